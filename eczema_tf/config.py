@@ -1,0 +1,276 @@
+"""What a run is: one strict, typed, frozen configuration, from YAML files and `--set a.b=c` overrides.
+
+The defaults below are the quickstart; `configs/quickstart.yaml` spells them out, every other file says only what differs. Unknown keys
+and wrong types are errors, all of them reported at once.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from eczema_tf.errors import ConfigError, join_faults
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: no unknown keys, no silent conversion, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class SyntheticConfig(Section):
+    """The built-in data, used when `data.manifest` is null."""
+
+    cases: Positive = 2000
+    seed: Count = 0
+    folder: str = "data"  # the set is made once in <folder>/synthetic-<cases>-<seed>/ and then reused
+
+
+class DataConfig(Section):
+    """Which cases, and when a soft label counts as positive."""
+
+    manifest: str | None = None  # null: the built-in data
+    embeddings: str | None = None  # .npz of photo embeddings that stand in for the photos
+    positive_above: Share = 0.5  # in figures, a case is positive when its label is greater than this
+    skip_bad_rows: bool = False
+    synthetic: SyntheticConfig = SyntheticConfig()
+
+
+class SplitConfig(Section):
+    """Shares of the groups in each split, for rows whose split the manifest leaves empty."""
+
+    train: Share = 0.7
+    val: Share = 0.15
+    test: Share = 0.15
+    folds: Annotated[int, Field(ge=2)] | None = None  # cross-validation instead: out-of-fold predictions over all cases
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> "SplitConfig":
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            raise ValueError(f"train + val + test must be 1, received {self.train} + {self.val} + {self.test}")
+        return self
+
+
+class ColorConstancyConfig(Section):
+    """Shades of gray (Finlayson and Trezzi 2004): the illuminant is the Minkowski norm of the photo."""
+
+    enabled: bool = True
+    norm: Annotated[float, Field(ge=1)] = 6.0  # 6 is the best of the paper's figure 1
+
+
+class AugmentConfig(Section):
+    """Random changes to a training photo; 0 turns one off."""
+
+    flip: bool = True  # left-right and up-down
+    rotation_deg: Annotated[float, Field(ge=0, le=180)] = 20.0
+    crop: Annotated[float, Field(ge=0, le=0.5)] = 0.1  # largest share of a side cut off
+    color: Annotated[float, Field(ge=0, le=1)] = 0.1  # largest relative change of brightness, contrast and saturation
+    blur: Share = 0.1  # share of the photos that are blurred
+    cutout: Annotated[float, Field(ge=0, le=0.5)] = 0.1  # side of the erased square as a share of the photo's
+
+
+class PreprocessConfig(Section):
+    """What happens to a photo before the encoder."""
+
+    color_constancy: ColorConstancyConfig = ColorConstancyConfig()
+    augment: AugmentConfig = AugmentConfig()
+
+
+class ImageConfig(Section):
+    """The image encoder."""
+
+    preset: str | None = None  # KerasHub name, local preset folder, Hugging Face folder; null: a small network from scratch
+    size_px: Positive | None = None  # null: the preset's own size, or 96 from scratch
+
+
+class TextConfig(Section):
+    """The text encoder."""
+
+    preset: str | None = None  # as for the image; null: a small network, its vocabulary learned from the training split
+    max_tokens: Annotated[int, Field(ge=8, le=512)] = 64
+    vocabulary_size: Annotated[int, Field(ge=50)] = 2000  # from scratch only
+    pooling: Literal["mean", "max"] = "max"  # mean: of the encoder's tokens (sentence embedding); max: of trained phrase detectors
+
+
+class ModelConfig(Section):
+    """Encoders, fusion and heads."""
+
+    image: ImageConfig = ImageConfig()
+    text: TextConfig = TextConfig()
+    fusion: Literal["concat"] = "concat"
+    embedding_units: Positive = 64  # width of each modality's projection
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of the training rows that lose one of two modalities
+
+
+class FineTuneConfig(Section):
+    """Second stage: the encoders from a chosen layer on, at a lower rate, batch norm frozen."""
+
+    epochs: Count = 0
+    learning_rate: Rate = 0.00002
+    image_from: str | None = None  # name, or beginning of the name, of the first layer to train; null: the image encoder stays frozen
+    text_from: str | None = None
+
+
+class LossWeights(Section):
+    """How much each head counts in the total loss."""
+
+    eczema_image: Amount = 0.5
+    eczema_text: Amount = 0.5
+    eczema: Amount = 1.0
+    consistency: Amount = 0.3
+    severity: Amount = 0.3
+
+
+class TrainConfig(Section):
+    """The optimisation."""
+
+    epochs: Positive = 30
+    batch_size: Positive = 32
+    learning_rate: Rate = 0.002
+    warmup_epochs: Amount = 1.0
+    weight_decay: Amount = 0.0001
+    clip_norm: Rate = 1.0  # of all gradients together
+    patience: Positive = 10  # epochs without a better validation AUROC of the fusion head
+    balance_classes: bool = True
+    loss_weights: LossWeights = LossWeights()
+    cache_features: bool = True  # features of frozen encoders are computed once
+    cache_folder: str = "cache"
+    mixed_precision: Literal["auto", "on", "off"] = "auto"  # auto: on with a GPU
+    xla: Literal["auto", "on", "off"] = "auto"  # auto: on with a GPU; on CPU it is about 6 times slower
+    fine_tune: FineTuneConfig = FineTuneConfig()
+
+
+class EvaluateConfig(Section):
+    """The figures."""
+
+    bootstrap_replicates: Annotated[int, Field(ge=100)] = 1000
+
+
+class ExportConfig(Section):
+    """The SavedModel at the end of `train`."""
+
+    enabled: bool = True
+    folder: str = "saved_models/eczema"
+
+
+class Config(Section):
+    """A whole run."""
+
+    seed: Count = 0
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    export: ExportConfig = ExportConfig()
+
+
+def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Reads a configuration.
+
+    Args:
+        path: A YAML file that says what differs from the defaults; None for the defaults themselves.
+        overrides: `section.key=value` settings, applied last; values are YAML.
+
+    Returns:
+        The whole configuration.
+
+    Raises:
+        ConfigError: With every unknown key, wrong type and value out of range, if there is any.
+    """
+    values = _read_yaml(Path(path)) if path is not None else {}
+    for override in overrides:
+        _apply_override(values, override)
+    return parse_config(values, where=str(path) if path is not None else "configuration")
+
+
+def parse_config(values: Mapping[str, Any], where: str = "configuration") -> Config:
+    """Checks plain values against `Config`.
+
+    Raises:
+        ConfigError: With every fault, if there is any.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(join_faults(f"{where} is not valid", map(_describe_fault, error.errors()))) from error
+
+
+def dump_config(config: Config) -> str:
+    """Returns the whole configuration as YAML that `load_config` reads back as an equal one."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 scalars: `1e-4` is a number and `no` is a string (PyYAML's YAML 1.1 has both the other way round)."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader, see above)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such configuration file; see the folder configs/ for examples") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold `section: ...` lines, received {type(values).__name__}")
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not all(key.split(".")):
+        raise ConfigError(f"--set {override}: must look like section.key=value, for instance train.epochs=5")
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader, see above)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML") from error
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {section} is a value, not a section")
+    values[last] = value
+
+
+def _describe_fault(fault: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_suggest(fault['loc'])}"
+    received = "" if isinstance(fault["input"], dict) else f", received {fault['input']!r}"
+    return f"{key or 'configuration'}: {fault['msg'].removeprefix('Value error, ')}{received}"
+
+
+def _suggest(location: tuple[str | int, ...]) -> str:
+    section: Any = Config
+    for part in location[:-1]:
+        section = section.model_fields[str(part)].annotation
+    known = list(section.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(known)}"

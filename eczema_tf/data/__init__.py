@@ -1,0 +1,1 @@
+"""From files to batches: the manifest, splits, photos, embeddings, preprocessing and pipelines."""

@@ -1,0 +1,92 @@
+"""Arrays computed once and kept on disk: preprocessed pixels and the features of frozen encoders.
+
+An array's name is the hash of everything it depends on (contents of the photos or texts, preprocessing, weights, versions), so that a
+stale one is never found, and it is renamed into place only when whole.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from tqdm import tqdm
+
+from eczema_tf.errors import RunError
+from eczema_tf.files import replacing_file
+
+PROGRESS_FROM_ROWS = 500  # below, it is over before a bar could be read
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hashes JSON-able values, byte strings and arrays into 32 hex digits (the first half of a SHA-256)."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(str((part.dtype, part.shape)).encode())
+            data = np.ascontiguousarray(part).tobytes()
+        else:
+            data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode()
+        digest.update(len(data).to_bytes(8, "big"))  # so that ("ab", "c") and ("a", "bc") differ
+        digest.update(data)
+    return digest.hexdigest()[:32]
+
+
+class ArrayCache:
+    """A folder of arrays by fingerprint."""
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+
+    def load_or_compute(
+        self, name: str, key: str, shape: Sequence[int], dtype: str, compute: Callable[[], Iterable[np.ndarray]]
+    ) -> np.ndarray:
+        """Returns an array, computing it if it is not there.
+
+        Args:
+            name: What it is, for the file name and the progress bar.
+            key: `fingerprint` of everything it depends on.
+            shape: Of the whole array; rows first.
+            dtype: Of the whole array.
+            compute: Gives the rows in order, in blocks of any length.
+
+        Returns:
+            The array, memory-mapped and read-only.
+
+        Raises:
+            RunError: If `compute` gives more or fewer rows than `shape` says.
+        """
+        shape = tuple(int(length) for length in shape)
+        if shape[0] == 0:
+            return np.zeros(shape, dtype)
+        path = self.folder / f"{name}-{key}.npy"
+        found = self._load(path)
+        if found is not None and found.shape == shape and found.dtype == np.dtype(dtype):
+            return found
+        with replacing_file(path) as aside:
+            _fill(aside, name, shape, dtype, compute())
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def _load(self, path: Path) -> np.ndarray | None:
+        """A file that is no whole array (a disk fault; ours are renamed into place when whole) counts as absent."""
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (FileNotFoundError, ValueError, EOFError):
+            return None
+
+
+def _fill(path: Path, name: str, shape: tuple[int, ...], dtype: str, blocks: Iterable[np.ndarray]) -> None:
+    array = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    done = 0
+    with tqdm(total=shape[0], desc=name.replace("_", " "), disable=shape[0] < PROGRESS_FROM_ROWS, mininterval=1) as bar:
+        for block in blocks:
+            if done + len(block) > shape[0]:
+                raise RunError(f"{name}: more rows than the {shape[0]} expected")
+            array[done : done + len(block)] = block
+            done += len(block)
+            bar.update(len(block))
+    if done != shape[0]:
+        raise RunError(f"{name}: {done} rows where {shape[0]} were expected")
+    array.flush()

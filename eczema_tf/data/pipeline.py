@@ -1,0 +1,92 @@
+"""tf.data pipelines over `Inputs`: training (shuffled, augmented) and evaluation (every row exactly once, in order).
+
+A training batch depends only on (seed, epoch, place in the epoch), so that a resumed run sees what an unbroken one would have seen.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from eczema_tf.config import AugmentConfig
+from eczema_tf.data.augment import augment_photos
+from eczema_tf.data.inputs import Inputs
+from eczema_tf.schema import IMAGE
+
+Arrays = dict[str, np.ndarray]
+
+
+def build_training_dataset(
+    inputs: Inputs,
+    targets: Arrays,
+    weights: Arrays,
+    rows: np.ndarray,
+    *,
+    batch_size: int,
+    epochs: range,
+    seed: int,
+    augment: AugmentConfig | None = None,
+) -> tf.data.Dataset:
+    """Builds the training pipeline.
+
+    Args:
+        inputs: Of all rows of the manifest.
+        targets: By head, (rows of the manifest, ...).
+        weights: By head, (rows of the manifest,); 0 where the row does not train the head.
+        rows: int64, the training rows.
+        batch_size: Rows a batch; the last batch of an epoch may be smaller.
+        epochs: Which epochs to run, one after the other; a resumed run starts later.
+        seed: Of order and augmentation.
+        augment: Changes to the photos, if there are pixels; None for none.
+
+    Returns:
+        Batches of (inputs, targets, weights), dictionaries by name, for all `epochs`.
+    """
+    gather = _build_gather(inputs)
+
+    def batches_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        key = tf.stack([tf.cast(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.constant(rows, tf.int64), seed=key)
+        batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+        return batches.enumerate().map(lambda place, chosen: (tf.random.fold_in(tf.cast(key, tf.int32), place), chosen))
+
+    def finish(key: tf.Tensor, chosen: tf.Tensor) -> tuple[dict, dict, dict]:
+        batch = gather(chosen)
+        if augment is not None and batch.get(IMAGE) is not None and len(batch[IMAGE].shape) == 4:
+            batch[IMAGE] = augment_photos(tf.cast(batch[IMAGE], tf.float32), key, augment)
+        return batch, _take(targets, chosen), _take(weights, chosen)
+
+    epochs_dataset = tf.data.Dataset.range(epochs.start, epochs.stop)
+    return epochs_dataset.flat_map(batches_of_epoch).map(finish, num_parallel_calls=2, deterministic=True).prefetch(2)
+
+
+def build_evaluation_dataset(inputs: Inputs, rows: np.ndarray, batch_size: int) -> tf.data.Dataset:
+    """Builds batches of inputs, every row of `rows` exactly once and in order."""
+    gather = _build_gather(inputs)
+    dataset = tf.data.Dataset.from_tensor_slices(np.asarray(rows, "int64")).batch(batch_size)
+    return dataset.map(gather, num_parallel_calls=2, deterministic=True).prefetch(2)
+
+
+def _take(arrays: Arrays, chosen: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {name: tf.gather(tf.constant(values), chosen) for name, values in arrays.items()}
+
+
+def _build_gather(inputs: Inputs):
+    """Wraps `Inputs.gather` as an op with static ranks, float32 for whatever is not an id or a mask."""
+    names = list(inputs.columns)
+    types = [_batch_type(inputs.columns[name].values.dtype) for name in names]
+
+    def gather_arrays(chosen: np.ndarray) -> list[np.ndarray]:
+        batch = inputs.gather(chosen)
+        return [batch[name].astype(dtype.as_numpy_dtype, copy=False) for name, dtype in zip(names, types, strict=True)]
+
+    def gather(chosen: tf.Tensor) -> dict[str, tf.Tensor]:
+        tensors = tf.numpy_function(gather_arrays, [chosen], types)
+        for name, tensor in zip(names, tensors, strict=True):
+            shape = inputs.columns[name].values.shape[1:]
+            tensor.set_shape((None, *([None, *shape[1:]] if name in inputs.token_columns else shape)))
+        return dict(zip(names, tensors, strict=True))
+
+    return gather
+
+
+def _batch_type(dtype: np.dtype) -> tf.DType:
+    return tf.int32 if np.issubdtype(dtype, np.signedinteger) else tf.float32

@@ -1,0 +1,94 @@
+"""Photo bytes to pixels: decoding, orientation, resizing and colour constancy, as TensorFlow ops.
+
+The training pipeline and the serving graph both call `preprocess_photo`, so that the two cannot drift apart. Pixels leave as uint8, so
+that what is cached on disk for training is to the bit what the serving graph computes. The encoder's own normalisation is a layer of
+the model (`model/assistant.py`).
+"""
+
+import tensorflow as tf
+
+from eczema_tf.config import PreprocessConfig
+
+MAX_REDUCTION = 8  # libjpeg decodes straight to 1/2, 1/4 or 1/8 of the size
+
+
+def preprocess_photo(data: tf.Tensor, orientation: tf.Tensor, size_px: int, config: PreprocessConfig) -> tf.Tensor:
+    """Turns a photo file into the encoder's pixels.
+
+    Args:
+        data: string (), a JPEG or PNG file.
+        orientation: int32 (), EXIF orientation 1 to 8 (1: upright).
+        size_px: Side of the square result; the photo is stretched to it, so that no part of the skin is cut off.
+        config: Colour constancy on or off, and its norm.
+
+    Returns:
+        uint8 (size_px, size_px, 3), RGB.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When the data cannot be decoded.
+    """
+    photo = tf.cast(decode_photo(data, size_px), tf.float32)
+    photo = tf.image.resize(photo, (size_px, size_px), method="bilinear", antialias=True)
+    photo = orient(photo, orientation)
+    if config.color_constancy.enabled:
+        photo = shades_of_gray(photo, config.color_constancy.norm)
+    photo = tf.cast(tf.clip_by_value(tf.round(photo), 0.0, 255.0), tf.uint8)
+    photo.set_shape((size_px, size_px, 3))
+    return photo
+
+
+def decode_photo(data: tf.Tensor, size_px: int) -> tf.Tensor:
+    """Decodes a JPEG or PNG; a large JPEG is decoded at 1/2, 1/4 or 1/8, never below twice `size_px`.
+
+    Args:
+        data: string ().
+        size_px: The side that the photo will be resized to.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    is_jpeg = tf.equal(tf.strings.substr(data, 0, 2), b"\xff\xd8")
+    return tf.cond(is_jpeg, lambda: _decode_jpeg(data, size_px), lambda: tf.io.decode_png(data, channels=3))
+
+
+def _decode_jpeg(data: tf.Tensor, size_px: int) -> tf.Tensor:
+    shorter_px = tf.reduce_min(tf.io.extract_jpeg_shape(data)[:2])
+    reductions = (2, 4, MAX_REDUCTION)
+    step = tf.add_n([tf.cast(shorter_px >= 2 * size_px * reduction, tf.int32) for reduction in reductions])
+    decoders = [lambda ratio=ratio: tf.io.decode_jpeg(data, channels=3, ratio=ratio) for ratio in (1, *reductions)]
+    return tf.switch_case(step, decoders)
+
+
+def orient(photo: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Turns a photo upright.
+
+    Args:
+        photo: (size, size, channels), square.
+        orientation: int32 (), EXIF orientation 1 to 8 (Exif 2.3, tag 0x0112).
+
+    Returns:
+        The same type and shape as `photo`.
+    """
+    photo = tf.cond(orientation > 4, lambda: tf.transpose(photo, (1, 0, 2)), lambda: photo)  # 5 to 8: rows are columns
+    flip_columns = tf.reduce_any(tf.equal(orientation, [2, 3, 6, 7]))
+    photo = tf.cond(flip_columns, lambda: photo[:, ::-1], lambda: photo)
+    flip_rows = tf.reduce_any(tf.equal(orientation, [3, 4, 7, 8]))
+    return tf.cond(flip_rows, lambda: photo[::-1], lambda: photo)
+
+
+def shades_of_gray(photo: tf.Tensor, norm: float) -> tf.Tensor:
+    """Removes the colour of the light (Finlayson and Trezzi, "Shades of gray and colour constancy", CIC 2004).
+
+    The illuminant is the Minkowski norm of each channel; channels are scaled so that it becomes grey, total intensity kept.
+
+    Args:
+        photo: float32 (height, width, 3) in [0, 255].
+        norm: Minkowski norm; 1 is grey-world, 6 is the paper's best.
+
+    Returns:
+        float32 (height, width, 3); may exceed 255. A black photo stays black.
+    """
+    unit = photo / 255.0  # before the power, which would overflow float32
+    illuminant = tf.reduce_mean(unit**norm, axis=(0, 1)) ** (1.0 / norm)  # (3,)
+    gray = tf.norm(illuminant) / tf.sqrt(3.0)
+    return photo * tf.where(illuminant > 1e-6, gray / tf.maximum(illuminant, 1e-6), 1.0)

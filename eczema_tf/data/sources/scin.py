@@ -1,0 +1,261 @@
+"""SCIN, the Skin Condition Image Network (Google Research and Stanford Medicine, 2024; arXiv 2402.18545), as a manifest.
+
+In go the official `scin_cases.csv` and `scin_labels.csv` and, where there are any, photos or precomputed photo embeddings. Out comes
+a folder with `manifest.csv`, `dataset.json` (counts and how each column was made) and the photos or embeddings.
+
+The label is the weight of "Eczema" in the dermatologists' vote, 0 where they voted for other conditions alone. SCIN has no free text:
+`scin_text.describe_case` writes a template, and the `source` column says so.
+"""
+
+import ast
+import os
+import shutil
+import statistics
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from eczema_tf.data.embeddings import load_embeddings
+from eczema_tf.data.sources.scin_text import FLAG_COLUMNS, describe_case
+from eczema_tf.errors import DataError, join_faults
+from eczema_tf.files import replacing_folder, write_json
+from eczema_tf.schema import MANIFEST_COLUMNS
+
+CONDITION = "Eczema"  # as SCIN writes it
+PHOTO_COLUMNS = ("image_1_path", "image_2_path", "image_3_path")
+GRADABLE_COLUMNS = tuple(f"dermatologist_gradable_for_skin_condition_{reader}" for reader in (1, 2, 3))
+TONE_COLUMNS = tuple(f"dermatologist_fitzpatrick_skin_type_label_{reader}" for reader in (1, 2, 3))
+TONES = {"FST1": "I", "FST2": "II", "FST3": "III", "FST4": "IV", "FST5": "V", "FST6": "VI"}
+CASE_COLUMNS = ("case_id", "age_group", "sex_at_birth", "related_category", "condition_duration", *FLAG_COLUMNS, *PHOTO_COLUMNS)
+LABEL_COLUMNS = ("case_id", "weighted_skin_condition_label", *GRADABLE_COLUMNS, *TONE_COLUMNS)
+PROVENANCE = {
+    "attribution": "SCIN dataset, Google LLC and Stanford Medicine (arXiv 2402.18545)",
+    "licence": "SCIN Data Use License: share and adapt with attribution, no re-identification",
+    "columns": {
+        "eczema": f'weight of "{CONDITION}" in weighted_skin_condition_label; 0 where only other conditions are named',
+        "text": "template from the self-reported flags, not free text; a blank flag is never read as a no",
+        "skin_tone": "median of the dermatologists' Fitzpatrick labels (the lower one of two)",
+        "group_id": "cases that share a photo, directly or through others, are one group; there is no patient id",
+    },
+}
+
+
+@dataclass(frozen=True)
+class ScinSummary:
+    """What became of the cases.
+
+    Attributes:
+        manifest: The file written.
+        cases: In the cases file.
+        ungradable: Left out: no dermatologist could grade the photos.
+        unlabelled: Left out: gradable, or not in the labels file, but no condition was named.
+        kept: Labelled cases.
+        eczema: Kept cases where a dermatologist named eczema (label > 0).
+        photo_rows: Rows with a photo or an embedding.
+        text_rows: Cases with neither, which keep one row of text.
+        sharing: Kept cases in a group with another kept case.
+    """
+
+    manifest: Path
+    cases: int
+    ungradable: int
+    unlabelled: int
+    kept: int
+    eczema: int
+    photo_rows: int
+    text_rows: int
+    sharing: int
+
+    def count(self) -> dict[str, int]:
+        """Returns the counts by name."""
+        counts = asdict(self)
+        del counts["manifest"]
+        return counts
+
+    def describe(self) -> str:
+        """Returns the counts as a few lines for people."""
+        return (
+            f"{self.cases} cases: {self.kept} kept, {self.ungradable} left out as ungradable, {self.unlabelled} as unlabelled\n"
+            f"{self.eczema} of the kept cases ({self.eczema / self.kept:.1%}) have a vote for eczema\n"
+            f"{self.photo_rows} rows with a photo, {self.text_rows} with text alone; {self.sharing} cases share a photo with another\n"
+            f"texts are templates, not the patients' own words"
+        )
+
+
+def prepare_scin(
+    out: Path | str,
+    *,
+    cases: Path | str,
+    labels: Path | str,
+    images: Path | str | None = None,
+    embeddings: Path | str | None = None,
+    overwrite: bool = False,
+) -> ScinSummary:
+    """Writes a manifest folder from the official SCIN files.
+
+    Args:
+        out: The folder.
+        cases: `scin_cases.csv`.
+        labels: `scin_labels.csv`.
+        images: A folder with photos, as `<name>` or `dataset/images/<name>`; those that are there are linked (or copied) into `out`.
+        embeddings: An `.npz` of photo embeddings by image path, copied to `out/embeddings.npz`. Without `images`, the photos that
+            have one become rows.
+        overwrite: Whether a folder already there may be replaced.
+
+    Raises:
+        DataError: If a file lacks columns, a label cannot be read, or none of the photos or embeddings belongs to a case.
+        EczemaError: If `out` cannot be written.
+    """
+    table = _read_table(Path(cases), CASE_COLUMNS)
+    table["group_id"] = _group_by_photo(table)
+    kept, counts = _label_cases(table, _read_table(Path(labels), LABEL_COLUMNS), Path(labels))
+    find = _build_photo_finder(images, embeddings)
+    rows = pd.DataFrame([row for case in kept.to_dict("records") for row in _build_rows(case, find)], columns=[*MANIFEST_COLUMNS])
+    photos = rows.loc[rows["image_path"] != "", "image_path"]
+    if (images or embeddings) and photos.empty:
+        raise DataError(
+            f"{images or embeddings}: none of the labelled cases' photos is there; they look like {kept[PHOTO_COLUMNS[0]].iloc[0]!r}"
+        )
+    out = Path(out)
+    summary = ScinSummary(
+        manifest=out / "manifest.csv",
+        cases=len(table),
+        **counts,
+        photo_rows=len(photos),
+        text_rows=len(rows) - len(photos),
+        sharing=int(kept["group_id"].duplicated(keep=False).sum()),
+    )
+    with replacing_folder(out, overwrite=overwrite) as aside:
+        rows.to_csv(aside / "manifest.csv", index=False)
+        write_json(aside / "dataset.json", {"source": "scin", "counts": summary.count(), **PROVENANCE})
+        if embeddings:
+            shutil.copyfile(embeddings, aside / "embeddings.npz")
+        if images:
+            _place_photos(photos.unique(), Path(images), aside)
+    return summary
+
+
+def _read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (ValueError, OSError) as error:  # not UTF-8, not CSV, empty, a folder
+        raise DataError(f"{path}: is not readable as CSV: {' '.join(str(error).split())}") from error
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise DataError(f"{path}: is not the official SCIN file: columns are missing: {', '.join(missing)}")
+    twice = table["case_id"][table["case_id"].duplicated()].unique()
+    if len(twice):
+        raise DataError(join_faults(f"{path}: cases are there twice", twice))
+    return table.fillna("")
+
+
+def _label_cases(table: pd.DataFrame, labels: pd.DataFrame, labels_path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Joins the votes to the cases and leaves out what has none. Returns the labelled cases and the counts."""
+    joined = table.merge(labels[[*LABEL_COLUMNS]], on="case_id", how="left").fillna("")
+    votes, faults = [], []
+    for case_id, text in zip(joined["case_id"], joined["weighted_skin_condition_label"], strict=True):
+        try:
+            votes.append(_parse_vote(text))
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            faults.append(f"case {case_id}: weighted_skin_condition_label: allowed: {{'Condition': weight, ...}}; received {text[:80]!r}")
+    if faults:
+        raise DataError(join_faults(f"{labels_path}: votes cannot be read", faults))
+    labelled = pd.Series([bool(vote) for vote in votes])
+    gradable = joined[[*GRADABLE_COLUMNS]].apply(lambda column: column.str.contains("YES")).any(axis=1)
+    refused = joined[[*GRADABLE_COLUMNS]].apply(lambda column: column.str.startswith("NO_")).any(axis=1) & ~gradable
+    if not labelled.any():
+        raise DataError(f"{labels_path}: no case has a label")
+    kept = joined.assign(eczema=[compute_label(vote) for vote in votes])[labelled]
+    counts = {
+        "ungradable": int((~labelled & refused).sum()),
+        "unlabelled": int((~labelled & ~refused).sum()),
+        "kept": len(kept),
+        "eczema": int((kept["eczema"] > 0).sum()),
+    }
+    return kept, counts
+
+
+def _parse_vote(text: str) -> dict[str, float]:
+    vote = ast.literal_eval(text) if text else {}
+    if not isinstance(vote, dict) or not all(isinstance(weight, int | float) and 0 <= weight <= 1.05 for weight in vote.values()):
+        raise ValueError("not a vote")
+    return vote
+
+
+def compute_label(vote: dict[str, float]) -> float:
+    """Returns the weight of eczema in a vote, in [0, 1]. Weights are given to two decimals, so that their sum may pass 1 a little."""
+    return round(min(float(vote.get(CONDITION, 0.0)), 1.0), 4)
+
+
+def _group_by_photo(table: pd.DataFrame) -> list[str]:
+    """Names each case's group after the group's first case: cases that share a photo, directly or through others, are one group."""
+    leader = {case_id: case_id for case_id in table["case_id"]}
+
+    def find(case_id: str) -> str:
+        while leader[case_id] != case_id:
+            case_id = leader[case_id]
+        return case_id
+
+    first_case: dict[str, str] = {}
+    for case_id, *photos in table[["case_id", *PHOTO_COLUMNS]].itertuples(index=False):
+        for photo in filter(None, photos):
+            first = find(first_case.setdefault(photo, case_id))
+            leader[find(case_id)] = first
+    return [find(case_id) for case_id in table["case_id"]]
+
+
+def _build_photo_finder(images: Path | str | None, embeddings: Path | str | None) -> Callable[[str], bool]:
+    """Returns what says whether a photo is to be had."""
+    keys: Collection[str] = load_embeddings(embeddings) if embeddings else ()
+    if images is None:
+        return lambda image_path: image_path in keys
+    folder = Path(images)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of photos")
+    return lambda image_path: _find_photo(folder, image_path) is not None
+
+
+def _find_photo(folder: Path, image_path: str) -> Path | None:
+    relative = PurePosixPath(image_path)
+    if relative.is_absolute() or ".." in relative.parts or not relative.name:
+        return None
+    return next((file for file in (folder / relative.name, folder / relative) if file.is_file()), None)
+
+
+def _build_rows(case: dict[str, str], find: Callable[[str], bool]) -> list[dict[str, object]]:
+    """One row a photo that is to be had, or one row of text."""
+    photos = [case[column] for column in PHOTO_COLUMNS if case[column] and find(case[column])]
+    shared = {
+        "case_id": case["case_id"],
+        "group_id": case["group_id"],
+        "text": describe_case(case),
+        "eczema": case["eczema"],
+        "consistency": "",
+        "severity": "",
+        "split": "",
+        "skin_tone": _median_tone(case),
+        "age_group": case["age_group"].removeprefix("AGE_").replace("UNKNOWN", "").replace("_TO_", "-"),
+        "sex": {"FEMALE": "female", "MALE": "male"}.get(case["sex_at_birth"], ""),
+        "source": "template",
+    }
+    return [{"example_id": f"{case['case_id']}-{place}", "image_path": photo, **shared} for place, photo in enumerate(photos or [""], 1)]
+
+
+def _median_tone(case: dict[str, str]) -> str:
+    tones = sorted(case[column] for column in TONE_COLUMNS if case[column] in TONES)
+    return TONES[statistics.median_low(tones)] if tones else ""
+
+
+def _place_photos(image_paths: Iterable[str], folder: Path, out: Path) -> None:
+    """Links photos into the folder under their official path, so that `image_path` stays the key of their embedding too."""
+    for image_path in image_paths:
+        file, target = _find_photo(folder, image_path), out / image_path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(file.resolve(), target)
+        except OSError:  # another disk, or a file system without links
+            shutil.copyfile(file, target)

@@ -1,0 +1,103 @@
+"""SCIN's self-reported flags as a few plain sentences. It is a template, not free text.
+
+A flag is `YES` or blank, and blank is not "no": nothing is ever said about a blank. The only negations are those that the person
+ticked ("no relevant symptoms"). Age and sex are left out: they are columns of their own, and a text encoder gains nothing from them
+(docs/data.md).
+"""
+
+from collections.abc import Mapping
+
+TEXTURES = {
+    "textures_raised_or_bumpy": "raised or bumpy",
+    "textures_flat": "flat",
+    "textures_rough_or_flaky": "rough or flaky",
+    "textures_fluid_filled": "filled with fluid",
+}
+BODY_PARTS = {
+    "body_parts_head_or_neck": "head or neck",
+    "body_parts_arm": "arm",
+    "body_parts_palm": "palm",
+    "body_parts_back_of_hand": "back of the hand",
+    "body_parts_torso_front": "chest or belly",
+    "body_parts_torso_back": "back",
+    "body_parts_genitalia_or_groin": "genitals or groin",
+    "body_parts_buttocks": "buttocks",
+    "body_parts_leg": "leg",
+    "body_parts_foot_top_or_side": "top or side of the foot",
+    "body_parts_foot_sole": "sole of the foot",
+    "body_parts_other": "another part of the body",
+}
+SYMPTOMS = {
+    "condition_symptoms_bothersome_appearance": "looks bothersome",
+    "condition_symptoms_bleeding": "bleeds",
+    "condition_symptoms_increasing_size": "is growing",
+    "condition_symptoms_darkening": "is getting darker",
+    "condition_symptoms_itching": "itches",
+    "condition_symptoms_burning": "burns",
+    "condition_symptoms_pain": "hurts",
+    "condition_symptoms_no_relevant_experience": "does not bother me",
+}
+OTHER_SYMPTOMS = {
+    "other_symptoms_fever": "fever",
+    "other_symptoms_chills": "chills",
+    "other_symptoms_fatigue": "fatigue",
+    "other_symptoms_joint_pain": "joint pain",
+    "other_symptoms_mouth_sores": "mouth sores",
+    "other_symptoms_shortness_of_breath": "shortness of breath",
+}
+FEELS_WELL = "other_symptoms_no_relevant_symptoms"
+FLAG_COLUMNS = (*TEXTURES, *BODY_PARTS, *SYMPTOMS, *OTHER_SYMPTOMS, FEELS_WELL)
+CATEGORIES = {
+    "RASH": "a rash",
+    "ACNE": "acne",
+    "GROWTH_OR_MOLE": "a growth or mole",
+    "PIGMENTARY_PROBLEM": "a pigment problem",
+    "NAIL_PROBLEM": "a nail problem",
+    "HAIR_LOSS": "hair loss",
+    "OTHER_HAIR_PROBLEM": "a hair problem",
+}
+DURATIONS = {
+    "ONE_DAY": "for one day",
+    "LESS_THAN_ONE_WEEK": "for less than a week",
+    "ONE_TO_FOUR_WEEKS": "for one to four weeks",
+    "ONE_TO_THREE_MONTHS": "for one to three months",
+    "THREE_TO_TWELVE_MONTHS": "for three to twelve months",
+    "MORE_THAN_ONE_YEAR": "for more than one year",
+    "MORE_THAN_FIVE_YEARS": "for more than five years",
+    "SINCE_CHILDHOOD": "since childhood",
+}
+
+
+def describe_case(case: Mapping[str, str]) -> str:
+    """Writes what a person reported in plain sentences.
+
+    Args:
+        case: A row of `scin_cases.csv`.
+
+    Returns:
+        For instance: "I have a rash for one day. It is flat. It is on my arm. It itches. Otherwise I feel
+        well." At the least "I have a skin problem."
+    """
+    sentences = [
+        " ".join(
+            filter(None, ["I have", CATEGORIES.get(case["related_category"], "a skin problem"), DURATIONS.get(case["condition_duration"])])
+        ),
+        _join("It is", _pick(case, TEXTURES)),
+        _join("It is on my", _pick(case, BODY_PARTS)),
+        _join("It", _pick(case, SYMPTOMS)),
+        _join("I also have", _pick(case, OTHER_SYMPTOMS)),
+        "Otherwise I feel well" if case[FEELS_WELL] == "YES" else "",
+    ]
+    return " ".join(f"{sentence}." for sentence in sentences if sentence)
+
+
+def _pick(case: Mapping[str, str], phrases: Mapping[str, str]) -> list[str]:
+    return [phrase for column, phrase in phrases.items() if case[column] == "YES"]
+
+
+def _join(opening: str, phrases: list[str]) -> str:
+    """`It itches, burns and hurts`; "" where there is nothing to say."""
+    if not phrases:
+        return ""
+    *first, last = phrases
+    return f"{opening} {', '.join(first)} and {last}" if first else f"{opening} {last}"

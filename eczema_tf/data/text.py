@@ -1,0 +1,118 @@
+"""Text to tokens: cleaning and WordPiece, as TensorFlow ops, the same in the training pipeline and in the serving graph."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras_hub
+import tensorflow as tf
+import tensorflow_text as tf_text  # registers the ops that a SavedModel with a tokenizer needs
+from keras_hub.tokenizers import compute_word_piece_vocabulary
+
+from eczema_tf.errors import DataError, PresetError, RunError
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # BERT's
+VOCABULARY_FILE, SETTINGS_FILE = "vocabulary.txt", "tokenizer.json"
+MAX_TEXT_BYTES = 20_000  # far beyond any tokens kept; bounds the work that one hostile text can cause
+
+
+def clean_text(texts: tf.Tensor) -> tf.Tensor:
+    """Cleans texts: valid UTF-8, Unicode NFKC, no markup, no control characters, single spaces.
+
+    Args:
+        texts: string (batch,).
+
+    Returns:
+        string (batch,); "" where nothing is left.
+    """
+    texts = tf.strings.substr(texts, 0, MAX_TEXT_BYTES)
+    texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace", replacement_char=0xFFFD)
+    texts = tf_text.normalize_utf8(texts, "NFKC")
+    texts = tf.strings.regex_replace(texts, r"</?[A-Za-z!][^<>]{0,200}>", " ")  # markup, but not "a < b"
+    texts = tf.strings.regex_replace(texts, r"[\p{Cc}\p{Cf}\x{FFFD}\s]+", " ")
+    return tf.strings.strip(texts)
+
+
+class TextTokenizer:
+    """Cleaned text to the ids and mask of a BERT encoder: [CLS] tokens [SEP], cut to `max_tokens`, padded to the longest of the batch."""
+
+    def __init__(self, tokenizer: keras_hub.models.BertTokenizer, max_tokens: int):
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+
+    def __call__(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Tokenizes inside a graph.
+
+        Args:
+            texts: string (batch,), cleaned.
+
+        Returns:
+            `token_ids` int32 (batch, longest) and `padding_mask` int32 (batch, longest), 1 where there is a token.
+        """
+        pieces = self.tokenizer(texts)[:, : self.max_tokens - 2]
+        batch = tf.shape(texts)[0]
+        start = tf.fill((batch, 1), self.tokenizer.cls_token_id)
+        end = tf.fill((batch, 1), self.tokenizer.sep_token_id)
+        tokens = tf.concat([tf.cast(start, pieces.dtype), pieces, tf.cast(end, pieces.dtype)], axis=1)
+        return tokens.to_tensor(self.tokenizer.pad_token_id), tf.ones_like(tokens).to_tensor(0)
+
+    def save(self, folder: Path) -> None:
+        """Writes the vocabulary, one piece a line, and the settings, for `read_tokenizer`."""
+        settings = {"lowercase": self.tokenizer.lowercase, "strip_accents": self.tokenizer.strip_accents, "max_tokens": self.max_tokens}
+        (folder / VOCABULARY_FILE).write_text("".join(f"{piece}\n" for piece in self.vocabulary), encoding="utf-8")
+        (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """The word pieces in the order of their ids."""
+        return self.tokenizer.get_vocabulary()
+
+
+def learn_tokenizer(texts: Sequence[str], vocabulary_size: int, max_tokens: int) -> TextTokenizer:
+    """Learns a WordPiece vocabulary from the training texts.
+
+    Args:
+        texts: Raw texts of the training split only.
+        vocabulary_size: How many pieces at most.
+        max_tokens: Length that texts are cut to.
+
+    Raises:
+        DataError: If there is no text to learn from.
+    """
+    cleaned = clean_text(tf.constant([text for text in texts if text] or [""]))
+    if not tf.reduce_any(cleaned != "").numpy():
+        raise DataError(
+            "model.text.preset: null means a vocabulary learned from the training texts, but the training split has none; "
+            "name a preset instead"
+        )
+    vocabulary = compute_word_piece_vocabulary(
+        tf.data.Dataset.from_tensors(cleaned).unbatch(), vocabulary_size, lowercase=True, reserved_tokens=SPECIAL_TOKENS
+    )
+    return TextTokenizer(keras_hub.models.BertTokenizer(vocabulary, lowercase=True), max_tokens)
+
+
+def load_tokenizer(preset: str, max_tokens: int) -> TextTokenizer:
+    """Loads the tokenizer of a preset: a KerasHub name, a local preset folder, or a Hugging Face folder.
+
+    Raises:
+        PresetError: If it cannot be had.
+    """
+    try:
+        return TextTokenizer(keras_hub.models.BertTokenizer.from_preset(preset), max_tokens)
+    except Exception as error:  # KerasHub, Kaggle and Hugging Face raise whatever they like
+        raise PresetError(f"{preset}: no tokenizer can be loaded from it: {error}") from error
+
+
+def read_tokenizer(folder: Path) -> TextTokenizer:
+    """Reads what `TextTokenizer.save` wrote.
+
+    Raises:
+        RunError: If it is missing or damaged.
+    """
+    try:
+        settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        vocabulary = (folder / VOCABULARY_FILE).read_text(encoding="utf-8").split("\n")[:-1]
+        max_tokens = settings.pop("max_tokens")
+        return TextTokenizer(keras_hub.models.BertTokenizer(vocabulary, **settings), max_tokens)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{folder}: holds no readable tokenizer: {error}") from error

@@ -1,0 +1,42 @@
+"""Errors that a user can mend: one clear line each, no traceback unless asked for."""
+
+from collections.abc import Iterable
+
+
+class EczemaError(Exception):
+    """Anything a user can mend. Commands print it on standard error and exit with status 1."""
+
+
+class ConfigError(EczemaError):
+    """The configuration is wrong; the message lists every fault."""
+
+
+class DataError(EczemaError):
+    """A data set, manifest, photo or embedding file is wrong; the message lists every fault."""
+
+
+class PresetError(EczemaError):
+    """A pretrained preset cannot be had; the message names the ways to provide it."""
+
+
+class RunError(EczemaError):
+    """A training, evaluation or export run failed."""
+
+
+def join_faults(title: str, faults: Iterable[str], limit: int = 50) -> str:
+    """Formats many faults as one message, so that all can be mended in one go.
+
+    Args:
+        title: What is wrong as a whole, without a final colon.
+        faults: One line a fault.
+        limit: How many faults to spell out; the rest are counted.
+
+    Returns:
+        The title and an indented line for each fault.
+    """
+    faults = list(faults)
+    lines = [f"{title} ({len(faults)} fault{'s' if len(faults) != 1 else ''}):"]
+    lines += [f"  {fault}" for fault in faults[:limit]]
+    if len(faults) > limit:
+        lines.append(f"  ... and {len(faults) - limit} more")
+    return "\n".join(lines)

@@ -1,0 +1,34 @@
+"""`python -m eczema_tf.export`: a trained run to a SavedModel for TensorFlow Serving."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from eczema_tf.cli import build_parser, run_command
+from eczema_tf.schema import NOTICE
+
+EXAMPLES = """examples:
+  python -m eczema_tf.export --run-dir runs/quickstart
+  python -m eczema_tf.export --run-dir runs/quickstart --out saved_models/eczema"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see `--help`."""
+    parser = build_parser("export", "Export a trained run as a SavedModel: photo bytes and text in, probabilities out.", EXAMPLES)
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder of a finished `train`")
+    parser.add_argument("--out", type=Path, default=Path("saved_models/eczema"), help="folder of all versions (default: %(default)s)")
+    return run_command(parser, _export, argv)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from eczema_tf.release import PARITY_TOLERANCE, export_run  # here, so that --help does not wait for TensorFlow
+
+    version, difference = export_run(arguments.run_dir, arguments.out)
+    print(f"exported to {version}")
+    print(f"largest difference from Keras: {difference:.1e} (allowed: {PARITY_TOLERANCE:.0e})")
+    print(NOTICE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

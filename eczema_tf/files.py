@@ -1,0 +1,104 @@
+"""Writing files so that nothing good is ever replaced by something half-written.
+
+Everything is written aside, flushed to the disk, and renamed into place: a reader sees the old file or the new one, never a mixture.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from eczema_tf.errors import EczemaError
+
+
+@contextlib.contextmanager
+def replacing_file(path: Path | str) -> Iterator[Path]:
+    """Yields a path aside to write to; renames it to `path` when the block ends well, deletes it otherwise.
+
+    The path aside ends like `path` does, for writers that look at the suffix (`.weights.h5`, `.npz`).
+
+    Args:
+        path: Where the finished file goes. Its folder is made if need be.
+
+    Raises:
+        EczemaError: If the disk is full, read-only or otherwise refuses. What stood at `path` is untouched.
+    """
+    path = Path(path)
+    aside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".writing-", suffix=f"-{path.name}", dir=path.parent)
+        os.close(handle)
+        aside = Path(name)
+        yield aside
+        _flush_to_disk(aside)
+        aside.chmod(0o666 & ~_umask())
+        aside.replace(path)
+    except OSError as error:
+        raise EczemaError(f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder") from error
+    finally:
+        if aside is not None:
+            aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yields a folder aside to fill; renames it to `path` when the block ends well, deletes it otherwise.
+
+    Args:
+        path: Where the finished folder goes.
+        overwrite: Whether a folder already there may be replaced (after the new one is whole).
+
+    Raises:
+        EczemaError: If `path` exists and is not empty without `overwrite`, or the disk refuses.
+    """
+    path = Path(path)
+    occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if occupied and not overwrite:
+        raise EczemaError(f"{path}: exists and is not empty; delete it or choose another folder")
+    aside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".writing-{path.name}-", dir=path.parent))
+        aside.chmod(0o777 & ~_umask())
+        yield aside
+        if path.exists():
+            _move_away(path)
+        aside.replace(path)
+    except OSError as error:
+        raise EczemaError(f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder") from error
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes UTF-8 text whole or not at all."""
+    with replacing_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: object) -> None:
+    """Writes JSON whole or not at all. NaN and infinity are refused: they are not JSON."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _flush_to_disk(path: Path) -> None:
+    with path.open("rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+def _move_away(path: Path) -> None:
+    """Removes a folder by renaming first, so that `path` is never half-deleted."""
+    doomed = Path(tempfile.mkdtemp(prefix=f".deleting-{path.name}-", dir=path.parent))
+    path.replace(doomed / path.name)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

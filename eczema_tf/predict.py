@@ -1,0 +1,120 @@
+"""`python -m eczema_tf.predict`: a photo, a description of symptoms, or both, to a readable answer."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eczema_tf.cli import build_parser, run_command
+from eczema_tf.errors import DataError
+from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, NOTICE, SEVERITY
+
+EXAMPLES = """examples:
+  python -m eczema_tf.predict --model saved_models/eczema --image arm.jpg --text "dry itchy patches in both elbow creases"
+  python -m eczema_tf.predict --model saved_models/eczema --text "it burns but does not itch" --json
+  python -m eczema_tf.predict --url http://127.0.0.1:8501/v1/models/eczema --image arm.jpg"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see `--help`."""
+    parser = build_parser("predict", "Assess a photo of the skin, a description of symptoms, or both.", EXAMPLES)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--model", type=Path, help="an exported model: saved_models/eczema (newest version) or one version's folder")
+    where.add_argument("--url", help="a server's model address, such as http://127.0.0.1:8501/v1/models/eczema")
+    parser.add_argument("--image", type=Path, help="a photo; it is turned upright and stripped of metadata before anything sees it")
+    parser.add_argument("--text", default="", help="a description of the symptoms")
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+    return run_command(parser, _predict, argv)
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    if arguments.image is None and not arguments.text.strip():
+        raise DataError("give --image, --text or both")
+    answer = predict(arguments.model, arguments.url, arguments.image, arguments.text)
+    print(json.dumps(answer, indent=2) if arguments.json else format_answer(answer))
+
+
+def predict(model: Path | None, url: str | None, image: Path | None, text: str) -> dict[str, Any]:
+    """Asks an exported model or a server.
+
+    Args:
+        model: Folder of an export; or None and `url`.
+        url: Of a server's model.
+        image: A photo file, if there is one.
+        text: A description, "" for none.
+
+    Returns:
+        Probabilities by head (null where the modality was not used), labels, thresholds if the export is at hand, status and notice.
+
+    Raises:
+        EczemaError: If the photo cannot be read or the model not be asked.
+    """
+    from eczema_tf.data.photos import upright_jpeg
+    from eczema_tf.serving.client import predict_locally, predict_remotely, read_side_file
+
+    photo = upright_jpeg(_read_photo(image)) if image is not None else b""
+    outputs = predict_locally(model, photo, text) if model is not None else predict_remotely(url or "", photo, text)
+    thresholds = read_side_file(model)["thresholds"] if model is not None else None
+    return arrange_answer(outputs, thresholds)
+
+
+def _read_photo(image: Path) -> bytes:
+    try:
+        return image.read_bytes()
+    except OSError as error:
+        raise DataError(f"--image {image}: cannot be read: {error.strerror}") from error
+
+
+def arrange_answer(outputs: dict[str, Any], thresholds: dict[str, Any] | None) -> dict[str, Any]:
+    """Turns a signature's outputs into the answer that is printed."""
+    used = {"image": outputs["image_used"], "text": outputs["text_used"]}
+    eczema = {modality: outputs[head] if used.get(modality, any(used.values())) else None for modality, head in ECZEMA_HEADS.items()}
+    return {
+        "eczema": eczema,
+        "thresholds": thresholds,
+        "consistency": dict(zip(CONSISTENCY, outputs["consistency"], strict=True)) if used["text"] else None,
+        "severity": dict(zip(SEVERITY, outputs["severity"], strict=True)) if any(used.values()) else None,
+        "image_used": used["image"],
+        "text_used": used["text"],
+        "status": outputs["status"],
+        "notice": NOTICE,
+    }
+
+
+def format_answer(answer: dict[str, Any]) -> str:
+    """Formats an answer for people."""
+    lines = []
+    names = {"image": "from the photo", "text": "from the text", "fusion": "from both" if _both(answer) else "overall"}
+    for modality, name in names.items():
+        value = answer["eczema"][modality]
+        lines.append(f"P(eczema) {name:<15} {'not given' if value is None else f'{value:.2f}{_versus_threshold(answer, modality)}'}")
+    if answer["consistency"]:
+        lines.append(f"the text suggests         {_ranked(answer['consistency'])}")
+    if answer["severity"]:
+        lines.append(f"severity, if eczema       {_ranked(answer['severity'])}")
+    if answer["status"] != "ok":
+        lines.append(f"note: {answer['status']}")
+    return "\n".join([*lines, "", answer["notice"]])
+
+
+def _both(answer: dict[str, Any]) -> bool:
+    return answer["image_used"] and answer["text_used"]
+
+
+def _versus_threshold(answer: dict[str, Any], modality: str) -> str:
+    if not answer["thresholds"]:
+        return ""
+    threshold = answer["thresholds"][modality]
+    side = "above" if answer["eczema"][modality] >= threshold else "below"
+    return f"  ({side} the validation threshold {threshold:.2f})"
+
+
+def _ranked(probabilities: dict[str, float]) -> str:
+    ranked = sorted(probabilities.items(), key=lambda item: -item[1])
+    return ", ".join(f"{label} {value:.2f}" for label, value in ranked)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

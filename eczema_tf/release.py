@@ -1,0 +1,121 @@
+"""Release of a run: a SavedModel for TensorFlow Serving, checked against Keras before it is put in place."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from eczema_tf import __version__, runs
+from eczema_tf.data.dataset import Dataset, load_dataset
+from eczema_tf.errors import RunError
+from eczema_tf.files import replacing_folder, write_json
+from eczema_tf.model.losses import compute_probabilities
+from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, IMAGE_PRESENT, NOTICE, SEVERITY, TEXT_PRESENT
+from eczema_tf.scoring import load_model_inputs
+from eczema_tf.serving.client import SIDE_FILE
+from eczema_tf.serving.graph import ServedAssistant, save_served
+
+PARITY_TOLERANCE = 1e-4  # largest difference of a probability between the SavedModel and Keras
+PARITY_ROWS = 24
+
+
+def export_run(run_dir: Path, out: Path) -> tuple[Path, float]:
+    """Exports a run as the next version under `out`.
+
+    Args:
+        run_dir: Of a finished run.
+        out: Folder of all versions; the new one is `out/<integer>`.
+
+    Returns:
+        The version's folder and the largest difference of any probability between SavedModel and Keras.
+
+    Raises:
+        RunError: If the SavedModel and Keras differ by more than `PARITY_TOLERANCE`; nothing is left behind then.
+    """
+    model = runs.load_model(run_dir)
+    description = runs.read_json(run_dir / runs.DATA)
+    dataset = load_dataset(model.config.data, description["manifest"])
+    served = ServedAssistant(
+        model.assistant, model.encoders.image, model.tokenizer, model.config.preprocess, frozenset(description["trained_on"])
+    )
+    version = out / str(next_version(out))
+    with replacing_folder(version) as aside:
+        save_served(served, aside)
+        write_json(aside / SIDE_FILE, _describe_export(run_dir))
+        difference = check_parity(aside, model, dataset)
+    return version, difference
+
+
+def next_version(out: Path) -> int:
+    """Returns one more than the highest numbered folder, or 1."""
+    numbers = [int(child.name) for child in out.iterdir() if child.name.isdigit()] if out.is_dir() else []
+    return max(numbers, default=0) + 1
+
+
+def _describe_export(run_dir: Path) -> dict[str, Any]:
+    return {
+        "notice": NOTICE,
+        "eczema_tf": __version__,
+        "thresholds": runs.read_json(run_dir / runs.THRESHOLDS),
+        "labels": {"consistency": CONSISTENCY, "severity": SEVERITY},
+        "environment": runs.read_json(run_dir / runs.ENVIRONMENT),
+    }
+
+
+def check_parity(folder: Path, model: runs.Model, dataset: Dataset) -> float:
+    """Compares a SavedModel with Keras on rows of the data set, among them rows without photo and rows without text.
+
+    Args:
+        folder: Of the SavedModel.
+        model: From `runs.load_model`.
+        dataset: Where the rows come from.
+
+    Returns:
+        The largest difference of any probability.
+
+    Raises:
+        RunError: If it is more than `PARITY_TOLERANCE`, or the SavedModel refuses a photo that training accepted.
+    """
+    photos, texts, expected = _parity_rows(model, dataset)
+    answers = tf.saved_model.load(str(folder)).signatures["serving_default"](image=tf.constant(photos), text=tf.constant(texts))
+    heads = (*ECZEMA_HEADS.values(), "consistency", "severity")
+    difference = max(float(np.abs(answers[head].numpy() - expected[head]).max()) for head in heads)
+    if not difference <= PARITY_TOLERANCE:
+        raise RunError(
+            f"the exported model differs from Keras by {difference:.2e} where {PARITY_TOLERANCE:.0e} is allowed; nothing was exported"
+        )
+    return difference
+
+
+def _parity_rows(model: runs.Model, dataset: Dataset) -> tuple[list[bytes], list[str], dict[str, np.ndarray]]:
+    """Rows as they would be sent, and Keras' own answer from the training pipeline."""
+    table = _choose_parity_rows(dataset)
+    rows = table.index.to_numpy()
+    texts = list(table["text"])
+    inputs = load_model_inputs(model, dataset).gather(rows)
+    if model.encoders.image.kind == "precomputed":  # the served graph has no embeddings: compare on the texts
+        photos = [b""] * len(rows)
+        inputs[IMAGE_PRESENT][:] = 0
+    else:
+        photos = [Path(file).read_bytes() if file else b"" for file in table["image_file"]]
+    for place in range(len(rows)):  # take one modality away from every third and the other from every fourth row
+        if place % 3 == 1 and texts[place]:
+            photos[place], inputs[IMAGE_PRESENT][place] = b"", 0
+        elif place % 4 == 2 and photos[place]:
+            texts[place], inputs[TEXT_PRESENT][place] = "", 0
+    logits = model.assistant.predict_on_batch({name: np.asarray(value, _input_type(value)) for name, value in inputs.items()})
+    return photos, texts, {head: np.asarray(value) for head, value in compute_probabilities(logits).items()}
+
+
+def _choose_parity_rows(dataset: Dataset) -> pd.DataFrame:
+    """Spread over the data set; upright photos only, since turning is done before a photo is sent."""
+    turned = set(dataset.photos.index[dataset.photos["orientation"] != 1])
+    table = dataset.table[~dataset.table["image_file"].isin(turned)]
+    step = max(len(table) // PARITY_ROWS, 1)
+    return table.iloc[::step].head(PARITY_ROWS)
+
+
+def _input_type(value: np.ndarray) -> str:
+    return "int32" if np.issubdtype(value.dtype, np.signedinteger) else "float32"

@@ -1,0 +1,41 @@
+"""The vocabulary shared by every part: manifest columns, labels, heads, batch keys and the notice.
+
+Pure constants. Nothing here depends on any other module of the project.
+"""
+
+NOTICE = (
+    "For education and research only. This is not a medical device and not a diagnosis: "
+    "see a doctor about any skin problem that worries you."
+)
+
+# Labels, in the order of the logits.
+CONSISTENCY = ("eczema", "other", "unclear")
+SEVERITY = ("mild", "moderate", "severe")  # ordered: mild < moderate < severe
+SPLITS = ("train", "val", "test")
+MODALITIES = ("image", "text")
+
+# Manifest columns (see docs/data.md). Any other column is kept and ignored.
+REQUIRED_COLUMNS = ("example_id",)
+TEXT_COLUMNS = (
+    "example_id", "case_id", "group_id", "image_path", "text", "consistency", "severity", "split",
+    "skin_tone", "age_group", "sex", "source",
+)  # fmt: skip
+MANIFEST_COLUMNS = (
+    "example_id", "case_id", "group_id", "image_path", "text", "eczema", "consistency", "severity", "split",
+    "skin_tone", "age_group", "sex", "source",
+)  # fmt: skip
+
+# Built-in data only: the exact P(eczema) given what was drawn, NaN where the modality is missing.
+# `posterior_fusion` is always there. Their AUROC is the limit that no model can pass.
+POSTERIOR_COLUMNS = {"image": "posterior_image", "text": "posterior_text", "fusion": "posterior_fusion"}
+
+# What is reported ("image", "text", "fusion") -> the model's head (a named layer and an output of the model).
+ECZEMA_HEADS = {"image": "eczema_image", "text": "eczema_text", "fusion": "eczema"}
+HEADS = ("eczema_image", "eczema_text", "eczema", "consistency", "severity")
+
+# One row of model input.
+IMAGE = "image"  # float32 (height, width, 3), normalised for the encoder, or float32 (dimension,) for embeddings
+IMAGE_PRESENT = "image_present"  # float32 (), 1 where there is a photo
+TOKEN_IDS = "token_ids"  # int32 (tokens,)
+PADDING_MASK = "padding_mask"  # int32 (tokens,), 1 where there is a token
+TEXT_PRESENT = "text_present"  # float32 (), 1 where there is a text

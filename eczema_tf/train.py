@@ -1,0 +1,53 @@
+"""`python -m eczema_tf.train`: the whole main job: data, training, evaluation, export, and a table of honest figures."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from eczema_tf.cli import build_parser, run_command
+from eczema_tf.config import load_config
+from eczema_tf.errors import ConfigError
+
+EXAMPLES = """examples:
+  python -m eczema_tf.train                                        # everything on built-in data, a few minutes
+  python -m eczema_tf.train --config configs/pretrained.yaml       # pretrained encoders
+  python -m eczema_tf.train --set data.manifest=my/manifest.csv --set train.epochs=20
+  tensorboard --logdir runs                                        # watch"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see `--help`."""
+    description = "Train, evaluate and export. Without arguments: on built-in data with known truth, made on the spot."
+    parser = build_parser("train", description, EXAMPLES)
+    parser.add_argument("--config", type=Path, help="a YAML file that says what differs from configs/quickstart.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="set one key; may be given several times")
+    parser.add_argument("--run-dir", type=Path, help="folder of the run (default: runs/<config>-<time>)")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run in --run-dir")
+    return run_command(parser, _train, argv)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    config = load_config(_config_file(arguments), arguments.set)  # before TensorFlow is loaded: mistakes show at once
+    from eczema_tf.experiment import run_experiment
+
+    run_experiment(config, arguments.run_dir or _default_run_dir(arguments.config), resume=arguments.resume)
+
+
+def _config_file(arguments: argparse.Namespace) -> Path | None:
+    """A resumed run has its configuration already."""
+    if not arguments.resume or arguments.config or arguments.set:
+        return arguments.config
+    if arguments.run_dir is None:
+        raise ConfigError("--resume: give the interrupted run's folder as --run-dir")
+    return arguments.run_dir / "config.yaml"
+
+
+def _default_run_dir(config: Path | None) -> Path:
+    name = config.stem if config else "quickstart"
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

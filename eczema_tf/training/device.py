@@ -1,0 +1,22 @@
+"""Settings that depend on the device: mixed precision, XLA, determinism, and the one seed."""
+
+import keras
+import tensorflow as tf
+
+from eczema_tf.config import TrainConfig
+
+
+def prepare_device(config: TrainConfig, seed: int) -> None:
+    """Seeds Python, NumPy and Keras, and sets the dtype policy. Call before anything is built."""
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy("mixed_float16" if _is_on(config.mixed_precision) else "float32")
+
+
+def use_xla(config: TrainConfig) -> bool:
+    """Whether to compile with XLA: on CPU it makes these networks about six times slower, so only with a GPU unless asked for."""
+    return _is_on(config.xla)
+
+
+def _is_on(choice: str) -> bool:
+    return choice == "on" or (choice == "auto" and bool(tf.config.list_physical_devices("GPU")))

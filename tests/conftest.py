@@ -1,0 +1,46 @@
+"""Shared data of the tests: the folder of real data where it is there, and a toy data set whose answer is plain to see."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data and presets that developers have beside the repository."""
+    if not SHARED.is_dir():
+        pytest.skip("needs ../shared (real data and pretrained presets), which is not part of the repository")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def toy_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 cases: eczema is a red square in the photo and the word "itchy" in the text. Some lack a photo, some a text, some a label."""
+    folder = tmp_path_factory.mktemp("toy")
+    rng = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    rows = []
+    for case in range(60):
+        eczema = case % 2
+        pixels = rng.integers(60, 120, (40, 52, 3)).astype("uint8")
+        pixels[8:30, 10:40, 0] = 250 if eczema else 60
+        Image.fromarray(pixels).save(folder / "photos" / f"{case}.png")
+        rows.append(
+            {
+                "example_id": f"row{case}",
+                "image_path": "" if case % 10 == 3 else f"photos/{case}.png",
+                "text": "" if case % 10 == 4 else f"my skin is {'itchy' if eczema else 'spotty'} since {rng.integers(2, 9)} days",
+                "eczema": "" if case % 20 == 7 else eczema,
+                "consistency": ["other", "eczema"][eczema] if case % 10 != 4 else "",
+                "severity": ["mild", "moderate", "severe", ""][case % 4],
+            }
+        )
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    return folder / "manifest.csv"

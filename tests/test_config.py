@@ -1,0 +1,92 @@
+"""The configuration: strict, all faults at once, YAML that means what it says."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eczema_tf.config import Config, dump_config, load_config
+from eczema_tf.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_quickstart_file_spells_out_the_defaults():
+    path = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+    assert load_config(path) == Config()
+    assert yaml.safe_load(path.read_text()) == Config().model_dump()  # every key is there to be read
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_config_is_valid_and_opens_like_a_lab_note(path: Path):
+    load_config(path)
+    head = path.read_text().split("\n\n")[0]
+    assert "# Purpose:" in head
+    assert "# Command:" in head
+    assert "# Expect:" in head
+
+
+def test_dump_and_load_give_the_same_config(tmp_path: Path):
+    config = load_config(overrides=["train.learning_rate=1e-4", "model.image.preset=some/folder"])
+    assert load_config(write(tmp_path, dump_config(config))) == config
+
+
+def test_scientific_notation_is_a_number_and_no_is_a_word(tmp_path: Path):
+    assert load_config(write(tmp_path, "train: {learning_rate: 1e-4}")).train.learning_rate == 1e-4
+    assert load_config(write(tmp_path, "model: {image: {preset: no}}")).model.image.preset == "no"
+
+
+def test_unknown_key_names_the_near_miss():
+    with pytest.raises(ConfigError, match=r"train\.learning_rte: unknown key; did you mean 'learning_rate'\?"):
+        load_config(overrides=["train.learning_rte=1"])
+
+
+def test_all_faults_are_reported_at_once(tmp_path: Path):
+    path = write(tmp_path, "seed: -1\ntrain: {epochs: 0, batch_size: many}\nmodell: {}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    message = str(caught.value)
+    assert "4 faults" in message
+    for part in ("seed", "train.epochs", "train.batch_size", "modell: unknown key; did you mean 'model'?"):
+        assert part in message
+
+
+@pytest.mark.parametrize("setting", ["train.epochs=1.5", "train.epochs='5'", "seed=true", "data.skip_bad_rows=1", "train.learning_rate=.nan"])
+def test_no_silent_conversion(setting: str):
+    with pytest.raises(ConfigError):
+        load_config(overrides=[setting])
+
+
+@pytest.mark.parametrize("setting", ["train.epochs", "=3", "train..epochs=3", "seed.more=3", "train.epochs=[1"])
+def test_malformed_settings_are_errors(setting: str):
+    with pytest.raises(ConfigError):
+        load_config(overrides=["seed=1", setting])
+
+
+def test_split_shares_must_sum_to_one():
+    with pytest.raises(ConfigError, match="train \\+ val \\+ test must be 1"):
+        load_config(overrides=["split.train=0.9"])
+
+
+@pytest.mark.parametrize("content", [b"- a list", b"a: [", b"\xff\xfe", b"!!python/object/apply:os.system [echo]"])
+def test_unreadable_files_are_clear_errors(tmp_path: Path, content: bytes):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"bad\.yaml"):
+        load_config(path)
+
+
+def test_missing_file_is_a_clear_error(tmp_path: Path):
+    with pytest.raises(ConfigError, match="no such configuration file"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_config_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().seed = 3

@@ -1,0 +1,93 @@
+"""Embedding files: both layouts are read, and whatever does not fit is one clear error."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eczema_tf.data.embeddings import load_embeddings
+from eczema_tf.errors import DataError
+
+MATRIX = np.array([[1, 2, 3], [4, 5, 6]], "float32")
+
+
+def save(tmp_path: Path, **arrays) -> Path:
+    np.savez(tmp_path / "e.npz", **arrays)
+    return tmp_path / "e.npz"
+
+
+@pytest.mark.parametrize("name", ["image_path", "example_id"])
+def test_a_table_of_keys_and_embeddings(tmp_path: Path, name: str):
+    embeddings = load_embeddings(save(tmp_path, **{name: ["a.png", "b.png"], "embedding": MATRIX.astype("float64")}))
+    assert list(embeddings) == ["a.png", "b.png"]
+    assert embeddings.dimension == 3
+    assert embeddings.matrix.dtype == np.float32
+    assert embeddings.rows_of(["b.png", "a.png", "b.png"]).tolist() == [[4, 5, 6], [1, 2, 3], [4, 5, 6]]
+
+
+def test_one_array_for_each_image_path(tmp_path: Path):
+    embeddings = load_embeddings(save(tmp_path, **{"dataset/images/a.png": MATRIX[0], "dataset/images/b.png": MATRIX[1:]}))
+    assert set(embeddings) == {"dataset/images/a.png", "dataset/images/b.png"}
+    assert embeddings.rows_of(["dataset/images/b.png"]).tolist() == [[4, 5, 6]]
+
+
+def test_keys_of_rows_and_absent_ones(tmp_path: Path):
+    embeddings = load_embeddings(save(tmp_path, image_path=[b"a.png"], embedding=MATRIX[:1]))
+    assert embeddings.keys_of_rows(pd.DataFrame({"image_path": ["a.png", "", "x.png"]})) == ["a.png", "", ""]
+    assert embeddings.rows_of([]).shape == (0, 3)
+    assert "a.png" in embeddings
+    assert "x.png" not in embeddings
+    with pytest.raises(DataError, match=r"x\.png"):
+        embeddings.rows_of(["a.png", "x.png"])
+
+
+def test_a_key_may_be_there_twice_only_with_one_embedding(tmp_path: Path):
+    embeddings = load_embeddings(save(tmp_path, image_path=["a", "a", "b"], embedding=MATRIX[[0, 0, 1]]))
+    assert list(embeddings) == ["a", "b"]
+    assert embeddings.rows_of(["b"]).tolist() == [[4, 5, 6]]
+    with pytest.raises(DataError, match="'a': key is there twice"):
+        load_embeddings(save(tmp_path, image_path=["a", "a"], embedding=MATRIX))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"image_path": ["a"], "embedding": MATRIX}, r"received \(1,\) and \(2, 3\)"),
+        ({"image_path": ["a", "b", "c"], "embedding": np.ones(3)}, "must be"),
+        ({"embedding": MATRIX}, "no array image_path or example_id"),
+        ({"image_path": ["a", "b"]}, "no array `embedding`"),
+        ({"image_path": ["a", "b"], "embedding": np.array([[1, np.nan], [1, 2]])}, "a: holds NaN"),
+        ({"image_path": ["a", "b"], "embedding": np.array([[1, 1e300], [1, 2]])}, "a: holds NaN or infinity"),
+        ({"image_path": ["a", "b"], "embedding": np.array([["x"], ["y"]])}, "must be numbers"),
+        ({"image_path": np.array([], str), "embedding": np.ones((0, 3))}, "at least one row"),
+        ({"image_path": np.array(["a", None], object), "embedding": MATRIX}, "without pickled objects"),
+        ({"a.png": np.ones(3), "b.png": np.ones(4)}, "all of one length"),
+        ({"a.png": np.ones((2, 3))}, "one dimension"),
+        ({}, "no array at all"),
+    ],
+)
+def test_what_does_not_fit_is_a_clear_error(tmp_path: Path, arrays: dict, says: str):
+    with pytest.raises(DataError, match=says):
+        load_embeddings(save(tmp_path, **arrays))
+
+
+@pytest.mark.parametrize("data", [b"", b"text", b"PK\x03\x04 cut", b"\x80\x04K\x01."])
+def test_what_is_no_npz_is_a_clear_error(tmp_path: Path, data: bytes):
+    (tmp_path / "e.npz").write_bytes(data)
+    with pytest.raises(DataError, match=r"e\.npz: is not readable as \.npz"):
+        load_embeddings(tmp_path / "e.npz")
+
+
+def test_a_single_array_is_a_clear_error(tmp_path: Path):
+    np.save(tmp_path / "e.npy", MATRIX)
+    with pytest.raises(DataError, match="not readable"):
+        load_embeddings(tmp_path / "e.npy")
+    with pytest.raises(DataError, match="no such"):
+        load_embeddings(tmp_path / "none.npz")
+
+
+def test_the_real_scin_file(shared: Path):
+    embeddings = load_embeddings(shared / "data" / "scin" / "image_embeddings_resnet50.npz")
+    assert len(embeddings) == 202  # 203 rows, two cases share one photo
+    assert embeddings.dimension == 2048

@@ -1,0 +1,149 @@
+"""Manifest rows to arrays and batches: every row once, nothing stale, the same order for the same seed."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from eczema_tf.config import AugmentConfig, DataConfig, PreprocessConfig
+from eczema_tf.data.cache import ArrayCache, fingerprint
+from eczema_tf.data.dataset import load_dataset
+from eczema_tf.data.inputs import Inputs, load_inputs
+from eczema_tf.data.pipeline import build_evaluation_dataset, build_training_dataset
+from eczema_tf.data.preprocess import preprocess_photo
+from eczema_tf.data.text import learn_tokenizer
+from eczema_tf.errors import DataError, RunError
+from eczema_tf.schema import IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+
+SIZE_PX = 24
+
+
+@pytest.fixture(scope="module")
+def table(toy_manifest: Path) -> pd.DataFrame:
+    return load_dataset(DataConfig(), toy_manifest).table
+
+
+@pytest.fixture(scope="module")
+def inputs(toy_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    return build(toy_manifest, tmp_path_factory.mktemp("cache"))
+
+
+def build(manifest: Path, cache: Path) -> Inputs:
+    dataset = load_dataset(DataConfig(), manifest)
+    tokenizer = learn_tokenizer(list(dataset.table["text"]), 100, 16)
+    return load_inputs(dataset.table, dataset.photos, None, tokenizer, SIZE_PX, PreprocessConfig(), ArrayCache(cache))
+
+
+def test_presence_is_what_the_manifest_says(inputs: Inputs, table: pd.DataFrame):
+    batch = inputs.gather(np.arange(len(inputs)))
+    np.testing.assert_array_equal(batch[IMAGE_PRESENT], (table["image_path"] != "").astype("float32"))
+    np.testing.assert_array_equal(batch[TEXT_PRESENT], (table["text"] != "").astype("float32"))
+
+
+def test_pixels_are_those_of_the_rows_own_photo(inputs: Inputs, table: pd.DataFrame):
+    rows = np.array([30, 3, 5])
+    batch = inputs.gather(rows)
+    for place, row in enumerate(rows):
+        if row == 3:  # has none
+            assert not batch[IMAGE][place].any()
+            continue
+        data = tf.io.read_file(table.at[row, "image_file"])
+        np.testing.assert_array_equal(batch[IMAGE][place], preprocess_photo(data, tf.constant(1), SIZE_PX, PreprocessConfig()))
+
+
+def test_tokens_are_cut_to_the_longest_text_of_the_batch(inputs: Inputs, table: pd.DataFrame):
+    absent = np.flatnonzero(table["text"] == "")[:2]
+    batch = inputs.gather(absent)
+    assert batch[TOKEN_IDS].shape == (2, 2)  # [CLS] [SEP]
+    assert batch[PADDING_MASK].all()
+    longer = inputs.gather(np.array([0, *absent]))
+    assert longer[TOKEN_IDS].shape[1] == longer[PADDING_MASK].sum(1).max() > 2
+
+
+def test_evaluation_gives_every_row_once_and_in_order(inputs: Inputs):
+    rows = np.array([5, 0, 59, 3, 7, 7])
+    batches = list(build_evaluation_dataset(inputs, rows, 4))
+    assert [len(batch[IMAGE]) for batch in batches] == [4, 2]
+    pixels = np.concatenate([batch[IMAGE] for batch in batches])
+    np.testing.assert_array_equal(pixels, inputs.gather(rows)[IMAGE])
+
+
+def training(inputs: Inputs, epochs: range, seed: int = 0, augment: AugmentConfig | None = None) -> list:
+    rows = np.arange(10, 40)
+    number = {"row": np.arange(len(inputs))}
+    dataset = build_training_dataset(inputs, number, number, rows, batch_size=8, epochs=epochs, seed=seed, augment=augment)
+    return [(batch[IMAGE].numpy(), target["row"].numpy()) for batch, target, _ in dataset]
+
+
+def test_training_gives_every_row_once_an_epoch_in_an_order_of_its_own(inputs: Inputs):
+    batches = training(inputs, range(2))
+    assert [len(rows) for _, rows in batches] == [8, 8, 8, 6] * 2
+    epochs = [np.concatenate([rows for _, rows in part]) for part in (batches[:4], batches[4:])]
+    for order in epochs:
+        np.testing.assert_array_equal(np.sort(order), np.arange(10, 40))
+    assert (epochs[0] != epochs[1]).any()
+    for pixels, rows in batches:
+        np.testing.assert_array_equal(pixels, inputs.gather(rows)[IMAGE])
+
+
+def test_a_resumed_epoch_sees_what_an_unbroken_run_sees(inputs: Inputs):
+    unbroken, resumed = training(inputs, range(3), augment=AugmentConfig())[8:], training(inputs, range(2, 3), augment=AugmentConfig())
+    for (pixels, rows), (pixels_again, rows_again) in zip(unbroken, resumed, strict=True):
+        np.testing.assert_array_equal(rows, rows_again)
+        np.testing.assert_array_equal(pixels, pixels_again)
+
+
+def test_another_seed_gives_another_order(inputs: Inputs):
+    assert any((a[1] != b[1]).any() for a, b in zip(training(inputs, range(1)), training(inputs, range(1), seed=1), strict=True))
+
+
+def test_a_cached_array_is_read_back_and_not_computed_again(tmp_path: Path):
+    cache, wanted = ArrayCache(tmp_path), np.arange(12, dtype="float32").reshape(4, 3)
+    first = cache.load_or_compute("a", "key", (4, 3), "float32", lambda: [wanted[:3], wanted[3:]])
+    again = cache.load_or_compute("a", "key", (4, 3), "float32", lambda: pytest.fail("computed again"))
+    np.testing.assert_array_equal(first, wanted)
+    np.testing.assert_array_equal(again, wanted)
+
+
+@pytest.mark.parametrize("blocks", [[2], [3, 2]])
+def test_a_wrong_number_of_rows_is_an_error_and_leaves_nothing(tmp_path: Path, blocks: list[int]):
+    with pytest.raises(RunError):
+        ArrayCache(tmp_path).load_or_compute("a", "key", (4, 3), "float32", lambda: [np.zeros((rows, 3)) for rows in blocks])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_cache_file_is_computed_again(tmp_path: Path):
+    cache = ArrayCache(tmp_path)
+    cache.load_or_compute("a", "key", (4,), "float32", lambda: [np.ones(4)])
+    (tmp_path / "a-key.npy").write_bytes(b"damaged")
+    np.testing.assert_array_equal(cache.load_or_compute("a", "key", (4,), "float32", lambda: [np.full(4, 2)]), 2)
+
+
+def test_fingerprints_tell_contents_shapes_and_borders_apart():
+    parts = [("ab", "c"), ("a", "bc"), (np.zeros(4),), (np.zeros((2, 2)),), (np.zeros(4, "float32"),), (["a"],), ([],)]
+    assert len({fingerprint(*part) for part in parts}) == len(parts)
+
+
+def test_a_changed_photo_is_never_served_from_the_cache(toy_manifest: Path, tmp_path: Path):
+    copy = tmp_path / "toy"
+    (copy / "photos").mkdir(parents=True)
+    for file in toy_manifest.parent.rglob("*.*"):
+        (copy / file.relative_to(toy_manifest.parent)).write_bytes(file.read_bytes())
+    before = build(copy / "manifest.csv", tmp_path / "cache").gather(np.array([0, 1]))[IMAGE]
+    (copy / "photos" / "0.png").write_bytes((copy / "photos" / "1.png").read_bytes())
+    after = build(copy / "manifest.csv", tmp_path / "cache").gather(np.array([0, 1]))[IMAGE]
+    np.testing.assert_array_equal(before[1], after[1])
+    np.testing.assert_array_equal(after[0], after[1])
+
+
+def test_a_truncated_photo_is_reported_with_its_line(toy_manifest: Path, tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "manifest.csv").write_text("example_id,image_path,text,eczema\na,photos/0.png,,1\nb,,itchy,0\n")
+    (tmp_path / "photos" / "0.png").write_bytes((toy_manifest.parent / "photos" / "0.png").read_bytes()[:900])
+    with pytest.raises(DataError, match=r"manifest\.csv:2: image_path"):
+        load_dataset(DataConfig(), tmp_path / "manifest.csv")
+    dataset = load_dataset(DataConfig(skip_bad_rows=True), tmp_path / "manifest.csv")
+    assert list(dataset.table["example_id"]) == ["b"]
+    assert dataset.describe()["rejected_rows"] == 1

@@ -1,0 +1,198 @@
+"""Photos: what cannot be decoded is found before training; what is handed in for prediction ends as an upright plain JPEG."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps, PngImagePlugin
+
+from eczema_tf.data.photos import inspect_photos, upright_jpeg
+from eczema_tf.errors import DataError
+
+ORIENTATION, GPS = 0x0112, 0x8825
+
+
+def encode(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def corners() -> Image.Image:
+    """48 x 32, upright: red top left, green top right, blue bottom left, white bottom right."""
+    pixels = np.zeros((32, 48, 3), "uint8")
+    pixels[:16, :24], pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+    return Image.fromarray(pixels)
+
+
+def store_rotated(image: Image.Image, orientation: int) -> Image.Image:
+    """Returns pixels that a viewer shows as `image` if it heeds the orientation."""
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
+    }  # fmt: skip
+    return image.transpose(undo[orientation]) if orientation in undo else image
+
+
+def exif(orientation: int = 1) -> Image.Exif:
+    """EXIF with the place where the photo was taken."""
+    data = Image.Exif()
+    data[ORIENTATION] = orientation
+    data.get_ifd(GPS).update({1: "N", 2: (47.0, 22.0, 0.0)})
+    return data
+
+
+def decode(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == "JPEG"
+        assert image.mode == "RGB"
+        return np.asarray(image).astype(int)
+
+
+def error_of(tmp_path: Path, data: bytes) -> str:
+    (tmp_path / "photo").write_bytes(data)
+    return inspect_photos([str(tmp_path / "photo")])["error"].iloc[0]
+
+
+def noise(height: int = 120, width: int = 160) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype("uint8"))
+
+
+def test_inspection_of_good_photos(tmp_path: Path):
+    files = {"a.jpg": encode(corners(), exif=exif(6)), "b.png": encode(corners(), "PNG"), "c.png": encode(corners(), "PNG")}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    paths = [str(tmp_path / name) for name in ["b.png", "a.jpg", "c.png", "b.png"]]
+    photos = inspect_photos([*paths, ""])
+    assert list(photos.index) == paths[:3]
+    assert photos.index.name == "file"
+    assert list(photos["error"]) == ["", "", ""]
+    assert photos.loc[paths[1], ["width", "height", "orientation"]].tolist() == [48, 32, 6]
+    assert photos["sha256"][paths[0]] == photos["sha256"][paths[2]] != photos["sha256"][paths[1]]
+
+
+def test_inspection_of_nothing_keeps_its_columns():
+    photos = inspect_photos(["", ""])
+    assert len(photos) == 0
+    assert list(photos.columns) == ["sha256", "width", "height", "orientation", "error"]
+
+
+@pytest.mark.parametrize(("kind", "options"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {})])
+@pytest.mark.parametrize("cut", [1, 3, 20, 200, 0.5, 0.98])
+def test_a_photo_cut_anywhere_is_found(tmp_path: Path, kind: str, options: dict, cut: float):
+    data = encode(noise(), kind, **options)
+    assert error_of(tmp_path, data) == ""
+    kept = len(data) - cut if cut >= 1 else int(len(data) * (1 - cut))
+    assert "truncated or damaged" in error_of(tmp_path, data[:kept])
+
+
+def test_a_flipped_bit_in_a_png_is_found(tmp_path: Path):
+    data = bytearray(encode(noise(), "PNG"))
+    data[len(data) // 2] ^= 1
+    assert "truncated or damaged" in error_of(tmp_path, bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "0 bytes"),
+        (b"\xff\xd8\xff", "3 bytes"),
+        (encode(corners(), "WEBP"), "not a JPEG or PNG"),
+        (encode(corners(), "GIF"), "not a JPEG or PNG"),
+        (b"%PDF-1.4" + bytes(100), "not a JPEG or PNG"),
+        (b"\xff\xd8\xff" + bytes(100), "cannot be read"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "cannot be read"),
+        (encode(Image.new("1", (11000, 9100)), "PNG"), "11000 x 9100 pixels; allowed: at most 100 megapixels"),
+        (encode(Image.new("1", (20000, 10000)), "PNG"), "too many pixels"),
+    ],
+)
+def test_what_is_no_photo_for_training_is_found(tmp_path: Path, data: bytes, says: str):
+    assert says in error_of(tmp_path, data)
+
+
+def test_a_missing_photo_is_found(tmp_path: Path):
+    photos = inspect_photos([str(tmp_path / "none.png"), str(tmp_path)])
+    assert "No such file" in photos["error"].iloc[0]
+    assert photos["error"].iloc[1] != ""
+
+
+@pytest.mark.parametrize("image", [Image.new("RGB", (1, 1)), Image.new("L", (9, 1)), corners().convert("CMYK")])
+def test_odd_but_good_photos_pass(tmp_path: Path, image: Image.Image):
+    assert error_of(tmp_path, encode(image)) == ""
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_every_orientation_ends_upright(orientation: int, kind: str):
+    data = encode(store_rotated(corners(), orientation), kind, exif=exif(orientation), quality=95)
+    with Image.open(io.BytesIO(data)) as image:
+        assert ImageOps.exif_transpose(image).size == (48, 32)  # the test's own picture is right
+    pixels = decode(upright_jpeg(data))
+    assert pixels.shape == (32, 48, 3)
+    assert np.abs(pixels - np.asarray(corners()).astype(int)).mean() < 12
+
+
+def test_no_metadata_is_left():
+    data = encode(corners(), exif=exif(), comment=b"secret", icc_profile=b"secret" * 50, xmp=b"secret")
+    assert b"secret" in data
+    clean = upright_jpeg(data)
+    with Image.open(io.BytesIO(clean)) as image:
+        assert not image.getexif()
+    assert b"secret" not in clean
+    assert b"Exif" not in clean
+
+
+def test_no_text_of_a_png_is_left():
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("Comment", "secret")
+    assert b"secret" not in upright_jpeg(encode(corners(), "PNG", pnginfo=notes))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_plain_jpeg_passes_untouched(mode: str):
+    data = encode(corners().convert(mode))
+    assert upright_jpeg(data) is data
+
+
+def test_what_follows_the_end_of_a_jpeg_is_cut_off():
+    data = encode(corners())
+    assert upright_jpeg(data + b"secret film") != data + b"secret film"
+    assert b"secret" not in upright_jpeg(data + b"secret film")
+
+
+def test_cmyk_palette_gray_alpha_and_sixteen_bits_become_rgb():
+    expected = np.asarray(corners()).astype(int)
+    for data in (
+        encode(corners().convert("CMYK"), quality=95),
+        encode(corners().convert("P"), "PNG"),
+        encode(corners().convert("P"), "GIF"),
+    ):
+        assert np.abs(decode(upright_jpeg(data)) - expected).mean() < 12
+    deep = Image.fromarray(np.full((8, 8), 200 * 256, "uint16"))
+    assert np.abs(decode(upright_jpeg(encode(deep, "PNG"))) - 200).max() <= 2
+
+
+def test_transparency_is_laid_on_white():
+    clear = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+    assert decode(upright_jpeg(encode(clear, "PNG"))).min() >= 253
+    palette = Image.new("P", (16, 16), 0)
+    assert decode(upright_jpeg(encode(palette, "PNG", transparency=0))).min() >= 253
+
+
+def test_a_one_pixel_photo_is_fine():
+    assert decode(upright_jpeg(encode(Image.new("RGB", (1, 1), (10, 200, 30)), "PNG"))).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no photo at all, only some text in a file", encode(noise())[:4000], encode(Image.new("1", (20000, 10000)), "PNG")]
+)
+def test_what_cannot_be_read_is_one_clear_error(data: bytes):
+    with pytest.raises(DataError, match="photo"):
+        upright_jpeg(data)
+
+
+def test_broken_exif_does_not_condemn_a_photo(tmp_path: Path):
+    data = encode(corners(), exif=b"Exif\0\0" + b"\xff" * 40)
+    assert error_of(tmp_path, data) == ""
+    assert decode(upright_jpeg(data)).shape == (32, 48, 3)

@@ -1,0 +1,86 @@
+"""The `prepare` command: what it passes on, what it says, and how it ends."""
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from eczema_tf.errors import DataError
+from eczema_tf.prepare import main
+from eczema_tf.schema import NOTICE
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Stands in for the synthetic source, and records how it was called."""
+    made = []
+    stub = types.ModuleType("eczema_tf.data.sources.synthetic")
+    stub.prepare_synthetic = lambda out, **options: made.append((out, options))
+    monkeypatch.setitem(sys.modules, stub.__name__, stub)
+    return made
+
+
+def test_synthetic_passes_its_arguments_on(calls: list, tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(["synthetic", "--n", "7", "--seed", "3", "--out", str(tmp_path / "d"), "--overwrite"]) == 0
+    assert main(["synthetic", "--out", str(tmp_path / "d")]) == 0
+    assert calls[0] == (tmp_path / "d", {"cases": 7, "seed": 3, "overwrite": True})
+    assert calls[1] == (tmp_path / "d", {"cases": 2000, "seed": 0, "overwrite": False})
+    assert "manifest.csv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["synthetic"],
+        ["nonsense", "--out", "x"],
+        ["scin", "--out", "x"],
+        ["synthetic", "--out", "x", "--n", "0"],
+        ["synthetic", "--out", "x", "--n", "many"],
+        ["synthetic", "--out", "x", "--seed", "-1"],
+    ],
+)
+def test_bad_usage_exits_with_2(calls: list, arguments: list[str], capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+    assert calls == []
+
+
+def test_bad_data_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture):
+    arguments = ["scin", "--cases", str(tmp_path / "none.csv"), "--labels", str(tmp_path / "none.csv"), "--out", str(tmp_path / "d")]
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "none.csv: no such file" in err
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("place", [0, 1, None])
+def test_debug_shows_the_traceback_before_and_after_the_data_set(tmp_path: Path, place: int | None):
+    arguments = ["scin", "--cases", "none.csv", "--labels", "none.csv", "--out", str(tmp_path / "d")]
+    arguments.insert(len(arguments) if place is None else place, "--debug")
+    with pytest.raises(DataError):
+        main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--help"], "examples:"), (["--help"], NOTICE), (["scin", "--help"], "2402.18545"), (["synthetic", "--help"], "--seed")],
+)
+def test_help_teaches(arguments: list[str], says: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
+    assert says in capsys.readouterr().out
+
+
+def test_nothing_here_imports_tensorflow():
+    import subprocess
+
+    modules = "eczema_tf.prepare, eczema_tf.data.sources.scin, eczema_tf.data.manifest, eczema_tf.data.splits, eczema_tf.data.photos"
+    code = f"import sys, {modules}; sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

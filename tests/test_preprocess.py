@@ -1,0 +1,140 @@
+"""Photo bytes to pixels: decoding, orientation, colour constancy; the same eagerly and in a graph."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from eczema_tf.config import AugmentConfig, PreprocessConfig
+from eczema_tf.data.augment import augment_photos
+from eczema_tf.data.preprocess import decode_photo, orient, preprocess_photo, shades_of_gray
+
+PLAIN = PreprocessConfig.model_validate({"color_constancy": {"enabled": False}})
+OFF = AugmentConfig(flip=False, rotation_deg=0.0, crop=0.0, color=0.0, blur=0.0, cutout=0.0)
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def random_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype("uint8")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_agrees_with_pillow(orientation: int):
+    pixels = random_photo(16, 16)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encode(pixels, exif=exif))))
+    np.testing.assert_array_equal(orient(tf.constant(pixels), tf.constant(orientation)), np.asarray(upright))
+
+
+def test_grey_light_and_white_light_leave_a_photo_as_it_is():
+    gray = tf.fill((8, 8, 3), 100.0)
+    np.testing.assert_allclose(shades_of_gray(gray, 6.0), gray, rtol=1e-5)
+
+
+def test_shades_of_gray_by_hand():
+    """Grey-world (norm 1) of channel means 200, 100, 50: the grey is their root mean square."""
+    photo = tf.ones((4, 4, 3)) * tf.constant([200.0, 100.0, 50.0])
+    gray = np.sqrt((200**2 + 100**2 + 50**2) / 3)
+    np.testing.assert_allclose(shades_of_gray(photo, 1.0)[0, 0], [gray] * 3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", [1.0, 6.0])
+def test_shades_of_gray_removes_a_colour_cast(norm: float):
+    photo = random_photo(32, 32).astype("float32")
+    cast = photo * np.array([1.0, 0.7, 0.5], "float32")
+    np.testing.assert_allclose(_unit(shades_of_gray(tf.constant(cast), norm)), _unit(shades_of_gray(tf.constant(photo), norm)), rtol=1e-3)
+
+
+def _unit(photo: tf.Tensor) -> np.ndarray:
+    return photo.numpy() / photo.numpy().mean()
+
+
+def test_a_black_photo_stays_black_and_finite():
+    np.testing.assert_array_equal(shades_of_gray(tf.zeros((4, 4, 3)), 6.0), 0)
+
+
+def test_a_photo_of_the_right_size_comes_through_unchanged():
+    pixels = random_photo(24, 24)
+    np.testing.assert_array_equal(preprocess_photo(tf.constant(encode(pixels)), tf.constant(1), 24, PLAIN), pixels)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_eager_and_graph_agree(kind: str):
+    data, config = tf.constant(encode(random_photo(50, 70), kind)), PreprocessConfig()
+    dataset = tf.data.Dataset.from_tensors(data).map(lambda d: preprocess_photo(d, tf.constant(6), 32, config))
+    np.testing.assert_array_equal(preprocess_photo(data, tf.constant(6), 32, config), next(iter(dataset)))
+
+
+def test_grey_and_transparent_png_become_rgb():
+    gray = encode(random_photo(20, 20)[..., 0])
+    clear = encode(np.dstack([random_photo(20, 20), np.full((20, 20), 7, "uint8")]))
+    for data in (gray, clear):
+        assert preprocess_photo(tf.constant(data), tf.constant(1), 16, PLAIN).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize(("height", "expected"), [(100, 100), (199, 199), (200, 100), (400, 100), (800, 100), (1600, 200)])
+def test_large_jpegs_are_decoded_small_but_never_below_twice_the_size(height: int, expected: int):
+    data = encode(np.full((height, height + 64, 3), 90, "uint8"), "JPEG")
+    assert decode_photo(tf.constant(data), 50).shape[0] == expected
+
+
+def test_reduced_decoding_hardly_changes_the_result():
+    smooth = np.asarray(Image.fromarray(random_photo(12, 12)).resize((960, 960), Image.Resampling.BICUBIC))
+    large = preprocess_photo(tf.constant(encode(smooth, "JPEG", quality=95)), tf.constant(1), 48, PLAIN)
+    exact = preprocess_photo(tf.constant(encode(smooth)), tf.constant(1), 48, PLAIN)
+    assert np.abs(large.numpy().astype(int) - exact.numpy().astype(int)).mean() < 2
+
+
+def test_garbage_raises():
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        preprocess_photo(tf.constant(b"\xff\xd8\xff not a photo"), tf.constant(1), 16, PLAIN)
+
+
+def batch(size: int = 24) -> tf.Tensor:
+    return tf.constant(np.stack([random_photo(size, size, seed) for seed in range(6)]), tf.float32)
+
+
+def test_augmentation_turned_off_changes_nothing():
+    np.testing.assert_allclose(augment_photos(batch(), tf.constant([1, 2]), OFF), batch(), atol=1e-3)
+
+
+def test_augmentation_is_decided_by_its_seed():
+    first, same, other = (augment_photos(batch(), tf.constant(seed), AugmentConfig()) for seed in ([1, 2], [1, 2], [1, 3]))
+    np.testing.assert_array_equal(first, same)
+    assert np.abs(first - other).mean() > 1
+
+
+def test_augmented_photos_keep_range_and_shape():
+    strong = AugmentConfig(rotation_deg=180.0, crop=0.5, color=1.0, blur=1.0, cutout=0.5)
+    out = augment_photos(batch(), tf.constant([5, 6]), strong).numpy()
+    assert out.shape == batch().shape
+    assert out.min() >= 0
+    assert out.max() <= 255
+
+
+def test_flip_alone_gives_exactly_the_four_mirror_images():
+    photos = batch()
+    flipped = augment_photos(photos, tf.constant([3, 4]), OFF.model_copy(update={"flip": True})).numpy()
+    seen = set()
+    for before, after in zip(photos.numpy(), flipped, strict=True):
+        mirrors = [before, before[:, ::-1], before[::-1], before[::-1, ::-1]]
+        matches = [place for place, mirror in enumerate(mirrors) if np.allclose(mirror, after, atol=1e-2)]
+        assert len(matches) == 1
+        seen |= set(matches)
+    assert len(seen) > 1
+
+
+def test_cutout_erases_one_square_of_the_given_size():
+    photos = tf.ones((40, 40, 40, 3)) * tf.reshape(tf.range(40 * 40, dtype=tf.float32) / 10, (1, 40, 40, 1))
+    cut = augment_photos(photos, tf.constant([3, 4]), OFF.model_copy(update={"cutout": 0.25})).numpy()
+    changed = (np.abs(cut - photos.numpy()) > 1e-3).all(-1).sum((1, 2))
+    assert changed.max() <= 11 * 11
+    assert np.median(changed) > 50

@@ -1,0 +1,217 @@
+"""SCIN: votes become labels, flags become sentences, photos become rows, and cases that share a photo become one group."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from eczema_tf.data.embeddings import load_embeddings
+from eczema_tf.data.manifest import load_manifest
+from eczema_tf.data.sources.scin import CASE_COLUMNS, LABEL_COLUMNS, compute_label, prepare_scin
+from eczema_tf.data.sources.scin_text import CATEGORIES, DURATIONS, FLAG_COLUMNS, describe_case
+from eczema_tf.errors import DataError, EczemaError
+
+YES, NO = "DEFAULT_YES_IMAGE_QUALITY_SUFFICIENT", "NO_IMAGE_QUALITY_INSUFFICIENT"
+BLANK = dict.fromkeys(CASE_COLUMNS, "")
+
+
+def photo(name: str) -> str:
+    return f"dataset/images/{name}.png"
+
+
+CASES = [
+    {"case_id": "-1", "related_category": "RASH", "age_group": "AGE_18_TO_29", "sex_at_birth": "FEMALE",
+     "image_1_path": photo("-11"), "image_2_path": photo("-12"), "image_3_path": photo("-13")},
+    {"case_id": "-2", "age_group": "AGE_UNKNOWN", "sex_at_birth": "OTHER_OR_UNSPECIFIED", "image_1_path": photo("-21")},
+    {"case_id": "-3", "image_1_path": photo("-12"), "image_2_path": photo("-31")},
+    {"case_id": "-4", "image_1_path": photo("-31")},
+    {"case_id": "-5", "image_1_path": photo("-51")},
+    {"case_id": "-6", "image_1_path": photo("-61")},
+]  # fmt: skip
+VOTES = {
+    "-1": {"Eczema": 0.41, "Psoriasis": 0.59},
+    "-2": {"Acne": 1.0},
+    "-3": {"Eczema": 1.01},
+    "-4": {},
+    "-5": {"Infected eczema": 1.0},
+    "-6": {},
+}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """The official files in small: case -4 is ungradable, case -6 gradable but without a label."""
+    pd.DataFrame([BLANK | case for case in CASES]).to_csv(tmp_path / "cases.csv", index=False)
+    labels = [
+        dict.fromkeys(LABEL_COLUMNS, "")
+        | {
+            "case_id": case_id,
+            "weighted_skin_condition_label": repr(vote),
+            "dermatologist_gradable_for_skin_condition_1": NO if case_id == "-4" else YES,
+        }
+        | {
+            "dermatologist_fitzpatrick_skin_type_label_1": "FST2",
+            "dermatologist_fitzpatrick_skin_type_label_2": "FST4" if case_id == "-1" else "",
+        }
+        | {"dermatologist_fitzpatrick_skin_type_label_3": "FST5" if case_id == "-1" else ""}
+        for case_id, vote in reversed(VOTES.items())
+    ]
+    pd.DataFrame(labels).to_csv(tmp_path / "labels.csv", index=False)
+    return {"cases": tmp_path / "cases.csv", "labels": tmp_path / "labels.csv"}
+
+
+def test_labels_counts_and_groups(files: dict, tmp_path: Path):
+    summary = prepare_scin(tmp_path / "out", **files)
+    counts = {"cases": 6, "ungradable": 1, "unlabelled": 1, "kept": 4, "eczema": 2, "photo_rows": 0, "text_rows": 4, "sharing": 2}
+    assert summary.count() == counts
+    assert summary.manifest == tmp_path / "out" / "manifest.csv"
+    table = load_manifest(summary.manifest).table.set_index("case_id")
+    assert table["eczema"].to_dict() == {"-1": 0.41, "-2": 0.0, "-3": 1.0, "-5": 0.0}
+    assert table["group_id"].to_dict() == {"-1": "-1", "-2": "-2", "-3": "-1", "-5": "-5"}
+    assert set(table["source"]) == {"template"}
+    assert set(table["consistency"]) == set(table["severity"]) == set(table["split"]) == {""}
+    assert list(table.loc["-1", ["skin_tone", "age_group", "sex"]]) == ["IV", "18-29", "female"]
+    assert list(table.loc["-2", ["skin_tone", "age_group", "sex"]]) == ["II", "", ""]
+    written = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert written["counts"] == counts
+    assert "template" in written["columns"]["text"]
+
+
+def test_groups_hang_together_through_a_case_that_is_left_out(files: dict, tmp_path: Path):
+    cases = pd.read_csv(files["cases"], dtype=str, keep_default_na=False)
+    cases.loc[cases["case_id"] == "-4", "image_2_path"] = photo("-51")
+    cases.to_csv(files["cases"], index=False)
+    table = load_manifest(prepare_scin(tmp_path / "out", **files).manifest).table.set_index("case_id")
+    assert table["group_id"]["-5"] == table["group_id"]["-3"] == table["group_id"]["-1"]
+
+
+@pytest.mark.parametrize("below", ["", "dataset/images"])
+def test_photos_that_are_there_become_rows(files: dict, tmp_path: Path, below: str):
+    (tmp_path / "photos" / below).mkdir(parents=True)
+    for name in ("-11", "-12", "-51"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / below / f"{name}.png")
+    summary = prepare_scin(tmp_path / "out", **files, images=tmp_path / "photos")
+    table = load_manifest(summary.manifest).table
+    rows = {"-1": [photo("-11"), photo("-12")], "-2": [""], "-3": [photo("-12")], "-5": [photo("-51")]}
+    assert table.groupby("case_id")["image_path"].apply(list).to_dict() == rows
+    assert (summary.photo_rows, summary.text_rows) == (4, 1)
+    assert table["example_id"].is_unique
+
+
+def test_photos_with_an_embedding_become_rows(files: dict, tmp_path: Path):
+    np.savez(tmp_path / "e.npz", image_path=[photo("-12"), "other"], embedding=np.eye(2, dtype="float32"))
+    summary = prepare_scin(tmp_path / "out", **files, embeddings=tmp_path / "e.npz")
+    embeddings = load_embeddings(tmp_path / "out" / "embeddings.npz")
+    table = load_manifest(summary.manifest, embeddings=embeddings).table
+    assert table.groupby("case_id")["image_path"].apply(list).to_dict() == {
+        "-1": [photo("-12")],
+        "-2": [""],
+        "-3": [photo("-12")],
+        "-5": [""],
+    }
+
+
+def test_photos_or_embeddings_of_others_are_an_error(files: dict, tmp_path: Path):
+    np.savez(tmp_path / "e.npz", image_path=["other"], embedding=np.ones((1, 2)))
+    (tmp_path / "photos").mkdir()
+    for options in ({"embeddings": tmp_path / "e.npz"}, {"images": tmp_path / "photos"}):
+        with pytest.raises(DataError, match="none of the labelled cases"):
+            prepare_scin(tmp_path / "out", **files, **options)
+    with pytest.raises(DataError, match="no such folder"):
+        prepare_scin(tmp_path / "out", **files, images=tmp_path / "none")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_photo_path_that_climbs_out_is_not_followed(files: dict, tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "-51.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "-21.png")
+    text = files["cases"].read_text().replace(photo("-21"), "../../-21.png")
+    files["cases"].write_text(text)
+    table = load_manifest(prepare_scin(tmp_path / "out", **files, images=tmp_path / "photos").manifest).table
+    assert list(table.loc[table["image_path"] != "", "case_id"]) == ["-5"]
+
+
+def test_an_existing_folder_is_kept_unless_told_otherwise(files: dict, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("mine")
+    with pytest.raises(EczemaError, match="exists"):
+        prepare_scin(tmp_path / "out", **files)
+    assert (tmp_path / "out" / "precious").read_text() == "mine"
+    prepare_scin(tmp_path / "out", **files, overwrite=True)
+    assert not (tmp_path / "out" / "precious").exists()
+
+
+@pytest.mark.parametrize(
+    "vote", ["__import__('os').system('true')", "{'Eczema': 2}", "{'Eczema': 'x'}", "[1]", "{'Eczema': ", "{'Eczema': nan}"]
+)
+def test_a_vote_that_cannot_be_read_is_an_error_and_never_run(files: dict, tmp_path: Path, vote: str):
+    labels = pd.read_csv(files["labels"], dtype=str, keep_default_na=False)
+    labels.loc[labels["case_id"].isin(["-1", "-2"]), "weighted_skin_condition_label"] = vote
+    labels.to_csv(files["labels"], index=False)
+    with pytest.raises(DataError, match=r"2 faults(.|\n)*case -1: (.|\n)*case -2: "):
+        prepare_scin(tmp_path / "out", **files)
+
+
+def test_files_that_are_not_scin_are_clear_errors(files: dict, tmp_path: Path):
+    with pytest.raises(DataError, match="weighted_skin_condition_label"):
+        prepare_scin(tmp_path / "out", cases=files["cases"], labels=files["cases"])
+    (tmp_path / "latin.csv").write_bytes(b"case_id\ncaf\xe9\n")
+    for bad in (tmp_path / "latin.csv", tmp_path, tmp_path / "none.csv"):
+        with pytest.raises(DataError):
+            prepare_scin(tmp_path / "out", cases=bad, labels=files["labels"])
+    twice = files["cases"].read_text()
+    files["cases"].write_text(twice + twice.splitlines()[1] + "\n")
+    with pytest.raises(DataError, match=r"there twice(.|\n)*-1"):
+        prepare_scin(tmp_path / "out", **files)
+
+
+def test_labels_are_clipped_to_one():
+    assert compute_label({"Eczema": 0.41, "Acne": 0.59}) == 0.41
+    assert compute_label({"Eczema": 1.02}) == 1.0
+    assert compute_label({"Infected eczema": 1.0}) == 0.0
+    assert compute_label({"Acne": 1.0}) == 0.0
+
+
+def test_the_template_says_what_was_ticked():
+    case = BLANK | {
+        "related_category": "RASH", "condition_duration": "ONE_TO_FOUR_WEEKS", "textures_flat": "YES", "body_parts_arm": "YES",
+        "body_parts_leg": "YES", "condition_symptoms_itching": "YES", "condition_symptoms_burning": "YES", "condition_symptoms_pain": "YES",
+        "other_symptoms_fever": "YES",
+    }  # fmt: skip
+    assert describe_case(case) == (
+        "I have a rash for one to four weeks. It is flat. It is on my arm and leg. It itches, burns and hurts. I also have fever."
+    )
+
+
+def test_the_template_never_reads_a_blank_as_a_no():
+    assert describe_case(BLANK) == "I have a skin problem."
+    for flag in FLAG_COLUMNS:
+        words = describe_case(BLANK | {flag: "YES"}).lower().split()
+        ticked_negation = flag == "condition_symptoms_no_relevant_experience"
+        assert ticked_negation or not {"no", "not", "without", "none", "never"} & set(words)
+
+
+def test_every_flag_category_and_duration_changes_the_text():
+    ticked = [BLANK | {flag: "YES"} for flag in FLAG_COLUMNS]
+    chosen = [BLANK | {"related_category": category} for category in CATEGORIES] + [
+        BLANK | {"condition_duration": time} for time in DURATIONS
+    ]
+    cases = [BLANK, *ticked, *chosen]
+    assert len({describe_case(case) for case in cases}) == len(cases)
+
+
+def test_the_real_files(shared: Path, tmp_path: Path):
+    scin = shared / "data" / "scin"
+    embeddings = scin / "image_embeddings_resnet50.npz"
+    summary = prepare_scin(tmp_path / "out", cases=scin / "scin_cases.csv", labels=scin / "scin_labels.csv", embeddings=embeddings)
+    assert (summary.cases, summary.kept, summary.eczema) == (3554, 2145, 725)
+    assert summary.kept + summary.ungradable + summary.unlabelled == summary.cases
+    table = load_manifest(summary.manifest, embeddings=load_embeddings(embeddings)).table
+    assert table["case_id"].nunique() == 2145
+    assert table.groupby("case_id")["group_id"].nunique().max() == 1
+    assert table.loc[table["image_path"] != "", ["image_path", "group_id"]].drop_duplicates()["image_path"].is_unique
+    assert (table["skin_tone"] != "").mean() > 0.95

@@ -1,0 +1,263 @@
+"""The served graph: parity with Keras, each row on its own, hostile bytes, and the client for both kinds of server."""
+
+import http.server
+import io
+import json
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
+from eczema_tf.data.preprocess import preprocess_photo
+from eczema_tf.data.text import clean_text, learn_tokenizer
+from eczema_tf.errors import EczemaError
+from eczema_tf.model.assistant import Encoders, build_assistant
+from eczema_tf.model.encoders import EncoderSpec, specify_image_encoder, specify_text_encoder
+from eczema_tf.model.losses import compute_probabilities
+from eczema_tf.predict import arrange_answer, format_answer
+from eczema_tf.schema import IMAGE, IMAGE_PRESENT, NOTICE, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.serving.client import find_version, predict_locally, predict_remotely
+from eczema_tf.serving.graph import IGNORED_PHOTO, IGNORED_TEXT, ServedAssistant, save_served
+from eczema_tf.serving.guard import MAX_BYTES
+
+SIZE_PX = 32
+
+
+def photo(kind: str = "JPEG", size: tuple[int, int] = (60, 44), seed: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3)).astype("uint8")
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def build_parts(embedding_dimension: int | None = None):
+    keras.utils.set_random_seed(0)
+    tokenizer = learn_tokenizer(["my skin is itchy and dry", "the rash is red"] * 5, 100, 16)
+    image = specify_image_encoder(ImageConfig(size_px=SIZE_PX), embedding_dimension)
+    encoders = Encoders(image, specify_text_encoder(TextConfig(), len(tokenizer.vocabulary)))
+    assistant = build_assistant(ModelConfig(embedding_units=8), encoders)
+    for head in ("eczema", "eczema_image", "eczema_text"):  # untrained heads are near 0.5 for everything: make differences visible
+        assistant.get_layer(head).kernel.assign(assistant.get_layer(head).kernel * 20)
+    return assistant, image, tokenizer
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return build_parts()
+
+
+@pytest.fixture(scope="module")
+def export(parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "3"
+    assistant, image, tokenizer = parts
+    save_served(ServedAssistant(assistant, image, tokenizer, PreprocessConfig()), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def serve(export: Path):
+    loaded = tf.saved_model.load(str(export))  # kept alive by the closure
+
+    def ask(photos: list[bytes], texts: list[bytes | str]) -> dict[str, np.ndarray]:
+        outputs = loaded.signatures["serving_default"](image=tf.constant(photos), text=tf.constant(texts))
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    return ask
+
+
+def test_the_signature_is_the_contract(export: Path):
+    signature = tf.saved_model.load(str(export)).signatures["serving_default"]
+    inputs = {name: (spec.dtype, spec.shape.as_list()) for name, spec in signature.structured_input_signature[1].items()}
+    assert inputs == {"image": (tf.string, [None]), "text": (tf.string, [None])}
+    outputs = {name: (spec.dtype, spec.shape.rank) for name, spec in signature.structured_outputs.items()}
+    vectors = {name: (tf.float32, 1) for name in ("eczema", "eczema_image", "eczema_text")}
+    triples = {name: (tf.float32, 2) for name in ("consistency", "severity")}
+    assert outputs == {**vectors, **triples, "image_used": (tf.bool, 1), "text_used": (tf.bool, 1), "status": (tf.string, 1)}
+
+
+def test_the_export_agrees_with_keras_on_the_training_pipelines_inputs(parts, serve):
+    assistant, _, tokenizer = parts
+    photos, texts = [photo(), b"", photo("PNG", seed=1)], ["itchy & dry", "the <b>rash</b>", ""]
+    pixels = [preprocess_photo(tf.constant(data), tf.constant(1), SIZE_PX, PreprocessConfig()) if data else None for data in photos]
+    ids, mask = tf.data.Dataset.from_tensors(tf.constant(texts)).map(clean_text).map(tokenizer).get_single_element()
+    logits = assistant(
+        {
+            IMAGE: np.stack([np.zeros((SIZE_PX, SIZE_PX, 3)) if p is None else p.numpy() for p in pixels]).astype("float32"),
+            IMAGE_PRESENT: np.array([1, 0, 1], "float32"),
+            TOKEN_IDS: ids,
+            PADDING_MASK: mask,
+            TEXT_PRESENT: np.array([1, 1, 0], "float32"),
+        },
+        training=False,
+    )
+    answer = serve(photos, texts)
+    for head, expected in compute_probabilities(logits).items():
+        np.testing.assert_allclose(answer[head], expected, atol=1e-5)
+    assert answer["image_used"].tolist() == [True, False, True]
+    assert answer["text_used"].tolist() == [True, True, False]
+    assert answer["status"].tolist() == [b"ok"] * 3
+    assert np.ptp(answer["eczema"]) > 1e-3
+
+
+def png_header(width: int, height: int) -> bytes:
+    return b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00" + bytes(40)
+
+
+HOSTILE = {
+    "short": (b"\xff\xd8\xff", b"photo: smaller than 32 bytes"),
+    "huge": (b"\xff\xd8\xff" + bytes(MAX_BYTES), b"photo: larger than 10 MB"),
+    "gif": (b"GIF89a" + bytes(100), b"photo: neither JPEG nor PNG"),
+    "html": (b"<html>" + b"x" * 100, b"photo: neither JPEG nor PNG"),
+    "bomb": (png_header(12000, 12000), b"photo: more than 25 megapixels"),
+    "overflow": (png_header(2**31, 2**31 + 1), b"photo: more than 25 megapixels"),
+    "cut jpeg": (photo()[:700], b"photo: cannot be decoded"),
+    "cut png": (photo("PNG")[:700], b"photo: cannot be decoded"),
+    "empty jpeg": (b"\xff\xd8\xff" + bytes(60), b"photo: cannot be decoded"),
+    "broken png": (png_header(40, 40), b"photo: cannot be decoded"),
+}
+
+
+def test_bad_photos_say_what_is_wrong_and_leave_their_neighbours_alone(serve):
+    good, text = photo(), b"itchy"
+    alone = serve([good], [text])
+    photos = [good]
+    for data, _ in HOSTILE.values():
+        photos += [data, good]
+    answer = serve(photos, [text] * len(photos))
+    for place, (name, (_, status)) in enumerate(HOSTILE.items()):
+        assert answer["status"][2 * place + 1] == status, name
+        assert not answer["image_used"][2 * place + 1], name
+        assert answer["text_used"][2 * place + 1], name
+    assert (answer["status"][::2] == b"ok").all()
+    np.testing.assert_allclose(answer["eczema"][::2], alone["eczema"][0], atol=1e-6)
+
+
+def test_a_bad_photo_counts_as_none(serve):
+    bad, none = serve([HOSTILE["cut jpeg"][0]], [b"itchy"]), serve([b""], [b"itchy"])
+    np.testing.assert_allclose(bad["eczema"], none["eczema"], atol=1e-6)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=200), st.binary(max_size=60)), min_size=1, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_any_bytes_get_an_answer_row_by_row(serve, rows: list[tuple[bytes, bytes]]):
+    magics = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b""]
+    answer = serve([magics[place % 3] + data for place, (data, _) in enumerate(rows)], [text for _, text in rows])
+    assert len(answer["eczema"]) == len(rows)
+    assert np.isfinite(answer["eczema"]).all()
+    assert not answer["image_used"].any()
+
+
+def test_nothing_usable_is_said(serve):
+    assert serve([b""], [b""])["status"][0] == b"neither a photo nor a text that can be used"
+    both = serve([b"\xff\xd8\xff"], [b"\x00\x00"])["status"][0]
+    assert both == b"photo: smaller than 32 bytes; text: nothing readable in it"
+
+
+def test_a_model_of_embeddings_ignores_photos_and_says_so():
+    assistant, image, tokenizer = build_parts(embedding_dimension=12)
+    assert isinstance(image, EncoderSpec)
+    answer = ServedAssistant(assistant, image, tokenizer, PreprocessConfig()).serve(tf.constant([photo(), b""]), tf.constant(["itchy", "dry"]))
+    assert answer["status"].numpy().tolist() == [IGNORED_PHOTO.encode(), b"ok"]
+    assert not answer["image_used"].numpy().any()
+
+
+def test_a_modality_that_was_not_trained_on_is_ignored(parts):
+    assistant, image, tokenizer = parts
+    served = ServedAssistant(assistant, image, tokenizer, PreprocessConfig(), frozenset({"image"}))
+    answer = served.serve(tf.constant([photo()]), tf.constant(["itchy"]))
+    assert answer["status"].numpy()[0] == IGNORED_TEXT.encode()
+    assert answer["image_used"].numpy()[0]
+    assert not answer["text_used"].numpy()[0]
+
+
+def test_local_prediction_takes_the_newest_version(export: Path):
+    (export.parent / "2").mkdir()
+    assert find_version(export.parent) == export
+    answer = predict_locally(export.parent, photo(), "itchy")
+    assert answer["status"] == "ok"
+    assert answer["image_used"] is True
+    assert len(answer["severity"]) == 3
+
+
+def test_a_folder_without_a_model_is_a_clear_error(tmp_path: Path):
+    with pytest.raises(EczemaError, match="holds no SavedModel"):
+        predict_locally(tmp_path, b"", "itchy")
+
+
+ROW = {
+    "eczema": 0.75, "eczema_image": 0.5, "eczema_text": 0.9, "consistency": [0.7, 0.2, 0.1], "severity": [0.1, 0.6, 0.3],
+    "image_used": True, "text_used": True, "status": "ok",
+}  # fmt: skip
+
+
+@pytest.fixture
+def server():
+    """Speaks just enough of TensorFlow Serving's REST protocol; keeps what it was asked."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        asked: list = []  # noqa: RUF012  (one server a test)
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.asked.append((self.path, body))
+            good = self.path == "/v1/models/eczema:predict"
+            answer = json.dumps({"predictions": [ROW]} if good else {"error": "no such model"}).encode()
+            self.send_response(200 if good else 404)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}/v1/models", Handler.asked
+        running.shutdown()
+        thread.join()
+
+
+def test_remote_prediction_speaks_tensorflow_serving(server):
+    url, asked = server
+    assert predict_remotely(f"{url}/eczema", b"abc", "itchy") == ROW
+    assert asked == [("/v1/models/eczema:predict", {"instances": [{"image": {"b64": "YWJj"}, "text": "itchy"}]})]
+
+
+def test_a_servers_error_is_passed_on(server):
+    with pytest.raises(EczemaError, match="answered 404.*no such model"):
+        predict_remotely(f"{server[0]}/other", b"", "itchy")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1/models/eczema", "file:///etc/passwd", "nonsense"])
+def test_no_server_is_a_clear_error(url: str):
+    with pytest.raises(EczemaError):
+        predict_remotely(url, b"", "itchy")
+
+
+def test_answers_are_readable_and_always_carry_the_notice():
+    thresholds = {"image": 0.6, "text": 0.4, "fusion": 0.5}
+    text = format_answer(arrange_answer(ROW, thresholds))
+    assert "from the photo  0.50  (below the validation threshold 0.60)" in text
+    assert "from both       0.75  (above" in text
+    assert "eczema 0.70, other 0.20, unclear 0.10" in text
+    assert NOTICE in text
+
+
+def test_what_was_not_given_is_not_answered():
+    answer = arrange_answer({**ROW, "image_used": False, "status": "photo: cannot be decoded"}, None)
+    assert answer["eczema"] == {"image": None, "text": 0.9, "fusion": 0.75}
+    text = format_answer(answer)
+    assert "from the photo  not given" in text
+    assert "overall" in text
+    assert "note: photo: cannot be decoded" in text
+    nothing = arrange_answer({**ROW, "image_used": False, "text_used": False}, None)
+    assert nothing["eczema"]["fusion"] is None
+    assert nothing["severity"] is None
+    assert nothing["consistency"] is None

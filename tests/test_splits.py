@@ -1,0 +1,141 @@
+"""Splits and folds: no group straddles them, each gets its share, and neither row order nor time changes them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eczema_tf.data.splits import FRACTIONS, assign_folds, assign_splits, fold_splits
+from eczema_tf.errors import DataError
+
+
+def build_table(labels: list[float], rows_a_group: int = 1, split: str = "") -> pd.DataFrame:
+    """One label a group."""
+    groups = [f"g{group}" for group in range(len(labels)) for _ in range(rows_a_group)]
+    return pd.DataFrame(
+        {
+            "example_id": [f"r{row}" for row in range(len(groups))],
+            "group_id": groups,
+            "split": split,
+            "eczema": np.repeat(labels, rows_a_group),
+            "image_path": ["a.png" if row % 3 else "" for row in range(len(groups))],
+            "text": ["" if row % 5 == 1 else "dry" for row in range(len(groups))],
+        }
+    )
+
+
+def splits_by_group(table: pd.DataFrame, splits: pd.Series) -> pd.Series:
+    return splits.groupby(table["group_id"]).first()
+
+
+labels_of_groups = st.lists(st.sampled_from([0.0, 0.3, 0.8, 1.0, np.nan]), min_size=3, max_size=120)
+
+
+@given(labels_of_groups, st.integers(1, 3), st.integers(0, 9))
+def test_no_group_straddles_splits_and_fractions_hold(labels: list[float], rows: int, seed: int):
+    table = build_table(labels, rows)
+    splits = assign_splits(table, seed=seed)
+    assert splits.groupby(table["group_id"]).nunique().max() == 1
+    sizes = splits_by_group(table, splits).value_counts()
+    assert set(sizes.index) <= set(FRACTIONS)
+    if len(labels) >= 20:
+        assert all(abs(sizes.get(split, 0) - fraction * len(labels)) <= 1 for split, fraction in FRACTIONS.items())
+
+
+@given(labels_of_groups, st.integers(0, 9))
+def test_each_class_goes_to_as_many_splits_as_it_can(labels: list[float], seed: int):
+    table = build_table(labels)
+    splits = assign_splits(table, seed=seed)
+    for kind in (table["eczema"] > 0.5, table["eczema"] <= 0.5):
+        assert splits[kind].nunique() == min(kind.sum(), 3)
+
+
+def test_prevalence_is_the_same_in_every_split():
+    table = build_table([1.0] * 300 + [0.0] * 700)
+    prevalence = table["eczema"].groupby(assign_splits(table, seed=0)).mean()
+    assert prevalence.between(0.29, 0.31).all()
+
+
+def test_modalities_are_shared_out_too():
+    table = build_table([1.0, 0.0] * 300)
+    splits = assign_splits(table, seed=0)
+    assert (table["image_path"] == "").groupby(splits).mean().between(0.31, 0.36).all()
+
+
+def test_row_order_does_not_matter():
+    table = build_table([1.0, 0.0, np.nan, 0.2] * 20, rows_a_group=2)
+    shuffled = table.sample(frac=1, random_state=3)
+    pd.testing.assert_series_equal(assign_splits(shuffled, seed=5).sort_index(), assign_splits(table, seed=5))
+    pd.testing.assert_series_equal(assign_folds(shuffled, folds=5, seed=5).sort_index(), assign_folds(table, folds=5, seed=5))
+
+
+def test_the_seed_decides():
+    table = build_table([1.0, 0.0] * 50)
+    assert assign_splits(table, seed=1).equals(assign_splits(table, seed=1))
+    assert not assign_splits(table, seed=1).equals(assign_splits(table, seed=2))
+    assert not assign_folds(table, folds=5, seed=1).equals(assign_folds(table, folds=5, seed=2))
+    assert not assign_folds(table, folds=5, seed=1).equals(assign_folds(table, folds=5, seed=1, repeat=1))
+
+
+def test_splits_never_change_between_versions():
+    """Golden (the second letter of each row's split): a published figure must stay reproducible."""
+    splits = assign_splits(build_table([1.0, 0.0] * 6), seed=0)
+    assert "".join(split[1] for split in splits) == "rraaeerrrrrr"
+
+
+def test_the_threshold_decides_what_is_positive():
+    table = build_table([0.2] * 3 + [0.0] * 30)
+    splits = assign_splits(table, seed=0, positive_above=0.1)
+    assert splits[table["eczema"] == 0.2].nunique() == 3
+
+
+def test_given_splits_are_kept():
+    table = build_table([1.0, 0.0, 1.0])
+    table["split"] = ["test", "train", "val"]
+    assert list(assign_splits(table, seed=0)) == ["test", "train", "val"]
+
+
+def test_splits_given_to_some_rows_only_are_an_error():
+    table = build_table([1.0, 0.0, 1.0])
+    table.loc[1, "split"] = "train"
+    with pytest.raises(DataError, match=r"1 rows have one and 2 have none \(the first is 'r0'\)"):
+        assign_splits(table, seed=0)
+
+
+def test_too_few_groups_are_an_error():
+    table = build_table([1.0, 0.0], rows_a_group=9)
+    with pytest.raises(DataError, match="2 groups cannot fill 3 splits"):
+        assign_splits(table, seed=0)
+    with pytest.raises(DataError, match="only 2 groups"):
+        assign_folds(table, folds=3, seed=0)
+
+
+def test_a_fraction_of_nothing_leaves_its_split_empty():
+    splits = assign_splits(build_table([1.0, 0.0] * 10), fractions={"train": 0.8, "val": 0.2, "test": 0.0}, seed=0)
+    assert splits.value_counts().to_dict() == {"train": 16, "val": 4}
+
+
+@given(labels_of_groups, st.integers(2, 5), st.integers(0, 9))
+def test_folds_differ_by_at_most_one_group_of_each_class(labels: list[float], folds: int, seed: int):
+    if len(labels) < folds:
+        return
+    table = build_table(labels, rows_a_group=2)
+    fold = assign_folds(table, folds=folds, seed=seed)
+    assert fold.groupby(table["group_id"]).nunique().max() == 1
+    by_group = fold.groupby(table["group_id"]).first()
+    label = table.groupby("group_id")["eczema"].max()
+    for kind in (label > 0.5, label <= 0.5, label.isna(), label.index != ""):
+        sizes = by_group[kind].value_counts().reindex(range(folds), fill_value=0)
+        assert sizes.max() - sizes.min() <= 1
+
+
+def test_one_fold_is_the_test_and_a_share_of_the_others_val():
+    table = build_table([1.0, 0.0, 0.0] * 40, rows_a_group=2)
+    folds = assign_folds(table, folds=5, seed=0)
+    for test_fold in range(5):
+        splits = fold_splits(folds, test_fold, table, val_fraction=0.25, seed=0)
+        assert ((splits == "test") == (folds == test_fold)).all()
+        assert splits.groupby(table["group_id"]).nunique().max() == 1
+        assert (splits == "val").sum() == 48  # 24 of the 96 other groups
+        assert table["eczema"].groupby(splits).mean().between(0.30, 0.37).all()

@@ -1,0 +1,219 @@
+"""Training: it can learn, only what it should, stops when it must, and resumes as if nothing had happened."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from eczema_tf.config import Config, parse_config
+from eczema_tf.data.inputs import Column, Inputs
+from eczema_tf.errors import ConfigError, DataError, RunError
+from eczema_tf.model.assistant import Encoders, build_assistant
+from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
+from eczema_tf.model.losses import compute_targets
+from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.training.callbacks import KeepBest, _case_auroc
+from eczema_tf.training.checkpoints import copy_weights
+from eczema_tf.training.device import prepare_device
+from eczema_tf.training.loop import TrainingData, compile_for_training, train_stage
+from eczema_tf.training.stages import _restore_prevalence, unfreeze_from
+from eczema_tf.training.weighting import class_weights
+
+ROWS, SIZE_PX = 24, 16
+
+
+def config_of(**train) -> Config:
+    return parse_config(
+        {
+            "model": {"image": {"size_px": SIZE_PX}, "embedding_units": 16, "dropout": 0.0, "modality_dropout": 0.0},
+            "train": {"batch_size": 8, "warmup_epochs": 0.0, "weight_decay": 0.0, **train},
+        }
+    )
+
+
+def make_data() -> TrainingData:
+    """Noise: there is nothing to generalise, only something to remember."""
+    rng, rows = np.random.default_rng(0), np.arange(ROWS)
+    eczema = rng.permutation(np.arange(ROWS) % 2).astype(float)
+    grades = np.array(["mild", "moderate", "severe"])[rng.integers(0, 3, ROWS)]
+    consistency = np.array(["eczema", "other", "unclear"])[rng.integers(0, 3, ROWS)]
+    arrays = {
+        IMAGE: rng.integers(0, 256, (ROWS, SIZE_PX, SIZE_PX, 3)).astype("uint8"),
+        IMAGE_PRESENT: np.ones(ROWS, "float32"),
+        TOKEN_IDS: rng.integers(5, 50, (ROWS, 6)).astype("int32"),
+        PADDING_MASK: np.ones((ROWS, 6), "int32"),
+        TEXT_PRESENT: np.ones(ROWS, "float32"),
+    }
+    inputs = Inputs({name: Column(values, rows, name) for name, values in arrays.items()}, np.full(ROWS, 6))
+    weights = {head: np.ones(ROWS, "float32") for head in HEADS}
+    targets = compute_targets(eczema, consistency, grades)
+    return TrainingData(inputs, targets, weights, eczema > 0.5, np.ones(ROWS, bool), rows.astype(str), rows, rows)
+
+
+def make_model(config: Config) -> keras.Model:
+    prepare_device(config.train, config.seed)
+    encoders = Encoders(specify_image_encoder(config.model.image), specify_text_encoder(config.model.text, 50))
+    return build_assistant(config.model, encoders)
+
+
+def train(model: keras.Model, data: TrainingData, config: Config, run_dir: Path, **options) -> list:
+    settings = {"name": "heads", "epochs": config.train.epochs, "learning_rate": config.train.learning_rate, "augment": None, "verbose": 0}
+    return train_stage(model, data, config, run_dir=run_dir, **{**settings, **options})
+
+
+def test_a_single_batch_can_be_learned_by_heart(tmp_path: Path):
+    data = make_data()
+    batch = np.arange(8)
+    data = replace(data, train_rows=batch, val_rows=batch)
+    config = config_of(learning_rate=0.01)
+    model = make_model(config)
+    compile_for_training(model, config, 60, 60, 0.01)
+    inputs = {name: np.asarray(value, "int32" if value.dtype == "int32" else "float32") for name, value in data.inputs.gather(batch).items()}
+    targets = {head: values[batch] for head, values in data.targets.items()}
+    losses = [float(np.ravel(model.train_on_batch(inputs, targets))[0]) for _ in range(60)]
+    logits = model(inputs, training=True)
+    assert losses[-1] < 0.15 * losses[0]
+    for head in ("eczema", "eczema_image", "eczema_text"):
+        np.testing.assert_array_equal(np.asarray(logits[head]) > 0, targets[head] > 0.5)
+    np.testing.assert_array_equal(np.asarray(logits["consistency"]).argmax(1), targets["consistency"].argmax(1))
+    np.testing.assert_array_equal(np.asarray(logits["severity"]) > 0, targets["severity"] > 0.5)
+
+
+def test_rows_without_a_label_do_not_train_the_head(tmp_path: Path):
+    """With weight 0 everywhere but for one head, nothing that only other heads use may move."""
+    data, config = make_data(), config_of(epochs=1)
+    weights = {head: np.full(ROWS, float(head == "eczema_image"), "float32") for head in HEADS}
+    model = make_model(config)
+    before = {layer.name: [np.copy(w.numpy()) for w in layer.trainable_weights] for layer in model.layers}
+    compile_for_training(model, config, 3, 3, 0.01)
+    inputs = data.inputs.gather(np.arange(ROWS))
+    model.train_on_batch({n: v.astype("int32" if v.dtype == "int32" else "float32") for n, v in inputs.items()}, data.targets, weights)
+    moved = {layer.name for layer in model.layers if has_moved(layer, before[layer.name])}
+    assert {"image_encoder", "image_projection", "eczema_image"} <= moved
+    assert not moved & {"text_encoder", "text_projection", "eczema_text", "consistency", "severity", "fusion_hidden", "eczema"}
+
+
+def has_moved(layer: keras.Layer, before: list[np.ndarray]) -> bool:
+    return any((weight.numpy() != value).any() for weight, value in zip(layer.trainable_weights, before, strict=True))
+
+
+def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path: Path):
+    config = config_of(epochs=3)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.3, "modality_dropout": 0.3})})
+    whole = make_model(config)
+    history = train(whole, make_data(), config, tmp_path / "whole")
+
+    class Killed(KeepBest):
+        """Dies at the end of the second epoch, after saving."""
+
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    broken = make_model(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eczema_tf.training.loop.KeepBest", Killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(broken, make_data(), config, tmp_path / "broken")
+    resumed = make_model(config)
+    history_again = train(resumed, make_data(), config, tmp_path / "broken")
+    for expected, got in zip(copy_weights(whole), copy_weights(resumed), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+    assert [row["epoch"] for row in history_again] == [1, 2, 3]
+    assert history_again[-1]["loss"] == pytest.approx(history[-1]["loss"], abs=1e-5)
+
+
+def test_a_finished_stage_is_not_trained_again(tmp_path: Path):
+    config, data = config_of(epochs=2), make_data()
+    first = make_model(config)
+    train(first, data, config, tmp_path)
+    again = make_model(config.model_copy(update={"seed": 5}))
+    train(again, data, config, tmp_path)
+    for expected, got in zip(copy_weights(first), copy_weights(again), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_a_checkpoint_of_another_model_is_a_clear_error(tmp_path: Path):
+    config, data = config_of(epochs=1), make_data()
+    train(make_model(config), data, config, tmp_path)
+    other = config.model_copy(update={"model": config.model.model_copy(update={"embedding_units": 8})})
+    with pytest.raises(RunError, match="does not fit this run"):
+        train(make_model(other), data, other, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Path):
+    config, data = config_of(epochs=2), make_data()
+    targets = {**data.targets, "eczema": np.full((ROWS, 1), np.nan, "float32")}
+    with pytest.raises(RunError, match="loss is nan at step 1 of epoch 1"):
+        train(make_model(config), replace(data, targets=targets), config, tmp_path)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_one_class_only_is_a_clear_error(tmp_path: Path, split: str):
+    data = make_data()
+    rows = np.flatnonzero(data.positive)
+    with pytest.raises(DataError, match=f"split {split}: needs cases with and without eczema"):
+        train(make_model(config_of()), replace(data, **{f"{split}_rows": rows}), config_of(), tmp_path)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path: Path):
+    config, data = config_of(epochs=20, patience=2, learning_rate=0.01), make_data()
+    model = make_model(config)
+    history = train(model, data, config, tmp_path)
+    scores = [row["val_auroc_fusion"] for row in history]
+    best = int(np.argmax(scores))
+    assert len(history) <= best + 1 + 2
+    assert list((tmp_path / "tensorboard" / "heads").rglob("events*"))
+
+
+def test_validation_auroc_is_by_case():
+    logits, labels = np.array([1.0, 3.0, 1.5, 0.0]), np.array([False, False, True, False])
+    cases = np.array(["a", "a", "b", "c"])  # means 2.0, 1.5, 0.0
+    assert _case_auroc(logits, labels, cases, np.ones(4, bool)) == 0.5
+    assert _case_auroc(logits, labels, cases, np.array([False, False, True, True])) == 1.0
+    assert _case_auroc(logits, labels, cases, np.array([True, True, False, True])) is None
+
+
+def test_class_weights_by_hand():
+    eczema = np.array([1.0, 0.0, 0.0, 0.0, 0.5, np.nan, 1.0])
+    weights = class_weights(eczema, np.array([0, 1, 2, 3]))
+    np.testing.assert_allclose(weights, [2, 2 / 3, 2 / 3, 2 / 3, 4 / 3, np.nan, 2])
+    assert weights[:4].mean() == pytest.approx(1)
+
+
+def test_prevalence_is_restored_by_a_constant_shift_of_the_logits():
+    data, config = make_data(), config_of()
+    model = make_model(config)
+    inputs = {n: v.astype("int32" if v.dtype == "int32" else "float32") for n, v in data.inputs.gather(np.arange(4)).items()}
+    before = model(inputs)
+    targets = {**data.targets, "eczema": np.full((ROWS, 1), 0.2, "float32")}
+    _restore_prevalence(model, replace(data, targets=targets))
+    after = model(inputs)
+    for head in ("eczema", "eczema_image", "eczema_text"):
+        np.testing.assert_allclose(after[head] - before[head], np.log(0.2 / 0.8), rtol=1e-4)
+    np.testing.assert_array_equal(after["severity"], before["severity"])
+
+
+def test_fine_tuning_starts_at_the_named_block_and_leaves_batch_norm_frozen():
+    model = make_model(config_of())
+    encoder = model.get_layer("image_encoder")
+    encoder.trainable = False
+    unfreeze_from(encoder, "stage3")
+    trainable = {layer.name for layer in encoder.layers if layer.trainable and layer.weights}
+    assert trainable == {"stage3_conv1", "stage3_conv2", "stage4_conv1", "stage4_conv2"}
+    with pytest.raises(ConfigError, match="train.fine_tune.image_from: no layer's name begins with 'block9'.*stage1_conv1"):
+        unfreeze_from(encoder, "block9", "train.fine_tune.image_from")
+
+
+def test_frozen_batch_norm_does_not_move_in_training(tmp_path: Path):
+    model = make_model(config_of())
+    encoder = model.get_layer("image_encoder")
+    unfreeze_from(encoder, "stage3")
+    statistics = [np.copy(layer.moving_mean.numpy()) for layer in encoder.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    train(model, make_data(), config_of(epochs=1), tmp_path, name="fine_tune")
+    after = [np.copy(layer.moving_mean.numpy()) for layer in encoder.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for expected, got in zip(statistics, after, strict=True):
+        np.testing.assert_array_equal(got, expected)
