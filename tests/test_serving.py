@@ -87,15 +87,14 @@ def test_the_export_agrees_with_keras_on_the_training_pipelines_inputs(parts, se
     photos, texts = [photo(), b"", photo("PNG", seed=1)], ["itchy & dry", "the <b>rash</b>", ""]
     pixels = [preprocess_photo(tf.constant(data), tf.constant(1), SIZE_PX, PreprocessConfig()) if data else None for data in photos]
     ids, mask = tf.data.Dataset.from_tensors(tf.constant(texts)).map(clean_text).map(tokenizer).get_single_element()
-    logits = assistant(
+    logits = assistant.predict_on_batch(
         {
             IMAGE: np.stack([np.zeros((SIZE_PX, SIZE_PX, 3)) if p is None else p.numpy() for p in pixels]).astype("float32"),
             IMAGE_PRESENT: np.array([1, 0, 1], "float32"),
-            TOKEN_IDS: ids,
-            PADDING_MASK: mask,
+            TOKEN_IDS: ids.numpy(),
+            PADDING_MASK: mask.numpy(),
             TEXT_PRESENT: np.array([1, 1, 0], "float32"),
-        },
-        training=False,
+        }
     )
     answer = serve(photos, texts)
     for head, expected in compute_probabilities(logits).items():
@@ -163,7 +162,8 @@ def test_nothing_usable_is_said(serve):
 def test_a_model_of_embeddings_ignores_photos_and_says_so():
     assistant, image, tokenizer = build_parts(embedding_dimension=12)
     assert isinstance(image, EncoderSpec)
-    answer = ServedAssistant(assistant, image, tokenizer, PreprocessConfig()).serve(tf.constant([photo(), b""]), tf.constant(["itchy", "dry"]))
+    served = ServedAssistant(assistant, image, tokenizer, PreprocessConfig())
+    answer = served.serve(tf.constant([photo(), b""]), tf.constant(["itchy", "dry"]))
     assert answer["status"].numpy().tolist() == [IGNORED_PHOTO.encode(), b"ok"]
     assert not answer["image_used"].numpy().any()
 

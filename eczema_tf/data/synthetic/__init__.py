@@ -1,0 +1,1 @@
+"""Built-in data with known truth: tables, exact posteriors, photos and complaints."""

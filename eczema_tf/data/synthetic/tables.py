@@ -1,0 +1,122 @@
+"""The probability tables of the built-in data: from `tables.yaml` to arrays, and drawing from them.
+
+A *state* is a condition with a severity ("none" for healthy skin). Given the state, all slots (attributes of the photo, facts of the
+text) are independent: this is what makes the exact posterior in `posterior.py` a plain product.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+NO_SEVERITY = "none"
+HEALTHY = "healthy"
+ECZEMA = "eczema"
+UNSEEN = -1  # the code of a slot that was not drawn: a fact not mentioned, or an attribute of a lesion that is not there
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One attribute or one fact.
+
+    Attributes:
+        name: For example "border".
+        values: What can be drawn; a draw is an index into these.
+        probability: float64 (states, values), each row sums to 1.
+        mention: How often a text speaks of it, whatever the state; 1 for attributes.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    probability: np.ndarray
+    mention: float = 1.0
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All tables.
+
+    Attributes:
+        states: (condition, severity) pairs.
+        prior: float64 (states,), sums to 1.
+        attributes: Slots of the photo. The first is `lesion`; where its value is not 0 ("visible"), the others are `UNSEEN`.
+        facts: Slots of the text.
+    """
+
+    states: tuple[tuple[str, str], ...]
+    prior: np.ndarray
+    attributes: tuple[Slot, ...]
+    facts: tuple[Slot, ...]
+
+
+@cache
+def load_tables() -> Tables:
+    """Reads `tables.yaml`, once."""
+    source = yaml.safe_load(Path(__file__).with_name("tables.yaml").read_text(encoding="utf-8"))
+    conditions, severities = source["conditions"], source["severity"]
+    states = {
+        (condition, severity): share * within
+        for condition, share in conditions.items()
+        for severity, within in ({NO_SEVERITY: 1.0} if condition == HEALTHY else severities).items()
+    }
+    slots = {
+        kind: tuple(_read_slot(name, entry, tuple(states)) for name, entry in source[kind].items()) for kind in ("attributes", "facts")
+    }
+    return Tables(tuple(states), np.array(list(states.values())), slots["attributes"], slots["facts"])
+
+
+def draw_states(tables: Tables, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws hidden states: int64 (count,), indices into `tables.states`."""
+    return rng.choice(len(tables.states), size=count, p=tables.prior)
+
+
+def draw_attributes(tables: Tables, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draws what a photo shows.
+
+    Args:
+        tables: From `load_tables`.
+        states: int (cases,), indices into `tables.states`.
+        rng: Where randomness comes from.
+
+    Returns:
+        int64 (cases, attributes): indices into each slot's values, `UNSEEN` where there is no lesion to see it on.
+    """
+    codes = _draw_slots(tables.attributes, states, rng)
+    codes[codes[:, 0] != 0, 1:] = UNSEEN
+    return codes
+
+
+def draw_facts(tables: Tables, states: np.ndarray, rng: np.random.Generator, *, at_least: int = 3) -> np.ndarray:
+    """Draws what a text says. Which facts are mentioned does not depend on the state.
+
+    Args:
+        tables: From `load_tables`.
+        states: int (cases,), indices into `tables.states`.
+        rng: Where randomness comes from.
+        at_least: How many facts every text mentions, at the least.
+
+    Returns:
+        int64 (cases, facts): indices into each slot's values, `UNSEEN` where not mentioned.
+    """
+    codes = _draw_slots(tables.facts, states, rng)
+    eagerness = rng.random(codes.shape) / np.array([slot.mention for slot in tables.facts])  # mentioned where below 1
+    mentioned = (eagerness < 1) | (eagerness.argsort(axis=1).argsort(axis=1) < at_least)
+    return np.where(mentioned, codes, UNSEEN)
+
+
+def _draw_slots(slots: tuple[Slot, ...], states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    draws = rng.random((len(states), len(slots)))
+    columns = [(draws[:, i, None] > slot.probability[states].cumsum(axis=1)[:, :-1]).sum(axis=1) for i, slot in enumerate(slots)]
+    return np.stack(columns, axis=1)
+
+
+def _read_slot(name: str, entry: dict[str, Any], states: tuple[tuple[str, str], ...]) -> Slot:
+    """A row belongs to a condition, to a severity, or to a condition and, inside it, a severity."""
+    rows = []
+    for condition, severity in states:
+        row = entry["rows"].get(condition, entry["rows"].get(severity))
+        rows.append(row[severity] if isinstance(row, dict) else row)
+    return Slot(name, tuple(entry["values"]), np.array(rows, "float64"), entry.get("mention", 1.0))

@@ -1,0 +1,122 @@
+"""Metrics of a weighted sample, for many weightings at once: a bootstrap resample is a row of weights (how often each case was drawn).
+
+`weights` is float (..., cases), results are float64 (...); NaN means undefined, for example with one class only. Confusion matrices are
+(..., true, predicted).
+"""
+
+import numpy as np
+
+
+def compute_auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Computes P(a positive case scores higher than a negative one), ties counting one half (Hanley and McNeil 1982).
+
+    Args:
+        scores: float (cases,), higher means more likely positive.
+        positive: bool (cases,).
+        weights: float (..., cases), at least 0.
+
+    Returns:
+        float64 (...) in [0, 1]; NaN where a class has no weight.
+    """
+    if not len(scores):
+        return np.full(weights.shape[:-1], np.nan)
+    order = np.argsort(scores, kind="stable")
+    first_of_tie = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)
+    sorted_weights = weights[..., order]
+    positives = np.add.reduceat(sorted_weights * positive[order], first_of_tie, axis=-1)
+    negatives = np.add.reduceat(sorted_weights * ~positive[order], first_of_tie, axis=-1)
+    below = np.cumsum(negatives, axis=-1) - negatives
+    return _divide((positives * (below + negatives / 2)).sum(axis=-1), positives.sum(axis=-1) * negatives.sum(axis=-1))
+
+
+def compute_confusion(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarray:
+    """Counts cases by true and predicted class.
+
+    Args:
+        truth: int or bool (cases,), 0 to classes - 1.
+        predicted: The same.
+        weights: float (..., cases).
+        classes: How many.
+
+    Returns:
+        float64 (..., classes, classes): [..., true, predicted].
+    """
+    cells = np.zeros((len(truth), classes * classes))
+    cells[np.arange(len(truth)), truth.astype(int) * classes + predicted.astype(int)] = 1
+    return (weights @ cells).reshape(*weights.shape[:-1], classes, classes)
+
+
+def compute_sensitivity(confusion: np.ndarray) -> np.ndarray:
+    """Returns the share of positive cases that are found, from (..., 2, 2); NaN without positive cases."""
+    return _divide(confusion[..., 1, 1], confusion[..., 1, :].sum(axis=-1))
+
+
+def compute_specificity(confusion: np.ndarray) -> np.ndarray:
+    """Returns the share of negative cases that are left alone, from (..., 2, 2); NaN without negative cases."""
+    return _divide(confusion[..., 0, 0], confusion[..., 0, :].sum(axis=-1))
+
+
+def compute_precision(confusion: np.ndarray) -> np.ndarray:
+    """Returns the share of positive predictions that are right, from (..., 2, 2); NaN without positive predictions."""
+    return _divide(confusion[..., 1, 1], confusion[..., :, 1].sum(axis=-1))
+
+
+def compute_f1(confusion: np.ndarray) -> np.ndarray:
+    """Returns the harmonic mean of precision and sensitivity (van Rijsbergen 1979), from (..., 2, 2).
+
+    It is 0 where no positive case is found. NaN with one true class only: without negatives, calling everything positive would score 1.
+    """
+    return np.where(_true_classes(confusion) > 1, _f1_by_class(confusion)[..., 1], np.nan)
+
+
+def compute_macro_f1(confusion: np.ndarray) -> np.ndarray:
+    """Returns the mean F1 over the classes that occur, as truth or prediction, in (..., classes, classes); NaN with one true class only."""
+    by_class = _f1_by_class(confusion)
+    mean = _divide(np.nansum(by_class, axis=-1), np.isfinite(by_class).sum(axis=-1))
+    return np.where(_true_classes(confusion) > 1, mean, np.nan)
+
+
+def compute_accuracy(confusion: np.ndarray) -> np.ndarray:
+    """Returns the share of cases on the diagonal of (..., classes, classes); NaN without cases."""
+    return _divide(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
+
+
+def compute_quadratic_kappa(confusion: np.ndarray) -> np.ndarray:
+    """Returns agreement beyond chance of ordered grades, a miss weighing the square of its distance (Cohen 1968).
+
+    Args:
+        confusion: (..., grades, grades).
+
+    Returns:
+        At most 1; 0 is chance. NaN with one true grade only.
+    """
+    miss = _grade_distances(confusion.shape[-1]) ** 2
+    by_chance = confusion.sum(axis=-1)[..., :, None] * confusion.sum(axis=-2)[..., None, :]
+    total = confusion.sum(axis=(-2, -1))
+    kappa = 1 - _divide((miss * confusion).sum(axis=(-2, -1)) * total, (miss * by_chance).sum(axis=(-2, -1)))
+    return np.where(_true_classes(confusion) > 1, kappa, np.nan)
+
+
+def compute_grade_error(confusion: np.ndarray) -> np.ndarray:
+    """Returns the mean absolute error in grades (0 = mild, 1 = moderate, 2 = severe), from (..., grades, grades); NaN without cases."""
+    return _divide((_grade_distances(confusion.shape[-1]) * confusion).sum(axis=(-2, -1)), confusion.sum(axis=(-2, -1)))
+
+
+def _f1_by_class(confusion: np.ndarray) -> np.ndarray:
+    """(..., classes); NaN for a class that is neither true nor predicted anywhere."""
+    found = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return _divide(2 * found, confusion.sum(axis=-1) + confusion.sum(axis=-2))
+
+
+def _true_classes(confusion: np.ndarray) -> np.ndarray:
+    return (confusion.sum(axis=-1) > 0).sum(axis=-1)
+
+
+def _grade_distances(grades: int) -> np.ndarray:
+    return np.abs(np.subtract.outer(np.arange(grades), np.arange(grades))).astype("float64")
+
+
+def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divides; NaN where the whole is 0."""
+    whole = np.asarray(whole, dtype="float64")
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)

@@ -1,0 +1,61 @@
+"""The threshold of each head, chosen on validation cases and kept for every later use."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+
+from eczema_tf.evaluation.curves import compute_roc_curve
+from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
+from eczema_tf.schema import ECZEMA_HEADS
+
+DEFAULT_THRESHOLD = 0.5  # where validation cannot tell
+_log = logging.getLogger(__name__)
+
+
+def choose_thresholds(cases: pd.DataFrame, positive_above: float = 0.5) -> dict[str, float]:
+    """Chooses a threshold for each head on validation cases; a probability at or above it is called eczema.
+
+    Where a head's threshold is undefined (one class only, say), it is 0.5 and a warning is logged.
+
+    Args:
+        cases: From `average_rows_by_case`, of the validation split.
+        positive_above: A label greater than this is positive.
+
+    Returns:
+        Thresholds in (0, 1] by "image", "text" and "fusion".
+    """
+    thresholds = {}
+    for modality in ECZEMA_HEADS:
+        scored = cases[is_scored(cases, modality)]
+        positive = (scored["eczema"] > positive_above).to_numpy(bool)
+        thresholds[modality], reason = maximise_youden(scored[PROBABILITY_COLUMNS[modality]].to_numpy("float64"), positive)
+        if reason:
+            _log.warning("threshold of %s: %s; %s is used", modality, reason, DEFAULT_THRESHOLD)
+    return thresholds
+
+
+def maximise_youden(probabilities: np.ndarray, positive: np.ndarray) -> tuple[float, str]:
+    """Finds the threshold with the largest sensitivity + specificity - 1 (Youden 1950).
+
+    It lies halfway between two neighbouring probabilities; among equally good ones it is the nearest to 0.5.
+
+    Args:
+        probabilities: float64 (cases,) in [0, 1].
+        positive: bool (cases,).
+
+    Returns:
+        The threshold and "", or `DEFAULT_THRESHOLD` and the reason why there is none.
+    """
+    if positive.all() or not positive.any():
+        return DEFAULT_THRESHOLD, f"undefined on {len(positive)} validation cases, of which {positive.sum()} are eczema"
+    false_alarms, sensitivity = compute_roc_curve(probabilities, positive)
+    youden = (sensitivity - false_alarms)[1:-1]  # without the ends, which call none or all cases positive
+    if not len(youden) or youden.max() <= 0:
+        return DEFAULT_THRESHOLD, "no threshold separates the validation cases better than chance"
+    best = np.isclose(youden, youden.max(), rtol=0, atol=1e-12)
+    distinct = np.unique(probabilities)[::-1]  # the curve's order
+    high, low = distinct[:-1], distinct[1:]
+    halfway = low + (high - low) / 2
+    candidates = np.where(halfway > low, halfway, high)[best]  # between neighbouring floats there is no halfway
+    return float(candidates[np.abs(candidates - DEFAULT_THRESHOLD).argmin()]), ""

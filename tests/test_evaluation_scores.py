@@ -1,0 +1,221 @@
+"""The figures as a whole, the table and the plots, on simulated cases whose limits are known."""
+
+import json
+import math
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from eczema_tf.evaluation.plots import write_pr_plot, write_roc_plot
+from eczema_tf.evaluation.predictions import average_rows_by_case
+from eczema_tf.evaluation.report import format_table
+from eczema_tf.evaluation.scores import compute_metrics, find_subsets
+from eczema_tf.schema import CONSISTENCY, NOTICE, SEVERITY
+
+THRESHOLDS = {"image": 0.5, "text": 0.5, "fusion": 0.5}
+HEADS, FIGURES = ("image", "text", "fusion"), ("auroc", "f1", "sensitivity", "specificity")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def simulate_cases(count=400, seed=0, *, noise=0.3, shift=1.5):
+    """Photo and text each see a normal score, shifted for eczema; the exact posteriors are known, the model's logits are noisy ones."""
+    rng = np.random.default_rng(seed)
+    eczema = rng.random(count) < 0.4
+    image_used = rng.random(count) > 0.15
+    text_used = (rng.random(count) > 0.15) | ~image_used
+    prior = math.log(0.4 / 0.6)
+    evidence = {name: shift * (rng.normal(shift * eczema, 1) - shift / 2) for name in ("image", "text")}  # exact log likelihood ratios
+    evidence["image"], evidence["text"] = np.where(image_used, evidence["image"], np.nan), np.where(text_used, evidence["text"], np.nan)
+    evidence["fusion"] = np.nan_to_num(evidence["image"]) + np.nan_to_num(evidence["text"])
+    logits = {name: prior + values + rng.normal(0, noise, count) for name, values in evidence.items()}
+    grades, topics = rng.integers(0, 3, count), rng.integers(0, 3, count)
+    score = grades + rng.normal(0, 0.4, count)
+    rows = {
+        "example_id": [f"row{place}" for place in range(count)],
+        "case_id": [f"case{place}" for place in range(count)],
+        "group_id": [f"group{place // 2}" for place in range(count)],
+        "eczema": eczema.astype(float),
+        "consistency": np.array(CONSISTENCY)[topics],
+        "severity": np.array(SEVERITY)[grades],
+        "image_used": image_used,
+        "text_used": text_used,
+        "eczema_image_logit": logits["image"],
+        "eczema_text_logit": logits["text"],
+        "eczema_logit": logits["fusion"],
+        "severity_logit_0": 3 * (score - 0.5),
+        "severity_logit_1": 3 * (score - 1.5),
+        **{f"posterior_{name}": 1 / (1 + np.exp(-prior - values)) for name, values in evidence.items()},
+        **{f"consistency_logit_{place}": np.where(text_used, rng.normal(2.0 * (topics == place), 1), np.nan) for place in range(3)},
+    }
+    return average_rows_by_case(pd.DataFrame(rows))
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return simulate_cases()
+
+
+@pytest.fixture(scope="module")
+def metrics(cases):
+    return compute_metrics(cases, THRESHOLDS, replicates=200)
+
+
+def test_figures_are_those_of_scikit_learn(cases, metrics):
+    for modality in HEADS:
+        scored = cases[cases[f"p_{modality}"].notna()]
+        head = metrics["heads"][modality]
+        assert (head["cases"], head["positives"], head["threshold"]) == (len(scored), scored["eczema"].sum(), 0.5)
+        assert head["auroc"]["value"] == pytest.approx(roc_auc_score(scored["eczema"], scored[f"p_{modality}"]))
+        assert head["sensitivity"]["value"] == pytest.approx((scored[f"p_{modality}"] >= 0.5)[scored["eczema"] == 1].mean())
+        assert metrics["limit"][modality] == pytest.approx(roc_auc_score(scored["eczema"], scored[f"posterior_{modality}"]))
+
+
+def test_the_shape_is_that_of_metrics_json(metrics):
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    assert (metrics["split"], metrics["cases"], metrics["labelled"]) == ("test", 400, 400)
+    for block in (metrics, *metrics["subsets"].values()):
+        assert tuple(block["heads"]) == HEADS
+        assert tuple(block["limit"]) == HEADS
+        for head in block["heads"].values():
+            for figure in FIGURES:
+                assert {"value", "low", "high"} <= set(head[figure])
+                assert ("reason" in head[figure]) == (None in head[figure].values())
+    for figure in FIGURES:
+        estimate = metrics["heads"]["fusion"][figure]
+        assert 0 < estimate["low"] < estimate["value"] < estimate["high"] < 1
+
+
+def test_fusion_gain_is_over_the_better_head_on_cases_with_both(cases, metrics):
+    both = cases[cases["image_used"] & cases["text_used"]]
+    aurocs = {modality: roc_auc_score(both["eczema"], both[f"p_{modality}"]) for modality in HEADS}
+    gain = metrics["fusion_gain"]
+    assert (gain["over"], gain["cases"]) == (max(("image", "text"), key=aurocs.get), len(both))
+    assert gain["value"] == pytest.approx(aurocs["fusion"] - aurocs[gain["over"]])
+    assert 0 < gain["low"] < gain["value"] < gain["high"]
+
+
+def test_a_fusion_that_only_copies_the_photo_gains_exactly_nothing(cases):
+    copied = cases.assign(p_fusion=cases["p_image"], p_text=1 - cases["p_image"])
+    gain = compute_metrics(copied, THRESHOLDS, replicates=50)["fusion_gain"]
+    assert (gain["over"], gain["value"], gain["low"], gain["high"]) == ("image", 0, 0, 0)
+
+
+def test_a_case_is_positive_above_the_given_share_of_votes(cases):
+    soft = cases.assign(eczema=np.where(cases["eczema"] > 0, 0.6, 0.3))
+    assert (
+        compute_metrics(soft, THRESHOLDS, positive_above=0.5, replicates=20)["heads"]["fusion"]["positives"] == (cases["eczema"] > 0).sum()
+    )
+    assert compute_metrics(soft, THRESHOLDS, positive_above=0.6, replicates=20)["heads"]["fusion"]["positives"] == 0
+
+
+def test_unlabelled_cases_are_counted_but_not_scored(cases):
+    metrics = compute_metrics(cases.assign(eczema=cases["eczema"].where(cases.index < 100)), THRESHOLDS, replicates=20)
+    assert (metrics["cases"], metrics["labelled"], metrics["heads"]["fusion"]["cases"]) == (400, 100, 100)
+
+
+def test_subsets_by_hand():
+    nan = float("nan")
+    cases = pd.DataFrame(
+        {
+            "image_used": [True, True, True, False],
+            "text_used": [True, False, True, True],
+            "p_image": [0.5, 0.75, 0.8, nan],
+            "p_text": [0.1, nan, 0.25, 0.5],
+            "posterior_image": [0.1, 0.2, 0.8, 0.5],  # the last photo could not be used
+        }
+    )
+    found = {name: (defined_by, list(np.flatnonzero(mask))) for name, (defined_by, mask) in find_subsets(cases).items()}
+    assert found == {
+        "image_ambiguous": ("known posterior", [1, 2]),
+        "text_ambiguous": ("model probability", [2, 3]),
+        "image_missing": ("no photo", [3]),
+        "text_missing": ("no text", [1]),
+        "both_present": ("photo and text", [0, 2]),
+    }
+    assert list(np.flatnonzero(find_subsets(cases.drop(columns="posterior_image"))["image_ambiguous"][1])) == [0, 1]
+
+
+def test_fusion_helps_most_where_the_photo_is_ambiguous(metrics):
+    subset = metrics["subsets"]["image_ambiguous"]
+    assert subset["heads"]["fusion"]["auroc"]["value"] - subset["heads"]["image"]["auroc"]["value"] > 0.1
+    assert metrics["subsets"]["image_missing"]["heads"]["image"]["auroc"]["reason"] == "no labelled case has a photo"
+
+
+def test_data_without_known_posteriors_have_no_limit(cases):
+    metrics = compute_metrics(cases.drop(columns=[f"posterior_{modality}" for modality in HEADS]), THRESHOLDS, replicates=20)
+    assert "limit" not in metrics
+    assert metrics["subsets"]["image_ambiguous"]["defined_by"] == "model probability"
+
+
+def test_consistency_and_severity_count_labelled_cases(cases, metrics):
+    consistency, severity = metrics["consistency"], metrics["severity"]
+    assert consistency["cases"] == cases["text_used"].sum() == np.sum(consistency["confusion"]["counts"])
+    assert np.sum(severity["confusion"]["counts"], axis=1).tolist() == [(cases["severity"] == grade).sum() for grade in SEVERITY]
+    off = np.abs(cases["severity"].map(SEVERITY.index) - cases["severity_predicted"].map(SEVERITY.index))
+    assert severity["mae"]["value"] == pytest.approx(off.mean())
+    assert 0.6 < severity["kappa"]["value"] < 1
+    unlabelled = compute_metrics(cases.assign(consistency="", severity=""), THRESHOLDS, replicates=20)
+    assert unlabelled["consistency"]["macro_f1"]["reason"] == "no case has a consistency label and a prediction"
+    assert (unlabelled["severity"]["cases"], unlabelled["severity"]["mae"]["value"]) == (0, None)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_one_class_gives_null_with_a_reason(cases, label):
+    metrics = compute_metrics(cases.head(30).assign(eczema=label, severity="mild"), THRESHOLDS, replicates=20)
+    json.dumps(metrics, allow_nan=False)
+    for head in metrics["heads"].values():
+        for figure in ("auroc", "f1", "specificity" if label else "sensitivity"):
+            assert head[figure]["value"] is None
+            assert head[figure]["reason"].startswith("one class only")
+    assert (metrics["fusion_gain"]["over"], metrics["fusion_gain"]["value"], metrics["limit"]["fusion"]) == (None, None, None)
+    assert metrics["severity"]["kappa"]["reason"] == "all 30 cases are labelled 'mild'"
+    assert "photo, AUROC, F1" in format_table(metrics)
+
+
+def test_no_cases_give_a_whole_file_of_nulls_a_table_and_plots(cases, tmp_path):
+    metrics = compute_metrics(cases.head(0), THRESHOLDS, replicates=20)
+    json.dumps(metrics, allow_nan=False)
+    assert metrics["heads"]["text"]["auroc"]["reason"] == "no labelled case has a text"
+    assert "0 cases" in format_table(metrics)
+    write_roc_plot(tmp_path / "roc.png", cases.head(0), metrics)
+    write_pr_plot(tmp_path / "pr.png", cases.head(0), metrics)
+
+
+def test_the_order_of_cases_changes_nothing(cases, metrics):
+    shuffled = compute_metrics(cases.sample(frac=1, random_state=0), THRESHOLDS, replicates=200)
+    for modality in HEADS:
+        assert shuffled["heads"][modality]["auroc"] == pytest.approx(metrics["heads"][modality]["auroc"])
+
+
+def test_500_cases_take_seconds():
+    start = time.perf_counter()
+    compute_metrics(simulate_cases(500), THRESHOLDS, replicates=1000)
+    assert time.perf_counter() - start < 10  # 0.3 s on two idle cores
+
+
+def test_the_table_fits_a_screen_and_shows_every_head(metrics):
+    table = format_table(metrics)
+    assert max(map(len, table.splitlines())) <= 100
+    photo = next(line for line in table.splitlines() if line.startswith("photo  "))
+    auroc, limit = metrics["heads"]["image"]["auroc"], metrics["limit"]["image"]
+    assert f"{auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}]" in photo
+    assert f"{limit:.3f}" in photo
+    assert f"{limit - auroc['value']:.3f}" in photo
+    assert f"{metrics['fusion_gain']['value']:.3f}" in table
+    assert " ".join(table.split()).endswith(NOTICE)
+
+
+@pytest.mark.parametrize("write_plot", [write_roc_plot, write_pr_plot])
+def test_plots_are_png_files_and_the_same_each_time(cases, metrics, tmp_path, write_plot):
+    first, second = tmp_path / "new" / "a.png", tmp_path / "b.png"
+    write_plot(first, cases, metrics, positive_above=0.5)
+    write_plot(second, cases, metrics, positive_above=0.5)
+    assert first.read_bytes().startswith(PNG)
+    assert first.read_bytes() == second.read_bytes()
+    with Image.open(first) as image:
+        colours = {pixel for _, pixel in image.convert("RGB").getcolors(1 << 20)}
+    assert {(0xE6, 0x9F, 0x00), (0x00, 0x72, 0xB2), (0x00, 0x9E, 0x73)} <= colours  # a curve for each head
