@@ -32,6 +32,8 @@ _FEW_CASES = 100  # below this, starting processes takes longer than the work
 def prepare_synthetic(out: Path | str, *, cases: int = 2000, seed: int = 0, overwrite: bool = False) -> Path:
     """Makes the built-in data.
 
+    Works in two spawned processes from 100 cases on: a script that calls this needs the usual `if __name__ == "__main__":`.
+
     Args:
         out: The folder.
         cases: How many cases, at least 1. A case has up to three photos, one row each.

@@ -40,7 +40,7 @@ def write_complaint(facts: dict[str, str], rng: np.random.Generator) -> tuple[st
     """Writes a text.
 
     Args:
-        facts: Value of each fact that is mentioned; none for a text that says nothing useful.
+        facts: Value of each fact that is mentioned, at least three; or none, for a text that says nothing useful.
         rng: Where randomness comes from.
 
     Returns:
@@ -49,7 +49,9 @@ def write_complaint(facts: dict[str, str], rng: np.random.Generator) -> tuple[st
     if not facts:
         return _write_unclear(rng), []
     order = rng.permutation(sorted(facts))
-    sentences = _write_notes(order, facts, rng) if rng.random() < _TERSE else _write_sentences(order, facts, rng)
+    sentences = _write_sentences(order, facts, rng)
+    if rng.random() < _TERSE or _count_words(sentences) > MAX_WORDS:
+        sentences = _write_notes(order, facts, rng)
     return _join([*sentences, *_draw_ending(sentences, rng)])
 
 
@@ -75,7 +77,7 @@ def _write_sentences(order: np.ndarray, facts: dict[str, str], rng: np.random.Ge
 def _write_notes(order: np.ndarray, facts: dict[str, str], rng: np.random.Generator) -> list[list[Piece]]:
     """Telegram style: "Very itchy, dry skin, no blisters."."""
     notes = [_draw_wording(name, facts[name], rng, terse=True) for name in order]
-    return [[piece for note in notes for piece in (note, ", ")][:-1] + ["."]]
+    return [[*[piece for note in notes for piece in (note, ", ")][:-1], "."]]
 
 
 def _draw_ending(sentences: list[list[Piece]], rng: np.random.Generator) -> list[list[Piece]]:
@@ -83,8 +85,7 @@ def _draw_ending(sentences: list[list[Piece]], rng: np.random.Generator) -> list
     closer = [[str(rng.choice(fillers["closers"]))]] if rng.random() < 0.3 else []
     rambling = [[str(rng.choice(fillers["rambling"]))]] if rng.random() < 0.08 else []
     ending = closer + rambling
-    too_long = len(_join([*sentences, *ending])[0].split()) > MAX_WORDS
-    return [] if too_long else ending
+    return [] if _count_words([*sentences, *ending]) > MAX_WORDS else ending
 
 
 def _write_unclear(rng: np.random.Generator) -> str:
@@ -121,6 +122,10 @@ def _join(sentences: list[list[Piece]]) -> tuple[str, list[Phrase]]:
                 phrases.append(Phrase(len(text), len(text) + len(wording), *fact))
             text += wording
     return text, phrases
+
+
+def _count_words(sentences: list[list[Piece]]) -> int:
+    return len(_join(sentences)[0].split())
 
 
 @cache

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from eczema_tf.data.synthetic.skin import draw_noise
 
 FRAME_PX = 6  # nothing of a lesion lies this close to the photo's edge
-_GROW = {"small": 0.80, "medium": 1.0, "large": 1.22}
+_GROW = {"small": 0.72, "medium": 1.0, "large": 1.30}
 _EDGE_SIGMA = {"sharp": 0.7, "blurred": 5.5}  # in units
 
 
@@ -32,7 +32,7 @@ def draw_outline(shape: tuple[int, int], arrangement: str, extent: str, rng: np.
         "patch": (1, 0.29), "ring": (1, 0.31), "grouped": (int(rng.integers(3, 5)), 0.155), "scattered": (int(rng.integers(9, 14)), 0.075),
     }[arrangement]  # fmt: skip
     for x, y in _place(shape, count, radius * grow * side, rng):
-        outline = _wobble(radius * grow * side * rng.uniform(0.92, 1.08), rng)
+        outline = _wobble(radius * grow * side * rng.uniform(0.95, 1.05), rng)
         pen.polygon([(x + dx, y + dy) for dx, dy in outline], fill=255)
         if arrangement == "ring":
             pen.polygon([(x + 0.56 * dx, y + 0.56 * dy) for dx, dy in outline], fill=0)
@@ -52,13 +52,13 @@ def draw_scratches(area: np.ndarray, unit: float, rng: np.random.Generator) -> n
     pen = ImageDraw.Draw(layer)
     ys, xs = np.nonzero(area > 0.4)
     direction = rng.uniform(0, np.pi)
-    for _ in range(int(rng.integers(7, 11))):
+    for _ in range(int(rng.integers(8, 12))):
         centre = int(rng.integers(len(xs)))
-        angle, half = direction + rng.normal(0, 0.12), rng.uniform(13, 24) * unit
+        angle, half = direction + rng.normal(0, 0.12), rng.uniform(17, 28) * unit
         along = np.linspace(-half, half, 9)
         x = xs[centre] + along * np.cos(angle) + rng.normal(0, 0.4 * unit, 9)
         y = ys[centre] + along * np.sin(angle) + rng.normal(0, 0.4 * unit, 9)
-        pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=255, width=max(2, round(2.6 * unit)))
+        pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=255, width=max(2, round(3.2 * unit)))
     return np.asarray(layer, "float32") / 255 * _draw_frame(area.shape, 10 * unit)
 
 

@@ -15,7 +15,7 @@ from eczema_tf.data.synthetic.skin import SIZES_PX, TONES, add_hair, draw_noise,
 
 FILE_BYTES = (22_000, 30_000)  # a photo's file is padded to a size drawn from here: its size says nothing about its content
 _COMMENT_BYTES = 4  # what an empty JPEG comment takes by itself
-_REDNESS = {"faint": 0.55, "marked": 0.78, "intense": 1.0}
+_REDNESS = {"faint": 0.45, "marked": 0.75, "intense": 1.08}
 # What inflammation multiplies skin with: pink to red on light skin, violaceous to grey-brown on dark skin (tones I to VI).
 _INFLAMED = np.array(
     [[0.93, 0.55, 0.54], [0.92, 0.54, 0.53], [0.88, 0.50, 0.52], [0.80, 0.46, 0.54], [0.68, 0.42, 0.60], [0.56, 0.38, 0.66]], "float32"
@@ -74,11 +74,12 @@ def _paint_lesion(
     image: np.ndarray, area: np.ndarray, attributes: dict[str, str], tone: str, unit: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Lays inflammation, then the surface, skin lines and scratches over skin, and lights the relief they make."""
-    rim = np.clip(area - gaussian_filter(area, 3 * unit), 0, 1) if attributes["border"] == "sharp" else np.float32(0)
-    uneven = 1 + 0.12 * draw_noise(area.shape, 5 * unit, rng)
-    strength = np.clip(area * uneven * _REDNESS[attributes["redness"]] + 0.6 * rim, 0, 1.1)
+    rim = np.clip(3 * (area - gaussian_filter(area, 3 * unit)), 0, 1) if attributes["border"] == "sharp" else np.zeros_like(area)
+    uneven = 1 + 0.09 * draw_noise(area.shape, 5 * unit, rng)
+    strength = np.clip(area * uneven * _REDNESS[attributes["redness"]], 0, 1.15)
     image = image * (1 - strength[..., None] * (1 - _INFLAMED[TONES.index(tone)]))
     image, relief = _SURFACES[attributes["surface"]](image, area, unit, rng)
+    image = image * (1 - rim[..., None] * np.float32([0.25, 0.50, 0.45]))  # a sharp border is a raised, darker edge
     relief = relief + area * 1.2
     if attributes["lichenification"] == "thickened":
         lines = draw_skin_lines(area.shape, unit, rng) * np.clip(area * 1.5, 0, 1)
@@ -88,7 +89,7 @@ def _paint_lesion(
     return _light(image, relief * unit, rng)
 
 
-def _paint_smooth(image: np.ndarray, area: np.ndarray, unit: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _paint_smooth(image: np.ndarray, area: np.ndarray, unit: float, _: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A wheal: swollen, paler towards the middle, with a soft shine."""
     middle = np.clip(gaussian_filter(area, 4 * unit) * 2 - 1, 0, 1)
     return image * (1 + 0.16 * middle[..., None]), 5 * gaussian_filter(area, 3 * unit)

@@ -1,0 +1,191 @@
+"""Built-in data as a folder: complete, reproducible, and with no way to the label but through photo and text."""
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from eczema_tf.data.manifest import load_manifest
+from eczema_tf.data.sources import synthetic
+from eczema_tf.data.sources.synthetic import prepare_synthetic
+from eczema_tf.data.synthetic.cases import draw_case
+from eczema_tf.data.synthetic.lesion import FRAME_PX
+from eczema_tf.data.synthetic.photo import FILE_BYTES, encode_photo, render_photo
+from eczema_tf.data.synthetic.skin import SIZES_PX, TONES
+from eczema_tf.errors import EczemaError
+from eczema_tf.schema import POSTERIOR_COLUMNS
+
+CASES = 600
+# Standard deviation of the AUROC of a useless score, with 240 and 360 cases, is 0.024 (Hanley and McNeil 1982): four of these.
+CHANCE = 0.096
+PLAQUE = {
+    "lesion": "visible", "border": "sharp", "surface": "thick_scale", "arrangement": "patch", "excoriation": "none",
+    "lichenification": "none", "extent": "large", "redness": "intense",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return prepare_synthetic(tmp_path_factory.mktemp("synthetic") / "data", cases=CASES, seed=5).parent
+
+
+@pytest.fixture(scope="module")
+def table(folder):
+    return load_manifest(folder / "manifest.csv").table
+
+
+@pytest.fixture(scope="module")
+def photos(folder, table):
+    """One row a photo: the label, and what could betray it."""
+    rows = []
+    for path, eczema in table.loc[table["image_path"] != "", ["image_path", "eczema"]].itertuples(index=False):
+        file = folder / path
+        image = Image.open(file)
+        assert not image.getexif()
+        pixels = np.asarray(image, "float64")
+        frame = np.concatenate([pixels[:2].reshape(-1, 3), pixels[-2:].reshape(-1, 3), pixels[:, :2].reshape(-1, 3)])
+        red, green, blue = frame.mean(axis=0)
+        rows.append(
+            {
+                "eczema": eczema, "bytes": file.stat().st_size, "width": image.width, "height": image.height,
+                "area": image.width * image.height, "frame_red": red, "frame_green": green, "frame_blue": blue,
+                "frame_hue": red / green, "frame_grain": frame.std(), "quality": sum(image.quantization[0]), "name": file.stem,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _auroc(labels: pd.Series, scores: pd.Series) -> float:
+    return float(roc_auc_score(labels, scores.rank()))
+
+
+@pytest.mark.parametrize(
+    "what", ["bytes", "width", "height", "area", "frame_red", "frame_green", "frame_blue", "frame_hue", "frame_grain", "quality", "name"]
+)
+def test_a_photo_file_does_not_betray_its_label(photos, what):
+    assert abs(_auroc(photos["eczema"], photos[what]) - 0.5) < CHANCE
+
+
+def test_names_order_and_metadata_do_not_betray_the_label(table):
+    cases = table.reset_index(names="place").drop_duplicates("case_id")
+    cases["rows"] = table.groupby("case_id").size().reindex(cases["case_id"]).to_numpy()
+    cases["has_photo"], cases["has_text"] = cases["image_path"] != "", cases["text"] != ""
+    cases["unclear"] = cases["consistency"] == "unclear"
+    people = ("skin_tone", "age_group", "sex", "body_site")
+    for what in ("place", "example_id", "case_id", "rows", "has_photo", "has_text", "unclear", *people):
+        assert abs(_auroc(cases["eczema"], cases[what]) - 0.5) < CHANCE, what
+
+
+def test_the_shares_are_as_promised(table):
+    cases = table.drop_duplicates("case_id")
+    photos = table[table["image_path"] != ""].groupby("case_id").size()
+    with_text = cases[cases["text"] != ""]
+    shares = {
+        "eczema": cases["eczema"].mean(),
+        "no photo": (cases["image_path"] == "").mean(),
+        "no text": (cases["text"] == "").mean(),
+        "unclear": (with_text["consistency"] == "unclear").mean(),
+        "several photos": (photos > 1).mean(),
+    }
+    assert shares == pytest.approx({"eczema": 0.4, "no photo": 0.1, "no text": 0.1, "unclear": 0.15, "several photos": 0.2}, abs=0.06)
+    assert set(table["skin_tone"]) == set(TONES)
+    assert ((table["severity"] == "") == (table["condition"] == "healthy")).all()
+    assert ((table["eczema"] == 1) == (table["condition"] == "eczema")).all()
+
+
+def test_posteriors_are_there_where_the_modality_is(table):
+    posterior = {kind: pd.to_numeric(table[column]) for kind, column in POSTERIOR_COLUMNS.items()}
+    assert (posterior["image"].notna() == (table["image_path"] != "")).all()
+    assert (posterior["text"].notna() == (table["text"] != "")).all()
+    assert posterior["fusion"].between(0, 1).all()
+    clear = table["consistency"].isin(["eczema", "other"])
+    assert ((table["consistency"] == "eczema")[clear] == (posterior["text"] >= 0.5)[clear]).all()
+    assert posterior["text"][table["consistency"] == "unclear"].to_numpy() == pytest.approx(0.4)
+
+
+def test_truth_describes_every_row_and_its_phrases(folder, table):
+    truths = [json.loads(line) for line in (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [truth["example_id"] for truth in truths] == list(table["example_id"])
+    for truth, row in zip(truths, table.itertuples(), strict=True):
+        assert {phrase["category"]: phrase["value"] for phrase in truth["phrases"]} == truth["facts"]
+        assert all(row.text[phrase["start"] : phrase["end"]].strip(" ,.") for phrase in truth["phrases"])
+        if truth["mask_path"]:
+            with Image.open(folder / truth["mask_path"]) as mask, Image.open(row.image_file) as photo:
+                assert mask.mode == "1"
+                assert mask.size == photo.size
+                assert np.asarray(mask).any() == (truth["attributes"]["lesion"] == "visible")
+
+
+def test_dataset_json_holds_the_limits_of_the_cases(folder, table):
+    summary = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    cases = table.drop_duplicates("case_id")
+    for kind, column in POSTERIOR_COLUMNS.items():
+        posterior = pd.to_numeric(cases[column])
+        known = posterior.notna()
+        assert summary["limits"][kind] == pytest.approx(roc_auc_score(cases["eczema"][known], posterior[known]))
+    assert summary["counts"]["rows"] == len(table)
+
+
+def test_same_seed_same_bytes_whatever_the_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "_FEW_CASES", 1)  # two processes, even for a few
+    first = prepare_synthetic(tmp_path / "first", cases=6, seed=1).parent
+    monkeypatch.setattr(synthetic, "_FEW_CASES", 100)
+    second = prepare_synthetic(tmp_path / "second", cases=6, seed=1).parent
+    other = prepare_synthetic(tmp_path / "other", cases=6, seed=2).parent
+    files = {path.relative_to(first) for path in first.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(second) for path in second.rglob("*") if path.is_file()}
+    assert all((first / path).read_bytes() == (second / path).read_bytes() for path in files)
+    assert (first / "manifest.csv").read_bytes() != (other / "manifest.csv").read_bytes()
+
+
+def test_a_case_does_not_depend_on_how_many_there_are(folder, table):
+    assert draw_case(seed=5, index=17).case_id in set(table["case_id"])
+
+
+def test_an_occupied_folder_is_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(EczemaError, match="not empty"):
+        prepare_synthetic(tmp_path, cases=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_limits_of_one_class_are_undefined(tmp_path):
+    summary = json.loads((prepare_synthetic(tmp_path / "one", cases=1).parent / "dataset.json").read_text(encoding="utf-8"))
+    assert summary["limits"] == {"image": None, "text": None, "fusion": None}
+
+
+@pytest.mark.parametrize("tone", TONES)
+@pytest.mark.parametrize("arrangement", ["patch", "ring", "grouped", "scattered"])
+def test_a_lesion_shows_on_every_tone_and_never_at_the_edge(tone, arrangement):
+    attributes = {**PLAQUE, "surface": "smooth", "arrangement": arrangement}
+    pixels, mask = render_photo(attributes, tone, "trunk", np.random.default_rng(2))
+    assert SIZES_PX[0] <= min(pixels.shape[:2]) <= max(pixels.shape[:2]) <= SIZES_PX[1]
+    edge = np.ones_like(mask)
+    edge[FRAME_PX:-FRAME_PX, FRAME_PX:-FRAME_PX] = False
+    assert not mask[edge].any()
+    assert 0.03 < mask.mean() < 0.6
+    assert pixels[mask][:, 1].mean() < 0.85 * pixels[~mask][:, 1].mean()  # inflamed skin reflects less green
+
+
+def test_dark_skin_reddens_towards_violet():
+    """Red stands out on light skin; on dark skin blue fades less than green."""
+    attributes = {**PLAQUE, "surface": "smooth", "border": "blurred"}
+    ratios = {}
+    for tone in ("I", "VI"):
+        pixels, mask = render_photo(attributes, tone, "trunk", np.random.default_rng(2))
+        ratios[tone] = pixels[mask].mean(axis=0) / pixels[~mask].mean(axis=0)
+    assert ratios["I"][0] > 0.85 > ratios["I"][1]
+    assert ratios["VI"][2] > ratios["VI"][1] * 1.2
+
+
+def test_photos_are_padded_to_a_size_that_ignores_them():
+    plain, busy = np.full((200, 200, 3), 128, "uint8"), np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype("uint8")
+    sizes = {len(encode_photo(pixels, np.random.default_rng(9))) for pixels in (plain, busy)}
+    assert len(sizes) == 1
+    assert FILE_BYTES[0] <= sizes.pop() < FILE_BYTES[1]
+    decoded = np.asarray(Image.open(io.BytesIO(encode_photo(plain, np.random.default_rng(9)))))
+    assert np.abs(decoded.astype(int) - 128).max() <= 2
