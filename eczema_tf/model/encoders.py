@@ -50,7 +50,7 @@ def specify_image_encoder(config: ImageConfig, embedding_dimension: int | None =
         return EncoderSpec(kind="precomputed", settings={}, pretrained=True, dimension=embedding_dimension)
     if config.preset is None:
         size_px = config.size_px or SCRATCH_SIZE_PX
-        settings = {"filters": [24, 48, 96, 128]}
+        settings = {"filters": [16, 32, 64, 128]}
         return EncoderSpec(kind="small_image_network", settings=settings, pretrained=False, size_px=size_px, scale=1 / 127.5, offset=-1.0)
     backbone = _read_preset(keras_hub.models.Backbone, config.preset, "model.image.preset", load_weights=False)
     converter = _read_preset(keras_hub.layers.ImageConverter, config.preset, "model.image.preset")

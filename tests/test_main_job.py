@@ -1,0 +1,176 @@
+"""The whole main job on `configs/smoke.yaml`, as a user runs it: prepare, train, evaluate, export, predict."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from eczema_tf import evaluate, export, predict, prepare, train
+from eczema_tf.runs import load_model
+from eczema_tf.schema import NOTICE
+
+SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with prepared data, a finished run and an export."""
+    folder = tmp_path_factory.mktemp("main_job")
+    assert prepare.main(["synthetic", "--n", "120", "--seed", "0", "--out", str(folder / "synthetic")]) == 0
+    arguments = ["--config", str(SMOKE), *settings(folder), "--run-dir", str(folder / "run")]
+    assert train.main(arguments) == 0
+    return folder
+
+
+def settings(folder: Path) -> list[str]:
+    values = {
+        "data.manifest": folder / "synthetic" / "manifest.csv",
+        "train.cache_folder": folder / "cache",
+        "export.folder": folder / "export",
+    }
+    return [argument for key, value in values.items() for argument in ("--set", f"{key}={value}")]
+
+
+def test_the_run_folder_holds_what_is_promised(workplace: Path):
+    names = {child.name for child in (workplace / "run").iterdir()}
+    assert {
+        "config.yaml", "encoders.json", "data.json", "model.weights.h5", "tokenizer", "thresholds.json", "metrics.json", "predictions.csv",
+        "environment.json", "tensorboard", "checkpoints", "roc.png", "pr.png",
+    } <= names  # fmt: skip
+
+
+def test_the_figures_have_the_promised_shape(workplace: Path):
+    metrics = json.loads((workplace / "run" / "metrics.json").read_text())
+    assert metrics["split"] == "test"
+    assert set(metrics["heads"]) == {"image", "text", "fusion"}
+    for head in metrics["heads"].values():
+        assert {"cases", "threshold", "auroc", "f1", "sensitivity", "specificity"} <= set(head)
+        assert head["auroc"]["low"] <= head["auroc"]["value"] <= head["auroc"]["high"]
+    assert {"over", "value", "low", "high"} <= set(metrics["fusion_gain"])
+    assert set(metrics["limit"]) == {"image", "text", "fusion"}
+
+
+def test_every_test_case_is_predicted_once_and_no_group_straddles_splits(workplace: Path):
+    table = pd.read_csv(workplace / "synthetic" / "manifest.csv", keep_default_na=False, dtype=str).set_index("example_id")
+    splits = json.loads((workplace / "run" / "data.json").read_text())["splits"]
+    groups = {split: set(table.loc[ids, "group_id"]) for split, ids in splits.items()}
+    assert sum(len(ids) for ids in splits.values()) == len(table)
+    assert not groups["train"] & groups["val"]
+    assert not groups["train"] & groups["test"]
+    assert not groups["val"] & groups["test"]
+    predictions = pd.read_csv(workplace / "run" / "predictions.csv", dtype={"case_id": str})
+    assert sorted(predictions["case_id"]) == sorted(table.loc[splits["test"], "case_id"].unique())
+
+
+def test_evaluating_again_gives_the_same_figures(workplace: Path, capsys: pytest.CaptureFixture):
+    before = (workplace / "run" / "metrics.json").read_text()
+    assert evaluate.main(["--run-dir", str(workplace / "run")]) == 0
+    assert (workplace / "run" / "metrics.json").read_text() == before
+    assert NOTICE.split(":")[0] in " ".join(capsys.readouterr().out.split())
+
+
+def test_another_manifest_can_be_scored_without_splits(workplace: Path):
+    manifest, out = workplace / "synthetic" / "manifest.csv", workplace / "figures"
+    assert evaluate.main(["--run-dir", str(workplace / "run"), "--manifest", str(manifest), "--split", "all", "--out", str(out)]) == 0
+    assert json.loads((out / "metrics.json").read_text())["cases"] == 120
+    assert evaluate.main(["--run-dir", str(workplace / "run"), "--manifest", str(manifest), "--out", str(out / "more")]) == 1
+
+
+def test_a_second_export_is_a_second_version(workplace: Path):
+    assert export.main(["--run-dir", str(workplace / "run"), "--out", str(workplace / "export")]) == 0
+    assert {child.name for child in (workplace / "export").iterdir()} == {"1", "2"}
+
+
+def test_an_export_that_differs_from_keras_is_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    """The served model gets other weights than the run's: parity must notice, and nothing may be left behind."""
+
+    def load_other(run_dir: Path):
+        model = load_model(run_dir)
+        return model
+
+    class Skewed:
+        def __init__(self, assistant, *rest):
+            import keras
+
+            from eczema_tf.serving.graph import ServedAssistant
+
+            other = keras.models.clone_model(assistant)
+            other.set_weights([weight * 1.1 for weight in assistant.get_weights()])
+            self.served = ServedAssistant(other, *rest)
+
+    from eczema_tf import release
+
+    def save_skewed(skewed: Skewed, folder: Path) -> None:
+        from eczema_tf.serving.graph import save_served
+
+        save_served(skewed.served, folder)
+
+    monkeypatch.setattr(release, "ServedAssistant", Skewed)
+    monkeypatch.setattr(release, "save_served", save_skewed)
+    monkeypatch.setattr(release.runs, "load_model", load_other)
+    out = workplace / "refused"
+    assert export.main(["--run-dir", str(workplace / "run"), "--out", str(out)]) == 1
+    assert "differs from Keras" in capsys.readouterr().err
+    assert not list(out.iterdir())
+
+
+def test_predict_answers_for_photo_text_and_both(workplace: Path, capsys: pytest.CaptureFixture):
+    photo = next((workplace / "synthetic" / "photos").iterdir())
+    for arguments in (["--image", str(photo)], ["--text", "it itches"], ["--image", str(photo), "--text", "it itches"]):
+        capsys.readouterr()
+        assert predict.main(["--model", str(workplace / "export"), *arguments, "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["notice"] == NOTICE
+        assert answer["status"] == "ok"
+        assert (answer["eczema"]["image"] is not None) == ("--image" in arguments)
+        assert (answer["eczema"]["text"] is not None) == ("--text" in arguments)
+        assert 0 <= answer["eczema"]["fusion"] <= 1
+    assert predict.main(["--model", str(workplace / "export"), "--text", "it itches"]) == 0
+    assert NOTICE in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (train, ["--set", "train.learning_rte=1"], "did you mean 'learning_rate'?"),
+        (train, ["--set", "data.manifest=no/such.csv"], "no/such.csv"),
+        (train, ["--resume"], "--run-dir"),
+        (evaluate, ["--run-dir", "no/such/run"], "holds no trained model"),
+        (export, ["--run-dir", "no/such/run"], "holds no trained model"),
+        (predict, ["--model", "no/such/model", "--text", "itchy"], "holds no SavedModel"),
+        (predict, ["--model", "no/such/model"], "give --image, --text or both"),
+        (predict, ["--model", "no/such/model", "--image", "no/such.jpg"], "cannot be read"),
+    ],
+)
+def test_mistakes_are_one_clear_line(command, arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_bad_usage_is_status_2():
+    with pytest.raises(SystemExit) as caught:
+        predict.main(["--text", "itchy"])
+    assert caught.value.code == 2
+
+
+def test_a_finished_run_folder_is_not_overwritten(workplace: Path, capsys: pytest.CaptureFixture):
+    assert train.main(["--config", str(SMOKE), *settings(workplace), "--run-dir", str(workplace / "run")]) == 1
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_a_finished_run_resumes_to_the_same_figures(workplace: Path):
+    before = (workplace / "run" / "metrics.json").read_text()
+    assert train.main(["--resume", "--run-dir", str(workplace / "run")]) == 0
+    assert (workplace / "run" / "metrics.json").read_text() == before
+
+
+def test_cross_validation_predicts_every_case_once(workplace: Path):
+    run = workplace / "folds"
+    arguments = ["--config", str(SMOKE), *settings(workplace), "--set", "split.folds=2", "--set", "train.epochs=1", "--run-dir", str(run)]
+    assert train.main(arguments) == 0
+    assert len(pd.read_csv(run / "predictions.csv")) == 120
+    assert {child.name for child in (run / "folds").iterdir()} == {"0", "1"}
