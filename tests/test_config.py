@@ -57,7 +57,9 @@ def test_all_faults_are_reported_at_once(tmp_path: Path):
         assert part in message
 
 
-@pytest.mark.parametrize("setting", ["train.epochs=1.5", "train.epochs='5'", "seed=true", "data.skip_bad_rows=1", "train.learning_rate=.nan"])
+@pytest.mark.parametrize(
+    "setting", ["train.epochs=1.5", "train.epochs='5'", "seed=true", "data.skip_bad_rows=1", "train.learning_rate=.nan"]
+)
 def test_no_silent_conversion(setting: str):
     with pytest.raises(ConfigError):
         load_config(overrides=[setting])

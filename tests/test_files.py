@@ -17,12 +17,16 @@ def leftovers(folder: Path) -> list[str]:
     return [child.name for child in folder.iterdir() if child.name.startswith(".")]
 
 
+def fail_after_writing(path: Path) -> None:
+    path.write_text("half")
+    raise RuntimeError
+
+
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     path = tmp_path / "a.json"
     write_text(path, "old")
     with pytest.raises(RuntimeError), replacing_file(path) as aside:
-        aside.write_text("half")
-        raise RuntimeError
+        fail_after_writing(aside)
     assert path.read_text() == "old"
     assert not leftovers(tmp_path)
 
@@ -32,8 +36,7 @@ def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path):
     with replacing_folder(path) as aside:
         (aside / "a").write_text("old")
     with pytest.raises(RuntimeError), replacing_folder(path, overwrite=True) as aside:
-        (aside / "a").write_text("half")
-        raise RuntimeError
+        fail_after_writing(aside / "a")
     assert (path / "a").read_text() == "old"
     assert not leftovers(tmp_path)
 
@@ -82,7 +85,13 @@ def test_a_place_that_cannot_hold_files_is_a_clear_error(tmp_path: Path):
 def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    code = "import os, sys\nfrom eczema_tf.files import replacing_file\nwith replacing_file(sys.argv[1]) as aside:\n    aside.write_text('half')\n    os.kill(os.getpid(), 9)\n"
+    code = (
+        "import os, sys\n"
+        "from eczema_tf.files import replacing_file\n"
+        "with replacing_file(sys.argv[1]) as aside:\n"
+        "    aside.write_text('half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert done.returncode == -9
     assert path.read_text() == "old"

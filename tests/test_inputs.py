@@ -89,7 +89,10 @@ def test_training_gives_every_row_once_an_epoch_in_an_order_of_its_own(inputs: I
 
 
 def test_a_resumed_epoch_sees_what_an_unbroken_run_sees(inputs: Inputs):
-    unbroken, resumed = training(inputs, range(3), augment=AugmentConfig(rotation_deg=20.0, crop=0.1))[8:], training(inputs, range(2, 3), augment=AugmentConfig(rotation_deg=20.0, crop=0.1))
+    unbroken, resumed = (
+        training(inputs, range(3), augment=AugmentConfig(rotation_deg=20.0, crop=0.1))[8:],
+        training(inputs, range(2, 3), augment=AugmentConfig(rotation_deg=20.0, crop=0.1)),
+    )
     for (pixels, rows), (pixels_again, rows_again) in zip(unbroken, resumed, strict=True):
         np.testing.assert_array_equal(rows, rows_again)
         np.testing.assert_array_equal(pixels, pixels_again)

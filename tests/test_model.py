@@ -206,7 +206,11 @@ def test_a_digest_does_not_depend_on_layer_counters():
 
 
 def test_an_encoder_is_rebuilt_from_its_spec_alone():
-    for spec in (pretrained_encoders().image, pretrained_encoders().text, EncoderSpec(kind="precomputed", settings={}, pretrained=True, dimension=9)):
+    for spec in (
+        pretrained_encoders().image,
+        pretrained_encoders().text,
+        EncoderSpec(kind="precomputed", settings={}, pretrained=True, dimension=9),
+    ):
         again = EncoderSpec.model_validate_json(spec.model_dump_json())
         assert [w.shape for w in build_encoder(again).weights] == [w.shape for w in build_encoder(spec).weights]
 
@@ -219,7 +223,9 @@ def test_only_known_encoders_are_built(kind: str):
 
 @pytest.mark.parametrize("preset", ["./no/such/folder", "no_such_preset_name_at_all"])
 def test_a_preset_that_cannot_be_had_names_the_three_ways(preset: str):
-    with pytest.raises(PresetError, match=r"\(1\) a KerasHub preset name.*\(2\) a local KerasHub preset folder.*\(3\) a Hugging Face folder"):
+    with pytest.raises(
+        PresetError, match=r"\(1\) a KerasHub preset name.*\(2\) a local KerasHub preset folder.*\(3\) a Hugging Face folder"
+    ):
         specify_image_encoder(ImageConfig(preset=preset))
 
 

@@ -77,8 +77,8 @@ def test_the_signature_is_the_contract(export: Path):
     inputs = {name: (spec.dtype, spec.shape.as_list()) for name, spec in signature.structured_input_signature[1].items()}
     assert inputs == {"image": (tf.string, [None]), "text": (tf.string, [None])}
     outputs = {name: (spec.dtype, spec.shape.rank) for name, spec in signature.structured_outputs.items()}
-    vectors = {name: (tf.float32, 1) for name in ("eczema", "eczema_image", "eczema_text")}
-    triples = {name: (tf.float32, 2) for name in ("consistency", "severity")}
+    vectors = dict.fromkeys(("eczema", "eczema_image", "eczema_text"), (tf.float32, 1))
+    triples = dict.fromkeys(("consistency", "severity"), (tf.float32, 2))
     assert outputs == {**vectors, **triples, "image_used": (tf.bool, 1), "text_used": (tf.bool, 1), "status": (tf.string, 1)}
 
 
@@ -106,7 +106,9 @@ def test_the_export_agrees_with_keras_on_the_training_pipelines_inputs(parts, se
 
 
 def png_header(width: int, height: int) -> bytes:
-    return b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00" + bytes(40)
+    return (
+        b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00" + bytes(40)
+    )
 
 
 HOSTILE = {
@@ -231,7 +233,7 @@ def test_remote_prediction_speaks_tensorflow_serving(server):
 
 
 def test_a_servers_error_is_passed_on(server):
-    with pytest.raises(EczemaError, match="answered 404.*no such model"):
+    with pytest.raises(EczemaError, match=r"answered 404.*no such model"):
         predict_remotely(f"{server[0]}/other", b"", "itchy")
 
 

@@ -70,7 +70,9 @@ def test_a_single_batch_can_be_learned_by_heart(tmp_path: Path):
     config = config_of(learning_rate=0.01)
     model = make_model(config)
     compile_for_training(model, config, 60, 60, 0.01)
-    inputs = {name: np.asarray(value, "int32" if value.dtype == "int32" else "float32") for name, value in data.inputs.gather(batch).items()}
+    inputs = {
+        name: np.asarray(value, "int32" if value.dtype == "int32" else "float32") for name, value in data.inputs.gather(batch).items()
+    }
     targets = {head: values[batch] for head, values in data.targets.items()}
     losses = [float(np.ravel(model.train_on_batch(inputs, targets))[0]) for _ in range(60)]
     logits = model(inputs, training=True)
@@ -204,7 +206,7 @@ def test_fine_tuning_starts_at_the_named_block_and_leaves_batch_norm_frozen():
     unfreeze_from(encoder, "stage3")
     trainable = {layer.name for layer in encoder.layers if layer.trainable and layer.weights}
     assert trainable == {"stage3_conv1", "stage3_conv2", "stage4_conv1", "stage4_conv2"}
-    with pytest.raises(ConfigError, match="train.fine_tune.image_from: no layer's name begins with 'block9'.*stage1_conv1"):
+    with pytest.raises(ConfigError, match=r"train\.fine_tune\.image_from: no layer's name begins with 'block9'.*stage1_conv1"):
         unfreeze_from(encoder, "block9", "train.fine_tune.image_from")
 
 

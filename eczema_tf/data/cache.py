@@ -80,7 +80,12 @@ class ArrayCache:
 def _fill(path: Path, name: str, shape: tuple[int, ...], dtype: str, blocks: Iterable[np.ndarray]) -> None:
     array = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     done = 0
-    with tqdm(total=shape[0], desc=name.replace("_", " "), disable=shape[0] < PROGRESS_FROM_ROWS, mininterval=1) as bar:
+    with tqdm(
+        total=shape[0],
+        desc=name.replace("_", " "),
+        disable=True if shape[0] < PROGRESS_FROM_ROWS else None,  # None: only on a terminal
+        mininterval=1,
+    ) as bar:
         for block in blocks:
             if done + len(block) > shape[0]:
                 raise RunError(f"{name}: more rows than the {shape[0]} expected")
