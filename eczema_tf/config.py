@@ -143,6 +143,7 @@ class TrainConfig(Section):
     clip_norm: Rate = 1.0  # of all gradients together
     patience: Positive = 10  # epochs without a better validation AUROC of the fusion head
     balance_classes: bool = True
+    soft_labels: bool = True  # false: train on the yes or no of data.positive_above
     loss_weights: LossWeights = LossWeights()
     cache_features: bool = True  # features of frozen encoders are computed once
     cache_folder: str = "cache"

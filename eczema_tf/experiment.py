@@ -186,12 +186,16 @@ def _training_data(config: Config, dataset: Dataset, inputs: Inputs, splits: pd.
     train_rows, val_rows = (np.flatnonzero(splits == split) for split in ("train", "val"))
     image_present, text_present = (inputs.columns[name].gather(rows) > 0 for name in (IMAGE_PRESENT, TEXT_PRESENT))
     eczema = table["eczema"].to_numpy("float64")
+    labelled, positive = ~np.isnan(eczema), eczema > config.data.positive_above
+    if not config.train.soft_labels:
+        eczema = np.where(labelled, positive.astype("float64"), np.nan)
+        table = table.assign(eczema=eczema)
     return TrainingData(
         inputs=inputs,
         targets=compute_targets(eczema, table["consistency"].to_numpy(), table["severity"].to_numpy()),
         weights=compute_sample_weights(table, image_present, text_present, train_rows, balance=config.train.balance_classes),
-        positive=eczema > config.data.positive_above,
-        labelled=~np.isnan(eczema),
+        positive=positive,
+        labelled=labelled,
         cases=table["case_id"].to_numpy(str),
         train_rows=train_rows,
         val_rows=val_rows,

@@ -41,6 +41,7 @@ def train_stage(
     learning_rate: float,
     augment: AugmentConfig | None,
     run_dir: Path,
+    keep_start: bool = False,
     verbose: int = 1,
 ) -> list[dict[str, float]]:
     """Trains a model and leaves it with the weights of its best epoch.
@@ -54,6 +55,7 @@ def train_stage(
         learning_rate: The peak.
         augment: Changes to the photos, if `data.inputs` holds pixels that are trained on.
         run_dir: Of the run.
+        keep_start: Whether the weights before the first epoch may win (fine-tuning), or are random and must not be chosen by luck.
         verbose: 1 for progress bars, 2 for a line an epoch, 0 for none.
 
     Returns:
@@ -80,7 +82,7 @@ def train_stage(
     val_inputs = build_evaluation_dataset(data.inputs, data.val_rows, config.train.batch_size)
     validation = _build_validation(data, val_inputs)
     validation.set_model(model)
-    if first_epoch == 0:  # what is there already (a first stage, say) is only replaced by something better
+    if first_epoch == 0 and keep_start:
         keep_best.start_from(validation.compute_scores())
     callbacks = [
         validation,

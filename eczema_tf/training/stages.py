@@ -61,7 +61,8 @@ def _fine_tune(assistant, frozen, data, config, run_dir, verbose) -> list:
             unfreeze_from(assistant.get_layer(ENCODER_LAYERS[modality]), first, f"train.fine_tune.{modality}_from")
     return train_stage(
         assistant, data, config, name="fine_tune", epochs=config.train.fine_tune.epochs,
-        learning_rate=config.train.fine_tune.learning_rate, augment=config.preprocess.augment, run_dir=run_dir, verbose=verbose,
+        learning_rate=config.train.fine_tune.learning_rate, augment=config.preprocess.augment, keep_start=True,
+        run_dir=run_dir, verbose=verbose,
     )  # fmt: skip
 
 

@@ -1,0 +1,63 @@
+"""A plain logistic regression on frozen text features, on the very folds of a cross-validated run: the baseline to beat.
+
+    PYTHONPATH=. python scripts/baseline_logistic.py --run-dir runs/scin
+
+Features: the mean over the tokens of the run's frozen text encoder. The strength of the penalty is chosen within the training folds.
+Prints the out-of-fold AUROC with its 95 % interval from a bootstrap over groups, beside the run's own.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from eczema_tf import runs
+from eczema_tf.data.cache import ArrayCache
+from eczema_tf.data.dataset import load_dataset
+from eczema_tf.evaluation.intervals import draw_weights, summarise
+from eczema_tf.evaluation.metrics import compute_auroc
+from eczema_tf.evaluation.report import format_estimate
+from eczema_tf.model.features import compute_features
+from eczema_tf.scoring import load_model_inputs
+
+PENALTIES = np.logspace(-4, -1, 7)  # scikit-learn's C, for standardised features
+
+
+def main() -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder of a run with split.folds and mean pooling")
+    run_dir = parser.parse_args().run_dir
+    model = runs.load_model(run_dir / "folds" / "0")
+    dataset = load_dataset(model.config.data, runs.read_json(run_dir / runs.DATA)["manifest"])
+    inputs = compute_features(model.assistant, load_model_inputs(model, dataset), {"text"}, ArrayCache(model.config.train.cache_folder))
+    table = dataset.table.assign(fold=dataset.table["example_id"].map(runs.read_json(run_dir / runs.DATA)["folds"]))
+    rows = table[(table["text"] != "") & table["eczema"].notna()].drop_duplicates("case_id").index.to_numpy()
+    features, table = inputs.gather(rows)["text_mean"], table.loc[rows]
+    positive = (table["eczema"] > model.config.data.positive_above).to_numpy()
+    scores = predict_out_of_fold(features, positive, table["fold"].to_numpy())
+    auroc = compute_auroc(scores, positive, draw_weights(table["group_id"], 1000, model.config.seed))
+    own = json.loads((run_dir / runs.METRICS).read_text())["heads"]["text"]["auroc"]
+    print(f"logistic regression on frozen text features, {len(rows)} cases: AUROC {format_estimate(summarise(auroc, ''))}")
+    print(f"the run's text head:                                     AUROC {format_estimate(own)}")
+
+
+def predict_out_of_fold(features: np.ndarray, positive: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Scores each case by a model that was fitted without its fold."""
+    scores = np.zeros(len(positive))
+    for fold in np.unique(folds):
+        train = folds != fold
+        classifier = LogisticRegressionCV(
+            Cs=PENALTIES, scoring="roc_auc", cv=3, max_iter=2000, l1_ratios=(0.0,), use_legacy_attributes=False
+        )
+        fitted = make_pipeline(StandardScaler(), classifier).fit(features[train], positive[train])
+        scores[~train] = fitted.decision_function(features[~train])
+    return scores
+
+
+if __name__ == "__main__":
+    main()
