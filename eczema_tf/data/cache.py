@@ -80,12 +80,8 @@ class ArrayCache:
 def _fill(path: Path, name: str, shape: tuple[int, ...], dtype: str, blocks: Iterable[np.ndarray]) -> None:
     array = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     done = 0
-    with tqdm(
-        total=shape[0],
-        desc=name.replace("_", " "),
-        disable=True if shape[0] < PROGRESS_FROM_ROWS else None,  # None: only on a terminal
-        mininterval=1,
-    ) as bar:
+    hidden = True if shape[0] < PROGRESS_FROM_ROWS else None  # None: shown on a terminal only
+    with tqdm(total=shape[0], desc=name.replace("_", " "), disable=hidden, mininterval=1) as bar:
         for block in blocks:
             if done + len(block) > shape[0]:
                 raise RunError(f"{name}: more rows than the {shape[0]} expected")

@@ -60,9 +60,8 @@ def inspect_photos(files: Iterable[str], *, workers: int = 2, progress: bool = T
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata and on sizes below our own limit
         results = pool.map(_inspect_photo, distinct)
-        bar = tqdm(
-            results, "photos", len(distinct), disable=True if not progress or len(distinct) <= PROGRESS_FROM_PHOTOS else None, mininterval=1
-        )
+        hidden = True if not progress or len(distinct) <= PROGRESS_FROM_PHOTOS else None  # None: shown on a terminal only
+        bar = tqdm(results, "photos", len(distinct), disable=hidden, mininterval=1)
         rows = list(bar)
     return pd.DataFrame(rows, index=pd.Index(distinct, name="file", dtype=str), columns=list(_Photo._fields))
 
