@@ -43,6 +43,8 @@ class DataConfig(Section):
     embeddings: str | None = None  # .npz of photo embeddings that stand in for the photos
     positive_above: Share = 0.5  # in figures, a case is positive when its label is greater than this
     skip_bad_rows: bool = False
+    merge_duplicates: bool = True  # cases that share a photo or a long text, exactly or nearly, become one group
+    allow_leaks: bool = False  # true: splits that leak are recorded in every report instead of refused; --allow-leaks sets it
     synthetic: SyntheticConfig = SyntheticConfig()
 
 
@@ -53,6 +55,7 @@ class SplitConfig(Section):
     val: Share = 0.15
     test: Share = 0.15
     folds: Annotated[int, Field(ge=2)] | None = None  # cross-validation instead: out-of-fold predictions over all cases
+    repeats: Positive = 1  # of the cross-validation, each with other folds
 
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> "SplitConfig":
@@ -90,16 +93,34 @@ class ImageConfig(Section):
     """The image encoder."""
 
     preset: str | None = None  # KerasHub name, local preset folder, Hugging Face folder; null: a small network from scratch
-    size_px: Positive | None = None  # null: the preset's own size, or 96 from scratch
+    architecture: Literal["small", "efficientnet", "vit", "deit"] = "small"  # from scratch only
+    size_px: Positive | None = None  # null: the encoder's own size, or 96 from scratch
+    saved_model: str | None = None  # a SavedModel folder or TensorFlow Hub handle that gives one embedding a photo, instead of a preset
+    saved_model_input: Literal["pixels", "bytes", "example"] | None = None  # what it takes (docs/encoders.md); null: as its signature says
+
+    @model_validator(mode="after")
+    def _one_encoder(self) -> "ImageConfig":
+        chosen = [self.preset is not None, self.saved_model is not None, self.architecture != "small"]
+        if sum(chosen) > 1:
+            raise ValueError("preset, saved_model and architecture each name the encoder; give one of them")
+        return self
 
 
 class TextConfig(Section):
     """The text encoder."""
 
     preset: str | None = None  # as for the image; null: a small network, its vocabulary learned from the training split
+    architecture: Literal["small", "bert"] = "small"  # from scratch only
+    layers: Positive | None = None  # how many of a preset's transformer layers, from the first on; null: all
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 64
     vocabulary_size: Annotated[int, Field(ge=50)] = 2000  # from scratch only
     pooling: Literal["mean", "max"] = "max"  # mean: of the encoder's tokens (sentence embedding); max: of trained phrase detectors
+
+    @model_validator(mode="after")
+    def _one_encoder(self) -> "TextConfig":
+        if self.preset is not None and self.architecture != "small":
+            raise ValueError("preset and architecture each name the encoder; give one of them")
+        return self
 
 
 class ModelConfig(Section):
@@ -107,7 +128,7 @@ class ModelConfig(Section):
 
     image: ImageConfig = ImageConfig()
     text: TextConfig = TextConfig()
-    fusion: Literal["concat"] = "concat"
+    fusion: Literal["concat", "gated", "cross_attention", "late"] = "concat"
     embedding_units: Positive = 64  # width of each modality's projection
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of the training rows that lose one of two modalities
@@ -191,7 +212,7 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
     Raises:
         ConfigError: With every unknown key, wrong type and value out of range, if there is any.
     """
-    values = _read_yaml(Path(path)) if path is not None else {}
+    values = read_yaml(Path(path)) if path is not None else {}
     for override in overrides:
         _apply_override(values, override)
     return parse_config(values, where=str(path) if path is not None else "configuration")
@@ -230,7 +251,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML 1.2 file of `key: ...` lines; an empty one gives no keys.
+
+    Raises:
+        ConfigError: If it is not there, not YAML, or holds something else.
+    """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader, see above)
     except FileNotFoundError as error:

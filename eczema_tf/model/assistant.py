@@ -18,9 +18,9 @@ import keras
 from keras import ops
 
 from eczema_tf.config import ModelConfig
-from eczema_tf.model.encoders import EncoderSpec, build_encoder
-from eczema_tf.model.fusion import FUSIONS
-from eczema_tf.model.layers import MaskedPooling, MissingModality, ModalityDropout, OrderedLogits
+from eczema_tf.model.encoders import EncoderSpec, build_encoder, patch_size_px
+from eczema_tf.model.fusion import FUSIONS, REGIONS, Evidence
+from eczema_tf.model.layers import MaskedPooling, MissingModality, ModalityDropout, OrderedLogits, PatchGrid
 from eczema_tf.schema import CONSISTENCY, HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, SEVERITY, TEXT_PRESENT, TOKEN_IDS
 
 IMAGE_FEATURES = "image_features"  # (batch, height, width, channels), or (batch, dimension) for precomputed embeddings
@@ -55,21 +55,26 @@ def build_assistant(config: ModelConfig, encoders: Encoders) -> keras.Model:
         `token_ids` and `padding_mask` int32 (batch, tokens), `text_present` (batch,). Out: logits by head name.
     """
     inputs = _build_inputs(encoders.image)
-    image = _embed_image(inputs[IMAGE], encoders.image, config)
+    image_features = _encode_image(inputs[IMAGE], encoders.image)
+    image = _project(_pool_image(image_features), "image", config)
     text = _embed_text(inputs[TOKEN_IDS], inputs[PADDING_MASK], encoders.text, config)
     dropped = ModalityDropout(config.modality_dropout, name="modality_dropout")([inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]])
-    fused = FUSIONS[config.fusion](
-        MissingModality(name="image_or_missing")([image, dropped[0]]), MissingModality(name="text_or_missing")([text, dropped[1]]), config
-    )
     image_known = MissingModality(name="image_known_or_missing")([image, inputs[IMAGE_PRESENT]])  # not dropped: what there really is
     text_known = MissingModality(name="text_known_or_missing")([text, inputs[TEXT_PRESENT]])
-    logits = {
-        "eczema_image": _head(image_known, 1, "eczema_image"),
-        "eczema_text": _head(text_known, 1, "eczema_text"),
-        "eczema": _head(fused, 1, "eczema"),
-        "consistency": _head(text_known, len(CONSISTENCY), "consistency"),
-        "severity": OrderedLogits(len(SEVERITY), dtype="float32", name="severity")(_head(fused, 1, "severity_score")),
-    }
+    logits = {"eczema_image": _head(image_known, 1, "eczema_image"), "eczema_text": _head(text_known, 1, "eczema_text")}
+    evidence = Evidence(
+        image=MissingModality(name="image_or_missing")([image, dropped[0]]),
+        text=MissingModality(name="text_or_missing")([text, dropped[1]]),
+        image_present=dropped[0],
+        text_present=dropped[1],
+        image_features=image_features,
+        image_logit=logits["eczema_image"],
+        text_logit=logits["eczema_text"],
+    )
+    fused = FUSIONS[config.fusion](evidence, config)
+    logits["eczema"] = fused["eczema"]
+    logits["consistency"] = _head(text_known, len(CONSISTENCY), "consistency")
+    logits["severity"] = OrderedLogits(len(SEVERITY), dtype="float32", name="severity")(fused["severity_score"])
     return keras.Model(inputs, {head: logits[head] for head in HEADS}, name="eczema_assistant")
 
 
@@ -105,9 +110,10 @@ def encoder_of(assistant: keras.Model, modality: str) -> keras.Model:
 
 def feature_name(assistant: keras.Model, modality: str) -> str:
     """Names the last layer of a modality before anything trainable: pooled where pooling has no weights."""
+    names = {layer.name for layer in assistant.layers}
     if modality == "image":
-        return POOLED_IMAGE
-    return POOLED_TEXT if any(layer.name == POOLED_TEXT for layer in assistant.layers) else TEXT_FEATURES
+        return IMAGE_FEATURES if REGIONS in names else POOLED_IMAGE
+    return POOLED_TEXT if POOLED_TEXT in names else TEXT_FEATURES
 
 
 def _build_inputs(image: EncoderSpec) -> dict[str, Any]:
@@ -121,16 +127,21 @@ def _build_inputs(image: EncoderSpec) -> dict[str, Any]:
     }
 
 
-def _embed_image(image: Any, spec: EncoderSpec, config: ModelConfig) -> Any:
-    """(batch, size, size, 3) to (batch, units). The `image_features` layer is outside the nested encoder, where Grad-CAM can reach it."""
+def _encode_image(image: Any, spec: EncoderSpec) -> Any:
+    """(batch, size, size, 3) to a feature map. The `image_features` layer is outside the nested encoder, where Grad-CAM can reach it."""
     if spec.kind != "precomputed":
         image = keras.layers.Rescaling(spec.scale, spec.offset, name="image_normalization")(image)
-    features = keras.layers.Activation("linear", name=IMAGE_FEATURES)(build_encoder(spec)(image))
-    if spec.kind == "precomputed":
-        pooled = keras.layers.Activation("linear", name=POOLED_IMAGE)(features)
-    else:
-        pooled = keras.layers.GlobalAveragePooling2D(name=POOLED_IMAGE)(features)
-    return _project(pooled, "image", config)
+    features = build_encoder(spec)(image)
+    if len(features.shape) == 3:  # tokens of a vision transformer
+        features = PatchGrid(spec.size_px // patch_size_px(spec), name="patch_grid")(features)
+    return keras.layers.Activation("linear", name=IMAGE_FEATURES)(features)
+
+
+def _pool_image(features: Any) -> Any:
+    """(batch, height, width, channels) to (batch, channels); embeddings are pooled already."""
+    if len(features.shape) == 2:
+        return keras.layers.Activation("linear", name=POOLED_IMAGE)(features)
+    return keras.layers.GlobalAveragePooling2D(name=POOLED_IMAGE)(features)
 
 
 def _embed_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec, config: ModelConfig) -> Any:

@@ -1,4 +1,4 @@
-"""The few layers that Keras does not have: learned missing modalities, modality dropout, masked pooling, ordered logits."""
+"""The few layers that Keras does not have: missing modalities, masked pooling, patch grids, ordered logits."""
 
 from typing import Any
 
@@ -105,3 +105,58 @@ class OrderedLogits(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """(batch, grades - 1)."""
         return (*input_shape[:-1], self.grades - 1)
+
+
+@keras.saving.register_keras_serializable("eczema_tf")
+class AverageOfPresent(keras.layers.Layer):
+    """Averages two modalities' scores over those that are present; over both where neither is.
+
+    Call with `[image (batch, n), text (batch, n), image_present (batch,), text_present (batch,)]`; returns (batch, n).
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Weighs by presence; `where`, so that the score of an absent photo cannot come through even if it is NaN."""
+        image, text, image_present, text_present = inputs
+        image_present, text_present = (ops.expand_dims(present > 0.5, -1) for present in (image_present, text_present))
+        image_or_text = ops.where(image_present, image, ops.where(text_present, text, image))
+        text_or_image = ops.where(text_present, text, ops.where(image_present, image, text))
+        return (image_or_text + text_or_image) / 2
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """(batch, n)."""
+        return input_shape[0]
+
+
+@keras.saving.register_keras_serializable("eczema_tf")
+class ImageRegions(keras.layers.Layer):
+    """Lists the regions of a feature map: (batch, height, width, channels) to (batch, height * width, channels)."""
+
+    def call(self, features: Any) -> Any:
+        """Flattens the grid."""
+        _, height, width, channels = features.shape
+        return ops.reshape(features, (-1, height * width, channels))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """(batch, regions, channels)."""
+        batch, height, width, channels = input_shape
+        return (batch, height * width, channels)
+
+
+@keras.saving.register_keras_serializable("eczema_tf")
+class PatchGrid(keras.layers.Layer):
+    """Lays a vision transformer's patch tokens out as a feature map, without the class (and other) tokens that come first.
+
+    Call with (batch, tokens, channels); returns (batch, side, side, channels).
+    """
+
+    def __init__(self, side: int, **options: Any):
+        super().__init__(**options)
+        self.side = side
+
+    def call(self, tokens: Any) -> Any:
+        """Takes the last side * side tokens, which are the patches row by row."""
+        return ops.reshape(tokens[:, -(self.side**2) :], (-1, self.side, self.side, tokens.shape[-1]))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """(batch, side, side, channels)."""
+        return (input_shape[0], self.side, self.side, input_shape[-1])

@@ -1,0 +1,171 @@
+"""Encoders: each architecture from scratch, what cannot be had is one clear error, and SavedModels as image encoders."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from eczema_tf.config import ImageConfig, TextConfig, parse_config
+from eczema_tf.errors import ConfigError, PresetError
+from eczema_tf.model.encoders import EncoderSpec, build_encoder, load_preset_weights, specify_image_encoder, specify_text_encoder
+from eczema_tf.model.saved_model import SavedModelEncoder, describe_saved_model
+
+
+@pytest.mark.parametrize("architecture", ["small", "efficientnet", "vit", "deit"])
+def test_an_image_encoder_is_rebuilt_from_its_spec_alone(architecture: str):
+    spec = specify_image_encoder(ImageConfig(architecture=architecture, size_px=32))
+    again = EncoderSpec.model_validate_json(spec.model_dump_json())
+    first, second = build_encoder(spec), build_encoder(again)
+    second.set_weights(first.get_weights())
+    photos = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
+    np.testing.assert_allclose(first(photos), second(photos), atol=1e-6)
+    assert not spec.pretrained
+
+
+def test_bert_from_scratch_has_room_for_every_token():
+    spec = specify_text_encoder(TextConfig(architecture="bert", max_tokens=24), 77)
+    assert (spec.kind, spec.settings["vocabulary_size"], spec.settings["max_sequence_length"]) == ("BertBackbone", 77, 24)
+
+
+@pytest.mark.parametrize("architecture", ["vit", "deit"])
+def test_a_photo_that_is_no_whole_number_of_patches_is_refused(architecture: str):
+    with pytest.raises(ConfigError, match="multiple of the patch, 8 px, received 50"):
+        specify_image_encoder(ImageConfig(architecture=architecture, size_px=50))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"image": {"preset": "x", "architecture": "vit"}},
+        {"image": {"preset": "x", "saved_model": "y"}},
+        {"text": {"preset": "x", "architecture": "bert"}},
+    ],
+)
+def test_two_encoders_for_one_modality_are_refused(model: dict):
+    with pytest.raises(ConfigError, match="give one of them"):
+        parse_config({"model": model})
+
+
+def test_a_text_preset_is_no_image_encoder_and_the_other_way_round(shared: Path):
+    presets = shared / "presets"
+    with pytest.raises(PresetError, match="BertBackbone, not an image encoder"):
+        specify_image_encoder(ImageConfig(preset=str(presets / "all_minilm_l6_v2_en")))
+    with pytest.raises(PresetError, match="allowed: a BERT"):
+        specify_text_encoder(TextConfig(preset=str(presets / "efficientnet_lite0_imagenet")), 0)
+
+
+def test_more_tokens_than_a_preset_has_positions_for_are_refused(tmp_path: Path):
+    import keras_hub
+
+    tiny = keras_hub.models.BertBackbone(
+        vocabulary_size=20, num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16, max_sequence_length=16
+    )
+    tiny.save_to_preset(str(tmp_path / "tiny"))
+    with pytest.raises(ConfigError, match="positions for 16 tokens, received 64"):
+        specify_text_encoder(TextConfig(preset=str(tmp_path / "tiny")), 0)
+
+
+def test_a_vit_preset_has_one_size(tmp_path: Path):
+    import keras_hub
+
+    vit = keras_hub.models.ViTBackbone(image_shape=(32, 32, 3), patch_size=8, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=16)
+    vit.save_to_preset(str(tmp_path / "vit"))
+    keras_hub.layers.ViTImageConverter(image_size=(32, 32), scale=1 / 255.0).save_to_preset(str(tmp_path / "vit"))
+    spec = specify_image_encoder(ImageConfig(preset=str(tmp_path / "vit")))
+    assert (spec.kind, spec.size_px, spec.pretrained) == ("ViTBackbone", 32, True)
+    with pytest.raises(ConfigError, match="learned positions for 32 px only, received 48"):
+        specify_image_encoder(ImageConfig(preset=str(tmp_path / "vit"), size_px=48))
+
+
+class MeanColor(tf.Module):
+    """Embeds a photo as its mean colour, whatever way it is given."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 16, 16, 3], tf.float32)])
+    def from_pixels(self, images: tf.Tensor) -> dict:
+        return {"embedding": tf.reduce_mean(images, [1, 2])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def from_bytes(self, images: tf.Tensor) -> dict:
+        return {"embedding": tf.map_fn(self._mean_of_png, images, fn_output_signature=tf.TensorSpec([3], tf.float32))}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def from_examples(self, inputs: tf.Tensor) -> dict:
+        parsed = tf.io.parse_example(inputs, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+        return {"embedding": tf.map_fn(self._mean_of_png, parsed["image/encoded"], fn_output_signature=tf.TensorSpec([3], tf.float32))}
+
+    @staticmethod
+    def _mean_of_png(data: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(tf.cast(tf.ensure_shape(tf.io.decode_png(data, 3), (None, None, 3)), tf.float32) / 255, [0, 1])
+
+
+def save_module(folder: Path, function: str) -> str:
+    module = MeanColor()
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": getattr(module, function)})
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "size_px"), [("from_pixels", None, 16), ("from_bytes", "bytes", 20), ("from_examples", "example", 20)]
+)
+def test_a_saved_model_embeds_photos_however_it_takes_them(tmp_path: Path, function: str, kind: str | None, size_px: int):
+    config = ImageConfig(saved_model=save_module(tmp_path / "module", function), saved_model_input=kind, size_px=size_px)
+    spec = specify_image_encoder(config)
+    assert (spec.kind, spec.size_px, spec.dimension, spec.pretrained) == ("saved_model", size_px, 3, True)
+    photos = np.random.default_rng(0).integers(0, 256, (2, size_px, size_px, 3)).astype("float32")
+    np.testing.assert_allclose(build_encoder(spec)(photos), photos.mean(axis=(1, 2)) / 255, atol=1e-5)
+
+
+def test_a_module_that_takes_strings_must_be_told_which(tmp_path: Path):
+    handle = save_module(tmp_path / "module", "from_bytes")
+    with pytest.raises(ConfigError, match=r"allowed: bytes .* or example"):
+        describe_saved_model(handle, None, None)
+
+
+def test_a_module_that_changed_is_refused(tmp_path: Path):
+    handle = save_module(tmp_path / "module", "from_pixels")
+    settings = describe_saved_model(handle, None, None)["settings"]
+    with (tmp_path / "module" / "saved_model.pb").open("ab") as file:
+        file.write(b"\x12\x00")  # an empty meta graph: still readable
+    with pytest.raises(PresetError, match="not the module that the run was started with"):
+        SavedModelEncoder(3, **settings)
+
+
+class Reader(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None, 16, 16, 3], tf.float32)])
+    def read(self, images: tf.Tensor) -> dict:
+        length = tf.cast(tf.strings.length(tf.io.read_file("/etc/passwd")), tf.float32)
+        return {"embedding": tf.reduce_mean(images, [1, 2]) + length}
+
+
+def test_a_module_that_reads_files_is_refused_before_it_runs(tmp_path: Path):
+    module = Reader()
+    tf.saved_model.save(module, str(tmp_path / "reader"), signatures={"serving_default": module.read})
+    with pytest.raises(PresetError, match="ReadFile"):
+        describe_saved_model(str(tmp_path / "reader"), None, None)
+
+
+def test_a_module_that_is_not_there_is_one_clear_error(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    for handle in (str(tmp_path / "empty"), str(tmp_path / "none")):
+        with pytest.raises(PresetError, match="TensorFlow Hub handle"):
+            describe_saved_model(handle, None, None)
+
+
+def test_the_first_layers_of_a_bert_are_those_of_the_preset(tmp_path: Path):
+    import keras_hub
+
+    whole = keras_hub.models.BertBackbone(
+        vocabulary_size=20, num_layers=3, num_heads=2, hidden_dim=8, intermediate_dim=16, max_sequence_length=16
+    )
+    whole.save_to_preset(str(tmp_path / "tiny"))
+    preset = str(tmp_path / "tiny")
+    encoder = build_encoder(specify_text_encoder(TextConfig(preset=preset, layers=2, max_tokens=16), 0))
+    load_preset_weights(encoder, preset)
+    ids = np.arange(10, dtype="int32").reshape(2, 5)
+    inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids), "segment_ids": np.zeros_like(ids)}
+    expected = keras.Model(whole.inputs, whole.get_layer("transformer_layer_1").output).predict_on_batch(inputs)
+    np.testing.assert_allclose(encoder.predict_on_batch(inputs)["sequence_output"], expected, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"model.text.layers: .* has 3, received 4"):
+        specify_text_encoder(TextConfig(preset=preset, layers=4, max_tokens=16), 0)
