@@ -1,0 +1,173 @@
+"""A map: a YAML file that says how the columns of somebody's table become those of the manifest. It is data, and strictly checked.
+
+A map holds
+
+- `name` (becomes `source`), `where` (how to obtain the data set), `licence`, `attribution`, `notes` (what to know before using it);
+- `columns`: a rule for each column of the manifest. A rule is a `template` ("{md5hash}.jpg"; without braces it is a constant), or `parts`,
+  rules whose results are joined by spaces. A template is blank if any of its columns is. `values` says what each result becomes; a result
+  not among them becomes the `default`, or is an error if there is none;
+- `eczema`: the `column` with the diagnosis, the `positive` values, and the `negative` ones (every other value, if they are not given);
+- `leave_out`: column -> the values of rows that are left out.
+
+Values are compared whatever the case of their letters, and 3.0 is 3.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from eczema_tf.config import Section, read_yaml
+from eczema_tf.errors import ConfigError, join_faults
+from eczema_tf.schema import MANIFEST_COLUMNS
+
+SHIPPED = Path(__file__).parent / "maps"
+RULED_COLUMNS = tuple(column for column in MANIFEST_COLUMNS if column not in ("eczema", "source"))  # those two have keys of their own
+_FIELD = re.compile(r"\{([^{}]*)\}")
+
+
+def _as_text(value: object) -> object:
+    """YAML reads `3` and `True` as a number and a yes; in a table they are text."""
+    return str(value) if isinstance(value, bool | int | float) else value
+
+
+Value = Annotated[str, BeforeValidator(_as_text)]
+
+
+class Rule(Section):
+    """How one column is made."""
+
+    template: Value | None = None
+    parts: "list[Rule] | None" = None
+    values: dict[Value, Value] | None = None
+    default: Value | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Rule":
+        if (self.template is None) == (self.parts is None):
+            raise ValueError("a rule has either template or parts")
+        if self.parts is not None and self.values is not None:
+            raise ValueError("values belong to a template, not to parts")
+        return self
+
+    def list_columns(self) -> list[str]:
+        """Returns the columns that the rule reads."""
+        if self.parts is not None:
+            return [column for part in self.parts for column in part.list_columns()]
+        return _FIELD.findall(self.template)
+
+    def find_unknown(self, row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """Yields (template, result) for each result that is not among the `values` of its rule, where there is no default."""
+        for part in self.parts or ():
+            yield from part.find_unknown(row)
+        filled = self._fill(row)
+        if filled and self.values is not None and self.default is None and fold(filled) not in _fold_keys(self.values):
+            yield self.template, filled
+
+    def apply(self, row: Mapping[str, str]) -> str:
+        """Returns what the rule makes of a row."""
+        if self.parts is not None:
+            return " ".join(filter(None, (part.apply(row) for part in self.parts))) or self.default or ""
+        filled = self._fill(row)
+        if filled and self.values is not None:
+            filled = _fold_keys(self.values).get(fold(filled), self.default or "")
+        return filled or self.default or ""
+
+    def _fill(self, row: Mapping[str, str]) -> str:
+        if self.template is None or not all(row[column].strip() for column in self.list_columns()):
+            return ""
+        return _FIELD.sub(lambda match: row[match[1]].strip(), self.template)
+
+
+class LabelRule(Section):
+    """How the label is made."""
+
+    column: str
+    positive: list[Value]
+    negative: list[Value] | None = None
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> "LabelRule":
+        both = set(map(fold, self.positive)) & set(map(fold, self.negative or ()))
+        if both:
+            raise ValueError(f"positive and negative at once: {', '.join(sorted(both))}")
+        return self
+
+    def label(self, value: str) -> float | None:
+        """Returns 1, 0, or None for a value that is neither."""
+        if fold(value) in map(fold, self.positive):
+            return 1.0
+        return 0.0 if self.negative is None or fold(value) in map(fold, self.negative) else None
+
+
+class TableMap(Section):
+    """A whole map."""
+
+    name: str
+    where: str
+    licence: str
+    attribution: str
+    notes: str = ""
+    columns: dict[str, Rule]
+    eczema: LabelRule
+    leave_out: dict[str, list[Value]] = Field(default_factory=dict)
+
+    @field_validator("columns")
+    @classmethod
+    def _manifest_columns(cls, columns: dict[str, Rule]) -> dict[str, Rule]:
+        unknown = [column for column in columns if column not in RULED_COLUMNS]
+        if unknown:
+            raise ValueError(f"not a column of the manifest: {', '.join(unknown)}; allowed: {', '.join(RULED_COLUMNS)}")
+        if "example_id" not in columns or not {"image_path", "text"} & set(columns):
+            raise ValueError("example_id and one of image_path and text must have a rule")
+        return columns
+
+    def list_columns(self) -> list[str]:
+        """Returns the columns that the table must have."""
+        ruled = [column for rule in self.columns.values() for column in rule.list_columns()]
+        return list(dict.fromkeys([*ruled, self.eczema.column, *self.leave_out]))
+
+
+def load_map(map_path: Path | str) -> TableMap:
+    """Reads a map.
+
+    Args:
+        map_path: A YAML file, or the name of one that comes with the program (`fitzpatrick17k`).
+
+    Raises:
+        ConfigError: With every unknown key, missing key and wrong value, if there is any; or with the names there are.
+    """
+    path = Path(map_path) if Path(map_path).is_file() else SHIPPED / f"{Path(map_path).name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{map_path}: no such map; allowed: a YAML file, or one of: {', '.join(list_shipped())}")
+    try:
+        return TableMap.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise ConfigError(join_faults(f"{path} is not a valid map", map(_describe_fault, error.errors()))) from error
+
+
+def list_shipped() -> list[str]:
+    """Returns the names of the maps that come with the program."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def fold(value: str) -> str:
+    """Returns a value as it is compared: `Eczema ` is `eczema`, and `3.0` is `3`."""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip().casefold())
+
+
+def _fold_keys(values: Mapping[str, str]) -> dict[str, str]:
+    return {fold(key): value for key, value in values.items()}
+
+
+def _describe_fault(fault: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = [*TableMap.model_fields, *Rule.model_fields, *LabelRule.model_fields]
+        close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        return f"{key}: unknown key{f'; did you mean {close[0]!r}?' if close else ''}"
+    received = "" if isinstance(fault["input"], dict) else f", received {fault['input']!r}"
+    return f"{key}: {fault['msg'].removeprefix('Value error, ')}{received}"

@@ -1,0 +1,147 @@
+"""DermaVQA: replies become labels, questions that name a diagnosis are left out, and one author's questions are one group."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from eczema_tf.data.manifest import load_manifest
+from eczema_tf.data.sources.dermavqa import COLUMNS, judge_question, prepare_dermavqa
+from eczema_tf.errors import DataError
+
+QUESTIONS = [
+    # id, author, photos, replies, of which eczema, of which dermatitis, names a diagnosis
+    ("Q1", "ann", "a.jpg b.jpg", 4, 2, 3, 0),  # half: eczema
+    ("Q2", "ann", "c.jpg", 5, 0, 0, 0),  # other
+    ("Q3", "bob", "", 3, 1, 1, 0),  # a third: unclear
+    ("Q4", "bob", "", 2, 0, 1, 0),  # contact dermatitis: unclear
+    ("Q5", "cem", "", 0, 0, 0, 0),  # nobody replied
+    ("Q6", "cem", "", 1, 1, 1, 1),  # the question says it
+    ("Q7", "dan", "", 1, 0, 0, 0),  # other
+]
+
+
+@pytest.fixture
+def encounters(tmp_path: Path) -> Path:
+    rows = [(case, author, f"What is this, {case}?", *rest) for case, author, *rest in QUESTIONS]
+    pd.DataFrame(rows, columns=COLUMNS).assign(responses="ignored").to_csv(tmp_path / "encounters.csv", index=False)
+    return tmp_path / "encounters.csv"
+
+
+def change(path: Path, case: str, **values: str) -> None:
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for column, value in values.items():
+        table.loc[table["encounter_id"] == case, column] = value
+    table.to_csv(path, index=False)
+
+
+def test_labels_counts_and_groups(encounters: Path, tmp_path: Path):
+    summary = prepare_dermavqa(tmp_path / "out", encounters=encounters)
+    counts = {
+        "questions": 7, "without_reply": 1, "names_diagnosis": 1, "unclear": 2, "kept": 3, "eczema": 1, "authors": 2, "photo_rows": 0,
+        "text_rows": 3, "missing_photos": 0,
+    }  # fmt: skip
+    assert summary.count() == counts
+    assert "3 kept, of 2 authors" in summary.describe()
+    table = load_manifest(summary.manifest).table.set_index("case_id")
+    assert table["eczema"].to_dict() == {"Q1": 1.0, "Q2": 0.0, "Q7": 0.0}
+    assert table["group_id"].to_dict() == {"Q1": "ann", "Q2": "ann", "Q7": "dan"}
+    assert table["text"]["Q2"] == "What is this, Q2?"
+    assert set(table["source"]) == {"dermavqa"}
+    written = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert written["counts"] == counts
+    assert written["licence"] == "CC BY 4.0"
+    assert "Yim" in written["attribution"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "fate"),
+    [
+        ((2, 1, 1, 0), "eczema"),
+        ((3, 1, 1, 0), "unclear"),
+        ((3, 0, 0, 0), "other"),
+        ((3, 0, 1, 0), "unclear"),
+        ((0, 0, 0, 1), "without_reply"),
+        ((2, 2, 2, 1), "names_diagnosis"),
+    ],
+)
+def test_what_becomes_of_a_question(counts: tuple[int, ...], fate: str):
+    names = ("n_resp", "resp_eczema", "resp_dermatitis_family", "query_names_diagnosis")
+    assert judge_question(dict(zip(names, counts, strict=True))) == fate
+
+
+def test_photos_that_are_there_become_rows(encounters: Path, tmp_path: Path):
+    (tmp_path / "images").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / name)
+    summary = prepare_dermavqa(tmp_path / "out", encounters=encounters, images=tmp_path / "images")
+    table = load_manifest(summary.manifest).table
+    assert list(table["image_path"]) == ["photos/a.jpg", "photos/b.jpg", "", ""]
+    assert list(table["example_id"]) == ["Q1-1", "Q1-2", "Q2-1", "Q7-1"]
+    assert (summary.photo_rows, summary.text_rows, summary.missing_photos) == (2, 2, 1)
+
+
+def test_photos_of_others_are_an_error(encounters: Path, tmp_path: Path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match=r"none of the questions' photos is there; they look like \['a.jpg'\]"):
+        prepare_dermavqa(tmp_path / "out", encounters=encounters, images=tmp_path / "images")
+    with pytest.raises(DataError, match="no such folder"):
+        prepare_dermavqa(tmp_path / "out", encounters=encounters, images=tmp_path / "none")
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_fault_is_reported_at_once_with_its_line(encounters: Path, tmp_path: Path):
+    change(encounters, "Q1", n_resp="many")
+    change(encounters, "Q2", resp_eczema="9", query_en=" ")
+    change(encounters, "Q3", query_names_diagnosis="2", author_id="")
+    change(encounters, "Q7", encounter_id="Q6")
+    with pytest.raises(DataError) as error:
+        prepare_dermavqa(tmp_path / "out", encounters=encounters)
+    message = str(error.value)
+    assert "6 faults" in message
+    for fault in (
+        "encounters.csv:2: n_resp: allowed: a whole number, 0 or more; received 'many'",
+        "encounters.csv:3: query_en: is empty",
+        "encounters.csv:3: allowed: resp_eczema <= resp_dermatitis_family <= n_resp; received 9, 0, 5",
+        "encounters.csv:4: author_id: is empty",
+        "encounters.csv:4: query_names_diagnosis: allowed: 0 or 1; received 2",
+        "encounters.csv:8: encounter_id: 'Q6' is there twice",
+    ):
+        assert fault in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_not_dermavqa_are_clear_errors(encounters: Path, tmp_path: Path):
+    pd.read_csv(encounters).drop(columns=["n_resp", "author_id"]).to_csv(encounters, index=False)
+    with pytest.raises(DataError, match=r"2 faults(.|\n)*author_id: is missing(.|\n)*n_resp: is missing"):
+        prepare_dermavqa(tmp_path / "out", encounters=encounters)
+    (tmp_path / "latin.csv").write_bytes(b"encounter_id\ncaf\xe9\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "header.csv").write_text(",".join(COLUMNS) + "\n")
+    for bad in ("latin.csv", "empty.csv", "header.csv", "none.csv", ""):
+        with pytest.raises(DataError):
+            prepare_dermavqa(tmp_path / "out", encounters=tmp_path / bad)
+
+
+def test_a_file_where_nothing_can_be_labelled_is_an_error(encounters: Path, tmp_path: Path):
+    table = pd.read_csv(encounters, dtype=str).assign(query_names_diagnosis="1")
+    table.to_csv(encounters, index=False)
+    with pytest.raises(DataError, match=r"no question can be labelled: .*names_diagnosis.: 6"):
+        prepare_dermavqa(tmp_path / "out", encounters=encounters)
+
+
+def test_what_is_read_is_never_overwritten(encounters: Path, tmp_path: Path):
+    with pytest.raises(DataError, match="would be lost"):
+        prepare_dermavqa(tmp_path, encounters=encounters, overwrite=True)
+    assert encounters.is_file()
+
+
+def test_the_real_file(shared: Path, tmp_path: Path):
+    summary = prepare_dermavqa(tmp_path / "out", encounters=shared / "data" / "dermavqa" / "encounters.csv")
+    assert (summary.questions, summary.without_reply, summary.names_diagnosis, summary.unclear) == (842, 0, 204, 183)
+    assert (summary.kept, summary.eczema, summary.authors) == (455, 44, 359)
+    table = load_manifest(summary.manifest).table
+    assert table["group_id"].nunique() == 359
+    assert not table["text"].str.contains("eczema", case=False).any()

@@ -1,0 +1,251 @@
+"""Tables with a map: rules make columns, values make labels, and whatever the map does not know is an error."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from eczema_tf.data.manifest import load_manifest
+from eczema_tf.data.sources.table import prepare_table
+from eczema_tf.data.sources.table_map import Rule, fold, list_shipped, load_map
+from eczema_tf.errors import ConfigError, DataError
+
+MAP = """
+name: clinic
+where: the drawer
+licence: ours
+attribution: "The clinic"
+columns:
+  example_id: {template: "{id}"}
+  group_id: {template: "{patient}"}
+  image_path: {template: "{file}.png"}
+  text:
+    parts:
+      - {template: "It is on the {place}."}
+      - {template: "{itch}", values: {True: It itches., False: It does not itch., UNK: ""}}
+  skin_tone: {template: "{tone}", values: {1: I, 2: II}, default: ""}
+eczema: {column: disease, positive: [Eczema], negative: [acne, tinea]}
+leave_out: {quality: [bad], disease: [dermatitis]}
+"""
+HEADER = "id,patient,file,place,itch,tone,disease,quality\n"
+ROWS = """\
+1,ann,a,arm,True,1.0,eczema ,good
+2,ann,b,,UNK,9,Acne,good
+3,bob,c,leg,false,2,TINEA,good
+4,bob,d,leg,,,dermatitis,good
+5,cem,e,leg,,,eczema,BAD
+6,cem,f,leg,,,,good
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    (tmp_path / "map.yaml").write_text(MAP)
+    (tmp_path / "table.csv").write_text(HEADER + ROWS)
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / f"{name}.png")
+    return {"table": tmp_path / "table.csv", "map_path": tmp_path / "map.yaml"}
+
+
+def test_rules_labels_and_counts(files: dict, tmp_path: Path):
+    summary = prepare_table(tmp_path / "out", **files, images=tmp_path / "photos")
+    counts = {
+        "rows": 6, "left_out": 2, "unlabelled": 1, "empty": 0, "kept": 3, "eczema": 1, "groups": 2, "photo_rows": 2, "text_rows": 1,
+        "missing_photos": 1,
+    }  # fmt: skip
+    assert summary.count() == counts
+    table = load_manifest(summary.manifest).table.set_index("example_id")
+    assert table["text"].to_dict() == {"1": "It is on the arm. It itches.", "2": "", "3": "It is on the leg. It does not itch."}
+    assert table["image_path"].to_dict() == {"1": "photos/a.png", "2": "photos/b.png", "3": ""}
+    assert table["eczema"].to_dict() == {"1": 1.0, "2": 0.0, "3": 0.0}
+    assert table["skin_tone"].to_dict() == {"1": "I", "2": "", "3": "II"}
+    assert table["group_id"].to_dict() == {"1": "ann", "2": "ann", "3": "bob"}
+    assert table["condition"].to_dict() == {"1": "eczema", "2": "Acne", "3": "TINEA"}
+    assert set(table["source"]) == {"clinic"}
+    written = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert written["counts"] == counts
+    assert written["left_out"] == {"quality": {"bad": 1}, "disease": {"dermatitis": 1}}
+    assert (written["licence"], written["attribution"], written["where"]) == ("ours", "The clinic", "the drawer")
+
+
+def test_without_photos_the_texts_remain(files: dict, tmp_path: Path):
+    summary = prepare_table(tmp_path / "out", **files)
+    assert (summary.kept, summary.empty, summary.text_rows, summary.missing_photos) == (2, 1, 2, 0)
+    assert list(load_manifest(summary.manifest).table["example_id"]) == ["1", "3"]
+
+
+def test_parquet_is_the_same_as_csv(files: dict, tmp_path: Path):
+    table = pd.read_csv(files["table"]).astype({"id": "int64"})
+    table["itch"] = [True, None, False, None, None, None]
+    table.to_parquet(tmp_path / "table.parquet")
+    prepare_table(tmp_path / "csv", **files)
+    prepare_table(tmp_path / "parquet", table=tmp_path / "table.parquet", map_path=files["map_path"])
+    assert (tmp_path / "csv" / "manifest.csv").read_bytes() == (tmp_path / "parquet" / "manifest.csv").read_bytes()
+
+
+def test_a_template_with_a_blank_is_blank():
+    row = {"a": "1", "b": " "}
+    assert Rule(template="{a}-{a}").apply(row) == "1-1"
+    assert Rule(template="{a}-{b}").apply(row) == ""
+    assert Rule(template="{a}-{b}", default="none").apply(row) == "none"
+    assert Rule(template="constant").apply(row) == "constant"
+    assert Rule(parts=[Rule(template="{b}"), Rule(template="x{a}")]).apply(row) == "x1"
+
+
+def test_braces_in_a_value_are_text():
+    assert Rule(template="{a}").apply({"a": "{b}", "b": "secret"}) == "{b}"
+
+
+def test_values_are_compared_whatever_the_letters_and_the_decimals():
+    assert [fold(value) for value in (" Eczema", "3.0", "-1.00", "3.5", "PAT_1.0")] == ["eczema", "3", "-1", "3.5", "pat_1.0"]
+    assert Rule(template="{a}", values={"3": "III"}).apply({"a": "3.0"}) == "III"
+
+
+def test_values_that_the_map_does_not_know_are_all_named(files: dict, tmp_path: Path):
+    files["table"].write_text(HEADER + ROWS + "7,x,g,arm,maybe,1,measles,good\n8,x,h,arm,maybe,1,acne,good\n")
+    with pytest.raises(DataError) as error:
+        prepare_table(tmp_path / "out", **files)
+    assert "2 faults" in str(error.value)
+    assert "table.csv:8: eczema: is neither positive nor negative; received 'measles' (1 row)" in str(error.value)
+    assert "table.csv:8: text: {itch} is not among the values of the map; received 'maybe' (2 rows)" in str(error.value)
+
+
+def test_missing_columns_are_all_named(files: dict, tmp_path: Path):
+    files["table"].write_text("id,patient,file\n1,ann,a\n")
+    with pytest.raises(DataError, match=r"5 faults(.|\n)*place: is missing(.|\n)*disease: is missing(.|\n)*quality: is missing"):
+        prepare_table(tmp_path / "out", **files)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "is empty; allowed: a CSV file with the columns id, patient"),
+        (b"\xef\xbb\xbf\n", "is empty"),
+        (HEADER.encode(), "has a header but no rows"),
+        (b"id,patient\ncaf\xe9,x\n", "table.csv:2: is not UTF-8"),
+        (HEADER.encode() + b"1,ann,a,arm,True,1,eczema\n", "table.csv:2: has 7 fields; allowed: 8"),
+        (b"id," + HEADER.encode() + b"1,1,ann,a,arm,True,1,eczema,good\n", "id: is there 2 times"),
+        (HEADER.encode() + b'1,"ann,a\n', "not valid CSV"),
+        (HEADER.encode() + b"1,a\0n,a,arm,True,1,eczema,good\n", "NUL"),
+    ],
+)
+def test_tables_that_cannot_be_read(files: dict, tmp_path: Path, data: bytes, says: str):
+    files["table"].write_bytes(data)
+    with pytest.raises(DataError) as error:
+        prepare_table(tmp_path / "out", **files)
+    assert says in str(error.value)
+    (tmp_path / "table.parquet").write_bytes(data)
+    with pytest.raises(DataError, match="not readable as Parquet"):
+        prepare_table(tmp_path / "out", table=tmp_path / "table.parquet", map_path=files["map_path"])
+
+
+def test_rows_that_contradict_each_other_are_named_with_their_lines(files: dict, tmp_path: Path):
+    files["map_path"].write_text(MAP.replace("  group_id", '  case_id: {template: "{patient}"}\n  group_id'))
+    files["table"].write_text(HEADER + '1,ann,a,"upper\narm",True,1,eczema,good\n2,ann,b,arm,True,1,acne,good\n2,bob,c,arm,,1,acne,good\n')
+    with pytest.raises(DataError) as error:
+        prepare_table(tmp_path / "out", **files)
+    assert "table.csv:4: eczema: differs within a case" in str(error.value)
+    assert "table.csv:5: example_id: is there twice" in str(error.value)
+
+
+def test_a_label_that_is_never_there_is_an_error(files: dict, tmp_path: Path):
+    files["map_path"].write_text(MAP.replace("positive: [Eczema]", "positive: [eczma]").replace(", negative: [acne, tinea]", ""))
+    with pytest.raises(DataError, match="disease: none of eczma is there; received "):
+        prepare_table(tmp_path / "out", **files)
+
+
+def test_nothing_left_is_an_error(files: dict, tmp_path: Path):
+    files["map_path"].write_text(MAP.replace("leave_out: {quality: [bad]", "leave_out: {quality: [bad, good]"))
+    with pytest.raises(DataError, match="no row is left"):
+        prepare_table(tmp_path / "out", **files)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"none of the photos is there; the map looks for \{file\}.png"):
+        prepare_table(tmp_path / "out", **files, images=tmp_path / "empty")
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_fault_of_a_map_is_named(files: dict):
+    text = MAP.replace('template: "{id}"', 'templte: "{id}"').replace("licence: ours\n", "").replace("values: {1: I", "values: {1: [I]")
+    files["map_path"].write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_map(files["map_path"])
+    for fault in (
+        "columns.example_id.templte: unknown key; did you mean 'template'?",
+        "licence: Field required",
+        "columns.skin_tone.values.1: Input should be a valid string",
+    ):
+        assert fault in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("  group_id:", "  groupid:", "not a column of the manifest: groupid; allowed: example_id, case_id"),
+        ("  group_id:", "  eczema:", "not a column of the manifest: eczema"),
+        ('example_id: {template: "{id}"}', 'case_id: {template: "{id}"}', "example_id and one of image_path and text must have a rule"),
+        ('{template: "{id}"}', "{values: {1: x}}", "either template or parts"),
+        ('{template: "{id}"}', '{template: "{id}", parts: []}', "either template or parts"),
+        ('{template: "{id}"}', "{parts: [], values: {1: x}}", "values belong to a template"),
+        ("negative: [acne, tinea]", "negative: [ECZEMA]", "positive and negative at once: eczema"),
+        ("name: clinic", "nmae: clinic", "nmae: unknown key; did you mean 'name'"),
+    ],
+)
+def test_maps_that_make_no_sense(files: dict, old: str, new: str, says: str):
+    assert old in MAP
+    files["map_path"].write_text(MAP.replace(old, new))
+    with pytest.raises(ConfigError, match="is not a valid map") as error:
+        load_map(files["map_path"])
+    assert says in str(error.value)
+
+
+def test_a_map_that_is_not_there_names_those_that_are(tmp_path: Path):
+    with pytest.raises(ConfigError, match="no such map; allowed: a YAML file, or one of: ddi, fitzpatrick17k, pad_ufes_20, skincap"):
+        load_map(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("name", list_shipped())
+def test_shipped_maps_say_where_the_data_is_from_and_what_was_looked_up(name: str):
+    mapping = load_map(name)
+    assert mapping.name == name
+    assert "https://" in mapping.where
+    assert all((mapping.licence, mapping.attribution, mapping.notes))
+    text = (Path(load_map.__globals__["SHIPPED"]) / f"{name}.yaml").read_text()
+    assert "# Looked up" in text
+
+
+def test_a_folder_may_be_called_like_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ddi.csv").write_text("DDI_file,skin_tone,disease\n1.png,12,eczema-spongiotic-dermatitis\n2.png,,acne-cystic\n")
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "1.png")
+    for _ in range(2):
+        summary = prepare_table("ddi", table="ddi.csv", map_path="ddi", images="photos", overwrite=True)
+    assert (summary.kept, summary.empty) == (1, 1)
+    with pytest.raises(DataError, match=r"no row is left; give the photos with --images"):
+        prepare_table("other", table="ddi.csv", map_path="ddi")
+
+
+def test_pad_ufes_says_only_what_was_answered(tmp_path: Path):
+    columns = load_map("pad_ufes_20").list_columns()
+    answered = {
+        "img_id": "PAT_1_2_3.png", "patient_id": "PAT_1", "lesion_id": "2", "region": "FOREARM", "itch": "True", "hurt": "False",
+        "grew": "UNK", "changed": "", "bleed": "FALSE", "elevation": "TRUE", "fitspatrick": "3.0", "gender": "MALE", "diagnostic": "NEV",
+    }  # fmt: skip
+    silent = dict.fromkeys(columns, "UNK") | {
+        "img_id": "PAT_1_2_4.png", "patient_id": "PAT_1", "lesion_id": "2", "region": "", "fitspatrick": "", "gender": "",
+        "diagnostic": "NEV",
+    }  # fmt: skip
+    pd.DataFrame([answered, silent], columns=columns).to_csv(tmp_path / "metadata.csv", index=False)
+    summary = prepare_table(tmp_path / "out", table=tmp_path / "metadata.csv", map_path="pad_ufes_20")
+    table = load_manifest(summary.manifest).table
+    assert list(table["text"]) == [
+        "I have a skin problem on my forearm. It itches. It does not hurt. It has not bled. It is raised.",
+        "I have a skin problem.",
+    ]
+    assert list(table["skin_tone"]) == ["III", ""]
+    assert list(table["sex"]) == ["male", ""]
+    assert set(table["case_id"]) == {"PAT_1-2"}
+    assert set(table["eczema"]) == {0.0}
