@@ -162,6 +162,7 @@ class TrainConfig(Section):
     warmup_epochs: Amount = 1.0
     weight_decay: Amount = 0.0001
     clip_norm: Rate = 1.0  # of all gradients together
+    keep: Literal["best", "last"] = "best"  # last: a fixed number of epochs, where validation has too few cases to choose one by
     patience: Positive = 10  # epochs without a better validation AUROC of the fusion head
     balance_classes: bool = True
     soft_labels: bool = True  # false: train on the yes or no of data.positive_above

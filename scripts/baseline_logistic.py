@@ -32,10 +32,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of a run with split.folds and mean pooling")
     run_dir = parser.parse_args().run_dir
-    model = runs.load_model(run_dir / "folds" / "0")
+    model = runs.load_model(run_dir / "folds" / "0-0")
     dataset = load_dataset(model.config.data, runs.read_json(run_dir / runs.DATA)["manifest"])
     inputs = compute_features(model.assistant, load_model_inputs(model, dataset), {"text"}, ArrayCache(model.config.train.cache_folder))
-    table = dataset.table.assign(fold=dataset.table["example_id"].map(runs.read_json(run_dir / runs.DATA)["folds"]))
+    table = dataset.table.assign(fold=dataset.table["example_id"].map(runs.read_json(run_dir / runs.DATA)["folds"]["0"]))
     rows = table[(table["text"] != "") & table["eczema"].notna()].drop_duplicates("case_id").index.to_numpy()
     features, table = inputs.gather(rows)["text_mean"], table.loc[rows]
     positive = (table["eczema"] > model.config.data.positive_above).to_numpy()

@@ -158,4 +158,4 @@ def test_cross_validation_predicts_every_case_once(workplace: Path):
     arguments = ["--config", str(SMOKE), *settings(workplace), "--set", "split.folds=2", "--set", "train.epochs=1", "--run-dir", str(run)]
     assert train.main(arguments) == 0
     assert len(pd.read_csv(run / "predictions.csv")) == 120
-    assert {child.name for child in (run / "folds").iterdir()} == {"0", "1"}
+    assert {child.name for child in (run / "folds").iterdir()} == {"0-0", "0-1"}

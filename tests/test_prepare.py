@@ -13,8 +13,11 @@ from eczema_tf.schema import NOTICE
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list:
-    """Stands in for the synthetic source, and records how it was called."""
+    """Stands in for the synthetic source and the audit, and records how the source was called."""
     made = []
+    audit = types.ModuleType("eczema_tf.auditing")
+    audit.audit_prepared = lambda folder, *, allow_leaks: None
+    monkeypatch.setitem(sys.modules, audit.__name__, audit)
     stub = types.ModuleType("eczema_tf.data.sources.synthetic")
     stub.prepare_synthetic = lambda out, **options: made.append((out, options))
     monkeypatch.setitem(sys.modules, stub.__name__, stub)

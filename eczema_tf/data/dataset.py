@@ -54,7 +54,7 @@ def load_dataset(config: DataConfig, manifest_path: Path | str) -> Dataset:
         DataError: With every bad row, unless they are to be skipped.
     """
     embeddings = load_embeddings(config.embeddings) if config.embeddings else None
-    manifest = load_manifest(manifest_path, skip_bad_rows=config.skip_bad_rows, embeddings=embeddings)
+    manifest = load_manifest(manifest_path, skip_bad_rows=config.skip_bad_rows, embeddings=embeddings, allow_leaks=config.allow_leaks)
     photos = inspect_photos(manifest.table["image_file"])
     manifest = reject_bad_photos(manifest, photos, skip_bad_rows=config.skip_bad_rows)
     return Dataset(manifest, photos[photos["error"] == ""], embeddings)

@@ -43,6 +43,7 @@ def load_manifest(
     rejected_path: Path | str | None = None,
     check_photos: bool = True,
     embeddings: Collection[str] | None = None,
+    allow_leaks: bool = False,
 ) -> Manifest:
     """Reads and checks a manifest.
 
@@ -54,6 +55,7 @@ def load_manifest(
         check_photos: Whether each photo must be there. (That it can be decoded is the business of `photos.inspect_photos`.)
         embeddings: Keys of the embeddings that stand in for photos, if any; `image_path` or else `example_id` is looked up among them
             and no photo file is needed. A row whose photo has no embedding keeps its text alone.
+        allow_leaks: Whether a group may straddle the manifest's own splits.
 
     Returns:
         The good rows, in the order of the file.
@@ -69,7 +71,8 @@ def load_manifest(
     else:
         table["image_path"] = _match_embeddings(table, embeddings)
         table["image_file"] = ""
-    faults = [*rows.faults, *find_faults(table, rows.lines, path.parent, check_photos=check_photos, with_embeddings=embeddings is not None)]
+    options = {"check_photos": check_photos, "with_embeddings": embeddings is not None, "allow_leaks": allow_leaks}
+    faults = [*rows.faults, *find_faults(table, rows.lines, path.parent, **options)]
     table["eczema"] = pd.to_numeric(table["eczema"].where(table["eczema"].map(is_label), ""), errors="coerce").astype("float64")
     manifest = Manifest(path, table, rows.lines)
     return _reject(manifest, faults, rows, skip_bad_rows=skip_bad_rows, rejected_path=rejected_path)

@@ -94,11 +94,17 @@ def learn_tokenizer(texts: Sequence[str], vocabulary_size: int, max_tokens: int)
 def load_tokenizer(preset: str, max_tokens: int) -> TextTokenizer:
     """Loads the tokenizer of a preset: a KerasHub name, a local preset folder, or a Hugging Face folder.
 
+    An uncased BERT was trained on text without accents (Devlin et al. 2019, `BasicTokenizer`), which KerasHub's presets forget: without
+    that, "café" is an unknown word.
+
     Raises:
         PresetError: If it cannot be had.
     """
     try:
-        return TextTokenizer(keras_hub.models.BertTokenizer.from_preset(preset), max_tokens)
+        tokenizer = keras_hub.models.BertTokenizer.from_preset(preset)
+        strip_accents = tokenizer.strip_accents or tokenizer.lowercase
+        bare = keras_hub.models.BertTokenizer(tokenizer.get_vocabulary(), lowercase=tokenizer.lowercase, strip_accents=strip_accents)
+        return TextTokenizer(bare, max_tokens)
     except Exception as error:  # KerasHub, Kaggle and Hugging Face raise whatever they like
         raise PresetError(f"{preset}: no tokenizer can be loaded from it: {error}") from error
 

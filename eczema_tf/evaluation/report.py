@@ -30,6 +30,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         Several lines, without a final newline. "-" stands for an undefined figure; the reasons are listed at the end.
     """
     blocks = [_format_title(metrics), _format_heads(metrics), _format_gain(metrics["fusion_gain"]), _format_subsets(metrics["subsets"])]
+    blocks.insert(1, _format_leaks(metrics.get("leaks")))
     blocks += [_format_grades(metrics), _format_reasons(metrics), _format_confusions(metrics), textwrap.wrap(NOTICE, COLUMNS)]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines)
 
@@ -50,6 +51,14 @@ def _format_title(metrics: Mapping[str, Any]) -> list[str]:
         f"{metrics['split']}: {metrics['cases']} cases, {metrics['labelled']} with an eczema label, {fusion['positives']} of them eczema",
         f"in brackets: {bootstrap['level']:.0%} intervals, {bootstrap['replicates']} resamples of {bootstrap['groups']} groups",
     ]
+
+
+def _format_leaks(leaks: Mapping[str, Any] | None) -> list[str]:
+    """What was allowed to straddle the splits; the figures below it are too good."""
+    if not leaks or not leaks["leaks"]:
+        return []
+    warning = f"WARNING: {leaks['leaks']} leaks between the splits were allowed (--allow-leaks); these figures are too good, for instance:"
+    return textwrap.wrap(warning, COLUMNS) + [line for example in leaks["examples"][:3] for line in textwrap.wrap(f"  {example}", COLUMNS)]
 
 
 def _format_heads(metrics: Mapping[str, Any]) -> list[str]:

@@ -99,6 +99,10 @@ class _Scored:
     def of_head(self, modality: str) -> "_Scored":
         return self.where(is_scored(self.cases, modality))
 
+    def count(self) -> int:
+        """How many cases; one that was scored in several repeats of a cross-validation counts once."""
+        return self.cases["case_id"].nunique()
+
     def positive(self) -> np.ndarray:
         return (self.cases["eczema"] > self.positive_above).to_numpy(bool)
 
@@ -108,8 +112,8 @@ class _Scored:
 
 def _score(scored: _Scored) -> dict[str, Any]:
     figures = {
-        "cases": len(scored.cases),
-        "labelled": int(scored.cases["eczema"].notna().sum()),
+        "cases": scored.count(),
+        "labelled": scored.where(scored.cases["eczema"].notna().to_numpy(bool)).count(),
         "heads": {modality: _score_head(scored, modality) for modality in ECZEMA_HEADS},
         "fusion_gain": _score_fusion_gain(scored),
     }
@@ -124,8 +128,8 @@ def _score_head(scored: _Scored, modality: str) -> dict[str, Any]:
     confusion = metrics.compute_confusion(positive, probability >= threshold, scored.weights, 2)
     reason = _explain_undefined(positive, _THINGS[modality])
     return {
-        "cases": len(positive),
-        "positives": int(positive.sum()),
+        "cases": scored.count(),
+        "positives": scored.where(positive).count(),
         "threshold": threshold,
         "auroc": summarise(scored.aurocs(PROBABILITY_COLUMNS[modality]), reason),
         "f1": summarise(metrics.compute_f1(confusion), reason),
@@ -141,7 +145,7 @@ def _score_fusion_gain(scored: _Scored) -> dict[str, Any]:
     reason = _explain_undefined(both.positive(), "both a photo and a text")
     better = max(MODALITIES, key=lambda modality: aurocs[modality][0]) if np.isfinite(aurocs["fusion"][0]) else None
     gain: Estimate = summarise(aurocs["fusion"] - aurocs[better or "image"], reason)
-    return {"over": better, "cases": len(both.cases), **gain}
+    return {"over": better, "cases": both.count(), **gain}
 
 
 def _score_limit(scored: _Scored, modality: str) -> float | None:

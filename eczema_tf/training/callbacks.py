@@ -92,9 +92,16 @@ class KeepBest(keras.callbacks.Callback):
     and how long ago they were. The file is replaced whole or not at all, so a kill at any moment loses at most one epoch.
     """
 
-    def __init__(self, path: Path, patience: int):
+    def __init__(self, path: Path, patience: int, *, last: bool = False):
+        """Takes what decides.
+
+        Args:
+            path: Of the checkpoint.
+            patience: Epochs without a better score.
+            last: Whether every epoch counts as better than the one before: all epochs are run and the last one is kept.
+        """
         super().__init__()
-        self.path, self.patience = path, patience
+        self.path, self.patience, self.last = path, patience, last
         self.best: list[np.ndarray] = []
         self.progress: dict[str, Any] = {"epochs_done": 0, "best_epoch": -1, "best_score": -np.inf, "history": []}
 
@@ -119,7 +126,7 @@ class KeepBest(keras.callbacks.Callback):
         logs = logs or {}
         if MONITOR not in logs:
             raise RunError("early stopping needs validation cases with and without eczema; give a larger val split")
-        if logs[MONITOR] > self.progress["best_score"]:
+        if self.last or logs[MONITOR] > self.progress["best_score"]:
             self.progress.update(best_epoch=epoch, best_score=logs[MONITOR])
             self.best = copy_weights(self.model)
         self.progress["epochs_done"] = epoch + 1

@@ -68,7 +68,7 @@ def train_stage(
     _check_rows(data)
     steps = -(-len(data.train_rows) // config.train.batch_size)
     compile_for_training(model, config, epochs * steps, steps, learning_rate)
-    keep_best = KeepBest(run_dir / "checkpoints" / f"{name}.npz", config.train.patience)
+    keep_best = KeepBest(run_dir / "checkpoints" / f"{name}.npz", config.train.patience, last=config.train.keep == "last")
     keep_best.set_model(model)
     model.optimizer.build(model.trainable_variables)
     first_epoch = keep_best.resume(model)

@@ -95,6 +95,6 @@ def _restore_prevalence(assistant: keras.Model, data: TrainingData) -> None:
     """
     labels = data.targets["eczema"][data.train_rows, 0][data.labelled[data.train_rows]]
     prevalence = float(labels.mean())
-    for head in ECZEMA_HEADS.values():
-        bias = assistant.get_layer(head).bias
+    layers = [assistant.get_layer(head) for head in ECZEMA_HEADS.values()]
+    for bias in [layer.bias for layer in layers if isinstance(layer, keras.layers.Dense)]:  # late fusion is an average of such
         bias.assign(bias.numpy() + np.log(prevalence / (1 - prevalence)))

@@ -1,0 +1,57 @@
+"""Texts that name a diagnosis: a model can read the answer off them instead of the symptoms.
+
+In go texts, out come the conditions that each names, the writer's own apart from the family's ("my father has psoriasis").
+A name counts even if it is denied or doubted ("could it be eczema?"): it was somebody's guess, and often the doctor's. The names
+are in `diagnoses.yaml`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+OWN, FAMILY = "own", "family"
+_CLAUSE_END = re.compile(r"[.;:!?,\n]|\b(?:and|but|while|whereas)\b", re.IGNORECASE)
+
+
+def find_named_diagnoses(texts: pd.Series) -> pd.DataFrame:
+    """Finds the diagnoses that texts name.
+
+    Args:
+        texts: By example id.
+
+    Returns:
+        One row for each text and finding, sorted: `example_id`, `condition` (as in `diagnoses.yaml`), `whose` ("own" or "family").
+    """
+    named = {text: name_diagnoses(text) for text in set(texts) if text}
+    rows = [(example_id, *found) for example_id, text in texts.items() for found in named.get(text, ())]
+    return pd.DataFrame(sorted(rows), columns=["example_id", "condition", "whose"], dtype=str)
+
+
+def name_diagnoses(text: str) -> set[tuple[str, str]]:
+    """Returns the (condition, "own" or "family") that a text names."""
+    names, conditions, family = _compile_names()
+    found = set()
+    for clause in _CLAUSE_END.split(unicodedata.normalize("NFKC", text).replace("\u2019", "'")):
+        whose = FAMILY if family.search(clause) else OWN
+        found |= {(conditions[match.lastindex - 1], whose) for match in names.finditer(clause)}
+    return found
+
+
+@cache
+def _compile_names() -> tuple[re.Pattern[str], list[str], re.Pattern[str]]:
+    """Returns the names, one group each, the condition of each group, and the words for the family."""
+    source = yaml.safe_load(Path(__file__).with_name("diagnoses.yaml").read_text(encoding="utf-8"))
+    condition_of = {name: condition for condition, names in source["conditions"].items() for name in names}
+    names = sorted(condition_of, key=lambda name: (-len(name), name))  # the first that fits is taken: the longest
+    return _compile(names), [condition_of[name] for name in names], _compile(source["family"])
+
+
+def _compile(names: Iterable[str]) -> re.Pattern[str]:
+    """Whole words, a plural allowed, and a hyphen or several spaces for a space."""
+    words = "|".join("(" + r"[\s-]+".join(map(re.escape, name.split())) + ")" for name in names)
+    return re.compile(rf"\b(?:{words})(?:e?s)?\b", re.IGNORECASE)

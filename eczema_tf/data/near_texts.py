@@ -1,0 +1,133 @@
+"""Copied texts: the same words, or nearly the same, where two people would hardly have written them by chance.
+
+People write "what could this be?" independently, and whole complaints of stock phrases coincide in a large data set. So a text counts
+as copied only if the words that two texts share carry more information than the best of all pairs would share by chance: log2 of the
+number of pairs in bits, and `MARGIN_BITS` on top. How many bits a word carries is learned from the other texts (trigrams, backing off
+to pairs and single words): a phrase that many groups use carries next to none.
+"""
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import SequenceMatcher
+
+import numpy as np
+from sklearn.feature_extraction.text import CountVectorizer
+
+Words = tuple[str, ...]
+
+MIN_WORDS = 8  # shorter texts are never copies
+MIN_SHARED = 0.8  # of the words of the longer text: "nearly the same"
+MIN_SHARED_PAIRS = 0.5  # of the longer text's word pairs: what is looked at more closely; a changed word breaks two pairs
+MAX_COPIES = 20  # groups; a text that more of them have is taken for a form or a template
+# Measured on 8 sets of 5,000 built-in cases, which are written from stock phrases (docs/data.md): chance comes to 13.
+MARGIN_BITS = 14.0
+CHANGE_BITS = 4.0  # each changed word: where it stands (about 5 bits in 30 words)
+BACK_OFF = 4.0  # weight of the shorter context, in texts: a phrase of one other text is still news, one of ten is not
+NOVELTY_BITS = 1.0  # a word in an unusual place carries as much as it does alone, and this; or each new sentence would look original
+_SCRIPTS = "\u3040-\u30ff\u3400-\u9fff"  # Japanese and Chinese, written without spaces: each character is a word
+_ANY = ""  # stands for any word: the count of ("dry", "") is that of "dry" followed by whatever
+_START = " "  # before the first word; no word is a space
+_WORD = re.compile(f"[{_SCRIPTS}]|[^\\W{_SCRIPTS}]+")
+
+
+def split_words(text: str) -> Words:
+    """Returns the words of a text; case, punctuation and spacing do not matter."""
+    return tuple(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
+
+
+class PhraseModel:
+    """How many bits each word of a text carries, given the texts of all other groups.
+
+    Args:
+        copies: Distinct texts, and how many groups have each.
+    """
+
+    def __init__(self, copies: Mapping[Words, int]):
+        self.copies = copies
+        self._counts = _count_phrases(copies)
+        self._vocabulary = sum(len(phrase) == 1 for phrase in self._counts)  # with one place for words never seen
+        texts = sum(copies.values())
+        self.chance_bits = math.log2(max(texts * (texts - 1) / 2, 1)) + MARGIN_BITS
+
+    def bits(self, words: Words, left_out: Iterable[Words]) -> np.ndarray:
+        """Returns the information of each word, float64 (words,), as if the texts `left_out` had never been seen."""
+        own = _count_phrases({text: self.copies[text] for text in left_out})
+        return np.array([self._count_bits(phrases, own) for phrases in _phrases_of_words(words)])
+
+    def is_copy(self, words: Words) -> bool:
+        """Whether groups that have this text would hardly have it by chance."""
+        return len(words) >= MIN_WORDS and self.copies[words] <= MAX_COPIES and self.bits(words, [words]).sum() >= self.chance_bits
+
+    def is_near_copy(self, first: Words, second: Words) -> bool:
+        """Whether two texts share more than chance would give them, with few words changed."""
+        longest = max(len(first), len(second))
+        if min(len(first), len(second)) < MIN_SHARED * longest:
+            return False
+        blocks = SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks()
+        changed = longest - sum(block.size for block in blocks)
+        if changed > (1 - MIN_SHARED) * longest:
+            return False
+        bits = self.bits(first, [first, second])
+        shared = sum(bits[block.a : block.a + block.size].sum() for block in blocks)
+        return shared - CHANGE_BITS * changed >= self.chance_bits
+
+    def _count_bits(self, phrases: list[Words], own: Mapping[Words, int]) -> float:
+        in_place, alone = self._probability(phrases, own), self._probability(phrases[:1], own)
+        return min(-math.log2(in_place), -math.log2(alone) + NOVELTY_BITS)
+
+    def _probability(self, phrases: list[Words], own: Mapping[Words, int]) -> float:
+        """Of a word after up to two words, from its phrases of one, two and three words; Dirichlet smoothing at each length."""
+        probability = 1 / self._vocabulary
+        for phrase in phrases:
+            context = (*phrase[:-1], _ANY)
+            seen, before = (self._counts[key] - own[key] for key in (phrase, context))
+            probability = (seen + BACK_OFF * probability) / (before + BACK_OFF)
+        return probability
+
+
+def find_copied_texts(model: PhraseModel, texts: Iterable[Words]) -> set[Words]:
+    """Returns those of some texts that groups would hardly share by chance."""
+    return {words for words in texts if model.is_copy(words)}
+
+
+def find_near_texts(model: PhraseModel) -> list[tuple[Words, Words]]:
+    """Returns the pairs of different texts that are nearly the same and would hardly be so by chance, sorted."""
+    texts = sorted(words for words, copies in model.copies.items() if len(words) >= MIN_WORDS and copies <= MAX_COPIES)
+    return [pair for pair in _propose_pairs(texts) if model.is_near_copy(*pair)]
+
+
+def _propose_pairs(texts: list[Words]) -> Iterator[tuple[Words, Words]]:
+    """Yields the texts that share at least half of their word pairs, exactly: an inverted index as a sparse product, in blocks."""
+    if len(texts) < 2:
+        return
+    pairs = CountVectorizer(analyzer=lambda words: set(_phrases(words, 2)), dtype="int32").fit_transform(texts)
+    sizes = np.asarray(pairs.sum(axis=1)).ravel()
+    for start in range(0, len(texts), 1024):
+        shared = (pairs[start : start + 1024] @ pairs.T).tocoo()
+        rows, columns = shared.row + start, shared.col
+        near = (rows < columns) & (shared.data >= MIN_SHARED_PAIRS * np.maximum(sizes[rows], sizes[columns]))
+        yield from ((texts[row], texts[column]) for row, column in sorted(zip(rows[near], columns[near], strict=True)))
+
+
+def _count_phrases(copies: Mapping[Words, int]) -> Counter[Words]:
+    """Counts phrases of one to three words, and their beginnings followed by anything."""
+    counts: Counter[Words] = Counter()
+    for words, number in copies.items():
+        for length in (1, 2, 3):
+            for phrase in _phrases(words, length):
+                counts[phrase] += number
+                counts[(*phrase[:-1], _ANY)] += number
+    return counts
+
+
+def _phrases(words: Words, length: int) -> list[Words]:
+    """Every word with the words before it: as many phrases as words."""
+    padded = (_START,) * (length - 1) + words
+    return [padded[start : start + length] for start in range(len(words))]
+
+
+def _phrases_of_words(words: Words) -> Iterator[list[Words]]:
+    yield from (list(phrases) for phrases in zip(*(_phrases(words, length) for length in (1, 2, 3)), strict=True))

@@ -1,0 +1,402 @@
+"""The leakage audit: planted leaks are found, a clean set raises nothing, and what belongs together becomes one group."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageEnhance
+
+from eczema_tf.config import DataConfig
+from eczema_tf.data import near_photos, near_texts
+from eczema_tf.data.audit import audit_dataset, check_splits, describe_leaks
+from eczema_tf.data.dataset import Dataset, load_dataset
+from eczema_tf.data.diagnoses import find_named_diagnoses, name_diagnoses
+from eczema_tf.data.duplicates import Duplicates, find_duplicates, merge_groups
+from eczema_tf.data.near_photos import compute_signatures, find_near_photos
+from eczema_tf.data.near_texts import split_words
+from eczema_tf.data.sources.scin import PHOTO_COLUMNS, prepare_scin
+from eczema_tf.data.sources.synthetic import prepare_synthetic
+from eczema_tf.data.splits import assign_folds, assign_splits
+from eczema_tf.errors import DataError
+
+COMPLAINT = "For three weeks I have had a rash behind my left knee that burns whenever I take off my cycling shorts after work."
+CHANGED = COMPLAINT.replace("left", "right")
+OTHERS = [
+    "My little boy scratches both ankles all night since we came back from the lake, and creams only help for an hour.",
+    "A round patch appeared on my chest after I borrowed a towel at the gym; its edge is raised and slowly moves outwards.",
+    "Every winter the backs of my hands crack and bleed, mostly where the rings sit, and washing dishes makes them sting.",
+]
+GOLDEN = Duplicates(
+    pd.DataFrame(
+        [("near_photo", "a", "a"), ("near_photo", "a", "c"), ("identical_text", "b", "b"), ("identical_text", "b", "c")],
+        columns=["kind", "cluster", "example_id"],
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built-in data: 60 cases."""
+    return prepare_synthetic(tmp_path_factory.mktemp("clean") / "data", cases=60, seed=3)
+
+
+def write_manifest(folder: Path, rows: list[dict]) -> Dataset:
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    return load_dataset(DataConfig(), folder / "manifest.csv")
+
+
+def draw_photo(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(60, 220, (12, 16, 3)).astype("uint8")
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def found(duplicates: Duplicates, kind: str) -> list[list[str]]:
+    members = duplicates.members[duplicates.members["kind"] == kind]
+    return [list(ids) for _, ids in members.groupby("cluster")["example_id"]]
+
+
+def texts_of(*texts: str) -> list[dict]:
+    return [{"example_id": f"r{row}", "text": text} for row, text in enumerate(texts)]
+
+
+def plant(manifest: Path, rows: list[dict], photos: dict[str, Image.Image]) -> Dataset:
+    """Adds rows and photos to a manifest."""
+    for name, image in photos.items():
+        image.save(manifest.parent / "photos" / name, quality=70)
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    table = pd.concat([table, pd.DataFrame(rows)]).fillna("")
+    table.to_csv(manifest.with_name("planted.csv"), index=False)
+    return load_dataset(DataConfig(), manifest.with_name("planted.csv"))
+
+
+# Planted leaks
+
+
+def test_a_clean_set_raises_nothing(clean: Path):
+    dataset = load_dataset(DataConfig(), clean)
+    audit = audit_dataset(dataset)
+    assert audit.duplicates.members.empty
+    assert audit.group_id.equals(dataset.table["group_id"])
+    assert audit.to_json()["named_diagnoses"]["own"]["texts"] == 0
+    assert check_splits(dataset.table, assign_splits(dataset.table, seed=0), audit.duplicates) == []
+
+
+def test_the_same_photo_at_another_size_is_found_and_joined(clean: Path):
+    table = pd.read_csv(clean, dtype=str, keep_default_na=False)
+    row = table[table["image_path"] != ""].iloc[5]
+    with Image.open(clean.parent / row["image_path"]) as image:
+        copies = {
+            "small.jpg": image.resize((image.width // 2, image.height // 2)),
+            "bright.jpg": ImageEnhance.Brightness(image).enhance(1.1),
+            "turned.jpg": image.transpose(Image.Transpose.ROTATE_90),
+            "mirrored.jpg": image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        }
+        rows = [{"example_id": name, "case_id": name, "image_path": f"photos/{name}"} for name in copies]
+        dataset = plant(clean, rows, copies)
+    audit = audit_dataset(dataset)
+    assert found(audit.duplicates, "near_photo") == [sorted([row["example_id"], *copies])]
+    assert found(audit.duplicates, "identical_photo") == []
+    joined = audit.group_id[dataset.table["example_id"].isin([row["example_id"], *copies])]
+    assert len(set(joined)) == 1
+    assert audit.to_json()["groups"]["merged"] == 5
+
+
+def test_the_same_author_on_both_sides_is_found():
+    table = pd.DataFrame({"example_id": ["a", "b", "c"], "group_id": ["x", "x", "y"]})
+    none = Duplicates(GOLDEN.members[:0])
+    assert check_splits(table, pd.Series(["train", "test", "test"]), none) == [
+        "group 'x': test has 1 of its rows ('b'), train has 1 of its rows ('a')"
+    ]
+    assert check_splits(table, pd.Series(["train", "train", "test"]), none) == []
+
+
+def test_a_text_with_one_word_changed_is_found(tmp_path: Path):
+    dataset = write_manifest(tmp_path, texts_of(COMPLAINT, *OTHERS, CHANGED))
+    duplicates = find_duplicates(dataset)
+    assert found(duplicates, "near_text") == [["r0", "r4"]]
+    assert found(duplicates, "identical_text") == []
+    assert list(merge_groups(dataset.table, duplicates)) == ["r0", "r1", "r2", "r3", "r0"]
+
+
+def test_a_text_with_one_word_changed_is_found_among_stock_phrases(clean: Path):
+    table = pd.read_csv(clean, dtype=str, keep_default_na=False)
+    long = table[table["text"].str.split().str.len() >= 30]
+    for row in long.head(5).to_dict("records"):
+        words = row["text"].split()
+        words[len(words) // 2] = "banana"
+        dataset = plant(clean, [{"example_id": "copy", "text": " ".join(words)}], {})
+        copies = found(find_duplicates(dataset), "near_text")
+        assert len(copies) == 1
+        assert {"copy", row["example_id"]} <= set(copies[0])
+
+
+def test_identical_files_and_texts_in_two_cases_are_found(tmp_path: Path):
+    draw_photo(0).save(tmp_path / "a.png")
+    draw_photo(0).save(tmp_path / "b.png")
+    draw_photo(1).save(tmp_path / "c.png")
+    rows = [
+        {"example_id": name, "image_path": f"{name}.png", "text": text}
+        for name, text in zip("abc", ["", COMPLAINT, COMPLAINT.upper().replace(".", " !")], strict=True)
+    ]
+    duplicates = find_duplicates(write_manifest(tmp_path, rows))
+    assert found(duplicates, "identical_photo") == [["a", "b"]]
+    assert found(duplicates, "identical_text") == [["b", "c"]]
+    assert found(duplicates, "near_photo") == found(duplicates, "near_text") == []
+
+
+def test_duplicates_within_a_case_are_none(tmp_path: Path):
+    draw_photo(0).save(tmp_path / "a.png")
+    rows = [{"example_id": name, "case_id": "one", "image_path": "a.png", "text": COMPLAINT} for name in "ab"]
+    assert find_duplicates(write_manifest(tmp_path, rows)).members.empty
+
+
+def test_a_manifest_s_own_splits_are_checked_for_every_kind():
+    table = pd.DataFrame({"example_id": ["a", "b", "c"], "group_id": ["x", "y", "z"]})
+    assert check_splits(table, pd.Series(["train", "train", "test"]), GOLDEN) == [
+        "identical text: test has 1 of its rows ('c'), train has 1 of its rows ('b')",
+        "near-duplicate photo: test has 1 of its rows ('c'), train has 1 of its rows ('a')",
+    ]
+    assert check_splits(table, pd.Series([0, 0, 0]), GOLDEN) == []
+
+
+# Groups
+
+
+def test_groups_that_share_a_duplicate_are_joined_through_others_too():
+    table = pd.DataFrame({"example_id": ["d", "c", "b", "a", "e"], "group_id": ["w", "y", "z", "x", "w"]})
+    assert list(merge_groups(table, GOLDEN)) == ["w", "x", "x", "x", "w"]
+
+
+def test_splits_and_folds_of_joined_groups_have_no_leak(tmp_path: Path):
+    rows = [row | {"eczema": place % 2} for place, row in enumerate(texts_of(*OTHERS, COMPLAINT, CHANGED, COMPLAINT))]
+    dataset = write_manifest(tmp_path, rows)
+    audit = audit_dataset(dataset)
+    joined = dataset.table.assign(group_id=audit.group_id)
+    for seed in range(10):
+        for splits in (assign_splits(joined, seed=seed), assign_folds(joined, folds=2, seed=seed)):
+            assert check_splits(dataset.table, splits, audit.duplicates) == []
+
+
+def test_row_order_does_not_matter(tmp_path: Path):
+    for seed in range(4):
+        draw_photo(seed // 2, (300 + 40 * (seed % 2), 240)).save(tmp_path / f"{seed}.jpg")
+    rows = [
+        {"example_id": f"r{row}", "image_path": f"{row % 4}.jpg", "text": text}
+        for row, text in enumerate([COMPLAINT, *OTHERS, CHANGED, COMPLAINT])
+    ]
+    first = write_manifest(tmp_path, rows)
+    second = write_manifest(tmp_path, rows[::-1])
+    one, two = find_duplicates(first), find_duplicates(second)
+    pd.testing.assert_frame_equal(one.members, two.members)
+    assert set(one.members["kind"]) == set(one.kinds)
+    groups = [
+        dict(zip(data.table["example_id"], merge_groups(data.table, found_), strict=True)) for data, found_ in [(first, one), (second, two)]
+    ]
+    assert groups[0] == groups[1]
+
+
+def test_an_empty_table_has_no_duplicates():
+    table = pd.DataFrame(columns=["example_id", "case_id", "group_id", "image_path", "image_file", "text", "source", "eczema"], dtype=str)
+    photos = pd.DataFrame(columns=["sha256"], dtype=str)
+    manifest = type("Empty", (), {"table": table})
+    audit = audit_dataset(Dataset(manifest, photos, None))
+    assert audit.duplicates.members.empty
+    assert audit.group_id.empty
+    assert audit.to_json()["groups"] == {"before": 0, "after": 0, "merged": 0, "largest_cases": 0}
+    assert check_splits(table, pd.Series(dtype=str), audit.duplicates) == []
+
+
+@pytest.mark.parametrize("row", [{"text": COMPLAINT}, {"image_path": "a.png"}])
+def test_one_row_has_no_duplicates(tmp_path: Path, row: dict):
+    draw_photo(0).save(tmp_path / "a.png")
+    audit = audit_dataset(write_manifest(tmp_path, [{"example_id": "only"} | row]))
+    assert audit.duplicates.members.empty
+    assert audit.describe() == "audit: no duplicates across cases, no text names a diagnosis"
+
+
+# Photos
+
+
+@pytest.mark.parametrize(("scale", "quality", "brightness"), [(1, 95, 1), (0.5, 75, 1), (2, 60, 1), (0.6, 80, 1.15), (0.3, 80, 0.85)])
+def test_a_photo_encoded_anew_is_near(tmp_path: Path, scale: float, quality: int, brightness: float):
+    image = draw_photo(7)
+    image.save(tmp_path / "a.png")
+    copy = ImageEnhance.Brightness(image).enhance(brightness)
+    copy.resize((int(image.width * scale), int(image.height * scale))).save(tmp_path / "b.jpg", quality=quality)
+    signatures = compute_signatures([str(tmp_path / name) for name in ("a.png", "b.jpg")])
+    assert find_near_photos(signatures).tolist() == [[0, 1]]
+
+
+def test_a_photo_in_another_kind_of_pixels_is_near(tmp_path: Path):
+    image = draw_photo(7)
+    image.save(tmp_path / "rgb.jpg")
+    image.convert("RGBA").save(tmp_path / "alpha.png")
+    Image.fromarray(np.asarray(image.convert("L")).astype("uint16") * 257).save(tmp_path / "16bit.png")
+    signatures = compute_signatures([str(tmp_path / name) for name in ("rgb.jpg", "alpha.png", "16bit.png")])
+    assert find_near_photos(signatures).tolist() == [[0, 1], [0, 2], [1, 2]]
+
+
+def test_different_photos_are_not_near_across_blocks(tmp_path: Path):
+    for seed in range(300):
+        draw_photo(seed, (96, 64)).save(tmp_path / f"{seed}.jpg")
+    draw_photo(12, (96, 64)).transpose(Image.Transpose.ROTATE_180).save(tmp_path / "300.jpg")
+    signatures = compute_signatures([str(tmp_path / f"{seed}.jpg") for seed in range(301)])
+    assert find_near_photos(signatures).tolist() == [[12, 300]]
+
+
+def test_the_same_light_on_different_skin_is_not_near(tmp_path: Path):
+    across = np.linspace(-1, 1, 256)
+    light = 180 - 80 * (across[:, None] ** 2 + across[None, :] ** 2)
+    for seed in range(40):
+        noise = np.random.default_rng(seed).normal(0, 12, (256, 256))
+        Image.fromarray((light + noise).clip(0, 255).astype("uint8")).save(tmp_path / f"{seed}.png")
+    signatures = compute_signatures([str(tmp_path / f"{seed}.png") for seed in range(40)])
+    small = signatures.gray.reshape(40, -1)
+    assert np.corrcoef(small).min() > near_photos.MIN_CORRELATION  # the correlation alone would take them for one
+    assert len(find_near_photos(signatures)) == 0
+
+
+def test_plain_photos_are_like_no_other(tmp_path: Path):
+    for level in (0, 1, 255):
+        Image.new("RGB", (80, 60), (level,) * 3).save(tmp_path / f"{level}.png")
+    dataset = write_manifest(tmp_path, [{"example_id": str(level), "image_path": f"{level}.png"} for level in (0, 1, 255)])
+    duplicates = find_duplicates(dataset)
+    assert duplicates.members.empty
+    assert duplicates.plain_photos == 3
+
+
+def test_a_photo_that_vanished_is_said_by_name(tmp_path: Path):
+    with pytest.raises(DataError, match=r"gone\.png: photo was good before"):
+        compute_signatures([str(tmp_path / "gone.png")])
+
+
+# Embeddings and SCIN
+
+
+def test_equal_embeddings_are_identical_photos(tmp_path: Path):
+    np.savez(tmp_path / "e.npz", image_path=["p", "q", "r"], embedding=np.array([[1, 2], [1, 2], [2, 1]], "float32"))
+    rows = [{"example_id": f"r{place}", "image_path": path} for place, path in enumerate("pqrr")]
+    pd.DataFrame(rows).to_csv(tmp_path / "m.csv", index=False)
+    duplicates = find_duplicates(load_dataset(DataConfig(embeddings=str(tmp_path / "e.npz")), tmp_path / "m.csv"))
+    assert found(duplicates, "identical_photo") == [["r0", "r1"], ["r2", "r3"]]
+    assert "near_photo" not in duplicates.kinds
+
+
+def test_scin_photos_shared_between_cases_are_found(shared: Path, tmp_path: Path):
+    """The cut has 15 photos that 29 cases share; prepare joins these cases, the audit finds them without that."""
+    folder = shared / "data" / "scin" if (shared / "data" / "scin").is_dir() else shared / "scin"
+    cases = pd.read_csv(folder / "scin_cases.csv", dtype=str, keep_default_na=False)
+    labels = pd.read_csv(folder / "scin_labels.csv", dtype=str, keep_default_na=False)
+    cases_of = cases.melt("case_id", PHOTO_COLUMNS, value_name="path").query("path != ''").groupby("path")["case_id"].agg(set)
+    cases_of = cases_of[cases_of.map(len) > 1]
+    assert (len(cases_of), len(set().union(*cases_of))) == (15, 29)
+    labels["weighted_skin_condition_label"] = labels["weighted_skin_condition_label"].replace("{}", "{'Acne': 1.0}")  # keep every case
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    for seed, path in enumerate(cases_of.index):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        draw_photo(seed, (40, 30)).save(tmp_path / path)
+    summary = prepare_scin(tmp_path / "out", cases=folder / "scin_cases.csv", labels=tmp_path / "labels.csv", images=tmp_path)
+    dataset = load_dataset(DataConfig(), summary.manifest)
+    assert audit_dataset(dataset).to_json()["groups"]["merged"] == 0
+    dataset.table["group_id"] = dataset.table["case_id"]
+    audit = audit_dataset(dataset)
+    counts = audit.to_json()["duplicates"]["identical_photo"]
+    assert (counts["clusters"], counts["across_groups"], counts["cases"]) == (15, 15, 29)
+    by_photo = dataset.table[dataset.table["image_path"] != ""].groupby("image_path")
+    assert by_photo["case_id"].agg(set).to_dict() == cases_of.to_dict()
+    by_photo = audit.group_id[dataset.table["image_path"] != ""].groupby(dataset.table["image_path"])
+    assert set(by_photo.agg(lambda groups: len(set(groups)))) == {1}
+    assert found(audit.duplicates, "identical_text") == found(audit.duplicates, "near_photo") == []
+
+
+# Texts
+
+
+def test_short_and_stock_texts_are_taken_for_chance(tmp_path: Path):
+    short = ["I have a rash"] * 4
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    stock = [f"Dear doctor, please look at my skin and tell me what it could be. {letter}{letter}" for letter in letters]
+    duplicates = find_duplicates(write_manifest(tmp_path, texts_of(*short, *stock, *stock[:2])))
+    assert duplicates.members.empty
+    assert duplicates.chance_texts == 3
+
+
+def test_a_form_that_very_many_send_is_a_template(tmp_path: Path):
+    duplicates = find_duplicates(write_manifest(tmp_path, texts_of(*[COMPLAINT] * (near_texts.MAX_COPIES + 1))))
+    assert duplicates.members.empty
+    assert found(find_duplicates(write_manifest(tmp_path, texts_of(*[COMPLAINT] * 3, *OTHERS))), "identical_text") == [["r0", "r1", "r2"]]
+
+
+def test_templates_are_left_out(tmp_path: Path):
+    rows = [row | {"source": "template"} for row in texts_of(COMPLAINT, COMPLAINT, CHANGED)]
+    audit = audit_dataset(write_manifest(tmp_path, rows))
+    assert audit.duplicates.members.empty
+    assert audit.to_json()["not_compared"] == {"plain_photos": 0, "chance_texts": 0, "template_texts": 3}
+
+
+def test_words_are_what_people_mean_by_words():
+    assert split_words("It's  DRY—and\nﬁne, naïve") == ("it", "s", "dry", "and", "fine", "naïve")
+    assert split_words("皮膚が痒い。 yes") == ("皮", "膚", "が", "痒", "い", "yes")
+    assert split_words("...") == ()
+
+
+def test_a_text_without_spaces_is_compared_by_character(tmp_path: Path):
+    text = "三週間前から左膝の裏に発疹があり、自転車から降りると焼けるように痛みます。"
+    dataset = write_manifest(tmp_path, texts_of(text, *OTHERS, text.replace("左", "右")))
+    assert found(find_duplicates(dataset), "near_text") == [["r0", "r4"]]
+
+
+# Diagnoses
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("I have ECZEMA on both arms", {("eczema", "own")}),
+        ("my doctor said Atopic-Dermatitis", {("eczema", "own")}),
+        ("some kind of dermatitis?", {("dermatitis", "own")}),
+        ("my mother has eczema", {("eczema", "family")}),
+        ("psoriasis runs in my family and I have acne", {("psoriasis", "family"), ("acne", "own")}),
+        ("my mother has eczema AND I have herpes zoster", {("eczema", "family"), ("shingles", "own")}),
+        ("athlete’s foot, then hives", {("tinea", "own"), ("urticaria", "own")}),
+        ("it may be excema or ring worms", {("eczema", "own"), ("tinea", "own")}),
+        ("it looks like a ring and my skin is dry", set()),
+        ("I hate hiveswords and eczemalike things", set()),
+        ("", set()),
+    ],
+)
+def test_named_diagnoses(text: str, named: set):
+    assert name_diagnoses(text) == named
+
+
+def test_named_diagnoses_are_counted_by_class(tmp_path: Path):
+    rows = texts_of("my eczema is back", "eczema again", "round patch", "my father has psoriasis", "what is this")
+    dataset = write_manifest(tmp_path, [row | {"eczema": label} for row, label in zip(rows, [1, 1, 0, 0, ""], strict=True)])
+    audit = audit_dataset(dataset)
+    own, family = (audit.to_json()["named_diagnoses"][whose] for whose in ("own", "family"))
+    assert (own["texts"], own["share"], own["share_of_positive"], own["share_of_negative"]) == (2, 0.4, 1.0, 0.0)
+    assert (own["conditions"], family["conditions"]) == ({"eczema": 2}, {"psoriasis": 1})
+    assert "2 texts name a skin diagnosis (100.0% of positive ones, 0.0% of negative ones)" in audit.describe()
+
+
+def test_diagnoses_of_texts_without_any_are_an_empty_table():
+    assert find_named_diagnoses(pd.Series(["", "dry"], index=["a", "b"])).shape == (0, 3)
+
+
+# Reports
+
+
+def test_the_report_holds_counts_and_ids_but_no_content(tmp_path: Path):
+    dataset = write_manifest(tmp_path, texts_of(COMPLAINT, *OTHERS, COMPLAINT, CHANGED + " My eczema!"))
+    audit = audit_dataset(dataset)
+    report = json.dumps(audit.to_json(), allow_nan=False)
+    assert json.loads(report)["duplicates"]["identical_text"]["examples"] == [["r0", "r4"]]
+    for word in ("knee", "cycling", "towel"):
+        assert word not in report + audit.describe()
+    assert "identical texts: 1, in 2 cases, 1 across groups (for instance 'r0', 'r4')" in audit.describe()
+
+
+def test_leaks_that_are_allowed_are_counted():
+    assert describe_leaks(["a", "b", "c"], limit=2) == {"leaks": 3, "examples": ["a", "b"]}

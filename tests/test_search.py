@@ -1,0 +1,110 @@
+"""Search and ablation: spaces are checked, a study is resumed, the test split is never read, and runs are compared on the same cases."""
+
+import importlib.util
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from eczema_tf import search
+from eczema_tf.config import load_config
+from eczema_tf.errors import ConfigError
+from eczema_tf.tuning import load_space, load_without_test, nest
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ROOT / "configs" / "smoke.yaml"
+
+
+def load_ablation():
+    spec = importlib.util.spec_from_file_location("ablation", ROOT / "scripts" / "ablation.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def settings(folder: Path, manifest: Path) -> list[str]:
+    values = {
+        "data.manifest": manifest, "train.cache_folder": folder / "cache", "export.enabled": "false", "train.epochs": 1,
+        "split.train": 0.5, "split.val": 0.25, "split.test": 0.25,
+    }  # fmt: skip
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def test_every_space_that_comes_with_the_project_is_valid():
+    for path in (ROOT / "configs" / "search").glob("*.yaml"):
+        assert load_space(path)
+        assert path.read_text().startswith("# Purpose: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "it varies nothing"),
+        ("train.learning_rte: [0.1]", "did you mean 'learning_rate'?"),
+        ("model.fusion: [concat, sum]", "'sum'"),
+        ("model.dropout: {low: 0.5, high: 0.1}", "low must be less than high"),
+        ("model.dropout: {low: 0.5, high: 1.5}", "1.5"),
+        ("model.dropout: {from: 0.5, to: 0.6}", "allowed: [choices]"),
+        ("model.dropout: 0.5", "allowed: [choices]"),
+    ],
+)
+def test_a_space_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str):
+    (tmp_path / "space.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_space(tmp_path / "space.yaml")
+    assert message in str(caught.value)
+
+
+def test_dotted_keys_are_laid_over_a_configuration_without_changing_it():
+    base = {"a": {"b": 1, "c": 2}}
+    assert nest({"a.b": 5, "d": 6}, base) == {"a": {"b": 5, "c": 2}, "d": 6}
+    assert base == {"a": {"b": 1, "c": 2}}
+
+
+def test_the_test_split_is_dropped_before_anything_is_computed(tmp_path: Path, toy_manifest: Path):
+    config = load_config(SMOKE, settings(tmp_path, toy_manifest))
+    dataset, splits = load_without_test(config)
+    assert set(splits) == {"train", "val"}
+    assert len(dataset.table) == len(splits) == 45
+    assert list(dataset.table.index) == list(range(45))
+
+
+def test_a_study_goes_on_where_it_stopped_and_refuses_another_space(tmp_path: Path, toy_manifest: Path, capsys: pytest.CaptureFixture):
+    space, out = tmp_path / "space.yaml", tmp_path / "study"
+    space.write_text("train.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}\nmodel.embedding_units: [8, 16]\n")
+    sets = [argument for setting in settings(tmp_path, toy_manifest) for argument in ("--set", setting)]
+    arguments = ["--config", str(SMOKE), *sets, "--space", str(space), "--out", str(out)]
+    assert search.main([*arguments, "--trials", "1"]) == 0
+    first = pd.read_csv(out / "trials.csv")
+    assert search.main([*arguments, "--trials", "2"]) == 0
+    trials = pd.read_csv(out / "trials.csv")
+    assert len(first) == 1
+    assert sorted(trials["trial"]) == [0, 1]
+    assert trials["val_auroc_fusion"].is_monotonic_decreasing
+    assert set(first["train.learning_rate"]) < set(trials["train.learning_rate"])
+    best = yaml.safe_load((out / "best.yaml").read_text())
+    assert best["model"]["embedding_units"] == trials["model.embedding_units"].iloc[0]
+    assert len(list((out / "trial-0001" / "tensorboard" / "hparams").glob("events*"))) == 1
+    space.write_text("model.embedding_units: [8, 16]\n")
+    assert search.main([*arguments, "--trials", "3"]) == 1
+    assert "holds a study with another space.yaml" in capsys.readouterr().err
+
+
+def test_an_ablation_compares_runs_on_the_same_cases(tmp_path: Path, toy_manifest: Path, capsys: pytest.CaptureFixture):
+    ablation, out = load_ablation(), tmp_path / "ablation"
+    sets = [argument for setting in settings(tmp_path, toy_manifest) for argument in ("--set", setting)]
+    assert ablation.main(["--config", str(SMOKE), *sets, "--vary", "model.fusion=concat,late", "--out", str(out)]) == 0
+    lines = (out / "ablation.md").read_text().splitlines()
+    assert lines[0].startswith("| model.fusion |")
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| concat", "| late"]
+    assert lines[2].endswith("| - |")
+    metrics = pd.read_json(out / "late" / "metrics.json", typ="series")
+    assert f"{metrics['heads']['fusion']['auroc']['value']:.3f} [" in lines[3]
+    assert "concat" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("vary", ["model.fusion", "model.fusion=concat", "model.fusion=late,late", "model.fusion=concat,sum"])
+def test_an_ablation_that_makes_no_sense_is_refused(tmp_path: Path, vary: str):
+    assert load_ablation().main(["--config", str(SMOKE), "--vary", vary, "--out", str(tmp_path / "out")]) == 1
+    assert not (tmp_path / "out").exists()
