@@ -24,7 +24,7 @@ from eczema_tf.evaluation.report import format_estimate
 from eczema_tf.model.features import compute_features
 from eczema_tf.scoring import load_model_inputs
 
-PENALTIES = np.logspace(-4, -1, 7)  # scikit-learn's C, for standardised features
+PENALTIES = np.logspace(-4, 0, 9)  # scikit-learn's C, for standardised features
 
 
 def main() -> None:
@@ -35,12 +35,14 @@ def main() -> None:
     model = runs.load_model(run_dir / "folds" / "0-0")
     dataset = load_dataset(model.config.data, runs.read_json(run_dir / runs.DATA)["manifest"])
     inputs = compute_features(model.assistant, load_model_inputs(model, dataset), {"text"}, ArrayCache(model.config.train.cache_folder))
-    table = dataset.table.assign(fold=dataset.table["example_id"].map(runs.read_json(run_dir / runs.DATA)["folds"]["0"]))
+    table = dataset.table
     rows = table[(table["text"] != "") & table["eczema"].notna()].drop_duplicates("case_id").index.to_numpy()
     features, table = inputs.gather(rows)["text_mean"], table.loc[rows]
     positive = (table["eczema"] > model.config.data.positive_above).to_numpy()
-    scores = predict_out_of_fold(features, positive, table["fold"].to_numpy())
-    auroc = compute_auroc(scores, positive, draw_weights(table["group_id"], 1000, model.config.seed))
+    repeats = runs.read_json(run_dir / runs.DATA)["folds"].values()
+    scores = [predict_out_of_fold(features, positive, table["example_id"].map(folds).to_numpy()) for folds in repeats]
+    groups = np.tile(table["group_id"].to_numpy(), len(repeats))  # pooled over the repeats, as in the run
+    auroc = compute_auroc(np.concatenate(scores), np.tile(positive, len(repeats)), draw_weights(groups, 1000, model.config.seed))
     own = json.loads((run_dir / runs.METRICS).read_text())["heads"]["text"]["auroc"]
     print(f"logistic regression on frozen text features, {len(rows)} cases: AUROC {format_estimate(summarise(auroc, ''))}")
     print(f"the run's text head:                                     AUROC {format_estimate(own)}")

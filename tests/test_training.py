@@ -7,13 +7,14 @@ import keras
 import numpy as np
 import pytest
 
-from eczema_tf.config import Config, parse_config
+from eczema_tf.config import Config, ImageConfig, parse_config
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.errors import ConfigError, DataError, RunError
 from eczema_tf.model.assistant import Encoders, build_assistant
-from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
+from eczema_tf.model.encoders import build_encoder, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.losses import compute_targets
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.training import callbacks
 from eczema_tf.training.callbacks import KeepBest, _case_auroc
 from eczema_tf.training.checkpoints import copy_weights
 from eczema_tf.training.device import prepare_device
@@ -219,3 +220,29 @@ def test_frozen_batch_norm_does_not_move_in_training(tmp_path: Path):
     after = [np.copy(layer.moving_mean.numpy()) for layer in encoder.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for expected, got in zip(statistics, after, strict=True):
         np.testing.assert_array_equal(got, expected)
+
+
+def test_keeping_the_last_epoch_is_not_choosing_by_luck(tmp_path: Path):
+    class Model:
+        stop_training = False
+
+    for last, expected in ((False, 0), (True, 2)):
+        keep = KeepBest(tmp_path / f"{last}.npz", patience=10, last=last)
+        keep.set_model(Model())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(callbacks, "copy_weights", lambda model: [])
+            patch.setattr(callbacks, "save_state", lambda *arguments: None)
+            for epoch, score in enumerate((0.9, 0.5, 0.6)):
+                keep.on_epoch_end(epoch, {"val_auroc_fusion": score})
+        assert keep.progress["best_epoch"] == expected
+
+
+@pytest.mark.parametrize("architecture", ["vit", "deit"])
+def test_a_vision_transformer_is_fine_tuned_from_a_block_on(architecture: str):
+    encoder = build_encoder(specify_image_encoder(ImageConfig(architecture=architecture, size_px=32)))
+    unfreeze_from(encoder, "transformer_block_3")
+    trained = {weight.path for weight in encoder.trainable_weights}
+    assert any("transformer_block_3" in path for path in trained)
+    assert not any("transformer_block_1" in path or "transformer_block_2" in path or "patch" in path for path in trained)
+    with pytest.raises(ConfigError, match="transformer_block_1"):
+        unfreeze_from(encoder, "no_such_block")

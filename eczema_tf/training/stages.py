@@ -77,14 +77,19 @@ def unfreeze_from(encoder: keras.Model, first: str, key: str = "first") -> None:
     Raises:
         ConfigError: If no layer is called so.
     """
-    names = [layer.name for layer in encoder.layers]
-    start = next((place for place, name in enumerate(names) if name.startswith(first)), None)
+    blocks = _list_blocks(encoder)
+    start = next((place for place, layer in enumerate(blocks) if layer.name.startswith(first)), None)
     if start is None:
-        with_weights = [layer.name for layer in encoder.layers if layer.weights]
+        with_weights = [layer.name for layer in blocks if layer.weights]
         raise ConfigError(f"{key}: no layer's name begins with {first!r}; allowed: {', '.join(with_weights)}")
     encoder.trainable = True
-    for place, layer in enumerate(encoder.layers):
+    for place, layer in enumerate(blocks):
         layer.trainable = place >= start and not isinstance(layer, keras.layers.BatchNormalization)
+
+
+def _list_blocks(encoder: keras.Model) -> list[keras.layers.Layer]:
+    """The layers from input to output, KerasHub's vision transformers opened up: all of their blocks are in one layer."""
+    return [block for layer in encoder.layers for block in getattr(layer, "encoder_layers", None) or [layer]]
 
 
 def _restore_prevalence(assistant: keras.Model, data: TrainingData) -> None:
