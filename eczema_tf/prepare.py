@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    arguments.prepare(arguments)
+    print(arguments.prepare(arguments))
     from eczema_tf.auditing import audit_prepared
 
     audit_prepared(arguments.out, allow_leaks=arguments.allow_leaks)
@@ -141,14 +141,14 @@ def _add_table(sources: argparse._SubParsersAction, shared: argparse.ArgumentPar
     parser.set_defaults(prepare=_prepare_table)
 
 
-def _prepare_synthetic(arguments: argparse.Namespace) -> None:
+def _prepare_synthetic(arguments: argparse.Namespace) -> str:
     from eczema_tf.data.sources.synthetic import prepare_synthetic
 
     prepare_synthetic(arguments.out, cases=arguments.n, seed=arguments.seed, overwrite=arguments.overwrite)
-    print(f"{arguments.n} cases written to {arguments.out / 'manifest.csv'}")
+    return f"{arguments.n} cases written to {arguments.out / 'manifest.csv'}"
 
 
-def _prepare_scin(arguments: argparse.Namespace) -> None:
+def _prepare_scin(arguments: argparse.Namespace) -> str:
     from eczema_tf.data.sources.scin import prepare_scin
 
     if arguments.download:
@@ -165,7 +165,7 @@ def _prepare_scin(arguments: argparse.Namespace) -> None:
         embeddings=arguments.embeddings,
         overwrite=arguments.overwrite,
     )
-    print(f"{summary.describe()}\nwritten to {summary.manifest}")
+    return f"{summary.describe()}\nwritten to {summary.manifest}"
 
 
 def _download_scin(arguments: argparse.Namespace) -> None:
@@ -183,14 +183,14 @@ def _download_scin(arguments: argparse.Namespace) -> None:
     arguments.images = arguments.images or summary.folder
 
 
-def _prepare_dermavqa(arguments: argparse.Namespace) -> None:
+def _prepare_dermavqa(arguments: argparse.Namespace) -> str:
     from eczema_tf.data.sources.dermavqa import prepare_dermavqa
 
     summary = prepare_dermavqa(arguments.out, encounters=arguments.encounters, images=arguments.images, overwrite=arguments.overwrite)
-    print(f"{summary.describe()}\nwritten to {summary.manifest}")
+    return f"{summary.describe()}\nwritten to {summary.manifest}"
 
 
-def _prepare_folder(arguments: argparse.Namespace) -> None:
+def _prepare_folder(arguments: argparse.Namespace) -> str:
     from eczema_tf.data.sources.folder import prepare_folder
 
     summary = prepare_folder(
@@ -200,10 +200,10 @@ def _prepare_folder(arguments: argparse.Namespace) -> None:
         eczema=arguments.eczema,
         overwrite=arguments.overwrite,
     )
-    print(f"{summary.describe()}\nwritten to {summary.manifest}")
+    return f"{summary.describe()}\nwritten to {summary.manifest}"
 
 
-def _prepare_table(arguments: argparse.Namespace) -> None:
+def _prepare_table(arguments: argparse.Namespace) -> str:
     from eczema_tf.data.sources.table import prepare_table
 
     summary = prepare_table(
@@ -213,7 +213,7 @@ def _prepare_table(arguments: argparse.Namespace) -> None:
         images=arguments.images,
         overwrite=arguments.overwrite,
     )
-    print(f"{summary.describe()}\nwritten to {summary.manifest}")
+    return f"{summary.describe()}\nwritten to {summary.manifest}"
 
 
 def _positive(text: str) -> int:

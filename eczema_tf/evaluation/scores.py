@@ -1,6 +1,6 @@
 """All figures of a set of scored cases, as they stand in `metrics.json`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, MODALITIES, POSTERIOR_CO
 
 KNOWN_AMBIGUOUS = (0.2, 0.8)  # of the exact posterior: the truth is at least one in five to be the other way
 GUESSED_AMBIGUOUS = (0.25, 0.75)  # of the model's own probability, where the posterior is not known
+_CONSISTENCY_FIGURES = {"macro_f1": metrics.compute_macro_f1, "accuracy": metrics.compute_accuracy}
+_SEVERITY_FIGURES = {"kappa": metrics.compute_quadratic_kappa, "mae": metrics.compute_grade_error}
 _THINGS = {"image": "a photo", "text": "a text", "fusion": "a prediction"}
 
 
@@ -50,8 +52,8 @@ def compute_metrics(
             name: {"defined_by": defined_by, **_score(scored.where(mask))}
             for name, (defined_by, mask) in find_subsets(scored.cases).items()
         },
-        "consistency": _score_consistency(scored),
-        "severity": _score_severity(scored),
+        "consistency": _score_labels(scored, "consistency", CONSISTENCY, _CONSISTENCY_FIGURES),
+        "severity": _score_labels(scored, "severity", SEVERITY, _SEVERITY_FIGURES),
         "positive_above": positive_above,
         "bootstrap": {"replicates": replicates, "groups": int(cases["group_id"].nunique()), "seed": seed, "level": LEVEL},
     }
@@ -157,23 +159,12 @@ def _score_limit(scored: _Scored, modality: str) -> float | None:
     return auroc if np.isfinite(auroc) else None
 
 
-def _score_consistency(scored: _Scored) -> dict[str, Any]:
-    confusion, reason = _confuse(scored, "consistency", CONSISTENCY)
+def _score_labels(scored: _Scored, name: str, labels: tuple[str, ...], figures: Mapping[str, Callable]) -> dict[str, Any]:
+    confusion, reason = _confuse(scored, name, labels)
     return {
         "cases": int(confusion[0].sum()),
-        "macro_f1": summarise(metrics.compute_macro_f1(confusion), reason),
-        "accuracy": summarise(metrics.compute_accuracy(confusion), reason),
-        "confusion": {"labels": list(CONSISTENCY), "rows": "true", "counts": confusion[0].astype(int).tolist()},
-    }
-
-
-def _score_severity(scored: _Scored) -> dict[str, Any]:
-    confusion, reason = _confuse(scored, "severity", SEVERITY)
-    return {
-        "cases": int(confusion[0].sum()),
-        "kappa": summarise(metrics.compute_quadratic_kappa(confusion), reason),
-        "mae": summarise(metrics.compute_grade_error(confusion), reason),
-        "confusion": {"labels": list(SEVERITY), "rows": "true", "counts": confusion[0].astype(int).tolist()},
+        **{figure: summarise(compute(confusion), reason) for figure, compute in figures.items()},
+        "confusion": {"labels": list(labels), "rows": "true", "counts": confusion[0].astype(int).tolist()},
     }
 
 
