@@ -12,7 +12,7 @@ from eczema_tf import runs
 from eczema_tf.auditing import AUDIT, AuditedDataset, load_audited
 from eczema_tf.config import Config
 from eczema_tf.cross_validation import cross_validate
-from eczema_tf.data.dataset import Dataset, load_dataset
+from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_splits
 from eczema_tf.errors import DataError, RunError
@@ -86,7 +86,7 @@ def evaluate_run(run_dir: Path, manifest: Path | None = None, split: str = "test
     """
     model = runs.load_model(run_dir)
     description = runs.read_json(run_dir / runs.DATA)
-    dataset = load_dataset(model.config.data, manifest or description["manifest"])
+    dataset = load_audited(model.config.data, manifest or description["manifest"]).dataset  # the same groups as in training
     rows = _rows_of_split(dataset.table, split, description["splits"] if manifest is None else None)
     cases = average_rows_by_case(score_rows(model, dataset, load_model_inputs(model, dataset), rows))
     if out is None:

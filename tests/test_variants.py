@@ -107,3 +107,17 @@ def test_repeats_of_a_cross_validation_count_every_case_once(workplace: Path):
     assert metrics["heads"]["fusion"]["cases"] == 60
     assert folds["folds"]["0"] != folds["folds"]["1"]
     assert {child.name for child in (run / "folds").iterdir()} == {"0-0", "0-1", "1-0", "1-1"}
+
+
+def test_evaluating_again_joins_the_same_groups_as_training_did(leaky: Path, workplace: Path):
+    """Without splits of its own, the doubled photo makes two cases one group: in training's figures and in those computed later."""
+    manifest = leaky.parent / "unsplit.csv"
+    pd.read_csv(leaky, keep_default_na=False, dtype=str).assign(split="").to_csv(manifest, index=False)
+    run = workplace / "joined"
+    sets = [f"data.manifest={manifest}", "export.enabled=false", "train.epochs=1"]
+    arguments = [argument for setting in sets for argument in ("--set", setting)]
+    assert train.main(["--config", str(SMOKE), *settings(workplace), *arguments, "--run-dir", str(run)]) == 0
+    assert evaluate.main(["--run-dir", str(run), "--split", "all", "--manifest", str(manifest), "--out", str(run / "all")]) == 0
+    metrics = json.loads((run / "all" / "metrics.json").read_text())
+    assert metrics["cases"] == 60
+    assert metrics["bootstrap"]["groups"] == 59
