@@ -1,5 +1,6 @@
 """Release of a run: a SavedModel for TensorFlow Serving, checked against Keras before it is put in place."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,23 @@ import pandas as pd
 import tensorflow as tf
 
 from eczema_tf import __version__, runs
+from eczema_tf.attribution.cut import CutAssistant
+from eczema_tf.attribution.image import compute_heatmaps
+from eczema_tf.attribution.one_pass import explain_in_one_pass
+from eczema_tf.attribution.text import multiply_gradient_by_input
 from eczema_tf.data.dataset import Dataset, load_dataset
 from eczema_tf.errors import RunError
 from eczema_tf.files import replacing_folder, write_json
 from eczema_tf.model.losses import compute_probabilities
-from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, IMAGE_PRESENT, NOTICE, SEVERITY, TEXT_PRESENT
+from eczema_tf.schema import CONSISTENCY, IMAGE_PRESENT, NOTICE, SEVERITY, TEXT_PRESENT
 from eczema_tf.scoring import load_model_inputs
 from eczema_tf.serving.client import SIDE_FILE
 from eczema_tf.serving.graph import ServedAssistant, save_served
 
-PARITY_TOLERANCE = 1e-4  # largest difference of a probability between the SavedModel and Keras
+PARITY_TOLERANCE = 1e-4  # largest difference of a probability, heatmap or token score between the SavedModel and Keras
 PARITY_ROWS = 24
+
+Inputs = dict[str, np.ndarray]  # by name, as the assistant takes them
 
 
 def export_run(run_dir: Path, out: Path) -> tuple[Path, float]:
@@ -29,7 +36,7 @@ def export_run(run_dir: Path, out: Path) -> tuple[Path, float]:
         out: Folder of all versions; the new one is `out/<integer>`.
 
     Returns:
-        The version's folder and the largest difference of any probability between SavedModel and Keras.
+        The version's folder and the largest difference of any probability or explanation between SavedModel and Keras.
 
     Raises:
         RunError: If the SavedModel and Keras differ by more than `PARITY_TOLERANCE`; nothing is left behind then.
@@ -37,8 +44,14 @@ def export_run(run_dir: Path, out: Path) -> tuple[Path, float]:
     model = runs.load_model(run_dir)
     description = runs.read_json(run_dir / runs.DATA)
     dataset = load_dataset(model.config.data, description["manifest"])
+    cut = CutAssistant(model.assistant)
     served = ServedAssistant(
-        model.assistant, model.encoders.image, model.tokenizer, model.config.preprocess, frozenset(description["trained_on"])
+        model.assistant,
+        model.encoders.image,
+        model.tokenizer,
+        model.config.preprocess,
+        frozenset(description["trained_on"]),
+        partial(explain_in_one_pass, cut),
     )
     version = out / str(next_version(out))
     with replacing_folder(version) as aside:
@@ -65,23 +78,28 @@ def _describe_export(run_dir: Path) -> dict[str, Any]:
 
 
 def check_parity(folder: Path, model: runs.Model, dataset: Dataset) -> float:
-    """Compares a SavedModel with Keras on rows of the data set, among them rows without photo and rows without text.
+    """Compares both signatures of a SavedModel with Keras and with the offline explanations, on rows of the data set.
 
     Args:
         folder: Of the SavedModel.
         model: From `runs.load_model`.
-        dataset: Where the rows come from.
+        dataset: Where the rows come from; some of them without photo, some without text.
 
     Returns:
-        The largest difference of any probability.
+        The largest difference of any probability, heatmap or token score.
 
     Raises:
         RunError: If it is more than `PARITY_TOLERANCE`, or the SavedModel refuses a photo that training accepted.
     """
-    photos, texts, expected = _parity_rows(model, dataset)
-    answers = tf.saved_model.load(str(folder)).signatures["serving_default"](image=tf.constant(photos), text=tf.constant(texts))
-    heads = (*ECZEMA_HEADS.values(), "consistency", "severity")
-    difference = max(float(np.abs(answers[head].numpy() - expected[head]).max()) for head in heads)
+    photos, texts, inputs = _parity_rows(model, dataset)
+    probabilities = compute_probabilities(model.assistant.predict_on_batch(inputs))
+    explanations = _explain_offline(model, inputs)
+    loaded = tf.saved_model.load(str(folder))
+    differences = []
+    for signature, expected in (("serving_default", probabilities), ("explain", {**probabilities, **explanations})):
+        answers = loaded.signatures[signature](image=tf.constant(photos), text=tf.constant(texts))
+        differences += [_largest_difference(answers[name].numpy(), np.asarray(value)) for name, value in expected.items()]
+    difference = max(differences)
     if not difference <= PARITY_TOLERANCE:
         raise RunError(
             f"the exported model differs from Keras by {difference:.2e} where {PARITY_TOLERANCE:.0e} is allowed; nothing was exported"
@@ -89,8 +107,8 @@ def check_parity(folder: Path, model: runs.Model, dataset: Dataset) -> float:
     return difference
 
 
-def _parity_rows(model: runs.Model, dataset: Dataset) -> tuple[list[bytes], list[str], dict[str, np.ndarray]]:
-    """Rows as they would be sent, and Keras' own answer from the training pipeline."""
+def _parity_rows(model: runs.Model, dataset: Dataset) -> tuple[list[bytes], list[str], Inputs]:
+    """Rows as they would be sent, and the same rows from the training pipeline."""
     table = _choose_parity_rows(dataset)
     rows = table.index.to_numpy()
     texts = list(table["text"])
@@ -105,8 +123,21 @@ def _parity_rows(model: runs.Model, dataset: Dataset) -> tuple[list[bytes], list
             photos[place], inputs[IMAGE_PRESENT][place] = b"", 0
         elif place % 4 == 2 and photos[place]:
             texts[place], inputs[TEXT_PRESENT][place] = "", 0
-    logits = model.assistant.predict_on_batch({name: np.asarray(value, _input_type(value)) for name, value in inputs.items()})
-    return photos, texts, {head: np.asarray(value) for head, value in compute_probabilities(logits).items()}
+    return photos, texts, {name: np.asarray(value, _input_type(value)) for name, value in inputs.items()}
+
+
+def _explain_offline(model: runs.Model, inputs: Inputs) -> Inputs:
+    """What the signature `explain` should give: tf-keras-vis' Grad-CAM, and gradient x input."""
+    cut = CutAssistant(model.assistant)
+    explanations = {"token_score": multiply_gradient_by_input(cut, inputs).scores}
+    return explanations | ({"heatmap": compute_heatmaps(cut, inputs)} if cut.has_feature_map else {})
+
+
+def _largest_difference(answer: np.ndarray, expected: np.ndarray) -> float:
+    """Tokens are padded to the longest text of a batch, which may be one that was taken away: the shorter side is padded with zeros."""
+    widest = [max(sizes) for sizes in zip(answer.shape, expected.shape, strict=True)]
+    padded = [np.pad(side, [(0, wide - size) for wide, size in zip(widest, side.shape, strict=True)]) for side in (answer, expected)]
+    return float(np.abs(padded[0] - padded[1]).max())
 
 
 def _choose_parity_rows(dataset: Dataset) -> pd.DataFrame:

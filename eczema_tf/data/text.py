@@ -13,6 +13,7 @@ from eczema_tf.errors import DataError, PresetError, RunError
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # BERT's
 VOCABULARY_FILE, SETTINGS_FILE = "vocabulary.txt", "tokenizer.json"
+MARKUP = r"</?[A-Za-z!][^<>]{0,200}>"  # but not "a < b"
 MAX_TEXT_BYTES = 20_000  # far beyond any tokens kept; bounds the work that one hostile text can cause
 
 
@@ -28,7 +29,7 @@ def clean_text(texts: tf.Tensor) -> tf.Tensor:
     texts = tf.strings.substr(texts, 0, MAX_TEXT_BYTES)
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace", replacement_char=0xFFFD)
     texts = tf_text.normalize_utf8(texts, "NFKC")
-    texts = tf.strings.regex_replace(texts, r"</?[A-Za-z!][^<>]{0,200}>", " ")  # markup, but not "a < b"
+    texts = tf.strings.regex_replace(texts, MARKUP, " ")
     texts = tf.strings.regex_replace(texts, r"[\p{Cc}\p{Cf}\x{FFFD}\s]+", " ")
     return tf.strings.strip(texts)
 

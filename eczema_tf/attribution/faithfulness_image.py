@@ -1,0 +1,143 @@
+"""Whether a heatmap is true: does it lie on the lesion, and does the answer hang on what it shows? And the maps that it has to beat.
+
+All maps are float (rows, columns), at least 0, higher where there is more evidence. Deletion and insertion ask a model, as a callable
+from photos to probabilities; everything else is plain NumPy.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt, gaussian_filter, sobel
+
+Score = Callable[[np.ndarray], np.ndarray]  # photos float32 (n, height, width, 3) to probabilities (n,) of the answer that is explained
+
+TOLERANCE = 0.03  # of a photo's side: Zhang et al. 2016 allow 15 pixels on photos of 500
+STEPS = 10  # of deletion and insertion
+GAUSSIAN_SIGMA = 0.25  # of a side
+RANDOM_SIGMA = 1.0  # cells
+BLUR_SIGMA = 0.1  # of a side: about a third of a lesion, so that no border or surface is left
+
+
+def build_centred_gaussian(rows: int, columns: int) -> np.ndarray:
+    """The map of someone who has not looked at the photo but knows that photographers aim: float64 (rows, columns) in (0, 1]."""
+    down, right = ((np.arange(cells) + 0.5) / cells - 0.5 for cells in (rows, columns))
+    return np.exp(-(down[:, None] ** 2 + right**2) / (2 * GAUSSIAN_SIGMA**2))
+
+
+def compute_edge_map(photo: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The map of an edge filter, which knows nothing of the model (Adebayo et al. 2018 warn of maps that are no better).
+
+    Args:
+        photo: float (height, width, 3).
+        rows: Of the map, at most the photo's height.
+        columns: Likewise.
+
+    Returns:
+        float64 (rows, columns), the mean magnitude of the Sobel gradient of the grey photo in each cell.
+    """
+    grey = photo.astype("float64").mean(axis=-1)
+    edges = np.hypot(sobel(grey, axis=0), sobel(grey, axis=1))
+    starts = [np.arange(cells) * side // cells for cells, side in zip((rows, columns), grey.shape, strict=True)]
+    sums = np.add.reduceat(np.add.reduceat(edges, starts[0], axis=0), starts[1], axis=1)
+    heights, widths = (np.diff(start, append=side) for start, side in zip(starts, grey.shape, strict=True))
+    return sums / np.outer(heights, widths)
+
+
+def draw_random_map(rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
+    """A map of smooth noise, as smooth as a heatmap is: float64 (rows, columns) in [0, 1]."""
+    noise = gaussian_filter(rng.random((rows, columns)), RANDOM_SIGMA, mode="wrap")  # wrapped, else the rim would be the wildest
+    return (noise - noise.min()) / (np.ptp(noise) or 1.0)
+
+
+def find_peak(heatmap: np.ndarray) -> tuple[float, float] | None:
+    """Finds where a map is highest.
+
+    Args:
+        heatmap: (rows, columns), at least 0.
+
+    Returns:
+        The middle of the highest cell (of several, their mean) as shares of height and width; None if the map is all zero.
+    """
+    if not heatmap.max() > 0:
+        return None
+    cells = np.argwhere(heatmap == heatmap.max())
+    down, right = (cells.mean(axis=0) + 0.5) / heatmap.shape
+    return float(down), float(right)
+
+
+def points_at(heatmap: np.ndarray, mask: np.ndarray, tolerance: float = TOLERANCE) -> bool:
+    """Plays the pointing game (Zhang et al. 2016): is the map highest on the lesion, or as good as?
+
+    Args:
+        heatmap: (rows, columns), at least 0, of any resolution. A map of zeros points at nothing and misses.
+        mask: bool (height, width), not empty, over the same square.
+        tolerance: How far beside the mask still counts, as a share of the longer side.
+    """
+    peak = find_peak(heatmap)
+    if peak is None:
+        return False
+    row, column = (min(int(share * side), side - 1) for share, side in zip(peak, mask.shape, strict=True))
+    return bool(distance_transform_edt(~mask)[row, column] <= tolerance * max(mask.shape))
+
+
+def compute_energy_inside(heatmap: np.ndarray, mask: np.ndarray) -> float:
+    """Computes the share of a map that lies on the lesion (Wang et al. 2020, the energy-based pointing game).
+
+    Args:
+        heatmap: (height, width), at least 0.
+        mask: bool (height, width).
+
+    Returns:
+        In [0, 1]; 0 for a map of zeros. A map that says nothing gets the lesion's share of the area.
+    """
+    total = float(heatmap.sum(dtype="float64"))
+    return float(heatmap[mask].sum(dtype="float64")) / total if total > 0 else 0.0
+
+
+def compute_deletion(photo: np.ndarray, heatmap: np.ndarray, undecided: np.ndarray, score: Score, steps: int = STEPS) -> float:
+    """Computes how the answer fares as the photo is deleted, the highest pixels first (Petsiuk et al. 2018, RISE).
+
+    A deleted pixel gets the photo's mean colour: even skin, where the paper's grey would be an object of its own.
+
+    Args:
+        photo: float32 (height, width, 3).
+        heatmap: (height, width).
+        undecided: (height, width), the order among pixels that are equal in the heatmap. With a random map, what the heatmap leaves open
+            is chance, and a map of zeros is no better or worse than a random one.
+        score: The model.
+        steps: In which all pixels go.
+
+    Returns:
+        Area under the probability of the answer over the share deleted, in [0, 1]; lower is better.
+    """
+    blank = np.broadcast_to(photo.mean(axis=(0, 1)), photo.shape)
+    return compute_area(score(replace_step_by_step(photo, blank, rank_pixels(heatmap, undecided), steps)))
+
+
+def compute_insertion(photo: np.ndarray, heatmap: np.ndarray, undecided: np.ndarray, score: Score, steps: int = STEPS) -> float:
+    """Computes how the answer fares as a strongly blurred photo becomes sharp, the highest pixels first (Petsiuk et al. 2018).
+
+    Arguments and result are as for `compute_deletion`, but higher is better.
+    """
+    sigma = BLUR_SIGMA * min(photo.shape[:2])
+    blurred = gaussian_filter(photo, (sigma, sigma, 0), mode="nearest")
+    return compute_area(score(replace_step_by_step(blurred, photo, rank_pixels(heatmap, undecided), steps)))
+
+
+def rank_pixels(heatmap: np.ndarray, undecided: np.ndarray) -> np.ndarray:
+    """Ranks pixels, 0 for the highest; where the heatmap ties, `undecided` decides. int64 (height, width)."""
+    order = np.lexsort((-undecided.ravel(), -heatmap.ravel()))
+    ranks = np.empty(order.size, "int64")
+    ranks[order] = np.arange(order.size)
+    return ranks.reshape(heatmap.shape)
+
+
+def replace_step_by_step(photo: np.ndarray, replacement: np.ndarray, ranks: np.ndarray, steps: int) -> np.ndarray:
+    """Replaces more and more pixels of a photo: float32 (steps + 1, height, width, 3), from the photo to the replacement."""
+    replaced = [(ranks < ranks.size * step / steps)[..., None] for step in range(steps + 1)]
+    return np.stack([np.where(where, replacement, photo) for where in replaced]).astype("float32")
+
+
+def compute_area(curve: np.ndarray) -> float:
+    """The area under a curve over [0, 1], by the trapezoidal rule."""
+    return float(np.trapezoid(curve, dx=1 / (len(curve) - 1)))

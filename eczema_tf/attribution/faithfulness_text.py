@@ -1,0 +1,72 @@
+"""Whether a text's scores are true: do they lie on the symptoms, and does the answer hang on the words that they name?
+
+Scores are float (words,). Erasure asks a model, as a callable from the words that are kept to probabilities; everything else is NumPy.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from sklearn.metrics import average_precision_score
+
+Score = Callable[[np.ndarray], np.ndarray]  # kept bool (n, words) to probabilities (n,) of the answer that is explained
+
+SHARES = (0.1, 0.2, 0.5)  # of the words that are erased or kept; DeYoung et al. 2020 also take 1 and 5 %, less than a word of our texts
+
+
+def compute_erasure(scores: np.ndarray, score: Score, shares: Sequence[float] = SHARES) -> tuple[float, float]:
+    """Computes comprehensiveness and sufficiency (DeYoung et al. 2020, ERASER, with the areas over several shares of section 4).
+
+    Args:
+        scores: float (words,), at least one; higher means that a word speaks more for the answer that is explained.
+        score: The model.
+        shares: Of the words, each in (0, 1]; rounded up to whole words.
+
+    Returns:
+        Comprehensiveness: the mean fall of the answer's probability when the highest words are erased; higher is better.
+        Sufficiency: its mean fall when they alone are kept; lower is better, and below 0 the words left out spoke against the answer.
+    """
+    rank = np.argsort(np.argsort(-scores, kind="stable"), kind="stable")
+    highest = np.stack([rank < math.ceil(round(share * len(scores), 9)) for share in shares])
+    everything = np.ones((1, len(scores)), bool)
+    whole, *rest = score(np.concatenate([everything, ~highest, highest]))
+    without, only = np.split(np.asarray(rest, "float64"), 2)
+    return float(np.mean(whole - without)), float(np.mean(whole - only))
+
+
+def compute_average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
+    """Computes the average precision with which words are found in the order of the strength of their scores.
+
+    Strength, not sign: what is denied matters, too. DeYoung et al. 2020 call it AUPRC and take it of soft token scores in the same way.
+
+    Args:
+        scores: float (words,).
+        relevant: bool (words,), the words of true phrases.
+
+    Returns:
+        In (0, 1]; NaN if all words are relevant, or none is.
+    """
+    if relevant.all() or not relevant.any():
+        return float("nan")
+    return float(average_precision_score(relevant, np.abs(scores)))
+
+
+def compute_precision_recall(scores: np.ndarray, relevant: np.ndarray, share: float) -> tuple[float, float]:
+    """Computes how many of the words that are shown are relevant, and how many relevant ones are shown.
+
+    Args:
+        scores: float (words,).
+        relevant: bool (words,).
+        share: A word is shown if its score is at least this share of the strongest, and not 0.
+
+    Returns:
+        Precision, NaN if nothing is shown; recall, NaN if nothing is relevant.
+    """
+    strength = np.abs(scores)
+    shown = (strength >= share * strength.max(initial=0.0)) & (strength > 0)
+    found = float((shown & relevant).sum())
+    return _divide(found, shown.sum()), _divide(found, relevant.sum())
+
+
+def _divide(part: float, whole: int) -> float:
+    return part / whole if whole else float("nan")

@@ -1,0 +1,178 @@
+"""Words of a text, and phrases found among them, in a time that depends on the text's length alone, whatever it says.
+
+The regular expressions repeat single characters of disjoint classes, so none can backtrack; phrases are walked word by word in a tree.
+"""
+
+import re
+import unicodedata
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+_APOSTROPHES = "'’‘ʼ`´"
+_INSIDE = f"[^\\W\\d_]|[\u0300-\u036f\u00ad\u200b-\u200d]|[{_APOSTROPHES}](?=[^\\W\\d_])"  # accents, soft hyphens and the like
+_WORD = re.compile(
+    r"(?P<sign>\(\s?[-+–−]{1,3}\s?\))"  # "(-)", as in notes
+    r"|(?P<number>\d+(?:[.,/–-]\d+)*)"  # "3-4" too
+    r"|(?P<letters>\b[a-z]/[a-z]\b)"  # "w/o"
+    rf"|(?P<word>[^\W\d_](?:{_INSIDE})*)"
+    r"|(?P<dash>(?<=\s)[-–]{1,2}(?=\s)|—)"
+    r"|(?P<mark>[,.;:!?)\n])",
+    re.IGNORECASE,
+)
+_SILENT = re.compile(f"[\u0300-\u036f\u00ad\u200b-\u200d{_APOSTROPHES}]")
+_DRAWN_OUT = re.compile(r"(.)\1{2,}")  # "itchyyyy"
+_SLOT = re.compile(r"(<[^<>]+>)")
+NUMBER, DASH, NEW_LINE = "#", "—", "\n"
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word, number or punctuation mark of a text.
+
+    Attributes:
+        start: Character offset.
+        end: Offset after its last character.
+        form: What it is looked up by: lower case, without accents and apostrophes; "#" for any number.
+    """
+
+    start: int
+    end: int
+    form: str
+
+
+def split_words(text: str, mended: Mapping[str, str] | None = None) -> list[Word]:
+    """Splits a text into words, numbers and the punctuation that matters; hyphens within words, quotes and emoji are left out.
+
+    Args:
+        text: Any text.
+        mended: Form to take instead of another: misspellings.
+    """
+    mended = mended or {}
+    words = [Word(match.start(), match.end(), _normalize(match.lastgroup, match.group())) for match in _WORD.finditer(text)]
+    return [Word(word.start, word.end, mended[word.form]) if word.form in mended else word for word in words]
+
+
+def _normalize(kind: str | None, text: str) -> str:
+    if kind == "number":
+        return NUMBER
+    if kind == "sign":
+        return "(+)" if "+" in text else "(-)"
+    if kind == "dash":
+        return DASH
+    form = _SILENT.sub("", unicodedata.normalize("NFKD", text).casefold()) if kind == "word" else text.casefold()
+    return _DRAWN_OUT.sub(r"\1", form)
+
+
+Value = TypeVar("Value", bound=Hashable)
+
+
+@dataclass
+class _Node(Generic[Value]):
+    """What may follow a beginning of phrases: words, or slots; and what the beginning means if it is a phrase itself."""
+
+    words: dict[str, "_Node[Value]"] = field(default_factory=dict)
+    slots: dict[str, "_Node[Value]"] = field(default_factory=dict)
+    values: list[Value] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Found(Generic[Value]):
+    """A phrase in a list of words.
+
+    Attributes:
+        start: Index of its first word.
+        end: Index after its last.
+        values: What the table says about it.
+    """
+
+    start: int
+    end: int
+    values: tuple[Value, ...]
+
+
+class PhraseTable(Generic[Value]):
+    """Phrases, and what each means.
+
+    Args:
+        phrases: Pairs of phrase and value; a phrase may come again with another value. A phrase is words as in a text, "#" for any number
+            in digits, and `<slot>`s.
+        slots: Phrases that each slot stands for; they may hold slots named before. An empty one lets the slot be left out.
+
+    Raises:
+        ValueError: If a phrase is no string, could be nothing, or holds an unknown slot.
+    """
+
+    def __init__(self, phrases: Iterable[tuple[str, Value]], slots: Mapping[str, Sequence[str]]):
+        self._slots: dict[str, _Node[bool]] = {}
+        for name, entries in slots.items():
+            self._slots[name] = self._build((entry, True) for entry in entries)
+        self._root: _Node[Value] = self._build(phrases)
+        if self._may_be_nothing(self._root):
+            raise ValueError("a phrase is empty, or made of slots that may be left out")
+        self._firsts = {name: self._find_firsts(slot) for name, slot in self._slots.items()}
+        self._optional = {name for name, slot in self._slots.items() if self._may_be_nothing(slot)}
+        self._first = self._find_firsts(self._root)
+
+    def find(self, forms: Sequence[str]) -> list[Found[Value]]:
+        """Finds the phrases in a list of words: the first, of those that start there the longest, and on from its end."""
+        found, start = [], 0
+        while start < len(forms):
+            ways = self._walk(self._root, forms, start) if forms[start] in self._first else ()
+            end, values = max(ways, key=lambda way: way[0], default=(start + 1, []))
+            if values:
+                found.append(Found(start, end, tuple(values)))
+            start = end
+        return found
+
+    def _build(self, phrases: Iterable[tuple[str, Hashable]]) -> _Node:
+        root = _Node()
+        for phrase, value in phrases:
+            end = self._grow(root, phrase)
+            if value not in end.values:
+                end.values.append(value)
+        return root
+
+    def _grow(self, root: _Node, phrase: str) -> _Node:
+        """Adds a phrase to a tree and returns its end."""
+        if not isinstance(phrase, str):
+            raise ValueError(f"{phrase!r}: a phrase must be a string; quote it in the YAML file")
+        node = root
+        for part in _SLOT.split(phrase):
+            if part.startswith("<"):
+                if part[1:-1] not in self._slots:
+                    raise ValueError(
+                        f"{phrase!r}: this phrase names an unknown slot {part}; so far there are: {', '.join(self._slots) or 'none'}"
+                    )
+                node = node.slots.setdefault(part[1:-1], _Node())
+            else:
+                for word in split_words(part.replace(NUMBER, "0")):
+                    node = node.words.setdefault(word.form, _Node())
+        return node
+
+    def _walk(self, root: _Node, forms: Sequence[str], start: int) -> Iterator[tuple[int, list]]:
+        """Yields end and values of each phrase that starts here."""
+        ways = [(start, root)]
+        while ways:
+            at, node = ways.pop()
+            if node.values:
+                yield at, node.values
+            form = forms[at] if at < len(forms) else None
+            if form in node.words:
+                ways.append((at + 1, node.words[form]))
+            for name, child in node.slots.items():
+                if form in self._firsts[name] or name in self._optional:
+                    ways += [(end, child) for end, _ in self._walk(self._slots[name], forms, at)]
+
+    def _may_be_nothing(self, node: _Node) -> bool:
+        slots = node.slots.items()
+        return bool(node.values) or any(self._may_be_nothing(self._slots[name]) and self._may_be_nothing(child) for name, child in slots)
+
+    def _find_firsts(self, node: _Node) -> frozenset[str]:
+        """The words that something from here on may begin with."""
+        firsts = set(node.words)
+        for name, child in node.slots.items():
+            firsts |= self._find_firsts(self._slots[name])
+            if self._may_be_nothing(self._slots[name]):
+                firsts |= self._find_firsts(child)
+        return frozenset(firsts)

@@ -1,0 +1,83 @@
+"""Whether explanations depend on what the model has learned, and whether they hold still: rank correlations of maps and scores.
+
+Explanations are float (cases, ...): one map, or one list of scores, a case.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Some layers of a model, from where it answers to where it looks.
+
+    Attributes:
+        name: For the report.
+        weights: Variables with `numpy()` and `assign(value)`.
+    """
+
+    name: str
+    weights: Sequence[Any]
+
+
+def correlate_ranks(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Computes Spearman's rank correlation of each case, ties sharing their mean rank.
+
+    Args:
+        first: float (cases, ...).
+        second: The same shape.
+
+    Returns:
+        float64 (cases,) in [-1, 1]; NaN where one of the two is constant, for it has no order.
+    """
+    ranks = [rankdata(values.reshape(len(values), -1), axis=1) for values in (first, second)]
+    first_ranks, second_ranks = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    spread = np.sqrt((first_ranks**2).sum(axis=1) * (second_ranks**2).sum(axis=1))
+    return np.divide((first_ranks * second_ranks).sum(axis=1), spread, out=np.full(len(first), np.nan), where=spread > 0)
+
+
+def compute_relative_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Computes the length of each case's change as a share of its length before: float64 (cases,), NaN where that is 0."""
+    before, after = (values.reshape(len(values), -1).astype("float64") for values in (before, after))
+    length = np.linalg.norm(before, axis=1)
+    return np.divide(np.linalg.norm(after - before, axis=1), length, out=np.full(len(before), np.nan), where=length > 0)
+
+
+def randomise_in_cascade(depths: Sequence[Depth], explain: Callable[[], np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """Destroys what a model has learned, layer by layer from the top, and explains at each depth (Adebayo et al. 2018, section 3.1).
+
+    The values of each weight are shuffled: it keeps its distribution, so that signals keep their size through any depth and frozen
+    statistics stay possible, and loses all else. Whatever happens, the weights are as before afterwards.
+
+    Args:
+        depths: From the output down; those before a depth stay shuffled.
+        explain: Explains the same cases with the model as it is.
+        rng: Where randomness comes from.
+
+    Returns:
+        What `explain` gave after each depth.
+    """
+    explanations = []
+    with restoring([weight for depth in depths for weight in depth.weights]):
+        for depth in depths:
+            for weight in depth.weights:
+                value = np.asarray(weight.numpy())
+                weight.assign(rng.permutation(value.ravel()).reshape(value.shape))
+            explanations.append(explain())
+    return explanations
+
+
+@contextlib.contextmanager
+def restoring(weights: Sequence[Any]) -> Iterator[None]:
+    """Gives weights their values back when the block ends, well or not."""
+    saved = [np.array(weight.numpy()) for weight in weights]
+    try:
+        yield
+    finally:
+        for weight, value in zip(weights, saved, strict=True):
+            weight.assign(value)

@@ -1,0 +1,100 @@
+"""Where tokens stand: the same tokens as the tokenizer's, in the cleaned text and in the user's own."""
+
+import keras_hub
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eczema_tf.data.alignment import align_text
+from eczema_tf.data.offsets import TokenLocator
+from eczema_tf.data.text import TextTokenizer, clean_text, learn_tokenizer
+
+TEXTS = ["my skin is itchy and dry", "the rash, it burns!", "café naïve straße", "red - scaly; no blisters"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> TextTokenizer:
+    vocabulary = learn_tokenizer(TEXTS * 5, 120, 24).vocabulary
+    return TextTokenizer(keras_hub.models.BertTokenizer(vocabulary, lowercase=True, strip_accents=True), 24)  # as uncased presets do
+
+
+@pytest.fixture(scope="module")
+def locate(tokenizer: TextTokenizer):
+    locator = TokenLocator(tokenizer)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def locate_in_graph(texts: tf.Tensor):
+        cleaned = clean_text(texts)
+        return cleaned, *tokenizer(cleaned), *locator(cleaned)
+
+    def locate(text: str) -> tuple[bytes, np.ndarray, list[tuple[int, int]]]:
+        cleaned, ids, _, starts, ends = (value.numpy()[0] for value in locate_in_graph([text]))
+        assert ids.shape == starts.shape == ends.shape
+        return cleaned, ids, list(zip(starts.tolist(), ends.tolist(), strict=True))
+
+    return locate
+
+
+@pytest.fixture(scope="module")
+def clean():
+    in_graph = tf.function(clean_text, input_signature=[tf.TensorSpec([None], tf.string)])
+    return lambda text: in_graph([text]).numpy()[0].decode()
+
+
+def test_offsets_of_words_and_punctuation(tokenizer, locate):
+    cleaned, ids, spans = locate("  My skin,  itchy!")
+    pieces = [cleaned[start:end] for start, end in spans]
+    assert cleaned == b"My skin, itchy!"
+    assert pieces[0] == pieces[-1] == b""
+    assert b"".join(pieces) == b"Myskin,itchy!"
+    vocabulary = tokenizer.vocabulary
+    for piece, token in zip(pieces[1:-1], ids[1:-1], strict=True):
+        assert vocabulary[token].removeprefix("##") in (piece.decode().lower(), "[UNK]")
+
+
+def test_a_word_that_changes_its_length_when_folded_is_taken_whole(locate):
+    cleaned, _, spans = locate("the CAFÉ burns")
+    assert cleaned[slice(*spans[-2])] == b"s"  # what comes after it is exact again
+    assert "CAFÉ" in {cleaned[start:end].decode(errors="replace") for start, end in spans}
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=150, deadline=None)
+def test_every_text_has_as_many_places_as_tokens(locate, text: str):
+    cleaned, _, spans = locate(text.encode("utf-8", "replace").decode())
+    inner = spans[1:-1]
+    assert all(0 <= start <= end <= len(cleaned) for start, end in inner)
+    assert [start for start, _ in inner] == sorted(start for start, _ in inner)
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["itchy", "<b>", "</b>", "é", "e\u0301", "ﬁ", " ", "\t", "\u200b", "½", "\ufffd", "ß", "가", "각", "a < b", "🙂", "\x00"]
+        )
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_alignment_cleans_as_the_graph_does(clean, parts: list[str]):
+    text = "".join(parts)
+    assert align_text(text).cleaned == clean(text)
+
+
+@given(st.text(max_size=80))
+@settings(max_examples=300, deadline=None)
+def test_alignment_cleans_any_text_as_the_graph_does(clean, text: str):
+    text = text.encode("utf-8", "replace").decode()
+    assert align_text(text).cleaned == clean(text)
+
+
+def test_spans_come_back_to_the_users_own_words():
+    original = "  My <b>ski\u0301n</b>\tis\u200b itchy ﬁrst"
+    aligned = align_text(original)
+    assert aligned.cleaned == "My skín is itchy first"
+    encoded = aligned.cleaned.encode()
+    for word, expected in (("skín", "ski\u0301n"), ("itchy", "itchy"), ("first", "ﬁrst"), ("My", "My")):
+        place = encoded.index(word.encode())
+        start, end = aligned.locate(place, place + len(word.encode()))
+        assert original[start:end] == expected
