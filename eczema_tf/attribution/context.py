@@ -16,7 +16,7 @@ import yaml
 from eczema_tf.attribution.phrases import DASH, NEW_LINE, Found, PhraseTable
 
 NEGATED, UNCERTAIN, FAMILY = "negated", "uncertain", "family"  # effects on symptoms; more may be in the file
-_END, _NONE = "end", "none"  # no effects on symptoms
+_TURN, _END, _NONE = "turn", "end", "none"  # no effects on symptoms
 _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
 _LIMITED = (NEGATED, UNCERTAIN)  # by the reach that a symptom allows
 _CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
@@ -61,11 +61,11 @@ def read_context(forms: Sequence[str], symptoms: Sequence[Symptom]) -> list[froz
     inside = {index: number for number, symptom in enumerate(symptoms) for index in range(symptom.start, symptom.end)}
     phrases = load_rules().find(forms)
     around = [phrase for phrase in phrases if inside.keys().isdisjoint(range(phrase.start, phrase.end))]
-    clauses = _number_clauses(forms, around, inside.keys())
+    said, owned = (_number_clauses(forms, around, inside.keys(), ends) for ends in ((_TURN, _END), (_END,)))
     effects = [set[str]() for _ in symptoms]
     for phrase in around:
         for rule in phrase.values:
-            for number, distance in _find_covered(phrase, rule, clauses, inside):
+            for number, distance in _find_covered(phrase, rule, owned if rule.effect == FAMILY else said, inside):
                 if rule.effect not in _LIMITED or symptoms[number].reach is None or distance <= symptoms[number].reach:
                     effects[number].add(rule.effect)
     for number in _find_own_family(phrases, inside):
@@ -75,12 +75,13 @@ def read_context(forms: Sequence[str], symptoms: Sequence[Symptom]) -> list[froz
 
 def _find_covered(phrase: Found[Rule], rule: Rule, clauses: Sequence[int], inside: Mapping[int, int]) -> Iterator[tuple[int, int]]:
     """Yields the symptoms that a phrase reaches within its clause, and how many words stand between."""
-    if rule.effect in (_END, _NONE):
+    if rule.effect in (_TURN, _END, _NONE):
         return
-    preceding = rule.covers == _PRECEDING or (rule.covers == _ADJACENT and phrase.start - 1 in inside)
+    beside = rule.covers == _ADJACENT and phrase.start - 1 in inside
+    preceding = beside or rule.covers == _PRECEDING
     first, step = (phrase.start - 1, -1) if preceding else (phrase.end, 1)
     home = phrase.start - 1 if preceding else phrase.end - 1
-    for distance in range(rule.reach + 1):
+    for distance in range(1 if beside else rule.reach + 1):
         index = first + step * distance
         if not 0 <= index < len(clauses) or clauses[index] != clauses[home]:
             return
@@ -94,17 +95,16 @@ def _find_own_family(phrases: Sequence[Found[Rule]], inside: Mapping[int, int]) 
     return {inside[index] for phrase in family for index in range(phrase.start, phrase.end) if index in inside}
 
 
-def _number_clauses(forms: Sequence[str], around: Sequence[Found[Rule]], inside: Container[int]) -> list[int]:
+def _number_clauses(forms: Sequence[str], around: Sequence[Found[Rule]], inside: Container[int], ends: Sequence[str]) -> list[int]:
     """Gives each word the number of its clause; what ends a clause belongs to the next one."""
-    ends, denials = (_find_starts(around, effect) for effect in (_END, NEGATED))
-    commas = {index for index, form in enumerate(forms) if form == ","} - _find_list_commas(forms, denials)
+    commas = {index for index, form in enumerate(forms) if form == ","} - _find_list_commas(forms, _find_starts(around, [NEGATED]))
     marks = {index for index, form in enumerate(forms) if form in _CLAUSE_ENDS}
-    borders = {index for index in ends | commas | marks if index not in inside}
+    borders = {index for index in _find_starts(around, ends) | commas | marks if index not in inside}
     return list(accumulate(int(index in borders) for index in range(len(forms))))
 
 
-def _find_starts(phrases: Sequence[Found[Rule]], effect: str) -> set[int]:
-    return {phrase.start for phrase in phrases if any(rule.effect == effect for rule in phrase.values)}
+def _find_starts(phrases: Sequence[Found[Rule]], effects: Sequence[str]) -> set[int]:
+    return {phrase.start for phrase in phrases if any(rule.effect in effects for rule in phrase.values)}
 
 
 def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:

@@ -123,7 +123,7 @@ def _read_age(words: str) -> str:
     forms = re.findall(r"\d{1,9}|[a-z]+", words.casefold())
     number = next((int(form) if form.isdigit() else _NUMBERS.index(form) for form in forms if form.isdigit() or form in _NUMBERS), 0)
     in_months = any(form.startswith(("day", "week", "month")) for form in forms)
-    return _INFANCY if number < (12 if in_months else 2) else _LATER
+    return _INFANCY if number < (24 if in_months else 2) else _LATER
 
 
 def attribute_cues(cues: Iterable[Cue], spans: Sequence[tuple[int, int, float]]) -> list[Cue]:

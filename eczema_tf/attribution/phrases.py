@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Generic, TypeVar
 
 _APOSTROPHES = "'’‘ʼ`´"
@@ -118,10 +119,11 @@ class PhraseTable(Generic[Value]):
         """Finds the phrases in a list of words: the first, of those that start there the longest, and on from its end."""
         found, start = [], 0
         while start < len(forms):
-            ways = self._walk(self._root, forms, start) if forms[start] in self._first else ()
-            end, values = max(ways, key=lambda way: way[0], default=(start + 1, []))
-            if values:
-                found.append(Found(start, end, tuple(values)))
+            ways = list(self._walk(self._root, forms, start)) if forms[start] in self._first else []
+            end = max((end for end, _ in ways), default=start + 1)
+            if ways:
+                values = chain.from_iterable(values for at, values in ways if at == end)  # a slot and a plain word may lead to the same end
+                found.append(Found(start, end, tuple(dict.fromkeys(values))))
             start = end
         return found
 

@@ -1,0 +1,388 @@
+"""Cues: what a text mentions, denies and doubts, and whose it is, against sentences written by hand before the rules were."""
+
+import csv
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import chain, pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eczema_tf.attribution import cues as cues_module
+from eczema_tf.attribution.cues import (
+    DENIED,
+    FAMILY,
+    MENTIONED,
+    NEGATED,
+    OPEN,
+    PATIENT,
+    PRESENT,
+    UNCERTAIN,
+    Cue,
+    attribute_cues,
+    describe_category,
+    find_cues,
+    read_criteria,
+)
+from eczema_tf.attribution.phrases import PhraseTable, split_words
+from eczema_tf.data.synthetic.complaint import write_complaint
+
+HERE = Path(__file__).parent
+VOCABULARY = yaml.safe_load(Path(cues_module.__file__).with_name("cues.yaml").read_text(encoding="utf-8"))
+COLUMNS = ("present", "negated", "family", "family_negated", "uncertain")
+
+
+def read_sentence(text: str) -> dict[str, set[str]]:
+    """Categories by column of the tables."""
+    found = {column: set() for column in COLUMNS}
+    for cue in find_cues(text):
+        family = "family_negated" if cue.status == NEGATED else "family"
+        found[family if cue.subject == FAMILY else cue.status].add(cue.category)
+    return found
+
+
+def read_table(name: str) -> list[tuple[str, dict[str, set[str]]]]:
+    with (HERE / name).open(encoding="utf-8", newline="") as file:
+        return [(row["sentence"], {column: set(row[column].split()) for column in COLUMNS}) for row in csv.DictReader(file)]
+
+
+def parts(text: str) -> list[tuple[str, str, str]]:
+    return [(cue.text, cue.category, cue.status) for cue in find_cues(text)]
+
+
+@pytest.mark.parametrize(
+    ("table", "sentences", "at_least"),
+    [("negation_sentences.csv", 100, 100), ("negation_sentences_held_out.csv", 40, 37), ("negation_sentences_later.csv", 60, 58)],
+)
+def test_sentences_are_read_as_people_read_them(table, sentences, at_least):
+    rows = read_table(table)
+    assert len({text for text, _ in rows}) == sentences
+    # The bar is 95 of 100; this is what was reached, so that a change for the worse is seen.
+    wrong = {text: read_sentence(text) for text, meant in rows if read_sentence(text) != meant}
+    assert sentences - len(wrong) >= at_least, wrong
+
+
+@pytest.mark.parametrize("table", ["negation_sentences.csv", "negation_sentences_held_out.csv"])
+def test_what_is_denied_is_never_listed_as_present(table):
+    for text, meant in read_table(table):
+        denied = (meant["negated"] | meant["family_negated"]) - meant["present"] - meant["family"]
+        found = read_sentence(text)
+        assert not denied & (found["present"] | found["family"]), text
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("It is itchy.", [("itchy", "itch", PRESENT)]),
+        ("xerotic, LICHENIFIED plaques", [("xerotic", "dryness", PRESENT), ("LICHENIFIED", "thickening", PRESENT)]),
+        ("ichy skin, scraching all day", [("ichy", "itch", PRESENT), ("scraching", "itch", PRESENT)]),
+        ("Itchyyyy!!", [("Itchyyyy", "itch", PRESENT)]),
+        ("in the creases of both elbows", [("creases of both elbows", "flexures", PRESENT)]),
+        ("behind my\nknees", [("behind my\nknees", "flexures", PRESENT)]),
+        ("hay-fever", [("hay-fever", "atopy", PRESENT)]),
+        ("for about 3-4 weeks", [("for about 3-4 weeks", "duration", PRESENT)]),
+        ("for two or three years", [("for two or three years", "duration", PRESENT)]),
+        ("flares up with hot weather", [("flares up with hot weather", "trigger", PRESENT)]),
+        ("I slept badly, she keeps me awake at night", [("keeps me awake at night", "sleep_loss", PRESENT)]),
+        ("thick silvery scales", [("thick silvery scales", "scale", PRESENT)]),
+        ("nonpruritic", [("nonpruritic", "itch", NEGATED)]),
+        ("Eczema?", [("Eczema", "atopy", UNCERTAIN)]),
+        ("I have a dry cough and drank red wine, on a scale of 1 to 10", []),
+        ("A 25-year-old man used the cream for 3 days", []),
+        ("The kitchen, the car, the weather.", []),
+    ],
+)
+def test_words_mean_what_they_mean(text, meant):
+    assert parts(text) == meant
+
+
+@pytest.mark.parametrize(
+    ("text", "statuses"),
+    [
+        ("no redness, scaling or oozing", [NEGATED, NEGATED, NEGATED]),
+        ("Without itching, weeping and crusts.", [NEGATED, NEGATED, NEGATED]),
+        ("no redness, dry skin, scaling, or oozing", [NEGATED, NEGATED, NEGATED, NEGATED]),
+        ("not red, itchy or dry, but scaly", [NEGATED, NEGATED, NEGATED, PRESENT]),
+        ("not only itchy but dry", [PRESENT, PRESENT]),
+        ("red, itchy clear blisters", [PRESENT, PRESENT, PRESENT]),
+        ("Skin: no itching", [NEGATED]),
+        ("itching: no", [NEGATED]),
+        ("dry skin itch: no", [PRESENT, NEGATED]),
+        ("denied itching", [NEGATED]),
+        ("no scale, no blisters, dry and red", [NEGATED, NEGATED, PRESENT, PRESENT]),
+        ("no pain or itching, scales on the elbows", [NEGATED, PRESENT]),
+        ("no itching, my skin is red", [NEGATED, PRESENT]),
+        ("no itching (but dryness)", [NEGATED, PRESENT]),
+        ("not itchy - very dry", [NEGATED, PRESENT]),
+        ("no\nitching\ndry", [NEGATED, PRESENT]),
+        ("itching\nno dryness\nred", [PRESENT, NEGATED, PRESENT]),
+        ("no cream stops the itching", [PRESENT]),
+        ("not without itching", [PRESENT]),
+        ("The itching has not gone away.", [PRESENT]),
+        ("The itching has gone.", [NEGATED]),
+        ("dry (-), itch (+)", [NEGATED, PRESENT]),
+        ("(-) dryness (+) itch", [NEGATED, PRESENT]),
+        ("it might be a little dry", [UNCERTAIN]),
+        ("not very itchy", [UNCERTAIN]),
+        ("I might not be itchy", [NEGATED]),
+    ],
+)
+def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
+    assert [cue.status for cue in find_cues(text)] == statuses
+
+
+@pytest.mark.parametrize(
+    ("text", "subjects"),
+    [
+        ("my mother has asthma", [FAMILY]),
+        ("My mother has asthma and I itch.", [FAMILY, PATIENT]),
+        ("I have hay fever, my father asthma", [PATIENT, FAMILY]),
+        ("Asthma and hay fever run in the family; my skin is dry.", [FAMILY, FAMILY, PATIENT]),
+        ("family history of eczema", [FAMILY]),
+        ("My mother says my skin is dry.", [PATIENT]),
+        ("My family doctor saw red skin", [PATIENT]),
+        ("my daughter has asthma", [PATIENT]),
+        ("nobody in my family has it", [FAMILY]),
+        ("My father is itchy but not red and has asthma, but I am dry.", [FAMILY, FAMILY, FAMILY, PATIENT]),
+    ],
+)
+def test_the_familys_illness_is_not_the_patients(text, subjects):
+    assert [cue.subject for cue in find_cues(text)] == subjects
+
+
+PIECES = ["itchy", "no", "é", "😖", "doesn’t", "but", "\n", ", ", "(", "３", "ﬁ", "ß", "dry", "e\u0301", "my mother", "?"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(PIECES)))
+def test_offsets_are_those_of_the_text(pieces):
+    text = " ".join(pieces)
+    found = find_cues(text)
+    assert all(cue.text == text[cue.start : cue.end] for cue in found)
+    assert sorted(cue.text for cue in found) == sorted(piece for piece in pieces if piece in ("itchy", "dry"))
+    assert all(before.end <= after.start for before, after in pairwise(found))
+
+
+def test_offsets_count_characters_and_apostrophes_may_be_curly():
+    text = "Élodie 😖: it doesn’t ＩＴＣＨ, très drý"
+    assert [(text[cue.start : cue.end], cue.status) for cue in find_cues(text)] == [("ＩＴＣＨ", NEGATED), ("drý", PRESENT)]
+
+
+def test_the_same_sentence_reads_the_same_with_other_apostrophes_case_and_hyphens():
+    for text, _ in read_table("negation_sentences.csv"):
+        plain = read_sentence(text)
+        for changed in (text.replace("'", "’"), text.replace("’", ""), text.replace("'", ""), text.upper(), f"  {text}\n\n{text.lower()}"):
+            assert read_sentence(changed) == plain, changed
+
+
+HOSTILE = [
+    "a", "no ", "not not ", "(", "(-", "'a", "1,", "1", "1-", "- ", ", ", ",", "\n", "\u0301", "a\u200d", "<my> ", "of the ",
+    "in my mothers ", "no itch, ", "the past two or three or ", "my my both the ",
+    "# ", "one two ", "no itching or dryness, ", "ﷺ", "痒", "\x00", "\ud83d",
+    "at age 9", "worse with ", "for the past ", "itchy ", "do not know if it is ", "no longer not seen ", "not been able to ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_hostile_texts_cost_work_in_proportion_to_their_length(piece):
+    find_cues(piece)
+    short, long = (count_instructions((piece * size)[:size]) for size in (500, 1_000))
+    assert long <= 2.3 * short + 500
+    assert all(cue.end <= 20_000 for cue in find_cues((piece * 20_000)[:20_000]))
+
+
+def count_instructions(text: str) -> int:
+    """Bytecode instructions that `find_cues` executes: its cost, without a clock."""
+    count = 0
+
+    def trace(frame, event, argument):
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        find_cues(text)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_an_age_of_five_thousand_digits_is_no_error():
+    assert find_cues("at age " + "9" * 5_000)[0].kind == "later"
+
+
+@pytest.mark.parametrize("text", ["", " \n ", "\x00", "😖", "..."])
+def test_a_text_of_nothing_has_no_cues(text):
+    assert find_cues(text) == []
+
+
+def test_attribution_is_the_sum_of_the_scores_of_a_cues_words():
+    [itch, creases] = find_cues("itchy elbow creases")
+    spans = [(0, 5, 0.5), (6, 11, 0.25), (12, 15, -1.0), (15, 19, 0.125), (0, 0, 9.0)]  # "creases" as two pieces, and padding
+    assert [cue.attribution for cue in (itch, creases)] == [None, None]
+    assert [cue.attribution for cue in attribute_cues([itch, creases], spans)] == [0.5, -0.625]
+
+
+def test_a_span_that_overlaps_in_part_gives_its_share():
+    cue = Cue(2, 6, "itch", "itch", PRESENT, PATIENT, None)
+    assert attribute_cues([cue], [(0, 4, 1.0), (4, 12, 0.8)])[0].attribution == pytest.approx(0.5 + 0.2)
+    assert attribute_cues([cue], [(6, 9, 1.0)]) == [replace(cue, attribution=0.0)]
+    assert attribute_cues([cue], []) == [replace(cue, attribution=0.0)]
+    assert attribute_cues([], [(0, 4, 1.0)]) == []
+
+
+def test_scores_are_conserved_where_cues_cover_the_text():
+    text = "itchy dry red"
+    spans = [(0, 3, 0.3), (3, 8, -0.7), (8, 13, 1.1)]
+    covering = [replace(cue, start=start, end=end) for cue, (start, end) in zip(find_cues(text), [(0, 6), (6, 10), (10, 13)], strict=True)]
+    assert sum(cue.attribution for cue in attribute_cues(covering, spans)) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    ("text", "statuses"),
+    [
+        ("", {}),
+        (
+            "Itchy since I was a baby, behind the knees, skin dry, has asthma.",
+            {"itchy_skin": MENTIONED, "early_onset": MENTIONED, "flexures": MENTIONED, "dry_skin": MENTIONED, "atopy": MENTIONED},
+        ),
+        (
+            "Not itchy, not dry, no asthma. It started at age 30.",
+            {"itchy_skin": DENIED, "dry_skin": DENIED, "atopy": DENIED, "early_onset": DENIED},
+        ),
+        ("It began at the age of 18 months.", {"early_onset": MENTIONED}),
+        ("It began at the age of 24 months.", {"early_onset": DENIED}),
+        ("It began when I was one.", {"early_onset": MENTIONED}),
+        ("Since childhood.", {}),  # before two years or after: not said
+        ("My mother has asthma.", {}),
+        ("My sister itches.", {}),
+        ("Not in the elbow folds but behind the knees.", {"flexures": MENTIONED}),
+        ("It might be itchy.", {}),
+        ("I have had eczema, the heels are cracked.", {}),
+    ],
+)  # fmt: skip
+def test_criteria_are_mentioned_denied_or_open(text, statuses):
+    read = {criterion.name: criterion.status for criterion in read_criteria(find_cues(text))}
+    assert read == dict.fromkeys(VOCABULARY["criteria"], OPEN) | statuses
+
+
+def test_a_criterion_shows_the_cues_that_say_so():
+    text = "I itch, my mother has asthma, it might be dry."
+    criteria = {criterion.name: criterion for criterion in read_criteria(find_cues(text))}
+    assert [cue.text for cue in criteria["itchy_skin"].cues] == ["itch"]
+    assert [(cue.text, cue.subject) for cue in criteria["atopy"].cues] == [("asthma", FAMILY)]
+    assert criteria["atopy"].status == OPEN
+    assert [cue.status for cue in criteria["dry_skin"].cues] == [UNCERTAIN]
+    assert criteria["visible_flexural_eczema"].cues == ()
+    assert "not a diagnosis" in cues_module.CRITERIA_NOTICE
+
+
+def test_every_category_has_words_for_people():
+    assert {describe_category(category) for category in VOCABULARY["categories"]} == {
+        e["describe"] for e in VOCABULARY["categories"].values()
+    }
+    with pytest.raises(KeyError):
+        describe_category("appetite")
+
+
+def test_no_phrase_means_two_things():
+    owners: dict[str, set[str]] = {}
+    for category, entry in VOCABULARY["categories"].items():
+        for phrase in chain(*entry["phrases"].values(), entry.get("denials", [])):
+            owners.setdefault(phrase, set()).add(category)
+    for phrase in VOCABULARY["ignored"]:
+        owners.setdefault(phrase, set()).add("ignored")
+    assert not {phrase: names for phrase, names in owners.items() if len(names) > 1}
+
+
+def test_misspellings_are_mended_once_and_hide_no_other_word():
+    wrongs = [wrong for words in VOCABULARY["misspellings"].values() for wrong in words]
+    assert len(wrongs) == len(set(wrongs))
+    assert not set(wrongs) & set(VOCABULARY["misspellings"])
+
+
+@pytest.mark.parametrize(
+    ("phrases", "slots"), [([True], {}), ([""], {}), (["<a>"], {"a": ["", "x"]}), (["b <c>"], {}), (["x"], {"a": ["<a>"]})]
+)
+def test_a_wrong_table_is_refused(phrases, slots):
+    with pytest.raises(ValueError, match=r"phrase"):
+        PhraseTable([(phrase, 1) for phrase in phrases], slots)
+
+
+def test_the_longest_phrase_counts_and_slots_may_be_left_out():
+    table = PhraseTable(
+        [("no", "no"), ("no longer", "longer"), ("behind <my> knees", "knees")], {"my": ["", "my", "the", "the back of my"]}
+    )
+    forms = [word.form for word in split_words("No, no longer behind knees; behind the back of my knees behind the KNEES")]
+    assert [(found.start, found.end, found.values) for found in table.find(forms)] == [
+        (0, 1, ("no",)), (2, 4, ("longer",)), (4, 6, ("knees",)), (7, 13, ("knees",)), (13, 16, ("knees",)),
+    ]  # fmt: skip
+
+
+def test_ways_to_the_same_words_add_up():
+    table = PhraseTable([("<is> gone", "slot"), ("gone", "plain"), ("gone", "again")], {"is": ["", "is"]})
+    assert [set(found.values) for found in table.find(["gone", "is", "gone"])] == [{"slot", "plain", "again"}, {"slot"}]
+
+
+KNOWN = {
+    "itch": "itch", "dryness": "dryness", "scale": "scale", "weeping": "weeping", "thickening": "thickening", "redness": "redness",
+    "sleep": "sleep_loss", "trigger": "trigger", "site:flexures": "flexures", "history:atopy": "atopy", "history:denied": "atopy",
+    "course:childhood": "onset", "course:years": "duration", "course:weeks": "duration", "course:days": "duration",
+}  # fmt: skip
+
+
+def test_built_in_complaints_are_read_as_they_were_meant():
+    """Every phrase of 300 complaints that both vocabularies know; the texts' own wording is not in cues.yaml."""
+    facts = yaml.safe_load((HERE.parent / "eczema_tf/data/synthetic/phrases.yaml").read_text(encoding="utf-8"))["facts"]
+    rng = np.random.default_rng(20)
+    rows = []
+    for _ in range(300):
+        names = rng.permutation(sorted(facts))[: rng.integers(3, 9)]
+        text, phrases = write_complaint({name: str(rng.choice(sorted(facts[name]))) for name in names}, rng)
+        cues = find_cues(text)
+        for phrase in phrases:
+            category = KNOWN.get(phrase.category) or KNOWN.get(f"{phrase.category}:{phrase.value}")
+            found = [cue for cue in cues if cue.category == category and cue.start < phrase.end and cue.end > phrase.start]
+            agree = all((cue.status == NEGATED) == phrase.negated for cue in found)
+            if category:
+                rows.append({"negated": phrase.negated, "found": bool(found), "agree": agree})
+    table = pd.DataFrame(rows)
+    assert len(table) > 900
+    assert table["negated"].mean() > 0.2
+    assert table["found"].mean() >= 0.97
+    assert table.loc[table["found"], "agree"].mean() >= 0.97
+    assert table.loc[table["found"] & table["negated"], "agree"].mean() >= 0.99
+
+
+def test_real_questions_hold_cues(shared):
+    questions = pd.read_csv(shared / "data/dermavqa/encounters.csv")["query_en"].dropna()
+    found = [cue for text in questions for cue in find_cues(text) if text[cue.start : cue.end] == cue.text]
+    counts = pd.Series([cue.category for cue in found]).value_counts()
+    assert set(counts.index) >= {
+        "itch",
+        "dryness",
+        "redness",
+        "scale",
+        "weeping",
+        "thickening",
+        "atopy",
+        "onset",
+        "trigger",
+        "duration",
+        "flexures",
+    }
+    assert len(found) > 2 * len(questions)
+
+
+def test_cues_need_no_tensorflow():
+    code = "import sys, eczema_tf.attribution.cues as c; c.find_cues('itchy'); sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
