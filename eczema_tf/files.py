@@ -4,14 +4,26 @@ Everything is written aside, flushed to the disk, and renamed into place: a read
 """
 
 import contextlib
+import csv
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eczema_tf.errors import EczemaError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# A spreadsheet runs a cell that begins with one of these (OWASP, "CSV Injection"; NUL: OWASP ASVS 5.0, 1.2.10), and an apostrophe before it
+# makes it text. A cell that begins so already gets one more, so that taking one away always gives back what was written.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\0]")
+_ESCAPED = re.compile(r"'+[=+\-@\t\r\n\0]")
+_HARMLESS = re.compile(r"[-+.0-9]+")  # numbers, and ids such as -1000600354148496558-1: arithmetic at worst, and others look them up
 
 
 @contextlib.contextmanager
@@ -84,6 +96,38 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: object) -> None:
     """Writes JSON whole or not at all. NaN and infinity are refused: they are not JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path | str, table: "pd.DataFrame") -> None:
+    """Writes a table as UTF-8 CSV, whole or not at all, such that no spreadsheet runs what a stranger wrote.
+
+    Cells and column names that are text go through `escape_formula`; numbers are written as they are, to the last bit.
+
+    Args:
+        path: Of the CSV file.
+        table: Its index is not written.
+    """
+    safe = table.rename(columns=_escape_text)
+    for column in safe.select_dtypes(exclude=["number", "bool"]):
+        safe[column] = safe[column].map(_escape_text)
+    text = safe.to_csv(index=False, lineterminator="\n")
+    if "\r" in text:  # which Python leaves unquoted up to 3.11.8 and 3.12.2 (gh-67044), and readers take for the end of a line
+        text = safe.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    write_text(path, text)
+
+
+def escape_formula(text: str) -> str:
+    """Puts an apostrophe before a text that a spreadsheet would run as a formula."""
+    return f"'{text}" if _FORMULA.match(text) and not _HARMLESS.fullmatch(text) else text
+
+
+def unescape_formula(cell: str) -> str:
+    """Undoes `escape_formula`, exactly."""
+    return cell[1:] if _ESCAPED.match(cell) else cell
+
+
+def _escape_text(cell: object) -> object:
+    return escape_formula(cell) if isinstance(cell, str) else cell
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -22,7 +22,7 @@ from eczema_tf.config import Config, dump_config, parse_config, read_yaml
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.errors import ConfigError, join_faults
 from eczema_tf.experiment import prepare_built_in, split_dataset
-from eczema_tf.files import replacing_file, write_text
+from eczema_tf.files import write_csv, write_text
 from eczema_tf.fitting import train_run
 
 OBJECTIVE = "val_auroc_fusion"
@@ -178,7 +178,6 @@ def _check_study(folder: Path, config: Config, space: Space) -> None:
 def _write_study(study: optuna.Study, config: Config, folder: Path) -> Study:
     finished = sorted(_finished(study), key=lambda trial: -trial.value)
     table = pd.DataFrame([{"trial": trial.number, OBJECTIVE: trial.value, **trial.params} for trial in finished])
-    with replacing_file(folder / TRIALS) as aside:
-        table.to_csv(aside, index=False)
+    write_csv(folder / TRIALS, table)
     write_text(folder / BEST, dump_config(parse_config(nest(finished[0].params, config.model_dump()))))
     return Study(table, folder)

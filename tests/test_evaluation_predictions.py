@@ -105,7 +105,7 @@ def test_cases_count_for_a_head_with_label_and_probability():
 
 
 def test_predictions_are_read_back_as_written(tmp_path):
-    names = ["-1000600354148496558", "=1+1", "'=quoted", "@home", "-x", "+41 79", 'a,"b"', "NA", "größe", "007", "\tx", "'"]
+    names = ["-1000600354148496558", "=1+1", "'=quoted", "@home", "-x", "+41 79", 'a,"b"', "NA", "größe", "007", "\tx", "'", "\rx", "a\rb"]
     rng = np.random.default_rng(0)
     rows = [row(name, eczema=rng.random(), eczema_image_logit=rng.normal(), eczema_logit=rng.normal() * 30, fold=1) for name in names]
     rows[0] |= {"eczema_text_logit": NAN, "text_used": False, "skin_tone": "=VI"}

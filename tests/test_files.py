@@ -1,5 +1,6 @@
 """Nothing good is ever replaced by something half-written."""
 
+import csv
 import json
 import os
 import resource
@@ -7,10 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from eczema_tf.data.manifest import load_manifest
 from eczema_tf.errors import EczemaError
-from eczema_tf.files import replacing_file, replacing_folder, write_json, write_text
+from eczema_tf.files import escape_formula, replacing_file, replacing_folder, unescape_formula, write_csv, write_json, write_text
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -110,3 +116,87 @@ def test_files_get_ordinary_permissions(tmp_path: Path):
     os.umask(umask)
     write_text(tmp_path / "a.txt", "text")
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+FORMULAS = [
+    "=1+1",
+    "=cmd|' /C calc'!A0",
+    "+SUM(A1)",
+    "-2+3+cmd|x",
+    "@SUM(1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "\0=1",
+    "--help",
+    "- dry skin",
+    "-1e5",
+]
+HARMLESS = [
+    "",
+    "dry",
+    "it's",
+    "'quoted'",
+    "a=b",
+    " =1",
+    "-1.5",
+    "+41",
+    "007",
+    "-1000600354148496558",
+    "-1000600354148496558-1",
+    "größe",
+    "''",
+]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_what_a_spreadsheet_would_run_gets_an_apostrophe(text: str):
+    assert escape_formula(text) == f"'{text}"
+    assert escape_formula(f"'{text}") == f"''{text}"  # so that it is not mistaken for the one before
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_what_is_harmless_stays_as_it_is(text: str):
+    assert escape_formula(text) == text
+    assert unescape_formula(text) == text
+
+
+@given(st.text(alphabet="'=+-@\t\r\n\0 1.ax", max_size=6) | st.text(max_size=20))
+def test_escaping_is_undone_exactly_and_leaves_no_formula(text: str):
+    cell = escape_formula(text)
+    assert unescape_formula(cell) == text
+    assert not cell.startswith(("=", "@", "\t", "\r", "\n", "\0"))
+    assert not cell.startswith(("+", "-")) or set(cell) <= set("+-.0123456789")
+
+
+def test_a_table_is_read_back_as_it_was_written(tmp_path: Path):
+    texts = [text for text in FORMULAS + HARMLESS if "\0" not in text]
+    table = pd.DataFrame({"example_id": [f"{place}-{text}" for place, text in enumerate(texts)], "text": texts, "=note": texts[::-1]})
+    write_csv(tmp_path / "manifest.csv", table.assign(eczema=0.5))
+    with (tmp_path / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        header, *records = csv.reader(file)  # as a spreadsheet reads them
+    assert header == ["example_id", "text", "'=note", "eczema"]
+    assert [record[1] for record in records] == [f"'{text}" if text in FORMULAS else text for text in texts]
+    back = load_manifest(tmp_path / "manifest.csv", skip_bad_rows=True).table.set_index("example_id")
+    for row in table.to_dict("records"):
+        if row["text"].strip():
+            assert back.loc[row["example_id"], ["text", "=note"]].tolist() == [row["text"], row["=note"]]
+    assert len(back) == sum(bool(text.strip()) for text in texts)
+
+
+def test_numbers_stay_numbers_and_the_table_stays_as_it_was(tmp_path: Path):
+    figures = np.random.default_rng(0).normal(size=50)
+    table = pd.DataFrame({"logit": figures, "count": np.arange(-25, 25), "used": figures > 0, "mixed": [*[-1.5] * 48, None, "=1"]})
+    before = table.copy()
+    write_csv(tmp_path / "a.csv", table)
+    pd.testing.assert_frame_equal(table, before)
+    back = pd.read_csv(tmp_path / "a.csv")
+    pd.testing.assert_frame_equal(back[["logit", "count", "used"]], table[["logit", "count", "used"]], check_exact=True)
+    assert back["mixed"].tolist()[-1] == "'=1"
+    assert back["mixed"][0] == "-1.5"
+
+
+def test_rejected_rows_are_escaped(tmp_path: Path):
+    (tmp_path / "manifest.csv").write_text("example_id,text,eczema\n=1+1,dry,7\nr2,dry,1\n")
+    load_manifest(tmp_path / "manifest.csv", skip_bad_rows=True)
+    assert pd.read_csv(tmp_path / "manifest.rejected.csv")["example_id"].tolist() == ["'=1+1"]

@@ -1,13 +1,12 @@
 """From scored rows to scored cases: logits averaged by case, then probabilities; and `predictions.csv`, which holds them."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from eczema_tf.errors import DataError, join_faults
-from eczema_tf.files import replacing_file
+from eczema_tf.files import unescape_formula, write_csv
 from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, POSTERIOR_COLUMNS, SEVERITY
 
 PROBABILITY_COLUMNS = {"image": "p_image", "text": "p_text", "fusion": "p_fusion"}
@@ -20,11 +19,6 @@ _MEAN_COLUMNS = (
     "eczema", *POSTERIOR_COLUMNS.values(), *(f"{head}_logit" for head in ECZEMA_HEADS.values()), *CONSISTENCY_LOGITS, *SEVERITY_LOGITS,
 )  # fmt: skip
 _WRITTEN_TEXT_COLUMNS = ("case_id", *_LABEL_COLUMNS, "consistency_predicted", "severity_predicted")
-
-# A spreadsheet runs a cell that starts with one of these (OWASP, "CSV Injection"). The apostrophe that protects such a cell
-# is itself protected, so that reading gives back exactly what was written.
-_RISKY_START = ("=", "+", "-", "@", "\t", "\r", "'")
-_PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
 def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
@@ -101,7 +95,7 @@ def is_scored(cases: pd.DataFrame, modality: str) -> np.ndarray:
 
 
 def write_predictions(path: Path | str, cases: pd.DataFrame) -> None:
-    """Writes cases as CSV. Text cells that a spreadsheet would run as a formula get a leading apostrophe; plain numbers stay as they are.
+    """Writes cases as CSV, with formulas in text cells escaped (`files.write_csv`).
 
     Args:
         path: Of the CSV file.
@@ -110,9 +104,7 @@ def write_predictions(path: Path | str, cases: pd.DataFrame) -> None:
     Raises:
         EczemaError: If the disk refuses.
     """
-    safe = cases.assign(**{column: cases[column].map(_escape) for column in _WRITTEN_TEXT_COLUMNS if column in cases})
-    with replacing_file(path) as aside:
-        safe.to_csv(aside, index=False, encoding="utf-8", lineterminator="\n")
+    write_csv(path, cases)
 
 
 def load_predictions(path: Path | str) -> pd.DataFrame:
@@ -136,16 +128,12 @@ def load_predictions(path: Path | str) -> pd.DataFrame:
 
 def _parse(cells: pd.Series) -> pd.Series:
     if cells.name in _WRITTEN_TEXT_COLUMNS:
-        return cells.str.removeprefix("'")
+        return cells.map(unescape_formula)
     if cells.name in _USED_COLUMNS:
         return cells.map({"True": True, "False": False}).astype(bool)
     if cells.name in ("fold", "rows"):
         return cells.astype("int64")
     return cells.replace("", "nan").map(float).astype("float64")  # Python's own parser is exact to the last bit
-
-
-def _escape(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_RISKY_START) and not _PLAIN_NUMBER.fullmatch(cell) else cell
 
 
 def _check_groups(rows: pd.DataFrame) -> None:

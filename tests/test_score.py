@@ -1,0 +1,460 @@
+"""Batch scoring: every row of a manifest exactly once, whatever is in it and whoever is killed on the way."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+from test_serving import build_parts
+
+from eczema_tf.attribution.cut import CutAssistant
+from eczema_tf.attribution.one_pass import explain_in_one_pass
+from eczema_tf.config import PreprocessConfig
+from eczema_tf.data.manifest_stream import Row, Survey
+from eczema_tf.data.photos import upright_jpeg
+from eczema_tf.errors import EczemaError, RunError
+from eczema_tf.schema import NOTICE
+from eczema_tf.score import main
+from eczema_tf.serving import batch
+from eczema_tf.serving.batch import PROBABILITIES, USED, arrange_answers
+from eczema_tf.serving.batch_job import JOB, Job, open_job
+from eczema_tf.serving.client import SIDE_FILE
+from eczema_tf.serving.graph import NOTHING, ServedAssistant, save_served
+from eczema_tf.serving.loaded import SERVE, LoadedModel
+from eczema_tf.serving.spark import check_spark, forgive_failures
+
+ROWS, CHUNK_ROWS, PATIENCE_S = 2000, 1000, 300
+BUSY_TICKS = 10  # of processor time: more than a worker spends on nothing between two chunks, less than on its share of the second
+SIDEWAYS = "photos/sideways.jpg"
+BAD = {  # how a row is bad -> image_path, text, the beginning of its status
+    "gone": ("photos/gone.jpg", "it itches", "photo: no such photo"),
+    "gone, no text": ("photos/gone.jpg", "", "photo: no such photo"),
+    "outside": ("../outside.jpg", "it itches", "photo: leaves the manifest's folder"),
+    "absolute": ("/etc/passwd", "", "photo: is absolute"),
+    "link": ("link.jpg", "it itches", "photo: leaves the manifest's folder"),
+    "loop": ("loop.jpg", "it itches", "photo: is not a path"),
+    "folder": ("photos", "it itches", "photo: is not a file"),
+    "long": ("x" * 5000, "it itches", "photo: "),
+    "fifo": ("fifo.jpg", "", "photo: is not a file"),
+    "cut": ("cut.jpg", "it itches", "photo: cannot be read: truncated or damaged"),
+    "nothing": ("nothing.jpg", "it itches", "photo: has 0 bytes"),
+    "html": ("html.jpg", "", "photo: cannot be read"),
+    "noise": ("noise.jpg", "it itches", "photo: cannot be read"),
+    "bomb": ("bomb.png", "it itches", "photo: "),
+    "both": (
+        "cut.jpg",
+        "\x01",
+        "photo: cannot be read: truncated or damaged",
+    ),
+    "control": ("", "\x01\x02", "text: nothing readable in it"),
+    "empty": ("", "", NOTHING),
+    "blank": ("  ", " \n ", NOTHING),
+    "short": (None, "", "row: has 2 fields; allowed: 4"),
+    "huge": ("huge.jpg", "", "photo: has 60000000 bytes"),
+}
+
+
+def write_photo(path: Path, seed: int, **options) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (44, 60, 3)).astype("uint8")
+    pixels[:22] //= 4  # so that a photo on its side is another photo
+    Image.fromarray(pixels).save(path, "JPEG", **options)
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 2,000 rows over 40 photos, 20 of the rows bad, each in its way."""
+    folder = tmp_path_factory.mktemp("clinic") / "data"
+    (folder / "photos").mkdir(parents=True)
+    for seed in range(40):
+        write_photo(folder / f"photos/{seed}.jpg", seed)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write_photo(folder / SIDEWAYS, 99, exif=exif)
+    write_photo(folder.parent / "outside.jpg", 0)
+    (folder / "link.jpg").symlink_to(folder.parent / "outside.jpg")
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    os.mkfifo(folder / "fifo.jpg")
+    good = (folder / "photos/0.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(good[:700])
+    (folder / "nothing.jpg").touch()
+    (folder / "html.jpg").write_bytes(b"<html>" + b"x" * 100)
+    (folder / "noise.jpg").write_bytes(b"\xff\xd8\xff" + bytes(range(256)) * 8)
+    Image.new("1", (12000, 12000)).save(folder / "bomb.png")
+    with (folder / "huge.jpg").open("wb") as file:
+        file.truncate(60_000_000)
+    write_manifest(folder / "manifest.csv")
+    return folder
+
+
+def write_manifest(path: Path) -> None:
+    lines = ["example_id,case_id,image_path,text"]
+    bad = dict(zip(range(50, ROWS, ROWS // len(BAD)), BAD.values(), strict=True))
+    for row in range(ROWS):
+        image_path, text, _ = bad.get(
+            row, (f"photos/{row % 40}.jpg" if row % 5 else "", f"my skin is itchy {row % 7}" if row % 3 else "", "")
+        )
+        if not bad.get(row) and not image_path and not text:
+            image_path = SIDEWAYS
+        fields = [f"-{row}-x", f"c{row // 2}" if row % 4 else "", image_path, f'"{text}"']
+        lines.append(",".join(fields if image_path is not None else fields[:2]))
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "3"
+    assistant, image, tokenizer = build_parts()
+    for head in ("eczema", "eczema_image", "eczema_text"):  # steep enough to tell photos apart, not so steep that all are 0 or 1
+        assistant.get_layer(head).kernel.assign(assistant.get_layer(head).kernel / 8)
+    explainer = partial(explain_in_one_pass, CutAssistant(assistant))
+    save_served(ServedAssistant(assistant, image, tokenizer, PreprocessConfig(), explainer=explainer), folder)
+    (folder / SIDE_FILE).parent.mkdir(exist_ok=True)
+    (folder / SIDE_FILE).write_text(json.dumps({"notice": NOTICE, "thresholds": {}}))
+    return folder
+
+
+class Scored:
+    """What a job left one of whose Python workers was killed while it worked."""
+
+    def __init__(self, out: Path, arguments: list[str], said: str):
+        self.out, self.arguments, self.said = out, arguments, said
+        self.table = pd.read_parquet(out)
+        self.job = json.loads((out / JOB).read_text())
+
+
+@pytest.fixture(scope="module")
+def scored(clinic: Path, export: Path, tmp_path_factory: pytest.TempPathFactory) -> Scored:
+    try:
+        check_spark()
+    except EczemaError as error:
+        pytest.skip(str(error))
+    out = tmp_path_factory.mktemp("scores") / "out"
+    arguments = [
+        "--model",
+        str(export.parent),
+        "--manifest",
+        str(clinic / "manifest.csv"),
+        "--out",
+        str(out),
+        "--chunk-rows",
+        str(CHUNK_ROWS),
+    ]
+    said = run_and_kill_a_worker(arguments, out)
+    assert not list(out.glob(".*"))
+    return Scored(out, arguments, said)
+
+
+def run_and_kill_a_worker(arguments: list[str], out: Path) -> str:
+    """Kills a Python worker while it works on the second chunk, and returns what the job said in the end."""
+    job = start_job(arguments)
+    try:
+        wait_for(job, (out / "part-000000.parquet").is_file)
+        work = read_workers(job.pid)
+        wait_for(job, lambda: kill_busy_worker(job.pid, work))
+        said, errors = job.communicate(timeout=PATIENCE_S)
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+    assert job.returncode == 0, errors[-3000:]
+    return said
+
+
+def start_job(arguments: list[str]) -> subprocess.Popen:
+    calm_java = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}  # leaves the processor to what is tested
+    command = [sys.executable, "-m", "eczema_tf.score", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=Path(__file__).parents[1], env=os.environ | calm_java, start_new_session=True, **pipes)
+
+
+def wait_for(job: subprocess.Popen, condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        if job.poll() is not None:
+            pytest.fail(f"the job ended too early: {job.communicate()[1][-3000:]}")
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def kill_busy_worker(driver: int, work: dict[int, int]) -> bool:
+    """Kills the first worker that has done some work since `work` was read; False if none has."""
+    for worker, ticks in read_workers(driver).items():
+        if ticks > work.setdefault(worker, ticks) + BUSY_TICKS:
+            os.kill(worker, signal.SIGKILL)
+            return True
+    return False
+
+
+def read_workers(driver: int) -> dict[int, int]:
+    """Finds the Python workers, children of pyspark's daemon, below the driver: process id -> clock ticks of work (proc(5))."""
+    parents, ticks, daemons = {}, {}, set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            command = (folder / "cmdline").read_bytes()
+        except OSError:  # gone meanwhile
+            continue
+        process = int(folder.name)
+        parents[process], ticks[process] = int(fields[1]), int(fields[11]) + int(fields[12])
+        if b"pyspark.daemon" in command:
+            daemons.add(process)
+
+    def is_below(process: int) -> bool:
+        return process == driver or (process in parents and is_below(parents[process]))
+
+    return {process: ticks[process] for process in daemons if parents[process] in daemons and is_below(process)}
+
+
+def test_every_row_comes_out_once_and_in_order_though_a_worker_was_killed(scored: Scored):
+    assert scored.table["example_id"].tolist() == [f"-{row}-x" for row in range(ROWS)]
+    assert scored.table["case_id"].tolist() == [f"c{row // 2}" if row % 4 else f"-{row}-x" for row in range(ROWS)]
+    assert scored.job["rows_retried"] >= 1
+
+
+def test_bad_rows_say_what_was_wrong_and_leave_the_others_alone(scored: Scored):
+    statuses = scored.table["status"]
+    assert np.flatnonzero(statuses != "ok").tolist() == list(range(50, ROWS, 100))
+    for (name, (_, text, begins)), row in zip(BAD.items(), scored.table.iloc[50::100].to_dict("records"), strict=True):
+        assert row["status"].startswith(begins), name
+        assert not row["image_used"], name
+        assert row["text_used"] == (text == "it itches"), name
+        assert row["status"].endswith("; text: nothing readable in it") == (name == "both"), name
+
+
+def test_figures_are_null_exactly_where_their_modality_was_not_used(scored: Scored):
+    table = scored.table
+    text = [column for column in PROBABILITIES if column.startswith(("eczema_text", "consistency"))]
+    either = [column for column in PROBABILITIES if column not in (*text, "eczema_image")]
+    assert (table["eczema_image"].notna() == table["image_used"]).all()
+    assert all((table[column].notna() == table["text_used"]).all() for column in text)
+    assert all((table[column].notna() == (table["image_used"] | table["text_used"])).all() for column in either)
+    raw = parquet.read_table(scored.out)
+    assert raw["eczema_image"].null_count == (~table["image_used"]).sum()  # null, not NaN
+    assert raw.schema.names == ["example_id", "case_id", *PROBABILITIES, *USED, "status"]  # no text
+    assert {str(raw.schema.field(name).type) for name in PROBABILITIES} == {"float"}
+
+
+def test_a_row_gets_what_predict_would_say(scored: Scored, clinic: Path, export: Path):
+    rows = [1, 2, 3, 4, 5, 6, 7, 8, 15, 30]  # both, photo alone, text alone, a photo on its side
+    lines = pd.read_csv(clinic / "manifest.csv", nrows=40, keep_default_na=False).iloc[rows]
+    assert SIDEWAYS in set(lines["image_path"])
+    stored = [(clinic / path).read_bytes() if path else b"" for path in lines["image_path"]]
+    model = LoadedModel(export, [SERVE])
+    upright = model.run([upright_jpeg(photo) if photo else b"" for photo in stored], list(lines["text"]))
+    np.testing.assert_allclose(scored.table["eczema"][rows], upright["eczema"], atol=1e-5)
+    np.testing.assert_allclose(scored.table["severity_severe"][rows], upright["severity"][:, 2], atol=1e-5)
+    assert np.abs(upright["eczema"] - model.run(stored, list(lines["text"]))["eczema"]).max() > 1e-3  # turning matters
+
+
+def test_the_job_says_what_it_was_of_and_counts_by_status(scored: Scored):
+    assert scored.job["model"]["version"] == "3"
+    assert scored.job["manifest"]["rows"] == scored.job["rows"] == sum(scored.job["statuses"].values()) == ROWS
+    assert scored.job["statuses"]["ok"] == ROWS - len(BAD)
+    assert scored.job["statuses"][NOTHING] == 2
+    assert scored.job["notice"] == NOTICE
+    assert NOTICE in scored.said
+    assert "1980  ok" in scored.said
+
+
+def test_a_finished_job_is_left_alone(scored: Scored, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("eczema_tf.serving.batch.check_spark", lambda: pytest.fail("Spark is not needed"))
+    assert main(scored.arguments) == 0
+    assert "2000 rows were scored already" in capsys.readouterr().out
+
+
+@pytest.fixture
+def small(clinic: Path, tmp_path: Path) -> list[str]:
+    """Arguments of a job of seven rows, three a part."""
+    lines = (clinic / "manifest.csv").read_text().splitlines()[:8]
+    (tmp_path / "manifest.csv").write_text("\n".join(lines))
+    return ["--manifest", str(tmp_path / "manifest.csv"), "--out", str(tmp_path / "out"), "--chunk-rows", "3"]
+
+
+class Stub:
+    """Stands in for Spark: gives answers, or stops, and keeps what it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.asked: list[list[str]] = []
+        self.stops_after = 99
+        monkeypatch.setattr(batch, "check_spark", lambda: None)
+        monkeypatch.setattr(batch, "open_session", lambda master, debug: contextlib.nullcontext())
+        monkeypatch.setattr(batch, "_build_udf", lambda *_: None)
+        monkeypatch.setattr(batch, "_score_chunk", lambda spark, score, rows: self.answer(rows))
+
+    def answer(self, rows: list[Row]) -> pa.Table:
+        if len(self.asked) == self.stops_after:
+            raise KeyboardInterrupt
+        self.asked.append([row.example_id for row in rows])
+        figures = {name: pa.array([0.5] * len(rows), pa.float32()) for name in PROBABILITIES}
+        flags = {name: pa.array([1] * len(rows), pa.int8()) for name in (*USED, "attempt")}
+        return pa.table({**figures, **flags, "status": ["ok"] * len(rows)})
+
+
+def test_a_stopped_job_goes_on_with_what_is_missing(small: list[str], export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    spark = Stub(monkeypatch)
+    spark.stops_after = 1
+    assert main(["--model", str(export), *small]) == 1
+    assert [part.name for part in (tmp_path / "out").glob("*.parquet")] == ["part-000000.parquet"]
+    (tmp_path / "out" / ".writing-abc-part-000001.parquet").write_bytes(b"half")  # as a kill would leave it
+    spark.stops_after = 99
+    assert main(["--model", str(export), *small]) == 0
+    assert spark.asked == [["-0-x", "-1-x", "-2-x"], ["-3-x", "-4-x", "-5-x"], ["-6-x"]]
+    assert pd.read_parquet(tmp_path / "out")["example_id"].tolist() == [f"-{row}-x" for row in range(7)]
+    (tmp_path / "out" / "part-000001.parquet").unlink()
+    assert main(["--model", str(export), *small]) == 0
+    assert spark.asked[3:] == [["-3-x", "-4-x", "-5-x"]]
+
+
+def test_a_job_with_another_manifest_model_or_setting_is_refused(
+    small: list[str], export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    Stub(monkeypatch)
+    assert main(["--model", str(export), *small]) == 0
+    capsys.readouterr()
+
+    def refuses(*arguments: str) -> str:
+        assert main([*arguments, *small]) == 1
+        return capsys.readouterr().err
+
+    other = shutil.copytree(export, tmp_path / "models" / "4")
+    (other / SIDE_FILE).write_text('{"thresholds": {"image": 0.5}}')
+    assert "model: was" in refuses("--model", str(other))
+    assert "keep_text: was false, and is now true" in refuses("--model", str(export), "--keep-text")
+    assert main(["--model", str(export), *small, "--chunk-rows", "4"]) == 1
+    assert "chunk_rows: was 3, and is now 4" in capsys.readouterr().err
+    with (tmp_path / "manifest.csv").open("a") as file:
+        file.write("\nanother,,,text\n")
+    assert "manifest: was" in refuses("--model", str(export))
+
+
+def test_texts_are_kept_only_if_asked_for(small: list[str], export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Stub(monkeypatch)
+    assert main(["--model", str(export), *small, "--keep-text"]) == 0
+    table = pd.read_parquet(tmp_path / "out")
+    assert table["text"].tolist()[:3] == ["", "my skin is itchy 1", "my skin is itchy 2"]
+
+
+def test_what_is_no_job_is_not_written_into(small: list[str], export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.docx").touch()
+    assert main(["--model", str(export), *small]) == 1
+    assert "holds no scoring job" in capsys.readouterr().err
+    (tmp_path / "out" / JOB).write_text("[1]")
+    assert main(["--model", str(export), *small]) == 1
+    assert "_job.json: damaged" in capsys.readouterr().err
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """Of five rows, two a part, all of them there."""
+    (tmp_path / "model").mkdir()
+    job = open_job(tmp_path / "job", tmp_path / "model", tmp_path / "m.csv", Survey(5, False, "abc"), chunk_rows=2, keep_text=False)
+    for number, ids in enumerate(("ab", "cd", "e")):
+        job.commit(number, pa.table({"example_id": list(ids), "status": ["ok (with details)"] * len(ids)}))
+    return job
+
+
+def test_a_job_is_finished_when_each_row_is_there_once(job: Job):
+    assert job.find_missing() == []
+    assert job.find_summary() is None
+    assert job.finish("abcde", 0)["statuses"] == {"ok": 5}
+    assert job.find_summary()["rows"] == 5
+
+
+@pytest.mark.parametrize(("number", "ids"), [(1, "c"), (1, "cdd"), (1, "cx"), (1, "dc"), (2, ""), (2, "ef"), (3, "f")])
+def test_lost_repeated_or_foreign_rows_fail_the_job(job: Job, number: int, ids: str):
+    job.commit(number, pa.table({"example_id": pa.array(list(ids), pa.string()), "status": pa.array(["ok"] * len(ids), pa.string())}))
+    with pytest.raises(RunError, match=f"part-00000{number}.parquet"):
+        job.finish("abcde", 0)
+    assert job.find_summary() is None
+
+
+def test_a_damaged_part_fails_the_job(job: Job):
+    (job.folder / "part-000001.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RunError, match=r"part-000001\.parquet: cannot be read"):
+        job.finish("abcde", 0)
+
+
+def test_figures_by_hand():
+    outputs = {
+        "eczema": np.array([0.9, 0.8, 0.7, 0.5], "float32"),
+        "eczema_image": np.array([0.1, 0.2, 0.3, 0.5], "float32"),
+        "eczema_text": np.array([0.4, 0.5, 0.6, 0.5], "float32"),
+        "consistency": np.tile(np.array([0.2, 0.3, 0.5], "float32"), (4, 1)),
+        "severity": np.tile(np.array([0.6, 0.3, 0.1], "float32"), (4, 1)),
+        "image_used": np.array([True, True, False, False]),
+        "text_used": np.array([True, False, True, False]),
+        "status": np.array([b"ok", b"ok", b"ok", NOTHING.encode()], object),
+    }
+    table = pd.DataFrame(arrange_answers(outputs, ["", "", "photo: gone", "photo: gone"]))
+    nan = np.nan
+    expected = {
+        "eczema": [0.9, 0.8, 0.7, nan], "eczema_image": [0.1, 0.2, nan, nan], "eczema_text": [0.4, nan, 0.6, nan],
+        "consistency_eczema": [0.2, nan, 0.2, nan], "consistency_other": [0.3, nan, 0.3, nan], "consistency_unclear": [0.5, nan, 0.5, nan],
+        "severity_mild": [0.6] * 3 + [nan], "severity_moderate": [0.3] * 3 + [nan], "severity_severe": [0.1] * 3 + [nan],
+    }  # fmt: skip
+    pd.testing.assert_frame_equal(table[list(expected)], pd.DataFrame(expected).astype("float32"))
+    assert table["status"].tolist() == ["ok", "ok", "photo: gone", "photo: gone"]
+    assert table["image_used"].tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        ("local", "local[1,4]"), ("local[2]", "local[2,4]"), ("local[*]", "local[*,4]"), ("local[2,1]", "local[2,1]"),
+        ("spark://head:7077", "spark://head:7077"), ("yarn", "yarn"), ("local-cluster[2,1,1024]", "local-cluster[2,1,1024]"),
+    ],
+)  # fmt: skip
+def test_a_local_master_forgives_as_much_as_a_cluster(asked: str, given: str):
+    assert forgive_failures(asked) == given
+
+
+def test_without_pyspark_or_java_it_says_how_to_get_them(
+    small: list[str], export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["--model", str(export), *small]) == 1
+    assert capsys.readouterr().err == (
+        "error: batch scoring needs pyspark, which is not installed; install it: pip install -r requirements-spark.txt\n"
+    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(EczemaError, match=r"needs Java 17 or newer; found: none in JAVA_HOME .*apt-get install openjdk-17-jre-headless"):
+        check_spark()
+    monkeypatch.delenv("JAVA_HOME")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EczemaError, match="found: none in the PATH"):
+        check_spark()
+
+
+@pytest.mark.parametrize(
+    ("says", "good"), [('"1.8.0_392"', False), ('"11.0.2"', False), ('"17.0.15" 2025-04-15', True), ('"21"', True), ("?", False)]
+)
+def test_only_java_17_and_newer_will_do(says: str, good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text(f"#!/bin/sh\necho 'openjdk version {says}' >&2\n")
+    java.chmod(0o755)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with contextlib.nullcontext() if good else pytest.raises(EczemaError, match=r"needs Java 17 or newer; found: Java (8|11|0) at"):
+        check_spark()
+
+
+@pytest.mark.parametrize("arguments", [["--batch-size", "0"], ["--chunk-rows", "-1"], ["--threads", "two"], []])
+def test_bad_usage_exits_with_2(arguments: list[str]):
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--model", "m", "--manifest", "m.csv"])
+    assert caught.value.code == 2
