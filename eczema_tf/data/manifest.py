@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eczema_tf.data.manifest_checks import Fault, find_faults, is_label
+from eczema_tf.data.manifest_checks import Fault, find_faults, is_label, resolve_photo
 from eczema_tf.data.manifest_files import Rows, read_rows
 from eczema_tf.errors import DataError, join_faults
-from eczema_tf.files import replacing_file
+from eczema_tf.files import write_csv
 from eczema_tf.schema import MANIFEST_COLUMNS, TEXT_COLUMNS
 
 
@@ -111,12 +111,7 @@ def _fill_defaults(table: pd.DataFrame) -> pd.DataFrame:
 
 def _resolve_photos(image_paths: Iterable[str], folder: Path) -> list[str]:
     """Absolute paths with symbolic links followed; "" for none and for what is no path at all (a fault found later)."""
-    resolved = {"": ""}
-    for image_path in set(image_paths) - {""}:
-        try:
-            resolved[image_path] = str((folder / image_path).resolve())
-        except (OSError, ValueError, RuntimeError):  # too long, a NUL byte, a loop of links
-            resolved[image_path] = ""
+    resolved = {image_path: resolve_photo(image_path, folder) for image_path in set(image_paths)}
     return [resolved[image_path] for image_path in image_paths]
 
 
@@ -141,7 +136,6 @@ def _reject(manifest: Manifest, faults: list[Fault], rows: Rows, *, skip_bad_row
     reasons = {row: "; ".join(f"{fault.column}: {fault.message}" for fault in faults if fault.row == row) for row in bad}
     newly = rows.table.iloc[bad].assign(rejected_line=lines[bad], rejected_reason=[reasons[row] for row in bad])
     rejected = pd.concat([manifest.rejected, newly], ignore_index=True)
-    with replacing_file(rejected_path or path.with_name(f"{path.stem}.rejected.csv")) as aside:
-        rejected.to_csv(aside, index=False)
+    write_csv(rejected_path or path.with_name(f"{path.stem}.rejected.csv"), rejected)
     good = np.setdiff1d(np.arange(len(lines)), bad)
     return replace(manifest, table=manifest.table.iloc[good].reset_index(drop=True), lines=lines[good], rejected=rejected)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from eczema_tf.errors import DataError
 from eczema_tf.schema import CONSISTENCY, SEVERITY, SPLITS
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -45,6 +46,31 @@ def find_faults(
     if not with_embeddings:
         yield from _check_paths(table, folder, check_photos)
     yield from _check_cases_and_groups(table, lines, allow_leaks)
+
+
+def resolve_photo(image_path: str, folder: Path) -> str:
+    """Returns a photo's absolute path with symbolic links followed; "" for none and for what is no path at all."""
+    try:
+        return str((folder / image_path).resolve()) if image_path else ""
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL byte, a loop of links
+        return ""
+
+
+def find_photo(image_path: str, root: Path) -> Path:
+    """Finds the photo of one row.
+
+    Args:
+        image_path: As in the manifest, not empty.
+        root: The manifest's folder, resolved, which photos must not leave.
+
+    Raises:
+        DataError: If it is not there, or not a path inside the folder.
+    """
+    image_file = resolve_photo(image_path, root)
+    fault = _describe_path(image_path, image_file, root, check_photos=True)
+    if fault:
+        raise DataError(fault)
+    return Path(image_file)
 
 
 def _check_ids(table: pd.DataFrame, lines: np.ndarray) -> Iterator[Fault]:

@@ -5,8 +5,8 @@ Everything is read as text, so that ids such as `NA` or `-1000600354148496558` s
 
 import csv
 import difflib
-import io
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,10 @@ import pandas as pd
 
 from eczema_tf.data.manifest_checks import Fault
 from eczema_tf.errors import DataError, join_faults
+from eczema_tf.files import unescape_formula
 from eczema_tf.schema import MANIFEST_COLUMNS, REQUIRED_COLUMNS
+
+_UNDECODED = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of a byte that is not UTF-8 (PEP 383)
 
 
 class Rows(NamedTuple):
@@ -32,77 +35,113 @@ def read_rows(path: Path) -> Rows:
     Raises:
         DataError: When the file as a whole cannot be used: absent, empty, not UTF-8, no rows, a wrong header.
     """
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder; give the manifest file in it, for instance {path / 'manifest.csv'}")
-    if not path.is_file():
-        raise DataError(f"{path}: no such manifest; `python -m eczema_tf.prepare --help` says how to make one")
+    check_file(path)
     rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     if rows.table.empty:
         raise DataError(f"{path}: has a header but no rows")
     return rows
 
 
+def check_file(path: Path) -> None:
+    """Checks that there is a manifest file.
+
+    Raises:
+        DataError: If there is none, or a folder.
+    """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; give the manifest file in it, for instance {path / 'manifest.csv'}")
+    if not path.is_file():
+        raise DataError(f"{path}: no such manifest; `python -m eczema_tf.prepare --help` says how to make one")
+
+
+def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Reads a CSV file record by record, holding one at a time.
+
+    Yields:
+        The line a record begins on, and its fields; header first. Blank lines are passed over.
+
+    Raises:
+        DataError: If the file is empty, not UTF-8 (a byte order mark is allowed), holds a NUL byte, or is not valid CSV.
+    """
+    begins = 1
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(_check_lines(path, file), strict=True)
+        try:
+            for record in reader:
+                if record:
+                    yield begins, record
+                begins = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(f"{path}:{begins}: is not valid CSV: {error}; is a quote never closed?") from error
+
+
+def describe_length(record: Sequence[str], header: Sequence[str]) -> str:
+    """Says what is wrong with the number of a record's fields, "" if nothing."""
+    if len(record) == len(header):
+        return ""
+    return f"has {len(record)} fields; allowed: {len(header)}, as in the header; is a comma inside a text not quoted?"
+
+
 def _read_csv(path: Path) -> Rows:
-    records, lines = _parse_csv(path, _decode(path))
-    header, *records = records
-    _check_header(path, header)
-    faults = [
-        Fault(row, "row", f"has {len(record)} fields; allowed: {len(header)}, as in the header; is a comma inside a text not quoted?")
-        for row, record in enumerate(records)
-        if len(record) != len(header)
-    ]
-    padded = [[*record, *[""] * len(header)][: len(header)] for record in records]
-    return Rows(pd.DataFrame(padded, columns=header, dtype=str), np.array(lines[1:], "int64"), faults)
+    (_, header), *records = read_manifest_records(path)
+    lines = np.array([line for line, _ in records], "int64")
+    faults = [Fault(row, "row", fault) for row, (_, record) in enumerate(records) if (fault := describe_length(record, header))]
+    padded = [[*record, *[""] * len(header)][: len(header)] for _, record in records]
+    return Rows(pd.DataFrame(padded, columns=header, dtype=str), lines, faults)
 
 
-def _decode(path: Path) -> str:
-    data = path.read_bytes()
-    if not data.strip():
+def read_manifest_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Reads a manifest as `read_records` does, checks its header, and undoes `escape_formula`, by which `prepare` writes every cell.
+
+    Raises:
+        DataError: As `read_records`, or if the header is not that of a manifest.
+    """
+    records = ((line, [unescape_formula(cell) for cell in record]) for line, record in read_records(path))
+    first = next(records, None)
+    if first is None or not any(cell.strip() for cell in first[1]):
         raise DataError(f"{path}: is empty; allowed: a CSV file with a header that names at least {', '.join(REQUIRED_COLUMNS)}")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}:{line}: is not UTF-8; received the byte 0x{data[error.start]:02x} at position {error.start}; save it as 'CSV UTF-8' "
-            f"or convert it, for instance: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new.csv"
-        ) from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise DataError(f"{path}:{line}: holds a NUL byte; allowed: UTF-8 text; is it UTF-16, a spreadsheet or a damaged file?")
-    return text
+    check_header(path, first[1])
+    yield first
+    yield from records
 
 
-def _parse_csv(path: Path, text: str) -> tuple[list[list[str]], list[int]]:
-    """Splits into records. Returns them, header first, and the line each begins on; blank lines are passed over."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    records, lines, begins = [], [], 1
-    try:
-        for record in reader:
-            if record:
-                records.append(record)
-                lines.append(begins)
-            begins = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{path}:{begins}: is not valid CSV: {error}; is a quote never closed?") from error
-    return records, lines
+def _check_lines(path: Path, lines: Iterable[str]) -> Iterator[str]:
+    """Passes on what is UTF-8 without NUL bytes."""
+    for number, line in enumerate(lines, 1):
+        if not line.isascii() and (bad := _UNDECODED.search(line)):
+            raise DataError(
+                f"{path}:{number}: is not UTF-8; received the byte 0x{ord(bad[0]) - 0xDC00:02x} after {bad.start()} characters; save it as "
+                f"'CSV UTF-8' or convert it, for instance: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new.csv"
+            )
+        if "\0" in line:
+            raise DataError(f"{path}:{number}: holds a NUL byte; allowed: UTF-8 text; is it UTF-16, a spreadsheet or a damaged file?")
+        yield line
 
 
 def _read_parquet(path: Path) -> Rows:
     try:
         table = pd.read_parquet(path)
-        _check_header(path, [str(column) for column in table.columns])
+        check_header(path, [str(column) for column in table.columns])
         known = [column for column in MANIFEST_COLUMNS if column in table]
-        nullable = pd.read_parquet(path, columns=known, dtype_backend="numpy_nullable")  # so that an integer id stays one
+        texts = as_text(pd.read_parquet(path, columns=known, dtype_backend="numpy_nullable"))  # so that an integer id stays one
     except (OSError, ValueError, ImportError) as error:  # pyarrow's own errors are among these
         raise DataError(f"{path}: is not readable as Parquet: {' '.join(str(error).split())}") from error
     table = table.reset_index(drop=True)
-    for column in known:
-        table[column] = nullable[column].reset_index(drop=True).astype("string").fillna("").astype(str)
+    table[known] = texts.reset_index(drop=True)
     return Rows(table, np.arange(1, len(table) + 1), [])
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Turns every value into a string, "" for null."""
+    return table.astype("string").fillna("").astype(str)
+
+
+def check_header(path: Path, header: list[str]) -> None:
+    """Checks the columns of a manifest.
+
+    Raises:
+        DataError: With every missing, nameless, repeated or misspelt column.
+    """
     faults = [f"column {place} has no name" for place, name in enumerate(header, 1) if not name.strip()]
     faults += [f"{name}: column is there {header.count(name)} times" for name in dict.fromkeys(header) if name and header.count(name) > 1]
     by_letters = {_letters(column): column for column in MANIFEST_COLUMNS}

@@ -20,7 +20,7 @@ import pandas as pd
 from eczema_tf.data.embeddings import load_embeddings
 from eczema_tf.data.sources.scin_text import FLAG_COLUMNS, describe_case
 from eczema_tf.errors import DataError, join_faults
-from eczema_tf.files import replacing_folder, write_json
+from eczema_tf.files import replacing_folder, write_csv, write_json
 from eczema_tf.schema import MANIFEST_COLUMNS
 
 CONDITION = "Eczema"  # as SCIN writes it
@@ -128,7 +128,7 @@ def prepare_scin(
         sharing=int(kept["group_id"].duplicated(keep=False).sum()),
     )
     with replacing_folder(out, overwrite=overwrite) as aside:
-        rows.to_csv(aside / "manifest.csv", index=False)
+        write_csv(aside / "manifest.csv", rows)
         write_json(aside / "dataset.json", {"source": "scin", "counts": summary.count(), **PROVENANCE})
         if embeddings:
             shutil.copyfile(embeddings, aside / "embeddings.npz")

@@ -6,9 +6,7 @@ reason). Running it again fetches what is missing and nothing else.
 """
 
 import contextlib
-import csv
 import fcntl
-import io
 import re
 import threading
 from collections.abc import Iterator
@@ -35,7 +33,7 @@ from eczema_tf.data.sources.downloads import (
 )
 from eczema_tf.data.sources.scin import PHOTO_COLUMNS
 from eczema_tf.errors import DataError, EczemaError
-from eczema_tf.files import write_text
+from eczema_tf.files import write_csv, write_text
 
 OFFICIAL_URL = "https://storage.googleapis.com/dx-scin-public-data/"  # https://github.com/google-research-datasets/scin
 CASES_PATH = "dataset/scin_cases.csv"
@@ -271,8 +269,4 @@ def _write_missing(file: Path, missing: dict[str, str]) -> None:
     if not missing:
         file.unlink(missing_ok=True)
         return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "reason"))
-    writer.writerows(sorted(missing.items()))
-    write_text(file, text.getvalue())
+    write_csv(file, pd.DataFrame(sorted(missing.items()), columns=["path", "reason"]))

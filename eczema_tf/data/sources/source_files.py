@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
 
-from eczema_tf.data.manifest_files import _decode, _parse_csv
+from eczema_tf.data.manifest_files import describe_length, read_records
 from eczema_tf.errors import DataError, join_faults
-from eczema_tf.files import replacing_folder, write_json
+from eczema_tf.files import replacing_folder, write_csv, write_json
 from eczema_tf.schema import MANIFEST_COLUMNS
 
 PHOTOS = "photos"  # subfolder of a manifest's folder
@@ -43,13 +43,11 @@ def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
 def _read_csv(path: Path, columns: Collection[str]) -> pd.DataFrame:
     if not path.read_bytes().strip(b"\xef\xbb\xbf \r\n\t"):
         raise DataError(f"{path}: is empty; allowed: a CSV file with the columns {', '.join(columns)}")
-    (header, *records), (_, *lines) = _parse_csv(path, _decode(path))
+    lines, records = zip(*read_records(path), strict=True)
+    (_, *lines), (header, *records) = lines, records
     _check_columns(path, header, columns)
-    faults = [
-        f"{path.name}:{line}: has {len(record)} fields; allowed: {len(header)}, as in the header; is a comma inside a text not quoted?"
-        for line, record in zip(lines, records, strict=True)
-        if len(record) != len(header)
-    ]
+    described = ((line, describe_length(record, header)) for line, record in zip(lines, records, strict=True))
+    faults = [f"{path.name}:{line}: {fault}" for line, fault in described if fault]
     if faults:
         raise DataError(join_faults(f"{path}: rows do not fit the header", faults))
     return pd.DataFrame(records, columns=header, index=pd.Index(lines, name="line"), dtype=str)[[*columns]]
@@ -126,7 +124,7 @@ def write_dataset(
     table = pd.DataFrame(rows)
     extra = [column for column in table if column not in MANIFEST_COLUMNS]
     with replacing_folder(out, overwrite=overwrite) as aside:
-        table[[*MANIFEST_COLUMNS, *extra]].to_csv(aside / "manifest.csv", index=False)
+        write_csv(aside / "manifest.csv", table[[*MANIFEST_COLUMNS, *extra]])
         write_json(aside / "dataset.json", facts)
         for image_path, file in photos.items():
             _place_photo(file, aside / image_path)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from eczema_tf.data.synthetic.cases import MASKS, PHOTOS, Case, make_case
 from eczema_tf.data.synthetic.tables import ECZEMA
-from eczema_tf.files import replacing_folder, write_json, write_text
+from eczema_tf.files import replacing_folder, write_csv, write_json, write_text
 from eczema_tf.schema import MANIFEST_COLUMNS, POSTERIOR_COLUMNS
 
 GENERATOR_VERSION = 1  # raise it when the same seed no longer gives the same bytes
@@ -52,7 +52,7 @@ def prepare_synthetic(out: Path | str, *, cases: int = 2000, seed: int = 0, over
             (aside / folder).mkdir()
         made = list(_make_cases(aside, cases, seed))
         rows = sorted((row for case in made for row in _build_rows(case)), key=lambda row: row["example_id"])  # ids are random
-        pd.DataFrame(rows).to_csv(aside / "manifest.csv", index=False)
+        write_csv(aside / "manifest.csv", pd.DataFrame(rows))
         truths = {truth["example_id"]: truth for case in made for truth in _describe_truth(case)}
         write_text(aside / "truth.jsonl", "".join(json.dumps(truths[row["example_id"]]) + "\n" for row in rows))
         write_json(aside / "dataset.json", _summarise(made, seed))
