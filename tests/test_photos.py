@@ -1,14 +1,13 @@
-"""Photos: what cannot be decoded is found before training; what is handed in for prediction ends as an upright plain JPEG."""
+"""Photo files: what cannot be decoded is found before training. (The edge normaliser has `test_upright.py`.)"""
 
 import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image
 
-from eczema_tf.data.photos import inspect_photos, upright_jpeg
-from eczema_tf.errors import DataError
+from eczema_tf.data.photos import inspect_photos
 
 ORIENTATION, GPS = 0x0112, 0x8825
 
@@ -26,28 +25,12 @@ def corners() -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def store_rotated(image: Image.Image, orientation: int) -> Image.Image:
-    """Returns pixels that a viewer shows as `image` if it heeds the orientation."""
-    undo = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
-    }  # fmt: skip
-    return image.transpose(undo[orientation]) if orientation in undo else image
-
-
 def exif(orientation: int = 1) -> Image.Exif:
     """EXIF with the place where the photo was taken."""
     data = Image.Exif()
     data[ORIENTATION] = orientation
     data.get_ifd(GPS).update({1: "N", 2: (47.0, 22.0, 0.0)})
     return data
-
-
-def decode(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as image:
-        assert image.format == "JPEG"
-        assert image.mode == "RGB"
-        return np.asarray(image).astype(int)
 
 
 def error_of(tmp_path: Path, data: bytes) -> str:
@@ -122,77 +105,5 @@ def test_odd_but_good_photos_pass(tmp_path: Path, image: Image.Image):
     assert error_of(tmp_path, encode(image)) == ""
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_every_orientation_ends_upright(orientation: int, kind: str):
-    data = encode(store_rotated(corners(), orientation), kind, exif=exif(orientation), quality=95)
-    with Image.open(io.BytesIO(data)) as image:
-        assert ImageOps.exif_transpose(image).size == (48, 32)  # the test's own picture is right
-    pixels = decode(upright_jpeg(data))
-    assert pixels.shape == (32, 48, 3)
-    assert np.abs(pixels - np.asarray(corners()).astype(int)).mean() < 12
-
-
-def test_no_metadata_is_left():
-    data = encode(corners(), exif=exif(), comment=b"secret", icc_profile=b"secret" * 50, xmp=b"secret")
-    assert b"secret" in data
-    clean = upright_jpeg(data)
-    with Image.open(io.BytesIO(clean)) as image:
-        assert not image.getexif()
-    assert b"secret" not in clean
-    assert b"Exif" not in clean
-
-
-def test_no_text_of_a_png_is_left():
-    notes = PngImagePlugin.PngInfo()
-    notes.add_text("Comment", "secret")
-    assert b"secret" not in upright_jpeg(encode(corners(), "PNG", pnginfo=notes))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_a_plain_jpeg_passes_untouched(mode: str):
-    data = encode(corners().convert(mode))
-    assert upright_jpeg(data) is data
-
-
-def test_what_follows_the_end_of_a_jpeg_is_cut_off():
-    data = encode(corners())
-    assert upright_jpeg(data + b"secret film") != data + b"secret film"
-    assert b"secret" not in upright_jpeg(data + b"secret film")
-
-
-def test_cmyk_palette_gray_alpha_and_sixteen_bits_become_rgb():
-    expected = np.asarray(corners()).astype(int)
-    for data in (
-        encode(corners().convert("CMYK"), quality=95),
-        encode(corners().convert("P"), "PNG"),
-        encode(corners().convert("P"), "GIF"),
-    ):
-        assert np.abs(decode(upright_jpeg(data)) - expected).mean() < 12
-    deep = Image.fromarray(np.full((8, 8), 200 * 256, "uint16"))
-    assert np.abs(decode(upright_jpeg(encode(deep, "PNG"))) - 200).max() <= 2
-
-
-def test_transparency_is_laid_on_white():
-    clear = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
-    assert decode(upright_jpeg(encode(clear, "PNG"))).min() >= 253
-    palette = Image.new("P", (16, 16), 0)
-    assert decode(upright_jpeg(encode(palette, "PNG", transparency=0))).min() >= 253
-
-
-def test_a_one_pixel_photo_is_fine():
-    assert decode(upright_jpeg(encode(Image.new("RGB", (1, 1), (10, 200, 30)), "PNG"))).shape == (1, 1, 3)
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"no photo at all, only some text in a file", encode(noise())[:4000], encode(Image.new("1", (20000, 10000)), "PNG")]
-)
-def test_what_cannot_be_read_is_one_clear_error(data: bytes):
-    with pytest.raises(DataError, match="photo"):
-        upright_jpeg(data)
-
-
 def test_broken_exif_does_not_condemn_a_photo(tmp_path: Path):
-    data = encode(corners(), exif=b"Exif\0\0" + b"\xff" * 40)
-    assert error_of(tmp_path, data) == ""
-    assert decode(upright_jpeg(data)).shape == (32, 48, 3)
+    assert error_of(tmp_path, encode(corners(), exif=b"Exif\0\0" + b"\xff" * 40)) == ""

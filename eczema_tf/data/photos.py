@@ -1,7 +1,8 @@
 """Photo files: inspection before training, and the edge normaliser for prediction.
 
 `inspect_photos` decodes every photo once, so that a truncated one is found before training and not in the middle of it.
-`upright_jpeg` turns whatever a person hands in into an upright RGB JPEG without metadata (EXIF holds the place where it was taken).
+`upright_jpeg` turns whatever a person hands in into an upright RGB JPEG without metadata (EXIF holds the place where it was taken), small
+enough for the served graph's guard.
 """
 
 import hashlib
@@ -18,6 +19,9 @@ import pandas as pd
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from eczema_tf.data.edge_limits import JPEG_FORMATS, check_decoding, check_header, compute_reduction
+from eczema_tf.data.heic import is_heic, open_heic
+from eczema_tf.data.jpeg_segments import strip_jpeg
 from eczema_tf.errors import DataError
 
 MIN_BYTES = 32  # nothing smaller is a photo
@@ -26,12 +30,9 @@ MAX_PIXELS = 100_000_000
 PROGRESS_FROM_PHOTOS = 500  # below, it is over before a bar could be read
 ORIENTATION = 0x0112  # EXIF tag, 1 to 8 (1: upright)
 MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
-END_OF_JPEG = b"\xff\xd9"
 END_OF_PNG = b"IEND\xaeB`\x82"  # the last chunk with its checksum
-JFIF_BYTES = 14  # an APP0 segment with nothing but the JFIF header: no thumbnail
-
-# What Pillow raises on broken files, besides its own OSError.
-_DECODE_ERRORS = (OSError, ValueError, SyntaxError, NotImplementedError, EOFError, struct.error, Image.DecompressionBombError)
+EDGE_FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]  # and HEIC; Pillow's other plugins stay shut (PostScript runs programs)
+SENT_MAX_BYTES = 10_000_000  # as the served graph's guard has it (`serving/guard.py`)
 
 
 class _Photo(NamedTuple):
@@ -67,30 +68,51 @@ def inspect_photos(files: Iterable[str], *, workers: int = 2, progress: bool = T
 
 
 def upright_jpeg(data: bytes) -> bytes:
-    """Turns a photo in any format that Pillow reads into an upright RGB JPEG without metadata.
+    """Turns a photo into an upright RGB JPEG without metadata.
 
-    A JPEG that is upright already and carries no metadata is passed on as it is; anything else is written anew at quality 95 without
-    chroma subsampling. Alpha is laid on white; the first frame stands for an animation.
+    Of a baseline RGB JPEG that is upright already the metadata are cut out and the pixels kept bit by bit; anything else is written anew
+    at quality 95 without chroma subsampling. Photos above 12.5 megapixels are reduced by a whole factor. Alpha is laid on white; the first
+    frame stands for an animation; of 16 bits the upper 8 are kept. Colour profiles are dropped and not applied, as in training.
 
     Args:
-        data: The photo file.
+        data: The photo file: JPEG, PNG, WebP, GIF, BMP or TIFF; HEIC if pillow-heif is installed.
 
     Returns:
-        JPEG bytes, RGB or gray.
+        JPEG bytes, RGB, at most 10 MB, 12.5 megapixels and 16,384 pixels a side.
 
     Raises:
-        DataError: If it cannot be read.
+        DataError: If it cannot be read, or would take too long or too much memory.
     """
     _check_size(len(data))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                _check_pixels(image)
-                image.load()
-                return data if _is_plain_jpeg(image, data) else _write_jpeg(_to_rgb(ImageOps.exif_transpose(image)))
-    except _DECODE_ERRORS as error:
-        raise DataError(_describe(error)) from error
+            with _open_at_edge(data) as image:
+                return _to_upright_jpeg(image, data)
+    except DataError:
+        raise
+    except Exception as error:  # the readers of Pillow and libheif raise whatever they like on broken files
+        raise DataError(_describe(error, EDGE_FORMATS)) from error
+
+
+def _open_at_edge(data: bytes) -> Image.Image:
+    check_header(data)
+    return open_heic(data) if is_heic(data) else Image.open(io.BytesIO(data), formats=EDGE_FORMATS)
+
+
+def _to_upright_jpeg(image: Image.Image, data: bytes) -> bytes:
+    check_decoding(image, data)
+    factor = compute_reduction(*image.size)
+    is_jpeg = image.format in JPEG_FORMATS
+    if is_jpeg and factor > 1:
+        image.draft("RGB", (max(image.width // factor, 1), max(image.height // factor, 1)))  # decoded at 1/2, 1/4 or 1/8
+    image.load()
+    if is_jpeg and factor == 1 and image.mode == "RGB" and _read_orientation(image) == 1:
+        stripped = strip_jpeg(data)
+        if stripped is not None and len(stripped) <= SENT_MAX_BYTES:
+            return stripped
+    ImageOps.exif_transpose(image, in_place=True)
+    return _write_jpeg(_to_rgb(image))
 
 
 def _inspect_photo(file: str) -> _Photo:
@@ -112,7 +134,7 @@ def _inspect_photo(file: str) -> _Photo:
             _check_png(data)
     except DataError as error:
         return _Photo(error=str(error))
-    except _DECODE_ERRORS as error:
+    except Exception as error:  # as in `upright_jpeg`
         return _Photo(error=_describe(error))
     return _Photo(hashlib.sha256(data).hexdigest(), width, height, orientation)
 
@@ -136,45 +158,46 @@ def _check_png(data: bytes) -> None:
         raise ValueError("its end is missing")
 
 
-def _describe(error: BaseException) -> str:
+def _describe(error: BaseException, formats: Iterable[str] = MAGIC.values()) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"photo has too many pixels; allowed: at most {MAX_PIXELS // 1_000_000} megapixels"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "photo cannot be read: not a known image format; allowed: JPEG or PNG"
+        return f"photo cannot be read: not an image of a known format; allowed: {', '.join(formats)}"
     if isinstance(error, OSError) and error.strerror:
         return f"photo cannot be read: {error.strerror}"
-    return f"photo cannot be read: truncated or damaged ({' '.join(str(error).split())})"
+    return f"photo cannot be read: truncated or damaged ({' '.join(str(error).split()) or type(error).__name__})"
 
 
 def _read_orientation(image: Image.Image) -> int:
     """Broken EXIF counts as none: the photo itself may be good."""
     try:
         value = image.getexif().get(ORIENTATION, 1)
-    except _DECODE_ERRORS:
+    except (OSError, ValueError, SyntaxError, NotImplementedError, struct.error):
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _is_plain_jpeg(image: Image.Image, data: bytes) -> bool:
-    """Whether the file is nothing but pixels: no EXIF, XMP, profile, comment or thumbnail, and nothing after its end."""
-    if image.format != "JPEG" or image.mode not in ("RGB", "L"):
-        return False
-    bare = all(name == "APP14" or (name == "APP0" and len(segment) <= JFIF_BYTES) for name, segment in image.applist)
-    return bare and data.find(END_OF_JPEG) == len(data) - len(END_OF_JPEG)
-
-
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a value; TensorFlow, too, keeps the upper 8
-        image = Image.fromarray((np.asarray(image).astype("int64").clip(0, 65535) >> 8).astype("uint8"))
+        values = np.asarray(image)
+        image = Image.fromarray((values.clip(0, 65535) >> 8).astype("uint8"))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+        image = _shrink(image.convert("RGBA"))
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return _shrink(image.convert("RGB"))
+
+
+def _shrink(image: Image.Image) -> Image.Image:
+    factor = compute_reduction(*image.size)
+    return image.reduce(factor) if factor > 1 else image
 
 
 def _write_jpeg(image: Image.Image) -> bytes:
+    """Halves the sides until the file is small enough: only noise needs it."""
     image.info.clear()  # or Pillow writes comment and profile again
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()
+    while True:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=95, subsampling=0)
+        if buffer.tell() <= SENT_MAX_BYTES:
+            return buffer.getvalue()
+        image = image.reduce(2)

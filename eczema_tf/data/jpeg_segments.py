@@ -1,0 +1,69 @@
+"""JPEG files as marker segments (ITU-T T.81, annex B): metadata are cut out, and the pixels stay as they are, bit by bit."""
+
+import re
+from collections.abc import Iterator
+
+JFIF = bytes.fromhex("ffe0 0010 4a46494600 0101 00 0001 0001 0000")  # ITU-T T.871, 10.1: version 1.1, square pixels, no thumbnail
+ADOBE_BYTES = 16  # of an APP14 segment that tells the colour transform (T.872, 6.5.3) and nothing more
+BASELINE_FRAMES = (0xC0, 0xC1)
+TABLES = (0xC4, 0xDB, 0xDD)  # Huffman tables, quantization tables, restart interval
+APP0, APP14, COMMENT, START_OF_SCAN = 0xE0, 0xEE, 0xFE, 0xDA
+METADATA = (*range(APP0, 0xF0), COMMENT)
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")  # after a scan's data; in it, FF00 is a stuffed byte and FFD0 to FFD7 are restarts
+
+
+def strip_jpeg(data: bytes) -> bytes | None:
+    """Leaves of a JPEG only what its pixels need: no EXIF, XMP, profile, comment or thumbnail, and nothing after its end.
+
+    Args:
+        data: A JPEG file that can be decoded.
+
+    Returns:
+        The bare file, with the very same pixels; None if it is not baseline with all components in one scan.
+    """
+    kept, components = [b"\xff\xd8"], 0
+    for marker, segment, end in walk_header(data):
+        if marker == START_OF_SCAN:
+            scan = _only_scan(data, end) if segment[4] == components else None
+            return b"".join([*kept, segment, scan]) if scan else None
+        if marker in BASELINE_FRAMES:
+            components = segment[9]
+        elif marker not in TABLES and marker not in METADATA:
+            return None
+        kept.append(_bare_application(marker, segment) if marker in METADATA else segment)
+    return None
+
+
+def walk_header(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Goes from segment to segment of a header.
+
+    Args:
+        data: A JPEG file.
+
+    Yields:
+        Marker, whole segment and where it ends, up to the first scan's header; fewer where the file is odd.
+    """
+    start = 2
+    while start + 4 <= len(data) and data[start] == 0xFF:
+        marker, end = data[start + 1], start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        if marker < 0xC0 or 0xD0 <= marker <= 0xD9 or end < start + 4 or end > len(data):
+            return
+        yield marker, data[start:end], end
+        if marker == START_OF_SCAN:
+            return
+        start = end
+
+
+def _bare_application(marker: int, segment: bytes) -> bytes:
+    """What decoding needs of an APP or COM segment: how the colours are coded, if it says so."""
+    if marker == APP0 and segment[4:9] == b"JFIF\0":
+        return JFIF
+    if marker == APP14 and segment[4:9] == b"Adobe" and len(segment) >= ADOBE_BYTES:
+        return segment[:2] + (ADOBE_BYTES - 2).to_bytes(2, "big") + segment[4:ADOBE_BYTES]
+    return b""
+
+
+def _only_scan(data: bytes, start: int) -> bytes | None:
+    """The scan's data and the end of the image, if nothing lies between them."""
+    marker = _NEXT_MARKER.search(data, start)
+    return data[start : marker.end()] if marker and marker.group() == b"\xff\xd9" else None

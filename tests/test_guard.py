@@ -1,0 +1,240 @@
+"""The guard inside the served graph: what hostile files may do to a process that serves, and what they are told."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from eczema_tf.config import PreprocessConfig
+from eczema_tf.data import decoding_cost as cost
+from eczema_tf.data.preprocess import preprocess_photo
+from eczema_tf.data.text import MAX_TEXT_BYTES, clean_text
+from eczema_tf.serving import guard
+from eczema_tf.serving.guard import PHOTO_STATUS, check_photo, decode_guarded
+
+ROOT = Path(__file__).parents[1]
+SIZE_PX = 64
+MAX_MB = 500
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def check():
+    checked = tf.function(check_photo, input_signature=[tf.TensorSpec([], tf.string)])
+    return lambda data: PHOTO_STATUS[int(checked(tf.constant(data)))]
+
+
+class Reader(tf.Module):
+    """The guard with the real preprocessing behind it."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def read(self, photos: tf.Tensor) -> dict[str, tf.Tensor]:
+        pixels, codes = decode_guarded(photos, lambda data: preprocess_photo(data, tf.constant(1), SIZE_PX, PreprocessConfig()), SIZE_PX)
+        return {"pixels": pixels, "status": tf.gather(tf.constant(PHOTO_STATUS), codes)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image"), tf.TensorSpec([None], tf.string, name="text")])
+    def serve(self, image: tf.Tensor, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"status": self.read(image)["status"], "clean": clean_text(text)}
+
+
+@pytest.fixture(scope="module")
+def read():
+    reader = Reader()
+    return lambda photos: {name: value.numpy() for name, value in reader.read(tf.constant(photos, tf.string)).items()}
+
+
+def encode(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def noise(width: int = 90, height: int = 70) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype("uint8"))
+
+
+COSTLY = "photo: of an unusual kind that may take too long to decode; save it as a plain (baseline) JPEG"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"exif": b"Exif\0\0" + bytes(60_000), "icc_profile": bytes(200_000), "comment": b"x"}),
+        ("JPEG", {"restart_marker_blocks": 1}),
+        ("PNG", {}),
+        ("PNG", {"icc_profile": b"x" * 3000}),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_ordinary_photos_pass(read, kind: str, options: dict, mode: str):
+    if kind == "PNG" and mode == "CMYK":
+        mode = "RGBA"
+    answer = read([encode(noise().convert(mode), kind, **options)])
+    assert answer["status"][0] == b"ok"
+    assert np.ptp(answer["pixels"][0]) > 20
+
+
+def test_a_24_megapixel_photo_and_a_progressive_one_of_12_pass(check):
+    from hostile_jpeg import flat_jpeg
+
+    assert check(flat_jpeg((6000, 4000))) == "ok"
+    assert check(flat_jpeg((6000, 4000)) + bytes(9_000_000)) == "ok"  # a film behind the photo, as phones write
+    assert check(encode(Image.new("RGB", (4000, 3000)), progressive=True)) == "ok"
+    assert check(encode(Image.new("RGB", (5000, 5000)), "PNG")) == "ok"
+
+
+def test_the_borders_are_exact(check):
+    from hostile_jpeg import flat_jpeg
+    from hostile_png import flat_png
+
+    small = flat_png((1, 1))
+    assert check(small[:31]) == "photo: smaller than 32 bytes"
+    assert check(small[:32]) == "ok"  # so far; decoding will tell
+    jpeg = flat_jpeg((8, 8))
+    assert check(jpeg + bytes(guard.MAX_BYTES - len(jpeg))) == "ok"
+    assert check(jpeg + bytes(guard.MAX_BYTES - len(jpeg) + 1)) == "photo: larger than 10 MB"
+    assert check(flat_jpeg((5000, 5000))) == "ok"
+    assert check(flat_jpeg((5000, 5001))) == "photo: more than 25 megapixels"
+    assert check(flat_png((16_384, 1))) == "ok"
+    assert check(flat_png((16_385, 1))) == "photo: longer than 16384 pixels"
+    assert check(flat_jpeg((16_385, 8))) == "photo: longer than 16384 pixels"
+
+
+def test_the_hundred_and_first_scan_is_one_too_many(check):
+    from hostile_jpeg import scan_bomb
+
+    assert check(scan_bomb((8, 8), 99)) == "ok"  # and the coarse one
+    assert check(scan_bomb((8, 8), 100)) == COSTLY
+    allowed = (guard.MAX_DECODE_NS - 13 * 25_000_000) // (25_000_000 * 3 // 2) - 1
+    assert check(scan_bomb((5000, 5000), allowed - 1)) == "ok"
+    assert check(scan_bomb((5000, 5000), allowed + 1)) == COSTLY
+
+
+def test_scans_of_a_baseline_jpeg_are_counted_if_it_can_have_several(check):
+    from hostile_jpeg import flat_jpeg, scan
+
+    interleaved = flat_jpeg((5000, 5000))
+    apart = interleaved.replace(scan(3), scan([1]) + b"\x00" + scan([2]) + b"\x00" + scan([3]))
+    assert check(apart) == "ok"
+    assert check(apart[:-2] + (scan([1]) + b"\x00") * 101 + apart[-2:]) == COSTLY
+
+
+@pytest.mark.parametrize("marker", [0xC9, 0xCA])
+def test_arithmetic_coding_is_refused_wherever_it_hides(check, marker: int):
+    from hostile_jpeg import arithmetic_jpeg, flat_jpeg, segment
+
+    bad = arithmetic_jpeg((100, 100), marker, 0)
+    good = flat_jpeg((8, 8))
+    assert check(bad) == COSTLY
+    assert check(bad[:2] + segment(0xE1, good) + bad[2:]) == COSTLY  # behind a thumbnail
+    assert check(bad[:2] + segment(0xFE, good) * 40 + bad[2:]) == COSTLY
+
+
+@pytest.mark.parametrize("decoy", [b"\xff\xd0", b"\xff\x01", b"\xff\xff", b"\xff\xe1\0\0", b"\xff\xe1\0\1"])
+def test_a_walk_from_segment_to_segment_is_not_led_astray(read, decoy: bytes):
+    from hostile_jpeg import arithmetic_jpeg, flat_jpeg
+
+    bad, good = arithmetic_jpeg((100, 100), 0xC9, 0), flat_jpeg((8, 8))
+    for hidden in (bad[:2] + decoy + len(good).to_bytes(2, "big") + good + bad[2:], bad[:2] + decoy + good[2:] + bad[2:]):
+        assert read([hidden])["status"][0] != b"ok"
+
+
+def test_segments_without_end_are_not_walked(check):
+    from hostile_jpeg import flat_jpeg, segment
+
+    good = flat_jpeg((8, 8))
+    assert check(good[:2] + segment(0xFE) * 200 + good[2:]) == "ok"
+    assert check(good[:2] + segment(0xFE) * 400 + good[2:]) == COSTLY
+
+
+@pytest.mark.parametrize("name", cost.COMPRESSED_CHUNKS)
+def test_compressed_notes_of_a_png_are_charged_for(check, name: bytes):
+    from hostile_png import chunk, flat_png
+
+    assert check(flat_png((8, 8), extra=chunk(name, b"a\0\0") * 4)) == "ok"
+    assert check(flat_png((8, 8), extra=chunk(name, b"a\0\0") * 1000)) == COSTLY
+
+
+def test_deep_large_pngs_are_refused(check):
+    from hostile_png import png_header
+
+    assert check(png_header((5000, 5000), 8, 6) + bytes(9)) == "ok"
+    assert check(png_header((5000, 5000), 16, 6) + bytes(9)) == COSTLY
+    assert check(png_header((5000, 5000), 8, 6, 1) + bytes(9)) == COSTLY
+    assert check(png_header((5000, 5000), 255, 255, 255) + bytes(9)) in ("ok", COSTLY)
+
+
+def test_each_hostile_file_has_its_own_status_and_good_neighbours_stay(read):
+    from hostile_photos import draw_damaged
+
+    good = encode(noise())
+    alone = read([good])["pixels"][0]
+    photos = [data for _, damaged in draw_damaged(200, seed=2) for data in (damaged, good)]
+    answer = read(photos)
+    assert set(answer["status"]) <= {status.encode() for status in PHOTO_STATUS}
+    assert (answer["status"][1::2] == b"ok").all()
+    np.testing.assert_array_equal(answer["pixels"][1::2], np.broadcast_to(alone, (200, *alone.shape)))
+    bad = answer["status"] != b"ok"
+    assert 20 < bad.sum() < 190
+    assert not answer["pixels"][bad].any()
+
+
+def test_no_hostile_file_ends_the_process_or_takes_its_memory(tmp_path: Path):
+    """The script's own worker, a process of its own, on a SavedModel of the guard."""
+    import benchmark_guard
+    from hostile_jpeg import BIG_PX, draw_small_jpegs, scan_bomb
+    from hostile_png import chunk, flat_png
+
+    reader = Reader()
+    tf.saved_model.save(reader, str(tmp_path / "1"), signatures={"serving_default": reader.serve})
+    bombs = [
+        ("scans", scan_bomb(BIG_PX, 10)),
+        ("too many scans", scan_bomb(BIG_PX, 3000)),
+        ("wide", flat_png((1_000_000, 2))),
+        ("flat", flat_png(BIG_PX)),
+        ("notes", flat_png((64, 64), extra=chunk(b"zTXt", b"a\0\0") * 1000)),
+    ]
+    crafted = list(draw_small_jpegs())
+    results = list(benchmark_guard.measure("graph", tmp_path, iter(bombs + crafted)))
+    assert len(results) == len(bombs) + len(crafted) > 40
+    assert not [result for result in results if result["answer"].startswith("process ended")]
+    assert max(result["mb"] for result in results) < MAX_MB
+    answers = {result["name"]: result["answer"] for result in results}
+    assert answers["scans"] == answers["flat"] == "ok"
+    assert answers["too many scans"] == answers["notes"] == COSTLY
+    assert answers["wide"] == "photo: longer than 16384 pixels"
+
+
+def test_the_benchmark_notices_a_process_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import benchmark_guard
+
+    def start_mortal(kind: str, model: Path) -> subprocess.Popen:
+        code = "import sys\nprint('ready', flush=True)\nsys.stdin.readline()\nsys.exit(9)"
+        worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        worker.stdout.readline()
+        return worker
+
+    monkeypatch.setattr(benchmark_guard, "start_worker", start_mortal)
+    results = list(benchmark_guard.measure("graph", tmp_path, iter([("a", b"x"), ("b", b"y")])))
+    assert [benchmark_guard.breaks_limit(result) for result in results] == [True, True]
+    assert "2 ended the process" in benchmark_guard.describe("graph", results)
+
+
+def test_texts_are_bounded_before_any_work():
+    cleaned = clean_text(tf.constant(["x" * 10_000_000, "\ufdfa" * 100_000, "<a " * 500_000, "é" * 50_000])).numpy()
+    assert len(cleaned[0]) == MAX_TEXT_BYTES
+    assert len(cleaned[1]) <= 12 * MAX_TEXT_BYTES  # one character of three bytes becomes eighteen of 33 in NFKC
+    assert all(text.decode("utf-8") is not None for text in cleaned)

@@ -1,0 +1,330 @@
+"""The edge normaliser: whatever is handed in ends as an upright, bare RGB JPEG that the served graph takes, or as one clear error."""
+
+import io
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps, PngImagePlugin
+
+from eczema_tf.data import edge_limits, photos
+from eczema_tf.data.photos import upright_jpeg
+from eczema_tf.errors import DataError
+from eczema_tf.serving import guard
+
+ROOT = Path(__file__).parents[1]
+ORIENTATION, GPS = 0x0112, 0x8825
+SECRET = b"47N 8E, Dr. Who, 1 May"
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        import hostile_photos
+
+        return hostile_photos
+
+
+def encode(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def corners() -> Image.Image:
+    """48 x 32, upright: red top left, green top right, blue bottom left, white bottom right."""
+    pixels = np.zeros((32, 48, 3), "uint8")
+    pixels[:16, :24], pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+    return Image.fromarray(pixels)
+
+
+def store_rotated(image: Image.Image, orientation: int) -> Image.Image:
+    """Returns pixels that a viewer shows as `image` if it heeds the orientation."""
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
+    }  # fmt: skip
+    return image.transpose(undo[orientation]) if orientation in undo else image
+
+
+def exif(orientation: int = 1) -> Image.Exif:
+    """EXIF with the place where the photo was taken."""
+    data = Image.Exif()
+    data[ORIENTATION] = orientation
+    data[0x010E] = SECRET.decode()
+    data.get_ifd(GPS).update({1: "N", 2: (47.0, 22.0, 0.0)})
+    return data
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Pixels of what the normaliser gave, once it is seen to be bare."""
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == "JPEG"
+        assert image.mode == "RGB"
+        assert {name for name, _ in image.applist} <= {"APP0", "APP14"}
+        assert not image.getexif()
+        assert not {"exif", "icc_profile", "comment", "xmp", "mp", "progressive"} & set(image.info)
+        assert data.endswith(b"\xff\xd9")
+        return np.asarray(image).astype(int)
+
+
+def close(data: bytes, expected: Image.Image | np.ndarray, most: float = 12) -> bool:
+    pixels, expected = decode(upright_jpeg(data)), np.asarray(expected).astype(int)
+    return pixels.shape == expected.shape and np.abs(pixels - expected).mean() < most
+
+
+def png(color: int, depth: int, pixels: bytes, extra: bytes = b"") -> bytes:
+    """A PNG of 2 x 1 pixels."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, depth, color, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(b"\0" + pixels)) + chunk(b"IEND", b"")
+
+
+def test_the_limits_are_those_of_the_served_guard():
+    assert photos.SENT_MAX_BYTES == guard.MAX_BYTES
+    assert edge_limits.SENT_MAX_PIXELS <= guard.MAX_PIXELS
+    assert edge_limits.SENT_MAX_SIDE_PX == guard.MAX_SIDE_PX
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_every_orientation_ends_upright(orientation: int, kind: str):
+    data = encode(store_rotated(corners(), orientation), kind, exif=exif(orientation), quality=95)
+    with Image.open(io.BytesIO(data)) as image:
+        assert ImageOps.exif_transpose(image).size == (48, 32)  # the test's own picture is right
+    assert close(data, corners())
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_no_metadata_is_left(orientation: int):
+    stored = store_rotated(corners(), orientation)
+    data = encode(stored, exif=exif(orientation), comment=SECRET, icc_profile=SECRET * 50, xmp=SECRET)
+    assert data.count(SECRET) == 53
+    clean = upright_jpeg(data)
+    assert SECRET not in clean
+    assert decode(clean).shape == (32, 48, 3)
+
+
+@pytest.mark.parametrize("marker", [*range(0xE0, 0xF0), 0xFE])
+def test_no_segment_can_hide_anything(marker: int):
+    data = encode(corners())
+    for hidden in (SECRET, b"JFIF\0\1\1\0\0\1\0\1\5\5" + SECRET * 4, b"Adobe\0\x64\0\0\0\0\1" + SECRET, b"Exif\0\0" + SECRET):
+        clean = upright_jpeg(data[:2] + segment(marker, hidden) + data[2:])
+        assert SECRET not in clean
+        decode(clean)
+
+
+def test_nothing_hides_after_the_pixels_or_the_end():
+    data = encode(corners())
+    for hiding in (data + SECRET, data[:-2] + segment(0xFE, SECRET) + data[-2:], data + data[:2] + segment(0xE1, SECRET) + data[2:]):
+        clean = upright_jpeg(hiding)
+        assert SECRET not in clean
+        assert np.abs(decode(clean) - decode(data)).mean() < 3
+
+
+def test_an_upright_photo_keeps_its_pixels_bit_by_bit():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 130, 3)).astype("uint8"))
+    for options in ({}, {"quality": 60}, {"subsampling": 0}, {"restart_marker_blocks": 2}, {"optimize": True}, {"keep_rgb": True}):
+        data = encode(image, exif=exif(), icc_profile=SECRET * 9, **options)
+        with Image.open(io.BytesIO(data)) as stored:
+            np.testing.assert_array_equal(decode(upright_jpeg(data)), np.asarray(stored).astype(int))
+        bare = upright_jpeg(data)
+        assert upright_jpeg(bare) == bare
+
+
+def test_progressive_gray_and_multi_picture_jpegs_become_plain():
+    assert b"\xff\xc2" in encode(corners(), progressive=True)
+    assert close(encode(corners(), progressive=True, quality=95), corners())
+    assert close(encode(corners().convert("L"), quality=95), corners().convert("L").convert("RGB"), 4)
+    several = encode(corners(), "MPO", save_all=True, append_images=[Image.new("RGB", (48, 32))], quality=95)
+    assert several.count(b"\xff\xd8") == 2
+    assert upright_jpeg(several).count(b"\xff\xd8") == 1
+    assert close(several, corners())
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_no_metadata_of_other_formats_are_left(kind: str):
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("Comment", SECRET.decode())
+    options = {"PNG": {"pnginfo": notes}, "WEBP": {"xmp": SECRET}, "TIFF": {}}[kind]
+    data = encode(corners(), kind, exif=exif(), icc_profile=SECRET * 9, **options)
+    assert SECRET in data
+    assert SECRET not in upright_jpeg(data)
+    decode(upright_jpeg(data))
+
+
+@pytest.mark.parametrize(
+    ("inks", "rgb"),
+    [((0, 0, 0, 0), (255, 255, 255)), ((255, 0, 0, 0), (0, 255, 255)), ((0, 255, 255, 0), (255, 0, 0)), ((0, 0, 0, 255), (0, 0, 0))],
+)
+def test_cmyk_of_photoshop_is_not_inverted(inks: tuple[int, ...], rgb: tuple[int, ...]):
+    data = encode(Image.new("CMYK", (16, 16), inks), quality=95)
+    assert b"Adobe" in data  # whose files hold the inks inverted
+    assert np.abs(decode(upright_jpeg(data)) - rgb).max() <= 4
+    assert np.abs(decode(upright_jpeg(encode(Image.new("CMYK", (16, 16), inks), "TIFF"))) - rgb).max() <= 4
+
+
+def test_of_sixteen_bits_the_upper_eight_are_kept():
+    gray = png(0, 16, struct.pack(">HH", 0x80FF, 0x80FF))
+    assert np.abs(decode(upright_jpeg(gray)) - 0x80).max() <= 1
+    color = png(2, 16, struct.pack(">HHH", 0xC8FF, 0x6400, 0x1900) * 2)
+    assert np.abs(decode(upright_jpeg(color)) - (0xC8, 0x64, 0x19)).max() <= 3
+    white = png(0, 16, b"\xff" * 4)
+    assert decode(upright_jpeg(white)).min() >= 254
+    deep = Image.fromarray(np.full((8, 8), 200 * 256, "uint16"))
+    assert np.abs(decode(upright_jpeg(encode(deep, "TIFF"))) - 200).max() <= 2
+
+
+def test_palettes_and_one_bit():
+    for kind in ("PNG", "GIF", "TIFF", "BMP"):
+        assert close(encode(corners().convert("P", palette=Image.Palette.ADAPTIVE), kind), corners())
+    assert close(encode(corners().convert("L").convert("1"), "PNG"), corners().convert("L").convert("1").convert("RGB"))
+
+
+def test_transparency_is_laid_on_white():
+    for mode, clear in (("RGBA", (0, 0, 0, 0)), ("LA", (0, 0))):
+        assert decode(upright_jpeg(encode(Image.new(mode, (16, 16), clear), "PNG"))).min() >= 253
+    palette = Image.new("P", (16, 16), 0)
+    assert decode(upright_jpeg(encode(palette, "PNG", transparency=0))).min() >= 253
+    assert decode(upright_jpeg(encode(Image.new("RGB", (16, 16)), "PNG", transparency=(0, 0, 0)))).min() >= 253
+    half = Image.new("RGBA", (16, 16), (200, 0, 0, 128))
+    assert np.abs(decode(upright_jpeg(encode(half, "WEBP", lossless=True))) - (227, 127, 127)).max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_frame_stands_for_a_film(kind: str):
+    rest = [Image.new("RGB", (48, 32), color) for color in ("black", "yellow")]
+    assert close(encode(corners(), kind, save_all=True, append_images=rest, duration=100, quality=95), corners())
+
+
+def test_a_phones_48_megapixels_are_reduced_to_12():
+    large = corners().resize((8064, 6048), Image.Resampling.NEAREST)
+    pixels = decode(upright_jpeg(encode(large, quality=80)))
+    assert pixels.shape == (3024, 4032, 3)
+    assert np.abs(pixels[::63, ::63] - np.asarray(large)[::126, ::126].astype(int)).mean() < 12
+
+
+@pytest.mark.parametrize(
+    ("size_px", "expected_px"),
+    [((4032, 3024), (4032, 3024)), ((5000, 2600), (2500, 1300)), ((20_000, 10), (10_000, 5)), ((9, 16_385), (5, 8193)), ((1, 1), (1, 1))],
+)
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
+def test_large_photos_of_other_formats_are_reduced_by_a_whole_factor(mode: str, size_px: tuple[int, int], expected_px: tuple[int, int]):
+    with Image.open(io.BytesIO(upright_jpeg(encode(Image.new(mode, size_px), "PNG")))) as image:
+        assert image.size == expected_px
+
+
+def test_what_is_still_too_many_bytes_is_halved(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(photos, "SENT_MAX_BYTES", 60_000)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 300, 3)).astype("uint8"))
+    for kind in ("PNG", "JPEG"):
+        data = upright_jpeg(encode(noise, kind, quality=100))
+        assert len(data) <= 60_000
+        assert decode(data).shape == (100, 75, 3) or decode(data).shape == (200, 150, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no photo at all, only some text in a file",
+        encode(Image.effect_noise((160, 120), 90))[:4000],
+        encode(Image.new("1", (20_000, 10_000)), "PNG"),
+        encode(Image.new("1", (8000, 8000)), "PNG"),
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n" + b" " * 99,
+        b"P6 3 3 255\n" + bytes(27),
+        png(3, 8, b"\0\0"),  # without its palette
+        encode(corners())[:2] + b"\xff\xfe\x00\x02" * 400 + encode(corners())[2:],
+        png(2, 8, bytes(6), bytes.fromhex("00000000 61624364 ddaf1b4d") * 30_000),
+    ],
+)
+def test_what_cannot_be_read_is_one_clear_error(data: bytes):
+    with pytest.raises(DataError, match="photo") as caught:
+        upright_jpeg(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_postscript_is_never_given_to_its_interpreter(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("subprocess.Popen", lambda *arguments, **options: pytest.fail("a program was started"))
+    with pytest.raises(DataError, match="allowed: JPEG, PNG, WEBP, GIF, BMP, TIFF"):
+        upright_jpeg(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n" + b" " * 99)
+
+
+def test_broken_exif_does_not_condemn_a_photo():
+    data = encode(corners(), exif=b"Exif\0\0" + b"\xff" * 40)
+    assert decode(upright_jpeg(data)).shape == (32, 48, 3)
+
+
+def test_bombs_are_refused_before_they_are_decoded(hostile, monkeypatch: pytest.MonkeyPatch):
+    from hostile_jpeg import scan_bomb
+    from hostile_png import chunk, png_header
+
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
+    deep = png_header((7000, 7000), 16, 6, 1) + chunk(b"IDAT", zlib.compress(bytes(1000)))
+    for bomb in (scan_bomb((5000, 5000), 60), scan_bomb((8, 8), 101), deep):
+        with pytest.raises(DataError, match="would take too long"):
+            upright_jpeg(bomb)
+
+
+def error_of(data: bytes) -> str:
+    try:
+        decode(upright_jpeg(data))
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def test_damaged_files_give_a_bare_jpeg_or_one_clear_error(hostile):
+    errors = [error_of(data) for _, data in hostile.draw_damaged(400, seed=1)]
+    assert all(error == "" or error.startswith("photo") for error in errors)
+    assert 20 < errors.count("") < 380
+
+
+class TestHeic:
+    @pytest.fixture
+    def heic(self):
+        heif = pytest.importorskip("pillow_heif", reason="pip install -r requirements-heic.txt")
+
+        def encode_heic(image: Image.Image, **options) -> bytes:
+            buffer = io.BytesIO()
+            heif.from_pillow(image).save(buffer, quality=95, chroma=444, **options)
+            return buffer.getvalue()
+
+        return encode_heic
+
+    def test_a_phones_photo_becomes_a_jpeg(self, heic):
+        assert close(heic(corners()), corners())
+        assert close(heic(corners().convert("L")), corners().convert("L").convert("RGB"))
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_it_ends_upright_without_metadata(self, heic, orientation: int):
+        data = heic(store_rotated(corners(), orientation), exif=exif(orientation).tobytes(), xmp=SECRET)
+        assert SECRET in data
+        assert SECRET not in upright_jpeg(data)
+        assert close(data, corners())
+
+    def test_a_cut_file_is_one_clear_error(self, heic):
+        data = heic(corners())
+        for cut in (40, len(data) // 2, len(data) - 1):
+            with pytest.raises(DataError, match="photo cannot be read"):
+                upright_jpeg(data[:cut])
+
+    def test_nothing_is_registered_with_pillow(self, heic):
+        upright_jpeg(heic(corners()))
+        assert "HEIF" not in Image.OPEN
+
+    def test_without_the_package_the_error_says_how_to_get_it(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        with pytest.raises(DataError, match=r"HEIC.*requirements-heic\.txt"):
+            upright_jpeg(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
