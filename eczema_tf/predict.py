@@ -47,19 +47,21 @@ def predict(model: Path | None, url: str | None, image: Path | None, text: str) 
         text: A description, "" for none.
 
     Returns:
-        Probabilities by head (null where the modality was not used), labels, thresholds if the export is at hand, status and notice.
+        Probabilities by head (null where the modality was not used), labels, thresholds (unless TensorFlow Serving is asked), status and
+        notice.
 
     Raises:
         EczemaError: If the photo cannot be read or the model not be asked.
     """
     from eczema_tf.data.photos import upright_jpeg
     from eczema_tf.serving.answer import arrange_answer
-    from eczema_tf.serving.client import predict_locally, predict_remotely, read_side_file
+    from eczema_tf.serving.client import predict_locally, predict_remotely, read_remote_side, read_side_file
 
     photo = upright_jpeg(_read_photo(image)) if image is not None else b""
-    outputs = predict_locally(model, photo, text) if model is not None else predict_remotely(url or "", photo, text)
-    thresholds = read_side_file(model)["thresholds"] if model is not None else None
-    return arrange_answer(outputs, thresholds)
+    if model is not None:
+        return arrange_answer(predict_locally(model, photo, text), read_side_file(model)["thresholds"])
+    outputs, side = predict_remotely(url or "", photo, text), read_remote_side(url or "")
+    return arrange_answer(outputs, side["thresholds"] if side is not None else None)
 
 
 def _read_photo(image: Path) -> bytes:

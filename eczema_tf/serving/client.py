@@ -1,6 +1,7 @@
 """Asking a SavedModel or a server: one request in, one answer out, the same for both."""
 
 import base64
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -10,6 +11,7 @@ from typing import Any
 from eczema_tf.errors import EczemaError
 
 SIDE_FILE = Path("assets.extra") / "eczema.json"  # thresholds, labels, notice and versions, beside the graph
+NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError)  # of asking, and of reading nonsense
 
 
 def predict_locally(folder: Path, image: bytes, text: str) -> dict[str, Any]:
@@ -53,17 +55,43 @@ def predict_remotely(url: str, image: bytes, text: str, timeout_s: float = 30.0)
     Raises:
         EczemaError: If the server cannot be reached or answers with an error.
     """
-    if not url.startswith(("http://", "https://")):
-        raise EczemaError(f"--url {url}: must begin with http:// or https://")
     body = json.dumps({"instances": [{"image": {"b64": base64.b64encode(image).decode()}, "text": text}]}).encode()
-    request = urllib.request.Request(f"{url.rstrip('/')}:predict", body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as response:
-            return json.load(response)["predictions"][0]
+        return _fetch(f"{url.rstrip('/')}:predict", body, timeout_s)["predictions"][0]
     except urllib.error.HTTPError as error:
         raise EczemaError(f"{url}: answered {error.code}: {error.read(500).decode(errors='replace')}") from error
-    except (urllib.error.URLError, TimeoutError, ValueError, KeyError, IndexError) as error:
+    except NO_ANSWER as error:
         raise EczemaError(f"{url}: no usable answer: {error}; is the server running?") from error
+
+
+def read_remote_side(url: str, timeout_s: float = 30.0) -> dict[str, Any] | None:
+    """Asks a server for what an export says beside its graph.
+
+    Args:
+        url: Of the model.
+        timeout_s: How long to wait.
+
+    Returns:
+        Notice, labels and thresholds if the server is that of `python -m eczema_tf.serve`; None from TensorFlow Serving, which knows the
+        graph alone.
+
+    Raises:
+        EczemaError: If the server cannot be reached.
+    """
+    try:
+        return _fetch(f"{url.rstrip('/')}/metadata", None, timeout_s)["metadata"].get("eczema_tf")
+    except urllib.error.HTTPError:  # some servers of this protocol have no metadata
+        return None
+    except NO_ANSWER as error:
+        raise EczemaError(f"{url}/metadata: no usable answer: {error}; is the server running?") from error
+
+
+def _fetch(url: str, body: bytes | None, timeout_s: float) -> Any:
+    if not url.startswith(("http://", "https://")):
+        raise EczemaError(f"--url {url}: must begin with http:// or https://")
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=timeout_s) as response:
+        return json.load(response)
 
 
 def find_version(folder: Path) -> Path:

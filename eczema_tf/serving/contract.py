@@ -1,0 +1,220 @@
+"""TensorFlow Serving's REST contract as plain functions: bytes of a request to rows, rows to bytes of an answer. No web framework here.
+
+Source: https://www.tensorflow.org/tfx/serving/api_rest, and for what is refused TensorFlow Serving's `json_tensor.cc` and
+`http_rest_api_util.cc`. Where this differs, it is stricter: invalid UTF-8, batches of no rows, and unknown inputs in column format are
+refused too. Messages name the place of a mistake and never repeat what stood there, since that may be a patient's words.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eczema_tf.errors import EczemaError
+from eczema_tf.serving.loaded import EXPLAIN, SERVE
+
+MODEL_NAME = "eczema"
+INPUTS = ("image", "text")
+SIGNATURES = (SERVE, EXPLAIN)
+MAX_MARKS = 200_000  # of "[", "{" and "," in a body: each may become an object of 50 to 200 bytes; texts hold some too
+SHOWN_NAME_CHARACTERS = 40  # of an unknown name, in a message
+
+
+class BadRequest(EczemaError):
+    """A request that is not according to the contract; the message says where and what is allowed."""
+
+
+class ModelFault(EczemaError):
+    """The model failed, or answered what may not leave the server."""
+
+
+class Question(NamedTuple):
+    """A predict request.
+
+    Attributes:
+        images: Bytes of each row's photo, b"" for none.
+        texts: As long as `images`; "" for none.
+        signature: One of `SIGNATURES`.
+        by_row: Whether the answer goes out by row ("predictions") or by column ("outputs").
+    """
+
+    images: list[bytes]
+    texts: list[str]
+    signature: str
+    by_row: bool
+
+
+def parse_question(body: bytes, max_rows: int) -> Question:
+    """Reads the body of a predict request.
+
+    Args:
+        body: JSON: `{"signature_name": ..., "instances": [{"image": ..., "text": ...}, ...]}`, or `{"inputs": {"image": [...],
+            "text": [...]}}`. A value is a string or `{"b64": "..."}`. Other keys are ignored, as TensorFlow Serving does.
+        max_rows: How many rows a request may have.
+
+    Raises:
+        BadRequest: If the body is anything else.
+    """
+    document = _parse_json(body)
+    signature = _read_signature(document)
+    by_row = "instances" in document
+    if by_row == ("inputs" in document):
+        raise BadRequest('give either "instances" (a list of rows) or "inputs" (an object of columns), and not both')
+    columns = _read_instances(document["instances"]) if by_row else _read_inputs(document["inputs"])
+    images, texts = (columns[name] for name in INPUTS)
+    if not 0 < len(images) <= max_rows:
+        raise BadRequest(f"{len(images)} rows; a request may have 1 to {max_rows}")
+    place = "instances[{row}].{name}" if by_row else "inputs.{name}[{row}]"
+    decoded = {
+        name: [_read_value(value, place.format(row=row, name=name)) for row, value in enumerate(values)]
+        for name, values in (("image", images), ("text", texts))
+    }
+    return Question(decoded["image"], [text.decode("utf-8", "replace") for text in decoded["text"]], signature, by_row)
+
+
+def _parse_json(body: bytes) -> dict[str, Any]:
+    if sum(body.count(mark) for mark in b"[{,") > MAX_MARKS:
+        raise BadRequest(f"more than {MAX_MARKS} brackets and commas")
+    try:
+        document = json.loads(body.decode("utf-8"))
+    except RecursionError as error:
+        raise BadRequest("the JSON is nested too deeply") from error
+    except ValueError as error:  # of json and of UTF-8; their messages name a position, not the content
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise BadRequest(f"the body must be a JSON object, not {_name_type(document)}")
+    return document
+
+
+def _read_signature(document: Mapping[str, Any]) -> str:
+    signature = document.get("signature_name", SERVE)
+    if not isinstance(signature, str):
+        raise BadRequest(f"signature_name: must be a string, not {_name_type(signature)}")
+    if (signature or SERVE) not in SIGNATURES:
+        raise BadRequest(f"signature_name: {_shorten(signature)} is unknown; there are {', '.join(SIGNATURES)}")
+    return signature or SERVE
+
+
+def _read_instances(rows: Any) -> dict[str, list[Any]]:
+    if not isinstance(rows, list):
+        raise BadRequest(f"instances: must be a list of rows, not {_name_type(rows)}")
+    for place, row in enumerate(rows):
+        _check_names(row, f"instances[{place}]")
+    return {name: [row[name] for row in rows] for name in INPUTS}
+
+
+def _read_inputs(columns: Any) -> dict[str, list[Any]]:
+    _check_names(columns, "inputs")
+    for name, values in columns.items():
+        if not isinstance(values, list):
+            raise BadRequest(f"inputs.{name}: must be a list, one value a row, not {_name_type(values)}")
+    lengths = {name: len(columns[name]) for name in INPUTS}
+    if len(set(lengths.values())) > 1:
+        raise BadRequest(f"inputs: columns must be equally long, not {lengths}")
+    return columns
+
+
+def _check_names(values: Any, where: str) -> None:
+    if not isinstance(values, dict):
+        raise BadRequest(f'{where}: must be an object with "image" and "text", not {_name_type(values)}')
+    if missing := [name for name in INPUTS if name not in values]:
+        raise BadRequest(f'{where}: has no {" and no ".join(missing)}; give "" for none')
+    if unknown := [name for name in values if name not in INPUTS]:
+        raise BadRequest(f"{where}: {_shorten(unknown[0])} is not an input; there are {', '.join(INPUTS)}")
+
+
+def _read_value(value: Any, where: str) -> bytes:
+    """A string's UTF-8, or what `{"b64": ...}` stands for."""
+    try:
+        if isinstance(value, str):
+            return value.encode("utf-8")
+        if isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str):
+            return _decode_base64(value["b64"])
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"{where}: holds half a surrogate pair, which is no character") from error
+    except ValueError as error:
+        raise BadRequest(f"{where}: b64 is not base64 (RFC 4648, section 4)") from error
+    raise BadRequest(f'{where}: must be a string or {{"b64": "..."}}, not {_name_type(value)}')
+
+
+def _decode_base64(encoded: str) -> bytes:
+    """Strict, but with white space and without padding if need be, as `absl::Base64Unescape` has it."""
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except ValueError:
+        bare = "".join(encoded.split())
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
+
+
+def _name_type(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _shorten(name: str) -> str:
+    shown = name if len(name) <= SHOWN_NAME_CHARACTERS else f"{name[:SHOWN_NAME_CHARACTERS]}..."
+    return ascii(shown)
+
+
+def encode_answer(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
+    """Writes the answer to a predict request.
+
+    Args:
+        outputs: Arrays by name, the first axis being the row; strings are bytes, UTF-8.
+        by_row: As in the `Question`.
+
+    Returns:
+        JSON: `{"predictions": [{name: value, ...}, ...]}` or `{"outputs": {name: [...], ...}}`. Float32 values are written so that they
+        are read back exactly.
+
+    Raises:
+        ModelFault: If a value is not finite. (TensorFlow Serving would write `NaN`, which is not JSON.)
+    """
+    columns = {name: _decode(values.tolist()) if values.dtype == object else values.tolist() for name, values in sorted(outputs.items())}
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    document = {"predictions": list(rows)} if by_row else {"outputs": columns}
+    try:
+        return json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+    except ValueError as error:
+        raise ModelFault("the model answered a value that is not finite") from error
+
+
+def _decode(value: Any) -> Any:
+    return [_decode(item) for item in value] if isinstance(value, list) else value.decode("utf-8", "replace")
+
+
+def describe_status(version: int) -> dict[str, Any]:
+    """Returns the answer of the model status API: `GetModelStatusResponse` as JSON."""
+    status = {"version": str(version), "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    return {"model_version_status": [status]}
+
+
+def describe_metadata(folder: Path, version: int, side: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds the answer of the model metadata API: `GetModelMetadataResponse` as JSON.
+
+    Its `metadata` is a map made to be extended: beside TensorFlow Serving's `signature_def` it has `eczema_tf` here: notice, labels and
+    thresholds, so that a client need not have the export. (Not the versions of the packages: no one else's business.)
+
+    Args:
+        folder: Of the SavedModel.
+        version: Its number.
+        side: What was written beside the graph at export.
+    """
+    from google.protobuf.json_format import MessageToDict
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    graph = SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0]
+    signatures = {
+        name: MessageToDict(signature, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+        for name, signature in graph.signature_def.items()
+    }
+    return {
+        "model_spec": {"name": MODEL_NAME, "signature_name": "", "version": str(version)},
+        "metadata": {
+            "signature_def": {"signature_def": signatures},
+            "eczema_tf": {name: side[name] for name in ("notice", "labels", "thresholds")},
+        },
+    }

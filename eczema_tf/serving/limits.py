@@ -1,0 +1,68 @@
+"""What one client may ask for, and what all of them together may hold: checked before any work is done."""
+
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+RETRY_AFTER = {"Retry-After": "1"}  # seconds
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of the server.
+
+    Attributes:
+        max_body_bytes: Of one request. A photo of the largest size that the model takes (10 MB) is 13.4 MB of base64.
+        max_held_bytes: Of the bodies of all requests that are being read or answered; more are refused with 503.
+        max_rows: Of one request.
+        max_waiting_rows: Of all requests, not yet given to the model; more are refused with 503.
+        batch_rows: How many rows of several requests are given to the model at once.
+        answer_timeout_s: How long a request may wait for its answer (TensorFlow Serving's default).
+    """
+
+    max_body_bytes: int = 20_000_000
+    max_held_bytes: int = 200_000_000
+    max_rows: int = 64
+    max_waiting_rows: int = 256
+    batch_rows: int = 16
+    answer_timeout_s: float = 30.0
+
+
+class BodyLimits:
+    """ASGI middleware that counts bodies while they stream in, whatever Content-Length says or if there is none."""
+
+    def __init__(self, app: ASGIApp, limits: Limits):
+        self._app = app
+        self._limits = limits
+        self._held_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles a request; whoever reads too much of its body gets an HTTPException with 413, or 503 if all together hold too much."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared_bytes = int(Headers(scope=scope).get("content-length", 0))  # the HTTP parser has made sure that it is a number
+        taken_bytes = 0
+
+        async def receive_counted() -> Message:
+            nonlocal taken_bytes
+            self._check(declared_bytes, 0)
+            message = await receive()
+            chunk_bytes = len(message.get("body", b""))
+            taken_bytes += chunk_bytes
+            self._held_bytes += chunk_bytes
+            self._check(taken_bytes, self._held_bytes)
+            return message
+
+        try:
+            await self._app(scope, receive_counted, send)
+        finally:
+            self._held_bytes -= taken_bytes
+
+    def _check(self, body_bytes: int, held_bytes: int) -> None:
+        if body_bytes > self._limits.max_body_bytes:
+            raise HTTPException(413, f"the body is larger than {self._limits.max_body_bytes} bytes")
+        if held_bytes > self._limits.max_held_bytes:
+            raise HTTPException(503, "too many large requests at once; try again in a second", RETRY_AFTER)

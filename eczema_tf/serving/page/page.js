@@ -1,0 +1,7 @@
+// The heatmap's slider: listened to on the document, since the answer is written anew each time.
+document.addEventListener("input", (event) => {
+  if (event.target.id !== "opacity") return;
+  const percent = event.target.value;
+  event.target.closest("section").querySelector(".heat").style.setProperty("--opacity", percent / 100);
+  event.target.parentElement.querySelector("output").value = `${percent}%`;
+});

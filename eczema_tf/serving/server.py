@@ -1,0 +1,118 @@
+"""Running an application with uvicorn: time limits on what comes in, a graceful end, and logs without anything that was asked."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from eczema_tf.errors import EczemaError
+
+REQUEST_TIMEOUT_S = 60.0  # from the end of one request to the last byte of the next, a slow phone's upload of 10 MB included
+KEEP_ALIVE_S = 15  # how long a connection may be idle
+MAX_CONNECTIONS = 512  # beyond it uvicorn itself answers 503; far more than may wait for the model
+
+
+class PromptProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1, but a request must be in within `REQUEST_TIMEOUT_S`.
+
+    uvicorn has no limit of time for what has begun: a client that sends a byte a minute would hold its connection for ever ("Slowloris").
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by asyncio."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Called by uvicorn."""
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio."""
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        """Sets the clock while something of the client's request is missing, and stops it when the request is whole."""
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            self._stop_watching()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(REQUEST_TIMEOUT_S, self.transport.abort)
+
+    def _stop_watching(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]):
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Reserves an address, without taking connections yet: a taken one is found before the model is loaded.
+
+    Args:
+        host: A name or an address.
+        port: 0 for any free one.
+
+    Raises:
+        EczemaError: If it cannot be had.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise EczemaError(f"{host}:{port}: cannot be listened on: {error}; choose another --host or --port") from error
+    return listener
+
+
+def run_app(app: ASGIApp, listener: socket.socket, on_started: Callable[[], None], stop_timeout_s: int) -> None:
+    """Serves until SIGINT or SIGTERM, then finishes what is under way.
+
+    Args:
+        app: The application.
+        listener: From `bind`.
+        on_started: Called when requests are taken.
+        stop_timeout_s: How long unfinished requests have at the end; a second SIGINT ends them at once.
+    """
+    config = uvicorn.Config(
+        app,
+        http=PromptProtocol,
+        ws="none",
+        log_config=None,  # uvicorn's messages go where the command's go
+        access_log=False,  # /metrics counts requests; a path or a query may hold what nobody wants in a log
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=stop_timeout_s,
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ignore)  # uvicorn raises the signal again after a graceful end, which is no failure
+    _Server(config, on_started).run([listener])
+
+
+def _ignore(_: int, __: FrameType | None) -> None:
+    pass

@@ -1,0 +1,232 @@
+"""Many clients at once against a running server: throughput, latency, errors and memory, with hostile requests mixed in.
+
+    python -m eczema_tf.serve --model saved_models/eczema &
+    python scripts/load_test.py --url http://127.0.0.1:8501/v1/models/eczema
+
+After some warming up, one client asks one row at a time; then `--clients` of them do for `--seconds`, while one more sends hostile photos
+and texts, spread over that time. Every answer is compared with the one that the same row got alone. Exits with 1 if a request failed, an
+answer differed, something hostile got neither 4xx nor a status, or a bar was missed.
+"""
+
+import argparse
+import collections
+import http.client
+import itertools
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+from load_requests import draw_hostile, draw_valid
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a clone, without PYTHONPATH
+
+from eczema_tf.cli import build_parser, run_command
+from eczema_tf.errors import EczemaError, join_faults
+from eczema_tf.schema import ECZEMA_HEADS
+
+MIN_GAIN = 1.5  # throughput of the crowd over one row at a time
+MAX_GROWTH = 0.1  # of the server's resident memory
+WARM_UP_S = 10  # of the whole crowd, after which the server has the memory that large batches need
+MAX_DIFFERENCE = 1e-4  # of a probability, in a batch and alone
+PROCESS = re.compile(rb"^process_(resident_memory_bytes|cpu_seconds_total) (\S+)$", re.MULTILINE)
+
+
+class Reply(NamedTuple):
+    """What came back.
+
+    Attributes:
+        code: HTTP status; 0 if none came.
+        body: Of the answer, or the error's name.
+        seconds: How long it took.
+    """
+
+    code: int
+    body: bytes
+    seconds: float
+
+
+class Process(NamedTuple):
+    """The server's process.
+
+    Attributes:
+        memory_bytes: Resident.
+        cpu_s: User and system time of all threads since it began.
+    """
+
+    memory_bytes: int
+    cpu_s: float
+
+
+Answered = list[tuple[int, Reply]]  # place of the request among those that are sent, and what came
+
+
+class Client:
+    """One connection that is kept alive, as a real client's would be."""
+
+    def __init__(self, url: str):
+        """Takes the model's address."""
+        parts = urlsplit(url)
+        self._path = parts.path.rstrip("/")
+        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=60)
+
+    def predict(self, body: bytes) -> Reply:
+        """Asks the model."""
+        return self._ask("POST", f"{self._path}:predict", body)
+
+    def get(self, path: str) -> bytes:
+        """Gets an address of the server.
+
+        Raises:
+            EczemaError: If it answers anything but 200.
+        """
+        reply = self._ask("GET", path, None)
+        if reply.code != 200:
+            raise EczemaError(f"GET {path}: {reply.code or reply.body.decode()}; is the server of `python -m eczema_tf.serve` running?")
+        return reply.body
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> Reply:
+        start = time.perf_counter()
+        try:
+            self._connection.request(method, path, body, {"Content-Type": "application/json"})
+            response = self._connection.getresponse()
+            return Reply(response.status, response.read(), time.perf_counter() - start)
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            return Reply(0, type(error).__name__.encode(), time.perf_counter() - start)
+
+
+def main() -> int:
+    """Runs the command; returns its exit status."""
+    parser = build_parser("load_test", __doc__)
+    parser.prog = "python scripts/load_test.py"
+    parser.add_argument("--url", default="http://127.0.0.1:8501/v1/models/eczema", help="the model's address (default: %(default)s)")
+    parser.add_argument("--clients", type=int, default=16, help="how many at once (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60, help="how long (default: %(default)s)")
+    parser.add_argument("--alone-seconds", type=float, default=15, help="how long one client asks alone, before (default: %(default)s)")
+    parser.add_argument("--photos", type=int, default=200, help="hostile photos (default: %(default)s)")
+    parser.add_argument("--texts", type=int, default=500, help="hostile texts (default: %(default)s)")
+    parser.add_argument("--signature", default="serving_default", help="or explain (default: %(default)s)")
+    return run_command(parser, run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs both parts and prints what came.
+
+    Raises:
+        EczemaError: If anything went wrong or a bar was missed; after the figures.
+    """
+    valid = list(draw_valid(arguments.signature))
+    hostile = list(draw_hostile(arguments.photos, arguments.texts))
+    expected = [reply for _, reply in ask_evenly(arguments.url, valid, 0)]
+    ask_at_once(arguments.url, valid, [], arguments.clients, WARM_UP_S)
+    start = read_process(arguments.url)
+    alone = ask_in_turn(arguments.url, valid, arguments.alone_seconds)
+    middle = read_process(arguments.url)
+    crowd, answered = ask_at_once(arguments.url, valid, [body for _, body in hostile], arguments.clients, arguments.seconds)
+    end = read_process(arguments.url)
+    growth = end.memory_bytes / middle.memory_bytes - 1
+    gain = len(crowd) / arguments.seconds / (len(alone) / arguments.alone_seconds)
+    print(f"one at a time  {describe(alone, arguments.alone_seconds)}")
+    print(f"{arguments.clients:3} at once    {describe(crowd, arguments.seconds)}: {gain:.2f} times (bar: {MIN_GAIN})")
+    print(f"hostile        {describe_hostile(answered)}")
+    print(f"server's CPU   {per_request(start, middle, alone)} alone, {per_request(middle, end, [*crowd, *answered])} at once")
+    print(f"its memory     {middle.memory_bytes / 1e6:.0f} MB before, {growth:+.1%} after (bar: {MAX_GROWTH:+.0%})")
+    print(f"load average   {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, this client included")
+    faults = [*find_faults([*alone, *crowd], expected), *find_unanswered(hostile, answered)]
+    faults += [f"throughput is {gain:.2f} times that of one at a time"] * (gain < MIN_GAIN)
+    faults += [f"memory grew by {growth:.1%}"] * (growth >= MAX_GROWTH)
+    if faults:
+        raise EczemaError(join_faults("load test", faults, limit=10))
+
+
+def ask_in_turn(url: str, bodies: Sequence[bytes], seconds: float, first: int = 0) -> Answered:
+    """Sends requests one after another over one connection, beginning with number `first`; those answered within the time count."""
+    client, answered, end = Client(url), [], time.perf_counter() + seconds
+    for place in itertools.islice(itertools.cycle(range(len(bodies))), first, None):
+        reply = client.predict(bodies[place])
+        if time.perf_counter() >= end:
+            break
+        answered.append((place, reply))
+    return answered
+
+
+def ask_evenly(url: str, bodies: Sequence[bytes], seconds: float) -> Answered:
+    """Sends each request once, spread over the time."""
+    client, answered, start = Client(url), [], time.perf_counter()
+    for place, body in enumerate(bodies):
+        time.sleep(max(0.0, start + seconds * place / len(bodies) - time.perf_counter()))
+        answered.append((place, client.predict(body)))
+    return answered
+
+
+def ask_at_once(url: str, valid: Sequence[bytes], hostile: Sequence[bytes], clients: int, seconds: float) -> tuple[Answered, Answered]:
+    """Many clients with valid requests, each beginning with another one, and one with hostile requests."""
+    with ThreadPoolExecutor(clients + 1) as pool:
+        crowd = [pool.submit(ask_in_turn, url, valid, seconds, number * len(valid) // clients) for number in range(clients)]
+        attacker = pool.submit(ask_evenly, url, hostile, 0.95 * seconds)
+        return [reply for client in crowd for reply in client.result()], attacker.result()
+
+
+def read_process(url: str) -> Process:
+    """What the server says of its process."""
+    found = {name.decode(): float(value) for name, value in PROCESS.findall(Client(url).get("/metrics"))}
+    if len(found) < 2:
+        raise EczemaError("/metrics does not tell of the process; the server must run on Linux")
+    return Process(int(found["resident_memory_bytes"]), found["cpu_seconds_total"])
+
+
+def per_request(before: Process, after: Process, answered: Answered) -> str:
+    """CPU time of the server for each request; unlike throughput, it hardly depends on what else the machine does."""
+    return f"{1000 * (after.cpu_s - before.cpu_s) / len(answered):.0f} ms a request"
+
+
+def describe(answered: Answered, seconds: float) -> str:
+    """Throughput and percentiles of the time to the answer."""
+    milliseconds = [1000 * reply.seconds for _, reply in answered]
+    p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99])
+    return f"{len(answered) / seconds:6.1f} requests/s, p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms ({len(answered)} requests)"
+
+
+def find_faults(answered: Answered, expected: Sequence[Reply]) -> Iterator[str]:
+    """What is wrong with answers to valid requests: no answer, another code than 200, or not the answer that the row got alone."""
+    for place, reply in answered:
+        if reply.code != 200:
+            yield f"{reply.code}: {reply.body[:200].decode(errors='replace')}"
+            continue
+        row, alone = read_row(reply), read_row(expected[place])
+        difference = max(abs(row[head] - alone[head]) for head in ECZEMA_HEADS.values())
+        if row["status"] != "ok" or not difference <= MAX_DIFFERENCE:
+            yield f"request {place} got status {row['status']!r} and differs by {difference:.1e} from what it got alone"
+
+
+def find_unanswered(hostile: Sequence[tuple[str, bytes]], answered: Answered) -> Iterator[str]:
+    """Hostile requests that got neither 4xx nor 200 with a status and finite probabilities."""
+    for place, reply in answered:
+        row = read_row(reply) if reply.code == 200 else None
+        good = 400 <= reply.code < 500 if row is None else row["status"] and all(0 <= row[head] <= 1 for head in ECZEMA_HEADS.values())
+        if not good:
+            yield f"{hostile[place][0]}: {reply.code}: {reply.body[:200].decode(errors='replace')}"
+
+
+def read_row(reply: Reply) -> dict[str, Any]:
+    """The only row of an answer, whether by row or by column."""
+    answer = json.loads(reply.body)
+    return answer["predictions"][0] if "predictions" in answer else {name: values[0] for name, values in answer["outputs"].items()}
+
+
+def describe_hostile(answered: Answered) -> str:
+    """How many got which code or status."""
+    kinds = (read_row(reply)["status"] if reply.code == 200 else str(reply.code) for _, reply in answered)
+    return ", ".join(f"{kind}: {count}" for kind, count in collections.Counter(kinds).most_common())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,877 @@
+"""The server: TensorFlow Serving's contract, batching, limits, hostile requests, and a real process with its signals."""
+
+import asyncio
+import base64
+import contextlib
+import http.client
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from google.protobuf.json_format import ParseDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from test_serving import build_parts, photo
+
+from eczema_tf import predict
+from eczema_tf.attribution.cut import CutAssistant
+from eczema_tf.attribution.one_pass import explain_in_one_pass
+from eczema_tf.config import PreprocessConfig
+from eczema_tf.files import write_json
+from eczema_tf.schema import NOTICE
+from eczema_tf.serve import main
+from eczema_tf.serving import server as server_module
+from eczema_tf.serving.batching import Batcher, Busy
+from eczema_tf.serving.client import SIDE_FILE, predict_remotely, read_remote_side
+from eczema_tf.serving.contract import SIGNATURES, BadRequest, ModelFault, encode_answer, parse_question
+from eczema_tf.serving.graph import ServedAssistant, save_served
+from eczema_tf.serving.limits import BodyLimits, Limits
+from eczema_tf.serving.loaded import EXPLAIN, SERVE, LoadedModel
+from eczema_tf.serving.metrics import Metrics, name_status
+from eczema_tf.serving.rest import build_app
+
+PREDICT = "/v1/models/eczema:predict"
+THRESHOLDS = {"image": 0.4, "text": 0.5, "fusion": 0.6}
+SECRET = "Xanthippe"  # stands for what a patient wrote
+PATIENCE_S = 120
+
+
+def encoded(data: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(data).decode()}
+
+
+def body_of(*rows: tuple[object, object], **more: object) -> bytes:
+    return json.dumps({**more, "instances": [{"image": image, "text": text} for image, text in rows]}).encode()
+
+
+# The contract, as functions.
+
+
+def test_rows_and_columns_are_the_same_question():
+    images, texts = [encoded(b"abc"), "", encoded(b"\x00\xff")], ["it itches", "", "dry"]
+    by_row = parse_question(body_of(*zip(images, texts, strict=True)), 10)
+    by_column = parse_question(json.dumps({"inputs": {"text": texts, "image": images}}).encode(), 10)
+    assert by_row == ([b"abc", b"", b"\x00\xff"], texts, SERVE, True)
+    assert by_column == by_row._replace(by_row=False)
+
+
+def test_values_are_strings_or_base64_as_in_tensorflow_serving():
+    question = parse_question(body_of(("a\x00é", encoded("é".encode())), ({"b64": " YW Jj\n"}, {"b64": "YQ"}), ("", encoded(b"a\xff"))), 3)
+    assert question.images == ["a\x00é".encode(), b"abc", b""]
+    assert question.texts == ["é", "a", "a\ufffd"]
+
+
+@pytest.mark.parametrize(("name", "signature"), [({}, SERVE), ({"signature_name": ""}, SERVE), ({"signature_name": EXPLAIN}, EXPLAIN)])
+def test_the_signature_may_be_named(name: dict[str, str], signature: str):
+    assert parse_question(body_of(("", "x"), **name), 1).signature == signature
+
+
+GOOD_ROW = {"image": "", "text": ""}
+BAD_BODIES = {
+    "empty": (b"", "not JSON"),
+    "no JSON": (b"instances = [1, 2]", "not JSON"),
+    "cut": (b'{"instances": [{"image": "', "not JSON"),
+    "not UTF-8": (b'{"instances": [{"image": "", "text": "\xff"}]}', "not JSON"),
+    "UTF-16": ('{"instances": []}'.encode("utf-16"), "not JSON"),
+    "number of 9999 digits": (b'{"instances": ' + b"9" * 9999 + b"}", "not JSON"),
+    "a list": (b"[]", "must be a JSON object, not a list"),
+    "null": (b"null", "must be a JSON object, not null"),
+    "nested": (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
+    "nested objects": (b'{"instances":' * 50_000, "nested too deeply"),
+    "many values": (b'{"instances": [' + b"[]," * 100_000 + b"[]]}", "brackets and commas"),
+    "neither": (b"{}", 'either "instances"'),
+    "both": (json.dumps({"instances": [GOOD_ROW], "inputs": {"image": [""], "text": [""]}}).encode(), "not both"),
+    "signature is a number": (body_of(("", ""), signature_name=5), "signature_name: must be a string, not a number"),
+    "signature is null": (body_of(("", ""), signature_name=None), "not null"),
+    "unknown signature": (body_of(("", ""), signature_name="train"), "'train' is unknown; there are serving_default, explain"),
+    "no rows": (b'{"instances": []}', "0 rows"),
+    "too many rows": (body_of(*[("", "")] * 4), "4 rows; a request may have 1 to 3"),
+    "bare values": (b'{"instances": ["it itches"]}', r"instances\[0\]: must be an object .* not a string"),
+    "bare base64": (b'{"instances": [{"b64": ""}]}', "has no image and no text"),
+    "an object of rows": (json.dumps({"instances": GOOD_ROW}).encode(), "must be a list of rows, not an object"),
+    "no image": (b'{"instances": [{"image": "", "text": ""}, {"text": "x"}]}', r'instances\[1\]: has no image; give "" for none'),
+    "no text": (b'{"instances": [{"image": ""}]}', r"instances\[0\]: has no text"),
+    "unknown input": (json.dumps({"instances": [{**GOOD_ROW, "age": 3}]}).encode(), "'age' is not an input"),
+    "image is a number": (body_of((3, "")), r"instances\[0\].image: must be a string .* not a number"),
+    "text is true": (body_of(("", ""), ("", True)), r"instances\[1\].text: must be a string .* not a boolean"),
+    "text is NaN": (b'{"instances": [{"image": "", "text": NaN}]}', "not a number"),
+    "text is a list": (body_of(("", ["x"])), "not a list"),
+    "not base64": (body_of(({"b64": "?"}, "")), "b64 is not base64"),
+    "base64 with a letter missing": (body_of(({"b64": "AAAAA"}, "")), "b64 is not base64"),
+    "base64 beyond ASCII": (body_of(({"b64": "ééé="}, "")), "b64 is not base64"),
+    "base64 of a number": (body_of(({"b64": 3}, "")), "not an object"),
+    "base64 and more": (body_of(({"b64": "", "x": ""}, "")), "not an object"),
+    "half a surrogate pair": (rb'{"instances": [{"image": "", "text": "\ud800"}]}', r"instances\[0\].text: holds half a surrogate pair"),
+    "inputs are a list": (b'{"inputs": ["x"]}', "inputs: must be an object .* not a list"),
+    "a column is a value": (b'{"inputs": {"image": "", "text": ["x"]}}', "inputs.image: must be a list, one value a row, not a string"),
+    "a column is missing": (b'{"inputs": {"image": [""]}}', "inputs: has no text"),
+    "an unknown column": (b'{"inputs": {"image": [""], "text": [""], "age": [3]}}', "'age' is not an input"),
+    "columns unequal": (b'{"inputs": {"image": [""], "text": ["", ""]}}', "equally long, not {'image': 1, 'text': 2}"),
+    "columns empty": (b'{"inputs": {"image": [], "text": []}}', "0 rows"),
+    "a column's value": (b'{"inputs": {"image": ["", 3], "text": ["", ""]}}', r"inputs.image\[1\]: must be a string"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+def test_a_bad_body_is_refused_with_its_place(name: str):
+    body, message = BAD_BODIES[name]
+    with pytest.raises(BadRequest, match=message):
+        parse_question(body, 3)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"instances": [{{"image": "", "text": "{SECRET}]}}'.encode(),
+        f'{{"instances": [{{"image": "", "text": "\xff{SECRET}"}}]}}'.encode("latin-1"),
+        f'{{"instances": ["{SECRET}"]}}'.encode(),
+        body_of(("", {"b64": SECRET + "?"})),
+        body_of(("", [SECRET])),
+        rf'{{"instances": [{{"image": "", "text": "{SECRET}\ud800"}}]}}'.encode(),
+    ],
+)
+def test_a_message_never_repeats_what_was_asked(body: bytes):
+    with pytest.raises(BadRequest) as caught:
+        parse_question(body, 3)
+    assert SECRET not in str(caught.value)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text() | st.fixed_dictionaries({"b64": st.text()}),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["image", "text", "b64", "x"]), inner, max_size=3),
+    max_leaves=8,
+)
+BODIES = st.dictionaries(st.sampled_from(["instances", "inputs", "signature_name"]), JSON_VALUES, max_size=3)
+
+
+@given(st.binary(max_size=60) | BODIES.map(lambda body: json.dumps(body).encode()))
+@settings(max_examples=150, deadline=None)
+def test_any_body_is_a_question_or_refused(body: bytes):
+    with contextlib.suppress(BadRequest):
+        question = parse_question(body, 3)
+        assert len(question.images) == len(question.texts) in (1, 2, 3)
+
+
+OUTPUTS = {
+    "eczema": np.array([0.1, 1 / 3], "float32"),
+    "severity": np.array([[0.5, 0.25, 0.25], [1, 0, 0]], "float32"),
+    "image_used": np.array([True, False]),
+    "token_end": np.array([[1, 2], [3, 0]], "int32"),
+    "status": np.array([b"ok", "é\xff".encode("latin-1")], dtype=object),
+}
+
+
+def test_answers_go_out_by_row_or_by_column_and_floats_come_back_exactly():
+    first, second = json.loads(encode_answer(OUTPUTS, by_row=True))["predictions"]
+    assert first == {"eczema": np.float32(0.1), "severity": [0.5, 0.25, 0.25], "image_used": True, "token_end": [1, 2], "status": "ok"}
+    assert np.float32(second["eczema"]) == OUTPUTS["eczema"][1]
+    assert second["status"] == "\ufffd\ufffd"
+    by_column = json.loads(encode_answer(OUTPUTS, by_row=False))["outputs"]
+    assert {name: values[1] for name, values in by_column.items()} == second
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_never_leaves(value: float):
+    with pytest.raises(ModelFault, match="not finite"):
+        encode_answer({**OUTPUTS, "eczema": np.array([0.5, value], "float32")}, by_row=False)
+
+
+# Batching.
+
+
+def echo(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+    """Answers with what was asked, so that a row in the wrong place shows."""
+    rows = [f"{image.decode()}|{text}|{signature}".encode() for image, text in zip(images, texts, strict=True)]
+    return {"row": np.array(rows, dtype=object), "status": np.array([b"ok"] * len(rows), dtype=object)}
+
+
+def run_batcher(run: Callable, work: Callable, **limits) -> object:
+    async def go() -> object:
+        async with Batcher(run, Limits(**limits), Metrics()) as batcher:
+            return await asyncio.wait_for(work(batcher), PATIENCE_S)
+
+    return asyncio.run(go())
+
+
+def test_every_request_of_a_crowd_gets_its_own_rows_from_few_batches():
+    batches, running = [], threading.Semaphore(1)
+
+    def run(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+        assert running.acquire(blocking=False)  # one batch of a signature at a time
+        batches.append(len(images))
+        time.sleep(0.01)
+        running.release()
+        return echo(images, texts, signature)
+
+    async def ask(batcher: Batcher, number: int) -> None:
+        await asyncio.sleep(number % 7 / 500)
+        names = [f"{number}.{row}" for row in range(number % 3 + 1)]
+        answer = await batcher.ask([name.encode() for name in names], names, SERVE)
+        assert answer["row"].tolist() == [f"{name}|{name}|{SERVE}".encode() for name in names]
+
+    async def crowd(batcher: Batcher) -> None:
+        await asyncio.gather(*(ask(batcher, number) for number in range(60)))
+
+    run_batcher(run, crowd, batch_rows=8)
+    assert sum(batches) == 120
+    assert max(batches) <= 8 + 2  # whole requests, the last of up to three rows
+    assert len(batches) < 40
+
+
+def test_a_lone_request_does_not_wait_for_others():
+    async def work(batcher: Batcher) -> None:
+        for _ in range(3):
+            assert len((await batcher.ask([b""], ["x"], SERVE))["row"]) == 1
+
+    run_batcher(echo, work)
+
+
+def test_a_failing_request_fails_alone():
+    def run(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+        if SECRET in texts:
+            raise RuntimeError(SECRET)
+        return echo(images, texts, signature)
+
+    async def work(batcher: Batcher) -> list:
+        texts = ["a", "b", SECRET, "c", SECRET, "d"]
+        return await asyncio.gather(*(batcher.ask([b""], [text], SERVE) for text in texts), return_exceptions=True)
+
+    answers = run_batcher(run, work)
+    assert [type(answer) for answer in answers] == [dict, dict, ModelFault, dict, ModelFault, dict]
+    assert [answer["row"][0] for answer in answers if isinstance(answer, dict)] == [f"|{text}|{SERVE}".encode() for text in "abcd"]
+    assert SECRET not in str(answers[2])
+
+
+def test_a_model_that_loses_rows_is_a_fault():
+    async def work(batcher: Batcher) -> None:
+        with pytest.raises(ModelFault):
+            await batcher.ask([b"", b""], ["", ""], SERVE)
+
+    run_batcher(lambda images, texts, signature: {"status": np.array([b"ok"], dtype=object)}, work)
+
+
+class Gate:
+    """A model that can be held up; keeps what it was asked."""
+
+    def __init__(self):
+        self.open, self.entered, self.asked = threading.Event(), threading.Event(), []
+
+    def __call__(self, images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+        self.asked.append(list(texts))
+        self.entered.set()
+        assert self.open.wait(PATIENCE_S)
+        return echo(images, texts, signature)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def test_who_is_cancelled_while_waiting_costs_the_model_nothing():
+    gate = Gate()
+
+    async def work(batcher: Batcher) -> None:
+        running = asyncio.create_task(batcher.ask([b""], ["running"], SERVE))
+        await until(gate.entered.is_set)
+        gone, staying = (asyncio.create_task(batcher.ask([b""], [text], SERVE)) for text in ("gone", "staying"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        running.cancel()  # under way: its answer is thrown away, nothing else
+        gate.open.set()
+        assert (await staying)["row"][0] == f"|staying|{SERVE}".encode()
+
+    run_batcher(gate, work)
+    assert gate.asked == [["running"], ["staying"]]
+
+
+def test_the_queue_is_bounded_and_opens_again():
+    gate = Gate()
+
+    async def work(batcher: Batcher) -> None:
+        running = asyncio.create_task(batcher.ask([b""], ["running"], SERVE))
+        await until(gate.entered.is_set)
+        waiting = asyncio.create_task(batcher.ask([b""] * 2, ["x"] * 2, SERVE))
+        await asyncio.sleep(0)
+        with pytest.raises(Busy, match="2 rows are waiting"):
+            await batcher.ask([b""] * 2, ["x"] * 2, EXPLAIN)
+        gate.open.set()
+        await asyncio.gather(running, waiting)
+        assert len((await batcher.ask([b""] * 3, ["x"] * 3, SERVE))["row"]) == 3
+
+    run_batcher(gate, work, max_waiting_rows=3)
+
+
+def test_an_explanation_does_not_hold_up_a_prediction():
+    barrier = threading.Barrier(2)  # passes only if both signatures run at the same time
+
+    def run(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+        barrier.wait(PATIENCE_S)
+        return echo(images, texts, signature)
+
+    async def work(batcher: Batcher) -> None:
+        answers = await asyncio.gather(*(batcher.ask([b""], ["x"], signature) for signature in SIGNATURES))
+        assert [answer["row"][0] for answer in answers] == [f"|x|{signature}".encode() for signature in SIGNATURES]
+
+    run_batcher(run, work)
+
+
+def test_who_waits_when_the_server_stops_is_told():
+    gate = Gate()
+
+    async def go() -> None:
+        async with Batcher(gate, Limits(), Metrics()) as batcher:
+            running = asyncio.create_task(batcher.ask([b""], ["x"], SERVE))
+            await until(gate.entered.is_set)
+            waiting = asyncio.create_task(batcher.ask([b""], ["x"], SERVE))
+            await asyncio.sleep(0)
+        gate.open.set()
+        with pytest.raises(Busy, match="stopping"):
+            await waiting
+        with pytest.raises(Busy, match="stopping"):
+            await batcher.ask([b""], ["x"], SERVE)
+        running.cancel()
+
+    asyncio.run(go())
+
+
+# The application, with a real model.
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    assistant, image, tokenizer = build_parts()
+    folder = tmp_path_factory.mktemp("export") / "7"
+    explainer = partial(explain_in_one_pass, CutAssistant(assistant))
+    save_served(ServedAssistant(assistant, image, tokenizer, PreprocessConfig(), explainer=explainer), folder)
+    write_json(folder / SIDE_FILE, {"notice": NOTICE, "labels": {"severity": ["mild"]}, "thresholds": THRESHOLDS, "environment": {}})
+    return folder.parent
+
+
+@pytest.fixture(scope="module")
+def model(export: Path) -> LoadedModel:
+    return LoadedModel(export)
+
+
+@pytest.fixture(scope="module")
+def client(model: LoadedModel) -> Iterator[TestClient]:
+    with TestClient(build_app(model, Limits(max_rows=40))) as client:
+        yield client
+
+
+def pretend(model: LoadedModel, run: Callable) -> SimpleNamespace:
+    """A model of our own making behind the same metadata."""
+    return SimpleNamespace(run=run, folder=model.folder, version=model.version, side=model.side)
+
+
+ROWS = [(photo(), "my skin is itchy"), (b"", "the rash is red"), (photo("PNG", seed=1), ""), (b"<html>" + b"x" * 99, "dry")]
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_answers_are_those_of_the_model(client: TestClient, model: LoadedModel, signature: str):
+    images, texts = ([row[place] for row in ROWS] for place in (0, 1))
+    expected = model.run(images, texts, signature)
+    by_row = client.post(PREDICT, content=body_of(*((encoded(image), text) for image, text in ROWS), signature_name=signature))
+    assert by_row.headers["content-type"] == "application/json"
+    assert by_row.headers["cache-control"] == "no-store"
+    columns = {"signature_name": signature, "inputs": {"image": [encoded(image) for image in images], "text": texts}}
+    by_column = client.post("/v1/models/eczema/versions/7:predict", json=columns).json()["outputs"]
+    for name, values in expected.items():
+        plain = [value.decode() for value in values] if values.dtype == object else values.tolist()
+        assert [row[name] for row in by_row.json()["predictions"]] == by_column[name]
+        if values.dtype == np.float32:
+            np.testing.assert_allclose(by_column[name], plain, atol=1e-6)
+        else:
+            assert by_column[name] == plain
+    assert by_column["status"] == ["ok", "ok", "ok", "photo: neither JPEG nor PNG"]
+
+
+def test_a_crowd_gets_what_each_would_get_alone(client: TestClient, model: LoadedModel):
+    def ask(number: int) -> None:
+        image, text = ROWS[number % len(ROWS)]
+        expected = model.run([image], [text])
+        row = client.post(PREDICT, content=body_of((encoded(image), text))).json()["predictions"][0]
+        assert row["eczema"] == pytest.approx(expected["eczema"][0], abs=1e-6)
+        assert row["status"] == expected["status"][0].decode()
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(ask, range(60)))
+
+
+@pytest.mark.parametrize("path", ["/v1/models/eczema", "/v1/models/eczema/versions/7"])
+def test_status_is_tensorflow_servings(client: TestClient, path: str):
+    version = {"version": "7", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    assert client.get(path).json() == {"model_version_status": [version]}
+
+
+def test_metadata_is_tensorflow_servings_and_has_thresholds_labels_and_notice(client: TestClient, model: LoadedModel):
+    metadata = client.get("/v1/models/eczema/metadata").json()
+    assert metadata["model_spec"] == {"name": "eczema", "signature_name": "", "version": "7"}
+    graph = saved_model_pb2.SavedModel.FromString((model.folder / "saved_model.pb").read_bytes()).meta_graphs[0]
+    signatures = metadata["metadata"]["signature_def"]["signature_def"]
+    assert set(SIGNATURES) <= set(signatures) == set(graph.signature_def)
+    for name, signature in signatures.items():
+        assert ParseDict(signature, meta_graph_pb2.SignatureDef()) == graph.signature_def[name]
+    assert metadata["metadata"]["eczema_tf"] == {"notice": NOTICE, "labels": {"severity": ["mild"]}, "thresholds": THRESHOLDS}
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+def test_a_bad_body_is_a_400(client: TestClient, name: str):
+    if name == "too many rows":
+        body, message = body_of(*[("", "")] * 41), "41 rows"
+    else:
+        body, message = BAD_BODIES[name]
+    answer = client.post(PREDICT, content=body)
+    assert answer.status_code == 400
+    assert list(answer.json()) == ["error"]
+    assert re.search(message, answer.json()["error"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [
+        ("GET", PREDICT, 405),
+        ("DELETE", "/v1/models/eczema", 405),
+        ("OPTIONS", PREDICT, 405),
+        ("POST", "/v1/models/eczema/metadata", 405),
+        ("POST", "/v1/models/other:predict", 404),
+        ("POST", "/v1/models/eczema/versions/6:predict", 404),
+        ("POST", f"/v1/models/eczema/versions/{'9' * 6000}:predict", 404),
+        ("POST", "/v1/models/eczema/versions/HELLO:predict", 404),
+        ("POST", "/v1/models/eczema:classify", 404),
+        ("GET", "/v1/models/eczema/versions/6", 404),
+        ("GET", "/v1/models/eczema/versions/6/metadata", 404),
+        ("GET", "/v1/models/other", 404),
+        ("GET", "/v1/models", 404),
+        ("GET", "/v1/models/eczema/", 404),
+        ("GET", "/nothing", 404),
+        ("GET", "/docs", 404),
+        ("GET", "/openapi.json", 404),
+    ],
+)
+def test_wrong_addresses_and_methods(client: TestClient, method: str, path: str, code: int):
+    answer = client.request(method, path, content=body_of(("", "x")), follow_redirects=False)
+    assert answer.status_code == code
+    assert list(answer.json()) == ["error"]
+    assert code != 405 or answer.headers["allow"] in ("GET", "POST")
+
+
+def test_compressed_bodies_are_refused(client: TestClient):
+    assert client.post(PREDICT, content=body_of(("", "x")), headers={"Content-Encoding": "gzip"}).status_code == 415
+
+
+def test_large_bodies_are_refused_with_and_without_a_length(model: LoadedModel):
+    chunks = (b"x" * 600 for _ in range(2))
+    with TestClient(build_app(model, Limits(max_body_bytes=1000))) as client:
+        for content in (b"x" * 1001, chunks):
+            answer = client.post(PREDICT, content=content)
+            assert answer.status_code == 413
+            assert answer.json() == {"error": "the body is larger than 1000 bytes"}
+        assert client.post(PREDICT, content=body_of(("", "x"))).status_code == 200
+
+
+def test_all_bodies_together_are_bounded():
+    read = asyncio.Event()
+
+    async def app(scope, receive, send) -> None:
+        await receive()
+        await read.wait()
+
+    async def work() -> None:
+        limited = BodyLimits(app, Limits(max_body_bytes=10, max_held_bytes=15))
+
+        async def ask() -> None:
+            await limited({"type": "http", "headers": []}, receive, None)
+
+        async def receive() -> dict:
+            return {"type": "http.request", "body": b"x" * 10, "more_body": False}
+
+        first = asyncio.create_task(ask())
+        await asyncio.sleep(0)
+        with pytest.raises(HTTPException) as caught:
+            await ask()
+        assert caught.value.status_code == 503
+        assert caught.value.headers == {"Retry-After": "1"}
+        read.set()
+        await first
+        await ask()  # what was held is given back
+
+    asyncio.run(work())
+
+
+def test_a_busy_server_says_when_to_come_back(model: LoadedModel):
+    gate = Gate()
+    with TestClient(build_app(pretend(model, gate), Limits(max_waiting_rows=1))) as client, ThreadPoolExecutor(2) as pool:
+        running = pool.submit(client.post, PREDICT, content=body_of(("", "running")))
+        assert gate.entered.wait(PATIENCE_S)
+        busy = client.post(PREDICT, content=body_of(("", "x"), ("", "x")))
+        assert busy.status_code == 503
+        assert busy.headers["retry-after"] == "1"
+        assert "try again" in busy.json()["error"]
+        gate.open.set()
+        assert running.result().status_code == 200
+
+
+def test_an_answer_that_takes_too_long_is_a_504(model: LoadedModel):
+    gate = Gate()
+    with TestClient(build_app(pretend(model, gate), Limits(answer_timeout_s=0.05))) as client:
+        answer = client.post(PREDICT, content=body_of(("", "x")))
+        gate.open.set()
+    assert answer.status_code == 504
+    assert "no answer within" in answer.json()["error"]
+
+
+def test_a_model_that_answers_nan_is_a_500_for_its_row_only(model: LoadedModel):
+    def run(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+        return {**echo(images, texts, signature), "eczema": np.array([np.nan if text == "bad" else 0.5 for text in texts], "float32")}
+
+    with TestClient(build_app(pretend(model, run))) as client:
+        assert client.post(PREDICT, content=body_of(("", "good"))).json()["predictions"][0]["eczema"] == 0.5
+        answer = client.post(PREDICT, content=body_of(("", "bad")))
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "the model answered a value that is not finite"}
+
+
+def test_logs_and_metrics_hold_nothing_that_was_asked(model: LoadedModel, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.DEBUG)
+
+    def run(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+        if "fail" in texts[0]:
+            raise RuntimeError(texts[0])
+        return {"status": np.array([f"photo: {SECRET}".encode()], dtype=object), "odd": np.array([object()])}  # cannot be encoded
+
+    with TestClient(build_app(pretend(model, run)), raise_server_exceptions=False) as client:
+        failed = client.post(PREDICT, content=body_of(("", f"fail {SECRET}")))
+        unforeseen = client.post(f"{PREDICT}?{SECRET}", content=body_of((SECRET, SECRET)))
+        client.get(f"/{SECRET}")
+        metrics = client.get("/metrics").text
+    assert failed.status_code == unforeseen.status_code == 500
+    assert failed.json() == {"error": "the model failed on this request"}
+    assert unforeseen.json() == {"error": "internal error"}
+    assert "RuntimeError" in caplog.text
+    assert SECRET not in "".join(str(vars(record)) for record in caplog.records if record.name.startswith("eczema_tf"))
+    assert SECRET not in metrics
+
+
+def test_metrics_count_requests_batches_and_row_statuses(model: LoadedModel):
+    with TestClient(build_app(model)) as client:
+        client.post(PREDICT, content=body_of(("", "itchy"), ("abc", "itchy"), ("abc", "\x01"), ("", "")))
+        client.post(PREDICT, content=b"nonsense")
+        client.get("/somewhere")
+        text = client.get("/metrics").text
+    for line in (
+        f'eczema_requests_total{{code="200",route="{PREDICT}"}} 1.0',
+        f'eczema_requests_total{{code="400",route="{PREDICT}"}} 1.0',
+        'eczema_requests_total{code="404",route="other"} 1.0',
+        f'eczema_request_seconds_count{{route="{PREDICT}"}} 2.0',
+        'eczema_batch_rows_sum{signature="serving_default"} 4.0',
+        'eczema_batch_seconds_count{signature="serving_default"} 1.0',
+        'eczema_rows_total{signature="serving_default",status="ok"} 1.0',
+        'eczema_rows_total{signature="serving_default",status="photo"} 1.0',
+        'eczema_rows_total{signature="serving_default",status="photo and text"} 1.0',
+        'eczema_rows_total{signature="serving_default",status="other"} 1.0',
+        "eczema_waiting_rows 0.0",
+        "process_resident_memory_bytes",
+    ):
+        assert line in text
+
+
+def test_kinds_of_status_are_few():
+    assert name_status("text: nothing readable in it; photo: cannot be decoded") == "photo and text"
+    assert name_status(f"{SECRET}: photo") == "other"
+
+
+def test_probes(model: LoadedModel):
+    app = build_app(model)
+    assert TestClient(app).get("/healthz").status_code == 200
+    assert TestClient(app).get("/readyz").status_code == 503  # the lifespan has not begun
+    with TestClient(app) as client:
+        assert client.get("/readyz").json() == {"status": "ready"}
+    assert TestClient(app).get("/readyz").status_code == 503
+
+
+def test_the_plain_page_has_the_notice_and_the_address(client: TestClient):
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert NOTICE in page.text
+    assert "/v1/models/eczema:predict" in page.text
+
+
+def test_a_page_can_be_mounted_and_swallows_no_address(model: LoadedModel):
+    def mount(app: FastAPI) -> None:
+        async def everything(request) -> PlainTextResponse:
+            return PlainTextResponse(str(len((await app.state.batcher.ask([b""], ["itchy"], SERVE))["eczema"])))
+
+        app.mount("/", Starlette(routes=[Route("/{path:path}", everything)]))
+
+    with TestClient(build_app(model, mount=mount)) as client:
+        assert client.get("/").text == client.get("/some/where").text == "1"
+        assert client.get("/v1/models/other").json() == {"error": "Not Found"}
+        assert client.delete("/v1/models/eczema").status_code == 405
+        assert client.get("/healthz").json() == {"status": "live"}
+
+
+# uvicorn, in a thread, without TensorFlow.
+
+
+@contextlib.contextmanager
+def running(app) -> Iterator[tuple[str, int]]:
+    listener = server_module.bind("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, http=server_module.PromptProtocol, ws="none", log_config=None))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield listener.getsockname()
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
+POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b"POST /v1/mod", POST + b"Content-Length: 9\r\n\r\n{", POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n"],
+    ids=["nothing", "head", "body", "chunk"],
+)
+def test_a_request_that_does_not_get_on_is_cut_off(begun: bytes, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.2)
+
+    async def read_all(request) -> PlainTextResponse:
+        return PlainTextResponse(str(len(await request.body())))
+
+    with running(Starlette(routes=[Route("/", read_all, methods=["POST"])])) as address:
+        connection = socket.create_connection(address, PATIENCE_S)
+        connection.sendall(begun)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+
+def test_an_answer_may_take_longer_than_its_request_and_connections_are_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.2)
+
+    async def slow(request) -> PlainTextResponse:
+        await asyncio.sleep(0.5)
+        return PlainTextResponse("done")
+
+    with running(Starlette(routes=[Route("/", slow)])) as (host, port):
+        connection = http.client.HTTPConnection(host, port, timeout=PATIENCE_S)
+        for _ in range(2):
+            connection.request("GET", "/")
+            assert connection.getresponse().read() == b"done"
+        connection.close()
+
+
+def test_a_client_that_goes_away_costs_the_model_nothing(model: LoadedModel):
+    gate = Gate()
+    app = build_app(pretend(model, gate))
+
+    def send(text: str) -> socket.socket:
+        body = body_of(("", text))
+        connection = socket.create_connection(address, PATIENCE_S)
+        connection.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (PREDICT.encode(), len(body), body))
+        return connection
+
+    def metrics() -> str:
+        host, port = address
+        with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=PATIENCE_S) as response:
+            return response.read().decode()
+
+    with running(app) as address:
+        first = send("first")
+        assert gate.entered.wait(PATIENCE_S)
+        send("gone").close()
+        end = time.monotonic() + PATIENCE_S
+        while f'eczema_requests_total{{code="499",route="{PREDICT}"}} 1.0' not in metrics():
+            assert time.monotonic() < end
+        gate.open.set()
+        assert first.recv(100).startswith(b"HTTP/1.1 200")
+        first.close()
+    assert gate.asked == [["first"]]
+
+
+# Real processes.
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "CUDA_VISIBLE_DEVICES": ""}
+TINY_SERVER = """
+import asyncio, sys
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from eczema_tf.serving.server import bind, run_app
+
+async def answer(request):
+    await asyncio.sleep(float(await request.body()))
+    return PlainTextResponse("answered")
+
+listener = bind("127.0.0.1", 0)
+app = Starlette(routes=[Route("/", answer, methods=["POST"])])
+run_app(app, listener, lambda: print(listener.getsockname()[1], flush=True), int(sys.argv[1]))
+print("stopped")
+"""
+
+
+@contextlib.contextmanager
+def process(*command: str) -> Iterator[subprocess.Popen]:
+    with subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    ) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def begin_request(port: int, body: bytes, path: str = "/") -> socket.socket:
+    """Sends all of a request but its last byte."""
+    connection = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+    connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:-1])
+    return connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    with connection:
+        return b"".join(iter(partial(connection.recv, 65536), b""))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_after_what_is_under_way(number: signal.Signals):
+    with process("-c", TINY_SERVER, "60") as server:
+        port = int(server.stdout.readline())
+        connection = begin_request(port, b"0.5")
+        time.sleep(0.3)
+        server.send_signal(number)
+        time.sleep(0.5)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 5)
+        connection.sendall(b"5")
+        assert read_all(connection).endswith(b"answered")
+        assert server.wait(PATIENCE_S) == 0
+        assert server.stdout.read() == "stopped\n"
+
+
+def test_the_server_does_not_wait_for_ever_at_the_end():
+    with process("-c", TINY_SERVER, "1") as server:
+        connection = begin_request(int(server.stdout.readline()), b"900")
+        connection.sendall(b"0")
+        time.sleep(0.3)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE_S) == 0
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def server(export: Path) -> Iterator[tuple[subprocess.Popen, str]]:
+    """The command itself, and its model's address."""
+    with process("-m", "eczema_tf.serve", "--model", str(export), "--port", "0", "--max-body-mb", "1") as started:
+        lines = iter(started.stdout.readline, "")
+        address = next(match[0] for line in lines if (match := re.search(r"http://127.0.0.1:\d+/v1/models/eczema", line)))
+        assert next(lines) == f"{NOTICE}\n"
+        yield started, address
+
+
+def port_of(address: str) -> int:
+    return int(re.search(r":(\d+)/", address)[1])
+
+
+def test_predict_speaks_to_the_server(server, model: LoadedModel, export: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    _, address = server
+    for image, text in ((photo(), "my skin is itchy"), (b"", "the rash is red"), (photo("PNG"), "")):
+        remote, local = predict_remotely(address, image, text), model.run([image], [text])
+        assert remote.keys() == local.keys()
+        assert remote.pop("status").encode() == local.pop("status")[0]
+        for name, values in local.items():
+            assert remote[name] == pytest.approx(values[0].tolist(), abs=1e-6)
+    assert read_remote_side(address)["thresholds"] == THRESHOLDS
+    (tmp_path / "arm.jpg").write_bytes(photo())
+    answers = []
+    for where in (["--url", address], ["--model", str(export)]):
+        assert predict.main([*where, "--image", str(tmp_path / "arm.jpg"), "--text", "itchy", "--json"]) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    assert answers[0]["thresholds"] == answers[1]["thresholds"] == THRESHOLDS
+    assert answers[0]["eczema"] == pytest.approx(answers[1]["eczema"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "code"),
+    [
+        ("Content-Length: 999999999999", b"{", 413),
+        ("Content-Length: 5\r\nContent-Length: 6", b"{}", 400),
+        ("Content-Length: -1", b"{}", 400),
+        ("Content-Length: 2", b"{}GET /secret", 400),  # more than it says: the rest is no request
+        ("Transfer-Encoding: chunked", b"zz\r\n", 400),
+        ("Transfer-Encoding: chunked", b"fffff\r\n" + b"x" * 0xFFFFF + b"\r\n0\r\n\r\n", 413),
+        ("Content-Length: 200000", b"[" * 200_000, 400),
+        (f"X: {'x' * 100_000}", b"", 400),
+    ],
+)
+def test_lies_and_excesses_on_the_wire(server, head: str, body: bytes, code: int):
+    with socket.create_connection(("127.0.0.1", port_of(server[1])), PATIENCE_S) as connection:
+        with contextlib.suppress(ConnectionError):  # the server may answer and close before it has read all
+            connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode() + body)
+        assert connection.recv(12) == f"HTTP/1.1 {code}".encode()
+    assert predict_remotely(server[1], b"", "itchy")["status"] == "ok"
+
+
+def test_a_taken_port_is_one_clear_line(server, export: Path, capsys: pytest.CaptureFixture):
+    assert main(["--model", str(export), "--port", str(port_of(server[1]))]) == 1
+    assert re.fullmatch(r"error: 127.0.0.1:\d+: cannot be listened on: .*; choose another --host or --port\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("arguments", [["--port", "x"], ["--port", "70000"], ["--batch-rows", "0"], ["--max-body-mb", "-1"]])
+def test_bad_usage_is_refused(arguments: list[str], capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as caught:
+        main(["--model", "nowhere", *arguments])
+    assert caught.value.code == 2
+    assert "must be a whole number from" in capsys.readouterr().err
+
+
+def test_an_open_address_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(["--model", str(tmp_path), "--host", "0.0.0.0", "--port", "0"]) == 1
+    error = capsys.readouterr().err
+    assert "warning: 0.0.0.0 can be reached from other machines" in error
+    assert "no login" in error
+    assert "holds no SavedModel" in error
+
+
+def test_the_command_ends_well(server):  # the last one: it stops the module's server
+    started, address = server
+    body = body_of(("", SECRET))
+    connection = begin_request(port_of(address), body, PREDICT)
+    time.sleep(0.3)
+    started.send_signal(signal.SIGTERM)
+    connection.sendall(body[-1:])
+    assert json.loads(read_all(connection).partition(b"\r\n\r\n")[2])["predictions"][0]["status"] == "ok"
+    output, errors = started.communicate(timeout=PATIENCE_S)
+    assert started.returncode == 0
+    assert output == "stopped\n"
+    assert SECRET not in output + errors
