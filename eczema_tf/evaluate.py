@@ -10,7 +10,8 @@ from eczema_tf.schema import SPLITS
 
 EXAMPLES = """examples:
   python -m eczema_tf.evaluate --run-dir runs/quickstart
-  python -m eczema_tf.evaluate --run-dir runs/quickstart --manifest other/manifest.csv --split all --out figures"""
+  python -m eczema_tf.evaluate --run-dir runs/quickstart --manifest other/manifest.csv --split all --out figures
+  python -m eczema_tf.evaluate --run-dir runs/quickstart --explanations      # and whether heatmaps and words' scores can be trusted"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,13 +23,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--split", choices=[*SPLITS, "all"], default="test", help="which cases (default: test); all: a manifest without splits"
     )
     parser.add_argument("--out", type=Path, help="folder of the figures (default: the run's, for its own test split)")
+    parser.add_argument(
+        "--explanations",
+        type=parse_count,
+        nargs="?",
+        const=200,
+        metavar="N",
+        help="measure the explanations of N cases, too (default: 200, some ten minutes); writes explanations.json",
+    )
     return run_command(parser, _evaluate, argv)
+
+
+def parse_count(text: str) -> int:
+    """Reads a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, received {text!r}")
+    return int(text)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from eczema_tf.experiment import evaluate_run  # here, so that --help does not wait for TensorFlow
 
-    print(evaluate_run(arguments.run_dir, arguments.manifest, arguments.split, arguments.out))
+    print(evaluate_run(arguments.run_dir, arguments.manifest, arguments.split, arguments.out, arguments.explanations))
 
 
 if __name__ == "__main__":

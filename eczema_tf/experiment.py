@@ -16,8 +16,10 @@ from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_splits
 from eczema_tf.errors import DataError, RunError
+from eczema_tf.evaluation.explanation_report import format_explanations
 from eczema_tf.evaluation.predictions import average_rows_by_case
 from eczema_tf.evaluation.report import format_table
+from eczema_tf.explanations import evaluate_explanations
 from eczema_tf.figures import write_figures
 from eczema_tf.files import write_json
 from eczema_tf.fitting import choose_run_thresholds, train_run
@@ -68,7 +70,9 @@ def prepare_built_in(config: Config) -> Path:
     return prepare_synthetic(folder, cases=synthetic.cases, seed=synthetic.seed)
 
 
-def evaluate_run(run_dir: Path, manifest: Path | None = None, split: str = "test", out: Path | None = None) -> str:
+def evaluate_run(
+    run_dir: Path, manifest: Path | None = None, split: str = "test", out: Path | None = None, explanations: int | None = None
+) -> str:
     """Scores a trained run and writes the figures.
 
     Args:
@@ -76,6 +80,7 @@ def evaluate_run(run_dir: Path, manifest: Path | None = None, split: str = "test
         manifest: Another manifest; None for the run's own.
         split: One of `schema.SPLITS`, or "all".
         out: Folder of the figures; None for the run folder itself (own test split) or a folder in it.
+        explanations: Of how many cases the explanations are measured, too; None for none.
 
     Returns:
         The table for the screen.
@@ -88,12 +93,17 @@ def evaluate_run(run_dir: Path, manifest: Path | None = None, split: str = "test
     description = runs.read_json(run_dir / runs.DATA)
     dataset = load_audited(model.config.data, manifest or description["manifest"]).dataset  # the same groups as in training
     rows = _rows_of_split(dataset.table, split, description["splits"] if manifest is None else None)
-    cases = average_rows_by_case(score_rows(model, dataset, load_model_inputs(model, dataset), rows))
+    inputs = load_model_inputs(model, dataset)
+    cases = average_rows_by_case(score_rows(model, dataset, inputs, rows))
     if out is None:
         own = manifest is None and split == "test"
         out = run_dir if own else run_dir / "evaluations" / f"{manifest.stem if manifest else 'own'}-{split}"
     leaks = runs.read_json(run_dir / runs.METRICS).get("leaks") if out == run_dir else None
-    return format_table(write_figures(out, cases, runs.read_json(run_dir / runs.THRESHOLDS), model.config, split, leaks))
+    table = format_table(write_figures(out, cases, runs.read_json(run_dir / runs.THRESHOLDS), model.config, split, leaks))
+    if explanations is None:
+        return table
+    explained = evaluate_explanations(model, dataset, inputs, rows, out, split=split, cases=explanations)
+    return f"{format_explanations(explained)}\n\n{table}"
 
 
 def _train_and_evaluate(config: Config, audited: AuditedDataset, run_dir: Path) -> dict[str, Any]:

@@ -1,0 +1,166 @@
+"""`evaluate --explanations` on a tiny run: all figures there, in their ranges, with reasons where there are none; the model as it was."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eczema_tf import evaluate, explained_photos, explained_stability, explained_texts, prepare, runs, train
+from eczema_tf.explained_stability import list_depths
+from eczema_tf.explained_texts import Words
+
+SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
+CASES = 14
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared data and a finished run."""
+    folder = tmp_path_factory.mktemp("explanations")
+    assert prepare.main(["synthetic", "--n", "120", "--seed", "0", "--out", str(folder / "synthetic")]) == 0
+    values = {
+        "data.manifest": folder / "synthetic" / "manifest.csv",
+        "train.cache_folder": folder / "cache",
+        "train.epochs": 1,
+        "export.enabled": "false",
+    }
+    settings = [argument for key, value in values.items() for argument in ("--set", f"{key}={value}")]
+    assert train.main(["--config", str(SMOKE), *settings, "--run-dir", str(folder / "run")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few_draws():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(explained_stability, "DRAWS", 1)
+        patch.setattr(explained_photos, "RANDOM_DRAWS", 1)
+        patch.setattr(explained_texts, "RANDOM_DRAWS", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def figures(workplace: Path, few_draws: None) -> dict:
+    assert evaluate.main(["--run-dir", str(workplace / "run"), "--explanations", str(CASES)]) == 0
+    return json.loads((workplace / "run" / "explanations.json").read_text())
+
+
+def estimates(part: object) -> list[dict]:
+    if not isinstance(part, dict | list):
+        return []
+    if isinstance(part, dict) and {"value", "low", "high"} <= set(part):
+        return [part]
+    return [found for child in (part.values() if isinstance(part, dict) else part) for found in estimates(child)]
+
+
+def test_every_figure_is_there_with_its_rivals(figures: dict):
+    assert (figures["split"], figures["cases"]) == ("test", CASES)
+    for figure in ("pointing", "energy_inside", "deletion", "insertion"):
+        assert {"heatmap", "centred_gaussian", "edges", "random"} < set(figures["photo"][figure])
+        assert set(figures["photo"][figure]["gain_over"]) == {"centred_gaussian", "edges", "random"}
+    for figure in ("average_precision", "precision", "recall", "comprehensiveness", "sufficiency"):
+        assert {"integrated_gradients", "gradient_x_input", "random"} < set(figures["text"][figure])
+        assert set(figures["text"][figure]["gain_over"]) == {"gradient_x_input", "random"}
+    assert figures["contributions"]["cases"] > 0
+
+
+def test_figures_lie_in_their_ranges_and_undefined_ones_say_why(figures: dict):
+    found = estimates(figures)
+    assert len(found) > 60
+    for estimate in found:
+        if estimate["value"] is None:
+            assert estimate["reason"]
+        elif estimate["low"] is not None:
+            assert estimate["low"] <= estimate["value"] + 1e-9
+            assert estimate["value"] <= estimate["high"] + 1e-9
+    for figure in ("pointing", "energy_inside", "deletion", "insertion"):
+        for name in ("heatmap", "centred_gaussian", "edges", "random"):
+            value = figures["photo"][figure][name]["value"]
+            assert value is None or 0 <= value <= 1
+    assert 0 <= figures["contributions"]["image_share"]["value"] <= 1
+
+
+def test_known_phrases_are_found_in_most_words(figures: dict):
+    """Two thirds of the words of built-in texts are symptoms, so that even random scores have such a precision: the words were located."""
+    assert 0.5 < figures["text"]["average_precision"]["random"]["value"] < 0.95
+    assert figures["text"]["recall"]["random"]["value"] > 0.7
+
+
+def test_weights_are_randomised_from_the_answer_down_to_the_first_layer(figures: dict, workplace: Path):
+    for part, modality in (("photo", "image"), ("text", "text")):
+        depths = figures[part]["randomised"]["depths"]
+        assert depths[0]["depth"] == "eczema"
+        assert depths[-1]["depth"].startswith(f"{modality}_encoder, stage 1 of")
+        other = {"image": "text", "text": "image"}[modality]
+        assert not [depth for depth in depths if depth["depth"].startswith(other)]
+    assistant = runs.load_model(workplace / "run").assistant
+    listed = [weight for modality in ("image", "text") for depth in list_depths(assistant, modality) for weight in depth.weights]
+    assert {id(weight) for weight in assistant.get_layer("image_encoder").weights} <= {id(weight) for weight in listed}
+
+
+def test_measuring_again_gives_the_same_figures(workplace: Path, figures: dict, capsys: pytest.CaptureFixture):
+    """Nothing is left behind: not in the weights that were randomised, and not in a random generator."""
+    metrics = (workplace / "run" / "metrics.json").read_text()
+    assert evaluate.main(["--run-dir", str(workplace / "run"), "--explanations", str(CASES)]) == 0
+    assert json.loads((workplace / "run" / "explanations.json").read_text()) == figures
+    assert (workplace / "run" / "metrics.json").read_text() == metrics
+    table = capsys.readouterr().out
+    assert "pointing game" in table
+    assert max(map(len, table.splitlines())) <= 100
+
+
+def test_without_truth_what_needs_it_is_null_with_a_reason(workplace: Path, few_draws: None, capsys: pytest.CaptureFixture):
+    folder = workplace / "no_truth"
+    shutil.copytree(workplace / "synthetic" / "photos", folder / "photos")
+    shutil.copy(workplace / "synthetic" / "manifest.csv", folder)
+    arguments = ["--manifest", str(folder / "manifest.csv"), "--split", "all", "--out", str(folder / "figures"), "--explanations", "8"]
+    assert evaluate.main(["--run-dir", str(workplace / "run"), *arguments]) == 0
+    found = json.loads((folder / "figures" / "explanations.json").read_text())
+    assert found["photo"]["pointing"]["heatmap"]["value"] is None
+    assert "built-in data" in found["photo"]["pointing"]["heatmap"]["reason"]
+    assert found["text"]["average_precision"]["integrated_gradients"]["value"] is None
+    assert found["text"]["comprehensiveness"]["integrated_gradients"]["value"] is not None
+
+
+def test_texts_alone_and_photos_alone_have_half_the_figures(workplace: Path, few_draws: None, capsys: pytest.CaptureFixture):
+    table = pd.read_csv(workplace / "synthetic" / "manifest.csv", dtype=str, keep_default_na=False)
+    for kept, dropped, part in (("text", "image_path", "photo"), ("image_path", "text", "text")):
+        folder = workplace / f"only_{kept}"
+        shutil.copytree(workplace / "synthetic" / "photos", folder / "photos")
+        table[table[kept] != ""].head(6).assign(**{dropped: ""}).to_csv(folder / "manifest.csv", index=False)
+        arguments = ["--manifest", str(folder / "manifest.csv"), "--split", "all", "--out", str(folder), "--explanations"]
+        assert evaluate.main(["--run-dir", str(workplace / "run"), *arguments]) == 0
+        found = json.loads((folder / "explanations.json").read_text())
+        assert found[part]["method"] is None
+        assert found[part]["reason"].startswith("no case has a")
+        assert found["contributions"]["image"]["value"] is None
+
+
+@pytest.mark.parametrize("count", ["0", "-3", "2.5", "many"])
+def test_a_wrong_number_of_cases_is_bad_usage(count: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as caught:
+        evaluate.main(["--run-dir", "run", "--explanations", count])
+    assert caught.value.code == 2
+
+
+# Words: "it is itchy ##y ." with [CLS] and [SEP]
+WORDS = Words(np.array([-1, 0, 1, 2, 2, 3, -1]), np.array([[0, 2], [3, 5], [6, 12], [12, 13]]))
+
+
+def test_pieces_add_up_to_words_and_what_follows_is_left_out():
+    np.testing.assert_allclose(WORDS.add_up(np.array([9.0, 1, 2, 3, 4, 5, 9, 7, 7])), [1, 2, 7, 5])
+
+
+def test_a_word_overlaps_a_phrase_that_it_shares_a_letter_with():
+    np.testing.assert_array_equal(WORDS.overlap([(3, 12)]), [False, True, True, False])
+    np.testing.assert_array_equal(WORDS.overlap([(0, 1), (12, 13)]), [True, False, False, True])
+
+
+def test_words_that_are_taken_out_leave_no_gap():
+    kept = np.array([[True, True, True, True], [True, False, True, False], [False, False, False, False]])
+    inputs = WORDS.keep(np.array([101, 11, 12, 13, 14, 15, 102], "int32"), kept)
+    expected = [[101, 11, 12, 13, 14, 15, 102], [101, 11, 13, 14, 102, 0, 0], [101, 102, 0, 0, 0, 0, 0]]
+    np.testing.assert_array_equal(inputs["token_ids"], expected)
+    np.testing.assert_array_equal(inputs["padding_mask"], np.array(expected) > 0)

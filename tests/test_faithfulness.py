@@ -1,0 +1,312 @@
+"""Figures of explanations: by hand, for perfect, inverted and empty maps, and with weights that come back whatever happens."""
+
+import math
+
+import numpy as np
+import pytest
+
+from eczema_tf.attribution.faithfulness_image import (
+    build_centred_gaussian,
+    compute_area,
+    compute_deletion,
+    compute_edge_map,
+    compute_energy_inside,
+    compute_insertion,
+    draw_random_map,
+    find_peak,
+    points_at,
+    rank_pixels,
+    replace_step_by_step,
+)
+from eczema_tf.attribution.faithfulness_text import compute_average_precision, compute_erasure, compute_precision_recall
+from eczema_tf.attribution.sanity import Depth, compute_relative_change, correlate_ranks, randomise_in_cascade, restoring
+from eczema_tf.evaluation.comparisons import Comparison, estimate_mean
+from eczema_tf.evaluation.intervals import draw_weights
+
+SIDE = 20
+LESION = np.zeros((SIDE, SIDE), bool)
+LESION[2:8, 10:18] = True
+PERFECT = LESION.astype("float32")
+INVERTED = 1 - PERFECT
+NOTHING = np.zeros((SIDE, SIDE), "float32")
+PHOTO = np.where(LESION[..., None], [200.0, 40.0, 40.0], [90.0, 90.0, 90.0]).astype("float32")
+
+
+def redness_of_the_lesion(photos: np.ndarray) -> np.ndarray:
+    """A model that sees how much of the lesion is as red as it was: 1 for the photo, 0 without the lesion."""
+    return (photos[:, LESION, 0] > 150).mean(axis=1)
+
+
+def undecided(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((SIDE, SIDE))
+
+
+# Where a map lies
+
+
+def test_the_peak_is_the_middle_of_the_highest_cell():
+    heatmap = np.zeros((4, 8))
+    heatmap[1, 6] = 0.3
+    assert find_peak(heatmap) == (1.5 / 4, 6.5 / 8)
+    assert find_peak(build_centred_gaussian(8, 8)) == (0.5, 0.5)  # four cells tie around the middle
+    assert find_peak(np.zeros((4, 8))) is None
+
+
+def test_pointing_by_hand():
+    mask = np.zeros((100, 100), bool)
+    mask[20:30, 60:70] = True
+    heatmap = np.zeros((10, 10))
+    heatmap[2, 6] = 1  # its middle is at row 25, column 65
+    assert points_at(heatmap, mask, tolerance=0)
+    beside = np.zeros((10, 10))
+    beside[2, 7] = 1  # column 75, six pixels right of the last one of the mask
+    assert not points_at(beside, mask, tolerance=0.05)
+    assert points_at(beside, mask, tolerance=0.06)
+
+
+def test_a_map_of_zeros_points_at_nothing_and_has_no_energy():
+    assert not points_at(NOTHING, LESION, tolerance=1.0)
+    assert compute_energy_inside(NOTHING, LESION) == 0
+
+
+def test_energy_by_hand():
+    heatmap = np.array([[1.0, 2.0], [3.0, 4.0]])
+    assert compute_energy_inside(heatmap, np.array([[True, False], [False, True]])) == pytest.approx(0.5)
+    assert compute_energy_inside(heatmap, np.zeros((2, 2), bool)) == 0
+    assert compute_energy_inside(PERFECT, LESION) == 1
+    assert compute_energy_inside(INVERTED, LESION) == 0
+    assert compute_energy_inside(np.ones((SIDE, SIDE)), LESION) == pytest.approx(LESION.mean())
+
+
+# The maps to beat
+
+
+def test_the_gaussian_is_round_and_highest_in_the_middle():
+    gaussian = build_centred_gaussian(9, 9)
+    assert gaussian[4, 4] == 1
+    np.testing.assert_allclose(gaussian, gaussian.T)
+    np.testing.assert_allclose(gaussian, gaussian[::-1])
+    assert gaussian[4, 0] == pytest.approx(math.exp(-((4 / 9) ** 2) / (2 * 0.25**2)))
+
+
+def test_the_edge_map_is_high_on_an_edge_and_zero_on_even_skin():
+    photo = np.zeros((30, 45, 3))
+    photo[:, 18:] = 100
+    edges = compute_edge_map(photo, 3, 5)  # the edge is between columns 17 and 18: in the cell of columns 9 to 17 and the next
+    assert edges.shape == (3, 5)
+    assert (edges[:, [1, 2]] > 0).all()
+    assert (edges[:, [0, 3, 4]] == 0).all()
+    np.testing.assert_allclose(edges[:, 1], 400 / 9)  # Sobel: (1 + 2 + 1) x 100 in one of nine columns
+
+
+def test_cells_that_do_not_divide_the_photo_still_cover_it():
+    assert compute_edge_map(np.random.default_rng(0).random((225, 225, 3)), 8, 8).shape == (8, 8)
+
+
+def test_random_maps_favour_no_place():
+    rng = np.random.default_rng(0)
+    peaks = np.zeros((6, 6))
+    for _ in range(3600):
+        peaks += draw_random_map(6, 6, rng) == 1
+    assert peaks.sum() == 3600
+    assert peaks.min() > 60  # 100 expected in each cell, standard deviation 10
+    assert peaks.max() < 140
+
+
+# Deletion and insertion
+
+
+def test_steps_replace_equal_shares_from_the_top():
+    photo, replacement = np.zeros((2, 2, 3)), np.ones((2, 2, 3))
+    ranks = rank_pixels(np.array([[0.1, 0.9], [0.5, 0.3]]), np.zeros((2, 2)))
+    np.testing.assert_array_equal(ranks, [[3, 0], [1, 2]])
+    steps = replace_step_by_step(photo, replacement, ranks, 2)
+    np.testing.assert_array_equal(steps[..., 0], [[[0, 0], [0, 0]], [[0, 1], [1, 0]], [[1, 1], [1, 1]]])
+
+
+def test_ties_are_decided_by_the_other_map():
+    ranks = rank_pixels(np.array([[1.0, 0.0, 0.0]]), np.array([[0.0, 0.2, 0.7]]))
+    np.testing.assert_array_equal(ranks, [[0, 2, 1]])
+
+
+def test_area_by_hand():
+    assert compute_area(np.array([1.0, 1.0, 1.0])) == 1
+    assert compute_area(np.array([1.0, 0.5, 0.0])) == pytest.approx(0.5)
+    assert compute_area(np.array([1.0, 0.0, 0.0])) == pytest.approx(0.25)
+
+
+def test_deletion_by_hand():
+    """The lesion is 48 of 400 pixels: a perfect map deletes 40 of them in the first of ten steps and the rest in the second."""
+    area = compute_deletion(PHOTO, PERFECT, undecided(), redness_of_the_lesion, steps=10)
+    assert area == pytest.approx((0.5 + 8 / 48) / 10)
+
+
+def test_a_perfect_map_beats_random_and_an_inverted_one_is_worse():
+    for compute, sign in ((compute_deletion, -1), (compute_insertion, 1)):
+        perfect, inverted = (sign * compute(PHOTO, heatmap, undecided(), redness_of_the_lesion) for heatmap in (PERFECT, INVERTED))
+        chance = np.mean([sign * compute(PHOTO, undecided(seed), undecided(), redness_of_the_lesion) for seed in range(1, 9)])
+        assert perfect > chance + 0.15
+        assert inverted < chance - 0.15
+
+
+def test_a_map_of_zeros_deletes_as_chance_does():
+    chance = compute_deletion(PHOTO, undecided(), undecided(5), redness_of_the_lesion)
+    assert compute_deletion(PHOTO, NOTHING, undecided(), redness_of_the_lesion) == chance
+
+
+def test_deletion_ends_with_even_skin_and_insertion_with_the_photo():
+    seen = {}
+
+    def look(name):
+        def score(photos):
+            seen[name] = photos
+            return np.zeros(len(photos))
+
+        return score
+
+    compute_deletion(PHOTO, PERFECT, undecided(), look("deletion"))
+    compute_insertion(PHOTO, PERFECT, undecided(), look("insertion"))
+    np.testing.assert_array_equal(seen["deletion"][0], PHOTO)
+    np.testing.assert_allclose(seen["deletion"][-1], np.broadcast_to(PHOTO.mean(axis=(0, 1)), PHOTO.shape), rtol=1e-6)
+    np.testing.assert_array_equal(seen["insertion"][-1], PHOTO)
+    assert np.ptp(seen["insertion"][0][..., 0]) < 0.9 * np.ptp(PHOTO[..., 0])
+
+
+# Words
+
+
+RELEVANT = np.array([True, True, False, False, False])
+
+
+def test_average_precision_by_hand():
+    assert compute_average_precision(np.array([5.0, -4.0, 3.0, 2.0, 1.0]), RELEVANT) == 1  # strength counts, not sign
+    assert compute_average_precision(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), RELEVANT) == pytest.approx((1 / 4 + 2 / 5) / 2)
+    assert compute_average_precision(np.zeros(5), RELEVANT) == pytest.approx(2 / 5)  # nothing known: the share of relevant words
+
+
+@pytest.mark.parametrize("relevant", [np.ones(3, bool), np.zeros(3, bool), np.ones(1, bool), np.zeros(0, bool)])
+def test_average_precision_is_undefined_where_there_is_nothing_to_tell_apart(relevant):
+    assert math.isnan(compute_average_precision(np.ones(len(relevant)), relevant))
+
+
+def test_precision_and_recall_by_hand():
+    scores = np.array([1.0, -0.05, 0.5, 0.09, 0.0])  # at a tenth of the strongest: words 0 and 2 are shown
+    assert compute_precision_recall(scores, RELEVANT, 0.1) == (0.5, 0.5)
+    precision, recall = compute_precision_recall(np.zeros(5), RELEVANT, 0.1)  # nothing is shown
+    assert math.isnan(precision)
+    assert recall == 0
+    assert math.isnan(compute_precision_recall(scores, np.zeros(5, bool), 0.1)[1])
+    assert all(math.isnan(figure) for figure in compute_precision_recall(np.zeros(0), np.zeros(0, bool), 0.1))
+
+
+def test_erasure_by_hand():
+    """The answer is as sure as the weights of the words that are left: 0.6, 0.3, 0.1 and seven times 0."""
+    weights = np.array([0.6, 0.3, 0.1, *[0.0] * 7])
+    comprehensiveness, sufficiency = compute_erasure(weights, lambda kept: kept @ weights)
+    assert comprehensiveness == pytest.approx((0.6 + 0.9 + 1.0) / 3)  # without the highest 1, 2 and 5 of 10 words
+    assert sufficiency == pytest.approx((0.4 + 0.1 + 0.0) / 3)
+    inverted = compute_erasure(-weights, lambda kept: kept @ weights)
+    assert inverted[0] == 0
+    assert inverted[1] == pytest.approx(1.0)
+
+
+def test_erasure_rounds_up_and_takes_one_word_texts():
+    counts = []
+    compute_erasure(np.arange(7.0), lambda kept: counts.append(kept.sum(axis=1)) or np.zeros(len(kept)))
+    np.testing.assert_array_equal(counts[0], [7, 6, 5, 3, 1, 2, 4])  # 0.7, 1.4 and 3.5 words, rounded up, erased and kept
+    assert compute_erasure(np.array([2.0]), lambda kept: kept[:, 0] * 0.8) == pytest.approx((0.8, 0.0))
+
+
+def test_ten_percent_of_ten_words_is_one_word():
+    """0.1 x 10 or 0.2 x 15 must not come out above a whole number."""
+    counts = []
+    compute_erasure(np.arange(15.0), lambda kept: counts.append(kept.sum(axis=1)) or np.zeros(len(kept)), shares=(0.2,))
+    np.testing.assert_array_equal(counts[0], [15, 12, 3])
+
+
+# Sanity
+
+
+def test_rank_correlation_by_hand():
+    first = np.array([[1, 2, 3, 4, 5], [1, 2, 3, 4, 5], [1, 1, 1, 1, 1], [1, 2, 2, 4, 5]], "float32")
+    second = np.array([[10, 20, 30, 40, 99], [5, 4, 3, 2, 1], [1, 2, 3, 4, 5], [1, 3, 2, 4, 5]], "float32")
+    found = correlate_ranks(first, second)
+    np.testing.assert_allclose(found[:2], [1, -1])
+    assert math.isnan(found[2])  # a constant has no order
+    assert found[3] == pytest.approx(9.5 / math.sqrt(9.5 * 10))  # mean ranks 2.5 and 2.5
+    np.testing.assert_allclose(correlate_ranks(first[:2].reshape(2, 5, 1), second[:2].reshape(2, 5, 1)), [1, -1])
+
+
+def test_relative_change_by_hand():
+    before, after = np.array([[[3.0, 4.0]], [[0.0, 0.0]]]), np.array([[[3.0, 3.0]], [[1.0, 1.0]]])
+    found = compute_relative_change(before, after)
+    assert found[0] == pytest.approx(1 / 5)
+    assert math.isnan(found[1])
+
+
+class Weight:
+    """As much of a Keras variable as is needed."""
+
+    def __init__(self, value):
+        self.value = np.array(value, "float64")
+
+    def numpy(self):
+        return self.value
+
+    def assign(self, value):
+        self.value = np.array(value)
+
+
+def test_the_cascade_goes_down_and_gives_the_weights_back():
+    top, bottom = Weight(np.arange(100.0)), Weight(np.arange(100.0).reshape(4, 25))
+    depths = [Depth("top", [top]), Depth("bottom", [bottom])]
+    seen = randomise_in_cascade(depths, lambda: (top.value.copy(), bottom.value.copy()), np.random.default_rng(0))
+    assert (seen[0][0] != np.arange(100)).any()
+    np.testing.assert_array_equal(seen[0][1], np.arange(100.0).reshape(4, 25))  # not yet
+    np.testing.assert_array_equal(seen[1][0], seen[0][0])  # stays as it was randomised
+    assert (seen[1][1] != np.arange(100.0).reshape(4, 25)).any()
+    np.testing.assert_array_equal(np.sort(seen[1][1].ravel()), np.arange(100.0))  # shuffled: the distribution stays
+    np.testing.assert_array_equal(top.value, np.arange(100.0))
+    np.testing.assert_array_equal(bottom.value, np.arange(100.0).reshape(4, 25))
+
+
+def test_weights_come_back_after_an_error():
+    weight = Weight([1.0, 2.0, 3.0])
+
+    def fail():
+        raise RuntimeError("no explanation")
+
+    with pytest.raises(RuntimeError, match="no explanation"):
+        randomise_in_cascade([Depth("all", [weight])], fail, np.random.default_rng(1))
+    np.testing.assert_array_equal(weight.value, [1, 2, 3])
+
+
+def test_weights_come_back_even_if_changed_in_place():
+    weight = Weight([1.0, 2.0])
+    with restoring([weight]):
+        weight.value[:] = 7
+    np.testing.assert_array_equal(weight.value, [1, 2])
+
+
+# Comparisons
+
+
+def test_a_gain_is_paired_and_above_zero_where_the_explanation_is_better():
+    rng = np.random.default_rng(0)
+    difficulty = rng.normal(size=60)
+    rival = np.where(np.arange(60) == 3, np.nan, difficulty)
+    values = {"map": difficulty - 0.1, "random": rival}
+    weights = draw_weights(np.arange(60), replicates=200)
+    lower = Comparison(values, "lower", "none").summarise(weights)
+    assert lower["cases"] == 60
+    assert lower["gain_over"]["random"]["value"] == pytest.approx(0.1)
+    assert lower["gain_over"]["random"]["low"] == pytest.approx(0.1)  # paired: difficulty cancels
+    assert lower["map"]["high"] - lower["map"]["low"] > 0.2
+    assert Comparison(values, "higher", "none").summarise(weights)["gain_over"]["random"]["value"] == pytest.approx(-0.1)
+
+
+def test_the_mean_is_over_the_cases_where_a_figure_is_defined():
+    weights = np.array([[1.0, 1, 1, 1], [2, 2, 0, 0], [0, 0, 2, 2]])
+    estimate = estimate_mean(np.array([1.0, np.nan, 3.0, np.nan]), weights, "nothing")
+    assert (estimate["value"], estimate["low"], estimate["high"]) == pytest.approx((2, 1.05, 2.95))
+    assert estimate_mean(np.full(4, np.nan), weights, "nothing")["reason"] == "nothing"
