@@ -21,6 +21,7 @@ from eczema_tf.schema import CONSISTENCY, IMAGE_PRESENT, NOTICE, SEVERITY, TEXT_
 from eczema_tf.scoring import load_model_inputs
 from eczema_tf.serving.client import SIDE_FILE
 from eczema_tf.serving.graph import ServedAssistant, save_served
+from eczema_tf.serving.warmup import write_warmup
 
 PARITY_TOLERANCE = 1e-4  # largest difference of a probability, heatmap or token score between the SavedModel and Keras
 PARITY_ROWS = 24
@@ -57,6 +58,7 @@ def export_run(run_dir: Path, out: Path) -> tuple[Path, float]:
     with replacing_folder(version) as aside:
         save_served(served, aside)
         write_json(aside / SIDE_FILE, _describe_export(run_dir))
+        write_warmup(aside, served.signatures())
         difference = check_parity(aside, model, dataset)
     return version, difference
 

@@ -48,10 +48,12 @@ def main() -> None:
 
 
 def draw_all(damaged: int) -> Iterator[tuple[str, bytes]]:
-    """Crafted and damaged files."""
+    """Crafted and damaged files, and those that are known to get through."""
     from hostile_photos import draw_crafted, draw_damaged
+    from hostile_png import draw_unstoppable
 
     yield from draw_crafted()
+    yield from draw_unstoppable()
     yield from draw_damaged(damaged)
 
 

@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     valid = list(draw_valid(arguments.signature))
     hostile = list(draw_hostile(arguments.photos, arguments.texts))
-    expected = [reply for _, reply in ask_evenly(arguments.url, valid, 0)]
+    expected = ask_alone(arguments.url, valid)
     ask_at_once(arguments.url, valid, [], arguments.clients, WARM_UP_S)
     start = read_process(arguments.url)
     alone = ask_in_turn(arguments.url, valid, arguments.alone_seconds)
@@ -145,6 +145,21 @@ def run(arguments: argparse.Namespace) -> None:
     faults += [f"memory grew by {growth:.1%}"] * (growth >= MAX_GROWTH)
     if faults:
         raise EczemaError(join_faults("load test", faults, limit=10))
+
+
+def ask_alone(url: str, bodies: Sequence[bytes]) -> list[Reply]:
+    """Asks for each row once.
+
+    Raises:
+        EczemaError: If there is no such model.
+    """
+    replies = []
+    client = Client(url)
+    for body in bodies:
+        replies.append(client.predict(body))
+        if replies[-1].code != 200:
+            raise EczemaError(f"{url}: {replies[-1].code} {replies[-1].body[:200].decode(errors='replace')}; is the server running?")
+    return replies
 
 
 def ask_in_turn(url: str, bodies: Sequence[bytes], seconds: float, first: int = 0) -> Answered:

@@ -5,11 +5,13 @@ that what is cached on disk for training is to the bit what the serving graph co
 the model (`model/assistant.py`).
 """
 
+from functools import partial
+
 import tensorflow as tf
 
 from eczema_tf.config import PreprocessConfig
 
-MAX_REDUCTION = 8  # libjpeg decodes straight to 1/2, 1/4 or 1/8 of the size
+REDUCTIONS = (8, 4, 2)  # libjpeg decodes straight to 1/2, 1/4 or 1/8 of the size
 
 
 def preprocess_photo(data: tf.Tensor, orientation: tf.Tensor, size_px: int, config: PreprocessConfig) -> tf.Tensor:
@@ -53,10 +55,12 @@ def decode_photo(data: tf.Tensor, size_px: int) -> tf.Tensor:
 
 def _decode_jpeg(data: tf.Tensor, size_px: int) -> tf.Tensor:
     shorter_px = tf.reduce_min(tf.io.extract_jpeg_shape(data)[:2])
-    reductions = (2, 4, MAX_REDUCTION)
-    step = tf.add_n([tf.cast(shorter_px >= 2 * size_px * reduction, tf.int32) for reduction in reductions])
-    decoders = [lambda ratio=ratio: tf.io.decode_jpeg(data, channels=3, ratio=ratio) for ratio in (1, *reductions)]
-    return tf.switch_case(step, decoders)
+
+    def decode(reduction: int) -> tf.Tensor:
+        return tf.io.decode_jpeg(data, channels=3, ratio=reduction)
+
+    cases = [(shorter_px >= 2 * size_px * reduction, partial(decode, reduction)) for reduction in REDUCTIONS]
+    return tf.case(cases, default=partial(decode, 1))
 
 
 def orient(photo: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

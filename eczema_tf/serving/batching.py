@@ -60,7 +60,7 @@ class Batcher:
     @property
     def is_running(self) -> bool:
         """Whether requests are answered."""
-        return bool(self._tasks)
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     async def __aenter__(self) -> Self:
         """Starts the threads and tasks."""
@@ -94,7 +94,7 @@ class Batcher:
             Busy: If too many rows are waiting already, or the server is stopping.
             ModelFault: If the model failed on these rows.
         """
-        if not self._tasks:
+        if not self.is_running:
             raise Busy("the server is stopping")
         if self._waiting_rows + len(images) > self._limits.max_waiting_rows:
             raise Busy(f"{self._waiting_rows} rows are waiting; try again in a second")

@@ -13,6 +13,7 @@ from eczema_tf.data.text import TextTokenizer, clean_text
 from eczema_tf.model.encoders import EncoderSpec
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, MODALITIES, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.serving.freeze import save_frozen
 from eczema_tf.serving.guard import OK, PHOTO_STATUS, decode_guarded
 
 IGNORED_PHOTO = "photo: ignored, this model was not trained on photos"
@@ -153,5 +154,5 @@ def _join_status(image: tf.Tensor, text: tf.Tensor, anything_used: tf.Tensor) ->
 
 
 def save_served(served: ServedAssistant, folder: Any) -> None:
-    """Writes a SavedModel with the signatures `serving_default` and, with an explainer, `explain`."""
-    tf.saved_model.save(served, str(folder), signatures=served.signatures())
+    """Writes a SavedModel, frozen, with the signatures `serving_default` and, with an explainer, `explain`."""
+    save_frozen(served.signatures(), folder)

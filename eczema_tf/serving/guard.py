@@ -3,6 +3,10 @@
 Each row has its own status: a bad photo never fails its neighbours. Cheap checks (size, magic bytes, pixels by header, what decoding would
 cost) come before any decoding; what the decoder itself refuses is caught by running it inside a tf.data pipeline that drops errors, and
 noticing who is gone. `scripts/benchmark_guard.py` measures what hostile files can still do.
+
+One kind gets through: a PNG whose compressed stream goes on behind its last pixel. TensorFlow's decoder inflates all of it, a megabyte for
+each kilobyte of the file, and nothing before decoding tells it from a large photo. Whoever serves strangers should send it JPEGs only, made
+by `data.photos.upright_jpeg`, which stops at the last pixel.
 """
 
 from collections.abc import Callable

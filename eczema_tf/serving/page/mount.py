@@ -20,13 +20,18 @@ BASE64_ROOM = 0.7  # a photo comes back as base64, 4/3 of its size, with the tex
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 MONOSPACE = ("ui-monospace", "Menlo", "Consolas", "monospace")
 WAITING = 64  # events; more are refused
+NO_RECORDS = {  # of who asked and how long it took: Gradio would keep 10,000 and sum them up after every answer
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(2**62),
+}
 
 
 def mount_page(app: FastAPI, answer: Answer, notice: str, limits: Limits) -> FastAPI:
     """Puts the page at `/`, behind all routes that are there.
 
     Nothing of Gradio's that calls home, shares or records is on, and uploads lie in a folder of their own for no longer than it takes to
-    show them. Sets `GRADIO_TEMP_DIR` for the process, which is how Gradio is told of that folder.
+    show them. Sets Gradio's environment variables for the process, which is how it is told of that.
 
     Args:
         app: The server's application.
@@ -39,7 +44,7 @@ def mount_page(app: FastAPI, answer: Answer, notice: str, limits: Limits) -> Fas
     """
     folder = TemporaryDirectory(prefix="eczema-page-", ignore_cleanup_errors=True)
     uploads = Path(folder.name).resolve()
-    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+    os.environ.update(NO_RECORDS, GRADIO_TEMP_DIR=str(uploads))
     blocks = build_page(Events(answer, notice, uploads, limits.answer_timeout_s), notice)
     blocks.queue(max_size=WAITING)
     blocks.state_session_capacity = 1  # the page has no sessions; Gradio would keep what 10,000 of them entered

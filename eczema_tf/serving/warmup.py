@@ -1,0 +1,93 @@
+"""Requests that TensorFlow Serving replays when it loads a version, so that the first person does not wait for what is built lazily.
+
+Written as the server wants them: `assets.extra/tf_serving_warmup_requests`, a TFRecord file of `PredictionLog`s
+(https://www.tensorflow.org/tfx/serving/saved_model_warmup). The photos are drawn: no patient is in them.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+MODEL_NAME = "eczema"
+BATCH_SIZES = (
+    1,
+    4,
+    16,
+)  # one person, and batches as `scripts/tf_serving/batching.config` forms them; the server takes at most 1000 records
+PHOTO_PX = (1024, 768)  # large enough to be decoded at a fraction of its size, as phones' photos are
+TEXTS = ("dry itchy patches in both elbow creases for three weeks", "it burns but does not itch", "red ring-shaped rash on the arm")
+
+
+def write_warmup(folder: Path, signatures: Iterable[str], batch_sizes: Iterable[int] = BATCH_SIZES) -> None:
+    """Writes requests for every signature and batch size beside a SavedModel.
+
+    Args:
+        folder: Of the SavedModel.
+        signatures: Names of signatures that take `image` and `text`.
+        batch_sizes: Rows in a request.
+    """
+    path = folder / WARMUP_FILE
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, rows in itertools.product(signatures, batch_sizes):
+            log = prediction_log_pb2.PredictLog(request=build_request(signature, *draw_rows(rows)))
+            writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
+
+
+def read_warmup(folder: Path) -> Iterator[predict_pb2.PredictRequest]:
+    """Reads what `write_warmup` wrote.
+
+    Args:
+        folder: Of the SavedModel.
+
+    Yields:
+        One request at a time.
+    """
+    for record in tf.data.TFRecordDataset(str(folder / WARMUP_FILE)).as_numpy_iterator():
+        yield prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+
+
+def build_request(signature: str, photos: list[bytes], texts: list[str]) -> predict_pb2.PredictRequest:
+    """A request as clients send it by gRPC.
+
+    Args:
+        signature: Name of the signature.
+        photos: JPEG or PNG bytes; b"" for none.
+        texts: As many; "" for none.
+
+    Returns:
+        For the newest version of the model.
+    """
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = MODEL_NAME
+    request.model_spec.signature_name = signature
+    request.inputs["image"].CopyFrom(tf.make_tensor_proto(photos, tf.string, [len(photos)]))
+    request.inputs["text"].CopyFrom(tf.make_tensor_proto(texts, tf.string, [len(texts)]))
+    return request
+
+
+def draw_rows(count: int) -> tuple[list[bytes], list[str]]:
+    """Rows with both, without text and without photo, in turn.
+
+    Args:
+        count: How many.
+
+    Returns:
+        Photos and texts.
+    """
+    photo = _draw_photo()
+    photos = [photo if row % 3 != 2 else b"" for row in range(count)]
+    texts = [TEXTS[row % len(TEXTS)] if row % 3 != 1 else "" for row in range(count)]
+    return photos, texts
+
+
+def _draw_photo() -> bytes:
+    """A reddish gradient: nothing that was ever in front of a camera."""
+    across, down = np.meshgrid(np.linspace(0, 1, PHOTO_PX[0]), np.linspace(0, 1, PHOTO_PX[1]))
+    pixels = np.stack([200 + 40 * across, 140 + 30 * down, 120 + 20 * across * down], axis=-1)
+    return tf.io.encode_jpeg(tf.constant(pixels.astype("uint8")), quality=90).numpy()

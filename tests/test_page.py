@@ -1,0 +1,386 @@
+"""The web page in a real browser: what people do with it, on a phone and on a desktop, by keyboard, and what axe-core says of it."""
+
+import contextlib
+import re
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+from test_page_parts import THRESHOLDS, save_small_export
+
+from eczema_tf.data.photos import upright_jpeg
+from eczema_tf.schema import NOTICE
+from eczema_tf.serve import mount_answers
+from eczema_tf.serving.limits import Limits
+from eczema_tf.serving.loaded import LoadedModel
+from eczema_tf.serving.page.html import format_percent
+from eczema_tf.serving.rest import build_app
+from eczema_tf.serving.server import bind
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install -r requirements-browser.txt)")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
+    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+]  # fmt: skip
+PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+PATIENCE_S = 60
+TEXT = "My skin is itchy and dry. No fever. My mother has asthma."
+MAX_FILE_BYTES = 700_000
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+connected: list[Any] = []  # where this process, the server's, connected to
+
+
+def _note_connection(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        connected.append(arguments[1][0])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return LoadedModel(save_small_export(tmp_path_factory.mktemp("export") / "1"))
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server's temporary files go; empty once it has ended."""
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.fixture(scope="module")
+def address(model: LoadedModel, scratch: Path) -> Iterator[str]:
+    sys.addaudithook(_note_connection)
+    limits = Limits(max_body_bytes=1_000_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(scratch))
+        patch.setenv("GRADIO_TEMP_DIR", "")
+        app = build_app(model, limits, mount=partial(mount_answers, model, limits))
+        listener = bind("127.0.0.1", 0)
+        server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    assert list(scratch.rglob("*")) == []
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def requested() -> list[str]:
+    """All that any page asked for."""
+    return []
+
+
+@pytest.fixture
+def visit(browser: Any, address: str, requested: list[str]) -> Iterator[Callable[..., Any]]:
+    """Opens the page as somebody new."""
+    with contextlib.ExitStack() as stack:
+
+        def go(viewport: dict[str, int] = DESKTOP, **options: Any) -> Any:
+            context = browser.new_context(viewport=viewport, reduced_motion="reduce", **options)
+            stack.callback(context.close)
+            context.set_default_timeout(PATIENCE_S * 1000)
+            context.on("request", lambda request: requested.append(request.url))
+            page = context.new_page()
+            faults: list[str] = []
+            page.on("pageerror", lambda error: faults.append(str(error)))
+            stack.callback(lambda: pytest.fail(f"errors in the page: {faults}") if faults else None)
+            page.goto(address)
+            page.get_by_role("button", name="Ask").wait_for()
+            return page
+
+        yield go
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "arm.png"
+    pixels = np.random.default_rng(3).integers(60, 200, (90, 120, 3)).astype("uint8")
+    pixels[20:60, 30:80] = (200, 60, 60)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def choose(page: Any, path: Path) -> None:
+    page.locator("#photo input[type=file]").set_input_files(path)
+    page.locator("#photo img[src^='data:image/jpeg']").wait_for()
+
+
+def write(page: Any, text: str) -> None:
+    page.get_by_label("Symptoms, in your own words").fill(text)
+
+
+def ask(page: Any) -> Any:
+    """Asks, and returns the answer once the focus is on it."""
+    page.get_by_role("button", name="Ask", exact=True).click()
+    return wait_for_answer(page)
+
+
+def wait_for_answer(page: Any) -> Any:
+    page.wait_for_function("document.activeElement?.id === 'answer-title' && !document.querySelector('.answer.empty')")
+    return page.locator(".answer")
+
+
+def has_no_overflow(page: Any) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def shown_percents(answer: Any) -> list[str]:
+    """Of the photo, the text and both."""
+    cells = answer.locator("section:has(#eczema-title) tr > :last-child").all()
+    return [re.match(r"\D*\d+%|none used", cell.inner_text())[0] for cell in cells]
+
+
+def read_told(answer: Any) -> str:
+    """The text in the answer, without what only screen readers hear."""
+    return answer.locator(".told").evaluate(
+        "e => { const copy = e.cloneNode(true); copy.querySelectorAll('.sr').forEach(said => said.remove()); return copy.textContent; }"
+    )
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["390", "1280"])
+def test_photo_and_text_are_answered_and_explained(visit, model: LoadedModel, photo: Path, viewport: dict[str, int]):
+    page = visit(viewport)
+    choose(page, photo)
+    write(page, TEXT)
+    answer = ask(page)
+
+    row = model.run([upright_jpeg(photo.read_bytes())], [TEXT])
+    assert shown_percents(answer) == [format_percent(float(row[head][0])) for head in ("eczema_image", "eczema_text", "eczema")]
+    side = "above" if row["eczema"][0] >= THRESHOLDS["fusion"] else "below"
+    assert f"{side} the threshold of 60%" in answer.locator(".lead").inner_text()
+    for words in ("mild", "moderate", "severe", "unclear", "Knowing neither", "The photo", "The text", "Together"):
+        assert answer.get_by_role("rowheader", name=words, exact=True).count() == 1, words
+
+    assert read_told(answer) == TEXT
+    assert answer.locator(".told mark").count() > 0
+    for mark in answer.locator(".told mark").all():
+        assert mark.locator(".sr").text_content() == f" ({mark.get_attribute('class')})"
+
+    chips = [chip.inner_text() for chip in answer.locator(".chip").all()]
+    assert "✓ itchy mentioned" in chips
+    assert "✓ asthma mentioned, in the family" in chips
+    assert page.get_by_text(NOTICE).count() == 3  # at the head, over the answer, at the foot
+    assert NOTICE in answer.locator(".notice").inner_text()
+    assert has_no_overflow(page)
+
+
+def test_columns_stand_side_by_side_on_a_desktop_and_one_under_the_other_on_a_phone(visit):
+    for viewport, side_by_side in ((DESKTOP, True), (PHONE, False)):
+        question, result = (visit(viewport).locator(name).bounding_box() for name in ("#question", "#result"))
+        assert (result["x"] >= question["x"] + question["width"]) == side_by_side
+        assert (result["y"] >= question["y"] + question["height"]) != side_by_side
+
+
+def test_the_heatmap_lies_on_the_photo_and_its_opacity_can_be_changed(visit, photo: Path):
+    page = visit()
+    choose(page, photo)
+    answer = ask(page)
+    below, above = (image.bounding_box() for image in answer.locator(".heat img").all())
+    assert below == above
+    assert below["width"] / below["height"] == pytest.approx(120 / 90, abs=0.02)
+    heat, slider = answer.locator(".heat .map"), answer.get_by_label("Opacity of the heatmap")
+    assert heat.evaluate("e => e.naturalWidth") > 0
+    assert heat.evaluate("e => getComputedStyle(e).opacity") == "0.6"
+    slider.fill("0")
+    assert heat.evaluate("e => getComputedStyle(e).opacity") == "0"
+    assert answer.locator("output").inner_text() == "0%"
+    where = answer.locator("figcaption").inner_text()
+    assert re.search(r"strongest at the|No evidence", where)
+    assert answer.locator(".heat img").first.get_attribute("alt") in f"The photo, upright. {where}"
+
+
+def test_the_photo_alone(visit, photo: Path):
+    page = visit()
+    choose(page, photo)
+    answer = ask(page)
+    assert "from the photo alone" in answer.inner_text()
+    assert shown_percents(answer)[1] == "none used"
+    assert answer.locator(".heat").count() == 1
+    assert answer.locator(".told").count() == 0
+
+
+def test_the_text_alone(visit):
+    page = visit(PHONE)
+    write(page, TEXT)
+    answer = ask(page)
+    assert "There was no photo: this answer is from the text alone" in answer.inner_text()
+    assert shown_percents(answer)[0] == "none used"
+    assert answer.locator(".heat").count() == 0
+    assert answer.locator(".told mark").count() > 0
+
+
+def test_a_bad_file_is_named_and_the_text_is_answered_still(visit, photo: Path, tmp_path: Path):
+    bad = tmp_path / "broken.jpg"
+    bad.write_bytes(b"\xff\xd8\xff" + b"not a photo" * 50)
+    page = visit()
+    page.locator("#photo input[type=file]").set_input_files(bad)
+    page.locator("#fault [role=alert]", has_text="Photo cannot be read").wait_for()
+    write(page, TEXT)
+    answer = ask(page)
+    assert "The photo could not be used: this answer is from the text alone" in answer.inner_text()
+    assert answer.locator(".told mark").count() > 0
+    choose(page, photo)  # a good one takes the message away
+    assert page.locator("#fault .fault").count() == 0
+    assert "alone" not in ask(page).inner_text()
+
+
+def test_a_file_that_is_too_large_is_named(visit, tmp_path: Path):
+    large = tmp_path / "large.jpg"
+    large.write_bytes(b"\xff\xd8\xff" + bytes(MAX_FILE_BYTES))
+    page = visit()
+    page.locator("#photo input[type=file]").set_input_files(large)
+    page.get_by_text("exceed the maximum allowed size").wait_for()
+
+
+def test_nothing_asked_is_said(visit):
+    answer = ask(visit())
+    assert "Give a photo, a text, or both." in answer.inner_text()
+    assert NOTICE in answer.inner_text()
+
+
+def test_the_camera(visit):
+    page = visit(permissions=["camera"])
+    page.get_by_role("button", name="Capture from camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.get_by_role("button", name="capture photo").click()
+    page.locator("#photo img[src^='data:image/jpeg']").wait_for()
+    assert "from the photo alone" in ask(page).inner_text()
+
+
+COPY = """async () => {
+  const canvas = Object.assign(document.createElement('canvas'), {width: 64, height: 64});
+  canvas.getContext('2d').fillRect(8, 8, 40, 40);
+  const blob = await new Promise(resolve => canvas.toBlob(resolve, 'image/png'));
+  await navigator.clipboard.write([new ClipboardItem({'image/png': blob})]);
+}"""
+
+
+def test_pasting(visit):
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    page.evaluate(COPY)
+    page.get_by_role("button", name="Paste from clipboard").click()
+    page.locator("#photo img[src^='data:image/jpeg']").wait_for()
+    assert "from the photo alone" in ask(page).inner_text()
+
+
+def test_examples_fill_in_and_ask_and_starting_over_empties(visit):
+    page = visit()
+    page.get_by_role("button", name="Photo + text").click()
+    answer = wait_for_answer(page)
+    assert answer.locator(".heat").count() == answer.locator(".told").count() == 1
+    page.get_by_role("button", name="Start over").click()
+    page.locator(".answer.empty").wait_for()
+    assert page.get_by_label("Symptoms, in your own words").input_value() == ""
+    assert page.locator("#photo img").count() == 0
+
+
+def test_markup_in_a_text_is_shown_and_not_run(visit):
+    hostile = "<img src=x onerror='window.ran=1'> {{value}} ${window.ran=2} <script>window.ran=3</script> itchy"
+    page = visit()
+    write(page, hostile)
+    answer = ask(page)
+    assert page.evaluate("window.ran") is None
+    assert answer.locator(".told img, .told script").count() == 0
+    assert "<script>" in answer.locator(".told").inner_text()
+
+
+def press_until(page: Any, key: str, wanted: str, limit: int = 25) -> None:
+    """Presses a key until the focus is on what a JavaScript expression says of the focused element `e`."""
+    for _ in range(limit):
+        page.keyboard.press(key)
+        if page.evaluate(f"(e => {wanted})(document.activeElement)"):
+            return
+    pytest.fail(f"not reached by {limit} times {key}: {wanted}")
+
+
+def test_by_keyboard_alone(visit, photo: Path):
+    page = visit()
+    press_until(page, "Tab", "e.getAttribute('aria-label')?.includes('upload')")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(photo)
+    page.locator("#photo img[src^='data:image/jpeg']").wait_for()
+    press_until(page, "Tab", "e.tagName === 'TEXTAREA'")
+    page.keyboard.type(TEXT)
+    press_until(page, "Tab", "e.id === 'ask'")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    answer = wait_for_answer(page)
+    press_until(page, "Tab", "e.id === 'opacity'")
+    page.keyboard.press("ArrowLeft")
+    assert answer.locator("output").inner_text() == "55%"
+    press_until(page, "Tab", "e.tagName === 'SUMMARY'")
+    page.keyboard.press("Enter")
+    assert answer.locator("details[open] th[scope=row]").count() > 0
+
+
+def find_faults(page: Any) -> list[str]:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python (requirements-browser.txt)")
+    violations = axe.Axe().run(page).response["violations"]
+    return [
+        f"{fault['impact']}: {fault['id']} ({fault['help']}): {node['target']}"
+        for fault in violations
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]
+
+
+@pytest.mark.parametrize(("viewport", "colours"), [(PHONE, "light"), (DESKTOP, "dark"), (DESKTOP, "light")], ids=["390", "dark", "1280"])
+def test_axe_finds_no_serious_fault(visit, photo: Path, tmp_path: Path, viewport: dict[str, int], colours: str):
+    page = visit(viewport, color_scheme=colours)
+    assert find_faults(page) == []
+    (tmp_path / "bad.jpg").write_bytes(b"x" * 100)
+    page.locator("#photo input[type=file]").set_input_files(tmp_path / "bad.jpg")
+    page.locator("#fault [role=alert]").wait_for()
+    assert find_faults(page) == []
+    choose(page, photo)
+    write(page, TEXT)
+    for summary in ask(page).locator("summary").all():
+        summary.click()
+    assert find_faults(page) == []
+
+
+def test_the_browser_itself_refuses_what_is_elsewhere(visit):
+    refused = """address => new Promise(resolve => {
+      document.addEventListener('securitypolicyviolation', event => resolve(event.violatedDirective));
+      new Image().src = address;
+    })"""
+    page = visit()
+    assert page.evaluate(refused, "http://192.0.2.1/photo.png") == "img-src"  # an address for documentation (RFC 5737)
+
+
+def test_nothing_leaves_this_machine_and_nothing_is_kept(visit, requested: list[str], scratch: Path, photo: Path):
+    page = visit()
+    choose(page, photo)
+    ask(page)
+    hosts = {urlsplit(url).hostname for url in requested if not url.startswith(("data:", "blob:")) and "192.0.2.1" not in url}
+    assert hosts == {"127.0.0.1"}
+    assert not [host for host in connected if host not in LOOPBACK]
+    assert [path for path in scratch.rglob("*") if path.is_file()] == []
