@@ -129,9 +129,18 @@ class ModelConfig(Section):
     image: ImageConfig = ImageConfig()
     text: TextConfig = TextConfig()
     fusion: Literal["concat", "gated", "cross_attention", "late"] = "concat"
-    embedding_units: Positive = 64  # width of each modality's projection
+    embedding_units: Count = 64  # width of each modality's projection; 0: none, and the heads are linear in the pooled features
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of the training rows that lose one of two modalities
+
+    @model_validator(mode="after")
+    def _linear_heads_fit(self) -> "ModelConfig":
+        if not self.embedding_units and (self.fusion != "late" or self.text.pooling != "mean"):
+            raise ValueError(
+                "embedding_units 0 (linear heads) needs fusion: late and text.pooling: mean, which have no hidden layer either, "
+                f"received fusion: {self.fusion} and text.pooling: {self.text.pooling}"
+            )
+        return self
 
 
 class FineTuneConfig(Section):
@@ -163,6 +172,7 @@ class TrainConfig(Section):
     weight_decay: Amount = 0.0001
     clip_norm: Rate = 1.0  # of all gradients together
     keep: Literal["best", "last"] = "best"  # last: a fixed number of epochs, where validation has too few cases to choose one by
+    refit: bool = False  # thresholds chosen, train anew on train and val together; needs keep: last
     patience: Positive = 10  # epochs without a better validation AUROC of the fusion head
     balance_classes: bool = True
     soft_labels: bool = True  # false: train on the yes or no of data.positive_above
@@ -172,6 +182,12 @@ class TrainConfig(Section):
     mixed_precision: Literal["auto", "on", "off"] = "auto"  # auto: on with a GPU
     xla: Literal["auto", "on", "off"] = "auto"  # auto: on with a GPU; on CPU it is about 6 times slower
     fine_tune: FineTuneConfig = FineTuneConfig()
+
+    @model_validator(mode="after")
+    def _refit_has_no_validation(self) -> "TrainConfig":
+        if self.refit and self.keep != "last":
+            raise ValueError(f"refit leaves no validation to choose an epoch by: it needs keep: last, received keep: {self.keep}")
+        return self
 
 
 class EvaluateConfig(Section):

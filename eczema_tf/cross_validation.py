@@ -15,7 +15,7 @@ from eczema_tf.data.splits import assign_folds, fold_splits
 from eczema_tf.evaluation.predictions import average_rows_by_case
 from eczema_tf.figures import write_figures
 from eczema_tf.files import write_json
-from eczema_tf.fitting import choose_run_thresholds, train_run
+from eczema_tf.fitting import fit_run
 from eczema_tf.scoring import score_rows
 
 
@@ -64,7 +64,7 @@ def _score_out_of_fold(
         )
         fold_dir = run_dir / "folds" / f"{repeat}-{fold}"
         runs.write_start(fold_dir, config)
-        model, inputs, _ = train_run(config, dataset, splits, fold_dir)
-        thresholds.append(choose_run_thresholds(model, dataset, inputs, splits, fold_dir))
+        model, inputs, chosen = fit_run(config, dataset, splits, fold_dir)
+        thresholds.append(chosen)
         scored.append(score_rows(model, dataset, inputs, np.flatnonzero(splits == "test")).assign(fold=fold))
     return pd.concat(scored, ignore_index=True), thresholds

@@ -8,6 +8,7 @@ from pathlib import Path
 from eczema_tf.cli import build_parser, run_command
 from eczema_tf.schema import SPLITS
 
+EXPLAINED_CASES = 200
 EXAMPLES = """examples:
   python -m eczema_tf.evaluate --run-dir runs/quickstart
   python -m eczema_tf.evaluate --run-dir runs/quickstart --manifest other/manifest.csv --split all --out figures
@@ -27,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--explanations",
         type=parse_count,
         nargs="?",
-        const=200,
+        const=EXPLAINED_CASES,
         metavar="N",
-        help="measure the explanations of N cases, too (default: 200, some ten minutes); writes explanations.json",
+        help=f"measure the explanations of N cases, too ({EXPLAINED_CASES} without N, some ten minutes); writes explanations.json",
     )
     return run_command(parser, _evaluate, argv)
 

@@ -22,7 +22,7 @@ from eczema_tf.evaluation.report import format_table
 from eczema_tf.explanations import evaluate_explanations
 from eczema_tf.figures import write_figures
 from eczema_tf.files import write_json
-from eczema_tf.fitting import choose_run_thresholds, train_run
+from eczema_tf.fitting import fit_run
 from eczema_tf.release import export_run
 from eczema_tf.schema import SPLITS
 from eczema_tf.scoring import load_model_inputs, score_rows
@@ -99,7 +99,7 @@ def evaluate_run(
         own = manifest is None and split == "test"
         out = run_dir if own else run_dir / "evaluations" / f"{manifest.stem if manifest else 'own'}-{split}"
     leaks = runs.read_json(run_dir / runs.METRICS).get("leaks") if out == run_dir else None
-    table = format_table(write_figures(out, cases, runs.read_json(run_dir / runs.THRESHOLDS), model.config, split, leaks))
+    table = format_table(write_figures(out, cases, runs.read_json(run_dir / runs.THRESHOLDS), model.config, split, leaks, run_dir))
     if explanations is None:
         return table
     explained = evaluate_explanations(model, dataset, inputs, rows, out, split=split, cases=explanations)
@@ -109,8 +109,7 @@ def evaluate_run(
 def _train_and_evaluate(config: Config, audited: AuditedDataset, run_dir: Path) -> dict[str, Any]:
     dataset, splits = audited.dataset, split_dataset(config, audited.dataset)
     leaks = audited.check(splits)
-    model, inputs, _ = train_run(config, dataset, splits, run_dir)
-    thresholds = choose_run_thresholds(model, dataset, inputs, splits, run_dir)
+    model, inputs, thresholds = fit_run(config, dataset, splits, run_dir)
     cases = average_rows_by_case(score_rows(model, dataset, inputs, np.flatnonzero(splits == "test")))
     return write_figures(run_dir, cases, thresholds, config, "test", leaks)
 
@@ -124,12 +123,10 @@ def split_dataset(config: Config, dataset: Dataset) -> pd.Series:
 def _rows_of_split(table: pd.DataFrame, split: str, own_splits: Mapping[str, list[str]] | None) -> np.ndarray:
     if split == "all":
         return np.arange(len(table))
-    if own_splits is not None:
-        return np.flatnonzero(table["example_id"].isin(set(own_splits[split])))
-    rows = np.flatnonzero(table["split"] == split)
-    if not len(rows):
-        raise DataError(f"--split {split}: the manifest has no such rows; give --split all to score a manifest without splits")
-    return rows
+    own = table["example_id"].isin(set(own_splits[split])) if own_splits is not None else table["split"] == split
+    if not own.any():
+        raise DataError(f"--split {split}: there are no such rows; give --split all to score a manifest without splits")
+    return np.flatnonzero(own)
 
 
 def _check_run_dir(run_dir: Path, config: Config, resume: bool) -> None:

@@ -13,7 +13,7 @@ from eczema_tf.data.truth import load_truth
 from eczema_tf.evaluation.comparisons import estimate_mean
 from eczema_tf.evaluation.intervals import LEVEL, draw_weights
 from eczema_tf.explained_cases import TARGET, ExplainedCases
-from eczema_tf.explained_photos import compare_heatmaps, explain_photos
+from eczema_tf.explained_photos import SERVED_METHOD, compare_heatmaps, explain_photos
 from eczema_tf.explained_stability import DRAWS, disturb_photos, disturb_texts, randomise_photos, randomise_texts
 from eczema_tf.explained_texts import INTEGRATED, ONE_STEP, compare_words, explain_words, locate_words
 from eczema_tf.files import write_json
@@ -21,13 +21,12 @@ from eczema_tf.runs import Model
 from eczema_tf.schema import IMAGE_PRESENT, TEXT_PRESENT
 
 EXPLANATIONS = "explanations.json"
-CASES = 200  # some 10 minutes on two cores, most of them for deletion and insertion
 CASCADE_CASES = 40  # for the randomised weights, which explain each case 30 times
 NO_MAP = "this model's image encoder gives one vector a photo, which has no places to show"
 
 
 def evaluate_explanations(
-    model: Model, dataset: Dataset, inputs: Inputs, rows: np.ndarray, out: Path, *, split: str, cases: int = CASES, method: str = "gradcam"
+    model: Model, dataset: Dataset, inputs: Inputs, rows: np.ndarray, out: Path, *, split: str, cases: int, method: str = SERVED_METHOD
 ) -> dict[str, Any]:
     """Measures a model's explanations and writes the figures.
 

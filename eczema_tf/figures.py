@@ -1,4 +1,4 @@
-"""Figures of scored cases into a folder: predictions, metrics and plots."""
+"""Figures of scored cases into a folder: predictions, metrics, plots, the report and the model card."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,17 @@ from typing import Any
 import pandas as pd
 
 from eczema_tf import runs
+from eczema_tf.auditing import AUDIT
 from eczema_tf.config import Config
-from eczema_tf.evaluation.plots import write_pr_plot, write_roc_plot
+from eczema_tf.evaluation.facts import RunFacts
+from eczema_tf.evaluation.model_card import format_model_card
+from eczema_tf.evaluation.plots import write_plots
 from eczema_tf.evaluation.predictions import write_predictions
+from eczema_tf.evaluation.report_page import format_report
 from eczema_tf.evaluation.scores import compute_metrics
-from eczema_tf.files import write_json
+from eczema_tf.files import write_json, write_text
+
+REPORT, MODEL_CARD = "report.html", "model_card.md"
 
 
 def write_figures(
@@ -20,8 +26,9 @@ def write_figures(
     config: Config,
     split: str,
     leaks: dict[str, Any] | None = None,
+    run_dir: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes predictions, figures and plots into a folder.
+    """Writes predictions, figures, plots and the report into a folder, and into the run's own the model card, too.
 
     Args:
         out: The folder.
@@ -30,6 +37,7 @@ def write_figures(
         config: Of the run.
         split: What the cases are, for the record.
         leaks: What straddled the splits the model was trained with; None if that was not looked at.
+        run_dir: The run's folder, which says what was trained on what; None if it is `out`.
 
     Returns:
         The contents of `metrics.json`.
@@ -41,7 +49,25 @@ def write_figures(
     if leaks is not None:
         metrics["leaks"] = leaks
     write_predictions(out / runs.PREDICTIONS, cases)
-    write_roc_plot(out / "roc.png", cases, metrics, positive_above=positive_above)
-    write_pr_plot(out / "pr.png", cases, metrics, positive_above=positive_above)
+    write_plots(out, cases, metrics, positive_above=positive_above)
+    facts = load_facts(run_dir or out, config)
+    write_text(out / REPORT, format_report(metrics, facts, out))
+    if run_dir in (None, out):
+        write_text(out / MODEL_CARD, format_model_card(metrics, facts))
     write_json(out / runs.METRICS, metrics)  # last, so that its presence means that all is there
     return metrics
+
+
+def load_facts(run_dir: Path, config: Config) -> RunFacts:
+    """Reads what a run folder says beside its figures.
+
+    Raises:
+        RunError: If a file of the run is missing.
+    """
+    audit = run_dir / AUDIT
+    return RunFacts(
+        config,
+        runs.read_json(run_dir / runs.DATA),
+        runs.read_json(run_dir / runs.ENVIRONMENT),
+        runs.read_json(audit) if audit.is_file() else {},
+    )

@@ -18,15 +18,43 @@ from eczema_tf.files import write_json
 from eczema_tf.model.assistant import Encoders, build_assistant
 from eczema_tf.model.encoders import load_preset_weights, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.losses import compute_targets
-from eczema_tf.schema import IMAGE_PRESENT, SPLITS, TEXT_PRESENT
+from eczema_tf.schema import SPLITS
 from eczema_tf.scoring import load_model_inputs, score_rows
 from eczema_tf.training.device import prepare_device
 from eczema_tf.training.loop import TrainingData
 from eczema_tf.training.stages import ENCODER_LAYERS, train_assistant
 from eczema_tf.training.weighting import compute_sample_weights
 
+BEFORE_REFIT = "before_refit"  # in a run folder: the model that validation judged, where the run's own was trained on validation, too
+
 Thresholds = dict[str, float]
 History = dict[str, list[dict[str, float]]]
+
+
+def fit_run(config: Config, dataset: Dataset, splits: pd.Series, run_dir: Path) -> tuple[runs.Model, Inputs, Thresholds]:
+    """Trains one model and chooses its thresholds, which makes it a whole run.
+
+    With `train.refit`, validation chooses the thresholds of a first model, and the run's own is then trained anew, as long, on training and
+    validation rows together (Goodfellow, Bengio and Courville 2016, algorithm 7.2).
+
+    Args:
+        config: Of the run.
+        dataset: All rows.
+        splits: Of each row.
+        run_dir: Gets the model and its thresholds.
+
+    Returns:
+        The model, the inputs of all rows, and the thresholds.
+    """
+    if not config.train.refit:
+        model, inputs, _ = train_run(config, dataset, splits, run_dir)
+        return model, inputs, choose_run_thresholds(model, dataset, inputs, splits, run_dir)
+    first_dir = run_dir / BEFORE_REFIT
+    runs.write_start(first_dir, config)
+    first, inputs, _ = train_run(config, dataset, splits, first_dir)
+    thresholds = choose_run_thresholds(first, dataset, inputs, splits, run_dir)
+    model, inputs, _ = train_run(config, dataset, splits.replace("val", "train"), run_dir)
+    return model, inputs, thresholds
 
 
 def train_run(config: Config, dataset: Dataset, splits: pd.Series, run_dir: Path) -> tuple[runs.Model, Inputs, History]:
@@ -76,9 +104,8 @@ def _build_tokenizer(config: Config, training_texts: pd.Series) -> TextTokenizer
 
 
 def _training_data(config: Config, dataset: Dataset, inputs: Inputs, splits: pd.Series) -> TrainingData:
-    table, rows = dataset.table, np.arange(len(dataset.table))
+    table = dataset.table
     train_rows, val_rows = (np.flatnonzero(splits == split) for split in ("train", "val"))
-    image_present, text_present = (inputs.columns[name].gather(rows) > 0 for name in (IMAGE_PRESENT, TEXT_PRESENT))
     eczema = table["eczema"].to_numpy("float64")
     labelled, positive = ~np.isnan(eczema), eczema > config.data.positive_above
     if not config.train.soft_labels:
@@ -87,7 +114,9 @@ def _training_data(config: Config, dataset: Dataset, inputs: Inputs, splits: pd.
     return TrainingData(
         inputs=inputs,
         targets=compute_targets(eczema, table["consistency"].to_numpy(), table["severity"].to_numpy()),
-        weights=compute_sample_weights(table, image_present, text_present, train_rows, balance=config.train.balance_classes),
+        weights=compute_sample_weights(
+            table, inputs.present("image"), inputs.present("text"), train_rows, balance=config.train.balance_classes
+        ),
         positive=positive,
         labelled=labelled,
         cases=table["case_id"].to_numpy(str),

@@ -9,7 +9,7 @@ from eczema_tf.data.inputs import Inputs, load_inputs
 from eczema_tf.data.pipeline import build_evaluation_dataset
 from eczema_tf.model.features import compute_features, frozen_model, predict_logits
 from eczema_tf.runs import Model
-from eczema_tf.schema import ECZEMA_HEADS, IMAGE_PRESENT, POSTERIOR_COLUMNS, TEXT_PRESENT
+from eczema_tf.schema import ECZEMA_HEADS, MODALITIES, POSTERIOR_COLUMNS
 
 KEPT_COLUMNS = ("example_id", "case_id", "group_id", "eczema", "consistency", "severity", "skin_tone", "age_group", "sex", "source")
 
@@ -38,6 +38,7 @@ def score_rows(model: Model, dataset: Dataset, inputs: Inputs, rows: np.ndarray)
     config = model.config
     fine_tuned = config.train.fine_tune.epochs > 0
     frozen = model.encoders.pretrained if config.train.cache_features and not fine_tuned else frozenset()
+    frozen |= inputs.absent
     features = compute_features(model.assistant, inputs, frozen, ArrayCache(config.train.cache_folder))
     batches = build_evaluation_dataset(features, rows, config.train.batch_size)
     logits = predict_logits(frozen_model(model.assistant, frozen), batches)
@@ -50,8 +51,8 @@ def tabulate_logits(table: pd.DataFrame, inputs: Inputs, rows: np.ndarray, logit
     scored = table[kept].reset_index(drop=True).copy()
     for column in set(POSTERIOR_COLUMNS.values()) & set(kept):
         scored[column] = pd.to_numeric(scored[column], errors="coerce")
-    scored["image_used"] = inputs.columns[IMAGE_PRESENT].gather(rows) > 0
-    scored["text_used"] = inputs.columns[TEXT_PRESENT].gather(rows) > 0
+    for modality in MODALITIES:
+        scored[f"{modality}_used"] = inputs.present(modality)[rows]
     for head in ECZEMA_HEADS.values():
         scored[f"{head}_logit"] = logits[head][:, 0].astype("float64")
     scored.loc[~scored["image_used"], "eczema_image_logit"] = np.nan

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "eczema_tf"
-FLOOR = ("__init__", "__version__", "schema", "errors", "files", "cli", "config")
+FLOOR = ("__init__", "__version__", "schema", "errors", "files", "cli", "config", "documents")
 ROWS = {**dict.fromkeys(FLOOR, 0), "data": 1, "model": 2, "training": 3, "evaluation": 3, "attribution": 3, "serving": 3}
 PROCEDURES = 4  # runs, scoring, experiment, release, and the commands
 COMMANDS = ("prepare", "train", "evaluate", "explain", "export", "predict")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eczema_tf.evaluation.plots import write_pr_plot, write_roc_plot
+from eczema_tf.evaluation.plots import PR, ROC, write_plots
 from eczema_tf.evaluation.predictions import average_rows_by_case
 from eczema_tf.evaluation.report import format_table
 from eczema_tf.evaluation.scores import compute_metrics, find_subsets
@@ -181,8 +181,7 @@ def test_no_cases_give_a_whole_file_of_nulls_a_table_and_plots(cases, tmp_path):
     json.dumps(metrics, allow_nan=False)
     assert metrics["heads"]["text"]["auroc"]["reason"] == "no labelled case has a text"
     assert "0 cases" in format_table(metrics)
-    write_roc_plot(tmp_path / "roc.png", cases.head(0), metrics)
-    write_pr_plot(tmp_path / "pr.png", cases.head(0), metrics)
+    write_plots(tmp_path, cases.head(0), metrics)
 
 
 def test_the_order_of_cases_changes_nothing(cases, metrics):
@@ -209,11 +208,11 @@ def test_the_table_fits_a_screen_and_shows_every_head(metrics):
     assert " ".join(table.split()).endswith(NOTICE)
 
 
-@pytest.mark.parametrize("write_plot", [write_roc_plot, write_pr_plot])
-def test_plots_are_png_files_and_the_same_each_time(cases, metrics, tmp_path, write_plot):
-    first, second = tmp_path / "new" / "a.png", tmp_path / "b.png"
-    write_plot(first, cases, metrics, positive_above=0.5)
-    write_plot(second, cases, metrics, positive_above=0.5)
+@pytest.mark.parametrize("name", [ROC, PR])
+def test_plots_are_png_files_and_the_same_each_time(cases, metrics, tmp_path, name):
+    for folder in (tmp_path / "new" / "a", tmp_path / "b"):
+        write_plots(folder, cases, metrics, positive_above=0.5)
+    first, second = tmp_path / "new" / "a" / name, tmp_path / "b" / name
     assert first.read_bytes().startswith(PNG)
     assert first.read_bytes() == second.read_bytes()
     with Image.open(first) as image:

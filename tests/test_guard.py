@@ -209,7 +209,7 @@ def test_no_hostile_file_ends_the_process_or_takes_its_memory(tmp_path: Path):
     ]
     crafted = list(draw_small_jpegs())
     results = list(benchmark_guard.measure("graph", tmp_path, iter(bombs + crafted)))
-    assert len(results) == len(bombs) + len(crafted) > 40
+    assert len(results) == len(bombs) + len(crafted) > 30
     assert not [result for result in results if result["answer"].startswith("process ended")]
     assert max(result["mb"] for result in results) < MAX_MB
     answers = {result["name"]: result["answer"] for result in results}

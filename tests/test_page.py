@@ -269,6 +269,7 @@ def test_the_camera(visit):
     page = visit(permissions=["camera"])
     page.get_by_role("button", name="Capture from camera").click()
     page.get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('#photo video')?.videoWidth > 0")
     page.get_by_role("button", name="capture photo").click()
     page.locator("#photo img[src^='data:image/jpeg']").wait_for()
     assert "from the photo alone" in ask(page).inner_text()

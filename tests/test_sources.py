@@ -136,10 +136,9 @@ def test_the_data_set_is_described(source: str, tmp_path: Path):
     written = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert written["counts"]
     assert written["source"] == source
-    if source != "synthetic":  # which is nobody's but ours
-        assert written["attribution"]
-        assert written["licence"]
-        assert written["columns"]
+    assert written["attribution"]
+    assert written["licence"]
+    assert written["columns"]
 
 
 def test_the_same_input_makes_the_same_bytes(source: str, tmp_path: Path):
@@ -156,6 +155,14 @@ def test_an_existing_folder_is_replaced_only_if_told_to(source: str, tmp_path: P
     assert read_tree(tmp_path / "out") == {"precious": b"mine"}
     SOURCES[source](tmp_path / "out", tmp_path, "good", overwrite=True)
     assert "precious" not in read_tree(tmp_path / "out")
+
+
+def test_a_folder_that_holds_the_inputs_is_refused(source: str, tmp_path: Path):
+    if source == "synthetic":
+        pytest.skip("reads nothing")
+    with pytest.raises(DataError, match="would be lost"):
+        SOURCES[source](tmp_path, tmp_path, "good", overwrite=True)
+    assert (tmp_path / "photos").is_dir()
 
 
 def test_a_failure_leaves_nothing_behind(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """A data set ready for use: the checked manifest, its photos (all decoded once, so none can fail later) or its embeddings."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from eczema_tf.data.cache import fingerprint
 from eczema_tf.data.embeddings import Embeddings, load_embeddings
 from eczema_tf.data.manifest import Manifest, load_manifest, reject_bad_photos
 from eczema_tf.data.photos import inspect_photos
+from eczema_tf.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Dataset:
             "photos_fingerprint": fingerprint(sorted(self.photos["sha256"])),
             "embeddings_fingerprint": fingerprint(self.embeddings.matrix) if self.embeddings is not None else None,
             "rejected_rows": len(self.manifest.rejected),
+            "provenance": _read_provenance(self.manifest.path.with_name("dataset.json")),
             "counts": count_cases(table),
             "sources": dict(Counter(table["source"])),
         }
@@ -82,6 +85,21 @@ def count_cases(table: pd.DataFrame) -> dict[str, Any]:
         "consistency": _label_counts(table["consistency"]),
         "severity": _label_counts(table["severity"]),
     }
+
+
+def _read_provenance(path: Path) -> dict[str, str]:
+    """Whom to name and under which terms, as `prepare` wrote it beside the manifest; empty for a manifest of one's own.
+
+    Raises:
+        DataError: If the file is not JSON.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not readable as JSON: {error}; prepare the data set again, or delete the file") from error
+    return {name: str(facts[name]) for name in ("source", "attribution", "licence") if name in facts}
 
 
 def _label_counts(values: Iterable[str]) -> dict[str, int]:

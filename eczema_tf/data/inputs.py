@@ -16,7 +16,7 @@ from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.embeddings import Embeddings
 from eczema_tf.data.preprocess import preprocess_photo
 from eczema_tf.data.text import TextTokenizer, clean_text
-from eczema_tf.schema import IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.schema import IMAGE, IMAGE_PRESENT, MODALITIES, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
 BLOCK_ROWS = 64
 
@@ -50,6 +50,16 @@ class Inputs:
 
     def __len__(self) -> int:
         return len(self.token_counts)
+
+    def present(self, modality: str) -> np.ndarray:
+        """Returns which rows have a photo ("image") or a text ("text"); bool (rows,)."""
+        column = self.columns[IMAGE_PRESENT if modality == "image" else TEXT_PRESENT]
+        return column.gather(np.arange(len(self))) > 0
+
+    @property
+    def absent(self) -> frozenset[str]:
+        """Which of "image" and "text" no row has."""
+        return frozenset(modality for modality in MODALITIES if not self.present(modality).any())
 
     def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the inputs of some rows as arrays by name."""

@@ -20,15 +20,18 @@ from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
 from eczema_tf.evaluation.report import HEAD_NAMES, format_estimate
 from eczema_tf.files import replacing_file
 
+ROC, PR = "roc.png", "pr.png"
 STYLES = {"image": ("#E69F00", "--"), "text": ("#0072B2", "-."), "fusion": ("#009E73", "-")}
 _GREY = "#666666"
 
 
-def write_roc_plot(path: Path | str, cases: pd.DataFrame, metrics: Mapping[str, Any], *, positive_above: float = 0.5) -> None:
-    """Writes the ROC curves, with AUROC and interval in the legend and a dot at each head's threshold.
+def write_plots(folder: Path, cases: pd.DataFrame, metrics: Mapping[str, Any], *, positive_above: float = 0.5) -> None:
+    """Writes the ROC curves as `roc.png` and the precision-recall curves as `pr.png`.
+
+    AUROC with its interval, or average precision, is in the legend; a dot is at each head's threshold.
 
     Args:
-        path: Of the PNG file.
+        folder: Where to.
         cases: From `average_rows_by_case`.
         metrics: From `compute_metrics` of the same cases.
         positive_above: A label greater than this is positive.
@@ -36,6 +39,11 @@ def write_roc_plot(path: Path | str, cases: pd.DataFrame, metrics: Mapping[str, 
     Raises:
         EczemaError: If the disk refuses.
     """
+    _write_roc(folder / ROC, cases, metrics, positive_above)
+    _write_pr(folder / PR, cases, metrics, positive_above)
+
+
+def _write_roc(path: Path, cases: pd.DataFrame, metrics: Mapping[str, Any], positive_above: float) -> None:
     figure, axes = _build_axes("1 - specificity", "sensitivity", f"ROC, {metrics['split']}")
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":", label="chance")
     for modality, scores, positive in _drawable_heads(axes, cases, positive_above):
@@ -46,18 +54,7 @@ def write_roc_plot(path: Path | str, cases: pd.DataFrame, metrics: Mapping[str, 
     _finish(path, figure, axes, "lower right", metrics)
 
 
-def write_pr_plot(path: Path | str, cases: pd.DataFrame, metrics: Mapping[str, Any], *, positive_above: float = 0.5) -> None:
-    """Writes the precision-recall curves, with average precision in the legend and a dot at each head's threshold.
-
-    Args:
-        path: Of the PNG file.
-        cases: From `average_rows_by_case`.
-        metrics: From `compute_metrics` of the same cases.
-        positive_above: A label greater than this is positive.
-
-    Raises:
-        EczemaError: If the disk refuses.
-    """
+def _write_pr(path: Path, cases: pd.DataFrame, metrics: Mapping[str, Any], positive_above: float) -> None:
     figure, axes = _build_axes("recall (sensitivity)", "precision", f"Precision and recall, {metrics['split']}")
     labels = cases.loc[is_scored(cases, "fusion"), "eczema"]
     if len(labels):
@@ -105,7 +102,7 @@ def _mark(axes: Axes, modality: str, x: np.ndarray, y: np.ndarray) -> None:
     axes.plot(x, y, marker="o", markersize=9, color=STYLES[modality][0], markeredgecolor="black", linestyle="none", zorder=3, clip_on=False)
 
 
-def _finish(path: Path | str, figure: Figure, axes: Axes, legend_place: str, metrics: Mapping[str, Any]) -> None:
+def _finish(path: Path, figure: Figure, axes: Axes, legend_place: str, metrics: Mapping[str, Any]) -> None:
     axes.legend(loc=legend_place, fontsize=9, framealpha=0.9)
     figure.supxlabel(_caption(metrics), fontsize=8, color=_GREY)
     with replacing_file(path) as aside:

@@ -29,9 +29,14 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     Returns:
         Several lines, without a final newline. "-" stands for an undefined figure; the reasons are listed at the end.
     """
-    blocks = [_format_title(metrics), _format_heads(metrics), _format_gain(metrics["fusion_gain"]), _format_subsets(metrics["subsets"])]
+    blocks = [_format_title(metrics), _format_heads(metrics), [format_gain(metrics["fusion_gain"])], _format_subsets(metrics["subsets"])]
     blocks.insert(1, _format_leaks(metrics.get("leaks")))
-    blocks += [_format_grades(metrics), _format_reasons(metrics), _format_confusions(metrics), textwrap.wrap(NOTICE, COLUMNS)]
+    blocks += [
+        _format_grades(metrics),
+        [f"- {line}" for line in list_reasons(metrics)],
+        _format_confusions(metrics),
+        textwrap.wrap(NOTICE, COLUMNS),
+    ]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines)
 
 
@@ -70,17 +75,19 @@ def _format_heads(metrics: Mapping[str, Any]) -> list[str]:
     for modality, head in metrics["heads"].items():
         limit, auroc = limits.get(modality), head["auroc"]["value"]
         gap = None if limit is None or auroc is None else limit - auroc
+        bounds = f"{format_number(limit):>6} {format_number(gap):>6}"
         lines.append(
-            f"{HEAD_NAMES[modality]:<14} {head['cases']:>5}  {format_estimate(head['auroc']):<20} {_number(limit):>6} {_number(gap):>6}  "
+            f"{HEAD_NAMES[modality]:<14} {head['cases']:>5}  {format_estimate(head['auroc']):<20} {bounds}  "
             f"{_value(head['sensitivity']):>11} {_value(head['specificity']):>11} {_value(head['f1']):>6} {head['threshold']:>9.3f}"
         )
     return lines
 
 
-def _format_gain(gain: Mapping[str, Any]) -> list[str]:
+def format_gain(gain: Mapping[str, Any]) -> str:
+    """Says what fusion gains over the better single head, from `metrics["fusion_gain"]`."""
     over = f"{HEAD_NAMES[gain['over']]} alone" if gain["over"] else "the better single head"
     value = format_estimate(gain) if gain["value"] is None else f"{'+' if gain['value'] >= 0 else ''}{format_estimate(gain)}"
-    return [f"AUROC of fusion minus {over}, paired, {gain['cases']} cases with photo and text: {value}"]
+    return f"AUROC of fusion minus {over}, paired, {gain['cases']} cases with photo and text: {value}"
 
 
 def _format_subsets(subsets: Mapping[str, Any]) -> list[str]:
@@ -114,8 +121,8 @@ def _format_confusions(metrics: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _format_reasons(metrics: Mapping[str, Any]) -> list[str]:
-    """Why figures of the main table are undefined, one line a reason; those of the subsets are in `metrics.json`."""
+def list_reasons(metrics: Mapping[str, Any]) -> list[str]:
+    """Says why figures of the main table are undefined, one line a reason; those of the subsets are in `metrics.json`."""
     parts = {HEAD_NAMES[modality]: head for modality, head in metrics["heads"].items()}
     parts |= {"fusion gain": {"AUROC": metrics["fusion_gain"]}, "consistency": metrics["consistency"], "severity": metrics["severity"]}
     figures: dict[tuple[str, str], list[str]] = {}
@@ -123,12 +130,13 @@ def _format_reasons(metrics: Mapping[str, Any]) -> list[str]:
         for name, estimate in estimates.items():
             if isinstance(estimate, Mapping) and "reason" in estimate:
                 figures.setdefault((part, estimate["reason"]), []).append(_FIGURE_NAMES.get(name, name))
-    return [f"- {part}, {', '.join(names)}: {reason}" for (part, reason), names in figures.items()]
+    return [f"{part}, {', '.join(names)}: {reason}" for (part, reason), names in figures.items()]
 
 
 def _value(estimate: Mapping[str, Any]) -> str:
-    return _number(estimate["value"])
+    return format_number(estimate["value"])
 
 
-def _number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
+    """Formats a figure without an interval; "-" if it is undefined."""
     return "-" if value is None else f"{round(value, 3) + 0.0:.3f}"  # + 0.0 turns -0.000 into 0.000

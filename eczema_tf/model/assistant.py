@@ -159,9 +159,15 @@ def _embed_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec, config: Mo
 
 
 def _project(pooled: Any, modality: str, config: ModelConfig) -> Any:
-    """(batch, channels) to (batch, units), both modalities on the same scale, in float32 whatever the policy."""
+    """(batch, channels) to (batch, units), both modalities on the same scale, in float32 whatever the policy.
+
+    Without units, the normalised features themselves, for linear heads: dropout is then a ridge penalty, stronger on common features
+    (Wager, Wang and Liang 2013).
+    """
     x = keras.layers.LayerNormalization(dtype="float32", name=f"{modality}_norm")(pooled)
-    x = keras.layers.Dropout(config.dropout, name=f"{modality}_dropout")(x)
+    x = keras.layers.Dropout(config.dropout, dtype="float32", name=f"{modality}_dropout")(x)
+    if not config.embedding_units:
+        return x
     return keras.layers.Dense(config.embedding_units, activation="relu", dtype="float32", name=f"{modality}_projection")(x)
 
 

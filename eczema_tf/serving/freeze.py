@@ -31,7 +31,8 @@ def save_frozen(functions: Mapping[str, Any], folder: Path) -> None:
             f"the weights, once for each of {', '.join(traced)}, make {size:,} bytes; a frozen SavedModel can hold {MAX_BYTES:,}; "
             "choose smaller encoders (model.image.preset, model.text.preset, model.text.layers)"
         )
-    tf.saved_model.save(tf.Module(), str(folder), signatures={name: freeze(function) for name, function in traced.items()})
+    frozen = {name: freeze(function) for name, function in traced.items()}
+    tf.saved_model.save(tf.Module(), str(folder), frozen, tf.saved_model.SaveOptions(experimental_custom_gradients=False))
 
 
 def freeze(function: Any) -> Any:

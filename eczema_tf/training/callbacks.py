@@ -10,6 +10,8 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from eczema_tf.errors import RunError
+from eczema_tf.model.features import predict_logits
+from eczema_tf.model.losses import build_losses
 from eczema_tf.schema import ECZEMA_HEADS
 from eczema_tf.training.checkpoints import copy_weights, load_state, save_state
 
@@ -41,39 +43,57 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
             )
 
 
-class ValidationAuroc(keras.callbacks.Callback):
-    """Adds the validation AUROC of photo, text and fusion, by case, to the logs of every epoch.
+class Validate(keras.callbacks.Callback):
+    """Adds validation losses, and the AUROC of photo, text and fusion by case, to the logs of every epoch, all from one pass.
 
     Keras' own AUC metric approximates by thresholds and reads a soft label of 0.1 as positive, so it is computed exactly here.
     """
 
-    def __init__(self, dataset: tf.data.Dataset, labels: np.ndarray, cases: np.ndarray, seen: Mapping[str, np.ndarray]):
-        """Takes what a validation score needs.
+    def __init__(
+        self,
+        dataset: tf.data.Dataset,
+        targets: Mapping[str, np.ndarray],
+        weights: Mapping[str, np.ndarray],
+        loss_weights: Mapping[str, float],
+        labels: np.ndarray,
+        cases: np.ndarray,
+    ):
+        """Takes what the figures need, all of the validation rows in the order of `dataset`.
 
         Args:
-            dataset: Evaluation batches of the validation rows.
+            dataset: Evaluation batches.
+            targets: By head, (rows, ...).
+            weights: By head, (rows,); a head is scored on the rows where its weight is not 0.
+            loss_weights: By head, in the total loss.
             labels: bool (rows,), whether the row's case is positive.
             cases: (rows,), equal for the rows of one case.
-            seen: By "image", "text", "fusion": bool (rows,), the rows that the head is scored on.
         """
         super().__init__()
-        self.dataset, self.labels, self.cases, self.seen = dataset, labels, cases, seen
+        self.dataset, self.targets, self.weights, self.loss_weights = dataset, targets, weights, loss_weights
+        self.labels, self.cases, self.losses = labels, cases, build_losses()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Adds the scores to the logs."""
+        """Adds the figures to the logs."""
         if logs is not None:
-            logs.update(self.compute_scores())
+            logs.update(self.compute_figures())
 
-    def compute_scores(self) -> dict[str, float]:
-        """Returns the AUROC by `val_auroc_<modality>`, without those that are undefined (one class only)."""
-        outputs = [self.model.predict_on_batch(batch) for batch in self.dataset]
-        scores = {}
+    def compute_figures(self) -> dict[str, float]:
+        """Returns `val_loss`, `val_<head>_loss`, and `val_auroc_<modality>` where it is defined (not with one class only)."""
+        logits = predict_logits(self.model, self.dataset)
+        return {**self._compute_losses(logits), **self._compute_aurocs(logits)}
+
+    def _compute_losses(self, logits: Mapping[str, np.ndarray]) -> dict[str, float]:
+        losses = {head: float(loss(self.targets[head], logits[head], self.weights[head])) for head, loss in self.losses.items()}
+        total = sum(self.loss_weights[head] * loss for head, loss in losses.items())
+        return {"val_loss": total, **{f"val_{head}_loss": loss for head, loss in losses.items()}}
+
+    def _compute_aurocs(self, logits: Mapping[str, np.ndarray]) -> dict[str, float]:
+        aurocs = {}
         for modality, head in ECZEMA_HEADS.items():
-            logits = np.concatenate([output[head][:, 0] for output in outputs])
-            score = _case_auroc(logits, self.labels, self.cases, self.seen[modality])
-            if score is not None:
-                scores[f"val_auroc_{modality}"] = score
-        return scores
+            auroc = _case_auroc(logits[head][:, 0], self.labels, self.cases, self.weights[head] > 0)
+            if auroc is not None:
+                aurocs[f"val_auroc_{modality}"] = auroc
+        return aurocs
 
 
 def _case_auroc(logits: np.ndarray, labels: np.ndarray, cases: np.ndarray, seen: np.ndarray) -> float | None:
@@ -89,7 +109,8 @@ class KeepBest(keras.callbacks.Callback):
     """Keeps the weights of the best epoch, stops when there was no better one for `patience` epochs, and can be resumed.
 
     After every epoch all that changes is written to `path`: weights, the state of the dropout generators, the optimizer, the best weights
-    and how long ago they were. The file is replaced whole or not at all, so a kill at any moment loses at most one epoch.
+    (if they may be others than the last) and how long ago they were. The file is replaced whole or not at all, so a kill at any moment
+    loses at most one epoch.
     """
 
     def __init__(self, path: Path, patience: int, *, last: bool = False):
@@ -98,7 +119,8 @@ class KeepBest(keras.callbacks.Callback):
         Args:
             path: Of the checkpoint.
             patience: Epochs without a better score.
-            last: Whether every epoch counts as better than the one before: all epochs are run and the last one is kept.
+            last: Whether every epoch counts as better than the one before: all epochs are run and the last one is kept. No score is
+                needed then.
         """
         super().__init__()
         self.path, self.patience, self.last = path, patience, last
@@ -124,11 +146,11 @@ class KeepBest(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Compares, keeps, saves and perhaps stops."""
         logs = logs or {}
-        if MONITOR not in logs:
+        if not self.last and MONITOR not in logs:
             raise RunError("early stopping needs validation cases with and without eczema; give a larger val split")
         if self.last or logs[MONITOR] > self.progress["best_score"]:
-            self.progress.update(best_epoch=epoch, best_score=logs[MONITOR])
-            self.best = copy_weights(self.model)
+            self.progress.update(best_epoch=epoch, best_score=logs.get(MONITOR))
+            self.best = [] if self.last else copy_weights(self.model)
         self.progress["epochs_done"] = epoch + 1
         self.progress["history"].append({"epoch": epoch + 1, **{key: float(value) for key, value in logs.items()}})
         save_state(self.path, self.model, self.best, self.progress)
@@ -140,7 +162,28 @@ class KeepBest(keras.callbacks.Callback):
         self.restore_best()
 
     def restore_best(self) -> None:
-        """Puts the best weights into the model."""
+        """Puts the best weights into the model, if they are not the last ones."""
         if self.best:
             for weight, value in zip(self.model.weights, self.best, strict=True):
                 weight.assign(value)
+
+
+class WriteScalars(keras.callbacks.Callback):
+    """Writes the figures of every epoch for TensorBoard, training and validation as two curves of one name, and the learning rate.
+
+    Keras' own callback also prepares figures at every step, whether they are written or not: a fifth of a step on cached features.
+    """
+
+    def __init__(self, folder: Path):
+        """Takes the stage's folder of logs."""
+        super().__init__()
+        self.writers = {split: tf.summary.create_file_writer(str(folder / split)) for split in ("train", "validation")}
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Writes the epoch, so that it can be watched."""
+        figures = {**(logs or {}), "learning_rate": float(self.model.optimizer.learning_rate)}
+        for name, value in figures.items():
+            with self.writers["validation" if name.startswith("val_") else "train"].as_default():
+                tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value, step=epoch)
+        for writer in self.writers.values():
+            writer.flush()

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from eczema_tf.config import AugmentConfig, Config
 from eczema_tf.data.inputs import Inputs
 from eczema_tf.data.pipeline import build_evaluation_dataset, build_training_dataset
 from eczema_tf.errors import DataError
 from eczema_tf.model.losses import build_losses
-from eczema_tf.schema import ECZEMA_HEADS
-from eczema_tf.training.callbacks import KeepBest, StopOnNonFiniteLoss, ValidationAuroc
+from eczema_tf.training.callbacks import KeepBest, StopOnNonFiniteLoss, Validate, WriteScalars
 from eczema_tf.training.device import use_xla
 
 
@@ -28,7 +26,7 @@ class TrainingData:
     labelled: np.ndarray  # bool (rows,)
     cases: np.ndarray  # (rows,)
     train_rows: np.ndarray
-    val_rows: np.ndarray
+    val_rows: np.ndarray  # may be empty where the last epoch is kept
 
 
 def train_stage(
@@ -65,12 +63,14 @@ def train_stage(
         DataError: If there is nothing to train or to validate on.
         RunError: If the loss is not finite.
     """
-    _check_rows(data)
+    keep_last = config.train.keep == "last"
+    _check_rows(data, validate=not keep_last or len(data.val_rows) > 0)
     steps = -(-len(data.train_rows) // config.train.batch_size)
     compile_for_training(model, config, epochs * steps, steps, learning_rate)
-    keep_best = KeepBest(run_dir / "checkpoints" / f"{name}.npz", config.train.patience, last=config.train.keep == "last")
+    keep_best = KeepBest(run_dir / "checkpoints" / f"{name}.npz", config.train.patience, last=keep_last)
     keep_best.set_model(model)
     model.optimizer.build(model.trainable_variables)
+    _build_loss_metrics(model, data)
     first_epoch = keep_best.resume(model)
     if first_epoch >= epochs or keep_best.finished:
         keep_best.restore_best()
@@ -79,20 +79,13 @@ def train_stage(
         data.inputs, data.targets, data.weights, data.train_rows, batch_size=config.train.batch_size,
         epochs=range(first_epoch, epochs), seed=config.seed, augment=augment,
     )  # fmt: skip
-    val_inputs = build_evaluation_dataset(data.inputs, data.val_rows, config.train.batch_size)
-    validation = _build_validation(data, val_inputs)
-    validation.set_model(model)
-    if first_epoch == 0 and keep_start:
-        keep_best.start_from(validation.compute_scores())
-    callbacks = [
-        validation,
-        StopOnNonFiniteLoss(),
-        keep_best,
-        keras.callbacks.TensorBoard(run_dir / "tensorboard" / name, write_graph=False),
-    ]
+    validation = [_build_validation(data, config)] if len(data.val_rows) else []
+    if first_epoch == 0 and keep_start and validation:
+        validation[0].set_model(model)
+        keep_best.start_from(validation[0].compute_figures())
+    callbacks = [*validation, StopOnNonFiniteLoss(), keep_best, WriteScalars(run_dir / "tensorboard" / name)]
     model.fit(
-        train, epochs=epochs, initial_epoch=first_epoch, steps_per_epoch=steps, callbacks=callbacks, shuffle=False, verbose=verbose,
-        validation_data=_with_targets(val_inputs, data, config.train.batch_size),
+        train, epochs=epochs, initial_epoch=first_epoch, steps_per_epoch=steps, callbacks=callbacks, shuffle=False, verbose=verbose
     )  # fmt: skip
     return keep_best.progress["history"]
 
@@ -114,21 +107,27 @@ def compile_for_training(model: keras.Model, config: Config, total_steps: int, s
     )
 
 
-def _build_validation(data: TrainingData, val_inputs: tf.data.Dataset) -> ValidationAuroc:
+def _build_loss_metrics(model: keras.Model, data: TrainingData) -> None:
+    """Computes a loss once: its running means get their variables now. Made within the first step, they would have it traced twice."""
+    row = data.train_rows[:1]
+    targets, weights = ({head: values[row] for head, values in arrays.items()} for arrays in (data.targets, data.weights))
+    model.compute_loss(y=targets, y_pred=targets, sample_weight=weights)  # logits have the shapes of the targets
+
+
+def _build_validation(data: TrainingData, config: Config) -> Validate:
     rows = data.val_rows
-    weights = {modality: data.weights[head][rows] > 0 for modality, head in ECZEMA_HEADS.items()}
-    return ValidationAuroc(val_inputs, data.positive[rows], data.cases[rows], weights)
+    return Validate(
+        build_evaluation_dataset(data.inputs, rows, config.train.batch_size),
+        {head: values[rows] for head, values in data.targets.items()},
+        {head: values[rows] for head, values in data.weights.items()},
+        config.train.loss_weights.model_dump(),
+        data.positive[rows],
+        data.cases[rows],
+    )
 
 
-def _with_targets(val_inputs: tf.data.Dataset, data: TrainingData, batch_size: int) -> tf.data.Dataset:
-    rows = data.val_rows
-    answers = ({h: v[rows] for h, v in data.targets.items()}, {h: v[rows] for h, v in data.weights.items()})
-    answers_dataset = tf.data.Dataset.from_tensor_slices(answers).batch(batch_size)
-    return tf.data.Dataset.zip(val_inputs, answers_dataset).map(lambda inputs, answer: (inputs, *answer))
-
-
-def _check_rows(data: TrainingData) -> None:
-    for split, rows in (("train", data.train_rows), ("val", data.val_rows)):
+def _check_rows(data: TrainingData, *, validate: bool) -> None:
+    for split, rows in (("train", data.train_rows), ("val", data.val_rows))[: 2 if validate else 1]:
         positive = data.positive[rows][data.labelled[rows]]
         if not len(positive) or positive.all() or not positive.any():
             raise DataError(

@@ -46,6 +46,7 @@ def train_assistant(
 
 def _train_heads(assistant, frozen, data, config, run_dir, verbose) -> list:
     cached = frozen if config.train.cache_features else frozenset()
+    cached |= data.inputs.absent  # or every step would encode blank photos
     inputs = compute_features(assistant, data.inputs, cached, ArrayCache(config.train.cache_folder))
     return train_stage(
         frozen_model(assistant, cached), replace(data, inputs=inputs), config, name="heads", epochs=config.train.epochs,

@@ -8,12 +8,12 @@ themselves are left out: the text would give the label away.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from eczema_tf.data.sources.source_files import PHOTOS, check_folder, find_photo, read_table, refuse_overlap, write_dataset
+from eczema_tf.data.sources.source_files import PHOTOS, Summary, check_folder, find_photo, read_table, refuse_overlap, write_dataset
 from eczema_tf.errors import DataError, join_faults
 
 COUNT_COLUMNS = ("n_resp", "resp_eczema", "resp_dermatitis_family", "query_names_diagnosis")
@@ -38,11 +38,10 @@ PROVENANCE = {
 
 
 @dataclass(frozen=True)
-class DermavqaSummary:
+class DermavqaSummary(Summary):
     """What became of the questions.
 
     Attributes:
-        manifest: The file written.
         questions: In the file.
         without_reply: Left out: nobody replied.
         names_diagnosis: Left out: the question names a diagnosis.
@@ -55,7 +54,6 @@ class DermavqaSummary:
         missing_photos: Photos that kept questions name but that are not in the folder given; 0 without a folder.
     """
 
-    manifest: Path
     questions: int
     without_reply: int
     names_diagnosis: int
@@ -66,12 +64,6 @@ class DermavqaSummary:
     photo_rows: int
     text_rows: int
     missing_photos: int
-
-    def count(self) -> dict[str, int]:
-        """Returns the counts by name."""
-        counts = asdict(self)
-        del counts["manifest"]
-        return counts
 
     def describe(self) -> str:
         """Returns the counts as a few lines for people."""

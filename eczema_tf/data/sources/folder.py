@@ -10,10 +10,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from eczema_tf.data.sources.source_files import check_folder, read_table, refuse_overlap, write_dataset
+from eczema_tf.data.sources.source_files import Summary, check_folder, read_table, refuse_overlap, write_dataset
 from eczema_tf.errors import DataError, join_faults
 from eczema_tf.schema import SPLITS
 
@@ -36,11 +36,10 @@ PROVENANCE = {
 
 
 @dataclass(frozen=True)
-class FolderSummary:
+class FolderSummary(Summary):
     """What was found.
 
     Attributes:
-        manifest: The file written.
         photos: Photos, one row each.
         eczema: Photos in an eczema class.
         captions: Photos with a caption.
@@ -53,7 +52,6 @@ class FolderSummary:
         not_photos: Files that are no JPEG or PNG by their name, passed over.
     """
 
-    manifest: Path
     photos: int
     eczema: int
     captions: int
@@ -64,10 +62,6 @@ class FolderSummary:
     moved: int
     hidden: int
     not_photos: int
-
-    def count(self) -> dict[str, int]:
-        """Returns the counts by name."""
-        return {name: value for name, value in asdict(self).items() if isinstance(value, int)}
 
     def describe(self) -> str:
         """Returns the counts as a few lines for people."""

@@ -8,20 +8,17 @@ The label is the weight of "Eczema" in the dermatologists' vote, 0 where they vo
 """
 
 import ast
-import os
-import shutil
 import statistics
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from eczema_tf.data.embeddings import load_embeddings
 from eczema_tf.data.sources.scin_text import FLAG_COLUMNS, describe_case
+from eczema_tf.data.sources.source_files import Summary, check_folder, find_photo, is_inner, read_table, refuse_overlap, write_dataset
 from eczema_tf.errors import DataError, join_faults
-from eczema_tf.files import replacing_folder, write_csv, write_json
-from eczema_tf.schema import MANIFEST_COLUMNS
 
 CONDITION = "Eczema"  # as SCIN writes it
 PHOTO_COLUMNS = ("image_1_path", "image_2_path", "image_3_path")
@@ -43,11 +40,10 @@ PROVENANCE = {
 
 
 @dataclass(frozen=True)
-class ScinSummary:
+class ScinSummary(Summary):
     """What became of the cases.
 
     Attributes:
-        manifest: The file written.
         cases: In the cases file.
         ungradable: Left out: no dermatologist could grade the photos.
         unlabelled: Left out: gradable, or not in the labels file, but no condition was named.
@@ -58,7 +54,6 @@ class ScinSummary:
         sharing: Kept cases in a group with another kept case.
     """
 
-    manifest: Path
     cases: int
     ungradable: int
     unlabelled: int
@@ -67,12 +62,6 @@ class ScinSummary:
     photo_rows: int
     text_rows: int
     sharing: int
-
-    def count(self) -> dict[str, int]:
-        """Returns the counts by name."""
-        counts = asdict(self)
-        del counts["manifest"]
-        return counts
 
     def describe(self) -> str:
         """Returns the counts as a few lines for people."""
@@ -100,25 +89,27 @@ def prepare_scin(
         cases: `scin_cases.csv`.
         labels: `scin_labels.csv`.
         images: A folder with photos, as `<name>` or `dataset/images/<name>`; those that are there are linked (or copied) into `out`.
-        embeddings: An `.npz` of photo embeddings by image path, copied to `out/embeddings.npz`. Without `images`, the photos that
+        embeddings: An `.npz` of photo embeddings by image path, linked (or copied) into `out`. Without `images`, the photos that
             have one become rows.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
-        DataError: If a file lacks columns, a label cannot be read, or none of the photos or embeddings belongs to a case.
+        DataError: If a file lacks columns, a label cannot be read, none of the photos or embeddings belongs to a case, or `out` holds one
+            of the inputs.
         EczemaError: If `out` cannot be written.
     """
-    table = _read_table(Path(cases), CASE_COLUMNS)
+    out = Path(out)
+    refuse_overlap(out, (cases, labels, images, embeddings))
+    table = _read_cases(Path(cases), CASE_COLUMNS)
     table["group_id"] = _group_by_photo(table)
-    kept, counts = _label_cases(table, _read_table(Path(labels), LABEL_COLUMNS), Path(labels))
+    kept, counts = _label_cases(table, _read_cases(Path(labels), LABEL_COLUMNS), Path(labels))
     find = _build_photo_finder(images, embeddings)
-    rows = pd.DataFrame([row for case in kept.to_dict("records") for row in _build_rows(case, find)], columns=[*MANIFEST_COLUMNS])
-    photos = rows.loc[rows["image_path"] != "", "image_path"]
-    if (images or embeddings) and photos.empty:
+    rows = [row for case in kept.to_dict("records") for row in _build_rows(case, find)]
+    photos = [row["image_path"] for row in rows if row["image_path"]]
+    if (images or embeddings) and not photos:
         raise DataError(
             f"{images or embeddings}: none of the labelled cases' photos is there; they look like {kept[PHOTO_COLUMNS[0]].iloc[0]!r}"
         )
-    out = Path(out)
     summary = ScinSummary(
         manifest=out / "manifest.csv",
         cases=len(table),
@@ -127,30 +118,19 @@ def prepare_scin(
         text_rows=len(rows) - len(photos),
         sharing=int(kept["group_id"].duplicated(keep=False).sum()),
     )
-    with replacing_folder(out, overwrite=overwrite) as aside:
-        write_csv(aside / "manifest.csv", rows)
-        write_json(aside / "dataset.json", {"source": "scin", "counts": summary.count(), **PROVENANCE})
-        if embeddings:
-            shutil.copyfile(embeddings, aside / "embeddings.npz")
-        if images:
-            _place_photos(photos.unique(), Path(images), aside)
+    files = {"embeddings.npz": Path(embeddings)} if embeddings else {}
+    if images:  # under their official path, so that `image_path` stays the key of their embedding, too
+        files |= {image_path: _find_photo(Path(images), image_path) for image_path in photos}
+    write_dataset(out, rows, {"source": "scin", "counts": summary.count(), **PROVENANCE}, files, overwrite=overwrite)
     return summary
 
 
-def _read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (ValueError, OSError) as error:  # not UTF-8, not CSV, empty, a folder
-        raise DataError(f"{path}: is not readable as CSV: {' '.join(str(error).split())}") from error
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise DataError(f"{path}: is not the official SCIN file: columns are missing: {', '.join(missing)}")
+def _read_cases(path: Path, columns: Collection[str]) -> pd.DataFrame:
+    table = read_table(path, columns).reset_index(drop=True)
     twice = table["case_id"][table["case_id"].duplicated()].unique()
     if len(twice):
         raise DataError(join_faults(f"{path}: cases are there twice", twice))
-    return table.fillna("")
+    return table
 
 
 def _label_cases(table: pd.DataFrame, labels: pd.DataFrame, labels_path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -213,17 +193,15 @@ def _build_photo_finder(images: Path | str | None, embeddings: Path | str | None
     keys: Collection[str] = load_embeddings(embeddings) if embeddings else ()
     if images is None:
         return lambda image_path: image_path in keys
-    folder = Path(images)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of photos")
+    folder = check_folder(images)
     return lambda image_path: _find_photo(folder, image_path) is not None
 
 
 def _find_photo(folder: Path, image_path: str) -> Path | None:
-    relative = PurePosixPath(image_path)
-    if relative.is_absolute() or ".." in relative.parts or not relative.name:
+    """A download has the photos in the official folders below, others have them side by side."""
+    if not is_inner(image_path):
         return None
-    return next((file for file in (folder / relative.name, folder / relative) if file.is_file()), None)
+    return find_photo(folder, PurePosixPath(image_path).name) or find_photo(folder, image_path)
 
 
 def _build_rows(case: dict[str, str], find: Callable[[str], bool]) -> list[dict[str, object]]:
@@ -248,14 +226,3 @@ def _build_rows(case: dict[str, str], find: Callable[[str], bool]) -> list[dict[
 def _median_tone(case: dict[str, str]) -> str:
     tones = sorted(case[column] for column in TONE_COLUMNS if case[column] in TONES)
     return TONES[statistics.median_low(tones)] if tones else ""
-
-
-def _place_photos(image_paths: Iterable[str], folder: Path, out: Path) -> None:
-    """Links photos into the folder under their official path, so that `image_path` stays the key of their embedding too."""
-    for image_path in image_paths:
-        file, target = _find_photo(folder, image_path), out / image_path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(file.resolve(), target)
-        except OSError:  # another disk, or a file system without links
-            shutil.copyfile(file, target)

@@ -1,4 +1,4 @@
-"""What the sources share: reading others' tables as text, finding photos that others name, and writing the folder of a manifest.
+"""What the sources share: reading others' tables as text, finding photos that others name, writing the folder of a manifest, telling so.
 
 Names that come out of a data set are never trusted: a photo is taken only from inside the folder that the user gave, and lands only inside
 the folder written.
@@ -7,6 +7,7 @@ the folder written.
 import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
@@ -17,6 +18,25 @@ from eczema_tf.files import replacing_folder, write_csv, write_json
 from eczema_tf.schema import MANIFEST_COLUMNS
 
 PHOTOS = "photos"  # subfolder of a manifest's folder
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a data set; each source adds what it counts, and how it tells it.
+
+    Attributes:
+        manifest: The file written.
+    """
+
+    manifest: Path
+
+    def count(self) -> dict[str, int]:
+        """Returns the counts by name."""
+        return {name: value for name, value in asdict(self).items() if isinstance(value, int)}
+
+    def describe(self) -> str:
+        """Returns the counts as a few lines for people."""
+        raise NotImplementedError
 
 
 def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
@@ -95,9 +115,15 @@ def refuse_overlap(out: Path, inputs: Iterable[Path | str | None]) -> None:
             raise DataError(f"{out}: holds {given}, which would be lost; choose another folder to write")
 
 
+def is_inner(name: str) -> bool:
+    """Returns whether a path that a data set names stays inside the folder it is relative to (links in it aside)."""
+    path = PurePosixPath(name)
+    return bool(path.name) and not path.is_absolute() and not PureWindowsPath(name).drive and ".." not in path.parts
+
+
 def find_photo(folder: Path, name: str) -> Path | None:
     """Finds a photo by the relative path that a data set names it by; None if it is not there or not inside the folder."""
-    if not name or PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in PurePosixPath(name).parts:
+    if not is_inner(name):
         return None
     try:
         file = (folder / name).resolve()
@@ -107,7 +133,7 @@ def find_photo(folder: Path, name: str) -> Path | None:
 
 
 def write_dataset(
-    out: Path, rows: Iterable[Mapping[str, object]], facts: Mapping[str, object], photos: Mapping[str, Path], *, overwrite: bool
+    out: Path, rows: Iterable[Mapping[str, object]], facts: Mapping[str, object], files: Mapping[str, Path], *, overwrite: bool
 ) -> None:
     """Writes a manifest folder whole or not at all.
 
@@ -115,7 +141,7 @@ def write_dataset(
         out: The folder.
         rows: Of the manifest, with all of its columns; further ones follow them.
         facts: For `dataset.json`: source, counts, attribution, licence, how the columns were made.
-        photos: `image_path` in the manifest -> the photo, which is linked there, or copied.
+        files: Path in the folder (of a photo: its `image_path` in the manifest) -> the file, which is linked there, or copied.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
@@ -126,11 +152,11 @@ def write_dataset(
     with replacing_folder(out, overwrite=overwrite) as aside:
         write_csv(aside / "manifest.csv", table[[*MANIFEST_COLUMNS, *extra]])
         write_json(aside / "dataset.json", facts)
-        for image_path, file in photos.items():
-            _place_photo(file, aside / image_path)
+        for place, file in files.items():
+            _place_file(file, aside / place)
 
 
-def _place_photo(file: Path, target: Path) -> None:
+def _place_file(file: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(file, target)

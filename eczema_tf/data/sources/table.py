@@ -6,13 +6,13 @@ as a further column, `condition`), `dataset.json` (counts, where the data set is
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from eczema_tf.data.manifest_checks import find_faults
-from eczema_tf.data.sources.source_files import PHOTOS, check_folder, find_photo, read_table, refuse_overlap, write_dataset
+from eczema_tf.data.sources.source_files import PHOTOS, Summary, check_folder, find_photo, read_table, refuse_overlap, write_dataset
 from eczema_tf.data.sources.table_map import TableMap, fold, load_map
 from eczema_tf.errors import DataError, join_faults
 from eczema_tf.schema import MANIFEST_COLUMNS
@@ -21,11 +21,10 @@ COLUMNS = (*MANIFEST_COLUMNS, "condition")
 
 
 @dataclass(frozen=True)
-class TableSummary:
+class TableSummary(Summary):
     """What became of the rows.
 
     Attributes:
-        manifest: The file written.
         source: The map's name.
         rows: In the table.
         left_out: As the map's `leave_out` says.
@@ -39,7 +38,6 @@ class TableSummary:
         missing_photos: Photos that are named but not in the folder given; 0 without a folder.
     """
 
-    manifest: Path
     source: str
     rows: int
     left_out: int
@@ -51,10 +49,6 @@ class TableSummary:
     photo_rows: int
     text_rows: int
     missing_photos: int
-
-    def count(self) -> dict[str, int]:
-        """Returns the counts by name."""
-        return {name: value for name, value in asdict(self).items() if isinstance(value, int)}
 
     def describe(self) -> str:
         """Returns the counts as a few lines for people."""

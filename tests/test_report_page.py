@@ -1,0 +1,144 @@
+"""The report page and the model card: they hold the figures of `metrics.json`, say what these are worth, and give nothing away."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_documents import Page
+from test_evaluation_scores import THRESHOLDS, simulate_cases
+
+from eczema_tf.config import parse_config
+from eczema_tf.evaluation.facts import RunFacts
+from eczema_tf.evaluation.model_card import format_model_card
+from eczema_tf.evaluation.plots import write_plots
+from eczema_tf.evaluation.report import format_estimate
+from eczema_tf.evaluation.report_page import format_report
+from eczema_tf.evaluation.scores import compute_metrics
+
+COUNTS = {"rows": 9, "cases": 8, "groups": 7, "image_only": 1, "text_only": 2, "both": 6, "eczema_labelled": 9, "eczema_mean": 0.25}
+NOTHING = {"clusters": 0}
+DUPLICATES = {"identical_photo": {"clusters": 2}, "near_photo": NOTHING, "identical_text": NOTHING, "near_text": NOTHING}
+AUDIT = {
+    "duplicates": DUPLICATES,
+    "groups": {"merged": 3},
+    "named_diagnoses": {"own": {"texts": 5, "share_of_positive": 0.125, "share_of_negative": None}},
+}
+NINE_HEADINGS = [
+    "Model details", "Intended use", "Factors", "Metrics", "Evaluation data", "Training data", "Quantitative analyses",
+    "Ethical considerations", "Caveats and recommendations",
+]  # fmt: skip
+
+
+def facts_of(config: dict[str, Any] | None = None, **data: Any) -> RunFacts:
+    described = {
+        "manifest": "/home/alice/secret/manifest.csv",
+        "manifest_fingerprint": "0123abcd",
+        "rejected_rows": 0,
+        "counts": COUNTS,
+        "sources": {"clinic": 9},
+        "split_counts": {"train": COUNTS, "test": {**COUNTS, "rows": 0, "eczema_mean": None}},
+        "provenance": {"attribution": "The clinic", "licence": "CC BY 4.0"},
+    }
+    environment = {"packages": {"tensorflow": "2.21.0", "keras": "3.15.1"}, "devices": ["CPU"]}
+    return RunFacts(parse_config(config or {}), {**described, **data}, environment, AUDIT)
+
+
+@pytest.fixture(scope="module")
+def plots(tmp_path_factory: pytest.TempPathFactory, metrics) -> Path:
+    folder = tmp_path_factory.mktemp("plots")
+    write_plots(folder, simulate_cases(), metrics)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def metrics() -> dict[str, Any]:
+    return compute_metrics(simulate_cases(), THRESHOLDS, replicates=100)
+
+
+def text_of(metrics, facts, plots) -> tuple[str, str]:
+    return " ".join(Page(format_report(metrics, facts, plots)).text), format_model_card(metrics, facts)
+
+
+def test_both_hold_the_figures_with_intervals(metrics, plots):
+    page, card = text_of(metrics, facts_of(), plots)
+    for head in metrics["heads"].values():
+        for figure in ("auroc", "sensitivity", "specificity", "f1"):
+            assert format_estimate(head[figure]) in page
+            assert format_estimate(head[figure]) in card
+    assert format_estimate(metrics["consistency"]["macro_f1"]) in page
+    assert f"{metrics['limit']['fusion']:.3f}" in page
+    assert format_estimate(metrics["subsets"]["both_present"]["heads"]["fusion"]["auroc"]) in page
+
+
+def test_the_page_is_sound_html_and_its_pictures_say_their_figures(metrics, plots):
+    page = Page(format_report(metrics, facts_of(), plots))
+    roc, _ = page.find("img")
+    assert format_estimate(metrics["heads"]["fusion"]["auroc"]) in roc["alt"]
+    for table in page.find("div"):
+        assert table.get("class") != "wide" or table["aria-label"]
+
+
+def test_the_card_has_the_nine_headings_of_the_paper(metrics):
+    assert re.findall(r"^## (.*)$", format_model_card(metrics, facts_of()), re.MULTILINE) == NINE_HEADINGS
+
+
+def test_what_the_data_are_and_their_terms_are_named(metrics, plots):
+    for text in text_of(metrics, facts_of(), plots):
+        assert "The clinic" in text
+        assert "CC BY 4.0" in text
+        assert "0123abcd" in text
+        assert "identical photo: 2; groups joined for them: 3" in text
+        assert "12.5%" in text
+        assert "test" in text
+
+
+def test_no_local_path_is_told(metrics, plots):
+    config = {"model": {"image": {"preset": "/home/alice/presets/lite0"}}, "train": {"cache_folder": "/home/alice/cache"}}
+    for text in text_of(metrics, facts_of(config), plots):
+        assert "lite0, pretrained" in text
+        assert "alice" not in text
+
+
+@pytest.mark.parametrize(
+    ("config", "data", "said"),
+    [
+        ({}, {"sources": {"synthetic": 9}}, "say nothing about patients"),
+        ({}, {"sources": {"template": 9}}, "not the patients' own words"),
+        ({"split": {"folds": 5, "repeats": 2}}, {"split_counts": None}, "by 10 models, none of which is the model"),
+        ({"train": {"refit": True, "keep": "last"}}, {}, "trained anew"),
+        ({"model": {"embedding_units": 0, "fusion": "late", "text": {"pooling": "mean"}}}, {}, "linear heads"),
+        ({"data": {"embeddings": "e.npz"}}, {}, "precomputed embeddings"),
+        ({}, {"rejected_rows": 4}, "4 bad rows were left out"),
+    ],
+)
+def test_what_the_figures_are_worth_is_said(metrics, plots, config, data, said):
+    for text in text_of(metrics, facts_of(config, **data), plots):
+        assert said in text
+
+
+def test_leaks_that_were_allowed_stand_in_both(metrics, plots):
+    leaky = {**metrics, "leaks": {"leaks": 2, "examples": ["identical photo in a (train) and b (test)"]}}
+    for text in text_of(leaky, facts_of(), plots):
+        assert "2 leaks between the splits were allowed" in text
+        assert "identical photo in a (train)" in text
+    for text in text_of({**metrics, "leaks": {"leaks": 0, "examples": []}}, facts_of(), plots):
+        assert "leaks between" not in text
+
+
+def test_few_cases_missing_modalities_and_undefined_figures_are_said(tmp_path: Path):
+    cases = simulate_cases(60)
+    cases = cases[cases["text_used"]].assign(image_used=False, p_image=float("nan"))
+    metrics = compute_metrics(cases, THRESHOLDS, replicates=20)
+    write_plots(tmp_path, cases, metrics)
+    for text in text_of(metrics, facts_of(), tmp_path):
+        assert "No case had photos" in text
+        assert "of the cases are eczema, so the intervals are wide" in text
+        assert "no labelled case has a photo" in text
+
+
+def test_a_run_without_an_audit_still_has_a_report(metrics, plots):
+    facts = facts_of()
+    bare = RunFacts(facts.config, facts.data, facts.environment, {})
+    for text in text_of(metrics, bare, plots):
+        assert "Clusters of duplicates" not in text

@@ -1,0 +1,303 @@
+"""The frozen graph: the same answers without variables, only operations that a server has, and each rewrite on graphs made by hand."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from test_serving import photo
+
+from eczema_tf.attribution.cut import CutAssistant
+from eczema_tf.attribution.one_pass import explain_in_one_pass
+from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
+from eczema_tf.data.text import learn_tokenizer
+from eczema_tf.errors import EczemaError
+from eczema_tf.model.assistant import Encoders, build_assistant
+from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
+from eczema_tf.serving import freeze, rewrites
+from eczema_tf.serving.graph import ServedAssistant, save_served
+
+SIZE_PX = 65  # 32k + 1, where EfficientNet's symmetric padding is what "SAME" pads
+SIGNATURES = ("serving_default", "explain")
+OPS_OF_SERVER = Path(__file__).parent / "tf_serving_2.20_ops.txt"
+PHOTOS, TEXTS = [photo(), b"", photo("PNG", seed=1), b"\xff\xd8\xff"], ["itchy & dry", "the rash", "", "red, my skin is red"]
+
+
+@pytest.fixture(scope="module")
+def served() -> ServedAssistant:
+    """An EfficientNet and a BERT, untrained, with batch norms that do something."""
+    keras.utils.set_random_seed(0)
+    tokenizer = learn_tokenizer(["my skin is itchy and dry", "the rash is red"] * 5, 100, 16)
+    config = ModelConfig(
+        embedding_units=8,
+        image=ImageConfig(architecture="efficientnet", size_px=SIZE_PX),
+        text=TextConfig(architecture="bert", max_tokens=16),
+    )
+    image = specify_image_encoder(config.image)
+    assistant = build_assistant(config, Encoders(image, specify_text_encoder(config.text, len(tokenizer.vocabulary))))
+    rng = np.random.default_rng(0)
+    for layer in batch_norms(assistant):
+        layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    return ServedAssistant(assistant, image, tokenizer, PreprocessConfig(), explainer=partial(explain_in_one_pass, CutAssistant(assistant)))
+
+
+def batch_norms(assistant: keras.Model) -> list[keras.layers.Layer]:
+    return [layer for layer in assistant.get_layer("image_encoder").layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+@pytest.fixture(scope="module")
+def export(served: ServedAssistant, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "1"
+    save_served(served, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bodies(export: Path) -> dict[str, list]:
+    """All nodes of the SavedModel, by function; "" is the main graph."""
+    graph = SavedModel.FromString((export / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
+    return {"": list(graph.node), **{function.signature.name: list(function.node_def) for function in graph.library.function}}
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_freezing_changes_no_answer(served: ServedAssistant, export: Path, signature: str):
+    loaded = tf.saved_model.load(str(export))
+    answers = loaded.signatures[signature](image=tf.constant(PHOTOS), text=tf.constant(TEXTS))
+    expected = served.signatures()[signature](tf.constant(PHOTOS), tf.constant(TEXTS))
+    assert answers.keys() == expected.keys()
+    for name, value in expected.items():
+        if value.dtype == tf.float32:
+            np.testing.assert_allclose(answers[name], value, atol=1e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(answers[name], value, err_msg=name)
+
+
+def test_nothing_is_left_to_be_loaded_beside_the_graph(export: Path):
+    loaded = tf.saved_model.load(str(export))
+    assert not any(loaded.signatures[name].variables for name in SIGNATURES)
+    assert {file.stat().st_size for file in (export / "variables").glob("*.data*")} <= set(range(1000))
+    assert not list((export / "assets").glob("*"))
+
+
+def test_a_server_has_every_operation(bodies: dict[str, list]):
+    known = {line for line in OPS_OF_SERVER.read_text().splitlines() if not line.startswith("#")}
+    used = {node.op for nodes in bodies.values() for node in nodes} - bodies.keys()
+    assert {"FastWordpieceTokenizeWithOffsets", "DecodeJpeg", "Conv2D"} <= used
+    assert used <= known, f"TensorFlow Serving 2.20 lacks {sorted(used - known)}"
+
+
+def test_no_operation_is_internal_to_the_runtime(bodies: dict[str, list]):
+    assert not [node.op for nodes in bodies.values() for node in nodes if node.op.startswith("_")]
+
+
+def test_batch_norms_and_paddings_are_gone(served: ServedAssistant, bodies: dict[str, list]):
+    for nodes in network_bodies(bodies):
+        in_trunk = [node for node in nodes if "image_encoder" in node.name]
+        assert [node.op for node in in_trunk if node.op in ("Pad", "Rsqrt")] == []
+        biases = [node for node in in_trunk if node.op == "BiasAdd"]
+        assert len(biases) >= len(batch_norms(served.assistant)) > 0
+
+
+def network_bodies(bodies: dict[str, list]) -> list[list]:
+    found = [nodes for nodes in bodies.values() if any(node.op == "Conv2D" for node in nodes)]
+    assert len(found) == len(SIGNATURES)
+    return found
+
+
+def test_the_text_does_not_wait_for_the_photo(bodies: dict[str, list]):
+    for nodes in network_bodies(bodies):
+        by_name = {node.name: node for node in nodes}
+        attention = next(node for node in nodes if node.op == "Softmax" and "text" in node.name)
+        reached, found = set(), [attention.name]
+        while found:
+            name = found.pop()
+            if name in by_name and name not in reached:
+                reached.add(name)
+                found += [tensor.removeprefix("^").split(":")[0] for tensor in by_name[name].input]
+        before = {by_name[name].op for name in reached}
+        assert "FastWordpieceTokenizeWithOffsets" in before
+        assert "DatasetToSingleElement" not in before
+
+
+def test_large_jpegs_are_decoded_small_inside_the_graph(bodies: dict[str, list]):
+    ratios = {node.attr["ratio"].i for nodes in bodies.values() for node in nodes if node.op == "DecodeJpeg"}
+    assert ratios - {0} | {1} == {1, 2, 4, 8}  # 0: the default, 1, is not written down
+
+
+def test_tokens_are_as_many_as_the_longest_text_of_the_batch_has(export: Path):
+    explain = tf.saved_model.load(str(export)).signatures["explain"]
+    for texts, tokens in (([b"itchy"], 3), ([b"itchy", b"dry my itchy rash"], 6), ([b"", b""], 2), ([b"dry " * 500], 16)):
+        answer = explain(image=tf.constant([b""] * len(texts)), text=tf.constant(texts))
+        assert answer["token_score"].shape == (len(texts), tokens)
+
+
+def test_it_is_answered_in_a_process_that_has_never_seen_this_project(export: Path, tmp_path: Path):
+    (tmp_path / "photo.jpg").write_bytes(photo())
+    program = f"""
+import sys
+import tensorflow as tf, tensorflow_text
+model = tf.saved_model.load({str(export)!r})
+photo = open({str(tmp_path / "photo.jpg")!r}, "rb").read()
+for name in {SIGNATURES}:
+    answer = model.signatures[name](image=tf.constant([photo]), text=tf.constant(["itchy rash"]))
+    assert answer["status"].numpy().tolist() == [b"ok"] and answer["image_used"].numpy().all() and answer["text_used"].numpy().all()
+assert "eczema_tf" not in sys.modules and "keras" not in [name for name in sys.modules if name == "keras_hub"]
+"""
+    subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+
+
+def test_a_lookup_table_cannot_be_frozen(tmp_path: Path):
+    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], [1.0]), 0.0)
+    function = tf.function(lambda text: {"out": table.lookup(text)}, input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    with pytest.raises(EczemaError, match="resources that are not variables"):
+        freeze.save_frozen({"serving_default": function}, tmp_path / "1")
+
+
+def test_too_many_weights_are_an_error_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(freeze, "MAX_BYTES", 11)
+    variable = tf.Variable([1.0, 2.0, 3.0])
+    function = tf.function(lambda x: {"out": x * variable}, input_signature=[tf.TensorSpec([3], tf.float32, name="x")])
+    with pytest.raises(EczemaError, match="make 12 bytes"):
+        freeze.save_frozen({"serving_default": function}, tmp_path / "1")
+    assert not (tmp_path / "1").exists()
+
+
+def test_an_input_that_nothing_needs_stays_in_the_signature(tmp_path: Path):
+    specs = [tf.TensorSpec([None], tf.float32, name=name) for name in ("used", "unused")]
+    freeze.save_frozen({"serving_default": tf.function(lambda used, unused: {"out": used + 1}, input_signature=specs)}, tmp_path / "1")
+    signature = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"]
+    assert signature(used=tf.constant([1.0]), unused=tf.constant([5.0]))["out"].numpy().tolist() == [2.0]
+
+
+# Rewrites, on graphs made by hand.
+
+RNG = np.random.default_rng(0)
+KERNEL, DEPTHWISE_KERNEL = RNG.normal(size=(3, 3, 4, 6)).astype("float32"), RNG.normal(size=(3, 3, 4, 2)).astype("float32")
+INPUT = RNG.normal(size=(2, 9, 9, 4)).astype("float32")
+
+
+def trace(function) -> rewrites.GraphDef:
+    """The graph of a function of one photo-like tensor, `x`, with its result in `y`."""
+    named = tf.function(lambda x: tf.identity(function(x), name="y"), input_signature=[tf.TensorSpec([None, *INPUT.shape[1:]], name="x")])
+    return named.get_concrete_function().graph.as_graph_def()
+
+
+def run(graph: rewrites.GraphDef, x: np.ndarray = INPUT) -> np.ndarray:
+    imported = tf.Graph()
+    with imported.as_default():
+        tf.graph_util.import_graph_def(graph, name="")
+    with tf.compat.v1.Session(graph=imported) as session:
+        return session.run("y:0", {"x:0": x})
+
+
+def count(graph: rewrites.GraphDef, op: str) -> int:
+    return sum(node.op == op for node in graph.node)
+
+
+def normalize(x: tf.Tensor, channels: int, seed: int = 1) -> tf.Tensor:
+    mean, variance, offset, scale = np.random.default_rng(seed).uniform(0.5, 1.5, (4, channels)).astype("float32")
+    return tf.nn.batch_normalization(x, mean, variance, offset, scale, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("convolve", "channels"),
+    [
+        (lambda x: tf.nn.conv2d(x, KERNEL, 1, "SAME"), 6),
+        (lambda x: tf.nn.depthwise_conv2d(x, DEPTHWISE_KERNEL, [1, 1, 1, 1], "SAME"), 8),
+    ],
+)
+def test_batch_norm_is_folded_into_the_kernel(convolve, channels: int):
+    graph = trace(lambda x: tf.nn.relu6(normalize(convolve(x), channels)))
+    before = run(graph)
+    assert rewrites.fold_batch_norms(graph) == 1
+    graph = rewrites.keep_data_flow(graph, ["y:0"])
+    assert (count(graph, "Mul"), count(graph, "AddV2"), count(graph, "Rsqrt"), count(graph, "BiasAdd")) == (0, 0, 0, 1)
+    np.testing.assert_allclose(run(graph), before, atol=1e-5)
+
+
+def convolve_used_twice(x: tf.Tensor) -> tf.Tensor:
+    convolved = tf.nn.conv2d(x, KERNEL, 1, "SAME")
+    return normalize(convolved, 6) + convolved
+
+
+def scale_by_the_input(x: tf.Tensor) -> tf.Tensor:
+    return tf.nn.conv2d(x, KERNEL, 1, "SAME") * tf.reduce_mean(x) + tf.ones(6)
+
+
+def scale_by_place(x: tf.Tensor) -> tf.Tensor:
+    return tf.nn.conv2d(x, KERNEL, 1, "SAME") * tf.reshape(tf.range(9.0), (1, 1, 9, 1)) + tf.ones(6)
+
+
+def scale_alike(x: tf.Tensor) -> tf.Tensor:
+    return tf.nn.conv2d(x, KERNEL, 1, "SAME") * 2.0 + 1.0
+
+
+@pytest.mark.parametrize("function", [convolve_used_twice, scale_by_the_input, scale_by_place, scale_alike])
+def test_what_is_not_one_scale_for_each_channel_is_left_alone(function):
+    graph = trace(function)
+    before = run(graph)
+    assert rewrites.fold_batch_norms(graph) == 0
+    np.testing.assert_array_equal(run(graph), before)
+
+
+def padded(sides: tuple[int, int], stride: int):
+    paddings = [[0, 0], list(sides), list(sides), [0, 0]]
+    return lambda x: tf.nn.conv2d(tf.pad(x, paddings), KERNEL, stride, "VALID")
+
+
+@pytest.mark.parametrize(
+    ("size", "sides", "stride", "folded"), [(9, (1, 1), 1, 1), (9, (1, 1), 2, 1), (9, (2, 0), 1, 0), (9, (2, 2), 1, 0)]
+)
+def test_padding_is_folded_where_the_convolution_pads_as_much(size: int, sides: tuple[int, int], stride: int, folded: int):
+    graph = trace(padded(sides, stride))
+    before = run(graph)
+    assert rewrites.fold_paddings(graph) == folded
+    graph = rewrites.keep_data_flow(graph, ["y:0"])
+    assert count(graph, "Pad") == 1 - folded
+    np.testing.assert_allclose(run(graph), before, atol=1e-5)
+
+
+def test_padding_is_left_alone_where_the_size_is_even_or_unknown():
+    """At stride 2, "SAME" pads an even side on one end only; symmetric padding shifts the grid by a pixel."""
+    function = padded((1, 1), 2)
+    for size in (8, None):
+        spec = tf.TensorSpec([None, size, size, 4], name="x")
+        graph = (
+            tf.function(lambda x: tf.identity(function(x), name="y"), input_signature=[spec]).get_concrete_function().graph.as_graph_def()
+        )
+        assert rewrites.fold_paddings(graph) == 0
+
+
+def test_a_bias_goes_before_the_reshape_of_its_product():
+    dense = keras.layers.Dense(5)
+    graph = trace(lambda x: tf.nn.gelu(dense(x)))  # on a tensor of rank 4
+    frozen = freeze.convert_variables_to_constants_v2(
+        tf.function(
+            lambda x: tf.identity(dense(x), name="y"), input_signature=[tf.TensorSpec([None, 9, 9, 4], name="x")]
+        ).get_concrete_function()
+    )
+    graph = frozen.graph.as_graph_def()
+    before = run(graph)
+    assert rewrites.add_biases_before_reshapes(graph) == 1
+    np.testing.assert_array_equal(run(graph), before)
+    bias = next(node for node in graph.node if node.op == "BiasAdd")
+    assert next(node for node in graph.node if node.name == bias.input[0]).op == "MatMul"
+
+
+def test_only_what_the_outputs_need_is_kept():
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def function(x):
+        tf.debugging.assert_greater(tf.size(x), 0)
+        return tf.cond(tf.size(x) > 3, lambda: tf.identity(x * 2, name="y"), lambda: x + 1)
+
+    whole = function.get_concrete_function().graph.as_graph_def()
+    output = function.get_concrete_function().outputs[0].name
+    kept = rewrites.keep_data_flow(whole, [output])
+    assert len(whole.library.function) == 4  # two branches of the assertion, two of the condition
+    assert len(kept.library.function) == 2
+    assert not [tensor for node in kept.node for tensor in node.input if tensor.startswith("^")]
