@@ -132,12 +132,6 @@ def test_a_file_where_nothing_can_be_labelled_is_an_error(encounters: Path, tmp_
         prepare_dermavqa(tmp_path / "out", encounters=encounters)
 
 
-def test_what_is_read_is_never_overwritten(encounters: Path, tmp_path: Path):
-    with pytest.raises(DataError, match="would be lost"):
-        prepare_dermavqa(tmp_path, encounters=encounters, overwrite=True)
-    assert encounters.is_file()
-
-
 def test_the_real_file(shared: Path, tmp_path: Path):
     summary = prepare_dermavqa(tmp_path / "out", encounters=shared / "data" / "dermavqa" / "encounters.csv")
     assert (summary.questions, summary.without_reply, summary.names_diagnosis, summary.unclear) == (842, 0, 204, 183)

@@ -53,7 +53,8 @@ class BodyLimits:
             chunk_bytes = len(message.get("body", b""))
             taken_bytes += chunk_bytes
             self._held_bytes += chunk_bytes
-            self._check(taken_bytes, self._held_bytes)
+            if chunk_bytes:  # not when a client goes away, which is no fault of its own
+                self._check(taken_bytes, self._held_bytes)
             return message
 
         try:
