@@ -129,13 +129,6 @@ def test_large_jpegs_are_decoded_small_inside_the_graph(bodies: dict[str, list])
     assert ratios - {0} | {1} == {1, 2, 4, 8}  # 0: the default, 1, is not written down
 
 
-def test_tokens_are_as_many_as_the_longest_text_of_the_batch_has(export: Path):
-    explain = tf.saved_model.load(str(export)).signatures["explain"]
-    for texts, tokens in (([b"itchy"], 3), ([b"itchy", b"dry my itchy rash"], 6), ([b"", b""], 2), ([b"dry " * 500], 16)):
-        answer = explain(image=tf.constant([b""] * len(texts)), text=tf.constant(texts))
-        assert answer["token_score"].shape == (len(texts), tokens)
-
-
 def test_it_is_answered_in_a_process_that_has_never_seen_this_project(export: Path, tmp_path: Path):
     (tmp_path / "photo.jpg").write_bytes(photo())
     program = f"""
@@ -287,17 +280,3 @@ def test_a_bias_goes_before_the_reshape_of_its_product():
     np.testing.assert_array_equal(run(graph), before)
     bias = next(node for node in graph.node if node.op == "BiasAdd")
     assert next(node for node in graph.node if node.name == bias.input[0]).op == "MatMul"
-
-
-def test_only_what_the_outputs_need_is_kept():
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-    def function(x):
-        tf.debugging.assert_greater(tf.size(x), 0)
-        return tf.cond(tf.size(x) > 3, lambda: tf.identity(x * 2, name="y"), lambda: x + 1)
-
-    whole = function.get_concrete_function().graph.as_graph_def()
-    output = function.get_concrete_function().outputs[0].name
-    kept = rewrites.keep_data_flow(whole, [output])
-    assert len(whole.library.function) == 4  # two branches of the assertion, two of the condition
-    assert len(kept.library.function) == 2
-    assert not [tensor for node in kept.node for tensor in node.input if tensor.startswith("^")]
