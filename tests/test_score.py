@@ -4,11 +4,8 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -37,8 +34,22 @@ from eczema_tf.serving.loaded import SERVE, LoadedModel
 from eczema_tf.serving.spark import check_spark, forgive_failures
 
 ROWS, CHUNK_ROWS, PATIENCE_S = 2000, 1000, 300
-BUSY_TICKS = 10  # of processor time: more than a worker spends on nothing between two chunks, less than on its share of the second
 SIDEWAYS = "photos/sideways.jpg"
+DEADLY, DEADLY_ROW = "photos/deadly.jpg", 1501  # read in the second chunk only; the first worker that opens it dies by SIGKILL
+# Python runs it when it starts, if it is found in PYTHONPATH: so a worker is killed at a known place, however fast or slow the machine is.
+KILLER = """
+import os, signal, sys
+
+def die(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("deadly.jpg"):
+        try:
+            os.close(os.open({mark!r}, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die)
+"""
 BAD = {  # how a row is bad -> image_path, text, the beginning of its status
     "gone": ("photos/gone.jpg", "it itches", "photo: no such photo"),
     "gone, no text": ("photos/gone.jpg", "", "photo: no such photo"),
@@ -83,6 +94,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     exif = Image.Exif()
     exif[0x0112] = 6
     write_photo(folder / SIDEWAYS, 99, exif=exif)
+    write_photo(folder / DEADLY, 98)
     write_photo(folder.parent / "outside.jpg", 0)
     (folder / "link.jpg").symlink_to(folder.parent / "outside.jpg")
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
@@ -108,6 +120,8 @@ def write_manifest(path: Path) -> None:
         )
         if not bad.get(row) and not image_path and not text:
             image_path = SIDEWAYS
+        if row == DEADLY_ROW:
+            image_path = DEADLY
         fields = [f"-{row}-x", f"c{row // 2}" if row % 4 else "", image_path, f'"{text}"']
         lines.append(",".join(fields if image_path is not None else fields[:2]))
     path.write_text("\n".join(lines) + "\n")
@@ -152,69 +166,24 @@ def scored(clinic: Path, export: Path, tmp_path_factory: pytest.TempPathFactory)
         "--chunk-rows",
         str(CHUNK_ROWS),
     ]
-    said = run_and_kill_a_worker(arguments, out)
+    said = run_and_kill_a_worker(arguments, tmp_path_factory.mktemp("killer"))
     assert not list(out.glob(".*"))
     return Scored(out, arguments, said)
 
 
-def run_and_kill_a_worker(arguments: list[str], out: Path) -> str:
-    """Kills a Python worker while it works on the second chunk, and returns what the job said in the end."""
-    job = start_job(arguments)
-    try:
-        wait_for(job, (out / "part-000000.parquet").is_file)
-        work = read_workers(job.pid)
-        wait_for(job, lambda: kill_busy_worker(job.pid, work))
-        said, errors = job.communicate(timeout=PATIENCE_S)
-    finally:
-        if job.poll() is None:
-            os.killpg(job.pid, signal.SIGKILL)
-    assert job.returncode == 0, errors[-3000:]
-    return said
-
-
-def start_job(arguments: list[str]) -> subprocess.Popen:
+def run_and_kill_a_worker(arguments: list[str], killer: Path) -> str:
+    """Scores, has a Python worker killed while it works on the second chunk, and returns what the job said in the end."""
+    mark = killer / "killed"
+    (killer / "sitecustomize.py").write_text(KILLER.format(mark=str(mark)))
     calm_java = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}  # leaves the processor to what is tested
     command = [sys.executable, "-m", "eczema_tf.score", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=Path(__file__).parents[1], env=os.environ | calm_java, start_new_session=True, **pipes)
-
-
-def wait_for(job: subprocess.Popen, condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        if job.poll() is not None:
-            pytest.fail(f"the job ended too early: {job.communicate()[1][-3000:]}")
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def kill_busy_worker(driver: int, work: dict[int, int]) -> bool:
-    """Kills the first worker that has done some work since `work` was read; False if none has."""
-    for worker, ticks in read_workers(driver).items():
-        if ticks > work.setdefault(worker, ticks) + BUSY_TICKS:
-            os.kill(worker, signal.SIGKILL)
-            return True
-    return False
-
-
-def read_workers(driver: int) -> dict[int, int]:
-    """Finds the Python workers, children of pyspark's daemon, below the driver: process id -> clock ticks of work (proc(5))."""
-    parents, ticks, daemons = {}, {}, set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            command = (folder / "cmdline").read_bytes()
-        except OSError:  # gone meanwhile
-            continue
-        process = int(folder.name)
-        parents[process], ticks[process] = int(fields[1]), int(fields[11]) + int(fields[12])
-        if b"pyspark.daemon" in command:
-            daemons.add(process)
-
-    def is_below(process: int) -> bool:
-        return process == driver or (process in parents and is_below(parents[process]))
-
-    return {process: ticks[process] for process in daemons if parents[process] in daemons and is_below(process)}
+    environment = os.environ | calm_java | {"PYTHONPATH": str(killer)}
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert mark.exists()
+    return done.stdout
 
 
 def test_every_row_comes_out_once_and_in_order_though_a_worker_was_killed(scored: Scored):
