@@ -74,6 +74,20 @@ def test_eager_and_graph_agree(kind: str):
     np.testing.assert_array_equal(preprocess_photo(data, tf.constant(6), 32, config), next(iter(dataset)))
 
 
+def test_a_photo_has_the_same_pixels_however_many_threads_compute_them():
+    """Eagerly, in a pipeline or in a graph of its own, sums over a photo may be made in another order."""
+    photos = [encode(random_photo(300, 400, seed), "JPEG") for seed in range(12)]
+
+    def preprocess(photo: tf.Tensor) -> tf.Tensor:
+        return preprocess_photo(photo, tf.constant(1), 225, PreprocessConfig())
+
+    piped = tf.data.Dataset.from_tensor_slices(photos).map(preprocess, num_parallel_calls=4)
+    compiled = tf.function(preprocess, input_signature=[tf.TensorSpec((), tf.string)])
+    for photo, pixels in zip(photos, piped.as_numpy_iterator(), strict=True):
+        np.testing.assert_array_equal(preprocess(tf.constant(photo)), pixels)
+        np.testing.assert_array_equal(compiled(tf.constant(photo)), pixels)
+
+
 def test_grey_and_transparent_png_become_rgb():
     gray = encode(random_photo(20, 20)[..., 0])
     clear = encode(np.dstack([random_photo(20, 20), np.full((20, 20), 7, "uint8")]))

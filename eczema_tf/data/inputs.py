@@ -14,6 +14,7 @@ import tensorflow as tf
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.embeddings import Embeddings
+from eczema_tf.data.preprocess import VERSION as PREPROCESS_VERSION
 from eczema_tf.data.preprocess import preprocess_photo
 from eczema_tf.data.text import TextTokenizer, clean_text
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, MODALITIES, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
@@ -131,7 +132,8 @@ def _pixel_column(table: pd.DataFrame, photos: pd.DataFrame, size_px: int, prepr
     digests = dict(zip(photos.index, photos["sha256"], strict=True))
     distinct, index = _distinct([digests.get(file, "") for file in table["image_file"]])
     by_digest = photos.reset_index().drop_duplicates("sha256").set_index("sha256").loc[distinct]
-    key = fingerprint(distinct, list(map(int, by_digest["orientation"])), size_px, preprocess.color_constancy.model_dump(), tf.__version__)
+    made_by = [size_px, preprocess.color_constancy.model_dump(), PREPROCESS_VERSION, tf.__version__]
+    key = fingerprint(distinct, list(map(int, by_digest["orientation"])), *made_by)
 
     def compute() -> Iterator[np.ndarray]:
         files, orientations = list(by_digest["file"]), by_digest["orientation"].to_numpy("int32")

@@ -7,10 +7,12 @@ the model (`model/assistant.py`).
 
 from functools import partial
 
+import numpy as np
 import tensorflow as tf
 
 from eczema_tf.config import PreprocessConfig
 
+VERSION = 2  # one more whenever the pixels of a photo change, so that cached ones are made anew
 REDUCTIONS = (8, 4, 2)  # libjpeg decodes straight to 1/2, 1/4 or 1/8 of the size
 
 
@@ -83,7 +85,9 @@ def orient(photo: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 def shades_of_gray(photo: tf.Tensor, norm: float) -> tf.Tensor:
     """Removes the colour of the light (Finlayson and Trezzi, "Shades of gray and colour constancy", CIC 2004).
 
-    The illuminant is the Minkowski norm of each channel; channels are scaled so that it becomes grey, total intensity kept.
+    The illuminant is the Minkowski norm of each channel; channels are scaled so that it becomes grey, total intensity kept. Powers come
+    from a table of the 256 levels and are added up in float64: sums of float32 depend on how many threads share them, and the last bit of
+    a scale decides here and there how a pixel is rounded, so that training and serving would not see the very same pixels.
 
     Args:
         photo: float32 (height, width, 3) in [0, 255].
@@ -92,7 +96,9 @@ def shades_of_gray(photo: tf.Tensor, norm: float) -> tf.Tensor:
     Returns:
         float32 (height, width, 3); may exceed 255. A black photo stays black.
     """
-    unit = photo / 255.0  # before the power, which would overflow float32
-    illuminant = tf.reduce_mean(unit**norm, axis=(0, 1)) ** (1.0 / norm)  # (3,)
-    gray = tf.norm(illuminant) / tf.sqrt(3.0)
-    return photo * tf.where(illuminant > 1e-6, gray / tf.maximum(illuminant, 1e-6), 1.0)
+    powers = tf.constant((np.arange(256) / 255.0) ** norm)
+    levels = tf.cast(tf.clip_by_value(tf.round(photo), 0.0, 255.0), tf.int32)
+    illuminant = tf.reduce_mean(tf.gather(powers, levels), axis=(0, 1)) ** (1.0 / norm)  # (3,), float64
+    gray = tf.sqrt(tf.reduce_mean(illuminant**2))
+    scale = tf.where(illuminant > 1e-6, gray / tf.maximum(illuminant, 1e-6), tf.ones_like(illuminant))
+    return photo * tf.cast(scale, tf.float32)
