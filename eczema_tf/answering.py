@@ -17,6 +17,7 @@ from eczema_tf.attribution.description import (
     describe_heatmap,
     describe_spans,
 )
+from eczema_tf.attribution.one_pass import HEATMAP_METHOD, TOKEN_METHOD
 from eczema_tf.attribution.text import Span, join_phrases, join_words
 from eczema_tf.data.alignment import align_text
 from eczema_tf.serving.answer import arrange_answer
@@ -56,9 +57,9 @@ def _describe(explained: Outputs, apart: Outputs, text: str, thresholds: dict[st
     logits = _to_logits(np.concatenate([explained["eczema"], apart["eczema"]]))
     answer["contributions"] = describe_contributions(logits)
     if row["image_used"]:
-        answer["heatmap"] = {"method": "gradcam", **describe_heatmap(row["heatmap"])}
+        answer["heatmap"] = {"method": HEATMAP_METHOD, **describe_heatmap(row["heatmap"])}
     if row["text_used"]:
-        answer["text"] = {"method": "gradient_x_input", **_describe_text(text, row)}
+        answer["text"] = {"method": TOKEN_METHOD, **_describe_text(text, row)}
     return answer
 
 

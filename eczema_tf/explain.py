@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--text", default="", help="a description of the symptoms")
     parser.add_argument("--out", type=Path, required=True, help="a new folder for the results")
     parser.add_argument("--target", default="eczema", help="what to explain: a head, or head:label (default: %(default)s)")
-    parser.add_argument("--image-method", default="gradcam", help="gradcam, gradcam++, layercam or scorecam (slow) (default: %(default)s)")
+    parser.add_argument("--image-method", default="layercam", help="layercam, gradcam, gradcam++ or scorecam (slow) (default: %(default)s)")
     parser.add_argument(
         "--text-method", default="integrated_gradients", choices=["integrated_gradients", "gradient_x_input"],
         help="how words are scored (default: %(default)s)",

@@ -10,12 +10,12 @@ from tqdm import tqdm
 from eczema_tf.attribution import faithfulness_image as faithful
 from eczema_tf.attribution.cut import to_tensors
 from eczema_tf.attribution.image import compute_heatmaps, upsample_heatmap
+from eczema_tf.attribution.one_pass import HEATMAP_METHOD
 from eczema_tf.evaluation.comparisons import Comparison
 from eczema_tf.explained_cases import TARGET, ExplainedCases
 from eczema_tf.schema import IMAGE
 
 HEATMAP, GAUSSIAN, EDGES, RANDOM = "heatmap", "centred_gaussian", "edges", "random"  # the explanation and its rivals
-SERVED_METHOD = "gradcam"
 RANDOM_DRAWS = 3  # maps, whose figures are averaged
 _NO_LESION = "no photo of eczema with a known lesion; only the built-in data says where lesions lie"
 _NO_ANSWER = "no photo in a case that the model calls eczema"
@@ -32,7 +32,7 @@ Measure = Callable[[np.ndarray], float]  # of one map
 def explain_photos(cases: ExplainedCases, method: str, noise_sigma: float = 0.0) -> np.ndarray:
     """Computes heatmaps of the evidence for eczema.
 
-    Grad-CAM comes from the compiled pass that is served, which is a hundred times as fast as tf-keras-vis and gives the same maps.
+    Layer-CAM comes from the compiled pass that is served, which is a hundred times as fast as tf-keras-vis and gives the same maps.
 
     Args:
         cases: All of them get a map, zeros where there is no photo.
@@ -42,7 +42,7 @@ def explain_photos(cases: ExplainedCases, method: str, noise_sigma: float = 0.0)
     Returns:
         float32 (cases, rows, columns) in [0, 1].
     """
-    explain = cases.explain_photos if method == SERVED_METHOD else partial(compute_heatmaps, cases.cut, target=TARGET, method=method)
+    explain = cases.explain_photos if method == HEATMAP_METHOD else partial(compute_heatmaps, cases.cut, target=TARGET, method=method)
     rng = np.random.default_rng(cases.seed)
     maps = []
     for chosen in cases.in_batches():
@@ -102,8 +102,7 @@ def _measure_erasure(cases: ExplainedCases, case: int, photo: np.ndarray, rng: n
     if cases.logits[case] <= 0:
         return {}
     height, width, _ = photo.shape
-    grid = cases.cut.image_features[:2]
-    undecided = upsample_heatmap(faithful.draw_random_map(*grid, rng), height, width)
+    undecided = upsample_heatmap(faithful.draw_random_map(*cases.cut.image_features[:2], rng), height, width)
 
     def score(photos: np.ndarray) -> np.ndarray:
         return expit(cases.predict_variants(case, {IMAGE: photos}))

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,20 @@ import tensorflow as tf
 from PIL import Image
 
 from eczema_tf import runs
-from eczema_tf.attribution.contribution import compute_contributions
-from eczema_tf.attribution.cues import CRITERIA_NOTICE, Cue, attribute_cues, find_cues, read_criteria
+from eczema_tf.attribution.cues import attribute_cues, find_cues
 from eczema_tf.attribution.cut import CutAssistant
+from eczema_tf.attribution.description import (
+    describe_contributions,
+    describe_criteria,
+    describe_cues,
+    describe_heatmap,
+    describe_spans,
+)
 from eczema_tf.attribution.image import compute_heatmaps, upsample_heatmap
+from eczema_tf.attribution.one_pass import HEATMAP_METHOD
 from eczema_tf.attribution.overlay import draw_overlay
 from eczema_tf.attribution.page import format_page
-from eczema_tf.attribution.text import Span, TokenScores, integrate_gradients, join_phrases, join_words, multiply_gradient_by_input
+from eczema_tf.attribution.text import TokenScores, integrate_gradients, join_phrases, join_words, multiply_gradient_by_input
 from eczema_tf.data.alignment import AlignedText, align_text
 from eczema_tf.data.offsets import TokenLocator
 from eczema_tf.data.photos import upright_jpeg
@@ -73,7 +80,7 @@ class ExplainedRun:
         text: str,
         *,
         target: str = "eczema",
-        image_method: str = "gradcam",
+        image_method: str = HEATMAP_METHOD,
         text_method: str = "integrated_gradients",
         against: bool = False,
     ) -> Explanation:
@@ -99,11 +106,11 @@ class ExplainedRun:
         logits = self.model.assistant.predict_on_batch(_without_each(inputs))
         answer = self._arrange(logits, bool(photo), bool(aligned.cleaned))
         answer["explained"] = {"target": target, "direction": "against" if against else "for"}
-        answer["contributions"] = _describe_contributions(logits["eczema"][:, 0])
+        answer["contributions"] = describe_contributions(logits["eczema"][:, 0])
         overlay = None
         if upright is not None:
             heatmap = compute_heatmaps(self.cut, inputs, target=target, method=image_method, against=against)[0]
-            answer["heatmap"] = {"method": image_method, **_describe_heatmap(heatmap)}
+            answer["heatmap"] = {"method": image_method, **describe_heatmap(heatmap)}
             overlay = _draw(upright, heatmap, f"evidence {answer['explained']['direction']} {target}")
         if aligned.cleaned:
             scores = TEXT_METHODS[text_method](self.cut, inputs, target=target)
@@ -148,10 +155,10 @@ class ExplainedRun:
         return {
             "logit_difference": float(scores.difference[0]),
             "completeness_error": float(scores.completeness_error[0]),
-            "words": [_describe_span(text, word) for word in words],
-            "phrases": [_describe_span(text, phrase) for phrase in join_phrases(text, words)],
-            "cues": [asdict(cue) for cue in cues],
-            "criteria": {"notice": CRITERIA_NOTICE, "read": [_describe_criterion(criterion) for criterion in read_criteria(cues)]},
+            "words": describe_spans(text, words),
+            "phrases": describe_spans(text, join_phrases(text, words)),
+            "cues": describe_cues(cues),
+            "criteria": describe_criteria(cues),
         }
 
 
@@ -188,34 +195,7 @@ def _without_each(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return rows
 
 
-def _describe_contributions(logits: np.ndarray) -> dict[str, float]:
-    """Of the rows of `_without_each`."""
-    split = asdict(compute_contributions(*logits[:, None]))
-    return {"logit": float(logits[0]), **{name: float(value[0]) for name, value in split.items()}}
-
-
-def _describe_heatmap(heatmap: np.ndarray) -> dict[str, Any]:
-    row, column = np.unravel_index(np.argmax(heatmap), heatmap.shape)
-    found = bool(heatmap.any())
-    peak = {"x": (int(column) + 0.5) / heatmap.shape[1], "y": (int(row) + 0.5) / heatmap.shape[0]}  # share of width and height
-    return {"evidence": found, "peak": peak if found else None, "grid": [[round(float(value), 4) for value in line] for line in heatmap]}
-
-
 def _draw(upright: bytes, heatmap: np.ndarray, label: str) -> bytes:
     photo = Image.open(io.BytesIO(upright)).convert("RGB")
     photo.thumbnail((1024, 1024))
     return draw_overlay(np.asarray(photo), upsample_heatmap(heatmap, photo.height, photo.width), label)
-
-
-def _describe_span(text: str, span: Span) -> dict[str, Any]:
-    return {"start": span.start, "end": span.end, "text": text[span.start : span.end], "score": span.score}
-
-
-def _describe_criterion(criterion: Any) -> dict[str, Any]:
-    cues: tuple[Cue, ...] = criterion.cues
-    return {
-        "name": criterion.name,
-        "criterion": criterion.words,
-        "status": criterion.status,
-        "cues": [[cue.start, cue.end] for cue in cues],
-    }

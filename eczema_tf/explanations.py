@@ -7,13 +7,14 @@ import numpy as np
 
 from eczema_tf.attribution.contribution import compute_contributions
 from eczema_tf.attribution.cut import CutAssistant
+from eczema_tf.attribution.one_pass import HEATMAP_METHOD
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs
 from eczema_tf.data.truth import load_truth
 from eczema_tf.evaluation.comparisons import estimate_mean
 from eczema_tf.evaluation.intervals import LEVEL, draw_weights
 from eczema_tf.explained_cases import TARGET, ExplainedCases
-from eczema_tf.explained_photos import SERVED_METHOD, compare_heatmaps, explain_photos
+from eczema_tf.explained_photos import compare_heatmaps, explain_photos
 from eczema_tf.explained_stability import DRAWS, disturb_photos, disturb_texts, randomise_photos, randomise_texts
 from eczema_tf.explained_texts import INTEGRATED, ONE_STEP, compare_words, explain_words, locate_words
 from eczema_tf.files import write_json
@@ -26,7 +27,7 @@ NO_MAP = "this model's image encoder gives one vector a photo, which has no plac
 
 
 def evaluate_explanations(
-    model: Model, dataset: Dataset, inputs: Inputs, rows: np.ndarray, out: Path, *, split: str, cases: int, method: str = SERVED_METHOD
+    model: Model, dataset: Dataset, inputs: Inputs, rows: np.ndarray, out: Path, *, split: str, cases: int, method: str = HEATMAP_METHOD
 ) -> dict[str, Any]:
     """Measures a model's explanations and writes the figures.
 

@@ -129,7 +129,7 @@ def _parity_rows(model: runs.Model, dataset: Dataset) -> tuple[list[bytes], list
 
 
 def _explain_offline(model: runs.Model, inputs: Inputs) -> Inputs:
-    """What the signature `explain` should give: tf-keras-vis' Grad-CAM, and gradient x input."""
+    """What the signature `explain` should give: tf-keras-vis' Layer-CAM, and gradient x input."""
     cut = CutAssistant(model.assistant)
     explanations = {"token_score": multiply_gradient_by_input(cut, inputs).scores}
     return explanations | ({"heatmap": compute_heatmaps(cut, inputs)} if cut.has_feature_map else {})

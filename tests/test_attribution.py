@@ -15,7 +15,7 @@ from PIL import Image
 from eczema_tf.attribution.contribution import compute_contributions
 from eczema_tf.attribution.cut import TARGETS, CutAssistant, embed_baseline, select_logit, to_tensors
 from eczema_tf.attribution.image import METHODS, compute_heatmaps, upsample_heatmap
-from eczema_tf.attribution.one_pass import compute_gradcam, explain_in_one_pass, scale_to_one
+from eczema_tf.attribution.one_pass import compute_layercam, explain_in_one_pass, scale_to_one
 from eczema_tf.attribution.page import format_page
 from eczema_tf.attribution.text import Span, integrate_gradients, join_phrases, join_words, multiply_gradient_by_input
 from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
@@ -34,9 +34,9 @@ TEXTS = ["my skin is itchy and dry", "the rash is red", "itchy"]
 TOKENIZER = learn_tokenizer(TEXTS * 5, 100, 16)
 
 
-def build_case(fusion: str = "concat", image: str = "small", text: str = "small", dimension: int | None = None):
+def build_case(fusion: str = "concat", image: str = "small", text: str = "small", dimension: int | None = None, size_px: int = SIZE_PX):
     keras.utils.set_random_seed(0)
-    spec = specify_image_encoder(ImageConfig(size_px=SIZE_PX, architecture=image), dimension)
+    spec = specify_image_encoder(ImageConfig(size_px=size_px, architecture=image), dimension)
     encoders = Encoders(spec, specify_text_encoder(TextConfig(architecture=text, max_tokens=16), len(TOKENIZER.vocabulary)))
     assistant = build_assistant(ModelConfig(embedding_units=8, fusion=fusion), encoders)
     for head in ("eczema_image", "eczema_text"):  # untrained heads are near 0 for everything: make differences visible
@@ -73,6 +73,18 @@ def test_cutting_changes_no_logit(image: str, text: str):
     assert compute_heatmaps(cut, inputs).shape == (4, *cut.image_features[:2])
 
 
+@pytest.mark.parametrize(("image", "cells"), [("small", 24), ("efficientnet", 24), ("vit", 12)])
+def test_the_fine_map_is_the_last_with_enough_cells_and_cutting_there_changes_nothing(image: str, cells: int):
+    assistant, _ = build_case(image=image, size_px=96)
+    cut, photos = CutAssistant(assistant), to_tensors(batch(assistant))[IMAGE]
+    fine_map = cut.encode_finely(photos)
+    assert fine_map.shape[1:3] == (cells, cells)
+    np.testing.assert_allclose(cut.finish_encoding(fine_map), cut.encode_image(photos), atol=1e-5)
+    maps = compute_heatmaps(cut, batch(assistant))
+    assert maps.shape == (4, cells, cells)
+    np.testing.assert_allclose(explain_in_one_pass(cut, to_tensors(batch(assistant))).heatmap, maps, atol=1e-5)
+
+
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_one_pass_equals_the_offline_methods(fusion: str):
     assistant, _ = build_case(fusion)
@@ -82,12 +94,12 @@ def test_one_pass_equals_the_offline_methods(fusion: str):
     np.testing.assert_allclose(explained.token_scores, multiply_gradient_by_input(cut, inputs).scores, atol=1e-6)
 
 
-def test_gradcam_by_hand():
-    features = tf.constant([[[[1.0, 0.0], [2.0, 1.0]], [[0.0, 3.0], [0.0, 0.0]]]])  # (1, 2, 2, 2)
-    gradients = tf.constant([[[[2.0, -1.0], [2.0, -1.0]], [[2.0, -1.0], [2.0, -1.0]]]])  # channel weights 2 and -1
-    cam = compute_gradcam(features, gradients)
-    np.testing.assert_allclose(cam, [[[2, 3], [0, 0]]])
-    np.testing.assert_allclose(scale_to_one(cam), [[[2 / 3, 1], [0, 0]]])
+def test_layercam_by_hand():
+    features = tf.constant([[[[1.0, 0.0], [2.0, 1.0]], [[-1.0, 3.0], [4.0, 0.0]]]])  # (1, 2, 2, 2)
+    gradients = tf.constant([[[[2.0, -1.0], [1.0, 2.0]], [[2.0, -1.0], [-3.0, 5.0]]]])  # those below 0 count as 0
+    cam = compute_layercam(features, gradients)
+    np.testing.assert_allclose(cam, [[[2, 4], [0, 0]]])
+    np.testing.assert_allclose(scale_to_one(cam), [[[0.5, 1], [0, 0]]])
 
 
 def test_a_map_of_zeros_stays_zero():
@@ -107,7 +119,8 @@ def test_every_method_gives_maps_in_range_and_none_without_a_photo(small, method
 
 def test_for_and_against_share_no_place(small):
     cut, inputs = small
-    for_it, against_it = (compute_heatmaps(cut, inputs, target="eczema_image", against=against) for against in (False, True))
+    both_ways = [compute_heatmaps(cut, inputs, target="eczema_image", method="gradcam", against=against) for against in (False, True)]
+    for_it, against_it = both_ways
     assert not (for_it * against_it).any()
     assert (for_it + against_it)[[0, 1, 3]].any(axis=(1, 2)).all()
 
@@ -127,7 +140,7 @@ def test_the_map_lies_on_what_decides():
     features = cut.encode_image(to_tensors(inputs)[IMAGE]).numpy()
     channel = int(np.argmax(features[0, 0, 1] - features[0, 1, 0]))  # speaks for the bright corner
     weights = tf.one_hot([channel], features.shape[-1])[None, None]
-    cam = compute_gradcam(tf.constant(features), tf.ones_like(features) * weights)[0].numpy()
+    cam = compute_layercam(tf.constant(features), tf.ones_like(features) * weights)[0].numpy()
     assert cam[0, 1] == cam.max() > cam[1, 0]
 
 

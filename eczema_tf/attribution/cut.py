@@ -1,8 +1,8 @@
-"""The assistant cut at the two tensors that explanations take gradients to: the photo's feature map and the tokens' embeddings.
+"""The assistant cut at the tensors that explanations take gradients to: a map of the photo and the tokens' embeddings.
 
-    photo --encode_image--> image_features --+
-                                             +--> logits
-    token ids --embed_tokens--> embeddings --+
+    photo --to_fine_map--> fine map --from_fine_map--> image_features --+
+                                                                        +--> logits
+    token ids ----------embed_tokens---------> embeddings --------------+
 
 The parts share the assistant's layers. All are graph operations, so that the served model and the offline methods use the same ones.
 """
@@ -19,6 +19,7 @@ from eczema_tf.schema import CONSISTENCY, HEADS, IMAGE, IMAGE_PRESENT, PADDING_M
 
 Tensors = Mapping[str, Any]
 PAD_TOKEN_ID = 0  # BERT's [PAD], and that of every vocabulary learned here (data/text.py)
+FINE_CELLS = 24  # a side: coarser maps miss small lesions (docs/log.md)
 
 
 class CutAssistant:
@@ -28,6 +29,9 @@ class CutAssistant:
         assistant: The whole.
         image_features: Shape of a photo's feature map (height, width, channels), or (dimension,) for embeddings.
         image_trunk: From pixels to the feature map.
+        to_fine_map: From pixels to the fine map: the last inner one of the encoder with at least `FINE_CELLS` cells a side. Where there is
+            none (a vision transformer has one resolution throughout), the fine map is the feature map itself.
+        from_fine_map: From the fine map to the feature map.
         heads: From feature map and encoded text to the logits of every head; a list of five inputs, in the order of `head_inputs`.
     """
 
@@ -41,6 +45,7 @@ class CutAssistant:
         image, text = (assistant.get_layer(name).output for name in (IMAGE_FEATURES, TEXT_FEATURES))
         self.image_features: tuple[int, ...] = tuple(image.shape[1:])
         self.image_trunk = keras.Model(assistant.input[IMAGE], image, name="image_trunk")
+        self.to_fine_map, self.from_fine_map = _cut_encoder(assistant) or (self.image_trunk, keras.layers.Identity())
         encoder = assistant.get_layer("text_encoder")
         embedding = encoder.get_layer("token_embedding")
         self._token_embedding = embedding
@@ -57,6 +62,14 @@ class CutAssistant:
     def encode_image(self, image: Any) -> tf.Tensor:
         """Photos float32 (batch, size, size, 3) to the feature map."""
         return self.image_trunk(image, training=False)
+
+    def encode_finely(self, image: Any) -> tf.Tensor:
+        """Photos float32 (batch, size, size, 3) to the fine map (batch, height, width, channels)."""
+        return self.to_fine_map(image, training=False)
+
+    def finish_encoding(self, fine_map: Any) -> tf.Tensor:
+        """The fine map to the feature map."""
+        return self.from_fine_map(fine_map, training=False)
 
     def embed_tokens(self, token_ids: Any) -> tf.Tensor:
         """Token ids int32 (batch, tokens) to embeddings float32 (batch, tokens, units), before position and context."""
@@ -80,6 +93,29 @@ class CutAssistant:
         text_features = self.encode_text(embeddings, inputs[PADDING_MASK])
         rest = [inputs[name] for name in (PADDING_MASK, IMAGE_PRESENT, TEXT_PRESENT)]
         return dict(zip(HEADS, self.heads([image_features, text_features, *rest], training=False), strict=True))
+
+
+def _cut_encoder(assistant: keras.Model) -> tuple[keras.Model, keras.Model] | None:
+    """Cuts the image encoder at the last map with at least `FINE_CELLS` cells a side through which all that it knows flows.
+
+    Returns:
+        From photos to that map, and from there to the encoder's own; None if the encoder has no such map, or none at all.
+    """
+    encoder = next((layer for layer in assistant.layers if layer.name == "image_encoder"), None)
+    if not isinstance(encoder, keras.Model) or len(encoder.output.shape) != 4:
+        return None
+    pixels = assistant.get_layer("image_normalization").output
+    inner = [layer.output for layer in encoder.layers if isinstance(layer, keras.layers.Activation | keras.layers.Add)]
+    shapes = [found.shape for found in keras.Model(encoder.input, inner)(pixels)]
+    for tensor, shape in reversed(list(zip(inner, shapes, strict=True))):
+        if len(shape) == 4 and min(shape[1:3]) >= FINE_CELLS:
+            try:
+                rest = keras.Model(tensor, encoder.output, name="image_rest")
+            except ValueError:  # something flows around it, as around the inside of a residual block
+                continue
+            trunk = keras.Model(encoder.input, tensor, name="image_encoder_to_fine_map")
+            return keras.Model(assistant.input[IMAGE], trunk(pixels), name="image_fine_trunk"), rest
+    return None
 
 
 def to_tensors(inputs: Tensors) -> dict[str, tf.Tensor]:

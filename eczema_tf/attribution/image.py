@@ -1,7 +1,7 @@
 """Heatmaps: where in the photo the evidence lies, by the class activation maps of tf-keras-vis.
 
-A map has the resolution of the encoder's feature map; `upsample_heatmap` lays it over the photo. Photos are stretched to the encoder's
-square (`data/preprocess.py`), so stretching the map back to the photo's own shape undoes it.
+A map has the resolution of the encoder's feature map, or with Layer-CAM of its fine map (`cut`); `upsample_heatmap` lays it over the
+photo. Photos are stretched to the encoder's square (`data/preprocess.py`), so stretching the map back to the photo's own shape undoes it.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from tf_keras_vis.layercam import Layercam
 from tf_keras_vis.scorecam import Scorecam
 
 from eczema_tf.attribution.cut import CutAssistant, Tensors, select_logit, to_tensors
-from eczema_tf.attribution.one_pass import scale_to_one
+from eczema_tf.attribution.one_pass import HEATMAP_METHOD, scale_to_one
 from eczema_tf.errors import ConfigError
 from eczema_tf.model.assistant import IMAGE_FEATURES
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
@@ -24,11 +24,12 @@ from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRE
 # Grad-CAM: Selvaraju et al. 2017; Grad-CAM++: Chattopadhay et al. 2018; Layer-CAM: Jiang et al. 2021; Score-CAM: Wang et al. 2020.
 GRADIENT_METHODS = {"gradcam": Gradcam, "gradcam++": GradcamPlusPlus, "layercam": Layercam}
 METHODS = (*GRADIENT_METHODS, "scorecam")
+FINE_METHOD = "layercam"  # on the fine map; the others weigh whole channels, which works on the last map alone
 SCORECAM_CHANNELS = 64  # those of the highest variance ("Faster Score-CAM" of tf-keras-vis); each costs a run of the encoder
 
 
 def compute_heatmaps(
-    cut: CutAssistant, inputs: Tensors, *, target: str = "eczema", method: str = "gradcam", against: bool = False
+    cut: CutAssistant, inputs: Tensors, *, target: str = "eczema", method: str = HEATMAP_METHOD, against: bool = False
 ) -> np.ndarray:
     """Computes a heatmap for each row.
 
@@ -40,7 +41,7 @@ def compute_heatmaps(
         against: Whether to show what speaks against the target.
 
     Returns:
-        float32 (batch, height, width) in [0, 1], at the resolution of the feature map. All zero: no evidence, or no photo.
+        float32 (batch, height, width) in [0, 1], at the resolution of the method's map. All zero: no evidence, or no photo.
 
     Raises:
         ConfigError: If the method is unknown, or the encoder has no feature map.
@@ -71,7 +72,7 @@ def upsample_heatmap(heatmap: np.ndarray, height_px: int, width_px: int) -> np.n
 
 
 def _compute_cam(cut: CutAssistant, inputs: Tensors, target: str, method: str, against: bool) -> np.ndarray:
-    visualisation = GRADIENT_METHODS[method](_build_visual_model(cut, target), clone=False)
+    visualisation = GRADIENT_METHODS[method](_build_visual_model(cut, target, fine=method == FINE_METHOD), clone=False)
     rows = [
         inputs[IMAGE],
         _encode_text(cut, inputs),
@@ -96,7 +97,7 @@ def _compute_scorecam(cut: CutAssistant, inputs: Tensors, target: str, against: 
     maps = []
     for row in range(len(inputs[IMAGE])):
         held = [text[row], *(inputs[name][row] for name in (PADDING_MASK, IMAGE_PRESENT, TEXT_PRESENT))]
-        model = _build_visual_model(cut, target, held)
+        model = _build_visual_model(cut, target, held=held)
         maps.append(
             Scorecam(model, clone=False)(
                 _score(against),
@@ -115,16 +116,18 @@ def _encode_text(cut: CutAssistant, inputs: Tensors) -> tf.Tensor:
     return cut.encode_text(cut.embed_tokens(inputs[TOKEN_IDS]), inputs[PADDING_MASK])
 
 
-def _build_visual_model(cut: CutAssistant, target: str, held: list[tf.Tensor] | None = None) -> keras.Model:
-    """A model in the shape that tf-keras-vis takes: the feature map is a layer of its own, and the one output is the target's logit.
+def _build_visual_model(cut: CutAssistant, target: str, *, fine: bool = False, held: list[tf.Tensor] | None = None) -> keras.Model:
+    """A model in the shape that tf-keras-vis takes: the map is a layer of its own, and the one output is the target's logit.
 
     Args:
         cut: The assistant.
         target: To be explained.
+        fine: Whether the map is the fine one instead of the feature map.
         held: The other inputs of `cut.heads` after the photo, of one row; None to make them inputs.
     """
     photo = keras.Input(cut.image_trunk.input.shape[1:], name=IMAGE)
-    features = keras.layers.Activation("linear", name=IMAGE_FEATURES)(cut.image_trunk(photo))
+    explained = keras.layers.Activation("linear", name=IMAGE_FEATURES)((cut.to_fine_map if fine else cut.image_trunk)(photo))
+    features = cut.from_fine_map(explained) if fine else explained
     others = [keras.Input(tensor.shape[1:]) for tensor in cut.heads.inputs[1:]]  # the mask as float, too: tf-keras-vis watches all
     rest = others if held is None else _HeldInputs(held)(features)
     logit = _Target(target)(cut.heads([features, *rest]))

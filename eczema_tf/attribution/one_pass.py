@@ -1,4 +1,4 @@
-"""Grad-CAM and gradient x input from one forward and one backward pass, as graph operations: what the served `explain` runs.
+"""Layer-CAM and gradient x input from one forward and one backward pass, as graph operations: what the served `explain` runs.
 
 Offline, `image.compute_heatmaps` and `text.multiply_gradient_by_input` give the same figures, which `export` checks.
 """
@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from eczema_tf.attribution.cut import CutAssistant, Tensors, embed_baseline, select_logit
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+
+HEATMAP_METHOD, TOKEN_METHOD = "layercam", "gradient_x_input"  # by their names offline
 
 
 @dataclass(frozen=True)
@@ -29,30 +31,34 @@ class Explained:
 def explain_in_one_pass(cut: CutAssistant, inputs: Tensors, target: str = "eczema") -> Explained:
     """Explains a batch of rows.
 
-    The heatmap is Grad-CAM (Selvaraju et al. 2017). A token's score is its gradient times its difference from padding (gradient x input,
-    Shrikumar et al. 2016, with the baseline that `text.integrate_gradients` starts from, of which this is the one-step estimate).
+    The heatmap is Layer-CAM (Jiang et al. 2021) of the encoder's fine map. A token's score is its gradient times its difference from
+    padding (gradient x input, Shrikumar et al. 2016, with the baseline that `text.integrate_gradients` starts from, of which this is the
+    one-step estimate).
 
     Args:
         cut: The assistant.
         inputs: Tensors, as the assistant takes them.
         target: As in `select_logit`.
     """
-    features = cut.encode_image(inputs[IMAGE])
+    fine_map = cut.encode_finely(inputs[IMAGE])
     embeddings = cut.embed_tokens(inputs[TOKEN_IDS])
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch([features, embeddings])
-        logits = cut.compute_logits(features, embeddings, inputs)
+        tape.watch([fine_map, embeddings])
+        logits = cut.compute_logits(cut.finish_encoding(fine_map), embeddings, inputs)
         explained = select_logit(logits, target)
-    to_features, to_embeddings = tape.gradient(explained, [features, embeddings], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    to_map, to_embeddings = tape.gradient(explained, [fine_map, embeddings], unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return Explained(
         logits,
-        _mask_heatmap(compute_gradcam(features, to_features) if cut.has_feature_map else None, inputs[IMAGE_PRESENT]),
+        _mask_heatmap(compute_layercam(fine_map, to_map) if cut.has_feature_map else None, inputs[IMAGE_PRESENT]),
         score_tokens(to_embeddings, embeddings - embed_baseline(cut, inputs[TOKEN_IDS]), inputs),
     )
 
 
-def compute_gradcam(features: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-    """Weighs each channel by its mean gradient, adds them up and keeps what speaks for the target (Selvaraju et al. 2017, equations 1, 2).
+def compute_layercam(features: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    """Weighs each channel at each place by its own gradient where that is positive (Jiang et al. 2021, equations 4 to 6).
+
+    Grad-CAM gives a channel one weight everywhere, which says little before the last layers, where a channel is an edge or a colour that
+    speaks for the target in one place and for nothing in another.
 
     Args:
         features: (batch, height, width, channels).
@@ -61,8 +67,7 @@ def compute_gradcam(features: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 (batch, height, width), at least 0.
     """
-    weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
-    return tf.nn.relu(tf.reduce_sum(tf.cast(weights * features, tf.float32), axis=-1))
+    return tf.nn.relu(tf.reduce_sum(tf.cast(tf.nn.relu(gradients) * features, tf.float32), axis=-1))
 
 
 def scale_to_one(heatmap: tf.Tensor) -> tf.Tensor:

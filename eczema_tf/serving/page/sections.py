@@ -155,7 +155,7 @@ def _format_heatmap(heatmap: Mapping[str, Any], photo: bytes) -> str:
     )
     colours = f"<i style='background:linear-gradient(90deg,{list_colours()})'></i>"
     legend = f"<p class='legend'><span>no evidence</span>{colours}<span>most</span></p>"
-    figure = f"<figure>{picture}<figcaption>{where} <span class='soft'>(Grad-CAM)</span></figcaption></figure>"
+    figure = f"<figure>{picture}<figcaption>{where} <span class='soft'>(Layer-CAM)</span></figcaption></figure>"
     return format_section("heatmap", "Where in the photo", figure, legend, slider)
 
 
