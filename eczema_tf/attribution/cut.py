@@ -96,7 +96,7 @@ class CutAssistant:
 
 
 def _cut_encoder(assistant: keras.Model) -> tuple[keras.Model, keras.Model] | None:
-    """Cuts the image encoder at the last map with at least `FINE_CELLS` cells a side through which all that it knows flows.
+    """Cuts the image encoder at its fine map.
 
     Returns:
         From photos to that map, and from there to the encoder's own; None if the encoder has no such map, or none at all.
@@ -105,17 +105,22 @@ def _cut_encoder(assistant: keras.Model) -> tuple[keras.Model, keras.Model] | No
     if not isinstance(encoder, keras.Model) or len(encoder.output.shape) != 4:
         return None
     pixels = assistant.get_layer("image_normalization").output
-    inner = [layer.output for layer in encoder.layers if isinstance(layer, keras.layers.Activation | keras.layers.Add)]
-    shapes = [found.shape for found in keras.Model(encoder.input, inner)(pixels)]
-    for tensor, shape in reversed(list(zip(inner, shapes, strict=True))):
-        if len(shape) == 4 and min(shape[1:3]) >= FINE_CELLS:
-            try:
-                rest = keras.Model(tensor, encoder.output, name="image_rest")
-            except ValueError:  # something flows around it, as around the inside of a residual block
-                continue
-            trunk = keras.Model(encoder.input, tensor, name="image_encoder_to_fine_map")
-            return keras.Model(assistant.input[IMAGE], trunk(pixels), name="image_fine_trunk"), rest
+    for kind in (keras.layers.Add, keras.layers.Activation):  # where residual blocks meet, if there are any: all else is half a step
+        inner = [layer.output for layer in encoder.layers if isinstance(layer, kind)]
+        shapes = [found.shape for found in keras.Model(encoder.input, inner)(pixels)] if inner else []
+        for tensor, shape in reversed(list(zip(inner, shapes, strict=True))):
+            if len(shape) == 4 and min(shape[1:3]) >= FINE_CELLS and (rest := _connect(tensor, encoder.output)):
+                trunk = keras.Model(encoder.input, tensor, name="image_encoder_to_fine_map")
+                return keras.Model(assistant.input[IMAGE], trunk(pixels), name="image_fine_trunk"), rest
     return None
+
+
+def _connect(start: Any, end: Any) -> keras.Model | None:
+    """A model from one tensor to another; None if something flows around the first, as around the inside of a residual block."""
+    try:
+        return keras.Model(start, end, name="image_encoder_from_fine_map")
+    except ValueError:  # Keras' only way to say so
+        return None
 
 
 def to_tensors(inputs: Tensors) -> dict[str, tf.Tensor]:
