@@ -42,7 +42,9 @@ def main() -> None:
     repeats = runs.read_json(run_dir / runs.DATA)["folds"].values()
     scores = [predict_out_of_fold(features, positive, table["example_id"].map(folds).to_numpy()) for folds in repeats]
     groups = np.tile(table["group_id"].to_numpy(), len(repeats))  # pooled over the repeats, as in the run
-    auroc = compute_auroc(np.concatenate(scores), np.tile(positive, len(repeats)), draw_weights(groups, 1000, model.config.seed))
+    weights = draw_weights(groups, 1000, model.config.seed)
+    fitted = np.concatenate([table["example_id"].map(folds).to_numpy() + 1000 * repeat for repeat, folds in enumerate(repeats)])
+    auroc = compute_auroc(np.concatenate(scores), np.tile(positive, len(repeats)), weights, fitted)
     own = json.loads((run_dir / runs.METRICS).read_text())["heads"]["text"]["auroc"]
     print(f"logistic regression on frozen text features, {len(rows)} cases: AUROC {format_estimate(summarise(auroc, ''))}")
     print(f"the run's text head:                                     AUROC {format_estimate(own)}")

@@ -42,6 +42,21 @@ def test_auroc_is_undefined_where_the_weights_leave_one_class():
     assert (first, np.isnan(second), np.isnan(third)) == (1.0, True, True)
 
 
+def test_only_cases_of_one_model_are_compared():
+    """Each of two models is right about its own cases; what they are scored beside each other is only the models' offsets."""
+    scores, positive = np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, True, False, True])
+    weights, models = np.ones((1, 4)), np.array([0, 0, 1, 1])
+    assert metrics.compute_auroc(scores, positive, weights) == [0.75]
+    assert metrics.compute_auroc(scores, positive, weights, models) == [1.0]
+    assert np.isnan(metrics.compute_auroc(scores, positive, weights, np.arange(4)))
+
+
+def test_models_count_by_their_pairs():
+    scores = np.array([1.0, 0.0, 0.0, 0.0, 1.0])  # the first model is wrong about its one pair, the second right about two of two
+    positive, models = np.array([False, True, False, False, True]), np.array([0, 0, 1, 1, 1])
+    assert metrics.compute_auroc(scores, positive, np.ones((1, 5)), models) == [2 / 3]
+
+
 def test_weights_mean_the_same_as_repeated_cases():
     rng = np.random.default_rng(0)
     scores, positive, weights = rng.integers(0, 6, 40).astype(float), rng.random(40) < 0.4, rng.integers(0, 4, 40)

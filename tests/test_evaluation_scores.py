@@ -64,6 +64,15 @@ def metrics(cases):
     return compute_metrics(cases, THRESHOLDS, replicates=200)
 
 
+def test_offsets_between_the_models_of_a_cross_validation_change_no_auroc(cases):
+    folds = cases.assign(fold=np.arange(len(cases)) % 5, repeat=np.arange(len(cases)) % 2)
+    offset = 3.0 * folds["fold"] - 5.0 * folds["repeat"]
+    moved = folds.assign(p_text=1 / (1 + np.exp(-folds["eczema_text_logit"] - offset)))
+    before, after = (compute_metrics(table, THRESHOLDS, replicates=100)["heads"]["text"] for table in (folds, moved))
+    assert before["auroc"] == after["auroc"]
+    assert before["sensitivity"] != after["sensitivity"]
+
+
 def test_figures_are_those_of_scikit_learn(cases, metrics):
     for modality in HEADS:
         scored = cases[cases[f"p_{modality}"].notna()]

@@ -109,7 +109,13 @@ class _Scored:
         return (self.cases["eczema"] > self.positive_above).to_numpy(bool)
 
     def aurocs(self, column: str) -> np.ndarray:
-        return metrics.compute_auroc(self.cases[column].to_numpy("float64"), self.positive(), self.weights)
+        return metrics.compute_auroc(self.cases[column].to_numpy("float64"), self.positive(), self.weights, self._models())
+
+    def _models(self) -> np.ndarray | None:
+        """Which of a cross-validation's models scored each case."""
+        if "fold" not in self.cases:
+            return None
+        return self.cases.groupby(["repeat", "fold"]).ngroup().to_numpy() if "repeat" in self.cases else self.cases["fold"].to_numpy()
 
 
 def _score(scored: _Scored) -> dict[str, Any]:
