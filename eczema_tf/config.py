@@ -131,7 +131,6 @@ class ModelConfig(Section):
     fusion: Literal["concat", "gated", "cross_attention", "late"] = "concat"
     embedding_units: Count = 64  # width of each modality's projection; 0: none, and the heads are linear in the pooled features
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    head_l2: Amount = 0.0  # ridge penalty on the heads' weights, half their squares times this, added to the loss
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of the training rows that lose one of two modalities
 
     @model_validator(mode="after")

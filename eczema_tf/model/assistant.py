@@ -61,7 +61,7 @@ def build_assistant(config: ModelConfig, encoders: Encoders) -> keras.Model:
     dropped = ModalityDropout(config.modality_dropout, name="modality_dropout")([inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]])
     image_known = MissingModality(name="image_known_or_missing")([image, inputs[IMAGE_PRESENT]])  # not dropped: what there really is
     text_known = MissingModality(name="text_known_or_missing")([text, inputs[TEXT_PRESENT]])
-    logits = {"eczema_image": _head(image_known, 1, "eczema_image", config), "eczema_text": _head(text_known, 1, "eczema_text", config)}
+    logits = {"eczema_image": _head(image_known, 1, "eczema_image"), "eczema_text": _head(text_known, 1, "eczema_text")}
     evidence = Evidence(
         image=MissingModality(name="image_or_missing")([image, dropped[0]]),
         text=MissingModality(name="text_or_missing")([text, dropped[1]]),
@@ -73,7 +73,7 @@ def build_assistant(config: ModelConfig, encoders: Encoders) -> keras.Model:
     )
     fused = FUSIONS[config.fusion](evidence, config)
     logits["eczema"] = fused["eczema"]
-    logits["consistency"] = _head(text_known, len(CONSISTENCY), "consistency", config)
+    logits["consistency"] = _head(text_known, len(CONSISTENCY), "consistency")
     logits["severity"] = OrderedLogits(len(SEVERITY), dtype="float32", name="severity")(fused["severity_score"])
     return keras.Model(inputs, {head: logits[head] for head in HEADS}, name="eczema_assistant")
 
@@ -171,6 +171,5 @@ def _project(pooled: Any, modality: str, config: ModelConfig) -> Any:
     return keras.layers.Dense(config.embedding_units, activation="relu", dtype="float32", name=f"{modality}_projection")(x)
 
 
-def _head(embedding: Any, logits: int, name: str, config: ModelConfig) -> Any:
-    ridge = keras.regularizers.L2(config.head_l2 / 2) if config.head_l2 else None
-    return keras.layers.Dense(logits, kernel_regularizer=ridge, dtype="float32", name=name)(embedding)
+def _head(embedding: Any, logits: int, name: str) -> Any:
+    return keras.layers.Dense(logits, dtype="float32", name=name)(embedding)
