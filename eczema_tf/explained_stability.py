@@ -67,8 +67,8 @@ def _cascade(cases: ExplainedCases, modality: str, explain: Callable[[], Explana
     found: list[list[dict[str, np.ndarray]]] = [[] for _ in depths]
     for draw in tqdm(range(DRAWS), desc=f"randomised weights, {modality}", unit="draw"):
         for depth, explained in enumerate(randomise_in_cascade(depths, explain, np.random.default_rng([cases.seed, draw]))):
-            correlation = _correlate(original, explained)
-            absolute = _correlate([np.abs(one) for one in original], [np.abs(one) for one in explained])
+            correlation = correlate(original, explained)
+            absolute = correlate([np.abs(one) for one in original], [np.abs(one) for one in explained])
             found[depth].append({"correlation": correlation, "absolute_values": absolute, "absolute_correlation": np.abs(correlation)})
     return [
         {"name": depth.name, **{figure: _nanmean([draw[figure] for draw in draws]) for figure in draws[0]}}
@@ -86,14 +86,15 @@ def disturb_texts(cases: ExplainedCases, scores: Explanations) -> dict[str, np.n
     return _compare(scores, explain_words(cases, locate_words(cases), INTEGRATED, closing=CLOSING))
 
 
+def correlate(before: Explanations, after: Explanations) -> np.ndarray:
+    """Rank correlation of two explanations of each case: float64 (cases,), NaN where one of them has no order."""
+    return np.array([correlate_ranks(first[None], second[None])[0] for first, second in zip(before, after, strict=True)])
+
+
 def _compare(before: Explanations, after: Explanations) -> dict[str, np.ndarray]:
     """Rank correlation and relative change of each case: float64 (cases,), NaN where there is nothing to compare."""
     changes = [compute_relative_change(first[None], second[None])[0] for first, second in zip(before, after, strict=True)]
-    return {"correlation": _correlate(before, after), "relative_change": np.array(changes)}
-
-
-def _correlate(before: Explanations, after: Explanations) -> np.ndarray:
-    return np.array([correlate_ranks(first[None], second[None])[0] for first, second in zip(before, after, strict=True)])
+    return {"correlation": correlate(before, after), "relative_change": np.array(changes)}
 
 
 def _nanmean(draws: Sequence[np.ndarray]) -> np.ndarray:

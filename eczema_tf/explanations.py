@@ -15,7 +15,7 @@ from eczema_tf.evaluation.comparisons import estimate_mean
 from eczema_tf.evaluation.intervals import LEVEL, draw_weights
 from eczema_tf.explained_cases import TARGET, ExplainedCases
 from eczema_tf.explained_photos import compare_heatmaps, explain_photos
-from eczema_tf.explained_stability import DRAWS, disturb_photos, disturb_texts, randomise_photos, randomise_texts
+from eczema_tf.explained_stability import DRAWS, correlate, disturb_photos, disturb_texts, randomise_photos, randomise_texts
 from eczema_tf.explained_texts import INTEGRATED, ONE_STEP, compare_words, explain_words, locate_words
 from eczema_tf.files import write_json
 from eczema_tf.runs import Model
@@ -92,12 +92,14 @@ def _describe_texts(cases: ExplainedCases, weights: np.ndarray) -> dict[str, Any
     words = locate_words(cases)
     scores = {name: explain_words(cases, words, name) for name in (INTEGRATED, ONE_STEP)}
     read = np.flatnonzero(cases.has_text)
+    both = [[scores[name][case] for case in read] for name in (INTEGRATED, ONE_STEP)]
     few = read[:CASCADE_CASES]
     return {
         "method": INTEGRATED,
         "texts": len(read),
         **{figure: comparison.summarise(weights) for figure, comparison in compare_words(cases, words, scores).items()},
-        "closing": _estimate(disturb_texts(cases.take(read), [scores[INTEGRATED][case] for case in read]), weights[:, read]),
+        "one_step": _estimate({"correlation": correlate(*both)}, weights[:, read]),
+        "closing": _estimate(disturb_texts(cases.take(read), both[0]), weights[:, read]),
         "randomised": _describe_cascade(randomise_texts(cases.take(few)), weights[:, few]),
     }
 

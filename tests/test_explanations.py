@@ -63,6 +63,7 @@ def test_every_figure_is_there_with_its_rivals(figures: dict):
     for figure in ("average_precision", "precision", "recall", "comprehensiveness", "sufficiency"):
         assert {"integrated_gradients", "gradient_x_input", "random"} < set(figures["text"][figure])
         assert set(figures["text"][figure]["gain_over"]) == {"gradient_x_input", "random"}
+    assert -1 <= figures["text"]["one_step"]["correlation"]["value"] <= 1
     assert figures["contributions"]["cases"] > 0
 
 

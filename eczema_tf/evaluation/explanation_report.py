@@ -37,6 +37,8 @@ def _format_part(part: str, things: str, figures: Mapping[str, Any], counted: st
     for name, title in NAMES.items():
         if name in figures:
             yield from _format_comparison(title, figures[name])
+    if "one_step" in figures:
+        yield f"  {'with gradient x input':<38} rank correlation {format_estimate(figures['one_step']['correlation'])}"
     yield f"  {'after ' + change[1]:<38} rank correlation {format_estimate(figures[change[0]]['correlation'])}"
     yield from _format_cascade(figures["randomised"])
 
