@@ -50,7 +50,6 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from eczema_tf.serving.contract import SIGNATURES
     from eczema_tf.serving.limits import Limits
     from eczema_tf.serving.loaded import LoadedModel
     from eczema_tf.serving.rest import build_app
@@ -62,8 +61,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     _warn_if_open(host)
     print(f"loading {arguments.model} ...", flush=True)
     model = LoadedModel(arguments.model)
-    for signature in SIGNATURES:
-        model.run([b""], ["warm"], signature)  # the first run of a graph takes seconds: not at the first client's expense
+    model.warm_up()
     limits = Limits(
         max_body_bytes=arguments.max_body_mb * 1_000_000,
         max_held_bytes=10 * arguments.max_body_mb * 1_000_000,

@@ -31,8 +31,8 @@ def preprocess_photo(data: tf.Tensor, orientation: tf.Tensor, size_px: int, conf
     Raises:
         tf.errors.InvalidArgumentError: When the data cannot be decoded.
     """
-    photo = tf.cast(decode_photo(data, size_px), tf.float32)
-    photo = tf.image.resize(photo, (size_px, size_px), method="bilinear", antialias=True)
+    photo = decode_photo(data, size_px)  # resized as bytes: as floats, a PNG of 25 megapixels would take 300 MB
+    photo = tf.image.resize(photo, (size_px, size_px), method="bilinear", antialias=True)  # float32
     photo = orient(photo, orientation)
     if config.color_constancy.enabled:
         photo = shades_of_gray(photo, config.color_constancy.norm)

@@ -1,10 +1,12 @@
 """A SavedModel in this process: what local prediction, the web server, batch scoring and the benchmarks run."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from eczema_tf.errors import EczemaError
 from eczema_tf.serving.client import find_version, read_side_file
@@ -42,6 +44,24 @@ class LoadedModel:
             self._signatures = {name: self._model.signatures[name] for name in signatures}
         except (OSError, ValueError, KeyError) as error:
             raise EczemaError(f"{folder}: cannot be loaded as a SavedModel: {str(error).splitlines()[0]}") from error
+
+    def warm_up(self, rows: int = 2) -> None:
+        """Runs every signature, on the largest photos that the guard lets in.
+
+        The first run of a graph takes seconds, which is not to be at the first client's expense. And what memory TensorFlow once had for
+        tensors it keeps (with oneDNN: a pool that only grows): so the process has its full size from the start, and where there is too
+        little, that shows now and not under load.
+
+        Args:
+            rows: Photos at once, as many as are decoded at the same time.
+        """
+        from eczema_tf.serving.guard import MAX_PIXELS
+
+        side_px = int(MAX_PIXELS**0.5)
+        buffer = io.BytesIO()
+        Image.new("RGB", (side_px, side_px)).save(buffer, "PNG", compress_level=1)
+        for signature in self._signatures:
+            self.run([buffer.getvalue()] * rows, ["warm"] * rows, signature)
 
     def run(self, images: Sequence[bytes], texts: Sequence[str], signature: str = SERVE) -> dict[str, np.ndarray]:
         """Asks for some rows at once.
