@@ -3,6 +3,7 @@
 import argparse
 import ipaddress
 import logging
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -50,13 +51,20 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
+    from eczema_tf.serving.server import bind
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with bind(arguments.host, arguments.port) as listener:
+        _serve_on(listener, arguments)
+    print("stopped")
+
+
+def _serve_on(listener: socket.socket, arguments: argparse.Namespace) -> None:
     from eczema_tf.serving.limits import Limits
     from eczema_tf.serving.loaded import LoadedModel
     from eczema_tf.serving.rest import build_app
-    from eczema_tf.serving.server import bind, run_app
+    from eczema_tf.serving.server import run_app
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    listener = bind(arguments.host, arguments.port)
     host, port = listener.getsockname()[:2]
     _warn_if_open(host)
     print(f"loading {arguments.model} ...", flush=True)
@@ -72,7 +80,6 @@ def _serve(arguments: argparse.Namespace) -> None:
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     mount = None if arguments.no_page else partial(mount_answers, model, limits)
     run_app(build_app(model, limits, mount=mount), listener, lambda: _announce(address, model.version), arguments.stop_timeout_s)
-    print("stopped")
 
 
 def mount_answers(model: Any, limits: Any, app: Any) -> None:

@@ -302,7 +302,8 @@ def test_explain_writes_picture_json_and_page(run: Path, tmp_path: Path, capsys)
     page = (tmp_path / "why" / "explanation.html").read_text()
     assert "&lt;b&gt;" in page
     assert "http" not in page.replace("http-equiv", "")
-    width, height = Image.open(tmp_path / "why" / "heatmap.png").size
+    with Image.open(tmp_path / "why" / "heatmap.png") as picture:
+        width, height = picture.size
     assert width < height  # the photo is upright again, taller than wide
 
 

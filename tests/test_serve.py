@@ -670,10 +670,10 @@ def test_a_request_that_does_not_get_on_is_cut_off(begun: bytes, monkeypatch: py
         return PlainTextResponse(str(len(await request.body())))
 
     with running(Starlette(routes=[Route("/", read_all, methods=["POST"])])) as address:
-        connection = socket.create_connection(address, PATIENCE_S)
-        connection.sendall(begun)
-        with contextlib.suppress(ConnectionResetError):
-            assert connection.recv(1) == b""
+        with socket.create_connection(address, PATIENCE_S) as connection:
+            connection.sendall(begun)
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
 
 
 def test_an_answer_may_take_longer_than_its_request_and_connections_are_kept(monkeypatch: pytest.MonkeyPatch):

@@ -96,11 +96,14 @@ def test_no_operation_is_internal_to_the_runtime(bodies: dict[str, list]):
 
 
 def test_batch_norms_and_paddings_are_gone(served: ServedAssistant, bodies: dict[str, list]):
+    """In `explain`, those behind the fine map stay: the backward pass needs what comes between convolution and batch norm."""
+    folded = []
     for nodes in network_bodies(bodies):
-        in_trunk = [node for node in nodes if "image_encoder" in node.name]
+        in_trunk = [node for node in nodes if "image_encoder" in node.name and "from_fine_map" not in node.name]
         assert [node.op for node in in_trunk if node.op in ("Pad", "Rsqrt")] == []
-        biases = [node for node in in_trunk if node.op == "BiasAdd"]
-        assert len(biases) >= len(batch_norms(served.assistant)) > 0
+        folded.append(len([node for node in in_trunk if node.op == "BiasAdd"]))
+    assert max(folded) >= len(batch_norms(served.assistant)) > 0
+    assert min(folded) > 0
 
 
 def network_bodies(bodies: dict[str, list]) -> list[list]:
