@@ -12,6 +12,7 @@ from eczema_tf.model.assistant import IMAGE_FEATURES, Encoders, build_assistant,
 from eczema_tf.model.encoders import EncoderSpec, build_encoder, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.features import compute_features, frozen_model, weights_digest
 from eczema_tf.model.layers import MaskedPooling, MissingModality, ModalityDropout, OrderedLogits
+from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.losses import OrdinalCrossentropy, build_losses, compute_probabilities, compute_targets
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
@@ -173,10 +174,10 @@ def inputs_of(arrays: dict[str, np.ndarray]) -> Inputs:
 
 
 @pytest.mark.parametrize("frozen", [{"image"}, {"text"}, {"image", "text"}])
-@pytest.mark.parametrize("pooling", ["mean", "max"])
-def test_cached_features_give_the_same_answers_as_the_whole_model(frozen: set[str], pooling: str, tmp_path):
+@pytest.mark.parametrize(("pooling", "fusion"), [("mean", "concat"), *(("max", fusion) for fusion in FUSIONS)])
+def test_cached_features_give_the_same_answers_as_the_whole_model(frozen: set[str], pooling: str, fusion: str, tmp_path):
     keras.utils.set_random_seed(0)
-    config = ModelConfig(embedding_units=8, text=TextConfig(pooling=pooling))
+    config = ModelConfig(embedding_units=8, fusion=fusion, text=TextConfig(pooling=pooling))
     assistant, arrays = build_assistant(config, pretrained_encoders()), batch()
     features = compute_features(assistant, inputs_of(arrays), frozen, ArrayCache(tmp_path))
     cached = frozen_model(assistant, frozen)(features.gather(np.arange(5)), training=False)

@@ -669,11 +669,11 @@ def test_a_request_that_does_not_get_on_is_cut_off(begun: bytes, monkeypatch: py
     async def read_all(request) -> PlainTextResponse:
         return PlainTextResponse(str(len(await request.body())))
 
-    with running(Starlette(routes=[Route("/", read_all, methods=["POST"])])) as address:
-        with socket.create_connection(address, PATIENCE_S) as connection:
-            connection.sendall(begun)
-            with contextlib.suppress(ConnectionResetError):
-                assert connection.recv(1) == b""
+    application = Starlette(routes=[Route("/", read_all, methods=["POST"])])
+    with running(application) as address, socket.create_connection(address, PATIENCE_S) as connection:
+        connection.sendall(begun)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
 
 
 def test_an_answer_may_take_longer_than_its_request_and_connections_are_kept(monkeypatch: pytest.MonkeyPatch):

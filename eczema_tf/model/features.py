@@ -35,11 +35,13 @@ def _encode_modality(assistant: keras.Model, modality: str, inputs: Inputs, cach
     old, new = (IMAGE if modality == "image" else TOKEN_IDS), feature_name(assistant, modality)
     encoder, source = encoder_of(assistant, modality), inputs.columns[old]
     values = [source.values] if modality == "image" else [source.values, inputs.columns[PADDING_MASK].values]
-    tokens = values[0].shape[1:2] if len(encoder.output.shape) == 3 else ()
-    shape = (len(source.values), *tokens, encoder.output.shape[-1])
-    dtype = "float16" if tokens else "float32"  # a token each row is 30 times as much as a vector
+    shape = [len(source.values), *encoder.output.shape[1:]]  # a vector, a grid of them (fusion by regions), or one for each token
+    tokens = modality == "text" and len(shape) == 3
+    if tokens:
+        shape[1] = values[0].shape[1]
+    dtype = "float32" if len(shape) == 2 else "float16"  # a grid or a sequence is 30 to 60 times as much as a vector
     key = fingerprint(source.digest, weights_digest(encoder), new, dtype, keras.version())
-    features = cache.load_or_compute(f"{modality}_features", key, shape, dtype, lambda: _encode(encoder, values, bool(tokens)))
+    features = cache.load_or_compute(f"{modality}_features", key, shape, dtype, lambda: _encode(encoder, values, tokens))
     inputs = inputs.with_features(old, new, Column(features, source.index, key))
     if new == POOLED_TEXT:
         columns = {name: column for name, column in inputs.columns.items() if name != PADDING_MASK}
