@@ -23,7 +23,7 @@ from eczema_tf.config import Config, load_config
 from eczema_tf.errors import ConfigError
 from eczema_tf.evaluation.intervals import draw_weights, summarise
 from eczema_tf.evaluation.metrics import compute_auroc
-from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, load_predictions
+from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, identify_models, is_scored, load_predictions
 from eczema_tf.evaluation.report import format_estimate
 from eczema_tf.experiment import run_experiment
 from eczema_tf.files import write_text
@@ -95,9 +95,10 @@ def _compare(name: str, cases: pd.DataFrame, weights: np.ndarray, base: np.ndarr
 
 
 def _aurocs(cases: pd.DataFrame, head: str, weights: np.ndarray, config: Config) -> np.ndarray:
-    seen = (cases["eczema"].notna() & cases[PROBABILITY_COLUMNS[head]].notna()).to_numpy(bool)
+    seen = is_scored(cases, head)
+    cases, weights = cases[seen], weights[:, seen]
     positive = (cases["eczema"] > config.data.positive_above).to_numpy(bool)
-    return compute_auroc(cases.loc[seen, PROBABILITY_COLUMNS[head]].to_numpy("float64"), positive[seen], weights[:, seen])
+    return compute_auroc(cases[PROBABILITY_COLUMNS[head]].to_numpy("float64"), positive, weights, identify_models(cases))
 
 
 def format_markdown(key: str, table: pd.DataFrame) -> str:

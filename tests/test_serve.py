@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import http.client
+import io
 import json
 import logging
 import os
@@ -28,6 +29,7 @@ from fastapi import FastAPI
 from google.protobuf.json_format import ParseDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
@@ -375,6 +377,20 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(export: Path) -> LoadedModel:
     return LoadedModel(export)
+
+
+def test_warming_up_runs_every_signature_on_photos_as_large_as_the_guard_lets_in(model: LoadedModel, monkeypatch: pytest.MonkeyPatch):
+    asked, run = [], model.run
+
+    def spy(images, texts, signature):
+        asked.append((signature, [Image.open(io.BytesIO(image)).size for image in images]))
+        outputs = run(images, texts, signature)
+        assert outputs["status"].tolist() == [b"ok"] * len(images)
+        return outputs
+
+    monkeypatch.setattr(model, "run", spy)
+    model.warm_up()
+    assert asked == [(signature, [(5000, 5000)] * 2) for signature in (SERVE, EXPLAIN)]
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ _FACTORS = (
     "Evaluated: whether photo and text are there, and how ambiguous each is.",
 )
 _METRICS = (
-    "AUROC: how often a case with eczema gets a higher probability than one without; it needs no threshold.",
+    "AUROC: how often a case with eczema gets a higher probability than one without, of cases scored by one model; no threshold needed.",
     "Sensitivity, specificity and F1 at one threshold a head, chosen on validation cases (highest sensitivity + specificity).",
     "In brackets the interval from resampling groups (patients, authors), since cases of one group are alike.",
 )

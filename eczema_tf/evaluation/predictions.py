@@ -94,6 +94,12 @@ def is_scored(cases: pd.DataFrame, modality: str) -> np.ndarray:
     return (cases["eczema"].notna() & cases[PROBABILITY_COLUMNS[modality]].notna()).to_numpy(bool)
 
 
+def identify_models(cases: pd.DataFrame) -> np.ndarray | None:
+    """Numbers the models of a cross-validation that scored the cases, for `metrics.compute_auroc`: int64 (cases,); None if it was one."""
+    columns = [column for column in ("repeat", "fold") if column in cases]
+    return cases.groupby(columns).ngroup().to_numpy() if columns else None
+
+
 def write_predictions(path: Path | str, cases: pd.DataFrame) -> None:
     """Writes cases as CSV, with formulas in text cells escaped (`files.write_csv`).
 

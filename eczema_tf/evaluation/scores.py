@@ -9,7 +9,7 @@ import pandas as pd
 
 from eczema_tf.evaluation import metrics
 from eczema_tf.evaluation.intervals import LEVEL, Estimate, draw_weights, summarise
-from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
+from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, identify_models, is_scored
 from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, MODALITIES, POSTERIOR_COLUMNS, SEVERITY
 
 KNOWN_AMBIGUOUS = (0.2, 0.8)  # of the exact posterior: the truth is at least one in five to be the other way
@@ -109,13 +109,7 @@ class _Scored:
         return (self.cases["eczema"] > self.positive_above).to_numpy(bool)
 
     def aurocs(self, column: str) -> np.ndarray:
-        return metrics.compute_auroc(self.cases[column].to_numpy("float64"), self.positive(), self.weights, self._models())
-
-    def _models(self) -> np.ndarray | None:
-        """Which of a cross-validation's models scored each case."""
-        if "fold" not in self.cases:
-            return None
-        return self.cases.groupby(["repeat", "fold"]).ngroup().to_numpy() if "repeat" in self.cases else self.cases["fold"].to_numpy()
+        return metrics.compute_auroc(self.cases[column].to_numpy("float64"), self.positive(), self.weights, identify_models(self.cases))
 
 
 def _score(scored: _Scored) -> dict[str, Any]:
