@@ -77,12 +77,11 @@ def measure(kind: str, model: Path, files: Iterator[tuple[str, bytes]]) -> Itera
             answer = ask_worker(worker, path)
             if answer is None:
                 worker.kill()
-                code = worker.wait()
-                answer, worker = {"seconds": DEADLINE_S, "cpu_seconds": DEADLINE_S, "mb": 0.0, "answer": f"process ended ({code})"}, None
+                ended = f"process ended ({stop_worker(worker)})"
+                answer, worker = {"seconds": DEADLINE_S, "cpu_seconds": DEADLINE_S, "mb": 0.0, "answer": ended}, None
             yield {"name": name, "bytes": len(data), **answer}
         if worker:
-            worker.stdin.close()
-            worker.wait()
+            stop_worker(worker)
 
 
 def start_worker(kind: str, model: Path) -> subprocess.Popen:
@@ -93,6 +92,13 @@ def start_worker(kind: str, model: Path) -> subprocess.Popen:
     if worker.stdout.readline() != "ready\n":
         sys.exit(f"the {kind} worker does not start; try: {' '.join(command)}")
     return worker
+
+
+def stop_worker(worker: subprocess.Popen) -> int:
+    """Closes a worker's pipes, which ends it, and returns its exit code."""
+    with worker:
+        pass
+    return worker.returncode
 
 
 def ask_worker(worker: subprocess.Popen, path: Path) -> Result | None:
