@@ -22,14 +22,16 @@ def photo(name: str) -> str:
     return f"dataset/images/{name}.png"
 
 
-CASES = [
+CASES = [  # the last one reports nothing
     {"case_id": "-1", "related_category": "RASH", "age_group": "AGE_18_TO_29", "sex_at_birth": "FEMALE",
      "image_1_path": photo("-11"), "image_2_path": photo("-12"), "image_3_path": photo("-13")},
-    {"case_id": "-2", "age_group": "AGE_UNKNOWN", "sex_at_birth": "OTHER_OR_UNSPECIFIED", "image_1_path": photo("-21")},
-    {"case_id": "-3", "image_1_path": photo("-12"), "image_2_path": photo("-31")},
-    {"case_id": "-4", "image_1_path": photo("-31")},
-    {"case_id": "-5", "image_1_path": photo("-51")},
-    {"case_id": "-6", "image_1_path": photo("-61")},
+    {"case_id": "-2", "textures_flat": "YES", "age_group": "AGE_UNKNOWN", "sex_at_birth": "OTHER_OR_UNSPECIFIED",
+     "image_1_path": photo("-21")},
+    {"case_id": "-3", "condition_symptoms_itching": "YES", "image_1_path": photo("-12"), "image_2_path": photo("-31")},
+    {"case_id": "-4", "textures_flat": "YES", "image_1_path": photo("-31")},
+    {"case_id": "-5", "condition_duration": "ONE_DAY", "image_1_path": photo("-51")},
+    {"case_id": "-6", "body_parts_arm": "YES", "image_1_path": photo("-61")},
+    {"case_id": "-7", "age_group": "AGE_18_TO_29", "image_1_path": photo("-71")},
 ]  # fmt: skip
 VOTES = {
     "-1": {"Eczema": 0.41, "Psoriasis": 0.59},
@@ -38,6 +40,7 @@ VOTES = {
     "-4": {},
     "-5": {"Infected eczema": 1.0},
     "-6": {},
+    "-7": {"Eczema": 0.5, "Acne": 0.5},
 }
 
 
@@ -65,7 +68,9 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 def test_labels_counts_and_groups(files: dict, tmp_path: Path):
     summary = prepare_scin(tmp_path / "out", **files)
-    counts = {"cases": 6, "ungradable": 1, "unlabelled": 1, "kept": 4, "eczema": 2, "photo_rows": 0, "text_rows": 4, "sharing": 2}
+    counts = {
+        "cases": 7, "ungradable": 1, "unlabelled": 1, "empty": 1, "kept": 4, "eczema": 2, "photo_rows": 0, "text_rows": 4, "sharing": 2,
+    }  # fmt: skip
     assert summary.count() == counts
     assert summary.manifest == tmp_path / "out" / "manifest.csv"
     table = load_manifest(summary.manifest).table.set_index("case_id")
@@ -188,11 +193,31 @@ def test_the_template_says_what_was_ticked():
 
 
 def test_the_template_never_reads_a_blank_as_a_no():
-    assert describe_case(BLANK) == "I have a skin problem."
+    assert describe_case(BLANK) == ""
     for flag in FLAG_COLUMNS:
         words = describe_case(BLANK | {flag: "YES"}).lower().split()
         ticked_negation = flag == "condition_symptoms_no_relevant_experience"
         assert ticked_negation or not {"no", "not", "without", "none", "never"} & set(words)
+
+
+def test_the_template_makes_nothing_up():
+    assert describe_case(BLANK | {"condition_symptoms_itching": "YES"}) == "I have a skin problem. It itches."
+    assert describe_case(BLANK | {"related_category": "LOOKS_HEALTHY"}) == "My skin looks healthy."
+    for silence in ({"age_group": "AGE_18_TO_29", "sex_at_birth": "MALE"}, {"condition_duration": "UNKNOWN"}):
+        assert describe_case(BLANK | silence) == ""
+
+
+def test_who_reports_nothing_has_a_photo_and_no_text_or_is_left_out(files: dict, tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "-71.png")
+    summary = prepare_scin(tmp_path / "out", **files, images=tmp_path / "photos")
+    table = load_manifest(summary.manifest).table.set_index("case_id")
+    assert list(table.loc["-7", ["image_path", "text", "eczema"]]) == [photo("-71"), "", 0.5]
+    assert (summary.empty, summary.kept, summary.photo_rows, summary.text_rows) == (0, 5, 1, 4)
+    cases = pd.read_csv(files["cases"], dtype=str, keep_default_na=False)
+    cases[cases["case_id"] == "-7"].to_csv(files["cases"], index=False)
+    with pytest.raises(DataError, match=r"no labelled case reports anything, and no photo is here; give the photos with --images"):
+        prepare_scin(tmp_path / "silent", **files)
 
 
 def test_every_flag_category_and_duration_changes_the_text():
@@ -208,10 +233,11 @@ def test_the_real_files(shared: Path, tmp_path: Path):
     scin = shared / "data" / "scin"
     embeddings = scin / "image_embeddings_resnet50.npz"
     summary = prepare_scin(tmp_path / "out", cases=scin / "scin_cases.csv", labels=scin / "scin_labels.csv", embeddings=embeddings)
-    assert (summary.cases, summary.kept, summary.eczema) == (3554, 2145, 725)
-    assert summary.kept + summary.ungradable + summary.unlabelled == summary.cases
+    assert (summary.cases, summary.kept, summary.empty, summary.eczema) == (3554, 1867, 278, 646)
+    assert summary.kept + summary.empty + summary.ungradable + summary.unlabelled == summary.cases
     table = load_manifest(summary.manifest, embeddings=load_embeddings(embeddings)).table
-    assert table["case_id"].nunique() == 2145
+    assert table["case_id"].nunique() == 1867
+    assert table.loc[table["text"] != "", "case_id"].nunique() == 1838
     assert table.groupby("case_id")["group_id"].nunique().max() == 1
     assert table.loc[table["image_path"] != "", ["image_path", "group_id"]].drop_duplicates()["image_path"].is_unique
     assert (table["skin_tone"] != "").mean() > 0.95

@@ -61,7 +61,7 @@ def build_objects(cases: dict[str, list[str]] = CASES) -> dict[str, bytes]:
     rows = []
     for case_id, names in cases.items():
         paths = {f"image_{place}_path": name if "/" in name else photo(name) for place, name in enumerate(names, 1)}
-        rows.append(dict.fromkeys(CASE_COLUMNS, "") | {"case_id": case_id} | paths)
+        rows.append(dict.fromkeys(CASE_COLUMNS, "") | {"case_id": case_id, "textures_flat": "YES"} | paths)
     votes = [dict.fromkeys(LABEL_COLUMNS, "") | {"case_id": case_id, "weighted_skin_condition_label": VOTES[case_id]} for case_id in cases]
     photos = {path: draw_photo(seed) for seed, path in enumerate([*PHOTOS, photo("-31")])}
     return {CASES_PATH: write_csv(rows), LABELS_PATH: write_csv(votes), **photos}

@@ -238,13 +238,15 @@ def test_pad_ufes_says_only_what_was_answered(tmp_path: Path):
         "img_id": "PAT_1_2_4.png", "patient_id": "PAT_1", "lesion_id": "2", "region": "", "fitspatrick": "", "gender": "",
         "diagnostic": "NEV",
     }  # fmt: skip
-    pd.DataFrame([answered, silent], columns=columns).to_csv(tmp_path / "metadata.csv", index=False)
+    itching = silent | {"img_id": "PAT_1_2_5.png", "itch": "True"}
+    pd.DataFrame([answered, silent, itching], columns=columns).to_csv(tmp_path / "metadata.csv", index=False)
     summary = prepare_table(tmp_path / "out", table=tmp_path / "metadata.csv", map_path="pad_ufes_20")
     table = load_manifest(summary.manifest).table
     assert list(table["text"]) == [
         "I have a skin problem on my forearm. It itches. It does not hurt. It has not bled. It is raised.",
-        "I have a skin problem.",
+        "It itches.",
     ]
+    assert summary.empty == 1
     assert list(table["skin_tone"]) == ["III", ""]
     assert list(table["sex"]) == ["male", ""]
     assert set(table["case_id"]) == {"PAT_1-2"}

@@ -32,7 +32,7 @@ PROVENANCE = {
     "licence": "SCIN Data Use License: share and adapt with attribution, no re-identification",
     "columns": {
         "eczema": f'weight of "{CONDITION}" in weighted_skin_condition_label; 0 where only other conditions are named',
-        "text": "template from the self-reported flags, not free text; a blank flag is never read as a no",
+        "text": "template from the self-reported flags, not free text; a blank flag is never read as a no; empty where nothing is reported",
         "skin_tone": "median of the dermatologists' Fitzpatrick labels (the lower one of two)",
         "group_id": "cases that share a photo, directly or through others, are one group; there is no patient id",
     },
@@ -47,16 +47,18 @@ class ScinSummary(Summary):
         cases: In the cases file.
         ungradable: Left out: no dermatologist could grade the photos.
         unlabelled: Left out: gradable, or not in the labels file, but no condition was named.
-        kept: Labelled cases.
+        empty: Left out: labelled, but the person reported nothing, and no photo is here.
+        kept: Labelled cases with a text or a photo.
         eczema: Kept cases where a dermatologist named eczema (label > 0).
         photo_rows: Rows with a photo or an embedding.
-        text_rows: Cases with neither, which keep one row of text.
+        text_rows: Rows of text alone.
         sharing: Kept cases in a group with another kept case.
     """
 
     cases: int
     ungradable: int
     unlabelled: int
+    empty: int
     kept: int
     eczema: int
     photo_rows: int
@@ -66,7 +68,8 @@ class ScinSummary(Summary):
     def describe(self) -> str:
         """Returns the counts as a few lines for people."""
         return (
-            f"{self.cases} cases: {self.kept} kept, {self.ungradable} left out as ungradable, {self.unlabelled} as unlabelled\n"
+            f"{self.cases} cases: {self.kept} kept, {self.ungradable} left out as ungradable, {self.unlabelled} as unlabelled, "
+            f"{self.empty} with neither photo nor text\n"
             f"{self.eczema} of the kept cases ({self.eczema / self.kept:.1%}) have a vote for eczema\n"
             f"{self.photo_rows} rows with a photo, {self.text_rows} with text alone; {self.sharing} cases share a photo with another\n"
             f"texts are templates, not the patients' own words"
@@ -102,18 +105,24 @@ def prepare_scin(
     refuse_overlap(out, (cases, labels, images, embeddings))
     table = _read_cases(Path(cases), CASE_COLUMNS)
     table["group_id"] = _group_by_photo(table)
-    kept, counts = _label_cases(table, _read_cases(Path(labels), LABEL_COLUMNS), Path(labels))
+    labelled, left_out = _label_cases(table, _read_cases(Path(labels), LABEL_COLUMNS), Path(labels))
     find = _build_photo_finder(images, embeddings)
-    rows = [row for case in kept.to_dict("records") for row in _build_rows(case, find)]
+    rows = [row for case in labelled.to_dict("records") for row in _build_rows(case, find)]
     photos = [row["image_path"] for row in rows if row["image_path"]]
     if (images or embeddings) and not photos:
         raise DataError(
-            f"{images or embeddings}: none of the labelled cases' photos is there; they look like {kept[PHOTO_COLUMNS[0]].iloc[0]!r}"
+            f"{images or embeddings}: none of the labelled cases' photos is there; they look like {labelled[PHOTO_COLUMNS[0]].iloc[0]!r}"
         )
+    if not rows:
+        raise DataError(f"{cases}: no labelled case reports anything, and no photo is here; give the photos with --images")
+    kept = pd.DataFrame(rows).drop_duplicates("case_id")
     summary = ScinSummary(
         manifest=out / "manifest.csv",
         cases=len(table),
-        **counts,
+        **left_out,
+        empty=len(labelled) - len(kept),
+        kept=len(kept),
+        eczema=int((kept["eczema"] > 0).sum()),
         photo_rows=len(photos),
         text_rows=len(rows) - len(photos),
         sharing=int(kept["group_id"].duplicated(keep=False).sum()),
@@ -134,7 +143,7 @@ def _read_cases(path: Path, columns: Collection[str]) -> pd.DataFrame:
 
 
 def _label_cases(table: pd.DataFrame, labels: pd.DataFrame, labels_path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Joins the votes to the cases and leaves out what has none. Returns the labelled cases and the counts."""
+    """Joins the votes to the cases and leaves out what has none. Returns the labelled cases, and how many were left out and why."""
     joined = table.merge(labels[[*LABEL_COLUMNS]], on="case_id", how="left").fillna("")
     votes, faults = [], []
     for case_id, text in zip(joined["case_id"], joined["weighted_skin_condition_label"], strict=True):
@@ -149,14 +158,8 @@ def _label_cases(table: pd.DataFrame, labels: pd.DataFrame, labels_path: Path) -
     refused = joined[[*GRADABLE_COLUMNS]].apply(lambda column: column.str.startswith("NO_")).any(axis=1) & ~gradable
     if not labelled.any():
         raise DataError(f"{labels_path}: no case has a label")
-    kept = joined.assign(eczema=[compute_label(vote) for vote in votes])[labelled]
-    counts = {
-        "ungradable": int((~labelled & refused).sum()),
-        "unlabelled": int((~labelled & ~refused).sum()),
-        "kept": len(kept),
-        "eczema": int((kept["eczema"] > 0).sum()),
-    }
-    return kept, counts
+    left_out = {"ungradable": int((~labelled & refused).sum()), "unlabelled": int((~labelled & ~refused).sum())}
+    return joined.assign(eczema=[compute_label(vote) for vote in votes])[labelled], left_out
 
 
 def _parse_vote(text: str) -> dict[str, float]:
@@ -205,12 +208,13 @@ def _find_photo(folder: Path, image_path: str) -> Path | None:
 
 
 def _build_rows(case: dict[str, str], find: Callable[[str], bool]) -> list[dict[str, object]]:
-    """One row a photo that is to be had, or one row of text."""
+    """One row a photo that is to be had, or one row of text, or none."""
     photos = [case[column] for column in PHOTO_COLUMNS if case[column] and find(case[column])]
+    text = describe_case(case)
     shared = {
         "case_id": case["case_id"],
         "group_id": case["group_id"],
-        "text": describe_case(case),
+        "text": text,
         "eczema": case["eczema"],
         "consistency": "",
         "severity": "",
@@ -220,7 +224,8 @@ def _build_rows(case: dict[str, str], find: Callable[[str], bool]) -> list[dict[
         "sex": {"FEMALE": "female", "MALE": "male"}.get(case["sex_at_birth"], ""),
         "source": "template",
     }
-    return [{"example_id": f"{case['case_id']}-{place}", "image_path": photo, **shared} for place, photo in enumerate(photos or [""], 1)]
+    places = photos or ([""] if text else [])
+    return [{"example_id": f"{case['case_id']}-{place}", "image_path": photo, **shared} for place, photo in enumerate(places, 1)]
 
 
 def _median_tone(case: dict[str, str]) -> str:

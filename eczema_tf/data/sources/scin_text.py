@@ -48,14 +48,17 @@ OTHER_SYMPTOMS = {
 FEELS_WELL = "other_symptoms_no_relevant_symptoms"
 FLAG_COLUMNS = (*TEXTURES, *BODY_PARTS, *SYMPTOMS, *OTHER_SYMPTOMS, FEELS_WELL)
 CATEGORIES = {
-    "RASH": "a rash",
-    "ACNE": "acne",
-    "GROWTH_OR_MOLE": "a growth or mole",
-    "PIGMENTARY_PROBLEM": "a pigment problem",
-    "NAIL_PROBLEM": "a nail problem",
-    "HAIR_LOSS": "hair loss",
-    "OTHER_HAIR_PROBLEM": "a hair problem",
+    "RASH": "I have a rash",
+    "ACNE": "I have acne",
+    "GROWTH_OR_MOLE": "I have a growth or mole",
+    "PIGMENTARY_PROBLEM": "I have a pigment problem",
+    "NAIL_PROBLEM": "I have a nail problem",
+    "HAIR_LOSS": "I have hair loss",
+    "OTHER_HAIR_PROBLEM": "I have a hair problem",
+    "OTHER_ISSUE_DESCRIPTION": "I have another skin problem",
+    "LOOKS_HEALTHY": "My skin looks healthy",
 }
+UNNAMED = "I have a skin problem"  # for those who report something, but not what it is
 DURATIONS = {
     "ONE_DAY": "for one day",
     "LESS_THAN_ONE_WEEK": "for less than a week",
@@ -75,20 +78,21 @@ def describe_case(case: Mapping[str, str]) -> str:
         case: A row of `scin_cases.csv`.
 
     Returns:
-        For instance: "I have a rash for one day. It is flat. It is on my arm. It itches. Otherwise I feel
-        well." At the least "I have a skin problem."
+        For instance: "I have a rash for one day. It is flat. It is on my arm. It itches. Otherwise I feel well." "" for who reported
+        nothing: there is no text then, and none is made up.
     """
-    sentences = [
-        " ".join(
-            filter(None, ["I have", CATEGORIES.get(case["related_category"], "a skin problem"), DURATIONS.get(case["condition_duration"])])
-        ),
+    category, duration = CATEGORIES.get(case["related_category"]), DURATIONS.get(case["condition_duration"])
+    details = [
         _join("It is", _pick(case, TEXTURES)),
         _join("It is on my", _pick(case, BODY_PARTS)),
         _join("It", _pick(case, SYMPTOMS)),
         _join("I also have", _pick(case, OTHER_SYMPTOMS)),
         "Otherwise I feel well" if case[FEELS_WELL] == "YES" else "",
     ]
-    return " ".join(f"{sentence}." for sentence in sentences if sentence)
+    if not any([category, duration, *details]):
+        return ""
+    opening = " ".join(filter(None, [category or UNNAMED, duration]))
+    return " ".join(f"{sentence}." for sentence in [opening, *details] if sentence)
 
 
 def _pick(case: Mapping[str, str], phrases: Mapping[str, str]) -> list[str]:
