@@ -114,7 +114,8 @@ class TextConfig(Section):
     layers: Positive | None = None  # how many of a preset's transformer layers, from the first on; null: all
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 64
     vocabulary_size: Annotated[int, Field(ge=50)] = 2000  # from scratch only
-    pooling: Literal["mean", "max"] = "max"  # mean: of the encoder's tokens (sentence embedding); max: of trained phrase detectors
+    pooling: Literal["mean", "mean_max", "max"] = "max"
+    # mean: of the encoder's tokens (sentence embedding); mean_max: with their maximum beside it; max: of trained phrase detectors
 
     @model_validator(mode="after")
     def _one_encoder(self) -> "TextConfig":
@@ -135,10 +136,10 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _linear_heads_fit(self) -> "ModelConfig":
-        if not self.embedding_units and (self.fusion != "late" or self.text.pooling != "mean"):
+        if not self.embedding_units and (self.fusion != "late" or self.text.pooling == "max"):
             raise ValueError(
-                "embedding_units 0 (linear heads) needs fusion: late and text.pooling: mean, which have no hidden layer either, "
-                f"received fusion: {self.fusion} and text.pooling: {self.text.pooling}"
+                "embedding_units 0 (linear heads) needs fusion: late and text.pooling: mean or mean_max, which have no hidden layer "
+                f"either, received fusion: {self.fusion} and text.pooling: {self.text.pooling}"
             )
         return self
 

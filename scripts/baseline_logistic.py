@@ -2,8 +2,9 @@
 
     PYTHONPATH=. python scripts/baseline_logistic.py --run-dir runs/scin
 
-Features: the mean over the tokens of the run's frozen text encoder. The strength of the penalty is chosen within the training folds.
-Prints the out-of-fold AUROC with its 95 % interval from a bootstrap over groups, beside the run's own.
+Features: the mean over the tokens of the run's frozen text encoder, and, with `pooling: mean_max`, the maximum beside it. The strength
+of the penalty is chosen within the training folds. Prints the out-of-fold AUROC with its 95 % interval from a bootstrap over groups,
+beside the run's own.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from eczema_tf.data.dataset import load_dataset
 from eczema_tf.evaluation.intervals import draw_weights, summarise
 from eczema_tf.evaluation.metrics import compute_auroc
 from eczema_tf.evaluation.report import format_estimate
+from eczema_tf.model.assistant import POOLED_TEXT
 from eczema_tf.model.features import compute_features
 from eczema_tf.scoring import load_model_inputs
 
@@ -30,24 +32,28 @@ PENALTIES = np.logspace(-4, 0, 9)  # scikit-learn's C, for standardised features
 def main() -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder of a run with split.folds and mean pooling")
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder of a run with split.folds and pooling: mean or mean_max")
     run_dir = parser.parse_args().run_dir
     model = runs.load_model(run_dir / "folds" / "0-0")
     dataset = load_dataset(model.config.data, runs.read_json(run_dir / runs.DATA)["manifest"])
     inputs = compute_features(model.assistant, load_model_inputs(model, dataset), {"text"}, ArrayCache(model.config.train.cache_folder))
     table = dataset.table
     rows = table[(table["text"] != "") & table["eczema"].notna()].drop_duplicates("case_id").index.to_numpy()
-    features, table = inputs.gather(rows)["text_mean"], table.loc[rows]
+    features, table = inputs.gather(rows)[POOLED_TEXT], table.loc[rows]
     positive = (table["eczema"] > model.config.data.positive_above).to_numpy()
     repeats = runs.read_json(run_dir / runs.DATA)["folds"].values()
-    scores = [predict_out_of_fold(features, positive, table["example_id"].map(folds).to_numpy()) for folds in repeats]
     groups = np.tile(table["group_id"].to_numpy(), len(repeats))  # pooled over the repeats, as in the run
     weights = draw_weights(groups, 1000, model.config.seed)
     fitted = np.concatenate([table["example_id"].map(folds).to_numpy() + 1000 * repeat for repeat, folds in enumerate(repeats)])
-    auroc = compute_auroc(np.concatenate(scores), np.tile(positive, len(repeats)), weights, fitted)
+    poolings = model.config.model.text.pooling.split("_")
+    for count in range(1, len(poolings) + 1):
+        part = features[:, : features.shape[1] // len(poolings) * count]
+        scores = [predict_out_of_fold(part, positive, table["example_id"].map(folds).to_numpy()) for folds in repeats]
+        auroc = compute_auroc(np.concatenate(scores), np.tile(positive, len(repeats)), weights, fitted)
+        name = f"logistic regression, {' and '.join(poolings[:count])} of the tokens"
+        print(f"{name:<50} {len(rows)} cases: AUROC {format_estimate(summarise(auroc, ''))}")
     own = json.loads((run_dir / runs.METRICS).read_text())["heads"]["text"]["auroc"]
-    print(f"logistic regression on frozen text features, {len(rows)} cases: AUROC {format_estimate(summarise(auroc, ''))}")
-    print(f"the run's text head:                                     AUROC {format_estimate(own)}")
+    print(f"{'text head of the run':<50} {len(rows)} cases: AUROC {format_estimate(own)}")
 
 
 def predict_out_of_fold(features: np.ndarray, positive: np.ndarray, folds: np.ndarray) -> np.ndarray:

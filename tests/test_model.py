@@ -117,11 +117,11 @@ def test_modality_dropout_only_ever_takes_one_of_two():
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("mean", [2.0, -3.0]), ("max", [3.0, -2.0])])
+@pytest.mark.parametrize(("kind", "expected"), [("mean", [2.0, -3.0]), ("max", [3.0, -2.0]), ("mean_max", [2.0, -3.0, 3.0, -2.0])])
 def test_pooling_looks_at_real_tokens_only(kind: str, expected: list[float]):
     tokens = np.array([[[1.0, -4.0], [3.0, -2.0], [99.0, 99.0]], [[9.0, 9.0]] * 3])
     pooled = np.asarray(MaskedPooling(kind)([tokens, np.array([[1, 1, 0], [0, 0, 0]])]))
-    np.testing.assert_allclose(pooled, [expected, [0.0, 0.0]])
+    np.testing.assert_allclose(pooled, [expected, [0.0] * len(expected)])
 
 
 def test_grades_are_ordered_whatever_the_weights():
@@ -174,7 +174,7 @@ def inputs_of(arrays: dict[str, np.ndarray]) -> Inputs:
 
 
 @pytest.mark.parametrize("frozen", [{"image"}, {"text"}, {"image", "text"}])
-@pytest.mark.parametrize(("pooling", "fusion"), [("mean", "concat"), *(("max", fusion) for fusion in FUSIONS)])
+@pytest.mark.parametrize(("pooling", "fusion"), [("mean", "concat"), ("mean_max", "concat"), *(("max", fusion) for fusion in FUSIONS)])
 def test_cached_features_give_the_same_answers_as_the_whole_model(frozen: set[str], pooling: str, fusion: str, tmp_path):
     keras.utils.set_random_seed(0)
     config = ModelConfig(embedding_units=8, fusion=fusion, text=TextConfig(pooling=pooling))
@@ -195,6 +195,15 @@ def test_features_of_other_weights_are_never_used(tmp_path):
     kernel.assign(np.asarray(kernel) + 0.1)
     after = compute_features(assistant, inputs_of(arrays), {"image"}, ArrayCache(tmp_path)).gather(np.arange(5))["image_pooling"]
     assert np.abs(before - after).max() > 1e-3
+
+
+def test_features_of_another_pooling_are_never_used(tmp_path):
+    widths = []
+    for pooling in ("mean", "mean_max"):
+        assistant = build_assistant(ModelConfig(text=TextConfig(pooling=pooling)), pretrained_encoders())
+        features = compute_features(assistant, inputs_of(batch()), {"text"}, ArrayCache(tmp_path)).gather(np.arange(5))
+        widths.append(features["text_pooling"].shape[1])
+    assert widths[1] == 2 * widths[0]
 
 
 def test_a_digest_does_not_depend_on_layer_counters():

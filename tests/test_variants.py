@@ -36,18 +36,19 @@ def bert(workplace: Path) -> Path:
 
 
 VARIANTS = {
-    "efficientnet, bert, gated": ("efficientnet", "bert", "gated"),
-    "vit, preset, cross-attention": ("vit", "preset", "cross_attention"),
-    "deit, small, late": ("deit", "small", "late"),
+    "efficientnet, bert, gated": ("efficientnet", "bert", "max", "gated"),
+    "vit, preset, cross-attention": ("vit", "preset", "mean_max", "cross_attention"),
+    "deit, small, late": ("deit", "small", "mean", "late"),
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 def test_a_variant_trains_exports_reloads_and_predicts_the_same(variant, workplace: Path, bert: Path, capsys: pytest.CaptureFixture):
-    image, text, fusion = variant
+    image, text, pooling, fusion = variant
     run, export = workplace / f"run-{image}", workplace / f"export-{image}"
     text_setting = f"model.text.preset={bert}" if text == "preset" else f"model.text.architecture={text}"
-    sets = [f"model.image.architecture={image}", text_setting, f"model.fusion={fusion}", "train.epochs=1", f"export.folder={export}"]
+    model = [f"model.image.architecture={image}", text_setting, f"model.text.pooling={pooling}", f"model.fusion={fusion}"]
+    sets = [*model, "train.epochs=1", f"export.folder={export}"]
     arguments = [argument for setting in sets for argument in ("--set", setting)]
     assert train.main(["--config", str(SMOKE), *settings(workplace), *arguments, "--run-dir", str(run)]) == 0  # export checks parity
     before = (run / "metrics.json").read_text()

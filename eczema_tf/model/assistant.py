@@ -26,7 +26,7 @@ from eczema_tf.schema import CONSISTENCY, HEADS, IMAGE, IMAGE_PRESENT, PADDING_M
 IMAGE_FEATURES = "image_features"  # (batch, height, width, channels), or (batch, dimension) for precomputed embeddings
 TEXT_FEATURES = "text_features"  # (batch, tokens, channels)
 POOLED_IMAGE = "image_pooling"  # (batch, channels)
-POOLED_TEXT = "text_mean"  # (batch, channels); only with mean pooling
+POOLED_TEXT = "text_pooling"  # (batch, channels); only where the pooling has no weights
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ def _embed_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec, config: Mo
     encoder = build_encoder(spec)
     sequence = encoder({"token_ids": token_ids, "padding_mask": padding_mask, "segment_ids": ops.zeros_like(token_ids)})["sequence_output"]
     features = keras.layers.Activation("linear", name=TEXT_FEATURES)(sequence)
-    if config.text.pooling == "mean":
-        pooled = MaskedPooling("mean", name=POOLED_TEXT)([features, padding_mask])
+    if config.text.pooling != "max":
+        pooled = MaskedPooling(config.text.pooling, name=POOLED_TEXT)([features, padding_mask])
     else:
         phrases = keras.layers.Dropout(config.dropout, name="text_token_dropout")(features)
         phrases = keras.layers.Dense(2 * config.embedding_units, activation="relu", name="text_phrases")(phrases)

@@ -59,7 +59,10 @@ class ModalityDropout(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("eczema_tf")
 class MaskedPooling(keras.layers.Layer):
-    """Pools real tokens: `[tokens (batch, tokens, units), mask (batch, tokens) 0 or 1]` to (batch, units), by "mean" or "max"."""
+    """Pools real tokens by "mean", by "max", or by "mean_max", both side by side (concat pooling, Howard and Ruder 2018).
+
+    Call with `[tokens (batch, tokens, units), mask (batch, tokens) 0 or 1]`; returns (batch, units), or (batch, 2 * units) for both.
+    """
 
     def __init__(self, kind: str, **options: Any):
         super().__init__(**options)
@@ -69,15 +72,24 @@ class MaskedPooling(keras.layers.Layer):
         """Pools; a row without any token gives zeros."""
         tokens, mask = inputs
         mask = ops.expand_dims(ops.cast(mask, tokens.dtype), -1)
-        if self.kind == "mean":
-            return ops.sum(tokens * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1.0)
-        lowest = ops.cast(-1e4, tokens.dtype)  # fits float16
-        highest = ops.max(ops.where(mask > 0, tokens, lowest), axis=1)
-        return ops.where(ops.any(mask > 0, axis=1), highest, ops.zeros_like(highest))
+        return ops.concatenate([POOLINGS[kind](tokens, mask) for kind in self.kind.split("_")], axis=-1)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """(batch, units)."""
-        return (input_shape[0][0], input_shape[0][-1])
+        """(batch, units), or (batch, 2 * units)."""
+        return (input_shape[0][0], input_shape[0][-1] * len(self.kind.split("_")))
+
+
+def _mean(tokens: Any, mask: Any) -> Any:
+    return ops.sum(tokens * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1.0)
+
+
+def _max(tokens: Any, mask: Any) -> Any:
+    lowest = ops.cast(-1e4, tokens.dtype)  # fits float16
+    highest = ops.max(ops.where(mask > 0, tokens, lowest), axis=1)
+    return ops.where(ops.any(mask > 0, axis=1), highest, ops.zeros_like(highest))
+
+
+POOLINGS = {"mean": _mean, "max": _max}
 
 
 @keras.saving.register_keras_serializable("eczema_tf")
