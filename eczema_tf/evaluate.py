@@ -47,7 +47,7 @@ def parse_count(text: str) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from eczema_tf.experiment import evaluate_run  # here, so that --help does not wait for TensorFlow
+    from eczema_tf.workflows.train import evaluate_run  # here, so that --help does not wait for TensorFlow
 
     print(evaluate_run(arguments.run_dir, arguments.manifest, arguments.split, arguments.out, arguments.explanations))
 

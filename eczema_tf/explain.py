@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> None:
-    from eczema_tf.explaining import PAGE, ExplainedRun, write_explanation  # here, so that --help does not wait for TensorFlow
     from eczema_tf.serving.answer import format_answer
+    from eczema_tf.workflows.explain import PAGE, ExplainedRun, write_explanation  # here, so that --help does not wait for TensorFlow
 
     explanation = ExplainedRun(arguments.run_dir).explain(
         _read_photo(arguments.image),

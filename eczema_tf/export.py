@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from eczema_tf.release import PARITY_TOLERANCE, export_run  # here, so that --help does not wait for TensorFlow
+    from eczema_tf.workflows.export import PARITY_TOLERANCE, export_run  # here, so that --help does not wait for TensorFlow
 
     version, difference = export_run(arguments.run_dir, arguments.out)
     print(f"exported to {version}")

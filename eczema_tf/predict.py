@@ -53,7 +53,7 @@ def predict(model: Path | None, url: str | None, image: Path | None, text: str) 
     Raises:
         EczemaError: If the photo cannot be read or the model not be asked.
     """
-    from eczema_tf.data.photos import upright_jpeg
+    from eczema_tf.data.photo.inspection import upright_jpeg
     from eczema_tf.serving.answer import arrange_answer
     from eczema_tf.serving.client import predict_locally, predict_remotely, read_remote_side, read_side_file
 

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _prepare(arguments: argparse.Namespace) -> None:
     print(arguments.prepare(arguments))
-    from eczema_tf.auditing import audit_prepared
+    from eczema_tf.workflows.audit import audit_prepared
 
     audit_prepared(arguments.out, allow_leaks=arguments.allow_leaks)
 

@@ -50,7 +50,7 @@ def _positive(text: str) -> int:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from eczema_tf.serving.batch import Settings, score_manifest  # here, so that --help does not wait for it
+    from eczema_tf.batch.scoring import Settings, score_manifest  # here, so that --help does not wait for it
 
     settings = Settings(*(getattr(arguments, name) for name in Settings._fields))
     summary, was_finished = score_manifest(arguments.model, arguments.manifest, arguments.out, settings)

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _search(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.set)
-    from eczema_tf.tuning import load_space, search
+    from eczema_tf.workflows.search import load_space, search
 
     study = search(config, load_space(arguments.space), arguments.trials, arguments.out)
     print(study.describe())

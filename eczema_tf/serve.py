@@ -51,7 +51,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from eczema_tf.serving.server import bind
+    from eczema_tf.serving.rest.server import bind
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with bind(arguments.host, arguments.port) as listener:
@@ -60,10 +60,10 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _serve_on(listener: socket.socket, arguments: argparse.Namespace) -> None:
-    from eczema_tf.serving.limits import Limits
     from eczema_tf.serving.loaded import LoadedModel
-    from eczema_tf.serving.rest import build_app
-    from eczema_tf.serving.server import run_app
+    from eczema_tf.serving.rest.app import build_app
+    from eczema_tf.serving.rest.limits import Limits
+    from eczema_tf.serving.rest.server import run_app
 
     host, port = listener.getsockname()[:2]
     _warn_if_open(host)
@@ -90,7 +90,7 @@ def mount_answers(model: Any, limits: Any, app: Any) -> None:
         limits: `Limits`, as given to the application.
         app: From `build_app`.
     """
-    from eczema_tf.answering import answer_case
+    from eczema_tf.serving.answering import answer_case
     from eczema_tf.serving.page.mount import mount_page
 
     answer = partial(answer_case, app.state.batcher.ask, thresholds=model.side["thresholds"])

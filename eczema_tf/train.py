@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace) -> None:
     leaks = ["data.allow_leaks=true"] if arguments.allow_leaks else []
     config = load_config(_config_file(arguments), [*arguments.set, *leaks])  # before TensorFlow is loaded: mistakes show at once
-    from eczema_tf.experiment import run_experiment
+    from eczema_tf.workflows.train import run_experiment
 
     run_experiment(config, arguments.run_dir or _default_run_dir(arguments.config), resume=arguments.resume)
 

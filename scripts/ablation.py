@@ -17,16 +17,16 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
-from eczema_tf import runs
 from eczema_tf.cli import run_command
 from eczema_tf.config import Config, load_config
 from eczema_tf.errors import ConfigError
 from eczema_tf.evaluation.intervals import draw_weights, summarise
 from eczema_tf.evaluation.metrics import compute_auroc
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, identify_models, is_scored, load_predictions
-from eczema_tf.evaluation.report import format_estimate
-from eczema_tf.experiment import run_experiment
 from eczema_tf.files import write_text
+from eczema_tf.reporting.results_table import format_estimate
+from eczema_tf.workflows import run_folder
+from eczema_tf.workflows.train import run_experiment
 
 FUSIONS = "model.fusion=concat,gated,cross_attention,late"
 
@@ -62,8 +62,8 @@ def _parse_vary(vary: str) -> tuple[str, list[str]]:
 
 
 def _run_once(config: Config, run_dir: Path) -> None:
-    if not (run_dir / runs.METRICS).is_file():
-        run_experiment(config, run_dir, resume=(run_dir / runs.CONFIG).is_file())
+    if not (run_dir / run_folder.METRICS).is_file():
+        run_experiment(config, run_dir, resume=(run_dir / run_folder.CONFIG).is_file())
 
 
 def compare_runs(run_dirs: dict[str, Path], config: Config) -> pd.DataFrame:
@@ -79,7 +79,7 @@ def compare_runs(run_dirs: dict[str, Path], config: Config) -> pd.DataFrame:
     Raises:
         ConfigError: If the runs did not score the same cases.
     """
-    scored = {name: load_predictions(run_dir / runs.PREDICTIONS) for name, run_dir in run_dirs.items()}
+    scored = {name: load_predictions(run_dir / run_folder.PREDICTIONS) for name, run_dir in run_dirs.items()}
     first = next(iter(scored.values()))
     if any(list(cases["case_id"]) != list(first["case_id"]) for cases in scored.values()):
         raise ConfigError("the runs scored different cases, so they cannot be compared; --vary must not change the data or the splits")

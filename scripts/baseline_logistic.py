@@ -16,15 +16,15 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from eczema_tf import runs
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.dataset import load_dataset
 from eczema_tf.evaluation.intervals import draw_weights, summarise
 from eczema_tf.evaluation.metrics import compute_auroc
-from eczema_tf.evaluation.report import format_estimate
-from eczema_tf.model.assistant import POOLED_TEXT
 from eczema_tf.model.features import compute_features
-from eczema_tf.scoring import load_model_inputs
+from eczema_tf.model.multimodal import POOLED_TEXT
+from eczema_tf.reporting.results_table import format_estimate
+from eczema_tf.workflows import run_folder
+from eczema_tf.workflows.inference import load_model_inputs
 
 PENALTIES = np.logspace(-4, 0, 9)  # scikit-learn's C, for standardised features
 
@@ -34,14 +34,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of a run with split.folds and pooling: mean or mean_max")
     run_dir = parser.parse_args().run_dir
-    model = runs.load_model(run_dir / "folds" / "0-0")
-    dataset = load_dataset(model.config.data, runs.read_json(run_dir / runs.DATA)["manifest"])
+    model = run_folder.load_model(run_dir / "folds" / "0-0")
+    dataset = load_dataset(model.config.data, run_folder.read_json(run_dir / run_folder.DATA)["manifest"])
     inputs = compute_features(model.assistant, load_model_inputs(model, dataset), {"text"}, ArrayCache(model.config.train.cache_folder))
     table = dataset.table
     rows = table[(table["text"] != "") & table["eczema"].notna()].drop_duplicates("case_id").index.to_numpy()
     features, table = inputs.gather(rows)[POOLED_TEXT], table.loc[rows]
     positive = (table["eczema"] > model.config.data.positive_above).to_numpy()
-    repeats = runs.read_json(run_dir / runs.DATA)["folds"].values()
+    repeats = run_folder.read_json(run_dir / run_folder.DATA)["folds"].values()
     groups = np.tile(table["group_id"].to_numpy(), len(repeats))  # pooled over the repeats, as in the run
     weights = draw_weights(groups, 1000, model.config.seed)
     fitted = np.concatenate([table["example_id"].map(folds).to_numpy() + 1000 * repeat for repeat, folds in enumerate(repeats)])
@@ -52,7 +52,7 @@ def main() -> None:
         auroc = compute_auroc(np.concatenate(scores), np.tile(positive, len(repeats)), weights, fitted)
         name = f"logistic regression, {' and '.join(poolings[:count])} of the tokens"
         print(f"{name:<50} {len(rows)} cases: AUROC {format_estimate(summarise(auroc, ''))}")
-    own = json.loads((run_dir / runs.METRICS).read_text())["heads"]["text"]["auroc"]
+    own = json.loads((run_dir / run_folder.METRICS).read_text())["heads"]["text"]["auroc"]
     print(f"{'text head of the run':<50} {len(rows)} cases: AUROC {format_estimate(own)}")
 
 

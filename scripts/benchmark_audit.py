@@ -19,7 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from eczema_tf.config import DataConfig
-from eczema_tf.data.audit import audit_dataset
+from eczema_tf.data.audit.audit import audit_dataset
 from eczema_tf.data.dataset import load_dataset
 
 SIZE_PX = (512, 384)

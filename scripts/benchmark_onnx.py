@@ -81,7 +81,7 @@ def build_networks(settings: dict, folder: Path) -> Mapping[str, Callable[[], ob
     import tf2onnx
 
     from eczema_tf.model.losses import compute_probabilities
-    from eczema_tf.serving.freeze import save_frozen
+    from eczema_tf.serving.graph.freeze import save_frozen
 
     assistant, image, _ = build_assistant_of_presets(settings)
     specs = [

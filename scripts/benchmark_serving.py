@@ -117,10 +117,10 @@ def build_exports(settings: dict, folder: Path) -> Mapping[str, Callable[[], obj
     """Builds the model and writes both exports; runs in a process of its own."""
     import tensorflow as tf
 
-    from eczema_tf.attribution.cut import CutAssistant
-    from eczema_tf.attribution.one_pass import explain_in_one_pass
     from eczema_tf.config import PreprocessConfig
-    from eczema_tf.serving.graph import ServedAssistant, save_served
+    from eczema_tf.explanation.one_pass import explain_in_one_pass
+    from eczema_tf.explanation.submodels import CutAssistant
+    from eczema_tf.serving.graph.served_model import ServedAssistant, save_served
 
     assistant, image, tokenizer = build_assistant_of_presets(settings)
     explainer = partial(explain_in_one_pass, CutAssistant(assistant))
@@ -135,9 +135,9 @@ def build_assistant_of_presets(settings: dict):
     import keras
 
     from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
-    from eczema_tf.data.text import load_tokenizer
-    from eczema_tf.model.assistant import Encoders, build_assistant
+    from eczema_tf.data.text.tokenizer import load_tokenizer
     from eczema_tf.model.encoders import load_preset_weights, specify_image_encoder, specify_text_encoder
+    from eczema_tf.model.multimodal import Encoders, build_assistant
 
     keras.utils.set_random_seed(0)
     text = TextConfig(preset=settings["text_preset"], layers=settings["layers"], max_tokens=settings["tokens"])
@@ -155,7 +155,7 @@ def serve_as_is(assistant, image, tokenizer, tokens: int):
     import tensorflow as tf
 
     from eczema_tf.model.losses import compute_probabilities
-    from eczema_tf.serving.graph import INPUTS
+    from eczema_tf.serving.graph.served_model import INPUTS
 
     def decode(data: tf.Tensor) -> tf.Tensor:
         return tf.image.resize(tf.io.decode_jpeg(data, channels=3), (image.size_px, image.size_px))

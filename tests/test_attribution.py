@@ -12,21 +12,21 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from eczema_tf.attribution.contribution import compute_contributions
-from eczema_tf.attribution.cut import TARGETS, CutAssistant, embed_baseline, select_logit, to_tensors
-from eczema_tf.attribution.image import METHODS, compute_heatmaps, upsample_heatmap
-from eczema_tf.attribution.one_pass import compute_layercam, explain_in_one_pass, scale_to_one
-from eczema_tf.attribution.page import format_page
-from eczema_tf.attribution.text import Span, integrate_gradients, join_phrases, join_words, multiply_gradient_by_input
 from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
-from eczema_tf.data.text import clean_text, learn_tokenizer
+from eczema_tf.data.text.tokenizer import clean_text, learn_tokenizer
 from eczema_tf.errors import ConfigError
 from eczema_tf.explain import main as explain_main
-from eczema_tf.model.assistant import Encoders, build_assistant
+from eczema_tf.explanation.contributions import compute_contributions
+from eczema_tf.explanation.heatmaps import METHODS, compute_heatmaps, upsample_heatmap
+from eczema_tf.explanation.one_pass import compute_layercam, explain_in_one_pass, scale_to_one
+from eczema_tf.explanation.submodels import TARGETS, CutAssistant, embed_baseline, select_logit, to_tensors
+from eczema_tf.explanation.words import Span, integrate_gradients, join_phrases, join_words, multiply_gradient_by_input
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
+from eczema_tf.model.multimodal import Encoders, build_assistant
+from eczema_tf.reporting.explanation_page import format_page
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
-from eczema_tf.serving.graph import ServedAssistant, save_served
+from eczema_tf.serving.graph.served_model import ServedAssistant, save_served
 from eczema_tf.train import main as train_main
 
 SIZE_PX = 32

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from eczema_tf.config import DataConfig
-from eczema_tf.data import near_photos, near_texts
-from eczema_tf.data.audit import audit_dataset, check_splits, describe_leaks
+from eczema_tf.data.audit import near_photos, near_texts
+from eczema_tf.data.audit.audit import audit_dataset, check_splits, describe_leaks
+from eczema_tf.data.audit.diagnoses import find_named_diagnoses, name_diagnoses
+from eczema_tf.data.audit.duplicates import Duplicates, find_duplicates, merge_groups
+from eczema_tf.data.audit.near_photos import compute_signatures, find_near_photos
+from eczema_tf.data.audit.near_texts import split_words
 from eczema_tf.data.dataset import Dataset, load_dataset
-from eczema_tf.data.diagnoses import find_named_diagnoses, name_diagnoses
-from eczema_tf.data.duplicates import Duplicates, find_duplicates, merge_groups
-from eczema_tf.data.near_photos import compute_signatures, find_near_photos
-from eczema_tf.data.near_texts import split_words
 from eczema_tf.data.sources.scin import PHOTO_COLUMNS, prepare_scin
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_folds, assign_splits

@@ -17,7 +17,7 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 from eczema_tf.config import TextConfig
-from eczema_tf.data.text import SPECIAL_TOKENS, load_tokenizer
+from eczema_tf.data.text.tokenizer import SPECIAL_TOKENS, load_tokenizer
 from eczema_tf.errors import EczemaError, PresetError
 from eczema_tf.model.bert_checkpoint import compute_shapes, read_config, read_tensors
 from eczema_tf.model.bert_vocabulary import decide_casing

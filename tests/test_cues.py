@@ -14,8 +14,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eczema_tf.attribution import cues as cues_module
-from eczema_tf.attribution.cues import (
+from eczema_tf.data.synthetic.complaint import write_complaint
+from eczema_tf.symptoms import cues as cues_module
+from eczema_tf.symptoms.cues import (
     DENIED,
     FAMILY,
     MENTIONED,
@@ -30,8 +31,7 @@ from eczema_tf.attribution.cues import (
     find_cues,
     read_criteria,
 )
-from eczema_tf.attribution.phrases import PhraseTable, split_words
-from eczema_tf.data.synthetic.complaint import write_complaint
+from eczema_tf.symptoms.phrases import PhraseTable, split_words
 
 HERE = Path(__file__).parent
 VOCABULARY = yaml.safe_load(Path(cues_module.__file__).with_name("cues.yaml").read_text(encoding="utf-8"))
@@ -384,5 +384,5 @@ def test_real_questions_hold_cues(shared):
 
 
 def test_cues_need_no_tensorflow():
-    code = "import sys, eczema_tf.attribution.cues as c; c.find_cues('itchy'); sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+    code = "import sys, eczema_tf.symptoms.cues as c; c.find_cues('itchy'); sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

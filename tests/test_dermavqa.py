@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eczema_tf.data.manifest import load_manifest
+from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.sources.dermavqa import COLUMNS, judge_question, prepare_dermavqa
 from eczema_tf.errors import DataError
 

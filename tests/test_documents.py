@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eczema_tf.documents import Bullets, Pictures, Section, Table, Warned, format_markdown, format_page
+from eczema_tf.reporting.document import Bullets, Pictures, Section, Table, Warned, format_markdown, format_page
 from eczema_tf.schema import NOTICE
 
 HOSTILE = """<script>alert(1)</script> & "quoted" 'single' | pipe `code` *star* [link](javascript:x)"""

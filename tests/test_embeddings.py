@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eczema_tf.data.embeddings import load_embeddings
+from eczema_tf.data.photo.embeddings import load_embeddings
 from eczema_tf.errors import DataError
 
 MATRIX = np.array([[1, 2, 3], [4, 5, 6]], "float32")

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eczema_tf.evaluation.plots import PR, ROC, write_plots
 from eczema_tf.evaluation.predictions import average_rows_by_case
-from eczema_tf.evaluation.report import format_table
 from eczema_tf.evaluation.scores import compute_metrics, find_subsets
+from eczema_tf.reporting.plots import PR, ROC, write_plots
+from eczema_tf.reporting.results_table import format_table
 from eczema_tf.schema import CONSISTENCY, NOTICE, SEVERITY
 
 THRESHOLDS = {"image": 0.5, "text": 0.5, "fusion": 0.5}

@@ -8,9 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eczema_tf import evaluate, explained_photos, explained_stability, explained_texts, prepare, runs, train
-from eczema_tf.explained_stability import list_depths
-from eczema_tf.explained_texts import Words
+from eczema_tf import evaluate, prepare, train
+from eczema_tf.workflows import run_folder
+from eczema_tf.workflows.explanation_quality import photos as explained_photos
+from eczema_tf.workflows.explanation_quality import stability as explained_stability
+from eczema_tf.workflows.explanation_quality import texts as explained_texts
+from eczema_tf.workflows.explanation_quality.stability import list_depths
+from eczema_tf.workflows.explanation_quality.texts import Words
 
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 CASES = 14
@@ -96,7 +100,7 @@ def test_weights_are_randomised_from_the_answer_down_to_the_first_layer(figures:
         assert depths[-1]["depth"].startswith(f"{modality}_encoder, stage 1 of")
         other = {"image": "text", "text": "image"}[modality]
         assert not [depth for depth in depths if depth["depth"].startswith(other)]
-    assistant = runs.load_model(workplace / "run").assistant
+    assistant = run_folder.load_model(workplace / "run").assistant
     listed = [weight for modality in ("image", "text") for depth in list_depths(assistant, modality) for weight in depth.weights]
     assert {id(weight) for weight in assistant.get_layer("image_encoder").weights} <= {id(weight) for weight in listed}
 

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from eczema_tf.attribution.faithfulness_image import (
+from eczema_tf.evaluation.comparisons import Comparison, estimate_mean
+from eczema_tf.evaluation.intervals import draw_weights
+from eczema_tf.explanation.faithfulness_image import (
     build_centred_gaussian,
     compute_area,
     compute_deletion,
@@ -18,10 +20,8 @@ from eczema_tf.attribution.faithfulness_image import (
     rank_pixels,
     replace_step_by_step,
 )
-from eczema_tf.attribution.faithfulness_text import compute_average_precision, compute_erasure, compute_precision_recall
-from eczema_tf.attribution.sanity import Depth, compute_relative_change, correlate_ranks, randomise_in_cascade, restoring
-from eczema_tf.evaluation.comparisons import Comparison, estimate_mean
-from eczema_tf.evaluation.intervals import draw_weights
+from eczema_tf.explanation.faithfulness_text import compute_average_precision, compute_erasure, compute_precision_recall
+from eczema_tf.explanation.sanity import Depth, compute_relative_change, correlate_ranks, randomise_in_cascade, restoring
 
 SIDE = 20
 LESION = np.zeros((SIDE, SIDE), bool)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eczema_tf.data.manifest import load_manifest
+from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.errors import EczemaError
 from eczema_tf.files import escape_formula, replacing_file, replacing_folder, unescape_formula, write_csv, write_json, write_text
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eczema_tf.data.manifest import load_manifest
+from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.sources.folder import choose_eczema_classes, name_group, prepare_folder
 from eczema_tf.errors import DataError
 

@@ -7,10 +7,10 @@ from test_model import batch, run, scratch_encoders
 
 from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.assistant import IMAGE_FEATURES, POOLED_IMAGE, Encoders, build_assistant, feature_name, heads_of
 from eczema_tf.model.encoders import EncoderSpec, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.layers import AverageOfPresent, ImageRegions, PatchGrid
+from eczema_tf.model.multimodal import IMAGE_FEATURES, POOLED_IMAGE, Encoders, build_assistant, feature_name, heads_of
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, TEXT_PRESENT, TOKEN_IDS
 
 ABSENT = np.zeros(5, "float32")

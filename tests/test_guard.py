@@ -11,11 +11,11 @@ import tensorflow as tf
 from PIL import Image
 
 from eczema_tf.config import PreprocessConfig
-from eczema_tf.data import decoding_cost as cost
-from eczema_tf.data.preprocess import preprocess_photo
-from eczema_tf.data.text import MAX_TEXT_BYTES, clean_text
-from eczema_tf.serving import guard
-from eczema_tf.serving.guard import PHOTO_STATUS, check_photo, decode_guarded
+from eczema_tf.data.photo import decoding_cost as cost
+from eczema_tf.data.photo.preprocess import preprocess_photo
+from eczema_tf.data.text.tokenizer import MAX_TEXT_BYTES, clean_text
+from eczema_tf.serving.graph import guard
+from eczema_tf.serving.graph.guard import PHOTO_STATUS, check_photo, decode_guarded
 
 ROOT = Path(__file__).parents[1]
 SIZE_PX = 64

@@ -11,9 +11,9 @@ from eczema_tf.config import AugmentConfig, DataConfig, PreprocessConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.dataset import load_dataset
 from eczema_tf.data.inputs import Inputs, load_inputs
+from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.pipeline import build_evaluation_dataset, build_training_dataset
-from eczema_tf.data.preprocess import preprocess_photo
-from eczema_tf.data.text import learn_tokenizer
+from eczema_tf.data.text.tokenizer import learn_tokenizer
 from eczema_tf.errors import DataError, RunError
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 

@@ -84,8 +84,8 @@ def test_a_second_export_is_a_second_version(workplace: Path):
 def test_an_export_that_differs_from_keras_is_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     """The served model gets another bias than the run's: parity must notice, and nothing may be left behind."""
 
-    from eczema_tf import release
-    from eczema_tf.serving.graph import save_served
+    from eczema_tf.serving.graph.served_model import save_served
+    from eczema_tf.workflows import export as release
 
     def save_skewed(served, folder: Path) -> None:
         bias = served.assistant.get_layer("eczema").bias

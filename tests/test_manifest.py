@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eczema_tf.data.manifest import Manifest, load_manifest, reject_bad_photos
-from eczema_tf.data.photos import inspect_photos
+from eczema_tf.data.manifest.table import Manifest, load_manifest, reject_bad_photos
+from eczema_tf.data.photo.inspection import inspect_photos
 from eczema_tf.errors import DataError
 from eczema_tf.schema import MANIFEST_COLUMNS
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eczema_tf.data.manifest import load_manifest
-from eczema_tf.data.manifest_checks import find_photo
-from eczema_tf.data.manifest_stream import COLUMNS, Row, stream_rows, survey_manifest
+from eczema_tf.data.manifest.checks import find_photo
+from eczema_tf.data.manifest.stream import COLUMNS, Row, stream_rows, survey_manifest
+from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.errors import DataError
 
 CONTENT = """\ufeffexample_id,note,image_path,text,case_id
@@ -75,7 +75,7 @@ def test_every_empty_or_repeated_id_is_named_with_its_line(tmp_path: Path):
 
 
 def test_ids_that_only_share_a_hash_are_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("eczema_tf.data.manifest_stream.hash", len, raising=False)
+    monkeypatch.setattr("eczema_tf.data.manifest.stream.hash", len, raising=False)
     assert survey_manifest(write(tmp_path, "example_id,text\na,x\nb,x\nc,x\n")).rows == 3
     with pytest.raises(DataError, match="'b', as on line 3"):
         survey_manifest(write(tmp_path, "example_id,text\na,x\nb,x\nb,x\n"))

@@ -8,12 +8,12 @@ from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.errors import PresetError, RunError
-from eczema_tf.model.assistant import IMAGE_FEATURES, Encoders, build_assistant, encoder_of
 from eczema_tf.model.encoders import EncoderSpec, build_encoder, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.features import compute_features, frozen_model, weights_digest
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.layers import MaskedPooling, MissingModality, ModalityDropout, OrderedLogits
 from eczema_tf.model.losses import OrdinalCrossentropy, build_losses, compute_probabilities, compute_targets
+from eczema_tf.model.multimodal import IMAGE_FEATURES, Encoders, build_assistant, encoder_of
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
 SMALL = ModelConfig(embedding_units=8)

@@ -7,9 +7,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eczema_tf.data.alignment import align_text
-from eczema_tf.data.offsets import TokenLocator
-from eczema_tf.data.text import TextTokenizer, clean_text, learn_tokenizer
+from eczema_tf.data.text.alignment import align_text
+from eczema_tf.data.text.offsets import TokenLocator
+from eczema_tf.data.text.tokenizer import TextTokenizer, clean_text, learn_tokenizer
 
 TEXTS = ["my skin is itchy and dry", "the rash, it burns!", "café naïve straße", "red - scaly; no blisters"]
 

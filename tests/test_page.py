@@ -19,14 +19,14 @@ import uvicorn
 from PIL import Image
 from test_page_parts import THRESHOLDS, save_small_export
 
-from eczema_tf.data.photos import upright_jpeg
+from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.schema import NOTICE
 from eczema_tf.serve import mount_answers
-from eczema_tf.serving.limits import Limits
 from eczema_tf.serving.loaded import LoadedModel
 from eczema_tf.serving.page.html import format_percent
-from eczema_tf.serving.rest import build_app
-from eczema_tf.serving.server import bind
+from eczema_tf.serving.rest.app import build_app
+from eczema_tf.serving.rest.limits import Limits
+from eczema_tf.serving.rest.server import bind
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install -r requirements-browser.txt)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -21,19 +21,17 @@ from PIL import Image
 from starlette.testclient import TestClient
 from test_serving import build_parts, photo
 
-from eczema_tf.answering import answer_case
-from eczema_tf.attribution.cut import CutAssistant
-from eczema_tf.attribution.one_pass import explain_in_one_pass
 from eczema_tf.config import PreprocessConfig
-from eczema_tf.data.photos import upright_jpeg
+from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.errors import DataError
+from eczema_tf.explanation.one_pass import explain_in_one_pass
+from eczema_tf.explanation.submodels import CutAssistant
 from eczema_tf.files import write_json
 from eczema_tf.schema import NOTICE
 from eczema_tf.serve import mount_answers
-from eczema_tf.serving.batching import Busy
+from eczema_tf.serving.answering import answer_case
 from eczema_tf.serving.client import SIDE_FILE
-from eczema_tf.serving.graph import ServedAssistant, save_served
-from eczema_tf.serving.limits import Limits
+from eczema_tf.serving.graph.served_model import ServedAssistant, save_served
 from eczema_tf.serving.loaded import LoadedModel
 from eczema_tf.serving.page.events import MAX_CHARACTERS, Events, fill
 from eczema_tf.serving.page.examples import EXAMPLES, draw_example_photo
@@ -42,7 +40,9 @@ from eczema_tf.serving.page.html import format_percent, format_signed
 from eczema_tf.serving.page.photo import forget_file, read_photo, show_photo
 from eczema_tf.serving.page.pictures import HEATMAP_SIDE_PX, paint_heatmap, shrink_photo
 from eczema_tf.serving.page.sections import format_answer
-from eczema_tf.serving.rest import build_app
+from eczema_tf.serving.rest.app import build_app
+from eczema_tf.serving.rest.batching import Busy
+from eczema_tf.serving.rest.limits import Limits
 
 THRESHOLDS = {"image": 0.4, "text": 0.5, "fusion": 0.6}
 TEXT = "My skin is itchy and dry. No fever. My mother has asthma."

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eczema_tf.data.photos import inspect_photos
+from eczema_tf.data.photo.inspection import inspect_photos
 
 ORIENTATION, GPS = 0x0112, 0x8825
 

@@ -15,7 +15,7 @@ from eczema_tf.schema import NOTICE
 def calls(monkeypatch: pytest.MonkeyPatch) -> list:
     """Stands in for the synthetic source and the audit, and records how the source was called."""
     made = []
-    audit = types.ModuleType("eczema_tf.auditing")
+    audit = types.ModuleType("eczema_tf.workflows.audit")
     audit.audit_prepared = lambda folder, *, allow_leaks: None
     monkeypatch.setitem(sys.modules, audit.__name__, audit)
     stub = types.ModuleType("eczema_tf.data.sources.synthetic")
@@ -84,6 +84,6 @@ def test_help_teaches(arguments: list[str], says: str, capsys: pytest.CaptureFix
 def test_nothing_here_imports_tensorflow():
     import subprocess
 
-    modules = "eczema_tf.prepare, eczema_tf.data.sources.scin, eczema_tf.data.manifest, eczema_tf.data.splits, eczema_tf.data.photos"
+    modules = "eczema_tf.prepare, eczema_tf.data.sources.scin, eczema_tf.data.manifest.table, eczema_tf.data.splits, eczema_tf.data.photo.inspection"
     code = f"import sys, {modules}; sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,8 +8,8 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from eczema_tf.config import AugmentConfig, PreprocessConfig
-from eczema_tf.data.augment import augment_photos
-from eczema_tf.data.preprocess import decode_photo, orient, preprocess_photo, shades_of_gray
+from eczema_tf.data.photo.augment import augment_photos
+from eczema_tf.data.photo.preprocess import decode_photo, orient, preprocess_photo, shades_of_gray
 
 PLAIN = PreprocessConfig.model_validate({"color_constancy": {"enabled": False}})
 STRONG = AugmentConfig(rotation_deg=180.0, crop=0.5, color=1.0, blur=1.0, cutout=0.5)

@@ -9,12 +9,12 @@ from test_documents import Page
 from test_evaluation_scores import THRESHOLDS, simulate_cases
 
 from eczema_tf.config import parse_config
-from eczema_tf.evaluation.facts import RunFacts
-from eczema_tf.evaluation.model_card import format_model_card
-from eczema_tf.evaluation.plots import write_plots
-from eczema_tf.evaluation.report import format_estimate
-from eczema_tf.evaluation.report_page import format_report
 from eczema_tf.evaluation.scores import compute_metrics
+from eczema_tf.reporting.facts import RunFacts
+from eczema_tf.reporting.model_card import format_model_card
+from eczema_tf.reporting.plots import write_plots
+from eczema_tf.reporting.report import format_report
+from eczema_tf.reporting.results_table import format_estimate
 
 COUNTS = {"rows": 9, "cases": 8, "groups": 7, "image_only": 1, "text_only": 2, "both": 6, "eczema_labelled": 9, "eczema_mean": 0.25}
 NOTHING = {"clusters": 0}

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eczema_tf.data.embeddings import load_embeddings
-from eczema_tf.data.manifest import load_manifest
+from eczema_tf.data.manifest.table import load_manifest
+from eczema_tf.data.photo.embeddings import load_embeddings
 from eczema_tf.data.sources.scin import CASE_COLUMNS, LABEL_COLUMNS, compute_label, prepare_scin
 from eczema_tf.data.sources.scin_text import CATEGORIES, DURATIONS, FLAG_COLUMNS, describe_case
 from eczema_tf.errors import DataError, EczemaError

@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 from eczema_tf import prepare
-from eczema_tf.data.manifest import load_manifest
+from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.sources import scin_download
 from eczema_tf.data.sources.downloads import Patience, compute_pause_s, open_session
 from eczema_tf.data.sources.scin import CASE_COLUMNS, LABEL_COLUMNS

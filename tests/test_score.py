@@ -17,21 +17,21 @@ from PIL import Image
 from pyarrow import parquet
 from test_serving import build_parts
 
-from eczema_tf.attribution.cut import CutAssistant
-from eczema_tf.attribution.one_pass import explain_in_one_pass
+from eczema_tf.batch import scoring as batch
+from eczema_tf.batch.job import JOB, Job, open_job
+from eczema_tf.batch.scoring import PROBABILITIES, USED, arrange_answers
+from eczema_tf.batch.spark import check_spark, forgive_failures
 from eczema_tf.config import PreprocessConfig
-from eczema_tf.data.manifest_stream import Row, Survey
-from eczema_tf.data.photos import upright_jpeg
+from eczema_tf.data.manifest.stream import Row, Survey
+from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.errors import EczemaError, RunError
+from eczema_tf.explanation.one_pass import explain_in_one_pass
+from eczema_tf.explanation.submodels import CutAssistant
 from eczema_tf.schema import NOTICE
 from eczema_tf.score import main
-from eczema_tf.serving import batch
-from eczema_tf.serving.batch import PROBABILITIES, USED, arrange_answers
-from eczema_tf.serving.batch_job import JOB, Job, open_job
 from eczema_tf.serving.client import SIDE_FILE
-from eczema_tf.serving.graph import NOTHING, ServedAssistant, save_served
+from eczema_tf.serving.graph.served_model import NOTHING, ServedAssistant, save_served
 from eczema_tf.serving.loaded import SERVE, LoadedModel
-from eczema_tf.serving.spark import check_spark, forgive_failures
 
 ROWS, CHUNK_ROWS, PATIENCE_S = 2000, 1000, 300
 SIDEWAYS = "photos/sideways.jpg"
@@ -238,7 +238,7 @@ def test_the_job_says_what_it_was_of_and_counts_by_status(scored: Scored):
 
 
 def test_a_finished_job_is_left_alone(scored: Scored, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("eczema_tf.serving.batch.check_spark", lambda: pytest.fail("Spark is not needed"))
+    monkeypatch.setattr("eczema_tf.batch.scoring.check_spark", lambda: pytest.fail("Spark is not needed"))
     assert main(scored.arguments) == 0
     assert "2000 rows were scored already" in capsys.readouterr().out
 

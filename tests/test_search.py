@@ -10,7 +10,7 @@ import yaml
 from eczema_tf import search
 from eczema_tf.config import load_config
 from eczema_tf.errors import ConfigError
-from eczema_tf.tuning import load_space, load_without_test, nest
+from eczema_tf.workflows.search import load_space, load_without_test, nest
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "configs" / "smoke.yaml"

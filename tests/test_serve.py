@@ -39,21 +39,21 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from test_serving import build_parts, photo
 
 from eczema_tf import predict
-from eczema_tf.attribution.cut import CutAssistant
-from eczema_tf.attribution.one_pass import explain_in_one_pass
 from eczema_tf.config import PreprocessConfig
+from eczema_tf.explanation.one_pass import explain_in_one_pass
+from eczema_tf.explanation.submodels import CutAssistant
 from eczema_tf.files import write_json
 from eczema_tf.schema import NOTICE
 from eczema_tf.serve import main
-from eczema_tf.serving import server as server_module
-from eczema_tf.serving.batching import Batcher, Busy
 from eczema_tf.serving.client import SIDE_FILE, predict_remotely, read_remote_side
-from eczema_tf.serving.contract import SIGNATURES, BadRequest, ModelFault, encode_answer, parse_question
-from eczema_tf.serving.graph import ServedAssistant, save_served
-from eczema_tf.serving.limits import BodyLimits, Limits
+from eczema_tf.serving.graph.served_model import ServedAssistant, save_served
 from eczema_tf.serving.loaded import EXPLAIN, SERVE, LoadedModel
-from eczema_tf.serving.metrics import Metrics, name_status
-from eczema_tf.serving.rest import build_app
+from eczema_tf.serving.rest import server as server_module
+from eczema_tf.serving.rest.app import build_app
+from eczema_tf.serving.rest.batching import Batcher, Busy
+from eczema_tf.serving.rest.contract import SIGNATURES, BadRequest, ModelFault, encode_answer, parse_question
+from eczema_tf.serving.rest.limits import BodyLimits, Limits
+from eczema_tf.serving.rest.metrics import Metrics, name_status
 
 PREDICT = "/v1/models/eczema:predict"
 THRESHOLDS = {"image": 0.4, "text": 0.5, "fusion": 0.6}
@@ -743,7 +743,7 @@ import asyncio, sys
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from eczema_tf.serving.server import bind, run_app
+from eczema_tf.serving.rest.server import bind, run_app
 
 async def answer(request):
     await asyncio.sleep(float(await request.body()))

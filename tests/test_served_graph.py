@@ -12,15 +12,15 @@ import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from test_serving import photo
 
-from eczema_tf.attribution.cut import CutAssistant
-from eczema_tf.attribution.one_pass import explain_in_one_pass
 from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
-from eczema_tf.data.text import learn_tokenizer
+from eczema_tf.data.text.tokenizer import learn_tokenizer
 from eczema_tf.errors import EczemaError
-from eczema_tf.model.assistant import Encoders, build_assistant
+from eczema_tf.explanation.one_pass import explain_in_one_pass
+from eczema_tf.explanation.submodels import CutAssistant
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
-from eczema_tf.serving import freeze, rewrites
-from eczema_tf.serving.graph import ServedAssistant, save_served
+from eczema_tf.model.multimodal import Encoders, build_assistant
+from eczema_tf.serving.graph import freeze, rewrites
+from eczema_tf.serving.graph.served_model import ServedAssistant, save_served
 
 SIZE_PX = 65  # 32k + 1, where EfficientNet's symmetric padding is what "SAME" pads
 SIGNATURES = ("serving_default", "explain")

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
-from eczema_tf.data.preprocess import preprocess_photo
-from eczema_tf.data.text import clean_text, learn_tokenizer
+from eczema_tf.data.photo.preprocess import preprocess_photo
+from eczema_tf.data.text.tokenizer import clean_text, learn_tokenizer
 from eczema_tf.errors import EczemaError
-from eczema_tf.model.assistant import Encoders, build_assistant
 from eczema_tf.model.encoders import EncoderSpec, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.losses import compute_probabilities
+from eczema_tf.model.multimodal import Encoders, build_assistant
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, NOTICE, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 from eczema_tf.serving.answer import arrange_answer, format_answer
 from eczema_tf.serving.client import find_version, predict_locally, predict_remotely
-from eczema_tf.serving.graph import IGNORED_PHOTO, IGNORED_TEXT, ServedAssistant, save_served
-from eczema_tf.serving.guard import MAX_BYTES
+from eczema_tf.serving.graph.guard import MAX_BYTES
+from eczema_tf.serving.graph.served_model import IGNORED_PHOTO, IGNORED_TEXT, ServedAssistant, save_served
 
 SIZE_PX = 32
 

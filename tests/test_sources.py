@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eczema_tf.data.manifest import load_manifest
+from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.sources import dermavqa, scin
 from eczema_tf.data.sources.dermavqa import prepare_dermavqa
 from eczema_tf.data.sources.folder import prepare_folder

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eczema_tf.data.manifest import load_manifest
+from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.sources import synthetic
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.synthetic.cases import draw_case

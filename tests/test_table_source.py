@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eczema_tf.data.manifest import load_manifest
+from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.sources.table import prepare_table
 from eczema_tf.data.sources.table_map import Rule, fold, list_shipped, load_map
 from eczema_tf.errors import ConfigError, DataError

@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eczema_tf.data.text import MAX_TEXT_BYTES, clean_text, learn_tokenizer, load_tokenizer, read_tokenizer
+from eczema_tf.data.text.tokenizer import MAX_TEXT_BYTES, clean_text, learn_tokenizer, load_tokenizer, read_tokenizer
 from eczema_tf.errors import DataError, PresetError, RunError
 
 TEXTS = ["my skin is itchy and dry", "the rash is red, no blisters", "itchy at night"] * 10

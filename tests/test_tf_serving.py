@@ -21,11 +21,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.config import model_server_config_pb2
 from test_serving import SIZE_PX, build_parts, photo
 
-from eczema_tf.attribution.cut import CutAssistant
-from eczema_tf.attribution.one_pass import explain_in_one_pass
 from eczema_tf.config import PreprocessConfig
-from eczema_tf.serving.graph import ServedAssistant, save_served
-from eczema_tf.serving.warmup import BATCH_SIZES, MODEL_NAME, WARMUP_FILE, draw_rows, read_warmup, write_warmup
+from eczema_tf.explanation.one_pass import explain_in_one_pass
+from eczema_tf.explanation.submodels import CutAssistant
+from eczema_tf.serving.graph.served_model import ServedAssistant, save_served
+from eczema_tf.serving.graph.warmup import BATCH_SIZES, MODEL_NAME, WARMUP_FILE, draw_rows, read_warmup, write_warmup
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "scripts" / "tf_serving"

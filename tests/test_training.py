@@ -10,9 +10,9 @@ import pytest
 from eczema_tf.config import Config, ImageConfig, parse_config
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.errors import ConfigError, DataError, RunError
-from eczema_tf.model.assistant import Encoders, build_assistant
 from eczema_tf.model.encoders import build_encoder, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.losses import compute_targets
+from eczema_tf.model.multimodal import Encoders, build_assistant
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 from eczema_tf.training import callbacks
 from eczema_tf.training.callbacks import KeepBest, _case_auroc

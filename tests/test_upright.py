@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from eczema_tf.data import edge_limits, photos
-from eczema_tf.data.photos import upright_jpeg
+from eczema_tf.data.photo import edge_limits
+from eczema_tf.data.photo import inspection as photos
+from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.errors import DataError
-from eczema_tf.serving import guard
+from eczema_tf.serving.graph import guard
 
 ROOT = Path(__file__).parents[1]
 ORIENTATION, GPS = 0x0112, 0x8825

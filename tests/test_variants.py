@@ -11,7 +11,7 @@ import pytest
 from test_main_job import SMOKE, settings
 
 from eczema_tf import evaluate, predict, prepare, train
-from eczema_tf.data.text import SPECIAL_TOKENS
+from eczema_tf.data.text.tokenizer import SPECIAL_TOKENS
 
 
 @pytest.fixture(scope="module")

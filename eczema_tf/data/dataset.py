@@ -12,9 +12,9 @@ import pandas as pd
 
 from eczema_tf.config import DataConfig
 from eczema_tf.data.cache import fingerprint
-from eczema_tf.data.embeddings import Embeddings, load_embeddings
-from eczema_tf.data.manifest import Manifest, load_manifest, reject_bad_photos
-from eczema_tf.data.photos import inspect_photos
+from eczema_tf.data.manifest.table import Manifest, load_manifest, reject_bad_photos
+from eczema_tf.data.photo.embeddings import Embeddings, load_embeddings
+from eczema_tf.data.photo.inspection import inspect_photos
 from eczema_tf.errors import DataError
 
 

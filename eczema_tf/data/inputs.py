@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint
-from eczema_tf.data.embeddings import Embeddings
-from eczema_tf.data.preprocess import VERSION as PREPROCESS_VERSION
-from eczema_tf.data.preprocess import preprocess_photo
-from eczema_tf.data.text import TextTokenizer, clean_text
+from eczema_tf.data.photo.embeddings import Embeddings
+from eczema_tf.data.photo.preprocess import VERSION as PREPROCESS_VERSION
+from eczema_tf.data.photo.preprocess import preprocess_photo
+from eczema_tf.data.text.tokenizer import TextTokenizer, clean_text
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, MODALITIES, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
 BLOCK_ROWS = 64

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from eczema_tf.config import AugmentConfig
-from eczema_tf.data.augment import augment_photos
 from eczema_tf.data.inputs import Inputs
+from eczema_tf.data.photo.augment import augment_photos
 from eczema_tf.schema import IMAGE
 
 Arrays = dict[str, np.ndarray]

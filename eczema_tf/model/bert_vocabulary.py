@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eczema_tf.data.text import SPECIAL_TOKENS
+from eczema_tf.data.text.tokenizer import SPECIAL_TOKENS
 from eczema_tf.errors import PresetError
 
 CONFIG, VOCABULARY, TOKENIZER_CONFIG = "config.json", "vocab.txt", "tokenizer_config.json"

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from safetensors.numpy import save_file
 
-from eczema_tf.data.text import TextTokenizer
+from eczema_tf.data.text.tokenizer import TextTokenizer
 from eczema_tf.errors import PresetError
 from eczema_tf.files import replacing_folder, write_json
 from eczema_tf.model import bert_checkpoint as hf

@@ -8,7 +8,7 @@ import numpy as np
 
 from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.inputs import Column, Inputs
-from eczema_tf.model.assistant import POOLED_TEXT, encoder_of, feature_name, heads_of
+from eczema_tf.model.multimodal import POOLED_TEXT, encoder_of, feature_name, heads_of
 from eczema_tf.schema import HEADS, IMAGE, PADDING_MASK, TOKEN_IDS
 
 ENCODE_ROWS = 16  # photos or texts at once; more is no faster on a CPU and needs memory

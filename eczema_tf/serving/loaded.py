@@ -55,7 +55,7 @@ class LoadedModel:
         Args:
             rows: Photos at once, as many as are decoded at the same time.
         """
-        from eczema_tf.serving.guard import MAX_PIXELS
+        from eczema_tf.serving.graph.guard import MAX_PIXELS
 
         side_px = int(MAX_PIXELS**0.5)
         buffer = io.BytesIO()

@@ -9,8 +9,8 @@ import numpy as np
 from eczema_tf.config import Config
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.assistant import Encoders
 from eczema_tf.model.features import compute_features, frozen_model
+from eczema_tf.model.multimodal import Encoders
 from eczema_tf.schema import ECZEMA_HEADS
 from eczema_tf.training.loop import TrainingData, train_stage
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from eczema_tf.data.embeddings import load_embeddings
+from eczema_tf.data.photo.embeddings import load_embeddings
 from eczema_tf.data.sources.scin_text import FLAG_COLUMNS, describe_case
 from eczema_tf.data.sources.source_files import Summary, check_folder, find_photo, is_inner, read_table, refuse_overlap, write_dataset
 from eczema_tf.errors import DataError, join_faults

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
 
-from eczema_tf.data.manifest_files import describe_length, read_records
+from eczema_tf.data.manifest.reading import describe_length, read_records
 from eczema_tf.errors import DataError, join_faults
 from eczema_tf.files import replacing_folder, write_csv, write_json
 from eczema_tf.schema import MANIFEST_COLUMNS

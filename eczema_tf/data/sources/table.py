@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eczema_tf.data.manifest_checks import find_faults
+from eczema_tf.data.manifest.checks import find_faults
 from eczema_tf.data.sources.source_files import PHOTOS, Summary, check_folder, find_photo, read_table, refuse_overlap, write_dataset
 from eczema_tf.data.sources.table_map import TableMap, fold, load_map
 from eczema_tf.errors import DataError, join_faults

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from eczema_tf.data.photos import upright_jpeg
+from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.serving.page.examples import Example, draw_example_photo
 from eczema_tf.serving.page.photo import forget_file, read_photo, show_photo

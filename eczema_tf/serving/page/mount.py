@@ -8,12 +8,12 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from eczema_tf.data.photos import MAX_BYTES
-from eczema_tf.serving.limits import Limits
+from eczema_tf.data.photo.inspection import MAX_BYTES
 from eczema_tf.serving.page.events import Answer, Events
 from eczema_tf.serving.page.gate import Gate, keeping_empty
 from eczema_tf.serving.page.layout import build_page
-from eczema_tf.serving.rest import NO_TELEMETRY
+from eczema_tf.serving.rest.app import NO_TELEMETRY
+from eczema_tf.serving.rest.limits import Limits
 
 HERE = Path(__file__).parent
 BASE64_ROOM = 0.7  # a photo comes back as base64, 4/3 of its size, with the text: so much of a request's body may a file be

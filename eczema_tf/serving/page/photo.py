@@ -9,7 +9,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from eczema_tf.data.photos import upright_jpeg
+from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.errors import DataError
 
 JPEG_URL = "data:image/jpeg;base64,"

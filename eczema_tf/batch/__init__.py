@@ -1,0 +1,1 @@
+"""Batch scoring of a manifest on Spark."""

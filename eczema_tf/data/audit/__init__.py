@@ -1,0 +1,1 @@
+"""The leakage audit: duplicates, near-duplicates, and texts that name the diagnosis."""

@@ -1,0 +1,1 @@
+"""Photos: how they are opened, inspected, preprocessed and augmented."""

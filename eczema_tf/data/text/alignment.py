@@ -1,0 +1,96 @@
+"""The way back from the cleaned text to the text that the user wrote, so that highlights lie on the user's own words."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from eczema_tf.data.text.tokenizer import MARKUP, MAX_TEXT_BYTES
+
+_MARKUP = re.compile(MARKUP)
+_DROPPED = ("Cc", "Cf")  # Unicode categories: control and format characters
+
+
+@dataclass(frozen=True)
+class AlignedText:
+    """A cleaned text and where its characters come from.
+
+    Attributes:
+        cleaned: What `clean_text` gives.
+        starts: For each character of `cleaned`, the offset of the characters of the original that it was made from.
+        ends: Likewise, the offset after them.
+    """
+
+    cleaned: str
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+
+    def locate(self, start: int, end: int) -> tuple[int, int]:
+        """Finds a span of bytes of the cleaned text (UTF-8) in the original.
+
+        Args:
+            start: Byte offset into `cleaned`.
+            end: Byte offset after the last.
+
+        Returns:
+            Character offsets into the original.
+        """
+        encoded = self.cleaned.encode()
+        first = len(encoded[:start].decode(errors="ignore"))
+        last = len(encoded[:end].decode(errors="ignore"))
+        return (self.starts[first], self.ends[last - 1]) if last > first else (0, 0)
+
+
+def align_text(original: str) -> AlignedText:
+    """Cleans a text as `clean_text` does, and remembers where each character came from.
+
+    Args:
+        original: As the user wrote it.
+    """
+    pieces = _unmark(_normalize(_cut(original)))
+    kept: list[tuple[str, int, int]] = []
+    for character, start, end in pieces:
+        if not _is_space(character):
+            kept.append((character, start, end))
+        elif kept and kept[-1][0] != " ":
+            kept.append((" ", start, end))
+    if kept and kept[-1][0] == " ":
+        kept.pop()
+    characters, starts, ends = zip(*kept, strict=True) if kept else ((), (), ())
+    return AlignedText("".join(characters), starts, ends)
+
+
+def _cut(text: str) -> str:
+    """As long as `clean_text` looks at; a character that is cut in two is dropped there, too."""
+    return text.encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode("utf-8", "replace")
+
+
+def _normalize(text: str) -> list[tuple[str, int, int]]:
+    """NFKC by stretches that do not interact: each begins with a character that composes with none before it."""
+    pieces, start = [], 0
+    for place in range(1, len(text) + 1):
+        if place == len(text) or _is_boundary(text[start:place], text[place]):
+            pieces += [(character, start, place) for character in unicodedata.normalize("NFKC", text[start:place])]
+            start = place
+    return pieces
+
+
+def _is_boundary(before: str, character: str) -> bool:
+    if character.isascii():
+        return True
+    together = unicodedata.normalize("NFKC", before + character)
+    return together == unicodedata.normalize("NFKC", before) + unicodedata.normalize("NFKC", character) and not unicodedata.combining(
+        character
+    )
+
+
+def _unmark(pieces: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    """Markup becomes a space."""
+    text, result, done = "".join(character for character, _, _ in pieces), [], 0
+    for match in _MARKUP.finditer(text):
+        result += [*pieces[done : match.start()], (" ", pieces[match.start()][1], pieces[match.end() - 1][2])]
+        done = match.end()
+    return [*result, *pieces[done:]]
+
+
+def _is_space(character: str) -> bool:
+    return character in " \t\n\f\r\v\ufffd" or unicodedata.category(character) in _DROPPED

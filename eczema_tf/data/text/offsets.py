@@ -1,0 +1,63 @@
+"""Where tokens stand in a text: byte offsets into the cleaned text, as TensorFlow ops for the served graph too."""
+
+import tensorflow as tf
+import tensorflow_text as tf_text
+
+from eczema_tf.data.text.tokenizer import TextTokenizer
+
+# How BERT splits words (Devlin et al. 2019, `BasicTokenizer`): at white space and control characters, which are dropped, and at
+# punctuation and CJK characters, which are kept.
+_SPACE = r"\s|\p{Cc}|\p{Cf}"
+_KEPT = (
+    r"[!-/]|[:-@]|[\[-`]|[{-~]|\p{P}"
+    r"|[\x{4E00}-\x{9FFF}]|[\x{3400}-\x{4DBF}]|[\x{20000}-\x{2A6DF}]|[\x{2A700}-\x{2B73F}]"
+    r"|[\x{2B740}-\x{2B81F}]|[\x{2B820}-\x{2CEAF}]|[\x{F900}-\x{FAFF}]|[\x{2F800}-\x{2FA1F}]"
+)
+
+
+class TokenLocator:
+    """Finds the tokens that a `TextTokenizer` gives."""
+
+    def __init__(self, tokenizer: TextTokenizer):
+        """Takes the tokenizer whose tokens are to be found."""
+        self._lowercase, self._strip_accents = tokenizer.tokenizer.lowercase, tokenizer.tokenizer.strip_accents
+        self._pieces_kept = tokenizer.max_tokens - 2
+        self._word_piece = tf_text.FastWordpieceTokenizer(tokenizer.vocabulary, token_out_type=tf.int32, no_pretokenization=True)
+
+    def __call__(self, cleaned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Finds the tokens inside a graph.
+
+        The text is split into words as the tokenizer does it, but before letters are folded, which may change their length; then each
+        word into pieces. Where folding changes a word's length, each of its pieces gets the whole word.
+
+        Args:
+            cleaned: string (batch,), from `clean_text`.
+
+        Returns:
+            Start and end, int32 (batch, longest): byte offsets into `cleaned`; both 0 for [CLS], [SEP] and padding.
+        """
+        words, word_starts, word_ends = tf_text.regex_split_with_offsets(cleaned, f"{_SPACE}|{_KEPT}", _KEPT)
+        starts, ends = self._locate_pieces(words.flat_values, word_starts.flat_values, word_ends.flat_values)
+        return self._lay_out(words, starts), self._lay_out(words, ends)
+
+    def _locate_pieces(self, words: tf.Tensor, word_starts: tf.Tensor, word_ends: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+        """Offsets of the pieces of each word: ragged int64 (words, pieces)."""
+        folded = words
+        if self._strip_accents:
+            folded = tf.strings.regex_replace(tf_text.normalize_utf8(folded, "NFD"), r"\p{Mn}", "")
+        if self._lowercase:
+            folded = tf_text.case_fold_utf8(folded)
+        _, starts, ends = self._word_piece.tokenize_with_offsets(folded)
+        word = starts.value_rowids()  # of each piece
+        exact = tf.gather(tf.strings.length(folded) == tf.strings.length(words), word)
+        first, last = tf.gather(word_starts, word), tf.gather(word_ends, word)
+        return (
+            starts.with_flat_values(tf.where(exact, first + starts.flat_values, first)),
+            ends.with_flat_values(tf.where(exact, first + ends.flat_values, last)),
+        )
+
+    def _lay_out(self, words: tf.RaggedTensor, offsets: tf.RaggedTensor) -> tf.Tensor:
+        """(words, pieces) to int32 (batch, longest), with 0 for the special tokens at both ends."""
+        by_text = words.with_flat_values(offsets).merge_dims(1, 2)[:, : self._pieces_kept]
+        edge = tf.zeros((words.nrows(), 1), by_text.dtype)
+        return tf.cast(tf.concat([edge, by_text, edge], axis=1).to_tensor(0), tf.int32)

@@ -1,0 +1,1 @@
+"""Everything that people read: tables, plots, reports, the model card, explanations."""

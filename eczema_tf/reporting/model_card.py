@@ -1,0 +1,79 @@
+"""`model_card.md`: what the model is, what it is for, how good it is and where care is needed (Mitchell et al. 2019, "Model Cards").
+
+The nine headings are those of the paper's figure 1, in its order.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from eczema_tf.reporting.document import Bullets, Section, Warned, format_markdown
+from eczema_tf.reporting.facts import RunFacts, describe_data, describe_leaks, list_caveats, tabulate_data, tabulate_settings
+from eczema_tf.reporting.tables import (
+    describe_gain,
+    describe_labels,
+    describe_sample,
+    list_undefined,
+    tabulate_aurocs,
+    tabulate_decisions,
+    tabulate_subsets,
+)
+
+
+def format_model_card(metrics: Mapping[str, Any], facts: RunFacts) -> str:
+    """Formats the model card.
+
+    Args:
+        metrics: As in `metrics.json`, of the cases kept for the final judgement.
+        facts: Of the run.
+
+    Returns:
+        Markdown.
+    """
+    leaks = describe_leaks(metrics)
+    sections = [
+        Section("Model details", [_DETAILS, tabulate_settings(facts)]),
+        Section("Intended use", [Bullets(_USE)]),
+        Section("Factors", [Bullets(_FACTORS)]),
+        Section("Metrics", [Bullets(_METRICS)]),
+        Section("Evaluation data", [*([Warned(leaks)] if leaks else []), describe_sample(metrics), _SAME_DATA]),
+        Section("Training data", [tabulate_data(facts), Bullets(list(describe_data(facts)))]),
+        Section(
+            "Quantitative analyses",
+            [
+                tabulate_aurocs(metrics),
+                tabulate_decisions(metrics),
+                Bullets([describe_gain(metrics), *describe_labels(metrics), *list_undefined(metrics)]),
+                tabulate_subsets(metrics),
+            ],
+        ),
+        Section("Ethical considerations", [Bullets(_ETHICS)]),
+        Section("Caveats and recommendations", [Bullets([*list_caveats(facts, metrics), *_RECOMMENDATIONS])]),
+    ]
+    return format_markdown("Model card: eczema assistant", sections)
+
+
+_DETAILS = (
+    "A network that takes a photo of skin, a description of symptoms, or both, and gives the probability of eczema from the photo, from "
+    "the text and from both, what the text speaks for (eczema, other, unclear) and the severity (mild, moderate, severe)."
+)
+_USE = (
+    "Meant for teaching and for research on models that join photos and text, by people who read this card.",
+    "Not meant for patients, for triage, for a diagnosis or for choosing a treatment, with or without a doctor in between.",
+    "Not meant for other skin conditions: whatever is not eczema is one class, a missed cancer among it.",
+)
+_FACTORS = (
+    "May matter: skin tone, age, sex, body site, stage of the disease, light, camera, language, and how people describe symptoms.",
+    "Evaluated: whether photo and text are there, and how ambiguous each is.",
+)
+_METRICS = (
+    "AUROC: how often a case with eczema gets a higher probability than one without, of cases scored by one model; no threshold needed.",
+    "Sensitivity, specificity and F1 at one threshold a head, chosen on validation cases (highest sensitivity + specificity).",
+    "In brackets the interval from resampling groups (patients, authors), since cases of one group are alike.",
+)
+_SAME_DATA = "The cases come from the same source as the training data, in groups that were kept apart from it."
+_ETHICS = (
+    "Photos of skin and words about symptoms are health data: they are not part of this card, of the reports or of the logs.",
+    "A wrong 'no' may keep somebody from seeing a doctor, a wrong 'yes' may have the wrong thing treated.",
+    "Public collections of skin photos hold few dark skin tones; a good figure over all cases can hide a bad one for some people.",
+)
+_RECOMMENDATIONS = ("Before any use on other people, evaluate on labelled cases of theirs: python -m eczema_tf.evaluate --manifest.",)

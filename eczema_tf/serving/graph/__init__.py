@@ -1,0 +1,1 @@
+"""What is inside the SavedModel: the guarded, frozen graph of both signatures."""

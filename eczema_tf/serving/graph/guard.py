@@ -1,0 +1,160 @@
+"""What stands between a stranger's bytes and the decoder, inside the served graph.
+
+Each row has its own status: a bad photo never fails its neighbours. Cheap checks (size, magic bytes, pixels by header, what decoding would
+cost) come before any decoding; what the decoder itself refuses is caught by running it inside a tf.data pipeline that drops errors, and
+noticing who is gone. `scripts/benchmark_guard.py` measures what hostile files can still do.
+
+One kind gets through: a PNG whose compressed stream goes on behind its last pixel. TensorFlow's decoder inflates all of it, a megabyte for
+each kilobyte of the file, and nothing before decoding tells it from a large photo. Whoever serves strangers should send it JPEGs only, made
+by `data.photos.upright_jpeg`, which stops at the last pixel.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from eczema_tf.data.photo import decoding_cost as cost
+
+MIN_BYTES = 32
+MAX_BYTES = 10_000_000
+MAX_PIXELS = 25_000_000  # a 24-megapixel camera's photo passes; a 12,000 x 12,000 decompression bomb does not
+MAX_SIDE_PX = 16_384  # as a phone's longest panorama; resizing holds rows of the photo's full width, and a PNG may be 1,000,000 wide
+MAX_SEGMENTS = 300  # of a JPEG's header; 10 MB of depth map in the largest segments (64 KB) is 153
+PROGRESSIVE_FRAME, START_OF_SCAN = 0xFFC2, 0xFFDA  # ITU-T T.81, table B.1, as are these: SOF0 to SOF2, DHT, DQT, DRI, APP, COM
+HEADER_MARKERS = [0xFFC0, 0xFFC1, PROGRESSIVE_FRAME, 0xFFC4, 0xFFDB, 0xFFDD, *range(0xFFE0, 0xFFF0), 0xFFFE]
+MAX_DECODE_NS = 1_000_000_000  # on one core, as `decoding_cost` estimates it
+OK, TOO_SMALL, TOO_LARGE, NOT_A_PHOTO, TOO_MANY_PIXELS, UNDECODABLE, TOO_LONG, TOO_COSTLY = range(8)
+PHOTO_STATUS = (
+    "ok",
+    f"photo: smaller than {MIN_BYTES} bytes",
+    f"photo: larger than {MAX_BYTES // 1_000_000} MB",
+    "photo: neither JPEG nor PNG",
+    f"photo: more than {MAX_PIXELS // 1_000_000} megapixels",
+    "photo: cannot be decoded",
+    f"photo: longer than {MAX_SIDE_PX} pixels",
+    "photo: of an unusual kind that may take too long to decode; save it as a plain (baseline) JPEG",
+)
+
+
+def decode_guarded(photos: tf.Tensor, decode: Callable[[tf.Tensor], tf.Tensor], size_px: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes a batch of photos, whatever they hold.
+
+    Args:
+        photos: string (batch,); "" for none, which counts as ok and gives zeros.
+        decode: Turns string () into uint8 (size_px, size_px, 3); may raise.
+        size_px: Side of the pixels.
+
+    Returns:
+        Pixels uint8 (batch, size_px, size_px, 3), zeros where there is no good photo, and int32 (batch,) places in `PHOTO_STATUS`.
+    """
+    batch = tf.size(photos)
+    nothing = tf.zeros((size_px, size_px, 3), tf.uint8)
+
+    def decode_one(row: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        code = check_photo(data)
+        wanted = tf.equal(code, OK) & (tf.strings.length(data) > 0)
+        return row, code, tf.cond(wanted, lambda: decode(data), lambda: nothing)
+
+    rows = tf.data.Dataset.from_tensor_slices((tf.range(batch), photos)).map(decode_one, num_parallel_calls=2).ignore_errors()
+    one_more = tf.data.Dataset.from_tensors((batch, tf.constant(OK), nothing))  # so that there is a batch even if all rows are bad
+    survived, codes, pixels = rows.concatenate(one_more).batch(tf.cast(batch, tf.int64) + 1).get_single_element()
+    status = tf.tensor_scatter_nd_update(tf.fill([batch + 1], UNDECODABLE), survived[:, None], codes)
+    placed = tf.scatter_nd(survived[:, None], pixels, tf.stack([batch + 1, size_px, size_px, 3]))
+    return placed[:batch], status[:batch]
+
+
+def check_photo(data: tf.Tensor) -> tf.Tensor:
+    """Checks one photo's length, magic bytes, size by header and cost of decoding.
+
+    Args:
+        data: string ().
+
+    Returns:
+        int32 (), a place in `PHOTO_STATUS`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If a JPEG's header cannot be read.
+    """
+    length = tf.strings.length(data)
+    is_jpeg = tf.equal(tf.strings.substr(data, 0, 3), b"\xff\xd8\xff")
+    is_png = tf.equal(tf.strings.substr(data, 0, 8), b"\x89PNG\r\n\x1a\n")
+    return tf.case(
+        [
+            (tf.equal(length, 0), lambda: OK),
+            (length < MIN_BYTES, lambda: TOO_SMALL),
+            (length > MAX_BYTES, lambda: TOO_LARGE),
+            (is_jpeg, lambda: _check_size(tf.cast(tf.io.extract_jpeg_shape(data)[:2], tf.int64), lambda pixels: _jpeg_ns(data, pixels))),
+            (is_png, lambda: _check_size(_png_size(data), lambda pixels: _png_ns(data, pixels))),
+        ],
+        default=lambda: NOT_A_PHOTO,
+    )
+
+
+def _check_size(size: tf.Tensor, estimate_ns: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    pixels = tf.reduce_prod(size)
+    return tf.case(
+        [
+            (tf.reduce_any(size <= 0) | (pixels > MAX_PIXELS), lambda: TOO_MANY_PIXELS),
+            (tf.reduce_max(size) > MAX_SIDE_PX, lambda: TOO_LONG),
+            (estimate_ns(pixels) > MAX_DECODE_NS, lambda: TOO_COSTLY),
+        ],
+        default=lambda: OK,
+    )
+
+
+def _jpeg_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """Estimated nanoseconds, int64 (); beyond `MAX_DECODE_NS` for what must not be decoded at all."""
+    first_scan, progressive, marker = _walk_to_scan(data)
+    components = tf.io.decode_raw(tf.strings.substr(data, first_scan + 4, 1), tf.uint8)[0]
+    has_more = progressive | (tf.cast(components, tf.int32) < tf.io.extract_jpeg_shape(data)[2])
+    scans = tf.cond(has_more, lambda: _count(data, cost.SCAN, cost.MAX_SCANS + 1), lambda: 1)  # counting reads the whole file
+    estimate = cost.estimate_jpeg_ns(tf.cast(tf.strings.length(data), tf.int64), pixels, tf.cast(scans, tf.int64))
+    refused = (scans > cost.MAX_SCANS) | tf.not_equal(marker, START_OF_SCAN)
+    return tf.where(refused, tf.constant(MAX_DECODE_NS + 1, tf.int64), estimate)
+
+
+def _walk_to_scan(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Steps from segment to segment of a JPEG's header, the way the decoder goes.
+
+    Returns:
+        Where it stopped, int32 (); whether the frame is progressive, bool (); and the marker there, int32 (): `START_OF_SCAN`, or the first
+        that is not of an ordinary header (arithmetic coding, markers without a length).
+    """
+
+    def read_marker(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        words = tf.io.decode_raw(tf.strings.substr(data, position, 4), tf.uint16, little_endian=False)
+        return tf.cast(words[0], tf.int32), tf.cast(words[1], tf.int32)
+
+    def step(position: tf.Tensor, progressive: tf.Tensor, marker: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        position = position + 2 + length
+        return position, progressive | tf.equal(marker, PROGRESSIVE_FRAME), *read_marker(position)
+
+    def goes_on(_position: tf.Tensor, _progressive: tf.Tensor, marker: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        return (length >= 2) & tf.reduce_any(tf.equal(marker, HEADER_MARKERS))
+
+    start = (tf.constant(2), tf.constant(False), *read_marker(tf.constant(2)))
+    position, progressive, marker, _ = tf.while_loop(goes_on, step, start, maximum_iterations=MAX_SEGMENTS)
+    return position, progressive, marker
+
+
+def _png_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """Estimated nanoseconds, int64 ()."""
+    header = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 24, 5), tf.uint8), tf.int64)  # depth, colour type, two zeros, interlacing
+    channels = tf.gather(tf.constant(cost.PNG_CHANNELS, tf.int64), tf.minimum(header[1], 6))
+    bits = channels * header[0]
+    length = tf.cast(tf.strings.length(data), tf.int64)
+    surplus = tf.maximum(length - pixels * bits // 8, 0)
+    chunks = tf.add_n([_count(data, name, cost.MAX_COMPRESSED_CHUNKS) for name in cost.COMPRESSED_CHUNKS])
+    return cost.estimate_png_ns(length, pixels, bits, tf.minimum(header[4], 1), tf.cast(chunks, tf.int64), surplus)
+
+
+def _count(data: tf.Tensor, pattern: bytes, most: int) -> tf.Tensor:
+    """How often the bytes occur, int32 (), counted up to `most`."""
+    pieces = tf.raw_ops.StringSplitV2(input=data[None], sep=pattern, maxsplit=most)  # `tf.strings.split` is ten ops more
+    return tf.cast(pieces.shape[1], tf.int32) - 1
+
+
+def _png_size(data: tf.Tensor) -> tf.Tensor:
+    """Width and height, int64 (2,), from the IHDR chunk (PNG specification, 11.2.2); cut at 2^31 - 1 as the standard has it."""
+    numbers = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
+    return tf.where(numbers > 0, tf.cast(numbers, tf.int64), tf.cast(2**31 - 1, tf.int64))

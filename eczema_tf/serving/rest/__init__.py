@@ -1,0 +1,1 @@
+"""TensorFlow Serving's REST contract on this machine: batching, limits, metrics."""

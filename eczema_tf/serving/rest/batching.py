@@ -1,0 +1,160 @@
+"""Micro-batching: rows of requests that come at the same time go through the model together.
+
+No clock is involved: while the model works on one batch the next one gathers, so that a lone request never waits and a crowd makes large
+batches by itself (what the literature calls adaptive or continuous batching: Crankshaw et al. 2017, Clipper, section 4.3).
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from eczema_tf.errors import EczemaError
+from eczema_tf.serving.rest.contract import SIGNATURES, ModelFault
+from eczema_tf.serving.rest.limits import Limits
+from eczema_tf.serving.rest.metrics import Metrics
+
+Outputs = Mapping[str, np.ndarray]
+Run = Callable[[Sequence[bytes], Sequence[str], str], Outputs]
+
+_log = logging.getLogger(__name__)
+
+
+class Busy(EczemaError):
+    """More rows are waiting than the server takes on; try again later."""
+
+
+class _Request(NamedTuple):
+    images: Sequence[bytes]
+    texts: Sequence[str]
+    answer: asyncio.Future[Outputs]
+
+
+class Batcher:
+    """Runs requests through a model, several at once. An asynchronous context manager: it works between entering and leaving.
+
+    Every signature has a queue and a task of its own, and a thread for its batches: an explanation does not hold up a prediction.
+    """
+
+    def __init__(self, run: Run, limits: Limits, metrics: Metrics, signatures: Sequence[str] = SIGNATURES):
+        """Takes the model.
+
+        Args:
+            run: `LoadedModel.run`, or a function like it; called in a thread, by no more than one for each signature.
+            limits: `batch_rows` and `max_waiting_rows`.
+            metrics: Where batches are counted.
+            signatures: Of the model.
+        """
+        self._run = run
+        self._limits = limits
+        self._metrics = metrics
+        self._queues: dict[str, asyncio.Queue[_Request]] = {signature: asyncio.Queue() for signature in signatures}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._waiting_rows = 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether requests are answered."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    async def __aenter__(self) -> Self:
+        """Starts the threads and tasks."""
+        self._threads = ThreadPoolExecutor(len(self._queues), thread_name_prefix="model")
+        self._tasks = [asyncio.create_task(self._work(signature)) for signature in self._queues]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stops. The server has answered or given up all requests by then; whoever still waits is told."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for queue in self._queues.values():
+            while not queue.empty():
+                _settle(queue.get_nowait(), Busy("the server is stopping"))
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def ask(self, images: Sequence[bytes], texts: Sequence[str], signature: str) -> Outputs:
+        """Waits for the answer to some rows.
+
+        Args:
+            images: Of each row, b"" for none.
+            texts: As many, "" for none.
+            signature: Which one to run.
+
+        Returns:
+            The signature's outputs for these rows, in their order.
+
+        Raises:
+            Busy: If too many rows are waiting already, or the server is stopping.
+            ModelFault: If the model failed on these rows.
+        """
+        if not self.is_running:
+            raise Busy("the server is stopping")
+        if self._waiting_rows + len(images) > self._limits.max_waiting_rows:
+            raise Busy(f"{self._waiting_rows} rows are waiting; try again in a second")
+        request = _Request(images, texts, asyncio.get_running_loop().create_future())
+        self._count_waiting(len(images))
+        self._queues[signature].put_nowait(request)
+        return await request.answer  # if whoever asked is cancelled, so is the future, and `_gather` passes the request over
+
+    def _count_waiting(self, rows: int) -> None:
+        self._waiting_rows += rows
+        self._metrics.waiting_rows.set(self._waiting_rows)
+
+    async def _work(self, signature: str) -> None:
+        """Answers a signature's requests for ever, one batch after another."""
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = await self._gather(self._queues[signature])
+            with self._metrics.time_batch(signature, sum(len(request.images) for request in batch)):
+                answers = await loop.run_in_executor(self._threads, self._answer, batch, signature)
+            for request, answer in zip(batch, answers, strict=True):
+                _settle(request, answer)
+
+    async def _gather(self, queue: asyncio.Queue[_Request]) -> list[_Request]:
+        """Takes what waits, at least one request, until there are `batch_rows` rows. Requests stay whole, so the last may go beyond."""
+        batch: list[_Request] = []
+        rows = 0
+        while not batch or (rows < self._limits.batch_rows and not queue.empty()):
+            request = await queue.get()
+            self._count_waiting(-len(request.images))
+            if not request.answer.done():  # else it was cancelled
+                batch.append(request)
+                rows += len(request.images)
+        return batch
+
+    def _answer(self, batch: Sequence[_Request], signature: str) -> list[Outputs | ModelFault]:
+        """Runs a batch in a thread. If it fails, each request is run alone, so that only those at fault fail."""
+        try:
+            return self._answer_together(batch, signature)
+        except Exception as error:  # whatever the model raises must reach those who asked
+            if len(batch) > 1:
+                return [answer for request in batch for answer in self._answer([request], signature)]
+            _log.error("the model failed on a request: %s", type(error).__name__)  # the message may hold what was asked
+            return [ModelFault("the model failed on this request")]
+
+    def _answer_together(self, batch: Sequence[_Request], signature: str) -> list[Outputs]:
+        images = [image for request in batch for image in request.images]
+        texts = [text for request in batch for text in request.texts]
+        outputs = self._run(images, texts, signature)
+        if wrong := [name for name, values in outputs.items() if len(values) != len(images)]:
+            raise ModelFault(f"{', '.join(wrong)}: not one row for each that was asked")
+        ends = list(accumulate(len(request.images) for request in batch))
+        return [
+            {name: values[end - len(request.images) : end] for name, values in outputs.items()}
+            for request, end in zip(batch, ends, strict=True)
+        ]
+
+
+def _settle(request: _Request, answer: Outputs | EczemaError) -> None:
+    with contextlib.suppress(asyncio.InvalidStateError):  # cancelled meanwhile: nobody waits for it
+        if isinstance(answer, EczemaError):
+            request.answer.set_exception(answer)
+        else:
+            request.answer.set_result(answer)

@@ -1,0 +1,145 @@
+"""What the words around a symptom make of it: denied, doubted, or somebody else's.
+
+Rules after NegEx (Chapman et al. 2001, doi 10.1006/jbin.2001.1029) and ConText (Harkema et al. 2009, doi 10.1016/j.jbi.2009.05.002): a
+phrase such as "no" or "is absent" reaches forwards or backwards over a number of words, but never past the end of its clause. The
+phrases are in `context.yaml`.
+"""
+
+from collections.abc import Container, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import yaml
+
+from eczema_tf.symptoms.phrases import DASH, NEW_LINE, Found, PhraseTable
+
+NEGATED, UNCERTAIN, FAMILY = "negated", "uncertain", "family"  # effects on symptoms; more may be in the file
+_TURN, _END, _NONE = "turn", "end", "none"  # no effects on symptoms
+_PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
+_LIMITED = (NEGATED, UNCERTAIN)  # by the reach that a symptom allows
+_CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
+_LIST_ENDS = frozenset({"or", "nor", "plus"})  # and "and", with care
+_ITEM_WORDS = 4  # most words of an item of a list: "itching, very dry skin or crusts"
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """A symptom phrase among the words of a text.
+
+    Attributes:
+        start: Index of its first word.
+        end: Index after its last.
+        reach: How many words may stand between it and what denies or doubts it; None: as many as the rule says.
+    """
+
+    start: int
+    end: int
+    reach: int | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a phrase does to symptoms near it: the keys of `context.yaml`."""
+
+    effect: str
+    covers: str
+    reach: int
+
+
+def read_context(forms: Sequence[str], symptoms: Sequence[Symptom]) -> list[frozenset[str]]:
+    """Reads what is said about symptoms.
+
+    Args:
+        forms: Forms of the words of a text (`phrases.split_words`).
+        symptoms: By position, without overlap.
+
+    Returns:
+        The effects on each symptom: "negated", "uncertain", "family", and whatever more `context.yaml` names.
+    """
+    inside = {index: number for number, symptom in enumerate(symptoms) for index in range(symptom.start, symptom.end)}
+    phrases = load_rules().find(forms)
+    around = [phrase for phrase in phrases if inside.keys().isdisjoint(range(phrase.start, phrase.end))]
+    said, owned = (_number_clauses(forms, around, inside.keys(), ends) for ends in ((_TURN, _END), (_END,)))
+    effects = [set[str]() for _ in symptoms]
+    for phrase in around:
+        for rule in phrase.values:
+            for number, distance in _find_covered(phrase, rule, owned if rule.effect == FAMILY else said, inside):
+                if rule.effect not in _LIMITED or symptoms[number].reach is None or distance <= symptoms[number].reach:
+                    effects[number].add(rule.effect)
+    for number in _find_own_family(phrases, inside):
+        effects[number].add(FAMILY)
+    return [frozenset(each) for each in effects]
+
+
+def _find_covered(phrase: Found[Rule], rule: Rule, clauses: Sequence[int], inside: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+    """Yields the symptoms that a phrase reaches within its clause, and how many words stand between."""
+    if rule.effect in (_TURN, _END, _NONE):
+        return
+    beside = rule.covers == _ADJACENT and phrase.start - 1 in inside
+    preceding = beside or rule.covers == _PRECEDING
+    first, step = (phrase.start - 1, -1) if preceding else (phrase.end, 1)
+    home = phrase.start - 1 if preceding else phrase.end - 1
+    for distance in range(1 if beside else rule.reach + 1):
+        index = first + step * distance
+        if not 0 <= index < len(clauses) or clauses[index] != clauses[home]:
+            return
+        if index in inside and inside.get(index - step) != inside[index]:
+            yield inside[index], distance
+
+
+def _find_own_family(phrases: Sequence[Found[Rule]], inside: Mapping[int, int]) -> set[int]:
+    """Symptoms whose own words name the family: "nobody in my family has it"."""
+    family = [phrase for phrase in phrases if any(rule.effect == FAMILY for rule in phrase.values)]
+    return {inside[index] for phrase in family for index in range(phrase.start, phrase.end) if index in inside}
+
+
+def _number_clauses(forms: Sequence[str], around: Sequence[Found[Rule]], inside: Container[int], ends: Sequence[str]) -> list[int]:
+    """Gives each word the number of its clause; what ends a clause belongs to the next one."""
+    commas = {index for index, form in enumerate(forms) if form == ","} - _find_list_commas(forms, _find_starts(around, [NEGATED]))
+    marks = {index for index, form in enumerate(forms) if form in _CLAUSE_ENDS}
+    borders = {index for index in _find_starts(around, ends) | commas | marks if index not in inside}
+    return list(accumulate(int(index in borders) for index in range(len(forms))))
+
+
+def _find_starts(phrases: Sequence[Found[Rule]], effects: Sequence[str]) -> set[int]:
+    return {phrase.start for phrase in phrases if any(rule.effect in effects for rule in phrase.values)}
+
+
+def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:
+    """Commas between items of a list that is denied as a whole ("no redness, scaling or oozing"): a negation reaches past these.
+
+    "And" closes such a list only where the sentence denies once, at its head; in "no scale, no blisters, dry and red" each item speaks for
+    itself.
+    """
+    marks = [index for index, form in enumerate(forms) if form in _CLAUSE_ENDS]
+    listed: set[int] = set()
+    for start, end in pairwise([-1, *marks, len(forms)]):
+        commas = [index for index in range(start + 1, end) if forms[index] == ","]
+        once = bool(commas) and denials.isdisjoint(range(commas[0], end))
+        closing = _LIST_ENDS | {"and"} if once else _LIST_ENDS
+        for comma in reversed(commas):
+            if _is_in_list(forms, comma, closing, listed):
+                listed.add(comma)
+    return listed
+
+
+def _is_in_list(forms: Sequence[str], comma: int, closing: Set[str], listed: Set[int]) -> bool:
+    """Whether the next item of a few words leads to a closing word, or to a comma of a list; and no closing word came before."""
+    before, after = forms[max(comma - 1 - _ITEM_WORDS, 0) : comma], forms[comma + 1 : comma + 2 + _ITEM_WORDS]
+    length = next((length for length, form in enumerate(after) if form == "," or form in _LIST_ENDS or form == "and"), None)
+    if length is None or "and" in before or not _LIST_ENDS.isdisjoint(before):
+        return False
+    if after[length] == ",":
+        return comma + 1 + length in listed
+    is_pair = length == 0 and after[0] == "and" and "," not in before  # "not red, and itchy"
+    return after[length] in closing and not is_pair
+
+
+@cache
+def load_rules() -> PhraseTable[Rule]:
+    """Loads the rules of `context.yaml`, once."""
+    source = yaml.safe_load(Path(__file__).with_name("context.yaml").read_text(encoding="utf-8"))
+    rules = [(phrase, Rule(group["effect"], group["covers"], group["reach"])) for group in source["rules"] for phrase in group["phrases"]]
+    return PhraseTable(rules, source["slots"])

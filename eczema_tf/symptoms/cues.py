@@ -1,0 +1,207 @@
+"""Cues: the symptom phrases that a text mentions, denies or doubts, whose they are, and how much each moved the answer.
+
+A text goes in, `Cue`s with character offsets come out. The vocabulary is in `cues.yaml`, what surrounds it in `context.yaml`; both are
+lists of phrases, so that what was found can always be shown, and no model is asked.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from eczema_tf.symptoms.context import FAMILY, NEGATED, UNCERTAIN, Symptom, read_context
+from eczema_tf.symptoms.phrases import NEW_LINE, Found, PhraseTable, Word, split_words
+
+PRESENT, PATIENT = "present", "patient"
+MENTIONED, DENIED, OPEN = "mentioned", "denied", "open"
+CRITERIA_NOTICE = (
+    "What the text says about the UK Working Party's criteria for atopic dermatitis (Williams et al. 1994). "
+    "A reading of the text by fixed rules, not a diagnosis."
+)
+_AGE, _INFANCY, _LATER = "age", "infancy", "later"  # kinds of onset
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+@dataclass(frozen=True)
+class Cue:
+    """A symptom phrase in a text.
+
+    Attributes:
+        start: Character offset of the phrase in the text.
+        end: Offset after its last character.
+        text: The words themselves.
+        category: For example "itch", as in `cues.yaml`.
+        status: "present", "negated" or "uncertain".
+        subject: Whose: "patient" or "family".
+        attribution: How much it moved the answer, signed, in the unit of the scores given; None where no model was asked.
+        kind: Finer than the category, for example "asthma"; "" for a phrase that is a denial by itself.
+    """
+
+    start: int
+    end: int
+    text: str
+    category: str
+    status: str
+    subject: str
+    attribution: float | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What a text says about one criterion; see `CRITERIA_NOTICE`.
+
+    Attributes:
+        name: As in `cues.yaml`.
+        words: The criterion for people.
+        status: "mentioned", "denied" or "open".
+        cues: The cues that speak to it, by position, whether or not they settle it.
+    """
+
+    name: str
+    words: str
+    status: str
+    cues: tuple[Cue, ...]
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What a phrase of the vocabulary means; no category: nothing."""
+
+    category: str | None
+    kind: str = ""
+    denies: bool = False
+
+
+def find_cues(text: str) -> list[Cue]:
+    """Finds the symptom phrases of a text.
+
+    Args:
+        text: Any text; long or hostile ones cost time in proportion to their length.
+
+    Returns:
+        By position, without overlap.
+    """
+    words = _join_lines(split_words(text, _load_mended()))
+    forms = [word.form for word in words]
+    found = [phrase for phrase in _load_vocabulary().find(forms) if phrase.values[0].category]
+    entries = [_load_source()["categories"][phrase.values[0].category] for phrase in found]
+    symptoms = [Symptom(phrase.start, phrase.end, entry.get("reach")) for phrase, entry in zip(found, entries, strict=True)]
+    read = zip(found, entries, read_context(forms, symptoms), strict=True)
+    return [_build_cue(text, words, phrase, entry, effects) for phrase, entry, effects in read if entry.get("dropped_by") not in effects]
+
+
+def _join_lines(words: Sequence[Word]) -> list[Word]:
+    """Leaves out line breaks that only wrap a line."""
+    leads_on = _load_source()["leads_on"]
+    return [
+        word
+        for before, word in zip([None, *words], words, strict=False)
+        if not (before and word.form == NEW_LINE and before.form in leads_on)
+    ]
+
+
+def _build_cue(text: str, words: Sequence[Word], phrase: Found[_Meaning], entry: Mapping[str, Any], effects: frozenset[str]) -> Cue:
+    meaning = phrase.values[0]
+    start, end = words[phrase.start].start, words[phrase.end - 1].end
+    status = PRESENT
+    if meaning.denies or NEGATED in effects:
+        status = NEGATED
+    elif UNCERTAIN in effects or entry.get("doubted_by") in effects:
+        status = UNCERTAIN
+    kind = _read_age(text[start:end]) if meaning.kind == _AGE else meaning.kind
+    return Cue(start, end, text[start:end], meaning.category, status, FAMILY if FAMILY in effects else PATIENT, None, kind)
+
+
+def _read_age(words: str) -> str:
+    """Says whether an age is below the two years that the criteria ask about: "at the age of 6 months", "when I was five"."""
+    forms = re.findall(r"\d{1,9}|[a-z]+", words.casefold())
+    number = next((int(form) if form.isdigit() else _NUMBERS.index(form) for form in forms if form.isdigit() or form in _NUMBERS), 0)
+    in_months = any(form.startswith(("day", "week", "month")) for form in forms)
+    return _INFANCY if number < (24 if in_months else 2) else _LATER
+
+
+def attribute_cues(cues: Iterable[Cue], spans: Sequence[tuple[int, int, float]]) -> list[Cue]:
+    """Adds up for each cue the scores of the words or tokens that it consists of.
+
+    Args:
+        cues: Found in a text.
+        spans: Start and end (character offsets into the same text) and signed score of each word or token. One that a cue covers in part
+            gives that share of its score; empty ones, such as padding, give nothing.
+
+    Returns:
+        The same cues with their attribution; 0.0 where no span overlaps, such as past the end of what the model read.
+    """
+    starts, ends, scores = np.array(spans, "float64").reshape(-1, 3).T
+    per_character = scores / np.maximum(ends - starts, 1)
+
+    def add_up(cue: Cue) -> float:
+        overlap = np.clip(np.minimum(ends, cue.end) - np.maximum(starts, cue.start), 0, None)
+        return float(overlap @ per_character)
+
+    return [replace(cue, attribution=add_up(cue)) for cue in cues]
+
+
+def read_criteria(cues: Iterable[Cue]) -> list[Criterion]:
+    """Reads what cues say about the criteria for atopic dermatitis of the UK Working Party.
+
+    Source: Williams et al. 1994, "The U.K. Working Party's Diagnostic Criteria for Atopic Dermatitis", British Journal of Dermatology 131,
+    doi 10.1111/j.1365-2133.1994.tb08530.x.
+
+    Only the patient's own symptoms settle a criterion. One that is both mentioned and denied ("not in the elbows, but behind the knees")
+    counts as mentioned; a doubted one stays open, as does what only an examination can tell.
+
+    Returns:
+        All criteria, in the order of the source. To be shown with `CRITERIA_NOTICE`.
+    """
+    cues = list(cues)
+    return [_read_criterion(name, entry, cues) for name, entry in _load_source()["criteria"].items()]
+
+
+def _read_criterion(name: str, entry: Mapping[str, Any], cues: Sequence[Cue]) -> Criterion:
+    kinds, contrary = entry.get("kinds"), entry.get("contrary", [])
+    own = [cue for cue in cues if cue.category == entry["category"] and cue.subject == PATIENT]
+    for_it = [cue for cue in own if kinds is None or cue.kind in kinds or (cue.kind == "" and cue.status == NEGATED)]
+    against_it = [cue for cue in own if cue.kind in contrary and cue.status == PRESENT]
+    relatives = [cue for cue in cues if entry.get("relatives") and cue.category == entry["category"] and cue.subject == FAMILY]
+    if any(cue.status == PRESENT for cue in for_it):
+        status = MENTIONED
+    else:
+        status = DENIED if against_it or any(cue.status == NEGATED for cue in for_it) else OPEN
+    spoken = sorted({*for_it, *against_it, *relatives}, key=lambda cue: cue.start)
+    return Criterion(name, entry["words"], status, tuple(spoken))
+
+
+def describe_category(category: str) -> str:
+    """Returns words for people.
+
+    Raises:
+        KeyError: If there is no such category.
+    """
+    return _load_source()["categories"][category]["describe"]
+
+
+@cache
+def _load_vocabulary() -> PhraseTable[_Meaning]:
+    """Loads the phrases of `cues.yaml`, once."""
+    source = _load_source()
+    phrases = [(phrase, _Meaning(None)) for phrase in source["ignored"]]
+    for category, entry in source["categories"].items():
+        phrases += [(phrase, _Meaning(category, kind)) for kind, group in entry["phrases"].items() for phrase in group]
+        phrases += [(phrase, _Meaning(category, denies=True)) for phrase in entry.get("denials", [])]
+    return PhraseTable(phrases, source["slots"])
+
+
+@cache
+def _load_mended() -> dict[str, str]:
+    return {wrong: right for right, wrongs in _load_source()["misspellings"].items() for wrong in wrongs}
+
+
+@cache
+def _load_source() -> dict[str, Any]:
+    return yaml.safe_load(Path(__file__).with_name("cues.yaml").read_text(encoding="utf-8"))

@@ -1,0 +1,79 @@
+"""The leakage audit where data enters: `prepare` and `train` look at the data set, join what belongs together, and refuse what leaks."""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from eczema_tf.config import DataConfig
+from eczema_tf.data.audit.audit import Audit, audit_dataset, check_splits, describe_leaks
+from eczema_tf.data.dataset import Dataset, load_dataset
+from eczema_tf.errors import DataError, join_faults
+from eczema_tf.files import write_json
+
+AUDIT = "audit.json"
+
+
+@dataclass(frozen=True)
+class AuditedDataset:
+    """A data set whose groups hold all that belongs together, and what the audit found."""
+
+    dataset: Dataset
+    audit: Audit
+    allow_leaks: bool
+
+    def check(self, splits: pd.Series) -> dict[str, Any]:
+        """Looks for what straddles splits.
+
+        Args:
+            splits: Of each row.
+
+        Returns:
+            `leaks` (how many) and `examples`, for every report of the run.
+
+        Raises:
+            DataError: If anything does, unless leaks are allowed.
+        """
+        findings = check_splits(self.audit.table, splits, self.audit.duplicates)
+        if findings and not self.allow_leaks:
+            ways = "empty the manifest's column `split`, so that splits keep together what belongs together, or allow it with --allow-leaks"
+            raise DataError(join_faults(f"the splits leak; {ways}", findings))
+        return describe_leaks(findings)
+
+
+def load_audited(config: DataConfig, manifest_path: Path | str) -> AuditedDataset:
+    """Loads a data set, audits it and joins groups that share a duplicate.
+
+    Args:
+        config: Of the data; `merge_duplicates` says whether groups are joined.
+        manifest_path: The manifest.
+    """
+    dataset = load_dataset(config, manifest_path)
+    audit = audit_dataset(dataset, positive_above=config.positive_above)
+    print(audit.describe(), file=sys.stderr, flush=True)
+    if config.merge_duplicates:
+        table = dataset.table.assign(group_id=audit.group_id)
+        dataset = replace(dataset, manifest=replace(dataset.manifest, table=table))
+    return AuditedDataset(dataset, audit, config.allow_leaks)
+
+
+def audit_prepared(folder: Path, *, allow_leaks: bool = False) -> None:
+    """Audits a manifest folder that `prepare` has just written, and writes `audit.json` into it.
+
+    Args:
+        folder: With `manifest.csv`, and `embeddings.npz` if embeddings stand in for photos.
+        allow_leaks: Whether leaks between the manifest's own splits are recorded instead of refused.
+
+    Raises:
+        DataError: If the manifest's own splits leak and leaks are not allowed.
+    """
+    embeddings = folder / "embeddings.npz"
+    config = DataConfig(embeddings=str(embeddings) if embeddings.is_file() else None, allow_leaks=True)
+    audited = load_audited(config, folder / "manifest.csv")
+    splits = audited.dataset.table["split"]
+    leaks = audited.check(splits) if (splits != "").all() else {"leaks": 0, "examples": []}
+    write_json(folder / AUDIT, {**audited.audit.to_json(), **leaks})
+    if leaks["leaks"] and not allow_leaks:
+        replace(audited, allow_leaks=False).check(splits)

@@ -1,0 +1,65 @@
+"""Manifest rows through a model to a table of logits: what `train`, `evaluate` and `export` share."""
+
+import numpy as np
+import pandas as pd
+
+from eczema_tf.data.cache import ArrayCache
+from eczema_tf.data.dataset import Dataset
+from eczema_tf.data.inputs import Inputs, load_inputs
+from eczema_tf.data.pipeline import build_evaluation_dataset
+from eczema_tf.model.features import compute_features, frozen_model, predict_logits
+from eczema_tf.schema import ECZEMA_HEADS, MODALITIES, POSTERIOR_COLUMNS
+from eczema_tf.workflows.run_folder import Model
+
+KEPT_COLUMNS = ("example_id", "case_id", "group_id", "eczema", "consistency", "severity", "skin_tone", "age_group", "sex", "source")
+
+
+def load_model_inputs(model: Model, dataset: Dataset) -> Inputs:
+    """Preprocesses a data set for a model."""
+    config = model.config
+    return load_inputs(
+        dataset.table, dataset.photos, dataset.embeddings, model.tokenizer, model.encoders.image.size_px, config.preprocess,
+        ArrayCache(config.train.cache_folder),
+    )  # fmt: skip
+
+
+def score_rows(model: Model, dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> pd.DataFrame:
+    """Computes the logits of some rows.
+
+    Args:
+        model: Trained.
+        dataset: The rows come from.
+        inputs: From `load_model_inputs`, of the whole data set.
+        rows: int64, which rows.
+
+    Returns:
+        One row each: ids, labels, what was used, and logits by head, as `evaluation` takes them.
+    """
+    config = model.config
+    fine_tuned = config.train.fine_tune.epochs > 0
+    frozen = model.encoders.pretrained if config.train.cache_features and not fine_tuned else frozenset()
+    frozen |= inputs.absent
+    features = compute_features(model.assistant, inputs, frozen, ArrayCache(config.train.cache_folder))
+    batches = build_evaluation_dataset(features, rows, config.train.batch_size)
+    logits = predict_logits(frozen_model(model.assistant, frozen), batches)
+    return tabulate_logits(dataset.table.iloc[rows], inputs, rows, logits)
+
+
+def tabulate_logits(table: pd.DataFrame, inputs: Inputs, rows: np.ndarray, logits: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Puts ids, labels, presence and logits side by side; the logit of a head whose modality is absent is NaN."""
+    kept = [column for column in (*KEPT_COLUMNS, *POSTERIOR_COLUMNS.values()) if column in table]
+    scored = table[kept].reset_index(drop=True).copy()
+    for column in set(POSTERIOR_COLUMNS.values()) & set(kept):
+        scored[column] = pd.to_numeric(scored[column], errors="coerce")
+    for modality in MODALITIES:
+        scored[f"{modality}_used"] = inputs.present(modality)[rows]
+    for head in ECZEMA_HEADS.values():
+        scored[f"{head}_logit"] = logits[head][:, 0].astype("float64")
+    scored.loc[~scored["image_used"], "eczema_image_logit"] = np.nan
+    scored.loc[~scored["text_used"], "eczema_text_logit"] = np.nan
+    for head in ("consistency", "severity"):
+        for place in range(logits[head].shape[1]):
+            scored[f"{head}_logit_{place}"] = logits[head][:, place].astype("float64")
+    for place in range(logits["consistency"].shape[1]):
+        scored.loc[~scored["text_used"], f"consistency_logit_{place}"] = np.nan
+    return scored
