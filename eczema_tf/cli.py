@@ -21,13 +21,19 @@ def build_parser(name: str, description: str, examples: str = "") -> argparse.Ar
     return parser
 
 
-def run_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], None], argv: Sequence[str] | None = None) -> int:
+def run_command(
+    parser: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None = None,
+) -> int:
     """Parses the arguments, runs the command and turns its outcome into an exit status.
 
     Returns:
         0 if all went well, 1 for bad data or a failed run. (argparse itself exits with 2 for bad usage.)
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hide TensorFlow's start-up chatter, keep its errors
+    os.environ.setdefault(
+        "TF_CPP_MIN_LOG_LEVEL", "2"
+    )  # hide TensorFlow's start-up chatter, keep its errors
     arguments = parser.parse_args(argv)
     try:
         command(arguments)

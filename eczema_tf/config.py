@@ -6,6 +6,7 @@ and wrong types are errors, all of them reported at once.
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,7 +34,9 @@ class SyntheticConfig(Section):
 
     cases: Positive = 4000
     seed: Count = 0
-    folder: str = "data"  # the set is made once in <folder>/synthetic-<cases>-<seed>/ and then reused
+    folder: str = (
+        "data"  # the set is made once in <folder>/synthetic-<cases>-<seed>/ and then reused
+    )
 
 
 class DataConfig(Section):
@@ -41,11 +44,34 @@ class DataConfig(Section):
 
     manifest: str | None = None  # null: the built-in data
     embeddings: str | None = None  # .npz of photo embeddings that stand in for the photos
-    positive_above: Share = 0.5  # in figures, a case is positive when its label is greater than this
+    label_threshold: Share = (
+        0.5  # in figures, a case is positive when its label is greater than this
+    )
     skip_bad_rows: bool = False
-    merge_duplicates: bool = True  # cases that share a photo or a long text, exactly or nearly, become one group
+    merge_duplicates: bool = (
+        True  # cases that share a photo or a long text, exactly or nearly, become one group
+    )
     allow_leaks: bool = False  # true: splits that leak are recorded in every report instead of refused; --allow-leaks sets it
     synthetic: SyntheticConfig = SyntheticConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_name(cls, values: Any) -> Any:
+        if (
+            not isinstance(values, dict)
+            or "positive_above" not in values
+            or "label_threshold" in values
+        ):
+            return values
+        warnings.warn(
+            "data.positive_above is called data.label_threshold now; the old name still works",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return {
+            "label_threshold" if key == "positive_above" else key: value
+            for key, value in values.items()
+        }
 
 
 class SplitConfig(Section):
@@ -54,13 +80,17 @@ class SplitConfig(Section):
     train: Share = 0.7
     val: Share = 0.15
     test: Share = 0.15
-    folds: Annotated[int, Field(ge=2)] | None = None  # cross-validation instead: out-of-fold predictions over all cases
+    folds: Annotated[int, Field(ge=2)] | None = (
+        None  # cross-validation instead: out-of-fold predictions over all cases
+    )
     repeats: Positive = 1  # of the cross-validation, each with other folds
 
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> "SplitConfig":
         if abs(self.train + self.val + self.test - 1) > 1e-6:
-            raise ValueError(f"train + val + test must be 1, received {self.train} + {self.val} + {self.test}")
+            raise ValueError(
+                f"train + val + test must be 1, received {self.train} + {self.val} + {self.test}"
+            )
         return self
 
 
@@ -77,9 +107,13 @@ class AugmentConfig(Section):
     flip: bool = True  # left-right and up-down
     rotation_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
     crop: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # largest share of a side cut off
-    color: Annotated[float, Field(ge=0, le=1)] = 0.0  # largest relative change of brightness, contrast and saturation
+    color: Annotated[float, Field(ge=0, le=1)] = (
+        0.0  # largest relative change of brightness, contrast and saturation
+    )
     blur: Share = 0.0  # share of the photos that are blurred
-    cutout: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # side of the erased square as a share of the photo's
+    cutout: Annotated[float, Field(ge=0, le=0.5)] = (
+        0.0  # side of the erased square as a share of the photo's
+    )
 
 
 class PreprocessConfig(Section):
@@ -92,26 +126,42 @@ class PreprocessConfig(Section):
 class ImageConfig(Section):
     """The image encoder."""
 
-    preset: str | None = None  # KerasHub name, local preset folder, Hugging Face folder; null: a small network from scratch
+    preset: str | None = (
+        None  # KerasHub name, local preset folder, Hugging Face folder; null: a small network from scratch
+    )
     architecture: Literal["small", "efficientnet", "vit", "deit"] = "small"  # from scratch only
     size_px: Positive | None = None  # null: the encoder's own size, or 96 from scratch
-    saved_model: str | None = None  # a SavedModel folder or TensorFlow Hub handle that gives one embedding a photo, instead of a preset
-    saved_model_input: Literal["pixels", "bytes", "example"] | None = None  # what it takes (docs/encoders.md); null: as its signature says
+    saved_model: str | None = (
+        None  # a SavedModel folder or TensorFlow Hub handle that gives one embedding a photo, instead of a preset
+    )
+    saved_model_input: Literal["pixels", "bytes", "example"] | None = (
+        None  # what it takes (docs/encoders.md); null: as its signature says
+    )
 
     @model_validator(mode="after")
     def _one_encoder(self) -> "ImageConfig":
-        chosen = [self.preset is not None, self.saved_model is not None, self.architecture != "small"]
+        chosen = [
+            self.preset is not None,
+            self.saved_model is not None,
+            self.architecture != "small",
+        ]
         if sum(chosen) > 1:
-            raise ValueError("preset, saved_model and architecture each name the encoder; give one of them")
+            raise ValueError(
+                "preset, saved_model and architecture each name the encoder; give one of them"
+            )
         return self
 
 
 class TextConfig(Section):
     """The text encoder."""
 
-    preset: str | None = None  # as for the image; null: a small network, its vocabulary learned from the training split
+    preset: str | None = (
+        None  # as for the image; null: a small network, its vocabulary learned from the training split
+    )
     architecture: Literal["small", "bert"] = "small"  # from scratch only
-    layers: Positive | None = None  # how many of a preset's transformer layers, from the first on; null: all
+    layers: Positive | None = (
+        None  # how many of a preset's transformer layers, from the first on; null: all
+    )
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 64
     vocabulary_size: Annotated[int, Field(ge=50)] = 2000  # from scratch only
     pooling: Literal["mean", "mean_max", "max"] = "max"
@@ -132,7 +182,9 @@ class ModelConfig(Section):
     fusion: Literal["concat", "gated", "cross_attention", "late"] = "concat"
     embedding_units: Count = 64  # width of each modality's projection; 0: none, and the heads are linear in the pooled features
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2  # share of the training rows that lose one of two modalities
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = (
+        0.2  # share of the training rows that lose one of two modalities
+    )
 
     @model_validator(mode="after")
     def _linear_heads_fit(self) -> "ModelConfig":
@@ -149,7 +201,9 @@ class FineTuneConfig(Section):
 
     epochs: Count = 0
     learning_rate: Rate = 0.00002
-    image_from: str | None = None  # name, or beginning of the name, of the first layer to train; null: the image encoder stays frozen
+    image_from: str | None = (
+        None  # name, or beginning of the name, of the first layer to train; null: the image encoder stays frozen
+    )
     text_from: str | None = None
 
 
@@ -159,7 +213,9 @@ class LossWeights(Section):
     eczema_image: Amount = 0.5
     eczema_text: Amount = 0.5
     eczema: Amount = 1.0
-    consistency: Amount = 1.0  # an easier question than eczema, and what its answer needs is what eczema needs
+    consistency: Amount = (
+        1.0  # an easier question than eczema, and what its answer needs is what eczema needs
+    )
     severity: Amount = 0.3
 
 
@@ -172,22 +228,28 @@ class TrainConfig(Section):
     warmup_epochs: Amount = 1.0
     weight_decay: Amount = 0.0001
     clip_norm: Rate = 1.0  # of all gradients together
-    keep: Literal["best", "last"] = "best"  # last: a fixed number of epochs, where validation has too few cases to choose one by
+    keep: Literal["best", "last"] = (
+        "best"  # last: a fixed number of epochs, where validation has too few cases to choose one by
+    )
     refit: bool = False  # thresholds chosen, train anew on train and val together; needs keep: last
     patience: Positive = 10  # epochs without a better validation AUROC of the fusion head
     balance_classes: bool = True
-    soft_labels: bool = True  # false: train on the yes or no of data.positive_above
+    soft_labels: bool = True  # false: train on the yes or no of data.label_threshold
     loss_weights: LossWeights = LossWeights()
     cache_features: bool = True  # features of frozen encoders are computed once
     cache_folder: str = "cache"
     mixed_precision: Literal["auto", "on", "off"] = "auto"  # auto: on with a GPU
-    xla: Literal["auto", "on", "off"] = "auto"  # auto: on with a GPU; on CPU it is about 6 times slower
+    xla: Literal["auto", "on", "off"] = (
+        "auto"  # auto: on with a GPU; on CPU it is about 6 times slower
+    )
     fine_tune: FineTuneConfig = FineTuneConfig()
 
     @model_validator(mode="after")
     def _refit_has_no_validation(self) -> "TrainConfig":
         if self.refit and self.keep != "last":
-            raise ValueError(f"refit leaves no validation to choose an epoch by: it needs keep: last, received keep: {self.keep}")
+            raise ValueError(
+                f"refit leaves no validation to choose an epoch by: it needs keep: last, received keep: {self.keep}"
+            )
         return self
 
 
@@ -245,7 +307,9 @@ def parse_config(values: Mapping[str, Any], where: str = "configuration") -> Con
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(join_faults(f"{where} is not valid", map(_describe_fault, error.errors()))) from error
+        raise ConfigError(
+            join_faults(f"{where} is not valid", map(_describe_fault, error.errors()))
+        ) from error
 
 
 def dump_config(config: Config) -> str:
@@ -258,13 +322,21 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"),
+    re.compile(
+        r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
+    ),
     list("-+0123456789."),
 )
 
@@ -278,20 +350,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader, see above)
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such configuration file; see the folder configs/ for examples") from error
+        raise ConfigError(
+            f"{path}: no such configuration file; see the folder configs/ for examples"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(
+            f"{path}: not readable as YAML: {' '.join(str(error).split())}"
+        ) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must hold `section: ...` lines, received {type(values).__name__}")
+        raise ConfigError(
+            f"{path}: must hold `section: ...` lines, received {type(values).__name__}"
+        )
     return values
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not all(key.split(".")):
-        raise ConfigError(f"--set {override}: must look like section.key=value, for instance train.epochs=5")
+        raise ConfigError(
+            f"--set {override}: must look like section.key=value, for instance train.epochs=5"
+        )
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader, see above)
     except yaml.YAMLError as error:

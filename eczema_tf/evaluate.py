@@ -17,13 +17,28 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("evaluate", "Score a trained run by case, with 95 % intervals from a bootstrap over groups.", EXAMPLES)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder of a finished `train`")
-    parser.add_argument("--manifest", type=Path, help="score this manifest (default: the one the run was trained on)")
-    parser.add_argument(
-        "--split", choices=[*SPLITS, "all"], default="test", help="which cases (default: test); all: a manifest without splits"
+    parser = build_parser(
+        "evaluate",
+        "Score a trained run by case, with 95 % intervals from a bootstrap over groups.",
+        EXAMPLES,
     )
-    parser.add_argument("--out", type=Path, help="folder of the figures (default: the run's, for its own test split)")
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder of a finished `train`")
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        help="score this manifest (default: the one the run was trained on)",
+    )
+    parser.add_argument(
+        "--split",
+        choices=[*SPLITS, "all"],
+        default="test",
+        help="which cases (default: test); all: a manifest without splits",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the figures (default: the run's, for its own test split)",
+    )
     parser.add_argument(
         "--explanations",
         type=parse_count,
@@ -47,9 +62,19 @@ def parse_count(text: str) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from eczema_tf.workflows.train import evaluate_run  # here, so that --help does not wait for TensorFlow
+    from eczema_tf.workflows.train import (
+        evaluate_run,
+    )  # here, so that --help does not wait for TensorFlow
 
-    print(evaluate_run(arguments.run_dir, arguments.manifest, arguments.split, arguments.out, arguments.explanations))
+    print(
+        evaluate_run(
+            arguments.run_dir,
+            arguments.manifest,
+            arguments.split,
+            arguments.out,
+            arguments.explanations,
+        )
+    )
 
 
 if __name__ == "__main__":

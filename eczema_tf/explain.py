@@ -19,24 +19,48 @@ and the text: keep them as you keep those."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("explain", "Show where in the photo and in the text the evidence for an answer lies.", EXAMPLES)
+    parser = build_parser(
+        "explain",
+        "Show where in the photo and in the text the evidence for an answer lies.",
+        EXAMPLES,
+    )
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of a finished `train`")
-    parser.add_argument("--image", type=Path, help="a photo; it is turned upright and stripped of metadata before anything sees it")
+    parser.add_argument(
+        "--image",
+        type=Path,
+        help="a photo; it is turned upright and stripped of metadata before anything sees it",
+    )
     parser.add_argument("--text", default="", help="a description of the symptoms")
     parser.add_argument("--out", type=Path, required=True, help="a new folder for the results")
-    parser.add_argument("--target", default="eczema", help="what to explain: a head, or head:label (default: %(default)s)")
-    parser.add_argument("--image-method", default="layercam", help="layercam, gradcam, gradcam++ or scorecam (slow) (default: %(default)s)")
     parser.add_argument(
-        "--text-method", default="integrated_gradients", choices=["integrated_gradients", "gradient_x_input"],
+        "--target",
+        default="eczema",
+        help="what to explain: a head, or head:label (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--image-method",
+        default="layercam",
+        help="layercam, gradcam, gradcam++ or scorecam (slow) (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--text-method",
+        default="integrated_gradients",
+        choices=["integrated_gradients", "gradient_x_input"],
         help="how words are scored (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--against", action="store_true", help="let the heatmap show what speaks against the target")
+    )
+    parser.add_argument(
+        "--against", action="store_true", help="let the heatmap show what speaks against the target"
+    )
     return run_command(parser, _explain, argv)
 
 
 def _explain(arguments: argparse.Namespace) -> None:
     from eczema_tf.serving.answer import format_answer
-    from eczema_tf.workflows.explain import PAGE, ExplainedRun, write_explanation  # here, so that --help does not wait for TensorFlow
+    from eczema_tf.workflows.explain import (
+        PAGE,
+        ExplainedRun,
+        write_explanation,
+    )  # here, so that --help does not wait for TensorFlow
 
     explanation = ExplainedRun(arguments.run_dir).explain(
         _read_photo(arguments.image),

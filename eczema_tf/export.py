@@ -15,14 +15,26 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("export", "Export a trained run as a SavedModel: photo bytes and text in, probabilities out.", EXAMPLES)
+    parser = build_parser(
+        "export",
+        "Export a trained run as a SavedModel: photo bytes and text in, probabilities out.",
+        EXAMPLES,
+    )
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of a finished `train`")
-    parser.add_argument("--out", type=Path, default=Path("saved_models/eczema"), help="folder of all versions (default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("saved_models/eczema"),
+        help="folder of all versions (default: %(default)s)",
+    )
     return run_command(parser, _export, argv)
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from eczema_tf.workflows.export import PARITY_TOLERANCE, export_run  # here, so that --help does not wait for TensorFlow
+    from eczema_tf.workflows.export import (
+        PARITY_TOLERANCE,
+        export_run,
+    )  # here, so that --help does not wait for TensorFlow
 
     version, difference = export_run(arguments.run_dir, arguments.out)
     print(f"exported to {version}")

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 # makes it text. A cell that begins so already gets one more, so that taking one away always gives back what was written.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\0]")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r\n\0]")
-_HARMLESS = re.compile(r"[-+.0-9]+")  # numbers, and ids such as -1000600354148496558-1: arithmetic at worst, and others look them up
+_HARMLESS = re.compile(
+    r"[-+.0-9]+"
+)  # numbers, and ids such as -1000600354148496558-1: arithmetic at worst, and others look them up
 
 
 @contextlib.contextmanager
@@ -50,7 +52,9 @@ def replacing_file(path: Path | str) -> Iterator[Path]:
         aside.chmod(0o666 & ~_umask())
         aside.replace(path)
     except OSError as error:
-        raise EczemaError(f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder") from error
+        raise EczemaError(
+            f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder"
+        ) from error
     finally:
         if aside is not None:
             aside.unlink(missing_ok=True)
@@ -81,7 +85,9 @@ def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[P
             _move_away(path)
         aside.replace(path)
     except OSError as error:
-        raise EczemaError(f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder") from error
+        raise EczemaError(
+            f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder"
+        ) from error
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
@@ -111,7 +117,9 @@ def write_csv(path: Path | str, table: "pd.DataFrame") -> None:
     for column in safe.select_dtypes(exclude=["number", "bool"]):
         safe[column] = safe[column].map(_escape_text)
     text = safe.to_csv(index=False, lineterminator="\n")
-    if "\r" in text:  # which Python leaves unquoted up to 3.11.8 and 3.12.2 (gh-67044), and readers take for the end of a line
+    if (
+        "\r" in text
+    ):  # which Python leaves unquoted up to 3.11.8 and 3.12.2 (gh-67044), and readers take for the end of a line
         text = safe.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     write_text(path, text)
 

@@ -18,11 +18,23 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("predict", "Assess a photo of the skin, a description of symptoms, or both.", EXAMPLES)
+    parser = build_parser(
+        "predict", "Assess a photo of the skin, a description of symptoms, or both.", EXAMPLES
+    )
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--model", type=Path, help="an exported model: saved_models/eczema (newest version) or one version's folder")
-    where.add_argument("--url", help="a server's model address, such as http://127.0.0.1:8501/v1/models/eczema")
-    parser.add_argument("--image", type=Path, help="a photo; it is turned upright and stripped of metadata before anything sees it")
+    where.add_argument(
+        "--model",
+        type=Path,
+        help="an exported model: saved_models/eczema (newest version) or one version's folder",
+    )
+    where.add_argument(
+        "--url", help="a server's model address, such as http://127.0.0.1:8501/v1/models/eczema"
+    )
+    parser.add_argument(
+        "--image",
+        type=Path,
+        help="a photo; it is turned upright and stripped of metadata before anything sees it",
+    )
     parser.add_argument("--text", default="", help="a description of the symptoms")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
     return run_command(parser, _predict, argv)
@@ -55,11 +67,18 @@ def predict(model: Path | None, url: str | None, image: Path | None, text: str) 
     """
     from eczema_tf.data.photo.inspection import upright_jpeg
     from eczema_tf.serving.answer import arrange_answer
-    from eczema_tf.serving.client import predict_locally, predict_remotely, read_remote_side, read_side_file
+    from eczema_tf.serving.client import (
+        predict_locally,
+        predict_remotely,
+        read_remote_side,
+        read_side_file,
+    )
 
     photo = upright_jpeg(_read_photo(image)) if image is not None else b""
     if model is not None:
-        return arrange_answer(predict_locally(model, photo, text), read_side_file(model)["thresholds"])
+        return arrange_answer(
+            predict_locally(model, photo, text), read_side_file(model)["thresholds"]
+        )
     outputs, side = predict_remotely(url or "", photo, text), read_remote_side(url or "")
     return arrange_answer(outputs, side["thresholds"] if side is not None else None)
 

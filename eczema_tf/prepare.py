@@ -63,13 +63,38 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = build_parser("prepare", "Makes a manifest, the one table that training and evaluation read, from a data set.", EXAMPLES)
+    parser = build_parser(
+        "prepare",
+        "Makes a manifest, the one table that training and evaluation read, from a data set.",
+        EXAMPLES,
+    )
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; DIR/manifest.csv is the result")
-    shared.add_argument("--overwrite", action="store_true", help="replace DIR if it is there already (only once the new one is whole)")
-    shared.add_argument("--allow-leaks", action="store_true", help="accept a data set whose own splits share groups, photos or texts")
-    shared.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the full traceback of an error")
-    sources = parser.add_subparsers(title="data sets", required=True, metavar="{synthetic,scin,dermavqa,folder,table}")
+    shared.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder to write; DIR/manifest.csv is the result",
+    )
+    shared.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace DIR if it is there already (only once the new one is whole)",
+    )
+    shared.add_argument(
+        "--allow-leaks",
+        action="store_true",
+        help="accept a data set whose own splits share groups, photos or texts",
+    )
+    shared.add_argument(
+        "--debug",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="show the full traceback of an error",
+    )
+    sources = parser.add_subparsers(
+        title="data sets", required=True, metavar="{synthetic,scin,dermavqa,folder,table}"
+    )
     _add_synthetic(sources, shared)
     _add_scin(sources, shared)
     _add_dermavqa(sources, shared)
@@ -79,72 +104,144 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _add_synthetic(sources: argparse._SubParsersAction, shared: argparse.ArgumentParser) -> None:
-    parser = sources.add_parser("synthetic", parents=[shared], help="built-in data with known truth", description=SYNTHETIC_HELP)
-    parser.add_argument("--n", type=_positive, default=2000, metavar="N", help="number of cases (default: 2000)")
+    parser = sources.add_parser(
+        "synthetic",
+        parents=[shared],
+        help="built-in data with known truth",
+        description=SYNTHETIC_HELP,
+    )
+    parser.add_argument(
+        "--n", type=_positive, default=2000, metavar="N", help="number of cases (default: 2000)"
+    )
     parser.add_argument("--seed", type=_count, default=0, help="of all that is drawn (default: 0)")
     parser.set_defaults(prepare=_prepare_synthetic)
 
 
 def _add_scin(sources: argparse._SubParsersAction, shared: argparse.ArgumentParser) -> None:
     parser = sources.add_parser(
-        "scin", parents=[shared], help="real cases from the official SCIN files", description=SCIN_HELP,
+        "scin",
+        parents=[shared],
+        help="real cases from the official SCIN files",
+        description=SCIN_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("--download", type=Path, metavar="DIR", help="folder to download to; --cases, --labels and --images are then there")
+    )
     parser.add_argument(
-        "--limit", type=_positive, metavar="N",
+        "--download",
+        type=Path,
+        metavar="DIR",
+        help="folder to download to; --cases, --labels and --images are then there",
+    )
+    parser.add_argument(
+        "--limit",
+        type=_positive,
+        metavar="N",
         help="download the photos of N labelled cases only, the first in the file; the others keep their text alone (default: all)",
-    )  # fmt: skip
-    parser.add_argument("--jobs", type=_positive, metavar="N", help="files to download at a time (default: 8)")
-    parser.add_argument("--cases", type=Path, metavar="CSV", help="scin_cases.csv; needed without --download")
-    parser.add_argument("--labels", type=Path, metavar="CSV", help="scin_labels.csv; needed without --download")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder with the photos; cases without one keep their text alone")
+    )
     parser.add_argument(
-        "--embeddings", type=Path, metavar="NPZ", help="precomputed photo embeddings; train with data.embeddings=DIR/embeddings.npz"
+        "--jobs", type=_positive, metavar="N", help="files to download at a time (default: 8)"
+    )
+    parser.add_argument(
+        "--cases", type=Path, metavar="CSV", help="scin_cases.csv; needed without --download"
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="CSV", help="scin_labels.csv; needed without --download"
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="folder with the photos; cases without one keep their text alone",
+    )
+    parser.add_argument(
+        "--embeddings",
+        type=Path,
+        metavar="NPZ",
+        help="precomputed photo embeddings; train with data.embeddings=DIR/embeddings.npz",
     )
     parser.set_defaults(prepare=_prepare_scin, refuse=parser.error)
 
 
 def _add_dermavqa(sources: argparse._SubParsersAction, shared: argparse.ArgumentParser) -> None:
     parser = sources.add_parser(
-        "dermavqa", parents=[shared], help="real questions from DermaVQA", description=DERMAVQA_HELP,
+        "dermavqa",
+        parents=[shared],
+        help="real questions from DermaVQA",
+        description=DERMAVQA_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("--encounters", type=Path, required=True, metavar="CSV", help="encounters.csv")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder with the photos; questions without one keep their text alone")
+    )
+    parser.add_argument(
+        "--encounters", type=Path, required=True, metavar="CSV", help="encounters.csv"
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="folder with the photos; questions without one keep their text alone",
+    )
     parser.set_defaults(prepare=_prepare_dermavqa)
 
 
 def _add_folder(sources: argparse._SubParsersAction, shared: argparse.ArgumentParser) -> None:
     parser = sources.add_parser(
-        "folder", parents=[shared], help="photos in class folders", description=FOLDER_HELP,
+        "folder",
+        parents=[shared],
+        help="photos in class folders",
+        description=FOLDER_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="class folders, or train, val and test with class folders in them")
-    parser.add_argument("--captions", type=Path, metavar="CSV", help="columns image_path (relative to FOLDER) and text")
+    )
     parser.add_argument(
-        "--eczema", action="append", default=[], metavar="NAME",
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="class folders, or train, val and test with class folders in them",
+    )
+    parser.add_argument(
+        "--captions",
+        type=Path,
+        metavar="CSV",
+        help="columns image_path (relative to FOLDER) and text",
+    )
+    parser.add_argument(
+        "--eczema",
+        action="append",
+        default=[],
+        metavar="NAME",
         help="a class that is eczema, as often as need be (default: those whose name has 'eczema' or 'atopic' in it)",
-    )  # fmt: skip
+    )
     parser.set_defaults(prepare=_prepare_folder)
 
 
 def _add_table(sources: argparse._SubParsersAction, shared: argparse.ArgumentParser) -> None:
     shipped = ", ".join(sorted(path.stem for path in MAPS.glob("*.yaml")))
     parser = sources.add_parser(
-        "table", parents=[shared], help="any table with a map of its columns", description=TABLE_HELP.format(shipped=shipped),
+        "table",
+        parents=[shared],
+        help="any table with a map of its columns",
+        description=TABLE_HELP.format(shipped=shipped),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("table", type=Path, metavar="FILE", help="CSV or Parquet")
-    parser.add_argument("--map", required=True, metavar="MAP", help="the name of a map that comes with the program, or a YAML file")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder with the photos; rows without one keep their text alone")
+    parser.add_argument(
+        "--map",
+        required=True,
+        metavar="MAP",
+        help="the name of a map that comes with the program, or a YAML file",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="folder with the photos; rows without one keep their text alone",
+    )
     parser.set_defaults(prepare=_prepare_table)
 
 
 def _prepare_synthetic(arguments: argparse.Namespace) -> str:
     from eczema_tf.data.sources.synthetic import prepare_synthetic
 
-    prepare_synthetic(arguments.out, cases=arguments.n, seed=arguments.seed, overwrite=arguments.overwrite)
+    prepare_synthetic(
+        arguments.out, cases=arguments.n, seed=arguments.seed, overwrite=arguments.overwrite
+    )
     return f"{arguments.n} cases written to {arguments.out / 'manifest.csv'}"
 
 
@@ -154,7 +251,9 @@ def _prepare_scin(arguments: argparse.Namespace) -> str:
     if arguments.download:
         _download_scin(arguments)
     elif not (arguments.cases and arguments.labels):
-        arguments.refuse("the following arguments are required: --cases and --labels, or --download")
+        arguments.refuse(
+            "the following arguments are required: --cases and --labels, or --download"
+        )
     elif arguments.limit or arguments.jobs:
         arguments.refuse("--limit and --jobs go with --download")
     summary = prepare_scin(
@@ -174,7 +273,9 @@ def _download_scin(arguments: argparse.Namespace) -> None:
 
     folder, out = arguments.download.resolve(), arguments.out.resolve()
     if out == folder or out in folder.parents:
-        arguments.refuse(f"--out must not hold the download; received --out {arguments.out} --download {arguments.download}")
+        arguments.refuse(
+            f"--out must not hold the download; received --out {arguments.out} --download {arguments.download}"
+        )
     summary = download_scin(arguments.download, limit=arguments.limit, jobs=arguments.jobs or 8)
     print(summary.describe())
     summary.check_complete()
@@ -186,7 +287,12 @@ def _download_scin(arguments: argparse.Namespace) -> None:
 def _prepare_dermavqa(arguments: argparse.Namespace) -> str:
     from eczema_tf.data.sources.dermavqa import prepare_dermavqa
 
-    summary = prepare_dermavqa(arguments.out, encounters=arguments.encounters, images=arguments.images, overwrite=arguments.overwrite)
+    summary = prepare_dermavqa(
+        arguments.out,
+        encounters=arguments.encounters,
+        images=arguments.images,
+        overwrite=arguments.overwrite,
+    )
     return f"{summary.describe()}\nwritten to {summary.manifest}"
 
 

@@ -17,17 +17,42 @@ MODALITIES = ("image", "text")
 # Manifest columns (see docs/data.md). Any other column is kept and ignored.
 REQUIRED_COLUMNS = ("example_id",)
 TEXT_COLUMNS = (
-    "example_id", "case_id", "group_id", "image_path", "text", "consistency", "severity", "split",
-    "skin_tone", "age_group", "sex", "source",
-)  # fmt: skip
+    "example_id",
+    "case_id",
+    "group_id",
+    "image_path",
+    "text",
+    "consistency",
+    "severity",
+    "split",
+    "skin_tone",
+    "age_group",
+    "sex",
+    "source",
+)
 MANIFEST_COLUMNS = (
-    "example_id", "case_id", "group_id", "image_path", "text", "eczema", "consistency", "severity", "split",
-    "skin_tone", "age_group", "sex", "source",
-)  # fmt: skip
+    "example_id",
+    "case_id",
+    "group_id",
+    "image_path",
+    "text",
+    "eczema",
+    "consistency",
+    "severity",
+    "split",
+    "skin_tone",
+    "age_group",
+    "sex",
+    "source",
+)
 
 # Built-in data only: the exact P(eczema) given what was drawn, NaN where the modality is missing.
 # `posterior_fusion` is always there. Their AUROC is the limit that no model can pass.
-POSTERIOR_COLUMNS = {"image": "posterior_image", "text": "posterior_text", "fusion": "posterior_fusion"}
+POSTERIOR_COLUMNS = {
+    "image": "posterior_image",
+    "text": "posterior_text",
+    "fusion": "posterior_fusion",
+}
 
 # What is reported ("image", "text", "fusion") -> the model's head (a named layer and an output of the model).
 ECZEMA_HEADS = {"image": "eczema_image", "text": "eczema_text", "fusion": "eczema"}

@@ -24,21 +24,47 @@ process alone. Further settings of Spark (memory, cores, authentication) go into
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("score", "Score every row of a manifest with an exported model, on Spark.", EXAMPLES)
-    parser.add_argument("--model", type=Path, required=True, help="saved_models/eczema (newest version) or one version's folder")
-    parser.add_argument("--manifest", type=Path, required=True, help="CSV or Parquet, as for train; labels and splits are not looked at")
-    parser.add_argument("--out", type=Path, required=True, help="folder for Parquet files and _job.json")
-    parser.add_argument(
-        "--master", default="local[2]", help="of Spark: local[N], spark://HOST:PORT, yarn, k8s://... (default: %(default)s)"
+    parser = build_parser(
+        "score", "Score every row of a manifest with an exported model, on Spark.", EXAMPLES
     )
-    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="rows through the network at once (default: 16)")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help="saved_models/eczema (newest version) or one version's folder",
+    )
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        required=True,
+        help="CSV or Parquet, as for train; labels and splits are not looked at",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for Parquet files and _job.json"
+    )
+    parser.add_argument(
+        "--master",
+        default="local[2]",
+        help="of Spark: local[N], spark://HOST:PORT, yarn, k8s://... (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=_positive,
+        default=16,
+        metavar="N",
+        help="rows through the network at once (default: 16)",
+    )
     parser.add_argument("--chunk-rows", type=_positive, default=8192, metavar="N", help=CHUNK_ROWS)
     parser.add_argument("--threads", type=_positive, default=1, metavar="N", help=THREADS)
-    parser.add_argument("--keep-text", action="store_true", help="write the texts out beside the answers")
+    parser.add_argument(
+        "--keep-text", action="store_true", help="write the texts out beside the answers"
+    )
     return run_command(parser, _score, argv)
 
 
-CHUNK_ROWS = "rows committed at once, as one file; on a cluster some thousands for each core (default: 8192)"
+CHUNK_ROWS = (
+    "rows committed at once, as one file; on a cluster some thousands for each core (default: 8192)"
+)
 THREADS = "of TensorFlow in each Python worker, of which there is one for each core of the master (default: 1)"
 
 
@@ -50,15 +76,24 @@ def _positive(text: str) -> int:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from eczema_tf.batch.scoring import Settings, score_manifest  # here, so that --help does not wait for it
+    from eczema_tf.batch.scoring import (
+        Settings,
+        score_manifest,
+    )  # here, so that --help does not wait for it
 
     settings = Settings(*(getattr(arguments, name) for name in Settings._fields))
-    summary, was_finished = score_manifest(arguments.model, arguments.manifest, arguments.out, settings)
-    print(f"{summary['rows']} rows {'were scored already' if was_finished else 'scored'}: {arguments.out}")
+    summary, was_finished = score_manifest(
+        arguments.model, arguments.manifest, arguments.out, settings
+    )
+    print(
+        f"{summary['rows']} rows {'were scored already' if was_finished else 'scored'}: {arguments.out}"
+    )
     for status, count in summary["statuses"].items():
         print(f"{count:>10}  {status}")
     if summary["rows_retried"]:
-        print(f"{summary['rows_retried']:>10}  scored again, because a process that scored them died")
+        print(
+            f"{summary['rows_retried']:>10}  scored again, because a process that scored them died"
+        )
     print(NOTICE)
 
 

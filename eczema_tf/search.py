@@ -19,10 +19,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     description = "Search settings by validation AUROC. Rows of the test split are dropped before anything is computed from them."
     parser = build_parser("search", description, EXAMPLES)
     parser.add_argument("--config", type=Path, help="what all trials share; as in train")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="set one key; may be given several times")
-    parser.add_argument("--space", type=Path, required=True, help="a YAML file that says which keys to vary, and how")
-    parser.add_argument("--trials", type=int, default=20, help="finished trials to reach in all, also over several calls (default: 20)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the study: trials, study.log, best.yaml, trials.csv")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="a.b=c",
+        help="set one key; may be given several times",
+    )
+    parser.add_argument(
+        "--space",
+        type=Path,
+        required=True,
+        help="a YAML file that says which keys to vary, and how",
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=20,
+        help="finished trials to reach in all, also over several calls (default: 20)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder of the study: trials, study.log, best.yaml, trials.csv",
+    )
     return run_command(parser, _search, argv)
 
 

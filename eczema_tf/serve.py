@@ -27,24 +27,67 @@ Nothing that is sent is stored or logged. Ctrl+C or SIGTERM stops the server onc
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
     parser = build_parser("serve", "Serve an exported model over HTTP, on this machine.", EXAMPLES)
-    parser.add_argument("--model", type=Path, required=True, help="saved_models/eczema (the newest version) or one version's folder")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; any but the default may be open to others")
-    parser.add_argument("--port", type=_whole(0, 65_535), default=8501, help="0 for any free one (default: %(default)s)")
-    parser.add_argument("--batch-rows", type=_whole(1, 256), default=16, help="rows given to the model at once (default: %(default)s)")
-    parser.add_argument("--max-rows", type=_whole(1, 1024), default=64, help="rows that one request may have (default: %(default)s)")
-    parser.add_argument("--max-waiting-rows", type=_whole(1, 99_999), default=256, help="beyond it 503 is answered (default: %(default)s)")
-    parser.add_argument("--max-body-mb", type=_whole(1, 1000), default=20, help="MB of one request, base64 (default: %(default)s)")
     parser.add_argument(
-        "--stop-timeout-s", type=_whole(1, 3600), default=10, help="for what is under way at the end (default: %(default)s)"
+        "--model",
+        type=Path,
+        required=True,
+        help="saved_models/eczema (the newest version) or one version's folder",
     )
-    parser.add_argument("--no-page", action="store_true", help="leave out the web page at /; the server starts sooner without")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; any but the default may be open to others",
+    )
+    parser.add_argument(
+        "--port",
+        type=_whole(0, 65_535),
+        default=8501,
+        help="0 for any free one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch-rows",
+        type=_whole(1, 256),
+        default=16,
+        help="rows given to the model at once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-rows",
+        type=_whole(1, 1024),
+        default=64,
+        help="rows that one request may have (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-waiting-rows",
+        type=_whole(1, 99_999),
+        default=256,
+        help="beyond it 503 is answered (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-body-mb",
+        type=_whole(1, 1000),
+        default=20,
+        help="MB of one request, base64 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--stop-timeout-s",
+        type=_whole(1, 3600),
+        default=10,
+        help="for what is under way at the end (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-page",
+        action="store_true",
+        help="leave out the web page at /; the server starts sooner without",
+    )
     return run_command(parser, _serve, argv)
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdecimal() and low <= int(text) <= high):
-            raise argparse.ArgumentTypeError(f"must be a whole number from {low} to {high}, not {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number from {low} to {high}, not {text!r}"
+            )
         return int(text)
 
     return parse
@@ -53,7 +96,9 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 def _serve(arguments: argparse.Namespace) -> None:
     from eczema_tf.serving.rest.server import bind
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     with bind(arguments.host, arguments.port) as listener:
         _serve_on(listener, arguments)
     print("stopped")
@@ -79,7 +124,12 @@ def _serve_on(listener: socket.socket, arguments: argparse.Namespace) -> None:
     )
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     mount = None if arguments.no_page else partial(mount_answers, model, limits)
-    run_app(build_app(model, limits, mount=mount), listener, lambda: _announce(address, model.version), arguments.stop_timeout_s)
+    run_app(
+        build_app(model, limits, mount=mount),
+        listener,
+        lambda: _announce(address, model.version),
+        arguments.stop_timeout_s,
+    )
 
 
 def mount_answers(model: Any, limits: Any, app: Any) -> None:
@@ -107,7 +157,10 @@ def _warn_if_open(host: str) -> None:
 
 
 def _announce(address: str, version: int) -> None:
-    print(f"version {version} is at {address}/ and {address}/v1/models/eczema (Ctrl+C stops)\n{NOTICE}", flush=True)
+    print(
+        f"version {version} is at {address}/ and {address}/v1/models/eczema (Ctrl+C stops)\n{NOTICE}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

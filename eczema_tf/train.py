@@ -21,22 +21,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
     description = "Train, evaluate and export. Without arguments: on built-in data with known truth, made on the spot."
     parser = build_parser("train", description, EXAMPLES)
-    parser.add_argument("--config", type=Path, help="a YAML file that says what differs from configs/quickstart.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="set one key; may be given several times")
-    parser.add_argument("--run-dir", type=Path, help="folder of the run (default: runs/<config>-<time>)")
     parser.add_argument(
-        "--allow-leaks", action="store_true", help="go on although the manifest's own splits share groups, photos or texts; reports say so"
+        "--config",
+        type=Path,
+        help="a YAML file that says what differs from configs/quickstart.yaml",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run in --run-dir")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="a.b=c",
+        help="set one key; may be given several times",
+    )
+    parser.add_argument(
+        "--run-dir", type=Path, help="folder of the run (default: runs/<config>-<time>)"
+    )
+    parser.add_argument(
+        "--allow-leaks",
+        action="store_true",
+        help="go on although the manifest's own splits share groups, photos or texts; reports say so",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted run in --run-dir"
+    )
     return run_command(parser, _train, argv)
 
 
 def _train(arguments: argparse.Namespace) -> None:
     leaks = ["data.allow_leaks=true"] if arguments.allow_leaks else []
-    config = load_config(_config_file(arguments), [*arguments.set, *leaks])  # before TensorFlow is loaded: mistakes show at once
+    config = load_config(
+        _config_file(arguments), [*arguments.set, *leaks]
+    )  # before TensorFlow is loaded: mistakes show at once
     from eczema_tf.workflows.train import run_experiment
 
-    run_experiment(config, arguments.run_dir or _default_run_dir(arguments.config), resume=arguments.resume)
+    run_experiment(
+        config, arguments.run_dir or _default_run_dir(arguments.config), resume=arguments.resume
+    )
 
 
 def _config_file(arguments: argparse.Namespace) -> Path | None:

@@ -31,38 +31,75 @@ PENALTIES = np.logspace(-4, 0, 9)  # scikit-learn's C, for standardised features
 
 def main() -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder of a run with split.folds and pooling: mean or mean_max")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        required=True,
+        help="folder of a run with split.folds and pooling: mean or mean_max",
+    )
     run_dir = parser.parse_args().run_dir
-    model = run_folder.load_model(run_dir / "folds" / "0-0")
-    dataset = load_dataset(model.config.data, run_folder.read_json(run_dir / run_folder.DATA)["manifest"])
-    inputs = compute_features(model.assistant, load_model_inputs(model, dataset), {"text"}, ArrayCache(model.config.train.cache_folder))
+    trained = run_folder.load_model(run_dir / "folds" / "0-0")
+    dataset = load_dataset(
+        trained.config.data, run_folder.read_json(run_dir / run_folder.DATA)["manifest"]
+    )
+    inputs = compute_features(
+        trained.model,
+        load_model_inputs(trained, dataset),
+        {"text"},
+        ArrayCache(trained.config.train.cache_folder),
+    )
     table = dataset.table
-    rows = table[(table["text"] != "") & table["eczema"].notna()].drop_duplicates("case_id").index.to_numpy()
+    rows = (
+        table[(table["text"] != "") & table["eczema"].notna()]
+        .drop_duplicates("case_id")
+        .index.to_numpy()
+    )
     features, table = inputs.gather(rows)[POOLED_TEXT], table.loc[rows]
-    positive = (table["eczema"] > model.config.data.positive_above).to_numpy()
+    positive = (table["eczema"] > trained.config.data.label_threshold).to_numpy()
     repeats = run_folder.read_json(run_dir / run_folder.DATA)["folds"].values()
-    groups = np.tile(table["group_id"].to_numpy(), len(repeats))  # pooled over the repeats, as in the run
-    weights = draw_weights(groups, 1000, model.config.seed)
-    fitted = np.concatenate([table["example_id"].map(folds).to_numpy() + 1000 * repeat for repeat, folds in enumerate(repeats)])
-    poolings = model.config.model.text.pooling.split("_")
+    groups = np.tile(
+        table["group_id"].to_numpy(), len(repeats)
+    )  # pooled over the repeats, as in the run
+    weights = draw_weights(groups, 1000, trained.config.seed)
+    fitted = np.concatenate(
+        [
+            table["example_id"].map(folds).to_numpy() + 1000 * repeat
+            for repeat, folds in enumerate(repeats)
+        ]
+    )
+    poolings = trained.config.model.text.pooling.split("_")
     for count in range(1, len(poolings) + 1):
         part = features[:, : features.shape[1] // len(poolings) * count]
-        scores = [predict_out_of_fold(part, positive, table["example_id"].map(folds).to_numpy()) for folds in repeats]
-        auroc = compute_auroc(np.concatenate(scores), np.tile(positive, len(repeats)), weights, fitted)
+        scores = [
+            predict_out_of_fold(part, positive, table["example_id"].map(folds).to_numpy())
+            for folds in repeats
+        ]
+        auroc = compute_auroc(
+            np.concatenate(scores), np.tile(positive, len(repeats)), weights, fitted
+        )
         name = f"logistic regression, {' and '.join(poolings[:count])} of the tokens"
         print(f"{name:<50} {len(rows)} cases: AUROC {format_estimate(summarise(auroc, ''))}")
     own = json.loads((run_dir / run_folder.METRICS).read_text())["heads"]["text"]["auroc"]
     print(f"{'text head of the run':<50} {len(rows)} cases: AUROC {format_estimate(own)}")
 
 
-def predict_out_of_fold(features: np.ndarray, positive: np.ndarray, folds: np.ndarray) -> np.ndarray:
+def predict_out_of_fold(
+    features: np.ndarray, positive: np.ndarray, folds: np.ndarray
+) -> np.ndarray:
     """Scores each case by a model that was fitted without its fold."""
     scores = np.zeros(len(positive))
     for fold in np.unique(folds):
         train = folds != fold
         classifier = LogisticRegressionCV(
-            Cs=PENALTIES, scoring="roc_auc", cv=3, max_iter=2000, l1_ratios=(0.0,), use_legacy_attributes=False
+            Cs=PENALTIES,
+            scoring="roc_auc",
+            cv=3,
+            max_iter=2000,
+            l1_ratios=(0.0,),
+            use_legacy_attributes=False,
         )
         fitted = make_pipeline(StandardScaler(), classifier).fit(features[train], positive[train])
         scores[~train] = fitted.decision_function(features[~train])

@@ -29,13 +29,19 @@ TEXT_WORDS = 40
 
 def main() -> None:
     """Draws or loads the photos, runs the audit and prints the times."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=10_000, help="how many to draw (default: 10000)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--photos", type=int, default=10_000, help="how many to draw (default: 10000)"
+    )
     parser.add_argument("--manifest", type=Path, help="audit this one instead")
     parser.add_argument("--workers", type=int, default=2, help="threads (default: 2)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        time_audit(arguments.manifest or write_photos(Path(folder), arguments.photos), arguments.workers)
+        time_audit(
+            arguments.manifest or write_photos(Path(folder), arguments.photos), arguments.workers
+        )
 
 
 def write_photos(folder: Path, count: int) -> Path:
@@ -54,7 +60,12 @@ def write_photo(folder: Path, index: int) -> dict[str, str]:
     name = f"photos/{index:06d}.jpg"
     coarse.resize(SIZE_PX, Image.Resampling.BICUBIC).save(folder / name, quality=85)
     words = rng.integers(0, WORDS, TEXT_WORDS)
-    return {"example_id": str(index), "image_path": name, "text": " ".join(f"word{word}" for word in words), "eczema": str(index % 2)}
+    return {
+        "example_id": str(index),
+        "image_path": name,
+        "text": " ".join(f"word{word}" for word in words),
+        "eczema": str(index % 2),
+    }
 
 
 def time_audit(manifest: Path, workers: int) -> None:
@@ -67,7 +78,9 @@ def time_audit(manifest: Path, workers: int) -> None:
     photos = len(dataset.photos)
     print(audit.describe())
     print(f"loading (every photo decoded and checked): {loaded - start:.1f} s")
-    print(f"audit: {seconds:.1f} s for {photos} photos ({photos / seconds:.0f} photos/s) and {(dataset.table['text'] != '').sum()} texts")
+    print(
+        f"audit: {seconds:.1f} s for {photos} photos ({photos / seconds:.0f} photos/s) and {(dataset.table['text'] != '').sum()} texts"
+    )
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 

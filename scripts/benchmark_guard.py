@@ -22,7 +22,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs from a clone that is not installed
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # so that it runs from a clone that is not installed
 
 MAX_SECONDS, MAX_MB = 1.0, 500.0  # what a hostile file may cost
 DEADLINE_S = 60.0  # then it is taken for hung
@@ -32,16 +34,30 @@ Result = dict[str, str | float]
 
 def main() -> None:
     """Measures both and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=Path("saved_models/eczema"), help="an export (default: saved_models/eczema)")
-    parser.add_argument("--damaged", type=int, default=1000, help="how many damaged files besides the crafted ones (default: 1000)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path("saved_models/eczema"),
+        help="an export (default: saved_models/eczema)",
+    )
+    parser.add_argument(
+        "--damaged",
+        type=int,
+        default=1000,
+        help="how many damaged files besides the crafted ones (default: 1000)",
+    )
     parser.add_argument("--csv", type=Path, help="write every measurement there")
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         run_worker(arguments.worker, arguments.model)
         return
-    results = {kind: list(measure(kind, arguments.model, draw_all(arguments.damaged))) for kind in WORKERS}
+    results = {
+        kind: list(measure(kind, arguments.model, draw_all(arguments.damaged))) for kind in WORKERS
+    }
     if arguments.csv:
         write_csv(arguments.csv, results)
     print("\n\n".join(describe(kind, measured) for kind, measured in results.items()))
@@ -78,7 +94,10 @@ def measure(kind: str, model: Path, files: Iterator[tuple[str, bytes]]) -> Itera
             if answer is None:
                 worker.kill()
                 ended = f"process ended ({stop_worker(worker)})"
-                answer, worker = {"seconds": DEADLINE_S, "cpu_seconds": DEADLINE_S, "mb": 0.0, "answer": ended}, None
+                answer, worker = (
+                    {"seconds": DEADLINE_S, "cpu_seconds": DEADLINE_S, "mb": 0.0, "answer": ended},
+                    None,
+                )
             yield {"name": name, "bytes": len(data), **answer}
         if worker:
             stop_worker(worker)
@@ -88,7 +107,14 @@ def start_worker(kind: str, model: Path) -> subprocess.Popen:
     """Starts this script as a worker and waits until it is warm."""
     command = [sys.executable, __file__, "--worker", kind, "--model", str(model)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    worker = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
     if worker.stdout.readline() != "ready\n":
         sys.exit(f"the {kind} worker does not start; try: {' '.join(command)}")
     return worker
@@ -126,7 +152,12 @@ def measure_one(read: Callable[[bytes], str], data: bytes) -> Result:
     before_mb, start, cpu_start = read_memory("VmRSS"), time.perf_counter(), time.process_time()
     answer = read(data)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "mb": read_memory("VmHWM") - before_mb, "answer": answer}
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "mb": read_memory("VmHWM") - before_mb,
+        "answer": answer,
+    }
 
 
 def read_memory(field: str) -> float:
@@ -146,7 +177,11 @@ def build_graph_reader(model: Path) -> Callable[[bytes], str]:
     serve = loaded.signatures["serving_default"]
 
     def read(data: bytes, _keep: object = loaded) -> str:
-        return serve(image=tf.constant([data]), text=tf.constant(["itchy"]))["status"].numpy()[0].decode()
+        return (
+            serve(image=tf.constant([data]), text=tf.constant(["itchy"]))["status"]
+            .numpy()[0]
+            .decode()
+        )
 
     return read
 
@@ -171,7 +206,11 @@ WORKERS = {"graph": build_graph_reader, "edge": build_edge_reader}
 
 def breaks_limit(result: Result) -> bool:
     """Whether a file took too long, too much memory or the process with it."""
-    return result["seconds"] > MAX_SECONDS or result["mb"] > MAX_MB or str(result["answer"]).startswith("process ended")
+    return (
+        result["seconds"] > MAX_SECONDS
+        or result["mb"] > MAX_MB
+        or str(result["answer"]).startswith("process ended")
+    )
 
 
 def describe(kind: str, results: list[Result]) -> str:
@@ -179,7 +218,9 @@ def describe(kind: str, results: list[Result]) -> str:
     answers = Counter(str(result["answer"])[:60] for result in results)
     broken = sum(breaks_limit(result) for result in results)
     ended = sum(str(result["answer"]).startswith("process ended") for result in results)
-    lines = [f"{kind}: {len(results)} files, {ended} ended the process, {broken} over {MAX_SECONDS:g} s or {MAX_MB:g} MB"]
+    lines = [
+        f"{kind}: {len(results)} files, {ended} ended the process, {broken} over {MAX_SECONDS:g} s or {MAX_MB:g} MB"
+    ]
     for figure in ("seconds", "cpu_seconds", "mb"):
         worst = sorted(results, key=lambda result, figure=figure: -float(result[figure]))[:SHOWN]
         lines += [f"  highest {figure}:", *map(describe_one, worst)]

@@ -28,7 +28,9 @@ FILES = {OURS: "network", ONNX: "network.onnx"}
 
 def main() -> None:
     """Exports, compares, times and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--image-preset", required=True, help="KerasHub name or folder")
     parser.add_argument("--text-preset", required=True, help="KerasHub name or folder")
     parser.add_argument("--layers", type=int, help="of the text preset (default: all)")
@@ -36,7 +38,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="within an operation (default: 2)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        export = Contender("export", build_networks, [{**vars(arguments), "tokens": 64}, Path(folder)], {})
+        export = Contender(
+            "export", build_networks, [{**vars(arguments), "tokens": 64}, Path(folder)], {}
+        )
         export.time("done")
         export.close()
         run(arguments, Path(folder))
@@ -45,12 +49,20 @@ def main() -> None:
 def run(arguments: argparse.Namespace, folder: Path) -> None:
     """Times both and prints what came, beside the bar."""
     builds = {OURS: build_tensorflow, ONNX: build_onnx}
-    contenders = {name: Contender(name, build, [folder / FILES[name], arguments.threads], {}) for name, build in builds.items()}
+    contenders = {
+        name: Contender(name, build, [folder / FILES[name], arguments.threads], {})
+        for name, build in builds.items()
+    }
     print(f"{arguments.threads} threads; load average {os.getloadavg()[0]:.1f}")
     for batch in BATCHES:
-        seconds = take_turns({name: (contender, str(batch)) for name, contender in contenders.items()}, arguments.rounds)
+        seconds = take_turns(
+            {name: (contender, str(batch)) for name, contender in contenders.items()},
+            arguments.rounds,
+        )
         bar = f" (bar: at most {MAX_RATIO})" if batch == max(BATCHES) else ""
-        print(f"batch {batch}\n{describe(seconds, batch)}\n  as served takes {ratio(seconds, OURS, ONNX):.2f} times as long{bar}")
+        print(
+            f"batch {batch}\n{describe(seconds, batch)}\n  as served takes {ratio(seconds, OURS, ONNX):.2f} times as long{bar}"
+        )
     for contender in contenders.values():
         contender.close()
 
@@ -83,7 +95,7 @@ def build_networks(settings: dict, folder: Path) -> Mapping[str, Callable[[], ob
     from eczema_tf.model.losses import compute_probabilities
     from eczema_tf.serving.graph.freeze import save_frozen
 
-    assistant, image, _ = build_assistant_of_presets(settings)
+    model, image, _ = build_assistant_of_presets(settings)
     specs = [
         tf.TensorSpec([None, image.size_px, image.size_px, 3], tf.float32, "image"),
         *(tf.TensorSpec([None], tf.float32, name) for name in ("image_present", "text_present")),
@@ -92,15 +104,25 @@ def build_networks(settings: dict, folder: Path) -> Mapping[str, Callable[[], ob
 
     @tf.function(input_signature=specs, autograph=False)
     def network(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        return compute_probabilities(assistant({spec.name: tensor for spec, tensor in zip(specs, tensors, strict=True)}, training=False))
+        return compute_probabilities(
+            model(
+                {spec.name: tensor for spec, tensor in zip(specs, tensors, strict=True)},
+                training=False,
+            )
+        )
 
     save_frozen({"serving_default": network}, folder / FILES[OURS])
     tf2onnx.convert.from_function(network, specs, opset=17, output_path=str(folder / FILES[ONNX]))
-    networks = load_tensorflow(folder / FILES[OURS]), build_onnx(folder / FILES[ONNX], settings["threads"])
+    networks = (
+        load_tensorflow(folder / FILES[OURS]),
+        build_onnx(folder / FILES[ONNX], settings["threads"]),
+    )
     answers = [network[str(max(BATCHES))]() for network in networks]
     difference = float(np.abs(answers[0] - answers[1]).max())
     if not difference <= MAX_DIFFERENCE:
-        raise SystemExit(f"the two networks differ by {difference:.1e}; allowed: {MAX_DIFFERENCE:.0e}")
+        raise SystemExit(
+            f"the two networks differ by {difference:.1e}; allowed: {MAX_DIFFERENCE:.0e}"
+        )
     print(f"largest difference of a probability between the two: {difference:.1e}")
     return {"done": lambda: None}
 
@@ -128,7 +150,9 @@ def load_tensorflow(folder: Path) -> Mapping[str, Callable[[], object]]:
     work = {}
     for batch in BATCHES:
         inputs = {name: tf.constant(value) for name, value in draw_inputs(batch).items()}
-        work[str(batch)] = partial(answer, inputs | {"image": tf.constant(draw_photos(batch, size_px))})
+        work[str(batch)] = partial(
+            answer, inputs | {"image": tf.constant(draw_photos(batch, size_px))}
+        )
     return {**work, "model": lambda: model}  # which lives as long as its work
 
 

@@ -20,7 +20,9 @@ import numpy as np
 from PIL import Image
 from turns import Contender, describe, ratio, take_turns
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a clone that is not installed
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that it runs from a clone that is not installed
 
 SMALL_PX, LARGE_PX = (640, 480), (4000, 3000)  # 0.3 and 12 megapixels
 TEXT = (  # 29 words, the median of the built-in complaints
@@ -35,15 +37,29 @@ MIN_GAIN, MAX_LARGE, MAX_EXPLAIN = 1.6, 3.0, 2.5
 
 def main() -> None:
     """Exports, times and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--image-preset", required=True, help="KerasHub name or folder")
     parser.add_argument("--text-preset", required=True, help="KerasHub name or folder")
     parser.add_argument("--layers", type=int, help="of the text preset (default: all)")
     parser.add_argument("--tokens", type=int, default=64, help="where texts are cut (default: 64)")
-    parser.add_argument("--padded-tokens", type=int, default=128, help="what texts are padded to as is (default: 128)")
-    parser.add_argument("--onednn", choices=("both", "ours", "none"), default="both", help="who gets oneDNN's kernels (default: both)")
+    parser.add_argument(
+        "--padded-tokens",
+        type=int,
+        default=128,
+        help="what texts are padded to as is (default: 128)",
+    )
+    parser.add_argument(
+        "--onednn",
+        choices=("both", "ours", "none"),
+        default="both",
+        help="who gets oneDNN's kernels (default: both)",
+    )
     parser.add_argument("--rounds", type=int, default=30, help="turns each (default: 30)")
-    parser.add_argument("--threads", type=int, default=2, help="within and between operations (default: 2)")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="within and between operations (default: 2)"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_exports(arguments, Path(folder))
@@ -61,22 +77,47 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
     """Times both exports and prints what came, beside the bars."""
     has_onednn = {AS_IS: arguments.onednn == "both", OURS: arguments.onednn != "none"}
     contenders = {
-        name: Contender(name, build_work, [folder / name, arguments.threads], {"TF_ENABLE_ONEDNN_OPTS": str(int(has_onednn[name]))})
+        name: Contender(
+            name,
+            build_work,
+            [folder / name, arguments.threads],
+            {"TF_ENABLE_ONEDNN_OPTS": str(int(has_onednn[name]))},
+        )
         for name in (AS_IS, OURS)
     }
-    print(f"oneDNN: {', '.join(name for name in has_onednn if has_onednn[name]) or 'nobody'}; load average {os.getloadavg()[0]:.1f}")
+    print(
+        f"oneDNN: {', '.join(name for name in has_onednn if has_onednn[name]) or 'nobody'}; load average {os.getloadavg()[0]:.1f}"
+    )
     for batch in BATCHES:
-        turns = {name: (contender, f"serving_default {batch}") for name, contender in contenders.items()}
+        turns = {
+            name: (contender, f"serving_default {batch}") for name, contender in contenders.items()
+        }
         turns["explain"] = (contenders[OURS], f"explain {batch}")
         seconds = take_turns(turns, arguments.rounds)
-        print(f"batch {batch} (bar: ours at most {MAX_MS[batch]:.0f} ms on a quiet machine)\n{describe(seconds, batch)}")
-        print(f"  ours is {ratio(seconds, AS_IS, OURS):.2f} times faster (bar: at least {MIN_GAIN})")
-        print(f"  explain costs {ratio(seconds, 'explain', OURS):.2f} times serving_default (bar: at most {MAX_EXPLAIN})")
-    photos = {"0.3 megapixels": "serving_default 1", "12 megapixels": "large", "12 megapixels as is": "large", "no photo": "nothing"}
-    turns = {name: (contenders[AS_IS if "as is" in name else OURS], work) for name, work in photos.items()}
+        print(
+            f"batch {batch} (bar: ours at most {MAX_MS[batch]:.0f} ms on a quiet machine)\n{describe(seconds, batch)}"
+        )
+        print(
+            f"  ours is {ratio(seconds, AS_IS, OURS):.2f} times faster (bar: at least {MIN_GAIN})"
+        )
+        print(
+            f"  explain costs {ratio(seconds, 'explain', OURS):.2f} times serving_default (bar: at most {MAX_EXPLAIN})"
+        )
+    photos = {
+        "0.3 megapixels": "serving_default 1",
+        "12 megapixels": "large",
+        "12 megapixels as is": "large",
+        "no photo": "nothing",
+    }
+    turns = {
+        name: (contenders[AS_IS if "as is" in name else OURS], work)
+        for name, work in photos.items()
+    }
     seconds = take_turns(turns, arguments.rounds)
     print(f"size of the photo, batch 1\n{describe(seconds)}")
-    print(f"  12 megapixels cost {ratio(seconds, '12 megapixels', '0.3 megapixels'):.2f} times 0.3 (bar: at most {MAX_LARGE:.0f})")
+    print(
+        f"  12 megapixels cost {ratio(seconds, '12 megapixels', '0.3 megapixels'):.2f} times 0.3 (bar: at most {MAX_LARGE:.0f})"
+    )
     for contender in contenders.values():
         contender.close()
 
@@ -89,13 +130,26 @@ def build_work(folder: Path, threads: int) -> Mapping[str, Callable[[], object]]
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     model = tf.saved_model.load(str(folder))
-    small, large = [draw_photo(SMALL_PX, seed) for seed in range(max(BATCHES))], draw_photo(LARGE_PX, 0)
+    small, large = (
+        [draw_photo(SMALL_PX, seed) for seed in range(max(BATCHES))],
+        draw_photo(LARGE_PX, 0),
+    )
 
     def answer(signature: str, photos: list[bytes]) -> np.ndarray:
-        return model.signatures[signature](image=tf.constant(photos), text=tf.constant([TEXT] * len(photos)))["eczema"].numpy()
+        return model.signatures[signature](
+            image=tf.constant(photos), text=tf.constant([TEXT] * len(photos))
+        )["eczema"].numpy()
 
-    work = {f"{name} {batch}": partial(answer, name, small[:batch]) for name in model.signatures for batch in BATCHES}
-    return {**work, "large": partial(answer, "serving_default", [large]), "nothing": partial(answer, "serving_default", [b""])}
+    work = {
+        f"{name} {batch}": partial(answer, name, small[:batch])
+        for name in model.signatures
+        for batch in BATCHES
+    }
+    return {
+        **work,
+        "large": partial(answer, "serving_default", [large]),
+        "nothing": partial(answer, "serving_default", [b""]),
+    }
 
 
 def draw_photo(size_px: tuple[int, int], seed: int) -> bytes:
@@ -105,12 +159,16 @@ def draw_photo(size_px: tuple[int, int], seed: int) -> bytes:
     colours = _enlarge(rng.integers(60, 220, (12, 16, 3)), size_px)
     grain = _enlarge(rng.normal(128, 40, (height // 3, width // 3)).clip(0, 255), size_px) - 128
     buffer = io.BytesIO()
-    Image.fromarray((colours + 0.3 * grain[..., None]).clip(0, 255).astype("uint8")).save(buffer, "JPEG", quality=90)
+    Image.fromarray((colours + 0.3 * grain[..., None]).clip(0, 255).astype("uint8")).save(
+        buffer, "JPEG", quality=90
+    )
     return buffer.getvalue()
 
 
 def _enlarge(pixels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
-    return np.asarray(Image.fromarray(pixels.astype("uint8")).resize(size_px, Image.Resampling.BICUBIC), "float32")
+    return np.asarray(
+        Image.fromarray(pixels.astype("uint8")).resize(size_px, Image.Resampling.BICUBIC), "float32"
+    )
 
 
 def build_exports(settings: dict, folder: Path) -> Mapping[str, Callable[[], object]]:
@@ -119,38 +177,48 @@ def build_exports(settings: dict, folder: Path) -> Mapping[str, Callable[[], obj
 
     from eczema_tf.config import PreprocessConfig
     from eczema_tf.explanation.one_pass import explain_in_one_pass
-    from eczema_tf.explanation.submodels import CutAssistant
-    from eczema_tf.serving.graph.served_model import ServedAssistant, save_served
+    from eczema_tf.explanation.submodels import Submodels
+    from eczema_tf.serving.graph.served_model import ServedModel, save_served
 
-    assistant, image, tokenizer = build_assistant_of_presets(settings)
-    explainer = partial(explain_in_one_pass, CutAssistant(assistant))
-    save_served(ServedAssistant(assistant, image, tokenizer, PreprocessConfig(), explainer=explainer), folder / OURS)
-    plain = serve_as_is(assistant, image, tokenizer, settings["padded_tokens"])
+    model, image, tokenizer = build_assistant_of_presets(settings)
+    explainer = partial(explain_in_one_pass, Submodels(model))
+    save_served(
+        ServedModel(model, image, tokenizer, PreprocessConfig(), explainer=explainer), folder / OURS
+    )
+    plain = serve_as_is(model, image, tokenizer, settings["padded_tokens"])
     tf.saved_model.save(plain, str(folder / AS_IS), signatures={"serving_default": plain.serve})
     return {"done": lambda: None}
 
 
 def build_assistant_of_presets(settings: dict):
-    """The assistant with pretrained encoders and untrained heads, the image encoder's spec and the tokenizer."""
+    """The model with pretrained encoders and untrained heads, the image encoder's spec and the tokenizer."""
     import keras
 
     from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
     from eczema_tf.data.text.tokenizer import load_tokenizer
-    from eczema_tf.model.encoders import load_preset_weights, specify_image_encoder, specify_text_encoder
-    from eczema_tf.model.multimodal import Encoders, build_assistant
+    from eczema_tf.model.encoders import (
+        load_preset_weights,
+        specify_image_encoder,
+        specify_text_encoder,
+    )
+    from eczema_tf.model.multimodal import Encoders, build_model
 
     keras.utils.set_random_seed(0)
-    text = TextConfig(preset=settings["text_preset"], layers=settings["layers"], max_tokens=settings["tokens"])
+    text = TextConfig(
+        preset=settings["text_preset"], layers=settings["layers"], max_tokens=settings["tokens"]
+    )
     config = ModelConfig(image=ImageConfig(preset=settings["image_preset"]), text=text)
     tokenizer = load_tokenizer(text.preset, text.max_tokens)
     image = specify_image_encoder(config.image)
-    assistant = build_assistant(config, Encoders(image, specify_text_encoder(text, len(tokenizer.vocabulary))))
-    load_preset_weights(assistant.get_layer("image_encoder"), config.image.preset)
-    load_preset_weights(assistant.get_layer("text_encoder"), text.preset)
-    return assistant, image, tokenizer
+    model = build_model(
+        config, Encoders(image, specify_text_encoder(text, len(tokenizer.vocabulary)))
+    )
+    load_preset_weights(model.get_layer("image_encoder"), config.image.preset)
+    load_preset_weights(model.get_layer("text_encoder"), text.preset)
+    return model, image, tokenizer
 
 
-def serve_as_is(assistant, image, tokenizer, tokens: int):
+def serve_as_is(model, image, tokenizer, tokens: int):
     """The plain export: photos decoded whole, one after the other; texts padded to a fixed length; variables."""
     import tensorflow as tf
 
@@ -161,7 +229,7 @@ def serve_as_is(assistant, image, tokenizer, tokens: int):
         return tf.image.resize(tf.io.decode_jpeg(data, channels=3), (image.size_px, image.size_px))
 
     module = tf.Module()
-    module.parts = assistant, tokenizer.tokenizer
+    module.parts = model, tokenizer.tokenizer
 
     @tf.function(input_signature=INPUTS)
     def serve(photos: tf.Tensor, texts: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -169,13 +237,17 @@ def serve_as_is(assistant, image, tokenizer, tokens: int):
         missing = [[0, 0], [0, tokens - tf.shape(token_ids)[1]]]
         present = tf.ones([tf.size(photos)])
         inputs = {
-            "image": tf.map_fn(decode, photos, fn_output_signature=tf.TensorSpec((image.size_px, image.size_px, 3), tf.float32)),
+            "image": tf.map_fn(
+                decode,
+                photos,
+                fn_output_signature=tf.TensorSpec((image.size_px, image.size_px, 3), tf.float32),
+            ),
             "token_ids": tf.pad(token_ids, missing),
             "padding_mask": tf.pad(padding_mask, missing),
             "image_present": present,
             "text_present": present,
         }
-        return compute_probabilities(assistant(inputs, training=False))
+        return compute_probabilities(model(inputs, training=False))
 
     module.serve = serve
     return module

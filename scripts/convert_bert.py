@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a clone, without PYTHONPATH
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that it runs from a clone, without PYTHONPATH
 
 from eczema_tf.cli import build_parser, run_command
 
@@ -21,11 +23,21 @@ def main() -> int:
     """Runs the command; returns its exit status."""
     parser = build_parser("convert_bert", __doc__)
     parser.prog = "python scripts/convert_bert.py"
-    parser.add_argument("source", metavar="HF_DIR_OR_NAME", help="folder or Hugging Face name of a BERT")
+    parser.add_argument(
+        "source", metavar="HF_DIR_OR_NAME", help="folder or Hugging Face name of a BERT"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     casing = parser.add_mutually_exclusive_group()
-    casing.add_argument("--cased", action="store_true", default=None, help="keep capitals, whatever the files say")
-    casing.add_argument("--uncased", dest="cased", action="store_false", default=None, help="fold to lower case, whatever the files say")
+    casing.add_argument(
+        "--cased", action="store_true", default=None, help="keep capitals, whatever the files say"
+    )
+    casing.add_argument(
+        "--uncased",
+        dest="cased",
+        action="store_false",
+        default=None,
+        help="fold to lower case, whatever the files say",
+    )
     return run_command(parser, convert)
 
 
@@ -36,7 +48,9 @@ def convert(arguments: argparse.Namespace) -> None:
     record = convert_bert(arguments.source, arguments.out, arguments.cased)
     casing = record["casing"]
     print(f"weights: {record['weights']['file']}, sha256 {record['weights']['sha256']}")
-    print(f"dropped: {len(record['dropped_tensors'])} tensors that are not BERT's {_shorten(record['dropped_tensors'])}")
+    print(
+        f"dropped: {len(record['dropped_tensors'])} tensors that are not BERT's {_shorten(record['dropped_tensors'])}"
+    )
     print(f"pooler: {record['pooler']}")
     print(f"casing: {'cased' if casing['cased'] else 'uncased'} ({casing['evidence']})")
     if casing["warning"]:

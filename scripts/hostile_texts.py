@@ -65,7 +65,10 @@ def draw_texts(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
         seed: Of the random ones.
     """
     rng = random.Random(seed)
-    named = [(name, json.dumps(text, ensure_ascii=len(name) % 2 == 0).encode()) for name, text in NAMED.items()]
+    named = [
+        (name, json.dumps(text, ensure_ascii=len(name) % 2 == 0).encode())
+        for name, text in NAMED.items()
+    ]
     named += LITERALS.items()
     yield from named[:count]
     for number in range(count - len(named)):
@@ -76,7 +79,10 @@ def _draw_random(rng: random.Random) -> str:
     """Characters from anywhere in Unicode but the surrogates, or pieces of the named texts, shuffled."""
     if rng.random() < 0.5:
         codes = (
-            rng.choice((rng.randrange(0x80), rng.randrange(0xD800), rng.randrange(0xE000, 0x110000))) for _ in range(rng.randrange(2000))
+            rng.choice(
+                (rng.randrange(0x80), rng.randrange(0xD800), rng.randrange(0xE000, 0x110000))
+            )
+            for _ in range(rng.randrange(2000))
         )
         return "".join(map(chr, codes))
     texts = list(NAMED.values())

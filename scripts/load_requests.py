@@ -12,7 +12,23 @@ from PIL import Image
 
 DISTINCT = 48  # different valid requests
 SIZE_PX = (512, 384)
-WORDS = ("itchy", "red", "dry", "scaly", "patches", "on", "both", "elbows", "since", "weeks", "ring", "oozing", "worse", "at", "night")
+WORDS = (
+    "itchy",
+    "red",
+    "dry",
+    "scaly",
+    "patches",
+    "on",
+    "both",
+    "elbows",
+    "since",
+    "weeks",
+    "ring",
+    "oozing",
+    "worse",
+    "at",
+    "night",
+)
 
 
 def draw_valid(signature: str) -> Iterator[bytes]:
@@ -20,8 +36,15 @@ def draw_valid(signature: str) -> Iterator[bytes]:
     rng = np.random.default_rng(0)
     for number in range(DISTINCT):
         photo, text = draw_photo(rng), " ".join(rng.choice(WORDS, rng.integers(5, 40)))
-        row = {"image": {"b64": base64.b64encode(photo).decode() if number % 5 != 3 else ""}, "text": text if number % 5 != 4 else ""}
-        rows = {"inputs": {name: [value] for name, value in row.items()}} if number % 2 else {"instances": [row]}
+        row = {
+            "image": {"b64": base64.b64encode(photo).decode() if number % 5 != 3 else ""},
+            "text": text if number % 5 != 4 else "",
+        }
+        rows = (
+            {"inputs": {name: [value] for name, value in row.items()}}
+            if number % 2
+            else {"instances": [row]}
+        )
         yield json.dumps({"signature_name": signature, **rows}).encode()
 
 
@@ -38,7 +61,10 @@ def draw_hostile(photos: int, texts: int) -> Iterator[tuple[str, bytes]]:
     crafted = list(draw_crafted())
     count = min(len(crafted), photos * 3 // 4)
     chosen = [crafted[place * len(crafted) // count] for place in range(count)]
-    rows = [(name, b'{"b64":"%s"}' % base64.b64encode(data), b'"itchy"') for name, data in (*chosen, *draw_damaged(photos - count))]
+    rows = [
+        (name, b'{"b64":"%s"}' % base64.b64encode(data), b'"itchy"')
+        for name, data in (*chosen, *draw_damaged(photos - count))
+    ]
     rows += [(name, b'""', literal) for name, literal in draw_texts(texts)]
     rng = np.random.default_rng(0)
     for place in rng.permutation(len(rows)):

@@ -26,7 +26,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from load_requests import draw_hostile, draw_valid
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a clone, without PYTHONPATH
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that it runs from a clone, without PYTHONPATH
 
 from eczema_tf.cli import build_parser, run_command
 from eczema_tf.errors import EczemaError, join_faults
@@ -75,7 +77,9 @@ class Client:
         """Takes the model's address."""
         parts = urlsplit(url)
         self._path = parts.path.rstrip("/")
-        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=60)
+        self._connection = http.client.HTTPConnection(
+            parts.hostname or "", parts.port or 80, timeout=60
+        )
 
     def predict(self, body: bytes) -> Reply:
         """Asks the model."""
@@ -89,7 +93,9 @@ class Client:
         """
         reply = self._ask("GET", path, None)
         if reply.code != 200:
-            raise EczemaError(f"GET {path}: {reply.code or reply.body.decode()}; is the server of `python -m eczema_tf.serve` running?")
+            raise EczemaError(
+                f"GET {path}: {reply.code or reply.body.decode()}; is the server of `python -m eczema_tf.serve` running?"
+            )
         return reply.body
 
     def _ask(self, method: str, path: str, body: bytes | None) -> Reply:
@@ -107,13 +113,30 @@ def main() -> int:
     """Runs the command; returns its exit status."""
     parser = build_parser("load_test", __doc__)
     parser.prog = "python scripts/load_test.py"
-    parser.add_argument("--url", default="http://127.0.0.1:8501/v1/models/eczema", help="the model's address (default: %(default)s)")
-    parser.add_argument("--clients", type=int, default=16, help="how many at once (default: %(default)s)")
+    parser.add_argument(
+        "--url",
+        default="http://127.0.0.1:8501/v1/models/eczema",
+        help="the model's address (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--clients", type=int, default=16, help="how many at once (default: %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=60, help="how long (default: %(default)s)")
-    parser.add_argument("--alone-seconds", type=float, default=15, help="how long one client asks alone, before (default: %(default)s)")
-    parser.add_argument("--photos", type=int, default=200, help="hostile photos (default: %(default)s)")
-    parser.add_argument("--texts", type=int, default=500, help="hostile texts (default: %(default)s)")
-    parser.add_argument("--signature", default="serving_default", help="or explain (default: %(default)s)")
+    parser.add_argument(
+        "--alone-seconds",
+        type=float,
+        default=15,
+        help="how long one client asks alone, before (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--photos", type=int, default=200, help="hostile photos (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--texts", type=int, default=500, help="hostile texts (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--signature", default="serving_default", help="or explain (default: %(default)s)"
+    )
     return run_command(parser, run)
 
 
@@ -130,16 +153,26 @@ def run(arguments: argparse.Namespace) -> None:
     start = read_process(arguments.url)
     alone = ask_in_turn(arguments.url, valid, arguments.alone_seconds)
     middle = read_process(arguments.url)
-    crowd, answered = ask_at_once(arguments.url, valid, [body for _, body in hostile], arguments.clients, arguments.seconds)
+    crowd, answered = ask_at_once(
+        arguments.url, valid, [body for _, body in hostile], arguments.clients, arguments.seconds
+    )
     end = read_process(arguments.url)
     growth = end.memory_bytes / middle.memory_bytes - 1
     gain = len(crowd) / arguments.seconds / (len(alone) / arguments.alone_seconds)
     print(f"one at a time  {describe(alone, arguments.alone_seconds)}")
-    print(f"{arguments.clients:3} at once    {describe(crowd, arguments.seconds)}: {gain:.2f} times (bar: {MIN_GAIN})")
+    print(
+        f"{arguments.clients:3} at once    {describe(crowd, arguments.seconds)}: {gain:.2f} times (bar: {MIN_GAIN})"
+    )
     print(f"hostile        {describe_hostile(answered)}")
-    print(f"server's CPU   {per_request(start, middle, alone)} alone, {per_request(middle, end, [*crowd, *answered])} at once")
-    print(f"its memory     {middle.memory_bytes / 1e6:.0f} MB before, {growth:+.1%} after (bar: {MAX_GROWTH:+.0%})")
-    print(f"load average   {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, this client included")
+    print(
+        f"server's CPU   {per_request(start, middle, alone)} alone, {per_request(middle, end, [*crowd, *answered])} at once"
+    )
+    print(
+        f"its memory     {middle.memory_bytes / 1e6:.0f} MB before, {growth:+.1%} after (bar: {MAX_GROWTH:+.0%})"
+    )
+    print(
+        f"load average   {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, this client included"
+    )
     faults = [*find_faults([*alone, *crowd], expected), *find_unanswered(hostile, answered)]
     faults += [f"throughput is {gain:.2f} times that of one at a time"] * (gain < MIN_GAIN)
     faults += [f"memory grew by {growth:.1%}"] * (growth >= MAX_GROWTH)
@@ -158,7 +191,9 @@ def ask_alone(url: str, bodies: Sequence[bytes]) -> list[Reply]:
     for body in bodies:
         replies.append(client.predict(body))
         if replies[-1].code != 200:
-            raise EczemaError(f"{url}: {replies[-1].code} {replies[-1].body[:200].decode(errors='replace')}; is the server running?")
+            raise EczemaError(
+                f"{url}: {replies[-1].code} {replies[-1].body[:200].decode(errors='replace')}; is the server running?"
+            )
     return replies
 
 
@@ -182,17 +217,24 @@ def ask_evenly(url: str, bodies: Sequence[bytes], seconds: float) -> Answered:
     return answered
 
 
-def ask_at_once(url: str, valid: Sequence[bytes], hostile: Sequence[bytes], clients: int, seconds: float) -> tuple[Answered, Answered]:
+def ask_at_once(
+    url: str, valid: Sequence[bytes], hostile: Sequence[bytes], clients: int, seconds: float
+) -> tuple[Answered, Answered]:
     """Many clients with valid requests, each beginning with another one, and one with hostile requests."""
     with ThreadPoolExecutor(clients + 1) as pool:
-        crowd = [pool.submit(ask_in_turn, url, valid, seconds, number * len(valid) // clients) for number in range(clients)]
+        crowd = [
+            pool.submit(ask_in_turn, url, valid, seconds, number * len(valid) // clients)
+            for number in range(clients)
+        ]
         attacker = pool.submit(ask_evenly, url, hostile, 0.95 * seconds)
         return [reply for client in crowd for reply in client.result()], attacker.result()
 
 
 def read_process(url: str) -> Process:
     """What the server says of its process."""
-    found = {name.decode(): float(value) for name, value in PROCESS.findall(Client(url).get("/metrics"))}
+    found = {
+        name.decode(): float(value) for name, value in PROCESS.findall(Client(url).get("/metrics"))
+    }
     if len(found) < 2:
         raise EczemaError("/metrics does not tell of the process; the server must run on Linux")
     return Process(int(found["resident_memory_bytes"]), found["cpu_seconds_total"])
@@ -226,7 +268,11 @@ def find_unanswered(hostile: Sequence[tuple[str, bytes]], answered: Answered) ->
     """Hostile requests that got neither 4xx nor 200 with a status and finite probabilities."""
     for place, reply in answered:
         row = read_row(reply) if reply.code == 200 else None
-        good = 400 <= reply.code < 500 if row is None else row["status"] and all(0 <= row[head] <= 1 for head in ECZEMA_HEADS.values())
+        good = (
+            400 <= reply.code < 500
+            if row is None
+            else row["status"] and all(0 <= row[head] <= 1 for head in ECZEMA_HEADS.values())
+        )
         if not good:
             yield f"{hostile[place][0]}: {reply.code}: {reply.body[:200].decode(errors='replace')}"
 
@@ -234,12 +280,18 @@ def find_unanswered(hostile: Sequence[tuple[str, bytes]], answered: Answered) ->
 def read_row(reply: Reply) -> dict[str, Any]:
     """The only row of an answer, whether by row or by column."""
     answer = json.loads(reply.body)
-    return answer["predictions"][0] if "predictions" in answer else {name: values[0] for name, values in answer["outputs"].items()}
+    return (
+        answer["predictions"][0]
+        if "predictions" in answer
+        else {name: values[0] for name, values in answer["outputs"].items()}
+    )
 
 
 def describe_hostile(answered: Answered) -> str:
     """How many got which code or status."""
-    kinds = (read_row(reply)["status"] if reply.code == 200 else str(reply.code) for _, reply in answered)
+    kinds = (
+        read_row(reply)["status"] if reply.code == 200 else str(reply.code) for _, reply in answered
+    )
     return ", ".join(f"{kind}: {count}" for kind, count in collections.Counter(kinds).most_common())
 
 

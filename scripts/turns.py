@@ -20,7 +20,9 @@ class Contender:
         name: As it is shown.
     """
 
-    def __init__(self, name: str, build: Build, arguments: Sequence[Any], environment: Mapping[str, str]):
+    def __init__(
+        self, name: str, build: Build, arguments: Sequence[Any], environment: Mapping[str, str]
+    ):
         """Starts the process.
 
         Args:
@@ -33,7 +35,9 @@ class Contender:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         with _set_environment(environment):
-            self._process = context.Process(target=_serve, args=(theirs, build, tuple(arguments)), daemon=True)
+            self._process = context.Process(
+                target=_serve, args=(theirs, build, tuple(arguments)), daemon=True
+            )
             self._process.start()
         theirs.close()
 
@@ -50,7 +54,9 @@ class Contender:
         self._process.join(10)
 
 
-def take_turns(turns: Mapping[str, tuple[Contender, str]], rounds: int, warmup: int = 3) -> dict[str, list[float]]:
+def take_turns(
+    turns: Mapping[str, tuple[Contender, str]], rounds: int, warmup: int = 3
+) -> dict[str, list[float]]:
     """Times each piece of work `rounds` times, by turns; returns seconds by the name of the turn."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for round_number in range(-warmup, rounds):
@@ -66,7 +72,9 @@ def describe(seconds: Mapping[str, list[float]], samples: int = 1) -> str:
     width = max(map(len, seconds))
     lines = []
     for name, taken in seconds.items():
-        median, low, high = (1000 * value / samples for value in (statistics.median(taken), min(taken), max(taken)))
+        median, low, high = (
+            1000 * value / samples for value in (statistics.median(taken), min(taken), max(taken))
+        )
         lines.append(f"  {name:{width}}  {median:7.1f} ms a sample  [{low:.1f}, {high:.1f}]")
     return "\n".join(lines)
 

@@ -16,7 +16,11 @@ import sys
 from pathlib import Path
 
 FLOAT, STRING, BOOL, INT32 = 1, 7, 10, 3  # TF_DataType, tensorflow/c/tf_datatype.h
-NUMBERS = {FLOAT: ("float32", ctypes.c_float), INT32: ("int32", ctypes.c_int32), BOOL: ("bool", ctypes.c_bool)}
+NUMBERS = {
+    FLOAT: ("float32", ctypes.c_float),
+    INT32: ("int32", ctypes.c_int32),
+    BOOL: ("bool", ctypes.c_bool),
+}
 TSTRING_BYTES = 24  # sizeof(TF_TString), tsl/platform/ctstring_internal.h
 
 
@@ -40,9 +44,17 @@ def load_library() -> ctypes.CDLL:
         ("TF_NewGraph", pointer, []),
         ("TF_NewSessionOptions", pointer, []),
         ("TF_LoadLibrary", pointer, [text, pointer]),
-        ("TF_LoadSessionFromSavedModel", pointer, [pointer, pointer, text, ctypes.POINTER(text), ctypes.c_int, pointer, pointer, pointer]),
+        (
+            "TF_LoadSessionFromSavedModel",
+            pointer,
+            [pointer, pointer, text, ctypes.POINTER(text), ctypes.c_int, pointer, pointer, pointer],
+        ),
         ("TF_GraphOperationByName", pointer, [pointer, text]),
-        ("TF_AllocateTensor", pointer, [ctypes.c_int, ctypes.POINTER(ctypes.c_int64), ctypes.c_int, size]),
+        (
+            "TF_AllocateTensor",
+            pointer,
+            [ctypes.c_int, ctypes.POINTER(ctypes.c_int64), ctypes.c_int, size],
+        ),
         ("TF_TensorData", pointer, [pointer]),
         ("TF_TensorType", ctypes.c_int, [pointer]),
         ("TF_NumDims", ctypes.c_int, [pointer]),
@@ -95,12 +107,30 @@ class Session:
         """Feeds strings and fetches whatever the outputs are."""
         feeds, fetches = self._find(inputs), self._find(outputs.values())
         given = (ctypes.c_void_p * len(inputs))(
-            *(self._to_tensor([base64.b64decode(row) for row in rows["b64"]]) for rows in inputs.values())
+            *(
+                self._to_tensor([base64.b64decode(row) for row in rows["b64"]])
+                for rows in inputs.values()
+            )
         )
         got = (ctypes.c_void_p * len(outputs))()
-        self._library.TF_SessionRun(self._session, None, feeds, given, len(feeds), fetches, got, len(fetches), None, 0, None, self._status)
+        self._library.TF_SessionRun(
+            self._session,
+            None,
+            feeds,
+            given,
+            len(feeds),
+            fetches,
+            got,
+            len(fetches),
+            None,
+            0,
+            None,
+            self._status,
+        )
         self._check()
-        answer = {name: self._from_tensor(tensor) for name, tensor in zip(outputs, got, strict=True)}
+        answer = {
+            name: self._from_tensor(tensor) for name, tensor in zip(outputs, got, strict=True)
+        }
         for tensor in (*given, *got):
             self._library.TF_DeleteTensor(tensor)
         return answer
@@ -109,7 +139,12 @@ class Session:
         places = []
         for name in names:
             operation, index = name.rsplit(":", 1)
-            places.append(Output(self._library.TF_GraphOperationByName(self._graph, operation.encode()), int(index)))
+            places.append(
+                Output(
+                    self._library.TF_GraphOperationByName(self._graph, operation.encode()),
+                    int(index),
+                )
+            )
         return (Output * len(places))(*places)
 
     def _to_tensor(self, rows: list[bytes]) -> int:
@@ -122,16 +157,32 @@ class Session:
         return tensor
 
     def _from_tensor(self, tensor: int) -> dict:
-        shape = [self._library.TF_Dim(tensor, axis) for axis in range(self._library.TF_NumDims(tensor))]
-        kind, data, count = self._library.TF_TensorType(tensor), self._library.TF_TensorData(tensor), math.prod(shape)
+        shape = [
+            self._library.TF_Dim(tensor, axis) for axis in range(self._library.TF_NumDims(tensor))
+        ]
+        kind, data, count = (
+            self._library.TF_TensorType(tensor),
+            self._library.TF_TensorData(tensor),
+            math.prod(shape),
+        )
         if kind == STRING:
-            return {"dtype": "string", "shape": shape, "b64": [self._read_string(data + TSTRING_BYTES * place) for place in range(count)]}
+            return {
+                "dtype": "string",
+                "shape": shape,
+                "b64": [self._read_string(data + TSTRING_BYTES * place) for place in range(count)],
+            }
         name, c_type = NUMBERS[kind]
-        return {"dtype": name, "shape": shape, "values": list((c_type * count).from_address(data)) if count else []}
+        return {
+            "dtype": name,
+            "shape": shape,
+            "values": list((c_type * count).from_address(data)) if count else [],
+        }
 
     def _read_string(self, at: int) -> str:
         size = self._library.TF_StringGetSize(at)
-        return base64.b64encode(ctypes.string_at(self._library.TF_StringGetDataPointer(at), size)).decode()
+        return base64.b64encode(
+            ctypes.string_at(self._library.TF_StringGetDataPointer(at), size)
+        ).decode()
 
     def _check(self) -> None:
         if self._library.TF_GetCode(self._status):

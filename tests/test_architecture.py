@@ -5,7 +5,15 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "eczema_tf"
 FLOOR = ("__init__", "__version__", "schema", "errors", "files", "cli", "config", "documents")
-ROWS = {**dict.fromkeys(FLOOR, 0), "data": 1, "model": 2, "training": 3, "evaluation": 3, "attribution": 3, "serving": 3}
+ROWS = {
+    **dict.fromkeys(FLOOR, 0),
+    "data": 1,
+    "model": 2,
+    "training": 3,
+    "evaluation": 3,
+    "attribution": 3,
+    "serving": 3,
+}
 PROCEDURES = 4  # runs, scoring, experiment, release, and the commands
 COMMANDS = ("prepare", "train", "evaluate", "explain", "export", "predict")
 SLOW = ("tensorflow", "keras", "keras_hub", "tensorflow_text")
@@ -19,7 +27,11 @@ def imported_modules(path: Path, *, top_level_only: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "eczema_tf" else {node.module}
+            names |= (
+                {f"{node.module}.{alias.name}" for alias in node.names}
+                if node.module == "eczema_tf"
+                else {node.module}
+            )
     return names
 
 
@@ -46,7 +58,9 @@ def test_commands_answer_before_tensorflow_is_loaded():
     for command in COMMANDS:
         modules = imported_modules(PACKAGE / f"{command}.py", top_level_only=True)
         assert not {module.split(".")[0] for module in modules} & set(SLOW)
-        assert not {part_of(module) for module in modules if module.startswith("eczema_tf")} - set(FLOOR), command
+        assert not {part_of(module) for module in modules if module.startswith("eczema_tf")} - set(
+            FLOOR
+        ), command
 
 
 def test_evaluation_needs_no_tensorflow():
@@ -57,5 +71,12 @@ def test_evaluation_needs_no_tensorflow():
 def test_nothing_executable_is_ever_loaded():
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text()
-        for call in ("import pickle", " eval(", "Lambda(", "allow_pickle=True", "yaml.unsafe", "shell=True"):
+        for call in (
+            "import pickle",
+            " eval(",
+            "Lambda(",
+            "allow_pickle=True",
+            "yaml.unsafe",
+            "shell=True",
+        ):
             assert call not in text.replace("ast.literal_eval(", ""), f"{path.name}: {call}"

@@ -19,14 +19,26 @@ from eczema_tf.explain import main as explain_main
 from eczema_tf.explanation.contributions import compute_contributions
 from eczema_tf.explanation.heatmaps import METHODS, compute_heatmaps, upsample_heatmap
 from eczema_tf.explanation.one_pass import compute_layercam, explain_in_one_pass, scale_to_one
-from eczema_tf.explanation.submodels import TARGETS, CutAssistant, embed_baseline, select_logit, to_tensors
-from eczema_tf.explanation.words import Span, integrate_gradients, join_phrases, join_words, multiply_gradient_by_input
+from eczema_tf.explanation.submodels import (
+    TARGETS,
+    Submodels,
+    embed_baseline,
+    select_logit,
+    to_tensors,
+)
+from eczema_tf.explanation.words import (
+    Span,
+    integrate_gradients,
+    join_phrases,
+    join_words,
+    multiply_gradient_by_input,
+)
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
-from eczema_tf.model.multimodal import Encoders, build_assistant
+from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.reporting.explanation_page import format_page
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
-from eczema_tf.serving.graph.served_model import ServedAssistant, save_served
+from eczema_tf.serving.graph.served_model import ServedModel, save_served
 from eczema_tf.train import main as train_main
 
 SIZE_PX = 32
@@ -34,20 +46,36 @@ TEXTS = ["my skin is itchy and dry", "the rash is red", "itchy"]
 TOKENIZER = learn_tokenizer(TEXTS * 5, 100, 16)
 
 
-def build_case(fusion: str = "concat", image: str = "small", text: str = "small", dimension: int | None = None, size_px: int = SIZE_PX):
+def build_case(
+    fusion: str = "concat",
+    image: str = "small",
+    text: str = "small",
+    dimension: int | None = None,
+    size_px: int = SIZE_PX,
+):
     keras.utils.set_random_seed(0)
     spec = specify_image_encoder(ImageConfig(size_px=size_px, architecture=image), dimension)
-    encoders = Encoders(spec, specify_text_encoder(TextConfig(architecture=text, max_tokens=16), len(TOKENIZER.vocabulary)))
-    assistant = build_assistant(ModelConfig(embedding_units=8, fusion=fusion), encoders)
-    for head in ("eczema_image", "eczema_text"):  # untrained heads are near 0 for everything: make differences visible
-        assistant.get_layer(head).kernel.assign(assistant.get_layer(head).kernel * 20)
-    return assistant, spec
+    encoders = Encoders(
+        spec,
+        specify_text_encoder(
+            TextConfig(architecture=text, max_tokens=16), len(TOKENIZER.vocabulary)
+        ),
+    )
+    model = build_model(ModelConfig(embedding_units=8, fusion=fusion), encoders)
+    for head in (
+        "eczema_image",
+        "eczema_text",
+    ):  # untrained heads are near 0 for everything: make differences visible
+        model.get_layer(head).kernel.assign(model.get_layer(head).kernel * 20)
+    return model, spec
 
 
-def batch(assistant: keras.Model) -> dict[str, np.ndarray]:
+def batch(model: keras.Model) -> dict[str, np.ndarray]:
     ids, mask = tf.function(TOKENIZER)(clean_text(tf.constant([*TEXTS, ""])))
     return {
-        IMAGE: np.random.default_rng(0).uniform(0, 255, (4, *assistant.input[IMAGE].shape[1:])).astype("float32"),
+        IMAGE: np.random.default_rng(0)
+        .uniform(0, 255, (4, *model.input[IMAGE].shape[1:]))
+        .astype("float32"),
         IMAGE_PRESENT: np.array([1, 1, 0, 1], "float32"),
         TOKEN_IDS: ids.numpy(),
         PADDING_MASK: mask.numpy(),
@@ -57,46 +85,58 @@ def batch(assistant: keras.Model) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def small():
-    assistant, _ = build_case()
-    return CutAssistant(assistant), batch(assistant)
+    model, _ = build_case()
+    return Submodels(model), batch(model)
 
 
-@pytest.mark.parametrize(("image", "text"), [("small", "small"), ("vit", "bert"), ("efficientnet", "bert")])
+@pytest.mark.parametrize(
+    ("image", "text"), [("small", "small"), ("vit", "bert"), ("efficientnet", "bert")]
+)
 def test_cutting_changes_no_logit(image: str, text: str):
-    assistant, _ = build_case("cross_attention", image, text)
-    inputs, cut = batch(assistant), CutAssistant(assistant)
+    model, _ = build_case("cross_attention", image, text)
+    inputs, cut = batch(model), Submodels(model)
     tensors = to_tensors(inputs)
-    logits = cut.compute_logits(cut.encode_image(tensors[IMAGE]), cut.embed_tokens(tensors[TOKEN_IDS]), tensors)
-    for head, expected in assistant.predict_on_batch(inputs).items():
+    logits = cut.compute_logits(
+        cut.encode_image(tensors[IMAGE]), cut.embed_tokens(tensors[TOKEN_IDS]), tensors
+    )
+    for head, expected in model.predict_on_batch(inputs).items():
         np.testing.assert_allclose(logits[head], expected, atol=1e-5, rtol=1e-5)
     assert cut.has_feature_map
     assert compute_heatmaps(cut, inputs).shape == (4, *cut.image_features[:2])
 
 
 @pytest.mark.parametrize(("image", "cells"), [("small", 24), ("efficientnet", 24), ("vit", 12)])
-def test_the_fine_map_is_the_last_with_enough_cells_and_cutting_there_changes_nothing(image: str, cells: int):
-    assistant, _ = build_case(image=image, size_px=96)
-    cut, photos = CutAssistant(assistant), to_tensors(batch(assistant))[IMAGE]
+def test_the_fine_map_is_the_last_with_enough_cells_and_cutting_there_changes_nothing(
+    image: str, cells: int
+):
+    model, _ = build_case(image=image, size_px=96)
+    cut, photos = Submodels(model), to_tensors(batch(model))[IMAGE]
     fine_map = cut.encode_finely(photos)
     assert fine_map.shape[1:3] == (cells, cells)
     np.testing.assert_allclose(cut.finish_encoding(fine_map), cut.encode_image(photos), atol=1e-5)
-    maps = compute_heatmaps(cut, batch(assistant))
+    maps = compute_heatmaps(cut, batch(model))
     assert maps.shape == (4, cells, cells)
-    np.testing.assert_allclose(explain_in_one_pass(cut, to_tensors(batch(assistant))).heatmap, maps, atol=1e-5)
+    np.testing.assert_allclose(
+        explain_in_one_pass(cut, to_tensors(batch(model))).heatmap, maps, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_one_pass_equals_the_offline_methods(fusion: str):
-    assistant, _ = build_case(fusion)
-    cut, inputs = CutAssistant(assistant), batch(assistant)
+    model, _ = build_case(fusion)
+    cut, inputs = Submodels(model), batch(model)
     explained = explain_in_one_pass(cut, to_tensors(inputs))
     np.testing.assert_allclose(explained.heatmap, compute_heatmaps(cut, inputs), atol=1e-5)
-    np.testing.assert_allclose(explained.token_scores, multiply_gradient_by_input(cut, inputs).scores, atol=1e-6)
+    np.testing.assert_allclose(
+        explained.token_scores, multiply_gradient_by_input(cut, inputs).scores, atol=1e-6
+    )
 
 
 def test_layercam_by_hand():
     features = tf.constant([[[[1.0, 0.0], [2.0, 1.0]], [[-1.0, 3.0], [4.0, 0.0]]]])  # (1, 2, 2, 2)
-    gradients = tf.constant([[[[2.0, -1.0], [1.0, 2.0]], [[2.0, -1.0], [-3.0, 5.0]]]])  # those below 0 count as 0
+    gradients = tf.constant(
+        [[[[2.0, -1.0], [1.0, 2.0]], [[2.0, -1.0], [-3.0, 5.0]]]]
+    )  # those below 0 count as 0
     cam = compute_layercam(features, gradients)
     np.testing.assert_allclose(cam, [[[2, 4], [0, 0]]])
     np.testing.assert_allclose(scale_to_one(cam), [[[0.5, 1], [0, 0]]])
@@ -119,7 +159,10 @@ def test_every_method_gives_maps_in_range_and_none_without_a_photo(small, method
 
 def test_for_and_against_share_no_place(small):
     cut, inputs = small
-    both_ways = [compute_heatmaps(cut, inputs, target="eczema_image", method="gradcam", against=against) for against in (False, True)]
+    both_ways = [
+        compute_heatmaps(cut, inputs, target="eczema_image", method="gradcam", against=against)
+        for against in (False, True)
+    ]
     for_it, against_it = both_ways
     assert not (for_it * against_it).any()
     assert (for_it + against_it)[[0, 1, 3]].any(axis=(1, 2)).all()
@@ -133,8 +176,8 @@ def test_a_head_that_never_sees_the_photo_has_no_evidence_in_it(small):
 
 def test_the_map_lies_on_what_decides():
     """A model whose photo logit is the brightness of the feature map's first channel, on a photo with one bright corner."""
-    assistant, _ = build_case()
-    cut, inputs = CutAssistant(assistant), batch(assistant)
+    model, _ = build_case()
+    cut, inputs = Submodels(model), batch(model)
     inputs[IMAGE][:] = 0
     inputs[IMAGE][:, :12, 20:] = 255
     features = cut.encode_image(to_tensors(inputs)[IMAGE]).numpy()
@@ -145,19 +188,25 @@ def test_the_map_lies_on_what_decides():
 
 
 def test_embeddings_have_no_heatmap():
-    assistant, _ = build_case(dimension=6)
-    cut, inputs = CutAssistant(assistant), batch(assistant)
+    model, _ = build_case(dimension=6)
+    cut, inputs = Submodels(model), batch(model)
     with pytest.raises(ConfigError, match="no places"):
         compute_heatmaps(cut, inputs)
     assert explain_in_one_pass(cut, to_tensors(inputs)).heatmap.shape == (4, 1, 1)
 
 
 def test_targets():
-    logits = {"eczema": tf.constant([[2.0]]), "consistency": tf.constant([[1.0, 3.0, 0.0]]), "severity": tf.constant([[0.5, -1.0]])}
+    logits = {
+        "eczema": tf.constant([[2.0]]),
+        "consistency": tf.constant([[1.0, 3.0, 0.0]]),
+        "severity": tf.constant([[0.5, -1.0]]),
+    }
     assert select_logit(logits, "eczema").numpy() == pytest.approx([2.0])
     assert select_logit(logits, "severity:severe").numpy() == pytest.approx([-1.0])
     probability = np.exp(3) / (np.exp(1) + np.exp(3) + 1)
-    assert select_logit(logits, "consistency:other").numpy() == pytest.approx([np.log(probability / (1 - probability))], rel=1e-5)
+    assert select_logit(logits, "consistency:other").numpy() == pytest.approx(
+        [np.log(probability / (1 - probability))], rel=1e-5
+    )
     for wrong in ("severity:mild", "eczema:other", "consistency", "nothing"):
         with pytest.raises(ConfigError, match="allowed: eczema"):
             select_logit(logits, wrong)
@@ -173,8 +222,8 @@ def test_the_baseline_keeps_the_special_tokens(small):
 
 @pytest.mark.parametrize("text", ["small", "bert"])
 def test_integrated_gradients_are_complete(text: str):
-    assistant, _ = build_case(text=text)
-    cut, inputs = CutAssistant(assistant), batch(assistant)
+    model, _ = build_case(text=text)
+    cut, inputs = Submodels(model), batch(model)
     scores = integrate_gradients(cut, inputs, target="eczema_text", steps=128)
     assert np.abs(scores.difference[:3]).min() > 1e-3
     assert scores.completeness_error.max() < 0.05 * np.abs(scores.difference).max()
@@ -187,31 +236,50 @@ def test_integrated_gradients_of_a_linear_logit_are_exact_in_one_step(small):
     """Where the logit is linear in the embeddings, one step is the whole path: both methods agree with the difference."""
     cut, inputs = small
     linear = _Linear(cut)
-    for scores in (integrate_gradients(linear, inputs, steps=1), multiply_gradient_by_input(linear, inputs)):
+    for scores in (
+        integrate_gradients(linear, inputs, steps=1),
+        multiply_gradient_by_input(linear, inputs),
+    ):
         np.testing.assert_allclose(scores.completeness_error, 0, atol=1e-5)
 
 
-class _Linear(CutAssistant):
-    def __init__(self, cut: CutAssistant):
+class _Linear(Submodels):
+    def __init__(self, cut: Submodels):
         self.__dict__.update(cut.__dict__)
 
     def compute_logits(self, image_features, embeddings, inputs):
         mask = tf.cast(inputs[PADDING_MASK], tf.float32)[..., None]
-        total = tf.reduce_sum(embeddings * mask, axis=(1, 2)) + tf.reduce_sum(image_features, axis=(1, 2, 3))
+        total = tf.reduce_sum(embeddings * mask, axis=(1, 2)) + tf.reduce_sum(
+            image_features, axis=(1, 2, 3)
+        )
         return dict.fromkeys(HEADS, total[:, None])
 
 
 def test_word_pieces_are_added_up_to_words():
-    words = join_words([9, 1, 2, -3, 9], [0, 0, 4, 9, 0], [0, 4, 7, 10, 0], [False, False, True, False, False])
+    words = join_words(
+        [9, 1, 2, -3, 9], [0, 0, 4, 9, 0], [0, 4, 7, 10, 0], [False, False, True, False, False]
+    )
     assert words == [Span(0, 7, 3.0), Span(9, 10, -3.0)]
 
 
 def test_phrases_are_neighbours_of_one_sign():
     text = "dry itchy skin. red not sore"
-    scores = {"dry": 1.0, "itchy": 0.5, "skin": 0.01, ".": 2.0, "red": 1.5, "not": -0.5, "sore": -0.5}
+    scores = {
+        "dry": 1.0,
+        "itchy": 0.5,
+        "skin": 0.01,
+        ".": 2.0,
+        "red": 1.5,
+        "not": -0.5,
+        "sore": -0.5,
+    }
     words = [Span(m.start(), m.end(), scores[m.group()]) for m in re.finditer(r"\w+|\.", text)]
     phrases = join_phrases(text, words)
-    assert [(text[phrase.start : phrase.end], phrase.score) for phrase in phrases] == [("dry itchy", 1.5), ("red", 1.5), ("not sore", -1.0)]
+    assert [(text[phrase.start : phrase.end], phrase.score) for phrase in phrases] == [
+        ("dry itchy", 1.5),
+        ("red", 1.5),
+        ("not sore", -1.0),
+    ]
 
 
 def test_no_words_no_phrases():
@@ -220,7 +288,9 @@ def test_no_words_no_phrases():
 
 
 def test_contributions_add_up_and_are_nothing_for_what_is_missing():
-    split = compute_contributions(both=[3.0, 1.0], image_only=[1.0, -1.0], text_only=[1.5, 1.0], neither=[-1.0, -1.0])
+    split = compute_contributions(
+        both=[3.0, 1.0], image_only=[1.0, -1.0], text_only=[1.5, 1.0], neither=[-1.0, -1.0]
+    )
     np.testing.assert_allclose(split.image, [1.75, 0.0])
     np.testing.assert_allclose(split.text, [2.25, 2.0])
     np.testing.assert_allclose(split.image + split.text + split.neither, [3.0, 1.0])
@@ -241,14 +311,25 @@ def test_upsampling_stretches_to_the_photo():
 
 
 def test_the_served_explanation_is_the_offline_one(tmp_path: Path):
-    assistant, spec = build_case()
-    cut = CutAssistant(assistant)
-    served = ServedAssistant(assistant, spec, TOKENIZER, PreprocessConfig(), explainer=functools.partial(explain_in_one_pass, cut))
+    model, spec = build_case()
+    cut = Submodels(model)
+    served = ServedModel(
+        model,
+        spec,
+        TOKENIZER,
+        PreprocessConfig(),
+        explainer=functools.partial(explain_in_one_pass, cut),
+    )
     save_served(served, tmp_path / "1")
     loaded = tf.saved_model.load(str(tmp_path / "1"))
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60, 3)).astype("uint8")).save(buffer, "PNG")
-    rows = {"image": tf.constant([buffer.getvalue(), b"", b"GIF89a" * 9]), "text": tf.constant(["The  rash is itchy", "red & dry", ""])}
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60, 3)).astype("uint8")).save(
+        buffer, "PNG"
+    )
+    rows = {
+        "image": tf.constant([buffer.getvalue(), b"", b"GIF89a" * 9]),
+        "text": tf.constant(["The  rash is itchy", "red & dry", ""]),
+    }
     explained, plain = (loaded.signatures[name](**rows) for name in ("explain", "serving_default"))
     for name, value in plain.items():
         if value.dtype == tf.float32:
@@ -256,9 +337,13 @@ def test_the_served_explanation_is_the_offline_one(tmp_path: Path):
         else:
             np.testing.assert_array_equal(explained[name], value)
     assert explained["clean_text"].numpy().tolist() == [b"The rash is itchy", b"red & dry", b""]
-    starts, ends, scores = (explained[name].numpy() for name in ("token_start", "token_end", "token_score"))
+    starts, ends, scores = (
+        explained[name].numpy() for name in ("token_start", "token_end", "token_score")
+    )
     assert starts.shape == ends.shape == scores.shape
-    words = b"".join(b"The rash is itchy"[start:end] for start, end in zip(starts[0], ends[0], strict=True))
+    words = b"".join(
+        b"The rash is itchy"[start:end] for start, end in zip(starts[0], ends[0], strict=True)
+    )
     assert words == b"Therashisitchy"
     assert scores[0].any()
     assert not scores[2].any()
@@ -272,9 +357,19 @@ def test_the_served_explanation_is_the_offline_one(tmp_path: Path):
 @pytest.fixture(scope="module")
 def run(toy_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("explained")
-    settings = {"data.manifest": toy_manifest, "train.epochs": 1, "train.cache_folder": folder / "cache", "export.enabled": "false"}
-    arguments = [argument for key, value in settings.items() for argument in ("--set", f"{key}={value}")]
-    assert train_main(["--config", "configs/smoke.yaml", "--run-dir", str(folder / "run"), *arguments]) == 0
+    settings = {
+        "data.manifest": toy_manifest,
+        "train.epochs": 1,
+        "train.cache_folder": folder / "cache",
+        "export.enabled": "false",
+    }
+    arguments = [
+        argument for key, value in settings.items() for argument in ("--set", f"{key}={value}")
+    ]
+    assert (
+        train_main(["--config", "configs/smoke.yaml", "--run-dir", str(folder / "run"), *arguments])
+        == 0
+    )
     return folder / "run"
 
 
@@ -288,13 +383,31 @@ def jpeg(pixels: np.ndarray, orientation: int = 1) -> bytes:
 
 def test_explain_writes_picture_json_and_page(run: Path, tmp_path: Path, capsys):
     photo = tmp_path / "photo.jpg"
-    photo.write_bytes(jpeg(np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype("uint8"), orientation=6))
+    photo.write_bytes(
+        jpeg(np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype("uint8"), orientation=6)
+    )
     text = "My skin <b>is</b> itchy,  no blisters"
-    assert explain_main(["--run-dir", str(run), "--image", str(photo), "--text", text, "--out", str(tmp_path / "why")]) == 0
+    assert (
+        explain_main(
+            [
+                "--run-dir",
+                str(run),
+                "--image",
+                str(photo),
+                "--text",
+                text,
+                "--out",
+                str(tmp_path / "why"),
+            ]
+        )
+        == 0
+    )
     answer = json.loads((tmp_path / "why" / "explanation.json").read_text())
     assert "not a diagnosis" in answer["notice"]
     split = answer["contributions"]
-    assert split["image"] + split["text"] + split["neither"] == pytest.approx(split["logit"], abs=1e-5)
+    assert split["image"] + split["text"] + split["neither"] == pytest.approx(
+        split["logit"], abs=1e-5
+    )
     for word in answer["text"]["words"]:
         assert text[word["start"] : word["end"]] == word["text"] != ""
     assert "itchy" in {word["text"] for word in answer["text"]["words"]}
@@ -316,7 +429,9 @@ def test_explain_writes_picture_json_and_page(run: Path, tmp_path: Path, capsys)
         (["--text", "\u200b\x00"], "nothing readable"),
     ],
 )
-def test_explain_says_what_is_wrong(run: Path, tmp_path: Path, capsys, arguments: list[str], said: str):
+def test_explain_says_what_is_wrong(
+    run: Path, tmp_path: Path, capsys, arguments: list[str], said: str
+):
     assert explain_main(["--run-dir", str(run), *arguments, "--out", str(tmp_path / "why")]) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "why").exists()
@@ -325,20 +440,39 @@ def test_explain_says_what_is_wrong(run: Path, tmp_path: Path, capsys, arguments
 def test_an_unknown_method_is_refused(run: Path, tmp_path: Path, capsys):
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(jpeg(np.zeros((40, 40, 3), "uint8")))
-    assert explain_main(["--run-dir", str(run), "--image", str(photo), "--image-method", "magic", "--out", str(tmp_path / "why")]) == 1
+    assert (
+        explain_main(
+            [
+                "--run-dir",
+                str(run),
+                "--image",
+                str(photo),
+                "--image-method",
+                "magic",
+                "--out",
+                str(tmp_path / "why"),
+            ]
+        )
+        == 1
+    )
     assert "allowed: gradcam" in capsys.readouterr().err
 
 
 def test_the_page_shows_hostile_text_and_runs_none(run: Path, tmp_path: Path):
     text = "<script>alert(1)</script> itchy \" onmouseover='x' & so on"
-    assert explain_main(["--run-dir", str(run), "--text", text, "--out", str(tmp_path / "why")]) == 0
+    assert (
+        explain_main(["--run-dir", str(run), "--text", text, "--out", str(tmp_path / "why")]) == 0
+    )
     page = (tmp_path / "why" / "explanation.html").read_text()
     assert "<script" not in page
     assert "default-src 'none'" in page
 
 
 def test_a_page_without_photo_and_text_parts_says_so(run: Path, tmp_path: Path):
-    assert explain_main(["--run-dir", str(run), "--text", "itchy", "--out", str(tmp_path / "why")]) == 0
+    assert (
+        explain_main(["--run-dir", str(run), "--text", "itchy", "--out", str(tmp_path / "why")])
+        == 0
+    )
     answer = json.loads((tmp_path / "why" / "explanation.json").read_text())
     assert "No photo was given" in format_page(answer, "itchy", None, None)
     assert "heatmap" not in answer

@@ -30,7 +30,12 @@ OTHERS = [
 ]
 GOLDEN = Duplicates(
     pd.DataFrame(
-        [("near_photo", "a", "a"), ("near_photo", "a", "c"), ("identical_text", "b", "b"), ("identical_text", "b", "c")],
+        [
+            ("near_photo", "a", "a"),
+            ("near_photo", "a", "c"),
+            ("identical_text", "b", "b"),
+            ("identical_text", "b", "c"),
+        ],
         columns=["kind", "cluster", "example_id"],
     )
 )
@@ -93,7 +98,9 @@ def test_the_same_photo_at_another_size_is_found_and_joined(clean: Path):
             "turned.jpg": image.transpose(Image.Transpose.ROTATE_90),
             "mirrored.jpg": image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
         }
-        rows = [{"example_id": name, "case_id": name, "image_path": f"photos/{name}"} for name in copies]
+        rows = [
+            {"example_id": name, "case_id": name, "image_path": f"photos/{name}"} for name in copies
+        ]
         dataset = plant(clean, rows, copies)
     audit = audit_dataset(dataset)
     assert found(audit.duplicates, "near_photo") == [sorted([row["example_id"], *copies])]
@@ -138,7 +145,9 @@ def test_identical_files_and_texts_in_two_cases_are_found(tmp_path: Path):
     draw_photo(1).save(tmp_path / "c.png")
     rows = [
         {"example_id": name, "image_path": f"{name}.png", "text": text}
-        for name, text in zip("abc", ["", COMPLAINT, COMPLAINT.upper().replace(".", " !")], strict=True)
+        for name, text in zip(
+            "abc", ["", COMPLAINT, COMPLAINT.upper().replace(".", " !")], strict=True
+        )
     ]
     duplicates = find_duplicates(write_manifest(tmp_path, rows))
     assert found(duplicates, "identical_photo") == [["a", "b"]]
@@ -148,7 +157,10 @@ def test_identical_files_and_texts_in_two_cases_are_found(tmp_path: Path):
 
 def test_duplicates_within_a_case_are_none(tmp_path: Path):
     draw_photo(0).save(tmp_path / "a.png")
-    rows = [{"example_id": name, "case_id": "one", "image_path": "a.png", "text": COMPLAINT} for name in "ab"]
+    rows = [
+        {"example_id": name, "case_id": "one", "image_path": "a.png", "text": COMPLAINT}
+        for name in "ab"
+    ]
     assert find_duplicates(write_manifest(tmp_path, rows)).members.empty
 
 
@@ -165,12 +177,17 @@ def test_a_manifest_s_own_splits_are_checked_for_every_kind():
 
 
 def test_groups_that_share_a_duplicate_are_joined_through_others_too():
-    table = pd.DataFrame({"example_id": ["d", "c", "b", "a", "e"], "group_id": ["w", "y", "z", "x", "w"]})
+    table = pd.DataFrame(
+        {"example_id": ["d", "c", "b", "a", "e"], "group_id": ["w", "y", "z", "x", "w"]}
+    )
     assert list(merge_groups(table, GOLDEN)) == ["w", "x", "x", "x", "w"]
 
 
 def test_splits_and_folds_of_joined_groups_have_no_leak(tmp_path: Path):
-    rows = [row | {"eczema": place % 2} for place, row in enumerate(texts_of(*OTHERS, COMPLAINT, CHANGED, COMPLAINT))]
+    rows = [
+        row | {"eczema": place % 2}
+        for place, row in enumerate(texts_of(*OTHERS, COMPLAINT, CHANGED, COMPLAINT))
+    ]
     dataset = write_manifest(tmp_path, rows)
     audit = audit_dataset(dataset)
     joined = dataset.table.assign(group_id=audit.group_id)
@@ -192,13 +209,26 @@ def test_row_order_does_not_matter(tmp_path: Path):
     pd.testing.assert_frame_equal(one.members, two.members)
     assert set(one.members["kind"]) == set(one.kinds)
     groups = [
-        dict(zip(data.table["example_id"], merge_groups(data.table, found_), strict=True)) for data, found_ in [(first, one), (second, two)]
+        dict(zip(data.table["example_id"], merge_groups(data.table, found_), strict=True))
+        for data, found_ in [(first, one), (second, two)]
     ]
     assert groups[0] == groups[1]
 
 
 def test_an_empty_table_has_no_duplicates():
-    table = pd.DataFrame(columns=["example_id", "case_id", "group_id", "image_path", "image_file", "text", "source", "eczema"], dtype=str)
+    table = pd.DataFrame(
+        columns=[
+            "example_id",
+            "case_id",
+            "group_id",
+            "image_path",
+            "image_file",
+            "text",
+            "source",
+            "eczema",
+        ],
+        dtype=str,
+    )
     photos = pd.DataFrame(columns=["sha256"], dtype=str)
     manifest = type("Empty", (), {"table": table})
     audit = audit_dataset(Dataset(manifest, photos, None))
@@ -219,12 +249,19 @@ def test_one_row_has_no_duplicates(tmp_path: Path, row: dict):
 # Photos
 
 
-@pytest.mark.parametrize(("scale", "quality", "brightness"), [(1, 95, 1), (0.5, 75, 1), (2, 60, 1), (0.6, 80, 1.15), (0.3, 80, 0.85)])
-def test_a_photo_encoded_anew_is_near(tmp_path: Path, scale: float, quality: int, brightness: float):
+@pytest.mark.parametrize(
+    ("scale", "quality", "brightness"),
+    [(1, 95, 1), (0.5, 75, 1), (2, 60, 1), (0.6, 80, 1.15), (0.3, 80, 0.85)],
+)
+def test_a_photo_encoded_anew_is_near(
+    tmp_path: Path, scale: float, quality: int, brightness: float
+):
     image = draw_photo(7)
     image.save(tmp_path / "a.png")
     copy = ImageEnhance.Brightness(image).enhance(brightness)
-    copy.resize((int(image.width * scale), int(image.height * scale))).save(tmp_path / "b.jpg", quality=quality)
+    copy.resize((int(image.width * scale), int(image.height * scale))).save(
+        tmp_path / "b.jpg", quality=quality
+    )
     signatures = compute_signatures([str(tmp_path / name) for name in ("a.png", "b.jpg")])
     assert find_near_photos(signatures).tolist() == [[0, 1]]
 
@@ -233,8 +270,12 @@ def test_a_photo_in_another_kind_of_pixels_is_near(tmp_path: Path):
     image = draw_photo(7)
     image.save(tmp_path / "rgb.jpg")
     image.convert("RGBA").save(tmp_path / "alpha.png")
-    Image.fromarray(np.asarray(image.convert("L")).astype("uint16") * 257).save(tmp_path / "16bit.png")
-    signatures = compute_signatures([str(tmp_path / name) for name in ("rgb.jpg", "alpha.png", "16bit.png")])
+    Image.fromarray(np.asarray(image.convert("L")).astype("uint16") * 257).save(
+        tmp_path / "16bit.png"
+    )
+    signatures = compute_signatures(
+        [str(tmp_path / name) for name in ("rgb.jpg", "alpha.png", "16bit.png")]
+    )
     assert find_near_photos(signatures).tolist() == [[0, 1], [0, 2], [1, 2]]
 
 
@@ -254,14 +295,19 @@ def test_the_same_light_on_different_skin_is_not_near(tmp_path: Path):
         Image.fromarray((light + noise).clip(0, 255).astype("uint8")).save(tmp_path / f"{seed}.png")
     signatures = compute_signatures([str(tmp_path / f"{seed}.png") for seed in range(40)])
     small = signatures.gray.reshape(40, -1)
-    assert np.corrcoef(small).min() > near_photos.MIN_CORRELATION  # the correlation alone would take them for one
+    assert (
+        np.corrcoef(small).min() > near_photos.MIN_CORRELATION
+    )  # the correlation alone would take them for one
     assert len(find_near_photos(signatures)) == 0
 
 
 def test_plain_photos_are_like_no_other(tmp_path: Path):
     for level in (0, 1, 255):
         Image.new("RGB", (80, 60), (level,) * 3).save(tmp_path / f"{level}.png")
-    dataset = write_manifest(tmp_path, [{"example_id": str(level), "image_path": f"{level}.png"} for level in (0, 1, 255)])
+    dataset = write_manifest(
+        tmp_path,
+        [{"example_id": str(level), "image_path": f"{level}.png"} for level in (0, 1, 255)],
+    )
     duplicates = find_duplicates(dataset)
     assert duplicates.members.empty
     assert duplicates.plain_photos == 3
@@ -276,10 +322,16 @@ def test_a_photo_that_vanished_is_said_by_name(tmp_path: Path):
 
 
 def test_equal_embeddings_are_identical_photos(tmp_path: Path):
-    np.savez(tmp_path / "e.npz", image_path=["p", "q", "r"], embedding=np.array([[1, 2], [1, 2], [2, 1]], "float32"))
+    np.savez(
+        tmp_path / "e.npz",
+        image_path=["p", "q", "r"],
+        embedding=np.array([[1, 2], [1, 2], [2, 1]], "float32"),
+    )
     rows = [{"example_id": f"r{place}", "image_path": path} for place, path in enumerate("pqrr")]
     pd.DataFrame(rows).to_csv(tmp_path / "m.csv", index=False)
-    duplicates = find_duplicates(load_dataset(DataConfig(embeddings=str(tmp_path / "e.npz")), tmp_path / "m.csv"))
+    duplicates = find_duplicates(
+        load_dataset(DataConfig(embeddings=str(tmp_path / "e.npz")), tmp_path / "m.csv")
+    )
     assert found(duplicates, "identical_photo") == [["r0", "r1"], ["r2", "r3"]]
     assert "near_photo" not in duplicates.kinds
 
@@ -289,15 +341,27 @@ def test_scin_photos_shared_between_cases_are_found(shared: Path, tmp_path: Path
     folder = shared / "data" / "scin" if (shared / "data" / "scin").is_dir() else shared / "scin"
     cases = pd.read_csv(folder / "scin_cases.csv", dtype=str, keep_default_na=False)
     labels = pd.read_csv(folder / "scin_labels.csv", dtype=str, keep_default_na=False)
-    cases_of = cases.melt("case_id", PHOTO_COLUMNS, value_name="path").query("path != ''").groupby("path")["case_id"].agg(set)
+    cases_of = (
+        cases.melt("case_id", PHOTO_COLUMNS, value_name="path")
+        .query("path != ''")
+        .groupby("path")["case_id"]
+        .agg(set)
+    )
     cases_of = cases_of[cases_of.map(len) > 1]
     assert (len(cases_of), len(set().union(*cases_of))) == (15, 29)
-    labels["weighted_skin_condition_label"] = labels["weighted_skin_condition_label"].replace("{}", "{'Acne': 1.0}")  # keep every case
+    labels["weighted_skin_condition_label"] = labels["weighted_skin_condition_label"].replace(
+        "{}", "{'Acne': 1.0}"
+    )  # keep every case
     labels.to_csv(tmp_path / "labels.csv", index=False)
     for seed, path in enumerate(cases_of.index):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         draw_photo(seed, (40, 30)).save(tmp_path / path)
-    summary = prepare_scin(tmp_path / "out", cases=folder / "scin_cases.csv", labels=tmp_path / "labels.csv", images=tmp_path)
+    summary = prepare_scin(
+        tmp_path / "out",
+        cases=folder / "scin_cases.csv",
+        labels=tmp_path / "labels.csv",
+        images=tmp_path,
+    )
     dataset = load_dataset(DataConfig(), summary.manifest)
     assert audit_dataset(dataset).to_json()["groups"]["merged"] == 0
     dataset.table["group_id"] = dataset.table["case_id"]
@@ -306,7 +370,9 @@ def test_scin_photos_shared_between_cases_are_found(shared: Path, tmp_path: Path
     assert (counts["clusters"], counts["across_groups"], counts["cases"]) == (15, 15, 29)
     by_photo = dataset.table[dataset.table["image_path"] != ""].groupby("image_path")
     assert by_photo["case_id"].agg(set).to_dict() == cases_of.to_dict()
-    by_photo = audit.group_id[dataset.table["image_path"] != ""].groupby(dataset.table["image_path"])
+    by_photo = audit.group_id[dataset.table["image_path"] != ""].groupby(
+        dataset.table["image_path"]
+    )
     assert set(by_photo.agg(lambda groups: len(set(groups)))) == {1}
     assert found(audit.duplicates, "identical_text") == found(audit.duplicates, "near_photo") == []
 
@@ -317,23 +383,35 @@ def test_scin_photos_shared_between_cases_are_found(shared: Path, tmp_path: Path
 def test_short_and_stock_texts_are_taken_for_chance(tmp_path: Path):
     short = ["I have a rash"] * 4
     letters = "abcdefghijklmnopqrstuvwxyz"
-    stock = [f"Dear doctor, please look at my skin and tell me what it could be. {letter}{letter}" for letter in letters]
+    stock = [
+        f"Dear doctor, please look at my skin and tell me what it could be. {letter}{letter}"
+        for letter in letters
+    ]
     duplicates = find_duplicates(write_manifest(tmp_path, texts_of(*short, *stock, *stock[:2])))
     assert duplicates.members.empty
     assert duplicates.chance_texts == 3
 
 
 def test_a_form_that_very_many_send_is_a_template(tmp_path: Path):
-    duplicates = find_duplicates(write_manifest(tmp_path, texts_of(*[COMPLAINT] * (near_texts.MAX_COPIES + 1))))
+    duplicates = find_duplicates(
+        write_manifest(tmp_path, texts_of(*[COMPLAINT] * (near_texts.MAX_COPIES + 1)))
+    )
     assert duplicates.members.empty
-    assert found(find_duplicates(write_manifest(tmp_path, texts_of(*[COMPLAINT] * 3, *OTHERS))), "identical_text") == [["r0", "r1", "r2"]]
+    assert found(
+        find_duplicates(write_manifest(tmp_path, texts_of(*[COMPLAINT] * 3, *OTHERS))),
+        "identical_text",
+    ) == [["r0", "r1", "r2"]]
 
 
 def test_templates_are_left_out(tmp_path: Path):
     rows = [row | {"source": "template"} for row in texts_of(COMPLAINT, COMPLAINT, CHANGED)]
     audit = audit_dataset(write_manifest(tmp_path, rows))
     assert audit.duplicates.members.empty
-    assert audit.to_json()["not_compared"] == {"plain_photos": 0, "chance_texts": 0, "template_texts": 3}
+    assert audit.to_json()["not_compared"] == {
+        "plain_photos": 0,
+        "chance_texts": 0,
+        "template_texts": 3,
+    }
 
 
 def test_words_are_what_people_mean_by_words():
@@ -359,7 +437,10 @@ def test_a_text_without_spaces_is_compared_by_character(tmp_path: Path):
         ("some kind of dermatitis?", {("dermatitis", "own")}),
         ("my mother has eczema", {("eczema", "family")}),
         ("psoriasis runs in my family and I have acne", {("psoriasis", "family"), ("acne", "own")}),
-        ("my mother has eczema AND I have herpes zoster", {("eczema", "family"), ("shingles", "own")}),
+        (
+            "my mother has eczema AND I have herpes zoster",
+            {("eczema", "family"), ("shingles", "own")},
+        ),
         ("athlete’s foot, then hives", {("tinea", "own"), ("urticaria", "own")}),
         ("it may be excema or ring worms", {("eczema", "own"), ("tinea", "own")}),
         ("it looks like a ring and my skin is dry", set()),
@@ -372,13 +453,30 @@ def test_named_diagnoses(text: str, named: set):
 
 
 def test_named_diagnoses_are_counted_by_class(tmp_path: Path):
-    rows = texts_of("my eczema is back", "eczema again", "round patch", "my father has psoriasis", "what is this")
-    dataset = write_manifest(tmp_path, [row | {"eczema": label} for row, label in zip(rows, [1, 1, 0, 0, ""], strict=True)])
+    rows = texts_of(
+        "my eczema is back",
+        "eczema again",
+        "round patch",
+        "my father has psoriasis",
+        "what is this",
+    )
+    dataset = write_manifest(
+        tmp_path,
+        [row | {"eczema": label} for row, label in zip(rows, [1, 1, 0, 0, ""], strict=True)],
+    )
     audit = audit_dataset(dataset)
     own, family = (audit.to_json()["named_diagnoses"][whose] for whose in ("own", "family"))
-    assert (own["texts"], own["share"], own["share_of_positive"], own["share_of_negative"]) == (2, 0.4, 1.0, 0.0)
+    assert (own["texts"], own["share"], own["share_of_positive"], own["share_of_negative"]) == (
+        2,
+        0.4,
+        1.0,
+        0.0,
+    )
     assert (own["conditions"], family["conditions"]) == ({"eczema": 2}, {"psoriasis": 1})
-    assert "2 texts name a skin diagnosis (100.0% of positive ones, 0.0% of negative ones)" in audit.describe()
+    assert (
+        "2 texts name a skin diagnosis (100.0% of positive ones, 0.0% of negative ones)"
+        in audit.describe()
+    )
 
 
 def test_diagnoses_of_texts_without_any_are_an_empty_table():
@@ -389,13 +487,18 @@ def test_diagnoses_of_texts_without_any_are_an_empty_table():
 
 
 def test_the_report_holds_counts_and_ids_but_no_content(tmp_path: Path):
-    dataset = write_manifest(tmp_path, texts_of(COMPLAINT, *OTHERS, COMPLAINT, CHANGED + " My eczema!"))
+    dataset = write_manifest(
+        tmp_path, texts_of(COMPLAINT, *OTHERS, COMPLAINT, CHANGED + " My eczema!")
+    )
     audit = audit_dataset(dataset)
     report = json.dumps(audit.to_json(), allow_nan=False)
     assert json.loads(report)["duplicates"]["identical_text"]["examples"] == [["r0", "r4"]]
     for word in ("knee", "cycling", "towel"):
         assert word not in report + audit.describe()
-    assert "identical texts: 1, in 2 cases, 1 across groups (for instance 'r0', 'r4')" in audit.describe()
+    assert (
+        "identical texts: 1, in 2 cases, 1 across groups (for instance 'r0', 'r4')"
+        in audit.describe()
+    )
 
 
 def test_leaks_that_are_allowed_are_counted():

@@ -20,7 +20,9 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_quickstart_file_spells_out_the_defaults():
     path = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
     assert load_config(path) == Config()
-    assert yaml.safe_load(path.read_text()) == Config().model_dump()  # every key is there to be read
+    assert (
+        yaml.safe_load(path.read_text()) == Config().model_dump()
+    )  # every key is there to be read
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -43,7 +45,9 @@ def test_scientific_notation_is_a_number_and_no_is_a_word(tmp_path: Path):
 
 
 def test_unknown_key_names_the_near_miss():
-    with pytest.raises(ConfigError, match=r"train\.learning_rte: unknown key; did you mean 'learning_rate'\?"):
+    with pytest.raises(
+        ConfigError, match=r"train\.learning_rte: unknown key; did you mean 'learning_rate'\?"
+    ):
         load_config(overrides=["train.learning_rte=1"])
 
 
@@ -53,19 +57,33 @@ def test_all_faults_are_reported_at_once(tmp_path: Path):
         load_config(path)
     message = str(caught.value)
     assert "4 faults" in message
-    for part in ("seed", "train.epochs", "train.batch_size", "modell: unknown key; did you mean 'model'?"):
+    for part in (
+        "seed",
+        "train.epochs",
+        "train.batch_size",
+        "modell: unknown key; did you mean 'model'?",
+    ):
         assert part in message
 
 
 @pytest.mark.parametrize(
-    "setting", ["train.epochs=1.5", "train.epochs='5'", "seed=true", "data.skip_bad_rows=1", "train.learning_rate=.nan"]
+    "setting",
+    [
+        "train.epochs=1.5",
+        "train.epochs='5'",
+        "seed=true",
+        "data.skip_bad_rows=1",
+        "train.learning_rate=.nan",
+    ],
 )
 def test_no_silent_conversion(setting: str):
     with pytest.raises(ConfigError):
         load_config(overrides=[setting])
 
 
-@pytest.mark.parametrize("setting", ["train.epochs", "=3", "train..epochs=3", "seed.more=3", "train.epochs=[1"])
+@pytest.mark.parametrize(
+    "setting", ["train.epochs", "=3", "train..epochs=3", "seed.more=3", "train.epochs=[1"]
+)
 def test_malformed_settings_are_errors(setting: str):
     with pytest.raises(ConfigError):
         load_config(overrides=["seed=1", setting])
@@ -76,7 +94,9 @@ def test_split_shares_must_sum_to_one():
         load_config(overrides=["split.train=0.9"])
 
 
-@pytest.mark.parametrize("content", [b"- a list", b"a: [", b"\xff\xfe", b"!!python/object/apply:os.system [echo]"])
+@pytest.mark.parametrize(
+    "content", [b"- a list", b"a: [", b"\xff\xfe", b"!!python/object/apply:os.system [echo]"]
+)
 def test_unreadable_files_are_clear_errors(tmp_path: Path, content: bytes):
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)

@@ -34,7 +34,9 @@ from eczema_tf.symptoms.cues import (
 from eczema_tf.symptoms.phrases import PhraseTable, split_words
 
 HERE = Path(__file__).parent
-VOCABULARY = yaml.safe_load(Path(cues_module.__file__).with_name("cues.yaml").read_text(encoding="utf-8"))
+VOCABULARY = yaml.safe_load(
+    Path(cues_module.__file__).with_name("cues.yaml").read_text(encoding="utf-8")
+)
 COLUMNS = ("present", "negated", "family", "family_negated", "uncertain")
 
 
@@ -49,7 +51,10 @@ def read_sentence(text: str) -> dict[str, set[str]]:
 
 def read_table(name: str) -> list[tuple[str, dict[str, set[str]]]]:
     with (HERE / name).open(encoding="utf-8", newline="") as file:
-        return [(row["sentence"], {column: set(row[column].split()) for column in COLUMNS}) for row in csv.DictReader(file)]
+        return [
+            (row["sentence"], {column: set(row[column].split()) for column in COLUMNS})
+            for row in csv.DictReader(file)
+        ]
 
 
 def parts(text: str) -> list[tuple[str, str, str]]:
@@ -58,7 +63,11 @@ def parts(text: str) -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(
     ("table", "sentences", "at_least"),
-    [("negation_sentences.csv", 100, 100), ("negation_sentences_held_out.csv", 40, 37), ("negation_sentences_later.csv", 60, 58)],
+    [
+        ("negation_sentences.csv", 100, 100),
+        ("negation_sentences_held_out.csv", 40, 37),
+        ("negation_sentences_later.csv", 60, 58),
+    ],
 )
 def test_sentences_are_read_as_people_read_them(table, sentences, at_least):
     rows = read_table(table)
@@ -80,8 +89,14 @@ def test_what_is_denied_is_never_listed_as_present(table):
     ("text", "meant"),
     [
         ("It is itchy.", [("itchy", "itch", PRESENT)]),
-        ("xerotic, LICHENIFIED plaques", [("xerotic", "dryness", PRESENT), ("LICHENIFIED", "thickening", PRESENT)]),
-        ("ichy skin, scraching all day", [("ichy", "itch", PRESENT), ("scraching", "itch", PRESENT)]),
+        (
+            "xerotic, LICHENIFIED plaques",
+            [("xerotic", "dryness", PRESENT), ("LICHENIFIED", "thickening", PRESENT)],
+        ),
+        (
+            "ichy skin, scraching all day",
+            [("ichy", "itch", PRESENT), ("scraching", "itch", PRESENT)],
+        ),
         ("Itchyyyy!!", [("Itchyyyy", "itch", PRESENT)]),
         ("in the creases of both elbows", [("creases of both elbows", "flexures", PRESENT)]),
         ("behind my\nknees", [("behind my\nknees", "flexures", PRESENT)]),
@@ -89,7 +104,10 @@ def test_what_is_denied_is_never_listed_as_present(table):
         ("for about 3-4 weeks", [("for about 3-4 weeks", "duration", PRESENT)]),
         ("for two or three years", [("for two or three years", "duration", PRESENT)]),
         ("flares up with hot weather", [("flares up with hot weather", "trigger", PRESENT)]),
-        ("I slept badly, she keeps me awake at night", [("keeps me awake at night", "sleep_loss", PRESENT)]),
+        (
+            "I slept badly, she keeps me awake at night",
+            [("keeps me awake at night", "sleep_loss", PRESENT)],
+        ),
         ("thick silvery scales", [("thick silvery scales", "scale", PRESENT)]),
         ("nonpruritic", [("nonpruritic", "itch", NEGATED)]),
         ("Eczema?", [("Eczema", "atopy", UNCERTAIN)]),
@@ -149,14 +167,34 @@ def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
         ("My family doctor saw red skin", [PATIENT]),
         ("my daughter has asthma", [PATIENT]),
         ("nobody in my family has it", [FAMILY]),
-        ("My father is itchy but not red and has asthma, but I am dry.", [FAMILY, FAMILY, FAMILY, PATIENT]),
+        (
+            "My father is itchy but not red and has asthma, but I am dry.",
+            [FAMILY, FAMILY, FAMILY, PATIENT],
+        ),
     ],
 )
 def test_the_familys_illness_is_not_the_patients(text, subjects):
     assert [cue.subject for cue in find_cues(text)] == subjects
 
 
-PIECES = ["itchy", "no", "é", "😖", "doesn’t", "but", "\n", ", ", "(", "３", "ﬁ", "ß", "dry", "e\u0301", "my mother", "?"]
+PIECES = [
+    "itchy",
+    "no",
+    "é",
+    "😖",
+    "doesn’t",
+    "but",
+    "\n",
+    ", ",
+    "(",
+    "３",
+    "ﬁ",
+    "ß",
+    "dry",
+    "e\u0301",
+    "my mother",
+    "?",
+]
 
 
 @settings(max_examples=200, deadline=None)
@@ -165,28 +203,70 @@ def test_offsets_are_those_of_the_text(pieces):
     text = " ".join(pieces)
     found = find_cues(text)
     assert all(cue.text == text[cue.start : cue.end] for cue in found)
-    assert sorted(cue.text for cue in found) == sorted(piece for piece in pieces if piece in ("itchy", "dry"))
+    assert sorted(cue.text for cue in found) == sorted(
+        piece for piece in pieces if piece in ("itchy", "dry")
+    )
     assert all(before.end <= after.start for before, after in pairwise(found))
 
 
 def test_offsets_count_characters_and_apostrophes_may_be_curly():
     text = "Élodie 😖: it doesn’t ＩＴＣＨ, très drý"
-    assert [(text[cue.start : cue.end], cue.status) for cue in find_cues(text)] == [("ＩＴＣＨ", NEGATED), ("drý", PRESENT)]
+    assert [(text[cue.start : cue.end], cue.status) for cue in find_cues(text)] == [
+        ("ＩＴＣＨ", NEGATED),
+        ("drý", PRESENT),
+    ]
 
 
 def test_the_same_sentence_reads_the_same_with_other_apostrophes_case_and_hyphens():
     for text, _ in read_table("negation_sentences.csv"):
         plain = read_sentence(text)
-        for changed in (text.replace("'", "’"), text.replace("’", ""), text.replace("'", ""), text.upper(), f"  {text}\n\n{text.lower()}"):
+        for changed in (
+            text.replace("'", "’"),
+            text.replace("’", ""),
+            text.replace("'", ""),
+            text.upper(),
+            f"  {text}\n\n{text.lower()}",
+        ):
             assert read_sentence(changed) == plain, changed
 
 
 HOSTILE = [
-    "a", "no ", "not not ", "(", "(-", "'a", "1,", "1", "1-", "- ", ", ", ",", "\n", "\u0301", "a\u200d", "<my> ", "of the ",
-    "in my mothers ", "no itch, ", "the past two or three or ", "my my both the ",
-    "# ", "one two ", "no itching or dryness, ", "ﷺ", "痒", "\x00", "\ud83d",
-    "at age 9", "worse with ", "for the past ", "itchy ", "do not know if it is ", "no longer not seen ", "not been able to ",
-]  # fmt: skip
+    "a",
+    "no ",
+    "not not ",
+    "(",
+    "(-",
+    "'a",
+    "1,",
+    "1",
+    "1-",
+    "- ",
+    ", ",
+    ",",
+    "\n",
+    "\u0301",
+    "a\u200d",
+    "<my> ",
+    "of the ",
+    "in my mothers ",
+    "no itch, ",
+    "the past two or three or ",
+    "my my both the ",
+    "# ",
+    "one two ",
+    "no itching or dryness, ",
+    "ﷺ",
+    "痒",
+    "\x00",
+    "\ud83d",
+    "at age 9",
+    "worse with ",
+    "for the past ",
+    "itchy ",
+    "do not know if it is ",
+    "no longer not seen ",
+    "not been able to ",
+]
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
@@ -227,14 +307,22 @@ def test_a_text_of_nothing_has_no_cues(text):
 
 def test_attribution_is_the_sum_of_the_scores_of_a_cues_words():
     [itch, creases] = find_cues("itchy elbow creases")
-    spans = [(0, 5, 0.5), (6, 11, 0.25), (12, 15, -1.0), (15, 19, 0.125), (0, 0, 9.0)]  # "creases" as two pieces, and padding
+    spans = [
+        (0, 5, 0.5),
+        (6, 11, 0.25),
+        (12, 15, -1.0),
+        (15, 19, 0.125),
+        (0, 0, 9.0),
+    ]  # "creases" as two pieces, and padding
     assert [cue.attribution for cue in (itch, creases)] == [None, None]
     assert [cue.attribution for cue in attribute_cues([itch, creases], spans)] == [0.5, -0.625]
 
 
 def test_a_span_that_overlaps_in_part_gives_its_share():
     cue = Cue(2, 6, "itch", "itch", PRESENT, PATIENT, None)
-    assert attribute_cues([cue], [(0, 4, 1.0), (4, 12, 0.8)])[0].attribution == pytest.approx(0.5 + 0.2)
+    assert attribute_cues([cue], [(0, 4, 1.0), (4, 12, 0.8)])[0].attribution == pytest.approx(
+        0.5 + 0.2
+    )
     assert attribute_cues([cue], [(6, 9, 1.0)]) == [replace(cue, attribution=0.0)]
     assert attribute_cues([cue], []) == [replace(cue, attribution=0.0)]
     assert attribute_cues([], [(0, 4, 1.0)]) == []
@@ -243,7 +331,10 @@ def test_a_span_that_overlaps_in_part_gives_its_share():
 def test_scores_are_conserved_where_cues_cover_the_text():
     text = "itchy dry red"
     spans = [(0, 3, 0.3), (3, 8, -0.7), (8, 13, 1.1)]
-    covering = [replace(cue, start=start, end=end) for cue, (start, end) in zip(find_cues(text), [(0, 6), (6, 10), (10, 13)], strict=True)]
+    covering = [
+        replace(cue, start=start, end=end)
+        for cue, (start, end) in zip(find_cues(text), [(0, 6), (6, 10), (10, 13)], strict=True)
+    ]
     assert sum(cue.attribution for cue in attribute_cues(covering, spans)) == pytest.approx(0.7)
 
 
@@ -253,7 +344,13 @@ def test_scores_are_conserved_where_cues_cover_the_text():
         ("", {}),
         (
             "Itchy since I was a baby, behind the knees, skin dry, has asthma.",
-            {"itchy_skin": MENTIONED, "early_onset": MENTIONED, "flexures": MENTIONED, "dry_skin": MENTIONED, "atopy": MENTIONED},
+            {
+                "itchy_skin": MENTIONED,
+                "early_onset": MENTIONED,
+                "flexures": MENTIONED,
+                "dry_skin": MENTIONED,
+                "atopy": MENTIONED,
+            },
         ),
         (
             "Not itchy, not dry, no asthma. It started at age 30.",
@@ -269,7 +366,7 @@ def test_scores_are_conserved_where_cues_cover_the_text():
         ("It might be itchy.", {}),
         ("I have had eczema, the heels are cracked.", {}),
     ],
-)  # fmt: skip
+)
 def test_criteria_are_mentioned_denied_or_open(text, statuses):
     read = {criterion.name: criterion.status for criterion in read_criteria(find_cues(text))}
     assert read == dict.fromkeys(VOCABULARY["criteria"], OPEN) | statuses
@@ -311,7 +408,14 @@ def test_misspellings_are_mended_once_and_hide_no_other_word():
 
 
 @pytest.mark.parametrize(
-    ("phrases", "slots"), [([True], {}), ([""], {}), (["<a>"], {"a": ["", "x"]}), (["b <c>"], {}), (["x"], {"a": ["<a>"]})]
+    ("phrases", "slots"),
+    [
+        ([True], {}),
+        ([""], {}),
+        (["<a>"], {"a": ["", "x"]}),
+        (["b <c>"], {}),
+        (["x"], {"a": ["<a>"]}),
+    ],
 )
 def test_a_wrong_table_is_refused(phrases, slots):
     with pytest.raises(ValueError, match=r"phrase"):
@@ -320,38 +424,73 @@ def test_a_wrong_table_is_refused(phrases, slots):
 
 def test_the_longest_phrase_counts_and_slots_may_be_left_out():
     table = PhraseTable(
-        [("no", "no"), ("no longer", "longer"), ("behind <my> knees", "knees")], {"my": ["", "my", "the", "the back of my"]}
+        [("no", "no"), ("no longer", "longer"), ("behind <my> knees", "knees")],
+        {"my": ["", "my", "the", "the back of my"]},
     )
-    forms = [word.form for word in split_words("No, no longer behind knees; behind the back of my knees behind the KNEES")]
+    forms = [
+        word.form
+        for word in split_words(
+            "No, no longer behind knees; behind the back of my knees behind the KNEES"
+        )
+    ]
     assert [(found.start, found.end, found.values) for found in table.find(forms)] == [
-        (0, 1, ("no",)), (2, 4, ("longer",)), (4, 6, ("knees",)), (7, 13, ("knees",)), (13, 16, ("knees",)),
-    ]  # fmt: skip
+        (0, 1, ("no",)),
+        (2, 4, ("longer",)),
+        (4, 6, ("knees",)),
+        (7, 13, ("knees",)),
+        (13, 16, ("knees",)),
+    ]
 
 
 def test_ways_to_the_same_words_add_up():
-    table = PhraseTable([("<is> gone", "slot"), ("gone", "plain"), ("gone", "again")], {"is": ["", "is"]})
-    assert [set(found.values) for found in table.find(["gone", "is", "gone"])] == [{"slot", "plain", "again"}, {"slot"}]
+    table = PhraseTable(
+        [("<is> gone", "slot"), ("gone", "plain"), ("gone", "again")], {"is": ["", "is"]}
+    )
+    assert [set(found.values) for found in table.find(["gone", "is", "gone"])] == [
+        {"slot", "plain", "again"},
+        {"slot"},
+    ]
 
 
 KNOWN = {
-    "itch": "itch", "dryness": "dryness", "scale": "scale", "weeping": "weeping", "thickening": "thickening", "redness": "redness",
-    "sleep": "sleep_loss", "trigger": "trigger", "site:flexures": "flexures", "history:atopy": "atopy", "history:denied": "atopy",
-    "course:childhood": "onset", "course:years": "duration", "course:weeks": "duration", "course:days": "duration",
-}  # fmt: skip
+    "itch": "itch",
+    "dryness": "dryness",
+    "scale": "scale",
+    "weeping": "weeping",
+    "thickening": "thickening",
+    "redness": "redness",
+    "sleep": "sleep_loss",
+    "trigger": "trigger",
+    "site:flexures": "flexures",
+    "history:atopy": "atopy",
+    "history:denied": "atopy",
+    "course:childhood": "onset",
+    "course:years": "duration",
+    "course:weeks": "duration",
+    "course:days": "duration",
+}
 
 
 def test_built_in_complaints_are_read_as_they_were_meant():
     """Every phrase of 300 complaints that both vocabularies know; the texts' own wording is not in cues.yaml."""
-    facts = yaml.safe_load((HERE.parent / "eczema_tf/data/synthetic/phrases.yaml").read_text(encoding="utf-8"))["facts"]
+    facts = yaml.safe_load(
+        (HERE.parent / "eczema_tf/data/synthetic/phrases.yaml").read_text(encoding="utf-8")
+    )["facts"]
     rng = np.random.default_rng(20)
     rows = []
     for _ in range(300):
         names = rng.permutation(sorted(facts))[: rng.integers(3, 9)]
-        text, phrases = write_complaint({name: str(rng.choice(sorted(facts[name]))) for name in names}, rng)
+        text, phrases = write_complaint(
+            {name: str(rng.choice(sorted(facts[name]))) for name in names}, rng
+        )
         cues = find_cues(text)
         for phrase in phrases:
             category = KNOWN.get(phrase.category) or KNOWN.get(f"{phrase.category}:{phrase.value}")
-            found = [cue for cue in cues if cue.category == category and cue.start < phrase.end and cue.end > phrase.start]
+            found = [
+                cue
+                for cue in cues
+                if cue.category == category and cue.start < phrase.end and cue.end > phrase.start
+            ]
             agree = all((cue.status == NEGATED) == phrase.negated for cue in found)
             if category:
                 rows.append({"negated": phrase.negated, "found": bool(found), "agree": agree})
@@ -365,7 +504,12 @@ def test_built_in_complaints_are_read_as_they_were_meant():
 
 def test_real_questions_hold_cues(shared):
     questions = pd.read_csv(shared / "data/dermavqa/encounters.csv")["query_en"].dropna()
-    found = [cue for text in questions for cue in find_cues(text) if text[cue.start : cue.end] == cue.text]
+    found = [
+        cue
+        for text in questions
+        for cue in find_cues(text)
+        if text[cue.start : cue.end] == cue.text
+    ]
     counts = pd.Series([cue.category for cue in found]).value_counts()
     assert set(counts.index) >= {
         "itch",

@@ -26,7 +26,9 @@ QUESTIONS = [
 @pytest.fixture
 def encounters(tmp_path: Path) -> Path:
     rows = [(case, author, f"What is this, {case}?", *rest) for case, author, *rest in QUESTIONS]
-    pd.DataFrame(rows, columns=COLUMNS).assign(responses="ignored").to_csv(tmp_path / "encounters.csv", index=False)
+    pd.DataFrame(rows, columns=COLUMNS).assign(responses="ignored").to_csv(
+        tmp_path / "encounters.csv", index=False
+    )
     return tmp_path / "encounters.csv"
 
 
@@ -40,9 +42,17 @@ def change(path: Path, case: str, **values: str) -> None:
 def test_labels_counts_and_groups(encounters: Path, tmp_path: Path):
     summary = prepare_dermavqa(tmp_path / "out", encounters=encounters)
     counts = {
-        "questions": 7, "without_reply": 1, "names_diagnosis": 1, "unclear": 2, "kept": 3, "eczema": 1, "authors": 2, "photo_rows": 0,
-        "text_rows": 3, "missing_photos": 0,
-    }  # fmt: skip
+        "questions": 7,
+        "without_reply": 1,
+        "names_diagnosis": 1,
+        "unclear": 2,
+        "kept": 3,
+        "eczema": 1,
+        "authors": 2,
+        "photo_rows": 0,
+        "text_rows": 3,
+        "missing_photos": 0,
+    }
     assert summary.count() == counts
     assert "3 kept, of 2 authors" in summary.describe()
     table = load_manifest(summary.manifest).table.set_index("case_id")
@@ -85,7 +95,9 @@ def test_photos_that_are_there_become_rows(encounters: Path, tmp_path: Path):
 
 def test_photos_of_others_are_an_error(encounters: Path, tmp_path: Path):
     (tmp_path / "images").mkdir()
-    with pytest.raises(DataError, match=r"none of the questions' photos is there; they look like \['a.jpg'\]"):
+    with pytest.raises(
+        DataError, match=r"none of the questions' photos is there; they look like \['a.jpg'\]"
+    ):
         prepare_dermavqa(tmp_path / "out", encounters=encounters, images=tmp_path / "images")
     with pytest.raises(DataError, match="no such folder"):
         prepare_dermavqa(tmp_path / "out", encounters=encounters, images=tmp_path / "none")
@@ -115,7 +127,9 @@ def test_every_fault_is_reported_at_once_with_its_line(encounters: Path, tmp_pat
 
 def test_files_that_are_not_dermavqa_are_clear_errors(encounters: Path, tmp_path: Path):
     pd.read_csv(encounters).drop(columns=["n_resp", "author_id"]).to_csv(encounters, index=False)
-    with pytest.raises(DataError, match=r"2 faults(.|\n)*author_id: is missing(.|\n)*n_resp: is missing"):
+    with pytest.raises(
+        DataError, match=r"2 faults(.|\n)*author_id: is missing(.|\n)*n_resp: is missing"
+    ):
         prepare_dermavqa(tmp_path / "out", encounters=encounters)
     (tmp_path / "latin.csv").write_bytes(b"encounter_id\ncaf\xe9\n")
     (tmp_path / "empty.csv").write_text("")
@@ -133,8 +147,15 @@ def test_a_file_where_nothing_can_be_labelled_is_an_error(encounters: Path, tmp_
 
 
 def test_the_real_file(shared: Path, tmp_path: Path):
-    summary = prepare_dermavqa(tmp_path / "out", encounters=shared / "data" / "dermavqa" / "encounters.csv")
-    assert (summary.questions, summary.without_reply, summary.names_diagnosis, summary.unclear) == (842, 0, 204, 183)
+    summary = prepare_dermavqa(
+        tmp_path / "out", encounters=shared / "data" / "dermavqa" / "encounters.csv"
+    )
+    assert (summary.questions, summary.without_reply, summary.names_diagnosis, summary.unclear) == (
+        842,
+        0,
+        204,
+        183,
+    )
     assert (summary.kept, summary.eczema, summary.authors) == (455, 44, 359)
     table = load_manifest(summary.manifest).table
     assert table["group_id"].nunique() == 359

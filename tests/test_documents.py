@@ -7,10 +7,20 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eczema_tf.reporting.document import Bullets, Pictures, Section, Table, Warned, format_markdown, format_page
+from eczema_tf.reporting.document import (
+    Bullets,
+    Pictures,
+    Section,
+    Table,
+    Warned,
+    format_markdown,
+    format_page,
+)
 from eczema_tf.schema import NOTICE
 
-HOSTILE = """<script>alert(1)</script> & "quoted" 'single' | pipe `code` *star* [link](javascript:x)"""
+HOSTILE = (
+    """<script>alert(1)</script> & "quoted" 'single' | pipe `code` *star* [link](javascript:x)"""
+)
 VOID = {"meta", "img"}
 
 
@@ -47,10 +57,16 @@ def picture(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sections(picture: Path) -> list[Section]:
-    table = Table("A table", ("what", "figure", "words"), [["first", "0.50 [0.40, 0.60]", "3 things"], ["second", "-", HOSTILE]])
+    table = Table(
+        "A table",
+        ("what", "figure", "words"),
+        [["first", "0.50 [0.40, 0.60]", "3 things"], ["second", "-", HOSTILE]],
+    )
     return [
         Section("One", ["A paragraph.", table, Bullets(["this", HOSTILE])]),
-        Section("Two", [Warned("Mind this."), Pictures([(picture, f"red {HOSTILE}", "A picture")])]),
+        Section(
+            "Two", [Warned("Mind this."), Pictures([(picture, f"red {HOSTILE}", "A picture")])]
+        ),
     ]
 
 
@@ -61,7 +77,9 @@ def test_a_page_is_whole_html_that_a_screen_reader_can_use(sections):
     assert len(page.find("main")) == 1
     assert all(image["alt"] for image in page.find("img"))
     assert {cell["scope"] for cell in page.find("th")} == {"col", "row"}
-    assert [region["aria-label"] for region in page.find("div") if region.get("role") == "region"] == ["A table"]
+    assert [
+        region["aria-label"] for region in page.find("div") if region.get("role") == "region"
+    ] == ["A table"]
     assert sum(NOTICE in text for text in page.text) == 2
 
 

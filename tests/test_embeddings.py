@@ -19,22 +19,34 @@ def save(tmp_path: Path, **arrays) -> Path:
 
 @pytest.mark.parametrize("name", ["image_path", "example_id"])
 def test_a_table_of_keys_and_embeddings(tmp_path: Path, name: str):
-    embeddings = load_embeddings(save(tmp_path, **{name: ["a.png", "b.png"], "embedding": MATRIX.astype("float64")}))
+    embeddings = load_embeddings(
+        save(tmp_path, **{name: ["a.png", "b.png"], "embedding": MATRIX.astype("float64")})
+    )
     assert list(embeddings) == ["a.png", "b.png"]
     assert embeddings.dimension == 3
     assert embeddings.matrix.dtype == np.float32
-    assert embeddings.rows_of(["b.png", "a.png", "b.png"]).tolist() == [[4, 5, 6], [1, 2, 3], [4, 5, 6]]
+    assert embeddings.rows_of(["b.png", "a.png", "b.png"]).tolist() == [
+        [4, 5, 6],
+        [1, 2, 3],
+        [4, 5, 6],
+    ]
 
 
 def test_one_array_for_each_image_path(tmp_path: Path):
-    embeddings = load_embeddings(save(tmp_path, **{"dataset/images/a.png": MATRIX[0], "dataset/images/b.png": MATRIX[1:]}))
+    embeddings = load_embeddings(
+        save(tmp_path, **{"dataset/images/a.png": MATRIX[0], "dataset/images/b.png": MATRIX[1:]})
+    )
     assert set(embeddings) == {"dataset/images/a.png", "dataset/images/b.png"}
     assert embeddings.rows_of(["dataset/images/b.png"]).tolist() == [[4, 5, 6]]
 
 
 def test_keys_of_rows_and_absent_ones(tmp_path: Path):
     embeddings = load_embeddings(save(tmp_path, image_path=[b"a.png"], embedding=MATRIX[:1]))
-    assert embeddings.keys_of_rows(pd.DataFrame({"image_path": ["a.png", "", "x.png"]})) == ["a.png", "", ""]
+    assert embeddings.keys_of_rows(pd.DataFrame({"image_path": ["a.png", "", "x.png"]})) == [
+        "a.png",
+        "",
+        "",
+    ]
     assert embeddings.rows_of([]).shape == (0, 3)
     assert "a.png" in embeddings
     assert "x.png" not in embeddings
@@ -43,7 +55,9 @@ def test_keys_of_rows_and_absent_ones(tmp_path: Path):
 
 
 def test_a_key_may_be_there_twice_only_with_one_embedding(tmp_path: Path):
-    embeddings = load_embeddings(save(tmp_path, image_path=["a", "a", "b"], embedding=MATRIX[[0, 0, 1]]))
+    embeddings = load_embeddings(
+        save(tmp_path, image_path=["a", "a", "b"], embedding=MATRIX[[0, 0, 1]])
+    )
     assert list(embeddings) == ["a", "b"]
     assert embeddings.rows_of(["b"]).tolist() == [[4, 5, 6]]
     with pytest.raises(DataError, match="'a': key is there twice"):
@@ -58,10 +72,16 @@ def test_a_key_may_be_there_twice_only_with_one_embedding(tmp_path: Path):
         ({"embedding": MATRIX}, "no array image_path or example_id"),
         ({"image_path": ["a", "b"]}, "no array `embedding`"),
         ({"image_path": ["a", "b"], "embedding": np.array([[1, np.nan], [1, 2]])}, "a: holds NaN"),
-        ({"image_path": ["a", "b"], "embedding": np.array([[1, 1e300], [1, 2]])}, "a: holds NaN or infinity"),
+        (
+            {"image_path": ["a", "b"], "embedding": np.array([[1, 1e300], [1, 2]])},
+            "a: holds NaN or infinity",
+        ),
         ({"image_path": ["a", "b"], "embedding": np.array([["x"], ["y"]])}, "must be numbers"),
         ({"image_path": np.array([], str), "embedding": np.ones((0, 3))}, "at least one row"),
-        ({"image_path": np.array(["a", None], object), "embedding": MATRIX}, "without pickled objects"),
+        (
+            {"image_path": np.array(["a", None], object), "embedding": MATRIX},
+            "without pickled objects",
+        ),
         ({"a.png": np.ones(3), "b.png": np.ones(4)}, "all of one length"),
         ({"a.png": np.ones((2, 3))}, "one dimension"),
         ({}, "no array at all"),

@@ -9,7 +9,13 @@ import tensorflow as tf
 
 from eczema_tf.config import ImageConfig, TextConfig, parse_config
 from eczema_tf.errors import ConfigError, PresetError
-from eczema_tf.model.encoders import EncoderSpec, build_encoder, load_preset_weights, specify_image_encoder, specify_text_encoder
+from eczema_tf.model.encoders import (
+    EncoderSpec,
+    build_encoder,
+    load_preset_weights,
+    specify_image_encoder,
+    specify_text_encoder,
+)
 from eczema_tf.model.saved_model import SavedModelEncoder, describe_saved_model
 
 
@@ -26,7 +32,11 @@ def test_an_image_encoder_is_rebuilt_from_its_spec_alone(architecture: str):
 
 def test_bert_from_scratch_has_room_for_every_token():
     spec = specify_text_encoder(TextConfig(architecture="bert", max_tokens=24), 77)
-    assert (spec.kind, spec.settings["vocabulary_size"], spec.settings["max_sequence_length"]) == ("BertBackbone", 77, 24)
+    assert (spec.kind, spec.settings["vocabulary_size"], spec.settings["max_sequence_length"]) == (
+        "BertBackbone",
+        77,
+        24,
+    )
 
 
 @pytest.mark.parametrize("architecture", ["vit", "deit"])
@@ -60,7 +70,12 @@ def test_more_tokens_than_a_preset_has_positions_for_are_refused(tmp_path: Path)
     import keras_hub
 
     tiny = keras_hub.models.BertBackbone(
-        vocabulary_size=20, num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16, max_sequence_length=16
+        vocabulary_size=20,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=16,
+        max_sequence_length=16,
     )
     tiny.save_to_preset(str(tmp_path / "tiny"))
     with pytest.raises(ConfigError, match="positions for 16 tokens, received 64"):
@@ -70,9 +85,13 @@ def test_more_tokens_than_a_preset_has_positions_for_are_refused(tmp_path: Path)
 def test_a_vit_preset_has_one_size(tmp_path: Path):
     import keras_hub
 
-    vit = keras_hub.models.ViTBackbone(image_shape=(32, 32, 3), patch_size=8, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=16)
+    vit = keras_hub.models.ViTBackbone(
+        image_shape=(32, 32, 3), patch_size=8, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=16
+    )
     vit.save_to_preset(str(tmp_path / "vit"))
-    keras_hub.layers.ViTImageConverter(image_size=(32, 32), scale=1 / 255.0).save_to_preset(str(tmp_path / "vit"))
+    keras_hub.layers.ViTImageConverter(image_size=(32, 32), scale=1 / 255.0).save_to_preset(
+        str(tmp_path / "vit")
+    )
     spec = specify_image_encoder(ImageConfig(preset=str(tmp_path / "vit")))
     assert (spec.kind, spec.size_px, spec.pretrained) == ("ViTBackbone", 32, True)
     with pytest.raises(ConfigError, match="learned positions for 32 px only, received 48"):
@@ -88,33 +107,64 @@ class MeanColor(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def from_bytes(self, images: tf.Tensor) -> dict:
-        return {"embedding": tf.map_fn(self._mean_of_png, images, fn_output_signature=tf.TensorSpec([3], tf.float32))}
+        return {
+            "embedding": tf.map_fn(
+                self._mean_of_png, images, fn_output_signature=tf.TensorSpec([3], tf.float32)
+            )
+        }
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def from_examples(self, inputs: tf.Tensor) -> dict:
-        parsed = tf.io.parse_example(inputs, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
-        return {"embedding": tf.map_fn(self._mean_of_png, parsed["image/encoded"], fn_output_signature=tf.TensorSpec([3], tf.float32))}
+        parsed = tf.io.parse_example(
+            inputs, {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+        )
+        return {
+            "embedding": tf.map_fn(
+                self._mean_of_png,
+                parsed["image/encoded"],
+                fn_output_signature=tf.TensorSpec([3], tf.float32),
+            )
+        }
 
     @staticmethod
     def _mean_of_png(data: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(tf.cast(tf.ensure_shape(tf.io.decode_png(data, 3), (None, None, 3)), tf.float32) / 255, [0, 1])
+        return tf.reduce_mean(
+            tf.cast(tf.ensure_shape(tf.io.decode_png(data, 3), (None, None, 3)), tf.float32) / 255,
+            [0, 1],
+        )
 
 
 def save_module(folder: Path, function: str) -> str:
     module = MeanColor()
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": getattr(module, function)})
+    tf.saved_model.save(
+        module, str(folder), signatures={"serving_default": getattr(module, function)}
+    )
     return str(folder)
 
 
 @pytest.mark.parametrize(
-    ("function", "kind", "size_px"), [("from_pixels", None, 16), ("from_bytes", "bytes", 20), ("from_examples", "example", 20)]
+    ("function", "kind", "size_px"),
+    [("from_pixels", None, 16), ("from_bytes", "bytes", 20), ("from_examples", "example", 20)],
 )
-def test_a_saved_model_embeds_photos_however_it_takes_them(tmp_path: Path, function: str, kind: str | None, size_px: int):
-    config = ImageConfig(saved_model=save_module(tmp_path / "module", function), saved_model_input=kind, size_px=size_px)
+def test_a_saved_model_embeds_photos_however_it_takes_them(
+    tmp_path: Path, function: str, kind: str | None, size_px: int
+):
+    config = ImageConfig(
+        saved_model=save_module(tmp_path / "module", function),
+        saved_model_input=kind,
+        size_px=size_px,
+    )
     spec = specify_image_encoder(config)
-    assert (spec.kind, spec.size_px, spec.dimension, spec.pretrained) == ("saved_model", size_px, 3, True)
+    assert (spec.kind, spec.size_px, spec.dimension, spec.pretrained) == (
+        "saved_model",
+        size_px,
+        3,
+        True,
+    )
     photos = np.random.default_rng(0).integers(0, 256, (2, size_px, size_px, 3)).astype("float32")
-    np.testing.assert_allclose(build_encoder(spec)(photos), photos.mean(axis=(1, 2)) / 255, atol=1e-5)
+    np.testing.assert_allclose(
+        build_encoder(spec)(photos), photos.mean(axis=(1, 2)) / 255, atol=1e-5
+    )
 
 
 def test_a_module_that_takes_strings_must_be_told_which(tmp_path: Path):
@@ -141,7 +191,9 @@ class Reader(tf.Module):
 
 def test_a_module_that_reads_files_is_refused_before_it_runs(tmp_path: Path):
     module = Reader()
-    tf.saved_model.save(module, str(tmp_path / "reader"), signatures={"serving_default": module.read})
+    tf.saved_model.save(
+        module, str(tmp_path / "reader"), signatures={"serving_default": module.read}
+    )
     with pytest.raises(PresetError, match="ReadFile"):
         describe_saved_model(str(tmp_path / "reader"), None, None)
 
@@ -157,15 +209,30 @@ def test_the_first_layers_of_a_bert_are_those_of_the_preset(tmp_path: Path):
     import keras_hub
 
     whole = keras_hub.models.BertBackbone(
-        vocabulary_size=20, num_layers=3, num_heads=2, hidden_dim=8, intermediate_dim=16, max_sequence_length=16
+        vocabulary_size=20,
+        num_layers=3,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=16,
+        max_sequence_length=16,
     )
     whole.save_to_preset(str(tmp_path / "tiny"))
     preset = str(tmp_path / "tiny")
-    encoder = build_encoder(specify_text_encoder(TextConfig(preset=preset, layers=2, max_tokens=16), 0))
+    encoder = build_encoder(
+        specify_text_encoder(TextConfig(preset=preset, layers=2, max_tokens=16), 0)
+    )
     load_preset_weights(encoder, preset)
     ids = np.arange(10, dtype="int32").reshape(2, 5)
-    inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids), "segment_ids": np.zeros_like(ids)}
-    expected = keras.Model(whole.inputs, whole.get_layer("transformer_layer_1").output).predict_on_batch(inputs)
-    np.testing.assert_allclose(encoder.predict_on_batch(inputs)["sequence_output"], expected, atol=1e-6)
+    inputs = {
+        "token_ids": ids,
+        "padding_mask": np.ones_like(ids),
+        "segment_ids": np.zeros_like(ids),
+    }
+    expected = keras.Model(
+        whole.inputs, whole.get_layer("transformer_layer_1").output
+    ).predict_on_batch(inputs)
+    np.testing.assert_allclose(
+        encoder.predict_on_batch(inputs)["sequence_output"], expected, atol=1e-6
+    )
     with pytest.raises(ConfigError, match=r"model.text.layers: .* has 3, received 4"):
         specify_text_encoder(TextConfig(preset=preset, layers=4, max_tokens=16), 0)

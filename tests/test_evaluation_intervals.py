@@ -33,7 +33,9 @@ def test_groups_are_drawn_whole_and_as_many_as_there_are():
 def test_the_same_seed_draws_the_same_groups_whatever_the_order_of_cases():
     groups, order = np.array(list("abbcdde")), np.array([3, 1, 0, 6, 5, 2, 4])
     weights = draw_weights(groups, replicates=20, seed=7)
-    np.testing.assert_array_equal(draw_weights(groups[order], replicates=20, seed=7), weights[:, order])
+    np.testing.assert_array_equal(
+        draw_weights(groups[order], replicates=20, seed=7), weights[:, order]
+    )
     assert (draw_weights(groups, replicates=20, seed=8) != weights).any()
 
 
@@ -64,8 +66,12 @@ def test_a_paired_difference_has_a_narrower_interval_than_an_unpaired_one():
     scores, positive = normal_cases(rng, 150)
     better = scores + 0.3 * positive + rng.normal(0, 0.2, 150)
     weights, other = draw_weights(np.arange(150), seed=1), draw_weights(np.arange(150), seed=2)
-    paired = summarise(compute_auroc(better, positive, weights) - compute_auroc(scores, positive, weights))
-    unpaired = summarise(compute_auroc(better, positive, weights) - compute_auroc(scores, positive, other))
+    paired = summarise(
+        compute_auroc(better, positive, weights) - compute_auroc(scores, positive, weights)
+    )
+    unpaired = summarise(
+        compute_auroc(better, positive, weights) - compute_auroc(scores, positive, other)
+    )
     assert paired["value"] == unpaired["value"]
     assert width(paired) < 0.6 * width(unpaired)
 
@@ -81,7 +87,12 @@ def test_a_few_undefined_resamples_are_left_out_but_many_leave_no_interval():
     assert summarise(figures)["low"] is not None
     figures[6] = np.nan
     estimate = summarise(figures)
-    assert estimate == {"value": 0.5, "low": None, "high": None, "reason": "no interval: undefined in 6% of the resamples"}
+    assert estimate == {
+        "value": 0.5,
+        "low": None,
+        "high": None,
+        "reason": "no interval: undefined in 6% of the resamples",
+    }
 
 
 def test_an_undefined_figure_keeps_its_reason():
@@ -91,7 +102,9 @@ def test_an_undefined_figure_keeps_its_reason():
 
 def test_one_group_gives_a_figure_but_no_interval():
     scores, positive = np.array([0.1, 0.7, 0.3, 0.9]), np.array([False, True, True, True])
-    estimate = summarise(compute_auroc(scores, positive, draw_weights(np.array(["a"] * 4), replicates=20)))
+    estimate = summarise(
+        compute_auroc(scores, positive, draw_weights(np.array(["a"] * 4), replicates=20))
+    )
     assert (estimate["value"], estimate["low"], estimate["high"]) == (1.0, None, None)
 
 

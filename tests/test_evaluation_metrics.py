@@ -5,22 +5,38 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from eczema_tf.evaluation import metrics
-from eczema_tf.evaluation.curves import compute_average_precision, compute_pr_curve, compute_roc_curve
+from eczema_tf.evaluation.curves import (
+    compute_average_precision,
+    compute_pr_curve,
+    compute_roc_curve,
+)
 
 
 def auroc(scores, positive, weights=None):
     scores = np.asarray(scores, dtype="float64")
-    return float(metrics.compute_auroc(scores, np.asarray(positive, dtype=bool), np.ones(len(scores)) if weights is None else weights))
+    return float(
+        metrics.compute_auroc(
+            scores,
+            np.asarray(positive, dtype=bool),
+            np.ones(len(scores)) if weights is None else weights,
+        )
+    )
 
 
 def binary_confusion(true_negative, false_positive, false_negative, true_positive):
-    return np.array([[true_negative, false_positive], [false_negative, true_positive]], dtype="float64")
+    return np.array(
+        [[true_negative, false_positive], [false_negative, true_positive]], dtype="float64"
+    )
 
 
 @pytest.mark.parametrize(
     ("scores", "positive", "expected"),
     [
-        ([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], 0.75),  # of four pairs, only (0.4, 0.35) is the wrong way round
+        (
+            [0.1, 0.4, 0.35, 0.8],
+            [0, 0, 1, 1],
+            0.75,
+        ),  # of four pairs, only (0.4, 0.35) is the wrong way round
         ([1, 2, 3, 4], [0, 0, 1, 1], 1.0),
         ([4, 3, 2, 1], [0, 0, 1, 1], 0.0),
         ([5, 5, 5, 5], [0, 1, 0, 1], 0.5),
@@ -38,7 +54,9 @@ def test_auroc_is_undefined_without_both_classes(positive):
 
 def test_auroc_is_undefined_where_the_weights_leave_one_class():
     weights = np.array([[1, 1, 1], [2, 1, 0], [0, 0, 0]], dtype="float64")
-    first, second, third = metrics.compute_auroc(np.array([1.0, 2.0, 3.0]), np.array([False, False, True]), weights)
+    first, second, third = metrics.compute_auroc(
+        np.array([1.0, 2.0, 3.0]), np.array([False, False, True]), weights
+    )
     assert (first, np.isnan(second), np.isnan(third)) == (1.0, True, True)
 
 
@@ -52,14 +70,20 @@ def test_only_cases_of_one_model_are_compared():
 
 
 def test_models_count_by_their_pairs():
-    scores = np.array([1.0, 0.0, 0.0, 0.0, 1.0])  # the first model is wrong about its one pair, the second right about two of two
+    scores = np.array(
+        [1.0, 0.0, 0.0, 0.0, 1.0]
+    )  # the first model is wrong about its one pair, the second right about two of two
     positive, models = np.array([False, True, False, False, True]), np.array([0, 0, 1, 1, 1])
     assert metrics.compute_auroc(scores, positive, np.ones((1, 5)), models) == [2 / 3]
 
 
 def test_weights_mean_the_same_as_repeated_cases():
     rng = np.random.default_rng(0)
-    scores, positive, weights = rng.integers(0, 6, 40).astype(float), rng.random(40) < 0.4, rng.integers(0, 4, 40)
+    scores, positive, weights = (
+        rng.integers(0, 6, 40).astype(float),
+        rng.random(40) < 0.4,
+        rng.integers(0, 4, 40),
+    )
     assert auroc(scores, positive, weights.astype(float)) == pytest.approx(
         auroc(scores.repeat(weights), positive.repeat(weights)), abs=1e-15
     )
@@ -93,19 +117,25 @@ def test_figures_agree_with_scikit_learn(seed):
             sklearn_metrics.precision_score(positive, scores >= 0.4, sample_weight=row),
             sklearn_metrics.f1_score(grades, predicted, average="macro", sample_weight=row),
             sklearn_metrics.accuracy_score(grades, predicted, sample_weight=row),
-            sklearn_metrics.cohen_kappa_score(grades, predicted, weights="quadratic", sample_weight=row),
+            sklearn_metrics.cohen_kappa_score(
+                grades, predicted, weights="quadratic", sample_weight=row
+            ),
             sklearn_metrics.mean_absolute_error(grades, predicted, sample_weight=row),
         ]
         np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
 
 def test_confusion_counts_true_by_predicted():
-    confusion = metrics.compute_confusion(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), np.array([1.0, 1.0, 3.0, 1.0]), 3)
+    confusion = metrics.compute_confusion(
+        np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), np.array([1.0, 1.0, 3.0, 1.0]), 3
+    )
     np.testing.assert_array_equal(confusion, [[1, 1, 0], [0, 3, 0], [1, 0, 0]])
 
 
 def test_binary_figures_by_hand():
-    confusion = binary_confusion(true_negative=50, false_positive=10, false_negative=5, true_positive=20)
+    confusion = binary_confusion(
+        true_negative=50, false_positive=10, false_negative=5, true_positive=20
+    )
     assert metrics.compute_sensitivity(confusion) == 20 / 25
     assert metrics.compute_specificity(confusion) == 50 / 60
     assert metrics.compute_precision(confusion) == 20 / 30
@@ -145,14 +175,21 @@ def test_quadratic_kappa_and_grade_error_by_hand():
     [
         ([[2, 0, 0], [0, 1, 0], [0, 0, 3]], 1, 0),
         ([[0, 0, 2], [0, 0, 0], [2, 0, 0]], -1, 2),
-        ([[0, 2, 0], [0, 2, 0], [0, 2, 0]], 0, 2 / 3),  # always the same answer agrees no better than chance
+        (
+            [[0, 2, 0], [0, 2, 0], [0, 2, 0]],
+            0,
+            2 / 3,
+        ),  # always the same answer agrees no better than chance
         ([[2, 1, 0], [0, 0, 0], [0, 0, 0]], np.nan, 1 / 3),  # one true grade only
         ([[0, 0, 0], [0, 0, 0], [0, 0, 0]], np.nan, np.nan),
     ],
 )
 def test_kappa_and_grade_error_at_the_extremes(confusion, kappa, error):
     confusion = np.array(confusion, dtype="float64")
-    np.testing.assert_allclose([metrics.compute_quadratic_kappa(confusion), metrics.compute_grade_error(confusion)], [kappa, error])
+    np.testing.assert_allclose(
+        [metrics.compute_quadratic_kappa(confusion), metrics.compute_grade_error(confusion)],
+        [kappa, error],
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -166,7 +203,9 @@ def test_curves_agree_with_scikit_learn(seed):
     recall, precision = compute_pr_curve(scores, positive)
     their_precision, their_recall, _ = sklearn_metrics.precision_recall_curve(positive, scores)
     np.testing.assert_allclose([recall, precision], [their_recall[-2::-1], their_precision[-2::-1]])
-    assert compute_average_precision(recall, precision) == pytest.approx(sklearn_metrics.average_precision_score(positive, scores))
+    assert compute_average_precision(recall, precision) == pytest.approx(
+        sklearn_metrics.average_precision_score(positive, scores)
+    )
 
 
 def test_curves_by_hand():

@@ -18,10 +18,29 @@ NAN = float("nan")
 
 def row(case_id, **values):
     """A row with photo and text, all logits 0."""
-    logits = ["eczema_image_logit", "eczema_text_logit", "eczema_logit", *(f"consistency_logit_{place}" for place in range(3))]
-    labels = {"group_id": f"group of {case_id}", "eczema": NAN, "consistency": "", "severity": "", "image_used": True, "text_used": True}
+    logits = [
+        "eczema_image_logit",
+        "eczema_text_logit",
+        "eczema_logit",
+        *(f"consistency_logit_{place}" for place in range(3)),
+    ]
+    labels = {
+        "group_id": f"group of {case_id}",
+        "eczema": NAN,
+        "consistency": "",
+        "severity": "",
+        "image_used": True,
+        "text_used": True,
+    }
     severity = {"severity_logit_0": 0.0, "severity_logit_1": 0.0}
-    return {"example_id": "row", "case_id": case_id, **labels, **dict.fromkeys(logits, 0.0), **severity, **values}
+    return {
+        "example_id": "row",
+        "case_id": case_id,
+        **labels,
+        **dict.fromkeys(logits, 0.0),
+        **severity,
+        **values,
+    }
 
 
 def average(*rows):
@@ -33,22 +52,48 @@ def test_logits_are_averaged_over_the_rows_that_have_them():
         row("a", eczema_image_logit=1.0, eczema_logit=0.0, eczema_text_logit=NAN, text_used=False),
         row("b", eczema_image_logit=NAN, image_used=False, eczema_logit=-1.0),
         row("a", eczema_image_logit=3.0, eczema_logit=4.0, eczema_text_logit=-2.0),
-        row("a", eczema_image_logit=NAN, eczema_logit=-1.0, eczema_text_logit=-4.0, image_used=False),
+        row(
+            "a", eczema_image_logit=NAN, eczema_logit=-1.0, eczema_text_logit=-4.0, image_used=False
+        ),
     )
     assert list(cases["case_id"]) == ["a", "b"]
     assert list(cases["rows"]) == [3, 1]
     first, second = cases.iloc[0], cases.iloc[1]
-    assert (first["eczema_image_logit"], first["eczema_text_logit"], first["eczema_logit"]) == (2.0, -3.0, 1.0)
-    assert first["p_image"] == pytest.approx(1 / (1 + np.exp(-2)))  # of the mean logit, not the mean probability
+    assert (first["eczema_image_logit"], first["eczema_text_logit"], first["eczema_logit"]) == (
+        2.0,
+        -3.0,
+        1.0,
+    )
+    assert first["p_image"] == pytest.approx(
+        1 / (1 + np.exp(-2))
+    )  # of the mean logit, not the mean probability
     assert (first["image_used"], first["text_used"]) == (True, True)
-    assert (np.isnan(second["p_image"]), second["image_used"], second["p_text"]) == (True, False, 0.5)
+    assert (np.isnan(second["p_image"]), second["image_used"], second["p_text"]) == (
+        True,
+        False,
+        0.5,
+    )
 
 
 def test_labels_of_a_case():
     cases = average(
         row("a", eczema=NAN, consistency="", severity="", skin_tone="", posterior_image=NAN),
-        row("a", eczema=0.25, consistency="other", severity="severe", skin_tone="IV", posterior_image=0.5),
-        row("a", eczema=0.75, consistency="eczema", severity="mild", skin_tone="V", posterior_image=0.5),
+        row(
+            "a",
+            eczema=0.25,
+            consistency="other",
+            severity="severe",
+            skin_tone="IV",
+            posterior_image=0.5,
+        ),
+        row(
+            "a",
+            eczema=0.75,
+            consistency="eczema",
+            severity="mild",
+            skin_tone="V",
+            posterior_image=0.5,
+        ),
         row("b"),
     )
     given = cases.loc[0, ["eczema", "consistency", "severity", "skin_tone", "posterior_image"]]
@@ -59,7 +104,13 @@ def test_labels_of_a_case():
 
 def test_a_case_in_two_groups_is_an_error_that_names_it():
     with pytest.raises(DataError, match=r"2 faults.*\n.*'a': group_id is 'g1', 'g2'\n.*'c'"):
-        average(row("a", group_id="g2"), row("a", group_id="g1"), row("b"), row("c", group_id="g1"), row("c", group_id="g2"))
+        average(
+            row("a", group_id="g2"),
+            row("a", group_id="g1"),
+            row("b"),
+            row("c", group_id="g1"),
+            row("c", group_id="g2"),
+        )
 
 
 def test_no_rows_no_cases():
@@ -70,7 +121,12 @@ def test_no_rows_no_cases():
 
 def test_consistency_is_a_softmax_and_absent_without_text():
     cases = average(
-        row("a", consistency_logit_0=np.log(2.0), consistency_logit_1=np.log(5.0), consistency_logit_2=np.log(3.0)),
+        row(
+            "a",
+            consistency_logit_0=np.log(2.0),
+            consistency_logit_1=np.log(5.0),
+            consistency_logit_2=np.log(3.0),
+        ),
         row("b", consistency_logit_0=NAN, consistency_logit_1=NAN, consistency_logit_2=NAN),
         row("c", consistency_logit_0=900.0, consistency_logit_1=-900.0),
     )
@@ -80,14 +136,25 @@ def test_consistency_is_a_softmax_and_absent_without_text():
 
 
 def test_severity_comes_from_cumulative_logits():
-    logits = np.log([[4.0, 0.25], [0.25, 1 / 9], [9.0, 4.0]])  # P(> mild), P(> moderate) = (0.8, 0.2), (0.2, 0.1), (0.9, 0.8)
-    np.testing.assert_allclose(compute_grade_probabilities(logits), [[0.2, 0.6, 0.2], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
-    cases = average(*(row(name, severity_logit_0=low, severity_logit_1=high) for name, (low, high) in zip("abc", logits, strict=True)))
+    logits = np.log(
+        [[4.0, 0.25], [0.25, 1 / 9], [9.0, 4.0]]
+    )  # P(> mild), P(> moderate) = (0.8, 0.2), (0.2, 0.1), (0.9, 0.8)
+    np.testing.assert_allclose(
+        compute_grade_probabilities(logits), [[0.2, 0.6, 0.2], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]
+    )
+    cases = average(
+        *(
+            row(name, severity_logit_0=low, severity_logit_1=high)
+            for name, (low, high) in zip("abc", logits, strict=True)
+        )
+    )
     assert list(cases["severity_predicted"]) == ["moderate", "mild", "severe"]
 
 
 def test_the_predicted_severity_is_the_median_grade():
-    cases = average(row("a", severity_logit_0=np.log(0.6 / 0.4), severity_logit_1=np.log(0.35 / 0.65)))  # 0.40, 0.25, 0.35
+    cases = average(
+        row("a", severity_logit_0=np.log(0.6 / 0.4), severity_logit_1=np.log(0.35 / 0.65))
+    )  # 0.40, 0.25, 0.35
     assert list(cases["severity_predicted"]) == ["moderate"]
 
 
@@ -105,19 +172,52 @@ def test_cases_count_for_a_head_with_label_and_probability():
 
 
 def test_predictions_are_read_back_as_written(tmp_path):
-    names = ["-1000600354148496558", "=1+1", "'=quoted", "@home", "-x", "+41 79", 'a,"b"', "NA", "größe", "007", "\tx", "'", "\rx", "a\rb"]
+    names = [
+        "-1000600354148496558",
+        "=1+1",
+        "'=quoted",
+        "@home",
+        "-x",
+        "+41 79",
+        'a,"b"',
+        "NA",
+        "größe",
+        "007",
+        "\tx",
+        "'",
+        "\rx",
+        "a\rb",
+    ]
     rng = np.random.default_rng(0)
-    rows = [row(name, eczema=rng.random(), eczema_image_logit=rng.normal(), eczema_logit=rng.normal() * 30, fold=1) for name in names]
+    rows = [
+        row(
+            name,
+            eczema=rng.random(),
+            eczema_image_logit=rng.normal(),
+            eczema_logit=rng.normal() * 30,
+            fold=1,
+        )
+        for name in names
+    ]
     rows[0] |= {"eczema_text_logit": NAN, "text_used": False, "skin_tone": "=VI"}
     cases = average(*rows)
     write_predictions(tmp_path / "predictions.csv", cases)
-    pd.testing.assert_frame_equal(load_predictions(tmp_path / "predictions.csv"), cases, check_exact=True)
+    pd.testing.assert_frame_equal(
+        load_predictions(tmp_path / "predictions.csv"), cases, check_exact=True
+    )
 
 
 def test_no_text_cell_is_run_by_a_spreadsheet_and_numbers_stay_numbers(tmp_path):
-    write_predictions(tmp_path / "predictions.csv", average(row("=cmd()", group_id="-1000600354148496558", source="@x")))
+    write_predictions(
+        tmp_path / "predictions.csv",
+        average(row("=cmd()", group_id="-1000600354148496558", source="@x")),
+    )
     written = pd.read_csv(tmp_path / "predictions.csv", dtype=str).iloc[0]
-    assert (written["case_id"], written["group_id"], written["source"]) == ("'=cmd()", "-1000600354148496558", "'@x")
+    assert (written["case_id"], written["group_id"], written["source"]) == (
+        "'=cmd()",
+        "-1000600354148496558",
+        "'@x",
+    )
 
 
 @pytest.mark.parametrize("content", [None, b"", b"case_id,p_image\na,zero\n", b"\xff\xfe\x00"])

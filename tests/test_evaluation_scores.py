@@ -28,10 +28,17 @@ def simulate_cases(count=400, seed=0, *, noise=0.3, shift=1.5):
     image_used = rng.random(count) > 0.15
     text_used = (rng.random(count) > 0.15) | ~image_used
     prior = math.log(0.4 / 0.6)
-    evidence = {name: shift * (rng.normal(shift * eczema, 1) - shift / 2) for name in ("image", "text")}  # exact log likelihood ratios
-    evidence["image"], evidence["text"] = np.where(image_used, evidence["image"], np.nan), np.where(text_used, evidence["text"], np.nan)
+    evidence = {
+        name: shift * (rng.normal(shift * eczema, 1) - shift / 2) for name in ("image", "text")
+    }  # exact log likelihood ratios
+    evidence["image"], evidence["text"] = (
+        np.where(image_used, evidence["image"], np.nan),
+        np.where(text_used, evidence["text"], np.nan),
+    )
     evidence["fusion"] = np.nan_to_num(evidence["image"]) + np.nan_to_num(evidence["text"])
-    logits = {name: prior + values + rng.normal(0, noise, count) for name, values in evidence.items()}
+    logits = {
+        name: prior + values + rng.normal(0, noise, count) for name, values in evidence.items()
+    }
     grades, topics = rng.integers(0, 3, count), rng.integers(0, 3, count)
     score = grades + rng.normal(0, 0.4, count)
     rows = {
@@ -48,8 +55,16 @@ def simulate_cases(count=400, seed=0, *, noise=0.3, shift=1.5):
         "eczema_logit": logits["fusion"],
         "severity_logit_0": 3 * (score - 0.5),
         "severity_logit_1": 3 * (score - 1.5),
-        **{f"posterior_{name}": 1 / (1 + np.exp(-prior - values)) for name, values in evidence.items()},
-        **{f"consistency_logit_{place}": np.where(text_used, rng.normal(2.0 * (topics == place), 1), np.nan) for place in range(3)},
+        **{
+            f"posterior_{name}": 1 / (1 + np.exp(-prior - values))
+            for name, values in evidence.items()
+        },
+        **{
+            f"consistency_logit_{place}": np.where(
+                text_used, rng.normal(2.0 * (topics == place), 1), np.nan
+            )
+            for place in range(3)
+        },
     }
     return average_rows_by_case(pd.DataFrame(rows))
 
@@ -68,7 +83,10 @@ def test_offsets_between_the_models_of_a_cross_validation_change_no_auroc(cases)
     folds = cases.assign(fold=np.arange(len(cases)) % 5, repeat=np.arange(len(cases)) % 2)
     offset = 3.0 * folds["fold"] - 5.0 * folds["repeat"]
     moved = folds.assign(p_text=1 / (1 + np.exp(-folds["eczema_text_logit"] - offset)))
-    before, after = (compute_metrics(table, THRESHOLDS, replicates=100)["heads"]["text"] for table in (folds, moved))
+    before, after = (
+        compute_metrics(table, THRESHOLDS, replicates=100)["heads"]["text"]
+        for table in (folds, moved)
+    )
     assert before["auroc"] == after["auroc"]
     assert before["sensitivity"] != after["sensitivity"]
 
@@ -77,10 +95,20 @@ def test_figures_are_those_of_scikit_learn(cases, metrics):
     for modality in HEADS:
         scored = cases[cases[f"p_{modality}"].notna()]
         head = metrics["heads"][modality]
-        assert (head["cases"], head["positives"], head["threshold"]) == (len(scored), scored["eczema"].sum(), 0.5)
-        assert head["auroc"]["value"] == pytest.approx(roc_auc_score(scored["eczema"], scored[f"p_{modality}"]))
-        assert head["sensitivity"]["value"] == pytest.approx((scored[f"p_{modality}"] >= 0.5)[scored["eczema"] == 1].mean())
-        assert metrics["limit"][modality] == pytest.approx(roc_auc_score(scored["eczema"], scored[f"posterior_{modality}"]))
+        assert (head["cases"], head["positives"], head["threshold"]) == (
+            len(scored),
+            scored["eczema"].sum(),
+            0.5,
+        )
+        assert head["auroc"]["value"] == pytest.approx(
+            roc_auc_score(scored["eczema"], scored[f"p_{modality}"])
+        )
+        assert head["sensitivity"]["value"] == pytest.approx(
+            (scored[f"p_{modality}"] >= 0.5)[scored["eczema"] == 1].mean()
+        )
+        assert metrics["limit"][modality] == pytest.approx(
+            roc_auc_score(scored["eczema"], scored[f"posterior_{modality}"])
+        )
 
 
 def test_the_shape_is_that_of_metrics_json(metrics):
@@ -116,14 +144,28 @@ def test_a_fusion_that_only_copies_the_photo_gains_exactly_nothing(cases):
 def test_a_case_is_positive_above_the_given_share_of_votes(cases):
     soft = cases.assign(eczema=np.where(cases["eczema"] > 0, 0.6, 0.3))
     assert (
-        compute_metrics(soft, THRESHOLDS, positive_above=0.5, replicates=20)["heads"]["fusion"]["positives"] == (cases["eczema"] > 0).sum()
+        compute_metrics(soft, THRESHOLDS, label_threshold=0.5, replicates=20)["heads"]["fusion"][
+            "positives"
+        ]
+        == (cases["eczema"] > 0).sum()
     )
-    assert compute_metrics(soft, THRESHOLDS, positive_above=0.6, replicates=20)["heads"]["fusion"]["positives"] == 0
+    assert (
+        compute_metrics(soft, THRESHOLDS, label_threshold=0.6, replicates=20)["heads"]["fusion"][
+            "positives"
+        ]
+        == 0
+    )
 
 
 def test_unlabelled_cases_are_counted_but_not_scored(cases):
-    metrics = compute_metrics(cases.assign(eczema=cases["eczema"].where(cases.index < 100)), THRESHOLDS, replicates=20)
-    assert (metrics["cases"], metrics["labelled"], metrics["heads"]["fusion"]["cases"]) == (400, 100, 100)
+    metrics = compute_metrics(
+        cases.assign(eczema=cases["eczema"].where(cases.index < 100)), THRESHOLDS, replicates=20
+    )
+    assert (metrics["cases"], metrics["labelled"], metrics["heads"]["fusion"]["cases"]) == (
+        400,
+        100,
+        100,
+    )
 
 
 def test_subsets_by_hand():
@@ -137,7 +179,10 @@ def test_subsets_by_hand():
             "posterior_image": [0.1, 0.2, 0.8, 0.5],  # the last photo could not be used
         }
     )
-    found = {name: (defined_by, list(np.flatnonzero(mask))) for name, (defined_by, mask) in find_subsets(cases).items()}
+    found = {
+        name: (defined_by, list(np.flatnonzero(mask)))
+        for name, (defined_by, mask) in find_subsets(cases).items()
+    }
     assert found == {
         "image_ambiguous": ("known posterior", [1, 2]),
         "text_ambiguous": ("model probability", [2, 3]),
@@ -145,42 +190,73 @@ def test_subsets_by_hand():
         "text_missing": ("no text", [1]),
         "both_present": ("photo and text", [0, 2]),
     }
-    assert list(np.flatnonzero(find_subsets(cases.drop(columns="posterior_image"))["image_ambiguous"][1])) == [0, 1]
+    assert list(
+        np.flatnonzero(find_subsets(cases.drop(columns="posterior_image"))["image_ambiguous"][1])
+    ) == [0, 1]
 
 
 def test_fusion_helps_most_where_the_photo_is_ambiguous(metrics):
     subset = metrics["subsets"]["image_ambiguous"]
-    assert subset["heads"]["fusion"]["auroc"]["value"] - subset["heads"]["image"]["auroc"]["value"] > 0.1
-    assert metrics["subsets"]["image_missing"]["heads"]["image"]["auroc"]["reason"] == "no labelled case has a photo"
+    assert (
+        subset["heads"]["fusion"]["auroc"]["value"] - subset["heads"]["image"]["auroc"]["value"]
+        > 0.1
+    )
+    assert (
+        metrics["subsets"]["image_missing"]["heads"]["image"]["auroc"]["reason"]
+        == "no labelled case has a photo"
+    )
 
 
 def test_data_without_known_posteriors_have_no_limit(cases):
-    metrics = compute_metrics(cases.drop(columns=[f"posterior_{modality}" for modality in HEADS]), THRESHOLDS, replicates=20)
+    metrics = compute_metrics(
+        cases.drop(columns=[f"posterior_{modality}" for modality in HEADS]),
+        THRESHOLDS,
+        replicates=20,
+    )
     assert "limit" not in metrics
     assert metrics["subsets"]["image_ambiguous"]["defined_by"] == "model probability"
 
 
 def test_consistency_and_severity_count_labelled_cases(cases, metrics):
     consistency, severity = metrics["consistency"], metrics["severity"]
-    assert consistency["cases"] == cases["text_used"].sum() == np.sum(consistency["confusion"]["counts"])
-    assert np.sum(severity["confusion"]["counts"], axis=1).tolist() == [(cases["severity"] == grade).sum() for grade in SEVERITY]
-    off = np.abs(cases["severity"].map(SEVERITY.index) - cases["severity_predicted"].map(SEVERITY.index))
+    assert (
+        consistency["cases"]
+        == cases["text_used"].sum()
+        == np.sum(consistency["confusion"]["counts"])
+    )
+    assert np.sum(severity["confusion"]["counts"], axis=1).tolist() == [
+        (cases["severity"] == grade).sum() for grade in SEVERITY
+    ]
+    off = np.abs(
+        cases["severity"].map(SEVERITY.index) - cases["severity_predicted"].map(SEVERITY.index)
+    )
     assert severity["mae"]["value"] == pytest.approx(off.mean())
     assert 0.6 < severity["kappa"]["value"] < 1
-    unlabelled = compute_metrics(cases.assign(consistency="", severity=""), THRESHOLDS, replicates=20)
-    assert unlabelled["consistency"]["macro_f1"]["reason"] == "no case has a consistency label and a prediction"
+    unlabelled = compute_metrics(
+        cases.assign(consistency="", severity=""), THRESHOLDS, replicates=20
+    )
+    assert (
+        unlabelled["consistency"]["macro_f1"]["reason"]
+        == "no case has a consistency label and a prediction"
+    )
     assert (unlabelled["severity"]["cases"], unlabelled["severity"]["mae"]["value"]) == (0, None)
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_one_class_gives_null_with_a_reason(cases, label):
-    metrics = compute_metrics(cases.head(30).assign(eczema=label, severity="mild"), THRESHOLDS, replicates=20)
+    metrics = compute_metrics(
+        cases.head(30).assign(eczema=label, severity="mild"), THRESHOLDS, replicates=20
+    )
     json.dumps(metrics, allow_nan=False)
     for head in metrics["heads"].values():
         for figure in ("auroc", "f1", "specificity" if label else "sensitivity"):
             assert head[figure]["value"] is None
             assert head[figure]["reason"].startswith("one class only")
-    assert (metrics["fusion_gain"]["over"], metrics["fusion_gain"]["value"], metrics["limit"]["fusion"]) == (None, None, None)
+    assert (
+        metrics["fusion_gain"]["over"],
+        metrics["fusion_gain"]["value"],
+        metrics["limit"]["fusion"],
+    ) == (None, None, None)
     assert metrics["severity"]["kappa"]["reason"] == "all 30 cases are labelled 'mild'"
     assert "photo, AUROC, F1" in format_table(metrics)
 
@@ -196,7 +272,9 @@ def test_no_cases_give_a_whole_file_of_nulls_a_table_and_plots(cases, tmp_path):
 def test_the_order_of_cases_changes_nothing(cases, metrics):
     shuffled = compute_metrics(cases.sample(frac=1, random_state=0), THRESHOLDS, replicates=200)
     for modality in HEADS:
-        assert shuffled["heads"][modality]["auroc"] == pytest.approx(metrics["heads"][modality]["auroc"])
+        assert shuffled["heads"][modality]["auroc"] == pytest.approx(
+            metrics["heads"][modality]["auroc"]
+        )
 
 
 def test_500_cases_take_seconds():
@@ -220,10 +298,14 @@ def test_the_table_fits_a_screen_and_shows_every_head(metrics):
 @pytest.mark.parametrize("name", [ROC, PR])
 def test_plots_are_png_files_and_the_same_each_time(cases, metrics, tmp_path, name):
     for folder in (tmp_path / "new" / "a", tmp_path / "b"):
-        write_plots(folder, cases, metrics, positive_above=0.5)
+        write_plots(folder, cases, metrics, label_threshold=0.5)
     first, second = tmp_path / "new" / "a" / name, tmp_path / "b" / name
     assert first.read_bytes().startswith(PNG)
     assert first.read_bytes() == second.read_bytes()
     with Image.open(first) as image:
         colours = {pixel for _, pixel in image.convert("RGB").getcolors(1 << 20)}
-    assert {(0xE6, 0x9F, 0x00), (0x00, 0x72, 0xB2), (0x00, 0x9E, 0x73)} <= colours  # a curve for each head
+    assert {
+        (0xE6, 0x9F, 0x00),
+        (0x00, 0x72, 0xB2),
+        (0x00, 0x9E, 0x73),
+    } <= colours  # a curve for each head

@@ -14,7 +14,11 @@ from eczema_tf.evaluation.thresholds import choose_thresholds, maximise_youden
     [
         ([0.1, 0.2, 0.6, 0.9], [0, 0, 1, 1], 0.4),  # halfway between 0.2 and 0.6
         ([0.1, 0.3, 0.5, 0.7, 0.8], [0, 0, 1, 0, 1], 0.4),  # 1 + 2/3 there, 1/2 + 1 at 0.75
-        ([0.1, 0.3, 0.8, 0.9, 0.95, 0.99], [0, 1, 0, 1, 0, 1], 0.2),  # J = 1/3 at 0.2, 0.85 and 0.97; 0.2 is nearest to 0.5
+        (
+            [0.1, 0.3, 0.8, 0.9, 0.95, 0.99],
+            [0, 1, 0, 1, 0, 1],
+            0.2,
+        ),  # J = 1/3 at 0.2, 0.85 and 0.97; 0.2 is nearest to 0.5
         ([0.2, 0.4, 0.4, 0.6], [0, 0, 1, 1], 0.5),  # J = 1/2 at 0.3 and 0.5
     ],
 )
@@ -29,7 +33,10 @@ def test_no_other_cut_is_better():
         positive = rng.random(40) < 0.5
         probabilities = np.clip(rng.normal(0.4 + 0.2 * positive, 0.2), 0, 1).round(2)
         threshold, _ = maximise_youden(probabilities, positive)
-        youden = [(probabilities >= cut)[positive].mean() - (probabilities >= cut)[~positive].mean() for cut in (threshold, *probabilities)]
+        youden = [
+            (probabilities >= cut)[positive].mean() - (probabilities >= cut)[~positive].mean()
+            for cut in (threshold, *probabilities)
+        ]
         assert youden[0] == pytest.approx(max(youden))
 
 
@@ -49,7 +56,9 @@ def test_where_there_is_no_best_cut_it_is_one_half_with_a_reason(probabilities, 
     assert reason in why
 
 
-@pytest.mark.parametrize("low", [0.3, np.nextafter(0.3, 1)])  # halfway rounds up from one and down from the other
+@pytest.mark.parametrize(
+    "low", [0.3, np.nextafter(0.3, 1)]
+)  # halfway rounds up from one and down from the other
 def test_neighbouring_floats_are_still_told_apart(low):
     high = np.nextafter(low, 1)
     threshold, _ = maximise_youden(np.array([low, high]), np.array([False, True]))
@@ -70,4 +79,4 @@ def test_each_head_is_judged_on_its_own_labelled_cases(caplog):
         thresholds = choose_thresholds(cases)
     assert thresholds == pytest.approx({"image": 0.4, "text": 0.5, "fusion": 0.65})
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["threshold of text"]
-    assert choose_thresholds(cases, positive_above=0.3)["image"] == pytest.approx(0.15)
+    assert choose_thresholds(cases, label_threshold=0.3)["image"] == pytest.approx(0.15)

@@ -24,14 +24,19 @@ CASES = 14
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prepared data and a finished run."""
     folder = tmp_path_factory.mktemp("explanations")
-    assert prepare.main(["synthetic", "--n", "120", "--seed", "0", "--out", str(folder / "synthetic")]) == 0
+    assert (
+        prepare.main(["synthetic", "--n", "120", "--seed", "0", "--out", str(folder / "synthetic")])
+        == 0
+    )
     values = {
         "data.manifest": folder / "synthetic" / "manifest.csv",
         "train.cache_folder": folder / "cache",
         "train.epochs": 1,
         "export.enabled": "false",
     }
-    settings = [argument for key, value in values.items() for argument in ("--set", f"{key}={value}")]
+    settings = [
+        argument for key, value in values.items() for argument in ("--set", f"{key}={value}")
+    ]
     assert train.main(["--config", str(SMOKE), *settings, "--run-dir", str(folder / "run")]) == 0
     return folder
 
@@ -56,7 +61,11 @@ def estimates(part: object) -> list[dict]:
         return []
     if isinstance(part, dict) and {"value", "low", "high"} <= set(part):
         return [part]
-    return [found for child in (part.values() if isinstance(part, dict) else part) for found in estimates(child)]
+    return [
+        found
+        for child in (part.values() if isinstance(part, dict) else part)
+        for found in estimates(child)
+    ]
 
 
 def test_every_figure_is_there_with_its_rivals(figures: dict):
@@ -93,19 +102,30 @@ def test_known_phrases_are_found_in_most_words(figures: dict):
     assert figures["text"]["recall"]["random"]["value"] > 0.7
 
 
-def test_weights_are_randomised_from_the_answer_down_to_the_first_layer(figures: dict, workplace: Path):
+def test_weights_are_randomised_from_the_answer_down_to_the_first_layer(
+    figures: dict, workplace: Path
+):
     for part, modality in (("photo", "image"), ("text", "text")):
         depths = figures[part]["randomised"]["depths"]
         assert depths[0]["depth"] == "eczema"
         assert depths[-1]["depth"].startswith(f"{modality}_encoder, stage 1 of")
         other = {"image": "text", "text": "image"}[modality]
         assert not [depth for depth in depths if depth["depth"].startswith(other)]
-    assistant = run_folder.load_model(workplace / "run").assistant
-    listed = [weight for modality in ("image", "text") for depth in list_depths(assistant, modality) for weight in depth.weights]
-    assert {id(weight) for weight in assistant.get_layer("image_encoder").weights} <= {id(weight) for weight in listed}
+    model = run_folder.load_model(workplace / "run").model
+    listed = [
+        weight
+        for modality in ("image", "text")
+        for depth in list_depths(model, modality)
+        for weight in depth.weights
+    ]
+    assert {id(weight) for weight in model.get_layer("image_encoder").weights} <= {
+        id(weight) for weight in listed
+    }
 
 
-def test_measuring_again_gives_the_same_figures(workplace: Path, figures: dict, capsys: pytest.CaptureFixture):
+def test_measuring_again_gives_the_same_figures(
+    workplace: Path, figures: dict, capsys: pytest.CaptureFixture
+):
     """Nothing is left behind: not in the weights that were randomised, and not in a random generator."""
     metrics = (workplace / "run" / "metrics.json").read_text()
     assert evaluate.main(["--run-dir", str(workplace / "run"), "--explanations", str(CASES)]) == 0
@@ -116,11 +136,22 @@ def test_measuring_again_gives_the_same_figures(workplace: Path, figures: dict, 
     assert max(map(len, table.splitlines())) <= 100
 
 
-def test_without_truth_what_needs_it_is_null_with_a_reason(workplace: Path, few_draws: None, capsys: pytest.CaptureFixture):
+def test_without_truth_what_needs_it_is_null_with_a_reason(
+    workplace: Path, few_draws: None, capsys: pytest.CaptureFixture
+):
     folder = workplace / "no_truth"
     shutil.copytree(workplace / "synthetic" / "photos", folder / "photos")
     shutil.copy(workplace / "synthetic" / "manifest.csv", folder)
-    arguments = ["--manifest", str(folder / "manifest.csv"), "--split", "all", "--out", str(folder / "figures"), "--explanations", "8"]
+    arguments = [
+        "--manifest",
+        str(folder / "manifest.csv"),
+        "--split",
+        "all",
+        "--out",
+        str(folder / "figures"),
+        "--explanations",
+        "8",
+    ]
     assert evaluate.main(["--run-dir", str(workplace / "run"), *arguments]) == 0
     found = json.loads((folder / "figures" / "explanations.json").read_text())
     assert found["photo"]["pointing"]["heatmap"]["value"] is None
@@ -129,13 +160,25 @@ def test_without_truth_what_needs_it_is_null_with_a_reason(workplace: Path, few_
     assert found["text"]["comprehensiveness"]["integrated_gradients"]["value"] is not None
 
 
-def test_texts_alone_and_photos_alone_have_half_the_figures(workplace: Path, few_draws: None, capsys: pytest.CaptureFixture):
+def test_texts_alone_and_photos_alone_have_half_the_figures(
+    workplace: Path, few_draws: None, capsys: pytest.CaptureFixture
+):
     table = pd.read_csv(workplace / "synthetic" / "manifest.csv", dtype=str, keep_default_na=False)
     for kept, dropped, part in (("text", "image_path", "photo"), ("image_path", "text", "text")):
         folder = workplace / f"only_{kept}"
         shutil.copytree(workplace / "synthetic" / "photos", folder / "photos")
-        table[table[kept] != ""].head(6).assign(**{dropped: ""}).to_csv(folder / "manifest.csv", index=False)
-        arguments = ["--manifest", str(folder / "manifest.csv"), "--split", "all", "--out", str(folder), "--explanations"]
+        table[table[kept] != ""].head(6).assign(**{dropped: ""}).to_csv(
+            folder / "manifest.csv", index=False
+        )
+        arguments = [
+            "--manifest",
+            str(folder / "manifest.csv"),
+            "--split",
+            "all",
+            "--out",
+            str(folder),
+            "--explanations",
+        ]
         assert evaluate.main(["--run-dir", str(workplace / "run"), *arguments]) == 0
         found = json.loads((folder / "explanations.json").read_text())
         assert found[part]["method"] is None
@@ -164,8 +207,14 @@ def test_a_word_overlaps_a_phrase_that_it_shares_a_letter_with():
 
 
 def test_words_that_are_taken_out_leave_no_gap():
-    kept = np.array([[True, True, True, True], [True, False, True, False], [False, False, False, False]])
+    kept = np.array(
+        [[True, True, True, True], [True, False, True, False], [False, False, False, False]]
+    )
     inputs = WORDS.keep(np.array([101, 11, 12, 13, 14, 15, 102], "int32"), kept)
-    expected = [[101, 11, 12, 13, 14, 15, 102], [101, 11, 13, 14, 102, 0, 0], [101, 102, 0, 0, 0, 0, 0]]
+    expected = [
+        [101, 11, 12, 13, 14, 15, 102],
+        [101, 11, 13, 14, 102, 0, 0],
+        [101, 102, 0, 0, 0, 0, 0],
+    ]
     np.testing.assert_array_equal(inputs["token_ids"], expected)
     np.testing.assert_array_equal(inputs["padding_mask"], np.array(expected) > 0)

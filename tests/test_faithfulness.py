@@ -20,8 +20,18 @@ from eczema_tf.explanation.faithfulness_image import (
     rank_pixels,
     replace_step_by_step,
 )
-from eczema_tf.explanation.faithfulness_text import compute_average_precision, compute_erasure, compute_precision_recall
-from eczema_tf.explanation.sanity import Depth, compute_relative_change, correlate_ranks, randomise_in_cascade, restoring
+from eczema_tf.explanation.faithfulness_text import (
+    compute_average_precision,
+    compute_erasure,
+    compute_precision_recall,
+)
+from eczema_tf.explanation.sanity import (
+    Depth,
+    compute_relative_change,
+    correlate_ranks,
+    randomise_in_cascade,
+    restoring,
+)
 
 SIDE = 20
 LESION = np.zeros((SIDE, SIDE), bool)
@@ -71,7 +81,9 @@ def test_a_map_of_zeros_points_at_nothing_and_has_no_energy():
 
 def test_energy_by_hand():
     heatmap = np.array([[1.0, 2.0], [3.0, 4.0]])
-    assert compute_energy_inside(heatmap, np.array([[True, False], [False, True]])) == pytest.approx(0.5)
+    assert compute_energy_inside(
+        heatmap, np.array([[True, False], [False, True]])
+    ) == pytest.approx(0.5)
     assert compute_energy_inside(heatmap, np.zeros((2, 2), bool)) == 0
     assert compute_energy_inside(PERFECT, LESION) == 1
     assert compute_energy_inside(INVERTED, LESION) == 0
@@ -92,11 +104,15 @@ def test_the_gaussian_is_round_and_highest_in_the_middle():
 def test_the_edge_map_is_high_on_an_edge_and_zero_on_even_skin():
     photo = np.zeros((30, 45, 3))
     photo[:, 18:] = 100
-    edges = compute_edge_map(photo, 3, 5)  # the edge is between columns 17 and 18: in the cell of columns 9 to 17 and the next
+    edges = compute_edge_map(
+        photo, 3, 5
+    )  # the edge is between columns 17 and 18: in the cell of columns 9 to 17 and the next
     assert edges.shape == (3, 5)
     assert (edges[:, [1, 2]] > 0).all()
     assert (edges[:, [0, 3, 4]] == 0).all()
-    np.testing.assert_allclose(edges[:, 1], 400 / 9)  # Sobel: (1 + 2 + 1) x 100 in one of nine columns
+    np.testing.assert_allclose(
+        edges[:, 1], 400 / 9
+    )  # Sobel: (1 + 2 + 1) x 100 in one of nine columns
 
 
 def test_cells_that_do_not_divide_the_photo_still_cover_it():
@@ -121,7 +137,9 @@ def test_steps_replace_equal_shares_from_the_top():
     ranks = rank_pixels(np.array([[0.1, 0.9], [0.5, 0.3]]), np.zeros((2, 2)))
     np.testing.assert_array_equal(ranks, [[3, 0], [1, 2]])
     steps = replace_step_by_step(photo, replacement, ranks, 2)
-    np.testing.assert_array_equal(steps[..., 0], [[[0, 0], [0, 0]], [[0, 1], [1, 0]], [[1, 1], [1, 1]]])
+    np.testing.assert_array_equal(
+        steps[..., 0], [[[0, 0], [0, 0]], [[0, 1], [1, 0]], [[1, 1], [1, 1]]]
+    )
 
 
 def test_ties_are_decided_by_the_other_map():
@@ -143,8 +161,16 @@ def test_deletion_by_hand():
 
 def test_a_perfect_map_beats_random_and_an_inverted_one_is_worse():
     for compute, sign in ((compute_deletion, -1), (compute_insertion, 1)):
-        perfect, inverted = (sign * compute(PHOTO, heatmap, undecided(), redness_of_the_lesion) for heatmap in (PERFECT, INVERTED))
-        chance = np.mean([sign * compute(PHOTO, undecided(seed), undecided(), redness_of_the_lesion) for seed in range(1, 9)])
+        perfect, inverted = (
+            sign * compute(PHOTO, heatmap, undecided(), redness_of_the_lesion)
+            for heatmap in (PERFECT, INVERTED)
+        )
+        chance = np.mean(
+            [
+                sign * compute(PHOTO, undecided(seed), undecided(), redness_of_the_lesion)
+                for seed in range(1, 9)
+            ]
+        )
         assert perfect > chance + 0.15
         assert inverted < chance - 0.15
 
@@ -167,7 +193,9 @@ def test_deletion_ends_with_even_skin_and_insertion_with_the_photo():
     compute_deletion(PHOTO, PERFECT, undecided(), look("deletion"))
     compute_insertion(PHOTO, PERFECT, undecided(), look("insertion"))
     np.testing.assert_array_equal(seen["deletion"][0], PHOTO)
-    np.testing.assert_allclose(seen["deletion"][-1], np.broadcast_to(PHOTO.mean(axis=(0, 1)), PHOTO.shape), rtol=1e-6)
+    np.testing.assert_allclose(
+        seen["deletion"][-1], np.broadcast_to(PHOTO.mean(axis=(0, 1)), PHOTO.shape), rtol=1e-6
+    )
     np.testing.assert_array_equal(seen["insertion"][-1], PHOTO)
     assert np.ptp(seen["insertion"][0][..., 0]) < 0.9 * np.ptp(PHOTO[..., 0])
 
@@ -179,31 +207,46 @@ RELEVANT = np.array([True, True, False, False, False])
 
 
 def test_average_precision_by_hand():
-    assert compute_average_precision(np.array([5.0, -4.0, 3.0, 2.0, 1.0]), RELEVANT) == 1  # strength counts, not sign
-    assert compute_average_precision(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), RELEVANT) == pytest.approx((1 / 4 + 2 / 5) / 2)
-    assert compute_average_precision(np.zeros(5), RELEVANT) == pytest.approx(2 / 5)  # nothing known: the share of relevant words
+    assert (
+        compute_average_precision(np.array([5.0, -4.0, 3.0, 2.0, 1.0]), RELEVANT) == 1
+    )  # strength counts, not sign
+    assert compute_average_precision(
+        np.array([1.0, 2.0, 3.0, 4.0, 5.0]), RELEVANT
+    ) == pytest.approx((1 / 4 + 2 / 5) / 2)
+    assert compute_average_precision(np.zeros(5), RELEVANT) == pytest.approx(
+        2 / 5
+    )  # nothing known: the share of relevant words
 
 
-@pytest.mark.parametrize("relevant", [np.ones(3, bool), np.zeros(3, bool), np.ones(1, bool), np.zeros(0, bool)])
+@pytest.mark.parametrize(
+    "relevant", [np.ones(3, bool), np.zeros(3, bool), np.ones(1, bool), np.zeros(0, bool)]
+)
 def test_average_precision_is_undefined_where_there_is_nothing_to_tell_apart(relevant):
     assert math.isnan(compute_average_precision(np.ones(len(relevant)), relevant))
 
 
 def test_precision_and_recall_by_hand():
-    scores = np.array([1.0, -0.05, 0.5, 0.09, 0.0])  # at a tenth of the strongest: words 0 and 2 are shown
+    scores = np.array(
+        [1.0, -0.05, 0.5, 0.09, 0.0]
+    )  # at a tenth of the strongest: words 0 and 2 are shown
     assert compute_precision_recall(scores, RELEVANT, 0.1) == (0.5, 0.5)
     precision, recall = compute_precision_recall(np.zeros(5), RELEVANT, 0.1)  # nothing is shown
     assert math.isnan(precision)
     assert recall == 0
     assert math.isnan(compute_precision_recall(scores, np.zeros(5, bool), 0.1)[1])
-    assert all(math.isnan(figure) for figure in compute_precision_recall(np.zeros(0), np.zeros(0, bool), 0.1))
+    assert all(
+        math.isnan(figure)
+        for figure in compute_precision_recall(np.zeros(0), np.zeros(0, bool), 0.1)
+    )
 
 
 def test_erasure_by_hand():
     """The answer is as sure as the weights of the words that are left: 0.6, 0.3, 0.1 and seven times 0."""
     weights = np.array([0.6, 0.3, 0.1, *[0.0] * 7])
     comprehensiveness, sufficiency = compute_erasure(weights, lambda kept: kept @ weights)
-    assert comprehensiveness == pytest.approx((0.6 + 0.9 + 1.0) / 3)  # without the highest 1, 2 and 5 of 10 words
+    assert comprehensiveness == pytest.approx(
+        (0.6 + 0.9 + 1.0) / 3
+    )  # without the highest 1, 2 and 5 of 10 words
     assert sufficiency == pytest.approx((0.4 + 0.1 + 0.0) / 3)
     inverted = compute_erasure(-weights, lambda kept: kept @ weights)
     assert inverted[0] == 0
@@ -212,15 +255,25 @@ def test_erasure_by_hand():
 
 def test_erasure_rounds_up_and_takes_one_word_texts():
     counts = []
-    compute_erasure(np.arange(7.0), lambda kept: counts.append(kept.sum(axis=1)) or np.zeros(len(kept)))
-    np.testing.assert_array_equal(counts[0], [7, 6, 5, 3, 1, 2, 4])  # 0.7, 1.4 and 3.5 words, rounded up, erased and kept
-    assert compute_erasure(np.array([2.0]), lambda kept: kept[:, 0] * 0.8) == pytest.approx((0.8, 0.0))
+    compute_erasure(
+        np.arange(7.0), lambda kept: counts.append(kept.sum(axis=1)) or np.zeros(len(kept))
+    )
+    np.testing.assert_array_equal(
+        counts[0], [7, 6, 5, 3, 1, 2, 4]
+    )  # 0.7, 1.4 and 3.5 words, rounded up, erased and kept
+    assert compute_erasure(np.array([2.0]), lambda kept: kept[:, 0] * 0.8) == pytest.approx(
+        (0.8, 0.0)
+    )
 
 
 def test_ten_percent_of_ten_words_is_one_word():
     """0.1 x 10 or 0.2 x 15 must not come out above a whole number."""
     counts = []
-    compute_erasure(np.arange(15.0), lambda kept: counts.append(kept.sum(axis=1)) or np.zeros(len(kept)), shares=(0.2,))
+    compute_erasure(
+        np.arange(15.0),
+        lambda kept: counts.append(kept.sum(axis=1)) or np.zeros(len(kept)),
+        shares=(0.2,),
+    )
     np.testing.assert_array_equal(counts[0], [15, 12, 3])
 
 
@@ -228,13 +281,19 @@ def test_ten_percent_of_ten_words_is_one_word():
 
 
 def test_rank_correlation_by_hand():
-    first = np.array([[1, 2, 3, 4, 5], [1, 2, 3, 4, 5], [1, 1, 1, 1, 1], [1, 2, 2, 4, 5]], "float32")
-    second = np.array([[10, 20, 30, 40, 99], [5, 4, 3, 2, 1], [1, 2, 3, 4, 5], [1, 3, 2, 4, 5]], "float32")
+    first = np.array(
+        [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5], [1, 1, 1, 1, 1], [1, 2, 2, 4, 5]], "float32"
+    )
+    second = np.array(
+        [[10, 20, 30, 40, 99], [5, 4, 3, 2, 1], [1, 2, 3, 4, 5], [1, 3, 2, 4, 5]], "float32"
+    )
     found = correlate_ranks(first, second)
     np.testing.assert_allclose(found[:2], [1, -1])
     assert math.isnan(found[2])  # a constant has no order
     assert found[3] == pytest.approx(9.5 / math.sqrt(9.5 * 10))  # mean ranks 2.5 and 2.5
-    np.testing.assert_allclose(correlate_ranks(first[:2].reshape(2, 5, 1), second[:2].reshape(2, 5, 1)), [1, -1])
+    np.testing.assert_allclose(
+        correlate_ranks(first[:2].reshape(2, 5, 1), second[:2].reshape(2, 5, 1)), [1, -1]
+    )
 
 
 def test_relative_change_by_hand():
@@ -260,12 +319,16 @@ class Weight:
 def test_the_cascade_goes_down_and_gives_the_weights_back():
     top, bottom = Weight(np.arange(100.0)), Weight(np.arange(100.0).reshape(4, 25))
     depths = [Depth("top", [top]), Depth("bottom", [bottom])]
-    seen = randomise_in_cascade(depths, lambda: (top.value.copy(), bottom.value.copy()), np.random.default_rng(0))
+    seen = randomise_in_cascade(
+        depths, lambda: (top.value.copy(), bottom.value.copy()), np.random.default_rng(0)
+    )
     assert (seen[0][0] != np.arange(100)).any()
     np.testing.assert_array_equal(seen[0][1], np.arange(100.0).reshape(4, 25))  # not yet
     np.testing.assert_array_equal(seen[1][0], seen[0][0])  # stays as it was randomised
     assert (seen[1][1] != np.arange(100.0).reshape(4, 25)).any()
-    np.testing.assert_array_equal(np.sort(seen[1][1].ravel()), np.arange(100.0))  # shuffled: the distribution stays
+    np.testing.assert_array_equal(
+        np.sort(seen[1][1].ravel()), np.arange(100.0)
+    )  # shuffled: the distribution stays
     np.testing.assert_array_equal(top.value, np.arange(100.0))
     np.testing.assert_array_equal(bottom.value, np.arange(100.0).reshape(4, 25))
 
@@ -302,7 +365,9 @@ def test_a_gain_is_paired_and_above_zero_where_the_explanation_is_better():
     assert lower["gain_over"]["random"]["value"] == pytest.approx(0.1)
     assert lower["gain_over"]["random"]["low"] == pytest.approx(0.1)  # paired: difficulty cancels
     assert lower["map"]["high"] - lower["map"]["low"] > 0.2
-    assert Comparison(values, "higher", "none").summarise(weights)["gain_over"]["random"]["value"] == pytest.approx(-0.1)
+    assert Comparison(values, "higher", "none").summarise(weights)["gain_over"]["random"][
+        "value"
+    ] == pytest.approx(-0.1)
 
 
 def test_the_mean_is_over_the_cases_where_a_figure_is_defined():

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 
 from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.errors import EczemaError
-from eczema_tf.files import escape_formula, replacing_file, replacing_folder, unescape_formula, write_csv, write_json, write_text
+from eczema_tf.files import (
+    escape_formula,
+    replacing_file,
+    replacing_folder,
+    unescape_formula,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -72,7 +80,9 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path):
         "except EczemaError as error:\n"
         "    sys.exit(str(error))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert "cannot be written" in done.stderr
     assert path.read_text() == "old"
@@ -84,7 +94,10 @@ def test_a_place_that_cannot_hold_files_is_a_clear_error(tmp_path: Path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(EczemaError, match="cannot be written"):
         write_text(tmp_path / "file" / "a.txt", "text")
-    with pytest.raises(EczemaError, match="cannot be written"), replacing_folder(tmp_path / "file" / "set"):
+    with (
+        pytest.raises(EczemaError, match="cannot be written"),
+        replacing_folder(tmp_path / "file" / "set"),
+    ):
         pass
 
 
@@ -152,7 +165,9 @@ HARMLESS = [
 @pytest.mark.parametrize("text", FORMULAS)
 def test_what_a_spreadsheet_would_run_gets_an_apostrophe(text: str):
     assert escape_formula(text) == f"'{text}"
-    assert escape_formula(f"'{text}") == f"''{text}"  # so that it is not mistaken for the one before
+    assert (
+        escape_formula(f"'{text}") == f"''{text}"
+    )  # so that it is not mistaken for the one before
 
 
 @pytest.mark.parametrize("text", HARMLESS)
@@ -171,27 +186,49 @@ def test_escaping_is_undone_exactly_and_leaves_no_formula(text: str):
 
 def test_a_table_is_read_back_as_it_was_written(tmp_path: Path):
     texts = [text for text in FORMULAS + HARMLESS if "\0" not in text]
-    table = pd.DataFrame({"example_id": [f"{place}-{text}" for place, text in enumerate(texts)], "text": texts, "=note": texts[::-1]})
+    table = pd.DataFrame(
+        {
+            "example_id": [f"{place}-{text}" for place, text in enumerate(texts)],
+            "text": texts,
+            "=note": texts[::-1],
+        }
+    )
     write_csv(tmp_path / "manifest.csv", table.assign(eczema=0.5))
     with (tmp_path / "manifest.csv").open(newline="", encoding="utf-8") as file:
         header, *records = csv.reader(file)  # as a spreadsheet reads them
     assert header == ["example_id", "text", "'=note", "eczema"]
-    assert [record[1] for record in records] == [f"'{text}" if text in FORMULAS else text for text in texts]
-    back = load_manifest(tmp_path / "manifest.csv", skip_bad_rows=True).table.set_index("example_id")
+    assert [record[1] for record in records] == [
+        f"'{text}" if text in FORMULAS else text for text in texts
+    ]
+    back = load_manifest(tmp_path / "manifest.csv", skip_bad_rows=True).table.set_index(
+        "example_id"
+    )
     for row in table.to_dict("records"):
         if row["text"].strip():
-            assert back.loc[row["example_id"], ["text", "=note"]].tolist() == [row["text"], row["=note"]]
+            assert back.loc[row["example_id"], ["text", "=note"]].tolist() == [
+                row["text"],
+                row["=note"],
+            ]
     assert len(back) == sum(bool(text.strip()) for text in texts)
 
 
 def test_numbers_stay_numbers_and_the_table_stays_as_it_was(tmp_path: Path):
     figures = np.random.default_rng(0).normal(size=50)
-    table = pd.DataFrame({"logit": figures, "count": np.arange(-25, 25), "used": figures > 0, "mixed": [*[-1.5] * 48, None, "=1"]})
+    table = pd.DataFrame(
+        {
+            "logit": figures,
+            "count": np.arange(-25, 25),
+            "used": figures > 0,
+            "mixed": [*[-1.5] * 48, None, "=1"],
+        }
+    )
     before = table.copy()
     write_csv(tmp_path / "a.csv", table)
     pd.testing.assert_frame_equal(table, before)
     back = pd.read_csv(tmp_path / "a.csv")
-    pd.testing.assert_frame_equal(back[["logit", "count", "used"]], table[["logit", "count", "used"]], check_exact=True)
+    pd.testing.assert_frame_equal(
+        back[["logit", "count", "used"]], table[["logit", "count", "used"]], check_exact=True
+    )
     assert back["mixed"].tolist()[-1] == "'=1"
     assert back["mixed"][0] == "-1.5"
 

@@ -10,7 +10,12 @@ from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.sources.folder import choose_eczema_classes, name_group, prepare_folder
 from eczema_tf.errors import DataError
 
-PHOTOS = ("Eczema Photos/knee-1.jpg", "Eczema Photos/Knee_2.JPG", "Eczema Photos/elbow.png", "Psoriasis/knee-3.jpeg")
+PHOTOS = (
+    "Eczema Photos/knee-1.jpg",
+    "Eczema Photos/Knee_2.JPG",
+    "Eczema Photos/elbow.png",
+    "Psoriasis/knee-3.jpeg",
+)
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -32,8 +37,16 @@ def test_classes_groups_and_counts(folder: Path, tmp_path: Path):
     (folder / "Psoriasis" / ".DS_Store").write_text("x")
     summary = prepare_folder(tmp_path / "out", folder=folder)
     counts = {
-        "photos": 4, "eczema": 3, "captions": 0, "classes": 2, "groups": 3, "largest_group": 2, "moved": 0, "hidden": 2, "not_photos": 1,
-    }  # fmt: skip
+        "photos": 4,
+        "eczema": 3,
+        "captions": 0,
+        "classes": 2,
+        "groups": 3,
+        "largest_group": 2,
+        "moved": 0,
+        "hidden": 2,
+        "not_photos": 1,
+    }
     assert summary.count() == counts
     assert summary.eczema_classes == ("Eczema Photos",)
     assert "4 photos in 2 classes" in summary.describe()
@@ -71,9 +84,22 @@ def test_a_number_at_the_end_is_the_shot(name: str, group: str):
 
 
 def test_top_folders_become_splits(tmp_path: Path):
-    folder = fill(tmp_path / "dermnet", "train/Eczema/a.jpg", "train/Acne/b.jpg", "Test/Eczema/c.jpg", "valid/Acne/deep/er/d.jpg")
-    table = load_manifest(prepare_folder(tmp_path / "out", folder=folder).manifest).table.set_index("example_id")
-    splits = {"train/Eczema/a.jpg": "train", "train/Acne/b.jpg": "train", "Test/Eczema/c.jpg": "test", "valid/Acne/deep/er/d.jpg": "val"}
+    folder = fill(
+        tmp_path / "dermnet",
+        "train/Eczema/a.jpg",
+        "train/Acne/b.jpg",
+        "Test/Eczema/c.jpg",
+        "valid/Acne/deep/er/d.jpg",
+    )
+    table = load_manifest(prepare_folder(tmp_path / "out", folder=folder).manifest).table.set_index(
+        "example_id"
+    )
+    splits = {
+        "train/Eczema/a.jpg": "train",
+        "train/Acne/b.jpg": "train",
+        "Test/Eczema/c.jpg": "test",
+        "valid/Acne/deep/er/d.jpg": "val",
+    }
     assert table["split"].to_dict() == splits
     assert table["condition"]["valid/Acne/deep/er/d.jpg"] == "Acne"
 
@@ -89,20 +115,28 @@ def test_a_patient_in_two_splits_goes_to_the_earlier_one(tmp_path: Path):
     )
     folder = fill(tmp_path / "dermnet", *names)
     summary = prepare_folder(tmp_path / "out", folder=folder)
-    table = load_manifest(summary.manifest).table.set_index("example_id")  # which would refuse a group in two splits
-    assert table["split"].to_dict() == dict(zip(names, ("train", "train", "val", "val", "train", "train"), strict=True))
+    table = load_manifest(summary.manifest).table.set_index(
+        "example_id"
+    )  # which would refuse a group in two splits
+    assert table["split"].to_dict() == dict(
+        zip(names, ("train", "train", "val", "val", "train", "train"), strict=True)
+    )
     assert summary.moved == 3
 
 
 def test_splits_beside_classes_are_an_error(tmp_path: Path):
     folder = fill(tmp_path / "dermnet", "train/Eczema/a.jpg", "Acne/b.jpg")
-    with pytest.raises(DataError, match=r"some top folders are splits \(train\) and some are not \(Acne\)"):
+    with pytest.raises(
+        DataError, match=r"some top folders are splits \(train\) and some are not \(Acne\)"
+    ):
         prepare_folder(tmp_path / "out", folder=folder)
 
 
 def test_photos_without_a_class_are_all_named(tmp_path: Path):
     folder = fill(tmp_path / "atlas", "Eczema/a.jpg", "Acne/b.jpg", "loose.jpg", "also.png")
-    with pytest.raises(DataError, match=r"2 faults(.|\n)*also.png: is in no class(.|\n)*loose.jpg: is in no class"):
+    with pytest.raises(
+        DataError, match=r"2 faults(.|\n)*also.png: is in no class(.|\n)*loose.jpg: is in no class"
+    ):
         prepare_folder(tmp_path / "out", folder=folder)
     folder = fill(tmp_path / "splits", "train/loose.jpg", "train/Acne/b.jpg")
     with pytest.raises(DataError, match=r"train/loose.jpg: is in no class"):
@@ -115,28 +149,42 @@ def test_which_classes_are_eczema():
     assert choose_eczema_classes(classes, ["hand dermatitis"]) == {"Hand Dermatitis"}
     with pytest.raises(DataError, match="no such class: Nonsense; the classes are: Acne, Atopic"):
         choose_eczema_classes(classes, ["Acne", "Nonsense"])
-    with pytest.raises(DataError, match=r"no class names eczema or atopic; .*the classes are: Acne, Tinea"):
+    with pytest.raises(
+        DataError, match=r"no class names eczema or atopic; .*the classes are: Acne, Tinea"
+    ):
         choose_eczema_classes({"Tinea", "Acne"})
-    with pytest.raises(DataError, match=r"every class is eczema.*the classes are: Eczema, Hand eczema"):
+    with pytest.raises(
+        DataError, match=r"every class is eczema.*the classes are: Eczema, Hand eczema"
+    ):
         choose_eczema_classes({"Eczema", "Hand eczema"})
 
 
 def test_captions_become_texts(folder: Path, tmp_path: Path):
     captions = tmp_path / "captions.csv"
-    captions.write_text('image_path,text,more\nPsoriasis/knee-3.jpeg,"Red, with scales",x\nEczema Photos/elbow.png,,x\n')
+    captions.write_text(
+        'image_path,text,more\nPsoriasis/knee-3.jpeg,"Red, with scales",x\nEczema Photos/elbow.png,,x\n'
+    )
     summary = prepare_folder(tmp_path / "out", folder=folder, captions=captions)
     table = load_manifest(summary.manifest).table.set_index("example_id")
-    assert table["text"].to_dict() == dict.fromkeys(PHOTOS, "") | {"Psoriasis/knee-3.jpeg": "Red, with scales"}
+    assert table["text"].to_dict() == dict.fromkeys(PHOTOS, "") | {
+        "Psoriasis/knee-3.jpeg": "Red, with scales"
+    }
     assert summary.captions == 1
 
 
 def test_captions_without_a_photo_are_all_named(folder: Path, tmp_path: Path):
     captions = tmp_path / "captions.csv"
-    captions.write_text("image_path,text\n../x.jpg,a\nPsoriasis/knee-3.jpeg,b\nPsoriasis/knee-3.jpeg,c\n/etc/passwd,d\n")
+    captions.write_text(
+        "image_path,text\n../x.jpg,a\nPsoriasis/knee-3.jpeg,b\nPsoriasis/knee-3.jpeg,c\n/etc/passwd,d\n"
+    )
     with pytest.raises(DataError) as error:
         prepare_folder(tmp_path / "out", folder=folder, captions=captions)
     assert "3 faults" in str(error.value)
-    for fault in ("captions.csv:2: no such photo", "captions.csv:4: the photo has a caption already", "captions.csv:5: no such photo"):
+    for fault in (
+        "captions.csv:2: no such photo",
+        "captions.csv:4: the photo has a caption already",
+        "captions.csv:5: no such photo",
+    ):
         assert fault in str(error.value)
 
 
@@ -147,7 +195,12 @@ def test_no_link_leads_out(folder: Path, tmp_path: Path):
     (folder / "More").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DataError) as error:
         prepare_folder(tmp_path / "out", folder=folder)
-    for fault in ("3 faults", "More: is a link to a folder", "out.jpg: is a link that leads out", "broken.jpg: is a link to nothing"):
+    for fault in (
+        "3 faults",
+        "More: is a link to a folder",
+        "out.jpg: is a link that leads out",
+        "broken.jpg: is a link to nothing",
+    ):
         assert fault in str(error.value)
     assert not (tmp_path / "out").exists()
 
@@ -175,7 +228,9 @@ def test_nothing_is_written_over_or_into_the_photos(folder: Path, tmp_path: Path
             prepare_folder(out, folder=folder, overwrite=True)
     with pytest.raises(DataError, match="taken for a class"):
         prepare_folder(folder / "out", folder=folder)
-    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*")) == sorted(PHOTOS)
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*")) == sorted(
+        PHOTOS
+    )
 
 
 def test_empty_or_missing_folders_are_errors(tmp_path: Path):

@@ -10,113 +10,166 @@ from eczema_tf.errors import ConfigError
 from eczema_tf.model.encoders import EncoderSpec, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.layers import AverageOfPresent, ImageRegions, PatchGrid
-from eczema_tf.model.multimodal import IMAGE_FEATURES, POOLED_IMAGE, Encoders, build_assistant, feature_name, heads_of
+from eczema_tf.model.multimodal import (
+    IMAGE_FEATURES,
+    POOLED_IMAGE,
+    Encoders,
+    build_model,
+    feature_name,
+    heads_of,
+)
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, TEXT_PRESENT, TOKEN_IDS
 
 ABSENT = np.zeros(5, "float32")
 
 
 @pytest.fixture(scope="module", params=FUSIONS)
-def assistant(request: pytest.FixtureRequest) -> keras.Model:
+def model(request: pytest.FixtureRequest) -> keras.Model:
     keras.utils.set_random_seed(0)
-    return build_assistant(ModelConfig(embedding_units=8, fusion=request.param), scratch_encoders())
+    return build_model(ModelConfig(embedding_units=8, fusion=request.param), scratch_encoders())
 
 
 def test_the_config_knows_every_fusion():
     assert set(ModelConfig.model_fields["fusion"].annotation.__args__) == set(FUSIONS)
 
 
-def test_every_head_answers_with_finite_logits(assistant: keras.Model):
-    for presence in ({}, {IMAGE_PRESENT: ABSENT}, {TEXT_PRESENT: ABSENT}, {IMAGE_PRESENT: ABSENT, TEXT_PRESENT: ABSENT}):
-        logits = run(assistant, batch(), **presence)
+def test_every_head_answers_with_finite_logits(model: keras.Model):
+    for presence in (
+        {},
+        {IMAGE_PRESENT: ABSENT},
+        {TEXT_PRESENT: ABSENT},
+        {IMAGE_PRESENT: ABSENT, TEXT_PRESENT: ABSENT},
+    ):
+        logits = run(model, batch(), **presence)
         assert {head: value.shape for head, value in logits.items()} == {
-            "eczema_image": (5, 1), "eczema_text": (5, 1), "eczema": (5, 1), "consistency": (5, 3), "severity": (5, 2),
-        }  # fmt: skip
+            "eczema_image": (5, 1),
+            "eczema_text": (5, 1),
+            "eczema": (5, 1),
+            "consistency": (5, 3),
+            "severity": (5, 2),
+        }
         assert all(np.isfinite(value).all() for value in logits.values())
 
 
-def test_what_stands_in_for_an_absent_photo_or_text_has_no_say(assistant: keras.Model):
+def test_what_stands_in_for_an_absent_photo_or_text_has_no_say(model: keras.Model):
     inputs = batch()
     rubbish = {IMAGE: np.full_like(inputs[IMAGE], np.nan)}
-    photoless, again = (run(assistant, inputs, **{IMAGE_PRESENT: ABSENT, **change}) for change in ({}, rubbish))
+    photoless, again = (
+        run(model, inputs, **{IMAGE_PRESENT: ABSENT, **change}) for change in ({}, rubbish)
+    )
     textless, other = (
-        run(assistant, inputs, **{TEXT_PRESENT: ABSENT, TOKEN_IDS: ids}) for ids in (inputs[TOKEN_IDS], inputs[TOKEN_IDS][::-1].copy())
+        run(model, inputs, **{TEXT_PRESENT: ABSENT, TOKEN_IDS: ids})
+        for ids in (inputs[TOKEN_IDS], inputs[TOKEN_IDS][::-1].copy())
     )
     for head in ("eczema", "severity"):
         np.testing.assert_array_equal(photoless[head], again[head])
         np.testing.assert_allclose(textless[head], other[head], atol=1e-6)
 
 
-def test_both_modalities_move_the_answer(assistant: keras.Model):
+def test_both_modalities_move_the_answer(model: keras.Model):
     inputs = batch()
-    full = run(assistant, inputs)["eczema"]
-    assert np.abs(full - run(assistant, inputs, **{IMAGE: 255 - inputs[IMAGE]})["eczema"]).max() > 1e-6
-    assert np.abs(full - run(assistant, inputs, **{TOKEN_IDS: inputs[TOKEN_IDS][::-1].copy()})["eczema"]).max() > 1e-6
+    full = run(model, inputs)["eczema"]
+    assert np.abs(full - run(model, inputs, **{IMAGE: 255 - inputs[IMAGE]})["eczema"]).max() > 1e-6
+    assert (
+        np.abs(
+            full - run(model, inputs, **{TOKEN_IDS: inputs[TOKEN_IDS][::-1].copy()})["eczema"]
+        ).max()
+        > 1e-6
+    )
 
 
-def test_every_trainable_weight_of_the_fusion_gets_a_gradient(assistant: keras.Model):
+def test_every_trainable_weight_of_the_fusion_gets_a_gradient(model: keras.Model):
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
-        logits = assistant(batch(), training=False)
+        logits = model(batch(), training=False)
         loss = tf.reduce_sum(logits["eczema"] ** 2) + tf.reduce_sum(logits["severity"] ** 2)
-    fusion = [weight for layer in assistant.layers if layer.name.startswith("fusion") for weight in layer.trainable_variables]
+    fusion = [
+        weight
+        for layer in model.layers
+        if layer.name.startswith("fusion")
+        for weight in layer.trainable_variables
+    ]
     gradients = tape.gradient(loss, [weight.value for weight in fusion])
     assert all(gradient is not None for gradient in gradients)
 
 
-def test_heads_on_cached_features_answer_like_the_whole_model(assistant: keras.Model):
+def test_heads_on_cached_features_answer_like_the_whole_model(model: keras.Model):
     inputs = batch()
-    name = feature_name(assistant, "image")
-    assert name == (IMAGE_FEATURES if any(layer.name == "fusion_regions" for layer in assistant.layers) else POOLED_IMAGE)
-    features = keras.Model(assistant.input[IMAGE], assistant.get_layer(name).output).predict_on_batch(inputs[IMAGE])
-    heads = heads_of(assistant, {"image"})
-    answers = heads({**{key: value for key, value in inputs.items() if key != IMAGE}, name: features}, training=False)
-    for head, value in run(assistant, inputs).items():
+    name = feature_name(model, "image")
+    assert name == (
+        IMAGE_FEATURES
+        if any(layer.name == "fusion_regions" for layer in model.layers)
+        else POOLED_IMAGE
+    )
+    features = keras.Model(model.input[IMAGE], model.get_layer(name).output).predict_on_batch(
+        inputs[IMAGE]
+    )
+    heads = heads_of(model, {"image"})
+    answers = heads(
+        {**{key: value for key, value in inputs.items() if key != IMAGE}, name: features},
+        training=False,
+    )
+    for head, value in run(model, inputs).items():
         np.testing.assert_allclose(np.asarray(answers[head]), value, atol=1e-5)
 
 
 def test_late_fusion_is_the_average_of_the_logits_of_what_is_present():
     keras.utils.set_random_seed(1)
-    model = build_assistant(ModelConfig(embedding_units=8, fusion="late"), scratch_encoders())
+    model = build_model(ModelConfig(embedding_units=8, fusion="late"), scratch_encoders())
     inputs = batch()
     full, photo_only = run(model, inputs), run(model, inputs, **{TEXT_PRESENT: ABSENT})
-    np.testing.assert_allclose(full["eczema"], (full["eczema_image"] + full["eczema_text"]) / 2, atol=1e-6)
+    np.testing.assert_allclose(
+        full["eczema"], (full["eczema_image"] + full["eczema_text"]) / 2, atol=1e-6
+    )
     np.testing.assert_allclose(photo_only["eczema"], full["eczema_image"], atol=1e-6)
 
 
 def test_average_of_present_by_hand():
-    image, text = np.array([[2.0], [2.0], [np.nan], [2.0]]), np.array([[4.0], [np.nan], [4.0], [4.0]])
+    image, text = (
+        np.array([[2.0], [2.0], [np.nan], [2.0]]),
+        np.array([[4.0], [np.nan], [4.0], [4.0]]),
+    )
     answers = AverageOfPresent()([image, text, np.array([1.0, 1, 0, 0]), np.array([1.0, 0, 1, 0])])
     np.testing.assert_allclose(answers, [[3.0], [2.0], [4.0], [3.0]])
 
 
 def test_regions_are_listed_row_by_row():
     grid = np.arange(12.0).reshape(1, 2, 3, 2)
-    np.testing.assert_array_equal(ImageRegions()(grid)[0], [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]])
+    np.testing.assert_array_equal(
+        ImageRegions()(grid)[0], [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]
+    )
 
 
 def test_the_patch_grid_leaves_out_what_comes_before_the_patches():
     tokens = np.concatenate(
         [np.full((1, 2, 1), -9.0), np.arange(9.0).reshape(1, 9, 1)], axis=1
     )  # class and distillation token, 3 x 3 patches
-    np.testing.assert_array_equal(PatchGrid(3)(tokens)[0, ..., 0], [[0, 1, 2], [3, 4, 5], [6, 7, 8]])
+    np.testing.assert_array_equal(
+        PatchGrid(3)(tokens)[0, ..., 0], [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    )
 
 
 @pytest.mark.parametrize("architecture", ["efficientnet", "vit", "deit"])
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_every_image_encoder_has_a_feature_map_for_every_fusion(architecture: str, fusion: str):
     image = specify_image_encoder(ImageConfig(architecture=architecture, size_px=32))
-    assistant = build_assistant(ModelConfig(embedding_units=8, fusion=fusion), Encoders(image, specify_text_encoder(TextConfig(), 50)))
-    _, height, width, channels = assistant.get_layer(IMAGE_FEATURES).output.shape
+    model = build_model(
+        ModelConfig(embedding_units=8, fusion=fusion),
+        Encoders(image, specify_text_encoder(TextConfig(), 50)),
+    )
+    _, height, width, channels = model.get_layer(IMAGE_FEATURES).output.shape
     assert height == width > 1
     assert channels > 1
-    assert set(run(assistant, batch())) == set(HEADS)
+    assert set(run(model, batch())) == set(HEADS)
 
 
 def build_with_embeddings(fusion: str) -> keras.Model:
     image = EncoderSpec(kind="precomputed", settings={}, pretrained=True, dimension=6)
-    return build_assistant(ModelConfig(embedding_units=8, fusion=fusion), Encoders(image, specify_text_encoder(TextConfig(), 50)))
+    return build_model(
+        ModelConfig(embedding_units=8, fusion=fusion),
+        Encoders(image, specify_text_encoder(TextConfig(), 50)),
+    )
 
 
 @pytest.mark.parametrize("fusion", [fusion for fusion in FUSIONS if fusion != "cross_attention"])

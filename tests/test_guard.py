@@ -40,10 +40,19 @@ class Reader(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def read(self, photos: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels, codes = decode_guarded(photos, lambda data: preprocess_photo(data, tf.constant(1), SIZE_PX, PreprocessConfig()), SIZE_PX)
+        pixels, codes = decode_guarded(
+            photos,
+            lambda data: preprocess_photo(data, tf.constant(1), SIZE_PX, PreprocessConfig()),
+            SIZE_PX,
+        )
         return {"pixels": pixels, "status": tf.gather(tf.constant(PHOTO_STATUS), codes)}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image"), tf.TensorSpec([None], tf.string, name="text")])
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string, name="image"),
+            tf.TensorSpec([None], tf.string, name="text"),
+        ]
+    )
     def serve(self, image: tf.Tensor, text: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"status": self.read(image)["status"], "clean": clean_text(text)}
 
@@ -51,7 +60,9 @@ class Reader(tf.Module):
 @pytest.fixture(scope="module")
 def read():
     reader = Reader()
-    return lambda photos: {name: value.numpy() for name, value in reader.read(tf.constant(photos, tf.string)).items()}
+    return lambda photos: {
+        name: value.numpy() for name, value in reader.read(tf.constant(photos, tf.string)).items()
+    }
 
 
 def encode(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
@@ -61,10 +72,14 @@ def encode(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
 
 
 def noise(width: int = 90, height: int = 70) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype("uint8"))
+    return Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype("uint8")
+    )
 
 
-COSTLY = "photo: of an unusual kind that may take too long to decode; save it as a plain (baseline) JPEG"
+COSTLY = (
+    "photo: of an unusual kind that may take too long to decode; save it as a plain (baseline) JPEG"
+)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +87,10 @@ COSTLY = "photo: of an unusual kind that may take too long to decode; save it as
     [
         ("JPEG", {}),
         ("JPEG", {"progressive": True}),
-        ("JPEG", {"exif": b"Exif\0\0" + bytes(60_000), "icc_profile": bytes(200_000), "comment": b"x"}),
+        (
+            "JPEG",
+            {"exif": b"Exif\0\0" + bytes(60_000), "icc_profile": bytes(200_000), "comment": b"x"},
+        ),
         ("JPEG", {"restart_marker_blocks": 1}),
         ("PNG", {}),
         ("PNG", {"icc_profile": b"x" * 3000}),
@@ -91,7 +109,9 @@ def test_a_24_megapixel_photo_and_a_progressive_one_of_12_pass(check):
     from hostile_jpeg import flat_jpeg
 
     assert check(flat_jpeg((6000, 4000))) == "ok"
-    assert check(flat_jpeg((6000, 4000)) + bytes(9_000_000)) == "ok"  # a film behind the photo, as phones write
+    assert (
+        check(flat_jpeg((6000, 4000)) + bytes(9_000_000)) == "ok"
+    )  # a film behind the photo, as phones write
     assert check(encode(Image.new("RGB", (4000, 3000)), progressive=True)) == "ok"
     assert check(encode(Image.new("RGB", (5000, 5000)), "PNG")) == "ok"
 
@@ -143,12 +163,17 @@ def test_arithmetic_coding_is_refused_wherever_it_hides(check, marker: int):
     assert check(bad[:2] + segment(0xFE, good) * 40 + bad[2:]) == COSTLY
 
 
-@pytest.mark.parametrize("decoy", [b"\xff\xd0", b"\xff\x01", b"\xff\xff", b"\xff\xe1\0\0", b"\xff\xe1\0\1"])
+@pytest.mark.parametrize(
+    "decoy", [b"\xff\xd0", b"\xff\x01", b"\xff\xff", b"\xff\xe1\0\0", b"\xff\xe1\0\1"]
+)
 def test_a_walk_from_segment_to_segment_is_not_led_astray(read, decoy: bytes):
     from hostile_jpeg import arithmetic_jpeg, flat_jpeg
 
     bad, good = arithmetic_jpeg((100, 100), 0xC9, 0), flat_jpeg((8, 8))
-    for hidden in (bad[:2] + decoy + len(good).to_bytes(2, "big") + good + bad[2:], bad[:2] + decoy + good[2:] + bad[2:]):
+    for hidden in (
+        bad[:2] + decoy + len(good).to_bytes(2, "big") + good + bad[2:],
+        bad[:2] + decoy + good[2:] + bad[2:],
+    ):
         assert read([hidden])["status"][0] != b"ok"
 
 
@@ -186,7 +211,9 @@ def test_each_hostile_file_has_its_own_status_and_good_neighbours_stay(read):
     answer = read(photos)
     assert set(answer["status"]) <= {status.encode() for status in PHOTO_STATUS}
     assert (answer["status"][1::2] == b"ok").all()
-    np.testing.assert_array_equal(answer["pixels"][1::2], np.broadcast_to(alone, (200, *alone.shape)))
+    np.testing.assert_array_equal(
+        answer["pixels"][1::2], np.broadcast_to(alone, (200, *alone.shape))
+    )
     bad = answer["status"] != b"ok"
     assert 20 < bad.sum() < 190
     assert not answer["pixels"][bad].any()
@@ -223,7 +250,9 @@ def test_the_benchmark_notices_a_process_that_dies(tmp_path: Path, monkeypatch: 
 
     def start_mortal(kind: str, model: Path) -> subprocess.Popen:
         code = "import sys\nprint('ready', flush=True)\nsys.stdin.readline()\nsys.exit(9)"
-        worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        worker = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         worker.stdout.readline()
         return worker
 
@@ -234,7 +263,11 @@ def test_the_benchmark_notices_a_process_that_dies(tmp_path: Path, monkeypatch: 
 
 
 def test_texts_are_bounded_before_any_work():
-    cleaned = clean_text(tf.constant(["x" * 10_000_000, "\ufdfa" * 100_000, "<a " * 500_000, "é" * 50_000])).numpy()
+    cleaned = clean_text(
+        tf.constant(["x" * 10_000_000, "\ufdfa" * 100_000, "<a " * 500_000, "é" * 50_000])
+    ).numpy()
     assert len(cleaned[0]) == MAX_TEXT_BYTES
-    assert len(cleaned[1]) <= 12 * MAX_TEXT_BYTES  # one character of three bytes becomes eighteen of 33 in NFKC
+    assert (
+        len(cleaned[1]) <= 12 * MAX_TEXT_BYTES
+    )  # one character of three bytes becomes eighteen of 33 in NFKC
     assert all(text.decode("utf-8") is not None for text in cleaned)

@@ -33,12 +33,22 @@ def inputs(toy_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Inpu
 def build(manifest: Path, cache: Path) -> Inputs:
     dataset = load_dataset(DataConfig(), manifest)
     tokenizer = learn_tokenizer(list(dataset.table["text"]), 100, 16)
-    return load_inputs(dataset.table, dataset.photos, None, tokenizer, SIZE_PX, PreprocessConfig(), ArrayCache(cache))
+    return load_inputs(
+        dataset.table,
+        dataset.photos,
+        None,
+        tokenizer,
+        SIZE_PX,
+        PreprocessConfig(),
+        ArrayCache(cache),
+    )
 
 
 def test_presence_is_what_the_manifest_says(inputs: Inputs, table: pd.DataFrame):
     batch = inputs.gather(np.arange(len(inputs)))
-    np.testing.assert_array_equal(batch[IMAGE_PRESENT], (table["image_path"] != "").astype("float32"))
+    np.testing.assert_array_equal(
+        batch[IMAGE_PRESENT], (table["image_path"] != "").astype("float32")
+    )
     np.testing.assert_array_equal(batch[TEXT_PRESENT], (table["text"] != "").astype("float32"))
 
 
@@ -50,7 +60,9 @@ def test_pixels_are_those_of_the_rows_own_photo(inputs: Inputs, table: pd.DataFr
             assert not batch[IMAGE][place].any()
             continue
         data = tf.io.read_file(table.at[row, "image_file"])
-        np.testing.assert_array_equal(batch[IMAGE][place], preprocess_photo(data, tf.constant(1), SIZE_PX, PreprocessConfig()))
+        np.testing.assert_array_equal(
+            batch[IMAGE][place], preprocess_photo(data, tf.constant(1), SIZE_PX, PreprocessConfig())
+        )
 
 
 def test_tokens_are_cut_to_the_longest_text_of_the_batch(inputs: Inputs, table: pd.DataFrame):
@@ -70,10 +82,14 @@ def test_evaluation_gives_every_row_once_and_in_order(inputs: Inputs):
     np.testing.assert_array_equal(pixels, inputs.gather(rows)[IMAGE])
 
 
-def training(inputs: Inputs, epochs: range, seed: int = 0, augment: AugmentConfig | None = None) -> list:
+def training(
+    inputs: Inputs, epochs: range, seed: int = 0, augment: AugmentConfig | None = None
+) -> list:
     rows = np.arange(10, 40)
     number = {"row": np.arange(len(inputs))}
-    dataset = build_training_dataset(inputs, number, number, rows, batch_size=8, epochs=epochs, seed=seed, augment=augment)
+    dataset = build_training_dataset(
+        inputs, number, number, rows, batch_size=8, epochs=epochs, seed=seed, augment=augment
+    )
     return [(batch[IMAGE].numpy(), target["row"].numpy()) for batch, target, _ in dataset]
 
 
@@ -99,13 +115,18 @@ def test_a_resumed_epoch_sees_what_an_unbroken_run_sees(inputs: Inputs):
 
 
 def test_another_seed_gives_another_order(inputs: Inputs):
-    assert any((a[1] != b[1]).any() for a, b in zip(training(inputs, range(1)), training(inputs, range(1), seed=1), strict=True))
+    assert any(
+        (a[1] != b[1]).any()
+        for a, b in zip(training(inputs, range(1)), training(inputs, range(1), seed=1), strict=True)
+    )
 
 
 def test_a_cached_array_is_read_back_and_not_computed_again(tmp_path: Path):
     cache, wanted = ArrayCache(tmp_path), np.arange(12, dtype="float32").reshape(4, 3)
     first = cache.load_or_compute("a", "key", (4, 3), "float32", lambda: [wanted[:3], wanted[3:]])
-    again = cache.load_or_compute("a", "key", (4, 3), "float32", lambda: pytest.fail("computed again"))
+    again = cache.load_or_compute(
+        "a", "key", (4, 3), "float32", lambda: pytest.fail("computed again")
+    )
     np.testing.assert_array_equal(first, wanted)
     np.testing.assert_array_equal(again, wanted)
 
@@ -113,7 +134,9 @@ def test_a_cached_array_is_read_back_and_not_computed_again(tmp_path: Path):
 @pytest.mark.parametrize("blocks", [[2], [3, 2]])
 def test_a_wrong_number_of_rows_is_an_error_and_leaves_nothing(tmp_path: Path, blocks: list[int]):
     with pytest.raises(RunError):
-        ArrayCache(tmp_path).load_or_compute("a", "key", (4, 3), "float32", lambda: [np.zeros((rows, 3)) for rows in blocks])
+        ArrayCache(tmp_path).load_or_compute(
+            "a", "key", (4, 3), "float32", lambda: [np.zeros((rows, 3)) for rows in blocks]
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -121,11 +144,21 @@ def test_a_damaged_cache_file_is_computed_again(tmp_path: Path):
     cache = ArrayCache(tmp_path)
     cache.load_or_compute("a", "key", (4,), "float32", lambda: [np.ones(4)])
     (tmp_path / "a-key.npy").write_bytes(b"damaged")
-    np.testing.assert_array_equal(cache.load_or_compute("a", "key", (4,), "float32", lambda: [np.full(4, 2)]), 2)
+    np.testing.assert_array_equal(
+        cache.load_or_compute("a", "key", (4,), "float32", lambda: [np.full(4, 2)]), 2
+    )
 
 
 def test_fingerprints_tell_contents_shapes_and_borders_apart():
-    parts = [("ab", "c"), ("a", "bc"), (np.zeros(4),), (np.zeros((2, 2)),), (np.zeros(4, "float32"),), (["a"],), ([],)]
+    parts = [
+        ("ab", "c"),
+        ("a", "bc"),
+        (np.zeros(4),),
+        (np.zeros((2, 2)),),
+        (np.zeros(4, "float32"),),
+        (["a"],),
+        ([],),
+    ]
     assert len({fingerprint(*part) for part in parts}) == len(parts)
 
 
@@ -143,8 +176,12 @@ def test_a_changed_photo_is_never_served_from_the_cache(toy_manifest: Path, tmp_
 
 def test_a_truncated_photo_is_reported_with_its_line(toy_manifest: Path, tmp_path: Path):
     (tmp_path / "photos").mkdir()
-    (tmp_path / "manifest.csv").write_text("example_id,image_path,text,eczema\na,photos/0.png,,1\nb,,itchy,0\n")
-    (tmp_path / "photos" / "0.png").write_bytes((toy_manifest.parent / "photos" / "0.png").read_bytes()[:900])
+    (tmp_path / "manifest.csv").write_text(
+        "example_id,image_path,text,eczema\na,photos/0.png,,1\nb,,itchy,0\n"
+    )
+    (tmp_path / "photos" / "0.png").write_bytes(
+        (toy_manifest.parent / "photos" / "0.png").read_bytes()[:900]
+    )
     with pytest.raises(DataError, match=r"manifest\.csv:2: image_path"):
         load_dataset(DataConfig(), tmp_path / "manifest.csv")
     dataset = load_dataset(DataConfig(skip_bad_rows=True), tmp_path / "manifest.csv")

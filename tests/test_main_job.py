@@ -16,7 +16,10 @@ SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with prepared data, a finished run and an export."""
     folder = tmp_path_factory.mktemp("main_job")
-    assert prepare.main(["synthetic", "--n", "120", "--seed", "0", "--out", str(folder / "synthetic")]) == 0
+    assert (
+        prepare.main(["synthetic", "--n", "120", "--seed", "0", "--out", str(folder / "synthetic")])
+        == 0
+    )
     arguments = ["--config", str(SMOKE), *settings(folder), "--run-dir", str(folder / "run")]
     assert train.main(arguments) == 0
     return folder
@@ -34,9 +37,20 @@ def settings(folder: Path) -> list[str]:
 def test_the_run_folder_holds_what_is_promised(workplace: Path):
     names = {child.name for child in (workplace / "run").iterdir()}
     assert {
-        "config.yaml", "encoders.json", "data.json", "model.weights.h5", "tokenizer", "thresholds.json", "metrics.json", "predictions.csv",
-        "environment.json", "tensorboard", "checkpoints", "roc.png", "pr.png",
-    } <= names  # fmt: skip
+        "config.yaml",
+        "encoders.json",
+        "data.json",
+        "model.weights.h5",
+        "tokenizer",
+        "thresholds.json",
+        "metrics.json",
+        "predictions.csv",
+        "environment.json",
+        "tensorboard",
+        "checkpoints",
+        "roc.png",
+        "pr.png",
+    } <= names
 
 
 def test_the_figures_have_the_promised_shape(workplace: Path):
@@ -51,7 +65,9 @@ def test_the_figures_have_the_promised_shape(workplace: Path):
 
 
 def test_every_test_case_is_predicted_once_and_no_group_straddles_splits(workplace: Path):
-    table = pd.read_csv(workplace / "synthetic" / "manifest.csv", keep_default_na=False, dtype=str).set_index("example_id")
+    table = pd.read_csv(
+        workplace / "synthetic" / "manifest.csv", keep_default_na=False, dtype=str
+    ).set_index("example_id")
     splits = json.loads((workplace / "run" / "data.json").read_text())["splits"]
     groups = {split: set(table.loc[ids, "group_id"]) for split, ids in splits.items()}
     assert sum(len(ids) for ids in splits.values()) == len(table)
@@ -71,24 +87,54 @@ def test_evaluating_again_gives_the_same_figures(workplace: Path, capsys: pytest
 
 def test_another_manifest_can_be_scored_without_splits(workplace: Path):
     manifest, out = workplace / "synthetic" / "manifest.csv", workplace / "figures"
-    assert evaluate.main(["--run-dir", str(workplace / "run"), "--manifest", str(manifest), "--split", "all", "--out", str(out)]) == 0
+    assert (
+        evaluate.main(
+            [
+                "--run-dir",
+                str(workplace / "run"),
+                "--manifest",
+                str(manifest),
+                "--split",
+                "all",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert json.loads((out / "metrics.json").read_text())["cases"] == 120
-    assert evaluate.main(["--run-dir", str(workplace / "run"), "--manifest", str(manifest), "--out", str(out / "more")]) == 1
+    assert (
+        evaluate.main(
+            [
+                "--run-dir",
+                str(workplace / "run"),
+                "--manifest",
+                str(manifest),
+                "--out",
+                str(out / "more"),
+            ]
+        )
+        == 1
+    )
 
 
 def test_a_second_export_is_a_second_version(workplace: Path):
-    assert export.main(["--run-dir", str(workplace / "run"), "--out", str(workplace / "export")]) == 0
+    assert (
+        export.main(["--run-dir", str(workplace / "run"), "--out", str(workplace / "export")]) == 0
+    )
     assert {child.name for child in (workplace / "export").iterdir()} == {"1", "2"}
 
 
-def test_an_export_that_differs_from_keras_is_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_an_export_that_differs_from_keras_is_refused(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     """The served model gets another bias than the run's: parity must notice, and nothing may be left behind."""
 
     from eczema_tf.serving.graph.served_model import save_served
     from eczema_tf.workflows import export as release
 
     def save_skewed(served, folder: Path) -> None:
-        bias = served.assistant.get_layer("eczema").bias
+        bias = served.model.get_layer("eczema").bias
         bias.assign(bias + 0.01)
         save_served(served, folder)
         bias.assign(bias - 0.01)
@@ -102,7 +148,11 @@ def test_an_export_that_differs_from_keras_is_refused(workplace: Path, monkeypat
 
 def test_predict_answers_for_photo_text_and_both(workplace: Path, capsys: pytest.CaptureFixture):
     photo = next((workplace / "synthetic" / "photos").iterdir())
-    for arguments in (["--image", str(photo)], ["--text", "it itches"], ["--image", str(photo), "--text", "it itches"]):
+    for arguments in (
+        ["--image", str(photo)],
+        ["--text", "it itches"],
+        ["--image", str(photo), "--text", "it itches"],
+    ):
         capsys.readouterr()
         assert predict.main(["--model", str(workplace / "export"), *arguments, "--json"]) == 0
         answer = json.loads(capsys.readouterr().out)
@@ -143,7 +193,12 @@ def test_bad_usage_is_status_2():
 
 
 def test_a_finished_run_folder_is_not_overwritten(workplace: Path, capsys: pytest.CaptureFixture):
-    assert train.main(["--config", str(SMOKE), *settings(workplace), "--run-dir", str(workplace / "run")]) == 1
+    assert (
+        train.main(
+            ["--config", str(SMOKE), *settings(workplace), "--run-dir", str(workplace / "run")]
+        )
+        == 1
+    )
     assert "holds a run already" in capsys.readouterr().err
 
 
@@ -155,7 +210,17 @@ def test_a_finished_run_resumes_to_the_same_figures(workplace: Path):
 
 def test_cross_validation_predicts_every_case_once(workplace: Path):
     run = workplace / "folds"
-    arguments = ["--config", str(SMOKE), *settings(workplace), "--set", "split.folds=2", "--set", "train.epochs=1", "--run-dir", str(run)]
+    arguments = [
+        "--config",
+        str(SMOKE),
+        *settings(workplace),
+        "--set",
+        "split.folds=2",
+        "--set",
+        "train.epochs=1",
+        "--run-dir",
+        str(run),
+    ]
     assert train.main(arguments) == 0
     assert len(pd.read_csv(run / "predictions.csv")) == 120
     assert {child.name for child in (run / "folds").iterdir()} == {"0-0", "0-1"}

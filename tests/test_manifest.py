@@ -39,7 +39,10 @@ def message_of(path: Path, **options) -> str:
 
 
 def test_a_good_manifest_keeps_ids_and_other_columns_as_they_were(folder: Path):
-    path = write(folder, "\ufeffexample_id,image_path,text,eczema,note\nNA,a.png,,0.25,007\n-1000600354148496558,,dry skin,,\n")
+    path = write(
+        folder,
+        "\ufeffexample_id,image_path,text,eczema,note\nNA,a.png,,0.25,007\n-1000600354148496558,,dry skin,,\n",
+    )
     manifest = load_manifest(path)
     assert isinstance(manifest, Manifest)
     assert list(manifest.table["example_id"]) == ["NA", "-1000600354148496558"]
@@ -49,7 +52,9 @@ def test_a_good_manifest_keeps_ids_and_other_columns_as_they_were(folder: Path):
 
 
 def test_defaults_are_filled_in(folder: Path):
-    table = load_manifest(write(folder, "example_id,case_id,image_path,text,eczema\nr1,c1,a.png,,1\nr2,,,dry,\n")).table
+    table = load_manifest(
+        write(folder, "example_id,case_id,image_path,text,eczema\nr1,c1,a.png,,1\nr2,,,dry,\n")
+    ).table
     assert set(MANIFEST_COLUMNS) <= set(table.columns)
     assert list(table["case_id"]) == ["c1", "r2"]
     assert list(table["group_id"]) == ["c1", "r2"]
@@ -87,13 +92,26 @@ r20,,,,dry,-0.1,,,train
 """
     lines = faults_of(write(folder, content))
     expected = [
-        "4: example_id: is there twice", "5: example_id: is empty", "6: image_path, text: neither photo nor text",
-        "7: eczema: is not a number", "8: eczema: is not a number", "9: eczema: is out of range", "10: eczema: is not a number",
-        "11: consistency: unknown value", "12: severity: unknown value", "13: split: unknown value", "15: image_path: no such photo",
-        "16: image_path: leaves the manifest's folder", "17: image_path: is absolute", "18: split: differs within a group",
-        "19: group_id: differs within a case", "20: eczema: differs within a case", "21: split: differs within a case",
-        "22: row: has 5 fields", "23: eczema: is out of range",
-    ]  # fmt: skip
+        "4: example_id: is there twice",
+        "5: example_id: is empty",
+        "6: image_path, text: neither photo nor text",
+        "7: eczema: is not a number",
+        "8: eczema: is not a number",
+        "9: eczema: is out of range",
+        "10: eczema: is not a number",
+        "11: consistency: unknown value",
+        "12: severity: unknown value",
+        "13: split: unknown value",
+        "15: image_path: no such photo",
+        "16: image_path: leaves the manifest's folder",
+        "17: image_path: is absolute",
+        "18: split: differs within a group",
+        "19: group_id: differs within a case",
+        "20: eczema: differs within a case",
+        "21: split: differs within a case",
+        "22: row: has 5 fields",
+        "23: eczema: is out of range",
+    ]
     found = [re.sub(r"^manifest\.csv:", "", line).split(";")[0] for line in lines]
     assert [line for line in expected if not any(one.startswith(line) for one in found)] == []
     assert len(found) == len(expected)
@@ -101,17 +119,26 @@ r20,,,,dry,-0.1,,,train
 
 def test_a_fault_says_what_is_allowed_and_what_was_received(folder: Path):
     path = write(folder, "example_id,text,severity\nr1,dry,SEVERE\n")
-    assert faults_of(path) == ["manifest.csv:2: severity: unknown value; allowed: mild, moderate, severe or empty; received 'SEVERE'"]
+    assert faults_of(path) == [
+        "manifest.csv:2: severity: unknown value; allowed: mild, moderate, severe or empty; received 'SEVERE'"
+    ]
 
 
-@pytest.mark.parametrize("label", ["NaN", "inf", "-inf", "1e999", "0_1", "½", "0x1", "--1", "1.0000001"])
+@pytest.mark.parametrize(
+    "label", ["NaN", "inf", "-inf", "1e999", "0_1", "½", "0x1", "--1", "1.0000001"]
+)
 def test_what_is_no_label_is_refused(folder: Path, label: str):
     assert len(faults_of(write(folder, f"example_id,text,eczema\nr1,dry,{label}\n"))) == 1
 
 
-@pytest.mark.parametrize(("label", "value"), [("0", 0), ("1", 1), (".5", 0.5), ("1.", 1), ("5e-1", 0.5), (" 0.5 ", 0.5)])
+@pytest.mark.parametrize(
+    ("label", "value"), [("0", 0), ("1", 1), (".5", 0.5), ("1.", 1), ("5e-1", 0.5), (" 0.5 ", 0.5)]
+)
 def test_what_is_a_label_is_read(folder: Path, label: str, value: float):
-    assert load_manifest(write(folder, f"example_id,text,eczema\nr1,dry,{label}\n")).table["eczema"][0] == value
+    assert (
+        load_manifest(write(folder, f"example_id,text,eczema\nr1,dry,{label}\n")).table["eczema"][0]
+        == value
+    )
 
 
 def test_white_space_is_not_a_text(folder: Path):
@@ -126,7 +153,9 @@ def test_a_link_that_leaves_the_folder_is_refused(folder: Path):
     assert [line.split(":")[1] for line in faults_of(path)] == ["2"]
 
 
-@pytest.mark.parametrize("image_path", [".", "C:\\photo.png", "x" * 5000, "a.png/b.png", "~/a.png", "//host/a.png"])
+@pytest.mark.parametrize(
+    "image_path", [".", "C:\\photo.png", "x" * 5000, "a.png/b.png", "~/a.png", "//host/a.png"]
+)
 def test_what_is_no_photo_in_the_folder_is_refused(folder: Path, image_path: str):
     assert len(faults_of(write(folder, f"example_id,image_path\nr1,{image_path}\n"))) == 1
 
@@ -150,7 +179,10 @@ def test_photos_need_not_be_there_when_they_are_not_checked(folder: Path):
         (b"", "is empty"),
         (b" \n\n", "is empty"),
         (b"example_id,text\n", "no rows"),
-        (b"example_id,text\nr1,ok\nr2,caf\xe9\n", "manifest.csv:3: is not UTF-8; received the byte 0xe9"),
+        (
+            b"example_id,text\nr1,ok\nr2,caf\xe9\n",
+            "manifest.csv:3: is not UTF-8; received the byte 0xe9",
+        ),
         ("example_id,text\nr1,ok\n".encode("utf-16"), "is not UTF-8"),
         (b"example_id,text\nr1,ok\nr2,a\0b\n", "manifest.csv:3: holds a NUL byte"),
         (b'example_id,text\nr1,ok\nr2,"never closed\n', "manifest.csv:3: is not valid CSV"),
@@ -163,7 +195,9 @@ def test_photos_need_not_be_there_when_they_are_not_checked(folder: Path):
         (b"example_id,eczema\nr1,1\n", "at least one of the two columns"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_one_clear_error_even_when_bad_rows_are_skipped(folder: Path, content: bytes, says: str):
+def test_a_file_that_cannot_be_used_is_one_clear_error_even_when_bad_rows_are_skipped(
+    folder: Path, content: bytes, says: str
+):
     path = write(folder, content)
     assert says in message_of(path)
     assert says in message_of(path, skip_bad_rows=True)
@@ -176,7 +210,9 @@ def test_a_missing_file_or_a_folder_is_a_clear_error(folder: Path):
 
 
 def test_bad_rows_can_be_skipped_and_are_written_down(folder: Path):
-    path = write(folder, "example_id,image_path,text,eczema\nr1,a.png,dry,1\nr2,gone.png,dry,2\nr3,,red,0\n")
+    path = write(
+        folder, "example_id,image_path,text,eczema\nr1,a.png,dry,1\nr2,gone.png,dry,2\nr3,,red,0\n"
+    )
     manifest = load_manifest(path, skip_bad_rows=True)
     assert list(manifest.table["example_id"]) == ["r1", "r3"]
     assert list(manifest.table.index) == [0, 1]
@@ -198,11 +234,15 @@ def test_rejected_rows_go_where_they_are_told(folder: Path):
 
 
 def test_a_manifest_without_a_good_row_is_an_error_all_the_same(folder: Path):
-    assert "every row is bad" in message_of(write(folder, "example_id,text,eczema\nr1,dry,7\n"), skip_bad_rows=True)
+    assert "every row is bad" in message_of(
+        write(folder, "example_id,text,eczema\nr1,dry,7\n"), skip_bad_rows=True
+    )
 
 
 def test_skipping_leaves_no_group_in_two_splits(folder: Path):
-    path = write(folder, "example_id,group_id,text,split\nr1,g,dry,train\nr2,g,dry,test\nr3,h,dry,test\n")
+    path = write(
+        folder, "example_id,group_id,text,split\nr1,g,dry,train\nr2,g,dry,test\nr3,h,dry,test\n"
+    )
     table = load_manifest(path, skip_bad_rows=True).table
     assert table.groupby("group_id")["split"].nunique().max() == 1
     assert list(table["example_id"]) == ["r1", "r3"]
@@ -213,7 +253,9 @@ def test_photos_that_cannot_be_decoded_are_reported_with_their_line(folder: Path
     path = write(folder, "example_id,image_path,text\nr1,a.png,\nr2,cut.png,dry\nr3,,red\n")
     manifest = load_manifest(path)
     photos = inspect_photos(manifest.table["image_file"])
-    with pytest.raises(DataError, match=r"manifest\.csv:3: image_path: photo cannot be read: .*received 'cut\.png'"):
+    with pytest.raises(
+        DataError, match=r"manifest\.csv:3: image_path: photo cannot be read: .*received 'cut\.png'"
+    ):
         reject_bad_photos(manifest, photos)
     kept = reject_bad_photos(manifest, photos, skip_bad_rows=True)
     assert list(kept.table["example_id"]) == ["r1", "r3"]
@@ -228,13 +270,19 @@ def test_good_photos_change_nothing(folder: Path):
 
 def test_rows_rejected_first_and_later_are_written_down_together(folder: Path):
     (folder / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(60))
-    manifest = load_manifest(write(folder, "example_id,image_path,eczema\nr1,a.png,1\nr2,a.png,9\nr3,cut.png,1\n"), skip_bad_rows=True)
+    manifest = load_manifest(
+        write(folder, "example_id,image_path,eczema\nr1,a.png,1\nr2,a.png,9\nr3,cut.png,1\n"),
+        skip_bad_rows=True,
+    )
     reject_bad_photos(manifest, inspect_photos(manifest.table["image_file"]), skip_bad_rows=True)
     assert list(pd.read_csv(folder / "manifest.rejected.csv")["example_id"]) == ["r2", "r3"]
 
 
 def test_embeddings_stand_in_for_photos(folder: Path):
-    path = write(folder, "example_id,image_path,text\nr1,known.png,\nr2,unknown.png,dry\nr3,,dry\nr4,unknown.png,\n")
+    path = write(
+        folder,
+        "example_id,image_path,text\nr1,known.png,\nr2,unknown.png,dry\nr3,,dry\nr4,unknown.png,\n",
+    )
     assert [line.split(":")[1] for line in faults_of(path, embeddings={"known.png"})] == ["5"]
     table = load_manifest(path, embeddings={"known.png"}, skip_bad_rows=True).table
     assert list(table["image_path"]) == ["known.png", "", ""]
@@ -247,7 +295,9 @@ def test_embeddings_may_be_keyed_by_example(folder: Path):
 
 
 def test_parquet_says_the_same_as_csv(folder: Path):
-    path = write(folder, "example_id,case_id,image_path,text,eczema,note\n1,7,a.png,,0.25,x\n2,,,dry,,\n")
+    path = write(
+        folder, "example_id,case_id,image_path,text,eczema,note\n1,7,a.png,,0.25,x\n2,,,dry,,\n"
+    )
     expected = load_manifest(path).table
     raw = pd.DataFrame(
         {
@@ -260,12 +310,16 @@ def test_parquet_says_the_same_as_csv(folder: Path):
         }
     )
     raw.astype({"case_id": "Int64"}).to_parquet(folder / "manifest.parquet")
-    pd.testing.assert_frame_equal(load_manifest(folder / "manifest.parquet").table, expected, check_dtype=False)
+    pd.testing.assert_frame_equal(
+        load_manifest(folder / "manifest.parquet").table, expected, check_dtype=False
+    )
 
 
 def test_a_bad_parquet_file_is_a_clear_error(folder: Path):
     assert "not readable as Parquet" in message_of(write(folder, b"not parquet", "m.parquet"))
-    pd.DataFrame({"example_id": ["r1"], "text": ["dry"], "eczema": [np.inf]}).to_parquet(folder / "m.parquet")
+    pd.DataFrame({"example_id": ["r1"], "text": ["dry"], "eczema": [np.inf]}).to_parquet(
+        folder / "m.parquet"
+    )
     assert faults_of(folder / "m.parquet")[0].startswith("m.parquet:1: eczema")
     pd.DataFrame({"example_id": ["r1"], "image_path": ["a\0.png"]}).to_parquet(folder / "m.parquet")
     assert "is not a path" in faults_of(folder / "m.parquet")[0]

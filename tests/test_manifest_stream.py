@@ -39,17 +39,39 @@ def test_rows_are_those_of_the_whole_manifest(tmp_path: Path):
 
 
 def test_parquet_says_the_same_as_csv(tmp_path: Path):
-    table = pd.DataFrame({"example_id": [1, 2], "case_id": pd.array([7, None], "Int64"), "text": [None, "=SUM(A1)"], "eczema": [0.5, None]})
+    table = pd.DataFrame(
+        {
+            "example_id": [1, 2],
+            "case_id": pd.array([7, None], "Int64"),
+            "text": [None, "=SUM(A1)"],
+            "eczema": [0.5, None],
+        }
+    )
     table.to_parquet(tmp_path / "m.parquet")
-    assert list(stream_rows(tmp_path / "m.parquet")) == [Row(1, "1", "7", "", "", ""), Row(2, "2", "", "", "=SUM(A1)", "")]
+    assert list(stream_rows(tmp_path / "m.parquet")) == [
+        Row(1, "1", "7", "", "", ""),
+        Row(2, "2", "", "", "=SUM(A1)", ""),
+    ]
     whole = load_manifest(tmp_path / "m.parquet", skip_bad_rows=True).table
     assert whole["text"].tolist() == ["=SUM(A1)"]
 
 
 def test_a_row_that_does_not_fit_the_header_keeps_its_id_and_nothing_else(tmp_path: Path):
-    rows = list(stream_rows(write(tmp_path, "example_id,image_path,text\nr1,a.png,dry, very\nr2\nr3,a.png,dry\n")))
-    assert [row[1:5] for row in rows] == [("r1", "", "", ""), ("r2", "", "", ""), ("r3", "", "a.png", "dry")]
-    assert [row.fault.split(";")[0] for row in rows] == ["row: has 4 fields", "row: has 1 fields", ""]
+    rows = list(
+        stream_rows(
+            write(tmp_path, "example_id,image_path,text\nr1,a.png,dry, very\nr2\nr3,a.png,dry\n")
+        )
+    )
+    assert [row[1:5] for row in rows] == [
+        ("r1", "", "", ""),
+        ("r2", "", "", ""),
+        ("r3", "", "a.png", "dry"),
+    ]
+    assert [row.fault.split(";")[0] for row in rows] == [
+        "row: has 4 fields",
+        "row: has 1 fields",
+        "",
+    ]
 
 
 def test_labels_are_not_looked_at(tmp_path: Path):
@@ -69,7 +91,12 @@ def test_every_empty_or_repeated_id_is_named_with_its_line(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         survey_manifest(write(tmp_path, content))
     faults = [line.split(": ", 1) for line in str(caught.value).splitlines()[1:]]
-    assert [place.strip() for place, _ in faults] == ["manifest.csv:4", "manifest.csv:7", "manifest.csv:5", "manifest.csv:8"]
+    assert [place.strip() for place, _ in faults] == [
+        "manifest.csv:4",
+        "manifest.csv:7",
+        "manifest.csv:5",
+        "manifest.csv:8",
+    ]
     assert "is empty" in faults[0][1]
     assert "received 'a', as on line 2" in faults[3][1]
 
@@ -121,7 +148,12 @@ def test_a_photo_is_found_inside_the_folder_only(tmp_path: Path):
     (tmp_path / "b.png").touch()
     root = (tmp_path / "data").resolve()
     assert find_photo("photos/../photos/a.png", root) == root / "photos" / "a.png"
-    for image_path, says in (("../b.png", "leaves"), (str(tmp_path / "b.png"), "absolute"), ("c.png", "no such"), ("photos", "not a file")):
+    for image_path, says in (
+        ("../b.png", "leaves"),
+        (str(tmp_path / "b.png"), "absolute"),
+        ("c.png", "no such"),
+        ("photos", "not a file"),
+    ):
         with pytest.raises(DataError, match=says):
             find_photo(image_path, root)
     assert Row._fields[1:5] == COLUMNS

@@ -1,4 +1,4 @@
-"""The assistant: named layers, learned missing modalities, ordered severity, and features that stand in for frozen encoders."""
+"""The model: named layers, learned missing modalities, ordered severity, and features that stand in for frozen encoders."""
 
 import keras
 import numpy as np
@@ -8,26 +8,50 @@ from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.errors import PresetError, RunError
-from eczema_tf.model.encoders import EncoderSpec, build_encoder, specify_image_encoder, specify_text_encoder
+from eczema_tf.model.encoders import (
+    EncoderSpec,
+    build_encoder,
+    specify_image_encoder,
+    specify_text_encoder,
+)
 from eczema_tf.model.features import compute_features, frozen_model, weights_digest
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.layers import MaskedPooling, MissingModality, ModalityDropout, OrderedLogits
-from eczema_tf.model.losses import OrdinalCrossentropy, build_losses, compute_probabilities, compute_targets
-from eczema_tf.model.multimodal import IMAGE_FEATURES, Encoders, build_assistant, encoder_of
+from eczema_tf.model.losses import (
+    OrdinalCrossentropy,
+    build_losses,
+    compute_probabilities,
+    compute_targets,
+)
+from eczema_tf.model.multimodal import IMAGE_FEATURES, Encoders, build_model, encoder_of
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
 SMALL = ModelConfig(embedding_units=8)
-TINY_BERT = {"vocabulary_size": 50, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16, "max_sequence_length": 16}
+TINY_BERT = {
+    "vocabulary_size": 50,
+    "num_layers": 1,
+    "num_heads": 2,
+    "hidden_dim": 8,
+    "intermediate_dim": 16,
+    "max_sequence_length": 16,
+}
 
 
 def scratch_encoders(size_px: int = 32) -> Encoders:
-    return Encoders(specify_image_encoder(ImageConfig(size_px=size_px)), specify_text_encoder(TextConfig(), 50))
+    return Encoders(
+        specify_image_encoder(ImageConfig(size_px=size_px)), specify_text_encoder(TextConfig(), 50)
+    )
 
 
 def pretrained_encoders() -> Encoders:
     """As from presets, but with weights at random: what counts is that they are frozen."""
     image = specify_image_encoder(ImageConfig(size_px=32)).model_copy(update={"pretrained": True})
-    return Encoders(image, EncoderSpec(kind="BertBackbone", settings={**TINY_BERT, "name": "text_encoder"}, pretrained=True))
+    return Encoders(
+        image,
+        EncoderSpec(
+            kind="BertBackbone", settings={**TINY_BERT, "name": "text_encoder"}, pretrained=True
+        ),
+    )
 
 
 def batch(rows: int = 5, tokens: int = 7, size_px: int = 32) -> dict[str, np.ndarray]:
@@ -43,53 +67,78 @@ def batch(rows: int = 5, tokens: int = 7, size_px: int = 32) -> dict[str, np.nda
 
 
 @pytest.fixture(scope="module")
-def assistant() -> keras.Model:
+def model() -> keras.Model:
     keras.utils.set_random_seed(0)
-    return build_assistant(SMALL, scratch_encoders())
+    return build_model(SMALL, scratch_encoders())
 
 
 def run(model: keras.Model, inputs: dict, **changes) -> dict[str, np.ndarray]:
-    return {head: np.asarray(value) for head, value in model({**inputs, **changes}, training=False).items()}
+    return {
+        head: np.asarray(value)
+        for head, value in model({**inputs, **changes}, training=False).items()
+    }
 
 
-def test_layers_and_outputs_have_the_promised_names(assistant: keras.Model):
-    names = {layer.name for layer in assistant.layers}
-    assert {"image_encoder", "text_encoder", "image_projection", "text_projection", "fusion_concat", IMAGE_FEATURES, *HEADS} <= names
-    shapes = {head: value.shape for head, value in run(assistant, batch()).items()}
-    assert shapes == {"eczema_image": (5, 1), "eczema_text": (5, 1), "eczema": (5, 1), "consistency": (5, 3), "severity": (5, 2)}
+def test_layers_and_outputs_have_the_promised_names(model: keras.Model):
+    names = {layer.name for layer in model.layers}
+    assert {
+        "image_encoder",
+        "text_encoder",
+        "image_projection",
+        "text_projection",
+        "fusion_concat",
+        IMAGE_FEATURES,
+        *HEADS,
+    } <= names
+    shapes = {head: value.shape for head, value in run(model, batch()).items()}
+    assert shapes == {
+        "eczema_image": (5, 1),
+        "eczema_text": (5, 1),
+        "eczema": (5, 1),
+        "consistency": (5, 3),
+        "severity": (5, 2),
+    }
 
 
-def test_an_absent_modality_has_no_influence_whatever_stands_in_its_place(assistant: keras.Model):
+def test_an_absent_modality_has_no_influence_whatever_stands_in_its_place(model: keras.Model):
     inputs, absent = batch(), np.zeros(5, "float32")
-    without = run(assistant, inputs, **{IMAGE_PRESENT: absent})
+    without = run(model, inputs, **{IMAGE_PRESENT: absent})
     for rubbish in (np.zeros_like(inputs[IMAGE]), np.full_like(inputs[IMAGE], np.nan)):
-        again = run(assistant, inputs, **{IMAGE: rubbish, IMAGE_PRESENT: absent})
+        again = run(model, inputs, **{IMAGE: rubbish, IMAGE_PRESENT: absent})
         for head in HEADS:
             np.testing.assert_array_equal(without[head], again[head])
-    textless = run(assistant, inputs, **{TEXT_PRESENT: absent})
-    other_text = run(assistant, inputs, **{TOKEN_IDS: inputs[TOKEN_IDS][::-1].copy(), TEXT_PRESENT: absent})
+    textless = run(model, inputs, **{TEXT_PRESENT: absent})
+    other_text = run(
+        model, inputs, **{TOKEN_IDS: inputs[TOKEN_IDS][::-1].copy(), TEXT_PRESENT: absent}
+    )
     for head in HEADS:
         np.testing.assert_allclose(textless[head], other_text[head], atol=1e-6)
 
 
-def test_single_heads_see_only_their_own_modality(assistant: keras.Model):
+def test_single_heads_see_only_their_own_modality(model: keras.Model):
     inputs, absent = batch(), np.zeros(5, "float32")
-    full = run(assistant, inputs)
-    np.testing.assert_allclose(full["eczema_text"], run(assistant, inputs, **{IMAGE_PRESENT: absent})["eczema_text"], atol=1e-6)
-    np.testing.assert_allclose(full["eczema_image"], run(assistant, inputs, **{TEXT_PRESENT: absent})["eczema_image"], atol=1e-6)
+    full = run(model, inputs)
+    np.testing.assert_allclose(
+        full["eczema_text"], run(model, inputs, **{IMAGE_PRESENT: absent})["eczema_text"], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        full["eczema_image"],
+        run(model, inputs, **{TEXT_PRESENT: absent})["eczema_image"],
+        atol=1e-6,
+    )
 
 
-def test_padding_changes_nothing(assistant: keras.Model):
+def test_padding_changes_nothing(model: keras.Model):
     inputs = batch()
     padded = {name: np.pad(inputs[name], ((0, 0), (0, 9))) for name in (TOKEN_IDS, PADDING_MASK)}
-    for head, value in run(assistant, inputs).items():
-        np.testing.assert_allclose(value, run(assistant, inputs, **padded)[head], atol=1e-5)
+    for head, value in run(model, inputs).items():
+        np.testing.assert_allclose(value, run(model, inputs, **padded)[head], atol=1e-5)
 
 
-def test_one_row_alone_gets_the_answer_it_gets_in_a_batch(assistant: keras.Model):
+def test_one_row_alone_gets_the_answer_it_gets_in_a_batch(model: keras.Model):
     inputs = batch()
-    together = run(assistant, inputs)
-    alone = run(assistant, {name: value[2:3] for name, value in inputs.items()})
+    together = run(model, inputs)
+    alone = run(model, {name: value[2:3] for name, value in inputs.items()})
     for head in HEADS:
         np.testing.assert_allclose(alone[head][0], together[head][2], atol=1e-5)
 
@@ -98,7 +147,9 @@ def test_missing_modality_is_learned():
     layer = MissingModality()
     layer([np.ones((2, 4)), np.array([1.0, 0.0])])
     layer.missing.assign([5, 6, 7, 8])
-    np.testing.assert_array_equal(layer([np.ones((2, 4)), np.array([1.0, 0.0])]), [[1, 1, 1, 1], [5, 6, 7, 8]])
+    np.testing.assert_array_equal(
+        layer([np.ones((2, 4)), np.array([1.0, 0.0])]), [[1, 1, 1, 1], [5, 6, 7, 8]]
+    )
     assert len(layer.trainable_weights) == 1
 
 
@@ -117,7 +168,10 @@ def test_modality_dropout_only_ever_takes_one_of_two():
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("mean", [2.0, -3.0]), ("max", [3.0, -2.0]), ("mean_max", [2.0, -3.0, 3.0, -2.0])])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("mean", [2.0, -3.0]), ("max", [3.0, -2.0]), ("mean_max", [2.0, -3.0, 3.0, -2.0])],
+)
 def test_pooling_looks_at_real_tokens_only(kind: str, expected: list[float]):
     tokens = np.array([[[1.0, -4.0], [3.0, -2.0], [99.0, 99.0]], [[9.0, 9.0]] * 3])
     pooled = np.asarray(MaskedPooling(kind)([tokens, np.array([[1, 1, 0], [0, 0, 0]])]))
@@ -136,32 +190,48 @@ def test_grades_are_ordered_whatever_the_weights():
 def test_ordinal_loss_knows_the_order():
     """Certain of "severe" when the truth is "moderate" costs less than when it is "mild"."""
     severe = np.array([[6.0, 6.0]])
-    costs = [float(OrdinalCrossentropy()(np.array([truth]), severe)) for truth in ([0.0, 0.0], [1.0, 0.0], [1.0, 1.0])]
+    costs = [
+        float(OrdinalCrossentropy()(np.array([truth]), severe))
+        for truth in ([0.0, 0.0], [1.0, 0.0], [1.0, 1.0])
+    ]
     assert costs[0] > costs[1] > costs[2]
-    assert costs[1] == pytest.approx((np.log1p(np.exp(-6)) + 6 + np.log1p(np.exp(-6))) / 2, rel=1e-4)  # by hand
+    assert costs[1] == pytest.approx(
+        (np.log1p(np.exp(-6)) + 6 + np.log1p(np.exp(-6))) / 2, rel=1e-4
+    )  # by hand
 
 
 def test_soft_labels_are_best_met_by_their_own_probability():
     loss = build_losses()["eczema"]
-    costs = [float(loss(np.array([[0.3]]), np.array([[np.log(p / (1 - p))]]))) for p in (0.2, 0.3, 0.4)]
+    costs = [
+        float(loss(np.array([[0.3]]), np.array([[np.log(p / (1 - p))]]))) for p in (0.2, 0.3, 0.4)
+    ]
     assert min(costs) == costs[1]
 
 
 def test_targets_by_hand():
-    targets = compute_targets(np.array([1, 0.25, np.nan]), np.array(["unclear", "", "eczema"]), np.array(["mild", "severe", ""]))
+    targets = compute_targets(
+        np.array([1, 0.25, np.nan]),
+        np.array(["unclear", "", "eczema"]),
+        np.array(["mild", "severe", ""]),
+    )
     np.testing.assert_allclose(targets["eczema"], [[1], [0.25], [0]])
     np.testing.assert_array_equal(targets["consistency"], [[0, 0, 1], [0, 0, 0], [1, 0, 0]])
     np.testing.assert_array_equal(targets["severity"], [[0, 0], [1, 1], [0, 0]])
 
 
-def test_probabilities_by_hand(assistant: keras.Model):
-    logits = {head: np.zeros((1, 1), "float32") for head in ("eczema", "eczema_image", "eczema_text")}
-    logits |= {"consistency": np.log([[0.2, 0.3, 0.5]]), "severity": np.log([[0.8 / 0.2, 0.3 / 0.7]])}
+def test_probabilities_by_hand(model: keras.Model):
+    logits = {
+        head: np.zeros((1, 1), "float32") for head in ("eczema", "eczema_image", "eczema_text")
+    }
+    logits |= {
+        "consistency": np.log([[0.2, 0.3, 0.5]]),
+        "severity": np.log([[0.8 / 0.2, 0.3 / 0.7]]),
+    }
     out = {head: np.asarray(value) for head, value in compute_probabilities(logits).items()}
     assert out["eczema"] == pytest.approx([0.5])
     np.testing.assert_allclose(out["consistency"], [[0.2, 0.3, 0.5]], rtol=1e-5)
     np.testing.assert_allclose(out["severity"], [[0.2, 0.5, 0.3]], rtol=1e-5)
-    for head, values in compute_probabilities(assistant(batch())).items():
+    for head, values in compute_probabilities(model(batch())).items():
         assert np.asarray(values).min() >= 0
         if head in ("consistency", "severity"):
             np.testing.assert_allclose(np.asarray(values).sum(-1), 1, rtol=1e-5)
@@ -169,39 +239,55 @@ def test_probabilities_by_hand(assistant: keras.Model):
 
 def inputs_of(arrays: dict[str, np.ndarray]) -> Inputs:
     rows = len(arrays[IMAGE])
-    columns = {name: Column(values, np.arange(rows), f"digest of {name}") for name, values in arrays.items()}
+    columns = {
+        name: Column(values, np.arange(rows), f"digest of {name}")
+        for name, values in arrays.items()
+    }
     return Inputs(columns, arrays[PADDING_MASK].sum(1).astype("int64"))
 
 
 @pytest.mark.parametrize("frozen", [{"image"}, {"text"}, {"image", "text"}])
-@pytest.mark.parametrize(("pooling", "fusion"), [("mean", "concat"), ("mean_max", "concat"), *(("max", fusion) for fusion in FUSIONS)])
-def test_cached_features_give_the_same_answers_as_the_whole_model(frozen: set[str], pooling: str, fusion: str, tmp_path):
+@pytest.mark.parametrize(
+    ("pooling", "fusion"),
+    [("mean", "concat"), ("mean_max", "concat"), *(("max", fusion) for fusion in FUSIONS)],
+)
+def test_cached_features_give_the_same_answers_as_the_whole_model(
+    frozen: set[str], pooling: str, fusion: str, tmp_path
+):
     keras.utils.set_random_seed(0)
     config = ModelConfig(embedding_units=8, fusion=fusion, text=TextConfig(pooling=pooling))
-    assistant, arrays = build_assistant(config, pretrained_encoders()), batch()
-    features = compute_features(assistant, inputs_of(arrays), frozen, ArrayCache(tmp_path))
-    cached = frozen_model(assistant, frozen)(features.gather(np.arange(5)), training=False)
-    for head, value in run(assistant, arrays).items():
-        np.testing.assert_allclose(cached[head], value, atol=2e-3)  # token features are kept as float16
+    model, arrays = build_model(config, pretrained_encoders()), batch()
+    features = compute_features(model, inputs_of(arrays), frozen, ArrayCache(tmp_path))
+    cached = frozen_model(model, frozen)(features.gather(np.arange(5)), training=False)
+    for head, value in run(model, arrays).items():
+        np.testing.assert_allclose(
+            cached[head], value, atol=2e-3
+        )  # token features are kept as float16
     assert len(list(tmp_path.iterdir())) == len(frozen)
-    trained_by_features = {id(weight) for weight in frozen_model(assistant, frozen).trainable_weights}
-    assert trained_by_features < {id(weight) for weight in assistant.trainable_weights}
+    trained_by_features = {id(weight) for weight in frozen_model(model, frozen).trainable_weights}
+    assert trained_by_features < {id(weight) for weight in model.trainable_weights}
 
 
 def test_features_of_other_weights_are_never_used(tmp_path):
-    assistant, arrays = build_assistant(SMALL, pretrained_encoders()), batch()
-    before = compute_features(assistant, inputs_of(arrays), {"image"}, ArrayCache(tmp_path)).gather(np.arange(5))["image_pooling"]
-    kernel = assistant.get_layer("image_encoder").get_layer("stage1_conv1").kernel
+    model, arrays = build_model(SMALL, pretrained_encoders()), batch()
+    before = compute_features(model, inputs_of(arrays), {"image"}, ArrayCache(tmp_path)).gather(
+        np.arange(5)
+    )["image_pooling"]
+    kernel = model.get_layer("image_encoder").get_layer("stage1_conv1").kernel
     kernel.assign(np.asarray(kernel) + 0.1)
-    after = compute_features(assistant, inputs_of(arrays), {"image"}, ArrayCache(tmp_path)).gather(np.arange(5))["image_pooling"]
+    after = compute_features(model, inputs_of(arrays), {"image"}, ArrayCache(tmp_path)).gather(
+        np.arange(5)
+    )["image_pooling"]
     assert np.abs(before - after).max() > 1e-3
 
 
 def test_features_of_another_pooling_are_never_used(tmp_path):
     widths = []
     for pooling in ("mean", "mean_max"):
-        assistant = build_assistant(ModelConfig(text=TextConfig(pooling=pooling)), pretrained_encoders())
-        features = compute_features(assistant, inputs_of(batch()), {"text"}, ArrayCache(tmp_path)).gather(np.arange(5))
+        model = build_model(ModelConfig(text=TextConfig(pooling=pooling)), pretrained_encoders())
+        features = compute_features(
+            model, inputs_of(batch()), {"text"}, ArrayCache(tmp_path)
+        ).gather(np.arange(5))
         widths.append(features["text_pooling"].shape[1])
     assert widths[1] == 2 * widths[0]
 
@@ -210,8 +296,10 @@ def test_a_digest_does_not_depend_on_layer_counters():
     digests = []
     for _ in range(2):
         keras.utils.set_random_seed(3)
-        assistant = build_assistant(SMALL, pretrained_encoders())
-        digests.append([weights_digest(encoder_of(assistant, modality)) for modality in ("image", "text")])
+        model = build_model(SMALL, pretrained_encoders())
+        digests.append(
+            [weights_digest(encoder_of(model, modality)) for modality in ("image", "text")]
+        )
     assert digests[0] == digests[1]
 
 
@@ -222,7 +310,9 @@ def test_an_encoder_is_rebuilt_from_its_spec_alone():
         EncoderSpec(kind="precomputed", settings={}, pretrained=True, dimension=9),
     ):
         again = EncoderSpec.model_validate_json(spec.model_dump_json())
-        assert [w.shape for w in build_encoder(again).weights] == [w.shape for w in build_encoder(spec).weights]
+        assert [w.shape for w in build_encoder(again).weights] == [
+            w.shape for w in build_encoder(spec).weights
+        ]
 
 
 @pytest.mark.parametrize("kind", ["os.system", "BertTokenizer", "nonsense"])
@@ -234,13 +324,14 @@ def test_only_known_encoders_are_built(kind: str):
 @pytest.mark.parametrize("preset", ["./no/such/folder", "no_such_preset_name_at_all"])
 def test_a_preset_that_cannot_be_had_names_the_three_ways(preset: str):
     with pytest.raises(
-        PresetError, match=r"\(1\) a KerasHub preset name.*\(2\) a local KerasHub preset folder.*\(3\) a Hugging Face folder"
+        PresetError,
+        match=r"\(1\) a KerasHub preset name.*\(2\) a local KerasHub preset folder.*\(3\) a Hugging Face folder",
     ):
         specify_image_encoder(ImageConfig(preset=preset))
 
 
 def test_embeddings_are_an_image_encoder_of_their_own():
     spec = specify_image_encoder(ImageConfig(), embedding_dimension=12)
-    model = build_assistant(SMALL, Encoders(spec, specify_text_encoder(TextConfig(), 50)))
+    model = build_model(SMALL, Encoders(spec, specify_text_encoder(TextConfig(), 50)))
     inputs = {**batch(), IMAGE: np.random.default_rng(0).normal(size=(5, 12)).astype("float32")}
     assert run(model, inputs)["eczema_image"].shape == (5, 1)

@@ -11,13 +11,20 @@ from eczema_tf.data.text.alignment import align_text
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.tokenizer import TextTokenizer, clean_text, learn_tokenizer
 
-TEXTS = ["my skin is itchy and dry", "the rash, it burns!", "café naïve straße", "red - scaly; no blisters"]
+TEXTS = [
+    "my skin is itchy and dry",
+    "the rash, it burns!",
+    "café naïve straße",
+    "red - scaly; no blisters",
+]
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> TextTokenizer:
     vocabulary = learn_tokenizer(TEXTS * 5, 120, 24).vocabulary
-    return TextTokenizer(keras_hub.models.BertTokenizer(vocabulary, lowercase=True, strip_accents=True), 24)  # as uncased presets do
+    return TextTokenizer(
+        keras_hub.models.BertTokenizer(vocabulary, lowercase=True, strip_accents=True), 24
+    )  # as uncased presets do
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +79,25 @@ def test_every_text_has_as_many_places_as_tokens(locate, text: str):
 @given(
     st.lists(
         st.sampled_from(
-            ["itchy", "<b>", "</b>", "é", "e\u0301", "ﬁ", " ", "\t", "\u200b", "½", "\ufffd", "ß", "가", "각", "a < b", "🙂", "\x00"]
+            [
+                "itchy",
+                "<b>",
+                "</b>",
+                "é",
+                "e\u0301",
+                "ﬁ",
+                " ",
+                "\t",
+                "\u200b",
+                "½",
+                "\ufffd",
+                "ß",
+                "가",
+                "각",
+                "a < b",
+                "🙂",
+                "\x00",
+            ]
         )
     )
 )
@@ -94,7 +119,12 @@ def test_spans_come_back_to_the_users_own_words():
     aligned = align_text(original)
     assert aligned.cleaned == "My skín is itchy first"
     encoded = aligned.cleaned.encode()
-    for word, expected in (("skín", "ski\u0301n"), ("itchy", "itchy"), ("first", "ﬁrst"), ("My", "My")):
+    for word, expected in (
+        ("skín", "ski\u0301n"),
+        ("itchy", "itchy"),
+        ("first", "ﬁrst"),
+        ("My", "My"),
+    ):
         place = encoded.index(word.encode())
         start, end = aligned.locate(place, place + len(word.encode()))
         assert original[start:end] == expected

@@ -28,14 +28,24 @@ from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.limits import Limits
 from eczema_tf.serving.rest.server import bind
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install -r requirements-browser.txt)")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="needs playwright (pip install -r requirements-browser.txt)"
+)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)"
+)
 
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
-    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-]  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 PATIENCE_S = 60
 TEXT = "My skin is itchy and dry. No fever. My mother has asthma."
@@ -145,12 +155,16 @@ def ask(page: Any) -> Any:
 
 
 def wait_for_answer(page: Any) -> Any:
-    page.wait_for_function("document.activeElement?.id === 'answer-title' && !document.querySelector('.answer.empty')")
+    page.wait_for_function(
+        "document.activeElement?.id === 'answer-title' && !document.querySelector('.answer.empty')"
+    )
     return page.locator(".answer")
 
 
 def has_no_overflow(page: Any) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    return page.evaluate(
+        "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    )
 
 
 def shown_percents(answer: Any) -> list[str]:
@@ -167,17 +181,30 @@ def read_told(answer: Any) -> str:
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["390", "1280"])
-def test_photo_and_text_are_answered_and_explained(visit, model: LoadedModel, photo: Path, viewport: dict[str, int]):
+def test_photo_and_text_are_answered_and_explained(
+    visit, model: LoadedModel, photo: Path, viewport: dict[str, int]
+):
     page = visit(viewport)
     choose(page, photo)
     write(page, TEXT)
     answer = ask(page)
 
     row = model.run([upright_jpeg(photo.read_bytes())], [TEXT])
-    assert shown_percents(answer) == [format_percent(float(row[head][0])) for head in ("eczema_image", "eczema_text", "eczema")]
+    assert shown_percents(answer) == [
+        format_percent(float(row[head][0])) for head in ("eczema_image", "eczema_text", "eczema")
+    ]
     side = "above" if row["eczema"][0] >= THRESHOLDS["fusion"] else "below"
     assert f"{side} the threshold of 60%" in answer.locator(".lead").inner_text()
-    for words in ("mild", "moderate", "severe", "unclear", "Knowing neither", "The photo", "The text", "Together"):
+    for words in (
+        "mild",
+        "moderate",
+        "severe",
+        "unclear",
+        "Knowing neither",
+        "The photo",
+        "The text",
+        "Together",
+    ):
         assert answer.get_by_role("rowheader", name=words, exact=True).count() == 1, words
 
     assert read_told(answer) == TEXT
@@ -195,7 +222,9 @@ def test_photo_and_text_are_answered_and_explained(visit, model: LoadedModel, ph
 
 def test_columns_stand_side_by_side_on_a_desktop_and_one_under_the_other_on_a_phone(visit):
     for viewport, side_by_side in ((DESKTOP, True), (PHONE, False)):
-        question, result = (visit(viewport).locator(name).bounding_box() for name in ("#question", "#result"))
+        question, result = (
+            visit(viewport).locator(name).bounding_box() for name in ("#question", "#result")
+        )
         assert (result["x"] >= question["x"] + question["width"]) == side_by_side
         assert (result["y"] >= question["y"] + question["height"]) != side_by_side
 
@@ -345,7 +374,10 @@ def test_by_keyboard_alone(visit, photo: Path):
 
 
 def find_faults(page: Any) -> list[str]:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python (requirements-browser.txt)")
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright",
+        reason="needs axe-playwright-python (requirements-browser.txt)",
+    )
     violations = axe.Axe().run(page).response["violations"]
     return [
         f"{fault['impact']}: {fault['id']} ({fault['help']}): {node['target']}"
@@ -355,8 +387,14 @@ def find_faults(page: Any) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("viewport", "colours"), [(PHONE, "light"), (DESKTOP, "dark"), (DESKTOP, "light")], ids=["390", "dark", "1280"])
-def test_axe_finds_no_serious_fault(visit, photo: Path, tmp_path: Path, viewport: dict[str, int], colours: str):
+@pytest.mark.parametrize(
+    ("viewport", "colours"),
+    [(PHONE, "light"), (DESKTOP, "dark"), (DESKTOP, "light")],
+    ids=["390", "dark", "1280"],
+)
+def test_axe_finds_no_serious_fault(
+    visit, photo: Path, tmp_path: Path, viewport: dict[str, int], colours: str
+):
     page = visit(viewport, color_scheme=colours)
     assert find_faults(page) == []
     (tmp_path / "bad.jpg").write_bytes(b"x" * 100)
@@ -376,14 +414,22 @@ def test_the_browser_itself_refuses_what_is_elsewhere(visit):
       new Image().src = address;
     })"""
     page = visit()
-    assert page.evaluate(refused, "http://192.0.2.1/photo.png") == "img-src"  # an address for documentation (RFC 5737)
+    assert (
+        page.evaluate(refused, "http://192.0.2.1/photo.png") == "img-src"
+    )  # an address for documentation (RFC 5737)
 
 
-def test_nothing_leaves_this_machine_and_nothing_is_kept(visit, requested: list[str], scratch: Path, photo: Path):
+def test_nothing_leaves_this_machine_and_nothing_is_kept(
+    visit, requested: list[str], scratch: Path, photo: Path
+):
     page = visit()
     choose(page, photo)
     ask(page)
-    hosts = {urlsplit(url).hostname for url in requested if not url.startswith(("data:", "blob:")) and "192.0.2.1" not in url}
+    hosts = {
+        urlsplit(url).hostname
+        for url in requested
+        if not url.startswith(("data:", "blob:")) and "192.0.2.1" not in url
+    }
     assert hosts == {"127.0.0.1"}
     assert not [host for host in connected if host not in LOOPBACK]
     assert [path for path in scratch.rglob("*") if path.is_file()] == []

@@ -25,13 +25,13 @@ from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.errors import DataError
 from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.explanation.submodels import CutAssistant
+from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.files import write_json
 from eczema_tf.schema import NOTICE
 from eczema_tf.serve import mount_answers
 from eczema_tf.serving.answering import answer_case
 from eczema_tf.serving.client import SIDE_FILE
-from eczema_tf.serving.graph.served_model import ServedAssistant, save_served
+from eczema_tf.serving.graph.served_model import ServedModel, save_served
 from eczema_tf.serving.loaded import LoadedModel
 from eczema_tf.serving.page.events import MAX_CHARACTERS, Events, fill
 from eczema_tf.serving.page.examples import EXAMPLES, draw_example_photo
@@ -50,12 +50,17 @@ TEXT = "My skin is itchy and dry. No fever. My mother has asthma."
 
 def save_small_export(folder: Path) -> Path:
     """A small real model with both signatures; the browser's tests use it, too."""
-    assistant, image, tokenizer = build_parts()
+    model, image, tokenizer = build_parts()
     for head in ("eczema", "eczema_image", "eczema_text"):  # so that no probability is 0 or 1
-        assistant.get_layer(head).kernel.assign(assistant.get_layer(head).kernel / 10)
-    explainer = partial(explain_in_one_pass, CutAssistant(assistant))
-    save_served(ServedAssistant(assistant, image, tokenizer, PreprocessConfig(), explainer=explainer), folder)
-    write_json(folder / SIDE_FILE, {"notice": NOTICE, "labels": {}, "thresholds": THRESHOLDS, "environment": {}})
+        model.get_layer(head).kernel.assign(model.get_layer(head).kernel / 10)
+    explainer = partial(explain_in_one_pass, Submodels(model))
+    save_served(
+        ServedModel(model, image, tokenizer, PreprocessConfig(), explainer=explainer), folder
+    )
+    write_json(
+        folder / SIDE_FILE,
+        {"notice": NOTICE, "labels": {}, "thresholds": THRESHOLDS, "environment": {}},
+    )
     return folder
 
 
@@ -77,7 +82,9 @@ def explain(model: LoadedModel, image: bytes, text: str) -> dict[str, Any]:
 def test_the_answer_is_the_models(model: LoadedModel):
     image = upright_jpeg(photo())
     answer, row = explain(model, image, TEXT), model.run([image], [TEXT])
-    assert answer["eczema"] == pytest.approx({"image": row["eczema_image"][0], "text": row["eczema_text"][0], "fusion": row["eczema"][0]})
+    assert answer["eczema"] == pytest.approx(
+        {"image": row["eczema_image"][0], "text": row["eczema_text"][0], "fusion": row["eczema"][0]}
+    )
     assert list(answer["severity"].values()) == pytest.approx(row["severity"][0])
     assert answer["notice"] == NOTICE
     assert answer["thresholds"] == THRESHOLDS
@@ -86,7 +93,9 @@ def test_the_answer_is_the_models(model: LoadedModel):
 def test_contributions_add_up_and_follow_the_rows_with_one_modality_missing(model: LoadedModel):
     image = upright_jpeg(photo())
     split = explain(model, image, TEXT)["contributions"]
-    assert split["neither"] + split["image"] + split["text"] == pytest.approx(split["logit"], abs=1e-6)
+    assert split["neither"] + split["image"] + split["text"] == pytest.approx(
+        split["logit"], abs=1e-6
+    )
     rows = model.run([image, image, b"", b""], [TEXT, "", TEXT, ""])["eczema"].astype("float64")
     both, image_only, text_only, neither = np.log(rows / (1 - rows))
     assert split["image"] == pytest.approx((image_only - neither + both - text_only) / 2, abs=1e-4)
@@ -101,7 +110,14 @@ def test_what_is_missing_moves_nothing(model: LoadedModel):
     assert "text" not in image_only
 
 
-@pytest.mark.parametrize("text", [TEXT, "Größe\tİtchy — ½ naïve  café, itchy-dry <b>red</b> 皮膚 rash!", "itchiness\n\n\nredder"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        "Größe\tİtchy — ½ naïve  café, itchy-dry <b>red</b> 皮膚 rash!",
+        "itchiness\n\n\nredder",
+    ],
+)
 def test_words_are_whole_words_of_the_text_as_it_was_written(model: LoadedModel, text: str):
     words = explain(model, b"", text)["text"]["words"]
     assert words
@@ -109,8 +125,14 @@ def test_words_are_whole_words_of_the_text_as_it_was_written(model: LoadedModel,
         assert word["text"] == text[word["start"] : word["end"]]
         assert word["text"].strip()
         assert after is None or word["end"] <= after["start"]
-        if after is not None and word["end"] == after["start"]:  # split within what is written together: only at punctuation or CJK
-            assert not (text[word["end"] - 1].isascii() and text[word["end"] - 1].isalnum() and text[word["end"]].isalnum())
+        if (
+            after is not None and word["end"] == after["start"]
+        ):  # split within what is written together: only at punctuation or CJK
+            assert not (
+                text[word["end"] - 1].isascii()
+                and text[word["end"] - 1].isalnum()
+                and text[word["end"]].isalnum()
+            )
 
 
 def test_scores_of_words_add_up_to_those_of_their_tokens(model: LoadedModel):
@@ -118,7 +140,9 @@ def test_scores_of_words_add_up_to_those_of_their_tokens(model: LoadedModel):
     row = model.run([b""], [TEXT], "explain")
     in_text = row["token_end"][0] > row["token_start"][0]
     assert in_text.sum() > len(words)  # some words are made of pieces
-    assert sum(word["score"] for word in words) == pytest.approx(float(row["token_score"][0][in_text].sum()), abs=1e-5)
+    assert sum(word["score"] for word in words) == pytest.approx(
+        float(row["token_score"][0][in_text].sum()), abs=1e-5
+    )
 
 
 def test_cues_say_what_is_present_denied_and_in_the_family(model: LoadedModel):
@@ -127,7 +151,9 @@ def test_cues_say_what_is_present_denied_and_in_the_family(model: LoadedModel):
         ("itchy", "present", "patient"),
         ("dry", "present", "patient"),
     ]
-    assert ("asthma", "present", "family") in [(cue["text"], cue["status"], cue["subject"]) for cue in cues]
+    assert ("asthma", "present", "family") in [
+        (cue["text"], cue["status"], cue["subject"]) for cue in cues
+    ]
     assert all(isinstance(cue["describes"], str) for cue in cues)
 
 
@@ -144,7 +170,12 @@ def test_certainty_is_never_claimed_and_nothing_has_no_sign():
         "over 99%",
         "over 99%",
     ]
-    assert [format_signed(value) for value in (1.234, -0.5, -0.001, 0.0)] == ["+1.23", "−0.50", "0.00", "0.00"]
+    assert [format_signed(value) for value in (1.234, -0.5, -0.001, 0.0)] == [
+        "+1.23",
+        "−0.50",
+        "0.00",
+        "0.00",
+    ]
 
 
 class Tags(HTMLParser):
@@ -195,7 +226,12 @@ def test_whatever_is_written_is_shown_and_not_run(model: LoadedModel, any_text: 
     text = f"itchy {any_text} <img src=x onerror=alert(1)><script>alert(2)</script> {markup}"
     page = Tags(format_answer(explain(model, b"", text), b"", text, []))
     assert {tag for tag, _ in page.tags} <= HARMLESS
-    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on") or name in ("src", "href")]
+    assert not [
+        name
+        for _, attributes in page.tags
+        for name in attributes
+        if name.startswith("on") or name in ("src", "href")
+    ]
     assert "<script>alert(2)</script>" in re.sub(r" \((for|against)\)", "", page.text)
 
 
@@ -205,7 +241,9 @@ def test_every_answer_has_the_notice_and_says_what_was_missing(model: LoadedMode
     assert NOTICE in both
     assert "alone" not in both
     assert "from the photo alone" in format_answer(explain(model, image, ""), image, "", [])
-    assert "There was no photo: this answer is from the text alone" in format_answer(explain(model, b"", TEXT), b"", TEXT, [])
+    assert "There was no photo: this answer is from the text alone" in format_answer(
+        explain(model, b"", TEXT), b"", TEXT, []
+    )
     refused = format_answer(explain(model, b"", TEXT), b"", TEXT, ["photo cannot be read"])
     assert "Photo cannot be read." in refused
     assert "The photo could not be used: this answer is from the text alone" in refused
@@ -222,7 +260,9 @@ def test_a_threshold_is_named_with_its_side(model: LoadedModel):
     assert "59%" in page
     assert "below the threshold of 60%" in page
     assert "above the threshold of 50%" in page
-    assert "threshold" not in re.sub(r"<p class='soft'>.*?</p>", "", format_answer({**answer, "thresholds": None}, b"", TEXT, []))
+    assert "threshold" not in re.sub(
+        r"<p class='soft'>.*?</p>", "", format_answer({**answer, "thresholds": None}, b"", TEXT, [])
+    )
 
 
 # Pictures.
@@ -269,7 +309,9 @@ def test_an_upload_is_read_turned_upright_and_forgotten(tmp_path: Path):
     assert read_photo(None, tmp_path) == b""
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "{folder}/../outside.jpg", "{folder}", "http://127.0.0.1/arm.jpg", "\0"])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "{folder}/../outside.jpg", "{folder}", "http://127.0.0.1/arm.jpg", "\0"]
+)
 def test_no_other_file_is_read_or_deleted(tmp_path: Path, path: str):
     folder, outside = tmp_path / "uploads", tmp_path / "outside.jpg"
     folder.mkdir()
@@ -283,7 +325,15 @@ def test_no_other_file_is_read_or_deleted(tmp_path: Path, path: str):
     assert folder.exists()
 
 
-@pytest.mark.parametrize("url", ["data:image/jpeg;base64,???", "data:text/html;base64,PGI+", "http://127.0.0.1/x.jpg", "x" * 1000])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:image/jpeg;base64,???",
+        "data:text/html;base64,PGI+",
+        "http://127.0.0.1/x.jpg",
+        "x" * 1000,
+    ],
+)
 def test_a_data_url_of_something_else_is_refused(tmp_path: Path, url: str):
     with pytest.raises(DataError):
         read_photo({"path": None, "url": url}, tmp_path)
@@ -314,7 +364,9 @@ def events(tmp_path: Path, answer) -> Events:
         (RuntimeError("Xanthippe wrote this"), "Something went wrong on the server"),
     ],
 )
-def test_failures_become_messages_and_nothing_more(tmp_path: Path, error: Exception, said: str, caplog: pytest.LogCaptureFixture):
+def test_failures_become_messages_and_nothing_more(
+    tmp_path: Path, error: Exception, said: str, caplog: pytest.LogCaptureFixture
+):
     async def fail(image: bytes, text: str) -> dict[str, Any]:
         raise error
 
@@ -340,7 +392,9 @@ def test_nothing_and_too_much_are_refused_before_the_model_is_asked(tmp_path: Pa
     for text in (None, "", "  \n"):
         assert "Give a photo, a text, or both." in asyncio.run(ask(None, text, ""))
     assert "at most 5,000 are read" in asyncio.run(ask(None, "x" * (MAX_CHARACTERS + 1), ""))
-    assert "Photo is not there any more" in asyncio.run(ask({"path": str(tmp_path / "gone.jpg")}, "", ""))
+    assert "Photo is not there any more" in asyncio.run(
+        ask({"path": str(tmp_path / "gone.jpg")}, "", "")
+    )
 
 
 def test_a_bad_upload_is_refused_and_forgotten(tmp_path: Path):
@@ -370,10 +424,24 @@ def client(model: LoadedModel) -> Iterator[TestClient]:
 
 
 CLOSED = [
-    "/config", "/openapi.json", "/docs", "/login_check", "/token", "/monitoring", "/manifest.json", "/nothing",
-    "/gradio_api/info", "/gradio_api/openapi.json", "/gradio_api/deep_link?session_hash=x", "/gradio_api/runs", "/gradio_api/app_id",
-    "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/heartbeat/x", "/gradio_api/vibe-code", "/gradio_api/file/etc/passwd",
-]  # fmt: skip
+    "/config",
+    "/openapi.json",
+    "/docs",
+    "/login_check",
+    "/token",
+    "/monitoring",
+    "/manifest.json",
+    "/nothing",
+    "/gradio_api/info",
+    "/gradio_api/openapi.json",
+    "/gradio_api/deep_link?session_hash=x",
+    "/gradio_api/runs",
+    "/gradio_api/app_id",
+    "/gradio_api/proxy=http://127.0.0.1/",
+    "/gradio_api/heartbeat/x",
+    "/gradio_api/vibe-code",
+    "/gradio_api/file/etc/passwd",
+]
 
 
 @pytest.mark.parametrize("path", CLOSED)
@@ -384,14 +452,23 @@ def test_what_the_page_does_not_need_is_not_there(client: TestClient, path: str)
 
 
 @pytest.mark.parametrize(
-    "path", ["/gradio_api/run/ask", "/gradio_api/call/ask", "/gradio_api/api/ask", "/gradio_api/component_server", "/"]
+    "path",
+    [
+        "/gradio_api/run/ask",
+        "/gradio_api/call/ask",
+        "/gradio_api/api/ask",
+        "/gradio_api/component_server",
+        "/",
+    ],
 )
 def test_there_is_no_second_interface(client: TestClient, path: str):
     assert client.post(path, json={"data": []}).status_code == 404
 
 
 def test_rest_is_as_without_the_page(client: TestClient):
-    answer = client.post("/v1/models/eczema:predict", json={"instances": [{"image": "", "text": "itchy"}]})
+    answer = client.post(
+        "/v1/models/eczema:predict", json={"instances": [{"image": "", "text": "itchy"}]}
+    )
     assert answer.json()["predictions"][0]["status"] == "ok"
     assert client.get("/healthz").json() == {"status": "live"}
     assert client.get("/v1/nothing").status_code == 404
@@ -409,7 +486,10 @@ def test_the_page_may_load_nothing_from_elsewhere(client: TestClient):
 
 
 def test_uploads_do_not_come_out_again(client: TestClient):
-    stored = client.post("/gradio_api/upload", files={"files": ("arm.html", b"<script>alert(1)</script>", "text/html")}).json()[0]
+    stored = client.post(
+        "/gradio_api/upload",
+        files={"files": ("arm.html", b"<script>alert(1)</script>", "text/html")},
+    ).json()[0]
     assert Path(stored).is_relative_to(client.uploads)
     for path in (stored, "/etc/passwd", "http://127.0.0.1/"):
         answer = client.get(f"/gradio_api/file={path}")
@@ -418,16 +498,25 @@ def test_uploads_do_not_come_out_again(client: TestClient):
 
 
 def test_a_large_upload_is_refused(client: TestClient):
-    answer = client.post("/gradio_api/upload", files={"files": ("arm.jpg", bytes(900_000), "image/jpeg")})
+    answer = client.post(
+        "/gradio_api/upload", files={"files": ("arm.jpg", bytes(900_000), "image/jpeg")}
+    )
     assert answer.status_code == 413
-    answer = client.post("/gradio_api/upload", files={"files": ("arm.jpg", bytes(1_100_000), "image/jpeg")})
+    answer = client.post(
+        "/gradio_api/upload", files={"files": ("arm.jpg", bytes(1_100_000), "image/jpeg")}
+    )
     assert answer.status_code == 413
 
 
 def test_a_full_folder_takes_no_more(client: TestClient, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("eczema_tf.serving.page.gate.MAX_UPLOADS_BYTES", 10)
     (client.uploads / "x").write_bytes(bytes(11))
-    assert client.post("/gradio_api/upload", files={"files": ("arm.jpg", b"x", "image/jpeg")}).status_code == 503
+    assert (
+        client.post(
+            "/gradio_api/upload", files={"files": ("arm.jpg", b"x", "image/jpeg")}
+        ).status_code
+        == 503
+    )
 
 
 def test_the_folder_is_swept(tmp_path: Path):
@@ -451,7 +540,9 @@ def test_the_page_asks_in_the_same_batches_and_under_the_same_limits(model: Load
         asked.append((list(texts), signature))
         return model.run(images, texts, signature)
 
-    pretended = SimpleNamespace(run=run, folder=model.folder, version=model.version, side=model.side)
+    pretended = SimpleNamespace(
+        run=run, folder=model.folder, version=model.version, side=model.side
+    )
     limits = Limits(max_waiting_rows=0)
     app = build_app(pretended, limits)
     with TestClient(app) as client, pytest.raises(Busy):
@@ -460,4 +551,7 @@ def test_the_page_asks_in_the_same_batches_and_under_the_same_limits(model: Load
     app = build_app(pretended)
     with TestClient(app) as client:
         client.portal.call(answer_case, app.state.batcher.ask, b"", "itchy", THRESHOLDS)
-    assert sorted(asked, key=lambda batch: batch[1]) == [(["itchy"], "explain"), (["", "itchy", ""], "serving_default")]
+    assert sorted(asked, key=lambda batch: batch[1]) == [
+        (["itchy"], "explain"),
+        (["", "itchy", ""], "serving_default"),
+    ]

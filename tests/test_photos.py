@@ -21,7 +21,12 @@ def encode(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
 def corners() -> Image.Image:
     """48 x 32, upright: red top left, green top right, blue bottom left, white bottom right."""
     pixels = np.zeros((32, 48, 3), "uint8")
-    pixels[:16, :24], pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+    pixels[:16, :24], pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = (
+        (255, 0, 0),
+        (0, 255, 0),
+        (0, 0, 255),
+        (255, 255, 255),
+    )
     return Image.fromarray(pixels)
 
 
@@ -39,11 +44,17 @@ def error_of(tmp_path: Path, data: bytes) -> str:
 
 
 def noise(height: int = 120, width: int = 160) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype("uint8"))
+    return Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype("uint8")
+    )
 
 
 def test_inspection_of_good_photos(tmp_path: Path):
-    files = {"a.jpg": encode(corners(), exif=exif(6)), "b.png": encode(corners(), "PNG"), "c.png": encode(corners(), "PNG")}
+    files = {
+        "a.jpg": encode(corners(), exif=exif(6)),
+        "b.png": encode(corners(), "PNG"),
+        "c.png": encode(corners(), "PNG"),
+    }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     paths = [str(tmp_path / name) for name in ["b.png", "a.jpg", "c.png", "b.png"]]
@@ -61,7 +72,9 @@ def test_inspection_of_nothing_keeps_its_columns():
     assert list(photos.columns) == ["sha256", "width", "height", "orientation", "error"]
 
 
-@pytest.mark.parametrize(("kind", "options"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {})]
+)
 @pytest.mark.parametrize("cut", [1, 3, 20, 200, 0.5, 0.98])
 def test_a_photo_cut_anywhere_is_found(tmp_path: Path, kind: str, options: dict, cut: float):
     data = encode(noise(), kind, **options)
@@ -86,7 +99,10 @@ def test_a_flipped_bit_in_a_png_is_found(tmp_path: Path):
         (b"%PDF-1.4" + bytes(100), "not a JPEG or PNG"),
         (b"\xff\xd8\xff" + bytes(100), "cannot be read"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "cannot be read"),
-        (encode(Image.new("1", (11000, 9100)), "PNG"), "11000 x 9100 pixels; allowed: at most 100 megapixels"),
+        (
+            encode(Image.new("1", (11000, 9100)), "PNG"),
+            "11000 x 9100 pixels; allowed: at most 100 megapixels",
+        ),
         (encode(Image.new("1", (20000, 10000)), "PNG"), "too many pixels"),
     ],
 )
@@ -100,7 +116,9 @@ def test_a_missing_photo_is_found(tmp_path: Path):
     assert photos["error"].iloc[1] != ""
 
 
-@pytest.mark.parametrize("image", [Image.new("RGB", (1, 1)), Image.new("L", (9, 1)), corners().convert("CMYK")])
+@pytest.mark.parametrize(
+    "image", [Image.new("RGB", (1, 1)), Image.new("L", (9, 1)), corners().convert("CMYK")]
+)
 def test_odd_but_good_photos_pass(tmp_path: Path, image: Image.Image):
     assert error_of(tmp_path, encode(image)) == ""
 

@@ -24,8 +24,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list:
     return made
 
 
-def test_synthetic_passes_its_arguments_on(calls: list, tmp_path: Path, capsys: pytest.CaptureFixture):
-    assert main(["synthetic", "--n", "7", "--seed", "3", "--out", str(tmp_path / "d"), "--overwrite"]) == 0
+def test_synthetic_passes_its_arguments_on(
+    calls: list, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    assert (
+        main(["synthetic", "--n", "7", "--seed", "3", "--out", str(tmp_path / "d"), "--overwrite"])
+        == 0
+    )
     assert main(["synthetic", "--out", str(tmp_path / "d")]) == 0
     assert calls[0] == (tmp_path / "d", {"cases": 7, "seed": 3, "overwrite": True})
     assert calls[1] == (tmp_path / "d", {"cases": 2000, "seed": 0, "overwrite": False})
@@ -53,7 +58,15 @@ def test_bad_usage_exits_with_2(calls: list, arguments: list[str], capsys: pytes
 
 
 def test_bad_data_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture):
-    arguments = ["scin", "--cases", str(tmp_path / "none.csv"), "--labels", str(tmp_path / "none.csv"), "--out", str(tmp_path / "d")]
+    arguments = [
+        "scin",
+        "--cases",
+        str(tmp_path / "none.csv"),
+        "--labels",
+        str(tmp_path / "none.csv"),
+        "--out",
+        str(tmp_path / "d"),
+    ]
     assert main(arguments) == 1
     err = capsys.readouterr().err
     assert err.startswith("error: ")
@@ -64,7 +77,15 @@ def test_bad_data_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.Captur
 
 @pytest.mark.parametrize("place", [0, 1, None])
 def test_debug_shows_the_traceback_before_and_after_the_data_set(tmp_path: Path, place: int | None):
-    arguments = ["scin", "--cases", "none.csv", "--labels", "none.csv", "--out", str(tmp_path / "d")]
+    arguments = [
+        "scin",
+        "--cases",
+        "none.csv",
+        "--labels",
+        "none.csv",
+        "--out",
+        str(tmp_path / "d"),
+    ]
     arguments.insert(len(arguments) if place is None else place, "--debug")
     with pytest.raises(DataError):
         main(arguments)
@@ -72,7 +93,12 @@ def test_debug_shows_the_traceback_before_and_after_the_data_set(tmp_path: Path,
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["--help"], "examples:"), (["--help"], NOTICE), (["scin", "--help"], "2402.18545"), (["synthetic", "--help"], "--seed")],
+    [
+        (["--help"], "examples:"),
+        (["--help"], NOTICE),
+        (["scin", "--help"], "2402.18545"),
+        (["synthetic", "--help"], "--seed"),
+    ],
 )
 def test_help_teaches(arguments: list[str], says: str, capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as ended:

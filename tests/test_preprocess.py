@@ -32,7 +32,9 @@ def test_orientation_agrees_with_pillow(orientation: int):
     exif = Image.Exif()
     exif[0x0112] = orientation
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encode(pixels, exif=exif))))
-    np.testing.assert_array_equal(orient(tf.constant(pixels), tf.constant(orientation)), np.asarray(upright))
+    np.testing.assert_array_equal(
+        orient(tf.constant(pixels), tf.constant(orientation)), np.asarray(upright)
+    )
 
 
 def test_grey_light_and_white_light_leave_a_photo_as_it_is():
@@ -51,7 +53,11 @@ def test_shades_of_gray_by_hand():
 def test_shades_of_gray_removes_a_colour_cast(norm: float):
     photo = random_photo(32, 32).astype("float32")
     cast = photo * np.array([1.0, 0.7, 0.5], "float32")
-    np.testing.assert_allclose(_unit(shades_of_gray(tf.constant(cast), norm)), _unit(shades_of_gray(tf.constant(photo), norm)), rtol=1e-3)
+    np.testing.assert_allclose(
+        _unit(shades_of_gray(tf.constant(cast), norm)),
+        _unit(shades_of_gray(tf.constant(photo), norm)),
+        rtol=1e-3,
+    )
 
 
 def _unit(photo: tf.Tensor) -> np.ndarray:
@@ -64,14 +70,20 @@ def test_a_black_photo_stays_black_and_finite():
 
 def test_a_photo_of_the_right_size_comes_through_unchanged():
     pixels = random_photo(24, 24)
-    np.testing.assert_array_equal(preprocess_photo(tf.constant(encode(pixels)), tf.constant(1), 24, PLAIN), pixels)
+    np.testing.assert_array_equal(
+        preprocess_photo(tf.constant(encode(pixels)), tf.constant(1), 24, PLAIN), pixels
+    )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_eager_and_graph_agree(kind: str):
     data, config = tf.constant(encode(random_photo(50, 70), kind)), PreprocessConfig()
-    dataset = tf.data.Dataset.from_tensors(data).map(lambda d: preprocess_photo(d, tf.constant(6), 32, config))
-    np.testing.assert_array_equal(preprocess_photo(data, tf.constant(6), 32, config), next(iter(dataset)))
+    dataset = tf.data.Dataset.from_tensors(data).map(
+        lambda d: preprocess_photo(d, tf.constant(6), 32, config)
+    )
+    np.testing.assert_array_equal(
+        preprocess_photo(data, tf.constant(6), 32, config), next(iter(dataset))
+    )
 
 
 def test_a_photo_has_the_same_pixels_however_many_threads_compute_them():
@@ -95,15 +107,22 @@ def test_grey_and_transparent_png_become_rgb():
         assert preprocess_photo(tf.constant(data), tf.constant(1), 16, PLAIN).shape == (16, 16, 3)
 
 
-@pytest.mark.parametrize(("height", "expected"), [(100, 100), (199, 199), (200, 100), (400, 100), (800, 100), (1600, 200)])
+@pytest.mark.parametrize(
+    ("height", "expected"),
+    [(100, 100), (199, 199), (200, 100), (400, 100), (800, 100), (1600, 200)],
+)
 def test_large_jpegs_are_decoded_small_but_never_below_twice_the_size(height: int, expected: int):
     data = encode(np.full((height, height + 64, 3), 90, "uint8"), "JPEG")
     assert decode_photo(tf.constant(data), 50).shape[0] == expected
 
 
 def test_reduced_decoding_hardly_changes_the_result():
-    smooth = np.asarray(Image.fromarray(random_photo(12, 12)).resize((960, 960), Image.Resampling.BICUBIC))
-    large = preprocess_photo(tf.constant(encode(smooth, "JPEG", quality=95)), tf.constant(1), 48, PLAIN)
+    smooth = np.asarray(
+        Image.fromarray(random_photo(12, 12)).resize((960, 960), Image.Resampling.BICUBIC)
+    )
+    large = preprocess_photo(
+        tf.constant(encode(smooth, "JPEG", quality=95)), tf.constant(1), 48, PLAIN
+    )
     exact = preprocess_photo(tf.constant(encode(smooth)), tf.constant(1), 48, PLAIN)
     assert np.abs(large.numpy().astype(int) - exact.numpy().astype(int)).mean() < 2
 
@@ -118,11 +137,15 @@ def batch(size: int = 24) -> tf.Tensor:
 
 
 def test_augmentation_turned_off_changes_nothing():
-    np.testing.assert_allclose(augment_photos(batch(), tf.constant([1, 2]), OFF), batch(), atol=1e-3)
+    np.testing.assert_allclose(
+        augment_photos(batch(), tf.constant([1, 2]), OFF), batch(), atol=1e-3
+    )
 
 
 def test_augmentation_is_decided_by_its_seed():
-    first, same, other = (augment_photos(batch(), tf.constant(seed), STRONG) for seed in ([1, 2], [1, 2], [1, 3]))
+    first, same, other = (
+        augment_photos(batch(), tf.constant(seed), STRONG) for seed in ([1, 2], [1, 2], [1, 3])
+    )
     np.testing.assert_array_equal(first, same)
     assert np.abs(first - other).mean() > 1
 
@@ -136,19 +159,27 @@ def test_augmented_photos_keep_range_and_shape():
 
 def test_flip_alone_gives_exactly_the_four_mirror_images():
     photos = batch()
-    flipped = augment_photos(photos, tf.constant([3, 4]), OFF.model_copy(update={"flip": True})).numpy()
+    flipped = augment_photos(
+        photos, tf.constant([3, 4]), OFF.model_copy(update={"flip": True})
+    ).numpy()
     seen = set()
     for before, after in zip(photos.numpy(), flipped, strict=True):
         mirrors = [before, before[:, ::-1], before[::-1], before[::-1, ::-1]]
-        matches = [place for place, mirror in enumerate(mirrors) if np.allclose(mirror, after, atol=1e-2)]
+        matches = [
+            place for place, mirror in enumerate(mirrors) if np.allclose(mirror, after, atol=1e-2)
+        ]
         assert len(matches) == 1
         seen |= set(matches)
     assert len(seen) > 1
 
 
 def test_cutout_erases_one_square_of_the_given_size():
-    photos = tf.ones((40, 40, 40, 3)) * tf.reshape(tf.range(40 * 40, dtype=tf.float32) / 10, (1, 40, 40, 1))
-    cut = augment_photos(photos, tf.constant([3, 4]), OFF.model_copy(update={"cutout": 0.25})).numpy()
+    photos = tf.ones((40, 40, 40, 3)) * tf.reshape(
+        tf.range(40 * 40, dtype=tf.float32) / 10, (1, 40, 40, 1)
+    )
+    cut = augment_photos(
+        photos, tf.constant([3, 4]), OFF.model_copy(update={"cutout": 0.25})
+    ).numpy()
     changed = (np.abs(cut - photos.numpy()) > 1e-3).all(-1).sum((1, 2))
     assert changed.max() <= 11 * 11
     assert np.median(changed) > 50

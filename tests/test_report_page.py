@@ -16,18 +16,39 @@ from eczema_tf.reporting.plots import write_plots
 from eczema_tf.reporting.report import format_report
 from eczema_tf.reporting.results_table import format_estimate
 
-COUNTS = {"rows": 9, "cases": 8, "groups": 7, "image_only": 1, "text_only": 2, "both": 6, "eczema_labelled": 9, "eczema_mean": 0.25}
+COUNTS = {
+    "rows": 9,
+    "cases": 8,
+    "groups": 7,
+    "image_only": 1,
+    "text_only": 2,
+    "both": 6,
+    "eczema_labelled": 9,
+    "eczema_mean": 0.25,
+}
 NOTHING = {"clusters": 0}
-DUPLICATES = {"identical_photo": {"clusters": 2}, "near_photo": NOTHING, "identical_text": NOTHING, "near_text": NOTHING}
+DUPLICATES = {
+    "identical_photo": {"clusters": 2},
+    "near_photo": NOTHING,
+    "identical_text": NOTHING,
+    "near_text": NOTHING,
+}
 AUDIT = {
     "duplicates": DUPLICATES,
     "groups": {"merged": 3},
     "named_diagnoses": {"own": {"texts": 5, "share_of_positive": 0.125, "share_of_negative": None}},
 }
 NINE_HEADINGS = [
-    "Model details", "Intended use", "Factors", "Metrics", "Evaluation data", "Training data", "Quantitative analyses",
-    "Ethical considerations", "Caveats and recommendations",
-]  # fmt: skip
+    "Model details",
+    "Intended use",
+    "Factors",
+    "Metrics",
+    "Evaluation data",
+    "Training data",
+    "Quantitative analyses",
+    "Ethical considerations",
+    "Caveats and recommendations",
+]
 
 
 def facts_of(config: dict[str, Any] | None = None, **data: Any) -> RunFacts:
@@ -57,7 +78,9 @@ def metrics() -> dict[str, Any]:
 
 
 def text_of(metrics, facts, plots) -> tuple[str, str]:
-    return " ".join(Page(format_report(metrics, facts, plots)).text), format_model_card(metrics, facts)
+    return " ".join(Page(format_report(metrics, facts, plots)).text), format_model_card(
+        metrics, facts
+    )
 
 
 def test_both_hold_the_figures_with_intervals(metrics, plots):
@@ -80,7 +103,10 @@ def test_the_page_is_sound_html_and_its_pictures_say_their_figures(metrics, plot
 
 
 def test_the_card_has_the_nine_headings_of_the_paper(metrics):
-    assert re.findall(r"^## (.*)$", format_model_card(metrics, facts_of()), re.MULTILINE) == NINE_HEADINGS
+    assert (
+        re.findall(r"^## (.*)$", format_model_card(metrics, facts_of()), re.MULTILINE)
+        == NINE_HEADINGS
+    )
 
 
 def test_what_the_data_are_and_their_terms_are_named(metrics, plots):
@@ -94,7 +120,10 @@ def test_what_the_data_are_and_their_terms_are_named(metrics, plots):
 
 
 def test_no_local_path_is_told(metrics, plots):
-    config = {"model": {"image": {"preset": "/home/alice/presets/lite0"}}, "train": {"cache_folder": "/home/alice/cache"}}
+    config = {
+        "model": {"image": {"preset": "/home/alice/presets/lite0"}},
+        "train": {"cache_folder": "/home/alice/cache"},
+    }
     for text in text_of(metrics, facts_of(config), plots):
         assert "lite0, pretrained" in text
         assert "alice" not in text
@@ -105,9 +134,17 @@ def test_no_local_path_is_told(metrics, plots):
     [
         ({}, {"sources": {"synthetic": 9}}, "say nothing about patients"),
         ({}, {"sources": {"template": 9}}, "not the patients' own words"),
-        ({"split": {"folds": 5, "repeats": 2}}, {"split_counts": None}, "by 10 models, none of which is the model"),
+        (
+            {"split": {"folds": 5, "repeats": 2}},
+            {"split_counts": None},
+            "by 10 models, none of which is the model",
+        ),
         ({"train": {"refit": True, "keep": "last"}}, {}, "trained anew"),
-        ({"model": {"embedding_units": 0, "fusion": "late", "text": {"pooling": "mean"}}}, {}, "linear heads"),
+        (
+            {"model": {"embedding_units": 0, "fusion": "late", "text": {"pooling": "mean"}}},
+            {},
+            "linear heads",
+        ),
         ({"data": {"embeddings": "e.npz"}}, {}, "precomputed embeddings"),
         ({}, {"rejected_rows": 4}, "4 bad rows were left out"),
     ],
@@ -118,7 +155,10 @@ def test_what_the_figures_are_worth_is_said(metrics, plots, config, data, said):
 
 
 def test_leaks_that_were_allowed_stand_in_both(metrics, plots):
-    leaky = {**metrics, "leaks": {"leaks": 2, "examples": ["identical photo in a (train) and b (test)"]}}
+    leaky = {
+        **metrics,
+        "leaks": {"leaks": 2, "examples": ["identical photo in a (train) and b (test)"]},
+    }
     for text in text_of(leaky, facts_of(), plots):
         assert "2 leaks between the splits were allowed" in text
         assert "identical photo in a (train)" in text

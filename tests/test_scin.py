@@ -23,16 +23,33 @@ def photo(name: str) -> str:
 
 
 CASES = [  # the last one reports nothing
-    {"case_id": "-1", "related_category": "RASH", "age_group": "AGE_18_TO_29", "sex_at_birth": "FEMALE",
-     "image_1_path": photo("-11"), "image_2_path": photo("-12"), "image_3_path": photo("-13")},
-    {"case_id": "-2", "textures_flat": "YES", "age_group": "AGE_UNKNOWN", "sex_at_birth": "OTHER_OR_UNSPECIFIED",
-     "image_1_path": photo("-21")},
-    {"case_id": "-3", "condition_symptoms_itching": "YES", "image_1_path": photo("-12"), "image_2_path": photo("-31")},
+    {
+        "case_id": "-1",
+        "related_category": "RASH",
+        "age_group": "AGE_18_TO_29",
+        "sex_at_birth": "FEMALE",
+        "image_1_path": photo("-11"),
+        "image_2_path": photo("-12"),
+        "image_3_path": photo("-13"),
+    },
+    {
+        "case_id": "-2",
+        "textures_flat": "YES",
+        "age_group": "AGE_UNKNOWN",
+        "sex_at_birth": "OTHER_OR_UNSPECIFIED",
+        "image_1_path": photo("-21"),
+    },
+    {
+        "case_id": "-3",
+        "condition_symptoms_itching": "YES",
+        "image_1_path": photo("-12"),
+        "image_2_path": photo("-31"),
+    },
     {"case_id": "-4", "textures_flat": "YES", "image_1_path": photo("-31")},
     {"case_id": "-5", "condition_duration": "ONE_DAY", "image_1_path": photo("-51")},
     {"case_id": "-6", "body_parts_arm": "YES", "image_1_path": photo("-61")},
     {"case_id": "-7", "age_group": "AGE_18_TO_29", "image_1_path": photo("-71")},
-]  # fmt: skip
+]
 VOTES = {
     "-1": {"Eczema": 0.41, "Psoriasis": 0.59},
     "-2": {"Acne": 1.0},
@@ -69,8 +86,16 @@ def files(tmp_path: Path) -> dict[str, Path]:
 def test_labels_counts_and_groups(files: dict, tmp_path: Path):
     summary = prepare_scin(tmp_path / "out", **files)
     counts = {
-        "cases": 7, "ungradable": 1, "unlabelled": 1, "empty": 1, "kept": 4, "eczema": 2, "photo_rows": 0, "text_rows": 4, "sharing": 2,
-    }  # fmt: skip
+        "cases": 7,
+        "ungradable": 1,
+        "unlabelled": 1,
+        "empty": 1,
+        "kept": 4,
+        "eczema": 2,
+        "photo_rows": 0,
+        "text_rows": 4,
+        "sharing": 2,
+    }
     assert summary.count() == counts
     assert summary.manifest == tmp_path / "out" / "manifest.csv"
     table = load_manifest(summary.manifest).table.set_index("case_id")
@@ -89,7 +114,9 @@ def test_groups_hang_together_through_a_case_that_is_left_out(files: dict, tmp_p
     cases = pd.read_csv(files["cases"], dtype=str, keep_default_na=False)
     cases.loc[cases["case_id"] == "-4", "image_2_path"] = photo("-51")
     cases.to_csv(files["cases"], index=False)
-    table = load_manifest(prepare_scin(tmp_path / "out", **files).manifest).table.set_index("case_id")
+    table = load_manifest(prepare_scin(tmp_path / "out", **files).manifest).table.set_index(
+        "case_id"
+    )
     assert table["group_id"]["-5"] == table["group_id"]["-3"] == table["group_id"]["-1"]
 
 
@@ -100,14 +127,21 @@ def test_photos_that_are_there_become_rows(files: dict, tmp_path: Path, below: s
         Image.new("RGB", (8, 8)).save(tmp_path / "photos" / below / f"{name}.png")
     summary = prepare_scin(tmp_path / "out", **files, images=tmp_path / "photos")
     table = load_manifest(summary.manifest).table
-    rows = {"-1": [photo("-11"), photo("-12")], "-2": [""], "-3": [photo("-12")], "-5": [photo("-51")]}
+    rows = {
+        "-1": [photo("-11"), photo("-12")],
+        "-2": [""],
+        "-3": [photo("-12")],
+        "-5": [photo("-51")],
+    }
     assert table.groupby("case_id")["image_path"].apply(list).to_dict() == rows
     assert (summary.photo_rows, summary.text_rows) == (4, 1)
     assert table["example_id"].is_unique
 
 
 def test_photos_with_an_embedding_become_rows(files: dict, tmp_path: Path):
-    np.savez(tmp_path / "e.npz", image_path=[photo("-12"), "other"], embedding=np.eye(2, dtype="float32"))
+    np.savez(
+        tmp_path / "e.npz", image_path=[photo("-12"), "other"], embedding=np.eye(2, dtype="float32")
+    )
     summary = prepare_scin(tmp_path / "out", **files, embeddings=tmp_path / "e.npz")
     embeddings = load_embeddings(tmp_path / "out" / "embeddings.npz")
     table = load_manifest(summary.manifest, embeddings=embeddings).table
@@ -136,7 +170,9 @@ def test_a_photo_path_that_climbs_out_is_not_followed(files: dict, tmp_path: Pat
     Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "-21.png")
     text = files["cases"].read_text().replace(photo("-21"), "../../-21.png")
     files["cases"].write_text(text)
-    table = load_manifest(prepare_scin(tmp_path / "out", **files, images=tmp_path / "photos").manifest).table
+    table = load_manifest(
+        prepare_scin(tmp_path / "out", **files, images=tmp_path / "photos").manifest
+    ).table
     assert list(table.loc[table["image_path"] != "", "case_id"]) == ["-5"]
 
 
@@ -151,9 +187,19 @@ def test_an_existing_folder_is_kept_unless_told_otherwise(files: dict, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "vote", ["__import__('os').system('true')", "{'Eczema': 2}", "{'Eczema': 'x'}", "[1]", "{'Eczema': ", "{'Eczema': nan}"]
+    "vote",
+    [
+        "__import__('os').system('true')",
+        "{'Eczema': 2}",
+        "{'Eczema': 'x'}",
+        "[1]",
+        "{'Eczema': ",
+        "{'Eczema': nan}",
+    ],
 )
-def test_a_vote_that_cannot_be_read_is_an_error_and_never_run(files: dict, tmp_path: Path, vote: str):
+def test_a_vote_that_cannot_be_read_is_an_error_and_never_run(
+    files: dict, tmp_path: Path, vote: str
+):
     labels = pd.read_csv(files["labels"], dtype=str, keep_default_na=False)
     labels.loc[labels["case_id"].isin(["-1", "-2"]), "weighted_skin_condition_label"] = vote
     labels.to_csv(files["labels"], index=False)
@@ -183,10 +229,16 @@ def test_labels_are_clipped_to_one():
 
 def test_the_template_says_what_was_ticked():
     case = BLANK | {
-        "related_category": "RASH", "condition_duration": "ONE_TO_FOUR_WEEKS", "textures_flat": "YES", "body_parts_arm": "YES",
-        "body_parts_leg": "YES", "condition_symptoms_itching": "YES", "condition_symptoms_burning": "YES", "condition_symptoms_pain": "YES",
+        "related_category": "RASH",
+        "condition_duration": "ONE_TO_FOUR_WEEKS",
+        "textures_flat": "YES",
+        "body_parts_arm": "YES",
+        "body_parts_leg": "YES",
+        "condition_symptoms_itching": "YES",
+        "condition_symptoms_burning": "YES",
+        "condition_symptoms_pain": "YES",
         "other_symptoms_fever": "YES",
-    }  # fmt: skip
+    }
     assert describe_case(case) == (
         "I have a rash for one to four weeks. It is flat. It is on my arm and leg. It itches, burns and hurts. I also have fever."
     )
@@ -201,9 +253,15 @@ def test_the_template_never_reads_a_blank_as_a_no():
 
 
 def test_the_template_makes_nothing_up():
-    assert describe_case(BLANK | {"condition_symptoms_itching": "YES"}) == "I have a skin problem. It itches."
+    assert (
+        describe_case(BLANK | {"condition_symptoms_itching": "YES"})
+        == "I have a skin problem. It itches."
+    )
     assert describe_case(BLANK | {"related_category": "LOOKS_HEALTHY"}) == "My skin looks healthy."
-    for silence in ({"age_group": "AGE_18_TO_29", "sex_at_birth": "MALE"}, {"condition_duration": "UNKNOWN"}):
+    for silence in (
+        {"age_group": "AGE_18_TO_29", "sex_at_birth": "MALE"},
+        {"condition_duration": "UNKNOWN"},
+    ):
         assert describe_case(BLANK | silence) == ""
 
 
@@ -216,7 +274,10 @@ def test_who_reports_nothing_has_a_photo_and_no_text_or_is_left_out(files: dict,
     assert (summary.empty, summary.kept, summary.photo_rows, summary.text_rows) == (0, 5, 1, 4)
     cases = pd.read_csv(files["cases"], dtype=str, keep_default_na=False)
     cases[cases["case_id"] == "-7"].to_csv(files["cases"], index=False)
-    with pytest.raises(DataError, match=r"no labelled case reports anything, and no photo is here; give the photos with --images"):
+    with pytest.raises(
+        DataError,
+        match=r"no labelled case reports anything, and no photo is here; give the photos with --images",
+    ):
         prepare_scin(tmp_path / "silent", **files)
 
 
@@ -232,12 +293,21 @@ def test_every_flag_category_and_duration_changes_the_text():
 def test_the_real_files(shared: Path, tmp_path: Path):
     scin = shared / "data" / "scin"
     embeddings = scin / "image_embeddings_resnet50.npz"
-    summary = prepare_scin(tmp_path / "out", cases=scin / "scin_cases.csv", labels=scin / "scin_labels.csv", embeddings=embeddings)
+    summary = prepare_scin(
+        tmp_path / "out",
+        cases=scin / "scin_cases.csv",
+        labels=scin / "scin_labels.csv",
+        embeddings=embeddings,
+    )
     assert (summary.cases, summary.kept, summary.empty, summary.eczema) == (3554, 1867, 278, 646)
     assert summary.kept + summary.empty + summary.ungradable + summary.unlabelled == summary.cases
     table = load_manifest(summary.manifest, embeddings=load_embeddings(embeddings)).table
     assert table["case_id"].nunique() == 1867
     assert table.loc[table["text"] != "", "case_id"].nunique() == 1838
     assert table.groupby("case_id")["group_id"].nunique().max() == 1
-    assert table.loc[table["image_path"] != "", ["image_path", "group_id"]].drop_duplicates()["image_path"].is_unique
+    assert (
+        table.loc[table["image_path"] != "", ["image_path", "group_id"]]
+        .drop_duplicates()["image_path"]
+        .is_unique
+    )
     assert (table["skin_tone"] != "").mean() > 0.95

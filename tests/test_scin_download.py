@@ -28,7 +28,13 @@ from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.sources import scin_download
 from eczema_tf.data.sources.downloads import Patience, compute_pause_s, open_session
 from eczema_tf.data.sources.scin import CASE_COLUMNS, LABEL_COLUMNS
-from eczema_tf.data.sources.scin_download import CASES_PATH, LABELS_PATH, DownloadSummary, download_scin, list_photos
+from eczema_tf.data.sources.scin_download import (
+    CASES_PATH,
+    LABELS_PATH,
+    DownloadSummary,
+    download_scin,
+    list_photos,
+)
 from eczema_tf.errors import DataError, EczemaError
 
 QUICK = Patience(attempts=4, timeout_s=20, pause_s=0.001, longest_pause_s=0.05)
@@ -40,9 +46,23 @@ def photo(name: str) -> str:
 
 
 FIRST = photo("-11")
-CASES = {"-1": ["-11", "-12"], "-2": ["-21", "-11"], "-3": ["-31"], "-4": ["-41"], "-5": ["-51", "-52"]}
-VOTES = {"-1": "{'Eczema': 0.4, 'Acne': 0.6}", "-2": "{'Acne': 1.0}", "-3": "{}", "-4": "{'Eczema': 1.0}", "-5": "{'Acne': 1.0}"}
-PHOTOS = [photo(name) for name in ("-11", "-12", "-21", "-41", "-51", "-52")]  # of the labelled cases, each once
+CASES = {
+    "-1": ["-11", "-12"],
+    "-2": ["-21", "-11"],
+    "-3": ["-31"],
+    "-4": ["-41"],
+    "-5": ["-51", "-52"],
+}
+VOTES = {
+    "-1": "{'Eczema': 0.4, 'Acne': 0.6}",
+    "-2": "{'Acne': 1.0}",
+    "-3": "{}",
+    "-4": "{'Eczema': 1.0}",
+    "-5": "{'Acne': 1.0}",
+}
+PHOTOS = [
+    photo(name) for name in ("-11", "-12", "-21", "-41", "-51", "-52")
+]  # of the labelled cases, each once
 
 
 def draw_photo(seed: int, side_px: int = 64) -> bytes:
@@ -60,9 +80,18 @@ def write_csv(rows: list[dict[str, str]]) -> bytes:
 def build_objects(cases: dict[str, list[str]] = CASES) -> dict[str, bytes]:
     rows = []
     for case_id, names in cases.items():
-        paths = {f"image_{place}_path": name if "/" in name else photo(name) for place, name in enumerate(names, 1)}
-        rows.append(dict.fromkeys(CASE_COLUMNS, "") | {"case_id": case_id, "textures_flat": "YES"} | paths)
-    votes = [dict.fromkeys(LABEL_COLUMNS, "") | {"case_id": case_id, "weighted_skin_condition_label": VOTES[case_id]} for case_id in cases]
+        paths = {
+            f"image_{place}_path": name if "/" in name else photo(name)
+            for place, name in enumerate(names, 1)
+        }
+        rows.append(
+            dict.fromkeys(CASE_COLUMNS, "") | {"case_id": case_id, "textures_flat": "YES"} | paths
+        )
+    votes = [
+        dict.fromkeys(LABEL_COLUMNS, "")
+        | {"case_id": case_id, "weighted_skin_condition_label": VOTES[case_id]}
+        for case_id in cases
+    ]
     photos = {path: draw_photo(seed) for seed, path in enumerate([*PHOTOS, photo("-31")])}
     return {CASES_PATH: write_csv(rows), LABELS_PATH: write_csv(votes), **photos}
 
@@ -94,11 +123,24 @@ class Handler(BaseHTTPRequestHandler):
         if start >= len(body):
             self.answer(416, b"")
             return
-        self.answer(206, body[start:], hash_header(body) | {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"})
+        self.answer(
+            206,
+            body[start:],
+            hash_header(body) | {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"},
+        )
 
-    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, *, length: int | None = None) -> None:
+    def answer(
+        self,
+        status: int,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+        *,
+        length: int | None = None,
+    ) -> None:
         self.send_response(status)
-        for name, value in ({"Content-Length": str(len(body) if length is None else length)} | (headers or {})).items():
+        for name, value in (
+            {"Content-Length": str(len(body) if length is None else length)} | (headers or {})
+        ).items():
             if value:
                 self.send_header(name, value)
         self.end_headers()
@@ -108,10 +150,14 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def hash_header(body: bytes, *, md5: bytes | None = None, crc32c: bytes | None = None) -> dict[str, str]:
+def hash_header(
+    body: bytes, *, md5: bytes | None = None, crc32c: bytes | None = None
+) -> dict[str, str]:
     md5 = hashlib.md5(body).digest() if md5 is None else md5
     crc32c = google_crc32c.Checksum(body).digest() if crc32c is None else crc32c
-    return {"x-goog-hash": f"crc32c={base64.b64encode(crc32c).decode()},md5={base64.b64encode(md5).decode()}"}
+    return {
+        "x-goog-hash": f"crc32c={base64.b64encode(crc32c).decode()},md5={base64.b64encode(md5).decode()}"
+    }
 
 
 class Server(ThreadingHTTPServer):
@@ -134,7 +180,9 @@ class Bucket:
         self.server = Server(("127.0.0.1", 0), Handler)
         self.server.bucket = self
         self.url = f"http://127.0.0.1:{self.server.server_port}/bucket/"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}
+        )
         self.thread.start()
 
     def close(self) -> None:
@@ -147,7 +195,9 @@ class Bucket:
         return sum(asked == path for asked, _ in self.asked)
 
     def download(self, folder: Path, **options: object) -> DownloadSummary:
-        return download_scin(folder, **{"base_url": self.url, "patience": QUICK, "progress": False} | options)
+        return download_scin(
+            folder, **{"base_url": self.url, "patience": QUICK, "progress": False} | options
+        )
 
     def holds_what(self, folder: Path, paths: list[str]) -> bool:
         """Whether the folder has these files as the server has them, and no other ones."""
@@ -176,7 +226,9 @@ EVERYTHING = [CASES_PATH, LABELS_PATH, *PHOTOS]
 # What the server may do wrong once, before it does it right.
 
 
-def send_status(status: int, headers: dict[str, str] | None = None) -> Callable[[Handler, str], None]:
+def send_status(
+    status: int, headers: dict[str, str] | None = None
+) -> Callable[[Handler, str], None]:
     return lambda handler, path: handler.answer(status, b"<Error>busy</Error>", headers)
 
 
@@ -193,7 +245,11 @@ def cut_in_half(handler: Handler, path: str) -> None:
 def cut_in_half_in_chunks(handler: Handler, path: str) -> None:
     body = handler.server.bucket.objects[path]
     half = body[: len(body) // 2]
-    handler.answer(200, b"%x\r\n%s\r\n" % (len(half), half), {"Transfer-Encoding": "chunked", "Content-Length": ""})
+    handler.answer(
+        200,
+        b"%x\r\n%s\r\n" % (len(half), half),
+        {"Transfer-Encoding": "chunked", "Content-Length": ""},
+    )
     handler.close_connection = True
 
 
@@ -251,7 +307,9 @@ def send_nonsense(handler: Handler, path: str) -> None:
 PASSING = {
     "503": send_status(503),
     "503, Retry-After in seconds": send_status(503, {"Retry-After": "3600"}),
-    "503, Retry-After as a date": send_status(503, {"Retry-After": formatdate(time.time() + 3600, usegmt=True)}),
+    "503, Retry-After as a date": send_status(
+        503, {"Retry-After": formatdate(time.time() + 3600, usegmt=True)}
+    ),
     "503, Retry-After that is neither": send_status(503, {"Retry-After": "soon"}),
     "429": send_status(429),
     "500": send_status(500),
@@ -274,9 +332,13 @@ PASSING = {
 def test_everything_comes_and_a_second_run_asks_for_nothing(bucket: Bucket, tmp_path: Path):
     summary = bucket.download(tmp_path / "d")
     size = sum(len(bucket.objects[path]) for path in EVERYTHING)
-    assert summary == DownloadSummary(tmp_path / "d", wanted=8, already_there=0, downloaded=8, missing=0, bytes=size)
+    assert summary == DownloadSummary(
+        tmp_path / "d", wanted=8, already_there=0, downloaded=8, missing=0, bytes=size
+    )
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
-    assert sorted(path for path, _ in bucket.asked) == sorted(EVERYTHING)  # each once; case -3 has no label
+    assert sorted(path for path, _ in bucket.asked) == sorted(
+        EVERYTHING
+    )  # each once; case -3 has no label
     again = bucket.download(tmp_path / "d")
     assert (again.already_there, again.downloaded, again.missing, again.bytes) == (8, 0, 0, 0)
     assert len(bucket.asked) == 8
@@ -286,12 +348,16 @@ def test_everything_comes_and_a_second_run_asks_for_nothing(bucket: Bucket, tmp_
 @pytest.mark.parametrize("fault", PASSING)
 def test_what_passes_is_tried_again(bucket: Bucket, tmp_path: Path, fault: str):
     for path in (FIRST, CASES_PATH):
-        if path == FIRST or fault != "half, with a length to match, no checksum":  # a table has no end to know it by
+        if (
+            path == FIRST or fault != "half, with a length to match, no checksum"
+        ):  # a table has no end to know it by
             bucket.faults[path] = [PASSING[fault]]
     summary = bucket.download(tmp_path / "d")
     assert (summary.downloaded, summary.missing) == (8, 0)
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
-    assert bucket.count(FIRST) == (3 if fault == "length too long" else 2)  # all bytes are here: there is no rest to ask for
+    assert bucket.count(FIRST) == (
+        3 if fault == "length too long" else 2
+    )  # all bytes are here: there is no rest to ask for
     assert bucket.count(photo("-12")) == 1
 
 
@@ -333,13 +399,17 @@ def test_without_a_checksum_a_photo_is_known_by_its_end(bucket: Bucket, tmp_path
     Image.new("RGB", (8, 8)).save(jpeg, "JPEG")
     bucket.objects[photo("-12")] = jpeg.getvalue()
     for path in EVERYTHING:
-        bucket.faults[path] = [lambda handler, path: handler.answer(200, handler.server.bucket.objects[path])]
+        bucket.faults[path] = [
+            lambda handler, path: handler.answer(200, handler.server.bucket.objects[path])
+        ]
     assert bucket.download(tmp_path / "d").missing == 0
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
     assert len(bucket.asked) == 8
 
 
-def test_a_table_unpacked_on_its_way_is_not_held_against_the_packed_checksum(bucket: Bucket, tmp_path: Path):
+def test_a_table_unpacked_on_its_way_is_not_held_against_the_packed_checksum(
+    bucket: Bucket, tmp_path: Path
+):
     def unpack(handler: Handler, path: str) -> None:
         body = handler.server.bucket.objects[path]
         packed = hash_header(b"packed") | {"x-goog-stored-content-encoding": "gzip"}
@@ -364,7 +434,11 @@ def ignore_range(handler: Handler, path: str) -> None:
 
 def answer_another_range(handler: Handler, path: str) -> None:
     body = handler.server.bucket.objects[path]
-    handler.answer(206, body[10:], hash_header(body) | {"Content-Range": f"bytes 10-{len(body) - 1}/{len(body)}"})
+    handler.answer(
+        206,
+        body[10:],
+        hash_header(body) | {"Content-Range": f"bytes 10-{len(body) - 1}/{len(body)}"},
+    )
 
 
 def answer_range_without_checksum(handler: Handler, path: str) -> None:
@@ -376,9 +450,17 @@ def answer_range_without_checksum(handler: Handler, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "asked"), [(ignore_range, 2), (answer_another_range, 3), (answer_range_without_checksum, 3), (send_status(416), 3)]
+    ("answer", "asked"),
+    [
+        (ignore_range, 2),
+        (answer_another_range, 3),
+        (answer_range_without_checksum, 3),
+        (send_status(416), 3),
+    ],
 )
-def test_a_range_that_is_not_honoured_starts_over(bucket: Bucket, tmp_path: Path, answer: Callable, asked: int):
+def test_a_range_that_is_not_honoured_starts_over(
+    bucket: Bucket, tmp_path: Path, answer: Callable, asked: int
+):
     bucket.faults[FIRST] = [cut_in_half, answer]
     assert bucket.download(tmp_path / "d").missing == 0
     assert bucket.count(FIRST) == asked
@@ -395,7 +477,11 @@ def test_a_part_of_the_range_is_built_on_too(bucket: Bucket, tmp_path: Path):
 
     bucket.faults[FIRST] = [cut_in_half, answer_a_hundred_bytes]
     assert bucket.download(tmp_path / "d").missing == 0
-    assert [asked for path, asked in bucket.asked if path == FIRST] == [None, f"bytes={half}-", f"bytes={half + 100}-"]
+    assert [asked for path, asked in bucket.asked if path == FIRST] == [
+        None,
+        f"bytes={half}-",
+        f"bytes={half + 100}-",
+    ]
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
 
 
@@ -456,7 +542,12 @@ def redirect_to(address: str) -> Callable[[Handler, str], None]:
 def test_redirects_are_followed_to_safe_places_only(bucket: Bucket, tmp_path: Path):
     bucket.objects["moved.png"] = bucket.objects[FIRST]
     bucket.faults[FIRST] = [redirect_to(f"{bucket.url}moved.png")]
-    unsafe = ("http://192.0.2.1/x.png", "http://127.0.0.1:80@192.0.2.1/x.png", "ftp://127.0.0.1/x.png", "file:///etc/passwd")
+    unsafe = (
+        "http://192.0.2.1/x.png",
+        "http://127.0.0.1:80@192.0.2.1/x.png",
+        "ftp://127.0.0.1/x.png",
+        "file:///etc/passwd",
+    )
     for path, address in zip(PHOTOS[1:5], unsafe, strict=True):
         bucket.faults[path] = [redirect_to(address)] * 100
     bucket.faults[PHOTOS[5]] = [redirect_to(f"{bucket.url}{PHOTOS[5]}")] * 100
@@ -469,7 +560,14 @@ def test_redirects_are_followed_to_safe_places_only(bucket: Bucket, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "address", ["http://example.org/", "http://127.0.0.1.example.org/", "http://127.0.0.1@example.org/", "ftp://x/", ""]
+    "address",
+    [
+        "http://example.org/",
+        "http://127.0.0.1.example.org/",
+        "http://127.0.0.1@example.org/",
+        "ftp://x/",
+        "",
+    ],
 )
 def test_only_https_is_asked(address: str, tmp_path: Path):
     with pytest.raises(EczemaError, match="https://"):
@@ -478,7 +576,10 @@ def test_only_https_is_asked(address: str, tmp_path: Path):
 
 
 def test_an_https_server_cannot_send_us_back_to_this_machine(bucket: Bucket):
-    with open_session("https://example.org/", connections=1) as session, pytest.raises(Exception, match="not https"):
+    with (
+        open_session("https://example.org/", connections=1) as session,
+        pytest.raises(Exception, match="not https"),
+    ):
         session.get(bucket.url + FIRST)
     assert bucket.asked == []
 
@@ -487,12 +588,16 @@ def test_an_https_server_cannot_send_us_back_to_this_machine(bucket: Bucket):
 def test_a_damaged_file_is_fetched_again(bucket: Bucket, tmp_path: Path, damage: bytes | None):
     bucket.download(tmp_path / "d")
     file = tmp_path / "d" / FIRST
-    file.write_bytes(bytes(len(bucket.objects[FIRST])) if damage is None else damage)  # None: the size is right, the contents are not
+    file.write_bytes(
+        bytes(len(bucket.objects[FIRST])) if damage is None else damage
+    )  # None: the size is right, the contents are not
     assert bucket.download(tmp_path / "d").downloaded == 1
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
 
 
-def test_files_that_were_there_before_are_kept_if_the_server_has_the_same(bucket: Bucket, tmp_path: Path):
+def test_files_that_were_there_before_are_kept_if_the_server_has_the_same(
+    bucket: Bucket, tmp_path: Path
+):
     bucket.download(tmp_path / "d")
     (tmp_path / "d" / "download.csv").write_bytes(b"\xff\xfe nonsense\n" + FIRST.encode() + b",12")
     (tmp_path / "d" / FIRST).write_bytes(b"half")
@@ -516,15 +621,26 @@ def test_a_line_cut_by_a_kill_costs_only_that_line(bucket: Bucket, tmp_path: Pat
     assert len(ledger.read_text().splitlines()) == 9
 
 
-@pytest.mark.parametrize(("limit", "photos"), [(1, PHOTOS[:2]), (2, PHOTOS[:3]), (3, PHOTOS[:4]), (99, PHOTOS)])
-def test_limit_counts_labelled_cases_in_the_order_of_the_file(bucket: Bucket, tmp_path: Path, limit: int, photos: list[str]):
+@pytest.mark.parametrize(
+    ("limit", "photos"), [(1, PHOTOS[:2]), (2, PHOTOS[:3]), (3, PHOTOS[:4]), (99, PHOTOS)]
+)
+def test_limit_counts_labelled_cases_in_the_order_of_the_file(
+    bucket: Bucket, tmp_path: Path, limit: int, photos: list[str]
+):
     assert bucket.download(tmp_path / "d", limit=limit).wanted == len(photos) + 2
     assert bucket.holds_what(tmp_path / "d", [CASES_PATH, LABELS_PATH, *photos])
 
 
 @pytest.mark.parametrize(
     "path",
-    ["../../x/y.png", "/tmp/y.png", "dataset/images/../../../y.png", "dataset/images/y.png.part", "https://x/y.png", "a\\..\\/y.png"],
+    [
+        "../../x/y.png",
+        "/tmp/y.png",
+        "dataset/images/../../../y.png",
+        "dataset/images/y.png.part",
+        "https://x/y.png",
+        "a\\..\\/y.png",
+    ],
 )
 def test_a_table_cannot_say_where_to_write(bucket: Bucket, tmp_path: Path, path: str):
     bucket.objects |= build_objects({"-1": [path, "-12"]}) | {path: draw_photo(0)}
@@ -558,7 +674,9 @@ def test_files_come_side_by_side(bucket: Bucket, tmp_path: Path):
     assert len(bucket.asked) == 8
 
 
-def test_a_network_that_is_gone_is_not_asked_for_ever(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_network_that_is_gone_is_not_asked_for_ever(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(scin_download, "GIVE_UP_AFTER", 2)
     for path in PHOTOS:
         bucket.faults[path] = [send_status(503)] * 100
@@ -567,9 +685,13 @@ def test_a_network_that_is_gone_is_not_asked_for_ever(bucket: Bucket, tmp_path: 
     assert bucket.count(PHOTOS[5]) == 0
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device whose disk is always full")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="needs /dev/full, a device whose disk is always full"
+)
 @pytest.mark.parametrize(("jobs", "most_asked"), [(1, [1, 0]), (2, [1, 1])])
-def test_a_full_disk_ends_it_at_once(bucket: Bucket, tmp_path: Path, jobs: int, most_asked: list[int]):
+def test_a_full_disk_ends_it_at_once(
+    bucket: Bucket, tmp_path: Path, jobs: int, most_asked: list[int]
+):
     """With two jobs, the other one may be waiting to try again; it does not wait to the end."""
     part = tmp_path / "d" / f"{FIRST}.part"
     part.parent.mkdir(parents=True)
@@ -612,20 +734,26 @@ def send_half_and_wait(handler: Handler, path: str) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_kill_in_the_middle_leaves_no_half_file_and_the_next_run_goes_on(bucket: Bucket, tmp_path: Path, how: signal.Signals):
+def test_a_kill_in_the_middle_leaves_no_half_file_and_the_next_run_goes_on(
+    bucket: Bucket, tmp_path: Path, how: signal.Signals
+):
     folder, whole, cut = tmp_path / "d", PHOTOS[:3], PHOTOS[3:]
     for path in cut:
         bucket.objects[path] = draw_photo(7, side_px=200)
         bucket.faults[path] = [send_half_and_wait] * 100
     awaited = [folder / path for path in whole] + [folder / f"{path}.part" for path in cut]
-    with subprocess.Popen([sys.executable, "-c", CHILD, str(folder), bucket.url], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(folder), bucket.url], stderr=subprocess.DEVNULL
+    ) as process:
         while not all(file.is_file() and file.stat().st_size for file in awaited):
             assert process.poll() is None
             time.sleep(0.02)
         asked = len(bucket.asked)
         process.send_signal(how)
         assert process.wait(60) != 0
-    assert len(bucket.asked) <= asked + len(cut)  # what was just being asked for; nothing is tried again
+    assert len(bucket.asked) <= asked + len(
+        cut
+    )  # what was just being asked for; nothing is tried again
     assert not any((folder / path).exists() for path in cut)
     bucket.faults.clear()
     bucket.asked.clear()
@@ -633,7 +761,9 @@ def test_a_kill_in_the_middle_leaves_no_half_file_and_the_next_run_goes_on(bucke
     assert (summary.already_there, summary.downloaded, summary.missing) == (5, 3, 0)
     assert bucket.holds_what(folder, EVERYTHING)
     assert sorted(path for path, _ in bucket.asked) == cut
-    assert all(asked and asked.startswith("bytes=") for _, asked in bucket.asked)  # only the rest of each
+    assert all(
+        asked and asked.startswith("bytes=") for _, asked in bucket.asked
+    )  # only the rest of each
 
 
 def test_pauses_grow_up_to_a_bound_and_heed_the_server():
@@ -672,15 +802,29 @@ def command(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[o
     return lambda arguments: prepare.main(["scin", *map(str, arguments)])
 
 
-def test_the_command_downloads_and_prepares(bucket: Bucket, command: Callable, tmp_path: Path, capsys: pytest.CaptureFixture):
-    assert command(["--download", tmp_path / "d", "--limit", 2, "--jobs", 2, "--out", tmp_path / "out"]) == 0
+def test_the_command_downloads_and_prepares(
+    bucket: Bucket, command: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    assert (
+        command(
+            ["--download", tmp_path / "d", "--limit", 2, "--jobs", 2, "--out", tmp_path / "out"]
+        )
+        == 0
+    )
     assert "5 files wanted: 0 were there, 5 downloaded" in capsys.readouterr().out
     table = load_manifest(tmp_path / "out" / "manifest.csv").table
     rows = table.groupby("case_id")["image_path"].apply(list).to_dict()
-    assert rows == {"-1": [FIRST, photo("-12")], "-2": [photo("-21"), FIRST], "-4": [""], "-5": [""]}
+    assert rows == {
+        "-1": [FIRST, photo("-12")],
+        "-2": [photo("-21"), FIRST],
+        "-4": [""],
+        "-5": [""],
+    }
 
 
-def test_the_command_says_what_is_missing_in_one_line(bucket: Bucket, command: Callable, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_the_command_says_what_is_missing_in_one_line(
+    bucket: Bucket, command: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     bucket.faults[FIRST] = [send_status(404)]
     arguments = ["--download", tmp_path / "d", "--out", tmp_path / "out"]
     assert command(arguments) == 1
@@ -694,7 +838,9 @@ def test_the_command_says_what_is_missing_in_one_line(bucket: Bucket, command: C
 
 
 @pytest.mark.parametrize("out", ["d", "."])
-def test_out_must_not_hold_the_download(bucket: Bucket, command: Callable, tmp_path: Path, out: str):
+def test_out_must_not_hold_the_download(
+    bucket: Bucket, command: Callable, tmp_path: Path, out: str
+):
     with pytest.raises(SystemExit) as ended:
         command(["--download", tmp_path / "d", "--out", tmp_path / out, "--overwrite"])
     assert ended.value.code == 2
@@ -702,7 +848,13 @@ def test_out_must_not_hold_the_download(bucket: Bucket, command: Callable, tmp_p
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--cases", "c"], ["--cases", "c", "--labels", "l", "--limit", "3"], ["--download", "d", "--jobs", "0"]]
+    "arguments",
+    [
+        [],
+        ["--cases", "c"],
+        ["--cases", "c", "--labels", "l", "--limit", "3"],
+        ["--download", "d", "--jobs", "0"],
+    ],
 )
 def test_bad_usage_exits_with_2(arguments: list[str], tmp_path: Path):
     with pytest.raises(SystemExit) as ended:

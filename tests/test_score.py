@@ -26,16 +26,19 @@ from eczema_tf.data.manifest.stream import Row, Survey
 from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.errors import EczemaError, RunError
 from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.explanation.submodels import CutAssistant
+from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.schema import NOTICE
 from eczema_tf.score import main
 from eczema_tf.serving.client import SIDE_FILE
-from eczema_tf.serving.graph.served_model import NOTHING, ServedAssistant, save_served
+from eczema_tf.serving.graph.served_model import NOTHING, ServedModel, save_served
 from eczema_tf.serving.loaded import SERVE, LoadedModel
 
 ROWS, CHUNK_ROWS, PATIENCE_S = 2000, 1000, 300
 SIDEWAYS = "photos/sideways.jpg"
-DEADLY, DEADLY_ROW = "photos/deadly.jpg", 1501  # read in the second chunk only; the first worker that opens it dies by SIGKILL
+DEADLY, DEADLY_ROW = (
+    "photos/deadly.jpg",
+    1501,
+)  # read in the second chunk only; the first worker that opens it dies by SIGKILL
 # Python runs it when it starts, if it is found in PYTHONPATH: so a worker is killed at a known place, however fast or slow the machine is.
 KILLER = """
 import os, signal, sys
@@ -116,7 +119,12 @@ def write_manifest(path: Path) -> None:
     bad = dict(zip(range(50, ROWS, ROWS // len(BAD)), BAD.values(), strict=True))
     for row in range(ROWS):
         image_path, text, _ = bad.get(
-            row, (f"photos/{row % 40}.jpg" if row % 5 else "", f"my skin is itchy {row % 7}" if row % 3 else "", "")
+            row,
+            (
+                f"photos/{row % 40}.jpg" if row % 5 else "",
+                f"my skin is itchy {row % 7}" if row % 3 else "",
+                "",
+            ),
         )
         if not bad.get(row) and not image_path and not text:
             image_path = SIDEWAYS
@@ -130,11 +138,17 @@ def write_manifest(path: Path) -> None:
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "3"
-    assistant, image, tokenizer = build_parts()
-    for head in ("eczema", "eczema_image", "eczema_text"):  # steep enough to tell photos apart, not so steep that all are 0 or 1
-        assistant.get_layer(head).kernel.assign(assistant.get_layer(head).kernel / 8)
-    explainer = partial(explain_in_one_pass, CutAssistant(assistant))
-    save_served(ServedAssistant(assistant, image, tokenizer, PreprocessConfig(), explainer=explainer), folder)
+    model, image, tokenizer = build_parts()
+    for head in (
+        "eczema",
+        "eczema_image",
+        "eczema_text",
+    ):  # steep enough to tell photos apart, not so steep that all are 0 or 1
+        model.get_layer(head).kernel.assign(model.get_layer(head).kernel / 8)
+    explainer = partial(explain_in_one_pass, Submodels(model))
+    save_served(
+        ServedModel(model, image, tokenizer, PreprocessConfig(), explainer=explainer), folder
+    )
     (folder / SIDE_FILE).parent.mkdir(exist_ok=True)
     (folder / SIDE_FILE).write_text(json.dumps({"notice": NOTICE, "thresholds": {}}))
     return folder
@@ -175,11 +189,19 @@ def run_and_kill_a_worker(arguments: list[str], killer: Path) -> str:
     """Scores, has a Python worker killed while it works on the second chunk, and returns what the job said in the end."""
     mark = killer / "killed"
     (killer / "sitecustomize.py").write_text(KILLER.format(mark=str(mark)))
-    calm_java = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}  # leaves the processor to what is tested
+    calm_java = {
+        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    }  # leaves the processor to what is tested
     command = [sys.executable, "-m", "eczema_tf.score", *arguments]
     environment = os.environ | calm_java | {"PYTHONPATH": str(killer)}
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        command,
+        cwd=Path(__file__).parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert mark.exists()
@@ -188,14 +210,18 @@ def run_and_kill_a_worker(arguments: list[str], killer: Path) -> str:
 
 def test_every_row_comes_out_once_and_in_order_though_a_worker_was_killed(scored: Scored):
     assert scored.table["example_id"].tolist() == [f"-{row}-x" for row in range(ROWS)]
-    assert scored.table["case_id"].tolist() == [f"c{row // 2}" if row % 4 else f"-{row}-x" for row in range(ROWS)]
+    assert scored.table["case_id"].tolist() == [
+        f"c{row // 2}" if row % 4 else f"-{row}-x" for row in range(ROWS)
+    ]
     assert scored.job["rows_retried"] >= 1
 
 
 def test_bad_rows_say_what_was_wrong_and_leave_the_others_alone(scored: Scored):
     statuses = scored.table["status"]
     assert np.flatnonzero(statuses != "ok").tolist() == list(range(50, ROWS, 100))
-    for (name, (_, text, begins)), row in zip(BAD.items(), scored.table.iloc[50::100].to_dict("records"), strict=True):
+    for (name, (_, text, begins)), row in zip(
+        BAD.items(), scored.table.iloc[50::100].to_dict("records"), strict=True
+    ):
         assert row["status"].startswith(begins), name
         assert not row["image_used"], name
         assert row["text_used"] == (text == "it itches"), name
@@ -208,7 +234,10 @@ def test_figures_are_null_exactly_where_their_modality_was_not_used(scored: Scor
     either = [column for column in PROBABILITIES if column not in (*text, "eczema_image")]
     assert (table["eczema_image"].notna() == table["image_used"]).all()
     assert all((table[column].notna() == table["text_used"]).all() for column in text)
-    assert all((table[column].notna() == (table["image_used"] | table["text_used"])).all() for column in either)
+    assert all(
+        (table[column].notna() == (table["image_used"] | table["text_used"])).all()
+        for column in either
+    )
     raw = parquet.read_table(scored.out)
     assert raw["eczema_image"].null_count == (~table["image_used"]).sum()  # null, not NaN
     assert raw.schema.names == ["example_id", "case_id", *PROBABILITIES, *USED, "status"]  # no text
@@ -221,15 +250,26 @@ def test_a_row_gets_what_predict_would_say(scored: Scored, clinic: Path, export:
     assert SIDEWAYS in set(lines["image_path"])
     stored = [(clinic / path).read_bytes() if path else b"" for path in lines["image_path"]]
     model = LoadedModel(export, [SERVE])
-    upright = model.run([upright_jpeg(photo) if photo else b"" for photo in stored], list(lines["text"]))
+    upright = model.run(
+        [upright_jpeg(photo) if photo else b"" for photo in stored], list(lines["text"])
+    )
     np.testing.assert_allclose(scored.table["eczema"][rows], upright["eczema"], atol=1e-5)
-    np.testing.assert_allclose(scored.table["severity_severe"][rows], upright["severity"][:, 2], atol=1e-5)
-    assert np.abs(upright["eczema"] - model.run(stored, list(lines["text"]))["eczema"]).max() > 1e-3  # turning matters
+    np.testing.assert_allclose(
+        scored.table["severity_severe"][rows], upright["severity"][:, 2], atol=1e-5
+    )
+    assert (
+        np.abs(upright["eczema"] - model.run(stored, list(lines["text"]))["eczema"]).max() > 1e-3
+    )  # turning matters
 
 
 def test_the_job_says_what_it_was_of_and_counts_by_status(scored: Scored):
     assert scored.job["model"]["version"] == "3"
-    assert scored.job["manifest"]["rows"] == scored.job["rows"] == sum(scored.job["statuses"].values()) == ROWS
+    assert (
+        scored.job["manifest"]["rows"]
+        == scored.job["rows"]
+        == sum(scored.job["statuses"].values())
+        == ROWS
+    )
     assert scored.job["statuses"]["ok"] == ROWS - len(BAD)
     assert scored.job["statuses"][NOTHING] == 2
     assert scored.job["notice"] == NOTICE
@@ -237,8 +277,12 @@ def test_the_job_says_what_it_was_of_and_counts_by_status(scored: Scored):
     assert "1980  ok" in scored.said
 
 
-def test_a_finished_job_is_left_alone(scored: Scored, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("eczema_tf.batch.scoring.check_spark", lambda: pytest.fail("Spark is not needed"))
+def test_a_finished_job_is_left_alone(
+    scored: Scored, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        "eczema_tf.batch.scoring.check_spark", lambda: pytest.fail("Spark is not needed")
+    )
     assert main(scored.arguments) == 0
     assert "2000 rows were scored already" in capsys.readouterr().out
 
@@ -248,7 +292,14 @@ def small(clinic: Path, tmp_path: Path) -> list[str]:
     """Arguments of a job of seven rows, three a part."""
     lines = (clinic / "manifest.csv").read_text().splitlines()[:8]
     (tmp_path / "manifest.csv").write_text("\n".join(lines))
-    return ["--manifest", str(tmp_path / "manifest.csv"), "--out", str(tmp_path / "out"), "--chunk-rows", "3"]
+    return [
+        "--manifest",
+        str(tmp_path / "manifest.csv"),
+        "--out",
+        str(tmp_path / "out"),
+        "--chunk-rows",
+        "3",
+    ]
 
 
 class Stub:
@@ -271,23 +322,33 @@ class Stub:
         return pa.table({**figures, **flags, "status": ["ok"] * len(rows)})
 
 
-def test_a_stopped_job_goes_on_with_what_is_missing(small: list[str], export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_stopped_job_goes_on_with_what_is_missing(
+    small: list[str], export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     spark = Stub(monkeypatch)
     spark.stops_after = 1
     assert main(["--model", str(export), *small]) == 1
     assert [part.name for part in (tmp_path / "out").glob("*.parquet")] == ["part-000000.parquet"]
-    (tmp_path / "out" / ".writing-abc-part-000001.parquet").write_bytes(b"half")  # as a kill would leave it
+    (tmp_path / "out" / ".writing-abc-part-000001.parquet").write_bytes(
+        b"half"
+    )  # as a kill would leave it
     spark.stops_after = 99
     assert main(["--model", str(export), *small]) == 0
     assert spark.asked == [["-0-x", "-1-x", "-2-x"], ["-3-x", "-4-x", "-5-x"], ["-6-x"]]
-    assert pd.read_parquet(tmp_path / "out")["example_id"].tolist() == [f"-{row}-x" for row in range(7)]
+    assert pd.read_parquet(tmp_path / "out")["example_id"].tolist() == [
+        f"-{row}-x" for row in range(7)
+    ]
     (tmp_path / "out" / "part-000001.parquet").unlink()
     assert main(["--model", str(export), *small]) == 0
     assert spark.asked[3:] == [["-3-x", "-4-x", "-5-x"]]
 
 
 def test_a_job_with_another_manifest_model_or_setting_is_refused(
-    small: list[str], export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: list[str],
+    export: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     Stub(monkeypatch)
     assert main(["--model", str(export), *small]) == 0
@@ -308,14 +369,18 @@ def test_a_job_with_another_manifest_model_or_setting_is_refused(
     assert "manifest: was" in refuses("--model", str(export))
 
 
-def test_texts_are_kept_only_if_asked_for(small: list[str], export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_texts_are_kept_only_if_asked_for(
+    small: list[str], export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     Stub(monkeypatch)
     assert main(["--model", str(export), *small, "--keep-text"]) == 0
     table = pd.read_parquet(tmp_path / "out")
     assert table["text"].tolist()[:3] == ["", "my skin is itchy 1", "my skin is itchy 2"]
 
 
-def test_what_is_no_job_is_not_written_into(small: list[str], export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_is_no_job_is_not_written_into(
+    small: list[str], export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.docx").touch()
     assert main(["--model", str(export), *small]) == 1
@@ -329,9 +394,18 @@ def test_what_is_no_job_is_not_written_into(small: list[str], export: Path, tmp_
 def job(tmp_path: Path) -> Job:
     """Of five rows, two a part, all of them there."""
     (tmp_path / "model").mkdir()
-    job = open_job(tmp_path / "job", tmp_path / "model", tmp_path / "m.csv", Survey(5, False, "abc"), chunk_rows=2, keep_text=False)
+    job = open_job(
+        tmp_path / "job",
+        tmp_path / "model",
+        tmp_path / "m.csv",
+        Survey(5, False, "abc"),
+        chunk_rows=2,
+        keep_text=False,
+    )
     for number, ids in enumerate(("ab", "cd", "e")):
-        job.commit(number, pa.table({"example_id": list(ids), "status": ["ok (with details)"] * len(ids)}))
+        job.commit(
+            number, pa.table({"example_id": list(ids), "status": ["ok (with details)"] * len(ids)})
+        )
     return job
 
 
@@ -342,9 +416,19 @@ def test_a_job_is_finished_when_each_row_is_there_once(job: Job):
     assert job.find_summary()["rows"] == 5
 
 
-@pytest.mark.parametrize(("number", "ids"), [(1, "c"), (1, "cdd"), (1, "cx"), (1, "dc"), (2, ""), (2, "ef"), (3, "f")])
+@pytest.mark.parametrize(
+    ("number", "ids"), [(1, "c"), (1, "cdd"), (1, "cx"), (1, "dc"), (2, ""), (2, "ef"), (3, "f")]
+)
 def test_lost_repeated_or_foreign_rows_fail_the_job(job: Job, number: int, ids: str):
-    job.commit(number, pa.table({"example_id": pa.array(list(ids), pa.string()), "status": pa.array(["ok"] * len(ids), pa.string())}))
+    job.commit(
+        number,
+        pa.table(
+            {
+                "example_id": pa.array(list(ids), pa.string()),
+                "status": pa.array(["ok"] * len(ids), pa.string()),
+            }
+        ),
+    )
     with pytest.raises(RunError, match=f"part-00000{number}.parquet"):
         job.finish("abcde", 0)
     assert job.find_summary() is None
@@ -370,10 +454,16 @@ def test_figures_by_hand():
     table = pd.DataFrame(arrange_answers(outputs, ["", "", "photo: gone", "photo: gone"]))
     nan = np.nan
     expected = {
-        "eczema": [0.9, 0.8, 0.7, nan], "eczema_image": [0.1, 0.2, nan, nan], "eczema_text": [0.4, nan, 0.6, nan],
-        "consistency_eczema": [0.2, nan, 0.2, nan], "consistency_other": [0.3, nan, 0.3, nan], "consistency_unclear": [0.5, nan, 0.5, nan],
-        "severity_mild": [0.6] * 3 + [nan], "severity_moderate": [0.3] * 3 + [nan], "severity_severe": [0.1] * 3 + [nan],
-    }  # fmt: skip
+        "eczema": [0.9, 0.8, 0.7, nan],
+        "eczema_image": [0.1, 0.2, nan, nan],
+        "eczema_text": [0.4, nan, 0.6, nan],
+        "consistency_eczema": [0.2, nan, 0.2, nan],
+        "consistency_other": [0.3, nan, 0.3, nan],
+        "consistency_unclear": [0.5, nan, 0.5, nan],
+        "severity_mild": [0.6] * 3 + [nan],
+        "severity_moderate": [0.3] * 3 + [nan],
+        "severity_severe": [0.1] * 3 + [nan],
+    }
     pd.testing.assert_frame_equal(table[list(expected)], pd.DataFrame(expected).astype("float32"))
     assert table["status"].tolist() == ["ok", "ok", "photo: gone", "photo: gone"]
     assert table["image_used"].tolist() == [1, 1, 0, 0]
@@ -382,16 +472,25 @@ def test_figures_by_hand():
 @pytest.mark.parametrize(
     ("asked", "given"),
     [
-        ("local", "local[1,4]"), ("local[2]", "local[2,4]"), ("local[*]", "local[*,4]"), ("local[2,1]", "local[2,1]"),
-        ("spark://head:7077", "spark://head:7077"), ("yarn", "yarn"), ("local-cluster[2,1,1024]", "local-cluster[2,1,1024]"),
+        ("local", "local[1,4]"),
+        ("local[2]", "local[2,4]"),
+        ("local[*]", "local[*,4]"),
+        ("local[2,1]", "local[2,1]"),
+        ("spark://head:7077", "spark://head:7077"),
+        ("yarn", "yarn"),
+        ("local-cluster[2,1,1024]", "local-cluster[2,1,1024]"),
     ],
-)  # fmt: skip
+)
 def test_a_local_master_forgives_as_much_as_a_cluster(asked: str, given: str):
     assert forgive_failures(asked) == given
 
 
 def test_without_pyspark_or_java_it_says_how_to_get_them(
-    small: list[str], export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: list[str],
+    export: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["--model", str(export), *small]) == 1
@@ -400,7 +499,10 @@ def test_without_pyspark_or_java_it_says_how_to_get_them(
     )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(EczemaError, match=r"needs Java 17 or newer; found: none in JAVA_HOME .*apt-get install openjdk-17-jre-headless"):
+    with pytest.raises(
+        EczemaError,
+        match=r"needs Java 17 or newer; found: none in JAVA_HOME .*apt-get install openjdk-17-jre-headless",
+    ):
         check_spark()
     monkeypatch.delenv("JAVA_HOME")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -409,20 +511,35 @@ def test_without_pyspark_or_java_it_says_how_to_get_them(
 
 
 @pytest.mark.parametrize(
-    ("says", "good"), [('"1.8.0_392"', False), ('"11.0.2"', False), ('"17.0.15" 2025-04-15', True), ('"21"', True), ("?", False)]
+    ("says", "good"),
+    [
+        ('"1.8.0_392"', False),
+        ('"11.0.2"', False),
+        ('"17.0.15" 2025-04-15', True),
+        ('"21"', True),
+        ("?", False),
+    ],
 )
-def test_only_java_17_and_newer_will_do(says: str, good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_only_java_17_and_newer_will_do(
+    says: str, good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     java = tmp_path / "bin" / "java"
     java.parent.mkdir()
     java.write_text(f"#!/bin/sh\necho 'openjdk version {says}' >&2\n")
     java.chmod(0o755)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with contextlib.nullcontext() if good else pytest.raises(EczemaError, match=r"needs Java 17 or newer; found: Java (8|11|0) at"):
+    with (
+        contextlib.nullcontext()
+        if good
+        else pytest.raises(EczemaError, match=r"needs Java 17 or newer; found: Java (8|11|0) at")
+    ):
         check_spark()
 
 
-@pytest.mark.parametrize("arguments", [["--batch-size", "0"], ["--chunk-rows", "-1"], ["--threads", "two"], []])
+@pytest.mark.parametrize(
+    "arguments", [["--batch-size", "0"], ["--chunk-rows", "-1"], ["--threads", "two"], []]
+)
 def test_bad_usage_exits_with_2(arguments: list[str]):
     with pytest.raises(SystemExit) as caught:
         main([*arguments, "--model", "m", "--manifest", "m.csv"])

@@ -25,9 +25,14 @@ def load_ablation():
 
 def settings(folder: Path, manifest: Path) -> list[str]:
     values = {
-        "data.manifest": manifest, "train.cache_folder": folder / "cache", "export.enabled": "false", "train.epochs": 1,
-        "split.train": 0.5, "split.val": 0.25, "split.test": 0.25,
-    }  # fmt: skip
+        "data.manifest": manifest,
+        "train.cache_folder": folder / "cache",
+        "export.enabled": "false",
+        "train.epochs": 1,
+        "split.train": 0.5,
+        "split.val": 0.25,
+        "split.test": 0.25,
+    }
     return [f"{key}={value}" for key, value in values.items()]
 
 
@@ -70,10 +75,16 @@ def test_the_test_split_is_dropped_before_anything_is_computed(tmp_path: Path, t
     assert list(dataset.table.index) == list(range(45))
 
 
-def test_a_study_goes_on_where_it_stopped_and_refuses_another_space(tmp_path: Path, toy_manifest: Path, capsys: pytest.CaptureFixture):
+def test_a_study_goes_on_where_it_stopped_and_refuses_another_space(
+    tmp_path: Path, toy_manifest: Path, capsys: pytest.CaptureFixture
+):
     space, out = tmp_path / "space.yaml", tmp_path / "study"
-    space.write_text("train.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}\nmodel.embedding_units: [8, 16]\n")
-    sets = [argument for setting in settings(tmp_path, toy_manifest) for argument in ("--set", setting)]
+    space.write_text(
+        "train.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}\nmodel.embedding_units: [8, 16]\n"
+    )
+    sets = [
+        argument for setting in settings(tmp_path, toy_manifest) for argument in ("--set", setting)
+    ]
     arguments = ["--config", str(SMOKE), *sets, "--space", str(space), "--out", str(out)]
     assert search.main([*arguments, "--trials", "1"]) == 0
     first = pd.read_csv(out / "trials.csv")
@@ -91,10 +102,19 @@ def test_a_study_goes_on_where_it_stopped_and_refuses_another_space(tmp_path: Pa
     assert "holds a study with another space.yaml" in capsys.readouterr().err
 
 
-def test_an_ablation_compares_runs_on_the_same_cases(tmp_path: Path, toy_manifest: Path, capsys: pytest.CaptureFixture):
+def test_an_ablation_compares_runs_on_the_same_cases(
+    tmp_path: Path, toy_manifest: Path, capsys: pytest.CaptureFixture
+):
     ablation, out = load_ablation(), tmp_path / "ablation"
-    sets = [argument for setting in settings(tmp_path, toy_manifest) for argument in ("--set", setting)]
-    assert ablation.main(["--config", str(SMOKE), *sets, "--vary", "model.fusion=concat,late", "--out", str(out)]) == 0
+    sets = [
+        argument for setting in settings(tmp_path, toy_manifest) for argument in ("--set", setting)
+    ]
+    assert (
+        ablation.main(
+            ["--config", str(SMOKE), *sets, "--vary", "model.fusion=concat,late", "--out", str(out)]
+        )
+        == 0
+    )
     lines = (out / "ablation.md").read_text().splitlines()
     assert lines[0].startswith("| model.fusion |")
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| concat", "| late"]
@@ -104,7 +124,15 @@ def test_an_ablation_compares_runs_on_the_same_cases(tmp_path: Path, toy_manifes
     assert "concat" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("vary", ["model.fusion", "model.fusion=concat", "model.fusion=late,late", "model.fusion=concat,sum"])
+@pytest.mark.parametrize(
+    "vary",
+    ["model.fusion", "model.fusion=concat", "model.fusion=late,late", "model.fusion=concat,sum"],
+)
 def test_an_ablation_that_makes_no_sense_is_refused(tmp_path: Path, vary: str):
-    assert load_ablation().main(["--config", str(SMOKE), "--vary", vary, "--out", str(tmp_path / "out")]) == 1
+    assert (
+        load_ablation().main(
+            ["--config", str(SMOKE), "--vary", vary, "--out", str(tmp_path / "out")]
+        )
+        == 1
+    )
     assert not (tmp_path / "out").exists()

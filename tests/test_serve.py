@@ -41,17 +41,23 @@ from test_serving import build_parts, photo
 from eczema_tf import predict
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.explanation.submodels import CutAssistant
+from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.files import write_json
 from eczema_tf.schema import NOTICE
 from eczema_tf.serve import main
 from eczema_tf.serving.client import SIDE_FILE, predict_remotely, read_remote_side
-from eczema_tf.serving.graph.served_model import ServedAssistant, save_served
+from eczema_tf.serving.graph.served_model import ServedModel, save_served
 from eczema_tf.serving.loaded import EXPLAIN, SERVE, LoadedModel
 from eczema_tf.serving.rest import server as server_module
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.batching import Batcher, Busy
-from eczema_tf.serving.rest.contract import SIGNATURES, BadRequest, ModelFault, encode_answer, parse_question
+from eczema_tf.serving.rest.contract import (
+    SIGNATURES,
+    BadRequest,
+    ModelFault,
+    encode_answer,
+    parse_question,
+)
 from eczema_tf.serving.rest.limits import BodyLimits, Limits
 from eczema_tf.serving.rest.metrics import Metrics, name_status
 
@@ -66,7 +72,9 @@ def encoded(data: bytes) -> dict[str, str]:
 
 
 def body_of(*rows: tuple[object, object], **more: object) -> bytes:
-    return json.dumps({**more, "instances": [{"image": image, "text": text} for image, text in rows]}).encode()
+    return json.dumps(
+        {**more, "instances": [{"image": image, "text": text} for image, text in rows]}
+    ).encode()
 
 
 # The contract, as functions.
@@ -75,18 +83,30 @@ def body_of(*rows: tuple[object, object], **more: object) -> bytes:
 def test_rows_and_columns_are_the_same_question():
     images, texts = [encoded(b"abc"), "", encoded(b"\x00\xff")], ["it itches", "", "dry"]
     by_row = parse_question(body_of(*zip(images, texts, strict=True)), 10)
-    by_column = parse_question(json.dumps({"inputs": {"text": texts, "image": images}}).encode(), 10)
+    by_column = parse_question(
+        json.dumps({"inputs": {"text": texts, "image": images}}).encode(), 10
+    )
     assert by_row == ([b"abc", b"", b"\x00\xff"], texts, SERVE, True)
     assert by_column == by_row._replace(by_row=False)
 
 
 def test_values_are_strings_or_base64_as_in_tensorflow_serving():
-    question = parse_question(body_of(("a\x00é", encoded("é".encode())), ({"b64": " YW Jj\n"}, {"b64": "YQ"}), ("", encoded(b"a\xff"))), 3)
+    question = parse_question(
+        body_of(
+            ("a\x00é", encoded("é".encode())),
+            ({"b64": " YW Jj\n"}, {"b64": "YQ"}),
+            ("", encoded(b"a\xff")),
+        ),
+        3,
+    )
     assert question.images == ["a\x00é".encode(), b"abc", b""]
     assert question.texts == ["é", "a", "a\ufffd"]
 
 
-@pytest.mark.parametrize(("name", "signature"), [({}, SERVE), ({"signature_name": ""}, SERVE), ({"signature_name": EXPLAIN}, EXPLAIN)])
+@pytest.mark.parametrize(
+    ("name", "signature"),
+    [({}, SERVE), ({"signature_name": ""}, SERVE), ({"signature_name": EXPLAIN}, EXPLAIN)],
+)
 def test_the_signature_may_be_named(name: dict[str, str], signature: str):
     assert parse_question(body_of(("", "x"), **name), 1).signature == signature
 
@@ -105,20 +125,47 @@ BAD_BODIES = {
     "nested objects": (b'{"instances":' * 50_000, "nested too deeply"),
     "many values": (b'{"instances": [' + b"[]," * 100_000 + b"[]]}", "brackets and commas"),
     "neither": (b"{}", 'either "instances"'),
-    "both": (json.dumps({"instances": [GOOD_ROW], "inputs": {"image": [""], "text": [""]}}).encode(), "not both"),
-    "signature is a number": (body_of(("", ""), signature_name=5), "signature_name: must be a string, not a number"),
+    "both": (
+        json.dumps({"instances": [GOOD_ROW], "inputs": {"image": [""], "text": [""]}}).encode(),
+        "not both",
+    ),
+    "signature is a number": (
+        body_of(("", ""), signature_name=5),
+        "signature_name: must be a string, not a number",
+    ),
     "signature is null": (body_of(("", ""), signature_name=None), "not null"),
-    "unknown signature": (body_of(("", ""), signature_name="train"), "'train' is unknown; there are serving_default, explain"),
+    "unknown signature": (
+        body_of(("", ""), signature_name="train"),
+        "'train' is unknown; there are serving_default, explain",
+    ),
     "no rows": (b'{"instances": []}', "0 rows"),
     "too many rows": (body_of(*[("", "")] * 4), "4 rows; a request may have 1 to 3"),
-    "bare values": (b'{"instances": ["it itches"]}', r"instances\[0\]: must be an object .* not a string"),
+    "bare values": (
+        b'{"instances": ["it itches"]}',
+        r"instances\[0\]: must be an object .* not a string",
+    ),
     "bare base64": (b'{"instances": [{"b64": ""}]}', "has no image and no text"),
-    "an object of rows": (json.dumps({"instances": GOOD_ROW}).encode(), "must be a list of rows, not an object"),
-    "no image": (b'{"instances": [{"image": "", "text": ""}, {"text": "x"}]}', r'instances\[1\]: has no image; give "" for none'),
+    "an object of rows": (
+        json.dumps({"instances": GOOD_ROW}).encode(),
+        "must be a list of rows, not an object",
+    ),
+    "no image": (
+        b'{"instances": [{"image": "", "text": ""}, {"text": "x"}]}',
+        r'instances\[1\]: has no image; give "" for none',
+    ),
     "no text": (b'{"instances": [{"image": ""}]}', r"instances\[0\]: has no text"),
-    "unknown input": (json.dumps({"instances": [{**GOOD_ROW, "age": 3}]}).encode(), "'age' is not an input"),
-    "image is a number": (body_of((3, "")), r"instances\[0\].image: must be a string .* not a number"),
-    "text is true": (body_of(("", ""), ("", True)), r"instances\[1\].text: must be a string .* not a boolean"),
+    "unknown input": (
+        json.dumps({"instances": [{**GOOD_ROW, "age": 3}]}).encode(),
+        "'age' is not an input",
+    ),
+    "image is a number": (
+        body_of((3, "")),
+        r"instances\[0\].image: must be a string .* not a number",
+    ),
+    "text is true": (
+        body_of(("", ""), ("", True)),
+        r"instances\[1\].text: must be a string .* not a boolean",
+    ),
     "text is NaN": (b'{"instances": [{"image": "", "text": NaN}]}', "not a number"),
     "text is a list": (body_of(("", ["x"])), "not a list"),
     "not base64": (body_of(({"b64": "?"}, "")), "b64 is not base64"),
@@ -126,14 +173,29 @@ BAD_BODIES = {
     "base64 beyond ASCII": (body_of(({"b64": "ééé="}, "")), "b64 is not base64"),
     "base64 of a number": (body_of(({"b64": 3}, "")), "not an object"),
     "base64 and more": (body_of(({"b64": "", "x": ""}, "")), "not an object"),
-    "half a surrogate pair": (rb'{"instances": [{"image": "", "text": "\ud800"}]}', r"instances\[0\].text: holds half a surrogate pair"),
+    "half a surrogate pair": (
+        rb'{"instances": [{"image": "", "text": "\ud800"}]}',
+        r"instances\[0\].text: holds half a surrogate pair",
+    ),
     "inputs are a list": (b'{"inputs": ["x"]}', "inputs: must be an object .* not a list"),
-    "a column is a value": (b'{"inputs": {"image": "", "text": ["x"]}}', "inputs.image: must be a list, one value a row, not a string"),
+    "a column is a value": (
+        b'{"inputs": {"image": "", "text": ["x"]}}',
+        "inputs.image: must be a list, one value a row, not a string",
+    ),
     "a column is missing": (b'{"inputs": {"image": [""]}}', "inputs: has no text"),
-    "an unknown column": (b'{"inputs": {"image": [""], "text": [""], "age": [3]}}', "'age' is not an input"),
-    "columns unequal": (b'{"inputs": {"image": [""], "text": ["", ""]}}', "equally long, not {'image': 1, 'text': 2}"),
+    "an unknown column": (
+        b'{"inputs": {"image": [""], "text": [""], "age": [3]}}',
+        "'age' is not an input",
+    ),
+    "columns unequal": (
+        b'{"inputs": {"image": [""], "text": ["", ""]}}',
+        "equally long, not {'image': 1, 'text': 2}",
+    ),
     "columns empty": (b'{"inputs": {"image": [], "text": []}}', "0 rows"),
-    "a column's value": (b'{"inputs": {"image": ["", 3], "text": ["", ""]}}', r"inputs.image\[1\]: must be a string"),
+    "a column's value": (
+        b'{"inputs": {"image": ["", 3], "text": ["", ""]}}',
+        r"inputs.image\[1\]: must be a string",
+    ),
 }
 
 
@@ -163,10 +225,15 @@ def test_a_message_never_repeats_what_was_asked(body: bytes):
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text() | st.fixed_dictionaries({"b64": st.text()}),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["image", "text", "b64", "x"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["image", "text", "b64", "x"]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
-BODIES = st.dictionaries(st.sampled_from(["instances", "inputs", "signature_name"]), JSON_VALUES, max_size=3)
+BODIES = st.dictionaries(
+    st.sampled_from(["instances", "inputs", "signature_name"]), JSON_VALUES, max_size=3
+)
 
 
 @given(st.binary(max_size=60) | BODIES.map(lambda body: json.dumps(body).encode()))
@@ -188,7 +255,13 @@ OUTPUTS = {
 
 def test_answers_go_out_by_row_or_by_column_and_floats_come_back_exactly():
     first, second = json.loads(encode_answer(OUTPUTS, by_row=True))["predictions"]
-    assert first == {"eczema": np.float32(0.1), "severity": [0.5, 0.25, 0.25], "image_used": True, "token_end": [1, 2], "status": "ok"}
+    assert first == {
+        "eczema": np.float32(0.1),
+        "severity": [0.5, 0.25, 0.25],
+        "image_used": True,
+        "token_end": [1, 2],
+        "status": "ok",
+    }
     assert np.float32(second["eczema"]) == OUTPUTS["eczema"][1]
     assert second["status"] == "\ufffd\ufffd"
     by_column = json.loads(encode_answer(OUTPUTS, by_row=False))["outputs"]
@@ -206,8 +279,14 @@ def test_what_is_not_finite_never_leaves(value: float):
 
 def echo(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
     """Answers with what was asked, so that a row in the wrong place shows."""
-    rows = [f"{image.decode()}|{text}|{signature}".encode() for image, text in zip(images, texts, strict=True)]
-    return {"row": np.array(rows, dtype=object), "status": np.array([b"ok"] * len(rows), dtype=object)}
+    rows = [
+        f"{image.decode()}|{text}|{signature}".encode()
+        for image, text in zip(images, texts, strict=True)
+    ]
+    return {
+        "row": np.array(rows, dtype=object),
+        "status": np.array([b"ok"] * len(rows), dtype=object),
+    }
 
 
 def run_batcher(run: Callable, work: Callable, **limits) -> object:
@@ -259,11 +338,15 @@ def test_a_failing_request_fails_alone():
 
     async def work(batcher: Batcher) -> list:
         texts = ["a", "b", SECRET, "c", SECRET, "d"]
-        return await asyncio.gather(*(batcher.ask([b""], [text], SERVE) for text in texts), return_exceptions=True)
+        return await asyncio.gather(
+            *(batcher.ask([b""], [text], SERVE) for text in texts), return_exceptions=True
+        )
 
     answers = run_batcher(run, work)
     assert [type(answer) for answer in answers] == [dict, dict, ModelFault, dict, ModelFault, dict]
-    assert [answer["row"][0] for answer in answers if isinstance(answer, dict)] == [f"|{text}|{SERVE}".encode() for text in "abcd"]
+    assert [answer["row"][0] for answer in answers if isinstance(answer, dict)] == [
+        f"|{text}|{SERVE}".encode() for text in "abcd"
+    ]
     assert SECRET not in str(answers[2])
 
 
@@ -281,7 +364,9 @@ class Gate:
     def __init__(self):
         self.open, self.entered, self.asked = threading.Event(), threading.Event(), []
 
-    def __call__(self, images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+    def __call__(
+        self, images: list[bytes], texts: list[str], signature: str
+    ) -> dict[str, np.ndarray]:
         self.asked.append(list(texts))
         self.entered.set()
         assert self.open.wait(PATIENCE_S)
@@ -300,7 +385,9 @@ def test_who_is_cancelled_while_waiting_costs_the_model_nothing():
     async def work(batcher: Batcher) -> None:
         running = asyncio.create_task(batcher.ask([b""], ["running"], SERVE))
         await until(gate.entered.is_set)
-        gone, staying = (asyncio.create_task(batcher.ask([b""], [text], SERVE)) for text in ("gone", "staying"))
+        gone, staying = (
+            asyncio.create_task(batcher.ask([b""], [text], SERVE)) for text in ("gone", "staying")
+        )
         await asyncio.sleep(0)
         gone.cancel()
         running.cancel()  # under way: its answer is thrown away, nothing else
@@ -336,8 +423,12 @@ def test_an_explanation_does_not_hold_up_a_prediction():
         return echo(images, texts, signature)
 
     async def work(batcher: Batcher) -> None:
-        answers = await asyncio.gather(*(batcher.ask([b""], ["x"], signature) for signature in SIGNATURES))
-        assert [answer["row"][0] for answer in answers] == [f"|x|{signature}".encode() for signature in SIGNATURES]
+        answers = await asyncio.gather(
+            *(batcher.ask([b""], ["x"], signature) for signature in SIGNATURES)
+        )
+        assert [answer["row"][0] for answer in answers] == [
+            f"|x|{signature}".encode() for signature in SIGNATURES
+        ]
 
     run_batcher(run, work)
 
@@ -366,11 +457,21 @@ def test_who_waits_when_the_server_stops_is_told():
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    assistant, image, tokenizer = build_parts()
+    model, image, tokenizer = build_parts()
     folder = tmp_path_factory.mktemp("export") / "7"
-    explainer = partial(explain_in_one_pass, CutAssistant(assistant))
-    save_served(ServedAssistant(assistant, image, tokenizer, PreprocessConfig(), explainer=explainer), folder)
-    write_json(folder / SIDE_FILE, {"notice": NOTICE, "labels": {"severity": ["mild"]}, "thresholds": THRESHOLDS, "environment": {}})
+    explainer = partial(explain_in_one_pass, Submodels(model))
+    save_served(
+        ServedModel(model, image, tokenizer, PreprocessConfig(), explainer=explainer), folder
+    )
+    write_json(
+        folder / SIDE_FILE,
+        {
+            "notice": NOTICE,
+            "labels": {"severity": ["mild"]},
+            "thresholds": THRESHOLDS,
+            "environment": {},
+        },
+    )
     return folder.parent
 
 
@@ -379,7 +480,9 @@ def model(export: Path) -> LoadedModel:
     return LoadedModel(export)
 
 
-def test_warming_up_runs_every_signature_on_photos_as_large_as_the_guard_lets_in(model: LoadedModel, monkeypatch: pytest.MonkeyPatch):
+def test_warming_up_runs_every_signature_on_photos_as_large_as_the_guard_lets_in(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+):
     asked, run = [], model.run
 
     def spy(images, texts, signature):
@@ -404,17 +507,30 @@ def pretend(model: LoadedModel, run: Callable) -> SimpleNamespace:
     return SimpleNamespace(run=run, folder=model.folder, version=model.version, side=model.side)
 
 
-ROWS = [(photo(), "my skin is itchy"), (b"", "the rash is red"), (photo("PNG", seed=1), ""), (b"<html>" + b"x" * 99, "dry")]
+ROWS = [
+    (photo(), "my skin is itchy"),
+    (b"", "the rash is red"),
+    (photo("PNG", seed=1), ""),
+    (b"<html>" + b"x" * 99, "dry"),
+]
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_answers_are_those_of_the_model(client: TestClient, model: LoadedModel, signature: str):
     images, texts = ([row[place] for row in ROWS] for place in (0, 1))
     expected = model.run(images, texts, signature)
-    by_row = client.post(PREDICT, content=body_of(*((encoded(image), text) for image, text in ROWS), signature_name=signature))
+    by_row = client.post(
+        PREDICT,
+        content=body_of(
+            *((encoded(image), text) for image, text in ROWS), signature_name=signature
+        ),
+    )
     assert by_row.headers["content-type"] == "application/json"
     assert by_row.headers["cache-control"] == "no-store"
-    columns = {"signature_name": signature, "inputs": {"image": [encoded(image) for image in images], "text": texts}}
+    columns = {
+        "signature_name": signature,
+        "inputs": {"image": [encoded(image) for image in images], "text": texts},
+    }
     by_column = client.post("/v1/models/eczema/versions/7:predict", json=columns).json()["outputs"]
     for name, values in expected.items():
         plain = [value.decode() for value in values] if values.dtype == object else values.tolist()
@@ -440,19 +556,31 @@ def test_a_crowd_gets_what_each_would_get_alone(client: TestClient, model: Loade
 
 @pytest.mark.parametrize("path", ["/v1/models/eczema", "/v1/models/eczema/versions/7"])
 def test_status_is_tensorflow_servings(client: TestClient, path: str):
-    version = {"version": "7", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    version = {
+        "version": "7",
+        "state": "AVAILABLE",
+        "status": {"error_code": "OK", "error_message": ""},
+    }
     assert client.get(path).json() == {"model_version_status": [version]}
 
 
-def test_metadata_is_tensorflow_servings_and_has_thresholds_labels_and_notice(client: TestClient, model: LoadedModel):
+def test_metadata_is_tensorflow_servings_and_has_thresholds_labels_and_notice(
+    client: TestClient, model: LoadedModel
+):
     metadata = client.get("/v1/models/eczema/metadata").json()
     assert metadata["model_spec"] == {"name": "eczema", "signature_name": "", "version": "7"}
-    graph = saved_model_pb2.SavedModel.FromString((model.folder / "saved_model.pb").read_bytes()).meta_graphs[0]
+    graph = saved_model_pb2.SavedModel.FromString(
+        (model.folder / "saved_model.pb").read_bytes()
+    ).meta_graphs[0]
     signatures = metadata["metadata"]["signature_def"]["signature_def"]
     assert set(SIGNATURES) <= set(signatures) == set(graph.signature_def)
     for name, signature in signatures.items():
         assert ParseDict(signature, meta_graph_pb2.SignatureDef()) == graph.signature_def[name]
-    assert metadata["metadata"]["eczema_tf"] == {"notice": NOTICE, "labels": {"severity": ["mild"]}, "thresholds": THRESHOLDS}
+    assert metadata["metadata"]["eczema_tf"] == {
+        "notice": NOTICE,
+        "labels": {"severity": ["mild"]},
+        "thresholds": THRESHOLDS,
+    }
 
 
 @pytest.mark.parametrize("name", BAD_BODIES)
@@ -497,7 +625,12 @@ def test_wrong_addresses_and_methods(client: TestClient, method: str, path: str,
 
 
 def test_compressed_bodies_are_refused(client: TestClient):
-    assert client.post(PREDICT, content=body_of(("", "x")), headers={"Content-Encoding": "gzip"}).status_code == 415
+    assert (
+        client.post(
+            PREDICT, content=body_of(("", "x")), headers={"Content-Encoding": "gzip"}
+        ).status_code
+        == 415
+    )
 
 
 def test_large_bodies_are_refused_with_and_without_a_length(model: LoadedModel):
@@ -541,7 +674,10 @@ def test_all_bodies_together_are_bounded():
 
 def test_a_busy_server_says_when_to_come_back(model: LoadedModel):
     gate = Gate()
-    with TestClient(build_app(pretend(model, gate), Limits(max_waiting_rows=1))) as client, ThreadPoolExecutor(2) as pool:
+    with (
+        TestClient(build_app(pretend(model, gate), Limits(max_waiting_rows=1))) as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
         running = pool.submit(client.post, PREDICT, content=body_of(("", "running")))
         assert gate.entered.wait(PATIENCE_S)
         busy = client.post(PREDICT, content=body_of(("", "x"), ("", "x")))
@@ -563,22 +699,33 @@ def test_an_answer_that_takes_too_long_is_a_504(model: LoadedModel):
 
 def test_a_model_that_answers_nan_is_a_500_for_its_row_only(model: LoadedModel):
     def run(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
-        return {**echo(images, texts, signature), "eczema": np.array([np.nan if text == "bad" else 0.5 for text in texts], "float32")}
+        return {
+            **echo(images, texts, signature),
+            "eczema": np.array([np.nan if text == "bad" else 0.5 for text in texts], "float32"),
+        }
 
     with TestClient(build_app(pretend(model, run))) as client:
-        assert client.post(PREDICT, content=body_of(("", "good"))).json()["predictions"][0]["eczema"] == 0.5
+        assert (
+            client.post(PREDICT, content=body_of(("", "good"))).json()["predictions"][0]["eczema"]
+            == 0.5
+        )
         answer = client.post(PREDICT, content=body_of(("", "bad")))
     assert answer.status_code == 500
     assert answer.json() == {"error": "the model answered a value that is not finite"}
 
 
-def test_logs_and_metrics_hold_nothing_that_was_asked(model: LoadedModel, caplog: pytest.LogCaptureFixture):
+def test_logs_and_metrics_hold_nothing_that_was_asked(
+    model: LoadedModel, caplog: pytest.LogCaptureFixture
+):
     caplog.set_level(logging.DEBUG)
 
     def run(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
         if "fail" in texts[0]:
             raise RuntimeError(texts[0])
-        return {"status": np.array([f"photo: {SECRET}".encode()], dtype=object), "odd": np.array([object()])}  # cannot be encoded
+        return {
+            "status": np.array([f"photo: {SECRET}".encode()], dtype=object),
+            "odd": np.array([object()]),
+        }  # cannot be encoded
 
     with TestClient(build_app(pretend(model, run)), raise_server_exceptions=False) as client:
         failed = client.post(PREDICT, content=body_of(("", f"fail {SECRET}")))
@@ -589,13 +736,17 @@ def test_logs_and_metrics_hold_nothing_that_was_asked(model: LoadedModel, caplog
     assert failed.json() == {"error": "the model failed on this request"}
     assert unforeseen.json() == {"error": "internal error"}
     assert "RuntimeError" in caplog.text
-    assert SECRET not in "".join(str(vars(record)) for record in caplog.records if record.name.startswith("eczema_tf"))
+    assert SECRET not in "".join(
+        str(vars(record)) for record in caplog.records if record.name.startswith("eczema_tf")
+    )
     assert SECRET not in metrics
 
 
 def test_metrics_count_requests_batches_and_row_statuses(model: LoadedModel):
     with TestClient(build_app(model)) as client:
-        client.post(PREDICT, content=body_of(("", "itchy"), ("abc", "itchy"), ("abc", "\x01"), ("", "")))
+        client.post(
+            PREDICT, content=body_of(("", "itchy"), ("abc", "itchy"), ("abc", "\x01"), ("", ""))
+        )
         client.post(PREDICT, content=b"nonsense")
         client.get("/somewhere")
         text = client.get("/metrics").text
@@ -640,7 +791,9 @@ def test_the_plain_page_has_the_notice_and_the_address(client: TestClient):
 def test_a_page_can_be_mounted_and_swallows_no_address(model: LoadedModel):
     def mount(app: FastAPI) -> None:
         async def everything(request) -> PlainTextResponse:
-            return PlainTextResponse(str(len((await app.state.batcher.ask([b""], ["itchy"], SERVE))["eczema"])))
+            return PlainTextResponse(
+                str(len((await app.state.batcher.ask([b""], ["itchy"], SERVE))["eczema"]))
+            )
 
         app.mount("/", Starlette(routes=[Route("/{path:path}", everything)]))
 
@@ -657,7 +810,9 @@ def test_a_page_can_be_mounted_and_swallows_no_address(model: LoadedModel):
 @contextlib.contextmanager
 def running(app) -> Iterator[tuple[str, int]]:
     listener = server_module.bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, http=server_module.PromptProtocol, ws="none", log_config=None))
+    server = uvicorn.Server(
+        uvicorn.Config(app, http=server_module.PromptProtocol, ws="none", log_config=None)
+    )
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
@@ -676,7 +831,12 @@ POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
 
 @pytest.mark.parametrize(
     "begun",
-    [b"", b"POST /v1/mod", POST + b"Content-Length: 9\r\n\r\n{", POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n"],
+    [
+        b"",
+        b"POST /v1/mod",
+        POST + b"Content-Length: 9\r\n\r\n{",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n",
+    ],
     ids=["nothing", "head", "body", "chunk"],
 )
 def test_a_request_that_does_not_get_on_is_cut_off(begun: bytes, monkeypatch: pytest.MonkeyPatch):
@@ -686,13 +846,18 @@ def test_a_request_that_does_not_get_on_is_cut_off(begun: bytes, monkeypatch: py
         return PlainTextResponse(str(len(await request.body())))
 
     application = Starlette(routes=[Route("/", read_all, methods=["POST"])])
-    with running(application) as address, socket.create_connection(address, PATIENCE_S) as connection:
+    with (
+        running(application) as address,
+        socket.create_connection(address, PATIENCE_S) as connection,
+    ):
         connection.sendall(begun)
         with contextlib.suppress(ConnectionResetError):
             assert connection.recv(1) == b""
 
 
-def test_an_answer_may_take_longer_than_its_request_and_connections_are_kept(monkeypatch: pytest.MonkeyPatch):
+def test_an_answer_may_take_longer_than_its_request_and_connections_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.2)
 
     async def slow(request) -> PlainTextResponse:
@@ -714,12 +879,17 @@ def test_a_client_that_goes_away_costs_the_model_nothing(model: LoadedModel):
     def send(text: str) -> socket.socket:
         body = body_of(("", text))
         connection = socket.create_connection(address, PATIENCE_S)
-        connection.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (PREDICT.encode(), len(body), body))
+        connection.sendall(
+            b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
+            % (PREDICT.encode(), len(body), body)
+        )
         return connection
 
     def metrics() -> str:
         host, port = address
-        with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=PATIENCE_S) as response:
+        with urllib.request.urlopen(
+            f"http://{host}:{port}/metrics", timeout=PATIENCE_S
+        ) as response:
             return response.read().decode()
 
     with running(app) as address:
@@ -737,7 +907,11 @@ def test_a_client_that_goes_away_costs_the_model_nothing(model: LoadedModel):
 
 # Real processes.
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(Path(__file__).parents[1]),
+    "CUDA_VISIBLE_DEVICES": "",
+}
 TINY_SERVER = """
 import asyncio, sys
 from starlette.applications import Starlette
@@ -759,7 +933,11 @@ print("stopped")
 @contextlib.contextmanager
 def process(*command: str) -> Iterator[subprocess.Popen]:
     with subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
     ) as started:
         try:
             yield started
@@ -770,7 +948,10 @@ def process(*command: str) -> Iterator[subprocess.Popen]:
 def begin_request(port: int, body: bytes, path: str = "/") -> socket.socket:
     """Sends all of a request but its last byte."""
     connection = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
-    connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:-1])
+    connection.sendall(
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body[:-1]
+    )
     return connection
 
 
@@ -808,9 +989,15 @@ def test_the_server_does_not_wait_for_ever_at_the_end():
 @pytest.fixture(scope="module")
 def server(export: Path) -> Iterator[tuple[subprocess.Popen, str]]:
     """The command itself, and its model's address."""
-    with process("-m", "eczema_tf.serve", "--model", str(export), "--port", "0", "--max-body-mb", "1") as started:
+    with process(
+        "-m", "eczema_tf.serve", "--model", str(export), "--port", "0", "--max-body-mb", "1"
+    ) as started:
         lines = iter(started.stdout.readline, "")
-        address = next(match[0] for line in lines if (match := re.search(r"http://127.0.0.1:\d+/v1/models/eczema", line)))
+        address = next(
+            match[0]
+            for line in lines
+            if (match := re.search(r"http://127.0.0.1:\d+/v1/models/eczema", line))
+        )
         assert next(lines) == f"{NOTICE}\n"
         yield started, address
 
@@ -819,9 +1006,15 @@ def port_of(address: str) -> int:
     return int(re.search(r":(\d+)/", address)[1])
 
 
-def test_predict_speaks_to_the_server(server, model: LoadedModel, export: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_predict_speaks_to_the_server(
+    server, model: LoadedModel, export: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     _, address = server
-    for image, text in ((photo(), "my skin is itchy"), (b"", "the rash is red"), (photo("PNG"), "")):
+    for image, text in (
+        (photo(), "my skin is itchy"),
+        (b"", "the rash is red"),
+        (photo("PNG"), ""),
+    ):
         remote, local = predict_remotely(address, image, text), model.run([image], [text])
         assert remote.keys() == local.keys()
         assert remote.pop("status").encode() == local.pop("status")[0]
@@ -831,7 +1024,12 @@ def test_predict_speaks_to_the_server(server, model: LoadedModel, export: Path, 
     (tmp_path / "arm.jpg").write_bytes(photo())
     answers = []
     for where in (["--url", address], ["--model", str(export)]):
-        assert predict.main([*where, "--image", str(tmp_path / "arm.jpg"), "--text", "itchy", "--json"]) == 0
+        assert (
+            predict.main(
+                [*where, "--image", str(tmp_path / "arm.jpg"), "--text", "itchy", "--json"]
+            )
+            == 0
+        )
         answers.append(json.loads(capsys.readouterr().out))
     assert answers[0]["thresholds"] == answers[1]["thresholds"] == THRESHOLDS
     assert answers[0]["eczema"] == pytest.approx(answers[1]["eczema"], abs=1e-6)
@@ -852,18 +1050,28 @@ def test_predict_speaks_to_the_server(server, model: LoadedModel, export: Path, 
 )
 def test_lies_and_excesses_on_the_wire(server, head: str, body: bytes, code: int):
     with socket.create_connection(("127.0.0.1", port_of(server[1])), PATIENCE_S) as connection:
-        with contextlib.suppress(ConnectionError):  # the server may answer and close before it has read all
-            connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode() + body)
+        with contextlib.suppress(
+            ConnectionError
+        ):  # the server may answer and close before it has read all
+            connection.sendall(
+                f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode() + body
+            )
         assert connection.recv(12) == f"HTTP/1.1 {code}".encode()
     assert predict_remotely(server[1], b"", "itchy")["status"] == "ok"
 
 
 def test_a_taken_port_is_one_clear_line(server, export: Path, capsys: pytest.CaptureFixture):
     assert main(["--model", str(export), "--port", str(port_of(server[1]))]) == 1
-    assert re.fullmatch(r"error: 127.0.0.1:\d+: cannot be listened on: .*; choose another --host or --port\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"error: 127.0.0.1:\d+: cannot be listened on: .*; choose another --host or --port\n",
+        capsys.readouterr().err,
+    )
 
 
-@pytest.mark.parametrize("arguments", [["--port", "x"], ["--port", "70000"], ["--batch-rows", "0"], ["--max-body-mb", "-1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--port", "x"], ["--port", "70000"], ["--batch-rows", "0"], ["--max-body-mb", "-1"]],
+)
 def test_bad_usage_is_refused(arguments: list[str], capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as caught:
         main(["--model", "nowhere", *arguments])
@@ -886,7 +1094,10 @@ def test_the_command_ends_well(server):  # the last one: it stops the module's s
     time.sleep(0.3)
     started.send_signal(signal.SIGTERM)
     connection.sendall(body[-1:])
-    assert json.loads(read_all(connection).partition(b"\r\n\r\n")[2])["predictions"][0]["status"] == "ok"
+    assert (
+        json.loads(read_all(connection).partition(b"\r\n\r\n")[2])["predictions"][0]["status"]
+        == "ok"
+    )
     output, errors = started.communicate(timeout=PATIENCE_S)
     assert started.returncode == 0
     assert output == "stopped\n"

@@ -16,20 +16,23 @@ from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextCon
 from eczema_tf.data.text.tokenizer import learn_tokenizer
 from eczema_tf.errors import EczemaError
 from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.explanation.submodels import CutAssistant
+from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
-from eczema_tf.model.multimodal import Encoders, build_assistant
+from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.serving.graph import freeze, rewrites
-from eczema_tf.serving.graph.served_model import ServedAssistant, save_served
+from eczema_tf.serving.graph.served_model import ServedModel, save_served
 
 SIZE_PX = 65  # 32k + 1, where EfficientNet's symmetric padding is what "SAME" pads
 SIGNATURES = ("serving_default", "explain")
 OPS_OF_SERVER = Path(__file__).parent / "tf_serving_2.20_ops.txt"
-PHOTOS, TEXTS = [photo(), b"", photo("PNG", seed=1), b"\xff\xd8\xff"], ["itchy & dry", "the rash", "", "red, my skin is red"]
+PHOTOS, TEXTS = (
+    [photo(), b"", photo("PNG", seed=1), b"\xff\xd8\xff"],
+    ["itchy & dry", "the rash", "", "red, my skin is red"],
+)
 
 
 @pytest.fixture(scope="module")
-def served() -> ServedAssistant:
+def served() -> ServedModel:
     """An EfficientNet and a BERT, untrained, with batch norms that do something."""
     keras.utils.set_random_seed(0)
     tokenizer = learn_tokenizer(["my skin is itchy and dry", "the rash is red"] * 5, 100, 16)
@@ -39,19 +42,31 @@ def served() -> ServedAssistant:
         text=TextConfig(architecture="bert", max_tokens=16),
     )
     image = specify_image_encoder(config.image)
-    assistant = build_assistant(config, Encoders(image, specify_text_encoder(config.text, len(tokenizer.vocabulary))))
+    model = build_model(
+        config, Encoders(image, specify_text_encoder(config.text, len(tokenizer.vocabulary)))
+    )
     rng = np.random.default_rng(0)
-    for layer in batch_norms(assistant):
+    for layer in batch_norms(model):
         layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
-    return ServedAssistant(assistant, image, tokenizer, PreprocessConfig(), explainer=partial(explain_in_one_pass, CutAssistant(assistant)))
+    return ServedModel(
+        model,
+        image,
+        tokenizer,
+        PreprocessConfig(),
+        explainer=partial(explain_in_one_pass, Submodels(model)),
+    )
 
 
-def batch_norms(assistant: keras.Model) -> list[keras.layers.Layer]:
-    return [layer for layer in assistant.get_layer("image_encoder").layers if isinstance(layer, keras.layers.BatchNormalization)]
+def batch_norms(model: keras.Model) -> list[keras.layers.Layer]:
+    return [
+        layer
+        for layer in model.get_layer("image_encoder").layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
 
 
 @pytest.fixture(scope="module")
-def export(served: ServedAssistant, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def export(served: ServedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "1"
     save_served(served, folder)
     return folder
@@ -61,11 +76,14 @@ def export(served: ServedAssistant, tmp_path_factory: pytest.TempPathFactory) ->
 def bodies(export: Path) -> dict[str, list]:
     """All nodes of the SavedModel, by function; "" is the main graph."""
     graph = SavedModel.FromString((export / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
-    return {"": list(graph.node), **{function.signature.name: list(function.node_def) for function in graph.library.function}}
+    return {
+        "": list(graph.node),
+        **{function.signature.name: list(function.node_def) for function in graph.library.function},
+    }
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
-def test_freezing_changes_no_answer(served: ServedAssistant, export: Path, signature: str):
+def test_freezing_changes_no_answer(served: ServedModel, export: Path, signature: str):
     loaded = tf.saved_model.load(str(export))
     answers = loaded.signatures[signature](image=tf.constant(PHOTOS), text=tf.constant(TEXTS))
     expected = served.signatures()[signature](tf.constant(PHOTOS), tf.constant(TEXTS))
@@ -80,7 +98,9 @@ def test_freezing_changes_no_answer(served: ServedAssistant, export: Path, signa
 def test_nothing_is_left_to_be_loaded_beside_the_graph(export: Path):
     loaded = tf.saved_model.load(str(export))
     assert not any(loaded.signatures[name].variables for name in SIGNATURES)
-    assert {file.stat().st_size for file in (export / "variables").glob("*.data*")} <= set(range(1000))
+    assert {file.stat().st_size for file in (export / "variables").glob("*.data*")} <= set(
+        range(1000)
+    )
     assert not list((export / "assets").glob("*"))
 
 
@@ -95,14 +115,18 @@ def test_no_operation_is_internal_to_the_runtime(bodies: dict[str, list]):
     assert not [node.op for nodes in bodies.values() for node in nodes if node.op.startswith("_")]
 
 
-def test_batch_norms_and_paddings_are_gone(served: ServedAssistant, bodies: dict[str, list]):
+def test_batch_norms_and_paddings_are_gone(served: ServedModel, bodies: dict[str, list]):
     """In `explain`, those behind the fine map stay: the backward pass needs what comes between convolution and batch norm."""
     folded = []
     for nodes in network_bodies(bodies):
-        in_trunk = [node for node in nodes if "image_encoder" in node.name and "from_fine_map" not in node.name]
+        in_trunk = [
+            node
+            for node in nodes
+            if "image_encoder" in node.name and "from_fine_map" not in node.name
+        ]
         assert [node.op for node in in_trunk if node.op in ("Pad", "Rsqrt")] == []
         folded.append(len([node for node in in_trunk if node.op == "BiasAdd"]))
-    assert max(folded) >= len(batch_norms(served.assistant)) > 0
+    assert max(folded) >= len(batch_norms(served.model)) > 0
     assert min(folded) > 0
 
 
@@ -128,7 +152,12 @@ def test_the_text_does_not_wait_for_the_photo(bodies: dict[str, list]):
 
 
 def test_large_jpegs_are_decoded_small_inside_the_graph(bodies: dict[str, list]):
-    ratios = {node.attr["ratio"].i for nodes in bodies.values() for node in nodes if node.op == "DecodeJpeg"}
+    ratios = {
+        node.attr["ratio"].i
+        for nodes in bodies.values()
+        for node in nodes
+        if node.op == "DecodeJpeg"
+    }
     assert ratios - {0} | {1} == {1, 2, 4, 8}  # 0: the default, 1, is not written down
 
 
@@ -144,20 +173,33 @@ for name in {SIGNATURES}:
     assert answer["status"].numpy().tolist() == [b"ok"] and answer["image_used"].numpy().all() and answer["text_used"].numpy().all()
 assert "eczema_tf" not in sys.modules and "keras" not in [name for name in sys.modules if name == "keras_hub"]
 """
-    subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-I", "-c", program],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
 
 
 def test_a_lookup_table_cannot_be_frozen(tmp_path: Path):
     table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], [1.0]), 0.0)
-    function = tf.function(lambda text: {"out": table.lookup(text)}, input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    function = tf.function(
+        lambda text: {"out": table.lookup(text)},
+        input_signature=[tf.TensorSpec([None], tf.string, name="text")],
+    )
     with pytest.raises(EczemaError, match="resources that are not variables"):
         freeze.save_frozen({"serving_default": function}, tmp_path / "1")
 
 
-def test_too_many_weights_are_an_error_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_too_many_weights_are_an_error_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(freeze, "MAX_BYTES", 11)
     variable = tf.Variable([1.0, 2.0, 3.0])
-    function = tf.function(lambda x: {"out": x * variable}, input_signature=[tf.TensorSpec([3], tf.float32, name="x")])
+    function = tf.function(
+        lambda x: {"out": x * variable}, input_signature=[tf.TensorSpec([3], tf.float32, name="x")]
+    )
     with pytest.raises(EczemaError, match="make 12 bytes"):
         freeze.save_frozen({"serving_default": function}, tmp_path / "1")
     assert not (tmp_path / "1").exists()
@@ -165,21 +207,36 @@ def test_too_many_weights_are_an_error_before_anything_is_written(tmp_path: Path
 
 def test_an_input_that_nothing_needs_stays_in_the_signature(tmp_path: Path):
     specs = [tf.TensorSpec([None], tf.float32, name=name) for name in ("used", "unused")]
-    freeze.save_frozen({"serving_default": tf.function(lambda used, unused: {"out": used + 1}, input_signature=specs)}, tmp_path / "1")
+    freeze.save_frozen(
+        {
+            "serving_default": tf.function(
+                lambda used, unused: {"out": used + 1}, input_signature=specs
+            )
+        },
+        tmp_path / "1",
+    )
     signature = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"]
-    assert signature(used=tf.constant([1.0]), unused=tf.constant([5.0]))["out"].numpy().tolist() == [2.0]
+    assert signature(used=tf.constant([1.0]), unused=tf.constant([5.0]))[
+        "out"
+    ].numpy().tolist() == [2.0]
 
 
 # Rewrites, on graphs made by hand.
 
 RNG = np.random.default_rng(0)
-KERNEL, DEPTHWISE_KERNEL = RNG.normal(size=(3, 3, 4, 6)).astype("float32"), RNG.normal(size=(3, 3, 4, 2)).astype("float32")
+KERNEL, DEPTHWISE_KERNEL = (
+    RNG.normal(size=(3, 3, 4, 6)).astype("float32"),
+    RNG.normal(size=(3, 3, 4, 2)).astype("float32"),
+)
 INPUT = RNG.normal(size=(2, 9, 9, 4)).astype("float32")
 
 
 def trace(function) -> rewrites.GraphDef:
     """The graph of a function of one photo-like tensor, `x`, with its result in `y`."""
-    named = tf.function(lambda x: tf.identity(function(x), name="y"), input_signature=[tf.TensorSpec([None, *INPUT.shape[1:]], name="x")])
+    named = tf.function(
+        lambda x: tf.identity(function(x), name="y"),
+        input_signature=[tf.TensorSpec([None, *INPUT.shape[1:]], name="x")],
+    )
     return named.get_concrete_function().graph.as_graph_def()
 
 
@@ -196,7 +253,9 @@ def count(graph: rewrites.GraphDef, op: str) -> int:
 
 
 def normalize(x: tf.Tensor, channels: int, seed: int = 1) -> tf.Tensor:
-    mean, variance, offset, scale = np.random.default_rng(seed).uniform(0.5, 1.5, (4, channels)).astype("float32")
+    mean, variance, offset, scale = (
+        np.random.default_rng(seed).uniform(0.5, 1.5, (4, channels)).astype("float32")
+    )
     return tf.nn.batch_normalization(x, mean, variance, offset, scale, 1e-3)
 
 
@@ -212,7 +271,12 @@ def test_batch_norm_is_folded_into_the_kernel(convolve, channels: int):
     before = run(graph)
     assert rewrites.fold_batch_norms(graph) == 1
     graph = rewrites.keep_data_flow(graph, ["y:0"])
-    assert (count(graph, "Mul"), count(graph, "AddV2"), count(graph, "Rsqrt"), count(graph, "BiasAdd")) == (0, 0, 0, 1)
+    assert (
+        count(graph, "Mul"),
+        count(graph, "AddV2"),
+        count(graph, "Rsqrt"),
+        count(graph, "BiasAdd"),
+    ) == (0, 0, 0, 1)
     np.testing.assert_allclose(run(graph), before, atol=1e-5)
 
 
@@ -233,7 +297,9 @@ def scale_alike(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.conv2d(x, KERNEL, 1, "SAME") * 2.0 + 1.0
 
 
-@pytest.mark.parametrize("function", [convolve_used_twice, scale_by_the_input, scale_by_place, scale_alike])
+@pytest.mark.parametrize(
+    "function", [convolve_used_twice, scale_by_the_input, scale_by_place, scale_alike]
+)
 def test_what_is_not_one_scale_for_each_channel_is_left_alone(function):
     graph = trace(function)
     before = run(graph)
@@ -247,9 +313,12 @@ def padded(sides: tuple[int, int], stride: int):
 
 
 @pytest.mark.parametrize(
-    ("size", "sides", "stride", "folded"), [(9, (1, 1), 1, 1), (9, (1, 1), 2, 1), (9, (2, 0), 1, 0), (9, (2, 2), 1, 0)]
+    ("size", "sides", "stride", "folded"),
+    [(9, (1, 1), 1, 1), (9, (1, 1), 2, 1), (9, (2, 0), 1, 0), (9, (2, 2), 1, 0)],
 )
-def test_padding_is_folded_where_the_convolution_pads_as_much(size: int, sides: tuple[int, int], stride: int, folded: int):
+def test_padding_is_folded_where_the_convolution_pads_as_much(
+    size: int, sides: tuple[int, int], stride: int, folded: int
+):
     graph = trace(padded(sides, stride))
     before = run(graph)
     assert rewrites.fold_paddings(graph) == folded
@@ -264,7 +333,9 @@ def test_padding_is_left_alone_where_the_size_is_even_or_unknown():
     for size in (8, None):
         spec = tf.TensorSpec([None, size, size, 4], name="x")
         graph = (
-            tf.function(lambda x: tf.identity(function(x), name="y"), input_signature=[spec]).get_concrete_function().graph.as_graph_def()
+            tf.function(lambda x: tf.identity(function(x), name="y"), input_signature=[spec])
+            .get_concrete_function()
+            .graph.as_graph_def()
         )
         assert rewrites.fold_paddings(graph) == 0
 
@@ -274,7 +345,8 @@ def test_a_bias_goes_before_the_reshape_of_its_product():
     graph = trace(lambda x: tf.nn.gelu(dense(x)))  # on a tensor of rank 4
     frozen = freeze.convert_variables_to_constants_v2(
         tf.function(
-            lambda x: tf.identity(dense(x), name="y"), input_signature=[tf.TensorSpec([None, 9, 9, 4], name="x")]
+            lambda x: tf.identity(dense(x), name="y"),
+            input_signature=[tf.TensorSpec([None, 9, 9, 4], name="x")],
         ).get_concrete_function()
     )
     graph = frozen.graph.as_graph_def()

@@ -20,12 +20,17 @@ from eczema_tf.data.text.tokenizer import clean_text, learn_tokenizer
 from eczema_tf.errors import EczemaError
 from eczema_tf.model.encoders import EncoderSpec, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.losses import compute_probabilities
-from eczema_tf.model.multimodal import Encoders, build_assistant
+from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, NOTICE, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 from eczema_tf.serving.answer import arrange_answer, format_answer
 from eczema_tf.serving.client import find_version, predict_locally, predict_remotely
 from eczema_tf.serving.graph.guard import MAX_BYTES
-from eczema_tf.serving.graph.served_model import IGNORED_PHOTO, IGNORED_TEXT, ServedAssistant, save_served
+from eczema_tf.serving.graph.served_model import (
+    IGNORED_PHOTO,
+    IGNORED_TEXT,
+    ServedModel,
+    save_served,
+)
 
 SIZE_PX = 32
 
@@ -42,10 +47,14 @@ def build_parts(embedding_dimension: int | None = None):
     tokenizer = learn_tokenizer(["my skin is itchy and dry", "the rash is red"] * 5, 100, 16)
     image = specify_image_encoder(ImageConfig(size_px=SIZE_PX), embedding_dimension)
     encoders = Encoders(image, specify_text_encoder(TextConfig(), len(tokenizer.vocabulary)))
-    assistant = build_assistant(ModelConfig(embedding_units=8), encoders)
-    for head in ("eczema", "eczema_image", "eczema_text"):  # untrained heads are near 0.5 for everything: make differences visible
-        assistant.get_layer(head).kernel.assign(assistant.get_layer(head).kernel * 20)
-    return assistant, image, tokenizer
+    model = build_model(ModelConfig(embedding_units=8), encoders)
+    for head in (
+        "eczema",
+        "eczema_image",
+        "eczema_text",
+    ):  # untrained heads are near 0.5 for everything: make differences visible
+        model.get_layer(head).kernel.assign(model.get_layer(head).kernel * 20)
+    return model, image, tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +65,8 @@ def parts():
 @pytest.fixture(scope="module")
 def export(parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "3"
-    assistant, image, tokenizer = parts
-    save_served(ServedAssistant(assistant, image, tokenizer, PreprocessConfig()), folder)
+    model, image, tokenizer = parts
+    save_served(ServedModel(model, image, tokenizer, PreprocessConfig()), folder)
     return folder
 
 
@@ -66,7 +75,9 @@ def serve(export: Path):
     loaded = tf.saved_model.load(str(export))  # kept alive by the closure
 
     def ask(photos: list[bytes], texts: list[bytes | str]) -> dict[str, np.ndarray]:
-        outputs = loaded.signatures["serving_default"](image=tf.constant(photos), text=tf.constant(texts))
+        outputs = loaded.signatures["serving_default"](
+            image=tf.constant(photos), text=tf.constant(texts)
+        )
         return {name: value.numpy() for name, value in outputs.items()}
 
     return ask
@@ -74,22 +85,45 @@ def serve(export: Path):
 
 def test_the_signature_is_the_contract(export: Path):
     signature = tf.saved_model.load(str(export)).signatures["serving_default"]
-    inputs = {name: (spec.dtype, spec.shape.as_list()) for name, spec in signature.structured_input_signature[1].items()}
+    inputs = {
+        name: (spec.dtype, spec.shape.as_list())
+        for name, spec in signature.structured_input_signature[1].items()
+    }
     assert inputs == {"image": (tf.string, [None]), "text": (tf.string, [None])}
-    outputs = {name: (spec.dtype, spec.shape.rank) for name, spec in signature.structured_outputs.items()}
+    outputs = {
+        name: (spec.dtype, spec.shape.rank) for name, spec in signature.structured_outputs.items()
+    }
     vectors = dict.fromkeys(("eczema", "eczema_image", "eczema_text"), (tf.float32, 1))
     triples = dict.fromkeys(("consistency", "severity"), (tf.float32, 2))
-    assert outputs == {**vectors, **triples, "image_used": (tf.bool, 1), "text_used": (tf.bool, 1), "status": (tf.string, 1)}
+    assert outputs == {
+        **vectors,
+        **triples,
+        "image_used": (tf.bool, 1),
+        "text_used": (tf.bool, 1),
+        "status": (tf.string, 1),
+    }
 
 
 def test_the_export_agrees_with_keras_on_the_training_pipelines_inputs(parts, serve):
-    assistant, _, tokenizer = parts
+    model, _, tokenizer = parts
     photos, texts = [photo(), b"", photo("PNG", seed=1)], ["itchy & dry", "the <b>rash</b>", ""]
-    pixels = [preprocess_photo(tf.constant(data), tf.constant(1), SIZE_PX, PreprocessConfig()) if data else None for data in photos]
-    ids, mask = tf.data.Dataset.from_tensors(tf.constant(texts)).map(clean_text).map(tokenizer).get_single_element()
-    logits = assistant.predict_on_batch(
+    pixels = [
+        preprocess_photo(tf.constant(data), tf.constant(1), SIZE_PX, PreprocessConfig())
+        if data
+        else None
+        for data in photos
+    ]
+    ids, mask = (
+        tf.data.Dataset.from_tensors(tf.constant(texts))
+        .map(clean_text)
+        .map(tokenizer)
+        .get_single_element()
+    )
+    logits = model.predict_on_batch(
         {
-            IMAGE: np.stack([np.zeros((SIZE_PX, SIZE_PX, 3)) if p is None else p.numpy() for p in pixels]).astype("float32"),
+            IMAGE: np.stack(
+                [np.zeros((SIZE_PX, SIZE_PX, 3)) if p is None else p.numpy() for p in pixels]
+            ).astype("float32"),
             IMAGE_PRESENT: np.array([1, 0, 1], "float32"),
             TOKEN_IDS: ids.numpy(),
             PADDING_MASK: mask.numpy(),
@@ -107,7 +141,11 @@ def test_the_export_agrees_with_keras_on_the_training_pipelines_inputs(parts, se
 
 def png_header(width: int, height: int) -> bytes:
     return (
-        b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00" + bytes(40)
+        b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+        + width.to_bytes(4, "big")
+        + height.to_bytes(4, "big")
+        + b"\x08\x02\x00\x00\x00"
+        + bytes(40)
     )
 
 
@@ -149,7 +187,10 @@ def test_a_bad_photo_counts_as_none(serve):
 @settings(max_examples=40, deadline=None)
 def test_any_bytes_get_an_answer_row_by_row(serve, rows: list[tuple[bytes, bytes]]):
     magics = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b""]
-    answer = serve([magics[place % 3] + data for place, (data, _) in enumerate(rows)], [text for _, text in rows])
+    answer = serve(
+        [magics[place % 3] + data for place, (data, _) in enumerate(rows)],
+        [text for _, text in rows],
+    )
     assert len(answer["eczema"]) == len(rows)
     assert np.isfinite(answer["eczema"]).all()
     assert not answer["image_used"].any()
@@ -162,17 +203,17 @@ def test_nothing_usable_is_said(serve):
 
 
 def test_a_model_of_embeddings_ignores_photos_and_says_so():
-    assistant, image, tokenizer = build_parts(embedding_dimension=12)
+    model, image, tokenizer = build_parts(embedding_dimension=12)
     assert isinstance(image, EncoderSpec)
-    served = ServedAssistant(assistant, image, tokenizer, PreprocessConfig())
+    served = ServedModel(model, image, tokenizer, PreprocessConfig())
     answer = served.serve(tf.constant([photo(), b""]), tf.constant(["itchy", "dry"]))
     assert answer["status"].numpy().tolist() == [IGNORED_PHOTO.encode(), b"ok"]
     assert not answer["image_used"].numpy().any()
 
 
 def test_a_modality_that_was_not_trained_on_is_ignored(parts):
-    assistant, image, tokenizer = parts
-    served = ServedAssistant(assistant, image, tokenizer, PreprocessConfig(), frozenset({"image"}))
+    model, image, tokenizer = parts
+    served = ServedModel(model, image, tokenizer, PreprocessConfig(), frozenset({"image"}))
     answer = served.serve(tf.constant([photo()]), tf.constant(["itchy"]))
     assert answer["status"].numpy()[0] == IGNORED_TEXT.encode()
     assert answer["image_used"].numpy()[0]
@@ -194,9 +235,15 @@ def test_a_folder_without_a_model_is_a_clear_error(tmp_path: Path):
 
 
 ROW = {
-    "eczema": 0.75, "eczema_image": 0.5, "eczema_text": 0.9, "consistency": [0.7, 0.2, 0.1], "severity": [0.1, 0.6, 0.3],
-    "image_used": True, "text_used": True, "status": "ok",
-}  # fmt: skip
+    "eczema": 0.75,
+    "eczema_image": 0.5,
+    "eczema_text": 0.9,
+    "consistency": [0.7, 0.2, 0.1],
+    "severity": [0.1, 0.6, 0.3],
+    "image_used": True,
+    "text_used": True,
+    "status": "ok",
+}
 
 
 @pytest.fixture
@@ -210,7 +257,9 @@ def server():
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             self.asked.append((self.path, body))
             good = self.path == "/v1/models/eczema:predict"
-            answer = json.dumps({"predictions": [ROW]} if good else {"error": "no such model"}).encode()
+            answer = json.dumps(
+                {"predictions": [ROW]} if good else {"error": "no such model"}
+            ).encode()
             self.send_response(200 if good else 404)
             self.end_headers()
             self.wfile.write(answer)
@@ -229,7 +278,9 @@ def server():
 def test_remote_prediction_speaks_tensorflow_serving(server):
     url, asked = server
     assert predict_remotely(f"{url}/eczema", b"abc", "itchy") == ROW
-    assert asked == [("/v1/models/eczema:predict", {"instances": [{"image": {"b64": "YWJj"}, "text": "itchy"}]})]
+    assert asked == [
+        ("/v1/models/eczema:predict", {"instances": [{"image": {"b64": "YWJj"}, "text": "itchy"}]})
+    ]
 
 
 def test_a_servers_error_is_passed_on(server):
@@ -237,7 +288,9 @@ def test_a_servers_error_is_passed_on(server):
         predict_remotely(f"{server[0]}/other", b"", "itchy")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1/models/eczema", "file:///etc/passwd", "nonsense"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/v1/models/eczema", "file:///etc/passwd", "nonsense"]
+)
 def test_no_server_is_a_clear_error(url: str):
     with pytest.raises(EczemaError):
         predict_remotely(url, b"", "itchy")
@@ -253,7 +306,9 @@ def test_answers_are_readable_and_always_carry_the_notice():
 
 
 def test_what_was_not_given_is_not_answered():
-    answer = arrange_answer({**ROW, "image_used": False, "status": "photo: cannot be decoded"}, None)
+    answer = arrange_answer(
+        {**ROW, "image_used": False, "status": "photo: cannot be decoded"}, None
+    )
     assert answer["eczema"] == {"image": None, "text": 0.9, "fusion": 0.75}
     text = format_answer(answer)
     assert "from the photo  not given" in text

@@ -24,19 +24,40 @@ from eczema_tf.prepare import main
 
 TABLES = {
     "pad_ufes_20": {
-        "img_id": ["{photo}", "PAT_2_3_4.png"], "patient_id": ["PAT_1", "PAT_2"], "lesion_id": ["1", "3"], "region": ["ARM", "KNEE"],
-        "itch": ["True", "UNK"], "hurt": ["False", ""], "grew": ["UNK", "True"], "changed": ["UNK", "True"], "bleed": ["True", "False"],
-        "elevation": ["True", "False"], "fitspatrick": ["3.0", ""], "gender": ["FEMALE", ""], "diagnostic": ["BCC", "NEV"],
+        "img_id": ["{photo}", "PAT_2_3_4.png"],
+        "patient_id": ["PAT_1", "PAT_2"],
+        "lesion_id": ["1", "3"],
+        "region": ["ARM", "KNEE"],
+        "itch": ["True", "UNK"],
+        "hurt": ["False", ""],
+        "grew": ["UNK", "True"],
+        "changed": ["UNK", "True"],
+        "bleed": ["True", "False"],
+        "elevation": ["True", "False"],
+        "fitspatrick": ["3.0", ""],
+        "gender": ["FEMALE", ""],
+        "diagnostic": ["BCC", "NEV"],
     },
     "fitzpatrick17k": {
-        "md5hash": ["{photo}", "b"], "fitzpatrick_scale": ["2", "-1"], "label": ["eczema", "psoriasis"], "qc": ["", "1 Diagnostic"],
+        "md5hash": ["{photo}", "b"],
+        "fitzpatrick_scale": ["2", "-1"],
+        "label": ["eczema", "psoriasis"],
+        "qc": ["", "1 Diagnostic"],
     },
     "skincap": {
-        "id": ["1", "2"], "skincap_file_path": ["{photo}", "2.png"], "caption_zh_polish_en": ["Red patches.", "A nodule."],
-        "fitzpatrick_scale": ["2.0", ""], "disease": ["eczema", "melanocytic-nevi"], "Do not consider this image": ["0", "0"],
+        "id": ["1", "2"],
+        "skincap_file_path": ["{photo}", "2.png"],
+        "caption_zh_polish_en": ["Red patches.", "A nodule."],
+        "fitzpatrick_scale": ["2.0", ""],
+        "disease": ["eczema", "melanocytic-nevi"],
+        "Do not consider this image": ["0", "0"],
     },
-    "ddi": {"DDI_file": ["{photo}", "000002.png"], "skin_tone": ["12", "56"], "disease": ["eczema-spongiotic-dermatitis", "melanoma"]},
-}  # fmt: skip
+    "ddi": {
+        "DDI_file": ["{photo}", "000002.png"],
+        "skin_tone": ["12", "56"],
+        "disease": ["eczema-spongiotic-dermatitis", "melanoma"],
+    },
+}
 OFF_LIMITS = "outside.png"  # a photo beside the folder of photos
 HOSTILE = ("../outside", "{root}/outside", "x/../../outside")
 
@@ -50,13 +71,16 @@ def make_table(name: str) -> Callable:
     def make(out: Path, root: Path, photo: str, **options: bool) -> None:
         stem = "{photo}" if name == "fitzpatrick17k" else "{photo}.png"
         columns = {
-            column: [value.replace("{photo}", stem.format(photo=photo)) for value in values] for column, values in TABLES[name].items()
+            column: [value.replace("{photo}", stem.format(photo=photo)) for value in values]
+            for column, values in TABLES[name].items()
         }
         pd.DataFrame(columns).to_csv(root / "table.csv", index=False)
         for other in ("PAT_2_3_4.png", "b.jpg", "2.png", "000002.png"):
             draw(root / "photos" / other, 90)
         draw(root / "photos" / ("good.jpg" if name == "fitzpatrick17k" else "good.png"), 90)
-        prepare_table(out, table=root / "table.csv", map_path=name, images=root / "photos", **options)
+        prepare_table(
+            out, table=root / "table.csv", map_path=name, images=root / "photos", **options
+        )
 
     return make
 
@@ -73,19 +97,26 @@ def make_scin(out: Path, root: Path, photo: str, **options: bool) -> None:
     ]
     pd.DataFrame(cases).to_csv(root / "cases.csv", index=False)
     labels = [
-        dict.fromkeys(scin.LABEL_COLUMNS, "") | {"case_id": case, "weighted_skin_condition_label": vote} for case, vote in VOTES.items()
+        dict.fromkeys(scin.LABEL_COLUMNS, "")
+        | {"case_id": case, "weighted_skin_condition_label": vote}
+        for case, vote in VOTES.items()
     ]
     pd.DataFrame(labels).to_csv(root / "labels.csv", index=False)
     for name in ("good.png", "b.png"):
         draw(root / "photos" / name, 90)
-    prepare_scin(out, cases=root / "cases.csv", labels=root / "labels.csv", images=root / "photos", **options)
+    prepare_scin(
+        out, cases=root / "cases.csv", labels=root / "labels.csv", images=root / "photos", **options
+    )
 
 
 VOTES = {"1": "{'Eczema': 1.0}", "2": "{'Acne': 1.0}"}
 
 
 def make_dermavqa(out: Path, root: Path, photo: str, **options: bool) -> None:
-    rows = [("Q1", "u1", "It itches", f"{photo}.png", 1, 1, 1, 0), ("Q2", "u2", "It is round", "b.png", 1, 0, 0, 0)]
+    rows = [
+        ("Q1", "u1", "It itches", f"{photo}.png", 1, 1, 1, 0),
+        ("Q2", "u2", "It is round", "b.png", 1, 0, 0, 0),
+    ]
     pd.DataFrame(rows, columns=dermavqa.COLUMNS).to_csv(root / "encounters.csv", index=False)
     for name in ("good.png", "b.png"):
         draw(root / "photos" / name, 90)
@@ -114,7 +145,11 @@ def source(request: pytest.FixtureRequest) -> str:
 
 
 def read_tree(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_every_shipped_map_is_tried():
@@ -164,7 +199,9 @@ def test_a_folder_that_holds_the_inputs_is_refused(source: str, tmp_path: Path):
     assert (tmp_path / "photos").is_dir()
 
 
-def test_a_failure_leaves_nothing_behind(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failure_leaves_nothing_behind(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -177,13 +214,29 @@ def test_a_failure_leaves_nothing_behind(source: str, tmp_path: Path, monkeypatc
 
 COMMANDS = {
     "dermavqa": ["dermavqa", "--encounters", "{root}/encounters.csv", "--images", "{root}/photos"],
-    "folder": ["folder", "{root}/photos", "--eczema", "eczema", "--captions", "{root}/captions.csv"],
-    "fitzpatrick17k": ["table", "{root}/table.csv", "--map", "fitzpatrick17k", "--images", "{root}/photos"],
+    "folder": [
+        "folder",
+        "{root}/photos",
+        "--eczema",
+        "eczema",
+        "--captions",
+        "{root}/captions.csv",
+    ],
+    "fitzpatrick17k": [
+        "table",
+        "{root}/table.csv",
+        "--map",
+        "fitzpatrick17k",
+        "--images",
+        "{root}/photos",
+    ],
 }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_command_does_the_same_as_the_function(name: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_the_command_does_the_same_as_the_function(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     SOURCES[name](tmp_path / "one", tmp_path, "good")
     arguments = [argument.format(root=tmp_path) for argument in COMMANDS[name]]
     assert main([*arguments, "--out", str(tmp_path / "two")]) == 0
@@ -197,7 +250,9 @@ def test_the_command_does_the_same_as_the_function(name: str, tmp_path: Path, ca
 
 
 @pytest.mark.parametrize("command", ["dermavqa", "folder", "table"])
-def test_the_help_of_a_command_has_an_example_and_bad_usage_exits_with_2(command: str, capsys: pytest.CaptureFixture):
+def test_the_help_of_a_command_has_an_example_and_bad_usage_exits_with_2(
+    command: str, capsys: pytest.CaptureFixture
+):
     for arguments, status in ((["--help"], 0), (["--out", "x"], 2)):
         with pytest.raises(SystemExit) as ended:
             main([command, *arguments])
@@ -218,9 +273,22 @@ def test_only_what_lies_in_the_folder_is_found(tmp_path: Path):
     (folder / "out.png").symlink_to(tmp_path / OFF_LIMITS)
     (folder / "link.png").symlink_to(folder / "deep" / "in.png")
     (tmp_path / "alias").symlink_to(folder)
-    assert find_photo(folder, "deep/in.png") == find_photo(folder, "link.png") == folder / "deep" / "in.png"
+    assert (
+        find_photo(folder, "deep/in.png")
+        == find_photo(folder, "link.png")
+        == folder / "deep" / "in.png"
+    )
     assert find_photo(tmp_path / "alias", "deep/in.png") is not None
-    for name in ("out.png", "../outside.png", "deep/../deep/in.png", str(folder / "deep" / "in.png"), "", "deep", "no\0.png", "x" * 5000):
+    for name in (
+        "out.png",
+        "../outside.png",
+        "deep/../deep/in.png",
+        str(folder / "deep" / "in.png"),
+        "",
+        "deep",
+        "no\0.png",
+        "x" * 5000,
+    ):
         assert find_photo(folder, name) is None, name
 
 

@@ -40,7 +40,10 @@ def test_no_group_straddles_splits_and_fractions_hold(labels: list[float], rows:
     sizes = splits_by_group(table, splits).value_counts()
     assert set(sizes.index) <= set(FRACTIONS)
     if len(labels) >= 20:
-        assert all(abs(sizes.get(split, 0) - fraction * len(labels)) <= 1 for split, fraction in FRACTIONS.items())
+        assert all(
+            abs(sizes.get(split, 0) - fraction * len(labels)) <= 1
+            for split, fraction in FRACTIONS.items()
+        )
 
 
 @given(labels_of_groups, st.integers(0, 9))
@@ -66,8 +69,12 @@ def test_modalities_are_shared_out_too():
 def test_row_order_does_not_matter():
     table = build_table([1.0, 0.0, np.nan, 0.2] * 20, rows_a_group=2)
     shuffled = table.sample(frac=1, random_state=3)
-    pd.testing.assert_series_equal(assign_splits(shuffled, seed=5).sort_index(), assign_splits(table, seed=5))
-    pd.testing.assert_series_equal(assign_folds(shuffled, folds=5, seed=5).sort_index(), assign_folds(table, folds=5, seed=5))
+    pd.testing.assert_series_equal(
+        assign_splits(shuffled, seed=5).sort_index(), assign_splits(table, seed=5)
+    )
+    pd.testing.assert_series_equal(
+        assign_folds(shuffled, folds=5, seed=5).sort_index(), assign_folds(table, folds=5, seed=5)
+    )
 
 
 def test_the_seed_decides():
@@ -75,7 +82,9 @@ def test_the_seed_decides():
     assert assign_splits(table, seed=1).equals(assign_splits(table, seed=1))
     assert not assign_splits(table, seed=1).equals(assign_splits(table, seed=2))
     assert not assign_folds(table, folds=5, seed=1).equals(assign_folds(table, folds=5, seed=2))
-    assert not assign_folds(table, folds=5, seed=1).equals(assign_folds(table, folds=5, seed=1, repeat=1))
+    assert not assign_folds(table, folds=5, seed=1).equals(
+        assign_folds(table, folds=5, seed=1, repeat=1)
+    )
 
 
 def test_splits_never_change_between_versions():
@@ -86,7 +95,7 @@ def test_splits_never_change_between_versions():
 
 def test_the_threshold_decides_what_is_positive():
     table = build_table([0.2] * 3 + [0.0] * 30)
-    splits = assign_splits(table, seed=0, positive_above=0.1)
+    splits = assign_splits(table, seed=0, label_threshold=0.1)
     assert splits[table["eczema"] == 0.2].nunique() == 3
 
 
@@ -112,12 +121,16 @@ def test_too_few_groups_are_an_error():
 
 
 def test_a_fraction_of_nothing_leaves_its_split_empty():
-    splits = assign_splits(build_table([1.0, 0.0] * 10), fractions={"train": 0.8, "val": 0.2, "test": 0.0}, seed=0)
+    splits = assign_splits(
+        build_table([1.0, 0.0] * 10), fractions={"train": 0.8, "val": 0.2, "test": 0.0}, seed=0
+    )
     assert splits.value_counts().to_dict() == {"train": 16, "val": 4}
 
 
 @given(labels_of_groups, st.integers(2, 5), st.integers(0, 9))
-def test_folds_differ_by_at_most_one_group_of_each_class(labels: list[float], folds: int, seed: int):
+def test_folds_differ_by_at_most_one_group_of_each_class(
+    labels: list[float], folds: int, seed: int
+):
     if len(labels) < folds:
         return
     table = build_table(labels, rows_a_group=2)

@@ -23,14 +23,22 @@ CASES = 600
 # Standard deviation of the AUROC of a useless score, with 240 and 360 cases, is 0.024 (Hanley and McNeil 1982): four of these.
 CHANCE = 0.096
 PLAQUE = {
-    "lesion": "visible", "border": "sharp", "surface": "thick_scale", "arrangement": "patch", "excoriation": "none",
-    "lichenification": "none", "extent": "large", "redness": "intense",
-}  # fmt: skip
+    "lesion": "visible",
+    "border": "sharp",
+    "surface": "thick_scale",
+    "arrangement": "patch",
+    "excoriation": "none",
+    "lichenification": "none",
+    "extent": "large",
+    "redness": "intense",
+}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return prepare_synthetic(tmp_path_factory.mktemp("synthetic") / "data", cases=CASES, seed=5).parent
+    return prepare_synthetic(
+        tmp_path_factory.mktemp("synthetic") / "data", cases=CASES, seed=5
+    ).parent
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +50,33 @@ def table(folder):
 def photos(folder, table):
     """One row a photo: the label, and what could betray it."""
     rows = []
-    for path, eczema in table.loc[table["image_path"] != "", ["image_path", "eczema"]].itertuples(index=False):
+    for path, eczema in table.loc[table["image_path"] != "", ["image_path", "eczema"]].itertuples(
+        index=False
+    ):
         file = folder / path
         image = Image.open(file)
         assert not image.getexif()
         pixels = np.asarray(image, "float64")
-        frame = np.concatenate([pixels[:2].reshape(-1, 3), pixels[-2:].reshape(-1, 3), pixels[:, :2].reshape(-1, 3)])
+        frame = np.concatenate(
+            [pixels[:2].reshape(-1, 3), pixels[-2:].reshape(-1, 3), pixels[:, :2].reshape(-1, 3)]
+        )
         red, green, blue = frame.mean(axis=0)
         rows.append(
             {
-                "eczema": eczema, "bytes": file.stat().st_size, "width": image.width, "height": image.height,
-                "area": image.width * image.height, "frame_red": red, "frame_green": green, "frame_blue": blue,
-                "frame_hue": red / green, "frame_grain": frame.std(), "quality": sum(image.quantization[0]), "name": file.stem,
+                "eczema": eczema,
+                "bytes": file.stat().st_size,
+                "width": image.width,
+                "height": image.height,
+                "area": image.width * image.height,
+                "frame_red": red,
+                "frame_green": green,
+                "frame_blue": blue,
+                "frame_hue": red / green,
+                "frame_grain": frame.std(),
+                "quality": sum(image.quantization[0]),
+                "name": file.stem,
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)
 
 
@@ -64,7 +85,20 @@ def _auroc(labels: pd.Series, scores: pd.Series) -> float:
 
 
 @pytest.mark.parametrize(
-    "what", ["bytes", "width", "height", "area", "frame_red", "frame_green", "frame_blue", "frame_hue", "frame_grain", "quality", "name"]
+    "what",
+    [
+        "bytes",
+        "width",
+        "height",
+        "area",
+        "frame_red",
+        "frame_green",
+        "frame_blue",
+        "frame_hue",
+        "frame_grain",
+        "quality",
+        "name",
+    ],
 )
 def test_a_photo_file_does_not_betray_its_label(photos, what):
     assert abs(_auroc(photos["eczema"], photos[what]) - 0.5) < CHANCE
@@ -76,7 +110,16 @@ def test_names_order_and_metadata_do_not_betray_the_label(table):
     cases["has_photo"], cases["has_text"] = cases["image_path"] != "", cases["text"] != ""
     cases["unclear"] = cases["consistency"] == "unclear"
     people = ("skin_tone", "age_group", "sex", "body_site")
-    for what in ("place", "example_id", "case_id", "rows", "has_photo", "has_text", "unclear", *people):
+    for what in (
+        "place",
+        "example_id",
+        "case_id",
+        "rows",
+        "has_photo",
+        "has_text",
+        "unclear",
+        *people,
+    ):
         assert abs(_auroc(cases["eczema"], cases[what]) - 0.5) < CHANCE, what
 
 
@@ -91,7 +134,10 @@ def test_the_shares_are_as_promised(table):
         "unclear": (with_text["consistency"] == "unclear").mean(),
         "several photos": (photos > 1).mean(),
     }
-    assert shares == pytest.approx({"eczema": 0.4, "no photo": 0.1, "no text": 0.1, "unclear": 0.15, "several photos": 0.2}, abs=0.06)
+    assert shares == pytest.approx(
+        {"eczema": 0.4, "no photo": 0.1, "no text": 0.1, "unclear": 0.15, "several photos": 0.2},
+        abs=0.06,
+    )
     assert set(table["skin_tone"]) == set(TONES)
     assert ((table["severity"] == "") == (table["condition"] == "healthy")).all()
     assert ((table["eczema"] == 1) == (table["condition"] == "eczema")).all()
@@ -108,13 +154,23 @@ def test_posteriors_are_there_where_the_modality_is(table):
 
 
 def test_truth_describes_every_row_and_its_phrases(folder, table):
-    truths = [json.loads(line) for line in (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines()]
+    truths = [
+        json.loads(line)
+        for line in (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [truth["example_id"] for truth in truths] == list(table["example_id"])
     for truth, row in zip(truths, table.itertuples(), strict=True):
-        assert {phrase["category"]: phrase["value"] for phrase in truth["phrases"]} == truth["facts"]
-        assert all(row.text[phrase["start"] : phrase["end"]].strip(" ,.") for phrase in truth["phrases"])
+        assert {phrase["category"]: phrase["value"] for phrase in truth["phrases"]} == truth[
+            "facts"
+        ]
+        assert all(
+            row.text[phrase["start"] : phrase["end"]].strip(" ,.") for phrase in truth["phrases"]
+        )
         if truth["mask_path"]:
-            with Image.open(folder / truth["mask_path"]) as mask, Image.open(row.image_file) as photo:
+            with (
+                Image.open(folder / truth["mask_path"]) as mask,
+                Image.open(row.image_file) as photo,
+            ):
                 assert mask.mode == "1"
                 assert mask.size == photo.size
                 assert np.asarray(mask).any() == (truth["attributes"]["lesion"] == "visible")
@@ -126,7 +182,9 @@ def test_dataset_json_holds_the_limits_of_the_cases(folder, table):
     for kind, column in POSTERIOR_COLUMNS.items():
         posterior = pd.to_numeric(cases[column])
         known = posterior.notna()
-        assert summary["limits"][kind] == pytest.approx(roc_auc_score(cases["eczema"][known], posterior[known]))
+        assert summary["limits"][kind] == pytest.approx(
+            roc_auc_score(cases["eczema"][known], posterior[known])
+        )
     assert summary["counts"]["rows"] == len(table)
 
 
@@ -154,7 +212,11 @@ def test_an_occupied_folder_is_left_alone(tmp_path):
 
 
 def test_limits_of_one_class_are_undefined(tmp_path):
-    summary = json.loads((prepare_synthetic(tmp_path / "one", cases=1).parent / "dataset.json").read_text(encoding="utf-8"))
+    summary = json.loads(
+        (prepare_synthetic(tmp_path / "one", cases=1).parent / "dataset.json").read_text(
+            encoding="utf-8"
+        )
+    )
     assert summary["limits"] == {"image": None, "text": None, "fusion": None}
 
 
@@ -168,7 +230,9 @@ def test_a_lesion_shows_on_every_tone_and_never_at_the_edge(tone, arrangement):
     edge[FRAME_PX:-FRAME_PX, FRAME_PX:-FRAME_PX] = False
     assert not mask[edge].any()
     assert 0.03 < mask.mean() < 0.6
-    assert pixels[mask][:, 1].mean() < 0.85 * pixels[~mask][:, 1].mean()  # inflamed skin reflects less green
+    assert (
+        pixels[mask][:, 1].mean() < 0.85 * pixels[~mask][:, 1].mean()
+    )  # inflamed skin reflects less green
 
 
 def test_dark_skin_reddens_towards_violet():
@@ -183,7 +247,10 @@ def test_dark_skin_reddens_towards_violet():
 
 
 def test_photos_are_padded_to_a_size_that_ignores_them():
-    plain, busy = np.full((200, 200, 3), 128, "uint8"), np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype("uint8")
+    plain, busy = (
+        np.full((200, 200, 3), 128, "uint8"),
+        np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype("uint8"),
+    )
     sizes = {len(encode_photo(pixels, np.random.default_rng(9))) for pixels in (plain, busy)}
     assert len(sizes) == 1
     assert FILE_BYTES[0] <= sizes.pop() < FILE_BYTES[1]

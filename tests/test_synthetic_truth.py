@@ -11,14 +11,33 @@ from eczema_tf.data.synthetic import complaint
 from eczema_tf.data.synthetic.cases import draw_case
 from eczema_tf.data.synthetic.complaint import MAX_WORDS, write_complaint
 from eczema_tf.data.synthetic.posterior import compute_eczema_posterior, compute_log_likelihood
-from eczema_tf.data.synthetic.tables import ECZEMA, HEALTHY, UNSEEN, Slot, Tables, draw_attributes, draw_facts, draw_states, load_tables
+from eczema_tf.data.synthetic.tables import (
+    ECZEMA,
+    HEALTHY,
+    UNSEEN,
+    Slot,
+    Tables,
+    draw_attributes,
+    draw_facts,
+    draw_states,
+    load_tables,
+)
 
 STATES = (("eczema", "mild"), ("eczema", "severe"), ("healthy", "none"))
 TOY = Tables(
     states=STATES,
     prior=np.array([0.3, 0.1, 0.6]),
-    attributes=(Slot("lesion", ("visible", "none"), np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]])),),
-    facts=(Slot("itch", ("strong", "denied"), np.array([[0.5, 0.5], [0.8, 0.2], [0.1, 0.9]]), mention=0.5),),
+    attributes=(
+        Slot("lesion", ("visible", "none"), np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]])),
+    ),
+    facts=(
+        Slot(
+            "itch",
+            ("strong", "denied"),
+            np.array([[0.5, 0.5], [0.8, 0.2], [0.1, 0.9]]),
+            mention=0.5,
+        ),
+    ),
 )
 
 
@@ -45,15 +64,24 @@ def test_every_row_of_every_table_is_a_probability():
 
 def test_about_forty_percent_are_eczema_and_healthy_has_no_severity():
     tables = load_tables()
-    eczema = sum(p for (condition, _), p in zip(tables.states, tables.prior, strict=True) if condition == ECZEMA)
+    eczema = sum(
+        p
+        for (condition, _), p in zip(tables.states, tables.prior, strict=True)
+        if condition == ECZEMA
+    )
     assert eczema == pytest.approx(0.40)
     assert [severity for condition, severity in tables.states if condition == HEALTHY] == ["none"]
 
 
 def test_posterior_equals_a_hand_computed_one():
-    codes = compute_log_likelihood(TOY.attributes, np.array([[0]])), compute_log_likelihood(TOY.facts, np.array([[0]]))
+    codes = (
+        compute_log_likelihood(TOY.attributes, np.array([[0]])),
+        compute_log_likelihood(TOY.facts, np.array([[0]])),
+    )
     joint = [0.3 * 0.9 * 0.5, 0.1 * 0.9 * 0.8, 0.6 * 0.2 * 0.1]
-    assert compute_eczema_posterior(TOY, *codes)[0] == pytest.approx((joint[0] + joint[1]) / sum(joint))
+    assert compute_eczema_posterior(TOY, *codes)[0] == pytest.approx(
+        (joint[0] + joint[1]) / sum(joint)
+    )
 
 
 def test_posterior_without_evidence_is_the_prior():
@@ -64,12 +92,25 @@ def test_posterior_without_evidence_is_the_prior():
 def test_posterior_equals_brute_force_over_every_state():
     tables = load_tables()
     case = draw_case(seed=3, index=1)
-    codes = [(slot, slot.values.index(case.attributes[slot.name])) for slot in tables.attributes if slot.name in case.attributes]
-    codes += [(slot, slot.values.index(case.facts[slot.name])) for slot in tables.facts if slot.name in case.facts]
+    codes = [
+        (slot, slot.values.index(case.attributes[slot.name]))
+        for slot in tables.attributes
+        if slot.name in case.attributes
+    ]
+    codes += [
+        (slot, slot.values.index(case.facts[slot.name]))
+        for slot in tables.facts
+        if slot.name in case.facts
+    ]
     assert case.photos
     assert case.facts
-    joint = [tables.prior[i] * np.prod([slot.probability[i, code] for slot, code in codes]) for i in range(len(tables.states))]
-    eczema = sum(p for p, (condition, _) in zip(joint, tables.states, strict=True) if condition == ECZEMA)
+    joint = [
+        tables.prior[i] * np.prod([slot.probability[i, code] for slot, code in codes])
+        for i in range(len(tables.states))
+    ]
+    eczema = sum(
+        p for p, (condition, _) in zip(joint, tables.states, strict=True) if condition == ECZEMA
+    )
     assert case.posterior["fusion"] == pytest.approx(eczema / sum(joint))
 
 
@@ -81,7 +122,9 @@ def test_posterior_is_calibrated(simulation, kinds):
     for low, high in itertools.pairwise(edges):
         inside = (posterior >= low) & (posterior < high)
         error = np.sqrt(0.25 / max(inside.sum(), 1))
-        assert abs(simulation["eczema"][inside].mean() - posterior[inside].mean()) < 4 * error + 1e-9
+        assert (
+            abs(simulation["eczema"][inside].mean() - posterior[inside].mean()) < 4 * error + 1e-9
+        )
 
 
 def test_limits_are_where_fusion_has_work_to_do(simulation):
@@ -103,7 +146,9 @@ def test_which_facts_are_mentioned_says_nothing():
     tables, rng = load_tables(), np.random.default_rng(0)
     shares = []
     for wanted in (True, False):
-        states = [i for i, (condition, _) in enumerate(tables.states) if (condition == ECZEMA) == wanted]
+        states = [
+            i for i, (condition, _) in enumerate(tables.states) if (condition == ECZEMA) == wanted
+        ]
         facts = draw_facts(tables, rng.choice(states, 20_000), rng)
         assert ((facts != UNSEEN).sum(axis=1) >= 3).all()
         shares.append((facts != UNSEEN).mean(axis=0))
@@ -121,7 +166,9 @@ def test_a_lesion_that_is_not_there_shows_nothing():
 
 def test_every_fact_has_wordings():
     phrases = complaint._load_phrases()["facts"]
-    assert {name: set(values) for name, values in phrases.items()} == {slot.name: set(slot.values) for slot in load_tables().facts}
+    assert {name: set(values) for name, values in phrases.items()} == {
+        slot.name: set(slot.values) for slot in load_tables().facts
+    }
     for name, values in phrases.items():
         for value, entry in values.items():
             assert len(entry["clauses"]) >= 3, (name, value)
@@ -140,19 +187,28 @@ def test_texts_have_3_to_80_words_and_their_phrases_stand_where_they_should(monk
         assert {phrase.category: phrase.value for phrase in phrases} == facts
         for phrase in phrases:
             entry = known[phrase.category][phrase.value]
-            said = "".join("<n>" if letter.isdigit() else letter for letter in text[phrase.start : phrase.end]).lower()
+            said = "".join(
+                "<n>" if letter.isdigit() else letter for letter in text[phrase.start : phrase.end]
+            ).lower()
             assert said in [wording.lower() for wording in (*entry["clauses"], entry["note"])]
             assert phrase.negated == (phrase.value == "denied")
 
 
 def test_some_words_are_misspelt():
     rng = np.random.default_rng(0)
-    texts = [write_complaint({"itch": "strong", "history": "atopy", "scale": "silvery"}, rng)[0].lower() for _ in range(300)]
+    texts = [
+        write_complaint({"itch": "strong", "history": "atopy", "scale": "silvery"}, rng)[0].lower()
+        for _ in range(300)
+    ]
     assert 0.05 < np.mean(["astma" in text or "athsma" in text for text in texts]) < 0.20
 
 
 def test_no_wording_reads_as_something_else_in_yaml():
     """PyYAML reads a bare `no` as False: every wording must still be text."""
     for values in complaint._load_phrases()["facts"].values():
-        assert all(isinstance(wording, str) for entry in values.values() for wording in (*entry["clauses"], entry["note"]))
+        assert all(
+            isinstance(wording, str)
+            for entry in values.values()
+            for wording in (*entry["clauses"], entry["note"])
+        )
     assert yaml.safe_load("no") is False

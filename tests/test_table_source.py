@@ -53,12 +53,24 @@ def files(tmp_path: Path) -> dict[str, Path]:
 def test_rules_labels_and_counts(files: dict, tmp_path: Path):
     summary = prepare_table(tmp_path / "out", **files, images=tmp_path / "photos")
     counts = {
-        "rows": 6, "left_out": 2, "unlabelled": 1, "empty": 0, "kept": 3, "eczema": 1, "groups": 2, "photo_rows": 2, "text_rows": 1,
+        "rows": 6,
+        "left_out": 2,
+        "unlabelled": 1,
+        "empty": 0,
+        "kept": 3,
+        "eczema": 1,
+        "groups": 2,
+        "photo_rows": 2,
+        "text_rows": 1,
         "missing_photos": 1,
-    }  # fmt: skip
+    }
     assert summary.count() == counts
     table = load_manifest(summary.manifest).table.set_index("example_id")
-    assert table["text"].to_dict() == {"1": "It is on the arm. It itches.", "2": "", "3": "It is on the leg. It does not itch."}
+    assert table["text"].to_dict() == {
+        "1": "It is on the arm. It itches.",
+        "2": "",
+        "3": "It is on the leg. It does not itch.",
+    }
     assert table["image_path"].to_dict() == {"1": "photos/a.png", "2": "photos/b.png", "3": ""}
     assert table["eczema"].to_dict() == {"1": 1.0, "2": 0.0, "3": 0.0}
     assert table["skin_tone"].to_dict() == {"1": "I", "2": "", "3": "II"}
@@ -68,7 +80,11 @@ def test_rules_labels_and_counts(files: dict, tmp_path: Path):
     written = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert written["counts"] == counts
     assert written["left_out"] == {"quality": {"bad": 1}, "disease": {"dermatitis": 1}}
-    assert (written["licence"], written["attribution"], written["where"]) == ("ours", "The clinic", "the drawer")
+    assert (written["licence"], written["attribution"], written["where"]) == (
+        "ours",
+        "The clinic",
+        "the drawer",
+    )
 
 
 def test_without_photos_the_texts_remain(files: dict, tmp_path: Path):
@@ -82,8 +98,12 @@ def test_parquet_is_the_same_as_csv(files: dict, tmp_path: Path):
     table["itch"] = [True, None, False, None, None, None]
     table.to_parquet(tmp_path / "table.parquet")
     prepare_table(tmp_path / "csv", **files)
-    prepare_table(tmp_path / "parquet", table=tmp_path / "table.parquet", map_path=files["map_path"])
-    assert (tmp_path / "csv" / "manifest.csv").read_bytes() == (tmp_path / "parquet" / "manifest.csv").read_bytes()
+    prepare_table(
+        tmp_path / "parquet", table=tmp_path / "table.parquet", map_path=files["map_path"]
+    )
+    assert (tmp_path / "csv" / "manifest.csv").read_bytes() == (
+        tmp_path / "parquet" / "manifest.csv"
+    ).read_bytes()
 
 
 def test_a_template_with_a_blank_is_blank():
@@ -100,22 +120,39 @@ def test_braces_in_a_value_are_text():
 
 
 def test_values_are_compared_whatever_the_letters_and_the_decimals():
-    assert [fold(value) for value in (" Eczema", "3.0", "-1.00", "3.5", "PAT_1.0")] == ["eczema", "3", "-1", "3.5", "pat_1.0"]
+    assert [fold(value) for value in (" Eczema", "3.0", "-1.00", "3.5", "PAT_1.0")] == [
+        "eczema",
+        "3",
+        "-1",
+        "3.5",
+        "pat_1.0",
+    ]
     assert Rule(template="{a}", values={"3": "III"}).apply({"a": "3.0"}) == "III"
 
 
 def test_values_that_the_map_does_not_know_are_all_named(files: dict, tmp_path: Path):
-    files["table"].write_text(HEADER + ROWS + "7,x,g,arm,maybe,1,measles,good\n8,x,h,arm,maybe,1,acne,good\n")
+    files["table"].write_text(
+        HEADER + ROWS + "7,x,g,arm,maybe,1,measles,good\n8,x,h,arm,maybe,1,acne,good\n"
+    )
     with pytest.raises(DataError) as error:
         prepare_table(tmp_path / "out", **files)
     assert "2 faults" in str(error.value)
-    assert "table.csv:8: eczema: is neither positive nor negative; received 'measles' (1 row)" in str(error.value)
-    assert "table.csv:8: text: {itch} is not among the values of the map; received 'maybe' (2 rows)" in str(error.value)
+    assert (
+        "table.csv:8: eczema: is neither positive nor negative; received 'measles' (1 row)"
+        in str(error.value)
+    )
+    assert (
+        "table.csv:8: text: {itch} is not among the values of the map; received 'maybe' (2 rows)"
+        in str(error.value)
+    )
 
 
 def test_missing_columns_are_all_named(files: dict, tmp_path: Path):
     files["table"].write_text("id,patient,file\n1,ann,a\n")
-    with pytest.raises(DataError, match=r"5 faults(.|\n)*place: is missing(.|\n)*disease: is missing(.|\n)*quality: is missing"):
+    with pytest.raises(
+        DataError,
+        match=r"5 faults(.|\n)*place: is missing(.|\n)*disease: is missing(.|\n)*quality: is missing",
+    ):
         prepare_table(tmp_path / "out", **files)
 
 
@@ -139,12 +176,19 @@ def test_tables_that_cannot_be_read(files: dict, tmp_path: Path, data: bytes, sa
     assert says in str(error.value)
     (tmp_path / "table.parquet").write_bytes(data)
     with pytest.raises(DataError, match="not readable as Parquet"):
-        prepare_table(tmp_path / "out", table=tmp_path / "table.parquet", map_path=files["map_path"])
+        prepare_table(
+            tmp_path / "out", table=tmp_path / "table.parquet", map_path=files["map_path"]
+        )
 
 
 def test_rows_that_contradict_each_other_are_named_with_their_lines(files: dict, tmp_path: Path):
-    files["map_path"].write_text(MAP.replace("  group_id", '  case_id: {template: "{patient}"}\n  group_id'))
-    files["table"].write_text(HEADER + '1,ann,a,"upper\narm",True,1,eczema,good\n2,ann,b,arm,True,1,acne,good\n2,bob,c,arm,,1,acne,good\n')
+    files["map_path"].write_text(
+        MAP.replace("  group_id", '  case_id: {template: "{patient}"}\n  group_id')
+    )
+    files["table"].write_text(
+        HEADER
+        + '1,ann,a,"upper\narm",True,1,eczema,good\n2,ann,b,arm,True,1,acne,good\n2,bob,c,arm,,1,acne,good\n'
+    )
     with pytest.raises(DataError) as error:
         prepare_table(tmp_path / "out", **files)
     assert "table.csv:4: eczema: differs within a case" in str(error.value)
@@ -152,23 +196,35 @@ def test_rows_that_contradict_each_other_are_named_with_their_lines(files: dict,
 
 
 def test_a_label_that_is_never_there_is_an_error(files: dict, tmp_path: Path):
-    files["map_path"].write_text(MAP.replace("positive: [Eczema]", "positive: [eczma]").replace(", negative: [acne, tinea]", ""))
+    files["map_path"].write_text(
+        MAP.replace("positive: [Eczema]", "positive: [eczma]").replace(
+            ", negative: [acne, tinea]", ""
+        )
+    )
     with pytest.raises(DataError, match="disease: none of eczma is there; received "):
         prepare_table(tmp_path / "out", **files)
 
 
 def test_nothing_left_is_an_error(files: dict, tmp_path: Path):
-    files["map_path"].write_text(MAP.replace("leave_out: {quality: [bad]", "leave_out: {quality: [bad, good]"))
+    files["map_path"].write_text(
+        MAP.replace("leave_out: {quality: [bad]", "leave_out: {quality: [bad, good]")
+    )
     with pytest.raises(DataError, match="no row is left"):
         prepare_table(tmp_path / "out", **files)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"none of the photos is there; the map looks for \{file\}.png"):
+    with pytest.raises(
+        DataError, match=r"none of the photos is there; the map looks for \{file\}.png"
+    ):
         prepare_table(tmp_path / "out", **files, images=tmp_path / "empty")
     assert not (tmp_path / "out").exists()
 
 
 def test_every_fault_of_a_map_is_named(files: dict):
-    text = MAP.replace('template: "{id}"', 'templte: "{id}"').replace("licence: ours\n", "").replace("values: {1: I", "values: {1: [I]")
+    text = (
+        MAP.replace('template: "{id}"', 'templte: "{id}"')
+        .replace("licence: ours\n", "")
+        .replace("values: {1: I", "values: {1: [I]")
+    )
     files["map_path"].write_text(text)
     with pytest.raises(ConfigError) as error:
         load_map(files["map_path"])
@@ -183,9 +239,17 @@ def test_every_fault_of_a_map_is_named(files: dict):
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("  group_id:", "  groupid:", "not a column of the manifest: groupid; allowed: example_id, case_id"),
+        (
+            "  group_id:",
+            "  groupid:",
+            "not a column of the manifest: groupid; allowed: example_id, case_id",
+        ),
         ("  group_id:", "  eczema:", "not a column of the manifest: eczema"),
-        ('example_id: {template: "{id}"}', 'case_id: {template: "{id}"}', "example_id and one of image_path and text must have a rule"),
+        (
+            'example_id: {template: "{id}"}',
+            'case_id: {template: "{id}"}',
+            "example_id and one of image_path and text must have a rule",
+        ),
         ('{template: "{id}"}', "{values: {1: x}}", "either template or parts"),
         ('{template: "{id}"}', '{template: "{id}", parts: []}', "either template or parts"),
         ('{template: "{id}"}', "{parts: [], values: {1: x}}", "values belong to a template"),
@@ -202,7 +266,10 @@ def test_maps_that_make_no_sense(files: dict, old: str, new: str, says: str):
 
 
 def test_a_map_that_is_not_there_names_those_that_are(tmp_path: Path):
-    with pytest.raises(ConfigError, match="no such map; allowed: a YAML file, or one of: ddi, fitzpatrick17k, pad_ufes_20, skincap"):
+    with pytest.raises(
+        ConfigError,
+        match="no such map; allowed: a YAML file, or one of: ddi, fitzpatrick17k, pad_ufes_20, skincap",
+    ):
         load_map(tmp_path / "none.yaml")
 
 
@@ -218,11 +285,15 @@ def test_shipped_maps_say_where_the_data_is_from_and_what_was_looked_up(name: st
 
 def test_a_folder_may_be_called_like_a_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "ddi.csv").write_text("DDI_file,skin_tone,disease\n1.png,12,eczema-spongiotic-dermatitis\n2.png,,acne-cystic\n")
+    (tmp_path / "ddi.csv").write_text(
+        "DDI_file,skin_tone,disease\n1.png,12,eczema-spongiotic-dermatitis\n2.png,,acne-cystic\n"
+    )
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "1.png")
     for _ in range(2):
-        summary = prepare_table("ddi", table="ddi.csv", map_path="ddi", images="photos", overwrite=True)
+        summary = prepare_table(
+            "ddi", table="ddi.csv", map_path="ddi", images="photos", overwrite=True
+        )
     assert (summary.kept, summary.empty) == (1, 1)
     with pytest.raises(DataError, match=r"no row is left; give the photos with --images"):
         prepare_table("other", table="ddi.csv", map_path="ddi")
@@ -231,16 +302,36 @@ def test_a_folder_may_be_called_like_a_map(tmp_path: Path, monkeypatch: pytest.M
 def test_pad_ufes_says_only_what_was_answered(tmp_path: Path):
     columns = load_map("pad_ufes_20").list_columns()
     answered = {
-        "img_id": "PAT_1_2_3.png", "patient_id": "PAT_1", "lesion_id": "2", "region": "FOREARM", "itch": "True", "hurt": "False",
-        "grew": "UNK", "changed": "", "bleed": "FALSE", "elevation": "TRUE", "fitspatrick": "3.0", "gender": "MALE", "diagnostic": "NEV",
-    }  # fmt: skip
-    silent = dict.fromkeys(columns, "UNK") | {
-        "img_id": "PAT_1_2_4.png", "patient_id": "PAT_1", "lesion_id": "2", "region": "", "fitspatrick": "", "gender": "",
+        "img_id": "PAT_1_2_3.png",
+        "patient_id": "PAT_1",
+        "lesion_id": "2",
+        "region": "FOREARM",
+        "itch": "True",
+        "hurt": "False",
+        "grew": "UNK",
+        "changed": "",
+        "bleed": "FALSE",
+        "elevation": "TRUE",
+        "fitspatrick": "3.0",
+        "gender": "MALE",
         "diagnostic": "NEV",
-    }  # fmt: skip
+    }
+    silent = dict.fromkeys(columns, "UNK") | {
+        "img_id": "PAT_1_2_4.png",
+        "patient_id": "PAT_1",
+        "lesion_id": "2",
+        "region": "",
+        "fitspatrick": "",
+        "gender": "",
+        "diagnostic": "NEV",
+    }
     itching = silent | {"img_id": "PAT_1_2_5.png", "itch": "True"}
-    pd.DataFrame([answered, silent, itching], columns=columns).to_csv(tmp_path / "metadata.csv", index=False)
-    summary = prepare_table(tmp_path / "out", table=tmp_path / "metadata.csv", map_path="pad_ufes_20")
+    pd.DataFrame([answered, silent, itching], columns=columns).to_csv(
+        tmp_path / "metadata.csv", index=False
+    )
+    summary = prepare_table(
+        tmp_path / "out", table=tmp_path / "metadata.csv", map_path="pad_ufes_20"
+    )
     table = load_manifest(summary.manifest).table
     assert list(table["text"]) == [
         "I have a skin problem on my forearm. It itches. It does not hurt. It has not bled. It is raised.",

@@ -8,7 +8,13 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eczema_tf.data.text.tokenizer import MAX_TEXT_BYTES, clean_text, learn_tokenizer, load_tokenizer, read_tokenizer
+from eczema_tf.data.text.tokenizer import (
+    MAX_TEXT_BYTES,
+    clean_text,
+    learn_tokenizer,
+    load_tokenizer,
+    read_tokenizer,
+)
 from eczema_tf.errors import DataError, PresetError, RunError
 
 TEXTS = ["my skin is itchy and dry", "the rash is red, no blisters", "itchy at night"] * 10
@@ -18,7 +24,10 @@ TEXTS = ["my skin is itchy and dry", "the rash is red, no blisters", "itchy at n
     ("raw", "cleaned"),
     [
         (b"  dry \t\n skin  ", "dry skin"),
-        ("ﬁne \u2460 \uff49tchy".encode(), "fine 1 itchy"),  # NFKC: ligature, circled digit, full width
+        (
+            "ﬁne \u2460 \uff49tchy".encode(),
+            "fine 1 itchy",
+        ),  # NFKC: ligature, circled digit, full width
         (b"a <b>bold</b> rash<br/>here", "a bold rash here"),
         (b"temperature < 38 and > 36", "temperature < 38 and > 36"),
         (b"nul\x00 and bell\x07", "nul and bell"),
@@ -40,7 +49,9 @@ def test_cleaning_any_bytes_gives_clean_text_and_again_changes_nothing(texts: li
     for text in once.numpy():
         decoded = text.decode("utf-8")  # always valid
         assert decoded == " ".join(decoded.split())
-    np.testing.assert_array_equal(once, tf.data.Dataset.from_tensors(tf.constant(texts)).map(clean_text).get_single_element())
+    np.testing.assert_array_equal(
+        once, tf.data.Dataset.from_tensors(tf.constant(texts)).map(clean_text).get_single_element()
+    )
 
 
 def test_endless_texts_are_bounded():
@@ -99,5 +110,7 @@ def test_a_preset_that_cannot_be_had_is_a_clear_error(tmp_path: Path):
 def test_minilm_tokens_are_berts(shared: Path):
     tokenizer = load_tokenizer(str(shared / "presets" / "all_minilm_l6_v2_en"), 16)
     ids, mask = tokenize(tokenizer, ["hello world"])
-    assert ids.tolist() == [[101, 7592, 2088, 102]]  # [CLS] hello world [SEP] in bert-base-uncased's vocabulary
+    assert ids.tolist() == [
+        [101, 7592, 2088, 102]
+    ]  # [CLS] hello world [SEP] in bert-base-uncased's vocabulary
     assert mask.tolist() == [[1, 1, 1, 1]]

@@ -15,7 +15,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    text_format,
+    wrappers_pb2,
+)
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.config import model_server_config_pb2
@@ -23,23 +29,44 @@ from test_serving import SIZE_PX, build_parts, photo
 
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.explanation.submodels import CutAssistant
-from eczema_tf.serving.graph.served_model import ServedAssistant, save_served
-from eczema_tf.serving.graph.warmup import BATCH_SIZES, MODEL_NAME, WARMUP_FILE, draw_rows, read_warmup, write_warmup
+from eczema_tf.explanation.submodels import Submodels
+from eczema_tf.serving.graph.served_model import ServedModel, save_served
+from eczema_tf.serving.graph.warmup import (
+    BATCH_SIZES,
+    MODEL_NAME,
+    WARMUP_FILE,
+    draw_rows,
+    read_warmup,
+    write_warmup,
+)
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "scripts" / "tf_serving"
 SIGNATURES = ("serving_default", "explain")
-PHOTOS = [photo(), b"", photo("PNG", seed=1), b"\xff\xd8\xff" + bytes(100), b"GIF89a" + bytes(100), photo(size=(900, 700), seed=2)]
-TEXTS = ["my skin is itchy & dry", "the <b>rash</b>", "", "red", "\u00e9cz\u00e9ma \U0001f600 " * 30, "dry"]
+PHOTOS = [
+    photo(),
+    b"",
+    photo("PNG", seed=1),
+    b"\xff\xd8\xff" + bytes(100),
+    b"GIF89a" + bytes(100),
+    photo(size=(900, 700), seed=2),
+]
+TEXTS = [
+    "my skin is itchy & dry",
+    "the <b>rash</b>",
+    "",
+    "red",
+    "\u00e9cz\u00e9ma \U0001f600 " * 30,
+    "dry",
+]
 
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "1"
-    assistant, image, tokenizer = build_parts()
-    explainer = partial(explain_in_one_pass, CutAssistant(assistant))
-    served = ServedAssistant(assistant, image, tokenizer, PreprocessConfig(), explainer=explainer)
+    model, image, tokenizer = build_parts()
+    explainer = partial(explain_in_one_pass, Submodels(model))
+    served = ServedModel(model, image, tokenizer, PreprocessConfig(), explainer=explainer)
     save_served(served, folder)
     write_warmup(folder, served.signatures())
     return folder
@@ -50,7 +77,9 @@ def in_python(export: Path):
     loaded = tf.saved_model.load(str(export))  # kept alive by the closure
 
     def ask(signature: str, photos: list[bytes], texts: list[str]) -> dict[str, np.ndarray]:
-        answer = loaded.signatures[signature](image=tf.constant(photos, tf.string), text=tf.constant(texts, tf.string))
+        answer = loaded.signatures[signature](
+            image=tf.constant(photos, tf.string), text=tf.constant(texts, tf.string)
+        )
         return {name: value.numpy() for name, value in answer.items()}
 
     return ask
@@ -58,25 +87,47 @@ def in_python(export: Path):
 
 def describe_run(export: Path, signature: str, photos: list[bytes], texts: list[str]) -> dict:
     """A signature's tensors by name, as the C API wants them."""
-    graph = saved_model_pb2.SavedModel.FromString((export / "saved_model.pb").read_bytes()).meta_graphs[0]
+    graph = saved_model_pb2.SavedModel.FromString(
+        (export / "saved_model.pb").read_bytes()
+    ).meta_graphs[0]
     tensors = graph.signature_def[signature]
     rows = {"image": photos, "text": [text.encode() for text in texts]}
-    inputs = {tensors.inputs[name].name: {"b64": [base64.b64encode(row).decode() for row in column]} for name, column in rows.items()}
-    return {"inputs": inputs, "outputs": {name: tensor.name for name, tensor in tensors.outputs.items()}}
+    inputs = {
+        tensors.inputs[name].name: {"b64": [base64.b64encode(row).decode() for row in column]}
+        for name, column in rows.items()
+    }
+    return {
+        "inputs": inputs,
+        "outputs": {name: tensor.name for name, tensor in tensors.outputs.items()},
+    }
 
 
 def ask_c_api(export: Path, runs: list[dict], *, text_ops: bool = True) -> dict:
     question = json.dumps({"folder": str(export), "text_ops": text_ops, "runs": runs})
     command = [sys.executable, str(ROOT / "tests" / "c_api.py")]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(command, input=question, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    done = subprocess.run(
+        command,
+        input=question,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
 
 def to_array(tensor: dict) -> np.ndarray:
-    values = [base64.b64decode(row) for row in tensor["b64"]] if tensor["dtype"] == "string" else tensor["values"]
-    return np.array(values, object if tensor["dtype"] == "string" else tensor["dtype"]).reshape(tensor["shape"])
+    values = (
+        [base64.b64decode(row) for row in tensor["b64"]]
+        if tensor["dtype"] == "string"
+        else tensor["values"]
+    )
+    return np.array(values, object if tensor["dtype"] == "string" else tensor["dtype"]).reshape(
+        tensor["shape"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +135,18 @@ def through_c(export: Path) -> list[dict[str, np.ndarray]]:
     """Both signatures on the rows, and then every warm-up request, in one process without TensorFlow's Python."""
     runs = [describe_run(export, signature, PHOTOS, TEXTS) for signature in SIGNATURES]
     for request in read_warmup(export):
-        photos, texts = (tf.make_ndarray(request.inputs[name]).tolist() for name in ("image", "text"))
-        runs.append(describe_run(export, request.model_spec.signature_name, photos, [text.decode() for text in texts]))
-    return [{name: to_array(tensor) for name, tensor in run.items()} for run in ask_c_api(export, runs)["runs"]]
+        photos, texts = (
+            tf.make_ndarray(request.inputs[name]).tolist() for name in ("image", "text")
+        )
+        runs.append(
+            describe_run(
+                export, request.model_spec.signature_name, photos, [text.decode() for text in texts]
+            )
+        )
+    return [
+        {name: to_array(tensor) for name, tensor in run.items()}
+        for run in ask_c_api(export, runs)["runs"]
+    ]
 
 
 @pytest.mark.parametrize("place", range(len(SIGNATURES)), ids=SIGNATURES)
@@ -100,7 +160,10 @@ def test_the_c_api_agrees_with_python(in_python, through_c, place: int):
         else:
             np.testing.assert_array_equal(answer[name], value, err_msg=name)
     assert answer["image_used"].tolist() == [True, False, True, False, False, True]
-    assert answer["status"].tolist()[3:5] == [b"photo: cannot be decoded", b"photo: neither JPEG nor PNG"]
+    assert answer["status"].tolist()[3:5] == [
+        b"photo: cannot be decoded",
+        b"photo: neither JPEG nor PNG",
+    ]
     assert np.ptp(answer["eczema"]) > 1e-3
 
 
@@ -109,7 +172,9 @@ def test_the_explanation_says_the_same_as_the_prediction(through_c):
     for name, value in plain.items():
         if value.dtype == np.float32:
             np.testing.assert_allclose(explained[name], value, atol=1e-5, err_msg=name)
-    assert {"heatmap", "token_start", "token_end", "token_score", "clean_text"} == set(explained) - set(plain)
+    assert {"heatmap", "token_start", "token_end", "token_score", "clean_text"} == set(
+        explained
+    ) - set(plain)
 
 
 def test_without_tensorflow_text_the_c_api_says_what_is_missing(export: Path):
@@ -120,11 +185,21 @@ def test_without_tensorflow_text_the_c_api_says_what_is_missing(export: Path):
 def test_warmup_covers_every_signature_and_batch_size(export: Path):
     requests = list(read_warmup(export))
     seen = [
-        (request.model_spec.name, request.model_spec.signature_name, len(tf.make_ndarray(request.inputs["image"]))) for request in requests
+        (
+            request.model_spec.name,
+            request.model_spec.signature_name,
+            len(tf.make_ndarray(request.inputs["image"])),
+        )
+        for request in requests
     ]
-    assert seen == [(MODEL_NAME, signature, rows) for signature in SIGNATURES for rows in BATCH_SIZES]
+    assert seen == [
+        (MODEL_NAME, signature, rows) for signature in SIGNATURES for rows in BATCH_SIZES
+    ]
     for request in requests:
-        assert {name: (tensor.dtype, len(tensor.tensor_shape.dim)) for name, tensor in request.inputs.items()} == {
+        assert {
+            name: (tensor.dtype, len(tensor.tensor_shape.dim))
+            for name, tensor in request.inputs.items()
+        } == {
             "image": (tf.string.as_datatype_enum, 1),
             "text": (tf.string.as_datatype_enum, 1),
         }
@@ -157,20 +232,36 @@ def build_messages() -> descriptor_pool.DescriptorPool:
 
     Fields as in tensorflow_serving/servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto.
     """
-    file = descriptor_pb2.FileDescriptorProto(name="serving.proto", package="tensorflow.serving", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="serving.proto", package="tensorflow.serving", syntax="proto3"
+    )
     file.dependency.append("google/protobuf/wrappers.proto")
     kinds = descriptor_pb2.FieldDescriptorProto
 
     def add_message(name: str, fields: list[tuple[str, int, int, str | None]]) -> None:
         message = file.message_type.add(name=name)
         for field, number, kind, type_name in fields:
-            message.field.add(name=field, number=number, type=kind, type_name=type_name, label=kinds.LABEL_OPTIONAL)
+            message.field.add(
+                name=field,
+                number=number,
+                type=kind,
+                type_name=type_name,
+                label=kinds.LABEL_OPTIONAL,
+            )
 
     long = (kinds.TYPE_MESSAGE, ".google.protobuf.Int64Value")
     names = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
-    add_message("BatchingParameters", [(name, number, *long) for number, name in enumerate(names, 1)])
-    add_message("PrometheusConfig", [("enable", 1, kinds.TYPE_BOOL, None), ("path", 2, kinds.TYPE_STRING, None)])
-    add_message("MonitoringConfig", [("prometheus_config", 1, kinds.TYPE_MESSAGE, ".tensorflow.serving.PrometheusConfig")])
+    add_message(
+        "BatchingParameters", [(name, number, *long) for number, name in enumerate(names, 1)]
+    )
+    add_message(
+        "PrometheusConfig",
+        [("enable", 1, kinds.TYPE_BOOL, None), ("path", 2, kinds.TYPE_STRING, None)],
+    )
+    add_message(
+        "MonitoringConfig",
+        [("prometheus_config", 1, kinds.TYPE_MESSAGE, ".tensorflow.serving.PrometheusConfig")],
+    )
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.Add(file)
@@ -178,14 +269,22 @@ def build_messages() -> descriptor_pool.DescriptorPool:
 
 
 def parse_config(name: str, message: str):
-    kind = message_factory.GetMessageClass(build_messages().FindMessageTypeByName(f"tensorflow.serving.{message}"))
+    kind = message_factory.GetMessageClass(
+        build_messages().FindMessageTypeByName(f"tensorflow.serving.{message}")
+    )
     return text_format.Parse((FOLDER / name).read_text(), kind())
 
 
 def test_the_model_config():
-    config = text_format.Parse((FOLDER / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
+    config = text_format.Parse(
+        (FOLDER / "models.config").read_text(), model_server_config_pb2.ModelServerConfig()
+    )
     (model,) = config.model_config_list.config
-    assert (model.name, model.base_path, model.model_platform) == (MODEL_NAME, "/models/eczema", "tensorflow")
+    assert (model.name, model.base_path, model.model_platform) == (
+        MODEL_NAME,
+        "/models/eczema",
+        "tensorflow",
+    )
     assert model.model_version_policy.latest.num_versions == 1
 
 
@@ -204,7 +303,9 @@ def test_the_monitoring_config():
 
 
 def test_a_misspelt_field_would_be_noticed(tmp_path: Path):
-    kind = message_factory.GetMessageClass(build_messages().FindMessageTypeByName("tensorflow.serving.BatchingParameters"))
+    kind = message_factory.GetMessageClass(
+        build_messages().FindMessageTypeByName("tensorflow.serving.BatchingParameters")
+    )
     with pytest.raises(text_format.ParseError):
         text_format.Parse("max_batch_sise { value: 16 }", kind())
 
@@ -222,8 +323,18 @@ def serving_version(image: str) -> tuple[int, ...]:
 def check_flags(flags: list[str]) -> None:
     """The server's flags, and files that are there."""
     values = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
-    known = {"port", "rest_api_port", "rest_api_timeout_in_ms", "model_config_file", "enable_batching", "batching_parameters_file"}
-    assert set(values) <= known | {"monitoring_config_file", "file_system_poll_wait_seconds"}  # model_servers/main.cc
+    known = {
+        "port",
+        "rest_api_port",
+        "rest_api_timeout_in_ms",
+        "model_config_file",
+        "enable_batching",
+        "batching_parameters_file",
+    }
+    assert set(values) <= known | {
+        "monitoring_config_file",
+        "file_system_poll_wait_seconds",
+    }  # model_servers/main.cc
     assert values["rest_api_port"] == "8501"
     assert values["enable_batching"] == "true"
     for name in ("model_config_file", "batching_parameters_file", "monitoring_config_file"):
@@ -236,7 +347,11 @@ def test_compose_serves_on_loopback_only_and_gives_nothing_away(compose: dict):
     assert compose["ports"]
     assert all(port.startswith("127.0.0.1:") for port in compose["ports"])
     assert all(volume["read_only"] for volume in compose["volumes"])
-    assert all((FOLDER / volume["source"]).exists() for volume in compose["volumes"] if volume["source"].startswith("./"))
+    assert all(
+        (FOLDER / volume["source"]).exists()
+        for volume in compose["volumes"]
+        if volume["source"].startswith("./")
+    )
     assert (FOLDER / compose["volumes"][0]["source"]).resolve() == ROOT / "saved_models" / "eczema"
     assert compose["read_only"] is True
     assert compose["cap_drop"] == ["ALL"]
@@ -261,22 +376,43 @@ def test_the_health_check_asks_for_the_model(compose: dict):
 
 
 def test_the_plain_docker_line_is_as_strict_as_compose(compose: dict):
-    line = re.search(r"docker run .*?\n```", (FOLDER / "README.md").read_text(), re.DOTALL).group().removesuffix("```")
+    line = (
+        re.search(r"docker run .*?\n```", (FOLDER / "README.md").read_text(), re.DOTALL)
+        .group()
+        .removesuffix("```")
+    )
     words = shlex.split(line.replace("\\\n", " "))
     place = words.index(compose["image"])
     options, flags = words[:place], words[place + 1 :]
     check_flags(flags)
-    for option in ("--read-only", "--cap-drop", "--security-opt", "--user", "--cpus", "--memory", "--pids-limit"):
+    for option in (
+        "--read-only",
+        "--cap-drop",
+        "--security-opt",
+        "--user",
+        "--cpus",
+        "--memory",
+        "--pids-limit",
+    ):
         assert option in options
-    assert all(options[at + 1].startswith("127.0.0.1:") for at, word in enumerate(options) if word == "-p")
+    assert all(
+        options[at + 1].startswith("127.0.0.1:") for at, word in enumerate(options) if word == "-p"
+    )
     assert all(options[at + 1].endswith(":ro") for at, word in enumerate(options) if word == "-v")
     assert "--privileged" not in options
-    assert options[options.index("--entrypoint") + 1] == compose["entrypoint"][0] == "tensorflow_model_server"
+    assert (
+        options[options.index("--entrypoint") + 1]
+        == compose["entrypoint"][0]
+        == "tensorflow_model_server"
+    )
 
 
 def test_the_kserve_manifest():
     service = yaml.safe_load((FOLDER / "kserve.yaml").read_text())
-    assert (service["apiVersion"], service["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
+    assert (service["apiVersion"], service["kind"]) == (
+        "serving.kserve.io/v1beta1",
+        "InferenceService",
+    )
     assert service["metadata"]["name"] == MODEL_NAME
     assert service["metadata"]["labels"]["networking.kserve.io/visibility"] == "cluster-local"
     predictor = service["spec"]["predictor"]

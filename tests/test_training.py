@@ -12,7 +12,7 @@ from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.errors import ConfigError, DataError, RunError
 from eczema_tf.model.encoders import build_encoder, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.losses import compute_targets
-from eczema_tf.model.multimodal import Encoders, build_assistant
+from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 from eczema_tf.training import callbacks
 from eczema_tf.training.callbacks import KeepBest, _case_auroc
@@ -28,7 +28,12 @@ ROWS, SIZE_PX = 24, 16
 def config_of(**train) -> Config:
     return parse_config(
         {
-            "model": {"image": {"size_px": SIZE_PX}, "embedding_units": 16, "dropout": 0.0, "modality_dropout": 0.0},
+            "model": {
+                "image": {"size_px": SIZE_PX},
+                "embedding_units": 16,
+                "dropout": 0.0,
+                "modality_dropout": 0.0,
+            },
             "train": {"batch_size": 8, "warmup_epochs": 0.0, "weight_decay": 0.0, **train},
         }
     )
@@ -47,20 +52,32 @@ def make_data() -> TrainingData:
         PADDING_MASK: np.ones((ROWS, 6), "int32"),
         TEXT_PRESENT: np.ones(ROWS, "float32"),
     }
-    inputs = Inputs({name: Column(values, rows, name) for name, values in arrays.items()}, np.full(ROWS, 6))
+    inputs = Inputs(
+        {name: Column(values, rows, name) for name, values in arrays.items()}, np.full(ROWS, 6)
+    )
     weights = {head: np.ones(ROWS, "float32") for head in HEADS}
     targets = compute_targets(eczema, consistency, grades)
-    return TrainingData(inputs, targets, weights, eczema > 0.5, np.ones(ROWS, bool), rows.astype(str), rows, rows)
+    return TrainingData(
+        inputs, targets, weights, eczema > 0.5, np.ones(ROWS, bool), rows.astype(str), rows, rows
+    )
 
 
 def make_model(config: Config) -> keras.Model:
     prepare_device(config.train, config.seed)
-    encoders = Encoders(specify_image_encoder(config.model.image), specify_text_encoder(config.model.text, 50))
-    return build_assistant(config.model, encoders)
+    encoders = Encoders(
+        specify_image_encoder(config.model.image), specify_text_encoder(config.model.text, 50)
+    )
+    return build_model(config.model, encoders)
 
 
 def train(model: keras.Model, data: TrainingData, config: Config, run_dir: Path, **options) -> list:
-    settings = {"name": "heads", "epochs": config.train.epochs, "learning_rate": config.train.learning_rate, "augment": None, "verbose": 0}
+    settings = {
+        "name": "heads",
+        "epochs": config.train.epochs,
+        "learning_rate": config.train.learning_rate,
+        "augment": None,
+        "verbose": 0,
+    }
     return train_stage(model, data, config, run_dir=run_dir, **{**settings, **options})
 
 
@@ -72,7 +89,8 @@ def test_a_single_batch_can_be_learned_by_heart(tmp_path: Path):
     model = make_model(config)
     compile_for_training(model, config, 60, 60, 0.01)
     inputs = {
-        name: np.asarray(value, "int32" if value.dtype == "int32" else "float32") for name, value in data.inputs.gather(batch).items()
+        name: np.asarray(value, "int32" if value.dtype == "int32" else "float32")
+        for name, value in data.inputs.gather(batch).items()
     }
     targets = {head: values[batch] for head, values in data.targets.items()}
     losses = [float(np.ravel(model.train_on_batch(inputs, targets))[0]) for _ in range(60)]
@@ -80,7 +98,9 @@ def test_a_single_batch_can_be_learned_by_heart(tmp_path: Path):
     assert losses[-1] < 0.15 * losses[0]
     for head in ("eczema", "eczema_image", "eczema_text"):
         np.testing.assert_array_equal(np.asarray(logits[head]) > 0, targets[head] > 0.5)
-    np.testing.assert_array_equal(np.asarray(logits["consistency"]).argmax(1), targets["consistency"].argmax(1))
+    np.testing.assert_array_equal(
+        np.asarray(logits["consistency"]).argmax(1), targets["consistency"].argmax(1)
+    )
     np.testing.assert_array_equal(np.asarray(logits["severity"]) > 0, targets["severity"] > 0.5)
 
 
@@ -89,22 +109,41 @@ def test_rows_without_a_label_do_not_train_the_head(tmp_path: Path):
     data, config = make_data(), config_of(epochs=1)
     weights = {head: np.full(ROWS, float(head == "eczema_image"), "float32") for head in HEADS}
     model = make_model(config)
-    before = {layer.name: [np.copy(w.numpy()) for w in layer.trainable_weights] for layer in model.layers}
+    before = {
+        layer.name: [np.copy(w.numpy()) for w in layer.trainable_weights] for layer in model.layers
+    }
     compile_for_training(model, config, 3, 3, 0.01)
     inputs = data.inputs.gather(np.arange(ROWS))
-    model.train_on_batch({n: v.astype("int32" if v.dtype == "int32" else "float32") for n, v in inputs.items()}, data.targets, weights)
+    model.train_on_batch(
+        {n: v.astype("int32" if v.dtype == "int32" else "float32") for n, v in inputs.items()},
+        data.targets,
+        weights,
+    )
     moved = {layer.name for layer in model.layers if has_moved(layer, before[layer.name])}
     assert {"image_encoder", "image_projection", "eczema_image"} <= moved
-    assert not moved & {"text_encoder", "text_projection", "eczema_text", "consistency", "severity", "fusion_hidden", "eczema"}
+    assert not moved & {
+        "text_encoder",
+        "text_projection",
+        "eczema_text",
+        "consistency",
+        "severity",
+        "fusion_hidden",
+        "eczema",
+    }
 
 
 def has_moved(layer: keras.Layer, before: list[np.ndarray]) -> bool:
-    return any((weight.numpy() != value).any() for weight, value in zip(layer.trainable_weights, before, strict=True))
+    return any(
+        (weight.numpy() != value).any()
+        for weight, value in zip(layer.trainable_weights, before, strict=True)
+    )
 
 
 def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path: Path):
     config = config_of(epochs=3)
-    config = config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.3, "modality_dropout": 0.3})})
+    config = config.model_copy(
+        update={"model": config.model.model_copy(update={"dropout": 0.3, "modality_dropout": 0.3})}
+    )
     whole = make_model(config)
     history = train(whole, make_data(), config, tmp_path / "whole")
 
@@ -142,7 +181,9 @@ def test_a_finished_stage_is_not_trained_again(tmp_path: Path):
 def test_a_checkpoint_of_another_model_is_a_clear_error(tmp_path: Path):
     config, data = config_of(epochs=1), make_data()
     train(make_model(config), data, config, tmp_path)
-    other = config.model_copy(update={"model": config.model.model_copy(update={"embedding_units": 8})})
+    other = config.model_copy(
+        update={"model": config.model.model_copy(update={"embedding_units": 8})}
+    )
     with pytest.raises(RunError, match="does not fit this run"):
         train(make_model(other), data, other, tmp_path)
 
@@ -159,7 +200,9 @@ def test_one_class_only_is_a_clear_error(tmp_path: Path, split: str):
     data = make_data()
     rows = np.flatnonzero(data.positive)
     with pytest.raises(DataError, match=f"split {split}: needs cases with and without eczema"):
-        train(make_model(config_of()), replace(data, **{f"{split}_rows": rows}), config_of(), tmp_path)
+        train(
+            make_model(config_of()), replace(data, **{f"{split}_rows": rows}), config_of(), tmp_path
+        )
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path: Path):
@@ -190,7 +233,10 @@ def test_class_weights_by_hand():
 def test_prevalence_is_restored_by_a_constant_shift_of_the_logits():
     data, config = make_data(), config_of()
     model = make_model(config)
-    inputs = {n: v.astype("int32" if v.dtype == "int32" else "float32") for n, v in data.inputs.gather(np.arange(4)).items()}
+    inputs = {
+        n: v.astype("int32" if v.dtype == "int32" else "float32")
+        for n, v in data.inputs.gather(np.arange(4)).items()
+    }
     before = model(inputs)
     targets = {**data.targets, "eczema": np.full((ROWS, 1), 0.2, "float32")}
     _restore_prevalence(model, replace(data, targets=targets))
@@ -207,7 +253,10 @@ def test_fine_tuning_starts_at_the_named_block_and_leaves_batch_norm_frozen():
     unfreeze_from(encoder, "stage3")
     trainable = {layer.name for layer in encoder.layers if layer.trainable and layer.weights}
     assert trainable == {"stage3_conv1", "stage3_conv2", "stage4_conv1", "stage4_conv2"}
-    with pytest.raises(ConfigError, match=r"train\.fine_tune\.image_from: no layer's name begins with 'block9'.*stage1_conv1"):
+    with pytest.raises(
+        ConfigError,
+        match=r"train\.fine_tune\.image_from: no layer's name begins with 'block9'.*stage1_conv1",
+    ):
         unfreeze_from(encoder, "block9", "train.fine_tune.image_from")
 
 
@@ -215,9 +264,17 @@ def test_frozen_batch_norm_does_not_move_in_training(tmp_path: Path):
     model = make_model(config_of())
     encoder = model.get_layer("image_encoder")
     unfreeze_from(encoder, "stage3")
-    statistics = [np.copy(layer.moving_mean.numpy()) for layer in encoder.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    statistics = [
+        np.copy(layer.moving_mean.numpy())
+        for layer in encoder.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
     train(model, make_data(), config_of(epochs=1), tmp_path, name="fine_tune")
-    after = [np.copy(layer.moving_mean.numpy()) for layer in encoder.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    after = [
+        np.copy(layer.moving_mean.numpy())
+        for layer in encoder.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
     for expected, got in zip(statistics, after, strict=True):
         np.testing.assert_array_equal(got, expected)
 
@@ -239,10 +296,15 @@ def test_keeping_the_last_epoch_is_not_choosing_by_luck(tmp_path: Path):
 
 @pytest.mark.parametrize("architecture", ["vit", "deit"])
 def test_a_vision_transformer_is_fine_tuned_from_a_block_on(architecture: str):
-    encoder = build_encoder(specify_image_encoder(ImageConfig(architecture=architecture, size_px=32)))
+    encoder = build_encoder(
+        specify_image_encoder(ImageConfig(architecture=architecture, size_px=32))
+    )
     unfreeze_from(encoder, "transformer_block_3")
     trained = {weight.path for weight in encoder.trainable_weights}
     assert any("transformer_block_3" in path for path in trained)
-    assert not any("transformer_block_1" in path or "transformer_block_2" in path or "patch" in path for path in trained)
+    assert not any(
+        "transformer_block_1" in path or "transformer_block_2" in path or "patch" in path
+        for path in trained
+    )
     with pytest.raises(ConfigError, match="transformer_block_1"):
         unfreeze_from(encoder, "no_such_block")

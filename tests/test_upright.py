@@ -39,16 +39,26 @@ def encode(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
 def corners() -> Image.Image:
     """48 x 32, upright: red top left, green top right, blue bottom left, white bottom right."""
     pixels = np.zeros((32, 48, 3), "uint8")
-    pixels[:16, :24], pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+    pixels[:16, :24], pixels[:16, 24:], pixels[16:, :24], pixels[16:, 24:] = (
+        (255, 0, 0),
+        (0, 255, 0),
+        (0, 0, 255),
+        (255, 255, 255),
+    )
     return Image.fromarray(pixels)
 
 
 def store_rotated(image: Image.Image, orientation: int) -> Image.Image:
     """Returns pixels that a viewer shows as `image` if it heeds the orientation."""
     undo = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
-    }  # fmt: skip
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
     return image.transpose(undo[orientation]) if orientation in undo else image
 
 
@@ -86,10 +96,18 @@ def png(color: int, depth: int, pixels: bytes, extra: bytes = b"") -> bytes:
     """A PNG of 2 x 1 pixels."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, depth, color, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(b"\0" + pixels)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + extra
+        + chunk(b"IDAT", zlib.compress(b"\0" + pixels))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_the_limits_are_those_of_the_served_guard():
@@ -110,7 +128,9 @@ def test_every_orientation_ends_upright(orientation: int, kind: str):
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_no_metadata_is_left(orientation: int):
     stored = store_rotated(corners(), orientation)
-    data = encode(stored, exif=exif(orientation), comment=SECRET, icc_profile=SECRET * 50, xmp=SECRET)
+    data = encode(
+        stored, exif=exif(orientation), comment=SECRET, icc_profile=SECRET * 50, xmp=SECRET
+    )
     assert data.count(SECRET) == 53
     clean = upright_jpeg(data)
     assert SECRET not in clean
@@ -120,7 +140,12 @@ def test_no_metadata_is_left(orientation: int):
 @pytest.mark.parametrize("marker", [*range(0xE0, 0xF0), 0xFE])
 def test_no_segment_can_hide_anything(marker: int):
     data = encode(corners())
-    for hidden in (SECRET, b"JFIF\0\1\1\0\0\1\0\1\5\5" + SECRET * 4, b"Adobe\0\x64\0\0\0\0\1" + SECRET, b"Exif\0\0" + SECRET):
+    for hidden in (
+        SECRET,
+        b"JFIF\0\1\1\0\0\1\0\1\5\5" + SECRET * 4,
+        b"Adobe\0\x64\0\0\0\0\1" + SECRET,
+        b"Exif\0\0" + SECRET,
+    ):
         clean = upright_jpeg(data[:2] + segment(marker, hidden) + data[2:])
         assert SECRET not in clean
         decode(clean)
@@ -128,7 +153,11 @@ def test_no_segment_can_hide_anything(marker: int):
 
 def test_nothing_hides_after_the_pixels_or_the_end():
     data = encode(corners())
-    for hiding in (data + SECRET, data[:-2] + segment(0xFE, SECRET) + data[-2:], data + data[:2] + segment(0xE1, SECRET) + data[2:]):
+    for hiding in (
+        data + SECRET,
+        data[:-2] + segment(0xFE, SECRET) + data[-2:],
+        data + data[:2] + segment(0xE1, SECRET) + data[2:],
+    ):
         clean = upright_jpeg(hiding)
         assert SECRET not in clean
         assert np.abs(decode(clean) - decode(data)).mean() < 3
@@ -136,10 +165,19 @@ def test_nothing_hides_after_the_pixels_or_the_end():
 
 def test_an_upright_photo_keeps_its_pixels_bit_by_bit():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 130, 3)).astype("uint8"))
-    for options in ({}, {"quality": 60}, {"subsampling": 0}, {"restart_marker_blocks": 2}, {"optimize": True}, {"keep_rgb": True}):
+    for options in (
+        {},
+        {"quality": 60},
+        {"subsampling": 0},
+        {"restart_marker_blocks": 2},
+        {"optimize": True},
+        {"keep_rgb": True},
+    ):
         data = encode(image, exif=exif(), icc_profile=SECRET * 9, **options)
         with Image.open(io.BytesIO(data)) as stored:
-            np.testing.assert_array_equal(decode(upright_jpeg(data)), np.asarray(stored).astype(int))
+            np.testing.assert_array_equal(
+                decode(upright_jpeg(data)), np.asarray(stored).astype(int)
+            )
         bare = upright_jpeg(data)
         assert upright_jpeg(bare) == bare
 
@@ -147,8 +185,12 @@ def test_an_upright_photo_keeps_its_pixels_bit_by_bit():
 def test_progressive_gray_and_multi_picture_jpegs_become_plain():
     assert b"\xff\xc2" in encode(corners(), progressive=True)
     assert close(encode(corners(), progressive=True, quality=95), corners())
-    assert close(encode(corners().convert("L"), quality=95), corners().convert("L").convert("RGB"), 4)
-    several = encode(corners(), "MPO", save_all=True, append_images=[Image.new("RGB", (48, 32))], quality=95)
+    assert close(
+        encode(corners().convert("L"), quality=95), corners().convert("L").convert("RGB"), 4
+    )
+    several = encode(
+        corners(), "MPO", save_all=True, append_images=[Image.new("RGB", (48, 32))], quality=95
+    )
     assert several.count(b"\xff\xd8") == 2
     assert upright_jpeg(several).count(b"\xff\xd8") == 1
     assert close(several, corners())
@@ -167,13 +209,21 @@ def test_no_metadata_of_other_formats_are_left(kind: str):
 
 @pytest.mark.parametrize(
     ("inks", "rgb"),
-    [((0, 0, 0, 0), (255, 255, 255)), ((255, 0, 0, 0), (0, 255, 255)), ((0, 255, 255, 0), (255, 0, 0)), ((0, 0, 0, 255), (0, 0, 0))],
+    [
+        ((0, 0, 0, 0), (255, 255, 255)),
+        ((255, 0, 0, 0), (0, 255, 255)),
+        ((0, 255, 255, 0), (255, 0, 0)),
+        ((0, 0, 0, 255), (0, 0, 0)),
+    ],
 )
 def test_cmyk_of_photoshop_is_not_inverted(inks: tuple[int, ...], rgb: tuple[int, ...]):
     data = encode(Image.new("CMYK", (16, 16), inks), quality=95)
     assert b"Adobe" in data  # whose files hold the inks inverted
     assert np.abs(decode(upright_jpeg(data)) - rgb).max() <= 4
-    assert np.abs(decode(upright_jpeg(encode(Image.new("CMYK", (16, 16), inks), "TIFF"))) - rgb).max() <= 4
+    assert (
+        np.abs(decode(upright_jpeg(encode(Image.new("CMYK", (16, 16), inks), "TIFF"))) - rgb).max()
+        <= 4
+    )
 
 
 def test_of_sixteen_bits_the_upper_eight_are_kept():
@@ -189,8 +239,13 @@ def test_of_sixteen_bits_the_upper_eight_are_kept():
 
 def test_palettes_and_one_bit():
     for kind in ("PNG", "GIF", "TIFF", "BMP"):
-        assert close(encode(corners().convert("P", palette=Image.Palette.ADAPTIVE), kind), corners())
-    assert close(encode(corners().convert("L").convert("1"), "PNG"), corners().convert("L").convert("1").convert("RGB"))
+        assert close(
+            encode(corners().convert("P", palette=Image.Palette.ADAPTIVE), kind), corners()
+        )
+    assert close(
+        encode(corners().convert("L").convert("1"), "PNG"),
+        corners().convert("L").convert("1").convert("RGB"),
+    )
 
 
 def test_transparency_is_laid_on_white():
@@ -198,15 +253,26 @@ def test_transparency_is_laid_on_white():
         assert decode(upright_jpeg(encode(Image.new(mode, (16, 16), clear), "PNG"))).min() >= 253
     palette = Image.new("P", (16, 16), 0)
     assert decode(upright_jpeg(encode(palette, "PNG", transparency=0))).min() >= 253
-    assert decode(upright_jpeg(encode(Image.new("RGB", (16, 16)), "PNG", transparency=(0, 0, 0)))).min() >= 253
+    assert (
+        decode(
+            upright_jpeg(encode(Image.new("RGB", (16, 16)), "PNG", transparency=(0, 0, 0)))
+        ).min()
+        >= 253
+    )
     half = Image.new("RGBA", (16, 16), (200, 0, 0, 128))
-    assert np.abs(decode(upright_jpeg(encode(half, "WEBP", lossless=True))) - (227, 127, 127)).max() <= 4
+    assert (
+        np.abs(decode(upright_jpeg(encode(half, "WEBP", lossless=True))) - (227, 127, 127)).max()
+        <= 4
+    )
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_the_first_frame_stands_for_a_film(kind: str):
     rest = [Image.new("RGB", (48, 32), color) for color in ("black", "yellow")]
-    assert close(encode(corners(), kind, save_all=True, append_images=rest, duration=100, quality=95), corners())
+    assert close(
+        encode(corners(), kind, save_all=True, append_images=rest, duration=100, quality=95),
+        corners(),
+    )
 
 
 def test_a_phones_48_megapixels_are_reduced_to_12():
@@ -218,17 +284,27 @@ def test_a_phones_48_megapixels_are_reduced_to_12():
 
 @pytest.mark.parametrize(
     ("size_px", "expected_px"),
-    [((4032, 3024), (4032, 3024)), ((5000, 2600), (2500, 1300)), ((20_000, 10), (10_000, 5)), ((9, 16_385), (5, 8193)), ((1, 1), (1, 1))],
+    [
+        ((4032, 3024), (4032, 3024)),
+        ((5000, 2600), (2500, 1300)),
+        ((20_000, 10), (10_000, 5)),
+        ((9, 16_385), (5, 8193)),
+        ((1, 1), (1, 1)),
+    ],
 )
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
-def test_large_photos_of_other_formats_are_reduced_by_a_whole_factor(mode: str, size_px: tuple[int, int], expected_px: tuple[int, int]):
+def test_large_photos_of_other_formats_are_reduced_by_a_whole_factor(
+    mode: str, size_px: tuple[int, int], expected_px: tuple[int, int]
+):
     with Image.open(io.BytesIO(upright_jpeg(encode(Image.new(mode, size_px), "PNG")))) as image:
         assert image.size == expected_px
 
 
 def test_what_is_still_too_many_bytes_is_halved(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(photos, "SENT_MAX_BYTES", 60_000)
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 300, 3)).astype("uint8"))
+    noise = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (400, 300, 3)).astype("uint8")
+    )
     for kind in ("PNG", "JPEG"):
         data = upright_jpeg(encode(noise, kind, quality=100))
         assert len(data) <= 60_000
@@ -257,9 +333,13 @@ def test_what_cannot_be_read_is_one_clear_error(data: bytes):
 
 
 def test_postscript_is_never_given_to_its_interpreter(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("subprocess.Popen", lambda *arguments, **options: pytest.fail("a program was started"))
+    monkeypatch.setattr(
+        "subprocess.Popen", lambda *arguments, **options: pytest.fail("a program was started")
+    )
     with pytest.raises(DataError, match="allowed: JPEG, PNG, WEBP, GIF, BMP, TIFF"):
-        upright_jpeg(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n" + b" " * 99)
+        upright_jpeg(
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n" + b" " * 99
+        )
 
 
 def test_broken_exif_does_not_condemn_a_photo():
@@ -310,7 +390,9 @@ class TestHeic:
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_it_ends_upright_without_metadata(self, heic, orientation: int):
-        data = heic(store_rotated(corners(), orientation), exif=exif(orientation).tobytes(), xmp=SECRET)
+        data = heic(
+            store_rotated(corners(), orientation), exif=exif(orientation).tobytes(), xmp=SECRET
+        )
         assert SECRET in data
         assert SECRET not in upright_jpeg(data)
         assert close(data, corners())
@@ -325,7 +407,9 @@ class TestHeic:
         upright_jpeg(heic(corners()))
         assert "HEIF" not in Image.OPEN
 
-    def test_without_the_package_the_error_says_how_to_get_it(self, monkeypatch: pytest.MonkeyPatch):
+    def test_without_the_package_the_error_says_how_to_get_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ):
         monkeypatch.setitem(sys.modules, "pillow_heif", None)
         with pytest.raises(DataError, match=r"HEIC.*requirements-heic\.txt"):
             upright_jpeg(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))

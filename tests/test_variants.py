@@ -17,7 +17,10 @@ from eczema_tf.data.text.tokenizer import SPECIAL_TOKENS
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("variants")
-    assert prepare.main(["synthetic", "--n", "60", "--seed", "3", "--out", str(folder / "synthetic")]) == 0
+    assert (
+        prepare.main(["synthetic", "--n", "60", "--seed", "3", "--out", str(folder / "synthetic")])
+        == 0
+    )
     return folder
 
 
@@ -25,10 +28,21 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bert(workplace: Path) -> Path:
     """A tiny frozen BERT as a Hugging Face folder of ClinicalBERT's layout would leave it after conversion."""
     folder = workplace / "bert"
-    words = pd.read_csv(workplace / "synthetic" / "manifest.csv")["text"].dropna().str.lower().str.findall("[a-z]+").explode()
+    words = (
+        pd.read_csv(workplace / "synthetic" / "manifest.csv")["text"]
+        .dropna()
+        .str.lower()
+        .str.findall("[a-z]+")
+        .explode()
+    )
     vocabulary = [*SPECIAL_TOKENS, *sorted(set(words) | set("abcdefghijklmnopqrstuvwxyz"))]
     backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=len(vocabulary), num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32, max_sequence_length=64
+        vocabulary_size=len(vocabulary),
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=64,
     )
     backbone.save_to_preset(str(folder))
     keras_hub.models.BertTokenizer(vocabulary, lowercase=True).save_to_preset(str(folder))
@@ -43,20 +57,39 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_a_variant_trains_exports_reloads_and_predicts_the_same(variant, workplace: Path, bert: Path, capsys: pytest.CaptureFixture):
+def test_a_variant_trains_exports_reloads_and_predicts_the_same(
+    variant, workplace: Path, bert: Path, capsys: pytest.CaptureFixture
+):
     image, text, pooling, fusion = variant
     run, export = workplace / f"run-{image}", workplace / f"export-{image}"
-    text_setting = f"model.text.preset={bert}" if text == "preset" else f"model.text.architecture={text}"
-    model = [f"model.image.architecture={image}", text_setting, f"model.text.pooling={pooling}", f"model.fusion={fusion}"]
+    text_setting = (
+        f"model.text.preset={bert}" if text == "preset" else f"model.text.architecture={text}"
+    )
+    model = [
+        f"model.image.architecture={image}",
+        text_setting,
+        f"model.text.pooling={pooling}",
+        f"model.fusion={fusion}",
+    ]
     sets = [*model, "train.epochs=1", f"export.folder={export}"]
     arguments = [argument for setting in sets for argument in ("--set", setting)]
-    assert train.main(["--config", str(SMOKE), *settings(workplace), *arguments, "--run-dir", str(run)]) == 0  # export checks parity
+    assert (
+        train.main(
+            ["--config", str(SMOKE), *settings(workplace), *arguments, "--run-dir", str(run)]
+        )
+        == 0
+    )  # export checks parity
     before = (run / "metrics.json").read_text()
     assert evaluate.main(["--run-dir", str(run)]) == 0
     assert (run / "metrics.json").read_text() == before
     capsys.readouterr()
     photo = next((workplace / "synthetic" / "photos").iterdir())
-    assert predict.main(["--model", str(export), "--image", str(photo), "--text", "it itches", "--json"]) == 0
+    assert (
+        predict.main(
+            ["--model", str(export), "--image", str(photo), "--text", "it itches", "--json"]
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["status"] == "ok"
 
 
@@ -67,7 +100,9 @@ def leaky(workplace: Path) -> Path:
     shutil.copytree(workplace / "synthetic", folder)
     table = pd.read_csv(folder / "manifest.csv", keep_default_na=False, dtype=str)
     cases = table["case_id"].unique()
-    table["split"] = table["case_id"].map(dict(zip(cases, np.resize(["train", "train", "val", "test"], len(cases)), strict=True)))
+    table["split"] = table["case_id"].map(
+        dict(zip(cases, np.resize(["train", "train", "val", "test"], len(cases)), strict=True))
+    )
     photos = table[table["image_path"] != ""]
     first, second = (photos[photos["split"] == split].iloc[0] for split in ("train", "test"))
     shutil.copyfile(folder / first["image_path"], folder / second["image_path"])
@@ -75,7 +110,9 @@ def leaky(workplace: Path) -> Path:
     return folder / "manifest.csv"
 
 
-def test_a_leak_between_the_splits_of_a_manifest_stops_the_run(leaky: Path, workplace: Path, capsys: pytest.CaptureFixture):
+def test_a_leak_between_the_splits_of_a_manifest_stops_the_run(
+    leaky: Path, workplace: Path, capsys: pytest.CaptureFixture
+):
     arguments = ["--config", str(SMOKE), *settings(workplace), "--set", f"data.manifest={leaky}"]
     assert train.main([*arguments, "--run-dir", str(workplace / "refused")]) == 1
     error = capsys.readouterr().err
@@ -85,11 +122,26 @@ def test_a_leak_between_the_splits_of_a_manifest_stops_the_run(leaky: Path, work
     assert not (workplace / "refused" / "model.weights.h5").exists()
 
 
-def test_an_allowed_leak_stands_in_every_report(leaky: Path, workplace: Path, capsys: pytest.CaptureFixture):
+def test_an_allowed_leak_stands_in_every_report(
+    leaky: Path, workplace: Path, capsys: pytest.CaptureFixture
+):
     run = workplace / "allowed"
     sets = [f"data.manifest={leaky}", "export.enabled=false", "train.epochs=1"]
     arguments = [argument for setting in sets for argument in ("--set", setting)]
-    assert train.main(["--config", str(SMOKE), *settings(workplace), *arguments, "--allow-leaks", "--run-dir", str(run)]) == 0
+    assert (
+        train.main(
+            [
+                "--config",
+                str(SMOKE),
+                *settings(workplace),
+                *arguments,
+                "--allow-leaks",
+                "--run-dir",
+                str(run),
+            ]
+        )
+        == 0
+    )
     assert "WARNING: 1 leaks between the splits were allowed" in capsys.readouterr().out
     assert json.loads((run / "metrics.json").read_text())["leaks"]["leaks"] == 1
     assert evaluate.main(["--run-dir", str(run)]) == 0
@@ -98,11 +150,24 @@ def test_an_allowed_leak_stands_in_every_report(leaky: Path, workplace: Path, ca
 
 def test_repeats_of_a_cross_validation_count_every_case_once(workplace: Path):
     run = workplace / "repeated"
-    sets = ["split.folds=2", "split.repeats=2", "train.epochs=1", "train.keep=last", "export.enabled=false"]
+    sets = [
+        "split.folds=2",
+        "split.repeats=2",
+        "train.epochs=1",
+        "train.keep=last",
+        "export.enabled=false",
+    ]
     arguments = [argument for setting in sets for argument in ("--set", setting)]
-    assert train.main(["--config", str(SMOKE), *settings(workplace), *arguments, "--run-dir", str(run)]) == 0
+    assert (
+        train.main(
+            ["--config", str(SMOKE), *settings(workplace), *arguments, "--run-dir", str(run)]
+        )
+        == 0
+    )
     predictions = pd.read_csv(run / "predictions.csv")
-    metrics, folds = (json.loads((run / name).read_text()) for name in ("metrics.json", "data.json"))
+    metrics, folds = (
+        json.loads((run / name).read_text()) for name in ("metrics.json", "data.json")
+    )
     assert (predictions["case_id"].value_counts() == 2).all()
     assert metrics["cases"] == metrics["bootstrap"]["groups"] == 60
     assert metrics["heads"]["fusion"]["cases"] == 60
@@ -113,12 +178,33 @@ def test_repeats_of_a_cross_validation_count_every_case_once(workplace: Path):
 def test_evaluating_again_joins_the_same_groups_as_training_did(leaky: Path, workplace: Path):
     """Without splits of its own, the doubled photo makes two cases one group: in training's figures and in those computed later."""
     manifest = leaky.parent / "unsplit.csv"
-    pd.read_csv(leaky, keep_default_na=False, dtype=str).assign(split="").to_csv(manifest, index=False)
+    pd.read_csv(leaky, keep_default_na=False, dtype=str).assign(split="").to_csv(
+        manifest, index=False
+    )
     run = workplace / "joined"
     sets = [f"data.manifest={manifest}", "export.enabled=false", "train.epochs=1"]
     arguments = [argument for setting in sets for argument in ("--set", setting)]
-    assert train.main(["--config", str(SMOKE), *settings(workplace), *arguments, "--run-dir", str(run)]) == 0
-    assert evaluate.main(["--run-dir", str(run), "--split", "all", "--manifest", str(manifest), "--out", str(run / "all")]) == 0
+    assert (
+        train.main(
+            ["--config", str(SMOKE), *settings(workplace), *arguments, "--run-dir", str(run)]
+        )
+        == 0
+    )
+    assert (
+        evaluate.main(
+            [
+                "--run-dir",
+                str(run),
+                "--split",
+                "all",
+                "--manifest",
+                str(manifest),
+                "--out",
+                str(run / "all"),
+            ]
+        )
+        == 0
+    )
     metrics = json.loads((run / "all" / "metrics.json").read_text())
     assert metrics["cases"] == 60
     assert metrics["bootstrap"]["groups"] == 59

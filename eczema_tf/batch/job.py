@@ -30,7 +30,9 @@ class Job(NamedTuple):
     """A job and its folder."""
 
     folder: Path
-    facts: dict[str, Any]  # what `_job.json` says at the start: of which model and manifest, and how
+    facts: dict[
+        str, Any
+    ]  # what `_job.json` says at the start: of which model and manifest, and how
 
     @property
     def rows(self) -> int:
@@ -76,12 +78,26 @@ class Job(NamedTuple):
             written, statuses = _read_columns(self._part(number))
             reasons.update(_DETAILS.sub("", status) for status in statuses)
             if written != list(islice(ids, self.chunk_rows)):
-                faults.append(f"{self._part(number).name}: its rows are not those of the manifest; delete it and run the command again")
+                faults.append(
+                    f"{self._part(number).name}: its rows are not those of the manifest; delete it and run the command again"
+                )
         expected = {self._part(number) for number in range(self._count_parts())}
-        faults += [f"{part.name}: is no part of this job; move it away" for part in set(self.folder.glob("[!._]*.parquet")) - expected]
+        faults += [
+            f"{part.name}: is no part of this job; move it away"
+            for part in set(self.folder.glob("[!._]*.parquet")) - expected
+        ]
         if faults or reasons.total() != self.rows:
-            raise RunError(join_faults(f"{self.folder}: {reasons.total()} rows for {self.rows} of the manifest", faults))
-        summary = {**self.facts, "rows": self.rows, "statuses": dict(reasons.most_common()), "rows_retried": rows_retried}
+            raise RunError(
+                join_faults(
+                    f"{self.folder}: {reasons.total()} rows for {self.rows} of the manifest", faults
+                )
+            )
+        summary = {
+            **self.facts,
+            "rows": self.rows,
+            "statuses": dict(reasons.most_common()),
+            "rows_retried": rows_retried,
+        }
         write_json(self.folder / JOB, summary)
         return summary
 
@@ -92,7 +108,9 @@ class Job(NamedTuple):
         return self.folder / f"part-{number:06}.parquet"
 
 
-def open_job(folder: Path, model: Path, manifest: Path, survey: Survey, *, chunk_rows: int, keep_text: bool) -> Job:
+def open_job(
+    folder: Path, model: Path, manifest: Path, survey: Survey, *, chunk_rows: int, keep_text: bool
+) -> Job:
     """Begins a job, or takes up the one that the folder holds.
 
     Args:
@@ -126,9 +144,17 @@ def open_job(folder: Path, model: Path, manifest: Path, survey: Survey, *, chunk
 def _check_same(folder: Path, facts: dict[str, Any]) -> None:
     begun = _read_facts(folder)
     other = [name for name in facts if begun.get(name) != facts[name]]
-    faults = [f"{name}: was {json.dumps(begun.get(name))}, and is now {json.dumps(facts[name])}" for name in other]
+    faults = [
+        f"{name}: was {json.dumps(begun.get(name))}, and is now {json.dumps(facts[name])}"
+        for name in other
+    ]
     if faults:
-        raise EczemaError(join_faults(f"{folder}: holds a job with other inputs; give another --out, or what it was begun with", faults))
+        raise EczemaError(
+            join_faults(
+                f"{folder}: holds a job with other inputs; give another --out, or what it was begun with",
+                faults,
+            )
+        )
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:
@@ -142,7 +168,9 @@ def _read_columns(part: Path) -> tuple[list[str], list[str]]:
     try:
         table = parquet.ParquetFile(part).read(["example_id", "status"])
     except (OSError, ValueError) as error:  # pyarrow's own errors are among these
-        raise RunError(f"{part}: cannot be read ({' '.join(str(error).split())}); delete it and run the command again") from error
+        raise RunError(
+            f"{part}: cannot be read ({' '.join(str(error).split())}); delete it and run the command again"
+        ) from error
     return table["example_id"].to_pylist(), table["status"].to_pylist()
 
 

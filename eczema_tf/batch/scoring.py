@@ -30,9 +30,12 @@ if TYPE_CHECKING:
 
 TASK_ROWS = 128  # a task takes some seconds: long beside what Spark adds (tens of ms), short if it has to be done again
 PROBABILITIES = (
-    "eczema", "eczema_image", "eczema_text",
-    *(f"consistency_{label}" for label in CONSISTENCY), *(f"severity_{label}" for label in SEVERITY),
-)  # fmt: skip
+    "eczema",
+    "eczema_image",
+    "eczema_text",
+    *(f"consistency_{label}" for label in CONSISTENCY),
+    *(f"severity_{label}" for label in SEVERITY),
+)
 USED = ("image_used", "text_used")  # int8 on the way, since `predict_batch_udf` takes no booleans
 
 
@@ -42,7 +45,9 @@ class Settings(NamedTuple):
     master: str  # as Spark names it
     batch_size: int  # rows through the network at once
     chunk_rows: int  # rows of one Parquet file, which is committed when all of them are scored
-    threads: int  # of TensorFlow in each Python worker; Spark runs a worker for each core of its master
+    threads: (
+        int  # of TensorFlow in each Python worker; Spark runs a worker for each core of its master
+    )
     keep_text: bool  # whether texts are written out beside the answers
     debug: bool  # whether Spark logs
 
@@ -50,7 +55,9 @@ class Settings(NamedTuple):
 class Outcome(NamedTuple):
     """What became of a job."""
 
-    summary: dict[str, Any]  # what `_job.json` holds: model, manifest, settings, rows, counts by status
+    summary: dict[
+        str, Any
+    ]  # what `_job.json` holds: model, manifest, settings, rows, counts by status
     was_finished: bool  # before, so that there was nothing to do
 
 
@@ -72,27 +79,39 @@ def score_manifest(model: Path, manifest: Path, out: Path, settings: Settings) -
     version = find_version(model).resolve()
     read_side_file(version)  # a folder that is no export of ours is an error before Spark starts
     survey = survey_manifest(manifest)
-    job = open_job(out, version, manifest, survey, chunk_rows=settings.chunk_rows, keep_text=settings.keep_text)
+    job = open_job(
+        out, version, manifest, survey, chunk_rows=settings.chunk_rows, keep_text=settings.keep_text
+    )
     summary = job.find_summary()
     if summary is not None:
         return Outcome(summary, was_finished=True)
     retried = _score_missing(job, version, manifest, settings, with_cases=survey.has_cases)
-    return Outcome(job.finish((row.example_id for row in stream_rows(manifest)), retried), was_finished=False)
+    return Outcome(
+        job.finish((row.example_id for row in stream_rows(manifest)), retried), was_finished=False
+    )
 
 
-def _score_missing(job: Job, version: Path, manifest: Path, settings: Settings, *, with_cases: bool) -> int:
+def _score_missing(
+    job: Job, version: Path, manifest: Path, settings: Settings, *, with_cases: bool
+) -> int:
     """Scores and commits the chunks that are missing. Returns how many rows took more than one attempt."""
     missing = frozenset(job.find_missing())
     if not missing:
         return 0
     check_spark()
     retried = 0
-    with open_session(settings.master, debug=settings.debug) as spark, tqdm(total=job.rows, unit="row", disable=None) as bar:
+    with (
+        open_session(settings.master, debug=settings.debug) as spark,
+        tqdm(total=job.rows, unit="row", disable=None) as bar,
+    ):
         score = _build_udf(version, manifest.parent.resolve(), settings)
         for number, rows in enumerate(_split_into_chunks(stream_rows(manifest), job.chunk_rows)):
             if number in missing:
                 answers = _score_chunk(spark, score, rows)
-                job.commit(number, _tabulate(rows, answers, with_cases=with_cases, keep_text=settings.keep_text))
+                job.commit(
+                    number,
+                    _tabulate(rows, answers, with_cases=with_cases, keep_text=settings.keep_text),
+                )
                 retried += int(np.count_nonzero(answers["attempt"].to_numpy()))
             bar.update(len(rows))
     return retried
@@ -107,7 +126,11 @@ def _build_udf(version: Path, folder: Path, settings: Settings) -> Callable[...,
     from pyspark.ml.functions import predict_batch_udf
     from pyspark.sql.types import ByteType, FloatType, StringType, StructType
 
-    types = {**dict.fromkeys(PROBABILITIES, FloatType()), **dict.fromkeys((*USED, "attempt"), ByteType()), "status": StringType()}
+    types = {
+        **dict.fromkeys(PROBABILITIES, FloatType()),
+        **dict.fromkeys((*USED, "attempt"), ByteType()),
+        "status": StringType(),
+    }
     answer = StructType()
     for name, kind in types.items():
         answer.add(name, kind)
@@ -118,16 +141,29 @@ def _build_udf(version: Path, folder: Path, settings: Settings) -> Callable[...,
 def _score_chunk(spark: "SparkSession", score: Callable[..., Any], rows: Sequence[Row]) -> pa.Table:
     """One Spark job. Returns a row for each row, in their order."""
     places = pa.array(range(len(rows)), pa.int64())
-    asked = {"place": places, "image_path": [row.image_path for row in rows], "text": [row.text for row in rows]}
+    asked = {
+        "place": places,
+        "image_path": [row.image_path for row in rows],
+        "text": [row.text for row in rows],
+    }
     tasks = max(spark.sparkContext.defaultParallelism, -(-len(rows) // TASK_ROWS))
     frame = spark.createDataFrame(pa.table(asked)).repartition(tasks)
-    answers = frame.select("place", score("image_path", "text").alias("answer")).select("place", "answer.*").toArrow().sort_by("place")
+    answers = (
+        frame.select("place", score("image_path", "text").alias("answer"))
+        .select("place", "answer.*")
+        .toArrow()
+        .sort_by("place")
+    )
     if not answers["place"].combine_chunks().equals(places):
-        raise RunError(f"Spark gave back {answers.num_rows} rows for {len(rows)}, or not each of them once; nothing of them was written")
+        raise RunError(
+            f"Spark gave back {answers.num_rows} rows for {len(rows)}, or not each of them once; nothing of them was written"
+        )
     return answers
 
 
-def _tabulate(rows: Sequence[Row], answers: pa.Table, *, with_cases: bool, keep_text: bool) -> pa.Table:
+def _tabulate(
+    rows: Sequence[Row], answers: pa.Table, *, with_cases: bool, keep_text: bool
+) -> pa.Table:
     """Puts ids and answers side by side, in the order of the manifest."""
     columns: dict[str, Any] = {"example_id": [row.example_id for row in rows]}
     if with_cases:
@@ -136,11 +172,15 @@ def _tabulate(rows: Sequence[Row], answers: pa.Table, *, with_cases: bool, keep_
         columns["text"] = [row.text for row in rows]
     columns |= {name: answers[name] for name in PROBABILITIES}
     columns |= {name: answers[name].cast(pa.bool_()) for name in USED}
-    columns["status"] = [row.fault or status for row, status in zip(rows, answers["status"].to_pylist(), strict=True)]
+    columns["status"] = [
+        row.fault or status for row, status in zip(rows, answers["status"].to_pylist(), strict=True)
+    ]
     return pa.table(columns).replace_schema_metadata({"notice": NOTICE})
 
 
-def load_scorer(model: str, folder: str, threads: int) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
+def load_scorer(
+    model: str, folder: str, threads: int
+) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
     """Loads the model; runs once in each Python worker of an executor, as `predict_batch_udf` has it.
 
     Args:
@@ -162,11 +202,15 @@ def load_scorer(model: str, folder: str, threads: int) -> Callable[[np.ndarray, 
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     root = Path(folder).resolve()
     if not root.is_dir():
-        raise EczemaError(f"{folder}: no such folder on {socket.gethostname()}; photos must be in a folder that all executors share")
+        raise EczemaError(
+            f"{folder}: no such folder on {socket.gethostname()}; photos must be in a folder that all executors share"
+        )
     loaded = LoadedModel(Path(model), [SERVE])
 
     def score(image_paths: np.ndarray, texts: np.ndarray) -> dict[str, np.ndarray]:
-        photos, faults = zip(*(read_photo(image_path, root) for image_path in image_paths), strict=True)
+        photos, faults = zip(
+            *(read_photo(image_path, root) for image_path in image_paths), strict=True
+        )
         attempt = np.full(len(texts), TaskContext.get().attemptNumber(), "int8")
         return {**arrange_answers(loaded.run(photos, list(texts)), faults), "attempt": attempt}
 
@@ -207,11 +251,20 @@ def arrange_answers(outputs: dict[str, np.ndarray], faults: Sequence[str]) -> di
     image, text = outputs["image_used"], outputs["text_used"]
     used = {"eczema": image | text, "eczema_image": image, "eczema_text": text}
     columns = {head: np.where(where, outputs[head], np.nan) for head, where in used.items()}
-    for name, labels, where in (("consistency", CONSISTENCY, text), ("severity", SEVERITY, image | text)):
-        columns |= {f"{name}_{label}": np.where(where, outputs[name][:, place], np.nan) for place, label in enumerate(labels)}
+    for name, labels, where in (
+        ("consistency", CONSISTENCY, text),
+        ("severity", SEVERITY, image | text),
+    ):
+        columns |= {
+            f"{name}_{label}": np.where(where, outputs[name][:, place], np.nan)
+            for place, label in enumerate(labels)
+        }
     columns = {name: values.astype("float32") for name, values in columns.items()}
     columns |= {name: outputs[name].astype("int8") for name in USED}
-    statuses = [_join_statuses(fault, status.decode()) for fault, status in zip(faults, outputs["status"], strict=True)]
+    statuses = [
+        _join_statuses(fault, status.decode())
+        for fault, status in zip(faults, outputs["status"], strict=True)
+    ]
     return {**columns, "status": np.array(statuses, object)}
 
 

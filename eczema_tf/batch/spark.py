@@ -31,12 +31,18 @@ def check_spark() -> None:
         EczemaError: If pyspark or Java is missing or too old, with the way to install it.
     """
     if importlib.util.find_spec("pyspark") is None:
-        raise EczemaError("batch scoring needs pyspark, which is not installed; install it: pip install -r requirements-spark.txt")
+        raise EczemaError(
+            "batch scoring needs pyspark, which is not installed; install it: pip install -r requirements-spark.txt"
+        )
     home = os.environ.get("JAVA_HOME")  # goes before the PATH, as in Spark's own scripts
     java = shutil.which("java", path=str(Path(home) / "bin") if home else None)
     version = _read_java_version(java) if java else 0
     if version < MIN_JAVA:
-        found = f"Java {version} at {java}" if java else f"none in {f'JAVA_HOME ({home})' if home else 'the PATH'}"
+        found = (
+            f"Java {version} at {java}"
+            if java
+            else f"none in {f'JAVA_HOME ({home})' if home else 'the PATH'}"
+        )
         raise EczemaError(
             f"batch scoring needs Java {MIN_JAVA} or newer; found: {found}; install it, for instance on Debian: "
             "apt-get install openjdk-17-jre-headless; or set JAVA_HOME to where it is"
@@ -67,7 +73,9 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
 
     with warnings.catch_warnings():
         # Strings and float32 cross over, and nothing else: tests/test_score.py covers them with the pandas that is installed.
-        warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
+        warnings.filterwarnings(
+            "ignore", message="PySpark does not yet fully support pandas", category=FutureWarning
+        )
         try:
             spark = _start(master, debug=debug)
             try:
@@ -81,10 +89,14 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
 def _start(master: str, *, debug: bool) -> "SparkSession":
     from pyspark.sql import SparkSession
 
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # or workers run whatever python3 is first in the PATH
+    os.environ.setdefault(
+        "PYSPARK_PYTHON", sys.executable
+    )  # or workers run whatever python3 is first in the PATH
     builder = SparkSession.builder.appName("eczema_tf.score").master(forgive_failures(master))
     settings = {
-        "spark.executorEnv.PYTHONPATH": str(Path(eczema_tf.__file__).parents[1]),  # where the package runs from a clone, not installed
+        "spark.executorEnv.PYTHONPATH": str(
+            Path(eczema_tf.__file__).parents[1]
+        ),  # where the package runs from a clone, not installed
         "spark.log.level": "WARN" if debug else "OFF",
         "spark.ui.enabled": "false",  # no port is opened, no progress bar drawn over ours
         "spark.ui.showConsoleProgress": "false",

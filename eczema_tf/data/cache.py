@@ -41,7 +41,12 @@ class ArrayCache:
         self.folder = Path(folder)
 
     def load_or_compute(
-        self, name: str, key: str, shape: Sequence[int], dtype: str, compute: Callable[[], Iterable[np.ndarray]]
+        self,
+        name: str,
+        key: str,
+        shape: Sequence[int],
+        dtype: str,
+        compute: Callable[[], Iterable[np.ndarray]],
     ) -> np.ndarray:
         """Returns an array, computing it if it is not there.
 
@@ -77,7 +82,9 @@ class ArrayCache:
             return None
 
 
-def _fill(path: Path, name: str, shape: tuple[int, ...], dtype: str, blocks: Iterable[np.ndarray]) -> None:
+def _fill(
+    path: Path, name: str, shape: tuple[int, ...], dtype: str, blocks: Iterable[np.ndarray]
+) -> None:
     array = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     done = 0
     hidden = True if shape[0] < PROGRESS_FROM_ROWS else None  # None: shown on a terminal only

@@ -38,7 +38,9 @@ class Dataset:
             "manifest": str(self.manifest.path),
             "manifest_fingerprint": fingerprint(self.manifest.path.read_bytes()),
             "photos_fingerprint": fingerprint(sorted(self.photos["sha256"])),
-            "embeddings_fingerprint": fingerprint(self.embeddings.matrix) if self.embeddings is not None else None,
+            "embeddings_fingerprint": fingerprint(self.embeddings.matrix)
+            if self.embeddings is not None
+            else None,
             "rejected_rows": len(self.manifest.rejected),
             "provenance": _read_provenance(self.manifest.path.with_name("dataset.json")),
             "counts": count_cases(table),
@@ -57,7 +59,12 @@ def load_dataset(config: DataConfig, manifest_path: Path | str) -> Dataset:
         DataError: With every bad row, unless they are to be skipped.
     """
     embeddings = load_embeddings(config.embeddings) if config.embeddings else None
-    manifest = load_manifest(manifest_path, skip_bad_rows=config.skip_bad_rows, embeddings=embeddings, allow_leaks=config.allow_leaks)
+    manifest = load_manifest(
+        manifest_path,
+        skip_bad_rows=config.skip_bad_rows,
+        embeddings=embeddings,
+        allow_leaks=config.allow_leaks,
+    )
     photos = inspect_photos(manifest.table["image_file"])
     manifest = reject_bad_photos(manifest, photos, skip_bad_rows=config.skip_bad_rows)
     return Dataset(manifest, photos[photos["error"] == ""], embeddings)
@@ -98,8 +105,12 @@ def _read_provenance(path: Path) -> dict[str, str]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path}: not readable as JSON: {error}; prepare the data set again, or delete the file") from error
-    return {name: str(facts[name]) for name in ("source", "attribution", "licence") if name in facts}
+        raise DataError(
+            f"{path}: not readable as JSON: {error}; prepare the data set again, or delete the file"
+        ) from error
+    return {
+        name: str(facts[name]) for name in ("source", "attribution", "licence") if name in facts
+    }
 
 
 def _label_counts(values: Iterable[str]) -> dict[str, int]:

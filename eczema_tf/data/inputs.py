@@ -47,7 +47,9 @@ class Inputs:
 
     columns: dict[str, Column]  # by input name
     token_counts: np.ndarray  # int64 (rows,)
-    token_columns: frozenset[str] = frozenset({TOKEN_IDS, PADDING_MASK})  # cut to the longest text of the batch
+    token_columns: frozenset[str] = frozenset(
+        {TOKEN_IDS, PADDING_MASK}
+    )  # cut to the longest text of the batch
 
     def __len__(self) -> int:
         return len(self.token_counts)
@@ -65,7 +67,10 @@ class Inputs:
     def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the inputs of some rows as arrays by name."""
         longest = int(self.token_counts[rows].max())
-        return {name: column.gather(rows, longest if name in self.token_columns else None) for name, column in self.columns.items()}
+        return {
+            name: column.gather(rows, longest if name in self.token_columns else None)
+            for name, column in self.columns.items()
+        }
 
     def with_features(self, old: str, new: str, column: Column) -> "Inputs":
         """Replaces an input by the features of its frozen encoder; their rows are cut like tokens if they are tokens."""
@@ -128,7 +133,13 @@ def _embedding_column(table: pd.DataFrame, embeddings: Embeddings) -> Column:
     return Column(values, index, fingerprint(values))
 
 
-def _pixel_column(table: pd.DataFrame, photos: pd.DataFrame, size_px: int, preprocess: PreprocessConfig, cache: ArrayCache) -> Column:
+def _pixel_column(
+    table: pd.DataFrame,
+    photos: pd.DataFrame,
+    size_px: int,
+    preprocess: PreprocessConfig,
+    cache: ArrayCache,
+) -> Column:
     digests = dict(zip(photos.index, photos["sha256"], strict=True))
     distinct, index = _distinct([digests.get(file, "") for file in table["image_file"]])
     by_digest = photos.reset_index().drop_duplicates("sha256").set_index("sha256").loc[distinct]
@@ -139,13 +150,19 @@ def _pixel_column(table: pd.DataFrame, photos: pd.DataFrame, size_px: int, prepr
         files, orientations = list(by_digest["file"]), by_digest["orientation"].to_numpy("int32")
         return _preprocess_files(files, orientations, size_px, preprocess)
 
-    pixels = cache.load_or_compute("pixels", key, (len(distinct), size_px, size_px, 3), "uint8", compute)
+    pixels = cache.load_or_compute(
+        "pixels", key, (len(distinct), size_px, size_px, 3), "uint8", compute
+    )
     return Column(pixels, index, key)
 
 
-def _preprocess_files(files: list[str], orientations: np.ndarray, size_px: int, preprocess: PreprocessConfig) -> Iterator[np.ndarray]:
+def _preprocess_files(
+    files: list[str], orientations: np.ndarray, size_px: int, preprocess: PreprocessConfig
+) -> Iterator[np.ndarray]:
     dataset = tf.data.Dataset.from_tensor_slices((files, orientations)).map(
-        lambda file, orientation: preprocess_photo(tf.io.read_file(file), orientation, size_px, preprocess),
+        lambda file, orientation: preprocess_photo(
+            tf.io.read_file(file), orientation, size_px, preprocess
+        ),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     return dataset.batch(BLOCK_ROWS).prefetch(1).as_numpy_iterator()

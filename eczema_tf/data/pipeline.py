@@ -46,7 +46,9 @@ def build_training_dataset(
         key = tf.stack([tf.cast(seed, tf.int64), epoch])
         order = tf.random.experimental.stateless_shuffle(tf.constant(rows, tf.int64), seed=key)
         batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-        return batches.enumerate().map(lambda place, chosen: (tf.random.fold_in(tf.cast(key, tf.int32), place), chosen))
+        return batches.enumerate().map(
+            lambda place, chosen: (tf.random.fold_in(tf.cast(key, tf.int32), place), chosen)
+        )
 
     def finish(key: tf.Tensor, chosen: tf.Tensor) -> tuple[dict, dict, dict]:
         batch = gather(chosen)
@@ -55,7 +57,11 @@ def build_training_dataset(
         return batch, _take(targets, chosen), _take(weights, chosen)
 
     epochs_dataset = tf.data.Dataset.range(epochs.start, epochs.stop)
-    return epochs_dataset.flat_map(batches_of_epoch).map(finish, num_parallel_calls=2, deterministic=True).prefetch(2)
+    return (
+        epochs_dataset.flat_map(batches_of_epoch)
+        .map(finish, num_parallel_calls=2, deterministic=True)
+        .prefetch(2)
+    )
 
 
 def build_evaluation_dataset(inputs: Inputs, rows: np.ndarray, batch_size: int) -> tf.data.Dataset:
@@ -76,13 +82,18 @@ def _build_gather(inputs: Inputs):
 
     def gather_arrays(chosen: np.ndarray) -> list[np.ndarray]:
         batch = inputs.gather(chosen)
-        return [batch[name].astype(dtype.as_numpy_dtype, copy=False) for name, dtype in zip(names, types, strict=True)]
+        return [
+            batch[name].astype(dtype.as_numpy_dtype, copy=False)
+            for name, dtype in zip(names, types, strict=True)
+        ]
 
     def gather(chosen: tf.Tensor) -> dict[str, tf.Tensor]:
         tensors = tf.numpy_function(gather_arrays, [chosen], types)
         for name, tensor in zip(names, tensors, strict=True):
             shape = inputs.columns[name].values.shape[1:]
-            tensor.set_shape((None, *([None, *shape[1:]] if name in inputs.token_columns else shape)))
+            tensor.set_shape(
+                (None, *([None, *shape[1:]] if name in inputs.token_columns else shape))
+            )
         return dict(zip(names, tensors, strict=True))
 
     return gather

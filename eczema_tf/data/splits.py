@@ -15,7 +15,13 @@ from eczema_tf.schema import SPLITS
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 
-def assign_splits(table: pd.DataFrame, *, fractions: Mapping[str, float] = FRACTIONS, seed: int, positive_above: float = 0.5) -> pd.Series:
+def assign_splits(
+    table: pd.DataFrame,
+    *,
+    fractions: Mapping[str, float] = FRACTIONS,
+    seed: int,
+    label_threshold: float = 0.5,
+) -> pd.Series:
     """Returns the split of each row: the manifest's own, if it has one, or a seeded, stratified one by group.
 
     Each split gets its fraction of the groups to within one, and its share of each class. Where there are so few groups of a class
@@ -26,7 +32,7 @@ def assign_splits(table: pd.DataFrame, *, fractions: Mapping[str, float] = FRACT
         table: Of a `Manifest`; columns `group_id`, `split`, `eczema`, `image_path`, `text`.
         fractions: Share of the groups in each of `schema.SPLITS`; they sum to 1, and 0 leaves a split empty.
         seed: Any integer.
-        positive_above: A group counts as positive if a label in it is greater.
+        label_threshold: A group counts as positive if a label in it is greater.
 
     Returns:
         "train", "val" or "test" for each row, with the table's index.
@@ -42,10 +48,12 @@ def assign_splits(table: pd.DataFrame, *, fractions: Mapping[str, float] = FRACT
             f"split: {given.sum()} rows have one and {(~given).sum()} have none (the first is {table['example_id'][~given].iloc[0]!r}); "
             "allowed: all rows, or none (then they are split by group)"
         )
-    return _assign(table, fractions, f"{seed}:split", positive_above)
+    return _assign(table, fractions, f"{seed}:split", label_threshold)
 
 
-def assign_folds(table: pd.DataFrame, *, folds: int, seed: int, repeat: int = 0, positive_above: float = 0.5) -> pd.Series:
+def assign_folds(
+    table: pd.DataFrame, *, folds: int, seed: int, repeat: int = 0, label_threshold: float = 0.5
+) -> pd.Series:
     """Returns the fold of each row, by group and stratified, for cross-validation. The manifest's own splits play no part.
 
     Args:
@@ -53,7 +61,7 @@ def assign_folds(table: pd.DataFrame, *, folds: int, seed: int, repeat: int = 0,
         folds: How many, at least 2.
         seed: Any integer.
         repeat: Which of several independent divisions with the same seed.
-        positive_above: A group counts as positive if a label in it is greater.
+        label_threshold: A group counts as positive if a label in it is greater.
 
     Returns:
         int64, 0 to folds - 1 for each row, with the table's index. Sizes of folds, and of each class in them, differ by at most one group.
@@ -61,16 +69,24 @@ def assign_folds(table: pd.DataFrame, *, folds: int, seed: int, repeat: int = 0,
     Raises:
         DataError: If there are fewer groups than folds.
     """
-    strata = _stratify_groups(table, positive_above)
+    strata = _stratify_groups(table, label_threshold)
     if len(strata) < folds:
-        raise DataError(f"folds: {folds} asked for, but there are only {len(strata)} groups; allowed: 2 to the number of groups")
+        raise DataError(
+            f"folds: {folds} asked for, but there are only {len(strata)} groups; allowed: 2 to the number of groups"
+        )
     order = _sort_groups(strata, f"{seed}:{repeat}:fold")
     fold = {group: place % folds for place, group in enumerate(order)}
     return table["group_id"].map(fold).astype("int64")
 
 
 def fold_splits(
-    folds: pd.Series, test_fold: int, table: pd.DataFrame, *, val_fraction: float = 0.15, seed: int, positive_above: float = 0.5
+    folds: pd.Series,
+    test_fold: int,
+    table: pd.DataFrame,
+    *,
+    val_fraction: float = 0.15,
+    seed: int,
+    label_threshold: float = 0.5,
 ) -> pd.Series:
     """Returns the split of each row when one fold is the test: a stratified share of the other groups is val, the rest train.
 
@@ -80,19 +96,21 @@ def fold_splits(
         table: Of a `Manifest`, with the index of `folds`.
         val_fraction: Share of the other groups that are val.
         seed: Any integer.
-        positive_above: A group counts as positive if a label in it is greater.
+        label_threshold: A group counts as positive if a label in it is greater.
 
     Raises:
         DataError: If there are fewer than two other groups.
     """
     others = table[folds != test_fold]
     fractions = {"train": 1 - val_fraction, "val": val_fraction}
-    rest = _assign(others, fractions, f"{seed}:{test_fold}:val", positive_above)
+    rest = _assign(others, fractions, f"{seed}:{test_fold}:val", label_threshold)
     return rest.reindex(table.index, fill_value="test")
 
 
-def _assign(table: pd.DataFrame, fractions: Mapping[str, float], salt: str, positive_above: float) -> pd.Series:
-    strata = _stratify_groups(table, positive_above)
+def _assign(
+    table: pd.DataFrame, fractions: Mapping[str, float], salt: str, label_threshold: float
+) -> pd.Series:
+    strata = _stratify_groups(table, label_threshold)
     wanted = {split: fractions[split] for split in SPLITS if fractions.get(split, 0) > 0}
     if len(strata) < len(wanted):
         raise DataError(
@@ -102,38 +120,54 @@ def _assign(table: pd.DataFrame, fractions: Mapping[str, float], salt: str, posi
     return table["group_id"].map(split)
 
 
-def _stratify_groups(table: pd.DataFrame, positive_above: float) -> dict[str, str]:
+def _stratify_groups(table: pd.DataFrame, label_threshold: float) -> dict[str, str]:
     """Returns the stratum of each group; its first letter is the class: `p`ositive, `n`egative or `u`nlabelled."""
     groups = pd.DataFrame(
-        {"label": table["eczema"], "image": table["image_path"] != "", "text": table["text"] != "", "group": table["group_id"]}
+        {
+            "label": table["eczema"],
+            "image": table["image_path"] != "",
+            "text": table["text"] != "",
+            "group": table["group_id"],
+        }
     ).groupby("group")
     label, image, text = groups["label"].max(), groups["image"].any(), groups["text"].any()
-    kind = (label > positive_above).map({True: "p", False: "n"}).where(label.notna(), "u")
-    return (kind + image.map({True: " image", False: ""}) + text.map({True: " text", False: ""})).to_dict()
+    kind = (label > label_threshold).map({True: "p", False: "n"}).where(label.notna(), "u")
+    return (
+        kind + image.map({True: " image", False: ""}) + text.map({True: " text", False: ""})
+    ).to_dict()
 
 
 def _sort_groups(strata: Mapping[str, str], salt: str) -> list[str]:
     def rank(group: str) -> tuple[str, bytes]:
         return strata[group], hashlib.sha256(f"{salt}:{group}".encode()).digest()
 
-    return sorted(strata, key=rank, reverse=True)  # unlabelled, positive, negative: the rare class before the common one
+    return sorted(
+        strata, key=rank, reverse=True
+    )  # unlabelled, positive, negative: the rare class before the common one
 
 
-def _deal(strata: Mapping[str, str], order: list[str], fractions: Mapping[str, float]) -> dict[str, str]:
+def _deal(
+    strata: Mapping[str, str], order: list[str], fractions: Mapping[str, float]
+) -> dict[str, str]:
     """Gives each group to the split that lags most behind its fraction of the groups dealt so far."""
     split_of: dict[str, str] = {}
     count = dict.fromkeys(fractions, 0)
     seats = _first_seats(strata, order, fractions)
     for group in order:
         dealt = len(split_of) + 1
-        lag = {split: round(fraction * dealt - count[split], 9) for split, fraction in fractions.items()}
+        lag = {
+            split: round(fraction * dealt - count[split], 9)
+            for split, fraction in fractions.items()
+        }
         split = seats.get(group) or max(lag, key=lag.__getitem__)
         split_of[group] = split
         count[split] += 1
     return split_of
 
 
-def _first_seats(strata: Mapping[str, str], order: list[str], splits: Iterable[str]) -> dict[str, str]:
+def _first_seats(
+    strata: Mapping[str, str], order: list[str], splits: Iterable[str]
+) -> dict[str, str]:
     """One positive and one negative group for each split, as far as they go."""
     seats: dict[str, str] = {}
     for kind in "pn":

@@ -40,8 +40,13 @@ class Comparison:
         return {
             "cases": int(np.isfinite(self.values[explained]).sum()),
             "better": self.better,
-            **{name: estimate_mean(values, weights, self.reason) for name, values in self.values.items()},
-            "gain_over": {rival: estimate_mean(gain, weights, self.reason) for rival, gain in gains.items()},
+            **{
+                name: estimate_mean(values, weights, self.reason)
+                for name, values in self.values.items()
+            },
+            "gain_over": {
+                rival: estimate_mean(gain, weights, self.reason) for rival, gain in gains.items()
+            },
         }
 
 
@@ -55,5 +60,7 @@ def estimate_mean(values: np.ndarray, weights: np.ndarray, reason: str) -> Estim
     """
     known = np.isfinite(values)
     total = weights[:, known].sum(axis=1)
-    means = np.divide(weights[:, known] @ values[known], total, out=np.full(len(weights), np.nan), where=total > 0)
+    means = np.divide(
+        weights[:, known] @ values[known], total, out=np.full(len(weights), np.nan), where=total > 0
+    )
     return summarise(means, reason)

@@ -28,8 +28,12 @@ def compute_pr_curve(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarr
         Recall and precision, float64 (points,) each, by rising recall; no point where nothing is called positive.
         Recall is all NaN without positives.
     """
-    true_positives, false_positives = (counts[1:] for counts in _count_by_threshold(scores, positive))
-    return true_positives / _or_nan(positive.sum()), true_positives / (true_positives + false_positives)
+    true_positives, false_positives = (
+        counts[1:] for counts in _count_by_threshold(scores, positive)
+    )
+    return true_positives / _or_nan(positive.sum()), true_positives / (
+        true_positives + false_positives
+    )
 
 
 def compute_average_precision(recall: np.ndarray, precision: np.ndarray) -> float:

@@ -16,7 +16,9 @@ MAX_UNDEFINED = 0.05  # share of resamples in which a figure may be undefined; b
 Estimate = dict[str, float | str | None]
 
 
-def draw_weights(groups: np.ndarray | pd.Series, replicates: int = 1000, seed: int = 0) -> np.ndarray:
+def draw_weights(
+    groups: np.ndarray | pd.Series, replicates: int = 1000, seed: int = 0
+) -> np.ndarray:
     """Draws resamples of whole groups, with replacement, as weights of the cases.
 
     Args:
@@ -33,7 +35,9 @@ def draw_weights(groups: np.ndarray | pd.Series, replicates: int = 1000, seed: i
     if len(names) < 2:
         weights[1:] = 0
         return weights
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=replicates)
+    drawn = np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), size=replicates
+    )
     weights[1:] = drawn[:, group_of_case]
     return weights
 
@@ -53,6 +57,11 @@ def summarise(figures: np.ndarray, reason: str = "undefined") -> Estimate:
         return {"value": None, "low": None, "high": None, "reason": reason}
     undefined = float(np.mean(~np.isfinite(resampled))) if len(resampled) else 1.0
     if undefined > MAX_UNDEFINED:
-        return {"value": float(value), "low": None, "high": None, "reason": f"no interval: undefined in {undefined:.0%} of the resamples"}
+        return {
+            "value": float(value),
+            "low": None,
+            "high": None,
+            "reason": f"no interval: undefined in {undefined:.0%} of the resamples",
+        }
     low, high = np.nanquantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return {"value": float(value), "low": float(low), "high": float(high)}

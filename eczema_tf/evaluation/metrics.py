@@ -7,7 +7,9 @@
 import numpy as np
 
 
-def compute_auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray, models: np.ndarray | None = None) -> np.ndarray:
+def compute_auroc(
+    scores: np.ndarray, positive: np.ndarray, weights: np.ndarray, models: np.ndarray | None = None
+) -> np.ndarray:
     """Computes P(a positive case scores higher than a negative one), ties counting one half (Hanley and McNeil 1982).
 
     In cross-validation, only pairs that were scored by the same model are compared: two models' scores have different offsets, so that
@@ -31,7 +33,9 @@ def compute_auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray,
     return _divide(won, pairs)
 
 
-def _count_pairs(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _count_pairs(
+    scores: np.ndarray, positive: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Weights of the pairs of a positive and a negative case in which the positive one scores higher, and of all such pairs."""
     order = np.argsort(scores, kind="stable")
     first_of_tie = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)
@@ -39,10 +43,14 @@ def _count_pairs(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) 
     positives = np.add.reduceat(sorted_weights * positive[order], first_of_tie, axis=-1)
     negatives = np.add.reduceat(sorted_weights * ~positive[order], first_of_tie, axis=-1)
     below = np.cumsum(negatives, axis=-1) - negatives
-    return (positives * (below + negatives / 2)).sum(axis=-1), positives.sum(axis=-1) * negatives.sum(axis=-1)
+    return (positives * (below + negatives / 2)).sum(axis=-1), positives.sum(
+        axis=-1
+    ) * negatives.sum(axis=-1)
 
 
-def compute_confusion(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray, classes: int) -> np.ndarray:
+def compute_confusion(
+    truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray, classes: int
+) -> np.ndarray:
     """Counts cases by true and predicted class.
 
     Args:
@@ -106,13 +114,18 @@ def compute_quadratic_kappa(confusion: np.ndarray) -> np.ndarray:
     miss = _grade_distances(confusion.shape[-1]) ** 2
     by_chance = confusion.sum(axis=-1)[..., :, None] * confusion.sum(axis=-2)[..., None, :]
     total = confusion.sum(axis=(-2, -1))
-    kappa = 1 - _divide((miss * confusion).sum(axis=(-2, -1)) * total, (miss * by_chance).sum(axis=(-2, -1)))
+    kappa = 1 - _divide(
+        (miss * confusion).sum(axis=(-2, -1)) * total, (miss * by_chance).sum(axis=(-2, -1))
+    )
     return np.where(_true_classes(confusion) > 1, kappa, np.nan)
 
 
 def compute_grade_error(confusion: np.ndarray) -> np.ndarray:
     """Returns the mean absolute error in grades (0 = mild, 1 = moderate, 2 = severe), from (..., grades, grades); NaN without cases."""
-    return _divide((_grade_distances(confusion.shape[-1]) * confusion).sum(axis=(-2, -1)), confusion.sum(axis=(-2, -1)))
+    return _divide(
+        (_grade_distances(confusion.shape[-1]) * confusion).sum(axis=(-2, -1)),
+        confusion.sum(axis=(-2, -1)),
+    )
 
 
 def _f1_by_class(confusion: np.ndarray) -> np.ndarray:

@@ -16,8 +16,12 @@ SEVERITY_LOGITS = [f"severity_logit_{place}" for place in range(len(SEVERITY) - 
 _LABEL_COLUMNS = ("group_id", "consistency", "severity", "skin_tone", "age_group", "sex", "source")
 _USED_COLUMNS = ("image_used", "text_used")
 _MEAN_COLUMNS = (
-    "eczema", *POSTERIOR_COLUMNS.values(), *(f"{head}_logit" for head in ECZEMA_HEADS.values()), *CONSISTENCY_LOGITS, *SEVERITY_LOGITS,
-)  # fmt: skip
+    "eczema",
+    *POSTERIOR_COLUMNS.values(),
+    *(f"{head}_logit" for head in ECZEMA_HEADS.values()),
+    *CONSISTENCY_LOGITS,
+    *SEVERITY_LOGITS,
+)
 _WRITTEN_TEXT_COLUMNS = ("case_id", *_LABEL_COLUMNS, "consistency_predicted", "severity_predicted")
 
 
@@ -43,7 +47,9 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     _check_groups(rows)
     texts = [column for column in _LABEL_COLUMNS if column in rows]
     numbers = [column for column in _MEAN_COLUMNS if column in rows]
-    firsts = rows[texts].astype(object).mask(rows[texts].isna() | (rows[texts] == ""))  # groupby.first skips what is missing
+    firsts = (
+        rows[texts].astype(object).mask(rows[texts].isna() | (rows[texts] == ""))
+    )  # groupby.first skips what is missing
     by_case = rows["case_id"].to_numpy()
     parts = [
         firsts.groupby(by_case, sort=False).first().fillna("").astype(str),
@@ -52,7 +58,11 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
         rows[["fold"]].groupby(by_case, sort=False).first() if "fold" in rows else None,
         rows.groupby(by_case, sort=False).size().rename("rows"),
     ]
-    cases = pd.concat([part for part in parts if part is not None], axis=1).rename_axis("case_id").reset_index()
+    cases = (
+        pd.concat([part for part in parts if part is not None], axis=1)
+        .rename_axis("case_id")
+        .reset_index()
+    )
     return add_probabilities(cases)
 
 
@@ -64,9 +74,13 @@ def add_probabilities(cases: pd.DataFrame) -> pd.DataFrame:
     consistency = _softmax(cases[CONSISTENCY_LOGITS].to_numpy("float64"))
     worse = cases[SEVERITY_LOGITS].to_numpy("float64")
     severity = compute_grade_probabilities(worse)
-    added |= {f"consistency_{label}": consistency[:, place] for place, label in enumerate(CONSISTENCY)}
+    added |= {
+        f"consistency_{label}": consistency[:, place] for place, label in enumerate(CONSISTENCY)
+    }
     added |= {f"severity_{label}": severity[:, place] for place, label in enumerate(SEVERITY)}
-    added["consistency_predicted"] = _names(CONSISTENCY, np.nan_to_num(consistency).argmax(axis=1), consistency)
+    added["consistency_predicted"] = _names(
+        CONSISTENCY, np.nan_to_num(consistency).argmax(axis=1), consistency
+    )
     added["severity_predicted"] = _names(SEVERITY, (worse > 0).sum(axis=1), severity)
     return cases.assign(**added)
 
@@ -126,10 +140,14 @@ def load_predictions(path: Path | str) -> pd.DataFrame:
         DataError: If the file is missing or is not such a table.
     """
     try:
-        cells = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", lineterminator="\n")
+        cells = pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8", lineterminator="\n"
+        )
         return pd.DataFrame({column: _parse(cells[column]) for column in cells})
     except (OSError, ValueError) as error:  # pandas' and Unicode errors are ValueErrors
-        raise DataError(f"{path}: not a readable table of predictions ({error}); run `python -m eczema_tf.evaluate` to write it") from error
+        raise DataError(
+            f"{path}: not a readable table of predictions ({error}); run `python -m eczema_tf.evaluate` to write it"
+        ) from error
 
 
 def _parse(cells: pd.Series) -> pd.Series:
@@ -139,14 +157,25 @@ def _parse(cells: pd.Series) -> pd.Series:
         return cells.map({"True": True, "False": False}).astype(bool)
     if cells.name in ("fold", "rows"):
         return cells.astype("int64")
-    return cells.replace("", "nan").map(float).astype("float64")  # Python's own parser is exact to the last bit
+    return (
+        cells.replace("", "nan").map(float).astype("float64")
+    )  # Python's own parser is exact to the last bit
 
 
 def _check_groups(rows: pd.DataFrame) -> None:
     groups = rows.groupby("case_id", sort=False)["group_id"].agg(lambda ids: sorted(set(ids)))
-    faults = [f"case_id {case!r}: group_id is {', '.join(map(repr, ids))}" for case, ids in groups.items() if len(ids) > 1]
+    faults = [
+        f"case_id {case!r}: group_id is {', '.join(map(repr, ids))}"
+        for case, ids in groups.items()
+        if len(ids) > 1
+    ]
     if faults:
-        raise DataError(join_faults("a case must lie within one group: give all rows of these cases the same group_id", faults))
+        raise DataError(
+            join_faults(
+                "a case must lie within one group: give all rows of these cases the same group_id",
+                faults,
+            )
+        )
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

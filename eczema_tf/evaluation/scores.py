@@ -12,7 +12,10 @@ from eczema_tf.evaluation.intervals import LEVEL, Estimate, draw_weights, summar
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, identify_models, is_scored
 from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, MODALITIES, POSTERIOR_COLUMNS, SEVERITY
 
-KNOWN_AMBIGUOUS = (0.2, 0.8)  # of the exact posterior: the truth is at least one in five to be the other way
+KNOWN_AMBIGUOUS = (
+    0.2,
+    0.8,
+)  # of the exact posterior: the truth is at least one in five to be the other way
 GUESSED_AMBIGUOUS = (0.25, 0.75)  # of the model's own probability, where the posterior is not known
 _CONSISTENCY_FIGURES = {"macro_f1": metrics.compute_macro_f1, "accuracy": metrics.compute_accuracy}
 _SEVERITY_FIGURES = {"kappa": metrics.compute_quadratic_kappa, "mae": metrics.compute_grade_error}
@@ -23,7 +26,7 @@ def compute_metrics(
     cases: pd.DataFrame,
     thresholds: Mapping[str, float],
     *,
-    positive_above: float = 0.5,
+    label_threshold: float = 0.5,
     replicates: int = 1000,
     seed: int = 0,
     split: str = "test",
@@ -35,7 +38,7 @@ def compute_metrics(
     Args:
         cases: From `average_rows_by_case`.
         thresholds: By "image", "text" and "fusion"; a probability at or above its threshold is called eczema.
-        positive_above: A case is positive when its `eczema` label is greater than this.
+        label_threshold: A case is positive when its `eczema` label is greater than this.
         replicates: Resamples of the bootstrap.
         seed: Of the bootstrap.
         split: What the cases are, for the record.
@@ -44,7 +47,12 @@ def compute_metrics(
         The contents of `metrics.json`. Every figure with an interval is `{"value", "low", "high"}`; what is undefined is None, with
         a `reason` beside it.
     """
-    scored = _Scored(cases.reset_index(drop=True), draw_weights(cases["group_id"], replicates, seed), dict(thresholds), positive_above)
+    scored = _Scored(
+        cases.reset_index(drop=True),
+        draw_weights(cases["group_id"], replicates, seed),
+        dict(thresholds),
+        label_threshold,
+    )
     return {
         "split": split,
         **_score(scored),
@@ -54,8 +62,13 @@ def compute_metrics(
         },
         "consistency": _score_labels(scored, "consistency", CONSISTENCY, _CONSISTENCY_FIGURES),
         "severity": _score_labels(scored, "severity", SEVERITY, _SEVERITY_FIGURES),
-        "positive_above": positive_above,
-        "bootstrap": {"replicates": replicates, "groups": int(cases["group_id"].nunique()), "seed": seed, "level": LEVEL},
+        "positive_above": label_threshold,
+        "bootstrap": {
+            "replicates": replicates,
+            "groups": int(cases["group_id"].nunique()),
+            "seed": seed,
+            "level": LEVEL,
+        },
     }
 
 
@@ -81,7 +94,9 @@ def find_subsets(cases: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
 def _find_ambiguous(cases: pd.DataFrame, modality: str) -> tuple[str, np.ndarray]:
     column = POSTERIOR_COLUMNS[modality]
     known = column in cases and bool(cases[column].notna().any())
-    defined_by, (low, high) = ("known posterior", KNOWN_AMBIGUOUS) if known else ("model probability", GUESSED_AMBIGUOUS)
+    defined_by, (low, high) = (
+        ("known posterior", KNOWN_AMBIGUOUS) if known else ("model probability", GUESSED_AMBIGUOUS)
+    )
     probability = cases[column if known else PROBABILITY_COLUMNS[modality]]
     return defined_by, (probability.between(low, high) & cases[f"{modality}_used"]).to_numpy(bool)
 
@@ -93,10 +108,12 @@ class _Scored:
     cases: pd.DataFrame
     weights: np.ndarray  # (1 + replicates, cases)
     thresholds: dict[str, float]
-    positive_above: float
+    label_threshold: float
 
     def where(self, mask: np.ndarray) -> "_Scored":
-        return replace(self, cases=self.cases[mask].reset_index(drop=True), weights=self.weights[:, mask])
+        return replace(
+            self, cases=self.cases[mask].reset_index(drop=True), weights=self.weights[:, mask]
+        )
 
     def of_head(self, modality: str) -> "_Scored":
         return self.where(is_scored(self.cases, modality))
@@ -106,10 +123,15 @@ class _Scored:
         return self.cases["case_id"].nunique()
 
     def positive(self) -> np.ndarray:
-        return (self.cases["eczema"] > self.positive_above).to_numpy(bool)
+        return (self.cases["eczema"] > self.label_threshold).to_numpy(bool)
 
     def aurocs(self, column: str) -> np.ndarray:
-        return metrics.compute_auroc(self.cases[column].to_numpy("float64"), self.positive(), self.weights, identify_models(self.cases))
+        return metrics.compute_auroc(
+            self.cases[column].to_numpy("float64"),
+            self.positive(),
+            self.weights,
+            identify_models(self.cases),
+        )
 
 
 def _score(scored: _Scored) -> dict[str, Any]:
@@ -119,7 +141,11 @@ def _score(scored: _Scored) -> dict[str, Any]:
         "heads": {modality: _score_head(scored, modality) for modality in ECZEMA_HEADS},
         "fusion_gain": _score_fusion_gain(scored),
     }
-    limits = {modality: _score_limit(scored, modality) for modality, column in POSTERIOR_COLUMNS.items() if column in scored.cases}
+    limits = {
+        modality: _score_limit(scored, modality)
+        for modality, column in POSTERIOR_COLUMNS.items()
+        if column in scored.cases
+    }
     return {**figures, "limit": limits} if limits else figures
 
 
@@ -145,7 +171,11 @@ def _score_fusion_gain(scored: _Scored) -> dict[str, Any]:
     both = scored.of_head("image").of_head("text")
     aurocs = {modality: both.aurocs(column) for modality, column in PROBABILITY_COLUMNS.items()}
     reason = _explain_undefined(both.positive(), "both a photo and a text")
-    better = max(MODALITIES, key=lambda modality: aurocs[modality][0]) if np.isfinite(aurocs["fusion"][0]) else None
+    better = (
+        max(MODALITIES, key=lambda modality: aurocs[modality][0])
+        if np.isfinite(aurocs["fusion"][0])
+        else None
+    )
     gain: Estimate = summarise(aurocs["fusion"] - aurocs[better or "image"], reason)
     return {"over": better, "cases": both.count(), **gain}
 
@@ -159,21 +189,37 @@ def _score_limit(scored: _Scored, modality: str) -> float | None:
     return auroc if np.isfinite(auroc) else None
 
 
-def _score_labels(scored: _Scored, name: str, labels: tuple[str, ...], figures: Mapping[str, Callable]) -> dict[str, Any]:
+def _score_labels(
+    scored: _Scored, name: str, labels: tuple[str, ...], figures: Mapping[str, Callable]
+) -> dict[str, Any]:
     confusion, reason = _confuse(scored, name, labels)
     return {
         "cases": int(confusion[0].sum()),
         **{figure: summarise(compute(confusion), reason) for figure, compute in figures.items()},
-        "confusion": {"labels": list(labels), "rows": "true", "counts": confusion[0].astype(int).tolist()},
+        "confusion": {
+            "labels": list(labels),
+            "rows": "true",
+            "counts": confusion[0].astype(int).tolist(),
+        },
     }
 
 
 def _confuse(scored: _Scored, name: str, labels: tuple[str, ...]) -> tuple[np.ndarray, str]:
     """Confusion matrices (1 + replicates, labels, labels) of the cases with a label and a prediction; why figures may be undefined."""
     places = {label: place for place, label in enumerate(labels)}
-    scored = scored.where((scored.cases[name].isin(labels) & scored.cases[f"{name}_predicted"].isin(labels)).to_numpy(bool))
-    truth, predicted = (scored.cases[column].map(places).to_numpy(int) for column in (name, f"{name}_predicted"))
-    reason = f"all {len(truth)} cases are labelled {labels[truth[0]]!r}" if len(truth) else f"no case has a {name} label and a prediction"
+    scored = scored.where(
+        (scored.cases[name].isin(labels) & scored.cases[f"{name}_predicted"].isin(labels)).to_numpy(
+            bool
+        )
+    )
+    truth, predicted = (
+        scored.cases[column].map(places).to_numpy(int) for column in (name, f"{name}_predicted")
+    )
+    reason = (
+        f"all {len(truth)} cases are labelled {labels[truth[0]]!r}"
+        if len(truth)
+        else f"no case has a {name} label and a prediction"
+    )
     return metrics.compute_confusion(truth, predicted, scored.weights, len(labels)), reason
 
 

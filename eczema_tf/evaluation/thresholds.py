@@ -13,14 +13,14 @@ DEFAULT_THRESHOLD = 0.5  # where validation cannot tell
 _log = logging.getLogger(__name__)
 
 
-def choose_thresholds(cases: pd.DataFrame, positive_above: float = 0.5) -> dict[str, float]:
+def choose_thresholds(cases: pd.DataFrame, label_threshold: float = 0.5) -> dict[str, float]:
     """Chooses a threshold for each head on validation cases; a probability at or above it is called eczema.
 
     Where a head's threshold is undefined (one class only, say), it is 0.5 and a warning is logged.
 
     Args:
         cases: From `average_rows_by_case`, of the validation split.
-        positive_above: A label greater than this is positive.
+        label_threshold: A label greater than this is positive.
 
     Returns:
         Thresholds in (0, 1] by "image", "text" and "fusion".
@@ -28,8 +28,10 @@ def choose_thresholds(cases: pd.DataFrame, positive_above: float = 0.5) -> dict[
     thresholds = {}
     for modality in ECZEMA_HEADS:
         scored = cases[is_scored(cases, modality)]
-        positive = (scored["eczema"] > positive_above).to_numpy(bool)
-        thresholds[modality], reason = maximise_youden(scored[PROBABILITY_COLUMNS[modality]].to_numpy("float64"), positive)
+        positive = (scored["eczema"] > label_threshold).to_numpy(bool)
+        thresholds[modality], reason = maximise_youden(
+            scored[PROBABILITY_COLUMNS[modality]].to_numpy("float64"), positive
+        )
         if reason:
             _log.warning("threshold of %s: %s; %s is used", modality, reason, DEFAULT_THRESHOLD)
     return thresholds
@@ -48,14 +50,21 @@ def maximise_youden(probabilities: np.ndarray, positive: np.ndarray) -> tuple[fl
         The threshold and "", or `DEFAULT_THRESHOLD` and the reason why there is none.
     """
     if positive.all() or not positive.any():
-        return DEFAULT_THRESHOLD, f"undefined on {len(positive)} validation cases, of which {positive.sum()} are eczema"
+        return (
+            DEFAULT_THRESHOLD,
+            f"undefined on {len(positive)} validation cases, of which {positive.sum()} are eczema",
+        )
     false_alarms, sensitivity = compute_roc_curve(probabilities, positive)
-    youden = (sensitivity - false_alarms)[1:-1]  # without the ends, which call none or all cases positive
+    youden = (sensitivity - false_alarms)[
+        1:-1
+    ]  # without the ends, which call none or all cases positive
     if not len(youden) or youden.max() <= 0:
         return DEFAULT_THRESHOLD, "no threshold separates the validation cases better than chance"
     best = np.isclose(youden, youden.max(), rtol=0, atol=1e-12)
     distinct = np.unique(probabilities)[::-1]  # the curve's order
     high, low = distinct[:-1], distinct[1:]
     halfway = low + (high - low) / 2
-    candidates = np.where(halfway > low, halfway, high)[best]  # between neighbouring floats there is no halfway
+    candidates = np.where(halfway > low, halfway, high)[
+        best
+    ]  # between neighbouring floats there is no halfway
     return float(candidates[np.abs(candidates - DEFAULT_THRESHOLD).argmin()]), ""

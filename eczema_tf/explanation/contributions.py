@@ -24,7 +24,9 @@ class Contributions:
     neither: np.ndarray
 
 
-def compute_contributions(both: np.ndarray, image_only: np.ndarray, text_only: np.ndarray, neither: np.ndarray) -> Contributions:
+def compute_contributions(
+    both: np.ndarray, image_only: np.ndarray, text_only: np.ndarray, neither: np.ndarray
+) -> Contributions:
     """Splits the fusion logit among photo and text (Shapley 1953: the mean over both orders in which they can be added).
 
     Args:
@@ -36,7 +38,9 @@ def compute_contributions(both: np.ndarray, image_only: np.ndarray, text_only: n
     Returns:
         Where a modality is missing anyway, its contribution is 0.
     """
-    both, image_only, text_only, neither = (np.asarray(logit, "float64") for logit in (both, image_only, text_only, neither))
+    both, image_only, text_only, neither = (
+        np.asarray(logit, "float64") for logit in (both, image_only, text_only, neither)
+    )
     return Contributions(
         image=((image_only - neither) + (both - text_only)) / 2,
         text=((text_only - neither) + (both - image_only)) / 2,

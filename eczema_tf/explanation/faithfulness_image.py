@@ -9,7 +9,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, sobel
 
-Score = Callable[[np.ndarray], np.ndarray]  # photos float32 (n, height, width, 3) to probabilities (n,) of the answer that is explained
+Score = Callable[
+    [np.ndarray], np.ndarray
+]  # photos float32 (n, height, width, 3) to probabilities (n,) of the answer that is explained
 
 TOLERANCE = 0.03  # of a photo's side: Zhang et al. 2016 allow 15 pixels on photos of 500
 STEPS = 10  # of deletion and insertion
@@ -37,15 +39,22 @@ def compute_edge_map(photo: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """
     grey = photo.astype("float64").mean(axis=-1)
     edges = np.hypot(sobel(grey, axis=0), sobel(grey, axis=1))
-    starts = [np.arange(cells) * side // cells for cells, side in zip((rows, columns), grey.shape, strict=True)]
+    starts = [
+        np.arange(cells) * side // cells
+        for cells, side in zip((rows, columns), grey.shape, strict=True)
+    ]
     sums = np.add.reduceat(np.add.reduceat(edges, starts[0], axis=0), starts[1], axis=1)
-    heights, widths = (np.diff(start, append=side) for start, side in zip(starts, grey.shape, strict=True))
+    heights, widths = (
+        np.diff(start, append=side) for start, side in zip(starts, grey.shape, strict=True)
+    )
     return sums / np.outer(heights, widths)
 
 
 def draw_random_map(rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
     """A map of smooth noise, as smooth as a heatmap is: float64 (rows, columns) in [0, 1]."""
-    noise = gaussian_filter(rng.random((rows, columns)), RANDOM_SIGMA, mode="wrap")  # wrapped, else the rim would be the wildest
+    noise = gaussian_filter(
+        rng.random((rows, columns)), RANDOM_SIGMA, mode="wrap"
+    )  # wrapped, else the rim would be the wildest
     return (noise - noise.min()) / (np.ptp(noise) or 1.0)
 
 
@@ -76,7 +85,9 @@ def points_at(heatmap: np.ndarray, mask: np.ndarray, tolerance: float = TOLERANC
     peak = find_peak(heatmap)
     if peak is None:
         return False
-    row, column = (min(int(share * side), side - 1) for share, side in zip(peak, mask.shape, strict=True))
+    row, column = (
+        min(int(share * side), side - 1) for share, side in zip(peak, mask.shape, strict=True)
+    )
     return bool(distance_transform_edt(~mask)[row, column] <= tolerance * max(mask.shape))
 
 
@@ -94,7 +105,9 @@ def compute_energy_inside(heatmap: np.ndarray, mask: np.ndarray) -> float:
     return float(heatmap[mask].sum(dtype="float64")) / total if total > 0 else 0.0
 
 
-def compute_deletion(photo: np.ndarray, heatmap: np.ndarray, undecided: np.ndarray, score: Score, steps: int = STEPS) -> float:
+def compute_deletion(
+    photo: np.ndarray, heatmap: np.ndarray, undecided: np.ndarray, score: Score, steps: int = STEPS
+) -> float:
     """Computes how the answer fares as the photo is deleted, the highest pixels first (Petsiuk et al. 2018, RISE).
 
     A deleted pixel gets the photo's mean colour: even skin, where the paper's grey would be an object of its own.
@@ -111,17 +124,23 @@ def compute_deletion(photo: np.ndarray, heatmap: np.ndarray, undecided: np.ndarr
         Area under the probability of the answer over the share deleted, in [0, 1]; lower is better.
     """
     blank = np.broadcast_to(photo.mean(axis=(0, 1)), photo.shape)
-    return compute_area(score(replace_step_by_step(photo, blank, rank_pixels(heatmap, undecided), steps)))
+    return compute_area(
+        score(replace_step_by_step(photo, blank, rank_pixels(heatmap, undecided), steps))
+    )
 
 
-def compute_insertion(photo: np.ndarray, heatmap: np.ndarray, undecided: np.ndarray, score: Score, steps: int = STEPS) -> float:
+def compute_insertion(
+    photo: np.ndarray, heatmap: np.ndarray, undecided: np.ndarray, score: Score, steps: int = STEPS
+) -> float:
     """Computes how the answer fares as a strongly blurred photo becomes sharp, the highest pixels first (Petsiuk et al. 2018).
 
     Arguments and result are as for `compute_deletion`, but higher is better.
     """
     sigma = BLUR_SIGMA * min(photo.shape[:2])
     blurred = gaussian_filter(photo, (sigma, sigma, 0), mode="nearest")
-    return compute_area(score(replace_step_by_step(blurred, photo, rank_pixels(heatmap, undecided), steps)))
+    return compute_area(
+        score(replace_step_by_step(blurred, photo, rank_pixels(heatmap, undecided), steps))
+    )
 
 
 def rank_pixels(heatmap: np.ndarray, undecided: np.ndarray) -> np.ndarray:
@@ -132,7 +151,9 @@ def rank_pixels(heatmap: np.ndarray, undecided: np.ndarray) -> np.ndarray:
     return ranks.reshape(heatmap.shape)
 
 
-def replace_step_by_step(photo: np.ndarray, replacement: np.ndarray, ranks: np.ndarray, steps: int) -> np.ndarray:
+def replace_step_by_step(
+    photo: np.ndarray, replacement: np.ndarray, ranks: np.ndarray, steps: int
+) -> np.ndarray:
     """Replaces more and more pixels of a photo: float32 (steps + 1, height, width, 3), from the photo to the replacement."""
     replaced = [(ranks < ranks.size * step / steps)[..., None] for step in range(steps + 1)]
     return np.stack([np.where(where, replacement, photo) for where in replaced]).astype("float32")

@@ -9,12 +9,20 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-Score = Callable[[np.ndarray], np.ndarray]  # kept bool (n, words) to probabilities (n,) of the answer that is explained
+Score = Callable[
+    [np.ndarray], np.ndarray
+]  # kept bool (n, words) to probabilities (n,) of the answer that is explained
 
-SHARES = (0.1, 0.2, 0.5)  # of the words that are erased or kept; DeYoung et al. 2020 also take 1 and 5 %, less than a word of our texts
+SHARES = (
+    0.1,
+    0.2,
+    0.5,
+)  # of the words that are erased or kept; DeYoung et al. 2020 also take 1 and 5 %, less than a word of our texts
 
 
-def compute_erasure(scores: np.ndarray, score: Score, shares: Sequence[float] = SHARES) -> tuple[float, float]:
+def compute_erasure(
+    scores: np.ndarray, score: Score, shares: Sequence[float] = SHARES
+) -> tuple[float, float]:
     """Computes comprehensiveness and sufficiency (DeYoung et al. 2020, ERASER, with the areas over several shares of section 4).
 
     Args:
@@ -51,7 +59,9 @@ def compute_average_precision(scores: np.ndarray, relevant: np.ndarray) -> float
     return float(average_precision_score(relevant, np.abs(scores)))
 
 
-def compute_precision_recall(scores: np.ndarray, relevant: np.ndarray, share: float) -> tuple[float, float]:
+def compute_precision_recall(
+    scores: np.ndarray, relevant: np.ndarray, share: float
+) -> tuple[float, float]:
     """Computes how many of the words that are shown are relevant, and how many relevant ones are shown.
 
     Args:

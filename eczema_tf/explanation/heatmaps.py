@@ -17,7 +17,7 @@ from tf_keras_vis.scorecam import Scorecam
 
 from eczema_tf.errors import ConfigError
 from eczema_tf.explanation.one_pass import HEATMAP_METHOD, scale_to_one
-from eczema_tf.explanation.submodels import CutAssistant, Tensors, select_logit, to_tensors
+from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit, to_tensors
 from eczema_tf.model.multimodal import IMAGE_FEATURES
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
@@ -29,13 +29,18 @@ SCORECAM_CHANNELS = 64  # those of the highest variance ("Faster Score-CAM" of t
 
 
 def compute_heatmaps(
-    cut: CutAssistant, inputs: Tensors, *, target: str = "eczema", method: str = HEATMAP_METHOD, against: bool = False
+    cut: Submodels,
+    inputs: Tensors,
+    *,
+    target: str = "eczema",
+    method: str = HEATMAP_METHOD,
+    against: bool = False,
 ) -> np.ndarray:
     """Computes a heatmap for each row.
 
     Args:
-        cut: The assistant, with an image encoder that has a feature map.
-        inputs: Arrays of a batch, as the assistant takes them.
+        cut: The model, with an image encoder that has a feature map.
+        inputs: Arrays of a batch, as the model takes them.
         target: As in `cut.select_logit`.
         method: One of `METHODS`.
         against: Whether to show what speaks against the target.
@@ -49,9 +54,15 @@ def compute_heatmaps(
     if method not in METHODS:
         raise ConfigError(f"method {method!r}: allowed: {', '.join(METHODS)}")
     if not cut.has_feature_map:
-        raise ConfigError(f"heatmap: this model's image encoder gives one vector a photo {cut.image_features}, which has no places to show")
+        raise ConfigError(
+            f"heatmap: this model's image encoder gives one vector a photo {cut.image_features}, which has no places to show"
+        )
     inputs = to_tensors(inputs)
-    maps = _compute_scorecam(cut, inputs, target, against) if method == "scorecam" else _compute_cam(cut, inputs, target, method, against)
+    maps = (
+        _compute_scorecam(cut, inputs, target, against)
+        if method == "scorecam"
+        else _compute_cam(cut, inputs, target, method, against)
+    )
     maps = np.maximum(np.nan_to_num(maps), 0).astype("float32")
     return scale_to_one(maps).numpy() * inputs[IMAGE_PRESENT].numpy()[:, None, None]
 
@@ -67,12 +78,18 @@ def upsample_heatmap(heatmap: np.ndarray, height_px: int, width_px: int) -> np.n
     Returns:
         float32 (height_px, width_px) in [0, 1], bilinear.
     """
-    stretched = Image.fromarray(np.asarray(heatmap, "float32")).resize((width_px, height_px), Image.Resampling.BILINEAR)
+    stretched = Image.fromarray(np.asarray(heatmap, "float32")).resize(
+        (width_px, height_px), Image.Resampling.BILINEAR
+    )
     return np.clip(np.asarray(stretched), 0.0, 1.0)
 
 
-def _compute_cam(cut: CutAssistant, inputs: Tensors, target: str, method: str, against: bool) -> np.ndarray:
-    visualisation = GRADIENT_METHODS[method](_build_visual_model(cut, target, fine=method == FINE_METHOD), clone=False)
+def _compute_cam(
+    cut: Submodels, inputs: Tensors, target: str, method: str, against: bool
+) -> np.ndarray:
+    visualisation = GRADIENT_METHODS[method](
+        _build_visual_model(cut, target, fine=method == FINE_METHOD), clone=False
+    )
     rows = [
         inputs[IMAGE],
         _encode_text(cut, inputs),
@@ -91,12 +108,15 @@ def _compute_cam(cut: CutAssistant, inputs: Tensors, target: str, method: str, a
     )
 
 
-def _compute_scorecam(cut: CutAssistant, inputs: Tensors, target: str, against: bool) -> np.ndarray:
+def _compute_scorecam(cut: Submodels, inputs: Tensors, target: str, against: bool) -> np.ndarray:
     """Score-CAM masks every input of a model, so each row gets a model of its own that takes the photo alone."""
     text = _encode_text(cut, inputs)
     maps = []
     for row in range(len(inputs[IMAGE])):
-        held = [text[row], *(inputs[name][row] for name in (PADDING_MASK, IMAGE_PRESENT, TEXT_PRESENT))]
+        held = [
+            text[row],
+            *(inputs[name][row] for name in (PADDING_MASK, IMAGE_PRESENT, TEXT_PRESENT)),
+        ]
         model = _build_visual_model(cut, target, held=held)
         maps.append(
             Scorecam(model, clone=False)(
@@ -112,23 +132,29 @@ def _compute_scorecam(cut: CutAssistant, inputs: Tensors, target: str, against: 
     return np.stack(maps)
 
 
-def _encode_text(cut: CutAssistant, inputs: Tensors) -> tf.Tensor:
+def _encode_text(cut: Submodels, inputs: Tensors) -> tf.Tensor:
     return cut.encode_text(cut.embed_tokens(inputs[TOKEN_IDS]), inputs[PADDING_MASK])
 
 
-def _build_visual_model(cut: CutAssistant, target: str, *, fine: bool = False, held: list[tf.Tensor] | None = None) -> keras.Model:
+def _build_visual_model(
+    cut: Submodels, target: str, *, fine: bool = False, held: list[tf.Tensor] | None = None
+) -> keras.Model:
     """A model in the shape that tf-keras-vis takes: the map is a layer of its own, and the one output is the target's logit.
 
     Args:
-        cut: The assistant.
+        cut: The model.
         target: To be explained.
         fine: Whether the map is the fine one instead of the feature map.
         held: The other inputs of `cut.heads` after the photo, of one row; None to make them inputs.
     """
     photo = keras.Input(cut.image_trunk.input.shape[1:], name=IMAGE)
-    explained = keras.layers.Activation("linear", name=IMAGE_FEATURES)((cut.to_fine_map if fine else cut.image_trunk)(photo))
+    explained = keras.layers.Activation("linear", name=IMAGE_FEATURES)(
+        (cut.to_fine_map if fine else cut.image_trunk)(photo)
+    )
     features = cut.from_fine_map(explained) if fine else explained
-    others = [keras.Input(tensor.shape[1:]) for tensor in cut.heads.inputs[1:]]  # the mask as float, too: tf-keras-vis watches all
+    others = [
+        keras.Input(tensor.shape[1:]) for tensor in cut.heads.inputs[1:]
+    ]  # the mask as float, too: tf-keras-vis watches all
     rest = others if held is None else _HeldInputs(held)(features)
     logit = _Target(target)(cut.heads([features, *rest]))
     return keras.Model([photo, *others] if held is None else photo, logit)
@@ -145,7 +171,12 @@ class _HeldInputs(keras.layers.Layer):
         return [tf.repeat(value[None], tf.shape(features)[0], axis=0) for value in self._held]
 
     def compute_output_spec(self, features: Any) -> list[keras.KerasTensor]:
-        return [keras.KerasTensor((features.shape[0], *value.shape), keras.backend.standardize_dtype(value.dtype)) for value in self._held]
+        return [
+            keras.KerasTensor(
+                (features.shape[0], *value.shape), keras.backend.standardize_dtype(value.dtype)
+            )
+            for value in self._held
+        ]
 
 
 class _Target(keras.layers.Layer):

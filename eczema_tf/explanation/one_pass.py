@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from eczema_tf.explanation.submodels import CutAssistant, Tensors, embed_baseline, select_logit
+from eczema_tf.explanation.submodels import Submodels, Tensors, embed_baseline, select_logit
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
 HEATMAP_METHOD, TOKEN_METHOD = "layercam", "gradient_x_input"  # by their names offline
@@ -18,7 +18,7 @@ class Explained:
     """Logits and their explanation.
 
     Attributes:
-        logits: By head, as the assistant gives them.
+        logits: By head, as the model gives them.
         heatmap: float32 (batch, height, width) in [0, 1]; zeros where nothing speaks for the target, or there is no photo.
         token_scores: float32 (batch, tokens), signed, in logits; zeros for padding, or where there is no text.
     """
@@ -28,7 +28,7 @@ class Explained:
     token_scores: tf.Tensor
 
 
-def explain_in_one_pass(cut: CutAssistant, inputs: Tensors, target: str = "eczema") -> Explained:
+def explain_in_one_pass(cut: Submodels, inputs: Tensors, target: str = "eczema") -> Explained:
     """Explains a batch of rows.
 
     The heatmap is Layer-CAM (Jiang et al. 2021) of the encoder's fine map. A token's score is its gradient times its difference from
@@ -36,8 +36,8 @@ def explain_in_one_pass(cut: CutAssistant, inputs: Tensors, target: str = "eczem
     one-step estimate).
 
     Args:
-        cut: The assistant.
-        inputs: Tensors, as the assistant takes them.
+        cut: The model.
+        inputs: Tensors, as the model takes them.
         target: As in `select_logit`.
     """
     fine_map = cut.encode_finely(inputs[IMAGE])
@@ -46,10 +46,15 @@ def explain_in_one_pass(cut: CutAssistant, inputs: Tensors, target: str = "eczem
         tape.watch([fine_map, embeddings])
         logits = cut.compute_logits(cut.finish_encoding(fine_map), embeddings, inputs)
         explained = select_logit(logits, target)
-    to_map, to_embeddings = tape.gradient(explained, [fine_map, embeddings], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    to_map, to_embeddings = tape.gradient(
+        explained, [fine_map, embeddings], unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
     return Explained(
         logits,
-        _mask_heatmap(compute_layercam(fine_map, to_map) if cut.has_feature_map else None, inputs[IMAGE_PRESENT]),
+        _mask_heatmap(
+            compute_layercam(fine_map, to_map) if cut.has_feature_map else None,
+            inputs[IMAGE_PRESENT],
+        ),
         score_tokens(to_embeddings, embeddings - embed_baseline(cut, inputs[TOKEN_IDS]), inputs),
     )
 

@@ -38,17 +38,31 @@ def correlate_ranks(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     ranks = [rankdata(values.reshape(len(values), -1), axis=1) for values in (first, second)]
     first_ranks, second_ranks = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
     spread = np.sqrt((first_ranks**2).sum(axis=1) * (second_ranks**2).sum(axis=1))
-    return np.divide((first_ranks * second_ranks).sum(axis=1), spread, out=np.full(len(first), np.nan), where=spread > 0)
+    return np.divide(
+        (first_ranks * second_ranks).sum(axis=1),
+        spread,
+        out=np.full(len(first), np.nan),
+        where=spread > 0,
+    )
 
 
 def compute_relative_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Computes the length of each case's change as a share of its length before: float64 (cases,), NaN where that is 0."""
-    before, after = (values.reshape(len(values), -1).astype("float64") for values in (before, after))
+    before, after = (
+        values.reshape(len(values), -1).astype("float64") for values in (before, after)
+    )
     length = np.linalg.norm(before, axis=1)
-    return np.divide(np.linalg.norm(after - before, axis=1), length, out=np.full(len(before), np.nan), where=length > 0)
+    return np.divide(
+        np.linalg.norm(after - before, axis=1),
+        length,
+        out=np.full(len(before), np.nan),
+        where=length > 0,
+    )
 
 
-def randomise_in_cascade(depths: Sequence[Depth], explain: Callable[[], np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+def randomise_in_cascade(
+    depths: Sequence[Depth], explain: Callable[[], np.ndarray], rng: np.random.Generator
+) -> list[np.ndarray]:
     """Destroys what a model has learned, layer by layer from the top, and explains at each depth (Adebayo et al. 2018, section 3.1).
 
     The values of each weight are shuffled: it keeps its distribution, so that signals keep their size through any depth and frozen

@@ -13,7 +13,9 @@ from eczema_tf.data.text.tokenizer import SPECIAL_TOKENS
 from eczema_tf.errors import PresetError
 
 CONFIG, VOCABULARY, TOKENIZER_CONFIG = "config.json", "vocab.txt", "tokenizer_config.json"
-MOST_PADDING_ROWS = 128  # some embedding tables are padded to a round size; a vocabulary shorter than that was cut
+MOST_PADDING_ROWS = (
+    128  # some embedding tables are padded to a round size; a vocabulary shorter than that was cut
+)
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,24 @@ def read_vocabulary(path: Path, vocab_size: int) -> list[str]:
         with path.open(encoding="utf-8") as lines:
             vocabulary = [line.rstrip() for line in lines]
     except (OSError, UnicodeDecodeError) as error:
-        raise PresetError(f"{path}: cannot be read ({state_reason(error)}); it must hold one word piece a line, in UTF-8") from error
+        raise PresetError(
+            f"{path}: cannot be read ({state_reason(error)}); it must hold one word piece a line, in UTF-8"
+        ) from error
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if missing:
-        raise PresetError(f"{path}: lacks {', '.join(missing)}; this is not the vocabulary of a BERT, or it was cut short")
+        raise PresetError(
+            f"{path}: lacks {', '.join(missing)}; this is not the vocabulary of a BERT, or it was cut short"
+        )
     if not 0 <= vocab_size - len(vocabulary) < MOST_PADDING_ROWS:
-        raise PresetError(f"{path}: has {len(vocabulary)} word pieces, but {CONFIG} says vocab_size {vocab_size}; take both from one place")
+        raise PresetError(
+            f"{path}: has {len(vocabulary)} word pieces, but {CONFIG} says vocab_size {vocab_size}; take both from one place"
+        )
     return vocabulary
 
 
-def decide_casing(settings: dict[str, Any], vocabulary: list[str], cased: bool | None = None) -> Casing:
+def decide_casing(
+    settings: dict[str, Any], vocabulary: list[str], cased: bool | None = None
+) -> Casing:
     """Decides whether text keeps its capitals.
 
     transformers lower-cases where nothing is said, and so reads Bio_ClinicalBERT and BioBERT wrongly
@@ -57,7 +67,9 @@ def decide_casing(settings: dict[str, Any], vocabulary: list[str], cased: bool |
         cased: What the user says, if anything.
     """
     ordinary = (piece for piece in vocabulary if not re.fullmatch(r"\[.*\]", piece))
-    capitals = sum(piece != piece.lower() for piece in ordinary)  # not isupper: "double-struck R" has no lower case
+    capitals = sum(
+        piece != piece.lower() for piece in ordinary
+    )  # not isupper: "double-struck R" has no lower case
     counted = f"{VOCABULARY}: {capitals} of {len(vocabulary)} word pieces have capital letters"
     lower = settings.get("do_lower_case")
     if cased is not None:
@@ -70,9 +82,13 @@ def decide_casing(settings: dict[str, Any], vocabulary: list[str], cased: bool |
     strip_accents = settings.get("strip_accents")
     return Casing(
         cased=cased,
-        strip_accents=strip_accents if isinstance(strip_accents, bool) else not cased,  # BERT's rule
+        strip_accents=strip_accents
+        if isinstance(strip_accents, bool)
+        else not cased,  # BERT's rule
         evidence=evidence,
-        warning=f"{evidence}, but {counted}; --{'uncased' if cased else 'cased'} if that is right" if contradicted else "",
+        warning=f"{evidence}, but {counted}; --{'uncased' if cased else 'cased'} if that is right"
+        if contradicted
+        else "",
     )
 
 

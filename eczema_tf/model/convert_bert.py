@@ -58,7 +58,12 @@ def convert_bert(source: str, out: Path, cased: bool | None = None) -> dict[str,
             comparison = compare(checkpoint, clean, backbone, tokenizer)
         backbone.save_to_preset(str(aside))
         tokenizer.save_to_preset(str(aside))
-        record = {"source": source, "revision": revision, **describe(checkpoint), "comparison": comparison}
+        record = {
+            "source": source,
+            "revision": revision,
+            **describe(checkpoint),
+            "comparison": comparison,
+        }
         write_json(aside / RECORD, record)
     return record
 
@@ -73,7 +78,9 @@ def locate(source: str) -> tuple[Path, str | None]:
         return Path(source), None
     name = source.removeprefix("hf://")
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
-        raise PresetError(f"{source}: no such folder; give a folder, or a Hugging Face name such as emilyalsentzer/Bio_ClinicalBERT")
+        raise PresetError(
+            f"{source}: no such folder; give a folder, or a Hugging Face name such as emilyalsentzer/Bio_ClinicalBERT"
+        )
     try:
         return _download(name)
     except PresetError:
@@ -93,33 +100,50 @@ def _download(name: str) -> tuple[Path, str]:
     present = {sibling.rfilename for sibling in info.siblings or []}
     weights = [file for file in hf.WEIGHTS if file in present][:1]
     if not weights:
-        raise PresetError(f"{name}: has no {' or '.join(hf.WEIGHTS)} on Hugging Face; received {', '.join(sorted(present)) or 'no file'}")
+        raise PresetError(
+            f"{name}: has no {' or '.join(hf.WEIGHTS)} on Hugging Face; received {', '.join(sorted(present)) or 'no file'}"
+        )
     files = [hf.CONFIG, hf.VOCABULARY, hf.TOKENIZER_CONFIG, *weights]
-    return Path(huggingface_hub.snapshot_download(name, revision=info.sha, allow_patterns=files)), info.sha
+    return Path(
+        huggingface_hub.snapshot_download(name, revision=info.sha, allow_patterns=files)
+    ), info.sha
 
 
 def write_clean_folder(checkpoint: BertCheckpoint, folder: Path) -> None:
     """Writes a checkpoint in the layout that KerasHub reads: safetensors, today's names, and casing said in so many words."""
     casing = checkpoint.casing
-    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": not casing.cased, "strip_accents": casing.strip_accents}
+    settings = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": not casing.cased,
+        "strip_accents": casing.strip_accents,
+    }
     write_json(folder / hf.CONFIG, {"model_type": "bert", **checkpoint.config.model_dump()})
     write_json(folder / hf.TOKENIZER_CONFIG, settings)
     (folder / hf.VOCABULARY).write_bytes((checkpoint.folder / hf.VOCABULARY).read_bytes())
     save_file(checkpoint.tensors, folder / hf.SAFETENSORS)
 
 
-def load_clean_folder(folder: str, checkpoint: BertCheckpoint) -> tuple[keras_hub.models.BertBackbone, keras_hub.models.BertTokenizer]:
+def load_clean_folder(
+    folder: str, checkpoint: BertCheckpoint
+) -> tuple[keras_hub.models.BertBackbone, keras_hub.models.BertTokenizer]:
     """Loads what `write_clean_folder` wrote. KerasHub forgets to strip accents, which uncased BERTs do: it is told to."""
     try:
         backbone = keras_hub.models.BertBackbone.from_preset(folder, dtype="float32")
-        tokenizer = keras_hub.models.BertTokenizer.from_preset(folder, strip_accents=checkpoint.casing.strip_accents)
+        tokenizer = keras_hub.models.BertTokenizer.from_preset(
+            folder, strip_accents=checkpoint.casing.strip_accents
+        )
     except Exception as error:  # whatever KerasHub finds that the checks did not
-        raise PresetError(f"{checkpoint.folder}: KerasHub cannot read it: {' '.join(str(error).split())[:300]}") from error
+        raise PresetError(
+            f"{checkpoint.folder}: KerasHub cannot read it: {' '.join(str(error).split())[:300]}"
+        ) from error
     return backbone, tokenizer
 
 
 def compare(
-    checkpoint: BertCheckpoint, clean: str, backbone: keras_hub.models.BertBackbone, tokenizer: keras_hub.models.BertTokenizer
+    checkpoint: BertCheckpoint,
+    clean: str,
+    backbone: keras_hub.models.BertBackbone,
+    tokenizer: keras_hub.models.BertTokenizer,
 ) -> dict[str, Any]:
     """Compares token ids and hidden states with transformers, where it is installed.
 
@@ -141,17 +165,30 @@ def compare(
         return _compare(checkpoint, clean, backbone, tokenizer)
     except PresetError:
         raise
-    except Exception as error:  # a transformers that cannot read the source is no reason to refuse it
-        return {"done": False, "why": f"transformers {transformers.__version__} failed: {' '.join(str(error).split())[:300]}"}
+    except (
+        Exception
+    ) as error:  # a transformers that cannot read the source is no reason to refuse it
+        return {
+            "done": False,
+            "why": f"transformers {transformers.__version__} failed: {' '.join(str(error).split())[:300]}",
+        }
 
 
 def _compare(
-    checkpoint: BertCheckpoint, clean: str, backbone: keras_hub.models.BertBackbone, tokenizer: keras_hub.models.BertTokenizer
+    checkpoint: BertCheckpoint,
+    clean: str,
+    backbone: keras_hub.models.BertBackbone,
+    tokenizer: keras_hub.models.BertTokenizer,
 ) -> dict[str, Any]:
     longest = min(64, checkpoint.config.max_position_embeddings)
-    ids, mask = (output.numpy() for output in tf.function(TextTokenizer(tokenizer, longest))(tf.constant(TEXTS)))
+    ids, mask = (
+        output.numpy()
+        for output in tf.function(TextTokenizer(tokenizer, longest))(tf.constant(TEXTS))
+    )
     _check_tokens(ids, clean, longest)
-    mine = backbone({"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)})["sequence_output"].numpy()
+    mine = backbone({"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)})[
+        "sequence_output"
+    ].numpy()
     own_gelu = checkpoint.config.hidden_act
     differences = {}
     for activation in ("gelu_pytorch_tanh", own_gelu):
@@ -162,7 +199,13 @@ def _compare(
         raise PresetError(
             f"{checkpoint.folder}: hidden states differ from transformers' by {same:.2g}, allowed {TOLERANCE:g}; not converted"
         )
-    return {"done": True, "texts": len(TEXTS), "same_gelu": same, "tolerance": TOLERANCE, "own_gelu": differences[own_gelu]}
+    return {
+        "done": True,
+        "texts": len(TEXTS),
+        "same_gelu": same,
+        "tolerance": TOLERANCE,
+        "own_gelu": differences[own_gelu],
+    }
 
 
 def _check_tokens(ids: np.ndarray, clean: str, longest: int) -> None:
@@ -172,15 +215,24 @@ def _check_tokens(ids: np.ndarray, clean: str, longest: int) -> None:
     theirs = tokenizer(list(TEXTS), padding=True, truncation=True, max_length=longest)["input_ids"]
     for text, mine, other in zip(TEXTS, ids.tolist(), theirs, strict=True):
         if mine != other:
-            raise PresetError(f"{text!r}: token ids differ: KerasHub {mine}, transformers {other}; not converted")
+            raise PresetError(
+                f"{text!r}: token ids differ: KerasHub {mine}, transformers {other}; not converted"
+            )
 
 
-def _run_transformers(folder: Path, activation: str, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _run_transformers(
+    folder: Path, activation: str, ids: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
     """Runs transformers on the original files, so that our own renaming is under test too."""
     import torch
     import transformers
 
-    options = {"hidden_act": activation, "dtype": torch.float32, "local_files_only": True, "weights_only": True}
+    options = {
+        "hidden_act": activation,
+        "dtype": torch.float32,
+        "local_files_only": True,
+        "weights_only": True,
+    }
     model = transformers.BertModel.from_pretrained(folder, **options).eval()
     with torch.no_grad():
         output = model(input_ids=torch.tensor(ids).long(), attention_mask=torch.tensor(mask).long())
@@ -190,12 +242,20 @@ def _run_transformers(folder: Path, activation: str, ids: np.ndarray, mask: np.n
 def describe(checkpoint: BertCheckpoint) -> dict[str, Any]:
     """Says what was converted, for `conversion.json`."""
     return {
-        "weights": {"file": checkpoint.weights_file, "sha256": _digest(checkpoint.folder / checkpoint.weights_file)},
-        "vocabulary": {"pieces": checkpoint.pieces, "sha256": _digest(checkpoint.folder / hf.VOCABULARY)},
+        "weights": {
+            "file": checkpoint.weights_file,
+            "sha256": _digest(checkpoint.folder / checkpoint.weights_file),
+        },
+        "vocabulary": {
+            "pieces": checkpoint.pieces,
+            "sha256": _digest(checkpoint.folder / hf.VOCABULARY),
+        },
         "config": checkpoint.config.model_dump(),
         "casing": vars(checkpoint.casing),
         "dropped_tensors": checkpoint.dropped,
-        "pooler": "from the weights" if checkpoint.has_pooler else "not in the weights: zeros, so pooled_output is 0",
+        "pooler": "from the weights"
+        if checkpoint.has_pooler
+        else "not in the weights: zeros, so pooled_output is 0",
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
     }
 

@@ -32,12 +32,16 @@ class EncoderSpec(BaseModel):
     settings: dict[str, Any]
     pretrained: bool
     size_px: int = 0  # image encoders: side of the photo
-    scale: float | list[float] = 1.0  # image encoders: photo * scale + offset is what the encoder was trained on
+    scale: float | list[float] = (
+        1.0  # image encoders: photo * scale + offset is what the encoder was trained on
+    )
     offset: float | list[float] = 0.0
     dimension: int = 0  # precomputed: length of an embedding
 
 
-def specify_image_encoder(config: ImageConfig, embedding_dimension: int | None = None) -> EncoderSpec:
+def specify_image_encoder(
+    config: ImageConfig, embedding_dimension: int | None = None
+) -> EncoderSpec:
     """Says what the image encoder is.
 
     Args:
@@ -48,11 +52,19 @@ def specify_image_encoder(config: ImageConfig, embedding_dimension: int | None =
         PresetError: If the preset cannot be had.
     """
     if embedding_dimension is not None:
-        return EncoderSpec(kind="precomputed", settings={}, pretrained=True, dimension=embedding_dimension)
+        return EncoderSpec(
+            kind="precomputed", settings={}, pretrained=True, dimension=embedding_dimension
+        )
     if config.saved_model is not None:
-        description = describe_saved_model(config.saved_model, config.saved_model_input, config.size_px)
+        description = describe_saved_model(
+            config.saved_model, config.saved_model_input, config.size_px
+        )
         return EncoderSpec(kind="saved_model", pretrained=True, **description)
-    return _specify_image_preset(config) if config.preset is not None else _specify_image_scratch(config)
+    return (
+        _specify_image_preset(config)
+        if config.preset is not None
+        else _specify_image_scratch(config)
+    )
 
 
 def _specify_image_scratch(config: ImageConfig) -> EncoderSpec:
@@ -64,19 +76,32 @@ def _specify_image_scratch(config: ImageConfig) -> EncoderSpec:
         if "patch_size" in settings:
             settings["image_shape"] = [size_px, size_px, 3]
             _check_patches(size_px, settings["patch_size"])
-    return EncoderSpec(kind=kind, settings=settings, pretrained=False, size_px=size_px, scale=1 / 127.5, offset=-1.0)
+    return EncoderSpec(
+        kind=kind,
+        settings=settings,
+        pretrained=False,
+        size_px=size_px,
+        scale=1 / 127.5,
+        offset=-1.0,
+    )
 
 
 def _specify_image_preset(config: ImageConfig) -> EncoderSpec:
-    backbone = _read_preset(keras_hub.models.Backbone, config.preset, "model.image.preset", load_weights=False)
+    backbone = _read_preset(
+        keras_hub.models.Backbone, config.preset, "model.image.preset", load_weights=False
+    )
     if not _is_image_backbone(backbone):
-        raise PresetError(f"model.image.preset: {config.preset!r} is a {type(backbone).__name__}, not an image encoder; {WAYS_TO_PROVIDE}")
+        raise PresetError(
+            f"model.image.preset: {config.preset!r} is a {type(backbone).__name__}, not an image encoder; {WAYS_TO_PROVIDE}"
+        )
     converter = _read_preset(keras_hub.layers.ImageConverter, config.preset, "model.image.preset")
     size_px = config.size_px or (converter.image_size or (224,))[0]
     settings = {**backbone.get_config(), "name": "image_encoder"}
     own_size = settings.get("image_shape", (None,))[0]
     if own_size not in (None, size_px) and "patch_size" in settings:
-        raise ConfigError(f"model.image.size_px: {config.preset!r} has learned positions for {own_size} px only, received {size_px}")
+        raise ConfigError(
+            f"model.image.size_px: {config.preset!r} has learned positions for {own_size} px only, received {size_px}"
+        )
     return EncoderSpec(
         kind=type(backbone).__name__,
         settings=settings,
@@ -90,7 +115,12 @@ def _specify_image_preset(config: ImageConfig) -> EncoderSpec:
 def _is_image_backbone(backbone: keras.Model) -> bool:
     """One photo in, one feature map or one sequence of patch tokens out."""
     inputs = backbone.inputs
-    return len(inputs) == 1 and len(inputs[0].shape) == 4 and hasattr(backbone.output, "shape") and len(backbone.output.shape) in (3, 4)
+    return (
+        len(inputs) == 1
+        and len(inputs[0].shape) == 4
+        and hasattr(backbone.output, "shape")
+        and len(backbone.output.shape) in (3, 4)
+    )
 
 
 def patch_size_px(spec: EncoderSpec) -> int:
@@ -101,7 +131,9 @@ def patch_size_px(spec: EncoderSpec) -> int:
 
 def _check_patches(size_px: int, patch_px: int) -> None:
     if size_px % patch_px:
-        raise ConfigError(f"model.image.size_px: must be a multiple of the patch, {patch_px} px, received {size_px}")
+        raise ConfigError(
+            f"model.image.size_px: must be a multiple of the patch, {patch_px} px, received {size_px}"
+        )
 
 
 def specify_text_encoder(config: TextConfig, vocabulary_size: int) -> EncoderSpec:
@@ -119,9 +151,15 @@ def specify_text_encoder(config: TextConfig, vocabulary_size: int) -> EncoderSpe
         return EncoderSpec(kind="small_text_network", settings=settings, pretrained=False)
     if config.preset is None:
         kind, settings = scratch.TEXT_ARCHITECTURES[config.architecture]
-        sizes = {"vocabulary_size": vocabulary_size, "max_sequence_length": config.max_tokens, "name": "text_encoder"}
+        sizes = {
+            "vocabulary_size": vocabulary_size,
+            "max_sequence_length": config.max_tokens,
+            "name": "text_encoder",
+        }
         return EncoderSpec(kind=kind, settings={**settings, **sizes}, pretrained=False)
-    backbone = _read_preset(keras_hub.models.Backbone, config.preset, "model.text.preset", load_weights=False)
+    backbone = _read_preset(
+        keras_hub.models.Backbone, config.preset, "model.text.preset", load_weights=False
+    )
     if not isinstance(backbone, keras_hub.models.BertBackbone):
         raise PresetError(
             f"model.text.preset: {config.preset!r} is a {type(backbone).__name__}; allowed: a BERT (BertBackbone); {WAYS_TO_PROVIDE}"
@@ -134,7 +172,9 @@ def specify_text_encoder(config: TextConfig, vocabulary_size: int) -> EncoderSpe
     settings = {**backbone.get_config(), "name": "text_encoder"}
     if config.layers is not None:
         if config.layers > settings["num_layers"]:
-            raise ConfigError(f"model.text.layers: {config.preset!r} has {settings['num_layers']}, received {config.layers}")
+            raise ConfigError(
+                f"model.text.layers: {config.preset!r} has {settings['num_layers']}, received {config.layers}"
+            )
         settings["num_layers"] = config.layers
     return EncoderSpec(kind=type(backbone).__name__, settings=settings, pretrained=True)
 
@@ -149,7 +189,9 @@ def build_encoder(spec: EncoderSpec) -> keras.Model:
         return _OWN[spec.kind](spec)
     backbone = getattr(keras_hub.models, spec.kind, None)
     if not (isinstance(backbone, type) and issubclass(backbone, keras_hub.models.Backbone)):
-        raise RunError(f"encoder kind {spec.kind!r}: allowed: a KerasHub backbone, {', '.join(_OWN)}")
+        raise RunError(
+            f"encoder kind {spec.kind!r}: allowed: a KerasHub backbone, {', '.join(_OWN)}"
+        )
     return backbone.from_config(spec.settings)
 
 
@@ -171,7 +213,9 @@ def _read_preset(reader: type, preset: str, key: str, **options: Any) -> Any:
         return reader.from_preset(preset, **options)
     except Exception as error:  # KerasHub, Kaggle and Hugging Face raise whatever they like
         reason = " ".join(str(error).split())[:300]
-        raise PresetError(f"{key}: {preset!r} cannot be loaded ({reason}); {WAYS_TO_PROVIDE}") from error
+        raise PresetError(
+            f"{key}: {preset!r} cannot be loaded ({reason}); {WAYS_TO_PROVIDE}"
+        ) from error
 
 
 def _plain(value: Any, default: float) -> float | list[float]:
@@ -182,12 +226,20 @@ def _plain(value: Any, default: float) -> float | list[float]:
 
 def _build_saved_model(spec: EncoderSpec) -> keras.Model:
     photo = keras.Input((spec.size_px, spec.size_px, 3), name="pixels")
-    return keras.Model(photo, SavedModelEncoder(spec.dimension, **spec.settings, name="saved_model")(photo), name="image_encoder")
+    return keras.Model(
+        photo,
+        SavedModelEncoder(spec.dimension, **spec.settings, name="saved_model")(photo),
+        name="image_encoder",
+    )
 
 
 def _build_precomputed(spec: EncoderSpec) -> keras.Model:
     embedding = keras.Input((spec.dimension,), name="embedding")
-    return keras.Model(embedding, keras.layers.Activation("linear", name="embedding_features")(embedding), name="image_encoder")
+    return keras.Model(
+        embedding,
+        keras.layers.Activation("linear", name="embedding_features")(embedding),
+        name="image_encoder",
+    )
 
 
 _OWN: dict[str, Callable[[EncoderSpec], keras.Model]] = {

@@ -46,10 +46,16 @@ def fuse_by_concatenation(evidence: Evidence, config: ModelConfig) -> Scores:
 
 def fuse_by_gate(evidence: Evidence, config: ModelConfig) -> Scores:
     """Lets each unit choose, row by row, how far to follow the photo or the text (gated multimodal unit, Arevalo et al. 2017)."""
-    image = keras.layers.Dense(config.embedding_units, activation="tanh", name="fusion_image")(evidence.image)
-    text = keras.layers.Dense(config.embedding_units, activation="tanh", name="fusion_text")(evidence.text)
+    image = keras.layers.Dense(config.embedding_units, activation="tanh", name="fusion_image")(
+        evidence.image
+    )
+    text = keras.layers.Dense(config.embedding_units, activation="tanh", name="fusion_text")(
+        evidence.text
+    )
     both = keras.layers.Concatenate(name="fusion_concat")([evidence.image, evidence.text])
-    gate = keras.layers.Dense(config.embedding_units, activation="sigmoid", name="fusion_gate")(both)
+    gate = keras.layers.Dense(config.embedding_units, activation="sigmoid", name="fusion_gate")(
+        both
+    )
     mixed = keras.layers.Add(name="fusion_sum")([gate * image, (1 - gate) * text])
     return _score(keras.layers.Dropout(config.dropout, name="fusion_dropout")(mixed))
 
@@ -67,10 +73,16 @@ def fuse_by_cross_attention(evidence: Evidence, config: ModelConfig) -> Scores:
     regions = keras.layers.LayerNormalization(dtype="float32", name="fusion_region_norm")(
         ImageRegions(name=REGIONS)(evidence.image_features)
     )
-    regions = keras.layers.Dense(config.embedding_units, activation="relu", dtype="float32", name="fusion_region")(regions)
+    regions = keras.layers.Dense(
+        config.embedding_units, activation="relu", dtype="float32", name="fusion_region"
+    )(regions)
     query = keras.layers.Reshape((1, -1), name="fusion_query")(evidence.text)
     attention = keras.layers.MultiHeadAttention(
-        ATTENTION_HEADS, max(config.embedding_units // ATTENTION_HEADS, 1), dropout=config.dropout, dtype="float32", name="fusion_attention"
+        ATTENTION_HEADS,
+        max(config.embedding_units // ATTENTION_HEADS, 1),
+        dropout=config.dropout,
+        dtype="float32",
+        name="fusion_attention",
     )
     found = keras.layers.Flatten(name="fusion_found")(attention(query, regions))
     found = MissingModality(name="fusion_found_or_missing")([found, evidence.image_present])
@@ -83,15 +95,21 @@ def fuse_late(evidence: Evidence, config: ModelConfig) -> Scores:
     present = [evidence.image_present, evidence.text_present]
     severity = [_head(evidence.image, "severity_image"), _head(evidence.text, "severity_text")]
     return {
-        "eczema": AverageOfPresent(dtype="float32", name="eczema")([evidence.image_logit, evidence.text_logit, *present]),
-        "severity_score": AverageOfPresent(dtype="float32", name="severity_score")([*severity, *present]),
+        "eczema": AverageOfPresent(dtype="float32", name="eczema")(
+            [evidence.image_logit, evidence.text_logit, *present]
+        ),
+        "severity_score": AverageOfPresent(dtype="float32", name="severity_score")(
+            [*severity, *present]
+        ),
     }
 
 
 def _mix(parts: list[Any], config: ModelConfig) -> Any:
     """The parts and a hidden layer over them: the heads can simply add up the evidence, or weigh one part by another."""
     together = keras.layers.Concatenate(name="fusion_concat")(parts)
-    mixed = keras.layers.Dense(config.embedding_units, activation="relu", name="fusion_hidden")(together)
+    mixed = keras.layers.Dense(config.embedding_units, activation="relu", name="fusion_hidden")(
+        together
+    )
     mixed = keras.layers.Dropout(config.dropout, name="fusion_dropout")(mixed)
     return keras.layers.Concatenate(name="fusion_embedding")([together, mixed])
 
@@ -105,7 +123,9 @@ def _head(embedding: Any, name: str) -> Any:
 
 
 ATTENTION_HEADS = 4
-REGIONS = "fusion_regions"  # the layer by which a fusion reaches the photo's regions, not only their mean
+REGIONS = (
+    "fusion_regions"  # the layer by which a fusion reaches the photo's regions, not only their mean
+)
 FUSIONS: dict[str, Callable[[Evidence, ModelConfig], Scores]] = {
     "concat": fuse_by_concatenation,
     "gated": fuse_by_gate,

@@ -16,13 +16,17 @@ class MissingModality(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         """Makes the learned vector."""
         self.missing = self.add_weight(
-            shape=(input_shape[0][-1],), initializer=keras.initializers.RandomNormal(stddev=0.02), name="missing"
+            shape=(input_shape[0][-1],),
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
+            name="missing",
         )
 
     def call(self, inputs: Any) -> Any:
         """Chooses row by row; `where`, not a product, so that whatever an absent photo was filled with cannot come through."""
         embedding, present = inputs
-        return ops.where(ops.expand_dims(present, -1) > 0.5, embedding, ops.cast(self.missing, embedding.dtype))
+        return ops.where(
+            ops.expand_dims(present, -1) > 0.5, embedding, ops.cast(self.missing, embedding.dtype)
+        )
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The embedding's own shape."""
@@ -72,7 +76,9 @@ class MaskedPooling(keras.layers.Layer):
         """Pools; a row without any token gives zeros."""
         tokens, mask = inputs
         mask = ops.expand_dims(ops.cast(mask, tokens.dtype), -1)
-        return ops.concatenate([POOLINGS[kind](tokens, mask) for kind in self.kind.split("_")], axis=-1)
+        return ops.concatenate(
+            [POOLINGS[kind](tokens, mask) for kind in self.kind.split("_")], axis=-1
+        )
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """(batch, units), or (batch, 2 * units)."""
@@ -106,8 +112,12 @@ class OrderedLogits(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         """Makes the first cut point and the (positive) steps to the next."""
         del input_shape
-        self.first = self.add_weight(shape=(1,), initializer=keras.initializers.Constant(-1.0), name="first_cut")
-        self.steps = self.add_weight(shape=(self.grades - 2,), initializer=keras.initializers.Constant(1.5), name="steps")
+        self.first = self.add_weight(
+            shape=(1,), initializer=keras.initializers.Constant(-1.0), name="first_cut"
+        )
+        self.steps = self.add_weight(
+            shape=(self.grades - 2,), initializer=keras.initializers.Constant(1.5), name="steps"
+        )
 
     def call(self, score: Any) -> Any:
         """Subtracts the rising cut points from the score."""
@@ -129,7 +139,9 @@ class AverageOfPresent(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Weighs by presence; `where`, so that the score of an absent photo cannot come through even if it is NaN."""
         image, text, image_present, text_present = inputs
-        image_present, text_present = (ops.expand_dims(present > 0.5, -1) for present in (image_present, text_present))
+        image_present, text_present = (
+            ops.expand_dims(present > 0.5, -1) for present in (image_present, text_present)
+        )
         image_or_text = ops.where(image_present, image, ops.where(text_present, text, image))
         text_or_image = ops.where(text_present, text, ops.where(image_present, image, text))
         return (image_or_text + text_or_image) / 2
@@ -167,7 +179,9 @@ class PatchGrid(keras.layers.Layer):
 
     def call(self, tokens: Any) -> Any:
         """Takes the last side * side tokens, which are the patches row by row."""
-        return ops.reshape(tokens[:, -(self.side**2) :], (-1, self.side, self.side, tokens.shape[-1]))
+        return ops.reshape(
+            tokens[:, -(self.side**2) :], (-1, self.side, self.side, tokens.shape[-1])
+        )
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """(batch, side, side, channels)."""

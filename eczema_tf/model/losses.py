@@ -20,18 +20,25 @@ class OrdinalCrossentropy(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """One loss a row."""
-        return ops.mean(ops.binary_crossentropy(ops.cast(y_true, y_pred.dtype), y_pred, from_logits=True), axis=-1)
+        return ops.mean(
+            ops.binary_crossentropy(ops.cast(y_true, y_pred.dtype), y_pred, from_logits=True),
+            axis=-1,
+        )
 
 
 def build_losses() -> dict[str, keras.losses.Loss]:
     """Makes one loss a head, each taking logits and soft labels."""
-    losses: dict[str, keras.losses.Loss] = {head: keras.losses.BinaryCrossentropy(from_logits=True) for head in ECZEMA_HEADS.values()}
+    losses: dict[str, keras.losses.Loss] = {
+        head: keras.losses.BinaryCrossentropy(from_logits=True) for head in ECZEMA_HEADS.values()
+    }
     losses["consistency"] = keras.losses.CategoricalCrossentropy(from_logits=True)
     losses["severity"] = OrdinalCrossentropy()
     return losses
 
 
-def compute_targets(eczema: np.ndarray, consistency: np.ndarray, severity: np.ndarray) -> dict[str, np.ndarray]:
+def compute_targets(
+    eczema: np.ndarray, consistency: np.ndarray, severity: np.ndarray
+) -> dict[str, np.ndarray]:
     """Turns labels into what the losses take. Missing labels give zeros, to be weighted by 0.
 
     Args:
@@ -44,9 +51,15 @@ def compute_targets(eczema: np.ndarray, consistency: np.ndarray, severity: np.nd
     """
     label = np.nan_to_num(np.asarray(eczema, "float32"))[:, None]
     grade = np.array([SEVERITY.index(name) if name else 0 for name in severity], dtype="int64")
-    one_hot = np.array([[name == label for label in CONSISTENCY] for name in consistency], dtype="float32").reshape(-1, len(CONSISTENCY))
+    one_hot = np.array(
+        [[name == label for label in CONSISTENCY] for name in consistency], dtype="float32"
+    ).reshape(-1, len(CONSISTENCY))
     cumulative = (grade[:, None] > np.arange(len(SEVERITY) - 1)).astype("float32")
-    return {**dict.fromkeys(ECZEMA_HEADS.values(), label), "consistency": one_hot, "severity": cumulative}
+    return {
+        **dict.fromkeys(ECZEMA_HEADS.values(), label),
+        "consistency": one_hot,
+        "severity": cumulative,
+    }
 
 
 def compute_probabilities(logits: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,8 +71,12 @@ def compute_probabilities(logits: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         By head: (rows,) for the eczema heads, (rows, 3) for consistency and severity; rows of 3 sum to 1.
     """
-    probabilities = {head: ops.sigmoid(ops.squeeze(logits[head], -1)) for head in ECZEMA_HEADS.values()}
+    probabilities = {
+        head: ops.sigmoid(ops.squeeze(logits[head], -1)) for head in ECZEMA_HEADS.values()
+    }
     probabilities["consistency"] = ops.softmax(logits["consistency"], axis=-1)
     worse = ops.sigmoid(logits["severity"])  # P(worse than mild), P(worse than moderate)
-    probabilities["severity"] = ops.stack([1 - worse[:, 0], worse[:, 0] - worse[:, 1], worse[:, 1]], axis=-1)
+    probabilities["severity"] = ops.stack(
+        [1 - worse[:, 0], worse[:, 0] - worse[:, 1], worse[:, 1]], axis=-1
+    )
     return probabilities

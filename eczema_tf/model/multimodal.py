@@ -1,4 +1,4 @@
-"""The assistant: one Keras functional model from a photo and tokens to the logits of five heads.
+"""The model: one Keras functional model from a photo and tokens to the logits of five heads.
 
     image -> image_normalization -> image_encoder -> image_features -> pooling -> projection -+-> eczema_image
                                                         (Grad-CAM)                            |
@@ -20,8 +20,23 @@ from keras import ops
 from eczema_tf.config import ModelConfig
 from eczema_tf.model.encoders import EncoderSpec, build_encoder, patch_size_px
 from eczema_tf.model.fusion import FUSIONS, REGIONS, Evidence
-from eczema_tf.model.layers import MaskedPooling, MissingModality, ModalityDropout, OrderedLogits, PatchGrid
-from eczema_tf.schema import CONSISTENCY, HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, SEVERITY, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.model.layers import (
+    MaskedPooling,
+    MissingModality,
+    ModalityDropout,
+    OrderedLogits,
+    PatchGrid,
+)
+from eczema_tf.schema import (
+    CONSISTENCY,
+    HEADS,
+    IMAGE,
+    IMAGE_PRESENT,
+    PADDING_MASK,
+    SEVERITY,
+    TEXT_PRESENT,
+    TOKEN_IDS,
+)
 
 IMAGE_FEATURES = "image_features"  # (batch, height, width, channels), or (batch, dimension) for precomputed embeddings
 TEXT_FEATURES = "text_features"  # (batch, tokens, channels)
@@ -40,10 +55,12 @@ class Encoders:
     def pretrained(self) -> frozenset[str]:
         """Which of "image" and "text" are pretrained networks, which the first stage of training leaves as they are."""
         specs = {"image": self.image, "text": self.text}
-        return frozenset(name for name, spec in specs.items() if spec.pretrained and spec.kind != "precomputed")
+        return frozenset(
+            name for name, spec in specs.items() if spec.pretrained and spec.kind != "precomputed"
+        )
 
 
-def build_assistant(config: ModelConfig, encoders: Encoders) -> keras.Model:
+def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     """Builds the model with untrained weights.
 
     Args:
@@ -58,10 +75,17 @@ def build_assistant(config: ModelConfig, encoders: Encoders) -> keras.Model:
     image_features = _encode_image(inputs[IMAGE], encoders.image)
     image = _project(_pool_image(image_features), "image", config)
     text = _embed_text(inputs[TOKEN_IDS], inputs[PADDING_MASK], encoders.text, config)
-    dropped = ModalityDropout(config.modality_dropout, name="modality_dropout")([inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]])
-    image_known = MissingModality(name="image_known_or_missing")([image, inputs[IMAGE_PRESENT]])  # not dropped: what there really is
+    dropped = ModalityDropout(config.modality_dropout, name="modality_dropout")(
+        [inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]]
+    )
+    image_known = MissingModality(name="image_known_or_missing")(
+        [image, inputs[IMAGE_PRESENT]]
+    )  # not dropped: what there really is
     text_known = MissingModality(name="text_known_or_missing")([text, inputs[TEXT_PRESENT]])
-    logits = {"eczema_image": _head(image_known, 1, "eczema_image"), "eczema_text": _head(text_known, 1, "eczema_text")}
+    logits = {
+        "eczema_image": _head(image_known, 1, "eczema_image"),
+        "eczema_text": _head(text_known, 1, "eczema_text"),
+    }
     evidence = Evidence(
         image=MissingModality(name="image_or_missing")([image, dropped[0]]),
         text=MissingModality(name="text_or_missing")([text, dropped[1]]),
@@ -74,43 +98,53 @@ def build_assistant(config: ModelConfig, encoders: Encoders) -> keras.Model:
     fused = FUSIONS[config.fusion](evidence, config)
     logits["eczema"] = fused["eczema"]
     logits["consistency"] = _head(text_known, len(CONSISTENCY), "consistency")
-    logits["severity"] = OrderedLogits(len(SEVERITY), dtype="float32", name="severity")(fused["severity_score"])
+    logits["severity"] = OrderedLogits(len(SEVERITY), dtype="float32", name="severity")(
+        fused["severity_score"]
+    )
     return keras.Model(inputs, {head: logits[head] for head in HEADS}, name="eczema_assistant")
 
 
-def heads_of(assistant: keras.Model, frozen: Collection[str]) -> keras.Model:
+def heads_of(model: keras.Model, frozen: Collection[str]) -> keras.Model:
     """Takes the part of the model that does not depend on frozen encoders, sharing its layers.
 
     Args:
-        assistant: From `build_assistant`.
+        model: From `build_model`.
         frozen: Which of "image" and "text" enter as features.
 
     Returns:
-        A model whose `image` input is replaced by the features named by `feature_name(assistant, "image")` and whose `token_ids` input
+        A model whose `image` input is replaced by the features named by `feature_name(model, "image")` and whose `token_ids` input
         by those of the text, where frozen.
     """
-    inputs = dict(assistant.input)
+    inputs = dict(model.input)
     for modality, old in (("image", IMAGE), ("text", TOKEN_IDS)):
         if modality in frozen:
-            name = feature_name(assistant, modality)
-            inputs[name] = assistant.get_layer(name).output
-            inputs[name].name = name  # Keras wants a model's inputs to be called what their keys are
+            name = feature_name(model, modality)
+            inputs[name] = model.get_layer(name).output
+            inputs[
+                name
+            ].name = name  # Keras wants a model's inputs to be called what their keys are
             del inputs[old]
     if "text" in frozen and POOLED_TEXT in inputs:
         del inputs[PADDING_MASK]  # was used up by the pooling
-    return keras.Model(inputs, dict(zip(HEADS, [assistant.get_layer(head).output for head in HEADS], strict=True)), name="eczema_heads")
+    return keras.Model(
+        inputs,
+        dict(zip(HEADS, [model.get_layer(head).output for head in HEADS], strict=True)),
+        name="eczema_heads",
+    )
 
 
-def encoder_of(assistant: keras.Model, modality: str) -> keras.Model:
+def encoder_of(model: keras.Model, modality: str) -> keras.Model:
     """Takes the part of the model that turns one modality's inputs into the features that `heads_of` takes."""
     names = [IMAGE] if modality == "image" else [TOKEN_IDS, PADDING_MASK]
-    output = assistant.get_layer(feature_name(assistant, modality)).output
-    return keras.Model({name: assistant.input[name] for name in names}, output, name=f"{modality}_features_only")
+    output = model.get_layer(feature_name(model, modality)).output
+    return keras.Model(
+        {name: model.input[name] for name in names}, output, name=f"{modality}_features_only"
+    )
 
 
-def feature_name(assistant: keras.Model, modality: str) -> str:
+def feature_name(model: keras.Model, modality: str) -> str:
     """Names the last layer of a modality before anything trainable: pooled where pooling has no weights."""
-    names = {layer.name for layer in assistant.layers}
+    names = {layer.name for layer in model.layers}
     if modality == "image":
         return IMAGE_FEATURES if REGIONS in names else POOLED_IMAGE
     return POOLED_TEXT if POOLED_TEXT in names else TEXT_FEATURES
@@ -147,13 +181,21 @@ def _pool_image(features: Any) -> Any:
 def _embed_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec, config: ModelConfig) -> Any:
     """(batch, tokens) to (batch, units)."""
     encoder = build_encoder(spec)
-    sequence = encoder({"token_ids": token_ids, "padding_mask": padding_mask, "segment_ids": ops.zeros_like(token_ids)})["sequence_output"]
+    sequence = encoder(
+        {
+            "token_ids": token_ids,
+            "padding_mask": padding_mask,
+            "segment_ids": ops.zeros_like(token_ids),
+        }
+    )["sequence_output"]
     features = keras.layers.Activation("linear", name=TEXT_FEATURES)(sequence)
     if config.text.pooling != "max":
         pooled = MaskedPooling(config.text.pooling, name=POOLED_TEXT)([features, padding_mask])
     else:
         phrases = keras.layers.Dropout(config.dropout, name="text_token_dropout")(features)
-        phrases = keras.layers.Dense(2 * config.embedding_units, activation="relu", name="text_phrases")(phrases)
+        phrases = keras.layers.Dense(
+            2 * config.embedding_units, activation="relu", name="text_phrases"
+        )(phrases)
         pooled = MaskedPooling("max", name="text_max")([phrases, padding_mask])
     return _project(pooled, "text", config)
 
@@ -168,7 +210,9 @@ def _project(pooled: Any, modality: str, config: ModelConfig) -> Any:
     x = keras.layers.Dropout(config.dropout, dtype="float32", name=f"{modality}_dropout")(x)
     if not config.embedding_units:
         return x
-    return keras.layers.Dense(config.embedding_units, activation="relu", dtype="float32", name=f"{modality}_projection")(x)
+    return keras.layers.Dense(
+        config.embedding_units, activation="relu", dtype="float32", name=f"{modality}_projection"
+    )(x)
 
 
 def _head(embedding: Any, logits: int, name: str) -> Any:

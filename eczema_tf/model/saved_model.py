@@ -21,12 +21,16 @@ from eczema_tf.data.cache import fingerprint
 from eczema_tf.errors import ConfigError, PresetError
 
 DEFAULT_SIZE_PX = 448  # what Derm Foundation asks for
-FORBIDDEN_OPS = frozenset({"ReadFile", "WriteFile", "PyFunc", "PyFuncStateless", "EagerPyFunc", "LoadLibrary", "PrintV2"})
+FORBIDDEN_OPS = frozenset(
+    {"ReadFile", "WriteFile", "PyFunc", "PyFuncStateless", "EagerPyFunc", "LoadLibrary", "PrintV2"}
+)
 SIGNATURE = "serving_default"
 WAYS_TO_PROVIDE = "give a folder with saved_model.pb, or a TensorFlow Hub handle (https://tfhub.dev/...) with internet access"
 
 
-def describe_saved_model(handle: str, input_kind: str | None, size_px: int | None) -> dict[str, Any]:
+def describe_saved_model(
+    handle: str, input_kind: str | None, size_px: int | None
+) -> dict[str, Any]:
     """Loads a module once and says what is needed to rebuild it as an encoder.
 
     Args:
@@ -44,10 +48,18 @@ def describe_saved_model(handle: str, input_kind: str | None, size_px: int | Non
     folder = _resolve(handle)
     taken = next(iter(_load(folder).signatures[SIGNATURE].structured_input_signature[1].values()))
     kind = _check_input(taken, input_kind)
-    size_px = size_px or (taken.shape[1] if kind == "pixels" and taken.shape.rank == 4 else None) or DEFAULT_SIZE_PX
+    size_px = (
+        size_px
+        or (taken.shape[1] if kind == "pixels" and taken.shape.rank == 4 else None)
+        or DEFAULT_SIZE_PX
+    )
     settings = {"handle": handle, "input_kind": kind, "digest": _digest(folder)}
     encoder = SavedModelEncoder(0, **settings)
-    return {"settings": settings, "size_px": size_px, "dimension": int(encoder(tf.zeros((1, size_px, size_px, 3))).shape[-1])}
+    return {
+        "settings": settings,
+        "size_px": size_px,
+        "dimension": int(encoder(tf.zeros((1, size_px, size_px, 3))).shape[-1]),
+    }
 
 
 @keras.saving.register_keras_serializable("eczema_tf")
@@ -68,10 +80,17 @@ class SavedModelEncoder(keras.layers.Layer):
             PresetError: If it is another module than it was.
         """
         super().__init__(trainable=False, dtype="float32", **options)
-        self.dimension, self.handle, self.input_kind, self.digest = dimension, handle, input_kind, digest
+        self.dimension, self.handle, self.input_kind, self.digest = (
+            dimension,
+            handle,
+            input_kind,
+            digest,
+        )
         folder = _resolve(handle)
         if _digest(folder) != digest:
-            raise PresetError(f"model.image.saved_model: {handle!r} is not the module that the run was started with; put that one back")
+            raise PresetError(
+                f"model.image.saved_model: {handle!r} is not the module that the run was started with; put that one back"
+            )
         self.module = _load(folder)  # an attribute, so that an export saves it too
 
     def call(self, photos: Any) -> Any:
@@ -89,7 +108,12 @@ class SavedModelEncoder(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Says what it is; part of the key of cached features."""
-        own = {"dimension": self.dimension, "handle": self.handle, "input_kind": self.input_kind, "digest": self.digest}
+        own = {
+            "dimension": self.dimension,
+            "handle": self.handle,
+            "input_kind": self.input_kind,
+            "digest": self.digest,
+        }
         return {**super().get_config(), **own}
 
 
@@ -99,9 +123,13 @@ def _resolve(handle: str) -> Path:
     try:
         folder = Path(tensorflow_hub.resolve(handle))
     except Exception as error:  # whatever the network raises
-        raise PresetError(f"model.image.saved_model: {handle!r} cannot be had ({str(error)[:200]}); {WAYS_TO_PROVIDE}") from error
+        raise PresetError(
+            f"model.image.saved_model: {handle!r} cannot be had ({str(error)[:200]}); {WAYS_TO_PROVIDE}"
+        ) from error
     if not (folder / "saved_model.pb").is_file():
-        raise PresetError(f"model.image.saved_model: {handle!r} holds no saved_model.pb; {WAYS_TO_PROVIDE}")
+        raise PresetError(
+            f"model.image.saved_model: {handle!r} holds no saved_model.pb; {WAYS_TO_PROVIDE}"
+        )
     return folder
 
 
@@ -109,9 +137,14 @@ def _load(folder: Path) -> Any:
     """Loads a SavedModel once it is known to be harmless and to have the signature."""
     forbidden = _list_ops(folder) & FORBIDDEN_OPS
     if forbidden:
-        raise PresetError(f"model.image.saved_model: {folder}: has ops that touch files or call Python: {', '.join(sorted(forbidden))}")
+        raise PresetError(
+            f"model.image.saved_model: {folder}: has ops that touch files or call Python: {', '.join(sorted(forbidden))}"
+        )
     module = tf.saved_model.load(str(folder))
-    if SIGNATURE not in module.signatures or len(module.signatures[SIGNATURE].structured_input_signature[1]) != 1:
+    if (
+        SIGNATURE not in module.signatures
+        or len(module.signatures[SIGNATURE].structured_input_signature[1]) != 1
+    ):
         raise PresetError(
             f"model.image.saved_model: {folder}: needs a signature {SIGNATURE!r} with one input; has {list(module.signatures)}"
         )
@@ -124,12 +157,18 @@ def _list_ops(folder: Path) -> set[str]:
     saved = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     graphs = [meta.graph_def for meta in saved.meta_graphs]
     functions = [function for graph in graphs for function in graph.library.function]
-    return {node.op for graph in graphs for node in graph.node} | {node.op for function in functions for node in function.node_def}
+    return {node.op for graph in graphs for node in graph.node} | {
+        node.op for function in functions for node in function.node_def
+    }
 
 
 def _digest(folder: Path) -> str:
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != "fingerprint.pb")
-    return fingerprint(*[part for file in files for part in (str(file.relative_to(folder)), file.read_bytes())])
+    files = sorted(
+        file for file in folder.rglob("*") if file.is_file() and file.name != "fingerprint.pb"
+    )
+    return fingerprint(
+        *[part for file in files for part in (str(file.relative_to(folder)), file.read_bytes())]
+    )
 
 
 def _check_input(taken: tf.TensorSpec, asked: str | None) -> str:
@@ -140,8 +179,14 @@ def _check_input(taken: tf.TensorSpec, asked: str | None) -> str:
                 f"each, as Derm Foundation), received {asked!r}"
             )
         return asked
-    if taken.dtype != tf.float32 or taken.shape.rank not in (None, 4) or asked not in (None, "pixels"):
-        raise ConfigError(f"model.image.saved_model_input: the module takes {taken.dtype.name} {taken.shape}, received {asked!r}")
+    if (
+        taken.dtype != tf.float32
+        or taken.shape.rank not in (None, 4)
+        or asked not in (None, "pixels")
+    ):
+        raise ConfigError(
+            f"model.image.saved_model_input: the module takes {taken.dtype.name} {taken.shape}, received {asked!r}"
+        )
     return "pixels"
 
 
@@ -152,7 +197,9 @@ def _encode_png(photos: tf.Tensor) -> tf.Tensor:
 
 def _encode_example(photos: tf.Tensor) -> tf.Tensor:
     """Serialises `Example(features={"image/encoded": png})` by an op, so that an export can do it without Python."""
-    png = tf.expand_dims(tf.expand_dims(_encode_png(photos), -1), -1)  # (batch, 1 repeat of field, 1)
+    png = tf.expand_dims(
+        tf.expand_dims(_encode_png(photos), -1), -1
+    )  # (batch, 1 repeat of field, 1)
     return _encode_proto(png)
 
 
@@ -188,4 +235,8 @@ _NESTING = (
     ("tensorflow.Features", "feature", None),
     ("tensorflow.Example", "features", None),
 )
-_ENCODE = {"pixels": lambda photos: photos / 255.0, "bytes": _encode_png, "example": _encode_example}
+_ENCODE = {
+    "pixels": lambda photos: photos / 255.0,
+    "bytes": _encode_png,
+    "example": _encode_example,
+}

@@ -28,11 +28,38 @@ IMAGE_ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_features": 128,
         },
     ),
-    "vit": ("ViTBackbone", {"patch_size": _PATCH_SIZE_PX, "num_layers": 3, "num_heads": 4, "hidden_dim": 96, "mlp_dim": 192}),
-    "deit": ("DeiTBackbone", {"patch_size": _PATCH_SIZE_PX, "num_layers": 3, "num_heads": 4, "hidden_dim": 96, "intermediate_dim": 192}),
+    "vit": (
+        "ViTBackbone",
+        {
+            "patch_size": _PATCH_SIZE_PX,
+            "num_layers": 3,
+            "num_heads": 4,
+            "hidden_dim": 96,
+            "mlp_dim": 192,
+        },
+    ),
+    "deit": (
+        "DeiTBackbone",
+        {
+            "patch_size": _PATCH_SIZE_PX,
+            "num_layers": 3,
+            "num_heads": 4,
+            "hidden_dim": 96,
+            "intermediate_dim": 192,
+        },
+    ),
 }
 TEXT_ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "bert": ("BertBackbone", {"num_layers": 2, "num_heads": 4, "hidden_dim": 96, "intermediate_dim": 192, "dropout": 0.1}),
+    "bert": (
+        "BertBackbone",
+        {
+            "num_layers": 2,
+            "num_heads": 4,
+            "hidden_dim": 96,
+            "intermediate_dim": 192,
+            "dropout": 0.1,
+        },
+    ),
 }
 
 
@@ -47,7 +74,9 @@ def build_small_image_network(settings: dict[str, Any]) -> keras.Model:
 
 
 def _convolution(x: Any, filters: int, stride: int, name: str) -> Any:
-    x = keras.layers.Conv2D(filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name)(x)
+    x = keras.layers.Conv2D(
+        filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name
+    )(x)
     x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
     return keras.layers.Activation("relu", name=f"{name}_relu")(x)
 
@@ -58,10 +87,14 @@ def build_small_text_network(settings: dict[str, Any]) -> keras.Model:
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
     padding_mask = keras.Input((None,), dtype="int32", name="padding_mask")
     segment_ids = keras.Input((None,), dtype="int32", name="segment_ids")
-    x = keras.layers.Embedding(settings["vocabulary_size"], units, name="token_embedding")(token_ids)
+    x = keras.layers.Embedding(settings["vocabulary_size"], units, name="token_embedding")(
+        token_ids
+    )
     x = keras.layers.Dropout(0.2, name="token_dropout")(x)
     real = keras.layers.Reshape((-1, 1), name="token_mask")(keras.ops.cast(padding_mask, x.dtype))
-    x = keras.layers.Multiply(name="masked_embedding")([x, real])  # so that padding cannot reach a real token
+    x = keras.layers.Multiply(name="masked_embedding")(
+        [x, real]
+    )  # so that padding cannot reach a real token
     nearby = keras.layers.Conv1D(units, 5, padding="same", activation="relu", name="phrase_conv")(x)
     x = keras.layers.Concatenate(name="token_and_phrase")([x, nearby])
     inputs = {"token_ids": token_ids, "padding_mask": padding_mask, "segment_ids": segment_ids}

@@ -36,12 +36,24 @@ def describe_heatmap(heatmap: np.ndarray) -> dict[str, Any]:
     row, column = np.unravel_index(np.argmax(heatmap), heatmap.shape)
     found = bool(heatmap.any())
     peak = {"x": (int(column) + 0.5) / heatmap.shape[1], "y": (int(row) + 0.5) / heatmap.shape[0]}
-    return {"evidence": found, "peak": peak if found else None, "grid": [[round(float(value), 4) for value in line] for line in heatmap]}
+    return {
+        "evidence": found,
+        "peak": peak if found else None,
+        "grid": [[round(float(value), 4) for value in line] for line in heatmap],
+    }
 
 
 def describe_spans(text: str, spans: Iterable[Span]) -> list[dict[str, Any]]:
     """Returns words or phrases with their offsets and scores."""
-    return [{"start": span.start, "end": span.end, "text": text[span.start : span.end], "score": span.score} for span in spans]
+    return [
+        {
+            "start": span.start,
+            "end": span.end,
+            "text": text[span.start : span.end],
+            "score": span.score,
+        }
+        for span in spans
+    ]
 
 
 def describe_cues(cues: Iterable[Cue]) -> list[dict[str, Any]]:

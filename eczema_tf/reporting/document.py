@@ -14,7 +14,9 @@ from pathlib import Path
 from eczema_tf.schema import NOTICE
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_NUMBER = re.compile(r"[-+]?\d[\d.,]*%?( \[.*\])?|-")  # a figure, perhaps with its interval, or none
+_NUMBER = re.compile(
+    r"[-+]?\d[\d.,]*%?( \[.*\])?|-"
+)  # a figure, perhaps with its interval, or none
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,10 @@ def format_page(title: str, sections: Sequence[Section]) -> str:
         f"<title>{escape(title)}</title><style>{style}</style>"
     )
     top = f"<h1>{escape(title)}</h1><p class='notice' role='note'>{escape(NOTICE)}</p>"
-    body = "".join(f"<h2>{escape(section.title)}</h2>{''.join(map(_to_html, section.blocks))}" for section in sections)
+    body = "".join(
+        f"<h2>{escape(section.title)}</h2>{''.join(map(_to_html, section.blocks))}"
+        for section in sections
+    )
     footer = f"<footer class='soft'>{escape(NOTICE)}</footer>"
     return f"<!doctype html>\n<html lang='en'><head>{head}</head>\n<body><main>{top}{body}</main>{footer}</body></html>\n"
 
@@ -86,12 +91,20 @@ def _to_html(block: Block) -> str:
 
 
 def _table_to_html(table: Table) -> str:
-    numbers = [all(_NUMBER.fullmatch(row[place]) for row in table.rows) for place in range(len(table.columns))]
+    numbers = [
+        all(_NUMBER.fullmatch(row[place]) for row in table.rows)
+        for place in range(len(table.columns))
+    ]
     kinds = [" class='number'" if number else "" for number in numbers]
-    head = "".join(f"<th scope='col'{kind}>{escape(name)}</th>" for name, kind in zip(table.columns, kinds, strict=True))
+    head = "".join(
+        f"<th scope='col'{kind}>{escape(name)}</th>"
+        for name, kind in zip(table.columns, kinds, strict=True)
+    )
     body = "".join(
         f"<tr><th scope='row'>{escape(row[0])}</th>"
-        + "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row[1:], kinds[1:], strict=True))
+        + "".join(
+            f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row[1:], kinds[1:], strict=True)
+        )
         + "</tr>"
         for row in table.rows
     )
@@ -120,11 +133,18 @@ def _to_markdown(block: Block) -> str:
     match block:
         case Table():
             rows = [block.columns, ["---"] * len(block.columns), *block.rows]
-            return "\n".join([f"{_plain(block.caption)}\n", *(f"| {' | '.join(map(_cell, row))} |" for row in rows)])
+            return "\n".join(
+                [
+                    f"{_plain(block.caption)}\n",
+                    *(f"| {' | '.join(map(_cell, row))} |" for row in rows),
+                ]
+            )
         case Bullets():
             return "\n".join(f"- {_plain(line)}" for line in block.lines)
         case Pictures():
-            return "\n\n".join(f"![{_plain(shows)}]({file.name})" for file, shows, _ in block.pictures)
+            return "\n\n".join(
+                f"![{_plain(shows)}]({file.name})" for file, shows, _ in block.pictures
+            )
         case Warned():
             return f"**{_plain(block.text)}**"
     return _plain(block)

@@ -16,7 +16,9 @@ STRONGEST = 0.45  # opacity of the strongest phrase: its words stay readable on 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def format_page(answer: Mapping[str, Any], text: str, photo: str | None, overlay: str | None) -> str:
+def format_page(
+    answer: Mapping[str, Any], text: str, photo: str | None, overlay: str | None
+) -> str:
     """Formats an explanation.
 
     Args:
@@ -50,9 +52,18 @@ def _format_probabilities(answer: Mapping[str, Any]) -> str:
     for modality, name in HEAD_NAMES.items():
         value = answer["eczema"][modality]
         threshold = answer["thresholds"][modality] if answer["thresholds"] else None
-        rows.append([f"eczema, {name}", *_share(value), "" if threshold is None else f"validation threshold {threshold:.2f}"])
+        rows.append(
+            [
+                f"eczema, {name}",
+                *_share(value),
+                "" if threshold is None else f"validation threshold {threshold:.2f}",
+            ]
+        )
     for title, head in (("the text suggests", "consistency"), ("severity, if eczema", "severity")):
-        rows += [[f"{title}: {label}", *_share(value), ""] for label, value in (answer[head] or {}).items()]
+        rows += [
+            [f"{title}: {label}", *_share(value), ""]
+            for label, value in (answer[head] or {}).items()
+        ]
     return f"<h2>Probabilities</h2>{_table(('', 'probability', '', ''), rows)}"
 
 
@@ -86,7 +97,12 @@ def _describe_peak(heatmap: Mapping[str, Any], explained: Mapping[str, str]) -> 
     if not heatmap["evidence"]:
         return f"{what}: none was found in the photo"
     across, down = heatmap["peak"]["x"], heatmap["peak"]["y"]
-    place = " ".join([("top", "middle", "bottom")[min(int(3 * down), 2)], ("left", "centre", "right")[min(int(3 * across), 2)]])
+    place = " ".join(
+        [
+            ("top", "middle", "bottom")[min(int(3 * down), 2)],
+            ("left", "centre", "right")[min(int(3 * across), 2)],
+        ]
+    )
     return f"{what}: strongest at the {place} ({across:.0%} from the left, {down:.0%} from the top)"
 
 
@@ -94,7 +110,10 @@ def _format_text(told: Mapping[str, Any] | None, text: str) -> str:
     if told is None:
         return "<h2>Text</h2><p>No text was given.</p>"
     legend = "Solid orange underline: speaks for the target. Dashed blue underline: speaks against it. The stronger the colour, the more."
-    phrases = [[escape(phrase["text"]), _sign(phrase["score"]), f"{phrase['score']:+.2f}"] for phrase in told["phrases"]]
+    phrases = [
+        [escape(phrase["text"]), _sign(phrase["score"]), f"{phrase['score']:+.2f}"]
+        for phrase in told["phrases"]
+    ]
     return (
         f"<h2>Text</h2><p class='told'>{_highlight(text, told['phrases'])}</p><p class='soft'>{legend}</p>"
         f"{_table(('phrase', 'speaks', 'logits'), phrases)}{_format_cues(told['cues'])}{_format_criteria(told['criteria'], text)}"
@@ -119,7 +138,13 @@ def _sign(score: float) -> str:
 
 def _format_cues(cues: Sequence[Mapping[str, Any]]) -> str:
     rows = [
-        [escape(describe_category(cue["category"])), escape(cue["text"]), cue["status"], cue["subject"], f"{cue['attribution']:+.2f}"]
+        [
+            escape(describe_category(cue["category"])),
+            escape(cue["text"]),
+            cue["status"],
+            cue["subject"],
+            f"{cue['attribution']:+.2f}",
+        ]
         for cue in cues
     ]
     if not rows:
@@ -129,17 +154,26 @@ def _format_cues(cues: Sequence[Mapping[str, Any]]) -> str:
 
 def _format_criteria(criteria: Mapping[str, Any], text: str) -> str:
     rows = [
-        [escape(entry["criterion"]), entry["status"], escape("; ".join(text[start:end] for start, end in entry["cues"]))]
+        [
+            escape(entry["criterion"]),
+            entry["status"],
+            escape("; ".join(text[start:end] for start, end in entry["cues"])),
+        ]
         for entry in criteria["read"]
     ]
     table = _table(("criterion", "in the text", "words"), rows)
-    return f"<h2>UK Working Party criteria</h2><p class='soft'>{escape(criteria['notice'])}</p>{table}"
+    return (
+        f"<h2>UK Working Party criteria</h2><p class='soft'>{escape(criteria['notice'])}</p>{table}"
+    )
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Cells are HTML already; figures are set right, bars get room."""
     head = "".join(_column(name) for name in names)
-    body = "".join(f"<tr>{''.join(_cell(place, value) for place, value in enumerate(row))}</tr>" for row in rows)
+    body = "".join(
+        f"<tr>{''.join(_cell(place, value) for place, value in enumerate(row))}</tr>"
+        for row in rows
+    )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f"<div class='wide' tabindex='0' role='region' aria-label='table'>{table}</div>"
 
@@ -147,7 +181,11 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _column(name: str) -> str:
     if not name:
         return "<td></td>"
-    return f"<th scope='col' class='number'>{name}</th>" if name in ("probability", "logits") else f"<th scope='col'>{name}</th>"
+    return (
+        f"<th scope='col' class='number'>{name}</th>"
+        if name in ("probability", "logits")
+        else f"<th scope='col'>{name}</th>"
+    )
 
 
 def _cell(place: int, value: str) -> str:
@@ -155,4 +193,8 @@ def _cell(place: int, value: str) -> str:
         return f"<th scope='row'>{value}</th>"
     if value.startswith("<span style"):
         return f"<td class='bar'>{value}</td>"
-    return f"<td class='number'>{value}</td>" if value[:1] in "+-0123456789" and value else f"<td>{value}</td>"
+    return (
+        f"<td class='number'>{value}</td>"
+        if value[:1] in "+-0123456789" and value
+        else f"<td>{value}</td>"
+    )

@@ -6,11 +6,22 @@ from typing import Any
 from eczema_tf.reporting.results_table import format_estimate
 
 NAMES = {
-    "pointing": "pointing game", "energy_inside": "energy inside the lesion", "deletion": "deletion", "insertion": "insertion",
-    "average_precision": "average precision", "precision": "precision", "recall": "recall", "comprehensiveness": "comprehensiveness",
+    "pointing": "pointing game",
+    "energy_inside": "energy inside the lesion",
+    "deletion": "deletion",
+    "insertion": "insertion",
+    "average_precision": "average precision",
+    "precision": "precision",
+    "recall": "recall",
+    "comprehensiveness": "comprehensiveness",
     "sufficiency": "sufficiency",
-}  # fmt: skip
-_RIVALS = {"centred_gaussian": "Gaussian", "edges": "edges", "random": "random", "gradient_x_input": "gradient x input"}
+}
+_RIVALS = {
+    "centred_gaussian": "Gaussian",
+    "edges": "edges",
+    "random": "random",
+    "gradient_x_input": "gradient x input",
+}
 
 
 def format_explanations(figures: Mapping[str, Any]) -> str:
@@ -22,17 +33,31 @@ def format_explanations(figures: Mapping[str, Any]) -> str:
     Returns:
         Several lines, without a final newline. "-" stands for an undefined figure.
     """
-    lines = [f"explanations of {figures['cases']} cases ({figures['split']}): what speaks for or against eczema; gain: above 0 is better"]
-    lines += ["", *_format_part("photo", "heatmaps", figures["photo"], "photos", ("noise", "a little noise"))]
-    lines += ["", *_format_part("text", "words", figures["text"], "texts", ("closing", "a polite closing sentence"))]
+    lines = [
+        f"explanations of {figures['cases']} cases ({figures['split']}): what speaks for or against eczema; gain: above 0 is better"
+    ]
+    lines += [
+        "",
+        *_format_part("photo", "heatmaps", figures["photo"], "photos", ("noise", "a little noise")),
+    ]
+    lines += [
+        "",
+        *_format_part(
+            "text", "words", figures["text"], "texts", ("closing", "a polite closing sentence")
+        ),
+    ]
     return "\n".join([*lines, "", *_format_contributions(figures["contributions"])])
 
 
-def _format_part(part: str, things: str, figures: Mapping[str, Any], counted: str, change: tuple[str, str]) -> Iterator[str]:
+def _format_part(
+    part: str, things: str, figures: Mapping[str, Any], counted: str, change: tuple[str, str]
+) -> Iterator[str]:
     if figures["method"] is None:
         yield f"{part}: {figures['reason']}"
         return
-    without = f", {figures['without_evidence']} without evidence" if "without_evidence" in figures else ""
+    without = (
+        f", {figures['without_evidence']} without evidence" if "without_evidence" in figures else ""
+    )
     yield f"{part}: {things} by {figures['method']}, {figures[counted]} {counted}{without}"
     for name, title in NAMES.items():
         if name in figures:

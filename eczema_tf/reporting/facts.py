@@ -15,7 +15,14 @@ from eczema_tf.reporting.document import Table
 FEW_POSITIVES = 100
 _TEMPLATE = "template"  # the manifest's `source` where texts are made from flags
 _BUILT_IN = "synthetic"
-_COUNTS = {"rows": "rows", "cases": "cases", "groups": "groups", "image_only": "photo alone", "text_only": "text alone", "both": "both"}
+_COUNTS = {
+    "rows": "rows",
+    "cases": "cases",
+    "groups": "groups",
+    "image_only": "photo alone",
+    "text_only": "text alone",
+    "both": "both",
+}
 
 
 @dataclass(frozen=True)
@@ -38,17 +45,33 @@ class RunFacts:
 def tabulate_settings(facts: RunFacts) -> Table:
     """Lists what made the model. Local paths are cut to their last part."""
     model, train, packages = facts.config.model, facts.config.train, facts.environment["packages"]
-    embedding = f"{model.embedding_units} units each" if model.embedding_units else "none: linear heads"
-    kept = {"best": f"best of {train.epochs} epochs by validation AUROC", "last": f"last of {train.epochs} epochs"}[train.keep]
+    embedding = (
+        f"{model.embedding_units} units each" if model.embedding_units else "none: linear heads"
+    )
+    kept = {
+        "best": f"best of {train.epochs} epochs by validation AUROC",
+        "last": f"last of {train.epochs} epochs",
+    }[train.keep]
     rows = [
         ("image encoder", _name_image_encoder(facts)),
         ("text encoder", _name_encoder(model.text.preset, model.text.architecture)),
         ("fusion", model.fusion),
         ("embedding", embedding),
-        ("training", f"{kept}, batches of {train.batch_size}, learning rate {train.learning_rate:g}"),
+        (
+            "training",
+            f"{kept}, batches of {train.batch_size}, learning rate {train.learning_rate:g}",
+        ),
         ("fine-tuning", f"{train.fine_tune.epochs} epochs" if train.fine_tune.epochs else "none"),
         ("seed", str(facts.config.seed)),
-        ("software", ", ".join([f"eczema_tf {__version__}", *(f"{name} {packages[name]}" for name in ("tensorflow", "keras"))])),
+        (
+            "software",
+            ", ".join(
+                [
+                    f"eczema_tf {__version__}",
+                    *(f"{name} {packages[name]}" for name in ("tensorflow", "keras")),
+                ]
+            ),
+        ),
         ("device", ", ".join(facts.environment["devices"])),
     ]
     return Table("What made the model", ("setting", "value"), rows)
@@ -68,8 +91,13 @@ def _name_encoder(pretrained: str | None, architecture: str) -> str:
 def tabulate_data(facts: RunFacts) -> Table:
     """Counts what the model was trained, validated and tested with, or cross-validated on."""
     counts = facts.data.get("split_counts") or {"all": facts.data["counts"]}
-    rows = [[split, *(str(count[name]) for name in _COUNTS), _share(count["eczema_mean"])] for split, count in counts.items()]
-    return Table("Rows (one a photo) and what they hold", ("split", *_COUNTS.values(), "mean label"), rows)
+    rows = [
+        [split, *(str(count[name]) for name in _COUNTS), _share(count["eczema_mean"])]
+        for split, count in counts.items()
+    ]
+    return Table(
+        "Rows (one a photo) and what they hold", ("split", *_COUNTS.values(), "mean label"), rows
+    )
 
 
 def _share(mean: float | None) -> str:
@@ -92,7 +120,11 @@ def describe_data(facts: RunFacts) -> Iterator[str]:
 
 
 def _describe_audit(audit: Mapping[str, Any]) -> Iterator[str]:
-    found = [f"{kind.replace('_', ' ')}: {what['clusters']}" for kind, what in audit["duplicates"].items() if what["clusters"]]
+    found = [
+        f"{kind.replace('_', ' ')}: {what['clusters']}"
+        for kind, what in audit["duplicates"].items()
+        if what["clusters"]
+    ]
     yield f"Clusters of duplicates found by the audit: {', '.join(found) or 'none'}; groups joined for them: {audit['groups']['merged']}."
     own = audit["named_diagnoses"]["own"]
     if own["texts"]:

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from eczema_tf.reporting.document import Bullets, Section, Warned, format_markdown
-from eczema_tf.reporting.facts import RunFacts, describe_data, describe_leaks, list_caveats, tabulate_data, tabulate_settings
+from eczema_tf.reporting.facts import (
+    RunFacts,
+    describe_data,
+    describe_leaks,
+    list_caveats,
+    tabulate_data,
+    tabulate_settings,
+)
 from eczema_tf.reporting.tables import (
     describe_gain,
     describe_labels,
@@ -35,19 +42,27 @@ def format_model_card(metrics: Mapping[str, Any], facts: RunFacts) -> str:
         Section("Intended use", [Bullets(_USE)]),
         Section("Factors", [Bullets(_FACTORS)]),
         Section("Metrics", [Bullets(_METRICS)]),
-        Section("Evaluation data", [*([Warned(leaks)] if leaks else []), describe_sample(metrics), _SAME_DATA]),
+        Section(
+            "Evaluation data",
+            [*([Warned(leaks)] if leaks else []), describe_sample(metrics), _SAME_DATA],
+        ),
         Section("Training data", [tabulate_data(facts), Bullets(list(describe_data(facts)))]),
         Section(
             "Quantitative analyses",
             [
                 tabulate_aurocs(metrics),
                 tabulate_decisions(metrics),
-                Bullets([describe_gain(metrics), *describe_labels(metrics), *list_undefined(metrics)]),
+                Bullets(
+                    [describe_gain(metrics), *describe_labels(metrics), *list_undefined(metrics)]
+                ),
                 tabulate_subsets(metrics),
             ],
         ),
         Section("Ethical considerations", [Bullets(_ETHICS)]),
-        Section("Caveats and recommendations", [Bullets([*list_caveats(facts, metrics), *_RECOMMENDATIONS])]),
+        Section(
+            "Caveats and recommendations",
+            [Bullets([*list_caveats(facts, metrics), *_RECOMMENDATIONS])],
+        ),
     ]
     return format_markdown("Model card: eczema assistant", sections)
 
@@ -76,4 +91,6 @@ _ETHICS = (
     "A wrong 'no' may keep somebody from seeing a doctor, a wrong 'yes' may have the wrong thing treated.",
     "Public collections of skin photos hold few dark skin tones; a good figure over all cases can hide a bad one for some people.",
 )
-_RECOMMENDATIONS = ("Before any use on other people, evaluate on labelled cases of theirs: python -m eczema_tf.evaluate --manifest.",)
+_RECOMMENDATIONS = (
+    "Before any use on other people, evaluate on labelled cases of theirs: python -m eczema_tf.evaluate --manifest.",
+)

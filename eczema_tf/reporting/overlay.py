@@ -24,7 +24,11 @@ def draw_overlay(photo: np.ndarray, heatmap: np.ndarray, label: str) -> bytes:
     """
     height_px, width_px = heatmap.shape
     scale = LONGEST_SIDE_INCHES / max(height_px, width_px)
-    figure = Figure(figsize=(max(width_px * scale, 3.0) + 1.2, max(height_px * scale, 3.0)), dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(
+        figsize=(max(width_px * scale, 3.0) + 1.2, max(height_px * scale, 3.0)),
+        dpi=DOTS_PER_INCH,
+        layout="constrained",
+    )
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(photo)

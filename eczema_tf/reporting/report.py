@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from eczema_tf.reporting.document import Bullets, Pictures, Section, Warned, format_page
-from eczema_tf.reporting.facts import RunFacts, describe_data, describe_leaks, list_caveats, tabulate_data, tabulate_settings
+from eczema_tf.reporting.facts import (
+    RunFacts,
+    describe_data,
+    describe_leaks,
+    list_caveats,
+    tabulate_data,
+    tabulate_settings,
+)
 from eczema_tf.reporting.plots import PR, ROC
 from eczema_tf.reporting.results_table import HEAD_NAMES, format_estimate
 from eczema_tf.reporting.tables import (
@@ -46,7 +53,17 @@ def format_report(metrics: Mapping[str, Any], facts: RunFacts, plots: Path) -> s
                 *([_EXPLAINED_LIMIT] if metrics.get("limit") else []),
             ],
         ),
-        Section("Curves", [Pictures([(plots / ROC, _describe_roc(metrics), "ROC"), (plots / PR, _PR_SHOWS, "Precision and recall")])]),
+        Section(
+            "Curves",
+            [
+                Pictures(
+                    [
+                        (plots / ROC, _describe_roc(metrics), "ROC"),
+                        (plots / PR, _PR_SHOWS, "Precision and recall"),
+                    ]
+                )
+            ],
+        ),
         Section("Where fusion has most, or nothing, to do", [tabulate_subsets(metrics)]),
         *_label_sections(metrics),
         Section("Data", [tabulate_data(facts), Bullets(list(describe_data(facts)))]),
@@ -58,15 +75,20 @@ def format_report(metrics: Mapping[str, Any], facts: RunFacts, plots: Path) -> s
 
 def _label_sections(metrics: Mapping[str, Any]) -> list[Section]:
     figures = list(describe_labels(metrics))
-    return [Section("Consistency and severity", [Bullets(figures), *tabulate_labels(metrics)])] if figures else []
+    return (
+        [Section("Consistency and severity", [Bullets(figures), *tabulate_labels(metrics)])]
+        if figures
+        else []
+    )
 
 
 def _describe_roc(metrics: Mapping[str, Any]) -> str:
-    areas = [f"{HEAD_NAMES[modality]} {format_estimate(head['auroc'])}" for modality, head in metrics["heads"].items()]
+    areas = [
+        f"{HEAD_NAMES[modality]} {format_estimate(head['auroc'])}"
+        for modality, head in metrics["heads"].items()
+    ]
     return f"ROC curves of the heads; areas under them: {'; '.join(areas)}"
 
 
 _PR_SHOWS = "Precision-recall curves of the heads, with their average precision; the table above has the figures at the thresholds"
-_EXPLAINED_LIMIT = (
-    "Limit: the AUROC of the exact posterior on the same cases, which no model can pass but for chance; gap: what is missing."
-)
+_EXPLAINED_LIMIT = "Limit: the AUROC of the exact posterior on the same cases, which no model can pass but for chance; gap: what is missing."

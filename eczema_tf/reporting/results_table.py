@@ -9,9 +9,12 @@ from eczema_tf.schema import NOTICE
 COLUMNS = 100
 HEAD_NAMES = {"image": "photo", "text": "text", "fusion": "both (fusion)"}
 SUBSET_NAMES = {
-    "image_ambiguous": "photo ambiguous", "text_ambiguous": "text ambiguous", "image_missing": "photo missing",
-    "text_missing": "text missing", "both_present": "both present",
-}  # fmt: skip
+    "image_ambiguous": "photo ambiguous",
+    "text_ambiguous": "text ambiguous",
+    "image_missing": "photo missing",
+    "text_missing": "text missing",
+    "both_present": "both present",
+}
 _FIGURE_NAMES = {"auroc": "AUROC", "f1": "F1", "macro_f1": "macro F1", "mae": "MAE"}
 _BOUNDS_SUFFIX = {"known posterior": "*", "model probability": "**"}
 _FOOTNOTES = {
@@ -29,7 +32,12 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     Returns:
         Several lines, without a final newline. "-" stands for an undefined figure; the reasons are listed at the end.
     """
-    blocks = [_format_title(metrics), _format_heads(metrics), [format_gain(metrics["fusion_gain"])], _format_subsets(metrics["subsets"])]
+    blocks = [
+        _format_title(metrics),
+        _format_heads(metrics),
+        [format_gain(metrics["fusion_gain"])],
+        _format_subsets(metrics["subsets"]),
+    ]
     blocks.insert(1, _format_leaks(metrics.get("leaks")))
     blocks += [
         _format_grades(metrics),
@@ -63,7 +71,9 @@ def _format_leaks(leaks: Mapping[str, Any] | None) -> list[str]:
     if not leaks or not leaks["leaks"]:
         return []
     warning = f"WARNING: {leaks['leaks']} leaks between the splits were allowed (--allow-leaks); these figures are too good, for instance:"
-    return textwrap.wrap(warning, COLUMNS) + [line for example in leaks["examples"][:3] for line in textwrap.wrap(f"  {example}", COLUMNS)]
+    return textwrap.wrap(warning, COLUMNS) + [
+        line for example in leaks["examples"][:3] for line in textwrap.wrap(f"  {example}", COLUMNS)
+    ]
 
 
 def _format_heads(metrics: Mapping[str, Any]) -> list[str]:
@@ -86,14 +96,25 @@ def _format_heads(metrics: Mapping[str, Any]) -> list[str]:
 def format_gain(gain: Mapping[str, Any]) -> str:
     """Says what fusion gains over the better single head, from `metrics["fusion_gain"]`."""
     over = f"{HEAD_NAMES[gain['over']]} alone" if gain["over"] else "the better single head"
-    value = format_estimate(gain) if gain["value"] is None else f"{'+' if gain['value'] >= 0 else ''}{format_estimate(gain)}"
-    return f"AUROC of fusion minus {over}, paired, {gain['cases']} cases with photo and text: {value}"
+    value = (
+        format_estimate(gain)
+        if gain["value"] is None
+        else f"{'+' if gain['value'] >= 0 else ''}{format_estimate(gain)}"
+    )
+    return (
+        f"AUROC of fusion minus {over}, paired, {gain['cases']} cases with photo and text: {value}"
+    )
 
 
 def _format_subsets(subsets: Mapping[str, Any]) -> list[str]:
-    lines = [f"{'AUROC where':<18} {'cases':>5}  " + " ".join(f"{name:<21}" for name in HEAD_NAMES.values()).rstrip()]
+    lines = [
+        f"{'AUROC where':<18} {'cases':>5}  "
+        + " ".join(f"{name:<21}" for name in HEAD_NAMES.values()).rstrip()
+    ]
     for name, subset in subsets.items():
-        figures = " ".join(f"{format_estimate(subset['heads'][modality]['auroc']):<21}" for modality in HEAD_NAMES)
+        figures = " ".join(
+            f"{format_estimate(subset['heads'][modality]['auroc']):<21}" for modality in HEAD_NAMES
+        )
         label = SUBSET_NAMES[name] + _BOUNDS_SUFFIX.get(subset["defined_by"], "")
         lines.append(f"{label:<18} {subset['cases']:>5}  {figures}".rstrip())
     used = {subset["defined_by"] for subset in subsets.values()}
@@ -115,21 +136,34 @@ def _format_confusions(metrics: Mapping[str, Any]) -> list[str]:
     for name in ("consistency", "severity"):
         confusion = metrics[name]["confusion"]
         if metrics[name]["cases"]:
-            lines.append(f"{name + ': true':<20}" + "".join(f"{label:>10}" for label in confusion["labels"]) + "  (predicted)")
+            lines.append(
+                f"{name + ': true':<20}"
+                + "".join(f"{label:>10}" for label in confusion["labels"])
+                + "  (predicted)"
+            )
             rows = zip(confusion["labels"], confusion["counts"], strict=True)
-            lines += [f"  {label:<18}" + "".join(f"{count:>10}" for count in counts) for label, counts in rows]
+            lines += [
+                f"  {label:<18}" + "".join(f"{count:>10}" for count in counts)
+                for label, counts in rows
+            ]
     return lines
 
 
 def list_reasons(metrics: Mapping[str, Any]) -> list[str]:
     """Says why figures of the main table are undefined, one line a reason; those of the subsets are in `metrics.json`."""
     parts = {HEAD_NAMES[modality]: head for modality, head in metrics["heads"].items()}
-    parts |= {"fusion gain": {"AUROC": metrics["fusion_gain"]}, "consistency": metrics["consistency"], "severity": metrics["severity"]}
+    parts |= {
+        "fusion gain": {"AUROC": metrics["fusion_gain"]},
+        "consistency": metrics["consistency"],
+        "severity": metrics["severity"],
+    }
     figures: dict[tuple[str, str], list[str]] = {}
     for part, estimates in parts.items():
         for name, estimate in estimates.items():
             if isinstance(estimate, Mapping) and "reason" in estimate:
-                figures.setdefault((part, estimate["reason"]), []).append(_FIGURE_NAMES.get(name, name))
+                figures.setdefault((part, estimate["reason"]), []).append(
+                    _FIGURE_NAMES.get(name, name)
+                )
     return [f"{part}, {', '.join(names)}: {reason}" for (part, reason), names in figures.items()]
 
 

@@ -4,7 +4,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from eczema_tf.reporting.document import Table
-from eczema_tf.reporting.results_table import HEAD_NAMES, SUBSET_NAMES, format_estimate, format_gain, format_number, list_reasons
+from eczema_tf.reporting.results_table import (
+    HEAD_NAMES,
+    SUBSET_NAMES,
+    format_estimate,
+    format_gain,
+    format_number,
+    list_reasons,
+)
 
 _FIGURES = {"sensitivity": "sensitivity", "specificity": "specificity", "f1": "F1"}
 
@@ -16,24 +23,47 @@ def tabulate_aurocs(metrics: Mapping[str, Any]) -> Table:
         auroc, limit = head["auroc"], (limits or {}).get(modality)
         gap = None if limit is None or auroc["value"] is None else limit - auroc["value"]
         bounds = [format_number(limit), format_number(gap)] if limits else []
-        rows.append([HEAD_NAMES[modality], str(head["cases"]), str(head["positives"]), format_estimate(auroc), *bounds])
+        rows.append(
+            [
+                HEAD_NAMES[modality],
+                str(head["cases"]),
+                str(head["positives"]),
+                format_estimate(auroc),
+                *bounds,
+            ]
+        )
     columns = ("P(eczema) from", "cases", "eczema", "AUROC", *(("limit", "gap") if limits else ()))
-    return Table(f"Without a threshold; in brackets {metrics['bootstrap']['level']:.0%} intervals", columns, rows)
+    return Table(
+        f"Without a threshold; in brackets {metrics['bootstrap']['level']:.0%} intervals",
+        columns,
+        rows,
+    )
 
 
 def tabulate_decisions(metrics: Mapping[str, Any]) -> Table:
     """Lists what each head's threshold makes of its probabilities."""
     rows = [
-        [HEAD_NAMES[modality], f"{head['threshold']:.3f}", *(format_estimate(head[name]) for name in _FIGURES)]
+        [
+            HEAD_NAMES[modality],
+            f"{head['threshold']:.3f}",
+            *(format_estimate(head[name]) for name in _FIGURES),
+        ]
         for modality, head in metrics["heads"].items()
     ]
-    return Table("At the thresholds chosen on validation", ("P(eczema) from", "threshold", *_FIGURES.values()), rows)
+    return Table(
+        "At the thresholds chosen on validation",
+        ("P(eczema) from", "threshold", *_FIGURES.values()),
+        rows,
+    )
 
 
 def tabulate_subsets(metrics: Mapping[str, Any]) -> Table:
     """Lists the AUROC of each head where fusion has most, or nothing, to do."""
     rows = [
-        [SUBSET_NAMES[name] + (f" (by {subset['defined_by']})" if "ambiguous" in name else ""), str(subset["cases"])]
+        [
+            SUBSET_NAMES[name] + (f" (by {subset['defined_by']})" if "ambiguous" in name else ""),
+            str(subset["cases"]),
+        ]
         + [format_estimate(subset["heads"][modality]["auroc"]) for modality in HEAD_NAMES]
         for name, subset in metrics["subsets"].items()
     ]
@@ -45,7 +75,10 @@ def tabulate_labels(metrics: Mapping[str, Any]) -> Iterator[Table]:
     for name in ("consistency", "severity"):
         confusion = metrics[name]["confusion"]
         if metrics[name]["cases"]:
-            rows = [[label, *map(str, counts)] for label, counts in zip(confusion["labels"], confusion["counts"], strict=True)]
+            rows = [
+                [label, *map(str, counts)]
+                for label, counts in zip(confusion["labels"], confusion["counts"], strict=True)
+            ]
             columns = ("true", *(f"predicted {label}" for label in confusion["labels"]))
             yield Table(f"{name.capitalize()}: {metrics[name]['cases']} cases", columns, rows)
 

@@ -8,12 +8,19 @@ from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, NOTICE, SEVERITY
 def arrange_answer(outputs: dict[str, Any], thresholds: dict[str, Any] | None) -> dict[str, Any]:
     """Turns a signature's outputs into the answer that is printed."""
     used = {"image": outputs["image_used"], "text": outputs["text_used"]}
-    eczema = {modality: outputs[head] if used.get(modality, any(used.values())) else None for modality, head in ECZEMA_HEADS.items()}
+    eczema = {
+        modality: outputs[head] if used.get(modality, any(used.values())) else None
+        for modality, head in ECZEMA_HEADS.items()
+    }
     return {
         "eczema": eczema,
         "thresholds": thresholds,
-        "consistency": dict(zip(CONSISTENCY, outputs["consistency"], strict=True)) if used["text"] else None,
-        "severity": dict(zip(SEVERITY, outputs["severity"], strict=True)) if any(used.values()) else None,
+        "consistency": dict(zip(CONSISTENCY, outputs["consistency"], strict=True))
+        if used["text"]
+        else None,
+        "severity": dict(zip(SEVERITY, outputs["severity"], strict=True))
+        if any(used.values())
+        else None,
         "image_used": used["image"],
         "text_used": used["text"],
         "status": outputs["status"],
@@ -24,10 +31,16 @@ def arrange_answer(outputs: dict[str, Any], thresholds: dict[str, Any] | None) -
 def format_answer(answer: dict[str, Any]) -> str:
     """Formats an answer for people."""
     lines = []
-    names = {"image": "from the photo", "text": "from the text", "fusion": "from both" if _both(answer) else "overall"}
+    names = {
+        "image": "from the photo",
+        "text": "from the text",
+        "fusion": "from both" if _both(answer) else "overall",
+    }
     for modality, name in names.items():
         value = answer["eczema"][modality]
-        lines.append(f"P(eczema) {name:<15} {'not given' if value is None else f'{value:.2f}{_versus_threshold(answer, modality)}'}")
+        lines.append(
+            f"P(eczema) {name:<15} {'not given' if value is None else f'{value:.2f}{_versus_threshold(answer, modality)}'}"
+        )
     if answer["consistency"]:
         lines.append(f"the text suggests         {_ranked(answer['consistency'])}")
     if answer["severity"]:

@@ -25,10 +25,14 @@ from eczema_tf.symptoms.cues import attribute_cues, find_cues
 
 Outputs = Mapping[str, np.ndarray]
 Ask = Callable[[Sequence[bytes], Sequence[str], str], Awaitable[Outputs]]
-SMALLEST = 1e-7  # a float32 probability cannot be told from 0 or 1 beyond it; its logit is held at +-16
+SMALLEST = (
+    1e-7  # a float32 probability cannot be told from 0 or 1 beyond it; its logit is held at +-16
+)
 
 
-async def answer_case(ask: Ask, photo: bytes, text: str, thresholds: dict[str, Any] | None) -> dict[str, Any]:
+async def answer_case(
+    ask: Ask, photo: bytes, text: str, thresholds: dict[str, Any] | None
+) -> dict[str, Any]:
     """Answers one case and explains the answer.
 
     Args:
@@ -51,7 +55,9 @@ async def answer_case(ask: Ask, photo: bytes, text: str, thresholds: dict[str, A
     return await asyncio.to_thread(_describe, explained, apart, text, thresholds)
 
 
-def _describe(explained: Outputs, apart: Outputs, text: str, thresholds: dict[str, Any] | None) -> dict[str, Any]:
+def _describe(
+    explained: Outputs, apart: Outputs, text: str, thresholds: dict[str, Any] | None
+) -> dict[str, Any]:
     row = {name: values[0] for name, values in explained.items()}
     answer = arrange_answer({name: _plain(value) for name, value in row.items()}, thresholds)
     logits = _to_logits(np.concatenate([explained["eczema"], apart["eczema"]]))
@@ -87,15 +93,26 @@ def _locate_words(text: str, row: Mapping[str, Any]) -> list[Span]:
     """The model's tokens as words of the text that the user wrote."""
     aligned = align_text(text)
     starts, ends = row["token_start"].tolist(), row["token_end"].tolist()
-    places = [aligned.locate(start, end) if end > start else (0, 0) for start, end in zip(starts, ends, strict=True)]
-    return join_words(row["token_score"], *zip(*places, strict=True), _find_continued(row["clean_text"], starts, ends))
+    places = [
+        aligned.locate(start, end) if end > start else (0, 0)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return join_words(
+        row["token_score"],
+        *zip(*places, strict=True),
+        _find_continued(row["clean_text"], starts, ends),
+    )
 
 
 def _find_continued(cleaned: bytes, starts: Sequence[int], ends: Sequence[int]) -> list[bool]:
     """Whether each token goes on with the word before it: pieces touch, and between words BERT only splits at spaces and punctuation."""
     continued, before = [], 0
     for start, end in zip(starts, ends, strict=True):
-        touches = 0 < start == before and _ends_in_letter(cleaned[:start]) and cleaned[start:end].decode(errors="ignore")[:1].isalnum()
+        touches = (
+            0 < start == before
+            and _ends_in_letter(cleaned[:start])
+            and cleaned[start:end].decode(errors="ignore")[:1].isalnum()
+        )
         continued.append(touches)
         before = end
     return continued

@@ -10,8 +10,17 @@ from typing import Any
 
 from eczema_tf.errors import EczemaError
 
-SIDE_FILE = Path("assets.extra") / "eczema.json"  # thresholds, labels, notice and versions, beside the graph
-NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError)  # of asking, and of reading nonsense
+SIDE_FILE = (
+    Path("assets.extra") / "eczema.json"
+)  # thresholds, labels, notice and versions, beside the graph
+NO_ANSWER = (
+    OSError,
+    http.client.HTTPException,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)  # of asking, and of reading nonsense
 
 
 def predict_locally(folder: Path, image: bytes, text: str) -> dict[str, Any]:
@@ -34,10 +43,15 @@ def predict_locally(folder: Path, image: bytes, text: str) -> dict[str, Any]:
     try:
         serve = tf.saved_model.load(str(find_version(folder))).signatures["serving_default"]
     except (OSError, ValueError, KeyError) as error:
-        raise EczemaError(f"{folder}: cannot be loaded as a SavedModel: {str(error).splitlines()[0]}") from error
+        raise EczemaError(
+            f"{folder}: cannot be loaded as a SavedModel: {str(error).splitlines()[0]}"
+        ) from error
     outputs = serve(image=tf.constant([image]), text=tf.constant([text.encode("utf-8", "replace")]))
     row = {name: value.numpy()[0] for name, value in outputs.items()}
-    return {name: value.decode() if isinstance(value, bytes) else value.tolist() for name, value in row.items()}
+    return {
+        name: value.decode() if isinstance(value, bytes) else value.tolist()
+        for name, value in row.items()
+    }
 
 
 def predict_remotely(url: str, image: bytes, text: str, timeout_s: float = 30.0) -> dict[str, Any]:
@@ -55,11 +69,15 @@ def predict_remotely(url: str, image: bytes, text: str, timeout_s: float = 30.0)
     Raises:
         EczemaError: If the server cannot be reached or answers with an error.
     """
-    body = json.dumps({"instances": [{"image": {"b64": base64.b64encode(image).decode()}, "text": text}]}).encode()
+    body = json.dumps(
+        {"instances": [{"image": {"b64": base64.b64encode(image).decode()}, "text": text}]}
+    ).encode()
     try:
         return _fetch(f"{url.rstrip('/')}:predict", body, timeout_s)["predictions"][0]
     except urllib.error.HTTPError as error:
-        raise EczemaError(f"{url}: answered {error.code}: {error.read(500).decode(errors='replace')}") from error
+        raise EczemaError(
+            f"{url}: answered {error.code}: {error.read(500).decode(errors='replace')}"
+        ) from error
     except NO_ANSWER as error:
         raise EczemaError(f"{url}: no usable answer: {error}; is the server running?") from error
 
@@ -83,7 +101,9 @@ def read_remote_side(url: str, timeout_s: float = 30.0) -> dict[str, Any] | None
     except urllib.error.HTTPError:  # some servers of this protocol have no metadata
         return None
     except NO_ANSWER as error:
-        raise EczemaError(f"{url}/metadata: no usable answer: {error}; is the server running?") from error
+        raise EczemaError(
+            f"{url}/metadata: no usable answer: {error}; is the server running?"
+        ) from error
 
 
 def _fetch(url: str, body: bytes | None, timeout_s: float) -> Any:
@@ -105,9 +125,13 @@ def find_version(folder: Path) -> Path:
     """
     if (folder / "saved_model.pb").is_file():
         return folder
-    versions = [child for child in folder.iterdir() if child.name.isdigit()] if folder.is_dir() else []
+    versions = (
+        [child for child in folder.iterdir() if child.name.isdigit()] if folder.is_dir() else []
+    )
     if not versions:
-        raise EczemaError(f"{folder}: holds no SavedModel and no numbered versions; make one with `python -m eczema_tf.export`")
+        raise EczemaError(
+            f"{folder}: holds no SavedModel and no numbered versions; make one with `python -m eczema_tf.export`"
+        )
     return max(versions, key=lambda child: int(child.name))
 
 

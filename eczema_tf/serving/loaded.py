@@ -43,7 +43,9 @@ class LoadedModel:
             self._model = tf.saved_model.load(str(self.folder))  # must outlive its signatures
             self._signatures = {name: self._model.signatures[name] for name in signatures}
         except (OSError, ValueError, KeyError) as error:
-            raise EczemaError(f"{folder}: cannot be loaded as a SavedModel: {str(error).splitlines()[0]}") from error
+            raise EczemaError(
+                f"{folder}: cannot be loaded as a SavedModel: {str(error).splitlines()[0]}"
+            ) from error
 
     def warm_up(self, rows: int = 2) -> None:
         """Runs every signature, on the largest photos that the guard lets in.
@@ -63,7 +65,9 @@ class LoadedModel:
         for signature in self._signatures:
             self.run([buffer.getvalue()] * rows, ["warm"] * rows, signature)
 
-    def run(self, images: Sequence[bytes], texts: Sequence[str], signature: str = SERVE) -> dict[str, np.ndarray]:
+    def run(
+        self, images: Sequence[bytes], texts: Sequence[str], signature: str = SERVE
+    ) -> dict[str, np.ndarray]:
         """Asks for some rows at once.
 
         Args:
@@ -77,5 +81,7 @@ class LoadedModel:
         import tensorflow as tf
 
         encoded = [text.encode("utf-8", "replace") for text in texts]
-        outputs = self._signatures[signature](image=tf.constant(list(images), tf.string), text=tf.constant(encoded, tf.string))
+        outputs = self._signatures[signature](
+            image=tf.constant(list(images), tf.string), text=tf.constant(encoded, tf.string)
+        )
         return {name: value.numpy() for name, value in outputs.items()}

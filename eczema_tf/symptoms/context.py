@@ -15,7 +15,11 @@ import yaml
 
 from eczema_tf.symptoms.phrases import DASH, NEW_LINE, Found, PhraseTable
 
-NEGATED, UNCERTAIN, FAMILY = "negated", "uncertain", "family"  # effects on symptoms; more may be in the file
+NEGATED, UNCERTAIN, FAMILY = (
+    "negated",
+    "uncertain",
+    "family",
+)  # effects on symptoms; more may be in the file
 _TURN, _END, _NONE = "turn", "end", "none"  # no effects on symptoms
 _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
 _LIMITED = (NEGATED, UNCERTAIN)  # by the reach that a symptom allows
@@ -58,22 +62,38 @@ def read_context(forms: Sequence[str], symptoms: Sequence[Symptom]) -> list[froz
     Returns:
         The effects on each symptom: "negated", "uncertain", "family", and whatever more `context.yaml` names.
     """
-    inside = {index: number for number, symptom in enumerate(symptoms) for index in range(symptom.start, symptom.end)}
+    inside = {
+        index: number
+        for number, symptom in enumerate(symptoms)
+        for index in range(symptom.start, symptom.end)
+    }
     phrases = load_rules().find(forms)
-    around = [phrase for phrase in phrases if inside.keys().isdisjoint(range(phrase.start, phrase.end))]
-    said, owned = (_number_clauses(forms, around, inside.keys(), ends) for ends in ((_TURN, _END), (_END,)))
+    around = [
+        phrase for phrase in phrases if inside.keys().isdisjoint(range(phrase.start, phrase.end))
+    ]
+    said, owned = (
+        _number_clauses(forms, around, inside.keys(), ends) for ends in ((_TURN, _END), (_END,))
+    )
     effects = [set[str]() for _ in symptoms]
     for phrase in around:
         for rule in phrase.values:
-            for number, distance in _find_covered(phrase, rule, owned if rule.effect == FAMILY else said, inside):
-                if rule.effect not in _LIMITED or symptoms[number].reach is None or distance <= symptoms[number].reach:
+            for number, distance in _find_covered(
+                phrase, rule, owned if rule.effect == FAMILY else said, inside
+            ):
+                if (
+                    rule.effect not in _LIMITED
+                    or symptoms[number].reach is None
+                    or distance <= symptoms[number].reach
+                ):
                     effects[number].add(rule.effect)
     for number in _find_own_family(phrases, inside):
         effects[number].add(FAMILY)
     return [frozenset(each) for each in effects]
 
 
-def _find_covered(phrase: Found[Rule], rule: Rule, clauses: Sequence[int], inside: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+def _find_covered(
+    phrase: Found[Rule], rule: Rule, clauses: Sequence[int], inside: Mapping[int, int]
+) -> Iterator[tuple[int, int]]:
     """Yields the symptoms that a phrase reaches within its clause, and how many words stand between."""
     if rule.effect in (_TURN, _END, _NONE):
         return
@@ -92,19 +112,32 @@ def _find_covered(phrase: Found[Rule], rule: Rule, clauses: Sequence[int], insid
 def _find_own_family(phrases: Sequence[Found[Rule]], inside: Mapping[int, int]) -> set[int]:
     """Symptoms whose own words name the family: "nobody in my family has it"."""
     family = [phrase for phrase in phrases if any(rule.effect == FAMILY for rule in phrase.values)]
-    return {inside[index] for phrase in family for index in range(phrase.start, phrase.end) if index in inside}
+    return {
+        inside[index]
+        for phrase in family
+        for index in range(phrase.start, phrase.end)
+        if index in inside
+    }
 
 
-def _number_clauses(forms: Sequence[str], around: Sequence[Found[Rule]], inside: Container[int], ends: Sequence[str]) -> list[int]:
+def _number_clauses(
+    forms: Sequence[str], around: Sequence[Found[Rule]], inside: Container[int], ends: Sequence[str]
+) -> list[int]:
     """Gives each word the number of its clause; what ends a clause belongs to the next one."""
-    commas = {index for index, form in enumerate(forms) if form == ","} - _find_list_commas(forms, _find_starts(around, [NEGATED]))
+    commas = {index for index, form in enumerate(forms) if form == ","} - _find_list_commas(
+        forms, _find_starts(around, [NEGATED])
+    )
     marks = {index for index, form in enumerate(forms) if form in _CLAUSE_ENDS}
-    borders = {index for index in _find_starts(around, ends) | commas | marks if index not in inside}
+    borders = {
+        index for index in _find_starts(around, ends) | commas | marks if index not in inside
+    }
     return list(accumulate(int(index in borders) for index in range(len(forms))))
 
 
 def _find_starts(phrases: Sequence[Found[Rule]], effects: Sequence[str]) -> set[int]:
-    return {phrase.start for phrase in phrases if any(rule.effect in effects for rule in phrase.values)}
+    return {
+        phrase.start for phrase in phrases if any(rule.effect in effects for rule in phrase.values)
+    }
 
 
 def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:
@@ -127,8 +160,18 @@ def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:
 
 def _is_in_list(forms: Sequence[str], comma: int, closing: Set[str], listed: Set[int]) -> bool:
     """Whether the next item of a few words leads to a closing word, or to a comma of a list; and no closing word came before."""
-    before, after = forms[max(comma - 1 - _ITEM_WORDS, 0) : comma], forms[comma + 1 : comma + 2 + _ITEM_WORDS]
-    length = next((length for length, form in enumerate(after) if form == "," or form in _LIST_ENDS or form == "and"), None)
+    before, after = (
+        forms[max(comma - 1 - _ITEM_WORDS, 0) : comma],
+        forms[comma + 1 : comma + 2 + _ITEM_WORDS],
+    )
+    length = next(
+        (
+            length
+            for length, form in enumerate(after)
+            if form == "," or form in _LIST_ENDS or form == "and"
+        ),
+        None,
+    )
     if length is None or "and" in before or not _LIST_ENDS.isdisjoint(before):
         return False
     if after[length] == ",":
@@ -141,5 +184,9 @@ def _is_in_list(forms: Sequence[str], comma: int, closing: Set[str], listed: Set
 def load_rules() -> PhraseTable[Rule]:
     """Loads the rules of `context.yaml`, once."""
     source = yaml.safe_load(Path(__file__).with_name("context.yaml").read_text(encoding="utf-8"))
-    rules = [(phrase, Rule(group["effect"], group["covers"], group["reach"])) for group in source["rules"] for phrase in group["phrases"]]
+    rules = [
+        (phrase, Rule(group["effect"], group["covers"], group["reach"]))
+        for group in source["rules"]
+        for phrase in group["phrases"]
+    ]
     return PhraseTable(rules, source["slots"])

@@ -24,7 +24,21 @@ CRITERIA_NOTICE = (
     "A reading of the text by fixed rules, not a diagnosis."
 )
 _AGE, _INFANCY, _LATER = "age", "infancy", "later"  # kinds of onset
-_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_NUMBERS = (
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+)
 
 
 @dataclass(frozen=True)
@@ -91,9 +105,16 @@ def find_cues(text: str) -> list[Cue]:
     forms = [word.form for word in words]
     found = [phrase for phrase in _load_vocabulary().find(forms) if phrase.values[0].category]
     entries = [_load_source()["categories"][phrase.values[0].category] for phrase in found]
-    symptoms = [Symptom(phrase.start, phrase.end, entry.get("reach")) for phrase, entry in zip(found, entries, strict=True)]
+    symptoms = [
+        Symptom(phrase.start, phrase.end, entry.get("reach"))
+        for phrase, entry in zip(found, entries, strict=True)
+    ]
     read = zip(found, entries, read_context(forms, symptoms), strict=True)
-    return [_build_cue(text, words, phrase, entry, effects) for phrase, entry, effects in read if entry.get("dropped_by") not in effects]
+    return [
+        _build_cue(text, words, phrase, entry, effects)
+        for phrase, entry, effects in read
+        if entry.get("dropped_by") not in effects
+    ]
 
 
 def _join_lines(words: Sequence[Word]) -> list[Word]:
@@ -106,7 +127,13 @@ def _join_lines(words: Sequence[Word]) -> list[Word]:
     ]
 
 
-def _build_cue(text: str, words: Sequence[Word], phrase: Found[_Meaning], entry: Mapping[str, Any], effects: frozenset[str]) -> Cue:
+def _build_cue(
+    text: str,
+    words: Sequence[Word],
+    phrase: Found[_Meaning],
+    entry: Mapping[str, Any],
+    effects: frozenset[str],
+) -> Cue:
     meaning = phrase.values[0]
     start, end = words[phrase.start].start, words[phrase.end - 1].end
     status = PRESENT
@@ -115,13 +142,29 @@ def _build_cue(text: str, words: Sequence[Word], phrase: Found[_Meaning], entry:
     elif UNCERTAIN in effects or entry.get("doubted_by") in effects:
         status = UNCERTAIN
     kind = _read_age(text[start:end]) if meaning.kind == _AGE else meaning.kind
-    return Cue(start, end, text[start:end], meaning.category, status, FAMILY if FAMILY in effects else PATIENT, None, kind)
+    return Cue(
+        start,
+        end,
+        text[start:end],
+        meaning.category,
+        status,
+        FAMILY if FAMILY in effects else PATIENT,
+        None,
+        kind,
+    )
 
 
 def _read_age(words: str) -> str:
     """Says whether an age is below the two years that the criteria ask about: "at the age of 6 months", "when I was five"."""
     forms = re.findall(r"\d{1,9}|[a-z]+", words.casefold())
-    number = next((int(form) if form.isdigit() else _NUMBERS.index(form) for form in forms if form.isdigit() or form in _NUMBERS), 0)
+    number = next(
+        (
+            int(form) if form.isdigit() else _NUMBERS.index(form)
+            for form in forms
+            if form.isdigit() or form in _NUMBERS
+        ),
+        0,
+    )
     in_months = any(form.startswith(("day", "week", "month")) for form in forms)
     return _INFANCY if number < (24 if in_months else 2) else _LATER
 
@@ -160,15 +203,25 @@ def read_criteria(cues: Iterable[Cue]) -> list[Criterion]:
         All criteria, in the order of the source. To be shown with `CRITERIA_NOTICE`.
     """
     cues = list(cues)
-    return [_read_criterion(name, entry, cues) for name, entry in _load_source()["criteria"].items()]
+    return [
+        _read_criterion(name, entry, cues) for name, entry in _load_source()["criteria"].items()
+    ]
 
 
 def _read_criterion(name: str, entry: Mapping[str, Any], cues: Sequence[Cue]) -> Criterion:
     kinds, contrary = entry.get("kinds"), entry.get("contrary", [])
     own = [cue for cue in cues if cue.category == entry["category"] and cue.subject == PATIENT]
-    for_it = [cue for cue in own if kinds is None or cue.kind in kinds or (cue.kind == "" and cue.status == NEGATED)]
+    for_it = [
+        cue
+        for cue in own
+        if kinds is None or cue.kind in kinds or (cue.kind == "" and cue.status == NEGATED)
+    ]
     against_it = [cue for cue in own if cue.kind in contrary and cue.status == PRESENT]
-    relatives = [cue for cue in cues if entry.get("relatives") and cue.category == entry["category"] and cue.subject == FAMILY]
+    relatives = [
+        cue
+        for cue in cues
+        if entry.get("relatives") and cue.category == entry["category"] and cue.subject == FAMILY
+    ]
     if any(cue.status == PRESENT for cue in for_it):
         status = MENTIONED
     else:
@@ -192,14 +245,22 @@ def _load_vocabulary() -> PhraseTable[_Meaning]:
     source = _load_source()
     phrases = [(phrase, _Meaning(None)) for phrase in source["ignored"]]
     for category, entry in source["categories"].items():
-        phrases += [(phrase, _Meaning(category, kind)) for kind, group in entry["phrases"].items() for phrase in group]
-        phrases += [(phrase, _Meaning(category, denies=True)) for phrase in entry.get("denials", [])]
+        phrases += [
+            (phrase, _Meaning(category, kind))
+            for kind, group in entry["phrases"].items()
+            for phrase in group
+        ]
+        phrases += [
+            (phrase, _Meaning(category, denies=True)) for phrase in entry.get("denials", [])
+        ]
     return PhraseTable(phrases, source["slots"])
 
 
 @cache
 def _load_mended() -> dict[str, str]:
-    return {wrong: right for right, wrongs in _load_source()["misspellings"].items() for wrong in wrongs}
+    return {
+        wrong: right for right, wrongs in _load_source()["misspellings"].items() for wrong in wrongs
+    }
 
 
 @cache

@@ -50,8 +50,14 @@ def split_words(text: str, mended: Mapping[str, str] | None = None) -> list[Word
         mended: Form to take instead of another: misspellings.
     """
     mended = mended or {}
-    words = [Word(match.start(), match.end(), _normalize(match.lastgroup, match.group())) for match in _WORD.finditer(text)]
-    return [Word(word.start, word.end, mended[word.form]) if word.form in mended else word for word in words]
+    words = [
+        Word(match.start(), match.end(), _normalize(match.lastgroup, match.group()))
+        for match in _WORD.finditer(text)
+    ]
+    return [
+        Word(word.start, word.end, mended[word.form]) if word.form in mended else word
+        for word in words
+    ]
 
 
 def _normalize(kind: str | None, text: str) -> str:
@@ -61,7 +67,11 @@ def _normalize(kind: str | None, text: str) -> str:
         return "(+)" if "+" in text else "(-)"
     if kind == "dash":
         return DASH
-    form = _SILENT.sub("", unicodedata.normalize("NFKD", text).casefold()) if kind == "word" else text.casefold()
+    form = (
+        _SILENT.sub("", unicodedata.normalize("NFKD", text).casefold())
+        if kind == "word"
+        else text.casefold()
+    )
     return _DRAWN_OUT.sub(r"\1", form)
 
 
@@ -122,7 +132,9 @@ class PhraseTable(Generic[Value]):
             ways = list(self._walk(self._root, forms, start)) if forms[start] in self._first else []
             end = max((end for end, _ in ways), default=start + 1)
             if ways:
-                values = chain.from_iterable(values for at, values in ways if at == end)  # a slot and a plain word may lead to the same end
+                values = chain.from_iterable(
+                    values for at, values in ways if at == end
+                )  # a slot and a plain word may lead to the same end
                 found.append(Found(start, end, tuple(dict.fromkeys(values))))
             start = end
         return found
@@ -168,7 +180,10 @@ class PhraseTable(Generic[Value]):
 
     def _may_be_nothing(self, node: _Node) -> bool:
         slots = node.slots.items()
-        return bool(node.values) or any(self._may_be_nothing(self._slots[name]) and self._may_be_nothing(child) for name, child in slots)
+        return bool(node.values) or any(
+            self._may_be_nothing(self._slots[name]) and self._may_be_nothing(child)
+            for name, child in slots
+        )
 
     def _find_firsts(self, node: _Node) -> frozenset[str]:
         """The words that something from here on may begin with."""

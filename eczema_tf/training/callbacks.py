@@ -69,7 +69,12 @@ class Validate(keras.callbacks.Callback):
             cases: (rows,), equal for the rows of one case.
         """
         super().__init__()
-        self.dataset, self.targets, self.weights, self.loss_weights = dataset, targets, weights, loss_weights
+        self.dataset, self.targets, self.weights, self.loss_weights = (
+            dataset,
+            targets,
+            weights,
+            loss_weights,
+        )
         self.labels, self.cases, self.losses = labels, cases, build_losses()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -83,7 +88,10 @@ class Validate(keras.callbacks.Callback):
         return {**self._compute_losses(logits), **self._compute_aurocs(logits)}
 
     def _compute_losses(self, logits: Mapping[str, np.ndarray]) -> dict[str, float]:
-        losses = {head: float(loss(self.targets[head], logits[head], self.weights[head])) for head, loss in self.losses.items()}
+        losses = {
+            head: float(loss(self.targets[head], logits[head], self.weights[head]))
+            for head, loss in self.losses.items()
+        }
         total = sum(self.loss_weights[head] * loss for head, loss in losses.items())
         return {"val_loss": total, **{f"val_{head}_loss": loss for head, loss in losses.items()}}
 
@@ -96,13 +104,17 @@ class Validate(keras.callbacks.Callback):
         return aurocs
 
 
-def _case_auroc(logits: np.ndarray, labels: np.ndarray, cases: np.ndarray, seen: np.ndarray) -> float | None:
+def _case_auroc(
+    logits: np.ndarray, labels: np.ndarray, cases: np.ndarray, seen: np.ndarray
+) -> float | None:
     _, case, counts = np.unique(cases[seen], return_inverse=True, return_counts=True)
     if not len(counts):
         return None
     mean_logits = np.bincount(case, logits[seen]) / counts
     positive = np.bincount(case, labels[seen]) / counts > 0.5
-    return float(roc_auc_score(positive, mean_logits)) if 0 < positive.sum() < len(positive) else None
+    return (
+        float(roc_auc_score(positive, mean_logits)) if 0 < positive.sum() < len(positive) else None
+    )
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -125,7 +137,12 @@ class KeepBest(keras.callbacks.Callback):
         super().__init__()
         self.path, self.patience, self.last = path, patience, last
         self.best: list[np.ndarray] = []
-        self.progress: dict[str, Any] = {"epochs_done": 0, "best_epoch": -1, "best_score": -np.inf, "history": []}
+        self.progress: dict[str, Any] = {
+            "epochs_done": 0,
+            "best_epoch": -1,
+            "best_score": -np.inf,
+            "history": [],
+        }
 
     def resume(self, model: keras.Model) -> int:
         """Restores the state of an interrupted run, if there is one; returns the epoch to go on with."""
@@ -147,12 +164,16 @@ class KeepBest(keras.callbacks.Callback):
         """Compares, keeps, saves and perhaps stops."""
         logs = logs or {}
         if not self.last and MONITOR not in logs:
-            raise RunError("early stopping needs validation cases with and without eczema; give a larger val split")
+            raise RunError(
+                "early stopping needs validation cases with and without eczema; give a larger val split"
+            )
         if self.last or logs[MONITOR] > self.progress["best_score"]:
             self.progress.update(best_epoch=epoch, best_score=logs.get(MONITOR))
             self.best = [] if self.last else copy_weights(self.model)
         self.progress["epochs_done"] = epoch + 1
-        self.progress["history"].append({"epoch": epoch + 1, **{key: float(value) for key, value in logs.items()}})
+        self.progress["history"].append(
+            {"epoch": epoch + 1, **{key: float(value) for key, value in logs.items()}}
+        )
         save_state(self.path, self.model, self.best, self.progress)
         if self.finished:
             self.model.stop_training = True
@@ -177,7 +198,10 @@ class WriteScalars(keras.callbacks.Callback):
     def __init__(self, folder: Path):
         """Takes the stage's folder of logs."""
         super().__init__()
-        self.writers = {split: tf.summary.create_file_writer(str(folder / split)) for split in ("train", "validation")}
+        self.writers = {
+            split: tf.summary.create_file_writer(str(folder / split))
+            for split in ("train", "validation")
+        }
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Writes the epoch, so that it can be watched."""

@@ -12,7 +12,9 @@ from eczema_tf.errors import RunError
 from eczema_tf.files import replacing_file
 
 
-def save_state(path: Path, model: keras.Model, best: list[np.ndarray], progress: dict[str, Any]) -> None:
+def save_state(
+    path: Path, model: keras.Model, best: list[np.ndarray], progress: dict[str, Any]
+) -> None:
     """Writes everything that a resumed run needs, whole or not at all.
 
     Args:
@@ -21,7 +23,10 @@ def save_state(path: Path, model: keras.Model, best: list[np.ndarray], progress:
         best: The best weights so far, in the order of `model.weights`.
         progress: JSON-able.
     """
-    arrays = {f"state_{place:05d}": variable.numpy() for place, variable in enumerate(_changing_variables(model))}
+    arrays = {
+        f"state_{place:05d}": variable.numpy()
+        for place, variable in enumerate(_changing_variables(model))
+    }
     arrays |= {f"best_{place:05d}": value for place, value in enumerate(best)}
     with replacing_file(path) as aside:
         np.savez(aside, progress=np.frombuffer(json.dumps(progress).encode(), "uint8"), **arrays)
@@ -44,7 +49,9 @@ def load_state(path: Path, model: keras.Model) -> tuple[dict[str, Any], list[np.
         for variable, value in zip(_changing_variables(model), states, strict=True):
             variable.assign(value)
     except (ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path}: does not fit this run ({error}); train into a new --run-dir") from error
+        raise RunError(
+            f"{path}: does not fit this run ({error}); train into a new --run-dir"
+        ) from error
     return progress, best
 
 

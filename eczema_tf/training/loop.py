@@ -67,7 +67,9 @@ def train_stage(
     _check_rows(data, validate=not keep_last or len(data.val_rows) > 0)
     steps = -(-len(data.train_rows) // config.train.batch_size)
     compile_for_training(model, config, epochs * steps, steps, learning_rate)
-    keep_best = KeepBest(run_dir / "checkpoints" / f"{name}.npz", config.train.patience, last=keep_last)
+    keep_best = KeepBest(
+        run_dir / "checkpoints" / f"{name}.npz", config.train.patience, last=keep_last
+    )
     keep_best.set_model(model)
     model.optimizer.build(model.trainable_variables)
     _build_loss_metrics(model, data)
@@ -76,21 +78,40 @@ def train_stage(
         keep_best.restore_best()
         return keep_best.progress["history"]
     train = build_training_dataset(
-        data.inputs, data.targets, data.weights, data.train_rows, batch_size=config.train.batch_size,
-        epochs=range(first_epoch, epochs), seed=config.seed, augment=augment,
-    )  # fmt: skip
+        data.inputs,
+        data.targets,
+        data.weights,
+        data.train_rows,
+        batch_size=config.train.batch_size,
+        epochs=range(first_epoch, epochs),
+        seed=config.seed,
+        augment=augment,
+    )
     validation = [_build_validation(data, config)] if len(data.val_rows) else []
     if first_epoch == 0 and keep_start and validation:
         validation[0].set_model(model)
         keep_best.start_from(validation[0].compute_figures())
-    callbacks = [*validation, StopOnNonFiniteLoss(), keep_best, WriteScalars(run_dir / "tensorboard" / name)]
+    callbacks = [
+        *validation,
+        StopOnNonFiniteLoss(),
+        keep_best,
+        WriteScalars(run_dir / "tensorboard" / name),
+    ]
     model.fit(
-        train, epochs=epochs, initial_epoch=first_epoch, steps_per_epoch=steps, callbacks=callbacks, shuffle=False, verbose=verbose
-    )  # fmt: skip
+        train,
+        epochs=epochs,
+        initial_epoch=first_epoch,
+        steps_per_epoch=steps,
+        callbacks=callbacks,
+        shuffle=False,
+        verbose=verbose,
+    )
     return keep_best.progress["history"]
 
 
-def compile_for_training(model: keras.Model, config: Config, total_steps: int, steps_per_epoch: int, learning_rate: float) -> None:
+def compile_for_training(
+    model: keras.Model, config: Config, total_steps: int, steps_per_epoch: int, learning_rate: float
+) -> None:
     """Compiles with AdamW, linear warm-up, cosine decay to 0 and clipped gradients."""
     warmup_steps = min(int(config.train.warmup_epochs * steps_per_epoch), total_steps // 2)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -100,7 +121,9 @@ def compile_for_training(model: keras.Model, config: Config, total_steps: int, s
         warmup_steps=warmup_steps,
     )
     model.compile(
-        optimizer=keras.optimizers.AdamW(schedule, weight_decay=config.train.weight_decay, global_clipnorm=config.train.clip_norm),
+        optimizer=keras.optimizers.AdamW(
+            schedule, weight_decay=config.train.weight_decay, global_clipnorm=config.train.clip_norm
+        ),
         loss=build_losses(),
         loss_weights=config.train.loss_weights.model_dump(),
         jit_compile=use_xla(config.train),
@@ -110,8 +133,13 @@ def compile_for_training(model: keras.Model, config: Config, total_steps: int, s
 def _build_loss_metrics(model: keras.Model, data: TrainingData) -> None:
     """Computes a loss once: its running means get their variables now. Made within the first step, they would have it traced twice."""
     row = data.train_rows[:1]
-    targets, weights = ({head: values[row] for head, values in arrays.items()} for arrays in (data.targets, data.weights))
-    model.compute_loss(y=targets, y_pred=targets, sample_weight=weights)  # logits have the shapes of the targets
+    targets, weights = (
+        {head: values[row] for head, values in arrays.items()}
+        for arrays in (data.targets, data.weights)
+    )
+    model.compute_loss(
+        y=targets, y_pred=targets, sample_weight=weights
+    )  # logits have the shapes of the targets
 
 
 def _build_validation(data: TrainingData, config: Config) -> Validate:

@@ -7,7 +7,12 @@ from eczema_tf.schema import ECZEMA_HEADS
 
 
 def compute_sample_weights(
-    table: pd.DataFrame, image_present: np.ndarray, text_present: np.ndarray, train_rows: np.ndarray, *, balance: bool
+    table: pd.DataFrame,
+    image_present: np.ndarray,
+    text_present: np.ndarray,
+    train_rows: np.ndarray,
+    *,
+    balance: bool,
 ) -> dict[str, np.ndarray]:
     """Weighs every row for every head; 0 where the row has no label for the head, or not what the head looks at.
 

@@ -51,7 +51,7 @@ def load_audited(config: DataConfig, manifest_path: Path | str) -> AuditedDatase
         manifest_path: The manifest.
     """
     dataset = load_dataset(config, manifest_path)
-    audit = audit_dataset(dataset, positive_above=config.positive_above)
+    audit = audit_dataset(dataset, label_threshold=config.label_threshold)
     print(audit.describe(), file=sys.stderr, flush=True)
     if config.merge_duplicates:
         table = dataset.table.assign(group_id=audit.group_id)
@@ -70,7 +70,9 @@ def audit_prepared(folder: Path, *, allow_leaks: bool = False) -> None:
         DataError: If the manifest's own splits leak and leaks are not allowed.
     """
     embeddings = folder / "embeddings.npz"
-    config = DataConfig(embeddings=str(embeddings) if embeddings.is_file() else None, allow_leaks=True)
+    config = DataConfig(
+        embeddings=str(embeddings) if embeddings.is_file() else None, allow_leaks=True
+    )
     audited = load_audited(config, folder / "manifest.csv")
     splits = audited.dataset.table["split"]
     leaks = audited.check(splits) if (splits != "").all() else {"leaks": 0, "examples": []}

@@ -36,19 +36,33 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> di
     dataset, cases, thresholds, folds, leaks = audited.dataset, [], [], {}, {}
     for repeat in range(config.split.repeats):
         fold_of_row = assign_folds(
-            dataset.table, folds=config.split.folds or 0, seed=config.seed, repeat=repeat, positive_above=config.data.positive_above
+            dataset.table,
+            folds=config.split.folds or 0,
+            seed=config.seed,
+            repeat=repeat,
+            label_threshold=config.data.label_threshold,
         )
         leaks = audited.check(fold_of_row)
-        folds[str(repeat)] = dict(zip(dataset.table["example_id"], map(int, fold_of_row), strict=True))
+        folds[str(repeat)] = dict(
+            zip(dataset.table["example_id"], map(int, fold_of_row), strict=True)
+        )
         rows, chosen = _score_out_of_fold(config, dataset, fold_of_row, run_dir, repeat)
         cases.append(average_rows_by_case(rows).assign(repeat=repeat))
         thresholds += chosen
-    mean = {modality: float(np.mean([chosen[modality] for chosen in thresholds])) for modality in thresholds[0]}
+    mean = {
+        modality: float(np.mean([chosen[modality] for chosen in thresholds]))
+        for modality in thresholds[0]
+    }
     write_json(run_dir / run_folder.THRESHOLDS, mean)
     write_json(run_dir / run_folder.DATA, {**dataset.describe(), "folds": folds})
     times = f", {config.split.repeats} times" if config.split.repeats > 1 else ""
     return write_figures(
-        run_dir, pd.concat(cases, ignore_index=True), mean, config, f"{config.split.folds} folds{times}, out of fold", leaks
+        run_dir,
+        pd.concat(cases, ignore_index=True),
+        mean,
+        config,
+        f"{config.split.folds} folds{times}, out of fold",
+        leaks,
     )
 
 
@@ -58,13 +72,24 @@ def _score_out_of_fold(
     """Scored rows of all folds, and the thresholds of each fold's model."""
     scored, thresholds = [], []
     for fold in sorted(set(fold_of_row)):
-        print(f"repeat {repeat + 1} of {config.split.repeats}, fold {fold + 1} of {config.split.folds}", file=sys.stderr, flush=True)
+        print(
+            f"repeat {repeat + 1} of {config.split.repeats}, fold {fold + 1} of {config.split.folds}",
+            file=sys.stderr,
+            flush=True,
+        )
         splits = fold_splits(
-            fold_of_row, fold, dataset.table, val_fraction=config.split.val, seed=config.seed, positive_above=config.data.positive_above
+            fold_of_row,
+            fold,
+            dataset.table,
+            val_fraction=config.split.val,
+            seed=config.seed,
+            label_threshold=config.data.label_threshold,
         )
         fold_dir = run_dir / "folds" / f"{repeat}-{fold}"
         run_folder.write_start(fold_dir, config)
-        model, inputs, chosen = fit_run(config, dataset, splits, fold_dir)
+        trained, inputs, chosen = fit_run(config, dataset, splits, fold_dir)
         thresholds.append(chosen)
-        scored.append(score_rows(model, dataset, inputs, np.flatnonzero(splits == "test")).assign(fold=fold))
+        scored.append(
+            score_rows(trained, dataset, inputs, np.flatnonzero(splits == "test")).assign(fold=fold)
+        )
     return pd.concat(scored, ignore_index=True), thresholds

@@ -17,8 +17,14 @@ from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.errors import DataError
 from eczema_tf.explanation.heatmaps import compute_heatmaps, upsample_heatmap
 from eczema_tf.explanation.one_pass import HEATMAP_METHOD
-from eczema_tf.explanation.submodels import CutAssistant, to_tensors
-from eczema_tf.explanation.words import TokenScores, integrate_gradients, join_phrases, join_words, multiply_gradient_by_input
+from eczema_tf.explanation.submodels import Submodels, to_tensors
+from eczema_tf.explanation.words import (
+    TokenScores,
+    integrate_gradients,
+    join_phrases,
+    join_words,
+    multiply_gradient_by_input,
+)
 from eczema_tf.files import replacing_file, replacing_folder, write_json, write_text
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.reporting.description import (
@@ -35,7 +41,10 @@ from eczema_tf.serving.answer import arrange_answer
 from eczema_tf.symptoms.cues import attribute_cues, find_cues
 from eczema_tf.workflows import run_folder
 
-TEXT_METHODS = {"integrated_gradients": integrate_gradients, "gradient_x_input": multiply_gradient_by_input}
+TEXT_METHODS = {
+    "integrated_gradients": integrate_gradients,
+    "gradient_x_input": multiply_gradient_by_input,
+}
 OVERLAY, ANSWER, PAGE = "heatmap.png", "explanation.json", "explanation.html"
 
 
@@ -68,11 +77,11 @@ class ExplainedRun:
         Raises:
             RunError: If the folder holds no finished run.
         """
-        self.model = run_folder.load_model(run_dir)
+        self.trained = run_folder.load_model(run_dir)
         self.thresholds: dict[str, float] = run_folder.read_json(run_dir / run_folder.THRESHOLDS)
         self._trained_on = frozenset(run_folder.read_json(run_dir / run_folder.DATA)["trained_on"])
-        self.cut = CutAssistant(self.model.assistant)
-        self._locate = TokenLocator(self.model.tokenizer)
+        self.cut = Submodels(self.trained.model)
+        self._locate = TokenLocator(self.trained.tokenizer)
 
     def explain(
         self,
@@ -109,12 +118,19 @@ class ExplainedRun:
         answer["contributions"] = describe_contributions(logits["eczema"][:, 0])
         overlay = None
         if upright is not None:
-            heatmap = compute_heatmaps(self.cut, inputs, target=target, method=image_method, against=against)[0]
+            heatmap = compute_heatmaps(
+                self.cut, inputs, target=target, method=image_method, against=against
+            )[0]
             answer["heatmap"] = {"method": image_method, **describe_heatmap(heatmap)}
-            overlay = _draw(upright, heatmap, f"evidence {answer['explained']['direction']} {target}")
+            overlay = _draw(
+                upright, heatmap, f"evidence {answer['explained']['direction']} {target}"
+            )
         if aligned.cleaned:
             scores = TEXT_METHODS[text_method](self.cut, inputs, target=target)
-            answer["text"] = {"method": text_method, **self._describe_text(text, aligned, inputs, scores)}
+            answer["text"] = {
+                "method": text_method,
+                **self._describe_text(text, aligned, inputs, scores),
+            }
         return Explanation({**answer, "notice": NOTICE}, overlay, upright, text)
 
     def _check(self, photo: bytes, text: str) -> None:
@@ -122,17 +138,25 @@ class ExplainedRun:
             raise DataError("nothing to explain: give a photo, a text or both")
         for name, given in (("image", bool(photo)), ("text", bool(text.strip()))):
             if given and name not in self._trained_on:
-                raise DataError(f"--{name}: this run was not trained on {'photos' if name == 'image' else 'texts'}; leave it out")
-        if photo and self.model.encoders.image.kind == "precomputed":
-            raise DataError("--image: this run was trained on precomputed embeddings and cannot see a photo; leave it out")
+                raise DataError(
+                    f"--{name}: this run was not trained on {'photos' if name == 'image' else 'texts'}; leave it out"
+                )
+        if photo and self.trained.encoders.image.kind == "precomputed":
+            raise DataError(
+                "--image: this run was trained on precomputed embeddings and cannot see a photo; leave it out"
+            )
 
     def _build_inputs(self, upright: bytes | None, cleaned: str) -> dict[str, np.ndarray]:
-        """One row, as the assistant takes it."""
-        shape = self.model.assistant.input[IMAGE].shape[1:]
+        """One row, as the model takes it."""
+        shape = self.trained.model.input[IMAGE].shape[1:]
         pixels = np.zeros(shape, "float32")
         if upright is not None:
-            pixels = preprocess_photo(tf.constant(upright), tf.constant(1), shape[0], self.model.config.preprocess).numpy()
-        token_ids, padding_mask = (value.numpy() for value in tf.function(self.model.tokenizer)(tf.constant([cleaned])))
+            pixels = preprocess_photo(
+                tf.constant(upright), tf.constant(1), shape[0], self.trained.config.preprocess
+            ).numpy()
+        token_ids, padding_mask = (
+            value.numpy() for value in tf.function(self.trained.tokenizer)(tf.constant([cleaned]))
+        )
         return {
             IMAGE: pixels[None].astype("float32"),
             IMAGE_PRESENT: np.array([upright is not None], "float32"),
@@ -143,19 +167,39 @@ class ExplainedRun:
 
     def _answer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Called and not compiled: for four rows, compiling takes ten times as long as answering."""
-        return {head: value.numpy() for head, value in self.model.assistant(to_tensors(inputs), training=False).items()}
+        return {
+            head: value.numpy()
+            for head, value in self.trained.model(to_tensors(inputs), training=False).items()
+        }
 
-    def _arrange(self, logits: dict[str, np.ndarray], image_used: bool, text_used: bool) -> dict[str, Any]:
-        first = {head: np.asarray(value)[0].tolist() for head, value in compute_probabilities(logits).items()}
-        return arrange_answer({**first, "image_used": image_used, "text_used": text_used, "status": "ok"}, self.thresholds)
+    def _arrange(
+        self, logits: dict[str, np.ndarray], image_used: bool, text_used: bool
+    ) -> dict[str, Any]:
+        first = {
+            head: np.asarray(value)[0].tolist()
+            for head, value in compute_probabilities(logits).items()
+        }
+        return arrange_answer(
+            {**first, "image_used": image_used, "text_used": text_used, "status": "ok"},
+            self.thresholds,
+        )
 
-    def _describe_text(self, text: str, aligned: AlignedText, inputs: dict[str, np.ndarray], scores: TokenScores) -> dict[str, Any]:
-        starts, ends = (offsets.numpy()[0] for offsets in self._locate(tf.constant([aligned.cleaned])))
-        places = [aligned.locate(start, end) if end > start else (0, 0) for start, end in zip(starts, ends, strict=True)]
-        vocabulary = self.model.tokenizer.vocabulary
+    def _describe_text(
+        self, text: str, aligned: AlignedText, inputs: dict[str, np.ndarray], scores: TokenScores
+    ) -> dict[str, Any]:
+        starts, ends = (
+            offsets.numpy()[0] for offsets in self._locate(tf.constant([aligned.cleaned]))
+        )
+        places = [
+            aligned.locate(start, end) if end > start else (0, 0)
+            for start, end in zip(starts, ends, strict=True)
+        ]
+        vocabulary = self.trained.tokenizer.vocabulary
         continues = [vocabulary[token].startswith("##") for token in inputs[TOKEN_IDS][0]]
         words = join_words(scores.scores[0], *zip(*places, strict=True), continues)
-        cues = attribute_cues(find_cues(text), [(word.start, word.end, word.score) for word in words])
+        cues = attribute_cues(
+            find_cues(text), [(word.start, word.end, word.score) for word in words]
+        )
         return {
             "logit_difference": float(scores.difference[0]),
             "completeness_error": float(scores.completeness_error[0]),
@@ -183,12 +227,21 @@ def write_explanation(explanation: Explanation, out: Path) -> None:
                 file.write_bytes(explanation.overlay)
         write_text(
             aside / PAGE,
-            format_page(explanation.answer, explanation.text, _as_data(explanation.photo, "jpeg"), _as_data(explanation.overlay, "png")),
+            format_page(
+                explanation.answer,
+                explanation.text,
+                _as_data(explanation.photo, "jpeg"),
+                _as_data(explanation.overlay, "png"),
+            ),
         )
 
 
 def _as_data(picture: bytes | None, kind: str) -> str | None:
-    return None if picture is None else f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+    return (
+        None
+        if picture is None
+        else f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+    )
 
 
 def _without_each(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -202,4 +255,6 @@ def _without_each(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _draw(upright: bytes, heatmap: np.ndarray, label: str) -> bytes:
     photo = Image.open(io.BytesIO(upright)).convert("RGB")
     photo.thumbnail((1024, 1024))
-    return draw_overlay(np.asarray(photo), upsample_heatmap(heatmap, photo.height, photo.width), label)
+    return draw_overlay(
+        np.asarray(photo), upsample_heatmap(heatmap, photo.height, photo.width), label
+    )

@@ -13,13 +13,13 @@ from eczema_tf.data.dataset import Dataset, load_dataset
 from eczema_tf.errors import RunError
 from eczema_tf.explanation.heatmaps import compute_heatmaps
 from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.explanation.submodels import CutAssistant
+from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.explanation.words import multiply_gradient_by_input
 from eczema_tf.files import replacing_folder, write_json
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.schema import CONSISTENCY, IMAGE_PRESENT, NOTICE, SEVERITY, TEXT_PRESENT
 from eczema_tf.serving.client import SIDE_FILE
-from eczema_tf.serving.graph.served_model import ServedAssistant, save_served
+from eczema_tf.serving.graph.served_model import ServedModel, save_served
 from eczema_tf.serving.graph.warmup import write_warmup
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import load_model_inputs
@@ -27,7 +27,7 @@ from eczema_tf.workflows.inference import load_model_inputs
 PARITY_TOLERANCE = 1e-4  # largest difference of a probability, heatmap or token score between the SavedModel and Keras
 PARITY_ROWS = 24
 
-Inputs = dict[str, np.ndarray]  # by name, as the assistant takes them
+Inputs = dict[str, np.ndarray]  # by name, as the model takes them
 
 
 def export_run(run_dir: Path, out: Path) -> tuple[Path, float]:
@@ -43,15 +43,15 @@ def export_run(run_dir: Path, out: Path) -> tuple[Path, float]:
     Raises:
         RunError: If the SavedModel and Keras differ by more than `PARITY_TOLERANCE`; nothing is left behind then.
     """
-    model = run_folder.load_model(run_dir)
+    trained = run_folder.load_model(run_dir)
     description = run_folder.read_json(run_dir / run_folder.DATA)
-    dataset = load_dataset(model.config.data, description["manifest"])
-    cut = CutAssistant(model.assistant)
-    served = ServedAssistant(
-        model.assistant,
-        model.encoders.image,
-        model.tokenizer,
-        model.config.preprocess,
+    dataset = load_dataset(trained.config.data, description["manifest"])
+    cut = Submodels(trained.model)
+    served = ServedModel(
+        trained.model,
+        trained.encoders.image,
+        trained.tokenizer,
+        trained.config.preprocess,
         frozenset(description["trained_on"]),
         partial(explain_in_one_pass, cut),
     )
@@ -60,13 +60,15 @@ def export_run(run_dir: Path, out: Path) -> tuple[Path, float]:
         save_served(served, aside)
         write_json(aside / SIDE_FILE, _describe_export(run_dir))
         write_warmup(aside, served.signatures())
-        difference = check_parity(aside, model, dataset)
+        difference = check_parity(aside, trained, dataset)
     return version, difference
 
 
 def next_version(out: Path) -> int:
     """Returns one more than the highest numbered folder, or 1."""
-    numbers = [int(child.name) for child in out.iterdir() if child.name.isdigit()] if out.is_dir() else []
+    numbers = (
+        [int(child.name) for child in out.iterdir() if child.name.isdigit()] if out.is_dir() else []
+    )
     return max(numbers, default=0) + 1
 
 
@@ -80,12 +82,12 @@ def _describe_export(run_dir: Path) -> dict[str, Any]:
     }
 
 
-def check_parity(folder: Path, model: run_folder.Model, dataset: Dataset) -> float:
+def check_parity(folder: Path, trained: run_folder.TrainedModel, dataset: Dataset) -> float:
     """Compares both signatures of a SavedModel with Keras and with the offline explanations, on rows of the data set.
 
     Args:
         folder: Of the SavedModel.
-        model: From `run_folder.load_model`.
+        trained: From `run_folder.load_model`.
         dataset: Where the rows come from; some of them without photo, some without text.
 
     Returns:
@@ -94,14 +96,20 @@ def check_parity(folder: Path, model: run_folder.Model, dataset: Dataset) -> flo
     Raises:
         RunError: If it is more than `PARITY_TOLERANCE`, or the SavedModel refuses a photo that training accepted.
     """
-    photos, texts, inputs = _parity_rows(model, dataset)
-    probabilities = compute_probabilities(model.assistant.predict_on_batch(inputs))
-    explanations = _explain_offline(model, inputs)
+    photos, texts, inputs = _parity_rows(trained, dataset)
+    probabilities = compute_probabilities(trained.model.predict_on_batch(inputs))
+    explanations = _explain_offline(trained, inputs)
     loaded = tf.saved_model.load(str(folder))
     differences = []
-    for signature, expected in (("serving_default", probabilities), ("explain", {**probabilities, **explanations})):
+    for signature, expected in (
+        ("serving_default", probabilities),
+        ("explain", {**probabilities, **explanations}),
+    ):
         answers = loaded.signatures[signature](image=tf.constant(photos), text=tf.constant(texts))
-        differences += [_largest_difference(answers[name].numpy(), np.asarray(value)) for name, value in expected.items()]
+        differences += [
+            _largest_difference(answers[name].numpy(), np.asarray(value))
+            for name, value in expected.items()
+        ]
     difference = max(differences)
     if not difference <= PARITY_TOLERANCE:
         raise RunError(
@@ -110,36 +118,51 @@ def check_parity(folder: Path, model: run_folder.Model, dataset: Dataset) -> flo
     return difference
 
 
-def _parity_rows(model: run_folder.Model, dataset: Dataset) -> tuple[list[bytes], list[str], Inputs]:
+def _parity_rows(
+    trained: run_folder.TrainedModel, dataset: Dataset
+) -> tuple[list[bytes], list[str], Inputs]:
     """Rows as they would be sent, and the same rows from the training pipeline."""
     table = _choose_parity_rows(dataset)
     rows = table.index.to_numpy()
     texts = list(table["text"])
-    inputs = load_model_inputs(model, dataset).gather(rows)
-    if model.encoders.image.kind == "precomputed":  # the served graph has no embeddings: compare on the texts
+    inputs = load_model_inputs(trained, dataset).gather(rows)
+    if (
+        trained.encoders.image.kind == "precomputed"
+    ):  # the served graph has no embeddings: compare on the texts
         photos = [b""] * len(rows)
         inputs[IMAGE_PRESENT][:] = 0
     else:
         photos = [Path(file).read_bytes() if file else b"" for file in table["image_file"]]
-    for place in range(len(rows)):  # take one modality away from every third and the other from every fourth row
+    for place in range(
+        len(rows)
+    ):  # take one modality away from every third and the other from every fourth row
         if place % 3 == 1 and texts[place]:
             photos[place], inputs[IMAGE_PRESENT][place] = b"", 0
         elif place % 4 == 2 and photos[place]:
             texts[place], inputs[TEXT_PRESENT][place] = "", 0
-    return photos, texts, {name: np.asarray(value, _input_type(value)) for name, value in inputs.items()}
+    return (
+        photos,
+        texts,
+        {name: np.asarray(value, _input_type(value)) for name, value in inputs.items()},
+    )
 
 
-def _explain_offline(model: run_folder.Model, inputs: Inputs) -> Inputs:
+def _explain_offline(trained: run_folder.TrainedModel, inputs: Inputs) -> Inputs:
     """What the signature `explain` should give: tf-keras-vis' Layer-CAM, and gradient x input."""
-    cut = CutAssistant(model.assistant)
+    cut = Submodels(trained.model)
     explanations = {"token_score": multiply_gradient_by_input(cut, inputs).scores}
-    return explanations | ({"heatmap": compute_heatmaps(cut, inputs)} if cut.has_feature_map else {})
+    return explanations | (
+        {"heatmap": compute_heatmaps(cut, inputs)} if cut.has_feature_map else {}
+    )
 
 
 def _largest_difference(answer: np.ndarray, expected: np.ndarray) -> float:
     """Tokens are padded to the longest text of a batch, which may be one that was taken away: the shorter side is padded with zeros."""
     widest = [max(sizes) for sizes in zip(answer.shape, expected.shape, strict=True)]
-    padded = [np.pad(side, [(0, wide - size) for wide, size in zip(widest, side.shape, strict=True)]) for side in (answer, expected)]
+    padded = [
+        np.pad(side, [(0, wide - size) for wide, size in zip(widest, side.shape, strict=True)])
+        for side in (answer, expected)
+    ]
     return float(np.abs(padded[0] - padded[1]).max())
 
 

@@ -9,25 +9,43 @@ from eczema_tf.data.inputs import Inputs, load_inputs
 from eczema_tf.data.pipeline import build_evaluation_dataset
 from eczema_tf.model.features import compute_features, frozen_model, predict_logits
 from eczema_tf.schema import ECZEMA_HEADS, MODALITIES, POSTERIOR_COLUMNS
-from eczema_tf.workflows.run_folder import Model
+from eczema_tf.workflows.run_folder import TrainedModel
 
-KEPT_COLUMNS = ("example_id", "case_id", "group_id", "eczema", "consistency", "severity", "skin_tone", "age_group", "sex", "source")
+KEPT_COLUMNS = (
+    "example_id",
+    "case_id",
+    "group_id",
+    "eczema",
+    "consistency",
+    "severity",
+    "skin_tone",
+    "age_group",
+    "sex",
+    "source",
+)
 
 
-def load_model_inputs(model: Model, dataset: Dataset) -> Inputs:
+def load_model_inputs(trained: TrainedModel, dataset: Dataset) -> Inputs:
     """Preprocesses a data set for a model."""
-    config = model.config
+    config = trained.config
     return load_inputs(
-        dataset.table, dataset.photos, dataset.embeddings, model.tokenizer, model.encoders.image.size_px, config.preprocess,
+        dataset.table,
+        dataset.photos,
+        dataset.embeddings,
+        trained.tokenizer,
+        trained.encoders.image.size_px,
+        config.preprocess,
         ArrayCache(config.train.cache_folder),
-    )  # fmt: skip
+    )
 
 
-def score_rows(model: Model, dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> pd.DataFrame:
+def score_rows(
+    trained: TrainedModel, dataset: Dataset, inputs: Inputs, rows: np.ndarray
+) -> pd.DataFrame:
     """Computes the logits of some rows.
 
     Args:
-        model: Trained.
+        trained: Trained.
         dataset: The rows come from.
         inputs: From `load_model_inputs`, of the whole data set.
         rows: int64, which rows.
@@ -35,17 +53,25 @@ def score_rows(model: Model, dataset: Dataset, inputs: Inputs, rows: np.ndarray)
     Returns:
         One row each: ids, labels, what was used, and logits by head, as `evaluation` takes them.
     """
-    config = model.config
+    config = trained.config
     fine_tuned = config.train.fine_tune.epochs > 0
-    frozen = model.encoders.pretrained if config.train.cache_features and not fine_tuned else frozenset()
+    frozen = (
+        trained.encoders.pretrained
+        if config.train.cache_features and not fine_tuned
+        else frozenset()
+    )
     frozen |= inputs.absent
-    features = compute_features(model.assistant, inputs, frozen, ArrayCache(config.train.cache_folder))
+    features = compute_features(
+        trained.model, inputs, frozen, ArrayCache(config.train.cache_folder)
+    )
     batches = build_evaluation_dataset(features, rows, config.train.batch_size)
-    logits = predict_logits(frozen_model(model.assistant, frozen), batches)
+    logits = predict_logits(frozen_model(trained.model, frozen), batches)
     return tabulate_logits(dataset.table.iloc[rows], inputs, rows, logits)
 
 
-def tabulate_logits(table: pd.DataFrame, inputs: Inputs, rows: np.ndarray, logits: dict[str, np.ndarray]) -> pd.DataFrame:
+def tabulate_logits(
+    table: pd.DataFrame, inputs: Inputs, rows: np.ndarray, logits: dict[str, np.ndarray]
+) -> pd.DataFrame:
     """Puts ids, labels, presence and logits side by side; the logit of a head whose modality is absent is NaN."""
     kept = [column for column in (*KEPT_COLUMNS, *POSTERIOR_COLUMNS.values()) if column in table]
     scored = table[kept].reset_index(drop=True).copy()

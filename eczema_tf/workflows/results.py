@@ -42,19 +42,26 @@ def write_figures(
     Returns:
         The contents of `metrics.json`.
     """
-    positive_above = config.data.positive_above
+    label_threshold = config.data.label_threshold
     metrics = compute_metrics(
-        cases, thresholds, positive_above=positive_above, replicates=config.evaluate.bootstrap_replicates, seed=config.seed, split=split
+        cases,
+        thresholds,
+        label_threshold=label_threshold,
+        replicates=config.evaluate.bootstrap_replicates,
+        seed=config.seed,
+        split=split,
     )
     if leaks is not None:
         metrics["leaks"] = leaks
     write_predictions(out / run_folder.PREDICTIONS, cases)
-    write_plots(out, cases, metrics, positive_above=positive_above)
+    write_plots(out, cases, metrics, label_threshold=label_threshold)
     facts = load_facts(run_dir or out, config)
     write_text(out / REPORT, format_report(metrics, facts, out))
     if run_dir in (None, out):
         write_text(out / MODEL_CARD, format_model_card(metrics, facts))
-    write_json(out / run_folder.METRICS, metrics)  # last, so that its presence means that all is there
+    write_json(
+        out / run_folder.METRICS, metrics
+    )  # last, so that its presence means that all is there
     return metrics
 
 

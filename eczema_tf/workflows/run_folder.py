@@ -19,21 +19,42 @@ from eczema_tf.data.text.tokenizer import TextTokenizer, read_tokenizer
 from eczema_tf.errors import RunError
 from eczema_tf.files import replacing_file, replacing_folder, write_json, write_text
 from eczema_tf.model.encoders import EncoderSpec
-from eczema_tf.model.multimodal import Encoders, build_assistant
+from eczema_tf.model.multimodal import Encoders, build_model
 
-CONFIG, ENCODERS, WEIGHTS, TOKENIZER = "config.yaml", "encoders.json", "model.weights.h5", "tokenizer"
-DATA, THRESHOLDS, METRICS, PREDICTIONS, ENVIRONMENT = "data.json", "thresholds.json", "metrics.json", "predictions.csv", "environment.json"
-PACKAGES = ("tensorflow", "keras", "keras-hub", "tensorflow-text", "numpy", "pandas", "scikit-learn", "pillow", "eczema_tf")
+CONFIG, ENCODERS, WEIGHTS, TOKENIZER = (
+    "config.yaml",
+    "encoders.json",
+    "model.weights.h5",
+    "tokenizer",
+)
+DATA, THRESHOLDS, METRICS, PREDICTIONS, ENVIRONMENT = (
+    "data.json",
+    "thresholds.json",
+    "metrics.json",
+    "predictions.csv",
+    "environment.json",
+)
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "keras-hub",
+    "tensorflow-text",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "pillow",
+    "eczema_tf",
+)
 
 
 @dataclass(frozen=True)
-class Model:
+class TrainedModel:
     """Everything that turns photos and texts into logits."""
 
     config: Config
     encoders: Encoders
     tokenizer: TextTokenizer
-    assistant: keras.Model
+    model: keras.Model
 
 
 def write_start(run_dir: Path, config: Config) -> None:
@@ -42,42 +63,52 @@ def write_start(run_dir: Path, config: Config) -> None:
     write_json(run_dir / ENVIRONMENT, describe_environment())
 
 
-def save_model(run_dir: Path, model: Model) -> None:
+def save_model(run_dir: Path, trained: TrainedModel) -> None:
     """Writes encoders, tokenizer and weights; the weights come last, so that their presence means a whole model."""
-    save_encoders(run_dir, model.encoders, model.tokenizer)
+    save_encoders(run_dir, trained.encoders, trained.tokenizer)
     with replacing_file(run_dir / WEIGHTS) as aside:
-        model.assistant.save_weights(aside)
+        trained.model.save_weights(aside)
 
 
 def save_encoders(run_dir: Path, encoders: Encoders, tokenizer: TextTokenizer) -> None:
     """Writes what the encoders and the tokenizer are."""
-    write_json(run_dir / ENCODERS, {"image": encoders.image.model_dump(), "text": encoders.text.model_dump()})
+    write_json(
+        run_dir / ENCODERS,
+        {"image": encoders.image.model_dump(), "text": encoders.text.model_dump()},
+    )
     with replacing_folder(run_dir / TOKENIZER, overwrite=True) as aside:
         tokenizer.save(aside)
 
 
-def load_model(run_dir: Path) -> Model:
+def load_model(run_dir: Path) -> TrainedModel:
     """Rebuilds a trained model.
 
     Raises:
         RunError: If the folder holds no finished model.
     """
     if not (run_dir / WEIGHTS).is_file():
-        raise RunError(f"{run_dir}: holds no trained model ({WEIGHTS} is missing); give the folder that `train` printed as --run-dir")
+        raise RunError(
+            f"{run_dir}: holds no trained model ({WEIGHTS} is missing); give the folder that `train` printed as --run-dir"
+        )
     config = load_config(run_dir / CONFIG)
     encoders = load_encoders(run_dir)
-    assistant = build_assistant(config.model, encoders)
+    model = build_model(config.model, encoders)
     try:
-        assistant.load_weights(run_dir / WEIGHTS)
+        model.load_weights(run_dir / WEIGHTS)
     except (ValueError, OSError) as error:
-        raise RunError(f"{run_dir / WEIGHTS}: does not fit {CONFIG} and {ENCODERS}: {str(error).splitlines()[0]}") from error
-    return Model(config, encoders, read_tokenizer(run_dir / TOKENIZER), assistant)
+        raise RunError(
+            f"{run_dir / WEIGHTS}: does not fit {CONFIG} and {ENCODERS}: {str(error).splitlines()[0]}"
+        ) from error
+    return TrainedModel(config, encoders, read_tokenizer(run_dir / TOKENIZER), model)
 
 
 def load_encoders(run_dir: Path) -> Encoders:
     """Reads the encoders' specs."""
     specs = read_json(run_dir / ENCODERS)
-    return Encoders(image=EncoderSpec.model_validate(specs["image"]), text=EncoderSpec.model_validate(specs["text"]))
+    return Encoders(
+        image=EncoderSpec.model_validate(specs["image"]),
+        text=EncoderSpec.model_validate(specs["text"]),
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -89,7 +120,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RunError(f"{path}: missing; is {path.parent} the folder of a finished run?") from error
+        raise RunError(
+            f"{path}: missing; is {path.parent} the folder of a finished run?"
+        ) from error
     except ValueError as error:
         raise RunError(f"{path}: not readable as JSON: {error}") from error
 

@@ -51,7 +51,9 @@ class Study:
 
     def describe(self) -> str:
         """Returns the best trials as a table, and where the winner's configuration is."""
-        table = self.trials.head(10).to_string(index=False, float_format=lambda value: f"{value:.4g}")
+        table = self.trials.head(10).to_string(
+            index=False, float_format=lambda value: f"{value:.4g}"
+        )
         advice = "validation figures choose, they do not prove: train it and see its test split"
         return f"{table}\nbest configuration: {self.folder / BEST} ({advice})"
 
@@ -68,13 +70,19 @@ def load_space(path: Path) -> Space:
     space, faults = {}, []
     for key, allowed in read_yaml(path).items():
         try:
-            space[key] = allowed if isinstance(allowed, list) and allowed else Range.model_validate(allowed)
+            space[key] = (
+                allowed if isinstance(allowed, list) and allowed else Range.model_validate(allowed)
+            )
         except ValidationError:
-            faults.append(f"{key}: allowed: [choices] or {{low: ..., high: ..., log: true|false}}, received {allowed!r}")
+            faults.append(
+                f"{key}: allowed: [choices] or {{low: ..., high: ..., log: true|false}}, received {allowed!r}"
+            )
     for key, allowed in space.items():
         faults += _check_values(key, allowed)
     if faults or not space:
-        raise ConfigError(join_faults(f"{path} is not a search space", faults or ["it varies nothing"]))
+        raise ConfigError(
+            join_faults(f"{path} is not a search space", faults or ["it varies nothing"])
+        )
     return space
 
 
@@ -88,7 +96,9 @@ def _check_values(key: str, allowed: Range | list[Any]) -> list[str]:
         except ConfigError as error:
             faults.append(" ".join(str(error).split()))
     if not isinstance(allowed, list) and not allowed.low < allowed.high:
-        faults.append(f"{key}: low must be less than high, received {allowed.low} and {allowed.high}")
+        faults.append(
+            f"{key}: low must be less than high, received {allowed.low} and {allowed.high}"
+        )
     return faults
 
 
@@ -122,11 +132,19 @@ def search(config: Config, space: Space, trials: int, folder: Path) -> Study:
     folder.mkdir(parents=True, exist_ok=True)
     _check_study(folder, config, space)
     dataset, splits = load_without_test(config)
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL)))
-    study = optuna.create_study(study_name="study", storage=storage, load_if_exists=True, direction="maximize")
-    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))  # a resumed study must not propose the same again
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+    )
+    study = optuna.create_study(
+        study_name="study", storage=storage, load_if_exists=True, direction="maximize"
+    )
+    study.sampler = optuna.samplers.TPESampler(
+        seed=config.seed + len(study.trials)
+    )  # a resumed study must not propose the same again
     while len(_finished(study)) < trials:
-        study.optimize(lambda trial: _run_trial(trial, config, space, dataset, splits, folder), n_trials=1)
+        study.optimize(
+            lambda trial: _run_trial(trial, config, space, dataset, splits, folder), n_trials=1
+        )
     return _write_study(study, config, folder)
 
 
@@ -137,10 +155,19 @@ def load_without_test(config: Config) -> tuple[Dataset, pd.Series]:
     audited.check(splits)
     kept = (splits != "test").to_numpy()
     table = dataset.table[kept].reset_index(drop=True)
-    return replace(dataset, manifest=replace(dataset.manifest, table=table)), splits[kept].reset_index(drop=True)
+    return replace(dataset, manifest=replace(dataset.manifest, table=table)), splits[
+        kept
+    ].reset_index(drop=True)
 
 
-def _run_trial(trial: optuna.Trial, config: Config, space: Space, dataset: Dataset, splits: pd.Series, folder: Path) -> float:
+def _run_trial(
+    trial: optuna.Trial,
+    config: Config,
+    space: Space,
+    dataset: Dataset,
+    splits: pd.Series,
+    folder: Path,
+) -> float:
     chosen = {key: _suggest(trial, key, allowed) for key, allowed in space.items()}
     trial_config = parse_config(nest(chosen, config.model_dump()))
     run_dir = folder / f"trial-{trial.number:04d}"
@@ -167,17 +194,29 @@ def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 def _check_study(folder: Path, config: Config, space: Space) -> None:
     """A study goes on only with what it was started with: trials of two spaces cannot be compared."""
-    plain = {key: allowed if isinstance(allowed, list) else allowed.model_dump() for key, allowed in space.items()}
-    for name, text in (("config.yaml", dump_config(config)), ("space.yaml", yaml.safe_dump(plain, sort_keys=False))):
+    plain = {
+        key: allowed if isinstance(allowed, list) else allowed.model_dump()
+        for key, allowed in space.items()
+    }
+    for name, text in (
+        ("config.yaml", dump_config(config)),
+        ("space.yaml", yaml.safe_dump(plain, sort_keys=False)),
+    ):
         file = folder / name
         if file.is_file() and file.read_text(encoding="utf-8") != text:
-            raise ConfigError(f"{folder}: holds a study with another {name}; give another --out, or go on with that one")
+            raise ConfigError(
+                f"{folder}: holds a study with another {name}; give another --out, or go on with that one"
+            )
         write_text(file, text)
 
 
 def _write_study(study: optuna.Study, config: Config, folder: Path) -> Study:
     finished = sorted(_finished(study), key=lambda trial: -trial.value)
-    table = pd.DataFrame([{"trial": trial.number, OBJECTIVE: trial.value, **trial.params} for trial in finished])
+    table = pd.DataFrame(
+        [{"trial": trial.number, OBJECTIVE: trial.value, **trial.params} for trial in finished]
+    )
     write_csv(folder / TRIALS, table)
-    write_text(folder / BEST, dump_config(parse_config(nest(finished[0].params, config.model_dump()))))
+    write_text(
+        folder / BEST, dump_config(parse_config(nest(finished[0].params, config.model_dump())))
+    )
     return Study(table, folder)

@@ -71,7 +71,11 @@ def prepare_built_in(config: Config) -> Path:
 
 
 def evaluate_run(
-    run_dir: Path, manifest: Path | None = None, split: str = "test", out: Path | None = None, explanations: int | None = None
+    run_dir: Path,
+    manifest: Path | None = None,
+    split: str = "test",
+    out: Path | None = None,
+    explanations: int | None = None,
 ) -> str:
     """Scores a trained run and writes the figures.
 
@@ -89,54 +93,93 @@ def evaluate_run(
         RunError: If the run is not finished.
         DataError: If the manifest has no row in the split.
     """
-    model = run_folder.load_model(run_dir)
+    trained = run_folder.load_model(run_dir)
     description = run_folder.read_json(run_dir / run_folder.DATA)
-    dataset = load_audited(model.config.data, manifest or description["manifest"]).dataset  # the same groups as in training
+    dataset = load_audited(
+        trained.config.data, manifest or description["manifest"]
+    ).dataset  # the same groups as in training
     rows = _rows_of_split(dataset.table, split, description["splits"] if manifest is None else None)
-    inputs = load_model_inputs(model, dataset)
-    cases = average_rows_by_case(score_rows(model, dataset, inputs, rows))
+    inputs = load_model_inputs(trained, dataset)
+    cases = average_rows_by_case(score_rows(trained, dataset, inputs, rows))
     if out is None:
         own = manifest is None and split == "test"
-        out = run_dir if own else run_dir / "evaluations" / f"{manifest.stem if manifest else 'own'}-{split}"
-    leaks = run_folder.read_json(run_dir / run_folder.METRICS).get("leaks") if out == run_dir else None
-    table = format_table(write_figures(out, cases, run_folder.read_json(run_dir / run_folder.THRESHOLDS), model.config, split, leaks, run_dir))
+        out = (
+            run_dir
+            if own
+            else run_dir / "evaluations" / f"{manifest.stem if manifest else 'own'}-{split}"
+        )
+    leaks = (
+        run_folder.read_json(run_dir / run_folder.METRICS).get("leaks") if out == run_dir else None
+    )
+    table = format_table(
+        write_figures(
+            out,
+            cases,
+            run_folder.read_json(run_dir / run_folder.THRESHOLDS),
+            trained.config,
+            split,
+            leaks,
+            run_dir,
+        )
+    )
     if explanations is None:
         return table
-    explained = evaluate_explanations(model, dataset, inputs, rows, out, split=split, cases=explanations)
+    explained = evaluate_explanations(
+        trained, dataset, inputs, rows, out, split=split, cases=explanations
+    )
     return f"{format_explanations(explained)}\n\n{table}"
 
 
 def _train_and_evaluate(config: Config, audited: AuditedDataset, run_dir: Path) -> dict[str, Any]:
     dataset, splits = audited.dataset, split_dataset(config, audited.dataset)
     leaks = audited.check(splits)
-    model, inputs, thresholds = fit_run(config, dataset, splits, run_dir)
-    cases = average_rows_by_case(score_rows(model, dataset, inputs, np.flatnonzero(splits == "test")))
+    trained, inputs, thresholds = fit_run(config, dataset, splits, run_dir)
+    cases = average_rows_by_case(
+        score_rows(trained, dataset, inputs, np.flatnonzero(splits == "test"))
+    )
     return write_figures(run_dir, cases, thresholds, config, "test", leaks)
 
 
 def split_dataset(config: Config, dataset: Dataset) -> pd.Series:
     """Returns the split of each row: the manifest's own, or one by group, stratified and seeded."""
     fractions = {split: getattr(config.split, split) for split in SPLITS}
-    return assign_splits(dataset.table, fractions=fractions, seed=config.seed, positive_above=config.data.positive_above)
+    return assign_splits(
+        dataset.table,
+        fractions=fractions,
+        seed=config.seed,
+        label_threshold=config.data.label_threshold,
+    )
 
 
-def _rows_of_split(table: pd.DataFrame, split: str, own_splits: Mapping[str, list[str]] | None) -> np.ndarray:
+def _rows_of_split(
+    table: pd.DataFrame, split: str, own_splits: Mapping[str, list[str]] | None
+) -> np.ndarray:
     if split == "all":
         return np.arange(len(table))
-    own = table["example_id"].isin(set(own_splits[split])) if own_splits is not None else table["split"] == split
+    own = (
+        table["example_id"].isin(set(own_splits[split]))
+        if own_splits is not None
+        else table["split"] == split
+    )
     if not own.any():
-        raise DataError(f"--split {split}: there are no such rows; give --split all to score a manifest without splits")
+        raise DataError(
+            f"--split {split}: there are no such rows; give --split all to score a manifest without splits"
+        )
     return np.flatnonzero(own)
 
 
 def _check_run_dir(run_dir: Path, config: Config, resume: bool) -> None:
     started = (run_dir / run_folder.CONFIG).is_file()
     if started and not resume:
-        raise RunError(f"{run_dir}: holds a run already; give another --run-dir, or --resume to go on with it")
+        raise RunError(
+            f"{run_dir}: holds a run already; give another --run-dir, or --resume to go on with it"
+        )
     if resume and not started:
         raise RunError(f"{run_dir}: holds no run to go on with; leave --resume out")
     if resume and run_folder.load_config(run_dir / run_folder.CONFIG) != config:
-        raise RunError(f"{run_dir}: was started with another configuration ({run_folder.CONFIG}); resume with that one or give another --run-dir")
+        raise RunError(
+            f"{run_dir}: was started with another configuration ({run_folder.CONFIG}); resume with that one or give another --run-dir"
+        )
 
 
 def _say(line: str) -> None:

@@ -28,7 +28,9 @@ def find_named_diagnoses(texts: pd.Series) -> pd.DataFrame:
         One row for each text and finding, sorted: `example_id`, `condition` (as in `diagnoses.yaml`), `whose` ("own" or "family").
     """
     named = {text: name_diagnoses(text) for text in set(texts) if text}
-    rows = [(example_id, *found) for example_id, text in texts.items() for found in named.get(text, ())]
+    rows = [
+        (example_id, *found) for example_id, text in texts.items() for found in named.get(text, ())
+    ]
     return pd.DataFrame(sorted(rows), columns=["example_id", "condition", "whose"], dtype=str)
 
 
@@ -46,8 +48,12 @@ def name_diagnoses(text: str) -> set[tuple[str, str]]:
 def _compile_names() -> tuple[re.Pattern[str], list[str], re.Pattern[str]]:
     """Returns the names, one group each, the condition of each group, and the words for the family."""
     source = yaml.safe_load(Path(__file__).with_name("diagnoses.yaml").read_text(encoding="utf-8"))
-    condition_of = {name: condition for condition, names in source["conditions"].items() for name in names}
-    names = sorted(condition_of, key=lambda name: (-len(name), name))  # the first that fits is taken: the longest
+    condition_of = {
+        name: condition for condition, names in source["conditions"].items() for name in names
+    }
+    names = sorted(
+        condition_of, key=lambda name: (-len(name), name)
+    )  # the first that fits is taken: the longest
     return _compile(names), [condition_of[name] for name in names], _compile(source["family"])
 
 

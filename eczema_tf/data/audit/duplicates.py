@@ -14,7 +14,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from eczema_tf.data.audit.near_photos import compute_signatures, find_near_photos
-from eczema_tf.data.audit.near_texts import PhraseModel, Words, find_copied_texts, find_near_texts, split_words
+from eczema_tf.data.audit.near_texts import (
+    PhraseModel,
+    Words,
+    find_copied_texts,
+    find_near_texts,
+    split_words,
+)
 from eczema_tf.data.cache import fingerprint
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.photo.embeddings import Embeddings
@@ -22,7 +28,9 @@ from eczema_tf.data.photo.embeddings import Embeddings
 KINDS = ("identical_photo", "near_photo", "identical_text", "near_text")
 TEMPLATE = "template"  # value of the manifest's `source`: written by a program from flags, so that equal texts mean equal flags
 
-Keys = dict[str, list[str]]  # kind to the key of each row: rows with the same key are the same, "" is none
+Keys = dict[
+    str, list[str]
+]  # kind to the key of each row: rows with the same key are the same, "" is none
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,9 @@ def merge_groups(table: pd.DataFrame, duplicates: Duplicates) -> pd.Series:
     members = duplicates.members[duplicates.members["example_id"].isin(code_of)]
     first = members.groupby(["kind", "cluster"])["example_id"].transform("first")
     leader = _find_leaders(len(names), first.map(code_of), members["example_id"].map(code_of))
-    return pd.Series(names[leader][codes], index=table.index, dtype=table["group_id"].dtype, name="group_id")
+    return pd.Series(
+        names[leader][codes], index=table.index, dtype=table["group_id"].dtype, name="group_id"
+    )
 
 
 def _find_photos(dataset: Dataset, workers: int, progress: bool) -> tuple[Keys, int]:
@@ -91,7 +101,9 @@ def _find_photos(dataset: Dataset, workers: int, progress: bool) -> tuple[Keys, 
     digests = [digest_of.get(file, "") for file in dataset.table["image_file"]]
     files = {digest_of[file]: file for file in sorted(digest_of)}
     distinct = sorted(set(digests) - {""})
-    signatures = compute_signatures([files[digest] for digest in distinct], workers=workers, progress=progress)
+    signatures = compute_signatures(
+        [files[digest] for digest in distinct], workers=workers, progress=progress
+    )
     near = _name_clusters(distinct, find_near_photos(signatures).tolist())
     keys = {"identical_photo": digests, "near_photo": [near.get(digest, "") for digest in digests]}
     return keys, int(signatures.plain.sum())
@@ -112,7 +124,9 @@ def _find_texts(table: pd.DataFrame) -> tuple[Keys, int]:
     """Also counts the texts whose copies are taken for chance."""
     word_of = {text: split_words(text) for text in set(table["text"])}
     own = (table["source"] != TEMPLATE).to_numpy()
-    words = [word_of[text] if written else () for text, written in zip(table["text"], own, strict=True)]
+    words = [
+        word_of[text] if written else () for text, written in zip(table["text"], own, strict=True)
+    ]
     model = PhraseModel(_count_values(words, table["group_id"]))
     shared = {text for text, cases in _count_values(words, table["case_id"]).items() if cases > 1}
     copied = find_copied_texts(model, shared)
@@ -137,7 +151,10 @@ def _key(words: Words) -> str:
 def _name_near_texts(pairs: list[tuple[Words, Words]]) -> dict[Words, str]:
     distinct = sorted({words for pair in pairs for words in pair})
     place = {words: index for index, words in enumerate(distinct)}
-    named = _name_clusters([_key(words) for words in distinct], [[place[first], place[second]] for first, second in pairs])
+    named = _name_clusters(
+        [_key(words) for words in distinct],
+        [[place[first], place[second]] for first, second in pairs],
+    )
     return {words: named[_key(words)] for words in distinct}
 
 
@@ -159,8 +176,17 @@ def _find_leaders(count: int, first: Iterable[int], second: Iterable[int]) -> np
 
 def _list_members(table: pd.DataFrame, kind: str, keys: Sequence[str]) -> pd.DataFrame:
     """Lists the rows of every key that is in at least two cases."""
-    rows = pd.DataFrame({"kind": kind, "key": keys, "example_id": table["example_id"].to_numpy(), "case_id": table["case_id"].to_numpy()})
+    rows = pd.DataFrame(
+        {
+            "kind": kind,
+            "key": keys,
+            "example_id": table["example_id"].to_numpy(),
+            "case_id": table["case_id"].to_numpy(),
+        }
+    )
     rows = rows[rows["key"] != ""]
     by_key = rows.groupby("key")
-    rows = rows.assign(cluster=by_key["example_id"].transform("min"))[by_key["case_id"].transform("nunique") > 1]
+    rows = rows.assign(cluster=by_key["example_id"].transform("min"))[
+        by_key["case_id"].transform("nunique") > 1
+    ]
     return rows[["kind", "cluster", "example_id"]].sort_values(["cluster", "example_id"])

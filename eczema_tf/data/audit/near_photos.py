@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from eczema_tf.errors import DataError
 
-GRAY_PX = 64  # side of the gray version that is hashed: ImageHash's own size for 16 x 16 frequencies
+GRAY_PX = (
+    64  # side of the gray version that is hashed: ImageHash's own size for 16 x 16 frequencies
+)
 HASH_SIDE = 16
 CORRELATION_PX = 32
 ORIENTATIONS = 8  # four quarter turns, plain and mirrored
@@ -25,7 +27,9 @@ ORIENTATIONS = 8  # four quarter turns, plain and mirrored
 # 0.92 where up to 64 bits differ. 400 of them and their copies at half size and JPEG quality 75: at most 42 bits, at least 0.95.
 MAX_BITS = 64
 MIN_CORRELATION = 0.94
-MIN_CONTRAST = 1.0  # gray levels (standard deviation): a black or blank photo is like every other one
+MIN_CONTRAST = (
+    1.0  # gray levels (standard deviation): a black or blank photo is like every other one
+)
 BLOCK_ROWS = 256
 PROGRESS_FROM_PHOTOS = 500  # below, it is over before a bar could be read
 
@@ -51,7 +55,9 @@ class Signatures:
         return _shrink(self.gray).std(axis=1) < MIN_CONTRAST
 
 
-def compute_signatures(files: Sequence[str], *, workers: int = 2, progress: bool = True) -> Signatures:
+def compute_signatures(
+    files: Sequence[str], *, workers: int = 2, progress: bool = True
+) -> Signatures:
     """Decodes photos, small, and hashes them.
 
     Args:
@@ -62,12 +68,22 @@ def compute_signatures(files: Sequence[str], *, workers: int = 2, progress: bool
     Raises:
         DataError: If one cannot be read any more.
     """
-    hidden = True if not progress or len(files) <= PROGRESS_FROM_PHOTOS else None  # None: shown on a terminal only
+    hidden = (
+        True if not progress or len(files) <= PROGRESS_FROM_PHOTOS else None
+    )  # None: shown on a terminal only
     with ThreadPoolExecutor(workers) as pool:
-        bar = tqdm(pool.map(_load_gray, files), "near-duplicates", len(files), disable=hidden, mininterval=1)
+        bar = tqdm(
+            pool.map(_load_gray, files),
+            "near-duplicates",
+            len(files),
+            disable=hidden,
+            mininterval=1,
+        )
         gray = np.array(list(bar), "uint8").reshape(-1, GRAY_PX, GRAY_PX)
     hashes = [[_hash(turned) for turned in _orientations(pixels)] for pixels in gray]
-    return Signatures(gray, np.array(hashes, "uint64").reshape(-1, ORIENTATIONS, HASH_SIDE * HASH_SIDE // 64))
+    return Signatures(
+        gray, np.array(hashes, "uint64").reshape(-1, ORIENTATIONS, HASH_SIDE * HASH_SIDE // 64)
+    )
 
 
 def find_near_photos(signatures: Signatures) -> np.ndarray:
@@ -78,19 +94,28 @@ def find_near_photos(signatures: Signatures) -> np.ndarray:
     pairs: set[tuple[int, int]] = set()
     for start in range(0, len(gray), BLOCK_ROWS):
         stop = start + BLOCK_ROWS
-        for turned, bits in zip(_orientations(gray[start:stop]), hashes[start:stop].swapaxes(0, 1), strict=True):
-            pairs.update((start + row, start + column) for row, column in _compare_block(turned, bits, features[start:], hashes[start:, 0]))
+        for turned, bits in zip(
+            _orientations(gray[start:stop]), hashes[start:stop].swapaxes(0, 1), strict=True
+        ):
+            pairs.update(
+                (start + row, start + column)
+                for row, column in _compare_block(turned, bits, features[start:], hashes[start:, 0])
+            )
     return usable[np.array(sorted(pairs), "int64").reshape(-1, 2)]
 
 
-def _compare_block(turned: np.ndarray, bits: np.ndarray, features: np.ndarray, hashes: np.ndarray) -> Iterator[tuple[int, int]]:
+def _compare_block(
+    turned: np.ndarray, bits: np.ndarray, features: np.ndarray, hashes: np.ndarray
+) -> Iterator[tuple[int, int]]:
     """Yields (row, column) of a block in one orientation against itself and all later photos as stored."""
     near = np.triu(_distances(bits, hashes) <= MAX_BITS, 1)
     columns = np.flatnonzero(near.any(axis=0))
     if not len(columns):
         return
     near = near[:, columns] & (_normalize(_shrink(turned)) @ features[columns].T >= MIN_CORRELATION)
-    yield from ((int(row), int(columns[place])) for row, place in zip(*np.nonzero(near), strict=True))
+    yield from (
+        (int(row), int(columns[place])) for row, place in zip(*np.nonzero(near), strict=True)
+    )
 
 
 def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -107,12 +132,18 @@ def _load_gray(file: str) -> np.ndarray:
             image.draft("L", (2 * GRAY_PX, 2 * GRAY_PX))  # JPEG decoded at a fraction of its size
             return np.asarray(_to_gray(image).resize((GRAY_PX, GRAY_PX), Image.Resampling.LANCZOS))
     except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{file}: photo was good before and cannot be read now: {error}; leave the photos alone during a run") from error
+        raise DataError(
+            f"{file}: photo was good before and cannot be read now: {error}; leave the photos alone during a run"
+        ) from error
 
 
 def _to_gray(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a value, which Pillow would clip to 255: the upper 8 are kept, as in `photos`
-        return Image.fromarray((np.asarray(image).astype("int64").clip(0, 65535) >> 8).astype("uint8"))
+    if image.mode.startswith(
+        "I"
+    ):  # 16 bits a value, which Pillow would clip to 255: the upper 8 are kept, as in `photos`
+        return Image.fromarray(
+            (np.asarray(image).astype("int64").clip(0, 65535) >> 8).astype("uint8")
+        )
     return image.convert("L")
 
 

@@ -48,7 +48,9 @@ class PhraseModel:
     def __init__(self, copies: Mapping[Words, int]):
         self.copies = copies
         self._counts = _count_phrases(copies)
-        self._vocabulary = sum(len(phrase) == 1 for phrase in self._counts)  # with one place for words never seen
+        self._vocabulary = sum(
+            len(phrase) == 1 for phrase in self._counts
+        )  # with one place for words never seen
         texts = sum(copies.values())
         self.chance_bits = math.log2(max(texts * (texts - 1) / 2, 1)) + MARGIN_BITS
 
@@ -59,7 +61,11 @@ class PhraseModel:
 
     def is_copy(self, words: Words) -> bool:
         """Whether groups that have this text would hardly have it by chance."""
-        return len(words) >= MIN_WORDS and self.copies[words] <= MAX_COPIES and self.bits(words, [words]).sum() >= self.chance_bits
+        return (
+            len(words) >= MIN_WORDS
+            and self.copies[words] <= MAX_COPIES
+            and self.bits(words, [words]).sum() >= self.chance_bits
+        )
 
     def is_near_copy(self, first: Words, second: Words) -> bool:
         """Whether two texts share more than chance would give them, with few words changed."""
@@ -95,7 +101,11 @@ def find_copied_texts(model: PhraseModel, texts: Iterable[Words]) -> set[Words]:
 
 def find_near_texts(model: PhraseModel) -> list[tuple[Words, Words]]:
     """Returns the pairs of different texts that are nearly the same and would hardly be so by chance, sorted."""
-    texts = sorted(words for words, copies in model.copies.items() if len(words) >= MIN_WORDS and copies <= MAX_COPIES)
+    texts = sorted(
+        words
+        for words, copies in model.copies.items()
+        if len(words) >= MIN_WORDS and copies <= MAX_COPIES
+    )
     return [pair for pair in _propose_pairs(texts) if model.is_near_copy(*pair)]
 
 
@@ -103,13 +113,20 @@ def _propose_pairs(texts: list[Words]) -> Iterator[tuple[Words, Words]]:
     """Yields the texts that share at least half of their word pairs, exactly: an inverted index as a sparse product, in blocks."""
     if len(texts) < 2:
         return
-    pairs = CountVectorizer(analyzer=lambda words: set(_phrases(words, 2)), dtype="int32").fit_transform(texts)
+    pairs = CountVectorizer(
+        analyzer=lambda words: set(_phrases(words, 2)), dtype="int32"
+    ).fit_transform(texts)
     sizes = np.asarray(pairs.sum(axis=1)).ravel()
     for start in range(0, len(texts), 1024):
         shared = (pairs[start : start + 1024] @ pairs.T).tocoo()
         rows, columns = shared.row + start, shared.col
-        near = (rows < columns) & (shared.data >= MIN_SHARED_PAIRS * np.maximum(sizes[rows], sizes[columns]))
-        yield from ((texts[row], texts[column]) for row, column in sorted(zip(rows[near], columns[near], strict=True)))
+        near = (rows < columns) & (
+            shared.data >= MIN_SHARED_PAIRS * np.maximum(sizes[rows], sizes[columns])
+        )
+        yield from (
+            (texts[row], texts[column])
+            for row, column in sorted(zip(rows[near], columns[near], strict=True))
+        )
 
 
 def _count_phrases(copies: Mapping[Words, int]) -> Counter[Words]:
@@ -130,4 +147,7 @@ def _phrases(words: Words, length: int) -> list[Words]:
 
 
 def _phrases_of_words(words: Words) -> Iterator[list[Words]]:
-    yield from (list(phrases) for phrases in zip(*(_phrases(words, length) for length in (1, 2, 3)), strict=True))
+    yield from (
+        list(phrases)
+        for phrases in zip(*(_phrases(words, length) for length in (1, 2, 3)), strict=True)
+    )

@@ -28,7 +28,13 @@ def is_label(value: str) -> bool:
 
 
 def find_faults(
-    table: pd.DataFrame, lines: np.ndarray, folder: Path, *, check_photos: bool, with_embeddings: bool, allow_leaks: bool = False
+    table: pd.DataFrame,
+    lines: np.ndarray,
+    folder: Path,
+    *,
+    check_photos: bool,
+    with_embeddings: bool,
+    allow_leaks: bool = False,
 ) -> Iterator[Fault]:
     """Yields every fault of every row.
 
@@ -89,25 +95,41 @@ def _check_ids(table: pd.DataFrame, lines: np.ndarray) -> Iterator[Fault]:
 
 
 def _check_values(table: pd.DataFrame) -> Iterator[Fault]:
-    for column, allowed in (("consistency", CONSISTENCY), ("severity", SEVERITY), ("split", SPLITS)):
+    for column, allowed in (
+        ("consistency", CONSISTENCY),
+        ("severity", SEVERITY),
+        ("split", SPLITS),
+    ):
         for row in np.flatnonzero(~table[column].isin(("", *allowed))):
-            yield Fault(int(row), column, f"unknown value; allowed: {', '.join(allowed)} or empty; received {table[column].iloc[row]!r}")
+            yield Fault(
+                int(row),
+                column,
+                f"unknown value; allowed: {', '.join(allowed)} or empty; received {table[column].iloc[row]!r}",
+            )
     for row, value in enumerate(table["eczema"]):
         if value.strip() and not is_label(value):
             what = "is out of range" if _NUMBER.fullmatch(value.strip()) else "is not a number"
-            yield Fault(row, "eczema", f"{what}; allowed: 0 to 1, or empty for no label; received {value!r}")
+            yield Fault(
+                row, "eczema", f"{what}; allowed: 0 to 1, or empty for no label; received {value!r}"
+            )
 
 
 def _check_contents(table: pd.DataFrame, with_embeddings: bool) -> Iterator[Fault]:
     photo = "embedding for the photo" if with_embeddings else "photo"
     for row in np.flatnonzero((table["image_path"] == "") & (table["text"] == "")):
-        yield Fault(int(row), "image_path, text", f"neither {photo} nor text; allowed: at least one of them; received both empty")
+        yield Fault(
+            int(row),
+            "image_path, text",
+            f"neither {photo} nor text; allowed: at least one of them; received both empty",
+        )
 
 
 def _check_paths(table: pd.DataFrame, folder: Path, check_photos: bool) -> Iterator[Fault]:
     root = folder.resolve()
     known: dict[str, str] = {"": ""}
-    for row, (image_path, image_file) in enumerate(zip(table["image_path"], table["image_file"], strict=True)):
+    for row, (image_path, image_file) in enumerate(
+        zip(table["image_path"], table["image_file"], strict=True)
+    ):
         if image_path not in known:
             known[image_path] = _describe_path(image_path, image_file, root, check_photos)
         if known[image_path]:
@@ -129,34 +151,62 @@ def _describe_absence(file: Path) -> str:
     try:
         if file.is_file():
             return ""
-        return "is not a file; allowed: a JPEG or PNG file" if file.exists() else "no such photo; allowed: a JPEG or PNG file that is there"
+        return (
+            "is not a file; allowed: a JPEG or PNG file"
+            if file.exists()
+            else "no such photo; allowed: a JPEG or PNG file that is there"
+        )
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 
 
-def _check_cases_and_groups(table: pd.DataFrame, lines: np.ndarray, allow_leaks: bool) -> Iterator[Fault]:
-    labels = pd.to_numeric(table["eczema"].where(table["eczema"].map(is_label), ""), errors="coerce")
+def _check_cases_and_groups(
+    table: pd.DataFrame, lines: np.ndarray, allow_leaks: bool
+) -> Iterator[Fault]:
+    labels = pd.to_numeric(
+        table["eczema"].where(table["eczema"].map(is_label), ""), errors="coerce"
+    )
     known = table.assign(split=table["split"].where(table["split"].isin(SPLITS)), eczema=labels)
-    yield from _check_agreement(known, "case_id", "group_id", lines, "all rows of a case belong to one group")
-    yield from _check_agreement(known, "case_id", "eczema", lines, "all rows of a case have one label")
-    torn_cases = list(_check_agreement(known, "case_id", "split", lines, "all rows of a case are in one split"))
+    yield from _check_agreement(
+        known, "case_id", "group_id", lines, "all rows of a case belong to one group"
+    )
+    yield from _check_agreement(
+        known, "case_id", "eczema", lines, "all rows of a case have one label"
+    )
+    torn_cases = list(
+        _check_agreement(known, "case_id", "split", lines, "all rows of a case are in one split")
+    )
     yield from torn_cases
     if allow_leaks:
         return
     rows = {fault.row for fault in torn_cases}  # their group is torn too: once is enough
-    torn_groups = _check_agreement(known, "group_id", "split", lines, "all rows of a group are in one split, or the figures are too good")
+    torn_groups = _check_agreement(
+        known,
+        "group_id",
+        "split",
+        lines,
+        "all rows of a group are in one split, or the figures are too good",
+    )
     yield from (fault for fault in torn_groups if fault.row not in rows)
 
 
-def _check_agreement(table: pd.DataFrame, within: str, column: str, lines: np.ndarray, allowed: str) -> Iterator[Fault]:
+def _check_agreement(
+    table: pd.DataFrame, within: str, column: str, lines: np.ndarray, allowed: str
+) -> Iterator[Fault]:
     """Yields a fault for each row whose value is not that of the first row of its case or group."""
     given = table.loc[table[column].notna() & (table[within] != ""), [within, column]]
     first = given.groupby(within)[column].transform("first")
     first_row = given.assign(row=given.index).groupby(within)["row"].transform("first")
     for row in given.index[given[column] != first]:
         name = within.removesuffix("_id")
-        other = f"{name} {given[within][row]!r} has {_show(first[row])} on line {lines[first_row[row]]}"
-        yield Fault(int(row), column, f"differs within a {name}; allowed: {allowed}; received {_show(given[column][row])}, but {other}")
+        other = (
+            f"{name} {given[within][row]!r} has {_show(first[row])} on line {lines[first_row[row]]}"
+        )
+        yield Fault(
+            int(row),
+            column,
+            f"differs within a {name}; allowed: {allowed}; received {_show(given[column][row])}, but {other}",
+        )
 
 
 def _show(value: str | float) -> str:

@@ -18,7 +18,9 @@ from eczema_tf.errors import DataError, join_faults
 from eczema_tf.files import unescape_formula
 from eczema_tf.schema import MANIFEST_COLUMNS, REQUIRED_COLUMNS
 
-_UNDECODED = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of a byte that is not UTF-8 (PEP 383)
+_UNDECODED = re.compile(
+    "[\udc80-\udcff]"
+)  # what "surrogateescape" makes of a byte that is not UTF-8 (PEP 383)
 
 
 class Rows(NamedTuple):
@@ -49,9 +51,13 @@ def check_file(path: Path) -> None:
         DataError: If there is none, or a folder.
     """
     if path.is_dir():
-        raise DataError(f"{path}: is a folder; give the manifest file in it, for instance {path / 'manifest.csv'}")
+        raise DataError(
+            f"{path}: is a folder; give the manifest file in it, for instance {path / 'manifest.csv'}"
+        )
     if not path.is_file():
-        raise DataError(f"{path}: no such manifest; `python -m eczema_tf.prepare --help` says how to make one")
+        raise DataError(
+            f"{path}: no such manifest; `python -m eczema_tf.prepare --help` says how to make one"
+        )
 
 
 def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -72,7 +78,9 @@ def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
                     yield begins, record
                 begins = reader.line_num + 1
         except csv.Error as error:
-            raise DataError(f"{path}:{begins}: is not valid CSV: {error}; is a quote never closed?") from error
+            raise DataError(
+                f"{path}:{begins}: is not valid CSV: {error}; is a quote never closed?"
+            ) from error
 
 
 def describe_length(record: Sequence[str], header: Sequence[str]) -> str:
@@ -85,7 +93,11 @@ def describe_length(record: Sequence[str], header: Sequence[str]) -> str:
 def _read_csv(path: Path) -> Rows:
     (_, header), *records = read_manifest_records(path)
     lines = np.array([line for line, _ in records], "int64")
-    faults = [Fault(row, "row", fault) for row, (_, record) in enumerate(records) if (fault := describe_length(record, header))]
+    faults = [
+        Fault(row, "row", fault)
+        for row, (_, record) in enumerate(records)
+        if (fault := describe_length(record, header))
+    ]
     padded = [[*record, *[""] * len(header)][: len(header)] for _, record in records]
     return Rows(pd.DataFrame(padded, columns=header, dtype=str), lines, faults)
 
@@ -96,10 +108,14 @@ def read_manifest_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     Raises:
         DataError: As `read_records`, or if the header is not that of a manifest.
     """
-    records = ((line, [unescape_formula(cell) for cell in record]) for line, record in read_records(path))
+    records = (
+        (line, [unescape_formula(cell) for cell in record]) for line, record in read_records(path)
+    )
     first = next(records, None)
     if first is None or not any(cell.strip() for cell in first[1]):
-        raise DataError(f"{path}: is empty; allowed: a CSV file with a header that names at least {', '.join(REQUIRED_COLUMNS)}")
+        raise DataError(
+            f"{path}: is empty; allowed: a CSV file with a header that names at least {', '.join(REQUIRED_COLUMNS)}"
+        )
     check_header(path, first[1])
     yield first
     yield from records
@@ -114,7 +130,9 @@ def _check_lines(path: Path, lines: Iterable[str]) -> Iterator[str]:
                 f"'CSV UTF-8' or convert it, for instance: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new.csv"
             )
         if "\0" in line:
-            raise DataError(f"{path}:{number}: holds a NUL byte; allowed: UTF-8 text; is it UTF-16, a spreadsheet or a damaged file?")
+            raise DataError(
+                f"{path}:{number}: holds a NUL byte; allowed: UTF-8 text; is it UTF-16, a spreadsheet or a damaged file?"
+            )
         yield line
 
 
@@ -123,9 +141,13 @@ def _read_parquet(path: Path) -> Rows:
         table = pd.read_parquet(path)
         check_header(path, [str(column) for column in table.columns])
         known = [column for column in MANIFEST_COLUMNS if column in table]
-        texts = as_text(pd.read_parquet(path, columns=known, dtype_backend="numpy_nullable"))  # so that an integer id stays one
+        texts = as_text(
+            pd.read_parquet(path, columns=known, dtype_backend="numpy_nullable")
+        )  # so that an integer id stays one
     except (OSError, ValueError, ImportError) as error:  # pyarrow's own errors are among these
-        raise DataError(f"{path}: is not readable as Parquet: {' '.join(str(error).split())}") from error
+        raise DataError(
+            f"{path}: is not readable as Parquet: {' '.join(str(error).split())}"
+        ) from error
     table = table.reset_index(drop=True)
     table[known] = texts.reset_index(drop=True)
     return Rows(table, np.arange(1, len(table) + 1), [])
@@ -142,14 +164,24 @@ def check_header(path: Path, header: list[str]) -> None:
     Raises:
         DataError: With every missing, nameless, repeated or misspelt column.
     """
-    faults = [f"column {place} has no name" for place, name in enumerate(header, 1) if not name.strip()]
-    faults += [f"{name}: column is there {header.count(name)} times" for name in dict.fromkeys(header) if name and header.count(name) > 1]
+    faults = [
+        f"column {place} has no name" for place, name in enumerate(header, 1) if not name.strip()
+    ]
+    faults += [
+        f"{name}: column is there {header.count(name)} times"
+        for name in dict.fromkeys(header)
+        if name and header.count(name) > 1
+    ]
     by_letters = {_letters(column): column for column in MANIFEST_COLUMNS}
     for name in dict.fromkeys(header):
         meant = by_letters.get(_letters(name))
         if meant and meant != name:
-            faults.append(f"{name!r}: looks like {meant!r}; rename it, or give it quite another name to have it ignored")
-    faults += [_describe_missing(column, header) for column in REQUIRED_COLUMNS if column not in header]
+            faults.append(
+                f"{name!r}: looks like {meant!r}; rename it, or give it quite another name to have it ignored"
+            )
+    faults += [
+        _describe_missing(column, header) for column in REQUIRED_COLUMNS if column not in header
+    ]
     if not {"image_path", "text"} & set(header):
         faults.append("image_path, text: at least one of the two columns must be there")
     if faults:

@@ -16,7 +16,13 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from eczema_tf.data.manifest.reading import as_text, check_file, check_header, describe_length, read_manifest_records
+from eczema_tf.data.manifest.reading import (
+    as_text,
+    check_file,
+    check_header,
+    describe_length,
+    read_manifest_records,
+)
 from eczema_tf.errors import DataError, join_faults
 
 
@@ -41,7 +47,9 @@ class Survey(NamedTuple):
 
 COLUMNS = ("example_id", "case_id", "image_path", "text")
 _INTEGERS = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
-_NULLABLE = {pa.from_numpy_dtype(name.lower()): pd.api.types.pandas_dtype(name) for name in _INTEGERS}  # or a 7 beside a null is 7.0
+_NULLABLE = {
+    pa.from_numpy_dtype(name.lower()): pd.api.types.pandas_dtype(name) for name in _INTEGERS
+}  # or a 7 beside a null is 7.0
 
 
 def stream_rows(path: Path) -> Iterator[Row]:
@@ -87,12 +95,17 @@ def _stream_parquet(path: Path) -> Iterator[Row]:
         file = parquet.ParquetFile(path)
         check_header(path, file.schema_arrow.names)
         known = [column for column in COLUMNS if column in file.schema_arrow.names]
-        tables = (as_text(batch.to_pandas(types_mapper=_NULLABLE.get)) for batch in file.iter_batches(columns=known))
+        tables = (
+            as_text(batch.to_pandas(types_mapper=_NULLABLE.get))
+            for batch in file.iter_batches(columns=known)
+        )
         records = (record for table in tables for record in table.to_dict("records"))
         for number, record in enumerate(records, 1):
             yield _build_row(number, record, "")
     except (OSError, ValueError) as error:  # pyarrow's own errors are among these
-        raise DataError(f"{path}: is not readable as Parquet: {' '.join(str(error).split())}") from error
+        raise DataError(
+            f"{path}: is not readable as Parquet: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _build_row(line: int, cells: Mapping[str, str], fault: str) -> Row:
@@ -113,7 +126,10 @@ def _check_ids(path: Path, hashes: np.ndarray) -> None:
     for row in stream_rows(path):
         if hash(row.example_id) in suspects:
             lines[row.example_id].append(row.line)
-    faults = [f"{path.name}:{line}: example_id: is empty; allowed: an id of its own for every row" for line in lines.pop("", [])]
+    faults = [
+        f"{path.name}:{line}: example_id: is empty; allowed: an id of its own for every row"
+        for line in lines.pop("", [])
+    ]
     faults += [
         f"{path.name}:{line}: example_id: is there twice; allowed: an id of its own; received {example_id!r}, as on line {first}"
         for example_id, (first, *again) in lines.items()

@@ -71,15 +71,25 @@ def load_manifest(
     else:
         table["image_path"] = _match_embeddings(table, embeddings)
         table["image_file"] = ""
-    options = {"check_photos": check_photos, "with_embeddings": embeddings is not None, "allow_leaks": allow_leaks}
+    options = {
+        "check_photos": check_photos,
+        "with_embeddings": embeddings is not None,
+        "allow_leaks": allow_leaks,
+    }
     faults = [*rows.faults, *find_faults(table, rows.lines, path.parent, **options)]
-    table["eczema"] = pd.to_numeric(table["eczema"].where(table["eczema"].map(is_label), ""), errors="coerce").astype("float64")
+    table["eczema"] = pd.to_numeric(
+        table["eczema"].where(table["eczema"].map(is_label), ""), errors="coerce"
+    ).astype("float64")
     manifest = Manifest(path, table, rows.lines)
     return _reject(manifest, faults, rows, skip_bad_rows=skip_bad_rows, rejected_path=rejected_path)
 
 
 def reject_bad_photos(
-    manifest: Manifest, photos: pd.DataFrame, *, skip_bad_rows: bool = False, rejected_path: Path | str | None = None
+    manifest: Manifest,
+    photos: pd.DataFrame,
+    *,
+    skip_bad_rows: bool = False,
+    rejected_path: Path | str | None = None,
 ) -> Manifest:
     """Raises for, or leaves out, the rows whose photo cannot be decoded.
 
@@ -94,7 +104,11 @@ def reject_bad_photos(
     """
     errors = photos["error"].reindex(manifest.table["image_file"]).fillna("")
     image_paths = manifest.table["image_path"]
-    faults = [Fault(row, "image_path", f"{error}; received {image_paths[row]!r}") for row, error in enumerate(errors) if error]
+    faults = [
+        Fault(row, "image_path", f"{error}; received {image_paths[row]!r}")
+        for row, error in enumerate(errors)
+        if error
+    ]
     rows = Rows(manifest.table, manifest.lines, [])
     return _reject(manifest, faults, rows, skip_bad_rows=skip_bad_rows, rejected_path=rejected_path)
 
@@ -106,7 +120,9 @@ def _fill_defaults(table: pd.DataFrame) -> pd.DataFrame:
         table[column] = table[column].where(table[column].str.strip() != "", "")
     table["case_id"] = table["case_id"].where(table["case_id"] != "", table["example_id"])
     table["group_id"] = table["group_id"].where(table["group_id"] != "", table["case_id"])
-    return table[[*MANIFEST_COLUMNS, *(column for column in table if column not in MANIFEST_COLUMNS)]]
+    return table[
+        [*MANIFEST_COLUMNS, *(column for column in table if column not in MANIFEST_COLUMNS)]
+    ]
 
 
 def _resolve_photos(image_paths: Iterable[str], folder: Path) -> list[str]:
@@ -121,21 +137,40 @@ def _match_embeddings(table: pd.DataFrame, embeddings: Collection[str]) -> list[
     return [next((key for key in pair if key and key in keys), "") for pair in pairs]
 
 
-def _reject(manifest: Manifest, faults: list[Fault], rows: Rows, *, skip_bad_rows: bool, rejected_path: Path | str | None) -> Manifest:
+def _reject(
+    manifest: Manifest,
+    faults: list[Fault],
+    rows: Rows,
+    *,
+    skip_bad_rows: bool,
+    rejected_path: Path | str | None,
+) -> Manifest:
     """Raises all faults together, or takes their rows out and writes them down."""
     if not faults:
         return manifest
     path, lines = manifest.path, manifest.lines
     faults = sorted(faults, key=lambda fault: fault.row)
     bad = sorted({fault.row for fault in faults})
-    described = [f"{path.name}:{lines[fault.row]}: {fault.column}: {fault.message}" for fault in faults]
+    described = [
+        f"{path.name}:{lines[fault.row]}: {fault.column}: {fault.message}" for fault in faults
+    ]
     if not skip_bad_rows:
         raise DataError(join_faults(f"{path} is not valid", described))
     if len(bad) == len(manifest.table):
         raise DataError(join_faults(f"{path}: every row is bad", described))
-    reasons = {row: "; ".join(f"{fault.column}: {fault.message}" for fault in faults if fault.row == row) for row in bad}
-    newly = rows.table.iloc[bad].assign(rejected_line=lines[bad], rejected_reason=[reasons[row] for row in bad])
+    reasons = {
+        row: "; ".join(f"{fault.column}: {fault.message}" for fault in faults if fault.row == row)
+        for row in bad
+    }
+    newly = rows.table.iloc[bad].assign(
+        rejected_line=lines[bad], rejected_reason=[reasons[row] for row in bad]
+    )
     rejected = pd.concat([manifest.rejected, newly], ignore_index=True)
     write_csv(rejected_path or path.with_name(f"{path.stem}.rejected.csv"), rejected)
     good = np.setdiff1d(np.arange(len(lines)), bad)
-    return replace(manifest, table=manifest.table.iloc[good].reset_index(drop=True), lines=lines[good], rejected=rejected)
+    return replace(
+        manifest,
+        table=manifest.table.iloc[good].reset_index(drop=True),
+        lines=lines[good],
+        rejected=rejected,
+    )

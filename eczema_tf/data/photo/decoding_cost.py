@@ -12,9 +12,21 @@ from typing import Any
 
 SCAN = b"\xff\xda\x00"  # start of a scan (ITU-T T.81, B.2.3) with the high byte of its length, which is always 0
 MAX_SCANS = 100  # a progressive photo has about 10; no more are counted
-COMPRESSED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")  # PNG specification 11.3: notes and profiles that are inflated while the header is read
+COMPRESSED_CHUNKS = (
+    b"zTXt",
+    b"iTXt",
+    b"iCCP",
+)  # PNG specification 11.3: notes and profiles that are inflated while the header is read
 MAX_COMPRESSED_CHUNKS = 30  # no more are counted; that many cost too much already
-PNG_CHANNELS = (1, 0, 3, 1, 2, 0, 4)  # by colour type (PNG specification, table 11.1); 0: no such type
+PNG_CHANNELS = (
+    1,
+    0,
+    3,
+    1,
+    2,
+    0,
+    4,
+)  # by colour type (PNG specification, table 11.1); 0: no such type
 
 
 def estimate_jpeg_ns(length: Any, pixels: Any, scans: Any) -> Any:
@@ -31,7 +43,14 @@ def estimate_jpeg_ns(length: Any, pixels: Any, scans: Any) -> Any:
     return 40 * length + 13 * pixels + 3 * pixels * scans // 2
 
 
-def estimate_png_ns(length: Any, pixels: Any, bits_per_pixel: Any, interlaced: Any, compressed_chunks: Any, surplus: Any) -> Any:
+def estimate_png_ns(
+    length: Any,
+    pixels: Any,
+    bits_per_pixel: Any,
+    interlaced: Any,
+    compressed_chunks: Any,
+    surplus: Any,
+) -> Any:
     """Estimates the time to decode and resize a PNG.
 
     Args:
@@ -46,4 +65,10 @@ def estimate_png_ns(length: Any, pixels: Any, bits_per_pixel: Any, interlaced: A
         Nanoseconds, of the type of the arguments.
     """
     per_pixel = 7 + 15 * interlaced
-    return 80 * length + per_pixel * pixels + 5 * pixels * bits_per_pixel // 8 + 45_000_000 * compressed_chunks + 1000 * surplus
+    return (
+        80 * length
+        + per_pixel * pixels
+        + 5 * pixels * bits_per_pixel // 8
+        + 45_000_000 * compressed_chunks
+        + 1000 * surplus
+    )

@@ -79,42 +79,66 @@ def load_embeddings(path: Path | str) -> Embeddings:
     path = Path(path)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            keys, matrix = _read_table(path, arrays) if "embedding" in arrays else _read_one_each(path, arrays)
+            keys, matrix = (
+                _read_table(path, arrays) if "embedding" in arrays else _read_one_each(path, arrays)
+            )
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such embedding file") from error
     except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: is not readable as .npz without pickled objects: {' '.join(str(error).split())}") from error
+        raise DataError(
+            f"{path}: is not readable as .npz without pickled objects: {' '.join(str(error).split())}"
+        ) from error
     return _merge_equal(path, keys, _check_matrix(path, keys, matrix))
 
 
 def _read_table(path: Path, arrays: np.lib.npyio.NpzFile) -> tuple[tuple[str, ...], np.ndarray]:
     name = next((name for name in KEY_ARRAYS if name in arrays), None)
     if name is None:
-        raise DataError(f"{path}: has `embedding` but no array {' or '.join(KEY_ARRAYS)}; received: {', '.join(arrays)}")
+        raise DataError(
+            f"{path}: has `embedding` but no array {' or '.join(KEY_ARRAYS)}; received: {', '.join(arrays)}"
+        )
     keys, matrix = arrays[name], arrays["embedding"]
     if keys.ndim != 1 or matrix.ndim != 2 or len(keys) != len(matrix):
-        raise DataError(f"{path}: {name} must be (n,) and embedding (n, dimension); received {keys.shape} and {matrix.shape}")
-    return tuple(key.decode() if isinstance(key, bytes) else str(key) for key in keys.tolist()), matrix
+        raise DataError(
+            f"{path}: {name} must be (n,) and embedding (n, dimension); received {keys.shape} and {matrix.shape}"
+        )
+    return tuple(
+        key.decode() if isinstance(key, bytes) else str(key) for key in keys.tolist()
+    ), matrix
 
 
 def _read_one_each(path: Path, arrays: np.lib.npyio.NpzFile) -> tuple[tuple[str, ...], np.ndarray]:
     lost = [name for name in KEY_ARRAYS if name in arrays]
     if lost:
-        raise DataError(f"{path}: has `{lost[0]}` but no array `embedding`; received: {', '.join(arrays)}")
+        raise DataError(
+            f"{path}: has `{lost[0]}` but no array `embedding`; received: {', '.join(arrays)}"
+        )
     rows = {key: arrays[key] for key in arrays}
     shapes = Counter(row.squeeze().shape for row in rows.values())  # (dimension,) or (1, dimension)
     if len(shapes) != 1 or any(len(shape) != 1 for shape in shapes):
-        received = ", ".join(f"{shape} {count} times" for shape, count in shapes.most_common(5)) or "no array at all"
-        raise DataError(f"{path}: allowed: one array of one dimension for each image path, all of one length; received: {received}")
+        received = (
+            ", ".join(f"{shape} {count} times" for shape, count in shapes.most_common(5))
+            or "no array at all"
+        )
+        raise DataError(
+            f"{path}: allowed: one array of one dimension for each image path, all of one length; received: {received}"
+        )
     return tuple(rows), np.stack([row.squeeze() for row in rows.values()])
 
 
 def _check_matrix(path: Path, keys: tuple[str, ...], matrix: np.ndarray) -> np.ndarray:
     if not np.issubdtype(matrix.dtype, np.number) or np.iscomplexobj(matrix) or not matrix.size:
-        raise DataError(f"{path}: embeddings must be numbers, at least one row of them; received {matrix.dtype} {matrix.shape}")
-    with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite, and is reported below
+        raise DataError(
+            f"{path}: embeddings must be numbers, at least one row of them; received {matrix.dtype} {matrix.shape}"
+        )
+    with np.errstate(
+        over="ignore"
+    ):  # what does not fit float32 becomes infinite, and is reported below
         matrix = np.ascontiguousarray(matrix, "float32")
-    faults = [f"{keys[row]}: holds NaN or infinity" for row in np.flatnonzero(~np.isfinite(matrix).all(axis=1))]
+    faults = [
+        f"{keys[row]}: holds NaN or infinity"
+        for row in np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    ]
     if faults:
         raise DataError(join_faults(f"{path} is not valid", faults))
     return matrix

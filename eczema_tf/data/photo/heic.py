@@ -6,8 +6,21 @@ from PIL import Image
 
 from eczema_tf.errors import DataError
 
-BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")  # ISO/IEC 23008-12, annex B
-HOW_TO_READ = "install what reads it (pip install -r requirements-heic.txt), or save the photo as JPEG"
+BRANDS = (
+    b"heic",
+    b"heix",
+    b"heim",
+    b"heis",
+    b"hevc",
+    b"hevx",
+    b"hevm",
+    b"hevs",
+    b"mif1",
+    b"msf1",
+)  # ISO/IEC 23008-12, annex B
+HOW_TO_READ = (
+    "install what reads it (pip install -r requirements-heic.txt), or save the photo as JPEG"
+)
 
 
 def is_heic(data: bytes) -> bool:

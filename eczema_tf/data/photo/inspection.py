@@ -19,7 +19,12 @@ import pandas as pd
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from eczema_tf.data.photo.edge_limits import JPEG_FORMATS, check_decoding, check_header, compute_reduction
+from eczema_tf.data.photo.edge_limits import (
+    JPEG_FORMATS,
+    check_decoding,
+    check_header,
+    compute_reduction,
+)
 from eczema_tf.data.photo.heic import is_heic, open_heic
 from eczema_tf.data.photo.jpeg_segments import strip_jpeg
 from eczema_tf.errors import DataError
@@ -31,7 +36,14 @@ PROGRESS_FROM_PHOTOS = 500  # below, it is over before a bar could be read
 ORIENTATION = 0x0112  # EXIF tag, 1 to 8 (1: upright)
 MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
 END_OF_PNG = b"IEND\xaeB`\x82"  # the last chunk with its checksum
-EDGE_FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]  # and HEIC; Pillow's other plugins stay shut (PostScript runs programs)
+EDGE_FORMATS = [
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+]  # and HEIC; Pillow's other plugins stay shut (PostScript runs programs)
 SENT_MAX_BYTES = 10_000_000  # as the served graph's guard has it (`serving/guard.py`)
 
 
@@ -45,7 +57,9 @@ class _Photo(NamedTuple):
     error: str = ""
 
 
-def inspect_photos(files: Iterable[str], *, workers: int = 2, progress: bool = True) -> pd.DataFrame:
+def inspect_photos(
+    files: Iterable[str], *, workers: int = 2, progress: bool = True
+) -> pd.DataFrame:
     """Decodes every distinct photo file and says what is wrong with it.
 
     Args:
@@ -59,12 +73,18 @@ def inspect_photos(files: Iterable[str], *, workers: int = 2, progress: bool = T
     """
     distinct = list(dict.fromkeys(file for file in files if file))
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata and on sizes below our own limit
+        warnings.simplefilter(
+            "ignore"
+        )  # Pillow's remarks on odd metadata and on sizes below our own limit
         results = pool.map(_inspect_photo, distinct)
-        hidden = True if not progress or len(distinct) <= PROGRESS_FROM_PHOTOS else None  # None: shown on a terminal only
+        hidden = (
+            True if not progress or len(distinct) <= PROGRESS_FROM_PHOTOS else None
+        )  # None: shown on a terminal only
         bar = tqdm(results, "photos", len(distinct), disable=hidden, mininterval=1)
         rows = list(bar)
-    return pd.DataFrame(rows, index=pd.Index(distinct, name="file", dtype=str), columns=list(_Photo._fields))
+    return pd.DataFrame(
+        rows, index=pd.Index(distinct, name="file", dtype=str), columns=list(_Photo._fields)
+    )
 
 
 def upright_jpeg(data: bytes) -> bytes:
@@ -91,7 +111,9 @@ def upright_jpeg(data: bytes) -> bytes:
                 return _to_upright_jpeg(image, data)
     except DataError:
         raise
-    except Exception as error:  # the readers of Pillow and libheif raise whatever they like on broken files
+    except (
+        Exception
+    ) as error:  # the readers of Pillow and libheif raise whatever they like on broken files
         raise DataError(_describe(error, EDGE_FORMATS)) from error
 
 
@@ -105,7 +127,9 @@ def _to_upright_jpeg(image: Image.Image, data: bytes) -> bytes:
     factor = compute_reduction(*image.size)
     is_jpeg = image.format in JPEG_FORMATS
     if is_jpeg and factor > 1:
-        image.draft("RGB", (max(image.width // factor, 1), max(image.height // factor, 1)))  # decoded at 1/2, 1/4 or 1/8
+        image.draft(
+            "RGB", (max(image.width // factor, 1), max(image.height // factor, 1))
+        )  # decoded at 1/2, 1/4 or 1/8
     image.load()
     if is_jpeg and factor == 1 and image.mode == "RGB" and _read_orientation(image) == 1:
         stripped = strip_jpeg(data)
@@ -128,7 +152,9 @@ def _inspect_photo(file: str) -> _Photo:
             _check_pixels(image)
             width, height = image.size
             orientation = _read_orientation(image)
-            image.draft("RGB", (1, 1))  # JPEG at an eighth of the size: all data is read, at a fraction of the cost
+            image.draft(
+                "RGB", (1, 1)
+            )  # JPEG at an eighth of the size: all data is read, at a fraction of the cost
             image.load()
         if format_ == "PNG":
             _check_png(data)
@@ -147,7 +173,9 @@ def _check_size(count: int) -> None:
 def _check_pixels(image: Image.Image) -> None:
     """From the header, before anything is decoded."""
     if image.width * image.height > MAX_PIXELS:
-        raise DataError(f"photo has {image.width} x {image.height} pixels; allowed: at most {MAX_PIXELS // 1_000_000} megapixels")
+        raise DataError(
+            f"photo has {image.width} x {image.height} pixels; allowed: at most {MAX_PIXELS // 1_000_000} megapixels"
+        )
 
 
 def _check_png(data: bytes) -> None:
@@ -162,7 +190,9 @@ def _describe(error: BaseException, formats: Iterable[str] = MAGIC.values()) -> 
     if isinstance(error, Image.DecompressionBombError):
         return f"photo has too many pixels; allowed: at most {MAX_PIXELS // 1_000_000} megapixels"
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"photo cannot be read: not an image of a known format; allowed: {', '.join(formats)}"
+        return (
+            f"photo cannot be read: not an image of a known format; allowed: {', '.join(formats)}"
+        )
     if isinstance(error, OSError) and error.strerror:
         return f"photo cannot be read: {error.strerror}"
     return f"photo cannot be read: truncated or damaged ({' '.join(str(error).split()) or type(error).__name__})"

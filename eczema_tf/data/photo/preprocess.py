@@ -2,7 +2,7 @@
 
 The training pipeline and the serving graph both call `preprocess_photo`, so that the two cannot drift apart. Pixels leave as uint8, so
 that what is cached on disk for training is to the bit what the serving graph computes. The encoder's own normalisation is a layer of
-the model (`model/assistant.py`).
+the model (`model/model.py`).
 """
 
 from functools import partial
@@ -16,7 +16,9 @@ VERSION = 2  # one more whenever the pixels of a photo change, so that cached on
 REDUCTIONS = (8, 4, 2)  # libjpeg decodes straight to 1/2, 1/4 or 1/8 of the size
 
 
-def preprocess_photo(data: tf.Tensor, orientation: tf.Tensor, size_px: int, config: PreprocessConfig) -> tf.Tensor:
+def preprocess_photo(
+    data: tf.Tensor, orientation: tf.Tensor, size_px: int, config: PreprocessConfig
+) -> tf.Tensor:
     """Turns a photo file into the encoder's pixels.
 
     Args:
@@ -31,7 +33,9 @@ def preprocess_photo(data: tf.Tensor, orientation: tf.Tensor, size_px: int, conf
     Raises:
         tf.errors.InvalidArgumentError: When the data cannot be decoded.
     """
-    photo = decode_photo(data, size_px)  # resized as bytes: as floats, a PNG of 25 megapixels would take 300 MB
+    photo = decode_photo(
+        data, size_px
+    )  # resized as bytes: as floats, a PNG of 25 megapixels would take 300 MB
     photo = tf.image.resize(photo, (size_px, size_px), method="bilinear", antialias=True)  # float32
     photo = orient(photo, orientation)
     if config.color_constancy.enabled:
@@ -52,7 +56,9 @@ def decode_photo(data: tf.Tensor, size_px: int) -> tf.Tensor:
         uint8 (height, width, 3).
     """
     is_jpeg = tf.equal(tf.strings.substr(data, 0, 2), b"\xff\xd8")
-    return tf.cond(is_jpeg, lambda: _decode_jpeg(data, size_px), lambda: tf.io.decode_png(data, channels=3))
+    return tf.cond(
+        is_jpeg, lambda: _decode_jpeg(data, size_px), lambda: tf.io.decode_png(data, channels=3)
+    )
 
 
 def _decode_jpeg(data: tf.Tensor, size_px: int) -> tf.Tensor:
@@ -61,7 +67,10 @@ def _decode_jpeg(data: tf.Tensor, size_px: int) -> tf.Tensor:
     def decode(reduction: int) -> tf.Tensor:
         return tf.io.decode_jpeg(data, channels=3, ratio=reduction)
 
-    cases = [(shorter_px >= 2 * size_px * reduction, partial(decode, reduction)) for reduction in REDUCTIONS]
+    cases = [
+        (shorter_px >= 2 * size_px * reduction, partial(decode, reduction))
+        for reduction in REDUCTIONS
+    ]
     return tf.case(cases, default=partial(decode, 1))
 
 
@@ -75,7 +84,9 @@ def orient(photo: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     Returns:
         The same type and shape as `photo`.
     """
-    photo = tf.cond(orientation > 4, lambda: tf.transpose(photo, (1, 0, 2)), lambda: photo)  # 5 to 8: rows are columns
+    photo = tf.cond(
+        orientation > 4, lambda: tf.transpose(photo, (1, 0, 2)), lambda: photo
+    )  # 5 to 8: rows are columns
     flip_columns = tf.reduce_any(tf.equal(orientation, [2, 3, 6, 7]))
     photo = tf.cond(flip_columns, lambda: photo[:, ::-1], lambda: photo)
     flip_rows = tf.reduce_any(tf.equal(orientation, [3, 4, 7, 8]))
@@ -98,7 +109,11 @@ def shades_of_gray(photo: tf.Tensor, norm: float) -> tf.Tensor:
     """
     powers = tf.constant((np.arange(256) / 255.0) ** norm)
     levels = tf.cast(tf.clip_by_value(tf.round(photo), 0.0, 255.0), tf.int32)
-    illuminant = tf.reduce_mean(tf.gather(powers, levels), axis=(0, 1)) ** (1.0 / norm)  # (3,), float64
+    illuminant = tf.reduce_mean(tf.gather(powers, levels), axis=(0, 1)) ** (
+        1.0 / norm
+    )  # (3,), float64
     gray = tf.sqrt(tf.reduce_mean(illuminant**2))
-    scale = tf.where(illuminant > 1e-6, gray / tf.maximum(illuminant, 1e-6), tf.ones_like(illuminant))
+    scale = tf.where(
+        illuminant > 1e-6, gray / tf.maximum(illuminant, 1e-6), tf.ones_like(illuminant)
+    )
     return photo * tf.cast(scale, tf.float32)

@@ -13,7 +13,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from eczema_tf.data.sources.source_files import PHOTOS, Summary, check_folder, find_photo, read_table, refuse_overlap, write_dataset
+from eczema_tf.data.sources.source_files import (
+    PHOTOS,
+    Summary,
+    check_folder,
+    find_photo,
+    read_table,
+    refuse_overlap,
+    write_dataset,
+)
 from eczema_tf.errors import DataError, join_faults
 
 COUNT_COLUMNS = ("n_resp", "resp_eczema", "resp_dermatitis_family", "query_names_diagnosis")
@@ -76,7 +84,11 @@ class DermavqaSummary(Summary):
 
 
 def prepare_dermavqa(
-    out: Path | str, *, encounters: Path | str, images: Path | str | None = None, overwrite: bool = False
+    out: Path | str,
+    *,
+    encounters: Path | str,
+    images: Path | str | None = None,
+    overwrite: bool = False,
 ) -> DermavqaSummary:
     """Writes a manifest folder from DermaVQA's questions.
 
@@ -94,16 +106,23 @@ def prepare_dermavqa(
     out, encounters = Path(out), Path(encounters)
     refuse_overlap(out, (encounters, images))
     table = _read_questions(encounters)
-    fates = pd.Series([judge_question(question) for question in table[[*COUNT_COLUMNS]].to_dict("records")], index=table.index)
+    fates = pd.Series(
+        [judge_question(question) for question in table[[*COUNT_COLUMNS]].to_dict("records")],
+        index=table.index,
+    )
     kept = table[fates.isin(("eczema", "other"))]
     if kept.empty:
-        raise DataError(f"{encounters}: no question can be labelled: {fates.value_counts().to_dict()}")
+        raise DataError(
+            f"{encounters}: no question can be labelled: {fates.value_counts().to_dict()}"
+        )
     kept = kept.assign(eczema=(fates[kept.index] == "eczema").astype(float))
     photos = _find_photos(kept, images)
     rows = [row for question in kept.to_dict("records") for row in _build_rows(question, photos)]
     photo_rows = sum(bool(row["image_path"]) for row in rows)
     if images is not None and not photo_rows:
-        raise DataError(f"{images}: none of the questions' photos is there; they look like {' '.join(kept['image_ids']).split()[:1]}")
+        raise DataError(
+            f"{images}: none of the questions' photos is there; they look like {' '.join(kept['image_ids']).split()[:1]}"
+        )
     summary = DermavqaSummary(
         manifest=out / "manifest.csv",
         questions=len(table),
@@ -113,10 +132,18 @@ def prepare_dermavqa(
         authors=kept["author_id"].nunique(),
         photo_rows=photo_rows,
         text_rows=len(rows) - photo_rows,
-        missing_photos=0 if images is None else sum(len(set(names.split())) for names in kept["image_ids"]) - photo_rows,
+        missing_photos=0
+        if images is None
+        else sum(len(set(names.split())) for names in kept["image_ids"]) - photo_rows,
     )
     files = {f"{PHOTOS}/{name}": file for name, file in photos.items()}
-    write_dataset(out, rows, {"source": "dermavqa", "counts": summary.count(), **PROVENANCE}, files, overwrite=overwrite)
+    write_dataset(
+        out,
+        rows,
+        {"source": "dermavqa", "counts": summary.count(), **PROVENANCE},
+        files,
+        overwrite=overwrite,
+    )
     return summary
 
 
@@ -133,24 +160,39 @@ def judge_question(counts: Mapping[str, int]) -> str:
 
 def _read_questions(path: Path) -> pd.DataFrame:
     table = read_table(path, COLUMNS)
-    faults = [f"{path.name}:{line}: {fault}" for line, row in table.iterrows() for fault in _find_faults(row)]
+    faults = [
+        f"{path.name}:{line}: {fault}"
+        for line, row in table.iterrows()
+        for fault in _find_faults(row)
+    ]
     ids = table["encounter_id"]
-    faults += [f"{path.name}:{line}: encounter_id: {ids[line]!r} is there twice" for line in ids.index[ids.duplicated() & (ids != "")]]
+    faults += [
+        f"{path.name}:{line}: encounter_id: {ids[line]!r} is there twice"
+        for line in ids.index[ids.duplicated() & (ids != "")]
+    ]
     if faults:
         raise DataError(join_faults(f"{path} is not valid", faults))
     return table.astype(dict.fromkeys(COUNT_COLUMNS, "int64"))
 
 
 def _find_faults(row: pd.Series) -> list[str]:
-    empty = [f"{column}: is empty" for column in ("encounter_id", "author_id", "query_en") if not row[column].strip()]
+    empty = [
+        f"{column}: is empty"
+        for column in ("encounter_id", "author_id", "query_en")
+        if not row[column].strip()
+    ]
     wrong = [
-        f"{column}: allowed: a whole number, 0 or more; received {row[column]!r}" for column in COUNT_COLUMNS if not _is_count(row[column])
+        f"{column}: allowed: a whole number, 0 or more; received {row[column]!r}"
+        for column in COUNT_COLUMNS
+        if not _is_count(row[column])
     ]
     if wrong:
         return [*empty, *wrong]
     n_resp, eczema, family, names = (int(row[column]) for column in COUNT_COLUMNS)
     if not eczema <= family <= n_resp:
-        wrong.append(f"allowed: resp_eczema <= resp_dermatitis_family <= n_resp; received {eczema}, {family}, {n_resp}")
+        wrong.append(
+            f"allowed: resp_eczema <= resp_dermatitis_family <= n_resp; received {eczema}, {family}, {n_resp}"
+        )
     if names > 1:
         wrong.append(f"query_names_diagnosis: allowed: 0 or 1; received {names}")
     return [*empty, *wrong]
@@ -165,13 +207,19 @@ def _find_photos(kept: pd.DataFrame, images: Path | str | None) -> dict[str, Pat
     if images is None:
         return {}
     folder = check_folder(images)
-    found = {name: find_photo(folder, name) for names in kept["image_ids"] for name in names.split()}
+    found = {
+        name: find_photo(folder, name) for names in kept["image_ids"] for name in names.split()
+    }
     return {name: file for name, file in found.items() if file is not None}
 
 
 def _build_rows(question: dict[str, object], photos: Mapping[str, Path]) -> list[dict[str, object]]:
     """One row a photo that is to be had, or one row of text."""
-    names = [f"{PHOTOS}/{name}" for name in dict.fromkeys(question["image_ids"].split()) if name in photos]
+    names = [
+        f"{PHOTOS}/{name}"
+        for name in dict.fromkeys(question["image_ids"].split())
+        if name in photos
+    ]
     shared = {
         "case_id": question["encounter_id"],
         "group_id": question["author_id"],
@@ -181,4 +229,7 @@ def _build_rows(question: dict[str, object], photos: Mapping[str, Path]) -> list
         "source": "dermavqa",
     }
     case_id = question["encounter_id"]
-    return [{"example_id": f"{case_id}-{place}", "image_path": name, **shared} for place, name in enumerate(names or [""], 1)]
+    return [
+        {"example_id": f"{case_id}-{place}", "image_path": name, **shared}
+        for place, name in enumerate(names or [""], 1)
+    ]

@@ -26,7 +26,14 @@ import urllib3
 
 from eczema_tf.errors import EczemaError
 
-PASSING_STATUSES = (408, 429, 500, 502, 503, 504)  # https://cloud.google.com/storage/docs/retry-strategy: worth another attempt
+PASSING_STATUSES = (
+    408,
+    429,
+    500,
+    502,
+    503,
+    504,
+)  # https://cloud.google.com/storage/docs/retry-strategy: worth another attempt
 BLOCK_BYTES = 1 << 18
 SLOWEST_BYTES_PER_S = 100  # below it for as long as a read may take, a connection counts as dead
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -66,7 +73,9 @@ class Kind(NamedTuple):
     ends: tuple[bytes, ...] = (b"",)
 
 
-PHOTO = Kind("a PNG or JPEG file", (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"), (b"IEND\xaeB`\x82", b"\xff\xd9"))
+PHOTO = Kind(
+    "a PNG or JPEG file", (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"), (b"IEND\xaeB`\x82", b"\xff\xd9")
+)
 
 
 class FetchedFile(NamedTuple):
@@ -88,7 +97,9 @@ class Unavailable(Exception):
 class _Fault(Exception):
     """One attempt failed; the next may not. `useless`: what has come so far cannot be built on."""
 
-    def __init__(self, reason: str, *, useless: bool = False, retry_after: str | None = None) -> None:
+    def __init__(
+        self, reason: str, *, useless: bool = False, retry_after: str | None = None
+    ) -> None:
         super().__init__(reason)
         self.useless = useless
         self.retry_after = retry_after
@@ -109,8 +120,12 @@ class _Guard(requests.adapters.HTTPAdapter):
         super().__init__(pool_connections=connections, pool_maxsize=connections)
         self.loopback = loopback
 
-    def send(self, request: requests.PreparedRequest, *args: object, **kwargs: object) -> requests.Response:
-        if not (request.url.startswith("https://") or (self.loopback and _is_loopback(request.url))):
+    def send(
+        self, request: requests.PreparedRequest, *args: object, **kwargs: object
+    ) -> requests.Response:
+        if not (
+            request.url.startswith("https://") or (self.loopback and _is_loopback(request.url))
+        ):
             raise Unavailable(f"redirected to {request.url}, which is not https", lasting=True)
         return super().send(request, *args, **kwargs)
 
@@ -130,15 +145,25 @@ def open_session(base_url: str, *, connections: int) -> requests.Session:
         raise EczemaError(f"{base_url}: allowed: an address that begins with https://")
     session = requests.Session()
     session.max_redirects = MOST_REDIRECTS
-    session.headers["Accept-Encoding"] = "identity"  # lengths, ranges and checksums are then of the file itself
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))  # nothing is then shared between threads
+    session.headers["Accept-Encoding"] = (
+        "identity"  # lengths, ranges and checksums are then of the file itself
+    )
+    session.cookies.set_policy(
+        http.cookiejar.DefaultCookiePolicy(allowed_domains=[])
+    )  # nothing is then shared between threads
     for scheme in ("https://", "http://"):
         session.mount(scheme, _Guard(loopback, connections))
     return session
 
 
 def fetch_file(
-    session: requests.Session, url: str, target: Path, kind: Kind, *, patience: Patience = USUAL, stop: threading.Event | None = None
+    session: requests.Session,
+    url: str,
+    target: Path,
+    kind: Kind,
+    *,
+    patience: Patience = USUAL,
+    stop: threading.Event | None = None,
 ) -> FetchedFile:
     """Brings a file to `target`, or leaves what has come so far in `<target>.part`.
 
@@ -180,7 +205,9 @@ def compute_pause_s(attempt: int, retry_after: str | None, patience: Patience) -
         Seconds: exponential backoff with full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015), and at least
         `Retry-After`; at most `longest_pause_s`.
     """
-    pause_s = random.uniform(0, min(patience.longest_pause_s, patience.pause_s * 2 ** (attempt - 1)))
+    pause_s = random.uniform(
+        0, min(patience.longest_pause_s, patience.pause_s * 2 ** (attempt - 1))
+    )
     with contextlib.suppress(urllib3.exceptions.InvalidHeader):
         pause_s = max(pause_s, urllib3.Retry().parse_retry_after(retry_after) if retry_after else 0)
     return min(pause_s, patience.longest_pause_s)
@@ -193,7 +220,13 @@ def compute_md5(file: Path) -> str:
 
 
 def _attempt(
-    session: requests.Session, url: str, target: Path, part: Path, kind: Kind, patience: Patience, stop: threading.Event
+    session: requests.Session,
+    url: str,
+    target: Path,
+    part: Path,
+    kind: Kind,
+    patience: Patience,
+    stop: threading.Event,
 ) -> FetchedFile:
     if stop.is_set():
         raise Unavailable("not tried: the download was stopped", lasting=False)
@@ -223,7 +256,9 @@ def _ask(session: requests.Session, url: str, have: int, patience: Patience) -> 
         return response
     response.close()
     status = f"{response.status_code} {response.reason}"
-    if response.status_code == 416:  # `.part` is at least as long as the file: left by a kill just before the renaming, or of an older file
+    if (
+        response.status_code == 416
+    ):  # `.part` is at least as long as the file: left by a kill just before the renaming, or of an older file
         raise _Fault(status, useless=True)
     if response.status_code in PASSING_STATUSES:
         raise _Fault(status, retry_after=response.headers.get("Retry-After"))
@@ -236,10 +271,14 @@ def _read_promise(response: requests.Response, have: int) -> _Promise:
     if response.status_code == 206:
         if not checksums:  # nothing else can tell that old and new bytes are of the same file, and next to each other
             raise _Fault("an answer to Range without a checksum of the whole", useless=True)
-        return _Promise(_read_number(headers.get("Content-Range", "").rpartition("/")[2]), checksums, have)
+        return _Promise(
+            _read_number(headers.get("Content-Range", "").rpartition("/")[2]), checksums, have
+        )
     size = _read_number(headers.get("Content-Length", ""))
     if size is None and not checksums and headers.get("Transfer-Encoding") != "chunked":
-        raise _Fault("an answer with neither length nor checksum, which cannot be checked", useless=True)
+        raise _Fault(
+            "an answer with neither length nor checksum, which cannot be checked", useless=True
+        )
     return _Promise(size, checksums, 0)
 
 
@@ -256,7 +295,13 @@ def _read_checksums(headers: requests.structures.CaseInsensitiveDict) -> dict[st
     return {name: value for name, _, value in pairs if name in ("md5", "crc32c")}
 
 
-def _receive(response: requests.Response, part: Path, promise: _Promise, patience: Patience, stop: threading.Event) -> None:
+def _receive(
+    response: requests.Response,
+    part: Path,
+    promise: _Promise,
+    patience: Patience,
+    stop: threading.Event,
+) -> None:
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("ab" if promise.offset else "wb") as handle:
         for block in _read_blocks(response, patience, stop):
@@ -265,7 +310,9 @@ def _receive(response: requests.Response, part: Path, promise: _Promise, patienc
         os.fsync(handle.fileno())
 
 
-def _read_blocks(response: requests.Response, patience: Patience, stop: threading.Event) -> Iterator[bytes]:
+def _read_blocks(
+    response: requests.Response, patience: Patience, stop: threading.Event
+) -> Iterator[bytes]:
     """Yields what the network has, as it comes, so that a trickle is noticed though no single read takes long."""
     since, received = time.monotonic(), 0
     while not stop.is_set():
@@ -291,12 +338,18 @@ def _check(file: Path, promise: _Promise, kind: Kind) -> FetchedFile:
     if promise.size is not None and size != promise.size:
         raise _Fault(f"{size} of {promise.size} bytes came", useless=size > promise.size)
     found = _compute_checksums(file)
-    wrong = [name for name, value in promise.checksums.items() if base64.b64encode(found[name]).decode() != value]
+    wrong = [
+        name
+        for name, value in promise.checksums.items()
+        if base64.b64encode(found[name]).decode() != value
+    ]
     if wrong:
         raise _Fault(f"the {' and '.join(wrong)} of what came is not the server's", useless=True)
     if not _looks_like(file, kind, whole=bool(promise.checksums)):
         reason = f"is not {kind.name}"
-        raise Unavailable(reason, lasting=True) if promise.checksums else _Fault(reason, useless=True)
+        raise (
+            Unavailable(reason, lasting=True) if promise.checksums else _Fault(reason, useless=True)
+        )
     return FetchedFile(size, found["md5"].hex(), fresh=True)
 
 
@@ -306,7 +359,10 @@ def _compute_checksums(file: Path) -> dict[str, bytes]:
         while block := handle.read(BLOCK_BYTES):
             md5.update(block)
             crc32c.update(block)
-    return {"md5": md5.digest(), "crc32c": crc32c.digest()}  # as Google Cloud Storage has them: the highest byte first
+    return {
+        "md5": md5.digest(),
+        "crc32c": crc32c.digest(),
+    }  # as Google Cloud Storage has them: the highest byte first
 
 
 def _looks_like(file: Path, kind: Kind, *, whole: bool) -> bool:

@@ -13,13 +13,28 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from eczema_tf.data.sources.source_files import Summary, check_folder, read_table, refuse_overlap, write_dataset
+from eczema_tf.data.sources.source_files import (
+    Summary,
+    check_folder,
+    read_table,
+    refuse_overlap,
+    write_dataset,
+)
 from eczema_tf.errors import DataError, join_faults
 from eczema_tf.schema import SPLITS
 
-ECZEMA_WORDS = ("eczema", "atopic")  # a class is eczema if its name has one of these, unless the classes are named
+ECZEMA_WORDS = (
+    "eczema",
+    "atopic",
+)  # a class is eczema if its name has one of these, unless the classes are named
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")  # what a manifest may hold
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_FOLDERS = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
 PROVENANCE = {
     "attribution": "not known to this program: give it as the place where the folder came from asks",
     "licence": "not known to this program: see the place where the folder came from",
@@ -85,7 +100,12 @@ class _Photo:
 
 
 def prepare_folder(
-    out: Path | str, *, folder: Path | str, captions: Path | str | None = None, eczema: Collection[str] = (), overwrite: bool = False
+    out: Path | str,
+    *,
+    folder: Path | str,
+    captions: Path | str | None = None,
+    eczema: Collection[str] = (),
+    overwrite: bool = False,
 ) -> FolderSummary:
     """Writes a manifest folder from a folder of class folders.
 
@@ -103,13 +123,24 @@ def prepare_folder(
     out, folder = Path(out), check_folder(folder)
     refuse_overlap(out, (folder, captions))
     if out.resolve().is_relative_to(folder.resolve()):
-        raise DataError(f"{out}: is in {folder}, and would be taken for a class the next time; choose a folder outside")
+        raise DataError(
+            f"{out}: is in {folder}, and would be taken for a class the next time; choose a folder outside"
+        )
     paths, passed_over = _list_photos(folder)
     found = _read_places(folder, paths)
     positive = choose_eczema_classes({photo.condition for photo in found}, eczema, folder)
-    texts = _read_captions(Path(captions), {photo.path for photo in found}) if captions is not None else {}
+    texts = (
+        _read_captions(Path(captions), {photo.path for photo in found})
+        if captions is not None
+        else {}
+    )
     splits = _unite_groups(found)
-    rows = [_build_row(photo, photo.condition in positive, texts.get(photo.path, ""), splits[photo.group]) for photo in found]
+    rows = [
+        _build_row(
+            photo, photo.condition in positive, texts.get(photo.path, ""), splits[photo.group]
+        )
+        for photo in found
+    ]
     sizes = Counter(photo.group for photo in found)
     summary = FolderSummary(
         manifest=out / "manifest.csv",
@@ -123,27 +154,54 @@ def prepare_folder(
         moved=sum(photo.split != splits[photo.group] for photo in found),
         **passed_over,
     )
-    facts = {"source": "folder", "counts": summary.count(), "eczema_classes": list(summary.eczema_classes), **PROVENANCE}
-    write_dataset(out, rows, facts, {photo.path: (folder / photo.path).resolve() for photo in found}, overwrite=overwrite)
+    facts = {
+        "source": "folder",
+        "counts": summary.count(),
+        "eczema_classes": list(summary.eczema_classes),
+        **PROVENANCE,
+    }
+    write_dataset(
+        out,
+        rows,
+        facts,
+        {photo.path: (folder / photo.path).resolve() for photo in found},
+        overwrite=overwrite,
+    )
     return summary
 
 
-def choose_eczema_classes(classes: Collection[str], names: Collection[str] = (), folder: Path | str = "folder") -> set[str]:
+def choose_eczema_classes(
+    classes: Collection[str], names: Collection[str] = (), folder: Path | str = "folder"
+) -> set[str]:
     """Returns the classes that count as eczema: those named, or else those whose name has a word of `ECZEMA_WORDS`.
 
     Raises:
         DataError: If a name is no class, no class is eczema, or all are; with the classes that there are.
     """
     there = f"; the classes are: {', '.join(sorted(classes))}"
-    unknown = {name for name in names if name.casefold() not in {known.casefold() for known in classes}}
+    unknown = {
+        name for name in names if name.casefold() not in {known.casefold() for known in classes}
+    }
     if unknown:
         raise DataError(f"{folder}: no such class: {', '.join(sorted(unknown))}{there}")
     wanted = {name.casefold() for name in names}
-    chosen = {name for name in classes if (name.casefold() in wanted if names else any(word in name.casefold() for word in ECZEMA_WORDS))}
+    chosen = {
+        name
+        for name in classes
+        if (
+            name.casefold() in wanted
+            if names
+            else any(word in name.casefold() for word in ECZEMA_WORDS)
+        )
+    }
     if not chosen:
-        raise DataError(f"{folder}: no class names {' or '.join(ECZEMA_WORDS)}; say with --eczema NAME which are eczema{there}")
+        raise DataError(
+            f"{folder}: no class names {' or '.join(ECZEMA_WORDS)}; say with --eczema NAME which are eczema{there}"
+        )
     if chosen == set(classes):
-        raise DataError(f"{folder}: every class is eczema; at least one must be something else{there}")
+        raise DataError(
+            f"{folder}: every class is eczema; at least one must be something else{there}"
+        )
     return chosen
 
 
@@ -168,7 +226,9 @@ def _list_photos(folder: Path) -> tuple[list[str], dict[str, int]]:
     if faults:
         raise DataError(join_faults(f"{folder}: not all of it can be used", sorted(faults)))
     if not paths:
-        raise DataError(f"{folder}: no photos; allowed: {', '.join(PHOTO_SUFFIXES)} files in class folders")
+        raise DataError(
+            f"{folder}: no photos; allowed: {', '.join(PHOTO_SUFFIXES)} files in class folders"
+        )
     return sorted(paths), dict(counts)
 
 
@@ -196,7 +256,11 @@ def _describe_place(path: Path, relative: str, folder: Path) -> str:
         return "is a link to nothing"
     if target.is_dir():
         return "is a link to a folder; put the folder itself there"
-    return "" if target.is_relative_to(folder.resolve()) else "is a link that leads out of the folder; put the file itself there"
+    return (
+        ""
+        if target.is_relative_to(folder.resolve())
+        else "is a link that leads out of the folder; put the file itself there"
+    )
 
 
 def _read_places(folder: Path, paths: Iterable[str]) -> list[_Photo]:
@@ -210,11 +274,18 @@ def _read_places(folder: Path, paths: Iterable[str]) -> list[_Photo]:
             f"allowed: {', '.join(SPLIT_FOLDERS)} for all of them, or class folders alone"
         )
     depth = 1 if splits else 0  # where the class stands in the path
-    homeless = [f"{path}: is in no class folder" for path, names in parts.items() if len(names) < depth + 2]
+    homeless = [
+        f"{path}: is in no class folder" for path, names in parts.items() if len(names) < depth + 2
+    ]
     if homeless:
         raise DataError(join_faults(f"{folder}: not all photos have a class", homeless))
     return [
-        _Photo(path, SPLIT_FOLDERS[names[0].lower()] if splits else "", names[depth], name_group(names[depth], names[-1]))
+        _Photo(
+            path,
+            SPLIT_FOLDERS[names[0].lower()] if splits else "",
+            names[depth],
+            name_group(names[depth], names[-1]),
+        )
         for path, names in parts.items()
     ]
 
@@ -224,7 +295,9 @@ def _unite_groups(photos: Iterable[_Photo]) -> dict[str, str]:
     order = ("", *SPLITS)
     splits: dict[str, str] = {}
     for photo in photos:
-        splits[photo.group] = min(photo.split, splits.get(photo.group, photo.split), key=order.index)
+        splits[photo.group] = min(
+            photo.split, splits.get(photo.group, photo.split), key=order.index
+        )
     return splits
 
 
@@ -237,7 +310,8 @@ def _read_captions(path: Path, photos: Collection[str]) -> Mapping[str, str]:
     ]
     twice = table["image_path"].duplicated()
     faults += [
-        f"{path.name}:{line}: the photo has a caption already; received {name!r}" for line, name in table["image_path"][twice].items()
+        f"{path.name}:{line}: the photo has a caption already; received {name!r}"
+        for line, name in table["image_path"][twice].items()
     ]
     if faults:
         raise DataError(join_faults(f"{path} is not valid", faults))

@@ -17,15 +17,33 @@ import pandas as pd
 
 from eczema_tf.data.photo.embeddings import load_embeddings
 from eczema_tf.data.sources.scin_text import FLAG_COLUMNS, describe_case
-from eczema_tf.data.sources.source_files import Summary, check_folder, find_photo, is_inner, read_table, refuse_overlap, write_dataset
+from eczema_tf.data.sources.source_files import (
+    Summary,
+    check_folder,
+    find_photo,
+    is_inner,
+    read_table,
+    refuse_overlap,
+    write_dataset,
+)
 from eczema_tf.errors import DataError, join_faults
 
 CONDITION = "Eczema"  # as SCIN writes it
 PHOTO_COLUMNS = ("image_1_path", "image_2_path", "image_3_path")
-GRADABLE_COLUMNS = tuple(f"dermatologist_gradable_for_skin_condition_{reader}" for reader in (1, 2, 3))
+GRADABLE_COLUMNS = tuple(
+    f"dermatologist_gradable_for_skin_condition_{reader}" for reader in (1, 2, 3)
+)
 TONE_COLUMNS = tuple(f"dermatologist_fitzpatrick_skin_type_label_{reader}" for reader in (1, 2, 3))
 TONES = {"FST1": "I", "FST2": "II", "FST3": "III", "FST4": "IV", "FST5": "V", "FST6": "VI"}
-CASE_COLUMNS = ("case_id", "age_group", "sex_at_birth", "related_category", "condition_duration", *FLAG_COLUMNS, *PHOTO_COLUMNS)
+CASE_COLUMNS = (
+    "case_id",
+    "age_group",
+    "sex_at_birth",
+    "related_category",
+    "condition_duration",
+    *FLAG_COLUMNS,
+    *PHOTO_COLUMNS,
+)
 LABEL_COLUMNS = ("case_id", "weighted_skin_condition_label", *GRADABLE_COLUMNS, *TONE_COLUMNS)
 PROVENANCE = {
     "attribution": "SCIN dataset, Google LLC and Stanford Medicine (arXiv 2402.18545)",
@@ -114,7 +132,9 @@ def prepare_scin(
             f"{images or embeddings}: none of the labelled cases' photos is there; they look like {labelled[PHOTO_COLUMNS[0]].iloc[0]!r}"
         )
     if not rows:
-        raise DataError(f"{cases}: no labelled case reports anything, and no photo is here; give the photos with --images")
+        raise DataError(
+            f"{cases}: no labelled case reports anything, and no photo is here; give the photos with --images"
+        )
     kept = pd.DataFrame(rows).drop_duplicates("case_id")
     summary = ScinSummary(
         manifest=out / "manifest.csv",
@@ -128,9 +148,17 @@ def prepare_scin(
         sharing=int(kept["group_id"].duplicated(keep=False).sum()),
     )
     files = {"embeddings.npz": Path(embeddings)} if embeddings else {}
-    if images:  # under their official path, so that `image_path` stays the key of their embedding, too
+    if (
+        images
+    ):  # under their official path, so that `image_path` stays the key of their embedding, too
         files |= {image_path: _find_photo(Path(images), image_path) for image_path in photos}
-    write_dataset(out, rows, {"source": "scin", "counts": summary.count(), **PROVENANCE}, files, overwrite=overwrite)
+    write_dataset(
+        out,
+        rows,
+        {"source": "scin", "counts": summary.count(), **PROVENANCE},
+        files,
+        overwrite=overwrite,
+    )
     return summary
 
 
@@ -142,29 +170,45 @@ def _read_cases(path: Path, columns: Collection[str]) -> pd.DataFrame:
     return table
 
 
-def _label_cases(table: pd.DataFrame, labels: pd.DataFrame, labels_path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
+def _label_cases(
+    table: pd.DataFrame, labels: pd.DataFrame, labels_path: Path
+) -> tuple[pd.DataFrame, dict[str, int]]:
     """Joins the votes to the cases and leaves out what has none. Returns the labelled cases, and how many were left out and why."""
     joined = table.merge(labels[[*LABEL_COLUMNS]], on="case_id", how="left").fillna("")
     votes, faults = [], []
-    for case_id, text in zip(joined["case_id"], joined["weighted_skin_condition_label"], strict=True):
+    for case_id, text in zip(
+        joined["case_id"], joined["weighted_skin_condition_label"], strict=True
+    ):
         try:
             votes.append(_parse_vote(text))
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            faults.append(f"case {case_id}: weighted_skin_condition_label: allowed: {{'Condition': weight, ...}}; received {text[:80]!r}")
+            faults.append(
+                f"case {case_id}: weighted_skin_condition_label: allowed: {{'Condition': weight, ...}}; received {text[:80]!r}"
+            )
     if faults:
         raise DataError(join_faults(f"{labels_path}: votes cannot be read", faults))
     labelled = pd.Series([bool(vote) for vote in votes])
-    gradable = joined[[*GRADABLE_COLUMNS]].apply(lambda column: column.str.contains("YES")).any(axis=1)
-    refused = joined[[*GRADABLE_COLUMNS]].apply(lambda column: column.str.startswith("NO_")).any(axis=1) & ~gradable
+    gradable = (
+        joined[[*GRADABLE_COLUMNS]].apply(lambda column: column.str.contains("YES")).any(axis=1)
+    )
+    refused = (
+        joined[[*GRADABLE_COLUMNS]].apply(lambda column: column.str.startswith("NO_")).any(axis=1)
+        & ~gradable
+    )
     if not labelled.any():
         raise DataError(f"{labels_path}: no case has a label")
-    left_out = {"ungradable": int((~labelled & refused).sum()), "unlabelled": int((~labelled & ~refused).sum())}
+    left_out = {
+        "ungradable": int((~labelled & refused).sum()),
+        "unlabelled": int((~labelled & ~refused).sum()),
+    }
     return joined.assign(eczema=[compute_label(vote) for vote in votes])[labelled], left_out
 
 
 def _parse_vote(text: str) -> dict[str, float]:
     vote = ast.literal_eval(text) if text else {}
-    if not isinstance(vote, dict) or not all(isinstance(weight, int | float) and 0 <= weight <= 1.05 for weight in vote.values()):
+    if not isinstance(vote, dict) or not all(
+        isinstance(weight, int | float) and 0 <= weight <= 1.05 for weight in vote.values()
+    ):
         raise ValueError("not a vote")
     return vote
 
@@ -191,7 +235,9 @@ def _group_by_photo(table: pd.DataFrame) -> list[str]:
     return [find(case_id) for case_id in table["case_id"]]
 
 
-def _build_photo_finder(images: Path | str | None, embeddings: Path | str | None) -> Callable[[str], bool]:
+def _build_photo_finder(
+    images: Path | str | None, embeddings: Path | str | None
+) -> Callable[[str], bool]:
     """Returns what says whether a photo is to be had."""
     keys: Collection[str] = load_embeddings(embeddings) if embeddings else ()
     if images is None:
@@ -220,12 +266,18 @@ def _build_rows(case: dict[str, str], find: Callable[[str], bool]) -> list[dict[
         "severity": "",
         "split": "",
         "skin_tone": _median_tone(case),
-        "age_group": case["age_group"].removeprefix("AGE_").replace("UNKNOWN", "").replace("_TO_", "-"),
+        "age_group": case["age_group"]
+        .removeprefix("AGE_")
+        .replace("UNKNOWN", "")
+        .replace("_TO_", "-"),
         "sex": {"FEMALE": "female", "MALE": "male"}.get(case["sex_at_birth"], ""),
         "source": "template",
     }
     places = photos or ([""] if text else [])
-    return [{"example_id": f"{case['case_id']}-{place}", "image_path": photo, **shared} for place, photo in enumerate(places, 1)]
+    return [
+        {"example_id": f"{case['case_id']}-{place}", "image_path": photo, **shared}
+        for place, photo in enumerate(places, 1)
+    ]
 
 
 def _median_tone(case: dict[str, str]) -> str:

@@ -39,10 +39,14 @@ OFFICIAL_URL = "https://storage.googleapis.com/dx-scin-public-data/"  # https://
 CASES_PATH = "dataset/scin_cases.csv"
 LABELS_PATH = "dataset/scin_labels.csv"
 TABLE = Kind("a CSV file that begins with case_id", (b"case_id", b"\xef\xbb\xbfcase_id"))
-PHOTO_PATH = re.compile(r"dataset/images/[A-Za-z0-9_-]+\.(png|jpe?g)")  # all others are refused: a table must not say where to write
+PHOTO_PATH = re.compile(
+    r"dataset/images/[A-Za-z0-9_-]+\.(png|jpe?g)"
+)  # all others are refused: a table must not say where to write
 LEDGER_LINE = re.compile(r"^([^,\n]+),(\d+),([0-9a-f]{32})$", re.MULTILINE)
 NO_VOTE = ("", "{}")
-GIVE_UP_AFTER = 20  # files in a row that failed for no lasting reason: the network is gone, not the files
+GIVE_UP_AFTER = (
+    20  # files in a row that failed for no lasting reason: the network is gone, not the files
+)
 
 
 @dataclass(frozen=True)
@@ -119,12 +123,22 @@ def download_scin(
         EczemaError: If the disk is full or otherwise refuses, or another download is running in the folder.
     """
     folder, base_url = Path(folder), base_url.rstrip("/") + "/"
-    with open_session(base_url, connections=max(2, jobs)) as session, _locking(folder), _Ledger(folder) as ledger:
+    with (
+        open_session(base_url, connections=max(2, jobs)) as session,
+        _locking(folder),
+        _Ledger(folder) as ledger,
+    ):
         download = _Download(session, base_url, ledger, patience)
         download.fetch_all([CASES_PATH, LABELS_PATH], jobs=2, progress=False)
         for path, reason in download.missing.items():
-            raise DataError(f"{base_url}{path}: cannot be had: {reason}; check the network and run the same command again: it resumes")
-        download.fetch_all(list_photos(folder / CASES_PATH, folder / LABELS_PATH, limit), jobs=jobs, progress=progress)
+            raise DataError(
+                f"{base_url}{path}: cannot be had: {reason}; check the network and run the same command again: it resumes"
+            )
+        download.fetch_all(
+            list_photos(folder / CASES_PATH, folder / LABELS_PATH, limit),
+            jobs=jobs,
+            progress=progress,
+        )
         _write_missing(folder / "missing.csv", download.missing)
         return download.summarize()
 
@@ -149,9 +163,13 @@ def list_photos(cases: Path, labels: Path, limit: int | None = None) -> list[str
 
 def _read_columns(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", usecols=[*columns])
+        return pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", usecols=[*columns]
+        )
     except ValueError as error:  # not UTF-8, not CSV, columns are missing
-        raise DataError(f"{path}: is not the official SCIN file: {' '.join(str(error).split())}") from error
+        raise DataError(
+            f"{path}: is not the official SCIN file: {' '.join(str(error).split())}"
+        ) from error
 
 
 @dataclass
@@ -172,7 +190,13 @@ class _Download:
         with ThreadPoolExecutor(jobs) as pool:
             futures = [pool.submit(self._fetch, path) for path in paths]
             try:
-                for future in tqdm(as_completed(futures), "files", len(paths), disable=None if progress else True, mininterval=1):
+                for future in tqdm(
+                    as_completed(futures),
+                    "files",
+                    len(paths),
+                    disable=None if progress else True,
+                    mininterval=1,
+                ):
                     failed_in_a_row = failed_in_a_row + 1 if future.result() else 0
                     if failed_in_a_row >= GIVE_UP_AFTER:
                         self.stop.set()
@@ -200,7 +224,14 @@ class _Download:
     def _fetch_anew(self, path: str) -> FetchedFile:
         kind = PHOTO if PHOTO_PATH.fullmatch(path) else TABLE
         target = self.ledger.folder / path
-        fetched = fetch_file(self.session, self.base_url + quote(path), target, kind, patience=self.patience, stop=self.stop)
+        fetched = fetch_file(
+            self.session,
+            self.base_url + quote(path),
+            target,
+            kind,
+            patience=self.patience,
+            stop=self.stop,
+        )
         self.ledger.add(path, fetched)
         return fetched
 
@@ -228,7 +259,9 @@ class _Ledger:
         write_text(self.file, "path,bytes,md5\n" + "".join(lines))  # without a line that a kill cut
 
     def __enter__(self) -> "_Ledger":
-        self.handle = self.file.open("ab", buffering=0)  # one line, one write: threads cannot mix them up
+        self.handle = self.file.open(
+            "ab", buffering=0
+        )  # one line, one write: threads cannot mix them up
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -242,13 +275,23 @@ class _Ledger:
     def find_whole(self, path: str) -> FetchedFile | None:
         """Returns what is known of a file, if the file is still as it was."""
         known, file = self.known.get(path), self.folder / path
-        if known is None or not file.is_file() or file.stat().st_size != known.bytes or compute_md5(file) != known.md5:
+        if (
+            known is None
+            or not file.is_file()
+            or file.stat().st_size != known.bytes
+            or compute_md5(file) != known.md5
+        ):
             return None
         return known
 
     def _read(self) -> dict[str, FetchedFile]:
-        text = self.file.read_text(encoding="utf-8", errors="replace") if self.file.is_file() else ""
-        return {path: FetchedFile(int(size), md5, fresh=False) for path, size, md5 in LEDGER_LINE.findall(text)}
+        text = (
+            self.file.read_text(encoding="utf-8", errors="replace") if self.file.is_file() else ""
+        )
+        return {
+            path: FetchedFile(int(size), md5, fresh=False)
+            for path, size, md5 in LEDGER_LINE.findall(text)
+        }
 
 
 @contextlib.contextmanager
@@ -259,9 +302,13 @@ def _locking(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             handle = stack.enter_context((folder / ".download.lock").open("w"))
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back by the system, however the process ends
+            fcntl.flock(
+                handle, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # given back by the system, however the process ends
         except BlockingIOError as error:
-            raise EczemaError(f"{folder}: another download is running there; wait for it or choose another folder") from error
+            raise EczemaError(
+                f"{folder}: another download is running there; wait for it or choose another folder"
+            ) from error
         yield
 
 

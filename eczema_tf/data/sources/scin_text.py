@@ -81,7 +81,10 @@ def describe_case(case: Mapping[str, str]) -> str:
         For instance: "I have a rash for one day. It is flat. It is on my arm. It itches. Otherwise I feel well." "" for who reported
         nothing: there is no text then, and none is made up.
     """
-    category, duration = CATEGORIES.get(case["related_category"]), DURATIONS.get(case["condition_duration"])
+    category, duration = (
+        CATEGORIES.get(case["related_category"]),
+        DURATIONS.get(case["condition_duration"]),
+    )
     details = [
         _join("It is", _pick(case, TEXTURES)),
         _join("It is on my", _pick(case, BODY_PARTS)),

@@ -53,8 +53,14 @@ def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
         DataError: If the file cannot be read, lacks columns (all are named), repeats one, or has no rows.
     """
     if not path.is_file():
-        raise DataError(f"{path}: {'is a folder; give the file in it' if path.is_dir() else 'no such file'}")
-    table = _read_parquet(path, columns) if path.suffix.lower() == ".parquet" else _read_csv(path, columns)
+        raise DataError(
+            f"{path}: {'is a folder; give the file in it' if path.is_dir() else 'no such file'}"
+        )
+    table = (
+        _read_parquet(path, columns)
+        if path.suffix.lower() == ".parquet"
+        else _read_csv(path, columns)
+    )
     if table.empty:
         raise DataError(f"{path}: has a header but no rows")
     return table
@@ -62,15 +68,21 @@ def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
 
 def _read_csv(path: Path, columns: Collection[str]) -> pd.DataFrame:
     if not path.read_bytes().strip(b"\xef\xbb\xbf \r\n\t"):
-        raise DataError(f"{path}: is empty; allowed: a CSV file with the columns {', '.join(columns)}")
+        raise DataError(
+            f"{path}: is empty; allowed: a CSV file with the columns {', '.join(columns)}"
+        )
     lines, records = zip(*read_records(path), strict=True)
     (_, *lines), (header, *records) = lines, records
     _check_columns(path, header, columns)
-    described = ((line, describe_length(record, header)) for line, record in zip(lines, records, strict=True))
+    described = (
+        (line, describe_length(record, header)) for line, record in zip(lines, records, strict=True)
+    )
     faults = [f"{path.name}:{line}: {fault}" for line, fault in described if fault]
     if faults:
         raise DataError(join_faults(f"{path}: rows do not fit the header", faults))
-    return pd.DataFrame(records, columns=header, index=pd.Index(lines, name="line"), dtype=str)[[*columns]]
+    return pd.DataFrame(records, columns=header, index=pd.Index(lines, name="line"), dtype=str)[
+        [*columns]
+    ]
 
 
 def _read_parquet(path: Path, columns: Collection[str]) -> pd.DataFrame:
@@ -78,18 +90,31 @@ def _read_parquet(path: Path, columns: Collection[str]) -> pd.DataFrame:
 
     try:
         _check_columns(path, parquet.read_schema(path).names, columns)
-        table = pd.read_parquet(path, columns=[*columns], dtype_backend="numpy_nullable")  # so that an integer stays one
+        table = pd.read_parquet(
+            path, columns=[*columns], dtype_backend="numpy_nullable"
+        )  # so that an integer stays one
     except (OSError, ValueError, ImportError) as error:  # pyarrow's own errors are among these
-        raise DataError(f"{path}: is not readable as Parquet: {' '.join(str(error).split())}") from error
+        raise DataError(
+            f"{path}: is not readable as Parquet: {' '.join(str(error).split())}"
+        ) from error
     lines = pd.RangeIndex(1, len(table) + 1, name="line")
     return table.astype("string").fillna("").astype(str).set_index(lines)
 
 
 def _check_columns(path: Path, header: list[str], columns: Collection[str]) -> None:
     missing = [f"{column}: is missing" for column in columns if column not in header]
-    twice = [f"{column}: is there {header.count(column)} times" for column in columns if header.count(column) > 1]
+    twice = [
+        f"{column}: is there {header.count(column)} times"
+        for column in columns
+        if header.count(column) > 1
+    ]
     if missing or twice:
-        raise DataError(join_faults(f"{path}: not the expected columns; it has: {', '.join(header)[:500]}", [*missing, *twice]))
+        raise DataError(
+            join_faults(
+                f"{path}: not the expected columns; it has: {', '.join(header)[:500]}",
+                [*missing, *twice],
+            )
+        )
 
 
 def check_folder(folder: Path | str) -> Path:
@@ -112,13 +137,20 @@ def refuse_overlap(out: Path, inputs: Iterable[Path | str | None]) -> None:
     """
     for given in filter(None, inputs):
         if Path(given).resolve().is_relative_to(out.resolve()):
-            raise DataError(f"{out}: holds {given}, which would be lost; choose another folder to write")
+            raise DataError(
+                f"{out}: holds {given}, which would be lost; choose another folder to write"
+            )
 
 
 def is_inner(name: str) -> bool:
     """Returns whether a path that a data set names stays inside the folder it is relative to (links in it aside)."""
     path = PurePosixPath(name)
-    return bool(path.name) and not path.is_absolute() and not PureWindowsPath(name).drive and ".." not in path.parts
+    return (
+        bool(path.name)
+        and not path.is_absolute()
+        and not PureWindowsPath(name).drive
+        and ".." not in path.parts
+    )
 
 
 def find_photo(folder: Path, name: str) -> Path | None:
@@ -133,7 +165,12 @@ def find_photo(folder: Path, name: str) -> Path | None:
 
 
 def write_dataset(
-    out: Path, rows: Iterable[Mapping[str, object]], facts: Mapping[str, object], files: Mapping[str, Path], *, overwrite: bool
+    out: Path,
+    rows: Iterable[Mapping[str, object]],
+    facts: Mapping[str, object],
+    files: Mapping[str, Path],
+    *,
+    overwrite: bool,
 ) -> None:
     """Writes a manifest folder whole or not at all.
 

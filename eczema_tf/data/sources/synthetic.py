@@ -39,7 +39,9 @@ PROCESSES = 2
 _FEW_CASES = 100  # below this, starting processes takes longer than the work
 
 
-def prepare_synthetic(out: Path | str, *, cases: int = 2000, seed: int = 0, overwrite: bool = False) -> Path:
+def prepare_synthetic(
+    out: Path | str, *, cases: int = 2000, seed: int = 0, overwrite: bool = False
+) -> Path:
     """Makes the built-in data.
 
     Works in two spawned processes from 100 cases on: a script that calls this needs the usual `if __name__ == "__main__":`.
@@ -61,10 +63,15 @@ def prepare_synthetic(out: Path | str, *, cases: int = 2000, seed: int = 0, over
         for folder in (PHOTOS, MASKS):
             (aside / folder).mkdir()
         made = list(_make_cases(aside, cases, seed))
-        rows = sorted((row for case in made for row in _build_rows(case)), key=lambda row: row["example_id"])  # ids are random
+        rows = sorted(
+            (row for case in made for row in _build_rows(case)), key=lambda row: row["example_id"]
+        )  # ids are random
         write_csv(aside / "manifest.csv", pd.DataFrame(rows))
         truths = {truth["example_id"]: truth for case in made for truth in _describe_truth(case)}
-        write_text(aside / "truth.jsonl", "".join(json.dumps(truths[row["example_id"]]) + "\n" for row in rows))
+        write_text(
+            aside / "truth.jsonl",
+            "".join(json.dumps(truths[row["example_id"]]) + "\n" for row in rows),
+        )
         write_json(aside / "dataset.json", _summarise(made, seed))
     return out / "manifest.csv"
 
@@ -147,6 +154,10 @@ def _summarise(cases: list[Case], seed: int) -> dict[str, Any]:
 
 def _compute_limit(cases: list[Case], kind: str) -> float | None:
     """AUROC of the exact posterior over the cases that have one; `None` where they are all of one class."""
-    pairs = [(case.condition == ECZEMA, case.posterior[kind]) for case in cases if case.posterior[kind] is not None]
+    pairs = [
+        (case.condition == ECZEMA, case.posterior[kind])
+        for case in cases
+        if case.posterior[kind] is not None
+    ]
     labels, scores = zip(*pairs, strict=True) if pairs else ((), ())
     return float(roc_auc_score(labels, scores)) if len(set(labels)) == 2 else None

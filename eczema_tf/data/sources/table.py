@@ -12,7 +12,15 @@ from pathlib import Path
 import pandas as pd
 
 from eczema_tf.data.manifest.checks import find_faults
-from eczema_tf.data.sources.source_files import PHOTOS, Summary, check_folder, find_photo, read_table, refuse_overlap, write_dataset
+from eczema_tf.data.sources.source_files import (
+    PHOTOS,
+    Summary,
+    check_folder,
+    find_photo,
+    read_table,
+    refuse_overlap,
+    write_dataset,
+)
 from eczema_tf.data.sources.table_map import TableMap, fold, load_map
 from eczema_tf.errors import DataError, join_faults
 from eczema_tf.schema import MANIFEST_COLUMNS
@@ -61,7 +69,12 @@ class TableSummary(Summary):
 
 
 def prepare_table(
-    out: Path | str, *, table: Path | str, map_path: Path | str, images: Path | str | None = None, overwrite: bool = False
+    out: Path | str,
+    *,
+    table: Path | str,
+    map_path: Path | str,
+    images: Path | str | None = None,
+    overwrite: bool = False,
 ) -> TableSummary:
     """Writes a manifest folder from a table and a map.
 
@@ -86,9 +99,15 @@ def prepare_table(
     unlabelled = ~left_out & (given[mapping.eczema.column].str.strip() == "")
     labelled = given[~left_out & ~unlabelled]
     _check_values(labelled, mapping, table)
-    named = pd.DataFrame([_build_row(row, mapping) for row in labelled.to_dict("records")], index=labelled.index, columns=COLUMNS)
+    named = pd.DataFrame(
+        [_build_row(row, mapping) for row in labelled.to_dict("records")],
+        index=labelled.index,
+        columns=COLUMNS,
+    )
     photos = _find_photos(named["image_path"], images)
-    rows = named.assign(image_path=[f"{PHOTOS}/{name}" if name in photos else "" for name in named["image_path"]])
+    rows = named.assign(
+        image_path=[f"{PHOTOS}/{name}" if name in photos else "" for name in named["image_path"]]
+    )
     kept = rows[(rows["image_path"] != "") | (rows["text"] != "")]
     _check_rows(kept, mapping, table, images)
     photo_rows = int((kept["image_path"] != "").sum())
@@ -107,12 +126,21 @@ def prepare_table(
         missing_photos=0 if images is None else int((named["image_path"] != "").sum()) - photo_rows,
     )
     files = {f"{PHOTOS}/{name}": file for name, file in photos.items()}
-    write_dataset(out, kept.to_dict("records"), _describe_source(given, mapping, summary), files, overwrite=overwrite)
+    write_dataset(
+        out,
+        kept.to_dict("records"),
+        _describe_source(given, mapping, summary),
+        files,
+        overwrite=overwrite,
+    )
     return summary
 
 
 def _find_left_out(given: pd.DataFrame, mapping: TableMap) -> pd.Series:
-    masks = [given[column].map(fold).isin(map(fold, values)) for column, values in mapping.leave_out.items()]
+    masks = [
+        given[column].map(fold).isin(map(fold, values))
+        for column, values in mapping.leave_out.items()
+    ]
     return pd.concat(masks, axis=1).any(axis=1) if masks else pd.Series(False, index=given.index)
 
 
@@ -122,9 +150,14 @@ def _check_values(given: pd.DataFrame, mapping: TableMap, path: Path) -> None:
     for line, row in zip(given.index, given.to_dict("records"), strict=True):
         for fault in _find_unknown(row, mapping):
             unknown.setdefault(fault, []).append(line)
-    faults = [f"{path.name}:{lines[0]}: {fault} ({len(lines)} row{'s' if len(lines) > 1 else ''})" for fault, lines in unknown.items()]
+    faults = [
+        f"{path.name}:{lines[0]}: {fault} ({len(lines)} row{'s' if len(lines) > 1 else ''})"
+        for fault, lines in unknown.items()
+    ]
     if faults:
-        raise DataError(join_faults(f"{path}: values that the map {mapping.name} does not know", faults))
+        raise DataError(
+            join_faults(f"{path}: values that the map {mapping.name} does not know", faults)
+        )
 
 
 def _find_unknown(row: Mapping[str, str], mapping: TableMap) -> Iterator[str]:
@@ -136,11 +169,18 @@ def _find_unknown(row: Mapping[str, str], mapping: TableMap) -> Iterator[str]:
 
 
 def _build_row(row: Mapping[str, str], mapping: TableMap) -> dict[str, object]:
-    made = dict.fromkeys(MANIFEST_COLUMNS, "") | {column: rule.apply(row) for column, rule in mapping.columns.items()}
+    made = dict.fromkeys(MANIFEST_COLUMNS, "") | {
+        column: rule.apply(row) for column, rule in mapping.columns.items()
+    }
     made["case_id"] = made["case_id"] or made["example_id"]
     made["group_id"] = made["group_id"] or made["case_id"]
     condition = row[mapping.eczema.column].strip()
-    return {**made, "eczema": mapping.eczema.label(condition), "source": mapping.name, "condition": condition}
+    return {
+        **made,
+        "eczema": mapping.eczema.label(condition),
+        "source": mapping.name,
+        "condition": condition,
+    }
 
 
 def _find_photos(names: Iterable[str], images: Path | str | None) -> dict[str, Path]:
@@ -152,32 +192,65 @@ def _find_photos(names: Iterable[str], images: Path | str | None) -> dict[str, P
     return {name: file for name, file in found.items() if file is not None}
 
 
-def _check_rows(rows: pd.DataFrame, mapping: TableMap, path: Path, images: Path | str | None) -> None:
+def _check_rows(
+    rows: pd.DataFrame, mapping: TableMap, path: Path, images: Path | str | None
+) -> None:
     """Raises for what no training could use: nothing left, no eczema where some was expected, and faults of rows, with their lines."""
     if images is not None and not (rows["image_path"] != "").any():
-        example = mapping.columns["image_path"].template if "image_path" in mapping.columns else "nothing: the map has no image_path"
+        example = (
+            mapping.columns["image_path"].template
+            if "image_path" in mapping.columns
+            else "nothing: the map has no image_path"
+        )
         raise DataError(f"{images}: none of the photos is there; the map looks for {example}")
     if rows.empty:
-        raise DataError(f"{path}: no row is left; " + ("give the photos with --images" if images is None else "see leave_out in the map"))
+        raise DataError(
+            f"{path}: no row is left; "
+            + ("give the photos with --images" if images is None else "see leave_out in the map")
+        )
     if mapping.eczema.positive and not (rows["eczema"] == 1).any():
         seen = ", ".join(name for name, _ in Counter(rows["condition"]).most_common(20))
-        raise DataError(f"{path}: {mapping.eczema.column}: none of {', '.join(mapping.eczema.positive)} is there; received {seen}")
+        raise DataError(
+            f"{path}: {mapping.eczema.column}: none of {', '.join(mapping.eczema.positive)} is there; received {seen}"
+        )
     folder = Path.cwd()  # photos were found already: only the other columns are in question
-    checked = rows.assign(eczema=rows["eczema"].astype(str), image_file=[str(folder / name) if name else "" for name in rows["image_path"]])
-    found = find_faults(checked.reset_index(drop=True), rows.index.to_numpy(), folder, check_photos=False, with_embeddings=False)
-    faults = [f"{path.name}:{rows.index[fault.row]}: {fault.column}: {fault.message}" for fault in found]
+    checked = rows.assign(
+        eczema=rows["eczema"].astype(str),
+        image_file=[str(folder / name) if name else "" for name in rows["image_path"]],
+    )
+    found = find_faults(
+        checked.reset_index(drop=True),
+        rows.index.to_numpy(),
+        folder,
+        check_photos=False,
+        with_embeddings=False,
+    )
+    faults = [
+        f"{path.name}:{rows.index[fault.row]}: {fault.column}: {fault.message}" for fault in found
+    ]
     if faults:
-        raise DataError(join_faults(f"{path}: does not make a valid manifest with the map {mapping.name}", faults))
+        raise DataError(
+            join_faults(
+                f"{path}: does not make a valid manifest with the map {mapping.name}", faults
+            )
+        )
 
 
-def _describe_source(given: pd.DataFrame, mapping: TableMap, summary: TableSummary) -> dict[str, object]:
+def _describe_source(
+    given: pd.DataFrame, mapping: TableMap, summary: TableSummary
+) -> dict[str, object]:
     """What goes into `dataset.json`: each value that leaves rows out is counted, so that one that is never there shows."""
     counted = {column: Counter(given[column].map(fold)) for column in mapping.leave_out}
     return {
         "source": mapping.name,
         "counts": summary.count(),
-        "left_out": {column: {value: counted[column][fold(value)] for value in values} for column, values in mapping.leave_out.items()},
+        "left_out": {
+            column: {value: counted[column][fold(value)] for value in values}
+            for column, values in mapping.leave_out.items()
+        },
         **mapping.model_dump(include={"attribution", "licence", "where", "notes"}),
-        "columns": {column: rule.model_dump(exclude_none=True) for column, rule in mapping.columns.items()},
+        "columns": {
+            column: rule.model_dump(exclude_none=True) for column, rule in mapping.columns.items()
+        },
         "eczema": mapping.eczema.model_dump(),
     }

@@ -25,7 +25,9 @@ from eczema_tf.errors import ConfigError, join_faults
 from eczema_tf.schema import MANIFEST_COLUMNS
 
 SHIPPED = Path(__file__).parent / "maps"
-RULED_COLUMNS = tuple(column for column in MANIFEST_COLUMNS if column not in ("eczema", "source"))  # those two have keys of their own
+RULED_COLUMNS = tuple(
+    column for column in MANIFEST_COLUMNS if column not in ("eczema", "source")
+)  # those two have keys of their own
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
@@ -64,13 +66,22 @@ class Rule(Section):
         for part in self.parts or ():
             yield from part.find_unknown(row)
         filled = self._fill(row)
-        if filled and self.values is not None and self.default is None and fold(filled) not in _fold_keys(self.values):
+        if (
+            filled
+            and self.values is not None
+            and self.default is None
+            and fold(filled) not in _fold_keys(self.values)
+        ):
             yield self.template, filled
 
     def apply(self, row: Mapping[str, str]) -> str:
         """Returns what the rule makes of a row."""
         if self.parts is not None:
-            return " ".join(filter(None, (part.apply(row) for part in self.parts))) or self.default or ""
+            return (
+                " ".join(filter(None, (part.apply(row) for part in self.parts)))
+                or self.default
+                or ""
+            )
         filled = self._fill(row)
         if filled and self.values is not None:
             filled = _fold_keys(self.values).get(fold(filled), self.default or "")
@@ -120,7 +131,9 @@ class TableMap(Section):
     def _manifest_columns(cls, columns: dict[str, Rule]) -> dict[str, Rule]:
         unknown = [column for column in columns if column not in RULED_COLUMNS]
         if unknown:
-            raise ValueError(f"not a column of the manifest: {', '.join(unknown)}; allowed: {', '.join(RULED_COLUMNS)}")
+            raise ValueError(
+                f"not a column of the manifest: {', '.join(unknown)}; allowed: {', '.join(RULED_COLUMNS)}"
+            )
         if "example_id" not in columns or not {"image_path", "text"} & set(columns):
             raise ValueError("example_id and one of image_path and text must have a rule")
         return columns
@@ -142,11 +155,15 @@ def load_map(map_path: Path | str) -> TableMap:
     """
     path = Path(map_path) if Path(map_path).is_file() else SHIPPED / f"{Path(map_path).name}.yaml"
     if not path.is_file():
-        raise ConfigError(f"{map_path}: no such map; allowed: a YAML file, or one of: {', '.join(list_shipped())}")
+        raise ConfigError(
+            f"{map_path}: no such map; allowed: a YAML file, or one of: {', '.join(list_shipped())}"
+        )
     try:
         return TableMap.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise ConfigError(join_faults(f"{path} is not a valid map", map(_describe_fault, error.errors()))) from error
+        raise ConfigError(
+            join_faults(f"{path} is not a valid map", map(_describe_fault, error.errors()))
+        ) from error
 
 
 def list_shipped() -> list[str]:

@@ -13,14 +13,26 @@ from eczema_tf.data.synthetic.complaint import Phrase, write_complaint
 from eczema_tf.data.synthetic.photo import encode_photo, render_photo
 from eczema_tf.data.synthetic.posterior import compute_eczema_posterior, compute_log_likelihood
 from eczema_tf.data.synthetic.skin import SITES, TONES
-from eczema_tf.data.synthetic.tables import NO_SEVERITY, UNSEEN, Slot, draw_attributes, draw_facts, draw_states, load_tables
+from eczema_tf.data.synthetic.tables import (
+    NO_SEVERITY,
+    UNSEEN,
+    Slot,
+    draw_attributes,
+    draw_facts,
+    draw_states,
+    load_tables,
+)
 
 PHOTOS, MASKS = "photos", "masks"  # folders
 AGE_GROUPS = ("13-17", "18-29", "30-44", "45-59", "60+")
 SEXES = ("female", "male")
 NO_PHOTO, NO_TEXT = 0.10, 0.10  # shares of cases; never both
 UNCLEAR = 0.15  # share of texts that mention no fact
-PHOTO_COUNTS = (0.80, 0.12, 0.08)  # shares of cases with one, two and three photos, among those with any
+PHOTO_COUNTS = (
+    0.80,
+    0.12,
+    0.08,
+)  # shares of cases with one, two and three photos, among those with any
 _DRAW, _WRITE, _PHOTO = range(3)  # streams of random numbers of a case
 
 
@@ -74,7 +86,11 @@ def draw_case(seed: int, index: int) -> Case:
     log_image = compute_log_likelihood(tables.attributes, attributes) * has_photo
     log_text = compute_log_likelihood(tables.facts, facts)
     named_facts = _name(tables.facts, facts[0])
-    text, phrases = write_complaint(named_facts, np.random.default_rng([seed, index, _WRITE])) if has_text else ("", [])
+    text, phrases = (
+        write_complaint(named_facts, np.random.default_rng([seed, index, _WRITE]))
+        if has_text
+        else ("", [])
+    )
     condition, severity = tables.states[state[0]]
     return Case(
         case_id=_draw_id(rng),
@@ -116,7 +132,11 @@ def make_case(folder: Path, seed: int, index: int) -> Case:
 
 
 def _name(slots: tuple[Slot, ...], codes: np.ndarray) -> dict[str, str]:
-    return {slot.name: slot.values[code] for slot, code in zip(slots, codes, strict=True) if code != UNSEEN}
+    return {
+        slot.name: slot.values[code]
+        for slot, code in zip(slots, codes, strict=True)
+        if code != UNSEEN
+    }
 
 
 def _draw_id(rng: np.random.Generator) -> str:

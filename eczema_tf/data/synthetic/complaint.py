@@ -59,7 +59,9 @@ def write_complaint(facts: dict[str, str], rng: np.random.Generator) -> tuple[st
 Piece = str | tuple[str, str, str, bool]
 
 
-def _write_sentences(order: np.ndarray, facts: dict[str, str], rng: np.random.Generator) -> list[list[Piece]]:
+def _write_sentences(
+    order: np.ndarray, facts: dict[str, str], rng: np.random.Generator
+) -> list[list[Piece]]:
     fillers = _load_phrases()["fillers"]
     clauses = [_draw_wording(name, facts[name], rng) for name in order]
     sentences: list[list[Piece]] = []
@@ -70,11 +72,15 @@ def _write_sentences(order: np.ndarray, facts: dict[str, str], rng: np.random.Ge
         else:
             sentences.extend([clause, "."] for clause in taken)
     if rng.random() < 0.25:
-        sentences.insert(int(rng.integers(1, len(sentences) + 1)), [str(rng.choice(fillers["middles"]))])
+        sentences.insert(
+            int(rng.integers(1, len(sentences) + 1)), [str(rng.choice(fillers["middles"]))]
+        )
     return [[str(rng.choice(fillers["openers"]))], *sentences] if rng.random() < 0.25 else sentences
 
 
-def _write_notes(order: np.ndarray, facts: dict[str, str], rng: np.random.Generator) -> list[list[Piece]]:
+def _write_notes(
+    order: np.ndarray, facts: dict[str, str], rng: np.random.Generator
+) -> list[list[Piece]]:
     """Telegram style: "Very itchy, dry skin, no blisters."."""
     notes = [_draw_wording(name, facts[name], rng, terse=True) for name in order]
     return [[*[piece for note in notes for piece in (note, ", ")][:-1], "."]]
@@ -93,7 +99,9 @@ def _write_unclear(rng: np.random.Generator) -> str:
     return _join([[str(sentence)] for sentence in chosen] + _draw_ending([], rng))[0]
 
 
-def _draw_wording(category: str, value: str, rng: np.random.Generator, *, terse: bool = False) -> Piece:
+def _draw_wording(
+    category: str, value: str, rng: np.random.Generator, *, terse: bool = False
+) -> Piece:
     entry = _load_phrases()["facts"][category][value]
     wording = entry["note"] if terse else str(rng.choice(entry["clauses"]))
     wording = wording.replace("<n>", str(rng.integers(2, 10)))

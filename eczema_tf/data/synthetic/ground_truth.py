@@ -46,14 +46,23 @@ class Truth:
             return None
         try:
             with Image.open(self.folder / path) as mask:
-                return np.asarray(mask.convert("L").resize((size_px, size_px), Image.Resampling.BILINEAR)) >= 128
+                return (
+                    np.asarray(
+                        mask.convert("L").resize((size_px, size_px), Image.Resampling.BILINEAR)
+                    )
+                    >= 128
+                )
         except OSError as error:
-            raise DataError(f"{self.folder / path}: not readable as a mask: {error}; prepare the built-in data again") from error
+            raise DataError(
+                f"{self.folder / path}: not readable as a mask: {error}; prepare the built-in data again"
+            ) from error
 
     def find_phrases(self, example_id: str) -> list[tuple[int, int]] | None:
         """Returns the character offsets (start, end) of the symptoms in a row's text, or None where they are not known."""
         row = self.rows.get(example_id)
-        return None if row is None else [(phrase["start"], phrase["end"]) for phrase in row["phrases"]]
+        return (
+            None if row is None else [(phrase["start"], phrase["end"]) for phrase in row["phrases"]]
+        )
 
 
 def load_truth(manifest_path: Path) -> Truth:
@@ -67,6 +76,14 @@ def load_truth(manifest_path: Path) -> Truth:
         return Truth(manifest_path.parent)
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return Truth(manifest_path.parent, {row["example_id"]: {key: row[key] for key in ("phrases", "mask_path")} for row in rows})
+        return Truth(
+            manifest_path.parent,
+            {
+                row["example_id"]: {key: row[key] for key in ("phrases", "mask_path")}
+                for row in rows
+            },
+        )
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not the truth of built-in data ({error!r}); prepare the data again, or take the file away") from error
+        raise DataError(
+            f"{path}: not the truth of built-in data ({error!r}); prepare the data again, or take the file away"
+        ) from error

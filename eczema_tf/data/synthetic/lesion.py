@@ -16,7 +16,9 @@ _GROW = {"small": 0.72, "medium": 1.0, "large": 1.30}
 _EDGE_SIGMA = {"sharp": 0.7, "blurred": 5.5}  # in units
 
 
-def draw_outline(shape: tuple[int, int], arrangement: str, extent: str, rng: np.random.Generator) -> np.ndarray:
+def draw_outline(
+    shape: tuple[int, int], arrangement: str, extent: str, rng: np.random.Generator
+) -> np.ndarray:
     """Draws the lesion's area, with hard edges.
 
     Args:
@@ -29,8 +31,11 @@ def draw_outline(shape: tuple[int, int], arrangement: str, extent: str, rng: np.
     layer = Image.new("L", (shape[1], shape[0]))
     pen = ImageDraw.Draw(layer)
     count, radius = {
-        "patch": (1, 0.29), "ring": (1, 0.31), "grouped": (int(rng.integers(3, 5)), 0.155), "scattered": (int(rng.integers(9, 14)), 0.075),
-    }[arrangement]  # fmt: skip
+        "patch": (1, 0.29),
+        "ring": (1, 0.31),
+        "grouped": (int(rng.integers(3, 5)), 0.155),
+        "scattered": (int(rng.integers(9, 14)), 0.075),
+    }[arrangement]
     for x, y in _place(shape, count, radius * grow * side, rng):
         outline = _wobble(radius * grow * side * rng.uniform(0.95, 1.05), rng)
         pen.polygon([(x + dx, y + dy) for dx, dy in outline], fill=255)
@@ -58,7 +63,11 @@ def draw_scratches(area: np.ndarray, unit: float, rng: np.random.Generator) -> n
         along = np.linspace(-half, half, 9)
         x = xs[centre] + along * np.cos(angle) + rng.normal(0, 0.4 * unit, 9)
         y = ys[centre] + along * np.sin(angle) + rng.normal(0, 0.4 * unit, 9)
-        pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=255, width=max(2, round(3.2 * unit)))
+        pen.line(
+            list(zip(x.tolist(), y.tolist(), strict=True)),
+            fill=255,
+            width=max(2, round(3.2 * unit)),
+        )
     return np.asarray(layer, "float32") / 255 * _draw_frame(area.shape, 10 * unit)
 
 
@@ -84,10 +93,14 @@ def draw_dots(area: np.ndarray, count: int, unit: float, rng: np.random.Generato
     for centre in rng.integers(len(xs), size=count):
         x, y, radius = float(xs[centre]), float(ys[centre]), rng.uniform(2.6, 4.2) * unit
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
-    return gaussian_filter(np.asarray(layer, "float32") / 255, 0.6 * unit) * _draw_frame(area.shape, 10 * unit)
+    return gaussian_filter(np.asarray(layer, "float32") / 255, 0.6 * unit) * _draw_frame(
+        area.shape, 10 * unit
+    )
 
 
-def _place(shape: tuple[int, int], count: int, radius_px: float, rng: np.random.Generator) -> np.ndarray:
+def _place(
+    shape: tuple[int, int], count: int, radius_px: float, rng: np.random.Generator
+) -> np.ndarray:
     """Places centres well inside the photo; of several tries keeps, one by one, the place farthest from those before."""
     height, width = shape
     margin = min(radius_px * 1.12 + 8, 0.5 * min(shape) - 1)
@@ -103,11 +116,16 @@ def _place(shape: tuple[int, int], count: int, radius_px: float, rng: np.random.
 def _wobble(radius_px: float, rng: np.random.Generator) -> np.ndarray:
     """An irregular closed outline around (0, 0): float64 (points, 2)."""
     angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    waves = sum(rng.normal(0, 0.10 / k) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 6))
+    waves = sum(
+        rng.normal(0, 0.10 / k) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 6)
+    )
     return radius_px * (1 + waves)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def _draw_frame(shape: tuple[int, int], ramp_px: float) -> np.ndarray:
     """0 within `FRAME_PX` of the edge, rising to 1."""
-    ramps = [np.clip((np.minimum(np.arange(side), np.arange(side)[::-1]) - FRAME_PX) / ramp_px, 0, 1) for side in shape]
+    ramps = [
+        np.clip((np.minimum(np.arange(side), np.arange(side)[::-1]) - FRAME_PX) / ramp_px, 0, 1)
+        for side in shape
+    ]
     return np.minimum.outer(*ramps).astype("float32")

@@ -10,23 +10,52 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from eczema_tf.data.synthetic.lesion import draw_dots, draw_outline, draw_scratches, draw_skin_lines, soften
-from eczema_tf.data.synthetic.skin import SIZES_PX, TONES, add_hair, draw_noise, render_skin, take_photo
+from eczema_tf.data.synthetic.lesion import (
+    draw_dots,
+    draw_outline,
+    draw_scratches,
+    draw_skin_lines,
+    soften,
+)
+from eczema_tf.data.synthetic.skin import (
+    SIZES_PX,
+    TONES,
+    add_hair,
+    draw_noise,
+    render_skin,
+    take_photo,
+)
 
-FILE_BYTES = (22_000, 30_000)  # a photo's file is padded to a size drawn from here: its size says nothing about its content
+FILE_BYTES = (
+    22_000,
+    30_000,
+)  # a photo's file is padded to a size drawn from here: its size says nothing about its content
 _COMMENT_BYTES = 4  # what an empty JPEG comment takes by itself
 _REDNESS = {"faint": 0.45, "marked": 0.75, "intense": 1.08}
 # What inflammation multiplies skin with: pink to red on light skin, violaceous to grey-brown on dark skin (tones I to VI).
 _INFLAMED = np.array(
-    [[0.93, 0.55, 0.54], [0.92, 0.54, 0.53], [0.88, 0.50, 0.52], [0.80, 0.46, 0.54], [0.68, 0.42, 0.60], [0.56, 0.38, 0.66]], "float32"
+    [
+        [0.93, 0.55, 0.54],
+        [0.92, 0.54, 0.53],
+        [0.88, 0.50, 0.52],
+        [0.80, 0.46, 0.54],
+        [0.68, 0.42, 0.60],
+        [0.56, 0.38, 0.66],
+    ],
+    "float32",
 )
-_SCALE_RGB = {"fine_scale": np.float32([0.93, 0.87, 0.82]), "thick_scale": np.float32([0.93, 0.93, 0.95])}
+_SCALE_RGB = {
+    "fine_scale": np.float32([0.93, 0.87, 0.82]),
+    "thick_scale": np.float32([0.93, 0.93, 0.95]),
+}
 _CRUST_RGB = np.float32([0.80, 0.56, 0.16])
 _PUS_RGB = np.float32([0.97, 0.94, 0.76])
 _SCRATCH_RGB = np.float32([0.45, 0.07, 0.06])
 
 
-def render_photo(attributes: dict[str, str], tone: str, site: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def render_photo(
+    attributes: dict[str, str], tone: str, site: str, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Renders a photo.
 
     Args:
@@ -43,7 +72,11 @@ def render_photo(attributes: dict[str, str], tone: str, site: str, rng: np.rando
     image = render_skin((height, width), tone, rng)
     area = np.zeros((height, width), "float32")
     if attributes["lesion"] == "visible":
-        area = soften(draw_outline((height, width), attributes["arrangement"], attributes["extent"], rng), attributes["border"], unit)
+        area = soften(
+            draw_outline((height, width), attributes["arrangement"], attributes["extent"], rng),
+            attributes["border"],
+            unit,
+        )
         image = _paint_lesion(image, area, attributes, tone, unit, rng)
     return take_photo(add_hair(image, site, rng), site, rng), area > 0.35
 
@@ -58,7 +91,11 @@ def encode_photo(pixels: np.ndarray, rng: np.random.Generator) -> bytes:
     Returns:
         A JPEG without metadata but for a comment that pads it.
     """
-    image, quality, wanted = Image.fromarray(pixels), int(rng.integers(78, 93)), int(rng.integers(*FILE_BYTES))
+    image, quality, wanted = (
+        Image.fromarray(pixels),
+        int(rng.integers(78, 93)),
+        int(rng.integers(*FILE_BYTES)),
+    )
     while len(plain := _encode_jpeg(image, quality, b"")) + _COMMENT_BYTES + 1 > wanted:
         quality -= 6  # rare: a large, grainy photo
     return _encode_jpeg(image, quality, b"\0" * (wanted - len(plain) - _COMMENT_BYTES))
@@ -71,51 +108,80 @@ def _encode_jpeg(image: Image.Image, quality: int, comment: bytes) -> bytes:
 
 
 def _paint_lesion(
-    image: np.ndarray, area: np.ndarray, attributes: dict[str, str], tone: str, unit: float, rng: np.random.Generator
+    image: np.ndarray,
+    area: np.ndarray,
+    attributes: dict[str, str],
+    tone: str,
+    unit: float,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Lays inflammation, then the surface, skin lines and scratches over skin, and lights the relief they make."""
-    rim = np.clip(3 * (area - gaussian_filter(area, 3 * unit)), 0, 1) if attributes["border"] == "sharp" else np.zeros_like(area)
+    rim = (
+        np.clip(3 * (area - gaussian_filter(area, 3 * unit)), 0, 1)
+        if attributes["border"] == "sharp"
+        else np.zeros_like(area)
+    )
     uneven = 1 + 0.09 * draw_noise(area.shape, 5 * unit, rng)
     strength = np.clip(area * uneven * _REDNESS[attributes["redness"]], 0, 1.15)
     image = image * (1 - strength[..., None] * (1 - _INFLAMED[TONES.index(tone)]))
     image, relief = _SURFACES[attributes["surface"]](image, area, unit, rng)
-    image = image * (1 - rim[..., None] * np.float32([0.25, 0.50, 0.45]))  # a sharp border is a raised, darker edge
+    image = image * (
+        1 - rim[..., None] * np.float32([0.25, 0.50, 0.45])
+    )  # a sharp border is a raised, darker edge
     relief = relief + area * 1.2
     if attributes["lichenification"] == "thickened":
         lines = draw_skin_lines(area.shape, unit, rng) * np.clip(area * 1.5, 0, 1)
         image, relief = image * (1 - 0.42 * lines)[..., None], relief - 1.2 * lines
     if attributes["excoriation"] == "scratched":
-        image = _blend(image, draw_scratches(area, unit, rng) * 0.85, _SCRATCH_RGB if tone < "V" else np.float32([0.62, 0.20, 0.17]))
+        image = _blend(
+            image,
+            draw_scratches(area, unit, rng) * 0.85,
+            _SCRATCH_RGB if tone < "V" else np.float32([0.62, 0.20, 0.17]),
+        )
     return _light(image, relief * unit, rng)
 
 
-def _paint_smooth(image: np.ndarray, area: np.ndarray, unit: float, _: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _paint_smooth(
+    image: np.ndarray, area: np.ndarray, unit: float, _: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """A wheal: swollen, paler towards the middle, with a soft shine."""
     middle = np.clip(gaussian_filter(area, 4 * unit) * 2 - 1, 0, 1)
     return image * (1 + 0.16 * middle[..., None]), 5 * gaussian_filter(area, 3 * unit)
 
 
-def _paint_fine_scale(image: np.ndarray, area: np.ndarray, unit: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _paint_fine_scale(
+    image: np.ndarray, area: np.ndarray, unit: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Small pale flakes all over."""
-    flakes = np.clip((draw_noise(area.shape, 1.3 * unit, rng) - 0.9) * 3, 0, 1) * np.clip(area * 1.4, 0, 1)
+    flakes = np.clip((draw_noise(area.shape, 1.3 * unit, rng) - 0.9) * 3, 0, 1) * np.clip(
+        area * 1.4, 0, 1
+    )
     return _blend(image, 0.6 * flakes, _SCALE_RGB["fine_scale"]), 0.8 * flakes
 
 
-def _paint_thick_scale(image: np.ndarray, area: np.ndarray, unit: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _paint_thick_scale(
+    image: np.ndarray, area: np.ndarray, unit: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Large silvery plates with cracks between them."""
     cracks = np.abs(draw_noise(area.shape, 3.6 * unit, rng))
     plates = np.clip((cracks - 0.22) * 3.5, 0, 1) * np.clip(area * 2 - 0.5, 0, 1)
     return _blend(image, 0.80 * plates, _SCALE_RGB["thick_scale"]), 2.5 * plates
 
 
-def _paint_crust(image: np.ndarray, area: np.ndarray, unit: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _paint_crust(
+    image: np.ndarray, area: np.ndarray, unit: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Honey-coloured crusts over wet skin."""
-    crusts = np.clip((draw_noise(area.shape, 4.5 * unit, rng) - 0.1) * 2, 0, 1) * np.clip(area * 1.6 - 0.2, 0, 1)
+    crusts = np.clip((draw_noise(area.shape, 4.5 * unit, rng) - 0.1) * 2, 0, 1) * np.clip(
+        area * 1.6 - 0.2, 0, 1
+    )
     shade = 1 + 0.15 * draw_noise(area.shape, 2 * unit, rng)[..., None]
     return _blend(image, 0.85 * crusts, _CRUST_RGB * shade), 2.5 * crusts
 
 
-def _paint_pustules(image: np.ndarray, area: np.ndarray, unit: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _paint_pustules(
+    image: np.ndarray, area: np.ndarray, unit: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """White-yellow heads, each in a red halo."""
     heads = draw_dots(area, int(rng.integers(22, 34)), unit, rng)
     halo = np.clip(gaussian_filter(heads, 3 * unit) * 2, 0, 1)
@@ -141,4 +207,10 @@ def _light(image: np.ndarray, relief: np.ndarray, rng: np.random.Generator) -> n
     """Shades a relief (in pixels) by a lamp from one side."""
     down, right = np.gradient(relief)
     lamp = rng.uniform(0, 2 * np.pi)
-    return image * (1 + np.clip(right * (0.22 * math.cos(lamp)) + down * (0.22 * math.sin(lamp)), -0.35, 0.35))[..., None]
+    return (
+        image
+        * (
+            1
+            + np.clip(right * (0.22 * math.cos(lamp)) + down * (0.22 * math.sin(lamp)), -0.35, 0.35)
+        )[..., None]
+    )

@@ -14,17 +14,34 @@ TONES = ("I", "II", "III", "IV", "V", "VI")
 SITES = ("arm", "leg", "trunk", "neck", "hand", "foot")
 SIZES_PX = (160, 224)  # a side, drawn independently of everything else
 _SKIN_RGB = np.array(
-    [[244, 208, 192], [232, 190, 165], [208, 162, 132], [170, 122, 92], [122, 84, 62], [84, 58, 46]], "float32"
-) / np.float32(255)  # fmt: skip
+    [
+        [244, 208, 192],
+        [232, 190, 165],
+        [208, 162, 132],
+        [170, 122, 92],
+        [122, 84, 62],
+        [84, 58, 46],
+    ],
+    "float32",
+) / np.float32(255)
 _HAIRY = {"arm": 0.5, "leg": 0.6, "trunk": 0.3, "neck": 0.2, "hand": 0.2, "foot": 0.1}
-_FLAT = {"trunk": 0.02, "hand": 0.08, "foot": 0.08, "neck": 0.10, "arm": 0.14, "leg": 0.14}  # how much limbs darken to the sides
+_FLAT = {
+    "trunk": 0.02,
+    "hand": 0.08,
+    "foot": 0.08,
+    "neck": 0.10,
+    "arm": 0.14,
+    "leg": 0.14,
+}  # how much limbs darken to the sides
 
 
 def draw_noise(shape: tuple[int, int], sigma_px: float, rng: np.random.Generator) -> np.ndarray:
     """Draws smooth noise, mean 0 and standard deviation 1: float32 `shape`. Coarse noise is drawn small and enlarged, for speed."""
     step = max(1, int(sigma_px / 2))
     small = tuple(-(-side // step) + 1 for side in shape)
-    noise = gaussian_filter(rng.standard_normal(small, dtype="float32"), sigma_px / step, mode="wrap", truncate=3)
+    noise = gaussian_filter(
+        rng.standard_normal(small, dtype="float32"), sigma_px / step, mode="wrap", truncate=3
+    )
     noise = (noise - noise.mean()) / max(float(noise.std()), 1e-6)
     return noise if step == 1 and small == shape else _enlarge(noise, shape)
 
@@ -33,7 +50,11 @@ def render_skin(shape: tuple[int, int], tone: str, rng: np.random.Generator) -> 
     """Renders bare skin: its colour, blotchiness and fine grain."""
     height, width = shape
     unit = min(height, width) / 192
-    colour = _SKIN_RGB[TONES.index(tone)] * rng.uniform(0.94, 1.06) * rng.uniform(0.98, 1.02, 3).astype("float32")
+    colour = (
+        _SKIN_RGB[TONES.index(tone)]
+        * rng.uniform(0.94, 1.06)
+        * rng.uniform(0.98, 1.02, 3).astype("float32")
+    )
     blotches = 0.025 * draw_noise(shape, 22 * unit, rng) + 0.012 * draw_noise(shape, 6 * unit, rng)
     grain = 0.022 * draw_noise(shape, 0.9, rng)
     return colour * (1 + blotches + grain)[..., None].astype("float32")
@@ -66,8 +87,16 @@ def take_photo(image: np.ndarray, site: str, rng: np.random.Generator) -> np.nda
     """
     height, width = image.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype("float32")
-    angle, lamp, glow = rng.uniform(0, 2 * math.pi), rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.08)
-    light = 1 - _FLAT[site] * (x * math.cos(angle) + y * math.sin(angle)) ** 2 - rng.uniform(0, 0.06) * (x * x + y * y)
+    angle, lamp, glow = (
+        rng.uniform(0, 2 * math.pi),
+        rng.uniform(0, 2 * math.pi),
+        rng.uniform(0, 0.08),
+    )
+    light = (
+        1
+        - _FLAT[site] * (x * math.cos(angle) + y * math.sin(angle)) ** 2
+        - rng.uniform(0, 0.06) * (x * x + y * y)
+    )
     light += x * (glow * math.cos(lamp)) + y * (glow * math.sin(lamp))
     cast = rng.normal(1, 0.025, 3).astype("float32") * rng.uniform(0.90, 1.08)
     image = image * light[..., None] * cast

@@ -63,9 +63,12 @@ def load_tables() -> Tables:
         for severity, within in ({NO_SEVERITY: 1.0} if condition == HEALTHY else severities).items()
     }
     slots = {
-        kind: tuple(_read_slot(name, entry, tuple(states)) for name, entry in source[kind].items()) for kind in ("attributes", "facts")
+        kind: tuple(_read_slot(name, entry, tuple(states)) for name, entry in source[kind].items())
+        for kind in ("attributes", "facts")
     }
-    return Tables(tuple(states), np.array(list(states.values())), slots["attributes"], slots["facts"])
+    return Tables(
+        tuple(states), np.array(list(states.values())), slots["attributes"], slots["facts"]
+    )
 
 
 def draw_states(tables: Tables, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -89,7 +92,9 @@ def draw_attributes(tables: Tables, states: np.ndarray, rng: np.random.Generator
     return codes
 
 
-def draw_facts(tables: Tables, states: np.ndarray, rng: np.random.Generator, *, at_least: int = 3) -> np.ndarray:
+def draw_facts(
+    tables: Tables, states: np.ndarray, rng: np.random.Generator, *, at_least: int = 3
+) -> np.ndarray:
     """Draws what a text says. Which facts are mentioned does not depend on the state.
 
     Args:
@@ -102,14 +107,21 @@ def draw_facts(tables: Tables, states: np.ndarray, rng: np.random.Generator, *, 
         int64 (cases, facts): indices into each slot's values, `UNSEEN` where not mentioned.
     """
     codes = _draw_slots(tables.facts, states, rng)
-    eagerness = rng.random(codes.shape) / np.array([slot.mention for slot in tables.facts])  # mentioned where below 1
+    eagerness = rng.random(codes.shape) / np.array(
+        [slot.mention for slot in tables.facts]
+    )  # mentioned where below 1
     mentioned = (eagerness < 1) | (eagerness.argsort(axis=1).argsort(axis=1) < at_least)
     return np.where(mentioned, codes, UNSEEN)
 
 
-def _draw_slots(slots: tuple[Slot, ...], states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _draw_slots(
+    slots: tuple[Slot, ...], states: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     draws = rng.random((len(states), len(slots)))
-    columns = [(draws[:, i, None] > slot.probability[states].cumsum(axis=1)[:, :-1]).sum(axis=1) for i, slot in enumerate(slots)]
+    columns = [
+        (draws[:, i, None] > slot.probability[states].cumsum(axis=1)[:, :-1]).sum(axis=1)
+        for i, slot in enumerate(slots)
+    ]
     return np.stack(columns, axis=1)
 
 

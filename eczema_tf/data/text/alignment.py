@@ -69,7 +69,10 @@ def _normalize(text: str) -> list[tuple[str, int, int]]:
     pieces, start = [], 0
     for place in range(1, len(text) + 1):
         if place == len(text) or _is_boundary(text[start:place], text[place]):
-            pieces += [(character, start, place) for character in unicodedata.normalize("NFKC", text[start:place])]
+            pieces += [
+                (character, start, place)
+                for character in unicodedata.normalize("NFKC", text[start:place])
+            ]
             start = place
     return pieces
 
@@ -78,16 +81,19 @@ def _is_boundary(before: str, character: str) -> bool:
     if character.isascii():
         return True
     together = unicodedata.normalize("NFKC", before + character)
-    return together == unicodedata.normalize("NFKC", before) + unicodedata.normalize("NFKC", character) and not unicodedata.combining(
-        character
-    )
+    return together == unicodedata.normalize("NFKC", before) + unicodedata.normalize(
+        "NFKC", character
+    ) and not unicodedata.combining(character)
 
 
 def _unmark(pieces: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
     """Markup becomes a space."""
     text, result, done = "".join(character for character, _, _ in pieces), [], 0
     for match in _MARKUP.finditer(text):
-        result += [*pieces[done : match.start()], (" ", pieces[match.start()][1], pieces[match.end() - 1][2])]
+        result += [
+            *pieces[done : match.start()],
+            (" ", pieces[match.start()][1], pieces[match.end() - 1][2]),
+        ]
         done = match.end()
     return [*result, *pieces[done:]]
 

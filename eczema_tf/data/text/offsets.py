@@ -20,9 +20,14 @@ class TokenLocator:
 
     def __init__(self, tokenizer: TextTokenizer):
         """Takes the tokenizer whose tokens are to be found."""
-        self._lowercase, self._strip_accents = tokenizer.tokenizer.lowercase, tokenizer.tokenizer.strip_accents
+        self._lowercase, self._strip_accents = (
+            tokenizer.tokenizer.lowercase,
+            tokenizer.tokenizer.strip_accents,
+        )
         self._pieces_kept = tokenizer.max_tokens - 2
-        self._word_piece = tf_text.FastWordpieceTokenizer(tokenizer.vocabulary, token_out_type=tf.int32, no_pretokenization=True)
+        self._word_piece = tf_text.FastWordpieceTokenizer(
+            tokenizer.vocabulary, token_out_type=tf.int32, no_pretokenization=True
+        )
 
     def __call__(self, cleaned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Finds the tokens inside a graph.
@@ -36,11 +41,17 @@ class TokenLocator:
         Returns:
             Start and end, int32 (batch, longest): byte offsets into `cleaned`; both 0 for [CLS], [SEP] and padding.
         """
-        words, word_starts, word_ends = tf_text.regex_split_with_offsets(cleaned, f"{_SPACE}|{_KEPT}", _KEPT)
-        starts, ends = self._locate_pieces(words.flat_values, word_starts.flat_values, word_ends.flat_values)
+        words, word_starts, word_ends = tf_text.regex_split_with_offsets(
+            cleaned, f"{_SPACE}|{_KEPT}", _KEPT
+        )
+        starts, ends = self._locate_pieces(
+            words.flat_values, word_starts.flat_values, word_ends.flat_values
+        )
         return self._lay_out(words, starts), self._lay_out(words, ends)
 
-    def _locate_pieces(self, words: tf.Tensor, word_starts: tf.Tensor, word_ends: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+    def _locate_pieces(
+        self, words: tf.Tensor, word_starts: tf.Tensor, word_ends: tf.Tensor
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
         """Offsets of the pieces of each word: ragged int64 (words, pieces)."""
         folded = words
         if self._strip_accents:

@@ -14,7 +14,9 @@ from eczema_tf.errors import DataError, PresetError, RunError
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # BERT's
 VOCABULARY_FILE, SETTINGS_FILE = "vocabulary.txt", "tokenizer.json"
 MARKUP = r"</?[A-Za-z!][^<>]{0,200}>"  # but not "a < b"
-MAX_TEXT_BYTES = 20_000  # far beyond any tokens kept; bounds the work that one hostile text can cause
+MAX_TEXT_BYTES = (
+    20_000  # far beyond any tokens kept; bounds the work that one hostile text can cause
+)
 
 
 def clean_text(texts: tf.Tensor) -> tf.Tensor:
@@ -27,7 +29,9 @@ def clean_text(texts: tf.Tensor) -> tf.Tensor:
         string (batch,); "" where nothing is left.
     """
     texts = tf.strings.substr(texts, 0, MAX_TEXT_BYTES)
-    texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace", replacement_char=0xFFFD)
+    texts = tf.strings.unicode_transcode(
+        texts, "UTF-8", "UTF-8", errors="replace", replacement_char=0xFFFD
+    )
     texts = tf_text.normalize_utf8(texts, "NFKC")
     texts = tf.strings.regex_replace(texts, MARKUP, " ")
     texts = tf.strings.regex_replace(texts, r"[\p{Cc}\p{Cf}\x{FFFD}\s]+", " ")
@@ -54,13 +58,21 @@ class TextTokenizer:
         batch = tf.shape(texts)[0]
         start = tf.fill((batch, 1), self.tokenizer.cls_token_id)
         end = tf.fill((batch, 1), self.tokenizer.sep_token_id)
-        tokens = tf.concat([tf.cast(start, pieces.dtype), pieces, tf.cast(end, pieces.dtype)], axis=1)
+        tokens = tf.concat(
+            [tf.cast(start, pieces.dtype), pieces, tf.cast(end, pieces.dtype)], axis=1
+        )
         return tokens.to_tensor(self.tokenizer.pad_token_id), tf.ones_like(tokens).to_tensor(0)
 
     def save(self, folder: Path) -> None:
         """Writes the vocabulary, one piece a line, and the settings, for `read_tokenizer`."""
-        settings = {"lowercase": self.tokenizer.lowercase, "strip_accents": self.tokenizer.strip_accents, "max_tokens": self.max_tokens}
-        (folder / VOCABULARY_FILE).write_text("".join(f"{piece}\n" for piece in self.vocabulary), encoding="utf-8")
+        settings = {
+            "lowercase": self.tokenizer.lowercase,
+            "strip_accents": self.tokenizer.strip_accents,
+            "max_tokens": self.max_tokens,
+        }
+        (folder / VOCABULARY_FILE).write_text(
+            "".join(f"{piece}\n" for piece in self.vocabulary), encoding="utf-8"
+        )
         (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     @property
@@ -87,7 +99,10 @@ def learn_tokenizer(texts: Sequence[str], vocabulary_size: int, max_tokens: int)
             "name a preset instead"
         )
     vocabulary = compute_word_piece_vocabulary(
-        tf.data.Dataset.from_tensors(cleaned).unbatch(), vocabulary_size, lowercase=True, reserved_tokens=SPECIAL_TOKENS
+        tf.data.Dataset.from_tensors(cleaned).unbatch(),
+        vocabulary_size,
+        lowercase=True,
+        reserved_tokens=SPECIAL_TOKENS,
     )
     return TextTokenizer(keras_hub.models.BertTokenizer(vocabulary, lowercase=True), max_tokens)
 
@@ -104,7 +119,9 @@ def load_tokenizer(preset: str, max_tokens: int) -> TextTokenizer:
     try:
         tokenizer = keras_hub.models.BertTokenizer.from_preset(preset)
         strip_accents = tokenizer.strip_accents or tokenizer.lowercase
-        bare = keras_hub.models.BertTokenizer(tokenizer.get_vocabulary(), lowercase=tokenizer.lowercase, strip_accents=strip_accents)
+        bare = keras_hub.models.BertTokenizer(
+            tokenizer.get_vocabulary(), lowercase=tokenizer.lowercase, strip_accents=strip_accents
+        )
         return TextTokenizer(bare, max_tokens)
     except Exception as error:  # KerasHub, Kaggle and Hugging Face raise whatever they like
         raise PresetError(f"{preset}: no tokenizer can be loaded from it: {error}") from error

@@ -8,9 +8,19 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from eczema_tf.errors import EczemaError
-from eczema_tf.serving.graph.rewrites import GraphDef, add_biases_before_reshapes, fold_batch_norms, fold_paddings, keep_data_flow
+from eczema_tf.serving.graph.rewrites import (
+    GraphDef,
+    add_biases_before_reshapes,
+    fold_batch_norms,
+    fold_paddings,
+    keep_data_flow,
+)
 
-REWRITES: tuple[Callable[[GraphDef], int], ...] = (fold_batch_norms, fold_paddings, add_biases_before_reshapes)
+REWRITES: tuple[Callable[[GraphDef], int], ...] = (
+    fold_batch_norms,
+    fold_paddings,
+    add_biases_before_reshapes,
+)
 MAX_BYTES = 2_000_000_000  # protocol buffers end at 2 GiB, and a frozen SavedModel is a single one
 
 
@@ -25,14 +35,21 @@ def save_frozen(functions: Mapping[str, Any], folder: Path) -> None:
         EczemaError: If a function cannot be frozen, or all of them together are too large.
     """
     traced = {name: function.get_concrete_function() for name, function in functions.items()}
-    size = sum(variable.numpy().nbytes for function in traced.values() for variable in function.variables)
+    size = sum(
+        variable.numpy().nbytes for function in traced.values() for variable in function.variables
+    )
     if size > MAX_BYTES:
         raise EczemaError(
             f"the weights, once for each of {', '.join(traced)}, make {size:,} bytes; a frozen SavedModel can hold {MAX_BYTES:,}; "
             "choose smaller encoders (model.image.preset, model.text.preset, model.text.layers)"
         )
     frozen = {name: freeze(function) for name, function in traced.items()}
-    tf.saved_model.save(tf.Module(), str(folder), frozen, tf.saved_model.SaveOptions(experimental_custom_gradients=False))
+    tf.saved_model.save(
+        tf.Module(),
+        str(folder),
+        frozen,
+        tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+    )
 
 
 def freeze(function: Any) -> Any:
@@ -59,12 +76,20 @@ def _build_function(graph: GraphDef, outputs: list[str], original: Any) -> Any:
     inputs, _ = original.structured_input_signature
     needed = [node.name for node in graph.node if node.op == "Placeholder"]
     if unknown := set(needed) - {spec.name for spec in inputs}:
-        raise EczemaError(f"cannot be frozen: the graph uses resources that are not variables: {', '.join(sorted(unknown))}")
+        raise EczemaError(
+            f"cannot be frozen: the graph uses resources that are not variables: {', '.join(sorted(unknown))}"
+        )
 
     @tf.function(input_signature=inputs, autograph=False)
     def function(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        feeds = {f"{spec.name}:0": tensor for spec, tensor in zip(inputs, tensors, strict=True) if spec.name in needed}
-        flat = tf.graph_util.import_graph_def(graph, input_map=feeds, return_elements=outputs, name="")
+        feeds = {
+            f"{spec.name}:0": tensor
+            for spec, tensor in zip(inputs, tensors, strict=True)
+            if spec.name in needed
+        }
+        flat = tf.graph_util.import_graph_def(
+            graph, input_map=feeds, return_elements=outputs, name=""
+        )
         return tf.nest.pack_sequence_as(original.structured_outputs, flat)
 
     return function

@@ -20,8 +20,20 @@ MAX_BYTES = 10_000_000
 MAX_PIXELS = 25_000_000  # a 24-megapixel camera's photo passes; a 12,000 x 12,000 decompression bomb does not
 MAX_SIDE_PX = 16_384  # as a phone's longest panorama; resizing holds rows of the photo's full width, and a PNG may be 1,000,000 wide
 MAX_SEGMENTS = 300  # of a JPEG's header; 10 MB of depth map in the largest segments (64 KB) is 153
-PROGRESSIVE_FRAME, START_OF_SCAN = 0xFFC2, 0xFFDA  # ITU-T T.81, table B.1, as are these: SOF0 to SOF2, DHT, DQT, DRI, APP, COM
-HEADER_MARKERS = [0xFFC0, 0xFFC1, PROGRESSIVE_FRAME, 0xFFC4, 0xFFDB, 0xFFDD, *range(0xFFE0, 0xFFF0), 0xFFFE]
+PROGRESSIVE_FRAME, START_OF_SCAN = (
+    0xFFC2,
+    0xFFDA,
+)  # ITU-T T.81, table B.1, as are these: SOF0 to SOF2, DHT, DQT, DRI, APP, COM
+HEADER_MARKERS = [
+    0xFFC0,
+    0xFFC1,
+    PROGRESSIVE_FRAME,
+    0xFFC4,
+    0xFFDB,
+    0xFFDD,
+    *range(0xFFE0, 0xFFF0),
+    0xFFFE,
+]
 MAX_DECODE_NS = 1_000_000_000  # on one core, as `decoding_cost` estimates it
 OK, TOO_SMALL, TOO_LARGE, NOT_A_PHOTO, TOO_MANY_PIXELS, UNDECODABLE, TOO_LONG, TOO_COSTLY = range(8)
 PHOTO_STATUS = (
@@ -36,7 +48,9 @@ PHOTO_STATUS = (
 )
 
 
-def decode_guarded(photos: tf.Tensor, decode: Callable[[tf.Tensor], tf.Tensor], size_px: int) -> tuple[tf.Tensor, tf.Tensor]:
+def decode_guarded(
+    photos: tf.Tensor, decode: Callable[[tf.Tensor], tf.Tensor], size_px: int
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes a batch of photos, whatever they hold.
 
     Args:
@@ -55,10 +69,20 @@ def decode_guarded(photos: tf.Tensor, decode: Callable[[tf.Tensor], tf.Tensor], 
         wanted = tf.equal(code, OK) & (tf.strings.length(data) > 0)
         return row, code, tf.cond(wanted, lambda: decode(data), lambda: nothing)
 
-    rows = tf.data.Dataset.from_tensor_slices((tf.range(batch), photos)).map(decode_one, num_parallel_calls=2).ignore_errors()
-    one_more = tf.data.Dataset.from_tensors((batch, tf.constant(OK), nothing))  # so that there is a batch even if all rows are bad
-    survived, codes, pixels = rows.concatenate(one_more).batch(tf.cast(batch, tf.int64) + 1).get_single_element()
-    status = tf.tensor_scatter_nd_update(tf.fill([batch + 1], UNDECODABLE), survived[:, None], codes)
+    rows = (
+        tf.data.Dataset.from_tensor_slices((tf.range(batch), photos))
+        .map(decode_one, num_parallel_calls=2)
+        .ignore_errors()
+    )
+    one_more = tf.data.Dataset.from_tensors(
+        (batch, tf.constant(OK), nothing)
+    )  # so that there is a batch even if all rows are bad
+    survived, codes, pixels = (
+        rows.concatenate(one_more).batch(tf.cast(batch, tf.int64) + 1).get_single_element()
+    )
+    status = tf.tensor_scatter_nd_update(
+        tf.fill([batch + 1], UNDECODABLE), survived[:, None], codes
+    )
     placed = tf.scatter_nd(survived[:, None], pixels, tf.stack([batch + 1, size_px, size_px, 3]))
     return placed[:batch], status[:batch]
 
@@ -83,7 +107,13 @@ def check_photo(data: tf.Tensor) -> tf.Tensor:
             (tf.equal(length, 0), lambda: OK),
             (length < MIN_BYTES, lambda: TOO_SMALL),
             (length > MAX_BYTES, lambda: TOO_LARGE),
-            (is_jpeg, lambda: _check_size(tf.cast(tf.io.extract_jpeg_shape(data)[:2], tf.int64), lambda pixels: _jpeg_ns(data, pixels))),
+            (
+                is_jpeg,
+                lambda: _check_size(
+                    tf.cast(tf.io.extract_jpeg_shape(data)[:2], tf.int64),
+                    lambda pixels: _jpeg_ns(data, pixels),
+                ),
+            ),
             (is_png, lambda: _check_size(_png_size(data), lambda pixels: _png_ns(data, pixels))),
         ],
         default=lambda: NOT_A_PHOTO,
@@ -107,8 +137,12 @@ def _jpeg_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
     first_scan, progressive, marker = _walk_to_scan(data)
     components = tf.io.decode_raw(tf.strings.substr(data, first_scan + 4, 1), tf.uint8)[0]
     has_more = progressive | (tf.cast(components, tf.int32) < tf.io.extract_jpeg_shape(data)[2])
-    scans = tf.cond(has_more, lambda: _count(data, cost.SCAN, cost.MAX_SCANS + 1), lambda: 1)  # counting reads the whole file
-    estimate = cost.estimate_jpeg_ns(tf.cast(tf.strings.length(data), tf.int64), pixels, tf.cast(scans, tf.int64))
+    scans = tf.cond(
+        has_more, lambda: _count(data, cost.SCAN, cost.MAX_SCANS + 1), lambda: 1
+    )  # counting reads the whole file
+    estimate = cost.estimate_jpeg_ns(
+        tf.cast(tf.strings.length(data), tf.int64), pixels, tf.cast(scans, tf.int64)
+    )
     refused = (scans > cost.MAX_SCANS) | tf.not_equal(marker, START_OF_SCAN)
     return tf.where(refused, tf.constant(MAX_DECODE_NS + 1, tf.int64), estimate)
 
@@ -122,35 +156,51 @@ def _walk_to_scan(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """
 
     def read_marker(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        words = tf.io.decode_raw(tf.strings.substr(data, position, 4), tf.uint16, little_endian=False)
+        words = tf.io.decode_raw(
+            tf.strings.substr(data, position, 4), tf.uint16, little_endian=False
+        )
         return tf.cast(words[0], tf.int32), tf.cast(words[1], tf.int32)
 
-    def step(position: tf.Tensor, progressive: tf.Tensor, marker: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def step(
+        position: tf.Tensor, progressive: tf.Tensor, marker: tf.Tensor, length: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         position = position + 2 + length
         return position, progressive | tf.equal(marker, PROGRESSIVE_FRAME), *read_marker(position)
 
-    def goes_on(_position: tf.Tensor, _progressive: tf.Tensor, marker: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    def goes_on(
+        _position: tf.Tensor, _progressive: tf.Tensor, marker: tf.Tensor, length: tf.Tensor
+    ) -> tf.Tensor:
         return (length >= 2) & tf.reduce_any(tf.equal(marker, HEADER_MARKERS))
 
     start = (tf.constant(2), tf.constant(False), *read_marker(tf.constant(2)))
-    position, progressive, marker, _ = tf.while_loop(goes_on, step, start, maximum_iterations=MAX_SEGMENTS)
+    position, progressive, marker, _ = tf.while_loop(
+        goes_on, step, start, maximum_iterations=MAX_SEGMENTS
+    )
     return position, progressive, marker
 
 
 def _png_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
     """Estimated nanoseconds, int64 ()."""
-    header = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 24, 5), tf.uint8), tf.int64)  # depth, colour type, two zeros, interlacing
+    header = tf.cast(
+        tf.io.decode_raw(tf.strings.substr(data, 24, 5), tf.uint8), tf.int64
+    )  # depth, colour type, two zeros, interlacing
     channels = tf.gather(tf.constant(cost.PNG_CHANNELS, tf.int64), tf.minimum(header[1], 6))
     bits = channels * header[0]
     length = tf.cast(tf.strings.length(data), tf.int64)
     surplus = tf.maximum(length - pixels * bits // 8, 0)
-    chunks = tf.add_n([_count(data, name, cost.MAX_COMPRESSED_CHUNKS) for name in cost.COMPRESSED_CHUNKS])
-    return cost.estimate_png_ns(length, pixels, bits, tf.minimum(header[4], 1), tf.cast(chunks, tf.int64), surplus)
+    chunks = tf.add_n(
+        [_count(data, name, cost.MAX_COMPRESSED_CHUNKS) for name in cost.COMPRESSED_CHUNKS]
+    )
+    return cost.estimate_png_ns(
+        length, pixels, bits, tf.minimum(header[4], 1), tf.cast(chunks, tf.int64), surplus
+    )
 
 
 def _count(data: tf.Tensor, pattern: bytes, most: int) -> tf.Tensor:
     """How often the bytes occur, int32 (), counted up to `most`."""
-    pieces = tf.raw_ops.StringSplitV2(input=data[None], sep=pattern, maxsplit=most)  # `tf.strings.split` is ten ops more
+    pieces = tf.raw_ops.StringSplitV2(
+        input=data[None], sep=pattern, maxsplit=most
+    )  # `tf.strings.split` is ten ops more
     return tf.cast(pieces.shape[1], tf.int32) - 1
 
 

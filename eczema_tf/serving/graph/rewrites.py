@@ -25,11 +25,17 @@ class Wiring:
             for tensor in node.input:
                 self._consumers[_producer(tensor)].append(node)
         inputs = [node.name for node in graph.node if not node.input and node.op != "Const"]
-        self._varying = _reach(inputs, lambda name: [consumer.name for consumer in self._consumers[name]])
+        self._varying = _reach(
+            inputs, lambda name: [consumer.name for consumer in self._consumers[name]]
+        )
 
     def convolutions(self) -> Iterator[NodeDef]:
         """The convolutions whose kernel is constant."""
-        return (node for node in self.nodes.values() if node.op in (CONVOLUTION, DEPTHWISE) and self.is_constant(node.input[1]))
+        return (
+            node
+            for node in self.nodes.values()
+            if node.op in (CONVOLUTION, DEPTHWISE) and self.is_constant(node.input[1])
+        )
 
     def source(self, tensor: str) -> NodeDef:
         """The node that makes a tensor."""
@@ -56,7 +62,10 @@ def keep_data_flow(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
         outputs: Names of tensors.
     """
     nodes = {node.name: node for node in graph.node}
-    needed = _reach([_producer(name) for name in outputs], lambda name: map(_producer, _data_inputs(nodes[name])))
+    needed = _reach(
+        [_producer(name) for name in outputs],
+        lambda name: map(_producer, _data_inputs(nodes[name])),
+    )
     kept = GraphDef(versions=graph.versions)
     for node in (node for node in graph.node if node.name in needed):
         copy = kept.node.add()
@@ -64,7 +73,10 @@ def keep_data_flow(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
         copy.ClearField("input")
         copy.input.extend(_data_inputs(node))
     functions = {function.signature.name: function for function in graph.library.function}
-    called = _reach(_find_calls(kept.node, functions), lambda name: _find_calls(functions[name].node_def, functions))
+    called = _reach(
+        _find_calls(kept.node, functions),
+        lambda name: _find_calls(functions[name].node_def, functions),
+    )
     kept.library.function.extend(functions[name] for name in sorted(called))
     return kept
 
@@ -76,7 +88,9 @@ def _data_inputs(node: NodeDef) -> list[str]:
 def _find_calls(nodes: Iterable[NodeDef], functions: Mapping[str, object]) -> set[str]:
     """Names of the functions that some nodes call."""
     values = [value for node in nodes for value in node.attr.values()]
-    names = {value.func.name for value in values} | {function.name for value in values for function in value.list.func}
+    names = {value.func.name for value in values} | {
+        function.name for value in values for function in value.list.func
+    }
     return names & functions.keys()
 
 
@@ -103,9 +117,14 @@ def fold_batch_norms(graph: GraphDef) -> int:
     for place, (convolution, add, _) in enumerate(found):
         kernel, scale, shift = values[3 * place : 3 * place + 3]
         outputs = kernel.shape[2:] if convolution.op == DEPTHWISE else kernel.shape[3:]
-        if any(vector.shape[-1:] != (np.prod(outputs),) or vector.size != vector.shape[-1] for vector in (scale, shift)):
+        if any(
+            vector.shape[-1:] != (np.prod(outputs),) or vector.size != vector.shape[-1]
+            for vector in (scale, shift)
+        ):
             continue  # not one number for each channel
-        convolution.input[1] = _add_constant(graph, f"{convolution.name}/folded_kernel", kernel * scale.reshape(outputs))
+        convolution.input[1] = _add_constant(
+            graph, f"{convolution.name}/folded_kernel", kernel * scale.reshape(outputs)
+        )
         bias = _add_constant(graph, f"{convolution.name}/folded_bias", shift.ravel())
         _replace(add, "BiasAdd", [convolution.name, bias], T=convolution.attr["T"])
         folded += 1
@@ -132,8 +151,16 @@ def fold_paddings(graph: GraphDef) -> int:
         How many were folded.
     """
     wiring = Wiring(graph)
-    valid = [convolution for convolution in wiring.convolutions() if convolution.attr["padding"].s == b"VALID"]
-    found = [(convolution, pad) for convolution in valid if (pad := wiring.source(convolution.input[0])).op == "Pad"]
+    valid = [
+        convolution
+        for convolution in wiring.convolutions()
+        if convolution.attr["padding"].s == b"VALID"
+    ]
+    found = [
+        (convolution, pad)
+        for convolution in valid
+        if (pad := wiring.source(convolution.input[0])).op == "Pad"
+    ]
     paddings = _evaluate(graph, [pad.input[1] for _, pad in found])
     shape_of = _infer_shapes(graph)
     folded = 0
@@ -165,10 +192,20 @@ def add_biases_before_reshapes(graph: GraphDef) -> int:
     for bias in [node for node in graph.node if node.op == "BiasAdd"]:
         reshape = wiring.source(bias.input[0])
         product = wiring.source(reshape.input[0]) if reshape.op == "Reshape" else reshape
-        if product.op == "MatMul" and wiring.only_consumer(product, "Reshape") and wiring.only_consumer(reshape, "BiasAdd"):
+        if (
+            product.op == "MatMul"
+            and wiring.only_consumer(product, "Reshape")
+            and wiring.only_consumer(reshape, "BiasAdd")
+        ):
             early = graph.node.add(name=f"{bias.name}/early")
             _replace(early, "BiasAdd", [product.name, bias.input[1]], T=bias.attr["T"])
-            _replace(bias, "Reshape", [early.name, reshape.input[1]], T=reshape.attr["T"], Tshape=reshape.attr["Tshape"])
+            _replace(
+                bias,
+                "Reshape",
+                [early.name, reshape.input[1]],
+                T=reshape.attr["T"],
+                Tshape=reshape.attr["Tshape"],
+            )
             moved += 1
     return moved
 
@@ -183,7 +220,10 @@ def _other_input(node: NodeDef, known: NodeDef) -> str:
 
 def _replace(node: NodeDef, op: str, inputs: list[str], **attributes: AttrValue) -> None:
     """Makes another operation of a node, which keeps its name and so its consumers."""
-    name, attributes = node.name, {key: AttrValue.FromString(value.SerializeToString()) for key, value in attributes.items()}
+    name, attributes = (
+        node.name,
+        {key: AttrValue.FromString(value.SerializeToString()) for key, value in attributes.items()},
+    )
     node.Clear()
     node.name, node.op = name, op
     node.input.extend(inputs)

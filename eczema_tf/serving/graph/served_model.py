@@ -22,7 +22,10 @@ EMPTY_TEXT = "text: nothing readable in it"
 NOTHING = "neither a photo nor a text that can be used"
 
 
-INPUTS = (tf.TensorSpec([None], tf.string, name="image"), tf.TensorSpec([None], tf.string, name="text"))
+INPUTS = (
+    tf.TensorSpec([None], tf.string, name="image"),
+    tf.TensorSpec([None], tf.string, name="text"),
+)
 
 
 class Explained(Protocol):
@@ -36,12 +39,12 @@ class Explained(Protocol):
 Explainer = Callable[[dict[str, tf.Tensor]], Explained]
 
 
-class ServedAssistant(tf.Module):
-    """The assistant with its preprocessing, as `tf.saved_model.save` takes it."""
+class ServedModel(tf.Module):
+    """The model with its preprocessing, as `tf.saved_model.save` takes it."""
 
     def __init__(
         self,
-        assistant: keras.Model,
+        model: keras.Model,
         image_encoder: EncoderSpec,
         tokenizer: TextTokenizer,
         preprocess: PreprocessConfig,
@@ -51,15 +54,15 @@ class ServedAssistant(tf.Module):
         """Takes the parts.
 
         Args:
-            assistant: Trained.
+            model: Trained.
             image_encoder: Its size of photo; precomputed embeddings cannot be had from a photo here, so such a model ignores photos.
             tokenizer: For the texts.
             preprocess: Of the photos.
             trained_on: Modalities that the training rows had; others are ignored and the row's status says so.
-            explainer: Turns the assistant's inputs into logits and explanations; None to leave the signature `explain` out.
+            explainer: Turns the model's inputs into logits and explanations; None to leave the signature `explain` out.
         """
         super().__init__(name="eczema")
-        self.assistant = assistant
+        self.model = model
         self.tokenizer = tokenizer.tokenizer  # so that its tables are saved
         self._tokenize, self._locate = tokenizer, TokenLocator(tokenizer)
         self._explainer = explainer
@@ -81,7 +84,7 @@ class ServedAssistant(tf.Module):
             `text_used` bool (batch,); `status` string (batch,), "ok" or what was wrong with the row.
         """
         inputs, report, _ = self._read(image, text)
-        return {**compute_probabilities(self.assistant(inputs, training=False)), **report}
+        return {**compute_probabilities(self.model(inputs, training=False)), **report}
 
     @tf.function(input_signature=INPUTS)
     def explain(self, image: tf.Tensor, text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -111,10 +114,14 @@ class ServedAssistant(tf.Module):
 
     def signatures(self) -> dict[str, Any]:
         """The functions to be served, by name."""
-        return {"serving_default": self.serve} | ({"explain": self.explain} if self._explainer is not None else {})
+        return {"serving_default": self.serve} | (
+            {"explain": self.explain} if self._explainer is not None else {}
+        )
 
-    def _read(self, image: tf.Tensor, text: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor], tf.Tensor]:
-        """The assistant's inputs, what the answer says of them, and the cleaned texts."""
+    def _read(
+        self, image: tf.Tensor, text: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor], tf.Tensor]:
+        """The model's inputs, what the answer says of them, and the cleaned texts."""
         pixels, image_used, image_status = self._read_photos(image)
         cleaned, text_used, text_status = self._read_texts(text)
         token_ids, padding_mask = self._tokenize(cleaned)
@@ -132,11 +139,23 @@ class ServedAssistant(tf.Module):
         """Pixels float32, whether each photo is used, and its status."""
         given = tf.strings.length(image) > 0
         if not self._uses_photos:
-            shape = self.assistant.input[IMAGE].shape[1:]
-            return tf.zeros([tf.size(image), *shape]), tf.zeros_like(given), tf.where(given, IGNORED_PHOTO, "ok")
+            shape = self.model.input[IMAGE].shape[1:]
+            return (
+                tf.zeros([tf.size(image), *shape]),
+                tf.zeros_like(given),
+                tf.where(given, IGNORED_PHOTO, "ok"),
+            )
         size_px = self._image_encoder.size_px
-        pixels, codes = decode_guarded(image, lambda data: preprocess_photo(data, tf.constant(1), size_px, self._preprocess), size_px)
-        return tf.cast(pixels, tf.float32), given & tf.equal(codes, OK), tf.gather(tf.constant(PHOTO_STATUS), codes)
+        pixels, codes = decode_guarded(
+            image,
+            lambda data: preprocess_photo(data, tf.constant(1), size_px, self._preprocess),
+            size_px,
+        )
+        return (
+            tf.cast(pixels, tf.float32),
+            given & tf.equal(codes, OK),
+            tf.gather(tf.constant(PHOTO_STATUS), codes),
+        )
 
     def _read_texts(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Cleaned texts, whether each is used, and its status."""
@@ -149,10 +168,14 @@ class ServedAssistant(tf.Module):
 
 
 def _join_status(image: tf.Tensor, text: tf.Tensor, anything_used: tf.Tensor) -> tf.Tensor:
-    both = tf.where(text == "ok", image, tf.where(image == "ok", text, tf.strings.join([image, text], separator="; ")))
+    both = tf.where(
+        text == "ok",
+        image,
+        tf.where(image == "ok", text, tf.strings.join([image, text], separator="; ")),
+    )
     return tf.where(anything_used, both, tf.where(both == "ok", NOTHING, both))
 
 
-def save_served(served: ServedAssistant, folder: Any) -> None:
+def save_served(served: ServedModel, folder: Any) -> None:
     """Writes a SavedModel, frozen, with the signatures `serving_default` and, with an explainer, `explain`."""
     save_frozen(served.signatures(), folder)

@@ -19,11 +19,20 @@ BATCH_SIZES = (
     4,
     16,
 )  # one person, and batches as `scripts/tf_serving/batching.config` forms them; the server takes at most 1000 records
-PHOTO_PX = (1024, 768)  # large enough to be decoded at a fraction of its size, as phones' photos are
-TEXTS = ("dry itchy patches in both elbow creases for three weeks", "it burns but does not itch", "red ring-shaped rash on the arm")
+PHOTO_PX = (
+    1024,
+    768,
+)  # large enough to be decoded at a fraction of its size, as phones' photos are
+TEXTS = (
+    "dry itchy patches in both elbow creases for three weeks",
+    "it burns but does not itch",
+    "red ring-shaped rash on the arm",
+)
 
 
-def write_warmup(folder: Path, signatures: Iterable[str], batch_sizes: Iterable[int] = BATCH_SIZES) -> None:
+def write_warmup(
+    folder: Path, signatures: Iterable[str], batch_sizes: Iterable[int] = BATCH_SIZES
+) -> None:
     """Writes requests for every signature and batch size beside a SavedModel.
 
     Args:
@@ -52,7 +61,9 @@ def read_warmup(folder: Path) -> Iterator[predict_pb2.PredictRequest]:
         yield prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
 
 
-def build_request(signature: str, photos: list[bytes], texts: list[str]) -> predict_pb2.PredictRequest:
+def build_request(
+    signature: str, photos: list[bytes], texts: list[str]
+) -> predict_pb2.PredictRequest:
     """A request as clients send it by gRPC.
 
     Args:

@@ -41,7 +41,9 @@ class Events:
 
     async def preview(self, photo: Photo) -> tuple[Photo, str]:
         """Takes an upload: the photo as the model will see it, and what is wrong with it (HTML) if it cannot be used."""
-        if not photo:  # taken away; or about to be replaced, and then the new one must not be wiped out
+        if (
+            not photo
+        ):  # taken away; or about to be replaced, and then the new one must not be wiped out
             return gr.skip(), ""
         try:
             return show_photo(await asyncio.to_thread(read_photo, photo, self._uploads)), ""
@@ -55,7 +57,11 @@ class Events:
         try:
             return await self._ask(photo, text or "", bool(fault))
         except (EczemaError, TimeoutError) as error:
-            message = str(error) if isinstance(error, EczemaError) else f"there was no answer within {self._timeout_s:g} seconds; try again"
+            message = (
+                str(error)
+                if isinstance(error, EczemaError)
+                else f"there was no answer within {self._timeout_s:g} seconds; try again"
+            )
         except Exception as error:  # the page must say that something failed; what was asked may be in the error, so it is not logged
             _log.error("the page failed: %s", type(error).__name__)
             message = "something went wrong on the server; try again"
@@ -68,7 +74,9 @@ class Events:
         except DataError as error:
             faults.append(str(error))
         if len(text) > MAX_CHARACTERS:
-            raise DataError(f"the text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read: shorten it")
+            raise DataError(
+                f"the text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read: shorten it"
+            )
         if not jpeg and not text.strip():
             raise DataError("; ".join([*faults, "give a photo, a text, or both"]))
         answer = await asyncio.wait_for(self._answer(jpeg, text), self._timeout_s)
@@ -77,4 +85,8 @@ class Events:
 
 def fill(example: Example) -> tuple[Photo, str, str]:
     """Returns an example's photo, no fault, and its text."""
-    return show_photo(upright_jpeg(draw_example_photo())) if example.has_photo else None, "", example.text
+    return (
+        show_photo(upright_jpeg(draw_example_photo())) if example.has_photo else None,
+        "",
+        example.text,
+    )

@@ -23,7 +23,9 @@ MAX_AGE_S = 60.0  # of an upload that was never asked about: its preview deletes
 SWEEP_EVERY_S = 20.0
 MAX_UPLOADS_BYTES = 500_000_000  # of all uploads that are there at one time
 # A clear pixel (GIF89a), for the browser that asks for an upload while its preview is being made: files that came in never go out.
-CLEAR_PIXEL = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
+CLEAR_PIXEL = bytes.fromhex(
+    "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
+)
 
 # Gradio's own scripts are inline and build functions from strings; nothing may come from or go to anywhere else.
 HEADERS = {
@@ -51,11 +53,15 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["path"].startswith(PREVIEW):
-            await Response(CLEAR_PIXEL, media_type="image/gif", headers={"Cache-Control": "no-store"})(scope, receive, send)
+            await Response(
+                CLEAR_PIXEL, media_type="image/gif", headers={"Cache-Control": "no-store"}
+            )(scope, receive, send)
         elif not _is_needed(scope["method"], scope["path"]):
             await JSONResponse({"error": "Not Found"}, 404)(scope, receive, send)
         elif scope["path"] == UPLOAD and _count_bytes(self._uploads) > MAX_UPLOADS_BYTES:
-            await JSONResponse({"error": "too many uploads at once; try again in a minute"}, 503)(scope, receive, send)
+            await JSONResponse({"error": "too many uploads at once; try again in a minute"}, 503)(
+                scope, receive, send
+            )
         else:
             await self._app(scope, receive, _adding_headers(send))
 

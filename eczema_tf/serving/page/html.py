@@ -18,7 +18,9 @@ def format_percent(probability: float) -> str:
 def format_bar(probability: float, threshold: float | None = None) -> str:
     """Returns a bar, with a mark where the threshold is. The figures stand beside it, so it is hidden from screen readers."""
     mark = "" if threshold is None else f"<i style='left:{threshold:.1%}'></i>"
-    return f"<span class='bar' aria-hidden='true'><b style='width:{probability:.1%}'></b>{mark}</span>"
+    return (
+        f"<span class='bar' aria-hidden='true'><b style='width:{probability:.1%}'></b>{mark}</span>"
+    )
 
 
 def format_signed(score: float) -> str:

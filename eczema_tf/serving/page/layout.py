@@ -12,11 +12,18 @@ from eczema_tf.serving.page.sections import STEPS, format_notice
 TITLE = "Eczema assistant"
 LEAD = "A photo of the skin, a description of the symptoms, or both: what a small research model makes of them, and why."
 PRIVACY = "Photo and text stay in this browser and go to the server that you opened, for as long as an answer takes. Nothing is stored."
-NOTHING_YET = f"<div class='answer empty'><h2 id='answer-title' tabindex='-1'>Answer</h2>{STEPS}</div>"
+NOTHING_YET = (
+    f"<div class='answer empty'><h2 id='answer-title' tabindex='-1'>Answer</h2>{STEPS}</div>"
+)
 FOCUS = "() => document.getElementById('answer-title')?.focus()"  # so that keyboards and screen readers go on where the answer begins
 AT_ONCE = 16  # events of one kind; more wait
 
-_EVENT = {"preprocess": False, "postprocess": False, "api_visibility": "private", "concurrency_limit": AT_ONCE}
+_EVENT = {
+    "preprocess": False,
+    "postprocess": False,
+    "api_visibility": "private",
+    "concurrency_limit": AT_ONCE,
+}
 _HTML = {"apply_default_css": False, "js_on_load": None}
 
 
@@ -73,8 +80,14 @@ def _build_question() -> Question:
         max_length=MAX_CHARACTERS,
         elem_id="symptoms",
     )
-    ask, clear = gr.Button("Ask", variant="primary", elem_id="ask"), gr.Button("Start over", elem_id="clear")
-    gr.HTML("<h3>Or try an example</h3><p class='soft'>Made up: a rendered photo, texts that nobody wrote about themselves.</p>", **_HTML)
+    ask, clear = (
+        gr.Button("Ask", variant="primary", elem_id="ask"),
+        gr.Button("Start over", elem_id="clear"),
+    )
+    gr.HTML(
+        "<h3>Or try an example</h3><p class='soft'>Made up: a rendered photo, texts that nobody wrote about themselves.</p>",
+        **_HTML,
+    )
     with gr.Row(elem_id="examples"):
         examples = [gr.Button(example.name) for example in EXAMPLES]
     return Question(photo, fault, text, ask, clear, examples)
@@ -87,7 +100,12 @@ async def _leave_in_place(path: str) -> str:
 
 def _connect(events: Events, question: Question, result: gr.HTML) -> None:
     entered = [question.photo, question.fault, question.text]
-    asking = {"fn": events.ask, "inputs": [question.photo, question.text, question.fault], "outputs": result, "show_progress": "minimal"}
+    asking = {
+        "fn": events.ask,
+        "inputs": [question.photo, question.text, question.fault],
+        "outputs": result,
+        "show_progress": "minimal",
+    }
     filling = {"inputs": None, "show_progress": "hidden", **_EVENT}
     question.photo.input(
         events.preview,
@@ -100,4 +118,6 @@ def _connect(events: Events, question: Question, result: gr.HTML) -> None:
     gr.on([question.ask.click, question.text.submit], **asking, **_EVENT).then(None, js=FOCUS)
     question.clear.click(lambda: (None, "", "", NOTHING_YET), outputs=[*entered, result], **filling)
     for button, example in zip(question.examples, EXAMPLES, strict=True):
-        button.click(partial(fill, example), outputs=entered, **filling).then(**asking, **_EVENT).then(None, js=FOCUS)
+        button.click(partial(fill, example), outputs=entered, **filling).then(
+            **asking, **_EVENT
+        ).then(None, js=FOCUS)

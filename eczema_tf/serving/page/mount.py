@@ -47,7 +47,9 @@ def mount_page(app: FastAPI, answer: Answer, notice: str, limits: Limits) -> Fas
     os.environ.update(NO_RECORDS, GRADIO_TEMP_DIR=str(uploads))
     blocks = build_page(Events(answer, notice, uploads, limits.answer_timeout_s), notice)
     blocks.queue(max_size=WAITING)
-    blocks.state_session_capacity = 1  # the page has no sessions; Gradio would keep what 10,000 of them entered
+    blocks.state_session_capacity = (
+        1  # the page has no sessions; Gradio would keep what 10,000 of them entered
+    )
     return gr.mount_gradio_app(
         app,
         blocks,

@@ -28,7 +28,11 @@ def read_photo(value: dict[str, Any] | None, folder: Path) -> bytes:
     Raises:
         DataError: If it is not a photo that can be used.
     """
-    data = _read_file(Path(value["path"]), folder) if value and value.get("path") else _read_url((value or {}).get("url") or "")
+    data = (
+        _read_file(Path(value["path"]), folder)
+        if value and value.get("path")
+        else _read_url((value or {}).get("url") or "")
+    )
     return upright_jpeg(data) if data else b""
 
 
@@ -43,7 +47,13 @@ def forget_file(value: dict[str, Any] | None, folder: Path) -> None:
 
 def show_photo(jpeg: bytes) -> dict[str, Any]:
     """Returns the value with which an image component shows a photo, and sends it again when the model is asked."""
-    return {"path": None, "url": as_url(jpeg), "orig_name": "photo.jpg", "mime_type": "image/jpeg", "meta": {"_type": "gradio.FileData"}}
+    return {
+        "path": None,
+        "url": as_url(jpeg),
+        "orig_name": "photo.jpg",
+        "mime_type": "image/jpeg",
+        "meta": {"_type": "gradio.FileData"},
+    }
 
 
 def as_url(jpeg: bytes) -> str:
@@ -57,7 +67,9 @@ def _read_file(path: Path, folder: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:  # asked for between the upload and its preview
-        raise DataError("photo is not there any more: ask again if you can see it, choose it again if not") from error
+        raise DataError(
+            "photo is not there any more: ask again if you can see it, choose it again if not"
+        ) from error
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

@@ -36,7 +36,9 @@ def paint_heatmap(grid: Sequence[Sequence[float]]) -> str:
     Args:
         grid: Rows of values in [0, 1]. It covers the whole photo, whatever its shape, since photos are stretched to the model's square.
     """
-    heatmap = Image.fromarray(np.asarray(grid, "float32")).resize((HEATMAP_SIDE_PX, HEATMAP_SIDE_PX), Image.Resampling.BILINEAR)
+    heatmap = Image.fromarray(np.asarray(grid, "float32")).resize(
+        (HEATMAP_SIDE_PX, HEATMAP_SIDE_PX), Image.Resampling.BILINEAR
+    )
     values = np.clip(np.asarray(heatmap), 0, 1)
     pixels = colormaps[COLOURS](values, bytes=True)
     pixels[..., 3] = np.round(255 * values)
@@ -47,4 +49,7 @@ def paint_heatmap(grid: Sequence[Sequence[float]]) -> str:
 
 def list_colours(stops: int = 9) -> str:
     """Returns the heatmap's colours for a CSS gradient, from none to most."""
-    return ", ".join("#{:02x}{:02x}{:02x}".format(*colormaps[COLOURS](place, bytes=True)[:3]) for place in np.linspace(0, 1, stops))
+    return ", ".join(
+        "#{:02x}{:02x}{:02x}".format(*colormaps[COLOURS](place, bytes=True)[:3])
+        for place in np.linspace(0, 1, stops)
+    )

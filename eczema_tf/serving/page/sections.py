@@ -3,7 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eczema_tf.serving.page.html import escape, format_bar, format_percent, format_section, format_sign, format_signed, start_upper
+from eczema_tf.serving.page.html import (
+    escape,
+    format_bar,
+    format_percent,
+    format_section,
+    format_sign,
+    format_signed,
+    start_upper,
+)
 from eczema_tf.serving.page.pictures import list_colours, paint_heatmap, shrink_photo
 from eczema_tf.serving.page.words import format_criteria, format_cues, format_words
 
@@ -11,7 +19,13 @@ TITLE = "<h2 id='answer-title' tabindex='-1'>{}</h2>"
 OPACITY = 60  # percent, of the heatmap at first
 
 
-def format_answer(answer: Mapping[str, Any], photo: bytes, text: str, faults: Sequence[str], photo_refused: bool = False) -> str:
+def format_answer(
+    answer: Mapping[str, Any],
+    photo: bytes,
+    text: str,
+    faults: Sequence[str],
+    photo_refused: bool = False,
+) -> str:
     """Formats an answer.
 
     Args:
@@ -27,14 +41,23 @@ def format_answer(answer: Mapping[str, Any], photo: bytes, text: str, faults: Se
     used = answer["image_used"], answer["text_used"]
     faults = [*faults, *_read_status(answer["status"])]
     remark = _format_remark(used, photo_refused or bool(faults))
-    parts = [TITLE.format("Answer"), format_notice(answer["notice"]), *map(format_fault, faults), remark]
+    parts = [
+        TITLE.format("Answer"),
+        format_notice(answer["notice"]),
+        *map(format_fault, faults),
+        remark,
+    ]
     if any(used):
         parts += [_format_eczema(answer), _format_contributions(answer), _format_labels(answer)]
     if answer["image_used"]:
         parts.append(_format_heatmap(answer["heatmap"], photo))
     if answer["text_used"]:
         told = answer["text"]
-        parts += [format_words(text, told["phrases"]), format_cues(told["cues"]), format_criteria(told["criteria"], text)]
+        parts += [
+            format_words(text, told["phrases"]),
+            format_cues(told["cues"]),
+            format_criteria(told["criteria"], text),
+        ]
     return f"<div class='answer'>{''.join(parts)}</div>"
 
 
@@ -45,7 +68,11 @@ def format_failure(message: str, notice: str) -> str:
 
 def format_fault(message: str) -> str:
     """Formats one thing that is wrong; "" for none."""
-    return f"<p class='fault' role='alert'>{start_upper(escape(message))}{'' if message.endswith('.') else '.'}</p>" if message else ""
+    return (
+        f"<p class='fault' role='alert'>{start_upper(escape(message))}{'' if message.endswith('.') else '.'}</p>"
+        if message
+        else ""
+    )
 
 
 def format_notice(notice: str) -> str:
@@ -70,13 +97,19 @@ def _format_remark(used: tuple[bool, bool], photo_refused: bool) -> str:
 
 def _format_eczema(answer: Mapping[str, Any]) -> str:
     both = answer["image_used"] and answer["text_used"]
-    names = {"image": "From the photo", "text": "From the text", "fusion": "From both" if both else "Overall"}
+    names = {
+        "image": "From the photo",
+        "text": "From the text",
+        "fusion": "From both" if both else "Overall",
+    }
     rows = "".join(_format_head(answer, modality, name) for modality, name in names.items())
     overall = answer["eczema"]["fusion"]
     said = f"probability of eczema{_versus(answer, 'fusion')}"
     lead = f"<p class='lead'><strong class='figure'>{start_upper(format_percent(overall))}</strong> <span>{said}</span></p>"
     hint = "<p class='soft'>The mark on a bar is the threshold, chosen on validation data: above it, the model would say eczema.</p>"
-    return format_section("eczema", "Eczema?", lead, f"<table class='figures'><tbody>{rows}</tbody></table>", hint)
+    return format_section(
+        "eczema", "Eczema?", lead, f"<table class='figures'><tbody>{rows}</tbody></table>", hint
+    )
 
 
 def _format_head(answer: Mapping[str, Any], modality: str, name: str) -> str:
@@ -100,7 +133,9 @@ def _versus(answer: Mapping[str, Any], modality: str) -> str:
 def _format_labels(answer: Mapping[str, Any]) -> str:
     """Severity and consistency side by side, each only if there is something to judge it by."""
     titles = {"severity": "How severe, if it is eczema", "consistency": "What the text speaks for"}
-    parts = [_format_label(name, title, answer[name]) for name, title in titles.items() if answer[name]]
+    parts = [
+        _format_label(name, title, answer[name]) for name, title in titles.items() if answer[name]
+    ]
     return f"<div class='pair'>{''.join(parts)}</div>"
 
 
@@ -116,7 +151,11 @@ def _format_label(name: str, title: str, probabilities: Mapping[str, float]) -> 
 
 def _format_contributions(answer: Mapping[str, Any]) -> str:
     split = answer["contributions"]
-    shares = {name: split[key] for key, name in (("image", "The photo"), ("text", "The text")) if answer[f"{key}_used"]}
+    shares = {
+        name: split[key]
+        for key, name in (("image", "The photo"), ("text", "The text"))
+        if answer[f"{key}_used"]
+    }
     rows = {"Knowing neither": split["neither"], **shares, "Together": split["logit"]}
     longest = max(1e-9, *(abs(value) for value in rows.values()))
     table = "".join(
@@ -127,13 +166,20 @@ def _format_contributions(answer: Mapping[str, Any]) -> str:
         "In log-odds: above 0 speaks for eczema (orange, to the right), below 0 against it (blue, to the left). "
         "Photo and text share what they do together equally (Shapley values)."
     )
-    parts = f"<p>{_say_contributions(shares)}</p>", f"<table class='figures'><tbody>{table}</tbody></table>", f"<p class='soft'>{unit}</p>"
+    parts = (
+        f"<p>{_say_contributions(shares)}</p>",
+        f"<table class='figures'><tbody>{table}</tbody></table>",
+        f"<p class='soft'>{unit}</p>",
+    )
     return format_section("moved", "What moved the answer", *parts)
 
 
 def _say_contributions(shares: Mapping[str, float]) -> str:
     ranked = sorted(shares.items(), key=lambda item: -abs(item[1]))
-    said = [f"{name.lower()}, {'towards' if value > 0 else 'away from'} eczema" for name, value in ranked]
+    said = [
+        f"{name.lower()}, {'towards' if value > 0 else 'away from'} eczema"
+        for name, value in ranked
+    ]
     return f"Moved most by {'; then by '.join(said)}." if len(said) > 1 else f"Moved by {said[0]}."
 
 

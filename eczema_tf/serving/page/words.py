@@ -8,8 +8,16 @@ from eczema_tf.serving.page.html import escape, format_section, format_sign, for
 
 STRONGEST = 0.45  # opacity of the strongest phrase: its words stay readable on it
 SHOWN_PHRASES = 8
-STATUS = {"present": ("\N{CHECK MARK}", "mentioned"), "negated": ("\N{MULTIPLICATION X}", "denied"), "uncertain": ("?", "in doubt")}
-CRITERION = {"mentioned": STATUS["present"], "denied": STATUS["negated"], "open": ("\N{EN DASH}", "left open")}
+STATUS = {
+    "present": ("\N{CHECK MARK}", "mentioned"),
+    "negated": ("\N{MULTIPLICATION X}", "denied"),
+    "uncertain": ("?", "in doubt"),
+}
+CRITERION = {
+    "mentioned": STATUS["present"],
+    "denied": STATUS["negated"],
+    "open": ("\N{EN DASH}", "left open"),
+}
 
 
 def format_words(text: str, phrases: Sequence[Mapping[str, Any]]) -> str:
@@ -21,9 +29,7 @@ def format_words(text: str, phrases: Sequence[Mapping[str, Any]]) -> str:
     """
     phrases = phrases[:SHOWN_PHRASES]
     key = "<mark class='for'>for eczema</mark> <mark class='against'>against eczema</mark>"
-    legend = (
-        f"<p class='soft key'>{key} The strongest phrases; the stronger the colour, the more. A quick estimate (gradient times input).</p>"
-    )
+    legend = f"<p class='soft key'>{key} The strongest phrases; the stronger the colour, the more. A quick estimate (gradient times input).</p>"
     rows = "".join(
         f"<tr><th scope='row'>{escape(phrase['text'])}</th><td>{format_sign(phrase['score'])}</td>"
         f"<td class='number'>{format_signed(phrase['score'])}</td></tr>"
@@ -33,7 +39,13 @@ def format_words(text: str, phrases: Sequence[Mapping[str, Any]]) -> str:
         "<details><summary>The same as a table</summary><table class='figures'><thead><tr><th scope='col'>phrase</th>"
         f"<th scope='col'>speaks</th><th scope='col' class='number'>log-odds</th></tr></thead><tbody>{rows}</tbody></table></details>"
     )
-    return format_section("words", "Which words", f"<p class='told'>{_highlight(text, phrases)}</p>", legend, table if rows else "")
+    return format_section(
+        "words",
+        "Which words",
+        f"<p class='told'>{_highlight(text, phrases)}</p>",
+        legend,
+        table if rows else "",
+    )
 
 
 def _highlight(text: str, phrases: Sequence[Mapping[str, Any]]) -> str:
@@ -43,7 +55,10 @@ def _highlight(text: str, phrases: Sequence[Mapping[str, Any]]) -> str:
         sign, strength = format_sign(phrase["score"]), STRONGEST * abs(phrase["score"]) / highest
         words = escape(text[phrase["start"] : phrase["end"]])
         said = f"<span class='sr'> ({sign})</span>"
-        result += [escape(text[done : phrase["start"]]), f"<mark class='{sign}' style='--strength:{strength:.2f}'>{words}{said}</mark>"]
+        result += [
+            escape(text[done : phrase["start"]]),
+            f"<mark class='{sign}' style='--strength:{strength:.2f}'>{words}{said}</mark>",
+        ]
         done = phrase["end"]
     return "".join([*result, escape(text[done:])])
 
@@ -55,9 +70,16 @@ def format_cues(cues: Sequence[Mapping[str, Any]]) -> str:
         cues: With `describes`, `text`, `status` and `subject`.
     """
     if not cues:
-        return format_section("symptoms", "Symptoms in the text", "<p>None that the fixed list of phrases knows.</p>")
-    by_category = groupby(sorted(cues, key=lambda cue: cue["describes"]), lambda cue: cue["describes"])
-    rows = "".join(f"<div><dt>{escape(words)}</dt><dd>{_format_chips(found)}</dd></div>" for words, found in by_category)
+        return format_section(
+            "symptoms", "Symptoms in the text", "<p>None that the fixed list of phrases knows.</p>"
+        )
+    by_category = groupby(
+        sorted(cues, key=lambda cue: cue["describes"]), lambda cue: cue["describes"]
+    )
+    rows = "".join(
+        f"<div><dt>{escape(words)}</dt><dd>{_format_chips(found)}</dd></div>"
+        for words, found in by_category
+    )
     hint = "<p class='soft'>Found by a fixed list of phrases, not by the model.</p>"
     return format_section("symptoms", "Symptoms in the text", f"<dl class='cues'>{rows}</dl>", hint)
 
@@ -87,11 +109,15 @@ def format_criteria(criteria: Mapping[str, Any], text: str) -> str:
     head = "<thead><tr><th scope='col'>criterion</th><th scope='col'>in the text</th></tr></thead>"
     table = f"<table class='criteria'>{head}<tbody>{rows}</tbody></table>"
     notice = f"<p class='soft'>{escape(criteria['notice'])}</p>"
-    return format_section("criteria", "UK Working Party criteria", f"<details>{summary}{notice}{table}</details>")
+    return format_section(
+        "criteria", "UK Working Party criteria", f"<details>{summary}{notice}{table}</details>"
+    )
 
 
 def _format_criterion(entry: Mapping[str, Any], text: str) -> str:
     sign, said = CRITERION[entry["status"]]
-    words = "; ".join(dict.fromkeys(escape(text[start:end].casefold()) for start, end in entry["cues"]))
+    words = "; ".join(
+        dict.fromkeys(escape(text[start:end].casefold()) for start, end in entry["cues"])
+    )
     quoted = f" <small>{words}</small>" if words else ""
     return f"<tr><th scope='row'>{escape(entry['criterion'])}</th><td><i aria-hidden='true'>{sign}</i> {said}{quoted}</td></tr>"

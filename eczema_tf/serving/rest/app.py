@@ -39,13 +39,23 @@ from eczema_tf.serving.rest.limits import RETRY_AFTER, BodyLimits, Limits
 from eczema_tf.serving.rest.metrics import Measured, Metrics
 
 MODEL_PATH = f"/models/{MODEL_NAME}"
-NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}  # whatever the environment says
+NO_TELEMETRY = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}  # whatever the environment says
 CODES = {BadRequest: 400, ModelFault: 500, Busy: 503, TimeoutError: 504}
 
 _T = TypeVar("_T")
 
 
-def build_app(model: LoadedModel, limits: Limits | None = None, *, mount: Callable[[FastAPI], None] | None = None) -> FastAPI:
+def build_app(
+    model: LoadedModel,
+    limits: Limits | None = None,
+    *,
+    mount: Callable[[FastAPI], None] | None = None,
+) -> FastAPI:
     """Builds the application.
 
     Args:
@@ -65,14 +75,23 @@ def build_app(model: LoadedModel, limits: Limits | None = None, *, mount: Callab
         async with batcher:
             yield
 
-    app = FastAPI(lifespan=run_batcher, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, telemetry=NO_TELEMETRY)
+    app = FastAPI(
+        lifespan=run_batcher,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
+    )
     app.state.batcher = batcher
     app.add_middleware(BodyLimits, limits=limits)
     app.add_middleware(Measured, metrics=metrics)  # the last one added is the outermost
     for error in (HTTPException, *CODES):
         app.add_exception_handler(error, _answer_error)
     _add_probes(app, batcher, metrics)
-    app.mount("/v1", _ModelRoutes(model, batcher, limits, metrics).build_router())  # mounted: a page at / must not swallow its 404 and 405
+    app.mount(
+        "/v1", _ModelRoutes(model, batcher, limits, metrics).build_router()
+    )  # mounted: a page at / must not swallow its 404 and 405
     if mount is None:
         _add_plain_page(app, model)
     else:
@@ -94,7 +113,11 @@ def _add_probes(app: FastAPI, batcher: Batcher, metrics: Metrics) -> None:
 
     @app.get("/readyz")
     async def ready() -> Response:
-        return JSONResponse({"status": "ready"}) if batcher.is_running else JSONResponse({"error": "not ready"}, 503, RETRY_AFTER)
+        return (
+            JSONResponse({"status": "ready"})
+            if batcher.is_running
+            else JSONResponse({"error": "not ready"}, 503, RETRY_AFTER)
+        )
 
     @app.get("/metrics")
     async def measure() -> Response:
@@ -128,7 +151,9 @@ class _ModelRoutes:
         outputs = await _await_unless_gone(request, asking, self._limits.answer_timeout_s)
         self._metrics.count_rows(question.signature, outputs["status"])
         answer = encode_answer(outputs, question.by_row)
-        return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})
+        return Response(
+            answer, media_type="application/json", headers={"Cache-Control": "no-store"}
+        )
 
     async def get_status(self, request: Request) -> Response:
         self._check_version(request)
@@ -143,7 +168,9 @@ class _ModelRoutes:
             raise HTTPException(404, f"no such version of {MODEL_NAME}; there is {self._version}")
 
 
-async def _await_unless_gone(request: Request, asking: Coroutine[Any, Any, _T], timeout_s: float) -> _T:
+async def _await_unless_gone(
+    request: Request, asking: Coroutine[Any, Any, _T], timeout_s: float
+) -> _T:
     """Awaits an answer, and gives up as soon as the client does: its rows are not worth the model's time any more.
 
     Raises:
@@ -151,7 +178,9 @@ async def _await_unless_gone(request: Request, asking: Coroutine[Any, Any, _T], 
         TimeoutError: If it takes too long.
     """
     answer = asyncio.ensure_future(asking)
-    gone = asyncio.ensure_future(request.receive())  # the body is read: the next message says that the client has gone
+    gone = asyncio.ensure_future(
+        request.receive()
+    )  # the body is read: the next message says that the client has gone
     try:
         await asyncio.wait((answer, gone), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
@@ -165,7 +194,9 @@ async def _await_unless_gone(request: Request, asking: Coroutine[Any, Any, _T], 
 
 
 def _add_plain_page(app: FastAPI, model: LoadedModel) -> None:
-    page = PLAIN_PAGE.format(version=model.version, notice=html.escape(model.side["notice"]), path=f"/v1{MODEL_PATH}")
+    page = PLAIN_PAGE.format(
+        version=model.version, notice=html.escape(model.side["notice"]), path=f"/v1{MODEL_PATH}"
+    )
 
     @app.get("/")
     async def show() -> Response:

@@ -41,7 +41,9 @@ class Batcher:
     Every signature has a queue and a task of its own, and a thread for its batches: an explanation does not hold up a prediction.
     """
 
-    def __init__(self, run: Run, limits: Limits, metrics: Metrics, signatures: Sequence[str] = SIGNATURES):
+    def __init__(
+        self, run: Run, limits: Limits, metrics: Metrics, signatures: Sequence[str] = SIGNATURES
+    ):
         """Takes the model.
 
         Args:
@@ -53,7 +55,9 @@ class Batcher:
         self._run = run
         self._limits = limits
         self._metrics = metrics
-        self._queues: dict[str, asyncio.Queue[_Request]] = {signature: asyncio.Queue() for signature in signatures}
+        self._queues: dict[str, asyncio.Queue[_Request]] = {
+            signature: asyncio.Queue() for signature in signatures
+        }
         self._tasks: list[asyncio.Task[None]] = []
         self._waiting_rows = 0
 
@@ -101,7 +105,9 @@ class Batcher:
         request = _Request(images, texts, asyncio.get_running_loop().create_future())
         self._count_waiting(len(images))
         self._queues[signature].put_nowait(request)
-        return await request.answer  # if whoever asked is cancelled, so is the future, and `_gather` passes the request over
+        return (
+            await request.answer
+        )  # if whoever asked is cancelled, so is the future, and `_gather` passes the request over
 
     def _count_waiting(self, rows: int) -> None:
         self._waiting_rows += rows
@@ -135,8 +141,12 @@ class Batcher:
             return self._answer_together(batch, signature)
         except Exception as error:  # whatever the model raises must reach those who asked
             if len(batch) > 1:
-                return [answer for request in batch for answer in self._answer([request], signature)]
-            _log.error("the model failed on a request: %s", type(error).__name__)  # the message may hold what was asked
+                return [
+                    answer for request in batch for answer in self._answer([request], signature)
+                ]
+            _log.error(
+                "the model failed on a request: %s", type(error).__name__
+            )  # the message may hold what was asked
             return [ModelFault("the model failed on this request")]
 
     def _answer_together(self, batch: Sequence[_Request], signature: str) -> list[Outputs]:

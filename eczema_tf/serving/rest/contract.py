@@ -62,17 +62,26 @@ def parse_question(body: bytes, max_rows: int) -> Question:
     signature = _read_signature(document)
     by_row = "instances" in document
     if by_row == ("inputs" in document):
-        raise BadRequest('give either "instances" (a list of rows) or "inputs" (an object of columns), and not both')
+        raise BadRequest(
+            'give either "instances" (a list of rows) or "inputs" (an object of columns), and not both'
+        )
     columns = _read_instances(document["instances"]) if by_row else _read_inputs(document["inputs"])
     images, texts = (columns[name] for name in INPUTS)
     if not 0 < len(images) <= max_rows:
         raise BadRequest(f"{len(images)} rows; a request may have 1 to {max_rows}")
     place = "instances[{row}].{name}" if by_row else "inputs.{name}[{row}]"
     decoded = {
-        name: [_read_value(value, place.format(row=row, name=name)) for row, value in enumerate(values)]
+        name: [
+            _read_value(value, place.format(row=row, name=name)) for row, value in enumerate(values)
+        ]
         for name, values in (("image", images), ("text", texts))
     }
-    return Question(decoded["image"], [text.decode("utf-8", "replace") for text in decoded["text"]], signature, by_row)
+    return Question(
+        decoded["image"],
+        [text.decode("utf-8", "replace") for text in decoded["text"]],
+        signature,
+        by_row,
+    )
 
 
 def _parse_json(body: bytes) -> dict[str, Any]:
@@ -82,7 +91,9 @@ def _parse_json(body: bytes) -> dict[str, Any]:
         document = json.loads(body.decode("utf-8"))
     except RecursionError as error:
         raise BadRequest("the JSON is nested too deeply") from error
-    except ValueError as error:  # of json and of UTF-8; their messages name a position, not the content
+    except (
+        ValueError
+    ) as error:  # of json and of UTF-8; their messages name a position, not the content
         raise BadRequest(f"the body is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise BadRequest(f"the body must be a JSON object, not {_name_type(document)}")
@@ -94,7 +105,9 @@ def _read_signature(document: Mapping[str, Any]) -> str:
     if not isinstance(signature, str):
         raise BadRequest(f"signature_name: must be a string, not {_name_type(signature)}")
     if (signature or SERVE) not in SIGNATURES:
-        raise BadRequest(f"signature_name: {_shorten(signature)} is unknown; there are {', '.join(SIGNATURES)}")
+        raise BadRequest(
+            f"signature_name: {_shorten(signature)} is unknown; there are {', '.join(SIGNATURES)}"
+        )
     return signature or SERVE
 
 
@@ -110,7 +123,9 @@ def _read_inputs(columns: Any) -> dict[str, list[Any]]:
     _check_names(columns, "inputs")
     for name, values in columns.items():
         if not isinstance(values, list):
-            raise BadRequest(f"inputs.{name}: must be a list, one value a row, not {_name_type(values)}")
+            raise BadRequest(
+                f"inputs.{name}: must be a list, one value a row, not {_name_type(values)}"
+            )
     lengths = {name: len(columns[name]) for name in INPUTS}
     if len(set(lengths.values())) > 1:
         raise BadRequest(f"inputs: columns must be equally long, not {lengths}")
@@ -119,11 +134,15 @@ def _read_inputs(columns: Any) -> dict[str, list[Any]]:
 
 def _check_names(values: Any, where: str) -> None:
     if not isinstance(values, dict):
-        raise BadRequest(f'{where}: must be an object with "image" and "text", not {_name_type(values)}')
+        raise BadRequest(
+            f'{where}: must be an object with "image" and "text", not {_name_type(values)}'
+        )
     if missing := [name for name in INPUTS if name not in values]:
         raise BadRequest(f'{where}: has no {" and no ".join(missing)}; give "" for none')
     if unknown := [name for name in values if name not in INPUTS]:
-        raise BadRequest(f"{where}: {_shorten(unknown[0])} is not an input; there are {', '.join(INPUTS)}")
+        raise BadRequest(
+            f"{where}: {_shorten(unknown[0])} is not an input; there are {', '.join(INPUTS)}"
+        )
 
 
 def _read_value(value: Any, where: str) -> bytes:
@@ -150,7 +169,13 @@ def _decode_base64(encoded: str) -> bytes:
 
 
 def _name_type(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "a boolean",
+        type(None): "null",
+    }
     return names.get(type(value), "a number")
 
 
@@ -173,7 +198,10 @@ def encode_answer(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
     Raises:
         ModelFault: If a value is not finite. (TensorFlow Serving would write `NaN`, which is not JSON.)
     """
-    columns = {name: _decode(values.tolist()) if values.dtype == object else values.tolist() for name, values in sorted(outputs.items())}
+    columns = {
+        name: _decode(values.tolist()) if values.dtype == object else values.tolist()
+        for name, values in sorted(outputs.items())
+    }
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
     document = {"predictions": list(rows)} if by_row else {"outputs": columns}
     try:
@@ -183,12 +211,20 @@ def encode_answer(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
 
 
 def _decode(value: Any) -> Any:
-    return [_decode(item) for item in value] if isinstance(value, list) else value.decode("utf-8", "replace")
+    return (
+        [_decode(item) for item in value]
+        if isinstance(value, list)
+        else value.decode("utf-8", "replace")
+    )
 
 
 def describe_status(version: int) -> dict[str, Any]:
     """Returns the answer of the model status API: `GetModelStatusResponse` as JSON."""
-    status = {"version": str(version), "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    status = {
+        "version": str(version),
+        "state": "AVAILABLE",
+        "status": {"error_code": "OK", "error_message": ""},
+    }
     return {"model_version_status": [status]}
 
 
@@ -208,7 +244,9 @@ def describe_metadata(folder: Path, version: int, side: Mapping[str, Any]) -> di
 
     graph = SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0]
     signatures = {
-        name: MessageToDict(signature, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+        name: MessageToDict(
+            signature, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
         for name, signature in graph.signature_def.items()
     }
     return {

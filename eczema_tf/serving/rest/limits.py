@@ -43,7 +43,9 @@ class BodyLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared_bytes = int(Headers(scope=scope).get("content-length", 0))  # the HTTP parser has made sure that it is a number
+        declared_bytes = int(
+            Headers(scope=scope).get("content-length", 0)
+        )  # the HTTP parser has made sure that it is a number
         taken_bytes = 0
 
         async def receive_counted() -> Message:
@@ -66,4 +68,6 @@ class BodyLimits:
         if body_bytes > self._limits.max_body_bytes:
             raise HTTPException(413, f"the body is larger than {self._limits.max_body_bytes} bytes")
         if held_bytes > self._limits.max_held_bytes:
-            raise HTTPException(503, "too many large requests at once; try again in a second", RETRY_AFTER)
+            raise HTTPException(
+                503, "too many large requests at once; try again in a second", RETRY_AFTER
+            )

@@ -6,7 +6,14 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,12 +33,39 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         registry = self._registry
-        self._requests = Counter("eczema_requests", "HTTP requests", ["route", "code"], registry=registry)
-        self._seconds = Histogram("eczema_request_seconds", "First byte to answer", ["route"], buckets=SECONDS, registry=registry)
-        self._batch_rows = Histogram("eczema_batch_rows", "Rows given to the model at once", ["signature"], buckets=ROWS, registry=registry)
-        self._batch_seconds = Histogram("eczema_batch_seconds", "Model time of a batch", ["signature"], buckets=SECONDS, registry=registry)
-        self._rows = Counter("eczema_rows", "Rows answered, by what was wrong with them", ["signature", "status"], registry=registry)
-        self.waiting_rows = Gauge("eczema_waiting_rows", "Rows that wait for the model", registry=registry)
+        self._requests = Counter(
+            "eczema_requests", "HTTP requests", ["route", "code"], registry=registry
+        )
+        self._seconds = Histogram(
+            "eczema_request_seconds",
+            "First byte to answer",
+            ["route"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._batch_rows = Histogram(
+            "eczema_batch_rows",
+            "Rows given to the model at once",
+            ["signature"],
+            buckets=ROWS,
+            registry=registry,
+        )
+        self._batch_seconds = Histogram(
+            "eczema_batch_seconds",
+            "Model time of a batch",
+            ["signature"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._rows = Counter(
+            "eczema_rows",
+            "Rows answered, by what was wrong with them",
+            ["signature", "status"],
+            registry=registry,
+        )
+        self.waiting_rows = Gauge(
+            "eczema_waiting_rows", "Rows that wait for the model", registry=registry
+        )
 
     def render(self) -> bytes:
         """Returns all metrics in Prometheus' text format."""
@@ -91,7 +125,12 @@ class Measured:
         except ClientDisconnect:
             pass
         except Exception as error:
-            _log.error("%s: %s\n%s", _name_route(scope), type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+            _log.error(
+                "%s: %s\n%s",
+                _name_route(scope),
+                type(error).__name__,
+                "".join(traceback.format_tb(error.__traceback__)),
+            )
             if code == CLIENT_GONE:
                 await JSONResponse({"error": "internal error"}, 500)(scope, receive, send_noted)
         finally:

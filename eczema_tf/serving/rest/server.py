@@ -80,7 +80,9 @@ def bind(host: str, port: int) -> socket.socket:
         EczemaError: If it cannot be had.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -89,11 +91,15 @@ def bind(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except (OSError, OverflowError, UnicodeError) as error:
-        raise EczemaError(f"{host}:{port}: cannot be listened on: {error}; choose another --host or --port") from error
+        raise EczemaError(
+            f"{host}:{port}: cannot be listened on: {error}; choose another --host or --port"
+        ) from error
     return listener
 
 
-def run_app(app: ASGIApp, listener: socket.socket, on_started: Callable[[], None], stop_timeout_s: int) -> None:
+def run_app(
+    app: ASGIApp, listener: socket.socket, on_started: Callable[[], None], stop_timeout_s: int
+) -> None:
     """Serves until SIGINT or SIGTERM, then finishes what is under way.
 
     Args:
@@ -114,7 +120,9 @@ def run_app(app: ASGIApp, listener: socket.socket, on_started: Callable[[], None
         timeout_graceful_shutdown=stop_timeout_s,
     )
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _ignore)  # uvicorn raises the signal again after a graceful end, which is no failure
+        signal.signal(
+            number, _ignore
+        )  # uvicorn raises the signal again after a graceful end, which is no failure
     _Server(config, on_started).run([listener])
 
 

@@ -12,12 +12,14 @@ import tensorflow as tf
 from eczema_tf.data.inputs import Inputs
 from eczema_tf.data.synthetic.ground_truth import Truth
 from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.explanation.submodels import CutAssistant, select_logit
+from eczema_tf.explanation.submodels import Submodels, select_logit
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, TEXT_PRESENT, TOKEN_IDS
-from eczema_tf.workflows.run_folder import Model
+from eczema_tf.workflows.run_folder import TrainedModel
 
 TARGET = "eczema"  # what is explained: the logit of the answer from photo and text together
-BATCH_ROWS = 8  # tf-keras-vis remembers the whole image encoder for its gradients, some 100 MB a photo
+BATCH_ROWS = (
+    8  # tf-keras-vis remembers the whole image encoder for its gradients, some 100 MB a photo
+)
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class ExplainedCases:
     """Chosen cases and their model. Figures of them are float64 (cases,) arrays in this order.
 
     Attributes:
-        model: Trained.
-        cut: Its assistant, cut where explanations take gradients.
+        trained: Trained.
+        cut: Its model, cut where explanations take gradients.
         table: The cases' rows of the manifest, one a case; index 0..n-1.
         inputs: Of the whole data set.
         rows: int64 (cases,), the cases' rows in `inputs`.
@@ -34,8 +36,8 @@ class ExplainedCases:
         seed: Of all that is drawn for them.
     """
 
-    model: Model
-    cut: CutAssistant
+    trained: TrainedModel
+    cut: Submodels
     table: pd.DataFrame
     inputs: Inputs
     rows: np.ndarray
@@ -58,7 +60,7 @@ class ExplainedCases:
     @cached_property
     def is_eczema(self) -> np.ndarray:
         """Which cases are labelled eczema: bool (cases,)."""
-        return (self.table["eczema"] > self.model.config.data.positive_above).to_numpy(bool)
+        return (self.table["eczema"] > self.trained.config.data.label_threshold).to_numpy(bool)
 
     @cached_property
     def logits(self) -> np.ndarray:
@@ -67,7 +69,9 @@ class ExplainedCases:
 
     def take(self, chosen: np.ndarray) -> "ExplainedCases":
         """Leaves only some cases."""
-        return replace(self, table=self.table.iloc[chosen].reset_index(drop=True), rows=self.rows[chosen])
+        return replace(
+            self, table=self.table.iloc[chosen].reset_index(drop=True), rows=self.rows[chosen]
+        )
 
     def gather(self, chosen: int | np.ndarray) -> dict[str, np.ndarray]:
         """The model's inputs of one case or of some, with a batch axis."""
@@ -75,7 +79,10 @@ class ExplainedCases:
 
     def in_batches(self) -> list[np.ndarray]:
         """All cases, int64, `BATCH_ROWS` at a time."""
-        return [np.arange(start, min(start + BATCH_ROWS, len(self))) for start in range(0, len(self), BATCH_ROWS)]
+        return [
+            np.arange(start, min(start + BATCH_ROWS, len(self)))
+            for start in range(0, len(self), BATCH_ROWS)
+        ]
 
     def predict(self, changed: Mapping[str, float]) -> np.ndarray:
         """Computes the logit of every case.
@@ -106,12 +113,17 @@ class ExplainedCases:
         inputs = self.gather(case) | dict(changed)
         features = self._encode(inputs.pop(IMAGE))
         variants = len(next(iter(changed.values())))
-        repeated = {name: np.broadcast_to(value, (variants, *value.shape[1:])) for name, value in inputs.items()}
+        repeated = {
+            name: np.broadcast_to(value, (variants, *value.shape[1:]))
+            for name, value in inputs.items()
+        }
         return self._answer(np.broadcast_to(features, (variants, *features.shape[1:])), repeated)
 
     def _encode(self, photos: np.ndarray) -> np.ndarray:
         blocks = [photos[start : start + BATCH_ROWS] for start in range(0, len(photos), BATCH_ROWS)]
-        return np.concatenate([self._image_encoder(tf.constant(block, tf.float32)).numpy() for block in blocks])
+        return np.concatenate(
+            [self._image_encoder(tf.constant(block, tf.float32)).numpy() for block in blocks]
+        )
 
     def _answer(self, features: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         tensors = {name: tf.constant(value) for name, value in inputs.items() if name != IMAGE}
@@ -120,7 +132,10 @@ class ExplainedCases:
     @cached_property
     def explain_photos(self) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
         """Computes the heatmaps that the served model gives, from a batch of inputs: float32 (batch, rows, columns)."""
-        return tf.function(lambda inputs: explain_in_one_pass(self.cut, inputs, TARGET).heatmap, reduce_retracing=True)
+        return tf.function(
+            lambda inputs: explain_in_one_pass(self.cut, inputs, TARGET).heatmap,
+            reduce_retracing=True,
+        )
 
     @cached_property
     def _image_encoder(self) -> Callable[[tf.Tensor], tf.Tensor]:

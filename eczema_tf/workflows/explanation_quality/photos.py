@@ -15,7 +15,12 @@ from eczema_tf.explanation.submodels import to_tensors
 from eczema_tf.schema import IMAGE
 from eczema_tf.workflows.explanation_quality.cases import TARGET, ExplainedCases
 
-HEATMAP, GAUSSIAN, EDGES, RANDOM = "heatmap", "centred_gaussian", "edges", "random"  # the explanation and its rivals
+HEATMAP, GAUSSIAN, EDGES, RANDOM = (
+    "heatmap",
+    "centred_gaussian",
+    "edges",
+    "random",
+)  # the explanation and its rivals
 RANDOM_DRAWS = 3  # maps, whose figures are averaged
 _NO_LESION = "no photo of eczema with a known lesion; only the built-in data says where lesions lie"
 _NO_ANSWER = "no photo in a case that the model calls eczema"
@@ -42,7 +47,11 @@ def explain_photos(cases: ExplainedCases, method: str, noise_sigma: float = 0.0)
     Returns:
         float32 (cases, rows, columns) in [0, 1].
     """
-    explain = cases.explain_photos if method == HEATMAP_METHOD else partial(compute_heatmaps, cases.cut, target=TARGET, method=method)
+    explain = (
+        cases.explain_photos
+        if method == HEATMAP_METHOD
+        else partial(compute_heatmaps, cases.cut, target=TARGET, method=method)
+    )
     rng = np.random.default_rng(cases.seed)
     maps = []
     for chosen in cases.in_batches():
@@ -65,18 +74,29 @@ def compare_heatmaps(cases: ExplainedCases, heatmaps: np.ndarray) -> dict[str, C
     Returns:
         By the name of the figure.
     """
-    values = {figure: {name: np.full(len(cases), np.nan) for name in (HEATMAP, GAUSSIAN, EDGES, RANDOM)} for figure in _FIGURES}
+    values = {
+        figure: {name: np.full(len(cases), np.nan) for name in (HEATMAP, GAUSSIAN, EDGES, RANDOM)}
+        for figure in _FIGURES
+    }
     rng = np.random.default_rng(cases.seed)
     for case in tqdm(np.flatnonzero(cases.has_photo), desc="heatmaps", unit="photo"):
         photo = cases.gather(case)[IMAGE][0].astype("float32")
         maps = _gather_maps(photo, heatmaps[case], rng)
-        for figure, measure in {**_measure_place(cases, case, photo), **_measure_erasure(cases, case, photo, rng)}.items():
+        for figure, measure in {
+            **_measure_place(cases, case, photo),
+            **_measure_erasure(cases, case, photo, rng),
+        }.items():
             for name, drawn in maps.items():
                 values[figure][name][case] = np.mean([measure(one) for one in drawn])
-    return {figure: Comparison(values[figure], better, reason) for figure, (better, reason) in _FIGURES.items()}
+    return {
+        figure: Comparison(values[figure], better, reason)
+        for figure, (better, reason) in _FIGURES.items()
+    }
 
 
-def _gather_maps(photo: np.ndarray, heatmap: np.ndarray, rng: np.random.Generator) -> dict[str, list[np.ndarray]]:
+def _gather_maps(
+    photo: np.ndarray, heatmap: np.ndarray, rng: np.random.Generator
+) -> dict[str, list[np.ndarray]]:
     rows, columns = heatmap.shape
     return {
         HEATMAP: [heatmap],
@@ -88,26 +108,41 @@ def _gather_maps(photo: np.ndarray, heatmap: np.ndarray, rng: np.random.Generato
 
 def _measure_place(cases: ExplainedCases, case: int, photo: np.ndarray) -> dict[str, Measure]:
     """What can be said of where a map lies; nothing unless the case is eczema and the photo shows a lesion."""
-    mask = cases.truth.load_mask(cases.table["example_id"][case], len(photo)) if cases.is_eczema[case] else None
+    mask = (
+        cases.truth.load_mask(cases.table["example_id"][case], len(photo))
+        if cases.is_eczema[case]
+        else None
+    )
     if mask is None or not mask.any():
         return {}
     return {
         "pointing": lambda heatmap: faithful.points_at(heatmap, mask),
-        "energy_inside": lambda heatmap: faithful.compute_energy_inside(upsample_heatmap(heatmap, *mask.shape), mask),
+        "energy_inside": lambda heatmap: faithful.compute_energy_inside(
+            upsample_heatmap(heatmap, *mask.shape), mask
+        ),
     }
 
 
-def _measure_erasure(cases: ExplainedCases, case: int, photo: np.ndarray, rng: np.random.Generator) -> dict[str, Measure]:
+def _measure_erasure(
+    cases: ExplainedCases, case: int, photo: np.ndarray, rng: np.random.Generator
+) -> dict[str, Measure]:
     """What can be said of how the answer fares without what a map shows; nothing unless the answer is eczema."""
     if cases.logits[case] <= 0:
         return {}
     height, width, _ = photo.shape
-    undecided = upsample_heatmap(faithful.draw_random_map(*cases.cut.image_features[:2], rng), height, width)
+    undecided = upsample_heatmap(
+        faithful.draw_random_map(*cases.cut.image_features[:2], rng), height, width
+    )
 
     def score(photos: np.ndarray) -> np.ndarray:
         return expit(cases.predict_variants(case, {IMAGE: photos}))
 
     return {
-        name: lambda heatmap, compute=compute: compute(photo, upsample_heatmap(heatmap, height, width), undecided, score)
-        for name, compute in (("deletion", faithful.compute_deletion), ("insertion", faithful.compute_insertion))
+        name: lambda heatmap, compute=compute: compute(
+            photo, upsample_heatmap(heatmap, height, width), undecided, score
+        )
+        for name, compute in (
+            ("deletion", faithful.compute_deletion),
+            ("insertion", faithful.compute_insertion),
+        )
     }
