@@ -29,7 +29,8 @@ def run_command(
     """Parses the arguments, runs the command and turns its outcome into an exit status.
 
     Returns:
-        0 if all went well, 1 for bad data or a failed run. (argparse itself exits with 2 for bad usage.)
+        0 if all went well, 1 for bad data or a failed run. (argparse itself exits with 2 for bad
+        usage.)
     """
     os.environ.setdefault(
         "TF_CPP_MIN_LOG_LEVEL", "2"

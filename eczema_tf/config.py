@@ -1,7 +1,7 @@
 """What a run is: one strict, typed, frozen configuration, from YAML files and `--set a.b=c` overrides.
 
-The defaults below are the quickstart; `configs/quickstart.yaml` spells them out, every other file says only what differs. Unknown keys
-and wrong types are errors, all of them reported at once.
+The defaults below are the quickstart; `configs/quickstart.yaml` spells them out, every other file
+says only what differs. Unknown keys and wrong types are errors, all of them reported at once.
 """
 
 import difflib
@@ -51,7 +51,8 @@ class DataConfig(Section):
     merge_duplicates: bool = (
         True  # cases that share a photo or a long text, exactly or nearly, become one group
     )
-    allow_leaks: bool = False  # true: splits that leak are recorded in every report instead of refused; --allow-leaks sets it
+    # true: splits that leak are recorded in every report instead of refused; --allow-leaks sets it
+    allow_leaks: bool = False
     synthetic: SyntheticConfig = SyntheticConfig()
 
     @model_validator(mode="before")
@@ -127,12 +128,16 @@ class ImageConfig(Section):
     """The image encoder."""
 
     preset: str | None = (
-        None  # KerasHub name, local preset folder, Hugging Face folder; null: a small network from scratch
+        # KerasHub name, local preset folder, Hugging Face folder; null: a small network from
+        # scratch
+        None
     )
     architecture: Literal["small", "efficientnet", "vit", "deit"] = "small"  # from scratch only
     size_px: Positive | None = None  # null: the encoder's own size, or 96 from scratch
     saved_model: str | None = (
-        None  # a SavedModel folder or TensorFlow Hub handle that gives one embedding a photo, instead of a preset
+        # a SavedModel folder or TensorFlow Hub handle that gives one embedding a photo, instead of
+        # a preset
+        None
     )
     saved_model_input: Literal["pixels", "bytes", "example"] | None = (
         None  # what it takes (docs/encoders.md); null: as its signature says
@@ -156,7 +161,8 @@ class TextConfig(Section):
     """The text encoder."""
 
     preset: str | None = (
-        None  # as for the image; null: a small network, its vocabulary learned from the training split
+        # as for the image; null: a small network, its vocabulary learned from the training split
+        None
     )
     architecture: Literal["small", "bert"] = "small"  # from scratch only
     layers: Positive | None = (
@@ -165,7 +171,8 @@ class TextConfig(Section):
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 64
     vocabulary_size: Annotated[int, Field(ge=50)] = 2000  # from scratch only
     pooling: Literal["mean", "mean_max", "max"] = "max"
-    # mean: of the encoder's tokens (sentence embedding); mean_max: with their maximum beside it; max: of trained phrase detectors
+    # mean: of the encoder's tokens (sentence embedding); mean_max: with their maximum beside it;
+    # max: of trained phrase detectors
 
     @model_validator(mode="after")
     def _one_encoder(self) -> "TextConfig":
@@ -180,7 +187,8 @@ class ModelConfig(Section):
     image: ImageConfig = ImageConfig()
     text: TextConfig = TextConfig()
     fusion: Literal["concat", "gated", "cross_attention", "late"] = "concat"
-    embedding_units: Count = 64  # width of each modality's projection; 0: none, and the heads are linear in the pooled features
+    # width of each modality's projection; 0: none, and the heads are linear in the pooled features
+    embedding_units: Count = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = (
         0.2  # share of the training rows that lose one of two modalities
@@ -190,8 +198,9 @@ class ModelConfig(Section):
     def _linear_heads_fit(self) -> "ModelConfig":
         if not self.embedding_units and (self.fusion != "late" or self.text.pooling == "max"):
             raise ValueError(
-                "embedding_units 0 (linear heads) needs fusion: late and text.pooling: mean or mean_max, which have no hidden layer "
-                f"either, received fusion: {self.fusion} and text.pooling: {self.text.pooling}"
+                "embedding_units 0 (linear heads) needs fusion: late and text.pooling: mean or"
+                f" mean_max, which have no hidden layer either, received fusion: {self.fusion} and"
+                f" text.pooling: {self.text.pooling}"
             )
         return self
 
@@ -202,7 +211,9 @@ class FineTuneConfig(Section):
     epochs: Count = 0
     learning_rate: Rate = 0.00002
     image_from: str | None = (
-        None  # name, or beginning of the name, of the first layer to train; null: the image encoder stays frozen
+        # name, or beginning of the name, of the first layer to train; null: the image encoder stays
+        # frozen
+        None
     )
     text_from: str | None = None
 
@@ -229,7 +240,8 @@ class TrainConfig(Section):
     weight_decay: Amount = 0.0001
     clip_norm: Rate = 1.0  # of all gradients together
     keep: Literal["best", "last"] = (
-        "best"  # last: a fixed number of epochs, where validation has too few cases to choose one by
+        # last: a fixed number of epochs, where validation has too few cases to choose one by
+        "best"
     )
     refit: bool = False  # thresholds chosen, train anew on train and val together; needs keep: last
     patience: Positive = 10  # epochs without a better validation AUROC of the fusion head
@@ -248,7 +260,8 @@ class TrainConfig(Section):
     def _refit_has_no_validation(self) -> "TrainConfig":
         if self.refit and self.keep != "last":
             raise ValueError(
-                f"refit leaves no validation to choose an epoch by: it needs keep: last, received keep: {self.keep}"
+                "refit leaves no validation to choose an epoch by: it needs keep: last, received"
+                f" keep: {self.keep}"
             )
         return self
 
@@ -283,7 +296,8 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
     """Reads a configuration.
 
     Args:
-        path: A YAML file that says what differs from the defaults; None for the defaults themselves.
+        path: A YAML file that says what differs from the defaults; None for the defaults
+            themselves.
         overrides: `section.key=value` settings, applied last; values are YAML.
 
     Returns:

@@ -45,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs="?",
         const=EXPLAINED_CASES,
         metavar="N",
-        help=f"measure the explanations of N cases, too ({EXPLAINED_CASES} without N, some ten minutes); writes explanations.json",
+        help=(
+            f"measure the explanations of N cases, too ({EXPLAINED_CASES} without N, some ten"
+            " minutes); writes explanations.json"
+        ),
     )
     return run_command(parser, _evaluate, argv)
 

@@ -1,6 +1,7 @@
 """Writing files so that nothing good is ever replaced by something half-written.
 
-Everything is written aside, flushed to the disk, and renamed into place: a reader sees the old file or the new one, never a mixture.
+Everything is written aside, flushed to the disk, and renamed into place: a reader sees the old file
+or the new one, never a mixture.
 """
 
 import contextlib
@@ -19,8 +20,9 @@ from eczema_tf.errors import EczemaError
 if TYPE_CHECKING:
     import pandas as pd
 
-# A spreadsheet runs a cell that begins with one of these (OWASP, "CSV Injection"; NUL: OWASP ASVS 5.0, 1.2.10), and an apostrophe before it
-# makes it text. A cell that begins so already gets one more, so that taking one away always gives back what was written.
+# A spreadsheet runs a cell that begins with one of these (OWASP, "CSV Injection"; NUL: OWASP ASVS
+# 5.0, 1.2.10), and an apostrophe before it makes it text. A cell that begins so already gets one
+# more, so that taking one away always gives back what was written.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\0]")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r\n\0]")
 _HARMLESS = re.compile(
@@ -32,13 +34,15 @@ _HARMLESS = re.compile(
 def replacing_file(path: Path | str) -> Iterator[Path]:
     """Yields a path aside to write to; renames it to `path` when the block ends well, deletes it otherwise.
 
-    The path aside ends like `path` does, for writers that look at the suffix (`.weights.h5`, `.npz`).
+    The path aside ends like `path` does, for writers that look at the suffix (`.weights.h5`,
+    `.npz`).
 
     Args:
         path: Where the finished file goes. Its folder is made if need be.
 
     Raises:
-        EczemaError: If the disk is full, read-only or otherwise refuses. What stood at `path` is untouched.
+        EczemaError: If the disk is full, read-only or otherwise refuses. What stood at `path` is
+            untouched.
     """
     path = Path(path)
     aside = None
@@ -53,7 +57,8 @@ def replacing_file(path: Path | str) -> Iterator[Path]:
         aside.replace(path)
     except OSError as error:
         raise EczemaError(
-            f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder"
+            f"{path}: cannot be written: {error.strerror or error}; free some space or choose"
+            " another folder"
         ) from error
     finally:
         if aside is not None:
@@ -86,7 +91,8 @@ def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[P
         aside.replace(path)
     except OSError as error:
         raise EczemaError(
-            f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder"
+            f"{path}: cannot be written: {error.strerror or error}; free some space or choose"
+            " another folder"
         ) from error
     finally:
         if aside is not None:
@@ -107,7 +113,8 @@ def write_json(path: Path | str, value: object) -> None:
 def write_csv(path: Path | str, table: "pd.DataFrame") -> None:
     """Writes a table as UTF-8 CSV, whole or not at all, such that no spreadsheet runs what a stranger wrote.
 
-    Cells and column names that are text go through `escape_formula`; numbers are written as they are, to the last bit.
+    Cells and column names that are text go through `escape_formula`; numbers are written as they
+    are, to the last bit.
 
     Args:
         path: Of the CSV file.
@@ -119,7 +126,9 @@ def write_csv(path: Path | str, table: "pd.DataFrame") -> None:
     text = safe.to_csv(index=False, lineterminator="\n")
     if (
         "\r" in text
-    ):  # which Python leaves unquoted up to 3.11.8 and 3.12.2 (gh-67044), and readers take for the end of a line
+        # which Python leaves unquoted up to 3.11.8 and 3.12.2 (gh-67044), and readers take for the end
+        # of a line
+    ):
         text = safe.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     write_text(path, text)
 

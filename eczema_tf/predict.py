@@ -59,8 +59,8 @@ def predict(model: Path | None, url: str | None, image: Path | None, text: str) 
         text: A description, "" for none.
 
     Returns:
-        Probabilities by head (null where the modality was not used), labels, thresholds (unless TensorFlow Serving is asked), status and
-        notice.
+        Probabilities by head (null where the modality was not used), labels, thresholds (unless
+        TensorFlow Serving is asked), status and notice.
 
     Raises:
         EczemaError: If the photo cannot be read or the model not be asked.

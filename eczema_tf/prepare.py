@@ -135,7 +135,10 @@ def _add_scin(sources: argparse._SubParsersAction, shared: argparse.ArgumentPars
         "--limit",
         type=_positive,
         metavar="N",
-        help="download the photos of N labelled cases only, the first in the file; the others keep their text alone (default: all)",
+        help=(
+            "download the photos of N labelled cases only, the first in the file; the others keep"
+            " their text alone (default: all)"
+        ),
     )
     parser.add_argument(
         "--jobs", type=_positive, metavar="N", help="files to download at a time (default: 8)"
@@ -206,7 +209,10 @@ def _add_folder(sources: argparse._SubParsersAction, shared: argparse.ArgumentPa
         action="append",
         default=[],
         metavar="NAME",
-        help="a class that is eczema, as often as need be (default: those whose name has 'eczema' or 'atopic' in it)",
+        help=(
+            "a class that is eczema, as often as need be (default: those whose name has 'eczema' or"
+            " 'atopic' in it)"
+        ),
     )
     parser.set_defaults(prepare=_prepare_folder)
 
@@ -274,7 +280,8 @@ def _download_scin(arguments: argparse.Namespace) -> None:
     folder, out = arguments.download.resolve(), arguments.out.resolve()
     if out == folder or out in folder.parents:
         arguments.refuse(
-            f"--out must not hold the download; received --out {arguments.out} --download {arguments.download}"
+            f"--out must not hold the download; received --out {arguments.out} --download"
+            f" {arguments.download}"
         )
     summary = download_scin(arguments.download, limit=arguments.limit, jobs=arguments.jobs or 8)
     print(summary.describe())

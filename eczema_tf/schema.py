@@ -54,12 +54,14 @@ POSTERIOR_COLUMNS = {
     "fusion": "posterior_fusion",
 }
 
-# What is reported ("image", "text", "fusion") -> the model's head (a named layer and an output of the model).
+# What is reported ("image", "text", "fusion") -> the model's head (a named layer and an output of
+# the model).
 ECZEMA_HEADS = {"image": "eczema_image", "text": "eczema_text", "fusion": "eczema"}
 HEADS = ("eczema_image", "eczema_text", "eczema", "consistency", "severity")
 
 # One row of model input.
-IMAGE = "image"  # float32 (height, width, 3), normalised for the encoder, or float32 (dimension,) for embeddings
+# float32 (height, width, 3), normalised for the encoder, or float32 (dimension,) for embeddings
+IMAGE = "image"
 IMAGE_PRESENT = "image_present"  # float32 (), 1 where there is a photo
 TOKEN_IDS = "token_ids"  # int32 (tokens,)
 PADDING_MASK = "padding_mask"  # int32 (tokens,), 1 where there is a token

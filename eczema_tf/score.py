@@ -65,7 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 CHUNK_ROWS = (
     "rows committed at once, as one file; on a cluster some thousands for each core (default: 8192)"
 )
-THREADS = "of TensorFlow in each Python worker, of which there is one for each core of the master (default: 1)"
+THREADS = (
+    "of TensorFlow in each Python worker, of which there is one for each core of the master"
+    " (default: 1)"
+)
 
 
 def _positive(text: str) -> int:
@@ -86,7 +89,8 @@ def _score(arguments: argparse.Namespace) -> None:
         arguments.model, arguments.manifest, arguments.out, settings
     )
     print(
-        f"{summary['rows']} rows {'were scored already' if was_finished else 'scored'}: {arguments.out}"
+        f"{summary['rows']} rows {'were scored already' if was_finished else 'scored'}:"
+        f" {arguments.out}"
     )
     for status, count in summary["statuses"].items():
         print(f"{count:>10}  {status}")

@@ -16,7 +16,10 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    description = "Search settings by validation AUROC. Rows of the test split are dropped before anything is computed from them."
+    description = (
+        "Search settings by validation AUROC. Rows of the test split are dropped before anything is"
+        " computed from them."
+    )
     parser = build_parser("search", description, EXAMPLES)
     parser.add_argument("--config", type=Path, help="what all trials share; as in train")
     parser.add_argument(

@@ -150,15 +150,16 @@ def mount_answers(model: Any, limits: Any, app: Any) -> None:
 def _warn_if_open(host: str) -> None:
     if not ipaddress.ip_address(host).is_loopback:
         print(
-            f"warning: {host} can be reached from other machines, and this server has no login and no encryption; "
-            "put a proxy with both before it, or keep to 127.0.0.1",
+            f"warning: {host} can be reached from other machines, and this server has no login and"
+            " no encryption; put a proxy with both before it, or keep to 127.0.0.1",
             file=sys.stderr,
         )
 
 
 def _announce(address: str, version: int) -> None:
     print(
-        f"version {version} is at {address}/ and {address}/v1/models/eczema (Ctrl+C stops)\n{NOTICE}",
+        f"version {version} is at {address}/ and {address}/v1/models/eczema (Ctrl+C"
+        f" stops)\n{NOTICE}",
         flush=True,
     )
 

@@ -19,7 +19,10 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    description = "Train, evaluate and export. Without arguments: on built-in data with known truth, made on the spot."
+    description = (
+        "Train, evaluate and export. Without arguments: on built-in data with known truth, made on"
+        " the spot."
+    )
     parser = build_parser("train", description, EXAMPLES)
     parser.add_argument(
         "--config",
@@ -39,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--allow-leaks",
         action="store_true",
-        help="go on although the manifest's own splits share groups, photos or texts; reports say so",
+        help=(
+            "go on although the manifest's own splits share groups, photos or texts; reports say so"
+        ),
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with an interrupted run in --run-dir"

@@ -1,9 +1,11 @@
 """Trains the same configuration with one key varied, on the same splits and features, and writes one table with intervals.
 
-    python scripts/ablation.py --config configs/ablation.yaml --out runs/ablation
-    python scripts/ablation.py --config configs/quickstart.yaml --vary model.modality_dropout=0.0,0.2,0.4 --out runs/dropout
+    python scripts/ablation.py --config configs/ablation.yaml --out runs/ablation python
+    scripts/ablation.py --config configs/quickstart.yaml --vary model.modality_dropout=0.0,0.2,0.4
+    --out runs/dropout
 
-Each run has its own folder in --out; a finished one is not run again. Differences are to the first value, paired over the same cases.
+Each run has its own folder in --out; a finished one is not run again. Differences are to the first
+value, paired over the same cases.
 """
 
 import argparse
@@ -84,7 +86,8 @@ def _parse_vary(vary: str) -> tuple[str, list[str]]:
     listed = [value.strip() for value in values.split(",") if value.strip()]
     if not separator or len(set(listed)) < 2 or len(set(listed)) != len(listed):
         raise ConfigError(
-            f"--vary {vary}: must look like section.key=value,value, with at least two different values"
+            f"--vary {vary}: must look like section.key=value,value, with at least two different"
+            " values"
         )
     return key, listed
 
@@ -98,7 +101,8 @@ def compare_runs(run_dirs: dict[str, Path], config: Config) -> pd.DataFrame:
     """Computes the AUROC of each run and head, and fusion minus the first run's fusion.
 
     Args:
-        run_dirs: Finished runs on the same splits, by name; the first is what the others are compared with.
+        run_dirs: Finished runs on the same splits, by name; the first is what the others are
+            compared with.
         config: For `label_threshold`, the seed and the number of resamples.
 
     Returns:
@@ -114,7 +118,8 @@ def compare_runs(run_dirs: dict[str, Path], config: Config) -> pd.DataFrame:
     first = next(iter(scored.values()))
     if any(list(cases["case_id"]) != list(first["case_id"]) for cases in scored.values()):
         raise ConfigError(
-            "the runs scored different cases, so they cannot be compared; --vary must not change the data or the splits"
+            "the runs scored different cases, so they cannot be compared; --vary must not change"
+            " the data or the splits"
         )
     weights = draw_weights(first["group_id"], config.evaluate.bootstrap_replicates, config.seed)
     base = _aurocs(first, "fusion", weights, config)
@@ -146,7 +151,10 @@ def _aurocs(cases: pd.DataFrame, head: str, weights: np.ndarray, config: Config)
 def format_markdown(key: str, table: pd.DataFrame) -> str:
     """Formats what `compare_runs` returns."""
     lines = [
-        f"| {key} | photo AUROC | text AUROC | fusion AUROC | fusion minus {table['run'].iloc[0]} |",
+        (
+            f"| {key} | photo AUROC | text AUROC | fusion AUROC | fusion minus"
+            f" {table['run'].iloc[0]} |"
+        ),
         "|---|---|---|---|---|",
     ]
     for row in table.to_dict("records"):
@@ -154,7 +162,9 @@ def format_markdown(key: str, table: pd.DataFrame) -> str:
             "-" if row["run"] == table["run"].iloc[0] else format_estimate(row["difference"])
         )
         lines.append(
-            f"| {row['run']} | {' | '.join(format_estimate(row[head]) for head in PROBABILITY_COLUMNS)} | {difference} |"
+            f"| {row['run']} |"
+            f" {' | '.join(format_estimate(row[head]) for head in PROBABILITY_COLUMNS)} |"
+            f" {difference} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python scripts/baseline_logistic.py --run-dir runs/scin
 
-Features: the mean over the tokens of the run's frozen text encoder, and, with `pooling: mean_max`, the maximum beside it. The strength
-of the penalty is chosen within the training folds. Prints the out-of-fold AUROC with its 95 % interval from a bootstrap over groups,
-beside the run's own.
+Features: the mean over the tokens of the run's frozen text encoder, and, with `pooling: mean_max`,
+the maximum beside it. The strength of the penalty is chosen within the training folds. Prints the
+out-of-fold AUROC with its 95 % interval from a bootstrap over groups, beside the run's own.
 """
 
 import argparse

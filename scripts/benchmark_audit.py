@@ -3,8 +3,8 @@
     python scripts/benchmark_audit.py --photos 10000
     python scripts/benchmark_audit.py --manifest data/scin/manifest.csv
 
-The drawn photos are 512 x 384 JPEGs of smooth noise, each with a text of its own words. Photos of 12 megapixels take longer to decode
-(about 40 ms each), so time your own.
+The drawn photos are 512 x 384 JPEGs of smooth noise, each with a text of its own words. Photos of
+12 megapixels take longer to decode (about 40 ms each), so time your own.
 """
 
 import argparse
@@ -79,7 +79,8 @@ def time_audit(manifest: Path, workers: int) -> None:
     print(audit.describe())
     print(f"loading (every photo decoded and checked): {loaded - start:.1f} s")
     print(
-        f"audit: {seconds:.1f} s for {photos} photos ({photos / seconds:.0f} photos/s) and {(dataset.table['text'] != '').sum()} texts"
+        f"audit: {seconds:.1f} s for {photos} photos ({photos / seconds:.0f} photos/s) and"
+        f" {(dataset.table['text'] != '').sum()} texts"
     )
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 

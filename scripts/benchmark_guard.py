@@ -3,10 +3,11 @@
     python scripts/benchmark_guard.py --model saved_models/eczema
     python scripts/benchmark_guard.py --model saved_models/eczema --damaged 3000 --csv guard.csv
 
-Each file is handed to a process of its own kind (`graph`: the signature `serving_default`; `edge`: `upright_jpeg`), one at a time. Time is
-given by the clock and by the processors: only the second can be trusted on a busy machine. Memory is the highest resident set while the
-file is read, over what the process held before. A process that dies or takes too long is counted and started anew. Linux only: the
-high-water mark is reset through /proc.
+Each file is handed to a process of its own kind (`graph`: the signature `serving_default`; `edge`:
+`upright_jpeg`), one at a time. Time is given by the clock and by the processors: only the second
+can be trusted on a busy machine. Memory is the highest resident set while the file is read, over
+what the process held before. A process that dies or takes too long is counted and started anew.
+Linux only: the high-water mark is reset through /proc.
 """
 
 import argparse
@@ -82,8 +83,8 @@ def measure(kind: str, model: Path, files: Iterator[tuple[str, bytes]]) -> Itera
         files: Names and contents.
 
     Yields:
-        `name`, `bytes`, `seconds`, `cpu_seconds`, `mb` (highest memory over that before) and `answer`: the row's status, the error, or how
-        the process ended.
+        `name`, `bytes`, `seconds`, `cpu_seconds`, `mb` (highest memory over that before) and
+        `answer`: the row's status, the error, or how the process ended.
     """
     with tempfile.TemporaryDirectory() as folder:
         path, worker = Path(folder) / "photo", None
@@ -219,7 +220,8 @@ def describe(kind: str, results: list[Result]) -> str:
     broken = sum(breaks_limit(result) for result in results)
     ended = sum(str(result["answer"]).startswith("process ended") for result in results)
     lines = [
-        f"{kind}: {len(results)} files, {ended} ended the process, {broken} over {MAX_SECONDS:g} s or {MAX_MB:g} MB"
+        f"{kind}: {len(results)} files, {ended} ended the process, {broken} over {MAX_SECONDS:g} s"
+        f" or {MAX_MB:g} MB"
     ]
     for figure in ("seconds", "cpu_seconds", "mb"):
         worst = sorted(results, key=lambda result, figure=figure: -float(result[figure]))[:SHOWN]
@@ -231,7 +233,10 @@ def describe(kind: str, results: list[Result]) -> str:
 
 def describe_one(result: Result) -> str:
     """One line of the table."""
-    figures = f"{result['seconds']:6.2f} s {result['cpu_seconds']:6.2f} s of processors {result['mb']:5.0f} MB"
+    figures = (
+        f"{result['seconds']:6.2f} s {result['cpu_seconds']:6.2f} s of processors"
+        f" {result['mb']:5.0f} MB"
+    )
     return f"    {figures} {result['bytes']:>9} bytes  {result['name']}: {result['answer']}"
 
 

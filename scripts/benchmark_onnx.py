@@ -1,11 +1,12 @@
 """How fast the served network is against ONNX Runtime: the same network and weights, float32, the same threads, by turns in one run.
 
-    pip install -r requirements-onnx.txt
-    python scripts/benchmark_onnx.py --image-preset efficientnet_lite0_imagenet --text-preset all_minilm_l6_v2_en
+    pip install -r requirements-onnx.txt python scripts/benchmark_onnx.py --image-preset
+    efficientnet_lite0_imagenet --text-preset all_minilm_l6_v2_en
 
-Network alone, from pixels and token ids to probabilities: ONNX Runtime cannot decode photos. TensorFlow runs the graph that is served
-(frozen and rewritten, `serving/freeze.py`), ONNX Runtime what tf2onnx makes of the plain model. Their answers are compared first. Times
-are medians [fastest, slowest] by the clock; on a busy machine only the ratios mean something.
+Network alone, from pixels and token ids to probabilities: ONNX Runtime cannot decode photos.
+TensorFlow runs the graph that is served (frozen and rewritten, `serving/freeze.py`), ONNX Runtime
+what tf2onnx makes of the plain model. Their answers are compared first. Times are medians [fastest,
+slowest] by the clock; on a busy machine only the ratios mean something.
 """
 
 import argparse
@@ -61,7 +62,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
         )
         bar = f" (bar: at most {MAX_RATIO})" if batch == max(BATCHES) else ""
         print(
-            f"batch {batch}\n{describe(seconds, batch)}\n  as served takes {ratio(seconds, OURS, ONNX):.2f} times as long{bar}"
+            f"batch {batch}\n{describe(seconds, batch)}\n  as served takes"
+            f" {ratio(seconds, OURS, ONNX):.2f} times as long{bar}"
         )
     for contender in contenders.values():
         contender.close()

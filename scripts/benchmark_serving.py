@@ -1,10 +1,12 @@
 """How fast the served model answers, from JPEG bytes and text: the export as Keras alone would give it against ours, by turns.
 
-    python scripts/benchmark_serving.py --image-preset efficientnet_lite0_imagenet --text-preset all_minilm_l6_v2_en
+    python scripts/benchmark_serving.py --image-preset efficientnet_lite0_imagenet --text-preset
+    all_minilm_l6_v2_en
 
-The heads are untrained: that changes no time. "As is" decodes whole photos, pads texts to a fixed length and keeps variables; ours is what
-`python -m eczema_tf.export` writes. TensorFlow itself turns oneDNN's kernels on only for processors with AVX-512; `--onednn` says who
-gets them. Times are medians [fastest, slowest] by the clock; on a busy machine only the ratios mean something.
+The heads are untrained: that changes no time. "As is" decodes whole photos, pads texts to a fixed
+length and keeps variables; ours is what `python -m eczema_tf.export` writes. TensorFlow itself
+turns oneDNN's kernels on only for processors with AVX-512; `--onednn` says who gets them. Times are
+medians [fastest, slowest] by the clock; on a busy machine only the ratios mean something.
 """
 
 import argparse
@@ -26,8 +28,8 @@ sys.path.insert(
 
 SMALL_PX, LARGE_PX = (640, 480), (4000, 3000)  # 0.3 and 12 megapixels
 TEXT = (  # 29 words, the median of the built-in complaints
-    "I have an itchy rash in the creases of my elbows since three weeks. It gets worse at night, the skin is dry and cracked, "
-    "and nobody in my family has it."
+    "I have an itchy rash in the creases of my elbows since three weeks. It gets worse at night,"
+    " the skin is dry and cracked, and nobody in my family has it."
 )
 BATCHES = (1, 16)
 AS_IS, OURS = "as is", "ours"
@@ -86,7 +88,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
         for name in (AS_IS, OURS)
     }
     print(
-        f"oneDNN: {', '.join(name for name in has_onednn if has_onednn[name]) or 'nobody'}; load average {os.getloadavg()[0]:.1f}"
+        f"oneDNN: {', '.join(name for name in has_onednn if has_onednn[name]) or 'nobody'}; load"
+        f" average {os.getloadavg()[0]:.1f}"
     )
     for batch in BATCHES:
         turns = {
@@ -95,13 +98,15 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
         turns["explain"] = (contenders[OURS], f"explain {batch}")
         seconds = take_turns(turns, arguments.rounds)
         print(
-            f"batch {batch} (bar: ours at most {MAX_MS[batch]:.0f} ms on a quiet machine)\n{describe(seconds, batch)}"
+            f"batch {batch} (bar: ours at most {MAX_MS[batch]:.0f} ms on a quiet"
+            f" machine)\n{describe(seconds, batch)}"
         )
         print(
             f"  ours is {ratio(seconds, AS_IS, OURS):.2f} times faster (bar: at least {MIN_GAIN})"
         )
         print(
-            f"  explain costs {ratio(seconds, 'explain', OURS):.2f} times serving_default (bar: at most {MAX_EXPLAIN})"
+            f"  explain costs {ratio(seconds, 'explain', OURS):.2f} times serving_default (bar: at"
+            f" most {MAX_EXPLAIN})"
         )
     photos = {
         "0.3 megapixels": "serving_default 1",
@@ -116,7 +121,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
     seconds = take_turns(turns, arguments.rounds)
     print(f"size of the photo, batch 1\n{describe(seconds)}")
     print(
-        f"  12 megapixels cost {ratio(seconds, '12 megapixels', '0.3 megapixels'):.2f} times 0.3 (bar: at most {MAX_LARGE:.0f})"
+        f"  12 megapixels cost {ratio(seconds, '12 megapixels', '0.3 megapixels'):.2f} times 0.3"
+        f" (bar: at most {MAX_LARGE:.0f})"
     )
     for contender in contenders.values():
         contender.close()

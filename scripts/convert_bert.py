@@ -3,8 +3,9 @@
     python scripts/convert_bert.py emilyalsentzer/Bio_ClinicalBERT --out presets/clinicalbert
     python -m eczema_tf.train --set model.text.preset=presets/clinicalbert
 
-The source is a folder (config.json, vocab.txt, model.safetensors or pytorch_model.bin, tokenizer_config.json if there is one) or a
-Hugging Face name. pytorch_model.bin files need torch: pip install -r requirements-convert.txt; safetensors files do not.
+The source is a folder (config.json, vocab.txt, model.safetensors or pytorch_model.bin,
+tokenizer_config.json if there is one) or a Hugging Face name. pytorch_model.bin files need torch:
+pip install -r requirements-convert.txt; safetensors files do not.
 """
 
 import argparse
@@ -49,7 +50,8 @@ def convert(arguments: argparse.Namespace) -> None:
     casing = record["casing"]
     print(f"weights: {record['weights']['file']}, sha256 {record['weights']['sha256']}")
     print(
-        f"dropped: {len(record['dropped_tensors'])} tensors that are not BERT's {_shorten(record['dropped_tensors'])}"
+        f"dropped: {len(record['dropped_tensors'])} tensors that are not BERT's"
+        f" {_shorten(record['dropped_tensors'])}"
     )
     print(f"pooler: {record['pooler']}")
     print(f"casing: {'cased' if casing['cased'] else 'uncased'} ({casing['evidence']})")
@@ -67,8 +69,9 @@ def _describe(comparison: dict[str, Any]) -> str:
     if not comparison["done"]:
         return f"not done: {comparison['why']}"
     return (
-        f"token ids equal; hidden states differ by at most {comparison['same_gelu']:.1e} with the same GELU (allowed "
-        f"{comparison['tolerance']:g}), {comparison['own_gelu']:.1e} with the model's own (KerasHub approximates GELU by tanh)"
+        f"token ids equal; hidden states differ by at most {comparison['same_gelu']:.1e} with the"
+        f" same GELU (allowed {comparison['tolerance']:g}), {comparison['own_gelu']:.1e} with the"
+        " model's own (KerasHub approximates GELU by tanh)"
     )
 
 

@@ -82,9 +82,11 @@ def _draw_good() -> Iterator[Named]:
         yield (
             f"png {mode}",
             encode(
-                image.convert("L").convert("I").convert(mode)
-                if mode == "I;16"
-                else image.convert(mode),
+                (
+                    image.convert("L").convert("I").convert(mode)
+                    if mode == "I;16"
+                    else image.convert(mode)
+                ),
                 "PNG",
             ),
         )

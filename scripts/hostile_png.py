@@ -1,6 +1,7 @@
 """PNG files that mean harm: bombs (small files that take long to decode, or much memory) and files that lie about themselves.
 
-All by hand, from the PNG specification, third edition. `hostile_photos.py` puts them together with others.
+All by hand, from the PNG specification, third edition. `hostile_photos.py` puts them together with
+others.
 """
 
 import itertools

@@ -3,9 +3,10 @@
     python -m eczema_tf.serve --model saved_models/eczema &
     python scripts/load_test.py --url http://127.0.0.1:8501/v1/models/eczema
 
-After some warming up, one client asks one row at a time; then `--clients` of them do for `--seconds`, while one more sends hostile photos
-and texts, spread over that time. Every answer is compared with the one that the same row got alone. Exits with 1 if a request failed, an
-answer differed, something hostile got neither 4xx nor a status, or a bar was missed.
+After some warming up, one client asks one row at a time; then `--clients` of them do for
+`--seconds`, while one more sends hostile photos and texts, spread over that time. Every answer is
+compared with the one that the same row got alone. Exits with 1 if a request failed, an answer
+differed, something hostile got neither 4xx nor a status, or a bar was missed.
 """
 
 import argparse
@@ -94,7 +95,8 @@ class Client:
         reply = self._ask("GET", path, None)
         if reply.code != 200:
             raise EczemaError(
-                f"GET {path}: {reply.code or reply.body.decode()}; is the server of `python -m eczema_tf.serve` running?"
+                f"GET {path}: {reply.code or reply.body.decode()}; is the server of `python -m"
+                " eczema_tf.serve` running?"
             )
         return reply.body
 
@@ -161,14 +163,17 @@ def run(arguments: argparse.Namespace) -> None:
     gain = len(crowd) / arguments.seconds / (len(alone) / arguments.alone_seconds)
     print(f"one at a time  {describe(alone, arguments.alone_seconds)}")
     print(
-        f"{arguments.clients:3} at once    {describe(crowd, arguments.seconds)}: {gain:.2f} times (bar: {MIN_GAIN})"
+        f"{arguments.clients:3} at once    {describe(crowd, arguments.seconds)}: {gain:.2f} times"
+        f" (bar: {MIN_GAIN})"
     )
     print(f"hostile        {describe_hostile(answered)}")
     print(
-        f"server's CPU   {per_request(start, middle, alone)} alone, {per_request(middle, end, [*crowd, *answered])} at once"
+        f"server's CPU   {per_request(start, middle, alone)} alone,"
+        f" {per_request(middle, end, [*crowd, *answered])} at once"
     )
     print(
-        f"its memory     {middle.memory_bytes / 1e6:.0f} MB before, {growth:+.1%} after (bar: {MAX_GROWTH:+.0%})"
+        f"its memory     {middle.memory_bytes / 1e6:.0f} MB before, {growth:+.1%} after (bar:"
+        f" {MAX_GROWTH:+.0%})"
     )
     print(
         f"load average   {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, this client included"
@@ -192,7 +197,8 @@ def ask_alone(url: str, bodies: Sequence[bytes]) -> list[Reply]:
         replies.append(client.predict(body))
         if replies[-1].code != 200:
             raise EczemaError(
-                f"{url}: {replies[-1].code} {replies[-1].body[:200].decode(errors='replace')}; is the server running?"
+                f"{url}: {replies[-1].code} {replies[-1].body[:200].decode(errors='replace')}; is"
+                " the server running?"
             )
     return replies
 
@@ -249,7 +255,10 @@ def describe(answered: Answered, seconds: float) -> str:
     """Throughput and percentiles of the time to the answer."""
     milliseconds = [1000 * reply.seconds for _, reply in answered]
     p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99])
-    return f"{len(answered) / seconds:6.1f} requests/s, p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms ({len(answered)} requests)"
+    return (
+        f"{len(answered) / seconds:6.1f} requests/s, p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99"
+        f" {p99:.0f} ms ({len(answered)} requests)"
+    )
 
 
 def find_faults(answered: Answered, expected: Sequence[Reply]) -> Iterator[str]:
@@ -261,7 +270,10 @@ def find_faults(answered: Answered, expected: Sequence[Reply]) -> Iterator[str]:
         row, alone = read_row(reply), read_row(expected[place])
         difference = max(abs(row[head] - alone[head]) for head in ECZEMA_HEADS.values())
         if row["status"] != "ok" or not difference <= MAX_DIFFERENCE:
-            yield f"request {place} got status {row['status']!r} and differs by {difference:.1e} from what it got alone"
+            yield (
+                f"request {place} got status {row['status']!r} and differs by {difference:.1e} from"
+                " what it got alone"
+            )
 
 
 def find_unanswered(hostile: Sequence[tuple[str, bytes]], answered: Answered) -> Iterator[str]:

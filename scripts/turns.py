@@ -27,7 +27,8 @@ class Contender:
 
         Args:
             name: As it is shown.
-            build: Called in the process, gives the work by name. Must be importable, and import TensorFlow itself.
+            build: Called in the process, gives the work by name. Must be importable, and import
+                TensorFlow itself.
             arguments: For `build`.
             environment: Variables that it shall see besides the present ones.
         """

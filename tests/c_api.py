@@ -2,8 +2,9 @@
 
     python tests/c_api.py < question.json > answer.json
 
-The question: {"folder": DIR, "text_ops": true, "runs": [{"inputs": {TENSOR: {"b64": [...]}}, "outputs": {NAME: TENSOR}}]}, where TENSOR is
-a name from the signature, such as "serving_default_image:0". The answer: {"runs": [{NAME: {"dtype", "shape", "values" or "b64"}}]}, or
+The question: {"folder": DIR, "text_ops": true, "runs": [{"inputs": {TENSOR: {"b64": [...]}},
+"outputs": {NAME: TENSOR}}]}, where TENSOR is a name from the signature, such as
+"serving_default_image:0". The answer: {"runs": [{NAME: {"dtype", "shape", "values" or "b64"}}]}, or
 {"error": ...}. Sources: tensorflow/c/c_api.h and tf_tstring.h of the installed wheel.
 """
 

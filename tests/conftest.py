@@ -17,7 +17,8 @@ def shared() -> Path:
     """Real data and presets that developers have beside the repository."""
     if not SHARED.is_dir():
         pytest.skip(
-            "needs ../shared (real data and pretrained presets), which is not part of the repository"
+            "needs ../shared (real data and pretrained presets), which is not part of the"
+            " repository"
         )
     return SHARED
 
@@ -38,9 +39,14 @@ def toy_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {
                 "example_id": f"row{case}",
                 "image_path": "" if case % 10 == 3 else f"photos/{case}.png",
-                "text": ""
-                if case % 10 == 4
-                else f"my skin is {'itchy' if eczema else 'spotty'} since {rng.integers(2, 9)} days",
+                "text": (
+                    ""
+                    if case % 10 == 4
+                    else (
+                        f"my skin is {'itchy' if eczema else 'spotty'} since {rng.integers(2, 9)}"
+                        " days"
+                    )
+                ),
                 "eczema": "" if case % 20 == 7 else eczema,
                 "consistency": ["other", "eczema"][eczema] if case % 10 != 4 else "",
                 "severity": ["mild", "moderate", "severe", ""][case % 4],

@@ -1,71 +1,122 @@
-"""The rules of docs/architecture.md: imports run one way, and packages of one row do not know each other."""
+"""The rules of docs/architecture.md: imports run one way, and verbs only call their workflows."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "eczema_tf"
-FLOOR = ("__init__", "__version__", "schema", "errors", "files", "cli", "config", "documents")
-ROWS = {
-    **dict.fromkeys(FLOOR, 0),
-    "data": 1,
-    "model": 2,
-    "training": 3,
-    "evaluation": 3,
-    "attribution": 3,
-    "serving": 3,
-}
-PROCEDURES = 4  # runs, scoring, experiment, release, and the commands
-COMMANDS = ("prepare", "train", "evaluate", "explain", "export", "predict")
+FLOOR = ("__init__", "schema", "errors", "files", "cli", "config")
+VERBS = (
+    "prepare",
+    "train",
+    "evaluate",
+    "explain",
+    "search",
+    "export",
+    "predict",
+    "serve",
+    "score",
+)
+ROWS = [
+    FLOOR,
+    ("data",),
+    ("model",),
+    ("training", "evaluation", "symptoms", "explanation", "serving.graph"),
+    ("reporting",),
+    ("serving", "batch"),
+    ("workflows",),
+    (*VERBS, "__main__"),
+]
+ROW_OF = {part: row for row, parts in enumerate(ROWS) for part in parts}
+MIDDLE = 3
 SLOW = ("tensorflow", "keras", "keras_hub", "tensorflow_text")
 
 
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
 def imported_modules(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """Absolute names of what a file imports; `from package import module` counts as the module."""
     tree = ast.parse(path.read_text())
-    nodes = tree.body if top_level_only else list(ast.walk(tree))
     names = set()
-    for node in nodes:
+    for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= (
-                {f"{node.module}.{alias.name}" for alias in node.names}
-                if node.module == "eczema_tf"
-                else {node.module}
-            )
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                names.add(full if is_module(full) else node.module)
     return names
 
 
+def is_module(name: str) -> bool:
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
 def part_of(module: str) -> str:
-    return module.split(".")[1] if "." in module else "__init__"
+    """`eczema_tf.serving.graph.guard` belongs to `serving.graph`, `eczema_tf.files` to `files`."""
+    first, *rest = module.split(".")[1:] or ["__init__"]
+    return "serving.graph" if (first, *rest[:1]) == ("serving", "graph") else first
+
+
+def own_imports() -> dict[str, set[str]]:
+    return {
+        module_name(path): {name for name in imported_modules(path) if name.startswith("eczema_tf")}
+        for path in PACKAGE.rglob("*.py")
+    }
 
 
 def test_imports_run_one_way():
     wrong = []
-    for path in PACKAGE.rglob("*.py"):
-        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        for module in imported_modules(path):
-            if not module.startswith("eczema_tf"):
-                continue
-            other = part_of(module)
-            own_row, other_row = ROWS.get(own, PROCEDURES), ROWS.get(other, PROCEDURES)
-            same_row_stranger = own != other and own_row == other_row == 3
-            if other_row > own_row or same_row_stranger:
-                wrong.append(f"{path.relative_to(PACKAGE)} imports {module}")
+    for module, imported in own_imports().items():
+        own = part_of(module)
+        for name in imported:
+            other = part_of(name)
+            strangers = own != other and ROW_OF[own] == ROW_OF[other] == MIDDLE
+            if ROW_OF[other] > ROW_OF[own] or strangers:
+                wrong.append(f"{module} imports {name}")
     assert not wrong
 
 
+def test_no_import_runs_in_a_circle():
+    list(graphlib.TopologicalSorter(own_imports()).static_order())  # raises CycleError
+
+
+def test_the_symptoms_know_nothing_of_the_model():
+    for path in (PACKAGE / "symptoms").glob("*.py"):
+        own = {name for name in imported_modules(path) if name.startswith("eczema_tf")}
+        assert {part_of(name) for name in own} <= {"symptoms", "errors"}
+
+
+def test_the_top_holds_the_verbs_and_the_floor():
+    modules = {path.stem for path in PACKAGE.glob("*.py")}
+    assert modules == {*VERBS, *FLOOR, "__main__"}
+    assert len(modules) <= 16
+
+
+def test_a_verb_calls_its_workflow_and_nothing_else():
+    for verb in VERBS:
+        modules = imported_modules(PACKAGE / f"{verb}.py")
+        own = {name for name in modules if name.startswith("eczema_tf")}
+        beyond = {name for name in own if part_of(name) not in FLOOR}
+        assert beyond == {f"eczema_tf.workflows.{verb}"}, verb
+
+
 def test_commands_answer_before_tensorflow_is_loaded():
-    for command in COMMANDS:
-        modules = imported_modules(PACKAGE / f"{command}.py", top_level_only=True)
+    for verb in (*VERBS, "__main__"):
+        modules = imported_modules(PACKAGE / f"{verb}.py", top_level_only=True)
         assert not {module.split(".")[0] for module in modules} & set(SLOW)
-        assert not {part_of(module) for module in modules if module.startswith("eczema_tf")} - set(
-            FLOOR
-        ), command
+        own = {part_of(module) for module in modules if module.startswith("eczema_tf")}
+        assert own <= set(FLOOR), verb
 
 
-def test_evaluation_needs_no_tensorflow():
-    for path in (PACKAGE / "evaluation").glob("*.py"):
-        assert not {module.split(".")[0] for module in imported_modules(path)} & set(SLOW)
+def test_numbers_and_symptoms_need_no_tensorflow():
+    for folder in ("evaluation", "symptoms"):
+        for path in (PACKAGE / folder).glob("*.py"):
+            assert not {name.split(".")[0] for name in imported_modules(path)} & set(SLOW), path
 
 
 def test_nothing_executable_is_ever_loaded():

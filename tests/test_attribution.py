@@ -73,9 +73,11 @@ def build_case(
 def batch(model: keras.Model) -> dict[str, np.ndarray]:
     ids, mask = tf.function(TOKENIZER)(clean_text(tf.constant([*TEXTS, ""])))
     return {
-        IMAGE: np.random.default_rng(0)
-        .uniform(0, 255, (4, *model.input[IMAGE].shape[1:]))
-        .astype("float32"),
+        IMAGE: (
+            np.random.default_rng(0)
+            .uniform(0, 255, (4, *model.input[IMAGE].shape[1:]))
+            .astype("float32")
+        ),
         IMAGE_PRESENT: np.array([1, 1, 0, 1], "float32"),
         TOKEN_IDS: ids.numpy(),
         PADDING_MASK: mask.numpy(),

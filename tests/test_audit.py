@@ -21,12 +21,24 @@ from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_folds, assign_splits
 from eczema_tf.errors import DataError
 
-COMPLAINT = "For three weeks I have had a rash behind my left knee that burns whenever I take off my cycling shorts after work."
+COMPLAINT = (
+    "For three weeks I have had a rash behind my left knee that burns whenever I take off my"
+    " cycling shorts after work."
+)
 CHANGED = COMPLAINT.replace("left", "right")
 OTHERS = [
-    "My little boy scratches both ankles all night since we came back from the lake, and creams only help for an hour.",
-    "A round patch appeared on my chest after I borrowed a towel at the gym; its edge is raised and slowly moves outwards.",
-    "Every winter the backs of my hands crack and bleed, mostly where the rings sit, and washing dishes makes them sting.",
+    (
+        "My little boy scratches both ankles all night since we came back from the lake, and creams"
+        " only help for an hour."
+    ),
+    (
+        "A round patch appeared on my chest after I borrowed a towel at the gym; its edge is raised"
+        " and slowly moves outwards."
+    ),
+    (
+        "Every winter the backs of my hands crack and bleed, mostly where the rings sit, and"
+        " washing dishes makes them sting."
+    ),
 ]
 GOLDEN = Duplicates(
     pd.DataFrame(

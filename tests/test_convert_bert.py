@@ -225,7 +225,8 @@ def test_a_checkpoint_of_2019_keeps_its_hidden_states_and_its_capitals(
     assert len(record["dropped_tensors"]) == 5
     assert (
         record["casing"]["evidence"]
-        == "vocab.txt: 2 of 22 word pieces have capital letters; no do_lower_case in tokenizer_config.json"
+        == "vocab.txt: 2 of 22 word pieces have capital letters; no do_lower_case in"
+        " tokenizer_config.json"
     )
     assert json.loads((tmp_path / "preset" / RECORD).read_text()) == record
     assert not list((tmp_path / "preset").glob(".*"))
@@ -332,8 +333,10 @@ def test_anything_but_named_tensors_in_a_pytorch_file_is_refused(tmp_path: Path)
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 def test_a_file_cut_short_is_a_clear_error(tmp_path: Path, name: str):
     tensors = write_source(tmp_path)
-    save_file(tensors, tmp_path / name) if name == "model.safetensors" else write_pytorch(
-        tmp_path, tensors
+    (
+        save_file(tensors, tmp_path / name)
+        if name == "model.safetensors"
+        else write_pytorch(tmp_path, tensors)
     )
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-3000])
     message = assert_refused(tmp_path, tmp_path / "preset", f"{name}: ", "fetch it again")
@@ -540,7 +543,10 @@ def test_a_name_without_internet_says_what_to_fetch_by_hand(
         raise ConnectionError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub, "model_info", refuse)
-    files = "fetch config.json, vocab.txt, tokenizer_config.json (if there is one) and model.safetensors or pytorch_model.bin"
+    files = (
+        "fetch config.json, vocab.txt, tokenizer_config.json (if there is one) and"
+        " model.safetensors or pytorch_model.bin"
+    )
     place = "from huggingface.co/emilyalsentzer/Bio_ClinicalBERT/tree/main"
     message = assert_refused(
         "emilyalsentzer/Bio_ClinicalBERT",
@@ -604,12 +610,15 @@ def test_casing_said_against_the_vocabulary_is_obeyed_with_a_warning(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     assert run_script(monkeypatch, source, "--out", tmp_path / "preset", "--uncased") == 0
-    expected = "warning: casing: --uncased, but vocab.txt: 2 of 22 word pieces have capital letters; --cased if that is right"
+    expected = (
+        "warning: casing: --uncased, but vocab.txt: 2 of 22 word pieces have capital letters;"
+        " --cased if that is right"
+    )
     output = capsys.readouterr()
     assert expected in output.err
     assert (
-        "comparison with transformers: not done: needs torch and transformers: pip install -r requirements-convert.txt"
-        in output.out
+        "comparison with transformers: not done: needs torch and transformers: pip install -r"
+        " requirements-convert.txt" in output.out
     )
     assert tokens_of(tmp_path / "preset", "The Itch") == ["[CLS]", "the", "itch", "[SEP]"]
 

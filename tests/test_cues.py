@@ -528,5 +528,8 @@ def test_real_questions_hold_cues(shared):
 
 
 def test_cues_need_no_tensorflow():
-    code = "import sys, eczema_tf.symptoms.cues as c; c.find_cues('itchy'); sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+    code = (
+        "import sys, eczema_tf.symptoms.cues as c; c.find_cues('itchy');"
+        " sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

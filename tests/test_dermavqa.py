@@ -116,7 +116,10 @@ def test_every_fault_is_reported_at_once_with_its_line(encounters: Path, tmp_pat
     for fault in (
         "encounters.csv:2: n_resp: allowed: a whole number, 0 or more; received 'many'",
         "encounters.csv:3: query_en: is empty",
-        "encounters.csv:3: allowed: resp_eczema <= resp_dermatitis_family <= n_resp; received 9, 0, 5",
+        (
+            "encounters.csv:3: allowed: resp_eczema <= resp_dermatitis_family <= n_resp; received"
+            " 9, 0, 5"
+        ),
         "encounters.csv:4: author_id: is empty",
         "encounters.csv:4: query_names_diagnosis: allowed: 0 or 1; received 2",
         "encounters.csv:8: encounter_id: 'Q6' is there twice",

@@ -164,7 +164,8 @@ def test_macro_f1_leaves_out_a_class_that_never_occurs():
 
 
 def test_quadratic_kappa_and_grade_error_by_hand():
-    # one miss of distance 2 weighs 4; by chance, with margins (3, 2, 1) and (2, 2, 2), misses would weigh (30 + 8 + 10) / 6 = 8
+    # one miss of distance 2 weighs 4; by chance, with margins (3, 2, 1) and (2, 2, 2), misses would
+    # weigh (30 + 8 + 10) / 6 = 8
     confusion = np.array([[2.0, 0, 1], [0, 2, 0], [0, 0, 1]])
     assert metrics.compute_quadratic_kappa(confusion) == 1 - 4 / 8
     assert metrics.compute_grade_error(confusion) == 2 / 6

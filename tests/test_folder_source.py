@@ -162,7 +162,8 @@ def test_which_classes_are_eczema():
 def test_captions_become_texts(folder: Path, tmp_path: Path):
     captions = tmp_path / "captions.csv"
     captions.write_text(
-        'image_path,text,more\nPsoriasis/knee-3.jpeg,"Red, with scales",x\nEczema Photos/elbow.png,,x\n'
+        'image_path,text,more\nPsoriasis/knee-3.jpeg,"Red, with scales",x\nEczema'
+        " Photos/elbow.png,,x\n"
     )
     summary = prepare_folder(tmp_path / "out", folder=folder, captions=captions)
     table = load_manifest(summary.manifest).table.set_index("example_id")

@@ -41,7 +41,8 @@ def message_of(path: Path, **options) -> str:
 def test_a_good_manifest_keeps_ids_and_other_columns_as_they_were(folder: Path):
     path = write(
         folder,
-        "\ufeffexample_id,image_path,text,eczema,note\nNA,a.png,,0.25,007\n-1000600354148496558,,dry skin,,\n",
+        "\ufeffexample_id,image_path,text,eczema,note\nNA,a.png,,0.25,007\n-1000600354148496558,,dry"
+        " skin,,\n",
     )
     manifest = load_manifest(path)
     assert isinstance(manifest, Manifest)
@@ -120,7 +121,8 @@ r20,,,,dry,-0.1,,,train
 def test_a_fault_says_what_is_allowed_and_what_was_received(folder: Path):
     path = write(folder, "example_id,text,severity\nr1,dry,SEVERE\n")
     assert faults_of(path) == [
-        "manifest.csv:2: severity: unknown value; allowed: mild, moderate, severe or empty; received 'SEVERE'"
+        "manifest.csv:2: severity: unknown value; allowed: mild, moderate, severe or empty;"
+        " received 'SEVERE'"
     ]
 
 

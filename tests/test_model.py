@@ -325,7 +325,10 @@ def test_only_known_encoders_are_built(kind: str):
 def test_a_preset_that_cannot_be_had_names_the_three_ways(preset: str):
     with pytest.raises(
         PresetError,
-        match=r"\(1\) a KerasHub preset name.*\(2\) a local KerasHub preset folder.*\(3\) a Hugging Face folder",
+        match=(
+            r"\(1\) a KerasHub preset name.*\(2\) a local KerasHub preset folder.*\(3\) a Hugging"
+            r" Face folder"
+        ),
     ):
         specify_image_encoder(ImageConfig(preset=preset))
 

@@ -120,7 +120,8 @@ def visit(browser: Any, address: str, requested: list[str]) -> Iterator[Callable
             page = context.new_page()
             faults: list[str] = []
             page.on("pageerror", lambda error: faults.append(str(error)))
-            # Caught from the start: turned on just before a key press, the catching can come after the key (one in six on a busy machine).
+            # Caught from the start: turned on just before a key press, the catching can come after
+            # the key (one in six on a busy machine).
             page.on("filechooser", lambda chooser: None)
             stack.callback(lambda: pytest.fail(f"errors in the page: {faults}") if faults else None)
             page.goto(address)
@@ -176,7 +177,8 @@ def shown_percents(answer: Any) -> list[str]:
 def read_told(answer: Any) -> str:
     """The text in the answer, without what only screen readers hear."""
     return answer.locator(".told").evaluate(
-        "e => { const copy = e.cloneNode(true); copy.querySelectorAll('.sr').forEach(said => said.remove()); return copy.textContent; }"
+        "e => { const copy = e.cloneNode(true); copy.querySelectorAll('.sr').forEach(said =>"
+        " said.remove()); return copy.textContent; }"
     )
 
 
@@ -334,7 +336,10 @@ def test_examples_fill_in_and_ask_and_starting_over_empties(visit):
 
 
 def test_markup_in_a_text_is_shown_and_not_run(visit):
-    hostile = "<img src=x onerror='window.ran=1'> {{value}} ${window.ran=2} <script>window.ran=3</script> itchy"
+    hostile = (
+        "<img src=x onerror='window.ran=1'> {{value}} ${window.ran=2} <script>window.ran=3</script>"
+        " itchy"
+    )
     page = visit()
     write(page, hostile)
     answer = ask(page)

@@ -110,6 +110,12 @@ def test_help_teaches(arguments: list[str], says: str, capsys: pytest.CaptureFix
 def test_nothing_here_imports_tensorflow():
     import subprocess
 
-    modules = "eczema_tf.prepare, eczema_tf.data.sources.scin, eczema_tf.data.manifest.table, eczema_tf.data.splits, eczema_tf.data.photo.inspection"
-    code = f"import sys, {modules}; sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras')))"
+    modules = (
+        "eczema_tf.prepare, eczema_tf.data.sources.scin, eczema_tf.data.manifest.table,"
+        " eczema_tf.data.splits, eczema_tf.data.photo.inspection"
+    )
+    code = (
+        f"import sys, {modules}; sys.exit(any(name in sys.modules for name in ('tensorflow',"
+        " 'keras')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -239,8 +239,10 @@ def test_the_template_says_what_was_ticked():
         "condition_symptoms_pain": "YES",
         "other_symptoms_fever": "YES",
     }
-    assert describe_case(case) == (
-        "I have a rash for one to four weeks. It is flat. It is on my arm and leg. It itches, burns and hurts. I also have fever."
+    assert (
+        describe_case(case)
+        == "I have a rash for one to four weeks. It is flat. It is on my arm and leg. It itches,"
+        " burns and hurts. I also have fever."
     )
 
 
@@ -276,7 +278,10 @@ def test_who_reports_nothing_has_a_photo_and_no_text_or_is_left_out(files: dict,
     cases[cases["case_id"] == "-7"].to_csv(files["cases"], index=False)
     with pytest.raises(
         DataError,
-        match=r"no labelled case reports anything, and no photo is here; give the photos with --images",
+        match=(
+            r"no labelled case reports anything, and no photo is here; give the photos with"
+            r" --images"
+        ),
     ):
         prepare_scin(tmp_path / "silent", **files)
 

@@ -89,7 +89,10 @@ def build_objects(cases: dict[str, list[str]] = CASES) -> dict[str, bytes]:
         )
     votes = [
         dict.fromkeys(LABEL_COLUMNS, "")
-        | {"case_id": case_id, "weighted_skin_condition_label": VOTES[case_id]}
+        | {
+            "case_id": case_id,
+            "weighted_skin_condition_label": VOTES[case_id],
+        }
         for case_id in cases
     ]
     photos = {path: draw_photo(seed) for seed, path in enumerate([*PHOTOS, photo("-31")])}
@@ -156,7 +159,9 @@ def hash_header(
     md5 = hashlib.md5(body).digest() if md5 is None else md5
     crc32c = google_crc32c.Checksum(body).digest() if crc32c is None else crc32c
     return {
-        "x-goog-hash": f"crc32c={base64.b64encode(crc32c).decode()},md5={base64.b64encode(md5).decode()}"
+        "x-goog-hash": (
+            f"crc32c={base64.b64encode(crc32c).decode()},md5={base64.b64encode(md5).decode()}"
+        )
     }
 
 

@@ -39,7 +39,8 @@ DEADLY, DEADLY_ROW = (
     "photos/deadly.jpg",
     1501,
 )  # read in the second chunk only; the first worker that opens it dies by SIGKILL
-# Python runs it when it starts, if it is found in PYTHONPATH: so a worker is killed at a known place, however fast or slow the machine is.
+# Python runs it when it starts, if it is found in PYTHONPATH: so a worker is killed at a known
+# place, however fast or slow the machine is.
 KILLER = """
 import os, signal, sys
 
@@ -494,14 +495,19 @@ def test_without_pyspark_or_java_it_says_how_to_get_them(
 ):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["--model", str(export), *small]) == 1
-    assert capsys.readouterr().err == (
-        "error: batch scoring needs pyspark, which is not installed; install it: pip install -r requirements-spark.txt\n"
+    assert (
+        capsys.readouterr().err
+        == "error: batch scoring needs pyspark, which is not installed; install it: pip install -r"
+        " requirements-spark.txt\n"
     )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(
         EczemaError,
-        match=r"needs Java 17 or newer; found: none in JAVA_HOME .*apt-get install openjdk-17-jre-headless",
+        match=(
+            r"needs Java 17 or newer; found: none in JAVA_HOME .*apt-get install"
+            r" openjdk-17-jre-headless"
+        ),
     ):
         check_spark()
     monkeypatch.delenv("JAVA_HOME")

@@ -80,7 +80,8 @@ def test_a_study_goes_on_where_it_stopped_and_refuses_another_space(
 ):
     space, out = tmp_path / "space.yaml", tmp_path / "study"
     space.write_text(
-        "train.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}\nmodel.embedding_units: [8, 16]\n"
+        "train.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}\nmodel.embedding_units: [8,"
+        " 16]\n"
     )
     sets = [
         argument for setting in settings(tmp_path, toy_manifest) for argument in ("--set", setting)

@@ -108,9 +108,11 @@ def test_the_export_agrees_with_keras_on_the_training_pipelines_inputs(parts, se
     model, _, tokenizer = parts
     photos, texts = [photo(), b"", photo("PNG", seed=1)], ["itchy & dry", "the <b>rash</b>", ""]
     pixels = [
-        preprocess_photo(tf.constant(data), tf.constant(1), SIZE_PX, PreprocessConfig())
-        if data
-        else None
+        (
+            preprocess_photo(tf.constant(data), tf.constant(1), SIZE_PX, PreprocessConfig())
+            if data
+            else None
+        )
         for data in photos
     ]
     ids, mask = (
@@ -121,9 +123,11 @@ def test_the_export_agrees_with_keras_on_the_training_pipelines_inputs(parts, se
     )
     logits = model.predict_on_batch(
         {
-            IMAGE: np.stack(
-                [np.zeros((SIZE_PX, SIZE_PX, 3)) if p is None else p.numpy() for p in pixels]
-            ).astype("float32"),
+            IMAGE: (
+                np.stack(
+                    [np.zeros((SIZE_PX, SIZE_PX, 3)) if p is None else p.numpy() for p in pixels]
+                ).astype("float32")
+            ),
             IMAGE_PRESENT: np.array([1, 0, 1], "float32"),
             TOKEN_IDS: ids.numpy(),
             PADDING_MASK: mask.numpy(),

@@ -20,7 +20,8 @@ from eczema_tf.errors import EczemaError
 from eczema_tf.schema import POSTERIOR_COLUMNS
 
 CASES = 600
-# Standard deviation of the AUROC of a useless score, with 240 and 360 cases, is 0.024 (Hanley and McNeil 1982): four of these.
+# Standard deviation of the AUROC of a useless score, with 240 and 360 cases, is 0.024 (Hanley and
+# McNeil 1982): four of these.
 CHANCE = 0.096
 PLAQUE = {
     "lesion": "visible",

@@ -151,7 +151,9 @@ def test_missing_columns_are_all_named(files: dict, tmp_path: Path):
     files["table"].write_text("id,patient,file\n1,ann,a\n")
     with pytest.raises(
         DataError,
-        match=r"5 faults(.|\n)*place: is missing(.|\n)*disease: is missing(.|\n)*quality: is missing",
+        match=(
+            r"5 faults(.|\n)*place: is missing(.|\n)*disease: is missing(.|\n)*quality: is missing"
+        ),
     ):
         prepare_table(tmp_path / "out", **files)
 
@@ -268,7 +270,10 @@ def test_maps_that_make_no_sense(files: dict, old: str, new: str, says: str):
 def test_a_map_that_is_not_there_names_those_that_are(tmp_path: Path):
     with pytest.raises(
         ConfigError,
-        match="no such map; allowed: a YAML file, or one of: ddi, fitzpatrick17k, pad_ufes_20, skincap",
+        match=(
+            "no such map; allowed: a YAML file, or one of: ddi, fitzpatrick17k, pad_ufes_20,"
+            " skincap"
+        ),
     ):
         load_map(tmp_path / "none.yaml")
 
@@ -334,7 +339,10 @@ def test_pad_ufes_says_only_what_was_answered(tmp_path: Path):
     )
     table = load_manifest(summary.manifest).table
     assert list(table["text"]) == [
-        "I have a skin problem on my forearm. It itches. It does not hurt. It has not bled. It is raised.",
+        (
+            "I have a skin problem on my forearm. It itches. It does not hurt. It has not bled. It"
+            " is raised."
+        ),
         "It itches.",
     ]
     assert summary.empty == 1

@@ -230,7 +230,8 @@ def test_the_warmup_lies_where_the_server_looks(export: Path):
 def build_messages() -> descriptor_pool.DescriptorPool:
     """BatchingParameters and MonitoringConfig, which the server's Python package leaves out.
 
-    Fields as in tensorflow_serving/servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto.
+    Fields as in tensorflow_serving/servables/tensorflow/session_bundle_config.proto and
+    config/monitoring_config.proto.
     """
     file = descriptor_pb2.FileDescriptorProto(
         name="serving.proto", package="tensorflow.serving", syntax="proto3"

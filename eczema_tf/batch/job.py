@@ -1,7 +1,8 @@
 """The folder of a batch scoring job: Parquet parts that are there whole or not at all, and `_job.json`, which says what they are of.
 
-A part holds the same rows, in the same order, as its chunk of the manifest. What is there is done; so a killed job goes on with what is
-missing, and two that run into one folder at once only do the work twice.
+A part holds the same rows, in the same order, as its chunk of the manifest. What is there is done;
+so a killed job goes on with what is missing, and two that run into one folder at once only do the
+work twice.
 """
 
 import hashlib
@@ -23,7 +24,8 @@ from eczema_tf.files import replacing_file, write_json
 from eczema_tf.schema import NOTICE
 
 _DETAILS = re.compile(r" \(.*\)")  # what the decoder stumbled over differs from photo to photo
-JOB = "_job.json"  # readers of Parquet folders (Arrow, Spark) pass over names that begin with an underscore
+# readers of Parquet folders (Arrow, Spark) pass over names that begin with an underscore
+JOB = "_job.json"
 
 
 class Job(NamedTuple):
@@ -63,10 +65,12 @@ class Job(NamedTuple):
 
         Args:
             example_ids: Of the manifest, which holds each once, in its order.
-            rows_retried: How many Spark had to score again, since the job was started or taken up again.
+            rows_retried: How many Spark had to score again, since the job was started or taken up
+                again.
 
         Returns:
-            What `_job.json` now holds: the facts, and `statuses`, how many rows have which status (without details in parentheses).
+            What `_job.json` now holds: the facts, and `statuses`, how many rows have which status
+                (without details in parentheses).
 
         Raises:
             RunError: If the parts do not hold each row of the manifest exactly once.
@@ -79,7 +83,8 @@ class Job(NamedTuple):
             reasons.update(_DETAILS.sub("", status) for status in statuses)
             if written != list(islice(ids, self.chunk_rows)):
                 faults.append(
-                    f"{self._part(number).name}: its rows are not those of the manifest; delete it and run the command again"
+                    f"{self._part(number).name}: its rows are not those of the manifest; delete it"
+                    " and run the command again"
                 )
         expected = {self._part(number) for number in range(self._count_parts())}
         faults += [
@@ -122,7 +127,8 @@ def open_job(
         keep_text: Whether the parts hold the texts.
 
     Raises:
-        EczemaError: If the folder holds something else, or the job of another model or manifest, or one with other settings.
+        EczemaError: If the folder holds something else, or the job of another model or manifest, or
+            one with other settings.
     """
     facts = {
         "model": {"version": model.name, "sha256": _digest_folder(model)},
@@ -151,7 +157,8 @@ def _check_same(folder: Path, facts: dict[str, Any]) -> None:
     if faults:
         raise EczemaError(
             join_faults(
-                f"{folder}: holds a job with other inputs; give another --out, or what it was begun with",
+                f"{folder}: holds a job with other inputs; give another --out, or what it was begun"
+                " with",
                 faults,
             )
         )
@@ -169,7 +176,8 @@ def _read_columns(part: Path) -> tuple[list[str], list[str]]:
         table = parquet.ParquetFile(part).read(["example_id", "status"])
     except (OSError, ValueError) as error:  # pyarrow's own errors are among these
         raise RunError(
-            f"{part}: cannot be read ({' '.join(str(error).split())}); delete it and run the command again"
+            f"{part}: cannot be read ({' '.join(str(error).split())}); delete it and run the"
+            " command again"
         ) from error
     return table["example_id"].to_pylist(), table["status"].to_pylist()
 

@@ -1,7 +1,8 @@
 """Batch scoring: a manifest of any size through a SavedModel on Spark, to Parquet with exactly one row for each of its rows.
 
-The driver reads the manifest in chunks and sends paths and texts; the executors read the photos, ask the model and send back
-probabilities; the driver puts them beside the ids and commits the chunk as one Parquet file. Ids never leave the driver.
+The driver reads the manifest in chunks and sends paths and texts; the executors read the photos,
+ask the model and send back probabilities; the driver puts them beside the ids and commits the chunk
+as one Parquet file. Ids never leave the driver.
 """
 
 import socket
@@ -28,7 +29,9 @@ from eczema_tf.serving.loaded import SERVE, LoadedModel
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-TASK_ROWS = 128  # a task takes some seconds: long beside what Spark adds (tens of ms), short if it has to be done again
+# a task takes some seconds: long beside what Spark adds (tens of ms), short if it has to be done
+# again
+TASK_ROWS = 128
 PROBABILITIES = (
     "eczema",
     "eczema_image",
@@ -65,14 +68,16 @@ def score_manifest(model: Path, manifest: Path, out: Path, settings: Settings) -
     """Scores every row of a manifest, or goes on with the rows that a stopped job left.
 
     Args:
-        model: Folder of an export: a version, or of all versions (the newest is taken). Like the manifest's folder with the photos, it must
-            be found under the same path by all executors.
+        model: Folder of an export: a version, or of all versions (the newest is taken). Like the
+            manifest's folder with the photos, it must be found under the same path by all
+            executors.
         manifest: CSV or Parquet.
         out: Folder for the Parquet files and `_job.json`.
         settings: How.
 
     Raises:
-        DataError: If the manifest as a whole cannot be used, or an id is empty or repeated. A bad row is no error: its status says so.
+        DataError: If the manifest as a whole cannot be used, or an id is empty or repeated. A bad
+            row is no error: its status says so.
         EczemaError: If there is no model, Spark or Java, or `out` holds something else.
         RunError: If Spark fails, or the rows that came out are not those that went in.
     """
@@ -156,7 +161,8 @@ def _score_chunk(spark: "SparkSession", score: Callable[..., Any], rows: Sequenc
     )
     if not answers["place"].combine_chunks().equals(places):
         raise RunError(
-            f"Spark gave back {answers.num_rows} rows for {len(rows)}, or not each of them once; nothing of them was written"
+            f"Spark gave back {answers.num_rows} rows for {len(rows)}, or not each of them once;"
+            " nothing of them was written"
         )
     return answers
 
@@ -189,8 +195,9 @@ def load_scorer(
         threads: Of TensorFlow.
 
     Returns:
-        A function from paths and texts, both object (batch,), "" for none, to `PROBABILITIES` float32 (batch,), NaN where their modality
-        was not used, `USED` int8 (batch,), `attempt` int8 (batch,), 0 unless Spark had to try again, and `status` object (batch,).
+        A function from paths and texts, both object (batch,), "" for none, to `PROBABILITIES`
+        float32 (batch,), NaN where their modality was not used, `USED` int8 (batch,), `attempt`
+        int8 (batch,), 0 unless Spark had to try again, and `status` object (batch,).
 
     Raises:
         EczemaError: If the model or the folder is not to be found on this machine.
@@ -203,7 +210,8 @@ def load_scorer(
     root = Path(folder).resolve()
     if not root.is_dir():
         raise EczemaError(
-            f"{folder}: no such folder on {socket.gethostname()}; photos must be in a folder that all executors share"
+            f"{folder}: no such folder on {socket.gethostname()}; photos must be in a folder that"
+            " all executors share"
         )
     loaded = LoadedModel(Path(model), [SERVE])
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 MIN_JAVA = 17  # Spark 4.0 dropped 8 and 11 (its migration guide)
-TASK_FAILURES = 4  # how many failures of one task end the job: Spark's own default on a cluster; a local master's is 1
+# how many failures of one task end the job: Spark's own default on a cluster; a local master's is 1
+TASK_FAILURES = 4
 _LOCAL_MASTER = re.compile(r"local(?:\[(\d+|\*)\])?")
 _EXCEPTION = re.compile(r"[\w.$]+(?:Error|Exception): ")
 
@@ -32,7 +33,8 @@ def check_spark() -> None:
     """
     if importlib.util.find_spec("pyspark") is None:
         raise EczemaError(
-            "batch scoring needs pyspark, which is not installed; install it: pip install -r requirements-spark.txt"
+            "batch scoring needs pyspark, which is not installed; install it: pip install -r"
+            " requirements-spark.txt"
         )
     home = os.environ.get("JAVA_HOME")  # goes before the PATH, as in Spark's own scripts
     java = shutil.which("java", path=str(Path(home) / "bin") if home else None)
@@ -44,8 +46,9 @@ def check_spark() -> None:
             else f"none in {f'JAVA_HOME ({home})' if home else 'the PATH'}"
         )
         raise EczemaError(
-            f"batch scoring needs Java {MIN_JAVA} or newer; found: {found}; install it, for instance on Debian: "
-            "apt-get install openjdk-17-jre-headless; or set JAVA_HOME to where it is"
+            f"batch scoring needs Java {MIN_JAVA} or newer; found: {found}; install it, for"
+            " instance on Debian: apt-get install openjdk-17-jre-headless; or set JAVA_HOME to"
+            " where it is"
         )
 
 
@@ -61,8 +64,9 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
     """Starts Spark and stops it again.
 
     Args:
-        master: As Spark names it: `local[2]`, `spark://host:7077`, `yarn`, `k8s://...`. A local master gets Spark's number of failures that
-            a task is forgiven on a cluster, so that a Python worker that dies costs no more than its task.
+        master: As Spark names it: `local[2]`, `spark://host:7077`, `yarn`, `k8s://...`. A local
+            master gets Spark's number of failures that a task is forgiven on a cluster, so that a
+            Python worker that dies costs no more than its task.
         debug: Whether Spark may log; what ends a job is raised in any case.
 
     Raises:
@@ -72,7 +76,8 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
     from pyspark.errors import PySparkException
 
     with warnings.catch_warnings():
-        # Strings and float32 cross over, and nothing else: tests/test_score.py covers them with the pandas that is installed.
+        # Strings and float32 cross over, and nothing else: tests/test_score.py covers them with the
+        # pandas that is installed.
         warnings.filterwarnings(
             "ignore", message="PySpark does not yet fully support pandas", category=FutureWarning
         )

@@ -1,7 +1,8 @@
 """Arrays computed once and kept on disk: preprocessed pixels and the features of frozen encoders.
 
-An array's name is the hash of everything it depends on (contents of the photos or texts, preprocessing, weights, versions), so that a
-stale one is never found, and it is renamed into place only when whole.
+An array's name is the hash of everything it depends on (contents of the photos or texts,
+preprocessing, weights, versions), so that a stale one is never found, and it is renamed into place
+only when whole.
 """
 
 import hashlib

@@ -38,9 +38,9 @@ class Dataset:
             "manifest": str(self.manifest.path),
             "manifest_fingerprint": fingerprint(self.manifest.path.read_bytes()),
             "photos_fingerprint": fingerprint(sorted(self.photos["sha256"])),
-            "embeddings_fingerprint": fingerprint(self.embeddings.matrix)
-            if self.embeddings is not None
-            else None,
+            "embeddings_fingerprint": (
+                fingerprint(self.embeddings.matrix) if self.embeddings is not None else None
+            ),
             "rejected_rows": len(self.manifest.rejected),
             "provenance": _read_provenance(self.manifest.path.with_name("dataset.json")),
             "counts": count_cases(table),

@@ -1,7 +1,7 @@
 """Manifest rows to model inputs: pixels or embeddings, tokens and presence, as arrays that batches are gathered from.
 
-Each distinct photo and text is preprocessed once. `Inputs.gather` is the only place where rows become arrays, for training and for
-evaluation, from pixels and from cached features alike.
+Each distinct photo and text is preprocessed once. `Inputs.gather` is the only place where rows
+become arrays, for training and for evaluation, from pixels and from cached features alike.
 """
 
 from collections.abc import Iterator, Sequence

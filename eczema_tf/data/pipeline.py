@@ -1,6 +1,7 @@
 """tf.data pipelines over `Inputs`: training (shuffled, augmented) and evaluation (every row exactly once, in order).
 
-A training batch depends only on (seed, epoch, place in the epoch), so that a resumed run sees what an unbroken one would have seen.
+A training batch depends only on (seed, epoch, place in the epoch), so that a resumed run sees what
+an unbroken one would have seen.
 """
 
 import numpy as np

@@ -1,7 +1,8 @@
 """Splits and folds by group: seeded, stratified, and the same whatever the order of the rows.
 
-No group straddles two splits; classes and modalities are shared out evenly. Groups are sorted by stratum (label, then
-modalities) and, within it, by a hash of (seed, group); then they are dealt out one by one.
+No group straddles two splits; classes and modalities are shared out evenly. Groups are sorted by
+stratum (label, then modalities) and, within it, by a hash of (seed, group); then they are dealt out
+one by one.
 """
 
 import hashlib
@@ -24,13 +25,15 @@ def assign_splits(
 ) -> pd.Series:
     """Returns the split of each row: the manifest's own, if it has one, or a seeded, stratified one by group.
 
-    Each split gets its fraction of the groups to within one, and its share of each class. Where there are so few groups of a class
-    that this would leave a split without it, the first ones are given out one to a split (train, val, test), even if a small split
-    becomes larger than its fraction.
+    Each split gets its fraction of the groups to within one, and its share of each class. Where
+    there are so few groups of a class that this would leave a split without it, the first ones are
+    given out one to a split (train, val, test), even if a small split becomes larger than its
+    fraction.
 
     Args:
         table: Of a `Manifest`; columns `group_id`, `split`, `eczema`, `image_path`, `text`.
-        fractions: Share of the groups in each of `schema.SPLITS`; they sum to 1, and 0 leaves a split empty.
+        fractions: Share of the groups in each of `schema.SPLITS`; they sum to 1, and 0 leaves a
+            split empty.
         seed: Any integer.
         label_threshold: A group counts as positive if a label in it is greater.
 
@@ -45,8 +48,9 @@ def assign_splits(
         return table["split"].copy()
     if given.any():
         raise DataError(
-            f"split: {given.sum()} rows have one and {(~given).sum()} have none (the first is {table['example_id'][~given].iloc[0]!r}); "
-            "allowed: all rows, or none (then they are split by group)"
+            f"split: {given.sum()} rows have one and {(~given).sum()} have none (the first is"
+            f" {table['example_id'][~given].iloc[0]!r}); allowed: all rows, or none (then they are"
+            " split by group)"
         )
     return _assign(table, fractions, f"{seed}:split", label_threshold)
 
@@ -64,7 +68,8 @@ def assign_folds(
         label_threshold: A group counts as positive if a label in it is greater.
 
     Returns:
-        int64, 0 to folds - 1 for each row, with the table's index. Sizes of folds, and of each class in them, differ by at most one group.
+        int64, 0 to folds - 1 for each row, with the table's index. Sizes of folds, and of each
+        class in them, differ by at most one group.
 
     Raises:
         DataError: If there are fewer groups than folds.
@@ -72,7 +77,8 @@ def assign_folds(
     strata = _stratify_groups(table, label_threshold)
     if len(strata) < folds:
         raise DataError(
-            f"folds: {folds} asked for, but there are only {len(strata)} groups; allowed: 2 to the number of groups"
+            f"folds: {folds} asked for, but there are only {len(strata)} groups; allowed: 2 to the"
+            " number of groups"
         )
     order = _sort_groups(strata, f"{seed}:{repeat}:fold")
     fold = {group: place % folds for place, group in enumerate(order)}
@@ -114,7 +120,8 @@ def _assign(
     wanted = {split: fractions[split] for split in SPLITS if fractions.get(split, 0) > 0}
     if len(strata) < len(wanted):
         raise DataError(
-            f"split: {len(strata)} groups cannot fill {len(wanted)} splits ({', '.join(wanted)}); allowed: at least one group each"
+            f"split: {len(strata)} groups cannot fill {len(wanted)} splits ({', '.join(wanted)});"
+            " allowed: at least one group each"
         )
     split = _deal(strata, _sort_groups(strata, salt), wanted)
     return table["group_id"].map(split)

@@ -14,8 +14,8 @@ class Comparison:
     """One figure.
 
     Attributes:
-        values: By name, the figure of each case, float64 (cases,), NaN where it is undefined. The first is the explanation, the others are
-            its rivals.
+        values: By name, the figure of each case, float64 (cases,), NaN where it is undefined. The
+            first is the explanation, the others are its rivals.
         better: "higher" or "lower".
         reason: Why the figure is undefined, if it is for all cases.
     """
@@ -31,7 +31,8 @@ class Comparison:
             weights: From `draw_weights`.
 
         Returns:
-            JSON-able: how many cases count, an estimate by name, and `gain_over` each rival: the mean difference of the pairs, turned so
+            JSON-able: how many cases count, an estimate by name, and `gain_over` each rival: the
+                mean difference of the pairs, turned so
             that above 0 the explanation is better.
         """
         explained, *rivals = self.values

@@ -11,7 +11,8 @@ def compute_roc_curve(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndar
         positive: bool (cases,), both classes present.
 
     Returns:
-        1 - specificity and sensitivity, float64 (points,) each, from (0, 0) to (1, 1); all NaN the one whose class is absent.
+        1 - specificity and sensitivity, float64 (points,) each, from (0, 0) to (1, 1); all NaN the
+        one whose class is absent.
     """
     true_positives, false_positives = _count_by_threshold(scores, positive)
     return false_positives / _or_nan((~positive).sum()), true_positives / _or_nan(positive.sum())
@@ -25,8 +26,8 @@ def compute_pr_curve(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarr
         positive: bool (cases,), both classes present.
 
     Returns:
-        Recall and precision, float64 (points,) each, by rising recall; no point where nothing is called positive.
-        Recall is all NaN without positives.
+        Recall and precision, float64 (points,) each, by rising recall; no point where nothing is
+        called positive. Recall is all NaN without positives.
     """
     true_positives, false_positives = (
         counts[1:] for counts in _count_by_threshold(scores, positive)

@@ -1,17 +1,21 @@
 """95 % intervals by a bootstrap over groups.
 
-Photos of one patient are alike, so groups are drawn, not cases: with all their cases or not at all (cluster bootstrap; Field and
-Welsh 2007). The interval is the middle 95 % of the resampled figures (percentile method; Efron and Tibshirani 1993, chapter 13).
-Two figures computed with the same weights are paired: their difference has an interval of its own.
+Photos of one patient are alike, so groups are drawn, not cases: with all their cases or not at all
+(cluster bootstrap; Field and Welsh 2007). The interval is the middle 95 % of the resampled figures
+(percentile method; Efron and Tibshirani 1993, chapter 13). Two figures computed with the same
+weights are paired: their difference has an interval of its own.
 
-A known limit: a perfect figure (AUROC 1) is perfect in every resample, so its interval has no width.
+A known limit: a perfect figure (AUROC 1) is perfect in every resample, so its interval has no
+width.
 """
 
 import numpy as np
 import pandas as pd
 
 LEVEL = 0.95
-MAX_UNDEFINED = 0.05  # share of resamples in which a figure may be undefined; beyond it an interval would describe the lucky ones
+# share of resamples in which a figure may be undefined; beyond it an interval would describe the
+# lucky ones
+MAX_UNDEFINED = 0.05
 
 Estimate = dict[str, float | str | None]
 
@@ -24,11 +28,13 @@ def draw_weights(
     Args:
         groups: str (cases,), the group of each case.
         replicates: How many resamples.
-        seed: Any non-negative integer; the same seed and groups give the same weights, whatever the order of the cases.
+        seed: Any non-negative integer; the same seed and groups give the same weights, whatever the
+            order of the cases.
 
     Returns:
-        float64 (1 + replicates, cases). Row 0 is the sample itself (all 1), the others say how often each case was drawn. With fewer
-        than two groups they are all 0: one group says nothing about how groups differ.
+        float64 (1 + replicates, cases). Row 0 is the sample itself (all 1), the others say how
+        often each case was drawn. With fewer than two groups they are all 0: one group says nothing
+        about how groups differ.
     """
     names, group_of_case = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     weights = np.ones((1 + replicates, len(group_of_case)))
@@ -46,7 +52,8 @@ def summarise(figures: np.ndarray, reason: str = "undefined") -> Estimate:
     """Turns a figure's values in the sample and in the resamples into an estimate.
 
     Args:
-        figures: float64 (1 + replicates,), computed with the weights of `draw_weights`; NaN where undefined.
+        figures: float64 (1 + replicates,), computed with the weights of `draw_weights`; NaN where
+            undefined.
         reason: Why the figure is undefined, if it is.
 
     Returns:

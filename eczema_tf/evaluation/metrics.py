@@ -1,7 +1,7 @@
 """Metrics of a weighted sample, for many weightings at once: a bootstrap resample is a row of weights (how often each case was drawn).
 
-`weights` is float (..., cases), results are float64 (...); NaN means undefined, for example with one class only. Confusion matrices are
-(..., true, predicted).
+`weights` is float (..., cases), results are float64 (...); NaN means undefined, for example with
+one class only. Confusion matrices are (..., true, predicted).
 """
 
 import numpy as np
@@ -12,8 +12,9 @@ def compute_auroc(
 ) -> np.ndarray:
     """Computes P(a positive case scores higher than a negative one), ties counting one half (Hanley and McNeil 1982).
 
-    In cross-validation, only pairs that were scored by the same model are compared: two models' scores have different offsets, so that
-    pooling them all gives too low a figure (Parker, Guenter and Bedo 2007; Airola et al. 2011).
+    In cross-validation, only pairs that were scored by the same model are compared: two models'
+    scores have different offsets, so that pooling them all gives too low a figure (Parker, Guenter
+    and Bedo 2007; Airola et al. 2011).
 
     Args:
         scores: float (cases,), higher means more likely positive.
@@ -85,7 +86,8 @@ def compute_precision(confusion: np.ndarray) -> np.ndarray:
 def compute_f1(confusion: np.ndarray) -> np.ndarray:
     """Returns the harmonic mean of precision and sensitivity (van Rijsbergen 1979), from (..., 2, 2).
 
-    It is 0 where no positive case is found. NaN with one true class only: without negatives, calling everything positive would score 1.
+    It is 0 where no positive case is found. NaN with one true class only: without negatives,
+    calling everything positive would score 1.
     """
     return np.where(_true_classes(confusion) > 1, _f1_by_class(confusion)[..., 1], np.nan)
 

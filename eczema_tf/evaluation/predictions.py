@@ -28,17 +28,20 @@ _WRITTEN_TEXT_COLUMNS = ("case_id", *_LABEL_COLUMNS, "consistency_predicted", "s
 def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     """Averages the rows of each case and turns logits into probabilities.
 
-    Logits are averaged over the rows that have them, so that a photo missing from one row takes nothing from the others.
-    Labels should agree within a case; where they do not, `eczema` is the mean and the other labels are the first that is given.
+    Logits are averaged over the rows that have them, so that a photo missing from one row takes
+    nothing from the others. Labels should agree within a case; where they do not, `eczema` is the
+    mean and the other labels are the first that is given.
 
     Args:
-        rows: One row a scored manifest row: `case_id`, `group_id`, labels, `image_used` and `text_used` (bool), and logits
-            `eczema_image_logit`, `eczema_text_logit`, `eczema_logit`, `consistency_logit_0..2`, `severity_logit_0..1`
-            (float, NaN where the modality is absent).
+        rows: One row a scored manifest row: `case_id`, `group_id`, labels, `image_used` and
+            `text_used` (bool), and logits `eczema_image_logit`, `eczema_text_logit`,
+            `eczema_logit`, `consistency_logit_0..2`, `severity_logit_0..1` (float, NaN where the
+            modality is absent).
 
     Returns:
-        One row a case, in order of first appearance: the same columns without `example_id`; `rows` (int, how many were averaged);
-        `p_image`, `p_text`, `p_fusion` (P(eczema), NaN where missing); `consistency_<label>` and `severity_<label>` (probabilities);
+        One row a case, in order of first appearance: the same columns without `example_id`; `rows`
+        (int, how many were averaged); `p_image`, `p_text`, `p_fusion` (P(eczema), NaN where
+        missing); `consistency_<label>` and `severity_<label>` (probabilities);
         `consistency_predicted` and `severity_predicted` ("" where missing).
 
     Raises:
@@ -88,11 +91,13 @@ def add_probabilities(cases: pd.DataFrame) -> pd.DataFrame:
 def compute_grade_probabilities(logits: np.ndarray) -> np.ndarray:
     """Turns cumulative logits into a probability for each grade.
 
-    The grade that `severity_predicted` names is the median of this distribution (the number of thresholds passed with a probability
-    above one half; Cao, Mirjalili and Raschka 2020): it minimises the expected error in grades, which the most probable grade does not.
+    The grade that `severity_predicted` names is the median of this distribution (the number of
+    thresholds passed with a probability above one half; Cao, Mirjalili and Raschka 2020): it
+    minimises the expected error in grades, which the most probable grade does not.
 
     Args:
-        logits: float (cases, grades - 1); sigmoid(logits[:, k]) = P(grade > k), so they should not increase along a row.
+        logits: float (cases, grades - 1); sigmoid(logits[:, k]) = P(grade > k), so they should not
+            increase along a row.
 
     Returns:
         float64 (cases, grades), each at least 0, rows sum to 1; NaN where a logit is.
@@ -146,7 +151,8 @@ def load_predictions(path: Path | str) -> pd.DataFrame:
         return pd.DataFrame({column: _parse(cells[column]) for column in cells})
     except (OSError, ValueError) as error:  # pandas' and Unicode errors are ValueErrors
         raise DataError(
-            f"{path}: not a readable table of predictions ({error}); run `python -m eczema_tf.evaluate` to write it"
+            f"{path}: not a readable table of predictions ({error}); run `python -m"
+            " eczema_tf.evaluate` to write it"
         ) from error
 
 

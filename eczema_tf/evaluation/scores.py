@@ -33,19 +33,21 @@ def compute_metrics(
 ) -> dict[str, Any]:
     """Computes all figures with their 95 % intervals.
 
-    The photo head is scored on cases with a photo, the text head on cases with a text, fusion on all; each on labelled cases only.
+    The photo head is scored on cases with a photo, the text head on cases with a text, fusion on
+    all; each on labelled cases only.
 
     Args:
         cases: From `average_rows_by_case`.
-        thresholds: By "image", "text" and "fusion"; a probability at or above its threshold is called eczema.
+        thresholds: By "image", "text" and "fusion"; a probability at or above its threshold is
+            called eczema.
         label_threshold: A case is positive when its `eczema` label is greater than this.
         replicates: Resamples of the bootstrap.
         seed: Of the bootstrap.
         split: What the cases are, for the record.
 
     Returns:
-        The contents of `metrics.json`. Every figure with an interval is `{"value", "low", "high"}`; what is undefined is None, with
-        a `reason` beside it.
+        The contents of `metrics.json`. Every figure with an interval is `{"value", "low", "high"}`;
+        what is undefined is None, with a `reason` beside it.
     """
     scored = _Scored(
         cases.reset_index(drop=True),

@@ -40,7 +40,8 @@ def choose_thresholds(cases: pd.DataFrame, label_threshold: float = 0.5) -> dict
 def maximise_youden(probabilities: np.ndarray, positive: np.ndarray) -> tuple[float, str]:
     """Finds the threshold with the largest sensitivity + specificity - 1 (Youden 1950).
 
-    It lies halfway between two neighbouring probabilities; among equally good ones it is the nearest to 0.5.
+    It lies halfway between two neighbouring probabilities; among equally good ones it is the
+    nearest to 0.5.
 
     Args:
         probabilities: float64 (cases,) in [0, 1].

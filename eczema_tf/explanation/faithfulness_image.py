@@ -1,7 +1,7 @@
 """Whether a heatmap is true: does it lie on the lesion, and does the answer hang on what it shows? And the maps that it has to beat.
 
-All maps are float (rows, columns), at least 0, higher where there is more evidence. Deletion and insertion ask a model, as a callable
-from photos to probabilities; everything else is plain NumPy.
+All maps are float (rows, columns), at least 0, higher where there is more evidence. Deletion and
+insertion ask a model, as a callable from photos to probabilities; everything else is plain NumPy.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,8 @@ def compute_edge_map(photo: np.ndarray, rows: int, columns: int) -> np.ndarray:
         columns: Likewise.
 
     Returns:
-        float64 (rows, columns), the mean magnitude of the Sobel gradient of the grey photo in each cell.
+        float64 (rows, columns), the mean magnitude of the Sobel gradient of the grey photo in each
+        cell.
     """
     grey = photo.astype("float64").mean(axis=-1)
     edges = np.hypot(sobel(grey, axis=0), sobel(grey, axis=1))
@@ -65,7 +66,8 @@ def find_peak(heatmap: np.ndarray) -> tuple[float, float] | None:
         heatmap: (rows, columns), at least 0.
 
     Returns:
-        The middle of the highest cell (of several, their mean) as shares of height and width; None if the map is all zero.
+        The middle of the highest cell (of several, their mean) as shares of height and width; None
+        if the map is all zero.
     """
     if not heatmap.max() > 0:
         return None
@@ -78,7 +80,8 @@ def points_at(heatmap: np.ndarray, mask: np.ndarray, tolerance: float = TOLERANC
     """Plays the pointing game (Zhang et al. 2016): is the map highest on the lesion, or as good as?
 
     Args:
-        heatmap: (rows, columns), at least 0, of any resolution. A map of zeros points at nothing and misses.
+        heatmap: (rows, columns), at least 0, of any resolution. A map of zeros points at nothing
+            and misses.
         mask: bool (height, width), not empty, over the same square.
         tolerance: How far beside the mask still counts, as a share of the longer side.
     """
@@ -99,7 +102,8 @@ def compute_energy_inside(heatmap: np.ndarray, mask: np.ndarray) -> float:
         mask: bool (height, width).
 
     Returns:
-        In [0, 1]; 0 for a map of zeros. A map that says nothing gets the lesion's share of the area.
+        In [0, 1]; 0 for a map of zeros. A map that says nothing gets the lesion's share of the
+        area.
     """
     total = float(heatmap.sum(dtype="float64"))
     return float(heatmap[mask].sum(dtype="float64")) / total if total > 0 else 0.0
@@ -110,13 +114,15 @@ def compute_deletion(
 ) -> float:
     """Computes how the answer fares as the photo is deleted, the highest pixels first (Petsiuk et al. 2018, RISE).
 
-    A deleted pixel gets the photo's mean colour: even skin, where the paper's grey would be an object of its own.
+    A deleted pixel gets the photo's mean colour: even skin, where the paper's grey would be an
+    object of its own.
 
     Args:
         photo: float32 (height, width, 3).
         heatmap: (height, width).
-        undecided: (height, width), the order among pixels that are equal in the heatmap. With a random map, what the heatmap leaves open
-            is chance, and a map of zeros is no better or worse than a random one.
+        undecided: (height, width), the order among pixels that are equal in the heatmap. With a
+            random map, what the heatmap leaves open is chance, and a map of zeros is no better or
+            worse than a random one.
         score: The model.
         steps: In which all pixels go.
 

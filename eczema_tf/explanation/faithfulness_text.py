@@ -1,6 +1,7 @@
 """Whether a text's scores are true: do they lie on the symptoms, and does the answer hang on the words that they name?
 
-Scores are float (words,). Erasure asks a model, as a callable from the words that are kept to probabilities; everything else is NumPy.
+Scores are float (words,). Erasure asks a model, as a callable from the words that are kept to
+probabilities; everything else is NumPy.
 """
 
 import math
@@ -17,7 +18,9 @@ SHARES = (
     0.1,
     0.2,
     0.5,
-)  # of the words that are erased or kept; DeYoung et al. 2020 also take 1 and 5 %, less than a word of our texts
+    # of the words that are erased or kept; DeYoung et al. 2020 also take 1 and 5 %, less than a word of
+    # our texts
+)
 
 
 def compute_erasure(
@@ -26,13 +29,16 @@ def compute_erasure(
     """Computes comprehensiveness and sufficiency (DeYoung et al. 2020, ERASER, with the areas over several shares of section 4).
 
     Args:
-        scores: float (words,), at least one; higher means that a word speaks more for the answer that is explained.
+        scores: float (words,), at least one; higher means that a word speaks more for the answer
+            that is explained.
         score: The model.
         shares: Of the words, each in (0, 1]; rounded up to whole words.
 
     Returns:
-        Comprehensiveness: the mean fall of the answer's probability when the highest words are erased; higher is better.
-        Sufficiency: its mean fall when they alone are kept; lower is better, and below 0 the words left out spoke against the answer.
+        Comprehensiveness: the mean fall of the answer's probability when the highest words are
+            erased; higher is better.
+        Sufficiency: its mean fall when they alone are kept; lower is better, and below 0 the words
+            left out spoke against the answer.
     """
     rank = np.argsort(np.argsort(-scores, kind="stable"), kind="stable")
     highest = np.stack([rank < math.ceil(round(share * len(scores), 9)) for share in shares])
@@ -45,7 +51,8 @@ def compute_erasure(
 def compute_average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
     """Computes the average precision with which words are found in the order of the strength of their scores.
 
-    Strength, not sign: what is denied matters, too. DeYoung et al. 2020 call it AUPRC and take it of soft token scores in the same way.
+    Strength, not sign: what is denied matters, too. DeYoung et al. 2020 call it AUPRC and take it
+    of soft token scores in the same way.
 
     Args:
         scores: float (words,).

@@ -1,7 +1,8 @@
 """Heatmaps: where in the photo the evidence lies, by the class activation maps of tf-keras-vis.
 
-A map has the resolution of the encoder's feature map, or with Layer-CAM of its fine map (`cut`); `upsample_heatmap` lays it over the
-photo. Photos are stretched to the encoder's square (`data/preprocess.py`), so stretching the map back to the photo's own shape undoes it.
+A map has the resolution of the encoder's feature map, or with Layer-CAM of its fine map (`cut`);
+`upsample_heatmap` lays it over the photo. Photos are stretched to the encoder's square
+(`data/preprocess.py`), so stretching the map back to the photo's own shape undoes it.
 """
 
 from typing import Any
@@ -21,11 +22,15 @@ from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit, to
 from eczema_tf.model.multimodal import IMAGE_FEATURES
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
-# Grad-CAM: Selvaraju et al. 2017; Grad-CAM++: Chattopadhay et al. 2018; Layer-CAM: Jiang et al. 2021; Score-CAM: Wang et al. 2020.
+# Grad-CAM: Selvaraju et al. 2017; Grad-CAM++: Chattopadhay et al. 2018; Layer-CAM: Jiang et al.
+# 2021; Score-CAM: Wang et al. 2020.
 GRADIENT_METHODS = {"gradcam": Gradcam, "gradcam++": GradcamPlusPlus, "layercam": Layercam}
 METHODS = (*GRADIENT_METHODS, "scorecam")
-FINE_METHOD = "layercam"  # on the fine map; the others weigh whole channels, which works on the last map alone
-SCORECAM_CHANNELS = 64  # those of the highest variance ("Faster Score-CAM" of tf-keras-vis); each costs a run of the encoder
+# on the fine map; the others weigh whole channels, which works on the last map alone
+FINE_METHOD = "layercam"
+# those of the highest variance ("Faster Score-CAM" of tf-keras-vis); each costs a run of the
+# encoder
+SCORECAM_CHANNELS = 64
 
 
 def compute_heatmaps(
@@ -46,7 +51,8 @@ def compute_heatmaps(
         against: Whether to show what speaks against the target.
 
     Returns:
-        float32 (batch, height, width) in [0, 1], at the resolution of the method's map. All zero: no evidence, or no photo.
+        float32 (batch, height, width) in [0, 1], at the resolution of the method's map. All zero:
+        no evidence, or no photo.
 
     Raises:
         ConfigError: If the method is unknown, or the encoder has no feature map.
@@ -55,7 +61,8 @@ def compute_heatmaps(
         raise ConfigError(f"method {method!r}: allowed: {', '.join(METHODS)}")
     if not cut.has_feature_map:
         raise ConfigError(
-            f"heatmap: this model's image encoder gives one vector a photo {cut.image_features}, which has no places to show"
+            f"heatmap: this model's image encoder gives one vector a photo {cut.image_features},"
+            " which has no places to show"
         )
     inputs = to_tensors(inputs)
     maps = (

@@ -1,6 +1,7 @@
 """Layer-CAM and gradient x input from one forward and one backward pass, as graph operations: what the served `explain` runs.
 
-Offline, `image.compute_heatmaps` and `text.multiply_gradient_by_input` give the same figures, which `export` checks.
+Offline, `image.compute_heatmaps` and `text.multiply_gradient_by_input` give the same figures, which
+`export` checks.
 """
 
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ class Explained:
 
     Attributes:
         logits: By head, as the model gives them.
-        heatmap: float32 (batch, height, width) in [0, 1]; zeros where nothing speaks for the target, or there is no photo.
-        token_scores: float32 (batch, tokens), signed, in logits; zeros for padding, or where there is no text.
+        heatmap: float32 (batch, height, width) in [0, 1]; zeros where nothing speaks for the
+            target, or there is no photo.
+        token_scores: float32 (batch, tokens), signed, in logits; zeros for padding, or where there
+            is no text.
     """
 
     logits: dict[str, tf.Tensor]
@@ -31,9 +34,9 @@ class Explained:
 def explain_in_one_pass(cut: Submodels, inputs: Tensors, target: str = "eczema") -> Explained:
     """Explains a batch of rows.
 
-    The heatmap is Layer-CAM (Jiang et al. 2021) of the encoder's fine map. A token's score is its gradient times its difference from
-    padding (gradient x input, Shrikumar et al. 2016, with the baseline that `text.integrate_gradients` starts from, of which this is the
-    one-step estimate).
+    The heatmap is Layer-CAM (Jiang et al. 2021) of the encoder's fine map. A token's score is its
+    gradient times its difference from padding (gradient x input, Shrikumar et al. 2016, with the
+    baseline that `text.integrate_gradients` starts from, of which this is the one-step estimate).
 
     Args:
         cut: The model.
@@ -62,8 +65,9 @@ def explain_in_one_pass(cut: Submodels, inputs: Tensors, target: str = "eczema")
 def compute_layercam(features: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
     """Weighs each channel at each place by its own gradient where that is positive (Jiang et al. 2021, equations 4 to 6).
 
-    Grad-CAM gives a channel one weight everywhere, which says little before the last layers, where a channel is an edge or a colour that
-    speaks for the target in one place and for nothing in another.
+    Grad-CAM gives a channel one weight everywhere, which says little before the last layers, where
+    a channel is an edge or a colour that speaks for the target in one place and for nothing in
+    another.
 
     Args:
         features: (batch, height, width, channels).

@@ -65,8 +65,9 @@ def randomise_in_cascade(
 ) -> list[np.ndarray]:
     """Destroys what a model has learned, layer by layer from the top, and explains at each depth (Adebayo et al. 2018, section 3.1).
 
-    The values of each weight are shuffled: it keeps its distribution, so that signals keep their size through any depth and frozen
-    statistics stay possible, and loses all else. Whatever happens, the weights are as before afterwards.
+    The values of each weight are shuffled: it keeps its distribution, so that signals keep their
+    size through any depth and frozen statistics stay possible, and loses all else. Whatever
+    happens, the weights are as before afterwards.
 
     Args:
         depths: From the output down; those before a depth stay shuffled.

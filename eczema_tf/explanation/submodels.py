@@ -4,7 +4,8 @@
                                                                         +--> logits
     token ids ----------embed_tokens---------> embeddings --------------+
 
-The parts share the model's layers. All are graph operations, so that the served model and the offline methods use the same ones.
+The parts share the model's layers. All are graph operations, so that the served model and the
+offline methods use the same ones.
 """
 
 from collections.abc import Mapping
@@ -36,12 +37,15 @@ class Submodels:
 
     Attributes:
         model: The whole.
-        image_features: Shape of a photo's feature map (height, width, channels), or (dimension,) for embeddings.
+        image_features: Shape of a photo's feature map (height, width, channels), or (dimension,)
+            for embeddings.
         image_trunk: From pixels to the feature map.
-        to_fine_map: From pixels to the fine map: the last inner one of the encoder with at least `FINE_CELLS` cells a side. Where there is
-            none (a vision transformer has one resolution throughout), the fine map is the feature map itself.
+        to_fine_map: From pixels to the fine map: the last inner one of the encoder with at least
+            `FINE_CELLS` cells a side. Where there is none (a vision transformer has one resolution
+            throughout), the fine map is the feature map itself.
         from_fine_map: From the fine map to the feature map.
-        heads: From feature map and encoded text to the logits of every head; a list of five inputs, in the order of `head_inputs`.
+        heads: From feature map and encoded text to the logits of every head; a list of five inputs,
+            in the order of `head_inputs`.
     """
 
     def __init__(self, model: keras.Model):
@@ -127,7 +131,8 @@ def _cut_encoder(model: keras.Model) -> tuple[keras.Model, keras.Model] | None:
     """Cuts the image encoder at its fine map.
 
     Returns:
-        From photos to that map, and from there to the encoder's own; None if the encoder has no such map, or none at all.
+        From photos to that map, and from there to the encoder's own; None if the encoder has no
+        such map, or none at all.
     """
     encoder = next((layer for layer in model.layers if layer.name == "image_encoder"), None)
     if not isinstance(encoder, keras.Model) or len(encoder.output.shape) != 4:
@@ -191,8 +196,9 @@ def select_logit(logits: Tensors, target: str) -> tf.Tensor:
 
     Args:
         logits: By head.
-        target: A head with one logit ("eczema", "eczema_image", "eczema_text"), or a head and a label: "consistency:unclear" is the
-            label's log-odds against the others, "severity:moderate" the log-odds of that grade or a worse one.
+        target: A head with one logit ("eczema", "eczema_image", "eczema_text"), or a head and a
+            label: "consistency:unclear" is the label's log-odds against the others,
+            "severity:moderate" the log-odds of that grade or a worse one.
 
     Returns:
         float32 (batch,).

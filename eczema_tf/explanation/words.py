@@ -1,7 +1,7 @@
 """Scores of a text's tokens: how much each word moved a logit, for or against, and where it stands.
 
-Tokens' scores come from integrated gradients or, cheaper, from gradient x input. Word pieces are added up to words, and neighbouring
-words of one sign to phrases.
+Tokens' scores come from integrated gradients or, cheaper, from gradient x input. Word pieces are
+added up to words, and neighbouring words of one sign to phrases.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,8 @@ class TokenScores:
     """Scores of the tokens of a batch.
 
     Attributes:
-        scores: float32 (batch, tokens), signed, in logits; 0 for padding and where there is no text.
+        scores: float32 (batch, tokens), signed, in logits; 0 for padding and where there is no
+            text.
         difference: float32 (batch,), the logit minus that of the baseline, a text of padding.
         completeness_error: float32 (batch,), |sum of scores - difference|, which integrated gradients bring to 0 with enough steps.
     """
@@ -151,7 +152,8 @@ def join_words(
 
     Args:
         scores: Of one text's tokens.
-        starts: Character offset of each token; a token with `start == end` (special, padding) is passed over.
+        starts: Character offset of each token; a token with `start == end` (special, padding) is
+            passed over.
         ends: Likewise.
         continues: Whether a token goes on with the word of the token before it ("##" pieces).
 

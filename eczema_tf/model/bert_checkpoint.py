@@ -1,7 +1,8 @@
 """A BERT as Hugging Face stores it: a folder is read, checked and given the names that KerasHub's converter expects.
 
-In: `config.json`, `vocab.txt`, `model.safetensors` or `pytorch_model.bin`, and `tokenizer_config.json` where there is one. Out: a
-`BertCheckpoint` in which every tensor that BERT needs is there once, with the right shape, and nothing of BERT is left over.
+In: `config.json`, `vocab.txt`, `model.safetensors` or `pytorch_model.bin`, and
+`tokenizer_config.json` where there is one. Out: a `BertCheckpoint` in which every tensor that BERT
+needs is there once, with the right shape, and nothing of BERT is left over.
 """
 
 import re
@@ -42,7 +43,9 @@ POOLER = ("pooler.dense.weight", "pooler.dense.bias")
 SAFE_TORCH = (
     2,
     10,
-)  # before it, crafted files get past weights_only=True (CVE-2025-32434 before 2.6, CVE-2026-24747 before 2.10)
+    # before it, crafted files get past weights_only=True (CVE-2025-32434 before 2.6, CVE-2026-24747
+    # before 2.10)
+)
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -88,7 +91,8 @@ def read_checkpoint(folder: Path, cased: bool | None = None) -> BertCheckpoint:
         cased: Overrides what the files say about casing.
 
     Raises:
-        PresetError: If a file is missing, damaged or not of a BERT that KerasHub computes; every fault of a file is listed.
+        PresetError: If a file is missing, damaged or not of a BERT that KerasHub computes; every
+            fault of a file is listed.
     """
     weights_file = find_weights(folder)
     config = read_config(folder / CONFIG)
@@ -122,7 +126,8 @@ def read_config(path: Path) -> BertConfig:
     model_type = values.get("model_type", "bert")  # files from before 2020 do not say
     if model_type != "bert":
         raise PresetError(
-            f"{path}: model_type: expected 'bert', received {model_type!r}; no other architecture can be converted"
+            f"{path}: model_type: expected 'bert', received {model_type!r}; no other architecture"
+            " can be converted"
         )
     try:
         config = BertConfig.model_validate(values)
@@ -145,13 +150,15 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """Reads a weights file as it is. Only tensors are read: nothing in the file can run.
 
     Raises:
-        PresetError: If it cannot be read, holds anything but tensors, or needs torch and there is none.
+        PresetError: If it cannot be read, holds anything but tensors, or needs torch and there is
+            none.
     """
     if path.name == PYTORCH:
         return _read_pytorch(path)
     try:
         return load_file(path)
-    except Exception as error:  # safetensors has an exception of its own, besides OSError, ValueError and TypeError
+    # safetensors has an exception of its own, besides OSError, ValueError and TypeError
+    except Exception as error:
         raise PresetError(
             f"{path}: is damaged or not a safetensors file ({state_reason(error)}); fetch it again"
         ) from error
@@ -186,7 +193,8 @@ def _import_torch(path: Path) -> Any:
     version = tuple(map(int, re.findall(r"\d+", torch.__version__)[:2]))
     if version < SAFE_TORCH:
         raise PresetError(
-            f"{path}: needs torch 2.10 or later to be read safely, found {torch.__version__}: {INSTALL}"
+            f"{path}: needs torch 2.10 or later to be read safely, found {torch.__version__}:"
+            f" {INSTALL}"
         )
     return torch
 
@@ -196,9 +204,9 @@ def select_tensors(
 ) -> tuple[dict[str, np.ndarray], list[str], bool]:
     """Renames BERT's tensors to what KerasHub's converter expects and drops the rest.
 
-    Old names are known: a `bert.` in front or none, `gamma` and `beta` for the weight and bias of LayerNorm. A file without a pooler
-    (masked-word models have none) gets zeros for it, so that `pooled_output` is plainly 0 and not random; this project reads
-    `sequence_output` only.
+    Old names are known: a `bert.` in front or none, `gamma` and `beta` for the weight and bias of
+    LayerNorm. A file without a pooler (masked-word models have none) gets zeros for it, so that
+    `pooled_output` is plainly 0 and not random; this project reads `sequence_output` only.
 
     Args:
         raw: Tensors by their names in the file.
@@ -209,7 +217,8 @@ def select_tensors(
         The tensors, the names in the file that were dropped, and whether there was a pooler.
 
     Raises:
-        PresetError: Lists every tensor that is missing, unexpected, there twice, of the wrong shape or not finite.
+        PresetError: Lists every tensor that is missing, unexpected, there twice, of the wrong shape
+            or not finite.
     """
     dropped = [
         name for name in raw if _plain_name(name).startswith(HEADS) or _plain_name(name) == BUFFER

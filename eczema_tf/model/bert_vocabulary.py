@@ -1,6 +1,7 @@
 """The text half of a Hugging Face BERT: its vocabulary, and whether text keeps its capitals.
 
-In: `vocab.txt` and `tokenizer_config.json`. Out: the word pieces in the order of their ids, and a `Casing` that says how it is known.
+In: `vocab.txt` and `tokenizer_config.json`. Out: the word pieces in the order of their ids, and a
+`Casing` that says how it is known.
 """
 
 import json
@@ -32,23 +33,27 @@ def read_vocabulary(path: Path, vocab_size: int) -> list[str]:
     """Reads `vocab.txt`, one word piece a line in the order of their ids, as KerasHub does.
 
     Raises:
-        PresetError: If it is missing, not text, lacks BERT's special tokens, or does not fit `vocab_size`.
+        PresetError: If it is missing, not text, lacks BERT's special tokens, or does not fit
+            `vocab_size`.
     """
     try:
         with path.open(encoding="utf-8") as lines:
             vocabulary = [line.rstrip() for line in lines]
     except (OSError, UnicodeDecodeError) as error:
         raise PresetError(
-            f"{path}: cannot be read ({state_reason(error)}); it must hold one word piece a line, in UTF-8"
+            f"{path}: cannot be read ({state_reason(error)}); it must hold one word piece a line,"
+            " in UTF-8"
         ) from error
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if missing:
         raise PresetError(
-            f"{path}: lacks {', '.join(missing)}; this is not the vocabulary of a BERT, or it was cut short"
+            f"{path}: lacks {', '.join(missing)}; this is not the vocabulary of a BERT, or it was"
+            " cut short"
         )
     if not 0 <= vocab_size - len(vocabulary) < MOST_PADDING_ROWS:
         raise PresetError(
-            f"{path}: has {len(vocabulary)} word pieces, but {CONFIG} says vocab_size {vocab_size}; take both from one place"
+            f"{path}: has {len(vocabulary)} word pieces, but {CONFIG} says vocab_size {vocab_size};"
+            " take both from one place"
         )
     return vocabulary
 
@@ -58,8 +63,9 @@ def decide_casing(
 ) -> Casing:
     """Decides whether text keeps its capitals.
 
-    transformers lower-cases where nothing is said, and so reads Bio_ClinicalBERT and BioBERT wrongly
-    (github.com/EmilyAlsentzer/clinicalBERT/issues/26): here the vocabulary is asked instead.
+    transformers lower-cases where nothing is said, and so reads Bio_ClinicalBERT and BioBERT
+    wrongly (github.com/EmilyAlsentzer/clinicalBERT/issues/26): here the vocabulary is asked
+    instead.
 
     Args:
         settings: `tokenizer_config.json`, or nothing.
@@ -82,13 +88,15 @@ def decide_casing(
     strip_accents = settings.get("strip_accents")
     return Casing(
         cased=cased,
-        strip_accents=strip_accents
-        if isinstance(strip_accents, bool)
-        else not cased,  # BERT's rule
+        strip_accents=(
+            strip_accents if isinstance(strip_accents, bool) else not cased
+        ),  # BERT's rule
         evidence=evidence,
-        warning=f"{evidence}, but {counted}; --{'uncased' if cased else 'cased'} if that is right"
-        if contradicted
-        else "",
+        warning=(
+            f"{evidence}, but {counted}; --{'uncased' if cased else 'cased'} if that is right"
+            if contradicted
+            else ""
+        ),
     )
 
 

@@ -1,8 +1,9 @@
 """A Hugging Face BERT becomes a KerasHub preset, which `model.text.preset` reads without torch.
 
-In: a folder or a Hugging Face name. Out: a preset folder with `conversion.json`, which says what was made from what. The weights go
-through a clean folder in the one layout that KerasHub's own converter reads; where torch and transformers are installed, the result is
-compared with transformers.
+In: a folder or a Hugging Face name. Out: a preset folder with `conversion.json`, which says what
+was made from what. The weights go through a clean folder in the one layout that KerasHub's own
+converter reads; where torch and transformers are installed, the result is compared with
+transformers.
 """
 
 import hashlib
@@ -31,14 +32,17 @@ TEXTS = (
     "Dr. Müller's cream didn't help: café-au-lait spots, naïve skin, 0.1% at 5°C.",
     "dry",
 )
-TOLERANCE = 1e-3  # of hidden states of about 1 to 10, same GELU in both: rounding is 2e-6 to 5e-6, two swapped tensors are 0.1 and more
+# of hidden states of about 1 to 10, same GELU in both: rounding is 2e-6 to 5e-6, two swapped
+# tensors are 0.1 and more
+TOLERANCE = 1e-3
 
 
 def convert_bert(source: str, out: Path, cased: bool | None = None) -> dict[str, Any]:
     """Converts a BERT; the preset appears at `out` when it is whole and agrees with transformers.
 
     Args:
-        source: A folder, or a Hugging Face name (`emilyalsentzer/Bio_ClinicalBERT`) that is downloaded.
+        source: A folder, or a Hugging Face name (`emilyalsentzer/Bio_ClinicalBERT`) that is
+            downloaded.
         out: Where the preset goes; must not exist or be empty.
         cased: Overrides what the files say about casing.
 
@@ -46,7 +50,8 @@ def convert_bert(source: str, out: Path, cased: bool | None = None) -> dict[str,
         What `conversion.json` says.
 
     Raises:
-        PresetError: If the source cannot be had or is not such a BERT, or the result differs from it.
+        PresetError: If the source cannot be had or is not such a BERT, or the result differs from
+            it.
         EczemaError: If `out` is occupied or the disk refuses.
     """
     with replacing_folder(out) as aside:
@@ -79,7 +84,8 @@ def locate(source: str) -> tuple[Path, str | None]:
     name = source.removeprefix("hf://")
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         raise PresetError(
-            f"{source}: no such folder; give a folder, or a Hugging Face name such as emilyalsentzer/Bio_ClinicalBERT"
+            f"{source}: no such folder; give a folder, or a Hugging Face name such as"
+            " emilyalsentzer/Bio_ClinicalBERT"
         )
     try:
         return _download(name)
@@ -87,10 +93,14 @@ def locate(source: str) -> tuple[Path, str | None]:
         raise
     except Exception as error:  # huggingface_hub and its HTTP client raise whatever they like
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-        files = f"{hf.CONFIG}, {hf.VOCABULARY}, {hf.TOKENIZER_CONFIG} (if there is one) and {' or '.join(hf.WEIGHTS)}"
+        files = (
+            f"{hf.CONFIG}, {hf.VOCABULARY}, {hf.TOKENIZER_CONFIG} (if there is one) and"
+            f" {' or '.join(hf.WEIGHTS)}"
+        )
         raise PresetError(
-            f"{source}: no such folder, and it cannot be downloaded ({reason}); on a machine with internet access, fetch {files} "
-            f"from huggingface.co/{name}/tree/main into a folder and give that folder"
+            f"{source}: no such folder, and it cannot be downloaded ({reason}); on a machine with"
+            f" internet access, fetch {files} from huggingface.co/{name}/tree/main into a folder"
+            " and give that folder"
         ) from error
 
 
@@ -101,12 +111,14 @@ def _download(name: str) -> tuple[Path, str]:
     weights = [file for file in hf.WEIGHTS if file in present][:1]
     if not weights:
         raise PresetError(
-            f"{name}: has no {' or '.join(hf.WEIGHTS)} on Hugging Face; received {', '.join(sorted(present)) or 'no file'}"
+            f"{name}: has no {' or '.join(hf.WEIGHTS)} on Hugging Face; received"
+            f" {', '.join(sorted(present)) or 'no file'}"
         )
     files = [hf.CONFIG, hf.VOCABULARY, hf.TOKENIZER_CONFIG, *weights]
-    return Path(
-        huggingface_hub.snapshot_download(name, revision=info.sha, allow_patterns=files)
-    ), info.sha
+    return (
+        Path(huggingface_hub.snapshot_download(name, revision=info.sha, allow_patterns=files)),
+        info.sha,
+    )
 
 
 def write_clean_folder(checkpoint: BertCheckpoint, folder: Path) -> None:
@@ -147,12 +159,13 @@ def compare(
 ) -> dict[str, Any]:
     """Compares token ids and hidden states with transformers, where it is installed.
 
-    KerasHub's BERT approximates GELU by tanh. So the hidden states are compared twice: with the same approximation in transformers,
-    where nothing but rounding may differ, and with the activation that the model was trained with, which tells what the approximation
-    costs.
+    KerasHub's BERT approximates GELU by tanh. So the hidden states are compared twice: with the
+    same approximation in transformers, where nothing but rounding may differ, and with the
+    activation that the model was trained with, which tells what the approximation costs.
 
     Raises:
-        PresetError: If token ids differ, or hidden states by more than `TOLERANCE` with the same GELU.
+        PresetError: If token ids differ, or hidden states by more than `TOLERANCE` with the same
+            GELU.
     """
     try:
         import torch  # noqa: F401
@@ -170,7 +183,10 @@ def compare(
     ) as error:  # a transformers that cannot read the source is no reason to refuse it
         return {
             "done": False,
-            "why": f"transformers {transformers.__version__} failed: {' '.join(str(error).split())[:300]}",
+            "why": (
+                f"transformers {transformers.__version__} failed:"
+                f" {' '.join(str(error).split())[:300]}"
+            ),
         }
 
 
@@ -197,7 +213,8 @@ def _compare(
     same = differences["gelu_pytorch_tanh"]
     if not same <= TOLERANCE:
         raise PresetError(
-            f"{checkpoint.folder}: hidden states differ from transformers' by {same:.2g}, allowed {TOLERANCE:g}; not converted"
+            f"{checkpoint.folder}: hidden states differ from transformers' by {same:.2g}, allowed"
+            f" {TOLERANCE:g}; not converted"
         )
     return {
         "done": True,
@@ -253,9 +270,11 @@ def describe(checkpoint: BertCheckpoint) -> dict[str, Any]:
         "config": checkpoint.config.model_dump(),
         "casing": vars(checkpoint.casing),
         "dropped_tensors": checkpoint.dropped,
-        "pooler": "from the weights"
-        if checkpoint.has_pooler
-        else "not in the weights: zeros, so pooled_output is 0",
+        "pooler": (
+            "from the weights"
+            if checkpoint.has_pooler
+            else "not in the weights: zeros, so pooled_output is 0"
+        ),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
     }
 

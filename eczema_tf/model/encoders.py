@@ -1,7 +1,8 @@
 """Image and text encoders: KerasHub backbones, networks from scratch, SavedModels and precomputed embeddings.
 
-An `EncoderSpec` says in plain JSON what an encoder is. `specify_*` makes one from the configuration (reading the preset), `build_encoder`
-makes the Keras model from it alone: so a run folder needs no preset, and nothing executable is ever loaded.
+An `EncoderSpec` says in plain JSON what an encoder is. `specify_*` makes one from the configuration
+(reading the preset), `build_encoder` makes the Keras model from it alone: so a run folder needs no
+preset, and nothing executable is ever loaded.
 """
 
 from collections.abc import Callable
@@ -18,8 +19,9 @@ from eczema_tf.model import scratch
 from eczema_tf.model.saved_model import SavedModelEncoder, describe_saved_model
 
 WAYS_TO_PROVIDE = (
-    "give (1) a KerasHub preset name, with internet access to Kaggle, (2) a local KerasHub preset folder (config.json, model.weights.h5), "
-    "or (3) a Hugging Face folder (config.json, model.safetensors); or null for a small network from scratch"
+    "give (1) a KerasHub preset name, with internet access to Kaggle, (2) a local KerasHub preset"
+    " folder (config.json, model.weights.h5), or (3) a Hugging Face folder (config.json,"
+    " model.safetensors); or null for a small network from scratch"
 )
 
 
@@ -46,7 +48,8 @@ def specify_image_encoder(
 
     Args:
         config: The preset and the size of the photo.
-        embedding_dimension: Length of the precomputed embeddings that stand in for photos, if they do.
+        embedding_dimension: Length of the precomputed embeddings that stand in for photos, if they
+            do.
 
     Raises:
         PresetError: If the preset cannot be had.
@@ -92,7 +95,8 @@ def _specify_image_preset(config: ImageConfig) -> EncoderSpec:
     )
     if not _is_image_backbone(backbone):
         raise PresetError(
-            f"model.image.preset: {config.preset!r} is a {type(backbone).__name__}, not an image encoder; {WAYS_TO_PROVIDE}"
+            f"model.image.preset: {config.preset!r} is a {type(backbone).__name__}, not an image"
+            f" encoder; {WAYS_TO_PROVIDE}"
         )
     converter = _read_preset(keras_hub.layers.ImageConverter, config.preset, "model.image.preset")
     size_px = config.size_px or (converter.image_size or (224,))[0]
@@ -100,7 +104,8 @@ def _specify_image_preset(config: ImageConfig) -> EncoderSpec:
     own_size = settings.get("image_shape", (None,))[0]
     if own_size not in (None, size_px) and "patch_size" in settings:
         raise ConfigError(
-            f"model.image.size_px: {config.preset!r} has learned positions for {own_size} px only, received {size_px}"
+            f"model.image.size_px: {config.preset!r} has learned positions for {own_size} px only,"
+            f" received {size_px}"
         )
     return EncoderSpec(
         kind=type(backbone).__name__,
@@ -132,7 +137,8 @@ def patch_size_px(spec: EncoderSpec) -> int:
 def _check_patches(size_px: int, patch_px: int) -> None:
     if size_px % patch_px:
         raise ConfigError(
-            f"model.image.size_px: must be a multiple of the patch, {patch_px} px, received {size_px}"
+            f"model.image.size_px: must be a multiple of the patch, {patch_px} px, received"
+            f" {size_px}"
         )
 
 
@@ -162,18 +168,20 @@ def specify_text_encoder(config: TextConfig, vocabulary_size: int) -> EncoderSpe
     )
     if not isinstance(backbone, keras_hub.models.BertBackbone):
         raise PresetError(
-            f"model.text.preset: {config.preset!r} is a {type(backbone).__name__}; allowed: a BERT (BertBackbone); {WAYS_TO_PROVIDE}"
+            f"model.text.preset: {config.preset!r} is a {type(backbone).__name__}; allowed: a BERT"
+            f" (BertBackbone); {WAYS_TO_PROVIDE}"
         )
     if config.max_tokens > backbone.max_sequence_length:
         raise ConfigError(
-            f"model.text.max_tokens: {config.preset!r} has positions for {backbone.max_sequence_length} tokens, "
-            f"received {config.max_tokens}"
+            f"model.text.max_tokens: {config.preset!r} has positions for"
+            f" {backbone.max_sequence_length} tokens, received {config.max_tokens}"
         )
     settings = {**backbone.get_config(), "name": "text_encoder"}
     if config.layers is not None:
         if config.layers > settings["num_layers"]:
             raise ConfigError(
-                f"model.text.layers: {config.preset!r} has {settings['num_layers']}, received {config.layers}"
+                f"model.text.layers: {config.preset!r} has {settings['num_layers']}, received"
+                f" {config.layers}"
             )
         settings["num_layers"] = config.layers
     return EncoderSpec(kind=type(backbone).__name__, settings=settings, pretrained=True)

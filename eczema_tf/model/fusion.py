@@ -1,6 +1,7 @@
 """Fusion of the photo's and the text's evidence: one small function each, chosen by `model.fusion`.
 
-Each takes `Evidence` and returns the logits of two heads, `eczema` (batch, 1) and `severity_score` (batch, 1).
+Each takes `Evidence` and returns the logits of two heads, `eczema` (batch, 1) and `severity_score`
+(batch, 1).
 """
 
 from collections.abc import Callable
@@ -25,7 +26,8 @@ class Evidence:
         text: (batch, units); the learned vector where there is no text.
         image_present: (batch,) 0 or 1; in training some are dropped.
         text_present: Likewise.
-        image_features: (batch, height, width, channels), or (batch, channels) for embeddings; without meaning where there is no photo.
+        image_features: (batch, height, width, channels), or (batch, channels) for embeddings;
+            without meaning where there is no photo.
         image_logit: (batch, 1), of the head `eczema_image`.
         text_logit: (batch, 1), of the head `eczema_text`.
     """
@@ -68,7 +70,8 @@ def fuse_by_cross_attention(evidence: Evidence, config: ModelConfig) -> Scores:
     """
     if len(evidence.image_features.shape) != 4:
         raise ConfigError(
-            f"model.fusion: cross_attention: one embedding a photo has no regions; allowed: {', '.join(set(FUSIONS) - {'cross_attention'})}"
+            "model.fusion: cross_attention: one embedding a photo has no regions; allowed:"
+            f" {', '.join(set(FUSIONS) - {'cross_attention'})}"
         )
     regions = keras.layers.LayerNormalization(dtype="float32", name="fusion_region_norm")(
         ImageRegions(name=REGIONS)(evidence.image_features)
@@ -123,8 +126,8 @@ def _head(embedding: Any, name: str) -> Any:
 
 
 ATTENTION_HEADS = 4
-REGIONS = (
-    "fusion_regions"  # the layer by which a fusion reaches the photo's regions, not only their mean
+REGIONS = (  # the layer by which a fusion reaches the photo's regions, not only their mean
+    "fusion_regions"
 )
 FUSIONS: dict[str, Callable[[Evidence, ModelConfig], Scores]] = {
     "concat": fuse_by_concatenation,

@@ -37,7 +37,8 @@ class MissingModality(keras.layers.Layer):
 class ModalityDropout(keras.layers.Layer):
     """In training, declares one of two modalities absent in a share of the rows that have both (Neverova et al. 2016, ModDrop).
 
-    Call with `[image_present, text_present]`, each (batch,) 0 or 1; returns the same two, never both 0 where one was 1.
+    Call with `[image_present, text_present]`, each (batch,) 0 or 1; returns the same two, never
+    both 0 where one was 1.
     """
 
     def __init__(self, rate: float, **options: Any):
@@ -65,7 +66,8 @@ class ModalityDropout(keras.layers.Layer):
 class MaskedPooling(keras.layers.Layer):
     """Pools real tokens by "mean", by "max", or by "mean_max", both side by side (concat pooling, Howard and Ruder 2018).
 
-    Call with `[tokens (batch, tokens, units), mask (batch, tokens) 0 or 1]`; returns (batch, units), or (batch, 2 * units) for both.
+    Call with `[tokens (batch, tokens, units), mask (batch, tokens) 0 or 1]`; returns (batch,
+    units), or (batch, 2 * units) for both.
     """
 
     def __init__(self, kind: str, **options: Any):
@@ -102,7 +104,8 @@ POOLINGS = {"mean": _mean, "max": _max}
 class OrderedLogits(keras.layers.Layer):
     """Cumulative logits of ordered grades that share one score (McCullagh 1980, proportional odds).
 
-    Call with `score` (batch, 1); returns (batch, grades - 1), where the sigmoid of column k is P(grade > k), never rising with k.
+    Call with `score` (batch, 1); returns (batch, grades - 1), where the sigmoid of column k is
+    P(grade > k), never rising with k.
     """
 
     def __init__(self, grades: int, **options: Any):
@@ -133,7 +136,8 @@ class OrderedLogits(keras.layers.Layer):
 class AverageOfPresent(keras.layers.Layer):
     """Averages two modalities' scores over those that are present; over both where neither is.
 
-    Call with `[image (batch, n), text (batch, n), image_present (batch,), text_present (batch,)]`; returns (batch, n).
+    Call with `[image (batch, n), text (batch, n), image_present (batch,), text_present (batch,)]`;
+    returns (batch, n).
     """
 
     def call(self, inputs: Any) -> Any:

@@ -14,8 +14,8 @@ from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, SEVERITY
 class OrdinalCrossentropy(keras.losses.Loss):
     """Binary cross-entropy of every "worse than grade k" (Frank and Hall 2001; CORAL, Cao et al. 2020).
 
-    A miss by two grades costs more than a miss by one. `y_true`: (batch, grades - 1), 1 where the grade is worse than k, fractions
-    allowed; `y_pred`: (batch, grades - 1), cumulative logits.
+    A miss by two grades costs more than a miss by one. `y_true`: (batch, grades - 1), 1 where the
+    grade is worse than k, fractions allowed; `y_pred`: (batch, grades - 1), cumulative logits.
     """
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -47,7 +47,8 @@ def compute_targets(
         severity: str (rows,), "" for none.
 
     Returns:
-        float32 arrays by head: (rows, 1) for eczema heads, (rows, 3) one-hot consistency, (rows, 2) cumulative severity.
+        float32 arrays by head: (rows, 1) for eczema heads, (rows, 3) one-hot consistency, (rows, 2)
+            cumulative severity.
     """
     label = np.nan_to_num(np.asarray(eczema, "float32"))[:, None]
     grade = np.array([SEVERITY.index(name) if name else 0 for name in severity], dtype="int64")
@@ -66,10 +67,12 @@ def compute_probabilities(logits: Mapping[str, Any]) -> dict[str, Any]:
     """Turns the heads' logits into probabilities, as ops that work on NumPy, in graphs and in the served model.
 
     Args:
-        logits: By head: (rows, 1) eczema heads, (rows, 3) consistency, (rows, 2) cumulative severity.
+        logits: By head: (rows, 1) eczema heads, (rows, 3) consistency, (rows, 2) cumulative
+            severity.
 
     Returns:
-        By head: (rows,) for the eczema heads, (rows, 3) for consistency and severity; rows of 3 sum to 1.
+        By head: (rows,) for the eczema heads, (rows, 3) for consistency and severity; rows of 3 sum
+            to 1.
     """
     probabilities = {
         head: ops.sigmoid(ops.squeeze(logits[head], -1)) for head in ECZEMA_HEADS.values()

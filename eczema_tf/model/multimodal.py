@@ -1,13 +1,17 @@
 """The model: one Keras functional model from a photo and tokens to the logits of five heads.
 
-    image -> image_normalization -> image_encoder -> image_features -> pooling -> projection -+-> eczema_image
+    image -> image_normalization -> image_encoder -> image_features -> pooling -> projection -+->
+    eczema_image
                                                         (Grad-CAM)                            |
-                                                                missing or dropped? ----------+-> fusion -> eczema, severity
+                                                                missing or dropped? ----------+->
+                                                                fusion -> eczema, severity
                                                                                               |
-    tokens ------------------------> text_encoder -> text_features -> pooling -> projection --+-> eczema_text, consistency
+    tokens ------------------------> text_encoder -> text_features -> pooling -> projection --+->
+    eczema_text, consistency
 
-An absent modality is a learned vector. Every input, layer of interest and output is named. The half after `image_features` and
-`text_features` can be taken as a model of its own that shares the layers (`heads_of`), to be trained on cached features.
+An absent modality is a learned vector. Every input, layer of interest and output is named. The half
+after `image_features` and `text_features` can be taken as a model of its own that shares the layers
+(`heads_of`), to be trained on cached features.
 """
 
 from collections.abc import Collection
@@ -38,7 +42,8 @@ from eczema_tf.schema import (
     TOKEN_IDS,
 )
 
-IMAGE_FEATURES = "image_features"  # (batch, height, width, channels), or (batch, dimension) for precomputed embeddings
+# (batch, height, width, channels), or (batch, dimension) for precomputed embeddings
+IMAGE_FEATURES = "image_features"
 TEXT_FEATURES = "text_features"  # (batch, tokens, channels)
 POOLED_IMAGE = "image_pooling"  # (batch, channels)
 POOLED_TEXT = "text_pooling"  # (batch, channels); only where the pooling has no weights
@@ -68,8 +73,10 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
         encoders: What the encoders are.
 
     Returns:
-        A functional model. In: `image` float32 (batch, size, size, 3) in [0, 255] (or (batch, dimension)), `image_present` (batch,),
-        `token_ids` and `padding_mask` int32 (batch, tokens), `text_present` (batch,). Out: logits by head name.
+        A functional model. In: `image` float32 (batch, size, size, 3) in [0, 255] (or (batch,
+            dimension)), `image_present` (batch,),
+        `token_ids` and `padding_mask` int32 (batch, tokens), `text_present` (batch,). Out: logits
+        by head name.
     """
     inputs = _build_inputs(encoders.image)
     image_features = _encode_image(inputs[IMAGE], encoders.image)
@@ -112,8 +119,8 @@ def heads_of(model: keras.Model, frozen: Collection[str]) -> keras.Model:
         frozen: Which of "image" and "text" enter as features.
 
     Returns:
-        A model whose `image` input is replaced by the features named by `feature_name(model, "image")` and whose `token_ids` input
-        by those of the text, where frozen.
+        A model whose `image` input is replaced by the features named by `feature_name(model,
+        "image")` and whose `token_ids` input by those of the text, where frozen.
     """
     inputs = dict(model.input)
     for modality, old in (("image", IMAGE), ("text", TOKEN_IDS)):
@@ -203,8 +210,8 @@ def _embed_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec, config: Mo
 def _project(pooled: Any, modality: str, config: ModelConfig) -> Any:
     """(batch, channels) to (batch, units), both modalities on the same scale, in float32 whatever the policy.
 
-    Without units, the normalised features themselves, for linear heads: dropout is then a ridge penalty, stronger on common features
-    (Wager, Wang and Liang 2013).
+    Without units, the normalised features themselves, for linear heads: dropout is then a ridge
+    penalty, stronger on common features (Wager, Wang and Liang 2013).
     """
     x = keras.layers.LayerNormalization(dtype="float32", name=f"{modality}_norm")(pooled)
     x = keras.layers.Dropout(config.dropout, dtype="float32", name=f"{modality}_dropout")(x)

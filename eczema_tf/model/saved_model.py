@@ -1,13 +1,14 @@
 """A SavedModel or TensorFlow Hub module as a frozen image encoder: photos in, one embedding each out.
 
-Derm Foundation (Google Health, 2024) is one: it takes serialised `tf.train.Example`s that hold a PNG, and gives 6144 values. What such a
-module takes is one of
+Derm Foundation (Google Health, 2024) is one: it takes serialised `tf.train.Example`s that hold a
+PNG, and gives 6144 values. What such a module takes is one of
 
     pixels   float32 (batch, size, size, 3) in [0, 1], as TensorFlow Hub's common signature for images says
     bytes    string (batch,), a PNG each
     example  string (batch,), a serialised tf.train.Example with the PNG in its feature `image/encoded`
 
-A SavedModel is a program. It is loaded because the configuration names it, and refused if it reads or writes files or calls Python.
+A SavedModel is a program. It is loaded because the configuration names it, and refused if it reads
+or writes files or calls Python.
 """
 
 from pathlib import Path
@@ -25,7 +26,10 @@ FORBIDDEN_OPS = frozenset(
     {"ReadFile", "WriteFile", "PyFunc", "PyFuncStateless", "EagerPyFunc", "LoadLibrary", "PrintV2"}
 )
 SIGNATURE = "serving_default"
-WAYS_TO_PROVIDE = "give a folder with saved_model.pb, or a TensorFlow Hub handle (https://tfhub.dev/...) with internet access"
+WAYS_TO_PROVIDE = (
+    "give a folder with saved_model.pb, or a TensorFlow Hub handle (https://tfhub.dev/...) with"
+    " internet access"
+)
 
 
 def describe_saved_model(
@@ -89,7 +93,8 @@ class SavedModelEncoder(keras.layers.Layer):
         folder = _resolve(handle)
         if _digest(folder) != digest:
             raise PresetError(
-                f"model.image.saved_model: {handle!r} is not the module that the run was started with; put that one back"
+                f"model.image.saved_model: {handle!r} is not the module that the run was started"
+                " with; put that one back"
             )
         self.module = _load(folder)  # an attribute, so that an export saves it too
 
@@ -124,7 +129,8 @@ def _resolve(handle: str) -> Path:
         folder = Path(tensorflow_hub.resolve(handle))
     except Exception as error:  # whatever the network raises
         raise PresetError(
-            f"model.image.saved_model: {handle!r} cannot be had ({str(error)[:200]}); {WAYS_TO_PROVIDE}"
+            f"model.image.saved_model: {handle!r} cannot be had ({str(error)[:200]});"
+            f" {WAYS_TO_PROVIDE}"
         ) from error
     if not (folder / "saved_model.pb").is_file():
         raise PresetError(
@@ -138,7 +144,8 @@ def _load(folder: Path) -> Any:
     forbidden = _list_ops(folder) & FORBIDDEN_OPS
     if forbidden:
         raise PresetError(
-            f"model.image.saved_model: {folder}: has ops that touch files or call Python: {', '.join(sorted(forbidden))}"
+            f"model.image.saved_model: {folder}: has ops that touch files or call Python:"
+            f" {', '.join(sorted(forbidden))}"
         )
     module = tf.saved_model.load(str(folder))
     if (
@@ -146,7 +153,8 @@ def _load(folder: Path) -> Any:
         or len(module.signatures[SIGNATURE].structured_input_signature[1]) != 1
     ):
         raise PresetError(
-            f"model.image.saved_model: {folder}: needs a signature {SIGNATURE!r} with one input; has {list(module.signatures)}"
+            f"model.image.saved_model: {folder}: needs a signature {SIGNATURE!r} with one input;"
+            f" has {list(module.signatures)}"
         )
     return module
 
@@ -175,8 +183,9 @@ def _check_input(taken: tf.TensorSpec, asked: str | None) -> str:
     if taken.dtype == tf.string:
         if asked not in ("bytes", "example"):
             raise ConfigError(
-                f"model.image.saved_model_input: the module takes strings; allowed: bytes (a PNG each) or example (a tf.train.Example "
-                f"each, as Derm Foundation), received {asked!r}"
+                "model.image.saved_model_input: the module takes strings; allowed: bytes (a PNG"
+                " each) or example (a tf.train.Example each, as Derm Foundation), received"
+                f" {asked!r}"
             )
         return asked
     if (
@@ -185,7 +194,8 @@ def _check_input(taken: tf.TensorSpec, asked: str | None) -> str:
         or asked not in (None, "pixels")
     ):
         raise ConfigError(
-            f"model.image.saved_model_input: the module takes {taken.dtype.name} {taken.shape}, received {asked!r}"
+            f"model.image.saved_model_input: the module takes {taken.dtype.name} {taken.shape},"
+            f" received {asked!r}"
         )
     return "pixels"
 

@@ -7,7 +7,8 @@ import keras
 IMAGE_SIZE_PX = 96
 _PATCH_SIZE_PX = 8
 
-# Where `preset` is null: by `model.image.architecture`, the KerasHub backbone and its settings. "small" is `build_small_image_network`.
+# Where `preset` is null: by `model.image.architecture`, the KerasHub backbone and its settings.
+# "small" is `build_small_image_network`.
 IMAGE_ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "efficientnet": (
         "EfficientNetBackbone",

@@ -15,7 +15,8 @@ def describe_contributions(logits: np.ndarray) -> dict[str, float]:
     """Splits one case's logit among photo and text.
 
     Args:
-        logits: float (4,), the fusion logit of the case as it is, without the text, without the photo, without both.
+        logits: float (4,), the fusion logit of the case as it is, without the text, without the
+            photo, without both.
 
     Returns:
         `logit`, and the fields of `contribution.Contributions`.
@@ -31,7 +32,8 @@ def describe_heatmap(heatmap: np.ndarray) -> dict[str, Any]:
         heatmap: float (rows, columns) in [0, 1].
 
     Returns:
-        `evidence` (whether there is any), `peak` (`x` and `y` as shares of the photo's width and height, or None) and `grid`.
+        `evidence` (whether there is any), `peak` (`x` and `y` as shares of the photo's width and
+        height, or None) and `grid`.
     """
     row, column = np.unravel_index(np.argmax(heatmap), heatmap.shape)
     found = bool(heatmap.any())

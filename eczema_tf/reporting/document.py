@@ -1,7 +1,7 @@
 """Documents of sections, as a web page or as Markdown: what a report says is written once, how it looks stands here.
 
-Everything given is plain text: whatever it holds is shown, never run. The page needs nothing else: no script, no style sheet and no picture
-from elsewhere.
+Everything given is plain text: whatever it holds is shown, never run. The page needs nothing else:
+no script, no style sheet and no picture from elsewhere.
 """
 
 import base64
@@ -74,7 +74,10 @@ def format_page(title: str, sections: Sequence[Section]) -> str:
         for section in sections
     )
     footer = f"<footer class='soft'>{escape(NOTICE)}</footer>"
-    return f"<!doctype html>\n<html lang='en'><head>{head}</head>\n<body><main>{top}{body}</main>{footer}</body></html>\n"
+    return (
+        "<!doctype html>\n<html"
+        f" lang='en'><head>{head}</head>\n<body><main>{top}{body}</main>{footer}</body></html>\n"
+    )
 
 
 def _to_html(block: Block) -> str:
@@ -84,7 +87,10 @@ def _to_html(block: Block) -> str:
         case Bullets():
             return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in block.lines)}</ul>"
         case Pictures():
-            return f"<div class='pictures'>{''.join(_picture_to_html(*picture) for picture in block.pictures)}</div>"
+            return (
+                "<div"
+                f" class='pictures'>{''.join(_picture_to_html(*picture) for picture in block.pictures)}</div>"
+            )
         case Warned():
             return f"<p class='warning' role='note'>{escape(block.text)}</p>"
     return f"<p>{escape(block)}</p>"
@@ -110,7 +116,8 @@ def _table_to_html(table: Table) -> str:
     )
     caption = escape(table.caption, quote=True)
     return (  # a wide table scrolls in its own box, by keyboard too
-        f"<div class='wide' tabindex='0' role='region' aria-label='{caption}'><table><caption>{caption}</caption>"
+        "<div class='wide' tabindex='0' role='region'"
+        f" aria-label='{caption}'><table><caption>{caption}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

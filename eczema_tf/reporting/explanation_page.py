@@ -1,6 +1,7 @@
 """An explanation as one HTML page that needs nothing else: no script, no style sheet, no picture from elsewhere.
 
-Colours are orange and blue of Okabe and Ito (2008), which colour-blind readers can tell apart; signs, line styles and tables say the same.
+Colours are orange and blue of Okabe and Ito (2008), which colour-blind readers can tell apart;
+signs, line styles and tables say the same.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +45,10 @@ def format_page(
         f"<title>Eczema assistant: why this answer</title><style>{style}</style>"
     )
     footer = f"<footer class='soft'>{escape(NOTICE)}</footer>"
-    return f"<!doctype html>\n<html lang='en'><head>{head}</head>\n<body><main>{''.join(parts)}</main>{footer}</body></html>\n"
+    return (
+        "<!doctype html>\n<html"
+        f" lang='en'><head>{head}</head>\n<body><main>{''.join(parts)}</main>{footer}</body></html>\n"
+    )
 
 
 def _format_probabilities(answer: Mapping[str, Any]) -> str:
@@ -78,7 +82,10 @@ def _format_contributions(split: Mapping[str, float], image_used: bool, text_use
     rows += [["the photo", f"{split['image']:+.2f}"]] if image_used else []
     rows += [["the text", f"{split['text']:+.2f}"]] if text_used else []
     rows.append(["together", f"{split['logit']:+.2f}"])
-    said = "What moved the overall answer, in logits: above 0 speaks for eczema, below 0 against (Shapley values)."
+    said = (
+        "What moved the overall answer, in logits: above 0 speaks for eczema, below 0 against"
+        " (Shapley values)."
+    )
     return f"<h2>Photo and text</h2><p class='soft'>{said}</p>{_table(('', 'logits'), rows)}"
 
 
@@ -87,8 +94,9 @@ def _format_pictures(answer: Mapping[str, Any], photo: str | None, overlay: str 
         return "<h2>Photo</h2><p>No photo was given.</p>"
     seen = _describe_peak(answer["heatmap"], answer["explained"])
     return (
-        f"<h2>Photo</h2><div class='pictures'><figure><img src='{photo}' alt='The photo as it was given, upright'><figcaption>The photo"
-        f"</figcaption></figure><figure><img src='{overlay}' alt='{escape(seen)}'><figcaption>{escape(seen)}</figcaption></figure></div>"
+        f"<h2>Photo</h2><div class='pictures'><figure><img src='{photo}' alt='The photo as it was"
+        f" given, upright'><figcaption>The photo</figcaption></figure><figure><img src='{overlay}'"
+        f" alt='{escape(seen)}'><figcaption>{escape(seen)}</figcaption></figure></div>"
     )
 
 
@@ -109,13 +117,17 @@ def _describe_peak(heatmap: Mapping[str, Any], explained: Mapping[str, str]) -> 
 def _format_text(told: Mapping[str, Any] | None, text: str) -> str:
     if told is None:
         return "<h2>Text</h2><p>No text was given.</p>"
-    legend = "Solid orange underline: speaks for the target. Dashed blue underline: speaks against it. The stronger the colour, the more."
+    legend = (
+        "Solid orange underline: speaks for the target. Dashed blue underline: speaks against it."
+        " The stronger the colour, the more."
+    )
     phrases = [
         [escape(phrase["text"]), _sign(phrase["score"]), f"{phrase['score']:+.2f}"]
         for phrase in told["phrases"]
     ]
     return (
-        f"<h2>Text</h2><p class='told'>{_highlight(text, told['phrases'])}</p><p class='soft'>{legend}</p>"
+        f"<h2>Text</h2><p class='told'>{_highlight(text, told['phrases'])}</p><p"
+        f" class='soft'>{legend}</p>"
         f"{_table(('phrase', 'speaks', 'logits'), phrases)}{_format_cues(told['cues'])}{_format_criteria(told['criteria'], text)}"
     )
 
@@ -126,7 +138,10 @@ def _highlight(text: str, phrases: Sequence[Mapping[str, Any]]) -> str:
     for phrase in sorted(phrases, key=lambda phrase: phrase["start"]):
         strength = STRONGEST * abs(phrase["score"]) / highest
         words = escape(text[phrase["start"] : phrase["end"]])
-        mark = f"<mark class='{_sign(phrase['score'])}' style='--strength:{strength:.2f}' title='{phrase['score']:+.2f}'>{words}</mark>"
+        mark = (
+            f"<mark class='{_sign(phrase['score'])}' style='--strength:{strength:.2f}'"
+            f" title='{phrase['score']:+.2f}'>{words}</mark>"
+        )
         result += [escape(text[done : phrase["start"]]), mark]
         done = phrase["end"]
     return "".join([*result, escape(text[done:])])
@@ -149,7 +164,10 @@ def _format_cues(cues: Sequence[Mapping[str, Any]]) -> str:
     ]
     if not rows:
         return "<h2>Symptoms mentioned</h2><p>None that the fixed vocabulary knows.</p>"
-    return f"<h2>Symptoms mentioned</h2>{_table(('symptom', 'words', 'status', 'whose', 'logits'), rows)}"
+    return (
+        "<h2>Symptoms"
+        f" mentioned</h2>{_table(('symptom', 'words', 'status', 'whose', 'logits'), rows)}"
+    )
 
 
 def _format_criteria(criteria: Mapping[str, Any], text: str) -> str:

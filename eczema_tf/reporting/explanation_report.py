@@ -34,7 +34,8 @@ def format_explanations(figures: Mapping[str, Any]) -> str:
         Several lines, without a final newline. "-" stands for an undefined figure.
     """
     lines = [
-        f"explanations of {figures['cases']} cases ({figures['split']}): what speaks for or against eczema; gain: above 0 is better"
+        f"explanations of {figures['cases']} cases ({figures['split']}): what speaks for or against"
+        " eczema; gain: above 0 is better"
     ]
     lines += [
         "",
@@ -63,29 +64,49 @@ def _format_part(
         if name in figures:
             yield from _format_comparison(title, figures[name])
     if "one_step" in figures:
-        yield f"  {'with gradient x input':<38} rank correlation {format_estimate(figures['one_step']['correlation'])}"
-    yield f"  {'after ' + change[1]:<38} rank correlation {format_estimate(figures[change[0]]['correlation'])}"
+        yield (
+            f"  {'with gradient x input':<38} rank correlation"
+            f" {format_estimate(figures['one_step']['correlation'])}"
+        )
+    yield (
+        f"  {'after ' + change[1]:<38} rank correlation"
+        f" {format_estimate(figures[change[0]]['correlation'])}"
+    )
     yield from _format_cascade(figures["randomised"])
 
 
 def _format_comparison(title: str, comparison: Mapping[str, Any]) -> Iterator[str]:
     explained, *_ = (value for value in comparison.values() if isinstance(value, Mapping))
-    yield f"  {title + ' (' + comparison['better'] + ' is better)':<38} {format_estimate(explained):<22} {comparison['cases']} cases"
+    yield (
+        f"  {title + ' (' + comparison['better'] + ' is better)':<38}"
+        f" {format_estimate(explained):<22} {comparison['cases']} cases"
+    )
     for rival, gain in comparison["gain_over"].items():
-        yield f"    {_RIVALS[rival]:<18} {format_estimate(comparison[rival]):<22} gain {format_estimate(gain)}"
+        yield (
+            f"    {_RIVALS[rival]:<18} {format_estimate(comparison[rival]):<22} gain"
+            f" {format_estimate(gain)}"
+        )
     if explained["value"] is None:
         yield f"    {explained['reason']}"
 
 
 def _format_cascade(cascade: Mapping[str, Any]) -> Iterator[str]:
-    yield f"  rank correlation after randomising weights from the top down to ({cascade['cases']} cases, {cascade['draws']} draws):"
+    yield (
+        f"  rank correlation after randomising weights from the top down to ({cascade['cases']}"
+        f" cases, {cascade['draws']} draws):"
+    )
     for depth in cascade["depths"]:
         absolute = depth["absolute_values"]["value"]
         of_absolute = "-" if absolute is None else f"{absolute:.3f}"
-        yield f"    {depth['depth']:<36} {format_estimate(depth['correlation']):<24} of absolute values {of_absolute}"
+        yield (
+            f"    {depth['depth']:<36} {format_estimate(depth['correlation']):<24} of absolute"
+            f" values {of_absolute}"
+        )
 
 
 def _format_contributions(figures: Mapping[str, Any]) -> Iterator[str]:
-    yield f"how far they move the answer, in logits, where there are both ({figures['cases']} cases):"
+    yield (
+        f"how far they move the answer, in logits, where there are both ({figures['cases']} cases):"
+    )
     yield f"  photo {format_estimate(figures['image'])}   text {format_estimate(figures['text'])}"
     yield f"  the photo's share of the two {format_estimate(figures['image_share'])}"

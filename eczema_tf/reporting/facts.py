@@ -125,13 +125,16 @@ def _describe_audit(audit: Mapping[str, Any]) -> Iterator[str]:
         for kind, what in audit["duplicates"].items()
         if what["clusters"]
     ]
-    yield f"Clusters of duplicates found by the audit: {', '.join(found) or 'none'}; groups joined for them: {audit['groups']['merged']}."
+    yield (
+        f"Clusters of duplicates found by the audit: {', '.join(found) or 'none'}; groups joined"
+        f" for them: {audit['groups']['merged']}."
+    )
     own = audit["named_diagnoses"]["own"]
     if own["texts"]:
         positive, negative = own["share_of_positive"] or 0.0, own["share_of_negative"] or 0.0
         yield (
-            f"{own['texts']} texts name a skin diagnosis ({positive:.1%} of those of positive cases, {negative:.1%} of negative ones): "
-            "the answer may be read off them."
+            f"{own['texts']} texts name a skin diagnosis ({positive:.1%} of those of positive"
+            f" cases, {negative:.1%} of negative ones): the answer may be read off them."
         )
 
 
@@ -139,17 +142,34 @@ def list_caveats(facts: RunFacts, metrics: Mapping[str, Any]) -> Iterator[str]:
     """Says what the figures do not say; one sentence each."""
     sources, config = facts.data["sources"], facts.config
     if _BUILT_IN in sources:
-        yield "Built-in data: rendered photos and written complaints. These figures say nothing about patients."
+        yield (
+            "Built-in data: rendered photos and written complaints. These figures say nothing about"
+            " patients."
+        )
     if _TEMPLATE in sources:
-        yield "Texts are templates made from answers to a questionnaire, not the patients' own words."
+        yield (
+            "Texts are templates made from answers to a questionnaire, not the patients' own words."
+        )
     if config.split.folds:
         models = config.split.folds * config.split.repeats
-        yield f"Figures of a cross-validation: they judge a way of training by {models} models, none of which is the model."
+        yield (
+            f"Figures of a cross-validation: they judge a way of training by {models} models, none"
+            " of which is the model."
+        )
     if config.train.refit:
-        yield "Thresholds were chosen on validation cases; then the model was trained anew on training and validation cases together."
+        yield (
+            "Thresholds were chosen on validation cases; then the model was trained anew on"
+            " training and validation cases together."
+        )
     yield from _list_scarcities(metrics)
-    yield "No figures by skin tone, age or sex: do not take it that the model is as good for everybody."
-    yield "Only data like these are covered: another camera, country, skin tone mix or way of asking can make the figures worse."
+    yield (
+        "No figures by skin tone, age or sex: do not take it that the model is as good for"
+        " everybody."
+    )
+    yield (
+        "Only data like these are covered: another camera, country, skin tone mix or way of asking"
+        " can make the figures worse."
+    )
 
 
 def _list_scarcities(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -168,4 +188,7 @@ def describe_leaks(metrics: Mapping[str, Any]) -> str:
     if not leaks["leaks"]:
         return ""
     examples = "; ".join(leaks["examples"][:3])
-    return f"{leaks['leaks']} leaks between the splits were allowed (--allow-leaks): these figures are too good. For instance: {examples}."
+    return (
+        f"{leaks['leaks']} leaks between the splits were allowed (--allow-leaks): these figures are"
+        f" too good. For instance: {examples}."
+    )

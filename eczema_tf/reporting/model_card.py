@@ -68,29 +68,66 @@ def format_model_card(metrics: Mapping[str, Any], facts: RunFacts) -> str:
 
 
 _DETAILS = (
-    "A network that takes a photo of skin, a description of symptoms, or both, and gives the probability of eczema from the photo, from "
-    "the text and from both, what the text speaks for (eczema, other, unclear) and the severity (mild, moderate, severe)."
+    "A network that takes a photo of skin, a description of symptoms, or both, and gives the"
+    " probability of eczema from the photo, from the text and from both, what the text speaks for"
+    " (eczema, other, unclear) and the severity (mild, moderate, severe)."
 )
 _USE = (
-    "Meant for teaching and for research on models that join photos and text, by people who read this card.",
-    "Not meant for patients, for triage, for a diagnosis or for choosing a treatment, with or without a doctor in between.",
-    "Not meant for other skin conditions: whatever is not eczema is one class, a missed cancer among it.",
+    (
+        "Meant for teaching and for research on models that join photos and text, by people who"
+        " read this card."
+    ),
+    (
+        "Not meant for patients, for triage, for a diagnosis or for choosing a treatment, with or"
+        " without a doctor in between."
+    ),
+    (
+        "Not meant for other skin conditions: whatever is not eczema is one class, a missed cancer"
+        " among it."
+    ),
 )
 _FACTORS = (
-    "May matter: skin tone, age, sex, body site, stage of the disease, light, camera, language, and how people describe symptoms.",
+    (
+        "May matter: skin tone, age, sex, body site, stage of the disease, light, camera, language,"
+        " and how people describe symptoms."
+    ),
     "Evaluated: whether photo and text are there, and how ambiguous each is.",
 )
 _METRICS = (
-    "AUROC: how often a case with eczema gets a higher probability than one without, of cases scored by one model; no threshold needed.",
-    "Sensitivity, specificity and F1 at one threshold a head, chosen on validation cases (highest sensitivity + specificity).",
-    "In brackets the interval from resampling groups (patients, authors), since cases of one group are alike.",
+    (
+        "AUROC: how often a case with eczema gets a higher probability than one without, of cases"
+        " scored by one model; no threshold needed."
+    ),
+    (
+        "Sensitivity, specificity and F1 at one threshold a head, chosen on validation cases"
+        " (highest sensitivity + specificity)."
+    ),
+    (
+        "In brackets the interval from resampling groups (patients, authors), since cases of one"
+        " group are alike."
+    ),
 )
-_SAME_DATA = "The cases come from the same source as the training data, in groups that were kept apart from it."
+_SAME_DATA = (
+    "The cases come from the same source as the training data, in groups that were kept apart"
+    " from it."
+)
 _ETHICS = (
-    "Photos of skin and words about symptoms are health data: they are not part of this card, of the reports or of the logs.",
-    "A wrong 'no' may keep somebody from seeing a doctor, a wrong 'yes' may have the wrong thing treated.",
-    "Public collections of skin photos hold few dark skin tones; a good figure over all cases can hide a bad one for some people.",
+    (
+        "Photos of skin and words about symptoms are health data: they are not part of this card,"
+        " of the reports or of the logs."
+    ),
+    (
+        "A wrong 'no' may keep somebody from seeing a doctor, a wrong 'yes' may have the wrong"
+        " thing treated."
+    ),
+    (
+        "Public collections of skin photos hold few dark skin tones; a good figure over all cases"
+        " can hide a bad one for some people."
+    ),
 )
 _RECOMMENDATIONS = (
-    "Before any use on other people, evaluate on labelled cases of theirs: python -m eczema_tf.evaluate --manifest.",
+    (
+        "Before any use on other people, evaluate on labelled cases of theirs: python -m"
+        " eczema_tf.evaluate --manifest."
+    ),
 )

@@ -6,7 +6,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-COLOURS = "viridis"  # readable with every common colour blindness and in grey (Nunez, Anderton and Renslow 2018, PLOS ONE)
+# readable with every common colour blindness and in grey (Nunez, Anderton and Renslow 2018, PLOS
+# ONE)
+COLOURS = "viridis"
 OPACITY = 0.55  # of the strongest evidence; the weakest is clear, so that the skin stays visible
 LONGEST_SIDE_INCHES, DOTS_PER_INCH = 5.0, 192
 
@@ -16,7 +18,8 @@ def draw_overlay(photo: np.ndarray, heatmap: np.ndarray, label: str) -> bytes:
 
     Args:
         photo: uint8 (height, width, 3), upright.
-        heatmap: float32 (height, width) in [0, 1]; all zero for no evidence, which is written on the picture.
+        heatmap: float32 (height, width) in [0, 1]; all zero for no evidence, which is written on
+            the picture.
         label: Of the colour bar.
 
     Returns:

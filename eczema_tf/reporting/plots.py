@@ -1,7 +1,8 @@
 """ROC and precision-recall curves of the three heads as PNG.
 
-Drawn with Matplotlib's own objects, without pyplot: no window, no global state, safe in threads. Colours are those of Okabe and Ito (2008),
-which colour-blind readers can tell apart; line styles differ too.
+Drawn with Matplotlib's own objects, without pyplot: no window, no global state, safe in threads.
+Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart; line styles
+differ too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,8 @@ def write_plots(
 ) -> None:
     """Writes the ROC curves as `roc.png` and the precision-recall curves as `pr.png`.
 
-    AUROC with its interval, or average precision, is in the legend; a dot is at each head's threshold.
+    AUROC with its interval, or average precision, is in the legend; a dot is at each head's
+    threshold.
 
     Args:
         folder: Where to.

@@ -90,5 +90,11 @@ def _describe_roc(metrics: Mapping[str, Any]) -> str:
     return f"ROC curves of the heads; areas under them: {'; '.join(areas)}"
 
 
-_PR_SHOWS = "Precision-recall curves of the heads, with their average precision; the table above has the figures at the thresholds"
-_EXPLAINED_LIMIT = "Limit: the AUROC of the exact posterior on the same cases, which no model can pass but for chance; gap: what is missing."
+_PR_SHOWS = (
+    "Precision-recall curves of the heads, with their average precision; the table above has the"
+    " figures at the thresholds"
+)
+_EXPLAINED_LIMIT = (
+    "Limit: the AUROC of the exact posterior on the same cases, which no model can pass but for"
+    " chance; gap: what is missing."
+)

@@ -30,7 +30,8 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         metrics: From `compute_metrics`, or read from `metrics.json`.
 
     Returns:
-        Several lines, without a final newline. "-" stands for an undefined figure; the reasons are listed at the end.
+        Several lines, without a final newline. "-" stands for an undefined figure; the reasons are
+        listed at the end.
     """
     blocks = [
         _format_title(metrics),
@@ -61,8 +62,14 @@ def format_estimate(estimate: Mapping[str, Any], digits: int = 3) -> str:
 def _format_title(metrics: Mapping[str, Any]) -> list[str]:
     bootstrap, fusion = metrics["bootstrap"], metrics["heads"]["fusion"]
     return [
-        f"{metrics['split']}: {metrics['cases']} cases, {metrics['labelled']} with an eczema label, {fusion['positives']} of them eczema",
-        f"in brackets: {bootstrap['level']:.0%} intervals, {bootstrap['replicates']} resamples of {bootstrap['groups']} groups",
+        (
+            f"{metrics['split']}: {metrics['cases']} cases, {metrics['labelled']} with an eczema"
+            f" label, {fusion['positives']} of them eczema"
+        ),
+        (
+            f"in brackets: {bootstrap['level']:.0%} intervals, {bootstrap['replicates']} resamples"
+            f" of {bootstrap['groups']} groups"
+        ),
     ]
 
 
@@ -70,7 +77,10 @@ def _format_leaks(leaks: Mapping[str, Any] | None) -> list[str]:
     """What was allowed to straddle the splits; the figures below it are too good."""
     if not leaks or not leaks["leaks"]:
         return []
-    warning = f"WARNING: {leaks['leaks']} leaks between the splits were allowed (--allow-leaks); these figures are too good, for instance:"
+    warning = (
+        f"WARNING: {leaks['leaks']} leaks between the splits were allowed (--allow-leaks); these"
+        " figures are too good, for instance:"
+    )
     return textwrap.wrap(warning, COLUMNS) + [
         line for example in leaks["examples"][:3] for line in textwrap.wrap(f"  {example}", COLUMNS)
     ]
@@ -79,16 +89,17 @@ def _format_leaks(leaks: Mapping[str, Any] | None) -> list[str]:
 def _format_heads(metrics: Mapping[str, Any]) -> list[str]:
     limits = metrics.get("limit", {})
     lines = [
-        f"{'P(eczema) from':<14} {'cases':>5}  {'AUROC':<20} {'limit':>6} {'gap':>6}  {'sensitivity':>11} {'specificity':>11} "
-        f"{'F1':>6} {'threshold':>9}"
+        f"{'P(eczema) from':<14} {'cases':>5}  {'AUROC':<20} {'limit':>6} {'gap':>6} "
+        f" {'sensitivity':>11} {'specificity':>11} {'F1':>6} {'threshold':>9}"
     ]
     for modality, head in metrics["heads"].items():
         limit, auroc = limits.get(modality), head["auroc"]["value"]
         gap = None if limit is None or auroc is None else limit - auroc
         bounds = f"{format_number(limit):>6} {format_number(gap):>6}"
         lines.append(
-            f"{HEAD_NAMES[modality]:<14} {head['cases']:>5}  {format_estimate(head['auroc']):<20} {bounds}  "
-            f"{_value(head['sensitivity']):>11} {_value(head['specificity']):>11} {_value(head['f1']):>6} {head['threshold']:>9.3f}"
+            f"{HEAD_NAMES[modality]:<14} {head['cases']:>5}  {format_estimate(head['auroc']):<20}"
+            f" {bounds}  {_value(head['sensitivity']):>11} {_value(head['specificity']):>11}"
+            f" {_value(head['f1']):>6} {head['threshold']:>9.3f}"
         )
     return lines
 
@@ -124,10 +135,15 @@ def _format_subsets(subsets: Mapping[str, Any]) -> list[str]:
 def _format_grades(metrics: Mapping[str, Any]) -> list[str]:
     consistency, severity = metrics["consistency"], metrics["severity"]
     return [
-        f"{'consistency':<12} {consistency['cases']:>5} cases  macro F1 {format_estimate(consistency['macro_f1'])}"
-        f"  accuracy {format_estimate(consistency['accuracy'])}",
-        f"{'severity':<12} {severity['cases']:>5} cases  quadratic kappa {format_estimate(severity['kappa'])}"
-        f"  MAE {format_estimate(severity['mae'])} grades",
+        (
+            f"{'consistency':<12} {consistency['cases']:>5} cases  macro F1"
+            f" {format_estimate(consistency['macro_f1'])}  accuracy"
+            f" {format_estimate(consistency['accuracy'])}"
+        ),
+        (
+            f"{'severity':<12} {severity['cases']:>5} cases  quadratic kappa"
+            f" {format_estimate(severity['kappa'])}  MAE {format_estimate(severity['mae'])} grades"
+        ),
     ]
 
 

@@ -87,18 +87,25 @@ def describe_labels(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Says how good the consistency and severity heads are, where there are labels; one sentence each."""
     consistency, severity = metrics["consistency"], metrics["severity"]
     if consistency["cases"]:
-        yield f"Consistency: macro F1 {format_estimate(consistency['macro_f1'])}, accuracy {format_estimate(consistency['accuracy'])}."
+        yield (
+            f"Consistency: macro F1 {format_estimate(consistency['macro_f1'])}, accuracy"
+            f" {format_estimate(consistency['accuracy'])}."
+        )
     if severity["cases"]:
-        yield f"Severity: quadratic kappa {format_estimate(severity['kappa'])}, mean error {format_estimate(severity['mae'])} grades."
+        yield (
+            f"Severity: quadratic kappa {format_estimate(severity['kappa'])}, mean error"
+            f" {format_estimate(severity['mae'])} grades."
+        )
 
 
 def describe_sample(metrics: Mapping[str, Any]) -> str:
     """Says on what the figures were computed, and how their intervals."""
     bootstrap, fusion = metrics["bootstrap"], metrics["heads"]["fusion"]
     return (
-        f"{metrics['split'].capitalize()}: {metrics['cases']} cases, {metrics['labelled']} with an eczema label, {fusion['positives']} of "
-        f"them eczema (a label above {metrics['positive_above']:g}). Intervals: {bootstrap['level']:.0%}, {bootstrap['replicates']} "
-        f"resamples of {bootstrap['groups']} groups."
+        f"{metrics['split'].capitalize()}: {metrics['cases']} cases, {metrics['labelled']} with an"
+        f" eczema label, {fusion['positives']} of them eczema (a label above"
+        f" {metrics['positive_above']:g}). Intervals: {bootstrap['level']:.0%},"
+        f" {bootstrap['replicates']} resamples of {bootstrap['groups']} groups."
     )
 
 

@@ -15,12 +15,12 @@ def arrange_answer(outputs: dict[str, Any], thresholds: dict[str, Any] | None) -
     return {
         "eczema": eczema,
         "thresholds": thresholds,
-        "consistency": dict(zip(CONSISTENCY, outputs["consistency"], strict=True))
-        if used["text"]
-        else None,
-        "severity": dict(zip(SEVERITY, outputs["severity"], strict=True))
-        if any(used.values())
-        else None,
+        "consistency": (
+            dict(zip(CONSISTENCY, outputs["consistency"], strict=True)) if used["text"] else None
+        ),
+        "severity": (
+            dict(zip(SEVERITY, outputs["severity"], strict=True)) if any(used.values()) else None
+        ),
         "image_used": used["image"],
         "text_used": used["text"],
         "status": outputs["status"],
@@ -39,7 +39,8 @@ def format_answer(answer: dict[str, Any]) -> str:
     for modality, name in names.items():
         value = answer["eczema"][modality]
         lines.append(
-            f"P(eczema) {name:<15} {'not given' if value is None else f'{value:.2f}{_versus_threshold(answer, modality)}'}"
+            f"P(eczema) {name:<15}"
+            f" {'not given' if value is None else f'{value:.2f}{_versus_threshold(answer, modality)}'}"
         )
     if answer["consistency"]:
         lines.append(f"the text suggests         {_ranked(answer['consistency'])}")

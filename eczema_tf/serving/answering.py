@@ -1,6 +1,7 @@
 """One photo and one text through the served model, with everything that explains the answer: what the web page shows.
 
-The answer has the form of `explanation.json` (`explaining.py`), but comes from a SavedModel's signatures alone.
+The answer has the form of `explanation.json` (`explaining.py`), but comes from a SavedModel's
+signatures alone.
 """
 
 import asyncio
@@ -42,7 +43,8 @@ async def answer_case(
         thresholds: Of each head, from the export's side file.
 
     Returns:
-        As in `explanation.json`: `serving.answer.arrange_answer`'s fields, `contributions`, `heatmap` if the photo was used, and `text` if
+        As in `explanation.json`: `serving.answer.arrange_answer`'s fields, `contributions`,
+            `heatmap` if the photo was used, and `text` if
         the text was.
 
     Raises:

@@ -90,8 +90,8 @@ def read_remote_side(url: str, timeout_s: float = 30.0) -> dict[str, Any] | None
         timeout_s: How long to wait.
 
     Returns:
-        Notice, labels and thresholds if the server is that of `python -m eczema_tf.serve`; None from TensorFlow Serving, which knows the
-        graph alone.
+        Notice, labels and thresholds if the server is that of `python -m eczema_tf.serve`; None
+        from TensorFlow Serving, which knows the graph alone.
 
     Raises:
         EczemaError: If the server cannot be reached.
@@ -130,7 +130,8 @@ def find_version(folder: Path) -> Path:
     )
     if not versions:
         raise EczemaError(
-            f"{folder}: holds no SavedModel and no numbered versions; make one with `python -m eczema_tf.export`"
+            f"{folder}: holds no SavedModel and no numbered versions; make one with `python -m"
+            " eczema_tf.export`"
         )
     return max(versions, key=lambda child: int(child.name))
 

@@ -50,9 +50,10 @@ class LoadedModel:
     def warm_up(self, rows: int = 2) -> None:
         """Runs every signature, on the largest photos that the guard lets in.
 
-        The first run of a graph takes seconds, which is not to be at the first client's expense. And what memory TensorFlow once had for
-        tensors it keeps (with oneDNN: a pool that only grows): so the process has its full size from the start, and where there is too
-        little, that shows now and not under load.
+        The first run of a graph takes seconds, which is not to be at the first client's expense.
+        And what memory TensorFlow once had for tensors it keeps (with oneDNN: a pool that only
+        grows): so the process has its full size from the start, and where there is too little, that
+        shows now and not under load.
 
         Args:
             rows: Photos at once, as many as are decoded at the same time.

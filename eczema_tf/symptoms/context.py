@@ -1,8 +1,9 @@
 """What the words around a symptom make of it: denied, doubted, or somebody else's.
 
-Rules after NegEx (Chapman et al. 2001, doi 10.1006/jbin.2001.1029) and ConText (Harkema et al. 2009, doi 10.1016/j.jbi.2009.05.002): a
-phrase such as "no" or "is absent" reaches forwards or backwards over a number of words, but never past the end of its clause. The
-phrases are in `context.yaml`.
+Rules after NegEx (Chapman et al. 2001, doi 10.1006/jbin.2001.1029) and ConText (Harkema et al.
+2009, doi 10.1016/j.jbi.2009.05.002): a phrase such as "no" or "is absent" reaches forwards or
+backwards over a number of words, but never past the end of its clause. The phrases are in
+`context.yaml`.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
@@ -35,7 +36,8 @@ class Symptom:
     Attributes:
         start: Index of its first word.
         end: Index after its last.
-        reach: How many words may stand between it and what denies or doubts it; None: as many as the rule says.
+        reach: How many words may stand between it and what denies or doubts it; None: as many as
+            the rule says.
     """
 
     start: int
@@ -60,7 +62,8 @@ def read_context(forms: Sequence[str], symptoms: Sequence[Symptom]) -> list[froz
         symptoms: By position, without overlap.
 
     Returns:
-        The effects on each symptom: "negated", "uncertain", "family", and whatever more `context.yaml` names.
+        The effects on each symptom: "negated", "uncertain", "family", and whatever more
+            `context.yaml` names.
     """
     inside = {
         index: number
@@ -143,8 +146,8 @@ def _find_starts(phrases: Sequence[Found[Rule]], effects: Sequence[str]) -> set[
 def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:
     """Commas between items of a list that is denied as a whole ("no redness, scaling or oozing"): a negation reaches past these.
 
-    "And" closes such a list only where the sentence denies once, at its head; in "no scale, no blisters, dry and red" each item speaks for
-    itself.
+    "And" closes such a list only where the sentence denies once, at its head; in "no scale, no
+    blisters, dry and red" each item speaks for itself.
     """
     marks = [index for index, form in enumerate(forms) if form in _CLAUSE_ENDS]
     listed: set[int] = set()

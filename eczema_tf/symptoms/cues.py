@@ -1,7 +1,8 @@
 """Cues: the symptom phrases that a text mentions, denies or doubts, whose they are, and how much each moved the answer.
 
-A text goes in, `Cue`s with character offsets come out. The vocabulary is in `cues.yaml`, what surrounds it in `context.yaml`; both are
-lists of phrases, so that what was found can always be shown, and no model is asked.
+A text goes in, `Cue`s with character offsets come out. The vocabulary is in `cues.yaml`, what
+surrounds it in `context.yaml`; both are lists of phrases, so that what was found can always be
+shown, and no model is asked.
 """
 
 import re
@@ -20,8 +21,8 @@ from eczema_tf.symptoms.phrases import NEW_LINE, Found, PhraseTable, Word, split
 PRESENT, PATIENT = "present", "patient"
 MENTIONED, DENIED, OPEN = "mentioned", "denied", "open"
 CRITERIA_NOTICE = (
-    "What the text says about the UK Working Party's criteria for atopic dermatitis (Williams et al. 1994). "
-    "A reading of the text by fixed rules, not a diagnosis."
+    "What the text says about the UK Working Party's criteria for atopic dermatitis (Williams et"
+    " al. 1994). A reading of the text by fixed rules, not a diagnosis."
 )
 _AGE, _INFANCY, _LATER = "age", "infancy", "later"  # kinds of onset
 _NUMBERS = (
@@ -52,8 +53,10 @@ class Cue:
         category: For example "itch", as in `cues.yaml`.
         status: "present", "negated" or "uncertain".
         subject: Whose: "patient" or "family".
-        attribution: How much it moved the answer, signed, in the unit of the scores given; None where no model was asked.
-        kind: Finer than the category, for example "asthma"; "" for a phrase that is a denial by itself.
+        attribution: How much it moved the answer, signed, in the unit of the scores given; None
+            where no model was asked.
+        kind: Finer than the category, for example "asthma"; "" for a phrase that is a denial by
+            itself.
     """
 
     start: int
@@ -174,11 +177,13 @@ def attribute_cues(cues: Iterable[Cue], spans: Sequence[tuple[int, int, float]])
 
     Args:
         cues: Found in a text.
-        spans: Start and end (character offsets into the same text) and signed score of each word or token. One that a cue covers in part
-            gives that share of its score; empty ones, such as padding, give nothing.
+        spans: Start and end (character offsets into the same text) and signed score of each word or
+            token. One that a cue covers in part gives that share of its score; empty ones, such as
+            padding, give nothing.
 
     Returns:
-        The same cues with their attribution; 0.0 where no span overlaps, such as past the end of what the model read.
+        The same cues with their attribution; 0.0 where no span overlaps, such as past the end of
+        what the model read.
     """
     starts, ends, scores = np.array(spans, "float64").reshape(-1, 3).T
     per_character = scores / np.maximum(ends - starts, 1)
@@ -193,11 +198,12 @@ def attribute_cues(cues: Iterable[Cue], spans: Sequence[tuple[int, int, float]])
 def read_criteria(cues: Iterable[Cue]) -> list[Criterion]:
     """Reads what cues say about the criteria for atopic dermatitis of the UK Working Party.
 
-    Source: Williams et al. 1994, "The U.K. Working Party's Diagnostic Criteria for Atopic Dermatitis", British Journal of Dermatology 131,
-    doi 10.1111/j.1365-2133.1994.tb08530.x.
+    Source: Williams et al. 1994, "The U.K. Working Party's Diagnostic Criteria for Atopic
+    Dermatitis", British Journal of Dermatology 131, doi 10.1111/j.1365-2133.1994.tb08530.x.
 
-    Only the patient's own symptoms settle a criterion. One that is both mentioned and denied ("not in the elbows, but behind the knees")
-    counts as mentioned; a doubted one stays open, as does what only an examination can tell.
+    Only the patient's own symptoms settle a criterion. One that is both mentioned and denied ("not
+    in the elbows, but behind the knees") counts as mentioned; a doubted one stays open, as does
+    what only an examination can tell.
 
     Returns:
         All criteria, in the order of the source. To be shown with `CRITERIA_NOTICE`.

@@ -1,6 +1,7 @@
 """Words of a text, and phrases found among them, in a time that depends on the text's length alone, whatever it says.
 
-The regular expressions repeat single characters of disjoint classes, so none can backtrack; phrases are walked word by word in a tree.
+The regular expressions repeat single characters of disjoint classes, so none can backtrack; phrases
+are walked word by word in a tree.
 """
 
 import re
@@ -11,7 +12,8 @@ from itertools import chain
 from typing import Generic, TypeVar
 
 _APOSTROPHES = "'’‘ʼ`´"
-_INSIDE = f"[^\\W\\d_]|[\u0300-\u036f\u00ad\u200b-\u200d]|[{_APOSTROPHES}](?=[^\\W\\d_])"  # accents, soft hyphens and the like
+# accents, soft hyphens and the like
+_INSIDE = f"[^\\W\\d_]|[\u0300-\u036f\u00ad\u200b-\u200d]|[{_APOSTROPHES}](?=[^\\W\\d_])"
 _WORD = re.compile(
     r"(?P<sign>\(\s?[-+–−]{1,3}\s?\))"  # "(-)", as in notes
     r"|(?P<number>\d+(?:[.,/–-]\d+)*)"  # "3-4" too
@@ -34,7 +36,8 @@ class Word:
     Attributes:
         start: Character offset.
         end: Offset after its last character.
-        form: What it is looked up by: lower case, without accents and apostrophes; "#" for any number.
+        form: What it is looked up by: lower case, without accents and apostrophes; "#" for any
+            number.
     """
 
     start: int
@@ -106,9 +109,10 @@ class PhraseTable(Generic[Value]):
     """Phrases, and what each means.
 
     Args:
-        phrases: Pairs of phrase and value; a phrase may come again with another value. A phrase is words as in a text, "#" for any number
-            in digits, and `<slot>`s.
-        slots: Phrases that each slot stands for; they may hold slots named before. An empty one lets the slot be left out.
+        phrases: Pairs of phrase and value; a phrase may come again with another value. A phrase is
+            words as in a text, "#" for any number in digits, and `<slot>`s.
+        slots: Phrases that each slot stands for; they may hold slots named before. An empty one
+            lets the slot be left out.
 
     Raises:
         ValueError: If a phrase is no string, could be nothing, or holds an unknown slot.
@@ -156,7 +160,8 @@ class PhraseTable(Generic[Value]):
             if part.startswith("<"):
                 if part[1:-1] not in self._slots:
                     raise ValueError(
-                        f"{phrase!r}: this phrase names an unknown slot {part}; so far there are: {', '.join(self._slots) or 'none'}"
+                        f"{phrase!r}: this phrase names an unknown slot {part}; so far there are:"
+                        f" {', '.join(self._slots) or 'none'}"
                     )
                 node = node.slots.setdefault(part[1:-1], _Node())
             else:

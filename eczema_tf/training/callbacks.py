@@ -46,7 +46,8 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
 class Validate(keras.callbacks.Callback):
     """Adds validation losses, and the AUROC of photo, text and fusion by case, to the logs of every epoch, all from one pass.
 
-    Keras' own AUC metric approximates by thresholds and reads a soft label of 0.1 as positive, so it is computed exactly here.
+    Keras' own AUC metric approximates by thresholds and reads a soft label of 0.1 as positive, so
+    it is computed exactly here.
     """
 
     def __init__(
@@ -120,9 +121,10 @@ def _case_auroc(
 class KeepBest(keras.callbacks.Callback):
     """Keeps the weights of the best epoch, stops when there was no better one for `patience` epochs, and can be resumed.
 
-    After every epoch all that changes is written to `path`: weights, the state of the dropout generators, the optimizer, the best weights
-    (if they may be others than the last) and how long ago they were. The file is replaced whole or not at all, so a kill at any moment
-    loses at most one epoch.
+    After every epoch all that changes is written to `path`: weights, the state of the dropout
+    generators, the optimizer, the best weights (if they may be others than the last) and how long
+    ago they were. The file is replaced whole or not at all, so a kill at any moment loses at most
+    one epoch.
     """
 
     def __init__(self, path: Path, patience: int, *, last: bool = False):
@@ -131,8 +133,8 @@ class KeepBest(keras.callbacks.Callback):
         Args:
             path: Of the checkpoint.
             patience: Epochs without a better score.
-            last: Whether every epoch counts as better than the one before: all epochs are run and the last one is kept. No score is
-                needed then.
+            last: Whether every epoch counts as better than the one before: all epochs are run and
+                the last one is kept. No score is needed then.
         """
         super().__init__()
         self.path, self.patience, self.last = path, patience, last
@@ -165,7 +167,8 @@ class KeepBest(keras.callbacks.Callback):
         logs = logs or {}
         if not self.last and MONITOR not in logs:
             raise RunError(
-                "early stopping needs validation cases with and without eczema; give a larger val split"
+                "early stopping needs validation cases with and without eczema; give a larger val"
+                " split"
             )
         if self.last or logs[MONITOR] > self.progress["best_score"]:
             self.progress.update(best_epoch=epoch, best_score=logs.get(MONITOR))
@@ -192,7 +195,8 @@ class KeepBest(keras.callbacks.Callback):
 class WriteScalars(keras.callbacks.Callback):
     """Writes the figures of every epoch for TensorBoard, training and validation as two curves of one name, and the learning rate.
 
-    Keras' own callback also prepares figures at every step, whether they are written or not: a fifth of a step on cached features.
+    Keras' own callback also prepares figures at every step, whether they are written or not: a
+    fifth of a step on cached features.
     """
 
     def __init__(self, folder: Path):

@@ -39,7 +39,8 @@ def load_state(path: Path, model: keras.Model) -> tuple[dict[str, Any], list[np.
         `progress` and the best weights.
 
     Raises:
-        RunError: If the file does not fit the model, for instance because the configuration has changed.
+        RunError: If the file does not fit the model, for instance because the configuration has
+            changed.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -48,12 +48,14 @@ def train_stage(
         model: Takes what `data.inputs` gives, returns logits by head.
         data: Rows, targets and weights.
         config: Batch size, schedule, patience.
-        name: Of the stage, for its checkpoint and TensorBoard folder. A checkpoint of that name is resumed.
+        name: Of the stage, for its checkpoint and TensorBoard folder. A checkpoint of that name is
+            resumed.
         epochs: At most.
         learning_rate: The peak.
         augment: Changes to the photos, if `data.inputs` holds pixels that are trained on.
         run_dir: Of the run.
-        keep_start: Whether the weights before the first epoch may win (fine-tuning), or are random and must not be chosen by luck.
+        keep_start: Whether the weights before the first epoch may win (fine-tuning), or are random
+            and must not be chosen by luck.
         verbose: 1 for progress bars, 2 for a line an epoch, 0 for none.
 
     Returns:
@@ -159,6 +161,7 @@ def _check_rows(data: TrainingData, *, validate: bool) -> None:
         positive = data.positive[rows][data.labelled[rows]]
         if not len(positive) or positive.all() or not positive.any():
             raise DataError(
-                f"split {split}: needs cases with and without eczema, has {int(positive.sum())} with and {int((~positive).sum())} without; "
-                "give more cases or other split shares (split.train, split.val, split.test)"
+                f"split {split}: needs cases with and without eczema, has {int(positive.sum())}"
+                f" with and {int((~positive).sum())} without; give more cases or other split shares"
+                " (split.train, split.val, split.test)"
             )

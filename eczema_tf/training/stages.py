@@ -124,8 +124,8 @@ def _list_blocks(encoder: keras.Model) -> list[keras.layers.Layer]:
 def _restore_prevalence(model: keras.Model, data: TrainingData) -> None:
     """Moves the biases of the eczema heads so that probabilities fit the training prevalence again.
 
-    Balanced weights train the log-odds of a population that is half eczema; the true ones differ by the constant logit(prevalence)
-    (King and Zeng 2001, prior correction). Ranks do not change.
+    Balanced weights train the log-odds of a population that is half eczema; the true ones differ by
+    the constant logit(prevalence) (King and Zeng 2001, prior correction). Ranks do not change.
     """
     labels = data.targets["eczema"][data.train_rows, 0][data.labelled[data.train_rows]]
     prevalence = float(labels.mean())

@@ -38,7 +38,10 @@ class AuditedDataset:
         """
         findings = check_splits(self.audit.table, splits, self.audit.duplicates)
         if findings and not self.allow_leaks:
-            ways = "empty the manifest's column `split`, so that splits keep together what belongs together, or allow it with --allow-leaks"
+            ways = (
+                "empty the manifest's column `split`, so that splits keep together what belongs"
+                " together, or allow it with --allow-leaks"
+            )
             raise DataError(join_faults(f"the splits leak; {ways}", findings))
         return describe_leaks(findings)
 
@@ -64,7 +67,8 @@ def audit_prepared(folder: Path, *, allow_leaks: bool = False) -> None:
 
     Args:
         folder: With `manifest.csv`, and `embeddings.npz` if embeddings stand in for photos.
-        allow_leaks: Whether leaks between the manifest's own splits are recorded instead of refused.
+        allow_leaks: Whether leaks between the manifest's own splits are recorded instead of
+            refused.
 
     Raises:
         DataError: If the manifest's own splits leak and leaks are not allowed.

@@ -22,13 +22,15 @@ from eczema_tf.workflows.results import write_figures
 def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> dict[str, Any]:
     """Trains a model for each fold and scores every case by the model that has not seen it.
 
-    With `split.repeats`, the cases are divided anew that many times and scored as often; figures are over all these predictions, and
-    their intervals still resample groups, so that repeats make a figure steadier but never make it look surer than its cases allow.
+    With `split.repeats`, the cases are divided anew that many times and scored as often; figures
+    are over all these predictions, and their intervals still resample groups, so that repeats make
+    a figure steadier but never make it look surer than its cases allow.
 
     Args:
         config: With `split.folds`.
         audited: All rows.
-        run_dir: Gets `folds/<repeat>-<fold>/` and the figures, at the mean of the models' thresholds.
+        run_dir: Gets `folds/<repeat>-<fold>/` and the figures, at the mean of the models'
+            thresholds.
 
     Returns:
         As `metrics.json`.
@@ -73,7 +75,8 @@ def _score_out_of_fold(
     scored, thresholds = [], []
     for fold in sorted(set(fold_of_row)):
         print(
-            f"repeat {repeat + 1} of {config.split.repeats}, fold {fold + 1} of {config.split.folds}",
+            f"repeat {repeat + 1} of {config.split.repeats}, fold {fold + 1} of"
+            f" {config.split.folds}",
             file=sys.stderr,
             flush=True,
         )

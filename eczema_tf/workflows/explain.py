@@ -53,7 +53,8 @@ class Explanation:
     """What was found.
 
     Attributes:
-        answer: JSON-able: probabilities, heatmap's summary, words, phrases, cues, criteria, contributions, notice.
+        answer: JSON-able: probabilities, heatmap's summary, words, phrases, cues, criteria,
+            contributions, notice.
         overlay: PNG, or None without a photo.
         photo: The upright JPEG that was looked at, or None.
         text: As the user wrote it.
@@ -139,11 +140,13 @@ class ExplainedRun:
         for name, given in (("image", bool(photo)), ("text", bool(text.strip()))):
             if given and name not in self._trained_on:
                 raise DataError(
-                    f"--{name}: this run was not trained on {'photos' if name == 'image' else 'texts'}; leave it out"
+                    f"--{name}: this run was not trained on"
+                    f" {'photos' if name == 'image' else 'texts'}; leave it out"
                 )
         if photo and self.trained.encoders.image.kind == "precomputed":
             raise DataError(
-                "--image: this run was trained on precomputed embeddings and cannot see a photo; leave it out"
+                "--image: this run was trained on precomputed embeddings and cannot see a photo;"
+                " leave it out"
             )
 
     def _build_inputs(self, upright: bytes | None, cleaned: str) -> dict[str, np.ndarray]:
@@ -214,7 +217,8 @@ def write_explanation(explanation: Explanation, out: Path) -> None:
     """Writes the overlay, the JSON and the page into a folder, all or nothing.
 
     Args:
-        explanation: From `ExplainedRun.explain`. It holds the photo and the text, and so does what is written.
+        explanation: From `ExplainedRun.explain`. It holds the photo and the text, and so does what
+            is written.
         out: A new folder.
 
     Raises:

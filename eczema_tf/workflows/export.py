@@ -24,7 +24,8 @@ from eczema_tf.serving.graph.warmup import write_warmup
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import load_model_inputs
 
-PARITY_TOLERANCE = 1e-4  # largest difference of a probability, heatmap or token score between the SavedModel and Keras
+# largest difference of a probability, heatmap or token score between the SavedModel and Keras
+PARITY_TOLERANCE = 1e-4
 PARITY_ROWS = 24
 
 Inputs = dict[str, np.ndarray]  # by name, as the model takes them
@@ -38,10 +39,12 @@ def export_run(run_dir: Path, out: Path) -> tuple[Path, float]:
         out: Folder of all versions; the new one is `out/<integer>`.
 
     Returns:
-        The version's folder and the largest difference of any probability or explanation between SavedModel and Keras.
+        The version's folder and the largest difference of any probability or explanation between
+        SavedModel and Keras.
 
     Raises:
-        RunError: If the SavedModel and Keras differ by more than `PARITY_TOLERANCE`; nothing is left behind then.
+        RunError: If the SavedModel and Keras differ by more than `PARITY_TOLERANCE`; nothing is
+            left behind then.
     """
     trained = run_folder.load_model(run_dir)
     description = run_folder.read_json(run_dir / run_folder.DATA)
@@ -94,7 +97,8 @@ def check_parity(folder: Path, trained: run_folder.TrainedModel, dataset: Datase
         The largest difference of any probability, heatmap or token score.
 
     Raises:
-        RunError: If it is more than `PARITY_TOLERANCE`, or the SavedModel refuses a photo that training accepted.
+        RunError: If it is more than `PARITY_TOLERANCE`, or the SavedModel refuses a photo that
+            training accepted.
     """
     photos, texts, inputs = _parity_rows(trained, dataset)
     probabilities = compute_probabilities(trained.model.predict_on_batch(inputs))
@@ -113,7 +117,8 @@ def check_parity(folder: Path, trained: run_folder.TrainedModel, dataset: Datase
     difference = max(differences)
     if not difference <= PARITY_TOLERANCE:
         raise RunError(
-            f"the exported model differs from Keras by {difference:.2e} where {PARITY_TOLERANCE:.0e} is allowed; nothing was exported"
+            f"the exported model differs from Keras by {difference:.2e} where"
+            f" {PARITY_TOLERANCE:.0e} is allowed; nothing was exported"
         )
     return difference
 

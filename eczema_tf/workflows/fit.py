@@ -29,7 +29,9 @@ from eczema_tf.training.weighting import compute_sample_weights
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import load_model_inputs, score_rows
 
-BEFORE_REFIT = "before_refit"  # in a run folder: the model that validation judged, where the run's own was trained on validation, too
+# in a run folder: the model that validation judged, where the run's own was trained on validation,
+# too
+BEFORE_REFIT = "before_refit"
 
 Thresholds = dict[str, float]
 History = dict[str, list[dict[str, float]]]
@@ -40,8 +42,9 @@ def fit_run(
 ) -> tuple[run_folder.TrainedModel, Inputs, Thresholds]:
     """Trains one model and chooses its thresholds, which makes it a whole run.
 
-    With `train.refit`, validation chooses the thresholds of a first model, and the run's own is then trained anew, as long, on training and
-    validation rows together (Goodfellow, Bengio and Courville 2016, algorithm 7.2).
+    With `train.refit`, validation chooses the thresholds of a first model, and the run's own is
+    then trained anew, as long, on training and validation rows together (Goodfellow, Bengio and
+    Courville 2016, algorithm 7.2).
 
     Args:
         config: Of the run.
@@ -75,7 +78,8 @@ def train_run(
         run_dir: Gets the model, the checkpoints and the TensorBoard logs.
 
     Returns:
-        The model with its best weights, the inputs of all rows, and the figures of each epoch by stage.
+        The model with its best weights, the inputs of all rows, and the figures of each epoch by
+        stage.
     """
     prepare_device(config.train, config.seed)
     trained = _build_model(config, dataset, splits)

@@ -1,6 +1,7 @@
 """The run folder: the only thing that passes from one command to the next.
 
-A model is rebuilt from `config.yaml`, `encoders.json`, `tokenizer/` and `model.weights.h5`; nothing executable is ever loaded.
+A model is rebuilt from `config.yaml`, `encoders.json`, `tokenizer/` and `model.weights.h5`; nothing
+executable is ever loaded.
 """
 
 import json
@@ -88,7 +89,8 @@ def load_model(run_dir: Path) -> TrainedModel:
     """
     if not (run_dir / WEIGHTS).is_file():
         raise RunError(
-            f"{run_dir}: holds no trained model ({WEIGHTS} is missing); give the folder that `train` printed as --run-dir"
+            f"{run_dir}: holds no trained model ({WEIGHTS} is missing); give the folder that"
+            " `train` printed as --run-dir"
         )
     config = load_config(run_dir / CONFIG)
     encoders = load_encoders(run_dir)
@@ -97,7 +99,8 @@ def load_model(run_dir: Path) -> TrainedModel:
         model.load_weights(run_dir / WEIGHTS)
     except (ValueError, OSError) as error:
         raise RunError(
-            f"{run_dir / WEIGHTS}: does not fit {CONFIG} and {ENCODERS}: {str(error).splitlines()[0]}"
+            f"{run_dir / WEIGHTS}: does not fit {CONFIG} and {ENCODERS}:"
+            f" {str(error).splitlines()[0]}"
         ) from error
     return TrainedModel(config, encoders, read_tokenizer(run_dir / TOKENIZER), model)
 

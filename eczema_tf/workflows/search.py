@@ -1,7 +1,8 @@
 """Hyperparameter search over a declared space: Optuna proposes, a trial trains on the training split and is judged on validation.
 
-Everything of a study is in one folder: `study.log` (Optuna's journal, which makes a study resumable), a run folder for each trial with
-its HParams for TensorBoard, `trials.csv` and `best.yaml`. The test split is dropped from the data set before the first trial.
+Everything of a study is in one folder: `study.log` (Optuna's journal, which makes a study
+resumable), a run folder for each trial with its HParams for TensorBoard, `trials.csv` and
+`best.yaml`. The test split is dropped from the data set before the first trial.
 """
 
 from collections.abc import Mapping
@@ -75,7 +76,8 @@ def load_space(path: Path) -> Space:
             )
         except ValidationError:
             faults.append(
-                f"{key}: allowed: [choices] or {{low: ..., high: ..., log: true|false}}, received {allowed!r}"
+                f"{key}: allowed: [choices] or {{low: ..., high: ..., log: true|false}}, received"
+                f" {allowed!r}"
             )
     for key, allowed in space.items():
         faults += _check_values(key, allowed)
@@ -205,7 +207,8 @@ def _check_study(folder: Path, config: Config, space: Space) -> None:
         file = folder / name
         if file.is_file() and file.read_text(encoding="utf-8") != text:
             raise ConfigError(
-                f"{folder}: holds a study with another {name}; give another --out, or go on with that one"
+                f"{folder}: holds a study with another {name}; give another --out, or go on with"
+                " that one"
             )
         write_text(file, text)
 

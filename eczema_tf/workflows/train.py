@@ -33,7 +33,8 @@ def run_experiment(config: Config, run_dir: Path, *, resume: bool = False) -> di
 
     Args:
         config: Of the run.
-        run_dir: A new folder, or with `resume` that of an interrupted run with the same configuration.
+        run_dir: A new folder, or with `resume` that of an interrupted run with the same
+            configuration.
         resume: Whether to go on with what is in `run_dir`.
 
     Returns:
@@ -83,7 +84,8 @@ def evaluate_run(
         run_dir: Of a finished run.
         manifest: Another manifest; None for the run's own.
         split: One of `schema.SPLITS`, or "all".
-        out: Folder of the figures; None for the run folder itself (own test split) or a folder in it.
+        out: Folder of the figures; None for the run folder itself (own test split) or a folder in
+            it.
         explanations: Of how many cases the explanations are measured, too; None for none.
 
     Returns:
@@ -163,7 +165,8 @@ def _rows_of_split(
     )
     if not own.any():
         raise DataError(
-            f"--split {split}: there are no such rows; give --split all to score a manifest without splits"
+            f"--split {split}: there are no such rows; give --split all to score a manifest without"
+            " splits"
         )
     return np.flatnonzero(own)
 
@@ -178,7 +181,8 @@ def _check_run_dir(run_dir: Path, config: Config, resume: bool) -> None:
         raise RunError(f"{run_dir}: holds no run to go on with; leave --resume out")
     if resume and run_folder.load_config(run_dir / run_folder.CONFIG) != config:
         raise RunError(
-            f"{run_dir}: was started with another configuration ({run_folder.CONFIG}); resume with that one or give another --run-dir"
+            f"{run_dir}: was started with another configuration ({run_folder.CONFIG}); resume with"
+            " that one or give another --run-dir"
         )
 
 

@@ -1,7 +1,8 @@
 """The leakage audit: what in a data set could let a model be tested on what it was trained on, or read the answer off the text.
 
-`audit_dataset` looks at the data as a whole; its `group_id` joins what belongs together, so that splits made from it cannot leak.
-`check_splits` then says what straddles splits, as it may where a manifest brings its own. No report holds the content of a photo or text.
+`audit_dataset` looks at the data as a whole; its `group_id` joins what belongs together, so that
+splits made from it cannot leak. `check_splits` then says what straddles splits, as it may where a
+manifest brings its own. No report holds the content of a photo or text.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,8 @@ class Audit:
     Attributes:
         table: Of the manifest, with its own groups.
         duplicates: Photos and texts that stand in several cases.
-        group_id: The group of each row once groups that share a duplicate are one; with the table's index.
+        group_id: The group of each row once groups that share a duplicate are one; with the table's
+            index.
         named: Texts that name a diagnosis, from `find_named_diagnoses`.
         label_threshold: A row counts as positive if its label is greater.
     """
@@ -54,7 +56,8 @@ class Audit:
         groups = report["groups"]
         if groups["merged"]:
             lines.append(
-                f"{groups['merged']} groups share one of these: joined, {groups['before']} groups become {groups['after']}"
+                f"{groups['merged']} groups share one of these: joined, {groups['before']} groups"
+                f" become {groups['after']}"
             )
         for whose, counts in report["named_diagnoses"].items():
             if counts["texts"]:
@@ -147,7 +150,8 @@ def audit_dataset(
 def check_splits(table: pd.DataFrame, splits: pd.Series, duplicates: Duplicates) -> list[str]:
     """Finds what straddles splits: groups, and duplicates of any kind, near ones too.
 
-    Splits made from `Audit.group_id` have none of it. A manifest's own splits may, and then the test is no test.
+    Splits made from `Audit.group_id` have none of it. A manifest's own splits may, and then the
+    test is no test.
 
     Args:
         table: Of a `Manifest`, with its own groups.
@@ -196,7 +200,10 @@ def _describe_kind(kind: str, counts: dict[str, Any]) -> str:
         else "all within one group"
     )
     first = ", ".join(map(repr, counts["examples"][0][:2]))
-    return f"{_NOUNS[kind]}s: {counts['clusters']}, in {counts['cases']} cases, {across} (for instance {first})"
+    return (
+        f"{_NOUNS[kind]}s: {counts['clusters']}, in {counts['cases']} cases, {across} (for instance"
+        f" {first})"
+    )
 
 
 def _describe_named(whose: str, counts: dict[str, Any]) -> str:

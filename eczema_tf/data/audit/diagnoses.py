@@ -1,8 +1,8 @@
 """Texts that name a diagnosis: a model can read the answer off them instead of the symptoms.
 
-In go texts, out come the conditions that each names, the writer's own apart from the family's ("my father has psoriasis").
-A name counts even if it is denied or doubted ("could it be eczema?"): it was somebody's guess, and often the doctor's. The names
-are in `diagnoses.yaml`.
+In go texts, out come the conditions that each names, the writer's own apart from the family's ("my
+father has psoriasis"). A name counts even if it is denied or doubted ("could it be eczema?"): it
+was somebody's guess, and often the doctor's. The names are in `diagnoses.yaml`.
 """
 
 import re
@@ -25,7 +25,8 @@ def find_named_diagnoses(texts: pd.Series) -> pd.DataFrame:
         texts: By example id.
 
     Returns:
-        One row for each text and finding, sorted: `example_id`, `condition` (as in `diagnoses.yaml`), `whose` ("own" or "family").
+        One row for each text and finding, sorted: `example_id`, `condition` (as in
+        `diagnoses.yaml`), `whose` ("own" or "family").
     """
     named = {text: name_diagnoses(text) for text in set(texts) if text}
     rows = [

@@ -1,7 +1,8 @@
 """Duplicates: photos and texts that stand in several cases, exactly or nearly; and the groups that follow from them.
 
-`find_duplicates` looks for them in a data set, `merge_groups` makes one group of all groups that share one, so that no split can
-separate them. What counts as the same photo is in `near_photos`, what counts as the same text in `near_texts`.
+`find_duplicates` looks for them in a data set, `merge_groups` makes one group of all groups that
+share one, so that no split can separate them. What counts as the same photo is in `near_photos`,
+what counts as the same text in `near_texts`.
 """
 
 from collections import Counter
@@ -26,7 +27,9 @@ from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.photo.embeddings import Embeddings
 
 KINDS = ("identical_photo", "near_photo", "identical_text", "near_text")
-TEMPLATE = "template"  # value of the manifest's `source`: written by a program from flags, so that equal texts mean equal flags
+# value of the manifest's `source`: written by a program from flags, so that equal texts mean equal
+# flags
+TEMPLATE = "template"
 
 Keys = dict[
     str, list[str]
@@ -38,11 +41,13 @@ class Duplicates:
     """What `find_duplicates` found.
 
     Attributes:
-        members: One row for each row of the manifest in a cluster of duplicates, sorted: `kind` (of `KINDS`), `cluster` (the smallest
-            `example_id` in it) and `example_id`. Every cluster spans at least two cases; near ones hold different photos or texts.
+        members: One row for each row of the manifest in a cluster of duplicates, sorted: `kind` (of
+            `KINDS`), `cluster` (the smallest `example_id` in it) and `example_id`. Every cluster
+            spans at least two cases; near ones hold different photos or texts.
         kinds: What was looked for: no near photos with embeddings.
         plain_photos: Photos too plain to be compared, except for identical files.
-        chance_texts: Distinct texts of several groups that are taken for chance: short, stock phrases.
+        chance_texts: Distinct texts of several groups that are taken for chance: short, stock
+            phrases.
     """
 
     members: pd.DataFrame
@@ -54,8 +59,9 @@ class Duplicates:
 def find_duplicates(dataset: Dataset, *, workers: int = 2, progress: bool = True) -> Duplicates:
     """Compares all photos and all texts of a data set with each other.
 
-    Photos: identical files (SHA-256) and near-duplicates; with embeddings, identical embeddings (so also one image path in several cases).
-    Texts: identical ones (but for case, punctuation and spacing) and nearly identical ones. Templates are left out.
+    Photos: identical files (SHA-256) and near-duplicates; with embeddings, identical embeddings (so
+    also one image path in several cases). Texts: identical ones (but for case, punctuation and
+    spacing) and nearly identical ones. Templates are left out.
 
     Args:
         dataset: From `load_dataset`.
@@ -81,7 +87,8 @@ def merge_groups(table: pd.DataFrame, duplicates: Duplicates) -> pd.Series:
         duplicates: Found in it.
 
     Returns:
-        The group of each row, with the table's index; a merged group has the first of its groups' names in alphabetical order.
+        The group of each row, with the table's index; a merged group has the first of its groups'
+        names in alphabetical order.
     """
     names, codes = np.unique(table["group_id"].to_numpy(str), return_inverse=True)
     code_of = dict(zip(table["example_id"], codes.tolist(), strict=True))

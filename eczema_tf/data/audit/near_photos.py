@@ -1,9 +1,11 @@
 """Near-duplicate photos: the same photo at another size, quality or brightness, mirrored or turned by a quarter.
 
-In go photo files; out come pairs of them. A perceptual hash of 256 bits (ImageHash's pHash: signs of the low frequencies of the cosine
-transform) proposes pairs, and the correlation of small gray versions confirms them: different photos of smooth skin come close in one
-of the two, hardly in both. Every photo is compared in its eight orientations, so that neither EXIF orientation nor a mirrored copy
-hides anything. Cropped copies are not looked for (2 % cut off each side is still found in four of five).
+In go photo files; out come pairs of them. A perceptual hash of 256 bits (ImageHash's pHash: signs
+of the low frequencies of the cosine transform) proposes pairs, and the correlation of small gray
+versions confirms them: different photos of smooth skin come close in one of the two, hardly in
+both. Every photo is compared in its eight orientations, so that neither EXIF orientation nor a
+mirrored copy hides anything. Cropped copies are not looked for (2 % cut off each side is still
+found in four of five).
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,8 +25,9 @@ GRAY_PX = (
 HASH_SIDE = 16
 CORRELATION_PX = 32
 ORIENTATIONS = 8  # four quarter turns, plain and mirrored
-# Measured on the photos of 10,550 built-in cases of two seeds (docs/data.md). Different photos in any orientation: no correlation above
-# 0.92 where up to 64 bits differ. 400 of them and their copies at half size and JPEG quality 75: at most 42 bits, at least 0.95.
+# Measured on the photos of 10,550 built-in cases of two seeds (docs/data.md). Different photos in
+# any orientation: no correlation above 0.92 where up to 64 bits differ. 400 of them and their
+# copies at half size and JPEG quality 75: at most 42 bits, at least 0.95.
 MAX_BITS = 64
 MIN_CORRELATION = 0.94
 MIN_CONTRAST = (
@@ -40,7 +43,8 @@ class Signatures:
 
     Attributes:
         gray: uint8 (photos, 64, 64), the photo stretched to a square.
-        hashes: uint64 (photos, 8, 4), 256 bits for each orientation; the first is the photo as stored.
+        hashes: uint64 (photos, 8, 4), 256 bits for each orientation; the first is the photo as
+            stored.
     """
 
     gray: np.ndarray
@@ -133,7 +137,8 @@ def _load_gray(file: str) -> np.ndarray:
             return np.asarray(_to_gray(image).resize((GRAY_PX, GRAY_PX), Image.Resampling.LANCZOS))
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(
-            f"{file}: photo was good before and cannot be read now: {error}; leave the photos alone during a run"
+            f"{file}: photo was good before and cannot be read now: {error}; leave the photos alone"
+            " during a run"
         ) from error
 
 

@@ -1,9 +1,10 @@
 """Copied texts: the same words, or nearly the same, where two people would hardly have written them by chance.
 
-People write "what could this be?" independently, and whole complaints of stock phrases coincide in a large data set. So a text counts
-as copied only if the words that two texts share carry more information than the best of all pairs would share by chance: log2 of the
-number of pairs in bits, and `MARGIN_BITS` on top. How many bits a word carries is learned from the other texts (trigrams, backing off
-to pairs and single words): a phrase that many groups use carries next to none.
+People write "what could this be?" independently, and whole complaints of stock phrases coincide in
+a large data set. So a text counts as copied only if the words that two texts share carry more
+information than the best of all pairs would share by chance: log2 of the number of pairs in bits,
+and `MARGIN_BITS` on top. How many bits a word carries is learned from the other texts (trigrams,
+backing off to pairs and single words): a phrase that many groups use carries next to none.
 """
 
 import math
@@ -20,14 +21,21 @@ Words = tuple[str, ...]
 
 MIN_WORDS = 8  # shorter texts are never copies
 MIN_SHARED = 0.8  # of the words of the longer text: "nearly the same"
-MIN_SHARED_PAIRS = 0.5  # of the longer text's word pairs: what is looked at more closely; a changed word breaks two pairs
+# of the longer text's word pairs: what is looked at more closely; a changed word breaks two pairs
+MIN_SHARED_PAIRS = 0.5
 MAX_COPIES = 20  # groups; a text that more of them have is taken for a form or a template
-# Measured on 8 sets of 5,000 built-in cases, which are written from stock phrases (docs/data.md): chance comes to 13.
+# Measured on 8 sets of 5,000 built-in cases, which are written from stock phrases (docs/data.md):
+# chance comes to 13.
 MARGIN_BITS = 14.0
 CHANGE_BITS = 4.0  # each changed word: where it stands (about 5 bits in 30 words)
-BACK_OFF = 4.0  # weight of the shorter context, in texts: a phrase of one other text is still news, one of ten is not
-NOVELTY_BITS = 1.0  # a word in an unusual place carries as much as it does alone, and this; or each new sentence would look original
-_SCRIPTS = "\u3040-\u30ff\u3400-\u9fff"  # Japanese and Chinese, written without spaces: each character is a word
+# weight of the shorter context, in texts: a phrase of one other text is still news, one of ten is
+# not
+BACK_OFF = 4.0
+# a word in an unusual place carries as much as it does alone, and this; or each new sentence would
+# look original
+NOVELTY_BITS = 1.0
+# Japanese and Chinese, written without spaces: each character is a word
+_SCRIPTS = "\u3040-\u30ff\u3400-\u9fff"
 _ANY = ""  # stands for any word: the count of ("dry", "") is that of "dry" followed by whatever
 _START = " "  # before the first word; no word is a space
 _WORD = re.compile(f"[{_SCRIPTS}]|[^\\W{_SCRIPTS}]+")

@@ -88,7 +88,8 @@ def _check_ids(table: pd.DataFrame, lines: np.ndarray) -> Iterator[Fault]:
             yield Fault(
                 row,
                 "example_id",
-                f"is there twice; allowed: an id of its own; received {example_id!r}, as on line {first_line[example_id]}",
+                f"is there twice; allowed: an id of its own; received {example_id!r}, as on line"
+                f" {first_line[example_id]}",
             )
         else:
             first_line[example_id] = lines[row]
@@ -104,7 +105,8 @@ def _check_values(table: pd.DataFrame) -> Iterator[Fault]:
             yield Fault(
                 int(row),
                 column,
-                f"unknown value; allowed: {', '.join(allowed)} or empty; received {table[column].iloc[row]!r}",
+                f"unknown value; allowed: {', '.join(allowed)} or empty; received"
+                f" {table[column].iloc[row]!r}",
             )
     for row, value in enumerate(table["eczema"]):
         if value.strip() and not is_label(value):
@@ -205,7 +207,8 @@ def _check_agreement(
         yield Fault(
             int(row),
             column,
-            f"differs within a {name}; allowed: {allowed}; received {_show(given[column][row])}, but {other}",
+            f"differs within a {name}; allowed: {allowed}; received {_show(given[column][row])},"
+            f" but {other}",
         )
 
 

@@ -35,7 +35,8 @@ def read_rows(path: Path) -> Rows:
     """Reads a manifest file.
 
     Raises:
-        DataError: When the file as a whole cannot be used: absent, empty, not UTF-8, no rows, a wrong header.
+        DataError: When the file as a whole cannot be used: absent, empty, not UTF-8, no rows, a
+            wrong header.
     """
     check_file(path)
     rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
@@ -52,7 +53,8 @@ def check_file(path: Path) -> None:
     """
     if path.is_dir():
         raise DataError(
-            f"{path}: is a folder; give the manifest file in it, for instance {path / 'manifest.csv'}"
+            f"{path}: is a folder; give the manifest file in it, for instance"
+            f" {path / 'manifest.csv'}"
         )
     if not path.is_file():
         raise DataError(
@@ -67,7 +69,8 @@ def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
         The line a record begins on, and its fields; header first. Blank lines are passed over.
 
     Raises:
-        DataError: If the file is empty, not UTF-8 (a byte order mark is allowed), holds a NUL byte, or is not valid CSV.
+        DataError: If the file is empty, not UTF-8 (a byte order mark is allowed), holds a NUL byte,
+            or is not valid CSV.
     """
     begins = 1
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -87,7 +90,10 @@ def describe_length(record: Sequence[str], header: Sequence[str]) -> str:
     """Says what is wrong with the number of a record's fields, "" if nothing."""
     if len(record) == len(header):
         return ""
-    return f"has {len(record)} fields; allowed: {len(header)}, as in the header; is a comma inside a text not quoted?"
+    return (
+        f"has {len(record)} fields; allowed: {len(header)}, as in the header; is a comma inside a"
+        " text not quoted?"
+    )
 
 
 def _read_csv(path: Path) -> Rows:
@@ -114,7 +120,8 @@ def read_manifest_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     first = next(records, None)
     if first is None or not any(cell.strip() for cell in first[1]):
         raise DataError(
-            f"{path}: is empty; allowed: a CSV file with a header that names at least {', '.join(REQUIRED_COLUMNS)}"
+            f"{path}: is empty; allowed: a CSV file with a header that names at least"
+            f" {', '.join(REQUIRED_COLUMNS)}"
         )
     check_header(path, first[1])
     yield first
@@ -126,12 +133,14 @@ def _check_lines(path: Path, lines: Iterable[str]) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         if not line.isascii() and (bad := _UNDECODED.search(line)):
             raise DataError(
-                f"{path}:{number}: is not UTF-8; received the byte 0x{ord(bad[0]) - 0xDC00:02x} after {bad.start()} characters; save it as "
-                f"'CSV UTF-8' or convert it, for instance: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new.csv"
+                f"{path}:{number}: is not UTF-8; received the byte 0x{ord(bad[0]) - 0xDC00:02x}"
+                f" after {bad.start()} characters; save it as 'CSV UTF-8' or convert it, for"
+                f" instance: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new.csv"
             )
         if "\0" in line:
             raise DataError(
-                f"{path}:{number}: holds a NUL byte; allowed: UTF-8 text; is it UTF-16, a spreadsheet or a damaged file?"
+                f"{path}:{number}: holds a NUL byte; allowed: UTF-8 text; is it UTF-16, a"
+                " spreadsheet or a damaged file?"
             )
         yield line
 
@@ -177,7 +186,8 @@ def check_header(path: Path, header: list[str]) -> None:
         meant = by_letters.get(_letters(name))
         if meant and meant != name:
             faults.append(
-                f"{name!r}: looks like {meant!r}; rename it, or give it quite another name to have it ignored"
+                f"{name!r}: looks like {meant!r}; rename it, or give it quite another name to have"
+                " it ignored"
             )
     faults += [
         _describe_missing(column, header) for column in REQUIRED_COLUMNS if column not in header

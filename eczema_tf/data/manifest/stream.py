@@ -1,7 +1,7 @@
 """A manifest row by row, for tables that need not fit into memory: what batch scoring reads.
 
-Only ids, photo and text are looked at. Rows are read by the same rules as by `load_manifest`, but a bad row is handed on with its fault,
-since here each row gets an answer of its own.
+Only ids, photo and text are looked at. Rows are read by the same rules as by `load_manifest`, but a
+bad row is handed on with its fault, since here each row gets an answer of its own.
 """
 
 import hashlib
@@ -69,7 +69,8 @@ def survey_manifest(path: Path) -> Survey:
     """Reads a manifest once through. Takes 8 bytes of memory a row, whatever the ids and texts.
 
     Raises:
-        DataError: If the file cannot be read, has no rows, or an `example_id` is empty or there twice; all are named.
+        DataError: If the file cannot be read, has no rows, or an `example_id` is empty or there
+            twice; all are named.
     """
     hashes, has_cases = array("q"), False
     for row in stream_rows(path):
@@ -131,7 +132,8 @@ def _check_ids(path: Path, hashes: np.ndarray) -> None:
         for line in lines.pop("", [])
     ]
     faults += [
-        f"{path.name}:{line}: example_id: is there twice; allowed: an id of its own; received {example_id!r}, as on line {first}"
+        f"{path.name}:{line}: example_id: is there twice; allowed: an id of its own; received"
+        f" {example_id!r}, as on line {first}"
         for example_id, (first, *again) in lines.items()
         for line in again
     ]

@@ -1,6 +1,7 @@
 """The manifest: the one table that every data set becomes (docs/data.md explains its columns).
 
-`load_manifest` reads a CSV or Parquet file, fills in defaults, resolves photo paths and reports every bad row at once.
+`load_manifest` reads a CSV or Parquet file, fills in defaults, resolves photo paths and reports
+every bad row at once.
 """
 
 from collections.abc import Collection, Iterable
@@ -23,11 +24,15 @@ class Manifest:
 
     Attributes:
         path: The file it came from.
-        table: One row a photo, or a row without a photo; index 0..n-1. All of `schema.MANIFEST_COLUMNS` (text columns are strings, ""
-            for empty; `eczema` is float64, NaN for empty), every other column as it was read (from CSV: strings), and `image_file`, the
-            absolute path of the photo or "". With embeddings, `image_path` is the key of the row's embedding or "".
-        lines: int64 (rows,), the line of each row in the file (for Parquet: the row's number, from 1).
-        rejected: The rows left out because of `skip_bad_rows`, with `rejected_line` and `rejected_reason`.
+        table: One row a photo, or a row without a photo; index 0..n-1. All of
+            `schema.MANIFEST_COLUMNS` (text columns are strings, "" for empty; `eczema` is float64,
+            NaN for empty), every other column as it was read (from CSV: strings), and `image_file`,
+            the absolute path of the photo or "". With embeddings, `image_path` is the key of the
+            row's embedding or "".
+        lines: int64 (rows,), the line of each row in the file (for Parquet: the row's number, from
+            1).
+        rejected: The rows left out because of `skip_bad_rows`, with `rejected_line` and
+            `rejected_reason`.
     """
 
     path: Path
@@ -49,12 +54,15 @@ def load_manifest(
 
     Args:
         path: UTF-8 CSV (a byte order mark is allowed) or, if it ends in `.parquet`, Parquet.
-        skip_bad_rows: Leave bad rows out and write them, with the reasons, to `rejected_path`, instead of raising. Faults of the file
-            as a whole (its encoding, its header) are raised all the same.
+        skip_bad_rows: Leave bad rows out and write them, with the reasons, to `rejected_path`,
+            instead of raising. Faults of the file as a whole (its encoding, its header) are raised
+            all the same.
         rejected_path: Where rejected rows go; default: beside the manifest, `<name>.rejected.csv`.
-        check_photos: Whether each photo must be there. (That it can be decoded is the business of `photos.inspect_photos`.)
-        embeddings: Keys of the embeddings that stand in for photos, if any; `image_path` or else `example_id` is looked up among them
-            and no photo file is needed. A row whose photo has no embedding keeps its text alone.
+        check_photos: Whether each photo must be there. (That it can be decoded is the business of
+            `photos.inspect_photos`.)
+        embeddings: Keys of the embeddings that stand in for photos, if any; `image_path` or else
+            `example_id` is looked up among them and no photo file is needed. A row whose photo has
+            no embedding keeps its text alone.
         allow_leaks: Whether a group may straddle the manifest's own splits.
 
     Returns:

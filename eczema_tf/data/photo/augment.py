@@ -1,7 +1,7 @@
 """Random changes to training photos, in batches, each decided by a stateless seed so that a run can be repeated and resumed.
 
-In: float32 (batch, height, width, 3) in [0, 255]. Out: the same. Rotation, crop and flip are one affine map, so that pixels are
-interpolated once.
+In: float32 (batch, height, width, 3) in [0, 255]. Out: the same. Rotation, crop and flip are one
+affine map, so that pixels are interpolated once.
 """
 
 import math

@@ -1,16 +1,19 @@
 """How long a photo takes to decode, from what its bytes say before anything is decoded.
 
-Megapixels and megabytes alone bound neither time nor memory: a JPEG of 150 KB may hold thousands of progressive scans over 25 megapixels,
-and a PNG of 7 MB a thousand compressed notes that libpng inflates to 8 MB each (35 s). So both are charged for here. The prices are in
-nanoseconds on one core of a server of 2020, from the worst files that `scripts/hostile_photos.py` draws (`scripts/benchmark_guard.py`
-measures them); ordinary photos cost less than they are charged.
+Megapixels and megabytes alone bound neither time nor memory: a JPEG of 150 KB may hold thousands of
+progressive scans over 25 megapixels, and a PNG of 7 MB a thousand compressed notes that libpng
+inflates to 8 MB each (35 s). So both are charged for here. The prices are in nanoseconds on one
+core of a server of 2020, from the worst files that `scripts/hostile_photos.py` draws
+(`scripts/benchmark_guard.py` measures them); ordinary photos cost less than they are charged.
 
-The functions are plain arithmetic, for integers and for int64 tensors alike: the served graph and the edge share them.
+The functions are plain arithmetic, for integers and for int64 tensors alike: the served graph and
+the edge share them.
 """
 
 from typing import Any
 
-SCAN = b"\xff\xda\x00"  # start of a scan (ITU-T T.81, B.2.3) with the high byte of its length, which is always 0
+# start of a scan (ITU-T T.81, B.2.3) with the high byte of its length, which is always 0
+SCAN = b"\xff\xda\x00"
 MAX_SCANS = 100  # a progressive photo has about 10; no more are counted
 COMPRESSED_CHUNKS = (
     b"zTXt",
@@ -58,8 +61,10 @@ def estimate_png_ns(
         pixels: Width times height.
         bits_per_pixel: 1 to 64.
         interlaced: 1 if it is (Adam7), else 0.
-        compressed_chunks: How often a name of `COMPRESSED_CHUNKS` occurs; libpng stops inflating each at 8 MB.
-        surplus: Bytes of the file beyond those of the pixels as they are: libpng inflates what follows the pixels to its end, 1 to 1032.
+        compressed_chunks: How often a name of `COMPRESSED_CHUNKS` occurs; libpng stops inflating
+            each at 8 MB.
+        surplus: Bytes of the file beyond those of the pixels as they are: libpng inflates what
+            follows the pixels to its end, 1 to 1032.
 
     Returns:
         Nanoseconds, of the type of the arguments.

@@ -24,7 +24,8 @@ MAX_SEGMENTS = (
 )
 MAX_CHUNKS = 20_000  # of a PNG, for the same reason; 50 MB in chunks of 4 KB are 12,000
 MAX_DECODE_NS = 2_000_000_000  # as `decoding_cost` estimates it
-SENT_MAX_PIXELS = 12_500_000  # a 12-megapixel photo passes as it is, one of 48 at half its sides; far more than any encoder sees
+# a 12-megapixel photo passes as it is, one of 48 at half its sides; far more than any encoder sees
+SENT_MAX_PIXELS = 12_500_000
 SENT_MAX_SIDE_PX = 16_384  # as the served graph's guard has it (`serving/guard.py`)
 
 
@@ -35,7 +36,8 @@ def check_header(data: bytes) -> None:
         data: The photo file.
 
     Raises:
-        DataError: If there are too many segments or chunks, or a JPEG's header is not of the ordinary kind.
+        DataError: If there are too many segments or chunks, or a JPEG's header is not of the
+            ordinary kind.
     """
     if data.startswith(b"\xff\xd8"):
         markers = [marker for marker, _, _ in itertools.islice(walk_header(data), MAX_SEGMENTS)]
@@ -71,7 +73,8 @@ def check_decoding(image: Image.Image, data: bytes) -> None:
     most = JPEG_MAX_PIXELS if image.format in JPEG_FORMATS else OTHER_MAX_PIXELS
     if image.width * image.height > most or max(image.size) > MAX_SIDE_PX:
         raise DataError(
-            f"photo has {image.width} x {image.height} pixels; allowed: at most {most // 1_000_000} megapixels, {MAX_SIDE_PX} a side"
+            f"photo has {image.width} x {image.height} pixels; allowed: at most {most // 1_000_000}"
+            f" megapixels, {MAX_SIDE_PX} a side"
         )
     if _estimate_ns(image, data) > MAX_DECODE_NS:
         raise DataError("photo would take too long to decode; save it as a plain (baseline) JPEG")
@@ -85,7 +88,9 @@ def _estimate_ns(image: Image.Image, data: bytes) -> float:
         return estimate_jpeg_ns(len(data), pixels, scans) if scans <= MAX_SCANS else math.inf
     if (
         image.format == "PNG"
-    ):  # depth, colour type and interlacing are in its first chunk; of compressed notes, Pillow inflates 64 MB at most
+        # depth, colour type and interlacing are in its first chunk; of compressed notes, Pillow
+        # inflates 64 MB at most
+    ):
         return estimate_png_ns(
             len(data), pixels, data[24] * PNG_CHANNELS[min(data[25], 6)], data[28], 0, 0
         )

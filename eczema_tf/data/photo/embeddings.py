@@ -1,7 +1,8 @@
 """Precomputed photo embeddings (`.npz`), which stand in for the photos as an image encoder of their own.
 
-Two layouts: arrays `image_path` (or `example_id`) and `embedding`, or one array for each image path, as Google publishes for SCIN
-(`scin_dataset_precomputed_embeddings.npz`). Nothing pickled is ever loaded.
+Two layouts: arrays `image_path` (or `example_id`) and `embedding`, or one array for each image
+path, as Google publishes for SCIN (`scin_dataset_precomputed_embeddings.npz`). Nothing pickled is
+ever loaded.
 """
 
 import zipfile
@@ -74,7 +75,8 @@ def load_embeddings(path: Path | str) -> Embeddings:
     """Reads an embedding file of either layout.
 
     Raises:
-        DataError: If it is not an `.npz`, holds pickled objects, lacks an array, or the arrays do not fit together.
+        DataError: If it is not an `.npz`, holds pickled objects, lacks an array, or the arrays do
+            not fit together.
     """
     path = Path(path)
     try:
@@ -86,7 +88,8 @@ def load_embeddings(path: Path | str) -> Embeddings:
         raise DataError(f"{path}: no such embedding file") from error
     except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path}: is not readable as .npz without pickled objects: {' '.join(str(error).split())}"
+            f"{path}: is not readable as .npz without pickled objects:"
+            f" {' '.join(str(error).split())}"
         ) from error
     return _merge_equal(path, keys, _check_matrix(path, keys, matrix))
 
@@ -95,16 +98,19 @@ def _read_table(path: Path, arrays: np.lib.npyio.NpzFile) -> tuple[tuple[str, ..
     name = next((name for name in KEY_ARRAYS if name in arrays), None)
     if name is None:
         raise DataError(
-            f"{path}: has `embedding` but no array {' or '.join(KEY_ARRAYS)}; received: {', '.join(arrays)}"
+            f"{path}: has `embedding` but no array {' or '.join(KEY_ARRAYS)}; received:"
+            f" {', '.join(arrays)}"
         )
     keys, matrix = arrays[name], arrays["embedding"]
     if keys.ndim != 1 or matrix.ndim != 2 or len(keys) != len(matrix):
         raise DataError(
-            f"{path}: {name} must be (n,) and embedding (n, dimension); received {keys.shape} and {matrix.shape}"
+            f"{path}: {name} must be (n,) and embedding (n, dimension); received {keys.shape} and"
+            f" {matrix.shape}"
         )
-    return tuple(
-        key.decode() if isinstance(key, bytes) else str(key) for key in keys.tolist()
-    ), matrix
+    return (
+        tuple(key.decode() if isinstance(key, bytes) else str(key) for key in keys.tolist()),
+        matrix,
+    )
 
 
 def _read_one_each(path: Path, arrays: np.lib.npyio.NpzFile) -> tuple[tuple[str, ...], np.ndarray]:
@@ -121,7 +127,8 @@ def _read_one_each(path: Path, arrays: np.lib.npyio.NpzFile) -> tuple[tuple[str,
             or "no array at all"
         )
         raise DataError(
-            f"{path}: allowed: one array of one dimension for each image path, all of one length; received: {received}"
+            f"{path}: allowed: one array of one dimension for each image path, all of one length;"
+            f" received: {received}"
         )
     return tuple(rows), np.stack([row.squeeze() for row in rows.values()])
 
@@ -129,7 +136,8 @@ def _read_one_each(path: Path, arrays: np.lib.npyio.NpzFile) -> tuple[tuple[str,
 def _check_matrix(path: Path, keys: tuple[str, ...], matrix: np.ndarray) -> np.ndarray:
     if not np.issubdtype(matrix.dtype, np.number) or np.iscomplexobj(matrix) or not matrix.size:
         raise DataError(
-            f"{path}: embeddings must be numbers, at least one row of them; received {matrix.dtype} {matrix.shape}"
+            f"{path}: embeddings must be numbers, at least one row of them; received {matrix.dtype}"
+            f" {matrix.shape}"
         )
     with np.errstate(
         over="ignore"

@@ -31,7 +31,8 @@ def is_heic(data: bytes) -> bool:
 def open_heic(data: bytes) -> Image.Image:
     """Opens a HEIC photo; its pixels are decoded on `load`, upright already.
 
-    Nothing is registered with Pillow, so that other code of the process reads no more formats than before.
+    Nothing is registered with Pillow, so that other code of the process reads no more formats than
+    before.
 
     Args:
         data: The file.

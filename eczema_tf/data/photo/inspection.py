@@ -1,8 +1,9 @@
 """Photo files: inspection before training, and the edge normaliser for prediction.
 
-`inspect_photos` decodes every photo once, so that a truncated one is found before training and not in the middle of it.
-`upright_jpeg` turns whatever a person hands in into an upright RGB JPEG without metadata (EXIF holds the place where it was taken), small
-enough for the served graph's guard.
+`inspect_photos` decodes every photo once, so that a truncated one is found before training and not
+in the middle of it. `upright_jpeg` turns whatever a person hands in into an upright RGB JPEG
+without metadata (EXIF holds the place where it was taken), small enough for the served graph's
+guard.
 """
 
 import hashlib
@@ -68,8 +69,8 @@ def inspect_photos(
         progress: Whether to show a bar, if there are many photos.
 
     Returns:
-        One row a distinct file, indexed by `file`: `sha256` of its bytes, `width` and `height` in pixels as stored, `orientation` (EXIF,
-        1 to 8), `error` ("" if the photo is good).
+        One row a distinct file, indexed by `file`: `sha256` of its bytes, `width` and `height` in
+        pixels as stored, `orientation` (EXIF, 1 to 8), `error` ("" if the photo is good).
     """
     distinct = list(dict.fromkeys(file for file in files if file))
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
@@ -90,9 +91,11 @@ def inspect_photos(
 def upright_jpeg(data: bytes) -> bytes:
     """Turns a photo into an upright RGB JPEG without metadata.
 
-    Of a baseline RGB JPEG that is upright already the metadata are cut out and the pixels kept bit by bit; anything else is written anew
-    at quality 95 without chroma subsampling. Photos above 12.5 megapixels are reduced by a whole factor. Alpha is laid on white; the first
-    frame stands for an animation; of 16 bits the upper 8 are kept. Colour profiles are dropped and not applied, as in training.
+    Of a baseline RGB JPEG that is upright already the metadata are cut out and the pixels kept bit
+    by bit; anything else is written anew at quality 95 without chroma subsampling. Photos above
+    12.5 megapixels are reduced by a whole factor. Alpha is laid on white; the first frame stands
+    for an animation; of 16 bits the upper 8 are kept. Colour profiles are dropped and not applied,
+    as in training.
 
     Args:
         data: The photo file: JPEG, PNG, WebP, GIF, BMP or TIFF; HEIC if pillow-heif is installed.
@@ -146,7 +149,10 @@ def _inspect_photo(file: str) -> _Photo:
         format_ = next((name for magic, name in MAGIC.items() if data.startswith(magic)), None)
         if format_ is None:
             return _Photo(
-                error=f"is not a JPEG or PNG file (begins with {data[:8]!r}); convert it, for instance with Pillow or ImageMagick"
+                error=(
+                    f"is not a JPEG or PNG file (begins with {data[:8]!r}); convert it, for"
+                    " instance with Pillow or ImageMagick"
+                )
             )
         with Image.open(io.BytesIO(data), formats=["JPEG", "PNG"]) as image:
             _check_pixels(image)
@@ -174,7 +180,8 @@ def _check_pixels(image: Image.Image) -> None:
     """From the header, before anything is decoded."""
     if image.width * image.height > MAX_PIXELS:
         raise DataError(
-            f"photo has {image.width} x {image.height} pixels; allowed: at most {MAX_PIXELS // 1_000_000} megapixels"
+            f"photo has {image.width} x {image.height} pixels; allowed: at most"
+            f" {MAX_PIXELS // 1_000_000} megapixels"
         )
 
 
@@ -195,7 +202,10 @@ def _describe(error: BaseException, formats: Iterable[str] = MAGIC.values()) -> 
         )
     if isinstance(error, OSError) and error.strerror:
         return f"photo cannot be read: {error.strerror}"
-    return f"photo cannot be read: truncated or damaged ({' '.join(str(error).split()) or type(error).__name__})"
+    return (
+        "photo cannot be read: truncated or damaged"
+        f" ({' '.join(str(error).split()) or type(error).__name__})"
+    )
 
 
 def _read_orientation(image: Image.Image) -> int:

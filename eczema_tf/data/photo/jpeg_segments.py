@@ -25,7 +25,8 @@ def strip_jpeg(data: bytes) -> bytes | None:
         data: A JPEG file that can be decoded.
 
     Returns:
-        The bare file, with the very same pixels; None if it is not baseline with all components in one scan.
+        The bare file, with the very same pixels; None if it is not baseline with all components in
+        one scan.
     """
     kept, components = [b"\xff\xd8"], 0
     for marker, segment, end in walk_header(data):
@@ -47,7 +48,8 @@ def walk_header(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         data: A JPEG file.
 
     Yields:
-        Marker, whole segment and where it ends, up to the first scan's header; fewer where the file is odd.
+        Marker, whole segment and where it ends, up to the first scan's header; fewer where the file
+        is odd.
     """
     start = 2
     while start + 4 <= len(data) and data[start] == 0xFF:

@@ -1,8 +1,9 @@
 """Photo bytes to pixels: decoding, orientation, resizing and colour constancy, as TensorFlow ops.
 
-The training pipeline and the serving graph both call `preprocess_photo`, so that the two cannot drift apart. Pixels leave as uint8, so
-that what is cached on disk for training is to the bit what the serving graph computes. The encoder's own normalisation is a layer of
-the model (`model/model.py`).
+The training pipeline and the serving graph both call `preprocess_photo`, so that the two cannot
+drift apart. Pixels leave as uint8, so that what is cached on disk for training is to the bit what
+the serving graph computes. The encoder's own normalisation is a layer of the model
+(`model/model.py`).
 """
 
 from functools import partial
@@ -24,7 +25,8 @@ def preprocess_photo(
     Args:
         data: string (), a JPEG or PNG file.
         orientation: int32 (), EXIF orientation 1 to 8 (1: upright).
-        size_px: Side of the square result; the photo is stretched to it, so that no part of the skin is cut off.
+        size_px: Side of the square result; the photo is stretched to it, so that no part of the
+            skin is cut off.
         config: Colour constancy on or off, and its norm.
 
     Returns:
@@ -96,9 +98,11 @@ def orient(photo: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 def shades_of_gray(photo: tf.Tensor, norm: float) -> tf.Tensor:
     """Removes the colour of the light (Finlayson and Trezzi, "Shades of gray and colour constancy", CIC 2004).
 
-    The illuminant is the Minkowski norm of each channel; channels are scaled so that it becomes grey, total intensity kept. Powers come
-    from a table of the 256 levels and are added up in float64: sums of float32 depend on how many threads share them, and the last bit of
-    a scale decides here and there how a pixel is rounded, so that training and serving would not see the very same pixels.
+    The illuminant is the Minkowski norm of each channel; channels are scaled so that it becomes
+    grey, total intensity kept. Powers come from a table of the 256 levels and are added up in
+    float64: sums of float32 depend on how many threads share them, and the last bit of a scale
+    decides here and there how a pixel is rounded, so that training and serving would not see the
+    very same pixels.
 
     Args:
         photo: float32 (height, width, 3) in [0, 255].

@@ -1,10 +1,11 @@
 """DermaVQA, the iiyi part (Yim et al., MICCAI 2024), as a manifest: real clinical questions, in the askers' own words.
 
-In goes `encounters.csv`, one question a row, with how many of the replies name eczema; and the photos, where there are any. Out comes a
-folder with `manifest.csv`, `dataset.json` (counts and how each column was made) and the photos.
+In goes `encounters.csv`, one question a row, with how many of the replies name eczema; and the
+photos, where there are any. Out comes a folder with `manifest.csv`, `dataset.json` (counts and how
+each column was made) and the photos.
 
-The label is what most of those who replied thought, not a diagnosis, and only clear votes are kept. Questions that name a diagnosis
-themselves are left out: the text would give the label away.
+The label is what most of those who replied thought, not a diagnosis, and only clear votes are kept.
+Questions that name a diagnosis themselves are left out: the text would give the label away.
 """
 
 from collections.abc import Mapping
@@ -32,10 +33,16 @@ PROVENANCE = {
     "licence": "CC BY 4.0",
     "columns": {
         "text": "query_en: the asker's own words, translated into English",
-        "eczema": f"1 where at least {POSITIVE_FROM:.0%} of the replies name eczema or atopic dermatitis, 0 where no reply names any "
-        "dermatitis; a noisy label, given by those who replied to the question",
+        "eczema": (
+            f"1 where at least {POSITIVE_FROM:.0%} of the replies name eczema or atopic dermatitis,"
+            " 0 where no reply names any dermatitis; a noisy label, given by those who replied to"
+            " the question"
+        ),
         "group_id": "author_id: all questions of one asker stay together",
-        "image_path": "the photos of the question that are there, one row each; one row of text where there is none",
+        "image_path": (
+            "the photos of the question that are there, one row each; one row of text where there"
+            " is none"
+        ),
     },
     "left_out": {
         "without_reply": "n_resp is 0",
@@ -59,7 +66,8 @@ class DermavqaSummary(Summary):
         authors: Of the kept questions.
         photo_rows: Rows with a photo.
         text_rows: Kept questions without a photo, which are one row of text.
-        missing_photos: Photos that kept questions name but that are not in the folder given; 0 without a folder.
+        missing_photos: Photos that kept questions name but that are not in the folder given; 0
+            without a folder.
     """
 
     questions: int
@@ -76,10 +84,12 @@ class DermavqaSummary(Summary):
     def describe(self) -> str:
         """Returns the counts as a few lines for people."""
         return (
-            f"{self.questions} questions: {self.kept} kept, of {self.authors} authors; left out: {self.without_reply} without a reply, "
-            f"{self.names_diagnosis} that name a diagnosis, {self.unclear} with unclear replies\n"
-            f"{self.eczema} of the kept questions ({self.eczema / self.kept:.1%}) are labelled eczema, by the replies: a noisy label\n"
-            f"{self.photo_rows} rows with a photo, {self.text_rows} with text alone; {self.missing_photos} photos are not there"
+            f"{self.questions} questions: {self.kept} kept, of {self.authors} authors; left out:"
+            f" {self.without_reply} without a reply, {self.names_diagnosis} that name a diagnosis,"
+            f" {self.unclear} with unclear replies\n{self.eczema} of the kept questions"
+            f" ({self.eczema / self.kept:.1%}) are labelled eczema, by the replies: a noisy"
+            f" label\n{self.photo_rows} rows with a photo, {self.text_rows} with text alone;"
+            f" {self.missing_photos} photos are not there"
         )
 
 
@@ -95,12 +105,13 @@ def prepare_dermavqa(
     Args:
         out: The folder.
         encounters: `encounters.csv`.
-        images: A folder with photos, named as in the column `image_ids`; those that are there are linked (or copied) into `out`.
+        images: A folder with photos, named as in the column `image_ids`; those that are there are
+            linked (or copied) into `out`.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
-        DataError: With every column that is missing, or every row that cannot be right; when no question can be labelled, or no photo
-            is there; or when `out` holds one of the inputs.
+        DataError: With every column that is missing, or every row that cannot be right; when no
+            question can be labelled, or no photo is there; or when `out` holds one of the inputs.
         EczemaError: If `out` cannot be written.
     """
     out, encounters = Path(out), Path(encounters)
@@ -121,7 +132,8 @@ def prepare_dermavqa(
     photo_rows = sum(bool(row["image_path"]) for row in rows)
     if images is not None and not photo_rows:
         raise DataError(
-            f"{images}: none of the questions' photos is there; they look like {' '.join(kept['image_ids']).split()[:1]}"
+            f"{images}: none of the questions' photos is there; they look like"
+            f" {' '.join(kept['image_ids']).split()[:1]}"
         )
     summary = DermavqaSummary(
         manifest=out / "manifest.csv",
@@ -132,9 +144,11 @@ def prepare_dermavqa(
         authors=kept["author_id"].nunique(),
         photo_rows=photo_rows,
         text_rows=len(rows) - photo_rows,
-        missing_photos=0
-        if images is None
-        else sum(len(set(names.split())) for names in kept["image_ids"]) - photo_rows,
+        missing_photos=(
+            0
+            if images is None
+            else sum(len(set(names.split())) for names in kept["image_ids"]) - photo_rows
+        ),
     )
     files = {f"{PHOTOS}/{name}": file for name, file in photos.items()}
     write_dataset(
@@ -191,7 +205,8 @@ def _find_faults(row: pd.Series) -> list[str]:
     n_resp, eczema, family, names = (int(row[column]) for column in COUNT_COLUMNS)
     if not eczema <= family <= n_resp:
         wrong.append(
-            f"allowed: resp_eczema <= resp_dermatitis_family <= n_resp; received {eczema}, {family}, {n_resp}"
+            f"allowed: resp_eczema <= resp_dermatitis_family <= n_resp; received {eczema},"
+            f" {family}, {n_resp}"
         )
     if names > 1:
         wrong.append(f"query_names_diagnosis: allowed: 0 or 1; received {names}")

@@ -1,8 +1,10 @@
 """Files over HTTP, whole or not at all.
 
-In go an address, a place on the disk and a word on what the file must look like. Out comes a file that has the length and the checksums
-that the server announced. It is written to `<name>.part`, checked, flushed to the disk and only then renamed: what stands under its own
-name is whole, whatever is killed, cut or unplugged. What has come so far stays in `<name>.part`, and the next attempt asks for the rest.
+In go an address, a place on the disk and a word on what the file must look like. Out comes a file
+that has the length and the checksums that the server announced. It is written to `<name>.part`,
+checked, flushed to the disk and only then renamed: what stands under its own name is whole,
+whatever is killed, cut or unplugged. What has come so far stays in `<name>.part`, and the next
+attempt asks for the rest.
 """
 
 import base64
@@ -45,7 +47,8 @@ class Patience(NamedTuple):
 
     Attributes:
         attempts: For each file.
-        timeout_s: To connect, and for each read; a body slower than `SLOWEST_BYTES_PER_S` for this long is cut too.
+        timeout_s: To connect, and for each read; a body slower than `SLOWEST_BYTES_PER_S` for this
+            long is cut too.
         pause_s: Before the second attempt, at most; doubled for each one after it.
         longest_pause_s: However often it was tried, and whatever the server's `Retry-After` says.
     """
@@ -170,7 +173,8 @@ def fetch_file(
     Args:
         session: From `open_session`.
         url: The file's address.
-        target: Where it goes. If a file stands there that has the server's length and checksums, it is left as it is.
+        target: Where it goes. If a file stands there that has the server's length and checksums, it
+            is left as it is.
         kind: What it must look like.
         patience: How long to try.
         stop: Once set, nothing more is tried.
@@ -198,11 +202,13 @@ def compute_pause_s(attempt: int, retry_after: str | None, patience: Patience) -
 
     Args:
         attempt: The one that failed, from 1.
-        retry_after: The server's `Retry-After`: seconds or a date (RFC 9110, 10.2.3). What is neither is passed over.
+        retry_after: The server's `Retry-After`: seconds or a date (RFC 9110, 10.2.3). What is
+            neither is passed over.
         patience: The bounds.
 
     Returns:
-        Seconds: exponential backoff with full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015), and at least
+        Seconds: exponential backoff with full jitter ("Exponential Backoff And Jitter", AWS
+            Architecture Blog, 2015), and at least
         `Retry-After`; at most `longest_pause_s`.
     """
     pause_s = random.uniform(
@@ -258,7 +264,9 @@ def _ask(session: requests.Session, url: str, have: int, patience: Patience) -> 
     status = f"{response.status_code} {response.reason}"
     if (
         response.status_code == 416
-    ):  # `.part` is at least as long as the file: left by a kill just before the renaming, or of an older file
+        # `.part` is at least as long as the file: left by a kill just before the renaming, or of an
+        # older file
+    ):
         raise _Fault(status, useless=True)
     if response.status_code in PASSING_STATUSES:
         raise _Fault(status, retry_after=response.headers.get("Retry-After"))
@@ -269,7 +277,8 @@ def _read_promise(response: requests.Response, have: int) -> _Promise:
     """Reads the headers; refuses an answer that could not be checked."""
     headers, checksums = response.headers, _read_checksums(response.headers)
     if response.status_code == 206:
-        if not checksums:  # nothing else can tell that old and new bytes are of the same file, and next to each other
+        # nothing else can tell that old and new bytes are of the same file, and next to each other
+        if not checksums:
             raise _Fault("an answer to Range without a checksum of the whole", useless=True)
         return _Promise(
             _read_number(headers.get("Content-Range", "").rpartition("/")[2]), checksums, have
@@ -379,7 +388,8 @@ def writing(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise EczemaError(
-            f"{target}: cannot be written: {error.strerror or error}; free some space and run the same command again: it resumes"
+            f"{target}: cannot be written: {error.strerror or error}; free some space and run the"
+            " same command again: it resumes"
         ) from error
 
 

@@ -1,9 +1,10 @@
 """A folder of class folders (as DermNet's copies are: `train/Atopic Dermatitis Photos/x.jpg`) as a manifest.
 
-In goes the folder and, if there are any, captions. Out comes a folder with `manifest.csv`, `dataset.json` (counts and how each column was
-made) and the photos under the same relative paths.
+In goes the folder and, if there are any, captions. Out comes a folder with `manifest.csv`,
+`dataset.json` (counts and how each column was made) and the photos under the same relative paths.
 
-Atlases often hold several shots of one patient as `name-1.jpg`, `name-2.jpg`. They are one group, so that no split tears them apart.
+Atlases often hold several shots of one patient as `name-1.jpg`, `name-2.jpg`. They are one group,
+so that no split tears them apart.
 """
 
 import os
@@ -36,14 +37,22 @@ SPLIT_FOLDERS = {
     "test": "test",
 }
 PROVENANCE = {
-    "attribution": "not known to this program: give it as the place where the folder came from asks",
+    "attribution": (
+        "not known to this program: give it as the place where the folder came from asks"
+    ),
     "licence": "not known to this program: see the place where the folder came from",
     "columns": {
         "eczema": "1 if the class folder is one of `eczema_classes`, 0 for the other classes",
-        "group_id": "class and file name in lower case, without a number at the end after '-' or '_': several shots of one patient are "
-        "often called name-1.jpg, name-2.jpg. There is no patient id; photos that are only numbered (IMG_1.jpg, IMG_2.jpg) are one group",
-        "split": "the folder train, val (valid, validation) or test at the top, if all photos are in one; a group found in several "
-        "splits is put wholly into the earliest of them (train, val, test), so that the test photos are of others",
+        "group_id": (
+            "class and file name in lower case, without a number at the end after '-' or '_':"
+            " several shots of one patient are often called name-1.jpg, name-2.jpg. There is no"
+            " patient id; photos that are only numbered (IMG_1.jpg, IMG_2.jpg) are one group"
+        ),
+        "split": (
+            "the folder train, val (valid, validation) or test at the top, if all photos are in"
+            " one; a group found in several splits is put wholly into the earliest of them (train,"
+            " val, test), so that the test photos are of others"
+        ),
         "text": "from the captions; empty where there is none",
         "condition": "the name of the class folder",
     },
@@ -81,11 +90,12 @@ class FolderSummary(Summary):
     def describe(self) -> str:
         """Returns the counts as a few lines for people."""
         return (
-            f"{self.photos} photos in {self.classes} classes; {self.eczema} ({self.eczema / self.photos:.1%}) are eczema: "
-            f"{', '.join(self.eczema_classes)}\n"
-            f"{self.captions} have a caption; passed over: {self.hidden} hidden files, {self.not_photos} that are no JPEG or PNG\n"
-            f"{self.groups} groups by file name, the largest of {self.largest_group} photos (shots of one patient, or mere numbering?); "
-            f"{self.moved} photos moved to the split of their group"
+            f"{self.photos} photos in {self.classes} classes; {self.eczema}"
+            f" ({self.eczema / self.photos:.1%}) are eczema:"
+            f" {', '.join(self.eczema_classes)}\n{self.captions} have a caption; passed over:"
+            f" {self.hidden} hidden files, {self.not_photos} that are no JPEG or PNG\n{self.groups}"
+            f" groups by file name, the largest of {self.largest_group} photos (shots of one"
+            f" patient, or mere numbering?); {self.moved} photos moved to the split of their group"
         )
 
 
@@ -111,20 +121,25 @@ def prepare_folder(
 
     Args:
         out: The folder to write.
-        folder: Class folders, or `train`, `val` and `test` with class folders in them. Photos may lie deeper than that.
-        captions: A CSV with the columns `image_path`, relative to `folder`, and `text`; others are ignored.
-        eczema: Names of the classes that are eczema, whatever the case of the letters; none: those that name eczema or atopic.
+        folder: Class folders, or `train`, `val` and `test` with class folders in them. Photos may
+            lie deeper than that.
+        captions: A CSV with the columns `image_path`, relative to `folder`, and `text`; others are
+            ignored.
+        eczema: Names of the classes that are eczema, whatever the case of the letters; none: those
+            that name eczema or atopic.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
-        DataError: With every photo outside a class, every link, or every caption without a photo; if no class is eczema, or all are.
+        DataError: With every photo outside a class, every link, or every caption without a photo;
+            if no class is eczema, or all are.
         EczemaError: If `out` cannot be written.
     """
     out, folder = Path(out), check_folder(folder)
     refuse_overlap(out, (folder, captions))
     if out.resolve().is_relative_to(folder.resolve()):
         raise DataError(
-            f"{out}: is in {folder}, and would be taken for a class the next time; choose a folder outside"
+            f"{out}: is in {folder}, and would be taken for a class the next time; choose a folder"
+            " outside"
         )
     paths, passed_over = _list_photos(folder)
     found = _read_places(folder, paths)
@@ -176,7 +191,8 @@ def choose_eczema_classes(
     """Returns the classes that count as eczema: those named, or else those whose name has a word of `ECZEMA_WORDS`.
 
     Raises:
-        DataError: If a name is no class, no class is eczema, or all are; with the classes that there are.
+        DataError: If a name is no class, no class is eczema, or all are; with the classes that
+            there are.
     """
     there = f"; the classes are: {', '.join(sorted(classes))}"
     unknown = {
@@ -196,7 +212,8 @@ def choose_eczema_classes(
     }
     if not chosen:
         raise DataError(
-            f"{folder}: no class names {' or '.join(ECZEMA_WORDS)}; say with --eczema NAME which are eczema{there}"
+            f"{folder}: no class names {' or '.join(ECZEMA_WORDS)}; say with --eczema NAME which"
+            f" are eczema{there}"
         )
     if chosen == set(classes):
         raise DataError(
@@ -270,8 +287,9 @@ def _read_places(folder: Path, paths: Iterable[str]) -> list[_Photo]:
     splits = {top for top in tops if top.lower() in SPLIT_FOLDERS}
     if splits and splits != tops:
         raise DataError(
-            f"{folder}: some top folders are splits ({', '.join(sorted(splits))}) and some are not ({', '.join(sorted(tops - splits))}); "
-            f"allowed: {', '.join(SPLIT_FOLDERS)} for all of them, or class folders alone"
+            f"{folder}: some top folders are splits ({', '.join(sorted(splits))}) and some are not"
+            f" ({', '.join(sorted(tops - splits))}); allowed: {', '.join(SPLIT_FOLDERS)} for all of"
+            " them, or class folders alone"
         )
     depth = 1 if splits else 0  # where the class stands in the path
     homeless = [

@@ -1,10 +1,12 @@
 """SCIN, the Skin Condition Image Network (Google Research and Stanford Medicine, 2024; arXiv 2402.18545), as a manifest.
 
-In go the official `scin_cases.csv` and `scin_labels.csv` and, where there are any, photos or precomputed photo embeddings. Out comes
-a folder with `manifest.csv`, `dataset.json` (counts and how each column was made) and the photos or embeddings.
+In go the official `scin_cases.csv` and `scin_labels.csv` and, where there are any, photos or
+precomputed photo embeddings. Out comes a folder with `manifest.csv`, `dataset.json` (counts and how
+each column was made) and the photos or embeddings.
 
-The label is the weight of "Eczema" in the dermatologists' vote, 0 where they voted for other conditions alone. SCIN has no free text:
-`scin_text.describe_case` writes a template, and the `source` column says so.
+The label is the weight of "Eczema" in the dermatologists' vote, 0 where they voted for other
+conditions alone. SCIN has no free text: `scin_text.describe_case` writes a template, and the
+`source` column says so.
 """
 
 import ast
@@ -49,10 +51,19 @@ PROVENANCE = {
     "attribution": "SCIN dataset, Google LLC and Stanford Medicine (arXiv 2402.18545)",
     "licence": "SCIN Data Use License: share and adapt with attribution, no re-identification",
     "columns": {
-        "eczema": f'weight of "{CONDITION}" in weighted_skin_condition_label; 0 where only other conditions are named',
-        "text": "template from the self-reported flags, not free text; a blank flag is never read as a no; empty where nothing is reported",
+        "eczema": (
+            f'weight of "{CONDITION}" in weighted_skin_condition_label; 0 where only other'
+            " conditions are named"
+        ),
+        "text": (
+            "template from the self-reported flags, not free text; a blank flag is never read as a"
+            " no; empty where nothing is reported"
+        ),
         "skin_tone": "median of the dermatologists' Fitzpatrick labels (the lower one of two)",
-        "group_id": "cases that share a photo, directly or through others, are one group; there is no patient id",
+        "group_id": (
+            "cases that share a photo, directly or through others, are one group; there is no"
+            " patient id"
+        ),
     },
 }
 
@@ -86,11 +97,12 @@ class ScinSummary(Summary):
     def describe(self) -> str:
         """Returns the counts as a few lines for people."""
         return (
-            f"{self.cases} cases: {self.kept} kept, {self.ungradable} left out as ungradable, {self.unlabelled} as unlabelled, "
-            f"{self.empty} with neither photo nor text\n"
-            f"{self.eczema} of the kept cases ({self.eczema / self.kept:.1%}) have a vote for eczema\n"
-            f"{self.photo_rows} rows with a photo, {self.text_rows} with text alone; {self.sharing} cases share a photo with another\n"
-            f"texts are templates, not the patients' own words"
+            f"{self.cases} cases: {self.kept} kept, {self.ungradable} left out as ungradable,"
+            f" {self.unlabelled} as unlabelled, {self.empty} with neither photo nor"
+            f" text\n{self.eczema} of the kept cases ({self.eczema / self.kept:.1%}) have a vote"
+            f" for eczema\n{self.photo_rows} rows with a photo, {self.text_rows} with text alone;"
+            f" {self.sharing} cases share a photo with another\ntexts are templates, not the"
+            " patients' own words"
         )
 
 
@@ -109,14 +121,15 @@ def prepare_scin(
         out: The folder.
         cases: `scin_cases.csv`.
         labels: `scin_labels.csv`.
-        images: A folder with photos, as `<name>` or `dataset/images/<name>`; those that are there are linked (or copied) into `out`.
-        embeddings: An `.npz` of photo embeddings by image path, linked (or copied) into `out`. Without `images`, the photos that
-            have one become rows.
+        images: A folder with photos, as `<name>` or `dataset/images/<name>`; those that are there
+            are linked (or copied) into `out`.
+        embeddings: An `.npz` of photo embeddings by image path, linked (or copied) into `out`.
+            Without `images`, the photos that have one become rows.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
-        DataError: If a file lacks columns, a label cannot be read, none of the photos or embeddings belongs to a case, or `out` holds one
-            of the inputs.
+        DataError: If a file lacks columns, a label cannot be read, none of the photos or embeddings
+            belongs to a case, or `out` holds one of the inputs.
         EczemaError: If `out` cannot be written.
     """
     out = Path(out)
@@ -129,11 +142,13 @@ def prepare_scin(
     photos = [row["image_path"] for row in rows if row["image_path"]]
     if (images or embeddings) and not photos:
         raise DataError(
-            f"{images or embeddings}: none of the labelled cases' photos is there; they look like {labelled[PHOTO_COLUMNS[0]].iloc[0]!r}"
+            f"{images or embeddings}: none of the labelled cases' photos is there; they look like"
+            f" {labelled[PHOTO_COLUMNS[0]].iloc[0]!r}"
         )
     if not rows:
         raise DataError(
-            f"{cases}: no labelled case reports anything, and no photo is here; give the photos with --images"
+            f"{cases}: no labelled case reports anything, and no photo is here; give the photos"
+            " with --images"
         )
     kept = pd.DataFrame(rows).drop_duplicates("case_id")
     summary = ScinSummary(
@@ -183,7 +198,8 @@ def _label_cases(
             votes.append(_parse_vote(text))
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             faults.append(
-                f"case {case_id}: weighted_skin_condition_label: allowed: {{'Condition': weight, ...}}; received {text[:80]!r}"
+                f"case {case_id}: weighted_skin_condition_label: allowed: {{'Condition': weight,"
+                f" ...}}; received {text[:80]!r}"
             )
     if faults:
         raise DataError(join_faults(f"{labels_path}: votes cannot be read", faults))
@@ -266,10 +282,9 @@ def _build_rows(case: dict[str, str], find: Callable[[str], bool]) -> list[dict[
         "severity": "",
         "split": "",
         "skin_tone": _median_tone(case),
-        "age_group": case["age_group"]
-        .removeprefix("AGE_")
-        .replace("UNKNOWN", "")
-        .replace("_TO_", "-"),
+        "age_group": (
+            case["age_group"].removeprefix("AGE_").replace("UNKNOWN", "").replace("_TO_", "-")
+        ),
         "sex": {"FEMALE": "female", "MALE": "male"}.get(case["sex_at_birth"], ""),
         "source": "template",
     }

@@ -1,8 +1,9 @@
 """The SCIN files from their official bucket, onto the disk under their official paths.
 
-In goes a folder. Out come `dataset/scin_cases.csv`, `dataset/scin_labels.csv` and `dataset/images/*.png` below it, for
-`scin.prepare_scin` to read; `download.csv` (what is here: path, bytes, MD5); and, if something could not be had, `missing.csv` (path,
-reason). Running it again fetches what is missing and nothing else.
+In goes a folder. Out come `dataset/scin_cases.csv`, `dataset/scin_labels.csv` and
+`dataset/images/*.png` below it, for `scin.prepare_scin` to read; `download.csv` (what is here:
+path, bytes, MD5); and, if something could not be had, `missing.csv` (path, reason). Running it
+again fetches what is missing and nothing else.
 """
 
 import contextlib
@@ -35,7 +36,8 @@ from eczema_tf.data.sources.scin import PHOTO_COLUMNS
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.files import write_csv, write_text
 
-OFFICIAL_URL = "https://storage.googleapis.com/dx-scin-public-data/"  # https://github.com/google-research-datasets/scin
+# https://github.com/google-research-datasets/scin
+OFFICIAL_URL = "https://storage.googleapis.com/dx-scin-public-data/"
 CASES_PATH = "dataset/scin_cases.csv"
 LABELS_PATH = "dataset/scin_labels.csv"
 TABLE = Kind("a CSV file that begins with case_id", (b"case_id", b"\xef\xbb\xbfcase_id"))
@@ -83,15 +85,17 @@ class DownloadSummary:
         """Raises a DataError that tells how to go on if files are missing."""
         if self.missing:
             raise DataError(
-                f"{self.missing} of {self.wanted} files could not be had, {self.folder / 'missing.csv'} says why; run the same command "
-                f"again: it resumes; or go without them: --cases {self.cases} --labels {self.labels} --images {self.folder}"
+                f"{self.missing} of {self.wanted} files could not be had,"
+                f" {self.folder / 'missing.csv'} says why; run the same command again: it resumes;"
+                f" or go without them: --cases {self.cases} --labels {self.labels} --images"
+                f" {self.folder}"
             )
 
     def describe(self) -> str:
         """Returns the counts as one line for people."""
         return (
-            f"{self.wanted} files wanted: {self.already_there} were there, {self.downloaded} downloaded "
-            f"({self.bytes / 1e6:.1f} MB), {self.missing} missing"
+            f"{self.wanted} files wanted: {self.already_there} were there, {self.downloaded}"
+            f" downloaded ({self.bytes / 1e6:.1f} MB), {self.missing} missing"
         )
 
 
@@ -108,8 +112,8 @@ def download_scin(
 
     Args:
         folder: Where everything goes.
-        limit: Photos of so many labelled cases only, the first in the order of the cases file; default all. Cases without a label are
-            passed over: `prepare_scin` leaves them out.
+        limit: Photos of so many labelled cases only, the first in the order of the cases file;
+            default all. Cases without a label are passed over: `prepare_scin` leaves them out.
         base_url: Where `dataset/` is.
         jobs: Files to fetch at a time.
         patience: How long to try for each.
@@ -120,7 +124,8 @@ def download_scin(
 
     Raises:
         DataError: If a table cannot be had or is not SCIN's.
-        EczemaError: If the disk is full or otherwise refuses, or another download is running in the folder.
+        EczemaError: If the disk is full or otherwise refuses, or another download is running in the
+            folder.
     """
     folder, base_url = Path(folder), base_url.rstrip("/") + "/"
     with (
@@ -132,7 +137,8 @@ def download_scin(
         download.fetch_all([CASES_PATH, LABELS_PATH], jobs=2, progress=False)
         for path, reason in download.missing.items():
             raise DataError(
-                f"{base_url}{path}: cannot be had: {reason}; check the network and run the same command again: it resumes"
+                f"{base_url}{path}: cannot be had: {reason}; check the network and run the same"
+                " command again: it resumes"
             )
         download.fetch_all(
             list_photos(folder / CASES_PATH, folder / LABELS_PATH, limit),
@@ -217,7 +223,8 @@ class _Download:
             self.missing[path] = str(error)
             return not error.lasting
         except BaseException:
-            self.stop.set()  # here, not in `fetch_all`: this thread takes up the next file before that one wakes
+            # here, not in `fetch_all`: this thread takes up the next file before that one wakes
+            self.stop.set()
             raise
         return False
 

@@ -1,8 +1,8 @@
 """SCIN's self-reported flags as a few plain sentences. It is a template, not free text.
 
-A flag is `YES` or blank, and blank is not "no": nothing is ever said about a blank. The only negations are those that the person
-ticked ("no relevant symptoms"). Age and sex are left out: they are columns of their own, and a text encoder gains nothing from them
-(docs/data.md).
+A flag is `YES` or blank, and blank is not "no": nothing is ever said about a blank. The only
+negations are those that the person ticked ("no relevant symptoms"). Age and sex are left out: they
+are columns of their own, and a text encoder gains nothing from them (docs/data.md).
 """
 
 from collections.abc import Mapping
@@ -78,7 +78,8 @@ def describe_case(case: Mapping[str, str]) -> str:
         case: A row of `scin_cases.csv`.
 
     Returns:
-        For instance: "I have a rash for one day. It is flat. It is on my arm. It itches. Otherwise I feel well." "" for who reported
+        For instance: "I have a rash for one day. It is flat. It is on my arm. It itches. Otherwise
+            I feel well." "" for who reported
         nothing: there is no text then, and none is made up.
     """
     category, duration = (

@@ -1,7 +1,7 @@
 """What the sources share: reading others' tables as text, finding photos that others name, writing the folder of a manifest, telling so.
 
-Names that come out of a data set are never trusted: a photo is taken only from inside the folder that the user gave, and lands only inside
-the folder written.
+Names that come out of a data set are never trusted: a photo is taken only from inside the folder
+that the user gave, and lands only inside the folder written.
 """
 
 import os
@@ -47,10 +47,12 @@ def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
         columns: Those needed; others are left out.
 
     Returns:
-        Strings, "" for empty. The index, `line`, is the line that each row begins on (Parquet: the number of the row, from 1).
+        Strings, "" for empty. The index, `line`, is the line that each row begins on (Parquet: the
+        number of the row, from 1).
 
     Raises:
-        DataError: If the file cannot be read, lacks columns (all are named), repeats one, or has no rows.
+        DataError: If the file cannot be read, lacks columns (all are named), repeats one, or has no
+            rows.
     """
     if not path.is_file():
         raise DataError(
@@ -178,7 +180,8 @@ def write_dataset(
         out: The folder.
         rows: Of the manifest, with all of its columns; further ones follow them.
         facts: For `dataset.json`: source, counts, attribution, licence, how the columns were made.
-        files: Path in the folder (of a photo: its `image_path` in the manifest) -> the file, which is linked there, or copied.
+        files: Path in the folder (of a photo: its `image_path` in the manifest) -> the file, which
+            is linked there, or copied.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:

@@ -1,8 +1,9 @@
 """Built-in data with known truth, as a manifest: rendered photos, written complaints and the exact posterior of each case.
 
-Out comes a folder with `manifest.csv`, `photos/`, `masks/` (where each lesion is), `truth.jsonl` (all that was drawn for each row, and
-where each symptom stands in the text) and `dataset.json` (counts, and the limits: the AUROC of the exact posteriors). Same number of
-cases and seed, same bytes, on any number of processes.
+Out comes a folder with `manifest.csv`, `photos/`, `masks/` (where each lesion is), `truth.jsonl`
+(all that was drawn for each row, and where each symptom stands in the text) and `dataset.json`
+(counts, and the limits: the AUROC of the exact posteriors). Same number of cases and seed, same
+bytes, on any number of processes.
 """
 
 import json
@@ -30,9 +31,14 @@ PROVENANCE = {
     "licence": "Apache-2.0, as the program",
     "columns": {
         "eczema": "1 where the drawn condition is eczema, else 0: the truth, not an opinion",
-        "consistency": "what the exact posterior given the text says; unclear where the text mentions no symptom",
+        "consistency": (
+            "what the exact posterior given the text says; unclear where the text mentions no"
+            " symptom"
+        ),
         "severity": "as drawn; empty for healthy skin",
-        "posterior_image, posterior_text, posterior_fusion": "the exact P(eczema) given what was drawn, which no model can beat",
+        "posterior_image, posterior_text, posterior_fusion": (
+            "the exact P(eczema) given what was drawn, which no model can beat"
+        ),
     },
 }
 PROCESSES = 2
@@ -44,7 +50,8 @@ def prepare_synthetic(
 ) -> Path:
     """Makes the built-in data.
 
-    Works in two spawned processes from 100 cases on: a script that calls this needs the usual `if __name__ == "__main__":`.
+    Works in two spawned processes from 100 cases on: a script that calls this needs the usual `if
+    __name__ == "__main__":`.
 
     Args:
         out: The folder.

@@ -1,7 +1,8 @@
 """Any table with a map (`table_map`) as a manifest: PAD-UFES-20, Fitzpatrick17k, SkinCAP, DDI, or one's own.
 
-In go the table (CSV or Parquet), the map and the photos, where there are any. Out comes a folder with `manifest.csv` (with the diagnosis
-as a further column, `condition`), `dataset.json` (counts, where the data set is from, the map) and the photos.
+In go the table (CSV or Parquet), the map and the photos, where there are any. Out comes a folder
+with `manifest.csv` (with the diagnosis as a further column, `condition`), `dataset.json` (counts,
+where the data set is from, the map) and the photos.
 """
 
 from collections import Counter
@@ -61,10 +62,11 @@ class TableSummary(Summary):
     def describe(self) -> str:
         """Returns the counts as a few lines for people."""
         return (
-            f"{self.source}: {self.rows} rows: {self.kept} kept, in {self.groups} groups; left out: {self.left_out} by the map, "
-            f"{self.unlabelled} without a diagnosis, {self.empty} with neither photo nor text\n"
-            f"{self.eczema} of the kept rows ({self.eczema / self.kept:.1%}) are eczema\n"
-            f"{self.photo_rows} rows with a photo, {self.text_rows} with text alone; {self.missing_photos} photos are not there"
+            f"{self.source}: {self.rows} rows: {self.kept} kept, in {self.groups} groups; left out:"
+            f" {self.left_out} by the map, {self.unlabelled} without a diagnosis, {self.empty} with"
+            f" neither photo nor text\n{self.eczema} of the kept rows"
+            f" ({self.eczema / self.kept:.1%}) are eczema\n{self.photo_rows} rows with a photo,"
+            f" {self.text_rows} with text alone; {self.missing_photos} photos are not there"
         )
 
 
@@ -82,13 +84,15 @@ def prepare_table(
         out: The folder.
         table: CSV or Parquet.
         map_path: A YAML file, or the name of a map that comes with the program.
-        images: A folder with photos, named as the map's `image_path` says; those that are there are linked (or copied) into `out`.
+        images: A folder with photos, named as the map's `image_path` says; those that are there are
+            linked (or copied) into `out`.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
         ConfigError: If the map is not there or not valid, with every fault.
-        DataError: With every column that is missing, every value that the map does not know, or every row that cannot be right; when no
-            row is left, none is eczema though the map says which are, or no photo is there; or when `out` holds one of the inputs.
+        DataError: With every column that is missing, every value that the map does not know, or
+            every row that cannot be right; when no row is left, none is eczema though the map says
+            which are, or no photo is there; or when `out` holds one of the inputs.
         EczemaError: If `out` cannot be written.
     """
     out, table = Path(out), Path(table)
@@ -211,7 +215,8 @@ def _check_rows(
     if mapping.eczema.positive and not (rows["eczema"] == 1).any():
         seen = ", ".join(name for name, _ in Counter(rows["condition"]).most_common(20))
         raise DataError(
-            f"{path}: {mapping.eczema.column}: none of {', '.join(mapping.eczema.positive)} is there; received {seen}"
+            f"{path}: {mapping.eczema.column}: none of {', '.join(mapping.eczema.positive)} is"
+            f" there; received {seen}"
         )
     folder = Path.cwd()  # photos were found already: only the other columns are in question
     checked = rows.assign(

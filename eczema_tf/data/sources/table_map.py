@@ -2,11 +2,14 @@
 
 A map holds
 
-- `name` (becomes `source`), `where` (how to obtain the data set), `licence`, `attribution`, `notes` (what to know before using it);
-- `columns`: a rule for each column of the manifest. A rule is a `template` ("{md5hash}.jpg"; without braces it is a constant), or `parts`,
-  rules whose results are joined by spaces. A template is blank if any of its columns is. `values` says what each result becomes; a result
-  not among them becomes the `default`, or is an error if there is none;
-- `eczema`: the `column` with the diagnosis, the `positive` values, and the `negative` ones (every other value, if they are not given);
+- `name` (becomes `source`), `where` (how to obtain the data set), `licence`, `attribution`, `notes`
+  (what to know before using it);
+- `columns`: a rule for each column of the manifest. A rule is a `template` ("{md5hash}.jpg";
+  without braces it is a constant), or `parts`, rules whose results are joined by spaces. A template
+  is blank if any of its columns is. `values` says what each result becomes; a result not among them
+  becomes the `default`, or is an error if there is none;
+- `eczema`: the `column` with the diagnosis, the `positive` values, and the `negative` ones (every
+  other value, if they are not given);
 - `leave_out`: column -> the values of rows that are left out.
 
 Values are compared whatever the case of their letters, and 3.0 is 3.
@@ -132,7 +135,8 @@ class TableMap(Section):
         unknown = [column for column in columns if column not in RULED_COLUMNS]
         if unknown:
             raise ValueError(
-                f"not a column of the manifest: {', '.join(unknown)}; allowed: {', '.join(RULED_COLUMNS)}"
+                f"not a column of the manifest: {', '.join(unknown)}; allowed:"
+                f" {', '.join(RULED_COLUMNS)}"
             )
         if "example_id" not in columns or not {"image_path", "text"} & set(columns):
             raise ValueError("example_id and one of image_path and text must have a rule")
@@ -151,7 +155,8 @@ def load_map(map_path: Path | str) -> TableMap:
         map_path: A YAML file, or the name of one that comes with the program (`fitzpatrick17k`).
 
     Raises:
-        ConfigError: With every unknown key, missing key and wrong value, if there is any; or with the names there are.
+        ConfigError: With every unknown key, missing key and wrong value, if there is any; or with
+            the names there are.
     """
     path = Path(map_path) if Path(map_path).is_file() else SHIPPED / f"{Path(map_path).name}.yaml"
     if not path.is_file():

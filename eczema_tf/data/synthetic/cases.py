@@ -50,7 +50,8 @@ class Case:
         facts: Value of each fact mentioned.
         text: The complaint, "" for none.
         phrases: Where each fact stands in the text.
-        posterior: P(eczema) given the "image", the "text" and both ("fusion"); `None` where the photo or the text is missing.
+        posterior: P(eczema) given the "image", the "text" and both ("fusion"); `None` where the
+            photo or the text is missing.
         skin_tone: Fitzpatrick type; like all that follows, independent of the condition.
         age_group: One of `AGE_GROUPS`.
         sex: One of `SEXES`.

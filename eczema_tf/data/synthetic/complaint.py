@@ -1,6 +1,7 @@
 """A lay person's account of facts: `write_complaint` turns drawn facts into text and says where each fact stands in it.
 
-Wording, order, fillers and misspellings do not depend on the condition: the text says what its facts say, and nothing more.
+Wording, order, fillers and misspellings do not depend on the condition: the text says what its
+facts say, and nothing more.
 """
 
 import re
@@ -40,7 +41,8 @@ def write_complaint(facts: dict[str, str], rng: np.random.Generator) -> tuple[st
     """Writes a text.
 
     Args:
-        facts: Value of each fact that is mentioned, at least three; or none, for a text that says nothing useful.
+        facts: Value of each fact that is mentioned, at least three; or none, for a text that says
+            nothing useful.
         rng: Where randomness comes from.
 
     Returns:
@@ -55,7 +57,8 @@ def write_complaint(facts: dict[str, str], rng: np.random.Generator) -> tuple[st
     return _join([*sentences, *_draw_ending(sentences, rng)])
 
 
-# A sentence is a list of pieces: plain strings, and (wording, category, value, negated) where a fact stands.
+# A sentence is a list of pieces: plain strings, and (wording, category, value, negated) where a
+# fact stands.
 Piece = str | tuple[str, str, str, bool]
 
 

@@ -1,6 +1,7 @@
 """What is known of built-in cases beyond their labels: where the lesion lies in a photo, and where symptoms stand in a text.
 
-Read from `truth.jsonl` and `masks/` beside a manifest, where `data/sources/synthetic.py` puts them. Other data sets have no such thing.
+Read from `truth.jsonl` and `masks/` beside a manifest, where `data/sources/synthetic.py` puts them.
+Other data sets have no such thing.
 """
 
 import json
@@ -54,7 +55,8 @@ class Truth:
                 )
         except OSError as error:
             raise DataError(
-                f"{self.folder / path}: not readable as a mask: {error}; prepare the built-in data again"
+                f"{self.folder / path}: not readable as a mask: {error}; prepare the built-in data"
+                " again"
             ) from error
 
     def find_phrases(self, example_id: str) -> list[tuple[int, int]] | None:
@@ -85,5 +87,6 @@ def load_truth(manifest_path: Path) -> Truth:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: not the truth of built-in data ({error!r}); prepare the data again, or take the file away"
+            f"{path}: not the truth of built-in data ({error!r}); prepare the data again, or take"
+            " the file away"
         ) from error

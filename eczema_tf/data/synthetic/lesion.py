@@ -23,7 +23,8 @@ def draw_outline(
 
     Args:
         shape: (height, width) of the photo.
-        arrangement: "patch" (one), "ring" (one, clear in the middle), "grouped" (three to four) or "scattered" (many, small).
+        arrangement: "patch" (one), "ring" (one, clear in the middle), "grouped" (three to four) or
+            "scattered" (many, small).
         extent: "small", "medium" or "large".
         rng: Where randomness comes from.
     """

@@ -1,6 +1,7 @@
 """A photo from drawn attributes: `render_photo` paints a lesion on skin and photographs it.
 
-Only the attributes depend on the condition. Tone, body site, size, light, hair, blur and noise are drawn without looking at it.
+Only the attributes depend on the condition. Tone, body site, size, light, hair, blur and noise are
+drawn without looking at it.
 """
 
 import io
@@ -32,7 +33,8 @@ FILE_BYTES = (
 )  # a photo's file is padded to a size drawn from here: its size says nothing about its content
 _COMMENT_BYTES = 4  # what an empty JPEG comment takes by itself
 _REDNESS = {"faint": 0.45, "marked": 0.75, "intense": 1.08}
-# What inflammation multiplies skin with: pink to red on light skin, violaceous to grey-brown on dark skin (tones I to VI).
+# What inflammation multiplies skin with: pink to red on light skin, violaceous to grey-brown on
+# dark skin (tones I to VI).
 _INFLAMED = np.array(
     [
         [0.93, 0.55, 0.54],

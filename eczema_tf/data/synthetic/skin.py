@@ -1,7 +1,7 @@
 """Healthy skin and the camera: what every photo has, whatever the condition.
 
-All images are float32 (height, width, 3) in [0, 1]; lengths are in units of 1/192 of the photo's side, so that a lesion looks the same at
-every resolution.
+All images are float32 (height, width, 3) in [0, 1]; lengths are in units of 1/192 of the photo's
+side, so that a lesion looks the same at every resolution.
 """
 
 import math

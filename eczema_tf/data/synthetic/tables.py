@@ -1,7 +1,8 @@
 """The probability tables of the built-in data: from `tables.yaml` to arrays, and drawing from them.
 
-A *state* is a condition with a severity ("none" for healthy skin). Given the state, all slots (attributes of the photo, facts of the
-text) are independent: this is what makes the exact posterior in `posterior.py` a plain product.
+A *state* is a condition with a severity ("none" for healthy skin). Given the state, all slots
+(attributes of the photo, facts of the text) are independent: this is what makes the exact posterior
+in `posterior.py` a plain product.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ import yaml
 NO_SEVERITY = "none"
 HEALTHY = "healthy"
 ECZEMA = "eczema"
-UNSEEN = -1  # the code of a slot that was not drawn: a fact not mentioned, or an attribute of a lesion that is not there
+# the code of a slot that was not drawn: a fact not mentioned, or an attribute of a lesion that is
+# not there
+UNSEEN = -1
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Tables:
     Attributes:
         states: (condition, severity) pairs.
         prior: float64 (states,), sums to 1.
-        attributes: Slots of the photo. The first is `lesion`; where its value is not 0 ("visible"), the others are `UNSEEN`.
+        attributes: Slots of the photo. The first is `lesion`; where its value is not 0 ("visible"),
+            the others are `UNSEEN`.
         facts: Slots of the text.
     """
 
@@ -85,7 +89,8 @@ def draw_attributes(tables: Tables, states: np.ndarray, rng: np.random.Generator
         rng: Where randomness comes from.
 
     Returns:
-        int64 (cases, attributes): indices into each slot's values, `UNSEEN` where there is no lesion to see it on.
+        int64 (cases, attributes): indices into each slot's values, `UNSEEN` where there is no
+        lesion to see it on.
     """
     codes = _draw_slots(tables.attributes, states, rng)
     codes[codes[:, 0] != 0, 1:] = UNSEEN

@@ -16,7 +16,8 @@ class AlignedText:
 
     Attributes:
         cleaned: What `clean_text` gives.
-        starts: For each character of `cleaned`, the offset of the characters of the original that it was made from.
+        starts: For each character of `cleaned`, the offset of the characters of the original that
+            it was made from.
         ends: Likewise, the offset after them.
     """
 

@@ -5,8 +5,8 @@ import tensorflow_text as tf_text
 
 from eczema_tf.data.text.tokenizer import TextTokenizer
 
-# How BERT splits words (Devlin et al. 2019, `BasicTokenizer`): at white space and control characters, which are dropped, and at
-# punctuation and CJK characters, which are kept.
+# How BERT splits words (Devlin et al. 2019, `BasicTokenizer`): at white space and control
+# characters, which are dropped, and at punctuation and CJK characters, which are kept.
 _SPACE = r"\s|\p{Cc}|\p{Cf}"
 _KEPT = (
     r"[!-/]|[:-@]|[\[-`]|[{-~]|\p{P}"
@@ -32,14 +32,16 @@ class TokenLocator:
     def __call__(self, cleaned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Finds the tokens inside a graph.
 
-        The text is split into words as the tokenizer does it, but before letters are folded, which may change their length; then each
-        word into pieces. Where folding changes a word's length, each of its pieces gets the whole word.
+        The text is split into words as the tokenizer does it, but before letters are folded, which
+        may change their length; then each word into pieces. Where folding changes a word's length,
+        each of its pieces gets the whole word.
 
         Args:
             cleaned: string (batch,), from `clean_text`.
 
         Returns:
-            Start and end, int32 (batch, longest): byte offsets into `cleaned`; both 0 for [CLS], [SEP] and padding.
+            Start and end, int32 (batch, longest): byte offsets into `cleaned`; both 0 for [CLS],
+            [SEP] and padding.
         """
         words, word_starts, word_ends = tf_text.regex_split_with_offsets(
             cleaned, f"{_SPACE}|{_KEPT}", _KEPT

@@ -52,7 +52,8 @@ class TextTokenizer:
             texts: string (batch,), cleaned.
 
         Returns:
-            `token_ids` int32 (batch, longest) and `padding_mask` int32 (batch, longest), 1 where there is a token.
+            `token_ids` int32 (batch, longest) and `padding_mask` int32 (batch, longest), 1 where
+            there is a token.
         """
         pieces = self.tokenizer(texts)[:, : self.max_tokens - 2]
         batch = tf.shape(texts)[0]
@@ -95,8 +96,8 @@ def learn_tokenizer(texts: Sequence[str], vocabulary_size: int, max_tokens: int)
     cleaned = clean_text(tf.constant([text for text in texts if text] or [""]))
     if not tf.reduce_any(cleaned != "").numpy():
         raise DataError(
-            "model.text.preset: null means a vocabulary learned from the training texts, but the training split has none; "
-            "name a preset instead"
+            "model.text.preset: null means a vocabulary learned from the training texts, but the"
+            " training split has none; name a preset instead"
         )
     vocabulary = compute_word_piece_vocabulary(
         tf.data.Dataset.from_tensors(cleaned).unbatch(),
@@ -110,8 +111,8 @@ def learn_tokenizer(texts: Sequence[str], vocabulary_size: int, max_tokens: int)
 def load_tokenizer(preset: str, max_tokens: int) -> TextTokenizer:
     """Loads the tokenizer of a preset: a KerasHub name, a local preset folder, or a Hugging Face folder.
 
-    An uncased BERT was trained on text without accents (Devlin et al. 2019, `BasicTokenizer`), which KerasHub's presets forget: without
-    that, "café" is an unknown word.
+    An uncased BERT was trained on text without accents (Devlin et al. 2019, `BasicTokenizer`),
+    which KerasHub's presets forget: without that, "café" is an unknown word.
 
     Raises:
         PresetError: If it cannot be had.

@@ -28,7 +28,8 @@ def save_frozen(functions: Mapping[str, Any], folder: Path) -> None:
     """Writes a SavedModel without variables.
 
     Args:
-        functions: `tf.function`s with input signatures, by the name they are served under. Tensors by position in, a dict of tensors out.
+        functions: `tf.function`s with input signatures, by the name they are served under. Tensors
+            by position in, a dict of tensors out.
         folder: To be written.
 
     Raises:
@@ -40,8 +41,9 @@ def save_frozen(functions: Mapping[str, Any], folder: Path) -> None:
     )
     if size > MAX_BYTES:
         raise EczemaError(
-            f"the weights, once for each of {', '.join(traced)}, make {size:,} bytes; a frozen SavedModel can hold {MAX_BYTES:,}; "
-            "choose smaller encoders (model.image.preset, model.text.preset, model.text.layers)"
+            f"the weights, once for each of {', '.join(traced)}, make {size:,} bytes; a frozen"
+            f" SavedModel can hold {MAX_BYTES:,}; choose smaller encoders (model.image.preset,"
+            " model.text.preset, model.text.layers)"
         )
     frozen = {name: freeze(function) for name, function in traced.items()}
     tf.saved_model.save(
@@ -77,7 +79,8 @@ def _build_function(graph: GraphDef, outputs: list[str], original: Any) -> Any:
     needed = [node.name for node in graph.node if node.op == "Placeholder"]
     if unknown := set(needed) - {spec.name for spec in inputs}:
         raise EczemaError(
-            f"cannot be frozen: the graph uses resources that are not variables: {', '.join(sorted(unknown))}"
+            "cannot be frozen: the graph uses resources that are not variables:"
+            f" {', '.join(sorted(unknown))}"
         )
 
     @tf.function(input_signature=inputs, autograph=False)

@@ -1,12 +1,14 @@
 """What stands between a stranger's bytes and the decoder, inside the served graph.
 
-Each row has its own status: a bad photo never fails its neighbours. Cheap checks (size, magic bytes, pixels by header, what decoding would
-cost) come before any decoding; what the decoder itself refuses is caught by running it inside a tf.data pipeline that drops errors, and
-noticing who is gone. `scripts/benchmark_guard.py` measures what hostile files can still do.
+Each row has its own status: a bad photo never fails its neighbours. Cheap checks (size, magic
+bytes, pixels by header, what decoding would cost) come before any decoding; what the decoder itself
+refuses is caught by running it inside a tf.data pipeline that drops errors, and noticing who is
+gone. `scripts/benchmark_guard.py` measures what hostile files can still do.
 
-One kind gets through: a PNG whose compressed stream goes on behind its last pixel. TensorFlow's decoder inflates all of it, a megabyte for
-each kilobyte of the file, and nothing before decoding tells it from a large photo. Whoever serves strangers should send it JPEGs only, made
-by `data.photos.upright_jpeg`, which stops at the last pixel.
+One kind gets through: a PNG whose compressed stream goes on behind its last pixel. TensorFlow's
+decoder inflates all of it, a megabyte for each kilobyte of the file, and nothing before decoding
+tells it from a large photo. Whoever serves strangers should send it JPEGs only, made by
+`data.photos.upright_jpeg`, which stops at the last pixel.
 """
 
 from collections.abc import Callable
@@ -17,8 +19,11 @@ from eczema_tf.data.photo import decoding_cost as cost
 
 MIN_BYTES = 32
 MAX_BYTES = 10_000_000
-MAX_PIXELS = 25_000_000  # a 24-megapixel camera's photo passes; a 12,000 x 12,000 decompression bomb does not
-MAX_SIDE_PX = 16_384  # as a phone's longest panorama; resizing holds rows of the photo's full width, and a PNG may be 1,000,000 wide
+# a 24-megapixel camera's photo passes; a 12,000 x 12,000 decompression bomb does not
+MAX_PIXELS = 25_000_000
+# as a phone's longest panorama; resizing holds rows of the photo's full width, and a PNG may be
+# 1,000,000 wide
+MAX_SIDE_PX = 16_384
 MAX_SEGMENTS = 300  # of a JPEG's header; 10 MB of depth map in the largest segments (64 KB) is 153
 PROGRESSIVE_FRAME, START_OF_SCAN = (
     0xFFC2,
@@ -44,7 +49,10 @@ PHOTO_STATUS = (
     f"photo: more than {MAX_PIXELS // 1_000_000} megapixels",
     "photo: cannot be decoded",
     f"photo: longer than {MAX_SIDE_PX} pixels",
-    "photo: of an unusual kind that may take too long to decode; save it as a plain (baseline) JPEG",
+    (
+        "photo: of an unusual kind that may take too long to decode; save it as a plain (baseline)"
+        " JPEG"
+    ),
 )
 
 
@@ -59,7 +67,8 @@ def decode_guarded(
         size_px: Side of the pixels.
 
     Returns:
-        Pixels uint8 (batch, size_px, size_px, 3), zeros where there is no good photo, and int32 (batch,) places in `PHOTO_STATUS`.
+        Pixels uint8 (batch, size_px, size_px, 3), zeros where there is no good photo, and int32
+        (batch,) places in `PHOTO_STATUS`.
     """
     batch = tf.size(photos)
     nothing = tf.zeros((size_px, size_px, 3), tf.uint8)
@@ -151,8 +160,9 @@ def _walk_to_scan(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Steps from segment to segment of a JPEG's header, the way the decoder goes.
 
     Returns:
-        Where it stopped, int32 (); whether the frame is progressive, bool (); and the marker there, int32 (): `START_OF_SCAN`, or the first
-        that is not of an ordinary header (arithmetic coding, markers without a length).
+        Where it stopped, int32 (); whether the frame is progressive, bool (); and the marker there,
+        int32 (): `START_OF_SCAN`, or the first that is not of an ordinary header (arithmetic
+        coding, markers without a length).
     """
 
     def read_marker(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

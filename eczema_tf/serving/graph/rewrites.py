@@ -1,7 +1,8 @@
 """Rewrites of a frozen graph: the same answers but for rounding, less work. Each takes a `GraphDef` without variables and changes it.
 
-TensorFlow's own optimizer (Grappler) does none of these, but builds on all of them: it fuses a convolution or a product, its bias and its
-activation into one operation once they stand side by side. What each brings: docs/results.md.
+TensorFlow's own optimizer (Grappler) does none of these, but builds on all of them: it fuses a
+convolution or a product, its bias and its activation into one operation once they stand side by
+side. What each brings: docs/results.md.
 """
 
 from collections import defaultdict
@@ -54,8 +55,9 @@ class Wiring:
 def keep_data_flow(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
     """Keeps what the outputs are computed from, and of the edges only those that carry data.
 
-    Control edges are for side effects, and nothing that is served has any. They made the text wait for the photo, by way of assertions in
-    library code (on ragged tensors that are valid by construction), which hang on control edges alone and so are not run any more.
+    Control edges are for side effects, and nothing that is served has any. They made the text wait
+    for the photo, by way of assertions in library code (on ragged tensors that are valid by
+    construction), which hang on control edges alone and so are not run any more.
 
     Args:
         graph: Stays as it is.
@@ -145,7 +147,8 @@ def _find_batch_norms(wiring: Wiring) -> Iterator[tuple[NodeDef, NodeDef, list[s
 def fold_paddings(graph: GraphDef) -> int:
     """Takes out zero padding before a convolution whose own "SAME" pads by as much; whether it does depends on the photo's size.
 
-    ("EXPLICIT" would do for any size, but in TensorFlow 2.21 with oneDNN it aborts the process before a depthwise convolution.)
+    ("EXPLICIT" would do for any size, but in TensorFlow 2.21 with oneDNN it aborts the process
+    before a depthwise convolution.)
 
     Returns:
         How many were folded.

@@ -55,11 +55,14 @@ class ServedModel(tf.Module):
 
         Args:
             model: Trained.
-            image_encoder: Its size of photo; precomputed embeddings cannot be had from a photo here, so such a model ignores photos.
+            image_encoder: Its size of photo; precomputed embeddings cannot be had from a photo
+                here, so such a model ignores photos.
             tokenizer: For the texts.
             preprocess: Of the photos.
-            trained_on: Modalities that the training rows had; others are ignored and the row's status says so.
-            explainer: Turns the model's inputs into logits and explanations; None to leave the signature `explain` out.
+            trained_on: Modalities that the training rows had; others are ignored and the row's
+                status says so.
+            explainer: Turns the model's inputs into logits and explanations; None to leave the
+                signature `explain` out.
         """
         super().__init__(name="eczema")
         self.model = model
@@ -80,8 +83,9 @@ class ServedModel(tf.Module):
             text: string (batch,), UTF-8; "" for none.
 
         Returns:
-            `eczema`, `eczema_image`, `eczema_text` float32 (batch,); `consistency`, `severity` float32 (batch, 3); `image_used`,
-            `text_used` bool (batch,); `status` string (batch,), "ok" or what was wrong with the row.
+            `eczema`, `eczema_image`, `eczema_text` float32 (batch,); `consistency`, `severity`
+            float32 (batch, 3); `image_used`, `text_used` bool (batch,); `status` string (batch,),
+            "ok" or what was wrong with the row.
         """
         inputs, report, _ = self._read(image, text)
         return {**compute_probabilities(self.model(inputs, training=False)), **report}
@@ -95,9 +99,10 @@ class ServedModel(tf.Module):
             text: As in `serve`.
 
         Returns:
-            What `serve` gives; `heatmap` float32 (batch, height, width) in [0, 1], zeros for no evidence; `token_start`, `token_end`
-            int32 (batch, tokens), byte offsets into `clean_text` (both 0 for special tokens and padding); `token_score` float32
-            (batch, tokens), signed, in logits; `clean_text` string (batch,).
+            What `serve` gives; `heatmap` float32 (batch, height, width) in [0, 1], zeros for no
+            evidence; `token_start`, `token_end` int32 (batch, tokens), byte offsets into
+            `clean_text` (both 0 for special tokens and padding); `token_score` float32 (batch,
+            tokens), signed, in logits; `clean_text` string (batch,).
         """
         inputs, report, cleaned = self._read(image, text)
         explained = self._explainer(inputs)

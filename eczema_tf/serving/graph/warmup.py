@@ -1,7 +1,8 @@
 """Requests that TensorFlow Serving replays when it loads a version, so that the first person does not wait for what is built lazily.
 
-Written as the server wants them: `assets.extra/tf_serving_warmup_requests`, a TFRecord file of `PredictionLog`s
-(https://www.tensorflow.org/tfx/serving/saved_model_warmup). The photos are drawn: no patient is in them.
+Written as the server wants them: `assets.extra/tf_serving_warmup_requests`, a TFRecord file of
+`PredictionLog`s (https://www.tensorflow.org/tfx/serving/saved_model_warmup). The photos are drawn:
+no patient is in them.
 """
 
 import itertools
@@ -18,7 +19,9 @@ BATCH_SIZES = (
     1,
     4,
     16,
-)  # one person, and batches as `scripts/tf_serving/batching.config` forms them; the server takes at most 1000 records
+    # one person, and batches as `scripts/tf_serving/batching.config` forms them; the server takes at
+    # most 1000 records
+)
 PHOTO_PX = (
     1024,
     768,

@@ -62,7 +62,9 @@ class Events:
                 if isinstance(error, EczemaError)
                 else f"there was no answer within {self._timeout_s:g} seconds; try again"
             )
-        except Exception as error:  # the page must say that something failed; what was asked may be in the error, so it is not logged
+        # the page must say that something failed; what was asked may be in the error, so it is not
+        # logged
+        except Exception as error:
             _log.error("the page failed: %s", type(error).__name__)
             message = "something went wrong on the server; try again"
         return format_failure(message, self._notice)
@@ -75,7 +77,8 @@ class Events:
             faults.append(str(error))
         if len(text) > MAX_CHARACTERS:
             raise DataError(
-                f"the text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read: shorten it"
+                f"the text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read:"
+                " shorten it"
             )
         if not jpeg and not text.strip():
             raise DataError("; ".join([*faults, "give a photo, a text, or both"]))

@@ -38,15 +38,15 @@ EXAMPLES = (
     Example(
         "Photo + text",
         True,
-        "Dry, itchy patches in both elbow creases since I was a child. They get worse in winter and I scratch at night. "
-        "No blisters. My mother has asthma and hay fever.",
+        "Dry, itchy patches in both elbow creases since I was a child. They get worse in winter and"
+        " I scratch at night. No blisters. My mother has asthma and hay fever.",
     ),
     Example("Photo only", True, ""),
     Example(
         "Text only",
         False,
-        "One round patch on my shin for three weeks. It does not itch. The edge is raised and scaly and it slowly gets larger. "
-        "Nobody in my family has eczema or asthma.",
+        "One round patch on my shin for three weeks. It does not itch. The edge is raised and scaly"
+        " and it slowly gets larger. Nobody in my family has eczema or asthma.",
     ),
 )
 

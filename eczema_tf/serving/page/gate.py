@@ -1,6 +1,7 @@
 """What stands before Gradio: only the paths that the page needs, headers that keep the browser to this server, and a folder for uploads.
 
-Gradio serves far more than a page (an API, proxies, histories, links that store what was entered). None of it is needed, so none is there.
+Gradio serves far more than a page (an API, proxies, histories, links that store what was entered).
+None of it is needed, so none is there.
 """
 
 import asyncio
@@ -22,16 +23,19 @@ WRITE = (UPLOAD, "/gradio_api/queue/join")
 MAX_AGE_S = 60.0  # of an upload that was never asked about: its preview deletes it within a second
 SWEEP_EVERY_S = 20.0
 MAX_UPLOADS_BYTES = 500_000_000  # of all uploads that are there at one time
-# A clear pixel (GIF89a), for the browser that asks for an upload while its preview is being made: files that came in never go out.
+# A clear pixel (GIF89a), for the browser that asks for an upload while its preview is being made:
+# files that came in never go out.
 CLEAR_PIXEL = bytes.fromhex(
     "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
 )
 
-# Gradio's own scripts are inline and build functions from strings; nothing may come from or go to anywhere else.
+# Gradio's own scripts are inline and build functions from strings; nothing may come from or go to
+# anywhere else.
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-        "img-src 'self' data: blob:; media-src 'self' blob:; base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self'"
+        " 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; base-uri 'self';"
+        " form-action 'self'; frame-ancestors 'none'; object-src 'none'"
     ),
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Referrer-Policy": "no-referrer",

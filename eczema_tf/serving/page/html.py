@@ -5,7 +5,10 @@ from html import escape
 
 def format_section(name: str, title: str, *parts: str) -> str:
     """Returns a section of the answer; `name` becomes part of the ids that tests and links use."""
-    return f"<section class='card' aria-labelledby='{name}-title'><h3 id='{name}-title'>{escape(title)}</h3>{''.join(parts)}</section>"
+    return (
+        f"<section class='card' aria-labelledby='{name}-title'><h3"
+        f" id='{name}-title'>{escape(title)}</h3>{''.join(parts)}</section>"
+    )
 
 
 def format_percent(probability: float) -> str:

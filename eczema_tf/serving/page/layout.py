@@ -10,12 +10,19 @@ from eczema_tf.serving.page.examples import EXAMPLES
 from eczema_tf.serving.page.sections import STEPS, format_notice
 
 TITLE = "Eczema assistant"
-LEAD = "A photo of the skin, a description of the symptoms, or both: what a small research model makes of them, and why."
-PRIVACY = "Photo and text stay in this browser and go to the server that you opened, for as long as an answer takes. Nothing is stored."
+LEAD = (
+    "A photo of the skin, a description of the symptoms, or both: what a small research model makes"
+    " of them, and why."
+)
+PRIVACY = (
+    "Photo and text stay in this browser and go to the server that you opened, for as long as an"
+    " answer takes. Nothing is stored."
+)
 NOTHING_YET = (
     f"<div class='answer empty'><h2 id='answer-title' tabindex='-1'>Answer</h2>{STEPS}</div>"
 )
-FOCUS = "() => document.getElementById('answer-title')?.focus()"  # so that keyboards and screen readers go on where the answer begins
+# so that keyboards and screen readers go on where the answer begins
+FOCUS = "() => document.getElementById('answer-title')?.focus()"
 AT_ONCE = 16  # events of one kind; more wait
 
 _EVENT = {
@@ -85,7 +92,8 @@ def _build_question() -> Question:
         gr.Button("Start over", elem_id="clear"),
     )
     gr.HTML(
-        "<h3>Or try an example</h3><p class='soft'>Made up: a rendered photo, texts that nobody wrote about themselves.</p>",
+        "<h3>Or try an example</h3><p class='soft'>Made up: a rendered photo, texts that nobody"
+        " wrote about themselves.</p>",
         **_HTML,
     )
     with gr.Row(elem_id="examples"):

@@ -16,11 +16,14 @@ from eczema_tf.serving.rest.app import NO_TELEMETRY
 from eczema_tf.serving.rest.limits import Limits
 
 HERE = Path(__file__).parent
-BASE64_ROOM = 0.7  # a photo comes back as base64, 4/3 of its size, with the text: so much of a request's body may a file be
+# a photo comes back as base64, 4/3 of its size, with the text: so much of a request's body may a
+# file be
+BASE64_ROOM = 0.7
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 MONOSPACE = ("ui-monospace", "Menlo", "Consolas", "monospace")
 WAITING = 64  # events; more are refused
-NO_RECORDS = {  # of who asked and how long it took: Gradio would keep 10,000 and sum them up after every answer
+# of who asked and how long it took: Gradio would keep 10,000 and sum them up after every answer
+NO_RECORDS = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_ANALYTICS_MAX_EVENTS": "1",
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(2**62),
@@ -30,12 +33,14 @@ NO_RECORDS = {  # of who asked and how long it took: Gradio would keep 10,000 an
 def mount_page(app: FastAPI, answer: Answer, notice: str, limits: Limits) -> FastAPI:
     """Puts the page at `/`, behind all routes that are there.
 
-    Nothing of Gradio's that calls home, shares or records is on, and uploads lie in a folder of their own for no longer than it takes to
-    show them. Sets Gradio's environment variables for the process, which is how it is told of that.
+    Nothing of Gradio's that calls home, shares or records is on, and uploads lie in a folder of
+    their own for no longer than it takes to show them. Sets Gradio's environment variables for the
+    process, which is how it is told of that.
 
     Args:
         app: The server's application.
-        answer: Answers an upright JPEG (b"" for none) and a text ("" for none), as `answering.answer_case` does.
+        answer: Answers an upright JPEG (b"" for none) and a text ("" for none), as
+            `answering.answer_case` does.
         notice: From the export's side file.
         limits: Of the server.
 

@@ -1,7 +1,7 @@
 """The photo between browser and model. It comes as a file of Gradio's upload and goes back as a data URL: the browser keeps it, not we.
 
-A value of Gradio's image component is a dict, here taken and given as it is (`preprocess=False`, `postprocess=False`): its own conversions
-would write every photo to disk.
+A value of Gradio's image component is a dict, here taken and given as it is (`preprocess=False`,
+`postprocess=False`): its own conversions would write every photo to disk.
 """
 
 import base64

@@ -10,7 +10,9 @@ from PIL import Image
 
 from eczema_tf.serving.page.photo import as_url
 
-COLOURS = "viridis"  # readable with every common colour blindness and in grey (Nunez, Anderton and Renslow 2018, PLOS ONE)
+# readable with every common colour blindness and in grey (Nunez, Anderton and Renslow 2018, PLOS
+# ONE)
+COLOURS = "viridis"
 LONGEST_SIDE_PX = 1024  # of the photo in the answer
 HEATMAP_SIDE_PX = 256  # the browser stretches it over the photo
 
@@ -34,7 +36,8 @@ def paint_heatmap(grid: Sequence[Sequence[float]]) -> str:
     """Returns a heatmap as a PNG in a data URL: the stronger the evidence, the less clear.
 
     Args:
-        grid: Rows of values in [0, 1]. It covers the whole photo, whatever its shape, since photos are stretched to the model's square.
+        grid: Rows of values in [0, 1]. It covers the whole photo, whatever its shape, since photos
+            are stretched to the model's square.
     """
     heatmap = Image.fromarray(np.asarray(grid, "float32")).resize(
         (HEATMAP_SIDE_PX, HEATMAP_SIDE_PX), Image.Resampling.BILINEAR

@@ -63,13 +63,17 @@ def format_answer(
 
 def format_failure(message: str, notice: str) -> str:
     """Formats what is shown where there is no answer."""
-    return f"<div class='answer'>{TITLE.format('No answer')}{format_notice(notice)}{format_fault(message)}</div>"
+    return (
+        "<div"
+        f" class='answer'>{TITLE.format('No answer')}{format_notice(notice)}{format_fault(message)}</div>"
+    )
 
 
 def format_fault(message: str) -> str:
     """Formats one thing that is wrong; "" for none."""
     return (
-        f"<p class='fault' role='alert'>{start_upper(escape(message))}{'' if message.endswith('.') else '.'}</p>"
+        "<p class='fault'"
+        f" role='alert'>{start_upper(escape(message))}{'' if message.endswith('.') else '.'}</p>"
         if message
         else ""
     )
@@ -105,8 +109,14 @@ def _format_eczema(answer: Mapping[str, Any]) -> str:
     rows = "".join(_format_head(answer, modality, name) for modality, name in names.items())
     overall = answer["eczema"]["fusion"]
     said = f"probability of eczema{_versus(answer, 'fusion')}"
-    lead = f"<p class='lead'><strong class='figure'>{start_upper(format_percent(overall))}</strong> <span>{said}</span></p>"
-    hint = "<p class='soft'>The mark on a bar is the threshold, chosen on validation data: above it, the model would say eczema.</p>"
+    lead = (
+        f"<p class='lead'><strong class='figure'>{start_upper(format_percent(overall))}</strong>"
+        f" <span>{said}</span></p>"
+    )
+    hint = (
+        "<p class='soft'>The mark on a bar is the threshold, chosen on validation data: above it,"
+        " the model would say eczema.</p>"
+    )
     return format_section(
         "eczema", "Eczema?", lead, f"<table class='figures'><tbody>{rows}</tbody></table>", hint
     )
@@ -142,8 +152,9 @@ def _format_labels(answer: Mapping[str, Any]) -> str:
 def _format_label(name: str, title: str, probabilities: Mapping[str, float]) -> str:
     likeliest = max(probabilities, key=probabilities.__getitem__)
     rows = "".join(
-        f"<tr{' class=likeliest' if label == likeliest else ''}><th scope='row'>{escape(label)}</th><td>{format_bar(value)}</td>"
-        f"<td class='number'>{format_percent(value)}</td></tr>"
+        f"<tr{' class=likeliest' if label == likeliest else ''}><th"
+        f" scope='row'>{escape(label)}</th><td>{format_bar(value)}</td><td"
+        f" class='number'>{format_percent(value)}</td></tr>"
         for label, value in probabilities.items()
     )
     return format_section(name, title, f"<table class='figures'><tbody>{rows}</tbody></table>")
@@ -159,12 +170,13 @@ def _format_contributions(answer: Mapping[str, Any]) -> str:
     rows = {"Knowing neither": split["neither"], **shares, "Together": split["logit"]}
     longest = max(1e-9, *(abs(value) for value in rows.values()))
     table = "".join(
-        f"<tr><th scope='row'>{name}</th><td>{_format_push(value / longest)}</td><td class='number'>{format_signed(value)}</td></tr>"
+        f"<tr><th scope='row'>{name}</th><td>{_format_push(value / longest)}</td><td"
+        f" class='number'>{format_signed(value)}</td></tr>"
         for name, value in rows.items()
     )
     unit = (
-        "In log-odds: above 0 speaks for eczema (orange, to the right), below 0 against it (blue, to the left). "
-        "Photo and text share what they do together equally (Shapley values)."
+        "In log-odds: above 0 speaks for eczema (orange, to the right), below 0 against it (blue,"
+        " to the left). Photo and text share what they do together equally (Shapley values)."
     )
     parts = (
         f"<p>{_say_contributions(shares)}</p>",
@@ -186,22 +198,30 @@ def _say_contributions(shares: Mapping[str, float]) -> str:
 def _format_push(share: float) -> str:
     """A bar from the middle to the right or to the left."""
     side, width = ("left", share) if share > 0 else ("right", -share)
-    return f"<span class='push' aria-hidden='true'><b class='{format_sign(share)}' style='{side}:50%;width:{width / 2:.1%}'></b></span>"
+    return (
+        f"<span class='push' aria-hidden='true'><b class='{format_sign(share)}'"
+        f" style='{side}:50%;width:{width / 2:.1%}'></b></span>"
+    )
 
 
 def _format_heatmap(heatmap: Mapping[str, Any], photo: bytes) -> str:
     where = _say_where(heatmap)
     picture = (
-        f"<div class='heat' style='--opacity:{OPACITY / 100}'><img src='{shrink_photo(photo)}' alt='The photo, upright. {where}'>"
-        f"<img class='map' src='{paint_heatmap(heatmap['grid'])}' alt=''></div>"
+        f"<div class='heat' style='--opacity:{OPACITY / 100}'><img src='{shrink_photo(photo)}'"
+        f" alt='The photo, upright. {where}'><img class='map'"
+        f" src='{paint_heatmap(heatmap['grid'])}' alt=''></div>"
     )
     slider = (
-        f"<div class='slider'><label for='opacity'>Opacity of the heatmap</label>"
-        f"<input id='opacity' type='range' min='0' max='100' step='5' value='{OPACITY}'><output for='opacity'>{OPACITY}%</output></div>"
+        "<div class='slider'><label for='opacity'>Opacity of the heatmap</label><input"
+        f" id='opacity' type='range' min='0' max='100' step='5' value='{OPACITY}'><output"
+        f" for='opacity'>{OPACITY}%</output></div>"
     )
     colours = f"<i style='background:linear-gradient(90deg,{list_colours()})'></i>"
     legend = f"<p class='legend'><span>no evidence</span>{colours}<span>most</span></p>"
-    figure = f"<figure>{picture}<figcaption>{where} <span class='soft'>(Layer-CAM)</span></figcaption></figure>"
+    figure = (
+        f"<figure>{picture}<figcaption>{where} <span"
+        " class='soft'>(Layer-CAM)</span></figcaption></figure>"
+    )
     return format_section("heatmap", "Where in the photo", figure, legend, slider)
 
 
@@ -212,13 +232,16 @@ def _say_where(heatmap: Mapping[str, Any]) -> str:
     row = ("top", "middle", "bottom")[min(int(3 * down), 2)]
     column = ("left", "centre", "right")[min(int(3 * across), 2)]
     place = {"middle centre": "centre"}.get(f"{row} {column}", f"{row} {column}")
-    return f"The evidence for eczema is strongest at the {place} ({across:.0%} from the left, {down:.0%} from the top)."
+    return (
+        f"The evidence for eczema is strongest at the {place} ({across:.0%} from the left,"
+        f" {down:.0%} from the top)."
+    )
 
 
 STEPS = (
-    "<ol class='steps'>"
-    "<li><strong>Show or tell</strong><span>A photo of the skin, a description of the symptoms, or both.</span></li>"
-    "<li><strong>Ask</strong><span>The answer shows what the photo says, what the text says, and what both say together.</span></li>"
-    "<li><strong>See why</strong><span>Where in the photo and in your own words the evidence lies.</span></li>"
-    "</ol>"
+    "<ol class='steps'><li><strong>Show or tell</strong><span>A photo of the skin, a description of"
+    " the symptoms, or both.</span></li><li><strong>Ask</strong><span>The answer shows what the"
+    " photo says, what the text says, and what both say together.</span></li><li><strong>See"
+    " why</strong><span>Where in the photo and in your own words the evidence"
+    " lies.</span></li></ol>"
 )

@@ -25,19 +25,24 @@ def format_words(text: str, phrases: Sequence[Mapping[str, Any]]) -> str:
 
     Args:
         text: As the user wrote it.
-        phrases: With `start`, `end`, `text` and `score`, the strongest first; the first `SHOWN_PHRASES` are shown.
+        phrases: With `start`, `end`, `text` and `score`, the strongest first; the first
+            `SHOWN_PHRASES` are shown.
     """
     phrases = phrases[:SHOWN_PHRASES]
     key = "<mark class='for'>for eczema</mark> <mark class='against'>against eczema</mark>"
-    legend = f"<p class='soft key'>{key} The strongest phrases; the stronger the colour, the more. A quick estimate (gradient times input).</p>"
+    legend = (
+        f"<p class='soft key'>{key} The strongest phrases; the stronger the colour, the more. A"
+        " quick estimate (gradient times input).</p>"
+    )
     rows = "".join(
         f"<tr><th scope='row'>{escape(phrase['text'])}</th><td>{format_sign(phrase['score'])}</td>"
         f"<td class='number'>{format_signed(phrase['score'])}</td></tr>"
         for phrase in phrases
     )
     table = (
-        "<details><summary>The same as a table</summary><table class='figures'><thead><tr><th scope='col'>phrase</th>"
-        f"<th scope='col'>speaks</th><th scope='col' class='number'>log-odds</th></tr></thead><tbody>{rows}</tbody></table></details>"
+        "<details><summary>The same as a table</summary><table class='figures'><thead><tr><th"
+        " scope='col'>phrase</th><th scope='col'>speaks</th><th scope='col'"
+        f" class='number'>log-odds</th></tr></thead><tbody>{rows}</tbody></table></details>"
     )
     return format_section(
         "words",
@@ -93,14 +98,18 @@ def _format_chips(cues: Iterable[Mapping[str, Any]]) -> str:
 def _format_chip(words: str, status: str, subject: str) -> str:
     sign, said = STATUS[status]
     whose = ", in the family" if subject == "family" else ""
-    return f"<span class='chip {status}'><i aria-hidden='true'>{sign}</i> {escape(words)} <small>{said}{whose}</small></span>"
+    return (
+        f"<span class='chip {status}'><i aria-hidden='true'>{sign}</i> {escape(words)}"
+        f" <small>{said}{whose}</small></span>"
+    )
 
 
 def format_criteria(criteria: Mapping[str, Any], text: str) -> str:
     """Formats what the text says about the criteria, folded away.
 
     Args:
-        criteria: `notice`, and `read`: a list with `criterion`, `status` and `cues` (offsets into the text).
+        criteria: `notice`, and `read`: a list with `criterion`, `status` and `cues` (offsets into
+            the text).
         text: As the user wrote it.
     """
     rows = "".join(_format_criterion(entry, text) for entry in criteria["read"])
@@ -120,4 +129,7 @@ def _format_criterion(entry: Mapping[str, Any], text: str) -> str:
         dict.fromkeys(escape(text[start:end].casefold()) for start, end in entry["cues"])
     )
     quoted = f" <small>{words}</small>" if words else ""
-    return f"<tr><th scope='row'>{escape(entry['criterion'])}</th><td><i aria-hidden='true'>{sign}</i> {said}{quoted}</td></tr>"
+    return (
+        f"<tr><th scope='row'>{escape(entry['criterion'])}</th><td><i aria-hidden='true'>{sign}</i>"
+        f" {said}{quoted}</td></tr>"
+    )

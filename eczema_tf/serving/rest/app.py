@@ -8,8 +8,9 @@
 | GET `/healthz`, `/readyz` | the process lives; it takes requests |
 | GET `/metrics` | for Prometheus |
 
-Every error is `{"error": "..."}`: 400 bad request, 404 no such model, version or path, 405 wrong method, 413 body too large, 415 compressed
-body, 500 the model failed, 503 busy (with Retry-After), 504 took too long.
+Every error is `{"error": "..."}`: 400 bad request, 404 no such model, version or path, 405 wrong
+method, 413 body too large, 415 compressed body, 500 the model failed, 503 busy (with Retry-After),
+504 took too long.
 """
 
 import asyncio
@@ -61,8 +62,8 @@ def build_app(
     Args:
         model: What answers.
         limits: The defaults if None.
-        mount: Puts a page at `/`, after all other routes; a plain page that says what this is if None. `app.state.batcher` is there for it
-            to ask the model with, under the same limits.
+        mount: Puts a page at `/`, after all other routes; a plain page that says what this is if
+            None. `app.state.batcher` is there for it to ask the model with, under the same limits.
 
     Returns:
         An ASGI application; the model is asked between its lifespan's start and end.

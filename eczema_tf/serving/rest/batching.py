@@ -1,7 +1,8 @@
 """Micro-batching: rows of requests that come at the same time go through the model together.
 
-No clock is involved: while the model works on one batch the next one gathers, so that a lone request never waits and a crowd makes large
-batches by itself (what the literature calls adaptive or continuous batching: Crankshaw et al. 2017, Clipper, section 4.3).
+No clock is involved: while the model works on one batch the next one gathers, so that a lone
+request never waits and a crowd makes large batches by itself (what the literature calls adaptive or
+continuous batching: Crankshaw et al. 2017, Clipper, section 4.3).
 """
 
 import asyncio
@@ -38,7 +39,8 @@ class _Request(NamedTuple):
 class Batcher:
     """Runs requests through a model, several at once. An asynchronous context manager: it works between entering and leaving.
 
-    Every signature has a queue and a task of its own, and a thread for its batches: an explanation does not hold up a prediction.
+    Every signature has a queue and a task of its own, and a thread for its batches: an explanation
+    does not hold up a prediction.
     """
 
     def __init__(
@@ -47,7 +49,8 @@ class Batcher:
         """Takes the model.
 
         Args:
-            run: `LoadedModel.run`, or a function like it; called in a thread, by no more than one for each signature.
+            run: `LoadedModel.run`, or a function like it; called in a thread, by no more than one
+                for each signature.
             limits: `batch_rows` and `max_waiting_rows`.
             metrics: Where batches are counted.
             signatures: Of the model.

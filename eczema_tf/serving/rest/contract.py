@@ -1,8 +1,9 @@
 """TensorFlow Serving's REST contract as plain functions: bytes of a request to rows, rows to bytes of an answer. No web framework here.
 
-Source: https://www.tensorflow.org/tfx/serving/api_rest, and for what is refused TensorFlow Serving's `json_tensor.cc` and
-`http_rest_api_util.cc`. Where this differs, it is stricter: invalid UTF-8, batches of no rows, and unknown inputs in column format are
-refused too. Messages name the place of a mistake and never repeat what stood there, since that may be a patient's words.
+Source: https://www.tensorflow.org/tfx/serving/api_rest, and for what is refused TensorFlow
+Serving's `json_tensor.cc` and `http_rest_api_util.cc`. Where this differs, it is stricter: invalid
+UTF-8, batches of no rows, and unknown inputs in column format are refused too. Messages name the
+place of a mistake and never repeat what stood there, since that may be a patient's words.
 """
 
 import base64
@@ -19,7 +20,8 @@ from eczema_tf.serving.loaded import EXPLAIN, SERVE
 MODEL_NAME = "eczema"
 INPUTS = ("image", "text")
 SIGNATURES = (SERVE, EXPLAIN)
-MAX_MARKS = 200_000  # of "[", "{" and "," in a body: each may become an object of 50 to 200 bytes; texts hold some too
+# of "[", "{" and "," in a body: each may become an object of 50 to 200 bytes; texts hold some too
+MAX_MARKS = 200_000
 SHOWN_NAME_CHARACTERS = 40  # of an unknown name, in a message
 
 
@@ -51,8 +53,9 @@ def parse_question(body: bytes, max_rows: int) -> Question:
     """Reads the body of a predict request.
 
     Args:
-        body: JSON: `{"signature_name": ..., "instances": [{"image": ..., "text": ...}, ...]}`, or `{"inputs": {"image": [...],
-            "text": [...]}}`. A value is a string or `{"b64": "..."}`. Other keys are ignored, as TensorFlow Serving does.
+        body: JSON: `{"signature_name": ..., "instances": [{"image": ..., "text": ...}, ...]}`, or
+            `{"inputs": {"image": [...], "text": [...]}}`. A value is a string or `{"b64": "..."}`.
+            Other keys are ignored, as TensorFlow Serving does.
         max_rows: How many rows a request may have.
 
     Raises:
@@ -63,7 +66,8 @@ def parse_question(body: bytes, max_rows: int) -> Question:
     by_row = "instances" in document
     if by_row == ("inputs" in document):
         raise BadRequest(
-            'give either "instances" (a list of rows) or "inputs" (an object of columns), and not both'
+            'give either "instances" (a list of rows) or "inputs" (an object of columns), and not'
+            " both"
         )
     columns = _read_instances(document["instances"]) if by_row else _read_inputs(document["inputs"])
     images, texts = (columns[name] for name in INPUTS)
@@ -192,11 +196,13 @@ def encode_answer(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
         by_row: As in the `Question`.
 
     Returns:
-        JSON: `{"predictions": [{name: value, ...}, ...]}` or `{"outputs": {name: [...], ...}}`. Float32 values are written so that they
+        JSON: `{"predictions": [{name: value, ...}, ...]}` or `{"outputs": {name: [...], ...}}`.
+            Float32 values are written so that they
         are read back exactly.
 
     Raises:
-        ModelFault: If a value is not finite. (TensorFlow Serving would write `NaN`, which is not JSON.)
+        ModelFault: If a value is not finite. (TensorFlow Serving would write `NaN`, which is not
+            JSON.)
     """
     columns = {
         name: _decode(values.tolist()) if values.dtype == object else values.tolist()
@@ -231,8 +237,9 @@ def describe_status(version: int) -> dict[str, Any]:
 def describe_metadata(folder: Path, version: int, side: Mapping[str, Any]) -> dict[str, Any]:
     """Builds the answer of the model metadata API: `GetModelMetadataResponse` as JSON.
 
-    Its `metadata` is a map made to be extended: beside TensorFlow Serving's `signature_def` it has `eczema_tf` here: notice, labels and
-    thresholds, so that a client need not have the export. (Not the versions of the packages: no one else's business.)
+    Its `metadata` is a map made to be extended: beside TensorFlow Serving's `signature_def` it has
+    `eczema_tf` here: notice, labels and thresholds, so that a client need not have the export. (Not
+    the versions of the packages: no one else's business.)
 
     Args:
         folder: Of the SavedModel.

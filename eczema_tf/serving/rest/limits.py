@@ -14,8 +14,10 @@ class Limits:
     """Limits of the server.
 
     Attributes:
-        max_body_bytes: Of one request. A photo of the largest size that the model takes (10 MB) is 13.4 MB of base64.
-        max_held_bytes: Of the bodies of all requests that are being read or answered; more are refused with 503.
+        max_body_bytes: Of one request. A photo of the largest size that the model takes (10 MB) is
+            13.4 MB of base64.
+        max_held_bytes: Of the bodies of all requests that are being read or answered; more are
+            refused with 503.
         max_rows: Of one request.
         max_waiting_rows: Of all requests, not yet given to the model; more are refused with 503.
         batch_rows: How many rows of several requests are given to the model at once.

@@ -13,7 +13,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from eczema_tf.errors import EczemaError
 
-REQUEST_TIMEOUT_S = 60.0  # from the end of one request to the last byte of the next, a slow phone's upload of 10 MB included
+# from the end of one request to the last byte of the next, a slow phone's upload of 10 MB included
+REQUEST_TIMEOUT_S = 60.0
 KEEP_ALIVE_S = 15  # how long a connection may be idle
 MAX_CONNECTIONS = 512  # beyond it uvicorn itself answers 503; far more than may wait for the model
 
@@ -21,7 +22,8 @@ MAX_CONNECTIONS = 512  # beyond it uvicorn itself answers 503; far more than may
 class PromptProtocol(H11Protocol):
     """uvicorn's HTTP/1.1, but a request must be in within `REQUEST_TIMEOUT_S`.
 
-    uvicorn has no limit of time for what has begun: a client that sends a byte a minute would hold its connection for ever ("Slowloris").
+    uvicorn has no limit of time for what has begun: a client that sends a byte a minute would hold
+    its connection for ever ("Slowloris").
     """
 
     _deadline: asyncio.TimerHandle | None = None
@@ -106,14 +108,16 @@ def run_app(
         app: The application.
         listener: From `bind`.
         on_started: Called when requests are taken.
-        stop_timeout_s: How long unfinished requests have at the end; a second SIGINT ends them at once.
+        stop_timeout_s: How long unfinished requests have at the end; a second SIGINT ends them at
+            once.
     """
     config = uvicorn.Config(
         app,
         http=PromptProtocol,
         ws="none",
         log_config=None,  # uvicorn's messages go where the command's go
-        access_log=False,  # /metrics counts requests; a path or a query may hold what nobody wants in a log
+        # /metrics counts requests; a path or a query may hold what nobody wants in a log
+        access_log=False,
         server_header=False,
         limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S,

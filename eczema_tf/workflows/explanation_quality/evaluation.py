@@ -54,7 +54,8 @@ def evaluate_explanations(
 
     Args:
         trained: Trained.
-        dataset: With `truth.jsonl` and `masks/` beside its manifest, or without: then what needs them is null, with the reason.
+        dataset: With `truth.jsonl` and `masks/` beside its manifest, or without: then what needs
+            them is null, with the reason.
         inputs: Of the whole data set.
         rows: int64, to choose from; of a case with several rows, the first is taken.
         out: Folder of `explanations.json`.

@@ -37,7 +37,8 @@ Measure = Callable[[np.ndarray], float]  # of one map
 def explain_photos(cases: ExplainedCases, method: str, noise_sigma: float = 0.0) -> np.ndarray:
     """Computes heatmaps of the evidence for eczema.
 
-    Layer-CAM comes from the compiled pass that is served, which is a hundred times as fast as tf-keras-vis and gives the same maps.
+    Layer-CAM comes from the compiled pass that is served, which is a hundred times as fast as
+    tf-keras-vis and gives the same maps.
 
     Args:
         cases: All of them get a map, zeros where there is no photo.
@@ -64,8 +65,9 @@ def explain_photos(cases: ExplainedCases, method: str, noise_sigma: float = 0.0)
 def compare_heatmaps(cases: ExplainedCases, heatmaps: np.ndarray) -> dict[str, Comparison]:
     """Measures heatmaps beside maps that know nothing of the model, all of one resolution.
 
-    Pointing and energy are of photos with a lesion in cases that are eczema: there lies evidence for it. Deletion and insertion are of
-    photos in cases that the model calls eczema, right or wrong: that answer has to hang on them.
+    Pointing and energy are of photos with a lesion in cases that are eczema: there lies evidence
+    for it. Deletion and insertion are of photos in cases that the model calls eczema, right or
+    wrong: that answer has to hang on them.
 
     Args:
         cases: With photos or without.

@@ -35,8 +35,8 @@ def list_depths(model: keras.Model, modality: str) -> list[Depth]:
         modality: "image" or "text".
 
     Returns:
-        Each layer with weights outside the encoder, then the encoder's in `ENCODER_STAGES` groups. The other modality's are left out, and
-        so are the vectors that stand in for what is missing.
+        Each layer with weights outside the encoder, then the encoder's in `ENCODER_STAGES` groups.
+        The other modality's are left out, and so are the vectors that stand in for what is missing.
     """
     other, encoder = {"image": "text_", "text": "image_"}[modality], f"{modality}_encoder"
     path = keras.Model(model.inputs, model.get_layer(TARGET).output).layers[::-1]
@@ -76,8 +76,9 @@ def _cascade(
     """Randomises layer by layer, `DRAWS` times.
 
     Returns:
-        For each depth its `name` and, float64 (cases,), averages over the draws: the `correlation` with the original, that of
-        `absolute_values`, and the `absolute_correlation`, since a map turned inside out still shows what the map showed.
+        For each depth its `name` and, float64 (cases,), averages over the draws: the `correlation`
+        with the original, that of `absolute_values`, and the `absolute_correlation`, since a map
+        turned inside out still shows what the map showed.
     """
     depths, original = list_depths(cases.trained.model, modality), explain()
     found: list[list[dict[str, np.ndarray]]] = [[] for _ in depths]

@@ -155,8 +155,9 @@ def compare_words(
 ) -> dict[str, Comparison]:
     """Measures words' scores beside random ones.
 
-    Average precision, precision and recall are of texts in which symptoms are known to stand, whatever their sign: what is denied is
-    evidence, too. Erasure is of every text, and of the answer that the model gives, eczema or not.
+    Average precision, precision and recall are of texts in which symptoms are known to stand,
+    whatever their sign: what is denied is evidence, too. Erasure is of every text, and of the
+    answer that the model gives, eczema or not.
 
     Args:
         cases: With texts or without.
