@@ -1,24 +1,89 @@
-"""What every command shares: `--debug`, exit statuses, and errors as one clear line."""
+"""What all commands share: names, readers of arguments, exit statuses, errors as one line."""
 
 import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from eczema_tf.errors import EczemaError
+from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.schema import NOTICE
 
+# What each command does: the first line of its `--help`, and of the list that `python -m eczema_tf`
+# prints.
+COMMANDS = {
+    "prepare": "Turn a data set into a manifest, the one table that training and evaluation read.",
+    "train": "Train, evaluate and export a model; without arguments, on built-in data.",
+    "evaluate": "Evaluate a trained run by case, with 95 % intervals from a bootstrap over groups.",
+    "explain": "Show where in the photo and in the text the evidence for an answer lies.",
+    "search": "Search for better settings by validation AUROC; the test split is never read.",
+    "export": "Export a trained run as a SavedModel: photo bytes and text in, probabilities out.",
+    "predict": "Assess a photo of the skin, a description of symptoms, or both.",
+    "serve": "Serve an exported model over HTTP, with a web page, on this machine.",
+    "score": "Score every row of a manifest with an exported model, on Spark.",
+}
 
-def build_parser(name: str, description: str, examples: str = "") -> argparse.ArgumentParser:
-    """Builds a command's argument parser, with `--debug`, examples and the notice in its help."""
+
+def build_parser(
+    name: str, description: str | None = None, examples: str = ""
+) -> argparse.ArgumentParser:
+    """Builds a command's argument parser, with `--debug`, examples and the notice in its help.
+
+    Args:
+        name: Of the command.
+        description: What it does; None for a command of `COMMANDS`.
+        examples: Of its use.
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m eczema_tf.{name}",
-        description=description,
+        description=description or COMMANDS[name],
         epilog=f"{examples}\n\n{NOTICE}" if examples else NOTICE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     return parser
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config` and `--set`, which `config.load_config` takes."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file with the settings that differ from configs/quickstart.yaml",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="a.b=c",
+        help="change one setting; may be given several times",
+    )
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Returns a reader (an argument's `type`) of whole numbers from `least` on, up to `most`."""
+    allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+
+    def read(text: str) -> int:
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
+        if number is None or number < least or (most is not None and number > most):
+            raise argparse.ArgumentTypeError(f"must be a whole number {allowed}; received {text!r}")
+        return number
+
+    return read
+
+
+def read_photo_argument(path: Path | None) -> bytes:
+    """Reads the file that `--image` names; without one, there are no bytes.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        return b"" if path is None else path.read_bytes()
+    except OSError as error:
+        raise DataError(f"--image {path}: cannot be read: {error.strerror}") from error
 
 
 def run_command(
@@ -32,24 +97,17 @@ def run_command(
         0 if all went well, 1 for bad data or a failed run. (argparse itself exits with 2 for bad
         usage.)
     """
-    os.environ.setdefault(
-        "TF_CPP_MIN_LOG_LEVEL", "2"
-    )  # hide TensorFlow's start-up chatter, keep its errors
+    # hide TensorFlow's start-up chatter, keep its errors
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     arguments = parser.parse_args(argv)
     try:
         command(arguments)
-    except EczemaError as error:
-        return _fail(error, arguments.debug)
+    except (EczemaError, OSError) as error:
+        if arguments.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 1
-    except OSError as error:
-        return _fail(error, arguments.debug)
     return 0
-
-
-def _fail(error: Exception, debug: bool) -> int:
-    if debug:
-        raise error
-    print(f"error: {error}", file=sys.stderr)
-    return 1

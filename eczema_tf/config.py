@@ -1,15 +1,16 @@
-"""What a run is: one strict, typed, frozen configuration, from YAML files and `--set a.b=c` overrides.
+"""What a run is: one strict, typed, frozen configuration.
 
-The defaults below are the quickstart; `configs/quickstart.yaml` spells them out, every other file
-says only what differs. Unknown keys and wrong types are errors, all of them reported at once.
+It comes from YAML files and `--set a.b=c` overrides. The defaults below are the quickstart;
+`configs/quickstart.yaml` spells them out, every other file says only what differs. Unknown keys and
+wrong types are errors, all of them reported at once.
 """
 
 import difflib
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,7 +25,7 @@ Amount = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
-    """A part of the configuration: no unknown keys, no silent conversion, no change after loading."""
+    """A part of a configuration: no unknown keys, no silent conversion, no change after loading."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -34,9 +35,8 @@ class SyntheticConfig(Section):
 
     cases: Positive = 4000
     seed: Count = 0
-    folder: str = (
-        "data"  # the set is made once in <folder>/synthetic-<cases>-<seed>/ and then reused
-    )
+    # the set is made once in <folder>/synthetic-<cases>-<seed>/ and then reused
+    folder: str = "data"
 
 
 class DataConfig(Section):
@@ -44,13 +44,10 @@ class DataConfig(Section):
 
     manifest: str | None = None  # null: the built-in data
     embeddings: str | None = None  # .npz of photo embeddings that stand in for the photos
-    label_threshold: Share = (
-        0.5  # in figures, a case is positive when its label is greater than this
-    )
+    label_threshold: Share = 0.5  # in metrics, a case is positive when its label is above this
     skip_bad_rows: bool = False
-    merge_duplicates: bool = (
-        True  # cases that share a photo or a long text, exactly or nearly, become one group
-    )
+    # cases that share a photo or a long text, exactly or nearly, become one group
+    merge_duplicates: bool = True
     # true: splits that leak are recorded in every report instead of refused; --allow-leaks sets it
     allow_leaks: bool = False
     synthetic: SyntheticConfig = SyntheticConfig()
@@ -58,21 +55,15 @@ class DataConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _accept_old_name(cls, values: Any) -> Any:
-        if (
-            not isinstance(values, dict)
-            or "positive_above" not in values
-            or "label_threshold" in values
-        ):
+        old, new = "positive_above", "label_threshold"
+        if not isinstance(values, dict) or old not in values or new in values:
             return values
         warnings.warn(
-            "data.positive_above is called data.label_threshold now; the old name still works",
+            f"data.{old} is called data.{new} now; the old name still works",
             FutureWarning,
             stacklevel=2,
         )
-        return {
-            "label_threshold" if key == "positive_above" else key: value
-            for key, value in values.items()
-        }
+        return {new if key == old else key: value for key, value in values.items()}
 
 
 class SplitConfig(Section):
@@ -81,9 +72,8 @@ class SplitConfig(Section):
     train: Share = 0.7
     val: Share = 0.15
     test: Share = 0.15
-    folds: Annotated[int, Field(ge=2)] | None = (
-        None  # cross-validation instead: out-of-fold predictions over all cases
-    )
+    # cross-validation instead: out-of-fold predictions over all cases
+    folds: Annotated[int, Field(ge=2)] | None = None
     repeats: Positive = 1  # of the cross-validation, each with other folds
 
     @model_validator(mode="after")
@@ -96,25 +86,29 @@ class SplitConfig(Section):
 
 
 class ColorConstancyConfig(Section):
-    """Shades of gray (Finlayson and Trezzi 2004): the illuminant is the Minkowski norm of the photo."""
+    """Shades of gray (Finlayson and Trezzi 2004).
+
+    The illuminant is the Minkowski norm of the photo.
+    """
 
     enabled: bool = True
     norm: Annotated[float, Field(ge=1)] = 6.0  # 6 is the best of the paper's figure 1
 
 
 class AugmentConfig(Section):
-    """Random changes to a training photo; 0 turns one off. On the built-in photos flips alone are best (docs/log.md)."""
+    """Random changes to a training photo; 0 turns one off.
+
+    On the built-in photos flips alone are best (docs/log.md).
+    """
 
     flip: bool = True  # left-right and up-down
     rotation_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
     crop: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # largest share of a side cut off
-    color: Annotated[float, Field(ge=0, le=1)] = (
-        0.0  # largest relative change of brightness, contrast and saturation
-    )
+    # largest relative change of brightness, contrast and saturation
+    color: Annotated[float, Field(ge=0, le=1)] = 0.0
     blur: Share = 0.0  # share of the photos that are blurred
-    cutout: Annotated[float, Field(ge=0, le=0.5)] = (
-        0.0  # side of the erased square as a share of the photo's
-    )
+    # side of the erased square as a share of the photo's
+    cutout: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 
 class PreprocessConfig(Section):
@@ -127,30 +121,19 @@ class PreprocessConfig(Section):
 class ImageConfig(Section):
     """The image encoder."""
 
-    preset: str | None = (
-        # KerasHub name, local preset folder, Hugging Face folder; null: a small network from
-        # scratch
-        None
-    )
+    # KerasHub name, local preset folder, Hugging Face folder; null: a small network from scratch
+    preset: str | None = None
     architecture: Literal["small", "efficientnet", "vit", "deit"] = "small"  # from scratch only
     size_px: Positive | None = None  # null: the encoder's own size, or 96 from scratch
-    saved_model: str | None = (
-        # a SavedModel folder or TensorFlow Hub handle that gives one embedding a photo, instead of
-        # a preset
-        None
-    )
-    saved_model_input: Literal["pixels", "bytes", "example"] | None = (
-        None  # what it takes (docs/encoders.md); null: as its signature says
-    )
+    # instead of a preset: a SavedModel folder or TensorFlow Hub handle, one embedding a photo
+    saved_model: str | None = None
+    # what it takes (docs/encoders.md); null: as its signature says
+    saved_model_input: Literal["pixels", "bytes", "example"] | None = None
 
     @model_validator(mode="after")
     def _one_encoder(self) -> "ImageConfig":
-        chosen = [
-            self.preset is not None,
-            self.saved_model is not None,
-            self.architecture != "small",
-        ]
-        if sum(chosen) > 1:
+        chosen = (self.preset is not None, self.saved_model is not None)
+        if sum(chosen) + (self.architecture != "small") > 1:
             raise ValueError(
                 "preset, saved_model and architecture each name the encoder; give one of them"
             )
@@ -160,19 +143,16 @@ class ImageConfig(Section):
 class TextConfig(Section):
     """The text encoder."""
 
-    preset: str | None = (
-        # as for the image; null: a small network, its vocabulary learned from the training split
-        None
-    )
+    # as for the image; null: a small network, its vocabulary learned from the training split
+    preset: str | None = None
     architecture: Literal["small", "bert"] = "small"  # from scratch only
-    layers: Positive | None = (
-        None  # how many of a preset's transformer layers, from the first on; null: all
-    )
+    # how many of a preset's transformer layers, from the first on; null: all
+    layers: Positive | None = None
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 64
     vocabulary_size: Annotated[int, Field(ge=50)] = 2000  # from scratch only
-    pooling: Literal["mean", "mean_max", "max"] = "max"
     # mean: of the encoder's tokens (sentence embedding); mean_max: with their maximum beside it;
     # max: of trained phrase detectors
+    pooling: Literal["mean", "mean_max", "max"] = "max"
 
     @model_validator(mode="after")
     def _one_encoder(self) -> "TextConfig":
@@ -190,9 +170,8 @@ class ModelConfig(Section):
     # width of each modality's projection; 0: none, and the heads are linear in the pooled features
     embedding_units: Count = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = (
-        0.2  # share of the training rows that lose one of two modalities
-    )
+    # share of the training rows that lose one of two modalities
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
     @model_validator(mode="after")
     def _linear_heads_fit(self) -> "ModelConfig":
@@ -210,11 +189,8 @@ class FineTuneConfig(Section):
 
     epochs: Count = 0
     learning_rate: Rate = 0.00002
-    image_from: str | None = (
-        # name, or beginning of the name, of the first layer to train; null: the image encoder stays
-        # frozen
-        None
-    )
+    # name of the first layer to train, or how it begins; null: the encoder stays frozen
+    image_from: str | None = None
     text_from: str | None = None
 
 
@@ -224,9 +200,8 @@ class LossWeights(Section):
     eczema_image: Amount = 0.5
     eczema_text: Amount = 0.5
     eczema: Amount = 1.0
-    consistency: Amount = (
-        1.0  # an easier question than eczema, and what its answer needs is what eczema needs
-    )
+    # an easier question than eczema, and what its answer needs is what eczema needs
+    consistency: Amount = 1.0
     severity: Amount = 0.3
 
 
@@ -239,11 +214,10 @@ class TrainConfig(Section):
     warmup_epochs: Amount = 1.0
     weight_decay: Amount = 0.0001
     clip_norm: Rate = 1.0  # of all gradients together
-    keep: Literal["best", "last"] = (
-        # last: a fixed number of epochs, where validation has too few cases to choose one by
-        "best"
-    )
-    refit: bool = False  # thresholds chosen, train anew on train and val together; needs keep: last
+    # last: a fixed number of epochs, where validation has too few cases to choose one by
+    keep: Literal["best", "last"] = "best"
+    # thresholds chosen, train anew on train and val together; needs keep: last
+    refit: bool = False
     patience: Positive = 10  # epochs without a better validation AUROC of the fusion head
     balance_classes: bool = True
     soft_labels: bool = True  # false: train on the yes or no of data.label_threshold
@@ -251,9 +225,8 @@ class TrainConfig(Section):
     cache_features: bool = True  # features of frozen encoders are computed once
     cache_folder: str = "cache"
     mixed_precision: Literal["auto", "on", "off"] = "auto"  # auto: on with a GPU
-    xla: Literal["auto", "on", "off"] = (
-        "auto"  # auto: on with a GPU; on CPU it is about 6 times slower
-    )
+    # auto: on with a GPU; on CPU it is about 6 times slower
+    xla: Literal["auto", "on", "off"] = "auto"
     fine_tune: FineTuneConfig = FineTuneConfig()
 
     @model_validator(mode="after")
@@ -267,7 +240,7 @@ class TrainConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """The figures."""
+    """The metrics."""
 
     bootstrap_replicates: Annotated[int, Field(ge=100)] = 1000
 
@@ -308,7 +281,22 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
     """
     values = read_yaml(Path(path)) if path is not None else {}
     for override in overrides:
-        _apply_override(values, override)
+        key, separator, text = override.partition("=")
+        if not separator or not all(key.split(".")):
+            raise ConfigError(
+                f"--set {override}: must look like section.key=value, for instance train.epochs=5"
+            )
+        try:
+            value = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader, see below)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {override}: the value is not YAML") from error
+        *sections, last = key.split(".")
+        inner = values
+        for section in sections:
+            inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set {override}: {section} is a value, not a section")
+        inner[last] = value
     return parse_config(values, where=str(path) if path is not None else "configuration")
 
 
@@ -321,9 +309,8 @@ def parse_config(values: Mapping[str, Any], where: str = "configuration") -> Con
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(
-            join_faults(f"{where} is not valid", map(_describe_fault, error.errors()))
-        ) from error
+        faults = describe_faults(error, Config)
+        raise ConfigError(join_faults(f"{where} is not valid", faults)) from error
 
 
 def dump_config(config: Config) -> str:
@@ -332,7 +319,10 @@ def dump_config(config: Config) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: `1e-4` is a number and `no` is a string (PyYAML's YAML 1.1 has both the other way round)."""
+    """YAML 1.2 scalars: `1e-4` is a number and `no` a string.
+
+    PyYAML reads YAML 1.1, which has both the other way round.
+    """
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -349,7 +339,8 @@ _Loader.add_implicit_resolver(
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
-        r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
+        r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$"
+        r"|^\.(?:nan|NaN|NAN)$"
     ),
     list("-+0123456789."),
 )
@@ -380,36 +371,37 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not all(key.split(".")):
-        raise ConfigError(
-            f"--set {override}: must look like section.key=value, for instance train.epochs=5"
-        )
-    try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader, see above)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not YAML") from error
-    *sections, last = key.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"--set {override}: {section} is a value, not a section")
-    values[last] = value
+def describe_faults(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Says what pydantic found wrong, one line a fault: where, what is allowed, what came.
+
+    Args:
+        error: As raised.
+        model: What the values were checked against.
+    """
+    lines = []
+    for fault in error.errors():
+        key = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            *sections, unknown = map(str, fault["loc"])
+            section = model
+            for name in sections:
+                if name in section.model_fields:
+                    section = next(_find_models(section.model_fields[name].annotation), section)
+            close = difflib.get_close_matches(unknown, section.model_fields, n=1)
+            allowed = f"allowed: {', '.join(section.model_fields)}"
+            lines.append(
+                f"{key}: unknown key; {f'did you mean {close[0]!r}?' if close else allowed}"
+            )
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            received = "" if isinstance(fault["input"], dict) else f", received {fault['input']!r}"
+            lines.append(f"{key}: {message[0].lower()}{message[1:]}{received}")
+    return lines
 
 
-def _describe_fault(fault: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_suggest(fault['loc'])}"
-    received = "" if isinstance(fault["input"], dict) else f", received {fault['input']!r}"
-    return f"{key or 'configuration'}: {fault['msg'].removeprefix('Value error, ')}{received}"
-
-
-def _suggest(location: tuple[str | int, ...]) -> str:
-    section: Any = Config
-    for part in location[:-1]:
-        section = section.model_fields[str(part)].annotation
-    known = list(section.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; allowed: {', '.join(known)}"
+def _find_models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Finds the models in a type, such as `Rule` in `dict[str, Rule] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _find_models(part)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import build_parser, run_command
+from eczema_tf.cli import build_parser, run_command, whole_number
 from eczema_tf.schema import SPLITS
 
 EXPLAINED_CASES = 200
@@ -17,11 +17,7 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser(
-        "evaluate",
-        "Score a trained run by case, with 95 % intervals from a bootstrap over groups.",
-        EXAMPLES,
-    )
+    parser = build_parser("evaluate", examples=EXAMPLES)
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of a finished `train`")
     parser.add_argument(
         "--manifest",
@@ -41,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--explanations",
-        type=parse_count,
+        type=whole_number(1),
         nargs="?",
         const=EXPLAINED_CASES,
         metavar="N",
@@ -51,17 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
     )
     return run_command(parser, _evaluate, argv)
-
-
-def parse_count(text: str) -> int:
-    """Reads a whole number of at least 1.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is none.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, received {text!r}")
-    return int(text)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

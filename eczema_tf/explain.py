@@ -5,8 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import build_parser, run_command
-from eczema_tf.errors import DataError
+from eczema_tf.cli import build_parser, read_photo_argument, run_command
 
 EXAMPLES = """examples:
   python -m eczema_tf.explain --run-dir runs/quickstart --image arm.jpg --text "dry itchy patches in both elbow creases" --out why
@@ -19,11 +18,7 @@ and the text: keep them as you keep those."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser(
-        "explain",
-        "Show where in the photo and in the text the evidence for an answer lies.",
-        EXAMPLES,
-    )
+    parser = build_parser("explain", examples=EXAMPLES)
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of a finished `train`")
     parser.add_argument(
         "--image",
@@ -63,7 +58,7 @@ def _explain(arguments: argparse.Namespace) -> None:
     )  # here, so that --help does not wait for TensorFlow
 
     explanation = ExplainedRun(arguments.run_dir).explain(
-        _read_photo(arguments.image),
+        read_photo_argument(arguments.image),
         arguments.text,
         target=arguments.target,
         image_method=arguments.image_method,
@@ -73,15 +68,6 @@ def _explain(arguments: argparse.Namespace) -> None:
     write_explanation(explanation, arguments.out)
     print(format_answer(explanation.answer))
     print(f"written: {arguments.out / PAGE}")
-
-
-def _read_photo(image: Path | None) -> bytes:
-    if image is None:
-        return b""
-    try:
-        return image.read_bytes()
-    except OSError as error:
-        raise DataError(f"--image {image}: cannot be read: {error.strerror}") from error
 
 
 if __name__ == "__main__":

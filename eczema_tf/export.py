@@ -15,11 +15,7 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser(
-        "export",
-        "Export a trained run as a SavedModel: photo bytes and text in, probabilities out.",
-        EXAMPLES,
-    )
+    parser = build_parser("export", examples=EXAMPLES)
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of a finished `train`")
     parser.add_argument(
         "--out",

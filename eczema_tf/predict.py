@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eczema_tf.cli import build_parser, run_command
+from eczema_tf.cli import build_parser, read_photo_argument, run_command
 from eczema_tf.errors import DataError
 
 EXAMPLES = """examples:
@@ -18,9 +18,7 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser(
-        "predict", "Assess a photo of the skin, a description of symptoms, or both.", EXAMPLES
-    )
+    parser = build_parser("predict", examples=EXAMPLES)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument(
         "--model",
@@ -74,20 +72,13 @@ def predict(model: Path | None, url: str | None, image: Path | None, text: str) 
         read_side_file,
     )
 
-    photo = upright_jpeg(_read_photo(image)) if image is not None else b""
+    photo = upright_jpeg(read_photo_argument(image)) if image is not None else b""
     if model is not None:
         return arrange_answer(
             predict_locally(model, photo, text), read_side_file(model)["thresholds"]
         )
     outputs, side = predict_remotely(url or "", photo, text), read_remote_side(url or "")
     return arrange_answer(outputs, side["thresholds"] if side is not None else None)
-
-
-def _read_photo(image: Path) -> bytes:
-    try:
-        return image.read_bytes()
-    except OSError as error:
-        raise DataError(f"--image {image}: cannot be read: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import build_parser, run_command
+from eczema_tf.cli import build_parser, run_command, whole_number
 
 MAPS = Path(__file__).parent / "data" / "sources" / "maps"
 EXAMPLES = """examples:
@@ -63,11 +63,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = build_parser(
-        "prepare",
-        "Makes a manifest, the one table that training and evaluation read, from a data set.",
-        EXAMPLES,
-    )
+    parser = build_parser("prepare", examples=EXAMPLES)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--out",
@@ -111,9 +107,15 @@ def _add_synthetic(sources: argparse._SubParsersAction, shared: argparse.Argumen
         description=SYNTHETIC_HELP,
     )
     parser.add_argument(
-        "--n", type=_positive, default=2000, metavar="N", help="number of cases (default: 2000)"
+        "--n",
+        type=whole_number(1),
+        default=2000,
+        metavar="N",
+        help="number of cases (default: 2000)",
     )
-    parser.add_argument("--seed", type=_count, default=0, help="of all that is drawn (default: 0)")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of all that is drawn (default: 0)"
+    )
     parser.set_defaults(prepare=_prepare_synthetic)
 
 
@@ -133,7 +135,7 @@ def _add_scin(sources: argparse._SubParsersAction, shared: argparse.ArgumentPars
     )
     parser.add_argument(
         "--limit",
-        type=_positive,
+        type=whole_number(1),
         metavar="N",
         help=(
             "download the photos of N labelled cases only, the first in the file; the others keep"
@@ -141,7 +143,7 @@ def _add_scin(sources: argparse._SubParsersAction, shared: argparse.ArgumentPars
         ),
     )
     parser.add_argument(
-        "--jobs", type=_positive, metavar="N", help="files to download at a time (default: 8)"
+        "--jobs", type=whole_number(1), metavar="N", help="files to download at a time (default: 8)"
     )
     parser.add_argument(
         "--cases", type=Path, metavar="CSV", help="scin_cases.csv; needed without --download"
@@ -327,19 +329,6 @@ def _prepare_table(arguments: argparse.Namespace) -> str:
         overwrite=arguments.overwrite,
     )
     return f"{summary.describe()}\nwritten to {summary.manifest}"
-
-
-def _positive(text: str) -> int:
-    number = _count(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more; received {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

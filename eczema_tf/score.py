@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import build_parser, run_command
+from eczema_tf.cli import build_parser, run_command, whole_number
 from eczema_tf.schema import NOTICE
 
 EXAMPLES = """examples:
@@ -24,9 +24,7 @@ process alone. Further settings of Spark (memory, cores, authentication) go into
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser(
-        "score", "Score every row of a manifest with an exported model, on Spark.", EXAMPLES
-    )
+    parser = build_parser("score", examples=EXAMPLES)
     parser.add_argument(
         "--model",
         type=Path,
@@ -49,13 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--batch-size",
-        type=_positive,
+        type=whole_number(1),
         default=16,
         metavar="N",
         help="rows through the network at once (default: 16)",
     )
-    parser.add_argument("--chunk-rows", type=_positive, default=8192, metavar="N", help=CHUNK_ROWS)
-    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help=THREADS)
+    parser.add_argument(
+        "--chunk-rows", type=whole_number(1), default=8192, metavar="N", help=CHUNK_ROWS
+    )
+    parser.add_argument("--threads", type=whole_number(1), default=1, metavar="N", help=THREADS)
     parser.add_argument(
         "--keep-text", action="store_true", help="write the texts out beside the answers"
     )
@@ -69,13 +69,6 @@ THREADS = (
     "of TensorFlow in each Python worker, of which there is one for each core of the master"
     " (default: 1)"
 )
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1; received {text}")
-    return number
 
 
 def _score(arguments: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import build_parser, run_command
+from eczema_tf.cli import add_config_arguments, build_parser, run_command, whole_number
 from eczema_tf.config import load_config
 
 EXAMPLES = """examples:
@@ -16,19 +16,8 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    description = (
-        "Search settings by validation AUROC. Rows of the test split are dropped before anything is"
-        " computed from them."
-    )
-    parser = build_parser("search", description, EXAMPLES)
-    parser.add_argument("--config", type=Path, help="what all trials share; as in train")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="a.b=c",
-        help="set one key; may be given several times",
-    )
+    parser = build_parser("search", examples=EXAMPLES)
+    add_config_arguments(parser)
     parser.add_argument(
         "--space",
         type=Path,
@@ -37,8 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--trials",
-        type=int,
+        type=whole_number(1),
         default=20,
+        metavar="N",
         help="finished trials to reach in all, also over several calls (default: 20)",
     )
     parser.add_argument(

@@ -5,12 +5,12 @@ import ipaddress
 import logging
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eczema_tf.cli import build_parser, run_command
+from eczema_tf.cli import build_parser, run_command, whole_number
 from eczema_tf.schema import NOTICE
 
 EXAMPLES = """examples:
@@ -26,7 +26,7 @@ Nothing that is sent is stored or logged. Ctrl+C or SIGTERM stops the server onc
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("serve", "Serve an exported model over HTTP, on this machine.", EXAMPLES)
+    parser = build_parser("serve", examples=EXAMPLES)
     parser.add_argument(
         "--model",
         type=Path,
@@ -40,37 +40,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--port",
-        type=_whole(0, 65_535),
+        type=whole_number(0, 65_535),
         default=8501,
         help="0 for any free one (default: %(default)s)",
     )
     parser.add_argument(
         "--batch-rows",
-        type=_whole(1, 256),
+        type=whole_number(1, 256),
         default=16,
         help="rows given to the model at once (default: %(default)s)",
     )
     parser.add_argument(
         "--max-rows",
-        type=_whole(1, 1024),
+        type=whole_number(1, 1024),
         default=64,
         help="rows that one request may have (default: %(default)s)",
     )
     parser.add_argument(
         "--max-waiting-rows",
-        type=_whole(1, 99_999),
+        type=whole_number(1, 99_999),
         default=256,
         help="beyond it 503 is answered (default: %(default)s)",
     )
     parser.add_argument(
         "--max-body-mb",
-        type=_whole(1, 1000),
+        type=whole_number(1, 1000),
         default=20,
         help="MB of one request, base64 (default: %(default)s)",
     )
     parser.add_argument(
         "--stop-timeout-s",
-        type=_whole(1, 3600),
+        type=whole_number(1, 3600),
         default=10,
         help="for what is under way at the end (default: %(default)s)",
     )
@@ -80,17 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="leave out the web page at /; the server starts sooner without",
     )
     return run_command(parser, _serve, argv)
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and low <= int(text) <= high):
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number from {low} to {high}, not {text!r}"
-            )
-        return int(text)
-
-    return parse
 
 
 def _serve(arguments: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from eczema_tf.cli import build_parser, run_command
+from eczema_tf.cli import add_config_arguments, build_parser, run_command
 from eczema_tf.config import load_config
 from eczema_tf.errors import ConfigError
 
@@ -19,23 +19,8 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    description = (
-        "Train, evaluate and export. Without arguments: on built-in data with known truth, made on"
-        " the spot."
-    )
-    parser = build_parser("train", description, EXAMPLES)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        help="a YAML file that says what differs from configs/quickstart.yaml",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="a.b=c",
-        help="set one key; may be given several times",
-    )
+    parser = build_parser("train", examples=EXAMPLES)
+    add_config_arguments(parser)
     parser.add_argument(
         "--run-dir", type=Path, help="folder of the run (default: runs/<config>-<time>)"
     )

@@ -232,8 +232,8 @@ def test_every_fault_of_a_map_is_named(files: dict):
         load_map(files["map_path"])
     for fault in (
         "columns.example_id.templte: unknown key; did you mean 'template'?",
-        "licence: Field required",
-        "columns.skin_tone.values.1: Input should be a valid string",
+        "licence: field required",
+        "columns.skin_tone.values.1: input should be a valid string",
     ):
         assert fault in str(error.value)
 

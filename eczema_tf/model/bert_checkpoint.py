@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.numpy import load_file
 
+from eczema_tf.config import describe_faults
 from eczema_tf.errors import PresetError, join_faults
 from eczema_tf.model.bert_vocabulary import (
     CONFIG,
@@ -135,7 +136,7 @@ def read_config(path: Path) -> BertConfig:
         raise PresetError(
             join_faults(
                 f"{path}: is not of a BERT that can be converted",
-                map(_describe_fault, error.errors()),
+                describe_faults(error, BertConfig),
             )
         ) from error
     if config.hidden_size % config.num_attention_heads:
@@ -302,11 +303,4 @@ def _check_tensor(name: str, tensor: np.ndarray, shape: tuple[int, ...]) -> str:
         ""
         if np.isfinite(tensor.astype("float32", copy=False)).all()
         else f"{name}: holds NaN or infinity"
-    )
-
-
-def _describe_fault(fault: Any) -> str:
-    received = "" if fault["type"] == "missing" else f", received {fault['input']!r}"
-    return (
-        f"{'.'.join(map(str, fault['loc']))}: {fault['msg'][0].lower()}{fault['msg'][1:]}{received}"
     )

@@ -15,7 +15,6 @@ A map holds
 Values are compared whatever the case of their letters, and 3.0 is 3.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from eczema_tf.config import Section, read_yaml
+from eczema_tf.config import Section, describe_faults, read_yaml
 from eczema_tf.errors import ConfigError, join_faults
 from eczema_tf.schema import MANIFEST_COLUMNS
 
@@ -166,9 +165,8 @@ def load_map(map_path: Path | str) -> TableMap:
     try:
         return TableMap.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise ConfigError(
-            join_faults(f"{path} is not a valid map", map(_describe_fault, error.errors()))
-        ) from error
+        faults = describe_faults(error, TableMap)
+        raise ConfigError(join_faults(f"{path} is not a valid map", faults)) from error
 
 
 def list_shipped() -> list[str]:
@@ -183,13 +181,3 @@ def fold(value: str) -> str:
 
 def _fold_keys(values: Mapping[str, str]) -> dict[str, str]:
     return {fold(key): value for key, value in values.items()}
-
-
-def _describe_fault(fault: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        known = [*TableMap.model_fields, *Rule.model_fields, *LabelRule.model_fields]
-        close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        return f"{key}: unknown key{f'; did you mean {close[0]!r}?' if close else ''}"
-    received = "" if isinstance(fault["input"], dict) else f", received {fault['input']!r}"
-    return f"{key}: {fault['msg'].removeprefix('Value error, ')}{received}"

@@ -1,0 +1,99 @@
+"""What all commands share: the list of them, whole numbers, the photo, and how a command ends."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eczema_tf import __main__ as commands
+from eczema_tf.cli import (
+    COMMANDS,
+    build_parser,
+    read_photo_argument,
+    run_command,
+    whole_number,
+)
+from eczema_tf.errors import ConfigError, DataError
+from eczema_tf.schema import NOTICE
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_the_package_lists_its_commands(arguments: list[str], capsys: pytest.CaptureFixture):
+    assert commands.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert NOTICE in out
+    for name, purpose in COMMANDS.items():
+        assert f"  {name:<10}{purpose}\n" in out
+
+
+def test_every_command_is_a_module_and_says_the_same_of_itself(capsys: pytest.CaptureFixture):
+    for name, purpose in COMMANDS.items():
+        with pytest.raises(SystemExit) as ended:
+            commands.main([name, "--help"])
+        assert ended.value.code == 0
+        out = capsys.readouterr().out
+        assert f"usage: python -m eczema_tf.{name} " in out
+        assert purpose in out
+
+
+def test_an_unknown_command_exits_with_2(capsys: pytest.CaptureFixture):
+    assert commands.main(["trian"]) == 2
+    assert "trian: no such command; allowed: prepare, train" in capsys.readouterr().err
+
+
+def test_the_list_and_the_helps_need_no_tensorflow():
+    code = (
+        "import sys, importlib, contextlib; from eczema_tf.__main__ import main\n"
+        "main([])\n"
+        f"for name in {list(COMMANDS)}:\n"
+        "    with contextlib.suppress(SystemExit): main([name, '--help'])\n"
+        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'pandas')))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL)
+    assert ended.returncode == 0
+
+
+def test_whole_numbers():
+    assert [whole_number(1)(text) for text in ("1", "007", "12")] == [1, 7, 12]
+    assert whole_number(0, 2)("2") == 2
+    for text in ("0", "-1", "1.0", "", " 1", "1_0", "²", "٣", "many", "9" * 5000):
+        with pytest.raises(
+            argparse.ArgumentTypeError, match="whole number of at least 1; received"
+        ):
+            whole_number(1)(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="from 0 to 2; received '3'"):
+        whole_number(0, 2)("3")
+
+
+def test_the_photo_of_an_argument(tmp_path: Path):
+    (tmp_path / "arm.jpg").write_bytes(b"\xff\xd8")
+    assert read_photo_argument(tmp_path / "arm.jpg") == b"\xff\xd8"
+    assert read_photo_argument(None) == b""
+    with pytest.raises(DataError, match=r"--image .*none\.jpg: cannot be read: No such file"):
+        read_photo_argument(tmp_path / "none.jpg")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ConfigError("bad"), "error: bad\n"),
+        (PermissionError(13, "Permission denied", "x"), "error: [Errno 13] Permission denied"),
+        (KeyboardInterrupt(), "interrupted\n"),
+    ],
+)
+def test_a_failed_command_is_one_line_and_status_1(
+    error: BaseException, line: str, capsys: pytest.CaptureFixture
+):
+    def fail(_: argparse.Namespace) -> None:
+        raise error
+
+    parser = build_parser("train")
+    assert run_command(parser, fail, []) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(line)
+    assert err.count("\n") == 1
+    if not isinstance(error, KeyboardInterrupt):
+        with pytest.raises(type(error)):
+            run_command(parser, fail, ["--debug"])
