@@ -50,24 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> None:
-    from eczema_tf.serving.answer import format_answer
-    from eczema_tf.workflows.explain import (
-        PAGE,
-        ExplainedRun,
-        write_explanation,
-    )  # here, so that --help does not wait for TensorFlow
+    from eczema_tf.workflows.explain import explain  # here, so that --help is fast
 
-    explanation = ExplainedRun(arguments.run_dir).explain(
+    answer = explain(
+        arguments.run_dir,
         read_photo_argument(arguments.image),
         arguments.text,
+        out=arguments.out,
         target=arguments.target,
+        direction="against" if arguments.against else "for",
         image_method=arguments.image_method,
         text_method=arguments.text_method,
-        against=arguments.against,
     )
-    write_explanation(explanation, arguments.out)
-    print(format_answer(explanation.answer))
-    print(f"written: {arguments.out / PAGE}")
+    print(answer)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from eczema_tf.cli import build_parser, read_photo_argument, run_command
 from eczema_tf.errors import DataError
+
+if TYPE_CHECKING:
+    from eczema_tf.reporting.answer import Answer
 
 EXAMPLES = """examples:
   python -m eczema_tf.predict --model saved_models/eczema --image arm.jpg --text "dry itchy patches in both elbow creases"
@@ -41,13 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _predict(arguments: argparse.Namespace) -> None:
     if arguments.image is None and not arguments.text.strip():
         raise DataError("give --image, --text or both")
-    from eczema_tf.serving.answer import format_answer
+    from eczema_tf.reporting.answer import format_answer
 
     answer = predict(arguments.model, arguments.url, arguments.image, arguments.text)
-    print(json.dumps(answer, indent=2) if arguments.json else format_answer(answer))
+    print(json.dumps(answer.to_json(), indent=2) if arguments.json else format_answer(answer))
 
 
-def predict(model: Path | None, url: str | None, image: Path | None, text: str) -> dict[str, Any]:
+def predict(model: Path | None, url: str | None, image: Path | None, text: str) -> "Answer":
     """Asks an exported model or a server.
 
     Args:
@@ -64,7 +67,7 @@ def predict(model: Path | None, url: str | None, image: Path | None, text: str) 
         EczemaError: If the photo cannot be read or the model not be asked.
     """
     from eczema_tf.data.photo.inspection import upright_jpeg
-    from eczema_tf.serving.answer import arrange_answer
+    from eczema_tf.reporting.answer import read_answer
     from eczema_tf.serving.client import (
         predict_locally,
         predict_remotely,
@@ -74,11 +77,11 @@ def predict(model: Path | None, url: str | None, image: Path | None, text: str) 
 
     photo = upright_jpeg(read_photo_argument(image)) if image is not None else b""
     if model is not None:
-        return arrange_answer(
+        return read_answer(
             predict_locally(model, photo, text), read_side_file(model)["thresholds"]
         )
     outputs, side = predict_remotely(url or "", photo, text), read_remote_side(url or "")
-    return arrange_answer(outputs, side["thresholds"] if side is not None else None)
+    return read_answer(outputs, side["thresholds"] if side is not None else None)
 
 
 if __name__ == "__main__":

@@ -129,11 +129,11 @@ def mount_answers(model: Any, limits: Any, app: Any) -> None:
         limits: `Limits`, as given to the application.
         app: From `build_app`.
     """
-    from eczema_tf.serving.answering import answer_case
+    from eczema_tf.serving.answering import ExportBackend, answer_case
     from eczema_tf.serving.page.mount import mount_page
 
-    answer = partial(answer_case, app.state.batcher.ask, thresholds=model.side["thresholds"])
-    mount_page(app, answer, model.side["notice"], limits)
+    answer = partial(answer_case, ExportBackend(app.state.batcher.ask, model.side["thresholds"]))
+    mount_page(app, answer, limits)
 
 
 def _warn_if_open(host: str) -> None:

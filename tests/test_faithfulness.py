@@ -15,7 +15,6 @@ from eczema_tf.explanation.faithfulness_image import (
     compute_energy_inside,
     compute_insertion,
     draw_random_map,
-    find_peak,
     points_at,
     rank_pixels,
     replace_step_by_step,
@@ -25,6 +24,7 @@ from eczema_tf.explanation.faithfulness_text import (
     compute_erasure,
     compute_precision_recall,
 )
+from eczema_tf.explanation.maps import find_peak
 from eczema_tf.explanation.sanity import (
     Depth,
     compute_relative_change,

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, sobel
 
+from eczema_tf.explanation.maps import find_peak
+
 Score = Callable[
     [np.ndarray], np.ndarray
 ]  # photos float32 (n, height, width, 3) to probabilities (n,) of the answer that is explained
@@ -57,23 +59,6 @@ def draw_random_map(rows: int, columns: int, rng: np.random.Generator) -> np.nda
         rng.random((rows, columns)), RANDOM_SIGMA, mode="wrap"
     )  # wrapped, else the rim would be the wildest
     return (noise - noise.min()) / (np.ptp(noise) or 1.0)
-
-
-def find_peak(heatmap: np.ndarray) -> tuple[float, float] | None:
-    """Finds where a map is highest.
-
-    Args:
-        heatmap: (rows, columns), at least 0.
-
-    Returns:
-        The middle of the highest cell (of several, their mean) as shares of height and width; None
-        if the map is all zero.
-    """
-    if not heatmap.max() > 0:
-        return None
-    cells = np.argwhere(heatmap == heatmap.max())
-    down, right = (cells.mean(axis=0) + 0.5) / heatmap.shape
-    return float(down), float(right)
 
 
 def points_at(heatmap: np.ndarray, mask: np.ndarray, tolerance: float = TOLERANCE) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 from tf_keras_vis.gradcam import Gradcam
 from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
 from tf_keras_vis.layercam import Layercam
@@ -72,23 +71,6 @@ def compute_heatmaps(
     )
     maps = np.maximum(np.nan_to_num(maps), 0).astype("float32")
     return scale_to_one(maps).numpy() * inputs[IMAGE_PRESENT].numpy()[:, None, None]
-
-
-def upsample_heatmap(heatmap: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """Stretches a heatmap over a photo.
-
-    Args:
-        heatmap: float32 (rows, columns) in [0, 1].
-        height_px: Of the photo, upright.
-        width_px: Likewise.
-
-    Returns:
-        float32 (height_px, width_px) in [0, 1], bilinear.
-    """
-    stretched = Image.fromarray(np.asarray(heatmap, "float32")).resize(
-        (width_px, height_px), Image.Resampling.BILINEAR
-    )
-    return np.clip(np.asarray(stretched), 0.0, 1.0)
 
 
 def _compute_cam(

@@ -1,124 +1,203 @@
-"""One photo and one text through the served model, with everything that explains the answer: what the web page shows.
+"""One photo and one text to an explained answer: the one path of `explain`, of the web page and of JSON.
 
-The answer has the form of `explanation.json` (`explaining.py`), but comes from a SavedModel's
-signatures alone.
+A backend (a trained run, or an export's signatures) is asked for figures; what they mean is found
+here.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from eczema_tf.data.text.alignment import align_text
+from eczema_tf.explanation.contributions import compute_contributions
+from eczema_tf.explanation.maps import find_peak
 from eczema_tf.explanation.one_pass import HEATMAP_METHOD, TOKEN_METHOD
-from eczema_tf.explanation.words import Span, join_phrases, join_words
-from eczema_tf.reporting.description import (
-    describe_contributions,
-    describe_criteria,
-    describe_cues,
-    describe_heatmap,
-    describe_spans,
-)
-from eczema_tf.serving.answer import arrange_answer
+from eczema_tf.explanation.spans import join_phrases, join_words
+from eczema_tf.reporting.answer import Answer, Explanation, Heatmap, TextReading, read_answer
 from eczema_tf.serving.loaded import EXPLAIN, SERVE
-from eczema_tf.symptoms.cues import attribute_cues, find_cues
+from eczema_tf.symptoms.cues import attribute_cues, find_cues, read_criteria
 
 Outputs = Mapping[str, np.ndarray]
 Ask = Callable[[Sequence[bytes], Sequence[str], str], Awaitable[Outputs]]
-SMALLEST = (
-    1e-7  # a float32 probability cannot be told from 0 or 1 beyond it; its logit is held at +-16
-)
+# a float32 probability cannot be told from 0 or 1 beyond it; its logit is held at +-16
+SMALLEST = 1e-7
 
 
-async def answer_case(
-    ask: Ask, photo: bytes, text: str, thresholds: dict[str, Any] | None
-) -> dict[str, Any]:
+class Question(NamedTuple):
+    """What is explained, and how.
+
+    Attributes:
+        target: As in `explanation.submodels.select_logit`.
+        direction: "for" or "against": what the heatmap shows.
+        image_method: One of `explanation.heatmaps.METHODS`.
+        text_method: How tokens are scored.
+    """
+
+    target: str = "eczema"
+    direction: str = "for"
+    image_method: str = HEATMAP_METHOD
+    text_method: str = TOKEN_METHOD
+
+
+@dataclass(frozen=True)
+class ScoredTokens:
+    """The tokens of one text, special ones and padding too.
+
+    Attributes:
+        starts: Byte offset of each in the cleaned text.
+        ends: Offset after its last byte; the same as its start for special tokens and padding.
+        scores: float32 (tokens,), signed, in logits.
+        continues: Whether each continues the word of the token before it.
+        logit_difference: As in `TextReading`.
+        completeness_error: Likewise.
+    """
+
+    starts: Sequence[int]
+    ends: Sequence[int]
+    scores: np.ndarray
+    continues: Sequence[bool]
+    logit_difference: float | None = None
+    completeness_error: float | None = None
+
+
+class Findings(NamedTuple):
+    """What a backend says about a case.
+
+    Attributes:
+        answer: Not explained yet.
+        logits: Of the overall answer: as it is, without the text, without the photo, without both.
+        heatmap: float32 (rows, columns) in [0, 1]; None if no photo was used.
+        tokens: None if no text was used.
+    """
+
+    answer: Answer
+    logits: Sequence[float]
+    heatmap: np.ndarray | None
+    tokens: ScoredTokens | None
+
+
+class Backend(Protocol):
+    """A model that can be asked about a case."""
+
+    question: Question
+
+    async def ask(self, photo: bytes, text: str) -> Findings:
+        """Answers an upright JPEG (b"" for none) and a text ("" for none)."""
+
+
+async def answer_case(backend: Backend, photo: bytes, text: str) -> Answer:
     """Answers one case and explains the answer.
 
     Args:
-        ask: Runs rows through a signature, as `serving.batching.Batcher.ask` does.
+        backend: The model.
         photo: An upright JPEG or PNG; b"" for none.
         text: As the user wrote it; "" for none.
-        thresholds: Of each head, from the export's side file.
-
-    Returns:
-        As in `explanation.json`: `serving.answer.arrange_answer`'s fields, `contributions`,
-            `heatmap` if the photo was used, and `text` if
-        the text was.
 
     Raises:
-        EczemaError: What `ask` raises.
+        EczemaError: What the backend raises.
     """
-    explained, apart = await asyncio.gather(
-        ask([photo], [text], EXPLAIN),
-        ask([photo, b"", b""], ["", text, ""], SERVE),
-    )
-    return await asyncio.to_thread(_describe, explained, apart, text, thresholds)
+    return await asyncio.to_thread(_explain, await backend.ask(photo, text), text, backend.question)
 
 
-def _describe(
-    explained: Outputs, apart: Outputs, text: str, thresholds: dict[str, Any] | None
-) -> dict[str, Any]:
-    row = {name: values[0] for name, values in explained.items()}
-    answer = arrange_answer({name: _plain(value) for name, value in row.items()}, thresholds)
-    logits = _to_logits(np.concatenate([explained["eczema"], apart["eczema"]]))
-    answer["contributions"] = describe_contributions(logits)
-    if row["image_used"]:
-        answer["heatmap"] = {"method": HEATMAP_METHOD, **describe_heatmap(row["heatmap"])}
-    if row["text_used"]:
-        answer["text"] = {"method": TOKEN_METHOD, **_describe_text(text, row)}
-    return answer
+def _explain(findings: Findings, text: str, question: Question) -> Answer:
+    heatmap = reading = None
+    if findings.heatmap is not None:
+        peak = find_peak(findings.heatmap)
+        heatmap = Heatmap(
+            method=question.image_method,
+            peak=peak and (peak[1], peak[0]),
+            grid=tuple(
+                tuple(round(float(value), 4) for value in row) for row in findings.heatmap
+            ),
+        )
+    if findings.tokens is not None:
+        reading = _read_text(text, findings.tokens, question.text_method)
+    contributions = compute_contributions(*map(float, findings.logits))
+    explanation = Explanation(question.target, question.direction, contributions, heatmap, reading)
+    return replace(findings.answer, explanation=explanation)
 
 
-def _plain(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value.tolist()
-
-
-def _to_logits(probabilities: np.ndarray) -> np.ndarray:
-    clipped = np.clip(probabilities.astype("float64"), SMALLEST, 1 - SMALLEST)
-    return np.log(clipped / (1 - clipped))
-
-
-def _describe_text(text: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    words = _locate_words(text, row)
-    cues = attribute_cues(find_cues(text), [(word.start, word.end, word.score) for word in words])
-    return {
-        "words": describe_spans(text, words),
-        "phrases": describe_spans(text, join_phrases(text, words)),
-        "cues": describe_cues(cues),
-        "criteria": describe_criteria(cues),
-    }
-
-
-def _locate_words(text: str, row: Mapping[str, Any]) -> list[Span]:
-    """The model's tokens as words of the text that the user wrote."""
+def _read_text(text: str, tokens: ScoredTokens, method: str) -> TextReading:
+    """Takes the scores back to the user's own words, and to the symptoms among them."""
     aligned = align_text(text)
-    starts, ends = row["token_start"].tolist(), row["token_end"].tolist()
     places = [
         aligned.locate(start, end) if end > start else (0, 0)
-        for start, end in zip(starts, ends, strict=True)
+        for start, end in zip(tokens.starts, tokens.ends, strict=True)
     ]
-    return join_words(
-        row["token_score"],
-        *zip(*places, strict=True),
-        _find_continued(row["clean_text"], starts, ends),
+    located = zip(places, tokens.scores, tokens.continues, strict=True)
+    words = join_words(text, [(*place, score, continues) for place, score, continues in located])
+    cues = attribute_cues(find_cues(text), [(word.start, word.end, word.score) for word in words])
+    return TextReading(
+        method=method,
+        words=tuple(words),
+        phrases=tuple(join_phrases(text, words)),
+        cues=tuple(cues),
+        criteria=tuple(read_criteria(cues)),
+        logit_difference=tokens.logit_difference,
+        completeness_error=tokens.completeness_error,
     )
 
 
-def _find_continued(cleaned: bytes, starts: Sequence[int], ends: Sequence[int]) -> list[bool]:
-    """Whether each token goes on with the word before it: pieces touch, and between words BERT only splits at spaces and punctuation."""
-    continued, before = [], 0
-    for start, end in zip(starts, ends, strict=True):
-        touches = (
-            0 < start == before
-            and _ends_in_letter(cleaned[:start])
-            and cleaned[start:end].decode(errors="ignore")[:1].isalnum()
+class ExportBackend:
+    """An export's signatures, asked through the server's batches or directly."""
+
+    question = Question()
+
+    def __init__(self, ask: Ask, thresholds: dict[str, float] | None):
+        """Takes what answers, and what the answers are compared with.
+
+        Args:
+            ask: Runs rows through a signature, as `serving.rest.batching.Batcher.ask` does.
+            thresholds: By modality, from the export's metadata.
+        """
+        self._ask = ask
+        self._thresholds = thresholds
+
+    async def ask(self, photo: bytes, text: str) -> Findings:
+        """Asks both signatures, at the same time."""
+        explained, apart = await asyncio.gather(
+            self._ask([photo], [text], EXPLAIN),
+            self._ask([photo, b"", b""], ["", text, ""], SERVE),
         )
-        continued.append(touches)
+        row = {name: values[0] for name, values in explained.items()}
+        plain = {
+            name: value.decode() if isinstance(value, bytes) else value.tolist()
+            for name, value in row.items()
+        }
+        probabilities = np.concatenate([explained["eczema"], apart["eczema"]]).astype("float64")
+        clipped = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
+        starts, ends = plain["token_start"], plain["token_end"]
+        continues = find_continuing(row["clean_text"], starts, ends)
+        return Findings(
+            answer=read_answer(plain, self._thresholds),
+            logits=np.log(clipped / (1 - clipped)),
+            heatmap=row["heatmap"] if row["image_used"] else None,
+            tokens=(
+                ScoredTokens(starts, ends, row["token_score"], continues)
+                if row["text_used"]
+                else None
+            ),
+        )
+
+
+def find_continuing(cleaned: bytes, starts: Sequence[int], ends: Sequence[int]) -> list[bool]:
+    """Finds the tokens that continue the word before them, from their offsets alone.
+
+    Pieces of a word touch, and between words BERT splits only at spaces and punctuation.
+
+    Args:
+        cleaned: The cleaned text, UTF-8.
+        starts: Byte offset of each token.
+        ends: Offset after its last byte.
+    """
+    continues, before = [], 0
+    for start, end in zip(starts, ends, strict=True):
+        # the last four bytes hold the whole last character
+        last = cleaned[max(start - 4, 0) : start].decode(errors="ignore")[-1:]
+        first = cleaned[start:end].decode(errors="ignore")[:1]
+        continues.append(0 < start == before and last.isalnum() and first.isalnum())
         before = end
-    return continued
-
-
-def _ends_in_letter(text: bytes) -> bool:
-    return text[-4:].decode(errors="ignore")[-1:].isalnum()  # a character has at most four bytes
+    return continues

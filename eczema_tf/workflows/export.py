@@ -14,7 +14,7 @@ from eczema_tf.errors import RunError
 from eczema_tf.explanation.heatmaps import compute_heatmaps
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels
-from eczema_tf.explanation.words import multiply_gradient_by_input
+from eczema_tf.explanation.token_scores import multiply_gradient_by_input
 from eczema_tf.files import replacing_folder, write_json
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.schema import CONSISTENCY, IMAGE_PRESENT, NOTICE, SEVERITY, TEXT_PRESENT

@@ -10,11 +10,12 @@ import gradio as gr
 
 from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.errors import DataError, EczemaError
+from eczema_tf.reporting.answer import Answer
+from eczema_tf.reporting.answer_html import render_answer, render_failure, render_fault
 from eczema_tf.serving.page.examples import Example, draw_example_photo
 from eczema_tf.serving.page.photo import forget_file, read_photo, show_photo
-from eczema_tf.serving.page.sections import format_answer, format_failure, format_fault
 
-Answer = Callable[[bytes, str], Awaitable[dict[str, Any]]]
+Ask = Callable[[bytes, str], Awaitable[Answer]]
 Photo = dict[str, Any] | None  # the value of Gradio's image component
 
 MAX_CHARACTERS = 5_000  # of a text; the model reads the first hundred words or so
@@ -25,17 +26,15 @@ _log = logging.getLogger(__name__)
 class Events:
     """The functions that the page's parts call; they take and give the values of Gradio's components as they are."""
 
-    def __init__(self, answer: Answer, notice: str, uploads: Path, timeout_s: float):
+    def __init__(self, answer: Ask, uploads: Path, timeout_s: float):
         """Takes what they need.
 
         Args:
             answer: Answers an upright JPEG (b"" for none) and a text ("" for none).
-            notice: Shown over every answer.
             uploads: Where Gradio puts uploaded files.
             timeout_s: How long an answer may take.
         """
         self._answer = answer
-        self._notice = notice
         self._uploads = uploads
         self._timeout_s = timeout_s
 
@@ -48,7 +47,7 @@ class Events:
         try:
             return show_photo(await asyncio.to_thread(read_photo, photo, self._uploads)), ""
         except DataError as error:
-            return None, format_fault(str(error))
+            return None, render_fault(str(error))
         finally:
             forget_file(photo, self._uploads)
 
@@ -67,7 +66,7 @@ class Events:
         except Exception as error:
             _log.error("the page failed: %s", type(error).__name__)
             message = "something went wrong on the server; try again"
-        return format_failure(message, self._notice)
+        return render_failure(message)
 
     async def _ask(self, photo: Photo, text: str, photo_refused: bool) -> str:
         jpeg, faults = b"", []
@@ -83,7 +82,9 @@ class Events:
         if not jpeg and not text.strip():
             raise DataError("; ".join([*faults, "give a photo, a text, or both"]))
         answer = await asyncio.wait_for(self._answer(jpeg, text), self._timeout_s)
-        return await asyncio.to_thread(format_answer, answer, jpeg, text, faults, photo_refused)
+        return await asyncio.to_thread(
+            render_answer, answer, jpeg, text, faults=faults, photo_refused=photo_refused
+        )
 
 
 def fill(example: Example) -> tuple[Photo, str, str]:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import gradio as gr
 
+from eczema_tf.reporting.answer_html import render_notice
 from eczema_tf.serving.page.events import MAX_CHARACTERS, Events, fill
 from eczema_tf.serving.page.examples import EXAMPLES
-from eczema_tf.serving.page.sections import STEPS, format_notice
 
 TITLE = "Eczema assistant"
 LEAD = (
@@ -17,6 +17,13 @@ LEAD = (
 PRIVACY = (
     "Photo and text stay in this browser and go to the server that you opened, for as long as an"
     " answer takes. Nothing is stored."
+)
+STEPS = (
+    "<ol class='steps'><li><strong>Show or tell</strong><span>A photo of the skin, a description of"
+    " the symptoms, or both.</span></li><li><strong>Ask</strong><span>The answer shows what the"
+    " photo says, what the text says, and what both say together.</span></li><li><strong>See"
+    " why</strong><span>Where in the photo and in your own words the evidence"
+    " lies.</span></li></ol>"
 )
 NOTHING_YET = (
     f"<div class='answer empty'><h2 id='answer-title' tabindex='-1'>Answer</h2>{STEPS}</div>"
@@ -45,21 +52,16 @@ class Question(NamedTuple):
     examples: list[gr.Button]
 
 
-def build_page(events: Events, notice: str) -> gr.Blocks:
-    """Builds the page.
-
-    Args:
-        events: What its parts call.
-        notice: Shown at its head and foot.
-    """
+def build_page(events: Events) -> gr.Blocks:
+    """Builds the page; its parts call `events`."""
     with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
-        gr.HTML(f"<header><h1>{TITLE}</h1><p>{LEAD}</p>{format_notice(notice)}</header>", **_HTML)
+        gr.HTML(f"<header><h1>{TITLE}</h1><p>{LEAD}</p>{render_notice()}</header>", **_HTML)
         with gr.Row(elem_id="columns"):
             with gr.Column(elem_id="question"):
                 question = _build_question()
             with gr.Column(elem_id="result"):
                 result = gr.HTML(NOTHING_YET, **_HTML)
-        gr.HTML(f"<footer>{format_notice(notice)}<p>{PRIVACY}</p></footer>", **_HTML)
+        gr.HTML(f"<footer>{render_notice()}<p>{PRIVACY}</p></footer>", **_HTML)
         _connect(events, question, result)
     return blocks
 

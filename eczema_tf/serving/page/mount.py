@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from eczema_tf.data.photo.inspection import MAX_BYTES
-from eczema_tf.serving.page.events import Answer, Events
+from eczema_tf.reporting.answer_html import STYLE_SHEET
+from eczema_tf.serving.page.events import Ask, Events
 from eczema_tf.serving.page.gate import Gate, keeping_empty
 from eczema_tf.serving.page.layout import build_page
 from eczema_tf.serving.rest.app import NO_TELEMETRY
@@ -30,7 +31,7 @@ NO_RECORDS = {
 }
 
 
-def mount_page(app: FastAPI, answer: Answer, notice: str, limits: Limits) -> FastAPI:
+def mount_page(app: FastAPI, answer: Ask, limits: Limits) -> FastAPI:
     """Puts the page at `/`, behind all routes that are there.
 
     Nothing of Gradio's that calls home, shares or records is on, and uploads lie in a folder of
@@ -41,7 +42,6 @@ def mount_page(app: FastAPI, answer: Answer, notice: str, limits: Limits) -> Fas
         app: The server's application.
         answer: Answers an upright JPEG (b"" for none) and a text ("" for none), as
             `answering.answer_case` does.
-        notice: From the export's side file.
         limits: Of the server.
 
     Returns:
@@ -50,7 +50,7 @@ def mount_page(app: FastAPI, answer: Answer, notice: str, limits: Limits) -> Fas
     folder = TemporaryDirectory(prefix="eczema-page-", ignore_cleanup_errors=True)
     uploads = Path(folder.name).resolve()
     os.environ.update(NO_RECORDS, GRADIO_TEMP_DIR=str(uploads))
-    blocks = build_page(Events(answer, notice, uploads, limits.answer_timeout_s), notice)
+    blocks = build_page(Events(answer, uploads, limits.answer_timeout_s))
     blocks.queue(max_size=WAITING)
     blocks.state_session_capacity = (
         1  # the page has no sessions; Gradio would keep what 10,000 of them entered
@@ -76,6 +76,6 @@ def mount_page(app: FastAPI, answer: Answer, notice: str, limits: Limits) -> Fas
         pwa=False,
         mcp_server=False,
         theme=gr.themes.Base(font=FONT, font_mono=MONOSPACE),
-        css_paths=[HERE / "page.css"],
+        css_paths=[STYLE_SHEET, HERE / "page.css"],
         head=f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
     )

@@ -2,6 +2,6 @@
 document.addEventListener("input", (event) => {
   if (event.target.id !== "opacity") return;
   const percent = event.target.value;
-  event.target.closest("section").querySelector(".heat").style.setProperty("--opacity", percent / 100);
+  event.target.closest("section").querySelector(".map").style.opacity = percent / 100;
   event.target.parentElement.querySelector("output").value = `${percent}%`;
 });

@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from eczema_tf.evaluation.comparisons import Comparison
 from eczema_tf.explanation import faithfulness_image as faithful
-from eczema_tf.explanation.heatmaps import compute_heatmaps, upsample_heatmap
+from eczema_tf.explanation.heatmaps import compute_heatmaps
+from eczema_tf.explanation.maps import upsample_heatmap
 from eczema_tf.explanation.one_pass import HEATMAP_METHOD
 from eczema_tf.explanation.submodels import to_tensors
 from eczema_tf.schema import IMAGE

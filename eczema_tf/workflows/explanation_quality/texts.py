@@ -13,8 +13,8 @@ from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.evaluation.comparisons import Comparison
 from eczema_tf.explanation import faithfulness_text as faithful
-from eczema_tf.explanation.words import (
-    PHRASE_SHARE,
+from eczema_tf.explanation.spans import PHRASE_SHARE
+from eczema_tf.explanation.token_scores import (
     STEPS,
     integrate_gradients,
     multiply_gradient_by_input,

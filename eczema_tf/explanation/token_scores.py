@@ -1,10 +1,5 @@
-"""Scores of a text's tokens: how much each word moved a logit, for or against, and where it stands.
+"""How much each token of a text moved a logit: by integrated gradients, or by gradient x input."""
 
-Tokens' scores come from integrated gradients or, cheaper, from gradient x input. Word pieces are
-added up to words, and neighbouring words of one sign to phrases.
-"""
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +17,6 @@ from eczema_tf.schema import IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, T
 
 STEPS = 64  # of the path integral; the completeness error says whether they are enough
 STEPS_AT_ONCE = 32  # points of the path in one batch
-PHRASE_SHARE = 0.1  # a word belongs to a phrase if its score is at least this share of the highest
-SENTENCE_ENDS = frozenset(".!?;\n")
 
 
 @dataclass(frozen=True)
@@ -40,15 +33,6 @@ class TokenScores:
     scores: np.ndarray
     difference: np.ndarray
     completeness_error: np.ndarray
-
-
-@dataclass(frozen=True)
-class Span:
-    """A word or phrase: character offsets into the text, and its signed score in logits."""
-
-    start: int
-    end: int
-    score: float
 
 
 def integrate_gradients(
@@ -145,56 +129,7 @@ def _complete(
     return TokenScores(scores.numpy(), difference.numpy(), error.numpy())
 
 
-def join_words(
-    scores: Sequence[float], starts: Sequence[int], ends: Sequence[int], continues: Sequence[bool]
-) -> list[Span]:
-    """Adds the scores of word pieces up to words.
-
-    Args:
-        scores: Of one text's tokens.
-        starts: Character offset of each token; a token with `start == end` (special, padding) is
-            passed over.
-        ends: Likewise.
-        continues: Whether a token goes on with the word of the token before it ("##" pieces).
-
-    Returns:
-        The words in order.
-    """
-    words: list[Span] = []
-    for score, start, end, goes_on in zip(scores, starts, ends, continues, strict=True):
-        if start == end:
-            continue
-        if goes_on and words:
-            words[-1] = Span(
-                words[-1].start, max(end, words[-1].end), words[-1].score + float(score)
-            )
-        else:
-            words.append(Span(int(start), int(end), float(score)))
-    return words
-
-
-def join_phrases(text: str, words: Sequence[Span]) -> list[Span]:
-    """Joins neighbouring words of one sign that matter; a sentence's end parts them.
-
-    Args:
-        text: That the words stand in.
-        words: From `join_words`.
-
-    Returns:
-        Phrases, the strongest first.
-    """
-    least = PHRASE_SHARE * max((abs(word.score) for word in words), default=0.0)
-    phrases: list[Span] = []
-    before = None  # the word before, if it is the end of the last phrase
-    for word in words:
-        matters = (
-            abs(word.score) >= least
-            and word.score != 0
-            and not SENTENCE_ENDS & set(text[word.start : word.end])
-        )
-        if matters and before is not None and before.score * word.score > 0:
-            phrases[-1] = Span(phrases[-1].start, word.end, phrases[-1].score + word.score)
-        elif matters:
-            phrases.append(word)
-        before = word if matters else None
-    return sorted(phrases, key=lambda phrase: -abs(phrase.score))
+METHODS = {
+    "integrated_gradients": integrate_gradients,
+    "gradient_x_input": multiply_gradient_by_input,
+}

@@ -1,0 +1,76 @@
+"""Scores of tokens as people read a text: word pieces added up to words, and words to phrases."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+PHRASE_SHARE = 0.1  # a word belongs to a phrase if its score is at least this share of the highest
+SENTENCE_ENDS = frozenset(".!?;\n")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A word or phrase of a text.
+
+    Attributes:
+        start: Character offset in the text.
+        end: Offset after its last character.
+        text: The characters themselves.
+        score: What it moved, signed, in logits.
+    """
+
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+def join_words(text: str, tokens: Iterable[tuple[int, int, float, bool]]) -> list[Span]:
+    """Adds the scores of word pieces up to words.
+
+    Args:
+        text: That the tokens stand in.
+        tokens: Start and end (character offsets), score, and whether the token continues the word
+            of the token before it ("##" pieces). Those with `start == end` (special, padding) are
+            passed over.
+
+    Returns:
+        The words in order.
+    """
+    words: list[Span] = []
+    for start, end, score, continues in tokens:
+        if start == end:
+            continue
+        if continues and words:
+            before = words.pop()
+            start, end, score = before.start, max(end, before.end), before.score + float(score)
+        words.append(Span(int(start), int(end), text[start:end], float(score)))
+    return words
+
+
+def join_phrases(text: str, words: Sequence[Span]) -> list[Span]:
+    """Joins neighbouring words of one sign that matter; a sentence's end parts them.
+
+    Args:
+        text: That the words stand in.
+        words: From `join_words`.
+
+    Returns:
+        Phrases, the strongest first.
+    """
+    least = PHRASE_SHARE * max((abs(word.score) for word in words), default=0.0)
+    phrases: list[Span] = []
+    before = None  # the word before, if it is the end of the last phrase
+    for word in words:
+        matters = (
+            abs(word.score) >= least
+            and word.score != 0
+            and not SENTENCE_ENDS & set(word.text)
+        )
+        if matters and before is not None and before.score * word.score > 0:
+            first = phrases.pop()
+            whole = text[first.start : word.end]
+            phrases.append(Span(first.start, word.end, whole, first.score + word.score))
+        elif matters:
+            phrases.append(word)
+        before = word if matters else None
+    return sorted(phrases, key=lambda phrase: -abs(phrase.score))

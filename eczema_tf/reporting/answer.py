@@ -1,0 +1,214 @@
+"""The answer about one case, whoever gave it, and its explanation; as JSON and as lines for people."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from eczema_tf.explanation.contributions import Contributions
+from eczema_tf.explanation.spans import Span
+from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, NOTICE, SEVERITY
+from eczema_tf.symptoms.cues import CRITERIA_NOTICE, Criterion, Cue, describe_category
+
+Probabilities = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """Where in a photo the evidence lies.
+
+    Attributes:
+        method: One of `explanation.heatmaps.METHODS`.
+        peak: The strongest place, x and y as shares of the photo's width and height; None if no
+            evidence was found.
+        grid: Rows of values in [0, 1], stretched over the whole photo.
+    """
+
+    method: str
+    peak: tuple[float, float] | None
+    grid: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class TextReading:
+    """What the model and the fixed rules found in a text.
+
+    Attributes:
+        method: How words were scored.
+        words: In order, with their scores in logits.
+        phrases: Neighbouring words of one sign, the strongest first.
+        cues: Symptoms mentioned or denied, found by rules, with what they moved.
+        criteria: Of the UK Working Party, as far as the text tells.
+        logit_difference: The logit minus that of an empty text; None if not computed.
+        completeness_error: How far the scores are from adding up to it; None likewise.
+    """
+
+    method: str
+    words: tuple[Span, ...]
+    phrases: tuple[Span, ...]
+    cues: tuple[Cue, ...]
+    criteria: tuple[Criterion, ...]
+    logit_difference: float | None = None
+    completeness_error: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the value of "text" in `explanation.json`."""
+        sums = {
+            "logit_difference": self.logit_difference,
+            "completeness_error": self.completeness_error,
+        }
+        return {
+            "method": self.method,
+            **{name: value for name, value in sums.items() if value is not None},
+            "words": [asdict(word) for word in self.words],
+            "phrases": [asdict(phrase) for phrase in self.phrases],
+            "cues": [
+                {**asdict(cue), "describes": describe_category(cue.category)} for cue in self.cues
+            ],
+            "criteria": {
+                "notice": CRITERIA_NOTICE,
+                "read": [
+                    {
+                        "name": criterion.name,
+                        "criterion": criterion.words,
+                        "status": criterion.status,
+                        "cues": [[cue.start, cue.end] for cue in criterion.cues],
+                    }
+                    for criterion in self.criteria
+                ],
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an answer is what it is.
+
+    Attributes:
+        target: What the heatmap and the words explain, as in `explanation.submodels.select_logit`.
+        direction: "for" or "against": what the heatmap shows.
+        contributions: What photo and text each moved the overall logit.
+        heatmap: None if no photo was used.
+        text: None if no text was used.
+    """
+
+    target: str
+    direction: str
+    contributions: Contributions
+    heatmap: Heatmap | None
+    text: TextReading | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer about one case.
+
+    Attributes:
+        eczema: Probability of eczema from "image", "text" and "fusion"; None where nothing was used.
+        thresholds: Of the same three, chosen on validation data; None if they are not known.
+        consistency: Probability by label; None without a text.
+        severity: Probability by grade, if it is eczema; None if nothing was used.
+        image_used: Whether the photo could be used.
+        text_used: Whether the text could.
+        status: "ok", or what was wrong, several things separated by "; ".
+        explanation: None unless asked for.
+        notice: To be shown with the answer.
+    """
+
+    eczema: dict[str, float | None]
+    thresholds: Probabilities | None
+    consistency: Probabilities | None
+    severity: Probabilities | None
+    image_used: bool
+    text_used: bool
+    status: str
+    explanation: Explanation | None = None
+    notice: str = NOTICE
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `predict --json` prints and, if it is explained, `explanation.json` holds."""
+        answer: dict[str, Any] = {
+            "eczema": self.eczema,
+            "thresholds": self.thresholds,
+            "consistency": self.consistency,
+            "severity": self.severity,
+            "image_used": self.image_used,
+            "text_used": self.text_used,
+            "status": self.status,
+            "notice": self.notice,
+        }
+        if (why := self.explanation) is None:
+            return answer
+        answer["explained"] = {"target": why.target, "direction": why.direction}
+        answer["contributions"] = asdict(why.contributions)
+        if why.heatmap is not None:
+            answer["heatmap"] = {
+                "method": why.heatmap.method,
+                "evidence": why.heatmap.peak is not None,
+                "peak": why.heatmap.peak and dict(zip("xy", why.heatmap.peak, strict=True)),
+                "grid": why.heatmap.grid,
+            }
+        if why.text is not None:
+            answer["text"] = why.text.to_json()
+        return answer
+
+    def compare_with_threshold(self, modality: str) -> str | None:
+        """Returns "above" or "below" the threshold; None where either is unknown."""
+        probability = self.eczema[modality]
+        if probability is None or self.thresholds is None:
+            return None
+        return "above" if probability >= self.thresholds[modality] else "below"
+
+
+def read_answer(outputs: Mapping[str, Any], thresholds: Probabilities | None) -> Answer:
+    """Reads one row of a signature's outputs.
+
+    Args:
+        outputs: By name, as plain Python values (design: the table of signatures).
+        thresholds: By modality, from the export's metadata.
+    """
+    used = {"image": outputs["image_used"], "text": outputs["text_used"]}
+    used["fusion"] = any(used.values())
+    return Answer(
+        eczema={
+            modality: outputs[head] if used[modality] else None
+            for modality, head in ECZEMA_HEADS.items()
+        },
+        thresholds=thresholds,
+        consistency=_label(CONSISTENCY, outputs["consistency"]) if used["text"] else None,
+        severity=_label(SEVERITY, outputs["severity"]) if used["fusion"] else None,
+        image_used=used["image"],
+        text_used=used["text"],
+        status=outputs["status"],
+    )
+
+
+def _label(labels: tuple[str, ...], probabilities: list[float]) -> Probabilities:
+    return dict(zip(labels, probabilities, strict=True))
+
+
+def format_answer(answer: Answer) -> str:
+    """Formats an answer as lines for a terminal."""
+    both = answer.image_used and answer.text_used
+    names = {
+        "image": "from the photo",
+        "text": "from the text",
+        "fusion": "from both" if both else "overall",
+    }
+    lines = []
+    for modality, name in names.items():
+        value, side = answer.eczema[modality], answer.compare_with_threshold(modality)
+        said = "not given" if value is None else f"{value:.2f}"
+        if side is not None and answer.thresholds is not None:
+            said += f"  ({side} the validation threshold {answer.thresholds[modality]:.2f})"
+        lines.append(f"P(eczema) {name:<15} {said}")
+    for name, labels in (
+        ("the text suggests", answer.consistency),
+        ("severity, if eczema", answer.severity),
+    ):
+        if labels:
+            ranked = sorted(labels.items(), key=lambda item: -item[1])
+            said = ", ".join(f"{label} {value:.2f}" for label, value in ranked)
+            lines.append(f"{name:<25} {said}")
+    if answer.status != "ok":
+        lines.append(f"note: {answer.status}")
+    return "\n".join([*lines, "", answer.notice])

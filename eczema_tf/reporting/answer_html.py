@@ -1,0 +1,170 @@
+"""An answer as HTML, for the web page and for `explanation.html` alike.
+
+Colours of evidence are orange and blue of Okabe and Ito (2008), which colour-blind readers can tell
+apart; signs, line styles and tables say the same.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from eczema_tf.explanation.spans import Span
+from eczema_tf.reporting.answer import Answer, Explanation
+from eczema_tf.reporting.html import format_sign, render_template
+from eczema_tf.reporting.pictures import as_data_url, paint_heatmap, shrink_photo
+from eczema_tf.schema import NOTICE
+from eczema_tf.symptoms.cues import CRITERIA_NOTICE, Cue, describe_category
+
+STYLE_SHEET = Path(__file__).with_name("answer.css")
+SHOWN_PHRASES = 8
+STRENGTHS = 10  # shades of a phrase's colour, as many as answer.css has
+METHOD_NAMES = {
+    "layercam": "Layer-CAM",
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "scorecam": "Score-CAM",
+    "gradient_x_input": "A quick estimate (gradient times input).",
+    "integrated_gradients": "Computed by integrated gradients.",
+}
+
+
+class Piece(NamedTuple):
+    """A stretch of a text: a phrase that moved the answer, or what stands between two."""
+
+    text: str
+    sign: str = ""
+    strength: int = 0
+
+
+class Mention(NamedTuple):
+    """What a text says of a symptom; see `symptoms.cues.Cue`."""
+
+    words: str
+    status: str
+    subject: str
+
+
+def render_answer(
+    answer: Answer,
+    photo: bytes,
+    text: str,
+    *,
+    faults: Sequence[str] = (),
+    photo_refused: bool = False,
+    interactive: bool = True,
+) -> str:
+    """Renders an explained answer.
+
+    Args:
+        answer: With its explanation.
+        photo: The upright JPEG that was asked about; b"" for none.
+        text: As the user wrote it.
+        faults: What was wrong before the model was asked.
+        photo_refused: Whether a photo was given, but is not among what was asked about.
+        interactive: Whether a script moves the heatmap's slider. Without, there is none, and all
+            phrases and every symptom's score are listed.
+
+    Returns:
+        An HTML fragment. Whatever the text holds is shown, not run.
+    """
+    explanation = answer.explanation
+    if explanation is None:
+        raise ValueError("an answer without an explanation has no page")
+    faults = [*faults, *(answer.status.split("; ") if answer.status != "ok" else [])]
+    heatmap, reading = explanation.heatmap, explanation.text
+    phrases = list(reading.phrases) if reading else []
+    shown = phrases[:SHOWN_PHRASES] if interactive else phrases
+    return render_template(
+        "answer",
+        answer=answer,
+        why=explanation,
+        target=explanation.target.replace("_", " ").replace(":", ": "),
+        methods=METHOD_NAMES,
+        faults=faults,
+        photo_refused=photo_refused or bool(faults),
+        interactive=interactive,
+        shares=rank_shares(answer, explanation),
+        where=heatmap and describe_peak(heatmap.peak),
+        photo_url=as_data_url(shrink_photo(photo), "jpeg") if heatmap else "",
+        heatmap_url=as_data_url(paint_heatmap(np.array(heatmap.grid)), "png") if heatmap else "",
+        phrases=shown,
+        pieces=split_at_phrases(text, shown),
+        symptoms=group_mentions(reading.cues if reading else ()),
+        criteria_notice=CRITERIA_NOTICE,
+        notice=answer.notice,
+    )
+
+
+def render_explanation_page(answer: Answer, photo: bytes, text: str) -> str:
+    """Renders `explanation.html`: one file that needs nothing else, and may load nothing else.
+
+    Args:
+        answer: With its explanation.
+        photo: As in `render_answer`.
+        text: Likewise.
+    """
+    fragment = render_answer(answer, photo, text, interactive=False)
+    style = STYLE_SHEET.read_text(encoding="utf-8")
+    return render_template("explanation", fragment=fragment, style=style, notice=answer.notice)
+
+
+def render_failure(message: str) -> str:
+    """Renders what is shown where there is no answer."""
+    return render_template("failure", message=message, notice=NOTICE)
+
+
+def render_fault(message: str) -> str:
+    """Renders one thing that is wrong; "" for none."""
+    return render_template("fault", message=message) if message else ""
+
+
+def render_notice() -> str:
+    """Renders the notice that stands over every answer and under the page."""
+    return render_template("notice", notice=NOTICE)
+
+
+def rank_shares(answer: Answer, explanation: Explanation) -> list[tuple[str, float]]:
+    """Ranks photo and text, as far as they were used, by how far they moved the answer."""
+    shares = []
+    if answer.image_used:
+        shares.append(("the photo", explanation.contributions.image))
+    if answer.text_used:
+        shares.append(("the text", explanation.contributions.text))
+    return sorted(shares, key=lambda share: -abs(share[1]))
+
+
+def describe_peak(peak: tuple[float, float] | None) -> str:
+    """Says where a heatmap is strongest: "top left (20% from the left, 30% from the top)"."""
+    if peak is None:
+        return ""
+    right, down = peak
+    row = ("top", "middle", "bottom")[min(int(3 * down), 2)]
+    column = ("left", "centre", "right")[min(int(3 * right), 2)]
+    place = "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
+    return f"{place} ({right:.0%} from the left, {down:.0%} from the top)"
+
+
+def split_at_phrases(text: str, phrases: Sequence[Span]) -> list[Piece]:
+    """Splits a text into phrases, with their sign and strength (1 to `STRENGTHS`), and the rest."""
+    highest = max((abs(phrase.score) for phrase in phrases), default=1.0)
+    pieces, done = [], 0
+    for phrase in sorted(phrases, key=lambda phrase: phrase.start):
+        strength = max(round(STRENGTHS * abs(phrase.score) / highest), 1)
+        pieces += [
+            Piece(text[done : phrase.start]),
+            Piece(phrase.text, format_sign(phrase.score), strength),
+        ]
+        done = phrase.end
+    return [*pieces, Piece(text[done:])]
+
+
+def group_mentions(cues: Iterable[Cue]) -> list[tuple[str, dict[Mention, float]]]:
+    """Groups what is mentioned by symptom, with what it moved; the same mention counts once."""
+    symptoms: dict[str, dict[Mention, float]] = {}
+    for cue in cues:
+        mentions = symptoms.setdefault(describe_category(cue.category), {})
+        mention = Mention(cue.text.casefold(), cue.status, cue.subject)
+        mentions[mention] = mentions.get(mention, 0.0) + (cue.attribution or 0.0)
+    return sorted(symptoms.items())

@@ -1,0 +1,83 @@
+"""Photo and heatmap as pictures: laid over each other in one PNG, or apart for a page to lay over."""
+
+import base64
+import io
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from eczema_tf.explanation.maps import upsample_heatmap
+
+# readable with every common colour blindness and in grey (Nunez, Anderton and Renslow 2018, PLOS
+# ONE); answer.css names its colours, too
+COLOURS = "viridis"
+OPACITY = 0.55  # of the strongest evidence; the weakest is clear, so that the skin stays visible
+LONGEST_SIDE_INCHES, DOTS_PER_INCH = 5.0, 192
+LONGEST_SIDE_PX = 1024  # of a photo, about what a screen shows
+HEATMAP_SIDE_PX = 256  # on a page, where the browser stretches it over the photo
+
+
+def draw_overlay(photo: np.ndarray, heatmap: np.ndarray, label: str) -> bytes:
+    """Draws a photo under its heatmap, with a colour bar.
+
+    Args:
+        photo: uint8 (height, width, 3), upright.
+        heatmap: float (rows, columns) in [0, 1]; all zero for no evidence, which is written on the
+            picture.
+        label: Of the colour bar.
+
+    Returns:
+        A PNG file.
+    """
+    height_px, width_px, _ = photo.shape
+    stretched = upsample_heatmap(heatmap, height_px, width_px)
+    scale = LONGEST_SIDE_INCHES / max(height_px, width_px)
+    figure = Figure(
+        figsize=(max(width_px * scale, 3.0) + 1.2, max(height_px * scale, 3.0)),
+        dpi=DOTS_PER_INCH,
+        layout="constrained",
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.imshow(photo)
+    colours = axes.imshow(stretched, cmap=COLOURS, vmin=0, vmax=1, alpha=OPACITY * stretched)
+    axes.set_axis_off()
+    bar = figure.colorbar(colours, ax=axes, fraction=0.05, pad=0.02, label=label, ticks=[0, 1])
+    bar.ax.set_yticklabels(["none", "most"])
+    bar.solids.set_alpha(1)
+    if not heatmap.any():
+        axes.set_title("no evidence found in the photo", fontsize=10)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # same map, same bytes
+    return buffer.getvalue()
+
+
+def shrink_photo(jpeg: bytes) -> Image.Image:
+    """Decodes an upright JPEG, no larger than a screen shows it, as RGB."""
+    with Image.open(io.BytesIO(jpeg)) as photo:
+        photo.draft("RGB", (LONGEST_SIDE_PX, LONGEST_SIDE_PX))  # decodes large ones at a fraction
+        small = photo.convert("RGB")
+    small.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
+    return small
+
+
+def paint_heatmap(heatmap: np.ndarray) -> Image.Image:
+    """Paints a heatmap, the stronger the evidence, the more opaque: RGBA, `HEATMAP_SIDE_PX` square.
+
+    Args:
+        heatmap: float (rows, columns) in [0, 1].
+    """
+    values = upsample_heatmap(heatmap, HEATMAP_SIDE_PX, HEATMAP_SIDE_PX)
+    pixels = colormaps[COLOURS](values, bytes=True)
+    pixels[..., 3] = np.round(255 * values)
+    return Image.fromarray(pixels)
+
+
+def as_data_url(picture: Image.Image, kind: str) -> str:
+    """Returns a picture as a data URL; `kind` is "jpeg" or "png"."""
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, quality=88)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
