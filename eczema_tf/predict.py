@@ -77,9 +77,7 @@ def predict(model: Path | None, url: str | None, image: Path | None, text: str) 
 
     photo = upright_jpeg(read_photo_argument(image)) if image is not None else b""
     if model is not None:
-        return read_answer(
-            predict_locally(model, photo, text), read_side_file(model)["thresholds"]
-        )
+        return read_answer(predict_locally(model, photo, text), read_side_file(model)["thresholds"])
     outputs, side = predict_remotely(url or "", photo, text), read_remote_side(url or "")
     return read_answer(outputs, side["thresholds"] if side is not None else None)
 

@@ -16,9 +16,11 @@ from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextCon
 from eczema_tf.data.text.tokenizer import clean_text, learn_tokenizer
 from eczema_tf.errors import ConfigError
 from eczema_tf.explain import main as explain_main
-from eczema_tf.explanation.contributions import compute_contributions
-from eczema_tf.explanation.heatmaps import METHODS, compute_heatmaps, upsample_heatmap
+from eczema_tf.explanation.contributions import Contributions, compute_contributions
+from eczema_tf.explanation.heatmaps import METHODS, compute_heatmaps
+from eczema_tf.explanation.maps import upsample_heatmap
 from eczema_tf.explanation.one_pass import compute_layercam, explain_in_one_pass, scale_to_one
+from eczema_tf.explanation.spans import Span, join_phrases, join_words
 from eczema_tf.explanation.submodels import (
     TARGETS,
     Submodels,
@@ -26,17 +28,10 @@ from eczema_tf.explanation.submodels import (
     select_logit,
     to_tensors,
 )
-from eczema_tf.explanation.words import (
-    Span,
-    integrate_gradients,
-    join_phrases,
-    join_words,
-    multiply_gradient_by_input,
-)
+from eczema_tf.explanation.token_scores import integrate_gradients, multiply_gradient_by_input
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.multimodal import Encoders, build_model
-from eczema_tf.reporting.explanation_page import format_page
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
 from eczema_tf.train import main as train_main
@@ -258,10 +253,15 @@ class _Linear(Submodels):
 
 
 def test_word_pieces_are_added_up_to_words():
-    words = join_words(
-        [9, 1, 2, -3, 9], [0, 0, 4, 9, 0], [0, 4, 7, 10, 0], [False, False, True, False, False]
-    )
-    assert words == [Span(0, 7, 3.0), Span(9, 10, -3.0)]
+    tokens = [
+        (0, 0, 9, False),
+        (0, 4, 1, False),
+        (4, 7, 2, True),
+        (9, 10, -3, False),
+        (0, 0, 9, False),
+    ]
+    words = join_words("itchier, sore", tokens)
+    assert words == [Span(0, 7, "itchier", 3.0), Span(9, 10, "s", -3.0)]
 
 
 def test_phrases_are_neighbours_of_one_sign():
@@ -275,9 +275,11 @@ def test_phrases_are_neighbours_of_one_sign():
         "not": -0.5,
         "sore": -0.5,
     }
-    words = [Span(m.start(), m.end(), scores[m.group()]) for m in re.finditer(r"\w+|\.", text)]
+    words = [
+        Span(m.start(), m.end(), m.group(), scores[m.group()]) for m in re.finditer(r"\w+|\.", text)
+    ]
     phrases = join_phrases(text, words)
-    assert [(text[phrase.start : phrase.end], phrase.score) for phrase in phrases] == [
+    assert [(phrase.text, phrase.score) for phrase in phrases] == [
         ("dry itchy", 1.5),
         ("red", 1.5),
         ("not sore", -1.0),
@@ -286,18 +288,22 @@ def test_phrases_are_neighbours_of_one_sign():
 
 def test_no_words_no_phrases():
     assert join_phrases("", []) == []
-    assert join_phrases("a", [Span(0, 1, 0.0)]) == []
+    assert join_phrases("a", [Span(0, 1, "a", 0.0)]) == []
 
 
-def test_contributions_add_up_and_are_nothing_for_what_is_missing():
-    split = compute_contributions(
-        both=[3.0, 1.0], image_only=[1.0, -1.0], text_only=[1.5, 1.0], neither=[-1.0, -1.0]
-    )
-    np.testing.assert_allclose(split.image, [1.75, 0.0])
-    np.testing.assert_allclose(split.text, [2.25, 2.0])
-    np.testing.assert_allclose(split.image + split.text + split.neither, [3.0, 1.0])
-    np.testing.assert_allclose(split.without_image, [-1.5, 0.0])
-    np.testing.assert_allclose(split.without_text, [-2.0, -2.0])
+@pytest.mark.parametrize(
+    ("logits", "expected"),
+    [
+        ((3.0, 1.0, 1.5, -1.0), Contributions(3.0, 1.75, 2.25, -1.5, -2.0, -1.0)),
+        ((1.0, -1.0, 1.0, -1.0), Contributions(1.0, 0.0, 2.0, 0.0, -2.0, -1.0)),
+    ],
+)
+def test_contributions_add_up_and_are_nothing_for_what_is_missing(
+    logits: tuple[float, ...], expected: Contributions
+):
+    split = compute_contributions(*logits)
+    assert split == expected
+    assert split.image + split.text + split.neither == split.logit
 
 
 def test_upsampling_stretches_to_the_photo():
@@ -476,6 +482,8 @@ def test_a_page_without_photo_and_text_parts_says_so(run: Path, tmp_path: Path):
         == 0
     )
     answer = json.loads((tmp_path / "why" / "explanation.json").read_text())
-    assert "No photo was given" in format_page(answer, "itchy", None, None)
+    page = (tmp_path / "why" / "explanation.html").read_text()
+    assert "There was no photo: this answer is from the text alone." in page
+    assert 'id="heatmap-title"' not in page
     assert "heatmap" not in answer
     assert not (tmp_path / "why" / "heatmap.png").exists()

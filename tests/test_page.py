@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
-from test_page_parts import THRESHOLDS, save_small_export
+from test_answer import THRESHOLDS, save_small_export
 
 from eczema_tf.data.photo.inspection import upright_jpeg
+from eczema_tf.reporting.html import format_percent
 from eczema_tf.schema import NOTICE
 from eczema_tf.serve import mount_answers
 from eczema_tf.serving.loaded import LoadedModel
-from eczema_tf.serving.page.html import format_percent
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.limits import Limits
 from eczema_tf.serving.rest.server import bind

@@ -21,8 +21,8 @@ from eczema_tf.errors import EczemaError
 from eczema_tf.model.encoders import EncoderSpec, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.model.multimodal import Encoders, build_model
+from eczema_tf.reporting.answer import format_answer, read_answer
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, NOTICE, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
-from eczema_tf.serving.answer import arrange_answer, format_answer
 from eczema_tf.serving.client import find_version, predict_locally, predict_remotely
 from eczema_tf.serving.graph.guard import MAX_BYTES
 from eczema_tf.serving.graph.served_model import (
@@ -302,7 +302,7 @@ def test_no_server_is_a_clear_error(url: str):
 
 def test_answers_are_readable_and_always_carry_the_notice():
     thresholds = {"image": 0.6, "text": 0.4, "fusion": 0.5}
-    text = format_answer(arrange_answer(ROW, thresholds))
+    text = format_answer(read_answer(ROW, thresholds))
     assert "from the photo  0.50  (below the validation threshold 0.60)" in text
     assert "from both       0.75  (above" in text
     assert "eczema 0.70, other 0.20, unclear 0.10" in text
@@ -310,15 +310,13 @@ def test_answers_are_readable_and_always_carry_the_notice():
 
 
 def test_what_was_not_given_is_not_answered():
-    answer = arrange_answer(
-        {**ROW, "image_used": False, "status": "photo: cannot be decoded"}, None
-    )
-    assert answer["eczema"] == {"image": None, "text": 0.9, "fusion": 0.75}
+    answer = read_answer({**ROW, "image_used": False, "status": "photo: cannot be decoded"}, None)
+    assert answer.eczema == {"image": None, "text": 0.9, "fusion": 0.75}
     text = format_answer(answer)
     assert "from the photo  not given" in text
     assert "overall" in text
     assert "note: photo: cannot be decoded" in text
-    nothing = arrange_answer({**ROW, "image_used": False, "text_used": False}, None)
-    assert nothing["eczema"]["fusion"] is None
-    assert nothing["severity"] is None
-    assert nothing["consistency"] is None
+    nothing = read_answer({**ROW, "image_used": False, "text_used": False}, None)
+    assert nothing.eczema["fusion"] is None
+    assert nothing.severity is None
+    assert nothing.consistency is None

@@ -62,9 +62,7 @@ def join_phrases(text: str, words: Sequence[Span]) -> list[Span]:
     before = None  # the word before, if it is the end of the last phrase
     for word in words:
         matters = (
-            abs(word.score) >= least
-            and word.score != 0
-            and not SENTENCE_ENDS & set(word.text)
+            abs(word.score) >= least and word.score != 0 and not SENTENCE_ENDS & set(word.text)
         )
         if matters and before is not None and before.score * word.score > 0:
             first = phrases.pop()

@@ -109,9 +109,7 @@ def _explain(findings: Findings, text: str, question: Question) -> Answer:
         heatmap = Heatmap(
             method=question.image_method,
             peak=peak and (peak[1], peak[0]),
-            grid=tuple(
-                tuple(round(float(value), 4) for value in row) for row in findings.heatmap
-            ),
+            grid=tuple(tuple(round(float(value), 4) for value in row) for row in findings.heatmap),
         )
     if findings.tokens is not None:
         reading = _read_text(text, findings.tokens, question.text_method)

@@ -116,7 +116,10 @@ class RunBackend:
             head: value.numpy()
             for head, value in self._trained.model(to_tensors(rows), training=False).items()
         }
-        outputs = {name: value[0].tolist() for name, value in compute_probabilities(logits).items()}
+        outputs = {
+            name: np.asarray(value)[0].tolist()
+            for name, value in compute_probabilities(logits).items()
+        }
         used = {"image_used": bool(photo), "text_used": text_used, "status": "ok"}
         target, direction, image_method, _ = self.question
         heatmap = None

@@ -1,0 +1,371 @@
+"""An explained answer, without a browser: what it says, how it is made of an export's signatures, and its HTML."""
+
+import asyncio
+import base64
+import io
+import re
+from dataclasses import replace
+from functools import partial
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib import colormaps
+from PIL import Image
+from starlette.testclient import TestClient
+from test_serving import build_parts, photo
+
+from eczema_tf.config import PreprocessConfig
+from eczema_tf.data.photo.inspection import upright_jpeg
+from eczema_tf.explanation.one_pass import explain_in_one_pass
+from eczema_tf.explanation.submodels import Submodels
+from eczema_tf.files import write_json
+from eczema_tf.reporting.answer import Answer
+from eczema_tf.reporting.answer_html import (
+    STRENGTHS,
+    STYLE_SHEET,
+    render_answer,
+    render_failure,
+    render_fault,
+    render_notice,
+)
+from eczema_tf.reporting.html import format_percent, format_signed
+from eczema_tf.reporting.pictures import (
+    COLOURS,
+    HEATMAP_SIDE_PX,
+    as_data_url,
+    paint_heatmap,
+    shrink_photo,
+)
+from eczema_tf.schema import NOTICE
+from eczema_tf.serving.answering import ExportBackend, answer_case
+from eczema_tf.serving.client import SIDE_FILE
+from eczema_tf.serving.graph.served_model import ServedModel, save_served
+from eczema_tf.serving.loaded import LoadedModel
+from eczema_tf.serving.rest.app import build_app
+from eczema_tf.serving.rest.batching import Busy
+from eczema_tf.serving.rest.limits import Limits
+
+THRESHOLDS = {"image": 0.4, "text": 0.5, "fusion": 0.6}
+TEXT = "My skin is itchy and dry. No fever. My mother has asthma."
+
+
+def save_small_export(folder: Path) -> Path:
+    """A small real model with both signatures; the browser's tests use it, too."""
+    model, image, tokenizer = build_parts()
+    for head in ("eczema", "eczema_image", "eczema_text"):  # so that no probability is 0 or 1
+        model.get_layer(head).kernel.assign(model.get_layer(head).kernel / 10)
+    explainer = partial(explain_in_one_pass, Submodels(model))
+    save_served(
+        ServedModel(model, image, tokenizer, PreprocessConfig(), explainer=explainer), folder
+    )
+    write_json(
+        folder / SIDE_FILE,
+        {"notice": NOTICE, "labels": {}, "thresholds": THRESHOLDS, "environment": {}},
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return LoadedModel(save_small_export(tmp_path_factory.mktemp("export") / "1"))
+
+
+def explain(model: LoadedModel, image: bytes, text: str) -> Answer:
+    async def ask(images, texts, signature):
+        return model.run(images, texts, signature)
+
+    return asyncio.run(answer_case(ExportBackend(ask, THRESHOLDS), image, text))
+
+
+# The answer.
+
+
+def test_the_answer_is_the_models(model: LoadedModel):
+    image = upright_jpeg(photo())
+    answer, row = explain(model, image, TEXT), model.run([image], [TEXT])
+    assert answer.eczema == pytest.approx(
+        {"image": row["eczema_image"][0], "text": row["eczema_text"][0], "fusion": row["eczema"][0]}
+    )
+    assert list(answer.severity.values()) == pytest.approx(row["severity"][0])
+    assert answer.notice == NOTICE
+    assert answer.thresholds == THRESHOLDS
+
+
+def test_contributions_add_up_and_follow_the_rows_with_one_modality_missing(model: LoadedModel):
+    image = upright_jpeg(photo())
+    split = explain(model, image, TEXT).explanation.contributions
+    assert split.neither + split.image + split.text == pytest.approx(split.logit, abs=1e-6)
+    rows = model.run([image, image, b"", b""], [TEXT, "", TEXT, ""])["eczema"].astype("float64")
+    both, image_only, text_only, neither = np.log(rows / (1 - rows))
+    assert split.image == pytest.approx((image_only - neither + both - text_only) / 2, abs=1e-4)
+    assert split.without_text == pytest.approx(image_only - both, abs=1e-4)
+
+
+def test_what_is_missing_moves_nothing(model: LoadedModel):
+    text_only, image_only = explain(model, b"", TEXT), explain(model, upright_jpeg(photo()), "")
+    assert text_only.explanation.contributions.image == pytest.approx(0, abs=1e-5)
+    assert image_only.explanation.contributions.text == pytest.approx(0, abs=1e-5)
+    assert text_only.explanation.heatmap is None
+    assert image_only.explanation.text is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        "Größe\tİtchy — ½ naïve  café, itchy-dry <b>red</b> 皮膚 rash!",
+        "itchiness\n\n\nredder",
+    ],
+)
+def test_words_are_whole_words_of_the_text_as_it_was_written(model: LoadedModel, text: str):
+    words = explain(model, b"", text).explanation.text.words
+    assert words
+    for word, after in zip(words, [*words[1:], None], strict=True):
+        assert word.text == text[word.start : word.end]
+        assert word.text.strip()
+        assert after is None or word.end <= after.start
+        if (
+            after is not None and word.end == after.start
+        ):  # split within what is written together: only at punctuation or CJK
+            assert not (
+                text[word.end - 1].isascii()
+                and text[word.end - 1].isalnum()
+                and text[word.end].isalnum()
+            )
+
+
+def test_scores_of_words_add_up_to_those_of_their_tokens(model: LoadedModel):
+    words = explain(model, b"", TEXT).explanation.text.words
+    row = model.run([b""], [TEXT], "explain")
+    in_text = row["token_end"][0] > row["token_start"][0]
+    assert in_text.sum() > len(words)  # some words are made of pieces
+    assert sum(word.score for word in words) == pytest.approx(
+        float(row["token_score"][0][in_text].sum()), abs=1e-5
+    )
+
+
+def test_cues_say_what_is_present_denied_and_in_the_family(model: LoadedModel):
+    cues = explain(model, b"", TEXT).explanation.text.cues
+    assert [(cue.text.lower(), cue.status, cue.subject) for cue in cues][:2] == [
+        ("itchy", "present", "patient"),
+        ("dry", "present", "patient"),
+    ]
+    assert ("asthma", "present", "family") in [(cue.text, cue.status, cue.subject) for cue in cues]
+
+
+# HTML.
+
+
+def test_certainty_is_never_claimed_and_nothing_has_no_sign():
+    assert [format_percent(value) for value in (0, 0.004, 0.01, 0.5, 0.99, 0.996, 1)] == [
+        "under 1%",
+        "under 1%",
+        "1%",
+        "50%",
+        "99%",
+        "over 99%",
+        "over 99%",
+    ]
+    assert [format_signed(value) for value in (1.234, -0.5, -0.001, 0.0)] == [
+        "+1.23",
+        "−0.50",
+        "0.00",
+        "0.00",
+    ]
+
+
+class Tags(HTMLParser):
+    """Keeps the tags and the visible text of a page."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+HARMLESS = {
+    "div",
+    "h2",
+    "h3",
+    "p",
+    "strong",
+    "small",
+    "section",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "span",
+    "b",
+    "i",
+    "mark",
+    "details",
+    "summary",
+    "dl",
+    "dt",
+    "dd",
+    "svg",
+    "rect",
+    "pattern",
+}
+
+
+@given(st.text(max_size=80), st.text(st.sampled_from("<>&\"'/=itchy drno "), max_size=80))
+@settings(max_examples=40, deadline=None)
+def test_whatever_is_written_is_shown_and_not_run(model: LoadedModel, any_text: str, markup: str):
+    text = f"itchy {any_text} <img src=x onerror=alert(1)><script>alert(2)</script> {markup}"
+    page = Tags(render_answer(explain(model, b"", text), b"", text))
+    assert {tag for tag, _ in page.tags} <= HARMLESS
+    assert not [
+        name
+        for _, attributes in page.tags
+        for name in attributes
+        if name.startswith("on") or name in ("src", "href")
+    ]
+    assert "<script>alert(2)</script>" in re.sub(r" \((for|against)\)", "", page.text)
+
+
+def test_every_answer_has_the_notice_and_says_what_was_missing(model: LoadedModel):
+    image = upright_jpeg(photo())
+    both = render_answer(explain(model, image, TEXT), image, TEXT)
+    assert NOTICE in both
+    assert "alone" not in both
+    assert "from the photo alone" in render_answer(explain(model, image, ""), image, "")
+    assert "There was no photo: this answer is from the text alone" in render_answer(
+        explain(model, b"", TEXT), b"", TEXT
+    )
+    refused = render_answer(explain(model, b"", TEXT), b"", TEXT, faults=["photo cannot be read"])
+    assert "Photo cannot be read." in refused
+    assert "The photo could not be used: this answer is from the text alone" in refused
+
+
+def test_a_status_of_the_model_is_said(model: LoadedModel):
+    answer = explain(model, b"\xff\xd8\xff" + bytes(99), TEXT)
+    assert "Photo: cannot be decoded." in render_answer(answer, b"", TEXT)
+
+
+def test_a_threshold_is_named_with_its_side(model: LoadedModel):
+    answer = replace(explain(model, b"", TEXT), eczema={"image": None, "text": 0.5, "fusion": 0.59})
+    page = render_answer(answer, b"", TEXT)
+    assert "59%" in page
+    assert "below the threshold of 60%" in page
+    assert "above the threshold of 50%" in page
+    unknown = render_answer(replace(answer, thresholds=None), b"", TEXT)
+    assert "threshold" not in re.sub(r'<p class="soft">.*?</p>', "", unknown)
+
+
+def test_a_strict_policy_needs_no_exception(model: LoadedModel):
+    """`style-src 'self'; script-src 'self'`: no style attributes, no inline scripts or handlers."""
+    image = upright_jpeg(photo())
+    page = Tags(render_answer(explain(model, image, TEXT), image, TEXT))
+    assert "script" not in {tag for tag, _ in page.tags}
+    names = {name for _, attributes in page.tags for name in attributes}
+    assert "style" not in names
+    assert not [name for name in names if name.startswith("on")]
+
+
+def test_bars_are_as_long_as_their_figures(model: LoadedModel):
+    answer = replace(
+        explain(model, b"", TEXT), eczema={"image": None, "text": 0.123, "fusion": 0.59}
+    )
+    bars = [
+        attributes
+        for tag, attributes in Tags(render_answer(answer, b"", TEXT)).tags
+        if tag == "rect"
+    ]
+    assert bars[1]["width"] == "12.3%"
+    assert bars[2]["x"] == "50.0%"  # the mark of the text's threshold
+    pushes = [bar for bar in bars if bar["class"] in ("for", "against")]
+    longest = max(pushes, key=lambda bar: float(bar["width"].rstrip("%")))
+    assert longest["width"] == "50.0%"
+    for bar in pushes:
+        x, width = float(bar["x"].rstrip("%")), float(bar["width"].rstrip("%"))
+        assert x == 50 if bar["class"] == "for" else x + width == pytest.approx(50, abs=0.11)
+
+
+def test_failures_and_faults_are_sentences_that_run_nothing():
+    assert render_fault("") == ""
+    assert "Photo &lt;b&gt; is bad." in render_fault("photo <b> is bad")
+    assert "..</p>" not in render_fault("It ends.")
+    failure = render_failure("nothing <i>works</i>")
+    assert "Nothing &lt;i&gt;works" in failure
+    assert NOTICE in failure
+    assert NOTICE in render_notice()
+
+
+def test_the_style_sheet_knows_every_shade_and_the_colours_of_the_heatmap():
+    style = STYLE_SHEET.read_text()
+    for strength in range(1, STRENGTHS + 1):
+        assert f'[data-strength="{strength}"]' in style
+    for place in np.linspace(0, 1, 9):
+        assert "#{:02x}{:02x}{:02x}".format(*colormaps[COLOURS](place, bytes=True)[:3]) in style
+
+
+# Pictures.
+
+
+def test_the_heatmap_is_clear_where_there_is_no_evidence_and_lies_where_the_grid_says():
+    grid = np.zeros((4, 4))
+    grid[0, 3] = 1.0
+    pixels = np.asarray(paint_heatmap(grid))
+    assert pixels.shape == (HEATMAP_SIDE_PX, HEATMAP_SIDE_PX, 4)
+    assert pixels[0, -1].tolist() == [253, 231, 36, 255]  # the last colour of viridis, opaque
+    assert not pixels[HEATMAP_SIDE_PX // 2 :, :, 3].any()
+    assert not np.asarray(paint_heatmap(np.zeros((1, 1))))[..., 3].any()
+
+
+def test_large_photos_are_shown_no_larger_than_a_screen():
+    buffer = io.BytesIO()
+    Image.new("RGB", (4000, 1000), "salmon").save(buffer, "JPEG")
+    assert shrink_photo(buffer.getvalue()).size == (1024, 256)
+    assert shrink_photo(upright_jpeg(photo())).size == (60, 44)
+
+
+@pytest.mark.parametrize(("kind", "format"), [("png", "PNG"), ("jpeg", "JPEG")])
+def test_a_data_url_holds_the_picture(kind: str, format: str):
+    start, _, data = as_data_url(Image.new("RGB", (8, 6), "salmon"), kind).partition(",")
+    assert start == f"data:image/{kind};base64"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+        assert (picture.format, picture.size) == (format, (8, 6))
+
+
+def test_the_page_asks_in_the_same_batches_and_under_the_same_limits(model: LoadedModel):
+    asked = []
+
+    def run(images, texts, signature):
+        asked.append((list(texts), signature))
+        return model.run(images, texts, signature)
+
+    pretended = SimpleNamespace(
+        run=run, folder=model.folder, version=model.version, side=model.side
+    )
+    limits = Limits(max_waiting_rows=0)
+    app = build_app(pretended, limits)
+    with TestClient(app) as client, pytest.raises(Busy):
+        client.portal.call(
+            answer_case, ExportBackend(app.state.batcher.ask, THRESHOLDS), b"", "itchy"
+        )
+    assert asked == []
+    app = build_app(pretended)
+    with TestClient(app) as client:
+        client.portal.call(
+            answer_case, ExportBackend(app.state.batcher.ask, THRESHOLDS), b"", "itchy"
+        )
+    assert sorted(asked, key=lambda batch: batch[1]) == [
+        (["itchy"], "explain"),
+        (["", "itchy", ""], "serving_default"),
+    ]
