@@ -1,5 +1,9 @@
-"""Encoders: each architecture from scratch, what cannot be had is one clear error, and SavedModels as image encoders."""
+"""Encoders: each architecture from scratch, one clear error when unavailable, and SavedModels."""
 
+import sys
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import keras
@@ -175,7 +179,7 @@ def test_a_module_that_takes_strings_must_be_told_which(tmp_path: Path):
 
 def test_a_module_that_changed_is_refused(tmp_path: Path):
     handle = save_module(tmp_path / "module", "from_pixels")
-    settings = describe_saved_model(handle, None, None)["settings"]
+    settings = describe_saved_model(handle, None, None).settings
     with (tmp_path / "module" / "saved_model.pb").open("ab") as file:
         file.write(b"\x12\x00")  # an empty meta graph: still readable
     with pytest.raises(PresetError, match="not the module that the run was started with"):
@@ -203,6 +207,47 @@ def test_a_module_that_is_not_there_is_one_clear_error(tmp_path: Path):
     for handle in (str(tmp_path / "empty"), str(tmp_path / "none")):
         with pytest.raises(PresetError, match="TensorFlow Hub handle"):
             describe_saved_model(handle, None, None)
+
+
+def test_a_local_folder_needs_no_tensorflow_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_hub", None)
+    handle = save_module(tmp_path / "module", "from_pixels")
+    assert describe_saved_model(handle, None, None).dimension == 3
+    with pytest.raises(PresetError, match=r"pip install -r requirements-hub\.txt") as caught:
+        describe_saved_model("https://tfhub.dev/google/nowhere/1", None, None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_handle_is_downloaded_by_tensorflow_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip(
+        "tensorflow_hub", reason="needs tensorflow-hub: pip install -r requirements-hub.txt"
+    )
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    save_module(tmp_path / "module", "from_pixels")
+    with tarfile.open(tmp_path / "module.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "module", arcname=".")
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self):
+            found = self.path.startswith("/module/1?")
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write((tmp_path / "module.tar.gz").read_bytes() if found else b"")
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        spec = specify_image_encoder(ImageConfig(saved_model=f"{address}/module/1"))
+        assert (spec.size_px, spec.dimension) == (16, 3)
+        photos = np.full((1, 16, 16, 3), 51.0, "float32")
+        np.testing.assert_allclose(build_encoder(spec)(photos), [[0.2] * 3], atol=1e-6)
+        with pytest.raises(PresetError, match=r"other/1' is not available \(.*404"):
+            describe_saved_model(f"{address}/other/1", None, None)
+        server.shutdown()
 
 
 def test_the_first_layers_of_a_bert_are_those_of_the_preset(tmp_path: Path):

@@ -62,7 +62,7 @@ def specify_image_encoder(
         description = describe_saved_model(
             config.saved_model, config.saved_model_input, config.size_px
         )
-        return EncoderSpec(kind="saved_model", pretrained=True, **description)
+        return EncoderSpec(kind="saved_model", pretrained=True, **description._asdict())
     return (
         _specify_image_preset(config)
         if config.preset is not None
