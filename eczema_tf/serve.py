@@ -1,17 +1,11 @@
 """`python -m eczema_tf.serve`: an exported model behind TensorFlow Serving's REST interface and a web page, for one machine."""
 
 import argparse
-import ipaddress
-import logging
-import socket
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from eczema_tf.cli import build_parser, run_command, whole_number
-from eczema_tf.schema import NOTICE
 
 EXAMPLES = """examples:
   python -m eczema_tf.serve --model saved_models/eczema       (then open http://127.0.0.1:8501/ in a browser)
@@ -83,73 +77,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from eczema_tf.serving.rest.server import bind
+    from eczema_tf.workflows.serve import serve
 
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    with bind(arguments.host, arguments.port) as listener:
-        _serve_on(listener, arguments)
-    print("stopped")
-
-
-def _serve_on(listener: socket.socket, arguments: argparse.Namespace) -> None:
-    from eczema_tf.serving.loaded import LoadedModel
-    from eczema_tf.serving.rest.app import build_app
-    from eczema_tf.serving.rest.limits import Limits
-    from eczema_tf.serving.rest.server import run_app
-
-    host, port = listener.getsockname()[:2]
-    _warn_if_open(host)
-    print(f"loading {arguments.model} ...", flush=True)
-    model = LoadedModel(arguments.model)
-    model.warm_up()
-    limits = Limits(
-        max_body_bytes=arguments.max_body_mb * 1_000_000,
-        max_held_bytes=10 * arguments.max_body_mb * 1_000_000,
+    serve(
+        arguments.model,
+        arguments.host,
+        arguments.port,
+        batch_rows=arguments.batch_rows,
         max_rows=arguments.max_rows,
         max_waiting_rows=arguments.max_waiting_rows,
-        batch_rows=arguments.batch_rows,
-    )
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    mount = None if arguments.no_page else partial(mount_answers, model, limits)
-    run_app(
-        build_app(model, limits, mount=mount),
-        listener,
-        lambda: _announce(address, model.version),
-        arguments.stop_timeout_s,
-    )
-
-
-def mount_answers(model: Any, limits: Any, app: Any) -> None:
-    """Mounts the web page, which asks the model as the REST interface does: in the same batches and under the same limits.
-
-    Args:
-        model: A `LoadedModel`.
-        limits: `Limits`, as given to the application.
-        app: From `build_app`.
-    """
-    from eczema_tf.serving.answering import ExportBackend, answer_case
-    from eczema_tf.serving.page.mount import mount_page
-
-    answer = partial(answer_case, ExportBackend(app.state.batcher.ask, model.side["thresholds"]))
-    mount_page(app, answer, limits)
-
-
-def _warn_if_open(host: str) -> None:
-    if not ipaddress.ip_address(host).is_loopback:
-        print(
-            f"warning: {host} can be reached from other machines, and this server has no login and"
-            " no encryption; put a proxy with both before it, or keep to 127.0.0.1",
-            file=sys.stderr,
-        )
-
-
-def _announce(address: str, version: int) -> None:
-    print(
-        f"version {version} is at {address}/ and {address}/v1/models/eczema (Ctrl+C"
-        f" stops)\n{NOTICE}",
-        flush=True,
+        max_body_mb=arguments.max_body_mb,
+        stop_timeout_s=arguments.stop_timeout_s,
+        with_page=not arguments.no_page,
     )
 
 

@@ -17,13 +17,12 @@ from hypothesis import strategies as st
 from matplotlib import colormaps
 from PIL import Image
 from starlette.testclient import TestClient
-from test_serving import build_parts, photo
+from test_serving import METADATA, build_parts, photo
 
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels
-from eczema_tf.files import write_json
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.reporting.answer_html import (
     STRENGTHS,
@@ -43,14 +42,13 @@ from eczema_tf.reporting.pictures import (
 )
 from eczema_tf.schema import NOTICE
 from eczema_tf.serving.answering import ExportBackend, answer_case
-from eczema_tf.serving.client import SIDE_FILE
+from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
-from eczema_tf.serving.loaded import LoadedModel
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.batching import Busy
 from eczema_tf.serving.rest.limits import Limits
 
-THRESHOLDS = {"image": 0.4, "text": 0.5, "fusion": 0.6}
+THRESHOLDS = METADATA.thresholds
 TEXT = "My skin is itchy and dry. No fever. My mother has asthma."
 
 
@@ -63,19 +61,16 @@ def save_small_export(folder: Path) -> Path:
     save_served(
         ServedModel(model, image, tokenizer, PreprocessConfig(), explainer=explainer), folder
     )
-    write_json(
-        folder / SIDE_FILE,
-        {"notice": NOTICE, "labels": {}, "thresholds": THRESHOLDS, "environment": {}},
-    )
+    METADATA.write(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    return LoadedModel(save_small_export(tmp_path_factory.mktemp("export") / "1"))
+def model(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    return ExportedModel(save_small_export(tmp_path_factory.mktemp("export") / "1"))
 
 
-def explain(model: LoadedModel, image: bytes, text: str) -> Answer:
+def explain(model: ExportedModel, image: bytes, text: str) -> Answer:
     async def ask(images, texts, signature):
         return model.run(images, texts, signature)
 
@@ -85,7 +80,7 @@ def explain(model: LoadedModel, image: bytes, text: str) -> Answer:
 # The answer.
 
 
-def test_the_answer_is_the_models(model: LoadedModel):
+def test_the_answer_is_the_models(model: ExportedModel):
     image = upright_jpeg(photo())
     answer, row = explain(model, image, TEXT), model.run([image], [TEXT])
     assert answer.eczema == pytest.approx(
@@ -96,7 +91,7 @@ def test_the_answer_is_the_models(model: LoadedModel):
     assert answer.thresholds == THRESHOLDS
 
 
-def test_contributions_add_up_and_follow_the_rows_with_one_modality_missing(model: LoadedModel):
+def test_contributions_add_up_and_follow_the_rows_with_one_modality_missing(model: ExportedModel):
     image = upright_jpeg(photo())
     split = explain(model, image, TEXT).explanation.contributions
     assert split.neither + split.image + split.text == pytest.approx(split.logit, abs=1e-6)
@@ -106,7 +101,7 @@ def test_contributions_add_up_and_follow_the_rows_with_one_modality_missing(mode
     assert split.without_text == pytest.approx(image_only - both, abs=1e-4)
 
 
-def test_what_is_missing_moves_nothing(model: LoadedModel):
+def test_what_is_missing_moves_nothing(model: ExportedModel):
     text_only, image_only = explain(model, b"", TEXT), explain(model, upright_jpeg(photo()), "")
     assert text_only.explanation.contributions.image == pytest.approx(0, abs=1e-5)
     assert image_only.explanation.contributions.text == pytest.approx(0, abs=1e-5)
@@ -122,7 +117,7 @@ def test_what_is_missing_moves_nothing(model: LoadedModel):
         "itchiness\n\n\nredder",
     ],
 )
-def test_words_are_whole_words_of_the_text_as_it_was_written(model: LoadedModel, text: str):
+def test_words_are_whole_words_of_the_text_as_it_was_written(model: ExportedModel, text: str):
     words = explain(model, b"", text).explanation.text.words
     assert words
     for word, after in zip(words, [*words[1:], None], strict=True):
@@ -139,7 +134,7 @@ def test_words_are_whole_words_of_the_text_as_it_was_written(model: LoadedModel,
             )
 
 
-def test_scores_of_words_add_up_to_those_of_their_tokens(model: LoadedModel):
+def test_scores_of_words_add_up_to_those_of_their_tokens(model: ExportedModel):
     words = explain(model, b"", TEXT).explanation.text.words
     row = model.run([b""], [TEXT], "explain")
     in_text = row["token_end"][0] > row["token_start"][0]
@@ -149,7 +144,7 @@ def test_scores_of_words_add_up_to_those_of_their_tokens(model: LoadedModel):
     )
 
 
-def test_cues_say_what_is_present_denied_and_in_the_family(model: LoadedModel):
+def test_cues_say_what_is_present_denied_and_in_the_family(model: ExportedModel):
     cues = explain(model, b"", TEXT).explanation.text.cues
     assert [(cue.text.lower(), cue.status, cue.subject) for cue in cues][:2] == [
         ("itchy", "present", "patient"),
@@ -226,7 +221,7 @@ HARMLESS = {
 
 @given(st.text(max_size=80), st.text(st.sampled_from("<>&\"'/=itchy drno "), max_size=80))
 @settings(max_examples=40, deadline=None)
-def test_whatever_is_written_is_shown_and_not_run(model: LoadedModel, any_text: str, markup: str):
+def test_whatever_is_written_is_shown_and_not_run(model: ExportedModel, any_text: str, markup: str):
     text = f"itchy {any_text} <img src=x onerror=alert(1)><script>alert(2)</script> {markup}"
     page = Tags(render_answer(explain(model, b"", text), b"", text))
     assert {tag for tag, _ in page.tags} <= HARMLESS
@@ -239,7 +234,7 @@ def test_whatever_is_written_is_shown_and_not_run(model: LoadedModel, any_text: 
     assert "<script>alert(2)</script>" in re.sub(r" \((for|against)\)", "", page.text)
 
 
-def test_every_answer_has_the_notice_and_says_what_was_missing(model: LoadedModel):
+def test_every_answer_has_the_notice_and_says_what_was_missing(model: ExportedModel):
     image = upright_jpeg(photo())
     both = render_answer(explain(model, image, TEXT), image, TEXT)
     assert NOTICE in both
@@ -253,12 +248,12 @@ def test_every_answer_has_the_notice_and_says_what_was_missing(model: LoadedMode
     assert "The photo could not be used: this answer is from the text alone" in refused
 
 
-def test_a_status_of_the_model_is_said(model: LoadedModel):
+def test_a_status_of_the_model_is_said(model: ExportedModel):
     answer = explain(model, b"\xff\xd8\xff" + bytes(99), TEXT)
     assert "Photo: cannot be decoded." in render_answer(answer, b"", TEXT)
 
 
-def test_a_threshold_is_named_with_its_side(model: LoadedModel):
+def test_a_threshold_is_named_with_its_side(model: ExportedModel):
     answer = replace(explain(model, b"", TEXT), eczema={"image": None, "text": 0.5, "fusion": 0.59})
     page = render_answer(answer, b"", TEXT)
     assert "59%" in page
@@ -268,7 +263,7 @@ def test_a_threshold_is_named_with_its_side(model: LoadedModel):
     assert "threshold" not in re.sub(r'<p class="soft">.*?</p>', "", unknown)
 
 
-def test_a_strict_policy_needs_no_exception(model: LoadedModel):
+def test_a_strict_policy_needs_no_exception(model: ExportedModel):
     """`style-src 'self'; script-src 'self'`: no style attributes, no inline scripts or handlers."""
     image = upright_jpeg(photo())
     page = Tags(render_answer(explain(model, image, TEXT), image, TEXT))
@@ -278,7 +273,7 @@ def test_a_strict_policy_needs_no_exception(model: LoadedModel):
     assert not [name for name in names if name.startswith("on")]
 
 
-def test_bars_are_as_long_as_their_figures(model: LoadedModel):
+def test_bars_are_as_long_as_their_figures(model: ExportedModel):
     answer = replace(
         explain(model, b"", TEXT), eczema={"image": None, "text": 0.123, "fusion": 0.59}
     )
@@ -343,7 +338,7 @@ def test_a_data_url_holds_the_picture(kind: str, format: str):
         assert (picture.format, picture.size) == (format, (8, 6))
 
 
-def test_the_page_asks_in_the_same_batches_and_under_the_same_limits(model: LoadedModel):
+def test_the_page_asks_in_the_same_batches_and_under_the_same_limits(model: ExportedModel):
     asked = []
 
     def run(images, texts, signature):
@@ -351,7 +346,7 @@ def test_the_page_asks_in_the_same_batches_and_under_the_same_limits(model: Load
         return model.run(images, texts, signature)
 
     pretended = SimpleNamespace(
-        run=run, folder=model.folder, version=model.version, side=model.side
+        run=run, folder=model.folder, version=model.version, metadata=model.metadata
     )
     limits = Limits(max_waiting_rows=0)
     app = build_app(pretended, limits)

@@ -22,11 +22,11 @@ from test_answer import THRESHOLDS, save_small_export
 from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.reporting.html import format_percent
 from eczema_tf.schema import NOTICE
-from eczema_tf.serve import mount_answers
-from eczema_tf.serving.loaded import LoadedModel
+from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.limits import Limits
 from eczema_tf.serving.rest.server import bind
+from eczema_tf.workflows.serve import mount_answers
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="needs playwright (pip install -r requirements-browser.txt)"
@@ -61,8 +61,8 @@ def _note_connection(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    return LoadedModel(save_small_export(tmp_path_factory.mktemp("export") / "1"))
+def model(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    return ExportedModel(save_small_export(tmp_path_factory.mktemp("export") / "1"))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(model: LoadedModel, scratch: Path) -> Iterator[str]:
+def address(model: ExportedModel, scratch: Path) -> Iterator[str]:
     sys.addaudithook(_note_connection)
     limits = Limits(max_body_bytes=1_000_000)
     with pytest.MonkeyPatch.context() as patch:
@@ -184,7 +184,7 @@ def read_told(answer: Any) -> str:
 
 @pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["390", "1280"])
 def test_photo_and_text_are_answered_and_explained(
-    visit, model: LoadedModel, photo: Path, viewport: dict[str, int]
+    visit, model: ExportedModel, photo: Path, viewport: dict[str, int]
 ):
     page = visit(viewport)
     choose(page, photo)

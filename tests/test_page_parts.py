@@ -18,8 +18,7 @@ from test_serving import photo
 from eczema_tf.errors import DataError
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.schema import NOTICE
-from eczema_tf.serve import mount_answers
-from eczema_tf.serving.loaded import LoadedModel
+from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.page.events import MAX_CHARACTERS, Events, fill
 from eczema_tf.serving.page.examples import EXAMPLES, draw_example_photo
 from eczema_tf.serving.page.gate import sweep
@@ -27,11 +26,12 @@ from eczema_tf.serving.page.photo import forget_file, read_photo, show_photo
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.batching import Busy
 from eczema_tf.serving.rest.limits import Limits
+from eczema_tf.workflows.serve import mount_answers
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    return LoadedModel(save_small_export(tmp_path_factory.mktemp("export") / "1"))
+def model(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    return ExportedModel(save_small_export(tmp_path_factory.mktemp("export") / "1"))
 
 
 # Photos between browser and server.
@@ -156,7 +156,7 @@ def test_a_bad_upload_is_refused_and_forgotten(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def client(model: LoadedModel) -> Iterator[TestClient]:
+def client(model: ExportedModel) -> Iterator[TestClient]:
     limits = Limits(max_body_bytes=1_000_000)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", "")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from pyarrow import parquet
-from test_serving import build_parts
+from test_serving import METADATA, build_parts
 
 from eczema_tf.batch import scoring as batch
 from eczema_tf.batch.job import JOB, Job, open_job
@@ -29,9 +29,9 @@ from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.schema import NOTICE
 from eczema_tf.score import main
-from eczema_tf.serving.client import SIDE_FILE
+from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import NOTHING, ServedModel, save_served
-from eczema_tf.serving.loaded import SERVE, LoadedModel
+from eczema_tf.serving.graph.signature import SERVE
 
 ROWS, CHUNK_ROWS, PATIENCE_S = 2000, 1000, 300
 SIDEWAYS = "photos/sideways.jpg"
@@ -150,8 +150,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_served(
         ServedModel(model, image, tokenizer, PreprocessConfig(), explainer=explainer), folder
     )
-    (folder / SIDE_FILE).parent.mkdir(exist_ok=True)
-    (folder / SIDE_FILE).write_text(json.dumps({"notice": NOTICE, "thresholds": {}}))
+    METADATA.write(folder)
     return folder
 
 
@@ -250,7 +249,7 @@ def test_a_row_gets_what_predict_would_say(scored: Scored, clinic: Path, export:
     lines = pd.read_csv(clinic / "manifest.csv", nrows=40, keep_default_na=False).iloc[rows]
     assert SIDEWAYS in set(lines["image_path"])
     stored = [(clinic / path).read_bytes() if path else b"" for path in lines["image_path"]]
-    model = LoadedModel(export, [SERVE])
+    model = ExportedModel(export, [SERVE])
     upright = model.run(
         [upright_jpeg(photo) if photo else b"" for photo in stored], list(lines["text"])
     )
@@ -360,7 +359,7 @@ def test_a_job_with_another_manifest_model_or_setting_is_refused(
         return capsys.readouterr().err
 
     other = shutil.copytree(export, tmp_path / "models" / "4")
-    (other / SIDE_FILE).write_text('{"thresholds": {"image": 0.5}}')
+    METADATA.model_copy(update={"eczema_tf": "0.2.0"}).write(other)
     assert "model: was" in refuses("--model", str(other))
     assert "keep_text: was false, and is now true" in refuses("--model", str(export), "--keep-text")
     assert main(["--model", str(export), *small, "--chunk-rows", "4"]) == 1

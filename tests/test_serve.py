@@ -36,23 +36,22 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
-from test_serving import build_parts, photo
+from test_serving import METADATA, build_parts, photo
 
 from eczema_tf import predict
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels
-from eczema_tf.files import write_json
-from eczema_tf.schema import NOTICE
+from eczema_tf.schema import CONSISTENCY, NOTICE, SEVERITY
 from eczema_tf.serve import main
-from eczema_tf.serving.client import SIDE_FILE, predict_remotely, read_remote_side
+from eczema_tf.serving.client import fetch_thresholds, predict_remotely
+from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
-from eczema_tf.serving.loaded import EXPLAIN, SERVE, LoadedModel
+from eczema_tf.serving.graph.signature import EXPLAIN, SERVE, SIGNATURES
 from eczema_tf.serving.rest import server as server_module
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.batching import Batcher, Busy
 from eczema_tf.serving.rest.contract import (
-    SIGNATURES,
     BadRequest,
     ModelFault,
     encode_answer,
@@ -62,7 +61,7 @@ from eczema_tf.serving.rest.limits import BodyLimits, Limits
 from eczema_tf.serving.rest.metrics import Metrics, name_status
 
 PREDICT = "/v1/models/eczema:predict"
-THRESHOLDS = {"image": 0.4, "text": 0.5, "fusion": 0.6}
+THRESHOLDS = METADATA.thresholds
 SECRET = "Xanthippe"  # stands for what a patient wrote
 PATIENCE_S = 120
 
@@ -463,25 +462,17 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_served(
         ServedModel(model, image, tokenizer, PreprocessConfig(), explainer=explainer), folder
     )
-    write_json(
-        folder / SIDE_FILE,
-        {
-            "notice": NOTICE,
-            "labels": {"severity": ["mild"]},
-            "thresholds": THRESHOLDS,
-            "environment": {},
-        },
-    )
+    METADATA.write(folder)
     return folder.parent
 
 
 @pytest.fixture(scope="module")
-def model(export: Path) -> LoadedModel:
-    return LoadedModel(export)
+def model(export: Path) -> ExportedModel:
+    return ExportedModel(export)
 
 
 def test_warming_up_runs_every_signature_on_photos_as_large_as_the_guard_lets_in(
-    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+    model: ExportedModel, monkeypatch: pytest.MonkeyPatch
 ):
     asked, run = [], model.run
 
@@ -497,14 +488,16 @@ def test_warming_up_runs_every_signature_on_photos_as_large_as_the_guard_lets_in
 
 
 @pytest.fixture(scope="module")
-def client(model: LoadedModel) -> Iterator[TestClient]:
+def client(model: ExportedModel) -> Iterator[TestClient]:
     with TestClient(build_app(model, Limits(max_rows=40))) as client:
         yield client
 
 
-def pretend(model: LoadedModel, run: Callable) -> SimpleNamespace:
+def pretend(model: ExportedModel, run: Callable) -> SimpleNamespace:
     """A model of our own making behind the same metadata."""
-    return SimpleNamespace(run=run, folder=model.folder, version=model.version, side=model.side)
+    return SimpleNamespace(
+        run=run, folder=model.folder, version=model.version, metadata=model.metadata
+    )
 
 
 ROWS = [
@@ -516,7 +509,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
-def test_answers_are_those_of_the_model(client: TestClient, model: LoadedModel, signature: str):
+def test_answers_are_those_of_the_model(client: TestClient, model: ExportedModel, signature: str):
     images, texts = ([row[place] for row in ROWS] for place in (0, 1))
     expected = model.run(images, texts, signature)
     by_row = client.post(
@@ -542,7 +535,7 @@ def test_answers_are_those_of_the_model(client: TestClient, model: LoadedModel, 
     assert by_column["status"] == ["ok", "ok", "ok", "photo: neither JPEG nor PNG"]
 
 
-def test_a_crowd_gets_what_each_would_get_alone(client: TestClient, model: LoadedModel):
+def test_a_crowd_gets_what_each_would_get_alone(client: TestClient, model: ExportedModel):
     def ask(number: int) -> None:
         image, text = ROWS[number % len(ROWS)]
         expected = model.run([image], [text])
@@ -565,7 +558,7 @@ def test_status_is_tensorflow_servings(client: TestClient, path: str):
 
 
 def test_metadata_is_tensorflow_servings_and_has_thresholds_labels_and_notice(
-    client: TestClient, model: LoadedModel
+    client: TestClient, model: ExportedModel
 ):
     metadata = client.get("/v1/models/eczema/metadata").json()
     assert metadata["model_spec"] == {"name": "eczema", "signature_name": "", "version": "7"}
@@ -578,7 +571,7 @@ def test_metadata_is_tensorflow_servings_and_has_thresholds_labels_and_notice(
         assert ParseDict(signature, meta_graph_pb2.SignatureDef()) == graph.signature_def[name]
     assert metadata["metadata"]["eczema_tf"] == {
         "notice": NOTICE,
-        "labels": {"severity": ["mild"]},
+        "labels": {"consistency": [*CONSISTENCY], "severity": [*SEVERITY]},
         "thresholds": THRESHOLDS,
     }
 
@@ -633,7 +626,7 @@ def test_compressed_bodies_are_refused(client: TestClient):
     )
 
 
-def test_large_bodies_are_refused_with_and_without_a_length(model: LoadedModel):
+def test_large_bodies_are_refused_with_and_without_a_length(model: ExportedModel):
     chunks = (b"x" * 600 for _ in range(2))
     with TestClient(build_app(model, Limits(max_body_bytes=1000))) as client:
         for content in (b"x" * 1001, chunks):
@@ -672,7 +665,7 @@ def test_all_bodies_together_are_bounded():
     asyncio.run(work())
 
 
-def test_a_busy_server_says_when_to_come_back(model: LoadedModel):
+def test_a_busy_server_says_when_to_come_back(model: ExportedModel):
     gate = Gate()
     with (
         TestClient(build_app(pretend(model, gate), Limits(max_waiting_rows=1))) as client,
@@ -688,7 +681,7 @@ def test_a_busy_server_says_when_to_come_back(model: LoadedModel):
         assert running.result().status_code == 200
 
 
-def test_an_answer_that_takes_too_long_is_a_504(model: LoadedModel):
+def test_an_answer_that_takes_too_long_is_a_504(model: ExportedModel):
     gate = Gate()
     with TestClient(build_app(pretend(model, gate), Limits(answer_timeout_s=0.05))) as client:
         answer = client.post(PREDICT, content=body_of(("", "x")))
@@ -697,7 +690,7 @@ def test_an_answer_that_takes_too_long_is_a_504(model: LoadedModel):
     assert "no answer within" in answer.json()["error"]
 
 
-def test_a_model_that_answers_nan_is_a_500_for_its_row_only(model: LoadedModel):
+def test_a_model_that_answers_nan_is_a_500_for_its_row_only(model: ExportedModel):
     def run(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
         return {
             **echo(images, texts, signature),
@@ -715,7 +708,7 @@ def test_a_model_that_answers_nan_is_a_500_for_its_row_only(model: LoadedModel):
 
 
 def test_logs_and_metrics_hold_nothing_that_was_asked(
-    model: LoadedModel, caplog: pytest.LogCaptureFixture
+    model: ExportedModel, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.DEBUG)
 
@@ -742,7 +735,7 @@ def test_logs_and_metrics_hold_nothing_that_was_asked(
     assert SECRET not in metrics
 
 
-def test_metrics_count_requests_batches_and_row_statuses(model: LoadedModel):
+def test_metrics_count_requests_batches_and_row_statuses(model: ExportedModel):
     with TestClient(build_app(model)) as client:
         client.post(
             PREDICT, content=body_of(("", "itchy"), ("abc", "itchy"), ("abc", "\x01"), ("", ""))
@@ -772,7 +765,7 @@ def test_kinds_of_status_are_few():
     assert name_status(f"{SECRET}: photo") == "other"
 
 
-def test_probes(model: LoadedModel):
+def test_probes(model: ExportedModel):
     app = build_app(model)
     assert TestClient(app).get("/healthz").status_code == 200
     assert TestClient(app).get("/readyz").status_code == 503  # the lifespan has not begun
@@ -788,7 +781,7 @@ def test_the_plain_page_has_the_notice_and_the_address(client: TestClient):
     assert "/v1/models/eczema:predict" in page.text
 
 
-def test_a_page_can_be_mounted_and_swallows_no_address(model: LoadedModel):
+def test_a_page_can_be_mounted_and_swallows_no_address(model: ExportedModel):
     def mount(app: FastAPI) -> None:
         async def everything(request) -> PlainTextResponse:
             return PlainTextResponse(
@@ -872,7 +865,7 @@ def test_an_answer_may_take_longer_than_its_request_and_connections_are_kept(
         connection.close()
 
 
-def test_a_client_that_goes_away_costs_the_model_nothing(model: LoadedModel):
+def test_a_client_that_goes_away_costs_the_model_nothing(model: ExportedModel):
     gate = Gate()
     app = build_app(pretend(model, gate))
 
@@ -1007,7 +1000,7 @@ def port_of(address: str) -> int:
 
 
 def test_predict_speaks_to_the_server(
-    server, model: LoadedModel, export: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    server, model: ExportedModel, export: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     _, address = server
     for image, text in (
@@ -1020,7 +1013,7 @@ def test_predict_speaks_to_the_server(
         assert remote.pop("status").encode() == local.pop("status")[0]
         for name, values in local.items():
             assert remote[name] == pytest.approx(values[0].tolist(), abs=1e-6)
-    assert read_remote_side(address)["thresholds"] == THRESHOLDS
+    assert fetch_thresholds(address) == THRESHOLDS
     (tmp_path / "arm.jpg").write_bytes(photo())
     answers = []
     for where in (["--url", address], ["--model", str(export)]):

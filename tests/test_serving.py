@@ -22,8 +22,18 @@ from eczema_tf.model.encoders import EncoderSpec, specify_image_encoder, specify
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.reporting.answer import format_answer, read_answer
-from eczema_tf.schema import IMAGE, IMAGE_PRESENT, NOTICE, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
-from eczema_tf.serving.client import find_version, predict_locally, predict_remotely
+from eczema_tf.schema import (
+    CONSISTENCY,
+    IMAGE,
+    IMAGE_PRESENT,
+    NOTICE,
+    PADDING_MASK,
+    SEVERITY,
+    TEXT_PRESENT,
+    TOKEN_IDS,
+)
+from eczema_tf.serving.client import predict_remotely
+from eczema_tf.serving.exported import METADATA_FILE, ExportedModel, ExportMetadata, find_version
 from eczema_tf.serving.graph.guard import MAX_BYTES
 from eczema_tf.serving.graph.served_model import (
     IGNORED_PHOTO,
@@ -31,8 +41,17 @@ from eczema_tf.serving.graph.served_model import (
     ServedModel,
     save_served,
 )
+from eczema_tf.serving.graph.signature import SERVE
+from eczema_tf.workflows.predict import predict
 
 SIZE_PX = 32
+METADATA = ExportMetadata(
+    notice=NOTICE,
+    eczema_tf="0.1.0",
+    thresholds={"image": 0.4, "text": 0.5, "fusion": 0.6},
+    labels={"consistency": CONSISTENCY, "severity": SEVERITY},
+    environment={"python": "3.11.7"},
+)
 
 
 def photo(kind: str = "JPEG", size: tuple[int, int] = (60, 44), seed: int = 0) -> bytes:
@@ -67,6 +86,7 @@ def export(parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "3"
     model, image, tokenizer = parts
     save_served(ServedModel(model, image, tokenizer, PreprocessConfig()), folder)
+    METADATA.write(folder)
     return folder
 
 
@@ -227,15 +247,41 @@ def test_a_modality_that_was_not_trained_on_is_ignored(parts):
 def test_local_prediction_takes_the_newest_version(export: Path):
     (export.parent / "2").mkdir()
     assert find_version(export.parent) == export
-    answer = predict_locally(export.parent, photo(), "itchy")
-    assert answer["status"] == "ok"
-    assert answer["image_used"] is True
-    assert len(answer["severity"]) == 3
+    answer = predict(photo(), "itchy", model=export.parent)
+    assert answer.status == "ok"
+    assert answer.image_used is True
+    assert answer.severity is not None
+    assert answer.thresholds == METADATA.thresholds
+
+
+def test_an_export_says_what_it_is(export: Path):
+    exported = ExportedModel(export.parent, [SERVE])
+    assert (exported.folder, exported.version) == (export, 3)
+    assert exported.metadata == ExportMetadata.read(export.parent) == METADATA
+    written = json.loads((export / "assets.extra" / "eczema.json").read_text())
+    assert list(written) == ["notice", "eczema_tf", "thresholds", "labels", "environment"]
+    assert written["labels"] == {"consistency": [*CONSISTENCY], "severity": [*SEVERITY]}
+
+
+def test_an_export_without_the_signature_that_is_asked_is_a_clear_error(export: Path):
+    with pytest.raises(EczemaError, match="cannot be loaded as a SavedModel: 'explain'"):
+        ExportedModel(export)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"notice": "x"}'])
+def test_damaged_metadata_are_a_clear_error(tmp_path: Path, content: str):
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(EczemaError, match=r"eczema\.json: missing or damaged; export the model"):
+        ExportMetadata.read(tmp_path)
+    (tmp_path / METADATA_FILE).parent.mkdir()
+    (tmp_path / METADATA_FILE).write_text(content)
+    with pytest.raises(EczemaError, match=r"eczema\.json: missing or damaged; export the model"):
+        ExportMetadata.read(tmp_path)
 
 
 def test_a_folder_without_a_model_is_a_clear_error(tmp_path: Path):
     with pytest.raises(EczemaError, match="holds no SavedModel"):
-        predict_locally(tmp_path, b"", "itchy")
+        predict(b"", "itchy", model=tmp_path)
 
 
 ROW = {

@@ -31,9 +31,9 @@ from eczema_tf.config import PreprocessConfig
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
+from eczema_tf.serving.graph.signature import MODEL_NAME, SIGNATURES
 from eczema_tf.serving.graph.warmup import (
     BATCH_SIZES,
-    MODEL_NAME,
     WARMUP_FILE,
     draw_rows,
     read_warmup,
@@ -42,7 +42,6 @@ from eczema_tf.serving.graph.warmup import (
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "scripts" / "tf_serving"
-SIGNATURES = ("serving_default", "explain")
 PHOTOS = [
     photo(),
     b"",

@@ -23,8 +23,8 @@ from eczema_tf.data.manifest.stream import Row, stream_rows, survey_manifest
 from eczema_tf.data.photo.inspection import MAX_BYTES, upright_jpeg
 from eczema_tf.errors import DataError, EczemaError, RunError
 from eczema_tf.schema import CONSISTENCY, NOTICE, SEVERITY
-from eczema_tf.serving.client import find_version, read_side_file
-from eczema_tf.serving.loaded import SERVE, LoadedModel
+from eczema_tf.serving.exported import ExportedModel, ExportMetadata, find_version
+from eczema_tf.serving.graph.signature import SERVE
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -82,7 +82,9 @@ def score_manifest(model: Path, manifest: Path, out: Path, settings: Settings) -
         RunError: If Spark fails, or the rows that came out are not those that went in.
     """
     version = find_version(model).resolve()
-    read_side_file(version)  # a folder that is no export of ours is an error before Spark starts
+    ExportMetadata.read(
+        version
+    )  # a folder that is no export of ours is an error before Spark starts
     survey = survey_manifest(manifest)
     job = open_job(
         out, version, manifest, survey, chunk_rows=settings.chunk_rows, keep_text=settings.keep_text
@@ -213,7 +215,7 @@ def load_scorer(
             f"{folder}: no such folder on {socket.gethostname()}; photos must be in a folder that"
             " all executors share"
         )
-    loaded = LoadedModel(Path(model), [SERVE])
+    loaded = ExportedModel(Path(model), [SERVE])
 
     def score(image_paths: np.ndarray, texts: np.ndarray) -> dict[str, np.ndarray]:
         photos, faults = zip(

@@ -5,7 +5,7 @@ here.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -17,10 +17,10 @@ from eczema_tf.explanation.maps import find_peak
 from eczema_tf.explanation.one_pass import HEATMAP_METHOD, TOKEN_METHOD
 from eczema_tf.explanation.spans import join_phrases, join_words
 from eczema_tf.reporting.answer import Answer, Explanation, Heatmap, TextReading, read_answer
-from eczema_tf.serving.loaded import EXPLAIN, SERVE
+from eczema_tf.serving.exported import Outputs, plain_row
+from eczema_tf.serving.graph.signature import EXPLAIN, SERVE
 from eczema_tf.symptoms.cues import attribute_cues, find_cues, read_criteria
 
-Outputs = Mapping[str, np.ndarray]
 Ask = Callable[[Sequence[bytes], Sequence[str], str], Awaitable[Outputs]]
 # a float32 probability cannot be told from 0 or 1 beyond it; its logit is held at +-16
 SMALLEST = 1e-7
@@ -161,10 +161,7 @@ class ExportBackend:
             self._ask([photo, b"", b""], ["", text, ""], SERVE),
         )
         row = {name: values[0] for name, values in explained.items()}
-        plain = {
-            name: value.decode() if isinstance(value, bytes) else value.tolist()
-            for name, value in row.items()
-        }
+        plain = plain_row(explained)
         probabilities = np.concatenate([explained["eczema"], apart["eczema"]]).astype("float64")
         clipped = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
         starts, ends = plain["token_start"], plain["token_end"]

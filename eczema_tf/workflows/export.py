@@ -2,11 +2,9 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from eczema_tf import __version__
 from eczema_tf.data.dataset import Dataset, load_dataset
@@ -15,11 +13,12 @@ from eczema_tf.explanation.heatmaps import compute_heatmaps
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.explanation.token_scores import multiply_gradient_by_input
-from eczema_tf.files import replacing_folder, write_json
+from eczema_tf.files import replacing_folder
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.schema import CONSISTENCY, IMAGE_PRESENT, NOTICE, SEVERITY, TEXT_PRESENT
-from eczema_tf.serving.client import SIDE_FILE
+from eczema_tf.serving.exported import ExportedModel, ExportMetadata, list_versions
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
+from eczema_tf.serving.graph.signature import EXPLAIN, SERVE
 from eczema_tf.serving.graph.warmup import write_warmup
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import load_model_inputs
@@ -61,7 +60,7 @@ def export_run(run_dir: Path, out: Path) -> tuple[Path, float]:
     version = out / str(next_version(out))
     with replacing_folder(version) as aside:
         save_served(served, aside)
-        write_json(aside / SIDE_FILE, _describe_export(run_dir))
+        _describe_export(run_dir).write(aside)
         write_warmup(aside, served.signatures())
         difference = check_parity(aside, trained, dataset)
     return version, difference
@@ -69,20 +68,17 @@ def export_run(run_dir: Path, out: Path) -> tuple[Path, float]:
 
 def next_version(out: Path) -> int:
     """Returns one more than the highest numbered folder, or 1."""
-    numbers = (
-        [int(child.name) for child in out.iterdir() if child.name.isdigit()] if out.is_dir() else []
+    return max((int(version.name) for version in list_versions(out)), default=0) + 1
+
+
+def _describe_export(run_dir: Path) -> ExportMetadata:
+    return ExportMetadata(
+        notice=NOTICE,
+        eczema_tf=__version__,
+        thresholds=run_folder.read_json(run_dir / run_folder.THRESHOLDS),
+        labels={"consistency": CONSISTENCY, "severity": SEVERITY},
+        environment=run_folder.read_json(run_dir / run_folder.ENVIRONMENT),
     )
-    return max(numbers, default=0) + 1
-
-
-def _describe_export(run_dir: Path) -> dict[str, Any]:
-    return {
-        "notice": NOTICE,
-        "eczema_tf": __version__,
-        "thresholds": run_folder.read_json(run_dir / run_folder.THRESHOLDS),
-        "labels": {"consistency": CONSISTENCY, "severity": SEVERITY},
-        "environment": run_folder.read_json(run_dir / run_folder.ENVIRONMENT),
-    }
 
 
 def check_parity(folder: Path, trained: run_folder.TrainedModel, dataset: Dataset) -> float:
@@ -103,15 +99,15 @@ def check_parity(folder: Path, trained: run_folder.TrainedModel, dataset: Datase
     photos, texts, inputs = _parity_rows(trained, dataset)
     probabilities = compute_probabilities(trained.model.predict_on_batch(inputs))
     explanations = _explain_offline(trained, inputs)
-    loaded = tf.saved_model.load(str(folder))
+    exported = ExportedModel(folder)
     differences = []
     for signature, expected in (
-        ("serving_default", probabilities),
-        ("explain", {**probabilities, **explanations}),
+        (SERVE, probabilities),
+        (EXPLAIN, {**probabilities, **explanations}),
     ):
-        answers = loaded.signatures[signature](image=tf.constant(photos), text=tf.constant(texts))
+        answers = exported.run(photos, texts, signature)
         differences += [
-            _largest_difference(answers[name].numpy(), np.asarray(value))
+            _largest_difference(answers[name], np.asarray(value))
             for name, value in expected.items()
         ]
     difference = max(differences)

@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from eczema_tf.serving.graph.signature import MODEL_NAME
+
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-MODEL_NAME = "eczema"
 BATCH_SIZES = (
     1,
     4,

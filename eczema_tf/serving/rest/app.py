@@ -25,10 +25,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from eczema_tf.serving.loaded import LoadedModel
+from eczema_tf.serving.exported import ExportedModel
+from eczema_tf.serving.graph.signature import MODEL_NAME
 from eczema_tf.serving.rest.batching import Batcher, Busy
 from eczema_tf.serving.rest.contract import (
-    MODEL_NAME,
     BadRequest,
     ModelFault,
     describe_metadata,
@@ -52,7 +52,7 @@ _T = TypeVar("_T")
 
 
 def build_app(
-    model: LoadedModel,
+    model: ExportedModel,
     limits: Limits | None = None,
     *,
     mount: Callable[[FastAPI], None] | None = None,
@@ -128,9 +128,9 @@ def _add_probes(app: FastAPI, batcher: Batcher, metrics: Metrics) -> None:
 class _ModelRoutes:
     """What is under `/v1`."""
 
-    def __init__(self, model: LoadedModel, batcher: Batcher, limits: Limits, metrics: Metrics):
+    def __init__(self, model: ExportedModel, batcher: Batcher, limits: Limits, metrics: Metrics):
         self._version = model.version
-        self._metadata = describe_metadata(model.folder, model.version, model.side)
+        self._metadata = describe_metadata(model.folder, model.version, model.metadata)
         self._batcher = batcher
         self._limits = limits
         self._metrics = metrics
@@ -194,9 +194,9 @@ async def _await_unless_gone(
         gone.cancel()
 
 
-def _add_plain_page(app: FastAPI, model: LoadedModel) -> None:
+def _add_plain_page(app: FastAPI, model: ExportedModel) -> None:
     page = PLAIN_PAGE.format(
-        version=model.version, notice=html.escape(model.side["notice"]), path=f"/v1{MODEL_PATH}"
+        version=model.version, notice=html.escape(model.metadata.notice), path=f"/v1{MODEL_PATH}"
     )
 
     @app.get("/")

@@ -16,7 +16,8 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from eczema_tf.errors import EczemaError
-from eczema_tf.serving.rest.contract import SIGNATURES, ModelFault
+from eczema_tf.serving.graph.signature import SIGNATURES
+from eczema_tf.serving.rest.contract import ModelFault
 from eczema_tf.serving.rest.limits import Limits
 from eczema_tf.serving.rest.metrics import Metrics
 
@@ -49,7 +50,7 @@ class Batcher:
         """Takes the model.
 
         Args:
-            run: `LoadedModel.run`, or a function like it; called in a thread, by no more than one
+            run: `ExportedModel.run`, or a function like it; called in a thread, by no more than one
                 for each signature.
             limits: `batch_rows` and `max_waiting_rows`.
             metrics: Where batches are counted.

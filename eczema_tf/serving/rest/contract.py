@@ -15,11 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eczema_tf.errors import EczemaError
-from eczema_tf.serving.loaded import EXPLAIN, SERVE
+from eczema_tf.serving.exported import ExportMetadata
+from eczema_tf.serving.graph.signature import INPUTS, MODEL_NAME, SERVE, SIGNATURES
 
-MODEL_NAME = "eczema"
-INPUTS = ("image", "text")
-SIGNATURES = (SERVE, EXPLAIN)
 # of "[", "{" and "," in a body: each may become an object of 50 to 200 bytes; texts hold some too
 MAX_MARKS = 200_000
 SHOWN_NAME_CHARACTERS = 40  # of an unknown name, in a message
@@ -234,7 +232,7 @@ def describe_status(version: int) -> dict[str, Any]:
     return {"model_version_status": [status]}
 
 
-def describe_metadata(folder: Path, version: int, side: Mapping[str, Any]) -> dict[str, Any]:
+def describe_metadata(folder: Path, version: int, metadata: ExportMetadata) -> dict[str, Any]:
     """Builds the answer of the model metadata API: `GetModelMetadataResponse` as JSON.
 
     Its `metadata` is a map made to be extended: beside TensorFlow Serving's `signature_def` it has
@@ -244,7 +242,7 @@ def describe_metadata(folder: Path, version: int, side: Mapping[str, Any]) -> di
     Args:
         folder: Of the SavedModel.
         version: Its number.
-        side: What was written beside the graph at export.
+        metadata: What was written beside the graph at export.
     """
     from google.protobuf.json_format import MessageToDict
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -260,6 +258,8 @@ def describe_metadata(folder: Path, version: int, side: Mapping[str, Any]) -> di
         "model_spec": {"name": MODEL_NAME, "signature_name": "", "version": str(version)},
         "metadata": {
             "signature_def": {"signature_def": signatures},
-            "eczema_tf": {name: side[name] for name in ("notice", "labels", "thresholds")},
+            "eczema_tf": metadata.model_dump(
+                mode="json", include={"notice", "labels", "thresholds"}
+            ),
         },
     }

@@ -1,0 +1,173 @@
+"""An exported model: its folder, what is written beside its graph, and the SavedModel in this process.
+
+The only place that loads a SavedModel of this project: `predict`, `serve`, `score` and the parity
+check of `export` all ask it through `ExportedModel`.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from eczema_tf.errors import EczemaError
+from eczema_tf.files import write_json
+from eczema_tf.serving.graph.signature import INPUTS, SERVE, SIGNATURES
+
+METADATA_FILE = Path("assets.extra") / "eczema.json"
+
+Outputs = Mapping[str, np.ndarray]  # of a signature, by name; the first axis is the row
+
+
+class ExportMetadata(BaseModel):
+    """What an export says of its model, beside the graph.
+
+    Attributes:
+        notice: What everyone must read before an answer.
+        eczema_tf: Version of this package.
+        thresholds: In (0, 1], by "image", "text" and "fusion"; from validation cases.
+        labels: In the order of the outputs, by "consistency" and "severity".
+        environment: Versions of Python and of the packages that trained the model, and its devices.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    notice: str
+    eczema_tf: str
+    thresholds: dict[str, float]
+    labels: dict[str, tuple[str, ...]]
+    environment: dict[str, object]
+
+    @classmethod
+    def read(cls, folder: Path) -> "ExportMetadata":
+        """Reads the metadata of an export.
+
+        Args:
+            folder: A version's folder, or the folder of all versions (the newest is taken).
+
+        Raises:
+            EczemaError: If there is no export, or its metadata file is missing or damaged.
+        """
+        path = find_version(folder) / METADATA_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise EczemaError(f"{path}: missing or damaged; export the model again") from error
+
+    def write(self, folder: Path) -> None:
+        """Writes the metadata into a version's folder."""
+        write_json(folder / METADATA_FILE, self.model_dump(mode="json"))
+
+
+class ExportedModel:
+    """A SavedModel in this process, ready to be asked.
+
+    Attributes:
+        folder: Of the version that was loaded.
+        version: Its number; 0 if the folder is not named by one.
+        metadata: Thresholds, labels, notice and versions, as written at export.
+    """
+
+    def __init__(self, folder: Path, signatures: Sequence[str] = SIGNATURES):
+        """Loads a version.
+
+        Args:
+            folder: A version's folder, or the folder of all versions (the newest is taken).
+            signatures: Those that will be asked.
+
+        Raises:
+            EczemaError: If the folder holds no SavedModel of this project, or it lacks a signature.
+        """
+        import tensorflow as tf
+        import tensorflow_text  # noqa: F401  (registers the tokenizer's ops)
+
+        self.folder = find_version(folder)
+        self.version = int(self.folder.name) if self.folder.name.isdigit() else 0
+        self.metadata = ExportMetadata.read(self.folder)
+        try:
+            self._model = tf.saved_model.load(str(self.folder))  # must outlive its signatures
+            self._signatures = {name: self._model.signatures[name] for name in signatures}
+        except (OSError, ValueError, KeyError) as error:
+            raise EczemaError(
+                f"{folder}: cannot be loaded as a SavedModel: {str(error).splitlines()[0]}"
+            ) from error
+
+    def run(
+        self, images: Sequence[bytes], texts: Sequence[str], signature: str = SERVE
+    ) -> dict[str, np.ndarray]:
+        """Answers some rows at once.
+
+        Args:
+            images: Upright JPEG or PNG bytes; b"" for none.
+            texts: As long as `images`; "" for none.
+            signature: `SERVE` or `EXPLAIN`.
+
+        Returns:
+            The signature's outputs by name, one row each; strings are bytes.
+        """
+        import tensorflow as tf
+
+        columns = {
+            "image": list(images),
+            "text": [text.encode("utf-8", "replace") for text in texts],
+        }
+        outputs = self._signatures[signature](
+            **{name: tf.constant(columns[name], dtype) for name, dtype in INPUTS.items()}
+        )
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    def warm_up(self, rows: int = 2) -> None:
+        """Runs every signature, on the largest photos that the guard lets in.
+
+        The first run of a graph takes seconds, which should not be at the first client's expense.
+        And TensorFlow keeps what memory it once had for tensors (with oneDNN: a pool that only
+        grows): so the process has its full size from the start, and a lack of memory shows now and
+        not under load.
+
+        Args:
+            rows: Photos at once, as many as are decoded at the same time.
+        """
+        from eczema_tf.serving.graph.guard import MAX_PIXELS
+
+        side_px = int(MAX_PIXELS**0.5)
+        buffer = io.BytesIO()
+        Image.new("RGB", (side_px, side_px)).save(buffer, "PNG", compress_level=1)
+        for signature in self._signatures:
+            self.run([buffer.getvalue()] * rows, ["warm"] * rows, signature)
+
+
+def plain_row(outputs: Outputs, row: int = 0) -> dict[str, Any]:
+    """Returns one row of a signature's outputs as plain Python values, as JSON would hold it."""
+    values = ((name, column[row]) for name, column in outputs.items())
+    return {
+        name: value.decode() if isinstance(value, bytes) else value.tolist()
+        for name, value in values
+    }
+
+
+def find_version(folder: Path) -> Path:
+    """Returns the newest version's folder.
+
+    Args:
+        folder: Of a SavedModel, or of numbered versions.
+
+    Raises:
+        EczemaError: If there is neither.
+    """
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    if versions := list_versions(folder):
+        return versions[-1]
+    raise EczemaError(
+        f"{folder}: holds no SavedModel and no numbered versions; make one with `python -m"
+        " eczema_tf.export`"
+    )
+
+
+def list_versions(folder: Path) -> list[Path]:
+    """Returns the folders of all versions, the newest last; none if there is no such folder."""
+    children = folder.iterdir() if folder.is_dir() else ()
+    return sorted((child for child in children if child.name.isdigit()), key=lambda v: int(v.name))

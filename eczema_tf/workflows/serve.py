@@ -1,0 +1,97 @@
+"""An exported model behind HTTP on this machine, with a page for people: what `serve` runs."""
+
+import ipaddress
+import logging
+import sys
+from functools import partial
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from eczema_tf.schema import NOTICE
+from eczema_tf.serving.exported import ExportedModel
+from eczema_tf.serving.graph.signature import MODEL_NAME
+from eczema_tf.serving.rest.app import build_app
+from eczema_tf.serving.rest.limits import Limits
+from eczema_tf.serving.rest.server import bind, run_app
+
+
+def serve(
+    folder: Path,
+    host: str,
+    port: int,
+    *,
+    batch_rows: int,
+    max_rows: int,
+    max_waiting_rows: int,
+    max_body_mb: int,
+    stop_timeout_s: int,
+    with_page: bool,
+) -> None:
+    """Serves until SIGINT or SIGTERM.
+
+    Args:
+        folder: Of an export: a version, or all versions (the newest is taken).
+        host: Where to listen. A warning says so if other machines can reach it.
+        port: 0 for any free one.
+        batch_rows: As in `Limits`, and so are the next two.
+        max_rows: Of one request.
+        max_waiting_rows: Of all requests.
+        max_body_mb: Of one request, in MB; all together may have ten times as much.
+        stop_timeout_s: How long unfinished requests have at the end.
+        with_page: Whether there is a web page at `/`.
+
+    Raises:
+        EczemaError: If the address cannot be listened on, or there is no model in the folder.
+    """
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    limits = Limits(
+        max_body_bytes=max_body_mb * 1_000_000,
+        max_held_bytes=10 * max_body_mb * 1_000_000,
+        max_rows=max_rows,
+        max_waiting_rows=max_waiting_rows,
+        batch_rows=batch_rows,
+    )
+    with bind(host, port) as listener:
+        host, port = listener.getsockname()[:2]
+        if not ipaddress.ip_address(host).is_loopback:
+            print(
+                f"warning: {host} can be reached from other machines, and this server has no login"
+                " and no encryption; put a proxy with both before it, or keep to 127.0.0.1",
+                file=sys.stderr,
+            )
+        print(f"loading {folder} ...", flush=True)
+        model = ExportedModel(folder)
+        model.warm_up()
+        app = build_app(
+            model, limits, mount=partial(mount_answers, model, limits) if with_page else None
+        )
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+        def announce() -> None:
+            print(
+                f"version {model.version} is at {address}/ and {address}/v1/models/{MODEL_NAME}"
+                f" (Ctrl+C stops)\n{NOTICE}",
+                flush=True,
+            )
+
+        run_app(app, listener, announce, stop_timeout_s)
+    print("stopped")
+
+
+def mount_answers(model: ExportedModel, limits: Limits, app: FastAPI) -> None:
+    """Mounts the web page, which asks the model in the same batches and under the same limits.
+
+    Args:
+        model: What answers.
+        limits: As given to the application.
+        app: From `build_app`.
+    """
+    # here, since the server starts sooner without the page
+    from eczema_tf.serving.answering import ExportBackend, answer_case
+    from eczema_tf.serving.page.mount import mount_page
+
+    backend = ExportBackend(app.state.batcher.ask, model.metadata.thresholds)
+    mount_page(app, partial(answer_case, backend), limits)
