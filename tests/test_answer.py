@@ -28,9 +28,6 @@ from eczema_tf.reporting.answer_html import (
     STRENGTHS,
     STYLE_SHEET,
     render_answer,
-    render_failure,
-    render_fault,
-    render_notice,
 )
 from eczema_tf.reporting.html import format_percent, format_signed
 from eczema_tf.reporting.pictures import (
@@ -292,14 +289,11 @@ def test_bars_are_as_long_as_their_figures(model: ExportedModel):
         assert x == 50 if bar["class"] == "for" else x + width == pytest.approx(50, abs=0.11)
 
 
-def test_failures_and_faults_are_sentences_that_run_nothing():
-    assert render_fault("") == ""
-    assert "Photo &lt;b&gt; is bad." in render_fault("photo <b> is bad")
-    assert "..</p>" not in render_fault("It ends.")
-    failure = render_failure("nothing <i>works</i>")
-    assert "Nothing &lt;i&gt;works" in failure
-    assert NOTICE in failure
-    assert NOTICE in render_notice()
+def test_faults_are_sentences_that_run_nothing(model: ExportedModel):
+    faults = ["photo <b> is bad", "It ends."]
+    page = render_answer(explain(model, b"", TEXT), b"", TEXT, faults=faults)
+    assert '<p class="fault" role="alert">Photo &lt;b&gt; is bad.</p>' in page
+    assert '<p class="fault" role="alert">It ends.</p>' in page
 
 
 def test_the_style_sheet_knows_every_shade_and_the_colours_of_the_heatmap():

@@ -1,13 +1,17 @@
-"""What the web page is made of, without a browser: photos, the gate, and what goes wrong."""
+"""The web page without a browser: what it is made of, its two addresses, and what goes wrong."""
 
 import asyncio
+import base64
 import io
 import os
 import re
-import time
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
+from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,18 +19,28 @@ from starlette.testclient import TestClient
 from test_answer import save_small_export
 from test_serving import photo
 
-from eczema_tf.errors import DataError
+from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.schema import NOTICE
 from eczema_tf.serving.exported import ExportedModel
-from eczema_tf.serving.page.events import MAX_CHARACTERS, Events, fill
+from eczema_tf.serving.page import page as page_module
 from eczema_tf.serving.page.examples import EXAMPLES, draw_example_photo
-from eczema_tf.serving.page.gate import sweep
-from eczema_tf.serving.page.photo import forget_file, read_photo, show_photo
+from eczema_tf.serving.page.page import MAX_CHARACTERS, PHOTOS_AT_ONCE, mount_page
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.batching import Busy
 from eczema_tf.serving.rest.limits import Limits
 from eczema_tf.workflows.serve import mount_answers
+
+LIMITS = Limits(max_body_bytes=4_000_000)
+PATIENCE_S = 60
+JUNK = {
+    "nothing": b"",
+    "short": b"\0",
+    "text": b"<script>alert(1)</script>" * 9,
+    "gif": b"GIF89a" + bytes(99),
+    "jpeg": b"\xff\xd8\xff" + b"not a photo" * 50,
+    "png": b"\x89PNG\r\n\x1a\n" + bytes(99),
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,245 +48,339 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     return ExportedModel(save_small_export(tmp_path_factory.mktemp("export") / "1"))
 
 
-# Photos between browser and server.
-
-
-def test_an_upload_is_read_turned_upright_and_forgotten(tmp_path: Path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    buffer = io.BytesIO()
-    Image.new("RGB", (60, 40), "salmon").save(buffer, "JPEG", exif=exif)
-    path = tmp_path / "hash" / "arm.jpg"
-    path.parent.mkdir()
-    path.write_bytes(buffer.getvalue())
-    value = {"path": str(path), "url": "http://127.0.0.1/x"}
-    jpeg = read_photo(value, tmp_path)
-    assert Image.open(io.BytesIO(jpeg)).size == (40, 60)
-    forget_file(value, tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    assert read_photo(show_photo(jpeg), tmp_path) == jpeg
-    assert read_photo(None, tmp_path) == b""
-
-
-@pytest.mark.parametrize(
-    "path", ["/etc/passwd", "{folder}/../outside.jpg", "{folder}", "http://127.0.0.1/arm.jpg", "\0"]
-)
-def test_no_other_file_is_read_or_deleted(tmp_path: Path, path: str):
-    folder, outside = tmp_path / "uploads", tmp_path / "outside.jpg"
-    folder.mkdir()
-    outside.write_bytes(photo())
-    value = {"path": path.format(folder=folder), "url": None}
-    with pytest.raises((DataError, ValueError)):
-        read_photo(value, folder)
-    if "\0" not in path:
-        forget_file(value, folder)
-    assert outside.exists()
-    assert folder.exists()
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "data:image/jpeg;base64,???",
-        "data:text/html;base64,PGI+",
-        "http://127.0.0.1/x.jpg",
-        "x" * 1000,
-    ],
-)
-def test_a_data_url_of_something_else_is_refused(tmp_path: Path, url: str):
-    with pytest.raises(DataError):
-        read_photo({"path": None, "url": url}, tmp_path)
-
-
-def test_examples_are_small_made_up_and_readable():
-    assert len(draw_example_photo()) < 100_000
-    for example in EXAMPLES:
-        value, fault, text = fill(example)
-        assert (value is not None) == example.has_photo
-        assert value is None or read_photo(value, Path("/nowhere"))
-        assert fault == ""
-        assert text == example.text
-
-
-# What goes wrong.
-
-
-def events(tmp_path: Path, answer) -> Events:
-    return Events(answer, tmp_path, 0.2)
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (Busy("256 rows are waiting; try again in a second"), "256 rows are waiting"),
-        (TimeoutError(), "no answer within 0.2 seconds"),
-        (RuntimeError("Xanthippe wrote this"), "Something went wrong on the server"),
-    ],
-)
-def test_failures_become_messages_and_nothing_more(
-    tmp_path: Path, error: Exception, said: str, caplog: pytest.LogCaptureFixture
-):
-    async def fail(image: bytes, text: str) -> Answer:
-        raise error
-
-    page = asyncio.run(events(tmp_path, fail).ask(None, "itchy", ""))
-    assert said in page
-    assert NOTICE in page
-    assert "Traceback" not in page
-    assert "Xanthippe" not in page + caplog.text
-
-
-def test_an_answer_that_does_not_come_is_given_up(tmp_path: Path):
-    async def wait(image: bytes, text: str) -> Answer:
-        await asyncio.sleep(60)
-
-    assert "no answer within" in asyncio.run(events(tmp_path, wait).ask(None, "itchy", ""))
-
-
-def test_nothing_and_too_much_are_refused_before_the_model_is_asked(tmp_path: Path):
-    async def never(image: bytes, text: str) -> Answer:
-        raise AssertionError
-
-    ask = events(tmp_path, never).ask
-    for text in (None, "", "  \n"):
-        assert "Give a photo, a text, or both." in asyncio.run(ask(None, text, ""))
-    assert "at most 5,000 are read" in asyncio.run(ask(None, "x" * (MAX_CHARACTERS + 1), ""))
-    assert "Photo is not there any more" in asyncio.run(
-        ask({"path": str(tmp_path / "gone.jpg")}, "", "")
-    )
-
-
-def test_a_bad_upload_is_refused_and_forgotten(tmp_path: Path):
-    path = tmp_path / "hash" / "a.jpg"
-    path.parent.mkdir()
-    path.write_bytes(b"GIF89a" + bytes(99))
-    value, fault = asyncio.run(events(tmp_path, None).preview({"path": str(path)}))
-    assert value is None
-    assert "Photo cannot be read" in fault
-    assert list(tmp_path.iterdir()) == []
-
-
-# The gate.
-
-
 @pytest.fixture(scope="module")
 def client(model: ExportedModel) -> Iterator[TestClient]:
-    limits = Limits(max_body_bytes=1_000_000)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", "")
-        app = build_app(model, limits, mount=partial(mount_answers, model, limits))
-        uploads = Path(os.environ["GRADIO_TEMP_DIR"])
-        with TestClient(app) as client:
-            client.uploads = uploads
-            yield client
-        assert not uploads.exists()
+    app = build_app(model, LIMITS, mount=partial(mount_answers, model, LIMITS))
+    with TestClient(app) as client:
+        yield client
 
 
-CLOSED = [
-    "/config",
-    "/openapi.json",
-    "/docs",
-    "/login_check",
-    "/token",
-    "/monitoring",
-    "/manifest.json",
-    "/nothing",
-    "/gradio_api/info",
-    "/gradio_api/openapi.json",
-    "/gradio_api/deep_link?session_hash=x",
-    "/gradio_api/runs",
-    "/gradio_api/app_id",
-    "/gradio_api/proxy=http://127.0.0.1/",
-    "/gradio_api/heartbeat/x",
-    "/gradio_api/vibe-code",
-    "/gradio_api/file/etc/passwd",
-]
+def question(image: bytes = b"", text: str = "") -> dict[str, Any]:
+    """The body that the page's script sends."""
+    encoded = {"b64": base64.b64encode(image).decode()} if image else ""
+    return {"instances": [{"image": encoded, "text": text}]}
 
 
-@pytest.mark.parametrize("path", CLOSED)
+def ask(client: TestClient, image: bytes = b"", text: str = "", **options: Any) -> Any:
+    return client.post("/page/answer", json=question(image, text), **options)
+
+
+# The page.
+
+
+class Tags(HTMLParser):
+    """Keeps the tags of a page, its buttons' data and its inline text of scripts and styles."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.inline = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] in ("script", "style"):
+            self.inline += data.strip()
+
+
+def test_the_page_may_load_nothing_from_elsewhere(client: TestClient):
+    page = client.get("/")
+    assert page.status_code == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    loaded = [
+        attributes.get("src") or attributes["href"]
+        for tag, attributes in Tags(page.text).tags
+        if tag in ("script", "link")
+    ]
+    assert loaded == ["data:,", "page/answer.css", "page/page.css", "page/page.js"]
+    for address in loaded[1:]:
+        file = client.get(f"/{address}")
+        assert file.status_code == 200
+        assert file.headers["x-content-type-options"] == "nosniff"
+        assert not re.search(r"https?://|url\((?!#)|@import|import ", file.text)
+
+
+def test_the_policy_has_no_exception_and_the_page_needs_none(client: TestClient):
+    page = client.get("/")
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert "*" not in policy
+    tags = Tags(page.text)
+    assert tags.inline == ""
+    names = {name for _, attributes in tags.tags for name in attributes}
+    assert not {name for name in names if name.startswith("on") or name == "style"}
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert page.headers["permissions-policy"].startswith("camera=(self)")
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert page.headers["cache-control"] == "no-store"
+
+
+def test_the_page_says_what_it_is_and_what_it_needs(client: TestClient):
+    page = client.get("/").text
+    assert page.count(NOTICE) == 3  # at the head, at the foot, and for where there is no answer
+    assert f'maxlength="{MAX_CHARACTERS}"' in page
+    assert f'data-max-photo-bytes="{int(0.7 * LIMITS.max_body_bytes)}"' in page
+    assert re.search(r"<noscript>.*needs JavaScript.*</noscript>", page)
+    assert client.head("/").status_code == 200
+
+
+def test_examples_are_small_made_up_and_readable(client: TestClient):
+    buttons = [attributes for _, attributes in Tags(client.get("/").text).tags]
+    filled = [(tag.get("data-photo"), tag["data-text"]) for tag in buttons if "data-text" in tag]
+    assert filled == [
+        ("page/example.jpg" if example.has_photo else "", example.text) for example in EXAMPLES
+    ]
+    drawn = client.get("/page/example.jpg")
+    assert drawn.headers["content-type"] == "image/jpeg"
+    assert drawn.content == draw_example_photo()
+    assert len(drawn.content) < 100_000
+    assert upright_jpeg(drawn.content)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/config",
+        "/openapi.json",
+        "/docs",
+        "/favicon.ico",
+        "/nothing",
+        "/page",
+        "/page/",
+        "/page/page.py",
+        "/page/examples.py",
+        "/page/templates/page.html.j2",
+        "/page/..%2fpage.py",
+        "/page/%2fetc%2fpasswd",
+        "/gradio_api/info",
+    ],
+)
 def test_what_the_page_does_not_need_is_not_there(client: TestClient, path: str):
     answer = client.get(path)
     assert answer.status_code == 404
     assert answer.json() == {"error": "Not Found"}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/gradio_api/run/ask",
-        "/gradio_api/call/ask",
-        "/gradio_api/api/ask",
-        "/gradio_api/component_server",
-        "/",
-    ],
-)
+@pytest.mark.parametrize("path", ["/", "/page/page.js", "/page/example.jpg"])
 def test_there_is_no_second_interface(client: TestClient, path: str):
-    assert client.post(path, json={"data": []}).status_code == 404
+    assert client.post(path, json={"data": []}).status_code == 405
 
 
 def test_rest_is_as_without_the_page(client: TestClient):
-    answer = client.post(
-        "/v1/models/eczema:predict", json={"instances": [{"image": "", "text": "itchy"}]}
-    )
+    answer = client.post("/v1/models/eczema:predict", json=question(text="itchy"))
     assert answer.json()["predictions"][0]["status"] == "ok"
     assert client.get("/healthz").json() == {"status": "live"}
     assert client.get("/v1/nothing").status_code == 404
 
 
-def test_the_page_may_load_nothing_from_elsewhere(client: TestClient):
-    page = client.get("/")
-    assert page.status_code == 200
-    assert "default-src 'self'" in page.headers["content-security-policy"]
-    assert page.headers["referrer-policy"] == "no-referrer"
-    loaded = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=['\"]?([^'\" >]+)", page.text)
-    assert loaded
-    assert not [address for address in loaded if "://" in address]
-    assert NOTICE in page.text
+# Photos.
 
 
-def test_uploads_do_not_come_out_again(client: TestClient):
-    stored = client.post(
-        "/gradio_api/upload",
-        files={"files": ("arm.html", b"<script>alert(1)</script>", "text/html")},
-    ).json()[0]
-    assert Path(stored).is_relative_to(client.uploads)
-    for path in (stored, "/etc/passwd", "http://127.0.0.1/"):
-        answer = client.get(f"/gradio_api/file={path}")
-        assert answer.headers["content-type"] == "image/gif"
-        assert len(answer.content) < 100
+def test_a_photo_comes_back_upright_and_bare_and_again_as_it_is(client: TestClient):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    exif[0x010E] = "Xanthippe's arm"
+    buffer = io.BytesIO()
+    Image.new("RGB", (60, 40), "salmon").save(buffer, "JPEG", exif=exif)
+    shown = client.post("/page/preview", content=buffer.getvalue())
+    assert shown.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(shown.content)).size == (40, 60)
+    assert b"Xanthippe" in buffer.getvalue()
+    assert b"Xanthippe" not in shown.content
+    assert client.post("/page/preview", content=shown.content).content == shown.content
 
 
-def test_a_large_upload_is_refused(client: TestClient):
-    answer = client.post(
-        "/gradio_api/upload", files={"files": ("arm.jpg", bytes(900_000), "image/jpeg")}
-    )
+@pytest.mark.parametrize("kind", JUNK)
+def test_what_is_no_photo_is_refused_with_a_reason(client: TestClient, kind: str):
+    answer = client.post("/page/preview", content=JUNK[kind])
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("photo ")
+
+
+def test_a_large_photo_is_refused_before_or_after_it_is_made_upright(client: TestClient):
+    answer = client.post("/page/preview", content=bytes(LIMITS.max_body_bytes + 1))
     assert answer.status_code == 413
-    answer = client.post(
-        "/gradio_api/upload", files={"files": ("arm.jpg", bytes(1_100_000), "image/jpeg")}
+    large = photo("JPEG", (2400, 2000))
+    assert 0.7 * LIMITS.max_body_bytes < len(large) < LIMITS.max_body_bytes
+    answer = client.post("/page/preview", content=large)
+    assert answer.status_code == 422
+    assert "larger than 2.8 MB" in answer.json()["error"]
+
+
+def test_only_some_photos_are_decoded_at_once(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    lock, inside, most, full = threading.Lock(), 0, 0, threading.Event()
+
+    def decode(data: bytes) -> bytes:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+            if inside == PHOTOS_AT_ONCE:
+                full.set()
+        assert full.wait(PATIENCE_S)
+        with lock:
+            inside -= 1
+        return data
+
+    monkeypatch.setattr(page_module, "upright_jpeg", decode)
+    with ThreadPoolExecutor(3 * PHOTOS_AT_ONCE) as threads:
+        post = partial(client.post, "/page/preview", content=b"photo")
+        answers = [threads.submit(post) for _ in range(3 * PHOTOS_AT_ONCE)]
+    assert [answer.result().content for answer in answers] == [b"photo"] * len(answers)
+    assert most == PHOTOS_AT_ONCE
+
+
+# Answers.
+
+
+def test_an_answer_is_html_with_the_notice_and_nothing_that_runs(client: TestClient):
+    answer = ask(client, upright_jpeg(photo()), "itchy <script>alert(1)</script>")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-store"
+    assert NOTICE in answer.text
+    assert "alone" not in answer.text
+    names = {name for _, attributes in Tags(answer.text).tags for name in attributes}
+    assert not {name for name in names if name.startswith("on") or name == "style"}
+    assert "<script" not in answer.text
+
+
+def test_a_bad_photo_is_named_and_the_text_is_answered_still(client: TestClient):
+    answer = ask(client, JUNK["jpeg"], "itchy")
+    assert answer.status_code == 200
+    assert "Photo cannot be read" in answer.text
+    refused = "The photo could not be used: this answer is from the text alone"
+    assert refused in answer.text
+    assert refused in ask(client, text="itchy", params={"photo_refused": "true"}).text
+    without = ask(client, text="itchy", params={"photo_refused": "false"}).text
+    assert "There was no photo: this answer is from the text alone" in without
+
+
+def build_client(
+    model: ExportedModel, answer: Callable[[bytes, str], Awaitable[Answer]], limits: Limits = LIMITS
+) -> TestClient:
+    """The page over a function that stands for the model."""
+    return TestClient(
+        build_app(model, limits, mount=partial(mount_page, answer=answer, limits=limits))
     )
-    assert answer.status_code == 413
 
 
-def test_a_full_folder_takes_no_more(client: TestClient, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("eczema_tf.serving.page.gate.MAX_UPLOADS_BYTES", 10)
-    (client.uploads / "x").write_bytes(bytes(11))
-    assert (
-        client.post(
-            "/gradio_api/upload", files={"files": ("arm.jpg", b"x", "image/jpeg")}
-        ).status_code
-        == 503
+def test_nothing_and_too_much_are_refused_before_the_model_is_asked(model: ExportedModel):
+    async def never(image: bytes, text: str) -> Answer:
+        raise AssertionError
+
+    client = build_client(model, never)
+    for text in ("", "  \n"):
+        answer = ask(client, text=text)
+        assert (answer.status_code, answer.json()["error"]) == (
+            422,
+            "give a photo, a text, or both",
+        )
+    answer = ask(client, text="x" * (MAX_CHARACTERS + 1))
+    assert (answer.status_code, answer.json()["error"]) == (
+        422,
+        "the text has 5,001 characters; at most 5,000 are read: shorten it",
     )
+    answer = ask(client, JUNK["gif"], " ")
+    assert answer.status_code == 422
+    assert re.fullmatch(r"photo .*; give a photo, a text, or both", answer.json()["error"])
 
 
-def test_the_folder_is_swept(tmp_path: Path):
-    old, new = tmp_path / "a" / "old.jpg", tmp_path / "b" / "new.jpg"
-    for path in (old, new):
-        path.parent.mkdir()
-        path.write_bytes(b"x")
-    past = time.time() - 100
-    os.utime(old, (past, past))
-    sweep(tmp_path, 60)
-    assert (old.exists(), new.exists()) == (False, True)
-    os.utime(old.parent, (past, past))
-    sweep(tmp_path, 60)
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+@pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b'{"instances": []}', b'{"data": 1}'])
+def test_what_the_script_would_not_send_is_a_bad_request(client: TestClient, body: bytes):
+    assert client.post("/page/answer", content=body).status_code == 400
+
+
+def test_two_rows_are_a_bad_request(client: TestClient):
+    rows = {"instances": 2 * question(text="itchy")["instances"]}
+    assert client.post("/page/answer", json=rows).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (Busy("256 rows are waiting; try again in a second"), 503, "256 rows are waiting"),
+        (TimeoutError("no answer within 30 s"), 504, "no answer within 30 s"),
+        (RuntimeError("Xanthippe wrote this"), 500, "internal error"),
+    ],
+)
+def test_failures_become_messages_and_nothing_more(
+    model: ExportedModel, error: Exception, code: int, said: str, caplog: pytest.LogCaptureFixture
+):
+    async def fail(image: bytes, text: str) -> Answer:
+        raise error
+
+    answer = ask(build_client(model, fail), text="itchy")
+    assert answer.status_code == code
+    assert said in answer.json()["error"]
+    assert "Traceback" not in answer.text
+    assert "Xanthippe" not in answer.text + caplog.text
+
+
+def test_an_answer_that_does_not_come_is_given_up(model: ExportedModel):
+    async def wait(image: bytes, text: str) -> Answer:
+        await asyncio.sleep(PATIENCE_S)
+        raise AssertionError
+
+    answer = ask(build_client(model, wait, Limits(answer_timeout_s=0.2)), text="itchy")
+    assert (answer.status_code, answer.json()["error"]) == (504, "no answer within 0.2 s")
+
+
+# Who may ask, and what stays.
+
+HOST = "assistant.example:8501"
+ALLOWED = [
+    {},  # no browser
+    {"Sec-Fetch-Site": "same-origin"},
+    {"Origin": f"http://{HOST}"},  # a browser that came by plain HTTP
+    {"Origin": "https://proxy.example", "Sec-Fetch-Site": "same-origin"},
+]
+REFUSED = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site", "Origin": f"http://{HOST}"},
+    {"Origin": "http://elsewhere.example"},
+    {"Origin": f"http://{HOST}.elsewhere.example"},
+    {"Origin": "http://assistant.example:8502"},
+    {"Origin": "null"},
+]
+
+
+@pytest.mark.parametrize("path", ["/page/preview", "/page/answer"])
+@pytest.mark.parametrize("headers", [*ALLOWED, *REFUSED], ids=str)
+def test_pages_of_other_sites_may_not_ask(client: TestClient, path: str, headers: dict[str, str]):
+    answer = client.post(path, content=b"", headers={"Host": HOST, **headers})
+    if headers in REFUSED:
+        assert answer.status_code == 403
+        assert answer.json() == {"error": "only the page of this server may ask here"}
+    else:
+        assert answer.status_code in (400, 422)
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+written: list[str] = []  # files that this process opened to write
+
+
+def note_writing(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        written.append(str(arguments[0]))
+
+
+def test_nothing_is_written_to_disk(client: TestClient):
+    large = photo("PNG", (800, 800))
+    assert len(large) > 1_500_000  # more than Starlette's form parser would keep in memory
+    sys.addaudithook(note_writing)
+    written.clear()
+    shown = client.post("/page/preview", content=large)
+    client.post("/page/preview", content=JUNK["jpeg"])
+    answer = ask(client, shown.content, "itchy")
+    assert (shown.status_code, answer.status_code) == (200, 200)
+    assert written == []
+
+
+def test_there_is_no_gradio(client: TestClient):
+    assert client.get("/").status_code == 200
+    assert "gradio" not in sys.modules

@@ -14,7 +14,6 @@ from eczema_tf.explanation.spans import Span
 from eczema_tf.reporting.answer import Answer, Explanation
 from eczema_tf.reporting.html import format_sign, render_template
 from eczema_tf.reporting.pictures import as_data_url, paint_heatmap, shrink_photo
-from eczema_tf.schema import NOTICE
 from eczema_tf.symptoms.cues import CRITERIA_NOTICE, Cue, describe_category
 
 STYLE_SHEET = Path(__file__).with_name("answer.css")
@@ -108,21 +107,6 @@ def render_explanation_page(answer: Answer, photo: bytes, text: str) -> str:
     fragment = render_answer(answer, photo, text, interactive=False)
     style = STYLE_SHEET.read_text(encoding="utf-8")
     return render_template("explanation", fragment=fragment, style=style, notice=answer.notice)
-
-
-def render_failure(message: str) -> str:
-    """Renders what is shown where there is no answer."""
-    return render_template("failure", message=message, notice=NOTICE)
-
-
-def render_fault(message: str) -> str:
-    """Renders one thing that is wrong; "" for none."""
-    return render_template("fault", message=message) if message else ""
-
-
-def render_notice() -> str:
-    """Renders the notice that stands over every answer and under the page."""
-    return render_template("notice", notice=NOTICE)
 
 
 def rank_shares(answer: Answer, explanation: Explanation) -> list[tuple[str, float]]:

@@ -91,7 +91,7 @@ def mount_answers(model: ExportedModel, limits: Limits, app: FastAPI) -> None:
     """
     # here, since the server starts sooner without the page
     from eczema_tf.serving.answering import ExportBackend, answer_case
-    from eczema_tf.serving.page.mount import mount_page
+    from eczema_tf.serving.page.page import mount_page
 
     backend = ExportBackend(app.state.batcher.ask, model.metadata.thresholds)
     mount_page(app, partial(answer_case, backend), limits)

@@ -1,4 +1,7 @@
-"""Examples to try the page with: texts that nobody wrote about themselves, and a photo rendered like the built-in data's. No patients."""
+"""Examples to try the page with: made-up texts, and a photo rendered like the built-in data's.
+
+No patient is in them.
+"""
 
 from functools import cache
 from typing import NamedTuple

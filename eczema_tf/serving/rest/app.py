@@ -9,8 +9,8 @@
 | GET `/metrics` | for Prometheus |
 
 Every error is `{"error": "..."}`: 400 bad request, 404 no such model, version or path, 405 wrong
-method, 413 body too large, 415 compressed body, 500 the model failed, 503 busy (with Retry-After),
-504 took too long.
+method, 413 body too large, 415 compressed body, 422 unusable photo or text (of the page), 500 the
+model failed, 503 busy (with Retry-After), 504 took too long.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from eczema_tf.errors import DataError
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.signature import MODEL_NAME
 from eczema_tf.serving.rest.batching import Batcher, Busy
@@ -46,7 +47,7 @@ NO_TELEMETRY = {
     "logs": False,
     "auto_configure": False,
 }  # whatever the environment says
-CODES = {BadRequest: 400, ModelFault: 500, Busy: 503, TimeoutError: 504}
+CODES = {BadRequest: 400, DataError: 422, ModelFault: 500, Busy: 503, TimeoutError: 504}
 
 _T = TypeVar("_T")
 
@@ -149,7 +150,7 @@ class _ModelRoutes:
             raise HTTPException(415, "compressed bodies are not taken")
         question = parse_question(await request.body(), self._limits.max_rows)
         asking = self._batcher.ask(question.images, question.texts, question.signature)
-        outputs = await _await_unless_gone(request, asking, self._limits.answer_timeout_s)
+        outputs = await await_unless_gone(request, asking, self._limits.answer_timeout_s)
         self._metrics.count_rows(question.signature, outputs["status"])
         answer = encode_answer(outputs, question.by_row)
         return Response(
@@ -169,7 +170,7 @@ class _ModelRoutes:
             raise HTTPException(404, f"no such version of {MODEL_NAME}; there is {self._version}")
 
 
-async def _await_unless_gone(
+async def await_unless_gone(
     request: Request, asking: Coroutine[Any, Any, _T], timeout_s: float
 ) -> _T:
     """Awaits an answer, and gives up as soon as the client does: its rows are not worth the model's time any more.

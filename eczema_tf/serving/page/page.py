@@ -1,0 +1,162 @@
+"""The web page at `/`: a template, a style sheet, a script, and what the script asks for.
+
+| address | what |
+|---|---|
+| GET `/` | the page (`templates/page.html.j2`) |
+| GET `/page/page.js`, `page.css`, `answer.css`, `example.jpg` | what it loads |
+| POST `/page/preview` | a photo's bytes in, the photo as the model will see it out |
+| POST `/page/answer` | one row in, as the REST contract has it, the answer as HTML out |
+
+Errors are those of the REST interface; what is wrong with a photo or a text is a 422. Photo and
+text are held in memory while a request is answered, and nowhere else.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+
+from eczema_tf.data.photo.inspection import upright_jpeg
+from eczema_tf.errors import DataError
+from eczema_tf.reporting.answer import Answer
+from eczema_tf.reporting.answer_html import STYLE_SHEET, render_answer
+from eczema_tf.reporting.html import ENVIRONMENT
+from eczema_tf.schema import NOTICE
+from eczema_tf.serving.page.examples import EXAMPLES, draw_example_photo
+from eczema_tf.serving.rest.app import await_unless_gone
+from eczema_tf.serving.rest.contract import parse_question
+from eczema_tf.serving.rest.limits import Limits
+
+HERE = Path(__file__).parent
+TEMPLATE = HERE / "templates" / "page.html.j2"
+FILES = {
+    "page.js": (HERE / "page.js", "text/javascript"),
+    "page.css": (HERE / "page.css", "text/css"),
+    "answer.css": (STYLE_SHEET, "text/css"),
+}
+# The page may load and ask nothing elsewhere, and runs and shows nothing but its own files.
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
+        " connect-src 'self'; media-src blob:; form-action 'self'; base-uri 'none';"
+        " frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-DNS-Prefetch-Control": "off",
+}
+MAX_CHARACTERS = 5_000  # of a text; the model reads the first hundred words or so
+# A photo comes back as base64, 4/3 of its size, with the text: so much of a request may it be.
+BASE64_ROOM = 0.7
+PHOTOS_AT_ONCE = 4  # are decoded, of up to 100 megapixels each; more wait
+
+Ask = Callable[[bytes, str], Coroutine[Any, Any, Answer]]
+
+
+def mount_page(app: FastAPI, answer: Ask, limits: Limits) -> None:
+    """Adds the page to the server's application.
+
+    Args:
+        app: The server's application.
+        answer: Answers an upright JPEG (b"" for none) and a text ("" for none), as
+            `answering.answer_case` does.
+        limits: Of the server.
+    """
+    page, own = _Page(answer, limits), [Depends(check_same_origin)]
+    app.add_api_route("/", page.show, methods=["GET", "HEAD"])
+    app.add_api_route("/page/example.jpg", get_example)
+    app.add_api_route("/page/{name}", get_file)
+    app.add_api_route("/page/preview", page.preview_photo, methods=["POST"], dependencies=own)
+    app.add_api_route("/page/answer", page.answer_question, methods=["POST"], dependencies=own)
+
+
+class _Page:
+    """What depends on the model and on the server's limits."""
+
+    def __init__(self, answer: Ask, limits: Limits):
+        self._answer = answer
+        self._timeout_s = limits.answer_timeout_s
+        self._max_photo_bytes = int(BASE64_ROOM * limits.max_body_bytes)
+        self._decoding = asyncio.Semaphore(PHOTOS_AT_ONCE)
+        self._html = ENVIRONMENT.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+            notice=NOTICE,
+            examples=EXAMPLES,
+            max_characters=MAX_CHARACTERS,
+            max_photo_bytes=self._max_photo_bytes,
+        )
+
+    async def show(self) -> Response:
+        return _respond(self._html, "text/html")
+
+    async def preview_photo(self, request: Request) -> Response:
+        jpeg = await self._read_photo(await request.body())
+        if len(jpeg) > self._max_photo_bytes:
+            size = f"{self._max_photo_bytes / 1e6:g} MB"
+            raise DataError(f"photo is larger than {size} as a JPEG: choose a smaller one")
+        return _respond(jpeg, "image/jpeg")
+
+    async def answer_question(self, request: Request) -> Response:
+        question = parse_question(await request.body(), max_rows=1)
+        (photo,), (text,), faults = question.images, question.texts, []
+        if len(text) > MAX_CHARACTERS:
+            raise DataError(
+                f"the text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read:"
+                " shorten it"
+            )
+        try:
+            photo = await self._read_photo(photo) if photo else b""
+        except DataError as error:
+            photo, faults = b"", [str(error)]
+        if not photo and not text.strip():
+            raise DataError("; ".join([*faults, "give a photo, a text, or both"]))
+        answering = self._answer(photo, text)
+        answer = await await_unless_gone(request, answering, self._timeout_s)
+        refused = request.query_params.get("photo_refused") == "true"
+        html = await asyncio.to_thread(
+            render_answer, answer, photo, text, faults=faults, photo_refused=refused
+        )
+        return _respond(html, "text/html")
+
+    async def _read_photo(self, data: bytes) -> bytes:
+        async with self._decoding:
+            return await asyncio.to_thread(upright_jpeg, data)
+
+
+async def get_example() -> Response:
+    """Draws the photo of the examples."""
+    return _respond(await asyncio.to_thread(draw_example_photo), "image/jpeg")
+
+
+async def get_file(name: str) -> Response:
+    """Reads one of the page's own files."""
+    if name not in FILES:
+        raise HTTPException(404)
+    path, media_type = FILES[name]
+    return _respond(path.read_bytes(), media_type)
+
+
+def check_same_origin(request: Request) -> None:
+    """Lets through what this page asks and what no browser asks, but no other site's page.
+
+    The rule of Go's `http.CrossOriginProtection`: `Sec-Fetch-Site` if the browser sends it (it does
+    over HTTPS and to its own machine), else `Origin`.
+
+    Raises:
+        HTTPException: 403.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is None and origin is not None:
+        is_same = urlsplit(origin).netloc == request.headers.get("host")
+        site = "same-origin" if is_same else "cross-site"
+    if site not in (None, "same-origin", "none"):
+        raise HTTPException(403, "only the page of this server may ask here")
+
+
+def _respond(content: bytes | str, media_type: str) -> Response:
+    return Response(content, media_type=media_type, headers=HEADERS)
