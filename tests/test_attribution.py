@@ -24,7 +24,6 @@ from eczema_tf.explanation.spans import Span, join_phrases, join_words
 from eczema_tf.explanation.submodels import (
     TARGETS,
     Submodels,
-    embed_baseline,
     select_logit,
     to_tensors,
 )
@@ -91,15 +90,15 @@ def small():
 )
 def test_cutting_changes_no_logit(image: str, text: str):
     model, _ = build_case("cross_attention", image, text)
-    inputs, cut = batch(model), Submodels(model)
+    inputs, submodels = batch(model), Submodels(model)
     tensors = to_tensors(inputs)
-    logits = cut.compute_logits(
-        cut.encode_image(tensors[IMAGE]), cut.embed_tokens(tensors[TOKEN_IDS]), tensors
+    logits = submodels.compute_logits(
+        submodels.encode_image(tensors[IMAGE]), submodels.embed_tokens(tensors[TOKEN_IDS]), tensors
     )
     for head, expected in model.predict_on_batch(inputs).items():
         np.testing.assert_allclose(logits[head], expected, atol=1e-5, rtol=1e-5)
-    assert cut.has_feature_map
-    assert compute_heatmaps(cut, inputs).shape == (4, *cut.image_features[:2])
+    assert submodels.has_feature_map
+    assert compute_heatmaps(submodels, inputs).shape == (4, *submodels.features_shape[:2])
 
 
 @pytest.mark.parametrize(("image", "cells"), [("small", 24), ("efficientnet", 24), ("vit", 12)])
@@ -107,25 +106,27 @@ def test_the_fine_map_is_the_last_with_enough_cells_and_cutting_there_changes_no
     image: str, cells: int
 ):
     model, _ = build_case(image=image, size_px=96)
-    cut, photos = Submodels(model), to_tensors(batch(model))[IMAGE]
-    fine_map = cut.encode_finely(photos)
+    submodels, photos = Submodels(model), to_tensors(batch(model))[IMAGE]
+    fine_map = submodels.to_fine_map(photos, training=False)
     assert fine_map.shape[1:3] == (cells, cells)
-    np.testing.assert_allclose(cut.finish_encoding(fine_map), cut.encode_image(photos), atol=1e-5)
-    maps = compute_heatmaps(cut, batch(model))
+    np.testing.assert_allclose(
+        submodels.from_fine_map(fine_map, training=False), submodels.encode_image(photos), atol=1e-5
+    )
+    maps = compute_heatmaps(submodels, batch(model))
     assert maps.shape == (4, cells, cells)
     np.testing.assert_allclose(
-        explain_in_one_pass(cut, to_tensors(batch(model))).heatmap, maps, atol=1e-5
+        explain_in_one_pass(submodels, to_tensors(batch(model))).heatmap, maps, atol=1e-5
     )
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_one_pass_equals_the_offline_methods(fusion: str):
     model, _ = build_case(fusion)
-    cut, inputs = Submodels(model), batch(model)
-    explained = explain_in_one_pass(cut, to_tensors(inputs))
-    np.testing.assert_allclose(explained.heatmap, compute_heatmaps(cut, inputs), atol=1e-5)
+    submodels, inputs = Submodels(model), batch(model)
+    explained = explain_in_one_pass(submodels, to_tensors(inputs))
+    np.testing.assert_allclose(explained.heatmap, compute_heatmaps(submodels, inputs), atol=1e-5)
     np.testing.assert_allclose(
-        explained.token_scores, multiply_gradient_by_input(cut, inputs).scores, atol=1e-6
+        explained.token_scores, multiply_gradient_by_input(submodels, inputs).scores, atol=1e-6
     )
 
 
@@ -145,8 +146,8 @@ def test_a_map_of_zeros_stays_zero():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_maps_in_range_and_none_without_a_photo(small, method: str):
-    cut, inputs = small
-    maps = compute_heatmaps(cut, inputs, target="eczema_image", method=method)
+    submodels, inputs = small
+    maps = compute_heatmaps(submodels, inputs, target="eczema_image", method=method)
     assert maps.shape == (4, 2, 2)
     assert maps.dtype == np.float32
     assert maps.min() >= 0
@@ -155,9 +156,11 @@ def test_every_method_gives_maps_in_range_and_none_without_a_photo(small, method
 
 
 def test_for_and_against_share_no_place(small):
-    cut, inputs = small
+    submodels, inputs = small
     both_ways = [
-        compute_heatmaps(cut, inputs, target="eczema_image", method="gradcam", against=against)
+        compute_heatmaps(
+            submodels, inputs, target="eczema_image", method="gradcam", against=against
+        )
         for against in (False, True)
     ]
     for_it, against_it = both_ways
@@ -166,18 +169,18 @@ def test_for_and_against_share_no_place(small):
 
 
 def test_a_head_that_never_sees_the_photo_has_no_evidence_in_it(small):
-    cut, inputs = small
-    assert not compute_heatmaps(cut, inputs, target="eczema_text").any()
-    assert not multiply_gradient_by_input(cut, inputs, target="eczema_image").scores.any()
+    submodels, inputs = small
+    assert not compute_heatmaps(submodels, inputs, target="eczema_text").any()
+    assert not multiply_gradient_by_input(submodels, inputs, target="eczema_image").scores.any()
 
 
 def test_the_map_lies_on_what_decides():
     """A model whose photo logit is the brightness of the feature map's first channel, on a photo with one bright corner."""
     model, _ = build_case()
-    cut, inputs = Submodels(model), batch(model)
+    submodels, inputs = Submodels(model), batch(model)
     inputs[IMAGE][:] = 0
     inputs[IMAGE][:, :12, 20:] = 255
-    features = cut.encode_image(to_tensors(inputs)[IMAGE]).numpy()
+    features = submodels.encode_image(to_tensors(inputs)[IMAGE]).numpy()
     channel = int(np.argmax(features[0, 0, 1] - features[0, 1, 0]))  # speaks for the bright corner
     weights = tf.one_hot([channel], features.shape[-1])[None, None]
     cam = compute_layercam(tf.constant(features), tf.ones_like(features) * weights)[0].numpy()
@@ -186,10 +189,10 @@ def test_the_map_lies_on_what_decides():
 
 def test_embeddings_have_no_heatmap():
     model, _ = build_case(dimension=6)
-    cut, inputs = Submodels(model), batch(model)
+    submodels, inputs = Submodels(model), batch(model)
     with pytest.raises(ConfigError, match="no places"):
-        compute_heatmaps(cut, inputs)
-    assert explain_in_one_pass(cut, to_tensors(inputs)).heatmap.shape == (4, 1, 1)
+        compute_heatmaps(submodels, inputs)
+    assert explain_in_one_pass(submodels, to_tensors(inputs)).heatmap.shape == (4, 1, 1)
 
 
 def test_targets():
@@ -211,17 +214,17 @@ def test_targets():
 
 
 def test_the_baseline_keeps_the_special_tokens(small):
-    cut, _inputs = small
+    submodels, _inputs = small
     ids = tf.constant([[2, 7, 8, 3, 0], [2, 3, 0, 0, 0]])  # [CLS] a b [SEP] [PAD]
-    expected = cut.embed_tokens(tf.constant([[2, 0, 0, 3, 0], [2, 3, 0, 0, 0]]))
-    np.testing.assert_array_equal(embed_baseline(cut, ids), expected)
+    expected = submodels.embed_tokens(tf.constant([[2, 0, 0, 3, 0], [2, 3, 0, 0, 0]]))
+    np.testing.assert_array_equal(submodels.embed_padding(ids), expected)
 
 
 @pytest.mark.parametrize("text", ["small", "bert"])
 def test_integrated_gradients_are_complete(text: str):
     model, _ = build_case(text=text)
-    cut, inputs = Submodels(model), batch(model)
-    scores = integrate_gradients(cut, inputs, target="eczema_text", steps=128)
+    submodels, inputs = Submodels(model), batch(model)
+    scores = integrate_gradients(submodels, inputs, target="eczema_text", steps=128)
     assert np.abs(scores.difference[:3]).min() > 1e-3
     assert scores.completeness_error.max() < 0.05 * np.abs(scores.difference).max()
     assert not scores.scores[3].any()  # no text
@@ -231,8 +234,8 @@ def test_integrated_gradients_are_complete(text: str):
 
 def test_integrated_gradients_of_a_linear_logit_are_exact_in_one_step(small):
     """Where the logit is linear in the embeddings, one step is the whole path: both methods agree with the difference."""
-    cut, inputs = small
-    linear = _Linear(cut)
+    submodels, inputs = small
+    linear = _Linear(submodels)
     for scores in (
         integrate_gradients(linear, inputs, steps=1),
         multiply_gradient_by_input(linear, inputs),
@@ -241,8 +244,8 @@ def test_integrated_gradients_of_a_linear_logit_are_exact_in_one_step(small):
 
 
 class _Linear(Submodels):
-    def __init__(self, cut: Submodels):
-        self.__dict__.update(cut.__dict__)
+    def __init__(self, submodels: Submodels):
+        self.__dict__.update(submodels.__dict__)
 
     def compute_logits(self, image_features, embeddings, inputs):
         mask = tf.cast(inputs[PADDING_MASK], tf.float32)[..., None]
@@ -320,13 +323,13 @@ def test_upsampling_stretches_to_the_photo():
 
 def test_the_served_explanation_is_the_offline_one(tmp_path: Path):
     model, spec = build_case()
-    cut = Submodels(model)
+    submodels = Submodels(model)
     served = ServedModel(
         model,
         spec,
         TOKENIZER,
         PreprocessConfig(),
-        explainer=functools.partial(explain_in_one_pass, cut),
+        explainer=functools.partial(explain_in_one_pass, submodels),
     )
     save_served(served, tmp_path / "1")
     loaded = tf.saved_model.load(str(tmp_path / "1"))

@@ -433,7 +433,7 @@ def test_the_longest_phrase_counts_and_slots_may_be_left_out():
             "No, no longer behind knees; behind the back of my knees behind the KNEES"
         )
     ]
-    assert [(found.start, found.end, found.values) for found in table.find(forms)] == [
+    assert [(found.start, found.end, found.meanings) for found in table.find(forms)] == [
         (0, 1, ("no",)),
         (2, 4, ("longer",)),
         (4, 6, ("knees",)),
@@ -446,7 +446,7 @@ def test_ways_to_the_same_words_add_up():
     table = PhraseTable(
         [("<is> gone", "slot"), ("gone", "plain"), ("gone", "again")], {"is": ["", "is"]}
     )
-    assert [set(found.values) for found in table.find(["gone", "is", "gone"])] == [
+    assert [set(found.meanings) for found in table.find(["gone", "is", "gone"])] == [
         {"slot", "plain", "again"},
         {"slot"},
     ]

@@ -20,7 +20,7 @@ from eczema_tf.explanation.faithfulness_image import (
     replace_step_by_step,
 )
 from eczema_tf.explanation.faithfulness_text import (
-    compute_average_precision,
+    compute_ranking_precision,
     compute_erasure,
     compute_precision_recall,
 )
@@ -208,12 +208,12 @@ RELEVANT = np.array([True, True, False, False, False])
 
 def test_average_precision_by_hand():
     assert (
-        compute_average_precision(np.array([5.0, -4.0, 3.0, 2.0, 1.0]), RELEVANT) == 1
+        compute_ranking_precision(np.array([5.0, -4.0, 3.0, 2.0, 1.0]), RELEVANT) == 1
     )  # strength counts, not sign
-    assert compute_average_precision(
+    assert compute_ranking_precision(
         np.array([1.0, 2.0, 3.0, 4.0, 5.0]), RELEVANT
     ) == pytest.approx((1 / 4 + 2 / 5) / 2)
-    assert compute_average_precision(np.zeros(5), RELEVANT) == pytest.approx(
+    assert compute_ranking_precision(np.zeros(5), RELEVANT) == pytest.approx(
         2 / 5
     )  # nothing known: the share of relevant words
 
@@ -222,7 +222,7 @@ def test_average_precision_by_hand():
     "relevant", [np.ones(3, bool), np.zeros(3, bool), np.ones(1, bool), np.zeros(0, bool)]
 )
 def test_average_precision_is_undefined_where_there_is_nothing_to_tell_apart(relevant):
-    assert math.isnan(compute_average_precision(np.ones(len(relevant)), relevant))
+    assert math.isnan(compute_ranking_precision(np.ones(len(relevant)), relevant))
 
 
 def test_precision_and_recall_by_hand():

@@ -1,7 +1,8 @@
-"""Whether a heatmap is true: does it lie on the lesion, and does the answer hang on what it shows? And the maps that it has to beat.
+"""Whether a heatmap is true: does it lie on the lesion, and does the answer depend on what it shows?
 
-All maps are float (rows, columns), at least 0, higher where there is more evidence. Deletion and
-insertion ask a model, as a callable from photos to probabilities; everything else is plain NumPy.
+Also the baseline maps that it has to beat. All maps are float (rows, columns), at least 0, higher
+where there is more evidence. Deletion and insertion ask a model, as a callable from photos to
+probabilities; everything else is plain NumPy.
 """
 
 from collections.abc import Callable
@@ -11,9 +12,8 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter, sobel
 
 from eczema_tf.explanation.maps import find_peak
 
-Score = Callable[
-    [np.ndarray], np.ndarray
-]  # photos float32 (n, height, width, 3) to probabilities (n,) of the answer that is explained
+# Photos float32 (n, height, width, 3) to probabilities (n,) of the answer that is explained.
+ScorePhotos = Callable[[np.ndarray], np.ndarray]
 
 TOLERANCE = 0.03  # of a photo's side: Zhang et al. 2016 allow 15 pixels on photos of 500
 STEPS = 10  # of deletion and insertion
@@ -23,13 +23,19 @@ BLUR_SIGMA = 0.1  # of a side: about a third of a lesion, so that no border or s
 
 
 def build_centred_gaussian(rows: int, columns: int) -> np.ndarray:
-    """The map of someone who has not looked at the photo but knows that photographers aim: float64 (rows, columns) in (0, 1]."""
+    """Builds the map of someone who only knows that photographers aim at what matters.
+
+    Returns:
+        float64 (rows, columns) in (0, 1].
+    """
     down, right = ((np.arange(cells) + 0.5) / cells - 0.5 for cells in (rows, columns))
     return np.exp(-(down[:, None] ** 2 + right**2) / (2 * GAUSSIAN_SIGMA**2))
 
 
 def compute_edge_map(photo: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """The map of an edge filter, which knows nothing of the model (Adebayo et al. 2018 warn of maps that are no better).
+    """Computes the map of an edge filter, which knows nothing of the model.
+
+    Adebayo et al. 2018 warn of explanations that are no better.
 
     Args:
         photo: float (height, width, 3).
@@ -54,15 +60,14 @@ def compute_edge_map(photo: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def draw_random_map(rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
-    """A map of smooth noise, as smooth as a heatmap is: float64 (rows, columns) in [0, 1]."""
-    noise = gaussian_filter(
-        rng.random((rows, columns)), RANDOM_SIGMA, mode="wrap"
-    )  # wrapped, else the rim would be the wildest
+    """Draws a map of noise, as smooth as a heatmap: float64 (rows, columns) in [0, 1]."""
+    # wrapped, else the rim would be the wildest
+    noise = gaussian_filter(rng.random((rows, columns)), RANDOM_SIGMA, mode="wrap")
     return (noise - noise.min()) / (np.ptp(noise) or 1.0)
 
 
 def points_at(heatmap: np.ndarray, mask: np.ndarray, tolerance: float = TOLERANCE) -> bool:
-    """Plays the pointing game (Zhang et al. 2016): is the map highest on the lesion, or as good as?
+    """Plays the pointing game (Zhang et al. 2016): is the map highest on the lesion, or nearly?
 
     Args:
         heatmap: (rows, columns), at least 0, of any resolution. A map of zeros points at nothing
@@ -80,7 +85,9 @@ def points_at(heatmap: np.ndarray, mask: np.ndarray, tolerance: float = TOLERANC
 
 
 def compute_energy_inside(heatmap: np.ndarray, mask: np.ndarray) -> float:
-    """Computes the share of a map that lies on the lesion (Wang et al. 2020, the energy-based pointing game).
+    """Computes the share of a map that lies on the lesion.
+
+    The energy-based pointing game of Wang et al. 2020.
 
     Args:
         heatmap: (height, width), at least 0.
@@ -95,12 +102,16 @@ def compute_energy_inside(heatmap: np.ndarray, mask: np.ndarray) -> float:
 
 
 def compute_deletion(
-    photo: np.ndarray, heatmap: np.ndarray, undecided: np.ndarray, score: Score, steps: int = STEPS
+    photo: np.ndarray,
+    heatmap: np.ndarray,
+    undecided: np.ndarray,
+    score: ScorePhotos,
+    steps: int = STEPS,
 ) -> float:
-    """Computes how the answer fares as the photo is deleted, the highest pixels first (Petsiuk et al. 2018, RISE).
+    """Computes how the answer fares as the photo is deleted, the highest pixels first.
 
-    A deleted pixel gets the photo's mean colour: even skin, where the paper's grey would be an
-    object of its own.
+    Petsiuk et al. 2018 (RISE). A deleted pixel gets the photo's mean colour: even skin, where the
+    paper's grey would be an object of its own.
 
     Args:
         photo: float32 (height, width, 3).
@@ -115,27 +126,33 @@ def compute_deletion(
         Area under the probability of the answer over the share deleted, in [0, 1]; lower is better.
     """
     blank = np.broadcast_to(photo.mean(axis=(0, 1)), photo.shape)
-    return compute_area(
-        score(replace_step_by_step(photo, blank, rank_pixels(heatmap, undecided), steps))
-    )
+    ranks = rank_pixels(heatmap, undecided)
+    return compute_area(score(replace_step_by_step(photo, blank, ranks, steps)))
 
 
 def compute_insertion(
-    photo: np.ndarray, heatmap: np.ndarray, undecided: np.ndarray, score: Score, steps: int = STEPS
+    photo: np.ndarray,
+    heatmap: np.ndarray,
+    undecided: np.ndarray,
+    score: ScorePhotos,
+    steps: int = STEPS,
 ) -> float:
-    """Computes how the answer fares as a strongly blurred photo becomes sharp, the highest pixels first (Petsiuk et al. 2018).
+    """Computes how the answer fares as a blurred photo becomes sharp, the highest pixels first.
 
-    Arguments and result are as for `compute_deletion`, but higher is better.
+    Petsiuk et al. 2018. Arguments and result are as for `compute_deletion`, but higher is better.
     """
     sigma = BLUR_SIGMA * min(photo.shape[:2])
     blurred = gaussian_filter(photo, (sigma, sigma, 0), mode="nearest")
-    return compute_area(
-        score(replace_step_by_step(blurred, photo, rank_pixels(heatmap, undecided), steps))
-    )
+    ranks = rank_pixels(heatmap, undecided)
+    return compute_area(score(replace_step_by_step(blurred, photo, ranks, steps)))
 
 
 def rank_pixels(heatmap: np.ndarray, undecided: np.ndarray) -> np.ndarray:
-    """Ranks pixels, 0 for the highest; where the heatmap ties, `undecided` decides. int64 (height, width)."""
+    """Ranks pixels, 0 for the highest; where the heatmap ties, `undecided` decides.
+
+    Returns:
+        int64 (height, width).
+    """
     order = np.lexsort((-undecided.ravel(), -heatmap.ravel()))
     ranks = np.empty(order.size, "int64")
     ranks[order] = np.arange(order.size)
@@ -145,11 +162,15 @@ def rank_pixels(heatmap: np.ndarray, undecided: np.ndarray) -> np.ndarray:
 def replace_step_by_step(
     photo: np.ndarray, replacement: np.ndarray, ranks: np.ndarray, steps: int
 ) -> np.ndarray:
-    """Replaces more and more pixels of a photo: float32 (steps + 1, height, width, 3), from the photo to the replacement."""
+    """Replaces more and more pixels of a photo, from the photo itself to the replacement.
+
+    Returns:
+        float32 (steps + 1, height, width, 3).
+    """
     replaced = [(ranks < ranks.size * step / steps)[..., None] for step in range(steps + 1)]
     return np.stack([np.where(where, replacement, photo) for where in replaced]).astype("float32")
 
 
 def compute_area(curve: np.ndarray) -> float:
-    """The area under a curve over [0, 1], by the trapezoidal rule."""
+    """Computes the area under a curve over [0, 1], by the trapezoidal rule."""
     return float(np.trapezoid(curve, dx=1 / (len(curve) - 1)))

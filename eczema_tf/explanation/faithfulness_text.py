@@ -1,4 +1,4 @@
-"""Whether a text's scores are true: do they lie on the symptoms, and does the answer hang on the words that they name?
+"""Whether words' scores are true: do they lie on the symptoms, and does the answer depend on them?
 
 Scores are float (words,). Erasure asks a model, as a callable from the words that are kept to
 probabilities; everything else is NumPy.
@@ -10,27 +10,23 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-Score = Callable[
-    [np.ndarray], np.ndarray
-]  # kept bool (n, words) to probabilities (n,) of the answer that is explained
+# Kept words bool (n, words) to probabilities (n,) of the answer that is explained.
+ScoreKept = Callable[[np.ndarray], np.ndarray]
 
-SHARES = (
-    0.1,
-    0.2,
-    0.5,
-    # of the words that are erased or kept; DeYoung et al. 2020 also take 1 and 5 %, less than a word of
-    # our texts
-)
+# Of the words, erased or kept; DeYoung et al. 2020 also take 1 and 5 %, less than a word of our
+# texts.
+SHARES = (0.1, 0.2, 0.5)
 
 
 def compute_erasure(
-    scores: np.ndarray, score: Score, shares: Sequence[float] = SHARES
+    scores: np.ndarray, score: ScoreKept, shares: Sequence[float] = SHARES
 ) -> tuple[float, float]:
-    """Computes comprehensiveness and sufficiency (DeYoung et al. 2020, ERASER, with the areas over several shares of section 4).
+    """Computes comprehensiveness and sufficiency.
+
+    DeYoung et al. 2020 (ERASER), with the areas over several shares of section 4.
 
     Args:
-        scores: float (words,), at least one; higher means that a word speaks more for the answer
-            that is explained.
+        scores: float (words,), at least one; higher means that a word supports the answer more.
         score: The model.
         shares: Of the words, each in (0, 1]; rounded up to whole words.
 
@@ -48,8 +44,8 @@ def compute_erasure(
     return float(np.mean(whole - without)), float(np.mean(whole - only))
 
 
-def compute_average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
-    """Computes the average precision with which words are found in the order of the strength of their scores.
+def compute_ranking_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
+    """Computes the average precision with which the strongest scores find the relevant words.
 
     Strength, not sign: what is denied matters, too. DeYoung et al. 2020 call it AUPRC and take it
     of soft token scores in the same way.
@@ -69,7 +65,7 @@ def compute_average_precision(scores: np.ndarray, relevant: np.ndarray) -> float
 def compute_precision_recall(
     scores: np.ndarray, relevant: np.ndarray, share: float
 ) -> tuple[float, float]:
-    """Computes how many of the words that are shown are relevant, and how many relevant ones are shown.
+    """Computes how many shown words are relevant, and how many relevant words are shown.
 
     Args:
         scores: float (words,).
@@ -82,8 +78,7 @@ def compute_precision_recall(
     strength = np.abs(scores)
     shown = (strength >= share * strength.max(initial=0.0)) & (strength > 0)
     found = float((shown & relevant).sum())
-    return _divide(found, shown.sum()), _divide(found, relevant.sum())
-
-
-def _divide(part: float, whole: int) -> float:
-    return part / whole if whole else float("nan")
+    precision, recall = (
+        found / count if (count := int(words.sum())) else float("nan") for words in (shown, relevant)
+    )
+    return precision, recall

@@ -1,6 +1,6 @@
-"""Whether explanations depend on what the model has learned, and whether they hold still: rank correlations of maps and scores.
+"""Whether explanations depend on what the model has learned, and whether they hold still.
 
-Explanations are float (cases, ...): one map, or one list of scores, a case.
+Both are measured by rank correlations of maps and scores. Explanations are float (cases, ...): one map, or one list of scores, a case.
 """
 
 import contextlib
@@ -47,7 +47,11 @@ def correlate_ranks(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def compute_relative_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Computes the length of each case's change as a share of its length before: float64 (cases,), NaN where that is 0."""
+    """Computes the length of each case's change as a share of its length before.
+
+    Returns:
+        float64 (cases,), NaN where the length before is 0.
+    """
     before, after = (
         values.reshape(len(values), -1).astype("float64") for values in (before, after)
     )
@@ -63,9 +67,9 @@ def compute_relative_change(before: np.ndarray, after: np.ndarray) -> np.ndarray
 def randomise_in_cascade(
     depths: Sequence[Depth], explain: Callable[[], np.ndarray], rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Destroys what a model has learned, layer by layer from the top, and explains at each depth (Adebayo et al. 2018, section 3.1).
+    """Destroys what a model has learned from the top down, and explains at each depth.
 
-    The values of each weight are shuffled: it keeps its distribution, so that signals keep their
+    Adebayo et al. 2018, section 3.1. The values of each weight are shuffled: it keeps its distribution, so that signals keep their
     size through any depth and frozen statistics stay possible, and loses all else. Whatever
     happens, the weights are as before afterwards.
 

@@ -1,8 +1,8 @@
-"""The model cut at the tensors that explanations take gradients to: a map of the photo and the tokens' embeddings.
+"""A model taken apart at the tensors that explanations take gradients to.
 
-    photo --to_fine_map--> fine map --from_fine_map--> image_features --+
-                                                                        +--> logits
-    token ids ----------embed_tokens---------> embeddings --------------+
+    photo --to_fine_map--> fine map --from_fine_map--> features --+
+                                                                  +--heads--> logits
+    token ids -----------embed_tokens---------> embeddings -------+
 
 The parts share the model's layers. All are graph operations, so that the served model and the
 offline methods use the same ones.
@@ -28,145 +28,149 @@ from eczema_tf.schema import (
 )
 
 Tensors = Mapping[str, Any]
-PAD_TOKEN_ID = 0  # BERT's [PAD], and that of every vocabulary learned here (data/text.py)
+PAD_TOKEN_ID = 0  # BERT's [PAD], and that of every vocabulary learned here (data/text/tokenizer.py)
 FINE_CELLS = 24  # a side: coarser maps miss small lesions (docs/log.md)
+CONTEXT = (PADDING_MASK, IMAGE_PRESENT, TEXT_PRESENT)  # what the heads take besides features
+TARGETS = (
+    "eczema",
+    "eczema_image",
+    "eczema_text",
+    *(f"consistency:{label}" for label in CONSISTENCY),
+    *(f"severity:{label}" for label in SEVERITY[1:]),  # "mild or worse" is certain
+)
 
 
 class Submodels:
-    """The parts of an model.
+    """The parts of a model.
 
     Attributes:
         model: The whole.
-        image_features: Shape of a photo's feature map (height, width, channels), or (dimension,)
-            for embeddings.
-        image_trunk: From pixels to the feature map.
+        features_shape: Of a photo's features: (height, width, channels), or (dimension,) for
+            embeddings.
+        to_features: From pixels to the features.
         to_fine_map: From pixels to the fine map: the last inner one of the encoder with at least
             `FINE_CELLS` cells a side. Where there is none (a vision transformer has one resolution
-            throughout), the fine map is the feature map itself.
-        from_fine_map: From the fine map to the feature map.
-        heads: From feature map and encoded text to the logits of every head; a list of five inputs,
-            in the order of `head_inputs`.
+            throughout), the fine map is the features themselves.
+        from_fine_map: From the fine map to the features.
+        heads: From a list of features, encoded text and `CONTEXT` to the logits of every head.
     """
 
     def __init__(self, model: keras.Model):
-        """Cuts.
+        """Takes a model apart.
 
         Args:
             model: From `build_model`, trained.
         """
         self.model = model
         image, text = (model.get_layer(name).output for name in (IMAGE_FEATURES, TEXT_FEATURES))
-        self.image_features: tuple[int, ...] = tuple(image.shape[1:])
-        self.image_trunk = keras.Model(model.input[IMAGE], image, name="image_trunk")
-        self.to_fine_map, self.from_fine_map = _cut_encoder(model) or (
-            self.image_trunk,
+        self.features_shape: tuple[int, ...] = tuple(image.shape[1:])
+        self.to_features = keras.Model(model.input[IMAGE], image, name="image_trunk")
+        self.to_fine_map, self.from_fine_map = split_image_encoder(model) or (
+            self.to_features,
             keras.layers.Identity(),
         )
         encoder = model.get_layer("text_encoder")
-        embedding = encoder.get_layer("token_embedding")
-        self._token_embedding = embedding
-        masks = [encoder.input["padding_mask"], encoder.input["segment_ids"]]
+        self._token_embedding = encoder.get_layer("token_embedding")
         self._text_trunk = keras.Model(
-            [embedding.output, *masks], encoder.output["sequence_output"], name="text_trunk"
+            [
+                self._token_embedding.output,
+                encoder.input["padding_mask"],
+                encoder.input["segment_ids"],
+            ],
+            encoder.output["sequence_output"],
+            name="text_trunk",
         )
-        rest = [model.input[name] for name in (PADDING_MASK, IMAGE_PRESENT, TEXT_PRESENT)]
         self.heads = keras.Model(
-            [image, text, *rest],
+            [image, text, *(model.input[name] for name in CONTEXT)],
             [model.get_layer(head).output for head in HEADS],
             name="explained_heads",
         )
 
     @property
     def has_feature_map(self) -> bool:
-        """Whether there is a map for Grad-CAM: embeddings have no places."""
-        return len(self.image_features) == 3
+        """Whether a photo's features are a map: embeddings have no places."""
+        return len(self.features_shape) == 3
 
     def encode_image(self, image: Any) -> tf.Tensor:
-        """Photos float32 (batch, size, size, 3) to the feature map."""
-        return self.image_trunk(image, training=False)
-
-    def encode_finely(self, image: Any) -> tf.Tensor:
-        """Photos float32 (batch, size, size, 3) to the fine map (batch, height, width, channels)."""
-        return self.to_fine_map(image, training=False)
-
-    def finish_encoding(self, fine_map: Any) -> tf.Tensor:
-        """The fine map to the feature map."""
-        return self.from_fine_map(fine_map, training=False)
+        """Photos float32 (batch, size, size, 3) to their features."""
+        return self.to_features(image, training=False)
 
     def embed_tokens(self, token_ids: Any) -> tf.Tensor:
-        """Token ids int32 (batch, tokens) to embeddings float32 (batch, tokens, units), before position and context."""
+        """Token ids int32 (batch, tokens) to embeddings, before position and context.
+
+        Returns:
+            float32 (batch, tokens, units).
+        """
         return self._token_embedding(token_ids)
+
+    def embed_padding(self, token_ids: Any) -> tf.Tensor:
+        """Embeds a text that says nothing: every word piece is padding, [CLS] and [SEP] stay.
+
+        Args:
+            token_ids: int32 (batch, tokens), [CLS] pieces [SEP], padded.
+
+        Returns:
+            float32 (batch, tokens, units), the baseline of words' scores.
+        """
+        token_ids = tf.convert_to_tensor(token_ids)
+        tokens = tf.reduce_sum(tf.cast(token_ids != PAD_TOKEN_ID, tf.int32), axis=1, keepdims=True)
+        index = tf.range(tf.shape(token_ids)[1])[None, :]
+        special = (index == 0) | (index == tokens - 1)  # (batch, tokens)
+        return self.embed_tokens(tf.where(special, token_ids, PAD_TOKEN_ID))
 
     def encode_text(self, embeddings: Any, padding_mask: Any) -> tf.Tensor:
         """Embeddings (batch, tokens, units) to encoded tokens (batch, tokens, channels)."""
-        return self._text_trunk(
-            [embeddings, padding_mask, tf.zeros_like(padding_mask)], training=False
-        )
+        segments = tf.zeros_like(padding_mask)
+        return self._text_trunk([embeddings, padding_mask, segments], training=False)
 
     def compute_logits(
         self, image_features: Any, embeddings: Any, inputs: Tensors
     ) -> dict[str, tf.Tensor]:
-        """The rest of the way.
+        """Computes the logits from what lies in the middle of the model.
 
         Args:
             image_features: From `encode_image`.
             embeddings: From `embed_tokens`.
-            inputs: `padding_mask`, `image_present` and `text_present`, as the model takes them.
+            inputs: `CONTEXT`, as the model takes it.
 
         Returns:
             Logits by head.
         """
         text_features = self.encode_text(embeddings, inputs[PADDING_MASK])
-        rest = [inputs[name] for name in (PADDING_MASK, IMAGE_PRESENT, TEXT_PRESENT)]
-        return dict(
-            zip(
-                HEADS,
-                self.heads([image_features, text_features, *rest], training=False),
-                strict=True,
-            )
-        )
+        context = [inputs[name] for name in CONTEXT]
+        logits = self.heads([image_features, text_features, *context], training=False)
+        return dict(zip(HEADS, logits, strict=True))
 
 
-def _cut_encoder(model: keras.Model) -> tuple[keras.Model, keras.Model] | None:
-    """Cuts the image encoder at its fine map.
+def split_image_encoder(model: keras.Model) -> tuple[keras.Model, keras.Model] | None:
+    """Splits the image encoder at its fine map.
 
     Returns:
         From photos to that map, and from there to the encoder's own; None if the encoder has no
-        such map, or none at all.
+        such map, or the model no encoder.
     """
     encoder = next((layer for layer in model.layers if layer.name == "image_encoder"), None)
     if not isinstance(encoder, keras.Model) or len(encoder.output.shape) != 4:
         return None
     pixels = model.get_layer("image_normalization").output
-    for kind in (
-        keras.layers.Add,
-        keras.layers.Activation,
-    ):  # where residual blocks meet, if there are any: all else is half a step
+    # where residual blocks meet, if there are any: all else is half a step
+    for kind in (keras.layers.Add, keras.layers.Activation):
         inner = [layer.output for layer in encoder.layers if isinstance(layer, kind)]
-        shapes = (
-            [found.shape for found in keras.Model(encoder.input, inner)(pixels)] if inner else []
-        )
-        for tensor, shape in reversed(list(zip(inner, shapes, strict=True))):
-            if (
-                len(shape) == 4
-                and min(shape[1:3]) >= FINE_CELLS
-                and (rest := _connect(tensor, encoder.output))
-            ):
-                trunk = keras.Model(encoder.input, tensor, name="image_encoder_to_fine_map")
-                return keras.Model(model.input[IMAGE], trunk(pixels), name="image_fine_trunk"), rest
+        found = keras.Model(encoder.input, inner)(pixels) if inner else []
+        for tensor, here in reversed(list(zip(inner, found, strict=True))):
+            if len(here.shape) != 4 or min(here.shape[1:3]) < FINE_CELLS:
+                continue
+            try:
+                rest = keras.Model(tensor, encoder.output, name="image_encoder_from_fine_map")
+            except ValueError:  # Keras' way to say that something flows around the tensor
+                continue
+            trunk = keras.Model(encoder.input, tensor, name="image_encoder_to_fine_map")
+            return keras.Model(model.input[IMAGE], trunk(pixels), name="image_fine_trunk"), rest
     return None
 
 
-def _connect(start: Any, end: Any) -> keras.Model | None:
-    """A model from one tensor to another; None if something flows around the first, as around the inside of a residual block."""
-    try:
-        return keras.Model(start, end, name="image_encoder_from_fine_map")
-    except ValueError:  # Keras' only way to say so
-        return None
-
-
 def to_tensors(inputs: Tensors) -> dict[str, tf.Tensor]:
-    """Converts a batch's arrays, with the types that the model takes (`Inputs.gather` keeps pixels as uint8)."""
+    """Converts a batch's arrays to the model's types (`Inputs.gather` keeps pixels as uint8)."""
     integers = (TOKEN_IDS, PADDING_MASK)
     return {
         name: tf.cast(inputs[name], tf.int32 if name in integers else tf.float32)
@@ -174,25 +178,8 @@ def to_tensors(inputs: Tensors) -> dict[str, tf.Tensor]:
     }
 
 
-def embed_baseline(cut: Submodels, token_ids: Any) -> tf.Tensor:
-    """The embeddings of a text that says nothing: every word piece is padding, the first and last special tokens stay.
-
-    Args:
-        cut: The model.
-        token_ids: int32 (batch, tokens), [CLS] pieces [SEP], padded.
-
-    Returns:
-        float32 (batch, tokens, units).
-    """
-    token_ids = tf.convert_to_tensor(token_ids)
-    last = tf.reduce_sum(tf.cast(token_ids != PAD_TOKEN_ID, tf.int32), axis=1, keepdims=True) - 1
-    place = tf.range(tf.shape(token_ids)[1])[None, :]
-    special = (place == 0) | (place == last)
-    return cut.embed_tokens(tf.where(special, token_ids, PAD_TOKEN_ID))
-
-
 def select_logit(logits: Tensors, target: str) -> tf.Tensor:
-    """Picks the logit that is to be explained. Logits, since a saturated probability has no gradient.
+    """Picks the logit that is to be explained; a saturated probability would have no gradient.
 
     Args:
         logits: By head.
@@ -206,22 +193,13 @@ def select_logit(logits: Tensors, target: str) -> tf.Tensor:
     Raises:
         ConfigError: If there is no such head or label.
     """
-    head, _, label = target.partition(":")
-    if target in TARGETS and not label:
-        return logits[head][:, 0]
     if target not in TARGETS:
         raise ConfigError(f"target {target!r}: allowed: {', '.join(TARGETS)}")
+    head, _, label = target.partition(":")
+    if not label:
+        return logits[head][:, 0]
     if head == "severity":
         return logits[head][:, SEVERITY.index(label) - 1]
-    place = CONSISTENCY.index(label)
-    others = tf.concat([logits[head][:, :place], logits[head][:, place + 1 :]], axis=1)
-    return logits[head][:, place] - tf.reduce_logsumexp(others, axis=1)
-
-
-TARGETS = (
-    "eczema",
-    "eczema_image",
-    "eczema_text",
-    *(f"consistency:{label}" for label in CONSISTENCY),
-    *(f"severity:{label}" for label in SEVERITY[1:]),  # "mild or worse" is certain
-)
+    index = CONSISTENCY.index(label)
+    others = tf.concat([logits[head][:, :index], logits[head][:, index + 1 :]], axis=1)
+    return logits[head][:, index] - tf.reduce_logsumexp(others, axis=1)

@@ -1,4 +1,4 @@
-"""The answer about one case, whoever gave it, and its explanation; as JSON and as lines for people."""
+"""The answer about one case and its explanation, as JSON and as lines for people."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -103,7 +103,7 @@ class Answer:
     """The answer about one case.
 
     Attributes:
-        eczema: Probability of eczema from "image", "text" and "fusion"; None where nothing was used.
+        eczema: Probability from "image", "text" and "fusion"; None where nothing was used.
         thresholds: Of the same three, chosen on validation data; None if they are not known.
         consistency: Probability by label; None without a text.
         severity: Probability by grade, if it is eczema; None if nothing was used.
@@ -125,7 +125,7 @@ class Answer:
     notice: str = NOTICE
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what `predict --json` prints and, if it is explained, `explanation.json` holds."""
+        """Returns what `predict --json` prints and, once explained, `explanation.json` holds."""
         answer: dict[str, Any] = {
             "eczema": self.eczema,
             "thresholds": self.thresholds,

@@ -1,4 +1,4 @@
-"""Photo and heatmap as pictures: laid over each other in one PNG, or apart for a page to lay over."""
+"""Photo and heatmap as pictures: one over the other in one PNG, or apart for a page."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""One photo and one text to an explained answer: the one path of `explain`, of the web page and of JSON.
+"""One photo and one text to an explained answer, for `explain` and for the web page alike.
 
 A backend (a trained run, or an export's signatures) is asked for figures; what they mean is found
 here.

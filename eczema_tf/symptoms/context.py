@@ -16,11 +16,8 @@ import yaml
 
 from eczema_tf.symptoms.phrases import DASH, NEW_LINE, Found, PhraseTable
 
-NEGATED, UNCERTAIN, FAMILY = (
-    "negated",
-    "uncertain",
-    "family",
-)  # effects on symptoms; more may be in the file
+# effects on symptoms; more may be in the file
+NEGATED, UNCERTAIN, FAMILY = "negated", "uncertain", "family"
 _TURN, _END, _NONE = "turn", "end", "none"  # no effects on symptoms
 _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
 _LIMITED = (NEGATED, UNCERTAIN)  # by the reach that a symptom allows
@@ -30,7 +27,7 @@ _ITEM_WORDS = 4  # most words of an item of a list: "itching, very dry skin or c
 
 
 @dataclass(frozen=True)
-class Symptom:
+class SymptomSpan:
     """A symptom phrase among the words of a text.
 
     Attributes:
@@ -46,7 +43,7 @@ class Symptom:
 
 
 @dataclass(frozen=True)
-class Rule:
+class ContextRule:
     """What a phrase does to symptoms near it: the keys of `context.yaml`."""
 
     effect: str
@@ -54,7 +51,7 @@ class Rule:
     reach: int
 
 
-def read_context(forms: Sequence[str], symptoms: Sequence[Symptom]) -> list[frozenset[str]]:
+def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[frozenset[str]]:
     """Reads what is said about symptoms.
 
     Args:
@@ -74,30 +71,27 @@ def read_context(forms: Sequence[str], symptoms: Sequence[Symptom]) -> list[froz
     around = [
         phrase for phrase in phrases if inside.keys().isdisjoint(range(phrase.start, phrase.end))
     ]
-    said, owned = (
-        _number_clauses(forms, around, inside.keys(), ends) for ends in ((_TURN, _END), (_END,))
-    )
+    said = _number_clauses(forms, around, inside, (_TURN, _END))
+    owned = _number_clauses(forms, around, inside, (_END,))
     effects = [set[str]() for _ in symptoms]
     for phrase in around:
-        for rule in phrase.values:
-            for number, distance in _find_covered(
-                phrase, rule, owned if rule.effect == FAMILY else said, inside
-            ):
-                if (
-                    rule.effect not in _LIMITED
-                    or symptoms[number].reach is None
-                    or distance <= symptoms[number].reach
-                ):
+        for rule in phrase.meanings:
+            clauses = owned if rule.effect == FAMILY else said
+            for number, distance in _find_covered(phrase, rule, clauses, inside):
+                reach = symptoms[number].reach
+                if rule.effect not in _LIMITED or reach is None or distance <= reach:
                     effects[number].add(rule.effect)
-    for number in _find_own_family(phrases, inside):
-        effects[number].add(FAMILY)
+    for phrase in phrases:  # that stand in a symptom's own words: "nobody in my family has it"
+        if any(rule.effect == FAMILY for rule in phrase.meanings):
+            for index in inside.keys() & range(phrase.start, phrase.end):
+                effects[inside[index]].add(FAMILY)
     return [frozenset(each) for each in effects]
 
 
 def _find_covered(
-    phrase: Found[Rule], rule: Rule, clauses: Sequence[int], inside: Mapping[int, int]
+    phrase: Found[ContextRule], rule: ContextRule, clauses: Sequence[int], inside: Mapping[int, int]
 ) -> Iterator[tuple[int, int]]:
-    """Yields the symptoms that a phrase reaches within its clause, and how many words stand between."""
+    """Yields the symptoms that a phrase reaches in its clause, and how many words stand between."""
     if rule.effect in (_TURN, _END, _NONE):
         return
     beside = rule.covers == _ADJACENT and phrase.start - 1 in inside
@@ -112,42 +106,34 @@ def _find_covered(
             yield inside[index], distance
 
 
-def _find_own_family(phrases: Sequence[Found[Rule]], inside: Mapping[int, int]) -> set[int]:
-    """Symptoms whose own words name the family: "nobody in my family has it"."""
-    family = [phrase for phrase in phrases if any(rule.effect == FAMILY for rule in phrase.values)]
-    return {
-        inside[index]
-        for phrase in family
-        for index in range(phrase.start, phrase.end)
-        if index in inside
-    }
-
-
 def _number_clauses(
-    forms: Sequence[str], around: Sequence[Found[Rule]], inside: Container[int], ends: Sequence[str]
+    forms: Sequence[str],
+    around: Sequence[Found[ContextRule]],
+    inside: Container[int],
+    ends: Sequence[str],
 ) -> list[int]:
     """Gives each word the number of its clause; what ends a clause belongs to the next one."""
-    commas = {index for index, form in enumerate(forms) if form == ","} - _find_list_commas(
-        forms, _find_starts(around, [NEGATED])
-    )
+
+    def find_starts(effects: Sequence[str]) -> set[int]:
+        return {
+            phrase.start
+            for phrase in around
+            if any(rule.effect in effects for rule in phrase.meanings)
+        }
+
+    commas = {index for index, form in enumerate(forms) if form == ","}
     marks = {index for index, form in enumerate(forms) if form in _CLAUSE_ENDS}
-    borders = {
-        index for index in _find_starts(around, ends) | commas | marks if index not in inside
-    }
-    return list(accumulate(int(index in borders) for index in range(len(forms))))
-
-
-def _find_starts(phrases: Sequence[Found[Rule]], effects: Sequence[str]) -> set[int]:
-    return {
-        phrase.start for phrase in phrases if any(rule.effect in effects for rule in phrase.values)
-    }
+    borders = find_starts(ends) | marks
+    borders |= commas - _find_list_commas(forms, find_starts([NEGATED]))
+    starts = [index in borders and index not in inside for index in range(len(forms))]
+    return list(accumulate(map(int, starts)))
 
 
 def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:
-    """Commas between items of a list that is denied as a whole ("no redness, scaling or oozing"): a negation reaches past these.
+    """Finds commas of a list that is denied as a whole ("no redness, scaling or oozing").
 
-    "And" closes such a list only where the sentence denies once, at its head; in "no scale, no
-    blisters, dry and red" each item speaks for itself.
+    A negation reaches past these. "And" closes such a list only where the sentence denies once, at
+    its head; in "no scale, no blisters, dry and red" each item speaks for itself.
     """
     marks = [index for index, form in enumerate(forms) if form in _CLAUSE_ENDS]
     listed: set[int] = set()
@@ -162,19 +148,11 @@ def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:
 
 
 def _is_in_list(forms: Sequence[str], comma: int, closing: Set[str], listed: Set[int]) -> bool:
-    """Whether the next item of a few words leads to a closing word, or to a comma of a list; and no closing word came before."""
-    before, after = (
-        forms[max(comma - 1 - _ITEM_WORDS, 0) : comma],
-        forms[comma + 1 : comma + 2 + _ITEM_WORDS],
-    )
-    length = next(
-        (
-            length
-            for length, form in enumerate(after)
-            if form == "," or form in _LIST_ENDS or form == "and"
-        ),
-        None,
-    )
+    """Whether the next item leads to a closing word or to a comma of a list, the first to come."""
+    before = forms[max(comma - 1 - _ITEM_WORDS, 0) : comma]
+    after = forms[comma + 1 : comma + 2 + _ITEM_WORDS]
+    ends = _LIST_ENDS | {",", "and"}
+    length = next((length for length, form in enumerate(after) if form in ends), None)
     if length is None or "and" in before or not _LIST_ENDS.isdisjoint(before):
         return False
     if after[length] == ",":
@@ -184,11 +162,11 @@ def _is_in_list(forms: Sequence[str], comma: int, closing: Set[str], listed: Set
 
 
 @cache
-def load_rules() -> PhraseTable[Rule]:
+def load_rules() -> PhraseTable[ContextRule]:
     """Loads the rules of `context.yaml`, once."""
     source = yaml.safe_load(Path(__file__).with_name("context.yaml").read_text(encoding="utf-8"))
     rules = [
-        (phrase, Rule(group["effect"], group["covers"], group["reach"]))
+        (phrase, ContextRule(group["effect"], group["covers"], group["reach"]))
         for group in source["rules"]
         for phrase in group["phrases"]
     ]

@@ -1,4 +1,4 @@
-"""Cues: the symptom phrases that a text mentions, denies or doubts, whose they are, and how much each moved the answer.
+"""Cues: the symptom phrases that a text mentions, denies or doubts, and whose they are.
 
 A text goes in, `Cue`s with character offsets come out. The vocabulary is in `cues.yaml`, what
 surrounds it in `context.yaml`; both are lists of phrases, so that what was found can always be
@@ -6,17 +6,17 @@ shown, and no model is asked.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
-from eczema_tf.symptoms.context import FAMILY, NEGATED, UNCERTAIN, Symptom, read_context
-from eczema_tf.symptoms.phrases import NEW_LINE, Found, PhraseTable, Word, split_words
+from eczema_tf.symptoms.context import FAMILY, NEGATED, UNCERTAIN, SymptomSpan, read_context
+from eczema_tf.symptoms.phrases import NEW_LINE, PhraseTable, split_words
 
 PRESENT, PATIENT = "present", "patient"
 MENTIONED, DENIED, OPEN = "mentioned", "denied", "open"
@@ -86,13 +86,27 @@ class Criterion:
     cues: tuple[Cue, ...]
 
 
-@dataclass(frozen=True)
-class _Meaning:
+class CueMeaning(NamedTuple):
     """What a phrase of the vocabulary means; no category: nothing."""
 
-    category: str | None
+    category: str
     kind: str = ""
     denies: bool = False
+
+
+@cache
+def load_vocabulary() -> tuple[PhraseTable[CueMeaning], dict[str, Any]]:
+    """Loads `cues.yaml`, once: its phrases as a table, and all of it."""
+    source = yaml.safe_load(Path(__file__).with_name("cues.yaml").read_text(encoding="utf-8"))
+    phrases = [(phrase, CueMeaning("")) for phrase in source["ignored"]]
+    for category, entry in source["categories"].items():
+        for kind, group in entry["phrases"].items():
+            phrases += [(phrase, CueMeaning(category, kind)) for phrase in group]
+        denials = entry.get("denials", [])
+        phrases += [(phrase, CueMeaning(category, denies=True)) for phrase in denials]
+    wrongs = source["misspellings"].items()
+    source["mended"] = {wrong: right for right, group in wrongs for wrong in group}
+    return PhraseTable(phrases, source["slots"]), source
 
 
 def find_cues(text: str) -> list[Cue]:
@@ -104,72 +118,62 @@ def find_cues(text: str) -> list[Cue]:
     Returns:
         By position, without overlap.
     """
-    words = _join_lines(split_words(text, _load_mended()))
-    forms = [word.form for word in words]
-    found = [phrase for phrase in _load_vocabulary().find(forms) if phrase.values[0].category]
-    entries = [_load_source()["categories"][phrase.values[0].category] for phrase in found]
-    symptoms = [
-        Symptom(phrase.start, phrase.end, entry.get("reach"))
-        for phrase, entry in zip(found, entries, strict=True)
-    ]
-    read = zip(found, entries, read_context(forms, symptoms), strict=True)
-    return [
-        _build_cue(text, words, phrase, entry, effects)
-        for phrase, entry, effects in read
-        if entry.get("dropped_by") not in effects
-    ]
-
-
-def _join_lines(words: Sequence[Word]) -> list[Word]:
-    """Leaves out line breaks that only wrap a line."""
-    leads_on = _load_source()["leads_on"]
-    return [
+    table, source = load_vocabulary()
+    words = split_words(text, source["mended"])
+    # without line breaks that only wrap a line
+    words = [
         word
         for before, word in zip([None, *words], words, strict=False)
-        if not (before and word.form == NEW_LINE and before.form in leads_on)
+        if not (before and word.form == NEW_LINE and before.form in source["leads_on"])
     ]
-
-
-def _build_cue(
-    text: str,
-    words: Sequence[Word],
-    phrase: Found[_Meaning],
-    entry: Mapping[str, Any],
-    effects: frozenset[str],
-) -> Cue:
-    meaning = phrase.values[0]
-    start, end = words[phrase.start].start, words[phrase.end - 1].end
-    status = PRESENT
-    if meaning.denies or NEGATED in effects:
-        status = NEGATED
-    elif UNCERTAIN in effects or entry.get("doubted_by") in effects:
-        status = UNCERTAIN
-    kind = _read_age(text[start:end]) if meaning.kind == _AGE else meaning.kind
-    return Cue(
-        start,
-        end,
-        text[start:end],
-        meaning.category,
-        status,
-        FAMILY if FAMILY in effects else PATIENT,
-        None,
-        kind,
-    )
+    forms = [word.form for word in words]
+    found = [
+        (phrase, phrase.meanings[0], source["categories"][phrase.meanings[0].category])
+        for phrase in table.find(forms)
+        if phrase.meanings[0].category
+    ]
+    spans = [
+        SymptomSpan(phrase.start, phrase.end, entry.get("reach")) for phrase, _, entry in found
+    ]
+    cues = []
+    for (phrase, meaning, entry), effects in zip(found, read_context(forms, spans), strict=True):
+        if entry.get("dropped_by") in effects:
+            continue
+        status = PRESENT
+        if meaning.denies or NEGATED in effects:
+            status = NEGATED
+        elif UNCERTAIN in effects or entry.get("doubted_by") in effects:
+            status = UNCERTAIN
+        start, end = words[phrase.start].start, words[phrase.end - 1].end
+        words_found = text[start:end]
+        cues.append(
+            Cue(
+                start=start,
+                end=end,
+                text=words_found,
+                category=meaning.category,
+                status=status,
+                subject=FAMILY if FAMILY in effects else PATIENT,
+                kind=_read_age(words_found) if meaning.kind == _AGE else meaning.kind,
+            )
+        )
+    return cues
 
 
 def _read_age(words: str) -> str:
-    """Says whether an age is below the two years that the criteria ask about: "at the age of 6 months", "when I was five"."""
+    """Says whether an age is below the two years that the criteria ask about.
+
+    Args:
+        words: Such as "at the age of 6 months", "when I was five".
+    """
     forms = re.findall(r"\d{1,9}|[a-z]+", words.casefold())
-    number = next(
-        (
-            int(form) if form.isdigit() else _NUMBERS.index(form)
-            for form in forms
-            if form.isdigit() or form in _NUMBERS
-        ),
-        0,
-    )
+    numbers = [
+        int(form) if form.isdigit() else _NUMBERS.index(form)
+        for form in forms
+        if form.isdigit() or form in _NUMBERS
+    ]
     in_months = any(form.startswith(("day", "week", "month")) for form in forms)
-    return _INFANCY if number < (24 if in_months else 2) else _LATER
+    return _INFANCY if (numbers or [0])[0] < (24 if in_months else 2) else _LATER
 
 
 def attribute_cues(cues: Iterable[Cue], spans: Sequence[tuple[int, int, float]]) -> list[Cue]:
@@ -209,31 +213,27 @@ def read_criteria(cues: Iterable[Cue]) -> list[Criterion]:
         All criteria, in the order of the source. To be shown with `CRITERIA_NOTICE`.
     """
     cues = list(cues)
-    return [
-        _read_criterion(name, entry, cues) for name, entry in _load_source()["criteria"].items()
-    ]
-
-
-def _read_criterion(name: str, entry: Mapping[str, Any], cues: Sequence[Cue]) -> Criterion:
-    kinds, contrary = entry.get("kinds"), entry.get("contrary", [])
-    own = [cue for cue in cues if cue.category == entry["category"] and cue.subject == PATIENT]
-    for_it = [
-        cue
-        for cue in own
-        if kinds is None or cue.kind in kinds or (cue.kind == "" and cue.status == NEGATED)
-    ]
-    against_it = [cue for cue in own if cue.kind in contrary and cue.status == PRESENT]
-    relatives = [
-        cue
-        for cue in cues
-        if entry.get("relatives") and cue.category == entry["category"] and cue.subject == FAMILY
-    ]
-    if any(cue.status == PRESENT for cue in for_it):
-        status = MENTIONED
-    else:
-        status = DENIED if against_it or any(cue.status == NEGATED for cue in for_it) else OPEN
-    spoken = sorted({*for_it, *against_it, *relatives}, key=lambda cue: cue.start)
-    return Criterion(name, entry["words"], status, tuple(spoken))
+    criteria = []
+    for name, rule in load_vocabulary()[1]["criteria"].items():
+        kinds, contrary = rule.get("kinds"), rule.get("contrary", [])
+        spoken = [cue for cue in cues if cue.category == rule["category"]]
+        own = [cue for cue in spoken if cue.subject == PATIENT]
+        for_it = [
+            cue
+            for cue in own
+            if kinds is None or cue.kind in kinds or (not cue.kind and cue.status == NEGATED)
+        ]
+        against_it = [cue for cue in own if cue.kind in contrary and cue.status == PRESENT]
+        relatives = [cue for cue in spoken if rule.get("relatives") and cue.subject == FAMILY]
+        if any(cue.status == PRESENT for cue in for_it):
+            status = MENTIONED
+        elif against_it or any(cue.status == NEGATED for cue in for_it):
+            status = DENIED
+        else:
+            status = OPEN
+        shown = sorted({*for_it, *against_it, *relatives}, key=lambda cue: cue.start)
+        criteria.append(Criterion(name, rule["words"], status, tuple(shown)))
+    return criteria
 
 
 def describe_category(category: str) -> str:
@@ -242,33 +242,4 @@ def describe_category(category: str) -> str:
     Raises:
         KeyError: If there is no such category.
     """
-    return _load_source()["categories"][category]["describe"]
-
-
-@cache
-def _load_vocabulary() -> PhraseTable[_Meaning]:
-    """Loads the phrases of `cues.yaml`, once."""
-    source = _load_source()
-    phrases = [(phrase, _Meaning(None)) for phrase in source["ignored"]]
-    for category, entry in source["categories"].items():
-        phrases += [
-            (phrase, _Meaning(category, kind))
-            for kind, group in entry["phrases"].items()
-            for phrase in group
-        ]
-        phrases += [
-            (phrase, _Meaning(category, denies=True)) for phrase in entry.get("denials", [])
-        ]
-    return PhraseTable(phrases, source["slots"])
-
-
-@cache
-def _load_mended() -> dict[str, str]:
-    return {
-        wrong: right for right, wrongs in _load_source()["misspellings"].items() for wrong in wrongs
-    }
-
-
-@cache
-def _load_source() -> dict[str, Any]:
-    return yaml.safe_load(Path(__file__).with_name("cues.yaml").read_text(encoding="utf-8"))
+    return load_vocabulary()[1]["categories"][category]["describe"]

@@ -1,4 +1,4 @@
-"""Words of a text, and phrases found among them, in a time that depends on the text's length alone, whatever it says.
+"""Words of a text, and phrases found among them, in a time that depends on its length alone.
 
 The regular expressions repeat single characters of disjoint classes, so none can backtrack; phrases
 are walked word by word in a tree.
@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 _APOSTROPHES = "'’‘ʼ`´"
 # accents, soft hyphens and the like
@@ -46,66 +46,60 @@ class Word:
 
 
 def split_words(text: str, mended: Mapping[str, str] | None = None) -> list[Word]:
-    """Splits a text into words, numbers and the punctuation that matters; hyphens within words, quotes and emoji are left out.
+    """Splits a text into words, numbers and the punctuation that matters.
+
+    Hyphens within words, quotes and emoji are left out.
 
     Args:
         text: Any text.
         mended: Form to take instead of another: misspellings.
     """
-    mended = mended or {}
-    words = [
-        Word(match.start(), match.end(), _normalize(match.lastgroup, match.group()))
-        for match in _WORD.finditer(text)
-    ]
-    return [
-        Word(word.start, word.end, mended[word.form]) if word.form in mended else word
-        for word in words
-    ]
+    words = []
+    for match in _WORD.finditer(text):
+        kind, form = match.lastgroup, match.group()
+        if kind == "number":
+            form = NUMBER
+        elif kind == "sign":
+            form = "(+)" if "+" in form else "(-)"
+        elif kind == "dash":
+            form = DASH
+        else:
+            if kind == "word":
+                form = _SILENT.sub("", unicodedata.normalize("NFKD", form).casefold())
+            form = _DRAWN_OUT.sub(r"\1", form.casefold())
+        form = mended.get(form, form) if mended else form
+        words.append(Word(match.start(), match.end(), form))
+    return words
 
 
-def _normalize(kind: str | None, text: str) -> str:
-    if kind == "number":
-        return NUMBER
-    if kind == "sign":
-        return "(+)" if "+" in text else "(-)"
-    if kind == "dash":
-        return DASH
-    form = (
-        _SILENT.sub("", unicodedata.normalize("NFKD", text).casefold())
-        if kind == "word"
-        else text.casefold()
-    )
-    return _DRAWN_OUT.sub(r"\1", form)
-
-
-Value = TypeVar("Value", bound=Hashable)
+Meaning = TypeVar("Meaning", bound=Hashable)
 
 
 @dataclass
-class _Node(Generic[Value]):
-    """What may follow a beginning of phrases: words, or slots; and what the beginning means if it is a phrase itself."""
+class _Node(Generic[Meaning]):
+    """What may follow a beginning of phrases, and what that means if it is a phrase itself."""
 
-    words: dict[str, "_Node[Value]"] = field(default_factory=dict)
-    slots: dict[str, "_Node[Value]"] = field(default_factory=dict)
-    values: list[Value] = field(default_factory=list)
+    words: dict[str, "_Node[Meaning]"] = field(default_factory=dict)
+    slots: dict[str, "_Node[Meaning]"] = field(default_factory=dict)
+    meanings: list[Meaning] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Found(Generic[Value]):
+class Found(Generic[Meaning]):
     """A phrase in a list of words.
 
     Attributes:
         start: Index of its first word.
         end: Index after its last.
-        values: What the table says about it.
+        meanings: What the table says about it.
     """
 
     start: int
     end: int
-    values: tuple[Value, ...]
+    meanings: tuple[Meaning, ...]
 
 
-class PhraseTable(Generic[Value]):
+class PhraseTable(Generic[Meaning]):
     """Phrases, and what each means.
 
     Args:
@@ -118,79 +112,81 @@ class PhraseTable(Generic[Value]):
         ValueError: If a phrase is no string, could be nothing, or holds an unknown slot.
     """
 
-    def __init__(self, phrases: Iterable[tuple[str, Value]], slots: Mapping[str, Sequence[str]]):
+    def __init__(self, phrases: Iterable[tuple[str, Meaning]], slots: Mapping[str, Sequence[str]]):
         self._slots: dict[str, _Node[bool]] = {}
         for name, entries in slots.items():
             self._slots[name] = self._build((entry, True) for entry in entries)
-        self._root: _Node[Value] = self._build(phrases)
+        self._root = self._build(phrases)
         if self._may_be_nothing(self._root):
             raise ValueError("a phrase is empty, or made of slots that may be left out")
         self._firsts = {name: self._find_firsts(slot) for name, slot in self._slots.items()}
         self._optional = {name for name, slot in self._slots.items() if self._may_be_nothing(slot)}
         self._first = self._find_firsts(self._root)
 
-    def find(self, forms: Sequence[str]) -> list[Found[Value]]:
-        """Finds the phrases in a list of words: the first, of those that start there the longest, and on from its end."""
+    def find(self, forms: Sequence[str]) -> list[Found[Meaning]]:
+        """Finds the phrases in a list of words.
+
+        The first, of those that start there the longest, and on from its end.
+        """
         found, start = [], 0
         while start < len(forms):
             ways = list(self._walk(self._root, forms, start)) if forms[start] in self._first else []
             end = max((end for end, _ in ways), default=start + 1)
             if ways:
-                values = chain.from_iterable(
-                    values for at, values in ways if at == end
-                )  # a slot and a plain word may lead to the same end
-                found.append(Found(start, end, tuple(dict.fromkeys(values))))
+                # a slot and a plain word may lead to the same end
+                meanings = chain.from_iterable(meanings for at, meanings in ways if at == end)
+                found.append(Found(start, end, tuple(dict.fromkeys(meanings))))
             start = end
         return found
 
-    def _build(self, phrases: Iterable[tuple[str, Hashable]]) -> _Node:
-        root = _Node()
-        for phrase, value in phrases:
-            end = self._grow(root, phrase)
-            if value not in end.values:
-                end.values.append(value)
-        return root
-
-    def _grow(self, root: _Node, phrase: str) -> _Node:
-        """Adds a phrase to a tree and returns its end."""
-        if not isinstance(phrase, str):
-            raise ValueError(f"{phrase!r}: a phrase must be a string; quote it in the YAML file")
-        node = root
-        for part in _SLOT.split(phrase):
-            if part.startswith("<"):
-                if part[1:-1] not in self._slots:
+    def _build(self, phrases: Iterable[tuple[str, Any]]) -> _Node[Any]:
+        """Builds the tree of some phrases."""
+        root: _Node[Any] = _Node()
+        for phrase, meaning in phrases:
+            if not isinstance(phrase, str):
+                raise ValueError(
+                    f"{phrase!r}: a phrase must be a string; quote it in the YAML file"
+                )
+            node = root
+            for part in _SLOT.split(phrase):
+                if not part.startswith("<"):
+                    for word in split_words(part.replace(NUMBER, "0")):
+                        node = node.words.setdefault(word.form, _Node())
+                elif part[1:-1] in self._slots:
+                    node = node.slots.setdefault(part[1:-1], _Node())
+                else:
                     raise ValueError(
                         f"{phrase!r}: this phrase names an unknown slot {part}; so far there are:"
                         f" {', '.join(self._slots) or 'none'}"
                     )
-                node = node.slots.setdefault(part[1:-1], _Node())
-            else:
-                for word in split_words(part.replace(NUMBER, "0")):
-                    node = node.words.setdefault(word.form, _Node())
-        return node
+            if meaning not in node.meanings:
+                node.meanings.append(meaning)
+        return root
 
-    def _walk(self, root: _Node, forms: Sequence[str], start: int) -> Iterator[tuple[int, list]]:
-        """Yields end and values of each phrase that starts here."""
+    def _walk(
+        self, root: _Node[Any], forms: Sequence[str], start: int
+    ) -> Iterator[tuple[int, list[Any]]]:
+        """Yields end and meanings of each phrase that starts here."""
         ways = [(start, root)]
         while ways:
             at, node = ways.pop()
-            if node.values:
-                yield at, node.values
-            form = forms[at] if at < len(forms) else None
+            if node.meanings:
+                yield at, node.meanings
+            form = forms[at] if at < len(forms) else ""
             if form in node.words:
                 ways.append((at + 1, node.words[form]))
             for name, child in node.slots.items():
                 if form in self._firsts[name] or name in self._optional:
                     ways += [(end, child) for end, _ in self._walk(self._slots[name], forms, at)]
 
-    def _may_be_nothing(self, node: _Node) -> bool:
+    def _may_be_nothing(self, node: _Node[Any]) -> bool:
         slots = node.slots.items()
-        return bool(node.values) or any(
+        return bool(node.meanings) or any(
             self._may_be_nothing(self._slots[name]) and self._may_be_nothing(child)
             for name, child in slots
         )
 
-    def _find_firsts(self, node: _Node) -> frozenset[str]:
+    def _find_firsts(self, node: _Node[Any]) -> frozenset[str]:
         """The words that something from here on may begin with."""
         firsts = set(node.words)
         for name, child in node.slots.items():

@@ -28,7 +28,7 @@ class ExplainedCases:
 
     Attributes:
         trained: Trained.
-        cut: Its model, cut where explanations take gradients.
+        submodels: Its model, taken apart where explanations take gradients.
         table: The cases' rows of the manifest, one a case; index 0..n-1.
         inputs: Of the whole data set.
         rows: int64 (cases,), the cases' rows in `inputs`.
@@ -37,7 +37,7 @@ class ExplainedCases:
     """
 
     trained: TrainedModel
-    cut: Submodels
+    submodels: Submodels
     table: pd.DataFrame
     inputs: Inputs
     rows: np.ndarray
@@ -133,18 +133,18 @@ class ExplainedCases:
     def explain_photos(self) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
         """Computes the heatmaps that the served model gives, from a batch of inputs: float32 (batch, rows, columns)."""
         return tf.function(
-            lambda inputs: explain_in_one_pass(self.cut, inputs, TARGET).heatmap,
+            lambda inputs: explain_in_one_pass(self.submodels, inputs, TARGET).heatmap,
             reduce_retracing=True,
         )
 
     @cached_property
     def _image_encoder(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        return tf.function(self.cut.encode_image, reduce_retracing=True)
+        return tf.function(self.submodels.encode_image, reduce_retracing=True)
 
     @cached_property
     def _heads(self) -> Callable[[tf.Tensor, dict[str, tf.Tensor]], tf.Tensor]:
         def answer(features: tf.Tensor, inputs: dict[str, Any]) -> tf.Tensor:
-            embeddings = self.cut.embed_tokens(inputs[TOKEN_IDS])
-            return select_logit(self.cut.compute_logits(features, embeddings, inputs), TARGET)
+            embeddings = self.submodels.embed_tokens(inputs[TOKEN_IDS])
+            return select_logit(self.submodels.compute_logits(features, embeddings, inputs), TARGET)
 
         return tf.function(answer, reduce_retracing=True)

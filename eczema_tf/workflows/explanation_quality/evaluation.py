@@ -105,10 +105,10 @@ def choose_cases(
 
 
 def _describe_photos(cases: ExplainedCases, weights: np.ndarray, method: str) -> dict[str, Any]:
-    if not cases.cut.has_feature_map or not cases.has_photo.any():
+    if not cases.submodels.has_feature_map or not cases.has_photo.any():
         return {
             "method": None,
-            "reason": "no case has a photo" if cases.cut.has_feature_map else NO_MAP,
+            "reason": "no case has a photo" if cases.submodels.has_feature_map else NO_MAP,
         }
     heatmaps = explain_photos(cases, method)
     seen = np.flatnonzero(cases.has_photo)

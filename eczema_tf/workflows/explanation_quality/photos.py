@@ -52,7 +52,7 @@ def explain_photos(cases: ExplainedCases, method: str, noise_sigma: float = 0.0)
     explain = (
         cases.explain_photos
         if method == HEATMAP_METHOD
-        else partial(compute_heatmaps, cases.cut, target=TARGET, method=method)
+        else partial(compute_heatmaps, cases.submodels, target=TARGET, method=method)
     )
     rng = np.random.default_rng(cases.seed)
     maps = []
@@ -134,7 +134,7 @@ def _measure_erasure(
         return {}
     height, width, _ = photo.shape
     undecided = upsample_heatmap(
-        faithful.draw_random_map(*cases.cut.image_features[:2], rng), height, width
+        faithful.draw_random_map(*cases.submodels.features_shape[:2], rng), height, width
     )
 
     def score(photos: np.ndarray) -> np.ndarray:

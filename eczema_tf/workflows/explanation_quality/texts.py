@@ -133,9 +133,9 @@ def explain_words(
     for chosen in cases.in_batches():
         batch = cases.gather(chosen) | {name: values[chosen] for name, values in closed.items()}
         if method == INTEGRATED:
-            explained = integrate_gradients(cases.cut, batch, target=TARGET, steps=steps)
+            explained = integrate_gradients(cases.submodels, batch, target=TARGET, steps=steps)
         else:
-            explained = multiply_gradient_by_input(cases.cut, batch, target=TARGET)
+            explained = multiply_gradient_by_input(cases.submodels, batch, target=TARGET)
         scores += [
             words[case].add_up(tokens)
             for case, tokens in zip(chosen, explained.scores, strict=True)
@@ -206,7 +206,7 @@ def _build_measure(
         )
         if phrases:
             relevant = words.overlap(phrases)
-            figures["average_precision"] = faithful.compute_average_precision(scores, relevant)
+            figures["average_precision"] = faithful.compute_ranking_precision(scores, relevant)
             figures["precision"], figures["recall"] = faithful.compute_precision_recall(
                 scores, relevant, PHRASE_SHARE
             )
