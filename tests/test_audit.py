@@ -56,7 +56,8 @@ GOLDEN = Duplicates(
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built-in data: 60 cases."""
-    return prepare_synthetic(tmp_path_factory.mktemp("clean") / "data", cases=60, seed=3)
+    folder = tmp_path_factory.mktemp("clean") / "data"
+    return prepare_synthetic(folder, cases=60, seed=3).manifest
 
 
 def write_manifest(folder: Path, rows: list[dict]) -> Dataset:

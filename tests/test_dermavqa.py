@@ -53,8 +53,8 @@ def test_labels_counts_and_groups(encounters: Path, tmp_path: Path):
         "text_rows": 3,
         "missing_photos": 0,
     }
-    assert summary.count() == counts
-    assert "3 kept, of 2 authors" in summary.describe()
+    assert summary.counts == counts
+    assert "3 kept, of 2 authors" in summary.description
     table = load_manifest(summary.manifest).table.set_index("case_id")
     assert table["eczema"].to_dict() == {"Q1": 1.0, "Q2": 0.0, "Q7": 0.0}
     assert table["group_id"].to_dict() == {"Q1": "ann", "Q2": "ann", "Q7": "dan"}
@@ -90,7 +90,11 @@ def test_photos_that_are_there_become_rows(encounters: Path, tmp_path: Path):
     table = load_manifest(summary.manifest).table
     assert list(table["image_path"]) == ["photos/a.jpg", "photos/b.jpg", "", ""]
     assert list(table["example_id"]) == ["Q1-1", "Q1-2", "Q2-1", "Q7-1"]
-    assert (summary.photo_rows, summary.text_rows, summary.missing_photos) == (2, 2, 1)
+    assert (
+        summary.counts["photo_rows"],
+        summary.counts["text_rows"],
+        summary.counts["missing_photos"],
+    ) == (2, 2, 1)
 
 
 def test_photos_of_others_are_an_error(encounters: Path, tmp_path: Path):
@@ -153,13 +157,22 @@ def test_the_real_file(shared: Path, tmp_path: Path):
     summary = prepare_dermavqa(
         tmp_path / "out", encounters=shared / "data" / "dermavqa" / "encounters.csv"
     )
-    assert (summary.questions, summary.without_reply, summary.names_diagnosis, summary.unclear) == (
+    assert (
+        summary.counts["questions"],
+        summary.counts["without_reply"],
+        summary.counts["names_diagnosis"],
+        summary.counts["unclear"],
+    ) == (
         842,
         0,
         204,
         183,
     )
-    assert (summary.kept, summary.eczema, summary.authors) == (455, 44, 359)
+    assert (summary.counts["kept"], summary.counts["eczema"], summary.counts["authors"]) == (
+        455,
+        44,
+        359,
+    )
     table = load_manifest(summary.manifest).table
     assert table["group_id"].nunique() == 359
     assert not table["text"].str.contains("eczema", case=False).any()

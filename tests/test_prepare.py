@@ -1,5 +1,6 @@
 """The `prepare` command: what it passes on, what it says, and how it ends."""
 
+import inspect
 import sys
 import types
 from pathlib import Path
@@ -9,32 +10,47 @@ import pytest
 from eczema_tf.errors import DataError
 from eczema_tf.prepare import main
 from eczema_tf.schema import NOTICE
+from eczema_tf.workflows.prepare import DATA_SETS
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list:
-    """Stands in for the synthetic source and the audit, and records how the source was called."""
+    """Stands in for the workflow, and records how it was called."""
     made = []
-    audit = types.ModuleType("eczema_tf.workflows.audit")
-    audit.audit_prepared = lambda folder, *, allow_leaks: None
-    monkeypatch.setitem(sys.modules, audit.__name__, audit)
-    stub = types.ModuleType("eczema_tf.data.sources.synthetic")
-    stub.prepare_synthetic = lambda out, **options: made.append((out, options))
+    stub = types.ModuleType("eczema_tf.workflows.prepare")
+    stub.prepare = lambda **options: made.append(options)
     monkeypatch.setitem(sys.modules, stub.__name__, stub)
     return made
 
 
-def test_synthetic_passes_its_arguments_on(
-    calls: list, tmp_path: Path, capsys: pytest.CaptureFixture
-):
-    assert (
-        main(["synthetic", "--n", "7", "--seed", "3", "--out", str(tmp_path / "d"), "--overwrite"])
-        == 0
-    )
+def test_synthetic_passes_its_arguments_on(calls: list, tmp_path: Path):
+    given = ["--n", "7", "--seed", "3", "--overwrite", "--allow-leaks"]
+    assert main(["synthetic", "--out", str(tmp_path / "d"), *given]) == 0
     assert main(["synthetic", "--out", str(tmp_path / "d")]) == 0
-    assert calls[0] == (tmp_path / "d", {"cases": 7, "seed": 3, "overwrite": True})
-    assert calls[1] == (tmp_path / "d", {"cases": 2000, "seed": 0, "overwrite": False})
-    assert "manifest.csv" in capsys.readouterr().out
+    shared = {"data_set": "synthetic", "out": tmp_path / "d"}
+    first = {"cases": 7, "seed": 3, "overwrite": True, "allow_leaks": True}
+    second = {"cases": 2000, "seed": 0, "overwrite": False, "allow_leaks": False}
+    assert calls == [shared | first, shared | second]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "data_set"),
+    [
+        (["synthetic"], "synthetic"),
+        (["scin", "--download", "d"], "scin"),
+        (["dermavqa", "--encounters", "e.csv"], "dermavqa"),
+        (["folder", "f"], "folder"),
+        (["table", "t.csv", "--map", "ddi"], "table"),
+    ],
+)
+def test_the_options_are_those_of_the_data_sets_function(
+    calls: list, arguments: list[str], data_set: str
+):
+    assert main([*arguments, "--out", "out"]) == 0
+    (options,) = calls
+    assert options.pop("data_set") == data_set
+    del options["allow_leaks"]
+    inspect.signature(DATA_SETS[data_set]).bind(options.pop("out"), **options)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_labels_counts_and_groups(files: dict, tmp_path: Path):
         "text_rows": 4,
         "sharing": 2,
     }
-    assert summary.count() == counts
+    assert summary.counts == counts
     assert summary.manifest == tmp_path / "out" / "manifest.csv"
     table = load_manifest(summary.manifest).table.set_index("case_id")
     assert table["eczema"].to_dict() == {"-1": 0.41, "-2": 0.0, "-3": 1.0, "-5": 0.0}
@@ -134,7 +134,7 @@ def test_photos_that_are_there_become_rows(files: dict, tmp_path: Path, below: s
         "-5": [photo("-51")],
     }
     assert table.groupby("case_id")["image_path"].apply(list).to_dict() == rows
-    assert (summary.photo_rows, summary.text_rows) == (4, 1)
+    assert (summary.counts["photo_rows"], summary.counts["text_rows"]) == (4, 1)
     assert table["example_id"].is_unique
 
 
@@ -273,7 +273,12 @@ def test_who_reports_nothing_has_a_photo_and_no_text_or_is_left_out(files: dict,
     summary = prepare_scin(tmp_path / "out", **files, images=tmp_path / "photos")
     table = load_manifest(summary.manifest).table.set_index("case_id")
     assert list(table.loc["-7", ["image_path", "text", "eczema"]]) == [photo("-71"), "", 0.5]
-    assert (summary.empty, summary.kept, summary.photo_rows, summary.text_rows) == (0, 5, 1, 4)
+    assert (
+        summary.counts["empty"],
+        summary.counts["kept"],
+        summary.counts["photo_rows"],
+        summary.counts["text_rows"],
+    ) == (0, 5, 1, 4)
     cases = pd.read_csv(files["cases"], dtype=str, keep_default_na=False)
     cases[cases["case_id"] == "-7"].to_csv(files["cases"], index=False)
     with pytest.raises(
@@ -304,8 +309,19 @@ def test_the_real_files(shared: Path, tmp_path: Path):
         labels=scin / "scin_labels.csv",
         embeddings=embeddings,
     )
-    assert (summary.cases, summary.kept, summary.empty, summary.eczema) == (3554, 1867, 278, 646)
-    assert summary.kept + summary.empty + summary.ungradable + summary.unlabelled == summary.cases
+    assert (
+        summary.counts["cases"],
+        summary.counts["kept"],
+        summary.counts["empty"],
+        summary.counts["eczema"],
+    ) == (3554, 1867, 278, 646)
+    assert (
+        summary.counts["kept"]
+        + summary.counts["empty"]
+        + summary.counts["ungradable"]
+        + summary.counts["unlabelled"]
+        == summary.counts["cases"]
+    )
     table = load_manifest(summary.manifest, embeddings=load_embeddings(embeddings)).table
     assert table["case_id"].nunique() == 1867
     assert table.loc[table["text"] != "", "case_id"].nunique() == 1838

@@ -15,7 +15,7 @@ from eczema_tf.data.sources.dermavqa import prepare_dermavqa
 from eczema_tf.data.sources.folder import prepare_folder
 from eczema_tf.data.sources.scin import prepare_scin
 from eczema_tf.data.sources.scin_text import FLAG_COLUMNS
-from eczema_tf.data.sources.source_files import find_photo
+from eczema_tf.data.sources.source import find_photos
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.sources.table import prepare_table
 from eczema_tf.data.sources.table_map import list_shipped
@@ -276,12 +276,15 @@ def test_only_what_lies_in_the_folder_is_found(tmp_path: Path):
     (folder / "out.png").symlink_to(tmp_path / OFF_LIMITS)
     (folder / "link.png").symlink_to(folder / "deep" / "in.png")
     (tmp_path / "alias").symlink_to(folder)
-    assert (
-        find_photo(folder, "deep/in.png")
-        == find_photo(folder, "link.png")
-        == folder / "deep" / "in.png"
-    )
-    assert find_photo(tmp_path / "alias", "deep/in.png") is not None
+    inner = (folder / "deep" / "in.png").resolve()
+    assert find_photos(folder, ["link.png", "deep/in.png"]) == {
+        "link.png": inner,
+        "deep/in.png": inner,
+    }
+    assert find_photos(tmp_path / "alias", ["deep/in.png"]) == {"deep/in.png": inner}
+    assert find_photos(None, ["deep/in.png"]) == {}
+    with pytest.raises(DataError, match="no such folder of photos"):
+        find_photos(tmp_path / "none", [])
     for name in (
         "out.png",
         "../outside.png",
@@ -292,7 +295,7 @@ def test_only_what_lies_in_the_folder_is_found(tmp_path: Path):
         "no\0.png",
         "x" * 5000,
     ):
-        assert find_photo(folder, name) is None, name
+        assert find_photos(folder, [name]) == {}, name
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

@@ -39,7 +39,7 @@ PLAQUE = {
 def folder(tmp_path_factory):
     return prepare_synthetic(
         tmp_path_factory.mktemp("synthetic") / "data", cases=CASES, seed=5
-    ).parent
+    ).manifest.parent
 
 
 @pytest.fixture(scope="module")
@@ -191,10 +191,10 @@ def test_dataset_json_holds_the_limits_of_the_cases(folder, table):
 
 def test_same_seed_same_bytes_whatever_the_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "_FEW_CASES", 1)  # two processes, even for a few
-    first = prepare_synthetic(tmp_path / "first", cases=6, seed=1).parent
+    first = prepare_synthetic(tmp_path / "first", cases=6, seed=1).manifest.parent
     monkeypatch.setattr(synthetic, "_FEW_CASES", 100)
-    second = prepare_synthetic(tmp_path / "second", cases=6, seed=1).parent
-    other = prepare_synthetic(tmp_path / "other", cases=6, seed=2).parent
+    second = prepare_synthetic(tmp_path / "second", cases=6, seed=1).manifest.parent
+    other = prepare_synthetic(tmp_path / "other", cases=6, seed=2).manifest.parent
     files = {path.relative_to(first) for path in first.rglob("*") if path.is_file()}
     assert files == {path.relative_to(second) for path in second.rglob("*") if path.is_file()}
     assert all((first / path).read_bytes() == (second / path).read_bytes() for path in files)
@@ -214,7 +214,7 @@ def test_an_occupied_folder_is_left_alone(tmp_path):
 
 def test_limits_of_one_class_are_undefined(tmp_path):
     summary = json.loads(
-        (prepare_synthetic(tmp_path / "one", cases=1).parent / "dataset.json").read_text(
+        (prepare_synthetic(tmp_path / "one", cases=1).manifest.parent / "dataset.json").read_text(
             encoding="utf-8"
         )
     )

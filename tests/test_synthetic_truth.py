@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from eczema_tf.data.synthetic import complaint
 from eczema_tf.data.synthetic.cases import draw_case
-from eczema_tf.data.synthetic.complaint import MAX_WORDS, write_complaint
+from eczema_tf.data.synthetic.complaint import MAX_WORDS, load_phrasebook, write_complaint
 from eczema_tf.data.synthetic.posterior import compute_eczema_posterior, compute_log_likelihood
 from eczema_tf.data.synthetic.tables import (
     ECZEMA,
@@ -165,20 +165,20 @@ def test_a_lesion_that_is_not_there_shows_nothing():
 
 
 def test_every_fact_has_wordings():
-    phrases = complaint._load_phrases()["facts"]
+    phrases = load_phrasebook().facts
     assert {name: set(values) for name, values in phrases.items()} == {
         slot.name: set(slot.values) for slot in load_tables().facts
     }
     for name, values in phrases.items():
         for value, entry in values.items():
-            assert len(entry["clauses"]) >= 3, (name, value)
-            assert entry.get("negated", False) == (value == "denied"), (name, value)
+            assert len(entry.clauses) >= 3, (name, value)
+            assert entry.negated == (value == "denied"), (name, value)
 
 
 def test_texts_have_3_to_80_words_and_their_phrases_stand_where_they_should(monkeypatch):
     monkeypatch.setattr(complaint, "_MISSPELT", 0.0)
     rng, tables = np.random.default_rng(0), load_tables()
-    known = complaint._load_phrases()["facts"]
+    known = load_phrasebook().facts
     for index in range(300):
         mentioned = rng.permutation(len(tables.facts))[: 3 + index % (len(tables.facts) - 2)]
         facts = {tables.facts[i].name: str(rng.choice(tables.facts[i].values)) for i in mentioned}
@@ -190,7 +190,7 @@ def test_texts_have_3_to_80_words_and_their_phrases_stand_where_they_should(monk
             said = "".join(
                 "<n>" if letter.isdigit() else letter for letter in text[phrase.start : phrase.end]
             ).lower()
-            assert said in [wording.lower() for wording in (*entry["clauses"], entry["note"])]
+            assert said in [wording.lower() for wording in (*entry.clauses, entry.note)]
             assert phrase.negated == (phrase.value == "denied")
 
 
@@ -205,10 +205,10 @@ def test_some_words_are_misspelt():
 
 def test_no_wording_reads_as_something_else_in_yaml():
     """PyYAML reads a bare `no` as False: every wording must still be text."""
-    for values in complaint._load_phrases()["facts"].values():
+    for values in load_phrasebook().facts.values():
         assert all(
             isinstance(wording, str)
             for entry in values.values()
-            for wording in (*entry["clauses"], entry["note"])
+            for wording in (*entry.clauses, entry.note)
         )
     assert yaml.safe_load("no") is False

@@ -64,7 +64,7 @@ def test_rules_labels_and_counts(files: dict, tmp_path: Path):
         "text_rows": 1,
         "missing_photos": 1,
     }
-    assert summary.count() == counts
+    assert summary.counts == counts
     table = load_manifest(summary.manifest).table.set_index("example_id")
     assert table["text"].to_dict() == {
         "1": "It is on the arm. It itches.",
@@ -89,7 +89,12 @@ def test_rules_labels_and_counts(files: dict, tmp_path: Path):
 
 def test_without_photos_the_texts_remain(files: dict, tmp_path: Path):
     summary = prepare_table(tmp_path / "out", **files)
-    assert (summary.kept, summary.empty, summary.text_rows, summary.missing_photos) == (2, 1, 2, 0)
+    assert (
+        summary.counts["kept"],
+        summary.counts["empty"],
+        summary.counts["text_rows"],
+        summary.counts["missing_photos"],
+    ) == (2, 1, 2, 0)
     assert list(load_manifest(summary.manifest).table["example_id"]) == ["1", "3"]
 
 
@@ -299,7 +304,7 @@ def test_a_folder_may_be_called_like_a_map(tmp_path: Path, monkeypatch: pytest.M
         summary = prepare_table(
             "ddi", table="ddi.csv", map_path="ddi", images="photos", overwrite=True
         )
-    assert (summary.kept, summary.empty) == (1, 1)
+    assert (summary.counts["kept"], summary.counts["empty"]) == (1, 1)
     with pytest.raises(DataError, match=r"no row is left; give the photos with --images"):
         prepare_table("other", table="ddi.csv", map_path="ddi")
 
@@ -345,7 +350,7 @@ def test_pad_ufes_says_only_what_was_answered(tmp_path: Path):
         ),
         "It itches.",
     ]
-    assert summary.empty == 1
+    assert summary.counts["empty"] == 1
     assert list(table["skin_tone"]) == ["III", ""]
     assert list(table["sex"]) == ["male", ""]
     assert set(table["case_id"]) == {"PAT_1-2"}

@@ -68,7 +68,7 @@ def prepare_built_in(config: Config) -> Path:
         _say(f"built-in data: {folder} (made before)")
         return manifest
     _say(f"built-in data: making {synthetic.cases} cases in {folder}")
-    return prepare_synthetic(folder, cases=synthetic.cases, seed=synthetic.seed)
+    return prepare_synthetic(folder, cases=synthetic.cases, seed=synthetic.seed).manifest
 
 
 def evaluate_run(

@@ -1,8 +1,9 @@
-"""SCIN, the Skin Condition Image Network (Google Research and Stanford Medicine, 2024; arXiv 2402.18545), as a manifest.
+"""SCIN, the Skin Condition Image Network, as a manifest.
 
-In go the official `scin_cases.csv` and `scin_labels.csv` and, where there are any, photos or
-precomputed photo embeddings. Out comes a folder with `manifest.csv`, `dataset.json` (counts and how
-each column was made) and the photos or embeddings.
+Google Research and Stanford Medicine, 2024; arXiv 2402.18545. In go the official `scin_cases.csv`
+and `scin_labels.csv` and, where there are any, photos or precomputed photo embeddings. Out comes a
+folder with `manifest.csv`, `dataset.json` (counts and how each column was made) and the photos or
+embeddings.
 
 The label is the weight of "Eczema" in the dermatologists' vote, 0 where they voted for other
 conditions alone. SCIN has no free text: `scin_text.describe_case` writes a template, and the
@@ -11,26 +12,26 @@ conditions alone. SCIN has no free text: `scin_text.describe_case` writes a temp
 
 import ast
 import statistics
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from eczema_tf.data.photo.embeddings import load_embeddings
 from eczema_tf.data.sources.scin_text import FLAG_COLUMNS, describe_case
-from eczema_tf.data.sources.source_files import (
+from eczema_tf.data.sources.source import (
+    Source,
     Summary,
-    check_folder,
-    find_photo,
+    build_rows,
+    find_photos,
     is_inner,
     read_table,
-    refuse_overlap,
-    write_dataset,
+    write_source,
 )
 from eczema_tf.errors import DataError, join_faults
 
 CONDITION = "Eczema"  # as SCIN writes it
+VOTE = "weighted_skin_condition_label"
 PHOTO_COLUMNS = ("image_1_path", "image_2_path", "image_3_path")
 GRADABLE_COLUMNS = tuple(
     f"dermatologist_gradable_for_skin_condition_{reader}" for reader in (1, 2, 3)
@@ -46,15 +47,12 @@ CASE_COLUMNS = (
     *FLAG_COLUMNS,
     *PHOTO_COLUMNS,
 )
-LABEL_COLUMNS = ("case_id", "weighted_skin_condition_label", *GRADABLE_COLUMNS, *TONE_COLUMNS)
+LABEL_COLUMNS = ("case_id", VOTE, *GRADABLE_COLUMNS, *TONE_COLUMNS)
 PROVENANCE = {
     "attribution": "SCIN dataset, Google LLC and Stanford Medicine (arXiv 2402.18545)",
     "licence": "SCIN Data Use License: share and adapt with attribution, no re-identification",
     "columns": {
-        "eczema": (
-            f'weight of "{CONDITION}" in weighted_skin_condition_label; 0 where only other'
-            " conditions are named"
-        ),
+        "eczema": f'weight of "{CONDITION}" in {VOTE}; 0 where only other conditions are named',
         "text": (
             "template from the self-reported flags, not free text; a blank flag is never read as a"
             " no; empty where nothing is reported"
@@ -66,44 +64,13 @@ PROVENANCE = {
         ),
     },
 }
-
-
-@dataclass(frozen=True)
-class ScinSummary(Summary):
-    """What became of the cases.
-
-    Attributes:
-        cases: In the cases file.
-        ungradable: Left out: no dermatologist could grade the photos.
-        unlabelled: Left out: gradable, or not in the labels file, but no condition was named.
-        empty: Left out: labelled, but the person reported nothing, and no photo is here.
-        kept: Labelled cases with a text or a photo.
-        eczema: Kept cases where a dermatologist named eczema (label > 0).
-        photo_rows: Rows with a photo or an embedding.
-        text_rows: Rows of text alone.
-        sharing: Kept cases in a group with another kept case.
-    """
-
-    cases: int
-    ungradable: int
-    unlabelled: int
-    empty: int
-    kept: int
-    eczema: int
-    photo_rows: int
-    text_rows: int
-    sharing: int
-
-    def describe(self) -> str:
-        """Returns the counts as a few lines for people."""
-        return (
-            f"{self.cases} cases: {self.kept} kept, {self.ungradable} left out as ungradable,"
-            f" {self.unlabelled} as unlabelled, {self.empty} with neither photo nor"
-            f" text\n{self.eczema} of the kept cases ({self.eczema / self.kept:.1%}) have a vote"
-            f" for eczema\n{self.photo_rows} rows with a photo, {self.text_rows} with text alone;"
-            f" {self.sharing} cases share a photo with another\ntexts are templates, not the"
-            " patients' own words"
-        )
+DESCRIPTION = """\
+{cases} cases: {kept} kept, {ungradable} left out as ungradable, {unlabelled} as unlabelled, \
+{empty} with neither photo nor text
+{eczema} of the kept cases ({share:.1%}) have a vote for eczema
+{photo_rows} rows with a photo, {text_rows} with text alone; {sharing} cases share a photo with \
+another
+texts are templates, not the patients' own words"""
 
 
 def prepare_scin(
@@ -114,15 +81,15 @@ def prepare_scin(
     images: Path | str | None = None,
     embeddings: Path | str | None = None,
     overwrite: bool = False,
-) -> ScinSummary:
+) -> Summary:
     """Writes a manifest folder from the official SCIN files.
 
     Args:
         out: The folder.
         cases: `scin_cases.csv`.
         labels: `scin_labels.csv`.
-        images: A folder with photos, as `<name>` or `dataset/images/<name>`; those that are there
-            are linked (or copied) into `out`.
+        images: A folder with photos, as `<name>` or `dataset/images/<name>`; those found are linked
+            (or copied) into `out`.
         embeddings: An `.npz` of photo embeddings by image path, linked (or copied) into `out`.
             Without `images`, the photos that have one become rows.
         overwrite: Whether a folder already there may be replaced.
@@ -132,15 +99,18 @@ def prepare_scin(
             belongs to a case, or `out` holds one of the inputs.
         EczemaError: If `out` cannot be written.
     """
-    out = Path(out)
-    refuse_overlap(out, (cases, labels, images, embeddings))
     table = _read_cases(Path(cases), CASE_COLUMNS)
     table["group_id"] = _group_by_photo(table)
-    labelled, left_out = _label_cases(table, _read_cases(Path(labels), LABEL_COLUMNS), Path(labels))
-    find = _build_photo_finder(images, embeddings)
-    rows = [row for case in labelled.to_dict("records") for row in _build_rows(case, find)]
-    photos = [row["image_path"] for row in rows if row["image_path"]]
-    if (images or embeddings) and not photos:
+    joined = table.merge(_read_cases(Path(labels), LABEL_COLUMNS), on="case_id", how="left")
+    joined = _label_cases(joined.fillna(""), labels)
+    labelled = joined[joined["fate"] == "labelled"]
+    photos = _find_photos(images, labelled)
+    known: Collection[str] = photos
+    if images is None and embeddings is not None:
+        known = load_embeddings(embeddings)
+    rows = [row for case in labelled.to_dict("records") for row in _map_case(case, known)]
+    photo_rows = sum(bool(row["image_path"]) for row in rows)
+    if (images or embeddings) and not photo_rows:
         raise DataError(
             f"{images or embeddings}: none of the labelled cases' photos is there; they look like"
             f" {labelled[PHOTO_COLUMNS[0]].iloc[0]!r}"
@@ -150,31 +120,37 @@ def prepare_scin(
             f"{cases}: no labelled case reports anything, and no photo is here; give the photos"
             " with --images"
         )
-    kept = pd.DataFrame(rows).drop_duplicates("case_id")
-    summary = ScinSummary(
-        manifest=out / "manifest.csv",
-        cases=len(table),
-        **left_out,
-        empty=len(labelled) - len(kept),
-        kept=len(kept),
-        eczema=int((kept["eczema"] > 0).sum()),
-        photo_rows=len(photos),
-        text_rows=len(rows) - len(photos),
-        sharing=int(kept["group_id"].duplicated(keep=False).sum()),
+    manifest = pd.DataFrame(rows)
+    kept = manifest.drop_duplicates("case_id")
+    counts = {
+        "cases": len(table),
+        "ungradable": int((joined["fate"] == "ungradable").sum()),
+        "unlabelled": int((joined["fate"] == "unlabelled").sum()),
+        "empty": len(labelled) - len(kept),  # nothing reported, and no photo is here
+        "kept": len(kept),
+        "eczema": int((kept["eczema"] > 0).sum()),  # a dermatologist named it
+        "photo_rows": photo_rows,  # with a photo or an embedding
+        "text_rows": len(rows) - photo_rows,
+        "sharing": int(kept["group_id"].duplicated(keep=False).sum()),
+    }
+    source = Source(
+        name="scin",
+        rows=manifest,
+        counts=counts,
+        description=DESCRIPTION.format(**counts, share=counts["eczema"] / counts["kept"]),
+        facts={"counts": counts, **PROVENANCE},
+        inputs=(cases, labels, images, embeddings),
+        files=photos | ({"embeddings.npz": Path(embeddings)} if embeddings else {}),
     )
-    files = {"embeddings.npz": Path(embeddings)} if embeddings else {}
-    if (
-        images
-    ):  # under their official path, so that `image_path` stays the key of their embedding, too
-        files |= {image_path: _find_photo(Path(images), image_path) for image_path in photos}
-    write_dataset(
-        out,
-        rows,
-        {"source": "scin", "counts": summary.count(), **PROVENANCE},
-        files,
-        overwrite=overwrite,
-    )
-    return summary
+    return write_source(out, source, overwrite=overwrite)
+
+
+def compute_label(vote: Mapping[str, float]) -> float:
+    """Returns the weight of eczema in a vote, in [0, 1].
+
+    Weights are given to two decimals, so that their sum may pass 1 a little.
+    """
+    return round(min(float(vote.get(CONDITION, 0.0)), 1.0), 4)
 
 
 def _read_cases(path: Path, columns: Collection[str]) -> pd.DataFrame:
@@ -185,57 +161,8 @@ def _read_cases(path: Path, columns: Collection[str]) -> pd.DataFrame:
     return table
 
 
-def _label_cases(
-    table: pd.DataFrame, labels: pd.DataFrame, labels_path: Path
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Joins the votes to the cases and leaves out what has none. Returns the labelled cases, and how many were left out and why."""
-    joined = table.merge(labels[[*LABEL_COLUMNS]], on="case_id", how="left").fillna("")
-    votes, faults = [], []
-    for case_id, text in zip(
-        joined["case_id"], joined["weighted_skin_condition_label"], strict=True
-    ):
-        try:
-            votes.append(_parse_vote(text))
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            faults.append(
-                f"case {case_id}: weighted_skin_condition_label: allowed: {{'Condition': weight,"
-                f" ...}}; received {text[:80]!r}"
-            )
-    if faults:
-        raise DataError(join_faults(f"{labels_path}: votes cannot be read", faults))
-    labelled = pd.Series([bool(vote) for vote in votes])
-    gradable = (
-        joined[[*GRADABLE_COLUMNS]].apply(lambda column: column.str.contains("YES")).any(axis=1)
-    )
-    refused = (
-        joined[[*GRADABLE_COLUMNS]].apply(lambda column: column.str.startswith("NO_")).any(axis=1)
-        & ~gradable
-    )
-    if not labelled.any():
-        raise DataError(f"{labels_path}: no case has a label")
-    left_out = {
-        "ungradable": int((~labelled & refused).sum()),
-        "unlabelled": int((~labelled & ~refused).sum()),
-    }
-    return joined.assign(eczema=[compute_label(vote) for vote in votes])[labelled], left_out
-
-
-def _parse_vote(text: str) -> dict[str, float]:
-    vote = ast.literal_eval(text) if text else {}
-    if not isinstance(vote, dict) or not all(
-        isinstance(weight, int | float) and 0 <= weight <= 1.05 for weight in vote.values()
-    ):
-        raise ValueError("not a vote")
-    return vote
-
-
-def compute_label(vote: dict[str, float]) -> float:
-    """Returns the weight of eczema in a vote, in [0, 1]. Weights are given to two decimals, so that their sum may pass 1 a little."""
-    return round(min(float(vote.get(CONDITION, 0.0)), 1.0), 4)
-
-
 def _group_by_photo(table: pd.DataFrame) -> list[str]:
-    """Names each case's group after the group's first case: cases that share a photo, directly or through others, are one group."""
+    """Names each case's group, of cases that share photos, after the group's first case."""
     leader = {case_id: case_id for case_id in table["case_id"]}
 
     def find(case_id: str) -> str:
@@ -251,50 +178,63 @@ def _group_by_photo(table: pd.DataFrame) -> list[str]:
     return [find(case_id) for case_id in table["case_id"]]
 
 
-def _build_photo_finder(
-    images: Path | str | None, embeddings: Path | str | None
-) -> Callable[[str], bool]:
-    """Returns what says whether a photo is to be had."""
-    keys: Collection[str] = load_embeddings(embeddings) if embeddings else ()
-    if images is None:
-        return lambda image_path: image_path in keys
-    folder = check_folder(images)
-    return lambda image_path: _find_photo(folder, image_path) is not None
+def _label_cases(joined: pd.DataFrame, labels: Path | str) -> pd.DataFrame:
+    """Adds `eczema` and `fate`: `labelled`, or left out since `ungradable` or `unlabelled`.
+
+    A case is ungradable if a dermatologist said so and none could grade it; it is unlabelled if it
+    is not in the labels file, or gradable and no condition was named.
+    """
+    votes, faults = [], []
+    for case_id, text in zip(joined["case_id"], joined[VOTE], strict=True):
+        try:
+            vote = ast.literal_eval(text) if text else {}
+            if not all(0 <= weight <= 1.05 for weight in vote.values()):
+                raise ValueError("not weights")
+            votes.append(vote)
+        except (ValueError, SyntaxError, TypeError, AttributeError, MemoryError, RecursionError):
+            faults.append(
+                f"case {case_id}: {VOTE}: allowed: {{'Condition': weight, ...}};"
+                f" received {text[:80]!r}"
+            )
+    if faults:
+        raise DataError(join_faults(f"{labels}: votes cannot be read", faults))
+    if not any(votes):
+        raise DataError(f"{labels}: no case has a label")
+    grades = joined[[*GRADABLE_COLUMNS]]
+    gradable = grades.apply(lambda column: column.str.contains("YES")).any(axis=1)
+    refused = grades.apply(lambda column: column.str.startswith("NO_")).any(axis=1)
+    fate = (refused & ~gradable).map({True: "ungradable", False: "unlabelled"})
+    return joined.assign(
+        eczema=[compute_label(vote) for vote in votes],
+        fate=fate.mask(list(map(bool, votes)), "labelled"),
+    )
 
 
-def _find_photo(folder: Path, image_path: str) -> Path | None:
-    """A download has the photos in the official folders below, others have them side by side."""
-    if not is_inner(image_path):
-        return None
-    return find_photo(folder, PurePosixPath(image_path).name) or find_photo(folder, image_path)
+def _find_photos(images: Path | str | None, cases: pd.DataFrame) -> dict[str, Path]:
+    """Finds photos by their official path, which stays the key of their embedding, too.
+
+    A download has them in the official folders, others have them side by side.
+    """
+    paths = [path for path in cases[[*PHOTO_COLUMNS]].to_numpy().ravel() if is_inner(path)]
+    beside = find_photos(images, [PurePosixPath(path).name for path in paths])
+    found = {path: beside.get(PurePosixPath(path).name) for path in paths}
+    official = find_photos(images, paths)
+    return official | {path: file for path, file in found.items() if file is not None}
 
 
-def _build_rows(case: dict[str, str], find: Callable[[str], bool]) -> list[dict[str, object]]:
-    """One row a photo that is to be had, or one row of text, or none."""
-    photos = [case[column] for column in PHOTO_COLUMNS if case[column] and find(case[column])]
-    text = describe_case(case)
+def _map_case(case: Mapping[str, str], photos: Collection[str]) -> list[dict[str, object]]:
+    """Makes the rows of the manifest from a case of the official files."""
+    tones = sorted(case[column] for column in TONE_COLUMNS if case[column] in TONES)
+    age_group = case["age_group"].removeprefix("AGE_").replace("UNKNOWN", "").replace("_TO_", "-")
     shared = {
         "case_id": case["case_id"],
         "group_id": case["group_id"],
-        "text": text,
+        "text": describe_case(case),
         "eczema": case["eczema"],
-        "consistency": "",
-        "severity": "",
-        "split": "",
-        "skin_tone": _median_tone(case),
-        "age_group": (
-            case["age_group"].removeprefix("AGE_").replace("UNKNOWN", "").replace("_TO_", "-")
-        ),
+        "skin_tone": TONES[statistics.median_low(tones)] if tones else "",
+        "age_group": age_group,
         "sex": {"FEMALE": "female", "MALE": "male"}.get(case["sex_at_birth"], ""),
         "source": "template",
     }
-    places = photos or ([""] if text else [])
-    return [
-        {"example_id": f"{case['case_id']}-{place}", "image_path": photo, **shared}
-        for place, photo in enumerate(places, 1)
-    ]
-
-
-def _median_tone(case: dict[str, str]) -> str:
-    tones = sorted(case[column] for column in TONE_COLUMNS if case[column] in TONES)
-    return TONES[statistics.median_low(tones)] if tones else ""
+    paths = [path for column in PHOTO_COLUMNS if (path := case[column]) and path in photos]
+    return build_rows(shared, paths)

@@ -1,75 +1,58 @@
-"""The SCIN files from their official bucket, onto the disk under their official paths.
+"""The SCIN files from their public bucket, onto the disk under their official paths.
 
 In goes a folder. Out come `dataset/scin_cases.csv`, `dataset/scin_labels.csv` and
-`dataset/images/*.png` below it, for `scin.prepare_scin` to read; `download.csv` (what is here:
-path, bytes, MD5); and, if something could not be had, `missing.csv` (path, reason). Running it
-again fetches what is missing and nothing else.
+`dataset/images/*.png` below it, for `scin.prepare_scin` to read; and, if the bucket lacks
+something, `missing.csv` (path, reason). Running it again fetches what is missing or differs from
+the bucket, and nothing else. It needs google-cloud-storage (`requirements-scin.txt`), which also
+checks what arrives and tries again what may pass.
 """
 
-import contextlib
-import fcntl
+import base64
 import re
-import threading
-from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import quote
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
-import requests
 from tqdm import tqdm
 
-from eczema_tf.data.sources.downloads import (
-    PHOTO,
-    USUAL,
-    FetchedFile,
-    Kind,
-    Patience,
-    Unavailable,
-    compute_md5,
-    fetch_file,
-    open_session,
-    writing,
-)
-from eczema_tf.data.sources.scin import PHOTO_COLUMNS
+from eczema_tf.data.sources.scin import PHOTO_COLUMNS, VOTE
+from eczema_tf.data.sources.source import read_table
 from eczema_tf.errors import DataError, EczemaError
-from eczema_tf.files import write_csv, write_text
+from eczema_tf.files import replacing_file, write_csv
 
-# https://github.com/google-research-datasets/scin
-OFFICIAL_URL = "https://storage.googleapis.com/dx-scin-public-data/"
+if TYPE_CHECKING:
+    from google.cloud.storage import Bucket
+
+BUCKET = "dx-scin-public-data"  # https://github.com/google-research-datasets/scin
 CASES_PATH = "dataset/scin_cases.csv"
 LABELS_PATH = "dataset/scin_labels.csv"
-TABLE = Kind("a CSV file that begins with case_id", (b"case_id", b"\xef\xbb\xbfcase_id"))
-PHOTO_PATH = re.compile(
-    r"dataset/images/[A-Za-z0-9_-]+\.(png|jpe?g)"
-)  # all others are refused: a table must not say where to write
-LEDGER_LINE = re.compile(r"^([^,\n]+),(\d+),([0-9a-f]{32})$", re.MULTILINE)
+# all others are refused: a table must not say where to write
+PHOTO_PATH = re.compile(r"dataset/images/[A-Za-z0-9_-]+\.(png|jpe?g)")
 NO_VOTE = ("", "{}")
-GIVE_UP_AFTER = (
-    20  # files in a row that failed for no lasting reason: the network is gone, not the files
-)
+RETRY_S = 120  # how long a request that fails is tried again, with growing pauses
 
 
 @dataclass(frozen=True)
-class DownloadSummary:
+class Download:
     """What became of the files.
 
     Attributes:
         folder: Where they are.
         wanted: The two tables and the photos of the cases asked for.
-        already_there: Whole before this run.
         downloaded: In this run.
-        missing: Could not be had; `missing.csv` says why.
         bytes: Of the files downloaded.
+        missing: Path -> why the bucket does not give it.
     """
 
     folder: Path
     wanted: int
-    already_there: int
     downloaded: int
-    missing: int
     bytes: int
+    missing: dict[str, str]
 
     @property
     def cases(self) -> Path:
@@ -81,72 +64,69 @@ class DownloadSummary:
         """The table of the dermatologists' votes."""
         return self.folder / LABELS_PATH
 
-    def check_complete(self) -> None:
-        """Raises a DataError that tells how to go on if files are missing."""
-        if self.missing:
-            raise DataError(
-                f"{self.missing} of {self.wanted} files could not be had,"
-                f" {self.folder / 'missing.csv'} says why; run the same command again: it resumes;"
-                f" or go without them: --cases {self.cases} --labels {self.labels} --images"
-                f" {self.folder}"
-            )
-
     def describe(self) -> str:
         """Returns the counts as one line for people."""
+        whole = self.wanted - self.downloaded - len(self.missing)
+        missing = f"{len(self.missing)} missing"
+        if self.missing:
+            missing += f" ({self.folder / 'missing.csv'} says why)"
         return (
-            f"{self.wanted} files wanted: {self.already_there} were there, {self.downloaded}"
-            f" downloaded ({self.bytes / 1e6:.1f} MB), {self.missing} missing"
+            f"{self.wanted} files wanted: {whole} were there, {self.downloaded} downloaded"
+            f" ({self.bytes / 1e6:.1f} MB), {missing}"
         )
 
 
+class _Fetched(NamedTuple):
+    """What became of one file."""
+
+    bytes: int = 0  # fetched; 0: it was there already
+    missing: str = ""  # why the bucket does not give it
+
+
 def download_scin(
-    folder: Path | str,
-    *,
-    limit: int | None = None,
-    base_url: str = OFFICIAL_URL,
-    jobs: int = 8,
-    patience: Patience = USUAL,
-    progress: bool = True,
-) -> DownloadSummary:
-    """Downloads the two tables and the photos of the labelled cases; goes on where an earlier run stopped.
+    folder: Path | str, *, limit: int | None = None, jobs: int = 8, progress: bool = True
+) -> Download:
+    """Downloads the two tables and the photos of the labelled cases, if they are not here yet.
 
     Args:
         folder: Where everything goes.
         limit: Photos of so many labelled cases only, the first in the order of the cases file;
             default all. Cases without a label are passed over: `prepare_scin` leaves them out.
-        base_url: Where `dataset/` is.
         jobs: Files to fetch at a time.
-        patience: How long to try for each.
         progress: Whether to show a bar (on a terminal).
 
-    Returns:
-        The counts. Where `missing` is not 0, running it again may help.
-
     Raises:
-        DataError: If a table cannot be had or is not SCIN's.
-        EczemaError: If the disk is full or otherwise refuses, or another download is running in the
-            folder.
+        DataError: If the bucket lacks a table, or a table is not SCIN's.
+        EczemaError: If google-cloud-storage is not installed, the bucket cannot be reached, or the
+            disk is full or otherwise refuses. Running it again goes on from there.
     """
-    folder, base_url = Path(folder), base_url.rstrip("/") + "/"
-    with (
-        open_session(base_url, connections=max(2, jobs)) as session,
-        _locking(folder),
-        _Ledger(folder) as ledger,
-    ):
-        download = _Download(session, base_url, ledger, patience)
-        download.fetch_all([CASES_PATH, LABELS_PATH], jobs=2, progress=False)
-        for path, reason in download.missing.items():
-            raise DataError(
-                f"{base_url}{path}: cannot be had: {reason}; check the network and run the same"
-                " command again: it resumes"
-            )
-        download.fetch_all(
-            list_photos(folder / CASES_PATH, folder / LABELS_PATH, limit),
-            jobs=jobs,
-            progress=progress,
-        )
-        _write_missing(folder / "missing.csv", download.missing)
-        return download.summarize()
+    try:
+        from google.cloud.storage import Client
+    except ImportError as error:
+        raise EczemaError(
+            "--download needs google-cloud-storage: pip install -r requirements-scin.txt"
+        ) from error
+    folder = Path(folder)
+    with Client.create_anonymous_client() as client:
+        bucket = client.bucket(BUCKET)
+        tables = _fetch_all(bucket, folder, [CASES_PATH, LABELS_PATH], jobs=2, progress=False)
+        for path, fetched in tables.items():
+            if fetched.missing:
+                raise DataError(f"gs://{BUCKET}/{path}: cannot be downloaded: {fetched.missing}")
+        photos = list_photos(folder / CASES_PATH, folder / LABELS_PATH, limit)
+        refused = [path for path in photos if not PHOTO_PATH.fullmatch(path)]
+        allowed = [path for path in photos if PHOTO_PATH.fullmatch(path)]
+        files = tables | _fetch_all(bucket, folder, allowed, jobs=jobs, progress=progress)
+    missing = {path: file.missing for path, file in files.items() if file.missing}
+    reason = "refused: allowed: dataset/images/<letters, digits, - and _>.png"
+    missing |= dict.fromkeys(refused, reason)
+    if missing:
+        table = pd.DataFrame(sorted(missing.items()), columns=["path", "reason"])
+        write_csv(folder / "missing.csv", table)
+    else:
+        (folder / "missing.csv").unlink(missing_ok=True)
+    sizes = [file.bytes for file in files.values() if file.bytes]
+    return Download(folder, len(tables) + len(photos), len(sizes), sum(sizes), missing)
 
 
 def list_photos(cases: Path, labels: Path, limit: int | None = None) -> list[str]:
@@ -160,167 +140,65 @@ def list_photos(cases: Path, labels: Path, limit: int | None = None) -> list[str
     Raises:
         DataError: If a file cannot be read or lacks columns.
     """
-    votes = _read_columns(labels, ("case_id", "weighted_skin_condition_label"))
-    labelled = set(votes.loc[~votes["weighted_skin_condition_label"].isin(NO_VOTE), "case_id"])
-    table = _read_columns(cases, ("case_id", *PHOTO_COLUMNS))
+    votes = read_table(labels, ("case_id", VOTE))
+    labelled = votes.loc[~votes[VOTE].isin(NO_VOTE), "case_id"]
+    table = read_table(cases, ("case_id", *PHOTO_COLUMNS))
     photos = table.loc[table["case_id"].isin(labelled), [*PHOTO_COLUMNS]].head(limit)
     return list(dict.fromkeys(path for path in photos.to_numpy().ravel() if path))
 
 
-def _read_columns(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        return pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", usecols=[*columns]
-        )
-    except ValueError as error:  # not UTF-8, not CSV, columns are missing
-        raise DataError(
-            f"{path}: is not the official SCIN file: {' '.join(str(error).split())}"
-        ) from error
+def _fetch_all(
+    bucket: "Bucket", folder: Path, paths: Sequence[str], *, jobs: int, progress: bool
+) -> dict[str, _Fetched]:
+    """Fetches files side by side. What concerns them all (no network, a full disk) ends it."""
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+    from requests import RequestException
 
-
-@dataclass
-class _Download:
-    """One run: what is asked, through what, and what came of it."""
-
-    session: requests.Session
-    base_url: str
-    ledger: "_Ledger"
-    patience: Patience
-    fetched: dict[str, FetchedFile] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def fetch_all(self, paths: list[str], *, jobs: int, progress: bool) -> None:
-        """Fetches files side by side. What concerns them all (a full disk, Ctrl-C, a network that is gone) ends it at once."""
-        failed_in_a_row = 0
-        with ThreadPoolExecutor(jobs) as pool:
-            futures = [pool.submit(self._fetch, path) for path in paths]
-            try:
-                for future in tqdm(
-                    as_completed(futures),
-                    "files",
-                    len(paths),
-                    disable=None if progress else True,
-                    mininterval=1,
-                ):
-                    failed_in_a_row = failed_in_a_row + 1 if future.result() else 0
-                    if failed_in_a_row >= GIVE_UP_AFTER:
-                        self.stop.set()
-            except BaseException:
-                self.stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
-    def _fetch(self, path: str) -> bool:
-        """Returns whether it failed for a reason that may pass."""
-        if path not in (CASES_PATH, LABELS_PATH) and not PHOTO_PATH.fullmatch(path):
-            self.missing[path] = "refused: allowed: dataset/images/<letters, digits, - and _>.png"
-            return False
-        fetched = self.ledger.find_whole(path)
+    hidden = None if progress else True
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(_fetch, bucket, folder, path): path for path in paths}
+        done = tqdm(as_completed(futures), "files", len(paths), disable=hidden, mininterval=1)
         try:
-            self.fetched[path] = fetched or self._fetch_anew(path)
-        except Unavailable as error:
-            self.missing[path] = str(error)
-            return not error.lasting
-        except BaseException:
-            # here, not in `fetch_all`: this thread takes up the next file before that one wakes
-            self.stop.set()
-            raise
-        return False
-
-    def _fetch_anew(self, path: str) -> FetchedFile:
-        kind = PHOTO if PHOTO_PATH.fullmatch(path) else TABLE
-        target = self.ledger.folder / path
-        fetched = fetch_file(
-            self.session,
-            self.base_url + quote(path),
-            target,
-            kind,
-            patience=self.patience,
-            stop=self.stop,
-        )
-        self.ledger.add(path, fetched)
-        return fetched
-
-    def summarize(self) -> DownloadSummary:
-        """Counts."""
-        fresh = [fetched.bytes for fetched in self.fetched.values() if fetched.fresh]
-        return DownloadSummary(
-            folder=self.ledger.folder,
-            wanted=len(self.fetched) + len(self.missing),
-            already_there=len(self.fetched) - len(fresh),
-            downloaded=len(fresh),
-            missing=len(self.missing),
-            bytes=sum(fresh),
-        )
-
-
-class _Ledger:
-    """`download.csv`: a line for each file that was found whole. Lines are only ever added, so that a kill costs one at most."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.file = folder / "download.csv"
-        self.known = self._read()
-        lines = [f"{path},{fetched.bytes},{fetched.md5}\n" for path, fetched in self.known.items()]
-        write_text(self.file, "path,bytes,md5\n" + "".join(lines))  # without a line that a kill cut
-
-    def __enter__(self) -> "_Ledger":
-        self.handle = self.file.open(
-            "ab", buffering=0
-        )  # one line, one write: threads cannot mix them up
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.handle.close()
-
-    def add(self, path: str, fetched: FetchedFile) -> None:
-        """Adds a file."""
-        with writing(self.file):
-            self.handle.write(f"{path},{fetched.bytes},{fetched.md5}\n".encode())
-
-    def find_whole(self, path: str) -> FetchedFile | None:
-        """Returns what is known of a file, if the file is still as it was."""
-        known, file = self.known.get(path), self.folder / path
-        if (
-            known is None
-            or not file.is_file()
-            or file.stat().st_size != known.bytes
-            or compute_md5(file) != known.md5
-        ):
-            return None
-        return known
-
-    def _read(self) -> dict[str, FetchedFile]:
-        text = (
-            self.file.read_text(encoding="utf-8", errors="replace") if self.file.is_file() else ""
-        )
-        return {
-            path: FetchedFile(int(size), md5, fresh=False)
-            for path, size, md5 in LEDGER_LINE.findall(text)
-        }
-
-
-@contextlib.contextmanager
-def _locking(folder: Path) -> Iterator[None]:
-    """Keeps others out: two downloads that write to the same `.part` could rename each other's half files."""
-    with contextlib.ExitStack() as stack:
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = stack.enter_context((folder / ".download.lock").open("w"))
-        try:
-            fcntl.flock(
-                handle, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # given back by the system, however the process ends
-        except BlockingIOError as error:
+            return {futures[future]: future.result() for future in done}
+        except (GoogleAPIError, GoogleAuthError, RequestException) as error:
             raise EczemaError(
-                f"{folder}: another download is running there; wait for it or choose another folder"
+                f"gs://{BUCKET}: cannot be reached ({type(error).__name__}); check the network and"
+                " run the same command again: it resumes"
             ) from error
-        yield
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _write_missing(file: Path, missing: dict[str, str]) -> None:
-    if not missing:
-        file.unlink(missing_ok=True)
-        return
-    write_csv(file, pd.DataFrame(sorted(missing.items()), columns=["path", "reason"]))
+def _fetch(bucket: "Bucket", folder: Path, path: str) -> _Fetched:
+    """Fetches a file, unless it is here as the bucket has it. It is never half there."""
+    from google.api_core.exceptions import Forbidden, NotFound
+    from google.cloud.storage.exceptions import DataCorruption
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    blob, target, retry = bucket.blob(path), folder / path, DEFAULT_RETRY.with_timeout(RETRY_S)
+    corrupt = _Fetched(missing="came with a wrong checksum; run the same command again")
+    try:
+        if target.is_file():
+            blob.reload(retry=retry)
+            if _compute_crc32c(target.read_bytes()) == blob.crc32c:
+                return _Fetched()
+        content = blob.download_as_bytes(retry=retry)
+    except (NotFound, Forbidden) as error:
+        return _Fetched(missing=f"{error.code:d} {HTTPStatus(error.code).phrase}")
+    except DataCorruption:
+        return corrupt
+    # The client does not check what came in two parts, after a cut. The checksum of a file that is
+    # stored packed is that of its packed form.
+    if blob.content_encoding != "gzip" and _compute_crc32c(content) != blob.crc32c:
+        return corrupt
+    with replacing_file(target) as aside:
+        aside.write_bytes(content)
+    return _Fetched(bytes=len(content))
+
+
+def _compute_crc32c(content: bytes) -> str:
+    """Computes Google's checksum, in base64 as the bucket tells it."""
+    from google_crc32c import Checksum
+
+    return base64.b64encode(Checksum(content).digest()).decode()

@@ -1,29 +1,27 @@
-"""Built-in data with known truth, as a manifest: rendered photos, written complaints and the exact posterior of each case.
+"""Built-in data with known truth, as a manifest: rendered photos and written complaints.
 
-Out comes a folder with `manifest.csv`, `photos/`, `masks/` (where each lesion is), `truth.jsonl`
-(all that was drawn for each row, and where each symptom stands in the text) and `dataset.json`
-(counts, and the limits: the AUROC of the exact posteriors). Same number of cases and seed, same
-bytes, on any number of processes.
+Out comes a folder with `manifest.csv` (with the exact posterior of each case), `photos/`, `masks/`
+(where each lesion is), `truth.jsonl` (all that was drawn for each row, and where each symptom
+stands in the text) and `dataset.json` (counts, and the limits: the AUROC of the exact posteriors).
+Same number of cases and seed, same bytes, on any number of processes.
 """
 
-import json
 import multiprocessing
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from eczema_tf.data.synthetic.cases import MASKS, PHOTOS, Case, make_case
+from eczema_tf.data.sources.source import Source, Summary, write_source
+from eczema_tf.data.synthetic.cases import MASKS, PHOTOS, Case, draw_case, render_case
+from eczema_tf.data.synthetic.ground_truth import write_ground_truth
 from eczema_tf.data.synthetic.tables import ECZEMA
-from eczema_tf.files import replacing_folder, write_csv, write_json, write_text
-from eczema_tf.schema import MANIFEST_COLUMNS, POSTERIOR_COLUMNS
+from eczema_tf.schema import POSTERIOR_COLUMNS
 
 GENERATOR_VERSION = 1  # raise it when the same seed no longer gives the same bytes
 PROVENANCE = {
@@ -47,7 +45,7 @@ _FEW_CASES = 100  # below this, starting processes takes longer than the work
 
 def prepare_synthetic(
     out: Path | str, *, cases: int = 2000, seed: int = 0, overwrite: bool = False
-) -> Path:
+) -> Summary:
     """Makes the built-in data.
 
     Works in two spawned processes from 100 cases on: a script that calls this needs the usual `if
@@ -59,112 +57,86 @@ def prepare_synthetic(
         seed: Of all that is drawn, at least 0.
         overwrite: Whether a folder already there may be replaced.
 
-    Returns:
-        The path of the manifest.
-
     Raises:
         EczemaError: If `out` exists and is not empty without `overwrite`, or cannot be written.
     """
-    out = Path(out)
-    with replacing_folder(out, overwrite=overwrite) as aside:
-        for folder in (PHOTOS, MASKS):
-            (aside / folder).mkdir()
-        made = list(_make_cases(aside, cases, seed))
-        rows = sorted(
-            (row for case in made for row in _build_rows(case)), key=lambda row: row["example_id"]
-        )  # ids are random
-        write_csv(aside / "manifest.csv", pd.DataFrame(rows))
-        truths = {truth["example_id"]: truth for case in made for truth in _describe_truth(case)}
-        write_text(
-            aside / "truth.jsonl",
-            "".join(json.dumps(truths[row["example_id"]]) + "\n" for row in rows),
-        )
-        write_json(aside / "dataset.json", _summarise(made, seed))
-    return out / "manifest.csv"
+    drawn = [draw_case(seed, index) for index in range(cases)]
+    counts = {
+        "rows": sum(len(case.example_ids) for case in drawn),
+        "photos": sum(case.photos for case in drawn),
+        "cases_without_photo": sum(case.photos == 0 for case in drawn),
+        "cases_without_text": sum(not case.text for case in drawn),
+        "unclear_texts": sum(bool(case.text) and not case.facts for case in drawn),
+    }
+    conditions = dict(sorted(Counter(case.condition for case in drawn).items()))
+    source = Source(
+        name="synthetic",
+        rows=_map_cases(drawn),
+        counts=counts,
+        description=f"{cases} cases",
+        facts={
+            "generator_version": GENERATOR_VERSION,
+            "cases": cases,
+            "seed": seed,
+            "counts": {**counts, "conditions": conditions},
+            **PROVENANCE,
+            "limits": {kind: _compute_limit(drawn, kind) for kind in POSTERIOR_COLUMNS},
+        },
+        make_files=partial(_make_files, drawn, seed),
+    )
+    return write_source(out, source, overwrite=overwrite)
 
 
-def _make_cases(folder: Path, cases: int, seed: int) -> Iterator[Case]:
-    make = partial(make_case, folder, seed)
-    progress = partial(tqdm, total=cases, desc="built-in data", unit="case")
-    if cases < _FEW_CASES:
-        yield from progress(map(make, range(cases)))
+def _map_cases(cases: Iterable[Case]) -> pd.DataFrame:
+    """Makes the rows of the manifest. Ids are random, so that their order says nothing."""
+    rows = []
+    for case in cases:
+        # what the text alone says: the label of the consistency head
+        consistency = "unclear" if case.text else ""
+        if case.text and case.facts:
+            consistency = "eczema" if (case.posterior["text"] or 0.0) >= 0.5 else "other"
+        rows += [
+            {
+                "example_id": example_id,
+                "case_id": case.case_id,
+                "group_id": case.case_id,
+                "image_path": f"{PHOTOS}/{example_id}.jpg" if case.photos else "",
+                "text": case.text,
+                "eczema": float(case.condition == ECZEMA),
+                "consistency": consistency,
+                "severity": case.severity,
+                "skin_tone": case.skin_tone,
+                "age_group": case.age_group,
+                "sex": case.sex,
+                "source": "synthetic",
+                **{column: case.posterior[kind] for kind, column in POSTERIOR_COLUMNS.items()},
+                "condition": case.condition,
+                "body_site": case.body_site,
+            }
+            for example_id in case.example_ids
+        ]
+    return pd.DataFrame(rows).sort_values("example_id")
+
+
+def _compute_limit(cases: Iterable[Case], kind: str) -> float | None:
+    """AUROC of the exact posterior, over the cases that have one; None for a single class."""
+    known = [case for case in cases if case.posterior[kind] is not None]
+    labels = [case.condition == ECZEMA for case in known]
+    if len(set(labels)) < 2:
+        return None
+    return float(roc_auc_score(labels, [case.posterior[kind] for case in known]))
+
+
+def _make_files(cases: Sequence[Case], seed: int, folder: Path) -> None:
+    """Writes the ground truth and renders photos and masks."""
+    write_ground_truth(folder, cases)
+    for name in (PHOTOS, MASKS):
+        (folder / name).mkdir()
+    render = partial(render_case, folder, seed)
+    progress = partial(tqdm, total=len(cases), desc="built-in data", unit="case")
+    if len(cases) < _FEW_CASES:
+        deque(progress(map(render, range(len(cases)), cases)), maxlen=0)
         return
     # Spawned, not forked: a fork of a process that runs TensorFlow's threads may hang.
     with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from progress(pool.map(make, range(cases), chunksize=20))
-
-
-def _build_rows(case: Case) -> Iterator[dict[str, Any]]:
-    for example_id in case.example_ids:
-        row = {
-            "example_id": example_id,
-            "case_id": case.case_id,
-            "group_id": case.case_id,
-            "image_path": f"{PHOTOS}/{example_id}.jpg" if case.photos else "",
-            "text": case.text,
-            "eczema": float(case.condition == ECZEMA),
-            "consistency": _judge_text(case),
-            "severity": case.severity,
-            "split": "",
-            "skin_tone": case.skin_tone,
-            "age_group": case.age_group,
-            "sex": case.sex,
-            "source": "synthetic",
-        }
-        posteriors = {column: case.posterior[kind] for kind, column in POSTERIOR_COLUMNS.items()}
-        extra = {"condition": case.condition, "body_site": case.body_site}
-        yield {**{column: row[column] for column in MANIFEST_COLUMNS}, **posteriors, **extra}
-
-
-def _judge_text(case: Case) -> str:
-    """What the text alone says: the label of the consistency head."""
-    if not case.text:
-        return ""
-    if not case.facts:
-        return "unclear"
-    return "eczema" if case.posterior["text"] >= 0.5 else "other"
-
-
-def _describe_truth(case: Case) -> Iterator[dict[str, Any]]:
-    for example_id in case.example_ids:
-        yield {
-            "example_id": example_id,
-            "case_id": case.case_id,
-            "condition": case.condition,
-            "severity": case.severity,
-            "body_site": case.body_site,
-            "attributes": case.attributes,
-            "facts": case.facts,
-            "phrases": [asdict(phrase) for phrase in case.phrases],
-            "mask_path": f"{MASKS}/{example_id}.png" if case.photos else "",
-        }
-
-
-def _summarise(cases: list[Case], seed: int) -> dict[str, Any]:
-    return {
-        "source": "synthetic",
-        "generator_version": GENERATOR_VERSION,
-        "cases": len(cases),
-        "seed": seed,
-        "counts": {
-            "rows": sum(len(case.example_ids) for case in cases),
-            "photos": sum(case.photos for case in cases),
-            "cases_without_photo": sum(case.photos == 0 for case in cases),
-            "cases_without_text": sum(not case.text for case in cases),
-            "unclear_texts": sum(bool(case.text) and not case.facts for case in cases),
-            "conditions": dict(sorted(Counter(case.condition for case in cases).items())),
-        },
-        **PROVENANCE,
-        "limits": {kind: _compute_limit(cases, kind) for kind in POSTERIOR_COLUMNS},
-    }
-
-
-def _compute_limit(cases: list[Case], kind: str) -> float | None:
-    """AUROC of the exact posterior over the cases that have one; `None` where they are all of one class."""
-    pairs = [
-        (case.condition == ECZEMA, case.posterior[kind])
-        for case in cases
-        if case.posterior[kind] is not None
-    ]
-    labels, scores = zip(*pairs, strict=True) if pairs else ((), ())
-    return float(roc_auc_score(labels, scores)) if len(set(labels)) == 2 else None
+        deque(progress(pool.map(render, range(len(cases)), cases, chunksize=20)), maxlen=0)

@@ -1,6 +1,6 @@
-"""A map: a YAML file that says how the columns of somebody's table become those of the manifest. It is data, and strictly checked.
+"""A map: a YAML file that says how the columns of a table become those of the manifest.
 
-A map holds
+It is data, and strictly checked. A map holds
 
 - `name` (becomes `source`), `where` (how to obtain the data set), `licence`, `attribution`, `notes`
   (what to know before using it);
@@ -18,7 +18,7 @@ Values are compared whatever the case of their letters, and 3.0 is 3.
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
@@ -27,9 +27,8 @@ from eczema_tf.errors import ConfigError, join_faults
 from eczema_tf.schema import MANIFEST_COLUMNS
 
 SHIPPED = Path(__file__).parent / "maps"
-RULED_COLUMNS = tuple(
-    column for column in MANIFEST_COLUMNS if column not in ("eczema", "source")
-)  # those two have keys of their own
+# the other two have keys of their own
+RULED_COLUMNS = tuple(column for column in MANIFEST_COLUMNS if column not in ("eczema", "source"))
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
@@ -61,32 +60,26 @@ class Rule(Section):
         """Returns the columns that the rule reads."""
         if self.parts is not None:
             return [column for part in self.parts for column in part.list_columns()]
-        return _FIELD.findall(self.template)
+        return _FIELD.findall(self.template or "")
 
     def find_unknown(self, row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-        """Yields (template, result) for each result that is not among the `values` of its rule, where there is no default."""
+        """Yields (template, result) of rules without a default, if `values` lack the result."""
         for part in self.parts or ():
             yield from part.find_unknown(row)
         filled = self._fill(row)
-        if (
-            filled
-            and self.values is not None
-            and self.default is None
-            and fold(filled) not in _fold_keys(self.values)
-        ):
-            yield self.template, filled
+        strict = self.values is not None and self.default is None
+        if filled and strict and fold(filled) not in map(fold, self.values or ()):
+            yield self.template or "", filled
 
     def apply(self, row: Mapping[str, str]) -> str:
         """Returns what the rule makes of a row."""
         if self.parts is not None:
-            return (
-                " ".join(filter(None, (part.apply(row) for part in self.parts)))
-                or self.default
-                or ""
-            )
-        filled = self._fill(row)
+            filled = " ".join(filter(None, (part.apply(row) for part in self.parts)))
+        else:
+            filled = self._fill(row)
         if filled and self.values is not None:
-            filled = _fold_keys(self.values).get(fold(filled), self.default or "")
+            folded = {fold(key): value for key, value in self.values.items()}
+            filled = folded.get(fold(filled), "")
         return filled or self.default or ""
 
     def _fill(self, row: Mapping[str, str]) -> str:
@@ -177,7 +170,3 @@ def list_shipped() -> list[str]:
 def fold(value: str) -> str:
     """Returns a value as it is compared: `Eczema ` is `eczema`, and `3.0` is `3`."""
     return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip().casefold())
-
-
-def _fold_keys(values: Mapping[str, str]) -> dict[str, str]:
-    return {fold(key): value for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""One made-up case: its hidden state, what its photos show, what its text says, and the exact posteriors.
+"""One made-up case: its hidden state, what its photos show, what its text says, the posteriors.
 
 Case `i` of a seed is always the same, however many cases there are and whoever makes it.
 """
@@ -28,11 +28,7 @@ AGE_GROUPS = ("13-17", "18-29", "30-44", "45-59", "60+")
 SEXES = ("female", "male")
 NO_PHOTO, NO_TEXT = 0.10, 0.10  # shares of cases; never both
 UNCLEAR = 0.15  # share of texts that mention no fact
-PHOTO_COUNTS = (
-    0.80,
-    0.12,
-    0.08,
-)  # shares of cases with one, two and three photos, among those with any
+PHOTO_COUNTS = (0.80, 0.12, 0.08)  # of cases with a photo: shares with one, two and three
 _DRAW, _WRITE, _PHOTO = range(3)  # streams of random numbers of a case
 
 
@@ -87,11 +83,9 @@ def draw_case(seed: int, index: int) -> Case:
     log_image = compute_log_likelihood(tables.attributes, attributes) * has_photo
     log_text = compute_log_likelihood(tables.facts, facts)
     named_facts = _name(tables.facts, facts[0])
-    text, phrases = (
-        write_complaint(named_facts, np.random.default_rng([seed, index, _WRITE]))
-        if has_text
-        else ("", [])
-    )
+    text, phrases = "", list[Phrase]()
+    if has_text:
+        text, phrases = write_complaint(named_facts, np.random.default_rng([seed, index, _WRITE]))
     condition, severity = tables.states[state[0]]
     return Case(
         case_id=_draw_id(rng),
@@ -115,21 +109,20 @@ def draw_case(seed: int, index: int) -> Case:
     )
 
 
-def make_case(folder: Path, seed: int, index: int) -> Case:
-    """Draws a case and writes its photos and their lesion masks.
+def render_case(folder: Path, seed: int, index: int, case: Case) -> None:
+    """Renders the photos of a case and their lesion masks.
 
     Args:
         folder: Has the folders `PHOTOS` and `MASKS`.
         seed: Of the data set.
         index: Of the case.
+        case: As drawn by `draw_case(seed, index)`.
     """
-    case = draw_case(seed, index)
     for photo, example_id in enumerate(case.example_ids[: case.photos]):
         rng = np.random.default_rng([seed, index, _PHOTO + photo])
         pixels, mask = render_photo(case.attributes, case.skin_tone, case.body_site, rng)
         (folder / PHOTOS / f"{example_id}.jpg").write_bytes(encode_photo(pixels, rng))
         Image.fromarray(mask).save(folder / MASKS / f"{example_id}.png")
-    return case
 
 
 def _name(slots: tuple[Slot, ...], codes: np.ndarray) -> dict[str, str]:

@@ -1,17 +1,20 @@
-"""A lay person's account of facts: `write_complaint` turns drawn facts into text and says where each fact stands in it.
+"""A lay person's account of facts: drawn facts become a text, and it is known where each stands.
 
 Wording, order, fillers and misspellings do not depend on the condition: the text says what its
 facts say, and nothing more.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import yaml
+
+from eczema_tf.config import Section
 
 MAX_WORDS = 80
 _TERSE = 0.2  # share of texts in telegram style
@@ -37,6 +40,35 @@ class Phrase:
     negated: bool
 
 
+class Wordings(Section):
+    """How people say one value of a fact: in clauses, or in a note; `negated`: they deny it."""
+
+    clauses: list[str]
+    note: str
+    negated: bool = False
+
+
+class Phrasebook(Section):
+    """What people say (`phrases.yaml`): of facts (by fact and value), between them, and instead."""
+
+    facts: dict[str, dict[str, Wordings]]
+    fillers: dict[str, list[str]]
+    misspellings: dict[str, list[str]]
+    unclear: list[str]
+
+
+class _Fact(NamedTuple):
+    """A fact in words."""
+
+    wording: str
+    category: str
+    value: str
+    negated: bool
+
+
+_Sentence = Sequence[str | _Fact]
+
+
 def write_complaint(facts: dict[str, str], rng: np.random.Generator) -> tuple[str, list[Phrase]]:
     """Writes a text.
 
@@ -48,26 +80,38 @@ def write_complaint(facts: dict[str, str], rng: np.random.Generator) -> tuple[st
     Returns:
         The text (3 to 80 words) and its phrases, by position.
     """
-    if not facts:
-        return _write_unclear(rng), []
-    order = rng.permutation(sorted(facts))
-    sentences = _write_sentences(order, facts, rng)
-    if rng.random() < _TERSE or _count_words(sentences) > MAX_WORDS:
-        sentences = _write_notes(order, facts, rng)
-    return _join([*sentences, *_draw_ending(sentences, rng)])
-
-
-# A sentence is a list of pieces: plain strings, and (wording, category, value, negated) where a
-# fact stands.
-Piece = str | tuple[str, str, str, bool]
+    phrasebook = load_phrasebook()
+    sentences: list[_Sentence]
+    if facts:
+        order = rng.permutation(sorted(facts))
+        sentences = _write_sentences(order, facts, rng)
+        if rng.random() < _TERSE or _count_words(sentences) > MAX_WORDS:
+            # telegram style: "Very itchy, dry skin, no blisters."
+            note: list[str | _Fact] = []
+            for name in order:
+                note += [_draw_wording(name, facts[name], rng, terse=True), ", "]
+            sentences = [[*note[:-1], "."]]
+    else:
+        count = int(rng.integers(1, 4))
+        chosen = rng.choice(phrasebook.unclear, size=count, replace=False)
+        sentences = [[str(sentence)] for sentence in chosen]
+    ending: list[_Sentence] = []
+    if rng.random() < 0.3:
+        ending.append([str(rng.choice(phrasebook.fillers["closers"]))])
+    if rng.random() < 0.08:
+        ending.append([str(rng.choice(phrasebook.fillers["rambling"]))])
+    if _count_words([*sentences, *ending]) <= MAX_WORDS:
+        sentences = [*sentences, *ending]
+    return _join(sentences)
 
 
 def _write_sentences(
     order: np.ndarray, facts: dict[str, str], rng: np.random.Generator
-) -> list[list[Piece]]:
-    fillers = _load_phrases()["fillers"]
+) -> list[_Sentence]:
+    """Writes clauses, most of them two by two, sometimes with fillers before or between them."""
+    fillers = load_phrasebook().fillers
     clauses = [_draw_wording(name, facts[name], rng) for name in order]
-    sentences: list[list[Piece]] = []
+    sentences: list[_Sentence] = []
     while clauses:
         taken, clauses = clauses[:2], clauses[2:]
         if len(taken) == 2 and rng.random() < 0.6:
@@ -75,70 +119,51 @@ def _write_sentences(
         else:
             sentences.extend([clause, "."] for clause in taken)
     if rng.random() < 0.25:
-        sentences.insert(
-            int(rng.integers(1, len(sentences) + 1)), [str(rng.choice(fillers["middles"]))]
-        )
-    return [[str(rng.choice(fillers["openers"]))], *sentences] if rng.random() < 0.25 else sentences
-
-
-def _write_notes(
-    order: np.ndarray, facts: dict[str, str], rng: np.random.Generator
-) -> list[list[Piece]]:
-    """Telegram style: "Very itchy, dry skin, no blisters."."""
-    notes = [_draw_wording(name, facts[name], rng, terse=True) for name in order]
-    return [[*[piece for note in notes for piece in (note, ", ")][:-1], "."]]
-
-
-def _draw_ending(sentences: list[list[Piece]], rng: np.random.Generator) -> list[list[Piece]]:
-    fillers = _load_phrases()["fillers"]
-    closer = [[str(rng.choice(fillers["closers"]))]] if rng.random() < 0.3 else []
-    rambling = [[str(rng.choice(fillers["rambling"]))]] if rng.random() < 0.08 else []
-    ending = closer + rambling
-    return [] if _count_words([*sentences, *ending]) > MAX_WORDS else ending
-
-
-def _write_unclear(rng: np.random.Generator) -> str:
-    chosen = rng.choice(_load_phrases()["unclear"], size=int(rng.integers(1, 4)), replace=False)
-    return _join([[str(sentence)] for sentence in chosen] + _draw_ending([], rng))[0]
+        place = int(rng.integers(1, len(sentences) + 1))
+        sentences.insert(place, [str(rng.choice(fillers["middles"]))])
+    if rng.random() < 0.25:
+        sentences.insert(0, [str(rng.choice(fillers["openers"]))])
+    return sentences
 
 
 def _draw_wording(
     category: str, value: str, rng: np.random.Generator, *, terse: bool = False
-) -> Piece:
-    entry = _load_phrases()["facts"][category][value]
-    wording = entry["note"] if terse else str(rng.choice(entry["clauses"]))
+) -> _Fact:
+    """Draws how a fact is said: which clause, which number, which misspellings."""
+    misspellings = load_phrasebook().misspellings
+    wordings = load_phrasebook().facts[category][value]
+    wording = wordings.note if terse else str(rng.choice(wordings.clauses))
     wording = wording.replace("<n>", str(rng.integers(2, 10)))
-    return _misspell(wording, rng), category, value, entry.get("negated", False)
+
+    def misspell(word: re.Match[str]) -> str:
+        wrong = misspellings.get(word.group())
+        return str(rng.choice(wrong)) if wrong and rng.random() < _MISSPELT else word.group()
+
+    return _Fact(re.sub(r"\w+", misspell, wording), category, value, wordings.negated)
 
 
-def _misspell(wording: str, rng: np.random.Generator) -> str:
-    misspellings = _load_phrases()["misspellings"]
-
-    def change(match: re.Match) -> str:
-        wrong = misspellings.get(match.group())
-        return str(rng.choice(wrong)) if wrong and rng.random() < _MISSPELT else match.group()
-
-    return re.sub(r"\w+", change, wording)
-
-
-def _join(sentences: list[list[Piece]]) -> tuple[str, list[Phrase]]:
-    """Sets sentences one after the other, each with a capital first letter, and notes where the facts stand."""
+def _join(sentences: list[_Sentence]) -> tuple[str, list[Phrase]]:
+    """Sets sentences, each with a capital, one after the other; notes where the facts stand."""
     text, phrases = "", []
     for sentence in sentences:
         text += " " if text else ""
         for i, piece in enumerate(sentence):
-            wording, *fact = (piece,) if isinstance(piece, str) else piece
+            wording = piece if isinstance(piece, str) else piece.wording
             wording = wording[0].upper() + wording[1:] if i == 0 else wording
-            if fact:
-                phrases.append(Phrase(len(text), len(text) + len(wording), *fact))
+            if not isinstance(piece, str):
+                _, category, value, negated = piece
+                end = len(text) + len(wording)
+                phrases.append(Phrase(len(text), end, category, value, negated))
             text += wording
     return text, phrases
 
 
-def _count_words(sentences: list[list[Piece]]) -> int:
+def _count_words(sentences: list[_Sentence]) -> int:
     return len(_join(sentences)[0].split())
 
 
 @cache
-def _load_phrases() -> dict[str, Any]:
-    return yaml.safe_load(Path(__file__).with_name("phrases.yaml").read_text(encoding="utf-8"))
+def load_phrasebook() -> Phrasebook:
+    """Reads `phrases.yaml`, once."""
+    text = Path(__file__).with_name("phrases.yaml").read_text(encoding="utf-8")
+    return Phrasebook.model_validate(yaml.safe_load(text))

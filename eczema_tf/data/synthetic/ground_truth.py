@@ -1,33 +1,47 @@
-"""What is known of built-in cases beyond their labels: where the lesion lies in a photo, and where symptoms stand in a text.
+"""What is known of built-in cases beyond their labels: lesions in photos, symptoms in texts.
 
-Read from `truth.jsonl` and `masks/` beside a manifest, where `data/sources/synthetic.py` puts them.
-Other data sets have no such thing.
+`truth.jsonl` and `masks/` beside a manifest hold it. Other data sets have no such thing.
 """
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from eczema_tf.data.synthetic.cases import MASKS, Case
 from eczema_tf.errors import DataError
+from eczema_tf.files import write_text
 
 TRUTH_FILE = "truth.jsonl"
 
 
+class KnownRow(NamedTuple):
+    """What is known of a row of the manifest.
+
+    Attributes:
+        phrases: Character offsets (start, end) of the symptoms in its text.
+        mask_path: Of the lesion's mask, relative to the manifest's folder; "" without a photo.
+    """
+
+    phrases: list[tuple[int, int]]
+    mask_path: str
+
+
 @dataclass(frozen=True)
-class Truth:
-    """The truth about the rows of a manifest.
+class GroundTruth:
+    """What is known of the rows of a manifest.
 
     Attributes:
         folder: Where the manifest is.
-        rows: By `example_id`: "phrases" and "mask_path", among others.
+        rows: By `example_id`; none where nothing is known.
     """
 
     folder: Path
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rows: dict[str, KnownRow] = field(default_factory=dict)
 
     def load_mask(self, example_id: str, size_px: int) -> np.ndarray | None:
         """Loads where the lesion lies, stretched to a square as photos are.
@@ -42,51 +56,68 @@ class Truth:
         Raises:
             DataError: If there should be a mask and it cannot be read.
         """
-        path = self.rows.get(example_id, {}).get("mask_path")
-        if not path:
+        row = self.rows.get(example_id)
+        if row is None or not row.mask_path:
             return None
+        path = self.folder / row.mask_path
         try:
-            with Image.open(self.folder / path) as mask:
-                return (
-                    np.asarray(
-                        mask.convert("L").resize((size_px, size_px), Image.Resampling.BILINEAR)
-                    )
-                    >= 128
-                )
+            with Image.open(path) as mask:
+                square = mask.convert("L").resize((size_px, size_px), Image.Resampling.BILINEAR)
+                return np.asarray(square) >= 128
         except OSError as error:
             raise DataError(
-                f"{self.folder / path}: not readable as a mask: {error}; prepare the built-in data"
-                " again"
+                f"{path}: not readable as a mask: {error}; prepare the built-in data again"
             ) from error
 
     def find_phrases(self, example_id: str) -> list[tuple[int, int]] | None:
-        """Returns the character offsets (start, end) of the symptoms in a row's text, or None where they are not known."""
+        """Returns where the symptoms stand in a row's text, None where it is not known.
+
+        They are given by their character offsets (start, end).
+        """
         row = self.rows.get(example_id)
-        return (
-            None if row is None else [(phrase["start"], phrase["end"]) for phrase in row["phrases"]]
+        return None if row is None else row.phrases
+
+
+def write_ground_truth(folder: Path, cases: Iterable[Case]) -> None:
+    """Writes all that was drawn for cases, a line for each row of their manifest, by its id."""
+    lines = {
+        example_id: json.dumps(
+            {
+                "example_id": example_id,
+                "case_id": case.case_id,
+                "condition": case.condition,
+                "severity": case.severity,
+                "body_site": case.body_site,
+                "attributes": case.attributes,
+                "facts": case.facts,
+                "phrases": [asdict(phrase) for phrase in case.phrases],
+                "mask_path": f"{MASKS}/{example_id}.png" if case.photos else "",
+            }
         )
+        for case in cases
+        for example_id in case.example_ids
+    }
+    write_text(folder / TRUTH_FILE, "".join(lines[name] + "\n" for name in sorted(lines)))
 
 
-def load_truth(manifest_path: Path) -> Truth:
-    """Loads the truth beside a manifest; without a file of it, nothing is known.
+def load_ground_truth(manifest_path: Path) -> GroundTruth:
+    """Loads the ground truth beside a manifest; without its file, nothing is known.
 
     Raises:
         DataError: If the file is not what `prepare synthetic` writes.
     """
     path = manifest_path.parent / TRUTH_FILE
     if not path.is_file():
-        return Truth(manifest_path.parent)
+        return GroundTruth(manifest_path.parent)
+    rows = {}
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return Truth(
-            manifest_path.parent,
-            {
-                row["example_id"]: {key: row[key] for key in ("phrases", "mask_path")}
-                for row in rows
-            },
-        )
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            phrases = [(phrase["start"], phrase["end"]) for phrase in row["phrases"]]
+            rows[row["example_id"]] = KnownRow(phrases, row["mask_path"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: not the truth of built-in data ({error!r}); prepare the data again, or take"
             " the file away"
         ) from error
+    return GroundTruth(manifest_path.parent, rows)

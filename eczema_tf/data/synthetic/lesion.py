@@ -1,4 +1,4 @@
-"""Where a lesion lies: outlines for each arrangement, soft or sharp edges, scratch marks and skin lines, as maps over the photo.
+"""Where a lesion lies: its outline, edges, scratch marks and skin lines, as maps over the photo.
 
 All maps are float32 (height, width) in [0, 1]. `unit` is 1/192 of the photo's side in pixels.
 """
@@ -37,8 +37,15 @@ def draw_outline(
         "grouped": (int(rng.integers(3, 5)), 0.155),
         "scattered": (int(rng.integers(9, 14)), 0.075),
     }[arrangement]
-    for x, y in _place(shape, count, radius * grow * side, rng):
-        outline = _wobble(radius * grow * side * rng.uniform(0.95, 1.05), rng)
+    angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    for x, y in _draw_centres(shape, count, radius * grow * side, rng):
+        # an irregular closed outline around (0, 0): float64 (points, 2)
+        radius_px = radius * grow * side * rng.uniform(0.95, 1.05)
+        waves = np.zeros(len(angle))
+        for k in range(2, 6):
+            waves += rng.normal(0, 0.10 / k) * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
+        circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        outline = radius_px * (1 + waves)[:, None] * circle
         pen.polygon([(x + dx, y + dy) for dx, dy in outline], fill=255)
         if arrangement == "ring":
             pen.polygon([(x + 0.56 * dx, y + 0.56 * dy) for dx, dy in outline], fill=0)
@@ -94,33 +101,23 @@ def draw_dots(area: np.ndarray, count: int, unit: float, rng: np.random.Generato
     for centre in rng.integers(len(xs), size=count):
         x, y, radius = float(xs[centre]), float(ys[centre]), rng.uniform(2.6, 4.2) * unit
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
-    return gaussian_filter(np.asarray(layer, "float32") / 255, 0.6 * unit) * _draw_frame(
-        area.shape, 10 * unit
-    )
+    dots = gaussian_filter(np.asarray(layer, "float32") / 255, 0.6 * unit)
+    return dots * _draw_frame(area.shape, 10 * unit)
 
 
-def _place(
+def _draw_centres(
     shape: tuple[int, int], count: int, radius_px: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Places centres well inside the photo; of several tries keeps, one by one, the place farthest from those before."""
+    """Draws centres well inside the photo, each the farthest from those before of twelve tries."""
     height, width = shape
     margin = min(radius_px * 1.12 + 8, 0.5 * min(shape) - 1)
     low, high = np.array([margin, margin]), np.array([width - margin, height - margin])
-    places = [rng.uniform(low, high)]
-    while len(places) < count:
+    centres = [rng.uniform(low, high)]
+    while len(centres) < count:
         tries = rng.uniform(low, high, (12, 2))
-        gaps = np.linalg.norm(tries[:, None] - np.array(places), axis=2).min(axis=1)
-        places.append(tries[gaps.argmax()])
-    return np.array(places)
-
-
-def _wobble(radius_px: float, rng: np.random.Generator) -> np.ndarray:
-    """An irregular closed outline around (0, 0): float64 (points, 2)."""
-    angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    waves = sum(
-        rng.normal(0, 0.10 / k) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 6)
-    )
-    return radius_px * (1 + waves)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        gaps = np.linalg.norm(tries[:, None] - np.array(centres), axis=2).min(axis=1)
+        centres.append(tries[gaps.argmax()])
+    return np.array(centres)
 
 
 def _draw_frame(shape: tuple[int, int], ramp_px: float) -> np.ndarray:

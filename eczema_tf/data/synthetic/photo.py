@@ -27,10 +27,8 @@ from eczema_tf.data.synthetic.skin import (
     take_photo,
 )
 
-FILE_BYTES = (
-    22_000,
-    30_000,
-)  # a photo's file is padded to a size drawn from here: its size says nothing about its content
+# a photo's file is padded to a size drawn from here: its size says nothing about its content
+FILE_BYTES = (22_000, 30_000)
 _COMMENT_BYTES = 4  # what an empty JPEG comment takes by itself
 _REDNESS = {"faint": 0.45, "marked": 0.75, "intense": 1.08}
 # What inflammation multiplies skin with: pink to red on light skin, violaceous to grey-brown on
@@ -46,13 +44,15 @@ _INFLAMED = np.array(
     ],
     "float32",
 )
-_SCALE_RGB = {
-    "fine_scale": np.float32([0.93, 0.87, 0.82]),
-    "thick_scale": np.float32([0.93, 0.93, 0.95]),
-}
-_CRUST_RGB = np.float32([0.80, 0.56, 0.16])
-_PUS_RGB = np.float32([0.97, 0.94, 0.76])
-_SCRATCH_RGB = np.float32([0.45, 0.07, 0.06])
+_FINE_SCALE_RGB = np.array([0.93, 0.87, 0.82], "float32")
+_THICK_SCALE_RGB = np.array([0.93, 0.93, 0.95], "float32")
+_CRUST_RGB = np.array([0.80, 0.56, 0.16], "float32")
+_PUS_RGB = np.array([0.97, 0.94, 0.76], "float32")
+_SCRATCH_RGB = np.array([0.45, 0.07, 0.06], "float32")
+_DARK_SCRATCH_RGB = np.array([0.62, 0.20, 0.17], "float32")  # on tones V and VI
+# what a rim and the halo of a pustule take away
+_RIM_RGB = np.array([0.25, 0.50, 0.45], "float32")
+_HALO_RGB = np.array([0.08, 0.35, 0.32], "float32")
 
 
 def render_photo(
@@ -93,11 +93,8 @@ def encode_photo(pixels: np.ndarray, rng: np.random.Generator) -> bytes:
     Returns:
         A JPEG without metadata but for a comment that pads it.
     """
-    image, quality, wanted = (
-        Image.fromarray(pixels),
-        int(rng.integers(78, 93)),
-        int(rng.integers(*FILE_BYTES)),
-    )
+    image = Image.fromarray(pixels)
+    quality, wanted = int(rng.integers(78, 93)), int(rng.integers(*FILE_BYTES))
     while len(plain := _encode_jpeg(image, quality, b"")) + _COMMENT_BYTES + 1 > wanted:
         quality -= 6  # rare: a large, grainy photo
     return _encode_jpeg(image, quality, b"\0" * (wanted - len(plain) - _COMMENT_BYTES))
@@ -117,102 +114,55 @@ def _paint_lesion(
     unit: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Lays inflammation, then the surface, skin lines and scratches over skin, and lights the relief they make."""
-    rim = (
-        np.clip(3 * (area - gaussian_filter(area, 3 * unit)), 0, 1)
-        if attributes["border"] == "sharp"
-        else np.zeros_like(area)
-    )
+    """Lays inflammation, surface, skin lines and scratches over skin, and lights their relief."""
+    rim = np.zeros_like(area)
+    if attributes["border"] == "sharp":  # a raised, darker edge
+        rim = np.clip(3 * (area - gaussian_filter(area, 3 * unit)), 0, 1)
     uneven = 1 + 0.09 * draw_noise(area.shape, 5 * unit, rng)
     strength = np.clip(area * uneven * _REDNESS[attributes["redness"]], 0, 1.15)
     image = image * (1 - strength[..., None] * (1 - _INFLAMED[TONES.index(tone)]))
-    image, relief = _SURFACES[attributes["surface"]](image, area, unit, rng)
-    image = image * (
-        1 - rim[..., None] * np.float32([0.25, 0.50, 0.45])
-    )  # a sharp border is a raised, darker edge
+    image, relief = _paint_surface(image, area, attributes["surface"], unit, rng)
+    image = image * (1 - rim[..., None] * _RIM_RGB)
     relief = relief + area * 1.2
     if attributes["lichenification"] == "thickened":
         lines = draw_skin_lines(area.shape, unit, rng) * np.clip(area * 1.5, 0, 1)
         image, relief = image * (1 - 0.42 * lines)[..., None], relief - 1.2 * lines
     if attributes["excoriation"] == "scratched":
-        image = _blend(
-            image,
-            draw_scratches(area, unit, rng) * 0.85,
-            _SCRATCH_RGB if tone < "V" else np.float32([0.62, 0.20, 0.17]),
-        )
-    return _light(image, relief * unit, rng)
+        colour = _SCRATCH_RGB if tone < "V" else _DARK_SCRATCH_RGB
+        image = _blend(image, draw_scratches(area, unit, rng) * 0.85, colour)
+    # a lamp from one side shades the relief
+    down, right = np.gradient(relief * unit)
+    lamp = rng.uniform(0, 2 * np.pi)
+    slope = right * (0.22 * math.cos(lamp)) + down * (0.22 * math.sin(lamp))
+    return image * (1 + np.clip(slope[..., None], -0.35, 0.35))
 
 
-def _paint_smooth(
-    image: np.ndarray, area: np.ndarray, unit: float, _: np.random.Generator
+def _paint_surface(
+    image: np.ndarray, area: np.ndarray, surface: str, unit: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A wheal: swollen, paler towards the middle, with a soft shine."""
-    middle = np.clip(gaussian_filter(area, 4 * unit) * 2 - 1, 0, 1)
-    return image * (1 + 0.16 * middle[..., None]), 5 * gaussian_filter(area, 3 * unit)
-
-
-def _paint_fine_scale(
-    image: np.ndarray, area: np.ndarray, unit: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Small pale flakes all over."""
-    flakes = np.clip((draw_noise(area.shape, 1.3 * unit, rng) - 0.9) * 3, 0, 1) * np.clip(
-        area * 1.4, 0, 1
-    )
-    return _blend(image, 0.6 * flakes, _SCALE_RGB["fine_scale"]), 0.8 * flakes
-
-
-def _paint_thick_scale(
-    image: np.ndarray, area: np.ndarray, unit: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Large silvery plates with cracks between them."""
-    cracks = np.abs(draw_noise(area.shape, 3.6 * unit, rng))
-    plates = np.clip((cracks - 0.22) * 3.5, 0, 1) * np.clip(area * 2 - 0.5, 0, 1)
-    return _blend(image, 0.80 * plates, _SCALE_RGB["thick_scale"]), 2.5 * plates
-
-
-def _paint_crust(
-    image: np.ndarray, area: np.ndarray, unit: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Honey-coloured crusts over wet skin."""
-    crusts = np.clip((draw_noise(area.shape, 4.5 * unit, rng) - 0.1) * 2, 0, 1) * np.clip(
-        area * 1.6 - 0.2, 0, 1
-    )
-    shade = 1 + 0.15 * draw_noise(area.shape, 2 * unit, rng)[..., None]
-    return _blend(image, 0.85 * crusts, _CRUST_RGB * shade), 2.5 * crusts
-
-
-def _paint_pustules(
-    image: np.ndarray, area: np.ndarray, unit: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """White-yellow heads, each in a red halo."""
+    """Paints what lies on the lesion; returns the photo and the surface's relief, in units."""
+    if surface == "smooth":  # a wheal: swollen, paler towards the middle, with a soft shine
+        middle = np.clip(gaussian_filter(area, 4 * unit) * 2 - 1, 0, 1)
+        return image * (1 + 0.16 * middle[..., None]), 5 * gaussian_filter(area, 3 * unit)
+    if surface == "fine_scale":  # small pale flakes all over
+        flakes = np.clip((draw_noise(area.shape, 1.3 * unit, rng) - 0.9) * 3, 0, 1)
+        flakes = flakes * np.clip(area * 1.4, 0, 1)
+        return _blend(image, 0.6 * flakes, _FINE_SCALE_RGB), 0.8 * flakes
+    if surface == "thick_scale":  # large silvery plates with cracks between them
+        cracks = np.abs(draw_noise(area.shape, 3.6 * unit, rng))
+        plates = np.clip((cracks - 0.22) * 3.5, 0, 1) * np.clip(area * 2 - 0.5, 0, 1)
+        return _blend(image, 0.80 * plates, _THICK_SCALE_RGB), 2.5 * plates
+    if surface == "crust":  # honey-coloured crusts over wet skin
+        crusts = np.clip((draw_noise(area.shape, 4.5 * unit, rng) - 0.1) * 2, 0, 1)
+        crusts = crusts * np.clip(area * 1.6 - 0.2, 0, 1)
+        shade = 1 + 0.15 * draw_noise(area.shape, 2 * unit, rng)[..., None]
+        return _blend(image, 0.85 * crusts, _CRUST_RGB * shade), 2.5 * crusts
+    # pustules: white-yellow heads, each in a red halo
     heads = draw_dots(area, int(rng.integers(22, 34)), unit, rng)
     halo = np.clip(gaussian_filter(heads, 3 * unit) * 2, 0, 1)
-    image = image * (1 - halo[..., None] * np.float32([0.08, 0.35, 0.32]))
-    return _blend(image, 0.95 * heads, _PUS_RGB), 3 * heads
-
-
-_SURFACES = {
-    "smooth": _paint_smooth,
-    "fine_scale": _paint_fine_scale,
-    "thick_scale": _paint_thick_scale,
-    "crust": _paint_crust,
-    "pustules": _paint_pustules,
-}
+    return _blend(image * (1 - halo[..., None] * _HALO_RGB), 0.95 * heads, _PUS_RGB), 3 * heads
 
 
 def _blend(image: np.ndarray, opacity: np.ndarray, colour: np.ndarray) -> np.ndarray:
     opacity = np.clip(opacity, 0, 1)[..., None]
     return image * (1 - opacity) + colour * opacity
-
-
-def _light(image: np.ndarray, relief: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shades a relief (in pixels) by a lamp from one side."""
-    down, right = np.gradient(relief)
-    lamp = rng.uniform(0, 2 * np.pi)
-    return (
-        image
-        * (
-            1
-            + np.clip(right * (0.22 * math.cos(lamp)) + down * (0.22 * math.sin(lamp)), -0.35, 0.35)
-        )[..., None]
-    )

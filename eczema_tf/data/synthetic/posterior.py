@@ -1,7 +1,8 @@
 """The exact P(eczema) given what was drawn: Bayes' rule over the hidden states, no approximation.
 
-P(state | attributes, facts) is proportional to P(state) * prod P(attribute | state) * prod P(fact | state). Which facts are mentioned, the
-wording and how a photo is lit do not depend on the state, so they cancel. No model that sees photo and text can rank cases better.
+P(state | attributes, facts) is proportional to P(state) * prod P(attribute | state)
+* prod P(fact | state). Which facts are mentioned, the wording and how a photo is lit do not depend
+on the state, so they cancel. No model that sees photo and text can rank cases better.
 """
 
 import numpy as np

@@ -25,25 +25,25 @@ _SKIN_RGB = np.array(
     "float32",
 ) / np.float32(255)
 _HAIRY = {"arm": 0.5, "leg": 0.6, "trunk": 0.3, "neck": 0.2, "hand": 0.2, "foot": 0.1}
-_FLAT = {
-    "trunk": 0.02,
-    "hand": 0.08,
-    "foot": 0.08,
-    "neck": 0.10,
-    "arm": 0.14,
-    "leg": 0.14,
-}  # how much limbs darken to the sides
+# how much limbs darken to the sides
+_FLAT = {"trunk": 0.02, "hand": 0.08, "foot": 0.08, "neck": 0.10, "arm": 0.14, "leg": 0.14}
 
 
 def draw_noise(shape: tuple[int, int], sigma_px: float, rng: np.random.Generator) -> np.ndarray:
-    """Draws smooth noise, mean 0 and standard deviation 1: float32 `shape`. Coarse noise is drawn small and enlarged, for speed."""
+    """Draws smooth noise, mean 0 and standard deviation 1: float32 `shape`.
+
+    Coarse noise is drawn small and enlarged, for speed.
+    """
     step = max(1, int(sigma_px / 2))
     small = tuple(-(-side // step) + 1 for side in shape)
     noise = gaussian_filter(
         rng.standard_normal(small, dtype="float32"), sigma_px / step, mode="wrap", truncate=3
     )
     noise = (noise - noise.mean()) / max(float(noise.std()), 1e-6)
-    return noise if step == 1 and small == shape else _enlarge(noise, shape)
+    if step == 1 and small == shape:
+        return noise
+    height, width = shape
+    return np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def render_skin(shape: tuple[int, int], tone: str, rng: np.random.Generator) -> np.ndarray:
@@ -76,27 +76,24 @@ def add_hair(image: np.ndarray, site: str, rng: np.random.Generator) -> np.ndarr
         y = rng.uniform(0, height) + along * np.sin(angle) + bend * np.cos(angle)
         pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=int(rng.integers(90, 170)))
     opacity = np.asarray(layer, "float32")[..., None] / 255
-    return image * (1 - opacity) + np.float32([0.13, 0.09, 0.07]) * opacity
+    return image * (1 - opacity) + np.array([0.13, 0.09, 0.07], "float32") * opacity
 
 
 def take_photo(image: np.ndarray, site: str, rng: np.random.Generator) -> np.ndarray:
-    """Lights and photographs skin: curved body, lamp from one side, colour cast, exposure, vignette, slight blur and sensor noise.
+    """Lights and photographs skin.
+
+    The body is curved, the lamp to one side; colour cast, exposure, vignette, slight blur and
+    sensor noise are the camera's.
 
     Returns:
         uint8 (height, width, 3).
     """
     height, width = image.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype("float32")
-    angle, lamp, glow = (
-        rng.uniform(0, 2 * math.pi),
-        rng.uniform(0, 2 * math.pi),
-        rng.uniform(0, 0.08),
-    )
-    light = (
-        1
-        - _FLAT[site] * (x * math.cos(angle) + y * math.sin(angle)) ** 2
-        - rng.uniform(0, 0.06) * (x * x + y * y)
-    )
+    angle, lamp = rng.uniform(0, 2 * math.pi), rng.uniform(0, 2 * math.pi)
+    glow = rng.uniform(0, 0.08)
+    light = 1 - _FLAT[site] * (x * math.cos(angle) + y * math.sin(angle)) ** 2
+    light = light - rng.uniform(0, 0.06) * (x * x + y * y)
     light += x * (glow * math.cos(lamp)) + y * (glow * math.sin(lamp))
     cast = rng.normal(1, 0.025, 3).astype("float32") * rng.uniform(0.90, 1.08)
     image = image * light[..., None] * cast
@@ -105,7 +102,3 @@ def take_photo(image: np.ndarray, site: str, rng: np.random.Generator) -> np.nda
         image = gaussian_filter(image, (sigma_px, sigma_px, 0), truncate=3)
     image += rng.uniform(0.004, 0.014) * rng.standard_normal((height, width, 1), dtype="float32")
     return (np.clip(image, 0, 1) * 255 + 0.5).astype("uint8")
-
-
-def _enlarge(noise: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    return np.asarray(Image.fromarray(noise).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))

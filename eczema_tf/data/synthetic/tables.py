@@ -8,7 +8,6 @@ in `posterior.py` a plain product.
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -16,8 +15,7 @@ import yaml
 NO_SEVERITY = "none"
 HEALTHY = "healthy"
 ECZEMA = "eczema"
-# the code of a slot that was not drawn: a fact not mentioned, or an attribute of a lesion that is
-# not there
+# the code of a slot that was not drawn: a fact not mentioned, an attribute of an absent lesion
 UNSEEN = -1
 
 
@@ -60,18 +58,25 @@ class Tables:
 def load_tables() -> Tables:
     """Reads `tables.yaml`, once."""
     source = yaml.safe_load(Path(__file__).with_name("tables.yaml").read_text(encoding="utf-8"))
-    conditions, severities = source["conditions"], source["severity"]
-    states = {
-        (condition, severity): share * within
-        for condition, share in conditions.items()
-        for severity, within in ({NO_SEVERITY: 1.0} if condition == HEALTHY else severities).items()
-    }
-    slots = {
-        kind: tuple(_read_slot(name, entry, tuple(states)) for name, entry in source[kind].items())
-        for kind in ("attributes", "facts")
-    }
+    prior: dict[tuple[str, str], float] = {}
+    for condition, share in source["conditions"].items():
+        severities = {NO_SEVERITY: 1.0} if condition == HEALTHY else source["severity"]
+        prior |= {(condition, severity): share * part for severity, part in severities.items()}
+    slots: dict[str, list[Slot]] = {"attributes": [], "facts": []}
+    for kind, read in slots.items():
+        for name, entry in source[kind].items():
+            # a row belongs to a condition, to a severity, or to a severity inside a condition
+            rows = []
+            for condition, severity in prior:
+                row = entry["rows"].get(condition, entry["rows"].get(severity))
+                rows.append(row[severity] if isinstance(row, dict) else row)
+            values, mention = tuple(entry["values"]), entry.get("mention", 1.0)
+            read.append(Slot(name, values, np.array(rows, "float64"), mention))
     return Tables(
-        tuple(states), np.array(list(states.values())), slots["attributes"], slots["facts"]
+        states=tuple(prior),
+        prior=np.array(list(prior.values())),
+        attributes=tuple(slots["attributes"]),
+        facts=tuple(slots["facts"]),
     )
 
 
@@ -112,9 +117,8 @@ def draw_facts(
         int64 (cases, facts): indices into each slot's values, `UNSEEN` where not mentioned.
     """
     codes = _draw_slots(tables.facts, states, rng)
-    eagerness = rng.random(codes.shape) / np.array(
-        [slot.mention for slot in tables.facts]
-    )  # mentioned where below 1
+    # mentioned where below 1
+    eagerness = rng.random(codes.shape) / np.array([slot.mention for slot in tables.facts])
     mentioned = (eagerness < 1) | (eagerness.argsort(axis=1).argsort(axis=1) < at_least)
     return np.where(mentioned, codes, UNSEEN)
 
@@ -128,12 +132,3 @@ def _draw_slots(
         for i, slot in enumerate(slots)
     ]
     return np.stack(columns, axis=1)
-
-
-def _read_slot(name: str, entry: dict[str, Any], states: tuple[tuple[str, str], ...]) -> Slot:
-    """A row belongs to a condition, to a severity, or to a condition and, inside it, a severity."""
-    rows = []
-    for condition, severity in states:
-        row = entry["rows"].get(condition, entry["rows"].get(severity))
-        rows.append(row[severity] if isinstance(row, dict) else row)
-    return Slot(name, tuple(entry["values"]), np.array(rows, "float64"), entry.get("mention", 1.0))

@@ -10,7 +10,7 @@ import pandas as pd
 import tensorflow as tf
 
 from eczema_tf.data.inputs import Inputs
-from eczema_tf.data.synthetic.ground_truth import Truth
+from eczema_tf.data.synthetic.ground_truth import GroundTruth
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels, select_logit
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, TEXT_PRESENT, TOKEN_IDS
@@ -41,7 +41,7 @@ class ExplainedCases:
     table: pd.DataFrame
     inputs: Inputs
     rows: np.ndarray
-    truth: Truth
+    truth: GroundTruth
     seed: int
 
     def __len__(self) -> int:

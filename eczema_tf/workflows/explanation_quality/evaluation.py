@@ -7,7 +7,7 @@ import numpy as np
 
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs
-from eczema_tf.data.synthetic.ground_truth import load_truth
+from eczema_tf.data.synthetic.ground_truth import load_ground_truth
 from eczema_tf.evaluation.comparisons import estimate_mean
 from eczema_tf.evaluation.intervals import LEVEL, draw_weights
 from eczema_tf.explanation.contributions import compute_contributions
@@ -98,7 +98,7 @@ def choose_cases(
     ]
     drawn = np.sort(rng.permutation(firsts)[:cases])
     table = dataset.table.iloc[drawn].reset_index(drop=True)
-    truth = load_truth(dataset.manifest.path)
+    truth = load_ground_truth(dataset.manifest.path)
     return ExplainedCases(
         trained, Submodels(trained.model), table, inputs, drawn, truth, trained.config.seed
     )

@@ -1,0 +1,238 @@
+"""What the sources share: what a data set is once it is read, and the one writer of its folder.
+
+Each other module here reads one data set and maps it to a `Source`. Names that come out of a data
+set are never trusted: a photo is taken only from inside the folder that the user gave, and lands
+only inside the folder written.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import pandas as pd
+
+from eczema_tf.data.manifest.reading import describe_length, read_records
+from eczema_tf.errors import DataError, join_faults
+from eczema_tf.files import replacing_folder, write_csv, write_json
+from eczema_tf.schema import MANIFEST_COLUMNS
+
+PHOTOS = "photos"  # subfolder of a manifest's folder
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that was read and can be written as a manifest folder.
+
+    Attributes:
+        name: Of the data set.
+        rows: Of the manifest. Its columns that are not here stay empty; further ones follow them.
+        counts: What became of the data set, by name.
+        description: The counts as a few lines for people.
+        facts: For `dataset.json`, after the name: counts, attribution, licence, how the columns
+            were made.
+        inputs: Files and folders that were read, and must not be written over.
+        files: Path in the folder (of a photo: its `image_path` in the manifest) -> the file, which
+            is linked there, or copied.
+        make_files: Makes further files in the folder, which it is given.
+    """
+
+    name: str
+    rows: pd.DataFrame
+    counts: dict[str, int]
+    description: str
+    facts: Mapping[str, object]
+    inputs: Iterable[Path | str | None] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+    make_files: Callable[[Path], None] | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a data set.
+
+    Attributes:
+        manifest: The file written.
+        counts: By name.
+        description: The counts as a few lines for people.
+    """
+
+    manifest: Path
+    counts: dict[str, int]
+    description: str
+
+
+def write_source(out: Path | str, source: Source, *, overwrite: bool = False) -> Summary:
+    """Writes a manifest folder whole or not at all: `manifest.csv`, `dataset.json` and the photos.
+
+    Args:
+        out: The folder.
+        source: What goes into it.
+        overwrite: Whether a folder already there may be replaced.
+
+    Raises:
+        DataError: If `out` holds one of the inputs: with `overwrite` it would be lost.
+        EczemaError: If `out` exists and is not empty without `overwrite`, or cannot be written.
+    """
+    out = Path(out)
+    for given in source.inputs:
+        if given and Path(given).resolve().is_relative_to(out.resolve()):
+            raise DataError(
+                f"{out}: holds {given}, which would be lost; choose another folder to write"
+            )
+    further = [column for column in source.rows if column not in MANIFEST_COLUMNS]
+    table = source.rows.reindex(columns=[*MANIFEST_COLUMNS, *further], fill_value="")
+    with replacing_folder(out, overwrite=overwrite) as aside:
+        write_csv(aside / "manifest.csv", table)
+        write_json(aside / "dataset.json", {"source": source.name, **source.facts})
+        for path, file in source.files.items():
+            target = aside / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(file, target)
+            except OSError:  # another disk, or a file system without links
+                shutil.copyfile(file, target)
+        if source.make_files is not None:
+            source.make_files(aside)
+    return Summary(out / "manifest.csv", source.counts, source.description)
+
+
+def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
+    """Reads a CSV or (if it ends in `.parquet`) a Parquet file as text.
+
+    Args:
+        path: UTF-8 CSV (a byte order mark is allowed) or Parquet.
+        columns: Those needed; others are left out.
+
+    Returns:
+        Strings, "" for empty. The index, `line`, is the line that each row begins on (Parquet: the
+        number of the row, from 1).
+
+    Raises:
+        DataError: If the file cannot be read, lacks columns (all are named), repeats one, or has no
+            rows.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"{path}: {'is a folder; give the file in it' if path.is_dir() else 'no such file'}"
+        )
+    table = (
+        _read_parquet(path, columns)
+        if path.suffix.lower() == ".parquet"
+        else _read_csv(path, columns)
+    )
+    if table.empty:
+        raise DataError(f"{path}: has a header but no rows")
+    return table
+
+
+def _read_csv(path: Path, columns: Collection[str]) -> pd.DataFrame:
+    if not path.read_bytes().strip(b"\xef\xbb\xbf \r\n\t"):
+        raise DataError(
+            f"{path}: is empty; allowed: a CSV file with the columns {', '.join(columns)}"
+        )
+    (_, header), *records = read_records(path)
+    _check_columns(path, header, columns)
+    described = ((line, describe_length(record, header)) for line, record in records)
+    faults = [f"{path.name}:{line}: {fault}" for line, fault in described if fault]
+    if faults:
+        raise DataError(join_faults(f"{path}: rows do not fit the header", faults))
+    lines = pd.Index([line for line, _ in records], name="line")
+    rows = [record for _, record in records]
+    return pd.DataFrame(rows, columns=header, index=lines, dtype=str)[[*columns]]
+
+
+def _read_parquet(path: Path, columns: Collection[str]) -> pd.DataFrame:
+    from pyarrow import parquet
+
+    try:
+        _check_columns(path, parquet.read_schema(path).names, columns)
+        # numpy_nullable: so that an integer stays one
+        table = pd.read_parquet(path, columns=[*columns], dtype_backend="numpy_nullable")
+    except (OSError, ValueError, ImportError) as error:  # pyarrow's own errors are among these
+        raise DataError(
+            f"{path}: is not readable as Parquet: {' '.join(str(error).split())}"
+        ) from error
+    lines = pd.RangeIndex(1, len(table) + 1, name="line")
+    return table.astype("string").fillna("").astype(str).set_index(lines)
+
+
+def _check_columns(path: Path, header: list[str], columns: Collection[str]) -> None:
+    missing = [f"{column}: is missing" for column in columns if column not in header]
+    twice = [
+        f"{column}: is there {header.count(column)} times"
+        for column in columns
+        if header.count(column) > 1
+    ]
+    if missing or twice:
+        raise DataError(
+            join_faults(
+                f"{path}: not the expected columns; it has: {', '.join(header)[:500]}",
+                [*missing, *twice],
+            )
+        )
+
+
+def check_folder(folder: Path | str) -> Path:
+    """Returns the folder as a path.
+
+    Raises:
+        DataError: If there is none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of photos")
+    return folder
+
+
+def is_inner(name: str) -> bool:
+    """Whether a path that a data set names stays inside its folder (links in it aside)."""
+    path = PurePosixPath(name)
+    return (
+        bool(path.name)
+        and not path.is_absolute()
+        and not PureWindowsPath(name).drive
+        and ".." not in path.parts
+    )
+
+
+def find_photos(images: Path | str | None, names: Iterable[str]) -> dict[str, Path]:
+    """Finds photos by the relative paths that a data set names them by.
+
+    Args:
+        images: The folder, None for no photos at all.
+        names: Of photos.
+
+    Returns:
+        Name -> file, of those that exist and lie inside the folder.
+
+    Raises:
+        DataError: If there is no such folder.
+    """
+    found: dict[str, Path] = {}
+    if images is None:
+        return found
+    folder = check_folder(images).resolve()
+    for name in filter(is_inner, names):
+        try:
+            file = (folder / name).resolve()
+            if file.is_file() and file.is_relative_to(folder):
+                found[name] = file
+        except (OSError, ValueError, RuntimeError):  # too long, a NUL byte, a loop of links
+            continue
+    return found
+
+
+def build_rows(case: Mapping[str, object], image_paths: Sequence[str]) -> list[dict[str, object]]:
+    """Makes the rows of a case: one a photo, or one of text alone, or none if it has neither.
+
+    Args:
+        case: What all of its rows share, `case_id` and `text` among it.
+        image_paths: Of its photos.
+    """
+    paths = image_paths or ([""] if case["text"] else [])
+    return [
+        {"example_id": f"{case['case_id']}-{number}", "image_path": path, **case}
+        for number, path in enumerate(paths, 1)
+    ]

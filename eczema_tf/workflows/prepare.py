@@ -1,0 +1,84 @@
+"""Preparing a data set: download it if that is asked, write its manifest folder, audit that."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from eczema_tf.data.sources.dermavqa import prepare_dermavqa
+from eczema_tf.data.sources.folder import prepare_folder
+from eczema_tf.data.sources.scin import prepare_scin
+from eczema_tf.data.sources.scin_download import download_scin
+from eczema_tf.data.sources.source import Summary
+from eczema_tf.data.sources.synthetic import prepare_synthetic
+from eczema_tf.data.sources.table import prepare_table
+from eczema_tf.workflows.audit import audit_prepared
+
+
+def prepare(
+    data_set: str, out: Path, *, overwrite: bool, allow_leaks: bool, **options: object
+) -> None:
+    """Writes the manifest folder of a data set, says what became of it, and audits it.
+
+    Args:
+        data_set: One of `DATA_SETS`.
+        out: The folder.
+        overwrite: Whether a folder already there may be replaced.
+        allow_leaks: Whether splits of the data set's own may share groups, photos or texts.
+        **options: Those of the data set's function in `DATA_SETS`.
+
+    Raises:
+        EczemaError: If the data set is wrong, or the folder cannot be written.
+    """
+    summary = DATA_SETS[data_set](out, overwrite=overwrite, **options)
+    print(f"{summary.description}\nwritten to {summary.manifest}")
+    audit_prepared(out, allow_leaks=allow_leaks)
+
+
+def prepare_scin_files(
+    out: Path,
+    *,
+    download: Path | None,
+    limit: int | None,
+    jobs: int | None,
+    cases: Path | None,
+    labels: Path | None,
+    images: Path | None,
+    embeddings: Path | None,
+    overwrite: bool,
+) -> Summary:
+    """Downloads SCIN if `download` says where to; what is given besides goes before that.
+
+    Args:
+        out: The folder to write.
+        download: The folder to download to; None where `cases` and `labels` are given.
+        limit: As of `download_scin`.
+        jobs: As of `download_scin`; None for its default.
+        cases: As of `prepare_scin`, like all that follow.
+        labels: The dermatologists' votes.
+        images: A folder with photos.
+        embeddings: Of photos.
+        overwrite: Whether a folder already there may be replaced.
+    """
+    if download is not None:
+        fetched = download_scin(download, limit=limit, jobs=jobs or 8)
+        print(fetched.describe())
+        cases, labels = cases or fetched.cases, labels or fetched.labels
+        images = images or fetched.folder
+    if cases is None or labels is None:
+        raise ValueError("cases and labels are needed without a download")
+    return prepare_scin(
+        out,
+        cases=cases,
+        labels=labels,
+        images=images,
+        embeddings=embeddings,
+        overwrite=overwrite,
+    )
+
+
+DATA_SETS: dict[str, Callable[..., Summary]] = {
+    "synthetic": prepare_synthetic,
+    "scin": prepare_scin_files,
+    "dermavqa": prepare_dermavqa,
+    "folder": prepare_folder,
+    "table": prepare_table,
+}
