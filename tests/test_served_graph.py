@@ -338,20 +338,3 @@ def test_padding_is_left_alone_where_the_size_is_even_or_unknown():
             .graph.as_graph_def()
         )
         assert rewrites.fold_paddings(graph) == 0
-
-
-def test_a_bias_goes_before_the_reshape_of_its_product():
-    dense = keras.layers.Dense(5)
-    graph = trace(lambda x: tf.nn.gelu(dense(x)))  # on a tensor of rank 4
-    frozen = freeze.convert_variables_to_constants_v2(
-        tf.function(
-            lambda x: tf.identity(dense(x), name="y"),
-            input_signature=[tf.TensorSpec([None, 9, 9, 4], name="x")],
-        ).get_concrete_function()
-    )
-    graph = frozen.graph.as_graph_def()
-    before = run(graph)
-    assert rewrites.add_biases_before_reshapes(graph) == 1
-    np.testing.assert_array_equal(run(graph), before)
-    bias = next(node for node in graph.node if node.op == "BiasAdd")
-    assert next(node for node in graph.node if node.name == bias.input[0]).op == "MatMul"

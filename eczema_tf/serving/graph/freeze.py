@@ -1,6 +1,6 @@
-"""Freezing: functions of variables become functions of constants, rewritten for inference, and are saved as signatures."""
+"""Freezing: functions of variables become functions of constants and are saved as signatures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +8,8 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from eczema_tf.errors import EczemaError
-from eczema_tf.serving.graph.rewrites import (
-    GraphDef,
-    add_biases_before_reshapes,
-    fold_batch_norms,
-    fold_paddings,
-    keep_data_flow,
-)
+from eczema_tf.serving.graph.rewrites import rewrite_graph
 
-REWRITES: tuple[Callable[[GraphDef], int], ...] = (
-    fold_batch_norms,
-    fold_paddings,
-    add_biases_before_reshapes,
-)
 MAX_BYTES = 2_000_000_000  # protocol buffers end at 2 GiB, and a frozen SavedModel is a single one
 
 
@@ -46,12 +35,8 @@ def save_frozen(functions: Mapping[str, Any], folder: Path) -> None:
             " model.text.preset, model.text.layers)"
         )
     frozen = {name: freeze(function) for name, function in traced.items()}
-    tf.saved_model.save(
-        tf.Module(),
-        str(folder),
-        frozen,
-        tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-    )
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(tf.Module(), str(folder), frozen, options)
 
 
 def freeze(function: Any) -> Any:
@@ -68,31 +53,24 @@ def freeze(function: Any) -> Any:
     """
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
     outputs = [tensor.name for tensor in frozen.outputs]
-    graph = keep_data_flow(frozen.graph.as_graph_def(), outputs)
-    for rewrite in REWRITES:
-        rewrite(graph)
-    return _build_function(keep_data_flow(graph, outputs), outputs, function)
-
-
-def _build_function(graph: GraphDef, outputs: list[str], original: Any) -> Any:
-    inputs, _ = original.structured_input_signature
-    needed = [node.name for node in graph.node if node.op == "Placeholder"]
-    if unknown := set(needed) - {spec.name for spec in inputs}:
+    graph = rewrite_graph(frozen.graph.as_graph_def(), outputs)
+    specs, _ = function.structured_input_signature
+    needed = {node.name for node in graph.node if node.op == "Placeholder"}
+    if unknown := needed - {spec.name for spec in specs}:
         raise EczemaError(
             "cannot be frozen: the graph uses resources that are not variables:"
             f" {', '.join(sorted(unknown))}"
         )
 
-    @tf.function(input_signature=inputs, autograph=False)
-    def function(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        feeds = {
-            f"{spec.name}:0": tensor
-            for spec, tensor in zip(inputs, tensors, strict=True)
-            if spec.name in needed
-        }
+    @tf.function(input_signature=specs, autograph=False)
+    def run_frozen(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        named = {spec.name: tensor for spec, tensor in zip(specs, tensors, strict=True)}
         flat = tf.graph_util.import_graph_def(
-            graph, input_map=feeds, return_elements=outputs, name=""
+            graph,
+            input_map={f"{name}:0": named[name] for name in needed},
+            return_elements=outputs,
+            name="",
         )
-        return tf.nest.pack_sequence_as(original.structured_outputs, flat)
+        return tf.nest.pack_sequence_as(function.structured_outputs, flat)
 
-    return function
+    return run_frozen

@@ -1,55 +1,33 @@
-"""Rewrites of a frozen graph: the same answers but for rounding, less work. Each takes a `GraphDef` without variables and changes it.
+"""Rewrites of a frozen graph: the same answers but for rounding, for less work.
 
 TensorFlow's own optimizer (Grappler) does none of these, but builds on all of them: it fuses a
-convolution or a product, its bias and its activation into one operation once they stand side by
-side. What each brings: docs/results.md.
+convolution, its bias and its activation into one operation once they stand side by side. What each
+brings: docs/results.md.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-GraphDef, NodeDef, AttrValue = tf.compat.v1.GraphDef, tf.compat.v1.NodeDef, tf.compat.v1.AttrValue
-CONVOLUTION, DEPTHWISE = "Conv2D", "DepthwiseConv2dNative"
+DEPTHWISE = "DepthwiseConv2dNative"
 
 
-class Wiring:
-    """Who feeds whom in a graph. To be read again after a rewrite."""
+def rewrite_graph(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
+    """Applies all rewrites.
 
-    def __init__(self, graph: GraphDef):
-        """Reads the graph."""
-        self.nodes: dict[str, NodeDef] = {node.name: node for node in graph.node}
-        self._consumers: dict[str, list[NodeDef]] = defaultdict(list)
-        for node in graph.node:
-            for tensor in node.input:
-                self._consumers[_producer(tensor)].append(node)
-        inputs = [node.name for node in graph.node if not node.input and node.op != "Const"]
-        self._varying = _reach(
-            inputs, lambda name: [consumer.name for consumer in self._consumers[name]]
-        )
-
-    def convolutions(self) -> Iterator[NodeDef]:
-        """The convolutions whose kernel is constant."""
-        return (
-            node
-            for node in self.nodes.values()
-            if node.op in (CONVOLUTION, DEPTHWISE) and self.is_constant(node.input[1])
-        )
-
-    def source(self, tensor: str) -> NodeDef:
-        """The node that makes a tensor."""
-        return self.nodes[_producer(tensor)]
-
-    def only_consumer(self, node: NodeDef, op: str) -> NodeDef | None:
-        """The node that takes what a node makes, if it is the only one and of the given kind."""
-        consumers = self._consumers[node.name]
-        return consumers[0] if len(consumers) == 1 and consumers[0].op == op else None
-
-    def is_constant(self, tensor: str) -> bool:
-        """Whether a tensor is the same whatever goes into the graph."""
-        return _producer(tensor) not in self._varying
+    Args:
+        graph: Without variables; stays as it is.
+        outputs: Names of the tensors that are wanted.
+    """
+    names = list(outputs)
+    rewritten = keep_data_flow(graph, names)
+    fold_batch_norms(rewritten)
+    fold_paddings(rewritten)
+    return keep_data_flow(rewritten, names)
 
 
 def keep_data_flow(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
@@ -57,43 +35,106 @@ def keep_data_flow(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
 
     Control edges are for side effects, and nothing that is served has any. They made the text wait
     for the photo, by way of assertions in library code (on ragged tensors that are valid by
-    construction), which hang on control edges alone and so are not run any more.
+    construction), which depend on control edges alone and so are not run any more.
 
     Args:
         graph: Stays as it is.
         outputs: Names of tensors.
     """
-    nodes = {node.name: node for node in graph.node}
-    needed = _reach(
-        [_producer(name) for name in outputs],
-        lambda name: map(_producer, _data_inputs(nodes[name])),
-    )
     kept = GraphDef(versions=graph.versions)
-    for node in (node for node in graph.node if node.name in needed):
-        copy = kept.node.add()
-        copy.CopyFrom(node)
-        copy.ClearField("input")
-        copy.input.extend(_data_inputs(node))
+    kept.node.extend(graph.node)
+    for node in kept.node:
+        data = [tensor for tensor in node.input if not tensor.startswith("^")]
+        del node.input[:]
+        node.input.extend(data)
+    nodes = {node.name: node for node in kept.node}
     functions = {function.signature.name: function for function in graph.library.function}
-    called = _reach(
-        _find_calls(kept.node, functions),
-        lambda name: _find_calls(functions[name].node_def, functions),
-    )
+
+    def find_calls(callers: Iterable[NodeDef]) -> Iterator[str]:
+        for value in (value for node in callers for value in node.attr.values()):
+            called = {value.func.name, *(function.name for function in value.list.func)}
+            yield from called & functions.keys()
+
+    needed = _reach(map(_producer, outputs), lambda name: map(_producer, nodes[name].input))
+    del kept.node[:]
+    kept.node.extend(node for name, node in nodes.items() if name in needed)
+    called = _reach(find_calls(kept.node), lambda name: find_calls(functions[name].node_def))
     kept.library.function.extend(functions[name] for name in sorted(called))
     return kept
 
 
-def _data_inputs(node: NodeDef) -> list[str]:
-    return [tensor for tensor in node.input if not tensor.startswith("^")]
+def fold_batch_norms(graph: GraphDef) -> int:
+    """Multiplies a kernel by the scale of the batch norm that follows, whose shift becomes a bias.
+
+    Source: Jacob et al. 2018, section 3.2.
+
+    Returns:
+        How many were folded.
+    """
+    imported, nodes = _import(graph), {node.name: node for node in graph.node}
+    constant = _find_constants(imported)
+    found = []
+    for convolution in _find_convolutions(imported, constant):
+        multiply = _find_only_consumer(convolution, "Mul")
+        add = multiply and _find_only_consumer(multiply, "AddV2")
+        if add:
+            scale, shift = _other_input(multiply, convolution), _other_input(add, multiply)
+            if {scale.op, shift.op} <= constant:
+                found.append((convolution, add, (convolution.inputs[1], scale, shift)))
+    with tf.compat.v1.Session(graph=imported) as session:
+        values = session.run([tensors for *_, tensors in found])
+    folded = 0
+    for (convolution, add, _), (kernel, scale, shift) in zip(found, values, strict=True):
+        channels = kernel.shape[2:] if convolution.type == DEPTHWISE else kernel.shape[3:]
+        if any(
+            vector.shape[-1:] != (vector.size,) or vector.size != np.prod(channels)
+            for vector in (scale, shift)
+        ):
+            continue  # not one number for each channel
+        node = nodes[convolution.name]
+        node.input[1] = _add_constant(
+            graph, f"{node.name}/folded_kernel", kernel * scale.reshape(channels)
+        )
+        bias = _add_constant(graph, f"{node.name}/folded_bias", shift.ravel())
+        attributes = {"T": node.attr["T"]}
+        nodes[add.name].CopyFrom(
+            NodeDef(name=add.name, op="BiasAdd", input=[node.name, bias], attr=attributes)
+        )
+        folded += 1
+    return folded
 
 
-def _find_calls(nodes: Iterable[NodeDef], functions: Mapping[str, object]) -> set[str]:
-    """Names of the functions that some nodes call."""
-    values = [value for node in nodes for value in node.attr.values()]
-    names = {value.func.name for value in values} | {
-        function.name for value in values for function in value.list.func
-    }
-    return names & functions.keys()
+def fold_paddings(graph: GraphDef) -> int:
+    """Takes out zero padding before a convolution whose own "SAME" pads by as much.
+
+    Whether it does depends on the photo's size. ("EXPLICIT" would do for any size, but in
+    TensorFlow 2.21 with oneDNN it aborts the process before a depthwise convolution.)
+
+    Returns:
+        How many were folded.
+    """
+    imported, nodes = _import(graph), {node.name: node for node in graph.node}
+    folded = 0
+    for convolution in _find_convolutions(imported, _find_constants(imported)):
+        pad = convolution.inputs[0].op
+        if pad.type != "Pad" or convolution.get_attr("padding") != b"VALID":
+            continue
+        sizes, kernels = pad.inputs[0].shape[1:3].as_list(), convolution.inputs[1].shape[:2]
+        paddings = tf.get_static_value(pad.inputs[1])
+        if paddings is None or None in sizes:
+            continue
+        same = []
+        for size, kernel, stride in zip(
+            sizes, kernels, convolution.get_attr("strides")[1:3], strict=True
+        ):
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)  # `tf.nn`, "Padding"
+            same.append([total // 2, total - total // 2])
+        if paddings.tolist() == [[0, 0], *same, [0, 0]]:
+            node = nodes[convolution.name]
+            node.input[0] = nodes[pad.name].input[0]
+            node.attr["padding"].s = b"SAME"
+            folded += 1
+    return folded
 
 
 def _reach(starts: Iterable[str], follow: Callable[[str], Iterable[str]]) -> set[str]:
@@ -107,138 +148,8 @@ def _reach(starts: Iterable[str], follow: Callable[[str], Iterable[str]]) -> set
     return reached
 
 
-def fold_batch_norms(graph: GraphDef) -> int:
-    """Multiplies a kernel by the scale of the batch norm that follows, whose shift becomes a bias (Jacob et al. 2018, section 3.2).
-
-    Returns:
-        How many were folded.
-    """
-    found = list(_find_batch_norms(Wiring(graph)))
-    values = _evaluate(graph, [tensor for _, _, constants in found for tensor in constants])
-    folded = 0
-    for place, (convolution, add, _) in enumerate(found):
-        kernel, scale, shift = values[3 * place : 3 * place + 3]
-        outputs = kernel.shape[2:] if convolution.op == DEPTHWISE else kernel.shape[3:]
-        if any(
-            vector.shape[-1:] != (np.prod(outputs),) or vector.size != vector.shape[-1]
-            for vector in (scale, shift)
-        ):
-            continue  # not one number for each channel
-        convolution.input[1] = _add_constant(
-            graph, f"{convolution.name}/folded_kernel", kernel * scale.reshape(outputs)
-        )
-        bias = _add_constant(graph, f"{convolution.name}/folded_bias", shift.ravel())
-        _replace(add, "BiasAdd", [convolution.name, bias], T=convolution.attr["T"])
-        folded += 1
-    return folded
-
-
-def _find_batch_norms(wiring: Wiring) -> Iterator[tuple[NodeDef, NodeDef, list[str]]]:
-    """A convolution, the node that adds the shift, and the constant kernel, scale and shift."""
-    for convolution in wiring.convolutions():
-        multiply = wiring.only_consumer(convolution, "Mul")
-        add = multiply and wiring.only_consumer(multiply, "AddV2")
-        if add:
-            scale, shift = _other_input(multiply, convolution), _other_input(add, multiply)
-            if wiring.is_constant(scale) and wiring.is_constant(shift):
-                yield convolution, add, [convolution.input[1], scale, shift]
-
-
-def fold_paddings(graph: GraphDef) -> int:
-    """Takes out zero padding before a convolution whose own "SAME" pads by as much; whether it does depends on the photo's size.
-
-    ("EXPLICIT" would do for any size, but in TensorFlow 2.21 with oneDNN it aborts the process
-    before a depthwise convolution.)
-
-    Returns:
-        How many were folded.
-    """
-    wiring = Wiring(graph)
-    valid = [
-        convolution
-        for convolution in wiring.convolutions()
-        if convolution.attr["padding"].s == b"VALID"
-    ]
-    found = [
-        (convolution, pad)
-        for convolution in valid
-        if (pad := wiring.source(convolution.input[0])).op == "Pad"
-    ]
-    paddings = _evaluate(graph, [pad.input[1] for _, pad in found])
-    shape_of = _infer_shapes(graph)
-    folded = 0
-    for (convolution, pad), padding in zip(found, paddings, strict=True):
-        sizes, kernels = shape_of(pad.input[0])[1:3], shape_of(convolution.input[1])[:2]
-        strides = convolution.attr["strides"].list.i[1:3]
-        if padding.tolist() == [[0, 0], *map(_pad_same, sizes, kernels, strides), [0, 0]]:
-            convolution.input[0] = pad.input[0]
-            convolution.attr["padding"].s = b"SAME"
-            folded += 1
-    return folded
-
-
-def _pad_same(size: int | None, kernel: int, stride: int) -> list[int]:
-    """What "SAME" pads before and after an axis, by TensorFlow's definition (`tf.nn`, "Padding"); nothing sure if the size is not known."""
-    if size is None:
-        return []
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return [total // 2, total - total // 2]
-
-
-def add_biases_before_reshapes(graph: GraphDef) -> int:
-    """Moves the bias of a dense layer on tokens from after the reshape of its product to before it, where it can be fused with the product.
-
-    Returns:
-        How many were moved.
-    """
-    wiring, moved = Wiring(graph), 0
-    for bias in [node for node in graph.node if node.op == "BiasAdd"]:
-        reshape = wiring.source(bias.input[0])
-        product = wiring.source(reshape.input[0]) if reshape.op == "Reshape" else reshape
-        if (
-            product.op == "MatMul"
-            and wiring.only_consumer(product, "Reshape")
-            and wiring.only_consumer(reshape, "BiasAdd")
-        ):
-            early = graph.node.add(name=f"{bias.name}/early")
-            _replace(early, "BiasAdd", [product.name, bias.input[1]], T=bias.attr["T"])
-            _replace(
-                bias,
-                "Reshape",
-                [early.name, reshape.input[1]],
-                T=reshape.attr["T"],
-                Tshape=reshape.attr["Tshape"],
-            )
-            moved += 1
-    return moved
-
-
 def _producer(tensor: str) -> str:
-    return tensor.removeprefix("^").partition(":")[0]
-
-
-def _other_input(node: NodeDef, known: NodeDef) -> str:
-    return node.input[1] if _producer(node.input[0]) == known.name else node.input[0]
-
-
-def _replace(node: NodeDef, op: str, inputs: list[str], **attributes: AttrValue) -> None:
-    """Makes another operation of a node, which keeps its name and so its consumers."""
-    name, attributes = (
-        node.name,
-        {key: AttrValue.FromString(value.SerializeToString()) for key, value in attributes.items()},
-    )
-    node.Clear()
-    node.name, node.op = name, op
-    node.input.extend(inputs)
-    for key, value in attributes.items():
-        node.attr[key].CopyFrom(value)
-
-
-def _add_constant(graph: GraphDef, name: str, value: np.ndarray) -> str:
-    node = graph.node.add(name=name, op="Const")
-    node.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
-    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
-    return name
+    return tensor.partition(":")[0]
 
 
 def _import(graph: GraphDef) -> tf.Graph:
@@ -248,18 +159,35 @@ def _import(graph: GraphDef) -> tf.Graph:
     return imported
 
 
-def _evaluate(graph: GraphDef, tensors: list[str]) -> list[np.ndarray]:
-    """Computes tensors that depend on constants only."""
-    imported = _import(graph)
-    with tf.compat.v1.Session(graph=imported) as session:
-        return session.run([_find_tensor(imported, name) for name in tensors])
+def _find_constants(imported: tf.Graph) -> set[tf.Operation]:
+    """The operations that give the same whatever goes into the graph."""
+    constant: set[tf.Operation] = set()
+    for op in imported.get_operations():  # each stands after those that feed it
+        if op.type == "Const" or (op.inputs and all(fed.op in constant for fed in op.inputs)):
+            constant.add(op)
+    return constant
 
 
-def _infer_shapes(graph: GraphDef) -> Callable[[str], list[int | None]]:
-    """Shapes of the graph's tensors, by name."""
-    imported = _import(graph)
-    return lambda name: _find_tensor(imported, name).shape.as_list()
+def _find_convolutions(imported: tf.Graph, constant: set[tf.Operation]) -> list[tf.Operation]:
+    """The convolutions whose kernel is constant."""
+    return [
+        op
+        for op in imported.get_operations()
+        if op.type in ("Conv2D", DEPTHWISE) and op.inputs[1].op in constant
+    ]
 
 
-def _find_tensor(imported: tf.Graph, name: str) -> tf.Tensor:
-    return imported.get_tensor_by_name(name if ":" in name else f"{name}:0")
+def _find_only_consumer(op: tf.Operation, kind: str) -> tf.Operation | None:
+    consumers = op.outputs[0].consumers()
+    return consumers[0] if len(consumers) == 1 and consumers[0].type == kind else None
+
+
+def _other_input(op: tf.Operation, known: tf.Operation) -> tf.Tensor:
+    return op.inputs[1] if op.inputs[0].op is known else op.inputs[0]
+
+
+def _add_constant(graph: GraphDef, name: str, value: np.ndarray) -> str:
+    tensor = tf.make_tensor_proto(value)
+    attributes = {"dtype": AttrValue(type=tensor.dtype), "value": AttrValue(tensor=tensor)}
+    graph.node.add(name=name, op="Const", attr=attributes)
+    return name
