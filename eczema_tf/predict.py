@@ -1,4 +1,4 @@
-"""`python -m eczema_tf.predict`: a photo, a description of symptoms, or both, to a readable answer."""
+"""`python -m eczema_tf.predict`: a photo, a text, or both, to a readable answer."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from eczema_tf.cli import build_parser, read_photo_argument, run_command
 from eczema_tf.errors import DataError
 
 EXAMPLES = """examples:
-  python -m eczema_tf.predict --model saved_models/eczema --image arm.jpg --text "dry itchy patches in both elbow creases"
+  python -m eczema_tf.predict --model saved_models/eczema --image arm.jpg --text "dry itchy patches"
   python -m eczema_tf.predict --model saved_models/eczema --text "it burns but does not itch" --json
   python -m eczema_tf.predict --url http://127.0.0.1:8501/v1/models/eczema --image arm.jpg"""
 

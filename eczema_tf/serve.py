@@ -1,4 +1,4 @@
-"""`python -m eczema_tf.serve`: an exported model behind TensorFlow Serving's REST interface and a web page, for one machine."""
+"""`python -m eczema_tf.serve`: an exported model over HTTP, with a web page, on one machine."""
 
 import argparse
 import sys
@@ -8,14 +8,18 @@ from pathlib import Path
 from eczema_tf.cli import build_parser, run_command, whole_number
 
 EXAMPLES = """examples:
-  python -m eczema_tf.serve --model saved_models/eczema       (then open http://127.0.0.1:8501/ in a browser)
-  python -m eczema_tf.predict --url http://127.0.0.1:8501/v1/models/eczema --image arm.jpg --text "itchy patches in both elbow creases"
-  curl -d '{"instances": [{"image": "", "text": "it itches"}]}' http://127.0.0.1:8501/v1/models/eczema:predict
-  curl http://127.0.0.1:8501/v1/models/eczema/metadata      (signatures, labels, thresholds; also /healthz, /readyz and /metrics)
+  python -m eczema_tf.serve --model saved_models/eczema     (then open http://127.0.0.1:8501/)
+  python -m eczema_tf.predict --url http://127.0.0.1:8501/v1/models/eczema --text "it itches"
+  curl -d '{"instances": [{"image": "", "text": "it itches"}]}' \\
+    http://127.0.0.1:8501/v1/models/eczema:predict
+  curl http://127.0.0.1:8501/v1/models/eczema/metadata      (signatures, labels, thresholds)
+  curl http://127.0.0.1:8501/metrics                        (also /healthz and /readyz)
 
-Requests and answers are those of TensorFlow Serving (https://www.tensorflow.org/tfx/serving/api_rest): a photo is {"b64": "..."} or ""
-for none, and "signature_name": "explain" adds the heatmap and the scores of words. Requests that come together are answered together.
-Nothing that is sent is stored or logged. Ctrl+C or SIGTERM stops the server once it has answered what is under way."""
+Requests and answers are those of TensorFlow Serving
+(https://www.tensorflow.org/tfx/serving/api_rest): a photo is {"b64": "..."} or "" for none, and
+"signature_name": "explain" adds the heatmap and the scores of words. Requests that come together
+are answered together. Nothing that is sent is stored or logged. Ctrl+C or SIGTERM stops the server
+once it has answered what is under way."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Batch scoring: every row of a manifest exactly once, whatever is in it and whoever is killed on the way."""
+"""Batch scoring: every row of a manifest exactly once, whatever it holds and whoever is killed."""
 
 import contextlib
 import json
@@ -19,8 +19,8 @@ from test_serving import METADATA, build_parts
 
 from eczema_tf.batch import scoring as batch
 from eczema_tf.batch.job import JOB, Job, open_job
-from eczema_tf.batch.scoring import PROBABILITIES, USED, arrange_answers
 from eczema_tf.batch.spark import check_spark, forgive_failures
+from eczema_tf.batch.worker import PROBABILITIES, USED, arrange_answers
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.manifest.stream import Row, Survey
 from eczema_tf.data.photo.inspection import upright_jpeg
@@ -186,7 +186,7 @@ def scored(clinic: Path, export: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def run_and_kill_a_worker(arguments: list[str], killer: Path) -> str:
-    """Scores, has a Python worker killed while it works on the second chunk, and returns what the job said in the end."""
+    """Scores, has a worker killed while it works on the second chunk; returns what was said."""
     mark = killer / "killed"
     (killer / "sitecustomize.py").write_text(KILLER.format(mark=str(mark)))
     calm_java = {
@@ -263,6 +263,17 @@ def test_a_row_gets_what_predict_would_say(scored: Scored, clinic: Path, export:
 
 
 def test_the_job_says_what_it_was_of_and_counts_by_status(scored: Scored):
+    assert list(scored.job) == [
+        "model",
+        "manifest",
+        "chunk_rows",
+        "keep_text",
+        "eczema_tf",
+        "notice",
+        "rows",
+        "statuses",
+        "rows_retried",
+    ]
     assert scored.job["model"]["version"] == "3"
     assert (
         scored.job["manifest"]["rows"]
@@ -412,8 +423,8 @@ def job(tmp_path: Path) -> Job:
 def test_a_job_is_finished_when_each_row_is_there_once(job: Job):
     assert job.find_missing() == []
     assert job.find_summary() is None
-    assert job.finish("abcde", 0)["statuses"] == {"ok": 5}
-    assert job.find_summary()["rows"] == 5
+    assert job.finish("abcde", 0).statuses == {"ok": 5}
+    assert job.find_summary().rows == 5
 
 
 @pytest.mark.parametrize(

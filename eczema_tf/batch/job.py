@@ -1,8 +1,8 @@
-"""The folder of a batch scoring job: Parquet parts that are there whole or not at all, and `_job.json`, which says what they are of.
+"""The folder of a batch scoring job: Parquet parts, whole or absent, and `_job.json`.
 
-A part holds the same rows, in the same order, as its chunk of the manifest. What is there is done;
-so a killed job goes on with what is missing, and two that run into one folder at once only do the
-work twice.
+A part holds the same rows, in the same order, as its chunk of the manifest; `_job.json` says which
+manifest and model they are of. A part that exists is done: so a killed job continues with those
+that are missing, and two that run into one folder at once only do the work twice.
 """
 
 import hashlib
@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 from pyarrow import parquet
+from pydantic import BaseModel
 
 from eczema_tf import __version__
 from eczema_tf.data.manifest.stream import Survey
@@ -23,54 +24,93 @@ from eczema_tf.errors import EczemaError, RunError, join_faults
 from eczema_tf.files import replacing_file, write_json
 from eczema_tf.schema import NOTICE
 
-_DETAILS = re.compile(r" \(.*\)")  # what the decoder stumbled over differs from photo to photo
+# what the decoder stumbled over differs from photo to photo
+_DETAILS = re.compile(r" \(.*\)")
 # readers of Parquet folders (Arrow, Spark) pass over names that begin with an underscore
 JOB = "_job.json"
+
+
+class ModelFacts(BaseModel, frozen=True):
+    """Which export: its version, and the digest of its folder."""
+
+    version: str
+    sha256: str
+
+
+class ManifestFacts(BaseModel, frozen=True):
+    """Which manifest: name and digest of its file, and how many rows it has."""
+
+    name: str
+    sha256: str
+    rows: int
+
+
+class JobFacts(BaseModel, frozen=True):
+    """What `_job.json` says from the start: what the job is of, and how it is done.
+
+    Attributes:
+        model: What scores.
+        manifest: What is scored.
+        chunk_rows: Rows of a part; the last may have fewer.
+        keep_text: Whether the parts hold the texts.
+        eczema_tf: Version of this package.
+        notice: What everyone must read before an answer.
+    """
+
+    model: ModelFacts
+    manifest: ManifestFacts
+    chunk_rows: int
+    keep_text: bool
+    eczema_tf: str
+    notice: str
+
+
+class JobSummary(JobFacts, frozen=True):
+    """What `_job.json` says in the end.
+
+    Attributes:
+        rows: That were scored.
+        statuses: How many rows have which status (without details in parentheses).
+        rows_retried: How many Spark had to score again, since the job was last started.
+    """
+
+    rows: int
+    statuses: dict[str, int]
+    rows_retried: int
 
 
 class Job(NamedTuple):
     """A job and its folder."""
 
     folder: Path
-    facts: dict[
-        str, Any
-    ]  # what `_job.json` says at the start: of which model and manifest, and how
+    facts: JobFacts
 
     @property
-    def rows(self) -> int:
-        """How many rows the manifest has."""
-        return self.facts["manifest"]["rows"]
-
-    @property
-    def chunk_rows(self) -> int:
-        """How many rows a part has; the last may have fewer."""
-        return self.facts["chunk_rows"]
+    def parts(self) -> list[Path]:
+        """The files of all parts, whether they exist or not."""
+        count = -(-self.facts.manifest.rows // self.facts.chunk_rows)
+        return [self.folder / f"part-{number:06}.parquet" for number in range(count)]
 
     def find_missing(self) -> list[int]:
-        """Returns the numbers of the parts that are not there."""
-        return [number for number in range(self._count_parts()) if not self._part(number).is_file()]
+        """Returns the numbers of the parts that do not exist."""
+        return [number for number, part in enumerate(self.parts) if not part.is_file()]
 
-    def find_summary(self) -> dict[str, Any] | None:
+    def find_summary(self) -> JobSummary | None:
         """Returns what `finish` wrote, if the job is finished."""
-        facts = _read_facts(self.folder)
-        return facts if "statuses" in facts and not self.find_missing() else None
+        facts = read_facts(self.folder)
+        return facts if isinstance(facts, JobSummary) and not self.find_missing() else None
 
     def commit(self, number: int, table: pa.Table) -> None:
         """Writes a part, whole or not at all."""
-        with replacing_file(self._part(number)) as aside:
+        with replacing_file(self.folder / f"part-{number:06}.parquet") as aside:
             parquet.write_table(table, aside)
 
-    def finish(self, example_ids: Iterable[str], rows_retried: int) -> dict[str, Any]:
+    def finish(self, example_ids: Iterable[str], rows_retried: int) -> JobSummary:
         """Checks every part against the manifest, and writes down the counts.
 
         Args:
             example_ids: Of the manifest, which holds each once, in its order.
-            rows_retried: How many Spark had to score again, since the job was started or taken up
-                again.
-
-        Returns:
-            What `_job.json` now holds: the facts, and `statuses`, how many rows have which status
-                (without details in parentheses).
+            rows_retried: As in `JobSummary`.
 
         Raises:
             RunError: If the parts do not hold each row of the manifest exactly once.
@@ -78,39 +118,36 @@ class Job(NamedTuple):
         ids = iter(example_ids)
         reasons: Counter[str] = Counter()
         faults = []
-        for number in range(self._count_parts()):
-            written, statuses = _read_columns(self._part(number))
-            reasons.update(_DETAILS.sub("", status) for status in statuses)
-            if written != list(islice(ids, self.chunk_rows)):
+        for part in self.parts:
+            try:
+                table = parquet.ParquetFile(part).read(["example_id", "status"])
+            except (OSError, ValueError) as error:  # pyarrow's own errors are among these
+                raise RunError(
+                    f"{part}: cannot be read ({' '.join(str(error).split())}); delete it and run"
+                    " the command again"
+                ) from error
+            reasons.update(_DETAILS.sub("", status) for status in table["status"].to_pylist())
+            if table["example_id"].to_pylist() != list(islice(ids, self.facts.chunk_rows)):
                 faults.append(
-                    f"{self._part(number).name}: its rows are not those of the manifest; delete it"
-                    " and run the command again"
+                    f"{part.name}: its rows are not those of the manifest; delete it and run the"
+                    " command again"
                 )
-        expected = {self._part(number) for number in range(self._count_parts())}
         faults += [
             f"{part.name}: is no part of this job; move it away"
-            for part in set(self.folder.glob("[!._]*.parquet")) - expected
+            for part in set(self.folder.glob("[!._]*.parquet")) - set(self.parts)
         ]
-        if faults or reasons.total() != self.rows:
-            raise RunError(
-                join_faults(
-                    f"{self.folder}: {reasons.total()} rows for {self.rows} of the manifest", faults
-                )
-            )
-        summary = {
-            **self.facts,
-            "rows": self.rows,
-            "statuses": dict(reasons.most_common()),
-            "rows_retried": rows_retried,
-        }
-        write_json(self.folder / JOB, summary)
+        rows, expected = reasons.total(), self.facts.manifest.rows
+        if faults or rows != expected:
+            title = f"{self.folder}: {rows} rows for {expected} of the manifest"
+            raise RunError(join_faults(title, faults))
+        summary = JobSummary(
+            **dict(self.facts),
+            rows=rows,
+            statuses=dict(reasons.most_common()),
+            rows_retried=rows_retried,
+        )
+        write_json(self.folder / JOB, summary.model_dump())
         return summary
-
-    def _count_parts(self) -> int:
-        return -(-self.rows // self.chunk_rows)
-
-    def _part(self, number: int) -> Path:
-        return self.folder / f"part-{number:06}.parquet"
 
 
 def open_job(
@@ -130,65 +167,52 @@ def open_job(
         EczemaError: If the folder holds something else, or the job of another model or manifest, or
             one with other settings.
     """
-    facts = {
-        "model": {"version": model.name, "sha256": _digest_folder(model)},
-        "manifest": {"name": manifest.name, "sha256": survey.sha256, "rows": survey.rows},
-        "chunk_rows": chunk_rows,
-        "keep_text": keep_text,
-        "eczema_tf": __version__,
-        "notice": NOTICE,
-    }
+    facts = JobFacts(
+        model=ModelFacts(version=model.name, sha256=_digest_folder(model)),
+        manifest=ManifestFacts(name=manifest.name, sha256=survey.sha256, rows=survey.rows),
+        chunk_rows=chunk_rows,
+        keep_text=keep_text,
+        eczema_tf=__version__,
+        notice=NOTICE,
+    )
     if (folder / JOB).is_file():
-        _check_same(folder, facts)
+        begun, now = read_facts(folder).model_dump(), facts.model_dump()
+        if faults := [
+            f"{name}: was {json.dumps(begun[name])}, and is now {json.dumps(value)}"
+            for name, value in now.items()
+            if begun[name] != value
+        ]:
+            title = (
+                f"{folder}: holds a job with other inputs; give another --out, or what it was begun"
+                " with"
+            )
+            raise EczemaError(join_faults(title, faults))
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise EczemaError(f"{folder}: exists, and holds no scoring job; choose another folder")
     else:
-        write_json(folder / JOB, facts)
+        write_json(folder / JOB, facts.model_dump())
     return Job(folder, facts)
 
 
-def _check_same(folder: Path, facts: dict[str, Any]) -> None:
-    begun = _read_facts(folder)
-    other = [name for name in facts if begun.get(name) != facts[name]]
-    faults = [
-        f"{name}: was {json.dumps(begun.get(name))}, and is now {json.dumps(facts[name])}"
-        for name in other
-    ]
-    if faults:
-        raise EczemaError(
-            join_faults(
-                f"{folder}: holds a job with other inputs; give another --out, or what it was begun"
-                " with",
-                faults,
-            )
-        )
+def read_facts(folder: Path) -> JobFacts:
+    """Reads `_job.json`: a `JobSummary` if the job was finished.
 
-
-def _read_facts(folder: Path) -> dict[str, Any]:
+    Raises:
+        EczemaError: If it is damaged.
+    """
     try:
-        return dict(json.loads((folder / JOB).read_text(encoding="utf-8")))
+        written = (folder / JOB).read_bytes()
+        kind = JobSummary if "statuses" in json.loads(written) else JobFacts
+        return kind.model_validate_json(written)
     except (OSError, ValueError, TypeError) as error:
-        raise EczemaError(f"{folder / JOB}: damaged ({error}); choose another folder") from error
-
-
-def _read_columns(part: Path) -> tuple[list[str], list[str]]:
-    try:
-        table = parquet.ParquetFile(part).read(["example_id", "status"])
-    except (OSError, ValueError) as error:  # pyarrow's own errors are among these
-        raise RunError(
-            f"{part}: cannot be read ({' '.join(str(error).split())}); delete it and run the"
-            " command again"
-        ) from error
-    return table["example_id"].to_pylist(), table["status"].to_pylist()
+        first = str(error).splitlines()[0]
+        raise EczemaError(f"{folder / JOB}: damaged ({first}); choose another folder") from error
 
 
 def _digest_folder(folder: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-        digest.update(f"{file.relative_to(folder).as_posix()}\n{_digest_file(file)}\n".encode())
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\n{content}\n".encode())
     return digest.hexdigest()
-
-
-def _digest_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -38,25 +38,18 @@ def check_spark() -> None:
         )
     home = os.environ.get("JAVA_HOME")  # goes before the PATH, as in Spark's own scripts
     java = shutil.which("java", path=str(Path(home) / "bin") if home else None)
-    version = _read_java_version(java) if java else 0
+    version = 0  # if there is none, or it does not say
+    if java:
+        done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+        if number := re.search(r'version "(?:1\.)?(\d+)', done.stderr):  # Java 8 calls itself 1.8
+            version = int(number[1])
     if version < MIN_JAVA:
-        found = (
-            f"Java {version} at {java}"
-            if java
-            else f"none in {f'JAVA_HOME ({home})' if home else 'the PATH'}"
-        )
+        nowhere = f"none in {f'JAVA_HOME ({home})' if home else 'the PATH'}"
         raise EczemaError(
-            f"batch scoring needs Java {MIN_JAVA} or newer; found: {found}; install it, for"
-            " instance on Debian: apt-get install openjdk-17-jre-headless; or set JAVA_HOME to"
-            " where it is"
+            f"batch scoring needs Java {MIN_JAVA} or newer; found:"
+            f" {f'Java {version} at {java}' if java else nowhere}; install it, for instance on"
+            " Debian: apt-get install openjdk-17-jre-headless; or set JAVA_HOME to where it is"
         )
-
-
-def _read_java_version(java: str) -> int:
-    """Returns the major version, 0 if it cannot be told."""
-    done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
-    number = re.search(r'version "(?:1\.)?(\d+)', done.stderr)  # Java 8 calls itself 1.8
-    return int(number[1]) if number else 0
 
 
 @contextlib.contextmanager
@@ -74,34 +67,13 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
     """
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
-
-    with warnings.catch_warnings():
-        # Strings and float32 cross over, and nothing else: tests/test_score.py covers them with the
-        # pandas that is installed.
-        warnings.filterwarnings(
-            "ignore", message="PySpark does not yet fully support pandas", category=FutureWarning
-        )
-        try:
-            spark = _start(master, debug=debug)
-            try:
-                yield spark
-            finally:
-                spark.stop()
-        except (PySparkException, Py4JError) as error:
-            raise RunError(f"Spark: {_describe(error)}; --debug shows more") from error
-
-
-def _start(master: str, *, debug: bool) -> "SparkSession":
     from pyspark.sql import SparkSession
 
-    os.environ.setdefault(
-        "PYSPARK_PYTHON", sys.executable
-    )  # or workers run whatever python3 is first in the PATH
-    builder = SparkSession.builder.appName("eczema_tf.score").master(forgive_failures(master))
+    # or workers run whatever python3 is first in the PATH
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     settings = {
-        "spark.executorEnv.PYTHONPATH": str(
-            Path(eczema_tf.__file__).parents[1]
-        ),  # where the package runs from a clone, not installed
+        # where the package runs from a clone, not installed
+        "spark.executorEnv.PYTHONPATH": str(Path(eczema_tf.__file__).parents[1]),
         "spark.log.level": "WARN" if debug else "OFF",
         "spark.ui.enabled": "false",  # no port is opened, no progress bar drawn over ours
         "spark.ui.showConsoleProgress": "false",
@@ -109,19 +81,37 @@ def _start(master: str, *, debug: bool) -> "SparkSession":
     if _LOCAL_MASTER.fullmatch(master):  # nobody else is to connect
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         settings |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
-    for key, value in settings.items():
-        builder = builder.config(key, value)
-    return builder.getOrCreate()
+    builder = SparkSession.builder.appName("eczema_tf.score").master(forgive_failures(master))
+    with warnings.catch_warnings():
+        # Strings and float32 cross over, and nothing else: tests/test_score.py covers them with the
+        # pandas that is installed.
+        warnings.filterwarnings(
+            "ignore", message="PySpark does not yet fully support pandas", category=FutureWarning
+        )
+        try:
+            with builder.config(map=settings).getOrCreate() as spark:
+                yield spark
+        except (PySparkException, Py4JError) as error:
+            # what tells is the last line of a Python worker's traceback, or Java's exception
+            lines = [line.lstrip(": ") for line in str(error).splitlines() if line.strip()]
+            telling = [line for line in lines if _EXCEPTION.match(line)] or lines[:1]
+            said = (
+                telling[-1].removeprefix("eczema_tf.errors.") if telling else type(error).__name__
+            )
+            raise RunError(f"Spark: {said}; --debug shows more") from error
 
 
 def forgive_failures(master: str) -> str:
-    """Returns `local[2]` as `local[2,4]`: two threads, and four failures until a task ends the job. Others are returned as they are."""
+    """Returns `local[2]` as `local[2,4]`, and any other master as it is.
+
+    Two threads, and four failures until a task ends the job.
+    """
     local = _LOCAL_MASTER.fullmatch(master)
     return f"local[{local[1] or 1},{TASK_FAILURES}]" if local else master
 
 
 def _describe(error: Exception) -> str:
-    """The line that tells: the last of a Python worker's traceback, or what Java calls its exception."""
+    """The last line of a Python worker's traceback, or what Java calls its exception."""
     lines = [line.lstrip(": ") for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if _EXCEPTION.match(line)] or lines[:1]
     return telling[-1].removeprefix("eczema_tf.errors.") if telling else type(error).__name__

@@ -1,0 +1,120 @@
+"""What each Python worker of Spark runs: photos are read, the model is asked, answers go back."""
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from eczema_tf.data.manifest.checks import find_photo
+from eczema_tf.data.photo.inspection import MAX_BYTES, upright_jpeg
+from eczema_tf.errors import DataError, EczemaError
+from eczema_tf.schema import CONSISTENCY, SEVERITY
+from eczema_tf.serving.exported import ExportedModel, Outputs
+from eczema_tf.serving.graph.signature import SERVE
+
+PROBABILITIES = (
+    "eczema",
+    "eczema_image",
+    "eczema_text",
+    *(f"consistency_{label}" for label in CONSISTENCY),
+    *(f"severity_{label}" for label in SEVERITY),
+)
+USED = ("image_used", "text_used")  # int8 on the way, since `predict_batch_udf` takes no booleans
+
+Columns = dict[str, np.ndarray]
+
+
+def load_scorer(
+    model: str, folder: str, threads: int
+) -> Callable[[np.ndarray, np.ndarray], Columns]:
+    """Loads the model; called once in each worker, as `predict_batch_udf` has it.
+
+    Args:
+        model: The version's folder.
+        folder: The manifest's, which photo paths are relative to.
+        threads: Of TensorFlow.
+
+    Returns:
+        A function from paths and texts, both object (batch,), "" for none, to `PROBABILITIES`
+        float32 (batch,), NaN where their modality was not used, `USED` int8 (batch,), `attempt`
+        int8 (batch,), 0 unless Spark had to try again, and `status` object (batch,).
+
+    Raises:
+        EczemaError: If the model or the folder cannot be found on this machine.
+    """
+    import tensorflow as tf
+    from pyspark import TaskContext
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    root = Path(folder).resolve()
+    if not root.is_dir():
+        raise EczemaError(
+            f"{folder}: no such folder on {socket.gethostname()}; photos must be in a folder that"
+            " all executors share"
+        )
+    exported = ExportedModel(Path(model), [SERVE])
+
+    def score(image_paths: np.ndarray, texts: np.ndarray) -> Columns:
+        read = [read_photo(image_path, root) for image_path in image_paths]
+        photos, faults = zip(*read, strict=True)
+        attempt = np.full(len(texts), TaskContext.get().attemptNumber(), "int8")
+        return {**arrange_answers(exported.run(photos, list(texts)), faults), "attempt": attempt}
+
+    return score
+
+
+def read_photo(image_path: str, root: Path) -> tuple[bytes, str]:
+    """Reads a photo as `predict` does: upright, and without metadata.
+
+    Args:
+        image_path: As in the manifest; "" for none.
+        root: The manifest's folder, resolved, which the path must not leave.
+
+    Returns:
+        JPEG bytes and "", or b"" and what was wrong.
+    """
+    if not image_path:
+        return b"", ""
+    try:
+        file = find_photo(image_path, root)
+        size = file.stat().st_size
+        if size > MAX_BYTES:  # before it is read
+            raise DataError(f"has {size} bytes; allowed: at most {MAX_BYTES}")
+        return upright_jpeg(file.read_bytes()), ""
+    except DataError as error:
+        return b"", f"photo: {str(error).removeprefix('photo ')}"
+    except OSError as error:
+        return b"", f"photo: cannot be read: {error.strerror}"
+
+
+def arrange_answers(outputs: Outputs, faults: Sequence[str]) -> Columns:
+    """Turns the signature's outputs into plain columns; see `load_scorer`.
+
+    Args:
+        outputs: Of the signature `serving_default`.
+        faults: Of the photos that the model was not shown, "" for none.
+    """
+    image, text = outputs["image_used"], outputs["text_used"]
+    figures = [  # in the order of `PROBABILITIES`; (batch,) or (batch, labels), and where it counts
+        (outputs["eczema"], image | text),
+        (outputs["eczema_image"], image),
+        (outputs["eczema_text"], text),
+        (outputs["consistency"], text),
+        (outputs["severity"], image | text),
+    ]
+    table = np.column_stack(
+        [np.where(used, values.T, np.nan).T.astype("float32") for values, used in figures]
+    )  # (batch, probabilities)
+    statuses = []
+    for fault, status in zip(faults, outputs["status"], strict=True):
+        said = status.decode()
+        # the model saw no photo, so only what it says of the text adds anything to the fault
+        parts = [fault, said] if fault and said.startswith("text: ") else [fault or said]
+        statuses.append("; ".join(parts))
+    return {
+        **dict(zip(PROBABILITIES, table.T, strict=True)),
+        **{name: outputs[name].astype("int8") for name in USED},
+        "status": np.array(statuses, object),
+    }
