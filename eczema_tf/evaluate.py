@@ -50,17 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from eczema_tf.workflows.train import (
-        evaluate_run,
-    )  # here, so that --help does not wait for TensorFlow
+    from eczema_tf.workflows.evaluate import evaluate  # --help does not wait for TensorFlow
 
     print(
-        evaluate_run(
+        evaluate(
             arguments.run_dir,
-            arguments.manifest,
-            arguments.split,
-            arguments.out,
-            arguments.explanations,
+            manifest=arguments.manifest,
+            split=arguments.split,
+            out=arguments.out,
+            explanations=arguments.explanations,
         )
     )
 

@@ -27,12 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from eczema_tf.workflows.export import (
-        PARITY_TOLERANCE,
-        export_run,
-    )  # here, so that --help does not wait for TensorFlow
+    # here, so that --help does not wait for TensorFlow
+    from eczema_tf.workflows.export import PARITY_TOLERANCE, export
 
-    version, difference = export_run(arguments.run_dir, arguments.out)
+    version, difference = export(arguments.run_dir, arguments.out)
     print(f"exported to {version}")
     print(f"largest difference from Keras: {difference:.1e} (allowed: {PARITY_TOLERANCE:.0e})")
     print(NOTICE)

@@ -13,9 +13,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from eczema_tf.errors import EczemaError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from eczema_tf.errors import EczemaError, RunError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,8 +108,44 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: object) -> None:
-    """Writes JSON whole or not at all. NaN and infinity are refused: they are not JSON."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Writes JSON whole or not at all. NaN and infinity are refused: they are not JSON.
+
+    Records among the values are written as `Record.write` does.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, default=_to_json) + "\n")
+
+
+def _to_json(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+class Record(BaseModel):
+    """A typed value that is kept as JSON; fields with a default that were never set are left out."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads what `write` wrote.
+
+        Raises:
+            RunError: If the file is missing or holds something else.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise RunError(
+                f"{path}: missing; is {path.parent} the folder of a finished run?"
+            ) from error
+        except (OSError, ValidationError) as error:
+            cause = str(error).splitlines()
+            raise RunError(f"{path}: not readable as JSON: {'; '.join(cause[:3])}") from error
+
+    def write(self, path: Path) -> None:
+        """Writes the value as JSON, whole or not at all."""
+        write_json(path, self)
 
 
 def write_csv(path: Path | str, table: "pd.DataFrame") -> None:

@@ -38,29 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    config_file, run_dir = arguments.config, arguments.run_dir
+    if arguments.resume and not config_file and not arguments.set:  # it has its configuration
+        if run_dir is None:
+            raise ConfigError("--resume: give the interrupted run's folder as --run-dir")
+        config_file = run_dir / "config.yaml"
     leaks = ["data.allow_leaks=true"] if arguments.allow_leaks else []
-    config = load_config(
-        _config_file(arguments), [*arguments.set, *leaks]
-    )  # before TensorFlow is loaded: mistakes show at once
-    from eczema_tf.workflows.train import run_experiment
+    config = load_config(config_file, [*arguments.set, *leaks])
+    if run_dir is None:
+        name = config_file.stem if config_file else "quickstart"
+        run_dir = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    from eczema_tf.workflows.train import train  # now: mistakes above show before TensorFlow loads
 
-    run_experiment(
-        config, arguments.run_dir or _default_run_dir(arguments.config), resume=arguments.resume
-    )
-
-
-def _config_file(arguments: argparse.Namespace) -> Path | None:
-    """A resumed run has its configuration already."""
-    if not arguments.resume or arguments.config or arguments.set:
-        return arguments.config
-    if arguments.run_dir is None:
-        raise ConfigError("--resume: give the interrupted run's folder as --run-dir")
-    return arguments.run_dir / "config.yaml"
-
-
-def _default_run_dir(config: Path | None) -> Path:
-    name = config.stem if config else "quickstart"
-    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    train(config, run_dir, resume=arguments.resume)
 
 
 if __name__ == "__main__":

@@ -33,9 +33,9 @@ from eczema_tf.evaluation.predictions import (
     load_predictions,
 )
 from eczema_tf.files import write_text
-from eczema_tf.reporting.results_table import format_estimate
+from eczema_tf.reporting.tables import format_estimate
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.train import run_experiment
+from eczema_tf.workflows.train import train
 
 FUSIONS = "model.fusion=concat,gated,cross_attention,late"
 
@@ -94,7 +94,7 @@ def _parse_vary(vary: str) -> tuple[str, list[str]]:
 
 def _run_once(config: Config, run_dir: Path) -> None:
     if not (run_dir / run_folder.METRICS).is_file():
-        run_experiment(config, run_dir, resume=(run_dir / run_folder.CONFIG).is_file())
+        train(config, run_dir, resume=(run_dir / run_folder.CONFIG).is_file())
 
 
 def compare_runs(run_dirs: dict[str, Path], config: Config) -> pd.DataFrame:

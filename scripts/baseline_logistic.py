@@ -22,7 +22,8 @@ from eczema_tf.evaluation.intervals import draw_weights, summarise
 from eczema_tf.evaluation.metrics import compute_auroc
 from eczema_tf.model.features import compute_features
 from eczema_tf.model.multimodal import POOLED_TEXT
-from eczema_tf.reporting.results_table import format_estimate
+from eczema_tf.reporting.facts import RunData
+from eczema_tf.reporting.tables import format_estimate
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import load_model_inputs
 
@@ -42,9 +43,7 @@ def main() -> None:
     )
     run_dir = parser.parse_args().run_dir
     trained = run_folder.load_model(run_dir / "folds" / "0-0")
-    dataset = load_dataset(
-        trained.config.data, run_folder.read_json(run_dir / run_folder.DATA)["manifest"]
-    )
+    dataset = load_dataset(trained.config.data, RunData.read(run_dir / run_folder.DATA).manifest)
     inputs = compute_features(
         trained.model,
         load_model_inputs(trained, dataset),
@@ -59,7 +58,7 @@ def main() -> None:
     )
     features, table = inputs.gather(rows)[POOLED_TEXT], table.loc[rows]
     positive = (table["eczema"] > trained.config.data.label_threshold).to_numpy()
-    repeats = run_folder.read_json(run_dir / run_folder.DATA)["folds"].values()
+    repeats = (RunData.read(run_dir / run_folder.DATA).folds or {}).values()
     groups = np.tile(
         table["group_id"].to_numpy(), len(repeats)
     )  # pooled over the repeats, as in the run

@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 
 from eczema_tf.config import DataConfig
 from eczema_tf.data.audit import near_photos, near_texts
-from eczema_tf.data.audit.audit import audit_dataset, check_splits, describe_leaks
+from eczema_tf.data.audit.audit import audit_dataset, check_splits
 from eczema_tf.data.audit.diagnoses import find_named_diagnoses, name_diagnoses
 from eczema_tf.data.audit.duplicates import Duplicates, find_duplicates, merge_groups
 from eczema_tf.data.audit.near_photos import compute_signatures, find_near_photos
@@ -512,7 +512,3 @@ def test_the_report_holds_counts_and_ids_but_no_content(tmp_path: Path):
         "identical texts: 1, in 2 cases, 1 across groups (for instance 'r0', 'r4')"
         in audit.describe()
     )
-
-
-def test_leaks_that_are_allowed_are_counted():
-    assert describe_leaks(["a", "b", "c"], limit=2) == {"leaks": 3, "examples": ["a", "b"]}

@@ -5,11 +5,6 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from eczema_tf.evaluation import metrics
-from eczema_tf.evaluation.curves import (
-    compute_average_precision,
-    compute_pr_curve,
-    compute_roc_curve,
-)
 
 
 def auroc(scores, positive, weights=None):
@@ -191,35 +186,3 @@ def test_kappa_and_grade_error_at_the_extremes(confusion, kappa, error):
         [metrics.compute_quadratic_kappa(confusion), metrics.compute_grade_error(confusion)],
         [kappa, error],
     )
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_curves_agree_with_scikit_learn(seed):
-    rng = np.random.default_rng(seed)
-    positive, scores = rng.random(50) < 0.4, rng.integers(0, 15, 50) / 15
-    false_alarms, sensitivity = compute_roc_curve(scores, positive)
-    theirs = sklearn_metrics.roc_curve(positive, scores, drop_intermediate=False)
-    np.testing.assert_allclose([false_alarms, sensitivity], theirs[:2])
-    assert np.trapezoid(sensitivity, false_alarms) == pytest.approx(auroc(scores, positive))
-    recall, precision = compute_pr_curve(scores, positive)
-    their_precision, their_recall, _ = sklearn_metrics.precision_recall_curve(positive, scores)
-    np.testing.assert_allclose([recall, precision], [their_recall[-2::-1], their_precision[-2::-1]])
-    assert compute_average_precision(recall, precision) == pytest.approx(
-        sklearn_metrics.average_precision_score(positive, scores)
-    )
-
-
-def test_curves_by_hand():
-    scores, positive = np.array([0.9, 0.8, 0.8, 0.1]), np.array([True, False, True, False])
-    false_alarms, sensitivity = compute_roc_curve(scores, positive)
-    assert (list(false_alarms), list(sensitivity)) == ([0, 0, 0.5, 1], [0, 0.5, 1, 1])
-    recall, precision = compute_pr_curve(scores, positive)
-    assert (list(recall), list(precision)) == ([0.5, 1, 1], [1, 2 / 3, 0.5])
-    assert compute_average_precision(recall, precision) == pytest.approx(0.5 + 0.5 * 2 / 3)
-
-
-def test_a_curve_of_one_class_is_undefined():
-    false_alarms, sensitivity = compute_roc_curve(np.array([0.2, 0.7]), np.array([True, True]))
-    assert np.isnan(false_alarms).all()
-    assert list(sensitivity) == [0, 0.5, 1]
-    assert np.isnan(compute_pr_curve(np.array([0.2, 0.7]), np.array([False, False]))[0]).all()

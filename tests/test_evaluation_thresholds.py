@@ -44,8 +44,8 @@ def test_no_other_cut_is_better():
     ("probabilities", "positive", "reason"),
     [
         ([], [], "0 validation cases"),
-        ([0.1, 0.9], [1, 1], "2 validation cases, of which 2 are eczema"),
-        ([0.1, 0.9], [0, 0], "of which 0 are eczema"),
+        ([0.1, 0.9], [1, 1], "2 validation cases, 2 of them eczema"),
+        ([0.1, 0.9], [0, 0], ", 0 of them eczema"),
         ([0.3, 0.3], [0, 1], "better than chance"),
         ([0.9, 0.1], [0, 1], "better than chance"),
     ],

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 from test_documents import Page
-from test_evaluation_scores import THRESHOLDS, simulate_cases
+from test_evaluation_results import THRESHOLDS, simulate_cases
 
 from eczema_tf.config import parse_config
-from eczema_tf.evaluation.scores import compute_metrics
-from eczema_tf.reporting.facts import RunFacts
+from eczema_tf.evaluation.results import Leaks, Metrics, compute_metrics
+from eczema_tf.reporting.facts import AuditSummary, Environment, RunData, RunFacts
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
 from eczema_tf.reporting.report import format_report
-from eczema_tf.reporting.results_table import format_estimate
+from eczema_tf.reporting.tables import format_estimate
 
 COUNTS = {
     "rows": 9,
@@ -25,6 +25,8 @@ COUNTS = {
     "both": 6,
     "eczema_labelled": 9,
     "eczema_mean": 0.25,
+    "consistency": {},
+    "severity": {},
 }
 NOTHING = {"clusters": 0}
 DUPLICATES = {
@@ -55,14 +57,27 @@ def facts_of(config: dict[str, Any] | None = None, **data: Any) -> RunFacts:
     described = {
         "manifest": "/home/alice/secret/manifest.csv",
         "manifest_fingerprint": "0123abcd",
+        "photos_fingerprint": "4567",
+        "embeddings_fingerprint": None,
         "rejected_rows": 0,
         "counts": COUNTS,
         "sources": {"clinic": 9},
         "split_counts": {"train": COUNTS, "test": {**COUNTS, "rows": 0, "eczema_mean": None}},
         "provenance": {"attribution": "The clinic", "licence": "CC BY 4.0"},
     }
-    environment = {"packages": {"tensorflow": "2.21.0", "keras": "3.15.1"}, "devices": ["CPU"]}
-    return RunFacts(parse_config(config or {}), {**described, **data}, environment, AUDIT)
+    environment = Environment(
+        python="3.11",
+        system="Linux",
+        machine="x86_64",
+        devices=["CPU"],
+        packages={"tensorflow": "2.21.0", "keras": "3.15.1"},
+    )
+    return RunFacts(
+        parse_config(config or {}),
+        RunData.model_validate({**described, **data}),
+        environment,
+        AuditSummary.model_validate(AUDIT),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +88,7 @@ def plots(tmp_path_factory: pytest.TempPathFactory, metrics) -> Path:
 
 
 @pytest.fixture(scope="module")
-def metrics() -> dict[str, Any]:
+def metrics() -> Metrics:
     return compute_metrics(simulate_cases(), THRESHOLDS, replicates=100)
 
 
@@ -85,19 +100,19 @@ def text_of(metrics, facts, plots) -> tuple[str, str]:
 
 def test_both_hold_the_figures_with_intervals(metrics, plots):
     page, card = text_of(metrics, facts_of(), plots)
-    for head in metrics["heads"].values():
+    for head in metrics.heads.values():
         for figure in ("auroc", "sensitivity", "specificity", "f1"):
-            assert format_estimate(head[figure]) in page
-            assert format_estimate(head[figure]) in card
-    assert format_estimate(metrics["consistency"]["macro_f1"]) in page
-    assert f"{metrics['limit']['fusion']:.3f}" in page
-    assert format_estimate(metrics["subsets"]["both_present"]["heads"]["fusion"]["auroc"]) in page
+            assert format_estimate(getattr(head, figure)) in page
+            assert format_estimate(getattr(head, figure)) in card
+    assert format_estimate(metrics.consistency.macro_f1) in page
+    assert f"{metrics.bayes_auroc['fusion']:.3f}" in page
+    assert format_estimate(metrics.subsets["both_present"].heads["fusion"].auroc) in page
 
 
 def test_the_page_is_sound_html_and_its_pictures_say_their_figures(metrics, plots):
     page = Page(format_report(metrics, facts_of(), plots))
     roc, _ = page.find("img")
-    assert format_estimate(metrics["heads"]["fusion"]["auroc"]) in roc["alt"]
+    assert format_estimate(metrics.heads["fusion"].auroc) in roc["alt"]
     for table in page.find("div"):
         assert table.get("class") != "wide" or table["aria-label"]
 
@@ -155,14 +170,13 @@ def test_what_the_figures_are_worth_is_said(metrics, plots, config, data, said):
 
 
 def test_leaks_that_were_allowed_stand_in_both(metrics, plots):
-    leaky = {
-        **metrics,
-        "leaks": {"leaks": 2, "examples": ["identical photo in a (train) and b (test)"]},
-    }
+    leaks = Leaks(leaks=2, examples=["identical photo in a (train) and b (test)"])
+    leaky = metrics.model_copy(update={"leaks": leaks})
     for text in text_of(leaky, facts_of(), plots):
         assert "2 leaks between the splits were allowed" in text
         assert "identical photo in a (train)" in text
-    for text in text_of({**metrics, "leaks": {"leaks": 0, "examples": []}}, facts_of(), plots):
+    clean = metrics.model_copy(update={"leaks": Leaks(leaks=0, examples=[])})
+    for text in text_of(clean, facts_of(), plots):
         assert "leaks between" not in text
 
 
@@ -179,6 +193,6 @@ def test_few_cases_missing_modalities_and_undefined_figures_are_said(tmp_path: P
 
 def test_a_run_without_an_audit_still_has_a_report(metrics, plots):
     facts = facts_of()
-    bare = RunFacts(facts.config, facts.data, facts.environment, {})
+    bare = RunFacts(facts.config, facts.data, facts.environment, None)
     for text in text_of(metrics, bare, plots):
         assert "Clusters of duplicates" not in text

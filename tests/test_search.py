@@ -10,7 +10,7 @@ import yaml
 from eczema_tf import search
 from eczema_tf.config import load_config
 from eczema_tf.errors import ConfigError
-from eczema_tf.workflows.search import load_space, load_without_test, nest
+from eczema_tf.workflows.search import load_space, load_without_test, override
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "configs" / "smoke.yaml"
@@ -62,9 +62,13 @@ def test_a_space_that_makes_no_sense_is_refused(tmp_path: Path, text: str, messa
 
 
 def test_dotted_keys_are_laid_over_a_configuration_without_changing_it():
-    base = {"a": {"b": 1, "c": 2}}
-    assert nest({"a.b": 5, "d": 6}, base) == {"a": {"b": 5, "c": 2}, "d": 6}
-    assert base == {"a": {"b": 1, "c": 2}}
+    base = load_config(SMOKE)
+    changed = override(base, {"train.epochs": 5, "seed": 6})
+    assert (changed.train.epochs, changed.seed) == (5, 6)
+    assert changed == base.model_copy(
+        update={"seed": 6, "train": base.train.model_copy(update={"epochs": 5})}
+    )
+    assert load_config(SMOKE) == base
 
 
 def test_the_test_split_is_dropped_before_anything_is_computed(tmp_path: Path, toy_manifest: Path):

@@ -12,12 +12,21 @@ width.
 import numpy as np
 import pandas as pd
 
+from eczema_tf.files import Record
+
 LEVEL = 0.95
 # share of resamples in which a figure may be undefined; beyond it an interval would describe the
 # lucky ones
 MAX_UNDEFINED = 0.05
 
-Estimate = dict[str, float | str | None]
+
+class Estimate(Record):
+    """A figure with its interval; what is undefined is None, and `reason` says why."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str | None = None
 
 
 def draw_weights(
@@ -57,18 +66,14 @@ def summarise(figures: np.ndarray, reason: str = "undefined") -> Estimate:
         reason: Why the figure is undefined, if it is.
 
     Returns:
-        `value`, `low` and `high`, and a `reason` if any of them is None.
+        With a `reason` if the value or its interval is None.
     """
     value, resampled = figures[0], figures[1:]
     if not np.isfinite(value):
-        return {"value": None, "low": None, "high": None, "reason": reason}
+        return Estimate(value=None, low=None, high=None, reason=reason)
     undefined = float(np.mean(~np.isfinite(resampled))) if len(resampled) else 1.0
     if undefined > MAX_UNDEFINED:
-        return {
-            "value": float(value),
-            "low": None,
-            "high": None,
-            "reason": f"no interval: undefined in {undefined:.0%} of the resamples",
-        }
+        reason = f"no interval: undefined in {undefined:.0%} of the resamples"
+        return Estimate(value=float(value), low=None, high=None, reason=reason)
     low, high = np.nanquantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return {"value": float(value), "low": float(low), "high": float(high)}
+    return Estimate(value=float(value), low=float(low), high=float(high))

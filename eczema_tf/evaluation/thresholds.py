@@ -4,8 +4,8 @@ import logging
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_curve
 
-from eczema_tf.evaluation.curves import compute_roc_curve
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
 from eczema_tf.schema import ECZEMA_HEADS
 
@@ -51,21 +51,17 @@ def maximise_youden(probabilities: np.ndarray, positive: np.ndarray) -> tuple[fl
         The threshold and "", or `DEFAULT_THRESHOLD` and the reason why there is none.
     """
     if positive.all() or not positive.any():
-        return (
-            DEFAULT_THRESHOLD,
-            f"undefined on {len(positive)} validation cases, of which {positive.sum()} are eczema",
-        )
-    false_alarms, sensitivity = compute_roc_curve(probabilities, positive)
-    youden = (sensitivity - false_alarms)[
-        1:-1
-    ]  # without the ends, which call none or all cases positive
+        reason = f"undefined on {len(positive)} validation cases, {positive.sum()} of them eczema"
+        return DEFAULT_THRESHOLD, reason
+    false_alarms, sensitivity, _ = roc_curve(positive, probabilities, drop_intermediate=False)
+    # without the ends, which call none or all cases positive
+    youden = (sensitivity - false_alarms)[1:-1]
     if not len(youden) or youden.max() <= 0:
         return DEFAULT_THRESHOLD, "no threshold separates the validation cases better than chance"
     best = np.isclose(youden, youden.max(), rtol=0, atol=1e-12)
     distinct = np.unique(probabilities)[::-1]  # the curve's order
     high, low = distinct[:-1], distinct[1:]
     halfway = low + (high - low) / 2
-    candidates = np.where(halfway > low, halfway, high)[
-        best
-    ]  # between neighbouring floats there is no halfway
+    # between neighbouring floats there is no halfway
+    candidates = np.where(halfway > low, halfway, high)[best]
     return float(candidates[np.abs(candidates - DEFAULT_THRESHOLD).argmin()]), ""

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from eczema_tf.reporting.results_table import format_estimate
+from eczema_tf.evaluation.intervals import Estimate
+from eczema_tf.reporting.tables import format_estimate
 
 NAMES = {
     "pointing": "pointing game",
@@ -76,7 +77,7 @@ def _format_part(
 
 
 def _format_comparison(title: str, comparison: Mapping[str, Any]) -> Iterator[str]:
-    explained, *_ = (value for value in comparison.values() if isinstance(value, Mapping))
+    explained, *_ = (value for value in comparison.values() if isinstance(value, Estimate))
     yield (
         f"  {title + ' (' + comparison['better'] + ' is better)':<38}"
         f" {format_estimate(explained):<22} {comparison['cases']} cases"
@@ -86,8 +87,8 @@ def _format_comparison(title: str, comparison: Mapping[str, Any]) -> Iterator[st
             f"    {_RIVALS[rival]:<18} {format_estimate(comparison[rival]):<22} gain"
             f" {format_estimate(gain)}"
         )
-    if explained["value"] is None:
-        yield f"    {explained['reason']}"
+    if explained.value is None:
+        yield f"    {explained.reason}"
 
 
 def _format_cascade(cascade: Mapping[str, Any]) -> Iterator[str]:
@@ -96,7 +97,7 @@ def _format_cascade(cascade: Mapping[str, Any]) -> Iterator[str]:
         f" cases, {cascade['draws']} draws):"
     )
     for depth in cascade["depths"]:
-        absolute = depth["absolute_values"]["value"]
+        absolute = depth["absolute_values"].value
         of_absolute = "-" if absolute is None else f"{absolute:.3f}"
         yield (
             f"    {depth['depth']:<36} {format_estimate(depth['correlation']):<24} of absolute"

@@ -1,15 +1,15 @@
-"""What is known about a run beside its figures, in words: settings, data, and what the figures do not say.
+"""What is known about a run beside its results: settings, data, and what the results do not say.
 
 The report page and the model card say it with the same words.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from eczema_tf import __version__
 from eczema_tf.config import Config
+from eczema_tf.evaluation.results import Metrics
+from eczema_tf.files import Record
 from eczema_tf.reporting.document import Table
 
 FEW_POSITIVES = 100
@@ -25,63 +25,112 @@ _COUNTS = {
 }
 
 
-@dataclass(frozen=True)
-class RunFacts:
-    """What a run folder says.
+class CaseCounts(Record):
+    """What a set of rows holds."""
 
-    Attributes:
-        config: Of the run.
-        data: As in `data.json`.
-        environment: As in `environment.json`.
-        audit: As in `audit.json`; empty if the run has none.
+    rows: int
+    cases: int
+    groups: int
+    image_only: int
+    text_only: int
+    both: int
+    eczema_labelled: int
+    eczema_mean: float | None
+    consistency: dict[str, int]
+    severity: dict[str, int]
+
+
+class RunData(Record):
+    """The contents of `data.json`: which cases a run saw, and how they were divided.
+
+    A run has `split_counts`, `splits` and `trained_on`; a cross-validation has `folds`.
     """
 
+    manifest: str
+    manifest_fingerprint: str
+    photos_fingerprint: str
+    embeddings_fingerprint: str | None
+    rejected_rows: int
+    provenance: dict[str, str]
+    counts: CaseCounts
+    sources: dict[str, int]
+    split_counts: dict[str, CaseCounts] | None = None
+    splits: dict[str, list[str]] | None = None  # example ids
+    trained_on: list[str] | None = None  # modalities
+    folds: dict[str, dict[str, int]] | None = None  # by repeat and example id
+
+
+class Environment(Record):
+    """The contents of `environment.json`: what a model was trained with."""
+
+    python: str
+    system: str
+    machine: str
+    devices: list[str]
+    packages: dict[str, str]
+
+
+class AuditSummary(Record):
+    """What reports need of `audit.json`."""
+
+    class Kind(Record):
+        """One kind of duplicate."""
+
+        clusters: int
+
+    class Groups(Record):
+        """Groups joined for their duplicates."""
+
+        merged: int
+
+    class Named(Record):
+        """Texts that name a diagnosis; shares are None where there is no such case."""
+
+        texts: int
+        share_of_positive: float | None
+        share_of_negative: float | None
+
+    duplicates: dict[str, Kind]
+    groups: Groups
+    named_diagnoses: dict[str, Named]
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run folder says; no audit where the run has none."""
+
     config: Config
-    data: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    audit: Mapping[str, Any]
+    data: RunData
+    environment: Environment
+    audit: AuditSummary | None
 
 
 def tabulate_settings(facts: RunFacts) -> Table:
     """Lists what made the model. Local paths are cut to their last part."""
-    model, train, packages = facts.config.model, facts.config.train, facts.environment["packages"]
-    embedding = (
-        f"{model.embedding_units} units each" if model.embedding_units else "none: linear heads"
-    )
-    kept = {
-        "best": f"best of {train.epochs} epochs by validation AUROC",
-        "last": f"last of {train.epochs} epochs",
-    }[train.keep]
-    rows = [
-        ("image encoder", _name_image_encoder(facts)),
-        ("text encoder", _name_encoder(model.text.preset, model.text.architecture)),
-        ("fusion", model.fusion),
-        ("embedding", embedding),
-        (
-            "training",
-            f"{kept}, batches of {train.batch_size}, learning rate {train.learning_rate:g}",
-        ),
-        ("fine-tuning", f"{train.fine_tune.epochs} epochs" if train.fine_tune.epochs else "none"),
-        ("seed", str(facts.config.seed)),
-        (
-            "software",
-            ", ".join(
-                [
-                    f"eczema_tf {__version__}",
-                    *(f"{name} {packages[name]}" for name in ("tensorflow", "keras")),
-                ]
-            ),
-        ),
-        ("device", ", ".join(facts.environment["devices"])),
-    ]
-    return Table("What made the model", ("setting", "value"), rows)
-
-
-def _name_image_encoder(facts: RunFacts) -> str:
-    image = facts.config.model.image
+    model, train = facts.config.model, facts.config.train
+    image = _name_encoder(model.image.preset or model.image.saved_model, model.image.architecture)
     if facts.config.data.embeddings:
-        return "precomputed embeddings instead of photos"
-    return _name_encoder(image.preset or image.saved_model, image.architecture)
+        image = "precomputed embeddings instead of photos"
+    embedding = "none: linear heads"
+    if model.embedding_units:
+        embedding = f"{model.embedding_units} units each"
+    kept = f"last of {train.epochs} epochs"
+    if train.keep == "best":
+        kept = f"best of {train.epochs} epochs by validation AUROC"
+    packages = facts.environment.packages
+    software = [f"{name} {packages[name]}" for name in ("tensorflow", "keras")]
+    settings = {
+        "image encoder": image,
+        "text encoder": _name_encoder(model.text.preset, model.text.architecture),
+        "fusion": model.fusion,
+        "embedding": embedding,
+        "training": f"{kept}, batches of {train.batch_size}, learning rate {train.learning_rate:g}",
+        "fine-tuning": f"{train.fine_tune.epochs} epochs" if train.fine_tune.epochs else "none",
+        "seed": str(facts.config.seed),
+        "software": ", ".join([f"eczema_tf {__version__}", *software]),
+        "device": ", ".join(facts.environment.devices),
+    }
+    return Table("What made the model", ("setting", "value"), list(settings.items()))
 
 
 def _name_encoder(pretrained: str | None, architecture: str) -> str:
@@ -90,105 +139,82 @@ def _name_encoder(pretrained: str | None, architecture: str) -> str:
 
 def tabulate_data(facts: RunFacts) -> Table:
     """Counts what the model was trained, validated and tested with, or cross-validated on."""
-    counts = facts.data.get("split_counts") or {"all": facts.data["counts"]}
-    rows = [
-        [split, *(str(count[name]) for name in _COUNTS), _share(count["eczema_mean"])]
-        for split, count in counts.items()
-    ]
-    return Table(
-        "Rows (one a photo) and what they hold", ("split", *_COUNTS.values(), "mean label"), rows
-    )
+    rows = []
+    for split, counts in (facts.data.split_counts or {"all": facts.data.counts}).items():
+        mean = "-" if counts.eczema_mean is None else f"{counts.eczema_mean:.1%}"
+        rows.append([split, *(str(getattr(counts, name)) for name in _COUNTS), mean])
+    columns = ("split", *_COUNTS.values(), "mean label")
+    return Table("Rows (one a photo) and what they hold", columns, rows)
 
 
-def _share(mean: float | None) -> str:
-    return "-" if mean is None else f"{mean:.1%}"
-
-
-def describe_data(facts: RunFacts) -> Iterator[str]:
-    """Says where the data come from, under which terms, and what the audit found; one sentence each."""
-    provenance = facts.data.get("provenance") or {}
-    sources = [f"{name or 'not said'} ({count})" for name, count in facts.data["sources"].items()]
-    yield f"Sources of the rows: {', '.join(sources)}."
+def describe_data(facts: RunFacts) -> list[str]:
+    """Says where the data come from, under which terms, and what the audit found."""
+    data, audit = facts.data, facts.audit
+    sources = [f"{name or 'not said'} ({count})" for name, count in data.sources.items()]
+    said = [f"Sources of the rows: {', '.join(sources)}."]
     for name in ("attribution", "licence"):
-        if name in provenance:
-            yield f"{name.capitalize()}: {provenance[name]}."
-    yield f"Fingerprint of the manifest: {facts.data['manifest_fingerprint']}."
-    if facts.data["rejected_rows"]:
-        yield f"{facts.data['rejected_rows']} bad rows were left out."
-    if facts.audit:
-        yield from _describe_audit(facts.audit)
-
-
-def _describe_audit(audit: Mapping[str, Any]) -> Iterator[str]:
+        if name in data.provenance:
+            said.append(f"{name.capitalize()}: {data.provenance[name]}.")
+    said.append(f"Fingerprint of the manifest: {data.manifest_fingerprint}.")
+    if data.rejected_rows:
+        said.append(f"{data.rejected_rows} bad rows were left out.")
+    if audit is None:
+        return said
     found = [
-        f"{kind.replace('_', ' ')}: {what['clusters']}"
-        for kind, what in audit["duplicates"].items()
-        if what["clusters"]
+        f"{kind.replace('_', ' ')}: {what.clusters}"
+        for kind, what in audit.duplicates.items()
+        if what.clusters
     ]
-    yield (
+    said.append(
         f"Clusters of duplicates found by the audit: {', '.join(found) or 'none'}; groups joined"
-        f" for them: {audit['groups']['merged']}."
+        f" for them: {audit.groups.merged}."
     )
-    own = audit["named_diagnoses"]["own"]
-    if own["texts"]:
-        positive, negative = own["share_of_positive"] or 0.0, own["share_of_negative"] or 0.0
-        yield (
-            f"{own['texts']} texts name a skin diagnosis ({positive:.1%} of those of positive"
+    own = audit.named_diagnoses["own"]
+    if own.texts:
+        positive, negative = own.share_of_positive or 0.0, own.share_of_negative or 0.0
+        said.append(
+            f"{own.texts} texts name a skin diagnosis ({positive:.1%} of those of positive"
             f" cases, {negative:.1%} of negative ones): the answer may be read off them."
         )
+    return said
 
 
-def list_caveats(facts: RunFacts, metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Says what the figures do not say; one sentence each."""
-    sources, config = facts.data["sources"], facts.config
-    if _BUILT_IN in sources:
-        yield (
+def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
+    """Says what the results do not say."""
+    config, caveats = facts.config, []
+    if _BUILT_IN in facts.data.sources:
+        caveats.append(
             "Built-in data: rendered photos and written complaints. These figures say nothing about"
             " patients."
         )
-    if _TEMPLATE in sources:
-        yield (
+    if _TEMPLATE in facts.data.sources:
+        caveats.append(
             "Texts are templates made from answers to a questionnaire, not the patients' own words."
         )
     if config.split.folds:
-        models = config.split.folds * config.split.repeats
-        yield (
-            f"Figures of a cross-validation: they judge a way of training by {models} models, none"
-            " of which is the model."
+        caveats.append(
+            "Results of a cross-validation: they judge a way of training by"
+            f" {config.split.folds * config.split.repeats} models, none of which is the model."
         )
     if config.train.refit:
-        yield (
+        caveats.append(
             "Thresholds were chosen on validation cases; then the model was trained anew on"
             " training and validation cases together."
         )
-    yield from _list_scarcities(metrics)
-    yield (
-        "No figures by skin tone, age or sex: do not take it that the model is as good for"
-        " everybody."
-    )
-    yield (
-        "Only data like these are covered: another camera, country, skin tone mix or way of asking"
-        " can make the figures worse."
-    )
-
-
-def _list_scarcities(metrics: Mapping[str, Any]) -> Iterator[str]:
-    heads = {"photos": metrics["heads"]["image"], "texts": metrics["heads"]["text"]}
-    for things, head in heads.items():
-        if not head["cases"]:
-            yield f"No case had {things}: nothing is known about them."
-    positives = metrics["heads"]["fusion"]["positives"]
+    for things, modality in (("photos", "image"), ("texts", "text")):
+        if not metrics.heads[modality].cases:
+            caveats.append(f"No case had {things}: nothing is known about them.")
+    positives = metrics.heads["fusion"].positives
     if positives < FEW_POSITIVES:
-        yield f"Only {positives} of the cases are eczema, so the intervals are wide."
-
-
-def describe_leaks(metrics: Mapping[str, Any]) -> str:
-    """Returns a warning if the splits leaked and that was allowed, else an empty string."""
-    leaks = metrics.get("leaks") or {"leaks": 0}
-    if not leaks["leaks"]:
-        return ""
-    examples = "; ".join(leaks["examples"][:3])
-    return (
-        f"{leaks['leaks']} leaks between the splits were allowed (--allow-leaks): these figures are"
-        f" too good. For instance: {examples}."
-    )
+        caveats.append(f"Only {positives} of the cases are eczema, so the intervals are wide.")
+    return [
+        *caveats,
+        (
+            "No results by skin tone, age or sex: do not assume that the model is as good for"
+            " everybody."
+        ),
+        (
+            "Only data like these are covered: another camera, country, skin tone mix or way of"
+            " asking can make the results worse."
+        ),
+    ]

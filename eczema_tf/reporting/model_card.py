@@ -1,16 +1,14 @@
-"""`model_card.md`: what the model is, what it is for, how good it is and where care is needed (Mitchell et al. 2019, "Model Cards").
+"""`model_card.md`: what the model is, what it is for, how good it is and where care is needed.
 
-The nine headings are those of the paper's figure 1, in its order.
+The nine headings are those of figure 1 in Mitchell et al. 2019, "Model Cards for Model Reporting",
+in its order.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from eczema_tf.reporting.document import Bullets, Section, Warned, format_markdown
+from eczema_tf.evaluation.results import Metrics
+from eczema_tf.reporting.document import Bullets, Section, format_markdown
 from eczema_tf.reporting.facts import (
     RunFacts,
     describe_data,
-    describe_leaks,
     list_caveats,
     tabulate_data,
     tabulate_settings,
@@ -23,53 +21,45 @@ from eczema_tf.reporting.tables import (
     tabulate_aurocs,
     tabulate_decisions,
     tabulate_subsets,
+    warn_of_leaks,
 )
 
 
-def format_model_card(metrics: Mapping[str, Any], facts: RunFacts) -> str:
+def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
     """Formats the model card.
 
     Args:
-        metrics: As in `metrics.json`, of the cases kept for the final judgement.
+        metrics: Of the cases kept for the final judgement.
         facts: Of the run.
 
     Returns:
         Markdown.
     """
-    leaks = describe_leaks(metrics)
+    results = [
+        tabulate_aurocs(metrics),
+        tabulate_decisions(metrics),
+        Bullets([describe_gain(metrics), *describe_labels(metrics)]),
+        *list_undefined(metrics),
+        tabulate_subsets(metrics),
+    ]
+    caveats = Bullets([*list_caveats(facts, metrics), *_RECOMMENDATIONS])
     sections = [
         Section("Model details", [_DETAILS, tabulate_settings(facts)]),
         Section("Intended use", [Bullets(_USE)]),
         Section("Factors", [Bullets(_FACTORS)]),
         Section("Metrics", [Bullets(_METRICS)]),
-        Section(
-            "Evaluation data",
-            [*([Warned(leaks)] if leaks else []), describe_sample(metrics), _SAME_DATA],
-        ),
-        Section("Training data", [tabulate_data(facts), Bullets(list(describe_data(facts)))]),
-        Section(
-            "Quantitative analyses",
-            [
-                tabulate_aurocs(metrics),
-                tabulate_decisions(metrics),
-                Bullets(
-                    [describe_gain(metrics), *describe_labels(metrics), *list_undefined(metrics)]
-                ),
-                tabulate_subsets(metrics),
-            ],
-        ),
+        Section("Evaluation data", [*warn_of_leaks(metrics), describe_sample(metrics), _SAME_DATA]),
+        Section("Training data", [tabulate_data(facts), Bullets(describe_data(facts))]),
+        Section("Quantitative analyses", results),
         Section("Ethical considerations", [Bullets(_ETHICS)]),
-        Section(
-            "Caveats and recommendations",
-            [Bullets([*list_caveats(facts, metrics), *_RECOMMENDATIONS])],
-        ),
+        Section("Caveats and recommendations", [caveats]),
     ]
     return format_markdown("Model card: eczema assistant", sections)
 
 
 _DETAILS = (
     "A network that takes a photo of skin, a description of symptoms, or both, and gives the"
-    " probability of eczema from the photo, from the text and from both, what the text speaks for"
+    " probability of eczema from the photo, from the text and from both, what the text suggests"
     " (eczema, other, unclear) and the severity (mild, moderate, severe)."
 )
 _USE = (

@@ -5,30 +5,20 @@ Colours are those of Okabe and Ito (2008), which colour-blind readers can tell a
 differ too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
-from eczema_tf.evaluation.curves import (
-    compute_average_precision,
-    compute_pr_curve,
-    compute_roc_curve,
-)
-from eczema_tf.evaluation.metrics import (
-    compute_confusion,
-    compute_precision,
-    compute_sensitivity,
-    compute_specificity,
-)
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
+from eczema_tf.evaluation.results import Metrics
 from eczema_tf.files import replacing_file
-from eczema_tf.reporting.results_table import HEAD_NAMES, format_estimate
+from eczema_tf.reporting.tables import HEAD_NAMES, format_estimate
 
 ROC, PR = "roc.png", "pr.png"
 STYLES = {"image": ("#E69F00", "--"), "text": ("#0072B2", "-."), "fusion": ("#009E73", "-")}
@@ -36,7 +26,7 @@ _GREY = "#666666"
 
 
 def write_plots(
-    folder: Path, cases: pd.DataFrame, metrics: Mapping[str, Any], *, label_threshold: float = 0.5
+    folder: Path, cases: pd.DataFrame, metrics: Metrics, *, label_threshold: float = 0.5
 ) -> None:
     """Writes the ROC curves as `roc.png` and the precision-recall curves as `pr.png`.
 
@@ -52,151 +42,84 @@ def write_plots(
     Raises:
         EczemaError: If the disk refuses.
     """
-    _write_roc(folder / ROC, cases, metrics, label_threshold)
-    _write_pr(folder / PR, cases, metrics, label_threshold)
-
-
-def _write_roc(
-    path: Path, cases: pd.DataFrame, metrics: Mapping[str, Any], label_threshold: float
-) -> None:
-    figure, axes = _build_axes("1 - specificity", "sensitivity", f"ROC, {metrics['split']}")
+    figure, axes = _build_axes("1 - specificity", "sensitivity", f"ROC, {metrics.split}")
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":", label="chance")
     for modality, scores, positive in _drawable_heads(axes, cases, label_threshold):
-        false_alarms, sensitivity = compute_roc_curve(scores, positive)
-        _draw(
-            axes,
-            modality,
-            false_alarms,
-            sensitivity,
-            f"AUROC {format_estimate(metrics['heads'][modality]['auroc'], 2)}",
-        )
-        confusion = _confusion_at(metrics, modality, scores, positive)
-        _mark(axes, modality, 1 - compute_specificity(confusion), compute_sensitivity(confusion))
-    _finish(path, figure, axes, "lower right", metrics)
+        false_alarms, sensitivity, _ = roc_curve(positive, scores, drop_intermediate=False)
+        area = f"AUROC {format_estimate(metrics.heads[modality].auroc, 2)}"
+        _draw(axes, modality, false_alarms, sensitivity, area)
+        called = scores >= metrics.heads[modality].threshold
+        _mark(axes, modality, called[~positive].mean(), called[positive].mean())
+    _finish(folder / ROC, figure, axes, "lower right", metrics)
 
-
-def _write_pr(
-    path: Path, cases: pd.DataFrame, metrics: Mapping[str, Any], label_threshold: float
-) -> None:
-    figure, axes = _build_axes(
-        "recall (sensitivity)", "precision", f"Precision and recall, {metrics['split']}"
-    )
+    figure, axes = _build_axes("recall (sensitivity)", "precision", f"PR, {metrics.split}")
     labels = cases.loc[is_scored(cases, "fusion"), "eczema"]
     if len(labels):
         prevalence = float((labels > label_threshold).mean())
-        axes.axhline(
-            prevalence,
-            color=_GREY,
-            linewidth=1,
-            linestyle=":",
-            label=f"chance (prevalence {prevalence:.2f})",
-        )
+        chance = f"chance (prevalence {prevalence:.2f})"
+        axes.axhline(prevalence, color=_GREY, linewidth=1, linestyle=":", label=chance)
     for modality, scores, positive in _drawable_heads(axes, cases, label_threshold):
-        recall, precision = compute_pr_curve(scores, positive)
-        figures = f"average precision {compute_average_precision(recall, precision):.2f}"
-        _draw(
-            axes, modality, np.r_[0, recall], np.r_[precision[0], precision], figures, "steps-pre"
-        )  # the area drawn is the figure
-        confusion = _confusion_at(metrics, modality, scores, positive)
-        _mark(axes, modality, compute_sensitivity(confusion), compute_precision(confusion))
-    _finish(path, figure, axes, "lower left", metrics)
+        precision, recall, _ = precision_recall_curve(positive, scores)
+        area = f"average precision {average_precision_score(positive, scores):.2f}"
+        # by rising recall, and without the end at (0, 1), which is no threshold's: as steps, the
+        # area drawn is the average precision
+        recall, precision = recall[::-1], np.r_[precision[-2], precision[-2::-1]]
+        _draw(axes, modality, recall, precision, area, drawstyle="steps-pre")
+        called = scores >= metrics.heads[modality].threshold
+        if called.any():
+            _mark(axes, modality, called[positive].mean(), positive[called].mean())
+    _finish(folder / PR, figure, axes, "lower left", metrics)
 
 
 def _drawable_heads(
     axes: Axes, cases: pd.DataFrame, label_threshold: float
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yields heads, their probabilities and labels; of a head without both classes the legend says that it has no curve."""
+    """Yields heads, their probabilities and labels; a head without both classes has no curve."""
     for modality, column in PROBABILITY_COLUMNS.items():
         scored = cases[is_scored(cases, modality)]
         positive = (scored["eczema"] > label_threshold).to_numpy(bool)
         if positive.any() and not positive.all():
             yield modality, scored[column].to_numpy("float64"), positive
         else:
-            axes.plot(
-                [],
-                [],
-                linestyle="none",
-                label=f"{HEAD_NAMES[modality]}: no curve without cases of both classes",
-            )
-
-
-def _confusion_at(
-    metrics: Mapping[str, Any], modality: str, scores: np.ndarray, positive: np.ndarray
-) -> np.ndarray:
-    return compute_confusion(
-        positive, scores >= metrics["heads"][modality]["threshold"], np.ones(len(scores)), 2
-    )
+            reason = f"{HEAD_NAMES[modality]}: no curve without cases of both classes"
+            axes.plot([], [], linestyle="none", label=reason)
 
 
 def _build_axes(x_label: str, y_label: str, title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6, 6.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set(
-        xlim=(-0.01, 1.01),
-        ylim=(-0.01, 1.01),
-        xlabel=x_label,
-        ylabel=y_label,
-        title=title,
-        aspect="equal",
-    )
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set(xlabel=x_label, ylabel=y_label, title=title)
     axes.grid(color="#DDDDDD", linewidth=0.6)
     return figure, axes
 
 
 def _draw(
-    axes: Axes,
-    modality: str,
-    x: np.ndarray,
-    y: np.ndarray,
-    figures: str,
-    drawstyle: str = "default",
+    axes: Axes, modality: str, x: np.ndarray, y: np.ndarray, area: str, drawstyle: str = "default"
 ) -> None:
     colour, style = STYLES[modality]
-    axes.plot(
-        x,
-        y,
-        drawstyle=drawstyle,
-        color=colour,
-        linestyle=style,
-        linewidth=2,
-        label=f"{HEAD_NAMES[modality]}: {figures}",
-    )
+    label = f"{HEAD_NAMES[modality]}: {area}"
+    axes.plot(x, y, drawstyle=drawstyle, color=colour, linestyle=style, linewidth=2, label=label)
 
 
-def _mark(axes: Axes, modality: str, x: np.ndarray, y: np.ndarray) -> None:
-    axes.plot(
-        x,
-        y,
-        marker="o",
-        markersize=9,
-        color=STYLES[modality][0],
-        markeredgecolor="black",
-        linestyle="none",
-        zorder=3,
-        clip_on=False,
-    )
+def _mark(axes: Axes, modality: str, x: float, y: float) -> None:
+    """A dot where the head's threshold is."""
+    look = {"marker": "o", "markersize": 9, "markeredgecolor": "black", "linestyle": "none"}
+    axes.plot(x, y, color=STYLES[modality][0], zorder=3, clip_on=False, **look)
 
 
-def _finish(
-    path: Path, figure: Figure, axes: Axes, legend_place: str, metrics: Mapping[str, Any]
-) -> None:
-    axes.legend(loc=legend_place, fontsize=9, framealpha=0.9)
-    figure.supxlabel(_caption(metrics), fontsize=8, color=_GREY)
-    with replacing_file(path) as aside:
-        figure.savefig(aside, format="png", metadata={"Software": None})  # same figures, same bytes
-
-
-def _caption(metrics: Mapping[str, Any]) -> str:
-    lines = [f"{metrics['cases']} cases; dots: at the thresholds chosen on validation"]
-    limits = {
+def _finish(path: Path, figure: Figure, axes: Axes, legend_at: str, metrics: Metrics) -> None:
+    caption = f"{metrics.cases} cases; dots: at the thresholds chosen on validation"
+    known = {
         HEAD_NAMES[modality]: limit
-        for modality, limit in metrics.get("limit", {}).items()
+        for modality, limit in (metrics.bayes_auroc or {}).items()
         if limit is not None
     }
-    if limits:
-        lines.append(
-            "limit, the AUROC of the exact posterior: "
-            + ", ".join(f"{name} {limit:.2f}" for name, limit in limits.items())
-        )
-    return "\n".join(lines)
+    if known:
+        limits = ", ".join(f"{name} {limit:.2f}" for name, limit in known.items())
+        caption += f"\nlimit, the AUROC of the exact posterior: {limits}"
+    axes.legend(loc=legend_at, fontsize=9, framealpha=0.9)
+    figure.supxlabel(caption, fontsize=8, color=_GREY)
+    with replacing_file(path) as aside:
+        figure.savefig(aside, format="png", metadata={"Software": None})  # same figures, same bytes

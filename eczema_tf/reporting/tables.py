@@ -1,119 +1,208 @@
-"""The figures of `metrics.json` as tables of a document: what the report page and the model card have in common."""
+"""The results in `metrics.json` as sections of a document.
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+The terminal, the report page and the model card show these same tables and sentences, each in its
+own format (`document.py`).
+"""
 
-from eczema_tf.reporting.document import Table
-from eczema_tf.reporting.results_table import (
-    HEAD_NAMES,
-    SUBSET_NAMES,
-    format_estimate,
-    format_gain,
-    format_number,
-    list_reasons,
+from eczema_tf.evaluation.intervals import Estimate
+from eczema_tf.evaluation.results import (
+    GUESSED_AMBIGUOUS,
+    KNOWN_AMBIGUOUS,
+    Confusion,
+    FusionGain,
+    Metrics,
 )
+from eczema_tf.reporting.document import Block, Bullets, Section, Table, Warned
 
-_FIGURES = {"sensitivity": "sensitivity", "specificity": "specificity", "f1": "F1"}
+HEAD_NAMES = {"image": "photo", "text": "text", "fusion": "both (fusion)"}
+SUBSET_NAMES = {
+    "image_ambiguous": "photo ambiguous",
+    "text_ambiguous": "text ambiguous",
+    "image_missing": "photo missing",
+    "text_missing": "text missing",
+    "both_present": "both present",
+}
+METRIC_NAMES = {"auroc": "AUROC", "f1": "F1", "macro_f1": "macro F1", "mae": "mean error"}
+_MARKS = {"known posterior": "*", "model probability": "**"}
 
 
-def tabulate_aurocs(metrics: Mapping[str, Any]) -> Table:
-    """Lists the AUROC of each head; on built-in data also the limit and the gap to it."""
-    limits, rows = metrics.get("limit"), []
-    for modality, head in metrics["heads"].items():
-        auroc, limit = head["auroc"], (limits or {}).get(modality)
-        gap = None if limit is None or auroc["value"] is None else limit - auroc["value"]
-        bounds = [format_number(limit), format_number(gap)] if limits else []
-        rows.append(
-            [
-                HEAD_NAMES[modality],
-                str(head["cases"]),
-                str(head["positives"]),
-                format_estimate(auroc),
-                *bounds,
-            ]
+def build_results(metrics: Metrics) -> list[Section]:
+    """Builds what every format shows of the results."""
+    heads: list[Block] = [
+        *warn_of_leaks(metrics),
+        describe_sample(metrics),
+        tabulate_aurocs(metrics),
+        tabulate_decisions(metrics),
+        describe_gain(metrics),
+        *list_undefined(metrics),
+    ]
+    if metrics.bayes_auroc:
+        heads.append(
+            "Limit: the AUROC of the exact posterior on the same cases, which no model can pass but"
+            " by chance; gap: what is missing."
         )
-    columns = ("P(eczema) from", "cases", "eczema", "AUROC", *(("limit", "gap") if limits else ()))
-    return Table(
-        f"Without a threshold; in brackets {metrics['bootstrap']['level']:.0%} intervals",
-        columns,
-        rows,
+    sections = [
+        Section("P(eczema)", heads),
+        Section("Where fusion has most, or nothing, to do", [tabulate_subsets(metrics)]),
+    ]
+    sentences, tables = describe_labels(metrics), tabulate_labels(metrics)
+    if sentences:
+        sections.append(Section("Consistency and severity", [Bullets(sentences), *tables]))
+    return sections
+
+
+def format_estimate(estimate: Estimate | FusionGain, digits: int = 3) -> str:
+    """Formats a figure and its interval, `0.872 [0.821, 0.918]`; "-" if it is undefined."""
+    if estimate.value is None:
+        return "-"
+    value = f"{estimate.value:.{digits}f}"
+    if estimate.low is None or estimate.high is None:
+        return f"{value} [no interval]"
+    return f"{value} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def format_number(value: float | None) -> str:
+    """Formats a figure without an interval; "-" if it is undefined."""
+    return "-" if value is None else f"{round(value, 3) + 0.0:.3f}"  # + 0.0 turns -0.000 into 0.000
+
+
+def warn_of_leaks(metrics: Metrics) -> list[Block]:
+    """Warns if the splits leaked and that was allowed."""
+    leaks = metrics.leaks
+    if leaks is None or not leaks.leaks:
+        return []
+    return [
+        Warned(
+            f"{leaks.leaks} leaks between the splits were allowed (--allow-leaks): these figures"
+            f" are too good. For instance: {'; '.join(leaks.examples[:3])}."
+        )
+    ]
+
+
+def describe_sample(metrics: Metrics) -> str:
+    """Says which cases the metrics are of, and how their intervals were made."""
+    bootstrap, positives = metrics.bootstrap, metrics.heads["fusion"].positives
+    return (
+        f"{metrics.split.capitalize()}: {metrics.cases} cases, {metrics.labelled} with an eczema"
+        f" label, {positives} of them eczema (a label above {metrics.label_threshold:g})."
+        f" In brackets: {bootstrap.level:.0%} intervals, {bootstrap.replicates} resamples of"
+        f" {bootstrap.groups} groups."
     )
 
 
-def tabulate_decisions(metrics: Mapping[str, Any]) -> Table:
+def tabulate_aurocs(metrics: Metrics) -> Table:
+    """Lists the AUROC of each head; on built-in data also the limit and the gap to it."""
+    limits, rows = metrics.bayes_auroc, []
+    for modality, head in metrics.heads.items():
+        row = [HEAD_NAMES[modality], str(head.cases), str(head.positives)]
+        row.append(format_estimate(head.auroc))
+        if limits:
+            limit, auroc = limits.get(modality), head.auroc.value
+            gap = None if limit is None or auroc is None else limit - auroc
+            row += [format_number(limit), format_number(gap)]
+        rows.append(row)
+    columns = ("P(eczema) from", "cases", "eczema", "AUROC", *(("limit", "gap") if limits else ()))
+    return Table("Without a threshold", columns, rows)
+
+
+def tabulate_decisions(metrics: Metrics) -> Table:
     """Lists what each head's threshold makes of its probabilities."""
     rows = [
         [
             HEAD_NAMES[modality],
-            f"{head['threshold']:.3f}",
-            *(format_estimate(head[name]) for name in _FIGURES),
+            f"{head.threshold:.3f}",
+            format_estimate(head.sensitivity),
+            format_estimate(head.specificity),
+            format_estimate(head.f1),
         ]
-        for modality, head in metrics["heads"].items()
+        for modality, head in metrics.heads.items()
     ]
-    return Table(
-        "At the thresholds chosen on validation",
-        ("P(eczema) from", "threshold", *_FIGURES.values()),
-        rows,
+    columns = ("P(eczema) from", "threshold", "sensitivity", "specificity", "F1")
+    return Table("At the thresholds chosen on validation", columns, rows)
+
+
+def describe_gain(metrics: Metrics) -> str:
+    """Says what fusion gains over the better single head."""
+    gain = metrics.fusion_gain
+    over = f"{HEAD_NAMES[gain.over]} alone" if gain.over else "the better single head"
+    sign = "+" if gain.value is not None and gain.value >= 0 else ""
+    return (
+        f"AUROC of fusion minus {over}, paired, {gain.cases} cases with photo and text:"
+        f" {sign}{format_estimate(gain)}."
     )
 
 
-def tabulate_subsets(metrics: Mapping[str, Any]) -> Table:
+def tabulate_subsets(metrics: Metrics) -> Table:
     """Lists the AUROC of each head where fusion has most, or nothing, to do."""
     rows = [
         [
-            SUBSET_NAMES[name] + (f" (by {subset['defined_by']})" if "ambiguous" in name else ""),
-            str(subset["cases"]),
+            SUBSET_NAMES[name] + _MARKS.get(subset.defined_by, ""),
+            str(subset.cases),
+            *(format_estimate(subset.heads[modality].auroc) for modality in HEAD_NAMES),
         ]
-        + [format_estimate(subset["heads"][modality]["auroc"]) for modality in HEAD_NAMES]
-        for name, subset in metrics["subsets"].items()
+        for name, subset in metrics.subsets.items()
     ]
-    return Table("AUROC where", ("cases where", "cases", *HEAD_NAMES.values()), rows)
+    notes = {
+        "known posterior": "by the known posterior, {} to {}".format(*KNOWN_AMBIGUOUS),
+        "model probability": "by the model's own probability, {} to {}".format(*GUESSED_AMBIGUOUS),
+    }
+    used = {subset.defined_by for subset in metrics.subsets.values()}
+    explained = [f"{_MARKS[basis]} {note}" for basis, note in notes.items() if basis in used]
+    columns = ("cases where", "cases", *HEAD_NAMES.values())
+    return Table("; ".join(["AUROC where", *explained]), columns, rows)
 
 
-def tabulate_labels(metrics: Mapping[str, Any]) -> Iterator[Table]:
-    """Counts what was predicted for each true label of consistency and severity, where there are any."""
-    for name in ("consistency", "severity"):
-        confusion = metrics[name]["confusion"]
-        if metrics[name]["cases"]:
-            rows = [
-                [label, *map(str, counts)]
-                for label, counts in zip(confusion["labels"], confusion["counts"], strict=True)
-            ]
-            columns = ("true", *(f"predicted {label}" for label in confusion["labels"]))
-            yield Table(f"{name.capitalize()}: {metrics[name]['cases']} cases", columns, rows)
-
-
-def describe_labels(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Says how good the consistency and severity heads are, where there are labels; one sentence each."""
-    consistency, severity = metrics["consistency"], metrics["severity"]
-    if consistency["cases"]:
-        yield (
-            f"Consistency: macro F1 {format_estimate(consistency['macro_f1'])}, accuracy"
-            f" {format_estimate(consistency['accuracy'])}."
+def describe_labels(metrics: Metrics) -> list[str]:
+    """Says how good the consistency and severity heads are, where there are labels."""
+    consistency, severity, sentences = metrics.consistency, metrics.severity, []
+    if consistency.cases:
+        sentences.append(
+            f"Consistency: macro F1 {format_estimate(consistency.macro_f1)}, accuracy"
+            f" {format_estimate(consistency.accuracy)}."
         )
-    if severity["cases"]:
-        yield (
-            f"Severity: quadratic kappa {format_estimate(severity['kappa'])}, mean error"
-            f" {format_estimate(severity['mae'])} grades."
+    if severity.cases:
+        sentences.append(
+            f"Severity: quadratic kappa {format_estimate(severity.kappa)}, mean error"
+            f" {format_estimate(severity.mae)} grades."
         )
+    return sentences
 
 
-def describe_sample(metrics: Mapping[str, Any]) -> str:
-    """Says on what the figures were computed, and how their intervals."""
-    bootstrap, fusion = metrics["bootstrap"], metrics["heads"]["fusion"]
-    return (
-        f"{metrics['split'].capitalize()}: {metrics['cases']} cases, {metrics['labelled']} with an"
-        f" eczema label, {fusion['positives']} of them eczema (a label above"
-        f" {metrics['positive_above']:g}). Intervals: {bootstrap['level']:.0%},"
-        f" {bootstrap['replicates']} resamples of {bootstrap['groups']} groups."
-    )
+def tabulate_labels(metrics: Metrics) -> list[Table]:
+    """Counts what was predicted for each true label of consistency and severity, if any."""
+
+    def tabulate(name: str, cases: int, confusion: Confusion) -> Table:
+        rows = [
+            [label, *map(str, counts)]
+            for label, counts in zip(confusion.labels, confusion.counts, strict=True)
+        ]
+        columns = ("true", *(f"predicted {label}" for label in confusion.labels))
+        return Table(f"{name}: {cases} cases", columns, rows)
+
+    labelled = {"Consistency": metrics.consistency, "Severity": metrics.severity}
+    return [
+        tabulate(name, found.cases, found.confusion)
+        for name, found in labelled.items()
+        if found.cases
+    ]
 
 
-def describe_gain(metrics: Mapping[str, Any]) -> str:
-    """Says what fusion gains over the better single head."""
-    return f"{format_gain(metrics['fusion_gain'])}."
+def list_undefined(metrics: Metrics) -> list[Block]:
+    """Says why metrics of the main tables are undefined; those of the subsets say it in the file."""
+    parts: dict[str, dict[str, Estimate | FusionGain]] = {
+        HEAD_NAMES[modality]: _list_estimates(head) for modality, head in metrics.heads.items()
+    }
+    parts["fusion gain"] = {"AUROC": metrics.fusion_gain}
+    parts["consistency"] = _list_estimates(metrics.consistency)
+    parts["severity"] = _list_estimates(metrics.severity)
+    names: dict[tuple[str, str], list[str]] = {}
+    for part, estimates in parts.items():
+        for name, estimate in estimates.items():
+            if estimate.reason is not None:
+                names.setdefault((part, estimate.reason), []).append(METRIC_NAMES.get(name, name))
+    lines = [f"{part}, {', '.join(which)}: {reason}." for (part, reason), which in names.items()]
+    return [Bullets(lines)] if lines else []
 
 
-def list_undefined(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Says of each undefined figure of the main tables why it is."""
-    yield from (f"{line}." for line in list_reasons(metrics))
+def _list_estimates(found: object) -> dict[str, Estimate | FusionGain]:
+    return {name: value for name, value in vars(found).items() if isinstance(value, Estimate)}

@@ -3,17 +3,18 @@
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from eczema_tf.config import DataConfig
-from eczema_tf.data.audit.audit import Audit, audit_dataset, check_splits, describe_leaks
+from eczema_tf.data.audit.audit import Audit, audit_dataset, check_splits
 from eczema_tf.data.dataset import Dataset, load_dataset
 from eczema_tf.errors import DataError, join_faults
+from eczema_tf.evaluation.results import Leaks
 from eczema_tf.files import write_json
 
 AUDIT = "audit.json"
+EXAMPLES = 20  # of leaks that a report names
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,14 @@ class AuditedDataset:
     audit: Audit
     allow_leaks: bool
 
-    def check(self, splits: pd.Series) -> dict[str, Any]:
+    def check(self, splits: pd.Series) -> Leaks:
         """Looks for what straddles splits.
 
         Args:
             splits: Of each row.
 
         Returns:
-            `leaks` (how many) and `examples`, for every report of the run.
+            For every report of the run.
 
         Raises:
             DataError: If anything does, unless leaks are allowed.
@@ -43,7 +44,7 @@ class AuditedDataset:
                 " together, or allow it with --allow-leaks"
             )
             raise DataError(join_faults(f"the splits leak; {ways}", findings))
-        return describe_leaks(findings)
+        return Leaks(leaks=len(findings), examples=list(findings[:EXAMPLES]))
 
 
 def load_audited(config: DataConfig, manifest_path: Path | str) -> AuditedDataset:
@@ -79,7 +80,7 @@ def audit_prepared(folder: Path, *, allow_leaks: bool = False) -> None:
     )
     audited = load_audited(config, folder / "manifest.csv")
     splits = audited.dataset.table["split"]
-    leaks = audited.check(splits) if (splits != "").all() else {"leaks": 0, "examples": []}
-    write_json(folder / AUDIT, {**audited.audit.to_json(), **leaks})
-    if leaks["leaks"] and not allow_leaks:
+    leaks = audited.check(splits) if (splits != "").all() else Leaks(leaks=0, examples=[])
+    write_json(folder / AUDIT, {**audited.audit.to_json(), **leaks.model_dump()})
+    if leaks.leaks and not allow_leaks:
         replace(audited, allow_leaks=False).check(splits)

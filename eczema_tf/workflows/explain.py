@@ -18,6 +18,7 @@ from eczema_tf.files import replacing_file, replacing_folder, write_json, write_
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.reporting.answer import format_answer, read_answer
 from eczema_tf.reporting.answer_html import render_explanation_page
+from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.pictures import draw_overlay, shrink_photo
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 from eczema_tf.serving.answering import Findings, Question, ScoredTokens, answer_case
@@ -89,8 +90,8 @@ class RunBackend:
         """
         self.question = question
         self._trained = run_folder.load_model(run_dir)
-        self._thresholds: dict[str, float] = run_folder.read_json(run_dir / run_folder.THRESHOLDS)
-        self._trained_on = frozenset(run_folder.read_json(run_dir / run_folder.DATA)["trained_on"])
+        self._thresholds: dict[str, float] = run_folder.read_thresholds(run_dir)
+        self._trained_on = frozenset(RunData.read(run_dir / run_folder.DATA).trained_on or ())
         self._submodels = Submodels(self._trained.model)
         self._locate = TokenLocator(self._trained.tokenizer)
 

@@ -27,7 +27,7 @@ from eczema_tf.training.loop import TrainingData
 from eczema_tf.training.stages import ENCODER_LAYERS, train_model
 from eczema_tf.training.weighting import compute_sample_weights
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.inference import load_model_inputs, score_rows
+from eczema_tf.workflows.inference import compute_row_logits, load_model_inputs
 
 # in a run folder: the model that validation judged, where the run's own was trained on validation,
 # too
@@ -170,7 +170,7 @@ def choose_run_thresholds(
 ) -> Thresholds:
     """Chooses the thresholds on the validation split and writes them into the run folder."""
     cases = average_rows_by_case(
-        score_rows(trained, dataset, inputs, np.flatnonzero(splits == "val"))
+        compute_row_logits(trained, dataset, inputs, np.flatnonzero(splits == "val"))
     )
     thresholds = choose_thresholds(cases, trained.config.data.label_threshold)
     write_json(run_dir / run_folder.THRESHOLDS, thresholds)

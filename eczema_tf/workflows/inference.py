@@ -22,6 +22,7 @@ KEPT_COLUMNS = (
     "age_group",
     "sex",
     "source",
+    *POSTERIOR_COLUMNS.values(),
 )
 
 
@@ -39,13 +40,13 @@ def load_model_inputs(trained: TrainedModel, dataset: Dataset) -> Inputs:
     )
 
 
-def score_rows(
+def compute_row_logits(
     trained: TrainedModel, dataset: Dataset, inputs: Inputs, rows: np.ndarray
 ) -> pd.DataFrame:
     """Computes the logits of some rows.
 
     Args:
-        trained: Trained.
+        trained: The model.
         dataset: The rows come from.
         inputs: From `load_model_inputs`, of the whole data set.
         rows: int64, which rows.
@@ -72,20 +73,19 @@ def score_rows(
 def tabulate_logits(
     table: pd.DataFrame, inputs: Inputs, rows: np.ndarray, logits: dict[str, np.ndarray]
 ) -> pd.DataFrame:
-    """Puts ids, labels, presence and logits side by side; the logit of a head whose modality is absent is NaN."""
-    kept = [column for column in (*KEPT_COLUMNS, *POSTERIOR_COLUMNS.values()) if column in table]
-    scored = table[kept].reset_index(drop=True).copy()
+    """Puts ids, labels, presence and logits side by side; NaN where a head's modality is absent."""
+    kept = [column for column in KEPT_COLUMNS if column in table]
+    found = table[kept].reset_index(drop=True).copy()
     for column in set(POSTERIOR_COLUMNS.values()) & set(kept):
-        scored[column] = pd.to_numeric(scored[column], errors="coerce")
+        found[column] = pd.to_numeric(found[column], errors="coerce")
     for modality in MODALITIES:
-        scored[f"{modality}_used"] = inputs.present(modality)[rows]
+        found[f"{modality}_used"] = inputs.present(modality)[rows]
     for head in ECZEMA_HEADS.values():
-        scored[f"{head}_logit"] = logits[head][:, 0].astype("float64")
-    scored.loc[~scored["image_used"], "eczema_image_logit"] = np.nan
-    scored.loc[~scored["text_used"], "eczema_text_logit"] = np.nan
+        found[f"{head}_logit"] = logits[head][:, 0].astype("float64")
     for head in ("consistency", "severity"):
-        for place in range(logits[head].shape[1]):
-            scored[f"{head}_logit_{place}"] = logits[head][:, place].astype("float64")
-    for place in range(logits["consistency"].shape[1]):
-        scored.loc[~scored["text_used"], f"consistency_logit_{place}"] = np.nan
-    return scored
+        for index, column in enumerate(logits[head].T):
+            found[f"{head}_logit_{index}"] = column.astype("float64")
+    found.loc[~found["image_used"], "eczema_image_logit"] = np.nan
+    of_text = [name for name in found if name.startswith(("eczema_text_", "consistency_logit_"))]
+    found.loc[~found["text_used"], of_text] = np.nan
+    return found

@@ -4,16 +4,16 @@ A model is rebuilt from `config.yaml`, `encoders.json`, `tokenizer/` and `model.
 executable is ever loaded.
 """
 
-import json
 import platform
 import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import keras
 import tensorflow as tf
+from pydantic import TypeAdapter, ValidationError
 
 from eczema_tf.config import Config, dump_config, load_config
 from eczema_tf.data.text.tokenizer import TextTokenizer, read_tokenizer
@@ -21,20 +21,12 @@ from eczema_tf.errors import RunError
 from eczema_tf.files import replacing_file, replacing_folder, write_json, write_text
 from eczema_tf.model.encoders import EncoderSpec
 from eczema_tf.model.multimodal import Encoders, build_model
+from eczema_tf.reporting.facts import AuditSummary, Environment, RunData, RunFacts
 
-CONFIG, ENCODERS, WEIGHTS, TOKENIZER = (
-    "config.yaml",
-    "encoders.json",
-    "model.weights.h5",
-    "tokenizer",
-)
-DATA, THRESHOLDS, METRICS, PREDICTIONS, ENVIRONMENT = (
-    "data.json",
-    "thresholds.json",
-    "metrics.json",
-    "predictions.csv",
-    "environment.json",
-)
+CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
+ENCODERS, WEIGHTS, TOKENIZER = "encoders.json", "model.weights.h5", "tokenizer"
+THRESHOLDS, METRICS, PREDICTIONS = "thresholds.json", "metrics.json", "predictions.csv"
+REPORT, MODEL_CARD, AUDIT = "report.html", "model_card.md", "audit.json"
 PACKAGES = (
     "tensorflow",
     "keras",
@@ -46,6 +38,8 @@ PACKAGES = (
     "pillow",
     "eczema_tf",
 )
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -59,26 +53,40 @@ class TrainedModel:
 
 
 def write_start(run_dir: Path, config: Config) -> None:
-    """Writes what is known before training: the resolved configuration and the versions of everything."""
+    """Writes what is known before training: the configuration and the versions of everything.
+
+    Neither says anything about the user or the machine's name.
+    """
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # such as this package in a clone
+            continue
+    environment = Environment(
+        python=sys.version.split()[0],
+        system=platform.system(),
+        machine=platform.machine(),
+        devices=[device.device_type for device in tf.config.list_physical_devices()],
+        packages=versions,
+    )
     write_text(run_dir / CONFIG, dump_config(config))
-    write_json(run_dir / ENVIRONMENT, describe_environment())
-
-
-def save_model(run_dir: Path, trained: TrainedModel) -> None:
-    """Writes encoders, tokenizer and weights; the weights come last, so that their presence means a whole model."""
-    save_encoders(run_dir, trained.encoders, trained.tokenizer)
-    with replacing_file(run_dir / WEIGHTS) as aside:
-        trained.model.save_weights(aside)
+    environment.write(run_dir / ENVIRONMENT)
 
 
 def save_encoders(run_dir: Path, encoders: Encoders, tokenizer: TextTokenizer) -> None:
     """Writes what the encoders and the tokenizer are."""
-    write_json(
-        run_dir / ENCODERS,
-        {"image": encoders.image.model_dump(), "text": encoders.text.model_dump()},
-    )
+    specs = {"image": encoders.image.model_dump(), "text": encoders.text.model_dump()}
+    write_json(run_dir / ENCODERS, specs)
     with replacing_folder(run_dir / TOKENIZER, overwrite=True) as aside:
         tokenizer.save(aside)
+
+
+def save_model(run_dir: Path, trained: TrainedModel) -> None:
+    """Writes encoders, tokenizer and, last, weights, whose presence means a whole model."""
+    save_encoders(run_dir, trained.encoders, trained.tokenizer)
+    with replacing_file(run_dir / WEIGHTS) as aside:
+        trained.model.save_weights(aside)
 
 
 def load_model(run_dir: Path) -> TrainedModel:
@@ -92,60 +100,49 @@ def load_model(run_dir: Path) -> TrainedModel:
             f"{run_dir}: holds no trained model ({WEIGHTS} is missing); give the folder that"
             " `train` printed as --run-dir"
         )
-    config = load_config(run_dir / CONFIG)
-    encoders = load_encoders(run_dir)
+    config, encoders = load_config(run_dir / CONFIG), load_encoders(run_dir)
     model = build_model(config.model, encoders)
     try:
         model.load_weights(run_dir / WEIGHTS)
     except (ValueError, OSError) as error:
+        cause = str(error).splitlines()[0]
         raise RunError(
-            f"{run_dir / WEIGHTS}: does not fit {CONFIG} and {ENCODERS}:"
-            f" {str(error).splitlines()[0]}"
+            f"{run_dir / WEIGHTS}: does not fit {CONFIG} and {ENCODERS}: {cause}"
         ) from error
     return TrainedModel(config, encoders, read_tokenizer(run_dir / TOKENIZER), model)
 
 
 def load_encoders(run_dir: Path) -> Encoders:
     """Reads the encoders' specs."""
-    specs = read_json(run_dir / ENCODERS)
-    return Encoders(
-        image=EncoderSpec.model_validate(specs["image"]),
-        text=EncoderSpec.model_validate(specs["text"]),
+    return Encoders(**_read(run_dir / ENCODERS, dict[str, EncoderSpec]))
+
+
+def read_thresholds(run_dir: Path) -> dict[str, float]:
+    """Reads the threshold of each head, by "image", "text" and "fusion"."""
+    return _read(run_dir / THRESHOLDS, dict[str, float])
+
+
+def read_facts(run_dir: Path, config: Config) -> RunFacts:
+    """Reads what a run folder says beside its results.
+
+    Raises:
+        RunError: If a file of the run is missing.
+    """
+    audit = run_dir / AUDIT
+    return RunFacts(
+        config,
+        RunData.read(run_dir / DATA),
+        Environment.read(run_dir / ENVIRONMENT),
+        AuditSummary.read(audit) if audit.is_file() else None,
     )
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of a run.
-
-    Raises:
-        RunError: If it is missing or not JSON.
-    """
+def _read(path: Path, kind: type[Kind]) -> Kind:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return TypeAdapter(kind).validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise RunError(
             f"{path}: missing; is {path.parent} the folder of a finished run?"
         ) from error
-    except ValueError as error:
-        raise RunError(f"{path}: not readable as JSON: {error}") from error
-
-
-def describe_environment() -> dict[str, Any]:
-    """Versions of Python, of the packages that matter, and the device; nothing about the user or the machine's name."""
-    versions = {name: metadata.version(name) for name in PACKAGES if _is_installed(name)}
-    devices = [device.device_type for device in tf.config.list_physical_devices()]
-    return {
-        "python": sys.version.split()[0],
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "devices": devices,
-        "packages": versions,
-    }
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+    except (OSError, ValidationError) as error:
+        raise RunError(f"{path}: not readable as JSON: {str(error).splitlines()[0]}") from error

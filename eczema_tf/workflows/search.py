@@ -1,14 +1,13 @@
-"""Hyperparameter search over a declared space: Optuna proposes, a trial trains on the training split and is judged on validation.
+"""Hyperparameter search with Optuna: trials that share data, splits and cached features.
 
-Everything of a study is in one folder: `study.log` (Optuna's journal, which makes a study
-resumable), a run folder for each trial with its HParams for TensorBoard, `trials.csv` and
-`best.yaml`. The test split is dropped from the data set before the first trial.
+A folder holds the study: `study.log` (Optuna's journal, which makes a study resumable), a run
+folder for each trial with its HParams for TensorBoard, `trials.csv` and `best.yaml`. The test split
+is dropped from the data set before the first trial.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pandas as pd
@@ -24,10 +23,12 @@ from eczema_tf.files import write_csv, write_text
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import load_audited
 from eczema_tf.workflows.fit import train_run
-from eczema_tf.workflows.train import prepare_built_in, split_dataset
+from eczema_tf.workflows.train import find_manifest, split_dataset
 
 OBJECTIVE = "val_auroc_fusion"
 JOURNAL, TRIALS, BEST = "study.log", "trials.csv", "best.yaml"
+
+Choice = str | int | float | bool | None
 
 
 class Range(BaseModel):
@@ -40,7 +41,15 @@ class Range(BaseModel):
     log: bool = False
 
 
-Space = dict[str, Range | list[Any]]
+class Choices(BaseModel):
+    """Values to choose from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    values: tuple[Choice, ...]
+
+
+Space = dict[str, Range | Choices]
 
 
 @dataclass(frozen=True)
@@ -55,8 +64,10 @@ class Study:
         table = self.trials.head(10).to_string(
             index=False, float_format=lambda value: f"{value:.4g}"
         )
-        advice = "validation figures choose, they do not prove: train it and see its test split"
-        return f"{table}\nbest configuration: {self.folder / BEST} ({advice})"
+        return (
+            f"{table}\nbest configuration: {self.folder / BEST} (validation chooses, it does not"
+            " prove: train it and see its test split)"
+        )
 
 
 def load_space(path: Path) -> Space:
@@ -68,52 +79,49 @@ def load_space(path: Path) -> Space:
     Raises:
         ConfigError: With every fault, if there is any.
     """
-    space, faults = {}, []
+    space: Space = {}
+    faults: list[str] = []
     for key, allowed in read_yaml(path).items():
         try:
-            space[key] = (
-                allowed if isinstance(allowed, list) and allowed else Range.model_validate(allowed)
-            )
+            if isinstance(allowed, list) and allowed:
+                space[key], values = Choices(values=tuple(allowed)), allowed
+            else:
+                bounds = Range.model_validate(allowed)
+                space[key], values = bounds, [bounds.low, bounds.high]
+                if not bounds.low < bounds.high:
+                    received = f"{bounds.low} and {bounds.high}"
+                    faults.append(f"{key}: low must be less than high, received {received}")
         except ValidationError:
             faults.append(
                 f"{key}: allowed: [choices] or {{low: ..., high: ..., log: true|false}}, received"
                 f" {allowed!r}"
             )
-    for key, allowed in space.items():
-        faults += _check_values(key, allowed)
+            continue
+        for value in values:  # each must be a valid configuration by itself
+            try:
+                override(Config(), {key: value})
+            except ConfigError as error:
+                faults.append(" ".join(str(error).split()))
     if faults or not space:
-        raise ConfigError(
-            join_faults(f"{path} is not a search space", faults or ["it varies nothing"])
-        )
+        title = f"{path} is not a search space"
+        raise ConfigError(join_faults(title, faults or ["it varies nothing"]))
     return space
 
 
-def _check_values(key: str, allowed: Range | list[Any]) -> list[str]:
-    """Every choice, and both ends of a range, must be a valid configuration by itself."""
-    values = allowed if isinstance(allowed, list) else [allowed.low, allowed.high]
-    faults = []
-    for value in values:
-        try:
-            parse_config(nest({key: value}))
-        except ConfigError as error:
-            faults.append(" ".join(str(error).split()))
-    if not isinstance(allowed, list) and not allowed.low < allowed.high:
-        faults.append(
-            f"{key}: low must be less than high, received {allowed.low} and {allowed.high}"
-        )
-    return faults
+def override(config: Config, values: Mapping[str, Choice]) -> Config:
+    """Returns a configuration with some keys, such as "train.epochs", set to other values.
 
-
-def nest(values: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Turns `{"a.b": c}` into `{"a": {"b": c}}`, on top of a copy of `base`."""
-    nested = yaml.safe_load(yaml.safe_dump(dict(base or {})))  # a deep copy of plain values
+    Raises:
+        ConfigError: If the result is not valid.
+    """
+    changed = config.model_dump()
     for key, value in values.items():
         *sections, last = key.split(".")
-        section = nested
+        section = changed
         for name in sections:
             section = section.setdefault(name, {})
         section[last] = value
-    return nested
+    return parse_config(changed)
 
 
 def search(config: Config, space: Space, trials: int, folder: Path) -> Study:
@@ -134,92 +142,74 @@ def search(config: Config, space: Space, trials: int, folder: Path) -> Study:
     folder.mkdir(parents=True, exist_ok=True)
     _check_study(folder, config, space)
     dataset, splits = load_without_test(config)
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
-    )
+    journal = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
     study = optuna.create_study(
-        study_name="study", storage=storage, load_if_exists=True, direction="maximize"
+        study_name="study",
+        storage=optuna.storages.JournalStorage(journal),
+        load_if_exists=True,
+        direction="maximize",
     )
-    study.sampler = optuna.samplers.TPESampler(
-        seed=config.seed + len(study.trials)
-    )  # a resumed study must not propose the same again
-    while len(_finished(study)) < trials:
-        study.optimize(
-            lambda trial: _run_trial(trial, config, space, dataset, splits, folder), n_trials=1
-        )
-    return _write_study(study, config, folder)
+    # a resumed study must not propose the same again
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
+
+    def run_trial(trial: optuna.Trial) -> float:
+        chosen = {key: _suggest(trial, key, allowed) for key, allowed in space.items()}
+        trial_config = override(config, chosen)
+        run_dir = folder / f"trial-{trial.number:04d}"
+        run_folder.write_start(run_dir, trial_config)
+        *_, history = train_run(trial_config, dataset, splits, run_dir)
+        best = max(epoch[OBJECTIVE] for stage in history.values() for epoch in stage)
+        with tf.summary.create_file_writer(str(run_dir / "tensorboard" / "hparams")).as_default():
+            hparams.hparams(chosen, trial_id=run_dir.name)
+            tf.summary.scalar(OBJECTIVE, best, step=0)
+        return best
+
+    finished = [optuna.trial.TrialState.COMPLETE]
+    while len(study.get_trials(states=finished)) < trials:
+        study.optimize(run_trial, n_trials=1)
+    ranked = sorted(study.get_trials(states=finished), key=lambda trial: -(trial.value or 0.0))
+    table = pd.DataFrame(
+        [{"trial": trial.number, OBJECTIVE: trial.value, **trial.params} for trial in ranked]
+    )
+    write_csv(folder / TRIALS, table)
+    write_text(folder / BEST, dump_config(override(config, ranked[0].params)))
+    return Study(table, folder)
 
 
 def load_without_test(config: Config) -> tuple[Dataset, pd.Series]:
     """Loads the data, splits it as `train` would, and drops every row of the test split."""
-    audited = load_audited(config.data, config.data.manifest or prepare_built_in(config))
+    audited = load_audited(config.data, find_manifest(config))
     dataset, splits = audited.dataset, split_dataset(config, audited.dataset)
     audited.check(splits)
     kept = (splits != "test").to_numpy()
     table = dataset.table[kept].reset_index(drop=True)
-    return replace(dataset, manifest=replace(dataset.manifest, table=table)), splits[
-        kept
-    ].reset_index(drop=True)
+    dataset = replace(dataset, manifest=replace(dataset.manifest, table=table))
+    return dataset, splits[kept].reset_index(drop=True)
 
 
-def _run_trial(
-    trial: optuna.Trial,
-    config: Config,
-    space: Space,
-    dataset: Dataset,
-    splits: pd.Series,
-    folder: Path,
-) -> float:
-    chosen = {key: _suggest(trial, key, allowed) for key, allowed in space.items()}
-    trial_config = parse_config(nest(chosen, config.model_dump()))
-    run_dir = folder / f"trial-{trial.number:04d}"
-    run_folder.write_start(run_dir, trial_config)
-    *_, history = train_run(trial_config, dataset, splits, run_dir)
-    score = max(epoch[OBJECTIVE] for stage in history.values() for epoch in stage)
-    with tf.summary.create_file_writer(str(run_dir / "tensorboard" / "hparams")).as_default():
-        hparams.hparams(chosen, trial_id=run_dir.name)
-        tf.summary.scalar(OBJECTIVE, score, step=0)
-    return score
-
-
-def _suggest(trial: optuna.Trial, key: str, allowed: Range | list[Any]) -> Any:
-    if isinstance(allowed, list):
-        return trial.suggest_categorical(key, allowed)
+def _suggest(trial: optuna.Trial, key: str, allowed: Range | Choices) -> Choice:
+    if isinstance(allowed, Choices):
+        return trial.suggest_categorical(key, allowed.values)
     if isinstance(allowed.low, int) and isinstance(allowed.high, int):
         return trial.suggest_int(key, allowed.low, allowed.high, log=allowed.log)
     return trial.suggest_float(key, allowed.low, allowed.high, log=allowed.log)
 
 
-def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    return study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
-
-
 def _check_study(folder: Path, config: Config, space: Space) -> None:
-    """A study goes on only with what it was started with: trials of two spaces cannot be compared."""
+    """A study continues only what it was started with: trials of two spaces cannot be compared."""
     plain = {
-        key: allowed if isinstance(allowed, list) else allowed.model_dump()
+        key: list(allowed.values) if isinstance(allowed, Choices) else allowed.model_dump()
         for key, allowed in space.items()
     }
-    for name, text in (
-        ("config.yaml", dump_config(config)),
-        ("space.yaml", yaml.safe_dump(plain, sort_keys=False)),
-    ):
+    texts = {
+        "config.yaml": dump_config(config),
+        "space.yaml": yaml.safe_dump(plain, sort_keys=False),
+    }
+    for name, text in texts.items():
         file = folder / name
         if file.is_file() and file.read_text(encoding="utf-8") != text:
             raise ConfigError(
-                f"{folder}: holds a study with another {name}; give another --out, or go on with"
-                " that one"
+                f"{folder}: holds a study with another {name}; give another --out, or continue that"
+                " one"
             )
         write_text(file, text)
-
-
-def _write_study(study: optuna.Study, config: Config, folder: Path) -> Study:
-    finished = sorted(_finished(study), key=lambda trial: -trial.value)
-    table = pd.DataFrame(
-        [{"trial": trial.number, OBJECTIVE: trial.value, **trial.params} for trial in finished]
-    )
-    write_csv(folder / TRIALS, table)
-    write_text(
-        folder / BEST, dump_config(parse_config(nest(finished[0].params, config.model_dump())))
-    )
-    return Study(table, folder)

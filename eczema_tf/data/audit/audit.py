@@ -5,7 +5,6 @@ splits made from it cannot leak. `check_splits` then says what straddles splits,
 manifest brings its own. No report holds the content of a photo or text.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,8 +222,3 @@ def _describe_named(whose: str, counts: dict[str, Any]) -> str:
 def _share(rows: pd.Series, among: pd.Series) -> float | None:
     """None where there is nothing to be a share of."""
     return round(float(rows[among].mean()), 4) if among.any() else None
-
-
-def describe_leaks(findings: Sequence[str], limit: int = 20) -> dict[str, Any]:
-    """Returns findings of `check_splits` for a report that goes on in spite of them (`--allow-leaks`), JSON-able."""
-    return {"leaks": len(findings), "examples": list(findings[:limit])}

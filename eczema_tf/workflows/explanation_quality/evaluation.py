@@ -159,9 +159,7 @@ def _describe_contributions(cases: ExplainedCases, weights: np.ndarray) -> dict[
             {TEXT_PRESENT: 0.0, IMAGE_PRESENT: 0.0},
         )
     ]
-    moved = [
-        compute_contributions(*logits) for logits in zip(cases.logits, *alone, strict=True)
-    ]
+    moved = [compute_contributions(*logits) for logits in zip(cases.logits, *alone, strict=True)]
     image, text = (
         np.where(cases.has_photo & cases.has_text, np.abs(by), np.nan)
         for by in ([split.image for split in moved], [split.text for split in moved])

@@ -11,10 +11,10 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from eczema_tf.evaluation.predictions import average_rows_by_case
-from eczema_tf.evaluation.scores import compute_metrics, find_subsets
+from eczema_tf.evaluation.results import Metrics, compute_metrics, find_subsets
 from eczema_tf.reporting.plots import PR, ROC, write_plots
-from eczema_tf.reporting.results_table import format_table
 from eczema_tf.schema import CONSISTENCY, NOTICE, SEVERITY
+from eczema_tf.workflows.results import format_results
 
 THRESHOLDS = {"image": 0.5, "text": 0.5, "fusion": 0.5}
 HEADS, FIGURES = ("image", "text", "fusion"), ("auroc", "f1", "sensitivity", "specificity")
@@ -69,6 +69,12 @@ def simulate_cases(count=400, seed=0, *, noise=0.3, shift=1.5):
     return average_rows_by_case(pd.DataFrame(rows))
 
 
+def compute_json(*arguments, **options) -> dict:
+    """Metrics as they stand in `metrics.json`."""
+    found = compute_metrics(*arguments, **options)
+    return found.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
 @pytest.fixture(scope="module")
 def cases():
     return simulate_cases()
@@ -76,7 +82,7 @@ def cases():
 
 @pytest.fixture(scope="module")
 def metrics(cases):
-    return compute_metrics(cases, THRESHOLDS, replicates=200)
+    return compute_json(cases, THRESHOLDS, replicates=200)
 
 
 def test_offsets_between_the_models_of_a_cross_validation_change_no_auroc(cases):
@@ -84,8 +90,7 @@ def test_offsets_between_the_models_of_a_cross_validation_change_no_auroc(cases)
     offset = 3.0 * folds["fold"] - 5.0 * folds["repeat"]
     moved = folds.assign(p_text=1 / (1 + np.exp(-folds["eczema_text_logit"] - offset)))
     before, after = (
-        compute_metrics(table, THRESHOLDS, replicates=100)["heads"]["text"]
-        for table in (folds, moved)
+        compute_json(table, THRESHOLDS, replicates=100)["heads"]["text"] for table in (folds, moved)
     )
     assert before["auroc"] == after["auroc"]
     assert before["sensitivity"] != after["sensitivity"]
@@ -137,20 +142,20 @@ def test_fusion_gain_is_over_the_better_head_on_cases_with_both(cases, metrics):
 
 def test_a_fusion_that_only_copies_the_photo_gains_exactly_nothing(cases):
     copied = cases.assign(p_fusion=cases["p_image"], p_text=1 - cases["p_image"])
-    gain = compute_metrics(copied, THRESHOLDS, replicates=50)["fusion_gain"]
+    gain = compute_json(copied, THRESHOLDS, replicates=50)["fusion_gain"]
     assert (gain["over"], gain["value"], gain["low"], gain["high"]) == ("image", 0, 0, 0)
 
 
 def test_a_case_is_positive_above_the_given_share_of_votes(cases):
     soft = cases.assign(eczema=np.where(cases["eczema"] > 0, 0.6, 0.3))
     assert (
-        compute_metrics(soft, THRESHOLDS, label_threshold=0.5, replicates=20)["heads"]["fusion"][
+        compute_json(soft, THRESHOLDS, label_threshold=0.5, replicates=20)["heads"]["fusion"][
             "positives"
         ]
         == (cases["eczema"] > 0).sum()
     )
     assert (
-        compute_metrics(soft, THRESHOLDS, label_threshold=0.6, replicates=20)["heads"]["fusion"][
+        compute_json(soft, THRESHOLDS, label_threshold=0.6, replicates=20)["heads"]["fusion"][
             "positives"
         ]
         == 0
@@ -158,7 +163,7 @@ def test_a_case_is_positive_above_the_given_share_of_votes(cases):
 
 
 def test_unlabelled_cases_are_counted_but_not_scored(cases):
-    metrics = compute_metrics(
+    metrics = compute_json(
         cases.assign(eczema=cases["eczema"].where(cases.index < 100)), THRESHOLDS, replicates=20
     )
     assert (metrics["cases"], metrics["labelled"], metrics["heads"]["fusion"]["cases"]) == (
@@ -208,7 +213,7 @@ def test_fusion_helps_most_where_the_photo_is_ambiguous(metrics):
 
 
 def test_data_without_known_posteriors_have_no_limit(cases):
-    metrics = compute_metrics(
+    metrics = compute_json(
         cases.drop(columns=[f"posterior_{modality}" for modality in HEADS]),
         THRESHOLDS,
         replicates=20,
@@ -232,9 +237,7 @@ def test_consistency_and_severity_count_labelled_cases(cases, metrics):
     )
     assert severity["mae"]["value"] == pytest.approx(off.mean())
     assert 0.6 < severity["kappa"]["value"] < 1
-    unlabelled = compute_metrics(
-        cases.assign(consistency="", severity=""), THRESHOLDS, replicates=20
-    )
+    unlabelled = compute_json(cases.assign(consistency="", severity=""), THRESHOLDS, replicates=20)
     assert (
         unlabelled["consistency"]["macro_f1"]["reason"]
         == "no case has a consistency label and a prediction"
@@ -244,7 +247,7 @@ def test_consistency_and_severity_count_labelled_cases(cases, metrics):
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_one_class_gives_null_with_a_reason(cases, label):
-    metrics = compute_metrics(
+    metrics = compute_json(
         cases.head(30).assign(eczema=label, severity="mild"), THRESHOLDS, replicates=20
     )
     json.dumps(metrics, allow_nan=False)
@@ -258,19 +261,19 @@ def test_one_class_gives_null_with_a_reason(cases, label):
         metrics["limit"]["fusion"],
     ) == (None, None, None)
     assert metrics["severity"]["kappa"]["reason"] == "all 30 cases are labelled 'mild'"
-    assert "photo, AUROC, F1" in format_table(metrics)
+    assert "photo, AUROC, F1" in format_results(Metrics.model_validate(metrics))
 
 
 def test_no_cases_give_a_whole_file_of_nulls_a_table_and_plots(cases, tmp_path):
-    metrics = compute_metrics(cases.head(0), THRESHOLDS, replicates=20)
+    metrics = compute_json(cases.head(0), THRESHOLDS, replicates=20)
     json.dumps(metrics, allow_nan=False)
     assert metrics["heads"]["text"]["auroc"]["reason"] == "no labelled case has a text"
-    assert "0 cases" in format_table(metrics)
-    write_plots(tmp_path, cases.head(0), metrics)
+    assert "0 cases" in format_results(Metrics.model_validate(metrics))
+    write_plots(tmp_path, cases.head(0), Metrics.model_validate(metrics))
 
 
 def test_the_order_of_cases_changes_nothing(cases, metrics):
-    shuffled = compute_metrics(cases.sample(frac=1, random_state=0), THRESHOLDS, replicates=200)
+    shuffled = compute_json(cases.sample(frac=1, random_state=0), THRESHOLDS, replicates=200)
     for modality in HEADS:
         assert shuffled["heads"][modality]["auroc"] == pytest.approx(
             metrics["heads"][modality]["auroc"]
@@ -279,12 +282,12 @@ def test_the_order_of_cases_changes_nothing(cases, metrics):
 
 def test_500_cases_take_seconds():
     start = time.perf_counter()
-    compute_metrics(simulate_cases(500), THRESHOLDS, replicates=1000)
+    compute_json(simulate_cases(500), THRESHOLDS, replicates=1000)
     assert time.perf_counter() - start < 10  # 0.3 s on two idle cores
 
 
 def test_the_table_fits_a_screen_and_shows_every_head(metrics):
-    table = format_table(metrics)
+    table = format_results(Metrics.model_validate(metrics))
     assert max(map(len, table.splitlines())) <= 100
     photo = next(line for line in table.splitlines() if line.startswith("photo  "))
     auroc, limit = metrics["heads"]["image"]["auroc"], metrics["limit"]["image"]
@@ -298,7 +301,7 @@ def test_the_table_fits_a_screen_and_shows_every_head(metrics):
 @pytest.mark.parametrize("name", [ROC, PR])
 def test_plots_are_png_files_and_the_same_each_time(cases, metrics, tmp_path, name):
     for folder in (tmp_path / "new" / "a", tmp_path / "b"):
-        write_plots(folder, cases, metrics, label_threshold=0.5)
+        write_plots(folder, cases, Metrics.model_validate(metrics), label_threshold=0.5)
     first, second = tmp_path / "new" / "a" / name, tmp_path / "b" / name
     assert first.read_bytes().startswith(PNG)
     assert first.read_bytes() == second.read_bytes()

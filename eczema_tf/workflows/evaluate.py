@@ -1,0 +1,73 @@
+"""A trained run judged again, on its own cases or on another manifest."""
+
+from pathlib import Path
+
+import numpy as np
+
+from eczema_tf.errors import DataError
+from eczema_tf.evaluation.predictions import average_rows_by_case
+from eczema_tf.evaluation.results import Metrics
+from eczema_tf.reporting.explanation_report import format_explanations
+from eczema_tf.reporting.facts import RunData
+from eczema_tf.workflows import run_folder
+from eczema_tf.workflows.audit import load_audited
+from eczema_tf.workflows.explanation_quality.evaluation import evaluate_explanations
+from eczema_tf.workflows.inference import compute_row_logits, load_model_inputs
+from eczema_tf.workflows.results import format_results, write_results
+
+
+def evaluate(
+    run_dir: Path,
+    manifest: Path | None = None,
+    split: str = "test",
+    out: Path | None = None,
+    explanations: int | None = None,
+) -> str:
+    """Judges a trained run and writes the results.
+
+    Args:
+        run_dir: Of a finished run.
+        manifest: Another manifest; None for the run's own.
+        split: One of `schema.SPLITS`, or "all".
+        out: Folder of the results; None for the run folder itself (own test split) or a folder in
+            it.
+        explanations: Of how many cases the explanations are measured, too; None for none.
+
+    Returns:
+        The results for the terminal.
+
+    Raises:
+        RunError: If the run is not finished.
+        DataError: If the manifest has no row in the split.
+    """
+    trained = run_folder.load_model(run_dir)
+    data = RunData.read(run_dir / run_folder.DATA)
+    # the same groups as in training
+    dataset = load_audited(trained.config.data, manifest or data.manifest).dataset
+    chosen = np.ones(len(dataset.table), bool)
+    if split != "all":
+        chosen = (dataset.table["split"] == split).to_numpy()
+        if manifest is None and data.splits is not None:
+            chosen = dataset.table["example_id"].isin(data.splits[split]).to_numpy()
+    if not chosen.any():
+        raise DataError(
+            f"--split {split}: there are no such rows; give --split all to evaluate a manifest"
+            " without splits"
+        )
+    rows, inputs = np.flatnonzero(chosen), load_model_inputs(trained, dataset)
+    cases = average_rows_by_case(compute_row_logits(trained, dataset, inputs, rows))
+    if out is None:
+        own = manifest is None and split == "test"
+        name = f"{manifest.stem if manifest else 'own'}-{split}"
+        out = run_dir if own else run_dir / "evaluations" / name
+    leaks = Metrics.read(run_dir / run_folder.METRICS).leaks if out == run_dir else None
+    thresholds = run_folder.read_thresholds(run_dir)
+    metrics = write_results(
+        out, cases, thresholds, trained.config, split=split, leaks=leaks, run_dir=run_dir
+    )
+    if explanations is None:
+        return format_results(metrics)
+    explained = evaluate_explanations(
+        trained, dataset, inputs, rows, out, split=split, cases=explanations
+    )
+    return f"{format_explanations(explained)}\n\n{format_results(metrics)}"
