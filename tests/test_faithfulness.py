@@ -20,9 +20,9 @@ from eczema_tf.explanation.faithfulness_image import (
     replace_step_by_step,
 )
 from eczema_tf.explanation.faithfulness_text import (
-    compute_ranking_precision,
     compute_erasure,
     compute_precision_recall,
+    compute_ranking_precision,
 )
 from eczema_tf.explanation.maps import find_peak
 from eczema_tf.explanation.sanity import (
