@@ -156,8 +156,11 @@ def test_photos_with_an_embedding_become_rows(files: dict, tmp_path: Path):
 def test_photos_or_embeddings_of_others_are_an_error(files: dict, tmp_path: Path):
     np.savez(tmp_path / "e.npz", image_path=["other"], embedding=np.ones((1, 2)))
     (tmp_path / "photos").mkdir()
-    for options in ({"embeddings": tmp_path / "e.npz"}, {"images": tmp_path / "photos"}):
-        with pytest.raises(DataError, match="none of the labelled cases"):
+    for options, says in (
+        ({"embeddings": tmp_path / "e.npz"}, "e.npz: has none of the labelled cases' photos, like"),
+        ({"images": tmp_path / "photos"}, "none of the data set's photos is there; they look like"),
+    ):
+        with pytest.raises(DataError, match=says):
             prepare_scin(tmp_path / "out", **files, **options)
     with pytest.raises(DataError, match="no such folder"):
         prepare_scin(tmp_path / "out", **files, images=tmp_path / "none")

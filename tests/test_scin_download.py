@@ -21,8 +21,13 @@ import pytest
 
 from eczema_tf import prepare
 from eczema_tf.data.manifest.table import load_manifest
-from eczema_tf.data.sources import scin_download
 from eczema_tf.data.sources.scin import CASE_COLUMNS, LABEL_COLUMNS
+from eczema_tf.errors import DataError, EczemaError
+
+pytest.importorskip("google.cloud.storage", reason="needs requirements-scin.txt")
+import google_crc32c
+
+from eczema_tf.data.sources import scin_download
 from eczema_tf.data.sources.scin_download import (
     BUCKET,
     CASES_PATH,
@@ -31,10 +36,7 @@ from eczema_tf.data.sources.scin_download import (
     download_scin,
     list_photos,
 )
-from eczema_tf.errors import DataError, EczemaError
 
-pytest.importorskip("google.cloud.storage", reason="needs requirements-scin.txt")
-google_crc32c = pytest.importorskip("google_crc32c")
 # the client leaves the connections of failed requests to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -184,20 +186,14 @@ class Bucket:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    from google.cloud.storage import retry
-
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1")
-    quick = retry.DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.05)
-    monkeypatch.setattr(retry, "DEFAULT_RETRY", quick)
+    quick = scin_download.RETRY.with_delay(initial=0.01, maximum=0.05)
+    monkeypatch.setattr(scin_download, "RETRY", quick)
     bucket = Bucket()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
     yield bucket
     bucket.close()
-
-
-def download(folder: Path, **options: object) -> Download:
-    return download_scin(folder, progress=False, **options)
 
 
 def read_missing(folder: Path) -> dict[str, str]:
@@ -236,12 +232,12 @@ PASSING = {
 
 
 def test_everything_comes_and_a_second_run_fetches_nothing(bucket: Bucket, tmp_path: Path):
-    first = download(tmp_path / "d")
+    first = download_scin(tmp_path / "d")
     size = sum(len(bucket.objects[path]) for path in EVERYTHING)
     assert first == Download(tmp_path / "d", wanted=8, downloaded=8, bytes=size, missing={})
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
     assert bucket.fetched() == sorted(EVERYTHING)  # each once; case -3 has no label
-    second = download(tmp_path / "d")
+    second = download_scin(tmp_path / "d")
     assert (second.wanted, second.downloaded, second.bytes, second.missing) == (8, 0, 0, {})
     assert bucket.fetched() == sorted(EVERYTHING)
     assert "8 were there, 0 downloaded (0.0 MB), 0 missing" in second.describe()
@@ -251,7 +247,7 @@ def test_everything_comes_and_a_second_run_fetches_nothing(bucket: Bucket, tmp_p
 def test_what_passes_is_tried_again(bucket: Bucket, tmp_path: Path, fault: str):
     for path in (FIRST, CASES_PATH):
         bucket.faults[path] = [PASSING[fault]] * 2
-    assert download(tmp_path / "d").downloaded == 8
+    assert download_scin(tmp_path / "d").downloaded == 8
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
     assert bucket.fetched().count(FIRST) == 3
     assert bucket.fetched().count(photo("-12")) == 1
@@ -262,7 +258,7 @@ def test_what_the_bucket_does_not_give_is_listed_and_the_rest_goes_on(
     bucket: Bucket, tmp_path: Path, status: int
 ):
     bucket.faults[FIRST] = [send_status(status)] * 10
-    summary = download(tmp_path / "d")
+    summary = download_scin(tmp_path / "d")
     assert (summary.wanted, summary.downloaded) == (8, 7)
     assert bucket.fetched().count(FIRST) == 1
     assert f"{status} " in summary.missing[FIRST]
@@ -270,7 +266,7 @@ def test_what_the_bucket_does_not_give_is_listed_and_the_rest_goes_on(
     assert "7 downloaded" in summary.describe()
     assert f"1 missing ({tmp_path / 'd' / 'missing.csv'} says why)" in summary.describe()
     bucket.faults.clear()
-    assert download(tmp_path / "d").downloaded == 1
+    assert download_scin(tmp_path / "d").downloaded == 1
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)  # missing.csv is gone, too
 
 
@@ -281,10 +277,10 @@ def test_a_wrong_checksum_is_no_file(bucket: Bucket, tmp_path: Path):
         handler.answer(200, body[:-1] + bytes([body[-1] ^ 1]), hashes)
 
     bucket.faults[FIRST] = [send_wrong_bytes]
-    assert list(download(tmp_path / "d").missing) == [FIRST]
+    assert list(download_scin(tmp_path / "d").missing) == [FIRST]
     assert "checksum" in read_missing(tmp_path / "d")[FIRST]
     assert not (tmp_path / "d" / FIRST).exists()
-    assert download(tmp_path / "d").downloaded == 1
+    assert download_scin(tmp_path / "d").downloaded == 1
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
 
 
@@ -294,9 +290,9 @@ def test_a_file_that_changes_while_it_comes_is_no_file(bucket: Bucket, tmp_path:
         bucket.objects[path] = draw_photo(99)
 
     bucket.faults[FIRST] = [cut_and_change]
-    assert list(download(tmp_path / "d").missing) == [FIRST]
+    assert list(download_scin(tmp_path / "d").missing) == [FIRST]
     assert not (tmp_path / "d" / FIRST).exists()
-    assert download(tmp_path / "d").downloaded == 1
+    assert download_scin(tmp_path / "d").downloaded == 1
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
 
 
@@ -307,25 +303,25 @@ def test_a_table_that_is_stored_packed_is_unpacked(bucket: Bucket, tmp_path: Pat
         handler.answer(200, packed, hashes)
 
     bucket.faults[CASES_PATH] = [send_packed]
-    assert download(tmp_path / "d").downloaded == 8
+    assert download_scin(tmp_path / "d").downloaded == 8
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", None])
 def test_a_damaged_file_is_fetched_again(bucket: Bucket, tmp_path: Path, damage: bytes | None):
-    download(tmp_path / "d")
+    download_scin(tmp_path / "d")
     same_size = bytes(len(bucket.objects[FIRST]))
     (tmp_path / "d" / FIRST).write_bytes(same_size if damage is None else damage)
     bucket.asked.clear()
-    assert download(tmp_path / "d").downloaded == 1
+    assert download_scin(tmp_path / "d").downloaded == 1
     assert bucket.fetched() == [FIRST]
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
 
 
 def test_a_file_that_changed_in_the_bucket_is_fetched_again(bucket: Bucket, tmp_path: Path):
-    download(tmp_path / "d")
+    download_scin(tmp_path / "d")
     bucket.objects[FIRST] = draw_photo(99)
-    assert download(tmp_path / "d").downloaded == 1
+    assert download_scin(tmp_path / "d").downloaded == 1
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
 
 
@@ -335,7 +331,7 @@ def test_a_file_that_changed_in_the_bucket_is_fetched_again(bucket: Bucket, tmp_
 def test_limit_counts_labelled_cases_in_the_order_of_the_file(
     bucket: Bucket, tmp_path: Path, limit: int, photos: list[str]
 ):
-    assert download(tmp_path / "d", limit=limit).wanted == len(photos) + 2
+    assert download_scin(tmp_path / "d", limit=limit).wanted == len(photos) + 2
     assert bucket.holds_what(tmp_path / "d", [CASES_PATH, LABELS_PATH, *photos])
 
 
@@ -352,7 +348,7 @@ def test_limit_counts_labelled_cases_in_the_order_of_the_file(
 )
 def test_a_table_cannot_say_where_to_write(bucket: Bucket, tmp_path: Path, path: str):
     bucket.objects |= build_objects({"-1": [path, "-12"]}) | {path: draw_photo(0)}
-    summary = download(tmp_path / "deep" / "down" / "d")
+    summary = download_scin(tmp_path / "deep" / "down" / "d")
     assert (summary.wanted, summary.downloaded) == (4, 3)
     assert "refused" in read_missing(summary.folder)[path]
     assert len(bucket.asked) == 3
@@ -362,10 +358,10 @@ def test_a_table_cannot_say_where_to_write(bucket: Bucket, tmp_path: Path, path:
 def test_a_table_that_is_missing_or_wrong_ends_it(bucket: Bucket, tmp_path: Path):
     bucket.faults[LABELS_PATH] = [send_status(404)]
     with pytest.raises(DataError, match=r"scin_labels\.csv: cannot be downloaded: 404"):
-        download(tmp_path / "d")
+        download_scin(tmp_path / "d")
     bucket.objects[LABELS_PATH] = b"case_id,other\n-1,x\n"
     with pytest.raises(DataError, match="weighted_skin_condition_label: is missing"):
-        download(tmp_path / "d")
+        download_scin(tmp_path / "d")
     assert not (tmp_path / "d" / "dataset" / "images").exists()
 
 
@@ -378,28 +374,28 @@ def test_files_come_side_by_side(bucket: Bucket, tmp_path: Path):
 
     for path in PHOTOS:
         bucket.faults[path] = [wait_for_the_others]
-    assert download(tmp_path / "d", jobs=3).downloaded == 8
+    assert download_scin(tmp_path / "d", jobs=3).downloaded == 8
     assert len(bucket.asked) == 8
 
 
 def test_a_network_that_is_gone_ends_it_and_the_next_run_goes_on(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(scin_download, "RETRY_S", 0.2)
+    monkeypatch.setattr(scin_download, "RETRY", scin_download.RETRY.with_timeout(0.2))
     for path in PHOTOS[1:]:
         bucket.faults[path] = [hang_up] * 1000
     with pytest.raises(EczemaError, match=f"gs://{BUCKET}: cannot be reached .* it resumes"):
-        download(tmp_path / "d", jobs=1)
+        download_scin(tmp_path / "d", jobs=1)
     assert not any(path in PHOTOS[3:] for path in bucket.fetched())  # it did not try them all
     bucket.faults.clear()
-    assert download(tmp_path / "d").downloaded == 5
+    assert download_scin(tmp_path / "d").downloaded == 5
     assert bucket.holds_what(tmp_path / "d", EVERYTHING)
 
 
 def test_no_network_is_one_clear_line(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    monkeypatch.setattr(scin_download, "RETRY_S", 0.2)
+    monkeypatch.setattr(scin_download, "RETRY", scin_download.RETRY.with_timeout(0.2))
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     assert run("--download", tmp_path / "d", "--out", tmp_path / "out") == 1
     err = capsys.readouterr().err
@@ -411,7 +407,7 @@ def test_no_network_is_one_clear_line(
 def test_a_missing_package_is_one_clear_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    monkeypatch.setitem(sys.modules, "google.cloud.storage", None)
+    monkeypatch.setitem(sys.modules, scin_download.__name__, None)
     assert run("--download", tmp_path / "d", "--out", tmp_path / "out") == 1
     assert "pip install -r requirements-scin.txt" in capsys.readouterr().err
 
@@ -422,7 +418,7 @@ def test_a_full_disk_ends_it(bucket: Bucket, tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("eczema_tf.files.os.fsync", refuse)
     with pytest.raises(EczemaError, match=r"cannot be written: No space left"):
-        download(tmp_path / "d", jobs=1)
+        download_scin(tmp_path / "d", jobs=1)
     assert not list((tmp_path / "d").rglob("*.*"))
 
 
@@ -453,7 +449,7 @@ def test_a_kill_in_the_middle_leaves_no_half_file(bucket: Bucket, tmp_path: Path
         process.send_signal(signal.SIGKILL)
         assert process.wait(60) != 0
     assert not (folder / cut).exists()
-    assert download(folder).downloaded == 1
+    assert download_scin(folder).downloaded == 1
     assert bucket.holds_what(folder, EVERYTHING)
 
 

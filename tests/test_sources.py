@@ -295,7 +295,20 @@ def test_only_what_lies_in_the_folder_is_found(tmp_path: Path):
         "no\0.png",
         "x" * 5000,
     ):
-        assert find_photos(folder, [name]) == {}, name
+        assert list(find_photos(folder, [name, "deep/in.png"])) == ["deep/in.png"], name
+        with pytest.raises(DataError, match="none of the data set's photos is there"):
+            find_photos(folder, [name])
+
+
+def test_photos_may_lie_side_by_side(tmp_path: Path):
+    draw(tmp_path / "a.png", 90)
+    draw(tmp_path / "deep" / "b.png", 90)
+    names = ["deep/a.png", "deep/b.png", "../a.png"]
+    assert list(find_photos(tmp_path, names)) == ["deep/b.png"]
+    assert find_photos(tmp_path, names, side_by_side=True) == {
+        "deep/a.png": (tmp_path / "a.png").resolve(),
+        "deep/b.png": (tmp_path / "deep" / "b.png").resolve(),
+    }
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

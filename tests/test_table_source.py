@@ -219,9 +219,10 @@ def test_nothing_left_is_an_error(files: dict, tmp_path: Path):
     with pytest.raises(DataError, match="no row is left"):
         prepare_table(tmp_path / "out", **files)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        DataError, match=r"none of the photos is there; the map looks for \{file\}.png"
-    ):
+    with pytest.raises(DataError, match="none of the data set's photos is there; no row names one"):
+        prepare_table(tmp_path / "out", **files, images=tmp_path / "empty")
+    files["map_path"].write_text(MAP)
+    with pytest.raises(DataError, match=r"photos is there; they look like '\w+\.png'"):
         prepare_table(tmp_path / "out", **files, images=tmp_path / "empty")
     assert not (tmp_path / "out").exists()
 

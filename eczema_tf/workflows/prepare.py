@@ -6,10 +6,10 @@ from pathlib import Path
 from eczema_tf.data.sources.dermavqa import prepare_dermavqa
 from eczema_tf.data.sources.folder import prepare_folder
 from eczema_tf.data.sources.scin import prepare_scin
-from eczema_tf.data.sources.scin_download import download_scin
 from eczema_tf.data.sources.source import Summary
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.sources.table import prepare_table
+from eczema_tf.errors import EczemaError
 from eczema_tf.workflows.audit import audit_prepared
 
 
@@ -59,10 +59,15 @@ def prepare_scin_files(
         overwrite: Whether a folder already there may be replaced.
     """
     if download is not None:
-        fetched = download_scin(download, limit=limit, jobs=jobs or 8)
-        print(fetched.describe())
-        cases, labels = cases or fetched.cases, labels or fetched.labels
-        images = images or fetched.folder
+        try:
+            from eczema_tf.data.sources.scin_download import CASES_PATH, LABELS_PATH, download_scin
+        except ImportError as error:
+            raise EczemaError(
+                "--download needs google-cloud-storage: pip install -r requirements-scin.txt"
+            ) from error
+        print(download_scin(download, limit=limit, jobs=jobs or 8).describe())
+        cases, labels = cases or download / CASES_PATH, labels or download / LABELS_PATH
+        images = images or download
     if cases is None or labels is None:
         raise ValueError("cases and labels are needed without a download")
     return prepare_scin(

@@ -8,7 +8,7 @@ The label is what most of those who replied thought, not a diagnosis, and only c
 Questions that name a diagnosis themselves are left out: the text would give the label away.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +18,7 @@ from eczema_tf.data.sources.source import (
     Source,
     Summary,
     build_rows,
+    count_photos,
     find_photos,
     read_table,
     write_source,
@@ -86,23 +87,7 @@ def prepare_dermavqa(
             f"{encounters}: no question can be labelled: {fates.value_counts().to_dict()}"
         )
     photos = find_photos(images, " ".join(kept["image_ids"]).split())
-    rows = []
-    for question in kept.to_dict("records"):
-        names = dict.fromkeys(question["image_ids"].split())  # each once
-        case = {
-            "case_id": question["encounter_id"],
-            "group_id": question["author_id"],
-            "text": question["query_en"],
-            "eczema": question["eczema"],
-            "source": "dermavqa",
-        }
-        rows += build_rows(case, [f"{PHOTOS}/{name}" for name in names if name in photos])
-    photo_rows = sum(bool(row["image_path"]) for row in rows)
-    if images is not None and not photo_rows:
-        raise DataError(
-            f"{images}: none of the questions' photos is there; they look like"
-            f" {' '.join(kept['image_ids']).split()[:1]}"
-        )
+    rows = _map_questions(kept, photos)
     named_photos = sum(len(set(names.split())) for names in kept["image_ids"])
     counts = {
         "questions": len(table),
@@ -110,13 +95,12 @@ def prepare_dermavqa(
         "kept": len(kept),
         "eczema": int(kept["eczema"].sum()),
         "authors": kept["author_id"].nunique(),
-        "photo_rows": photo_rows,
-        "text_rows": len(rows) - photo_rows,
-        "missing_photos": 0 if images is None else named_photos - photo_rows,
+        **count_photos(rows),
+        "missing_photos": named_photos - count_photos(rows)["photo_rows"] if images else 0,
     }
     source = Source(
         name="dermavqa",
-        rows=pd.DataFrame(rows),
+        rows=rows,
         counts=counts,
         description=DESCRIPTION.format(**counts, share=counts["eczema"] / counts["kept"]),
         facts={"counts": counts, **PROVENANCE},
@@ -135,6 +119,22 @@ def judge_question(counts: Mapping[str, int]) -> str:
     if counts["resp_eczema"] / counts["n_resp"] >= POSITIVE_FROM:
         return "eczema"
     return "other" if counts["resp_dermatitis_family"] == 0 else "unclear"
+
+
+def _map_questions(kept: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
+    """Makes the rows of the manifest."""
+    rows = []
+    for question in kept.to_dict("records"):
+        names = dict.fromkeys(question["image_ids"].split())  # each once
+        case = {
+            "case_id": question["encounter_id"],
+            "group_id": question["author_id"],
+            "text": question["query_en"],
+            "eczema": question["eczema"],
+            "source": "dermavqa",
+        }
+        rows += build_rows(case, [f"{PHOTOS}/{name}" for name in names if name in photos])
+    return pd.DataFrame(rows)
 
 
 def _read_questions(path: Path) -> pd.DataFrame:

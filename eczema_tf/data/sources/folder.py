@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -64,15 +63,6 @@ DESCRIPTION = """\
 numbering?); {moved} photos moved to the split of their group"""
 
 
-class _Photo(NamedTuple):
-    """A photo and what its path says."""
-
-    path: str  # relative to the folder
-    split: str
-    condition: str
-    group: str
-
-
 def prepare_folder(
     out: Path | str,
     *,
@@ -105,26 +95,11 @@ def prepare_folder(
             " outside"
         )
     paths, passed_over = _list_photos(folder)
-    photos = _read_paths(folder, paths)
-    positive = choose_eczema_classes({photo.condition for photo in photos}, eczema, folder)
-    texts = _read_captions(Path(captions), paths) if captions is not None else {}
-    splits: dict[str, str] = {}  # of each group: the earliest of those that its photos are in
-    for photo in sorted(photos, key=lambda photo: ("", *SPLITS).index(photo.split)):
-        splits.setdefault(photo.group, photo.split)
-    rows = pd.DataFrame(
-        {
-            "example_id": photo.path,
-            "case_id": photo.path,
-            "group_id": photo.group,
-            "image_path": photo.path,
-            "text": texts.get(photo.path, ""),
-            "eczema": float(photo.condition in positive),
-            "split": splits[photo.group],
-            "source": "folder",
-            "condition": photo.condition,
-        }
-        for photo in photos
-    )
+    rows = _read_paths(folder, paths)
+    moved = rows.pop("moved")
+    classes = sorted(choose_eczema_classes(set(rows["condition"]), eczema, folder))
+    rows["eczema"] = rows["condition"].isin(classes).astype(float)
+    rows["text"] = _read_captions(Path(captions), paths) if captions is not None else ""
     counts = {
         "photos": len(rows),
         "eczema": int(rows["eczema"].sum()),
@@ -132,18 +107,15 @@ def prepare_folder(
         "classes": rows["condition"].nunique(),
         "groups": rows["group_id"].nunique(),
         "largest_group": int(rows["group_id"].value_counts().max()),
-        "moved": sum(photo.split != splits[photo.group] for photo in photos),
+        "moved": int(moved.sum()),
         **passed_over,
     }
-    classes = sorted(positive)
-    description = DESCRIPTION.format(
-        **counts, share=counts["eczema"] / counts["photos"], eczema_classes=", ".join(classes)
-    )
+    share = counts["eczema"] / counts["photos"]
     source = Source(
         name="folder",
         rows=rows,
         counts=counts,
-        description=description,
+        description=DESCRIPTION.format(**counts, share=share, eczema_classes=", ".join(classes)),
         facts={"counts": counts, "eczema_classes": classes, **PROVENANCE},
         inputs=(folder, captions),
         files={path: (folder / path).resolve() for path in paths},
@@ -233,8 +205,12 @@ def _describe_fault(path: Path, folder: Path) -> str:
     return "is a link that leads out of the folder; put the file itself there"
 
 
-def _read_paths(folder: Path, paths: Sequence[str]) -> list[_Photo]:
-    """Reads split and class off each path; top folders are splits if all are called like one."""
+def _read_paths(folder: Path, paths: Sequence[str]) -> pd.DataFrame:
+    """Makes the rows of the manifest, as far as paths tell; `moved`: into the split of their group.
+
+    The top folders are splits if all of them are called like one. A group goes wholly into the
+    earliest of the splits that its photos are in.
+    """
     parts = {path: PurePosixPath(path).parts for path in paths}
     tops = {names[0] for names in parts.values() if len(names) > 1}
     splits = {top for top in tops if top.lower() in SPLIT_FOLDERS}
@@ -250,29 +226,37 @@ def _read_paths(folder: Path, paths: Sequence[str]) -> list[_Photo]:
     ]
     if homeless:
         raise DataError(join_faults(f"{folder}: not all photos have a class", homeless))
-    return [
-        _Photo(
-            path=path,
-            split=SPLIT_FOLDERS[names[0].lower()] if splits else "",
-            condition=names[depth],
-            group=name_group(names[depth], names[-1]),
-        )
+    rows = pd.DataFrame(
+        {
+            "example_id": path,
+            "case_id": path,
+            "group_id": name_group(names[depth], names[-1]),
+            "image_path": path,
+            "split": SPLIT_FOLDERS[names[0].lower()] if splits else "",
+            "source": "folder",
+            "condition": names[depth],
+        }
         for path, names in parts.items()
-    ]
+    )
+    order = ["", *SPLITS]
+    split = rows["split"].map(order.index)
+    earliest = split.groupby(rows["group_id"]).transform("min")
+    return rows.assign(split=[order[index] for index in earliest], moved=split != earliest)
 
 
-def _read_captions(path: Path, photos: Collection[str]) -> dict[str, str]:
-    table = read_table(path, ("image_path", "text"))
-    known, twice = set(photos), table["image_path"].duplicated()
-    faults = [
-        f"{path.name}:{line}: no such photo in the folder; received {name!r}"
-        for line, name in table["image_path"].items()
-        if name not in known
-    ]
-    faults += [
-        f"{path.name}:{line}: the photo has a caption already; received {name!r}"
-        for line, name in table["image_path"][twice].items()
-    ]
+def _read_captions(captions: Path, paths: Sequence[str]) -> list[str]:
+    """Reads the text of each photo, "" for none."""
+    table = read_table(captions, ("image_path", "text"))
+    known, texts, faults = set(paths), dict[str, str](), []
+    for line, path, text in table[["image_path", "text"]].itertuples():
+        if path not in known:
+            fault = "no such photo in the folder"
+        elif path in texts:
+            fault = "the photo has a caption already"
+        else:
+            texts[path] = text.strip()
+            continue
+        faults.append(f"{captions.name}:{line}: {fault}; received {path!r}")
     if faults:
-        raise DataError(join_faults(f"{path} is not valid", faults))
-    return dict(zip(table["image_path"], table["text"].str.strip(), strict=True))
+        raise DataError(join_faults(f"{captions} is not valid", faults))
+    return [texts.get(path, "") for path in paths]

@@ -13,7 +13,7 @@ conditions alone. SCIN has no free text: `scin_text.describe_case` writes a temp
 import ast
 import statistics
 from collections.abc import Collection, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
@@ -23,8 +23,8 @@ from eczema_tf.data.sources.source import (
     Source,
     Summary,
     build_rows,
+    count_photos,
     find_photos,
-    is_inner,
     read_table,
     write_source,
 )
@@ -99,43 +99,34 @@ def prepare_scin(
             belongs to a case, or `out` holds one of the inputs.
         EczemaError: If `out` cannot be written.
     """
-    table = _read_cases(Path(cases), CASE_COLUMNS)
-    table["group_id"] = _group_by_photo(table)
-    joined = table.merge(_read_cases(Path(labels), LABEL_COLUMNS), on="case_id", how="left")
-    joined = _label_cases(joined.fillna(""), labels)
-    labelled = joined[joined["fate"] == "labelled"]
-    photos = _find_photos(images, labelled)
-    known: Collection[str] = photos
-    if images is None and embeddings is not None:
-        known = load_embeddings(embeddings)
-    rows = [row for case in labelled.to_dict("records") for row in _map_case(case, known)]
-    photo_rows = sum(bool(row["image_path"]) for row in rows)
-    if (images or embeddings) and not photo_rows:
-        raise DataError(
-            f"{images or embeddings}: none of the labelled cases' photos is there; they look like"
-            f" {labelled[PHOTO_COLUMNS[0]].iloc[0]!r}"
-        )
-    if not rows:
+    table = _read_cases(Path(cases), Path(labels))
+    labelled = table[table["fate"] == "labelled"]
+    paths = labelled[[*PHOTO_COLUMNS]].to_numpy().ravel()
+    # under their official path, which stays the key of their embedding, too
+    photos = find_photos(images, paths, side_by_side=True)
+    known: Collection[str] = photos if images or not embeddings else load_embeddings(embeddings)
+    mapped = [row for case in labelled.to_dict("records") for row in _map_case(case, known)]
+    if embeddings and not any(row["image_path"] for row in mapped):
+        raise DataError(f"{embeddings}: has none of the labelled cases' photos, like {paths[0]!r}")
+    if not mapped:
         raise DataError(
             f"{cases}: no labelled case reports anything, and no photo is here; give the photos"
             " with --images"
         )
-    manifest = pd.DataFrame(rows)
-    kept = manifest.drop_duplicates("case_id")
+    rows = pd.DataFrame(mapped)
+    kept = rows.drop_duplicates("case_id")
     counts = {
         "cases": len(table),
-        "ungradable": int((joined["fate"] == "ungradable").sum()),
-        "unlabelled": int((joined["fate"] == "unlabelled").sum()),
+        **{fate: int((table["fate"] == fate).sum()) for fate in ("ungradable", "unlabelled")},
         "empty": len(labelled) - len(kept),  # nothing reported, and no photo is here
         "kept": len(kept),
         "eczema": int((kept["eczema"] > 0).sum()),  # a dermatologist named it
-        "photo_rows": photo_rows,  # with a photo or an embedding
-        "text_rows": len(rows) - photo_rows,
+        **count_photos(rows),  # a photo may be an embedding
         "sharing": int(kept["group_id"].duplicated(keep=False).sum()),
     }
     source = Source(
         name="scin",
-        rows=manifest,
+        rows=rows,
         counts=counts,
         description=DESCRIPTION.format(**counts, share=counts["eczema"] / counts["kept"]),
         facts={"counts": counts, **PROVENANCE},
@@ -153,37 +144,19 @@ def compute_label(vote: Mapping[str, float]) -> float:
     return round(min(float(vote.get(CONDITION, 0.0)), 1.0), 4)
 
 
-def _read_cases(path: Path, columns: Collection[str]) -> pd.DataFrame:
-    table = read_table(path, columns).reset_index(drop=True)
-    twice = table["case_id"][table["case_id"].duplicated()].unique()
-    if len(twice):
-        raise DataError(join_faults(f"{path}: cases are there twice", twice))
-    return table
+def _read_cases(cases: Path, labels: Path) -> pd.DataFrame:
+    """Reads both files; adds `group_id`, `eczema` and `fate`.
 
-
-def _group_by_photo(table: pd.DataFrame) -> list[str]:
-    """Names each case's group, of cases that share photos, after the group's first case."""
-    leader = {case_id: case_id for case_id in table["case_id"]}
-
-    def find(case_id: str) -> str:
-        while leader[case_id] != case_id:
-            case_id = leader[case_id]
-        return case_id
-
-    first_case: dict[str, str] = {}
-    for case_id, *photos in table[["case_id", *PHOTO_COLUMNS]].itertuples(index=False):
-        for photo in filter(None, photos):
-            first = find(first_case.setdefault(photo, case_id))
-            leader[find(case_id)] = first
-    return [find(case_id) for case_id in table["case_id"]]
-
-
-def _label_cases(joined: pd.DataFrame, labels: Path | str) -> pd.DataFrame:
-    """Adds `eczema` and `fate`: `labelled`, or left out since `ungradable` or `unlabelled`.
-
-    A case is ungradable if a dermatologist said so and none could grade it; it is unlabelled if it
-    is not in the labels file, or gradable and no condition was named.
+    A case is `labelled`, or else `ungradable`, if a dermatologist said so and none could grade it,
+    or `unlabelled`: not in the labels file, or gradable and no condition was named.
     """
+    read = []
+    for path, columns in ((cases, CASE_COLUMNS), (labels, LABEL_COLUMNS)):
+        read.append(read_table(path, columns).reset_index(drop=True))
+        twice = read[-1]["case_id"][read[-1]["case_id"].duplicated()].unique()
+        if len(twice):
+            raise DataError(join_faults(f"{path}: cases are there twice", twice))
+    joined = read[0].merge(read[1], on="case_id", how="left").fillna("")
     votes, faults = [], []
     for case_id, text in zip(joined["case_id"], joined[VOTE], strict=True):
         try:
@@ -205,21 +178,27 @@ def _label_cases(joined: pd.DataFrame, labels: Path | str) -> pd.DataFrame:
     refused = grades.apply(lambda column: column.str.startswith("NO_")).any(axis=1)
     fate = (refused & ~gradable).map({True: "ungradable", False: "unlabelled"})
     return joined.assign(
+        group_id=_group_by_photo(joined),
         eczema=[compute_label(vote) for vote in votes],
         fate=fate.mask(list(map(bool, votes)), "labelled"),
     )
 
 
-def _find_photos(images: Path | str | None, cases: pd.DataFrame) -> dict[str, Path]:
-    """Finds photos by their official path, which stays the key of their embedding, too.
+def _group_by_photo(table: pd.DataFrame) -> list[str]:
+    """Names each case's group, of cases that share photos, after the group's first case."""
+    leader = {case_id: case_id for case_id in table["case_id"]}
 
-    A download has them in the official folders, others have them side by side.
-    """
-    paths = [path for path in cases[[*PHOTO_COLUMNS]].to_numpy().ravel() if is_inner(path)]
-    beside = find_photos(images, [PurePosixPath(path).name for path in paths])
-    found = {path: beside.get(PurePosixPath(path).name) for path in paths}
-    official = find_photos(images, paths)
-    return official | {path: file for path, file in found.items() if file is not None}
+    def find(case_id: str) -> str:
+        while leader[case_id] != case_id:
+            case_id = leader[case_id]
+        return case_id
+
+    first_case: dict[str, str] = {}
+    for case_id, *photos in table[["case_id", *PHOTO_COLUMNS]].itertuples(index=False):
+        for photo in filter(None, photos):
+            first = find(first_case.setdefault(photo, case_id))
+            leader[find(case_id)] = first
+    return [find(case_id) for case_id in table["case_id"]]
 
 
 def _map_case(case: Mapping[str, str], photos: Collection[str]) -> list[dict[str, object]]:

@@ -3,20 +3,26 @@
 In goes a folder. Out come `dataset/scin_cases.csv`, `dataset/scin_labels.csv` and
 `dataset/images/*.png` below it, for `scin.prepare_scin` to read; and, if the bucket lacks
 something, `missing.csv` (path, reason). Running it again fetches what is missing or differs from
-the bucket, and nothing else. It needs google-cloud-storage (`requirements-scin.txt`), which also
-checks what arrives and tries again what may pass.
+the bucket, and nothing else. This module needs google-cloud-storage (`requirements-scin.txt`),
+which also tries again what may pass.
 """
 
 import base64
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
+from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.storage import Bucket, Client
+from google.cloud.storage.exceptions import DataCorruption
+from google.cloud.storage.retry import DEFAULT_RETRY
+from google_crc32c import Checksum
+from requests import RequestException
 from tqdm import tqdm
 
 from eczema_tf.data.sources.scin import PHOTO_COLUMNS, VOTE
@@ -24,20 +30,16 @@ from eczema_tf.data.sources.source import read_table
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.files import replacing_file, write_csv
 
-if TYPE_CHECKING:
-    from google.cloud.storage import Bucket
-
 BUCKET = "dx-scin-public-data"  # https://github.com/google-research-datasets/scin
 CASES_PATH = "dataset/scin_cases.csv"
 LABELS_PATH = "dataset/scin_labels.csv"
 # all others are refused: a table must not say where to write
 PHOTO_PATH = re.compile(r"dataset/images/[A-Za-z0-9_-]+\.(png|jpe?g)")
 NO_VOTE = ("", "{}")
-RETRY_S = 120  # how long a request that fails is tried again, with growing pauses
+RETRY = DEFAULT_RETRY.with_timeout(120)  # seconds to try again what may pass, with growing pauses
 
 
-@dataclass(frozen=True)
-class Download:
+class Download(NamedTuple):
     """What became of the files.
 
     Attributes:
@@ -54,25 +56,13 @@ class Download:
     bytes: int
     missing: dict[str, str]
 
-    @property
-    def cases(self) -> Path:
-        """The table of cases."""
-        return self.folder / CASES_PATH
-
-    @property
-    def labels(self) -> Path:
-        """The table of the dermatologists' votes."""
-        return self.folder / LABELS_PATH
-
     def describe(self) -> str:
         """Returns the counts as one line for people."""
-        whole = self.wanted - self.downloaded - len(self.missing)
-        missing = f"{len(self.missing)} missing"
-        if self.missing:
-            missing += f" ({self.folder / 'missing.csv'} says why)"
+        before = self.wanted - self.downloaded - len(self.missing)
+        where = f" ({self.folder / 'missing.csv'} says why)" if self.missing else ""
         return (
-            f"{self.wanted} files wanted: {whole} were there, {self.downloaded} downloaded"
-            f" ({self.bytes / 1e6:.1f} MB), {missing}"
+            f"{self.wanted} files wanted: {before} were there, {self.downloaded} downloaded"
+            f" ({self.bytes / 1e6:.1f} MB), {len(self.missing)} missing{where}"
         )
 
 
@@ -83,9 +73,7 @@ class _Fetched(NamedTuple):
     missing: str = ""  # why the bucket does not give it
 
 
-def download_scin(
-    folder: Path | str, *, limit: int | None = None, jobs: int = 8, progress: bool = True
-) -> Download:
+def download_scin(folder: Path | str, *, limit: int | None = None, jobs: int = 8) -> Download:
     """Downloads the two tables and the photos of the labelled cases, if they are not here yet.
 
     Args:
@@ -93,40 +81,29 @@ def download_scin(
         limit: Photos of so many labelled cases only, the first in the order of the cases file;
             default all. Cases without a label are passed over: `prepare_scin` leaves them out.
         jobs: Files to fetch at a time.
-        progress: Whether to show a bar (on a terminal).
 
     Raises:
         DataError: If the bucket lacks a table, or a table is not SCIN's.
-        EczemaError: If google-cloud-storage is not installed, the bucket cannot be reached, or the
-            disk is full or otherwise refuses. Running it again goes on from there.
+        EczemaError: If the bucket cannot be reached, or the disk is full or otherwise refuses.
+            Running it again continues from there.
     """
-    try:
-        from google.cloud.storage import Client
-    except ImportError as error:
-        raise EczemaError(
-            "--download needs google-cloud-storage: pip install -r requirements-scin.txt"
-        ) from error
     folder = Path(folder)
     with Client.create_anonymous_client() as client:
         bucket = client.bucket(BUCKET)
-        tables = _fetch_all(bucket, folder, [CASES_PATH, LABELS_PATH], jobs=2, progress=False)
+        tables = _fetch_all(bucket, folder, [CASES_PATH, LABELS_PATH], jobs=2)
         for path, fetched in tables.items():
             if fetched.missing:
                 raise DataError(f"gs://{BUCKET}/{path}: cannot be downloaded: {fetched.missing}")
         photos = list_photos(folder / CASES_PATH, folder / LABELS_PATH, limit)
-        refused = [path for path in photos if not PHOTO_PATH.fullmatch(path)]
-        allowed = [path for path in photos if PHOTO_PATH.fullmatch(path)]
-        files = tables | _fetch_all(bucket, folder, allowed, jobs=jobs, progress=progress)
+        files = tables | _fetch_all(bucket, folder, photos, jobs=jobs)
     missing = {path: file.missing for path, file in files.items() if file.missing}
-    reason = "refused: allowed: dataset/images/<letters, digits, - and _>.png"
-    missing |= dict.fromkeys(refused, reason)
     if missing:
         table = pd.DataFrame(sorted(missing.items()), columns=["path", "reason"])
         write_csv(folder / "missing.csv", table)
     else:
         (folder / "missing.csv").unlink(missing_ok=True)
     sizes = [file.bytes for file in files.values() if file.bytes]
-    return Download(folder, len(tables) + len(photos), len(sizes), sum(sizes), missing)
+    return Download(folder, len(files), len(sizes), sum(sizes), missing)
 
 
 def list_photos(cases: Path, labels: Path, limit: int | None = None) -> list[str]:
@@ -148,17 +125,12 @@ def list_photos(cases: Path, labels: Path, limit: int | None = None) -> list[str
 
 
 def _fetch_all(
-    bucket: "Bucket", folder: Path, paths: Sequence[str], *, jobs: int, progress: bool
+    bucket: Bucket, folder: Path, paths: Sequence[str], *, jobs: int
 ) -> dict[str, _Fetched]:
     """Fetches files side by side. What concerns them all (no network, a full disk) ends it."""
-    from google.api_core.exceptions import GoogleAPIError
-    from google.auth.exceptions import GoogleAuthError
-    from requests import RequestException
-
-    hidden = None if progress else True
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(_fetch, bucket, folder, path): path for path in paths}
-        done = tqdm(as_completed(futures), "files", len(paths), disable=hidden, mininterval=1)
+        done = tqdm(as_completed(futures), "files", len(paths), disable=None, mininterval=1)
         try:
             return {futures[future]: future.result() for future in done}
         except (GoogleAPIError, GoogleAuthError, RequestException) as error:
@@ -170,20 +142,18 @@ def _fetch_all(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _fetch(bucket: "Bucket", folder: Path, path: str) -> _Fetched:
+def _fetch(bucket: Bucket, folder: Path, path: str) -> _Fetched:
     """Fetches a file, unless it is here as the bucket has it. It is never half there."""
-    from google.api_core.exceptions import Forbidden, NotFound
-    from google.cloud.storage.exceptions import DataCorruption
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    blob, target, retry = bucket.blob(path), folder / path, DEFAULT_RETRY.with_timeout(RETRY_S)
+    if path not in (CASES_PATH, LABELS_PATH) and not PHOTO_PATH.fullmatch(path):
+        return _Fetched(missing="refused: allowed: dataset/images/<letters, digits, - and _>.png")
+    blob, target = bucket.blob(path), folder / path
     corrupt = _Fetched(missing="came with a wrong checksum; run the same command again")
     try:
         if target.is_file():
-            blob.reload(retry=retry)
+            blob.reload(retry=RETRY)
             if _compute_crc32c(target.read_bytes()) == blob.crc32c:
                 return _Fetched()
-        content = blob.download_as_bytes(retry=retry)
+        content = blob.download_as_bytes(retry=RETRY)
     except (NotFound, Forbidden) as error:
         return _Fetched(missing=f"{error.code:d} {HTTPStatus(error.code).phrase}")
     except DataCorruption:
@@ -199,6 +169,4 @@ def _fetch(bucket: "Bucket", folder: Path, path: str) -> _Fetched:
 
 def _compute_crc32c(content: bytes) -> str:
     """Computes Google's checksum, in base64 as the bucket tells it."""
-    from google_crc32c import Checksum
-
     return base64.b64encode(Checksum(content).digest()).decode()

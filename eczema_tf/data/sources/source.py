@@ -197,31 +197,44 @@ def is_inner(name: str) -> bool:
     )
 
 
-def find_photos(images: Path | str | None, names: Iterable[str]) -> dict[str, Path]:
+def find_photos(
+    images: Path | str | None, names: Iterable[str], *, side_by_side: bool = False
+) -> dict[str, Path]:
     """Finds photos by the relative paths that a data set names them by.
 
     Args:
         images: The folder, None for no photos at all.
-        names: Of photos.
+        names: Of photos; "" for none.
+        side_by_side: Whether photos may also lie in the folder itself, without those of their path.
 
     Returns:
         Name -> file, of those that exist and lie inside the folder.
 
     Raises:
-        DataError: If there is no such folder.
+        DataError: If there is no such folder, or none of the photos in it.
     """
     found: dict[str, Path] = {}
     if images is None:
         return found
-    folder = check_folder(images).resolve()
+    folder, names = check_folder(images).resolve(), [*filter(None, names)]
     for name in filter(is_inner, names):
-        try:
-            file = (folder / name).resolve()
-            if file.is_file() and file.is_relative_to(folder):
-                found[name] = file
-        except (OSError, ValueError, RuntimeError):  # too long, a NUL byte, a loop of links
-            continue
+        for path in (PurePosixPath(name).name, name) if side_by_side else (name,):
+            try:
+                file = (folder / path).resolve()
+                if file.is_file() and file.is_relative_to(folder):
+                    found.setdefault(name, file)
+            except (OSError, ValueError, RuntimeError):  # too long, a NUL byte, a loop of links
+                continue
+    if not found:
+        hint = f"they look like {names[0]!r}" if names else "no row names one"
+        raise DataError(f"{images}: none of the data set's photos is there; {hint}")
     return found
+
+
+def count_photos(rows: pd.DataFrame) -> dict[str, int]:
+    """Counts rows of the manifest: `photo_rows` with a photo, `text_rows` with text alone."""
+    photo_rows = int((rows["image_path"] != "").sum())
+    return {"photo_rows": photo_rows, "text_rows": len(rows) - photo_rows}
 
 
 def build_rows(case: Mapping[str, object], image_paths: Sequence[str]) -> list[dict[str, object]]:

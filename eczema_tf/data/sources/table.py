@@ -6,7 +6,6 @@ where the data set is from, the map) and the photos.
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +15,7 @@ from eczema_tf.data.sources.source import (
     PHOTOS,
     Source,
     Summary,
+    count_photos,
     find_photos,
     read_table,
     write_source,
@@ -59,37 +59,27 @@ def prepare_table(
     table = Path(table)
     mapping = load_map(map_path)
     given = read_table(table, mapping.list_columns())
-    left_out = pd.Series(False, index=given.index)
+    fates = (given[mapping.eczema.column].str.strip() == "").map({True: "unlabelled", False: ""})
     for column, values in mapping.leave_out.items():
-        left_out |= given[column].map(fold).isin(map(fold, values))
-    unlabelled = ~left_out & (given[mapping.eczema.column].str.strip() == "")
-    labelled = given[~left_out & ~unlabelled]
-    _check_values(labelled, mapping, table)
-    named = pd.DataFrame(
-        [_map_row(row, mapping) for row in labelled.to_dict("records")],
-        index=labelled.index,
-        columns=[*MANIFEST_COLUMNS, "condition"],
-    )
+        fates = fates.mask(given[column].map(fold).isin(map(fold, values)), "left_out")
+    labelled = given[fates == ""]
+    named = _map_rows(labelled, mapping, table)
     photos = find_photos(images, named["image_path"])
     rows = named.assign(
         image_path=[f"{PHOTOS}/{name}" if name in photos else "" for name in named["image_path"]]
     )
     kept = rows[(rows["image_path"] != "") | (rows["text"] != "")]
     _check_rows(kept, mapping, table, images)
-    photo_rows = int((kept["image_path"] != "").sum())
+    missing = (named["image_path"] != rows["image_path"].str.removeprefix(f"{PHOTOS}/")).sum()
     counts = {
         "rows": len(given),
-        "left_out": int(left_out.sum()),  # as the map says
-        "unlabelled": int(unlabelled.sum()),  # left out, too: no diagnosis
-        "empty": len(rows) - len(kept),  # left out, too: neither a photo nor a text
+        **{fate: int((fates == fate).sum()) for fate in ("left_out", "unlabelled")},
+        "empty": len(rows) - len(kept),  # neither a photo nor a text
         "kept": len(kept),
         "eczema": int(kept["eczema"].sum()),
         "groups": kept["group_id"].nunique(),
-        "photo_rows": photo_rows,
-        "text_rows": len(kept) - photo_rows,
-        "missing_photos": (
-            0 if images is None else int((named["image_path"] != "").sum()) - photo_rows
-        ),
+        **count_photos(kept),
+        "missing_photos": int(missing) if images else 0,
     }
     share = counts["eczema"] / counts["kept"]
     source = Source(
@@ -104,55 +94,45 @@ def prepare_table(
     return write_source(out, source, overwrite=overwrite)
 
 
-def _check_values(given: pd.DataFrame, mapping: TableMap, path: Path) -> None:
-    """Raises for every distinct value that the map does not know: how often, and where first."""
-    unknown: dict[str, list[int]] = {}
-    label, label_column = mapping.eczema.label, mapping.eczema.column
+def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path) -> pd.DataFrame:
+    """Makes the rows of the manifest.
+
+    Raises:
+        DataError: For every distinct value that the map does not know: how often, and where first.
+    """
+    rows, unknown = [], dict[str, list[int]]()
     for line, row in zip(given.index, given.to_dict("records"), strict=True):
+        condition = row[mapping.eczema.column].strip()
+        label = mapping.eczema.label(condition)
         faults = [
             f"{column}: {template} is not among the values of the map; received {result!r}"
             for column, rule in mapping.columns.items()
             for template, result in rule.find_unknown(row)
         ]
-        if label(row[label_column]) is None:
-            faults.insert(
-                0, f"eczema: is neither positive nor negative; received {row[label_column]!r}"
-            )
+        if label is None:
+            received = row[mapping.eczema.column]
+            faults.insert(0, f"eczema: is neither positive nor negative; received {received!r}")
         for fault in faults:
             unknown.setdefault(fault, []).append(line)
+        made = dict.fromkeys(MANIFEST_COLUMNS, "")
+        made |= {column: rule.apply(row) for column, rule in mapping.columns.items()}
+        made["case_id"] = made["case_id"] or made["example_id"]
+        made["group_id"] = made["group_id"] or made["case_id"]
+        rows.append({**made, "eczema": label, "source": mapping.name, "condition": condition})
     if unknown:
-        title = f"{path}: values that the map {mapping.name} does not know"
         faults = [
             f"{path.name}:{lines[0]}: {fault} ({len(lines)} row{'s' if len(lines) > 1 else ''})"
             for fault, lines in unknown.items()
         ]
+        title = f"{path}: values that the map {mapping.name} does not know"
         raise DataError(join_faults(title, faults))
-
-
-def _map_row(row: Mapping[str, str], mapping: TableMap) -> dict[str, object]:
-    """Makes a row of the manifest from one of the table."""
-    made = {column: rule.apply(row) for column, rule in mapping.columns.items()}
-    case_id = made.get("case_id") or made["example_id"]
-    condition = row[mapping.eczema.column].strip()
-    return {
-        **dict.fromkeys(MANIFEST_COLUMNS, ""),
-        **made,
-        "case_id": case_id,
-        "group_id": made.get("group_id") or case_id,
-        "eczema": mapping.eczema.label(condition),
-        "source": mapping.name,
-        "condition": condition,
-    }
+    return pd.DataFrame(rows, index=given.index, columns=[*MANIFEST_COLUMNS, "condition"])
 
 
 def _check_rows(
     rows: pd.DataFrame, mapping: TableMap, path: Path, images: Path | str | None
 ) -> None:
     """Raises for what training could not use: nothing left, no eczema, and faults of rows."""
-    if images is not None and not (rows["image_path"] != "").any():
-        rule = mapping.columns.get("image_path")
-        example = "nothing: the map has no image_path" if rule is None else rule.template
-        raise DataError(f"{images}: none of the photos is there; the map looks for {example}")
     if rows.empty:
         hint = "give the photos with --images" if images is None else "see leave_out in the map"
         raise DataError(f"{path}: no row is left; {hint}")

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -57,15 +56,7 @@ class Phrasebook(Section):
     unclear: list[str]
 
 
-class _Fact(NamedTuple):
-    """A fact in words."""
-
-    wording: str
-    category: str
-    value: str
-    negated: bool
-
-
+_Fact = tuple[str, str, str, bool]  # wording, category, value, negated
 _Sentence = Sequence[str | _Fact]
 
 
@@ -119,8 +110,8 @@ def _write_sentences(
         else:
             sentences.extend([clause, "."] for clause in taken)
     if rng.random() < 0.25:
-        place = int(rng.integers(1, len(sentences) + 1))
-        sentences.insert(place, [str(rng.choice(fillers["middles"]))])
+        index = int(rng.integers(1, len(sentences) + 1))
+        sentences.insert(index, [str(rng.choice(fillers["middles"]))])
     if rng.random() < 0.25:
         sentences.insert(0, [str(rng.choice(fillers["openers"]))])
     return sentences
@@ -139,7 +130,7 @@ def _draw_wording(
         wrong = misspellings.get(word.group())
         return str(rng.choice(wrong)) if wrong and rng.random() < _MISSPELT else word.group()
 
-    return _Fact(re.sub(r"\w+", misspell, wording), category, value, wordings.negated)
+    return re.sub(r"\w+", misspell, wording), category, value, wordings.negated
 
 
 def _join(sentences: list[_Sentence]) -> tuple[str, list[Phrase]]:
@@ -148,12 +139,10 @@ def _join(sentences: list[_Sentence]) -> tuple[str, list[Phrase]]:
     for sentence in sentences:
         text += " " if text else ""
         for i, piece in enumerate(sentence):
-            wording = piece if isinstance(piece, str) else piece.wording
+            wording = piece if isinstance(piece, str) else piece[0]
             wording = wording[0].upper() + wording[1:] if i == 0 else wording
             if not isinstance(piece, str):
-                _, category, value, negated = piece
-                end = len(text) + len(wording)
-                phrases.append(Phrase(len(text), end, category, value, negated))
+                phrases.append(Phrase(len(text), len(text) + len(wording), *piece[1:]))
             text += wording
     return text, phrases
 

@@ -44,15 +44,17 @@ _INFLAMED = np.array(
     ],
     "float32",
 )
-_FINE_SCALE_RGB = np.array([0.93, 0.87, 0.82], "float32")
-_THICK_SCALE_RGB = np.array([0.93, 0.93, 0.95], "float32")
-_CRUST_RGB = np.array([0.80, 0.56, 0.16], "float32")
-_PUS_RGB = np.array([0.97, 0.94, 0.76], "float32")
-_SCRATCH_RGB = np.array([0.45, 0.07, 0.06], "float32")
-_DARK_SCRATCH_RGB = np.array([0.62, 0.20, 0.17], "float32")  # on tones V and VI
-# what a rim and the halo of a pustule take away
-_RIM_RGB = np.array([0.25, 0.50, 0.45], "float32")
-_HALO_RGB = np.array([0.08, 0.35, 0.32], "float32")
+_RGB = {
+    "fine_scale": np.array([0.93, 0.87, 0.82], "float32"),
+    "thick_scale": np.array([0.93, 0.93, 0.95], "float32"),
+    "crust": np.array([0.80, 0.56, 0.16], "float32"),
+    "pus": np.array([0.97, 0.94, 0.76], "float32"),
+    "scratch": np.array([0.45, 0.07, 0.06], "float32"),
+    "scratch on dark skin": np.array([0.62, 0.20, 0.17], "float32"),
+    # what a raised edge and the halo of a pustule take away
+    "rim": np.array([0.25, 0.50, 0.45], "float32"),
+    "halo": np.array([0.08, 0.35, 0.32], "float32"),
+}
 
 
 def render_photo(
@@ -122,19 +124,19 @@ def _paint_lesion(
     strength = np.clip(area * uneven * _REDNESS[attributes["redness"]], 0, 1.15)
     image = image * (1 - strength[..., None] * (1 - _INFLAMED[TONES.index(tone)]))
     image, relief = _paint_surface(image, area, attributes["surface"], unit, rng)
-    image = image * (1 - rim[..., None] * _RIM_RGB)
+    image = image * (1 - rim[..., None] * _RGB["rim"])
     relief = relief + area * 1.2
     if attributes["lichenification"] == "thickened":
         lines = draw_skin_lines(area.shape, unit, rng) * np.clip(area * 1.5, 0, 1)
         image, relief = image * (1 - 0.42 * lines)[..., None], relief - 1.2 * lines
     if attributes["excoriation"] == "scratched":
-        colour = _SCRATCH_RGB if tone < "V" else _DARK_SCRATCH_RGB
+        colour = _RGB["scratch" if tone < "V" else "scratch on dark skin"]
         image = _blend(image, draw_scratches(area, unit, rng) * 0.85, colour)
     # a lamp from one side shades the relief
-    down, right = np.gradient(relief * unit)
+    down, right = map(np.asarray, np.gradient(relief * unit))
     lamp = rng.uniform(0, 2 * np.pi)
-    slope = right * (0.22 * math.cos(lamp)) + down * (0.22 * math.sin(lamp))
-    return image * (1 + np.clip(slope[..., None], -0.35, 0.35))
+    shade = right * (0.22 * math.cos(lamp)) + down * (0.22 * math.sin(lamp))
+    return image * (1 + np.clip(shade, -0.35, 0.35)[..., None])
 
 
 def _paint_surface(
@@ -147,20 +149,22 @@ def _paint_surface(
     if surface == "fine_scale":  # small pale flakes all over
         flakes = np.clip((draw_noise(area.shape, 1.3 * unit, rng) - 0.9) * 3, 0, 1)
         flakes = flakes * np.clip(area * 1.4, 0, 1)
-        return _blend(image, 0.6 * flakes, _FINE_SCALE_RGB), 0.8 * flakes
+        return _blend(image, 0.6 * flakes, _RGB["fine_scale"]), 0.8 * flakes
     if surface == "thick_scale":  # large silvery plates with cracks between them
         cracks = np.abs(draw_noise(area.shape, 3.6 * unit, rng))
         plates = np.clip((cracks - 0.22) * 3.5, 0, 1) * np.clip(area * 2 - 0.5, 0, 1)
-        return _blend(image, 0.80 * plates, _THICK_SCALE_RGB), 2.5 * plates
+        return _blend(image, 0.80 * plates, _RGB["thick_scale"]), 2.5 * plates
     if surface == "crust":  # honey-coloured crusts over wet skin
         crusts = np.clip((draw_noise(area.shape, 4.5 * unit, rng) - 0.1) * 2, 0, 1)
         crusts = crusts * np.clip(area * 1.6 - 0.2, 0, 1)
         shade = 1 + 0.15 * draw_noise(area.shape, 2 * unit, rng)[..., None]
-        return _blend(image, 0.85 * crusts, _CRUST_RGB * shade), 2.5 * crusts
+        return _blend(image, 0.85 * crusts, _RGB["crust"] * shade), 2.5 * crusts
     # pustules: white-yellow heads, each in a red halo
     heads = draw_dots(area, int(rng.integers(22, 34)), unit, rng)
     halo = np.clip(gaussian_filter(heads, 3 * unit) * 2, 0, 1)
-    return _blend(image * (1 - halo[..., None] * _HALO_RGB), 0.95 * heads, _PUS_RGB), 3 * heads
+    return _blend(
+        image * (1 - halo[..., None] * _RGB["halo"]), 0.95 * heads, _RGB["pus"]
+    ), 3 * heads
 
 
 def _blend(image: np.ndarray, opacity: np.ndarray, colour: np.ndarray) -> np.ndarray:
