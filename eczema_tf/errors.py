@@ -16,7 +16,7 @@ class DataError(EczemaError):
 
 
 class PresetError(EczemaError):
-    """A pretrained preset cannot be had; the message names the ways to provide it."""
+    """A pretrained preset is not available; the message names the ways to provide it."""
 
 
 class RunError(EczemaError):

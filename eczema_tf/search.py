@@ -10,7 +10,7 @@ from eczema_tf.config import load_config
 
 EXAMPLES = """examples:
   python -m eczema_tf.search --config configs/pretrained.yaml --space configs/search/pretrained.yaml --trials 20 --out runs/search
-  python -m eczema_tf.search ... --trials 40 --out runs/search     # the same command again goes on where it stopped
+  python -m eczema_tf.search ... --trials 40 --out runs/search     # the same command again continues it
   tensorboard --logdir runs/search                                 # the HPARAMS tab compares the trials"""
 
 

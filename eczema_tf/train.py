@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on with an interrupted run in --run-dir"
+        "--resume", action="store_true", help="continue the interrupted run in --run-dir"
     )
     return run_command(parser, _train, argv)
 

@@ -2,6 +2,8 @@
 
 import ast
 import graphlib
+import subprocess
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "eczema_tf"
@@ -131,3 +133,22 @@ def test_nothing_executable_is_ever_loaded():
             "shell=True",
         ):
             assert call not in text.replace("ast.literal_eval(", ""), f"{path.name}: {call}"
+
+
+def test_the_python_api_is_there_and_importing_it_loads_nothing_slow():
+    code = """
+import sys
+import eczema_tf
+slow = {"tensorflow", "keras", "pandas", "numpy", "pydantic"} & set(sys.modules)
+assert not slow, slow
+assert eczema_tf.load_config().train.epochs
+assert not {"tensorflow", "keras", "pandas"} & set(sys.modules)
+for name in dir(eczema_tf):
+    getattr(eczema_tf, name)
+try:
+    eczema_tf.nothing
+except AttributeError:
+    print("as it should be")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "as it should be\n", done.stderr
