@@ -1,1 +1,1 @@
-"""Honest figures: cases from rows, metrics, intervals, thresholds, the table and the plots. Numpy and pandas only, no TensorFlow."""
+"""Numbers only: cases, metrics with intervals, thresholds, and what `metrics.json` holds."""

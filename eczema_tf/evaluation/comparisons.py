@@ -1,4 +1,4 @@
-"""A figure of an explanation beside the same figure of what it has to beat, on the same cases, with intervals."""
+"""A measure of an explanation beside that of what it has to beat, on the same cases."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

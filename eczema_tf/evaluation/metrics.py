@@ -1,4 +1,6 @@
-"""Metrics of a weighted sample, for many weightings at once: a bootstrap resample is a row of weights (how often each case was drawn).
+"""Metrics of a weighted sample, for many weightings at once.
+
+A bootstrap resample is a row of weights: how often each case was drawn.
 
 `weights` is float (..., cases), results are float64 (...); NaN means undefined, for example with
 one class only. Confusion matrices are (..., true, predicted).
@@ -10,7 +12,9 @@ import numpy as np
 def compute_auroc(
     scores: np.ndarray, positive: np.ndarray, weights: np.ndarray, models: np.ndarray | None = None
 ) -> np.ndarray:
-    """Computes P(a positive case scores higher than a negative one), ties counting one half (Hanley and McNeil 1982).
+    """Computes P(a positive case scores higher than a negative one); ties count one half.
+
+    (Hanley and McNeil 1982; scikit-learn's does one weighting at a time.)
 
     In cross-validation, only pairs that were scored by the same model are compared: two models'
     scores have different offsets, so that pooling them all gives too low a figure (Parker, Guenter
@@ -37,7 +41,7 @@ def compute_auroc(
 def _count_pairs(
     scores: np.ndarray, positive: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of the pairs of a positive and a negative case in which the positive one scores higher, and of all such pairs."""
+    """Weights of the pairs of one case of each class that are in the right order, and of all."""
     order = np.argsort(scores, kind="stable")
     first_of_tie = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)
     sorted_weights = weights[..., order]
@@ -69,22 +73,22 @@ def compute_confusion(
 
 
 def compute_sensitivity(confusion: np.ndarray) -> np.ndarray:
-    """Returns the share of positive cases that are found, from (..., 2, 2); NaN without positive cases."""
+    """Returns the share of positive cases that are found, from (..., 2, 2); NaN without any."""
     return _divide(confusion[..., 1, 1], confusion[..., 1, :].sum(axis=-1))
 
 
 def compute_specificity(confusion: np.ndarray) -> np.ndarray:
-    """Returns the share of negative cases that are left alone, from (..., 2, 2); NaN without negative cases."""
+    """Returns the share of negative cases called negative, from (..., 2, 2); NaN without any."""
     return _divide(confusion[..., 0, 0], confusion[..., 0, :].sum(axis=-1))
 
 
 def compute_precision(confusion: np.ndarray) -> np.ndarray:
-    """Returns the share of positive predictions that are right, from (..., 2, 2); NaN without positive predictions."""
+    """Returns the share of positive predictions that are right, from (..., 2, 2); NaN without any."""
     return _divide(confusion[..., 1, 1], confusion[..., :, 1].sum(axis=-1))
 
 
 def compute_f1(confusion: np.ndarray) -> np.ndarray:
-    """Returns the harmonic mean of precision and sensitivity (van Rijsbergen 1979), from (..., 2, 2).
+    """Returns the harmonic mean of precision and sensitivity, from (..., 2, 2).
 
     It is 0 where no positive case is found. NaN with one true class only: without negatives,
     calling everything positive would score 1.
@@ -93,7 +97,10 @@ def compute_f1(confusion: np.ndarray) -> np.ndarray:
 
 
 def compute_macro_f1(confusion: np.ndarray) -> np.ndarray:
-    """Returns the mean F1 over the classes that occur, as truth or prediction, in (..., classes, classes); NaN with one true class only."""
+    """Returns the mean F1 over the classes that occur, as label or prediction.
+
+    From (..., classes, classes); NaN with one true class only.
+    """
     by_class = _f1_by_class(confusion)
     mean = _divide(np.nansum(by_class, axis=-1), np.isfinite(by_class).sum(axis=-1))
     return np.where(_true_classes(confusion) > 1, mean, np.nan)
@@ -105,7 +112,9 @@ def compute_accuracy(confusion: np.ndarray) -> np.ndarray:
 
 
 def compute_quadratic_kappa(confusion: np.ndarray) -> np.ndarray:
-    """Returns agreement beyond chance of ordered grades, a miss weighing the square of its distance (Cohen 1968).
+    """Returns agreement beyond chance of ordered grades (weighted kappa, Cohen 1968).
+
+    A miss weighs the square of its distance.
 
     Args:
         confusion: (..., grades, grades).
@@ -123,7 +132,7 @@ def compute_quadratic_kappa(confusion: np.ndarray) -> np.ndarray:
 
 
 def compute_grade_error(confusion: np.ndarray) -> np.ndarray:
-    """Returns the mean absolute error in grades (0 = mild, 1 = moderate, 2 = severe), from (..., grades, grades); NaN without cases."""
+    """Returns the mean absolute error in grades, from (..., grades, grades); NaN without cases."""
     return _divide(
         (_grade_distances(confusion.shape[-1]) * confusion).sum(axis=(-2, -1)),
         confusion.sum(axis=(-2, -1)),

@@ -1,4 +1,4 @@
-"""From scored rows to scored cases: logits averaged by case, then probabilities; and `predictions.csv`, which holds them."""
+"""From rows to cases: logits averaged by case, then probabilities; and `predictions.csv`."""
 
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def add_probabilities(cases: pd.DataFrame) -> pd.DataFrame:
-    """Adds the probabilities and predicted labels that follow from the logits of each case; see `average_rows_by_case`."""
+    """Adds the probabilities and predicted labels that follow from each case's logits."""
     added = {}
     for modality, head in ECZEMA_HEADS.items():
         added[PROBABILITY_COLUMNS[modality]] = _sigmoid(cases[f"{head}_logit"].to_numpy("float64"))
@@ -109,12 +109,15 @@ def compute_grade_probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def is_scored(cases: pd.DataFrame, modality: str) -> np.ndarray:
-    """Returns which cases count for "image", "text" or "fusion": those with an eczema label and that head's probability; bool (cases,)."""
+    """Returns which cases count for a head: those with a label and its probability; bool (cases,)."""
     return (cases["eczema"].notna() & cases[PROBABILITY_COLUMNS[modality]].notna()).to_numpy(bool)
 
 
 def identify_models(cases: pd.DataFrame) -> np.ndarray | None:
-    """Numbers the models of a cross-validation that scored the cases, for `metrics.compute_auroc`: int64 (cases,); None if it was one."""
+    """Numbers the models of a cross-validation by case: int64 (cases,); None if there was one.
+
+    `metrics.compute_auroc` compares cases of one model only.
+    """
     columns = [column for column in ("repeat", "fold") if column in cases]
     return cases.groupby(columns).ngroup().to_numpy() if columns else None
 

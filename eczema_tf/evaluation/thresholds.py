@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 def choose_thresholds(cases: pd.DataFrame, label_threshold: float = 0.5) -> dict[str, float]:
-    """Chooses a threshold for each head on validation cases; a probability at or above it is called eczema.
+    """Chooses a threshold for each head; a probability at or above it is called eczema.
 
     Where a head's threshold is undefined (one class only, say), it is 0.5 and a warning is logged.
 

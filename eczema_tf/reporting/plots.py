@@ -7,6 +7,7 @@ differ too.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -105,11 +106,18 @@ def _draw(
 
 def _mark(axes: Axes, modality: str, x: float, y: float) -> None:
     """A dot where the head's threshold is."""
-    look = {"marker": "o", "markersize": 9, "markeredgecolor": "black", "linestyle": "none"}
-    axes.plot(x, y, color=STYLES[modality][0], zorder=3, clip_on=False, **look)
+    colour = STYLES[modality][0]
+    (dot,) = axes.plot(x, y, "o", color=colour, markersize=9, markeredgecolor="black", zorder=3)
+    dot.set_clip_on(False)
 
 
-def _finish(path: Path, figure: Figure, axes: Axes, legend_at: str, metrics: Metrics) -> None:
+def _finish(
+    path: Path,
+    figure: Figure,
+    axes: Axes,
+    legend_at: Literal["lower right", "lower left"],
+    metrics: Metrics,
+) -> None:
     caption = f"{metrics.cases} cases; dots: at the thresholds chosen on validation"
     known = {
         HEAD_NAMES[modality]: limit

@@ -170,25 +170,22 @@ def describe_labels(metrics: Metrics) -> list[str]:
 
 def tabulate_labels(metrics: Metrics) -> list[Table]:
     """Counts what was predicted for each true label of consistency and severity, if any."""
-
-    def tabulate(name: str, cases: int, confusion: Confusion) -> Table:
-        rows = [
-            [label, *map(str, counts)]
-            for label, counts in zip(confusion.labels, confusion.counts, strict=True)
-        ]
-        columns = ("true", *(f"predicted {label}" for label in confusion.labels))
-        return Table(f"{name}: {cases} cases", columns, rows)
-
-    labelled = {"Consistency": metrics.consistency, "Severity": metrics.severity}
-    return [
-        tabulate(name, found.cases, found.confusion)
-        for name, found in labelled.items()
-        if found.cases
-    ]
+    tables = []
+    for name in ("consistency", "severity"):
+        confusion: Confusion = getattr(metrics, name).confusion
+        cases = sum(map(sum, confusion.counts))
+        if cases:
+            rows = [
+                [label, *map(str, counts)]
+                for label, counts in zip(confusion.labels, confusion.counts, strict=True)
+            ]
+            columns = ("true", *(f"predicted {label}" for label in confusion.labels))
+            tables.append(Table(f"{name.capitalize()}: {cases} cases", columns, rows))
+    return tables
 
 
 def list_undefined(metrics: Metrics) -> list[Block]:
-    """Says why metrics of the main tables are undefined; those of the subsets say it in the file."""
+    """Says why metrics of the main tables are undefined; of the subsets, `metrics.json` says it."""
     parts: dict[str, dict[str, Estimate | FusionGain]] = {
         HEAD_NAMES[modality]: _list_estimates(head) for modality, head in metrics.heads.items()
     }

@@ -1,4 +1,4 @@
-"""A trained model as a SavedModel for TensorFlow Serving, compared with Keras before it is put in place."""
+"""A trained model to a SavedModel, compared with Keras before it is put in place."""
 
 from functools import partial
 from pathlib import Path

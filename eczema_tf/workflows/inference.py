@@ -1,4 +1,4 @@
-"""Manifest rows through a model to a table of logits: what `train`, `evaluate` and `export` share."""
+"""Manifest rows through a model to a table of logits."""
 
 import numpy as np
 import pandas as pd

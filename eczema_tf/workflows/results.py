@@ -1,4 +1,4 @@
-"""What an evaluation leaves in a folder: predictions, metrics, plots, the report, the model card."""
+"""What an evaluation writes: predictions, metrics, plots, the report and the model card."""
 
 from pathlib import Path
 

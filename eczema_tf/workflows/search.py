@@ -13,6 +13,7 @@ import optuna
 import pandas as pd
 import tensorflow as tf
 import yaml
+from optuna.storages.journal import JournalFileBackend
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tensorboard.plugins.hparams import api as hparams
 
@@ -142,7 +143,7 @@ def search(config: Config, space: Space, trials: int, folder: Path) -> Study:
     folder.mkdir(parents=True, exist_ok=True)
     _check_study(folder, config, space)
     dataset, splits = load_without_test(config)
-    journal = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+    journal = JournalFileBackend(str(folder / JOURNAL))
     study = optuna.create_study(
         study_name="study",
         storage=optuna.storages.JournalStorage(journal),
