@@ -6,12 +6,13 @@ or the new one, never a mixture.
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -27,14 +28,13 @@ if TYPE_CHECKING:
 # more, so that taking one away always gives back what was written.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\0]")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r\n\0]")
-_HARMLESS = re.compile(
-    r"[-+.0-9]+"
-)  # numbers, and ids such as -1000600354148496558-1: arithmetic at worst, and others look them up
+# numbers, and ids such as -1000600354148496558-1: arithmetic at worst, and others look them up
+_HARMLESS = re.compile(r"[-+.0-9]+")
 
 
 @contextlib.contextmanager
 def replacing_file(path: Path | str) -> Iterator[Path]:
-    """Yields a path aside to write to; renames it to `path` when the block ends well, deletes it otherwise.
+    """Yields a temporary path to write to, renamed to `path` only if the block ends well.
 
     The path aside ends like `path` does, for writers that look at the suffix (`.weights.h5`,
     `.npz`).
@@ -54,7 +54,8 @@ def replacing_file(path: Path | str) -> Iterator[Path]:
         os.close(handle)
         aside = Path(name)
         yield aside
-        _flush_to_disk(aside)
+        with aside.open("rb+") as written:
+            os.fsync(written.fileno())
         aside.chmod(0o666 & ~_umask())
         aside.replace(path)
     except OSError as error:
@@ -69,7 +70,7 @@ def replacing_file(path: Path | str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a folder aside to fill; renames it to `path` when the block ends well, deletes it otherwise.
+    """Yields a temporary folder to fill, renamed to `path` only if the block ends well.
 
     Args:
         path: Where the finished folder goes.
@@ -88,8 +89,10 @@ def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[P
         aside = Path(tempfile.mkdtemp(prefix=f".writing-{path.name}-", dir=path.parent))
         aside.chmod(0o777 & ~_umask())
         yield aside
-        if path.exists():
-            _move_away(path)
+        if path.exists():  # renamed first, so that it is never half-deleted
+            doomed = Path(tempfile.mkdtemp(prefix=f".deleting-{path.name}-", dir=path.parent))
+            path.replace(doomed / path.name)
+            shutil.rmtree(doomed, ignore_errors=True)
         aside.replace(path)
     except OSError as error:
         raise EczemaError(
@@ -149,7 +152,7 @@ class Record(BaseModel):
 
 
 def write_csv(path: Path | str, table: "pd.DataFrame") -> None:
-    """Writes a table as UTF-8 CSV, whole or not at all, such that no spreadsheet runs what a stranger wrote.
+    """Writes a table as UTF-8 CSV, whole or not at all, and so that no spreadsheet runs its cells.
 
     Cells and column names that are text go through `escape_formula`; numbers are written as they
     are, to the last bit.
@@ -162,11 +165,8 @@ def write_csv(path: Path | str, table: "pd.DataFrame") -> None:
     for column in safe.select_dtypes(exclude=["number", "bool"]):
         safe[column] = safe[column].map(_escape_text)
     text = safe.to_csv(index=False, lineterminator="\n")
-    if (
-        "\r" in text
-        # which Python leaves unquoted up to 3.11.8 and 3.12.2 (gh-67044), and readers take for the end
-        # of a line
-    ):
+    # Python up to 3.11.8 and 3.12.2 leaves "\r" unquoted (gh-67044): readers would end the line there
+    if "\r" in text:
         text = safe.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     write_text(path, text)
 
@@ -181,20 +181,34 @@ def unescape_formula(cell: str) -> str:
     return cell[1:] if _ESCAPED.match(cell) else cell
 
 
+def digest_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_folder(folder: Path, *, ignored: Collection[str] = ()) -> str:
+    """Returns a SHA-256 over the names and contents of all files in a folder, 64 hex digits.
+
+    Args:
+        folder: With whatever is below it.
+        ignored: Names of files that are left out, wherever they are.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.name not in ignored:
+            name = json.dumps(path.relative_to(folder).as_posix()).encode()
+            # lengths go first, so that ("ab", "c") and ("a", "bc") differ
+            digest.update(len(name).to_bytes(8, "big") + name)
+            digest.update(path.stat().st_size.to_bytes(8, "big"))
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
 def _escape_text(cell: object) -> object:
     return escape_formula(cell) if isinstance(cell, str) else cell
-
-
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb+") as handle:
-        os.fsync(handle.fileno())
-
-
-def _move_away(path: Path) -> None:
-    """Removes a folder by renaming first, so that `path` is never half-deleted."""
-    doomed = Path(tempfile.mkdtemp(prefix=f".deleting-{path.name}-", dir=path.parent))
-    path.replace(doomed / path.name)
-    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _umask() -> int:

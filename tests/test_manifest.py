@@ -168,13 +168,6 @@ def test_a_path_may_wander_inside_the_folder(folder: Path):
     assert table["image_file"][0] == str((folder / "a.png").resolve())
 
 
-def test_photos_need_not_be_there_when_they_are_not_checked(folder: Path):
-    path = write(folder, "example_id,image_path\nr1,gone.png\n")
-    assert load_manifest(path, check_photos=False).table["image_path"][0] == "gone.png"
-    path = write(folder, "example_id,image_path\nr1,../gone.png\n")
-    assert "leaves" in faults_of(path, check_photos=False)[0]
-
-
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -226,13 +219,6 @@ def test_bad_rows_can_be_skipped_and_are_written_down(folder: Path):
     assert list(written["rejected_line"]) == ["3"]
     assert "no such photo" in written["rejected_reason"][0]
     assert "out of range" in written["rejected_reason"][0]
-
-
-def test_rejected_rows_go_where_they_are_told(folder: Path):
-    path = write(folder, "example_id,text\nr1,dry\n,red\n")
-    load_manifest(path, skip_bad_rows=True, rejected_path=folder / "out" / "bad.csv")
-    assert (folder / "out" / "bad.csv").is_file()
-    assert not (folder / "manifest.rejected.csv").exists()
 
 
 def test_a_manifest_without_a_good_row_is_an_error_all_the_same(folder: Path):

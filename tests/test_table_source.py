@@ -169,7 +169,7 @@ def test_missing_columns_are_all_named(files: dict, tmp_path: Path):
         (b"", "is empty; allowed: a CSV file with the columns id, patient"),
         (b"\xef\xbb\xbf\n", "is empty"),
         (HEADER.encode(), "has a header but no rows"),
-        (b"id,patient\ncaf\xe9,x\n", "table.csv:2: is not UTF-8"),
+        (HEADER.encode() + b"caf\xe9,x\n", "table.csv:2: is not UTF-8"),
         (HEADER.encode() + b"1,ann,a,arm,True,1,eczema\n", "table.csv:2: has 7 fields; allowed: 8"),
         (b"id," + HEADER.encode() + b"1,1,ann,a,arm,True,1,eczema,good\n", "id: is there 2 times"),
         (HEADER.encode() + b'1,"ann,a\n', "not valid CSV"),

@@ -5,7 +5,6 @@ manifest and model they are of. A part that exists is done: so a killed job cont
 that are missing, and two that run into one folder at once only do the work twice.
 """
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -21,7 +20,7 @@ from pydantic import BaseModel
 from eczema_tf import __version__
 from eczema_tf.data.manifest.stream import Survey
 from eczema_tf.errors import EczemaError, RunError, join_faults
-from eczema_tf.files import replacing_file, write_json
+from eczema_tf.files import digest_folder, replacing_file, write_json
 from eczema_tf.schema import NOTICE
 
 # what the decoder stumbled over differs from photo to photo
@@ -168,7 +167,7 @@ def open_job(
             one with other settings.
     """
     facts = JobFacts(
-        model=ModelFacts(version=model.name, sha256=_digest_folder(model)),
+        model=ModelFacts(version=model.name, sha256=digest_folder(model)),
         manifest=ManifestFacts(name=manifest.name, sha256=survey.sha256, rows=survey.rows),
         chunk_rows=chunk_rows,
         keep_text=keep_text,
@@ -207,12 +206,3 @@ def read_facts(folder: Path) -> JobFacts:
     except (OSError, ValueError, TypeError) as error:
         first = str(error).splitlines()[0]
         raise EczemaError(f"{folder / JOB}: damaged ({first}); choose another folder") from error
-
-
-def _digest_folder(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()}\n{content}\n".encode())
-    return digest.hexdigest()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eczema_tf.data.manifest.checks import find_photo
-from eczema_tf.data.photo.inspection import MAX_BYTES, upright_jpeg
+from eczema_tf.data.photo.files import find_photo, read_photo
+from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.schema import CONSISTENCY, SEVERITY
 from eczema_tf.serving.exported import ExportedModel, Outputs
@@ -57,7 +57,7 @@ def load_scorer(
     exported = ExportedModel(Path(model), [SERVE])
 
     def score(image_paths: np.ndarray, texts: np.ndarray) -> Columns:
-        read = [read_photo(image_path, root) for image_path in image_paths]
+        read = [prepare_photo(image_path, root) for image_path in image_paths]
         photos, faults = zip(*read, strict=True)
         attempt = np.full(len(texts), TaskContext.get().attemptNumber(), "int8")
         return {**arrange_answers(exported.run(photos, list(texts)), faults), "attempt": attempt}
@@ -65,7 +65,7 @@ def load_scorer(
     return score
 
 
-def read_photo(image_path: str, root: Path) -> tuple[bytes, str]:
+def prepare_photo(image_path: str, root: Path) -> tuple[bytes, str]:
     """Reads a photo as `predict` does: upright, and without metadata.
 
     Args:
@@ -78,15 +78,9 @@ def read_photo(image_path: str, root: Path) -> tuple[bytes, str]:
     if not image_path:
         return b"", ""
     try:
-        file = find_photo(image_path, root)
-        size = file.stat().st_size
-        if size > MAX_BYTES:  # before it is read
-            raise DataError(f"has {size} bytes; allowed: at most {MAX_BYTES}")
-        return upright_jpeg(file.read_bytes()), ""
+        return upright_jpeg(read_photo(find_photo(image_path, root))), ""
     except DataError as error:
         return b"", f"photo: {str(error).removeprefix('photo ')}"
-    except OSError as error:
-        return b"", f"photo: cannot be read: {error.strerror}"
 
 
 def arrange_answers(outputs: Outputs, faults: Sequence[str]) -> Columns:

@@ -19,8 +19,8 @@ import tensorflow as tf
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from eczema_tf.data.cache import fingerprint
 from eczema_tf.errors import ConfigError, PresetError
+from eczema_tf.files import digest_folder
 
 KEY = "model.image.saved_model"
 SIGNATURE = "serving_default"
@@ -191,12 +191,7 @@ def _load(folder: Path) -> Any:
 
 
 def _digest(folder: Path) -> str:
-    files = sorted(
-        file for file in folder.rglob("*") if file.is_file() and file.name != "fingerprint.pb"
-    )
-    return fingerprint(
-        *[part for file in files for part in (str(file.relative_to(folder)), file.read_bytes())]
-    )
+    return digest_folder(folder, ignored=["fingerprint.pb"])[:32]
 
 
 def _encode_examples(png: tf.Tensor) -> tf.Tensor:

@@ -1,40 +1,31 @@
-"""A manifest row by row, for tables that need not fit into memory: what batch scoring reads.
+"""A manifest row by row, for tables that need not fit into memory: what batch inference reads.
 
 Only ids, photo and text are looked at. Rows are read by the same rules as by `load_manifest`, but a
 bad row is handed on with its fault, since here each row gets an answer of its own.
 """
 
-import hashlib
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-from pyarrow import parquet
 
-from eczema_tf.data.manifest.reading import (
-    as_text,
-    check_file,
-    check_header,
-    describe_length,
-    read_manifest_records,
-)
+from eczema_tf.data.manifest.reading import open_manifest
 from eczema_tf.errors import DataError, join_faults
+from eczema_tf.files import digest_file
 
 
 class Row(NamedTuple):
     """One row of a manifest; "" stands for what is not there."""
 
     line: int  # in the file; for Parquet the number of the row, from 1
-    example_id: str
-    case_id: str
-    image_path: str
-    text: str
-    fault: str  # what keeps the row from being read: then photo and text are ""
+    example_id: str = ""
+    case_id: str = ""
+    image_path: str = ""
+    text: str = ""
+    fault: str = ""  # what keeps the row from being read: then photo and text are ""
 
 
 class Survey(NamedTuple):
@@ -46,10 +37,6 @@ class Survey(NamedTuple):
 
 
 COLUMNS = ("example_id", "case_id", "image_path", "text")
-_INTEGERS = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
-_NULLABLE = {
-    pa.from_numpy_dtype(name.lower()): pd.api.types.pandas_dtype(name) for name in _INTEGERS
-}  # or a 7 beside a null is 7.0
 
 
 def stream_rows(path: Path) -> Iterator[Row]:
@@ -61,8 +48,13 @@ def stream_rows(path: Path) -> Iterator[Row]:
     Raises:
         DataError: If the file as a whole cannot be read, as for `load_manifest`.
     """
-    check_file(path)
-    return _stream_parquet(path) if path.suffix.lower() == ".parquet" else _stream_csv(path)
+    table = open_manifest(path, COLUMNS)
+    for line, values, fault in table.rows:
+        cells = zip(table.columns, values, strict=True)
+        row = Row(line, **{column: value for column, value in cells if value.strip()})
+        if fault:  # which field is which is not sure
+            row = row._replace(image_path="", text="", fault=f"row: {fault}")
+        yield row
 
 
 def survey_manifest(path: Path) -> Survey:
@@ -78,51 +70,15 @@ def survey_manifest(path: Path) -> Survey:
         has_cases |= row.case_id != ""
     if not hashes:
         raise DataError(f"{path}: has a header but no rows")
-    _check_ids(path, np.array(hashes))
-    with path.open("rb") as file:
-        return Survey(len(hashes), has_cases, hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def _stream_csv(path: Path) -> Iterator[Row]:
-    records = read_manifest_records(path)
-    _, header = next(records)
-    for line, record in records:
-        cells = dict(zip(header, record, strict=False))
-        yield _build_row(line, cells, describe_length(record, header))
-
-
-def _stream_parquet(path: Path) -> Iterator[Row]:
-    try:
-        file = parquet.ParquetFile(path)
-        check_header(path, file.schema_arrow.names)
-        known = [column for column in COLUMNS if column in file.schema_arrow.names]
-        tables = (
-            as_text(batch.to_pandas(types_mapper=_NULLABLE.get))
-            for batch in file.iter_batches(columns=known)
-        )
-        records = (record for table in tables for record in table.to_dict("records"))
-        for number, record in enumerate(records, 1):
-            yield _build_row(number, record, "")
-    except (OSError, ValueError) as error:  # pyarrow's own errors are among these
-        raise DataError(
-            f"{path}: is not readable as Parquet: {' '.join(str(error).split())}"
-        ) from error
-
-
-def _build_row(line: int, cells: Mapping[str, str], fault: str) -> Row:
-    values = {column: cells.get(column, "") for column in COLUMNS}
-    values = {column: value if value.strip() else "" for column, value in values.items()}
-    if fault:  # which field is which is not sure
-        values |= {"image_path": "", "text": ""}
-    return Row(line, **values, fault=f"row: {fault}" if fault else "")
-
-
-def _check_ids(path: Path, hashes: np.ndarray) -> None:
-    """Ids that share a hash are suspects; only they are looked up in the file again and compared."""
-    values, counts = np.unique(hashes, return_counts=True)
+    values, counts = np.unique(np.array(hashes), return_counts=True)
     suspects = {hash(""), *values[counts > 1].tolist()}
-    if not np.isin(list(suspects), values).any():
-        return
+    if np.isin(list(suspects), values).any():
+        _refuse_repeated_ids(path, suspects)
+    return Survey(len(hashes), has_cases, digest_file(path))
+
+
+def _refuse_repeated_ids(path: Path, suspects: set[int]) -> None:
+    """Looks up again the ids that share a hash, and compares them themselves."""
     lines = defaultdict(list)
     for row in stream_rows(path):
         if hash(row.example_id) in suspects:

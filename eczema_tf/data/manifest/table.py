@@ -4,15 +4,16 @@
 every bad row at once.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from eczema_tf.data.manifest.checks import Fault, find_faults, is_label, resolve_photo
-from eczema_tf.data.manifest.reading import Rows, read_rows
+from eczema_tf.data.manifest.checks import Fault, find_faults, parse_label
+from eczema_tf.data.manifest.reading import open_manifest
+from eczema_tf.data.photo.files import find_photo
 from eczema_tf.errors import DataError, join_faults
 from eczema_tf.files import write_csv
 from eczema_tf.schema import MANIFEST_COLUMNS, TEXT_COLUMNS
@@ -45,8 +46,6 @@ def load_manifest(
     path: Path | str,
     *,
     skip_bad_rows: bool = False,
-    rejected_path: Path | str | None = None,
-    check_photos: bool = True,
     embeddings: Collection[str] | None = None,
     allow_leaks: bool = False,
 ) -> Manifest:
@@ -54,131 +53,119 @@ def load_manifest(
 
     Args:
         path: UTF-8 CSV (a byte order mark is allowed) or, if it ends in `.parquet`, Parquet.
-        skip_bad_rows: Leave bad rows out and write them, with the reasons, to `rejected_path`,
-            instead of raising. Faults of the file as a whole (its encoding, its header) are raised
-            all the same.
-        rejected_path: Where rejected rows go; default: beside the manifest, `<name>.rejected.csv`.
-        check_photos: Whether each photo must be there. (That it can be decoded is the business of
-            `photos.inspect_photos`.)
+        skip_bad_rows: Leave bad rows out and write them, with the reasons, beside the manifest as
+            `<name>.rejected.csv`, instead of raising. Faults of the file as a whole (its encoding,
+            its header) are raised all the same.
         embeddings: Keys of the embeddings that stand in for photos, if any; `image_path` or else
             `example_id` is looked up among them and no photo file is needed. A row whose photo has
             no embedding keeps its text alone.
         allow_leaks: Whether a group may straddle the manifest's own splits.
 
     Returns:
-        The good rows, in the order of the file.
+        The good rows, in the order of the file. Each photo is there; whether it can be decoded is
+        for `inspect_photos` to find out.
 
     Raises:
         DataError: With every fault and its line, or when no good row is left.
     """
     path = Path(path)
-    rows = read_rows(path)
-    table = _fill_defaults(rows.table)
+    read, row_faults = open_manifest(path).collect()
+    if read.empty:
+        raise DataError(f"{path}: has a header but no rows")
+    lines, read = read.index.to_numpy(), read.reset_index(drop=True)
+    faults = [Fault(row, "row", fault) for row, fault in enumerate(row_faults) if fault]
+
+    # a case is its row, and a group its case, unless the manifest says otherwise
+    table = read.assign(**{column: "" for column in MANIFEST_COLUMNS if column not in read})
+    for column in TEXT_COLUMNS:
+        table[column] = table[column].where(table[column].str.strip() != "", "")
+    table["case_id"] = table["case_id"].where(table["case_id"] != "", table["example_id"])
+    table["group_id"] = table["group_id"].where(table["group_id"] != "", table["case_id"])
+    others = [column for column in table if column not in MANIFEST_COLUMNS]
+    table = table[[*MANIFEST_COLUMNS, *others]]
+
     if embeddings is None:
-        table["image_file"] = _resolve_photos(table["image_path"], path.parent)
+        table["image_file"], path_faults = _find_photos(list(table["image_path"]), path.parent)
+        faults += path_faults
     else:
-        table["image_path"] = _match_embeddings(table, embeddings)
+        pairs = zip(table["image_path"], table["example_id"], strict=True)
+        table["image_path"] = [
+            next((key for key in pair if key and key in embeddings), "") for pair in pairs
+        ]
         table["image_file"] = ""
-    options = {
-        "check_photos": check_photos,
-        "with_embeddings": embeddings is not None,
-        "allow_leaks": allow_leaks,
-    }
-    faults = [*rows.faults, *find_faults(table, rows.lines, path.parent, **options)]
-    table["eczema"] = pd.to_numeric(
-        table["eczema"].where(table["eczema"].map(is_label), ""), errors="coerce"
-    ).astype("float64")
-    manifest = Manifest(path, table, rows.lines)
-    return _reject(manifest, faults, rows, skip_bad_rows=skip_bad_rows, rejected_path=rejected_path)
+    faults += find_faults(
+        table, lines, with_embeddings=embeddings is not None, allow_leaks=allow_leaks
+    )
+    table["eczema"] = table["eczema"].map(parse_label).astype("float64")
+    return _reject(Manifest(path, table, lines), read, faults, skip_bad_rows)
 
 
 def reject_bad_photos(
-    manifest: Manifest,
-    photos: pd.DataFrame,
-    *,
-    skip_bad_rows: bool = False,
-    rejected_path: Path | str | None = None,
+    manifest: Manifest, photos: pd.DataFrame, *, skip_bad_rows: bool = False
 ) -> Manifest:
     """Raises for, or leaves out, the rows whose photo cannot be decoded.
 
     Args:
         manifest: From `load_manifest`.
-        photos: From `photos.inspect_photos`, over the manifest's `image_file`.
+        photos: From `inspect_photos`, over the manifest's `image_file`.
         skip_bad_rows: As for `load_manifest`; the rows are added to those rejected before.
-        rejected_path: As for `load_manifest`.
 
     Raises:
         DataError: With every bad photo and its line, or when no good row is left.
     """
-    errors = photos["error"].reindex(manifest.table["image_file"]).fillna("")
-    image_paths = manifest.table["image_path"]
+    table = manifest.table
+    errors = photos["error"].reindex(table["image_file"]).fillna("")
     faults = [
-        Fault(row, "image_path", f"{error}; received {image_paths[row]!r}")
-        for row, error in enumerate(errors)
+        Fault(row, "image_path", f"{error}; received {image_path!r}")
+        for row, (error, image_path) in enumerate(zip(errors, table["image_path"], strict=True))
         if error
     ]
-    rows = Rows(manifest.table, manifest.lines, [])
-    return _reject(manifest, faults, rows, skip_bad_rows=skip_bad_rows, rejected_path=rejected_path)
+    return _reject(manifest, table, faults, skip_bad_rows)
 
 
-def _fill_defaults(table: pd.DataFrame) -> pd.DataFrame:
-    """Adds the columns that are not there; a case is its row and a group its case unless the manifest says otherwise."""
-    table = table.assign(**{column: "" for column in MANIFEST_COLUMNS if column not in table})
-    for column in TEXT_COLUMNS:
-        table[column] = table[column].where(table[column].str.strip() != "", "")
-    table["case_id"] = table["case_id"].where(table["case_id"] != "", table["example_id"])
-    table["group_id"] = table["group_id"].where(table["group_id"] != "", table["case_id"])
-    return table[
-        [*MANIFEST_COLUMNS, *(column for column in table if column not in MANIFEST_COLUMNS)]
+def _find_photos(image_paths: list[str], folder: Path) -> tuple[list[str], list[Fault]]:
+    """Absolute paths, "" for none and for what is not a photo in the folder, which is a fault."""
+    root, found, wrong = folder.resolve(), {"": ""}, {}
+    for image_path in set(image_paths) - {""}:
+        try:
+            found[image_path] = str(find_photo(image_path, root))
+        except DataError as error:
+            wrong[image_path] = f"{error}; received {image_path!r}"
+    faults = [
+        Fault(row, "image_path", wrong[image_path])
+        for row, image_path in enumerate(image_paths)
+        if image_path in wrong
     ]
-
-
-def _resolve_photos(image_paths: Iterable[str], folder: Path) -> list[str]:
-    """Absolute paths with symbolic links followed; "" for none and for what is no path at all (a fault found later)."""
-    resolved = {image_path: resolve_photo(image_path, folder) for image_path in set(image_paths)}
-    return [resolved[image_path] for image_path in image_paths]
-
-
-def _match_embeddings(table: pd.DataFrame, embeddings: Collection[str]) -> list[str]:
-    keys = frozenset(embeddings)
-    pairs = zip(table["image_path"], table["example_id"], strict=True)
-    return [next((key for key in pair if key and key in keys), "") for pair in pairs]
+    return [found.get(image_path, "") for image_path in image_paths], faults
 
 
 def _reject(
-    manifest: Manifest,
-    faults: list[Fault],
-    rows: Rows,
-    *,
-    skip_bad_rows: bool,
-    rejected_path: Path | str | None,
+    manifest: Manifest, read: pd.DataFrame, faults: list[Fault], skip_bad_rows: bool
 ) -> Manifest:
-    """Raises all faults together, or takes their rows out and writes them down."""
+    """Raises all faults together, or takes their rows out and writes these to a file."""
     if not faults:
         return manifest
     path, lines = manifest.path, manifest.lines
     faults = sorted(faults, key=lambda fault: fault.row)
-    bad = sorted({fault.row for fault in faults})
     described = [
         f"{path.name}:{lines[fault.row]}: {fault.column}: {fault.message}" for fault in faults
     ]
     if not skip_bad_rows:
         raise DataError(join_faults(f"{path} is not valid", described))
+    reasons: dict[int, list[str]] = {}
+    for fault in faults:
+        reasons.setdefault(fault.row, []).append(f"{fault.column}: {fault.message}")
+    bad = list(reasons)
     if len(bad) == len(manifest.table):
         raise DataError(join_faults(f"{path}: every row is bad", described))
-    reasons = {
-        row: "; ".join(f"{fault.column}: {fault.message}" for fault in faults if fault.row == row)
-        for row in bad
-    }
-    newly = rows.table.iloc[bad].assign(
-        rejected_line=lines[bad], rejected_reason=[reasons[row] for row in bad]
+    newly = read.iloc[bad].assign(
+        rejected_line=lines[bad], rejected_reason=["; ".join(reasons[row]) for row in bad]
     )
     rejected = pd.concat([manifest.rejected, newly], ignore_index=True)
-    write_csv(rejected_path or path.with_name(f"{path.stem}.rejected.csv"), rejected)
-    good = np.setdiff1d(np.arange(len(lines)), bad)
+    write_csv(path.with_name(f"{path.stem}.rejected.csv"), rejected)
     return replace(
         manifest,
-        table=manifest.table.iloc[good].reset_index(drop=True),
-        lines=lines[good],
+        table=manifest.table.drop(index=bad).reset_index(drop=True),
+        lines=np.delete(lines, bad),
         rejected=rejected,
     )

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from eczema_tf.data.photo.edge_limits import (
@@ -26,12 +26,11 @@ from eczema_tf.data.photo.edge_limits import (
     check_header,
     compute_reduction,
 )
+from eczema_tf.data.photo.files import check_size, read_photo
 from eczema_tf.data.photo.heic import is_heic, open_heic
 from eczema_tf.data.photo.jpeg_segments import strip_jpeg
 from eczema_tf.errors import DataError
 
-MIN_BYTES = 32  # nothing smaller is a photo
-MAX_BYTES = 50_000_000
 MAX_PIXELS = 100_000_000
 PROGRESS_FROM_PHOTOS = 500  # below, it is over before a bar could be read
 ORIENTATION = 0x0112  # EXIF tag, 1 to 8 (1: upright)
@@ -106,7 +105,7 @@ def upright_jpeg(data: bytes) -> bytes:
     Raises:
         DataError: If it cannot be read, or would take too long or too much memory.
     """
-    _check_size(len(data))
+    check_size(len(data))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -144,8 +143,7 @@ def _to_upright_jpeg(image: Image.Image, data: bytes) -> bytes:
 
 def _inspect_photo(file: str) -> _Photo:
     try:
-        _check_size(Path(file).stat().st_size)
-        data = Path(file).read_bytes()
+        data = read_photo(Path(file))
         format_ = next((name for magic, name in MAGIC.items() if data.startswith(magic)), None)
         if format_ is None:
             return _Photo(
@@ -171,11 +169,6 @@ def _inspect_photo(file: str) -> _Photo:
     return _Photo(hashlib.sha256(data).hexdigest(), width, height, orientation)
 
 
-def _check_size(count: int) -> None:
-    if not MIN_BYTES <= count <= MAX_BYTES:
-        raise DataError(f"photo has {count} bytes; allowed: {MIN_BYTES} to {MAX_BYTES}")
-
-
 def _check_pixels(image: Image.Image) -> None:
     """From the header, before anything is decoded."""
     if image.width * image.height > MAX_PIXELS:
@@ -196,7 +189,7 @@ def _check_png(data: bytes) -> None:
 def _describe(error: BaseException, formats: Iterable[str] = MAGIC.values()) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"photo has too many pixels; allowed: at most {MAX_PIXELS // 1_000_000} megapixels"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return (
             f"photo cannot be read: not an image of a known format; allowed: {', '.join(formats)}"
         )
