@@ -165,7 +165,7 @@ def write_csv(path: Path | str, table: "pd.DataFrame") -> None:
     for column in safe.select_dtypes(exclude=["number", "bool"]):
         safe[column] = safe[column].map(_escape_text)
     text = safe.to_csv(index=False, lineterminator="\n")
-    # Python up to 3.11.8 and 3.12.2 leaves "\r" unquoted (gh-67044): readers would end the line there
+    # Python up to 3.11.8 and 3.12.2 leaves "\r" unquoted (gh-67044): readers end the line there
     if "\r" in text:
         text = safe.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     write_text(path, text)

@@ -14,9 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eczema_tf.data.cache import fingerprint
 from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.errors import EczemaError
 from eczema_tf.files import (
+    digest_file,
+    digest_folder,
     escape_formula,
     replacing_file,
     replacing_folder,
@@ -237,3 +240,33 @@ def test_rejected_rows_are_escaped(tmp_path: Path):
     (tmp_path / "manifest.csv").write_text("example_id,text,eczema\n=1+1,dry,7\nr2,dry,1\n")
     load_manifest(tmp_path / "manifest.csv", skip_bad_rows=True)
     assert pd.read_csv(tmp_path / "manifest.rejected.csv")["example_id"].tolist() == ["'=1+1"]
+
+
+def test_the_digest_of_a_folder_tells_names_and_contents_and_nothing_else(tmp_path: Path):
+    for folder in ("first", "second"):
+        (tmp_path / folder / "deep").mkdir(parents=True)
+        (tmp_path / folder / "deep" / "b").write_bytes(b"two")
+        (tmp_path / folder / "a").write_bytes(b"one")
+    first, second = tmp_path / "first", tmp_path / "second"
+    os.utime(second / "a", (0, 0))
+    digest = digest_folder(first)
+    assert len(digest) == 64
+    assert digest_folder(second) == digest
+    (second / "skipped").touch()
+    assert digest_folder(second) != digest
+    assert digest_folder(second, ignored=["skipped"]) == digest
+    (second / "a").rename(second / "c")
+    assert digest_folder(second, ignored=["skipped"]) != digest
+    (first / "a").write_bytes(b"ONE")
+    assert digest_folder(first) != digest
+
+
+def test_the_digest_of_a_module_is_what_earlier_runs_have_written(tmp_path: Path):
+    """Run folders hold it: half a SHA-256 over names (as JSON) and contents with their lengths."""
+    (tmp_path / "saved_model.pb").write_bytes(b"graph")
+    assert digest_folder(tmp_path)[:32] == fingerprint("saved_model.pb", b"graph")
+
+
+def test_the_digest_of_a_file_is_its_sha_256(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert digest_file(tmp_path / "a").startswith("ba7816bf8f01cfea")  # FIPS 180-2, B.1

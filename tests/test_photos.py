@@ -1,4 +1,4 @@
-"""Photo files: what cannot be decoded is found before training. (The edge normaliser has `test_upright.py`.)"""
+"""Photo files: what cannot be decoded is found before training (upright: `test_upright.py`)."""
 
 import io
 from pathlib import Path
@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eczema_tf.data.photo.files import MAX_FILE_BYTES, read_photo
 from eczema_tf.data.photo.inspection import inspect_photos
+from eczema_tf.errors import DataError
 
 ORIENTATION, GPS = 0x0112, 0x8825
 
@@ -125,3 +127,17 @@ def test_odd_but_good_photos_pass(tmp_path: Path, image: Image.Image):
 
 def test_broken_exif_does_not_condemn_a_photo(tmp_path: Path):
     assert error_of(tmp_path, encode(corners(), exif=b"Exif\0\0" + b"\xff" * 40)) == ""
+
+
+def test_a_file_too_large_to_be_looked_at_is_not_read(tmp_path: Path):
+    (tmp_path / "whole").write_bytes(encode(corners()))
+    assert read_photo(tmp_path / "whole") == encode(corners())
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    for name, says in (
+        ("sparse", "has 50000001 bytes; allowed: 32 to 50000000"),
+        ("none", "No such file"),
+        (".", "s a directory|bytes"),
+    ):
+        with pytest.raises(DataError, match=says):
+            read_photo(tmp_path / name)

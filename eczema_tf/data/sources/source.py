@@ -5,6 +5,7 @@ set are never trusted: a photo is taken only from inside the folder that the use
 only inside the folder written.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -13,7 +14,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
 
-from eczema_tf.data.manifest.reading import describe_length, read_records
+from eczema_tf.data.photo.files import find_photo
+from eczema_tf.data.tables import open_table
 from eczema_tf.errors import DataError, join_faults
 from eczema_tf.files import replacing_folder, write_csv, write_json
 from eczema_tf.schema import MANIFEST_COLUMNS
@@ -113,65 +115,23 @@ def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
         DataError: If the file cannot be read, lacks columns (all are named), repeats one, or has no
             rows.
     """
-    if not path.is_file():
-        raise DataError(
-            f"{path}: {'is a folder; give the file in it' if path.is_dir() else 'no such file'}"
-        )
-    table = (
-        _read_parquet(path, columns)
-        if path.suffix.lower() == ".parquet"
-        else _read_csv(path, columns)
-    )
+    opened = open_table(path, columns)
+    header = opened.header
+    wrong = [f"{column}: is missing" for column in columns if column not in header]
+    for column in columns:
+        if header.count(column) > 1:
+            wrong.append(f"{column}: is there {header.count(column)} times")
+    if wrong:
+        title = f"{path}: not the expected columns; it has: {', '.join(header)[:500]}"
+        raise DataError(join_faults(title, wrong))
+    table, faults = opened.collect()
     if table.empty:
         raise DataError(f"{path}: has a header but no rows")
-    return table
-
-
-def _read_csv(path: Path, columns: Collection[str]) -> pd.DataFrame:
-    if not path.read_bytes().strip(b"\xef\xbb\xbf \r\n\t"):
-        raise DataError(
-            f"{path}: is empty; allowed: a CSV file with the columns {', '.join(columns)}"
-        )
-    (_, header), *records = read_records(path)
-    _check_columns(path, header, columns)
-    described = ((line, describe_length(record, header)) for line, record in records)
-    faults = [f"{path.name}:{line}: {fault}" for line, fault in described if fault]
-    if faults:
-        raise DataError(join_faults(f"{path}: rows do not fit the header", faults))
-    lines = pd.Index([line for line, _ in records], name="line")
-    rows = [record for _, record in records]
-    return pd.DataFrame(rows, columns=header, index=lines, dtype=str)[[*columns]]
-
-
-def _read_parquet(path: Path, columns: Collection[str]) -> pd.DataFrame:
-    from pyarrow import parquet
-
-    try:
-        _check_columns(path, parquet.read_schema(path).names, columns)
-        # numpy_nullable: so that an integer stays one
-        table = pd.read_parquet(path, columns=[*columns], dtype_backend="numpy_nullable")
-    except (OSError, ValueError, ImportError) as error:  # pyarrow's own errors are among these
-        raise DataError(
-            f"{path}: is not readable as Parquet: {' '.join(str(error).split())}"
-        ) from error
-    lines = pd.RangeIndex(1, len(table) + 1, name="line")
-    return table.astype("string").fillna("").astype(str).set_index(lines)
-
-
-def _check_columns(path: Path, header: list[str], columns: Collection[str]) -> None:
-    missing = [f"{column}: is missing" for column in columns if column not in header]
-    twice = [
-        f"{column}: is there {header.count(column)} times"
-        for column in columns
-        if header.count(column) > 1
-    ]
-    if missing or twice:
-        raise DataError(
-            join_faults(
-                f"{path}: not the expected columns; it has: {', '.join(header)[:500]}",
-                [*missing, *twice],
-            )
-        )
+    lines = zip(table.index, faults, strict=True)
+    misfits = [f"{path.name}:{line}: {fault}" for line, fault in lines if fault]
+    if misfits:
+        raise DataError(join_faults(f"{path}: rows do not fit the header", misfits))
+    return table[[*columns]]
 
 
 def check_folder(folder: Path | str) -> Path:
@@ -219,12 +179,8 @@ def find_photos(
     folder, names = check_folder(images).resolve(), [*filter(None, names)]
     for name in filter(is_inner, names):
         for path in (PurePosixPath(name).name, name) if side_by_side else (name,):
-            try:
-                file = (folder / path).resolve()
-                if file.is_file() and file.is_relative_to(folder):
-                    found.setdefault(name, file)
-            except (OSError, ValueError, RuntimeError):  # too long, a NUL byte, a loop of links
-                continue
+            with contextlib.suppress(DataError):
+                found.setdefault(name, find_photo(path, folder))
     if not found:
         hint = f"they look like {names[0]!r}" if names else "no row names one"
         raise DataError(f"{images}: none of the data set's photos is there; {hint}")

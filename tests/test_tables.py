@@ -1,0 +1,101 @@
+"""Tables of others: CSV and Parquet are read as the same text, row by row and as a whole."""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from eczema_tf.data.tables import TableRow, open_table
+from eczema_tf.errors import DataError
+
+CELLS = {"id": ["1", "", "9007199254740993"], "size": ["0.5", "", "2.0"], "text": ["a,b", "", "é"]}
+TYPED = pa.table(
+    {
+        "id": pa.array([1, None, 9007199254740993]),
+        "size": pa.array([0.5, None, 2.0]),
+        "text": pa.array(["a,b", None, "é"]),
+    }
+)
+
+
+@pytest.fixture(params=["t.csv", "t.parquet"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / request.param
+    if path.suffix == ".csv":
+        pd.DataFrame(CELLS).to_csv(path, index=False)
+    else:
+        parquet.write_table(TYPED, path)
+    return path
+
+
+def test_every_cell_is_the_same_text_in_both_formats(path: Path):
+    table, faults = open_table(path).collect()
+    assert table.to_dict("list") == CELLS
+    assert faults == ["", "", ""]
+    assert table.index.name == "line"
+    assert list(table.index) == ([2, 3, 4] if path.suffix == ".csv" else [1, 2, 3])
+
+
+def test_only_the_columns_asked_for_are_read(path: Path):
+    opened = open_table(path, ["text", "id", "absent"])
+    assert opened.header == ["id", "size", "text"]
+    assert opened.columns == ["id", "text"]
+    assert next(opened.rows).values == ("1", "a,b")
+
+
+def test_a_row_of_another_length_is_padded_or_cut_and_says_so(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("a,b\n1\n\n1,2,3\n")
+    short, long = open_table(tmp_path / "t.csv").rows
+    assert short[:2] == (2, ("1", ""))
+    assert long[:2] == (4, ("1", "2"))
+    assert short.fault.startswith("has 1 fields; allowed: 2")
+    assert long.fault.startswith("has 3 fields; allowed: 2")
+
+
+def test_a_header_alone_is_a_table_without_rows(path: Path):
+    (path.parent / "bare.csv").write_text("a,b\n")
+    table, faults = open_table(path.parent / "bare.csv").collect()
+    assert (list(table), len(table), faults) == (["a", "b"], 0, [])
+
+
+def test_apostrophes_before_formulas_are_taken_away_where_we_put_them(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("a\n'=1\n")
+    assert list(open_table(tmp_path / "t.csv", escaped=True).rows) == [TableRow(2, ("=1",), "")]
+    assert list(open_table(tmp_path / "t.csv").rows) == [TableRow(2, ("'=1",), "")]
+
+
+def test_the_index_that_pandas_stores_is_a_column_like_others(tmp_path: Path):
+    pd.DataFrame({"text": ["dry"]}, index=pd.Index(["r1"], name="id")).to_parquet(
+        tmp_path / "t.parquet"
+    )
+    assert open_table(tmp_path / "t.parquet").collect()[0].to_dict("list") == {
+        "text": ["dry"],
+        "id": ["r1"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("none.csv", "no such file"),
+        (".", "is a folder"),
+        ("bad.parquet", "not readable as Parquet"),
+    ],
+)
+def test_what_is_no_table_is_one_clear_error(tmp_path: Path, name: str, says: str):
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=says):
+        open_table(tmp_path / name)
+
+
+def test_damage_further_down_is_come_upon_when_it_is_read(tmp_path: Path):
+    parquet.write_table(TYPED, tmp_path / "t.parquet", compression="none")
+    data = bytearray((tmp_path / "t.parquet").read_bytes())
+    data[4:60] = bytes(56)
+    (tmp_path / "t.parquet").write_bytes(data)
+    opened = open_table(tmp_path / "t.parquet")
+    assert opened.header == ["id", "size", "text"]
+    with pytest.raises(DataError, match="not readable as Parquet"):
+        opened.collect()
