@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from eczema_tf.errors import ConfigError, join_faults
+from eczema_tf.errors import ConfigError, join_faults, shorten
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -284,18 +284,16 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
         key, separator, text = override.partition("=")
         if not separator or not all(key.split(".")):
             raise ConfigError(
-                f"--set {override}: must look like section.key=value, for instance train.epochs=5"
+                f"--set {shorten(override)}: must look like section.key=value, for instance"
+                " train.epochs=5"
             )
-        try:
-            value = yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader, see below)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {override}: the value is not YAML") from error
+        value = _parse_yaml(text, f"--set {shorten(override)}")
         *sections, last = key.split(".")
         inner = values
         for section in sections:
             inner = inner.setdefault(section, {})
             if not isinstance(inner, dict):
-                raise ConfigError(f"--set {override}: {section} is a value, not a section")
+                raise ConfigError(f"--set {shorten(override)}: {section} is a value, not a section")
         inner[last] = value
     return parse_config(values, where=str(path) if path is not None else "configuration")
 
@@ -321,8 +319,26 @@ def dump_config(config: Config) -> str:
 class _Loader(yaml.SafeLoader):
     """YAML 1.2 scalars: `1e-4` is a number and `no` a string.
 
-    PyYAML reads YAML 1.1, which has both the other way round.
+    PyYAML reads YAML 1.1, which has both the other way round. A key that comes twice is an error,
+    and so are aliases, a few lines of which can stand for gigabytes.
     """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Called by PyYAML for each node."""
+        if self.check_event(yaml.AliasEvent):
+            where = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", where)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Called by PyYAML for each mapping."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"{shorten(str(key.value))!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -353,15 +369,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: If it is not there, not YAML, or holds something else.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a SafeLoader, see above)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: no such configuration file; see the folder configs/ for examples"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(
-            f"{path}: not readable as YAML: {' '.join(str(error).split())}"
-        ) from error
+    except (UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {shorten(str(error))}") from error
+    values = _parse_yaml(text, str(path))
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -369,6 +384,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"{path}: must hold `section: ...` lines, received {type(values).__name__}"
         )
     return values
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader, see above)
+    except RecursionError as error:
+        raise ConfigError(f"{where}: not readable as YAML: nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # of a number with too many digits
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}: " if mark is not None else ""
+        problem = shorten(getattr(error, "problem", None) or str(error))
+        raise ConfigError(f"{where}: not readable as YAML: {place}{problem}") from error
 
 
 def describe_faults(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -383,6 +410,7 @@ def describe_faults(error: ValidationError, model: type[BaseModel]) -> list[str]
         key = ".".join(map(str, fault["loc"]))
         if fault["type"] == "extra_forbidden":
             *sections, unknown = map(str, fault["loc"])
+            key = shorten(key)
             section = model
             for name in sections:
                 if name in section.model_fields:
@@ -394,7 +422,8 @@ def describe_faults(error: ValidationError, model: type[BaseModel]) -> list[str]
             )
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            received = "" if isinstance(fault["input"], dict) else f", received {fault['input']!r}"
+            received = f", received {shorten(repr(fault['input']))}"
+            received = "" if isinstance(fault["input"], dict) else received
             lines.append(f"{key}: {message[0].lower()}{message[1:]}{received}")
     return lines
 

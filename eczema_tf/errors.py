@@ -23,6 +23,12 @@ class RunError(EczemaError):
     """A training, evaluation or export run failed."""
 
 
+def shorten(text: str, limit: int = 200) -> str:
+    """Cuts what a message echoes of its input, on one line, to `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
 def join_faults(title: str, faults: Iterable[str], limit: int = 50) -> str:
     """Formats many faults as one message, so that all can be mended in one go.
 

@@ -1,5 +1,6 @@
 """The configuration: strict, all faults at once, YAML that means what it says."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,33 @@ def test_missing_file_is_a_clear_error(tmp_path: Path):
 def test_config_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         Config().seed = 3
+
+
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB, "line 2: aliases are not allowed"),
+        ("[" * 50_000, "nested too deeply"),
+        ("seed: " + "9" * 5_000, "digits"),
+        ("train: {epochs: 1}\ntrain: {epochs: 2}\n", "line 2: 'train' is given twice"),
+        ("train: {epochs: 1, epochs: 2}\n", "'epochs' is given twice"),
+        ("? " + "x" * 100_000 + "\n: 1", "unknown key"),
+        ("seed: " + "x" * 100_000, "valid integer"),
+        ("seed: 'a", "not readable as YAML"),
+    ],
+)
+def test_yaml_that_explodes_or_contradicts_itself_is_one_short_line(tmp_path, text, said):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert said in str(error.value)
+    assert len(str(error.value)) < 200 + 400
+    for override in (f"data.manifest={text}", text):
+        with contextlib.suppress(ConfigError) if "=" in override else pytest.raises(ConfigError):
+            load_config(None, [override])
