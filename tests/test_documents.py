@@ -1,4 +1,7 @@
-"""Documents: the same sections as a page and as Markdown; whatever a text holds is shown, never run, and a page needs nothing else."""
+"""Documents: the same sections as a page, as Markdown and as lines for a terminal.
+
+Whatever a text holds is shown, never run, and a page needs nothing else.
+"""
 
 import re
 from html.parser import HTMLParser
@@ -15,6 +18,7 @@ from eczema_tf.reporting.document import (
     Warned,
     format_markdown,
     format_page,
+    format_text,
 )
 from eczema_tf.schema import NOTICE
 
@@ -122,6 +126,28 @@ def test_markdown_holds_no_html_link_or_broken_row(sections):
     assert "](javascript" not in text
     row = next(line for line in text.splitlines() if line.startswith("| second"))
     assert len(re.findall(r"(?<!\\)\|", row)) == 4
+
+
+def test_a_terminal_gets_the_same_in_aligned_columns(sections):
+    lines = format_text(sections).splitlines()
+    head = next(line for line in lines if line.startswith("what"))
+    rows = [line for line in lines if line.startswith(("first", "second"))]
+    assert rows[0] == "first   0.50 [0.40, 0.60]  3 things"
+    assert head.index("words") == rows[0].index("3 things") == rows[1].index("<script>")
+    assert {"A paragraph.", "A table", "- this", "WARNING: Mind this."} <= set(lines)
+    assert " ".join(lines[-2:]) == NOTICE
+    assert max(len(line) for line in lines if not line.startswith("second")) <= 100
+
+
+def test_numbers_on_a_terminal_are_set_right():
+    table = Table("T", ("what", "cases"), [["one", "5"], ["two", "123"]])
+    assert "one       5\ntwo     123" in format_text([Section("One", [table])])
+
+
+def test_a_table_without_rows_is_a_header():
+    sections = [Section("One", [Table("A table", ("a", "b"), [])])]
+    assert len(Page(format_page("T", sections)).find("th")) == 2
+    assert "a  b" in format_text(sections)
 
 
 def test_a_row_of_another_length_than_the_header_is_an_error():

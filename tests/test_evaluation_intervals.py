@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from eczema_tf.evaluation.intervals import draw_weights, summarise
+from eczema_tf.evaluation.intervals import Estimate, draw_weights, summarise
 from eczema_tf.evaluation.metrics import compute_auroc
 
 
@@ -16,7 +16,7 @@ def normal_cases(rng, cases, shift=1.0):
 
 
 def width(estimate):
-    return estimate["high"] - estimate["low"]
+    return estimate.high - estimate.low
 
 
 def test_groups_are_drawn_whole_and_as_many_as_there_are():
@@ -46,7 +46,7 @@ def test_95_percent_intervals_hold_the_truth_about_95_times_in_100():
         scores, positive = normal_cases(rng, 100)
         weights = draw_weights(np.arange(100), replicates=200, seed=data_set)
         estimate = summarise(compute_auroc(scores, positive, weights))
-        held.append(estimate["low"] <= truth <= estimate["high"])
+        held.append(estimate.low <= truth <= estimate.high)
     assert 0.90 <= np.mean(held) <= 0.99
 
 
@@ -57,7 +57,9 @@ def test_copies_of_a_case_add_nothing_when_they_share_a_group():
     copied = scores.repeat(copies), positive.repeat(copies)
     grouped = summarise(compute_auroc(*copied, draw_weights(groups.repeat(copies))))
     pretended = summarise(compute_auroc(*copied, draw_weights(np.arange(80 * copies))))
-    assert grouped == pytest.approx(alone)
+    assert grouped.model_dump(exclude_unset=True) == pytest.approx(
+        alone.model_dump(exclude_unset=True)
+    )
     assert width(grouped) > 1.6 * width(pretended)  # the wrong interval is sqrt(4) times too narrow
 
 
@@ -72,40 +74,40 @@ def test_a_paired_difference_has_a_narrower_interval_than_an_unpaired_one():
     unpaired = summarise(
         compute_auroc(better, positive, weights) - compute_auroc(scores, positive, other)
     )
-    assert paired["value"] == unpaired["value"]
+    assert paired.value == unpaired.value
     assert width(paired) < 0.6 * width(unpaired)
 
 
 def test_percentiles_by_hand():
-    figures = np.r_[0.5, np.linspace(0, 1, 1001)]
-    assert summarise(figures) == pytest.approx({"value": 0.5, "low": 0.025, "high": 0.975})
+    values = np.r_[0.5, np.linspace(0, 1, 1001)]
+    expected = {"value": 0.5, "low": 0.025, "high": 0.975}
+    assert summarise(values).model_dump(exclude_unset=True) == pytest.approx(expected)
 
 
 def test_a_few_undefined_resamples_are_left_out_but_many_leave_no_interval():
-    figures = np.r_[0.5, np.linspace(0, 1, 100)]
-    figures[1:6] = np.nan  # 5 of 100
-    assert summarise(figures)["low"] is not None
-    figures[6] = np.nan
-    estimate = summarise(figures)
-    assert estimate == {
-        "value": 0.5,
-        "low": None,
-        "high": None,
-        "reason": "no interval: undefined in 6% of the resamples",
-    }
+    values = np.r_[0.5, np.linspace(0, 1, 100)]
+    values[1:6] = np.nan  # 5 of 100
+    assert summarise(values).low is not None
+    values[6] = np.nan
+    estimate = summarise(values)
+    assert estimate == Estimate(
+        value=0.5, low=None, high=None, reason="no interval: undefined in 6% of the resamples"
+    )
 
 
-def test_an_undefined_figure_keeps_its_reason():
+def test_an_undefined_metric_keeps_its_reason():
     expected = {"value": None, "low": None, "high": None, "reason": "one class only"}
-    assert summarise(np.full(11, np.nan), "one class only") == expected
+    assert (
+        summarise(np.full(11, np.nan), "one class only").model_dump(exclude_unset=True) == expected
+    )
 
 
-def test_one_group_gives_a_figure_but_no_interval():
+def test_one_group_gives_a_value_but_no_interval():
     scores, positive = np.array([0.1, 0.7, 0.3, 0.9]), np.array([False, True, True, True])
     estimate = summarise(
         compute_auroc(scores, positive, draw_weights(np.array(["a"] * 4), replicates=20))
     )
-    assert (estimate["value"], estimate["low"], estimate["high"]) == (1.0, None, None)
+    assert (estimate.value, estimate.low, estimate.high) == (1.0, None, None)
 
 
 def test_no_cases_no_weights():

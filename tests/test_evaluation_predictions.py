@@ -10,8 +10,8 @@ from eczema_tf.evaluation.predictions import (
     compute_grade_probabilities,
     is_scored,
     load_predictions,
-    write_predictions,
 )
+from eczema_tf.files import write_csv
 
 NAN = float("nan")
 
@@ -22,7 +22,7 @@ def row(case_id, **values):
         "eczema_image_logit",
         "eczema_text_logit",
         "eczema_logit",
-        *(f"consistency_logit_{place}" for place in range(3)),
+        *(f"consistency_logit_{index}" for index in range(3)),
     ]
     labels = {
         "group_id": f"group of {case_id}",
@@ -201,14 +201,14 @@ def test_predictions_are_read_back_as_written(tmp_path):
     ]
     rows[0] |= {"eczema_text_logit": NAN, "text_used": False, "skin_tone": "=VI"}
     cases = average(*rows)
-    write_predictions(tmp_path / "predictions.csv", cases)
+    write_csv(tmp_path / "predictions.csv", cases)
     pd.testing.assert_frame_equal(
         load_predictions(tmp_path / "predictions.csv"), cases, check_exact=True
     )
 
 
 def test_no_text_cell_is_run_by_a_spreadsheet_and_numbers_stay_numbers(tmp_path):
-    write_predictions(
+    write_csv(
         tmp_path / "predictions.csv",
         average(row("=cmd()", group_id="-1000600354148496558", source="@x")),
     )

@@ -131,6 +131,40 @@ def test_the_shape_is_that_of_metrics_json(metrics):
         assert 0 < estimate["low"] < estimate["value"] < estimate["high"] < 1
 
 
+def test_metrics_json_keeps_its_keys_in_order_and_is_read_back_as_written(cases, tmp_path):
+    found = compute_metrics(cases, THRESHOLDS, replicates=20)
+    found.write(tmp_path / "metrics.json")
+    read = Metrics.read(tmp_path / "metrics.json")
+    read.write(tmp_path / "again.json")
+    text = (tmp_path / "metrics.json").read_text()
+    assert read == found
+    assert (tmp_path / "again.json").read_text() == text
+    written = json.loads(text)
+    assert list(written) == [
+        "split",
+        "cases",
+        "labelled",
+        "heads",
+        "fusion_gain",
+        "limit",
+        "subsets",
+        "consistency",
+        "severity",
+        "positive_above",
+        "bootstrap",
+    ]
+    assert list(written["fusion_gain"]) == ["over", "cases", "value", "low", "high"]
+    assert list(written["severity"]["confusion"]) == ["labels", "rows", "counts"]
+    assert list(written["subsets"]["both_present"]) == [
+        "defined_by",
+        "cases",
+        "labelled",
+        "heads",
+        "fusion_gain",
+        "limit",
+    ]
+
+
 def test_fusion_gain_is_over_the_better_head_on_cases_with_both(cases, metrics):
     both = cases[cases["image_used"] & cases["text_used"]]
     aurocs = {modality: roc_auc_score(both["eczema"], both[f"p_{modality}"]) for modality in HEADS}

@@ -1,11 +1,11 @@
 """95 % intervals by a bootstrap over groups.
 
 Photos of one patient are alike, so groups are drawn, not cases: with all their cases or not at all
-(cluster bootstrap; Field and Welsh 2007). The interval is the middle 95 % of the resampled figures
-(percentile method; Efron and Tibshirani 1993, chapter 13). Two figures computed with the same
+(cluster bootstrap; Field and Welsh 2007). The interval is the middle 95 % of the resampled values
+(percentile method; Efron and Tibshirani 1993, chapter 13). Two metrics computed with the same
 weights are paired: their difference has an interval of its own.
 
-A known limit: a perfect figure (AUROC 1) is perfect in every resample, so its interval has no
+A known limit: a perfect value (AUROC 1) is perfect in every resample, so its interval has no
 width.
 """
 
@@ -15,13 +15,13 @@ import pandas as pd
 from eczema_tf.files import Record
 
 LEVEL = 0.95
-# share of resamples in which a figure may be undefined; beyond it an interval would describe the
+# share of resamples in which a metric may be undefined; beyond it an interval would describe the
 # lucky ones
 MAX_UNDEFINED = 0.05
 
 
 class Estimate(Record):
-    """A figure with its interval; what is undefined is None, and `reason` says why."""
+    """A metric with its interval; what is undefined is None, and `reason` says why."""
 
     value: float | None
     low: float | None
@@ -57,18 +57,18 @@ def draw_weights(
     return weights
 
 
-def summarise(figures: np.ndarray, reason: str = "undefined") -> Estimate:
-    """Turns a figure's values in the sample and in the resamples into an estimate.
+def summarise(values: np.ndarray, reason: str = "undefined") -> Estimate:
+    """Turns a metric's values in the sample and in the resamples into an estimate.
 
     Args:
-        figures: float64 (1 + replicates,), computed with the weights of `draw_weights`; NaN where
+        values: float64 (1 + replicates,), computed with the weights of `draw_weights`; NaN where
             undefined.
-        reason: Why the figure is undefined, if it is.
+        reason: Why the metric is undefined, if it is.
 
     Returns:
         With a `reason` if the value or its interval is None.
     """
-    value, resampled = figures[0], figures[1:]
+    value, resampled = values[0], values[1:]
     if not np.isfinite(value):
         return Estimate(value=None, low=None, high=None, reason=reason)
     undefined = float(np.mean(~np.isfinite(resampled))) if len(resampled) else 1.0

@@ -1,17 +1,21 @@
-"""From rows to cases: logits averaged by case, then probabilities; and `predictions.csv`."""
+"""From rows with logits to cases: logits averaged by case, then probabilities.
+
+`predictions.csv` holds the cases.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from eczema_tf.errors import DataError, join_faults
-from eczema_tf.files import unescape_formula, write_csv
+from eczema_tf.files import unescape_formula
 from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, POSTERIOR_COLUMNS, SEVERITY
 
 PROBABILITY_COLUMNS = {"image": "p_image", "text": "p_text", "fusion": "p_fusion"}
-CONSISTENCY_LOGITS = [f"consistency_logit_{place}" for place in range(len(CONSISTENCY))]
-SEVERITY_LOGITS = [f"severity_logit_{place}" for place in range(len(SEVERITY) - 1)]
+CONSISTENCY_LOGITS = [f"consistency_logit_{index}" for index in range(len(CONSISTENCY))]
+SEVERITY_LOGITS = [f"severity_logit_{index}" for index in range(len(SEVERITY) - 1)]
 
 _LABEL_COLUMNS = ("group_id", "consistency", "severity", "skin_tone", "age_group", "sex", "source")
 _USED_COLUMNS = ("image_used", "text_used")
@@ -33,10 +37,10 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     mean and the other labels are the first that is given.
 
     Args:
-        rows: One row a scored manifest row: `case_id`, `group_id`, labels, `image_used` and
-            `text_used` (bool), and logits `eczema_image_logit`, `eczema_text_logit`,
-            `eczema_logit`, `consistency_logit_0..2`, `severity_logit_0..1` (float, NaN where the
-            modality is absent).
+        rows: One row a manifest row: `case_id`, `group_id`, labels, `image_used` and `text_used`
+            (bool), and logits `eczema_image_logit`, `eczema_text_logit`, `eczema_logit`,
+            `consistency_logit_0..2`, `severity_logit_0..1` (float, NaN where the modality is
+            absent).
 
     Returns:
         One row a case, in order of first appearance: the same columns without `example_id`; `rows`
@@ -47,44 +51,52 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     Raises:
         DataError: If the rows of a case are in different groups.
     """
-    _check_groups(rows)
+    groups = rows.groupby("case_id", sort=False)["group_id"].agg(lambda ids: sorted(set(ids)))
+    faults = [
+        f"case_id {case!r}: group_id is {', '.join(map(repr, ids))}"
+        for case, ids in groups.items()
+        if len(ids) > 1
+    ]
+    if faults:
+        title = "a case must lie within one group: give all rows of these cases the same group_id"
+        raise DataError(join_faults(title, faults))
     texts = [column for column in _LABEL_COLUMNS if column in rows]
     numbers = [column for column in _MEAN_COLUMNS if column in rows]
-    firsts = (
-        rows[texts].astype(object).mask(rows[texts].isna() | (rows[texts] == ""))
-    )  # groupby.first skips what is missing
+    # groupby.first skips what is missing
+    given = rows[texts].astype(object).mask(rows[texts].isna() | (rows[texts] == ""))
     by_case = rows["case_id"].to_numpy()
     parts = [
-        firsts.groupby(by_case, sort=False).first().fillna("").astype(str),
+        given.groupby(by_case, sort=False).first().fillna("").astype(str),
         rows[list(_USED_COLUMNS)].astype(bool).groupby(by_case, sort=False).any(),
         rows[numbers].astype("float64").groupby(by_case, sort=False).mean(),
-        rows[["fold"]].groupby(by_case, sort=False).first() if "fold" in rows else None,
-        rows.groupby(by_case, sort=False).size().rename("rows"),
     ]
-    cases = (
-        pd.concat([part for part in parts if part is not None], axis=1)
-        .rename_axis("case_id")
-        .reset_index()
-    )
-    return add_probabilities(cases)
+    if "fold" in rows:
+        parts.append(rows[["fold"]].groupby(by_case, sort=False).first())
+    parts.append(rows.groupby(by_case, sort=False).size().rename("rows"))
+    return add_probabilities(pd.concat(parts, axis=1).rename_axis("case_id").reset_index())
 
 
 def add_probabilities(cases: pd.DataFrame) -> pd.DataFrame:
-    """Adds the probabilities and predicted labels that follow from each case's logits."""
-    added = {}
-    for modality, head in ECZEMA_HEADS.items():
-        added[PROBABILITY_COLUMNS[modality]] = _sigmoid(cases[f"{head}_logit"].to_numpy("float64"))
-    consistency = _softmax(cases[CONSISTENCY_LOGITS].to_numpy("float64"))
+    """Adds the probabilities and predicted labels that follow from the logits of each case.
+
+    Their columns are those of `average_rows_by_case`.
+    """
+    consistency = softmax(cases[CONSISTENCY_LOGITS].to_numpy("float64"), axis=1)
     worse = cases[SEVERITY_LOGITS].to_numpy("float64")
     severity = compute_grade_probabilities(worse)
-    added |= {
-        f"consistency_{label}": consistency[:, place] for place, label in enumerate(CONSISTENCY)
+    predicted = {
+        "consistency": (CONSISTENCY, consistency, np.nan_to_num(consistency).argmax(axis=1)),
+        "severity": (SEVERITY, severity, (worse > 0).sum(axis=1)),
     }
-    added |= {f"severity_{label}": severity[:, place] for place, label in enumerate(SEVERITY)}
-    added["consistency_predicted"] = _names(
-        CONSISTENCY, np.nan_to_num(consistency).argmax(axis=1), consistency
-    )
-    added["severity_predicted"] = _names(SEVERITY, (worse > 0).sum(axis=1), severity)
+    added = {
+        PROBABILITY_COLUMNS[modality]: _sigmoid(cases[f"{head}_logit"].to_numpy("float64"))
+        for modality, head in ECZEMA_HEADS.items()
+    }
+    for name, (labels, probabilities, _) in predicted.items():
+        added |= {f"{name}_{label}": probabilities[:, i] for i, label in enumerate(labels)}
+    for name, (labels, probabilities, best) in predicted.items():
+        missing = np.isnan(probabilities).any(axis=1)
+        added[f"{name}_predicted"] = np.where(missing, "", np.array(labels, dtype=object)[best])
     return cases.assign(**added)
 
 
@@ -109,34 +121,25 @@ def compute_grade_probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def is_scored(cases: pd.DataFrame, modality: str) -> np.ndarray:
-    """Returns which cases count for a head: those with a label and its probability; bool (cases,)."""
+    """Returns which cases count for "image", "text" or "fusion": bool (cases,).
+
+    They are those with an eczema label and that head's probability.
+    """
     return (cases["eczema"].notna() & cases[PROBABILITY_COLUMNS[modality]].notna()).to_numpy(bool)
 
 
 def identify_models(cases: pd.DataFrame) -> np.ndarray | None:
-    """Numbers the models of a cross-validation by case: int64 (cases,); None if there was one.
+    """Numbers the models of a cross-validation that answered the cases.
 
-    `metrics.compute_auroc` compares cases of one model only.
+    Returns:
+        int64 (cases,), for `metrics.compute_auroc`; None if it was one model.
     """
     columns = [column for column in ("repeat", "fold") if column in cases]
     return cases.groupby(columns).ngroup().to_numpy() if columns else None
 
 
-def write_predictions(path: Path | str, cases: pd.DataFrame) -> None:
-    """Writes cases as CSV, with formulas in text cells escaped (`files.write_csv`).
-
-    Args:
-        path: Of the CSV file.
-        cases: From `average_rows_by_case`.
-
-    Raises:
-        EczemaError: If the disk refuses.
-    """
-    write_csv(path, cases)
-
-
 def load_predictions(path: Path | str) -> pd.DataFrame:
-    """Reads what `write_predictions` wrote, value for value.
+    """Reads the cases that `files.write_csv` wrote, value for value.
 
     Args:
         path: Of the CSV file.
@@ -151,7 +154,7 @@ def load_predictions(path: Path | str) -> pd.DataFrame:
         cells = pd.read_csv(
             path, dtype=str, keep_default_na=False, encoding="utf-8", lineterminator="\n"
         )
-        return pd.DataFrame({column: _parse(cells[column]) for column in cells})
+        return pd.DataFrame({column: _parse_cells(cells[column]) for column in cells})
     except (OSError, ValueError) as error:  # pandas' and Unicode errors are ValueErrors
         raise DataError(
             f"{path}: not a readable table of predictions ({error}); run `python -m"
@@ -159,43 +162,18 @@ def load_predictions(path: Path | str) -> pd.DataFrame:
         ) from error
 
 
-def _parse(cells: pd.Series) -> pd.Series:
+def _parse_cells(cells: pd.Series) -> pd.Series:
     if cells.name in _WRITTEN_TEXT_COLUMNS:
         return cells.map(unescape_formula)
     if cells.name in _USED_COLUMNS:
         return cells.map({"True": True, "False": False}).astype(bool)
-    if cells.name in ("fold", "rows"):
+    if cells.name in ("fold", "repeat", "rows"):
         return cells.astype("int64")
-    return (
-        cells.replace("", "nan").map(float).astype("float64")
-    )  # Python's own parser is exact to the last bit
-
-
-def _check_groups(rows: pd.DataFrame) -> None:
-    groups = rows.groupby("case_id", sort=False)["group_id"].agg(lambda ids: sorted(set(ids)))
-    faults = [
-        f"case_id {case!r}: group_id is {', '.join(map(repr, ids))}"
-        for case, ids in groups.items()
-        if len(ids) > 1
-    ]
-    if faults:
-        raise DataError(
-            join_faults(
-                "a case must lie within one group: give all rows of these cases the same group_id",
-                faults,
-            )
-        )
+    # Python's own parser is exact to the last bit
+    return cells.replace("", "nan").map(float).astype("float64")
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Not SciPy's `expit`, whose last bit differs from what earlier runs have written."""
     small = np.exp(-np.abs(logits))  # no overflow, however large the logit
     return np.where(logits >= 0, 1, small) / (1 + small)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shares / shares.sum(axis=1, keepdims=True)
-
-
-def _names(labels: tuple[str, ...], places: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(probabilities).any(axis=1), "", np.array(labels, dtype=object)[places])

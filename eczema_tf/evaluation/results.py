@@ -31,15 +31,13 @@ class HeadMetrics(Record):
     specificity: Estimate
 
 
-class FusionGain(Record):
-    """AUROC of fusion minus that of the better single head (`over`), paired, on cases with both."""
-
+class _Compared(Record):
     over: str | None
     cases: int
-    value: float | None
-    low: float | None
-    high: float | None
-    reason: str | None = None
+
+
+class FusionGain(Estimate, _Compared):
+    """AUROC of fusion minus that of the better single head (`over`), paired, on cases with both."""
 
 
 class Confusion(Record):

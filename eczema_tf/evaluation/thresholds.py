@@ -53,15 +53,15 @@ def maximise_youden(probabilities: np.ndarray, positive: np.ndarray) -> tuple[fl
     if positive.all() or not positive.any():
         reason = f"undefined on {len(positive)} validation cases, {positive.sum()} of them eczema"
         return DEFAULT_THRESHOLD, reason
-    false_alarms, sensitivity, _ = roc_curve(positive, probabilities, drop_intermediate=False)
-    # without the ends, which call none or all cases positive
-    youden = (sensitivity - false_alarms)[1:-1]
+    false_alarms, sensitivity, distinct = roc_curve(
+        positive, probabilities, drop_intermediate=False
+    )  # from the highest probability down
+    youden = (sensitivity - false_alarms)[1:-1]  # the ends call none or all cases positive
     if not len(youden) or youden.max() <= 0:
         return DEFAULT_THRESHOLD, "no threshold separates the validation cases better than chance"
-    best = np.isclose(youden, youden.max(), rtol=0, atol=1e-12)
-    distinct = np.unique(probabilities)[::-1]  # the curve's order
-    high, low = distinct[:-1], distinct[1:]
+    high, low = distinct[1:-1], distinct[2:]
     halfway = low + (high - low) / 2
     # between neighbouring floats there is no halfway
-    candidates = np.where(halfway > low, halfway, high)[best]
-    return float(candidates[np.abs(candidates - DEFAULT_THRESHOLD).argmin()]), ""
+    candidates = np.where(halfway > low, halfway, high)
+    best = candidates[np.isclose(youden, youden.max(), rtol=0, atol=1e-12)]
+    return float(best[np.abs(best - DEFAULT_THRESHOLD).argmin()]), ""

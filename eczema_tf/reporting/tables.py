@@ -9,7 +9,6 @@ from eczema_tf.evaluation.results import (
     GUESSED_AMBIGUOUS,
     KNOWN_AMBIGUOUS,
     Confusion,
-    FusionGain,
     Metrics,
 )
 from eczema_tf.reporting.document import Block, Bullets, Section, Table, Warned
@@ -51,8 +50,8 @@ def build_results(metrics: Metrics) -> list[Section]:
     return sections
 
 
-def format_estimate(estimate: Estimate | FusionGain, digits: int = 3) -> str:
-    """Formats a figure and its interval, `0.872 [0.821, 0.918]`; "-" if it is undefined."""
+def format_estimate(estimate: Estimate, digits: int = 3) -> str:
+    """Formats a value and its interval, `0.872 [0.821, 0.918]`; "-" if it is undefined."""
     if estimate.value is None:
         return "-"
     value = f"{estimate.value:.{digits}f}"
@@ -62,7 +61,7 @@ def format_estimate(estimate: Estimate | FusionGain, digits: int = 3) -> str:
 
 
 def format_number(value: float | None) -> str:
-    """Formats a figure without an interval; "-" if it is undefined."""
+    """Formats a value without an interval; "-" if it is undefined."""
     return "-" if value is None else f"{round(value, 3) + 0.0:.3f}"  # + 0.0 turns -0.000 into 0.000
 
 
@@ -186,7 +185,7 @@ def tabulate_labels(metrics: Metrics) -> list[Table]:
 
 def list_undefined(metrics: Metrics) -> list[Block]:
     """Says why metrics of the main tables are undefined; of the subsets, `metrics.json` says it."""
-    parts: dict[str, dict[str, Estimate | FusionGain]] = {
+    parts: dict[str, dict[str, Estimate]] = {
         HEAD_NAMES[modality]: _list_estimates(head) for modality, head in metrics.heads.items()
     }
     parts["fusion gain"] = {"AUROC": metrics.fusion_gain}
@@ -201,5 +200,5 @@ def list_undefined(metrics: Metrics) -> list[Block]:
     return [Bullets(lines)] if lines else []
 
 
-def _list_estimates(found: object) -> dict[str, Estimate | FusionGain]:
+def _list_estimates(found: object) -> dict[str, Estimate]:
     return {name: value for name, value in vars(found).items() if isinstance(value, Estimate)}

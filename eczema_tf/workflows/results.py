@@ -5,9 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from eczema_tf.config import Config
-from eczema_tf.evaluation.predictions import write_predictions
 from eczema_tf.evaluation.results import Leaks, Metrics, compute_metrics
-from eczema_tf.files import write_text
+from eczema_tf.files import write_csv, write_text
 from eczema_tf.reporting.document import format_text
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
@@ -48,7 +47,7 @@ def write_results(
         split=split,
         leaks=leaks,
     )
-    write_predictions(out / run_folder.PREDICTIONS, cases)
+    write_csv(out / run_folder.PREDICTIONS, cases)
     write_plots(out, cases, metrics, label_threshold=label_threshold)
     facts = run_folder.read_facts(run_dir or out, config)
     write_text(out / run_folder.REPORT, format_report(metrics, facts, out))
