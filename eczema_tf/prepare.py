@@ -7,7 +7,6 @@ from pathlib import Path
 
 from eczema_tf.cli import build_parser, run_command, whole_number
 
-MAPS = Path(__file__).parent / "data" / "sources" / "maps"
 EXAMPLES = """examples:
   python -m eczema_tf.prepare synthetic --n 2000 --seed 0 --out data/synthetic
   python -m eczema_tf.prepare scin --download downloads/scin --limit 500 --out data/scin
@@ -64,29 +63,51 @@ example:
   python -m eczema_tf.prepare table metadata.csv --map pad_ufes_20 --images photos/ \\
       --out data/pad"""
 
+IMAGES_HELP = "folder with the photos; cases without one keep their text alone"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
     parser = build_parser("prepare", examples=EXAMPLES)
-    data_sets = parser.add_subparsers(
-        dest="data_set",
-        title="data sets",
-        required=True,
-        metavar="{synthetic,scin,dermavqa,folder,table}",
-    )
-
-    def add_data_set(name: str, purpose: str, description: str) -> argparse.ArgumentParser:
-        added = data_sets.add_parser(
+    data_sets = parser.add_subparsers(dest="data_set", title="data sets", required=True)
+    for name, (purpose, description, add_arguments) in DATA_SETS.items():
+        data_set = data_sets.add_parser(
             name,
             help=purpose,
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        add_shared_arguments(added)
-        return added
+        data_set.set_defaults(refuse=data_set.error)
+        add_arguments(data_set)
+        data_set.add_argument(
+            "--out",
+            type=Path,
+            required=True,
+            metavar="DIR",
+            help="folder to write; DIR/manifest.csv is the result",
+        )
+        data_set.add_argument(
+            "--overwrite",
+            action="store_true",
+            help="replace DIR if it exists, once the new one is complete",
+        )
+        data_set.add_argument(
+            "--allow-leaks",
+            action="store_true",
+            help="accept a data set whose own splits share groups, photos or texts",
+        )
+        data_set.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show the full traceback of an error",
+        )
+    return run_command(parser, _prepare, argv)
 
-    synthetic = add_data_set("synthetic", "built-in data with known truth", SYNTHETIC_HELP)
-    synthetic.add_argument(
+
+def add_synthetic_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the built-in data take."""
+    parser.add_argument(
         "--n",
         dest="cases",
         type=whole_number(1),
@@ -94,67 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="number of cases (default: 2000)",
     )
-    synthetic.add_argument(
+    parser.add_argument(
         "--seed", type=whole_number(0), default=0, help="of all random draws (default: 0)"
-    )
-    add_scin_arguments(add_data_set("scin", "real cases from the official SCIN files", SCIN_HELP))
-    dermavqa = add_data_set("dermavqa", "real questions from DermaVQA", DERMAVQA_HELP)
-    dermavqa.add_argument(
-        "--encounters", type=Path, required=True, metavar="CSV", help="encounters.csv"
-    )
-    add_images_argument(dermavqa)
-    add_folder_arguments(add_data_set("folder", "photos in class folders", FOLDER_HELP))
-    shipped = ", ".join(sorted(path.stem for path in MAPS.glob("*.yaml")))
-    table = add_data_set(
-        "table", "any table, with a map of its columns", TABLE_HELP.format(shipped=shipped)
-    )
-    table.add_argument("table", type=Path, metavar="FILE", help="CSV or Parquet")
-    table.add_argument(
-        "--map",
-        dest="map_path",
-        required=True,
-        metavar="MAP",
-        help="name of a map that comes with the program, or a YAML file",
-    )
-    add_images_argument(table)
-    return run_command(parser, _prepare, argv)
-
-
-def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what all data sets take."""
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder to write; DIR/manifest.csv is the result",
-    )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace DIR if it exists, once the new one is complete",
-    )
-    parser.add_argument(
-        "--allow-leaks",
-        action="store_true",
-        help="accept a data set whose own splits share groups, photos or texts",
-    )
-    parser.add_argument(
-        "--debug",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="show the full traceback of an error",
-    )
-    parser.set_defaults(refuse=parser.error)
-
-
-def add_images_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds `--images`."""
-    parser.add_argument(
-        "--images",
-        type=Path,
-        metavar="DIR",
-        help="folder with the photos; cases without one keep their text alone",
     )
 
 
@@ -188,7 +150,7 @@ def add_scin_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="CSV",
             help=f"scin_{name}.csv; required without --download",
         )
-    add_images_argument(parser)
+    parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
     parser.add_argument(
         "--embeddings",
         type=Path,
@@ -197,8 +159,16 @@ def add_scin_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dermavqa_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what DermaVQA takes."""
+    parser.add_argument(
+        "--encounters", type=Path, required=True, metavar="CSV", help="encounters.csv"
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
+
+
 def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what a folder takes."""
+    """Adds what a folder of class folders takes."""
     parser.add_argument(
         "folder",
         type=Path,
@@ -221,6 +191,32 @@ def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
             " 'atopic' in their name)"
         ),
     )
+
+
+def add_table_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what a table takes."""
+    maps = Path(__file__).parent / "data" / "sources" / "maps"
+    shipped = ", ".join(sorted(path.stem for path in maps.glob("*.yaml")))
+    parser.description = TABLE_HELP.format(shipped=shipped)
+    parser.add_argument("table", type=Path, metavar="FILE", help="CSV or Parquet")
+    parser.add_argument(
+        "--map",
+        dest="map_path",
+        required=True,
+        metavar="MAP",
+        help="name of a map that comes with the program, or a YAML file",
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
+
+
+# name -> purpose in a few words, description, and what adds its arguments
+DATA_SETS = {
+    "synthetic": ("built-in data with known truth", SYNTHETIC_HELP, add_synthetic_arguments),
+    "scin": ("real cases from the official SCIN files", SCIN_HELP, add_scin_arguments),
+    "dermavqa": ("real questions from DermaVQA", DERMAVQA_HELP, add_dermavqa_arguments),
+    "folder": ("photos in class folders", FOLDER_HELP, add_folder_arguments),
+    "table": ("any table, with a map of its columns", TABLE_HELP, add_table_arguments),
+}
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
