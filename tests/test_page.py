@@ -407,12 +407,26 @@ def test_a_photo_can_be_taken_away(visit, photo: Path):
     choose(page, photo)  # the same one again
 
 
+def hold(page: Any, address: str) -> list[Any]:
+    """Holds requests back; returns the list that they come into, each with `continue_`."""
+    held: list[Any] = []
+    page.route(address, lambda route: held.append(route))
+    return held
+
+
+def wait_for_held(page: Any, held: list[Any], count: int) -> None:
+    for _ in range(PATIENCE_S * 50):
+        if len(held) == count:
+            return
+        page.wait_for_timeout(20)  # Playwright calls the handler meanwhile
+    pytest.fail(f"{len(held)} requests instead of {count}")
+
+
 def test_a_question_waits_for_its_photo(visit, photo: Path):
     page = visit()
-    held = []
-    page.route("**/page/preview", lambda route: held.append(route))
-    with page.expect_request("**/page/preview"):
-        page.locator("#file").set_input_files(photo)
+    held = hold(page, "**/page/preview")
+    page.locator("#file").set_input_files(photo)
+    wait_for_held(page, held, 1)
     page.get_by_role("button", name="Ask", exact=True).click()
     page.locator("#result[aria-busy=true]").wait_for()
     held[0].continue_()
@@ -421,13 +435,12 @@ def test_a_question_waits_for_its_photo(visit, photo: Path):
 
 def test_the_photo_chosen_last_counts(visit, photo: Path, tmp_path: Path):
     page = visit()
-    held = []
-    page.route("**/page/preview", lambda route: held.append(route))
+    held = hold(page, "**/page/preview")
     (tmp_path / "bad.jpg").write_bytes(b"x" * 100)
-    with page.expect_request("**/page/preview"):
-        page.locator("#file").set_input_files(tmp_path / "bad.jpg")
-    with page.expect_request("**/page/preview"):
-        page.locator("#file").set_input_files(photo)
+    page.locator("#file").set_input_files(tmp_path / "bad.jpg")
+    wait_for_held(page, held, 1)
+    page.locator("#file").set_input_files(photo)
+    wait_for_held(page, held, 2)
     held[1].continue_()
     wait_for_photo(page)
     assert page.locator("#fault").inner_text() == ""
@@ -435,12 +448,11 @@ def test_the_photo_chosen_last_counts(visit, photo: Path, tmp_path: Path):
 
 def test_starting_over_gives_up_what_is_asked(visit):
     page = visit()
-    held = []
-    page.route("**/page/answer?*", lambda route: held.append(route))
+    held = hold(page, "**/page/answer?*")
     write(page, TEXT)
-    with page.expect_request("**/page/answer?*") as asked:
-        page.get_by_role("button", name="Ask", exact=True).click()
-    with page.expect_event("requestfailed", lambda request: request == asked.value):
+    page.get_by_role("button", name="Ask", exact=True).click()
+    wait_for_held(page, held, 1)
+    with page.expect_event("requestfailed", lambda request: request == held[0].request):
         page.get_by_role("button", name="Start over").click()
     page.locator(".answer.empty").wait_for()
     assert page.locator("#result[aria-busy=true]").count() == 0

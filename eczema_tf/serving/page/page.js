@@ -133,10 +133,12 @@ async function readPhoto(chosen) {
 async function openCamera() {
   const isPhone = matchMedia("(hover: none) and (pointer: coarse)").matches;
   if (isPhone || !navigator.mediaDevices) return phoneCamera.click();
+  dialog.showModal();
   try {
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: true });
-    dialog.showModal();
+    if (!dialog.open) stopCamera(); // closed while the browser asked whether it may be used
   } catch {
+    dialog.close();
     const message = "the camera cannot be used: allow it in the browser, or choose a photo instead";
     fault.replaceChildren(explainFault("fault-parts", message));
   }
