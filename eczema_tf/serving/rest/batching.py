@@ -1,4 +1,4 @@
-"""Micro-batching: rows of requests that come at the same time go through the model together.
+"""Micro-batching: rows of requests that come at the same time are answered together.
 
 No clock is involved: while the model works on one batch the next one gathers, so that a lone
 request never waits and a crowd makes large batches by itself (what the literature calls adaptive or
@@ -8,20 +8,17 @@ continuous batching: Crankshaw et al. 2017, Clipper, section 4.3).
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
 from typing import NamedTuple, Self
 
-import numpy as np
-
 from eczema_tf.errors import EczemaError
+from eczema_tf.serving.exported import Outputs
 from eczema_tf.serving.graph.signature import SIGNATURES
 from eczema_tf.serving.rest.contract import ModelFault
 from eczema_tf.serving.rest.limits import Limits
 from eczema_tf.serving.rest.metrics import Metrics
 
-Outputs = Mapping[str, np.ndarray]
 Run = Callable[[Sequence[bytes], Sequence[str], str], Outputs]
 
 _log = logging.getLogger(__name__)
@@ -38,7 +35,7 @@ class _Request(NamedTuple):
 
 
 class Batcher:
-    """Runs requests through a model, several at once. An asynchronous context manager: it works between entering and leaving.
+    """Runs requests through a model, several at once, between entering and leaving its context.
 
     Every signature has a queue and a task of its own, and a thread for its batches: an explanation
     does not hold up a prediction.
@@ -77,7 +74,7 @@ class Batcher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stops. The server has answered or given up all requests by then; whoever still waits is told."""
+        """Stops; whoever still waits is told."""
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -109,9 +106,8 @@ class Batcher:
         request = _Request(images, texts, asyncio.get_running_loop().create_future())
         self._count_waiting(len(images))
         self._queues[signature].put_nowait(request)
-        return (
-            await request.answer
-        )  # if whoever asked is cancelled, so is the future, and `_gather` passes the request over
+        # if whoever asked is cancelled, so is the future, and `_work` passes the request over
+        return await request.answer
 
     def _count_waiting(self, rows: int) -> None:
         self._waiting_rows += rows
@@ -119,51 +115,45 @@ class Batcher:
 
     async def _work(self, signature: str) -> None:
         """Answers a signature's requests for ever, one batch after another."""
-        loop = asyncio.get_running_loop()
+        queue, loop = self._queues[signature], asyncio.get_running_loop()
         while True:
-            batch = await self._gather(self._queues[signature])
-            with self._metrics.time_batch(signature, sum(len(request.images) for request in batch)):
+            # what waits, at least one request; requests stay whole, so the last may exceed the rows
+            batch: list[_Request] = []
+            rows = 0
+            while not batch or (rows < self._limits.batch_rows and not queue.empty()):
+                request = await queue.get()
+                self._count_waiting(-len(request.images))
+                if not request.answer.done():  # else it was cancelled
+                    batch.append(request)
+                    rows += len(request.images)
+            with self._metrics.time_batch(signature, rows):
                 answers = await loop.run_in_executor(self._threads, self._answer, batch, signature)
             for request, answer in zip(batch, answers, strict=True):
                 _settle(request, answer)
 
-    async def _gather(self, queue: asyncio.Queue[_Request]) -> list[_Request]:
-        """Takes what waits, at least one request, until there are `batch_rows` rows. Requests stay whole, so the last may go beyond."""
-        batch: list[_Request] = []
-        rows = 0
-        while not batch or (rows < self._limits.batch_rows and not queue.empty()):
-            request = await queue.get()
-            self._count_waiting(-len(request.images))
-            if not request.answer.done():  # else it was cancelled
-                batch.append(request)
-                rows += len(request.images)
-        return batch
-
     def _answer(self, batch: Sequence[_Request], signature: str) -> list[Outputs | ModelFault]:
-        """Runs a batch in a thread. If it fails, each request is run alone, so that only those at fault fail."""
-        try:
-            return self._answer_together(batch, signature)
-        except Exception as error:  # whatever the model raises must reach those who asked
-            if len(batch) > 1:
-                return [
-                    answer for request in batch for answer in self._answer([request], signature)
-                ]
-            _log.error(
-                "the model failed on a request: %s", type(error).__name__
-            )  # the message may hold what was asked
-            return [ModelFault("the model failed on this request")]
+        """Runs a batch in a thread.
 
-    def _answer_together(self, batch: Sequence[_Request], signature: str) -> list[Outputs]:
+        If it fails, each request is run alone, so that only those at fault fail.
+        """
         images = [image for request in batch for image in request.images]
         texts = [text for request in batch for text in request.texts]
-        outputs = self._run(images, texts, signature)
-        if wrong := [name for name, values in outputs.items() if len(values) != len(images)]:
-            raise ModelFault(f"{', '.join(wrong)}: not one row for each that was asked")
-        ends = list(accumulate(len(request.images) for request in batch))
-        return [
-            {name: values[end - len(request.images) : end] for name, values in outputs.items()}
-            for request, end in zip(batch, ends, strict=True)
-        ]
+        answers: list[Outputs | ModelFault] = []
+        try:
+            outputs = self._run(images, texts, signature)
+            if any(len(values) != len(images) for values in outputs.values()):
+                raise ModelFault("not one row for each that was asked")
+        except Exception as error:  # whatever the model raises must reach those who asked
+            if len(batch) > 1:
+                return [answer for one in batch for answer in self._answer([one], signature)]
+            # only its type, since the message may hold what was asked
+            _log.error("the model failed on a request: %s", type(error).__name__)
+            return [ModelFault("the model failed on this request")]
+        start = 0
+        for request in batch:
+            rows = slice(start, start := start + len(request.images))
+            answers.append({name: values[rows] for name, values in outputs.items()})
+        return answers
 
 
 def _settle(request: _Request, answer: Outputs | EczemaError) -> None:

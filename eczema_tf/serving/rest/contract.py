@@ -1,21 +1,19 @@
-"""TensorFlow Serving's REST contract as plain functions: bytes of a request to rows, rows to bytes of an answer. No web framework here.
+"""TensorFlow Serving's REST contract as plain functions: bytes to rows, rows to bytes.
 
-Source: https://www.tensorflow.org/tfx/serving/api_rest, and for what is refused TensorFlow
-Serving's `json_tensor.cc` and `http_rest_api_util.cc`. Where this differs, it is stricter: invalid
-UTF-8, batches of no rows, and unknown inputs in column format are refused too. Messages name the
-place of a mistake and never repeat what stood there, since that may be a patient's words.
+No web framework here. Source: https://www.tensorflow.org/tfx/serving/api_rest, and for what is
+refused TensorFlow Serving's `json_tensor.cc` and `http_rest_api_util.cc`. Where this differs, it is
+stricter: invalid UTF-8, batches of no rows, and unknown inputs in column format are refused too.
+Messages name the place of a mistake and never repeat what stood there, since that may be a
+patient's words.
 """
 
 import base64
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from eczema_tf.errors import EczemaError
-from eczema_tf.serving.exported import ExportMetadata
+from eczema_tf.serving.exported import ExportMetadata, Outputs
 from eczema_tf.serving.graph.signature import INPUTS, MODEL_NAME, SERVE, SIGNATURES
 
 # of "[", "{" and "," in a body: each may become an object of 50 to 200 bytes; texts hold some too
@@ -24,7 +22,7 @@ SHOWN_NAME_CHARACTERS = 40  # of an unknown name, in a message
 
 
 class BadRequest(EczemaError):
-    """A request that is not according to the contract; the message says where and what is allowed."""
+    """A request that breaks the contract; the message says where and what is allowed."""
 
 
 class ModelFault(EczemaError):
@@ -59,8 +57,23 @@ def parse_question(body: bytes, max_rows: int) -> Question:
     Raises:
         BadRequest: If the body is anything else.
     """
-    document = _parse_json(body)
-    signature = _read_signature(document)
+    if sum(body.count(mark) for mark in b"[{,") > MAX_MARKS:
+        raise BadRequest(f"more than {MAX_MARKS} brackets and commas")
+    try:
+        document = json.loads(body.decode("utf-8"))
+    except RecursionError as error:
+        raise BadRequest("the JSON is nested too deeply") from error
+    except ValueError as error:  # of json and of UTF-8; they name a position, not the content
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise BadRequest(f"the body must be a JSON object, not {_name_type(document)}")
+    signature = document.get("signature_name", SERVE)
+    if not isinstance(signature, str):
+        raise BadRequest(f"signature_name: must be a string, not {_name_type(signature)}")
+    signature = signature or SERVE
+    if signature not in SIGNATURES:
+        known = ", ".join(SIGNATURES)
+        raise BadRequest(f"signature_name: {_shorten(signature)} is unknown; there are {known}")
     by_row = "instances" in document
     if by_row == ("inputs" in document):
         raise BadRequest(
@@ -68,60 +81,28 @@ def parse_question(body: bytes, max_rows: int) -> Question:
             " both"
         )
     columns = _read_instances(document["instances"]) if by_row else _read_inputs(document["inputs"])
-    images, texts = (columns[name] for name in INPUTS)
-    if not 0 < len(images) <= max_rows:
-        raise BadRequest(f"{len(images)} rows; a request may have 1 to {max_rows}")
+    rows = len(columns["image"])
+    if not 0 < rows <= max_rows:
+        raise BadRequest(f"{rows} rows; a request may have 1 to {max_rows}")
     place = "instances[{row}].{name}" if by_row else "inputs.{name}[{row}]"
-    decoded = {
-        name: [
-            _read_value(value, place.format(row=row, name=name)) for row, value in enumerate(values)
-        ]
-        for name, values in (("image", images), ("text", texts))
-    }
-    return Question(
-        decoded["image"],
-        [text.decode("utf-8", "replace") for text in decoded["text"]],
-        signature,
-        by_row,
+    images, texts = (
+        [_read_value(value, place.format(row=row, name=name)) for row, value in enumerate(values)]
+        for name, values in columns.items()
     )
-
-
-def _parse_json(body: bytes) -> dict[str, Any]:
-    if sum(body.count(mark) for mark in b"[{,") > MAX_MARKS:
-        raise BadRequest(f"more than {MAX_MARKS} brackets and commas")
-    try:
-        document = json.loads(body.decode("utf-8"))
-    except RecursionError as error:
-        raise BadRequest("the JSON is nested too deeply") from error
-    except (
-        ValueError
-    ) as error:  # of json and of UTF-8; their messages name a position, not the content
-        raise BadRequest(f"the body is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise BadRequest(f"the body must be a JSON object, not {_name_type(document)}")
-    return document
-
-
-def _read_signature(document: Mapping[str, Any]) -> str:
-    signature = document.get("signature_name", SERVE)
-    if not isinstance(signature, str):
-        raise BadRequest(f"signature_name: must be a string, not {_name_type(signature)}")
-    if (signature or SERVE) not in SIGNATURES:
-        raise BadRequest(
-            f"signature_name: {_shorten(signature)} is unknown; there are {', '.join(SIGNATURES)}"
-        )
-    return signature or SERVE
+    return Question(images, [text.decode("utf-8", "replace") for text in texts], signature, by_row)
 
 
 def _read_instances(rows: Any) -> dict[str, list[Any]]:
+    """The columns, in the order of `INPUTS`, from rows."""
     if not isinstance(rows, list):
         raise BadRequest(f"instances: must be a list of rows, not {_name_type(rows)}")
-    for place, row in enumerate(rows):
-        _check_names(row, f"instances[{place}]")
+    for number, row in enumerate(rows):
+        _check_names(row, f"instances[{number}]")
     return {name: [row[name] for row in rows] for name in INPUTS}
 
 
 def _read_inputs(columns: Any) -> dict[str, list[Any]]:
+    """The columns, in the order of `INPUTS`."""
     _check_names(columns, "inputs")
     for name, values in columns.items():
         if not isinstance(values, list):
@@ -131,7 +112,7 @@ def _read_inputs(columns: Any) -> dict[str, list[Any]]:
     lengths = {name: len(columns[name]) for name in INPUTS}
     if len(set(lengths.values())) > 1:
         raise BadRequest(f"inputs: columns must be equally long, not {lengths}")
-    return columns
+    return {name: columns[name] for name in INPUTS}
 
 
 def _check_names(values: Any, where: str) -> None:
@@ -153,7 +134,12 @@ def _read_value(value: Any, where: str) -> bytes:
         if isinstance(value, str):
             return value.encode("utf-8")
         if isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str):
-            return _decode_base64(value["b64"])
+            encoded = value["b64"]
+            try:
+                return base64.b64decode(encoded, validate=True)
+            except ValueError:  # `absl::Base64Unescape` takes white space, and needs no padding
+                bare = "".join(encoded.split())
+                return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
     except UnicodeEncodeError as error:
         raise BadRequest(f"{where}: holds half a surrogate pair, which is no character") from error
     except ValueError as error:
@@ -161,16 +147,7 @@ def _read_value(value: Any, where: str) -> bytes:
     raise BadRequest(f'{where}: must be a string or {{"b64": "..."}}, not {_name_type(value)}')
 
 
-def _decode_base64(encoded: str) -> bytes:
-    """Strict, but with white space and without padding if need be, as `absl::Base64Unescape` has it."""
-    try:
-        return base64.b64decode(encoded, validate=True)
-    except ValueError:
-        bare = "".join(encoded.split())
-        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
-
-
-def _name_type(value: Any) -> str:
+def _name_type(value: object) -> str:
     names = {
         dict: "an object",
         list: "a list",
@@ -186,24 +163,25 @@ def _shorten(name: str) -> str:
     return ascii(shown)
 
 
-def encode_answer(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
+def encode_answer(outputs: Outputs, by_row: bool) -> bytes:
     """Writes the answer to a predict request.
 
     Args:
-        outputs: Arrays by name, the first axis being the row; strings are bytes, UTF-8.
+        outputs: Arrays by name, the first axis being the row; strings are bytes, UTF-8, one a row.
         by_row: As in the `Question`.
 
     Returns:
         JSON: `{"predictions": [{name: value, ...}, ...]}` or `{"outputs": {name: [...], ...}}`.
-            Float32 values are written so that they
-        are read back exactly.
+        Float32 values are written so that they are read back exactly.
 
     Raises:
         ModelFault: If a value is not finite. (TensorFlow Serving would write `NaN`, which is not
             JSON.)
     """
     columns = {
-        name: _decode(values.tolist()) if values.dtype == object else values.tolist()
+        name: [value.decode("utf-8", "replace") for value in values]
+        if values.dtype == object
+        else values.tolist()
         for name, values in sorted(outputs.items())
     }
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
@@ -214,15 +192,7 @@ def encode_answer(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
         raise ModelFault("the model answered a value that is not finite") from error
 
 
-def _decode(value: Any) -> Any:
-    return (
-        [_decode(item) for item in value]
-        if isinstance(value, list)
-        else value.decode("utf-8", "replace")
-    )
-
-
-def describe_status(version: int) -> dict[str, Any]:
+def describe_status(version: int) -> dict[str, object]:
     """Returns the answer of the model status API: `GetModelStatusResponse` as JSON."""
     status = {
         "version": str(version),
@@ -232,7 +202,7 @@ def describe_status(version: int) -> dict[str, Any]:
     return {"model_version_status": [status]}
 
 
-def describe_metadata(folder: Path, version: int, metadata: ExportMetadata) -> dict[str, Any]:
+def describe_metadata(folder: Path, version: int, metadata: ExportMetadata) -> dict[str, object]:
     """Builds the answer of the model metadata API: `GetModelMetadataResponse` as JSON.
 
     Its `metadata` is a map made to be extended: beside TensorFlow Serving's `signature_def` it has
@@ -242,9 +212,9 @@ def describe_metadata(folder: Path, version: int, metadata: ExportMetadata) -> d
     Args:
         folder: Of the SavedModel.
         version: Its number.
-        metadata: What was written beside the graph at export.
+        metadata: Of the export.
     """
-    from google.protobuf.json_format import MessageToDict
+    from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]  # no stubs
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     graph = SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0]
@@ -254,12 +224,8 @@ def describe_metadata(folder: Path, version: int, metadata: ExportMetadata) -> d
         )
         for name, signature in graph.signature_def.items()
     }
+    own = metadata.model_dump(mode="json", include={"notice", "labels", "thresholds"})
     return {
         "model_spec": {"name": MODEL_NAME, "signature_name": "", "version": str(version)},
-        "metadata": {
-            "signature_def": {"signature_def": signatures},
-            "eczema_tf": metadata.model_dump(
-                mode="json", include={"notice", "labels", "thresholds"}
-            ),
-        },
+        "metadata": {"signature_def": {"signature_def": signatures}, "eczema_tf": own},
     }

@@ -1,4 +1,4 @@
-"""What one client may ask for, and what all of them together may hold: checked before any work is done."""
+"""What one client may ask for, and all together may hold: checked before any work is done."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class Limits:
 
 
 class BodyLimits:
-    """ASGI middleware that counts bodies while they stream in, whatever Content-Length says or if there is none."""
+    """ASGI middleware that counts bodies while they stream in, whatever Content-Length says."""
 
     def __init__(self, app: ASGIApp, limits: Limits):
         self._app = app
@@ -41,13 +41,16 @@ class BodyLimits:
         self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles a request; whoever reads too much of its body gets an HTTPException with 413, or 503 if all together hold too much."""
+        """Handles a request.
+
+        Whoever reads too much of its body gets an HTTPException: 413, or 503 if all together hold
+        too much.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared_bytes = int(
-            Headers(scope=scope).get("content-length", 0)
-        )  # the HTTP parser has made sure that it is a number
+        # the HTTP parser has made sure that it is a number
+        declared_bytes = int(Headers(scope=scope).get("content-length", 0))
         taken_bytes = 0
 
         async def receive_counted() -> Message:

@@ -1,10 +1,11 @@
-"""What the server counts, for Prometheus: codes, times, batches and kinds of row status; nothing of what was asked."""
+"""What the server counts, for Prometheus; nothing of what was asked."""
 
 import contextlib
 import logging
 import time
 import traceback
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -32,47 +33,30 @@ class Metrics:
         """Registers them; those of the process (memory, CPU time, open files) too."""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        registry = self._registry
-        self._requests = Counter(
-            "eczema_requests", "HTTP requests", ["route", "code"], registry=registry
+        counter, histogram, gauge = (
+            partial(kind, registry=self._registry) for kind in (Counter, Histogram, Gauge)
         )
-        self._seconds = Histogram(
-            "eczema_request_seconds",
-            "First byte to answer",
-            ["route"],
-            buckets=SECONDS,
-            registry=registry,
+        self._requests = counter("eczema_requests", "HTTP requests", ["route", "code"])
+        self._seconds = histogram(
+            "eczema_request_seconds", "First byte to answer", ["route"], buckets=SECONDS
         )
-        self._batch_rows = Histogram(
-            "eczema_batch_rows",
-            "Rows given to the model at once",
-            ["signature"],
-            buckets=ROWS,
-            registry=registry,
+        self._batch_rows = histogram(
+            "eczema_batch_rows", "Rows given to the model at once", ["signature"], buckets=ROWS
         )
-        self._batch_seconds = Histogram(
-            "eczema_batch_seconds",
-            "Model time of a batch",
-            ["signature"],
-            buckets=SECONDS,
-            registry=registry,
+        self._batch_seconds = histogram(
+            "eczema_batch_seconds", "Model time of a batch", ["signature"], buckets=SECONDS
         )
-        self._rows = Counter(
-            "eczema_rows",
-            "Rows answered, by what was wrong with them",
-            ["signature", "status"],
-            registry=registry,
+        self._rows = counter(
+            "eczema_rows", "Rows answered, by what was wrong with them", ["signature", "status"]
         )
-        self.waiting_rows = Gauge(
-            "eczema_waiting_rows", "Rows that wait for the model", registry=registry
-        )
+        self.waiting_rows = gauge("eczema_waiting_rows", "Rows that wait for the model")
 
     def render(self) -> bytes:
         """Returns all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def count_request(self, route: str, code: int, seconds: float) -> None:
-        """Counts a request: the route's pattern (never a path that a client made up), the HTTP code and how long it took."""
+        """Counts a request: HTTP code, time, and the route's pattern, never a client's path."""
         self._requests.labels(route, str(code)).inc()
         self._seconds.labels(route).observe(seconds)
 
@@ -90,7 +74,7 @@ class Metrics:
 
 
 def name_status(status: str) -> str:
-    """Returns what a row's status is about: "ok", "photo", "text", "photo and text", or "other"; no more than these, whatever comes."""
+    """Returns what a row's status is about: "ok", "photo", "text", "photo and text" or "other"."""
     if status == "ok":
         return status
     parts = {part.partition(":")[0] for part in status.split("; ")}
@@ -98,7 +82,7 @@ def name_status(status: str) -> str:
 
 
 class Measured:
-    """ASGI middleware, the outermost: counts every request, and turns an unforeseen error into a plain 500.
+    """ASGI middleware, the outermost: counts requests, and turns unforeseen errors into a 500.
 
     The log gets the error's type and place; its message may hold what was asked, so it is left out.
     """

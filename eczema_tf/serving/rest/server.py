@@ -1,10 +1,9 @@
-"""Running an application with uvicorn: time limits on what comes in, a graceful end, and logs without anything that was asked."""
+"""Running an application with uvicorn: time limits on requests, a graceful end, silent logs."""
 
 import asyncio
 import signal
 import socket
 from collections.abc import Callable
-from types import FrameType
 
 import h11
 import uvicorn
@@ -23,7 +22,8 @@ class PromptProtocol(H11Protocol):
     """uvicorn's HTTP/1.1, but a request must be in within `REQUEST_TIMEOUT_S`.
 
     uvicorn has no limit of time for what has begun: a client that sends a byte a minute would hold
-    its connection for ever ("Slowloris").
+    its connection for ever ("Slowloris"). hypercorn 0.18 and granian 2.8 limit the headers alone:
+    a body that trickles in holds them just as long, and neither answers 503 to too many clients.
     """
 
     _deadline: asyncio.TimerHandle | None = None
@@ -49,7 +49,7 @@ class PromptProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        """Sets the clock while something of the client's request is missing, and stops it when the request is whole."""
+        """Sets the clock while some of the request is missing; stops it when it is whole."""
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._stop_watching()
         elif self._deadline is None:
@@ -72,14 +72,16 @@ class _Server(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Reserves an address, without taking connections yet: a taken one is found before the model is loaded.
+    """Reserves an address, so that a taken one is found before the model is loaded.
+
+    Connections are taken by `run_app`.
 
     Args:
         host: A name or an address.
         port: 0 for any free one.
 
     Raises:
-        EczemaError: If it cannot be had.
+        EczemaError: If it cannot be listened on.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -124,11 +126,6 @@ def run_app(
         timeout_graceful_shutdown=stop_timeout_s,
     )
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(
-            number, _ignore
-        )  # uvicorn raises the signal again after a graceful end, which is no failure
+        # uvicorn raises the signal again after a graceful end, which is no failure
+        signal.signal(number, signal.SIG_IGN)
     _Server(config, on_started).run([listener])
-
-
-def _ignore(_: int, __: FrameType | None) -> None:
-    pass
