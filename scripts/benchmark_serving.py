@@ -187,10 +187,14 @@ def build_exports(settings: dict, folder: Path) -> Mapping[str, Callable[[], obj
     from eczema_tf.serving.graph.served_model import ServedModel, save_served
 
     model, image, tokenizer = build_assistant_of_presets(settings)
-    explainer = partial(explain_in_one_pass, Submodels(model))
-    save_served(
-        ServedModel(model, image, tokenizer, PreprocessConfig(), explainer=explainer), folder / OURS
+    served = ServedModel(
+        model=model,
+        image_encoder=image,
+        tokenizer=tokenizer,
+        preprocess=PreprocessConfig(),
+        explainer=partial(explain_in_one_pass, Submodels(model)),
     )
+    save_served(served, folder / OURS)
     plain = serve_as_is(model, image, tokenizer, settings["padded_tokens"])
     tf.saved_model.save(plain, str(folder / AS_IS), signatures={"serving_default": plain.serve})
     return {"done": lambda: None}
@@ -229,7 +233,7 @@ def serve_as_is(model, image, tokenizer, tokens: int):
     import tensorflow as tf
 
     from eczema_tf.model.losses import compute_probabilities
-    from eczema_tf.serving.graph.served_model import INPUTS
+    from eczema_tf.serving.graph.served_model import SPECS
 
     def decode(data: tf.Tensor) -> tf.Tensor:
         return tf.image.resize(tf.io.decode_jpeg(data, channels=3), (image.size_px, image.size_px))
@@ -237,7 +241,7 @@ def serve_as_is(model, image, tokenizer, tokens: int):
     module = tf.Module()
     module.parts = model, tokenizer.tokenizer
 
-    @tf.function(input_signature=INPUTS)
+    @tf.function(input_signature=SPECS)
     def serve(photos: tf.Tensor, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         token_ids, padding_mask = tokenizer(texts)
         missing = [[0, 0], [0, tokens - tf.shape(token_ids)[1]]]

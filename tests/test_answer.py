@@ -5,7 +5,6 @@ import base64
 import io
 import re
 from dataclasses import replace
-from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,12 +16,9 @@ from hypothesis import strategies as st
 from matplotlib import colormaps
 from PIL import Image
 from starlette.testclient import TestClient
-from test_serving import METADATA, build_parts, photo
+from test_serving import METADATA, build_explained, build_parts, photo
 
-from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.photo.inspection import upright_jpeg
-from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.reporting.answer_html import (
     STRENGTHS,
@@ -40,7 +36,7 @@ from eczema_tf.reporting.pictures import (
 from eczema_tf.schema import NOTICE
 from eczema_tf.serving.answering import ExportBackend, answer_case
 from eczema_tf.serving.exported import ExportedModel
-from eczema_tf.serving.graph.served_model import ServedModel, save_served
+from eczema_tf.serving.graph.served_model import save_served
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.batching import Busy
 from eczema_tf.serving.rest.limits import Limits
@@ -51,13 +47,10 @@ TEXT = "My skin is itchy and dry. No fever. My mother has asthma."
 
 def save_small_export(folder: Path) -> Path:
     """A small real model with both signatures; the browser's tests use it, too."""
-    model, image, tokenizer = build_parts()
+    parts = model, _, _ = build_parts()
     for head in ("eczema", "eczema_image", "eczema_text"):  # so that no probability is 0 or 1
         model.get_layer(head).kernel.assign(model.get_layer(head).kernel / 10)
-    explainer = partial(explain_in_one_pass, Submodels(model))
-    save_served(
-        ServedModel(model, image, tokenizer, PreprocessConfig(), explainer=explainer), folder
-    )
+    save_served(build_explained(parts), folder)
     METADATA.write(folder)
     return folder
 

@@ -325,10 +325,10 @@ def test_the_served_explanation_is_the_offline_one(tmp_path: Path):
     model, spec = build_case()
     submodels = Submodels(model)
     served = ServedModel(
-        model,
-        spec,
-        TOKENIZER,
-        PreprocessConfig(),
+        model=model,
+        image_encoder=spec,
+        tokenizer=TOKENIZER,
+        preprocess=PreprocessConfig(),
         explainer=functools.partial(explain_in_one_pass, submodels),
     )
     save_served(served, tmp_path / "1")

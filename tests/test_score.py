@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +14,19 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from pyarrow import parquet
-from test_serving import METADATA, build_parts
+from test_serving import METADATA, build_explained, build_parts
 
 from eczema_tf.batch import scoring as batch
 from eczema_tf.batch.job import JOB, Job, open_job
 from eczema_tf.batch.spark import check_spark, forgive_failures
 from eczema_tf.batch.worker import PROBABILITIES, USED, arrange_answers
-from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.manifest.stream import Row, Survey
 from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.errors import EczemaError, RunError
-from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.schema import NOTICE
 from eczema_tf.score import main
 from eczema_tf.serving.exported import ExportedModel
-from eczema_tf.serving.graph.served_model import NOTHING, ServedModel, save_served
+from eczema_tf.serving.graph.served_model import NOTHING, save_served
 from eczema_tf.serving.graph.signature import SERVE
 
 ROWS, CHUNK_ROWS, PATIENCE_S = 2000, 1000, 300
@@ -139,17 +135,14 @@ def write_manifest(path: Path) -> None:
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "3"
-    model, image, tokenizer = build_parts()
+    parts = model, _, _ = build_parts()
     for head in (
         "eczema",
         "eczema_image",
         "eczema_text",
     ):  # steep enough to tell photos apart, not so steep that all are 0 or 1
         model.get_layer(head).kernel.assign(model.get_layer(head).kernel / 8)
-    explainer = partial(explain_in_one_pass, Submodels(model))
-    save_served(
-        ServedModel(model, image, tokenizer, PreprocessConfig(), explainer=explainer), folder
-    )
+    save_served(build_explained(parts), folder)
     METADATA.write(folder)
     return folder
 

@@ -36,17 +36,14 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
-from test_serving import METADATA, build_parts, photo
+from test_serving import METADATA, build_explained, build_parts, photo
 
 from eczema_tf import predict
-from eczema_tf.config import PreprocessConfig
-from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.schema import CONSISTENCY, NOTICE, SEVERITY
 from eczema_tf.serve import main
 from eczema_tf.serving.client import fetch_thresholds, predict_remotely
 from eczema_tf.serving.exported import ExportedModel
-from eczema_tf.serving.graph.served_model import ServedModel, save_served
+from eczema_tf.serving.graph.served_model import save_served
 from eczema_tf.serving.graph.signature import EXPLAIN, SERVE, SIGNATURES
 from eczema_tf.serving.rest import server as server_module
 from eczema_tf.serving.rest.app import build_app
@@ -55,7 +52,7 @@ from eczema_tf.serving.rest.contract import (
     BadRequest,
     ModelFault,
     encode_answer,
-    parse_question,
+    parse_request,
 )
 from eczema_tf.serving.rest.limits import BodyLimits, Limits
 from eczema_tf.serving.rest.metrics import Metrics, name_status
@@ -81,8 +78,8 @@ def body_of(*rows: tuple[object, object], **more: object) -> bytes:
 
 def test_rows_and_columns_are_the_same_question():
     images, texts = [encoded(b"abc"), "", encoded(b"\x00\xff")], ["it itches", "", "dry"]
-    by_row = parse_question(body_of(*zip(images, texts, strict=True)), 10)
-    by_column = parse_question(
+    by_row = parse_request(body_of(*zip(images, texts, strict=True)), 10)
+    by_column = parse_request(
         json.dumps({"inputs": {"text": texts, "image": images}}).encode(), 10
     )
     assert by_row == ([b"abc", b"", b"\x00\xff"], texts, SERVE, True)
@@ -90,7 +87,7 @@ def test_rows_and_columns_are_the_same_question():
 
 
 def test_values_are_strings_or_base64_as_in_tensorflow_serving():
-    question = parse_question(
+    question = parse_request(
         body_of(
             ("a\x00é", encoded("é".encode())),
             ({"b64": " YW Jj\n"}, {"b64": "YQ"}),
@@ -107,7 +104,7 @@ def test_values_are_strings_or_base64_as_in_tensorflow_serving():
     [({}, SERVE), ({"signature_name": ""}, SERVE), ({"signature_name": EXPLAIN}, EXPLAIN)],
 )
 def test_the_signature_may_be_named(name: dict[str, str], signature: str):
-    assert parse_question(body_of(("", "x"), **name), 1).signature == signature
+    assert parse_request(body_of(("", "x"), **name), 1).signature == signature
 
 
 GOOD_ROW = {"image": "", "text": ""}
@@ -202,7 +199,7 @@ BAD_BODIES = {
 def test_a_bad_body_is_refused_with_its_place(name: str):
     body, message = BAD_BODIES[name]
     with pytest.raises(BadRequest, match=message):
-        parse_question(body, 3)
+        parse_request(body, 3)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +215,7 @@ def test_a_bad_body_is_refused_with_its_place(name: str):
 )
 def test_a_message_never_repeats_what_was_asked(body: bytes):
     with pytest.raises(BadRequest) as caught:
-        parse_question(body, 3)
+        parse_request(body, 3)
     assert SECRET not in str(caught.value)
 
 
@@ -239,7 +236,7 @@ BODIES = st.dictionaries(
 @settings(max_examples=150, deadline=None)
 def test_any_body_is_a_question_or_refused(body: bytes):
     with contextlib.suppress(BadRequest):
-        question = parse_question(body, 3)
+        question = parse_request(body, 3)
         assert len(question.images) == len(question.texts) in (1, 2, 3)
 
 
@@ -456,12 +453,8 @@ def test_who_waits_when_the_server_stops_is_told():
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model, image, tokenizer = build_parts()
     folder = tmp_path_factory.mktemp("export") / "7"
-    explainer = partial(explain_in_one_pass, Submodels(model))
-    save_served(
-        ServedModel(model, image, tokenizer, PreprocessConfig(), explainer=explainer), folder
-    )
+    save_served(build_explained(build_parts()), folder)
     METADATA.write(folder)
     return folder.parent
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import keras
@@ -10,13 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-from test_serving import photo
+from test_serving import build_explained, photo
 
-from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
+from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
 from eczema_tf.data.text.tokenizer import learn_tokenizer
 from eczema_tf.errors import EczemaError
-from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.serving.graph import freeze, rewrites
@@ -48,13 +45,7 @@ def served() -> ServedModel:
     rng = np.random.default_rng(0)
     for layer in batch_norms(model):
         layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
-    return ServedModel(
-        model,
-        image,
-        tokenizer,
-        PreprocessConfig(),
-        explainer=partial(explain_in_one_pass, Submodels(model)),
-    )
+    return build_explained((model, image, tokenizer))
 
 
 def batch_norms(model: keras.Model) -> list[keras.layers.Layer]:

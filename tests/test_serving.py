@@ -4,6 +4,7 @@ import http.server
 import io
 import json
 import threading
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -18,7 +19,9 @@ from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextCon
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.text.tokenizer import clean_text, learn_tokenizer
 from eczema_tf.errors import EczemaError
-from eczema_tf.model.encoders import EncoderSpec, specify_image_encoder, specify_text_encoder
+from eczema_tf.explanation.one_pass import explain_in_one_pass
+from eczema_tf.explanation.submodels import Submodels
+from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.reporting.answer import format_answer, read_answer
@@ -76,6 +79,22 @@ def build_parts(embedding_dimension: int | None = None):
     return model, image, tokenizer
 
 
+def build_served(parts, **more) -> ServedModel:
+    model, image, tokenizer = parts
+    return ServedModel(
+        model=model,
+        image_encoder=image,
+        tokenizer=tokenizer,
+        preprocess=PreprocessConfig(),
+        **more,
+    )
+
+
+def build_explained(parts) -> ServedModel:
+    """With both signatures."""
+    return build_served(parts, explainer=partial(explain_in_one_pass, Submodels(parts[0])))
+
+
 @pytest.fixture(scope="module")
 def parts():
     return build_parts()
@@ -84,8 +103,7 @@ def parts():
 @pytest.fixture(scope="module")
 def export(parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "3"
-    model, image, tokenizer = parts
-    save_served(ServedModel(model, image, tokenizer, PreprocessConfig()), folder)
+    save_served(build_served(parts), folder)
     METADATA.write(folder)
     return folder
 
@@ -227,17 +245,14 @@ def test_nothing_usable_is_said(serve):
 
 
 def test_a_model_of_embeddings_ignores_photos_and_says_so():
-    model, image, tokenizer = build_parts(embedding_dimension=12)
-    assert isinstance(image, EncoderSpec)
-    served = ServedModel(model, image, tokenizer, PreprocessConfig())
+    served = build_served(build_parts(embedding_dimension=12))
     answer = served.serve(tf.constant([photo(), b""]), tf.constant(["itchy", "dry"]))
     assert answer["status"].numpy().tolist() == [IGNORED_PHOTO.encode(), b"ok"]
     assert not answer["image_used"].numpy().any()
 
 
 def test_a_modality_that_was_not_trained_on_is_ignored(parts):
-    model, image, tokenizer = parts
-    served = ServedModel(model, image, tokenizer, PreprocessConfig(), frozenset({"image"}))
+    served = build_served(parts, trained_on=frozenset({"image"}))
     answer = served.serve(tf.constant([photo()]), tf.constant(["itchy"]))
     assert answer["status"].numpy()[0] == IGNORED_TEXT.encode()
     assert answer["image_used"].numpy()[0]

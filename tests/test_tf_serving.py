@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +24,9 @@ from google.protobuf import (
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.config import model_server_config_pb2
-from test_serving import SIZE_PX, build_parts, photo
+from test_serving import SIZE_PX, build_explained, build_parts, photo
 
-from eczema_tf.config import PreprocessConfig
-from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.explanation.submodels import Submodels
-from eczema_tf.serving.graph.served_model import ServedModel, save_served
+from eczema_tf.serving.graph.served_model import save_served
 from eczema_tf.serving.graph.signature import MODEL_NAME, SIGNATURES
 from eczema_tf.serving.graph.warmup import (
     BATCH_SIZES,
@@ -63,9 +59,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "1"
-    model, image, tokenizer = build_parts()
-    explainer = partial(explain_in_one_pass, Submodels(model))
-    served = ServedModel(model, image, tokenizer, PreprocessConfig(), explainer=explainer)
+    served = build_explained(build_parts())
     save_served(served, folder)
     write_warmup(folder, served.signatures())
     return folder

@@ -4,7 +4,7 @@ Graph operations. Offline, `heatmaps.compute_heatmaps` and `token_scores.multipl
 give the same figures, which `export` checks.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -14,8 +14,7 @@ from eczema_tf.schema import IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, T
 HEATMAP_METHOD, TOKEN_METHOD = "layercam", "gradient_x_input"  # by their names offline
 
 
-@dataclass(frozen=True)
-class Explained:
+class Explained(NamedTuple):
     """Logits and their explanation.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Asking a server that speaks TensorFlow Serving's REST protocol: ours, or TensorFlow Serving itself."""
+"""Asking a server that speaks TensorFlow Serving's REST protocol, as ours does."""
 
 import base64
 import http.client

@@ -1,4 +1,4 @@
-"""An exported model: its folder, what is written beside its graph, and the SavedModel in this process.
+"""An exported model: its folder, its metadata, and the SavedModel in this process.
 
 The only place that loads a SavedModel of this project: `predict`, `serve`, `score` and the parity
 check of `export` all ask it through `ExportedModel`.

@@ -1,7 +1,11 @@
-"""The served graph: JPEG or PNG bytes and text in, probabilities, explanations and a status for each row out. No Python is left in it."""
+"""The served graph: photo bytes and text in, probabilities and explanations out.
+
+Each row has a status of its own. No Python is left in the graph.
+"""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -15,28 +19,18 @@ from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, MODALITIES, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 from eczema_tf.serving.graph.freeze import save_frozen
 from eczema_tf.serving.graph.guard import OK, PHOTO_STATUS, decode_guarded
+from eczema_tf.serving.graph.signature import EXPLAIN, INPUTS, SERVE
 
 IGNORED_PHOTO = "photo: ignored, this model was not trained on photos"
 IGNORED_TEXT = "text: ignored, this model was not trained on texts"
 EMPTY_TEXT = "text: nothing readable in it"
 NOTHING = "neither a photo nor a text that can be used"
 
+SPECS = tuple(tf.TensorSpec([None], dtype, name) for name, dtype in INPUTS.items())
 
-INPUTS = (
-    tf.TensorSpec([None], tf.string, name="image"),
-    tf.TensorSpec([None], tf.string, name="text"),
-)
-
-
-class Explained(Protocol):
-    """What an explainer gives, see `attribution.one_pass.Explained`."""
-
-    logits: dict[str, tf.Tensor]
-    heatmap: tf.Tensor
-    token_scores: tf.Tensor
-
-
-Explainer = Callable[[dict[str, tf.Tensor]], Explained]
+Tensors = dict[str, tf.Tensor]
+# the model's inputs to logits, heatmap and token scores, as in `explanation.one_pass.Explained`
+Explainer = Callable[[Tensors], tuple[Tensors, tf.Tensor, tf.Tensor]]
 
 
 class ServedModel(tf.Module):
@@ -44,6 +38,7 @@ class ServedModel(tf.Module):
 
     def __init__(
         self,
+        *,
         model: keras.Model,
         image_encoder: EncoderSpec,
         tokenizer: TextTokenizer,
@@ -55,8 +50,8 @@ class ServedModel(tf.Module):
 
         Args:
             model: Trained.
-            image_encoder: Its size of photo; precomputed embeddings cannot be had from a photo
-                here, so such a model ignores photos.
+            image_encoder: Its size of photo. A model of precomputed embeddings ignores photos,
+                since their embeddings cannot be computed here.
             tokenizer: For the texts.
             preprocess: Of the photos.
             trained_on: Modalities that the training rows had; others are ignored and the row's
@@ -68,14 +63,14 @@ class ServedModel(tf.Module):
         self.model = model
         self.tokenizer = tokenizer.tokenizer  # so that its tables are saved
         self._tokenize, self._locate = tokenizer, TokenLocator(tokenizer)
-        self._explainer = explainer
-        self._image_encoder = image_encoder
+        self._explain = explainer
+        self._size_px = image_encoder.size_px
         self._preprocess = preprocess
         self._uses_photos = "image" in trained_on and image_encoder.kind != "precomputed"
         self._uses_texts = "text" in trained_on
 
-    @tf.function(input_signature=INPUTS)
-    def serve(self, image: tf.Tensor, text: tf.Tensor) -> dict[str, tf.Tensor]:
+    @tf.function(input_signature=SPECS)
+    def serve(self, image: tf.Tensor, text: tf.Tensor) -> Tensors:
         """The `serving_default` signature.
 
         Args:
@@ -90,9 +85,9 @@ class ServedModel(tf.Module):
         inputs, report, _ = self._read(image, text)
         return {**compute_probabilities(self.model(inputs, training=False)), **report}
 
-    @tf.function(input_signature=INPUTS)
-    def explain(self, image: tf.Tensor, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The `explain` signature: what `serve` gives, and where in the photo and in the text the evidence for eczema lies.
+    @tf.function(input_signature=SPECS)
+    def explain(self, image: tf.Tensor, text: tf.Tensor) -> Tensors:
+        """The `explain` signature: where in photo and text the evidence for eczema lies.
 
         Args:
             image: As in `serve`.
@@ -103,84 +98,72 @@ class ServedModel(tf.Module):
             evidence; `token_start`, `token_end` int32 (batch, tokens), byte offsets into
             `clean_text` (both 0 for special tokens and padding); `token_score` float32 (batch,
             tokens), signed, in logits; `clean_text` string (batch,).
+
+        Raises:
+            ValueError: If there is no explainer.
         """
+        if self._explain is None:
+            raise ValueError("explainer: needed for the signature `explain`")
         inputs, report, cleaned = self._read(image, text)
-        explained = self._explainer(inputs)
-        start, end = self._locate(cleaned)
+        logits, heatmap, token_scores = self._explain(inputs)
+        start, end = self._locate(cleaned)  # (batch, tokens)
         return {
-            **compute_probabilities(explained.logits),
+            **compute_probabilities(logits),
             **report,
-            "heatmap": explained.heatmap,
+            "heatmap": heatmap,
             "token_start": start,
             "token_end": end,
-            "token_score": explained.token_scores,
+            "token_score": token_scores,
             "clean_text": cleaned,
         }
 
     def signatures(self) -> dict[str, Any]:
         """The functions to be served, by name."""
-        return {"serving_default": self.serve} | (
-            {"explain": self.explain} if self._explainer is not None else {}
-        )
+        return {SERVE: self.serve} | ({} if self._explain is None else {EXPLAIN: self.explain})
 
-    def _read(
-        self, image: tf.Tensor, text: tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor], tf.Tensor]:
+    def _read(self, image: tf.Tensor, text: tf.Tensor) -> tuple[Tensors, Tensors, tf.Tensor]:
         """The model's inputs, what the answer says of them, and the cleaned texts."""
-        pixels, image_used, image_status = self._read_photos(image)
-        cleaned, text_used, text_status = self._read_texts(text)
-        token_ids, padding_mask = self._tokenize(cleaned)
+        image_given = tf.strings.length(image) > 0  # (batch,)
+        if self._uses_photos:
+            pixels, codes = decode_guarded(
+                image,
+                lambda data: preprocess_photo(
+                    data, tf.constant(1), self._size_px, self._preprocess
+                ),
+                self._size_px,
+            )  # (batch, height, width, 3), (batch,)
+            image_used = image_given & tf.equal(codes, OK)
+            image_status = tf.gather(tf.constant(PHOTO_STATUS), codes)
+        else:
+            pixels = tf.zeros([tf.size(image), *self.model.input[IMAGE].shape[1:]])
+            image_used = tf.zeros_like(image_given)
+            image_status = tf.where(image_given, IGNORED_PHOTO, "ok")
+
+        text_given = tf.strings.length(text) > 0  # (batch,)
+        if self._uses_texts:
+            cleaned = clean_text(text)
+            text_used = tf.strings.length(cleaned) > 0
+            text_status = tf.where(text_given & ~text_used, EMPTY_TEXT, "ok")
+        else:
+            cleaned, text_used = tf.zeros_like(text), tf.zeros_like(text_given)
+            text_status = tf.where(text_given, IGNORED_TEXT, "ok")
+        token_ids, padding_mask = self._tokenize(cleaned)  # (batch, tokens)
+
+        both = tf.strings.join([image_status, text_status], separator="; ")
+        status = tf.where(image_status == "ok", text_status, both)
+        status = tf.where(text_status == "ok", image_status, status)
+        status = tf.where((image_used | text_used) | (status != "ok"), status, NOTHING)
         inputs = {
-            IMAGE: pixels,
+            IMAGE: tf.cast(pixels, tf.float32),
             IMAGE_PRESENT: tf.cast(image_used, tf.float32),
             TOKEN_IDS: token_ids,
             PADDING_MASK: padding_mask,
             TEXT_PRESENT: tf.cast(text_used, tf.float32),
         }
-        status = _join_status(image_status, text_status, image_used | text_used)
-        return inputs, {"image_used": image_used, "text_used": text_used, "status": status}, cleaned
-
-    def _read_photos(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Pixels float32, whether each photo is used, and its status."""
-        given = tf.strings.length(image) > 0
-        if not self._uses_photos:
-            shape = self.model.input[IMAGE].shape[1:]
-            return (
-                tf.zeros([tf.size(image), *shape]),
-                tf.zeros_like(given),
-                tf.where(given, IGNORED_PHOTO, "ok"),
-            )
-        size_px = self._image_encoder.size_px
-        pixels, codes = decode_guarded(
-            image,
-            lambda data: preprocess_photo(data, tf.constant(1), size_px, self._preprocess),
-            size_px,
-        )
-        return (
-            tf.cast(pixels, tf.float32),
-            given & tf.equal(codes, OK),
-            tf.gather(tf.constant(PHOTO_STATUS), codes),
-        )
-
-    def _read_texts(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Cleaned texts, whether each is used, and its status."""
-        given = tf.strings.length(text) > 0
-        if not self._uses_texts:
-            return tf.zeros_like(text), tf.zeros_like(given), tf.where(given, IGNORED_TEXT, "ok")
-        cleaned = clean_text(text)
-        used = tf.strings.length(cleaned) > 0
-        return cleaned, used, tf.where(given & ~used, EMPTY_TEXT, "ok")
+        report = {"image_used": image_used, "text_used": text_used, "status": status}
+        return inputs, report, cleaned
 
 
-def _join_status(image: tf.Tensor, text: tf.Tensor, anything_used: tf.Tensor) -> tf.Tensor:
-    both = tf.where(
-        text == "ok",
-        image,
-        tf.where(image == "ok", text, tf.strings.join([image, text], separator="; ")),
-    )
-    return tf.where(anything_used, both, tf.where(both == "ok", NOTHING, both))
-
-
-def save_served(served: ServedModel, folder: Any) -> None:
-    """Writes a SavedModel, frozen, with the signatures `serving_default` and, with an explainer, `explain`."""
+def save_served(served: ServedModel, folder: Path) -> None:
+    """Writes a SavedModel, frozen, with every signature of the served model."""
     save_frozen(served.signatures(), folder)

@@ -1,4 +1,4 @@
-"""What the served signatures are called and what they take, for those who build, ask and check them.
+"""What the served signatures are called and take, for those who build, ask and check them.
 
 No TensorFlow here: the web server reads requests by this table before a model is loaded.
 """

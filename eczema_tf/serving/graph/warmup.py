@@ -1,6 +1,6 @@
-"""Requests that TensorFlow Serving replays when it loads a version, so that the first person does not wait for what is built lazily.
+"""Requests that TensorFlow Serving replays when it loads a version.
 
-Written as the server wants them: `assets.extra/tf_serving_warmup_requests`, a TFRecord file of
+So the first person does not wait for what is built lazily. Written as the server wants them: `assets.extra/tf_serving_warmup_requests`, a TFRecord file of
 `PredictionLog`s (https://www.tensorflow.org/tfx/serving/saved_model_warmup). The photos are drawn:
 no patient is in them.
 """
@@ -13,20 +13,14 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from eczema_tf.serving.graph.signature import MODEL_NAME
+from eczema_tf.serving.graph.signature import INPUTS, MODEL_NAME
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-BATCH_SIZES = (
-    1,
-    4,
-    16,
-    # one person, and batches as `scripts/tf_serving/batching.config` forms them; the server takes at
-    # most 1000 records
-)
-PHOTO_PX = (
-    1024,
-    768,
-)  # large enough to be decoded at a fraction of its size, as phones' photos are
+# one person, and batches as `scripts/tf_serving/batching.config` forms them; the server takes at
+# most 1000 records
+BATCH_SIZES = (1, 4, 16)
+# large enough to be decoded at a fraction of its size, as phones' photos are
+PHOTO_PX = (1024, 768)
 TEXTS = (
     "dry itchy patches in both elbow creases for three weeks",
     "it burns but does not itch",
@@ -81,8 +75,9 @@ def build_request(
     request = predict_pb2.PredictRequest()
     request.model_spec.name = MODEL_NAME
     request.model_spec.signature_name = signature
-    request.inputs["image"].CopyFrom(tf.make_tensor_proto(photos, tf.string, [len(photos)]))
-    request.inputs["text"].CopyFrom(tf.make_tensor_proto(texts, tf.string, [len(texts)]))
+    for name, column in zip(INPUTS, (photos, texts), strict=True):
+        tensor = tf.make_tensor_proto(column, INPUTS[name], [len(photos)])
+        request.inputs[name].CopyFrom(tensor)
     return request
 
 
@@ -95,14 +90,10 @@ def draw_rows(count: int) -> tuple[list[bytes], list[str]]:
     Returns:
         Photos and texts.
     """
-    photo = _draw_photo()
+    # a reddish gradient: nothing that was ever in front of a camera
+    across, down = np.meshgrid(np.linspace(0, 1, PHOTO_PX[0]), np.linspace(0, 1, PHOTO_PX[1]))
+    pixels = np.stack([200 + 40 * across, 140 + 30 * down, 120 + 20 * across * down], axis=-1)
+    photo = tf.io.encode_jpeg(tf.constant(pixels.astype("uint8")), quality=90).numpy()
     photos = [photo if row % 3 != 2 else b"" for row in range(count)]
     texts = [TEXTS[row % len(TEXTS)] if row % 3 != 1 else "" for row in range(count)]
     return photos, texts
-
-
-def _draw_photo() -> bytes:
-    """A reddish gradient: nothing that was ever in front of a camera."""
-    across, down = np.meshgrid(np.linspace(0, 1, PHOTO_PX[0]), np.linspace(0, 1, PHOTO_PX[1]))
-    pixels = np.stack([200 + 40 * across, 140 + 30 * down, 120 + 20 * across * down], axis=-1)
-    return tf.io.encode_jpeg(tf.constant(pixels.astype("uint8")), quality=90).numpy()

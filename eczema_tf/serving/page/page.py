@@ -27,7 +27,7 @@ from eczema_tf.reporting.html import ENVIRONMENT
 from eczema_tf.schema import NOTICE
 from eczema_tf.serving.page.examples import EXAMPLES, draw_example_photo
 from eczema_tf.serving.rest.app import await_unless_gone
-from eczema_tf.serving.rest.contract import parse_question
+from eczema_tf.serving.rest.contract import parse_request
 from eczema_tf.serving.rest.limits import Limits
 
 HERE = Path(__file__).parent
@@ -102,7 +102,7 @@ class _Page:
         return _respond(jpeg, "image/jpeg")
 
     async def answer_question(self, request: Request) -> Response:
-        question = parse_question(await request.body(), max_rows=1)
+        question = parse_request(await request.body(), max_rows=1)
         (photo,), (text,), faults = question.images, question.texts, []
         if len(text) > MAX_CHARACTERS:
             raise DataError(

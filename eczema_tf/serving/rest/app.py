@@ -35,7 +35,7 @@ from eczema_tf.serving.rest.contract import (
     describe_metadata,
     describe_status,
     encode_answer,
-    parse_question,
+    parse_request,
 )
 from eczema_tf.serving.rest.limits import RETRY_AFTER, BodyLimits, Limits
 from eczema_tf.serving.rest.metrics import Measured, Metrics
@@ -154,11 +154,11 @@ def _build_model_routes(
     async def predict(request: Request) -> Response:
         if request.headers.get("content-encoding", "identity") != "identity":
             raise HTTPException(415, "compressed bodies are not taken")
-        question = parse_question(await request.body(), limits.max_rows)
-        asking = batcher.ask(question.images, question.texts, question.signature)
+        asked = parse_request(await request.body(), limits.max_rows)
+        asking = batcher.ask(asked.images, asked.texts, asked.signature)
         outputs = await await_unless_gone(request, asking, limits.answer_timeout_s)
-        metrics.count_rows(question.signature, outputs["status"])
-        answer = encode_answer(outputs, question.by_row)
+        metrics.count_rows(asked.signature, outputs["status"])
+        answer = encode_answer(outputs, asked.by_row)
         return Response(
             answer, headers={"Cache-Control": "no-store"}, media_type="application/json"
         )

@@ -29,7 +29,7 @@ class ModelFault(EczemaError):
     """The model failed, or answered what may not leave the server."""
 
 
-class Question(NamedTuple):
+class PredictRequest(NamedTuple):
     """A predict request.
 
     Attributes:
@@ -45,7 +45,7 @@ class Question(NamedTuple):
     by_row: bool
 
 
-def parse_question(body: bytes, max_rows: int) -> Question:
+def parse_request(body: bytes, max_rows: int) -> PredictRequest:
     """Reads the body of a predict request.
 
     Args:
@@ -89,7 +89,9 @@ def parse_question(body: bytes, max_rows: int) -> Question:
         [_read_value(value, place.format(row=row, name=name)) for row, value in enumerate(values)]
         for name, values in columns.items()
     )
-    return Question(images, [text.decode("utf-8", "replace") for text in texts], signature, by_row)
+    return PredictRequest(
+        images, [text.decode("utf-8", "replace") for text in texts], signature, by_row
+    )
 
 
 def _read_instances(rows: Any) -> dict[str, list[Any]]:
@@ -168,7 +170,7 @@ def encode_answer(outputs: Outputs, by_row: bool) -> bytes:
 
     Args:
         outputs: Arrays by name, the first axis being the row; strings are bytes, UTF-8, one a row.
-        by_row: As in the `Question`.
+        by_row: As in the `PredictRequest`.
 
     Returns:
         JSON: `{"predictions": [{name: value, ...}, ...]}` or `{"outputs": {name: [...], ...}}`.
@@ -214,7 +216,7 @@ def describe_metadata(folder: Path, version: int, metadata: ExportMetadata) -> d
         version: Its number.
         metadata: Of the export.
     """
-    from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]  # no stubs
+    from google.protobuf.json_format import MessageToDict
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     graph = SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0]

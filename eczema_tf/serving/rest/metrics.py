@@ -33,9 +33,8 @@ class Metrics:
         """Registers them; those of the process (memory, CPU time, open files) too."""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        counter, histogram, gauge = (
-            partial(kind, registry=self._registry) for kind in (Counter, Histogram, Gauge)
-        )
+        counter = partial(Counter, registry=self._registry)
+        histogram = partial(Histogram, registry=self._registry)
         self._requests = counter("eczema_requests", "HTTP requests", ["route", "code"])
         self._seconds = histogram(
             "eczema_request_seconds", "First byte to answer", ["route"], buckets=SECONDS
@@ -49,7 +48,9 @@ class Metrics:
         self._rows = counter(
             "eczema_rows", "Rows answered, by what was wrong with them", ["signature", "status"]
         )
-        self.waiting_rows = gauge("eczema_waiting_rows", "Rows that wait for the model")
+        self.waiting_rows = Gauge(
+            "eczema_waiting_rows", "Rows that wait for the model", registry=self._registry
+        )
 
     def render(self) -> bytes:
         """Returns all metrics in Prometheus' text format."""
