@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -100,6 +102,10 @@ def run_command(
     # hide TensorFlow's start-up chatter, keep its errors
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     arguments = parser.parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+                signal.signal(number, signal.default_int_handler)  # as Ctrl-C
     try:
         command(arguments)
     except (EczemaError, OSError) as error:
@@ -107,7 +113,7 @@ def run_command(
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"interrupted{stopped}", file=sys.stderr)
         return 1
     return 0

@@ -6,19 +6,22 @@ or the new one, never a mixture.
 
 import contextlib
 import csv
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eczema_tf.errors import EczemaError, RunError
+from eczema_tf.errors import EczemaError, RunError, join_faults
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 # more, so that taking one away always gives back what was written.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\0]")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r\n\0]")
+SETTLED_S = 60.0  # younger leftovers may belong to a writer that has not locked them yet
 # numbers, and ids such as -1000600354148496558-1: arithmetic at worst, and others look them up
 _HARMLESS = re.compile(r"[-+.0-9]+")
 
@@ -47,25 +51,13 @@ def replacing_file(path: Path | str) -> Iterator[Path]:
             untouched.
     """
     path = Path(path)
-    aside = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".writing-", suffix=f"-{path.name}", dir=path.parent)
-        os.close(handle)
-        aside = Path(name)
+    with _refusing(path), _folder_aside(path.parent, path.name) as folder:
+        aside = folder / path.name
         yield aside
         with aside.open("rb+") as written:
             os.fsync(written.fileno())
         aside.chmod(0o666 & ~_umask())
         aside.replace(path)
-    except OSError as error:
-        raise EczemaError(
-            f"{path}: cannot be written: {error.strerror or error}; free some space or choose"
-            " another folder"
-        ) from error
-    finally:
-        if aside is not None:
-            aside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -83,25 +75,126 @@ def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[P
     occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
     if occupied and not overwrite:
         raise EczemaError(f"{path}: exists and is not empty; delete it or choose another folder")
-    aside = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".writing-{path.name}-", dir=path.parent))
-        aside.chmod(0o777 & ~_umask())
+    with _refusing(path), _folder_aside(path.parent, path.name) as folder:
+        aside = folder / path.name
+        aside.mkdir()
         yield aside
-        if path.exists():  # renamed first, so that it is never half-deleted
-            doomed = Path(tempfile.mkdtemp(prefix=f".deleting-{path.name}-", dir=path.parent))
-            path.replace(doomed / path.name)
-            shutil.rmtree(doomed, ignore_errors=True)
-        aside.replace(path)
+        if overwrite and path.exists():  # renamed first, so that it is never half-deleted
+            path.replace(folder / f"old-{path.name}")
+        aside.rename(path)  # fails if somebody else has put something there meanwhile
+
+
+@dataclass
+class Version:
+    """A folder that is being filled, and the number it gets in the end."""
+
+    folder: Path
+    number: int = 0
+
+
+@contextlib.contextmanager
+def adding_version(parent: Path) -> Iterator[Version]:
+    """Yields a temporary folder to fill, renamed to the next number under `parent` at the end.
+
+    Two that end at once get a number each, and neither replaces anything: `mkdir` claims a number,
+    and a rename onto an empty folder replaces nothing.
+
+    Raises:
+        EczemaError: If the disk refuses.
+    """
+    with _refusing(parent), _folder_aside(parent, "version") as folder:
+        version = Version(folder / "version")
+        version.folder.mkdir()
+        yield version
+        made = [int(version.name) for version in parent.iterdir() if version.name.isdigit()]
+        version.number = 1 + max(made, default=0)
+        while True:
+            with contextlib.suppress(FileExistsError):
+                (parent / str(version.number)).mkdir()
+                break
+            version.number += 1
+        version.folder.rename(parent / str(version.number))
+
+
+@contextlib.contextmanager
+def _folder_aside(parent: Path, name: str) -> Iterator[Path]:
+    """A locked folder for what is being written; those of writers that died are swept first."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(".writing-*"):
+        with contextlib.suppress(OSError):  # held by its writer, or gone meanwhile
+            if time.time() - left.stat().st_mtime > SETTLED_S:
+                with holding(left):
+                    shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".writing-{name}-", dir=parent))
+    try:
+        folder.chmod(0o777 & ~_umask())
+        with holding(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Locks a folder until the block ends, or the process does, however it ends.
+
+    Raises:
+        BlockingIOError: If another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Turns what the disk refuses into one clear line."""
+    try:
+        yield
     except OSError as error:
         raise EczemaError(
             f"{path}: cannot be written: {error.strerror or error}; free some space or choose"
             " another folder"
         ) from error
-    finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
+
+
+CHECKSUMS = "SHA256SUMS"
+
+
+def write_checksums(folder: Path, names: Iterable[str]) -> None:
+    """Writes `SHA256SUMS` of files in a folder, as `sha256sum` does; a folder means its files."""
+    files = [
+        file
+        for name in names
+        for file in sorted([folder / name, *(folder / name).rglob("*")])
+        if file.is_file()
+    ]
+    lines = [f"{digest_file(file)}  {file.relative_to(folder).as_posix()}" for file in files]
+    write_text(folder / CHECKSUMS, "".join(f"{line}\n" for line in lines))
+
+
+def check_checksums(folder: Path) -> None:
+    """Compares a folder with its `SHA256SUMS`; one without (made by an older version) is believed.
+
+    Raises:
+        RunError: With every file that is missing or not as it was written.
+    """
+    sums = folder / CHECKSUMS
+    if not sums.is_file():
+        return
+    faults = []
+    for line in sums.read_text(encoding="utf-8").splitlines():
+        expected, _, name = line.partition("  ")
+        file = folder / name
+        if not file.is_file():
+            faults.append(f"{name}: missing")
+        elif digest_file(file) != expected:
+            faults.append(f"{name}: damaged, or changed after it was written")
+    if faults:
+        raise RunError(join_faults(f"{folder}: not used, since its files are not whole", faults))
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -125,7 +218,7 @@ def _to_json(value: object) -> object:
 
 
 class Record(BaseModel):
-    """A typed value that is kept as JSON; fields with a default that were never set are left out."""
+    """A typed value that is kept as JSON; optional fields that were never set are left out."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 

@@ -50,7 +50,11 @@ def _train(arguments: argparse.Namespace) -> None:
         run_dir = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     from eczema_tf.workflows.train import train  # now: mistakes above show before TensorFlow loads
 
-    train(config, run_dir, resume=arguments.resume)
+    try:
+        train(config, run_dir, resume=arguments.resume)
+    except KeyboardInterrupt as stopped:
+        command = f"python -m eczema_tf.train --resume --run-dir {run_dir}"
+        raise KeyboardInterrupt(f"; continue with: {command}") from stopped
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Nothing good is ever replaced by something half-written."""
 
 import csv
+import hashlib
 import json
 import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,17 @@ from hypothesis import strategies as st
 
 from eczema_tf.data.cache import fingerprint
 from eczema_tf.data.manifest.table import load_manifest
-from eczema_tf.errors import EczemaError
+from eczema_tf.errors import EczemaError, RunError
 from eczema_tf.files import (
+    check_checksums,
     digest_file,
     digest_folder,
     escape_formula,
+    holding,
     replacing_file,
     replacing_folder,
     unescape_formula,
+    write_checksums,
     write_csv,
     write_json,
     write_text,
@@ -270,3 +275,98 @@ def test_the_digest_of_a_module_is_what_earlier_runs_have_written(tmp_path: Path
 def test_the_digest_of_a_file_is_its_sha_256(tmp_path: Path):
     (tmp_path / "a").write_bytes(b"abc")
     assert digest_file(tmp_path / "a").startswith("ba7816bf8f01cfea")  # FIPS 180-2, B.1
+
+
+# Locks, leftovers, versions and checksums
+
+
+def age(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_leftovers_of_killed_writers_are_swept_unless_somebody_holds_them(tmp_path: Path):
+    dead, held, fresh = (tmp_path / f".writing-{name}" for name in ("dead", "held", "fresh"))
+    for folder in (dead, held, fresh):
+        folder.mkdir()
+        (folder / "half").write_text("half")
+    age(dead, 1000)
+    age(held, 1000)
+    with holding(held):
+        write_text(tmp_path / "whole.txt", "whole")
+    assert [folder.exists() for folder in (dead, held, fresh)] == [False, True, True]
+
+
+def test_a_folder_is_held_by_one_process_at_a_time(tmp_path: Path):
+    with holding(tmp_path), pytest.raises(BlockingIOError), holding(tmp_path):
+        pass
+    with holding(tmp_path):
+        pass
+
+
+def test_a_folder_that_somebody_else_put_in_place_meanwhile_is_kept(tmp_path: Path):
+
+    def write_while_somebody_else_is_faster() -> None:
+        with replacing_folder(tmp_path / "out") as aside:
+            (aside / "mine").write_text("mine")
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "theirs").write_text("theirs")
+
+    with pytest.raises(EczemaError, match="cannot be written"):
+        write_while_somebody_else_is_faster()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
+    assert not list(tmp_path.glob(".writing-*"))
+
+
+def test_versions_that_end_at_once_all_stay_and_nothing_is_replaced(tmp_path: Path):
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3" / "model").write_text("old")
+    code = (
+        "import sys; from pathlib import Path; from eczema_tf.files import adding_version\n"
+        "with adding_version(Path(sys.argv[1])) as version:\n"
+        "    (version.folder / 'model').write_text(sys.argv[2]); print('ready', flush=True)\n"
+        "    sys.stdin.readline()\n"
+        "print(version.number)"
+    )
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(4)
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+    numbers = [int(writer.communicate()[0]) for writer in writers]
+    assert sorted(numbers) == [4, 5, 6, 7]
+    for writer, number in enumerate(numbers):
+        assert (tmp_path / str(number) / "model").read_text() == str(writer)
+    assert (tmp_path / "3" / "model").read_text() == "old"
+    assert not list(tmp_path.glob(".writing-*"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: (folder / "words" / "list.txt").unlink(), "words/list.txt: missing"),
+        (lambda folder: (folder / "weights").write_bytes(b"weighty"), "weights: damaged"),
+        (lambda folder: (folder / "weights").write_bytes(b""), "weights: damaged"),
+    ],
+)
+def test_files_that_are_not_as_written_are_named(tmp_path: Path, damage, said: str):
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "list.txt").write_text("itch")
+    (tmp_path / "weights").write_bytes(b"weights")
+    check_checksums(tmp_path)  # older folders have none
+    write_checksums(tmp_path, ["words", "weights"])
+    check_checksums(tmp_path)
+    sums = (tmp_path / "SHA256SUMS").read_text()
+    assert f"{hashlib.sha256(b'itch').hexdigest()}  words/list.txt\n" in sums
+    damage(tmp_path)
+    with pytest.raises(RunError, match=said):
+        check_checksums(tmp_path)

@@ -7,6 +7,7 @@ only when whole.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ def _fill(
     path: Path, name: str, shape: tuple[int, ...], dtype: str, blocks: Iterable[np.ndarray]
 ) -> None:
     array = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with path.open("rb+") as file:  # a full disk is an error now, not a bus error on the way
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     done = 0
     hidden = True if shape[0] < PROGRESS_FROM_ROWS else None  # None: shown on a terminal only
     with tqdm(total=shape[0], desc=name.replace("_", " "), disable=hidden, mininterval=1) as bar:

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eczema_tf.errors import EczemaError
-from eczema_tf.files import write_json
+from eczema_tf.files import check_checksums, write_json
 from eczema_tf.serving.graph.signature import INPUTS, SERVE, SIGNATURES
 
 METADATA_FILE = Path("assets.extra") / "eczema.json"
@@ -86,6 +86,7 @@ class ExportedModel:
 
         self.folder = find_version(folder)
         self.version = int(self.folder.name) if self.folder.name.isdigit() else 0
+        check_checksums(self.folder)
         self.metadata = ExportMetadata.read(self.folder)
         try:
             self._model = tf.saved_model.load(str(self.folder))  # must outlive its signatures

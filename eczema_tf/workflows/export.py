@@ -13,11 +13,11 @@ from eczema_tf.explanation.heatmaps import compute_heatmaps
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels, to_tensors
 from eczema_tf.explanation.token_scores import multiply_gradient_by_input
-from eczema_tf.files import replacing_folder
+from eczema_tf.files import adding_version, write_checksums
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.reporting.facts import Environment, RunData
 from eczema_tf.schema import CONSISTENCY, IMAGE_PRESENT, NOTICE, SEVERITY, TEXT_PRESENT
-from eczema_tf.serving.exported import ExportedModel, ExportMetadata, list_versions
+from eczema_tf.serving.exported import ExportedModel, ExportMetadata
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
 from eczema_tf.serving.graph.signature import EXPLAIN, SERVE
 from eczema_tf.serving.graph.warmup import write_warmup
@@ -73,13 +73,13 @@ def export_model(
         labels={"consistency": CONSISTENCY, "severity": SEVERITY},
         environment=Environment.read(run_dir / run_folder.ENVIRONMENT).model_dump(),
     )
-    version = out / str(max((int(made.name) for made in list_versions(out)), default=0) + 1)
-    with replacing_folder(version) as aside:
-        save_served(served, aside)
-        metadata.write(aside)
-        write_warmup(aside, served.signatures())
-        difference = check_parity(aside, trained, dataset, inputs)
-    return version, difference
+    with adding_version(out) as version:
+        save_served(served, version.folder)
+        metadata.write(version.folder)
+        write_warmup(version.folder, served.signatures())
+        difference = check_parity(version.folder, trained, dataset, inputs)
+        write_checksums(version.folder, [path.name for path in version.folder.iterdir()])
+    return out / str(version.number), difference
 
 
 def check_parity(folder: Path, trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> float:

@@ -4,8 +4,10 @@ A model is rebuilt from `config.yaml`, `encoders.json`, `tokenizer/` and `model.
 executable is ever loaded.
 """
 
+import contextlib
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +20,15 @@ from pydantic import TypeAdapter, ValidationError
 from eczema_tf.config import Config, dump_config, load_config
 from eczema_tf.data.text.tokenizer import TextTokenizer, read_tokenizer
 from eczema_tf.errors import RunError
-from eczema_tf.files import replacing_file, replacing_folder, write_json, write_text
+from eczema_tf.files import (
+    check_checksums,
+    holding,
+    replacing_file,
+    replacing_folder,
+    write_checksums,
+    write_json,
+    write_text,
+)
 from eczema_tf.model.encoders import EncoderSpec
 from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.reporting.facts import AuditSummary, Environment, RunData, RunFacts
@@ -50,6 +60,21 @@ class TrainedModel:
     encoders: Encoders
     tokenizer: TextTokenizer
     model: keras.Model
+
+
+@contextlib.contextmanager
+def in_use(run_dir: Path) -> Iterator[None]:
+    """Locks a run folder, made if need be, while the block works in it.
+
+    Raises:
+        RunError: If another process does.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with holding(run_dir):
+            yield
+    except BlockingIOError as error:
+        raise RunError(f"{run_dir}: is in use by another process; wait until it ends") from error
 
 
 def write_start(run_dir: Path, config: Config) -> None:
@@ -100,6 +125,7 @@ def load_model(run_dir: Path) -> TrainedModel:
             f"{run_dir}: holds no trained model ({WEIGHTS} is missing); give the folder that"
             " `train` printed as --run-dir"
         )
+    check_checksums(run_dir)
     config, encoders = load_config(run_dir / CONFIG), load_encoders(run_dir)
     model = build_model(config.model, encoders)
     try:
@@ -110,6 +136,12 @@ def load_model(run_dir: Path) -> TrainedModel:
             f"{run_dir / WEIGHTS}: does not fit {CONFIG} and {ENCODERS}: {cause}"
         ) from error
     return TrainedModel(config, encoders, read_tokenizer(run_dir / TOKENIZER), model)
+
+
+def seal(run_dir: Path) -> None:
+    """Writes the checksums of all that a finished run's model is rebuilt from."""
+    names = (CONFIG, DATA, ENVIRONMENT, ENCODERS, TOKENIZER, WEIGHTS, THRESHOLDS)
+    write_checksums(run_dir, names)
 
 
 def load_encoders(run_dir: Path) -> Encoders:

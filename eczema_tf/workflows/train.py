@@ -39,7 +39,12 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
     Raises:
         RunError: If `run_dir` is taken, or does not fit the configuration.
     """
-    _check_run_dir(run_dir, config, resume)
+    with run_folder.in_use(run_dir):
+        _check_run_dir(run_dir, config, resume)
+        return _train(config, run_dir)
+
+
+def _train(config: Config, run_dir: Path) -> Metrics:
     _say(f"run folder: {run_dir}")
     run_folder.write_start(run_dir, config)
     audited = load_audited(config.data, find_manifest(config))
@@ -54,6 +59,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
     rows = np.flatnonzero(splits == "test")
     cases = average_rows_by_case(compute_row_logits(trained, dataset, inputs, rows))
     metrics = write_results(run_dir, cases, thresholds, config, split="test", leaks=leaks)
+    run_folder.seal(run_dir)
     print(format_results(metrics))
     if config.export.enabled:
         version, difference = export_model(
