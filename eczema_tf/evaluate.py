@@ -1,4 +1,4 @@
-"""`python -m eczema_tf.evaluate`: figures of a trained run, on its own test split or on another manifest."""
+"""`python -m eczema_tf.evaluate`: metrics of a trained run, on its test split or other data."""
 
 import argparse
 import sys
@@ -11,29 +11,36 @@ from eczema_tf.schema import SPLITS
 EXPLAINED_CASES = 200
 EXAMPLES = """examples:
   python -m eczema_tf.evaluate --run-dir runs/quickstart
-  python -m eczema_tf.evaluate --run-dir runs/quickstart --manifest other/manifest.csv --split all --out figures
-  python -m eczema_tf.evaluate --run-dir runs/quickstart --explanations      # and whether heatmaps and words' scores can be trusted"""
+  python -m eczema_tf.evaluate --run-dir runs/quickstart \\
+      --manifest other/manifest.csv --split all --out results
+  python -m eczema_tf.evaluate --run-dir runs/quickstart --explanations
+
+--explanations also measures whether heatmaps and the scores of words can be trusted."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
     parser = build_parser("evaluate", examples=EXAMPLES)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder of a finished `train`")
+    parser.add_argument(
+        "--run-dir", type=Path, required=True, metavar="DIR", help="folder of a finished run"
+    )
     parser.add_argument(
         "--manifest",
         type=Path,
-        help="score this manifest (default: the one the run was trained on)",
+        metavar="FILE",
+        help="manifest to evaluate on (default: the one the run was trained on)",
     )
     parser.add_argument(
         "--split",
         choices=[*SPLITS, "all"],
         default="test",
-        help="which cases (default: test); all: a manifest without splits",
+        help="cases to evaluate on (default: test); all: for a manifest without splits",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder of the figures (default: the run's, for its own test split)",
+        metavar="DIR",
+        help="folder for the results (default, for the run's own test split: the run's folder)",
     )
     parser.add_argument(
         "--explanations",
@@ -42,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         const=EXPLAINED_CASES,
         metavar="N",
         help=(
-            f"measure the explanations of N cases, too ({EXPLAINED_CASES} without N, some ten"
+            f"also evaluate the explanations of N cases (default: {EXPLAINED_CASES}, about ten"
             " minutes); writes explanations.json"
         ),
     )

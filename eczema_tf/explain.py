@@ -1,4 +1,4 @@
-"""`python -m eczema_tf.explain`: why a trained run answers as it does, for one photo, one text, or both."""
+"""`python -m eczema_tf.explain`: why a run answers as it does, for a photo, a text, or both."""
 
 import argparse
 import sys
@@ -8,25 +8,32 @@ from pathlib import Path
 from eczema_tf.cli import build_parser, read_photo_argument, run_command
 
 EXAMPLES = """examples:
-  python -m eczema_tf.explain --run-dir runs/quickstart --image arm.jpg --text "dry itchy patches in both elbow creases" --out why
-  python -m eczema_tf.explain --run-dir runs/quickstart --text "it burns but does not itch" --target consistency:other --out why
-  python -m eczema_tf.explain --run-dir runs/quickstart --image arm.jpg --against --out why    # what speaks against eczema
+  python -m eczema_tf.explain --run-dir runs/quickstart \\
+      --image arm.jpg --text "dry itchy patches in both elbow creases" --out why
+  python -m eczema_tf.explain --run-dir runs/quickstart \\
+      --text "it burns but does not itch" --target consistency:other --out why
+  python -m eczema_tf.explain --run-dir runs/quickstart --image arm.jpg --against --out why
 
-writes heatmap.png (the photo under its heatmap), explanation.json and explanation.html (one page with everything). They hold the photo
-and the text: keep them as you keep those."""
+It writes heatmap.png (the photo with its heatmap), explanation.json and explanation.html (one page
+with everything). They contain the photo and the text, so handle them with the same care."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
     parser = build_parser("explain", examples=EXAMPLES)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder of a finished `train`")
+    parser.add_argument(
+        "--run-dir", type=Path, required=True, metavar="DIR", help="folder of a finished run"
+    )
     parser.add_argument(
         "--image",
         type=Path,
-        help="a photo; it is turned upright and stripped of metadata before anything sees it",
+        metavar="FILE",
+        help="a photo; it is turned upright and its metadata is removed before it is used",
     )
     parser.add_argument("--text", default="", help="a description of the symptoms")
-    parser.add_argument("--out", type=Path, required=True, help="a new folder for the results")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="a new folder for the results"
+    )
     parser.add_argument(
         "--target",
         default="eczema",
@@ -35,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--image-method",
         default="layercam",
-        help="layercam, gradcam, gradcam++ or scorecam (slow) (default: %(default)s)",
+        metavar="METHOD",
+        help="layercam, gradcam, gradcam++, or scorecam, which is slow (default: %(default)s)",
     )
     parser.add_argument(
         "--text-method",
@@ -44,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="how words are scored (default: %(default)s)",
     )
     parser.add_argument(
-        "--against", action="store_true", help="let the heatmap show what speaks against the target"
+        "--against", action="store_true", help="show evidence against the target in the heatmap"
     )
     return run_command(parser, _explain, argv)
 

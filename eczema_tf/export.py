@@ -16,12 +16,15 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
     parser = build_parser("export", examples=EXAMPLES)
-    parser.add_argument("--run-dir", type=Path, required=True, help="folder of a finished `train`")
+    parser.add_argument(
+        "--run-dir", type=Path, required=True, metavar="DIR", help="folder of a finished run"
+    )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("saved_models/eczema"),
-        help="folder of all versions (default: %(default)s)",
+        metavar="DIR",
+        help="folder of the model's versions (default: %(default)s)",
     )
     return run_command(parser, _export, argv)
 

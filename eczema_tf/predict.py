@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     where.add_argument(
         "--model",
         type=Path,
+        metavar="DIR",
         help="an exported model: saved_models/eczema (newest version) or one version's folder",
     )
     where.add_argument(
@@ -29,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--image",
         type=Path,
-        help="a photo; it is turned upright and stripped of metadata before anything sees it",
+        metavar="FILE",
+        help="a photo; it is turned upright and its metadata is removed before it is used",
     )
     parser.add_argument("--text", default="", help="a description of the symptoms")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")

@@ -30,35 +30,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--model",
         type=Path,
         required=True,
-        help="saved_models/eczema (newest version) or one version's folder",
+        metavar="DIR",
+        help="an exported model: saved_models/eczema (newest version) or one version's folder",
     )
     parser.add_argument(
         "--manifest",
         type=Path,
         required=True,
-        help="CSV or Parquet, as for train; labels and splits are not looked at",
+        metavar="FILE",
+        help="CSV or Parquet, as for train; labels and splits are ignored",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder for Parquet files and _job.json"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the results: Parquet files and _job.json",
     )
     parser.add_argument(
         "--master",
         default="local[2]",
-        help="of Spark: local[N], spark://HOST:PORT, yarn, k8s://... (default: %(default)s)",
+        help="Spark's master: local[N], spark://HOST:PORT, yarn, k8s://... (default: %(default)s)",
     )
     parser.add_argument(
         "--batch-size",
         type=whole_number(1),
         default=16,
         metavar="N",
-        help="rows through the network at once (default: 16)",
+        help="rows per batch of the model (default: 16)",
     )
     parser.add_argument(
         "--chunk-rows",
         type=whole_number(1),
         default=8192,
         metavar="N",
-        help="rows committed at once, as one file; on a cluster some thousands for each core"
+        help="rows committed at once, as one file; on a cluster a few thousand for each core"
         " (default: %(default)s)",
     )
     parser.add_argument(
@@ -66,11 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=whole_number(1),
         default=1,
         metavar="N",
-        help="of TensorFlow in each Python worker, of which there is one for each core of the"
-        " master (default: %(default)s)",
+        help="TensorFlow's threads in each Python worker; there is one worker for each core"
+        " (default: %(default)s)",
     )
     parser.add_argument(
-        "--keep-text", action="store_true", help="write the texts out beside the answers"
+        "--keep-text", action="store_true", help="write the texts beside the answers"
     )
     return run_command(parser, _score, argv)
 

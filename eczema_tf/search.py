@@ -1,4 +1,4 @@
-"""`python -m eczema_tf.search`: hyperparameter search on cached features; the test split is never read."""
+"""`python -m eczema_tf.search`: hyperparameter search; the test split is never read."""
 
 import argparse
 import sys
@@ -9,9 +9,10 @@ from eczema_tf.cli import add_config_arguments, build_parser, run_command, whole
 from eczema_tf.config import load_config
 
 EXAMPLES = """examples:
-  python -m eczema_tf.search --config configs/pretrained.yaml --space configs/search/pretrained.yaml --trials 20 --out runs/search
-  python -m eczema_tf.search ... --trials 40 --out runs/search     # the same command again continues it
-  tensorboard --logdir runs/search                                 # the HPARAMS tab compares the trials"""
+  python -m eczema_tf.search --config configs/pretrained.yaml \\
+      --space configs/search/pretrained.yaml --trials 20 --out runs/search
+  python -m eczema_tf.search ... --trials 40 --out runs/search    # continues the study
+  tensorboard --logdir runs/search                                # HPARAMS compares the trials"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,19 +23,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--space",
         type=Path,
         required=True,
-        help="a YAML file that says which keys to vary, and how",
+        metavar="FILE",
+        help="YAML file that says which settings to vary, and how",
     )
     parser.add_argument(
         "--trials",
         type=whole_number(1),
         default=20,
         metavar="N",
-        help="finished trials to reach in all, also over several calls (default: 20)",
+        help="total number of trials, those of earlier calls included (default: 20)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
+        metavar="DIR",
         help="folder of the study: trials, study.log, best.yaml, trials.csv",
     )
     return run_command(parser, _search, argv)

@@ -29,53 +29,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--model",
         type=Path,
         required=True,
-        help="saved_models/eczema (the newest version) or one version's folder",
+        metavar="DIR",
+        help="an exported model: saved_models/eczema (newest version) or one version's folder",
     )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; any but the default may be open to others",
+        help="address to listen on; any but the default may let other machines in",
     )
-    parser.add_argument(
-        "--port",
-        type=whole_number(0, 65_535),
-        default=8501,
-        help="0 for any free one (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--batch-rows",
-        type=whole_number(1, 256),
-        default=16,
-        help="rows given to the model at once (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-rows",
-        type=whole_number(1, 1024),
-        default=64,
-        help="rows that one request may have (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-waiting-rows",
-        type=whole_number(1, 99_999),
-        default=256,
-        help="beyond it 503 is answered (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-body-mb",
-        type=whole_number(1, 1000),
-        default=20,
-        help="MB of one request, base64 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--stop-timeout-s",
-        type=whole_number(1, 3600),
-        default=10,
-        help="for what is under way at the end (default: %(default)s)",
-    )
+    for name, least, most, default, purpose in (
+        ("--port", 0, 65_535, 8501, "port to listen on; 0: any free one"),
+        ("--batch-rows", 1, 256, 16, "maximum rows per batch of the model"),
+        ("--max-rows", 1, 1024, 64, "maximum rows per request"),
+        ("--max-waiting-rows", 1, 99_999, 256, "maximum rows waiting; further requests get 503"),
+        ("--max-body-mb", 1, 1000, 20, "maximum size of a request in MB, base64 included"),
+        ("--stop-timeout-s", 1, 3600, 10, "seconds to finish open requests when stopped"),
+    ):
+        parser.add_argument(
+            name,
+            type=whole_number(least, most),
+            default=default,
+            metavar="N",
+            help=f"{purpose} (default: {default})",
+        )
     parser.add_argument(
         "--no-page",
         action="store_true",
-        help="leave out the web page at /; the server starts sooner without",
+        help="serve no web page at /, which lets the server start sooner",
     )
     return run_command(parser, _serve, argv)
 

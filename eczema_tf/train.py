@@ -1,4 +1,4 @@
-"""`python -m eczema_tf.train`: the whole main job: data, training, evaluation, export, and a table of honest figures."""
+"""`python -m eczema_tf.train`: the main job: data, training, evaluation, export, results."""
 
 import argparse
 import sys
@@ -11,10 +11,10 @@ from eczema_tf.config import load_config
 from eczema_tf.errors import ConfigError
 
 EXAMPLES = """examples:
-  python -m eczema_tf.train                                        # everything on built-in data, a few minutes
-  python -m eczema_tf.train --config configs/pretrained.yaml       # pretrained encoders
+  python -m eczema_tf.train                                     # on built-in data, a few minutes
+  python -m eczema_tf.train --config configs/pretrained.yaml    # with pretrained encoders
   python -m eczema_tf.train --set data.manifest=my/manifest.csv --set train.epochs=20
-  tensorboard --logdir runs                                        # watch"""
+  tensorboard --logdir runs                                     # follow the training"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,13 +22,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser("train", examples=EXAMPLES)
     add_config_arguments(parser)
     parser.add_argument(
-        "--run-dir", type=Path, help="folder of the run (default: runs/<config>-<time>)"
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run (default: runs/<config>-<time>)",
     )
     parser.add_argument(
         "--allow-leaks",
         action="store_true",
         help=(
-            "go on although the manifest's own splits share groups, photos or texts; reports say so"
+            "train even if the manifest's own splits share groups, photos or texts; all reports"
+            " will say so"
         ),
     )
     parser.add_argument(
