@@ -361,17 +361,16 @@ def test_a_gain_is_paired_and_above_zero_where_the_explanation_is_better():
     values = {"map": difficulty - 0.1, "random": rival}
     weights = draw_weights(np.arange(60), replicates=200)
     lower = Comparison(values, "lower", "none").summarise(weights)
-    assert lower["cases"] == 60
-    assert lower["gain_over"]["random"]["value"] == pytest.approx(0.1)
-    assert lower["gain_over"]["random"]["low"] == pytest.approx(0.1)  # paired: difficulty cancels
-    assert lower["map"]["high"] - lower["map"]["low"] > 0.2
-    assert Comparison(values, "higher", "none").summarise(weights)["gain_over"]["random"][
-        "value"
-    ] == pytest.approx(-0.1)
+    assert lower.cases == 60
+    assert lower.gain_over["random"].value == pytest.approx(0.1)
+    assert lower.gain_over["random"].low == pytest.approx(0.1)  # paired: difficulty cancels
+    assert lower.estimates["map"].high - lower.estimates["map"].low > 0.2
+    higher = Comparison(values, "higher", "none").summarise(weights)
+    assert higher.gain_over["random"].value == pytest.approx(-0.1)
 
 
 def test_the_mean_is_over_the_cases_where_a_figure_is_defined():
     weights = np.array([[1.0, 1, 1, 1], [2, 2, 0, 0], [0, 0, 2, 2]])
     estimate = estimate_mean(np.array([1.0, np.nan, 3.0, np.nan]), weights, "nothing")
-    assert (estimate["value"], estimate["low"], estimate["high"]) == pytest.approx((2, 1.05, 2.95))
-    assert estimate_mean(np.full(4, np.nan), weights, "nothing")["reason"] == "nothing"
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((2, 1.05, 2.95))
+    assert estimate_mean(np.full(4, np.nan), weights, "nothing").reason == "nothing"

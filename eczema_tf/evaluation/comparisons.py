@@ -1,4 +1,4 @@
-"""A measure of an explanation beside that of what it has to beat, on the same cases."""
+"""A measure of an explanation beside that of its baselines, on the same cases, with intervals."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,39 @@ from eczema_tf.evaluation.intervals import Estimate, summarise
 
 
 @dataclass(frozen=True)
+class ComparisonSummary:
+    """A figure averaged over cases.
+
+    Attributes:
+        cases: How many count.
+        better: "higher" or "lower".
+        estimates: By name; the first is the explanation, the others are its baselines.
+        gain_over: By baseline, the mean difference of the pairs, turned so that above 0 the
+            explanation is better.
+    """
+
+    cases: int
+    better: str
+    estimates: dict[str, Estimate]
+    gain_over: dict[str, Estimate]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns a figure's part of `explanations.json`."""
+        return {
+            "cases": self.cases,
+            "better": self.better,
+            **self.estimates,
+            "gain_over": self.gain_over,
+        }
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One figure.
 
     Attributes:
         values: By name, the figure of each case, float64 (cases,), NaN where it is undefined. The
-            first is the explanation, the others are its rivals.
+            first is the explanation, the others are its baselines.
         better: "higher" or "lower".
         reason: Why the figure is undefined, if it is for all cases.
     """
@@ -24,31 +51,24 @@ class Comparison:
     better: str
     reason: str
 
-    def summarise(self, weights: np.ndarray) -> dict[str, Any]:
-        """Averages over cases.
-
-        Args:
-            weights: From `draw_weights`.
-
-        Returns:
-            JSON-able: how many cases count, an estimate by name, and `gain_over` each rival: the
-                mean difference of the pairs, turned so
-            that above 0 the explanation is better.
-        """
-        explained, *rivals = self.values
+    def summarise(self, weights: np.ndarray) -> ComparisonSummary:
+        """Averages over cases, with weights from `draw_weights`."""
+        explained, *baselines = self.values
         sign = {"higher": 1, "lower": -1}[self.better]
-        gains = {rival: sign * (self.values[explained] - self.values[rival]) for rival in rivals}
-        return {
-            "cases": int(np.isfinite(self.values[explained]).sum()),
-            "better": self.better,
-            **{
-                name: estimate_mean(values, weights, self.reason)
-                for name, values in self.values.items()
-            },
-            "gain_over": {
-                rival: estimate_mean(gain, weights, self.reason) for rival, gain in gains.items()
-            },
-        }
+        gains = {name: sign * (self.values[explained] - self.values[name]) for name in baselines}
+        return ComparisonSummary(
+            cases=int(np.isfinite(self.values[explained]).sum()),
+            better=self.better,
+            estimates=estimate_means(self.values, weights, self.reason),
+            gain_over=estimate_means(gains, weights, self.reason),
+        )
+
+
+def estimate_means(
+    values: Mapping[str, np.ndarray], weights: np.ndarray, reason: str = "nothing to compare"
+) -> dict[str, Estimate]:
+    """Estimates the mean of each figure; see `estimate_mean`."""
+    return {name: estimate_mean(figure, weights, reason) for name, figure in values.items()}
 
 
 def estimate_mean(values: np.ndarray, weights: np.ndarray, reason: str) -> Estimate:

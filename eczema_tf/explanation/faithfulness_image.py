@@ -1,4 +1,4 @@
-"""Whether a heatmap is true: does it lie on the lesion, and does the answer depend on what it shows?
+"""Whether a heatmap is true: does it lie on the lesion, and does the answer depend on it?
 
 Also the baseline maps that it has to beat. All maps are float (rows, columns), at least 0, higher
 where there is more evidence. Deletion and insertion ask a model, as a callable from photos to

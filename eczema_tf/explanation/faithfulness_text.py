@@ -79,7 +79,6 @@ def compute_precision_recall(
     shown = (strength >= share * strength.max(initial=0.0)) & (strength > 0)
     found = float((shown & relevant).sum())
     precision, recall = (
-        found / count if (count := int(words.sum())) else float("nan")
-        for words in (shown, relevant)
+        found / words.sum() if words.any() else float("nan") for words in (shown, relevant)
     )
-    return precision, recall
+    return float(precision), float(recall)

@@ -1,15 +1,18 @@
 """Whether explanations depend on what the model has learned, and whether they hold still.
 
-Both are measured by rank correlations of maps and scores. Explanations are float (cases, ...): one map, or one list of scores, a case.
+Both are measured by rank correlations of maps and scores. Explanations are float (cases, ...): one
+map, or one list of scores, a case.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.stats import rankdata
+
+Explanation = TypeVar("Explanation")
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,13 @@ def compute_relative_change(before: np.ndarray, after: np.ndarray) -> np.ndarray
 
 
 def randomise_in_cascade(
-    depths: Sequence[Depth], explain: Callable[[], np.ndarray], rng: np.random.Generator
-) -> list[np.ndarray]:
+    depths: Sequence[Depth], explain: Callable[[], Explanation], rng: np.random.Generator
+) -> list[Explanation]:
     """Destroys what a model has learned from the top down, and explains at each depth.
 
-    Adebayo et al. 2018, section 3.1. The values of each weight are shuffled: it keeps its distribution, so that signals keep their
-    size through any depth and frozen statistics stay possible, and loses all else. Whatever
-    happens, the weights are as before afterwards.
+    Adebayo et al. 2018, section 3.1. The values of each weight are shuffled: it keeps its
+    distribution, so that signals keep their size through any depth and frozen statistics stay
+    possible, and loses all else. Whatever happens, the weights are as before afterwards.
 
     Args:
         depths: From the output down; those before a depth stay shuffled.

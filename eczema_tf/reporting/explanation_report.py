@@ -1,9 +1,8 @@
-"""The table of explanations' figures that `evaluate --explanations` prints."""
+"""The table of explanations' results that `evaluate --explanations` prints."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from eczema_tf.evaluation.intervals import Estimate
+from eczema_tf.evaluation.explanation_results import ExplanationResults, ModalityResults
 from eczema_tf.reporting.tables import format_estimate
 
 NAMES = {
@@ -17,97 +16,72 @@ NAMES = {
     "comprehensiveness": "comprehensiveness",
     "sufficiency": "sufficiency",
 }
-_RIVALS = {
+BASELINES = {
     "centred_gaussian": "Gaussian",
     "edges": "edges",
     "random": "random",
     "gradient_x_input": "gradient x input",
 }
+CHANGES = {
+    "one_step": "with gradient x input",
+    "noise": "after a little noise",
+    "closing": "after a polite closing sentence",
+}
 
 
-def format_explanations(figures: Mapping[str, Any]) -> str:
-    """Formats the figures as plain text of at most 100 columns.
-
-    Args:
-        figures: The contents of `explanations.json`.
+def format_explanations(results: ExplanationResults) -> str:
+    """Formats the results as plain text of at most 100 columns.
 
     Returns:
         Several lines, without a final newline. "-" stands for an undefined figure.
     """
-    lines = [
-        f"explanations of {figures['cases']} cases ({figures['split']}): what speaks for or against"
-        " eczema; gain: above 0 is better"
-    ]
-    lines += [
-        "",
-        *_format_part("photo", "heatmaps", figures["photo"], "photos", ("noise", "a little noise")),
-    ]
-    lines += [
-        "",
-        *_format_part(
-            "text", "words", figures["text"], "texts", ("closing", "a polite closing sentence")
-        ),
-    ]
-    return "\n".join([*lines, "", *_format_contributions(figures["contributions"])])
+    moved = results.contributions
+    return "\n".join(
+        [
+            f"explanations of {results.cases} cases ({results.split}): evidence for or against"
+            " eczema; gain: above 0 is better",
+            "",
+            *_format_modality("photo", "heatmaps", results.photo),
+            "",
+            *_format_modality("text", "words", results.text),
+            "",
+            "how far they move the answer, in logits, where there are both"
+            f" ({results.with_both} cases):",
+            f"  photo {format_estimate(moved['image'])}   text {format_estimate(moved['text'])}",
+            f"  the photo's share of the two {format_estimate(moved['image_share'])}",
+        ]
+    )
 
 
-def _format_part(
-    part: str, things: str, figures: Mapping[str, Any], counted: str, change: tuple[str, str]
-) -> Iterator[str]:
-    if figures["method"] is None:
-        yield f"{part}: {figures['reason']}"
+def _format_modality(name: str, things: str, results: ModalityResults | str) -> Iterator[str]:
+    if isinstance(results, str):
+        yield f"{name}: {results}"
         return
-    without = (
-        f", {figures['without_evidence']} without evidence" if "without_evidence" in figures else ""
+    counts = ", ".join(
+        f"{count} {what.replace('_', ' ')}" for what, count in results.counts.items()
     )
-    yield f"{part}: {things} by {figures['method']}, {figures[counted]} {counted}{without}"
-    for name, title in NAMES.items():
-        if name in figures:
-            yield from _format_comparison(title, figures[name])
-    if "one_step" in figures:
-        yield (
-            f"  {'with gradient x input':<38} rank correlation"
-            f" {format_estimate(figures['one_step']['correlation'])}"
-        )
+    yield f"{name}: {things} by {results.method}, {counts}"
+    for figure, summary in results.comparisons.items():
+        title = f"{NAMES[figure]} ({summary.better} is better)"
+        explained = next(iter(summary.estimates.values()))
+        yield f"  {title:<38} {format_estimate(explained):<22} {summary.cases} cases"
+        for baseline, gain in summary.gain_over.items():
+            estimate = format_estimate(summary.estimates[baseline])
+            yield f"    {BASELINES[baseline]:<18} {estimate:<22} gain {format_estimate(gain)}"
+        if explained.value is None:
+            yield f"    {explained.reason}"
+    for change, estimates in results.changes.items():
+        correlation = format_estimate(estimates["correlation"])
+        yield f"  {CHANGES[change]:<38} rank correlation {correlation}"
+    cascade = results.randomised
     yield (
-        f"  {'after ' + change[1]:<38} rank correlation"
-        f" {format_estimate(figures[change[0]]['correlation'])}"
+        f"  rank correlation after randomising weights from the top down to ({cascade.cases}"
+        f" cases, {cascade.draws} draws):"
     )
-    yield from _format_cascade(figures["randomised"])
-
-
-def _format_comparison(title: str, comparison: Mapping[str, Any]) -> Iterator[str]:
-    explained, *_ = (value for value in comparison.values() if isinstance(value, Estimate))
-    yield (
-        f"  {title + ' (' + comparison['better'] + ' is better)':<38}"
-        f" {format_estimate(explained):<22} {comparison['cases']} cases"
-    )
-    for rival, gain in comparison["gain_over"].items():
-        yield (
-            f"    {_RIVALS[rival]:<18} {format_estimate(comparison[rival]):<22} gain"
-            f" {format_estimate(gain)}"
-        )
-    if explained.value is None:
-        yield f"    {explained.reason}"
-
-
-def _format_cascade(cascade: Mapping[str, Any]) -> Iterator[str]:
-    yield (
-        f"  rank correlation after randomising weights from the top down to ({cascade['cases']}"
-        f" cases, {cascade['draws']} draws):"
-    )
-    for depth in cascade["depths"]:
-        absolute = depth["absolute_values"].value
+    for depth, estimates in cascade.depths.items():
+        absolute = estimates["absolute_values"].value
         of_absolute = "-" if absolute is None else f"{absolute:.3f}"
         yield (
-            f"    {depth['depth']:<36} {format_estimate(depth['correlation']):<24} of absolute"
+            f"    {depth:<36} {format_estimate(estimates['correlation']):<24} of absolute"
             f" values {of_absolute}"
         )
-
-
-def _format_contributions(figures: Mapping[str, Any]) -> Iterator[str]:
-    yield (
-        f"how far they move the answer, in logits, where there are both ({figures['cases']} cases):"
-    )
-    yield f"  photo {format_estimate(figures['image'])}   text {format_estimate(figures['text'])}"
-    yield f"  the photo's share of the two {format_estimate(figures['image_share'])}"

@@ -47,7 +47,8 @@ def draw_overlay(photo: np.ndarray, heatmap: np.ndarray, label: str) -> bytes:
     axes.set_axis_off()
     bar = figure.colorbar(colours, ax=axes, fraction=0.05, pad=0.02, label=label, ticks=[0, 1])
     bar.ax.set_yticklabels(["none", "most"])
-    bar.solids.set_alpha(1)
+    if bar.solids is not None:
+        bar.solids.set_alpha(1)
     if not heatmap.any():
         axes.set_title("no evidence found in the photo", fontsize=10)
     buffer = io.BytesIO()

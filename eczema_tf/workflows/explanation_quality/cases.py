@@ -1,25 +1,24 @@
-"""Cases of a data set and the model that answers them, one row a case: what the figures of explanations are measured on."""
+"""Cases and the model that answers them, one row a case: what explanations are measured on."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs
-from eczema_tf.data.synthetic.ground_truth import GroundTruth
+from eczema_tf.data.synthetic.ground_truth import GroundTruth, load_ground_truth
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels, select_logit
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, TEXT_PRESENT, TOKEN_IDS
 from eczema_tf.workflows.run_folder import TrainedModel
 
 TARGET = "eczema"  # what is explained: the logit of the answer from photo and text together
-BATCH_ROWS = (
-    8  # tf-keras-vis remembers the whole image encoder for its gradients, some 100 MB a photo
-)
+# tf-keras-vis remembers the whole image encoder for its gradients, some 100 MB a photo
+BATCH_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,7 @@ class ExplainedCases:
         table: The cases' rows of the manifest, one a case; index 0..n-1.
         inputs: Of the whole data set.
         rows: int64 (cases,), the cases' rows in `inputs`.
-        truth: What is known of them.
-        seed: Of all that is drawn for them.
+        ground_truth: What is known of them.
     """
 
     trained: TrainedModel
@@ -41,11 +39,15 @@ class ExplainedCases:
     table: pd.DataFrame
     inputs: Inputs
     rows: np.ndarray
-    truth: GroundTruth
-    seed: int
+    ground_truth: GroundTruth
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def seed(self) -> int:
+        """Of all that is drawn for them."""
+        return self.trained.config.seed
 
     @cached_property
     def has_photo(self) -> np.ndarray:
@@ -56,11 +58,6 @@ class ExplainedCases:
     def has_text(self) -> np.ndarray:
         """Which cases have a text: bool (cases,)."""
         return self.inputs.columns[TEXT_PRESENT].gather(self.rows) > 0
-
-    @cached_property
-    def is_eczema(self) -> np.ndarray:
-        """Which cases are labelled eczema: bool (cases,)."""
-        return (self.table["eczema"] > self.trained.config.data.label_threshold).to_numpy(bool)
 
     @cached_property
     def logits(self) -> np.ndarray:
@@ -79,10 +76,7 @@ class ExplainedCases:
 
     def in_batches(self) -> list[np.ndarray]:
         """All cases, int64, `BATCH_ROWS` at a time."""
-        return [
-            np.arange(start, min(start + BATCH_ROWS, len(self)))
-            for start in range(0, len(self), BATCH_ROWS)
-        ]
+        return np.split(np.arange(len(self)), range(BATCH_ROWS, len(self), BATCH_ROWS))
 
     def predict(self, changed: Mapping[str, float]) -> np.ndarray:
         """Computes the logit of every case.
@@ -97,11 +91,13 @@ class ExplainedCases:
         for chosen in self.in_batches():
             batch = self.gather(chosen)
             batch |= {name: np.full_like(batch[name], value) for name, value in changed.items()}
-            logits.append(self._answer(self._encode(batch[IMAGE]), batch))
+            logits.append(self._answer(self._encode(batch.pop(IMAGE)), batch))
         return np.concatenate(logits)
 
     def predict_variants(self, case: int, changed: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Computes the logits of variants of one case; its photo is encoded once, unless it is what varies.
+        """Computes the logits of variants of one case.
+
+        Its photo is encoded once, unless it is what varies.
 
         Args:
             case: Which.
@@ -111,27 +107,29 @@ class ExplainedCases:
             float64 (variants,).
         """
         inputs = self.gather(case) | dict(changed)
-        features = self._encode(inputs.pop(IMAGE))
+        inputs[IMAGE] = self._encode(inputs[IMAGE])
         variants = len(next(iter(changed.values())))
         repeated = {
             name: np.broadcast_to(value, (variants, *value.shape[1:]))
             for name, value in inputs.items()
         }
-        return self._answer(np.broadcast_to(features, (variants, *features.shape[1:])), repeated)
+        return self._answer(repeated.pop(IMAGE), repeated)
 
     def _encode(self, photos: np.ndarray) -> np.ndarray:
+        """Photos to their features, in blocks."""
         blocks = [photos[start : start + BATCH_ROWS] for start in range(0, len(photos), BATCH_ROWS)]
         return np.concatenate(
             [self._image_encoder(tf.constant(block, tf.float32)).numpy() for block in blocks]
         )
 
     def _answer(self, features: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        tensors = {name: tf.constant(value) for name, value in inputs.items() if name != IMAGE}
+        """Features and the other inputs to logits."""
+        tensors = {name: tf.constant(value) for name, value in inputs.items()}
         return self._heads(tf.constant(features), tensors).numpy().astype("float64")
 
     @cached_property
     def explain_photos(self) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
-        """Computes the heatmaps that the served model gives, from a batch of inputs: float32 (batch, rows, columns)."""
+        """Computes the heatmaps that the served model gives: float32 (batch, rows, columns)."""
         return tf.function(
             lambda inputs: explain_in_one_pass(self.submodels, inputs, TARGET).heatmap,
             reduce_retracing=True,
@@ -143,8 +141,33 @@ class ExplainedCases:
 
     @cached_property
     def _heads(self) -> Callable[[tf.Tensor, dict[str, tf.Tensor]], tf.Tensor]:
-        def answer(features: tf.Tensor, inputs: dict[str, Any]) -> tf.Tensor:
+        def answer(features: tf.Tensor, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
             embeddings = self.submodels.embed_tokens(inputs[TOKEN_IDS])
             return select_logit(self.submodels.compute_logits(features, embeddings, inputs), TARGET)
 
         return tf.function(answer, reduce_retracing=True)
+
+
+def choose_cases(
+    trained: TrainedModel, dataset: Dataset, inputs: Inputs, rows: np.ndarray, cases: int
+) -> ExplainedCases:
+    """Draws cases, and takes the first row of each.
+
+    Args:
+        trained: Trained; its configuration's seed says which cases.
+        dataset: With what is known of its cases beside its manifest, or without.
+        inputs: Of the whole data set.
+        rows: int64, to choose from.
+        cases: How many at most.
+    """
+    case_ids = dataset.table["case_id"].to_numpy(str)[rows]
+    firsts = rows[np.sort(np.unique(case_ids, return_index=True)[1])]
+    drawn = np.sort(np.random.default_rng(trained.config.seed).permutation(firsts)[:cases])
+    return ExplainedCases(
+        trained=trained,
+        submodels=Submodels(trained.model),
+        table=dataset.table.iloc[drawn].reset_index(drop=True),
+        inputs=inputs,
+        rows=drawn,
+        ground_truth=load_ground_truth(dataset.manifest.path),
+    )

@@ -1,4 +1,4 @@
-"""Figures of heatmaps: whether they lie on the lesion, and whether the answer hangs on them."""
+"""Figures of heatmaps: whether they lie on the lesion, and whether the answer depends on them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,12 +16,8 @@ from eczema_tf.explanation.submodels import to_tensors
 from eczema_tf.schema import IMAGE
 from eczema_tf.workflows.explanation_quality.cases import TARGET, ExplainedCases
 
-HEATMAP, GAUSSIAN, EDGES, RANDOM = (
-    "heatmap",
-    "centred_gaussian",
-    "edges",
-    "random",
-)  # the explanation and its rivals
+# the explanation and its baselines
+MAPS = ("heatmap", "centred_gaussian", "edges", "random")
 RANDOM_DRAWS = 3  # maps, whose figures are averaged
 _NO_LESION = "no photo of eczema with a known lesion; only the built-in data says where lesions lie"
 _NO_ANSWER = "no photo in a case that the model calls eczema"
@@ -32,8 +28,6 @@ _FIGURES = {
     "insertion": ("higher", _NO_ANSWER),
 }
 
-Measure = Callable[[np.ndarray], float]  # of one map
-
 
 def explain_photos(cases: ExplainedCases, method: str, noise_sigma: float = 0.0) -> np.ndarray:
     """Computes heatmaps of the evidence for eczema.
@@ -43,13 +37,13 @@ def explain_photos(cases: ExplainedCases, method: str, noise_sigma: float = 0.0)
 
     Args:
         cases: All of them get a map, zeros where there is no photo.
-        method: One of `attribution.image.METHODS`.
+        method: One of `explanation.heatmaps.METHODS`.
         noise_sigma: Of Gaussian noise that is added to the photos, in grey levels of 255.
 
     Returns:
         float32 (cases, rows, columns) in [0, 1].
     """
-    explain = (
+    explain: Callable[..., np.ndarray] = (
         cases.explain_photos
         if method == HEATMAP_METHOD
         else partial(compute_heatmaps, cases.submodels, target=TARGET, method=method)
@@ -66,10 +60,6 @@ def explain_photos(cases: ExplainedCases, method: str, noise_sigma: float = 0.0)
 def compare_heatmaps(cases: ExplainedCases, heatmaps: np.ndarray) -> dict[str, Comparison]:
     """Measures heatmaps beside maps that know nothing of the model, all of one resolution.
 
-    Pointing and energy are of photos with a lesion in cases that are eczema: there lies evidence
-    for it. Deletion and insertion are of photos in cases that the model calls eczema, right or
-    wrong: that answer has to hang on them.
-
     Args:
         cases: With photos or without.
         heatmaps: float32 (cases, rows, columns) in [0, 1], evidence for eczema.
@@ -77,75 +67,68 @@ def compare_heatmaps(cases: ExplainedCases, heatmaps: np.ndarray) -> dict[str, C
     Returns:
         By the name of the figure.
     """
-    values = {
-        figure: {name: np.full(len(cases), np.nan) for name in (HEATMAP, GAUSSIAN, EDGES, RANDOM)}
-        for figure in _FIGURES
-    }
+    values = {figure: {name: np.full(len(cases), np.nan) for name in MAPS} for figure in _FIGURES}
     rng = np.random.default_rng(cases.seed)
-    for case in tqdm(np.flatnonzero(cases.has_photo), desc="heatmaps", unit="photo"):
-        photo = cases.gather(case)[IMAGE][0].astype("float32")
-        maps = _gather_maps(photo, heatmaps[case], rng)
-        for figure, measure in {
-            **_measure_place(cases, case, photo),
-            **_measure_erasure(cases, case, photo, rng),
-        }.items():
-            for name, drawn in maps.items():
-                values[figure][name][case] = np.mean([measure(one) for one in drawn])
+    for case in tqdm(np.flatnonzero(cases.has_photo).tolist(), desc="heatmaps", unit="photo"):
+        for figure, measured in measure_heatmap(cases, case, heatmaps[case], rng).items():
+            for name, value in measured.items():
+                values[figure][name][case] = value
     return {
         figure: Comparison(values[figure], better, reason)
         for figure, (better, reason) in _FIGURES.items()
     }
 
 
-def _gather_maps(
-    photo: np.ndarray, heatmap: np.ndarray, rng: np.random.Generator
-) -> dict[str, list[np.ndarray]]:
-    rows, columns = heatmap.shape
-    return {
-        HEATMAP: [heatmap],
-        GAUSSIAN: [faithful.build_centred_gaussian(rows, columns)],
-        EDGES: [faithful.compute_edge_map(photo, rows, columns)],
-        RANDOM: [faithful.draw_random_map(rows, columns, rng) for _ in range(RANDOM_DRAWS)],
-    }
+def measure_heatmap(
+    cases: ExplainedCases, case: int, heatmap: np.ndarray, rng: np.random.Generator
+) -> dict[str, dict[str, float]]:
+    """Measures one heatmap and its baselines.
 
+    Pointing and energy are of photos with a lesion in cases that are eczema: there lies evidence
+    for it. Deletion and insertion are of photos in cases that the model calls eczema, right or
+    wrong: that answer has to depend on them.
 
-def _measure_place(cases: ExplainedCases, case: int, photo: np.ndarray) -> dict[str, Measure]:
-    """What can be said of where a map lies; nothing unless the case is eczema and the photo shows a lesion."""
-    mask = (
-        cases.truth.load_mask(cases.table["example_id"][case], len(photo))
-        if cases.is_eczema[case]
-        else None
-    )
-    if mask is None or not mask.any():
-        return {}
-    return {
-        "pointing": lambda heatmap: faithful.points_at(heatmap, mask),
-        "energy_inside": lambda heatmap: faithful.compute_energy_inside(
-            upsample_heatmap(heatmap, *mask.shape), mask
-        ),
-    }
-
-
-def _measure_erasure(
-    cases: ExplainedCases, case: int, photo: np.ndarray, rng: np.random.Generator
-) -> dict[str, Measure]:
-    """What can be said of how the answer fares without what a map shows; nothing unless the answer is eczema."""
-    if cases.logits[case] <= 0:
-        return {}
+    Returns:
+        By figure and map; figures that do not apply are left out.
+    """
+    photo = cases.gather(case)[IMAGE][0].astype("float32")  # (height, width, 3)
     height, width, _ = photo.shape
-    undecided = upsample_heatmap(
-        faithful.draw_random_map(*cases.submodels.features_shape[:2], rng), height, width
+    rows, columns = heatmap.shape
+    candidates = (
+        [heatmap],
+        [faithful.build_centred_gaussian(rows, columns)],
+        [faithful.compute_edge_map(photo, rows, columns)],
+        [faithful.draw_random_map(rows, columns, rng) for _ in range(RANDOM_DRAWS)],
     )
+    measures: dict[str, Callable[[np.ndarray], float]] = {}
 
-    def score(photos: np.ndarray) -> np.ndarray:
-        return expit(cases.predict_variants(case, {IMAGE: photos}))
+    row = cases.table.iloc[case]
+    is_eczema = row["eczema"] > cases.trained.config.data.label_threshold
+    mask = cases.ground_truth.load_mask(row["example_id"], height) if is_eczema else None
+    if mask is not None and mask.any():
+        measures["pointing"] = lambda found: faithful.points_at(found, mask)
+        measures["energy_inside"] = lambda found: faithful.compute_energy_inside(
+            upsample_heatmap(found, height, width), mask
+        )
+
+    if cases.logits[case] > 0:
+        cells_down, cells_across, _ = cases.submodels.features_shape
+        noise = faithful.draw_random_map(cells_down, cells_across, rng)
+        undecided = upsample_heatmap(noise, height, width)
+
+        def score(photos: np.ndarray) -> np.ndarray:
+            return expit(cases.predict_variants(case, {IMAGE: photos}))
+
+        def erase(compute: Callable[..., float], found: np.ndarray) -> float:
+            return compute(photo, upsample_heatmap(found, height, width), undecided, score)
+
+        measures["deletion"] = partial(erase, faithful.compute_deletion)
+        measures["insertion"] = partial(erase, faithful.compute_insertion)
 
     return {
-        name: lambda heatmap, compute=compute: compute(
-            photo, upsample_heatmap(heatmap, height, width), undecided, score
-        )
-        for name, compute in (
-            ("deletion", faithful.compute_deletion),
-            ("insertion", faithful.compute_insertion),
-        )
+        figure: {
+            name: float(np.mean([measure(found) for found in maps]))
+            for name, maps in zip(MAPS, candidates, strict=True)
+        }
+        for figure, measure in measures.items()
     }

@@ -1,7 +1,6 @@
-"""Whether explanations die with what the model has learned, as they must, and whether they outlive small changes of photo and text."""
+"""Whether explanations vanish with what a model has learned, and outlive small changes."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,16 +14,12 @@ from eczema_tf.explanation.sanity import (
 )
 from eczema_tf.model.layers import MissingModality
 from eczema_tf.workflows.explanation_quality.cases import TARGET, ExplainedCases
-from eczema_tf.workflows.explanation_quality.photos import explain_photos
-from eczema_tf.workflows.explanation_quality.texts import INTEGRATED, explain_words, locate_words
 
 DRAWS = 3  # of random weights: all cases of one draw share its luck
 ENCODER_STAGES = 5  # the encoder's layers are randomised in groups, from its end to its beginning
-CASCADE_STEPS = 16  # of integrated gradients; ranks need fewer than sums
-NOISE_SIGMA = 4.0  # grey levels of 255, the noise of a phone's camera indoors
-CLOSING = " Thank you."  # says nothing about the skin, and stands after all that does
 
-Explanations = Sequence[np.ndarray]  # a map, or the scores of a text's words, for each case
+# A map, or the scores of a text's words, for each case.
+Explanations = np.ndarray | Sequence[np.ndarray]
 
 
 def list_depths(model: keras.Model, modality: str) -> list[Depth]:
@@ -41,85 +36,81 @@ def list_depths(model: keras.Model, modality: str) -> list[Depth]:
     other, encoder = {"image": "text_", "text": "image_"}[modality], f"{modality}_encoder"
     path = keras.Model(model.inputs, model.get_layer(TARGET).output).layers[::-1]
     outside = [
-        layer
+        Depth(layer.name, layer.weights)
         for layer in path
-        if not layer.name.startswith((other, encoder)) and not isinstance(layer, MissingModality)
+        if layer.weights
+        and not layer.name.startswith((other, encoder))
+        and not isinstance(layer, MissingModality)
     ]
     inside = [layer for layer in model.get_layer(encoder).layers[::-1] if layer.weights]
     stages = np.array_split(np.arange(len(inside)), min(ENCODER_STAGES, len(inside) or 1))
-    return [Depth(layer.name, layer.weights) for layer in outside if layer.weights] + [
+    return outside + [
         Depth(
             f"{encoder}, stage {len(stages) - number} of {len(stages)}",
-            [weight for place in stage for weight in inside[place].weights],
+            [weight for index in stage for weight in inside[index].weights],
         )
         for number, stage in enumerate(stages)
         if len(stage)
     ]
 
 
-def randomise_photos(cases: ExplainedCases, method: str) -> list[dict[str, Any]]:
-    """Correlates heatmaps with those of a model that knows less and less; see `_cascade`. Every case has a photo."""
-    return _cascade(cases, "image", lambda: explain_photos(cases, method))
-
-
-def randomise_texts(cases: ExplainedCases) -> list[dict[str, Any]]:
-    """Correlates words' scores with those of a model that knows less and less; see `_cascade`. Every case has a text."""
-    words = locate_words(cases)
-    return _cascade(
-        cases, "text", lambda: explain_words(cases, words, INTEGRATED, steps=CASCADE_STEPS)
-    )
-
-
-def _cascade(
+def randomise(
     cases: ExplainedCases, modality: str, explain: Callable[[], Explanations]
-) -> list[dict[str, Any]]:
-    """Randomises layer by layer, `DRAWS` times.
+) -> dict[str, dict[str, np.ndarray]]:
+    """Correlates explanations with those of a model that knows less and less.
+
+    Weights are randomised layer by layer from the top, `DRAWS` times.
+
+    Args:
+        cases: That are explained.
+        modality: "image" or "text", of which every case has one.
+        explain: Explains all cases with the model as it is.
 
     Returns:
-        For each depth its `name` and, float64 (cases,), averages over the draws: the `correlation`
-        with the original, that of `absolute_values`, and the `absolute_correlation`, since a map
-        turned inside out still shows what the map showed.
+        By depth, float64 (cases,) averages over the draws: the `correlation` with the original,
+        that of `absolute_values`, and the `absolute_correlation`, since a map turned inside out
+        still shows what the map showed.
     """
     depths, original = list_depths(cases.trained.model, modality), explain()
-    found: list[list[dict[str, np.ndarray]]] = [[] for _ in depths]
+    found: dict[str, list[dict[str, np.ndarray]]] = {depth.name: [] for depth in depths}
     for draw in tqdm(range(DRAWS), desc=f"randomised weights, {modality}", unit="draw"):
-        for depth, explained in enumerate(
-            randomise_in_cascade(depths, explain, np.random.default_rng([cases.seed, draw]))
-        ):
-            correlation = correlate(original, explained)
-            absolute = correlate(
-                [np.abs(one) for one in original], [np.abs(one) for one in explained]
-            )
-            found[depth].append(
-                {
-                    "correlation": correlation,
-                    "absolute_values": absolute,
-                    "absolute_correlation": np.abs(correlation),
-                }
-            )
-    return [
-        {
-            "name": depth.name,
-            **{figure: _nanmean([draw[figure] for draw in draws]) for figure in draws[0]},
-        }
-        for depth, draws in zip(depths, found, strict=True)
+        rng = np.random.default_rng([cases.seed, draw])
+        explained = randomise_in_cascade(depths, explain, rng)
+        for depth, after in zip(depths, explained, strict=True):
+            correlation = correlate(original, after)
+            absolute = [[np.abs(one) for one in each] for each in (original, after)]
+            figures = {
+                "correlation": correlation,
+                "absolute_values": correlate(*absolute),
+                "absolute_correlation": np.abs(correlation),
+            }
+            found[depth.name].append(figures)
+    return {
+        name: {figure: average([draw[figure] for draw in draws]) for figure in draws[0]}
+        for name, draws in found.items()
+    }
+
+
+def compare(before: Explanations, after: Explanations) -> dict[str, np.ndarray]:
+    """Compares explanations before and after a small change of photo or text.
+
+    Returns:
+        `correlation` and `relative_change`, float64 (cases,), NaN where there is nothing to
+        compare.
+    """
+    changes = [
+        compute_relative_change(first[None], second[None])[0]
+        for first, second in zip(before, after, strict=True)
     ]
-
-
-def disturb_photos(
-    cases: ExplainedCases, heatmaps: np.ndarray, method: str
-) -> dict[str, np.ndarray]:
-    """Compares heatmaps with those of the same photos with Gaussian noise of `NOISE_SIGMA`; see `_compare`."""
-    return _compare(heatmaps, explain_photos(cases, method, NOISE_SIGMA))
-
-
-def disturb_texts(cases: ExplainedCases, scores: Explanations) -> dict[str, np.ndarray]:
-    """Compares words' scores with those of the same words where `CLOSING` is added to the text; see `_compare`."""
-    return _compare(scores, explain_words(cases, locate_words(cases), INTEGRATED, closing=CLOSING))
+    return {"correlation": correlate(before, after), "relative_change": np.array(changes)}
 
 
 def correlate(before: Explanations, after: Explanations) -> np.ndarray:
-    """Rank correlation of two explanations of each case: float64 (cases,), NaN where one of them has no order."""
+    """Rank correlation of two explanations of each case.
+
+    Returns:
+        float64 (cases,), NaN where one of them has no order.
+    """
     return np.array(
         [
             correlate_ranks(first[None], second[None])[0]
@@ -128,23 +119,8 @@ def correlate(before: Explanations, after: Explanations) -> np.ndarray:
     )
 
 
-def _compare(before: Explanations, after: Explanations) -> dict[str, np.ndarray]:
-    """Rank correlation and relative change of each case: float64 (cases,), NaN where there is nothing to compare."""
-    changes = [
-        compute_relative_change(first[None], second[None])[0]
-        for first, second in zip(before, after, strict=True)
-    ]
-    return {"correlation": correlate(before, after), "relative_change": np.array(changes)}
-
-
-def _nanmean(draws: Sequence[np.ndarray]) -> np.ndarray:
+def average(draws: Sequence[np.ndarray]) -> np.ndarray:
     """Means over the draws where a figure is defined; NaN where it never is."""
-    stacked = np.stack(draws)
-    known = np.isfinite(stacked)
-    count = known.sum(axis=0)
-    return np.divide(
-        np.where(known, stacked, 0).sum(axis=0),
-        count,
-        out=np.full(stacked.shape[1], np.nan),
-        where=count > 0,
-    )
+    known = np.isfinite(draws).sum(axis=0)
+    unknown = np.full(known.shape, np.nan)
+    return np.divide(np.nansum(draws, axis=0), known, out=unknown, where=known > 0)
