@@ -12,6 +12,7 @@ from PIL import Image
 
 from eczema_tf.reporting.document import (
     Bullets,
+    Picture,
     Pictures,
     Section,
     Table,
@@ -69,7 +70,8 @@ def sections(picture: Path) -> list[Section]:
     return [
         Section("One", ["A paragraph.", table, Bullets(["this", HOSTILE])]),
         Section(
-            "Two", [Warned("Mind this."), Pictures([(picture, f"red {HOSTILE}", "A picture")])]
+            "Two",
+            [Warned("Mind this."), Pictures([Picture(picture, f"red {HOSTILE}", "A picture")])],
         ),
     ]
 

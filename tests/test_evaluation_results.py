@@ -1,4 +1,4 @@
-"""The figures as a whole, the table and the plots, on simulated cases whose limits are known."""
+"""The metrics as a whole, the table and the plots, on simulated cases whose limits are known."""
 
 import json
 import math
@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, precision_score, roc_auc_score
 
 from eczema_tf.evaluation.predictions import average_rows_by_case
 from eczema_tf.evaluation.results import Metrics, compute_metrics, find_subsets
+from eczema_tf.reporting import plots
 from eczema_tf.reporting.plots import PR, ROC, write_plots
 from eczema_tf.schema import CONSISTENCY, NOTICE, SEVERITY
 from eczema_tf.workflows.results import format_results
@@ -22,7 +23,10 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def simulate_cases(count=400, seed=0, *, noise=0.3, shift=1.5):
-    """Photo and text each see a normal score, shifted for eczema; the exact posteriors are known, the model's logits are noisy ones."""
+    """Photo and text each see a normal score, shifted for eczema.
+
+    The exact posteriors are known, the model's logits are noisy ones.
+    """
     rng = np.random.default_rng(seed)
     eczema = rng.random(count) < 0.4
     image_used = rng.random(count) > 0.15
@@ -335,7 +339,7 @@ def test_the_table_fits_a_screen_and_shows_every_head(metrics):
 @pytest.mark.parametrize("name", [ROC, PR])
 def test_plots_are_png_files_and_the_same_each_time(cases, metrics, tmp_path, name):
     for folder in (tmp_path / "new" / "a", tmp_path / "b"):
-        write_plots(folder, cases, Metrics.model_validate(metrics), label_threshold=0.5)
+        write_plots(folder, cases, Metrics.model_validate(metrics))
     first, second = tmp_path / "new" / "a" / name, tmp_path / "b" / name
     assert first.read_bytes().startswith(PNG)
     assert first.read_bytes() == second.read_bytes()
@@ -346,3 +350,26 @@ def test_plots_are_png_files_and_the_same_each_time(cases, metrics, tmp_path, na
         (0x00, 0x72, 0xB2),
         (0x00, 0x9E, 0x73),
     } <= colours  # a curve for each head
+
+
+def test_areas_drawn_are_those_reported_and_dots_are_at_the_thresholds(
+    cases, metrics, tmp_path, monkeypatch
+):
+    drawn, build = [], plots._build_axes
+    monkeypatch.setattr(
+        plots, "_build_axes", lambda *names: drawn.append(build(*names)) or drawn[-1]
+    )
+    write_plots(tmp_path, cases, Metrics.model_validate(metrics))
+    roc, pr = (axes.lines for _, axes in drawn)
+    for number, modality in enumerate(HEADS):
+        scored, head = cases[cases[f"p_{modality}"].notna()], metrics["heads"][modality]
+        curve, dot = roc[1 + 2 * number], roc[2 + 2 * number]
+        assert np.trapezoid(*curve.get_data()[::-1]) == pytest.approx(head["auroc"]["value"])
+        found = head["sensitivity"]["value"]
+        assert dot.get_data() == ([pytest.approx(1 - head["specificity"]["value"])], [found])
+        curve, dot = pr[1 + 2 * number], pr[2 + 2 * number]
+        recall, precision = curve.get_data()
+        area = average_precision_score(scored["eczema"], scored[f"p_{modality}"])
+        assert (-np.diff(recall) * precision[:-1]).sum() == pytest.approx(area)
+        right = precision_score(scored["eczema"] > 0.5, scored[f"p_{modality}"] >= 0.5)
+        assert dot.get_data() == ([found], [pytest.approx(right)])

@@ -22,7 +22,7 @@ _NUMBER = re.compile(r"[-+]?\d[\d.,]*%?( \[.*\])?|-")  # perhaps with its interv
 
 @dataclass(frozen=True)
 class Table:
-    """Figures in rows; the first cell of a row says what the row is."""
+    """Numbers in rows; the first cell of a row says what the row is."""
 
     caption: str
     columns: tuple[str, ...]
@@ -50,10 +50,24 @@ class Bullets:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """PNG files side by side, each with what it shows (for those who cannot see) and a caption."""
+class Picture:
+    """A PNG file, what it shows (for those who cannot see it), and a caption."""
 
-    pictures: Sequence[tuple[Path, str, str]]
+    file: Path
+    shows: str
+    caption: str
+
+    @property
+    def url(self) -> str:
+        """The picture itself, as a data URL."""
+        return f"data:image/png;base64,{base64.b64encode(self.file.read_bytes()).decode()}"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures side by side."""
+
+    pictures: Sequence[Picture]
 
 
 @dataclass(frozen=True)
@@ -77,47 +91,36 @@ class Section:
 def format_page(title: str, sections: Sequence[Section]) -> str:
     """Formats a document as one HTML page, pictures included, with the notice top and bottom."""
     style = Path(__file__).with_name("pages.css").read_text(encoding="utf-8")
-    return render_template(
-        "document", title=title, sections=sections, style=style, notice=NOTICE, picture=_read_png
-    )
-
-
-def _read_png(file: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
+    return render_template("document", title=title, sections=sections, style=style, notice=NOTICE)
 
 
 def format_markdown(title: str, sections: Sequence[Section]) -> str:
     """Formats a document as GitHub-flavoured Markdown; pictures are named relative to it."""
-    parts = [f"# {_escape_markdown(title)}", f"> {_escape_markdown(NOTICE)}"]
+    parts = [f"# {_escape(title)}", f"> {_escape(NOTICE)}"]
     for section in sections:
-        parts.append(f"## {_escape_markdown(section.title)}")
+        parts.append(f"## {_escape(section.title)}")
         for block in section.blocks:
             match block:
                 case Table():
                     rows = [block.columns, ["---"] * len(block.columns), *block.rows]
-                    lines = [" | ".join(map(_escape_cell, row)) for row in rows]
-                    parts.append(_escape_markdown(block.caption))
-                    parts.append("\n".join(f"| {line} |" for line in lines))
+                    cells = [[_escape(cell).replace("|", "\\|") for cell in row] for row in rows]
+                    parts.append(_escape(block.caption))
+                    parts.append("\n".join(f"| {' | '.join(row)} |" for row in cells))
                 case Bullets():
-                    parts.append("\n".join(f"- {_escape_markdown(line)}" for line in block.lines))
+                    parts.append("\n".join(f"- {_escape(line)}" for line in block.lines))
                 case Pictures():
-                    for file, shows, _ in block.pictures:
-                        parts.append(f"![{_escape_markdown(shows)}]({file.name})")
+                    parts += [f"![{_escape(one.shows)}]({one.file.name})" for one in block.pictures]
                 case Warned():
-                    parts.append(f"**{_escape_markdown(block.text)}**")
+                    parts.append(f"**{_escape(block.text)}**")
                 case _:
-                    parts.append(_escape_markdown(block))
-    return "\n\n".join([*parts, f"> {_escape_markdown(NOTICE)}"]) + "\n"
+                    parts.append(_escape(block))
+    return "\n\n".join([*parts, f"> {_escape(NOTICE)}"]) + "\n"
 
 
-def _escape_markdown(text: str) -> str:
+def _escape(text: str) -> str:
     """One line in which nothing is HTML, emphasis, code or a link."""
     shown = escape(" ".join(text.split()), quote=False)
     return re.sub(r"([\\`*])", r"\\\1", shown).replace("](", "]\\(")
-
-
-def _escape_cell(text: str) -> str:
-    return _escape_markdown(text).replace("|", "\\|")
 
 
 def format_text(sections: Iterable[Section]) -> str:

@@ -184,7 +184,7 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
     config, caveats = facts.config, []
     if _BUILT_IN in facts.data.sources:
         caveats.append(
-            "Built-in data: rendered photos and written complaints. These figures say nothing about"
+            "Built-in data: rendered photos and written complaints. These results say nothing about"
             " patients."
         )
     if _TEMPLATE in facts.data.sources:

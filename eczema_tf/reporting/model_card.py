@@ -111,7 +111,7 @@ _ETHICS = (
         " thing treated."
     ),
     (
-        "Public collections of skin photos hold few dark skin tones; a good figure over all cases"
+        "Public collections of skin photos hold few dark skin tones; a good value over all cases"
         " can hide a bad one for some people."
     ),
 )

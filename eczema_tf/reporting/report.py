@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from eczema_tf.evaluation.results import Metrics
-from eczema_tf.reporting.document import Bullets, Pictures, Section, format_page
+from eczema_tf.reporting.document import Bullets, Picture, Pictures, Section, format_page
 from eczema_tf.reporting.facts import (
     RunFacts,
     describe_data,
@@ -24,7 +24,7 @@ def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
         plots: The folder that `write_plots` wrote into.
 
     Returns:
-        A whole HTML page. It holds figures, counts and ids of cases; no photo and no text.
+        A whole HTML page. It holds metrics, counts and ids of cases; no photo and no text.
     """
     areas = [
         f"{HEAD_NAMES[modality]} {format_estimate(head.auroc)}"
@@ -35,16 +35,17 @@ def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
         "Precision-recall curves of the heads, with their average precision; the table above has"
         " the metrics at the thresholds"
     )
-    curves = Pictures(
-        [(plots / ROC, roc_shows, "ROC"), (plots / PR, pr_shows, "Precision and recall")]
-    )
+    curves = [
+        Picture(plots / ROC, roc_shows, "ROC"),
+        Picture(plots / PR, pr_shows, "Precision and recall"),
+    ]
     heads, *others = build_results(metrics)
     sections = [
         heads,
-        Section("Curves", [curves]),
+        Section("Curves", [Pictures(curves)]),
         *others,
         Section("Data", [tabulate_data(facts), Bullets(describe_data(facts))]),
         Section("Model", [tabulate_settings(facts)]),
-        Section("What these figures do not say", [Bullets(list_caveats(facts, metrics))]),
+        Section("What these results do not say", [Bullets(list_caveats(facts, metrics))]),
     ]
     return format_page(f"Eczema assistant: results, {metrics.split}", sections)

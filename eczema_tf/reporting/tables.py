@@ -72,7 +72,7 @@ def warn_of_leaks(metrics: Metrics) -> list[Block]:
         return []
     return [
         Warned(
-            f"{leaks.leaks} leaks between the splits were allowed (--allow-leaks): these figures"
+            f"{leaks.leaks} leaks between the splits were allowed (--allow-leaks): these results"
             f" are too good. For instance: {'; '.join(leaks.examples[:3])}."
         )
     ]

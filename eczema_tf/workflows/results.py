@@ -37,23 +37,22 @@ def write_results(
         run_dir: The run's folder, which says what was trained on what; None if it is `out`, which
             then gets the model card, too.
     """
-    label_threshold = config.data.label_threshold
     metrics = compute_metrics(
         cases,
         thresholds,
-        label_threshold=label_threshold,
+        label_threshold=config.data.label_threshold,
         replicates=config.evaluate.bootstrap_replicates,
         seed=config.seed,
         split=split,
         leaks=leaks,
     )
     write_csv(out / run_folder.PREDICTIONS, cases)
-    write_plots(out, cases, metrics, label_threshold=label_threshold)
+    write_plots(out, cases, metrics)
     facts = run_folder.read_facts(run_dir or out, config)
     write_text(out / run_folder.REPORT, format_report(metrics, facts, out))
     if run_dir in (None, out):
         write_text(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))
-    metrics.write(out / run_folder.METRICS)  # last, so that its presence means that all is there
+    metrics.write(out / run_folder.METRICS)  # last, so that its presence means that all is done
     return metrics
 
 
