@@ -20,7 +20,7 @@ from eczema_tf.model.encoders import (
     specify_image_encoder,
     specify_text_encoder,
 )
-from eczema_tf.model.saved_model import SavedModelEncoder, describe_saved_model
+from eczema_tf.model.saved_model import SavedModelEncoder
 
 
 @pytest.mark.parametrize("architecture", ["small", "efficientnet", "vit", "deit"])
@@ -173,17 +173,19 @@ def test_a_saved_model_embeds_photos_however_it_takes_them(
 
 def test_a_module_that_takes_strings_must_be_told_which(tmp_path: Path):
     handle = save_module(tmp_path / "module", "from_bytes")
-    with pytest.raises(ConfigError, match=r"allowed: bytes .* or example"):
-        describe_saved_model(handle, None, None)
+    with pytest.raises(
+        ConfigError, match=r"takes strings; allowed: bytes or example .* received None"
+    ):
+        SavedModelEncoder(handle)
 
 
 def test_a_module_that_changed_is_refused(tmp_path: Path):
     handle = save_module(tmp_path / "module", "from_pixels")
-    settings = describe_saved_model(handle, None, None).settings
+    settings = SavedModelEncoder(handle).settings
     with (tmp_path / "module" / "saved_model.pb").open("ab") as file:
         file.write(b"\x12\x00")  # an empty meta graph: still readable
     with pytest.raises(PresetError, match="not the module that the run was started with"):
-        SavedModelEncoder(3, **settings)
+        SavedModelEncoder(**settings)
 
 
 class Reader(tf.Module):
@@ -199,22 +201,22 @@ def test_a_module_that_reads_files_is_refused_before_it_runs(tmp_path: Path):
         module, str(tmp_path / "reader"), signatures={"serving_default": module.read}
     )
     with pytest.raises(PresetError, match="ReadFile"):
-        describe_saved_model(str(tmp_path / "reader"), None, None)
+        SavedModelEncoder(str(tmp_path / "reader"))
 
 
 def test_a_module_that_is_not_there_is_one_clear_error(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     for handle in (str(tmp_path / "empty"), str(tmp_path / "none")):
         with pytest.raises(PresetError, match="TensorFlow Hub handle"):
-            describe_saved_model(handle, None, None)
+            SavedModelEncoder(handle)
 
 
 def test_a_local_folder_needs_no_tensorflow_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "tensorflow_hub", None)
     handle = save_module(tmp_path / "module", "from_pixels")
-    assert describe_saved_model(handle, None, None).dimension == 3
+    assert SavedModelEncoder(handle).size_px == 16
     with pytest.raises(PresetError, match=r"pip install -r requirements-hub\.txt") as caught:
-        describe_saved_model("https://tfhub.dev/google/nowhere/1", None, None)
+        SavedModelEncoder("https://tfhub.dev/google/nowhere/1")
     assert "\n" not in str(caught.value)
 
 
@@ -246,7 +248,7 @@ def test_a_handle_is_downloaded_by_tensorflow_hub(tmp_path: Path, monkeypatch: p
         photos = np.full((1, 16, 16, 3), 51.0, "float32")
         np.testing.assert_allclose(build_encoder(spec)(photos), [[0.2] * 3], atol=1e-6)
         with pytest.raises(PresetError, match=r"other/1' is not available \(.*404"):
-            describe_saved_model(f"{address}/other/1", None, None)
+            SavedModelEncoder(f"{address}/other/1")
         server.shutdown()
 
 

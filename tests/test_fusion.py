@@ -1,4 +1,4 @@
-"""One contract for every fusion: each modality works alone, nothing absent has a say, and late fusion is what it is called."""
+"""One contract for every fusion: each modality works alone, nothing absent has a say."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
 from eczema_tf.errors import ConfigError
 from eczema_tf.model.encoders import EncoderSpec, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
-from eczema_tf.model.layers import AverageOfPresent, ImageRegions, PatchGrid
+from eczema_tf.model.layers import MaskedMean, PatchGrid
 from eczema_tf.model.multimodal import (
     IMAGE_FEATURES,
     POOLED_IMAGE,
@@ -130,15 +130,16 @@ def test_average_of_present_by_hand():
         np.array([[2.0], [2.0], [np.nan], [2.0]]),
         np.array([[4.0], [np.nan], [4.0], [4.0]]),
     )
-    answers = AverageOfPresent()([image, text, np.array([1.0, 1, 0, 0]), np.array([1.0, 0, 1, 0])])
+    answers = MaskedMean()([image, text, np.array([1.0, 1, 0, 0]), np.array([1.0, 0, 1, 0])])
     np.testing.assert_allclose(answers, [[3.0], [2.0], [4.0], [3.0]])
 
 
 def test_regions_are_listed_row_by_row():
-    grid = np.arange(12.0).reshape(1, 2, 3, 2)
-    np.testing.assert_array_equal(
-        ImageRegions()(grid)[0], [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]
-    )
+    config = ModelConfig(embedding_units=8, fusion="cross_attention")
+    regions = build_model(config, scratch_encoders()).get_layer("fusion_regions")
+    grid = np.arange(2.0 * 2 * 128).reshape(1, 2, 2, 128)
+    np.testing.assert_array_equal(regions(grid)[0], grid[0].reshape(4, 128))
+    assert regions(grid)[0][1, 0] == grid[0, 0, 1, 0]
 
 
 def test_the_patch_grid_leaves_out_what_comes_before_the_patches():

@@ -1,10 +1,14 @@
-"""The model: named layers, learned missing modalities, ordered severity, and features that stand in for frozen encoders."""
+"""The model: named layers, learned missing modalities, ordered severity, cached features."""
 
+import re
+from pathlib import Path
+
+import h5py
 import keras
 import numpy as np
 import pytest
 
-from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
+from eczema_tf.config import ImageConfig, ModelConfig, TextConfig, TrainConfig
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.errors import PresetError, RunError
@@ -14,16 +18,22 @@ from eczema_tf.model.encoders import (
     specify_image_encoder,
     specify_text_encoder,
 )
-from eczema_tf.model.features import compute_features, frozen_model, weights_digest
+from eczema_tf.model.features import cached_encoders, compute_features, weights_digest
 from eczema_tf.model.fusion import FUSIONS
-from eczema_tf.model.layers import MaskedPooling, MissingModality, ModalityDropout, OrderedLogits
+from eczema_tf.model.layers import CumulativeLogits, MaskedPooling, MissingModality, ModalityDropout
 from eczema_tf.model.losses import (
     OrdinalCrossentropy,
     build_losses,
     compute_probabilities,
     compute_targets,
 )
-from eczema_tf.model.multimodal import IMAGE_FEATURES, Encoders, build_model, encoder_of
+from eczema_tf.model.multimodal import (
+    IMAGE_FEATURES,
+    Encoders,
+    build_model,
+    encoder_of,
+    heads_of,
+)
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
 SMALL = ModelConfig(embedding_units=8)
@@ -179,7 +189,7 @@ def test_pooling_looks_at_real_tokens_only(kind: str, expected: list[float]):
 
 
 def test_grades_are_ordered_whatever_the_weights():
-    layer = OrderedLogits(4)
+    layer = CumulativeLogits(4)
     layer(np.zeros((1, 1)))
     for steps in ([-50.0, 0.0], [3.0, -1.0]):
         layer.steps.assign(steps)
@@ -258,13 +268,13 @@ def test_cached_features_give_the_same_answers_as_the_whole_model(
     config = ModelConfig(embedding_units=8, fusion=fusion, text=TextConfig(pooling=pooling))
     model, arrays = build_model(config, pretrained_encoders()), batch()
     features = compute_features(model, inputs_of(arrays), frozen, ArrayCache(tmp_path))
-    cached = frozen_model(model, frozen)(features.gather(np.arange(5)), training=False)
+    cached = heads_of(model, frozen)(features.gather(np.arange(5)), training=False)
     for head, value in run(model, arrays).items():
         np.testing.assert_allclose(
             cached[head], value, atol=2e-3
         )  # token features are kept as float16
     assert len(list(tmp_path.iterdir())) == len(frozen)
-    trained_by_features = {id(weight) for weight in frozen_model(model, frozen).trainable_weights}
+    trained_by_features = {id(weight) for weight in heads_of(model, frozen).trainable_weights}
     assert trained_by_features < {id(weight) for weight in model.trainable_weights}
 
 
@@ -290,6 +300,37 @@ def test_features_of_another_pooling_are_never_used(tmp_path):
         ).gather(np.arange(5))
         widths.append(features["text_pooling"].shape[1])
     assert widths[1] == 2 * widths[0]
+
+
+def test_features_stand_in_for_encoders_that_training_does_not_change():
+    train, scratch, pretrained = TrainConfig(), scratch_encoders(), pretrained_encoders()
+    off = train.model_copy(update={"cache_features": False})
+    cases = [
+        (train, pretrained, set(), False, {"image", "text"}),
+        (train, pretrained, set(), True, set()),
+        (train, pretrained, {"text"}, True, {"text"}),  # no text: blanks are encoded once
+        (off, pretrained, {"image"}, False, {"image"}),
+        (train, scratch, set(), False, set()),
+    ]
+    for config, encoders, absent, fine_tuned, expected in cases:
+        cached = cached_encoders(config, encoders, frozenset(absent), fine_tuned=fine_tuned)
+        assert cached == expected
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_weights_are_saved_under_the_names_of_the_first_runs(fusion: str, tmp_path: Path):
+    model = build_model(ModelConfig(embedding_units=8, fusion=fusion), scratch_encoders())
+    model.save_weights(tmp_path / "model.weights.h5")
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        layers = file["layers"]
+        names = {name for name in layers if len(layers[name].get("vars", ())) > 0}
+    own = {re.sub(r"_\d+$", "", name) for name in names}
+    assert own - {"multi_head_attention"} == {
+        "dense",
+        "layer_normalization",
+        "missing_modality",
+        "ordered_logits",
+    }
 
 
 def test_a_digest_does_not_depend_on_layer_counters():
@@ -322,7 +363,7 @@ def test_only_known_encoders_are_built(kind: str):
 
 
 @pytest.mark.parametrize("preset", ["./no/such/folder", "no_such_preset_name_at_all"])
-def test_a_preset_that_cannot_be_had_names_the_three_ways(preset: str):
+def test_a_preset_that_is_not_available_names_the_three_ways(preset: str):
     with pytest.raises(
         PresetError,
         match=(

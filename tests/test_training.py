@@ -1,4 +1,4 @@
-"""Training: it can learn, only what it should, stops when it must, and resumes as if nothing had happened."""
+"""Training: it can learn, only what it should, stops when it must, and resumes unchanged."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +15,12 @@ from eczema_tf.model.losses import compute_targets
 from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 from eczema_tf.training import callbacks
-from eczema_tf.training.callbacks import KeepBest, _case_auroc
+from eczema_tf.training.callbacks import KeepBest, compute_case_auroc
 from eczema_tf.training.checkpoints import copy_weights
+from eczema_tf.training.data import TrainingData, class_weights
 from eczema_tf.training.device import prepare_device
-from eczema_tf.training.loop import TrainingData, compile_for_training, train_stage
-from eczema_tf.training.stages import _restore_prevalence, unfreeze_from
-from eczema_tf.training.weighting import class_weights
+from eczema_tf.training.loop import Stage, compile_for_training, train_stage
+from eczema_tf.training.stages import restore_prevalence, unfreeze_from
 
 ROWS, SIZE_PX = 24, 16
 
@@ -70,15 +70,12 @@ def make_model(config: Config) -> keras.Model:
     return build_model(config.model, encoders)
 
 
-def train(model: keras.Model, data: TrainingData, config: Config, run_dir: Path, **options) -> list:
-    settings = {
-        "name": "heads",
-        "epochs": config.train.epochs,
-        "learning_rate": config.train.learning_rate,
-        "augment": None,
-        "verbose": 0,
-    }
-    return train_stage(model, data, config, run_dir=run_dir, **{**settings, **options})
+def train(
+    model: keras.Model, data: TrainingData, config: Config, run_dir: Path, name: str = "heads"
+) -> list[dict[str, float]]:
+    stage = Stage(name, config.train.epochs, config.train.learning_rate)
+    options = {"seed": config.seed, "run_dir": run_dir, "verbose": 0}
+    return train_stage(model, data, stage, config.train, **options)
 
 
 def test_a_single_batch_can_be_learned_by_heart(tmp_path: Path):
@@ -87,7 +84,7 @@ def test_a_single_batch_can_be_learned_by_heart(tmp_path: Path):
     data = replace(data, train_rows=batch, val_rows=batch)
     config = config_of(learning_rate=0.01)
     model = make_model(config)
-    compile_for_training(model, config, 60, 60, 0.01)
+    compile_for_training(model, config.train, 60, 60, 0.01)
     inputs = {
         name: np.asarray(value, "int32" if value.dtype == "int32" else "float32")
         for name, value in data.inputs.gather(batch).items()
@@ -112,7 +109,7 @@ def test_rows_without_a_label_do_not_train_the_head(tmp_path: Path):
     before = {
         layer.name: [np.copy(w.numpy()) for w in layer.trainable_weights] for layer in model.layers
     }
-    compile_for_training(model, config, 3, 3, 0.01)
+    compile_for_training(model, config.train, 3, 3, 0.01)
     inputs = data.inputs.gather(np.arange(ROWS))
     model.train_on_batch(
         {n: v.astype("int32" if v.dtype == "int32" else "float32") for n, v in inputs.items()},
@@ -218,9 +215,11 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path: Path):
 def test_validation_auroc_is_by_case():
     logits, labels = np.array([1.0, 3.0, 1.5, 0.0]), np.array([False, False, True, False])
     cases = np.array(["a", "a", "b", "c"])  # means 2.0, 1.5, 0.0
-    assert _case_auroc(logits, labels, cases, np.ones(4, bool)) == 0.5
-    assert _case_auroc(logits, labels, cases, np.array([False, False, True, True])) == 1.0
-    assert _case_auroc(logits, labels, cases, np.array([True, True, False, True])) is None
+    assert compute_case_auroc(logits, labels, cases) == 0.5
+    assert compute_case_auroc(logits[2:], labels[2:], cases[2:]) == 1.0
+    without_b = np.array([0, 1, 3])
+    assert compute_case_auroc(logits[without_b], labels[without_b], cases[without_b]) is None
+    assert compute_case_auroc(logits[:0], labels[:0], cases[:0]) is None
 
 
 def test_class_weights_by_hand():
@@ -239,7 +238,7 @@ def test_prevalence_is_restored_by_a_constant_shift_of_the_logits():
     }
     before = model(inputs)
     targets = {**data.targets, "eczema": np.full((ROWS, 1), 0.2, "float32")}
-    _restore_prevalence(model, replace(data, targets=targets))
+    restore_prevalence(model, replace(data, targets=targets))
     after = model(inputs)
     for head in ("eczema", "eczema_image", "eczema_text"):
         np.testing.assert_allclose(after[head] - before[head], np.log(0.2 / 0.8), rtol=1e-4)
@@ -250,7 +249,7 @@ def test_fine_tuning_starts_at_the_named_block_and_leaves_batch_norm_frozen():
     model = make_model(config_of())
     encoder = model.get_layer("image_encoder")
     encoder.trainable = False
-    unfreeze_from(encoder, "stage3")
+    unfreeze_from(encoder, "stage3", "key")
     trainable = {layer.name for layer in encoder.layers if layer.trainable and layer.weights}
     assert trainable == {"stage3_conv1", "stage3_conv2", "stage4_conv1", "stage4_conv2"}
     with pytest.raises(
@@ -263,7 +262,7 @@ def test_fine_tuning_starts_at_the_named_block_and_leaves_batch_norm_frozen():
 def test_frozen_batch_norm_does_not_move_in_training(tmp_path: Path):
     model = make_model(config_of())
     encoder = model.get_layer("image_encoder")
-    unfreeze_from(encoder, "stage3")
+    unfreeze_from(encoder, "stage3", "key")
     statistics = [
         np.copy(layer.moving_mean.numpy())
         for layer in encoder.layers
@@ -291,7 +290,7 @@ def test_keeping_the_last_epoch_is_not_choosing_by_luck(tmp_path: Path):
             patch.setattr(callbacks, "save_state", lambda *arguments: None)
             for epoch, score in enumerate((0.9, 0.5, 0.6)):
                 keep.on_epoch_end(epoch, {"val_auroc_fusion": score})
-        assert keep.progress["best_epoch"] == expected
+        assert keep.progress.best_epoch == expected
 
 
 @pytest.mark.parametrize("architecture", ["vit", "deit"])
@@ -299,7 +298,7 @@ def test_a_vision_transformer_is_fine_tuned_from_a_block_on(architecture: str):
     encoder = build_encoder(
         specify_image_encoder(ImageConfig(architecture=architecture, size_px=32))
     )
-    unfreeze_from(encoder, "transformer_block_3")
+    unfreeze_from(encoder, "transformer_block_3", "key")
     trained = {weight.path for weight in encoder.trainable_weights}
     assert any("transformer_block_3" in path for path in trained)
     assert not any(
@@ -307,4 +306,4 @@ def test_a_vision_transformer_is_fine_tuned_from_a_block_on(architecture: str):
         for path in trained
     )
     with pytest.raises(ConfigError, match="transformer_block_1"):
-        unfreeze_from(encoder, "no_such_block")
+        unfreeze_from(encoder, "no_such_block", "key")

@@ -1,4 +1,7 @@
-"""Every encoder and fusion through the main job on `configs/smoke.yaml`: trained, exported (parity checked), reloaded, the same."""
+"""Every encoder and fusion through the main job on `configs/smoke.yaml`.
+
+Trained, exported (parity checked), reloaded, the same.
+"""
 
 import json
 import shutil
@@ -26,7 +29,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bert(workplace: Path) -> Path:
-    """A tiny frozen BERT as a Hugging Face folder of ClinicalBERT's layout would leave it after conversion."""
+    """A tiny frozen BERT, as `scripts/convert_bert.py` leaves one."""
     folder = workplace / "bert"
     words = (
         pd.read_csv(workplace / "synthetic" / "manifest.csv")["text"]
@@ -95,7 +98,7 @@ def test_a_variant_trains_exports_reloads_and_predicts_the_same(
 
 @pytest.fixture(scope="module")
 def leaky(workplace: Path) -> Path:
-    """The built-in cases with splits of their own, where one training photo stands, under another name, in the test split too."""
+    """Built-in cases with splits; one training photo is, under another name, a test photo too."""
     folder = workplace / "leaky"
     shutil.copytree(workplace / "synthetic", folder)
     table = pd.read_csv(folder / "manifest.csv", keep_default_na=False, dtype=str)
@@ -176,7 +179,7 @@ def test_repeats_of_a_cross_validation_count_every_case_once(workplace: Path):
 
 
 def test_evaluating_again_joins_the_same_groups_as_training_did(leaky: Path, workplace: Path):
-    """Without splits of its own, the doubled photo makes two cases one group: in training's figures and in those computed later."""
+    """Without splits, a doubled photo makes two cases one group, in training and later."""
     manifest = leaky.parent / "unsplit.csv"
     pd.read_csv(leaky, keep_default_na=False, dtype=str).assign(split="").to_csv(
         manifest, index=False

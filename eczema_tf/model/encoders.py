@@ -1,28 +1,29 @@
-"""Image and text encoders: KerasHub backbones, networks from scratch, SavedModels and precomputed embeddings.
+"""Image and text encoders: KerasHub backbones, networks from scratch, SavedModels, embeddings.
 
 An `EncoderSpec` says in plain JSON what an encoder is. `specify_*` makes one from the configuration
 (reading the preset), `build_encoder` makes the Keras model from it alone: so a run folder needs no
 preset, and nothing executable is ever loaded.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import keras_hub
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from eczema_tf.config import ImageConfig, TextConfig
 from eczema_tf.errors import ConfigError, PresetError, RunError
 from eczema_tf.model import scratch
-from eczema_tf.model.saved_model import SavedModelEncoder, describe_saved_model
+from eczema_tf.model.saved_model import SavedModelEncoder
 
 WAYS_TO_PROVIDE = (
     "give (1) a KerasHub preset name, with internet access to Kaggle, (2) a local KerasHub preset"
     " folder (config.json, model.weights.h5), or (3) a Hugging Face folder (config.json,"
     " model.safetensors); or null for a small network from scratch"
 )
+OWN_KINDS = ("small_image_network", "small_text_network", "saved_model", "precomputed")
 
 
 class EncoderSpec(BaseModel):
@@ -30,15 +31,14 @@ class EncoderSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: str  # a KerasHub backbone class, or one of `_OWN`
+    kind: str  # a KerasHub backbone class, or one of `OWN_KINDS`
     settings: dict[str, Any]
     pretrained: bool
     size_px: int = 0  # image encoders: side of the photo
-    scale: float | list[float] = (
-        1.0  # image encoders: photo * scale + offset is what the encoder was trained on
-    )
+    # image encoders: photo * scale + offset is what the encoder was trained on
+    scale: float | list[float] = 1.0
     offset: float | list[float] = 0.0
-    dimension: int = 0  # precomputed: length of an embedding
+    dimension: int = 0  # precomputed, saved_model: length of an embedding
 
 
 def specify_image_encoder(
@@ -52,33 +52,34 @@ def specify_image_encoder(
             do.
 
     Raises:
-        PresetError: If the preset cannot be had.
+        PresetError: If the preset is not available, or is not an image encoder.
+        ConfigError: If the size of the photo does not fit it.
     """
     if embedding_dimension is not None:
         return EncoderSpec(
             kind="precomputed", settings={}, pretrained=True, dimension=embedding_dimension
         )
     if config.saved_model is not None:
-        description = describe_saved_model(
-            config.saved_model, config.saved_model_input, config.size_px
+        encoder = SavedModelEncoder(config.saved_model, config.saved_model_input)
+        size_px = config.size_px or encoder.size_px
+        return EncoderSpec(
+            kind="saved_model",
+            settings=encoder.settings,
+            pretrained=True,
+            size_px=size_px,
+            dimension=encoder(np.zeros((1, size_px, size_px, 3), "float32")).shape[-1],
         )
-        return EncoderSpec(kind="saved_model", pretrained=True, **description._asdict())
-    return (
-        _specify_image_preset(config)
-        if config.preset is not None
-        else _specify_image_scratch(config)
-    )
-
-
-def _specify_image_scratch(config: ImageConfig) -> EncoderSpec:
+    if config.preset is not None:
+        return _specify_image_preset(config.preset, config.size_px)
     size_px = config.size_px or scratch.IMAGE_SIZE_PX
-    kind, settings = "small_image_network", {"filters": [16, 32, 64, 128]}
-    if config.architecture != "small":
-        kind, settings = scratch.IMAGE_ARCHITECTURES[config.architecture]
-        settings = {**settings, "name": "image_encoder"}
-        if "patch_size" in settings:
-            settings["image_shape"] = [size_px, size_px, 3]
-            _check_patches(size_px, settings["patch_size"])
+    kind, settings = scratch.IMAGE_ARCHITECTURES[config.architecture]
+    if "patch_size" in settings:
+        if size_px % settings["patch_size"]:
+            raise ConfigError(
+                f"model.image.size_px: must be a multiple of the patch, {settings['patch_size']}"
+                f" px, received {size_px}"
+            )
+        settings = {**settings, "image_shape": [size_px, size_px, 3]}
     return EncoderSpec(
         kind=kind,
         settings=settings,
@@ -89,22 +90,24 @@ def _specify_image_scratch(config: ImageConfig) -> EncoderSpec:
     )
 
 
-def _specify_image_preset(config: ImageConfig) -> EncoderSpec:
-    backbone = _read_preset(
-        keras_hub.models.Backbone, config.preset, "model.image.preset", load_weights=False
-    )
-    if not _is_image_backbone(backbone):
+def _specify_image_preset(preset: str, size_px: int | None) -> EncoderSpec:
+    key = "model.image.preset"
+    backbone = _read_preset(keras_hub.models.Backbone, preset, key, load_weights=False)
+    inputs, output = backbone.inputs, backbone.output
+    one_photo_in = len(inputs) == 1 and len(inputs[0].shape) == 4
+    # a feature map, or the sequence of a vision transformer's tokens
+    if not (one_photo_in and hasattr(output, "shape") and len(output.shape) in (3, 4)):
         raise PresetError(
-            f"model.image.preset: {config.preset!r} is a {type(backbone).__name__}, not an image"
-            f" encoder; {WAYS_TO_PROVIDE}"
+            f"{key}: {preset!r} is a {type(backbone).__name__}, not an image encoder;"
+            f" {WAYS_TO_PROVIDE}"
         )
-    converter = _read_preset(keras_hub.layers.ImageConverter, config.preset, "model.image.preset")
-    size_px = config.size_px or (converter.image_size or (224,))[0]
+    converter = _read_preset(keras_hub.layers.ImageConverter, preset, key)
+    size_px = size_px or (converter.image_size or (224,))[0]
     settings = {**backbone.get_config(), "name": "image_encoder"}
     own_size = settings.get("image_shape", (None,))[0]
     if own_size not in (None, size_px) and "patch_size" in settings:
         raise ConfigError(
-            f"model.image.size_px: {config.preset!r} has learned positions for {own_size} px only,"
+            f"model.image.size_px: {preset!r} has learned positions for {own_size} px only,"
             f" received {size_px}"
         )
     return EncoderSpec(
@@ -112,34 +115,9 @@ def _specify_image_preset(config: ImageConfig) -> EncoderSpec:
         settings=settings,
         pretrained=True,
         size_px=size_px,
-        scale=_plain(converter.scale, 1.0),
-        offset=_plain(converter.offset, 0.0),
+        scale=np.asarray(converter.scale or 1.0).tolist(),
+        offset=np.asarray(converter.offset or 0.0).tolist(),
     )
-
-
-def _is_image_backbone(backbone: keras.Model) -> bool:
-    """One photo in, one feature map or one sequence of patch tokens out."""
-    inputs = backbone.inputs
-    return (
-        len(inputs) == 1
-        and len(inputs[0].shape) == 4
-        and hasattr(backbone.output, "shape")
-        and len(backbone.output.shape) in (3, 4)
-    )
-
-
-def patch_size_px(spec: EncoderSpec) -> int:
-    """The side of a vision transformer's patch."""
-    size = spec.settings["patch_size"]
-    return int(size if isinstance(size, int) else size[0])
-
-
-def _check_patches(size_px: int, patch_px: int) -> None:
-    if size_px % patch_px:
-        raise ConfigError(
-            f"model.image.size_px: must be a multiple of the patch, {patch_px} px, received"
-            f" {size_px}"
-        )
 
 
 def specify_text_encoder(config: TextConfig, vocabulary_size: int) -> EncoderSpec:
@@ -150,25 +128,20 @@ def specify_text_encoder(config: TextConfig, vocabulary_size: int) -> EncoderSpe
         vocabulary_size: Number of word pieces of the tokenizer.
 
     Raises:
-        PresetError: If the preset cannot be had.
+        PresetError: If the preset is not available, or is not a BERT.
+        ConfigError: If it has fewer positions or layers than asked for.
     """
-    if config.preset is None and config.architecture == "small":
-        settings = {"vocabulary_size": vocabulary_size, "units": 96}
-        return EncoderSpec(kind="small_text_network", settings=settings, pretrained=False)
     if config.preset is None:
         kind, settings = scratch.TEXT_ARCHITECTURES[config.architecture]
-        sizes = {
-            "vocabulary_size": vocabulary_size,
-            "max_sequence_length": config.max_tokens,
-            "name": "text_encoder",
-        }
-        return EncoderSpec(kind=kind, settings={**settings, **sizes}, pretrained=False)
-    backbone = _read_preset(
-        keras_hub.models.Backbone, config.preset, "model.text.preset", load_weights=False
-    )
+        settings = {**settings, "vocabulary_size": vocabulary_size}
+        if kind == "BertBackbone":
+            settings["max_sequence_length"] = config.max_tokens
+        return EncoderSpec(kind=kind, settings=settings, pretrained=False)
+    key = "model.text.preset"
+    backbone = _read_preset(keras_hub.models.Backbone, config.preset, key, load_weights=False)
     if not isinstance(backbone, keras_hub.models.BertBackbone):
         raise PresetError(
-            f"model.text.preset: {config.preset!r} is a {type(backbone).__name__}; allowed: a BERT"
+            f"{key}: {config.preset!r} is a {type(backbone).__name__}; allowed: a BERT"
             f" (BertBackbone); {WAYS_TO_PROVIDE}"
         )
     if config.max_tokens > backbone.max_sequence_length:
@@ -193,18 +166,34 @@ def build_encoder(spec: EncoderSpec) -> keras.Model:
     Raises:
         RunError: If the kind is none that this project builds.
     """
-    if spec.kind in _OWN:
-        return _OWN[spec.kind](spec)
-    backbone = getattr(keras_hub.models, spec.kind, None)
-    if not (isinstance(backbone, type) and issubclass(backbone, keras_hub.models.Backbone)):
-        raise RunError(
-            f"encoder kind {spec.kind!r}: allowed: a KerasHub backbone, {', '.join(_OWN)}"
-        )
-    return backbone.from_config(spec.settings)
+    match spec.kind:
+        case "small_image_network":
+            return scratch.build_small_image_network(**spec.settings)
+        case "small_text_network":
+            return scratch.build_small_text_network(**spec.settings)
+        case "saved_model":
+            inputs = keras.Input((spec.size_px, spec.size_px, 3), name="pixels")
+            layer = SavedModelEncoder(**spec.settings, dimension=spec.dimension, name="saved_model")
+        case "precomputed":
+            inputs = keras.Input((spec.dimension,), name="embedding")
+            layer = keras.layers.Activation("linear", name="embedding_features")
+        case _:
+            backbone: Any = getattr(keras_hub.models, spec.kind, None)
+            is_class = isinstance(backbone, type)
+            if not (is_class and issubclass(backbone, keras_hub.models.Backbone)):
+                raise RunError(
+                    f"encoder kind {spec.kind!r}: allowed: a KerasHub backbone,"
+                    f" {', '.join(OWN_KINDS)}"
+                )
+            return backbone.from_config(spec.settings)
+    return keras.Model(inputs, layer(inputs), name="image_encoder")
 
 
 def load_preset_weights(encoder: keras.Model, preset: str) -> None:
-    """Copies a preset's weights into an encoder built from its spec; a BERT may have fewer layers than the preset."""
+    """Copies a preset's weights into an encoder built from its spec.
+
+    A BERT may have fewer layers than the preset.
+    """
     source = _read_preset(keras_hub.models.Backbone, preset, "preset")
     if not isinstance(source, keras_hub.models.BertBackbone):
         encoder.set_weights(source.get_weights())
@@ -213,7 +202,7 @@ def load_preset_weights(encoder: keras.Model, preset: str) -> None:
         layer.set_weights(source.get_layer(layer.name).get_weights())
 
 
-def _read_preset(reader: type, preset: str, key: str, **options: Any) -> Any:
+def _read_preset(reader: Any, preset: str, key: str, **options: Any) -> Any:
     """Calls `from_preset`, and says in one error how a preset can be provided."""
     if preset.startswith((".", "/", "~")) and not Path(preset).expanduser().is_dir():
         raise PresetError(f"{key}: {preset}: no such folder; {WAYS_TO_PROVIDE}")
@@ -222,37 +211,5 @@ def _read_preset(reader: type, preset: str, key: str, **options: Any) -> Any:
     except Exception as error:  # KerasHub, Kaggle and Hugging Face raise whatever they like
         reason = " ".join(str(error).split())[:300]
         raise PresetError(
-            f"{key}: {preset!r} cannot be loaded ({reason}); {WAYS_TO_PROVIDE}"
+            f"{key}: {preset!r} is not available ({reason}); {WAYS_TO_PROVIDE}"
         ) from error
-
-
-def _plain(value: Any, default: float) -> float | list[float]:
-    if value is None:
-        return default
-    return [float(item) for item in value] if hasattr(value, "__len__") else float(value)
-
-
-def _build_saved_model(spec: EncoderSpec) -> keras.Model:
-    photo = keras.Input((spec.size_px, spec.size_px, 3), name="pixels")
-    return keras.Model(
-        photo,
-        SavedModelEncoder(spec.dimension, **spec.settings, name="saved_model")(photo),
-        name="image_encoder",
-    )
-
-
-def _build_precomputed(spec: EncoderSpec) -> keras.Model:
-    embedding = keras.Input((spec.dimension,), name="embedding")
-    return keras.Model(
-        embedding,
-        keras.layers.Activation("linear", name="embedding_features")(embedding),
-        name="image_encoder",
-    )
-
-
-_OWN: dict[str, Callable[[EncoderSpec], keras.Model]] = {
-    "small_image_network": lambda spec: scratch.build_small_image_network(spec.settings),
-    "small_text_network": lambda spec: scratch.build_small_text_network(spec.settings),
-    "saved_model": _build_saved_model,
-    "precomputed": _build_precomputed,
-}

@@ -1,71 +1,83 @@
-"""Features of frozen encoders, computed once, and logits of all rows."""
+"""Features of encoders that stay as they are, computed once, and logits of all rows."""
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 
 import keras
 import numpy as np
 
+from eczema_tf.config import TrainConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.inputs import Column, Inputs
-from eczema_tf.model.multimodal import POOLED_TEXT, encoder_of, feature_name, heads_of
+from eczema_tf.model.multimodal import (
+    ENCODED_INPUTS,
+    POOLED_TEXT,
+    Encoders,
+    encoder_of,
+    feature_name,
+)
 from eczema_tf.schema import HEADS, IMAGE, PADDING_MASK, TOKEN_IDS
 
 ENCODE_ROWS = 16  # photos or texts at once; more is no faster on a CPU and needs memory
 
 
+def cached_encoders(
+    train: TrainConfig, encoders: Encoders, absent: frozenset[str], *, fine_tuned: bool
+) -> frozenset[str]:
+    """Says for which of "image" and "text" cached features stand in for photos or tokens.
+
+    Args:
+        train: Whether features are to be cached.
+        encoders: Pretrained ones stay as they are until fine-tuning.
+        absent: Modalities that no row has; each step would encode blanks otherwise.
+        fine_tuned: Whether fine-tuning has changed the encoders.
+    """
+    unchanged = encoders.pretrained if train.cache_features and not fine_tuned else frozenset()
+    return unchanged | absent
+
+
 def compute_features(
-    model: keras.Model, inputs: Inputs, frozen: Collection[str], cache: ArrayCache
+    model: keras.Model, inputs: Inputs, cached: Collection[str], cache: ArrayCache
 ) -> Inputs:
-    """Replaces the inputs of frozen encoders by their features, each distinct photo and text encoded once.
+    """Replaces inputs by their encoders' features, each distinct photo and text encoded once.
 
     Args:
         model: With the encoders' weights loaded.
         inputs: Pixels or embeddings, and tokens.
-        frozen: Which of "image" and "text" are frozen.
+        cached: Which of "image" and "text" to replace.
         cache: Where features are kept, by weights, preprocessing and contents.
 
     Returns:
-        Inputs for `heads_of(model, frozen)`.
+        Inputs for `heads_of(model, cached)`.
     """
-    for modality in sorted(frozen):
-        inputs = _encode_modality(model, modality, inputs, cache)
-    return inputs
-
-
-def _encode_modality(
-    model: keras.Model, modality: str, inputs: Inputs, cache: ArrayCache
-) -> Inputs:
-    old, new = (IMAGE if modality == "image" else TOKEN_IDS), feature_name(model, modality)
-    encoder, source = encoder_of(model, modality), inputs.columns[old]
-    values = (
-        [source.values]
-        if modality == "image"
-        else [source.values, inputs.columns[PADDING_MASK].values]
-    )
-    shape = [
-        len(source.values),
-        *encoder.output.shape[1:],
-    ]  # a vector, a grid of them (fusion by regions), or one for each token
-    tokens = modality == "text" and len(shape) == 3
-    if tokens:
-        shape[1] = values[0].shape[1]
-    dtype = (
-        "float32" if len(shape) == 2 else "float16"
-    )  # a grid or a sequence is 30 to 60 times as much as a vector
-    key = fingerprint(source.digest, weights_digest(encoder), new, dtype, keras.version())
-    features = cache.load_or_compute(
-        f"{modality}_features", key, shape, dtype, lambda: _encode(encoder, values, tokens)
-    )
-    inputs = inputs.with_features(old, new, Column(features, source.index, key))
-    if new == POOLED_TEXT:
-        columns = {name: column for name, column in inputs.columns.items() if name != PADDING_MASK}
-        inputs = Inputs(columns, inputs.token_counts, inputs.token_columns)
+    for modality in sorted(cached):
+        encoder, new = encoder_of(model, modality), feature_name(model, modality)
+        arrays = {name: inputs.columns[name].values for name in encoder.input}
+        old = ENCODED_INPUTS[modality]
+        source = inputs.columns[old]
+        # a vector, a grid of them (fusion by regions), or one for each token
+        shape = [len(source.values), *encoder.output.shape[1:]]
+        if len(shape) == 3:
+            shape[1] = source.values.shape[1]
+        # a grid or a sequence is 30 to 60 times as much as a vector
+        dtype = "float32" if len(shape) == 2 else "float16"
+        key = fingerprint(source.digest, weights_digest(encoder), new, dtype, keras.version())
+        features = cache.load_or_compute(
+            f"{modality}_features", key, shape, dtype, partial(_encode, encoder, arrays)
+        )
+        inputs = inputs.with_features(old, new, Column(features, source.index, key))
+        if new == POOLED_TEXT:
+            columns = {name: kept for name, kept in inputs.columns.items() if name != PADDING_MASK}
+            inputs = Inputs(columns, inputs.token_counts, inputs.token_columns)
     return inputs
 
 
 def weights_digest(model: keras.Model) -> str:
-    """Hashes a model's weights and its layers' settings (not their names, which Keras counts up within a process)."""
+    """Hashes a model's weights and its layers' settings.
+
+    Not their names, which Keras counts up within a process.
+    """
     settings = [
         {key: value for key, value in layer.get_config().items() if key != "name"}
         for layer in model.layers
@@ -76,33 +88,33 @@ def weights_digest(model: keras.Model) -> str:
     )
 
 
-def _encode(encoder: keras.Model, values: list[np.ndarray], tokens: bool) -> Iterator[np.ndarray]:
-    """Encodes in blocks; texts are cut to the longest of their block, since padding costs as much as words."""
-    for start in range(0, len(values[0]), ENCODE_ROWS):
-        block = [array[start : start + ENCODE_ROWS] for array in values]
-        if len(block) == 1:
-            yield encoder.predict_on_batch({IMAGE: block[0].astype("float32")})
+def _encode(encoder: keras.Model, arrays: dict[str, np.ndarray]) -> Iterator[np.ndarray]:
+    """Encodes in blocks.
+
+    Texts are cut to the longest of their block, since padding costs as much as words.
+    """
+    for start in range(0, len(next(iter(arrays.values()))), ENCODE_ROWS):
+        block = {name: array[start : start + ENCODE_ROWS] for name, array in arrays.items()}
+        if IMAGE in block:
+            yield encoder.predict_on_batch({IMAGE: block[IMAGE].astype("float32")})
             continue
-        longest = int(block[1].sum(axis=1).max())
-        ids, mask = (array[:, :longest] for array in block)
-        encoded = encoder.predict_on_batch({TOKEN_IDS: ids, PADDING_MASK: mask})
-        yield (
-            np.pad(encoded, ((0, 0), (0, values[0].shape[1] - longest), (0, 0)))
-            if tokens
-            else encoded
-        )
+        tokens = block[TOKEN_IDS].shape[1]
+        longest = int(block[PADDING_MASK].sum(axis=1).max())
+        encoded = encoder.predict_on_batch(
+            {name: array[:, :longest] for name, array in block.items()}
+        )  # (rows, channels) or (rows, longest, channels)
+        if encoded.ndim == 3:
+            encoded = np.pad(encoded, ((0, 0), (0, tokens - longest), (0, 0)))
+        yield encoded
 
 
-def predict_logits(model: keras.Model, dataset) -> dict[str, np.ndarray]:
+def predict_logits(
+    model: keras.Model, batches: Iterable[dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
     """Runs a model over an evaluation dataset.
 
     Returns:
         float32 (rows, ...) logits by head, in the order of the dataset.
     """
-    outputs = [model.predict_on_batch(batch) for batch in dataset]
+    outputs = [model.predict_on_batch(batch) for batch in batches]
     return {head: np.concatenate([output[head] for output in outputs]) for head in HEADS}
-
-
-def frozen_model(model: keras.Model, frozen: Collection[str]) -> keras.Model:
-    """Returns the model that takes what `compute_features` gives."""
-    return heads_of(model, frozen) if frozen else model

@@ -1,4 +1,7 @@
-"""Losses, targets and probabilities of the heads. Heads give logits; this is the one place that says what the logits mean."""
+"""Losses, targets and probabilities of the heads.
+
+Heads give logits; this is the one place that says what the logits mean.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,18 +15,18 @@ from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, SEVERITY
 
 @keras.saving.register_keras_serializable("eczema_tf")
 class OrdinalCrossentropy(keras.losses.Loss):
-    """Binary cross-entropy of every "worse than grade k" (Frank and Hall 2001; CORAL, Cao et al. 2020).
+    """Binary cross-entropy of every "worse than grade k".
 
-    A miss by two grades costs more than a miss by one. `y_true`: (batch, grades - 1), 1 where the
-    grade is worse than k, fractions allowed; `y_pred`: (batch, grades - 1), cumulative logits.
+    Frank and Hall (2001); CORAL, Cao et al. (2020). A miss by two grades costs more than a miss by
+    one. `y_true`: (batch, grades - 1), 1 where the grade is worse than k, fractions allowed;
+    `y_pred`: (batch, grades - 1), cumulative logits.
     """
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """One loss a row."""
-        return ops.mean(
-            ops.binary_crossentropy(ops.cast(y_true, y_pred.dtype), y_pred, from_logits=True),
-            axis=-1,
-        )
+        y_true = ops.cast(y_true, y_pred.dtype)
+        losses = ops.binary_crossentropy(y_true, y_pred, from_logits=True)  # (batch, grades - 1)
+        return ops.mean(losses, axis=-1)
 
 
 def build_losses() -> dict[str, keras.losses.Loss]:
@@ -64,7 +67,9 @@ def compute_targets(
 
 
 def compute_probabilities(logits: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns the heads' logits into probabilities, as ops that work on NumPy, in graphs and in the served model.
+    """Turns the heads' logits into probabilities.
+
+    By ops that work on NumPy, in graphs and in the served model.
 
     Args:
         logits: By head: (rows, 1) eczema heads, (rows, 3) consistency, (rows, 2) cumulative

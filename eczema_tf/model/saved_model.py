@@ -12,7 +12,7 @@ or writes files or calls Python.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -30,55 +30,6 @@ FORBIDDEN_OPS = frozenset(
 )
 
 
-class SavedModelDescription(NamedTuple):
-    """What is needed to rebuild a module as an encoder: fields of an `EncoderSpec`."""
-
-    settings: dict[str, str]  # of `SavedModelEncoder`
-    size_px: int
-    dimension: int
-
-
-def describe_saved_model(
-    handle: str, input_kind: str | None, size_px: int | None
-) -> SavedModelDescription:
-    """Loads a module once and says what is needed to rebuild it as an encoder.
-
-    Args:
-        handle: A folder, or a TensorFlow Hub handle.
-        input_kind: "pixels", "bytes" or "example"; None to tell from the signature.
-        size_px: Side of the photo; None for the module's own.
-
-    Raises:
-        PresetError: If it is not available, or not safe.
-        ConfigError: If it does not take what `input_kind` says.
-    """
-    folder = _find_folder(handle)
-    (taken,) = _load(folder).signatures[SIGNATURE].structured_input_signature[1].values()
-    if taken.dtype == tf.string:
-        if input_kind not in ("bytes", "example"):
-            raise ConfigError(
-                f"{KEY}_input: the module takes strings; allowed: bytes (a PNG each) or example (a"
-                f" tf.train.Example each, as Derm Foundation), received {input_kind!r}"
-            )
-    elif (
-        taken.dtype == tf.float32
-        and taken.shape.rank in (None, 4)
-        and input_kind in (None, "pixels")
-    ):
-        input_kind = "pixels"
-        if taken.shape.rank == 4:
-            size_px = size_px or taken.shape[1]
-    else:
-        raise ConfigError(
-            f"{KEY}_input: the module takes {taken.dtype.name} {taken.shape}, received"
-            f" {input_kind!r}"
-        )
-    size_px = size_px or DEFAULT_SIZE_PX
-    settings = {"handle": handle, "input_kind": input_kind, "digest": _digest(folder)}
-    embedding = SavedModelEncoder(0, **settings)(tf.zeros((1, size_px, size_px, 3)))
-    return SavedModelDescription(settings, size_px, int(embedding.shape[-1]))
-
-
 @keras.saving.register_keras_serializable("eczema_tf")
 class SavedModelEncoder(keras.layers.Layer):
     """Embeds photos by a SavedModel, which is never trained.
@@ -87,58 +38,73 @@ class SavedModelEncoder(keras.layers.Layer):
     dimension).
 
     Args:
-        dimension: Length of an embedding; 0 if not known yet.
-        handle: As in `describe_saved_model`.
-        input_kind: "pixels", "bytes" or "example".
-        digest: Of the module's files when it was described.
+        handle: A folder, or a TensorFlow Hub handle.
+        input_kind: "pixels", "bytes" or "example"; None to tell from the signature.
+        digest: Of the module's files when the run was started; None if it starts now.
+        dimension: Length of an embedding, where it is known.
         **options: Of a Keras layer.
 
+    Attributes:
+        settings: What rebuilds the layer, with the input kind and the digest.
+        size_px: Side of the photos that the module takes, 448 where it takes any.
+
     Raises:
-        PresetError: If it is another module than it was.
+        PresetError: If the module is not available, not safe, or another one than it was.
+        ConfigError: If it does not take what `input_kind` says.
     """
 
     def __init__(
-        self, dimension: int, handle: str, input_kind: str, digest: str, **options: Any
+        self,
+        handle: str,
+        input_kind: str | None = None,
+        digest: str | None = None,
+        dimension: int | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(trainable=False, dtype="float32", **options)
         folder = _find_folder(handle)
-        if _digest(folder) != digest:
+        found = digest_folder(folder, ignored=["fingerprint.pb"])[:32]
+        if digest not in (None, found):
             raise PresetError(
                 f"{KEY}: {handle!r} is not the module that the run was started with; put that one"
                 " back"
             )
         self.module = _load(folder)  # an attribute, so that an export saves it too
-
-        # === Config ===
+        (taken,) = self.module.signatures[SIGNATURE].structured_input_signature[1].values()
+        shape = taken.shape
+        if taken.dtype == tf.string:
+            allowed, what = ["bytes", "example"], "strings"
+        elif taken.dtype == tf.float32 and shape.rank in (None, 4):
+            allowed, what = ["pixels"], "pixels"
+            input_kind = input_kind or "pixels"
+        else:
+            allowed, what = [], f"{taken.dtype.name} {shape}"
+        if input_kind not in allowed:
+            raise ConfigError(
+                f"{KEY}_input: the module takes {what}; allowed: {' or '.join(allowed) or 'none'}"
+                f" (bytes: a PNG each, example: a tf.train.Example each, as Derm Foundation),"
+                f" received {input_kind!r}"
+            )
+        self.settings = {"handle": handle, "input_kind": input_kind, "digest": found}
+        self.size_px = (shape[1] if shape.rank == 4 else None) or DEFAULT_SIZE_PX
         self.dimension = dimension
-        self.handle = handle
-        self.input_kind = input_kind
-        self.digest = digest
 
     def call(self, photos: Any) -> Any:
         """Encodes photos as the module takes them and calls it."""
-        if self.input_kind == "pixels":
+        input_kind = self.settings["input_kind"]
+        if input_kind == "pixels":
             encoded = photos / 255.0
         else:
             pixels = tf.saturate_cast(tf.round(photos), tf.uint8)
             encoded = tf.map_fn(tf.io.encode_png, pixels, fn_output_signature=tf.string)  # (batch,)
-        if self.input_kind == "example":
+        if input_kind == "example":
             encoded = _encode_examples(encoded)
         embed = self.module.signatures[SIGNATURE]
         (name,) = embed.structured_input_signature[1]
         outputs = embed(**{name: encoded})
         embedding = outputs["embedding"] if "embedding" in outputs else next(iter(outputs.values()))
         embedding = tf.reshape(tf.cast(embedding, tf.float32), [tf.shape(photos)[0], -1])
-        return tf.ensure_shape(embedding, (None, self.dimension)) if self.dimension else embedding
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """(batch, dimension)."""
-        return (input_shape[0], self.dimension)
-
-    def get_config(self) -> dict[str, Any]:
-        """Says what it is; part of the key of cached features."""
-        own = ("dimension", "handle", "input_kind", "digest")
-        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+        return tf.ensure_shape(embedding, (None, self.dimension))
 
 
 def _find_folder(handle: str) -> Path:
@@ -188,10 +154,6 @@ def _load(folder: Path) -> Any:
             f" {list(module.signatures)}"
         )
     return module
-
-
-def _digest(folder: Path) -> str:
-    return digest_folder(folder, ignored=["fingerprint.pb"])[:32]
 
 
 def _encode_examples(png: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,9 @@
-"""Encoders to be trained from scratch on a laptop: two small networks of our own, and small versions of the well-known ones."""
+"""Encoders to be trained from scratch on a laptop.
 
+Two small networks of our own, and small versions of the well-known ones.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -7,12 +11,13 @@ import keras
 IMAGE_SIZE_PX = 96
 _PATCH_SIZE_PX = 8
 
-# Where `preset` is null: by `model.image.architecture`, the KerasHub backbone and its settings.
-# "small" is `build_small_image_network`.
+# where `preset` is null: by `model.image.architecture`, `kind` and `settings` of an `EncoderSpec`
 IMAGE_ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "small": ("small_image_network", {"filters": [16, 32, 64, 128]}),
     "efficientnet": (
         "EfficientNetBackbone",
         {
+            "name": "image_encoder",
             "stackwise_kernel_sizes": [3, 3, 5, 3],
             "stackwise_width_coefficients": [1.0, 1.0, 1.0, 1.0],
             "stackwise_depth_coefficients": [1.0, 1.0, 1.0, 1.0],
@@ -32,6 +37,7 @@ IMAGE_ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": (
         "ViTBackbone",
         {
+            "name": "image_encoder",
             "patch_size": _PATCH_SIZE_PX,
             "num_layers": 3,
             "num_heads": 4,
@@ -42,6 +48,7 @@ IMAGE_ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "deit": (
         "DeiTBackbone",
         {
+            "name": "image_encoder",
             "patch_size": _PATCH_SIZE_PX,
             "num_layers": 3,
             "num_heads": 4,
@@ -50,10 +57,13 @@ IMAGE_ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+# likewise, by `model.text.architecture`; the size of the vocabulary is still to come
 TEXT_ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "small": ("small_text_network", {"units": 96}),
     "bert": (
         "BertBackbone",
         {
+            "name": "text_encoder",
             "num_layers": 2,
             "num_heads": 4,
             "hidden_dim": 96,
@@ -64,39 +74,50 @@ TEXT_ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def build_small_image_network(settings: dict[str, Any]) -> keras.Model:
-    """Four stages of two 3 x 3 convolutions, each stage at half the size: (size, size, 3) to (size / 16, size / 16, channels)."""
+def build_small_image_network(filters: Sequence[int]) -> keras.Model:
+    """Stages of two 3 x 3 convolutions (the first: one), each stage at half the size.
+
+    Args:
+        filters: Channels of each stage.
+
+    Returns:
+        A model from (batch, size, size, 3) to (batch, size / 16, size / 16, channels), for four
+        stages.
+    """
     photo = keras.Input((None, None, 3), name="pixels")
     x = photo
-    for stage, filters in enumerate(settings["filters"], start=1):
-        x = _convolution(x, filters, 2, f"stage{stage}_conv1")
-        x = _convolution(x, filters, 1, f"stage{stage}_conv2") if stage > 1 else x
+    for stage, channels in enumerate(filters, start=1):
+        for number in (1, 2) if stage > 1 else (1,):
+            name = f"stage{stage}_conv{number}"
+            x = keras.layers.Conv2D(
+                channels,
+                kernel_size=3,
+                strides=2 if number == 1 else 1,
+                padding="same",
+                use_bias=False,
+                kernel_initializer="he_normal",
+                name=name,
+            )(x)  # (batch, size / 2**stage, size / 2**stage, channels)
+            x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+            x = keras.layers.Activation("relu", name=f"{name}_relu")(x)
     return keras.Model(photo, x, name="image_encoder")
 
 
-def _convolution(x: Any, filters: int, stride: int, name: str) -> Any:
-    x = keras.layers.Conv2D(
-        filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name
-    )(x)
-    x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
-    return keras.layers.Activation("relu", name=f"{name}_relu")(x)
+def build_small_text_network(vocabulary_size: int, units: int) -> keras.Model:
+    """Word-piece embeddings and one convolution over five tokens: enough for negated phrases.
 
-
-def build_small_text_network(settings: dict[str, Any]) -> keras.Model:
-    """Word-piece embeddings and one convolution over five tokens (Kim 2014, arXiv 1408.5882): enough for negated phrases."""
-    units = settings["units"]
+    After Kim (2014, arXiv 1408.5882). Returns a model from tokens to a `sequence_output` of (batch,
+    tokens, 2 * units).
+    """
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
     padding_mask = keras.Input((None,), dtype="int32", name="padding_mask")
     segment_ids = keras.Input((None,), dtype="int32", name="segment_ids")
-    x = keras.layers.Embedding(settings["vocabulary_size"], units, name="token_embedding")(
-        token_ids
-    )
-    x = keras.layers.Dropout(0.2, name="token_dropout")(x)
+    x = keras.layers.Embedding(vocabulary_size, units, name="token_embedding")(token_ids)
+    x = keras.layers.Dropout(0.2, name="token_dropout")(x)  # (batch, tokens, units)
     real = keras.layers.Reshape((-1, 1), name="token_mask")(keras.ops.cast(padding_mask, x.dtype))
-    x = keras.layers.Multiply(name="masked_embedding")(
-        [x, real]
-    )  # so that padding cannot reach a real token
+    # so that padding cannot reach a real token
+    x = keras.layers.Multiply(name="masked_embedding")([x, real])
     nearby = keras.layers.Conv1D(units, 5, padding="same", activation="relu", name="phrase_conv")(x)
-    x = keras.layers.Concatenate(name="token_and_phrase")([x, nearby])
+    x = keras.layers.Concatenate(name="token_and_phrase")([x, nearby])  # (batch, tokens, 2 * units)
     inputs = {"token_ids": token_ids, "padding_mask": padding_mask, "segment_ids": segment_ids}
     return keras.Model(inputs, {"sequence_output": x}, name="text_encoder")

@@ -2,8 +2,9 @@
 
 import json
 import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -11,9 +12,21 @@ import numpy as np
 from eczema_tf.errors import RunError
 from eczema_tf.files import replacing_file
 
+EpochMetrics = dict[str, float]  # "epoch", counted from 1, and whatever Keras logged
+
+
+@dataclass
+class Progress:
+    """How far a stage of training has come."""
+
+    epochs_done: int = 0
+    best_epoch: int = -1  # counted from 0; -1: the weights before the first
+    best_score: float = -np.inf  # stays so where no score decides
+    history: list[EpochMetrics] = field(default_factory=list)
+
 
 def save_state(
-    path: Path, model: keras.Model, best: list[np.ndarray], progress: dict[str, Any]
+    path: Path, model: keras.Model, best: Sequence[np.ndarray], progress: Progress
 ) -> None:
     """Writes everything that a resumed run needs, whole or not at all.
 
@@ -21,22 +34,23 @@ def save_state(
         path: An .npz file.
         model: Compiled; its weights, dropout generators and optimizer are saved.
         best: The best weights so far, in the order of `model.weights`.
-        progress: JSON-able.
+        progress: How far the run has come.
     """
     arrays = {
-        f"state_{place:05d}": variable.numpy()
-        for place, variable in enumerate(_changing_variables(model))
+        f"state_{index:05d}": variable.numpy()
+        for index, variable in enumerate(_changing_variables(model))
     }
-    arrays |= {f"best_{place:05d}": value for place, value in enumerate(best)}
+    arrays |= {f"best_{index:05d}": value for index, value in enumerate(best)}
+    text = np.frombuffer(json.dumps(asdict(progress)).encode(), "uint8")
     with replacing_file(path) as aside:
-        np.savez(aside, progress=np.frombuffer(json.dumps(progress).encode(), "uint8"), **arrays)
+        np.savez(aside, progress=text, **arrays)
 
 
-def load_state(path: Path, model: keras.Model) -> tuple[dict[str, Any], list[np.ndarray]]:
+def load_state(path: Path, model: keras.Model) -> tuple[Progress, list[np.ndarray]]:
     """Restores a model from `save_state`.
 
     Returns:
-        `progress` and the best weights.
+        The progress and the best weights.
 
     Raises:
         RunError: If the file does not fit the model, for instance because the configuration has
@@ -44,12 +58,12 @@ def load_state(path: Path, model: keras.Model) -> tuple[dict[str, Any], list[np.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            progress = json.loads(file["progress"].tobytes())
+            progress = Progress(**json.loads(file["progress"].tobytes()))
             states = [file[name] for name in sorted(file.files) if name.startswith("state_")]
             best = [file[name] for name in sorted(file.files) if name.startswith("best_")]
         for variable, value in zip(_changing_variables(model), states, strict=True):
             variable.assign(value)
-    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise RunError(
             f"{path}: does not fit this run ({error}); train into a new --run-dir"
         ) from error
@@ -57,11 +71,14 @@ def load_state(path: Path, model: keras.Model) -> tuple[dict[str, Any], list[np.
 
 
 def copy_weights(model: keras.Model) -> list[np.ndarray]:
-    """Copies all weights, in the order of `model.weights`, so that they stay what they are while training goes on."""
+    """Copies all weights, in the order of `model.weights`; training does not change the copies."""
     return [np.copy(weight.numpy()) for weight in model.weights]
 
 
 def _changing_variables(model: keras.Model) -> list[keras.Variable]:
-    """Weights, seed generators and optimizer slots, in a fixed order; metrics start anew each epoch."""
+    """Weights, seed generators and optimizer slots, in a fixed order.
+
+    Metrics are not among them: they start anew each epoch.
+    """
     metrics = {id(variable) for variable in model.metrics_variables}
     return [*(v for v in model.variables if id(v) not in metrics), *model.optimizer.variables]

@@ -14,7 +14,10 @@ def prepare_device(config: TrainConfig, seed: int) -> None:
 
 
 def use_xla(config: TrainConfig) -> bool:
-    """Whether to compile with XLA: on CPU it makes these networks about six times slower, so only with a GPU unless asked for."""
+    """Whether to compile with XLA.
+
+    On CPU it makes these networks about six times slower, so only with a GPU unless asked for.
+    """
     return _is_on(config.xla)
 
 

@@ -1,6 +1,11 @@
-"""The two stages: heads (and encoders from scratch) first, then, if asked for, fine-tuning of pretrained encoders."""
+"""The two stages of training.
 
-from dataclasses import replace
+Heads (and encoders from scratch) come first, then, if asked for, fine-tuning of pretrained
+encoders.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -9,12 +14,24 @@ import numpy as np
 from eczema_tf.config import Config
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.features import compute_features, frozen_model
-from eczema_tf.model.multimodal import Encoders
+from eczema_tf.model.features import cached_encoders, compute_features
+from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, heads_of
 from eczema_tf.schema import ECZEMA_HEADS
-from eczema_tf.training.loop import TrainingData, train_stage
+from eczema_tf.training.checkpoints import EpochMetrics
+from eczema_tf.training.data import TrainingData
+from eczema_tf.training.loop import Stage, train_stage
 
-ENCODER_LAYERS = {"image": "image_encoder", "text": "text_encoder"}
+
+@dataclass(frozen=True)
+class History:
+    """The metrics of each epoch, by stage."""
+
+    heads: list[EpochMetrics]
+    fine_tune: list[EpochMetrics] = field(default_factory=list)
+
+    def best(self, metric: str) -> float:
+        """Returns the largest value that a metric had after any epoch."""
+        return max(epoch[metric] for epoch in (*self.heads, *self.fine_tune))
 
 
 def train_model(
@@ -22,9 +39,10 @@ def train_model(
     encoders: Encoders,
     data: TrainingData,
     config: Config,
+    *,
     run_dir: Path,
     verbose: int = 1,
-) -> dict:
+) -> History:
     """Trains all stages and leaves the model with the best weights.
 
     Args:
@@ -34,61 +52,50 @@ def train_model(
         config: Of the run.
         run_dir: Of the run.
         verbose: As in `train_stage`.
-
-    Returns:
-        The history of each stage by name.
     """
-    frozen = encoders.pretrained
-    for modality in frozen:
+    train, augment = config.train, config.preprocess.augment
+    run_stage = partial(
+        train_stage, train=train, seed=config.seed, run_dir=run_dir, verbose=verbose
+    )
+
+    # === Heads, and encoders from scratch: pretrained ones are frozen, their features cached ===
+    for modality in encoders.pretrained:
         model.get_layer(ENCODER_LAYERS[modality]).trainable = False
-    history = {"heads": _train_heads(model, frozen, data, config, run_dir, verbose)}
-    if config.train.fine_tune.epochs:
-        history["fine_tune"] = _fine_tune(model, frozen, data, config, run_dir, verbose)
-    if config.train.balance_classes:
-        _restore_prevalence(model, data)
+    cached = cached_encoders(train, encoders, data.inputs.absent, fine_tuned=False)
+    features = compute_features(model, data.inputs, cached, ArrayCache(train.cache_folder))
+    stage = Stage(
+        "heads",
+        epochs=train.epochs,
+        learning_rate=train.learning_rate,
+        augment=None if "image" in encoders.pretrained else augment,
+    )
+    history = History(run_stage(heads_of(model, cached), replace(data, inputs=features), stage))
+
+    # === Fine-tuning of pretrained encoders ===
+    if train.fine_tune.epochs:
+        starts = {"image": train.fine_tune.image_from, "text": train.fine_tune.text_from}
+        for modality, first in starts.items():
+            if first is not None and modality in encoders.pretrained:
+                encoder = model.get_layer(ENCODER_LAYERS[modality])
+                unfreeze_from(encoder, first, f"train.fine_tune.{modality}_from")
+        stage = Stage(
+            "fine_tune",
+            epochs=train.fine_tune.epochs,
+            learning_rate=train.fine_tune.learning_rate,
+            augment=augment,
+            keep_start=True,
+        )
+        history = replace(history, fine_tune=run_stage(model, data, stage))
+
+    if train.balance_classes:
+        restore_prevalence(model, data)
     return history
 
 
-def _train_heads(model, frozen, data, config, run_dir, verbose) -> list:
-    cached = frozen if config.train.cache_features else frozenset()
-    cached |= data.inputs.absent  # or every step would encode blank photos
-    inputs = compute_features(model, data.inputs, cached, ArrayCache(config.train.cache_folder))
-    return train_stage(
-        frozen_model(model, cached),
-        replace(data, inputs=inputs),
-        config,
-        name="heads",
-        epochs=config.train.epochs,
-        learning_rate=config.train.learning_rate,
-        augment=config.preprocess.augment if "image" not in frozen else None,
-        run_dir=run_dir,
-        verbose=verbose,
-    )
+def unfreeze_from(encoder: keras.Model, first: str, key: str) -> None:
+    """Makes an encoder trainable from one layer on.
 
-
-def _fine_tune(model, frozen, data, config, run_dir, verbose) -> list:
-    starts = {"image": config.train.fine_tune.image_from, "text": config.train.fine_tune.text_from}
-    for modality, first in starts.items():
-        if first is not None and modality in frozen:
-            unfreeze_from(
-                model.get_layer(ENCODER_LAYERS[modality]), first, f"train.fine_tune.{modality}_from"
-            )
-    return train_stage(
-        model,
-        data,
-        config,
-        name="fine_tune",
-        epochs=config.train.fine_tune.epochs,
-        learning_rate=config.train.fine_tune.learning_rate,
-        augment=config.preprocess.augment,
-        keep_start=True,
-        run_dir=run_dir,
-        verbose=verbose,
-    )
-
-
-def unfreeze_from(encoder: keras.Model, first: str, key: str = "first") -> None:
-    """Makes an encoder trainable from one layer on; batch norm stays frozen, since its statistics are the preset's.
+    Batch norm stays frozen, since its statistics are the preset's.
 
     Args:
         encoder: A backbone, its layers in order from input to output.
@@ -98,30 +105,23 @@ def unfreeze_from(encoder: keras.Model, first: str, key: str = "first") -> None:
     Raises:
         ConfigError: If no layer is called so.
     """
-    blocks = _list_blocks(encoder)
-    start = next(
-        (place for place, layer in enumerate(blocks) if layer.name.startswith(first)), None
-    )
-    if start is None:
-        with_weights = [layer.name for layer in blocks if layer.weights]
-        raise ConfigError(
-            f"{key}: no layer's name begins with {first!r}; allowed: {', '.join(with_weights)}"
-        )
-    encoder.trainable = True
-    for place, layer in enumerate(blocks):
-        layer.trainable = place >= start and not isinstance(layer, keras.layers.BatchNormalization)
-
-
-def _list_blocks(encoder: keras.Model) -> list[keras.layers.Layer]:
-    """The layers from input to output, KerasHub's vision transformers opened up: all of their blocks are in one layer."""
-    return [
+    # KerasHub's vision transformers hold all of their blocks in one layer
+    blocks = [
         block
         for layer in encoder.layers
         for block in getattr(layer, "encoder_layers", None) or [layer]
     ]
+    matches = [index for index, block in enumerate(blocks) if block.name.startswith(first)]
+    if not matches:
+        allowed = ", ".join(block.name for block in blocks if block.weights)
+        raise ConfigError(f"{key}: no layer's name begins with {first!r}; allowed: {allowed}")
+    encoder.trainable = True
+    for index, block in enumerate(blocks):
+        is_batch_norm = isinstance(block, keras.layers.BatchNormalization)
+        block.trainable = index >= matches[0] and not is_batch_norm
 
 
-def _restore_prevalence(model: keras.Model, data: TrainingData) -> None:
+def restore_prevalence(model: keras.Model, data: TrainingData) -> None:
     """Moves the biases of the eczema heads so that probabilities fit the training prevalence again.
 
     Balanced weights train the log-odds of a population that is half eczema; the true ones differ by
@@ -129,8 +129,7 @@ def _restore_prevalence(model: keras.Model, data: TrainingData) -> None:
     """
     labels = data.targets["eczema"][data.train_rows, 0][data.labelled[data.train_rows]]
     prevalence = float(labels.mean())
-    layers = [model.get_layer(head) for head in ECZEMA_HEADS.values()]
-    for bias in [
-        layer.bias for layer in layers if isinstance(layer, keras.layers.Dense)
-    ]:  # late fusion is an average of such
-        bias.assign(bias.numpy() + np.log(prevalence / (1 - prevalence)))
+    for head in ECZEMA_HEADS.values():
+        layer = model.get_layer(head)
+        if isinstance(layer, keras.layers.Dense):  # late fusion is an average of such
+            layer.bias.assign(layer.bias.numpy() + np.log(prevalence / (1 - prevalence)))

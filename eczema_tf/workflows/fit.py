@@ -1,8 +1,10 @@
-"""One model from data and splits: encoders and tokenizer, training, thresholds. All of it lands in a run folder."""
+"""One model from data and splits: encoders and tokenizer, training, thresholds.
+
+All of it lands in a run folder.
+"""
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ import pandas as pd
 from eczema_tf.config import Config
 from eczema_tf.data.dataset import Dataset, count_cases
 from eczema_tf.data.inputs import Inputs
-from eczema_tf.data.text.tokenizer import TextTokenizer, learn_tokenizer, load_tokenizer
+from eczema_tf.data.text.tokenizer import learn_tokenizer, load_tokenizer
 from eczema_tf.evaluation.predictions import average_rows_by_case
 from eczema_tf.evaluation.thresholds import choose_thresholds
 from eczema_tf.files import write_json
@@ -19,13 +21,11 @@ from eczema_tf.model.encoders import (
     specify_image_encoder,
     specify_text_encoder,
 )
-from eczema_tf.model.losses import compute_targets
-from eczema_tf.model.multimodal import Encoders, build_model
+from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, build_model
 from eczema_tf.schema import SPLITS
+from eczema_tf.training.data import build_training_data
 from eczema_tf.training.device import prepare_device
-from eczema_tf.training.loop import TrainingData
-from eczema_tf.training.stages import ENCODER_LAYERS, train_model
-from eczema_tf.training.weighting import compute_sample_weights
+from eczema_tf.training.stages import History, train_model
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import compute_row_logits, load_model_inputs
 
@@ -34,7 +34,6 @@ from eczema_tf.workflows.inference import compute_row_logits, load_model_inputs
 BEFORE_REFIT = "before_refit"
 
 Thresholds = dict[str, float]
-History = dict[str, list[dict[str, float]]]
 
 
 def fit_run(
@@ -57,11 +56,11 @@ def fit_run(
     """
     if not config.train.refit:
         trained, inputs, _ = train_run(config, dataset, splits, run_dir)
-        return trained, inputs, choose_run_thresholds(trained, dataset, inputs, splits, run_dir)
+        return trained, inputs, _choose_thresholds(trained, dataset, inputs, splits, run_dir)
     first_dir = run_dir / BEFORE_REFIT
     run_folder.write_start(first_dir, config)
     first, inputs, _ = train_run(config, dataset, splits, first_dir)
-    thresholds = choose_run_thresholds(first, dataset, inputs, splits, run_dir)
+    thresholds = _choose_thresholds(first, dataset, inputs, splits, run_dir)
     trained, inputs, _ = train_run(config, dataset, splits.replace("val", "train"), run_dir)
     return trained, inputs, thresholds
 
@@ -78,90 +77,57 @@ def train_run(
         run_dir: Gets the model, the checkpoints and the TensorBoard logs.
 
     Returns:
-        The model with its best weights, the inputs of all rows, and the figures of each epoch by
-        stage.
+        The model with its best weights, the inputs of all rows, and the metrics of each epoch.
     """
+    table = dataset.table
+    training = table[splits == "train"]
     prepare_device(config.train, config.seed)
-    trained = _build_model(config, dataset, splits)
+    trained = _build_untrained(config, dataset, list(training["text"]))
     run_folder.save_encoders(run_dir, trained.encoders, trained.tokenizer)
     inputs = load_model_inputs(trained, dataset)
-    write_json(run_dir / run_folder.DATA, _describe_data(dataset, splits))
-    verbose = 1 if sys.stdout.isatty() else 2
-    data = _training_data(config, dataset, inputs, splits)
-    history = train_model(trained.model, trained.encoders, data, config, run_dir, verbose)
+    # fingerprints, counts, splits, and which modalities the model gets to see
+    seen = {"image": training["image_path"], "text": training["text"]}
+    rows = {split: table[splits == split] for split in SPLITS}
+    description = {
+        **dataset.describe(),
+        "split_counts": {split: count_cases(rows[split]) for split in SPLITS},
+        "splits": {split: list(rows[split]["example_id"]) for split in SPLITS},
+        "trained_on": [modality for modality, values in seen.items() if (values != "").any()],
+    }
+    write_json(run_dir / run_folder.DATA, description)
+    history = train_model(
+        trained.model,
+        trained.encoders,
+        build_training_data(config, table, inputs, splits),
+        config,
+        run_dir=run_dir,
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
     run_folder.save_model(run_dir, trained)
     return trained, inputs, history
 
 
-def _build_model(config: Config, dataset: Dataset, splits: pd.Series) -> run_folder.TrainedModel:
-    """Builds the model and loads the presets' weights."""
-    image_preset, text = config.model.image.preset, config.model.text
+def _build_untrained(
+    config: Config, dataset: Dataset, training_texts: list[str]
+) -> run_folder.TrainedModel:
+    """Builds encoders, tokenizer and model, and loads the presets' weights."""
+    image, text = config.model.image, config.model.text
     dimension = dataset.embeddings.dimension if dataset.embeddings is not None else None
-    image_encoder = specify_image_encoder(config.model.image, dimension)
-    tokenizer = _build_tokenizer(config, dataset.table.loc[splits == "train", "text"])
-    encoders = Encoders(
-        image=image_encoder, text=specify_text_encoder(text, len(tokenizer.vocabulary))
-    )
+    image_encoder = specify_image_encoder(image, dimension)
+    if text.preset is not None:
+        tokenizer = load_tokenizer(text.preset, text.max_tokens)
+    else:
+        tokenizer = learn_tokenizer(training_texts, text.vocabulary_size, text.max_tokens)
+    encoders = Encoders(image_encoder, specify_text_encoder(text, len(tokenizer.vocabulary)))
     model = build_model(config.model, encoders)
-    if image_preset is not None and dimension is None:
-        load_preset_weights(model.get_layer(ENCODER_LAYERS["image"]), image_preset)
+    if image.preset is not None and dimension is None:
+        load_preset_weights(model.get_layer(ENCODER_LAYERS["image"]), image.preset)
     if text.preset is not None:
         load_preset_weights(model.get_layer(ENCODER_LAYERS["text"]), text.preset)
     return run_folder.TrainedModel(config, encoders, tokenizer, model)
 
 
-def _build_tokenizer(config: Config, training_texts: pd.Series) -> TextTokenizer:
-    text = config.model.text
-    if text.preset is not None:
-        return load_tokenizer(text.preset, text.max_tokens)
-    return learn_tokenizer(list(training_texts), text.vocabulary_size, text.max_tokens)
-
-
-def _training_data(
-    config: Config, dataset: Dataset, inputs: Inputs, splits: pd.Series
-) -> TrainingData:
-    table = dataset.table
-    train_rows, val_rows = (np.flatnonzero(splits == split) for split in ("train", "val"))
-    eczema = table["eczema"].to_numpy("float64")
-    labelled, positive = ~np.isnan(eczema), eczema > config.data.label_threshold
-    if not config.train.soft_labels:
-        eczema = np.where(labelled, positive.astype("float64"), np.nan)
-        table = table.assign(eczema=eczema)
-    return TrainingData(
-        inputs=inputs,
-        targets=compute_targets(
-            eczema, table["consistency"].to_numpy(), table["severity"].to_numpy()
-        ),
-        weights=compute_sample_weights(
-            table,
-            inputs.present("image"),
-            inputs.present("text"),
-            train_rows,
-            balance=config.train.balance_classes,
-        ),
-        positive=positive,
-        labelled=labelled,
-        cases=table["case_id"].to_numpy(str),
-        train_rows=train_rows,
-        val_rows=val_rows,
-    )
-
-
-def _describe_data(dataset: Dataset, splits: pd.Series) -> dict[str, Any]:
-    """Fingerprints, counts, splits, and which modalities the model gets to see in training."""
-    training = dataset.table[splits == "train"]
-    seen = {"image": training["image_path"], "text": training["text"]}
-    return {
-        **dataset.describe(),
-        "split_counts": {split: count_cases(dataset.table[splits == split]) for split in SPLITS},
-        "splits": {
-            split: list(dataset.table.loc[splits == split, "example_id"]) for split in SPLITS
-        },
-        "trained_on": [modality for modality, values in seen.items() if (values != "").any()],
-    }
-
-
-def choose_run_thresholds(
+def _choose_thresholds(
     trained: run_folder.TrainedModel,
     dataset: Dataset,
     inputs: Inputs,

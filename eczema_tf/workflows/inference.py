@@ -7,7 +7,8 @@ from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs, load_inputs
 from eczema_tf.data.pipeline import build_evaluation_dataset
-from eczema_tf.model.features import compute_features, frozen_model, predict_logits
+from eczema_tf.model.features import cached_encoders, compute_features, predict_logits
+from eczema_tf.model.multimodal import heads_of
 from eczema_tf.schema import ECZEMA_HEADS, MODALITIES, POSTERIOR_COLUMNS
 from eczema_tf.workflows.run_folder import TrainedModel
 
@@ -55,18 +56,17 @@ def compute_row_logits(
         One row each: ids, labels, what was used, and logits by head, as `evaluation` takes them.
     """
     config = trained.config
-    fine_tuned = config.train.fine_tune.epochs > 0
-    frozen = (
-        trained.encoders.pretrained
-        if config.train.cache_features and not fine_tuned
-        else frozenset()
+    cached = cached_encoders(
+        config.train,
+        trained.encoders,
+        inputs.absent,
+        fine_tuned=config.train.fine_tune.epochs > 0,
     )
-    frozen |= inputs.absent
     features = compute_features(
-        trained.model, inputs, frozen, ArrayCache(config.train.cache_folder)
+        trained.model, inputs, cached, ArrayCache(config.train.cache_folder)
     )
     batches = build_evaluation_dataset(features, rows, config.train.batch_size)
-    logits = predict_logits(frozen_model(trained.model, frozen), batches)
+    logits = predict_logits(heads_of(trained.model, cached), batches)
     return tabulate_logits(dataset.table.iloc[rows], inputs, rows, logits)
 
 

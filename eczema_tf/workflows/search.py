@@ -159,7 +159,7 @@ def search(config: Config, space: Space, trials: int, folder: Path) -> Study:
         run_dir = folder / f"trial-{trial.number:04d}"
         run_folder.write_start(run_dir, trial_config)
         *_, history = train_run(trial_config, dataset, splits, run_dir)
-        best = max(epoch[OBJECTIVE] for stage in history.values() for epoch in stage)
+        best = history.best(OBJECTIVE)
         with tf.summary.create_file_writer(str(run_dir / "tensorboard" / "hparams")).as_default():
             hparams.hparams(chosen, trial_id=run_dir.name)
             tf.summary.scalar(OBJECTIVE, best, step=0)
