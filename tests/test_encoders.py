@@ -181,11 +181,14 @@ def test_a_module_that_takes_strings_must_be_told_which(tmp_path: Path):
 
 def test_a_module_that_changed_is_refused(tmp_path: Path):
     handle = save_module(tmp_path / "module", "from_pixels")
-    settings = SavedModelEncoder(handle).settings
+    spec = specify_image_encoder(ImageConfig(saved_model=handle))
+    # part of the key of cached features
+    config = build_encoder(spec).get_layer("saved_model").get_config()
+    assert {name: config[name] for name in spec.settings} == spec.settings
     with (tmp_path / "module" / "saved_model.pb").open("ab") as file:
         file.write(b"\x12\x00")  # an empty meta graph: still readable
     with pytest.raises(PresetError, match="not the module that the run was started with"):
-        SavedModelEncoder(**settings)
+        build_encoder(spec)
 
 
 class Reader(tf.Module):

@@ -64,7 +64,11 @@ def specify_image_encoder(
         size_px = config.size_px or encoder.size_px
         return EncoderSpec(
             kind="saved_model",
-            settings=encoder.settings,
+            settings={
+                "handle": config.saved_model,
+                "input_kind": encoder.input_kind,
+                "digest": encoder.digest,
+            },
             pretrained=True,
             size_px=size_px,
             dimension=encoder(np.zeros((1, size_px, size_px, 3), "float32")).shape[-1],

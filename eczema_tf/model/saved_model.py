@@ -45,7 +45,8 @@ class SavedModelEncoder(keras.layers.Layer):
         **options: Of a Keras layer.
 
     Attributes:
-        settings: What rebuilds the layer, with the input kind and the digest.
+        input_kind: As above, never None.
+        digest: Likewise; with the handle and the input kind it is what rebuilds the layer.
         size_px: Side of the photos that the module takes, 448 where it takes any.
 
     Raises:
@@ -82,22 +83,20 @@ class SavedModelEncoder(keras.layers.Layer):
         if input_kind not in allowed:
             raise ConfigError(
                 f"{KEY}_input: the module takes {what}; allowed: {' or '.join(allowed) or 'none'}"
-                f" (bytes: a PNG each, example: a tf.train.Example each, as Derm Foundation),"
+                " (bytes: a PNG each; example: a tf.train.Example each, as Derm Foundation),"
                 f" received {input_kind!r}"
             )
-        self.settings = {"handle": handle, "input_kind": input_kind, "digest": found}
+        self.input_kind, self.digest, self.dimension = input_kind, found, dimension
         self.size_px = (shape[1] if shape.rank == 4 else None) or DEFAULT_SIZE_PX
-        self.dimension = dimension
 
     def call(self, photos: Any) -> Any:
         """Encodes photos as the module takes them and calls it."""
-        input_kind = self.settings["input_kind"]
-        if input_kind == "pixels":
+        if self.input_kind == "pixels":
             encoded = photos / 255.0
         else:
             pixels = tf.saturate_cast(tf.round(photos), tf.uint8)
             encoded = tf.map_fn(tf.io.encode_png, pixels, fn_output_signature=tf.string)  # (batch,)
-        if input_kind == "example":
+        if self.input_kind == "example":
             encoded = _encode_examples(encoded)
         embed = self.module.signatures[SIGNATURE]
         (name,) = embed.structured_input_signature[1]
