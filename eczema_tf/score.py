@@ -52,29 +52,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="local[2]",
         help="Spark's master: local[N], spark://HOST:PORT, yarn, k8s://... (default: %(default)s)",
     )
-    parser.add_argument(
-        "--batch-size",
-        type=whole_number(1),
-        default=16,
-        metavar="N",
-        help="rows per batch of the model (default: 16)",
-    )
-    parser.add_argument(
-        "--chunk-rows",
-        type=whole_number(1),
-        default=8192,
-        metavar="N",
-        help="rows committed at once, as one file; on a cluster a few thousand for each core"
-        " (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=whole_number(1),
-        default=1,
-        metavar="N",
-        help="TensorFlow's threads in each Python worker; there is one worker for each core"
-        " (default: %(default)s)",
-    )
+    for name, default, purpose in (
+        ("--batch-size", 16, "rows per batch of the model"),
+        (
+            "--chunk-rows",
+            8192,
+            "rows committed at once, as one file; on a cluster a few thousand for each core",
+        ),
+        (
+            "--threads",
+            1,
+            "TensorFlow's threads in each Python worker; there is one worker for each core",
+        ),
+    ):
+        parser.add_argument(
+            name,
+            type=whole_number(1),
+            default=default,
+            metavar="N",
+            help=f"{purpose} (default: {default})",
+        )
     parser.add_argument(
         "--keep-text", action="store_true", help="write the texts beside the answers"
     )

@@ -287,7 +287,7 @@ def test_who_reports_nothing_has_a_photo_and_no_text_or_is_left_out(files: dict,
     with pytest.raises(
         DataError,
         match=(
-            r"no labelled case reports anything, and no photo is here; give the photos with"
+            "no labelled case has a text or a photo; give --images"
             r" --images"
         ),
     ):

@@ -90,10 +90,8 @@ def prepare_folder(
     """
     out, folder = Path(out), check_folder(folder)
     if folder.resolve() in out.resolve().parents:
-        raise DataError(
-            f"{out}: is in {folder}, and would be taken for a class the next time; choose a folder"
-            " outside"
-        )
+        fault = "and would be taken for a class the next time; choose a folder outside"
+        raise DataError(f"{out}: is in {folder}, {fault}")
     paths, passed_over = _list_photos(folder)
     rows = _read_paths(folder, paths)
     moved = rows.pop("moved")
@@ -133,15 +131,13 @@ def choose_eczema_classes(
             there are.
     """
     there = f"; the classes are: {', '.join(sorted(classes))}"
-    folded = {name.casefold(): name for name in classes}
-    unknown = {name for name in names if name.casefold() not in folded}
-    if unknown:
+    folded = {name: name.casefold() for name in classes}
+    wanted = {name.casefold(): name for name in names}
+    if unknown := [name for fold, name in wanted.items() if fold not in folded.values()]:
         raise DataError(f"{folder}: no such class: {', '.join(sorted(unknown))}{there}")
-    if names:
-        wanted = {name.casefold() for name in names}
-        chosen = {name for name in classes if name.casefold() in wanted}
-    else:
-        chosen = {name for name in classes if any(w in name.casefold() for w in ECZEMA_WORDS)}
+    chosen = {name for name, fold in folded.items() if fold in wanted}
+    if not names:
+        chosen = {name for name, fold in folded.items() if any(w in fold for w in ECZEMA_WORDS)}
     if not chosen:
         raise DataError(
             f"{folder}: no class names {' or '.join(ECZEMA_WORDS)}; say with --eczema NAME which"

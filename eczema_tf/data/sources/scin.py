@@ -109,10 +109,7 @@ def prepare_scin(
     if embeddings and not any(row["image_path"] for row in mapped):
         raise DataError(f"{embeddings}: has none of the labelled cases' photos, like {paths[0]!r}")
     if not mapped:
-        raise DataError(
-            f"{cases}: no labelled case reports anything, and no photo is here; give the photos"
-            " with --images"
-        )
+        raise DataError(f"{cases}: no labelled case has a text or a photo; give --images")
     rows = pd.DataFrame(mapped)
     kept = rows.drop_duplicates("case_id")
     counts = {

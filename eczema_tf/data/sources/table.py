@@ -65,12 +65,11 @@ def prepare_table(
     labelled = given[fates == ""]
     named = _map_rows(labelled, mapping, table)
     photos = find_photos(images, named["image_path"])
-    rows = named.assign(
-        image_path=[f"{PHOTOS}/{name}" if name in photos else "" for name in named["image_path"]]
-    )
+    paths = [f"{PHOTOS}/{name}" if name in photos else "" for name in named["image_path"]]
+    rows = named.assign(image_path=paths)
     kept = rows[(rows["image_path"] != "") | (rows["text"] != "")]
     _check_rows(kept, mapping, table, images)
-    missing = (named["image_path"] != rows["image_path"].str.removeprefix(f"{PHOTOS}/")).sum()
+    missing = (rows["image_path"] == "") & (named["image_path"] != "")
     counts = {
         "rows": len(given),
         **{fate: int((fates == fate).sum()) for fate in ("left_out", "unlabelled")},
@@ -79,7 +78,7 @@ def prepare_table(
         "eczema": int(kept["eczema"].sum()),
         "groups": kept["group_id"].nunique(),
         **count_photos(kept),
-        "missing_photos": int(missing) if images else 0,
+        "missing_photos": int(missing.sum()) if images else 0,
     }
     share = counts["eczema"] / counts["kept"]
     source = Source(

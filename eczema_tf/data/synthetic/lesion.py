@@ -6,10 +6,9 @@ All maps are float32 (height, width) in [0, 1]. `unit` is 1/192 of the photo's s
 import math
 
 import numpy as np
-from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from eczema_tf.data.synthetic.skin import draw_noise
+from eczema_tf.data.synthetic.skin import draw_noise, start_drawing
 
 FRAME_PX = 6  # nothing of a lesion lies this close to the photo's edge
 _GROW = {"small": 0.72, "medium": 1.0, "large": 1.30}
@@ -29,8 +28,7 @@ def draw_outline(
         rng: Where randomness comes from.
     """
     side, grow = min(shape), _GROW[extent]
-    layer = Image.new("L", (shape[1], shape[0]))
-    pen = ImageDraw.Draw(layer)
+    layer, pen = start_drawing(shape)
     count, radius = {
         "patch": (1, 0.29),
         "ring": (1, 0.31),
@@ -60,9 +58,7 @@ def soften(outline: np.ndarray, border: str, unit: float) -> np.ndarray:
 
 def draw_scratches(area: np.ndarray, unit: float, rng: np.random.Generator) -> np.ndarray:
     """Draws scratch marks through the lesion: long, thin, roughly parallel."""
-    height, width = area.shape
-    layer = Image.new("L", (width, height))
-    pen = ImageDraw.Draw(layer)
+    layer, pen = start_drawing(area.shape)
     ys, xs = np.nonzero(area > 0.4)
     direction = rng.uniform(0, np.pi)
     for _ in range(int(rng.integers(8, 12))):
@@ -94,9 +90,7 @@ def draw_skin_lines(shape: tuple[int, int], unit: float, rng: np.random.Generato
 
 def draw_dots(area: np.ndarray, count: int, unit: float, rng: np.random.Generator) -> np.ndarray:
     """Draws round dots of 3 to 4.5 units inside the lesion."""
-    height, width = area.shape
-    layer = Image.new("L", (width, height))
-    pen = ImageDraw.Draw(layer)
+    layer, pen = start_drawing(area.shape)
     ys, xs = np.nonzero(area > 0.5)
     for centre in rng.integers(len(xs), size=count):
         x, y, radius = float(xs[centre]), float(ys[centre]), rng.uniform(2.6, 4.2) * unit

@@ -46,6 +46,12 @@ def draw_noise(shape: tuple[int, int], sigma_px: float, rng: np.random.Generator
     return np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
 
 
+def start_drawing(shape: tuple[int, ...]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """Returns a black uint8 layer of (height, width, ...) and a pen for it."""
+    layer = Image.new("L", (shape[1], shape[0]))
+    return layer, ImageDraw.Draw(layer)
+
+
 def render_skin(shape: tuple[int, int], tone: str, rng: np.random.Generator) -> np.ndarray:
     """Renders bare skin: its colour, blotchiness and fine grain."""
     height, width = shape
@@ -65,8 +71,7 @@ def add_hair(image: np.ndarray, site: str, rng: np.random.Generator) -> np.ndarr
     if rng.random() > _HAIRY[site]:
         return image
     height, width = image.shape[:2]
-    layer = Image.new("L", (width, height))
-    pen = ImageDraw.Draw(layer)
+    layer, pen = start_drawing(image.shape)
     direction = rng.uniform(0, np.pi)
     for _ in range(int(rng.integers(3, 12))):
         along = np.linspace(-0.5, 0.5, 8) * rng.uniform(12, 30)
