@@ -288,14 +288,37 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
                 " train.epochs=5"
             )
         value = _parse_yaml(text, f"--set {shorten(override)}")
-        *sections, last = key.split(".")
-        inner = values
-        for section in sections:
-            inner = inner.setdefault(section, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(f"--set {shorten(override)}: {section} is a value, not a section")
-        inner[last] = value
+        try:
+            set_key(values, key, value)
+        except ConfigError as error:
+            raise ConfigError(f"--set {shorten(override)}: {error}") from error
     return parse_config(values, where=str(path) if path is not None else "configuration")
+
+
+def set_key(values: dict[str, Any], key: str, value: object) -> None:
+    """Sets `section.key` in the plain values of a configuration.
+
+    Raises:
+        ConfigError: If what should be a section is a value.
+    """
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{section} is a value, not a section")
+    values[last] = value
+
+
+def change_config(config: Config, changes: Mapping[str, object]) -> Config:
+    """Returns a configuration with other values of some keys, such as `{"train.epochs": 5}`.
+
+    Raises:
+        ConfigError: With every fault, if there is any.
+    """
+    values = config.model_dump()
+    for key, value in changes.items():
+        set_key(values, key, value)
+    return parse_config(values)
 
 
 def parse_config(values: Mapping[str, Any], where: str = "configuration") -> Config:

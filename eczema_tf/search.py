@@ -45,10 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _search(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.set)
-    from eczema_tf.workflows.search import load_space, search
+    from eczema_tf.workflows.search import search
 
-    study = search(config, load_space(arguments.space), arguments.trials, arguments.out)
-    print(study.describe())
+    search(config, arguments.space, arguments.trials, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,25 @@
-"""Trains the same configuration with one key varied, on the same splits and features, and writes one table with intervals.
+"""Trains one configuration with one key varied, and writes one table with intervals.
 
-    python scripts/ablation.py --config configs/ablation.yaml --out runs/ablation python
-    scripts/ablation.py --config configs/quickstart.yaml --vary model.modality_dropout=0.0,0.2,0.4
-    --out runs/dropout
+    python scripts/ablation.py --config configs/ablation.yaml --out runs/ablation
+    python scripts/ablation.py --vary model.modality_dropout=0.0,0.2,0.4 --out runs/dropout
 
-Each run has its own folder in --out; a finished one is not run again. Differences are to the first
-value, paired over the same cases.
+All runs have the same splits and features, and each has its own folder in --out; a finished one is
+not run again. Differences are to the first value, paired over the same cases.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
+# runs from a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # runs from a checkout, installed or not
-
-from eczema_tf.cli import run_command
+from eczema_tf.cli import add_config_arguments, run_command
 from eczema_tf.config import Config, load_config
 from eczema_tf.errors import ConfigError
-from eczema_tf.evaluation.intervals import draw_weights, summarise
+from eczema_tf.evaluation.intervals import Estimate, draw_weights, summarise
 from eczema_tf.evaluation.metrics import compute_auroc
 from eczema_tf.evaluation.predictions import (
     PROBABILITY_COLUMNS,
@@ -45,14 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, help="what all runs share (default: the quickstart)")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="a.b=c",
-        help="set one key; may be given several times",
-    )
+    add_config_arguments(parser)
     parser.add_argument(
         "--vary",
         default=FUSIONS,
@@ -67,37 +55,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
-    key, values = _parse_vary(arguments.vary)
+    key, separator, listed = arguments.vary.partition("=")
+    values = [value.strip() for value in listed.split(",") if value.strip()]
+    if not separator or len(set(values)) < 2 or len(set(values)) != len(values):
+        raise ConfigError(
+            f"--vary {arguments.vary}: must look like section.key=value,value, with at least two"
+            " different values"
+        )
+    # all mistakes before any work
     configs = {
         value: load_config(arguments.config, [*arguments.set, f"{key}={value}"]) for value in values
-    }  # all mistakes before any work
-    for value, config in configs.items():
-        _run_once(config, arguments.out / value)
-    table = compare_runs(
-        {value: arguments.out / value for value in values}, next(iter(configs.values()))
-    )
-    text = format_markdown(key, table)
+    }
+    run_dirs = {value: arguments.out / value for value in values}
+    for value, run_dir in run_dirs.items():
+        if not (run_dir / run_folder.METRICS).is_file():
+            resume = (run_dir / run_folder.CONFIG).is_file()
+            train(configs[value], run_dir, resume=resume)
+    text = format_markdown(key, compare_runs(run_dirs, configs[values[0]]))
     write_text(arguments.out / "ablation.md", text)
     print(text)
 
 
-def _parse_vary(vary: str) -> tuple[str, list[str]]:
-    key, separator, values = vary.partition("=")
-    listed = [value.strip() for value in values.split(",") if value.strip()]
-    if not separator or len(set(listed)) < 2 or len(set(listed)) != len(listed):
-        raise ConfigError(
-            f"--vary {vary}: must look like section.key=value,value, with at least two different"
-            " values"
-        )
-    return key, listed
+@dataclass(frozen=True)
+class Run:
+    """One run beside the others.
+
+    Attributes:
+        name: The value of the key that varies.
+        aurocs: By head.
+        difference: AUROC of fusion minus that of the first run; None for the first run itself.
+    """
+
+    name: str
+    aurocs: dict[str, Estimate]
+    difference: Estimate | None
 
 
-def _run_once(config: Config, run_dir: Path) -> None:
-    if not (run_dir / run_folder.METRICS).is_file():
-        train(config, run_dir, resume=(run_dir / run_folder.CONFIG).is_file())
-
-
-def compare_runs(run_dirs: dict[str, Path], config: Config) -> pd.DataFrame:
+def compare_runs(run_dirs: dict[str, Path], config: Config) -> list[Run]:
     """Computes the AUROC of each run and head, and fusion minus the first run's fusion.
 
     Args:
@@ -105,67 +99,49 @@ def compare_runs(run_dirs: dict[str, Path], config: Config) -> pd.DataFrame:
             compared with.
         config: For `label_threshold`, the seed and the number of resamples.
 
-    Returns:
-        One row a run: `run`, and estimates `image`, `text`, `fusion` and `difference`.
-
     Raises:
-        ConfigError: If the runs did not score the same cases.
+        ConfigError: If the runs did not predict the same cases.
     """
-    scored = {
+    predicted = {
         name: load_predictions(run_dir / run_folder.PREDICTIONS)
         for name, run_dir in run_dirs.items()
     }
-    first = next(iter(scored.values()))
-    if any(list(cases["case_id"]) != list(first["case_id"]) for cases in scored.values()):
+    first = next(iter(predicted.values()))
+    if any(list(cases["case_id"]) != list(first["case_id"]) for cases in predicted.values()):
         raise ConfigError(
-            "the runs scored different cases, so they cannot be compared; --vary must not change"
+            "the runs predicted different cases, so they cannot be compared; --vary must not change"
             " the data or the splits"
         )
     weights = draw_weights(first["group_id"], config.evaluate.bootstrap_replicates, config.seed)
-    base = _aurocs(first, "fusion", weights, config)
-    return pd.DataFrame(
-        [_compare(name, cases, weights, base, config) for name, cases in scored.items()]
-    )
+    runs, base = [], None
+    for name, cases in predicted.items():
+        aurocs = {}
+        for head, column in PROBABILITY_COLUMNS.items():
+            seen = is_scored(cases, head)
+            known = cases[seen]
+            aurocs[head] = compute_auroc(
+                known[column].to_numpy("float64"),
+                (known["eczema"] > config.data.label_threshold).to_numpy(bool),
+                weights[:, seen],
+                identify_models(known),
+            )
+        difference = None if base is None else summarise(aurocs["fusion"] - base)
+        base = aurocs["fusion"] if base is None else base
+        estimates = {head: summarise(values) for head, values in aurocs.items()}
+        runs.append(Run(name, estimates, difference))
+    return runs
 
 
-def _compare(
-    name: str, cases: pd.DataFrame, weights: np.ndarray, base: np.ndarray, config: Config
-) -> dict[str, Any]:
-    aurocs = {head: _aurocs(cases, head, weights, config) for head in PROBABILITY_COLUMNS}
-    estimates = {head: summarise(values) for head, values in aurocs.items()}
-    return {"run": name, **estimates, "difference": summarise(aurocs["fusion"] - base)}
-
-
-def _aurocs(cases: pd.DataFrame, head: str, weights: np.ndarray, config: Config) -> np.ndarray:
-    seen = is_scored(cases, head)
-    cases, weights = cases[seen], weights[:, seen]
-    positive = (cases["eczema"] > config.data.label_threshold).to_numpy(bool)
-    return compute_auroc(
-        cases[PROBABILITY_COLUMNS[head]].to_numpy("float64"),
-        positive,
-        weights,
-        identify_models(cases),
-    )
-
-
-def format_markdown(key: str, table: pd.DataFrame) -> str:
+def format_markdown(key: str, runs: list[Run]) -> str:
     """Formats what `compare_runs` returns."""
     lines = [
-        (
-            f"| {key} | photo AUROC | text AUROC | fusion AUROC | fusion minus"
-            f" {table['run'].iloc[0]} |"
-        ),
+        f"| {key} | photo AUROC | text AUROC | fusion AUROC | fusion minus {runs[0].name} |",
         "|---|---|---|---|---|",
     ]
-    for row in table.to_dict("records"):
-        difference = (
-            "-" if row["run"] == table["run"].iloc[0] else format_estimate(row["difference"])
-        )
-        lines.append(
-            f"| {row['run']} |"
-            f" {' | '.join(format_estimate(row[head]) for head in PROBABILITY_COLUMNS)} |"
-            f" {difference} |"
-        )
+    for run in runs:
+        aurocs = " | ".join(format_estimate(run.aurocs[head]) for head in PROBABILITY_COLUMNS)
+        difference = "-" if run.difference is None else format_estimate(run.difference)
+        lines.append(f"| {run.name} | {aurocs} | {difference} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,6 @@
-"""A plain logistic regression on frozen text features, on the very folds of a cross-validated run: the baseline to beat.
+"""A plain logistic regression on frozen text features: the baseline to beat.
+
+It uses the very folds of a cross-validated run.
 
     PYTHONPATH=. python scripts/baseline_logistic.py --run-dir runs/scin
 
@@ -8,7 +10,6 @@ out-of-fold AUROC with its 95 % interval from a bootstrap over groups, beside th
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.dataset import load_dataset
 from eczema_tf.evaluation.intervals import draw_weights, summarise
 from eczema_tf.evaluation.metrics import compute_auroc
+from eczema_tf.evaluation.results import Metrics
 from eczema_tf.model.features import compute_features
 from eczema_tf.model.multimodal import POOLED_TEXT
 from eczema_tf.reporting.facts import RunData
@@ -43,7 +45,8 @@ def main() -> None:
     )
     run_dir = parser.parse_args().run_dir
     trained = run_folder.load_model(run_dir / "folds" / "0-0")
-    dataset = load_dataset(trained.config.data, RunData.read(run_dir / run_folder.DATA).manifest)
+    data = RunData.read(run_dir / run_folder.DATA)
+    dataset = load_dataset(trained.config.data, data.manifest)
     inputs = compute_features(
         trained.model,
         load_model_inputs(trained, dataset),
@@ -58,10 +61,9 @@ def main() -> None:
     )
     features, table = inputs.gather(rows)[POOLED_TEXT], table.loc[rows]
     positive = (table["eczema"] > trained.config.data.label_threshold).to_numpy()
-    repeats = (RunData.read(run_dir / run_folder.DATA).folds or {}).values()
-    groups = np.tile(
-        table["group_id"].to_numpy(), len(repeats)
-    )  # pooled over the repeats, as in the run
+    repeats = (data.folds or {}).values()
+    # pooled over the repeats, as in the run
+    groups = np.tile(table["group_id"].to_numpy(), len(repeats))
     weights = draw_weights(groups, 1000, trained.config.seed)
     fitted = np.concatenate(
         [
@@ -81,14 +83,14 @@ def main() -> None:
         )
         name = f"logistic regression, {' and '.join(poolings[:count])} of the tokens"
         print(f"{name:<50} {len(rows)} cases: AUROC {format_estimate(summarise(auroc, ''))}")
-    own = json.loads((run_dir / run_folder.METRICS).read_text())["heads"]["text"]["auroc"]
+    own = Metrics.read(run_dir / run_folder.METRICS).heads["text"].auroc
     print(f"{'text head of the run':<50} {len(rows)} cases: AUROC {format_estimate(own)}")
 
 
 def predict_out_of_fold(
     features: np.ndarray, positive: np.ndarray, folds: np.ndarray
 ) -> np.ndarray:
-    """Scores each case by a model that was fitted without its fold."""
+    """Predicts each case by a model that was fitted without its fold."""
     scores = np.zeros(len(positive))
     for fold in np.unique(folds):
         train = folds != fold
