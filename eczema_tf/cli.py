@@ -101,7 +101,10 @@ def run_command(
     """
     # hide TensorFlow's start-up chatter, keep its errors
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever ~/.keras says
     arguments = parser.parse_args(argv)
+    if backend != "tensorflow":
+        parser.error(f"KERAS_BACKEND is {backend!r}; only 'tensorflow' is supported: unset it")
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP

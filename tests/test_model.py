@@ -1,6 +1,9 @@
 """The model: named layers, learned missing modalities, ordered severity, cached features."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -379,3 +382,27 @@ def test_embeddings_are_an_image_encoder_of_their_own():
     model = build_model(SMALL, Encoders(spec, specify_text_encoder(TextConfig(), 50)))
     inputs = {**batch(), IMAGE: np.random.default_rng(0).normal(size=(5, 12)).astype("float32")}
     assert run(model, inputs)["eczema_image"].shape == (5, 1)
+
+
+@pytest.mark.parametrize(
+    "keras_json", ['{"image_data_format": "channels_first"}', '{"floatx": "float16"}']
+)
+def test_a_keras_that_is_set_up_otherwise_is_refused(tmp_path, keras_json):
+    (tmp_path / "keras.json").write_text(keras_json)
+    command = [sys.executable, "-m", "eczema_tf.train", "--config", "configs/smoke.yaml"]
+    command += ["--run-dir", str(tmp_path / "run"), "--set", f"data.synthetic.folder={tmp_path}"]
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    environment.pop("KERAS_BACKEND", None)
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "mend ~/.keras/keras.json" in done.stderr.splitlines()[-1]
+
+
+def test_another_backend_is_refused_before_anything_is_loaded():
+    command = [sys.executable, "-m", "eczema_tf.train"]
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "KERAS_BACKEND is 'jax'; only 'tensorflow' is supported" in done.stderr

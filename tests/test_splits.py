@@ -1,4 +1,4 @@
-"""Splits and folds: no group straddles them, each gets its share, and neither row order nor time changes them."""
+"""Splits and folds: by group, with fair shares, whatever the order of the rows or the time."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eczema_tf.data.splits import FRACTIONS, assign_folds, assign_splits, fold_splits
+from eczema_tf.data.splits import (
+    FRACTIONS,
+    assign_folds,
+    assign_splits,
+    find_missing,
+    fold_splits,
+)
 from eczema_tf.errors import DataError
 
 
@@ -152,3 +158,44 @@ def test_one_fold_is_the_test_and_a_share_of_the_others_val():
         assert splits.groupby(table["group_id"]).nunique().max() == 1
         assert (splits == "val").sum() == 48  # 24 of the 96 other groups
         assert table["eczema"].groupby(splits).mean().between(0.30, 0.37).all()
+
+
+def test_a_manifest_with_train_and_test_alone_gets_its_val_from_train_by_group():
+    table = build_table([0.0, 1.0] * 40, rows_a_group=2, split="train")
+    table.loc[table.index[-40:], "split"] = "test"
+    splits = assign_splits(table, seed=0)
+    assert list(splits[table["split"] == "test"].unique()) == ["test"]
+    cut = splits[table["split"] == "train"]
+    assert set(cut) == {"train", "val"}
+    assert splits.groupby(table["group_id"]).nunique().max() == 1
+    assert (cut == "val").mean() == pytest.approx(0.15 / 0.85, abs=0.02)
+    assert table["eczema"][splits == "val"].nunique() == 2
+    assert list(splits) == list(assign_splits(table, seed=0))
+    kept = assign_splits(table, fractions={"train": 0.8, "val": 0.0, "test": 0.2}, seed=0)
+    assert list(kept) == list(table["split"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "split", "said"),
+    [
+        ([0.0, 1.0, 0.0, 1.0], ["train", "train", "test", "test"], ["val: no row"]),
+        ([0.0, 1.0, 0.0], ["val", "val", "test"], ["train: no row"]),
+        (
+            [0.0, 0.0, 1.0, 1.0],
+            ["train", "train", "val", "test"],
+            ["train: all 2 labelled rows are not"],
+        ),
+        (
+            [1.0, np.nan, 1.0, np.nan],
+            ["train", "train", "val", "test"],
+            ["test: no row", "are eczema"],
+        ),
+        ([0.0, 1.0, 1.0, 1.0], ["train", "train", "val", "test"], []),
+    ],
+)
+def test_what_cannot_be_trained_or_judged_is_said_before(labels, split, said):
+    table = build_table(labels)
+    faults = find_missing(table, pd.Series(split), 0.5)
+    assert len(faults) == len(said)
+    for fault, words in zip(faults, said, strict=True):
+        assert words in fault

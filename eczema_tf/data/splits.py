@@ -6,7 +6,7 @@ one by one.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -23,12 +23,13 @@ def assign_splits(
     seed: int,
     label_threshold: float = 0.5,
 ) -> pd.Series:
-    """Returns the split of each row: the manifest's own, if it has one, or a seeded, stratified one by group.
+    """Returns the split of each row: the manifest's own, or a seeded, stratified one by group.
 
-    Each split gets its fraction of the groups to within one, and its share of each class. Where
-    there are so few groups of a class that this would leave a split without it, the first ones are
-    given out one to a split (train, val, test), even if a small split becomes larger than its
-    fraction.
+    Own splits without "val" (train and test alone, as some data sets come) get it cut from "train".
+    Of splits that are made here, each gets its fraction of the groups to within one, and its share
+    of each class. Where there are so few groups of a class that this would leave a split without
+    it, the first ones are given out one to a split (train, val, test), even if a small split
+    becomes larger than its fraction.
 
     Args:
         table: Of a `Manifest`; columns `group_id`, `split`, `eczema`, `image_path`, `text`.
@@ -45,7 +46,13 @@ def assign_splits(
     """
     given = table["split"] != ""
     if given.all() and len(table):
-        return table["split"].copy()
+        own = table["split"].copy()
+        train, val = own == "train", fractions.get("val", 0.0)
+        if val and train.any() and "val" not in set(own):
+            share = val / (val + fractions["train"])
+            cut = {"train": 1 - share, "val": share}
+            own[train] = _assign(table[train], cut, f"{seed}:val", label_threshold)
+        return own
     if given.any():
         raise DataError(
             f"split: {given.sum()} rows have one and {(~given).sum()} have none (the first is"
@@ -58,7 +65,9 @@ def assign_splits(
 def assign_folds(
     table: pd.DataFrame, *, folds: int, seed: int, repeat: int = 0, label_threshold: float = 0.5
 ) -> pd.Series:
-    """Returns the fold of each row, by group and stratified, for cross-validation. The manifest's own splits play no part.
+    """Returns the fold of each row, by group and stratified, for cross-validation.
+
+    The manifest's own splits play no part.
 
     Args:
         table: Of a `Manifest`.
@@ -81,7 +90,7 @@ def assign_folds(
             " number of groups"
         )
     order = _sort_groups(strata, f"{seed}:{repeat}:fold")
-    fold = {group: place % folds for place, group in enumerate(order)}
+    fold = {group: index % folds for index, group in enumerate(order)}
     return table["group_id"].map(fold).astype("int64")
 
 
@@ -94,7 +103,9 @@ def fold_splits(
     seed: int,
     label_threshold: float = 0.5,
 ) -> pd.Series:
-    """Returns the split of each row when one fold is the test: a stratified share of the other groups is val, the rest train.
+    """Returns the split of each row when one fold is the test.
+
+    A stratified share of the other groups is val, the rest train.
 
     Args:
         folds: From `assign_folds`.
@@ -113,6 +124,21 @@ def fold_splits(
     return rest.reindex(table.index, fill_value="test")
 
 
+def find_missing(table: pd.DataFrame, splits: pd.Series, label_threshold: float) -> list[str]:
+    """Says what keeps a model from being trained and judged on these splits, one line each."""
+    labelled = table["eczema"].notna()
+    faults = [
+        f"{split}: no row with an eczema label"
+        for split in SPLITS
+        if not (labelled & (splits == split)).any()
+    ]
+    train = table["eczema"][labelled & (splits == "train")] > label_threshold
+    if len(train) and (train.all() or not train.any()):
+        only = "eczema" if train.all() else "not eczema"
+        faults.append(f"train: all {len(train)} labelled rows are {only}; both kinds are needed")
+    return faults
+
+
 def _assign(
     table: pd.DataFrame, fractions: Mapping[str, float], salt: str, label_threshold: float
 ) -> pd.Series:
@@ -123,61 +149,44 @@ def _assign(
             f"split: {len(strata)} groups cannot fill {len(wanted)} splits ({', '.join(wanted)});"
             " allowed: at least one group each"
         )
-    split = _deal(strata, _sort_groups(strata, salt), wanted)
-    return table["group_id"].map(split)
+    order = _sort_groups(strata, salt)
+    # one positive and one negative group for each split, as far as they go
+    seats: dict[str, str] = {}
+    for kind in "pn":
+        seats.update(
+            zip([group for group in order if strata[group][0] == kind], wanted, strict=False)
+        )
+    # then each group to the split that lags most behind its fraction of the groups dealt so far
+    split_of: dict[str, str] = {}
+    count = dict.fromkeys(wanted, 0)
+    for dealt, group in enumerate(order, start=1):
+        lag = {split: round(share * dealt - count[split], 9) for split, share in wanted.items()}
+        split_of[group] = seats.get(group) or max(lag, key=lag.__getitem__)
+        count[split_of[group]] += 1
+    return table["group_id"].map(split_of)
 
 
 def _stratify_groups(table: pd.DataFrame, label_threshold: float) -> dict[str, str]:
-    """Returns the stratum of each group; its first letter is the class: `p`ositive, `n`egative or `u`nlabelled."""
-    groups = pd.DataFrame(
-        {
-            "label": table["eczema"],
-            "image": table["image_path"] != "",
-            "text": table["text"] != "",
-            "group": table["group_id"],
-        }
-    ).groupby("group")
+    """Returns the stratum of each group.
+
+    Its first letter is the class: `p`ositive, `n`egative or `u`nlabelled.
+    """
+    columns = {
+        "label": table["eczema"],
+        "image": table["image_path"] != "",
+        "text": table["text"] != "",
+    }
+    groups = pd.DataFrame(columns).groupby(table["group_id"])
     label, image, text = groups["label"].max(), groups["image"].any(), groups["text"].any()
     kind = (label > label_threshold).map({True: "p", False: "n"}).where(label.notna(), "u")
-    return (
-        kind + image.map({True: " image", False: ""}) + text.map({True: " text", False: ""})
-    ).to_dict()
+    modalities = image.map({True: " image", False: ""}) + text.map({True: " text", False: ""})
+    return (kind + modalities).to_dict()
 
 
 def _sort_groups(strata: Mapping[str, str], salt: str) -> list[str]:
+    """Unlabelled, positive, negative: the rare class before the common one."""
+
     def rank(group: str) -> tuple[str, bytes]:
         return strata[group], hashlib.sha256(f"{salt}:{group}".encode()).digest()
 
-    return sorted(
-        strata, key=rank, reverse=True
-    )  # unlabelled, positive, negative: the rare class before the common one
-
-
-def _deal(
-    strata: Mapping[str, str], order: list[str], fractions: Mapping[str, float]
-) -> dict[str, str]:
-    """Gives each group to the split that lags most behind its fraction of the groups dealt so far."""
-    split_of: dict[str, str] = {}
-    count = dict.fromkeys(fractions, 0)
-    seats = _first_seats(strata, order, fractions)
-    for group in order:
-        dealt = len(split_of) + 1
-        lag = {
-            split: round(fraction * dealt - count[split], 9)
-            for split, fraction in fractions.items()
-        }
-        split = seats.get(group) or max(lag, key=lag.__getitem__)
-        split_of[group] = split
-        count[split] += 1
-    return split_of
-
-
-def _first_seats(
-    strata: Mapping[str, str], order: list[str], splits: Iterable[str]
-) -> dict[str, str]:
-    """One positive and one negative group for each split, as far as they go."""
-    seats: dict[str, str] = {}
-    for kind in "pn":
-        groups = [group for group in order if strata[group].startswith(kind)]
-        seats.update(zip(groups, splits, strict=False))
-    return seats
+    return sorted(strata, key=rank, reverse=True)

@@ -20,6 +20,7 @@ import numpy as np
 from keras import ops
 
 from eczema_tf.config import ModelConfig
+from eczema_tf.errors import RunError
 from eczema_tf.model.encoders import EncoderSpec, build_encoder
 from eczema_tf.model.fusion import FUSIONS, REGIONS, Evidence
 from eczema_tf.model.layers import (
@@ -80,7 +81,16 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
         A functional model. In: `image` float32 (batch, size, size, 3) in [0, 255] (or (batch,
         dimension)), `image_present` float32 (batch,) 0 or 1, `token_ids` and `padding_mask` int32
         (batch, tokens), `text_present` like `image_present`. Out: float32 logits by head name.
+
+    Raises:
+        RunError: If Keras is set up in a way that these layers are not written for.
     """
+    settings = keras.config.image_data_format(), keras.config.floatx()
+    if settings != ("channels_last", "float32"):
+        raise RunError(
+            f"Keras is set to {' and '.join(settings)}; only channels_last and float32 are"
+            " supported: mend ~/.keras/keras.json"
+        )
     # === Inputs ===
     size_px, dimension = encoders.image.size_px, encoders.image.dimension
     embedded = encoders.image.kind == "precomputed"

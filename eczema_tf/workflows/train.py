@@ -9,8 +9,8 @@ import pandas as pd
 from eczema_tf.config import Config, load_config
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.sources.synthetic import prepare_synthetic
-from eczema_tf.data.splits import assign_splits
-from eczema_tf.errors import RunError
+from eczema_tf.data.splits import assign_splits, find_missing
+from eczema_tf.errors import DataError, RunError, join_faults
 from eczema_tf.evaluation.predictions import average_rows_by_case
 from eczema_tf.evaluation.results import Metrics
 from eczema_tf.files import write_json
@@ -84,13 +84,24 @@ def find_manifest(config: Config) -> Path:
 
 
 def split_dataset(config: Config, dataset: Dataset) -> pd.Series:
-    """Returns the split of each row: the manifest's own, or one by group, stratified and seeded."""
-    return assign_splits(
+    """Returns the split of each row: the manifest's own, or one by group, stratified and seeded.
+
+    Raises:
+        DataError: If nothing can be trained or judged on them: said before anything is spent.
+    """
+    label_threshold = config.data.label_threshold
+    splits = assign_splits(
         dataset.table,
         fractions={split: getattr(config.split, split) for split in SPLITS},
         seed=config.seed,
-        label_threshold=config.data.label_threshold,
+        label_threshold=label_threshold,
     )
+    cut = int(((splits == "val") & (dataset.table["split"] == "train")).sum())
+    if cut:
+        _say(f"splits: the manifest has no val; {cut} rows of its train become val, by group")
+    if faults := find_missing(dataset.table, splits, label_threshold):
+        raise DataError(join_faults("these splits cannot train and judge a model", faults))
+    return splits
 
 
 def _check_run_dir(run_dir: Path, config: Config, resume: bool) -> None:
