@@ -24,6 +24,12 @@ FINE_METHOD = "layercam"
 # those of the highest variance ("Faster Score-CAM" of tf-keras-vis); each costs a run of the
 # encoder
 SCORECAM_CHANNELS = 64
+SETTINGS = {  # of tf-keras-vis
+    "penultimate_layer": IMAGE_FEATURES,
+    "seek_penultimate_conv_layer": False,
+    "expand_cam": False,
+    "normalize_cam": False,
+}
 
 
 def compute_heatmaps(
@@ -50,12 +56,6 @@ def compute_heatmaps(
     Raises:
         ConfigError: If the method is unknown, or the encoder has no feature map.
     """
-    # heavy, and needed by nothing that is served
-    from tf_keras_vis.gradcam import Gradcam
-    from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
-    from tf_keras_vis.layercam import Layercam
-    from tf_keras_vis.scorecam import Scorecam
-
     if method not in METHODS:
         raise ConfigError(f"method {method!r}: allowed: {', '.join(METHODS)}")
     if not submodels.has_feature_map:
@@ -64,44 +64,59 @@ def compute_heatmaps(
             f" {submodels.features_shape}, which has no places to show"
         )
     inputs = to_tensors(inputs)
-    text = submodels.encode_text(
-        submodels.embed_tokens(inputs[TOKEN_IDS]), inputs[PADDING_MASK]
-    )  # (batch, tokens, channels)
     sign = -1.0 if against else 1.0
-
-    def score(output: tf.Tensor) -> tf.Tensor:
-        return sign * output[:, 0]
-
-    settings = {
-        "penultimate_layer": IMAGE_FEATURES,
-        "seek_penultimate_conv_layer": False,
-        "expand_cam": False,
-        "normalize_cam": False,
-    }
     if method == "scorecam":
-        # it masks every input of a model, so each row gets a model that takes the photo alone
-        maps = []
-        for row in range(len(text)):
-            held = [text[row], *(inputs[name][row] for name in CONTEXT)]
-            model = build_visual_model(submodels, target, held=held)
-            channels = min(SCORECAM_CHANNELS, submodels.features_shape[-1])
-            photo = inputs[IMAGE][row : row + 1]
-            visualise = Scorecam(model, clone=False)
-            maps.append(visualise(score, photo, max_N=channels, **settings)[0])
-        found = np.stack(maps)
+        found = _compute_scorecam(submodels, inputs, target, sign)
     else:
-        methods = {"gradcam": Gradcam, "gradcam++": GradcamPlusPlus, "layercam": Layercam}
-        model = build_visual_model(submodels, target, fine=method == FINE_METHOD)
-        # the mask as float, too: tf-keras-vis takes gradients to every input
-        context = [tf.cast(inputs[name], tf.float32) for name in CONTEXT]
-        found = methods[method](model, clone=False)(
-            score,
-            [inputs[IMAGE], text, *context],
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,  # heads that never see the photo
-            **settings,
-        )
+        found = _compute_gradient_cam(submodels, inputs, target, sign, method)
     found = np.maximum(np.nan_to_num(found), 0).astype("float32")
     return scale_to_one(found).numpy() * inputs[IMAGE_PRESENT].numpy()[:, None, None]
+
+
+def _compute_gradient_cam(
+    submodels: Submodels, inputs: Tensors, target: str, sign: float, method: str
+) -> np.ndarray:
+    # tf-keras-vis is heavy, and needed by nothing that is served
+    from tf_keras_vis.gradcam import Gradcam
+    from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
+    from tf_keras_vis.layercam import Layercam
+
+    methods = {"gradcam": Gradcam, "gradcam++": GradcamPlusPlus, "layercam": Layercam}
+    model = build_visual_model(submodels, target, fine=method == FINE_METHOD)
+    # the mask as float, too: tf-keras-vis takes gradients to every input
+    context = [tf.cast(inputs[name], tf.float32) for name in CONTEXT]
+    return methods[method](model, clone=False)(
+        lambda output: sign * output[:, 0],
+        [
+            inputs[IMAGE],
+            submodels.encode_text(submodels.embed_tokens(inputs[TOKEN_IDS]), inputs[PADDING_MASK]),
+            *context,
+        ],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,  # a head that never sees the photo
+        **SETTINGS,
+    )
+
+
+def _compute_scorecam(
+    submodels: Submodels, inputs: Tensors, target: str, sign: float
+) -> np.ndarray:
+    """It masks every input of a model, so each row gets a model that takes the photo alone."""
+    from tf_keras_vis.scorecam import Scorecam
+
+    text = submodels.encode_text(submodels.embed_tokens(inputs[TOKEN_IDS]), inputs[PADDING_MASK])
+    maps = []
+    for row in range(len(text)):
+        held = [text[row], *(inputs[name][row] for name in CONTEXT)]
+        model = build_visual_model(submodels, target, held=held)
+        visualise = Scorecam(model, clone=False)
+        found = visualise(
+            lambda output: sign * output[:, 0],
+            inputs[IMAGE][row : row + 1],
+            max_N=min(SCORECAM_CHANNELS, submodels.features_shape[-1]),
+            **SETTINGS,
+        )
+        maps.append(found[0])
+    return np.stack(maps)
 
 
 def build_visual_model(
