@@ -17,7 +17,7 @@ from eczema_tf.data.text.tokenizer import clean_text, learn_tokenizer
 from eczema_tf.errors import ConfigError
 from eczema_tf.explain import main as explain_main
 from eczema_tf.explanation.contributions import Contributions, compute_contributions
-from eczema_tf.explanation.heatmaps import METHODS, compute_heatmaps
+from eczema_tf.explanation.heatmaps import HEATMAP_METHODS, compute_heatmaps
 from eczema_tf.explanation.maps import upsample_heatmap
 from eczema_tf.explanation.one_pass import compute_layercam, explain_in_one_pass, scale_to_one
 from eczema_tf.explanation.spans import Span, join_phrases, join_words
@@ -144,7 +144,7 @@ def test_a_map_of_zeros_stays_zero():
     assert not scale_to_one(tf.zeros((1, 2, 2))).numpy().any()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", HEATMAP_METHODS)
 def test_every_method_gives_maps_in_range_and_none_without_a_photo(small, method: str):
     submodels, inputs = small
     maps = compute_heatmaps(submodels, inputs, target="eczema_image", method=method)

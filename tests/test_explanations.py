@@ -14,7 +14,7 @@ from eczema_tf.workflows.explanation_quality import photos as explained_photos
 from eczema_tf.workflows.explanation_quality import stability as explained_stability
 from eczema_tf.workflows.explanation_quality import texts as explained_texts
 from eczema_tf.workflows.explanation_quality.stability import list_depths
-from eczema_tf.workflows.explanation_quality.texts import Words
+from eczema_tf.workflows.explanation_quality.texts import TextWords
 
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 CASES = 14
@@ -197,7 +197,7 @@ def test_a_wrong_number_of_cases_is_bad_usage(count: str, capsys: pytest.Capture
 
 
 # Words: "it is itchy ##y ." with [CLS] and [SEP]
-WORDS = Words(np.array([-1, 0, 1, 2, 2, 3, -1]), np.array([[0, 2], [3, 5], [6, 12], [12, 13]]))
+WORDS = TextWords(np.array([-1, 0, 1, 2, 2, 3, -1]), np.array([[0, 2], [3, 5], [6, 12], [12, 13]]))
 
 
 def test_pieces_add_up_to_words_and_what_follows_is_left_out():

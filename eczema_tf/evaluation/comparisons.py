@@ -1,6 +1,6 @@
 """A measure of an explanation beside that of its baselines, on the same cases, with intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,34 @@ class Comparison:
             estimates=estimate_means(self.values, weights, self.reason),
             gain_over=estimate_means(gains, weights, self.reason),
         )
+
+
+def compare_cases(
+    figures: Mapping[str, tuple[str, str]],
+    measured: Mapping[int, Mapping[str, Mapping[str, float]]],
+    names: Sequence[str],
+    cases: int,
+) -> dict[str, Comparison]:
+    """Collects what was measured case by case.
+
+    Args:
+        figures: By name, what is better ("higher" or "lower"), and why the figure may be undefined.
+        measured: By case, figure and name; what is left out is undefined.
+        names: Of the explanation and its baselines.
+        cases: How many.
+
+    Returns:
+        By figure.
+    """
+    comparisons = {
+        figure: Comparison({name: np.full(cases, np.nan) for name in names}, better, reason)
+        for figure, (better, reason) in figures.items()
+    }
+    for case, of_case in measured.items():
+        for figure, by_name in of_case.items():
+            for name, value in by_name.items():
+                comparisons[figure].values[name][case] = value
+    return comparisons
 
 
 def estimate_means(

@@ -16,7 +16,7 @@ from eczema_tf.explanation.maps import find_peak
 ScorePhotos = Callable[[np.ndarray], np.ndarray]
 
 TOLERANCE = 0.03  # of a photo's side: Zhang et al. 2016 allow 15 pixels on photos of 500
-STEPS = 10  # of deletion and insertion
+ERASURE_STEPS = 10  # of deletion and insertion
 GAUSSIAN_SIGMA = 0.25  # of a side
 RANDOM_SIGMA = 1.0  # cells
 BLUR_SIGMA = 0.1  # of a side: about a third of a lesion, so that no border or surface is left
@@ -106,7 +106,7 @@ def compute_deletion(
     heatmap: np.ndarray,
     undecided: np.ndarray,
     score: ScorePhotos,
-    steps: int = STEPS,
+    steps: int = ERASURE_STEPS,
 ) -> float:
     """Computes how the answer fares as the photo is deleted, the highest pixels first.
 
@@ -135,7 +135,7 @@ def compute_insertion(
     heatmap: np.ndarray,
     undecided: np.ndarray,
     score: ScorePhotos,
-    steps: int = STEPS,
+    steps: int = ERASURE_STEPS,
 ) -> float:
     """Computes how the answer fares as a blurred photo becomes sharp, the highest pixels first.
 

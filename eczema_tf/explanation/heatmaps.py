@@ -18,7 +18,7 @@ from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TOKEN_ID
 
 # Grad-CAM: Selvaraju et al. 2017; Grad-CAM++: Chattopadhay et al. 2018; Layer-CAM: Jiang et al.
 # 2021; Score-CAM: Wang et al. 2020.
-METHODS = ("gradcam", "gradcam++", "layercam", "scorecam")
+HEATMAP_METHODS = ("gradcam", "gradcam++", "layercam", "scorecam")
 # on the fine map; the others weigh whole channels, which works on the last map alone
 FINE_METHOD = "layercam"
 # those of the highest variance ("Faster Score-CAM" of tf-keras-vis); each costs a run of the
@@ -46,7 +46,7 @@ def compute_heatmaps(
         submodels: Of the model, with an image encoder that has a feature map.
         inputs: Arrays of a batch, as the model takes them.
         target: As in `submodels.select_logit`.
-        method: One of `METHODS`.
+        method: One of `HEATMAP_METHODS`.
         against: Whether to show the evidence against the target.
 
     Returns:
@@ -56,8 +56,8 @@ def compute_heatmaps(
     Raises:
         ConfigError: If the method is unknown, or the encoder has no feature map.
     """
-    if method not in METHODS:
-        raise ConfigError(f"method {method!r}: allowed: {', '.join(METHODS)}")
+    if method not in HEATMAP_METHODS:
+        raise ConfigError(f"method {method!r}: allowed: {', '.join(HEATMAP_METHODS)}")
     if not submodels.has_feature_map:
         raise ConfigError(
             "heatmap: this model's image encoder gives one vector a photo"

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.stats import rankdata
 
-Explanation = TypeVar("Explanation")
+AnyExplanations = TypeVar("AnyExplanations")
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def compute_relative_change(before: np.ndarray, after: np.ndarray) -> np.ndarray
 
 
 def randomise_in_cascade(
-    depths: Sequence[Depth], explain: Callable[[], Explanation], rng: np.random.Generator
-) -> list[Explanation]:
+    depths: Sequence[Depth], explain: Callable[[], AnyExplanations], rng: np.random.Generator
+) -> list[AnyExplanations]:
     """Destroys what a model has learned from the top down, and explains at each depth.
 
     Adebayo et al. 2018, section 3.1. The values of each weight are shuffled: it keeps its

@@ -75,7 +75,7 @@ def multiply_gradient_by_input(
     return check_completeness(submodels, inputs, features, scores, target)
 
 
-METHODS = {
+TOKEN_METHODS = {
     "integrated_gradients": integrate_gradients,
     "gradient_x_input": multiply_gradient_by_input,
 }

@@ -21,7 +21,7 @@ from eczema_tf.serving.exported import Outputs, plain_row
 from eczema_tf.serving.graph.signature import EXPLAIN, SERVE
 from eczema_tf.symptoms.cues import attribute_cues, find_cues, read_criteria
 
-Ask = Callable[[Sequence[bytes], Sequence[str], str], Awaitable[Outputs]]
+AskSignature = Callable[[Sequence[bytes], Sequence[str], str], Awaitable[Outputs]]
 # a float32 probability cannot be told from 0 or 1 beyond it; its logit is held at +-16
 SMALLEST = 1e-7
 
@@ -32,7 +32,7 @@ class Question(NamedTuple):
     Attributes:
         target: As in `explanation.submodels.select_logit`.
         direction: "for" or "against": what the heatmap shows.
-        image_method: One of `explanation.heatmaps.METHODS`.
+        image_method: One of `explanation.heatmaps.HEATMAP_METHODS`.
         text_method: How tokens are scored.
     """
 
@@ -99,10 +99,12 @@ async def answer_case(backend: Backend, photo: bytes, text: str) -> Answer:
     Raises:
         EczemaError: What the backend raises.
     """
-    return await asyncio.to_thread(_explain, await backend.ask(photo, text), text, backend.question)
+    return await asyncio.to_thread(
+        _describe_findings, await backend.ask(photo, text), text, backend.question
+    )
 
 
-def _explain(findings: Findings, text: str, question: Question) -> Answer:
+def _describe_findings(findings: Findings, text: str, question: Question) -> Answer:
     heatmap = reading = None
     if findings.heatmap is not None:
         peak = find_peak(findings.heatmap)
@@ -144,7 +146,7 @@ class ExportBackend:
 
     question = Question()
 
-    def __init__(self, ask: Ask, thresholds: dict[str, float] | None):
+    def __init__(self, ask: AskSignature, thresholds: dict[str, float] | None):
         """Takes what answers, and what the answers are compared with.
 
         Args:

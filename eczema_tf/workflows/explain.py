@@ -13,7 +13,7 @@ from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.errors import DataError
 from eczema_tf.explanation.heatmaps import compute_heatmaps
 from eczema_tf.explanation.submodels import Submodels, to_tensors
-from eczema_tf.explanation.token_scores import METHODS
+from eczema_tf.explanation.token_scores import TOKEN_METHODS
 from eczema_tf.files import replacing_file, replacing_folder, write_json, write_text
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.reporting.answer import format_answer, read_answer
@@ -172,7 +172,7 @@ class RunBackend:
         }
 
     def _score_tokens(self, inputs: dict[str, np.ndarray], cleaned: tf.Tensor) -> ScoredTokens:
-        score = METHODS[self.question.text_method]
+        score = TOKEN_METHODS[self.question.text_method]
         scored = score(self._submodels, inputs, target=self.question.target)
         starts, ends = (offsets.numpy()[0].tolist() for offsets in self._locate(cleaned))
         vocabulary = self._trained.tokenizer.vocabulary

@@ -60,7 +60,7 @@ def evaluate_explanations(
         out: Folder to write to.
         split: What the rows are, for the record.
         cases: How many cases at most; which, depends on the configuration's seed.
-        method: Of the heatmaps, one of `explanation.heatmaps.METHODS`.
+        method: Of the heatmaps, one of `explanation.heatmaps.HEATMAP_METHODS`.
     """
     chosen = choose_cases(trained, dataset, inputs, rows, cases)
     groups, replicates = chosen.table["group_id"], trained.config.evaluate.bootstrap_replicates

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import expit
 from tqdm import tqdm
 
-from eczema_tf.evaluation.comparisons import Comparison
+from eczema_tf.evaluation.comparisons import Comparison, compare_cases
 from eczema_tf.explanation import faithfulness_image as faithful
 from eczema_tf.explanation.heatmaps import compute_heatmaps
 from eczema_tf.explanation.maps import upsample_heatmap
@@ -37,7 +37,7 @@ def explain_photos(cases: ExplainedCases, method: str, noise_sigma: float = 0.0)
 
     Args:
         cases: All of them get a map, zeros where there is no photo.
-        method: One of `explanation.heatmaps.METHODS`.
+        method: One of `explanation.heatmaps.HEATMAP_METHODS`.
         noise_sigma: Of Gaussian noise that is added to the photos, in grey levels of 255.
 
     Returns:
@@ -67,16 +67,10 @@ def compare_heatmaps(cases: ExplainedCases, heatmaps: np.ndarray) -> dict[str, C
     Returns:
         By the name of the figure.
     """
-    values = {figure: {name: np.full(len(cases), np.nan) for name in MAPS} for figure in _FIGURES}
     rng = np.random.default_rng(cases.seed)
-    for case in tqdm(np.flatnonzero(cases.has_photo).tolist(), desc="heatmaps", unit="photo"):
-        for figure, measured in measure_heatmap(cases, case, heatmaps[case], rng).items():
-            for name, value in measured.items():
-                values[figure][name][case] = value
-    return {
-        figure: Comparison(values[figure], better, reason)
-        for figure, (better, reason) in _FIGURES.items()
-    }
+    photos = tqdm(np.flatnonzero(cases.has_photo).tolist(), desc="heatmaps", unit="photo")
+    measured = {case: measure_heatmap(cases, case, heatmaps[case], rng) for case in photos}
+    return compare_cases(_FIGURES, measured, MAPS, len(cases))
 
 
 def measure_heatmap(

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from eczema_tf.data.text.alignment import align_text
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.tokenizer import clean_text
-from eczema_tf.evaluation.comparisons import Comparison
+from eczema_tf.evaluation.comparisons import Comparison, compare_cases
 from eczema_tf.explanation import faithfulness_text as faithful
 from eczema_tf.explanation.spans import PHRASE_SHARE
 from eczema_tf.explanation.token_scores import (
@@ -39,7 +39,7 @@ Scores = list[np.ndarray]  # of the words of each case
 
 
 @dataclass(frozen=True)
-class Words:
+class TextWords:
     """The words of a text, as the tokenizer splits it: punctuation marks are words, too.
 
     Attributes:
@@ -84,7 +84,7 @@ class Words:
         return {TOKEN_IDS: token_ids[order] * mask, PADDING_MASK: mask}
 
 
-def locate_words(cases: ExplainedCases) -> list[Words]:
+def locate_words(cases: ExplainedCases) -> list[TextWords]:
     """Finds the words of each case's text; none where there is no text."""
     texts = list(cases.table["text"])
     cleaned = clean_text(tf.constant(texts))
@@ -100,13 +100,13 @@ def locate_words(cases: ExplainedCases) -> list[Words]:
         last = real & (np.append(of_token[1:], -1) != of_token)
         aligned = align_text(texts[case])
         spans = [aligned.locate(*span) for span in zip(start[first], end[last], strict=True)]
-        found.append(Words(of_token, np.array(spans, "int64").reshape(-1, 2)))
+        found.append(TextWords(of_token, np.array(spans, "int64").reshape(-1, 2)))
     return found
 
 
 def explain_words(
     cases: ExplainedCases,
-    words: Sequence[Words],
+    words: Sequence[TextWords],
     method: str = INTEGRATED,
     *,
     steps: int = STEPS,
@@ -117,7 +117,7 @@ def explain_words(
     Args:
         cases: With texts or without.
         words: From `locate_words`.
-        method: One of `explanation.token_scores.METHODS`.
+        method: One of `explanation.token_scores.TOKEN_METHODS`.
         steps: Of integrated gradients.
         closing: Sentence that is added to every text; its own words get no score.
 
@@ -145,7 +145,7 @@ def explain_words(
 
 
 def compare_words(
-    cases: ExplainedCases, words: Sequence[Words], scores: Mapping[str, Scores]
+    cases: ExplainedCases, words: Sequence[TextWords], scores: Mapping[str, Scores]
 ) -> dict[str, Comparison]:
     """Measures words' scores beside random ones.
 
@@ -157,26 +157,27 @@ def compare_words(
     Returns:
         By the name of the figure.
     """
-    values = {
-        figure: {name: np.full(len(cases), np.nan) for name in (*scores, RANDOM)}
-        for figure in _FIGURES
-    }
     rng = np.random.default_rng(cases.seed)
+    measured: dict[int, dict[str, dict[str, float]]] = {}
     for case in tqdm(np.flatnonzero(cases.has_text).tolist(), desc="words", unit="text"):
         candidates = {name: [of_method[case]] for name, of_method in scores.items()}
         candidates[RANDOM] = list(rng.normal(size=(RANDOM_DRAWS, len(words[case].spans))))
-        for name, draws in candidates.items():
-            measured = [measure_scores(cases, case, words[case], draw) for draw in draws]
-            for figure in measured[0]:
-                values[figure][name][case] = np.mean([draw[figure] for draw in measured])
-    return {
-        figure: Comparison(values[figure], better, reason)
-        for figure, (better, reason) in _FIGURES.items()
-    }
+        found = {
+            name: [measure_scores(cases, case, words[case], draw) for draw in draws]
+            for name, draws in candidates.items()
+        }
+        measured[case] = {
+            figure: {
+                name: float(np.mean([draw[figure] for draw in draws]))
+                for name, draws in found.items()
+            }
+            for figure in found[RANDOM][0]
+        }
+    return compare_cases(_FIGURES, measured, [*scores, RANDOM], len(cases))
 
 
 def measure_scores(
-    cases: ExplainedCases, case: int, words: Words, scores: np.ndarray
+    cases: ExplainedCases, case: int, words: TextWords, scores: np.ndarray
 ) -> dict[str, float]:
     """Measures the scores of one text's words.
 
