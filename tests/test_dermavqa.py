@@ -1,4 +1,4 @@
-"""DermaVQA: replies become labels, questions that name a diagnosis are left out, and one author's questions are one group."""
+"""DermaVQA: replies become labels, and the questions of one author become one group."""
 
 import json
 from pathlib import Path
@@ -100,7 +100,7 @@ def test_photos_that_are_there_become_rows(encounters: Path, tmp_path: Path):
 def test_photos_of_others_are_an_error(encounters: Path, tmp_path: Path):
     (tmp_path / "images").mkdir()
     with pytest.raises(
-        DataError, match="none of the data set's photos is there; they look like 'a.jpg'"
+        DataError, match=r"none of the data set's photos is there; they look like 'a\.jpg'"
     ):
         prepare_dermavqa(tmp_path / "out", encounters=encounters, images=tmp_path / "images")
     with pytest.raises(DataError, match="no such folder"):

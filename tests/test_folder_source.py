@@ -1,4 +1,4 @@
-"""Folders of class folders: names become labels and splits, and several shots of one patient are one group."""
+"""Folders of class folders: names become labels and splits, shots of one patient one group."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""SCIN: votes become labels, flags become sentences, photos become rows, and cases that share a photo become one group."""
+"""SCIN: votes become labels, flags sentences, photos rows, and shared photos make groups."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every source must do, whatever its data: a manifest that training takes, the same bytes again, and nothing outside its folder."""
+"""What every source must do: a valid manifest, the same bytes again, nothing outside its folder."""
 
 import json
 from collections.abc import Callable

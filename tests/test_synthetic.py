@@ -1,4 +1,4 @@
-"""Built-in data as a folder: complete, reproducible, and with no way to the label but through photo and text."""
+"""Built-in data as a folder: complete, reproducible, and only photo and text tell the label."""
 
 import io
 import json

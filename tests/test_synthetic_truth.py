@@ -1,4 +1,4 @@
-"""The truth behind the built-in data: tables are probabilities, posteriors exact, limits as tuned, and texts say their facts."""
+"""The truth behind the built-in data: exact probabilities, and texts that say their facts."""
 
 import itertools
 

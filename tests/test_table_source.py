@@ -1,4 +1,4 @@
-"""Tables with a map: rules make columns, values make labels, and whatever the map does not know is an error."""
+"""Tables with a map: rules make columns, values make labels, what is unknown is an error."""
 
 import json
 from pathlib import Path
@@ -194,7 +194,8 @@ def test_rows_that_contradict_each_other_are_named_with_their_lines(files: dict,
     )
     files["table"].write_text(
         HEADER
-        + '1,ann,a,"upper\narm",True,1,eczema,good\n2,ann,b,arm,True,1,acne,good\n2,bob,c,arm,,1,acne,good\n'
+        + '1,ann,a,"upper\narm",True,1,eczema,good\n'
+        + "2,ann,b,arm,True,1,acne,good\n2,bob,c,arm,,1,acne,good\n"
     )
     with pytest.raises(DataError) as error:
         prepare_table(tmp_path / "out", **files)
