@@ -16,7 +16,6 @@ from PIL import Image
 from pyarrow import parquet
 from test_serving import METADATA, build_explained, build_parts
 
-from eczema_tf.batch import scoring as batch
 from eczema_tf.batch.job import JOB, Job, open_job
 from eczema_tf.batch.spark import check_spark, forgive_failures
 from eczema_tf.batch.worker import PROBABILITIES, USED, arrange_answers
@@ -28,6 +27,7 @@ from eczema_tf.score import main
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import NOTHING, save_served
 from eczema_tf.serving.graph.signature import SERVE
+from eczema_tf.workflows import score as workflow
 
 ROWS, CHUNK_ROWS, PATIENCE_S = 2000, 1000, 300
 SIDEWAYS = "photos/sideways.jpg"
@@ -285,7 +285,7 @@ def test_a_finished_job_is_left_alone(
     scored: Scored, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(
-        "eczema_tf.batch.scoring.check_spark", lambda: pytest.fail("Spark is not needed")
+        "eczema_tf.workflows.score.check_spark", lambda: pytest.fail("Spark is not needed")
     )
     assert main(scored.arguments) == 0
     assert "2000 rows were scored already" in capsys.readouterr().out
@@ -312,10 +312,12 @@ class Stub:
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.asked: list[list[str]] = []
         self.stops_after = 99
-        monkeypatch.setattr(batch, "check_spark", lambda: None)
-        monkeypatch.setattr(batch, "open_session", lambda master, debug: contextlib.nullcontext())
-        monkeypatch.setattr(batch, "_build_udf", lambda *_: None)
-        monkeypatch.setattr(batch, "_score_chunk", lambda spark, score, rows: self.answer(rows))
+        monkeypatch.setattr(workflow, "check_spark", lambda: None)
+        monkeypatch.setattr(
+            workflow, "open_session", lambda master, debug: contextlib.nullcontext()
+        )
+        monkeypatch.setattr(workflow, "build_udf", lambda *_, **__: None)
+        monkeypatch.setattr(workflow, "score_chunk", lambda spark, score, rows: self.answer(rows))
 
     def answer(self, rows: list[Row]) -> pa.Table:
         if len(self.asked) == self.stops_after:

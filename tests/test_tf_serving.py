@@ -23,6 +23,7 @@ from google.protobuf import (
 )
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 from test_serving import SIZE_PX, build_explained, build_parts, photo
 
@@ -32,7 +33,6 @@ from eczema_tf.serving.graph.warmup import (
     BATCH_SIZES,
     WARMUP_FILE,
     draw_rows,
-    read_warmup,
     write_warmup,
 )
 
@@ -76,6 +76,12 @@ def in_python(export: Path):
         return {name: value.numpy() for name, value in answer.items()}
 
     return ask
+
+
+def read_warmup(folder: Path) -> list[predict_pb2.PredictRequest]:
+    records = tf.data.TFRecordDataset(str(folder / WARMUP_FILE)).as_numpy_iterator()
+    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+    return [log.predict_log.request for log in logs]
 
 
 def describe_run(export: Path, signature: str, photos: list[bytes], texts: list[str]) -> dict:

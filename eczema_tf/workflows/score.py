@@ -1,9 +1,20 @@
-"""A manifest of any size through an exported model on Spark: what `score` runs and prints."""
+"""A manifest of any size through an exported model on Spark, to Parquet: what `score` runs.
 
+The driver reads the manifest in chunks; each is scored by one Spark job and committed as one file.
+"""
+
+from itertools import islice
 from pathlib import Path
 
-from eczema_tf.batch.scoring import Settings, score_manifest
+import numpy as np
+from tqdm import tqdm
+
+from eczema_tf.batch.job import open_job
+from eczema_tf.batch.scoring import build_udf, score_chunk, tabulate_chunk
+from eczema_tf.batch.spark import check_spark, open_session
+from eczema_tf.data.manifest.stream import stream_rows, survey_manifest
 from eczema_tf.schema import NOTICE
+from eczema_tf.serving.exported import ExportMetadata, find_version
 
 
 def score(
@@ -18,25 +29,54 @@ def score(
     keep_text: bool,
     debug: bool,
 ) -> None:
-    """Scores what is missing in `out`, and prints how many rows have which status.
+    """Scores every row of a manifest, or those that a stopped job left, and prints the counts.
 
     Args:
-        model: Folder of an export.
+        model: Folder of an export: a version, or of all versions (the newest is taken). Like the
+            manifest's folder with the photos, it must be found under the same path by all
+            executors.
         manifest: CSV or Parquet.
-        out: Folder for Parquet files and `_job.json`.
-        master: As in `Settings`, and so are the others.
+        out: Folder for the Parquet files and `_job.json`.
+        master: As Spark names it.
         batch_size: Rows through the network at once.
-        chunk_rows: Rows of one Parquet file.
-        threads: Of TensorFlow in each Python worker.
-        keep_text: Whether texts are written out.
+        chunk_rows: Rows of one Parquet file, which is committed when all of them are scored.
+        threads: Of TensorFlow in each Python worker; Spark runs one for each core of its master.
+        keep_text: Whether texts are written out beside the answers.
         debug: Whether Spark logs.
 
     Raises:
-        EczemaError: As `score_manifest` raises it.
+        DataError: If the manifest as a whole cannot be used, or an id is empty or repeated. A bad
+            row is no error: its status says so.
+        EczemaError: If there is no model, Spark or Java, or `out` holds something else.
+        RunError: If Spark fails, or the rows that came out are not those that went in.
     """
-    settings = Settings(master, batch_size, chunk_rows, threads, keep_text, debug)
-    summary, was_finished = score_manifest(model, manifest, out, settings)
-    print(f"{summary.rows} rows {'were scored already' if was_finished else 'scored'}: {out}")
+    version = find_version(model).resolve()
+    ExportMetadata.read(version)  # a folder that is no export of ours fails before Spark starts
+    survey = survey_manifest(manifest)
+    job = open_job(out, version, manifest, survey, chunk_rows=chunk_rows, keep_text=keep_text)
+    summary, done = job.find_summary(), "were scored already"
+    if summary is None:
+        rows_retried, done = 0, "scored"
+        if missing := frozenset(job.find_missing()):
+            check_spark()
+            with (
+                open_session(master, debug=debug) as spark,
+                tqdm(total=survey.rows, unit="row", disable=None) as bar,
+            ):
+                folder, rows = manifest.parent.resolve(), stream_rows(manifest)
+                udf = build_udf(version, folder, threads=threads, batch_size=batch_size)
+                for number in range(len(job.parts)):
+                    chunk = list(islice(rows, chunk_rows))
+                    if number in missing:
+                        answers = score_chunk(spark, udf, chunk)
+                        rows_retried += int(np.count_nonzero(answers["attempt"].to_numpy()))
+                        table = tabulate_chunk(
+                            chunk, answers, has_cases=survey.has_cases, keep_text=keep_text
+                        )
+                        job.commit(number, table)
+                    bar.update(len(chunk))
+        summary = job.finish((row.example_id for row in stream_rows(manifest)), rows_retried)
+    print(f"{summary.rows} rows {done}: {out}")
     for status, count in summary.statuses.items():
         print(f"{count:>10}  {status}")
     if summary.rows_retried:

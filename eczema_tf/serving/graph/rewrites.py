@@ -5,7 +5,7 @@ convolution, its bias and its activation into one operation once they stand side
 brings: docs/results.md.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -41,25 +41,22 @@ def keep_data_flow(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
         graph: Stays as it is.
         outputs: Names of tensors.
     """
-    kept = GraphDef(versions=graph.versions)
-    kept.node.extend(graph.node)
+    kept = GraphDef()
+    kept.CopyFrom(graph)
     for node in kept.node:
         data = [tensor for tensor in node.input if not tensor.startswith("^")]
         del node.input[:]
         node.input.extend(data)
     nodes = {node.name: node for node in kept.node}
-    functions = {function.signature.name: function for function in graph.library.function}
-
-    def find_calls(callers: Iterable[NodeDef]) -> Iterator[str]:
-        for value in (value for node in callers for value in node.attr.values()):
-            called = {value.func.name, *(function.name for function in value.list.func)}
-            yield from called & functions.keys()
-
-    needed = _reach(map(_producer, outputs), lambda name: map(_producer, nodes[name].input))
+    needed: set[str] = set()
+    found = [tensor.partition(":")[0] for tensor in outputs]
+    while found:
+        name = found.pop()
+        if name not in needed:
+            needed.add(name)
+            found += [tensor.partition(":")[0] for tensor in nodes[name].input]
     del kept.node[:]
     kept.node.extend(node for name, node in nodes.items() if name in needed)
-    called = _reach(find_calls(kept.node), lambda name: find_calls(functions[name].node_def))
-    kept.library.function.extend(functions[name] for name in sorted(called))
     return kept
 
 
@@ -135,21 +132,6 @@ def fold_paddings(graph: GraphDef) -> int:
             node.attr["padding"].s = b"SAME"
             folded += 1
     return folded
-
-
-def _reach(starts: Iterable[str], follow: Callable[[str], Iterable[str]]) -> set[str]:
-    """All that can be reached by following names to further names."""
-    reached, found = set(), list(starts)
-    while found:
-        name = found.pop()
-        if name not in reached:
-            reached.add(name)
-            found += follow(name)
-    return reached
-
-
-def _producer(tensor: str) -> str:
-    return tensor.partition(":")[0]
 
 
 def _import(graph: GraphDef) -> tf.Graph:

@@ -6,7 +6,7 @@ no patient is in them.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -44,19 +44,6 @@ def write_warmup(
         for signature, rows in itertools.product(signatures, batch_sizes):
             log = prediction_log_pb2.PredictLog(request=build_request(signature, *draw_rows(rows)))
             writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
-
-
-def read_warmup(folder: Path) -> Iterator[predict_pb2.PredictRequest]:
-    """Reads what `write_warmup` wrote.
-
-    Args:
-        folder: Of the SavedModel.
-
-    Yields:
-        One request at a time.
-    """
-    for record in tf.data.TFRecordDataset(str(folder / WARMUP_FILE)).as_numpy_iterator():
-        yield prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
 
 
 def build_request(

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -116,7 +116,9 @@ def build_app(
 
     @app.get("/metrics")
     async def measure() -> Response:
-        return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(
+            generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
 
     # mounted: a page at / must not swallow its 404 and 405
     app.mount("/v1", _build_model_routes(model, batcher, limits, metrics))

@@ -126,7 +126,8 @@ class Batcher:
                 if not request.answer.done():  # else it was cancelled
                     batch.append(request)
                     rows += len(request.images)
-            with self._metrics.time_batch(signature, rows):
+            self._metrics.batch_rows.labels(signature).observe(rows)
+            with self._metrics.batch_seconds.labels(signature).time():
                 answers = await loop.run_in_executor(self._threads, self._answer, batch, signature)
             for request, answer in zip(batch, answers, strict=True):
                 _settle(request, answer)

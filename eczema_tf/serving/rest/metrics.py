@@ -1,10 +1,9 @@
 """What the server counts, for Prometheus; nothing of what was asked."""
 
-import contextlib
 import logging
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 
 from prometheus_client import (
@@ -13,7 +12,6 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
-    generate_latest,
 )
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
@@ -27,51 +25,43 @@ _log = logging.getLogger(__name__)
 
 
 class Metrics:
-    """The server's metrics, in a registry of their own."""
+    """The server's metrics, in a registry of their own.
+
+    Attributes:
+        registry: Holds those of the process, too: memory, CPU time, open files.
+        requests: By the route's pattern (never a path that a client made up) and the HTTP code.
+        seconds: From the first byte to the answer, by route.
+        batch_rows: Given to the model at once, by signature.
+        batch_seconds: That the model took, by signature.
+        waiting_rows: For the model.
+    """
 
     def __init__(self) -> None:
-        """Registers them; those of the process (memory, CPU time, open files) too."""
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        counter = partial(Counter, registry=self._registry)
-        histogram = partial(Histogram, registry=self._registry)
-        self._requests = counter("eczema_requests", "HTTP requests", ["route", "code"])
-        self._seconds = histogram(
+        """Registers them."""
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        self.requests = counter("eczema_requests", "HTTP requests", ["route", "code"])
+        self.seconds = histogram(
             "eczema_request_seconds", "First byte to answer", ["route"], buckets=SECONDS
         )
-        self._batch_rows = histogram(
+        self.batch_rows = histogram(
             "eczema_batch_rows", "Rows given to the model at once", ["signature"], buckets=ROWS
         )
-        self._batch_seconds = histogram(
+        self.batch_seconds = histogram(
             "eczema_batch_seconds", "Model time of a batch", ["signature"], buckets=SECONDS
         )
+        self.waiting_rows = gauge("eczema_waiting_rows", "Rows that wait for the model")
         self._rows = counter(
             "eczema_rows", "Rows answered, by what was wrong with them", ["signature", "status"]
         )
-        self.waiting_rows = Gauge(
-            "eczema_waiting_rows", "Rows that wait for the model", registry=self._registry
-        )
-
-    def render(self) -> bytes:
-        """Returns all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
-
-    def count_request(self, route: str, code: int, seconds: float) -> None:
-        """Counts a request: HTTP code, time, and the route's pattern, never a client's path."""
-        self._requests.labels(route, str(code)).inc()
-        self._seconds.labels(route).observe(seconds)
 
     def count_rows(self, signature: str, statuses: Iterable[bytes]) -> None:
         """Counts rows by the kind of their status."""
         for status in statuses:
             self._rows.labels(signature, name_status(status.decode("utf-8", "replace"))).inc()
-
-    @contextlib.contextmanager
-    def time_batch(self, signature: str, rows: int) -> Iterator[None]:
-        """Counts a batch and times it."""
-        self._batch_rows.labels(signature).observe(rows)
-        with self._batch_seconds.labels(signature).time():
-            yield
 
 
 def name_status(status: str) -> str:
@@ -119,7 +109,9 @@ class Measured:
             if code == CLIENT_GONE:
                 await JSONResponse({"error": "internal error"}, 500)(scope, receive, send_noted)
         finally:
-            self._metrics.count_request(_name_route(scope), code, time.perf_counter() - start)
+            route = _name_route(scope)
+            self._metrics.requests.labels(route, str(code)).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - start)
 
 
 def _name_route(scope: Scope) -> str:
