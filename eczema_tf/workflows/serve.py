@@ -65,9 +65,7 @@ def serve(
         print(f"loading {folder} ...", flush=True)
         model = ExportedModel(folder)
         model.warm_up()
-        app = build_app(
-            model, limits, mount=partial(mount_answers, model, limits) if with_page else None
-        )
+        mount = partial(mount_answers, model, limits) if with_page else None
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
         def announce() -> None:
@@ -77,7 +75,7 @@ def serve(
                 flush=True,
             )
 
-        run_app(app, listener, announce, stop_timeout_s)
+        run_app(build_app(model, limits, mount=mount), listener, announce, stop_timeout_s)
     print("stopped")
 
 

@@ -8,7 +8,7 @@ gone. `scripts/benchmark_guard.py` measures what hostile files can still do.
 One kind gets through: a PNG whose compressed stream goes on behind its last pixel. TensorFlow's
 decoder inflates all of it, a megabyte for each kilobyte of the file, and nothing before decoding
 tells it from a large photo. Whoever serves strangers should send it JPEGs only, made by
-`data.photos.upright_jpeg`, which stops at the last pixel.
+`data.photo.inspection.upright_jpeg`, which stops at the last pixel.
 """
 
 from collections.abc import Callable
@@ -25,20 +25,10 @@ MAX_PIXELS = 25_000_000
 # 1,000,000 wide
 MAX_SIDE_PX = 16_384
 MAX_SEGMENTS = 300  # of a JPEG's header; 10 MB of depth map in the largest segments (64 KB) is 153
-PROGRESSIVE_FRAME, START_OF_SCAN = (
-    0xFFC2,
-    0xFFDA,
-)  # ITU-T T.81, table B.1, as are these: SOF0 to SOF2, DHT, DQT, DRI, APP, COM
-HEADER_MARKERS = [
-    0xFFC0,
-    0xFFC1,
-    PROGRESSIVE_FRAME,
-    0xFFC4,
-    0xFFDB,
-    0xFFDD,
-    *range(0xFFE0, 0xFFF0),
-    0xFFFE,
-]
+# ITU-T T.81, table B.1; of an ordinary header: SOF0 to SOF2, DHT, DQT, DRI, APP, COM
+PROGRESSIVE_FRAME, START_OF_SCAN = 0xFFC2, 0xFFDA
+FRAMES, TABLES = (0xFFC0, 0xFFC1, PROGRESSIVE_FRAME), (0xFFC4, 0xFFDB, 0xFFDD)
+HEADER_MARKERS = [*FRAMES, *TABLES, *range(0xFFE0, 0xFFF0), 0xFFFE]
 MAX_DECODE_NS = 1_000_000_000  # on one core, as `decoding_cost` estimates it
 OK, TOO_SMALL, TOO_LARGE, NOT_A_PHOTO, TOO_MANY_PIXELS, UNDECODABLE, TOO_LONG, TOO_COSTLY = range(8)
 PHOTO_STATUS = (
@@ -68,7 +58,7 @@ def decode_guarded(
 
     Returns:
         Pixels uint8 (batch, size_px, size_px, 3), zeros where there is no good photo, and int32
-        (batch,) places in `PHOTO_STATUS`.
+        (batch,), indices of `PHOTO_STATUS`.
     """
     batch = tf.size(photos)
     nothing = tf.zeros((size_px, size_px, 3), tf.uint8)
@@ -83,9 +73,8 @@ def decode_guarded(
         .map(decode_one, num_parallel_calls=2)
         .ignore_errors()
     )
-    one_more = tf.data.Dataset.from_tensors(
-        (batch, tf.constant(OK), nothing)
-    )  # so that there is a batch even if all rows are bad
+    # so that there is a batch even if all rows are bad
+    one_more = tf.data.Dataset.from_tensors((batch, tf.constant(OK), nothing))
     survived, codes, pixels = (
         rows.concatenate(one_more).batch(tf.cast(batch, tf.int64) + 1).get_single_element()
     )
@@ -103,7 +92,7 @@ def check_photo(data: tf.Tensor) -> tf.Tensor:
         data: string ().
 
     Returns:
-        int32 (), a place in `PHOTO_STATUS`.
+        int32 (), an index of `PHOTO_STATUS`.
 
     Raises:
         tf.errors.InvalidArgumentError: If a JPEG's header cannot be read.
@@ -142,13 +131,12 @@ def _check_size(size: tf.Tensor, estimate_ns: Callable[[tf.Tensor], tf.Tensor]) 
 
 
 def _jpeg_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Estimated nanoseconds, int64 (); beyond `MAX_DECODE_NS` for what must not be decoded at all."""
+    """Estimated nanoseconds, int64 (); beyond `MAX_DECODE_NS` for what must not be decoded."""
     first_scan, progressive, marker = _walk_to_scan(data)
     components = tf.io.decode_raw(tf.strings.substr(data, first_scan + 4, 1), tf.uint8)[0]
     has_more = progressive | (tf.cast(components, tf.int32) < tf.io.extract_jpeg_shape(data)[2])
-    scans = tf.cond(
-        has_more, lambda: _count(data, cost.SCAN, cost.MAX_SCANS + 1), lambda: 1
-    )  # counting reads the whole file
+    # counting reads the whole file
+    scans = tf.cond(has_more, lambda: _count(data, cost.SCAN, cost.MAX_SCANS + 1), lambda: 1)
     estimate = cost.estimate_jpeg_ns(
         tf.cast(tf.strings.length(data), tf.int64), pixels, tf.cast(scans, tf.int64)
     )
@@ -191,9 +179,8 @@ def _walk_to_scan(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 def _png_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
     """Estimated nanoseconds, int64 ()."""
-    header = tf.cast(
-        tf.io.decode_raw(tf.strings.substr(data, 24, 5), tf.uint8), tf.int64
-    )  # depth, colour type, two zeros, interlacing
+    # depth, colour type, two zeros, interlacing
+    header = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 24, 5), tf.uint8), tf.int64)
     channels = tf.gather(tf.constant(cost.PNG_CHANNELS, tf.int64), tf.minimum(header[1], 6))
     bits = channels * header[0]
     length = tf.cast(tf.strings.length(data), tf.int64)
@@ -208,13 +195,15 @@ def _png_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
 
 def _count(data: tf.Tensor, pattern: bytes, most: int) -> tf.Tensor:
     """How often the bytes occur, int32 (), counted up to `most`."""
-    pieces = tf.raw_ops.StringSplitV2(
-        input=data[None], sep=pattern, maxsplit=most
-    )  # `tf.strings.split` is ten ops more
+    # `tf.strings.split` is ten ops more
+    pieces = tf.raw_ops.StringSplitV2(input=data[None], sep=pattern, maxsplit=most)
     return tf.cast(pieces.shape[1], tf.int32) - 1
 
 
 def _png_size(data: tf.Tensor) -> tf.Tensor:
-    """Width and height, int64 (2,), from the IHDR chunk (PNG specification, 11.2.2); cut at 2^31 - 1 as the standard has it."""
+    """Width and height, int64 (2,), from the IHDR chunk (PNG specification, 11.2.2).
+
+    At most 2^31 - 1, as the standard has it.
+    """
     numbers = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
     return tf.where(numbers > 0, tf.cast(numbers, tf.int64), tf.cast(2**31 - 1, tf.int64))

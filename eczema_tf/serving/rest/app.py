@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import html
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -91,9 +92,7 @@ def build_app(
 
     app = FastAPI(
         lifespan=run_batcher,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
+        openapi_url=None,  # and so no /docs
         redirect_slashes=False,
         # whatever the environment says
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
@@ -116,23 +115,23 @@ def build_app(
 
     @app.get("/metrics")
     async def measure() -> Response:
-        return Response(
-            generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+        text = generate_latest(metrics.registry)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     # mounted: a page at / must not swallow its 404 and 405
     app.mount("/v1", _build_model_routes(model, batcher, limits, metrics))
-    if mount is None:
-        notice = html.escape(model.metadata.notice)
-        page = PLAIN_PAGE.format(version=model.version, notice=notice, path=f"/v1{MODEL_PATH}")
-
-        @app.get("/")
-        async def show() -> Response:
-            return HTMLResponse(page, headers={"Content-Security-Policy": "default-src 'none'"})
-
-    else:
-        mount(app)
+    (mount or partial(mount_plain_page, model))(app)
     return app
+
+
+def mount_plain_page(model: ExportedModel, app: FastAPI) -> None:
+    """Puts a page at `/` that says what this is, for those who do not want the real one."""
+    notice = html.escape(model.metadata.notice)
+    page = PLAIN_PAGE.format(version=model.version, notice=notice, path=f"/v1{MODEL_PATH}")
+
+    @app.get("/")
+    async def show() -> Response:
+        return HTMLResponse(page, headers={"Content-Security-Policy": "default-src 'none'"})
 
 
 async def _answer_error(_: Request, error: Exception) -> Response:
