@@ -1,4 +1,4 @@
-"""How long the leakage audit takes: N photos drawn for the purpose in a temporary folder, or those of a manifest.
+"""How long the leakage audit takes: on drawn photos, or on those of a manifest.
 
     python scripts/benchmark_audit.py --photos 10000
     python scripts/benchmark_audit.py --manifest data/scin/manifest.csv

@@ -1,4 +1,6 @@
-"""What hostile files can do to the served graph and to the edge normaliser: the slowest, the hungriest, whether any ends the process.
+"""What hostile files can do to the served graph and to the edge normaliser.
+
+The slowest, the hungriest, and whether any ends the process.
 
     python scripts/benchmark_guard.py --model saved_models/eczema
     python scripts/benchmark_guard.py --model saved_models/eczema --damaged 3000 --csv guard.csv
@@ -172,7 +174,7 @@ def build_graph_reader(model: Path) -> Callable[[bytes], str]:
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  (registers the tokenizer's ops)
 
-    from eczema_tf.serving.client import find_version
+    from eczema_tf.serving.exported import find_version
 
     loaded = tf.saved_model.load(str(find_version(model)))
     serve = loaded.signatures["serving_default"]

@@ -1,4 +1,6 @@
-"""How fast the served network is against ONNX Runtime: the same network and weights, float32, the same threads, by turns in one run.
+"""How fast the served network is against ONNX Runtime, by turns in one run.
+
+The same network and weights, float32, the same threads.
 
     pip install -r requirements-onnx.txt python scripts/benchmark_onnx.py --image-preset
     efficientnet_lite0_imagenet --text-preset all_minilm_l6_v2_en
@@ -70,7 +72,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def draw_inputs(batch: int) -> dict[str, np.ndarray]:
-    """What the network takes, but for the photos' size, which is the export's: pixels at random, ids of ordinary word pieces."""
+    """What the network takes: random pixels of the export's size, ids of ordinary pieces."""
     rng = np.random.default_rng(0)
     return {
         "token_ids": rng.integers(2000, 20000, (batch, TOKENS)).astype("int32"),

@@ -1,4 +1,4 @@
-"""How fast the served model answers, from JPEG bytes and text: the export as Keras alone would give it against ours, by turns.
+"""How fast the served model answers: the export as Keras alone gives it against ours, by turns.
 
     python scripts/benchmark_serving.py --image-preset efficientnet_lite0_imagenet --text-preset
     all_minilm_l6_v2_en
@@ -159,7 +159,10 @@ def build_work(folder: Path, threads: int) -> Mapping[str, Callable[[], object]]
 
 
 def draw_photo(size_px: tuple[int, int], seed: int) -> bytes:
-    """A JPEG of smooth colours with the grain of a phone's camera: 75 KB for 0.3 and 2.6 MB for 12 megapixels."""
+    """A JPEG of smooth colours with the grain of a phone's camera.
+
+    75 KB for 0.3 megapixels, 2.6 MB for 12.
+    """
     width, height = size_px
     rng = np.random.default_rng(seed)
     colours = _enlarge(rng.integers(60, 220, (12, 16, 3)), size_px)
@@ -201,7 +204,7 @@ def build_exports(settings: dict, folder: Path) -> Mapping[str, Callable[[], obj
 
 
 def build_assistant_of_presets(settings: dict):
-    """The model with pretrained encoders and untrained heads, the image encoder's spec and the tokenizer."""
+    """The model (only its heads are untrained), the image encoder's spec and the tokenizer."""
     import keras
 
     from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
@@ -229,7 +232,7 @@ def build_assistant_of_presets(settings: dict):
 
 
 def serve_as_is(model, image, tokenizer, tokens: int):
-    """The plain export: photos decoded whole, one after the other; texts padded to a fixed length; variables."""
+    """The plain export: photos decoded whole, one by one; texts of a fixed length; variables."""
     import tensorflow as tf
 
     from eczema_tf.model.losses import compute_probabilities

@@ -1,4 +1,6 @@
-"""JPEG files that mean harm: bombs (small files that take long to decode, or much memory) and files that lie about themselves.
+"""JPEG files that mean harm: bombs, and files that lie about themselves.
+
+A bomb is a small file that takes long to decode, or much memory.
 
 All by hand, from ITU-T T.81. `hostile_photos.py` puts them together with others.
 """
@@ -99,7 +101,10 @@ def flat_jpeg(
 def scan_bomb(
     size_px: tuple[int, int], scans: int, *, components: int = 3, dense: bool = False
 ) -> bytes:
-    """A progressive JPEG whose scans refine nothing over and over, in a few bytes each (or, dense, in five bits a block)."""
+    """A progressive JPEG whose scans refine nothing over and over.
+
+    In a few bytes each or, if dense, in five bits a block.
+    """
     runs = -(-count_blocks(size_px) // 32_767)
     data = pack_bits("00010", count_blocks(size_px)) if dense else pack_bits("0" + "1" * 14, runs)
     tables = (

@@ -56,7 +56,7 @@ def _draw_strangers() -> Iterator[Named]:
 
 
 def draw_damaged(count: int, seed: int = 0) -> Iterator[Named]:
-    """Good files of many kinds, damaged at random: bytes and lengths changed, cut, repeated, spliced."""
+    """Good files of many kinds, damaged at random: bytes changed, cut, repeated, spliced."""
     rng = random.Random(seed)
     good = list(_draw_good())
     for number in range(count):

@@ -1,4 +1,6 @@
-"""PNG files that mean harm: bombs (small files that take long to decode, or much memory) and files that lie about themselves.
+"""PNG files that mean harm: bombs, and files that lie about themselves.
+
+A bomb is a small file that takes long to decode, or much memory.
 
 All by hand, from the PNG specification, third edition. `hostile_photos.py` puts them together with
 others.
@@ -74,7 +76,10 @@ def flat_png(
 
 
 def surplus_png(size_px: tuple[int, int], megabytes: int) -> bytes:
-    """A PNG in whose stream zeros follow the pixels: libpng inflates them to the end, a megabyte for each kilobyte of the file."""
+    """A PNG in whose stream zeros follow the pixels.
+
+    libpng inflates them to the end, a megabyte for each kilobyte of the file.
+    """
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     pixels = [packer.compress(bytes(1 + 3 * size_px[0])) for _ in range(size_px[1])] + [
         packer.flush(zlib.Z_FULL_FLUSH)
@@ -85,7 +90,10 @@ def surplus_png(size_px: tuple[int, int], megabytes: int) -> bytes:
 
 
 def empty_deflate(blocks: int) -> bytes:
-    """Deflate blocks that hold nothing, each with Huffman tables of its own to be built (RFC 1951, 3.2.7); rounded down to whole bytes."""
+    """Deflate blocks that hold nothing, each with Huffman tables to be built (RFC 1951, 3.2.7).
+
+    Rounded down to whole bytes.
+    """
     fields = [(0, 1), (2, 2), (0, 5), (0, 5), (14, 4)]
     fields += [
         (int(symbol in (18, 1)), 3)
@@ -113,7 +121,10 @@ def draw_pngs() -> Iterator[tuple[str, bytes]]:
 
 
 def draw_unstoppable() -> Iterator[tuple[str, bytes]]:
-    """What no check before decoding can tell from a photo, see `eczema_tf/serving/guard.py`: for `benchmark_guard.py` alone."""
+    """What no check before decoding can tell from a photo (`serving/graph/guard.py`).
+
+    For `benchmark_guard.py` alone.
+    """
     for megabytes in (100, 1000, 9000):
         yield f"png {megabytes} MB behind many pixels", surplus_png((2000, 2000), megabytes)
 

@@ -1,4 +1,6 @@
-"""Texts that someone might send to do harm, or by accident, as they stand in the JSON of a request: for `load_test.py`.
+"""Texts that someone might send to do harm, or by accident: for `load_test.py`.
+
+As they stand in the JSON of a request.
 
 for name, literal in draw_texts(500, seed=0): ...   # literal: bytes between and with the quotes
 """
@@ -76,7 +78,7 @@ def draw_texts(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
 
 
 def _draw_random(rng: random.Random) -> str:
-    """Characters from anywhere in Unicode but the surrogates, or pieces of the named texts, shuffled."""
+    """Characters from all of Unicode but the surrogates, or pieces of the named texts, shuffled."""
     if rng.random() < 0.5:
         codes = (
             rng.choice(

@@ -1,4 +1,4 @@
-"""Bodies of predict requests for `load_test.py`: ordinary ones, and ones that mean harm. Photos are drawn for the purpose."""
+"""Bodies of predict requests for `load_test.py`: ordinary ones, and ones that mean harm."""
 
 import base64
 import io
@@ -57,7 +57,10 @@ def draw_photo(rng: np.random.Generator) -> bytes:
 
 
 def draw_hostile(photos: int, texts: int) -> Iterator[tuple[str, bytes]]:
-    """Names and bodies, photos and texts mixed: three of four photos from the crafted ones, the rest damaged at random."""
+    """Names and bodies, photos and texts mixed.
+
+    Three of four photos are crafted, the rest damaged at random.
+    """
     crafted = list(draw_crafted())
     count = min(len(crafted), photos * 3 // 4)
     chosen = [crafted[place * len(crafted) // count] for place in range(count)]

@@ -1,4 +1,6 @@
-"""Many clients at once against a running server: throughput, latency, errors and memory, with hostile requests mixed in.
+"""Many clients at once against a running server, with hostile requests mixed in.
+
+Throughput, latency, errors and memory.
 
     python -m eczema_tf.serve --model saved_models/eczema &
     python scripts/load_test.py --url http://127.0.0.1:8501/v1/models/eczema
@@ -204,7 +206,7 @@ def ask_alone(url: str, bodies: Sequence[bytes]) -> list[Reply]:
 
 
 def ask_in_turn(url: str, bodies: Sequence[bytes], seconds: float, first: int = 0) -> Answered:
-    """Sends requests one after another over one connection, beginning with number `first`; those answered within the time count."""
+    """Sends requests in turn over one connection, from number `first` on, until time is up."""
     client, answered, end = Client(url), [], time.perf_counter() + seconds
     for place in itertools.islice(itertools.cycle(range(len(bodies))), first, None):
         reply = client.predict(bodies[place])
@@ -226,7 +228,7 @@ def ask_evenly(url: str, bodies: Sequence[bytes], seconds: float) -> Answered:
 def ask_at_once(
     url: str, valid: Sequence[bytes], hostile: Sequence[bytes], clients: int, seconds: float
 ) -> tuple[Answered, Answered]:
-    """Many clients with valid requests, each beginning with another one, and one with hostile requests."""
+    """Many clients with valid requests, each starting elsewhere, and one with hostile requests."""
     with ThreadPoolExecutor(clients + 1) as pool:
         crowd = [
             pool.submit(ask_in_turn, url, valid, seconds, number * len(valid) // clients)
@@ -247,7 +249,7 @@ def read_process(url: str) -> Process:
 
 
 def per_request(before: Process, after: Process, answered: Answered) -> str:
-    """CPU time of the server for each request; unlike throughput, it hardly depends on what else the machine does."""
+    """CPU time of the server for each request: hardly depends on what else the machine does."""
     return f"{1000 * (after.cpu_s - before.cpu_s) / len(answered):.0f} ms a request"
 
 
@@ -262,7 +264,7 @@ def describe(answered: Answered, seconds: float) -> str:
 
 
 def find_faults(answered: Answered, expected: Sequence[Reply]) -> Iterator[str]:
-    """What is wrong with answers to valid requests: no answer, another code than 200, or not the answer that the row got alone."""
+    """What is wrong with answers: none, not a 200, or not the answer that the row got alone."""
     for place, reply in answered:
         if reply.code != 200:
             yield f"{reply.code}: {reply.body[:200].decode(errors='replace')}"

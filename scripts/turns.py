@@ -1,4 +1,7 @@
-"""Fair timing: contenders in processes of their own take turns, so that whatever else the machine does meets them all alike."""
+"""Fair timing: contenders in processes of their own take turns.
+
+So whatever else the machine does meets them all alike.
+"""
 
 import multiprocessing
 import os
@@ -58,7 +61,7 @@ class Contender:
 def take_turns(
     turns: Mapping[str, tuple[Contender, str]], rounds: int, warmup: int = 3
 ) -> dict[str, list[float]]:
-    """Times each piece of work `rounds` times, by turns; returns seconds by the name of the turn."""
+    """Times each piece of work `rounds` times, by turns; returns seconds by name of the turn."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for round_number in range(-warmup, rounds):
         for name, (contender, work) in turns.items():

@@ -1,4 +1,6 @@
-"""Runs a SavedModel through TensorFlow's C API: the C++ loader and session that TensorFlow Serving uses, and no TensorFlow of Python.
+"""Runs a SavedModel through TensorFlow's C API, without TensorFlow of Python.
+
+The C++ loader and session are those that TensorFlow Serving uses.
 
     python tests/c_api.py < question.json > answer.json
 

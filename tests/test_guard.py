@@ -1,4 +1,4 @@
-"""The guard inside the served graph: what hostile files may do to a process that serves, and what they are told."""
+"""The guard inside the served graph: what hostile files may do, and what they are told."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""The server: TensorFlow Serving's contract, batching, limits, hostile requests, and a real process with its signals."""
+"""The server: contract, batching, limits, hostile requests, and a real process with signals."""
 
 import asyncio
 import base64
@@ -79,9 +79,7 @@ def body_of(*rows: tuple[object, object], **more: object) -> bytes:
 def test_rows_and_columns_are_the_same_question():
     images, texts = [encoded(b"abc"), "", encoded(b"\x00\xff")], ["it itches", "", "dry"]
     by_row = parse_request(body_of(*zip(images, texts, strict=True)), 10)
-    by_column = parse_request(
-        json.dumps({"inputs": {"text": texts, "image": images}}).encode(), 10
-    )
+    by_column = parse_request(json.dumps({"inputs": {"text": texts, "image": images}}).encode(), 10)
     assert by_row == ([b"abc", b"", b"\x00\xff"], texts, SERVE, True)
     assert by_column == by_row._replace(by_row=False)
 

@@ -1,4 +1,4 @@
-"""The served graph: parity with Keras, each row on its own, hostile bytes, and the client for both kinds of server."""
+"""The served graph: parity with Keras, each row on its own, hostile bytes; and the client."""
 
 import http.server
 import io

@@ -1,4 +1,4 @@
-"""TensorFlow Serving: the export through the C++ loader that it uses, the warm-up requests, and the files that configure it."""
+"""TensorFlow Serving: the export through its C++ loader, warm-up requests, configuration."""
 
 import base64
 import io
@@ -131,7 +131,7 @@ def to_array(tensor: dict) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def through_c(export: Path) -> list[dict[str, np.ndarray]]:
-    """Both signatures on the rows, and then every warm-up request, in one process without TensorFlow's Python."""
+    """Both signatures on the rows, then every warm-up request, without TensorFlow's Python."""
     runs = [describe_run(export, signature, PHOTOS, TEXTS) for signature in SIGNATURES]
     for request in read_warmup(export):
         photos, texts = (
