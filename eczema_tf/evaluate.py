@@ -59,14 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from eczema_tf.workflows.evaluate import evaluate  # --help does not wait for TensorFlow
 
-    print(
-        evaluate(
-            arguments.run_dir,
-            manifest=arguments.manifest,
-            split=arguments.split,
-            out=arguments.out,
-            explanations=arguments.explanations,
-        )
+    evaluate(
+        arguments.run_dir,
+        arguments.manifest,
+        split=arguments.split,
+        out=arguments.out,
+        explanations=arguments.explanations,
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eczema_tf.cli import build_parser, run_command
-from eczema_tf.schema import NOTICE
 
 EXAMPLES = """examples:
   python -m eczema_tf.export --run-dir runs/quickstart
@@ -30,13 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    # here, so that --help does not wait for TensorFlow
-    from eczema_tf.workflows.export import PARITY_TOLERANCE, export
+    from eczema_tf.workflows.export import export  # --help does not wait for TensorFlow
 
-    version, difference = export(arguments.run_dir, arguments.out)
-    print(f"exported to {version}")
-    print(f"largest difference from Keras: {difference:.1e} (allowed: {PARITY_TOLERANCE:.0e})")
-    print(NOTICE)
+    export(arguments.run_dir, arguments.out)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from eczema_tf.evaluation.predictions import average_rows_by_case
 from eczema_tf.evaluation.results import Metrics, compute_metrics, find_subsets
 from eczema_tf.reporting import plots
 from eczema_tf.reporting.plots import PR, ROC, write_plots
+from eczema_tf.reporting.report import format_results
 from eczema_tf.schema import CONSISTENCY, NOTICE, SEVERITY
-from eczema_tf.workflows.results import format_results
 
 THRESHOLDS = {"image": 0.5, "text": 0.5, "fusion": 0.5}
 HEADS, FIGURES = ("image", "text", "fusion"), ("auroc", "f1", "sensitivity", "specificity")

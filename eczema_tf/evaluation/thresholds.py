@@ -9,11 +9,12 @@ from sklearn.metrics import roc_curve
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
 from eczema_tf.schema import ECZEMA_HEADS
 
+Thresholds = dict[str, float]  # in (0, 1], by "image", "text" and "fusion"
 DEFAULT_THRESHOLD = 0.5  # where validation cannot tell
 _log = logging.getLogger(__name__)
 
 
-def choose_thresholds(cases: pd.DataFrame, label_threshold: float = 0.5) -> dict[str, float]:
+def choose_thresholds(cases: pd.DataFrame, label_threshold: float = 0.5) -> Thresholds:
     """Chooses a threshold for each head; a probability at or above it is called eczema.
 
     Where a head's threshold is undefined (one class only, say), it is 0.5 and a warning is logged.
@@ -21,9 +22,6 @@ def choose_thresholds(cases: pd.DataFrame, label_threshold: float = 0.5) -> dict
     Args:
         cases: From `average_rows_by_case`, of the validation split.
         label_threshold: A label greater than this is positive.
-
-    Returns:
-        Thresholds in (0, 1] by "image", "text" and "fusion".
     """
     thresholds = {}
     for modality in ECZEMA_HEADS:

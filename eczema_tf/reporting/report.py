@@ -1,9 +1,16 @@
-"""`report.html`: the results of one evaluation, what they are of, and what they do not say."""
+"""The results of one evaluation: on the terminal, and as `report.html` with what they are worth."""
 
 from pathlib import Path
 
 from eczema_tf.evaluation.results import Metrics
-from eczema_tf.reporting.document import Bullets, Picture, Pictures, Section, format_page
+from eczema_tf.reporting.document import (
+    Bullets,
+    Picture,
+    Pictures,
+    Section,
+    format_page,
+    format_text,
+)
 from eczema_tf.reporting.facts import (
     RunFacts,
     describe_data,
@@ -13,6 +20,11 @@ from eczema_tf.reporting.facts import (
 )
 from eczema_tf.reporting.plots import PR, ROC
 from eczema_tf.reporting.tables import HEAD_NAMES, build_results, format_estimate
+
+
+def format_results(metrics: Metrics) -> str:
+    """Formats the results for a terminal."""
+    return format_text(build_results(metrics))
 
 
 def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:

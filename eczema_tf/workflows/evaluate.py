@@ -1,29 +1,29 @@
-"""A trained run judged again, on its own cases or on another manifest."""
+"""A trained run judged again, on its own cases or on another manifest: what `evaluate` runs."""
 
 from pathlib import Path
 
 import numpy as np
 
 from eczema_tf.errors import DataError
-from eczema_tf.evaluation.predictions import average_rows_by_case
 from eczema_tf.evaluation.results import Metrics
 from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import load_audited
 from eczema_tf.workflows.explanation_quality.evaluation import evaluate_explanations
-from eczema_tf.workflows.inference import compute_row_logits, load_model_inputs
-from eczema_tf.workflows.results import format_results, write_results
+from eczema_tf.workflows.inference import load_model_inputs, predict_cases
+from eczema_tf.workflows.results import write_results
 
 
 def evaluate(
     run_dir: Path,
     manifest: Path | None = None,
+    *,
     split: str = "test",
     out: Path | None = None,
     explanations: int | None = None,
-) -> str:
-    """Judges a trained run and writes the results.
+) -> Metrics:
+    """Judges a trained run, prints the results and writes them.
 
     Args:
         run_dir: Of a finished run.
@@ -32,9 +32,6 @@ def evaluate(
         out: Folder of the results; None for the run folder itself (own test split) or a folder in
             it.
         explanations: Of how many cases the explanations are measured, too; None for none.
-
-    Returns:
-        The results for the terminal.
 
     Raises:
         RunError: If the run is not finished.
@@ -55,7 +52,7 @@ def evaluate(
             " without splits"
         )
     rows, inputs = np.flatnonzero(chosen), load_model_inputs(trained, dataset)
-    cases = average_rows_by_case(compute_row_logits(trained, dataset, inputs, rows))
+    cases = predict_cases(trained, dataset, inputs, rows)
     if out is None:
         own = manifest is None and split == "test"
         name = f"{manifest.stem if manifest else 'own'}-{split}"
@@ -65,9 +62,9 @@ def evaluate(
     metrics = write_results(
         out, cases, thresholds, trained.config, split=split, leaks=leaks, run_dir=run_dir
     )
-    if explanations is None:
-        return format_results(metrics)
-    explained = evaluate_explanations(
-        trained, dataset, inputs, rows, out, split=split, cases=explanations
-    )
-    return f"{format_explanations(explained)}\n\n{format_results(metrics)}"
+    if explanations is not None:
+        explained = evaluate_explanations(
+            trained, dataset, inputs, rows, out, split=split, cases=explanations
+        )
+        print(f"\n{format_explanations(explained)}")
+    return metrics

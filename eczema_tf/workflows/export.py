@@ -30,17 +30,20 @@ PARITY_TOLERANCE = 1e-4
 PARITY_ROWS = 24
 
 
-def export(run_dir: Path, out: Path) -> tuple[Path, float]:
+def export(run_dir: Path, out: Path) -> Path:
     """Exports a finished run; see `export_model`."""
     trained = run_folder.load_model(run_dir)
     dataset = load_dataset(trained.config.data, RunData.read(run_dir / run_folder.DATA).manifest)
-    return export_model(trained, dataset, load_model_inputs(trained, dataset), run_dir, out)
+    inputs = load_model_inputs(trained, dataset)
+    version = export_model(trained, dataset, inputs, run_dir=run_dir, out=out)
+    print(NOTICE)
+    return version
 
 
 def export_model(
-    trained: TrainedModel, dataset: Dataset, inputs: Inputs, run_dir: Path, out: Path
-) -> tuple[Path, float]:
-    """Exports a model as the next version under `out`.
+    trained: TrainedModel, dataset: Dataset, inputs: Inputs, *, run_dir: Path, out: Path
+) -> Path:
+    """Exports a model as the next version under `out`, and prints how near it is to Keras.
 
     Args:
         trained: The model.
@@ -50,8 +53,7 @@ def export_model(
         out: Folder of all versions; the new one is `out/<integer>`.
 
     Returns:
-        The version's folder and the largest difference of any probability or explanation between
-        SavedModel and Keras.
+        The version's folder.
 
     Raises:
         RunError: If the SavedModel and Keras differ by more than `PARITY_TOLERANCE`; nothing is
@@ -79,7 +81,12 @@ def export_model(
         write_warmup(version.folder, served.signatures())
         difference = check_parity(version.folder, trained, dataset, inputs)
         write_checksums(version.folder, [path.name for path in version.folder.iterdir()])
-    return out / str(version.number), difference
+    exported = out / str(version.number)
+    print(
+        f"exported to {exported} (largest difference from Keras: {difference:.1e}, allowed:"
+        f" {PARITY_TOLERANCE:.0e})"
+    )
+    return exported
 
 
 def check_parity(folder: Path, trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> float:

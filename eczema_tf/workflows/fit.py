@@ -13,8 +13,7 @@ from eczema_tf.config import Config
 from eczema_tf.data.dataset import Dataset, count_cases
 from eczema_tf.data.inputs import Inputs
 from eczema_tf.data.text.tokenizer import learn_tokenizer, load_tokenizer
-from eczema_tf.evaluation.predictions import average_rows_by_case
-from eczema_tf.evaluation.thresholds import choose_thresholds
+from eczema_tf.evaluation.thresholds import Thresholds, choose_thresholds
 from eczema_tf.files import write_json
 from eczema_tf.model.encoders import (
     load_preset_weights,
@@ -27,13 +26,11 @@ from eczema_tf.training.data import build_training_data
 from eczema_tf.training.device import prepare_device
 from eczema_tf.training.stages import History, train_model
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.inference import compute_row_logits, load_model_inputs
+from eczema_tf.workflows.inference import load_model_inputs, predict_cases
 
 # in a run folder: the model that validation judged, where the run's own was trained on validation,
 # too
 BEFORE_REFIT = "before_refit"
-
-Thresholds = dict[str, float]
 
 
 def fit_run(
@@ -135,9 +132,7 @@ def _choose_thresholds(
     run_dir: Path,
 ) -> Thresholds:
     """Chooses the thresholds on the validation split and writes them into the run folder."""
-    cases = average_rows_by_case(
-        compute_row_logits(trained, dataset, inputs, np.flatnonzero(splits == "val"))
-    )
+    cases = predict_cases(trained, dataset, inputs, np.flatnonzero(splits == "val"))
     thresholds = choose_thresholds(cases, trained.config.data.label_threshold)
     write_json(run_dir / run_folder.THRESHOLDS, thresholds)
     return thresholds

@@ -1,4 +1,4 @@
-"""Manifest rows through a model to a table of logits."""
+"""Manifest rows through a model to logits and cases: the one way for all workflows."""
 
 import numpy as np
 import pandas as pd
@@ -7,6 +7,11 @@ from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs, load_inputs
 from eczema_tf.data.pipeline import build_evaluation_dataset
+from eczema_tf.evaluation.predictions import (
+    CONSISTENCY_LOGITS,
+    SEVERITY_LOGITS,
+    average_rows_by_case,
+)
 from eczema_tf.model.features import cached_encoders, compute_features, predict_logits
 from eczema_tf.model.multimodal import heads_of
 from eczema_tf.schema import ECZEMA_HEADS, MODALITIES, POSTERIOR_COLUMNS
@@ -26,19 +31,31 @@ KEPT_COLUMNS = (
     *POSTERIOR_COLUMNS.values(),
 )
 
+NEEDS = {"eczema_image": "image", "eczema_text": "text", "consistency": "text"}  # head -> modality
+
 
 def load_model_inputs(trained: TrainedModel, dataset: Dataset) -> Inputs:
     """Preprocesses a data set for a model."""
-    config = trained.config
     return load_inputs(
         dataset.table,
         dataset.photos,
         dataset.embeddings,
-        trained.tokenizer,
-        trained.encoders.image.size_px,
-        config.preprocess,
-        ArrayCache(config.train.cache_folder),
+        tokenizer=trained.tokenizer,
+        size_px=trained.encoders.image.size_px,
+        preprocess=trained.config.preprocess,
+        cache=ArrayCache(trained.config.train.cache_folder),
     )
+
+
+def predict_cases(
+    trained: TrainedModel, dataset: Dataset, inputs: Inputs, rows: np.ndarray
+) -> pd.DataFrame:
+    """Predicts the cases of some rows; arguments as in `compute_row_logits`.
+
+    Returns:
+        One row a case, as from `average_rows_by_case`.
+    """
+    return average_rows_by_case(compute_row_logits(trained, dataset, inputs, rows))
 
 
 def compute_row_logits(
@@ -53,39 +70,29 @@ def compute_row_logits(
         rows: int64, which rows.
 
     Returns:
-        One row each: ids, labels, what was used, and logits by head, as `evaluation` takes them.
+        One row each: ids, labels, what was used, and logits by head; NaN where the modality that a
+        head reads is absent.
     """
-    config = trained.config
-    cached = cached_encoders(
-        config.train,
-        trained.encoders,
-        inputs.absent,
-        fine_tuned=config.train.fine_tune.epochs > 0,
-    )
-    features = compute_features(
-        trained.model, inputs, cached, ArrayCache(config.train.cache_folder)
-    )
-    batches = build_evaluation_dataset(features, rows, config.train.batch_size)
+    train = trained.config.train
+    cache, fine_tuned = ArrayCache(train.cache_folder), train.fine_tune.epochs > 0
+    cached = cached_encoders(train, trained.encoders, inputs.absent, fine_tuned=fine_tuned)
+    features = compute_features(trained.model, inputs, cached, cache)
+    batches = build_evaluation_dataset(features, rows, train.batch_size)
     logits = predict_logits(heads_of(trained.model, cached), batches)
-    return tabulate_logits(dataset.table.iloc[rows], inputs, rows, logits)
 
-
-def tabulate_logits(
-    table: pd.DataFrame, inputs: Inputs, rows: np.ndarray, logits: dict[str, np.ndarray]
-) -> pd.DataFrame:
-    """Puts ids, labels, presence and logits side by side; NaN where a head's modality is absent."""
-    kept = [column for column in KEPT_COLUMNS if column in table]
-    found = table[kept].reset_index(drop=True).copy()
-    for column in set(POSTERIOR_COLUMNS.values()) & set(kept):
-        found[column] = pd.to_numeric(found[column], errors="coerce")
-    for modality in MODALITIES:
-        found[f"{modality}_used"] = inputs.present(modality)[rows]
-    for head in ECZEMA_HEADS.values():
-        found[f"{head}_logit"] = logits[head][:, 0].astype("float64")
-    for head in ("consistency", "severity"):
-        for index, column in enumerate(logits[head].T):
-            found[f"{head}_logit_{index}"] = column.astype("float64")
-    found.loc[~found["image_used"], "eczema_image_logit"] = np.nan
-    of_text = [name for name in found if name.startswith(("eczema_text_", "consistency_logit_"))]
-    found.loc[~found["text_used"], of_text] = np.nan
-    return found
+    kept = [column for column in KEPT_COLUMNS if column in dataset.table]
+    table = dataset.table[kept].iloc[rows].reset_index(drop=True)
+    for column in POSTERIOR_COLUMNS.values():
+        if column in table:
+            table[column] = pd.to_numeric(table[column], errors="coerce")
+    used = {modality: inputs.present(modality)[rows] for modality in MODALITIES}
+    for modality, present in used.items():
+        table[f"{modality}_used"] = present
+    columns = {head: [f"{head}_logit"] for head in ECZEMA_HEADS.values()}
+    columns |= {"consistency": CONSISTENCY_LOGITS, "severity": SEVERITY_LOGITS}
+    for head, names in columns.items():
+        values = logits[head].astype("float64")  # (rows, logits)
+        if head in NEEDS:
+            values[~used[NEEDS[head]]] = np.nan
+        table[names] = values
+    return table

@@ -1,4 +1,4 @@
-"""What an evaluation writes: predictions, metrics, plots, the report and the model card."""
+"""What an evaluation writes and prints: predictions, metrics, plots, report and model card."""
 
 from pathlib import Path
 
@@ -6,31 +6,30 @@ import pandas as pd
 
 from eczema_tf.config import Config
 from eczema_tf.evaluation.results import Leaks, Metrics, compute_metrics
+from eczema_tf.evaluation.thresholds import Thresholds
 from eczema_tf.files import write_csv, write_text
-from eczema_tf.reporting.document import format_text
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
-from eczema_tf.reporting.report import format_report
-from eczema_tf.reporting.tables import build_results
+from eczema_tf.reporting.report import format_report, format_results
 from eczema_tf.workflows import run_folder
 
 
 def write_results(
     out: Path,
     cases: pd.DataFrame,
-    thresholds: dict[str, float],
+    thresholds: Thresholds,
     config: Config,
     *,
     split: str,
     leaks: Leaks | None = None,
     run_dir: Path | None = None,
 ) -> Metrics:
-    """Judges cases and writes predictions, metrics, plots and the report.
+    """Judges cases, prints the results, and writes them with predictions, plots and the report.
 
     Args:
         out: Where to.
         cases: From `average_rows_by_case`.
-        thresholds: By "image", "text" and "fusion".
+        thresholds: Of the model.
         config: Of the run.
         split: What the cases are, for the record.
         leaks: What straddled the splits the model was trained with; None if nobody looked.
@@ -53,9 +52,5 @@ def write_results(
     if run_dir in (None, out):
         write_text(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))
     metrics.write(out / run_folder.METRICS)  # last, so that its presence means that all is done
+    print(format_results(metrics))
     return metrics
-
-
-def format_results(metrics: Metrics) -> str:
-    """Formats results for the terminal."""
-    return format_text(build_results(metrics))

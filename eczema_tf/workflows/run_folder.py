@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from eczema_tf.config import Config, dump_config, load_config
 from eczema_tf.data.text.tokenizer import TextTokenizer, read_tokenizer
 from eczema_tf.errors import RunError
+from eczema_tf.evaluation.thresholds import Thresholds
 from eczema_tf.files import (
     check_checksums,
     holding,
@@ -82,18 +83,14 @@ def write_start(run_dir: Path, config: Config) -> None:
 
     Neither says anything about the user or the machine's name.
     """
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # such as this package in a clone
-            continue
+    # not all of them are installed: this package is none in a clone
+    installed = [name for name in PACKAGES if any(metadata.distributions(name=name))]
     environment = Environment(
         python=sys.version.split()[0],
         system=platform.system(),
         machine=platform.machine(),
         devices=[device.device_type for device in tf.config.list_physical_devices()],
-        packages=versions,
+        packages={name: metadata.version(name) for name in installed},
     )
     write_text(run_dir / CONFIG, dump_config(config))
     environment.write(run_dir / ENVIRONMENT)
@@ -149,9 +146,9 @@ def load_encoders(run_dir: Path) -> Encoders:
     return Encoders(**_read(run_dir / ENCODERS, dict[str, EncoderSpec]))
 
 
-def read_thresholds(run_dir: Path) -> dict[str, float]:
-    """Reads the threshold of each head, by "image", "text" and "fusion"."""
-    return _read(run_dir / THRESHOLDS, dict[str, float])
+def read_thresholds(run_dir: Path) -> Thresholds:
+    """Reads the threshold of each head."""
+    return _read(run_dir / THRESHOLDS, Thresholds)
 
 
 def read_facts(run_dir: Path, config: Config) -> RunFacts:

@@ -11,7 +11,6 @@ from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_splits, find_missing
 from eczema_tf.errors import DataError, RunError, join_faults
-from eczema_tf.evaluation.predictions import average_rows_by_case
 from eczema_tf.evaluation.results import Metrics
 from eczema_tf.files import write_json
 from eczema_tf.schema import SPLITS
@@ -20,8 +19,8 @@ from eczema_tf.workflows.audit import load_audited
 from eczema_tf.workflows.cross_validate import cross_validate
 from eczema_tf.workflows.export import export_model
 from eczema_tf.workflows.fit import fit_run
-from eczema_tf.workflows.inference import compute_row_logits
-from eczema_tf.workflows.results import format_results, write_results
+from eczema_tf.workflows.inference import predict_cases
+from eczema_tf.workflows.results import write_results
 
 
 def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
@@ -50,22 +49,15 @@ def _train(config: Config, run_dir: Path) -> Metrics:
     audited = load_audited(config.data, find_manifest(config))
     write_json(run_dir / run_folder.AUDIT, audited.audit.to_json())
     if config.split.folds:
-        metrics = cross_validate(config, audited, run_dir)
-        print(format_results(metrics))
-        return metrics
+        return cross_validate(config, audited, run_dir)
     dataset, splits = audited.dataset, split_dataset(config, audited.dataset)
     leaks = audited.check(splits)
     trained, inputs, thresholds = fit_run(config, dataset, splits, run_dir)
-    rows = np.flatnonzero(splits == "test")
-    cases = average_rows_by_case(compute_row_logits(trained, dataset, inputs, rows))
+    cases = predict_cases(trained, dataset, inputs, np.flatnonzero(splits == "test"))
     metrics = write_results(run_dir, cases, thresholds, config, split="test", leaks=leaks)
     run_folder.seal(run_dir)
-    print(format_results(metrics))
     if config.export.enabled:
-        version, difference = export_model(
-            trained, dataset, inputs, run_dir, Path(config.export.folder)
-        )
-        print(f"exported to {version} (largest difference from Keras: {difference:.1e})")
+        export_model(trained, dataset, inputs, run_dir=run_dir, out=Path(config.export.folder))
     return metrics
 
 
