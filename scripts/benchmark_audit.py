@@ -36,12 +36,9 @@ def main() -> None:
         "--photos", type=int, default=10_000, help="how many to draw (default: 10000)"
     )
     parser.add_argument("--manifest", type=Path, help="audit this one instead")
-    parser.add_argument("--workers", type=int, default=2, help="threads (default: 2)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        time_audit(
-            arguments.manifest or write_photos(Path(folder), arguments.photos), arguments.workers
-        )
+        time_audit(arguments.manifest or write_photos(Path(folder), arguments.photos))
 
 
 def write_photos(folder: Path, count: int) -> Path:
@@ -68,15 +65,15 @@ def write_photo(folder: Path, index: int) -> dict[str, str]:
     }
 
 
-def time_audit(manifest: Path, workers: int) -> None:
+def time_audit(manifest: Path) -> None:
     """Times loading and the audit."""
     start = time.perf_counter()
     dataset = load_dataset(DataConfig(), manifest)
     loaded = time.perf_counter()
-    audit = audit_dataset(dataset, workers=workers)
+    audit = audit_dataset(dataset)
     seconds = time.perf_counter() - loaded
     photos = len(dataset.photos)
-    print(audit.describe())
+    print(audit.report.describe())
     print(f"loading (every photo decoded and checked): {loaded - start:.1f} s")
     print(
         f"audit: {seconds:.1f} s for {photos} photos ({photos / seconds:.0f} photos/s) and"

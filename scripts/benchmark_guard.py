@@ -191,7 +191,7 @@ def build_graph_reader(model: Path) -> Callable[[bytes], str]:
 
 def build_edge_reader(_: Path) -> Callable[[bytes], str]:
     """Returns a function from a file to "ok" or the error."""
-    from eczema_tf.data.photo.inspection import upright_jpeg
+    from eczema_tf.data.photo.upright import upright_jpeg
     from eczema_tf.errors import DataError
 
     def read(data: bytes) -> str:

@@ -18,7 +18,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 from test_serving import METADATA, build_explained, build_parts, photo
 
-from eczema_tf.data.photo.inspection import upright_jpeg
+from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.reporting.answer_html import (
     STRENGTHS,

@@ -13,13 +13,14 @@ from eczema_tf.data.audit import near_photos, near_texts
 from eczema_tf.data.audit.audit import audit_dataset, check_splits
 from eczema_tf.data.audit.diagnoses import find_named_diagnoses, name_diagnoses
 from eczema_tf.data.audit.duplicates import Duplicates, find_duplicates, merge_groups
-from eczema_tf.data.audit.near_photos import compute_signatures, find_near_photos
+from eczema_tf.data.audit.near_photos import Signatures, compute_signatures, find_near_photos
 from eczema_tf.data.audit.near_texts import split_words
-from eczema_tf.data.dataset import Dataset, load_dataset
+from eczema_tf.data.audit.report import AuditReport, GroupCounts, NotCompared
+from eczema_tf.data.dataset import Dataset, DatasetFacts, load_dataset
+from eczema_tf.data.photo.inspection import inspect_photos
 from eczema_tf.data.sources.scin import PHOTO_COLUMNS, prepare_scin
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_folds, assign_splits
-from eczema_tf.errors import DataError
 
 COMPLAINT = (
     "For three weeks I have had a rash behind my left knee that burns whenever I take off my"
@@ -70,6 +71,10 @@ def draw_photo(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
+def signatures_of(files: list[Path]) -> Signatures:
+    return compute_signatures(np.stack(inspect_photos(map(str, files))["gray"]))
+
+
 def found(duplicates: Duplicates, kind: str) -> list[list[str]]:
     members = duplicates.members[duplicates.members["kind"] == kind]
     return [list(ids) for _, ids in members.groupby("cluster")["example_id"]]
@@ -97,7 +102,7 @@ def test_a_clean_set_raises_nothing(clean: Path):
     audit = audit_dataset(dataset)
     assert audit.duplicates.members.empty
     assert audit.group_id.equals(dataset.table["group_id"])
-    assert audit.to_json()["named_diagnoses"]["own"]["texts"] == 0
+    assert audit.report.named_diagnoses["own"].texts == 0
     assert check_splits(dataset.table, assign_splits(dataset.table, seed=0), audit.duplicates) == []
 
 
@@ -120,7 +125,7 @@ def test_the_same_photo_at_another_size_is_found_and_joined(clean: Path):
     assert found(audit.duplicates, "identical_photo") == []
     joined = audit.group_id[dataset.table["example_id"].isin([row["example_id"], *copies])]
     assert len(set(joined)) == 1
-    assert audit.to_json()["groups"]["merged"] == 5
+    assert audit.report.groups.merged == 5
 
 
 def test_the_same_author_on_both_sides_is_found():
@@ -242,12 +247,12 @@ def test_an_empty_table_has_no_duplicates():
         ],
         dtype=str,
     )
-    photos = pd.DataFrame(columns=["sha256"], dtype=str)
+    photos = inspect_photos([])
     manifest = type("Empty", (), {"table": table})
     audit = audit_dataset(Dataset(manifest, photos, None))
     assert audit.duplicates.members.empty
     assert audit.group_id.empty
-    assert audit.to_json()["groups"] == {"before": 0, "after": 0, "merged": 0, "largest_cases": 0}
+    assert audit.report.groups == GroupCounts(before=0, after=0, merged=0, largest_cases=0)
     assert check_splits(table, pd.Series(dtype=str), audit.duplicates) == []
 
 
@@ -256,7 +261,7 @@ def test_one_row_has_no_duplicates(tmp_path: Path, row: dict):
     draw_photo(0).save(tmp_path / "a.png")
     audit = audit_dataset(write_manifest(tmp_path, [{"example_id": "only"} | row]))
     assert audit.duplicates.members.empty
-    assert audit.describe() == "audit: no duplicates across cases, no text names a diagnosis"
+    assert audit.report.describe() == "audit: no duplicates across cases, no text names a diagnosis"
 
 
 # Photos
@@ -275,7 +280,7 @@ def test_a_photo_encoded_anew_is_near(
     copy.resize((int(image.width * scale), int(image.height * scale))).save(
         tmp_path / "b.jpg", quality=quality
     )
-    signatures = compute_signatures([str(tmp_path / name) for name in ("a.png", "b.jpg")])
+    signatures = signatures_of([tmp_path / name for name in ("a.png", "b.jpg")])
     assert find_near_photos(signatures).tolist() == [[0, 1]]
 
 
@@ -286,9 +291,7 @@ def test_a_photo_in_another_kind_of_pixels_is_near(tmp_path: Path):
     Image.fromarray(np.asarray(image.convert("L")).astype("uint16") * 257).save(
         tmp_path / "16bit.png"
     )
-    signatures = compute_signatures(
-        [str(tmp_path / name) for name in ("rgb.jpg", "alpha.png", "16bit.png")]
-    )
+    signatures = signatures_of([tmp_path / name for name in ("rgb.jpg", "alpha.png", "16bit.png")])
     assert find_near_photos(signatures).tolist() == [[0, 1], [0, 2], [1, 2]]
 
 
@@ -296,7 +299,7 @@ def test_different_photos_are_not_near_across_blocks(tmp_path: Path):
     for seed in range(300):
         draw_photo(seed, (96, 64)).save(tmp_path / f"{seed}.jpg")
     draw_photo(12, (96, 64)).transpose(Image.Transpose.ROTATE_180).save(tmp_path / "300.jpg")
-    signatures = compute_signatures([str(tmp_path / f"{seed}.jpg") for seed in range(301)])
+    signatures = signatures_of([tmp_path / f"{seed}.jpg" for seed in range(301)])
     assert find_near_photos(signatures).tolist() == [[12, 300]]
 
 
@@ -306,7 +309,7 @@ def test_the_same_light_on_different_skin_is_not_near(tmp_path: Path):
     for seed in range(40):
         noise = np.random.default_rng(seed).normal(0, 12, (256, 256))
         Image.fromarray((light + noise).clip(0, 255).astype("uint8")).save(tmp_path / f"{seed}.png")
-    signatures = compute_signatures([str(tmp_path / f"{seed}.png") for seed in range(40)])
+    signatures = signatures_of([tmp_path / f"{seed}.png" for seed in range(40)])
     small = signatures.gray.reshape(40, -1)
     assert (
         np.corrcoef(small).min() > near_photos.MIN_CORRELATION
@@ -324,11 +327,6 @@ def test_plain_photos_are_like_no_other(tmp_path: Path):
     duplicates = find_duplicates(dataset)
     assert duplicates.members.empty
     assert duplicates.plain_photos == 3
-
-
-def test_a_photo_that_vanished_is_said_by_name(tmp_path: Path):
-    with pytest.raises(DataError, match=r"gone\.png: photo was good before"):
-        compute_signatures([str(tmp_path / "gone.png")])
 
 
 # Embeddings and SCIN
@@ -376,11 +374,11 @@ def test_scin_photos_shared_between_cases_are_found(shared: Path, tmp_path: Path
         images=tmp_path,
     )
     dataset = load_dataset(DataConfig(), summary.manifest)
-    assert audit_dataset(dataset).to_json()["groups"]["merged"] == 0
+    assert audit_dataset(dataset).report.groups.merged == 0
     dataset.table["group_id"] = dataset.table["case_id"]
     audit = audit_dataset(dataset)
-    counts = audit.to_json()["duplicates"]["identical_photo"]
-    assert (counts["clusters"], counts["across_groups"], counts["cases"]) == (15, 15, 29)
+    counts = audit.report.duplicates["identical_photo"]
+    assert (counts.clusters, counts.across_groups, counts.cases) == (15, 15, 29)
     by_photo = dataset.table[dataset.table["image_path"] != ""].groupby("image_path")
     assert by_photo["case_id"].agg(set).to_dict() == cases_of.to_dict()
     by_photo = audit.group_id[dataset.table["image_path"] != ""].groupby(
@@ -420,11 +418,8 @@ def test_templates_are_left_out(tmp_path: Path):
     rows = [row | {"source": "template"} for row in texts_of(COMPLAINT, COMPLAINT, CHANGED)]
     audit = audit_dataset(write_manifest(tmp_path, rows))
     assert audit.duplicates.members.empty
-    assert audit.to_json()["not_compared"] == {
-        "plain_photos": 0,
-        "chance_texts": 0,
-        "template_texts": 3,
-    }
+    not_compared = NotCompared(plain_photos=0, chance_texts=0, template_texts=3)
+    assert audit.report.not_compared == not_compared
 
 
 def test_words_are_what_people_mean_by_words():
@@ -478,17 +473,13 @@ def test_named_diagnoses_are_counted_by_class(tmp_path: Path):
         [row | {"eczema": label} for row, label in zip(rows, [1, 1, 0, 0, ""], strict=True)],
     )
     audit = audit_dataset(dataset)
-    own, family = (audit.to_json()["named_diagnoses"][whose] for whose in ("own", "family"))
-    assert (own["texts"], own["share"], own["share_of_positive"], own["share_of_negative"]) == (
-        2,
-        0.4,
-        1.0,
-        0.0,
-    )
-    assert (own["conditions"], family["conditions"]) == ({"eczema": 2}, {"psoriasis": 1})
+    own, family = (audit.report.named_diagnoses[whose] for whose in ("own", "family"))
+    assert (own.texts, own.share) == (2, 0.4)
+    assert (own.share_of_positive, own.share_of_negative) == (1.0, 0.0)
+    assert (own.conditions, family.conditions) == ({"eczema": 2}, {"psoriasis": 1})
     assert (
         "2 texts name a skin diagnosis (100.0% of positive ones, 0.0% of negative ones)"
-        in audit.describe()
+        in audit.report.describe()
     )
 
 
@@ -504,11 +495,66 @@ def test_the_report_holds_counts_and_ids_but_no_content(tmp_path: Path):
         tmp_path, texts_of(COMPLAINT, *OTHERS, COMPLAINT, CHANGED + " My eczema!")
     )
     audit = audit_dataset(dataset)
-    report = json.dumps(audit.to_json(), allow_nan=False)
+    audit.report.write(tmp_path / "audit.json")
+    report = (tmp_path / "audit.json").read_text()
+    assert AuditReport.read(tmp_path / "audit.json") == audit.report
     assert json.loads(report)["duplicates"]["identical_text"]["examples"] == [["r0", "r4"]]
     for word in ("knee", "cycling", "towel"):
-        assert word not in report + audit.describe()
+        assert word not in report + audit.report.describe()
     assert (
         "identical texts: 1, in 2 cases, 1 across groups (for instance 'r0', 'r4')"
-        in audit.describe()
+        in audit.report.describe()
     )
+
+
+# What a run keeps
+
+
+def fail(*_: object, **__: object) -> None:
+    raise AssertionError("audited again")
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> tuple[AuditedDataset, DatasetFacts]:
+    """A data set whose rows r0 and r4 share a text, and what a run keeps of it."""
+    rows = [
+        row | {"group_id": f"g{place}"}
+        for place, row in enumerate(texts_of(COMPLAINT, *OTHERS, CHANGED))
+    ]
+    write_manifest(tmp_path, rows)
+    audited = load_audited(DataConfig(), tmp_path / "manifest.csv")
+    audited.dataset.describe().write(tmp_path / "data.json")
+    return audited, DatasetFacts.read(tmp_path / "data.json")
+
+
+def test_a_run_s_own_data_need_no_second_audit(kept, monkeypatch: pytest.MonkeyPatch):
+    audited, facts = kept
+    assert facts.joined_groups == {"r4": "g0"}
+    assert list(audited.dataset.table["group_id"]) == ["g0", "g1", "g2", "g3", "g0"]
+    monkeypatch.setattr("eczema_tf.workflows.audit.audit_dataset", fail)
+    again = load_as_trained(DataConfig(), facts)
+    pd.testing.assert_frame_equal(again.table, audited.dataset.table)
+
+
+def test_data_that_changed_since_are_audited_again(kept, monkeypatch: pytest.MonkeyPatch):
+    audited, facts = kept
+    with Path(facts.manifest).open("a") as file:
+        file.write(f"r5,{COMPLAINT},g5\n")
+    again = load_as_trained(DataConfig(), facts)
+    assert list(again.table["group_id"]) == ["g0", "g1", "g2", "g3", "g0", "g0"]
+    monkeypatch.setattr("eczema_tf.workflows.audit.audit_dataset", fail)
+    with pytest.raises(AssertionError, match="audited again"):
+        load_as_trained(DataConfig(), facts)
+
+
+def test_a_run_from_before_groups_were_kept_is_audited_again(kept):
+    audited, facts = kept
+    old = DatasetFacts(**{**dict(facts), "joined_groups": None})
+    assert load_as_trained(DataConfig(), old).table.equals(audited.dataset.table)
+
+
+def test_groups_are_left_alone_where_they_are_not_to_be_joined(tmp_path: Path):
+    write_manifest(tmp_path, texts_of(COMPLAINT, *OTHERS, CHANGED))
+    dataset = load_audited(DataConfig(merge_duplicates=False), tmp_path / "manifest.csv").dataset
+    assert list(dataset.table["group_id"]) == ["r0", "r1", "r2", "r3", "r4"]
+    assert dataset.describe().joined_groups == {}

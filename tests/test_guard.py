@@ -124,8 +124,8 @@ def test_the_borders_are_exact(check):
     assert check(small[:31]) == "photo: smaller than 32 bytes"
     assert check(small[:32]) == "ok"  # so far; decoding will tell
     jpeg = flat_jpeg((8, 8))
-    assert check(jpeg + bytes(guard.MAX_BYTES - len(jpeg))) == "ok"
-    assert check(jpeg + bytes(guard.MAX_BYTES - len(jpeg) + 1)) == "photo: larger than 10 MB"
+    assert check(jpeg + bytes(guard.SERVED_MAX_BYTES - len(jpeg))) == "ok"
+    assert check(jpeg + bytes(guard.SERVED_MAX_BYTES - len(jpeg) + 1)) == "photo: larger than 10 MB"
     assert check(flat_jpeg((5000, 5000))) == "ok"
     assert check(flat_jpeg((5000, 5001))) == "photo: more than 25 megapixels"
     assert check(flat_png((16_384, 1))) == "ok"
@@ -138,7 +138,7 @@ def test_the_hundred_and_first_scan_is_one_too_many(check):
 
     assert check(scan_bomb((8, 8), 99)) == "ok"  # and the coarse one
     assert check(scan_bomb((8, 8), 100)) == COSTLY
-    allowed = (guard.MAX_DECODE_NS - 13 * 25_000_000) // (25_000_000 * 3 // 2) - 1
+    allowed = (guard.SERVED_MAX_DECODE_NS - 13 * 25_000_000) // (25_000_000 * 3 // 2) - 1
     assert check(scan_bomb((5000, 5000), allowed - 1)) == "ok"
     assert check(scan_bomb((5000, 5000), allowed + 1)) == COSTLY
 

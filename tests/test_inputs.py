@@ -186,4 +186,4 @@ def test_a_truncated_photo_is_reported_with_its_line(toy_manifest: Path, tmp_pat
         load_dataset(DataConfig(), tmp_path / "manifest.csv")
     dataset = load_dataset(DataConfig(skip_bad_rows=True), tmp_path / "manifest.csv")
     assert list(dataset.table["example_id"]) == ["b"]
-    assert dataset.describe()["rejected_rows"] == 1
+    assert dataset.describe().rejected_rows == 1

@@ -20,7 +20,7 @@ import uvicorn
 from PIL import Image
 from test_answer import THRESHOLDS, save_small_export
 
-from eczema_tf.data.photo.inspection import upright_jpeg
+from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.reporting.html import format_percent
 from eczema_tf.schema import NOTICE
 from eczema_tf.serving.exported import ExportedModel

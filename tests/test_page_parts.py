@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from test_answer import save_small_export
 from test_serving import photo
 
-from eczema_tf.data.photo.inspection import upright_jpeg
+from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.schema import NOTICE
 from eczema_tf.serving.exported import ExportedModel

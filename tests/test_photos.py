@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eczema_tf.data.photo.files import MAX_FILE_BYTES, read_photo
+from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.inspection import inspect_photos
+from eczema_tf.data.photo.limits import MAX_FILE_BYTES
 from eczema_tf.errors import DataError
 
 ORIENTATION, GPS = 0x0112, 0x8825
@@ -71,7 +72,14 @@ def test_inspection_of_good_photos(tmp_path: Path):
 def test_inspection_of_nothing_keeps_its_columns():
     photos = inspect_photos(["", ""])
     assert len(photos) == 0
-    assert list(photos.columns) == ["sha256", "width", "height", "orientation", "error"]
+    assert list(photos.columns) == [
+        "sha256",
+        "width",
+        "height",
+        "orientation",
+        "gray",
+        "error",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from test_documents import Page
 from test_evaluation_results import THRESHOLDS, simulate_cases
 
 from eczema_tf.config import parse_config
+from eczema_tf.data.audit.report import AuditReport
 from eczema_tf.evaluation.results import Leaks, Metrics, compute_metrics
-from eczema_tf.reporting.facts import AuditSummary, Environment, RunData, RunFacts
+from eczema_tf.reporting.facts import Environment, RunData, RunFacts
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
 from eczema_tf.reporting.report import format_report
@@ -28,17 +29,27 @@ COUNTS = {
     "consistency": {},
     "severity": {},
 }
-NOTHING = {"clusters": 0}
+NOTHING = {"clusters": 0, "across_groups": 0, "rows": 0, "cases": 0, "examples": []}
 DUPLICATES = {
-    "identical_photo": {"clusters": 2},
+    "identical_photo": {**NOTHING, "clusters": 2},
     "near_photo": NOTHING,
     "identical_text": NOTHING,
     "near_text": NOTHING,
 }
 AUDIT = {
     "duplicates": DUPLICATES,
-    "groups": {"merged": 3},
-    "named_diagnoses": {"own": {"texts": 5, "share_of_positive": 0.125, "share_of_negative": None}},
+    "groups": {"before": 9, "after": 6, "merged": 3, "largest_cases": 2},
+    "named_diagnoses": {
+        "own": {
+            "texts": 5,
+            "share": 0.1,
+            "share_of_positive": 0.125,
+            "share_of_negative": None,
+            "conditions": {"eczema": 5},
+            "examples": ["r1"],
+        }
+    },
+    "not_compared": {"plain_photos": 0, "chance_texts": 0, "template_texts": 0},
 }
 NINE_HEADINGS = [
     "Model details",
@@ -76,7 +87,7 @@ def facts_of(config: dict[str, Any] | None = None, **data: Any) -> RunFacts:
         parse_config(config or {}),
         RunData.model_validate({**described, **data}),
         environment,
-        AuditSummary.model_validate(AUDIT),
+        AuditReport.model_validate(AUDIT),
     )
 
 

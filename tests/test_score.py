@@ -20,7 +20,7 @@ from eczema_tf.batch.job import JOB, Job, open_job
 from eczema_tf.batch.spark import check_spark, forgive_failures
 from eczema_tf.batch.worker import PROBABILITIES, USED, arrange_answers
 from eczema_tf.data.manifest.stream import Row, Survey
-from eczema_tf.data.photo.inspection import upright_jpeg
+from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import EczemaError, RunError
 from eczema_tf.schema import NOTICE
 from eczema_tf.score import main

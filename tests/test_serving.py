@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
+from eczema_tf.data.photo.limits import SERVED_MAX_BYTES
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.text.tokenizer import clean_text, learn_tokenizer
 from eczema_tf.errors import EczemaError
@@ -37,7 +38,6 @@ from eczema_tf.schema import (
 )
 from eczema_tf.serving.client import predict_remotely
 from eczema_tf.serving.exported import METADATA_FILE, ExportedModel, ExportMetadata, find_version
-from eczema_tf.serving.graph.guard import MAX_BYTES
 from eczema_tf.serving.graph.served_model import (
     IGNORED_PHOTO,
     IGNORED_TEXT,
@@ -193,7 +193,7 @@ def png_header(width: int, height: int) -> bytes:
 
 HOSTILE = {
     "short": (b"\xff\xd8\xff", b"photo: smaller than 32 bytes"),
-    "huge": (b"\xff\xd8\xff" + bytes(MAX_BYTES), b"photo: larger than 10 MB"),
+    "huge": (b"\xff\xd8\xff" + bytes(SERVED_MAX_BYTES), b"photo: larger than 10 MB"),
     "gif": (b"GIF89a" + bytes(100), b"photo: neither JPEG nor PNG"),
     "html": (b"<html>" + b"x" * 100, b"photo: neither JPEG nor PNG"),
     "bomb": (png_header(12000, 12000), b"photo: more than 25 megapixels"),

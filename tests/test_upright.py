@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from eczema_tf.data.photo import edge_limits
-from eczema_tf.data.photo import inspection as photos
-from eczema_tf.data.photo.inspection import upright_jpeg
+from eczema_tf.data.photo import edge_limits, limits, upright
+from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import DataError
 from eczema_tf.serving.graph import guard
 
@@ -111,9 +110,9 @@ def png(color: int, depth: int, pixels: bytes, extra: bytes = b"") -> bytes:
 
 
 def test_the_limits_are_those_of_the_served_guard():
-    assert photos.SENT_MAX_BYTES == guard.MAX_BYTES
-    assert edge_limits.SENT_MAX_PIXELS <= guard.MAX_PIXELS
-    assert edge_limits.SENT_MAX_SIDE_PX == guard.MAX_SIDE_PX
+    assert limits.SENT_MAX_PIXELS <= limits.SERVED_MAX_PIXELS
+    assert edge_limits.SERVED_MAX_SIDE_PX == guard.SERVED_MAX_SIDE_PX
+    assert upright.SERVED_MAX_BYTES == guard.SERVED_MAX_BYTES
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -301,7 +300,7 @@ def test_large_photos_of_other_formats_are_reduced_by_a_whole_factor(
 
 
 def test_what_is_still_too_many_bytes_is_halved(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(photos, "SENT_MAX_BYTES", 60_000)
+    monkeypatch.setattr(upright, "SERVED_MAX_BYTES", 60_000)
     noise = Image.fromarray(
         np.random.default_rng(0).integers(0, 256, (400, 300, 3)).astype("uint8")
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from eczema_tf.data.photo.files import find_photo, read_photo
-from eczema_tf.data.photo.inspection import upright_jpeg
+from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.schema import CONSISTENCY, SEVERITY
 from eczema_tf.serving.exported import ExportedModel, Outputs

@@ -1,13 +1,14 @@
-"""A data set ready for use: the checked manifest, its photos (all decoded once, so none can fail later) or its embeddings."""
+"""A data set ready for use: the checked manifest, and its photos or its embeddings.
+
+All photos are decoded once, so that none can fail later.
+"""
 
 import json
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from eczema_tf.config import DataConfig
@@ -16,36 +17,87 @@ from eczema_tf.data.manifest.table import Manifest, load_manifest, reject_bad_ph
 from eczema_tf.data.photo.embeddings import Embeddings, load_embeddings
 from eczema_tf.data.photo.inspection import inspect_photos
 from eczema_tf.errors import DataError
+from eczema_tf.files import Record
+
+
+class CaseCounts(Record):
+    """What a set of rows holds."""
+
+    rows: int
+    cases: int
+    groups: int
+    image_only: int
+    text_only: int
+    both: int
+    eczema_labelled: int
+    eczema_mean: float | None
+    consistency: dict[str, int]
+    severity: dict[str, int]
+
+
+class DatasetFacts(Record):
+    """What is kept of a data set in a run folder."""
+
+    manifest: str
+    manifest_fingerprint: str
+    photos_fingerprint: str
+    embeddings_fingerprint: str | None
+    rejected_rows: int
+    provenance: dict[str, str]  # whom to name and under which terms
+    counts: CaseCounts
+    sources: dict[str, int]
+    # by example id: the group of the rows whose group was joined with another for a duplicate;
+    # None in runs from before this was kept
+    joined_groups: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What `load_dataset` gives."""
+    """What `load_dataset` gives.
+
+    Attributes:
+        manifest: With the groups that splits must keep together.
+        photos: By file: sha256, width, height, orientation, gray (see `inspect_photos`).
+        embeddings: Stand in for the photos, if given.
+        joined_groups: By example id: the group of the rows that `join_groups` moved.
+    """
 
     manifest: Manifest
-    photos: pd.DataFrame  # by file: sha256, width, height, orientation
+    photos: pd.DataFrame
     embeddings: Embeddings | None
+    joined_groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def table(self) -> pd.DataFrame:
         """The manifest's rows."""
         return self.manifest.table
 
-    def describe(self) -> dict[str, Any]:
-        """Fingerprints and counts, JSON-able, for the run folder."""
-        table = self.table
-        return {
-            "manifest": str(self.manifest.path),
-            "manifest_fingerprint": fingerprint(self.manifest.path.read_bytes()),
-            "photos_fingerprint": fingerprint(sorted(self.photos["sha256"])),
-            "embeddings_fingerprint": (
-                fingerprint(self.embeddings.matrix) if self.embeddings is not None else None
-            ),
-            "rejected_rows": len(self.manifest.rejected),
-            "provenance": _read_provenance(self.manifest.path.with_name("dataset.json")),
-            "counts": count_cases(table),
-            "sources": dict(Counter(table["source"])),
-        }
+    def join_groups(self, group_of: Mapping[str, str]) -> "Dataset":
+        """Moves rows to other groups.
+
+        Args:
+            group_of: By example id; rows that are not in it stay where they are.
+        """
+        own = zip(self.table["example_id"], self.table["group_id"], strict=True)
+        groups = [group_of.get(example_id, group) for example_id, group in own]
+        manifest = replace(self.manifest, table=self.table.assign(group_id=groups))
+        return replace(self, manifest=manifest, joined_groups=group_of)
+
+    def describe(self) -> DatasetFacts:
+        """Returns fingerprints and counts, for the run folder."""
+        matrix = self.embeddings.matrix if self.embeddings is not None else None
+        path = self.manifest.path
+        return DatasetFacts(
+            manifest=str(path),
+            manifest_fingerprint=fingerprint(path.read_bytes()),
+            photos_fingerprint=fingerprint(sorted(self.photos["sha256"])),
+            embeddings_fingerprint=fingerprint(matrix) if matrix is not None else None,
+            rejected_rows=len(self.manifest.rejected),
+            provenance=_read_provenance(path.with_name("dataset.json")),
+            counts=count_cases(self.table),
+            sources=dict(Counter(self.table["source"])),
+            joined_groups=dict(self.joined_groups),
+        )
 
 
 def load_dataset(config: DataConfig, manifest_path: Path | str) -> Dataset:
@@ -70,32 +122,34 @@ def load_dataset(config: DataConfig, manifest_path: Path | str) -> Dataset:
     return Dataset(manifest, photos[photos["error"] == ""], embeddings)
 
 
-def count_cases(table: pd.DataFrame) -> dict[str, Any]:
+def count_cases(table: pd.DataFrame) -> CaseCounts:
     """Counts rows, cases, groups, modalities and labels.
 
     Args:
         table: Of a manifest.
-
-    Returns:
-        JSON-able counts.
     """
     has_image, has_text = table["image_path"] != "", table["text"] != ""
-    return {
-        "rows": len(table),
-        "cases": table["case_id"].nunique(),
-        "groups": table["group_id"].nunique(),
-        "image_only": int((has_image & ~has_text).sum()),
-        "text_only": int((~has_image & has_text).sum()),
-        "both": int((has_image & has_text).sum()),
-        "eczema_labelled": int(table["eczema"].notna().sum()),
-        "eczema_mean": _mean(table["eczema"].dropna()),
-        "consistency": _label_counts(table["consistency"]),
-        "severity": _label_counts(table["severity"]),
+    labels = table["eczema"].dropna()
+    counts = {
+        column: dict(sorted(Counter(value for value in table[column] if value).items()))
+        for column in ("consistency", "severity")
     }
+    return CaseCounts(
+        rows=len(table),
+        cases=table["case_id"].nunique(),
+        groups=table["group_id"].nunique(),
+        image_only=int((has_image & ~has_text).sum()),
+        text_only=int((~has_image & has_text).sum()),
+        both=int((has_image & has_text).sum()),
+        eczema_labelled=len(labels),
+        eczema_mean=round(float(labels.mean()), 6) if len(labels) else None,
+        consistency=counts["consistency"],
+        severity=counts["severity"],
+    )
 
 
 def _read_provenance(path: Path) -> dict[str, str]:
-    """Whom to name and under which terms, as `prepare` wrote it beside the manifest; empty for a manifest of one's own.
+    """Reads what `prepare` wrote beside the manifest; empty for a manifest of one's own.
 
     Raises:
         DataError: If the file is not JSON.
@@ -111,11 +165,3 @@ def _read_provenance(path: Path) -> dict[str, str]:
     return {
         name: str(facts[name]) for name in ("source", "attribution", "licence") if name in facts
     }
-
-
-def _label_counts(values: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(value for value in values if value).items()))
-
-
-def _mean(values: pd.Series) -> float | None:
-    return float(np.round(values.mean(), 6)) if len(values) else None

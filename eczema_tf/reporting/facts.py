@@ -8,6 +8,8 @@ from pathlib import Path
 
 from eczema_tf import __version__
 from eczema_tf.config import Config
+from eczema_tf.data.audit.report import AuditReport
+from eczema_tf.data.dataset import CaseCounts, DatasetFacts
 from eczema_tf.evaluation.results import Metrics
 from eczema_tf.files import Record
 from eczema_tf.reporting.document import Table
@@ -25,35 +27,12 @@ _COUNTS = {
 }
 
 
-class CaseCounts(Record):
-    """What a set of rows holds."""
-
-    rows: int
-    cases: int
-    groups: int
-    image_only: int
-    text_only: int
-    both: int
-    eczema_labelled: int
-    eczema_mean: float | None
-    consistency: dict[str, int]
-    severity: dict[str, int]
-
-
-class RunData(Record):
+class RunData(DatasetFacts):
     """The contents of `data.json`: which cases a run saw, and how they were divided.
 
     A run has `split_counts`, `splits` and `trained_on`; a cross-validation has `folds`.
     """
 
-    manifest: str
-    manifest_fingerprint: str
-    photos_fingerprint: str
-    embeddings_fingerprint: str | None
-    rejected_rows: int
-    provenance: dict[str, str]
-    counts: CaseCounts
-    sources: dict[str, int]
     split_counts: dict[str, CaseCounts] | None = None
     splits: dict[str, list[str]] | None = None  # example ids
     trained_on: list[str] | None = None  # modalities
@@ -70,31 +49,6 @@ class Environment(Record):
     packages: dict[str, str]
 
 
-class AuditSummary(Record):
-    """What reports need of `audit.json`."""
-
-    class Kind(Record):
-        """One kind of duplicate."""
-
-        clusters: int
-
-    class Groups(Record):
-        """Groups joined for their duplicates."""
-
-        merged: int
-
-    class Named(Record):
-        """Texts that name a diagnosis; shares are None where there is no such case."""
-
-        texts: int
-        share_of_positive: float | None
-        share_of_negative: float | None
-
-    duplicates: dict[str, Kind]
-    groups: Groups
-    named_diagnoses: dict[str, Named]
-
-
 @dataclass(frozen=True)
 class RunFacts:
     """What a run folder says; no audit where the run has none."""
@@ -102,7 +56,7 @@ class RunFacts:
     config: Config
     data: RunData
     environment: Environment
-    audit: AuditSummary | None
+    audit: AuditReport | None
 
 
 def tabulate_settings(facts: RunFacts) -> Table:

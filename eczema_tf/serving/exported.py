@@ -131,9 +131,9 @@ class ExportedModel:
         Args:
             rows: Photos at once, as many as are decoded at the same time.
         """
-        from eczema_tf.serving.graph.guard import MAX_PIXELS
+        from eczema_tf.data.photo.limits import SERVED_MAX_PIXELS
 
-        side_px = int(MAX_PIXELS**0.5)
+        side_px = int(SERVED_MAX_PIXELS**0.5)
         buffer = io.BytesIO()
         Image.new("RGB", (side_px, side_px)).save(buffer, "PNG", compress_level=1)
         for signature in self._signatures:

@@ -1,4 +1,7 @@
-"""The leakage audit where data enters: `prepare` and `train` look at the data set, join what belongs together, and refuse what leaks."""
+"""The leakage audit where data enters.
+
+`prepare` and `train` look at the data set, join what belongs together, and refuse what leaks.
+"""
 
 import sys
 from dataclasses import dataclass, replace
@@ -8,7 +11,7 @@ import pandas as pd
 
 from eczema_tf.config import DataConfig
 from eczema_tf.data.audit.audit import Audit, audit_dataset, check_splits
-from eczema_tf.data.dataset import Dataset, load_dataset
+from eczema_tf.data.dataset import Dataset, DatasetFacts, load_dataset
 from eczema_tf.errors import DataError, join_faults
 from eczema_tf.evaluation.results import Leaks
 from eczema_tf.files import write_json
@@ -54,13 +57,27 @@ def load_audited(config: DataConfig, manifest_path: Path | str) -> AuditedDatase
         config: Of the data; `merge_duplicates` says whether groups are joined.
         manifest_path: The manifest.
     """
-    dataset = load_dataset(config, manifest_path)
-    audit = audit_dataset(dataset, label_threshold=config.label_threshold)
-    print(audit.describe(), file=sys.stderr, flush=True)
-    if config.merge_duplicates:
-        table = dataset.table.assign(group_id=audit.group_id)
-        dataset = replace(dataset, manifest=replace(dataset.manifest, table=table))
-    return AuditedDataset(dataset, audit, config.allow_leaks)
+    return _audit(config, load_dataset(config, manifest_path))
+
+
+def load_as_trained(config: DataConfig, trained_on: DatasetFacts) -> Dataset:
+    """Loads a run's own data set, with the groups that training joined.
+
+    It is audited again only if it changed since, or if the run does not say what it joined.
+
+    Args:
+        config: Of the data.
+        trained_on: What the run keeps of its data set.
+    """
+    dataset = load_dataset(config, trained_on.manifest)
+    now, joined = dataset.describe(), trained_on.joined_groups
+    unchanged = all(
+        getattr(now, name) == getattr(trained_on, name)
+        for name in ("manifest_fingerprint", "photos_fingerprint", "embeddings_fingerprint")
+    )
+    if joined is not None and unchanged:
+        return dataset.join_groups(joined)
+    return _audit(config, dataset).dataset
 
 
 def audit_prepared(folder: Path, *, allow_leaks: bool = False) -> None:
@@ -81,6 +98,16 @@ def audit_prepared(folder: Path, *, allow_leaks: bool = False) -> None:
     audited = load_audited(config, folder / "manifest.csv")
     splits = audited.dataset.table["split"]
     leaks = audited.check(splits) if (splits != "").all() else Leaks(leaks=0, examples=[])
-    write_json(folder / AUDIT, {**audited.audit.to_json(), **leaks.model_dump()})
+    write_json(folder / AUDIT, {**audited.audit.report.model_dump(), **leaks.model_dump()})
     if leaks.leaks and not allow_leaks:
         replace(audited, allow_leaks=False).check(splits)
+
+
+def _audit(config: DataConfig, dataset: Dataset) -> AuditedDataset:
+    audit = audit_dataset(dataset, label_threshold=config.label_threshold)
+    print(audit.report.describe(), file=sys.stderr, flush=True)
+    if config.merge_duplicates:
+        moved = audit.group_id != dataset.table["group_id"]
+        ids = dataset.table["example_id"]
+        dataset = dataset.join_groups(dict(zip(ids[moved], audit.group_id[moved], strict=True)))
+    return AuditedDataset(dataset, audit, config.allow_leaks)

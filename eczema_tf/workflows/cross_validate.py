@@ -11,6 +11,7 @@ from eczema_tf.data.splits import assign_folds, fold_splits
 from eczema_tf.evaluation.predictions import average_rows_by_case
 from eczema_tf.evaluation.results import Metrics
 from eczema_tf.files import write_json
+from eczema_tf.reporting.facts import RunData
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import AuditedDataset
 from eczema_tf.workflows.fit import fit_run
@@ -73,7 +74,7 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
         for modality in thresholds[0]
     }
     write_json(run_dir / run_folder.THRESHOLDS, mean)
-    write_json(run_dir / run_folder.DATA, {**dataset.describe(), "folds": folds})
+    RunData(**dict(dataset.describe()), folds=folds).write(run_dir / run_folder.DATA)
     times = f", {split.repeats} times" if split.repeats > 1 else ""
     return write_results(
         run_dir,

@@ -9,7 +9,7 @@ from eczema_tf.evaluation.results import Metrics
 from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.audit import load_audited
+from eczema_tf.workflows.audit import load_as_trained, load_audited
 from eczema_tf.workflows.explanation_quality.evaluation import evaluate_explanations
 from eczema_tf.workflows.inference import load_model_inputs, predict_cases
 from eczema_tf.workflows.results import write_results
@@ -39,8 +39,10 @@ def evaluate(
     """
     trained = run_folder.load_model(run_dir)
     data = RunData.read(run_dir / run_folder.DATA)
-    # the same groups as in training
-    dataset = load_audited(trained.config.data, manifest or data.manifest).dataset
+    if manifest is None:
+        dataset = load_as_trained(trained.config.data, data)
+    else:
+        dataset = load_audited(trained.config.data, manifest).dataset
     chosen = np.ones(len(dataset.table), bool)
     if split != "all":
         chosen = (dataset.table["split"] == split).to_numpy()

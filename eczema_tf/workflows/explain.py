@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from eczema_tf.data.photo.inspection import upright_jpeg
 from eczema_tf.data.photo.preprocess import preprocess_photo
+from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.errors import DataError

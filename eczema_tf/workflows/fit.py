@@ -21,6 +21,7 @@ from eczema_tf.model.encoders import (
     specify_text_encoder,
 )
 from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, build_model
+from eczema_tf.reporting.facts import RunData
 from eczema_tf.schema import SPLITS
 from eczema_tf.training.data import build_training_data
 from eczema_tf.training.device import prepare_device
@@ -85,13 +86,13 @@ def train_run(
     # fingerprints, counts, splits, and which modalities the model gets to see
     seen = {"image": training["image_path"], "text": training["text"]}
     rows = {split: table[splits == split] for split in SPLITS}
-    description = {
-        **dataset.describe(),
-        "split_counts": {split: count_cases(rows[split]) for split in SPLITS},
-        "splits": {split: list(rows[split]["example_id"]) for split in SPLITS},
-        "trained_on": [modality for modality, values in seen.items() if (values != "").any()],
-    }
-    write_json(run_dir / run_folder.DATA, description)
+    run_data = RunData(
+        **dict(dataset.describe()),
+        split_counts={split: count_cases(rows[split]) for split in SPLITS},
+        splits={split: list(rows[split]["example_id"]) for split in SPLITS},
+        trained_on=[modality for modality, values in seen.items() if (values != "").any()],
+    )
+    run_data.write(run_dir / run_folder.DATA)
     history = train_model(
         trained.model,
         trained.encoders,

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from eczema_tf.data.photo.inspection import upright_jpeg
+from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.reporting.answer import Answer, format_answer, read_answer
 from eczema_tf.serving.client import fetch_thresholds, predict_remotely
 from eczema_tf.serving.exported import ExportedModel, plain_row

@@ -18,6 +18,7 @@ import tensorflow as tf
 from pydantic import TypeAdapter, ValidationError
 
 from eczema_tf.config import Config, dump_config, load_config
+from eczema_tf.data.audit.report import AuditReport
 from eczema_tf.data.text.tokenizer import TextTokenizer, read_tokenizer
 from eczema_tf.errors import RunError
 from eczema_tf.evaluation.thresholds import Thresholds
@@ -32,12 +33,13 @@ from eczema_tf.files import (
 )
 from eczema_tf.model.encoders import EncoderSpec
 from eczema_tf.model.multimodal import Encoders, build_model
-from eczema_tf.reporting.facts import AuditSummary, Environment, RunData, RunFacts
+from eczema_tf.reporting.facts import Environment, RunData, RunFacts
+from eczema_tf.workflows.audit import AUDIT
 
 CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
 ENCODERS, WEIGHTS, TOKENIZER = "encoders.json", "model.weights.h5", "tokenizer"
 THRESHOLDS, METRICS, PREDICTIONS = "thresholds.json", "metrics.json", "predictions.csv"
-REPORT, MODEL_CARD, AUDIT = "report.html", "model_card.md", "audit.json"
+REPORT, MODEL_CARD = "report.html", "model_card.md"
 PACKAGES = (
     "tensorflow",
     "keras",
@@ -162,7 +164,7 @@ def read_facts(run_dir: Path, config: Config) -> RunFacts:
         config,
         RunData.read(run_dir / DATA),
         Environment.read(run_dir / ENVIRONMENT),
-        AuditSummary.read(audit) if audit.is_file() else None,
+        AuditReport.read(audit) if audit.is_file() else None,
     )
 
 

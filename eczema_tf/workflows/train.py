@@ -12,10 +12,9 @@ from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_splits, find_missing
 from eczema_tf.errors import DataError, RunError, join_faults
 from eczema_tf.evaluation.results import Metrics
-from eczema_tf.files import write_json
 from eczema_tf.schema import SPLITS
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.audit import load_audited
+from eczema_tf.workflows.audit import AUDIT, load_audited
 from eczema_tf.workflows.cross_validate import cross_validate
 from eczema_tf.workflows.export import export_model
 from eczema_tf.workflows.fit import fit_run
@@ -47,7 +46,7 @@ def _train(config: Config, run_dir: Path) -> Metrics:
     _say(f"run folder: {run_dir}")
     run_folder.write_start(run_dir, config)
     audited = load_audited(config.data, find_manifest(config))
-    write_json(run_dir / run_folder.AUDIT, audited.audit.to_json())
+    audited.audit.report.write(run_dir / AUDIT)
     if config.split.folds:
         return cross_validate(config, audited, run_dir)
     dataset, splits = audited.dataset, split_dataset(config, audited.dataset)

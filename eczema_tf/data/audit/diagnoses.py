@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-OWN, FAMILY = "own", "family"
+from eczema_tf.data.audit.report import FAMILY, OWN
+
 _CLAUSE_END = re.compile(r"[.;:!?,\n]|\b(?:and|but|while|whereas)\b", re.IGNORECASE)
 
 

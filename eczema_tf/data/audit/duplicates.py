@@ -1,4 +1,4 @@
-"""Duplicates: photos and texts that stand in several cases, exactly or nearly; and the groups that follow from them.
+"""Duplicates: photos and texts that stand in several cases, exactly or nearly, and their groups.
 
 `find_duplicates` looks for them in a data set, `merge_groups` makes one group of all groups that
 share one, so that no split can separate them. What counts as the same photo is in `near_photos`,
@@ -18,22 +18,21 @@ from eczema_tf.data.audit.near_photos import compute_signatures, find_near_photo
 from eczema_tf.data.audit.near_texts import (
     PhraseModel,
     Words,
-    find_copied_texts,
     find_near_texts,
     split_words,
 )
 from eczema_tf.data.cache import fingerprint
 from eczema_tf.data.dataset import Dataset
-from eczema_tf.data.photo.embeddings import Embeddings
+from eczema_tf.data.photo.inspection import GRAY_PX
 
+MEMBERS = ("kind", "cluster", "example_id")
 KINDS = ("identical_photo", "near_photo", "identical_text", "near_text")
 # value of the manifest's `source`: written by a program from flags, so that equal texts mean equal
 # flags
 TEMPLATE = "template"
 
-Keys = dict[
-    str, list[str]
-]  # kind to the key of each row: rows with the same key are the same, "" is none
+# kind to the key of each row: rows with the same key are the same, "" is none
+Keys = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Duplicates:
     chance_texts: int = 0
 
 
-def find_duplicates(dataset: Dataset, *, workers: int = 2, progress: bool = True) -> Duplicates:
+def find_duplicates(dataset: Dataset) -> Duplicates:
     """Compares all photos and all texts of a data set with each other.
 
     Photos: identical files (SHA-256) and near-duplicates; with embeddings, identical embeddings (so
@@ -65,17 +64,22 @@ def find_duplicates(dataset: Dataset, *, workers: int = 2, progress: bool = True
 
     Args:
         dataset: From `load_dataset`.
-        workers: Threads that decode photos.
-        progress: Whether to show a bar.
 
     Returns:
         The same whatever the order of the rows.
     """
     table = dataset.table
-    photos, plain = _find_photos(dataset, workers, progress)
+    photos, plain = _find_photos(dataset)
     texts, chance = _find_texts(table)
     keys_by_kind = photos | texts
-    members = [_list_members(table, kind, keys) for kind, keys in keys_by_kind.items()]
+    members = []
+    for kind, keys in keys_by_kind.items():
+        rows = table[["example_id", "case_id"]].assign(kind=kind, key=keys)
+        rows = rows[rows["key"] != ""]
+        by_key = rows.groupby("key")
+        rows = rows.assign(cluster=by_key["example_id"].transform("min"))
+        shared = rows[by_key["case_id"].transform("nunique") > 1]
+        members.append(shared[list(MEMBERS)].sort_values(["cluster", "example_id"]))
     return Duplicates(pd.concat(members, ignore_index=True), tuple(keys_by_kind), plain, chance)
 
 
@@ -100,48 +104,44 @@ def merge_groups(table: pd.DataFrame, duplicates: Duplicates) -> pd.Series:
     )
 
 
-def _find_photos(dataset: Dataset, workers: int, progress: bool) -> tuple[Keys, int]:
+def _find_photos(dataset: Dataset) -> tuple[Keys, int]:
     """Also counts the photos that are too plain."""
     if dataset.embeddings is not None:
-        return {"identical_photo": _hash_embeddings(dataset.table, dataset.embeddings)}, 0
+        paths = dataset.embeddings.keys_of_rows(dataset.table)
+        distinct = sorted(set(paths) - {""})
+        matrix = dataset.embeddings.rows_of(distinct)
+        hash_of = {key: fingerprint(row) for key, row in zip(distinct, matrix, strict=True)}
+        return {"identical_photo": [hash_of.get(path, "") for path in paths]}, 0
     digest_of = dict(zip(dataset.photos.index, dataset.photos["sha256"], strict=True))
     digests = [digest_of.get(file, "") for file in dataset.table["image_file"]]
-    files = {digest_of[file]: file for file in sorted(digest_of)}
     distinct = sorted(set(digests) - {""})
-    signatures = compute_signatures(
-        [files[digest] for digest in distinct], workers=workers, progress=progress
-    )
+    gray_of = dict(zip(dataset.photos["sha256"], dataset.photos["gray"], strict=True))
+    gray = np.array([gray_of[digest] for digest in distinct], "uint8")
+    signatures = compute_signatures(gray.reshape(-1, GRAY_PX, GRAY_PX))
     near = _name_clusters(distinct, find_near_photos(signatures).tolist())
     keys = {"identical_photo": digests, "near_photo": [near.get(digest, "") for digest in digests]}
     return keys, int(signatures.plain.sum())
 
 
-def _hash_embeddings(table: pd.DataFrame, embeddings: Embeddings) -> list[str]:
-    keys = embeddings.keys_of_rows(table)
-    hash_of = {key: fingerprint(row) for key, row in _rows_by_key(embeddings, keys)}
-    return [hash_of.get(key, "") for key in keys]
-
-
-def _rows_by_key(embeddings: Embeddings, keys: Iterable[str]) -> Iterable[tuple[str, np.ndarray]]:
-    distinct = sorted(set(keys) - {""})
-    return zip(distinct, embeddings.rows_of(distinct), strict=True)
-
-
 def _find_texts(table: pd.DataFrame) -> tuple[Keys, int]:
     """Also counts the texts whose copies are taken for chance."""
     word_of = {text: split_words(text) for text in set(table["text"])}
-    own = (table["source"] != TEMPLATE).to_numpy()
     words = [
-        word_of[text] if written else () for text, written in zip(table["text"], own, strict=True)
+        word_of[text] if source != TEMPLATE else ()
+        for text, source in zip(table["text"], table["source"], strict=True)
     ]
     model = PhraseModel(_count_values(words, table["group_id"]))
     shared = {text for text, cases in _count_values(words, table["case_id"]).items() if cases > 1}
-    copied = find_copied_texts(model, shared)
-    near = _name_near_texts(find_near_texts(model))
+    copied = {text for text in shared if model.is_copy(text)}
+    pairs = find_near_texts(model)
+    distinct = sorted({text for pair in pairs for text in pair})
+    index = {text: place for place, text in enumerate(distinct)}
+    names = [" ".join(text) for text in distinct]
+    near = _name_clusters(names, [(index[first], index[second]) for first, second in pairs])
     chance = sum(model.copies[text] > 1 for text in shared - copied)
     keys = {
-        "identical_text": [_key(text) if text in copied else "" for text in words],
-        "near_text": [near.get(text, "") for text in words],
+        "identical_text": [" ".join(text) if text in copied else "" for text in words],
+        "near_text": [near.get(" ".join(text), "") for text in words],
     }
     return keys, chance
 
@@ -149,20 +149,6 @@ def _find_texts(table: pd.DataFrame) -> tuple[Keys, int]:
 def _count_values(words: Sequence[Words], owners: Iterable[str]) -> Mapping[Words, int]:
     """In how many groups, or cases, each text is."""
     return Counter(text for text, _ in set(zip(words, owners, strict=True)) if text)
-
-
-def _key(words: Words) -> str:
-    return " ".join(words)
-
-
-def _name_near_texts(pairs: list[tuple[Words, Words]]) -> dict[Words, str]:
-    distinct = sorted({words for pair in pairs for words in pair})
-    place = {words: index for index, words in enumerate(distinct)}
-    named = _name_clusters(
-        [_key(words) for words in distinct],
-        [[place[first], place[second]] for first, second in pairs],
-    )
-    return {words: named[_key(words)] for words in distinct}
 
 
 def _name_clusters(keys: Sequence[str], pairs: Sequence[Sequence[int]]) -> dict[str, str]:
@@ -179,21 +165,3 @@ def _find_leaders(count: int, first: Iterable[int], second: Iterable[int]) -> np
     component = connected_components(links, directed=False)[1] if count else np.zeros(0, "int64")
     _, leaders = np.unique(component, return_index=True)
     return leaders[component] if count else component
-
-
-def _list_members(table: pd.DataFrame, kind: str, keys: Sequence[str]) -> pd.DataFrame:
-    """Lists the rows of every key that is in at least two cases."""
-    rows = pd.DataFrame(
-        {
-            "kind": kind,
-            "key": keys,
-            "example_id": table["example_id"].to_numpy(),
-            "case_id": table["case_id"].to_numpy(),
-        }
-    )
-    rows = rows[rows["key"] != ""]
-    by_key = rows.groupby("key")
-    rows = rows.assign(cluster=by_key["example_id"].transform("min"))[
-        by_key["case_id"].transform("nunique") > 1
-    ]
-    return rows[["kind", "cluster", "example_id"]].sort_values(["cluster", "example_id"])

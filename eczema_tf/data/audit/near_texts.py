@@ -102,11 +102,6 @@ class PhraseModel:
         return probability
 
 
-def find_copied_texts(model: PhraseModel, texts: Iterable[Words]) -> set[Words]:
-    """Returns those of some texts that groups would hardly share by chance."""
-    return {words for words in texts if model.is_copy(words)}
-
-
 def find_near_texts(model: PhraseModel) -> list[tuple[Words, Words]]:
     """Returns the pairs of different texts that are nearly the same and would hardly be so by chance, sorted."""
     texts = sorted(

@@ -1,11 +1,16 @@
-"""Photo files on disk: where a manifest's photo is, and the one reader of its bytes."""
+"""Photo files: where a manifest's photo is, the one reader of its bytes, what Pillow says of it."""
 
+import struct
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from eczema_tf.data.photo.limits import MAX_FILE_BYTES, MAX_JPEG_PIXELS, MIN_FILE_BYTES
 from eczema_tf.errors import DataError
 
-MIN_FILE_BYTES = 32  # nothing smaller is a photo
-MAX_FILE_BYTES = 50_000_000
+ORIENTATION = 0x0112  # EXIF tag, 1 to 8 (1: upright)
 
 
 def find_photo(image_path: str, root: Path) -> Path:
@@ -65,3 +70,39 @@ def check_size(count: int) -> None:
     """
     if not MIN_FILE_BYTES <= count <= MAX_FILE_BYTES:
         raise DataError(f"photo has {count} bytes; allowed: {MIN_FILE_BYTES} to {MAX_FILE_BYTES}")
+
+
+def read_orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation, 1 to 8 (1: upright); broken EXIF counts as none."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError, NotImplementedError, struct.error):
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def to_8_bits(image: Image.Image) -> Image.Image:
+    """Keeps the upper 8 of 16 bits a value, as TensorFlow does; Pillow would clip at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype("uint8"))
+
+
+def describe_error(error: BaseException, formats: Iterable[str]) -> str:
+    """Says what is wrong with a photo, whatever Pillow raised.
+
+    Args:
+        error: Raised on opening or decoding.
+        formats: Those that are allowed.
+    """
+    if isinstance(error, Image.DecompressionBombError):
+        return (
+            f"photo has too many pixels; allowed: at most {MAX_JPEG_PIXELS // 1_000_000} megapixels"
+        )
+    if isinstance(error, UnidentifiedImageError):
+        allowed = ", ".join(formats)
+        return f"photo cannot be read: not an image of a known format; allowed: {allowed}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"photo cannot be read: {error.strerror}"
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"photo cannot be read: truncated or damaged ({reason})"

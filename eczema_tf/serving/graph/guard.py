@@ -8,7 +8,7 @@ gone. `scripts/benchmark_guard.py` measures what hostile files can still do.
 One kind gets through: a PNG whose compressed stream goes on behind its last pixel. TensorFlow's
 decoder inflates all of it, a megabyte for each kilobyte of the file, and nothing before decoding
 tells it from a large photo. Whoever serves strangers should send it JPEGs only, made by
-`data.photo.inspection.upright_jpeg`, which stops at the last pixel.
+`data.photo.upright`, which stops at the last pixel.
 """
 
 from collections.abc import Callable
@@ -16,29 +16,28 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from eczema_tf.data.photo import decoding_cost as cost
+from eczema_tf.data.photo.limits import (
+    MAX_SEGMENTS,
+    MIN_FILE_BYTES,
+    SERVED_MAX_BYTES,
+    SERVED_MAX_DECODE_NS,
+    SERVED_MAX_PIXELS,
+    SERVED_MAX_SIDE_PX,
+)
 
-MIN_BYTES = 32
-MAX_BYTES = 10_000_000
-# a 24-megapixel camera's photo passes; a 12,000 x 12,000 decompression bomb does not
-MAX_PIXELS = 25_000_000
-# as a phone's longest panorama; resizing holds rows of the photo's full width, and a PNG may be
-# 1,000,000 wide
-MAX_SIDE_PX = 16_384
-MAX_SEGMENTS = 300  # of a JPEG's header; 10 MB of depth map in the largest segments (64 KB) is 153
 # ITU-T T.81, table B.1; of an ordinary header: SOF0 to SOF2, DHT, DQT, DRI, APP, COM
 PROGRESSIVE_FRAME, START_OF_SCAN = 0xFFC2, 0xFFDA
 FRAMES, TABLES = (0xFFC0, 0xFFC1, PROGRESSIVE_FRAME), (0xFFC4, 0xFFDB, 0xFFDD)
 HEADER_MARKERS = [*FRAMES, *TABLES, *range(0xFFE0, 0xFFF0), 0xFFFE]
-MAX_DECODE_NS = 1_000_000_000  # on one core, as `decoding_cost` estimates it
 OK, TOO_SMALL, TOO_LARGE, NOT_A_PHOTO, TOO_MANY_PIXELS, UNDECODABLE, TOO_LONG, TOO_COSTLY = range(8)
 PHOTO_STATUS = (
     "ok",
-    f"photo: smaller than {MIN_BYTES} bytes",
-    f"photo: larger than {MAX_BYTES // 1_000_000} MB",
+    f"photo: smaller than {MIN_FILE_BYTES} bytes",
+    f"photo: larger than {SERVED_MAX_BYTES // 1_000_000} MB",
     "photo: neither JPEG nor PNG",
-    f"photo: more than {MAX_PIXELS // 1_000_000} megapixels",
+    f"photo: more than {SERVED_MAX_PIXELS // 1_000_000} megapixels",
     "photo: cannot be decoded",
-    f"photo: longer than {MAX_SIDE_PX} pixels",
+    f"photo: longer than {SERVED_MAX_SIDE_PX} pixels",
     (
         "photo: of an unusual kind that may take too long to decode; save it as a plain (baseline)"
         " JPEG"
@@ -103,8 +102,8 @@ def check_photo(data: tf.Tensor) -> tf.Tensor:
     return tf.case(
         [
             (tf.equal(length, 0), lambda: OK),
-            (length < MIN_BYTES, lambda: TOO_SMALL),
-            (length > MAX_BYTES, lambda: TOO_LARGE),
+            (length < MIN_FILE_BYTES, lambda: TOO_SMALL),
+            (length > SERVED_MAX_BYTES, lambda: TOO_LARGE),
             (
                 is_jpeg,
                 lambda: _check_size(
@@ -122,16 +121,16 @@ def _check_size(size: tf.Tensor, estimate_ns: Callable[[tf.Tensor], tf.Tensor]) 
     pixels = tf.reduce_prod(size)
     return tf.case(
         [
-            (tf.reduce_any(size <= 0) | (pixels > MAX_PIXELS), lambda: TOO_MANY_PIXELS),
-            (tf.reduce_max(size) > MAX_SIDE_PX, lambda: TOO_LONG),
-            (estimate_ns(pixels) > MAX_DECODE_NS, lambda: TOO_COSTLY),
+            (tf.reduce_any(size <= 0) | (pixels > SERVED_MAX_PIXELS), lambda: TOO_MANY_PIXELS),
+            (tf.reduce_max(size) > SERVED_MAX_SIDE_PX, lambda: TOO_LONG),
+            (estimate_ns(pixels) > SERVED_MAX_DECODE_NS, lambda: TOO_COSTLY),
         ],
         default=lambda: OK,
     )
 
 
 def _jpeg_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Estimated nanoseconds, int64 (); beyond `MAX_DECODE_NS` for what must not be decoded."""
+    """Estimated nanoseconds, int64 (); beyond `SERVED_MAX_DECODE_NS` for what must not be decoded."""
     first_scan, progressive, marker = _walk_to_scan(data)
     components = tf.io.decode_raw(tf.strings.substr(data, first_scan + 4, 1), tf.uint8)[0]
     has_more = progressive | (tf.cast(components, tf.int32) < tf.io.extract_jpeg_shape(data)[2])
@@ -141,7 +140,7 @@ def _jpeg_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
         tf.cast(tf.strings.length(data), tf.int64), pixels, tf.cast(scans, tf.int64)
     )
     refused = (scans > cost.MAX_SCANS) | tf.not_equal(marker, START_OF_SCAN)
-    return tf.where(refused, tf.constant(MAX_DECODE_NS + 1, tf.int64), estimate)
+    return tf.where(refused, tf.constant(SERVED_MAX_DECODE_NS + 1, tf.int64), estimate)
 
 
 def _walk_to_scan(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

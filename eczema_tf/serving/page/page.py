@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 
-from eczema_tf.data.photo.inspection import upright_jpeg
+from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import DataError
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.reporting.answer_html import STYLE_SHEET, render_answer
