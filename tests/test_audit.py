@@ -21,6 +21,7 @@ from eczema_tf.data.photo.inspection import inspect_photos
 from eczema_tf.data.sources.scin import PHOTO_COLUMNS, prepare_scin
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_folds, assign_splits
+from eczema_tf.workflows.audit import AuditedDataset, load_as_trained, load_audited
 
 COMPLAINT = (
     "For three weeks I have had a rash behind my left knee that burns whenever I take off my"
