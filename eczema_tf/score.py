@@ -54,16 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for name, default, purpose in (
         ("--batch-size", 16, "rows per batch of the model"),
-        (
-            "--chunk-rows",
-            8192,
-            "rows committed at once, as one file; on a cluster a few thousand for each core",
-        ),
-        (
-            "--threads",
-            1,
-            "TensorFlow's threads in each Python worker; there is one worker for each core",
-        ),
+        ("--chunk-rows", 8192, "rows of one file; on a cluster a few thousand for each core"),
+        ("--threads", 1, "TensorFlow's threads in each Python worker, one worker for each core"),
     ):
         parser.add_argument(
             name,

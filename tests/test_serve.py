@@ -794,9 +794,8 @@ def test_a_page_can_be_mounted_and_swallows_no_address(model: ExportedModel):
 @contextlib.contextmanager
 def running(app) -> Iterator[tuple[str, int]]:
     listener = server_module.bind("127.0.0.1", 0)
-    server = uvicorn.Server(
-        uvicorn.Config(app, http=server_module.PromptProtocol, ws="none", log_config=None)
-    )
+    config = uvicorn.Config(app, http="h11", ws="none", log_config=None)
+    server = server_module.PromptServer(config, lambda: None)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
@@ -837,6 +836,44 @@ def test_a_request_that_does_not_get_on_is_cut_off(begun: bytes, monkeypatch: py
         connection.sendall(begun)
         with contextlib.suppress(ConnectionResetError):
             assert connection.recv(1) == b""
+
+
+def test_a_body_that_trickles_in_is_cut_off(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.3)
+
+    async def read_all(request) -> PlainTextResponse:
+        return PlainTextResponse(str(len(await request.body())))
+
+    application = Starlette(routes=[Route("/", read_all, methods=["POST"])])
+    with (
+        running(application) as address,
+        socket.create_connection(address, PATIENCE_S) as connection,
+    ):
+        connection.sendall(POST + b"Content-Length: 999999\r\n\r\n")
+        end = time.monotonic() + PATIENCE_S
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < end:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+        assert time.monotonic() < end
+
+
+def test_many_quick_requests_keep_their_connection(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.5)
+
+    async def answer(request) -> PlainTextResponse:
+        return PlainTextResponse("done")
+
+    with running(Starlette(routes=[Route("/", answer)])) as (host, port):
+        connection = http.client.HTTPConnection(host, port, timeout=PATIENCE_S)
+        connection.connect()
+        kept = connection.sock
+        for _ in range(20):  # three times as long as one request may take
+            connection.request("GET", "/")
+            assert connection.getresponse().read() == b"done"
+            assert connection.sock is kept
+            time.sleep(0.07)
+        connection.close()
 
 
 def test_an_answer_may_take_longer_than_its_request_and_connections_are_kept(

@@ -82,7 +82,7 @@ def score_chunk(spark: "SparkSession", udf: Any, rows: Sequence[Row]) -> pa.Tabl
 
 
 def tabulate_chunk(
-    rows: Sequence[Row], answers: pa.Table, *, has_cases: bool, keep_text: bool
+    rows: Sequence[Row], answers: pa.Table, has_cases: bool, keep_text: bool
 ) -> pa.Table:
     """Puts ids and answers side by side, in the order of the manifest.
 

@@ -63,16 +63,14 @@ def score(
                 open_session(master, debug=debug) as spark,
                 tqdm(total=survey.rows, unit="row", disable=None) as bar,
             ):
-                folder, rows = manifest.parent.resolve(), stream_rows(manifest)
+                rows, folder = stream_rows(manifest), manifest.parent.resolve()
                 udf = build_udf(version, folder, threads=threads, batch_size=batch_size)
                 for number in range(len(job.parts)):
                     chunk = list(islice(rows, chunk_rows))
                     if number in missing:
                         answers = score_chunk(spark, udf, chunk)
                         rows_retried += int(np.count_nonzero(answers["attempt"].to_numpy()))
-                        table = tabulate_chunk(
-                            chunk, answers, has_cases=survey.has_cases, keep_text=keep_text
-                        )
+                        table = tabulate_chunk(chunk, answers, survey.has_cases, keep_text)
                         job.commit(number, table)
                     bar.update(len(chunk))
         summary = job.finish((row.example_id for row in stream_rows(manifest)), rows_retried)

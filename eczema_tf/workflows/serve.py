@@ -67,15 +67,12 @@ def serve(
         model.warm_up()
         mount = partial(mount_answers, model, limits) if with_page else None
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-        def announce() -> None:
-            print(
-                f"version {model.version} is at {address}/ and {address}/v1/models/{MODEL_NAME}"
-                f" (Ctrl+C stops)\n{NOTICE}",
-                flush=True,
-            )
-
-        run_app(build_app(model, limits, mount=mount), listener, announce, stop_timeout_s)
+        ready = (
+            f"version {model.version} is at {address}/ and {address}/v1/models/{MODEL_NAME}"
+            f" (Ctrl+C stops)\n{NOTICE}"
+        )
+        app = build_app(model, limits, mount=mount)
+        run_app(app, listener, lambda: print(ready, flush=True), stop_timeout_s)
     print("stopped")
 
 

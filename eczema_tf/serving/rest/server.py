@@ -1,8 +1,8 @@
 """Running an application with uvicorn: time limits on requests, a graceful end, silent logs."""
 
-import asyncio
 import signal
 import socket
+import time
 from collections.abc import Callable
 
 import h11
@@ -12,63 +12,45 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from eczema_tf.errors import EczemaError
 
-# from the end of one request to the last byte of the next, a slow phone's upload of 10 MB included
+# for the headers, and for the body: a slow phone's upload of 10 MB included
 REQUEST_TIMEOUT_S = 60.0
 KEEP_ALIVE_S = 15  # how long a connection may be idle
 MAX_CONNECTIONS = 512  # beyond it uvicorn itself answers 503; far more than may wait for the model
 
 
-class PromptProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, but a request must be in within `REQUEST_TIMEOUT_S`.
+class PromptServer(uvicorn.Server):
+    """uvicorn, but what a client has to send must come within `REQUEST_TIMEOUT_S`.
 
     uvicorn has no limit of time for what has begun: a client that sends a byte a minute would hold
     its connection for ever ("Slowloris"). hypercorn 0.18 and granian 2.8 limit the headers alone:
     a body that trickles in holds them just as long, and neither answers 503 to too many clients.
     """
 
-    _deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Called by asyncio."""
-        super().connection_made(transport)
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        """Called by asyncio."""
-        super().data_received(data)
-        self._watch()
-
-    def on_response_complete(self) -> None:
-        """Called by uvicorn."""
-        super().on_response_complete()
-        self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by asyncio."""
-        self._stop_watching()
-        super().connection_lost(exc)
-
-    def _watch(self) -> None:
-        """Sets the clock while some of the request is missing; stops it when it is whole."""
-        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
-            self._stop_watching()
-        elif self._deadline is None:
-            self._deadline = self.loop.call_later(REQUEST_TIMEOUT_S, self.transport.abort)
-
-    def _stop_watching(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-
-class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]):
+        """Takes what uvicorn needs, and what to call when requests are taken."""
         super().__init__(config)
         self._on_started = on_started
+        self._waiting_since: dict[tuple[H11Protocol, object], float] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn."""
         await super().startup(sockets)
         self._on_started()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn ten times a second: cuts off whoever does not get on."""
+        now = time.monotonic()
+        waiting = [
+            (client, client.cycle)  # a new cycle begins with each request's headers
+            for client in self.server_state.connections
+            if isinstance(client, H11Protocol)
+            and client.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+        ]
+        self._waiting_since = {key: self._waiting_since.get(key, now) for key in waiting}
+        for (client, _), since in self._waiting_since.items():
+            if now - since > REQUEST_TIMEOUT_S:
+                client.transport.abort()
+        return await super().on_tick(counter)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -115,7 +97,7 @@ def run_app(
     """
     config = uvicorn.Config(
         app,
-        http=PromptProtocol,
+        http="h11",
         ws="none",
         log_config=None,  # uvicorn's messages go where the command's go
         # /metrics counts requests; a path or a query may hold what nobody wants in a log
@@ -128,4 +110,4 @@ def run_app(
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn raises the signal again after a graceful end, which is no failure
         signal.signal(number, signal.SIG_IGN)
-    _Server(config, on_started).run([listener])
+    PromptServer(config, on_started).run([listener])
