@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.tokenizer import clean_text
@@ -20,9 +19,10 @@ from eczema_tf.reporting.answer import format_answer, read_answer
 from eczema_tf.reporting.answer_html import render_explanation_page
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.pictures import draw_overlay, shrink_photo
-from eczema_tf.schema import IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.schema import IMAGE_PRESENT, TEXT_PRESENT, TOKEN_IDS
 from eczema_tf.serving.answering import Findings, Question, ScoredTokens, answer_case
 from eczema_tf.workflows import run_folder
+from eczema_tf.workflows.inference import build_client_inputs
 
 OVERLAY, ANSWER, PAGE = "heatmap.png", "explanation.json", "explanation.html"
 
@@ -106,7 +106,7 @@ class RunBackend:
         text_used = bool(cleaned.numpy()[0])
         if not photo and not text_used:
             raise DataError("--text: nothing readable in it")
-        inputs = self._build_inputs(photo, cleaned)
+        inputs = build_client_inputs(self._trained, [photo], [text])
 
         # the row as it is, without the text, without the photo, without both
         rows = {name: np.repeat(value, 4, axis=0) for name, value in inputs.items()}
@@ -153,23 +153,6 @@ class RunBackend:
                 "--image: this run was trained on precomputed embeddings and cannot see a photo;"
                 " leave it out"
             )
-
-    def _build_inputs(self, photo: bytes, cleaned: tf.Tensor) -> dict[str, np.ndarray]:
-        """One row, as the model takes it."""
-        shape = self._trained.model.input[IMAGE].shape[1:]
-        pixels = np.zeros(shape, "float32")
-        if photo:
-            pixels = preprocess_photo(
-                tf.constant(photo), tf.constant(1), shape[0], self._trained.config.preprocess
-            ).numpy()
-        token_ids, padding_mask = tf.function(self._trained.tokenizer)(cleaned)
-        return {
-            IMAGE: pixels[None].astype("float32"),  # (1, height, width, 3)
-            IMAGE_PRESENT: np.array([bool(photo)], "float32"),
-            TOKEN_IDS: token_ids.numpy().astype("int32"),  # (1, tokens)
-            PADDING_MASK: padding_mask.numpy().astype("int32"),
-            TEXT_PRESENT: (cleaned != "").numpy().astype("float32"),
-        }
 
     def _score_tokens(self, inputs: dict[str, np.ndarray], cleaned: tf.Tensor) -> ScoredTokens:
         score = TOKEN_METHODS[self.question.text_method]

@@ -1,12 +1,17 @@
 """Manifest rows through a model to logits and cases: the one way for all workflows."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs, load_inputs
+from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.pipeline import build_evaluation_dataset
+from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.evaluation.predictions import (
     CONSISTENCY_LOGITS,
     SEVERITY_LOGITS,
@@ -14,7 +19,16 @@ from eczema_tf.evaluation.predictions import (
 )
 from eczema_tf.model.features import cached_encoders, compute_features, predict_logits
 from eczema_tf.model.multimodal import heads_of
-from eczema_tf.schema import ECZEMA_HEADS, MODALITIES, POSTERIOR_COLUMNS
+from eczema_tf.schema import (
+    ECZEMA_HEADS,
+    IMAGE,
+    IMAGE_PRESENT,
+    MODALITIES,
+    PADDING_MASK,
+    POSTERIOR_COLUMNS,
+    TEXT_PRESENT,
+    TOKEN_IDS,
+)
 from eczema_tf.workflows.run_folder import TrainedModel
 
 KEPT_COLUMNS = (
@@ -32,6 +46,37 @@ KEPT_COLUMNS = (
 )
 
 NEEDS = {"eczema_image": "image", "eczema_text": "text", "consistency": "text"}  # head -> modality
+
+
+def build_client_inputs(
+    trained: TrainedModel, photos: Sequence[bytes], texts: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Preprocesses rows as clients send them, by the functions that training uses.
+
+    Args:
+        trained: The model.
+        photos: Upright JPEGs; b"" for none.
+        texts: As many, as written; "" for none.
+
+    Returns:
+        The model's inputs by name, (rows, ...).
+    """
+    shape = trained.model.input[IMAGE].shape[1:]
+    pixels = np.zeros((len(photos), *shape), "float32")  # (rows, height, width, 3)
+    for row, photo in enumerate(photos):
+        if photo:
+            pixels[row] = preprocess_photo(
+                tf.constant(photo), tf.constant(1), shape[0], trained.config.preprocess
+            )
+    cleaned = clean_text(tf.constant([text.encode("utf-8", "replace") for text in texts]))
+    token_ids, padding_mask = tf.function(trained.tokenizer)(cleaned)  # (rows, tokens)
+    return {
+        IMAGE: pixels,
+        IMAGE_PRESENT: np.array([bool(photo) for photo in photos], "float32"),
+        TOKEN_IDS: token_ids.numpy().astype("int32"),
+        PADDING_MASK: padding_mask.numpy().astype("int32"),
+        TEXT_PRESENT: (cleaned != "").numpy().astype("float32"),
+    }
 
 
 def load_model_inputs(trained: TrainedModel, dataset: Dataset) -> Inputs:

@@ -56,7 +56,7 @@ def _train(config: Config, run_dir: Path) -> Metrics:
     metrics = write_results(run_dir, cases, thresholds, config, split="test", leaks=leaks)
     run_folder.seal(run_dir)
     if config.export.enabled:
-        export_model(trained, dataset, inputs, run_dir=run_dir, out=Path(config.export.folder))
+        export_model(trained, run_dir, Path(config.export.folder))
     return metrics
 
 
