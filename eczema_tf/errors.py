@@ -46,3 +46,9 @@ def join_faults(title: str, faults: Iterable[str], limit: int = 50) -> str:
     if len(faults) > limit:
         lines.append(f"  ... and {len(faults) - limit} more")
     return "\n".join(lines)
+
+
+def raise_if_any(title: str, faults: Iterable[str], kind: type[EczemaError] = DataError) -> None:
+    """Raises an error that lists all faults, unless there are none."""
+    if found := list(faults):
+        raise kind(join_faults(title, found))

@@ -98,7 +98,7 @@ def merge_groups(table: pd.DataFrame, duplicates: Duplicates) -> pd.Series:
     code_of = dict(zip(table["example_id"], codes.tolist(), strict=True))
     members = duplicates.members[duplicates.members["example_id"].isin(code_of)]
     first = members.groupby(["kind", "cluster"])["example_id"].transform("first")
-    leader = _find_leaders(len(names), first.map(code_of), members["example_id"].map(code_of))
+    leader = find_leaders(len(names), first.map(code_of), members["example_id"].map(code_of))
     return pd.Series(
         names[leader][codes], index=table.index, dtype=table["group_id"].dtype, name="group_id"
     )
@@ -154,11 +154,11 @@ def _count_values(words: Sequence[Words], owners: Iterable[str]) -> Mapping[Word
 def _name_clusters(keys: Sequence[str], pairs: Sequence[Sequence[int]]) -> dict[str, str]:
     """Names what hangs together after its first key; what is in no pair is left out."""
     paired = sorted({index for pair in pairs for index in pair})
-    leader = _find_leaders(len(keys), [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    leader = find_leaders(len(keys), [pair[0] for pair in pairs], [pair[1] for pair in pairs])
     return {keys[index]: keys[leader[index]] for index in paired}
 
 
-def _find_leaders(count: int, first: Iterable[int], second: Iterable[int]) -> np.ndarray:
+def find_leaders(count: int, first: Iterable[int], second: Iterable[int]) -> np.ndarray:
     """Returns the smallest index among those that each index hangs together with: int64 (count,)."""
     first, second = np.array([*first], "int64"), np.array([*second], "int64")
     links = coo_array((np.ones(len(first), "int8"), (first, second)), shape=(count, count))

@@ -15,7 +15,6 @@ import pandas as pd
 
 from eczema_tf.data.sources.source import (
     PHOTOS,
-    Source,
     Summary,
     build_rows,
     count_photos,
@@ -23,7 +22,7 @@ from eczema_tf.data.sources.source import (
     read_table,
     write_source,
 )
-from eczema_tf.errors import DataError, join_faults
+from eczema_tf.errors import DataError, raise_if_any
 
 COUNT_COLUMNS = ("n_resp", "resp_eczema", "resp_dermatitis_family", "query_names_diagnosis")
 COLUMNS = ("encounter_id", "author_id", "query_en", "image_ids", *COUNT_COLUMNS)
@@ -98,16 +97,17 @@ def prepare_dermavqa(
         **count_photos(rows),
         "missing_photos": named_photos - count_photos(rows)["photo_rows"] if images else 0,
     }
-    source = Source(
+    return write_source(
+        out,
         name="dermavqa",
         rows=rows,
         counts=counts,
-        description=DESCRIPTION.format(**counts, share=counts["eczema"] / counts["kept"]),
+        description=DESCRIPTION.format(**counts, share=kept["eczema"].mean()),
         facts={"counts": counts, **PROVENANCE},
         inputs=(encounters, images),
         files={f"{PHOTOS}/{name}": file for name, file in photos.items()},
+        overwrite=overwrite,
     )
-    return write_source(out, source, overwrite=overwrite)
 
 
 def judge_question(counts: Mapping[str, int]) -> str:
@@ -167,6 +167,5 @@ def _read_questions(path: Path) -> pd.DataFrame:
         f"{path.name}:{line}: encounter_id: {ids[line]!r} is there twice"
         for line in ids.index[ids.duplicated() & (ids != "")]
     ]
-    if faults:
-        raise DataError(join_faults(f"{path} is not valid", faults))
+    raise_if_any(f"{path} is not valid", faults)
     return table.astype(dict.fromkeys(COUNT_COLUMNS, "int64"))

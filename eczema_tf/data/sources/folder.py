@@ -15,14 +15,8 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from eczema_tf.data.sources.source import (
-    Source,
-    Summary,
-    check_folder,
-    read_table,
-    write_source,
-)
-from eczema_tf.errors import DataError, join_faults
+from eczema_tf.data.sources.source import Summary, check_folder, read_table, write_source
+from eczema_tf.errors import DataError, raise_if_any
 from eczema_tf.schema import SPLITS
 
 # a class is eczema if its name has one of these, unless the classes are named
@@ -90,14 +84,13 @@ def prepare_folder(
     """
     out, folder = Path(out), check_folder(folder)
     if folder.resolve() in out.resolve().parents:
-        fault = "and would be taken for a class the next time; choose a folder outside"
-        raise DataError(f"{out}: is in {folder}, {fault}")
+        raise DataError(f"{out}: is in {folder} and would be taken for a class; choose one outside")
     paths, passed_over = _list_photos(folder)
     rows = _read_paths(folder, paths)
     moved = rows.pop("moved")
     classes = sorted(choose_eczema_classes(set(rows["condition"]), eczema, folder))
     rows["eczema"] = rows["condition"].isin(classes).astype(float)
-    rows["text"] = _read_captions(Path(captions), paths) if captions is not None else ""
+    rows["text"] = _read_captions(Path(captions), paths).to_numpy() if captions else ""
     counts = {
         "photos": len(rows),
         "eczema": int(rows["eczema"].sum()),
@@ -108,17 +101,19 @@ def prepare_folder(
         "moved": int(moved.sum()),
         **passed_over,
     }
-    share = counts["eczema"] / counts["photos"]
-    source = Source(
+    return write_source(
+        out,
         name="folder",
         rows=rows,
         counts=counts,
-        description=DESCRIPTION.format(**counts, share=share, eczema_classes=", ".join(classes)),
+        description=DESCRIPTION.format(
+            **counts, share=rows["eczema"].mean(), eczema_classes=", ".join(classes)
+        ),
         facts={"counts": counts, "eczema_classes": classes, **PROVENANCE},
         inputs=(folder, captions),
         files={path: (folder / path).resolve() for path in paths},
+        overwrite=overwrite,
     )
-    return write_source(out, source, overwrite=overwrite)
 
 
 def choose_eczema_classes(
@@ -173,8 +168,7 @@ def _list_photos(folder: Path) -> tuple[list[str], dict[str, int]]:
                 paths.append(relative)
             else:
                 counts["not_photos"] += 1
-    if faults:
-        raise DataError(join_faults(f"{folder}: not all of it can be used", sorted(faults)))
+    raise_if_any(f"{folder}: not all of it can be used", sorted(faults))
     if not paths:
         raise DataError(
             f"{folder}: no photos; allowed: {', '.join(PHOTO_SUFFIXES)} files in class folders"
@@ -186,19 +180,15 @@ def _describe_fault(path: Path, folder: Path) -> str:
     """Says why a file, or a link to a folder, cannot be used, "" if it can."""
     try:
         str(path.relative_to(folder)).encode()
+        target = path.resolve(strict=True)
     except UnicodeEncodeError:
         return "its name is not UTF-8; rename it"
-    if not path.is_symlink():
-        return ""
-    try:
-        target = path.resolve(strict=True)
     except (OSError, RuntimeError):  # nothing there, or a loop
         return "is a link to nothing"
     if target.is_dir():
         return "is a link to a folder; put the folder itself there"
-    if target.is_relative_to(folder.resolve()):
-        return ""
-    return "is a link that leads out of the folder; put the file itself there"
+    outside = "is a link that leads out of the folder; put the file itself there"
+    return "" if target.is_relative_to(folder.resolve()) else outside
 
 
 def _read_paths(folder: Path, paths: Sequence[str]) -> pd.DataFrame:
@@ -220,8 +210,7 @@ def _read_paths(folder: Path, paths: Sequence[str]) -> pd.DataFrame:
     homeless = [
         f"{path}: is in no class folder" for path, names in parts.items() if len(names) < depth + 2
     ]
-    if homeless:
-        raise DataError(join_faults(f"{folder}: not all photos have a class", homeless))
+    raise_if_any(f"{folder}: not all photos have a class", homeless)
     rows = pd.DataFrame(
         {
             "example_id": path,
@@ -240,19 +229,16 @@ def _read_paths(folder: Path, paths: Sequence[str]) -> pd.DataFrame:
     return rows.assign(split=[order[index] for index in earliest], moved=split != earliest)
 
 
-def _read_captions(captions: Path, paths: Sequence[str]) -> list[str]:
-    """Reads the text of each photo, "" for none."""
+def _read_captions(captions: Path, paths: Sequence[str]) -> pd.Series:
+    """Reads the text of each photo, "" for none: str, one a path."""
     table = read_table(captions, ("image_path", "text"))
-    known, texts, faults = set(paths), dict[str, str](), []
-    for line, path, text in table[["image_path", "text"]].itertuples():
-        if path not in known:
-            fault = "no such photo in the folder"
-        elif path in texts:
-            fault = "the photo has a caption already"
-        else:
-            texts[path] = text.strip()
-            continue
-        faults.append(f"{captions.name}:{line}: {fault}; received {path!r}")
-    if faults:
-        raise DataError(join_faults(f"{captions} is not valid", faults))
-    return [texts.get(path, "") for path in paths]
+    photos = table["image_path"]
+    wrong = photos.duplicated().map({True: "the photo has a caption already", False: ""})
+    wrong = wrong.mask(~photos.isin(paths), "no such photo in the folder")
+    faults = [
+        f"{captions.name}:{line}: {fault}; received {photos[line]!r}"
+        for line, fault in wrong.items()
+        if fault
+    ]
+    raise_if_any(f"{captions} is not valid", faults)
+    return table.set_index("image_path")["text"].str.strip().reindex(paths, fill_value="")

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from eczema_tf.data.audit.duplicates import find_leaders
 from eczema_tf.data.photo.embeddings import load_embeddings
 from eczema_tf.data.sources.scin_text import FLAG_COLUMNS, describe_case
 from eczema_tf.data.sources.source import (
-    Source,
     Summary,
     build_rows,
     count_photos,
@@ -28,7 +28,7 @@ from eczema_tf.data.sources.source import (
     read_table,
     write_source,
 )
-from eczema_tf.errors import DataError, join_faults
+from eczema_tf.errors import DataError, raise_if_any
 
 CONDITION = "Eczema"  # as SCIN writes it
 VOTE = "weighted_skin_condition_label"
@@ -105,12 +105,11 @@ def prepare_scin(
     # under their official path, which stays the key of their embedding, too
     photos = find_photos(images, paths, side_by_side=True)
     known: Collection[str] = photos if images or not embeddings else load_embeddings(embeddings)
-    mapped = [row for case in labelled.to_dict("records") for row in _map_case(case, known)]
-    if embeddings and not any(row["image_path"] for row in mapped):
+    rows = _map_cases(labelled, known)
+    if embeddings and (rows.empty or not rows["image_path"].any()):
         raise DataError(f"{embeddings}: has none of the labelled cases' photos, like {paths[0]!r}")
-    if not mapped:
+    if rows.empty:
         raise DataError(f"{cases}: no labelled case has a text or a photo; give --images")
-    rows = pd.DataFrame(mapped)
     kept = rows.drop_duplicates("case_id")
     counts = {
         "cases": len(table),
@@ -121,7 +120,8 @@ def prepare_scin(
         **count_photos(rows),  # a photo may be an embedding
         "sharing": int(kept["group_id"].duplicated(keep=False).sum()),
     }
-    source = Source(
+    return write_source(
+        out,
         name="scin",
         rows=rows,
         counts=counts,
@@ -129,8 +129,8 @@ def prepare_scin(
         facts={"counts": counts, **PROVENANCE},
         inputs=(cases, labels, images, embeddings),
         files=photos | ({"embeddings.npz": Path(embeddings)} if embeddings else {}),
+        overwrite=overwrite,
     )
-    return write_source(out, source, overwrite=overwrite)
 
 
 def compute_label(vote: Mapping[str, float]) -> float:
@@ -151,8 +151,7 @@ def _read_cases(cases: Path, labels: Path) -> pd.DataFrame:
     for path, columns in ((cases, CASE_COLUMNS), (labels, LABEL_COLUMNS)):
         read.append(read_table(path, columns).reset_index(drop=True))
         twice = read[-1]["case_id"][read[-1]["case_id"].duplicated()].unique()
-        if len(twice):
-            raise DataError(join_faults(f"{path}: cases are there twice", twice))
+        raise_if_any(f"{path}: cases are there twice", twice)
     joined = read[0].merge(read[1], on="case_id", how="left").fillna("")
     votes, faults = [], []
     for case_id, text in zip(joined["case_id"], joined[VOTE], strict=True):
@@ -166,51 +165,41 @@ def _read_cases(cases: Path, labels: Path) -> pd.DataFrame:
                 f"case {case_id}: {VOTE}: allowed: {{'Condition': weight, ...}};"
                 f" received {text[:80]!r}"
             )
-    if faults:
-        raise DataError(join_faults(f"{labels}: votes cannot be read", faults))
+    raise_if_any(f"{labels}: votes cannot be read", faults)
     if not any(votes):
         raise DataError(f"{labels}: no case has a label")
+    # cases that share a photo, directly or through others, are one group, named after the first
+    photos = joined[[*PHOTO_COLUMNS]].reset_index().melt("index", value_name="photo")
+    photos = photos[photos["photo"] != ""]
+    first = photos.groupby("photo")["index"].transform("min")
+    leaders = find_leaders(len(joined), first, photos["index"])
     grades = joined[[*GRADABLE_COLUMNS]]
     gradable = grades.apply(lambda column: column.str.contains("YES")).any(axis=1)
     refused = grades.apply(lambda column: column.str.startswith("NO_")).any(axis=1)
     fate = (refused & ~gradable).map({True: "ungradable", False: "unlabelled"})
     return joined.assign(
-        group_id=_group_by_photo(joined),
+        group_id=joined["case_id"].to_numpy()[leaders],
         eczema=[compute_label(vote) for vote in votes],
         fate=fate.mask(list(map(bool, votes)), "labelled"),
     )
 
 
-def _group_by_photo(table: pd.DataFrame) -> list[str]:
-    """Names each case's group, of cases that share photos, after the group's first case."""
-    leader = {case_id: case_id for case_id in table["case_id"]}
-
-    def find(case_id: str) -> str:
-        while leader[case_id] != case_id:
-            case_id = leader[case_id]
-        return case_id
-
-    first_case: dict[str, str] = {}
-    for case_id, *photos in table[["case_id", *PHOTO_COLUMNS]].itertuples(index=False):
-        for photo in filter(None, photos):
-            first = find(first_case.setdefault(photo, case_id))
-            leader[find(case_id)] = first
-    return [find(case_id) for case_id in table["case_id"]]
-
-
-def _map_case(case: Mapping[str, str], photos: Collection[str]) -> list[dict[str, object]]:
-    """Makes the rows of the manifest from a case of the official files."""
-    tones = sorted(case[column] for column in TONE_COLUMNS if case[column] in TONES)
-    age_group = case["age_group"].removeprefix("AGE_").replace("UNKNOWN", "").replace("_TO_", "-")
-    shared = {
-        "case_id": case["case_id"],
-        "group_id": case["group_id"],
-        "text": describe_case(case),
-        "eczema": case["eczema"],
-        "skin_tone": TONES[statistics.median_low(tones)] if tones else "",
-        "age_group": age_group,
-        "sex": {"FEMALE": "female", "MALE": "male"}.get(case["sex_at_birth"], ""),
-        "source": "template",
-    }
-    paths = [path for column in PHOTO_COLUMNS if (path := case[column]) and path in photos]
-    return build_rows(shared, paths)
+def _map_cases(cases: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
+    """Makes the rows of the manifest."""
+    rows = []
+    for case in cases.to_dict("records"):
+        tones = sorted(case[column] for column in TONE_COLUMNS if case[column] in TONES)
+        age = case["age_group"].removeprefix("AGE_").replace("UNKNOWN", "").replace("_TO_", "-")
+        shared = {
+            "case_id": case["case_id"],
+            "group_id": case["group_id"],
+            "text": describe_case(case),
+            "eczema": case["eczema"],
+            "skin_tone": TONES[statistics.median_low(tones)] if tones else "",
+            "age_group": age,
+            "sex": {"FEMALE": "female", "MALE": "male"}.get(case["sex_at_birth"], ""),
+            "source": "template",
+        }
+        paths = [path for column in PHOTO_COLUMNS if (path := case[column]) and path in photos]
+        rows += build_rows(shared, paths)
+    return pd.DataFrame(rows)

@@ -35,7 +35,6 @@ CASES_PATH = "dataset/scin_cases.csv"
 LABELS_PATH = "dataset/scin_labels.csv"
 # all others are refused: a table must not say where to write
 PHOTO_PATH = re.compile(r"dataset/images/[A-Za-z0-9_-]+\.(png|jpe?g)")
-NO_VOTE = ("", "{}")
 RETRY = DEFAULT_RETRY.with_timeout(120)  # seconds to try again what may pass, with growing pauses
 
 
@@ -98,8 +97,8 @@ def download_scin(folder: Path | str, *, limit: int | None = None, jobs: int = 8
         files = tables | _fetch_all(bucket, folder, photos, jobs=jobs)
     missing = {path: file.missing for path, file in files.items() if file.missing}
     if missing:
-        table = pd.DataFrame(sorted(missing.items()), columns=["path", "reason"])
-        write_csv(folder / "missing.csv", table)
+        reasons = sorted(missing.items())
+        write_csv(folder / "missing.csv", pd.DataFrame(reasons, columns=["path", "reason"]))
     else:
         (folder / "missing.csv").unlink(missing_ok=True)
     sizes = [file.bytes for file in files.values() if file.bytes]
@@ -118,7 +117,7 @@ def list_photos(cases: Path, labels: Path, limit: int | None = None) -> list[str
         DataError: If a file cannot be read or lacks columns.
     """
     votes = read_table(labels, ("case_id", VOTE))
-    labelled = votes.loc[~votes[VOTE].isin(NO_VOTE), "case_id"]
+    labelled = votes.loc[~votes[VOTE].isin(("", "{}")), "case_id"]
     table = read_table(cases, ("case_id", *PHOTO_COLUMNS))
     photos = table.loc[table["case_id"].isin(labelled), [*PHOTO_COLUMNS]].head(limit)
     return list(dict.fromkeys(path for path in photos.to_numpy().ravel() if path))

@@ -79,18 +79,16 @@ def describe_case(case: Mapping[str, str]) -> str:
 
     Returns:
         For instance: "I have a rash for one day. It is flat. It is on my arm. It itches. Otherwise
-            I feel well." "" for who reported
-        nothing: there is no text then, and none is made up.
+        I feel well." It is "" where nothing was reported: there is no text then, and none is made
+        up.
     """
-    category, duration = (
-        CATEGORIES.get(case["related_category"]),
-        DURATIONS.get(case["condition_duration"]),
-    )
+    category = CATEGORIES.get(case["related_category"])
+    duration = DURATIONS.get(case["condition_duration"])
     details = [
-        _join("It is", _pick(case, TEXTURES)),
-        _join("It is on my", _pick(case, BODY_PARTS)),
-        _join("It", _pick(case, SYMPTOMS)),
-        _join("I also have", _pick(case, OTHER_SYMPTOMS)),
+        _list_ticked("It is", TEXTURES, case),
+        _list_ticked("It is on my", BODY_PARTS, case),
+        _list_ticked("It", SYMPTOMS, case),
+        _list_ticked("I also have", OTHER_SYMPTOMS, case),
         "Otherwise I feel well" if case[FEELS_WELL] == "YES" else "",
     ]
     if not any([category, duration, *details]):
@@ -99,13 +97,8 @@ def describe_case(case: Mapping[str, str]) -> str:
     return " ".join(f"{sentence}." for sentence in [opening, *details] if sentence)
 
 
-def _pick(case: Mapping[str, str], phrases: Mapping[str, str]) -> list[str]:
-    return [phrase for column, phrase in phrases.items() if case[column] == "YES"]
-
-
-def _join(opening: str, phrases: list[str]) -> str:
-    """`It itches, burns and hurts`; "" where there is nothing to say."""
-    if not phrases:
-        return ""
-    *first, last = phrases
-    return f"{opening} {', '.join(first)} and {last}" if first else f"{opening} {last}"
+def _list_ticked(opening: str, phrases: Mapping[str, str], case: Mapping[str, str]) -> str:
+    """`It itches, burns and hurts`; "" where no flag is ticked."""
+    ticked = [phrase for column, phrase in phrases.items() if case[column] == "YES"]
+    listed = " and ".join(filter(None, [", ".join(ticked[:-1]), *ticked[-1:]]))
+    return f"{opening} {listed}" if listed else ""

@@ -1,6 +1,6 @@
-"""What the sources share: what a data set is once it is read, and the one writer of its folder.
+"""What the sources share: readers of tables and photos, and the one writer of a manifest's folder.
 
-Each other module here reads one data set and maps it to a `Source`. Names that come out of a data
+Each other module here reads one data set and maps its rows. Names that come out of a data
 set are never trusted: a photo is taken only from inside the folder that the user gave, and lands
 only inside the folder written.
 """
@@ -9,45 +9,18 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
 
 from eczema_tf.data.photo.files import find_photo
 from eczema_tf.data.tables import open_table
-from eczema_tf.errors import DataError, join_faults
+from eczema_tf.errors import DataError, raise_if_any
 from eczema_tf.files import replacing_folder, write_csv, write_json
 from eczema_tf.schema import MANIFEST_COLUMNS
 
 PHOTOS = "photos"  # subfolder of a manifest's folder
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set that was read and can be written as a manifest folder.
-
-    Attributes:
-        name: Of the data set.
-        rows: Of the manifest. Its columns that are not here stay empty; further ones follow them.
-        counts: What became of the data set, by name.
-        description: The counts as a few lines for people.
-        facts: For `dataset.json`, after the name: counts, attribution, licence, how the columns
-            were made.
-        inputs: Files and folders that were read, and must not be written over.
-        files: Path in the folder (of a photo: its `image_path` in the manifest) -> the file, which
-            is linked there, or copied.
-        make_files: Makes further files in the folder, which it is given.
-    """
-
-    name: str
-    rows: pd.DataFrame
-    counts: dict[str, int]
-    description: str
-    facts: Mapping[str, object]
-    inputs: Iterable[Path | str | None] = ()
-    files: Mapping[str, Path] = field(default_factory=dict)
-    make_files: Callable[[Path], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,12 +38,33 @@ class Summary:
     description: str
 
 
-def write_source(out: Path | str, source: Source, *, overwrite: bool = False) -> Summary:
+def write_source(
+    out: Path | str,
+    *,
+    name: str,
+    rows: pd.DataFrame,
+    counts: dict[str, int],
+    description: str,
+    facts: Mapping[str, object],
+    inputs: Iterable[Path | str | None] = (),
+    files: Mapping[str, Path] | None = None,
+    make_files: Callable[[Path], None] | None = None,
+    overwrite: bool = False,
+) -> Summary:
     """Writes a manifest folder whole or not at all: `manifest.csv`, `dataset.json` and the photos.
 
     Args:
         out: The folder.
-        source: What goes into it.
+        name: Of the data set.
+        rows: Of the manifest. Its columns that are not here stay empty; further ones follow them.
+        counts: What became of the data set, by name.
+        description: The counts as a few lines for people.
+        facts: For `dataset.json`, after the name: counts, attribution, licence, how the columns
+            were made.
+        inputs: Files and folders that were read, and must not be written over.
+        files: Path in the folder (of a photo: its `image_path` in the manifest) -> the file, which
+            is linked there, or copied.
+        make_files: Makes further files in the folder, which it is given.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
@@ -78,26 +72,26 @@ def write_source(out: Path | str, source: Source, *, overwrite: bool = False) ->
         EczemaError: If `out` exists and is not empty without `overwrite`, or cannot be written.
     """
     out = Path(out)
-    for given in source.inputs:
+    for given in inputs:
         if given and Path(given).resolve().is_relative_to(out.resolve()):
             raise DataError(
                 f"{out}: holds {given}, which would be lost; choose another folder to write"
             )
-    further = [column for column in source.rows if column not in MANIFEST_COLUMNS]
-    table = source.rows.reindex(columns=[*MANIFEST_COLUMNS, *further], fill_value="")
+    further = [column for column in rows if column not in MANIFEST_COLUMNS]
+    table = rows.reindex(columns=[*MANIFEST_COLUMNS, *further], fill_value="")
     with replacing_folder(out, overwrite=overwrite) as aside:
         write_csv(aside / "manifest.csv", table)
-        write_json(aside / "dataset.json", {"source": source.name, **source.facts})
-        for path, file in source.files.items():
+        write_json(aside / "dataset.json", {"source": name, **facts})
+        for path, file in (files or {}).items():
             target = aside / path
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(file, target)
             except OSError:  # another disk, or a file system without links
                 shutil.copyfile(file, target)
-        if source.make_files is not None:
-            source.make_files(aside)
-    return Summary(out / "manifest.csv", source.counts, source.description)
+        if make_files is not None:
+            make_files(aside)
+    return Summary(out / "manifest.csv", counts, description)
 
 
 def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
@@ -117,20 +111,17 @@ def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
     """
     opened = open_table(path, columns)
     header = opened.header
-    wrong = [f"{column}: is missing" for column in columns if column not in header]
-    for column in columns:
-        if header.count(column) > 1:
-            wrong.append(f"{column}: is there {header.count(column)} times")
-    if wrong:
-        title = f"{path}: not the expected columns; it has: {', '.join(header)[:500]}"
-        raise DataError(join_faults(title, wrong))
+    title = f"{path}: not the expected columns; it has: {', '.join(header)[:500]}"
+    missing = [f"{column}: is missing" for column in columns if column not in header]
+    repeated = [name for name in columns if header.count(name) > 1]
+    several = [f"{name}: is there {header.count(name)} times" for name in repeated]
+    raise_if_any(title, [*missing, *several])
     table, faults = opened.collect()
     if table.empty:
         raise DataError(f"{path}: has a header but no rows")
     lines = zip(table.index, faults, strict=True)
     misfits = [f"{path.name}:{line}: {fault}" for line, fault in lines if fault]
-    if misfits:
-        raise DataError(join_faults(f"{path}: rows do not fit the header", misfits))
+    raise_if_any(f"{path}: rows do not fit the header", misfits)
     return table[[*columns]]
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from eczema_tf.data.sources.source import Source, Summary, write_source
+from eczema_tf.data.sources.source import Summary, write_source
 from eczema_tf.data.synthetic.cases import MASKS, PHOTOS, Case, draw_case, render_case
 from eczema_tf.data.synthetic.ground_truth import write_ground_truth
 from eczema_tf.data.synthetic.tables import ECZEMA
@@ -69,7 +69,8 @@ def prepare_synthetic(
         "unclear_texts": sum(bool(case.text) and not case.facts for case in drawn),
     }
     conditions = dict(sorted(Counter(case.condition for case in drawn).items()))
-    source = Source(
+    return write_source(
+        out,
         name="synthetic",
         rows=_map_cases(drawn),
         counts=counts,
@@ -83,8 +84,8 @@ def prepare_synthetic(
             "limits": {kind: _compute_limit(drawn, kind) for kind in POSTERIOR_COLUMNS},
         },
         make_files=partial(_make_files, drawn, seed),
+        overwrite=overwrite,
     )
-    return write_source(out, source, overwrite=overwrite)
 
 
 def _map_cases(cases: Iterable[Case]) -> pd.DataFrame:

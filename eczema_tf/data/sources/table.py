@@ -13,7 +13,6 @@ import pandas as pd
 from eczema_tf.data.manifest.checks import find_faults
 from eczema_tf.data.sources.source import (
     PHOTOS,
-    Source,
     Summary,
     count_photos,
     find_photos,
@@ -21,7 +20,7 @@ from eczema_tf.data.sources.source import (
     write_source,
 )
 from eczema_tf.data.sources.table_map import TableMap, fold, load_map
-from eczema_tf.errors import DataError, join_faults
+from eczema_tf.errors import DataError, raise_if_any
 from eczema_tf.schema import MANIFEST_COLUMNS
 
 DESCRIPTION = """\
@@ -56,20 +55,17 @@ def prepare_table(
             which are, or no photo is found; or when `out` holds one of the inputs.
         EczemaError: If `out` cannot be written.
     """
-    table = Path(table)
     mapping = load_map(map_path)
-    given = read_table(table, mapping.list_columns())
+    given = read_table(Path(table), mapping.list_columns())
     fates = (given[mapping.eczema.column].str.strip() == "").map({True: "unlabelled", False: ""})
     for column, values in mapping.leave_out.items():
         fates = fates.mask(given[column].map(fold).isin(map(fold, values)), "left_out")
-    labelled = given[fates == ""]
-    named = _map_rows(labelled, mapping, table)
+    named = _map_rows(given[fates == ""], mapping, table)
     photos = find_photos(images, named["image_path"])
-    paths = [f"{PHOTOS}/{name}" if name in photos else "" for name in named["image_path"]]
-    rows = named.assign(image_path=paths)
+    paths = {name: f"{PHOTOS}/{name}" for name in photos}
+    rows = named.assign(image_path=[paths.get(name, "") for name in named["image_path"]])
     kept = rows[(rows["image_path"] != "") | (rows["text"] != "")]
     _check_rows(kept, mapping, table, images)
-    missing = (rows["image_path"] == "") & (named["image_path"] != "")
     counts = {
         "rows": len(given),
         **{fate: int((fates == fate).sum()) for fate in ("left_out", "unlabelled")},
@@ -78,22 +74,22 @@ def prepare_table(
         "eczema": int(kept["eczema"].sum()),
         "groups": kept["group_id"].nunique(),
         **count_photos(kept),
-        "missing_photos": int(missing.sum()) if images else 0,
+        "missing_photos": int((~named["image_path"].isin(["", *photos])).sum()) if images else 0,
     }
-    share = counts["eczema"] / counts["kept"]
-    source = Source(
+    return write_source(
+        out,
         name=mapping.name,
         rows=kept,
         counts=counts,
-        description=DESCRIPTION.format(**counts, name=mapping.name, share=share),
+        description=DESCRIPTION.format(**counts, name=mapping.name, share=kept["eczema"].mean()),
         facts={"counts": counts, **_describe_map(mapping, given)},
         inputs=(table, map_path if Path(map_path).is_file() else None, images),
-        files={f"{PHOTOS}/{name}": file for name, file in photos.items()},
+        files={paths[name]: file for name, file in photos.items()},
+        overwrite=overwrite,
     )
-    return write_source(out, source, overwrite=overwrite)
 
 
-def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path) -> pd.DataFrame:
+def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path | str) -> pd.DataFrame:
     """Makes the rows of the manifest.
 
     Raises:
@@ -118,18 +114,16 @@ def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path) -> pd.DataFram
         made["case_id"] = made["case_id"] or made["example_id"]
         made["group_id"] = made["group_id"] or made["case_id"]
         rows.append({**made, "eczema": label, "source": mapping.name, "condition": condition})
-    if unknown:
-        faults = [
-            f"{path.name}:{lines[0]}: {fault} ({len(lines)} row{'s' if len(lines) > 1 else ''})"
-            for fault, lines in unknown.items()
-        ]
-        title = f"{path}: values that the map {mapping.name} does not know"
-        raise DataError(join_faults(title, faults))
+    faults = [
+        f"{Path(path).name}:{lines[0]}: {fault} ({len(lines)} row{'s' if len(lines) > 1 else ''})"
+        for fault, lines in unknown.items()
+    ]
+    raise_if_any(f"{path}: values that the map {mapping.name} does not know", faults)
     return pd.DataFrame(rows, index=given.index, columns=[*MANIFEST_COLUMNS, "condition"])
 
 
 def _check_rows(
-    rows: pd.DataFrame, mapping: TableMap, path: Path, images: Path | str | None
+    rows: pd.DataFrame, mapping: TableMap, path: Path | str, images: Path | str | None
 ) -> None:
     """Raises for what training could not use: nothing left, no eczema, and faults of rows."""
     if rows.empty:
@@ -143,12 +137,10 @@ def _check_rows(
         )
     checked = rows.assign(eczema=rows["eczema"].astype(str)).reset_index(drop=True)
     faults = [
-        f"{path.name}:{rows.index[fault.row]}: {fault.column}: {fault.message}"
+        f"{Path(path).name}:{rows.index[fault.row]}: {fault.column}: {fault.message}"
         for fault in find_faults(checked, rows.index.to_numpy())
     ]
-    if faults:
-        title = f"{path}: does not make a valid manifest with the map {mapping.name}"
-        raise DataError(join_faults(title, faults))
+    raise_if_any(f"{path}: does not make a valid manifest with the map {mapping.name}", faults)
 
 
 def _describe_map(mapping: TableMap, given: pd.DataFrame) -> dict[str, object]:
