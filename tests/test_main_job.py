@@ -224,3 +224,20 @@ def test_cross_validation_predicts_every_case_once(workplace: Path):
     assert train.main(arguments) == 0
     assert len(pd.read_csv(run / "predictions.csv")) == 120
     assert {child.name for child in (run / "folds").iterdir()} == {"0-0", "0-1"}
+
+
+def test_mixed_precision_is_judged_and_exported_in_float32(tmp_path: Path, toy_manifest: Path):
+    run_dir = tmp_path / "run"
+    settings = {
+        "data.manifest": toy_manifest,
+        "train.cache_folder": tmp_path / "cache",
+        "train.mixed_precision": "on",
+        "export.folder": tmp_path / "export",
+    }
+    sets = [argument for key, value in settings.items() for argument in ("--set", f"{key}={value}")]
+    arguments = ["--config", str(SMOKE), "--run-dir", str(run_dir), *sets]
+    assert train.main(arguments) == 0  # the export's parity is checked
+    assert (tmp_path / "export" / "1" / "saved_model.pb").is_file()
+    before = (run_dir / "metrics.json").read_text()
+    assert evaluate.main(["--run-dir", str(run_dir)]) == 0
+    assert (run_dir / "metrics.json").read_text() == before

@@ -24,7 +24,7 @@ from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, build_model
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.schema import SPLITS
 from eczema_tf.training.data import build_training_data
-from eczema_tf.training.device import prepare_device
+from eczema_tf.training.device import leave_mixed_precision, prepare_device
 from eczema_tf.training.stages import History, train_model
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import load_model_inputs, predict_cases
@@ -102,6 +102,8 @@ def train_run(
         verbose=1 if sys.stdout.isatty() else 2,
     )
     run_folder.save_model(run_dir, trained)
+    if leave_mixed_precision():
+        trained = run_folder.load_model(run_dir)  # as `evaluate` and `export` rebuild it
     return trained, inputs, history
 
 
