@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from test_serving import METADATA, build_explained, build_parts, photo
 
 from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.explanation.contributions import Contributions
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.reporting.answer_html import (
     STRENGTHS,
@@ -34,7 +35,13 @@ from eczema_tf.reporting.pictures import (
     shrink_photo,
 )
 from eczema_tf.schema import NOTICE
-from eczema_tf.serving.answering import ExportBackend, answer_case
+from eczema_tf.serving.answering import (
+    ExportBackend,
+    Findings,
+    Question,
+    answer_case,
+    find_continuing,
+)
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import save_served
 from eczema_tf.serving.rest.app import build_app
@@ -132,6 +139,49 @@ def test_scores_of_words_add_up_to_those_of_their_tokens(model: ExportedModel):
     assert sum(word.score for word in words) == pytest.approx(
         float(row["token_score"][0][in_text].sum()), abs=1e-5
     )
+
+
+def test_pieces_continue_a_word_only_where_they_touch_letters():
+    cleaned = "itchy-dry größe a".encode()
+    tokens = [(0, 0), (0, 4), (4, 5), (5, 6), (6, 9), (10, 14), (14, 17), (18, 19), (0, 0)]
+    assert find_continuing(cleaned, *zip(*tokens, strict=True)) == [
+        False,
+        False,
+        True,  # itch|y
+        False,
+        False,
+        False,
+        True,  # grö|ße
+        False,
+        False,
+    ]
+
+
+class Pretended:
+    """A backend whose heatmap is highest at the right of the top row."""
+
+    question = Question(target="severity:moderate", direction="against")
+
+    def __init__(self, answer: Answer):
+        self.answer = answer
+
+    async def ask(self, photo: bytes, text: str) -> Findings:
+        heatmap = np.zeros((2, 4), "float32")
+        heatmap[0, 3] = 1.0
+        return Findings(self.answer, [2.0, 1.0, -1.0, 0.5], heatmap, None)
+
+
+def test_any_backend_is_explained_in_the_same_way(model: ExportedModel):
+    image = upright_jpeg(photo())
+    backend = Pretended(replace(explain(model, image, ""), explanation=None))
+    answer = asyncio.run(answer_case(backend, image, ""))
+    told = answer.to_json()
+    assert told["explained"] == {"target": "severity:moderate", "direction": "against"}
+    assert told["heatmap"]["peak"] == {"x": 0.875, "y": 0.25}
+    assert told["heatmap"]["evidence"]
+    assert told["contributions"]["without_text"] == -1.0
+    page = render_answer(answer, image, "")
+    assert "The evidence against severity: moderate is strongest at the top right (88%" in page
 
 
 def test_cues_say_what_is_present_denied_and_in_the_family(model: ExportedModel):
@@ -264,8 +314,14 @@ def test_a_strict_policy_needs_no_exception(model: ExportedModel):
 
 
 def test_bars_are_as_long_as_their_figures(model: ExportedModel):
+    explained = explain(model, b"", TEXT)
+    moved = Contributions(
+        logit=0.5, image=0.0, text=1.0, without_image=0.0, without_text=-1.0, neither=-0.5
+    )
     answer = replace(
-        explain(model, b"", TEXT), eczema={"image": None, "text": 0.123, "fusion": 0.59}
+        explained,
+        eczema={"image": None, "text": 0.123, "fusion": 0.59},
+        explanation=replace(explained.explanation, contributions=moved),
     )
     bars = [
         attributes
@@ -275,11 +331,11 @@ def test_bars_are_as_long_as_their_figures(model: ExportedModel):
     assert bars[1]["width"] == "12.3%"
     assert bars[2]["x"] == "50.0%"  # the mark of the text's threshold
     pushes = [bar for bar in bars if bar["class"] in ("for", "against")]
-    longest = max(pushes, key=lambda bar: float(bar["width"].rstrip("%")))
-    assert longest["width"] == "50.0%"
-    for bar in pushes:
-        x, width = float(bar["x"].rstrip("%")), float(bar["width"].rstrip("%"))
-        assert x == 50 if bar["class"] == "for" else x + width == pytest.approx(50, abs=0.11)
+    assert [(bar["class"], bar["x"], bar["width"]) for bar in pushes] == [
+        ("against", "25.0%", "25.0%"),  # knowing neither, to the left of the middle
+        ("for", "50.0%", "50.0%"),  # the text, the longest
+        ("for", "50.0%", "25.0%"),  # together
+    ]
 
 
 def test_faults_are_sentences_that_run_nothing(model: ExportedModel):

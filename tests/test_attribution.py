@@ -1,5 +1,6 @@
 """Explanations: Grad-CAM, token scores, contributions, the `explain` command and the served signature."""
 
+import asyncio
 import functools
 import io
 import json
@@ -13,6 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
+from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.text.tokenizer import clean_text, learn_tokenizer
 from eczema_tf.errors import ConfigError
 from eczema_tf.explain import main as explain_main
@@ -32,8 +34,10 @@ from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.serving.answering import Question, answer_case
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
 from eczema_tf.train import main as train_main
+from eczema_tf.workflows.explain import RunBackend
 
 SIZE_PX = 32
 TEXTS = ["my skin is itchy and dry", "the rash is red", "itchy"]
@@ -429,6 +433,22 @@ def test_explain_writes_picture_json_and_page(run: Path, tmp_path: Path, capsys)
     with Image.open(tmp_path / "why" / "heatmap.png") as picture:
         width, height = picture.size
     assert width < height  # the photo is upright again, taller than wide
+
+
+def test_a_run_is_asked_without_each_modality_and_words_are_whole(run: Path):
+    photo = upright_jpeg(jpeg(np.random.default_rng(0).integers(0, 256, (60, 90, 3), "uint8")))
+    text = "my skin is itchy, skinny"  # skin and two more pieces
+    backend = RunBackend(run, Question())
+
+    def moved(photo: bytes, text: str) -> Contributions:
+        return asyncio.run(answer_case(backend, photo, text)).explanation.contributions
+
+    both = moved(photo, text)
+    assert both.logit + both.without_text == pytest.approx(moved(photo, "").logit, abs=1e-5)
+    assert both.logit + both.without_image == pytest.approx(moved(b"", text).logit, abs=1e-5)
+    assert abs(both.without_text - both.without_image) > 1e-4
+    words = asyncio.run(answer_case(backend, b"", text)).explanation.text.words
+    assert [word.text for word in words] == re.findall(r"\w+|,", text)
 
 
 @pytest.mark.parametrize(
