@@ -13,9 +13,8 @@ from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.sources import synthetic
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.synthetic.cases import draw_case
-from eczema_tf.data.synthetic.lesion import FRAME_PX
 from eczema_tf.data.synthetic.photo import FILE_BYTES, encode_photo, render_photo
-from eczema_tf.data.synthetic.skin import SIZES_PX, TONES
+from eczema_tf.data.synthetic.skin import FRAME_PX, SIZES_PX, TONES
 from eczema_tf.errors import EczemaError
 from eczema_tf.schema import POSTERIOR_COLUMNS
 

@@ -10,13 +10,14 @@ from sklearn.metrics import roc_auc_score
 from eczema_tf.data.synthetic import complaint
 from eczema_tf.data.synthetic.cases import draw_case
 from eczema_tf.data.synthetic.complaint import MAX_WORDS, load_phrasebook, write_complaint
-from eczema_tf.data.synthetic.posterior import compute_eczema_posterior, compute_log_likelihood
 from eczema_tf.data.synthetic.tables import (
     ECZEMA,
     HEALTHY,
     UNSEEN,
     Slot,
     Tables,
+    compute_eczema_posterior,
+    compute_log_likelihood,
     draw_attributes,
     draw_facts,
     draw_states,

@@ -11,12 +11,13 @@ from PIL import Image
 
 from eczema_tf.data.synthetic.complaint import Phrase, write_complaint
 from eczema_tf.data.synthetic.photo import encode_photo, render_photo
-from eczema_tf.data.synthetic.posterior import compute_eczema_posterior, compute_log_likelihood
 from eczema_tf.data.synthetic.skin import SITES, TONES
 from eczema_tf.data.synthetic.tables import (
     NO_SEVERITY,
     UNSEEN,
     Slot,
+    compute_eczema_posterior,
+    compute_log_likelihood,
     draw_attributes,
     draw_facts,
     draw_states,
@@ -88,8 +89,8 @@ def draw_case(seed: int, index: int) -> Case:
         text, phrases = write_complaint(named_facts, np.random.default_rng([seed, index, _WRITE]))
     condition, severity = tables.states[state[0]]
     return Case(
-        case_id=_draw_id(rng),
-        example_ids=tuple(_draw_id(rng) for _ in range(max(1, photos))),
+        case_id=rng.bytes(8).hex(),
+        example_ids=tuple(rng.bytes(8).hex() for _ in range(max(1, photos))),
         photos=photos,
         condition=condition,
         severity="" if severity == NO_SEVERITY else severity,
@@ -131,7 +132,3 @@ def _name(slots: tuple[Slot, ...], codes: np.ndarray) -> dict[str, str]:
         for slot, code in zip(slots, codes, strict=True)
         if code != UNSEEN
     }
-
-
-def _draw_id(rng: np.random.Generator) -> str:
-    return rng.bytes(8).hex()

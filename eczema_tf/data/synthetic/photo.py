@@ -11,19 +11,17 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from eczema_tf.data.synthetic.lesion import (
-    draw_dots,
-    draw_outline,
-    draw_scratches,
-    draw_skin_lines,
-    soften,
-)
 from eczema_tf.data.synthetic.skin import (
     SIZES_PX,
     TONES,
     add_hair,
+    draw_dots,
     draw_noise,
+    draw_outline,
+    draw_scratches,
+    draw_skin_lines,
     render_skin,
+    soften,
     take_photo,
 )
 

@@ -1,8 +1,10 @@
-"""The probability tables of the built-in data: from `tables.yaml` to arrays, and drawing from them.
+"""The probability tables of the built-in data: drawing from them, and the exact P(eczema).
 
 A *state* is a condition with a severity ("none" for healthy skin). Given the state, all slots
-(attributes of the photo, facts of the text) are independent: this is what makes the exact posterior
-in `posterior.py` a plain product.
+(attributes of the photo, facts of the text) are independent, so that Bayes' rule is a plain
+product: P(state | attributes, facts) is proportional to P(state) * prod P(attribute | state)
+* prod P(fact | state). Which facts are mentioned, the wording and how a photo is lit do not depend
+on the state, so they cancel. No model that sees photo and text can rank cases better.
 """
 
 from dataclasses import dataclass
@@ -132,3 +134,35 @@ def _draw_slots(
         for i, slot in enumerate(slots)
     ]
     return np.stack(columns, axis=1)
+
+
+def compute_log_likelihood(slots: tuple[Slot, ...], codes: np.ndarray) -> np.ndarray:
+    """Computes log P(codes | state).
+
+    Args:
+        slots: The tables of the codes' columns.
+        codes: int (cases, slots), indices into each slot's values; `UNSEEN` says nothing.
+
+    Returns:
+        float64 (cases, states).
+    """
+    total = np.zeros((len(codes), len(slots[0].probability)))
+    for slot, column in zip(slots, codes.T, strict=True):
+        total += np.where((column == UNSEEN)[:, None], 0.0, np.log(slot.probability.T[column]))
+    return total
+
+
+def compute_eczema_posterior(tables: Tables, *log_likelihoods: np.ndarray) -> np.ndarray:
+    """Computes P(eczema | evidence).
+
+    Args:
+        tables: From `load_tables`.
+        *log_likelihoods: float64 (cases, states) each, from independent evidence.
+
+    Returns:
+        float64 (cases,) in 0..1.
+    """
+    log_joint = np.log(tables.prior) + sum(log_likelihoods)
+    joint = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
+    is_eczema = np.array([condition == ECZEMA for condition, _ in tables.states])
+    return joint[:, is_eczema].sum(axis=1) / joint.sum(axis=1)
