@@ -1,4 +1,7 @@
-"""Intervals: whole groups are drawn, coverage is what it says, clusters widen, pairing narrows, and the undefined stays undefined."""
+"""Intervals: whole groups are drawn, coverage is what it says, clusters widen, pairing narrows.
+
+The undefined stays undefined.
+"""
 
 import math
 

@@ -56,7 +56,7 @@ def test_auroc_is_undefined_where_the_weights_leave_one_class():
 
 
 def test_only_cases_of_one_model_are_compared():
-    """Each of two models is right about its own cases; what they are scored beside each other is only the models' offsets."""
+    """Each of two models is right about its own cases; between them lie only their offsets."""
     scores, positive = np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, True, False, True])
     weights, models = np.ones((1, 4)), np.array([0, 0, 1, 1])
     assert metrics.compute_auroc(scores, positive, weights) == [0.75]

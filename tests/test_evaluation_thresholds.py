@@ -1,4 +1,7 @@
-"""Thresholds: Youden's best cut, halfway between neighbours; ties go to the middle; where there is none, 0.5 and a warning."""
+"""Thresholds: Youden's best cut, halfway between neighbours; ties go to the middle.
+
+Where there is none, 0.5 and a warning.
+"""
 
 import logging
 

@@ -1,4 +1,7 @@
-"""The whole main job on `configs/smoke.yaml`, as a user runs it: prepare, train, evaluate, export, predict."""
+"""The whole main job on `configs/smoke.yaml`, as a user runs it.
+
+Prepare, train, evaluate, export, predict.
+"""
 
 import json
 from pathlib import Path
@@ -53,7 +56,7 @@ def test_the_run_folder_holds_what_is_promised(workplace: Path):
     } <= names
 
 
-def test_the_figures_have_the_promised_shape(workplace: Path):
+def test_the_metrics_have_the_promised_shape(workplace: Path):
     metrics = json.loads((workplace / "run" / "metrics.json").read_text())
     assert metrics["split"] == "test"
     assert set(metrics["heads"]) == {"image", "text", "fusion"}
@@ -78,7 +81,7 @@ def test_every_test_case_is_predicted_once_and_no_group_straddles_splits(workpla
     assert sorted(predictions["case_id"]) == sorted(table.loc[splits["test"], "case_id"].unique())
 
 
-def test_evaluating_again_gives_the_same_figures(workplace: Path, capsys: pytest.CaptureFixture):
+def test_evaluating_again_gives_the_same_metrics(workplace: Path, capsys: pytest.CaptureFixture):
     before = (workplace / "run" / "metrics.json").read_text()
     assert evaluate.main(["--run-dir", str(workplace / "run")]) == 0
     assert (workplace / "run" / "metrics.json").read_text() == before
@@ -86,7 +89,7 @@ def test_evaluating_again_gives_the_same_figures(workplace: Path, capsys: pytest
 
 
 def test_another_manifest_can_be_scored_without_splits(workplace: Path):
-    manifest, out = workplace / "synthetic" / "manifest.csv", workplace / "figures"
+    manifest, out = workplace / "synthetic" / "manifest.csv", workplace / "results"
     assert (
         evaluate.main(
             [
@@ -128,7 +131,7 @@ def test_a_second_export_is_a_second_version(workplace: Path):
 def test_an_export_that_differs_from_keras_is_refused(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    """The served model gets another bias than the run's: parity must notice, and nothing may be left behind."""
+    """Parity must notice another bias than the run's, and nothing may be left behind."""
 
     from eczema_tf.serving.graph.served_model import save_served
     from eczema_tf.workflows import export as release
@@ -202,7 +205,7 @@ def test_a_finished_run_folder_is_not_overwritten(workplace: Path, capsys: pytes
     assert "holds a run already" in capsys.readouterr().err
 
 
-def test_a_finished_run_resumes_to_the_same_figures(workplace: Path):
+def test_a_finished_run_resumes_to_the_same_metrics(workplace: Path):
     before = (workplace / "run" / "metrics.json").read_text()
     assert train.main(["--resume", "--run-dir", str(workplace / "run")]) == 0
     assert (workplace / "run" / "metrics.json").read_text() == before

@@ -1,4 +1,4 @@
-"""The report page and the model card: they hold the figures of `metrics.json`, say what these are worth, and give nothing away."""
+"""The report page and the model card hold the metrics, say what these are worth, and no more."""
 
 import re
 from pathlib import Path

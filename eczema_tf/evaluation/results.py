@@ -142,8 +142,6 @@ def compute_metrics(
         dict(thresholds),
         label_threshold,
     )
-    consistency, consistency_reason = _confuse(sample, "consistency", CONSISTENCY)
-    severity, severity_reason = _confuse(sample, "severity", SEVERITY)
     found = {
         "split": split,
         **_judge_heads(sample),
@@ -151,18 +149,8 @@ def compute_metrics(
             name: {"defined_by": defined_by, **_judge_heads(sample.where(mask))}
             for name, (defined_by, mask) in find_subsets(sample.cases).items()
         },
-        "consistency": ConsistencyMetrics(
-            cases=int(consistency[0].sum()),
-            macro_f1=summarise(metrics.compute_macro_f1(consistency), consistency_reason),
-            accuracy=summarise(metrics.compute_accuracy(consistency), consistency_reason),
-            confusion=_count_confusion(consistency, CONSISTENCY),
-        ),
-        "severity": SeverityMetrics(
-            cases=int(severity[0].sum()),
-            kappa=summarise(metrics.compute_quadratic_kappa(severity), severity_reason),
-            mae=summarise(metrics.compute_grade_error(severity), severity_reason),
-            confusion=_count_confusion(severity, SEVERITY),
-        ),
+        "consistency": _judge_consistency(sample),
+        "severity": _judge_severity(sample),
         "label_threshold": label_threshold,
         "bootstrap": Bootstrap(
             replicates=replicates,
@@ -288,6 +276,26 @@ def _compute_bayes_auroc(sample: _Sample, modality: str) -> float | None:
     known = sample.where(sample.cases[column].notna().to_numpy(bool))
     auroc = float(replace(known, weights=known.weights[:1]).aurocs(column)[0])
     return auroc if np.isfinite(auroc) else None
+
+
+def _judge_consistency(sample: _Sample) -> ConsistencyMetrics:
+    confusion, reason = _confuse(sample, "consistency", CONSISTENCY)
+    return ConsistencyMetrics(
+        cases=int(confusion[0].sum()),
+        macro_f1=summarise(metrics.compute_macro_f1(confusion), reason),
+        accuracy=summarise(metrics.compute_accuracy(confusion), reason),
+        confusion=_count_confusion(confusion, CONSISTENCY),
+    )
+
+
+def _judge_severity(sample: _Sample) -> SeverityMetrics:
+    confusion, reason = _confuse(sample, "severity", SEVERITY)
+    return SeverityMetrics(
+        cases=int(confusion[0].sum()),
+        kappa=summarise(metrics.compute_quadratic_kappa(confusion), reason),
+        mae=summarise(metrics.compute_grade_error(confusion), reason),
+        confusion=_count_confusion(confusion, SEVERITY),
+    )
 
 
 def _confuse(sample: _Sample, name: str, labels: tuple[str, ...]) -> tuple[np.ndarray, str]:

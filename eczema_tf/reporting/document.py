@@ -16,8 +16,10 @@ from pathlib import Path
 from eczema_tf.reporting.html import render_template
 from eczema_tf.schema import NOTICE
 
-COLUMNS = 100  # of plain text
-_NUMBER = re.compile(r"[-+]?\d[\d.,]*%?( \[.*\])?|-")  # perhaps with its interval, or undefined
+TEXT_COLUMNS = 100
+_NUMERIC_CELL = re.compile(
+    r"[-+]?\d[\d.,]*%?( \[.*\])?|-"
+)  # perhaps with its interval, or undefined
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Table:
         """
         cells = zip(*self.rows, strict=True) if self.rows else [()] * len(self.columns)
         return [
-            all(_NUMBER.fullmatch(cell) for cell in column)
+            all(_NUMERIC_CELL.fullmatch(cell) for cell in column)
             for _, column in zip(self.columns, cells, strict=True)
         ]
 
@@ -124,7 +126,7 @@ def _escape(text: str) -> str:
 
 
 def format_text(sections: Iterable[Section]) -> str:
-    """Formats sections as plain text of at most `COLUMNS` columns, with the notice at the end.
+    """Formats sections as plain text of at most `TEXT_COLUMNS` columns, with the notice at the end.
 
     Tables that are wider stay whole; headings and pictures are left out.
     """
@@ -147,7 +149,7 @@ def format_text(sections: Iterable[Section]) -> str:
 
 def _wrap(text: str, bullet: str = "") -> str:
     indent = " " * len(bullet)
-    return textwrap.fill(text, COLUMNS, initial_indent=bullet, subsequent_indent=indent)
+    return textwrap.fill(text, TEXT_COLUMNS, initial_indent=bullet, subsequent_indent=indent)
 
 
 def _align(table: Table) -> str:

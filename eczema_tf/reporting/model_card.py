@@ -44,7 +44,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
     ]
     caveats = Bullets([*list_caveats(facts, metrics), *_RECOMMENDATIONS])
     sections = [
-        Section("Model details", [_DETAILS, tabulate_settings(facts)]),
+        Section("Model details", [_MODEL_DETAILS, tabulate_settings(facts)]),
         Section("Intended use", [Bullets(_USE)]),
         Section("Factors", [Bullets(_FACTORS)]),
         Section("Metrics", [Bullets(_METRICS)]),
@@ -57,7 +57,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
     return format_markdown("Model card: eczema assistant", sections)
 
 
-_DETAILS = (
+_MODEL_DETAILS = (
     "A network that takes a photo of skin, a description of symptoms, or both, and gives the"
     " probability of eczema from the photo, from the text and from both, what the text suggests"
     " (eczema, other, unclear) and the severity (mild, moderate, severe)."

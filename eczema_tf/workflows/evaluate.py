@@ -8,6 +8,7 @@ from eczema_tf.errors import DataError
 from eczema_tf.evaluation.results import Metrics
 from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
+from eczema_tf.reporting.report import format_results
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import load_as_trained, load_audited
 from eczema_tf.workflows.explanation_quality.evaluation import evaluate_explanations
@@ -64,6 +65,7 @@ def evaluate(
     metrics = write_results(
         out, cases, thresholds, trained.config, split=split, leaks=leaks, run_dir=run_dir
     )
+    print(format_results(metrics))
     if explanations is not None:
         explained = evaluate_explanations(
             trained, dataset, inputs, rows, out, split=split, cases=explanations

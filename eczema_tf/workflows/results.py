@@ -1,4 +1,4 @@
-"""What an evaluation writes and prints: predictions, metrics, plots, report and model card."""
+"""What an evaluation writes: predictions, metrics, plots, the report and the model card."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from eczema_tf.evaluation.thresholds import Thresholds
 from eczema_tf.files import write_csv, write_text
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
-from eczema_tf.reporting.report import format_report, format_results
+from eczema_tf.reporting.report import format_report
 from eczema_tf.workflows import run_folder
 
 
@@ -24,7 +24,7 @@ def write_results(
     leaks: Leaks | None = None,
     run_dir: Path | None = None,
 ) -> Metrics:
-    """Judges cases, prints the results, and writes them with predictions, plots and the report.
+    """Judges cases and writes predictions, metrics, plots and the report.
 
     Args:
         out: Where to.
@@ -47,10 +47,9 @@ def write_results(
     )
     write_csv(out / run_folder.PREDICTIONS, cases)
     write_plots(out, cases, metrics)
-    facts = run_folder.read_facts(run_dir or out, config)
+    facts = run_folder.read_run_facts(run_dir or out, config)
     write_text(out / run_folder.REPORT, format_report(metrics, facts, out))
     if run_dir in (None, out):
         write_text(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))
     metrics.write(out / run_folder.METRICS)  # last, so that its presence means that all is done
-    print(format_results(metrics))
     return metrics

@@ -153,7 +153,7 @@ def read_thresholds(run_dir: Path) -> Thresholds:
     return _read(run_dir / THRESHOLDS, Thresholds)
 
 
-def read_facts(run_dir: Path, config: Config) -> RunFacts:
+def read_run_facts(run_dir: Path, config: Config) -> RunFacts:
     """Reads what a run folder says beside its results.
 
     Raises:

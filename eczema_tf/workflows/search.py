@@ -32,7 +32,7 @@ OBJECTIVE = "val_auroc_fusion"
 JOURNAL, TRIALS, BEST = "study.log", "trials.csv", "best.yaml"
 SHOWN_TRIALS = 10
 
-Value = bool | int | float | str | None
+Setting = bool | int | float | str | None
 
 
 class Range(BaseModel):
@@ -45,7 +45,7 @@ class Range(BaseModel):
     log: bool = False
 
 
-Space = dict[str, Range | list[Value]]  # by dotted key of the configuration; a list holds choices
+Space = dict[str, Range | list[Setting]]  # by dotted key of the configuration; a list holds choices
 
 
 def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
@@ -88,7 +88,8 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
     run_trial = partial(
         _run_trial, config=config, space=space, dataset=dataset, splits=splits, folder=folder
     )
-    while len(finished := _list_finished(study)) < trials:
+    complete = [optuna.trial.TrialState.COMPLETE]
+    while len(finished := study.get_trials(states=complete)) < trials:
         study.optimize(run_trial, n_trials=1)
     ranked = sorted(finished, key=lambda trial: trial.values, reverse=True)
     table = pd.DataFrame(
@@ -96,8 +97,7 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
     )
     write_csv(folder / TRIALS, table)
     write_text(folder / BEST, dump_config(change_config(config, ranked[0].params)))
-    best = table.head(SHOWN_TRIALS)
-    print(best.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    print(table.head(SHOWN_TRIALS).to_string(index=False, float_format="{:.4g}".format))
     print(
         f"best configuration: {folder / BEST} (validation chooses, it does not prove: train it"
         " and see its test split)"
@@ -162,7 +162,7 @@ def _run_trial(
     splits: pd.Series,
     folder: Path,
 ) -> float:
-    chosen: dict[str, Value] = {}
+    chosen: dict[str, Setting] = {}
     for key, allowed in space.items():
         if isinstance(allowed, list):
             chosen[key] = trial.suggest_categorical(key, allowed)
@@ -179,7 +179,3 @@ def _run_trial(
         hparams.hparams(chosen, trial_id=run_dir.name)
         tf.summary.scalar(OBJECTIVE, score, step=0)
     return score
-
-
-def _list_finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    return study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
