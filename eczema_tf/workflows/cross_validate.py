@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 
 from eczema_tf.config import Config
+from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.splits import assign_folds, fold_splits
 from eczema_tf.evaluation.predictions import average_rows_by_case
 from eczema_tf.evaluation.results import Metrics
+from eczema_tf.evaluation.thresholds import Thresholds
 from eczema_tf.files import write_json
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.workflows import run_folder
@@ -32,7 +34,7 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
         run_dir: Gets `folds/<repeat>-<fold>/` and the results, at the mean of the models'
             thresholds.
     """
-    dataset, split, label_threshold = audited.dataset, config.split, config.data.label_threshold
+    dataset, split = audited.dataset, config.split
     if split.folds is None:
         raise ValueError("cross-validation needs split.folds")
     cases, thresholds, folds, leaks = [], [], {}, None
@@ -42,32 +44,21 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
             folds=split.folds,
             seed=config.seed,
             repeat=repeat,
-            label_threshold=label_threshold,
+            label_threshold=config.data.label_threshold,
         )
         leaks = audited.check(fold_of_row)
         folds[str(repeat)] = dict(
             zip(dataset.table["example_id"], map(int, fold_of_row), strict=True)
         )
-        out_of_fold = []
+        logits = []
         for fold in sorted(set(fold_of_row)):
             where = f"repeat {repeat + 1} of {split.repeats}, fold {fold + 1} of {split.folds}"
             print(where, file=sys.stderr, flush=True)
-            splits = fold_splits(
-                fold_of_row,
-                fold,
-                dataset.table,
-                val_fraction=split.val,
-                seed=config.seed,
-                label_threshold=label_threshold,
-            )
             fold_dir = run_dir / "folds" / f"{repeat}-{fold}"
-            run_folder.write_start(fold_dir, config)
-            trained, inputs, chosen = fit_run(config, dataset, splits, fold_dir)
-            rows = np.flatnonzero(splits == "test")
-            logits = compute_row_logits(trained, dataset, inputs, rows)
-            out_of_fold.append(logits.assign(fold=fold))
+            of_fold, chosen = _train_fold(config, dataset, fold_of_row, fold, fold_dir)
+            logits.append(of_fold.assign(fold=fold))
             thresholds.append(chosen)
-        all_rows = pd.concat(out_of_fold, ignore_index=True)
+        all_rows = pd.concat(logits, ignore_index=True)
         cases.append(average_rows_by_case(all_rows).assign(repeat=repeat))
     mean = {
         modality: float(np.mean([chosen[modality] for chosen in thresholds]))
@@ -84,3 +75,21 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
         split=f"{split.folds} folds{times}, out of fold",
         leaks=leaks,
     )
+
+
+def _train_fold(
+    config: Config, dataset: Dataset, fold_of_row: pd.Series, fold: int, fold_dir: Path
+) -> tuple[pd.DataFrame, Thresholds]:
+    """Trains without a fold; returns the logits of the fold's rows, and the model's thresholds."""
+    splits = fold_splits(
+        fold_of_row,
+        fold,
+        dataset.table,
+        val_fraction=config.split.val,
+        seed=config.seed,
+        label_threshold=config.data.label_threshold,
+    )
+    run_folder.write_start(fold_dir, config)
+    trained, inputs, thresholds = fit_run(config, dataset, splits, fold_dir)
+    rows = np.flatnonzero(splits == "test")
+    return compute_row_logits(trained, dataset, inputs, rows), thresholds
