@@ -74,8 +74,7 @@ def train(
     model: keras.Model, data: TrainingData, config: Config, run_dir: Path, name: str = "heads"
 ) -> list[dict[str, float]]:
     stage = Stage(name, config.train.epochs, config.train.learning_rate)
-    options = {"seed": config.seed, "run_dir": run_dir, "verbose": 0}
-    return train_stage(model, data, stage, config.train, **options)
+    return train_stage(model, data, stage, config, run_dir)
 
 
 def test_a_single_batch_can_be_learned_by_heart(tmp_path: Path):
@@ -84,7 +83,7 @@ def test_a_single_batch_can_be_learned_by_heart(tmp_path: Path):
     data = replace(data, train_rows=batch, val_rows=batch)
     config = config_of(learning_rate=0.01)
     model = make_model(config)
-    compile_for_training(model, config.train, 60, 60, 0.01)
+    compile_for_training(model, data, Stage("heads", 60, 0.01), config.train)
     inputs = {
         name: np.asarray(value, "int32" if value.dtype == "int32" else "float32")
         for name, value in data.inputs.gather(batch).items()
@@ -109,7 +108,7 @@ def test_rows_without_a_label_do_not_train_the_head(tmp_path: Path):
     before = {
         layer.name: [np.copy(w.numpy()) for w in layer.trainable_weights] for layer in model.layers
     }
-    compile_for_training(model, config.train, 3, 3, 0.01)
+    compile_for_training(model, data, Stage("heads", 1, 0.01), config.train)
     inputs = data.inputs.gather(np.arange(ROWS))
     model.train_on_batch(
         {n: v.astype("int32" if v.dtype == "int32" else "float32") for n, v in inputs.items()},

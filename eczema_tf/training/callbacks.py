@@ -127,6 +127,7 @@ class KeepBest(keras.callbacks.Callback):
 
     def resume(self, model: keras.Model) -> int:
         """Restores an interrupted run, if there is one; returns the epoch to continue with."""
+        self.set_model(model)
         if self.path.exists():
             self.progress, self.best = load_state(self.path, model)
         return self.progress.epochs_done

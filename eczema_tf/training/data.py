@@ -36,6 +36,10 @@ class TrainingData:
     train_rows: np.ndarray
     val_rows: np.ndarray
 
+    def count_steps(self, batch_size: int) -> int:
+        """Counts the steps of an epoch; the last batch may be smaller."""
+        return -(-len(self.train_rows) // batch_size)
+
 
 def build_training_data(
     config: Config, table: pd.DataFrame, inputs: Inputs, splits: pd.Series

@@ -1,12 +1,12 @@
 """One stage of training: compile, fit, keep the best epoch."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
 
-from eczema_tf.config import AugmentConfig, TrainConfig
+from eczema_tf.config import AugmentConfig, Config, TrainConfig
 from eczema_tf.data.pipeline import build_training_dataset
 from eczema_tf.errors import DataError
 from eczema_tf.model.losses import build_losses
@@ -37,14 +37,7 @@ class Stage:
 
 
 def train_stage(
-    model: keras.Model,
-    data: TrainingData,
-    stage: Stage,
-    train: TrainConfig,
-    *,
-    seed: int,
-    run_dir: Path,
-    verbose: int = 1,
+    model: keras.Model, data: TrainingData, stage: Stage, config: Config, run_dir: Path
 ) -> list[EpochMetrics]:
     """Trains a model and leaves it with the weights of its best epoch.
 
@@ -52,10 +45,8 @@ def train_stage(
         model: Takes what `data.inputs` gives, returns logits by head.
         data: Rows, targets and weights.
         stage: Epochs, learning rate, augmentation.
-        train: Batch size, schedule, patience.
-        seed: Of order and augmentation.
+        config: Seed, batch size, schedule, patience.
         run_dir: Of the run.
-        verbose: 1 for progress bars, 2 for a line an epoch, 0 for none.
 
     Returns:
         The metrics of each epoch.
@@ -64,36 +55,18 @@ def train_stage(
         DataError: If there is nothing to train or to validate on.
         RunError: If the loss is not finite.
     """
-    keep_last = train.keep == "last"
-    _check_classes("train", data, data.train_rows)
-    if not keep_last or len(data.val_rows):
-        _check_classes("val", data, data.val_rows)
-
-    # === Compile, with all variables in place before a checkpoint is read ===
-    steps = -(-len(data.train_rows) // train.batch_size)  # an epoch
-    compile_for_training(model, train, stage.epochs * steps, steps, stage.learning_rate)
-    keep_best = KeepBest(
-        run_dir / "checkpoints" / f"{stage.name}.npz", train.patience, last=keep_last
-    )
-    keep_best.set_model(model)
-    model.optimizer.build(model.trainable_variables)
-    # Compute a loss once, so that its running means get their variables now: made within the first
-    # step, they would have it traced twice. Logits have the shapes of the targets.
-    row = data.train_rows[:1]
-    targets = {head: values[row] for head, values in data.targets.items()}
-    weights = {head: values[row] for head, values in data.weights.items()}
-    model.compute_loss(y=targets, y_pred=targets, sample_weight=weights)
-
-    # === Resume, or begin ===
+    train, keep_last = config.train, config.train.keep == "last"
+    _check_classes(data, validate=not keep_last or len(data.val_rows) > 0)
+    compile_for_training(model, data, stage, train)
+    checkpoint = run_dir / "checkpoints" / f"{stage.name}.npz"
+    keep_best = KeepBest(checkpoint, train.patience, last=keep_last)
     first_epoch = keep_best.resume(model)
     if first_epoch >= stage.epochs or keep_best.finished:
         keep_best.on_train_end()
         return keep_best.progress.history
-    callbacks = [
-        StopOnNonFiniteLoss(),
-        keep_best,
-        WriteScalars(run_dir / "tensorboard" / stage.name),
-    ]
+
+    scalars = WriteScalars(run_dir / "tensorboard" / stage.name)
+    callbacks = [StopOnNonFiniteLoss(), keep_best, scalars]
     if len(data.val_rows):
         validate = Validate(data, train)
         validate.set_model(model)
@@ -107,34 +80,35 @@ def train_stage(
         data.train_rows,
         batch_size=train.batch_size,
         epochs=range(first_epoch, stage.epochs),
-        seed=seed,
+        seed=config.seed,
         augment=stage.augment,
     )
     model.fit(
         batches,
         epochs=stage.epochs,
         initial_epoch=first_epoch,
-        steps_per_epoch=steps,
+        steps_per_epoch=data.count_steps(train.batch_size),
         callbacks=callbacks,
         shuffle=False,
-        verbose=verbose,
+        verbose=1 if sys.stdout.isatty() else 2,  # progress bars, or a line an epoch
     )
     return keep_best.progress.history
 
 
 def compile_for_training(
-    model: keras.Model,
-    train: TrainConfig,
-    total_steps: int,
-    steps_per_epoch: int,
-    learning_rate: float,
+    model: keras.Model, data: TrainingData, stage: Stage, train: TrainConfig
 ) -> None:
-    """Compiles with AdamW, linear warm-up, cosine decay to 0 and clipped gradients."""
-    warmup_steps = min(int(train.warmup_epochs * steps_per_epoch), total_steps // 2)
+    """Compiles with AdamW, linear warm-up, cosine decay to 0 and clipped gradients.
+
+    All variables are made, so that a checkpoint can be read.
+    """
+    epoch_steps = data.count_steps(train.batch_size)
+    total_steps = stage.epochs * epoch_steps
+    warmup_steps = min(int(train.warmup_epochs * epoch_steps), total_steps // 2)
     schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=learning_rate / 10 if warmup_steps else learning_rate,
+        initial_learning_rate=stage.learning_rate / 10 if warmup_steps else stage.learning_rate,
         decay_steps=max(total_steps - warmup_steps, 1),
-        warmup_target=learning_rate if warmup_steps else None,
+        warmup_target=stage.learning_rate if warmup_steps else None,
         warmup_steps=warmup_steps,
     )
     model.compile(
@@ -145,13 +119,21 @@ def compile_for_training(
         loss_weights=train.loss_weights.model_dump(),
         jit_compile=use_xla(train),
     )
+    model.optimizer.build(model.trainable_variables)
+    # A loss is computed once, so that its running means get their variables now: made within the
+    # first step, they would have it traced twice. Logits have the shapes of the targets.
+    row = data.train_rows[:1]
+    targets = {head: values[row] for head, values in data.targets.items()}
+    weights = {head: values[row] for head, values in data.weights.items()}
+    model.compute_loss(y=targets, y_pred=targets, sample_weight=weights)
 
 
-def _check_classes(split: str, data: TrainingData, rows: np.ndarray) -> None:
-    positive = data.positive[rows][data.labelled[rows]]
-    if not len(positive) or positive.all() or not positive.any():
-        raise DataError(
-            f"split {split}: needs cases with and without eczema, has {int(positive.sum())} with"
-            f" and {int((~positive).sum())} without; give more cases or other split shares"
-            " (split.train, split.val, split.test)"
-        )
+def _check_classes(data: TrainingData, *, validate: bool) -> None:
+    for split, rows in (("train", data.train_rows), ("val", data.val_rows))[: 2 if validate else 1]:
+        positive = data.positive[rows][data.labelled[rows]]
+        if not len(positive) or positive.all() or not positive.any():
+            raise DataError(
+                f"split {split}: needs cases with and without eczema, has {int(positive.sum())}"
+                f" with and {int((~positive).sum())} without; give more cases or other split shares"
+                " (split.train, split.val, split.test)"
+            )

@@ -5,7 +5,6 @@ encoders.
 """
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import keras
@@ -39,9 +38,7 @@ def train_model(
     encoders: Encoders,
     data: TrainingData,
     config: Config,
-    *,
     run_dir: Path,
-    verbose: int = 1,
 ) -> History:
     """Trains all stages and leaves the model with the best weights.
 
@@ -51,41 +48,30 @@ def train_model(
         data: With pixels (or embeddings) and tokens as inputs.
         config: Of the run.
         run_dir: Of the run.
-        verbose: As in `train_stage`.
     """
     train, augment = config.train, config.preprocess.augment
-    run_stage = partial(
-        train_stage, train=train, seed=config.seed, run_dir=run_dir, verbose=verbose
-    )
 
     # === Heads, and encoders from scratch: pretrained ones are frozen, their features cached ===
     for modality in encoders.pretrained:
         model.get_layer(ENCODER_LAYERS[modality]).trainable = False
     cached = cached_encoders(train, encoders, data.inputs.absent, fine_tuned=False)
     features = compute_features(model, data.inputs, cached, ArrayCache(train.cache_folder))
-    stage = Stage(
-        "heads",
-        epochs=train.epochs,
-        learning_rate=train.learning_rate,
-        augment=None if "image" in encoders.pretrained else augment,
-    )
-    history = History(run_stage(heads_of(model, cached), replace(data, inputs=features), stage))
+    stage = Stage("heads", train.epochs, train.learning_rate)
+    if "image" not in encoders.pretrained:
+        stage = replace(stage, augment=augment)
+    heads, heads_data = heads_of(model, cached), replace(data, inputs=features)
+    history = History(train_stage(heads, heads_data, stage, config, run_dir))
 
     # === Fine-tuning of pretrained encoders ===
-    if train.fine_tune.epochs:
-        starts = {"image": train.fine_tune.image_from, "text": train.fine_tune.text_from}
-        for modality, first in starts.items():
+    tuning = train.fine_tune
+    if tuning.epochs:
+        for modality, first in (("image", tuning.image_from), ("text", tuning.text_from)):
             if first is not None and modality in encoders.pretrained:
                 encoder = model.get_layer(ENCODER_LAYERS[modality])
                 unfreeze_from(encoder, first, f"train.fine_tune.{modality}_from")
-        stage = Stage(
-            "fine_tune",
-            epochs=train.fine_tune.epochs,
-            learning_rate=train.fine_tune.learning_rate,
-            augment=augment,
-            keep_start=True,
-        )
-        history = replace(history, fine_tune=run_stage(model, data, stage))
+        stage = Stage("fine_tune", tuning.epochs, tuning.learning_rate, augment, keep_start=True)
+        tuned = train_stage(model, data, stage, config, run_dir)
+        history = replace(history, fine_tune=tuned)
 
     if train.balance_classes:
         restore_prevalence(model, data)

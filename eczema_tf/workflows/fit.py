@@ -3,7 +3,6 @@
 All of it lands in a run folder.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,14 +92,8 @@ def train_run(
         trained_on=[modality for modality, values in seen.items() if (values != "").any()],
     )
     run_data.write(run_dir / run_folder.DATA)
-    history = train_model(
-        trained.model,
-        trained.encoders,
-        build_training_data(config, table, inputs, splits),
-        config,
-        run_dir=run_dir,
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
+    data = build_training_data(config, table, inputs, splits)
+    history = train_model(trained.model, trained.encoders, data, config, run_dir)
     run_folder.save_model(run_dir, trained)
     if leave_mixed_precision():
         trained = run_folder.load_model(run_dir)  # as `evaluate` and `export` rebuild it
