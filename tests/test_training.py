@@ -209,6 +209,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path: Path):
     best = int(np.argmax(scores))
     assert len(history) <= best + 1 + 2
     assert list((tmp_path / "tensorboard" / "heads").rglob("events*"))
+    assert train(make_model(config), data, config, tmp_path) == history  # not one epoch more
 
 
 def test_validation_auroc_is_by_case():
