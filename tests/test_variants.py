@@ -11,9 +11,11 @@ import keras_hub
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from test_main_job import SMOKE, settings
 
 from eczema_tf import evaluate, predict, prepare, train
+from eczema_tf import export as export_verb
 from eczema_tf.data.text.tokenizer import SPECIAL_TOKENS
 
 
@@ -94,6 +96,42 @@ def test_a_variant_trains_exports_reloads_and_predicts_the_same(
         == 0
     )
     assert json.loads(capsys.readouterr().out)["status"] == "ok"
+
+
+def write_manifest(folder: Path, *, photos: bool) -> Path:
+    """Photos taken upright with a phone, one of 31 megapixels, and no text; or texts alone."""
+    rng, exif, rows = np.random.default_rng(0), Image.Exif(), []
+    exif[0x0112] = 6  # orientation: turned by 90 degrees
+    for case in range(24):
+        row = {"example_id": f"row{case}", "image_path": "", "text": "", "eczema": case % 2}
+        if photos:
+            pixels = rng.integers(60, 120, (40, 52, 3)).astype("uint8")
+            pixels[8:30, 10:40, 0] = 250 if case % 2 else 60
+            photo = Image.fromarray(pixels)
+            photo = photo.resize((5200, 6000)) if case == 5 else photo
+            photo.save(folder / f"{case}.jpg", exif=exif, quality=60)
+            row["image_path"] = f"{case}.jpg"
+        else:
+            row["text"] = f"my skin is {'itchy' if case % 2 else 'spotty'} for {case} days"
+        rows.append(row)
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    return folder / "manifest.csv"
+
+
+@pytest.mark.parametrize("photos", [True, False], ids=["photos alone", "texts alone"])
+def test_sets_of_phone_photos_alone_or_of_texts_alone_train_and_export(tmp_path: Path, photos):
+    manifest, export = write_manifest(tmp_path, photos=photos), tmp_path / "export"
+    sets = [f"data.manifest={manifest}", "train.epochs=1", f"export.folder={export}"]
+    sets += [f"train.cache_folder={tmp_path / 'cache'}", "evaluate.bootstrap_replicates=100"]
+    arguments = [argument for setting in sets for argument in ("--set", setting)]
+    run = ["--config", str(SMOKE), *arguments, "--run-dir", str(tmp_path / "run")]
+    assert train.main(run) == 0
+    assert (export / "1" / "saved_model.pb").is_file()
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+    manifest.unlink()  # a run exports anywhere, without its data
+    again = ["--run-dir", str(tmp_path / "run"), "--out", str(export)]
+    assert export_verb.main(again) == 0
+    assert (export / "2" / "saved_model.pb").is_file()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text  # registers the ops that a SavedModel with a tokenizer needs
 from keras_hub.tokenizers import compute_word_piece_vocabulary
 
-from eczema_tf.errors import DataError, PresetError, RunError
+from eczema_tf.errors import PresetError, RunError
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # BERT's
 VOCABULARY_FILE, SETTINGS_FILE = "vocabulary.txt", "tokenizer.json"
@@ -90,15 +90,13 @@ def learn_tokenizer(texts: Sequence[str], vocabulary_size: int, max_tokens: int)
         vocabulary_size: How many pieces at most.
         max_tokens: Length that texts are cut to.
 
-    Raises:
-        DataError: If there is no text to learn from.
+    Returns:
+        Without any text, a tokenizer that knows no words, for a model of photos alone.
     """
     cleaned = clean_text(tf.constant([text for text in texts if text] or [""]))
     if not tf.reduce_any(cleaned != "").numpy():
-        raise DataError(
-            "model.text.preset: null means a vocabulary learned from the training texts, but the"
-            " training split has none; name a preset instead"
-        )
+        bare = keras_hub.models.BertTokenizer(SPECIAL_TOKENS, lowercase=True)
+        return TextTokenizer(bare, max_tokens)
     vocabulary = compute_word_piece_vocabulary(
         tf.data.Dataset.from_tensors(cleaned).unbatch(),
         vocabulary_size,
