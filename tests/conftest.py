@@ -1,4 +1,4 @@
-"""Shared data of the tests: the folder of real data where it is there, and a toy data set whose answer is plain to see."""
+"""Shared data of the tests: real data where there are any, and a toy set with a plain answer."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,10 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def toy_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 cases: eczema is a red square in the photo and the word "itchy" in the text. Some lack a photo, some a text, some a label."""
+    """60 cases: eczema is a red square in the photo and the word "itchy" in the text.
+
+    Some lack a photo, some a text, some a label.
+    """
     folder = tmp_path_factory.mktemp("toy")
     rng = np.random.default_rng(0)
     (folder / "photos").mkdir()

@@ -1,4 +1,4 @@
-"""The leakage audit: planted leaks are found, a clean set raises nothing, and what belongs together becomes one group."""
+"""The leakage audit: planted leaks are found, a clean set raises nothing, groups are joined."""
 
 import json
 from pathlib import Path
@@ -349,7 +349,7 @@ def test_equal_embeddings_are_identical_photos(tmp_path: Path):
 
 
 def test_scin_photos_shared_between_cases_are_found(shared: Path, tmp_path: Path):
-    """The cut has 15 photos that 29 cases share; prepare joins these cases, the audit finds them without that."""
+    """The cut has 15 photos that 29 cases share; prepare joins them, the audit finds them alone."""
     folder = shared / "data" / "scin" if (shared / "data" / "scin").is_dir() else shared / "scin"
     cases = pd.read_csv(folder / "scin_cases.csv", dtype=str, keep_default_na=False)
     labels = pd.read_csv(folder / "scin_labels.csv", dtype=str, keep_default_na=False)
@@ -538,7 +538,7 @@ def test_a_run_s_own_data_need_no_second_audit(kept, monkeypatch: pytest.MonkeyP
 
 
 def test_data_that_changed_since_are_audited_again(kept, monkeypatch: pytest.MonkeyPatch):
-    audited, facts = kept
+    _, facts = kept
     with Path(facts.manifest).open("a") as file:
         file.write(f"r5,{COMPLAINT},g5\n")
     again = load_as_trained(DataConfig(), facts)

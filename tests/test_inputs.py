@@ -1,4 +1,4 @@
-"""Manifest rows to arrays and batches: every row once, nothing stale, the same order for the same seed."""
+"""Manifest rows to batches: every row once, nothing stale, the same order for the same seed."""
 
 from pathlib import Path
 

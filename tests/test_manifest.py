@@ -1,4 +1,4 @@
-"""The manifest: what is read stays what it was, and every fault is reported at once with its line."""
+"""The manifest: what is read stays as it was; every fault is reported at once with its line."""
 
 import re
 from pathlib import Path

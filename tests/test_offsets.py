@@ -1,4 +1,4 @@
-"""Where tokens stand: the same tokens as the tokenizer's, in the cleaned text and in the user's own."""
+"""Where tokens stand: in the cleaned text and in the user's own, as the tokenizer has them."""
 
 import keras_hub
 import numpy as np

@@ -1,4 +1,4 @@
-"""Photo bytes to pixels: decoding, orientation, colour constancy; the same eagerly and in a graph."""
+"""Photo bytes to pixels: decoding, orientation, colour constancy, eagerly and in a graph."""
 
 import io
 
@@ -87,7 +87,7 @@ def test_eager_and_graph_agree(kind: str):
 
 
 def test_a_photo_has_the_same_pixels_however_many_threads_compute_them():
-    """Eagerly, in a pipeline or in a graph of its own, sums over a photo may be made in another order."""
+    """Eagerly, in a pipeline or in a graph, sums over a photo may be made in another order."""
     photos = [encode(random_photo(300, 400, seed), "JPEG") for seed in range(12)]
 
     def preprocess(photo: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""The edge normaliser: whatever is handed in ends as an upright, bare RGB JPEG that the served graph takes, or as one clear error."""
+"""The edge normaliser: whatever comes ends as an upright, bare RGB JPEG, or as one clear error."""
 
 import io
 import struct

@@ -1,4 +1,6 @@
-"""Random changes to training photos, in batches, each decided by a stateless seed so that a run can be repeated and resumed.
+"""Random changes to training photos, in batches, each decided by a stateless seed.
+
+So a run can be repeated and resumed.
 
 In: float32 (batch, height, width, 3) in [0, 255]. Out: the same. Rotation, crop and flip are one
 affine map, so that pixels are interpolated once.
@@ -38,7 +40,7 @@ def _uniform(shape: tuple, seed: tf.Tensor, low: float, high: float) -> tf.Tenso
 
 
 def _warp(photos: tf.Tensor, seed: tf.Tensor, config: AugmentConfig) -> tf.Tensor:
-    """Rotates, crops (zooms in, at a random place) and flips in one bilinear interpolation; edges are mirrored."""
+    """Rotates, crops (zooms in at a random place) and flips, interpolating once; mirrored edges."""
     batch, height, width = tf.shape(photos)[0], tf.shape(photos)[1], tf.shape(photos)[2]
     seeds = tf.unstack(tf.random.split(seed, 4))
     radians = config.rotation_deg * math.pi / 180
@@ -86,7 +88,7 @@ def _blur_some(photos: tf.Tensor, seed: tf.Tensor, share: float) -> tf.Tensor:
 
 
 def _cut_out(photos: tf.Tensor, seed: tf.Tensor, side: float) -> tf.Tensor:
-    """Replaces one square of each photo by the photo's mean colour (DeVries and Taylor 2017, arXiv 1708.04552)."""
+    """Replaces a square of each photo by its mean colour (DeVries and Taylor 2017, 1708.04552)."""
     center = _uniform((2, tf.shape(photos)[0], 1, 1, 1), seed, 0.0, 1.0)
     rows = tf.linspace(0.0, 1.0, tf.shape(photos)[1])[None, :, None, None]
     columns = tf.linspace(0.0, 1.0, tf.shape(photos)[2])[None, None, :, None]

@@ -1,4 +1,4 @@
-"""JPEG files as marker segments (ITU-T T.81, annex B): metadata are cut out, and the pixels stay as they are, bit by bit."""
+"""JPEG files as marker segments (ITU-T T.81, annex B): metadata go, and every pixel stays."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,9 @@ _NEXT_MARKER = re.compile(
 
 
 def strip_jpeg(data: bytes) -> bytes | None:
-    """Leaves of a JPEG only what its pixels need: no EXIF, XMP, profile, comment or thumbnail, and nothing after its end.
+    """Leaves of a JPEG only what its pixels need.
+
+    No EXIF, XMP, profile, comment or thumbnail, and nothing after its end.
 
     Args:
         data: A JPEG file that can be decoded.

@@ -48,7 +48,9 @@ def preprocess_photo(
 
 
 def decode_photo(data: tf.Tensor, size_px: int) -> tf.Tensor:
-    """Decodes a JPEG or PNG; a large JPEG is decoded at 1/2, 1/4 or 1/8, never below twice `size_px`.
+    """Decodes a JPEG or PNG.
+
+    A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, never below twice `size_px`.
 
     Args:
         data: string ().
@@ -96,7 +98,9 @@ def orient(photo: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def shades_of_gray(photo: tf.Tensor, norm: float) -> tf.Tensor:
-    """Removes the colour of the light (Finlayson and Trezzi, "Shades of gray and colour constancy", CIC 2004).
+    """Removes the colour of the light.
+
+    (Finlayson and Trezzi, "Shades of gray and colour constancy", CIC 2004.)
 
     The illuminant is the Minkowski norm of each channel; channels are scaled so that it becomes
     grey, total intensity kept. Powers come from a table of the 256 levels and are added up in

@@ -1,4 +1,4 @@
-"""The way back from the cleaned text to the text that the user wrote, so that highlights lie on the user's own words."""
+"""From the cleaned text back to the user's own characters, so that highlights lie on them."""
 
 import re
 import unicodedata
@@ -66,7 +66,10 @@ def _cut(text: str) -> str:
 
 
 def _normalize(text: str) -> list[tuple[str, int, int]]:
-    """NFKC by stretches that do not interact: each begins with a character that composes with none before it."""
+    """NFKC by stretches that do not interact.
+
+    Each begins with a character that composes with none before it.
+    """
     pieces, start = [], 0
     for place in range(1, len(text) + 1):
         if place == len(text) or _is_boundary(text[start:place], text[place]):

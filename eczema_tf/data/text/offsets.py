@@ -1,4 +1,4 @@
-"""Where tokens stand in a text: byte offsets into the cleaned text, as TensorFlow ops for the served graph too."""
+"""Where tokens stand: byte offsets into the cleaned text, as TensorFlow ops."""
 
 import tensorflow as tf
 import tensorflow_text as tf_text

@@ -1,4 +1,4 @@
-"""Text to tokens: cleaning and WordPiece, as TensorFlow ops, the same in the training pipeline and in the serving graph."""
+"""Text to tokens: cleaning and WordPiece, as TensorFlow ops for training and serving alike."""
 
 import json
 from collections.abc import Sequence
@@ -39,7 +39,10 @@ def clean_text(texts: tf.Tensor) -> tf.Tensor:
 
 
 class TextTokenizer:
-    """Cleaned text to the ids and mask of a BERT encoder: [CLS] tokens [SEP], cut to `max_tokens`, padded to the longest of the batch."""
+    """Cleaned text to the ids and mask of a BERT encoder.
+
+    [CLS] tokens [SEP], cut to `max_tokens`, padded to the longest of the batch.
+    """
 
     def __init__(self, tokenizer: keras_hub.models.BertTokenizer, max_tokens: int):
         self.tokenizer = tokenizer
@@ -107,7 +110,7 @@ def learn_tokenizer(texts: Sequence[str], vocabulary_size: int, max_tokens: int)
 
 
 def load_tokenizer(preset: str, max_tokens: int) -> TextTokenizer:
-    """Loads the tokenizer of a preset: a KerasHub name, a local preset folder, or a Hugging Face folder.
+    """Loads a preset's tokenizer: a KerasHub name, a preset folder, or a Hugging Face folder.
 
     An uncased BERT was trained on text without accents (Devlin et al. 2019, `BasicTokenizer`),
     which KerasHub's presets forget: without that, "café" is an unknown word.

@@ -130,7 +130,7 @@ def _check_size(size: tf.Tensor, estimate_ns: Callable[[tf.Tensor], tf.Tensor]) 
 
 
 def _jpeg_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Estimated nanoseconds, int64 (); beyond `SERVED_MAX_DECODE_NS` for what must not be decoded."""
+    """Estimated ns, int64 (); beyond `SERVED_MAX_DECODE_NS` for what must not be decoded."""
     first_scan, progressive, marker = _walk_to_scan(data)
     components = tf.io.decode_raw(tf.strings.substr(data, first_scan + 4, 1), tf.uint8)[0]
     has_more = progressive | (tf.cast(components, tf.int32) < tf.io.extract_jpeg_shape(data)[2])

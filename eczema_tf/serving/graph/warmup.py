@@ -1,6 +1,7 @@
 """Requests that TensorFlow Serving replays when it loads a version.
 
-So the first person does not wait for what is built lazily. Written as the server wants them: `assets.extra/tf_serving_warmup_requests`, a TFRecord file of
+So the first person does not wait for what is built lazily. Written as the server wants them:
+`assets.extra/tf_serving_warmup_requests`, a TFRecord file of
 `PredictionLog`s (https://www.tensorflow.org/tfx/serving/saved_model_warmup). The photos are drawn:
 no patient is in them.
 """
