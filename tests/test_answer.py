@@ -1,4 +1,4 @@
-"""An explained answer, without a browser: what it says, how it is made of an export's signatures, and its HTML."""
+"""An explained answer, without a browser: what it says, how it is made, and its HTML."""
 
 import asyncio
 import base64

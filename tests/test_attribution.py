@@ -1,4 +1,4 @@
-"""Explanations: Grad-CAM, token scores, contributions, the `explain` command and the served signature."""
+"""Explanations: heatmaps, token scores, contributions, `explain` and the served signature."""
 
 import asyncio
 import functools
@@ -179,7 +179,7 @@ def test_a_head_that_never_sees_the_photo_has_no_evidence_in_it(small):
 
 
 def test_the_map_lies_on_what_decides():
-    """A model whose photo logit is the brightness of the feature map's first channel, on a photo with one bright corner."""
+    """The photo logit is the brightness of the first channel; the photo has one bright corner."""
     model, _ = build_case()
     submodels, inputs = Submodels(model), batch(model)
     inputs[IMAGE][:] = 0
@@ -237,7 +237,7 @@ def test_integrated_gradients_are_complete(text: str):
 
 
 def test_integrated_gradients_of_a_linear_logit_are_exact_in_one_step(small):
-    """Where the logit is linear in the embeddings, one step is the whole path: both methods agree with the difference."""
+    """Where the logit is linear in the embeddings, one step is the whole path."""
     submodels, inputs = small
     linear = _Linear(submodels)
     for scores in (

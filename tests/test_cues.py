@@ -1,4 +1,4 @@
-"""Cues: what a text mentions, denies and doubts, and whose it is, against sentences written by hand before the rules were."""
+"""Cues: what a text mentions, denies and doubts, against sentences written before the rules."""
 
 import csv
 import subprocess
@@ -472,7 +472,7 @@ KNOWN = {
 
 
 def test_built_in_complaints_are_read_as_they_were_meant():
-    """Every phrase of 300 complaints that both vocabularies know; the texts' own wording is not in cues.yaml."""
+    """Phrases of 300 complaints that both vocabularies know; their wording is not in cues.yaml."""
     facts = yaml.safe_load(
         (HERE.parent / "eczema_tf/data/synthetic/phrases.yaml").read_text(encoding="utf-8")
     )["facts"]

@@ -1,4 +1,4 @@
-"""`evaluate --explanations` on a tiny run: all figures there, in their ranges, with reasons where there are none; the model as it was."""
+"""`evaluate --explanations` on a tiny run: all figures, in their ranges; the model as it was."""
 
 import json
 import shutil
@@ -97,7 +97,7 @@ def test_figures_lie_in_their_ranges_and_undefined_ones_say_why(figures: dict):
 
 
 def test_known_phrases_are_found_in_most_words(figures: dict):
-    """Two thirds of the words of built-in texts are symptoms, so that even random scores have such a precision: the words were located."""
+    """Two thirds of the words are symptoms, so that even random scores have such a precision."""
     assert 0.5 < figures["text"]["average_precision"]["random"]["value"] < 0.95
     assert figures["text"]["recall"]["random"]["value"] > 0.7
 
@@ -126,7 +126,7 @@ def test_weights_are_randomised_from_the_answer_down_to_the_first_layer(
 def test_measuring_again_gives_the_same_figures(
     workplace: Path, figures: dict, capsys: pytest.CaptureFixture
 ):
-    """Nothing is left behind: not in the weights that were randomised, and not in a random generator."""
+    """Nothing is left behind, in the weights that were randomised or in a random generator."""
     metrics = (workplace / "run" / "metrics.json").read_text()
     assert evaluate.main(["--run-dir", str(workplace / "run"), "--explanations", str(CASES)]) == 0
     assert json.loads((workplace / "run" / "explanations.json").read_text()) == figures

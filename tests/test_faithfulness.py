@@ -1,4 +1,4 @@
-"""Figures of explanations: by hand, for perfect, inverted and empty maps, and with weights that come back whatever happens."""
+"""Figures of explanations, by hand: perfect, inverted and empty maps; weights that come back."""
 
 import math
 
@@ -43,7 +43,7 @@ PHOTO = np.where(LESION[..., None], [200.0, 40.0, 40.0], [90.0, 90.0, 90.0]).ast
 
 
 def redness_of_the_lesion(photos: np.ndarray) -> np.ndarray:
-    """A model that sees how much of the lesion is as red as it was: 1 for the photo, 0 without the lesion."""
+    """A model of how much of the lesion is as red as it was: 1 for the photo, 0 without it."""
     return (photos[:, LESION, 0] > 150).mean(axis=1)
 
 
@@ -154,7 +154,7 @@ def test_area_by_hand():
 
 
 def test_deletion_by_hand():
-    """The lesion is 48 of 400 pixels: a perfect map deletes 40 of them in the first of ten steps and the rest in the second."""
+    """The lesion is 48 of 400 pixels: a perfect map deletes 40 in the first of ten steps."""
     area = compute_deletion(PHOTO, PERFECT, undecided(), redness_of_the_lesion, steps=10)
     assert area == pytest.approx((0.5 + 8 / 48) / 10)
 
@@ -241,7 +241,7 @@ def test_precision_and_recall_by_hand():
 
 
 def test_erasure_by_hand():
-    """The answer is as sure as the weights of the words that are left: 0.6, 0.3, 0.1 and seven times 0."""
+    """The answer is as sure as the weights of the words left: 0.6, 0.3, 0.1 and seven times 0."""
     weights = np.array([0.6, 0.3, 0.1, *[0.0] * 7])
     comprehensiveness, sufficiency = compute_erasure(weights, lambda kept: kept @ weights)
     assert comprehensiveness == pytest.approx(

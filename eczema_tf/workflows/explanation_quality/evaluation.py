@@ -47,7 +47,6 @@ def evaluate_explanations(
     *,
     split: str,
     cases: int,
-    method: str = HEATMAP_METHOD,
 ) -> ExplanationResults:
     """Measures a model's explanations and writes `explanations.json`.
 
@@ -60,7 +59,6 @@ def evaluate_explanations(
         out: Folder to write to.
         split: What the rows are, for the record.
         cases: How many cases at most; which, depends on the configuration's seed.
-        method: Of the heatmaps, one of `explanation.heatmaps.HEATMAP_METHODS`.
     """
     chosen = choose_cases(trained, dataset, inputs, rows, cases)
     groups, replicates = chosen.table["group_id"], trained.config.evaluate.bootstrap_replicates
@@ -70,7 +68,7 @@ def evaluate_explanations(
         split=split,
         cases=len(chosen),
         target=TARGET,
-        photo=evaluate_photos(chosen, weights, method),
+        photo=evaluate_photos(chosen, weights),
         text=evaluate_texts(chosen, weights),
         with_both=int(both.sum()),
         contributions=evaluate_contributions(chosen, both, weights),
@@ -81,24 +79,22 @@ def evaluate_explanations(
     return results
 
 
-def evaluate_photos(
-    cases: ExplainedCases, weights: np.ndarray, method: str
-) -> ModalityResults | str:
+def evaluate_photos(cases: ExplainedCases, weights: np.ndarray) -> ModalityResults | str:
     """Measures heatmaps, or says why there are none."""
     if not cases.submodels.has_feature_map:
         return NO_MAP
     if not cases.has_photo.any():
         return "no case has a photo"
-    heatmaps = explain_photos(cases, method)
+    heatmaps = explain_photos(cases)
     comparisons = compare_heatmaps(cases, heatmaps)
     seen = np.flatnonzero(cases.has_photo)
     few, shown = seen[:CASCADE_CASES], heatmaps[seen]
-    noisy = explain_photos(cases.take(seen), method, NOISE_SIGMA)
+    noisy = explain_photos(cases.take(seen), NOISE_SIGMA)
     noise = stability.compare(shown, noisy)
     chosen = cases.take(few)
-    randomised = stability.randomise(chosen, "image", lambda: explain_photos(chosen, method))
+    randomised = stability.randomise(chosen, "image", lambda: explain_photos(chosen))
     return ModalityResults(
-        method=method,
+        method=HEATMAP_METHOD,
         counts={
             "photos": len(seen),
             "without_evidence": int((shown.max(axis=(1, 2)) == 0).sum()),

@@ -9,12 +9,10 @@ from tqdm import tqdm
 
 from eczema_tf.evaluation.comparisons import Comparison, compare_cases
 from eczema_tf.explanation import faithfulness_image as faithful
-from eczema_tf.explanation.heatmaps import compute_heatmaps
 from eczema_tf.explanation.maps import upsample_heatmap
-from eczema_tf.explanation.one_pass import HEATMAP_METHOD
 from eczema_tf.explanation.submodels import to_tensors
 from eczema_tf.schema import IMAGE
-from eczema_tf.workflows.explanation_quality.cases import TARGET, ExplainedCases
+from eczema_tf.workflows.explanation_quality.cases import ExplainedCases
 
 # the explanation and its baselines
 MAPS = ("heatmap", "centred_gaussian", "edges", "random")
@@ -29,31 +27,26 @@ _FIGURES = {
 }
 
 
-def explain_photos(cases: ExplainedCases, method: str, noise_sigma: float = 0.0) -> np.ndarray:
+def explain_photos(cases: ExplainedCases, noise_sigma: float = 0.0) -> np.ndarray:
     """Computes heatmaps of the evidence for eczema.
 
-    Layer-CAM comes from the compiled pass that is served, which is a hundred times as fast as
-    tf-keras-vis and gives the same maps.
+    They come from the compiled pass that is served, a hundred times as fast as tf-keras-vis, which
+    gives the same maps.
 
     Args:
         cases: All of them get a map, zeros where there is no photo.
-        method: One of `explanation.heatmaps.HEATMAP_METHODS`.
         noise_sigma: Of Gaussian noise that is added to the photos, in grey levels of 255.
 
     Returns:
         float32 (cases, rows, columns) in [0, 1].
     """
-    explain: Callable[..., np.ndarray] = (
-        cases.explain_photos
-        if method == HEATMAP_METHOD
-        else partial(compute_heatmaps, cases.submodels, target=TARGET, method=method)
-    )
     rng = np.random.default_rng(cases.seed)
     maps = []
     for chosen in cases.in_batches():
         batch = cases.gather(chosen)
         noise = rng.normal(0, noise_sigma, batch[IMAGE].shape)
-        maps.append(explain(to_tensors(batch | {IMAGE: np.clip(batch[IMAGE] + noise, 0, 255)})))
+        noisy = np.clip(batch[IMAGE] + noise, 0, 255)
+        maps.append(cases.explain_photos(to_tensors(batch | {IMAGE: noisy})))
     return np.concatenate(maps)
 
 
