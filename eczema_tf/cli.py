@@ -6,11 +6,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from operator import methodcaller
 from pathlib import Path
 
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.schema import NOTICE
 
+Argument = methodcaller
 # What each command does: the first line of its `--help`, and of the list that `python -m eczema_tf`
 # prints.
 COMMANDS = {
@@ -26,13 +28,38 @@ COMMANDS = {
 }
 
 
+def argument(*names: str, **options: object) -> Argument:
+    """Returns an argument of a command, to be added to its parser: what `add_argument` takes."""
+    return methodcaller("add_argument", *names, **options)
+
+
+def number(
+    name: str,
+    default: int,
+    purpose: str,
+    least: int = 1,
+    most: int | None = None,
+    **options: object,
+) -> Argument:
+    """Returns an argument that takes a whole number from `least` on, up to `most`."""
+    return argument(
+        name,
+        type=whole_number(least, most),
+        default=default,
+        metavar="N",
+        help=f"{purpose} (default: {default})",
+        **options,
+    )
+
+
 def build_parser(
-    name: str, description: str | None = None, examples: str = ""
+    name: str, *arguments: Argument, description: str | None = None, examples: str = ""
 ) -> argparse.ArgumentParser:
     """Builds a command's argument parser, with `--debug`, examples and the notice in its help.
 
     Args:
         name: Of the command.
+        *arguments: That it takes.
         description: What it does; None for a command of `COMMANDS`.
         examples: Of its use.
     """
@@ -43,24 +70,9 @@ def build_parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    for add_to in arguments:
+        add_to(parser)
     return parser
-
-
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `--config` and `--set`, which `config.load_config` takes."""
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="YAML file with the settings that differ from configs/quickstart.yaml",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="a.b=c",
-        help="change one setting; may be given several times",
-    )
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -74,6 +86,34 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
         return number
 
     return read
+
+
+# what several commands take; `config.load_config` takes the first two
+CONFIG = argument(
+    "--config",
+    type=Path,
+    metavar="FILE",
+    help="YAML file with the settings that differ from configs/quickstart.yaml",
+)
+SETTINGS = argument(
+    "--set",
+    action="append",
+    default=[],
+    metavar="a.b=c",
+    help="change one setting; may be given several times",
+)
+RUN_DIR = argument(
+    "--run-dir", type=Path, required=True, metavar="DIR", help="folder of a finished run"
+)
+MODEL_HELP = "an exported model: saved_models/eczema (newest version) or one version's folder"
+MODEL = argument("--model", type=Path, required=True, metavar="DIR", help=MODEL_HELP)
+IMAGE = argument(
+    "--image",
+    type=Path,
+    metavar="FILE",
+    help="a photo; it is turned upright and its metadata is removed before it is used",
+)
+TEXT = argument("--text", default="", help="a description of the symptoms")
 
 
 def read_photo_argument(path: Path | None) -> bytes:

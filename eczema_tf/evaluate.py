@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import build_parser, run_command, whole_number
+from eczema_tf.cli import RUN_DIR, argument, build_parser, run_command, whole_number
 from eczema_tf.schema import SPLITS
 
 EXPLAINED_CASES = 200
@@ -20,38 +20,37 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("evaluate", examples=EXAMPLES)
-    parser.add_argument(
-        "--run-dir", type=Path, required=True, metavar="DIR", help="folder of a finished run"
-    )
-    parser.add_argument(
-        "--manifest",
-        type=Path,
-        metavar="FILE",
-        help="manifest to evaluate on (default: the one the run was trained on)",
-    )
-    parser.add_argument(
-        "--split",
-        choices=[*SPLITS, "all"],
-        default="test",
-        help="cases to evaluate on (default: test); all: for a manifest without splits",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder for the results (default, for the run's own test split: the run's folder)",
-    )
-    parser.add_argument(
-        "--explanations",
-        type=whole_number(1),
-        nargs="?",
-        const=EXPLAINED_CASES,
-        metavar="N",
-        help=(
-            f"also evaluate the explanations of N cases (default: {EXPLAINED_CASES}, about ten"
-            " minutes); writes explanations.json"
+    parser = build_parser(
+        "evaluate",
+        RUN_DIR,
+        argument(
+            "--manifest",
+            type=Path,
+            metavar="FILE",
+            help="manifest to evaluate on (default: the one the run was trained on)",
         ),
+        argument(
+            "--split",
+            choices=[*SPLITS, "all"],
+            default="test",
+            help="cases to evaluate on (default: test); all: for a manifest without splits",
+        ),
+        argument(
+            "--out",
+            type=Path,
+            metavar="DIR",
+            help="folder for the results (default, for the run's own test split: the run's folder)",
+        ),
+        argument(
+            "--explanations",
+            type=whole_number(1),
+            nargs="?",
+            const=EXPLAINED_CASES,
+            metavar="N",
+            help=f"also evaluate the explanations of N cases (default: {EXPLAINED_CASES}, about ten"
+            " minutes); writes explanations.json",
+        ),
+        examples=EXAMPLES,
     )
     return run_command(parser, _evaluate, argv)
 

@@ -5,7 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import build_parser, read_photo_argument, run_command
+from eczema_tf.cli import (
+    IMAGE,
+    RUN_DIR,
+    TEXT,
+    argument,
+    build_parser,
+    read_photo_argument,
+    run_command,
+)
 
 EXAMPLES = """examples:
   python -m eczema_tf.explain --run-dir runs/quickstart \\
@@ -20,39 +28,35 @@ with everything). They contain the photo and the text, so handle them with the s
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("explain", examples=EXAMPLES)
-    parser.add_argument(
-        "--run-dir", type=Path, required=True, metavar="DIR", help="folder of a finished run"
-    )
-    parser.add_argument(
-        "--image",
-        type=Path,
-        metavar="FILE",
-        help="a photo; it is turned upright and its metadata is removed before it is used",
-    )
-    parser.add_argument("--text", default="", help="a description of the symptoms")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="a new folder for the results"
-    )
-    parser.add_argument(
-        "--target",
-        default="eczema",
-        help="what to explain: a head, or head:label (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--image-method",
-        default="layercam",
-        metavar="METHOD",
-        help="layercam, gradcam, gradcam++, or scorecam, which is slow (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--text-method",
-        default="integrated_gradients",
-        choices=["integrated_gradients", "gradient_x_input"],
-        help="how words are scored (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--against", action="store_true", help="show evidence against the target in the heatmap"
+    parser = build_parser(
+        "explain",
+        RUN_DIR,
+        IMAGE,
+        TEXT,
+        argument(
+            "--out", type=Path, required=True, metavar="DIR", help="a new folder for the results"
+        ),
+        argument(
+            "--target",
+            default="eczema",
+            help="what to explain: a head, or head:label (default: %(default)s)",
+        ),
+        argument(
+            "--image-method",
+            default="layercam",
+            metavar="METHOD",
+            help="layercam, gradcam, gradcam++, or scorecam, which is slow (default: %(default)s)",
+        ),
+        argument(
+            "--text-method",
+            default="integrated_gradients",
+            choices=["integrated_gradients", "gradient_x_input"],
+            help="how words are scored (default: %(default)s)",
+        ),
+        argument(
+            "--against", action="store_true", help="show evidence against the target in the heatmap"
+        ),
+        examples=EXAMPLES,
     )
     return run_command(parser, _explain, argv)
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import build_parser, run_command
+from eczema_tf.cli import RUN_DIR, argument, build_parser, run_command
 
 EXAMPLES = """examples:
   python -m eczema_tf.export --run-dir runs/quickstart
@@ -14,16 +14,17 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("export", examples=EXAMPLES)
-    parser.add_argument(
-        "--run-dir", type=Path, required=True, metavar="DIR", help="folder of a finished run"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("saved_models/eczema"),
-        metavar="DIR",
-        help="folder of the model's versions (default: %(default)s)",
+    parser = build_parser(
+        "export",
+        RUN_DIR,
+        argument(
+            "--out",
+            type=Path,
+            default=Path("saved_models/eczema"),
+            metavar="DIR",
+            help="folder of the model's versions (default: %(default)s)",
+        ),
+        examples=EXAMPLES,
     )
     return run_command(parser, _export, argv)
 

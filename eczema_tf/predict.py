@@ -5,7 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import build_parser, read_photo_argument, run_command
+from eczema_tf.cli import (
+    IMAGE,
+    MODEL_HELP,
+    TEXT,
+    argument,
+    build_parser,
+    read_photo_argument,
+    run_command,
+)
 from eczema_tf.errors import DataError
 
 EXAMPLES = """examples:
@@ -16,25 +24,18 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("predict", examples=EXAMPLES)
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument(
-        "--model",
-        type=Path,
-        metavar="DIR",
-        help="an exported model: saved_models/eczema (newest version) or one version's folder",
+    parser = build_parser(
+        "predict",
+        IMAGE,
+        TEXT,
+        argument("--json", action="store_true", help="print the answer as JSON"),
+        examples=EXAMPLES,
     )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--model", type=Path, metavar="DIR", help=MODEL_HELP)
     where.add_argument(
         "--url", help="a server's model address, such as http://127.0.0.1:8501/v1/models/eczema"
     )
-    parser.add_argument(
-        "--image",
-        type=Path,
-        metavar="FILE",
-        help="a photo; it is turned upright and its metadata is removed before it is used",
-    )
-    parser.add_argument("--text", default="", help="a description of the symptoms")
-    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
     return run_command(parser, _predict, argv)
 
 

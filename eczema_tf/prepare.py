@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import build_parser, run_command, whole_number
+from eczema_tf.cli import argument, build_parser, number, run_command, whole_number
 
 EXAMPLES = """examples:
   python -m eczema_tf.prepare synthetic --n 2000 --seed 0 --out data/synthetic
@@ -52,10 +52,11 @@ examples:
   python -m eczema_tf.prepare folder dermnet/ --out data/dermnet
   python -m eczema_tf.prepare folder photos/ --eczema "Hand Eczema" --eczema Dyshidrosis \\
       --captions captions.csv --out data/mine"""
-TABLE_HELP = """\
+MAPS = sorted(path.stem for path in Path(__file__).parent.glob("data/sources/maps/*.yaml"))
+TABLE_HELP = f"""\
 Any table, CSV or Parquet, with a map that says how its columns become those of the manifest.
 
-Maps that come with the program: {shipped}.
+Maps that come with the program: {", ".join(MAPS)}.
 Each is a YAML file in eczema_tf/data/sources/maps/ that says where to get the data set and what to
 watch out for; write a map of your own after their example.
 
@@ -63,14 +64,127 @@ example:
   python -m eczema_tf.prepare table metadata.csv --map pad_ufes_20 --images photos/ \\
       --out data/pad"""
 
-IMAGES_HELP = "folder with the photos; cases without one keep their text alone"
+IMAGES = argument(
+    "--images",
+    type=Path,
+    metavar="DIR",
+    help="folder with the photos; cases without one keep their text alone",
+)
+SYNTHETIC = (
+    number("--n", 2000, "number of cases", dest="cases"),
+    number("--seed", 0, "of all random draws", 0),
+)
+SCIN = (
+    argument(
+        "--download",
+        type=Path,
+        metavar="DIR",
+        help="folder to download to; replaces --cases, --labels and --images",
+    ),
+    argument(
+        "--limit",
+        type=whole_number(1),
+        metavar="N",
+        help="download photos for the first N labelled cases only; the others keep their text alone"
+        " (default: all)",
+    ),
+    argument(
+        "--jobs",
+        type=whole_number(1),
+        metavar="N",
+        help="files to download at the same time (default: 8)",
+    ),
+    argument(
+        "--cases", type=Path, metavar="CSV", help="scin_cases.csv; required without --download"
+    ),
+    argument(
+        "--labels", type=Path, metavar="CSV", help="scin_labels.csv; required without --download"
+    ),
+    IMAGES,
+    argument(
+        "--embeddings",
+        type=Path,
+        metavar="NPZ",
+        help="precomputed photo embeddings; train with data.embeddings=DIR/embeddings.npz",
+    ),
+)
+DERMAVQA = (
+    argument("--encounters", type=Path, required=True, metavar="CSV", help="encounters.csv"),
+    IMAGES,
+)
+FOLDER = (
+    argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="class folders, or train, val and test with class folders in them",
+    ),
+    argument(
+        "--captions",
+        type=Path,
+        metavar="CSV",
+        help="CSV file with the columns image_path (relative to FOLDER) and text",
+    ),
+    argument(
+        "--eczema",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a class that is eczema; may be given several times (default: those with 'eczema' or"
+        " 'atopic' in their name)",
+    ),
+)
+TABLE = (
+    argument("table", type=Path, metavar="FILE", help="CSV or Parquet"),
+    argument(
+        "--map",
+        dest="map_path",
+        required=True,
+        metavar="MAP",
+        help="name of a map that comes with the program, or a YAML file",
+    ),
+    IMAGES,
+)
+# name -> purpose in a few words, description, and what it takes
+DATA_SETS = {
+    "synthetic": ("built-in data with known truth", SYNTHETIC_HELP, SYNTHETIC),
+    "scin": ("real cases from the official SCIN files", SCIN_HELP, SCIN),
+    "dermavqa": ("real questions from DermaVQA", DERMAVQA_HELP, DERMAVQA),
+    "folder": ("photos in class folders", FOLDER_HELP, FOLDER),
+    "table": ("any table, with a map of its columns", TABLE_HELP, TABLE),
+}
+COMMON = (
+    argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder to write; DIR/manifest.csv is the result",
+    ),
+    argument(
+        "--overwrite",
+        action="store_true",
+        help="replace DIR if it exists, once the new one is complete",
+    ),
+    argument(
+        "--allow-leaks",
+        action="store_true",
+        help="accept a data set whose own splits share groups, photos or texts",
+    ),
+    argument(
+        "--debug",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="show the full traceback of an error",
+    ),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
     parser = build_parser("prepare", examples=EXAMPLES)
     data_sets = parser.add_subparsers(dest="data_set", title="data sets", required=True)
-    for name, (purpose, description, add_arguments) in DATA_SETS.items():
+    for name, (purpose, description, arguments) in DATA_SETS.items():
         data_set = data_sets.add_parser(
             name,
             help=purpose,
@@ -78,145 +192,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         data_set.set_defaults(refuse=data_set.error)
-        add_arguments(data_set)
-        data_set.add_argument(
-            "--out",
-            type=Path,
-            required=True,
-            metavar="DIR",
-            help="folder to write; DIR/manifest.csv is the result",
-        )
-        data_set.add_argument(
-            "--overwrite",
-            action="store_true",
-            help="replace DIR if it exists, once the new one is complete",
-        )
-        data_set.add_argument(
-            "--allow-leaks",
-            action="store_true",
-            help="accept a data set whose own splits share groups, photos or texts",
-        )
-        data_set.add_argument(
-            "--debug",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help="show the full traceback of an error",
-        )
+        for add_to in (*arguments, *COMMON):
+            add_to(data_set)
     return run_command(parser, _prepare, argv)
-
-
-def add_synthetic_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what the built-in data take."""
-    parser.add_argument(
-        "--n",
-        dest="cases",
-        type=whole_number(1),
-        default=2000,
-        metavar="N",
-        help="number of cases (default: 2000)",
-    )
-    parser.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of all random draws (default: 0)"
-    )
-
-
-def add_scin_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what SCIN takes."""
-    parser.add_argument(
-        "--download",
-        type=Path,
-        metavar="DIR",
-        help="folder to download to; replaces --cases, --labels and --images",
-    )
-    parser.add_argument(
-        "--limit",
-        type=whole_number(1),
-        metavar="N",
-        help=(
-            "download photos for the first N labelled cases only; the others keep their text alone"
-            " (default: all)"
-        ),
-    )
-    parser.add_argument(
-        "--jobs",
-        type=whole_number(1),
-        metavar="N",
-        help="files to download at the same time (default: 8)",
-    )
-    for name in ("cases", "labels"):
-        parser.add_argument(
-            f"--{name}",
-            type=Path,
-            metavar="CSV",
-            help=f"scin_{name}.csv; required without --download",
-        )
-    parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
-    parser.add_argument(
-        "--embeddings",
-        type=Path,
-        metavar="NPZ",
-        help="precomputed photo embeddings; train with data.embeddings=DIR/embeddings.npz",
-    )
-
-
-def add_dermavqa_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what DermaVQA takes."""
-    parser.add_argument(
-        "--encounters", type=Path, required=True, metavar="CSV", help="encounters.csv"
-    )
-    parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
-
-
-def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what a folder of class folders takes."""
-    parser.add_argument(
-        "folder",
-        type=Path,
-        metavar="FOLDER",
-        help="class folders, or train, val and test with class folders in them",
-    )
-    parser.add_argument(
-        "--captions",
-        type=Path,
-        metavar="CSV",
-        help="CSV file with the columns image_path (relative to FOLDER) and text",
-    )
-    parser.add_argument(
-        "--eczema",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help=(
-            "a class that is eczema; may be given several times (default: those with 'eczema' or"
-            " 'atopic' in their name)"
-        ),
-    )
-
-
-def add_table_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what a table takes."""
-    maps = Path(__file__).parent / "data" / "sources" / "maps"
-    shipped = ", ".join(sorted(path.stem for path in maps.glob("*.yaml")))
-    parser.description = TABLE_HELP.format(shipped=shipped)
-    parser.add_argument("table", type=Path, metavar="FILE", help="CSV or Parquet")
-    parser.add_argument(
-        "--map",
-        dest="map_path",
-        required=True,
-        metavar="MAP",
-        help="name of a map that comes with the program, or a YAML file",
-    )
-    parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
-
-
-# name -> purpose in a few words, description, and what adds its arguments
-DATA_SETS = {
-    "synthetic": ("built-in data with known truth", SYNTHETIC_HELP, add_synthetic_arguments),
-    "scin": ("real cases from the official SCIN files", SCIN_HELP, add_scin_arguments),
-    "dermavqa": ("real questions from DermaVQA", DERMAVQA_HELP, add_dermavqa_arguments),
-    "folder": ("photos in class folders", FOLDER_HELP, add_folder_arguments),
-    "table": ("any table, with a map of its columns", TABLE_HELP, add_table_arguments),
-}
 
 
 def _prepare(arguments: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import build_parser, run_command, whole_number
+from eczema_tf.cli import MODEL, argument, build_parser, number, run_command
 
 EXAMPLES = """examples:
   python -m eczema_tf.score --model saved_models/eczema --manifest clinic/manifest.csv --out scores
@@ -25,47 +25,36 @@ it needs; PYSPARK_PYTHON names it. --out is written by this process alone. Furth
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("score", examples=EXAMPLES)
-    parser.add_argument(
-        "--model",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="an exported model: saved_models/eczema (newest version) or one version's folder",
-    )
-    parser.add_argument(
-        "--manifest",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="CSV or Parquet, as for train; labels and splits are ignored",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder for the results: Parquet files and _job.json",
-    )
-    parser.add_argument(
-        "--master",
-        default="local[2]",
-        help="Spark's master: local[N], spark://HOST:PORT, yarn, k8s://... (default: %(default)s)",
-    )
-    for name, default, purpose in (
-        ("--batch-size", 16, "rows per batch of the model"),
-        ("--chunk-rows", 8192, "rows of one file; on a cluster a few thousand for each core"),
-        ("--threads", 1, "TensorFlow's threads in each Python worker, one worker for each core"),
-    ):
-        parser.add_argument(
-            name,
-            type=whole_number(1),
-            default=default,
-            metavar="N",
-            help=f"{purpose} (default: {default})",
-        )
-    parser.add_argument(
-        "--keep-text", action="store_true", help="write the texts beside the answers"
+    parser = build_parser(
+        "score",
+        MODEL,
+        argument(
+            "--manifest",
+            type=Path,
+            required=True,
+            metavar="FILE",
+            help="CSV or Parquet, as for train; labels and splits are ignored",
+        ),
+        argument(
+            "--out",
+            type=Path,
+            required=True,
+            metavar="DIR",
+            help="folder for the results: Parquet files and _job.json",
+        ),
+        argument(
+            "--master",
+            default="local[2]",
+            help="Spark's master: local[N], spark://HOST:PORT, yarn, k8s://..."
+            " (default: %(default)s)",
+        ),
+        number("--batch-size", 16, "rows per batch of the model"),
+        number("--chunk-rows", 8192, "rows of one file; on a cluster a few thousand for each core"),
+        number(
+            "--threads", 1, "TensorFlow's threads in each Python worker, one worker for each core"
+        ),
+        argument("--keep-text", action="store_true", help="write the texts beside the answers"),
+        examples=EXAMPLES,
     )
     return run_command(parser, _score, argv)
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import add_config_arguments, build_parser, run_command, whole_number
+from eczema_tf.cli import CONFIG, SETTINGS, argument, build_parser, number, run_command
 from eczema_tf.config import load_config
 
 EXAMPLES = """examples:
@@ -17,28 +17,26 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("search", examples=EXAMPLES)
-    add_config_arguments(parser)
-    parser.add_argument(
-        "--space",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="YAML file that says which settings to vary, and how",
-    )
-    parser.add_argument(
-        "--trials",
-        type=whole_number(1),
-        default=20,
-        metavar="N",
-        help="total number of trials, those of earlier calls included (default: 20)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder of the study: trials, study.log, best.yaml, trials.csv",
+    parser = build_parser(
+        "search",
+        CONFIG,
+        SETTINGS,
+        argument(
+            "--space",
+            type=Path,
+            required=True,
+            metavar="FILE",
+            help="YAML file that says which settings to vary, and how",
+        ),
+        number("--trials", 20, "total number of trials, those of earlier calls included"),
+        argument(
+            "--out",
+            type=Path,
+            required=True,
+            metavar="DIR",
+            help="folder of the study: trials, study.log, best.yaml, trials.csv",
+        ),
+        examples=EXAMPLES,
     )
     return run_command(parser, _search, argv)
 

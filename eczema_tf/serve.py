@@ -3,9 +3,8 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from eczema_tf.cli import build_parser, run_command, whole_number
+from eczema_tf.cli import MODEL, argument, build_parser, number, run_command
 
 EXAMPLES = """examples:
   python -m eczema_tf.serve --model saved_models/eczema     (then open http://127.0.0.1:8501/)
@@ -24,38 +23,28 @@ once it has answered what is under way."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("serve", examples=EXAMPLES)
-    parser.add_argument(
-        "--model",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="an exported model: saved_models/eczema (newest version) or one version's folder",
-    )
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on; any but the default may let other machines in",
-    )
-    for name, least, most, default, purpose in (
-        ("--port", 0, 65_535, 8501, "port to listen on; 0: any free one"),
-        ("--batch-rows", 1, 256, 16, "maximum rows per batch of the model"),
-        ("--max-rows", 1, 1024, 64, "maximum rows per request"),
-        ("--max-waiting-rows", 1, 99_999, 256, "maximum rows waiting; further requests get 503"),
-        ("--max-body-mb", 1, 1000, 20, "maximum size of a request in MB, base64 included"),
-        ("--stop-timeout-s", 1, 3600, 10, "seconds to finish open requests when stopped"),
-    ):
-        parser.add_argument(
-            name,
-            type=whole_number(least, most),
-            default=default,
-            metavar="N",
-            help=f"{purpose} (default: {default})",
-        )
-    parser.add_argument(
-        "--no-page",
-        action="store_true",
-        help="serve no web page at /, which lets the server start sooner",
+    parser = build_parser(
+        "serve",
+        MODEL,
+        argument(
+            "--host",
+            default="127.0.0.1",
+            help="address to listen on; any but the default may let other machines in",
+        ),
+        number("--port", 8501, "port to listen on; 0: any free one", 0, 65_535),
+        number("--batch-rows", 16, "maximum rows per batch of the model", 1, 256),
+        number("--max-rows", 64, "maximum rows per request", 1, 1024),
+        number(
+            "--max-waiting-rows", 256, "maximum rows waiting; further requests get 503", 1, 99_999
+        ),
+        number("--max-body-mb", 20, "maximum size of a request in MB, base64 included", 1, 1000),
+        number("--stop-timeout-s", 10, "seconds to finish open requests when stopped", 1, 3600),
+        argument(
+            "--no-page",
+            action="store_true",
+            help="serve no web page at /, which lets the server start sooner",
+        ),
+        examples=EXAMPLES,
     )
     return run_command(parser, _serve, argv)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from eczema_tf.cli import add_config_arguments, build_parser, run_command
+from eczema_tf.cli import CONFIG, SETTINGS, argument, build_parser, run_command
 from eczema_tf.config import load_config
 from eczema_tf.errors import ConfigError
 
@@ -19,24 +19,24 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("train", examples=EXAMPLES)
-    add_config_arguments(parser)
-    parser.add_argument(
-        "--run-dir",
-        type=Path,
-        metavar="DIR",
-        help="folder of the run (default: runs/<config>-<time>)",
-    )
-    parser.add_argument(
-        "--allow-leaks",
-        action="store_true",
-        help=(
-            "train even if the manifest's own splits share groups, photos or texts; all reports"
-            " will say so"
+    parser = build_parser(
+        "train",
+        CONFIG,
+        SETTINGS,
+        argument(
+            "--run-dir",
+            type=Path,
+            metavar="DIR",
+            help="folder of the run (default: runs/<config>-<time>)",
         ),
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="continue the interrupted run in --run-dir"
+        argument(
+            "--allow-leaks",
+            action="store_true",
+            help="train even if the manifest's own splits share groups, photos or texts; all"
+            " reports will say so",
+        ),
+        argument("--resume", action="store_true", help="continue the interrupted run in --run-dir"),
+        examples=EXAMPLES,
     )
     return run_command(parser, _train, argv)
 

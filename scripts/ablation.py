@@ -16,7 +16,7 @@ from pathlib import Path
 # runs from a checkout, installed or not
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from eczema_tf.cli import add_config_arguments, run_command
+from eczema_tf.cli import CONFIG, SETTINGS, run_command
 from eczema_tf.config import Config, load_config
 from eczema_tf.errors import ConfigError
 from eczema_tf.evaluation.intervals import Estimate, draw_weights, summarise
@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_config_arguments(parser)
+    CONFIG(parser)
+    SETTINGS(parser)
     parser.add_argument(
         "--vary",
         default=FUSIONS,

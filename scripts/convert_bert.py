@@ -256,7 +256,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     """Parses the arguments and converts; returns the exit status."""
-    parser = build_parser("convert_bert", __doc__)
+    parser = build_parser("convert_bert", description=__doc__)
     parser.prog = "python scripts/convert_bert.py"
     parser.add_argument("source", help="folder or Hugging Face name of a BERT")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")

@@ -115,7 +115,7 @@ class Client:
 
 def main() -> int:
     """Runs the command; returns its exit status."""
-    parser = build_parser("load_test", __doc__)
+    parser = build_parser("load_test", description=__doc__)
     parser.prog = "python scripts/load_test.py"
     parser.add_argument(
         "--url",

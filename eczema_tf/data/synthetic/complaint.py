@@ -83,8 +83,7 @@ def write_complaint(facts: dict[str, str], rng: np.random.Generator) -> tuple[st
                 note += [_draw_wording(name, facts[name], rng, terse=True), ", "]
             sentences = [[*note[:-1], "."]]
     else:
-        count = int(rng.integers(1, 4))
-        chosen = rng.choice(phrasebook.unclear, size=count, replace=False)
+        chosen = rng.choice(phrasebook.unclear, size=int(rng.integers(1, 4)), replace=False)
         sentences = [[str(sentence)] for sentence in chosen]
     ending: list[_Sentence] = []
     if rng.random() < 0.3:
