@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -28,6 +28,19 @@ class Section(BaseModel):
     """A part of a configuration: no unknown keys, no silent conversion, no change after loading."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "configuration") -> Self:
+        """Checks plain values, such as those of a YAML file.
+
+        Raises:
+            ConfigError: With every fault, if there is any.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            faults = describe_faults(error, cls)
+            raise ConfigError(join_faults(f"{where} is not valid", faults)) from error
 
 
 class SyntheticConfig(Section):
@@ -281,21 +294,17 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
     """
     values = read_yaml(Path(path)) if path is not None else {}
     for override in overrides:
+        where = f"--set {shorten(override)}"
         key, separator, text = override.partition("=")
         if not separator or not all(key.split(".")):
             raise ConfigError(
-                f"--set {shorten(override)}: must look like section.key=value, for instance"
-                " train.epochs=5"
+                f"{where}: must look like section.key=value, for instance train.epochs=5"
             )
-        value = _parse_yaml(text, f"--set {shorten(override)}")
-        try:
-            set_key(values, key, value)
-        except ConfigError as error:
-            raise ConfigError(f"--set {shorten(override)}: {error}") from error
-    return parse_config(values, where=str(path) if path is not None else "configuration")
+        set_key(values, key, _parse_yaml(text, where), where=where)
+    return Config.parse(values, where=str(path) if path is not None else "configuration")
 
 
-def set_key(values: dict[str, Any], key: str, value: object) -> None:
+def set_key(values: dict[str, Any], key: str, value: object, where: str = "configuration") -> None:
     """Sets `section.key` in the plain values of a configuration.
 
     Raises:
@@ -305,7 +314,7 @@ def set_key(values: dict[str, Any], key: str, value: object) -> None:
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"{section} is a value, not a section")
+            raise ConfigError(f"{where}: {section} is a value, not a section")
     values[last] = value
 
 
@@ -318,20 +327,7 @@ def change_config(config: Config, changes: Mapping[str, object]) -> Config:
     values = config.model_dump()
     for key, value in changes.items():
         set_key(values, key, value)
-    return parse_config(values)
-
-
-def parse_config(values: Mapping[str, Any], where: str = "configuration") -> Config:
-    """Checks plain values against `Config`.
-
-    Raises:
-        ConfigError: With every fault, if there is any.
-    """
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        faults = describe_faults(error, Config)
-        raise ConfigError(join_faults(f"{where} is not valid", faults)) from error
+    return Config.parse(values)
 
 
 def dump_config(config: Config) -> str:
@@ -400,13 +396,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {shorten(str(error))}") from error
     values = _parse_yaml(text, str(path))
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
+    if not isinstance(values, dict | None):
         raise ConfigError(
             f"{path}: must hold `section: ...` lines, received {type(values).__name__}"
         )
-    return values
+    return values or {}
 
 
 def _parse_yaml(text: str, where: str) -> Any:

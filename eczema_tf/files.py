@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eczema_tf.errors import EczemaError, RunError, join_faults
+from eczema_tf.errors import EczemaError, RunError, raise_if_any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,8 +193,7 @@ def check_checksums(folder: Path) -> None:
             faults.append(f"{name}: missing")
         elif digest_file(file) != expected:
             faults.append(f"{name}: damaged, or changed after it was written")
-    if faults:
-        raise RunError(join_faults(f"{folder}: not used, since its files are not whole", faults))
+    raise_if_any(f"{folder}: not used, since its files are not whole", faults, RunError)
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eczema_tf.config import ImageConfig, TextConfig, parse_config
+from eczema_tf.config import Config, ImageConfig, TextConfig
 from eczema_tf.errors import ConfigError, PresetError
 from eczema_tf.model.encoders import (
     EncoderSpec,
@@ -59,7 +59,7 @@ def test_a_photo_that_is_no_whole_number_of_patches_is_refused(architecture: str
 )
 def test_two_encoders_for_one_modality_are_refused(model: dict):
     with pytest.raises(ConfigError, match="give one of them"):
-        parse_config({"model": model})
+        Config.parse({"model": model})
 
 
 def test_a_text_preset_is_no_image_encoder_and_the_other_way_round(shared: Path):

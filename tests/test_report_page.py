@@ -8,7 +8,7 @@ import pytest
 from test_documents import Page
 from test_evaluation_results import THRESHOLDS, simulate_cases
 
-from eczema_tf.config import parse_config
+from eczema_tf.config import Config
 from eczema_tf.data.audit.report import AuditReport
 from eczema_tf.evaluation.results import Leaks, Metrics, compute_metrics
 from eczema_tf.reporting.facts import Environment, RunData, RunFacts
@@ -84,7 +84,7 @@ def facts_of(config: dict[str, Any] | None = None, **data: Any) -> RunFacts:
         packages={"tensorflow": "2.21.0", "keras": "3.15.1"},
     )
     return RunFacts(
-        parse_config(config or {}),
+        Config.parse(config or {}),
         RunData.model_validate({**described, **data}),
         environment,
         AuditReport.model_validate(AUDIT),

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from eczema_tf.config import Config, ImageConfig, parse_config
+from eczema_tf.config import Config, ImageConfig
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.errors import ConfigError, DataError, RunError
 from eczema_tf.model.encoders import build_encoder, specify_image_encoder, specify_text_encoder
@@ -26,7 +26,7 @@ ROWS, SIZE_PX = 24, 16
 
 
 def config_of(**train) -> Config:
-    return parse_config(
+    return Config.parse(
         {
             "model": {
                 "image": {"size_px": SIZE_PX},

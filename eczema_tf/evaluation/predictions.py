@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from eczema_tf.errors import DataError, join_faults
+from eczema_tf.errors import DataError, raise_if_any
 from eczema_tf.files import unescape_formula
 from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, POSTERIOR_COLUMNS, SEVERITY
 
@@ -57,9 +57,8 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
         for case, ids in groups.items()
         if len(ids) > 1
     ]
-    if faults:
-        title = "a case must lie within one group: give all rows of these cases the same group_id"
-        raise DataError(join_faults(title, faults))
+    title = "a case must lie within one group: give all rows of these cases the same group_id"
+    raise_if_any(title, faults)
     texts = [column for column in _LABEL_COLUMNS if column in rows]
     numbers = [column for column in _MEAN_COLUMNS if column in rows]
     # groupby.first skips what is missing

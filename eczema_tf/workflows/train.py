@@ -10,7 +10,7 @@ from eczema_tf.config import Config, load_config
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_splits, find_missing
-from eczema_tf.errors import DataError, RunError, join_faults
+from eczema_tf.errors import RunError, raise_if_any
 from eczema_tf.evaluation.results import Metrics
 from eczema_tf.reporting.report import format_results
 from eczema_tf.schema import SPLITS
@@ -94,8 +94,8 @@ def split_dataset(config: Config, dataset: Dataset) -> pd.Series:
     cut = int(((splits == "val") & (dataset.table["split"] == "train")).sum())
     if cut:
         _say(f"splits: the manifest has no val; {cut} rows of its train become val, by group")
-    if faults := find_missing(dataset.table, splits, label_threshold):
-        raise DataError(join_faults("these splits cannot train and judge a model", faults))
+    faults = find_missing(dataset.table, splits, label_threshold)
+    raise_if_any("these splits cannot train and judge a model", faults)
     return splits
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from eczema_tf.data.tables import Table, open_table
-from eczema_tf.errors import DataError, join_faults
+from eczema_tf.errors import DataError, raise_if_any
 from eczema_tf.schema import MANIFEST_COLUMNS, REQUIRED_COLUMNS
 
 
@@ -26,8 +26,7 @@ def open_manifest(path: Path, columns: Collection[str] | None = None) -> Table:
             f"{path}: no such manifest; `python -m eczema_tf.prepare --help` says how to make one"
         )
     table = open_table(path, columns, escaped=True)
-    if faults := _find_header_faults(table.header):
-        raise DataError(join_faults(f"{path}: the header is not valid", faults))
+    raise_if_any(f"{path}: the header is not valid", _find_header_faults(table.header))
     return table
 
 

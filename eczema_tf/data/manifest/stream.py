@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eczema_tf.data.manifest.reading import open_manifest
-from eczema_tf.errors import DataError, join_faults
+from eczema_tf.errors import DataError, raise_if_any
 from eczema_tf.files import digest_file
 
 
@@ -93,5 +93,4 @@ def _refuse_repeated_ids(path: Path, suspects: set[int]) -> None:
         for example_id, (first, *again) in lines.items()
         for line in again
     ]
-    if faults:
-        raise DataError(join_faults(f"{path} is not valid", faults))
+    raise_if_any(f"{path} is not valid", faults)

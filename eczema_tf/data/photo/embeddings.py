@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eczema_tf.errors import DataError, join_faults
+from eczema_tf.errors import DataError, raise_if_any
 
 KEY_ARRAYS = ("image_path", "example_id")
 
@@ -57,9 +57,7 @@ class Embeddings(Collection):
             DataError: If a key has none.
         """
         keys = list(keys)
-        missing = [key for key in keys if key not in self]
-        if missing:
-            raise DataError(join_faults("photos without an embedding", missing))
+        raise_if_any("photos without an embedding", (key for key in keys if key not in self))
         return self.matrix[np.array([self._place[key] for key in keys], "int64")]
 
     def keys_of_rows(self, table: pd.DataFrame) -> list[str]:
@@ -147,8 +145,7 @@ def _check_matrix(path: Path, keys: tuple[str, ...], matrix: np.ndarray) -> np.n
         f"{keys[row]}: holds NaN or infinity"
         for row in np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     ]
-    if faults:
-        raise DataError(join_faults(f"{path} is not valid", faults))
+    raise_if_any(f"{path} is not valid", faults)
     return matrix
 
 
@@ -162,6 +159,5 @@ def _merge_equal(path: Path, keys: tuple[str, ...], matrix: np.ndarray) -> Embed
         for row, key in enumerate(keys)
         if (matrix[row] != matrix[first[key]]).any()
     ]
-    if faults:
-        raise DataError(join_faults(f"{path} is not valid", faults))
+    raise_if_any(f"{path} is not valid", faults)
     return Embeddings(tuple(first), matrix[list(first.values())])

@@ -20,10 +20,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from eczema_tf.config import Section, describe_faults, read_yaml
-from eczema_tf.errors import ConfigError, join_faults
+from eczema_tf.config import Section, read_yaml
+from eczema_tf.errors import ConfigError
 from eczema_tf.schema import MANIFEST_COLUMNS
 
 SHIPPED = Path(__file__).parent / "maps"
@@ -155,11 +155,7 @@ def load_map(map_path: Path | str) -> TableMap:
         raise ConfigError(
             f"{map_path}: no such map; allowed: a YAML file, or one of: {', '.join(list_shipped())}"
         )
-    try:
-        return TableMap.model_validate(read_yaml(path))
-    except ValidationError as error:
-        faults = describe_faults(error, TableMap)
-        raise ConfigError(join_faults(f"{path} is not a valid map", faults)) from error
+    return TableMap.parse(read_yaml(path), where=f"map {path}")
 
 
 def list_shipped() -> list[str]:
