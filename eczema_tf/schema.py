@@ -66,3 +66,10 @@ IMAGE_PRESENT = "image_present"  # float32 (), 1 where there is a photo
 TOKEN_IDS = "token_ids"  # int32 (tokens,)
 PADDING_MASK = "padding_mask"  # int32 (tokens,), 1 where there is a token
 TEXT_PRESENT = "text_present"  # float32 (), 1 where there is a text
+MODEL_INPUTS = {  # name -> dtype
+    IMAGE: "float32",
+    IMAGE_PRESENT: "float32",
+    TOKEN_IDS: "int32",
+    PADDING_MASK: "int32",
+    TEXT_PRESENT: "float32",
+}

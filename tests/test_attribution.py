@@ -14,6 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
+from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.text.tokenizer import clean_text, learn_tokenizer
 from eczema_tf.errors import ConfigError
@@ -27,7 +28,6 @@ from eczema_tf.explanation.submodels import (
     TARGETS,
     Submodels,
     select_logit,
-    to_tensors,
 )
 from eczema_tf.explanation.token_scores import integrate_gradients, multiply_gradient_by_input
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
@@ -95,7 +95,7 @@ def small():
 def test_cutting_changes_no_logit(image: str, text: str):
     model, _ = build_case("cross_attention", image, text)
     inputs, submodels = batch(model), Submodels(model)
-    tensors = to_tensors(inputs)
+    tensors = to_model_inputs(inputs)
     logits = submodels.compute_logits(
         submodels.encode_image(tensors[IMAGE]), submodels.embed_tokens(tensors[TOKEN_IDS]), tensors
     )
@@ -110,7 +110,7 @@ def test_the_fine_map_is_the_last_with_enough_cells_and_cutting_there_changes_no
     image: str, cells: int
 ):
     model, _ = build_case(image=image, size_px=96)
-    submodels, photos = Submodels(model), to_tensors(batch(model))[IMAGE]
+    submodels, photos = Submodels(model), to_model_inputs(batch(model))[IMAGE]
     fine_map = submodels.to_fine_map(photos, training=False)
     assert fine_map.shape[1:3] == (cells, cells)
     np.testing.assert_allclose(
@@ -119,7 +119,7 @@ def test_the_fine_map_is_the_last_with_enough_cells_and_cutting_there_changes_no
     maps = compute_heatmaps(submodels, batch(model))
     assert maps.shape == (4, cells, cells)
     np.testing.assert_allclose(
-        explain_in_one_pass(submodels, to_tensors(batch(model))).heatmap, maps, atol=1e-5
+        explain_in_one_pass(submodels, to_model_inputs(batch(model))).heatmap, maps, atol=1e-5
     )
 
 
@@ -127,7 +127,7 @@ def test_the_fine_map_is_the_last_with_enough_cells_and_cutting_there_changes_no
 def test_one_pass_equals_the_offline_methods(fusion: str):
     model, _ = build_case(fusion)
     submodels, inputs = Submodels(model), batch(model)
-    explained = explain_in_one_pass(submodels, to_tensors(inputs))
+    explained = explain_in_one_pass(submodels, to_model_inputs(inputs))
     np.testing.assert_allclose(explained.heatmap, compute_heatmaps(submodels, inputs), atol=1e-5)
     np.testing.assert_allclose(
         explained.token_scores, multiply_gradient_by_input(submodels, inputs).scores, atol=1e-6
@@ -184,7 +184,7 @@ def test_the_map_lies_on_what_decides():
     submodels, inputs = Submodels(model), batch(model)
     inputs[IMAGE][:] = 0
     inputs[IMAGE][:, :12, 20:] = 255
-    features = submodels.encode_image(to_tensors(inputs)[IMAGE]).numpy()
+    features = submodels.encode_image(to_model_inputs(inputs)[IMAGE]).numpy()
     channel = int(np.argmax(features[0, 0, 1] - features[0, 1, 0]))  # speaks for the bright corner
     weights = tf.one_hot([channel], features.shape[-1])[None, None]
     cam = compute_layercam(tf.constant(features), tf.ones_like(features) * weights)[0].numpy()
@@ -196,7 +196,7 @@ def test_embeddings_have_no_heatmap():
     submodels, inputs = Submodels(model), batch(model)
     with pytest.raises(ConfigError, match="no places"):
         compute_heatmaps(submodels, inputs)
-    assert explain_in_one_pass(submodels, to_tensors(inputs)).heatmap.shape == (4, 1, 1)
+    assert explain_in_one_pass(submodels, to_model_inputs(inputs)).heatmap.shape == (4, 1, 1)
 
 
 def test_targets():

@@ -34,13 +34,11 @@ def build(manifest: Path, cache: Path) -> Inputs:
     dataset = load_dataset(DataConfig(), manifest)
     tokenizer = learn_tokenizer(list(dataset.table["text"]), 100, 16)
     return load_inputs(
-        dataset.table,
-        dataset.photos,
-        None,
-        tokenizer,
-        SIZE_PX,
-        PreprocessConfig(),
-        ArrayCache(cache),
+        dataset,
+        tokenizer=tokenizer,
+        size_px=SIZE_PX,
+        preprocess=PreprocessConfig(),
+        cache=ArrayCache(cache),
     )
 
 

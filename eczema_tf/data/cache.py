@@ -5,9 +5,9 @@ preprocessing, weights, versions), so that a stale one is never found, and it is
 only when whole.
 """
 
+import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ PROGRESS_FROM_ROWS = 500  # below, it is over before a bar could be read
 
 
 def fingerprint(*parts: Any) -> str:
-    """Hashes JSON-able values, byte strings and arrays into 32 hex digits (the first half of a SHA-256)."""
+    """Hashes JSON-able values, byte strings and arrays into 32 hex digits (half a SHA-256)."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -69,36 +69,26 @@ class ArrayCache:
         if shape[0] == 0:
             return np.zeros(shape, dtype)
         path = self.folder / f"{name}-{key}.npy"
-        found = self._load(path)
-        if found is not None and found.shape == shape and found.dtype == np.dtype(dtype):
-            return found
-        with replacing_file(path) as aside:
-            _fill(aside, name, shape, dtype, compute())
+        # a file that is no whole array (a disk fault) counts as absent
+        with contextlib.suppress(FileNotFoundError, ValueError, EOFError):
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+            if found.shape == shape and found.dtype == np.dtype(dtype):
+                return found
+        hidden = True if shape[0] < PROGRESS_FROM_ROWS else None  # None: shown on a terminal only
+        with (
+            replacing_file(path) as aside,
+            tqdm(
+                total=shape[0], desc=name.replace("_", " "), disable=hidden, mininterval=1
+            ) as progress,
+        ):
+            array, done = open_memmap(aside, mode="w+", dtype=dtype, shape=shape), 0
+            for block in compute():
+                if done + len(block) > shape[0]:
+                    raise RunError(f"{name}: more rows than the {shape[0]} expected")
+                array[done : done + len(block)] = block
+                done += len(block)
+                progress.update(len(block))
+            if done != shape[0]:
+                raise RunError(f"{name}: {done} rows where {shape[0]} were expected")
+            array.flush()
         return np.load(path, mmap_mode="r", allow_pickle=False)
-
-    def _load(self, path: Path) -> np.ndarray | None:
-        """A file that is no whole array (a disk fault; ours are renamed into place when whole) counts as absent."""
-        try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (FileNotFoundError, ValueError, EOFError):
-            return None
-
-
-def _fill(
-    path: Path, name: str, shape: tuple[int, ...], dtype: str, blocks: Iterable[np.ndarray]
-) -> None:
-    array = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    with path.open("rb+") as file:  # a full disk is an error now, not a bus error on the way
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    done = 0
-    hidden = True if shape[0] < PROGRESS_FROM_ROWS else None  # None: shown on a terminal only
-    with tqdm(total=shape[0], desc=name.replace("_", " "), disable=hidden, mininterval=1) as bar:
-        for block in blocks:
-            if done + len(block) > shape[0]:
-                raise RunError(f"{name}: more rows than the {shape[0]} expected")
-            array[done : done + len(block)] = block
-            done += len(block)
-            bar.update(len(block))
-    if done != shape[0]:
-        raise RunError(f"{name}: {done} rows where {shape[0]} were expected")
-    array.flush()

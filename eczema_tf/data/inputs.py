@@ -1,11 +1,12 @@
-"""Manifest rows to model inputs: pixels or embeddings, tokens and presence, as arrays that batches are gathered from.
+"""Manifest rows to model inputs, as arrays that batches are gathered from.
 
 Each distinct photo and text is preprocessed once. `Inputs.gather` is the only place where rows
 become arrays, for training and for evaluation, from pixels and from cached features alike.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,19 @@ import tensorflow as tf
 
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint
-from eczema_tf.data.photo.embeddings import Embeddings
+from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.photo.preprocess import VERSION as PREPROCESS_VERSION
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.text.tokenizer import TextTokenizer, clean_text
-from eczema_tf.schema import IMAGE, IMAGE_PRESENT, MODALITIES, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.schema import (
+    IMAGE,
+    IMAGE_PRESENT,
+    MODALITIES,
+    MODEL_INPUTS,
+    PADDING_MASK,
+    TEXT_PRESENT,
+    TOKEN_IDS,
+)
 
 BLOCK_ROWS = 64
 
@@ -47,9 +56,8 @@ class Inputs:
 
     columns: dict[str, Column]  # by input name
     token_counts: np.ndarray  # int64 (rows,)
-    token_columns: frozenset[str] = frozenset(
-        {TOKEN_IDS, PADDING_MASK}
-    )  # cut to the longest text of the batch
+    # cut to the longest text of the batch
+    token_columns: frozenset[str] = frozenset({TOKEN_IDS, PADDING_MASK})
 
     def __len__(self) -> int:
         return len(self.token_counts)
@@ -73,114 +81,102 @@ class Inputs:
         }
 
     def with_features(self, old: str, new: str, column: Column) -> "Inputs":
-        """Replaces an input by the features of its frozen encoder; their rows are cut like tokens if they are tokens."""
+        """Replaces an input by the features of its frozen encoder; those of tokens are cut, too."""
         columns = {name: kept for name, kept in self.columns.items() if name != old}
         tokens = self.token_columns | ({new} if column.values.ndim == 3 else set())
         return replace(self, columns={**columns, new: column}, token_columns=frozenset(tokens))
 
 
+def to_model_inputs(arrays: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    """Converts a batch to the types of `MODEL_INPUTS` (`Inputs.gather` keeps pixels as uint8).
+
+    Args:
+        arrays: Arrays or tensors by input name.
+    """
+    return {name: tf.cast(arrays[name], dtype) for name, dtype in MODEL_INPUTS.items()}
+
+
 def load_inputs(
-    table: pd.DataFrame,
-    photos: pd.DataFrame | None,
-    embeddings: Embeddings | None,
+    dataset: Dataset,
+    *,
     tokenizer: TextTokenizer,
     size_px: int,
     preprocess: PreprocessConfig,
     cache: ArrayCache,
 ) -> Inputs:
-    """Preprocesses every photo and text of a manifest.
+    """Preprocesses every photo and text of a data set.
 
     Args:
-        table: Of a `Manifest`.
-        photos: From `inspect_photos`, by file; None with embeddings.
-        embeddings: Stand in for the photos, if given.
+        dataset: From `load_dataset`; its embeddings stand in for the photos, if it has any.
         tokenizer: For the texts.
         size_px: Side of the pixels.
         preprocess: Of the photos.
         cache: Where pixels are kept.
     """
+    table, embeddings = dataset.table, dataset.embeddings
     if embeddings is not None:
-        image = _embedding_column(table, embeddings)
+        keys, index = _distinct(embeddings.keys_of_rows(table))
+        values = embeddings.rows_of(keys)
+        image = Column(values, index, fingerprint(values))
     else:
-        image = _pixel_column(table, photos, size_px, preprocess, cache)
-    token_ids, mask, text_present = _token_columns(list(table["text"]), tokenizer)
+        image = _load_pixels(table, dataset.photos, size_px, preprocess, cache)
+
+    blocks = tf.data.Dataset.from_tensor_slices(list(table["text"])).batch(4096).map(clean_text)
+    cleaned = [text.decode() for block in blocks.as_numpy_iterator() for text in block]
+    texts, text_index = _distinct(cleaned)
+    # Absent texts get the tokens of the empty text, so that no row is without a token. In a graph,
+    # KerasHub's tokenizer is fifty times faster than eagerly.
+    tokenized = tf.data.Dataset.from_tensors(tf.constant(["", *texts])).map(tokenizer)
+    ids, mask = next(tokenized.as_numpy_iterator())  # (texts, tokens) each
+    digest, token_index = fingerprint(ids, mask, tokenizer.vocabulary), text_index + 1
     columns = {
         IMAGE: image,
-        IMAGE_PRESENT: _presence_column(image.index),
-        TOKEN_IDS: token_ids,
-        PADDING_MASK: mask,
-        TEXT_PRESENT: text_present,
+        IMAGE_PRESENT: _presence(image.index),
+        TOKEN_IDS: Column(ids, token_index, digest),
+        PADDING_MASK: Column(mask, token_index, digest),
+        TEXT_PRESENT: _presence(text_index),
     }
-    return Inputs(columns, mask.values.sum(axis=1)[mask.index].astype("int64"))
+    return Inputs(columns, mask.sum(axis=1)[token_index].astype("int64"))
 
 
-def _presence_column(index: np.ndarray) -> Column:
-    present = (index >= 0).astype("int64")
-    return Column(np.array([0.0, 1.0], "float32"), present, "presence")
+def _presence(index: np.ndarray) -> Column:
+    return Column(np.array([0.0, 1.0], "float32"), (index >= 0).astype("int64"), "presence")
 
 
 def _distinct(keys: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Lists the distinct non-empty keys, short ones first (blocks of like length need little padding), and each row's place (-1: empty)."""
+    """Lists the distinct non-empty keys, short ones first (like length needs little padding).
+
+    Returns:
+        The keys, and int64 (rows,), which of them each row has (-1: empty).
+    """
     distinct = sorted({key for key in keys if key}, key=lambda key: (len(key), key))
-    place = {key: position for position, key in enumerate(distinct)}
-    return distinct, np.array([place.get(key, -1) for key in keys], dtype="int64")
+    index = {key: number for number, key in enumerate(distinct)}
+    return distinct, np.array([index.get(key, -1) for key in keys], dtype="int64")
 
 
-def _embedding_column(table: pd.DataFrame, embeddings: Embeddings) -> Column:
-    keys = embeddings.keys_of_rows(table)
-    distinct, index = _distinct(keys)
-    values = embeddings.rows_of(distinct)
-    return Column(values, index, fingerprint(values))
-
-
-def _pixel_column(
+def _load_pixels(
     table: pd.DataFrame,
     photos: pd.DataFrame,
     size_px: int,
     preprocess: PreprocessConfig,
     cache: ArrayCache,
 ) -> Column:
+    """Decoded by TensorFlow, as in the served graph, whatever Pillow decoded for inspection."""
     digests = dict(zip(photos.index, photos["sha256"], strict=True))
     distinct, index = _distinct([digests.get(file, "") for file in table["image_file"]])
     by_digest = photos.reset_index().drop_duplicates("sha256").set_index("sha256").loc[distinct]
     made_by = [size_px, preprocess.color_constancy.model_dump(), PREPROCESS_VERSION, tf.__version__]
     key = fingerprint(distinct, list(map(int, by_digest["orientation"])), *made_by)
 
+    def preprocess_file(file: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+        return preprocess_photo(tf.io.read_file(file), orientation, size_px, preprocess)
+
     def compute() -> Iterator[np.ndarray]:
         files, orientations = list(by_digest["file"]), by_digest["orientation"].to_numpy("int32")
-        return _preprocess_files(files, orientations, size_px, preprocess)
+        pixels = tf.data.Dataset.from_tensor_slices((files, orientations)).map(
+            preprocess_file, num_parallel_calls=tf.data.AUTOTUNE
+        )
+        return pixels.batch(BLOCK_ROWS).prefetch(1).as_numpy_iterator()
 
-    pixels = cache.load_or_compute(
-        "pixels", key, (len(distinct), size_px, size_px, 3), "uint8", compute
-    )
-    return Column(pixels, index, key)
-
-
-def _preprocess_files(
-    files: list[str], orientations: np.ndarray, size_px: int, preprocess: PreprocessConfig
-) -> Iterator[np.ndarray]:
-    dataset = tf.data.Dataset.from_tensor_slices((files, orientations)).map(
-        lambda file, orientation: preprocess_photo(
-            tf.io.read_file(file), orientation, size_px, preprocess
-        ),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    return dataset.batch(BLOCK_ROWS).prefetch(1).as_numpy_iterator()
-
-
-def _token_columns(texts: list[str], tokenizer: TextTokenizer) -> tuple[Column, Column, np.ndarray]:
-    """Token ids, mask and presence. Absent texts get the tokens of the empty text, so that no row is without a token."""
-    distinct, index = _distinct(_clean(texts))
-    ids, mask = (array.numpy() for array in _tokenize(tokenizer, ["", *distinct]))
-    digest = fingerprint(ids, mask, tokenizer.vocabulary)
-    return Column(ids, index + 1, digest), Column(mask, index + 1, digest), _presence_column(index)
-
-
-def _clean(texts: list[str]) -> list[str]:
-    blocks = tf.data.Dataset.from_tensor_slices(texts).batch(4096).map(clean_text)
-    return [text.decode() for block in blocks.as_numpy_iterator() for text in block]
-
-
-def _tokenize(tokenizer: TextTokenizer, texts: list[str]) -> tuple[tf.Tensor, tf.Tensor]:
-    """In a graph, where KerasHub's tokenizer is fifty times faster than eagerly."""
-    return next(iter(tf.data.Dataset.from_tensors(tf.constant(texts)).map(tokenizer)))
+    shape = (len(distinct), size_px, size_px, 3)
+    return Column(cache.load_or_compute("pixels", key, shape, "uint8", compute), index, key)

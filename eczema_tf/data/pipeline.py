@@ -1,8 +1,11 @@
-"""tf.data pipelines over `Inputs`: training (shuffled, augmented) and evaluation (every row exactly once, in order).
+"""tf.data pipelines over `Inputs`, for training and for evaluation.
 
-A training batch depends only on (seed, epoch, place in the epoch), so that a resumed run sees what
-an unbroken one would have seen.
+Training rows are shuffled and augmented; a batch depends only on (seed, epoch, place in the epoch),
+so that a resumed run sees what an unbroken one would have seen. Evaluation gives every row exactly
+once, in order.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -10,7 +13,7 @@ import tensorflow as tf
 from eczema_tf.config import AugmentConfig
 from eczema_tf.data.inputs import Inputs
 from eczema_tf.data.photo.augment import augment_photos
-from eczema_tf.schema import IMAGE
+from eczema_tf.schema import IMAGE, MODEL_INPUTS
 
 Arrays = dict[str, np.ndarray]
 
@@ -51,11 +54,14 @@ def build_training_dataset(
             lambda place, chosen: (tf.random.fold_in(tf.cast(key, tf.int32), place), chosen)
         )
 
+    def take(arrays: Arrays, chosen: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {name: tf.gather(tf.constant(values), chosen) for name, values in arrays.items()}
+
     def finish(key: tf.Tensor, chosen: tf.Tensor) -> tuple[dict, dict, dict]:
         batch = gather(chosen)
         if augment is not None and batch.get(IMAGE) is not None and len(batch[IMAGE].shape) == 4:
             batch[IMAGE] = augment_photos(tf.cast(batch[IMAGE], tf.float32), key, augment)
-        return batch, _take(targets, chosen), _take(weights, chosen)
+        return batch, take(targets, chosen), take(weights, chosen)
 
     epochs_dataset = tf.data.Dataset.range(epochs.start, epochs.stop)
     return (
@@ -72,33 +78,24 @@ def build_evaluation_dataset(inputs: Inputs, rows: np.ndarray, batch_size: int) 
     return dataset.map(gather, num_parallel_calls=2, deterministic=True).prefetch(2)
 
 
-def _take(arrays: Arrays, chosen: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {name: tf.gather(tf.constant(values), chosen) for name, values in arrays.items()}
-
-
-def _build_gather(inputs: Inputs):
-    """Wraps `Inputs.gather` as an op with static ranks, float32 for whatever is not an id or a mask."""
-    names = list(inputs.columns)
-    types = [_batch_type(inputs.columns[name].values.dtype) for name in names]
+def _build_gather(inputs: Inputs) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """Wraps `Inputs.gather` as an op with static ranks and the model's types."""
+    types = {name: tf.as_dtype(MODEL_INPUTS.get(name, "float32")) for name in inputs.columns}
 
     def gather_arrays(chosen: np.ndarray) -> list[np.ndarray]:
         batch = inputs.gather(chosen)
         return [
-            batch[name].astype(dtype.as_numpy_dtype, copy=False)
-            for name, dtype in zip(names, types, strict=True)
+            batch[name].astype(dtype.as_numpy_dtype, copy=False) for name, dtype in types.items()
         ]
 
     def gather(chosen: tf.Tensor) -> dict[str, tf.Tensor]:
-        tensors = tf.numpy_function(gather_arrays, [chosen], types)
-        for name, tensor in zip(names, tensors, strict=True):
+        tensors = tf.numpy_function(gather_arrays, [chosen], list(types.values()))
+        batch = dict(zip(types, tensors, strict=True))
+        for name, tensor in batch.items():
             shape = inputs.columns[name].values.shape[1:]
-            tensor.set_shape(
-                (None, *([None, *shape[1:]] if name in inputs.token_columns else shape))
-            )
-        return dict(zip(names, tensors, strict=True))
+            if name in inputs.token_columns:
+                shape = (None, *shape[1:])
+            tensor.set_shape((None, *shape))
+        return batch
 
     return gather
-
-
-def _batch_type(dtype: np.dtype) -> tf.DType:
-    return tf.int32 if np.issubdtype(dtype, np.signedinteger) else tf.float32

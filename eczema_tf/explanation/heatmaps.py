@@ -10,9 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.errors import ConfigError
 from eczema_tf.explanation.one_pass import HEATMAP_METHOD, scale_to_one
-from eczema_tf.explanation.submodels import CONTEXT, Submodels, Tensors, select_logit, to_tensors
+from eczema_tf.explanation.submodels import CONTEXT, Submodels, Tensors, select_logit
 from eczema_tf.model.multimodal import IMAGE_FEATURES
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TOKEN_IDS
 
@@ -63,7 +64,7 @@ def compute_heatmaps(
             "heatmap: this model's image encoder gives one vector a photo"
             f" {submodels.features_shape}, which has no places to show"
         )
-    inputs = to_tensors(inputs)
+    inputs = to_model_inputs(inputs)
     sign = -1.0 if against else 1.0
     if method == "scorecam":
         found = _compute_scorecam(submodels, inputs, target, sign)

@@ -24,7 +24,6 @@ from eczema_tf.schema import (
     PADDING_MASK,
     SEVERITY,
     TEXT_PRESENT,
-    TOKEN_IDS,
 )
 
 Tensors = Mapping[str, Any]
@@ -167,15 +166,6 @@ def split_image_encoder(model: keras.Model) -> tuple[keras.Model, keras.Model] |
             trunk = keras.Model(encoder.input, tensor, name="image_encoder_to_fine_map")
             return keras.Model(model.input[IMAGE], trunk(pixels), name="image_fine_trunk"), rest
     return None
-
-
-def to_tensors(inputs: Tensors) -> dict[str, tf.Tensor]:
-    """Converts a batch's arrays to the model's types (`Inputs.gather` keeps pixels as uint8)."""
-    integers = (TOKEN_IDS, PADDING_MASK)
-    return {
-        name: tf.cast(inputs[name], tf.int32 if name in integers else tf.float32)
-        for name in (IMAGE, IMAGE_PRESENT, TEXT_PRESENT, *integers)
-    }
 
 
 def select_logit(logits: Tensors, target: str) -> tf.Tensor:

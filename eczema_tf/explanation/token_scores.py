@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.explanation.one_pass import explain_in_one_pass, score_tokens
-from eczema_tf.explanation.submodels import CONTEXT, Submodels, Tensors, select_logit, to_tensors
+from eczema_tf.explanation.submodels import CONTEXT, Submodels, Tensors, select_logit
 from eczema_tf.schema import IMAGE, TEXT_PRESENT, TOKEN_IDS
 
 STEPS = 64  # of the path integral; the completeness error says whether they are enough
@@ -43,7 +44,7 @@ def integrate_gradients(
         target: As in `submodels.select_logit`.
         steps: Gradients on the way.
     """
-    inputs = to_tensors(inputs)
+    inputs = to_model_inputs(inputs)
     features = submodels.encode_image(inputs[IMAGE])
     embeddings = submodels.embed_tokens(inputs[TOKEN_IDS])  # (batch, tokens, units)
     baseline = submodels.embed_padding(inputs[TOKEN_IDS])
@@ -69,7 +70,7 @@ def multiply_gradient_by_input(
     submodels: Submodels, inputs: Tensors, *, target: str = "eczema"
 ) -> TokenScores:
     """Computes the cheap scores that the served model gives: see `one_pass.explain_in_one_pass`."""
-    inputs = to_tensors(inputs)
+    inputs = to_model_inputs(inputs)
     scores = explain_in_one_pass(submodels, inputs, target).token_scores
     features = submodels.encode_image(inputs[IMAGE])
     return check_completeness(submodels, inputs, features, scores, target)

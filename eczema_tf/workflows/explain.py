@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.errors import DataError
 from eczema_tf.explanation.heatmaps import compute_heatmaps
-from eczema_tf.explanation.submodels import Submodels, to_tensors
+from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.explanation.token_scores import TOKEN_METHODS
 from eczema_tf.files import replacing_file, replacing_folder, write_json, write_text
 from eczema_tf.model.losses import compute_probabilities
@@ -115,7 +116,7 @@ class RunBackend:
         # called and not compiled: compiling takes ten times as long as answering four rows
         logits = {
             head: value.numpy()
-            for head, value in self._trained.model(to_tensors(rows), training=False).items()
+            for head, value in self._trained.model(to_model_inputs(rows), training=False).items()
         }
         outputs = {
             name: np.asarray(value)[0].tolist()

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.dataset import Dataset
-from eczema_tf.data.inputs import Inputs, load_inputs
+from eczema_tf.data.inputs import Inputs, load_inputs, to_model_inputs
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.pipeline import build_evaluation_dataset
 from eczema_tf.data.text.tokenizer import clean_text
@@ -70,21 +70,20 @@ def build_client_inputs(
             )
     cleaned = clean_text(tf.constant([text.encode("utf-8", "replace") for text in texts]))
     token_ids, padding_mask = tf.function(trained.tokenizer)(cleaned)  # (rows, tokens)
-    return {
+    inputs = {
         IMAGE: pixels,
-        IMAGE_PRESENT: np.array([bool(photo) for photo in photos], "float32"),
-        TOKEN_IDS: token_ids.numpy().astype("int32"),
-        PADDING_MASK: padding_mask.numpy().astype("int32"),
-        TEXT_PRESENT: (cleaned != "").numpy().astype("float32"),
+        IMAGE_PRESENT: [bool(photo) for photo in photos],
+        TOKEN_IDS: token_ids,
+        PADDING_MASK: padding_mask,
+        TEXT_PRESENT: cleaned != "",
     }
+    return {name: value.numpy() for name, value in to_model_inputs(inputs).items()}
 
 
 def load_model_inputs(trained: TrainedModel, dataset: Dataset) -> Inputs:
     """Preprocesses a data set for a model."""
     return load_inputs(
-        dataset.table,
-        dataset.photos,
-        dataset.embeddings,
+        dataset,
         tokenizer=trained.tokenizer,
         size_px=trained.encoders.image.size_px,
         preprocess=trained.config.preprocess,

@@ -42,20 +42,21 @@ def name_diagnoses(text: str) -> set[tuple[str, str]]:
     found = set()
     for clause in _CLAUSE_END.split(unicodedata.normalize("NFKC", text).replace("\u2019", "'")):
         whose = FAMILY if family.search(clause) else OWN
-        found |= {(conditions[match.lastindex - 1], whose) for match in names.finditer(clause)}
+        for match in names.finditer(clause):
+            if match.lastindex is not None:  # the group of the name
+                found.add((conditions[match.lastindex - 1], whose))
     return found
 
 
 @cache
 def _compile_names() -> tuple[re.Pattern[str], list[str], re.Pattern[str]]:
-    """Returns the names, one group each, the condition of each group, and the words for the family."""
+    """Returns the names, a group each; the condition of each group; the words for the family."""
     source = yaml.safe_load(Path(__file__).with_name("diagnoses.yaml").read_text(encoding="utf-8"))
     condition_of = {
         name: condition for condition, names in source["conditions"].items() for name in names
     }
-    names = sorted(
-        condition_of, key=lambda name: (-len(name), name)
-    )  # the first that fits is taken: the longest
+    # the first that fits is taken: the longest
+    names = sorted(condition_of, key=lambda name: (-len(name), name))
     return _compile(names), [condition_of[name] for name in names], _compile(source["family"])
 
 

@@ -159,7 +159,7 @@ def _name_clusters(keys: Sequence[str], pairs: Sequence[Sequence[int]]) -> dict[
 
 
 def find_leaders(count: int, first: Iterable[int], second: Iterable[int]) -> np.ndarray:
-    """Returns the smallest index among those that each index hangs together with: int64 (count,)."""
+    """Returns the smallest index that each index hangs together with: int64 (count,)."""
     first, second = np.array([*first], "int64"), np.array([*second], "int64")
     links = coo_array((np.ones(len(first), "int8"), (first, second)), shape=(count, count))
     component = connected_components(links, directed=False)[1] if count else np.zeros(0, "int64")

@@ -7,10 +7,10 @@ import numpy as np
 from scipy.special import expit
 from tqdm import tqdm
 
+from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.evaluation.comparisons import Comparison, compare_cases
 from eczema_tf.explanation import faithfulness_image as faithful
 from eczema_tf.explanation.maps import upsample_heatmap
-from eczema_tf.explanation.submodels import to_tensors
 from eczema_tf.schema import IMAGE
 from eczema_tf.workflows.explanation_quality.cases import ExplainedCases
 
@@ -46,7 +46,7 @@ def explain_photos(cases: ExplainedCases, noise_sigma: float = 0.0) -> np.ndarra
         batch = cases.gather(chosen)
         noise = rng.normal(0, noise_sigma, batch[IMAGE].shape)
         noisy = np.clip(batch[IMAGE] + noise, 0, 255)
-        maps.append(cases.explain_photos(to_tensors(batch | {IMAGE: noisy})))
+        maps.append(cases.explain_photos(to_model_inputs(batch | {IMAGE: noisy})))
     return np.concatenate(maps)
 
 
