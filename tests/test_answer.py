@@ -21,11 +21,7 @@ from test_serving import METADATA, build_explained, build_parts, photo
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.explanation.contributions import Contributions
 from eczema_tf.reporting.answer import Answer
-from eczema_tf.reporting.answer_html import (
-    STRENGTHS,
-    STYLE_SHEET,
-    render_answer,
-)
+from eczema_tf.reporting.answer_html import STRENGTHS, STYLE_SHEET, render_answer
 from eczema_tf.reporting.html import format_percent, format_signed
 from eczema_tf.reporting.pictures import (
     COLOURS,

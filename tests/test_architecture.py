@@ -8,17 +8,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "eczema_tf"
 FLOOR = ("__init__", "schema", "errors", "files", "cli", "config")
-VERBS = (
-    "prepare",
-    "train",
-    "evaluate",
-    "explain",
-    "search",
-    "export",
-    "predict",
-    "serve",
-    "score",
-)
+VERBS = ("prepare", "train", "evaluate", "explain", "search", "export", "predict", "serve", "score")
 ROWS = [
     FLOOR,
     ("data",),

@@ -24,11 +24,7 @@ from eczema_tf.explanation.heatmaps import HEATMAP_METHODS, compute_heatmaps
 from eczema_tf.explanation.maps import upsample_heatmap
 from eczema_tf.explanation.one_pass import compute_layercam, explain_in_one_pass, scale_to_one
 from eczema_tf.explanation.spans import Span, join_phrases, join_words
-from eczema_tf.explanation.submodels import (
-    TARGETS,
-    Submodels,
-    select_logit,
-)
+from eczema_tf.explanation.submodels import TARGETS, Submodels, select_logit
 from eczema_tf.explanation.token_scores import integrate_gradients, multiply_gradient_by_input
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS

@@ -8,13 +8,7 @@ from pathlib import Path
 import pytest
 
 from eczema_tf import __main__ as commands
-from eczema_tf.cli import (
-    COMMANDS,
-    build_parser,
-    read_photo_argument,
-    run_command,
-    whole_number,
-)
+from eczema_tf.cli import COMMANDS, build_parser, read_photo_argument, run_command, whole_number
 from eczema_tf.errors import ConfigError, DataError
 from eczema_tf.schema import NOTICE
 

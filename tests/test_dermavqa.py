@@ -162,12 +162,7 @@ def test_the_real_file(shared: Path, tmp_path: Path):
         summary.counts["without_reply"],
         summary.counts["names_diagnosis"],
         summary.counts["unclear"],
-    ) == (
-        842,
-        0,
-        204,
-        183,
-    )
+    ) == (842, 0, 204, 183)
     assert (summary.counts["kept"], summary.counts["eczema"], summary.counts["authors"]) == (
         455,
         44,

@@ -30,13 +30,7 @@ from eczema_tf.model.losses import (
     compute_probabilities,
     compute_targets,
 )
-from eczema_tf.model.multimodal import (
-    IMAGE_FEATURES,
-    Encoders,
-    build_model,
-    encoder_of,
-    heads_of,
-)
+from eczema_tf.model.multimodal import IMAGE_FEATURES, Encoders, build_model, encoder_of, heads_of
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
 SMALL = ModelConfig(embedding_units=8)

@@ -72,14 +72,7 @@ def test_inspection_of_good_photos(tmp_path: Path):
 def test_inspection_of_nothing_keeps_its_columns():
     photos = inspect_photos(["", ""])
     assert len(photos) == 0
-    assert list(photos.columns) == [
-        "sha256",
-        "width",
-        "height",
-        "orientation",
-        "gray",
-        "error",
-    ]
+    assert list(photos.columns) == ["sha256", "width", "height", "orientation", "gray", "error"]
 
 
 @pytest.mark.parametrize(

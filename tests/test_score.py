@@ -65,11 +65,7 @@ BAD = {  # how a row is bad -> image_path, text, the beginning of its status
     "html": ("html.jpg", "", "photo: cannot be read"),
     "noise": ("noise.jpg", "it itches", "photo: cannot be read"),
     "bomb": ("bomb.png", "it itches", "photo: "),
-    "both": (
-        "cut.jpg",
-        "\x01",
-        "photo: cannot be read: truncated or damaged",
-    ),
+    "both": ("cut.jpg", "\x01", "photo: cannot be read: truncated or damaged"),
     "control": ("", "\x01\x02", "text: nothing readable in it"),
     "empty": ("", "", NOTHING),
     "blank": ("  ", " \n ", NOTHING),

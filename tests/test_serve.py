@@ -48,12 +48,7 @@ from eczema_tf.serving.graph.signature import EXPLAIN, SERVE, SIGNATURES
 from eczema_tf.serving.rest import server as server_module
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.batching import Batcher, Busy
-from eczema_tf.serving.rest.contract import (
-    BadRequest,
-    ModelFault,
-    encode_answer,
-    parse_request,
-)
+from eczema_tf.serving.rest.contract import BadRequest, ModelFault, encode_answer, parse_request
 from eczema_tf.serving.rest.limits import BodyLimits, Limits
 from eczema_tf.serving.rest.metrics import Metrics, name_status
 

@@ -82,11 +82,7 @@ def build_parts(embedding_dimension: int | None = None):
 def build_served(parts, **more) -> ServedModel:
     model, image, tokenizer = parts
     return ServedModel(
-        model=model,
-        image_encoder=image,
-        tokenizer=tokenizer,
-        preprocess=PreprocessConfig(),
-        **more,
+        model=model, image_encoder=image, tokenizer=tokenizer, preprocess=PreprocessConfig(), **more
     )
 
 

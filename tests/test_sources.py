@@ -98,10 +98,7 @@ def make_scin(out: Path, root: Path, photo: str, **options: bool) -> None:
     pd.DataFrame(cases).to_csv(root / "cases.csv", index=False)
     labels = [
         dict.fromkeys(scin.LABEL_COLUMNS, "")
-        | {
-            "case_id": case,
-            "weighted_skin_condition_label": vote,
-        }
+        | {"case_id": case, "weighted_skin_condition_label": vote}
         for case, vote in VOTES.items()
     ]
     pd.DataFrame(labels).to_csv(root / "labels.csv", index=False)

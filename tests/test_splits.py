@@ -6,13 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eczema_tf.data.splits import (
-    FRACTIONS,
-    assign_folds,
-    assign_splits,
-    find_missing,
-    fold_splits,
-)
+from eczema_tf.data.splits import FRACTIONS, assign_folds, assign_splits, find_missing, fold_splits
 from eczema_tf.errors import DataError
 
 

@@ -269,7 +269,7 @@ def test_every_fault_of_a_map_is_named(files: dict):
 def test_maps_that_make_no_sense(files: dict, old: str, new: str, says: str):
     assert old in MAP
     files["map_path"].write_text(MAP.replace(old, new))
-    with pytest.raises(ConfigError, match="map .* is not valid") as error:
+    with pytest.raises(ConfigError, match=r"map .* is not valid") as error:
         load_map(files["map_path"])
     assert says in str(error.value)
 

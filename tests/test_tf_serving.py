@@ -29,12 +29,7 @@ from test_serving import SIZE_PX, build_explained, build_parts, photo
 
 from eczema_tf.serving.graph.served_model import save_served
 from eczema_tf.serving.graph.signature import MODEL_NAME, SIGNATURES
-from eczema_tf.serving.graph.warmup import (
-    BATCH_SIZES,
-    WARMUP_FILE,
-    draw_rows,
-    write_warmup,
-)
+from eczema_tf.serving.graph.warmup import BATCH_SIZES, WARMUP_FILE, draw_rows, write_warmup
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "scripts" / "tf_serving"
@@ -198,10 +193,7 @@ def test_warmup_covers_every_signature_and_batch_size(export: Path):
         assert {
             name: (tensor.dtype, len(tensor.tensor_shape.dim))
             for name, tensor in request.inputs.items()
-        } == {
-            "image": (tf.string.as_datatype_enum, 1),
-            "text": (tf.string.as_datatype_enum, 1),
-        }
+        } == {"image": (tf.string.as_datatype_enum, 1), "text": (tf.string.as_datatype_enum, 1)}
 
 
 def test_the_warmup_replays_without_a_fault(through_c, export: Path):

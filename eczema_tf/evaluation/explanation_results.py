@@ -99,9 +99,5 @@ class ExplanationResults:
             "photo": describe(self.photo),
             "text": describe(self.text),
             "contributions": {"cases": self.with_both, **self.contributions},
-            "bootstrap": {
-                "replicates": self.replicates,
-                "groups": self.groups,
-                "level": LEVEL,
-            },
+            "bootstrap": {"replicates": self.replicates, "groups": self.groups, "level": LEVEL},
         }

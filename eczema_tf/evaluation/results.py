@@ -153,10 +153,7 @@ def compute_metrics(
         "severity": _judge_severity(sample),
         "label_threshold": label_threshold,
         "bootstrap": Bootstrap(
-            replicates=replicates,
-            groups=int(cases["group_id"].nunique()),
-            seed=seed,
-            level=LEVEL,
+            replicates=replicates, groups=int(cases["group_id"].nunique()), seed=seed, level=LEVEL
         ),
     }
     return Metrics.model_validate(found if leaks is None else {**found, "leaks": leaks})

@@ -5,12 +5,7 @@ own format (`document.py`).
 """
 
 from eczema_tf.evaluation.intervals import Estimate
-from eczema_tf.evaluation.results import (
-    GUESSED_AMBIGUOUS,
-    KNOWN_AMBIGUOUS,
-    Confusion,
-    Metrics,
-)
+from eczema_tf.evaluation.results import GUESSED_AMBIGUOUS, KNOWN_AMBIGUOUS, Confusion, Metrics
 from eczema_tf.reporting.document import Block, Bullets, Section, Table, Warned
 
 HEAD_NAMES = {"image": "photo", "text": "text", "fusion": "both (fusion)"}

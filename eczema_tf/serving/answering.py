@@ -159,8 +159,7 @@ class ExportBackend:
     async def ask(self, photo: bytes, text: str) -> Findings:
         """Asks both signatures, at the same time."""
         explained, apart = await asyncio.gather(
-            self._ask([photo], [text], EXPLAIN),
-            self._ask([photo, b"", b""], ["", text, ""], SERVE),
+            self._ask([photo], [text], EXPLAIN), self._ask([photo, b"", b""], ["", text, ""], SERVE)
         )
         row = {name: values[0] for name, values in explained.items()}
         plain = plain_row(explained)

@@ -11,14 +11,7 @@ from eczema_tf.errors import EczemaError
 
 TIMEOUT_S = 30.0
 # of asking, and of reading nonsense
-NO_ANSWER = (
-    OSError,
-    http.client.HTTPException,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-)
+NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError)
 
 
 def predict_remotely(url: str, image: bytes, text: str) -> dict[str, Any]:

@@ -34,11 +34,7 @@ class History:
 
 
 def train_model(
-    model: keras.Model,
-    encoders: Encoders,
-    data: TrainingData,
-    config: Config,
-    run_dir: Path,
+    model: keras.Model, encoders: Encoders, data: TrainingData, config: Config, run_dir: Path
 ) -> History:
     """Trains all stages and leaves the model with the best weights.
 

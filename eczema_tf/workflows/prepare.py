@@ -71,12 +71,7 @@ def prepare_scin_files(
     if cases is None or labels is None:
         raise ValueError("cases and labels are needed without a download")
     return prepare_scin(
-        out,
-        cases=cases,
-        labels=labels,
-        images=images,
-        embeddings=embeddings,
-        overwrite=overwrite,
+        out, cases=cases, labels=labels, images=images, embeddings=embeddings, overwrite=overwrite
     )
 
 

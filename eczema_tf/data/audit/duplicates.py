@@ -15,12 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from eczema_tf.data.audit.near_photos import compute_signatures, find_near_photos
-from eczema_tf.data.audit.near_texts import (
-    PhraseModel,
-    Words,
-    find_near_texts,
-    split_words,
-)
+from eczema_tf.data.audit.near_texts import PhraseModel, Words, find_near_texts, split_words
 from eczema_tf.data.cache import fingerprint
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.photo.inspection import GRAY_PX

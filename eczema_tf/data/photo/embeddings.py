@@ -1,4 +1,4 @@
-"""Precomputed photo embeddings (`.npz`), which stand in for the photos as an image encoder of their own.
+"""Precomputed photo embeddings (`.npz`), which stand in for the photos as an image encoder.
 
 Two layouts: arrays `image_path` (or `example_id`) and `embedding`, or one array for each image
 path, as Google publishes for SCIN (`scin_dataset_precomputed_embeddings.npz`). Nothing pickled is

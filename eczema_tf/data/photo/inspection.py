@@ -16,12 +16,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from eczema_tf.data.photo.files import (
-    describe_error,
-    read_orientation,
-    read_photo,
-    to_8_bits,
-)
+from eczema_tf.data.photo.files import describe_error, read_orientation, read_photo, to_8_bits
 from eczema_tf.data.photo.limits import MAX_JPEG_PIXELS
 from eczema_tf.errors import DataError
 

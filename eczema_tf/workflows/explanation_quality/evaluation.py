@@ -95,10 +95,7 @@ def evaluate_photos(cases: ExplainedCases, weights: np.ndarray) -> ModalityResul
     randomised = stability.randomise(chosen, "image", lambda: explain_photos(chosen))
     return ModalityResults(
         method=HEATMAP_METHOD,
-        counts={
-            "photos": len(seen),
-            "without_evidence": int((shown.max(axis=(1, 2)) == 0).sum()),
-        },
+        counts={"photos": len(seen), "without_evidence": int((shown.max(axis=(1, 2)) == 0).sum())},
         comparisons={name: figure.summarise(weights) for name, figure in comparisons.items()},
         changes={"noise": estimate_means(noise, weights[:, seen])},
         randomised=summarise_cascade(randomised, weights[:, few]),
