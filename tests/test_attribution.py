@@ -224,7 +224,7 @@ def test_the_baseline_keeps_the_special_tokens(small):
 def test_integrated_gradients_are_complete(text: str):
     model, _ = build_case(text=text)
     submodels, inputs = Submodels(model), batch(model)
-    scores = integrate_gradients(submodels, inputs, target="eczema_text", steps=128)
+    scores = integrate_gradients(submodels, inputs, target="eczema_text", steps=1024)
     assert np.abs(scores.difference[:3]).min() > 1e-3
     assert scores.completeness_error.max() < 0.05 * np.abs(scores.difference).max()
     assert not scores.scores[3].any()  # no text
