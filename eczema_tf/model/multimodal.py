@@ -85,17 +85,13 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     Raises:
         RunError: If Keras is set up in a way that these layers are not written for.
     """
-    settings = keras.config.image_data_format(), keras.config.floatx()
-    if settings != ("channels_last", "float32"):
-        raise RunError(
-            f"Keras is set to {' and '.join(settings)}; only channels_last and float32 are"
-            " supported: mend ~/.keras/keras.json"
-        )
+    _check_keras()
+
     # === Inputs ===
-    size_px, dimension = encoders.image.size_px, encoders.image.dimension
-    embedded = encoders.image.kind == "precomputed"
+    spec = encoders.image
+    shape = (spec.dimension,) if spec.kind == "precomputed" else (spec.size_px, spec.size_px, 3)
     inputs = {
-        IMAGE: keras.Input((dimension,) if embedded else (size_px, size_px, 3), name=IMAGE),
+        IMAGE: keras.Input(shape, name=IMAGE),
         IMAGE_PRESENT: keras.Input((), name=IMAGE_PRESENT),
         TOKEN_IDS: keras.Input((None,), dtype="int32", name=TOKEN_IDS),
         PADDING_MASK: keras.Input((None,), dtype="int32", name=PADDING_MASK),
@@ -103,7 +99,7 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     }
 
     # === Encoders ===
-    image_features, pooled_image = _encode_image(inputs[IMAGE], encoders.image)
+    image_features, pooled_image = _encode_image(inputs[IMAGE], spec)
     image = _project(pooled_image, "image", config)  # (batch, units)
     pooled_text = _encode_text(inputs[TOKEN_IDS], inputs[PADDING_MASK], encoders.text, config)
     text = _project(pooled_text, "text", config)  # (batch, units)
@@ -138,6 +134,15 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
         severity_score
     )
     return keras.Model(inputs, {name: outputs[name] for name in HEADS}, name="eczema_assistant")
+
+
+def _check_keras() -> None:
+    settings = keras.config.image_data_format(), keras.config.floatx()
+    if settings != ("channels_last", "float32"):
+        raise RunError(
+            f"Keras is set to {' and '.join(settings)}; only channels_last and float32 are"
+            " supported: mend ~/.keras/keras.json"
+        )
 
 
 def _encode_image(image: Any, spec: EncoderSpec) -> tuple[Any, Any]:
