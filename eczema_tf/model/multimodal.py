@@ -130,9 +130,8 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     )
     outputs["eczema"], severity_score = FUSIONS[config.fusion](evidence, config)
     outputs["consistency"] = head("consistency", text_known, len(CONSISTENCY))
-    outputs["severity"] = CumulativeLogits(len(SEVERITY), dtype="float32", name="severity")(
-        severity_score
-    )
+    grade = CumulativeLogits(len(SEVERITY), dtype="float32", name="severity")
+    outputs["severity"] = grade(severity_score)
     return keras.Model(inputs, {name: outputs[name] for name in HEADS}, name="eczema_assistant")
 
 
