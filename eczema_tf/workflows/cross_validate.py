@@ -35,6 +35,7 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
             thresholds.
     """
     dataset, split = audited.dataset, config.split
+    ids = dataset.table["example_id"]
     if split.folds is None:
         raise ValueError("cross-validation needs split.folds")
     cases, thresholds, folds, leaks = [], [], {}, None
@@ -47,9 +48,7 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
             label_threshold=config.data.label_threshold,
         )
         leaks = audited.check(fold_of_row)
-        folds[str(repeat)] = dict(
-            zip(dataset.table["example_id"], map(int, fold_of_row), strict=True)
-        )
+        folds[str(repeat)] = dict(zip(ids, map(int, fold_of_row), strict=True))
         logits = []
         for fold in sorted(set(fold_of_row)):
             where = f"repeat {repeat + 1} of {split.repeats}, fold {fold + 1} of {split.folds}"
@@ -58,12 +57,9 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
             of_fold, chosen = _train_fold(config, dataset, fold_of_row, fold, fold_dir)
             logits.append(of_fold.assign(fold=fold))
             thresholds.append(chosen)
-        all_rows = pd.concat(logits, ignore_index=True)
-        cases.append(average_rows_by_case(all_rows).assign(repeat=repeat))
-    mean = {
-        modality: float(np.mean([chosen[modality] for chosen in thresholds]))
-        for modality in thresholds[0]
-    }
+        by_case = average_rows_by_case(pd.concat(logits, ignore_index=True))
+        cases.append(by_case.assign(repeat=repeat))
+    mean = {head: float(np.mean([one[head] for one in thresholds])) for head in thresholds[0]}
     write_json(run_dir / run_folder.THRESHOLDS, mean)
     RunData(**dict(dataset.describe()), folds=folds).write(run_dir / run_folder.DATA)
     times = f", {split.repeats} times" if split.repeats > 1 else ""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from eczema_tf.errors import DataError
 from eczema_tf.evaluation.results import Metrics
@@ -44,26 +45,21 @@ def evaluate(
         dataset = load_as_trained(trained.config.data, data)
     else:
         dataset = load_audited(trained.config.data, manifest).dataset
-    chosen = np.ones(len(dataset.table), bool)
-    if split != "all":
-        chosen = (dataset.table["split"] == split).to_numpy()
-        if manifest is None and data.splits is not None:
-            chosen = dataset.table["example_id"].isin(data.splits[split]).to_numpy()
-    if not chosen.any():
-        raise DataError(
-            f"--split {split}: there are no such rows; give --split all to evaluate a manifest"
-            " without splits"
-        )
-    rows, inputs = np.flatnonzero(chosen), load_model_inputs(trained, dataset)
+    rows = _choose_rows(dataset.table, split, data.splits if manifest is None else None)
+    inputs = load_model_inputs(trained, dataset)
     cases = predict_cases(trained, dataset, inputs, rows)
-    if out is None:
-        own = manifest is None and split == "test"
-        name = f"{manifest.stem if manifest else 'own'}-{split}"
-        out = run_dir if own else run_dir / "evaluations" / name
-    leaks = Metrics.read(run_dir / run_folder.METRICS).leaks if out == run_dir else None
-    thresholds = run_folder.read_thresholds(run_dir)
+    if out is None and manifest is None and split == "test":
+        out = run_dir
+    elif out is None:
+        out = run_dir / "evaluations" / f"{manifest.stem if manifest else 'own'}-{split}"
     metrics = write_results(
-        out, cases, thresholds, trained.config, split=split, leaks=leaks, run_dir=run_dir
+        out,
+        cases,
+        run_folder.read_thresholds(run_dir),
+        trained.config,
+        split=split,
+        leaks=Metrics.read(run_dir / run_folder.METRICS).leaks if out == run_dir else None,
+        run_dir=run_dir,
     )
     print(format_results(metrics))
     if explanations is not None:
@@ -72,3 +68,21 @@ def evaluate(
         )
         print(f"\n{format_explanations(explained)}")
     return metrics
+
+
+def _choose_rows(
+    table: pd.DataFrame, split: str, own_splits: dict[str, list[str]] | None
+) -> np.ndarray:
+    """Finds the rows of a split: the run's own, recorded by id, or the manifest's."""
+    if split == "all":
+        return np.arange(len(table))
+    if own_splits is None:
+        chosen = table["split"] == split
+    else:
+        chosen = table["example_id"].isin(own_splits[split])
+    if not chosen.any():
+        raise DataError(
+            f"--split {split}: there are no such rows; give --split all to evaluate a manifest"
+            " without splits"
+        )
+    return np.flatnonzero(chosen)

@@ -62,10 +62,9 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
             configuration: trials of two spaces cannot be compared.
     """
     space = load_space(space_file)
-    plain = TypeAdapter(Space).dump_python(space)
     started_with = {
         "config.yaml": dump_config(config),
-        "space.yaml": yaml.safe_dump(plain, sort_keys=False),
+        "space.yaml": yaml.safe_dump(TypeAdapter(Space).dump_python(space), sort_keys=False),
     }
     for name, text in started_with.items():
         file = folder / name
