@@ -59,10 +59,8 @@ def score(
         rows_retried, done = 0, "scored"
         if missing := frozenset(job.find_missing()):
             check_spark()
-            with (
-                open_session(master, debug=debug) as spark,
-                tqdm(total=survey.rows, unit="row", disable=None) as bar,
-            ):
+            bar = tqdm(total=survey.rows, unit="row", disable=None)
+            with bar, open_session(master, debug=debug) as spark:
                 rows, folder = stream_rows(manifest), manifest.parent.resolve()
                 udf = build_udf(version, folder, threads=threads, batch_size=batch_size)
                 for number in range(len(job.parts)):

@@ -15,6 +15,8 @@ from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.limits import Limits
 from eczema_tf.serving.rest.server import bind, run_app
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
 
 def serve(
     folder: Path,
@@ -44,9 +46,7 @@ def serve(
     Raises:
         EczemaError: If the address cannot be listened on, or there is no model in the folder.
     """
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
     limits = Limits(
         max_body_bytes=max_body_mb * 1_000_000,
         max_held_bytes=10 * max_body_mb * 1_000_000,
