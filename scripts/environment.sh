@@ -1,4 +1,4 @@
-# Makes .venv with everything in requirements.txt. Sourced by quickstart.sh and test.sh; set PYTHON to choose an interpreter.
+# Makes .venv with the very packages of requirements.lock. Sourced by quickstart.sh and test.sh; set PYTHON to choose an interpreter.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,12 +13,17 @@ choose_python() {
   return 1
 }
 
-# The stamp is written last: an interrupted installation is done again.
-stamp=.venv/installed-requirements.txt
-if ! cmp -s requirements.txt "$stamp"; then
+# install_once FILE [OPTION ...]: unless .venv holds what FILE says now. The copy is written last: an interrupted installation is done again.
+install_once() {
+  cmp -s "$1" ".venv/installed-$1" && return
+  echo "installing $1 into .venv ..."
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check "${@:2}" -r "$1"
+  cp "$1" ".venv/installed-$1"
+}
+
+if [ ! -x .venv/bin/python ]; then
   python=$(choose_python)
-  [ -x .venv/bin/python ] || "$python" -m venv .venv
-  echo "installing requirements into .venv (about 3 GB, a few minutes) ..."
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-  cp requirements.txt "$stamp"
+  "$python" -m venv .venv
+  echo "about 3 GB, a few minutes"
 fi
+install_once requirements.lock --require-hashes
