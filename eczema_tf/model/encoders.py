@@ -17,11 +17,13 @@ from eczema_tf.config import ImageConfig, TextConfig
 from eczema_tf.errors import ConfigError, PresetError, RunError
 from eczema_tf.model import scratch
 from eczema_tf.model.saved_model import SavedModelEncoder
+from eczema_tf.model.weights.packaged import HOW_TO_INSTALL, REGISTRY, find_preset
 
 WAYS_TO_PROVIDE = (
-    "give (1) a KerasHub preset name, with internet access to Kaggle, (2) a local KerasHub preset"
-    " folder (config.json, model.weights.h5), or (3) a Hugging Face folder (config.json,"
-    " model.safetensors); or null for a small network from scratch"
+    f"give (1) {', '.join(REGISTRY)}, after {HOW_TO_INSTALL}, (2) another KerasHub preset name,"
+    " with internet access to Kaggle, (3) a local KerasHub preset folder (config.json,"
+    " model.weights.h5), or (4) a Hugging Face folder (config.json, model.safetensors); or null for"
+    " a small network from scratch"
 )
 OWN_KINDS = ("small_image_network", "small_text_network", "saved_model", "precomputed")
 
@@ -34,6 +36,7 @@ class EncoderSpec(BaseModel):
     kind: str  # a KerasHub backbone class, or one of `OWN_KINDS`
     settings: dict[str, Any]
     pretrained: bool
+    source: str = "from scratch"  # where the weights come from, for people
     size_px: int = 0  # image encoders: side of the photo
     # image encoders: photo * scale + offset is what the encoder was trained on
     scale: float | list[float] = 1.0
@@ -57,7 +60,11 @@ def specify_image_encoder(
     """
     if embedding_dimension is not None:
         return EncoderSpec(
-            kind="precomputed", settings={}, pretrained=True, dimension=embedding_dimension
+            kind="precomputed",
+            settings={},
+            pretrained=True,
+            source="precomputed embeddings",
+            dimension=embedding_dimension,
         )
     if config.saved_model is not None:
         encoder = SavedModelEncoder(config.saved_model, config.saved_model_input)
@@ -70,6 +77,7 @@ def specify_image_encoder(
                 "digest": encoder.digest,
             },
             pretrained=True,
+            source="a SavedModel",
             size_px=size_px,
             dimension=encoder(np.zeros((1, size_px, size_px, 3), "float32")).shape[-1],
         )
@@ -118,6 +126,7 @@ def _specify_image_preset(preset: str, size_px: int | None) -> EncoderSpec:
         kind=type(backbone).__name__,
         settings=settings,
         pretrained=True,
+        source=find_preset(preset).source,
         size_px=size_px,
         scale=np.asarray(converter.scale or 1.0).tolist(),
         offset=np.asarray(converter.offset or 0.0).tolist(),
@@ -161,7 +170,10 @@ def specify_text_encoder(config: TextConfig, vocabulary_size: int) -> EncoderSpe
                 f" {config.layers}"
             )
         settings["num_layers"] = config.layers
-    return EncoderSpec(kind=type(backbone).__name__, settings=settings, pretrained=True)
+    source = find_preset(config.preset).source
+    return EncoderSpec(
+        kind=type(backbone).__name__, settings=settings, pretrained=True, source=source
+    )
 
 
 def build_encoder(spec: EncoderSpec) -> keras.Model:
@@ -210,8 +222,9 @@ def _read_preset(reader: Any, preset: str, key: str, **options: Any) -> Any:
     """Calls `from_preset`, and says in one error how a preset can be provided."""
     if preset.startswith((".", "/", "~")) and not Path(preset).expanduser().is_dir():
         raise PresetError(f"{key}: {preset}: no such folder; {WAYS_TO_PROVIDE}")
+    location = find_preset(preset).location
     try:
-        return reader.from_preset(preset, **options)
+        return reader.from_preset(location, **options)
     except Exception as error:  # KerasHub, Kaggle and Hugging Face raise whatever they like
         reason = " ".join(str(error).split())[:300]
         raise PresetError(

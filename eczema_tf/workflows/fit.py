@@ -3,6 +3,7 @@
 All of it lands in a run folder.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from eczema_tf.model.encoders import (
     specify_text_encoder,
 )
 from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, build_model
+from eczema_tf.model.weights.packaged import find_preset
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.schema import SPLITS
 from eczema_tf.training.data import build_training_data
@@ -31,6 +33,21 @@ from eczema_tf.workflows.inference import load_model_inputs, predict_cases
 # in a run folder: the model that validation judged, where the run's own was trained on validation,
 # too
 BEFORE_REFIT = "before_refit"
+
+
+def check_encoders(config: Config) -> None:
+    """Finds the encoders before anything is spent on data, and says where each comes from.
+
+    Raises:
+        PresetError: If one is not available, or is none.
+        ConfigError: If one does not fit the configuration.
+    """
+    image, text = config.model.image, config.model.text
+    if config.data.embeddings is None:
+        name = image.preset or image.saved_model or image.architecture
+        _say(f"image encoder: {name}, {specify_image_encoder(image).source}")
+    source = specify_text_encoder(text, text.vocabulary_size).source
+    _say(f"text encoder: {text.preset or text.architecture}, {source}")
 
 
 def fit_run(
@@ -108,7 +125,7 @@ def _build_untrained(
     dimension = dataset.embeddings.dimension if dataset.embeddings is not None else None
     image_encoder = specify_image_encoder(image, dimension)
     if text.preset is not None:
-        tokenizer = load_tokenizer(text.preset, text.max_tokens)
+        tokenizer = load_tokenizer(find_preset(text.preset).location, text.max_tokens)
     else:
         tokenizer = learn_tokenizer(training_texts, text.vocabulary_size, text.max_tokens)
     encoders = Encoders(image_encoder, specify_text_encoder(text, len(tokenizer.vocabulary)))
@@ -132,3 +149,7 @@ def _choose_thresholds(
     thresholds = choose_thresholds(cases, trained.config.data.label_threshold)
     write_json(run_dir / run_folder.THRESHOLDS, thresholds)
     return thresholds
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

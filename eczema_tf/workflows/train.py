@@ -18,7 +18,7 @@ from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import AUDIT, load_audited
 from eczema_tf.workflows.cross_validate import cross_validate
 from eczema_tf.workflows.export import export_model
-from eczema_tf.workflows.fit import fit_run
+from eczema_tf.workflows.fit import check_encoders, fit_run
 from eczema_tf.workflows.inference import predict_cases
 from eczema_tf.workflows.results import write_results
 
@@ -46,6 +46,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
 def _train(config: Config, run_dir: Path) -> Metrics:
     _say(f"run folder: {run_dir}")
     run_folder.write_start(run_dir, config)
+    check_encoders(config)
     audited = load_audited(config.data, find_manifest(config))
     audited.audit.report.write(run_dir / AUDIT)
     if config.split.folds:
