@@ -114,8 +114,11 @@ def test_numbers_and_symptoms_need_no_tensorflow():
 def test_nothing_executable_is_ever_loaded():
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text()
+        if path.name == "torch_file.py":  # its unpickler makes tensors alone: tests/test_weights.py
+            text = text.replace("import pickle", "", 1)
         for call in (
             "import pickle",
+            "pickle.load",
             " eval(",
             "Lambda(",
             "allow_pickle=True",
