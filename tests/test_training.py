@@ -5,22 +5,36 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from eczema_tf.config import Config, ImageConfig
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.errors import ConfigError, DataError, RunError
-from eczema_tf.model.encoders import build_encoder, specify_image_encoder, specify_text_encoder
+from eczema_tf.model.encoders import (
+    EncoderSpec,
+    build_encoder,
+    specify_image_encoder,
+    specify_text_encoder,
+)
 from eczema_tf.model.losses import compute_targets
 from eczema_tf.model.multimodal import Encoders, build_model
-from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.schema import (
+    ECZEMA_HEADS,
+    HEADS,
+    IMAGE,
+    IMAGE_PRESENT,
+    PADDING_MASK,
+    TEXT_PRESENT,
+    TOKEN_IDS,
+)
 from eczema_tf.training import callbacks
 from eczema_tf.training.callbacks import KeepBest, compute_case_auroc
 from eczema_tf.training.checkpoints import copy_weights
-from eczema_tf.training.data import TrainingData, class_weights
+from eczema_tf.training.data import TrainingData, balance_labels, build_training_data
 from eczema_tf.training.device import prepare_device
 from eczema_tf.training.loop import Stage, compile_for_training, train_stage
-from eczema_tf.training.stages import restore_prevalence, unfreeze_from
+from eczema_tf.training.stages import restore_prevalence, train_model, unfreeze_from
 
 ROWS, SIZE_PX = 24, 16
 
@@ -57,8 +71,9 @@ def make_data() -> TrainingData:
     )
     weights = {head: np.ones(ROWS, "float32") for head in HEADS}
     targets = compute_targets(eczema, consistency, grades)
+    labelled, cases = np.ones(ROWS, bool), rows.astype(str)
     return TrainingData(
-        inputs, targets, weights, eczema > 0.5, np.ones(ROWS, bool), rows.astype(str), rows, rows
+        inputs, targets, weights, eczema > 0.5, labelled, cases, float(eczema.mean()), rows, rows
     )
 
 
@@ -222,11 +237,55 @@ def test_validation_auroc_is_by_case():
     assert compute_case_auroc(logits[:0], labels[:0], cases[:0]) is None
 
 
-def test_class_weights_by_hand():
-    eczema = np.array([1.0, 0.0, 0.0, 0.0, 0.5, np.nan, 1.0])
-    weights = class_weights(eczema, np.array([0, 1, 2, 3]))
-    np.testing.assert_allclose(weights, [2, 2 / 3, 2 / 3, 2 / 3, 4 / 3, np.nan, 2])
+def test_balanced_labels_by_hand():
+    eczema = np.array([1.0, 0.0, 0.0, 0.0, 0.5, np.nan])
+    targets, weights = balance_labels(eczema, prevalence=0.25)  # a = 2, b = 2 / 3
+    np.testing.assert_allclose(targets, [1, 0, 0, 0, 0.75, np.nan])
+    np.testing.assert_allclose(weights, [2, 2 / 3, 2 / 3, 2 / 3, 4 / 3, np.nan])
     assert weights[:4].mean() == pytest.approx(1)
+
+
+def test_what_balanced_soft_labels_teach_is_the_mean_label_once_moved_back():
+    """Two points: the votes at one are 0.2 and 0.6 (mean 0.4), at the other 0 and 0.2 (0.1)."""
+    votes, point, prevalence = np.array([0.2, 0.6, 0.0, 0.2]), np.array([0, 0, 1, 1]), 0.25
+    targets, weights = balance_labels(votes, prevalence)
+    # the cross-entropy of a constant is least at the weighted mean of its targets
+    least = np.bincount(point, weights * targets) / np.bincount(point, weights)
+    log_odds = np.log(least / (1 - least)) + np.log(prevalence / (1 - prevalence))
+    np.testing.assert_allclose(1 / (1 + np.exp(-log_odds)), [0.4, 0.1])
+
+
+@pytest.mark.parametrize("balance", [True, False])
+def test_probabilities_of_five_votes_average_to_the_mean_label(tmp_path: Path, balance: bool):
+    """Each of five voters says eczema with a probability that photo and text make plain."""
+    rows, rng = 3000, np.random.default_rng(0)
+    embeddings, words = rng.normal(size=(rows, 4)).astype("float32"), rng.integers(5, 15, rows)
+    log_odds = 1.5 * embeddings[:, 0] + 0.4 * (words - 9.5) - 1.5
+    votes = rng.binomial(5, 1 / (1 + np.exp(-log_odds))) / 5
+    arrays = {
+        IMAGE: embeddings,
+        TOKEN_IDS: np.stack([np.full(rows, 2), words, np.full(rows, 3)], axis=1).astype("int32"),
+        PADDING_MASK: np.ones((rows, 3), "int32"),
+        IMAGE_PRESENT: np.ones(rows, "float32"),
+        TEXT_PRESENT: np.ones(rows, "float32"),
+    }
+    index = np.arange(rows)
+    inputs = Inputs(
+        {name: Column(values, index, name) for name, values in arrays.items()}, np.full(rows, 3)
+    )
+    table = pd.DataFrame({"eczema": votes, "consistency": "", "severity": "", "case_id": index})
+    config = config_of(epochs=6, batch_size=100, balance_classes=balance, keep="last")
+    data = build_training_data(config, table, inputs, pd.Series(["train"] * rows))
+    encoders = Encoders(
+        EncoderSpec(kind="precomputed", settings={}, pretrained=True, dimension=4),
+        specify_text_encoder(config.model.text, 50),
+    )
+    prepare_device(config.train, config.seed)
+    model = build_model(config.model, encoders)
+    train_model(model, encoders, data, config, tmp_path)
+    for head, logits in model.predict(arrays, batch_size=1000, verbose=0).items():
+        if head in ECZEMA_HEADS.values():
+            assert (1 / (1 + np.exp(-logits))).mean() == pytest.approx(votes.mean(), abs=0.01), head
 
 
 def test_prevalence_is_restored_by_a_constant_shift_of_the_logits():
@@ -237,8 +296,7 @@ def test_prevalence_is_restored_by_a_constant_shift_of_the_logits():
         for n, v in data.inputs.gather(np.arange(4)).items()
     }
     before = model(inputs)
-    targets = {**data.targets, "eczema": np.full((ROWS, 1), 0.2, "float32")}
-    restore_prevalence(model, replace(data, targets=targets))
+    restore_prevalence(model, 0.2)
     after = model(inputs)
     for head in ("eczema", "eczema_image", "eczema_text"):
         np.testing.assert_allclose(after[head] - before[head], np.log(0.2 / 0.8), rtol=1e-4)

@@ -23,6 +23,7 @@ class TrainingData:
         positive: bool (rows,), for the validation AUROC.
         labelled: bool (rows,), whether there is an eczema label.
         cases: str (rows,), equal for the rows of one case.
+        prevalence: Mean eczema label of the training rows, in [0, 1]; 0 without any.
         train_rows: int64.
         val_rows: int64; may be empty where the last epoch is kept.
     """
@@ -33,6 +34,7 @@ class TrainingData:
     positive: np.ndarray
     labelled: np.ndarray
     cases: np.ndarray
+    prevalence: float
     train_rows: np.ndarray
     val_rows: np.ndarray
 
@@ -57,8 +59,11 @@ def build_training_data(
     labelled, positive = ~np.isnan(eczema), eczema > config.data.label_threshold
     if not config.train.soft_labels:
         eczema = np.where(labelled, positive.astype("float64"), np.nan)
-    balance = config.train.balance_classes
-    eczema_weight = labelled * (class_weights(eczema, train_rows) if balance else 1.0)
+    learned = train_rows[labelled[train_rows]]
+    prevalence = float(eczema[learned].mean()) if len(learned) else 0.0
+    eczema_weight = labelled.astype("float64")
+    if config.train.balance_classes and 0 < prevalence < 1:
+        eczema, eczema_weight = balance_labels(eczema, prevalence)
     has_image, has_text = inputs.present("image"), inputs.present("text")
     seen = {"image": has_image, "text": has_text, "fusion": np.ones(len(table), bool)}
     weights = {head: eczema_weight * seen[modality] for modality, head in ECZEMA_HEADS.items()}
@@ -73,24 +78,28 @@ def build_training_data(
         positive=positive,
         labelled=labelled,
         cases=table["case_id"].to_numpy(str),
+        prevalence=prevalence,
         train_rows=train_rows,
         val_rows=val_rows,
     )
 
 
-def class_weights(eczema: np.ndarray, train_rows: np.ndarray) -> np.ndarray:
-    """Weighs rows so that eczema and the rest count the same; a soft label shares both weights.
+def balance_labels(eczema: np.ndarray, prevalence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Makes targets and sample weights that train as if half of the rows were eczema.
+
+    A label y stands for two rows: y of one with eczema, which weighs a = 0.5 / prevalence, and
+    1 - y of one without, which weighs b = 0.5 / (1 - prevalence). The cross-entropy with target
+    a y / (a y + b (1 - y)) and weight a y + b (1 - y) is the sum of theirs. So its minimum has the
+    log-odds of E[y | x] less logit(prevalence), whether labels are votes or yes and no; weighing
+    the cross-entropy with y itself would not shift a soft label at all.
 
     Args:
         eczema: float (rows,) in [0, 1], NaN for none.
-        train_rows: int64; the prevalence is theirs.
+        prevalence: Their mean over the training rows, in (0, 1).
 
     Returns:
-        float (rows,), averaging 1 over the labelled training rows; NaN for rows without a label.
+        Targets in [0, 1] and weights, which average 1 over the labelled training rows; float64
+        (rows,), NaN for rows without a label.
     """
-    labels = eczema[train_rows]
-    labels = labels[~np.isnan(labels)]
-    prevalence = labels.mean() if len(labels) else 0.0
-    if prevalence in (0.0, 1.0):
-        return np.where(np.isnan(eczema), np.nan, 1.0)
-    return eczema * 0.5 / prevalence + (1 - eczema) * 0.5 / (1 - prevalence)
+    with_eczema, without = eczema * 0.5 / prevalence, (1 - eczema) * 0.5 / (1 - prevalence)
+    return with_eczema / (with_eczema + without), with_eczema + without

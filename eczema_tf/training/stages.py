@@ -70,7 +70,7 @@ def train_model(
         history = replace(history, fine_tune=tuned)
 
     if train.balance_classes:
-        restore_prevalence(model, data)
+        restore_prevalence(model, data.prevalence)
     return history
 
 
@@ -103,14 +103,16 @@ def unfreeze_from(encoder: keras.Model, first: str, key: str) -> None:
         block.trainable = index >= matches[0] and not is_batch_norm
 
 
-def restore_prevalence(model: keras.Model, data: TrainingData) -> None:
+def restore_prevalence(model: keras.Model, prevalence: float) -> None:
     """Moves the biases of the eczema heads so that probabilities fit the training prevalence again.
 
-    Balanced weights train the log-odds of a population that is half eczema; the true ones differ by
+    Balanced labels train the log-odds of a population that is half eczema; the true ones differ by
     the constant logit(prevalence) (King and Zeng 2001, prior correction). Ranks do not change.
+
+    Args:
+        model: Trained on labels from `data.balance_labels`.
+        prevalence: In (0, 1).
     """
-    labels = data.targets["eczema"][data.train_rows, 0][data.labelled[data.train_rows]]
-    prevalence = float(labels.mean())
     for head in ECZEMA_HEADS.values():
         layer = model.get_layer(head)
         if isinstance(layer, keras.layers.Dense):  # late fusion is an average of such
