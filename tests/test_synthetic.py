@@ -19,9 +19,9 @@ from eczema_tf.errors import EczemaError
 from eczema_tf.schema import POSTERIOR_COLUMNS
 
 CASES = 600
-# Standard deviation of the AUROC of a useless score, with 240 and 360 cases, is 0.024 (Hanley and
+# Standard deviation of the AUROC of a useless score, with 187 and 413 cases, is 0.026 (Hanley and
 # McNeil 1982): four of these.
-CHANCE = 0.096
+CHANCE = 0.102
 PLAQUE = {
     "lesion": "visible",
     "border": "sharp",
@@ -109,7 +109,7 @@ def test_names_order_and_metadata_do_not_betray_the_label(table):
     cases["rows"] = table.groupby("case_id").size().reindex(cases["case_id"]).to_numpy()
     cases["has_photo"], cases["has_text"] = cases["image_path"] != "", cases["text"] != ""
     cases["unclear"] = cases["consistency"] == "unclear"
-    people = ("skin_tone", "age_group", "sex", "body_site")
+    people = ("skin_tone", "sex", "body_site")  # the age is evidence: a text says it
     for what in (
         "place",
         "example_id",
@@ -135,7 +135,7 @@ def test_the_shares_are_as_promised(table):
         "several photos": (photos > 1).mean(),
     }
     assert shares == pytest.approx(
-        {"eczema": 0.4, "no photo": 0.1, "no text": 0.1, "unclear": 0.15, "several photos": 0.2},
+        {"eczema": 0.31, "no photo": 0.1, "no text": 0.1, "unclear": 0.08, "several photos": 0.2},
         abs=0.06,
     )
     assert set(table["skin_tone"]) == set(TONES)
@@ -150,7 +150,9 @@ def test_posteriors_are_there_where_the_modality_is(table):
     assert posterior["fusion"].between(0, 1).all()
     clear = table["consistency"].isin(["eczema", "other"])
     assert ((table["consistency"] == "eczema")[clear] == (posterior["text"] >= 0.5)[clear]).all()
-    assert posterior["text"][table["consistency"] == "unclear"].to_numpy() == pytest.approx(0.4)
+    assert posterior["text"][table["consistency"] == "unclear"].to_numpy() == pytest.approx(
+        0.3115, abs=1e-4
+    )
 
 
 def test_truth_describes_every_row_and_its_phrases(folder, table):
@@ -160,9 +162,8 @@ def test_truth_describes_every_row_and_its_phrases(folder, table):
     ]
     assert [truth["example_id"] for truth in truths] == list(table["example_id"])
     for truth, row in zip(truths, table.itertuples(), strict=True):
-        assert {phrase["category"]: phrase["value"] for phrase in truth["phrases"]} == truth[
-            "facts"
-        ]
+        said = sorted((name.removesuffix("_2"), value) for name, value in truth["facts"].items())
+        assert sorted((phrase["category"], phrase["value"]) for phrase in truth["phrases"]) == said
         assert all(
             row.text[phrase["start"] : phrase["end"]].strip(" ,.") for phrase in truth["phrases"]
         )

@@ -5,32 +5,32 @@ Case `i` of a seed is always the same, however many cases there are and whoever 
 
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import numpy as np
 from PIL import Image
 
-from eczema_tf.data.synthetic.complaint import Phrase, write_complaint
+from eczema_tf.data.synthetic.complaint import Phrase, Sex, write_complaint
 from eczema_tf.data.synthetic.photo import encode_photo, render_photo
 from eczema_tf.data.synthetic.skin import SITES, TONES
 from eczema_tf.data.synthetic.tables import (
+    AGE,
     NO_SEVERITY,
-    UNSEEN,
-    Slot,
     compute_eczema_posterior,
     compute_log_likelihood,
     draw_attributes,
     draw_facts,
-    draw_states,
+    draw_state,
     load_tables,
 )
 
 PHOTOS, MASKS = "photos", "masks"  # folders
-AGE_GROUPS = ("13-17", "18-29", "30-44", "45-59", "60+")
-SEXES = ("female", "male")
+# the age that a text says -> its group
+AGE_GROUPS = {"baby": "0-1", "child": "2-12", "teen": "13-17", "adult": "18-59", "older": "60+"}
+SEXES: tuple[Sex, ...] = ("female", "male")
 NO_PHOTO, NO_TEXT = 0.10, 0.10  # shares of cases; never both
-UNCLEAR = 0.15  # share of texts that mention no fact
+UNCLEAR = 0.08  # share of texts that say nothing
 PHOTO_COUNTS = (0.80, 0.12, 0.08)  # of cases with a photo: shares with one, two and three
-_DRAW, _WRITE, _PHOTO = range(3)  # streams of random numbers of a case
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class Case:
         condition: The truth.
         severity: "mild", "moderate" or "severe"; "" where healthy.
         attributes: Value of each attribute drawn, also where there is no photo.
-        facts: Value of each fact mentioned.
+        facts: Value of each fact that the text says.
         text: The complaint, "" for none.
         phrases: Where each fact stands in the text.
         posterior: P(eczema) given the "image", the "text" and both ("fusion"); `None` where the
             photo or the text is missing.
+        age_group: One of `AGE_GROUPS`, if the text says the age; else "".
         skin_tone: Fitzpatrick type; like all that follows, independent of the condition.
-        age_group: One of `AGE_GROUPS`.
         sex: One of `SEXES`.
-        body_site: One of `skin.SITES`.
+        body_site: One of `skin.SITES`: where the photo was taken.
     """
 
     case_id: str
@@ -65,48 +65,46 @@ class Case:
     text: str
     phrases: list[Phrase]
     posterior: dict[str, float | None]
-    skin_tone: str
     age_group: str
+    skin_tone: str
     sex: str
     body_site: str
 
 
 def draw_case(seed: int, index: int) -> Case:
     """Draws a case and writes its text; it does not render its photos."""
-    rng, tables = np.random.default_rng([seed, index, _DRAW]), load_tables()
-    state = draw_states(tables, 1, rng)
+    rng, tables = Random(f"{seed} {index} draw"), load_tables()
+    state = draw_state(tables, rng)
     attributes, facts = draw_attributes(tables, state, rng), draw_facts(tables, state, rng)
-    missing, unclear = rng.random(), rng.random() < UNCLEAR
+    missing, unclear, sex = rng.random(), rng.random() < UNCLEAR, rng.choice(SEXES)
     has_photo, has_text = missing >= NO_PHOTO, not NO_PHOTO <= missing < NO_PHOTO + NO_TEXT
-    photos = int(rng.choice(3, p=PHOTO_COUNTS)) + 1 if has_photo else 0
-    if unclear or not has_text:
-        facts[:] = UNSEEN
-    log_image = compute_log_likelihood(tables.attributes, attributes) * has_photo
-    log_text = compute_log_likelihood(tables.facts, facts)
-    named_facts = _name(tables.facts, facts[0])
+    photos = rng.choices((1, 2, 3), PHOTO_COUNTS)[0] if has_photo else 0
+    facts = {} if unclear or not has_text else facts
     text, phrases = "", list[Phrase]()
     if has_text:
-        text, phrases = write_complaint(named_facts, np.random.default_rng([seed, index, _WRITE]))
-    condition, severity = tables.states[state[0]]
+        text, phrases = write_complaint(facts, sex, Random(f"{seed} {index} write"))
+    image = compute_log_likelihood(tables.attributes, attributes if has_photo else {})
+    said = compute_log_likelihood(tables.facts, facts)
+    condition, severity = tables.states[state]
     return Case(
-        case_id=rng.bytes(8).hex(),
-        example_ids=tuple(rng.bytes(8).hex() for _ in range(max(1, photos))),
+        case_id=rng.randbytes(8).hex(),
+        example_ids=tuple(rng.randbytes(8).hex() for _ in range(max(1, photos))),
         photos=photos,
         condition=condition,
         severity="" if severity == NO_SEVERITY else severity,
-        attributes=_name(tables.attributes, attributes[0]),
-        facts=named_facts,
+        attributes=attributes,
+        facts=facts,
         text=text,
         phrases=phrases,
         posterior={
-            "image": float(compute_eczema_posterior(tables, log_image)[0]) if has_photo else None,
-            "text": float(compute_eczema_posterior(tables, log_text)[0]) if has_text else None,
-            "fusion": float(compute_eczema_posterior(tables, log_image, log_text)[0]),
+            "image": compute_eczema_posterior(tables, image) if has_photo else None,
+            "text": compute_eczema_posterior(tables, said) if has_text else None,
+            "fusion": compute_eczema_posterior(tables, image, said),
         },
-        skin_tone=str(rng.choice(TONES)),
-        age_group=str(rng.choice(AGE_GROUPS)),
-        sex=str(rng.choice(SEXES)),
-        body_site=str(rng.choice(SITES)),
+        age_group=AGE_GROUPS.get(facts.get(AGE, ""), ""),
+        skin_tone=rng.choice(TONES),
+        sex=sex,
+        body_site=rng.choice(SITES),
     )
 
 
@@ -120,15 +118,7 @@ def render_case(folder: Path, seed: int, index: int, case: Case) -> None:
         case: As drawn by `draw_case(seed, index)`.
     """
     for photo, example_id in enumerate(case.example_ids[: case.photos]):
-        rng = np.random.default_rng([seed, index, _PHOTO + photo])
+        rng = np.random.default_rng([seed, index, photo])
         pixels, mask = render_photo(case.attributes, case.skin_tone, case.body_site, rng)
         (folder / PHOTOS / f"{example_id}.jpg").write_bytes(encode_photo(pixels, rng))
         Image.fromarray(mask).save(folder / MASKS / f"{example_id}.png")
-
-
-def _name(slots: tuple[Slot, ...], codes: np.ndarray) -> dict[str, str]:
-    return {
-        slot.name: slot.values[code]
-        for slot, code in zip(slots, codes, strict=True)
-        if code != UNSEEN
-    }

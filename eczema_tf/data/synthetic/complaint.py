@@ -1,34 +1,55 @@
-"""A lay person's account of facts: drawn facts become a text, and it is known where each stands.
+"""People's accounts of findings: what is said becomes a text; where each finding stands is known.
 
-Wording, order, fillers and misspellings do not depend on the condition: the text says what its
-facts say, and nothing more.
+The wording comes from a grammar (`phrases.yaml`, `style.yaml`): a finding is a clause of its own or
+a noun phrase in a frame, in one of several registers, by the person, a relative or a clinician,
+among small talk. None of this depends on the condition: the text says what its findings say.
+
+Wordings are split like patients. Of every list of wordings a fixed 30 %, and some registers whole,
+are "new": they are what `wordings="new"` uses, and "known" never does.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import md5
 from pathlib import Path
+from random import Random
+from typing import Any, Literal
 
-import numpy as np
 import yaml
+from pydantic import Field
 
 from eczema_tf.config import Section
+from eczema_tf.data.synthetic.tables import AGE
 
-MAX_WORDS = 80
-_TERSE = 0.2  # share of texts in telegram style
-_MISSPELT = 0.07  # share of the listed words that come out wrong
+Wordings = Literal["known", "new"]
+Sex = Literal["female", "male"]
+NEW_SHARE = 0.3
+MIN_WORDS = 3
+RAMBLING = 0.04  # share of texts with much small talk
+UNCLEAR_KINDS = {"empty": 0.4, "offtopic": 0.25, "foreign": 0.2, "nonsense": 0.15}
+# lists in style.yaml that are no wordings of their own: not split
+WHOLE = ("range", "joins", "leads", "it", "misspellings")
+_ALTERNATIVES = re.compile(r"\(([^()]*)\)")
+_MARK = re.compile(r"<(\w+)>")
+_WORD = re.compile(r"\w+")
+# "on between my toes"
+_NO_ON = re.compile(
+    r"\bon (?=(?:between|around|behind|under|along|beside|where|everywhere|all over|from|down)\b)"
+)
+_SENTENCE_END = re.compile(r"[.?!]\s*$")
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """Where a fact stands in a text.
+    """Where a finding stands in a text.
 
     Attributes:
         start: Character offset of the phrase in the text.
         end: Offset after its last character.
-        category: The fact, for example "itch".
-        value: Its value, for example "strong".
+        category: The finding, for example "itch".
+        value: Its value, for example "severe".
         negated: Whether the phrase denies it.
     """
 
@@ -39,119 +60,284 @@ class Phrase:
     negated: bool
 
 
-class Wordings(Section):
-    """How people say one value of a fact: in clauses, or in a note; `negated`: they deny it."""
+class Saying(Section):
+    """How people say one value of a finding; `negated`: they deny it."""
 
-    clauses: list[str]
-    note: str
+    clause: list[str] = Field(default_factory=list)
+    np: list[str] = Field(default_factory=list)
     negated: bool = False
 
 
-class Phrasebook(Section):
-    """What people say (`phrases.yaml`): of facts (by fact and value), between them, and instead."""
+class Finding(Section):
+    """How people say a finding: in which frame its noun phrases stand, and its values."""
 
-    facts: dict[str, dict[str, Wordings]]
-    fillers: dict[str, list[str]]
+    frame: str
+    values: dict[str, Saying]
+
+
+class Age(Section):
+    """How people say an age: from what number to what, who speaks (by weight), and their words."""
+
+    range: list[int]
+    speakers: dict[str, float]
+    own: list[str] = Field(default_factory=list)
+    note: list[str]
+    relative: dict[Sex, list[str]]
+
+
+class Register(Section):
+    """A way to write: its frames, who speaks, what starts and joins sentences."""
+
+    weight: float
+    frames: str
+    voice: str = ""
+    leads: list[str]
+    joins: list[str]
+    lower: bool = False
+    tidy: bool = False
+    new: bool = False
+
+
+class Grammar(Section):
+    """What people say, and how: one side of the split."""
+
+    findings: dict[str, Finding]
+    voices: dict[str, dict[str, str]]
+    sexes: dict[Sex, dict[str, str]]
+    it: list[str]
+    ages: dict[str, Age]
+    introductions: list[str]
+    frames: dict[str, dict[str, list[str]]]
+    registers: dict[str, Register]
+    talk: dict[str, list[str]]
+    spellings: dict[str, str]
+    contractions: dict[str, str]
+    abbreviations: dict[str, str]
     misspellings: dict[str, list[str]]
-    unclear: list[str]
+    unclear: dict[str, list[str]]
 
 
-_Fact = tuple[str, str, str, bool]  # wording, category, value, negated
-_Sentence = Sequence[str | _Fact]
+@dataclass(frozen=True)
+class _Piece:
+    """A sentence or a part of one.
+
+    Attributes:
+        wording: As it will be written, except for the first letter's case.
+        fact: Category, value and negated, if it says a finding.
+        tight: Whether it goes on with the piece before it.
+    """
+
+    wording: str
+    fact: tuple[str, str, bool] | None = None
+    tight: bool = False
 
 
-def write_complaint(facts: dict[str, str], rng: np.random.Generator) -> tuple[str, list[Phrase]]:
-    """Writes a text.
+def write_complaint(
+    facts: Mapping[str, str], sex: Sex, rng: Random, wordings: Wordings = "known"
+) -> tuple[str, list[Phrase]]:
+    """Writes a text of 3 to 200 words.
 
     Args:
-        facts: Value of each fact that is mentioned, at least three; or none, for a text that says
-            nothing useful.
+        facts: Value of each slot that is said, from `tables.draw_facts`; or none, for a text that
+            says nothing useful (of any length).
+        sex: Of the patient.
         rng: Where randomness comes from.
+        wordings: Which side of the split.
 
     Returns:
-        The text (3 to 80 words) and its phrases, by position.
+        The text and its phrases, by position.
     """
-    phrasebook = load_phrasebook()
-    sentences: list[_Sentence]
-    if facts:
-        order = rng.permutation(sorted(facts))
-        sentences = _write_sentences(order, facts, rng)
-        if rng.random() < _TERSE or _count_words(sentences) > MAX_WORDS:
-            # telegram style: "Very itchy, dry skin, no blisters."
-            note: list[str | _Fact] = []
-            for name in order:
-                note += [_draw_wording(name, facts[name], rng, terse=True), ", "]
-            sentences = [[*note[:-1], "."]]
-    else:
-        chosen = rng.choice(phrasebook.unclear, size=int(rng.integers(1, 4)), replace=False)
-        sentences = [[str(sentence)] for sentence in chosen]
-    ending: list[_Sentence] = []
+    grammar = load_grammar(wordings)
+    if not facts:
+        return _write_unclear(grammar, rng), []
+    registers = [*grammar.registers.values()]
+    register = rng.choices(registers, [register.weight for register in registers])[0]
+    writer = _Writer(grammar, register, facts.get(AGE, ""), sex, rng)
+    order, tight = {name: rng.random() for name in facts if name != AGE}, set()
+    if "called" in order and rng.random() < 0.6:
+        order["called"] = 0.0  # what it is called comes first
+    for site, seen in (("site", "look"), ("site_2", "look_2"), ("site", "called")):
+        if order.keys() >= {site, seen} and rng.random() < 0.45:
+            order[site] = order[seen] + 1e-9  # in the same breath: "red bumps" "on my arms"
+            tight.add(site)
+    pieces = [writer.write_age(facts[AGE])] if AGE in facts else []
+    for name in sorted(order, key=order.__getitem__):
+        pieces.append(writer.write_fact(name.removesuffix("_2"), facts[name], name in tight))
+    talk = rng.randint(4, 7) if rng.random() < RAMBLING else min(int(rng.expovariate(1.2)), 4)
+    for _ in range(talk):
+        loose = [i for i, piece in enumerate(pieces) if not piece.tight]
+        pieces.insert(rng.choice([*loose, len(pieces)]), writer.write_talk("middles"))
     if rng.random() < 0.3:
-        ending.append([str(rng.choice(phrasebook.fillers["closers"]))])
-    if rng.random() < 0.08:
-        ending.append([str(rng.choice(phrasebook.fillers["rambling"]))])
-    if _count_words([*sentences, *ending]) <= MAX_WORDS:
-        sentences = [*sentences, *ending]
-    return _join(sentences)
+        pieces.insert(0, writer.write_talk("openers"))
+    if rng.random() < 0.4 or sum(len(piece.wording.split()) for piece in pieces) < MIN_WORDS:
+        pieces.append(writer.write_talk("closers"))
+    return _join(pieces, register, rng)
 
 
-def _write_sentences(
-    order: np.ndarray, facts: dict[str, str], rng: np.random.Generator
-) -> list[_Sentence]:
-    """Writes clauses, most of them two by two, sometimes with fillers before or between them."""
-    fillers = load_phrasebook().fillers
-    clauses = [_draw_wording(name, facts[name], rng) for name in order]
-    sentences: list[_Sentence] = []
-    while clauses:
-        taken, clauses = clauses[:2], clauses[2:]
-        if len(taken) == 2 and rng.random() < 0.6:
-            sentences.append([taken[0], str(rng.choice([" and ", ", and ", ", "])), taken[1], "."])
+class _Writer:
+    """Writes the pieces of one text: one register, one speaker, one way to spell."""
+
+    def __init__(
+        self, grammar: Grammar, register: Register, age: str, sex: Sex, rng: Random
+    ) -> None:
+        self.grammar, self.sex, self.rng = grammar, sex, rng
+        self.frames = grammar.frames[register.frames]
+        self.noted = register.frames != "spoken"
+        self.speaker = "note" if self.noted else "own"
+        if age and not self.noted:
+            speakers = grammar.ages[age].speakers
+            self.speaker = rng.choices([*speakers], [*speakers.values()])[0]
+        voice = register.voice or (sex if self.speaker == "relative" else self.speaker)
+        self.marks = grammar.voices[voice] | grammar.sexes[sex]
+        self.max_number = 3 if age == "child" else 9  # of years, so that it fits the age
+        sloppy = not register.tidy
+        self.careless = rng.random() * 0.25 if sloppy and rng.random() < 0.4 else 0.0
+        chances = (
+            (grammar.spellings, 0.5),
+            (grammar.contractions, 0.0 if self.noted else 0.6),
+            (grammar.abbreviations, 0.15 * sloppy),
+        )
+        self.rewrites = [table for table, chance in chances if rng.random() < chance]
+
+    def write_talk(self, kind: str) -> _Piece:
+        """Writes one of the "openers", "middles" or "closers"."""
+        return _Piece(self.expand(self.rng.choice(self.grammar.talk[kind])))
+
+    def write_fact(self, finding: str, value: str, tight: bool) -> _Piece:
+        """Writes a finding as a clause of its own or as a noun phrase in a frame.
+
+        `tight`: it is a site and goes on with what was said before.
+        """
+        rng, frame = self.rng, self.grammar.findings[finding].frame
+        saying = self.grammar.findings[finding].values[value]
+        if saying.negated and frame in ("has", "owned"):
+            frame = "denied"
+        clause_share = 0.15 if self.noted else 0.85 if frame == "bare" else 0.6
+        if saying.clause and rng.random() < clause_share:
+            wording = rng.choice(saying.clause)
         else:
-            sentences.extend([clause, "."] for clause in taken)
-    if rng.random() < 0.25:
-        index = int(rng.integers(1, len(sentences) + 1))
-        sentences.insert(index, [str(rng.choice(fillers["middles"]))])
-    if rng.random() < 0.25:
-        sentences.insert(0, [str(rng.choice(fillers["openers"]))])
-    return sentences
+            wording = "on <x>" if tight else rng.choice(self.frames[frame])
+            wording = wording.replace("<x>", rng.choice(saying.np))
+        return _Piece(self.expand(wording), (finding, value, saying.negated), tight)
+
+    def write_age(self, age: str) -> _Piece:
+        """Writes whom it is about and how old they are."""
+        entry, rng = self.grammar.ages[age], self.rng
+        if self.speaker == "relative":
+            frame = rng.choice(self.grammar.introductions)
+            wording = frame.replace("<x>", rng.choice(entry.relative[self.sex]))
+        else:
+            wording = rng.choice(entry.note if self.noted else entry.own)
+        wording = wording.replace("<n>", str(rng.randint(*entry.range)))
+        return _Piece(self.expand(wording), (AGE, age, False))
+
+    def expand(self, wording: str) -> str:
+        """Chooses among alternatives, fills the marks, and spells as this writer does."""
+        rng = self.rng
+        marks = self.marks | {
+            "n": str(rng.randint(2, self.max_number)),
+            "b": str(rng.randint(2, 3)),
+            "it": rng.choice(self.grammar.it),
+        }
+        wording = _NO_ON.sub("", _MARK.sub(lambda mark: marks[mark[1]], _choose(wording, rng)))
+        for table in self.rewrites:
+            wording = _replace_words(wording, table)
+        if self.careless:
+            wording = _WORD.sub(self.misspell, wording)
+        return " ".join(wording.split())
+
+    def misspell(self, match: re.Match[str]) -> str:
+        """Misspells some words: as people do, or with letters swapped, lost or doubled."""
+        word, rng, listed = match[0], self.rng, self.grammar.misspellings
+        if rng.random() > self.careless:
+            return word
+        if word in listed or len(word) < 5 or rng.random() < 0.7:
+            return rng.choice(listed.get(word, [word]))
+        i = rng.randint(1, len(word) - 3)
+        wrong = rng.choice([word[i + 1] + word[i], word[i], word[i] + word[i : i + 2]])
+        return word[:i] + wrong + word[i + 2 :]
 
 
-def _draw_wording(
-    category: str, value: str, rng: np.random.Generator, *, terse: bool = False
-) -> _Fact:
-    """Draws how a fact is said: which clause, which number, which misspellings."""
-    misspellings = load_phrasebook().misspellings
-    wordings = load_phrasebook().facts[category][value]
-    wording = wordings.note if terse else str(rng.choice(wordings.clauses))
-    wording = wording.replace("<n>", str(rng.integers(2, 10)))
-
-    def misspell(word: re.Match[str]) -> str:
-        wrong = misspellings.get(word.group())
-        return str(rng.choice(wrong)) if wrong and rng.random() < _MISSPELT else word.group()
-
-    return re.sub(r"\w+", misspell, wording), category, value, wordings.negated
+def _write_unclear(grammar: Grammar, rng: Random) -> str:
+    """Writes a text without information: nothing said, off topic, another language, nonsense."""
+    kind = rng.choices([*UNCLEAR_KINDS], [*UNCLEAR_KINDS.values()])[0]
+    lines: list[str] = []
+    while not lines or (len(lines) < 8 and rng.random() < 0.6):
+        chatty = kind in ("empty", "offtopic") and lines and rng.random() < 0.6
+        talk = grammar.talk[rng.choice(["openers", "middles", "middles", "closers"])]
+        line = _choose(rng.choice(talk if chatty else grammar.unclear[kind]), rng)
+        lines.append(_MARK.sub(lambda _: _make_junk(rng), line))
+    return rng.choice([". ", " ", "\n"]).join(lines)
 
 
-def _join(sentences: list[_Sentence]) -> tuple[str, list[Phrase]]:
-    """Sets sentences, each with a capital, one after the other; notes where the facts stand."""
+def _make_junk(rng: Random) -> str:
+    return "".join(rng.choices("aeioubcdfghklmnprstvwxyz", k=rng.randint(2, 11)))
+
+
+def _join(pieces: Sequence[_Piece], register: Register, rng: Random) -> tuple[str, list[Phrase]]:
+    """Sets the pieces one after the other; notes where the facts stand."""
     text, phrases = "", []
-    for sentence in sentences:
-        text += " " if text else ""
-        for i, piece in enumerate(sentence):
-            wording = piece if isinstance(piece, str) else piece[0]
-            wording = wording[0].upper() + wording[1:] if i == 0 else wording
-            if not isinstance(piece, str):
-                phrases.append(Phrase(len(text), len(text) + len(wording), *piece[1:]))
-            text += wording
-    return text, phrases
+    for piece in pieces:
+        if text:
+            close = piece.tight or _SENTENCE_END.search(text)
+            text += " " if close else rng.choice(register.joins)
+        starts = not text or bool(_SENTENCE_END.search(text))
+        lead = rng.choice(register.leads) if piece.fact and starts else ""
+        if lead:
+            text += _set_case(lead, starts, register) + " "
+        wording = _set_case(piece.wording, starts and not lead, register)
+        if piece.fact:
+            phrases.append(Phrase(len(text), len(text) + len(wording), *piece.fact))
+        text += wording
+    return text + ("" if text.endswith("?") else rng.choice([".", ".", "", "!"])), phrases
 
 
-def _count_words(sentences: list[_Sentence]) -> int:
-    return len(_join(sentences)[0].split())
+def _set_case(wording: str, starts: bool, register: Register) -> str:
+    """Begins a sentence with a capital, unless this is not done here."""
+    if register.lower:
+        return wording.lower()
+    # after a comma "My" becomes "my"; "I" and "M" stay
+    small = wording[:1].lower() if wording[1:2].islower() else wording[:1]
+    return (wording[:1].upper() if starts else small) + wording[1:]
+
+
+def _choose(wording: str, rng: Random) -> str:
+    """Chooses one of each `(a|b|)`, from the inside out."""
+    while "(" in wording:
+        wording = _ALTERNATIVES.sub(lambda match: rng.choice(match[1].split("|")), wording)
+    return wording
 
 
 @cache
-def load_phrasebook() -> Phrasebook:
-    """Reads `phrases.yaml`, once."""
-    text = Path(__file__).with_name("phrases.yaml").read_text(encoding="utf-8")
-    return Phrasebook.model_validate(yaml.safe_load(text))
+def load_grammar(wordings: Wordings) -> Grammar:
+    """Reads `phrases.yaml` and `style.yaml`, once: the lists hold one side's wordings alone."""
+    phrases, style = (
+        yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+        for name in ("phrases.yaml", "style.yaml")
+    )
+    return Grammar.parse(_take_side({"findings": phrases} | style, wordings), "the grammar")
+
+
+def _take_side(node: Any, wordings: Wordings) -> Any:
+    """Leaves what belongs to a side: of each list 30 % are new, those with the smallest hashes."""
+    if isinstance(node, dict):
+        return {
+            key: part if key in WHOLE else _take_side(part, wordings)
+            for key, part in node.items()
+            if wordings == "new" or not (isinstance(part, dict) and part.get("new"))
+        }
+    if not isinstance(node, list):
+        return node
+    ranked = sorted(node, key=lambda wording: md5(wording.encode()).digest())
+    cut = max(1, round(NEW_SHARE * len(ranked)))
+    return ranked[:cut] if wordings == "new" else ranked[cut:]
+
+
+def _replace_words(text: str, table: Mapping[str, str]) -> str:
+    return _compile(tuple(table)).sub(lambda word: table[word[0]], text)
+
+
+@cache
+def _compile(words: tuple[str, ...]) -> re.Pattern[str]:
+    """Finds any of these, as whole words, the longest first."""
+    return re.compile(rf"\b({'|'.join(sorted(words, key=len, reverse=True))})\b")

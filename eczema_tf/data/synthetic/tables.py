@@ -1,41 +1,77 @@
-"""The probability tables of the built-in data: drawing from them, and the exact P(eczema).
+"""What cases are drawn from: `tables.yaml` read, attributes and facts drawn, the exact P(eczema).
 
 A *state* is a condition with a severity ("none" for healthy skin). Given the state, all slots
-(attributes of the photo, facts of the text) are independent, so that Bayes' rule is a plain
-product: P(state | attributes, facts) is proportional to P(state) * prod P(attribute | state)
-* prod P(fact | state). Which facts are mentioned, the wording and how a photo is lit do not depend
-on the state, so they cancel. No model that sees photo and text can rank cases better.
+(attributes of the photo, findings of the text) are independent, and whether a finding is spoken of
+does not depend on the state (only, for some, on an age that is itself said). So Bayes' rule is a
+plain product: P(state | attributes, facts) is proportional to P(state) * prod P(attribute | state)
+* prod P(fact | state). Wording and light do not depend on the state, so they cancel. No model that
+sees photo and text can rank cases better.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import yaml
+from pydantic import Field
 
-NO_SEVERITY = "none"
-HEALTHY = "healthy"
-ECZEMA = "eczema"
-# the code of a slot that was not drawn: a fact not mentioned, an attribute of an absent lesion
-UNSEEN = -1
+from eczema_tf.config import Section
+
+ECZEMA, HEALTHY, NO_SEVERITY = "eczema", "healthy", "none"
+LESION, VISIBLE, AGE = "lesion", "visible", "age"
+# How many facts a text says besides the age: one or two if terse, else 1 + gamma, 7.8 on average,
+# as the questions that people send to doctors (median 45 words).
+TERSE, FACTS_SHAPE, FACTS_SCALE, MAX_FACTS = 0.05, 3.5, 2.1, 15
+
+_Row = dict[str, float | dict[str, float]]  # by value; or by severity, then by value
+
+
+class _Entry(Section):
+    default: _Row
+    rows: dict[str, _Row] = Field(default_factory=dict)
+    weight: float = 1.0
+    draws: int = 1
+    misreport: float | None = None
+    not_with: list[str] = Field(default_factory=list)
+    only_with: list[str] = Field(default_factory=list)
+
+
+class _Source(Section):
+    conditions: dict[str, float]
+    severity: dict[str, float]
+    misreport: float
+    attributes: dict[str, _Entry]
+    facts: dict[str, _Entry]
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One attribute or one fact.
+    """One attribute, or one finding that a text may speak of.
 
     Attributes:
-        name: For example "border".
-        values: What can be drawn; a draw is an index into these.
-        probability: float64 (states, values), each row sums to 1.
-        mention: How often a text speaks of it, whatever the state; 1 for attributes.
+        log_likelihood: By value, log P(value | state), float64 (states,).
+        cumulative: For each state, the running sums of its probabilities.
+        weight: How eagerly people speak of it, whatever the state; of the age, how often.
+        not_with: Ages beside which it is never said.
+        only_with: If there are any, ages without which it is never said.
     """
 
-    name: str
-    values: tuple[str, ...]
-    probability: np.ndarray
-    mention: float = 1.0
+    log_likelihood: Mapping[str, np.ndarray]
+    cumulative: list[list[float]]
+    weight: float
+    not_with: list[str]
+    only_with: list[str]
+
+    def draw(self, state: int, rng: Random) -> str:
+        """Draws a value, given the index of a state."""
+        return rng.choices([*self.log_likelihood], cum_weights=self.cumulative[state])[0]
+
+    def fits(self, age: str) -> bool:
+        """Whether it can be said beside an age, "" for none."""
+        return age not in self.not_with and (not self.only_with or age in self.only_with)
 
 
 @dataclass(frozen=True)
@@ -45,124 +81,121 @@ class Tables:
     Attributes:
         states: (condition, severity) pairs.
         prior: float64 (states,), sums to 1.
-        attributes: Slots of the photo. The first is `lesion`; where its value is not 0 ("visible"),
-            the others are `UNSEEN`.
-        facts: Slots of the text.
+        attributes: Slots of the photo, by name. Where the lesion is not visible, the others are
+            not drawn.
+        facts: Slots of the text; of a finding that is drawn twice, the second is `<name>_2`.
     """
 
     states: tuple[tuple[str, str], ...]
     prior: np.ndarray
-    attributes: tuple[Slot, ...]
-    facts: tuple[Slot, ...]
+    attributes: Mapping[str, Slot]
+    facts: Mapping[str, Slot]
 
 
 @cache
 def load_tables() -> Tables:
-    """Reads `tables.yaml`, once."""
-    source = yaml.safe_load(Path(__file__).with_name("tables.yaml").read_text(encoding="utf-8"))
-    prior: dict[tuple[str, str], float] = {}
-    for condition, share in source["conditions"].items():
-        severities = {NO_SEVERITY: 1.0} if condition == HEALTHY else source["severity"]
-        prior |= {(condition, severity): share * part for severity, part in severities.items()}
-    slots: dict[str, list[Slot]] = {"attributes": [], "facts": []}
-    for kind, read in slots.items():
-        for name, entry in source[kind].items():
-            # a row belongs to a condition, to a severity, or to a severity inside a condition
-            rows = []
-            for condition, severity in prior:
-                row = entry["rows"].get(condition, entry["rows"].get(severity))
-                rows.append(row[severity] if isinstance(row, dict) else row)
-            values, mention = tuple(entry["values"]), entry.get("mention", 1.0)
-            read.append(Slot(name, values, np.array(rows, "float64"), mention))
-    return Tables(
-        states=tuple(prior),
-        prior=np.array(list(prior.values())),
-        attributes=tuple(slots["attributes"]),
-        facts=tuple(slots["facts"]),
+    """Reads `tables.yaml`, once. That its rows are distributions is tested."""
+    text = Path(__file__).with_name("tables.yaml").read_text(encoding="utf-8")
+    source = _Source.parse(yaml.safe_load(text), "tables.yaml")
+    weights: dict[tuple[str, str], float] = {}
+    for condition, weight in source.conditions.items():
+        severities = {NO_SEVERITY: 1.0} if condition == HEALTHY else source.severity
+        weights |= {(condition, severity): weight * part for severity, part in severities.items()}
+    prior = np.array([*weights.values()]) / sum(weights.values())
+    attributes, facts = (
+        _read_slots(entries, [*weights], prior, misreport)
+        for entries, misreport in ((source.attributes, 0.0), (source.facts, source.misreport))
     )
+    return Tables(tuple(weights), prior, attributes, facts)
 
 
-def draw_states(tables: Tables, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws hidden states: int64 (count,), indices into `tables.states`."""
-    return rng.choice(len(tables.states), size=count, p=tables.prior)
+def _read_slots(
+    entries: Mapping[str, _Entry],
+    states: list[tuple[str, str]],
+    prior: np.ndarray,
+    misreport: float,
+) -> dict[str, Slot]:
+    slots: dict[str, Slot] = {}
+    for finding, entry in entries.items():
+        rows = [_complete_row(entry, *state) for state in states]
+        probability = np.array([[*row.values()] for row in rows])  # (states, values)
+        # who misreports says what anybody might
+        part = misreport if entry.misreport is None else entry.misreport
+        probability = (1 - part) * probability + part * prior @ probability
+        for draw in range(entry.draws):
+            slots[f"{finding}_{draw + 1}" if draw else finding] = Slot(
+                log_likelihood=dict(zip(rows[0], np.log(probability.T), strict=True)),
+                cumulative=probability.cumsum(axis=1).tolist(),
+                weight=entry.weight / (1 + draw),  # a second one is named half as often
+                not_with=entry.not_with,
+                only_with=entry.only_with,
+            )
+    return slots
 
 
-def draw_attributes(tables: Tables, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draws what a photo shows.
+def _complete_row(entry: _Entry, condition: str, severity: str) -> dict[str, float]:
+    """Returns P(value | state): what a row leaves out shares the rest as in `default`."""
+    default = _choose_severity(entry.default, severity)
+    row = _choose_severity(entry.rows.get(condition, {}), severity)
+    rest, unnamed = 1 - sum(row.values()), default.keys() - row.keys()
+    share = rest / sum(default[value] for value in unnamed) if unnamed else 0
+    return {value: row.get(value, share * default[value]) for value in default}
+
+
+def _choose_severity(row: _Row, severity: str) -> dict[str, float]:
+    """A row may differ by severity."""
+    chosen = {}
+    for key, part in row.items():
+        if not isinstance(part, dict):
+            chosen[key] = part
+        elif key == severity:
+            chosen |= part
+    return chosen
+
+
+def draw_state(tables: Tables, rng: Random) -> int:
+    """Draws a hidden state: its index in `tables.states`."""
+    return rng.choices(range(len(tables.states)), tables.prior.tolist())[0]
+
+
+def draw_attributes(tables: Tables, state: int, rng: Random) -> dict[str, str]:
+    """Draws what a photo shows: the value of each attribute; no lesion, no others."""
+    drawn = {name: slot.draw(state, rng) for name, slot in tables.attributes.items()}
+    return drawn if drawn[LESION] == VISIBLE else {LESION: drawn[LESION]}
+
+
+def draw_facts(tables: Tables, state: int, rng: Random) -> dict[str, str]:
+    """Draws what a text says: the value of each slot that is spoken of, at least one."""
+    age = tables.facts[AGE]
+    facts = {AGE: age.draw(state, rng)} if rng.random() < age.weight else {}
+    # weighted draws without replacement (Efraimidis and Spirakis 2006)
+    eagerness = {
+        name: rng.random() ** (1 / slot.weight)
+        for name, slot in tables.facts.items()
+        if name != AGE and slot.fits(facts.get(AGE, ""))
+    }
+    count = min(1 + int(rng.gammavariate(FACTS_SHAPE, FACTS_SCALE)), MAX_FACTS)
+    if rng.random() < TERSE:
+        count = rng.randint(1, 2)
+    for name in sorted(eagerness, key=eagerness.__getitem__, reverse=True)[:count]:
+        facts[name] = tables.facts[name].draw(state, rng)
+    return facts
+
+
+def compute_log_likelihood(slots: Mapping[str, Slot], drawn: Mapping[str, str]) -> np.ndarray:
+    """Computes log P(drawn | state): float64 (states,), or () and zero if nothing was drawn."""
+    known = (slots[name].log_likelihood[value] for name, value in drawn.items())
+    return sum(known, start=np.zeros(()))
+
+
+def compute_eczema_posterior(tables: Tables, *log_likelihoods: np.ndarray) -> float:
+    """Computes P(eczema | evidence) by Bayes' rule.
 
     Args:
         tables: From `load_tables`.
-        states: int (cases,), indices into `tables.states`.
-        rng: Where randomness comes from.
-
-    Returns:
-        int64 (cases, attributes): indices into each slot's values, `UNSEEN` where there is no
-        lesion to see it on.
-    """
-    codes = _draw_slots(tables.attributes, states, rng)
-    codes[codes[:, 0] != 0, 1:] = UNSEEN
-    return codes
-
-
-def draw_facts(
-    tables: Tables, states: np.ndarray, rng: np.random.Generator, *, at_least: int = 3
-) -> np.ndarray:
-    """Draws what a text says. Which facts are mentioned does not depend on the state.
-
-    Args:
-        tables: From `load_tables`.
-        states: int (cases,), indices into `tables.states`.
-        rng: Where randomness comes from.
-        at_least: How many facts every text mentions, at the least.
-
-    Returns:
-        int64 (cases, facts): indices into each slot's values, `UNSEEN` where not mentioned.
-    """
-    codes = _draw_slots(tables.facts, states, rng)
-    # mentioned where below 1
-    eagerness = rng.random(codes.shape) / np.array([slot.mention for slot in tables.facts])
-    mentioned = (eagerness < 1) | (eagerness.argsort(axis=1).argsort(axis=1) < at_least)
-    return np.where(mentioned, codes, UNSEEN)
-
-
-def _draw_slots(
-    slots: tuple[Slot, ...], states: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    draws = rng.random((len(states), len(slots)))
-    columns = [
-        (draws[:, i, None] > slot.probability[states].cumsum(axis=1)[:, :-1]).sum(axis=1)
-        for i, slot in enumerate(slots)
-    ]
-    return np.stack(columns, axis=1)
-
-
-def compute_log_likelihood(slots: tuple[Slot, ...], codes: np.ndarray) -> np.ndarray:
-    """Computes log P(codes | state).
-
-    Args:
-        slots: The tables of the codes' columns.
-        codes: int (cases, slots), indices into each slot's values; `UNSEEN` says nothing.
-
-    Returns:
-        float64 (cases, states).
-    """
-    total = np.zeros((len(codes), len(slots[0].probability)))
-    for slot, column in zip(slots, codes.T, strict=True):
-        total += np.where((column == UNSEEN)[:, None], 0.0, np.log(slot.probability.T[column]))
-    return total
-
-
-def compute_eczema_posterior(tables: Tables, *log_likelihoods: np.ndarray) -> np.ndarray:
-    """Computes P(eczema | evidence).
-
-    Args:
-        tables: From `load_tables`.
-        *log_likelihoods: float64 (cases, states) each, from independent evidence.
-
-    Returns:
-        float64 (cases,) in 0..1.
+        *log_likelihoods: Of independent pieces of evidence, float64 (states,) each.
     """
     log_joint = np.log(tables.prior) + sum(log_likelihoods)
-    joint = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
-    is_eczema = np.array([condition == ECZEMA for condition, _ in tables.states])
-    return joint[:, is_eczema].sum(axis=1) / joint.sum(axis=1)
+    joint = np.exp(log_joint - log_joint.max())
+    is_eczema = [condition == ECZEMA for condition, _ in tables.states]
+    return float(joint[is_eczema].sum() / joint.sum())
