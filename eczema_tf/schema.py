@@ -53,6 +53,9 @@ POSTERIOR_COLUMNS = {
     "text": "posterior_text",
     "fusion": "posterior_fusion",
 }
+# Built-in data only: "known" or "new" where there is a text. What is new is said in words that the
+# other texts never use, and belongs into the test split.
+WORDINGS, NEW_WORDINGS = "wordings", "new"
 
 # What is reported ("image", "text", "fusion") -> the model's head (a named layer and an output of
 # the model).

@@ -238,6 +238,23 @@ def test_subsets_by_hand():
     ) == [0, 1]
 
 
+def test_known_and_new_wordings_are_judged_apart(cases):
+    """As the same cases by themselves; a cross-validation has learned from both kinds."""
+    cases["wordings"] = np.array(["known", "new", "", "known"])[np.arange(len(cases)) % 4]
+    metrics = compute_json(cases, THRESHOLDS, replicates=20)
+    for name in ("known", "new"):
+        alone = cases[cases["wordings"] == name].reset_index(drop=True)
+        found, expected = metrics["wordings"][name], compute_json(alone, THRESHOLDS, replicates=20)
+        assert found["limit"] == pytest.approx(expected["limit"])
+        for modality in HEADS:
+            auroc, same = (judged["heads"][modality]["auroc"] for judged in (found, expected))
+            assert auroc["value"] == pytest.approx(same["value"])
+            assert auroc["low"] < auroc["value"] < auroc["high"]
+        assert "wordings" not in expected
+    folds = cases.assign(fold=np.arange(len(cases)) % 2)
+    assert "wordings" not in compute_json(folds, THRESHOLDS, replicates=20)
+
+
 def test_fusion_helps_most_where_the_photo_is_ambiguous(metrics):
     subset = metrics["subsets"]["image_ambiguous"]
     assert (

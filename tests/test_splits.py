@@ -77,6 +77,18 @@ def test_row_order_does_not_matter():
     )
 
 
+@given(labels_of_groups, st.integers(0, 9))
+def test_new_wordings_are_judged_and_never_learned_from(labels: list[float], seed: int):
+    table = build_table(labels, 2)
+    new = table["group_id"].isin([f"g{group}" for group in range(0, len(labels), 14)])
+    table["wordings"] = np.where(new, "new", "known")
+    splits = assign_splits(table, seed=seed)
+    assert (splits[new] == "test").all()
+    sizes = splits_by_group(table, splits).value_counts()
+    for split, share in FRACTIONS.items():
+        assert abs(sizes.get(split, 0) - share * len(labels)) <= 3
+
+
 def test_the_seed_decides():
     table = build_table([1.0, 0.0] * 50)
     assert assign_splits(table, seed=1).equals(assign_splits(table, seed=1))

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.sources import synthetic
 from eczema_tf.data.sources.synthetic import prepare_synthetic
+from eczema_tf.data.splits import assign_splits
 from eczema_tf.data.synthetic.cases import draw_case
 from eczema_tf.data.synthetic.photo import FILE_BYTES, encode_photo, render_photo
 from eczema_tf.data.synthetic.skin import FRAME_PX, SIZES_PX, TONES
@@ -141,6 +142,15 @@ def test_the_shares_are_as_promised(table):
     assert set(table["skin_tone"]) == set(TONES)
     assert ((table["severity"] == "") == (table["condition"] == "healthy")).all()
     assert ((table["eczema"] == 1) == (table["condition"] == "eczema")).all()
+
+
+def test_new_wordings_are_half_of_a_test_split_and_nowhere_else(table):
+    assert ((table["wordings"] == "") == (table["text"] == "")).all()
+    splits = assign_splits(table, seed=0)
+    new = table["wordings"] == "new"
+    assert set(splits[new]) == {"test"}
+    with_text = (splits == "test") & (table["text"] != "")
+    assert new[with_text].mean() == pytest.approx(0.5, abs=0.12)
 
 
 def test_posteriors_are_there_where_the_modality_is(table):

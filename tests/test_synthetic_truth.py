@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -11,7 +12,7 @@ import yaml
 
 from eczema_tf.data.synthetic import tables as tables_module
 from eczema_tf.data.synthetic.cases import AGE_GROUPS, UNCLEAR, draw_case
-from eczema_tf.data.synthetic.complaint import load_grammar, write_complaint
+from eczema_tf.data.synthetic.complaint import WHOLE, load_grammar, write_complaint
 from eczema_tf.data.synthetic.tables import (
     AGE,
     ECZEMA,
@@ -205,6 +206,55 @@ def test_every_value_has_wordings_on_both_sides():
                 sayings = findings[name.removesuffix("_2")].values
                 assert set(sayings) == set(slot.log_likelihood)
                 assert all(saying.np for saying in sayings.values()), name
+
+
+def expand(wording: str) -> set[str]:
+    """All that a wording can become: it chooses one of each `(a|b|)`."""
+    match = re.search(r"\(([^()]*)\)", wording)
+    if not match:
+        return {" ".join(wording.lower().split())}
+    before, after = wording[: match.start()], wording[match.end() :]
+    return set().union(*(expand(before + way + after) for way in match[1].split("|")))
+
+
+def pair_lists(known: object, new: object, path: str = "") -> Iterator[tuple[str, set, set]]:
+    """Yields all that the lists of wordings of both sides can become."""
+    if isinstance(known, dict):
+        for key in known.keys() & new.keys() - set(WHOLE):
+            yield from pair_lists(known[key], new[key], f"{path}/{key}")
+    elif isinstance(known, list) and known:
+        yield path, *(set().union(*map(expand, side)) for side in (known, new))
+
+
+def test_known_and_new_wordings_have_nothing_in_common():
+    sides = [load_grammar(side).model_dump() for side in ("known", "new")]
+    pairs = list(pair_lists(*sides))
+    assert len(pairs) > 200
+    for path, known, new in pairs:
+        assert not known & new, path
+    known, new = (sum(len(pair[side]) for pair in pairs) for side in (1, 2))
+    assert new / (known + new) == pytest.approx(0.3, abs=0.05)
+    registers = [side["registers"].keys() for side in sides]
+    assert registers[1] - registers[0] == {"letter", "forum", "dictated"}
+
+
+def test_every_finding_is_said_in_thirty_ways_and_more():
+    """Before spelling, abbreviations, joins and who speaks multiply them."""
+    grammar = load_grammar("known")
+    for name, finding in grammar.findings.items():
+        frame = sum(len(frames[finding.frame]) for frames in grammar.frames.values())
+        for value, saying in finding.values.items():
+            clauses, nouns = (
+                set().union(*map(expand, side)) for side in (saying.clause, saying.np)
+            )
+            assert len(clauses) + len(nouns) * frame >= 30, (name, value)
+
+
+def test_the_same_case_says_the_same_in_new_words():
+    facts = {"itch": "night", "site": "flexures", "age": "child"}
+    known, new = (write_complaint(facts, "male", Random(4), side) for side in ("known", "new"))
+    assert known[0] != new[0]
+    assert {(p.category, p.value) for p in known[1]} == {(p.category, p.value) for p in new[1]}
 
 
 def test_texts_have_3_to_200_words_and_their_phrases_stand_where_they_should():

@@ -2,7 +2,7 @@
 
 No group straddles two splits; classes and modalities are shared out evenly. Groups are sorted by
 stratum (label, then modalities) and, within it, by a hash of (seed, group); then they are dealt out
-one by one.
+one by one. Built-in texts in new wordings are seated in the test split beforehand.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from eczema_tf.errors import DataError
-from eczema_tf.schema import SPLITS
+from eczema_tf.schema import NEW_WORDINGS, SPLITS, WORDINGS
 
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -150,11 +150,15 @@ def _assign(
             " allowed: at least one group each"
         )
     order = _sort_groups(strata, salt)
-    # one positive and one negative group for each split, as far as they go
     seats: dict[str, str] = {}
+    if WORDINGS in table and "test" in wanted:
+        new = table.loc[table[WORDINGS] == NEW_WORDINGS, "group_id"]
+        seats = dict.fromkeys(new, "test")
+    free = [group for group in order if group not in seats]
+    # one positive and one negative group for each split, as far as they go
     for kind in "pn":
         seats.update(
-            zip([group for group in order if strata[group][0] == kind], wanted, strict=False)
+            zip([group for group in free if strata[group][0] == kind], wanted, strict=False)
         )
     # then each group to the split that lags most behind its fraction of the groups dealt so far
     split_of: dict[str, str] = {}

@@ -11,13 +11,22 @@ from scipy.special import softmax
 
 from eczema_tf.errors import DataError, raise_if_any
 from eczema_tf.files import unescape_formula
-from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, POSTERIOR_COLUMNS, SEVERITY
+from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, POSTERIOR_COLUMNS, SEVERITY, WORDINGS
 
 PROBABILITY_COLUMNS = {"image": "p_image", "text": "p_text", "fusion": "p_fusion"}
 CONSISTENCY_LOGITS = [f"consistency_logit_{index}" for index in range(len(CONSISTENCY))]
 SEVERITY_LOGITS = [f"severity_logit_{index}" for index in range(len(SEVERITY) - 1)]
 
-_LABEL_COLUMNS = ("group_id", "consistency", "severity", "skin_tone", "age_group", "sex", "source")
+_LABEL_COLUMNS = (
+    "group_id",
+    "consistency",
+    "severity",
+    "skin_tone",
+    "age_group",
+    "sex",
+    "source",
+    WORDINGS,
+)
 _USED_COLUMNS = ("image_used", "text_used")
 _MEAN_COLUMNS = (
     "eczema",

@@ -11,7 +11,15 @@ from eczema_tf.evaluation import metrics
 from eczema_tf.evaluation.intervals import LEVEL, Estimate, draw_weights, summarise
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, identify_models, is_scored
 from eczema_tf.files import Record
-from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, MODALITIES, POSTERIOR_COLUMNS, SEVERITY
+from eczema_tf.schema import (
+    CONSISTENCY,
+    ECZEMA_HEADS,
+    MODALITIES,
+    NEW_WORDINGS,
+    POSTERIOR_COLUMNS,
+    SEVERITY,
+    WORDINGS,
+)
 
 # of the exact posterior: the label is at least one in five to be the other way
 KNOWN_AMBIGUOUS = (0.2, 0.8)
@@ -104,6 +112,8 @@ class Metrics(Record):
     fusion_gain: FusionGain
     bayes_auroc: dict[str, float | None] | None = Field(default=None, alias="limit")
     subsets: dict[str, Subset]
+    # built-in data only: by "known" and "new", texts in words of the training texts and in others
+    wordings: dict[str, Subset] | None = None
     consistency: ConsistencyMetrics
     severity: SeverityMetrics
     label_threshold: float = Field(alias="positive_above")
@@ -156,6 +166,11 @@ def compute_metrics(
             replicates=replicates, groups=int(cases["group_id"].nunique()), seed=seed, level=LEVEL
         ),
     }
+    if split_by_wordings := find_wordings(sample.cases):
+        found["wordings"] = {
+            name: {"defined_by": f"{name} wordings", **_judge_heads(sample.where(mask))}
+            for name, mask in split_by_wordings.items()
+        }
     return Metrics.model_validate(found if leaks is None else {**found, "leaks": leaks})
 
 
@@ -184,6 +199,17 @@ def find_subsets(cases: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
         "text_missing": ("no text", ~text),
         "both_present": ("photo and text", image & text),
     }
+
+
+def find_wordings(cases: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Finds the texts in known and in new wordings: bool (cases,) by name.
+
+    None unless there are both. In a cross-validation none is new: the folds have learned from all.
+    """
+    wordings = cases[WORDINGS] if WORDINGS in cases else pd.Series("", cases.index)
+    masks = {name: (wordings == name).to_numpy(bool) for name in ("known", NEW_WORDINGS)}
+    both = all(mask.any() for mask in masks.values())
+    return masks if both and "fold" not in cases else {}
 
 
 @dataclass(frozen=True)

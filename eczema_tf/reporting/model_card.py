@@ -21,6 +21,7 @@ from eczema_tf.reporting.tables import (
     tabulate_aurocs,
     tabulate_decisions,
     tabulate_subsets,
+    tabulate_wordings,
     warn_of_leaks,
 )
 
@@ -41,6 +42,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
         Bullets([describe_gain(metrics), *describe_labels(metrics)]),
         *list_undefined(metrics),
         tabulate_subsets(metrics),
+        *tabulate_wordings(metrics),
     ]
     caveats = Bullets([*list_caveats(facts, metrics), *_RECOMMENDATIONS])
     sections = [

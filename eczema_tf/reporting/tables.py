@@ -39,6 +39,8 @@ def build_results(metrics: Metrics) -> list[Section]:
         Section("P(eczema)", heads),
         Section("Where fusion has most, or nothing, to do", [tabulate_subsets(metrics)]),
     ]
+    if wordings := tabulate_wordings(metrics):
+        sections.append(Section("Known words and new ones", wordings))
     sentences, tables = describe_labels(metrics), tabulate_labels(metrics)
     if sentences:
         sections.append(Section("Consistency and severity", [Bullets(sentences), *tables]))
@@ -144,6 +146,24 @@ def tabulate_subsets(metrics: Metrics) -> Table:
     explained = [f"{_MARKS[basis]} {note}" for basis, note in notes.items() if basis in used]
     columns = ("cases where", "cases", *HEAD_NAMES.values())
     return Table("; ".join(["AUROC where", *explained]), columns, rows)
+
+
+def tabulate_wordings(metrics: Metrics) -> list[Table]:
+    """Lists the AUROC of each head on texts in known and in new words, and their limits, if any."""
+    wordings, rows = metrics.wordings or {}, []
+    for modality, name in HEAD_NAMES.items():
+        row = [name]
+        for subset in wordings.values():
+            limit = (subset.bayes_auroc or {}).get(modality)
+            row += [
+                str(subset.heads[modality].cases),
+                format_estimate(subset.heads[modality].auroc),
+            ]
+            row.append(format_number(limit))
+        rows.append(row)
+    columns = [f"{name}: {what}" for name in wordings for what in ("cases", "AUROC", "limit")]
+    title = "Texts in wordings that occur in training, and in wordings that do not"
+    return [Table(title, ("P(eczema) from", *columns), rows)] if wordings else []
 
 
 def describe_labels(metrics: Metrics) -> list[str]:

@@ -28,6 +28,7 @@ from eczema_tf.schema import (
     POSTERIOR_COLUMNS,
     TEXT_PRESENT,
     TOKEN_IDS,
+    WORDINGS,
 )
 from eczema_tf.workflows.run_folder import TrainedModel
 
@@ -42,6 +43,7 @@ KEPT_COLUMNS = (
     "age_group",
     "sex",
     "source",
+    WORDINGS,
     *POSTERIOR_COLUMNS.values(),
 )
 

@@ -21,7 +21,7 @@ from eczema_tf.data.sources.source import Summary, write_source
 from eczema_tf.data.synthetic.cases import MASKS, PHOTOS, Case, draw_case, render_case
 from eczema_tf.data.synthetic.ground_truth import write_ground_truth
 from eczema_tf.data.synthetic.tables import ECZEMA
-from eczema_tf.schema import POSTERIOR_COLUMNS
+from eczema_tf.schema import POSTERIOR_COLUMNS, WORDINGS
 
 GENERATOR_VERSION = 2  # raise it when the same seed no longer gives the same bytes
 PROVENANCE = {
@@ -34,6 +34,8 @@ PROVENANCE = {
             " symptom"
         ),
         "severity": "as drawn; empty for healthy skin",
+        "age_group": "as the text says; empty where it does not",
+        "wordings": "known, or new: words that no known text uses, for the test split alone",
         "posterior_image, posterior_text, posterior_fusion": (
             "the exact P(eczema) given what was drawn, which no model can beat"
         ),
@@ -110,6 +112,7 @@ def _map_cases(cases: Iterable[Case]) -> pd.DataFrame:
                 "age_group": case.age_group,
                 "sex": case.sex,
                 "source": "synthetic",
+                WORDINGS: case.wordings,
                 **{column: case.posterior[kind] for kind, column in POSTERIOR_COLUMNS.items()},
                 "condition": case.condition,
                 "body_site": case.body_site,

@@ -6,11 +6,12 @@ Case `i` of a seed is always the same, however many cases there are and whoever 
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from eczema_tf.data.synthetic.complaint import Phrase, Sex, write_complaint
+from eczema_tf.data.synthetic.complaint import Phrase, Sex, Wordings, write_complaint
 from eczema_tf.data.synthetic.photo import encode_photo, render_photo
 from eczema_tf.data.synthetic.skin import SITES, TONES
 from eczema_tf.data.synthetic.tables import (
@@ -30,6 +31,7 @@ AGE_GROUPS = {"baby": "0-1", "child": "2-12", "teen": "13-17", "adult": "18-59",
 SEXES: tuple[Sex, ...] = ("female", "male")
 NO_PHOTO, NO_TEXT = 0.10, 0.10  # shares of cases; never both
 UNCLEAR = 0.08  # share of texts that say nothing
+NEW = 0.075  # share of texts in new wordings: half of the test split
 PHOTO_COUNTS = (0.80, 0.12, 0.08)  # of cases with a photo: shares with one, two and three
 
 
@@ -47,6 +49,7 @@ class Case:
         facts: Value of each fact that the text says.
         text: The complaint, "" for none.
         phrases: Where each fact stands in the text.
+        wordings: Which words it is written in; "" if there is no text.
         posterior: P(eczema) given the "image", the "text" and both ("fusion"); `None` where the
             photo or the text is missing.
         age_group: One of `AGE_GROUPS`, if the text says the age; else "".
@@ -64,6 +67,7 @@ class Case:
     facts: dict[str, str]
     text: str
     phrases: list[Phrase]
+    wordings: Wordings | Literal[""]
     posterior: dict[str, float | None]
     age_group: str
     skin_tone: str
@@ -81,8 +85,9 @@ def draw_case(seed: int, index: int) -> Case:
     photos = rng.choices((1, 2, 3), PHOTO_COUNTS)[0] if has_photo else 0
     facts = {} if unclear or not has_text else facts
     text, phrases = "", list[Phrase]()
+    wordings: Wordings = "new" if rng.random() < NEW else "known"
     if has_text:
-        text, phrases = write_complaint(facts, sex, Random(f"{seed} {index} write"))
+        text, phrases = write_complaint(facts, sex, Random(f"{seed} {index} write"), wordings)
     image = compute_log_likelihood(tables.attributes, attributes if has_photo else {})
     said = compute_log_likelihood(tables.facts, facts)
     condition, severity = tables.states[state]
@@ -96,6 +101,7 @@ def draw_case(seed: int, index: int) -> Case:
         facts=facts,
         text=text,
         phrases=phrases,
+        wordings=wordings if has_text else "",
         posterior={
             "image": compute_eczema_posterior(tables, image) if has_photo else None,
             "text": compute_eczema_posterior(tables, said) if has_text else None,
