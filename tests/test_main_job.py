@@ -20,7 +20,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with prepared data, a finished run and an export."""
     folder = tmp_path_factory.mktemp("main_job")
     assert (
-        prepare.main(["synthetic", "--n", "120", "--seed", "0", "--out", str(folder / "synthetic")])
+        prepare.main(["synthetic", "--n", "160", "--seed", "0", "--out", str(folder / "synthetic")])
         == 0
     )
     arguments = ["--config", str(SMOKE), *settings(folder), "--run-dir", str(folder / "run")]
@@ -108,7 +108,7 @@ def test_another_manifest_can_be_scored_without_splits(workplace: Path):
         )
         == 0
     )
-    assert json.loads((out / "metrics.json").read_text())["cases"] == 120
+    assert json.loads((out / "metrics.json").read_text())["cases"] == 160
     assert (
         evaluate.main(
             [
@@ -228,7 +228,7 @@ def test_cross_validation_predicts_every_case_once(workplace: Path):
         str(run),
     ]
     assert train.main(arguments) == 0
-    assert len(pd.read_csv(run / "predictions.csv")) == 120
+    assert len(pd.read_csv(run / "predictions.csv")) == 160
     assert {child.name for child in (run / "folds").iterdir()} == {"0-0", "0-1"}
 
 
