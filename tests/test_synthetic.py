@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 from sklearn.metrics import roc_auc_score
 
 from eczema_tf.data.manifest.table import load_manifest
@@ -14,8 +15,10 @@ from eczema_tf.data.sources import synthetic
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_splits
 from eczema_tf.data.synthetic.cases import draw_case
+from eczema_tf.data.synthetic.lesion import FRAME_PX
 from eczema_tf.data.synthetic.photo import FILE_BYTES, encode_photo, render_photo
-from eczema_tf.data.synthetic.skin import FRAME_PX, SIZES_PX, TONES
+from eczema_tf.data.synthetic.skin import SIZES_PX, TONES
+from eczema_tf.data.synthetic.tables import load_tables
 from eczema_tf.errors import EczemaError
 from eczema_tf.schema import POSTERIOR_COLUMNS
 
@@ -23,15 +26,18 @@ CASES = 600
 # Standard deviation of the AUROC of a useless score, with 187 and 413 cases, is 0.026 (Hanley and
 # McNeil 1982): four of these.
 CHANCE = 0.102
+ATTRIBUTES = {name: [*slot.log_likelihood] for name, slot in load_tables().attributes.items()}
 PLAQUE = {
     "lesion": "visible",
+    "colour": "red",
     "border": "sharp",
     "surface": "thick_scale",
-    "arrangement": "patch",
+    "elements": "none",
+    "arrangement": "single",
     "excoriation": "none",
     "lichenification": "none",
     "extent": "large",
-    "redness": "intense",
+    "intensity": "intense",
 }
 
 
@@ -232,18 +238,55 @@ def test_limits_of_one_class_are_undefined(tmp_path):
 
 
 @pytest.mark.parametrize("tone", TONES)
-@pytest.mark.parametrize("arrangement", ["patch", "ring", "grouped", "scattered"])
+@pytest.mark.parametrize("arrangement", ATTRIBUTES["arrangement"])
 def test_a_lesion_shows_on_every_tone_and_never_at_the_edge(tone, arrangement):
     attributes = {**PLAQUE, "surface": "smooth", "arrangement": arrangement}
     pixels, mask = render_photo(attributes, tone, "trunk", np.random.default_rng(2))
+    bare, _ = render_photo({"lesion": "none"}, tone, "trunk", np.random.default_rng(2))
     assert SIZES_PX[0] <= min(pixels.shape[:2]) <= max(pixels.shape[:2]) <= SIZES_PX[1]
     edge = np.ones_like(mask)
     edge[FRAME_PX:-FRAME_PX, FRAME_PX:-FRAME_PX] = False
     assert not mask[edge].any()
     assert 0.03 < mask.mean() < 0.6
-    assert (
-        pixels[mask][:, 1].mean() < 0.85 * pixels[~mask][:, 1].mean()
-    )  # inflamed skin reflects less green
+    # inflamed skin reflects less green
+    assert pixels[mask][:, 1].mean() < 0.85 * bare[mask][:, 1].mean()
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [(name, value) for name, values in ATTRIBUTES.items() for value in values],
+)
+def test_every_value_of_every_attribute_is_seen(attribute, value):
+    """It differs from every other value of it, on the same skin, in a hundredth of the lesion or more."""
+    rendered = {}
+    for other in ATTRIBUTES[attribute]:
+        attributes = {**PLAQUE, "surface": "smooth", attribute: other}
+        rendered[other] = render_photo(attributes, "IV", "leg", np.random.default_rng(3))
+    photo, mask = rendered.pop(value)
+    for other, (other_photo, other_mask) in rendered.items():
+        difference = np.abs(photo.astype(float) - other_photo).max(axis=2)
+        assert np.quantile(difference[mask | other_mask], 0.99) > 12, other
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_all_but_the_lesion_is_the_same_to_the_bit_whatever_the_attributes(seed):
+    """So nothing but the attributes can tell the condition: skin, light and camera cannot."""
+    draws = [
+        {"lesion": "none"},
+        PLAQUE,
+        {**PLAQUE, "arrangement": "dots", "colour": "brown", "elements": "vesicles"},
+        {**PLAQUE, "border": "blurred", "excoriation": "scratched", "extent": "small"},
+    ]
+    photos, masks = zip(
+        *(render_photo(draw, "III", "arm", np.random.default_rng(seed)) for draw in draws),
+        strict=True,
+    )
+    # a soft edge, a scratch and a camera out of focus reach so far beyond the mask
+    far = distance_transform_edt(~np.any(masks, axis=0)) > 40
+    assert far.any()
+    for photo in photos[1:]:
+        np.testing.assert_array_equal(photo[far], photos[0][far])
+        assert (photo != photos[0]).any()
 
 
 def test_dark_skin_reddens_towards_violet():
@@ -252,7 +295,8 @@ def test_dark_skin_reddens_towards_violet():
     ratios = {}
     for tone in ("I", "VI"):
         pixels, mask = render_photo(attributes, tone, "trunk", np.random.default_rng(2))
-        ratios[tone] = pixels[mask].mean(axis=0) / pixels[~mask].mean(axis=0)
+        bare, _ = render_photo({"lesion": "none"}, tone, "trunk", np.random.default_rng(2))
+        ratios[tone] = pixels[mask].mean(axis=0) / bare[mask].mean(axis=0)
     assert ratios["I"][0] > 0.85 > ratios["I"][1]
     assert ratios["VI"][2] > ratios["VI"][1] * 1.2
 
@@ -267,3 +311,10 @@ def test_photos_are_padded_to_a_size_that_ignores_them():
     assert FILE_BYTES[0] <= sizes.pop() < FILE_BYTES[1]
     decoded = np.asarray(Image.open(io.BytesIO(encode_photo(plain, np.random.default_rng(9)))))
     assert np.abs(decoded.astype(int) - 128).max() <= 2
+
+
+def test_a_photo_too_large_for_its_file_size_is_kept_whole():
+    pixels = np.random.default_rng(0).integers(0, 255, (900, 900, 3)).astype("uint8")
+    data = encode_photo(pixels, np.random.default_rng(9))
+    assert len(data) > FILE_BYTES[1]
+    assert Image.open(io.BytesIO(data)).size == (900, 900)

@@ -1,11 +1,11 @@
-"""Skin, what lies on it, and the camera: the layers that a photo is painted of.
+"""Skin, what surrounds it, and the camera: all of a photo that the condition has no part in.
 
-All images are float32 (height, width, 3) in [0, 1], all maps of a lesion (its outline, edges,
-scratch marks and skin lines) float32 (height, width) in [0, 1]. `unit` is 1/192 of the photo's
-shorter side in pixels, so that a lesion looks the same at every resolution.
+All images are float32 (height, width, 3) in [0, 1], all maps float32 (height, width). `unit` is
+1/192 of a shorter side in pixels, so that things look the same at every resolution.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 TONES = ("I", "II", "III", "IV", "V", "VI")
 SITES = ("arm", "leg", "trunk", "neck", "hand", "foot")
-SIZES_PX = (160, 224)  # a side, drawn independently of everything else
+SIZES_PX = (168, 232)  # a side, drawn independently of everything else
 _SKIN_RGB = np.array(
     [
         [244, 208, 192],
@@ -25,26 +25,54 @@ _SKIN_RGB = np.array(
     ],
     "float32",
 ) / np.float32(255)
+_MELANIN = np.array([0.72, 0.58, 0.48], "float32")  # what a freckle multiplies skin with
+_BLOOD = np.array([0.10, 0.35, 0.30], "float32")  # what skin full of blood takes away
+_HAIR_RGB = np.array([[30, 22, 18], [70, 48, 32], [150, 118, 80], [190, 188, 184]]) / 255
 _HAIRY = {"arm": 0.5, "leg": 0.6, "trunk": 0.3, "neck": 0.2, "hand": 0.2, "foot": 0.1}
-# how much limbs darken to the sides
-_FLAT = {"trunk": 0.02, "hand": 0.08, "foot": 0.08, "neck": 0.10, "arm": 0.14, "leg": 0.14}
-FRAME_PX = 6  # nothing of a lesion lies this close to the photo's edge
-_GROW = {"small": 0.72, "medium": 1.0, "large": 1.30}
-_EDGE_SIGMA = {"sharp": 0.7, "blurred": 5.5}  # in units
+# half the width of the part of the body, in half widths of the photo: above 1, a close-up
+_BREADTH = {
+    "arm": (0.72, 2.0),
+    "leg": (0.75, 2.2),
+    "trunk": (0.90, 4.0),
+    "neck": (0.75, 2.0),
+    "hand": (0.75, 1.8),
+    "foot": (0.75, 1.8),
+}
 
 
-def draw_noise(shape: tuple[int, int], sigma_px: float, rng: np.random.Generator) -> np.ndarray:
+class Scene(NamedTuple):
+    """A part of the body before its photo is taken.
+
+    Attributes:
+        image: float32 (height, width, 3), colours in even light.
+        relief: float32 (height, width), heights in pixels.
+        light: float32 (height, width), how bright the curved body is.
+        skin: A rectangle that is skin all over: rows, columns.
+    """
+
+    image: np.ndarray
+    relief: np.ndarray
+    light: np.ndarray
+    skin: tuple[slice, slice]
+
+
+def draw_noise(
+    shape: tuple[int, ...], sigma_px: float | tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
     """Draws smooth noise, mean 0 and standard deviation 1: float32 `shape`.
 
     Coarse noise is drawn small and enlarged, for speed.
     """
-    step = max(1, int(sigma_px / 2))
-    small = tuple(-(-side // step) + 1 for side in shape)
+    sigmas_px = np.broadcast_to(sigma_px, 2)
+    steps = np.maximum(1, (sigmas_px / 2).astype(int))
     noise = gaussian_filter(
-        rng.standard_normal(small, dtype="float32"), sigma_px / step, mode="wrap", truncate=3
+        rng.standard_normal(-(-np.array(shape) // steps) + 1, dtype="float32"),
+        sigmas_px / steps,
+        mode="wrap",
+        truncate=3,
     )
     noise = (noise - noise.mean()) / max(float(noise.std()), 1e-6)
-    return np.asarray(Image.fromarray(noise).resize(shape[::-1], Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(noise).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
 
 
 def start_drawing(shape: tuple[int, ...]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
@@ -53,164 +81,127 @@ def start_drawing(shape: tuple[int, ...]) -> tuple[Image.Image, ImageDraw.ImageD
     return layer, ImageDraw.Draw(layer)
 
 
-def render_skin(shape: tuple[int, int], tone: str, rng: np.random.Generator) -> np.ndarray:
-    """Renders bare skin: its colour, blotchiness and fine grain."""
-    unit = min(shape) / 192
-    colour = (
-        _SKIN_RGB[TONES.index(tone)]
-        * rng.uniform(0.94, 1.06)
-        * rng.uniform(0.98, 1.02, 3).astype("float32")
+def blend(image: np.ndarray, opacity: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """Lays a colour, or another image, over an image: `opacity` in 0..1, cut off outside."""
+    opacity = np.clip(opacity, 0, 1)[..., None]
+    return image + opacity * (colour - image)
+
+
+def draw_scene(tone: str, site: str, rng: np.random.Generator) -> Scene:
+    """Draws a limb before a background, or skin from so near that nothing else is seen."""
+    height, width = shape = tuple(rng.integers(*SIZES_PX, 2, endpoint=True).tolist())
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype("float32")
+    breadth = math.exp(rng.uniform(*np.log(_BREADTH[site]))) * (1 + rng.normal(0, 0.06) * y)
+    bend, bulge = rng.normal(0, 0.07, 2)
+    # -1 at one side of the limb, 1 at the other
+    across = (x - rng.uniform(-0.25, 0.25) - bend * y - bulge * y**2) / breadth
+    body = np.clip((1 - np.abs(across)) * (breadth * width / 3), 0, 1)
+    sleeve = rng.uniform(0.6, 1) if rng.random() < 0.25 else 2.0  # from where on, along the limb
+    body = body * (y < sleeve + 0.03 * np.sin(x * rng.uniform(1, 6)))
+    columns = np.flatnonzero((np.abs(across) < 0.93).all(axis=0))
+    rows = np.flatnonzero(y[:, 0] < sleeve - 0.06)
+    image, relief = _draw_skin(shape, tone, math.exp(rng.uniform(-0.5, 1.1)), rng)
+    rounded = np.sqrt(1 - 0.98 * np.clip(np.abs(across), 0, 1) ** 2)
+    shade = rng.uniform(0.3, 1)
+    light = np.where(body > 0.5, 1 - shade + shade * rounded, rng.uniform(0.5, 1.1))
+    return Scene(
+        blend(_draw_fabric(shape, rng), body, image),
+        relief * body,
+        light.astype("float32"),
+        (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)),
     )
-    blotches = 0.025 * draw_noise(shape, 22 * unit, rng) + 0.012 * draw_noise(shape, 6 * unit, rng)
-    grain = 0.022 * draw_noise(shape, 0.9, rng)
-    return colour * (1 + blotches + grain)[..., None].astype("float32")
 
 
-def add_hair(image: np.ndarray, site: str, rng: np.random.Generator) -> np.ndarray:
-    """Lays a few thin curved hairs over the photo."""
+def _draw_skin(
+    shape: tuple[int, ...], tone: str, zoom: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws bare skin and its relief: blotches, freckles, pores, furrows and creases."""
+    unit = min(shape) / 192 * zoom
+    colour = _SKIN_RGB[TONES.index(tone)] * rng.normal(1, (0.02, 0.035, 0.06)).astype("float32")
+    blotches = draw_noise(shape, 20 * unit, rng) + 0.8 * draw_noise(
+        shape, rng.uniform(3, 9) * unit, rng
+    )
+    redness = rng.uniform(0, 0.12) + rng.uniform(0.04, 0.25) * blotches
+    image = colour * (1 - redness[..., None] * _BLOOD)
+    freckles = draw_noise(shape, rng.uniform(1.2, 5) * unit, rng) - rng.uniform(0.8, 4)
+    image = blend(image, rng.uniform(0.3, 1.2) * freckles, image * _MELANIN)
+    pores = np.clip(draw_noise(shape, 0.9 * unit, rng) - 1.2, 0, 1)
+    # furrows run where smooth noise crosses zero
+    furrows = np.exp(-4 * np.abs(draw_noise(shape, 1.5 * unit, rng)))
+    creases = np.exp(-6 * np.abs(draw_noise(shape, (3 * unit, rng.uniform(3, 40) * unit), rng)))
+    relief = -rng.gamma(2, 0.3) * furrows - rng.gamma(1, 0.5) * creases - 0.7 * pores
+    # fine wrinkles, down, dust and sweat glint
+    glints = np.clip(draw_noise(shape, rng.uniform(0.6, 1.2) * unit, rng) - 1, 0, 2)
+    grain = 0.015 * draw_noise(shape, 0.9, rng) + rng.gamma(1, 0.07) * glints
+    return image * (1 + 0.06 * relief + grain)[..., None], relief * unit
+
+
+def _draw_fabric(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Draws what is not skin: cloth, striped or plain, a sheet, a table, a dark room."""
+    colours = rng.uniform(0, 1) + rng.normal(0, 0.06, (2, 3)) * rng.choice([0.5, 3])
+    direction = rng.uniform(0, math.pi)
+    y, x = np.mgrid[: shape[0], : shape[1]].astype("float32")
+    waves = np.sin((x * math.cos(direction) + y * math.sin(direction)) / rng.uniform(0.6, 8))
+    threads = rng.uniform(0, 0.06) * draw_noise(shape, rng.uniform(0.6, 6), rng)
+    folds = 0.12 * draw_noise(shape, rng.uniform(10, 50), rng)
+    image = blend(
+        np.broadcast_to(colours[0], (*shape, 3)), waves * rng.choice([0, 0.3, 4]), colours[1]
+    )
+    return (image * (1 + threads + folds)[..., None]).astype("float32")
+
+
+def add_hair_and_ink(image: np.ndarray, site: str, rng: np.random.Generator) -> np.ndarray:
+    """Lays curved hairs over the photo, and now and then a doctor's pen mark."""
+    height, width = image.shape[:2]
+    if rng.random() < 0.08:
+        layer, pen = start_drawing(image.shape)
+        x, y = rng.uniform(0.2, 0.8, 2) * (width, height)
+        a, b = rng.uniform(0.1, 0.35, 2) * min(height, width)
+        pen.ellipse((x - a, y - b, x + a, y + b), outline=200, width=int(rng.integers(1, 4)))
+        ink = gaussian_filter(np.asarray(layer, "float32") / 255, 0.8)
+        image = blend(image, ink, np.array([0.2, 0.15, 0.45], "float32"))
     if rng.random() > _HAIRY[site]:
         return image
-    height, width = image.shape[:2]
     layer, pen = start_drawing(image.shape)
-    direction = rng.uniform(0, np.pi)
-    for _ in range(int(rng.integers(3, 12))):
-        along = np.linspace(-0.5, 0.5, 8) * rng.uniform(12, 30)
-        bend = rng.uniform(-0.02, 0.02) * along**2
+    direction, length = rng.uniform(0, np.pi), rng.uniform(10, 50)
+    for _ in range(int(rng.gamma(1, 16)) + 2):
+        along = np.linspace(-0.5, 0.5, 8) * length * rng.uniform(0.5, 1.2)
+        bend = rng.normal(0, 0.02) * along**2
         angle = direction + rng.normal(0, 0.3)
         x = rng.uniform(0, width) + along * np.cos(angle) - bend * np.sin(angle)
         y = rng.uniform(0, height) + along * np.sin(angle) + bend * np.cos(angle)
-        pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=int(rng.integers(90, 170)))
-    opacity = np.asarray(layer, "float32")[..., None] / 255
-    return image * (1 - opacity) + np.array([0.13, 0.09, 0.07], "float32") * opacity
+        pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=int(rng.integers(90, 220)))
+    opacity = gaussian_filter(np.asarray(layer, "float32") / 255, rng.uniform(0, 0.6))
+    return blend(image, opacity, rng.choice(_HAIR_RGB).astype("float32"))
 
 
-def take_photo(image: np.ndarray, site: str, rng: np.random.Generator) -> np.ndarray:
-    """Lights and photographs skin.
+def take_photo(
+    image: np.ndarray, relief: np.ndarray, light: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Lights and photographs a scene.
 
-    The body is curved, the lamp to one side; colour cast, exposure, vignette, slight blur and
-    sensor noise are the camera's.
+    A lamp from one side shades the relief, a flash glares; colour cast, exposure, contrast,
+    vignette, focus and noise are the camera's.
 
     Returns:
         uint8 (height, width, 3).
     """
     height, width = image.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype("float32")
-    angle, lamp = rng.uniform(0, 2 * math.pi), rng.uniform(0, 2 * math.pi)
-    glow = rng.uniform(0, 0.08)
-    light = 1 - _FLAT[site] * (x * math.cos(angle) + y * math.sin(angle)) ** 2
-    light = light - rng.uniform(0, 0.06) * (x * x + y * y)
-    light += x * (glow * math.cos(lamp)) + y * (glow * math.sin(lamp))
-    cast = rng.normal(1, 0.025, 3).astype("float32") * rng.uniform(0.90, 1.08)
-    image = image * light[..., None] * cast
-    if rng.random() < 0.4:
-        sigma_px = rng.uniform(0.3, 0.7)
+    lamp, glow = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.25)
+    down, right = np.gradient(relief)
+    shade = rng.uniform(0.12, 0.3) * (right * math.cos(lamp) + down * math.sin(lamp))
+    light = light * (1 + np.clip(shade, -0.4, 0.4))
+    light = light * (1 + glow * (x * math.cos(lamp) + y * math.sin(lamp)))
+    light = light * (1 - rng.uniform(0, 0.15) * (x * x + y * y))
+    flash_x, flash_y = rng.uniform(-0.8, 0.8, 2)
+    flash = np.exp(-((x - flash_x) ** 2 + (y - flash_y) ** 2) / rng.uniform(0.1, 1))
+    glare = rng.gamma(0.7, 0.14) * flash * np.clip(0.5 + 6 * shade, 0, 3)
+    cast = rng.normal(1, (0.06, 0.03, 0.08)).astype("float32") * rng.uniform(0.75, 1.15)
+    image = np.clip(image * light[..., None] * cast + glare[..., None], 0, 1)
+    image = image ** rng.uniform(0.85, 1.25)
+    if rng.random() < 0.5:
+        sigma_px = rng.gamma(2, 0.3)
         image = gaussian_filter(image, (sigma_px, sigma_px, 0), truncate=3)
-    image += rng.uniform(0.004, 0.014) * rng.standard_normal((height, width, 1), dtype="float32")
+    image = image + rng.gamma(2, 0.005) * rng.standard_normal(image.shape, dtype="float32")
     return (np.clip(image, 0, 1) * 255 + 0.5).astype("uint8")
-
-
-def draw_outline(
-    shape: tuple[int, int], arrangement: str, extent: str, rng: np.random.Generator
-) -> np.ndarray:
-    """Draws the lesion's area, with hard edges.
-
-    Args:
-        shape: (height, width) of the photo.
-        arrangement: "patch" (one), "ring" (one, clear in the middle), "grouped" (three to four) or
-            "scattered" (many, small).
-        extent: "small", "medium" or "large".
-        rng: Where randomness comes from.
-    """
-    side, grow = min(shape), _GROW[extent]
-    layer, pen = start_drawing(shape)
-    count, radius = {
-        "patch": (1, 0.29),
-        "ring": (1, 0.31),
-        "grouped": (int(rng.integers(3, 5)), 0.155),
-        "scattered": (int(rng.integers(9, 14)), 0.075),
-    }[arrangement]
-    angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    for x, y in _draw_centres(shape, count, radius * grow * side, rng):
-        # an irregular closed outline around (0, 0): float64 (points, 2)
-        radius_px = radius * grow * side * rng.uniform(0.95, 1.05)
-        waves = np.zeros(len(angle))
-        for k in range(2, 6):
-            waves += rng.normal(0, 0.10 / k) * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
-        circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        outline = radius_px * (1 + waves)[:, None] * circle
-        pen.polygon([(x + dx, y + dy) for dx, dy in outline], fill=255)
-        if arrangement == "ring":
-            pen.polygon([(x + 0.56 * dx, y + 0.56 * dy) for dx, dy in outline], fill=0)
-    return np.asarray(layer, "float32") / 255
-
-
-def soften(outline: np.ndarray, border: str, unit: float) -> np.ndarray:
-    """Gives an outline its border and fades it out before the photo's edge."""
-    area = gaussian_filter(outline, _EDGE_SIGMA[border] * unit)
-    return area * _draw_frame(outline.shape, 10 * unit)
-
-
-def draw_scratches(area: np.ndarray, unit: float, rng: np.random.Generator) -> np.ndarray:
-    """Draws scratch marks through the lesion: long, thin, roughly parallel."""
-    layer, pen = start_drawing(area.shape)
-    ys, xs = np.nonzero(area > 0.4)
-    direction = rng.uniform(0, np.pi)
-    for _ in range(int(rng.integers(8, 12))):
-        centre = int(rng.integers(len(xs)))
-        angle, half = direction + rng.normal(0, 0.12), rng.uniform(17, 28) * unit
-        along = np.linspace(-half, half, 9)
-        x = xs[centre] + along * np.cos(angle) + rng.normal(0, 0.4 * unit, 9)
-        y = ys[centre] + along * np.sin(angle) + rng.normal(0, 0.4 * unit, 9)
-        pen.line(
-            list(zip(x.tolist(), y.tolist(), strict=True)),
-            fill=255,
-            width=max(2, round(3.2 * unit)),
-        )
-    return np.asarray(layer, "float32") / 255 * _draw_frame(area.shape, 10 * unit)
-
-
-def draw_skin_lines(shape: tuple[int, int], unit: float, rng: np.random.Generator) -> np.ndarray:
-    """Draws the crossed, deepened skin lines of thickened (lichenified) skin."""
-    y, x = np.mgrid[: shape[0], : shape[1]].astype("float32")
-    warp = 2.0 * unit * draw_noise(shape, 12 * unit, rng)
-    spacing = rng.uniform(8.5, 10.5) * unit
-    turn = rng.uniform(0, np.pi)
-    lines = np.zeros(shape, "float32")
-    for angle in (turn, turn + rng.uniform(1.1, 1.6)):
-        phase = (x * math.cos(angle) + y * math.sin(angle) + warp) * (math.pi / spacing)
-        lines = np.maximum(lines, 1 - np.minimum(1, np.abs(np.sin(phase)) * 1.9))
-    return lines
-
-
-def draw_dots(area: np.ndarray, count: int, unit: float, rng: np.random.Generator) -> np.ndarray:
-    """Draws round dots of 3 to 4.5 units inside the lesion."""
-    layer, pen = start_drawing(area.shape)
-    ys, xs = np.nonzero(area > 0.5)
-    for centre in rng.integers(len(xs), size=count):
-        x, y, radius = float(xs[centre]), float(ys[centre]), rng.uniform(2.6, 4.2) * unit
-        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
-    dots = gaussian_filter(np.asarray(layer, "float32") / 255, 0.6 * unit)
-    return dots * _draw_frame(area.shape, 10 * unit)
-
-
-def _draw_centres(
-    shape: tuple[int, int], count: int, radius_px: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Draws centres well inside the photo, each the farthest from those before of twelve tries."""
-    margin = min(radius_px * 1.12 + 8, 0.5 * min(shape) - 1)
-    farthest = np.array(shape[::-1]) - margin  # (x, y)
-    centres = [rng.uniform(margin, farthest)]
-    while len(centres) < count:
-        tries = rng.uniform(margin, farthest, (12, 2))
-        gaps = np.linalg.norm(tries[:, None] - np.array(centres), axis=2).min(axis=1)
-        centres.append(tries[gaps.argmax()])
-    return np.array(centres)
-
-
-def _draw_frame(shape: tuple[int, int], ramp_px: float) -> np.ndarray:
-    """0 within `FRAME_PX` of the edge, rising to 1."""
-    ramps = [
-        np.clip((np.minimum(np.arange(side), np.arange(side)[::-1]) - FRAME_PX) / ramp_px, 0, 1)
-        for side in shape
-    ]
-    return np.minimum.outer(*ramps).astype("float32")

@@ -12,13 +12,15 @@ from eczema_tf.data.synthetic.photo import encode_photo, render_photo
 
 LESION = {
     "lesion": "visible",
+    "colour": "red",
     "border": "blurred",
     "surface": "fine_scale",
-    "arrangement": "grouped",
+    "elements": "none",
+    "arrangement": "patches",
     "excoriation": "scratched",
     "lichenification": "thickened",
     "extent": "medium",
-    "redness": "marked",
+    "intensity": "marked",
 }
 SEED = 7
 
