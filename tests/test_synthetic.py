@@ -257,7 +257,7 @@ def test_a_lesion_shows_on_every_tone_and_never_at_the_edge(tone, arrangement):
     [(name, value) for name, values in ATTRIBUTES.items() for value in values],
 )
 def test_every_value_of_every_attribute_is_seen(attribute, value):
-    """It differs from every other value of it, on the same skin, in a hundredth of the lesion or more."""
+    """Against every other value, on the same skin: a hundredth of the lesion or more differs."""
     rendered = {}
     for other in ATTRIBUTES[attribute]:
         attributes = {**PLAQUE, "surface": "smooth", attribute: other}

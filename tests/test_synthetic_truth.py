@@ -97,10 +97,14 @@ def test_a_row_that_names_some_values_leaves_the_rest_as_in_default():
     state = TABLES.states.index(("psoriasis", "mild"))
     surface = TABLES.attributes["surface"].log_likelihood
     known = {value: np.exp(log[state]) for value, log in surface.items()}
-    assert known == pytest.approx(SOURCE["attributes"]["surface"]["rows"]["psoriasis"])
+    row = {"thick_scale": 0.68, "fine_scale": 0.2, "smooth": 0.08}
+    assert SOURCE["attributes"]["surface"]["rows"]["psoriasis"] == row
+    # 0.04 are left, shared as 6 : 5 : 2
+    row |= {"crust": 0.04 * 6 / 13, "swollen": 0.04 * 5 / 13, "warty": 0.04 * 2 / 13}
+    assert known == pytest.approx(row)
     state = TABLES.states.index(("mole", "mild"))
     scratched = TABLES.attributes["excoriation"].log_likelihood["scratched"][state]
-    assert np.exp(scratched) == pytest.approx(0.05)
+    assert np.exp(scratched) == pytest.approx(0.04)
 
 
 def test_a_third_are_eczema_and_healthy_has_no_severity():
