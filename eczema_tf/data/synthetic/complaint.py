@@ -27,6 +27,14 @@ Wordings = Literal["known", "new"]
 Sex = Literal["female", "male"]
 NEW_SHARE = 0.3
 MIN_WORDS = 3
+# what may go on with what is seen: "red bumps on my arms for three days"
+TIGHT = (
+    ("site", "look"),
+    ("site_2", "look_2"),
+    ("site", "called"),
+    ("duration", "site"),
+    ("duration", "called"),
+)
 RAMBLING = 0.04  # share of texts with much small talk
 UNCLEAR_KINDS = {"empty": 0.4, "offtopic": 0.25, "foreign": 0.2, "nonsense": 0.15}
 # lists in style.yaml that are no wordings of their own: not split
@@ -156,10 +164,10 @@ def write_complaint(
     order, tight = {name: rng.random() for name in facts if name != AGE}, set()
     if "called" in order and rng.random() < 0.6:
         order["called"] = 0.0  # what it is called comes first
-    for site, seen in (("site", "look"), ("site_2", "look_2"), ("site", "called")):
-        if order.keys() >= {site, seen} and rng.random() < 0.45:
-            order[site] = order[seen] + 1e-9  # in the same breath: "red bumps" "on my arms"
-            tight.add(site)
+    for name, seen in TIGHT:
+        if order.keys() >= {name, seen} and rng.random() < 0.45:
+            order[name] = order[seen] + 1e-9
+            tight.add(name)
     pieces = [writer.write_age(facts[AGE])] if AGE in facts else []
     for name in sorted(order, key=order.__getitem__):
         pieces.append(writer.write_fact(name.removesuffix("_2"), facts[name], name in tight))
@@ -206,17 +214,18 @@ class _Writer:
     def write_fact(self, finding: str, value: str, tight: bool) -> _Piece:
         """Writes a finding as a clause of its own or as a noun phrase in a frame.
 
-        `tight`: it is a site and goes on with what was said before.
+        `tight`: it is a site or a duration and goes on with what was said before.
         """
         rng, frame = self.rng, self.grammar.findings[finding].frame
         saying = self.grammar.findings[finding].values[value]
-        if saying.negated and frame in ("has", "owned"):
+        if saying.negated and frame != "bare":
             frame = "denied"
         clause_share = 0.15 if self.noted else 0.85 if frame == "bare" else 0.6
-        if saying.clause and rng.random() < clause_share:
+        if saying.clause and not tight and rng.random() < clause_share:
             wording = rng.choice(saying.clause)
         else:
-            wording = "on <x>" if tight else rng.choice(self.frames[frame])
+            go_on = "on <x>" if frame == "site" else "<x>"
+            wording = go_on if tight else rng.choice(self.frames[frame])
             wording = wording.replace("<x>", rng.choice(saying.np))
         return _Piece(self.expand(wording), (finding, value, saying.negated), tight)
 
