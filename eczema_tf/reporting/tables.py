@@ -150,20 +150,20 @@ def tabulate_subsets(metrics: Metrics) -> Table:
 
 def tabulate_wordings(metrics: Metrics) -> list[Table]:
     """Lists the AUROC of each head on texts in known and in new words, and their limits, if any."""
-    wordings, rows = metrics.wordings or {}, []
-    for modality, name in HEAD_NAMES.items():
-        row = [name]
-        for subset in wordings.values():
-            limit = (subset.bayes_auroc or {}).get(modality)
-            row += [
-                str(subset.heads[modality].cases),
-                format_estimate(subset.heads[modality].auroc),
-            ]
-            row.append(format_number(limit))
-        rows.append(row)
-    columns = [f"{name}: {what}" for name in wordings for what in ("cases", "AUROC", "limit")]
-    title = "Texts in wordings that occur in training, and in wordings that do not"
-    return [Table(title, ("P(eczema) from", *columns), rows)] if wordings else []
+    rows = [
+        [
+            HEAD_NAMES[modality],
+            name,
+            str(subset.heads[modality].cases),
+            format_estimate(subset.heads[modality].auroc),
+            format_number((subset.bayes_auroc or {}).get(modality)),
+        ]
+        for modality in HEAD_NAMES
+        for name, subset in (metrics.wordings or {}).items()
+    ]
+    title = "Texts in wordings that occur in training (known), and in wordings that do not (new)"
+    columns = ("P(eczema) from", "wordings", "cases", "AUROC", "limit")
+    return [Table(title, columns, rows)] if rows else []
 
 
 def describe_labels(metrics: Metrics) -> list[str]:
