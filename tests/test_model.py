@@ -360,12 +360,12 @@ def test_only_known_encoders_are_built(kind: str):
 
 
 @pytest.mark.parametrize("preset", ["./no/such/folder", "no_such_preset_name_at_all"])
-def test_a_preset_that_is_not_available_names_the_three_ways(preset: str):
+def test_a_preset_that_is_not_available_names_the_ways_to_provide_it(preset: str):
     with pytest.raises(
         PresetError,
         match=(
-            r"\(1\) a KerasHub preset name.*\(2\) a local KerasHub preset folder.*\(3\) a Hugging"
-            r" Face folder"
+            r"\(1\) all_minilm_l6_v2_en.*\(2\) another KerasHub preset name.*\(3\) a local KerasHub"
+            r" preset folder.*\(4\) a Hugging Face folder"
         ),
     ):
         specify_image_encoder(ImageConfig(preset=preset))
