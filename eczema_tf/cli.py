@@ -116,6 +116,11 @@ IMAGE = argument(
 TEXT = argument("--text", default="", help="a description of the symptoms")
 
 
+def say(line: str) -> None:
+    """Tells people how it goes: on standard error, apart from results."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def read_photo_argument(path: Path | None) -> bytes:
     """Reads the file that `--image` names; without one, there are no bytes.
 

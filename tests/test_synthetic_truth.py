@@ -12,7 +12,8 @@ import yaml
 
 from eczema_tf.data.synthetic import tables as tables_module
 from eczema_tf.data.synthetic.cases import AGE_GROUPS, UNCLEAR, draw_case
-from eczema_tf.data.synthetic.complaint import WHOLE, load_grammar, write_complaint
+from eczema_tf.data.synthetic.complaint import write_complaint
+from eczema_tf.data.synthetic.grammar import WHOLE, load_grammar
 from eczema_tf.data.synthetic.tables import (
     AGE,
     ECZEMA,

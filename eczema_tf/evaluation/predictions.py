@@ -17,7 +17,7 @@ PROBABILITY_COLUMNS = {"image": "p_image", "text": "p_text", "fusion": "p_fusion
 CONSISTENCY_LOGITS = [f"consistency_logit_{index}" for index in range(len(CONSISTENCY))]
 SEVERITY_LOGITS = [f"severity_logit_{index}" for index in range(len(SEVERITY) - 1)]
 
-_LABEL_COLUMNS = (
+LABEL_COLUMNS = (
     "group_id",
     "consistency",
     "severity",
@@ -35,7 +35,7 @@ _MEAN_COLUMNS = (
     *CONSISTENCY_LOGITS,
     *SEVERITY_LOGITS,
 )
-_WRITTEN_TEXT_COLUMNS = ("case_id", *_LABEL_COLUMNS, "consistency_predicted", "severity_predicted")
+_WRITTEN_TEXT_COLUMNS = ("case_id", *LABEL_COLUMNS, "consistency_predicted", "severity_predicted")
 
 
 def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
@@ -68,7 +68,7 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     ]
     title = "a case must lie within one group: give all rows of these cases the same group_id"
     raise_if_any(title, faults)
-    texts = [column for column in _LABEL_COLUMNS if column in rows]
+    texts = [column for column in LABEL_COLUMNS if column in rows]
     numbers = [column for column in _MEAN_COLUMNS if column in rows]
     # groupby.first skips what is missing
     given = rows[texts].astype(object).mask(rows[texts].isna() | (rows[texts] == ""))

@@ -3,12 +3,12 @@
 `prepare` and `train` look at the data set, join what belongs together, and refuse what leaks.
 """
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
+from eczema_tf.cli import say
 from eczema_tf.config import DataConfig
 from eczema_tf.data.audit.audit import Audit, audit_dataset, check_splits
 from eczema_tf.data.dataset import Dataset, DatasetFacts, load_dataset
@@ -105,7 +105,7 @@ def audit_prepared(folder: Path, *, allow_leaks: bool = False) -> None:
 
 def _audit(config: DataConfig, dataset: Dataset) -> AuditedDataset:
     audit = audit_dataset(dataset, label_threshold=config.label_threshold)
-    print(audit.report.describe(), file=sys.stderr, flush=True)
+    say(audit.report.describe())
     if config.merge_duplicates:
         moved = audit.group_id != dataset.table["group_id"]
         ids = dataset.table["example_id"]

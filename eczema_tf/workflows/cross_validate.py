@@ -1,11 +1,11 @@
 """Cross-validation: grouped, stratified folds and out-of-fold predictions of all cases."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from eczema_tf.cli import say
 from eczema_tf.config import Config
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.splits import assign_folds, fold_splits
@@ -52,7 +52,7 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
         logits = []
         for fold in sorted(set(fold_of_row)):
             where = f"repeat {repeat + 1} of {split.repeats}, fold {fold + 1} of {split.folds}"
-            print(where, file=sys.stderr, flush=True)
+            say(where)
             fold_dir = run_dir / "folds" / f"{repeat}-{fold}"
             of_fold, chosen = _train_fold(config, dataset, fold_of_row, fold, fold_dir)
             logits.append(of_fold.assign(fold=fold))

@@ -3,12 +3,12 @@
 All of it lands in a run folder.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from eczema_tf.cli import say
 from eczema_tf.config import Config
 from eczema_tf.data.dataset import Dataset, count_cases
 from eczema_tf.data.inputs import Inputs
@@ -45,9 +45,9 @@ def check_encoders(config: Config) -> None:
     image, text = config.model.image, config.model.text
     if config.data.embeddings is None:
         name = image.preset or image.saved_model or image.architecture
-        _say(f"image encoder: {name}, {specify_image_encoder(image).source}")
+        say(f"image encoder: {name}, {specify_image_encoder(image).source}")
     source = specify_text_encoder(text, text.vocabulary_size).source
-    _say(f"text encoder: {text.preset or text.architecture}, {source}")
+    say(f"text encoder: {text.preset or text.architecture}, {source}")
 
 
 def fit_run(
@@ -149,7 +149,3 @@ def _choose_thresholds(
     thresholds = choose_thresholds(cases, trained.config.data.label_threshold)
     write_json(run_dir / run_folder.THRESHOLDS, thresholds)
     return thresholds
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from eczema_tf.data.pipeline import build_evaluation_dataset
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.evaluation.predictions import (
     CONSISTENCY_LOGITS,
+    LABEL_COLUMNS,
     SEVERITY_LOGITS,
     average_rows_by_case,
 )
@@ -28,24 +29,10 @@ from eczema_tf.schema import (
     POSTERIOR_COLUMNS,
     TEXT_PRESENT,
     TOKEN_IDS,
-    WORDINGS,
 )
 from eczema_tf.workflows.run_folder import TrainedModel
 
-KEPT_COLUMNS = (
-    "example_id",
-    "case_id",
-    "group_id",
-    "eczema",
-    "consistency",
-    "severity",
-    "skin_tone",
-    "age_group",
-    "sex",
-    "source",
-    WORDINGS,
-    *POSTERIOR_COLUMNS.values(),
-)
+KEPT_COLUMNS = ("example_id", "case_id", "eczema", *LABEL_COLUMNS, *POSTERIOR_COLUMNS.values())
 
 NEEDS = {"eczema_image": "image", "eczema_text": "text", "consistency": "text"}  # head -> modality
 

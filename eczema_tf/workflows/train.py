@@ -1,11 +1,11 @@
 """A whole run: data, training, thresholds, evaluation, export."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from eczema_tf.cli import say
 from eczema_tf.config import Config, load_config
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.sources.synthetic import prepare_synthetic
@@ -44,7 +44,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
 
 
 def _train(config: Config, run_dir: Path) -> Metrics:
-    _say(f"run folder: {run_dir}")
+    say(f"run folder: {run_dir}")
     run_folder.write_start(run_dir, config)
     check_encoders(config)
     audited = load_audited(config.data, find_manifest(config))
@@ -73,9 +73,9 @@ def find_manifest(config: Config) -> Path:
     folder = Path(synthetic.folder) / f"synthetic-{synthetic.cases}-{synthetic.seed}"
     manifest = folder / "manifest.csv"
     if manifest.is_file():  # the folder is renamed into place when whole
-        _say(f"built-in data: {folder} (made before)")
+        say(f"built-in data: {folder} (made before)")
         return manifest
-    _say(f"built-in data: making {synthetic.cases} cases in {folder}")
+    say(f"built-in data: making {synthetic.cases} cases in {folder}")
     return prepare_synthetic(folder, cases=synthetic.cases, seed=synthetic.seed).manifest
 
 
@@ -94,7 +94,7 @@ def split_dataset(config: Config, dataset: Dataset) -> pd.Series:
     )
     cut = int(((splits == "val") & (dataset.table["split"] == "train")).sum())
     if cut:
-        _say(f"splits: the manifest has no val; {cut} rows of its train become val, by group")
+        say(f"splits: the manifest has no val; {cut} rows of its train become val, by group")
     faults = find_missing(dataset.table, splits, label_threshold)
     raise_if_any("these splits cannot train and judge a model", faults)
     return splits
@@ -113,7 +113,3 @@ def _check_run_dir(run_dir: Path, config: Config, resume: bool) -> None:
             f"{run_dir}: was started with another configuration ({run_folder.CONFIG}); resume with"
             " that one or give another --run-dir"
         )
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from eczema_tf.data.synthetic.complaint import Phrase, Sex, Wordings, write_complaint
+from eczema_tf.data.synthetic.complaint import Phrase, write_complaint
+from eczema_tf.data.synthetic.grammar import Sex, Wordings
 from eczema_tf.data.synthetic.photo import encode_photo, render_photo
 from eczema_tf.data.synthetic.skin import SITES, TONES
 from eczema_tf.data.synthetic.tables import (

@@ -1,31 +1,19 @@
 """People's accounts of findings: what is said becomes a text; where each finding stands is known.
 
-The wording comes from a grammar (`phrases.yaml`, `style.yaml`): a finding is a clause of its own or
-a noun phrase in a frame, in one of several registers, by the person, a relative or a clinician,
-among small talk. None of this depends on the condition: the text says what its findings say.
-
-Wordings are split like patients. Of every list of wordings a fixed 30 %, and some registers whole,
-are "new": they are what `wordings="new"` uses, and "known" never does.
+The wording comes from `grammar`: a finding is a clause of its own or a noun phrase in a frame, in
+one of several registers, by the person, a relative or a clinician, among small talk. None of this
+depends on the condition: the text says what its findings say.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from hashlib import md5
-from pathlib import Path
 from random import Random
-from typing import Any, Literal
 
-import yaml
-from pydantic import Field
-
-from eczema_tf.config import Section
+from eczema_tf.data.synthetic.grammar import Grammar, Register, Sex, Wordings, load_grammar
 from eczema_tf.data.synthetic.tables import AGE
 
-Wordings = Literal["known", "new"]
-Sex = Literal["female", "male"]
-NEW_SHARE = 0.3
 MIN_WORDS = 3
 # what may go on with what is seen: "red bumps on my arms for three days"
 TIGHT = (
@@ -37,8 +25,6 @@ TIGHT = (
 )
 RAMBLING = 0.04  # share of texts with much small talk
 UNCLEAR_KINDS = {"empty": 0.4, "offtopic": 0.25, "foreign": 0.2, "nonsense": 0.15}
-# lists in style.yaml that are no wordings of their own: not split
-WHOLE = ("range", "joins", "leads", "it", "misspellings")
 _ALTERNATIVES = re.compile(r"\(([^()]*)\)")
 _MARK = re.compile(r"<(\w+)>")
 _WORD = re.compile(r"\w+")
@@ -66,63 +52,6 @@ class Phrase:
     category: str
     value: str
     negated: bool
-
-
-class Saying(Section):
-    """How people say one value of a finding; `negated`: they deny it."""
-
-    clause: list[str] = Field(default_factory=list)
-    np: list[str] = Field(default_factory=list)
-    negated: bool = False
-
-
-class Finding(Section):
-    """How people say a finding: in which frame its noun phrases stand, and its values."""
-
-    frame: str
-    values: dict[str, Saying]
-
-
-class Age(Section):
-    """How people say an age: from what number to what, who speaks (by weight), and their words."""
-
-    range: list[int]
-    speakers: dict[str, float]
-    own: list[str] = Field(default_factory=list)
-    note: list[str]
-    relative: dict[Sex, list[str]]
-
-
-class Register(Section):
-    """A way to write: its frames, who speaks, what starts and joins sentences."""
-
-    weight: float
-    frames: str
-    voice: str = ""
-    leads: list[str]
-    joins: list[str]
-    lower: bool = False
-    tidy: bool = False
-    new: bool = False
-
-
-class Grammar(Section):
-    """What people say, and how: one side of the split."""
-
-    findings: dict[str, Finding]
-    voices: dict[str, dict[str, str]]
-    sexes: dict[Sex, dict[str, str]]
-    it: list[str]
-    ages: dict[str, Age]
-    introductions: list[str]
-    frames: dict[str, dict[str, list[str]]]
-    registers: dict[str, Register]
-    talk: dict[str, list[str]]
-    spellings: dict[str, str]
-    contractions: dict[str, str]
-    abbreviations: dict[str, str]
-    misspellings: dict[str, list[str]]
-    unclear: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -315,31 +244,6 @@ def _choose(wording: str, rng: Random) -> str:
     while "(" in wording:
         wording = _ALTERNATIVES.sub(lambda match: rng.choice(match[1].split("|")), wording)
     return wording
-
-
-@cache
-def load_grammar(wordings: Wordings) -> Grammar:
-    """Reads `phrases.yaml` and `style.yaml`, once: the lists hold one side's wordings alone."""
-    phrases, style = (
-        yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
-        for name in ("phrases.yaml", "style.yaml")
-    )
-    return Grammar.parse(_take_side({"findings": phrases} | style, wordings), "the grammar")
-
-
-def _take_side(node: Any, wordings: Wordings) -> Any:
-    """Leaves what belongs to a side: of each list 30 % are new, those with the smallest hashes."""
-    if isinstance(node, dict):
-        return {
-            key: part if key in WHOLE else _take_side(part, wordings)
-            for key, part in node.items()
-            if wordings == "new" or not (isinstance(part, dict) and part.get("new"))
-        }
-    if not isinstance(node, list):
-        return node
-    ranked = sorted(node, key=lambda wording: md5(wording.encode()).digest())
-    cut = max(1, round(NEW_SHARE * len(ranked)))
-    return ranked[:cut] if wordings == "new" else ranked[cut:]
 
 
 def _replace_words(text: str, table: Mapping[str, str]) -> str:
