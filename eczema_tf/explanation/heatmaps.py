@@ -1,7 +1,8 @@
-"""Heatmaps: where in the photo the evidence lies, by the class activation maps of tf-keras-vis.
+"""Heatmaps: where in the photo the evidence lies.
 
-A map has the resolution of the encoder's features, or with Layer-CAM of its fine map (`submodels`);
-`maps.upsample_heatmap` lays it over the photo.
+By Layer-CAM, as the served model gives it (`one_pass`), at the resolution of the encoder's fine
+map; or at that of its features by other class activation maps, which are those of tf-keras-vis.
+`maps.upsample_heatmap` lays a map over the photo.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.errors import ConfigError
-from eczema_tf.explanation.one_pass import HEATMAP_METHOD, scale_to_one
+from eczema_tf.explanation.one_pass import HEATMAP_METHOD, explain_in_one_pass, scale_to_one
 from eczema_tf.explanation.submodels import CONTEXT, Submodels, Tensors, select_logit
 from eczema_tf.model.multimodal import IMAGE_FEATURES
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TOKEN_IDS
@@ -20,8 +21,6 @@ from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TOKEN_ID
 # Grad-CAM: Selvaraju et al. 2017; Grad-CAM++: Chattopadhay et al. 2018; Layer-CAM: Jiang et al.
 # 2021; Score-CAM: Wang et al. 2020.
 HEATMAP_METHODS = ("gradcam", "gradcam++", "layercam", "scorecam")
-# on the fine map; the others weigh whole channels, which works on the last map alone
-FINE_METHOD = "layercam"
 # those of the highest variance ("Faster Score-CAM" of tf-keras-vis); each costs a run of the
 # encoder
 SCORECAM_CHANNELS = 64
@@ -51,8 +50,8 @@ def compute_heatmaps(
         against: Whether to show the evidence against the target.
 
     Returns:
-        float32 (batch, height, width) in [0, 1], at the resolution of the method's map. All zero:
-        no evidence, or no photo.
+        float32 (batch, height, width) in [0, 1], at the resolution of the method's map; as from
+        `one_pass.scale_to_one`, whose floor only Layer-CAM has, and zero without a photo.
 
     Raises:
         ConfigError: If the method is unknown, or the encoder has no feature map.
@@ -65,13 +64,16 @@ def compute_heatmaps(
             f" {submodels.features_shape}, which has no places to show"
         )
     inputs = to_model_inputs(inputs)
+    if method == HEATMAP_METHOD:
+        return explain_in_one_pass(submodels, inputs, target, against=against).heatmap.numpy()
     sign = -1.0 if against else 1.0
     if method == "scorecam":
         found = _compute_scorecam(submodels, inputs, target, sign)
     else:
         found = _compute_gradient_cam(submodels, inputs, target, sign, method)
     found = np.maximum(np.nan_to_num(found), 0).astype("float32")
-    return scale_to_one(found).numpy() * inputs[IMAGE_PRESENT].numpy()[:, None, None]
+    heatmap = scale_to_one(found, tf.zeros(len(found))).numpy()
+    return heatmap * inputs[IMAGE_PRESENT].numpy()[:, None, None]
 
 
 def _compute_gradient_cam(
@@ -80,10 +82,9 @@ def _compute_gradient_cam(
     # tf-keras-vis is heavy, and needed by nothing that is served
     from tf_keras_vis.gradcam import Gradcam
     from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
-    from tf_keras_vis.layercam import Layercam
 
-    methods = {"gradcam": Gradcam, "gradcam++": GradcamPlusPlus, "layercam": Layercam}
-    model = build_visual_model(submodels, target, fine=method == FINE_METHOD)
+    methods = {"gradcam": Gradcam, "gradcam++": GradcamPlusPlus}
+    model = build_visual_model(submodels, target)
     # the mask as float, too: tf-keras-vis takes gradients to every input
     context = [tf.cast(inputs[name], tf.float32) for name in CONTEXT]
     return methods[method](model, clone=False)(
@@ -108,7 +109,7 @@ def _compute_scorecam(
     maps = []
     for row in range(len(text)):
         held = [text[row], *(inputs[name][row] for name in CONTEXT)]
-        model = build_visual_model(submodels, target, held=held)
+        model = build_visual_model(submodels, target, held)
         visualise = Scorecam(model, clone=False)
         found = visualise(
             lambda output: sign * output[:, 0],
@@ -121,23 +122,20 @@ def _compute_scorecam(
 
 
 def build_visual_model(
-    submodels: Submodels, target: str, *, fine: bool = False, held: list[tf.Tensor] | None = None
+    submodels: Submodels, target: str, held: list[tf.Tensor] | None = None
 ) -> keras.Model:
     """Builds a model in the shape that tf-keras-vis takes.
 
-    The map is a layer of its own, and the one output is the target's logit.
+    The features are a layer of their own, and the one output is the target's logit.
 
     Args:
         submodels: Of the model.
         target: To be explained.
-        fine: Whether the map is the fine one instead of the features.
         held: The other inputs of `submodels.heads` after the photo's, of one row; None to make them
             inputs.
     """
     photo = keras.Input(submodels.to_features.input.shape[1:], name=IMAGE)
-    trunk = submodels.to_fine_map if fine else submodels.to_features
-    explained = keras.layers.Activation("linear", name=IMAGE_FEATURES)(trunk(photo))
-    features = submodels.from_fine_map(explained) if fine else explained
+    features = keras.layers.Activation("linear", name=IMAGE_FEATURES)(submodels.to_features(photo))
     others = [keras.Input(tensor.shape[1:]) for tensor in submodels.heads.inputs[1:]]
     rest = others if held is None else HeldInputs(held)(features)
     logit = TargetLogit(target)(submodels.heads([features, *rest]))

@@ -1,7 +1,7 @@
 """Layer-CAM and gradient x input from one forward and one backward pass: the served `explain`.
 
-Graph operations. Offline, `heatmaps.compute_heatmaps` and `token_scores.multiply_gradient_by_input`
-give the same figures, which `export` checks.
+Graph operations, which `heatmaps.compute_heatmaps` and `token_scores.multiply_gradient_by_input`
+use offline; `export` checks that the served graph gives the same figures.
 """
 
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
 HEATMAP_METHOD, TOKEN_METHOD = "layercam", "gradient_x_input"  # by their names offline
+FLOOR = 0.01  # a map that is nowhere higher than this share of its terms is no evidence
 
 
 class Explained(NamedTuple):
@@ -19,18 +20,23 @@ class Explained(NamedTuple):
 
     Attributes:
         logits: By head, as the model gives them.
-        heatmap: float32 (batch, height, width) in [0, 1]; zeros where nothing supports the target,
-            or there is no photo.
+        heatmap: float32 (batch, height, width), from `scale_to_one`; zeros for no evidence, or no
+            photo.
         token_scores: float32 (batch, tokens), signed, in logits; zeros for padding, or where there
             is no text.
+        strength: float32 (batch,) in [0, 1], the map's highest value before it was divided, as a
+            share of the largest sum of its terms' sizes; 0 without a photo.
     """
 
     logits: dict[str, tf.Tensor]
     heatmap: tf.Tensor
     token_scores: tf.Tensor
+    strength: tf.Tensor
 
 
-def explain_in_one_pass(submodels: Submodels, inputs: Tensors, target: str = "eczema") -> Explained:
+def explain_in_one_pass(
+    submodels: Submodels, inputs: Tensors, target: str = "eczema", *, against: bool = False
+) -> Explained:
     """Explains a batch of rows.
 
     The heatmap is Layer-CAM (Jiang et al. 2021) of the encoder's fine map. A token's score is its
@@ -42,6 +48,7 @@ def explain_in_one_pass(submodels: Submodels, inputs: Tensors, target: str = "ec
         submodels: Of the model.
         inputs: Tensors, as the model takes them.
         target: As in `select_logit`.
+        against: Whether the heatmap shows the evidence against the target.
     """
     fine_map = submodels.to_fine_map(inputs[IMAGE], training=False)  # (batch, height, width, ch.)
     embeddings = submodels.embed_tokens(inputs[TOKEN_IDS])  # (batch, tokens, units)
@@ -55,14 +62,16 @@ def explain_in_one_pass(submodels: Submodels, inputs: Tensors, target: str = "ec
     )
     present = inputs[IMAGE_PRESENT]
     if submodels.has_feature_map:
-        heatmap = scale_to_one(compute_layercam(fine_map, to_map)) * present[:, None, None]
+        raw, terms = compute_layercam(fine_map, -to_map if against else to_map)
+        heatmap = scale_to_one(raw, terms) * present[:, None, None]
+        strength = tf.math.divide_no_nan(tf.reduce_max(raw, axis=(1, 2)), terms) * present
     else:  # a model of embeddings knows no places
-        heatmap = tf.zeros([tf.size(present), 1, 1])
+        heatmap, strength = tf.zeros([tf.size(present), 1, 1]), tf.zeros_like(present)
     difference = embeddings - submodels.embed_padding(inputs[TOKEN_IDS])
-    return Explained(logits, heatmap, score_tokens(to_embeddings, difference, inputs))
+    return Explained(logits, heatmap, score_tokens(to_embeddings, difference, inputs), strength)
 
 
-def compute_layercam(features: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+def compute_layercam(features: tf.Tensor, gradients: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Weighs each channel at each place by its own gradient where that is positive.
 
     Jiang et al. 2021, equations 4 to 6. Grad-CAM gives a channel one weight everywhere, which says
@@ -74,22 +83,30 @@ def compute_layercam(features: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
         gradients: Of the target with respect to `features`.
 
     Returns:
-        float32 (batch, height, width), at least 0.
+        Maps float32 (batch, height, width), at least 0, and the largest sum of the sizes of a
+        place's terms, (batch,): what the map would be if no channel spoke against another.
     """
-    return tf.nn.relu(tf.reduce_sum(tf.cast(tf.nn.relu(gradients) * features, tf.float32), axis=-1))
+    terms = tf.cast(tf.nn.relu(gradients) * features, tf.float32)  # (batch, height, width, ch.)
+    largest = tf.reduce_max(tf.reduce_sum(tf.abs(terms), axis=-1), axis=(1, 2))
+    return tf.nn.relu(tf.reduce_sum(terms, axis=-1)), largest
 
 
-def scale_to_one(heatmap: tf.Tensor) -> tf.Tensor:
-    """Divides each map by its maximum; a map of zeros stays zero.
+def scale_to_one(heatmap: tf.Tensor, terms: tf.Tensor) -> tf.Tensor:
+    """Divides each map by its maximum, unless there is next to nothing in it.
+
+    A map that is nowhere higher than `FLOOR` of its terms is what is left when they cancel out, and
+    would be blown up to full colour.
 
     Args:
         heatmap: (batch, height, width), at least 0.
+        terms: (batch,), from `compute_layercam`; 0 where they are not known.
 
     Returns:
-        The same shape, in [0, 1].
+        The same shape as `heatmap`: each map has 1 for its highest place, or is zero throughout.
     """
-    highest = tf.reduce_max(heatmap, axis=(1, 2), keepdims=True)
-    return tf.math.divide_no_nan(heatmap, highest)
+    highest = tf.reduce_max(heatmap, axis=(1, 2))
+    divisor = tf.where(highest >= FLOOR * terms, highest, 0.0)
+    return tf.math.divide_no_nan(heatmap, divisor[:, None, None])
 
 
 def score_tokens(gradients: tf.Tensor, difference: tf.Tensor, inputs: Tensors) -> tf.Tensor:

@@ -1,37 +1,63 @@
 """A trained model to a SavedModel, compared with Keras before it is put in place."""
 
 import io
-from collections.abc import Set
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from eczema_tf import __version__
+from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.synthetic.cases import draw_case
 from eczema_tf.data.synthetic.photo import render_photo
 from eczema_tf.errors import RunError
-from eczema_tf.explanation.heatmaps import compute_heatmaps
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels
-from eczema_tf.explanation.token_scores import multiply_gradient_by_input
 from eczema_tf.files import adding_version, write_checksums
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.reporting.facts import Environment, RunData
-from eczema_tf.schema import CONSISTENCY, MODALITIES, NOTICE, SEVERITY
+from eczema_tf.schema import (
+    CONSISTENCY,
+    IMAGE,
+    IMAGE_PRESENT,
+    NOTICE,
+    PADDING_MASK,
+    SEVERITY,
+    TEXT_PRESENT,
+    TOKEN_IDS,
+)
 from eczema_tf.serving.exported import ExportedModel, ExportMetadata
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
-from eczema_tf.serving.graph.signature import EXPLAIN, SERVE
+from eczema_tf.serving.graph.signature import SIGNATURES
 from eczema_tf.serving.graph.warmup import write_warmup
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import build_client_inputs
 from eczema_tf.workflows.run_folder import TrainedModel
 
-PARITY_TOLERANCE = 1e-4  # largest difference of a logit, probability, map or token score
 PARITY_ROWS = 24
 PARITY_SEED = 2026
+TOLERANCE = 1e-4  # of what `Parity` measures
+# Explanations are gradients, and those of a ReLU or a maximum jump where rounding decides on which
+# side a unit stands. So a few rows may differ by what one unit of a head can make out.
+KINK_ROWS, KINK_TOLERANCE = 6, 5e-2
+STAGES = {  # what computes a model's input, or an output of the SavedModel
+    IMAGE: "decoding and preprocessing of the photo",
+    IMAGE_PRESENT: "decoding of the photo",
+    TOKEN_IDS: "cleaning and tokens of the text",
+    PADDING_MASK: "cleaning and tokens of the text",
+    TEXT_PRESENT: "cleaning of the text",
+    "eczema_image": "features of the photo, or their head",
+    "eczema_text": "features of the text, or their head",
+    "eczema": "fusion",
+    "consistency": "head of the text",
+    "severity": "head of the fusion",
+    "token_score": "gradient to the words",
+    "heatmap": "gradient to the map of the photo",
+}
 LARGE_PX = (4000, 3000)  # a phone's photo, which the graph decodes at a fraction of its size
 
 
@@ -54,18 +80,9 @@ def export_model(trained: TrainedModel, run_dir: Path, out: Path) -> Path:
         The version's folder.
 
     Raises:
-        RunError: If the SavedModel and Keras differ by more than `PARITY_TOLERANCE`; nothing is
-            left behind then.
+        RunError: If the SavedModel and Keras differ; nothing is left behind then.
     """
-    trained_on = frozenset(RunData.read(run_dir / run_folder.DATA).trained_on or ())
-    served = ServedModel(
-        model=trained.model,
-        image_encoder=trained.encoders.image,
-        tokenizer=trained.tokenizer,
-        preprocess=trained.config.preprocess,
-        trained_on=trained_on,
-        explainer=partial(explain_in_one_pass, Submodels(trained.model)),
-    )
+    served = build_served(trained, run_dir)
     metadata = ExportMetadata(
         notice=NOTICE,
         eczema_tf=__version__,
@@ -77,59 +94,94 @@ def export_model(trained: TrainedModel, run_dir: Path, out: Path) -> Path:
         save_served(served, version.folder)
         metadata.write(version.folder)
         write_warmup(version.folder, served.signatures())
-        largest = check_parity(ExportedModel(version.folder), trained, trained_on)
+        parity = check_parity(ExportedModel(version.folder), served, trained)
         write_checksums(version.folder, [path.name for path in version.folder.iterdir()])
-    print(
-        f"exported to {out / str(version.number)} (largest difference from Keras: {largest:.1e},"
-        f" allowed: {PARITY_TOLERANCE:.0e})"
-    )
+    print(f"exported to {out / str(version.number)} (largest difference from Keras: {parity})")
     return out / str(version.number)
 
 
-def check_parity(exported: ExportedModel, trained: TrainedModel, trained_on: Set[str]) -> float:
-    """Compares both signatures of a SavedModel with Keras and the offline explanations.
+def build_served(trained: TrainedModel, run_dir: Path) -> ServedModel:
+    """Puts a run's model together with its preprocessing and both signatures."""
+    return ServedModel(
+        model=trained.model,
+        image_encoder=trained.encoders.image,
+        tokenizer=trained.tokenizer,
+        preprocess=trained.config.preprocess,
+        trained_on=frozenset(RunData.read(run_dir / run_folder.DATA).trained_on or ()),
+        explainer=partial(explain_in_one_pass, Submodels(trained.model)),
+    )
+
+
+class Parity(NamedTuple):
+    """The largest differences between a SavedModel and Keras.
+
+    Attributes:
+        probability: Of a probability.
+        heatmap: Of a map before it is divided by its maximum, as a share of the largest sum of its
+            terms' sizes.
+        token_score: Of a token's score, in logits.
+    """
+
+    probability: float
+    heatmap: float
+    token_score: float
+
+    def __str__(self) -> str:
+        return (
+            f"probabilities {self.probability:.1e}, maps {self.heatmap:.1e} of their terms,"
+            f" words {self.token_score:.1e} logits"
+        )
+
+
+def check_parity(exported: ExportedModel, served: ServedModel, trained: TrainedModel) -> Parity:
+    """Compares a SavedModel with Keras, in the order of computing.
 
     The rows are drawn here, no patient's, and go the way that clients' rows go.
 
     Args:
         exported: The SavedModel.
+        served: What it was made of.
         trained: The model in Keras.
-        trained_on: Modalities that the model was trained on; it ignores others.
-
-    Returns:
-        The largest difference of a probability, heatmap or token score.
 
     Raises:
-        RunError: If it is more than `PARITY_TOLERANCE`, with the output, the row and the stage.
+        RunError: If they differ, with the first output that does, the row and the stage.
     """
     photos, texts = draw_rows(PARITY_ROWS)
-    sees_photos = "image" in trained_on and trained.encoders.image.kind != "precomputed"
     inputs = build_client_inputs(
         trained,
-        photos if sees_photos else [b""] * len(photos),
-        texts if "text" in trained_on else [""] * len(texts),
+        photos if served.uses_photos else [b""] * len(photos),
+        texts if served.uses_texts else [""] * len(texts),
     )
-    expected = dict(compute_probabilities(trained.model.predict_on_batch(inputs)))
-    expected |= {f"{modality}_used": inputs[f"{modality}_present"] for modality in MODALITIES}
-    submodels = Submodels(trained.model)
-    explained = expected | {"token_score": multiply_gradient_by_input(submodels, inputs).scores}
-    if submodels.has_feature_map:
-        explained["heatmap"] = compute_heatmaps(submodels, inputs)
-    largest = 0.0
-    for signature, outputs in ((SERVE, expected), (EXPLAIN, explained)):
-        answers = exported.run(photos, texts, signature)
-        for name, value in outputs.items():
-            differences = compute_differences(answers[name], np.asarray(value))
-            largest = max(largest, float(differences.max()))
-            if not largest <= PARITY_TOLERANCE:
-                row = int(differences.argmax())
-                raise RunError(
-                    f"the exported model differs from Keras: {signature}, {name}, row {row}"
-                    f" ({len(photos[row])} bytes of photo, {len(texts[row])} characters; status"
-                    f" {answers['status'][row].decode()!r}): {differences[row]:.2e} where"
-                    f" {PARITY_TOLERANCE:.0e} is allowed; nothing was exported"
-                )
-    return largest
+    read, _, _ = tf.function(served.read)(tf.constant(photos), tf.constant(texts))
+    probabilities = compute_probabilities(trained.model.predict_on_batch(inputs))
+    why = explain_in_one_pass(Submodels(trained.model), to_model_inputs(inputs))
+    plain, explained = (exported.run(photos, texts, signature) for signature in SIGNATURES)
+    strength = why.strength[:, None, None]
+    comparisons = [
+        *((name, read[name], value) for name, value in inputs.items()),
+        *(
+            (name, answers[name], value)
+            for name, value in probabilities.items()
+            for answers in (plain, explained)
+        ),
+        ("token_score", explained["token_score"], why.token_scores),
+        ("heatmap", explained["heatmap"] * strength, why.heatmap * strength),
+    ]
+    largest: dict[str, float] = {}
+    for name, answer, expected in comparisons:
+        rows = compute_differences(np.asarray(answer), np.asarray(expected))
+        differentiable = len(rows) - (KINK_ROWS if name in Parity._fields else 0)
+        if not (rows.max() <= KINK_TOLERANCE and np.sort(rows)[:differentiable].max() <= TOLERANCE):
+            row = int(rows.argmax())
+            raise RunError(
+                f"the exported model differs from Keras: {name} ({STAGES[name]}), row {row}"
+                f" ({len(photos[row])} bytes of photo, {len(texts[row])} characters; status"
+                f" {plain['status'][row].decode()!r}): {rows[row]:.2e} where {TOLERANCE:.0e} is"
+                " allowed; nothing was exported"
+            )
+        measure = name if name in Parity._fields else "probability"
+        largest[measure] = max(largest.get(measure, 0.0), float(rows.max()))
+    return Parity(**largest)
 
 
 def draw_rows(count: int) -> tuple[list[bytes], list[str]]:

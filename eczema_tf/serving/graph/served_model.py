@@ -29,8 +29,8 @@ NOTHING = "neither a photo nor a text that can be used"
 SPECS = tuple(tf.TensorSpec([None], dtype, name) for name, dtype in INPUTS.items())
 
 Tensors = dict[str, tf.Tensor]
-# the model's inputs to logits, heatmap and token scores, as in `explanation.one_pass.Explained`
-Explainer = Callable[[Tensors], tuple[Tensors, tf.Tensor, tf.Tensor]]
+# the model's inputs to logits, heatmap, token scores and more: `explanation.one_pass.Explained`
+Explainer = Callable[[Tensors], tuple[Tensors, tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
 class ServedModel(tf.Module):
@@ -66,8 +66,8 @@ class ServedModel(tf.Module):
         self._explain = explainer
         self._size_px = image_encoder.size_px
         self._preprocess = preprocess
-        self._uses_photos = "image" in trained_on and image_encoder.kind != "precomputed"
-        self._uses_texts = "text" in trained_on
+        self.uses_photos = "image" in trained_on and image_encoder.kind != "precomputed"
+        self.uses_texts = "text" in trained_on
 
     @tf.function(input_signature=SPECS)
     def serve(self, image: tf.Tensor, text: tf.Tensor) -> Tensors:
@@ -82,7 +82,7 @@ class ServedModel(tf.Module):
             float32 (batch, 3); `image_used`, `text_used` bool (batch,); `status` string (batch,),
             "ok" or what was wrong with the row.
         """
-        inputs, report, _ = self._read(image, text)
+        inputs, report, _ = self.read(image, text)
         return {**compute_probabilities(self.model(inputs, training=False)), **report}
 
     @tf.function(input_signature=SPECS)
@@ -104,8 +104,8 @@ class ServedModel(tf.Module):
         """
         if self._explain is None:
             raise ValueError("explainer: needed for the signature `explain`")
-        inputs, report, cleaned = self._read(image, text)
-        logits, heatmap, token_scores = self._explain(inputs)
+        inputs, report, cleaned = self.read(image, text)
+        logits, heatmap, token_scores, _ = self._explain(inputs)
         start, end = self._locate(cleaned)  # (batch, tokens)
         return {
             **compute_probabilities(logits),
@@ -121,10 +121,10 @@ class ServedModel(tf.Module):
         """The functions to be served, by name."""
         return {SERVE: self.serve} | ({} if self._explain is None else {EXPLAIN: self.explain})
 
-    def _read(self, image: tf.Tensor, text: tf.Tensor) -> tuple[Tensors, Tensors, tf.Tensor]:
+    def read(self, image: tf.Tensor, text: tf.Tensor) -> tuple[Tensors, Tensors, tf.Tensor]:
         """The model's inputs, what the answer says of them, and the cleaned texts."""
         image_given = tf.strings.length(image) > 0  # (batch,)
-        if self._uses_photos:
+        if self.uses_photos:
             pixels, codes = decode_guarded(
                 image,
                 lambda data: preprocess_photo(
@@ -140,7 +140,7 @@ class ServedModel(tf.Module):
             image_status = tf.where(image_given, IGNORED_PHOTO, "ok")
 
         text_given = tf.strings.length(text) > 0  # (batch,)
-        if self._uses_texts:
+        if self.uses_texts:
             cleaned = clean_text(text)
             text_used = tf.strings.length(cleaned) > 0
             text_status = tf.where(text_given & ~text_used, EMPTY_TEXT, "ok")
