@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tf_keras_vis.layercam import Layercam
 
 from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
 from eczema_tf.data.inputs import to_model_inputs
@@ -24,7 +25,14 @@ from eczema_tf.explanation.heatmaps import HEATMAP_METHODS, compute_heatmaps
 from eczema_tf.explanation.maps import upsample_heatmap
 from eczema_tf.explanation.one_pass import compute_layercam, explain_in_one_pass, scale_to_one
 from eczema_tf.explanation.spans import Span, join_phrases, join_words
-from eczema_tf.explanation.submodels import TARGETS, Submodels, select_logit
+from eczema_tf.explanation.submodels import (
+    CONTEXT,
+    RAMP,
+    TARGETS,
+    Submodels,
+    select_logit,
+    smooth_gradient,
+)
 from eczema_tf.explanation.token_scores import integrate_gradients, multiply_gradient_by_input
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
@@ -130,18 +138,77 @@ def test_one_pass_equals_the_offline_methods(fusion: str):
     )
 
 
+def test_layercam_is_that_of_tf_keras_vis(small):
+    submodels, inputs = small
+    photo = keras.Input((SIZE_PX, SIZE_PX, 3))
+    fine_map = keras.layers.Activation("linear", name="fine_map")(submodels.to_fine_map(photo))
+    others = [keras.Input(tensor.shape[1:]) for tensor in submodels.heads.inputs[1:]]
+    logits = submodels.heads([submodels.from_fine_map(fine_map), *others])
+    tensors = to_model_inputs(inputs)
+    text = submodels.encode_text(
+        submodels.embed_tokens(tensors[TOKEN_IDS]), tensors[PADDING_MASK]
+    )  # (batch, tokens, channels)
+    context = [tf.cast(tensors[name], tf.float32) for name in CONTEXT]
+    expected = Layercam(keras.Model([photo, *others], logits[HEADS.index("eczema")]), clone=False)(
+        lambda output: output[:, 0],
+        [tensors[IMAGE], text, *context],
+        penultimate_layer="fine_map",
+        seek_penultimate_conv_layer=False,
+        expand_cam=False,
+        normalize_cam=False,
+    )
+    expected = np.asarray(expected)
+    explained = explain_in_one_pass(submodels, tensors)
+    highest = expected.max(axis=(1, 2), keepdims=True) * inputs[IMAGE_PRESENT][:, None, None]
+    np.testing.assert_allclose(explained.heatmap * highest, expected * (highest > 0), atol=1e-6)
+
+
 def test_layercam_by_hand():
     features = tf.constant([[[[1.0, 0.0], [2.0, 1.0]], [[-1.0, 3.0], [4.0, 0.0]]]])  # (1, 2, 2, 2)
     gradients = tf.constant(
         [[[[2.0, -1.0], [1.0, 2.0]], [[2.0, -1.0], [-3.0, 5.0]]]]
     )  # those below 0 count as 0
-    cam = compute_layercam(features, gradients)
+    cam, terms = compute_layercam(features, gradients)
     np.testing.assert_allclose(cam, [[[2, 4], [0, 0]]])
-    np.testing.assert_allclose(scale_to_one(cam), [[[0.5, 1], [0, 0]]])
+    np.testing.assert_allclose(terms, [4])
+    np.testing.assert_allclose(scale_to_one(cam, terms), [[[0.5, 1], [0, 0]]])
+
+
+def test_what_is_left_when_terms_cancel_out_is_no_evidence():
+    """Two channels of +-100 leave 0.5 in one map and 2 in the other, of a floor of 1 % of 200."""
+    features = tf.constant([[[[100.0, -99.5], [0.0, 0.0]]], [[[100.0, -98.0], [0.5, 0.0]]]])
+    cam, terms = compute_layercam(features, tf.ones_like(features))
+    np.testing.assert_allclose(terms, [199.5, 198], rtol=1e-6)
+    np.testing.assert_allclose(scale_to_one(cam, terms), [[[0, 0]], [[1, 0.25]]])
 
 
 def test_a_map_of_zeros_stays_zero():
-    assert not scale_to_one(tf.zeros((1, 2, 2))).numpy().any()
+    assert not scale_to_one(tf.zeros((1, 2, 2)), tf.zeros(1)).numpy().any()
+
+
+@pytest.mark.parametrize("name", ["relu", "relu6"])
+def test_a_relus_gradient_is_a_ramp_and_its_values_stay(name: str):
+    relu = keras.layers.Activation(name)
+    smooth = smooth_gradient(relu)
+    x = tf.constant([-1.0, -RAMP / 2, 0.0, RAMP / 2, 3.0, 6 - RAMP / 2, 6.0, 7.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        values = smooth(x)
+    falling = [0.75, 0.5, 0] if name == "relu6" else [1, 1, 1]
+    np.testing.assert_array_equal(values, relu(x))
+    np.testing.assert_allclose(tape.gradient(values, x), [0, 0.25, 0.5, 0.75, 1, *falling], 1e-4)
+
+
+def test_rounding_moves_no_map():
+    """Noise in the fine map stands for another processor; a ReLU at its kink made it 0.015."""
+    submodels = Submodels(build_case(size_px=96)[0])
+    inputs, trunk = to_model_inputs(batch(submodels.model)), submodels.to_fine_map
+    noise = np.random.default_rng(0).standard_normal(trunk.output.shape[1:]).astype("float32")
+    before = explain_in_one_pass(submodels, inputs)
+    submodels.to_fine_map = lambda photo, training: trunk(photo) * (1 + 1e-5 * noise)
+    after = explain_in_one_pass(submodels, inputs)
+    raw = [explained.heatmap * explained.strength[:, None, None] for explained in (before, after)]
+    assert 0 < np.abs(np.subtract(*raw)).max() < 2e-4
 
 
 @pytest.mark.parametrize("method", HEATMAP_METHODS)
@@ -183,7 +250,8 @@ def test_the_map_lies_on_what_decides():
     features = submodels.encode_image(to_model_inputs(inputs)[IMAGE]).numpy()
     channel = int(np.argmax(features[0, 0, 1] - features[0, 1, 0]))  # speaks for the bright corner
     weights = tf.one_hot([channel], features.shape[-1])[None, None]
-    cam = compute_layercam(tf.constant(features), tf.ones_like(features) * weights)[0].numpy()
+    maps, _ = compute_layercam(tf.constant(features), tf.ones_like(features) * weights)
+    cam = maps[0].numpy()
     assert cam[0, 1] == cam.max() > cam[1, 0]
 
 

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 from eczema_tf import evaluate, export, predict, prepare, train
-from eczema_tf.schema import NOTICE
+from eczema_tf.schema import IMAGE, NOTICE
+from eczema_tf.workflows import export as exporting
+from eczema_tf.workflows import run_folder
 
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 
@@ -135,24 +137,55 @@ def test_a_second_export_is_a_second_version(workplace: Path):
     assert {child.name for child in (workplace / "export").iterdir()} == {"1", "2"}
 
 
-def test_an_export_that_differs_from_keras_is_refused(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+def skew_bias(model) -> None:
+    model.model.get_layer("eczema").bias.assign_add([0.01])
+
+
+def skew_words(model) -> None:
+    model.model.get_layer("eczema_text").bias.assign_add([0.01])
+
+
+def skew_pixels(model) -> None:
+    read = model.read
+
+    def read_brighter(image, text):
+        inputs, *rest = read(image, text)
+        return inputs | {IMAGE: inputs[IMAGE] + 1}, *rest
+
+    model.read = read_brighter
+
+
+def skew_map(model) -> None:
+    explain = model._explain
+    model._explain = lambda inputs: explain(inputs)._replace(
+        heatmap=explain(inputs).heatmap[:, ::-1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("skew", "said"),
+    [
+        (skew_bias, "eczema (fusion), row"),
+        (skew_words, "eczema_text (features of the text, or their head), row"),
+        (skew_pixels, "image (decoding and preprocessing of the photo), row 0 ("),
+        (skew_map, "heatmap (gradient to the map of the photo), row"),
+    ],
+)
+def test_an_export_that_differs_from_keras_is_refused_by_stage(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, skew, said: str
 ):
-    """Parity must notice another bias than the run's, and nothing may be left behind."""
+    """What is saved is skewed, but not the run; nothing may be left behind."""
+    build = exporting.build_served
 
-    from eczema_tf.serving.graph.served_model import save_served
-    from eczema_tf.workflows import export as release
+    def build_skewed(trained, run_dir: Path):
+        served = build(run_folder.load_model(run_dir), run_dir)  # a model of its own
+        skew(served)
+        return served
 
-    def save_skewed(served, folder: Path) -> None:
-        bias = served.model.get_layer("eczema").bias
-        bias.assign(bias + 0.01)
-        save_served(served, folder)
-        bias.assign(bias - 0.01)
-
-    monkeypatch.setattr(release, "save_served", save_skewed)
+    monkeypatch.setattr(exporting, "build_served", build_skewed)
     out = workplace / "refused"
     assert export.main(["--run-dir", str(workplace / "run"), "--out", str(out)]) == 1
-    assert "differs from Keras" in capsys.readouterr().err
+    assert f"the exported model differs from Keras: {said}" in capsys.readouterr().err
     assert not list(out.iterdir())
 
 

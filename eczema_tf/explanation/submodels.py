@@ -29,7 +29,7 @@ from eczema_tf.schema import (
 Tensors = Mapping[str, Any]
 PAD_TOKEN_ID = 0  # BERT's [PAD], and that of every vocabulary learned here (data/text/tokenizer.py)
 FINE_CELLS = 24  # a side: coarser maps miss small lesions (docs/log.md)
-RAMP = 0.01  # half the width of the ramp that a ReLU's gradient rises over, in units of its input
+RAMP = 0.03  # half the width of the ramp that a ReLU's gradient rises over, in units of its input
 CONTEXT = (PADDING_MASK, IMAGE_PRESENT, TEXT_PRESENT)  # what the heads take besides features
 TARGETS = (
     "eczema",
