@@ -154,16 +154,17 @@ def test_pieces_continue_a_word_only_where_they_touch_letters():
 
 
 class Pretended:
-    """A backend whose heatmap is highest at the right of the top row."""
+    """A backend whose heatmap is highest at the right of the top row, or zero throughout."""
 
     question = Question(target="severity:moderate", direction="against")
 
-    def __init__(self, answer: Answer):
+    def __init__(self, answer: Answer, highest: float = 1.0):
         self.answer = answer
+        self.highest = highest
 
     async def ask(self, photo: bytes, text: str) -> Findings:
         heatmap = np.zeros((2, 4), "float32")
-        heatmap[0, 3] = 1.0
+        heatmap[0, 3] = self.highest
         return Findings(self.answer, [2.0, 1.0, -1.0, 0.5], heatmap, None)
 
 
@@ -178,6 +179,22 @@ def test_any_backend_is_explained_in_the_same_way(model: ExportedModel):
     assert told["contributions"]["without_text"] == -1.0
     page = render_answer(answer, image, "")
     assert "The evidence against severity: moderate is strongest at the top right (88%" in page
+    assert page.count('class="map"') == page.count('class="legend"') == page.count("slider") == 1
+
+
+def test_no_evidence_is_a_sentence_and_not_a_map(model: ExportedModel):
+    image = upright_jpeg(photo())
+    backend = Pretended(replace(explain(model, image, ""), explanation=None), highest=0.0)
+    answer = asyncio.run(answer_case(backend, image, ""))
+    assert answer.to_json()["heatmap"] | {"grid": []} == {
+        "method": "layercam",
+        "evidence": False,
+        "peak": None,
+        "grid": [],
+    }
+    page = render_answer(answer, image, "")
+    assert "No evidence against severity: moderate was found in the photo." in page
+    assert not any(part in page for part in ('class="map"', 'class="legend"', "slider"))
 
 
 def test_cues_say_what_is_present_denied_and_in_the_family(model: ExportedModel):
