@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from operator import methodcaller
@@ -13,6 +14,7 @@ from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.schema import NOTICE
 
 Argument = methodcaller
+TENSORFLOW_LOG = "TF_CPP_MIN_LOG_LEVEL"
 # What each command does: the first line of its `--help`, and of the list that `python -m eczema_tf`
 # prints.
 COMMANDS = {
@@ -69,7 +71,9 @@ def build_parser(
         epilog=f"{examples}\n\n{NOTICE}" if examples else NOTICE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    parser.add_argument(
+        "--debug", action="store_true", help="show tracebacks, and all that TensorFlow says"
+    )
     for add_to in arguments:
         add_to(parser)
     return parser
@@ -133,6 +137,31 @@ def read_photo_argument(path: Path | None) -> bytes:
         raise DataError(f"--image {path}: cannot be read: {error.strerror}") from error
 
 
+def start_tensorflow() -> None:
+    """Imports TensorFlow and runs a first operation, without a word unless something fails.
+
+    What it says before its logging is set up goes to file descriptor 2 whatever the log level, and
+    so do the "errors" that there is no graphics card, and no oneDNN for whole numbers of 64 bits.
+    So that one is turned away meanwhile, and no longer.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        if os.environ.get(TENSORFLOW_LOG) != "0":
+            os.dup2(said.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.transpose(tf.zeros((1, 1), tf.int64))
+        except BaseException:
+            said.seek(0)
+            os.write(stderr, said.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
 def run_command(
     parser: argparse.ArgumentParser,
     command: Callable[[argparse.Namespace], None],
@@ -144,10 +173,9 @@ def run_command(
         0 if all went well, 1 for bad data or a failed run. (argparse itself exits with 2 for bad
         usage.)
     """
-    # hide TensorFlow's start-up chatter, keep its errors
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever ~/.keras says
     arguments = parser.parse_args(argv)
+    os.environ.setdefault(TENSORFLOW_LOG, "0" if arguments.debug else "2")  # 2: errors alone
     if backend != "tensorflow":
         parser.error(f"KERAS_BACKEND is {backend!r}; only 'tensorflow' is supported: unset it")
     if threading.current_thread() is threading.main_thread():

@@ -5,7 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import RUN_DIR, argument, build_parser, run_command, whole_number
+from eczema_tf.cli import (
+    RUN_DIR,
+    argument,
+    build_parser,
+    run_command,
+    start_tensorflow,
+    whole_number,
+)
 from eczema_tf.schema import SPLITS
 
 EXPLAINED_CASES = 200
@@ -56,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    start_tensorflow()
     from eczema_tf.workflows.evaluate import evaluate  # --help does not wait for TensorFlow
 
     evaluate(

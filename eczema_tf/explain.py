@@ -13,6 +13,7 @@ from eczema_tf.cli import (
     build_parser,
     read_photo_argument,
     run_command,
+    start_tensorflow,
 )
 
 EXAMPLES = """examples:
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> None:
+    start_tensorflow()
     from eczema_tf.workflows.explain import explain  # here, so that --help is fast
 
     answer = explain(

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import RUN_DIR, argument, build_parser, run_command
+from eczema_tf.cli import RUN_DIR, argument, build_parser, run_command, start_tensorflow
 
 EXAMPLES = """examples:
   python -m eczema_tf.export --run-dir runs/quickstart
@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    start_tensorflow()
     from eczema_tf.workflows.export import export  # --help does not wait for TensorFlow
 
     export(arguments.run_dir, arguments.out)

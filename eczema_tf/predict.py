@@ -13,6 +13,7 @@ from eczema_tf.cli import (
     build_parser,
     read_photo_argument,
     run_command,
+    start_tensorflow,
 )
 from eczema_tf.errors import DataError
 
@@ -43,6 +44,8 @@ def _predict(arguments: argparse.Namespace) -> None:
     photo = read_photo_argument(arguments.image)
     if arguments.image is None and not arguments.text.strip():
         raise DataError("give --image, --text or both")
+    if arguments.model:
+        start_tensorflow()
     from eczema_tf.workflows.predict import run_predict
 
     run_predict(

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import MODEL, argument, build_parser, number, run_command
+from eczema_tf.cli import MODEL, argument, build_parser, number, run_command, start_tensorflow
 
 EXAMPLES = """examples:
   python -m eczema_tf.score --model saved_models/eczema --manifest clinic/manifest.csv --out scores
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _score(arguments: argparse.Namespace) -> None:
+    start_tensorflow()
     from eczema_tf.workflows.score import score
 
     score(**vars(arguments))

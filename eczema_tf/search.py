@@ -5,7 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import CONFIG, SETTINGS, argument, build_parser, number, run_command
+from eczema_tf.cli import (
+    CONFIG,
+    SETTINGS,
+    argument,
+    build_parser,
+    number,
+    run_command,
+    start_tensorflow,
+)
 from eczema_tf.config import load_config
 
 EXAMPLES = """examples:
@@ -43,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _search(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.set)
+    start_tensorflow()
     from eczema_tf.workflows.search import search
 
     search(config, arguments.space, arguments.trials, arguments.out)

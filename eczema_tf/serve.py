@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from eczema_tf.cli import MODEL, argument, build_parser, number, run_command
+from eczema_tf.cli import MODEL, argument, build_parser, number, run_command, start_tensorflow
 
 EXAMPLES = """examples:
   python -m eczema_tf.serve --model saved_models/eczema     (then open http://127.0.0.1:8501/)
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
+    start_tensorflow()
     from eczema_tf.workflows.serve import serve
 
     serve(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from eczema_tf.cli import CONFIG, SETTINGS, argument, build_parser, run_command
+from eczema_tf.cli import CONFIG, SETTINGS, argument, build_parser, run_command, start_tensorflow
 from eczema_tf.config import load_config
 from eczema_tf.errors import ConfigError
 
@@ -52,6 +52,7 @@ def _train(arguments: argparse.Namespace) -> None:
     if run_dir is None:
         name = config_file.stem if config_file else "quickstart"
         run_dir = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    start_tensorflow()
     from eczema_tf.workflows.train import train  # now: mistakes above show before TensorFlow loads
 
     try:

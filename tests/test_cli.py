@@ -1,6 +1,7 @@
 """What all commands share: the list of them, whole numbers, the photo, and how a command ends."""
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,18 @@ from pathlib import Path
 import pytest
 
 from eczema_tf import __main__ as commands
-from eczema_tf.cli import COMMANDS, build_parser, read_photo_argument, run_command, whole_number
+from eczema_tf.cli import (
+    COMMANDS,
+    TENSORFLOW_LOG,
+    build_parser,
+    read_photo_argument,
+    run_command,
+    whole_number,
+)
 from eczema_tf.errors import ConfigError, DataError
 from eczema_tf.schema import NOTICE
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
@@ -91,3 +101,26 @@ def test_a_failed_command_is_one_line_and_status_1(
     if not isinstance(error, KeyboardInterrupt):
         with pytest.raises(type(error)):
             run_command(parser, fail, ["--debug"])
+
+
+def start(folder: Path, code: str, level: str) -> subprocess.CompletedProcess:
+    """Starts a TensorFlow that says a word on file descriptor 2, in a process of its own."""
+    (folder / "tensorflow.py").write_text(f"import os; os.write(2, b'noise'); {code}")
+    command = "from eczema_tf.cli import start_tensorflow as s; s(); import os; os.write(2, b'on')"
+    environment = os.environ | {"PYTHONPATH": f"{folder}:{REPOSITORY}", TENSORFLOW_LOG: level}
+    return subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True)
+
+
+WORKS = "int64 = zeros = transpose = lambda *_: None"
+
+
+def test_tensorflow_starts_without_a_word_and_what_comes_later_is_heard(tmp_path: Path):
+    assert start(tmp_path, WORKS, "2").stderr == b"on"
+    assert start(tmp_path, WORKS, "0").stderr == b"noiseon"
+
+
+def test_a_tensorflow_that_cannot_start_is_heard(tmp_path: Path):
+    failed = start(tmp_path, "raise ImportError('no such library')", "2")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(b"noiseTraceback")
+    assert b"ImportError: no such library" in failed.stderr

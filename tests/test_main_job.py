@@ -4,12 +4,16 @@ Prepare, train, evaluate, export, predict.
 """
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from eczema_tf import evaluate, export, predict, prepare, train
+from eczema_tf.cli import TENSORFLOW_LOG
 from eczema_tf.schema import IMAGE, NOTICE
 from eczema_tf.workflows import export as exporting
 from eczema_tf.workflows import run_folder
@@ -206,6 +210,13 @@ def test_predict_answers_for_photo_text_and_both(workplace: Path, capsys: pytest
         assert 0 <= answer["eczema"]["fusion"] <= 1
     assert predict.main(["--model", str(workplace / "export"), "--text", "it itches"]) == 0
     assert NOTICE in capsys.readouterr().out
+
+
+def test_an_answer_comes_without_a_word_of_tensorflow(workplace: Path):
+    command = [sys.executable, "-m", "eczema_tf.predict", "--model", str(workplace / "export")]
+    quiet = {name: value for name, value in os.environ.items() if name != TENSORFLOW_LOG}
+    answer = subprocess.run([*command, "--text", "it itches"], env=quiet, capture_output=True)
+    assert (answer.returncode, answer.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ def rewrite_graph(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
 def keep_data_flow(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
     """Keeps what the outputs are computed from, and of the edges only those that carry data.
 
+    Names of custom gradients go, too: nobody differentiates what is served, and loading warns.
+
     Control edges are for side effects, and nothing that is served has any. They made the text wait
     for the photo, by way of assertions in library code (on ragged tensors that are valid by
     construction), which depend on control edges alone and so are not run any more.
@@ -47,6 +49,7 @@ def keep_data_flow(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
         data = [tensor for tensor in node.input if not tensor.startswith("^")]
         del node.input[:]
         node.input.extend(data)
+        node.attr.pop("_gradient_op_type", None)
     nodes = {node.name: node for node in kept.node}
     needed: set[str] = set()
     found = [tensor.partition(":")[0] for tensor in outputs]
