@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eczema_tf.errors import EczemaError, RunError, raise_if_any
+from eczema_tf.errors import EczemaError, RunError, raise_if_any, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,34 +166,44 @@ CHECKSUMS = "SHA256SUMS"
 
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
     """Writes `SHA256SUMS` of files in a folder, as `sha256sum` does; a folder means its files."""
-    files = [
-        file
-        for name in names
-        for file in sorted([folder / name, *(folder / name).rglob("*")])
-        if file.is_file()
-    ]
-    lines = [f"{digest_file(file)}  {file.relative_to(folder).as_posix()}" for file in files]
-    write_text(folder / CHECKSUMS, "".join(f"{line}\n" for line in lines))
+    lines = [f"{digest_file(folder / name)}  {name}\n" for name in _list_files(folder, names)]
+    write_text(folder / CHECKSUMS, "".join(lines))
 
 
-def check_checksums(folder: Path) -> None:
+def check_checksums(folder: Path, names: Iterable[str]) -> None:
     """Compares a folder with its `SHA256SUMS`; one without (made by an older version) is believed.
 
+    Args:
+        folder: To be looked at.
+        names: What must be listed there, as for `write_checksums`.
+
     Raises:
-        RunError: With every file that is missing or not as it was written.
+        RunError: With every file that is missing, or not as it was written.
     """
     sums = folder / CHECKSUMS
     if not sums.is_file():
         return
-    faults = []
-    for line in sums.read_text(encoding="utf-8").splitlines():
-        expected, _, name = line.partition("  ")
-        file = folder / name
-        if not file.is_file():
-            faults.append(f"{name}: missing")
-        elif digest_file(file) != expected:
-            faults.append(f"{name}: damaged, or changed after it was written")
+    lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
+    written = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    faults = [
+        f"{CHECKSUMS}: damaged; {name} is not in it"
+        for name in _list_files(folder, names)
+        if name not in written
+    ]
+    for name, digest in written.items():
+        if not (folder / name).is_file():
+            faults.append(f"{shorten(name)}: missing")
+        elif digest_file(folder / name) != digest:
+            faults.append(f"{shorten(name)}: damaged, or changed after it was written")
     raise_if_any(f"{folder}: not used, since its files are not whole", faults, RunError)
+
+
+def _list_files(folder: Path, names: Iterable[str]) -> list[str]:
+    """The files among names, and below those that are folders, as paths relative to a folder."""
+    found = [
+        path for name in names for path in sorted([folder / name, *(folder / name).rglob("*")])
+    ]
+    return [path.relative_to(folder).as_posix() for path in found if path.is_file()]
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -350,23 +350,32 @@ def test_versions_that_end_at_once_all_stay_and_nothing_is_replaced(tmp_path: Pa
     assert not list(tmp_path.glob(".writing-*"))
 
 
+def cut_a_line(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
         (lambda folder: (folder / "words" / "list.txt").unlink(), "words/list.txt: missing"),
         (lambda folder: (folder / "weights").write_bytes(b"weighty"), "weights: damaged"),
         (lambda folder: (folder / "weights").write_bytes(b""), "weights: damaged"),
+        (lambda folder: (folder / "SHA256SUMS").write_bytes(b""), "SHA256SUMS: damaged"),
+        (lambda folder: (folder / "SHA256SUMS").write_bytes(b"\xff\n"), "SHA256SUMS: damaged"),
+        (lambda folder: cut_a_line(folder / "SHA256SUMS"), "SHA256SUMS: damaged"),
     ],
 )
 def test_files_that_are_not_as_written_are_named(tmp_path: Path, damage, said: str):
     (tmp_path / "words").mkdir()
     (tmp_path / "words" / "list.txt").write_text("itch")
     (tmp_path / "weights").write_bytes(b"weights")
-    check_checksums(tmp_path)  # older folders have none
+    check_checksums(tmp_path, ["words", "weights"])  # older folders have none
     write_checksums(tmp_path, ["words", "weights"])
-    check_checksums(tmp_path)
+    check_checksums(tmp_path, ["words", "weights"])
     sums = (tmp_path / "SHA256SUMS").read_text()
     assert f"{hashlib.sha256(b'itch').hexdigest()}  words/list.txt\n" in sums
+    checked = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tmp_path)
+    assert checked.returncode == 0
     damage(tmp_path)
     with pytest.raises(RunError, match=said):
-        check_checksums(tmp_path)
+        check_checksums(tmp_path, ["words", "weights"])

@@ -1,5 +1,7 @@
 """Manifest rows to batches: every row once, nothing stale, the same order for the same seed."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +137,25 @@ def test_a_wrong_number_of_rows_is_an_error_and_leaves_nothing(tmp_path: Path, b
         ArrayCache(tmp_path).load_or_compute(
             "a", "key", (4, 3), "float32", lambda: [np.zeros((rows, 3)) for rows in blocks]
         )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path):
+    """A process that may write 1 MB at most stands for a disk with as much room."""
+    code = (
+        "import resource, signal, sys, numpy as np\n"
+        "from eczema_tf.data.cache import ArrayCache\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
+        "block = np.ones((1000, 1000), 'uint8')\n"
+        "ArrayCache(sys.argv[1]).load_or_compute('a', 'k', (2000, 1000), 'uint8',"
+        " lambda: [block, block])"
+    )
+    failed = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
+    )
+    assert failed.returncode == 1  # no bus error
+    assert "a-k.npy: cannot be written: File too large; free some space" in failed.stderr
     assert not list(tmp_path.iterdir())
 
 

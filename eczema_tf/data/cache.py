@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
 from eczema_tf.errors import RunError
@@ -77,18 +76,22 @@ class ArrayCache:
         hidden = True if shape[0] < PROGRESS_FROM_ROWS else None  # None: shown on a terminal only
         with (
             replacing_file(path) as aside,
+            # not mapped: a full disk would be a bus error
+            aside.open("wb") as file,
             tqdm(
                 total=shape[0], desc=name.replace("_", " "), disable=hidden, mininterval=1
             ) as progress,
         ):
-            array, done = open_memmap(aside, mode="w+", dtype=dtype, shape=shape), 0
+            form = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, form)
+            done = 0
             for block in compute():
                 if done + len(block) > shape[0]:
                     raise RunError(f"{name}: more rows than the {shape[0]} expected")
-                array[done : done + len(block)] = block
+                rows = np.asarray(block, dtype).reshape(len(block), *shape[1:])
+                file.write(np.ascontiguousarray(rows).data)
                 done += len(block)
                 progress.update(len(block))
             if done != shape[0]:
                 raise RunError(f"{name}: {done} rows where {shape[0]} were expected")
-            array.flush()
         return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -18,6 +18,7 @@ from eczema_tf.files import check_checksums, write_json
 from eczema_tf.serving.graph.signature import INPUTS, SERVE, SIGNATURES
 
 METADATA_FILE = Path("assets.extra") / "eczema.json"
+FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra")
 
 Outputs = Mapping[str, np.ndarray]  # of a signature, by name; the first axis is the row
 
@@ -86,7 +87,7 @@ class ExportedModel:
 
         self.folder = find_version(folder)
         self.version = int(self.folder.name) if self.folder.name.isdigit() else 0
-        check_checksums(self.folder)
+        check_checksums(self.folder, FILES)
         self.metadata = ExportMetadata.read(self.folder)
         try:
             self._model = tf.saved_model.load(str(self.folder))  # must outlive its signatures

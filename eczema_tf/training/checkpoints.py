@@ -63,7 +63,7 @@ def load_state(path: Path, model: keras.Model) -> tuple[Progress, list[np.ndarra
             best = [file[name] for name in sorted(file.files) if name.startswith("best_")]
         for variable, value in zip(_changing_variables(model), states, strict=True):
             variable.assign(value)
-    except (ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(
             f"{path}: does not fit this run ({error}); train into a new --run-dir"
         ) from error

