@@ -185,17 +185,15 @@ def check_checksums(folder: Path, names: Iterable[str]) -> None:
         return
     lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
     written = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    faults = [
-        f"{CHECKSUMS}: damaged; {name} is not in it"
-        for name in _list_files(folder, names)
-        if name not in written
-    ]
+    faults = [f"{name}: not listed" for name in _list_files(folder, names) if name not in written]
     for name, digest in written.items():
         if not (folder / name).is_file():
             faults.append(f"{shorten(name)}: missing")
         elif digest_file(folder / name) != digest:
             faults.append(f"{shorten(name)}: damaged, or changed after it was written")
-    raise_if_any(f"{folder}: not used, since its files are not whole", faults, RunError)
+    raise_if_any(
+        f"{folder}: not used, since its files are not those of its {CHECKSUMS}", faults, RunError
+    )
 
 
 def _list_files(folder: Path, names: Iterable[str]) -> list[str]:
