@@ -6,6 +6,7 @@ or the new one, never a mixture.
 
 import contextlib
 import csv
+import errno
 import fcntl
 import hashlib
 import json
@@ -51,7 +52,7 @@ def replacing_file(path: Path | str) -> Iterator[Path]:
             untouched.
     """
     path = Path(path)
-    with _refusing(path), _folder_aside(path.parent, path.name) as folder:
+    with refusing(path), _folder_aside(path.parent, path.name) as folder:
         aside = folder / path.name
         yield aside
         with aside.open("rb+") as written:
@@ -75,7 +76,7 @@ def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[P
     occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
     if occupied and not overwrite:
         raise EczemaError(f"{path}: exists and is not empty; delete it or choose another folder")
-    with _refusing(path), _folder_aside(path.parent, path.name) as folder:
+    with refusing(path), _folder_aside(path.parent, path.name) as folder:
         aside = folder / path.name
         aside.mkdir()
         yield aside
@@ -102,7 +103,7 @@ def adding_version(parent: Path) -> Iterator[Version]:
     Raises:
         EczemaError: If the disk refuses.
     """
-    with _refusing(parent), _folder_aside(parent, "version") as folder:
+    with refusing(parent), _folder_aside(parent, "version") as folder:
         version = Version(folder / "version")
         version.folder.mkdir()
         yield version
@@ -150,14 +151,24 @@ def holding(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """Turns what the disk refuses into one clear line."""
+def refusing(path: Path) -> Iterator[None]:
+    """Turns what the disk refuses into one clear line.
+
+    Raises:
+        EczemaError: If it is full, read-only, or otherwise refuses what the block writes.
+    """
     try:
         yield
-    except OSError as error:
+    except EczemaError:
+        raise
+    except Exception as error:
+        cause = os.strerror(errno.ENOSPC)
+        if isinstance(error, OSError):
+            cause = error.strerror or str(error)
+        elif cause not in str(error):  # TensorFlow has exceptions of its own for a full disk
+            raise
         raise EczemaError(
-            f"{path}: cannot be written: {error.strerror or error}; free some space or choose"
-            " another folder"
+            f"{path}: cannot be written: {cause}; free some space or choose another folder"
         ) from error
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ from eczema_tf.files import (
     digest_folder,
     escape_formula,
     holding,
+    refusing,
     replacing_file,
     replacing_folder,
     unescape_formula,
@@ -71,6 +73,18 @@ def test_a_folder_is_replaced_only_when_asked(tmp_path: Path):
     with pytest.raises(EczemaError, match="not empty"), replacing_folder(tmp_path / "set"):
         pass
     assert not leftovers(tmp_path)
+
+
+def test_a_full_disk_is_said_whoever_meets_it(tmp_path: Path):
+    """TensorFlow's exceptions are no OSErrors; what is none of a disk's is left alone."""
+    full = tf.errors.ResourceExhaustedError(None, None, "a.pb; No space left on device")
+    said = "a: cannot be written: No space left on device; free"
+    with pytest.raises(EczemaError, match=said), refusing(tmp_path / "a"):
+        raise full
+    for other in (ValueError("no weights"), EczemaError("b: No space left on device")):
+        with pytest.raises(type(other)) as caught, refusing(tmp_path / "a"):
+            raise other
+        assert caught.value is other
 
 
 def test_full_disk_keeps_the_old_file(tmp_path: Path):
@@ -361,10 +375,7 @@ def cut_a_line(path: Path) -> None:
         (lambda folder: (folder / "weights").write_bytes(b"weighty"), "weights: damaged"),
         (lambda folder: (folder / "weights").write_bytes(b""), "weights: damaged"),
         (lambda folder: (folder / "SHA256SUMS").write_bytes(b""), "list.txt: not listed"),
-        (
-            lambda folder: (folder / "SHA256SUMS").write_bytes(b"\xff\n"),
-            "list.txt: not listed",
-        ),
+        (lambda folder: (folder / "SHA256SUMS").write_bytes(b"\xff\n"), "list.txt: not listed"),
         (lambda folder: cut_a_line(folder / "SHA256SUMS"), "list.txt: not listed"),
     ],
 )

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from eczema_tf.config import TrainConfig
 from eczema_tf.data.pipeline import build_evaluation_dataset
 from eczema_tf.errors import RunError
+from eczema_tf.files import refusing
 from eczema_tf.model.features import predict_logits
 from eczema_tf.model.losses import build_losses
 from eczema_tf.schema import ECZEMA_HEADS
@@ -187,6 +188,7 @@ class WriteScalars(keras.callbacks.Callback):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        self.folder = folder
         self.writers = {
             split: tf.summary.create_file_writer(str(folder / split))
             for split in ("train", "validation")
@@ -195,8 +197,10 @@ class WriteScalars(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Writes the epoch, so that it can be watched."""
         metrics = {**(logs or {}), "learning_rate": float(self.model.optimizer.learning_rate)}
-        for name, value in metrics.items():
-            with self.writers["validation" if name.startswith("val_") else "train"].as_default():
-                tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value, step=epoch)
-        for writer in self.writers.values():
-            writer.flush()
+        with refusing(self.folder):
+            for name, value in metrics.items():
+                split = "validation" if name.startswith("val_") else "train"
+                with self.writers[split].as_default():
+                    tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value, step=epoch)
+            for writer in self.writers.values():
+                writer.flush()
