@@ -1,7 +1,7 @@
 """What happens when things break: killed runs, exports at the same time, full disks, damaged files.
 
-    python scripts/faults.py --work /tmp/faults                       # all of it, about 25 minutes
-    python scripts/faults.py --work /tmp/faults --only damage --seed 1
+    python scripts/faults.py --work faults                       # all of it, about 25 minutes
+    python scripts/faults.py --work faults --only damage --seed 1
 
 Everything is done with `configs/smoke.yaml` by the commands themselves. Each line of the table
 counts the trials that ended as they should; the others are written out, and the exit status is 1.
