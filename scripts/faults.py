@@ -28,6 +28,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# runs from a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 CONFIG = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 # of the small disks, by what is on them: too small for all of it, at different moments

@@ -15,6 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+# runs from a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 SETTINGS = [
     {"TF_ENABLE_ONEDNN_OPTS": onednn, "TF_NUM_INTRAOP_THREADS": threads}
     for onednn, threads in itertools.product("01", "12")
