@@ -1,6 +1,7 @@
 """Errors that a user can mend: one clear line each, no traceback unless asked for."""
 
 from collections.abc import Iterable
+from itertools import islice
 
 
 class EczemaError(Exception):
@@ -40,12 +41,13 @@ def join_faults(title: str, faults: Iterable[str], limit: int = 50) -> str:
     Returns:
         The title and an indented line for each fault.
     """
-    faults = list(faults)
-    lines = [f"{title} ({len(faults)} fault{'s' if len(faults) != 1 else ''}):"]
-    lines += [f"  {fault}" for fault in faults[:limit]]
-    if len(faults) > limit:
-        lines.append(f"  ... and {len(faults) - limit} more")
-    return "\n".join(lines)
+    rest = iter(faults)
+    lines = [f"  {fault}" for fault in islice(rest, limit)]
+    more = sum(1 for _ in rest)
+    if more:
+        lines.append(f"  ... and {more} more")
+    count = min(len(lines), limit) + more
+    return "\n".join([f"{title} ({count} fault{'s' if count != 1 else ''}):", *lines])
 
 
 def raise_if_any(title: str, faults: Iterable[str], kind: type[EczemaError] = DataError) -> None:

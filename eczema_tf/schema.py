@@ -16,20 +16,6 @@ MODALITIES = ("image", "text")
 
 # Manifest columns (see docs/data.md). Any other column is kept and ignored.
 REQUIRED_COLUMNS = ("example_id",)
-TEXT_COLUMNS = (
-    "example_id",
-    "case_id",
-    "group_id",
-    "image_path",
-    "text",
-    "consistency",
-    "severity",
-    "split",
-    "skin_tone",
-    "age_group",
-    "sex",
-    "source",
-)
 MANIFEST_COLUMNS = (
     "example_id",
     "case_id",

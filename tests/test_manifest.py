@@ -73,13 +73,13 @@ lines, quoted",0.5,,,train
 r1,,,a.png,,0,,,train
 ,,,,dry,0,,,train
 r4,,,,,0,,,train
-r5,,,,dry,nan,,,train
+r5,,,,dry,ninety,,,train
 r6,,,,dry,inf,,,train
 r7,,,,dry,1.01,,,train
-r8,,,,dry,"0,5",,,train
+r8,,,,dry,"0,5,5",,,train
 r9,,,,dry,,yes,,train
 r10,,,,dry,,,bad,train
-r11,,,,dry,,,,dev
+r11,,,,dry,,,,later
 
 r12,,,gone.png,,,,,train
 r13,,,../../etc/passwd,,,,,train
@@ -119,16 +119,14 @@ r20,,,,dry,-0.1,,,train
 
 
 def test_a_fault_says_what_is_allowed_and_what_was_received(folder: Path):
-    path = write(folder, "example_id,text,severity\nr1,dry,SEVERE\n")
+    path = write(folder, "example_id,text,severity\nr1,dry,Awful\n")
     assert faults_of(path) == [
         "manifest.csv:2: severity: unknown value; allowed: mild, moderate, severe or empty;"
-        " received 'SEVERE'"
+        " received 'Awful'"
     ]
 
 
-@pytest.mark.parametrize(
-    "label", ["NaN", "inf", "-inf", "1e999", "0_1", "½", "0x1", "--1", "1.0000001"]
-)
+@pytest.mark.parametrize("label", ["inf", "-inf", "1e999", "0_1", "½", "0x1", "--1", "1.0000001"])
 def test_what_is_no_label_is_refused(folder: Path, label: str):
     assert len(faults_of(write(folder, f"example_id,text,eczema\nr1,dry,{label}\n"))) == 1
 
@@ -178,11 +176,11 @@ def test_a_path_may_wander_inside_the_folder(folder: Path):
             b"example_id,text\nr1,ok\nr2,caf\xe9\n",
             "manifest.csv:3: is not UTF-8; received the byte 0xe9",
         ),
-        ("example_id,text\nr1,ok\n".encode("utf-16"), "is not UTF-8"),
+        ("example_id,text\nr1,ok\n".encode("utf-16")[2:], "holds a NUL byte"),
+        ("example_id,text\nr1,ok\n".encode("utf-16")[:-1], "is not UTF-16"),
         (b"example_id,text\nr1,ok\nr2,a\0b\n", "manifest.csv:3: holds a NUL byte"),
         (b'example_id,text\nr1,ok\nr2,"never closed\n', "manifest.csv:3: is not valid CSV"),
         (b"id,text\nr1,ok\n", "example_id: required column is missing; received: 'id', 'text'"),
-        (b"example_id;text\nr1;ok\n", "separated by commas"),
         (b"example_id,text,text\nr1,a,b\n", "text: column is there 2 times"),
         (b"example_id,text,Text\nr1,a,b\n", "'Text': looks like 'text'"),
         (b"example_id,Image Path\nr1,a\n", "'Image Path': looks like 'image_path'"),

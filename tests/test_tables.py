@@ -10,7 +10,7 @@ from pyarrow import parquet
 from eczema_tf.data.tables import TableRow, open_table
 from eczema_tf.errors import DataError
 
-CELLS = {"id": ["1", "", "9007199254740993"], "size": ["0.5", "", "2.0"], "text": ["a,b", "", "é"]}
+CELLS = {"id": ["1", "", "9007199254740993"], "size": ["0.5", "", "2"], "text": ["a,b", "", "é"]}
 TYPED = pa.table(
     {
         "id": pa.array([1, None, 9007199254740993]),

@@ -5,26 +5,27 @@ memory; `Table.collect` gathers them. Everything is read as text, so that ids su
 `-1000600354148496558` survive.
 """
 
+import codecs
 import csv
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import pandas as pd
 import pyarrow as pa
-from pyarrow import parquet
+from pyarrow import compute, parquet
 
-from eczema_tf.errors import DataError
+from eczema_tf.errors import DataError, shorten
 from eczema_tf.files import unescape_formula
 
+MAX_COLUMNS = 10_000
+_MAX_LINE = 1 << 24  # characters, so that a file without line ends is not read into memory
+_BATCH_ROWS = 1024  # of Parquet, decoded together
 # what "surrogateescape" makes of a byte that is not UTF-8 (PEP 383)
 _UNDECODED = re.compile("[\udc80-\udcff]")
-# with which a 7 beside a null stays 7 and does not become 7.0
-_NULLABLE = {
-    pa.from_numpy_dtype(name.lower()): pd.api.types.pandas_dtype(name)
-    for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
-}
 
 
 class TableRow(NamedTuple):
@@ -38,8 +39,8 @@ class TableRow(NamedTuple):
 class Table(NamedTuple):
     """An opened table: its header is read, its rows are yet to come."""
 
-    header: list[str]  # all columns of the file, as they are named there
-    columns: list[str]  # those asked for, in the order of the file
+    header: list[str]  # all columns of the file, without the blanks around their names
+    columns: list[str]  # those asked for that can be read as text, in the order of the file
     rows: Iterator[TableRow]  # raises `DataError` where the file turns out to be damaged
 
     def collect(self) -> tuple[pd.DataFrame, list[str]]:
@@ -60,62 +61,106 @@ def open_table(
     """Opens a CSV or, if its name ends in `.parquet`, a Parquet file.
 
     Args:
-        path: UTF-8 CSV (a byte order mark is allowed) or Parquet.
+        path: CSV or Parquet. A CSV file is UTF-8 (a byte order mark is allowed), or UTF-16 with a
+            byte order mark; its fields are separated by whichever of comma, semicolon, tab and bar
+            its first line has most of. Lists and structures in Parquet are passed over.
         columns: Those wanted, as far as the file has them; None for all.
         escaped: Whether the cells of a CSV file went through `escape_formula`, as ours do.
 
     Raises:
-        DataError: If there is no such file, it is empty, or its header cannot be read.
+        DataError: If there is no such file, it is empty, has more than `MAX_COLUMNS` columns, or
+            its header cannot be read.
     """
     if not path.is_file():
-        reason = "is a folder; give the file in it" if path.is_dir() else "no such file"
+        there = "is a pipe or a device; give a file" if path.exists() else "no such file"
+        reason = "is a folder; give the file in it" if path.is_dir() else there
         raise DataError(f"{path}: {reason}")
-    if path.suffix.lower() == ".parquet":
-        return _open_parquet(path, columns)
-    return _open_csv(path, columns, escaped)
+    opened = (
+        _open_parquet(path, columns)
+        if path.suffix.lower() == ".parquet"
+        else _open_csv(path, columns, escaped)
+    )
+    if len(opened.header) > MAX_COLUMNS:
+        raise DataError(
+            f"{path}: has {len(opened.header):,} columns; allowed: {MAX_COLUMNS:,}; are rows and"
+            " columns exchanged?"
+        )
+    return opened
 
 
 def _open_csv(path: Path, columns: Collection[str] | None, escaped: bool) -> Table:
     records = _read_records(path, escaped)
-    _, header = next(records, (0, []))
-    if not any(name.strip() for name in header):
-        names = f"with the columns {', '.join(columns)}" if columns else "with a header"
-        raise DataError(f"{path}: is empty; allowed: a CSV file {names}")
+    _, names = next(records, (0, []))
+    header = [name.strip() for name in names]
+    if not any(header):
+        allowed = f"with the columns {', '.join(columns)}" if columns else "with a header"
+        raise DataError(f"{path}: is empty; allowed: a CSV file {allowed}")
     wanted = [place for place, name in enumerate(header) if columns is None or name in columns]
 
     def rows() -> Iterator[TableRow]:
         for line, record in records:
             fault = ""
             if len(record) != len(header):
-                fault = (
-                    f"has {len(record)} fields; allowed: {len(header)}, as in the header; is a"
-                    " comma inside a text not quoted?"
-                )
+                fault = _describe_misfit(len(record), len(header))
                 record += [""] * (len(header) - len(record))
             yield TableRow(line, tuple(record[place] for place in wanted), fault)
 
     return Table(header, [header[place] for place in wanted], rows())
 
 
+@lru_cache(maxsize=64)  # a million short rows share one text
+def _describe_misfit(fields: int, allowed: int) -> str:
+    return (
+        f"has {fields} fields; allowed: {allowed}, as in the header; is a comma inside a text not"
+        " quoted?"
+    )
+
+
 def _read_records(path: Path, escaped: bool) -> Iterator[tuple[int, list[str]]]:
     """Yields the line that a record begins on and its fields; blank lines are passed over."""
     begins = 1
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(_check_lines(path, file), strict=True)
-        try:
+    try:
+        with _open_text(path) as file:
+            lines = _check_lines(path, file)
+            first = next(lines, "")
+            bare = re.sub('"[^"]*"', "", first)
+            reader = csv.reader(
+                chain([first], lines),
+                delimiter=max(",;\t|", key=bare.count),
+                # who writes `a, "b"` means no blank, and no quote in the middle of a field
+                skipinitialspace=re.search(r"[,;|] ", bare) is not None,
+                strict=True,
+            )
             for record in reader:
                 if record:
                     yield begins, [unescape_formula(cell) for cell in record] if escaped else record
                 begins = reader.line_num + 1
-        except csv.Error as error:
-            raise DataError(
-                f"{path}:{begins}: is not valid CSV: {error}; is a quote never closed?"
-            ) from error
+    except csv.Error as error:
+        raise DataError(
+            f"{path}:{begins}: is not valid CSV: {error}; is a quote never closed?"
+        ) from error
+    except UnicodeError as error:
+        raise DataError(
+            f"{path}:{begins}: is not UTF-16, as its first bytes say: {error}"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _check_lines(path: Path, lines: Iterable[str]) -> Iterator[str]:
-    """Passes on what is UTF-8 without NUL bytes."""
-    for number, line in enumerate(lines, 1):
+def _open_text(path: Path) -> TextIO:
+    """Opens UTF-8, or what begins with the byte order mark of UTF-16: Excel's "Unicode text"."""
+    with path.open("rb") as file:
+        wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if wide:
+        return path.open(encoding="utf-16", newline="")
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _check_lines(path: Path, file: TextIO) -> Iterator[str]:
+    """Passes on lines of text that has no NUL bytes and, if it is not UTF-16, is UTF-8."""
+    for number, line in enumerate(iter(partial(file.readline, _MAX_LINE), ""), 1):
+        if len(line) == _MAX_LINE:
+            raise DataError(f"{path}:{number}: is a line of {_MAX_LINE:,} characters or more")
         if not line.isascii() and (bad := _UNDECODED.search(line)):
             raise DataError(
                 f"{path}:{number}: is not UTF-8; received the byte 0x{ord(bad[0]) - 0xDC00:02x}"
@@ -132,25 +177,56 @@ def _check_lines(path: Path, lines: Iterable[str]) -> Iterator[str]:
 
 def _open_parquet(path: Path, columns: Collection[str] | None) -> Table:
     def damage(error: Exception) -> DataError:
-        return DataError(f"{path}: is not readable as Parquet: {' '.join(str(error).split())}")
+        return DataError(f"{path}: is not readable as Parquet: {shorten(str(error))}")
 
     try:
-        file = parquet.ParquetFile(path)
-        header = [str(name) for name in file.schema_arrow.names]
-    except (OSError, ValueError) as error:  # pyarrow's own errors are among these
+        fields = list(parquet.read_schema(path))
+        # a text that is there a million times is held once
+        texts = [field.name for field in fields if field.type in (pa.string(), pa.large_string())]
+        file = parquet.ParquetFile(path, read_dictionary=texts)
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise damage(error) from error
-    wanted = [name for name in header if columns is None or name in columns]
+    wanted = [
+        field.name
+        for field in fields
+        if (columns is None or field.name.strip() in columns) and _is_plain(field.type)
+    ]
 
     def rows() -> Iterator[TableRow]:
         number = 0
         try:
-            for batch in file.iter_batches(columns=wanted):
-                table = batch.to_pandas(types_mapper=_NULLABLE.get, ignore_metadata=True)
-                texts = table.astype("string").fillna("").astype(str)
-                for values in texts.itertuples(index=False, name=None):
+            for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
+                for values in zip(*map(_read_cells, batch), strict=True):
                     number += 1
                     yield TableRow(number, values, "")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise damage(error) from error
 
-    return Table(header, wanted, rows())
+    return Table(
+        [field.name.strip() for field in fields], [name.strip() for name in wanted], rows()
+    )
+
+
+def _read_cells(cells: pa.Array) -> list[str]:
+    """Returns the cells of a column as text.
+
+    Raises:
+        ValueError: If one is longer than a cell of a CSV file may be.
+    """
+    held = cells.dictionary if isinstance(cells, pa.DictionaryArray) else cells
+    texts = held.cast(pa.string())
+    longest = compute.max(compute.binary_length(texts)).as_py() or 0
+    if longest > csv.field_size_limit():
+        raise ValueError(f"a cell of {longest:,} bytes; allowed: {csv.field_size_limit():,}")
+    return cells.cast(pa.string()).fill_null("").to_pylist()
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether values of a type can be written as text: lists, structures and bytes cannot."""
+    return not (
+        pa.types.is_nested(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_interval(kind)
+    )

@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from eczema_tf.errors import shorten
 from eczema_tf.schema import CONSISTENCY, SEVERITY, SPLITS
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+_WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 _ALLOWED = {"consistency": CONSISTENCY, "severity": SEVERITY, "split": SPLITS}
 
 
@@ -44,8 +46,8 @@ def find_faults(
             yield Fault(
                 row,
                 "example_id",
-                f"is there twice; allowed: an id of its own; received {example_id!r}, as on line"
-                f" {first_line[example_id]}",
+                "is there twice; allowed: an id of its own; received"
+                f" {shorten(example_id)!r}, as on line {first_line[example_id]}",
             )
         else:
             first_line[example_id] = lines[row]
@@ -53,24 +55,30 @@ def find_faults(
         for row, value in enumerate(table[column]):
             if value and value not in allowed:
                 message = f"unknown value; allowed: {', '.join(allowed)} or empty"
-                yield Fault(row, column, f"{message}; received {value!r}")
+                yield Fault(row, column, f"{message}; received {shorten(value)!r}")
     for row, value in enumerate(table["eczema"]):
-        if value.strip() and np.isnan(parse_label(value)):
-            what = "is out of range" if _NUMBER.fullmatch(value.strip()) else "is not a number"
-            message = f"{what}; allowed: 0 to 1, or empty for no label; received {value!r}"
-            yield Fault(row, "eczema", message)
+        if value and np.isnan(parse_label(value)):
+            what = "is not a number" if np.isnan(_parse_number(value)) else "is out of range"
+            message = f"{what}; allowed: 0 to 1, yes or no, or empty for no label"
+            yield Fault(row, "eczema", f"{message}; received {shorten(value)!r}")
     photo = "embedding for the photo" if with_embeddings else "photo"
+    message = f"neither {photo} nor text; allowed: at least one of them; received both empty"
     empty = (table["image_path"] == "") & (table["text"] == "")
     for row in np.flatnonzero(empty).tolist():
-        message = f"neither {photo} nor text; allowed: at least one of them; received both empty"
         yield Fault(row, "image_path, text", message)
     yield from _find_disagreements(table, lines, allow_leaks)
 
 
 def parse_label(value: str) -> float:
-    """Returns a label in 0..1, NaN for anything else (literal `nan` and `inf` are no labels)."""
-    number = float(value) if _NUMBER.fullmatch(value.strip()) else np.nan
+    """Returns a label in 0..1, NaN for anything else (`inf` is no label); yes and true are 1."""
+    number = _WORDS.get(value.casefold(), _parse_number(value))
     return number if 0 <= number <= 1 else np.nan
+
+
+def _parse_number(value: str) -> float:
+    """A decimal comma is a point: there is no other sense to it in a number up to 1."""
+    number = value.replace(",", ".")
+    return float(number) if _NUMBER.fullmatch(number) else np.nan
 
 
 def _find_disagreements(
@@ -94,19 +102,20 @@ def _find_disagreements(
         given = known.loc[known[column].notna() & (known[within] != ""), [within, column]]
         first = given.groupby(within)[column].transform("first")
         first_row = given.assign(row=given.index).groupby(within)["row"].transform("first")
-        for row in given.index[given[column] != first]:
+        other = pd.DataFrame({"has": first, "row": first_row})[given[column] != first]
+        differing = given.join(other, how="inner")
+        name = within.removesuffix("_id")
+        for row, owner, received, has, before in differing.itertuples(name=None):
             if column == "split" and row in torn:
                 continue
             torn |= {row} if column == "split" else set()
-            name = within.removesuffix("_id")
             yield Fault(
-                int(row),
+                row,
                 column,
-                f"differs within a {name}; allowed: {allowed}; received"
-                f" {_show(given[column][row])}, but {name} {given[within][row]!r} has"
-                f" {_show(first[row])} on line {lines[first_row[row]]}",
+                f"differs within a {name}; allowed: {allowed}; received {_show(received)}, but"
+                f" {name} {_show(owner)} has {_show(has)} on line {lines[before]}",
             )
 
 
 def _show(value: str | float) -> str:
-    return repr(value) if isinstance(value, str) else f"{value:g}"
+    return repr(shorten(value)) if isinstance(value, str) else f"{value:g}"

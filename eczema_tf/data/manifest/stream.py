@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eczema_tf.data.manifest.reading import open_manifest
-from eczema_tf.errors import DataError, raise_if_any
+from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.files import digest_file
 
 
@@ -51,7 +51,7 @@ def stream_rows(path: Path) -> Iterator[Row]:
     table = open_manifest(path, COLUMNS)
     for line, values, fault in table.rows:
         cells = zip(table.columns, values, strict=True)
-        row = Row(line, **{column: value for column, value in cells if value.strip()})
+        row = Row(line, **dict(cells))
         if fault:  # which field is which is not sure
             row = row._replace(image_path="", text="", fault=f"row: {fault}")
         yield row
@@ -89,7 +89,7 @@ def _refuse_repeated_ids(path: Path, suspects: set[int]) -> None:
     ]
     faults += [
         f"{path.name}:{line}: example_id: is there twice; allowed: an id of its own; received"
-        f" {example_id!r}, as on line {first}"
+        f" {shorten(example_id)!r}, as on line {first}"
         for example_id, (first, *again) in lines.items()
         for line in again
     ]

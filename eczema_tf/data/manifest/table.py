@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from eczema_tf.data.manifest.checks import Fault, find_faults, parse_label
-from eczema_tf.data.manifest.reading import open_manifest
+from eczema_tf.data.manifest.reading import find_header_faults, open_manifest
 from eczema_tf.data.photo.files import find_photo
-from eczema_tf.errors import DataError, join_faults
+from eczema_tf.errors import DataError, join_faults, raise_if_any, shorten
 from eczema_tf.files import write_csv
-from eczema_tf.schema import MANIFEST_COLUMNS, TEXT_COLUMNS
+from eczema_tf.schema import MANIFEST_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ def load_manifest(
 
     # a case is its row, and a group its case, unless the manifest says otherwise
     table = read.assign(**{column: "" for column in MANIFEST_COLUMNS if column not in read})
-    for column in TEXT_COLUMNS:
-        table[column] = table[column].where(table[column].str.strip() != "", "")
+    if (table["group_id"] == "").all():
+        named = [name for name in read if name != "group_id"]
+        raise_if_any(f"{path}: no group is named", find_header_faults(named))
     table["case_id"] = table["case_id"].where(table["case_id"] != "", table["example_id"])
     table["group_id"] = table["group_id"].where(table["group_id"] != "", table["case_id"])
     others = [column for column in table if column not in MANIFEST_COLUMNS]
@@ -116,7 +117,7 @@ def reject_bad_photos(
     table = manifest.table
     errors = photos["error"].reindex(table["image_file"]).fillna("")
     faults = [
-        Fault(row, "image_path", f"{error}; received {image_path!r}")
+        Fault(row, "image_path", f"{error}; received {shorten(image_path)!r}")
         for row, (error, image_path) in enumerate(zip(errors, table["image_path"], strict=True))
         if error
     ]
@@ -130,7 +131,7 @@ def _find_photos(image_paths: list[str], folder: Path) -> tuple[list[str], list[
         try:
             found[image_path] = str(find_photo(image_path, root))
         except DataError as error:
-            wrong[image_path] = f"{error}; received {image_path!r}"
+            wrong[image_path] = f"{error}; received {shorten(image_path)!r}"
     faults = [
         Fault(row, "image_path", wrong[image_path])
         for row, image_path in enumerate(image_paths)
@@ -147,9 +148,9 @@ def _reject(
         return manifest
     path, lines = manifest.path, manifest.lines
     faults = sorted(faults, key=lambda fault: fault.row)
-    described = [
+    described = (
         f"{path.name}:{lines[fault.row]}: {fault.column}: {fault.message}" for fault in faults
-    ]
+    )
     if not skip_bad_rows:
         raise DataError(join_faults(f"{path} is not valid", described))
     reasons: dict[int, list[str]] = {}

@@ -5,9 +5,13 @@ path, as Google publishes for SCIN (`scin_dataset_precomputed_embeddings.npz`). 
 ever loaded.
 """
 
+import lzma
+import math
+import tokenize
 import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +19,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eczema_tf.errors import DataError, raise_if_any
+from eczema_tf.errors import DataError, raise_if_any, shorten
 
 KEY_ARRAYS = ("image_path", "example_id")
+MAX_BYTES = 1 << 32  # unpacked: 4 GiB, 170,000 embeddings of 6144 values
+_MAX_RATIO = 100  # unpacked to packed; floating-point numbers do not shrink to a tenth
+_SMALL_BYTES = 1 << 26  # up to which no ratio matters
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 @dataclass(frozen=True)
@@ -77,22 +88,51 @@ def load_embeddings(path: Path | str) -> Embeddings:
             not fit together.
     """
     path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such embedding file")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            keys, matrix = (
-                _read_table(path, arrays) if "embedding" in arrays else _read_one_each(path, arrays)
-            )
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such embedding file") from error
-    except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as archive:
+            arrays = _read_arrays(path, archive)
+    except (
+        *(ValueError, OSError, EOFError, KeyError, RuntimeError, MemoryError),
+        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError),
+    ) as error:
         raise DataError(
-            f"{path}: is not readable as .npz without pickled objects:"
-            f" {' '.join(str(error).split())}"
+            f"{path}: is not readable as .npz without pickled objects: {shorten(str(error))}"
         ) from error
+    read = _read_table if "embedding" in arrays else _read_one_each
+    keys, matrix = read(path, arrays)
     return _merge_equal(path, keys, _check_matrix(path, keys, matrix))
 
 
-def _read_table(path: Path, arrays: np.lib.npyio.NpzFile) -> tuple[tuple[str, ...], np.ndarray]:
+def _read_arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+    """Reads all arrays, none before its header agrees with the bytes that there are."""
+    members = archive.infolist()
+    size = sum(member.file_size for member in members)
+    if size > min(MAX_BYTES, max(_SMALL_BYTES, _MAX_RATIO * path.stat().st_size)):
+        raise DataError(
+            f"{path}: unpacks to {size:,} bytes; allowed: {MAX_BYTES:,}, and {_MAX_RATIO} times the"
+            " size of the file"
+        )
+    arrays: dict[str, np.ndarray] = {}
+    for member in members:
+        name = member.filename.removesuffix(".npy")
+        if name in arrays:
+            raise DataError(f"{path}: array {shorten(name)!r} is there twice")
+        with archive.open(member) as file:
+            shape, _, kind = _HEADERS[np.lib.format.read_magic(file)](file)
+            promised, there = math.prod(shape) * kind.itemsize, member.file_size - file.tell()
+            if promised != there and not kind.hasobject:
+                raise DataError(
+                    f"{path}: array {shorten(name)!r} says that it is {kind} {shape}, which takes"
+                    f" {promised:,} bytes; received {there:,}"
+                )
+            file.seek(0)
+            arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
+    return arrays
+
+
+def _read_table(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[tuple[str, ...], np.ndarray]:
     name = next((name for name in KEY_ARRAYS if name in arrays), None)
     if name is None:
         raise DataError(
@@ -105,20 +145,22 @@ def _read_table(path: Path, arrays: np.lib.npyio.NpzFile) -> tuple[tuple[str, ..
             f"{path}: {name} must be (n,) and embedding (n, dimension); received {keys.shape} and"
             f" {matrix.shape}"
         )
-    return (
-        tuple(key.decode() if isinstance(key, bytes) else str(key) for key in keys.tolist()),
-        matrix,
-    )
+    texts = (key.decode() if isinstance(key, bytes) else str(key) for key in keys.tolist())
+    # paths of Windows, as in the manifest
+    return tuple(key.replace("\\", "/") if name == "image_path" else key for key in texts), matrix
 
 
-def _read_one_each(path: Path, arrays: np.lib.npyio.NpzFile) -> tuple[tuple[str, ...], np.ndarray]:
+def _read_one_each(
+    path: Path, arrays: Mapping[str, np.ndarray]
+) -> tuple[tuple[str, ...], np.ndarray]:
     lost = [name for name in KEY_ARRAYS if name in arrays]
     if lost:
         raise DataError(
             f"{path}: has `{lost[0]}` but no array `embedding`; received: {', '.join(arrays)}"
         )
-    rows = {key: arrays[key] for key in arrays}
-    shapes = Counter(row.squeeze().shape for row in rows.values())  # (dimension,) or (1, dimension)
+    shapes = Counter(
+        row.squeeze().shape for row in arrays.values()
+    )  # (dimension,) or (1, dimension)
     if len(shapes) != 1 or any(len(shape) != 1 for shape in shapes):
         received = (
             ", ".join(f"{shape} {count} times" for shape, count in shapes.most_common(5))
@@ -128,7 +170,8 @@ def _read_one_each(path: Path, arrays: np.lib.npyio.NpzFile) -> tuple[tuple[str,
             f"{path}: allowed: one array of one dimension for each image path, all of one length;"
             f" received: {received}"
         )
-    return tuple(rows), np.stack([row.squeeze() for row in rows.values()])
+    keys = tuple(key.replace("\\", "/") for key in arrays)
+    return keys, np.stack([row.squeeze() for row in arrays.values()])
 
 
 def _check_matrix(path: Path, keys: tuple[str, ...], matrix: np.ndarray) -> np.ndarray:

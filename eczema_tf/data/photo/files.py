@@ -42,11 +42,21 @@ def find_photo(image_path: str, root: Path) -> Path:
         if file.is_file():
             return file
         is_there = file.exists()
+        spellings = [] if is_there else _respell(image_path)
+        near = next((name for name in spellings if (root / name).is_file()), "")
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}") from error
     if is_there:
         raise DataError("is not a file; allowed: a JPEG or PNG file")
-    raise DataError("no such photo; allowed: a JPEG or PNG file that is there")
+    hint = f"; did you mean {near!r}?" if near else ""
+    raise DataError(f"no such photo; allowed: a JPEG or PNG file that is there{hint}")
+
+
+def _respell(image_path: str) -> list[str]:
+    """What a path may mean that is wrong in its ending or in the case of its letters."""
+    path = PurePosixPath(image_path)
+    suffixes = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+    return [image_path.lower(), *(path.with_suffix(suffix).as_posix() for suffix in suffixes)]
 
 
 def read_photo(file: Path) -> bytes:

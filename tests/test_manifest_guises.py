@@ -1,0 +1,250 @@
+"""Tables as people have them: what is plain is read, and what would be lost is asked about.
+
+Every rule holds for the whole reader (training, evaluation) and the streamed one (`score`).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eczema_tf.data.manifest.reading import SYNONYMS
+from eczema_tf.data.manifest.stream import COLUMNS, stream_rows, survey_manifest
+from eczema_tf.data.manifest.table import load_manifest
+from eczema_tf.data.photo.embeddings import load_embeddings
+from eczema_tf.errors import DataError
+from eczema_tf.schema import MANIFEST_COLUMNS
+
+READERS = [load_manifest, survey_manifest]
+
+
+def write(folder: Path, content: str | bytes, name: str = "m.csv") -> Path:
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder / name
+
+
+def message_of(read: Callable[[Path], object], path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read(path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("image", "image_path"),
+        ("file_name", "image_path"),
+        ("filename", "image_path"),
+        ("Path", "image_path"),
+        ("img", "image_path"),
+        ("photo", "image_path"),
+        ("imge_path", "image_path"),
+        ("label", "eczema"),
+        ("Diagnosis", "eczema"),
+        ("dx", "eczema"),
+        ("target", "eczema"),
+        ("eczma", "eczema"),
+        ("patient_id", "group_id"),
+        ("Patient ID", "group_id"),
+        ("patient", "group_id"),
+        ("subject_id", "group_id"),
+        ("lesion_id", "group_id"),
+        ("fold", "split"),
+        ("gender", "sex"),
+        ("fitzpatrick_scale", "skin_tone"),
+    ],
+)
+def test_a_usual_synonym_of_a_missing_column_stops(
+    tmp_path: Path, read: Callable, name: str, column: str
+):
+    message = message_of(read, write(tmp_path, f"example_id,text,{name}\nr1,dry,x\n"))
+    assert f"{name!r}: looks like {column!r}" in message
+    assert "did you mean that?" in message
+    assert len(message.splitlines()) == 2
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("name", ["caption", "description", "texte"])
+def test_a_text_by_another_name_stops(tmp_path: Path, read: Callable, name: str):
+    message = message_of(read, write(tmp_path, f"example_id,image_path,{name}\nr1,a.png,x\n"))
+    assert f"{name!r}: looks like 'text'" in message
+
+
+def test_no_two_columns_have_a_synonym_in_common():
+    names = [name for column in SYNONYMS for name in SYNONYMS[column].split()]
+    assert len(names) == len(set(names))
+    assert list(SYNONYMS) == list(MANIFEST_COLUMNS)
+    assert all(name.isalnum() and name == name.lower() for name in names)
+
+
+def test_beside_the_column_itself_a_synonym_is_kept_and_ignored(tmp_path: Path):
+    path = write(
+        tmp_path, "example_id,group_id,text,eczema,caption,diagnosis,patient_id\nr1,g,dry,1,c,d,p\n"
+    )
+    table = load_manifest(path).table
+    assert table.loc[0, ["text", "eczema", "group_id"]].tolist() == ["dry", 1, "g"]
+    assert table.loc[0, ["caption", "diagnosis", "patient_id"]].tolist() == ["c", "d", "p"]
+    assert survey_manifest(path).rows == 1
+
+
+def test_patients_beside_groups_that_are_all_empty_stop(tmp_path: Path):
+    path = write(tmp_path, "example_id,group_id,text,patient_id\nr1,,dry,p\nr2,NA,red,p\n")
+    assert "'patient_id': looks like 'group_id'" in message_of(load_manifest, path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "label"),
+    [
+        *[(yes, 1) for yes in ("yes", "Yes", "YES", "true", "True", "TRUE", "1", "1.0", " 1 ")],
+        *[(no, 0) for no in ("no", "No", "NO", "false", "False", "FALSE", "0", "0.0")],
+        *[(half, 0.5) for half in ("0.5", '"0,5"', '",5"')],
+        *[(nothing, np.nan) for nothing in ("nan", "NaN", "N/A", "NA", "None", "null", "", " ")],
+    ],
+)
+def test_labels_as_people_write_them(tmp_path: Path, cell: str, label: float):
+    path = write(tmp_path, f"example_id,text,eczema\nr1,dry,{cell}\n")
+    np.testing.assert_equal(load_manifest(path).table["eczema"].tolist(), [label])
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN", "N/A", "n/a", "NA", "None", "null", "<NA>"])
+def test_what_says_nothing_is_empty_but_for_ids_of_rows(tmp_path: Path, nothing: str):
+    names = [name for name in MANIFEST_COLUMNS if name not in ("example_id", "text")]
+    path = write(
+        tmp_path,
+        f"example_id,text,{','.join(names)},note\n"
+        f"{nothing},dry{f',{nothing}' * len(names)},{nothing}\nr2,dry{',' * len(names)},\n",
+    )
+    table = load_manifest(path).table
+    assert table["example_id"].tolist() == [nothing, "r2"]
+    assert table["case_id"].tolist() == table["group_id"].tolist() == [nothing, "r2"]
+    assert table["note"].tolist() == [nothing, ""]  # not ours to judge
+    others = table[[name for name in names if name not in ("case_id", "group_id", "eczema")]]
+    assert (others == "").all(axis=None)
+    assert table["eczema"].isna().all()
+    path = write(tmp_path, f"example_id,text\nr1,{nothing}\n")
+    assert "neither photo nor text" in message_of(load_manifest, path)
+    assert next(stream_rows(path)).text == ""
+
+
+def test_values_are_read_whatever_their_case_and_by_their_other_names(tmp_path: Path):
+    rows = [
+        ("Train", "train"),
+        ("training", "train"),
+        ("VAL", "val"),
+        ("validation", "val"),
+        ("valid", "val"),
+        ("dev", "val"),
+        ("Test", "test"),
+        ("testing", "test"),
+    ]
+    lines = [f"r{i},dry,{split},Eczema, SEVERE\n" for i, (split, _) in enumerate(rows)]
+    path = write(tmp_path, "example_id,text,split,consistency,severity\n" + "".join(lines))
+    table = load_manifest(path).table
+    assert table["split"].tolist() == [split for _, split in rows]
+    assert set(table["consistency"]) == {"eczema"}
+    assert set(table["severity"]) == {"severe"}
+
+
+PLAIN = """example_id,image_path,text,eczema
+r1,photos/a.png,"dry; red, sore",0.5
+r2,,Jucken über Nacht 湿疹,1
+"""
+
+
+def respell(separator: str) -> str:
+    lines = ["example_id,image_path,text,eczema", "r1,photos/a.png,dry; red| sore,0.5"]
+    lines.append("r2,,Jucken über Nacht 湿疹,1")
+    quoted = [",".join(f'"{cell}"' for cell in line.split(",")) for line in lines]
+    return "\n".join(quoted).replace('","', f'"{separator}"') + "\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN.encode(),
+        PLAIN.encode("utf-8-sig"),
+        PLAIN.encode("utf-16"),
+        b"\xfe\xff" + PLAIN.encode("utf-16-be"),
+        PLAIN.replace("\n", "\r\n").encode(),
+        PLAIN.replace("\n", "\r").encode(),
+        PLAIN.replace("\n", "\r\n", 1).encode(),
+        PLAIN.replace("photos/a.png", r"photos\a.png").encode(),
+        PLAIN.replace("photos/a.png", r" .\photos\a.png ").encode(),
+        PLAIN.replace("example_id,image_path,", " example_id , image_path ,").encode(),
+        PLAIN.replace(",", ", ").replace("red, ", "red,").encode(),
+        respell(";").replace("0.5", "0,5").encode("utf-16"),
+        respell("\t").encode("utf-16"),
+        respell("|").encode(),
+    ],
+)
+def test_one_table_in_many_guises_is_one_table(tmp_path: Path, content: bytes):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").touch()
+    path = write(tmp_path, content)
+    table = load_manifest(path).table
+    assert table["example_id"].tolist() == ["r1", "r2"]
+    assert table["image_file"].tolist() == [str((tmp_path / "photos/a.png").resolve()), ""]
+    assert table["text"][1] == "Jucken über Nacht 湿疹"
+    assert table["eczema"].tolist() == [0.5, 1]
+    assert [row.image_path.removeprefix("./") for row in stream_rows(path)] == ["photos/a.png", ""]
+
+
+def test_a_windows_path_is_confined_like_any_other(tmp_path: Path):
+    rows = "".join(f"r{i},{path}\n" for i, path in enumerate([r"..\a.png", r"C:\a.png", r"\\h\a"]))
+    message = message_of(load_manifest, write(tmp_path, f"example_id,image_path\n{rows}"))
+    assert "leaves the manifest's folder" in message
+    assert message.count("is absolute") == 2
+
+
+def test_a_photo_whose_name_is_a_little_different_is_named(tmp_path: Path):
+    (tmp_path / "a.jpg").touch()
+    for wrong in ("a.JPG", "A.jpg", "a", "a.png"):
+        path = write(tmp_path, f"example_id,image_path\nr1,{wrong}\n")
+        assert "did you mean 'a.jpg'?" in message_of(load_manifest, path)
+    path = write(tmp_path, "example_id,image_path\nr1,b.jpg\n")
+    assert "did you mean" not in message_of(load_manifest, path)
+
+
+def test_embeddings_of_windows_paths_are_found(tmp_path: Path):
+    np.savez(tmp_path / "e.npz", image_path=[r"photos\a.png"], embedding=np.ones((1, 3)))
+    embeddings = load_embeddings(tmp_path / "e.npz")
+    path = write(tmp_path, "example_id,image_path\nr1,photos\\a.png\nr2,photos/a.png\n")
+    table = load_manifest(path, embeddings=embeddings).table
+    assert table["image_path"].tolist() == ["photos/a.png"] * 2
+    assert embeddings.rows_of(table["image_path"]).tolist() == [[1, 1, 1]] * 2
+
+
+CELL = st.sampled_from(["", " ", "a", " a ", "NA", "nan", "None", "a\\b", "a/b", "'=1", "A", "é\n"])
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.lists(st.tuples(*[CELL] * 4), min_size=1, max_size=5),
+    order=st.permutations(COLUMNS),
+    parquet=st.booleans(),
+)
+def test_whole_and_streamed_say_the_same(
+    tmp_path_factory: pytest.TempPathFactory, rows: list, order: list, parquet: bool
+):
+    folder = tmp_path_factory.mktemp("guises")
+    table = pd.DataFrame(rows, columns=COLUMNS)[order]
+    table["example_id"] = [f"{i}{cell}" for i, cell in enumerate(table["example_id"])]
+    path = folder / ("m.parquet" if parquet else "m.csv")
+    table.to_parquet(path) if parquet else table.to_csv(path, index=False)
+    streamed = list(stream_rows(path))
+    keys = {row.image_path for row in streamed if row.image_path} | {
+        row.example_id for row in streamed if not row.text and not row.image_path
+    }
+    whole = load_manifest(path, embeddings=keys, allow_leaks=True)
+    assert whole.lines.tolist() == [row.line for row in streamed]
+    for row, (_, loaded) in zip(streamed, whole.table.iterrows(), strict=True):
+        assert row.example_id == loaded["example_id"]
+        assert (row.case_id or row.example_id) == loaded["case_id"]
+        assert row.text == loaded["text"]
+        if row.image_path:
+            assert row.image_path == loaded["image_path"]
