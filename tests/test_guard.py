@@ -41,9 +41,7 @@ class Reader(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def read(self, photos: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels, codes = decode_guarded(
-            photos,
-            lambda data: preprocess_photo(data, tf.constant(1), SIZE_PX, PreprocessConfig()),
-            SIZE_PX,
+            photos, lambda data: preprocess_photo(data, SIZE_PX, PreprocessConfig()), SIZE_PX
         )
         return {"pixels": pixels, "status": tf.gather(tf.constant(PHOTO_STATUS), codes)}
 

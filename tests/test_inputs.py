@@ -61,7 +61,7 @@ def test_pixels_are_those_of_the_rows_own_photo(inputs: Inputs, table: pd.DataFr
             continue
         data = tf.io.read_file(table.at[row, "image_file"])
         np.testing.assert_array_equal(
-            batch[IMAGE][place], preprocess_photo(data, tf.constant(1), SIZE_PX, PreprocessConfig())
+            batch[IMAGE][place], preprocess_photo(data, SIZE_PX, PreprocessConfig())
         )
 
 

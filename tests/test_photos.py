@@ -54,7 +54,7 @@ def noise(height: int = 120, width: int = 160) -> Image.Image:
 
 def test_inspection_of_good_photos(tmp_path: Path):
     files = {
-        "a.jpg": encode(corners(), exif=exif(6)),
+        "a.jpg": encode(corners().transpose(Image.Transpose.ROTATE_90), exif=exif(6)),
         "b.png": encode(corners(), "PNG"),
         "c.png": encode(corners(), "PNG"),
     }
@@ -65,14 +65,16 @@ def test_inspection_of_good_photos(tmp_path: Path):
     assert list(photos.index) == paths[:3]
     assert photos.index.name == "file"
     assert list(photos["error"]) == ["", "", ""]
-    assert photos.loc[paths[1], ["width", "height", "orientation"]].tolist() == [48, 32, 6]
     assert photos["sha256"][paths[0]] == photos["sha256"][paths[2]] != photos["sha256"][paths[1]]
+    upright, turned = (photos["gray"][path].astype(int) for path in paths[:2])
+    assert upright.shape == (64, 64)
+    assert np.abs(turned - upright).mean() < 4  # it was turned upright
 
 
 def test_inspection_of_nothing_keeps_its_columns():
     photos = inspect_photos(["", ""])
     assert len(photos) == 0
-    assert list(photos.columns) == ["sha256", "width", "height", "orientation", "gray", "error"]
+    assert list(photos.columns) == ["sha256", "gray", "error"]
 
 
 @pytest.mark.parametrize(
@@ -97,14 +99,12 @@ def test_a_flipped_bit_in_a_png_is_found(tmp_path: Path):
     [
         (b"", "0 bytes"),
         (b"\xff\xd8\xff", "3 bytes"),
-        (encode(corners(), "WEBP"), "not a JPEG or PNG"),
-        (encode(corners(), "GIF"), "not a JPEG or PNG"),
-        (b"%PDF-1.4" + bytes(100), "not a JPEG or PNG"),
+        (b"%PDF-1.4" + bytes(100), "not an image of a known format"),
         (b"\xff\xd8\xff" + bytes(100), "cannot be read"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "cannot be read"),
         (
-            encode(Image.new("1", (11000, 9100)), "PNG"),
-            "11000 x 9100 pixels; allowed: at most 100 megapixels",
+            encode(Image.new("1", (8000, 6300)), "PNG"),
+            "8000 x 6300 pixels; allowed: at most 50 megapixels",
         ),
         (encode(Image.new("1", (20000, 10000)), "PNG"), "too many pixels"),
     ],

@@ -142,11 +142,7 @@ def test_the_export_agrees_with_keras_on_the_training_pipelines_inputs(parts, se
     model, _, tokenizer = parts
     photos, texts = [photo(), b"", photo("PNG", seed=1)], ["itchy & dry", "the <b>rash</b>", ""]
     pixels = [
-        (
-            preprocess_photo(tf.constant(data), tf.constant(1), SIZE_PX, PreprocessConfig())
-            if data
-            else None
-        )
+        (preprocess_photo(tf.constant(data), SIZE_PX, PreprocessConfig()) if data else None)
         for data in photos
     ]
     ids, mask = (

@@ -6,17 +6,21 @@ become arrays, for training and for evaluation, from pixels and from cached feat
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import PIL
 import tensorflow as tf
 
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.dataset import Dataset
+from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.preprocess import VERSION as PREPROCESS_VERSION
 from eczema_tf.data.photo.preprocess import preprocess_photo
+from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.text.tokenizer import TextTokenizer, clean_text
 from eczema_tf.schema import (
     IMAGE,
@@ -161,21 +165,23 @@ def _load_pixels(
     preprocess: PreprocessConfig,
     cache: ArrayCache,
 ) -> Column:
-    """Decoded by TensorFlow, as in the served graph, whatever Pillow decoded for inspection."""
+    """Of the upright JPEGs that clients send, decoded by TensorFlow as in the served graph."""
     digests = dict(zip(photos.index, photos["sha256"], strict=True))
     distinct, index = _distinct([digests.get(file, "") for file in table["image_file"]])
     by_digest = photos.reset_index().drop_duplicates("sha256").set_index("sha256").loc[distinct]
-    made_by = [size_px, preprocess.color_constancy.model_dump(), PREPROCESS_VERSION, tf.__version__]
-    key = fingerprint(distinct, list(map(int, by_digest["orientation"])), *made_by)
+    made_by = [size_px, preprocess.color_constancy.model_dump(), PREPROCESS_VERSION]
+    key = fingerprint(distinct, *made_by, tf.__version__, PIL.__version__)
 
-    def preprocess_file(file: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-        return preprocess_photo(tf.io.read_file(file), orientation, size_px, preprocess)
+    def read_upright(file: bytes) -> bytes:
+        return upright_jpeg(read_photo(Path(file.decode())))
+
+    def preprocess_file(file: tf.Tensor) -> tf.Tensor:
+        jpeg = tf.ensure_shape(tf.numpy_function(read_upright, [file], tf.string), ())
+        return preprocess_photo(jpeg, size_px, preprocess)
 
     def compute() -> Iterator[np.ndarray]:
-        files, orientations = list(by_digest["file"]), by_digest["orientation"].to_numpy("int32")
-        pixels = tf.data.Dataset.from_tensor_slices((files, orientations)).map(
-            preprocess_file, num_parallel_calls=tf.data.AUTOTUNE
-        )
+        files = tf.data.Dataset.from_tensor_slices(list(by_digest["file"]))
+        pixels = files.map(preprocess_file, num_parallel_calls=tf.data.AUTOTUNE)
         return pixels.batch(BLOCK_ROWS).prefetch(1).as_numpy_iterator()
 
     shape = (len(distinct), size_px, size_px, 3)

@@ -54,9 +54,7 @@ def build_client_inputs(
     pixels = np.zeros((len(photos), *shape), "float32")  # (rows, height, width, 3)
     for row, photo in enumerate(photos):
         if photo:
-            pixels[row] = preprocess_photo(
-                tf.constant(photo), tf.constant(1), shape[0], trained.config.preprocess
-            )
+            pixels[row] = preprocess_photo(tf.constant(photo), shape[0], trained.config.preprocess)
     cleaned = clean_text(tf.constant([text.encode("utf-8", "replace") for text in texts]))
     token_ids, padding_mask = tf.function(trained.tokenizer)(cleaned)  # (rows, tokens)
     inputs = {

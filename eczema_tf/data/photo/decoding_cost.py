@@ -63,8 +63,8 @@ def estimate_png_ns(
         interlaced: 1 if it is (Adam7), else 0.
         compressed_chunks: How often a name of `COMPRESSED_CHUNKS` occurs; libpng stops inflating
             each at 8 MB.
-        surplus: Bytes of the file beyond those of the pixels as they are: libpng inflates what
-            follows the pixels to its end, 1 to 1032.
+        surplus: Bytes that may follow the pixels: libpng inflates them to their end, 1 to 1032.
+            0 if the decoder stops at the last pixel, as Pillow's does.
 
     Returns:
         Nanoseconds, of the type of the arguments.
@@ -75,5 +75,5 @@ def estimate_png_ns(
         + per_pixel * pixels
         + 5 * pixels * bits_per_pixel // 8
         + 45_000_000 * compressed_chunks
-        + 1000 * surplus
+        + 1500 * surplus
     )

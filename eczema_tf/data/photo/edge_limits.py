@@ -1,9 +1,8 @@
 """What the edge refuses to decode, and how much it reduces the rest, before Pillow decodes it."""
 
-import itertools
 import math
 
-from PIL import Image
+from PIL import ImageFile, TiffImagePlugin
 
 from eczema_tf.data.photo.decoding_cost import (
     MAX_SCANS,
@@ -12,79 +11,77 @@ from eczema_tf.data.photo.decoding_cost import (
     estimate_jpeg_ns,
     estimate_png_ns,
 )
-from eczema_tf.data.photo.jpeg_segments import START_OF_SCAN, walk_header
 from eczema_tf.data.photo.limits import (
-    EDGE_MAX_CHUNKS,
     EDGE_MAX_DECODE_NS,
-    EDGE_MAX_OTHER_PIXELS,
+    EDGE_MAX_PIXELS,
+    EDGE_MAX_SCANS_PIXELS,
     EDGE_MAX_SIDE_PX,
-    MAX_JPEG_PIXELS,
-    MAX_SEGMENTS,
     SENT_MAX_PIXELS,
     SERVED_MAX_SIDE_PX,
 )
 from eczema_tf.errors import DataError
 
-JPEG_FORMATS = ("JPEG", "MPO")  # MPO: a JPEG with more pictures behind it, as many phones write
+# of TIFF: the others hold a whole other format (JPEG, WebP), or ask for as much memory as they like
+TIFF_COMPRESSIONS = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate")
+TILE_SIDES = (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
+MIN_TILE_PIXELS = 1 << 20  # a tile may be larger than a small photo
+MAX_LAYERS = 4  # how often a TIFF's strips may cover it: once for each channel
 
 
-def check_header(data: bytes) -> None:
-    """Refuses a JPEG or PNG whose header alone takes long to read.
-
-    Pillow reads each segment and chunk in Python, and 10 MB can hold two million of them.
+def check_pixels(kind: str, size: tuple[int, int], scans: int = 1) -> None:
+    """Refuses a photo of too many pixels.
 
     Args:
-        data: The photo file.
+        kind: A key of `EDGE_MAX_PIXELS`.
+        size: Width and height in pixels.
+        scans: Of a JPEG.
 
     Raises:
-        DataError: If there are too many segments or chunks, or a JPEG's header is not of the
-            ordinary kind.
+        DataError: If it is too large.
     """
-    if data.startswith(b"\xff\xd8"):
-        markers = [marker for marker, _, _ in itertools.islice(walk_header(data), MAX_SEGMENTS)]
-        if START_OF_SCAN not in markers:
-            raise DataError(
-                "photo cannot be read: a JPEG with a damaged or unusual header; save it anew"
-            )
-    elif data.startswith(b"\x89PNG"):
-        start = 8
-        for _ in range(EDGE_MAX_CHUNKS):
-            if start >= len(data):
-                return
-            start += 12 + int.from_bytes(data[start : start + 4], "big")
+    most = EDGE_MAX_PIXELS[kind] if scans == 1 else EDGE_MAX_SCANS_PIXELS
+    if math.prod(size) > most or max(size) > EDGE_MAX_SIDE_PX:
         raise DataError(
-            f"photo cannot be read: a PNG of more than {EDGE_MAX_CHUNKS} chunks; save it anew"
+            f"photo has {size[0]} x {size[1]} pixels; allowed: at most {most // 1_000_000}"
+            f" megapixels, {EDGE_MAX_SIDE_PX} a side (of this kind of {kind})"
         )
 
 
-def check_decoding(image: Image.Image, data: bytes) -> None:
+def check_decoding(image: ImageFile.ImageFile, data: bytes) -> None:
     """Refuses a photo that would take too much time or memory.
 
     Args:
         image: Opened, not yet decoded.
-        data: Its file.
+        data: Its file, without metadata.
 
     Raises:
-        DataError: If there are too many pixels or passes over them.
+        DataError: If there are too many pixels or passes over them, or they are stored in a way
+            that takes long to read.
     """
-    is_jpeg, pixels = image.format in JPEG_FORMATS, image.width * image.height
-    most = MAX_JPEG_PIXELS if is_jpeg else EDGE_MAX_OTHER_PIXELS
-    if pixels > most or max(image.size) > EDGE_MAX_SIDE_PX:
-        raise DataError(
-            f"photo has {image.width} x {image.height} pixels; allowed: at most {most // 1_000_000}"
-            f" megapixels, {EDGE_MAX_SIDE_PX} a side"
-        )
+    kind, pixels = image.format or "", image.width * image.height
+    scans = max(data.count(SCAN), 1) if kind == "JPEG" else 1
+    check_pixels(kind, image.size, scans)
     estimate_ns: float = 0
-    if is_jpeg and (scans := data.count(SCAN)) > 1:  # one is soon done, at a fraction of the size
+    if scans > 1:  # one is soon done, at a fraction of the size
         few = scans <= MAX_SCANS
         estimate_ns = estimate_jpeg_ns(len(data), pixels, scans) if few else math.inf
-    elif image.format == "PNG":
-        # depth, colour type and interlacing are in its first chunk; of compressed notes, Pillow
-        # inflates 64 MB at most
+    elif kind == "PNG":
+        # depth, colour type and interlacing are in its first chunk
         bits = data[24] * PNG_CHANNELS[min(data[25], 6)]
         estimate_ns = estimate_png_ns(len(data), pixels, bits, data[28], 0, 0)
     if estimate_ns > EDGE_MAX_DECODE_NS:
         raise DataError("photo would take too long to decode; save it as a plain (baseline) JPEG")
+    unusual = image.mode == "F" or any(tile.codec_name == "bmp_rle" for tile in image.tile)
+    boxes = [tile.extents for tile in image.tile if tile.extents]
+    areas = [(right - left) * (low - high) for left, high, right, low in boxes]
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        unusual |= image.info["compression"] not in TIFF_COMPRESSIONS
+        areas += [math.prod(image.tag_v2.get(tag, 0) for tag in TILE_SIDES) - MIN_TILE_PIXELS]
+    if unusual or sum(areas) > MAX_LAYERS * pixels:
+        raise DataError(
+            f"photo is a {kind} of an unusual kind (by its compression, tiles or floating-point"
+            " values) that may take too long to decode; save it as a plain JPEG or PNG"
+        )
 
 
 def compute_reduction(width: int, height: int) -> int:

@@ -1,16 +1,12 @@
 """Photo files: where a manifest's photo is, the one reader of its bytes, what Pillow says of it."""
 
-import struct
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from eczema_tf.data.photo.limits import MAX_FILE_BYTES, MAX_JPEG_PIXELS, MIN_FILE_BYTES
 from eczema_tf.errors import DataError
-
-ORIENTATION = 0x0112  # EXIF tag, 1 to 8 (1: upright)
 
 
 def find_photo(image_path: str, root: Path) -> Path:
@@ -47,9 +43,9 @@ def find_photo(image_path: str, root: Path) -> Path:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}") from error
     if is_there:
-        raise DataError("is not a file; allowed: a JPEG or PNG file")
+        raise DataError("is not a file; allowed: a photo file")
     hint = f"; did you mean {near!r}?" if near else ""
-    raise DataError(f"no such photo; allowed: a JPEG or PNG file that is there{hint}")
+    raise DataError(f"no such photo; allowed: a photo file that is there{hint}")
 
 
 def _respell(image_path: str) -> list[str]:
@@ -80,22 +76,6 @@ def check_size(count: int) -> None:
     """
     if not MIN_FILE_BYTES <= count <= MAX_FILE_BYTES:
         raise DataError(f"photo has {count} bytes; allowed: {MIN_FILE_BYTES} to {MAX_FILE_BYTES}")
-
-
-def read_orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation, 1 to 8 (1: upright); broken EXIF counts as none."""
-    try:
-        value = image.getexif().get(ORIENTATION, 1)
-    except (OSError, ValueError, SyntaxError, NotImplementedError, struct.error):
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def to_8_bits(image: Image.Image) -> Image.Image:
-    """Keeps the upper 8 of 16 bits a value, as TensorFlow does; Pillow would clip at 255."""
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype("uint8"))
 
 
 def describe_error(error: BaseException, formats: Iterable[str]) -> str:

@@ -1,10 +1,12 @@
 """HEIC photos, as phones take them, through the optional pillow-heif."""
 
 import io
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from eczema_tf.errors import DataError
+
+if TYPE_CHECKING:
+    from pillow_heif import HeifImage
 
 BRANDS = (
     b"heic",
@@ -28,24 +30,24 @@ def is_heic(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and data[8:12] in BRANDS
 
 
-def open_heic(data: bytes) -> Image.Image:
-    """Opens a HEIC photo; its pixels are decoded on `load`, upright already.
+def open_heic(data: bytes) -> "HeifImage":
+    """Opens a HEIC photo; its pixels are decoded when `data` is asked for, upright already.
 
     Nothing is registered with Pillow, so that other code of the process reads no more formats than
-    before.
+    before, and EXIF is not looked at: libheif turns the photo as the file says.
 
     Args:
         data: The file.
 
     Returns:
-        The primary image.
+        The primary image, of 8 bits a channel.
 
     Raises:
         DataError: If pillow-heif is missing.
-        SyntaxError: If the file is damaged.
     """
     try:
-        from pillow_heif import HeifImageFile
+        from pillow_heif import HeifFile
     except ImportError as error:
         raise DataError(f"photo is HEIC, which cannot be read here: {HOW_TO_READ}") from error
-    return HeifImageFile(io.BytesIO(data))
+    photos = HeifFile(io.BytesIO(data), convert_hdr_to_8bit=True)
+    return photos[photos.primary_index]

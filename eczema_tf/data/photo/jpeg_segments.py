@@ -1,7 +1,12 @@
 """JPEG files as marker segments (ITU-T T.81, annex B): metadata go, and every pixel stays."""
 
+import itertools
 import re
 from collections.abc import Iterator
+
+from eczema_tf.data.photo.bare import EXIF
+from eczema_tf.data.photo.limits import MAX_SEGMENTS
+from eczema_tf.errors import DataError
 
 JFIF = bytes.fromhex(
     "ffe0 0010 4a46494600 0101 00 0001 0001 0000"
@@ -11,35 +16,56 @@ ADOBE_BYTES = (
 )
 BASELINE_FRAMES = (0xC0, 0xC1)
 TABLES = (0xC4, 0xDB, 0xDD)  # Huffman tables, quantization tables, restart interval
-APP0, APP14, COMMENT, START_OF_SCAN = 0xE0, 0xEE, 0xFE, 0xDA
+APP0, APP1, APP14, COMMENT, START_OF_SCAN = 0xE0, 0xE1, 0xEE, 0xFE, 0xDA
 METADATA = (*range(APP0, 0xF0), COMMENT)
 _NEXT_MARKER = re.compile(
     rb"\xff[^\x00\xd0-\xd7]"
 )  # after a scan's data; in it, FF00 is a stuffed byte and FFD0 to FFD7 are restarts
 
 
-def strip_jpeg(data: bytes) -> bytes | None:
-    """Leaves of a JPEG only what its pixels need.
+def bare_jpeg(data: bytes) -> tuple[bytes, bytes]:
+    """Cuts out of a JPEG's header what decoding does not need.
 
-    No EXIF, XMP, profile, comment or thumbnail, and nothing after its end.
+    EXIF, XMP, profile, comments and thumbnail, so that no later reader has to understand them.
 
     Args:
-        data: A JPEG file that can be decoded.
+        data: A JPEG file.
 
     Returns:
-        The bare file, with the very same pixels; None if it is not baseline with all components in
-        one scan.
+        The bare file, and its EXIF (b"" for none).
+
+    Raises:
+        DataError: If the header has too many segments, or is not of the ordinary kind.
     """
-    kept, components = [b"\xff\xd8"], 0
-    for marker, segment, end in walk_header(data):
+    kept, exif = [b"\xff\xd8"], b""
+    for marker, segment, end in itertools.islice(walk_header(data), MAX_SEGMENTS):
+        if marker == APP1 and segment[4:].startswith(EXIF):
+            exif = exif or segment[4:]
+        kept.append(_bare_application(marker, segment) if marker in METADATA else segment)
         if marker == START_OF_SCAN:
-            scan = _only_scan(data, end) if segment[4] == components else None
-            return b"".join([*kept, segment, scan]) if scan else None
+            return b"".join(kept) + data[end:], exif
+    raise DataError("photo cannot be read: a JPEG with a damaged or unusual header; save it anew")
+
+
+def keep_baseline(bare: bytes) -> bytes | None:
+    """Cuts off what lies behind the pixels of a baseline JPEG.
+
+    Args:
+        bare: From `bare_jpeg`.
+
+    Returns:
+        The file with the very same pixels and nothing else; None if it is not baseline with all
+        components in one scan.
+    """
+    components = 0
+    for marker, segment, end in walk_header(bare):
+        if marker == START_OF_SCAN:
+            scan = _only_scan(bare, end) if segment[4] == components else None
+            return bare[:end] + scan if scan else None
         if marker in BASELINE_FRAMES:
             components = segment[9]
         elif marker not in TABLES and marker not in METADATA:
             return None
-        kept.append(_bare_application(marker, segment) if marker in METADATA else segment)
     return None
 
 

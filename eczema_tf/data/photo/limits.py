@@ -6,11 +6,26 @@ MAX_FILE_BYTES = 50_000_000
 MAX_JPEG_PIXELS = 100_000_000  # decoded at 1/2, 1/4 or 1/8 of the size; in training PNG too
 MAX_SEGMENTS = 300  # of a JPEG's header; 10 MB of depth map in the largest (64 KB) is 153
 
-# The edge, which reads what Pillow reads and reduces it to what may be sent.
-EDGE_MAX_OTHER_PIXELS = 50_000_000  # decoded at full size: up to 8 bytes a pixel
+# The edge, the one reader of photos, which reads what Pillow reads and reduces it to what may be
+# sent. By format: what decoding may hold is 500 MB.
+EDGE_MAX_PIXELS = {
+    "JPEG": MAX_JPEG_PIXELS,
+    "PNG": 50_000_000,  # 4 bytes a pixel, and as much again to lay it on white
+    "TIFF": 50_000_000,
+    "BMP": 50_000_000,
+    "GIF": 50_000_000,
+    "WEBP": 25_000_000,  # 16 bytes a pixel: two canvases, a copy, and Pillow's image
+    "HEIC": 25_000_000,  # 12 bytes a pixel
+}
+EDGE_MAX_SCANS_PIXELS = 50_000_000  # of a JPEG of several scans, whose coefficients are all held
+EDGE_ALONE_PIXELS = 4_000_000  # what is larger when decoded is decoded one at a time
 EDGE_MAX_SIDE_PX = 65_535  # of JPEG, GIF and WebP anyway; Pillow keeps 8 bytes a row
-EDGE_MAX_CHUNKS = 20_000  # of a PNG, read in Python each; 50 MB in chunks of 4 KB are 12,000
-EDGE_MAX_DECODE_NS = 2_000_000_000  # as `decoding_cost` estimates it
+# as `decoding_cost` estimates it, twice as long as Pillow takes (but for a PNG of more than 15 MB
+# made of empty deflate blocks, which the server's limit on bodies keeps away)
+EDGE_MAX_DECODE_NS = 2_000_000_000
+MAX_CHUNKS = 20_000  # of a PNG, walked in Python; 50 MB in chunks of 4 KB are 12,000
+MAX_BLOCKS = 200_000  # of a GIF before its first frame, 255 bytes each
+MAX_TIFF_VALUES = 100_000  # of one entry: strips of one row each, of the longest side, and more
 # a 12-megapixel photo passes as it is, one of 48 at half its sides; far more than any encoder sees
 SENT_MAX_PIXELS = 12_500_000
 

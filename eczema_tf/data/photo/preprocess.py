@@ -1,4 +1,4 @@
-"""Photo bytes to pixels: decoding, orientation, resizing and colour constancy, as TensorFlow ops.
+"""Photo bytes to pixels: decoding, resizing and colour constancy, as TensorFlow ops.
 
 The training pipeline and the serving graph both call `preprocess_photo`, so that the two cannot
 drift apart. Pixels leave as uint8, so that what is cached on disk for training is to the bit what
@@ -13,18 +13,16 @@ import tensorflow as tf
 
 from eczema_tf.config import PreprocessConfig
 
-VERSION = 2  # one more whenever the pixels of a photo change, so that cached ones are made anew
+VERSION = 3  # one more whenever the pixels of a photo change, so that cached ones are made anew
 REDUCTIONS = (8, 4, 2)  # libjpeg decodes straight to 1/2, 1/4 or 1/8 of the size
 
 
-def preprocess_photo(
-    data: tf.Tensor, orientation: tf.Tensor, size_px: int, config: PreprocessConfig
-) -> tf.Tensor:
+def preprocess_photo(data: tf.Tensor, size_px: int, config: PreprocessConfig) -> tf.Tensor:
     """Turns a photo file into the encoder's pixels.
 
     Args:
-        data: string (), a JPEG or PNG file.
-        orientation: int32 (), EXIF orientation 1 to 8 (1: upright).
+        data: string (), a JPEG or PNG file, upright; training and all clients of this project give
+            what `upright_jpeg` made.
         size_px: Side of the square result; the photo is stretched to it, so that no part of the
             skin is cut off.
         config: Colour constancy on or off, and its norm.
@@ -39,7 +37,6 @@ def preprocess_photo(
         data, size_px
     )  # resized as bytes: as floats, a PNG of 25 megapixels would take 300 MB
     photo = tf.image.resize(photo, (size_px, size_px), method="bilinear", antialias=True)  # float32
-    photo = orient(photo, orientation)
     if config.color_constancy.enabled:
         photo = shades_of_gray(photo, config.color_constancy.norm)
     photo = tf.cast(tf.clip_by_value(tf.round(photo), 0.0, 255.0), tf.uint8)
@@ -76,25 +73,6 @@ def _decode_jpeg(data: tf.Tensor, size_px: int) -> tf.Tensor:
         for reduction in REDUCTIONS
     ]
     return tf.case(cases, default=partial(decode, 1))
-
-
-def orient(photo: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Turns a photo upright.
-
-    Args:
-        photo: (size, size, channels), square.
-        orientation: int32 (), EXIF orientation 1 to 8 (Exif 2.3, tag 0x0112).
-
-    Returns:
-        The same type and shape as `photo`.
-    """
-    photo = tf.cond(
-        orientation > 4, lambda: tf.transpose(photo, (1, 0, 2)), lambda: photo
-    )  # 5 to 8: rows are columns
-    flip_columns = tf.reduce_any(tf.equal(orientation, [2, 3, 6, 7]))
-    photo = tf.cond(flip_columns, lambda: photo[:, ::-1], lambda: photo)
-    flip_rows = tf.reduce_any(tf.equal(orientation, [3, 4, 7, 8]))
-    return tf.cond(flip_rows, lambda: photo[::-1], lambda: photo)
 
 
 def shades_of_gray(photo: tf.Tensor, norm: float) -> tf.Tensor:

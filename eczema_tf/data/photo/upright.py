@@ -1,28 +1,65 @@
-"""The edge normaliser: any photo that a person hands in becomes an upright RGB JPEG.
+"""The one reader of photos: any file that a person hands in becomes an upright RGB JPEG.
 
-It has no metadata (EXIF holds the place where it was taken) and is small enough for the served
-graph's guard.
+Training, `predict`, `score`, the server and its page all read photos here, so that what is trained
+on is answered, and from the same pixels. What leaves has no metadata (EXIF holds the place where it
+was taken) and is small enough for the served graph's guard.
 """
 
+import contextlib
 import io
+import threading
 import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image
 
-from eczema_tf.data.photo.edge_limits import (
-    JPEG_FORMATS,
-    check_decoding,
-    check_header,
-    compute_reduction,
-)
-from eczema_tf.data.photo.files import check_size, describe_error, read_orientation, to_8_bits
+from eczema_tf.data.photo.bare import bare_gif, bare_png, bare_tiff, find_orientation
+from eczema_tf.data.photo.edge_limits import check_decoding, check_pixels, compute_reduction
+from eczema_tf.data.photo.files import check_size, describe_error
 from eczema_tf.data.photo.heic import is_heic, open_heic
-from eczema_tf.data.photo.jpeg_segments import strip_jpeg
-from eczema_tf.data.photo.limits import SERVED_MAX_BYTES
+from eczema_tf.data.photo.jpeg_segments import bare_jpeg, keep_baseline
+from eczema_tf.data.photo.limits import EDGE_ALONE_PIXELS, SERVED_MAX_BYTES
 from eczema_tf.errors import DataError
 
-# and HEIC; Pillow's other plugins stay shut (PostScript runs programs)
-EDGE_FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+# by first bytes: Pillow's name, and what cuts the file down to its pixels (WebP's and BMP's
+# metadata are not read before). Pillow's other plugins stay shut: PostScript runs programs
+FORMATS = {
+    b"\xff\xd8\xff": ("JPEG", bare_jpeg),
+    b"\x89PNG\r\n\x1a\n": ("PNG", bare_png),
+    b"RIFF": ("WEBP", None),
+    b"GIF8": ("GIF", bare_gif),
+    b"BM": ("BMP", None),
+    b"II*\0": ("TIFF", bare_tiff),
+    b"MM\0*": ("TIFF", bare_tiff),
+}
+EDGE_FORMATS = (*dict.fromkeys(name for name, _ in FORMATS.values()), "HEIC")
+# by EXIF orientation (Exif 2.3): what turns the photo upright
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ALONE = threading.Lock()  # held while a large photo is decoded: one at a time in a process
+
+
+class _Photo(NamedTuple):
+    """A photo whose header has been read and found harmless.
+
+    Attributes:
+        image: Opened by Pillow, its pixels not yet decoded.
+        data: The file, without metadata.
+        orientation: EXIF, 1 to 8 (1: upright).
+    """
+
+    image: Image.Image
+    data: bytes
+    orientation: int
 
 
 def upright_jpeg(data: bytes) -> bytes:
@@ -30,9 +67,9 @@ def upright_jpeg(data: bytes) -> bytes:
 
     Of a baseline RGB JPEG that is upright already the metadata are cut out and the pixels kept bit
     by bit; anything else is written anew at quality 95 without chroma subsampling. Photos above
-    12.5 megapixels are reduced by a whole factor. Alpha is laid on white; the first frame stands
-    for an animation; of 16 bits the upper 8 are kept. Colour profiles are dropped and not applied,
-    as in training.
+    12.5 megapixels are reduced by a whole factor. Alpha is laid on white, as browsers do; the first
+    frame stands for an animation; of 16 bits the upper 8 are kept. Colour profiles are dropped and
+    not applied.
 
     Args:
         data: The photo file: JPEG, PNG, WebP, GIF, BMP or TIFF; HEIC if pillow-heif is installed.
@@ -43,37 +80,99 @@ def upright_jpeg(data: bytes) -> bytes:
     Raises:
         DataError: If it cannot be read, or would take too long or too much memory.
     """
+    with _open(data) as photo:
+        image, factor = photo.image, compute_reduction(*photo.image.size)
+        if image.format == "JPEG" and image.mode == "RGB" and photo.orientation == factor == 1:
+            kept = keep_baseline(photo.data)
+            if kept is not None and len(kept) <= SERVED_MAX_BYTES:
+                _decode(photo, (1, 1))  # all of it is read, at an eighth of its size
+                return kept
+        return _encode(_decode(photo, (image.width // factor, image.height // factor)))
+
+
+def shrink_upright(data: bytes, side_px: int) -> np.ndarray:
+    """Reads a photo as `upright_jpeg` does, but only to look at it in small.
+
+    Args:
+        data: As for `upright_jpeg`.
+        side_px: Of the result, which the photo is stretched to.
+
+    Returns:
+        Gray levels, uint8 (side_px, side_px), upright.
+
+    Raises:
+        DataError: For what `upright_jpeg` refuses.
+    """
+    with _open(data) as photo:
+        gray = _decode(photo, (2 * side_px, 2 * side_px), "L").convert("L")
+        return np.asarray(gray.resize((side_px, side_px), Image.Resampling.LANCZOS))
+
+
+@contextlib.contextmanager
+def _open(data: bytes) -> Iterator[_Photo]:
+    """Opens a photo, and turns whatever its decoder raises into one error."""
     check_size(len(data))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            check_header(data)
-            opened = open_heic(data) if is_heic(data) else None
-            with opened or Image.open(io.BytesIO(data), formats=EDGE_FORMATS) as image:
-                return _convert(image, data)
+            warnings.simplefilter("ignore")  # Pillow's remarks on what is odd but can be read
+            if is_heic(data):
+                with _ALONE:
+                    yield _Photo(_decode_heic(data), data, 1)
+                return
+            name, strip = next(
+                (kind for magic, kind in FORMATS.items() if data.startswith(magic)), ("", None)
+            )
+            if not name:
+                raise DataError(
+                    "photo cannot be read: not an image of a known format (begins with"
+                    f" {data[:8]!r}); allowed: {', '.join(EDGE_FORMATS)}"
+                )
+            bare, exif = strip(data) if strip else (data, b"")
+            with Image.open(io.BytesIO(bare), formats=[name]) as image:
+                check_decoding(image, bare)
+                yield _Photo(image, bare, find_orientation(exif or image.info.get("exif", b"")))
     except DataError:
         raise
     except Exception as error:  # Pillow's and libheif's readers raise whatever they like
         raise DataError(describe_error(error, EDGE_FORMATS)) from error
 
 
-def _convert(image: Image.Image, data: bytes) -> bytes:
-    check_decoding(image, data)
+def _decode_heic(data: bytes) -> Image.Image:
+    frame = open_heic(data)
+    check_pixels("HEIC", frame.size)
+    return Image.frombytes(frame.mode, frame.size, frame.data, "raw", frame.mode, frame.stride)
+
+
+def _decode(photo: _Photo, least_px: tuple[int, int], mode: str = "RGB") -> Image.Image:
+    """Decodes the pixels, upright, RGB (or L, if that is asked for and comes without RGB).
+
+    Args:
+        photo: Opened.
+        least_px: A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, but not below these sides.
+        mode: RGB or L.
+    """
+    image = photo.image
+    image.draft(mode, (max(least_px[0], 1), max(least_px[1], 1)))
+    large = image.width * image.height > EDGE_ALONE_PIXELS
+    with _ALONE if large else contextlib.nullcontext():
+        image.load()
+        if image.mode.startswith("I"):  # 16 bits, of which Pillow would clip what is above 255
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype("uint8"))
+        if image.has_transparency_data:
+            image = _reduce(image if image.mode == "RGBA" else image.convert("RGBA"))
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        if image.mode not in ("RGB", mode):
+            image = image.convert("RGB")
+        image = _reduce(image)
+    return image.transpose(TURNS[photo.orientation]) if photo.orientation in TURNS else image
+
+
+def _reduce(image: Image.Image) -> Image.Image:
     factor = compute_reduction(*image.size)
-    is_jpeg = image.format in JPEG_FORMATS
-    if is_jpeg and factor > 1:  # decoded at 1/2, 1/4 or 1/8
-        image.draft("RGB", (max(image.width // factor, 1), max(image.height // factor, 1)))
-    image.load()
-    if is_jpeg and factor == 1 and image.mode == "RGB" and read_orientation(image) == 1:
-        stripped = strip_jpeg(data)
-        if stripped is not None and len(stripped) <= SERVED_MAX_BYTES:
-            return stripped
-    ImageOps.exif_transpose(image, in_place=True)
-    image = to_8_bits(image)
-    if image.has_transparency_data:
-        image = _reduce(image.convert("RGBA"))
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = _reduce(image.convert("RGB"))
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _encode(image: Image.Image) -> bytes:
     image.info.clear()  # or Pillow writes comment and profile again
     while True:
         buffer = io.BytesIO()
@@ -81,8 +180,3 @@ def _convert(image: Image.Image, data: bytes) -> bytes:
         if buffer.tell() <= SERVED_MAX_BYTES:
             return buffer.getvalue()
         image = image.reduce(2)  # only noise is that large
-
-
-def _reduce(image: Image.Image) -> Image.Image:
-    factor = compute_reduction(*image.size)
-    return image.reduce(factor) if factor > 1 else image

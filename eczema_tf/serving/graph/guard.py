@@ -5,10 +5,10 @@ bytes, pixels by header, what decoding would cost) come before any decoding; wha
 refuses is caught by running it inside a tf.data pipeline that drops errors, and noticing who is
 gone. `scripts/benchmark_guard.py` measures what hostile files can still do.
 
-One kind gets through: a PNG whose compressed stream goes on behind its last pixel. TensorFlow's
-decoder inflates all of it, a megabyte for each kilobyte of the file, and nothing before decoding
-tells it from a large photo. Whoever serves strangers should send it JPEGs only, made by
-`data.photo.upright`, which stops at the last pixel.
+Two kinds of PNG are refused that `data.photo.upright` reads, since clients that send what it made
+never send them: those with transparency, which it lays on white and TensorFlow's decoder would
+drop; and those of more than some 0.6 MB, whose compressed stream may go on behind the last pixel, a
+megabyte for each kilobyte, and is inflated to its end.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,8 @@ from eczema_tf.data.photo.limits import (
 PROGRESSIVE_FRAME, START_OF_SCAN = 0xFFC2, 0xFFDA
 FRAMES, TABLES = (0xFFC0, 0xFFC1, PROGRESSIVE_FRAME), (0xFFC4, 0xFFDB, 0xFFDD)
 HEADER_MARKERS = [*FRAMES, *TABLES, *range(0xFFE0, 0xFFF0), 0xFFFE]
-OK, TOO_SMALL, TOO_LARGE, NOT_A_PHOTO, TOO_MANY_PIXELS, UNDECODABLE, TOO_LONG, TOO_COSTLY = range(8)
+OK, TOO_SMALL, TOO_LARGE, NOT_A_PHOTO, TOO_MANY_PIXELS = range(5)
+UNDECODABLE, TOO_LONG, TOO_COSTLY, TRANSPARENT = range(5, 9)
 PHOTO_STATUS = (
     "ok",
     f"photo: smaller than {MIN_FILE_BYTES} bytes",
@@ -42,6 +43,7 @@ PHOTO_STATUS = (
         "photo: of an unusual kind that may take too long to decode; save it as a plain (baseline)"
         " JPEG"
     ),
+    "photo: a PNG with transparency; lay it on white and save it as JPEG",
 )
 
 
@@ -111,7 +113,14 @@ def check_photo(data: tf.Tensor) -> tf.Tensor:
                     lambda pixels: _jpeg_ns(data, pixels),
                 ),
             ),
-            (is_png, lambda: _check_size(_png_size(data), lambda pixels: _png_ns(data, pixels))),
+            (
+                is_png,
+                lambda: tf.cond(
+                    _has_transparency(data),
+                    lambda: TRANSPARENT,
+                    lambda: _check_size(_png_size(data), lambda pixels: _png_ns(data, pixels)),
+                ),
+            ),
         ],
         default=lambda: NOT_A_PHOTO,
     )
@@ -176,6 +185,13 @@ def _walk_to_scan(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return position, progressive, marker
 
 
+def _has_transparency(data: tf.Tensor) -> tf.Tensor:
+    """Whether a PNG has an alpha channel or, before its pixels, a colour that is clear; bool ()."""
+    color_type = tf.io.decode_raw(tf.strings.substr(data, 25, 1), tf.uint8)[0]
+    header = tf.raw_ops.StringSplitV2(input=data[None], sep=b"IDAT", maxsplit=1).values[0]
+    return tf.reduce_any(tf.equal(color_type, [4, 6])) | (_count(header, b"tRNS", 1) > 0)
+
+
 def _png_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
     """Estimated nanoseconds, int64 ()."""
     # depth, colour type, two zeros, interlacing
@@ -183,12 +199,11 @@ def _png_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
     channels = tf.gather(tf.constant(cost.PNG_CHANNELS, tf.int64), tf.minimum(header[1], 6))
     bits = channels * header[0]
     length = tf.cast(tf.strings.length(data), tf.int64)
-    surplus = tf.maximum(length - pixels * bits // 8, 0)
     chunks = tf.add_n(
         [_count(data, name, cost.MAX_COMPRESSED_CHUNKS) for name in cost.COMPRESSED_CHUNKS]
     )
     return cost.estimate_png_ns(
-        length, pixels, bits, tf.minimum(header[4], 1), tf.cast(chunks, tf.int64), surplus
+        length, pixels, bits, tf.minimum(header[4], 1), tf.cast(chunks, tf.int64), length
     )
 
 

@@ -127,9 +127,7 @@ class ServedModel(tf.Module):
         if self.uses_photos:
             pixels, codes = decode_guarded(
                 image,
-                lambda data: preprocess_photo(
-                    data, tf.constant(1), self._size_px, self._preprocess
-                ),
+                lambda data: preprocess_photo(data, self._size_px, self._preprocess),
                 self._size_px,
             )  # (batch, height, width, 3), (batch,)
             image_used = image_given & tf.equal(codes, OK)
