@@ -182,6 +182,8 @@ def _draw_bombs() -> Iterator[tuple[str, bytes]]:
     for size_px in (BIG_PX, STRIP_PX, (4000, 3000), (8, 8)):
         for scans in (1, 8, 16, 40, 99, 3000):
             yield f"jpeg {size_px} scans {scans}", scan_bomb(size_px, scans)
+    for side, scans in itertools.product((1000, 3000, 7000, 10_000), (2, 10, 25, 45, 100)):
+        yield f"jpeg {side} x {side} scans {scans}", scan_bomb((side, side), scans)
     for scans in (5, 12, 30):
         yield f"jpeg dense scans {scans}", scan_bomb(BIG_PX, scans, dense=True)
         yield f"jpeg gray dense scans {scans}", scan_bomb(BIG_PX, scans, components=1, dense=True)

@@ -1,6 +1,6 @@
 """Files that someone might hand in as a photo to do harm, for tests and for `benchmark_guard.py`.
 
-for name, data in draw_crafted(): ...           # 250 bombs and lies, some of 10 MB
+for name, data in draw_crafted(): ...           # 700 bombs and lies, some of 10 MB
 for name, data in draw_damaged(1000, seed=0): ...  # good files, damaged at random
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from hostile_jpeg import BIG_BYTES, draw_jpegs, encode, flat_jpeg
+from hostile_others import draw_others
 from hostile_png import chunk, draw_pngs, flat_png
 from PIL import Image
 
@@ -21,6 +22,7 @@ def draw_crafted() -> Iterator[Named]:
     """Bombs and lies, in a fixed order."""
     yield from draw_jpegs()
     yield from draw_pngs()
+    yield from draw_others()
     yield from _draw_strangers()
 
 
@@ -91,6 +93,10 @@ def _draw_good() -> Iterator[Named]:
             ),
         )
     yield "png interlaced", flat_png((61, 47), 16, 6, 1, filtered=4)
+    for kind, options in (("WEBP", {}), ("WEBP", {"lossless": True}), ("GIF", {}), ("BMP", {})):
+        yield f"{kind.lower()} {options}", encode(image, kind, **options)
+    for compression in ("raw", "tiff_lzw", "tiff_deflate"):
+        yield f"tiff {compression}", encode(image, "TIFF", compression=compression)
     yield (
         "png with notes",
         flat_png(

@@ -38,6 +38,7 @@ from eczema_tf.errors import EczemaError, join_faults
 from eczema_tf.schema import ECZEMA_HEADS
 
 MIN_GAIN = 1.5  # throughput of the crowd over one row at a time
+MAX_WAIT_S = 3.0  # of a valid request, whatever is asked beside it
 MAX_GROWTH = 0.1  # of the server's resident memory
 WARM_UP_S = 10  # of the whole crowd, after which the server has the memory that large batches need
 MAX_DIFFERENCE = 1e-4  # of a probability, in a batch and alone
@@ -182,6 +183,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     faults = [*find_faults([*alone, *crowd], expected), *find_unanswered(hostile, answered)]
     faults += [f"throughput is {gain:.2f} times that of one at a time"] * (gain < MIN_GAIN)
+    longest_s = max(reply.seconds for _, reply in crowd)
+    faults += [f"a valid request took {longest_s:.1f} s"] * (longest_s > MAX_WAIT_S)
     faults += [f"memory grew by {growth:.1%}"] * (growth >= MAX_GROWTH)
     if faults:
         raise EczemaError(join_faults("load test", faults, limit=10))
@@ -259,7 +262,7 @@ def describe(answered: Answered, seconds: float) -> str:
     p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99])
     return (
         f"{len(answered) / seconds:6.1f} requests/s, p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99"
-        f" {p99:.0f} ms ({len(answered)} requests)"
+        f" {p99:.0f} ms, longest {max(milliseconds):.0f} ms ({len(answered)} requests)"
     )
 
 

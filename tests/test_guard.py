@@ -97,7 +97,7 @@ COSTLY = (
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_ordinary_photos_pass(read, kind: str, options: dict, mode: str):
     if kind == "PNG" and mode == "CMYK":
-        mode = "RGBA"
+        mode = "P"
     answer = read([encode(noise().convert(mode), kind, **options)])
     assert answer["status"][0] == b"ok"
     assert np.ptp(answer["pixels"][0]) > 20
@@ -194,10 +194,30 @@ def test_compressed_notes_of_a_png_are_charged_for(check, name: bytes):
 def test_deep_large_pngs_are_refused(check):
     from hostile_png import png_header
 
-    assert check(png_header((5000, 5000), 8, 6) + bytes(9)) == "ok"
-    assert check(png_header((5000, 5000), 16, 6) + bytes(9)) == COSTLY
-    assert check(png_header((5000, 5000), 8, 6, 1) + bytes(9)) == COSTLY
+    assert check(png_header((5000, 5000), 8, 2) + bytes(9)) == "ok"
+    assert check(png_header((5000, 5000), 16, 2, 1) + bytes(9)) == COSTLY
+    assert check(png_header((5000, 5000), 8, 2, 1) + bytes(9)) == "ok"
     assert check(png_header((5000, 5000), 255, 255, 255) + bytes(9)) in ("ok", COSTLY)
+
+
+def test_what_may_follow_a_pngs_last_pixel_is_charged_for(check):
+    from hostile_png import surplus_png
+
+    assert check(surplus_png((500, 500), 100)) == "ok"
+    assert check(surplus_png((500, 500), 1000)) == COSTLY
+    assert check(surplus_png((2000, 2000), 1000)) == COSTLY
+
+
+def test_a_png_with_transparency_is_refused_since_its_colours_below_would_count(check):
+    clear = noise().convert("RGBA")
+    for image, options in (
+        (clear, {}),
+        (clear.convert("LA"), {}),
+        (noise().convert("P"), {"transparency": 3}),
+        (noise(), {"transparency": (1, 2, 3)}),
+    ):
+        says = check(encode(image, "PNG", **options))
+        assert says == "photo: a PNG with transparency; lay it on white and save it as JPEG"
 
 
 def test_each_hostile_file_has_its_own_status_and_good_neighbours_stay(read):

@@ -14,6 +14,7 @@ from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.dataset import load_dataset
 from eczema_tf.data.inputs import Inputs, load_inputs
 from eczema_tf.data.photo.preprocess import preprocess_photo
+from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.pipeline import build_evaluation_dataset, build_training_dataset
 from eczema_tf.data.text.tokenizer import learn_tokenizer
 from eczema_tf.errors import DataError, RunError
@@ -59,9 +60,9 @@ def test_pixels_are_those_of_the_rows_own_photo(inputs: Inputs, table: pd.DataFr
         if row == 3:  # has none
             assert not batch[IMAGE][place].any()
             continue
-        data = tf.io.read_file(table.at[row, "image_file"])
+        data = upright_jpeg(Path(table.at[row, "image_file"]).read_bytes())
         np.testing.assert_array_equal(
-            batch[IMAGE][place], preprocess_photo(data, SIZE_PX, PreprocessConfig())
+            batch[IMAGE][place], preprocess_photo(tf.constant(data), SIZE_PX, PreprocessConfig())
         )
 
 

@@ -23,8 +23,8 @@ from test_serving import photo
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.schema import NOTICE
+from eczema_tf.serving import reading
 from eczema_tf.serving.exported import ExportedModel
-from eczema_tf.serving.page import page as page_module
 from eczema_tf.serving.page.examples import EXAMPLES, draw_example_photo
 from eczema_tf.serving.page.page import MAX_CHARACTERS, mount_page
 from eczema_tf.serving.rest.app import build_app
@@ -34,6 +34,8 @@ from eczema_tf.workflows.serve import mount_answers
 
 LIMITS = Limits(max_body_bytes=4_000_000)
 PATIENCE_S = 60
+BYTES = {"Content-Type": "application/octet-stream"}
+JSON = {"Content-Type": "application/json"}
 JUNK = {
     "nothing": b"",
     "short": b"\0",
@@ -64,6 +66,10 @@ def question(image: bytes = b"", text: str = "") -> dict[str, Any]:
 
 def ask(client: TestClient, image: bytes = b"", text: str = "", **options: Any) -> Any:
     return client.post("/page/answer", json=question(image, text), **options)
+
+
+def preview(client: TestClient, data: bytes) -> Any:
+    return client.post("/page/preview", content=data, headers=BYTES)
 
 
 # The page.
@@ -187,27 +193,27 @@ def test_a_photo_comes_back_upright_and_bare_and_again_as_it_is(client: TestClie
     exif[0x010E] = "Xanthippe's arm"
     buffer = io.BytesIO()
     Image.new("RGB", (60, 40), "salmon").save(buffer, "JPEG", exif=exif)
-    shown = client.post("/page/preview", content=buffer.getvalue())
+    shown = preview(client, buffer.getvalue())
     assert shown.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(shown.content)).size == (40, 60)
     assert b"Xanthippe" in buffer.getvalue()
     assert b"Xanthippe" not in shown.content
-    assert client.post("/page/preview", content=shown.content).content == shown.content
+    assert preview(client, shown.content).content == shown.content
 
 
 @pytest.mark.parametrize("kind", JUNK)
 def test_what_is_no_photo_is_refused_with_a_reason(client: TestClient, kind: str):
-    answer = client.post("/page/preview", content=JUNK[kind])
+    answer = preview(client, JUNK[kind])
     assert answer.status_code == 422
     assert answer.json()["error"].startswith("photo ")
 
 
 def test_a_large_photo_is_refused_before_or_after_it_is_made_upright(client: TestClient):
-    answer = client.post("/page/preview", content=bytes(LIMITS.max_body_bytes + 1))
+    answer = preview(client, bytes(LIMITS.max_body_bytes + 1))
     assert answer.status_code == 413
     large = photo("JPEG", (2400, 2000))
     assert 0.7 * LIMITS.max_body_bytes < len(large) < LIMITS.max_body_bytes
-    answer = client.post("/page/preview", content=large)
+    answer = preview(client, large)
     assert answer.status_code == 422
     assert "larger than 2.8 MB" in answer.json()["error"]
 
@@ -265,10 +271,10 @@ def test_only_some_photos_are_decoded_at_once(
     async def never(image: bytes, text: str) -> Answer:
         raise AssertionError
 
-    monkeypatch.setattr(page_module, "upright_jpeg", decode)
-    monkeypatch.setattr(page_module, "PHOTOS_AT_ONCE", 2)
+    monkeypatch.setattr(reading, "upright_jpeg", decode)
+    monkeypatch.setattr(reading, "PHOTOS_AT_ONCE", 2)
     with build_client(model, never) as client, ThreadPoolExecutor(8) as threads:
-        post = partial(client.post, "/page/preview", content=b"photo")
+        post = partial(preview, client, b"photo")
         answers = [threads.submit(post) for _ in range(16)]
     assert [answer.result().content for answer in answers] == [b"photo"] * 16
     assert most <= 2
@@ -297,7 +303,7 @@ def test_nothing_and_too_much_are_refused_before_the_model_is_asked(model: Expor
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b'{"instances": []}', b'{"data": 1}'])
 def test_what_the_script_would_not_send_is_a_bad_request(client: TestClient, body: bytes):
-    assert client.post("/page/answer", content=body).status_code == 400
+    assert client.post("/page/answer", content=body, headers=JSON).status_code == 400
 
 
 def test_two_rows_are_a_bad_request(client: TestClient):
@@ -354,10 +360,12 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("path", ["/page/preview", "/page/answer"])
+@pytest.mark.parametrize(("path", "kind"), [("/page/preview", BYTES), ("/page/answer", JSON)])
 @pytest.mark.parametrize("headers", [*ALLOWED, *REFUSED], ids=str)
-def test_pages_of_other_sites_may_not_ask(client: TestClient, path: str, headers: dict[str, str]):
-    answer = client.post(path, content=b"", headers={"Host": HOST, **headers})
+def test_pages_of_other_sites_may_not_ask(
+    client: TestClient, path: str, kind: dict[str, str], headers: dict[str, str]
+):
+    answer = client.post(path, content=b"", headers={"Host": HOST, **kind, **headers})
     if headers in REFUSED:
         assert answer.status_code == 403
         assert answer.json() == {"error": "only the page of this server may ask here"}
@@ -379,8 +387,8 @@ def test_nothing_is_written_to_disk(client: TestClient):
     assert len(large) > 1_500_000  # more than Starlette's form parser would keep in memory
     sys.addaudithook(note_writing)
     written.clear()
-    shown = client.post("/page/preview", content=large)
-    client.post("/page/preview", content=JUNK["jpeg"])
+    shown = preview(client, large)
+    preview(client, JUNK["jpeg"])
     answer = ask(client, shown.content, "itchy")
     assert (shown.status_code, answer.status_code) == (200, 200)
     assert written == []

@@ -12,6 +12,7 @@ from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.schema import CONSISTENCY, SEVERITY
 from eczema_tf.serving.exported import ExportedModel, Outputs
 from eczema_tf.serving.graph.signature import SERVE
+from eczema_tf.serving.reading import describe_fault, join_statuses
 
 PROBABILITIES = (
     "eczema",
@@ -80,7 +81,7 @@ def prepare_photo(image_path: str, root: Path) -> tuple[bytes, str]:
     try:
         return upright_jpeg(read_photo(find_photo(image_path, root))), ""
     except DataError as error:
-        return b"", f"photo: {str(error).removeprefix('photo ')}"
+        return b"", describe_fault(error)
 
 
 def arrange_answers(outputs: Outputs, faults: Sequence[str]) -> Columns:
@@ -101,14 +102,9 @@ def arrange_answers(outputs: Outputs, faults: Sequence[str]) -> Columns:
     table = np.column_stack(
         [np.where(used, values.T, np.nan).T.astype("float32") for values, used in figures]
     )  # (batch, probabilities)
-    statuses = []
-    for fault, status in zip(faults, outputs["status"], strict=True):
-        said = status.decode()
-        # the model saw no photo, so only what it says of the text adds anything to the fault
-        parts = [fault, said] if fault and said.startswith("text: ") else [fault or said]
-        statuses.append("; ".join(parts))
+    statuses = join_statuses(outputs["status"], faults)
     return {
         **dict(zip(PROBABILITIES, table.T, strict=True)),
         **{name: outputs[name].astype("int8") for name in USED},
-        "status": np.array(statuses, object),
+        "status": np.array([status.decode() for status in statuses], object),
     }

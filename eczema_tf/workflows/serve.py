@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from eczema_tf.schema import NOTICE
 from eczema_tf.serving.exported import ExportedModel
@@ -15,6 +16,7 @@ from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.limits import Limits
 from eczema_tf.serving.rest.server import bind, run_app
 
+LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -54,9 +56,11 @@ def serve(
         max_waiting_rows=max_waiting_rows,
         batch_rows=batch_rows,
     )
+    hosts = [host, *LOOPBACK]  # what a browser may have been told to call this server
     with bind(host, port) as listener:
         host, port = listener.getsockname()[:2]
-        if not ipaddress.ip_address(host).is_loopback:
+        is_local = ipaddress.ip_address(host).is_loopback
+        if not is_local:
             print(
                 f"warning: {host} can be reached from other machines, and this server has no login"
                 " and no encryption; put a proxy with both before it, or keep to 127.0.0.1",
@@ -72,6 +76,10 @@ def serve(
             f" (Ctrl+C stops)\n{NOTICE}"
         )
         app = build_app(model, limits, mount=mount)
+        if is_local:
+            # no other name may stand for this machine: a page could make one of its own do so (DNS
+            # rebinding) and then read what is answered here
+            app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
         run_app(app, listener, lambda: print(ready, flush=True), stop_timeout_s)
     print("stopped")
 

@@ -124,8 +124,8 @@ def _open(data: bytes) -> Iterator[_Photo]:
             )
             if not name:
                 raise DataError(
-                    "photo cannot be read: not an image of a known format (begins with"
-                    f" {data[:8]!r}); allowed: {', '.join(EDGE_FORMATS)}"
+                    "photo cannot be read: not an image of a known format; allowed:"
+                    f" {', '.join(EDGE_FORMATS)}"
                 )
             bare, exif = strip(data) if strip else (data, b"")
             with Image.open(io.BytesIO(bare), formats=[name]) as image:

@@ -21,7 +21,8 @@ from eczema_tf.schema import SPLITS
 
 # a class is eczema if its name has one of these, unless the classes are named
 ECZEMA_WORDS = ("eczema", "atopic")
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")  # what a manifest may hold
+# what a manifest may hold (`data.photo.upright`)
+PHOTO_SUFFIXES = ".jpg .jpeg .png .webp .gif .bmp .tif .tiff .heic .heif".split()
 SPLIT_FOLDERS = {
     "train": "train",
     "val": "val",
@@ -52,7 +53,7 @@ PROVENANCE = {
 }
 DESCRIPTION = """\
 {photos} photos in {classes} classes; {eczema} ({share:.1%}) are eczema: {eczema_classes}
-{captions} have a caption; passed over: {hidden} hidden files, {not_photos} that are no JPEG or PNG
+{captions} have a caption; passed over: {hidden} hidden files, {not_photos} that are no photos
 {groups} groups by file name, the largest of {largest_group} photos (shots of one patient, or mere \
 numbering?); {moved} photos moved to the split of their group"""
 

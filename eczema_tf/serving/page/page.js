@@ -49,7 +49,9 @@ let asking = new AbortController();
  * @returns {Promise<Response>}
  */
 async function post(path, body, signal) {
-  const response = await fetch(path, { method: "POST", body, signal }).catch(() => {
+  const type = typeof body === "string" ? "application/json" : "application/octet-stream";
+  const headers = { "Content-Type": type };
+  const response = await fetch(path, { method: "POST", headers, body, signal }).catch(() => {
     throw new Error("the server cannot be reached; is it still running?");
   });
   if (response.ok) return response;

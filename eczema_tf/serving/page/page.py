@@ -19,14 +19,14 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 
-from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import DataError
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.reporting.answer_html import STYLE_SHEET, render_answer
 from eczema_tf.reporting.html import ENVIRONMENT
 from eczema_tf.schema import NOTICE
 from eczema_tf.serving.page.examples import EXAMPLES, draw_example_photo
-from eczema_tf.serving.rest.app import await_unless_gone
+from eczema_tf.serving.reading import PhotoReader
+from eczema_tf.serving.rest.app import JSON, accept_only, await_unless_gone
 from eczema_tf.serving.rest.contract import parse_request
 from eczema_tf.serving.rest.limits import Limits
 
@@ -54,7 +54,6 @@ HEADERS = {
 MAX_CHARACTERS = 5_000  # of a text; the model reads the first hundred words or so
 # A photo comes back as base64, 4/3 of its size, with the text: so much of a request may it be.
 BASE64_ROOM = 0.7
-PHOTOS_AT_ONCE = 4  # are decoded, of up to 100 megapixels each; more wait
 
 Ask = Callable[[bytes, str], Coroutine[Any, Any, Answer]]
 
@@ -63,27 +62,30 @@ def mount_page(app: FastAPI, answer: Ask, limits: Limits) -> None:
     """Adds the page to the server's application.
 
     Args:
-        app: The server's application.
+        app: The server's application, from `build_app`.
         answer: Answers an upright JPEG (b"" for none) and a text ("" for none), as
             `answering.answer_case` does.
         limits: Of the server.
     """
-    page, own = _Page(answer, limits), [Depends(check_same_origin)]
+    page, own = _Page(answer, app.state.reader, limits), Depends(check_same_origin)
     app.add_api_route("/", page.show, methods=["GET", "HEAD"])
     app.add_api_route("/page/example.jpg", get_example)
     app.add_api_route("/page/{name}", get_file)
-    app.add_api_route("/page/preview", page.preview_photo, methods=["POST"], dependencies=own)
-    app.add_api_route("/page/answer", page.answer_question, methods=["POST"], dependencies=own)
+    for path, endpoint, kind in (
+        ("/page/preview", page.preview_photo, "application/octet-stream"),
+        ("/page/answer", page.answer_question, JSON),
+    ):
+        app.add_api_route(path, endpoint, methods=["POST"], dependencies=[own, accept_only(kind)])
 
 
 class _Page:
     """What depends on the model and on the server's limits."""
 
-    def __init__(self, answer: Ask, limits: Limits):
+    def __init__(self, answer: Ask, reader: PhotoReader, limits: Limits):
         self._answer = answer
+        self._reader = reader
         self._timeout_s = limits.answer_timeout_s
         self._max_photo_bytes = int(BASE64_ROOM * limits.max_body_bytes)
-        self._decoding = asyncio.Semaphore(PHOTOS_AT_ONCE)
         self._html = ENVIRONMENT.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
             notice=NOTICE,
             examples=EXAMPLES,
@@ -95,7 +97,7 @@ class _Page:
         return _respond(self._html, "text/html")
 
     async def preview_photo(self, request: Request) -> Response:
-        jpeg = await self._read_photo(await request.body())
+        jpeg = await self._reader.read(await request.body())
         if len(jpeg) > self._max_photo_bytes:
             size = f"{self._max_photo_bytes / 1e6:g} MB"
             raise DataError(f"photo is larger than {size} as a JPEG: choose a smaller one")
@@ -110,7 +112,7 @@ class _Page:
                 " shorten it"
             )
         try:
-            photo = await self._read_photo(photo) if photo else b""
+            photo = await self._reader.read(photo) if photo else b""
         except DataError as error:
             photo, faults = b"", [str(error)]
         if not photo and not text.strip():
@@ -122,10 +124,6 @@ class _Page:
             render_answer, answer, photo, text, faults=faults, photo_refused=refused
         )
         return _respond(html, "text/html")
-
-    async def _read_photo(self, data: bytes) -> bytes:
-        async with self._decoding:
-            return await asyncio.to_thread(upright_jpeg, data)
 
 
 async def get_example() -> Response:

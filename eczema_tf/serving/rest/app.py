@@ -9,8 +9,8 @@
 | GET `/metrics` | for Prometheus |
 
 Every error is `{"error": "..."}`: 400 bad request, 404 no such model, version or path, 405 wrong
-method, 413 body too large, 415 compressed body, 422 a photo or text that cannot be used, 500 the
-model failed, 503 busy (with Retry-After), 504 took too long.
+method, 413 body too large, 415 body not JSON or compressed, 422 a photo or text that cannot be
+used, 500 the model failed, 503 busy (with Retry-After), 504 took too long.
 """
 
 import asyncio
@@ -27,12 +27,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from eczema_tf.errors import DataError
-from eczema_tf.serving.exported import ExportedModel
+from eczema_tf.serving.exported import ExportedModel, Outputs
 from eczema_tf.serving.graph.signature import MODEL_NAME
+from eczema_tf.serving.reading import PhotoReader, join_statuses
 from eczema_tf.serving.rest.batching import Batcher, Busy
 from eczema_tf.serving.rest.contract import (
     BadRequest,
     ModelFault,
+    PredictRequest,
     describe_metadata,
     describe_status,
     encode_answer,
@@ -41,6 +43,7 @@ from eczema_tf.serving.rest.contract import (
 from eczema_tf.serving.rest.limits import RETRY_AFTER, BodyLimits, Limits
 from eczema_tf.serving.rest.metrics import Measured, Metrics
 
+JSON = "application/json"
 MODEL_PATH = f"/models/{MODEL_NAME}"
 CODES = {BadRequest: 400, DataError: 422, ModelFault: 500, Busy: 503, TimeoutError: 504}
 PLAIN_PAGE = """<!DOCTYPE html>
@@ -77,13 +80,14 @@ def build_app(
         model: What answers.
         limits: The defaults if None.
         mount: Puts a page at `/`, after all other routes; a plain page that says what this is if
-            None. `app.state.batcher` is what it asks the model with, under the same limits.
+            None. `app.state.batcher` is what it asks the model with, under the same limits, and
+            `app.state.reader` what it reads photos with.
 
     Returns:
         An ASGI application; the model is asked between its lifespan's start and end.
     """
     limits, metrics = limits or Limits(), Metrics()
-    batcher = Batcher(model.run, limits, metrics)
+    batcher, reader = Batcher(model.run, limits, metrics), PhotoReader()
 
     @contextlib.asynccontextmanager
     async def run_batcher(_: FastAPI) -> AsyncIterator[None]:
@@ -97,7 +101,7 @@ def build_app(
         # whatever the environment says
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.state.batcher = batcher
+    app.state.batcher, app.state.reader = batcher, reader
     app.add_middleware(BodyLimits, limits=limits)
     app.add_middleware(Measured, metrics=metrics)  # the last one added is the outermost
     for error in (HTTPException, *CODES):
@@ -119,7 +123,7 @@ def build_app(
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     # mounted: a page at / must not swallow its 404 and 405
-    app.mount("/v1", _build_model_routes(model, batcher, limits, metrics))
+    app.mount("/v1", _build_model_routes(model, batcher, reader, limits, metrics))
     (mount or partial(mount_plain_page, model))(app)
     return app
 
@@ -142,7 +146,7 @@ async def _answer_error(_: Request, error: Exception) -> Response:
 
 
 def _build_model_routes(
-    model: ExportedModel, batcher: Batcher, limits: Limits, metrics: Metrics
+    model: ExportedModel, batcher: Batcher, reader: PhotoReader, limits: Limits, metrics: Metrics
 ) -> APIRouter:
     """What is under `/v1`."""
     own, status = str(model.version), describe_status(model.version)
@@ -152,17 +156,19 @@ def _build_model_routes(
         if request.path_params.get("version", own) != own:
             raise HTTPException(404, f"no such version of {MODEL_NAME}; there is {own}")
 
+    async def answer(asked: PredictRequest) -> Outputs:
+        photos, faults = await reader.read_rows(asked.images)
+        outputs = await batcher.ask(photos, asked.texts, asked.signature)
+        return {**outputs, "status": join_statuses(outputs["status"], faults)}
+
     async def predict(request: Request) -> Response:
         if request.headers.get("content-encoding", "identity") != "identity":
             raise HTTPException(415, "compressed bodies are not taken")
         asked = parse_request(await request.body(), limits.max_rows)
-        asking = batcher.ask(asked.images, asked.texts, asked.signature)
-        outputs = await await_unless_gone(request, asking, limits.answer_timeout_s)
+        outputs = await await_unless_gone(request, answer(asked), limits.answer_timeout_s)
         metrics.count_rows(asked.signature, outputs["status"])
-        answer = encode_answer(outputs, asked.by_row)
-        return Response(
-            answer, headers={"Cache-Control": "no-store"}, media_type="application/json"
-        )
+        body = encode_answer(outputs, asked.by_row)
+        return Response(body, headers={"Cache-Control": "no-store"}, media_type=JSON)
 
     async def get_metadata() -> Response:
         return JSONResponse(metadata)
@@ -172,10 +178,27 @@ def _build_model_routes(
 
     router = APIRouter(redirect_slashes=False, dependencies=[Depends(check_version)])
     for path in (MODEL_PATH, f"{MODEL_PATH}/versions/{{version}}"):
-        router.add_api_route(f"{path}:predict", predict, methods=["POST"])
+        router.add_api_route(
+            f"{path}:predict", predict, methods=["POST"], dependencies=[accept_only(JSON)]
+        )
         router.add_api_route(f"{path}/metadata", get_metadata)
         router.add_api_route(path, get_status)
     return router
+
+
+def accept_only(media_type: str) -> Any:
+    """Makes a dependency that answers 415 to bodies that say they are of another type.
+
+    No page of another site can send this type without asking first, as it could `text/plain` (Fetch
+    standard, CORS-safelisted request headers), and this server allows nobody.
+    """
+
+    async def check_type(request: Request) -> None:
+        given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if given != media_type:
+            raise HTTPException(415, f"Content-Type: must be {media_type}")
+
+    return Depends(check_type)
 
 
 async def await_unless_gone(
