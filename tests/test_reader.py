@@ -50,8 +50,13 @@ def draw_odd_sizes() -> Iterator[tuple[str, bytes]]:
     for size_px in ((1, 1), (1, 300), (299, 2), (17, 33), (4100, 3100), (70, 2000)):
         for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
             yield f"{kind} of {size_px}", encode(image.resize(size_px), kind)
-    for mode in ("1", "L", "LA", "P", "I;16", "I"):
-        yield f"PNG of {mode}", encode(image.convert("L").convert("I").convert(mode), "PNG")
+    for mode in ("1", "L", "LA", "P"):
+        yield f"PNG of {mode}", encode(image.convert(mode), "PNG")
+    yield (
+        "PNG of 16 bits",
+        encode(Image.fromarray(np.arange(64**2, dtype="uint16").reshape(64, 64) * 16), "PNG"),
+    )
+    yield "TIFF of 32 bits", encode(image.convert("L").convert("I"), "TIFF")
     yield "CMYK", encode(image.convert("CMYK"), "TIFF")
     yield "progressive", encode(image, progressive=True)
 
@@ -124,8 +129,10 @@ def test_a_photo_trains_upright_however_it_was_held(trained_on: dict[str, np.nda
     held = [trained_on[f"turned JPEG RGB {number}"].astype(int) for number in range(10)]
     for number in (0, 1, 9):
         assert np.abs(held[number] - held[1]).max() == 0
-    brightest = {number: held[number].mean(axis=2).argmax() for number in (1, 3, 6, 8)}
-    assert len(set(brightest.values())) == 4
+    # stored dark at the top and bright at the bottom
+    bright = {1: np.s_[16:], 3: np.s_[:16], 6: np.s_[:, :16], 8: np.s_[:, 16:]}
+    for number, half in bright.items():
+        assert held[number][half].mean() > held[number].mean() + 30
 
 
 # What hostile files may cost is measured by scripts/benchmark_guard.py; why it is little:
@@ -134,7 +141,7 @@ def test_a_photo_trains_upright_however_it_was_held(trained_on: dict[str, np.nda
 def test_pillow_never_sees_what_a_gif_says_before_its_first_frame():
     from hostile_others import blocks, gif
 
-    data = gif(b"!\xfe" + blocks(30_000) + b"!\xff" + blocks(9) + b"!\xf9\4\1\0\0\0\0")
+    data = gif(b"!\xfe" + blocks(30_000) + b"!\xff" + blocks(9) + b"!\xf9\4\0\0\0\0\0")
     bare, _ = bare_gif(data)
     assert len(bare) == len(gif()) + 8  # and how its transparency works
     assert upright_jpeg(data) == upright_jpeg(gif())
@@ -221,6 +228,8 @@ def test_one_large_photo_is_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch):
 
     def load_slowly(image: ImageFile.ImageFile) -> object:
         nonlocal inside, most
+        if not image.tile:  # it was decoded before
+            return load(image)
         with lock:
             inside += 1
             most = max(most, inside)

@@ -44,7 +44,9 @@ def bare_jpeg(data: bytes) -> tuple[bytes, bytes]:
         kept.append(_bare_application(marker, segment) if marker in METADATA else segment)
         if marker == START_OF_SCAN:
             return b"".join(kept) + data[end:], exif
-    raise DataError("photo cannot be read: a JPEG with a damaged or unusual header; save it anew")
+    raise DataError(
+        "photo cannot be read: truncated or damaged, or a JPEG with an unusual header; save it anew"
+    )
 
 
 def keep_baseline(bare: bytes) -> bytes | None:

@@ -117,7 +117,8 @@ def _open(data: bytes) -> Iterator[_Photo]:
             warnings.simplefilter("ignore")  # Pillow's remarks on what is odd but can be read
             if is_heic(data):
                 with _ALONE:
-                    yield _Photo(_decode_heic(data), data, 1)
+                    image = _decode_heic(data)
+                yield _Photo(image, data, 1)
                 return
             name, strip = next(
                 (kind for magic, kind in FORMATS.items() if data.startswith(magic)), ("", None)

@@ -22,7 +22,8 @@ from eczema_tf.schema import SPLITS
 # a class is eczema if its name has one of these, unless the classes are named
 ECZEMA_WORDS = ("eczema", "atopic")
 # what a manifest may hold (`data.photo.upright`)
-PHOTO_SUFFIXES = ".jpg .jpeg .png .webp .gif .bmp .tif .tiff .heic .heif".split()
+JPEG_SUFFIXES, HEIC_SUFFIXES = (".jpg", ".jpeg"), (".heic", ".heif")
+PHOTO_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *HEIC_SUFFIXES)
 SPLIT_FOLDERS = {
     "train": "train",
     "val": "val",
