@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from eczema_tf.schema import NOTICE
 from eczema_tf.serving.exported import ExportedModel
@@ -56,16 +55,9 @@ def serve(
         max_waiting_rows=max_waiting_rows,
         batch_rows=batch_rows,
     )
-    hosts = [host, *LOOPBACK]  # what a browser may have been told to call this server
     with bind(host, port) as listener:
         host, port = listener.getsockname()[:2]
-        is_local = ipaddress.ip_address(host).is_loopback
-        if not is_local:
-            print(
-                f"warning: {host} can be reached from other machines, and this server has no login"
-                " and no encryption; put a proxy with both before it, or keep to 127.0.0.1",
-                file=sys.stderr,
-            )
+        hosts = name_hosts(host)
         print(f"loading {folder} ...", flush=True)
         model = ExportedModel(folder)
         model.warm_up()
@@ -75,13 +67,25 @@ def serve(
             f"version {model.version} is at {address}/ and {address}/v1/models/{MODEL_NAME}"
             f" (Ctrl+C stops)\n{NOTICE}"
         )
-        app = build_app(model, limits, mount=mount)
-        if is_local:
-            # no other name may stand for this machine: a page could make one of its own do so (DNS
-            # rebinding) and then read what is answered here
-            app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+        app = build_app(model, limits, mount=mount, hosts=hosts)
         run_app(app, listener, lambda: print(ready, flush=True), stop_timeout_s)
     print("stopped")
+
+
+def name_hosts(host: str) -> list[str] | None:
+    """Lists what a client may call the server: any name if other machines can reach it.
+
+    Args:
+        host: The address that it listens on; a warning is printed if it is not this machine's own.
+    """
+    if ipaddress.ip_address(host).is_loopback:
+        return [host, *LOOPBACK]
+    print(
+        f"warning: {host} can be reached from other machines, and this server has no login"
+        " and no encryption; put a proxy with both before it, or keep to 127.0.0.1",
+        file=sys.stderr,
+    )
+    return None
 
 
 def mount_answers(model: ExportedModel, limits: Limits, app: FastAPI) -> None:

@@ -16,7 +16,7 @@ used, 500 the model failed, 503 busy (with Retry-After), 504 took too long.
 import asyncio
 import contextlib
 import html
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from eczema_tf.errors import DataError
@@ -73,6 +74,7 @@ def build_app(
     limits: Limits | None = None,
     *,
     mount: Callable[[FastAPI], None] | None = None,
+    hosts: Sequence[str] | None = None,
 ) -> FastAPI:
     """Builds the application.
 
@@ -82,6 +84,9 @@ def build_app(
         mount: Puts a page at `/`, after all other routes; a plain page that says what this is if
             None. `app.state.batcher` is what it asks the model with, under the same limits, and
             `app.state.reader` what it reads photos with.
+        hosts: What `Host` may say; None for anything. At a loopback address no other name may stand
+            for the server: a site could make one of its own do so (DNS rebinding), and its page
+            could then read what is answered.
 
     Returns:
         An ASGI application; the model is asked between its lifespan's start and end.
@@ -103,6 +108,7 @@ def build_app(
     )
     app.state.batcher, app.state.reader = batcher, reader
     app.add_middleware(BodyLimits, limits=limits)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.add_middleware(Measured, metrics=metrics)  # the last one added is the outermost
     for error in (HTTPException, *CODES):
         app.add_exception_handler(error, _answer_error)
