@@ -459,7 +459,7 @@ def model(export: Path) -> ExportedModel:
     return ExportedModel(export)
 
 
-def test_warming_up_runs_every_signature_on_photos_as_large_as_the_guard_lets_in(
+def test_warming_up_runs_every_signature_on_photos_as_large_as_are_sent(
     model: ExportedModel, monkeypatch: pytest.MonkeyPatch
 ):
     asked, run = [], model.run
@@ -472,7 +472,7 @@ def test_warming_up_runs_every_signature_on_photos_as_large_as_the_guard_lets_in
 
     monkeypatch.setattr(model, "run", spy)
     model.warm_up()
-    assert asked == [(signature, [(5000, 5000)] * 2) for signature in (SERVE, EXPLAIN)]
+    assert asked == [(signature, [(16_384, 762)] * 2) for signature in (SERVE, EXPLAIN)]
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,7 @@ class ExportedModel:
         return {name: value.numpy() for name, value in outputs.items()}
 
     def warm_up(self, rows: int = 2) -> None:
-        """Runs every signature, on the largest photos that the guard lets in.
+        """Runs every signature, on photos as costly as any that `upright_jpeg` makes.
 
         The first run of a graph takes seconds, which should not be at the first client's expense.
         And TensorFlow keeps what memory it once had for tensors (with oneDNN: a pool that only
@@ -132,11 +132,11 @@ class ExportedModel:
         Args:
             rows: Photos at once, as many as are decoded at the same time.
         """
-        from eczema_tf.data.photo.limits import SERVED_MAX_PIXELS
+        from eczema_tf.data.photo.limits import SENT_MAX_PIXELS, SERVED_MAX_SIDE_PX
 
-        side_px = int(SERVED_MAX_PIXELS**0.5)
-        buffer = io.BytesIO()
-        Image.new("RGB", (side_px, side_px)).save(buffer, "PNG", compress_level=1)
+        buffer = io.BytesIO()  # a narrow one, which is not decoded at a fraction of its size
+        narrow_px = SERVED_MAX_SIDE_PX, SENT_MAX_PIXELS // SERVED_MAX_SIDE_PX
+        Image.new("RGB", narrow_px).save(buffer, "JPEG")
         for signature in self._signatures:
             self.run([buffer.getvalue()] * rows, ["warm"] * rows, signature)
 
