@@ -6,10 +6,11 @@ specification). `hostile_photos.py` puts them together with others.
 
 import itertools
 import struct
+import zlib
 from collections.abc import Iterator
 
 from hostile_jpeg import encode, flat_jpeg, segment
-from hostile_png import chunk, flat_png
+from hostile_png import chunk, empty_deflate, flat_png
 from PIL import Image
 
 Named = tuple[str, bytes]
@@ -193,6 +194,17 @@ def _draw_tiffs() -> Iterator[Named]:
         "tiff covered 90,000 times",
         tiff([*large, (OFFSETS, LONG, 90_000, 8)], bytes(25_000_000))[:26_000_000],
     )
+    stream = b"\x78\x9c" + empty_deflate(3000) + zlib.compress(bytes(9))[2:]
+    for strips in (1000, 60_000):  # of one row each, all at the same place
+        places = struct.pack("<L", 8) * strips
+        sizes = struct.pack("<L", len(stream)) * strips
+        entries = plain_entries((1, strips), 8, rows=1)[:3] + plain_entries((1, strips))[3:5]
+        entries += [(ROWS, LONG, 1, 1), (OFFSETS, LONG, strips, 8 + len(stream))]
+        entries += [(COUNTS, LONG, strips, 8 + len(stream) + len(places))]
+        yield f"tiff {strips} strips in one", tiff(entries, stream + places + sizes)
+    blocks_of_nothing = b"\x78\x9c" + empty_deflate(800_000)
+    counted = plain_entries((64, 64), 8, counts=len(blocks_of_nothing))
+    yield "tiff empty blocks", tiff(counted, blocks_of_nothing)
     for side in (2**16, 2**20, 2**31):
         entries = [*good[:3], (TILE_WIDTH, LONG, 1, side), (TILE_HEIGHT, LONG, 1, side)]
         entries += [(TILE_OFFSETS, LONG, 1, 8), (325, LONG, 1, 9000), *good[3:5]]

@@ -75,5 +75,10 @@ def estimate_png_ns(
         + per_pixel * pixels
         + 5 * pixels * bits_per_pixel // 8
         + 45_000_000 * compressed_chunks
-        + 1500 * surplus
+        + 2000 * surplus
     )
+
+
+def estimate_heic_ns(length: Any, pixels: Any) -> Any:
+    """Estimates the time to decode a HEIC, as `estimate_jpeg_ns` does for a JPEG."""
+    return 160 * length + 25 * pixels

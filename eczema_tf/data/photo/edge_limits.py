@@ -23,6 +23,7 @@ from eczema_tf.errors import DataError
 
 # of TIFF: the others hold a whole other format (JPEG, WebP), or ask for as much memory as they like
 TIFF_COMPRESSIONS = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate")
+PIECE_BYTES = (TiffImagePlugin.STRIPBYTECOUNTS, TiffImagePlugin.TILEBYTECOUNTS)
 TILE_SIDES = (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
 MIN_TILE_PIXELS = 1 << 20  # a tile may be larger than a small photo
 MAX_LAYERS = 4  # how often a TIFF's strips may cover it: once for each channel
@@ -47,6 +48,16 @@ def check_pixels(kind: str, size: tuple[int, int], scans: int = 1) -> None:
         )
 
 
+def check_estimate(estimate_ns: float) -> None:
+    """Refuses a photo by what `decoding_cost` estimates.
+
+    Raises:
+        DataError: If it is more than `EDGE_MAX_DECODE_NS`.
+    """
+    if estimate_ns > EDGE_MAX_DECODE_NS:
+        raise DataError("photo would take too long to decode; save it as a plain (baseline) JPEG")
+
+
 def check_decoding(image: ImageFile.ImageFile, data: bytes) -> None:
     """Refuses a photo that would take too much time or memory.
 
@@ -69,14 +80,17 @@ def check_decoding(image: ImageFile.ImageFile, data: bytes) -> None:
         # depth, colour type and interlacing are in its first chunk
         bits = data[24] * PNG_CHANNELS[min(data[25], 6)]
         estimate_ns = estimate_png_ns(len(data), pixels, bits, data[28], 0, 0)
-    if estimate_ns > EDGE_MAX_DECODE_NS:
-        raise DataError("photo would take too long to decode; save it as a plain (baseline) JPEG")
+    elif "deflate" in image.info.get("compression", ""):  # of TIFF, the same as in PNG
+        estimate_ns = estimate_png_ns(len(data), pixels, 32, 0, 0, 0)
+    check_estimate(estimate_ns)
     unusual = image.mode == "F" or any(tile.codec_name == "bmp_rle" for tile in image.tile)
     boxes = [tile.extents for tile in image.tile if tile.extents]
     areas = [(right - left) * (low - high) for left, high, right, low in boxes]
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         unusual |= image.info["compression"] not in TIFF_COMPRESSIONS
         areas += [math.prod(image.tag_v2.get(tag, 0) for tag in TILE_SIDES) - MIN_TILE_PIXELS]
+        # pieces that lie on each other in the file could be decoded over and over
+        unusual |= any(sum(image.tag_v2.get(tag, ())) > len(data) for tag in PIECE_BYTES)
     if unusual or sum(areas) > MAX_LAYERS * pixels:
         raise DataError(
             f"photo is a {kind} of an unusual kind (by its compression, tiles or floating-point"

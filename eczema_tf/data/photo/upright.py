@@ -7,6 +7,7 @@ was taken) and is small enough for the served graph's guard.
 
 import contextlib
 import io
+import math
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,13 @@ import numpy as np
 from PIL import Image
 
 from eczema_tf.data.photo.bare import bare_gif, bare_png, bare_tiff, find_orientation
-from eczema_tf.data.photo.edge_limits import check_decoding, check_pixels, compute_reduction
+from eczema_tf.data.photo.decoding_cost import estimate_heic_ns
+from eczema_tf.data.photo.edge_limits import (
+    check_decoding,
+    check_estimate,
+    check_pixels,
+    compute_reduction,
+)
 from eczema_tf.data.photo.files import check_size, describe_error
 from eczema_tf.data.photo.heic import is_heic, open_heic
 from eczema_tf.data.photo.jpeg_segments import bare_jpeg, keep_baseline
@@ -141,6 +148,7 @@ def _open(data: bytes) -> Iterator[_Photo]:
 def _decode_heic(data: bytes) -> Image.Image:
     frame = open_heic(data)
     check_pixels("HEIC", frame.size)
+    check_estimate(estimate_heic_ns(len(data), math.prod(frame.size)))
     return Image.frombytes(frame.mode, frame.size, frame.data, "raw", frame.mode, frame.stride)
 
 
