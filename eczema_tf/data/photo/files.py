@@ -1,6 +1,5 @@
 """Photo files: where a manifest's photo is, the one reader of its bytes, what Pillow says of it."""
 
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from PIL import Image, UnidentifiedImageError
@@ -78,20 +77,18 @@ def check_size(count: int) -> None:
         raise DataError(f"photo has {count} bytes; allowed: {MIN_FILE_BYTES} to {MAX_FILE_BYTES}")
 
 
-def describe_error(error: BaseException, formats: Iterable[str]) -> str:
+def describe_error(error: BaseException) -> str:
     """Says what is wrong with a photo, whatever Pillow raised.
 
     Args:
         error: Raised on opening or decoding.
-        formats: Those that are allowed.
     """
     if isinstance(error, Image.DecompressionBombError):
         return (
             f"photo has too many pixels; allowed: at most {MAX_JPEG_PIXELS // 1_000_000} megapixels"
         )
     if isinstance(error, UnidentifiedImageError):
-        allowed = ", ".join(formats)
-        return f"photo cannot be read: not an image of a known format; allowed: {allowed}"
+        return "photo cannot be read: truncated or damaged (its header)"
     if isinstance(error, OSError) and error.strerror:
         return f"photo cannot be read: {error.strerror}"
     reason = " ".join(str(error).split()) or type(error).__name__

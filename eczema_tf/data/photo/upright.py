@@ -52,6 +52,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK")  # modes whose values may be averaged
 _ALONE = threading.Lock()  # held while a large photo is decoded: one at a time in a process
 
 
@@ -142,7 +143,7 @@ def _open(data: bytes) -> Iterator[_Photo]:
     except DataError:
         raise
     except Exception as error:  # Pillow's and libheif's readers raise whatever they like
-        raise DataError(describe_error(error, EDGE_FORMATS)) from error
+        raise DataError(describe_error(error)) from error
 
 
 def _decode_heic(data: bytes) -> Image.Image:
@@ -166,13 +167,21 @@ def _decode(photo: _Photo, least_px: tuple[int, int], mode: str = "RGB") -> Imag
     with _ALONE if large else contextlib.nullcontext():
         image.load()
         if image.mode.startswith("I"):  # 16 bits, of which Pillow would clip what is above 255
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype("uint8"))
-        if image.has_transparency_data:
-            image = _reduce(image if image.mode == "RGBA" else image.convert("RGBA"))
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        if image.mode not in ("RGB", mode):
+            values = np.array(image)
+            np.clip(values, 0, 65535, out=values)
+            values >>= 8
+            image = Image.fromarray(values.astype("uint8"))
+        is_clear = image.has_transparency_data
+        if is_clear and image.mode not in ("LA", "RGBA"):
+            image = image.convert("RGBA")
+        elif image.mode not in REDUCIBLE:
             image = image.convert("RGB")
         image = _reduce(image)
+        if is_clear:
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        if image.mode not in ("RGB", mode):
+            image = image.convert("RGB")
     return image.transpose(TURNS[photo.orientation]) if photo.orientation in TURNS else image
 
 

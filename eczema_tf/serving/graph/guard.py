@@ -7,8 +7,8 @@ gone. `scripts/benchmark_guard.py` measures what hostile files can still do.
 
 Two kinds of PNG are refused that `data.photo.upright` reads, since clients that send what it made
 never send them: those with transparency, which it lays on white and TensorFlow's decoder would
-drop; and those of more than some 0.45 MB, whose compressed stream may go on behind the last pixel, a
-megabyte for each kilobyte, and is inflated to its end.
+drop; and those of more than some 0.45 MB, whose compressed stream may go on behind the last pixel
+(a megabyte for each kilobyte) and would be inflated to its end.
 """
 
 from collections.abc import Callable
