@@ -6,26 +6,27 @@ the graph sees none but upright JPEGs and no stranger's bytes.
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import DataError
 
-PHOTOS_AT_ONCE = 4  # are read in a server; more wait
+PHOTOS_AT_ONCE = 3  # are read in a server; more wait
 
 
 class PhotoReader:
     """Reads photos in threads, a few at once."""
 
     def __init__(self) -> None:
-        """Opens the queue; to be made and used in one event loop."""
-        self._free = asyncio.Semaphore(PHOTOS_AT_ONCE)
+        """Makes the threads; they start when they are needed."""
+        self._threads = ThreadPoolExecutor(PHOTOS_AT_ONCE, thread_name_prefix="photo")
 
     async def read(self, data: bytes) -> bytes:
         """Returns what `upright_jpeg` returns, or raises its DataError."""
-        async with self._free:
-            return await asyncio.to_thread(upright_jpeg, data)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, upright_jpeg, data)
 
     async def read_rows(self, images: Sequence[bytes]) -> tuple[list[bytes], list[str]]:
         """Reads a request's photos one after another, so that it does not hold up others.

@@ -80,7 +80,7 @@ def check_decoding(image: ImageFile.ImageFile, data: bytes) -> None:
         # depth, colour type and interlacing are in its first chunk
         bits = data[24] * PNG_CHANNELS[min(data[25], 6)]
         estimate_ns = estimate_png_ns(len(data), pixels, bits, data[28], 0, 0)
-    elif "deflate" in image.info.get("compression", ""):  # of TIFF, the same as in PNG
+    elif kind == "TIFF" and "deflate" in image.info["compression"]:  # the same as in PNG
         estimate_ns = estimate_png_ns(len(data), pixels, 32, 0, 0, 0)
     check_estimate(estimate_ns)
     unusual = image.mode == "F" or any(tile.codec_name == "bmp_rle" for tile in image.tile)

@@ -6,6 +6,7 @@ was taken) and is small enough for the served graph's guard.
 """
 
 import contextlib
+import ctypes
 import io
 import math
 import threading
@@ -182,6 +183,11 @@ def _decode(photo: _Photo, least_px: tuple[int, int], mode: str = "RGB") -> Imag
             image = Image.alpha_composite(white, image.convert("RGBA"))
         if image.mode not in ("RGB", mode):
             image = image.convert("RGB")
+    if large:
+        with contextlib.suppress(
+            AttributeError, TypeError
+        ):  # of glibc, which keeps for each thread what a
+            ctypes.CDLL(None).malloc_trim(0)  # photo took; elsewhere there is no such function
     return image.transpose(TURNS[photo.orientation]) if photo.orientation in TURNS else image
 
 
