@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 from PIL import Image
 
+settings.register_profile("eczema_tf", deadline=None)  # how long a test takes is not tested
+settings.load_profile("eczema_tf")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -196,7 +196,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from(PIECES)))
 def test_offsets_are_those_of_the_text(pieces):
     text = " ".join(pieces)

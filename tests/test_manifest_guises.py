@@ -222,7 +222,7 @@ def test_embeddings_of_windows_paths_are_found(tmp_path: Path):
 CELL = st.sampled_from(["", " ", "a", " a ", "NA", "nan", "None", "a\\b", "a/b", "'=1", "A", "é\n"])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     rows=st.lists(st.tuples(*[CELL] * 4), min_size=1, max_size=5),
     order=st.permutations(COLUMNS),

@@ -68,7 +68,7 @@ def test_a_word_that_changes_its_length_when_folded_is_taken_whole(locate):
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_text_has_as_many_places_as_tokens(locate, text: str):
     cleaned, _, spans = locate(text.encode("utf-8", "replace").decode())
     inner = spans[1:-1]
@@ -101,14 +101,14 @@ def test_every_text_has_as_many_places_as_tokens(locate, text: str):
         )
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_alignment_cleans_as_the_graph_does(clean, parts: list[str]):
     text = "".join(parts)
     assert align_text(text).cleaned == clean(text)
 
 
 @given(st.text(max_size=80))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_alignment_cleans_any_text_as_the_graph_does(clean, text: str):
     text = text.encode("utf-8", "replace").decode()
     assert align_text(text).cleaned == clean(text)

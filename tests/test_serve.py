@@ -228,7 +228,7 @@ BODIES = st.dictionaries(
 
 
 @given(st.binary(max_size=60) | BODIES.map(lambda body: json.dumps(body).encode()))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_body_is_a_question_or_refused(body: bytes):
     with contextlib.suppress(BadRequest):
         question = parse_request(body, 3)

@@ -218,7 +218,7 @@ def test_a_bad_photo_counts_as_none(serve):
 
 
 @given(st.lists(st.tuples(st.binary(max_size=200), st.binary(max_size=60)), min_size=1, max_size=4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_bytes_get_an_answer_row_by_row(serve, rows: list[tuple[bytes, bytes]]):
     magics = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b""]
     answer = serve(

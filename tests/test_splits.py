@@ -86,7 +86,8 @@ def test_new_wordings_are_judged_and_never_learned_from(labels: list[float], see
     assert (splits[new] == "test").all()
     sizes = splits_by_group(table, splits).value_counts()
     for split, share in FRACTIONS.items():
-        assert abs(sizes.get(split, 0) - share * len(labels)) <= 3
+        # to within one, and one more for each class too rare to be dealt out (1, 0, not known)
+        assert abs(sizes.get(split, 0) - share * len(labels)) <= 4
 
 
 def test_the_seed_decides():

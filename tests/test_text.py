@@ -43,7 +43,7 @@ def test_cleaning_by_example(raw: bytes, cleaned: str):
 
 
 @given(st.lists(st.binary(max_size=60), min_size=1, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_cleaning_any_bytes_gives_clean_text_and_again_changes_nothing(texts: list[bytes]):
     once = clean_text(tf.constant(texts))
     for text in once.numpy():
