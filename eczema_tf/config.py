@@ -46,7 +46,7 @@ class Section(BaseModel):
 class SyntheticConfig(Section):
     """The built-in data, used when `data.manifest` is null."""
 
-    cases: Positive = 4000
+    cases: Positive = 3000
     seed: Count = 0
     # the set is made once in <folder>/synthetic-<cases>-<seed>/ and then reused
     folder: str = "data"
@@ -131,11 +131,25 @@ class PreprocessConfig(Section):
     augment: AugmentConfig = AugmentConfig()
 
 
-class ImageConfig(Section):
+class EncoderConfig(Section):
+    """What the image and the text encoder have in common."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _let_the_default_give_way(cls, values: Any) -> Any:
+        """An encoder that is named another way stands in for the default preset."""
+        named = {"architecture", "saved_model"}
+        if isinstance(values, dict) and any(values.get(key) is not None for key in named):
+            return {"preset": None, **values}
+        return values
+
+
+class ImageConfig(EncoderConfig):
     """The image encoder."""
 
-    # KerasHub name, local preset folder, Hugging Face folder; null: a small network from scratch
-    preset: str | None = None
+    # packaged weights, local preset folder, KerasHub name, Hugging Face folder (docs/encoders.md);
+    # null: a network from scratch
+    preset: str | None = "efficientnet_lite0_imagenet"
     architecture: Literal["small", "efficientnet", "vit", "deit"] = "small"  # from scratch only
     size_px: Positive | None = None  # null: the encoder's own size, or 96 from scratch
     # instead of a preset: a SavedModel folder or TensorFlow Hub handle, one embedding a photo
@@ -153,19 +167,21 @@ class ImageConfig(Section):
         return self
 
 
-class TextConfig(Section):
+class TextConfig(EncoderConfig):
     """The text encoder."""
 
-    # as for the image; null: a small network, its vocabulary learned from the training split
-    preset: str | None = None
+    # as for the image; null: a network from scratch, its vocabulary learned from the training split
+    preset: str | None = "all_minilm_l6_v2_en"
     architecture: Literal["small", "bert"] = "small"  # from scratch only
     # how many of a preset's transformer layers, from the first on; null: all
     layers: Positive | None = None
+    # mean of the outputs of a preset's last so many layers; 1: the last one
+    average_layers: Positive = 3
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 64
     vocabulary_size: Annotated[int, Field(ge=50)] = 2000  # from scratch only
     # mean: of the encoder's tokens (sentence embedding); mean_max: with their maximum beside it;
     # max: of trained phrase detectors
-    pooling: Literal["mean", "mean_max", "max"] = "max"
+    pooling: Literal["mean", "mean_max", "max"] = "mean"
 
     @model_validator(mode="after")
     def _one_encoder(self) -> "TextConfig":
@@ -223,7 +239,7 @@ class TrainConfig(Section):
 
     epochs: Positive = 12
     batch_size: Positive = 32
-    learning_rate: Rate = 0.002
+    learning_rate: Rate = 0.001
     warmup_epochs: Amount = 1.0
     weight_decay: Amount = 0.0001
     clip_norm: Rate = 1.0  # of all gradients together

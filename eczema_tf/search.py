@@ -17,8 +17,7 @@ from eczema_tf.cli import (
 from eczema_tf.config import load_config
 
 EXAMPLES = """examples:
-  python -m eczema_tf.search --config configs/pretrained.yaml \\
-      --space configs/search/pretrained.yaml --trials 20 --out runs/search
+  python -m eczema_tf.search --space configs/search/heads.yaml --trials 20 --out runs/search
   python -m eczema_tf.search ... --trials 40 --out runs/search    # continues the study
   tensorboard --logdir runs/search                                # HPARAMS compares the trials"""
 

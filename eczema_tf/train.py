@@ -12,7 +12,7 @@ from eczema_tf.errors import ConfigError
 
 EXAMPLES = """examples:
   python -m eczema_tf.train                                     # on built-in data, a few minutes
-  python -m eczema_tf.train --config configs/pretrained.yaml    # with pretrained encoders
+  python -m eczema_tf.train --set model.image.preset=null       # small networks from scratch
   python -m eczema_tf.train --set data.manifest=my/manifest.csv --set train.epochs=20
   tensorboard --logdir runs                                     # follow the training"""
 

@@ -54,15 +54,14 @@ def build_case(
     text: str = "small",
     dimension: int | None = None,
     size_px: int = SIZE_PX,
+    average_layers: int = 1,
 ):
     keras.utils.set_random_seed(0)
     spec = specify_image_encoder(ImageConfig(size_px=size_px, architecture=image), dimension)
-    encoders = Encoders(
-        spec,
-        specify_text_encoder(
-            TextConfig(architecture=text, max_tokens=16), len(TOKENIZER.vocabulary)
-        ),
-    )
+    text_spec = specify_text_encoder(
+        TextConfig(architecture=text, max_tokens=16), len(TOKENIZER.vocabulary)
+    ).model_copy(update={"average_layers": average_layers})
+    encoders = Encoders(spec, text_spec)
     model = build_model(ModelConfig(embedding_units=8, fusion=fusion), encoders)
     for head in (
         "eczema_image",
@@ -94,10 +93,11 @@ def small():
 
 
 @pytest.mark.parametrize(
-    ("image", "text"), [("small", "small"), ("vit", "bert"), ("efficientnet", "bert")]
+    ("image", "text", "average_layers"),
+    [("small", "small", 1), ("vit", "bert", 1), ("efficientnet", "bert", 2)],
 )
-def test_cutting_changes_no_logit(image: str, text: str):
-    model, _ = build_case("cross_attention", image, text)
+def test_cutting_changes_no_logit(image: str, text: str, average_layers: int):
+    model, _ = build_case("cross_attention", image, text, average_layers=average_layers)
     inputs, submodels = batch(model), Submodels(model)
     tensors = to_model_inputs(inputs)
     logits = submodels.compute_logits(

@@ -255,7 +255,13 @@ def test_a_handle_is_downloaded_by_tensorflow_hub(tmp_path: Path, monkeypatch: p
         server.shutdown()
 
 
-def test_the_first_layers_of_a_bert_are_those_of_the_preset(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("layers", "average", "expected"),
+    [(2, 1, [1]), (None, 1, [2]), (None, 2, [1, 2]), (2, 2, [0, 1])],
+)
+def test_layers_of_a_bert_are_those_of_the_preset(
+    tmp_path: Path, layers: int | None, average: int, expected: list[int]
+):
     import keras_hub
 
     whole = keras_hub.models.BertBackbone(
@@ -268,9 +274,8 @@ def test_the_first_layers_of_a_bert_are_those_of_the_preset(tmp_path: Path):
     )
     whole.save_to_preset(str(tmp_path / "tiny"))
     preset = str(tmp_path / "tiny")
-    encoder = build_encoder(
-        specify_text_encoder(TextConfig(preset=preset, layers=2, max_tokens=16), 0)
-    )
+    config = TextConfig(preset=preset, layers=layers, average_layers=average, max_tokens=16)
+    encoder = build_encoder(specify_text_encoder(config, 0))
     load_preset_weights(encoder, preset)
     ids = np.arange(10, dtype="int32").reshape(2, 5)
     inputs = {
@@ -278,11 +283,39 @@ def test_the_first_layers_of_a_bert_are_those_of_the_preset(tmp_path: Path):
         "padding_mask": np.ones_like(ids),
         "segment_ids": np.zeros_like(ids),
     }
-    expected = keras.Model(
-        whole.inputs, whole.get_layer("transformer_layer_1").output
-    ).predict_on_batch(inputs)
+    outputs = [whole.get_layer(f"transformer_layer_{layer}").output for layer in expected]
+    encoded = keras.Model(whole.inputs, outputs)(inputs)
     np.testing.assert_allclose(
-        encoder.predict_on_batch(inputs)["sequence_output"], expected, atol=1e-6
+        encoder.predict_on_batch(inputs)["sequence_output"],
+        np.mean(encoded if average > 1 else [encoded], axis=0),
+        atol=1e-6,
     )
-    with pytest.raises(ConfigError, match=r"model.text.layers: .* has 3, received 4"):
-        specify_text_encoder(TextConfig(preset=preset, layers=4, max_tokens=16), 0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"layers": 4}, "layers: .* has 3, rec"), ({"layers": 2}, "average_layers: .* with 2 layers")],
+)
+def test_more_layers_than_a_bert_has_are_refused(tmp_path: Path, setting: dict, message: str):
+    import keras_hub
+
+    tiny = keras_hub.models.BertBackbone(
+        vocabulary_size=20,
+        num_layers=3,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=16,
+        max_sequence_length=16,
+    )
+    tiny.save_to_preset(str(tmp_path))
+    config = TextConfig(preset=str(tmp_path), max_tokens=16, **setting)
+    with pytest.raises(ConfigError, match=message):
+        specify_text_encoder(config, 0)
+
+
+@pytest.mark.parametrize("named", [{"architecture": "vit"}, {"saved_model": "folder"}])
+def test_an_encoder_named_another_way_stands_in_for_the_default(named: dict):
+    assert ImageConfig().preset
+    assert ImageConfig(**named).preset is None
+    assert TextConfig(architecture="bert").preset is None
+    assert ImageConfig(saved_model=None, size_px=193).preset

@@ -157,7 +157,7 @@ def test_every_image_encoder_has_a_feature_map_for_every_fusion(architecture: st
     image = specify_image_encoder(ImageConfig(architecture=architecture, size_px=32))
     model = build_model(
         ModelConfig(embedding_units=8, fusion=fusion),
-        Encoders(image, specify_text_encoder(TextConfig(), 50)),
+        Encoders(image, specify_text_encoder(TextConfig(preset=None), 50)),
     )
     _, height, width, channels = model.get_layer(IMAGE_FEATURES).output.shape
     assert height == width > 1
@@ -169,7 +169,7 @@ def build_with_embeddings(fusion: str) -> keras.Model:
     image = EncoderSpec(kind="precomputed", settings={}, pretrained=True, dimension=6)
     return build_model(
         ModelConfig(embedding_units=8, fusion=fusion),
-        Encoders(image, specify_text_encoder(TextConfig(), 50)),
+        Encoders(image, specify_text_encoder(TextConfig(preset=None), 50)),
     )
 
 

@@ -33,7 +33,7 @@ from eczema_tf.model.losses import (
 from eczema_tf.model.multimodal import IMAGE_FEATURES, Encoders, build_model, encoder_of, heads_of
 from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
-SMALL = ModelConfig(embedding_units=8)
+SMALL = ModelConfig(embedding_units=8, text=TextConfig(preset=None, pooling="max"))
 TINY_BERT = {
     "vocabulary_size": 50,
     "num_layers": 1,
@@ -46,13 +46,16 @@ TINY_BERT = {
 
 def scratch_encoders(size_px: int = 32) -> Encoders:
     return Encoders(
-        specify_image_encoder(ImageConfig(size_px=size_px)), specify_text_encoder(TextConfig(), 50)
+        specify_image_encoder(ImageConfig(preset=None, size_px=size_px)),
+        specify_text_encoder(TextConfig(preset=None), 50),
     )
 
 
 def pretrained_encoders() -> Encoders:
     """As from presets, but with weights at random: what counts is that they are frozen."""
-    image = specify_image_encoder(ImageConfig(size_px=32)).model_copy(update={"pretrained": True})
+    image = specify_image_encoder(ImageConfig(preset=None, size_px=32)).model_copy(
+        update={"pretrained": True}
+    )
     return Encoders(
         image,
         EncoderSpec(
@@ -372,8 +375,8 @@ def test_a_preset_that_is_not_available_names_the_ways_to_provide_it(preset: str
 
 
 def test_embeddings_are_an_image_encoder_of_their_own():
-    spec = specify_image_encoder(ImageConfig(), embedding_dimension=12)
-    model = build_model(SMALL, Encoders(spec, specify_text_encoder(TextConfig(), 50)))
+    spec = specify_image_encoder(ImageConfig(preset=None), embedding_dimension=12)
+    model = build_model(SMALL, Encoders(spec, specify_text_encoder(TextConfig(preset=None), 50)))
     inputs = {**batch(), IMAGE: np.random.default_rng(0).normal(size=(5, 12)).astype("float32")}
     assert run(model, inputs)["eczema_image"].shape == (5, 1)
 

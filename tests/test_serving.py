@@ -67,8 +67,10 @@ def photo(kind: str = "JPEG", size: tuple[int, int] = (60, 44), seed: int = 0) -
 def build_parts(embedding_dimension: int | None = None):
     keras.utils.set_random_seed(0)
     tokenizer = learn_tokenizer(["my skin is itchy and dry", "the rash is red"] * 5, 100, 16)
-    image = specify_image_encoder(ImageConfig(size_px=SIZE_PX), embedding_dimension)
-    encoders = Encoders(image, specify_text_encoder(TextConfig(), len(tokenizer.vocabulary)))
+    image = specify_image_encoder(ImageConfig(preset=None, size_px=SIZE_PX), embedding_dimension)
+    encoders = Encoders(
+        image, specify_text_encoder(TextConfig(preset=None), len(tokenizer.vocabulary))
+    )
     model = build_model(ModelConfig(embedding_units=8), encoders)
     for head in (
         "eczema",

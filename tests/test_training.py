@@ -43,7 +43,8 @@ def config_of(**train) -> Config:
     return Config.parse(
         {
             "model": {
-                "image": {"size_px": SIZE_PX},
+                "image": {"preset": None, "size_px": SIZE_PX},
+                "text": {"preset": None, "pooling": "max"},
                 "embedding_units": 16,
                 "dropout": 0.0,
                 "modality_dropout": 0.0,

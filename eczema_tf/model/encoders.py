@@ -42,6 +42,7 @@ class EncoderSpec(BaseModel):
     scale: float | list[float] = 1.0
     offset: float | list[float] = 0.0
     dimension: int = 0  # precomputed, saved_model: length of an embedding
+    average_layers: int = 1  # BERT: the mean of the outputs of so many last layers
 
 
 def specify_image_encoder(
@@ -170,9 +171,18 @@ def specify_text_encoder(config: TextConfig, vocabulary_size: int) -> EncoderSpe
                 f" {config.layers}"
             )
         settings["num_layers"] = config.layers
+    if config.average_layers > settings["num_layers"]:
+        raise ConfigError(
+            f"model.text.average_layers: {config.preset!r} is used with {settings['num_layers']}"
+            f" layers, received {config.average_layers}"
+        )
     source = find_preset(config.preset).source
     return EncoderSpec(
-        kind=type(backbone).__name__, settings=settings, pretrained=True, source=source
+        kind=type(backbone).__name__,
+        settings=settings,
+        pretrained=True,
+        source=source,
+        average_layers=config.average_layers,
     )
 
 
@@ -201,8 +211,24 @@ def build_encoder(spec: EncoderSpec) -> keras.Model:
                     f"encoder kind {spec.kind!r}: allowed: a KerasHub backbone,"
                     f" {', '.join(OWN_KINDS)}"
                 )
-            return backbone.from_config(spec.settings)
+            encoder = backbone.from_config(spec.settings)
+            return encoder if spec.average_layers == 1 else _average_layers(encoder, spec)
     return keras.Model(inputs, layer(inputs), name="image_encoder")
+
+
+def _average_layers(bert: keras_hub.models.BertBackbone, spec: EncoderSpec) -> keras.Model:
+    """Gives the mean of the last layers' outputs as a BERT's `sequence_output`.
+
+    The last layer alone is bent towards its pretraining; a mean of several carries more over to
+    other tasks (Peters et al. 2018; Devlin et al. 2019, table 7).
+    """
+    layers = spec.settings["num_layers"]
+    outputs = [
+        bert.get_layer(f"transformer_layer_{layer}").output  # (batch, tokens, channels)
+        for layer in range(layers - spec.average_layers, layers)
+    ]
+    mean = keras.layers.Average(name="layer_average")(outputs)
+    return keras.Model(bert.input, {"sequence_output": mean}, name="text_encoder")
 
 
 def load_preset_weights(encoder: keras.Model, preset: str) -> None:
@@ -214,7 +240,7 @@ def load_preset_weights(encoder: keras.Model, preset: str) -> None:
     if not isinstance(source, keras_hub.models.BertBackbone):
         encoder.set_weights(source.get_weights())
         return
-    for layer in encoder.layers:
+    for layer in (layer for layer in encoder.layers if layer.weights):
         layer.set_weights(source.get_layer(layer.name).get_weights())
 
 

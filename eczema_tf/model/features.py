@@ -20,6 +20,7 @@ from eczema_tf.model.multimodal import (
 from eczema_tf.schema import HEADS, IMAGE, PADDING_MASK, TOKEN_IDS
 
 ENCODE_ROWS = 16  # photos or texts at once; more is no faster on a CPU and needs memory
+SORTED_ROWS = 512  # texts that are sorted by length before they are encoded
 
 
 def cached_encoders(
@@ -89,23 +90,29 @@ def weights_digest(model: keras.Model) -> str:
 
 
 def _encode(encoder: keras.Model, arrays: dict[str, np.ndarray]) -> Iterator[np.ndarray]:
-    """Encodes in blocks.
+    """Encodes in chunks, texts of like length together, since padding costs as much as words."""
+    for start in range(0, len(next(iter(arrays.values()))), SORTED_ROWS):
+        chunk = {name: array[start : start + SORTED_ROWS] for name, array in arrays.items()}
+        order = np.arange(len(next(iter(chunk.values()))))
+        if PADDING_MASK in chunk:
+            order = np.argsort(chunk[PADDING_MASK].sum(axis=1), kind="stable")
+        blocks = [
+            _encode_block(encoder, {name: array[rows] for name, array in chunk.items()})
+            for rows in np.split(order, range(ENCODE_ROWS, len(order), ENCODE_ROWS))
+        ]
+        yield np.concatenate(blocks)[np.argsort(order)]
 
-    Texts are cut to the longest of their block, since padding costs as much as words.
-    """
-    for start in range(0, len(next(iter(arrays.values()))), ENCODE_ROWS):
-        block = {name: array[start : start + ENCODE_ROWS] for name, array in arrays.items()}
-        if IMAGE in block:
-            yield encoder.predict_on_batch({IMAGE: block[IMAGE].astype("float32")})
-            continue
-        tokens = block[TOKEN_IDS].shape[1]
-        longest = int(block[PADDING_MASK].sum(axis=1).max())
-        encoded = encoder.predict_on_batch(
-            {name: array[:, :longest] for name, array in block.items()}
-        )  # (rows, channels) or (rows, longest, channels)
-        if encoded.ndim == 3:
-            encoded = np.pad(encoded, ((0, 0), (0, tokens - longest), (0, 0)))
-        yield encoded
+
+def _encode_block(encoder: keras.Model, block: dict[str, np.ndarray]) -> np.ndarray:
+    """Encodes rows at once, texts cut to the longest of them."""
+    if IMAGE in block:
+        return encoder.predict_on_batch({IMAGE: block[IMAGE].astype("float32")})
+    tokens = block[TOKEN_IDS].shape[1]
+    longest = int(block[PADDING_MASK].sum(axis=1).max())
+    encoded = encoder.predict_on_batch({name: array[:, :longest] for name, array in block.items()})
+    if encoded.ndim == 3:  # (rows, longest, channels)
+        encoded = np.pad(encoded, ((0, 0), (0, tokens - longest), (0, 0)))
+    return encoded
 
 
 def predict_logits(
