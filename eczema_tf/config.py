@@ -251,7 +251,8 @@ class TrainConfig(Section):
     balance_classes: bool = True
     soft_labels: bool = True  # false: train on the yes or no of data.label_threshold
     loss_weights: LossWeights = LossWeights()
-    cache_features: bool = True  # features of frozen encoders are computed once
+    # features of frozen encoders are computed once; false: for each run anew
+    cache_features: bool = True
     cache_folder: str = "cache"
     mixed_precision: Literal["auto", "on", "off"] = "auto"  # auto: on with a GPU
     # auto: on with a GPU; on CPU it is about 6 times slower

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from eczema_tf.config import ImageConfig, ModelConfig, TextConfig, TrainConfig
+from eczema_tf.config import FineTuneConfig, ImageConfig, ModelConfig, TextConfig, TrainConfig
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.errors import PresetError, RunError
@@ -21,7 +21,7 @@ from eczema_tf.model.encoders import (
     specify_image_encoder,
     specify_text_encoder,
 )
-from eczema_tf.model.features import cached_encoders, compute_features, weights_digest
+from eczema_tf.model.features import compute_features, frozen_encoders, weights_digest
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.layers import CumulativeLogits, MaskedPooling, MissingModality, ModalityDropout
 from eczema_tf.model.losses import (
@@ -302,19 +302,20 @@ def test_features_of_another_pooling_are_never_used(tmp_path):
     assert widths[1] == 2 * widths[0]
 
 
-def test_features_stand_in_for_encoders_that_training_does_not_change():
-    train, scratch, pretrained = TrainConfig(), scratch_encoders(), pretrained_encoders()
-    off = train.model_copy(update={"cache_features": False})
-    cases = [
-        (train, pretrained, set(), False, {"image", "text"}),
-        (train, pretrained, set(), True, set()),
-        (train, pretrained, {"text"}, True, {"text"}),  # no text: blanks are encoded once
-        (off, pretrained, {"image"}, False, {"image"}),
-        (train, scratch, set(), False, set()),
-    ]
-    for config, encoders, absent, fine_tuned, expected in cases:
-        cached = cached_encoders(config, encoders, frozenset(absent), fine_tuned=fine_tuned)
-        assert cached == expected
+@pytest.mark.parametrize(
+    ("fine_tune", "frozen"),
+    [
+        ({}, {"image", "text"}),
+        ({"image_from": "stage1"}, {"image", "text"}),  # for no epoch
+        ({"epochs": 1}, {"image", "text"}),  # of the heads alone
+        ({"epochs": 1, "image_from": "stage1"}, {"text"}),
+        ({"epochs": 1, "image_from": "stage1", "text_from": "transformer"}, set()),
+    ],
+)
+def test_encoders_that_training_leaves_as_they_are(fine_tune: dict, frozen: set[str]):
+    train = TrainConfig(fine_tune=FineTuneConfig(**fine_tune))
+    assert frozen_encoders(train, pretrained_encoders()) == frozen
+    assert not frozen_encoders(train, scratch_encoders())
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
+import keras_hub
 import numpy as np
 import pandas as pd
 import pytest
@@ -318,23 +319,103 @@ def test_fine_tuning_starts_at_the_named_block_and_leaves_batch_norm_frozen():
         unfreeze_from(encoder, "block9", "train.fine_tune.image_from")
 
 
-def test_frozen_batch_norm_does_not_move_in_training(tmp_path: Path):
-    model = make_model(config_of())
-    encoder = model.get_layer("image_encoder")
-    unfreeze_from(encoder, "stage3", "key")
-    statistics = [
-        np.copy(layer.moving_mean.numpy())
-        for layer in encoder.layers
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    train(model, make_data(), config_of(epochs=1), tmp_path, name="fine_tune")
-    after = [
-        np.copy(layer.moving_mean.numpy())
-        for layer in encoder.layers
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    for expected, got in zip(statistics, after, strict=True):
-        np.testing.assert_array_equal(got, expected)
+def efficientnet(block: str) -> keras.Model:
+    return keras_hub.models.EfficientNetBackbone(
+        stackwise_kernel_sizes=[3, 3],
+        stackwise_num_repeats=[1, 2],
+        stackwise_input_filters=[8, 8],
+        stackwise_output_filters=[8, 16],
+        stackwise_expansion_ratios=[1, 2],
+        stackwise_strides=[1, 2],
+        stackwise_squeeze_and_excite_ratios=[0.25, 0.25],
+        stackwise_block_types=[block, block],
+        stackwise_width_coefficients=[1.0, 1.0],
+        stackwise_depth_coefficients=[1.0, 1.0],
+        num_features=16,
+    )
+
+
+def mobilenet_v3() -> keras.Model:
+    return keras_hub.models.MobileNetBackbone(
+        stackwise_expansion=[[16], [24, 24]],
+        stackwise_num_blocks=[1, 2],
+        stackwise_num_filters=[[8], [16, 16]],
+        stackwise_kernel_size=[[3], [5, 5]],
+        stackwise_num_strides=[[2], [2, 1]],
+        stackwise_se_ratio=[[0.25], [0.25, 0.25]],
+        stackwise_activation=[["relu"], ["hard_swish"] * 2],
+        stackwise_padding=[[1], [2, 2]],
+        output_num_filters=16,
+        input_num_filters=8,
+        input_activation="hard_swish",
+        output_activation="hard_swish",
+        depthwise_filters=8,
+        depthwise_stride=1,
+        depthwise_residual=False,
+        last_layer_filter=16,
+        image_shape=(32, 32, 3),
+    )
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: make_model(config_of()).get_layer("image_encoder"),
+        lambda: efficientnet("v1"),
+        lambda: efficientnet("fused"),
+        lambda: efficientnet("unfused"),
+        mobilenet_v3,
+    ],
+)
+def test_batch_norm_does_not_move_wherever_a_backbone_keeps_it(build):
+    encoder = build()
+    encoder.trainable = False
+    unfreeze_from(encoder, encoder.layers[1].name, "key")
+    statistics = [weight for weight in encoder.weights if "moving" in weight.path]
+    before = [weight.numpy() for weight in statistics]
+    encoder(np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype("float32"), training=True)
+    assert statistics
+    assert encoder.trainable_weights
+    assert not [weight.path for weight in encoder.trainable_weights if "gamma" in weight.path]
+    for weight, value in zip(statistics, before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), value)
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_the_dropout_of_a_frozen_encoder_is_off_with_and_without_a_cache(
+    tuned: bool, tmp_path: Path
+):
+    """Whatever it drops would change what the heads learn from one run to the next."""
+    bert = {
+        "vocabulary_size": 50,
+        "num_layers": 1,
+        "num_heads": 2,
+        "hidden_dim": 8,
+        "intermediate_dim": 16,
+        "max_sequence_length": 16,
+        "dropout": 0.5,
+        "name": "text_encoder",
+    }
+    text = EncoderSpec(kind="BertBackbone", settings=bert, pretrained=True)
+    kernels = []
+    for cache_features in (True, False):
+        config = config_of(
+            epochs=2,
+            cache_features=cache_features,
+            cache_folder=str(tmp_path / "cache"),
+            fine_tune={"epochs": int(tuned), "image_from": "stage4"},
+        )
+        image = specify_image_encoder(config.model.image).model_copy(update={"pretrained": True})
+        encoders = Encoders(image, text)
+        prepare_device(config.train, config.seed)
+        model = build_model(config.model, encoders)
+        run_dir = tmp_path / str(cache_features)
+        run_dir.mkdir()
+        train_model(model, encoders, make_data(), config, run_dir)
+        kernels.append(model.get_layer("eczema").kernel.numpy())
+        assert len(list((tmp_path / "cache").iterdir())) == 2
+        assert not [path for path in run_dir.iterdir() if path.name.startswith("tmp")]
+    np.testing.assert_array_equal(*kernels)
 
 
 def test_keeping_the_last_epoch_is_not_choosing_by_luck(tmp_path: Path):

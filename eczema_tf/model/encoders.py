@@ -5,6 +5,7 @@ An `EncoderSpec` says in plain JSON what an encoder is. `specify_*` makes one fr
 preset, and nothing executable is ever loaded.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,8 @@ def _specify_image_preset(preset: str, size_px: int | None) -> EncoderSpec:
             f" {WAYS_TO_PROVIDE}"
         )
     converter = _read_preset(keras_hub.layers.ImageConverter, preset, key)
+    if converter is None:  # KerasHub has none for ViT, DeiT and DINOv2 of Hugging Face
+        converter = _read_image_processor(preset, key)
     size_px = size_px or (converter.image_size or (224,))[0]
     settings = {**backbone.get_config(), "name": "image_encoder"}
     own_size = settings.get("image_shape", (None,))[0]
@@ -131,6 +134,24 @@ def _specify_image_preset(preset: str, size_px: int | None) -> EncoderSpec:
         size_px=size_px,
         scale=np.asarray(converter.scale or 1.0).tolist(),
         offset=np.asarray(converter.offset or 0.0).tolist(),
+    )
+
+
+def _read_image_processor(preset: str, key: str) -> keras_hub.layers.ImageConverter:
+    """Reads how photos are normalised from Hugging Face's own file."""
+    path = Path(preset).expanduser() / "preprocessor_config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        side = settings["size"]["height"]
+        mean, std = np.array([settings["image_mean"], settings["image_std"]]).reshape(2, 3)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PresetError(
+            f"{key}: {preset!r} does not say how its photos are normalised: {path.name} must have"
+            " size.height, image_mean and image_std"
+        ) from error
+    scale = settings.get("rescale_factor", 1 / 255) / std
+    return keras_hub.layers.ImageConverter(
+        image_size=(side, side), scale=scale.tolist(), offset=(-mean / std).tolist()
     )
 
 

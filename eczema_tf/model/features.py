@@ -23,19 +23,12 @@ ENCODE_ROWS = 16  # photos or texts at once; more is no faster on a CPU and need
 SORTED_ROWS = 512  # texts that are sorted by length before they are encoded
 
 
-def cached_encoders(
-    train: TrainConfig, encoders: Encoders, absent: frozenset[str], *, fine_tuned: bool
-) -> frozenset[str]:
-    """Says for which of "image" and "text" cached features stand in for photos or tokens.
-
-    Args:
-        train: Whether features are to be cached.
-        encoders: Pretrained ones stay as they are until fine-tuning.
-        absent: Modalities that no row has; each step would encode blanks otherwise.
-        fine_tuned: Whether fine-tuning has changed the encoders.
-    """
-    unchanged = encoders.pretrained if train.cache_features and not fine_tuned else frozenset()
-    return unchanged | absent
+def frozen_encoders(train: TrainConfig, encoders: Encoders) -> frozenset[str]:
+    """Says which of "image" and "text" all of training leaves as they are."""
+    tuning = train.fine_tune
+    first_layers = {"image": tuning.image_from, "text": tuning.text_from}
+    tuned = {name for name, first in first_layers.items() if tuning.epochs and first is not None}
+    return encoders.pretrained - tuned
 
 
 def compute_features(

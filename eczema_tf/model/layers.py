@@ -157,4 +157,5 @@ class PatchGrid(keras.layers.Layer):
     def call(self, tokens: Any) -> Any:
         """Takes the last side * side tokens, which are the patches row by row."""
         patches = tokens[:, -(self.side**2) :]  # (batch, side * side, channels)
-        return ops.reshape(patches, (-1, self.side, self.side, tokens.shape[-1]))
+        grid = (ops.shape(tokens)[0], self.side, self.side, tokens.shape[-1])
+        return ops.reshape(patches, grid)  # fails where -1 rows would mix the photos of a batch

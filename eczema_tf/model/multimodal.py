@@ -11,6 +11,7 @@ after `image_features` and `text_features` can be taken as a model of its own th
 (`heads_of`), to be trained on cached features.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -155,7 +156,10 @@ def _encode_image(image: Any, spec: EncoderSpec) -> tuple[Any, Any]:
     features = build_encoder(spec)(image)
     if len(features.shape) == 3:  # (batch, tokens, channels) of a vision transformer
         patch_px = int(np.ravel(spec.settings["patch_size"])[0])  # KerasHub: a number, or a pair
-        features = PatchGrid(spec.size_px // patch_px, name="patch_grid")(features)
+        side, tokens = spec.size_px // patch_px, features.shape[1]
+        if side**2 > tokens:  # Swin merges patches from stage to stage, and has no other tokens
+            side = math.isqrt(tokens)
+        features = PatchGrid(side, name="patch_grid")(features)
     features = keras.layers.Activation("linear", name=IMAGE_FEATURES)(features)
     if len(features.shape) == 2:
         return features, keras.layers.Activation("linear", name=POOLED_IMAGE)(features)

@@ -4,6 +4,7 @@ Heads (and encoders from scratch) come first, then, if asked for, fine-tuning of
 encoders.
 """
 
+import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from eczema_tf.config import Config
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.features import cached_encoders, compute_features
+from eczema_tf.model.features import compute_features, frozen_encoders
 from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, heads_of
 from eczema_tf.schema import ECZEMA_HEADS
 from eczema_tf.training.checkpoints import EpochMetrics
@@ -45,29 +46,36 @@ def train_model(
         config: Of the run.
         run_dir: Of the run.
     """
-    train, augment = config.train, config.preprocess.augment
+    train, augment, absent = config.train, config.preprocess.augment, data.inputs.absent
 
-    # === Heads, and encoders from scratch: pretrained ones are frozen, their features cached ===
+    # === Heads, and encoders from scratch. What a pretrained encoder gives is computed once: it is
+    # called as in inference, its dropout off, and every epoch after that costs next to nothing ===
     for modality in encoders.pretrained:
         model.get_layer(ENCODER_LAYERS[modality]).trainable = False
-    cached = cached_encoders(train, encoders, data.inputs.absent, fine_tuned=False)
-    features = compute_features(model, data.inputs, cached, ArrayCache(train.cache_folder))
-    stage = Stage("heads", train.epochs, train.learning_rate)
-    if "image" not in encoders.pretrained:
-        stage = replace(stage, augment=augment)
-    heads, heads_data = heads_of(model, cached), replace(data, inputs=features)
-    history = History(train_stage(heads, heads_data, stage, config, run_dir))
+    with tempfile.TemporaryDirectory(dir=run_dir, ignore_cleanup_errors=True) as passing:
+        cache = ArrayCache(train.cache_folder if train.cache_features else passing)
+        features = compute_features(model, data.inputs, encoders.pretrained | absent, cache)
+        stage = Stage("heads", train.epochs, train.learning_rate, augment)
+        heads = heads_of(model, encoders.pretrained | absent)
+        history = History(
+            train_stage(heads, replace(data, inputs=features), stage, config, run_dir)
+        )
 
-    # === Fine-tuning of pretrained encoders ===
-    tuning = train.fine_tune
-    if tuning.epochs:
-        for modality, first in (("image", tuning.image_from), ("text", tuning.text_from)):
-            if first is not None and modality in encoders.pretrained:
-                encoder = model.get_layer(ENCODER_LAYERS[modality])
-                unfreeze_from(encoder, first, f"train.fine_tune.{modality}_from")
-        stage = Stage("fine_tune", tuning.epochs, tuning.learning_rate, augment, keep_start=True)
-        tuned = train_stage(model, data, stage, config, run_dir)
-        history = replace(history, fine_tune=tuned)
+        # === Fine-tuning of pretrained encoders; those that stay as they are, as above ===
+        tuning = train.fine_tune
+        if tuning.epochs:
+            for modality, first in (("image", tuning.image_from), ("text", tuning.text_from)):
+                if first is not None and modality in encoders.pretrained:
+                    encoder = model.get_layer(ENCODER_LAYERS[modality])
+                    unfreeze_from(encoder, first, f"train.fine_tune.{modality}_from")
+            frozen = frozen_encoders(train, encoders) | absent
+            features = compute_features(model, data.inputs, frozen, cache)
+            stage = Stage(
+                "fine_tune", tuning.epochs, tuning.learning_rate, augment, keep_start=True
+            )
+            heads = heads_of(model, frozen)
+            tuned = train_stage(heads, replace(data, inputs=features), stage, config, run_dir)
+            history = replace(history, fine_tune=tuned)
 
     if train.balance_classes:
         restore_prevalence(model, data.prevalence)
@@ -99,8 +107,10 @@ def unfreeze_from(encoder: keras.Model, first: str, key: str) -> None:
         raise ConfigError(f"{key}: no layer's name begins with {first!r}; allowed: {allowed}")
     encoder.trainable = True
     for index, block in enumerate(blocks):
-        is_batch_norm = isinstance(block, keras.layers.BatchNormalization)
-        block.trainable = index >= matches[0] and not is_batch_norm
+        block.trainable = index >= matches[0]
+    for layer in encoder._flatten_layers():  # KerasHub keeps some inside a block's layer
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
 
 
 def restore_prevalence(model: keras.Model, prevalence: float) -> None:

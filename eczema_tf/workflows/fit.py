@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from eczema_tf.cli import say
-from eczema_tf.config import Config
+from eczema_tf.config import AugmentConfig, Config
 from eczema_tf.data.dataset import Dataset, count_cases
 from eczema_tf.data.inputs import Inputs
 from eczema_tf.data.text.tokenizer import learn_tokenizer, load_tokenizer
@@ -20,7 +20,9 @@ from eczema_tf.model.encoders import (
     specify_image_encoder,
     specify_text_encoder,
 )
+from eczema_tf.model.features import frozen_encoders
 from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, build_model
+from eczema_tf.model.probe import probe_encoder
 from eczema_tf.model.weights.packaged import find_preset
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.schema import SPLITS
@@ -36,18 +38,29 @@ BEFORE_REFIT = "before_refit"
 
 
 def check_encoders(config: Config) -> None:
-    """Finds the encoders before anything is spent on data, and says where each comes from.
+    """Tries the encoders before anything is spent on data, and says where each comes from.
 
     Raises:
-        PresetError: If one is not available, or is none.
-        ConfigError: If one does not fit the configuration.
+        PresetError: If one is not available.
+        ConfigError: If one does not fit the configuration, or does not encode.
     """
     image, text = config.model.image, config.model.text
-    if config.data.embeddings is None:
-        name = image.preset or image.saved_model or image.architecture
-        say(f"image encoder: {name}, {specify_image_encoder(image).source}")
-    source = specify_text_encoder(text, text.vocabulary_size).source
-    say(f"text encoder: {text.preset or text.architecture}, {source}")
+    any_length = 1 if config.data.embeddings else None
+    model = _build_untrained(config, any_length, ["itchy"])
+    names = {
+        "image": image.preset or image.saved_model or image.architecture,
+        "text": text.preset or text.architecture,
+    }
+    for modality, name in names.items():
+        spec = getattr(model.encoders, modality)
+        say(f"{modality} encoder: {name}, {spec.source}")
+        probe_encoder(model.model, modality, name)
+    frozen = "image" in frozen_encoders(config.train, model.encoders)
+    if frozen and config.preprocess.augment != AugmentConfig():
+        say(
+            "note: preprocess.augment changes nothing, since the image encoder stays as it is; to"
+            " train it, too, set train.fine_tune.epochs and train.fine_tune.image_from"
+        )
 
 
 def fit_run(
@@ -96,7 +109,8 @@ def train_run(
     table = dataset.table
     training = table[splits == "train"]
     prepare_device(config.train, config.seed)
-    trained = _build_untrained(config, dataset, list(training["text"]))
+    dimension = dataset.embeddings.dimension if dataset.embeddings is not None else None
+    trained = _build_untrained(config, dimension, list(training["text"]))
     run_folder.save_encoders(run_dir, trained.encoders, trained.tokenizer)
     inputs = load_model_inputs(trained, dataset)
     # fingerprints, counts, splits, and which modalities the model gets to see
@@ -118,19 +132,20 @@ def train_run(
 
 
 def _build_untrained(
-    config: Config, dataset: Dataset, training_texts: list[str]
+    config: Config, embedding_dimension: int | None, training_texts: list[str]
 ) -> run_folder.TrainedModel:
     """Builds encoders, tokenizer and model, and loads the presets' weights."""
     image, text = config.model.image, config.model.text
-    dimension = dataset.embeddings.dimension if dataset.embeddings is not None else None
-    image_encoder = specify_image_encoder(image, dimension)
+    image_encoder = specify_image_encoder(image, embedding_dimension)
     if text.preset is not None:
+        text_encoder = specify_text_encoder(text, 0)  # first: it says how to provide a preset
         tokenizer = load_tokenizer(find_preset(text.preset).location, text.max_tokens)
     else:
         tokenizer = learn_tokenizer(training_texts, text.vocabulary_size, text.max_tokens)
-    encoders = Encoders(image_encoder, specify_text_encoder(text, len(tokenizer.vocabulary)))
+        text_encoder = specify_text_encoder(text, len(tokenizer.vocabulary))
+    encoders = Encoders(image_encoder, text_encoder)
     model = build_model(config.model, encoders)
-    if image.preset is not None and dimension is None:
+    if image.preset is not None and embedding_dimension is None:
         load_preset_weights(model.get_layer(ENCODER_LAYERS["image"]), image.preset)
     if text.preset is not None:
         load_preset_weights(model.get_layer(ENCODER_LAYERS["text"]), text.preset)

@@ -18,7 +18,7 @@ from eczema_tf.evaluation.predictions import (
     SEVERITY_LOGITS,
     average_rows_by_case,
 )
-from eczema_tf.model.features import cached_encoders, compute_features, predict_logits
+from eczema_tf.model.features import compute_features, frozen_encoders, predict_logits
 from eczema_tf.model.multimodal import heads_of
 from eczema_tf.schema import (
     ECZEMA_HEADS,
@@ -105,9 +105,9 @@ def compute_row_logits(
         head reads is absent.
     """
     train = trained.config.train
-    cache, fine_tuned = ArrayCache(train.cache_folder), train.fine_tune.epochs > 0
-    cached = cached_encoders(train, trained.encoders, inputs.absent, fine_tuned=fine_tuned)
-    features = compute_features(trained.model, inputs, cached, cache)
+    frozen = frozen_encoders(train, trained.encoders) if train.cache_features else frozenset()
+    cached = frozen | inputs.absent
+    features = compute_features(trained.model, inputs, cached, ArrayCache(train.cache_folder))
     batches = build_evaluation_dataset(features, rows, train.batch_size)
     logits = predict_logits(heads_of(trained.model, cached), batches)
 
