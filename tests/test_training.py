@@ -50,7 +50,13 @@ def config_of(**train) -> Config:
                 "dropout": 0.0,
                 "modality_dropout": 0.0,
             },
-            "train": {"batch_size": 8, "warmup_epochs": 0.0, "weight_decay": 0.0, **train},
+            "train": {
+                "batch_size": 8,
+                "learning_rate": 0.002,
+                "warmup_epochs": 0.0,
+                "weight_decay": 0.0,
+                **train,
+            },
         }
     )
 

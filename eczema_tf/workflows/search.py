@@ -25,7 +25,7 @@ from eczema_tf.errors import ConfigError, join_faults
 from eczema_tf.files import write_csv, write_text
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import load_audited
-from eczema_tf.workflows.fit import train_run
+from eczema_tf.workflows.fit import check_encoders, train_run
 from eczema_tf.workflows.train import find_manifest, split_dataset
 
 OBJECTIVE = "val_auroc_fusion"
@@ -74,6 +74,7 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
                 " that one"
             )
         write_text(file, text)
+    check_encoders(config)
     dataset, splits = load_without_test(config)
     journal = JournalFileBackend(str(folder / JOURNAL))
     study = optuna.create_study(
