@@ -42,7 +42,7 @@ def main() -> None:
 
 def export_and_compare(run_dir: Path, exports: Path) -> None:
     """Does one setting's share: exports to `exports`, and compares all that is there."""
-    from eczema_tf.serving.exported import ExportedModel, list_versions
+    from eczema_tf.serving.exported import list_versions
     from eczema_tf.workflows import run_folder
     from eczema_tf.workflows.export import build_served, check_parity, export_model
 
@@ -51,7 +51,7 @@ def export_and_compare(run_dir: Path, exports: Path) -> None:
     served = build_served(trained, run_dir)
     onednn, threads = (os.environ[name] for name in SETTINGS[0])
     for version in list_versions(exports):
-        parity = check_parity(ExportedModel(version), served, trained)
+        parity = check_parity(version, served, trained)
         whose = "its own" if version == new else f"the {version.name}."
         print(
             f"{'on' if onednn == '1' else 'off':<8}{threads:<9}{whose:<12}"

@@ -6,7 +6,6 @@ was taken) and is small enough for the served graph's guard.
 """
 
 import contextlib
-import ctypes
 import io
 import math
 import threading
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from eczema_tf.data.memory import give_memory_back
 from eczema_tf.data.photo.bare import bare_gif, bare_png, bare_tiff, find_orientation
 from eczema_tf.data.photo.decoding_cost import estimate_heic_ns
 from eczema_tf.data.photo.edge_limits import (
@@ -184,10 +184,7 @@ def _decode(photo: _Photo, least_px: tuple[int, int], mode: str = "RGB") -> Imag
         if image.mode not in ("RGB", mode):
             image = image.convert("RGB")
     if large:
-        with contextlib.suppress(
-            AttributeError, TypeError
-        ):  # of glibc, which keeps for each thread what a
-            ctypes.CDLL(None).malloc_trim(0)  # photo took; elsewhere there is no such function
+        give_memory_back()
     return image.transpose(TURNS[photo.orientation]) if photo.orientation in TURNS else image
 
 

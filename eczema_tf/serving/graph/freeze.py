@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from eczema_tf.data.memory import give_memory_back
 from eczema_tf.errors import EczemaError
 from eczema_tf.serving.graph.rewrites import rewrite_graph
 
@@ -54,6 +55,8 @@ def freeze(function: Any) -> Any:
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
     outputs = [tensor.name for tensor in frozen.outputs]
     graph = rewrite_graph(frozen.graph.as_graph_def(), outputs)
+    del frozen
+    give_memory_back()
     specs, _ = function.structured_input_signature
     needed = {node.name for node in graph.node if node.op == "Placeholder"}
     if unknown := needed - {spec.name for spec in specs}:
