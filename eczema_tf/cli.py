@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from operator import methodcaller
 from pathlib import Path
+from typing import Any
 
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.schema import NOTICE
@@ -65,7 +66,7 @@ def build_parser(
         description: What it does; None for a command of `COMMANDS`.
         examples: Of its use.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=f"python -m eczema_tf.{name}",
         description=description or COMMANDS[name],
         epilog=f"{examples}\n\n{NOTICE}" if examples else NOTICE,
@@ -77,6 +78,34 @@ def build_parser(
     for add_to in arguments:
         add_to(parser)
     return parser
+
+
+class StoreOnce(argparse.Action):
+    """Stores an argument's value, and refuses a second one instead of forgetting the first."""
+
+    _is_given = False
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        """Stores the value, for `argparse`."""
+        if self._is_given:
+            raise argparse.ArgumentError(self, "given twice; allowed: once")
+        self._is_given = True
+        setattr(namespace, self.dest, values)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser, and its subparsers, that refuse an argument given twice."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Takes what `argparse.ArgumentParser` does."""
+        super().__init__(*arguments, **options)
+        self.register("action", None, StoreOnce)  # None: where no action is named
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:

@@ -124,3 +124,11 @@ def test_a_tensorflow_that_cannot_start_is_heard(tmp_path: Path):
     assert failed.returncode == 1
     assert failed.stderr.startswith(b"noiseTraceback")
     assert b"ImportError: no such library" in failed.stderr
+
+
+def test_an_argument_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture):
+    for again in (["predict", "--image"], ["explain", "--text"], ["prepare", "scin", "--cases"]):
+        with pytest.raises(SystemExit) as ended:
+            commands.main([*again, "a", again[-1], "b"])
+        assert ended.value.code == 2
+        assert f"argument {again[-1]}: given twice; allowed: once" in capsys.readouterr().err
