@@ -109,7 +109,13 @@ SCIN = (
     ),
 )
 DERMAVQA = (
-    argument("--encounters", type=Path, required=True, metavar="CSV", help="encounters.csv"),
+    argument(
+        "--encounters",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="encounters.csv, or train.json as the authors publish it",
+    ),
     IMAGES,
 )
 FOLDER = (

@@ -9,6 +9,7 @@ from PIL import Image
 
 from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.sources.dermavqa import COLUMNS, judge_question, prepare_dermavqa
+from eczema_tf.data.sources.dermavqa_json import Encounter, Reply, read_encounters
 from eczema_tf.errors import DataError
 
 QUESTIONS = [
@@ -171,3 +172,66 @@ def test_the_real_file(shared: Path, tmp_path: Path):
     table = load_manifest(summary.manifest).table
     assert table["group_id"].nunique() == 359
     assert not table["text"].str.contains("eczema", case=False).any()
+
+
+OFFICIAL = [
+    {
+        "encounter_id": "Q1",
+        "author_id": "ann",
+        "image_ids": ["a.jpg", "b.jpg"],
+        "query_title_en": "Arm",
+        "query_content_en": "It itches.",
+        "query_content_zh": "\u75d2",
+        "responses": [
+            {"author_id": "x", "content_en": "Eczema?", "content_zh": "\u6e7f\u75b9"},
+            {"content_en": "Contact dermatitis"},
+            {"content_en": "A bite"},
+        ],
+    },
+    {"encounter_id": "Q2", "author_id": "bob", "query_content_en": "Is it tinea?", "responses": []},
+]
+
+
+def test_the_authors_file_becomes_the_same_table(tmp_path: Path):
+    (tmp_path / "train.json").write_text(json.dumps(OFFICIAL))
+    table = read_encounters(tmp_path / "train.json")
+    assert set(table.columns) == set(COLUMNS)
+    assert table.loc[:, COLUMNS].values.tolist() == [
+        ["Q1", "ann", "Arm. It itches.", "a.jpg b.jpg", "3", "1", "2", "0"],
+        ["Q2", "bob", "Is it tinea?", "", "0", "0", "0", "1"],
+    ]
+    OFFICIAL[0]["responses"][1]["content_en"] = "An eczema"
+    (tmp_path / "train.json").write_text(json.dumps(OFFICIAL))
+    summary = prepare_dermavqa(tmp_path / "out", encounters=tmp_path / "train.json")
+    assert (summary.counts["kept"], summary.counts["eczema"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("[]", "holds no questions"),
+        ("{", "Invalid JSON"),
+        ("[" * 100_000, "Invalid JSON"),
+        ('[{"encounter_id": 3}]', "questions.0.author_id: Field required"),
+    ],
+)
+def test_a_file_that_is_no_list_of_questions_is_refused(content: str, fault: str, tmp_path: Path):
+    (tmp_path / "train.json").write_text(content)
+    with pytest.raises(DataError, match=fault):
+        read_encounters(tmp_path / "train.json")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_encounters(tmp_path / "none.json")
+
+
+def test_replies_are_counted_as_in_the_table(shared: Path):
+    table = pd.read_csv(shared / "data" / "dermavqa" / "encounters.csv", keep_default_na=False)
+    for question in table.to_dict("records"):
+        replies = question["responses"].split(" || ") if question["responses"] else []
+        encounter = Encounter(
+            encounter_id=question["encounter_id"],
+            author_id=question["author_id"],
+            query_content_en=question["query_en"],
+            image_ids=question["image_ids"].split(),
+            responses=[Reply(content_en=reply) for reply in replies],
+        )
+        assert encounter.to_row() == {name: question[name] for name in COLUMNS}

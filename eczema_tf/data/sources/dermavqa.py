@@ -1,8 +1,8 @@
 """DermaVQA, the iiyi part, as a manifest: real clinical questions, in the askers' own words.
 
-Yim et al., MICCAI 2024. In goes `encounters.csv`, one question a row, with how many of the replies
-name eczema; and the photos, where there are any. Out comes a folder with `manifest.csv`,
-`dataset.json` (counts and how each column was made) and the photos.
+Yim et al., MICCAI 2024. In go the authors' `train.json`, or `encounters.csv`, one question a row,
+with how many of the replies name eczema; and the photos, where there are any. Out comes a folder
+with `manifest.csv`, `dataset.json` (counts and how each column was made) and the photos.
 
 The label is what most of those who replied thought, not a diagnosis, and only clear votes are kept.
 Questions that name a diagnosis themselves are left out: the text would give the label away.
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from eczema_tf.data.sources.dermavqa_json import read_encounters
 from eczema_tf.data.sources.source import (
     PHOTOS,
     Summary,
@@ -68,7 +69,7 @@ def prepare_dermavqa(
 
     Args:
         out: The folder.
-        encounters: `encounters.csv`.
+        encounters: `encounters.csv`, or one of the authors' JSON files.
         images: A folder with photos, named as in the column `image_ids`; those found are linked (or
             copied) into `out`.
         overwrite: Whether a folder already there may be replaced.
@@ -139,7 +140,7 @@ def _map_questions(kept: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
 
 def _read_questions(path: Path) -> pd.DataFrame:
     """Reads and checks the table; its counts are int64."""
-    table = read_table(path, COLUMNS)
+    table = read_encounters(path) if path.suffix == ".json" else read_table(path, COLUMNS)
     faults = []
     for line, row in table.iterrows():
         found = [
