@@ -87,6 +87,7 @@ def export_model(trained: TrainedModel, run_dir: Path, out: Path) -> Path:
     Raises:
         RunError: If the SavedModel and Keras differ; nothing is left behind then.
     """
+    give_memory_back()  # of training
     served = build_served(trained, run_dir)
     metadata = ExportMetadata(
         notice=NOTICE,
