@@ -69,20 +69,7 @@ def specify_image_encoder(
             dimension=embedding_dimension,
         )
     if config.saved_model is not None:
-        encoder = SavedModelEncoder(config.saved_model, config.saved_model_input)
-        size_px = config.size_px or encoder.size_px
-        return EncoderSpec(
-            kind="saved_model",
-            settings={
-                "handle": config.saved_model,
-                "input_kind": encoder.input_kind,
-                "digest": encoder.digest,
-            },
-            pretrained=True,
-            source="a SavedModel",
-            size_px=size_px,
-            dimension=encoder(np.zeros((1, size_px, size_px, 3), "float32")).shape[-1],
-        )
+        return _specify_saved_model(config.saved_model, config)
     if config.preset is not None:
         return _specify_image_preset(config.preset, config.size_px)
     size_px = config.size_px or scratch.IMAGE_SIZE_PX
@@ -101,6 +88,19 @@ def specify_image_encoder(
         size_px=size_px,
         scale=1 / 127.5,
         offset=-1.0,
+    )
+
+
+def _specify_saved_model(handle: str, config: ImageConfig) -> EncoderSpec:
+    encoder = SavedModelEncoder(handle, config.saved_model_input)
+    size_px = config.size_px or encoder.size_px
+    return EncoderSpec(
+        kind="saved_model",
+        settings={"handle": handle, "input_kind": encoder.input_kind, "digest": encoder.digest},
+        pretrained=True,
+        source="a SavedModel",
+        size_px=size_px,
+        dimension=encoder(np.zeros((1, size_px, size_px, 3), "float32")).shape[-1],
     )
 
 

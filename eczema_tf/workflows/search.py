@@ -62,18 +62,7 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
             configuration: trials of two spaces cannot be compared.
     """
     space = load_space(space_file)
-    started_with = {
-        "config.yaml": dump_config(config),
-        "space.yaml": yaml.safe_dump(TypeAdapter(Space).dump_python(space), sort_keys=False),
-    }
-    for name, text in started_with.items():
-        file = folder / name
-        if file.is_file() and file.read_text(encoding="utf-8") != text:
-            raise ConfigError(
-                f"{folder}: holds a study with another {name}; give another --out, or continue with"
-                " that one"
-            )
-        write_text(file, text)
+    _start_study(config, space, folder)
     check_encoders(config)
     dataset, splits = load_without_test(config)
     journal = JournalFileBackend(str(folder / JOURNAL))
@@ -102,6 +91,22 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
         f"best configuration: {folder / BEST} (validation chooses, it does not prove: train it"
         " and see its test split)"
     )
+
+
+def _start_study(config: Config, space: Space, folder: Path) -> None:
+    """Writes what a study is of into its folder, or refuses to mix two studies."""
+    started_with = {
+        "config.yaml": dump_config(config),
+        "space.yaml": yaml.safe_dump(TypeAdapter(Space).dump_python(space), sort_keys=False),
+    }
+    for name, text in started_with.items():
+        file = folder / name
+        if file.is_file() and file.read_text(encoding="utf-8") != text:
+            raise ConfigError(
+                f"{folder}: holds a study with another {name}; give another --out, or continue with"
+                " that one"
+            )
+        write_text(file, text)
 
 
 def load_space(path: Path) -> Space:
