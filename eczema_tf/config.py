@@ -22,6 +22,7 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
+MAX_TOKENS = 512  # of a text: as many positions as BERT has
 
 
 class Section(BaseModel):
@@ -177,7 +178,8 @@ class TextConfig(EncoderConfig):
     layers: Positive | None = None
     # mean of the outputs of a preset's last so many layers; 1: the last one
     average_layers: Positive = 3
-    max_tokens: Annotated[int, Field(ge=8, le=512)] = 64
+    # longer texts are cut, and their rows say so
+    max_tokens: Annotated[int, Field(ge=8, le=MAX_TOKENS)] = MAX_TOKENS
     vocabulary_size: Annotated[int, Field(ge=50)] = 2000  # from scratch only
     # mean: of the encoder's tokens (sentence embedding); mean_max: with their maximum beside it;
     # max: of trained phrase detectors

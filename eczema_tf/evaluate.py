@@ -13,6 +13,7 @@ from eczema_tf.cli import (
     start_tensorflow,
     whole_number,
 )
+from eczema_tf.errors import DataError
 from eczema_tf.schema import SPLITS
 
 EXPLAINED_CASES = 200
@@ -37,6 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             help="manifest to evaluate on (default: the one the run was trained on)",
         ),
         argument(
+            "--embeddings",
+            type=Path,
+            metavar="FILE",
+            help=".npz of embeddings of the manifest's photos, for a run trained on embeddings",
+        ),
+        argument(
             "--split",
             choices=[*SPLITS, "all"],
             default="test",
@@ -57,21 +64,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             help=f"also evaluate the explanations of N cases (default: {EXPLAINED_CASES}, about ten"
             " minutes); writes explanations.json",
         ),
+        argument(
+            "--allow-leaks",
+            action="store_true",
+            help="evaluate even on what the run was trained on; every table says so",
+        ),
         examples=EXAMPLES,
     )
     return run_command(parser, _evaluate, argv)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    if arguments.embeddings is not None and arguments.manifest is None:
+        raise DataError("--embeddings: needs the --manifest whose photos they are of")
     start_tensorflow()
     from eczema_tf.workflows.evaluate import evaluate  # --help does not wait for TensorFlow
 
     evaluate(
         arguments.run_dir,
         arguments.manifest,
+        embeddings=arguments.embeddings,
         split=arguments.split,
         out=arguments.out,
         explanations=arguments.explanations,
+        allow_leaks=arguments.allow_leaks,
     )
 
 

@@ -48,6 +48,8 @@ WORDINGS, NEW_WORDINGS = "wordings", "new"
 ECZEMA_HEADS = {"image": "eczema_image", "text": "eczema_text", "fusion": "eczema"}
 HEADS = ("eczema_image", "eczema_text", "eczema", "consistency", "severity")
 
+STATUS_OK = "ok"  # of a served row with nothing to be said about it
+
 # One row of model input.
 # float32 (height, width, 3), normalised for the encoder, or float32 (dimension,) for embeddings
 IMAGE = "image"

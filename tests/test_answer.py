@@ -306,6 +306,14 @@ def test_a_status_of_the_model_is_said(model: ExportedModel):
     assert "Photo: cannot be decoded." in render_answer(answer, b"", TEXT)
 
 
+def test_a_notice_about_the_text_says_nothing_of_the_photo(model: ExportedModel):
+    notice = "text: read to word 8 of 90; text: mostly words this model does not know"
+    page = render_answer(replace(explain(model, b"", TEXT), status=notice), b"", TEXT)
+    assert "Text: read to word 8 of 90." in page
+    assert "Text: mostly words this model does not know." in page
+    assert "There was no photo: this answer is from the text alone" in page
+
+
 def test_a_threshold_is_named_with_its_side(model: ExportedModel):
     answer = replace(explain(model, b"", TEXT), eczema={"image": None, "text": 0.5, "fusion": 0.59})
     page = render_answer(answer, b"", TEXT)

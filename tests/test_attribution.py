@@ -563,6 +563,15 @@ def test_the_page_shows_hostile_text_and_runs_none(run: Path, tmp_path: Path):
     assert "default-src 'none'" in page
 
 
+def test_what_is_not_read_or_known_of_a_text_is_said(run: Path, tmp_path: Path, capsys):
+    text, out = "zqx " * 600, tmp_path / "why"
+    assert explain_main(["--run-dir", str(run), "--text", text, "--out", str(out)]) == 0
+    status = json.loads((out / "explanation.json").read_text())["status"]
+    assert re.fullmatch(r"text: read to word \d+ of 600; text: mostly words this .*", status)
+    assert f"note: {status}" in capsys.readouterr().out
+    assert "Text: mostly words this model does not know." in (out / "explanation.html").read_text()
+
+
 def test_a_page_without_photo_and_text_parts_says_so(run: Path, tmp_path: Path):
     assert (
         explain_main(["--run-dir", str(run), "--text", "itchy", "--out", str(tmp_path / "why")])

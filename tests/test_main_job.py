@@ -112,6 +112,7 @@ def test_another_manifest_can_be_scored_without_splits(workplace: Path):
                 str(manifest),
                 "--split",
                 "all",
+                "--allow-leaks",
                 "--out",
                 str(out),
             ]

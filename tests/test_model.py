@@ -253,7 +253,8 @@ def inputs_of(arrays: dict[str, np.ndarray]) -> Inputs:
         name: Column(values, np.arange(rows), f"digest of {name}")
         for name, values in arrays.items()
     }
-    return Inputs(columns, arrays[PADDING_MASK].sum(1).astype("int64"))
+    token_counts = arrays[PADDING_MASK].sum(1).astype("int64")
+    return Inputs(columns, token_counts, np.full(rows, "", object))
 
 
 @pytest.mark.parametrize("frozen", [{"image"}, {"text"}, {"image", "text"}])

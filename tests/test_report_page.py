@@ -184,7 +184,7 @@ def test_leaks_that_were_allowed_stand_in_both(metrics, plots):
     leaks = Leaks(leaks=2, examples=["identical photo in a (train) and b (test)"])
     leaky = metrics.model_copy(update={"leaks": leaks})
     for text in text_of(leaky, facts_of(), plots):
-        assert "2 leaks between the splits were allowed" in text
+        assert "2 leaks between training and these cases were allowed" in text
         assert "identical photo in a (train)" in text
     clean = metrics.model_copy(update={"leaks": Leaks(leaks=0, examples=[])})
     for text in text_of(clean, facts_of(), plots):

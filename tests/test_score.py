@@ -418,6 +418,12 @@ def test_a_job_is_finished_when_each_row_is_there_once(job: Job):
     assert job.find_summary().rows == 5
 
 
+def test_texts_that_were_not_read_to_their_end_are_counted_together(job: Job):
+    read = ["text: read to word 8 of 9", "text: read to word 70 of 801"]
+    job.commit(0, pa.table({"example_id": ["a", "b"], "status": read}))
+    assert job.finish("abcde", 0).statuses == {"ok": 3, "text: read to word N of M": 2}
+
+
 @pytest.mark.parametrize(
     ("number", "ids"), [(1, "c"), (1, "cdd"), (1, "cx"), (1, "dc"), (2, ""), (2, "ef"), (3, "f")]
 )
@@ -451,7 +457,7 @@ def test_figures_by_hand():
         "severity": np.tile(np.array([0.6, 0.3, 0.1], "float32"), (4, 1)),
         "image_used": np.array([True, True, False, False]),
         "text_used": np.array([True, False, True, False]),
-        "status": np.array([b"ok", b"ok", b"ok", NOTHING.encode()], object),
+        "status": np.array([b"ok", b"ok", b"text: read to word 1 of 2", NOTHING.encode()], object),
     }
     table = pd.DataFrame(arrange_answers(outputs, ["", "", "photo: gone", "photo: gone"]))
     nan = np.nan
@@ -467,7 +473,8 @@ def test_figures_by_hand():
         "severity_severe": [0.1] * 3 + [nan],
     }
     pd.testing.assert_frame_equal(table[list(expected)], pd.DataFrame(expected).astype("float32"))
-    assert table["status"].tolist() == ["ok", "ok", "photo: gone", "photo: gone"]
+    both = "photo: gone; text: read to word 1 of 2"
+    assert table["status"].tolist() == ["ok", "ok", both, "photo: gone"]
     assert table["image_used"].tolist() == [1, 1, 0, 0]
 
 

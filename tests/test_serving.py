@@ -18,6 +18,7 @@ from PIL import Image
 from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
 from eczema_tf.data.photo.limits import SERVED_MAX_BYTES
 from eczema_tf.data.photo.preprocess import preprocess_photo
+from eczema_tf.data.text.reading import MOSTLY_UNKNOWN, choose_unknown_limit
 from eczema_tf.data.text.tokenizer import clean_text, learn_tokenizer
 from eczema_tf.errors import EczemaError
 from eczema_tf.explanation.one_pass import explain_in_one_pass
@@ -37,7 +38,14 @@ from eczema_tf.schema import (
     TOKEN_IDS,
 )
 from eczema_tf.serving.client import predict_remotely
-from eczema_tf.serving.exported import METADATA_FILE, ExportedModel, ExportMetadata, find_version
+from eczema_tf.serving.exported import (
+    LONGEST_ROWS,
+    METADATA_FILE,
+    ExportedModel,
+    ExportMetadata,
+    find_version,
+    split_rows,
+)
 from eczema_tf.serving.graph.served_model import (
     IGNORED_PHOTO,
     IGNORED_TEXT,
@@ -66,7 +74,9 @@ def photo(kind: str = "JPEG", size: tuple[int, int] = (60, 44), seed: int = 0) -
 
 def build_parts(embedding_dimension: int | None = None):
     keras.utils.set_random_seed(0)
-    tokenizer = learn_tokenizer(["my skin is itchy and dry", "the rash is red"] * 5, 100, 16)
+    texts = ["my skin is itchy and dry", "the rash is red"] * 5
+    tokenizer = learn_tokenizer(texts, 100, 16)
+    tokenizer.unknown_limit = choose_unknown_limit(tokenizer, texts)  # as in training
     image = specify_image_encoder(ImageConfig(preset=None, size_px=SIZE_PX), embedding_dimension)
     encoders = Encoders(
         image, specify_text_encoder(TextConfig(preset=None), len(tokenizer.vocabulary))
@@ -212,6 +222,36 @@ def test_bad_photos_say_what_is_wrong_and_leave_their_neighbours_alone(serve):
         assert answer["text_used"][2 * place + 1], name
     assert (answer["status"][::2] == b"ok").all()
     np.testing.assert_allclose(answer["eczema"][::2], alone["eczema"][0], atol=1e-6)
+
+
+def test_what_is_not_read_or_known_of_a_text_is_said_and_the_text_is_used(serve):
+    long, strange = "is " * 20, "zzz qqq zzz"
+    answer = serve([b"", HOSTILE["gif"][0], photo(), photo()], [long, long, strange, "itchy"])
+    read = "text: read to word 14 of 20"
+    expected = [read, f"photo: neither JPEG nor PNG; {read}", MOSTLY_UNKNOWN, "ok"]
+    assert [status.decode() for status in answer["status"]] == expected
+    assert answer["text_used"].all()
+    cut = serve([b""], ["is " * 14])
+    np.testing.assert_allclose(answer["eczema"][0], cut["eczema"][0], atol=1e-6)
+
+
+def test_long_texts_are_run_a_few_at_a_time(export: Path, monkeypatch: pytest.MonkeyPatch):
+    assert split_rows([], 2) == [slice(0, 0)]
+    assert split_rows([0] * 64, 2) == [slice(0, 64)]
+    assert split_rows([9_999, 512, 9_999, 30], 2) == [slice(0, 2), slice(2, 4)]
+    assert split_rows([256] * 9, 2) == [slice(0, 8), slice(8, 9)]  # half as long, a quarter
+    assert split_rows([256, 256, 512], 2) == [slice(0, 2), slice(2, 3)]
+    texts = ["itchy " * 200, "red", "", "dry " * 300]
+    exported = ExportedModel(export, [SERVE])
+    at_once = exported.run([photo()] * 4, texts)
+    monkeypatch.setitem(LONGEST_ROWS, SERVE, 1)
+    by_and_by = exported.run([photo()] * 4, texts)
+    assert by_and_by.keys() == at_once.keys()
+    for name, value in at_once.items():
+        if value.dtype == np.float32:
+            np.testing.assert_allclose(by_and_by[name], value, atol=1e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(by_and_by[name], value, err_msg=name)
 
 
 def test_a_bad_photo_counts_as_none(serve):

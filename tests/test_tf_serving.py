@@ -154,10 +154,9 @@ def test_the_c_api_agrees_with_python(in_python, through_c, place: int):
         else:
             np.testing.assert_array_equal(answer[name], value, err_msg=name)
     assert answer["image_used"].tolist() == [True, False, True, False, False, True]
-    assert answer["status"].tolist()[3:5] == [
-        b"photo: cannot be decoded",
-        b"photo: neither JPEG nor PNG",
-    ]
+    bad, cut = answer["status"].tolist()[3:5]
+    assert bad == b"photo: cannot be decoded"
+    assert cut.startswith(b"photo: neither JPEG nor PNG; text: read to word ")
     assert np.ptp(answer["eczema"]) > 1e-3
 
 
@@ -200,7 +199,7 @@ def test_the_warmup_replays_without_a_fault(through_c, export: Path):
     answers = through_c[len(SIGNATURES) :]
     assert len(answers) == len(SIGNATURES) * len(BATCH_SIZES)
     for answer in answers:
-        assert (answer["status"] == b"ok").all()
+        assert not any(b"photo" in status for status in answer["status"])  # of few words, most new
         rows = range(len(answer["status"]))
         assert answer["image_used"].tolist() == [row % 3 != 2 for row in rows]
         assert answer["text_used"].tolist() == [row % 3 != 1 for row in rows]

@@ -74,9 +74,8 @@ def make_data() -> TrainingData:
         PADDING_MASK: np.ones((ROWS, 6), "int32"),
         TEXT_PRESENT: np.ones(ROWS, "float32"),
     }
-    inputs = Inputs(
-        {name: Column(values, rows, name) for name, values in arrays.items()}, np.full(ROWS, 6)
-    )
+    columns = {name: Column(values, rows, name) for name, values in arrays.items()}
+    inputs = Inputs(columns, np.full(ROWS, 6), np.full(ROWS, "", object))
     weights = {head: np.ones(ROWS, "float32") for head in HEADS}
     targets = compute_targets(eczema, consistency, grades)
     labelled, cases = np.ones(ROWS, bool), rows.astype(str)
@@ -278,9 +277,8 @@ def test_probabilities_of_five_votes_average_to_the_mean_label(tmp_path: Path, b
         TEXT_PRESENT: np.ones(rows, "float32"),
     }
     index = np.arange(rows)
-    inputs = Inputs(
-        {name: Column(values, index, name) for name, values in arrays.items()}, np.full(rows, 3)
-    )
+    columns = {name: Column(values, index, name) for name, values in arrays.items()}
+    inputs = Inputs(columns, np.full(rows, 3), np.full(rows, "", object))
     table = pd.DataFrame({"eczema": votes, "consistency": "", "severity": "", "case_id": index})
     config = config_of(epochs=6, batch_size=100, balance_classes=balance, keep="last")
     data = build_training_data(config, table, inputs, pd.Series(["train"] * rows))

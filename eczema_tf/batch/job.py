@@ -25,6 +25,7 @@ from eczema_tf.schema import NOTICE
 
 # what the decoder stumbled over differs from photo to photo
 _DETAILS = re.compile(r" \(.*\)")
+_PLACE = re.compile(r"(?<= word )\d+ of \d+")  # how far a text was read differs from text to text
 # readers of Parquet folders (Arrow, Spark) pass over names that begin with an underscore
 JOB = "_job.json"
 
@@ -69,7 +70,7 @@ class JobSummary(JobFacts, frozen=True):
 
     Attributes:
         rows: That were scored.
-        statuses: How many rows have which status (without details in parentheses).
+        statuses: How many rows have which status (without details).
         rows_retried: How many Spark had to score again, since the job was last started.
     """
 
@@ -125,7 +126,8 @@ class Job(NamedTuple):
                     f"{part}: cannot be read ({' '.join(str(error).split())}); delete it and run"
                     " the command again"
                 ) from error
-            reasons.update(_DETAILS.sub("", status) for status in table["status"].to_pylist())
+            statuses = (_PLACE.sub("N of M", said) for said in table["status"].to_pylist())
+            reasons.update(_DETAILS.sub("", status) for status in statuses)
             if table["example_id"].to_pylist() != list(islice(ids, self.facts.chunk_rows)):
                 faults.append(
                     f"{part.name}: its rows are not those of the manifest; delete it and run the"

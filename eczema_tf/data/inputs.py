@@ -21,6 +21,7 @@ from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.preprocess import VERSION as PREPROCESS_VERSION
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.data.text.reading import TextReader
 from eczema_tf.data.text.tokenizer import TextTokenizer, clean_text
 from eczema_tf.schema import (
     IMAGE,
@@ -28,6 +29,7 @@ from eczema_tf.schema import (
     MODALITIES,
     MODEL_INPUTS,
     PADDING_MASK,
+    STATUS_OK,
     TEXT_PRESENT,
     TOKEN_IDS,
 )
@@ -60,6 +62,7 @@ class Inputs:
 
     columns: dict[str, Column]  # by input name
     token_counts: np.ndarray  # int64 (rows,)
+    text_notices: np.ndarray  # object (rows,): what of a text is not read or known, "" for nothing
     # cut to the longest text of the batch
     token_columns: frozenset[str] = frozenset({TOKEN_IDS, PADDING_MASK})
 
@@ -125,8 +128,18 @@ def load_inputs(
     else:
         image = _load_pixels(table, dataset.photos, size_px, preprocess, cache)
 
-    blocks = tf.data.Dataset.from_tensor_slices(list(table["text"])).batch(4096).map(clean_text)
-    cleaned = [text.decode() for block in blocks.as_numpy_iterator() for text in block]
+    describe = TextReader(tokenizer)
+
+    def read(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        cleaned = clean_text(texts)
+        status = describe(texts, cleaned)
+        return cleaned, tf.where((cleaned == "") | (status == STATUS_OK), "", status)
+
+    blocks = tf.data.Dataset.from_tensor_slices(list(table["text"])).batch(4096).map(read)
+    cleaned, notices = (
+        [value.decode() for block in column for value in block]
+        for column in zip(*blocks.as_numpy_iterator(), strict=True)
+    )
     texts, text_index = _distinct(cleaned)
     # Absent texts get the tokens of the empty text, so that no row is without a token. In a graph,
     # KerasHub's tokenizer is fifty times faster than eagerly.
@@ -140,7 +153,8 @@ def load_inputs(
         PADDING_MASK: Column(mask, token_index, digest),
         TEXT_PRESENT: _presence(text_index),
     }
-    return Inputs(columns, mask.sum(axis=1)[token_index].astype("int64"))
+    token_counts = mask.sum(axis=1)[token_index].astype("int64")
+    return Inputs(columns, token_counts, np.array(notices, object))
 
 
 def _presence(index: np.ndarray) -> Column:

@@ -27,6 +27,7 @@ LABEL_COLUMNS = (
     "source",
     WORDINGS,
 )
+_FIRST_COLUMNS = (*LABEL_COLUMNS, "text_notice")  # of a case, the first that is given
 _USED_COLUMNS = ("image_used", "text_used")
 _MEAN_COLUMNS = (
     "eczema",
@@ -35,7 +36,7 @@ _MEAN_COLUMNS = (
     *CONSISTENCY_LOGITS,
     *SEVERITY_LOGITS,
 )
-_WRITTEN_TEXT_COLUMNS = ("case_id", *LABEL_COLUMNS, "consistency_predicted", "severity_predicted")
+_WRITTEN_TEXT_COLUMNS = ("case_id", *_FIRST_COLUMNS, "consistency_predicted", "severity_predicted")
 
 
 def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
@@ -47,9 +48,9 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         rows: One row a manifest row: `case_id`, `group_id`, labels, `image_used` and `text_used`
-            (bool), and logits `eczema_image_logit`, `eczema_text_logit`, `eczema_logit`,
-            `consistency_logit_0..2`, `severity_logit_0..1` (float, NaN where the modality is
-            absent).
+            (bool), `text_notice` ("" for none), and logits `eczema_image_logit`,
+            `eczema_text_logit`, `eczema_logit`, `consistency_logit_0..2`, `severity_logit_0..1`
+            (float, NaN where the modality is absent).
 
     Returns:
         One row a case, in order of first appearance: the same columns without `example_id`; `rows`
@@ -68,7 +69,7 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     ]
     title = "a case must lie within one group: give all rows of these cases the same group_id"
     raise_if_any(title, faults)
-    texts = [column for column in LABEL_COLUMNS if column in rows]
+    texts = [column for column in _FIRST_COLUMNS if column in rows]
     numbers = [column for column in _MEAN_COLUMNS if column in rows]
     # groupby.first skips what is missing
     given = rows[texts].astype(object).mask(rows[texts].isna() | (rows[texts] == ""))

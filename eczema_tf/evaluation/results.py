@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from eczema_tf.data.text.reading import MOSTLY_UNKNOWN, READ_TO
 from eczema_tf.evaluation import metrics
 from eczema_tf.evaluation.intervals import LEVEL, Estimate, draw_weights, summarise
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, identify_models, is_scored
@@ -84,10 +85,18 @@ class Bootstrap(Record):
 
 
 class Leaks(Record):
-    """What straddled the splits that the model was trained with, and was allowed to."""
+    """What a model has seen of the cases it is judged on, and was allowed to."""
 
     leaks: int
     examples: list[str]
+
+
+class TextCounts(Record):
+    """Of how many cases a text is not read to its end, or is mostly unknown words."""
+
+    texts: int
+    cut: int
+    unknown: int
 
 
 class Subset(Record):
@@ -118,6 +127,7 @@ class Metrics(Record):
     severity: SeverityMetrics
     label_threshold: float = Field(alias="positive_above")
     bootstrap: Bootstrap
+    texts: TextCounts | None = None
     leaks: Leaks | None = None
 
 
@@ -171,7 +181,18 @@ def compute_metrics(
             name: {"defined_by": f"{name} wordings", **_judge_heads(sample.where(mask))}
             for name, mask in split_by_wordings.items()
         }
+    if "text_notice" in cases:
+        found["texts"] = _count_texts(cases.drop_duplicates("case_id"))
     return Metrics.model_validate(found if leaks is None else {**found, "leaks": leaks})
+
+
+def _count_texts(cases: pd.DataFrame) -> TextCounts:
+    said = {"cut": READ_TO, "unknown": MOSTLY_UNKNOWN}
+    counts = {
+        name: int(cases["text_notice"].str.contains(notice, regex=False).sum())
+        for name, notice in said.items()
+    }
+    return TextCounts(texts=int(cases["text_used"].sum()), **counts)
 
 
 def find_subsets(cases: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import keras
@@ -63,7 +64,7 @@ def compute_features(
         inputs = inputs.with_features(old, new, Column(features, source.index, key))
         if new == POOLED_TEXT:
             columns = {name: kept for name, kept in inputs.columns.items() if name != PADDING_MASK}
-            inputs = Inputs(columns, inputs.token_counts, inputs.token_columns)
+            inputs = replace(inputs, columns=columns)
     return inputs
 
 

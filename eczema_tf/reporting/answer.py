@@ -109,7 +109,7 @@ class Answer:
         severity: Probability by grade, if it is eczema; None if nothing was used.
         image_used: Whether the photo could be used.
         text_used: Whether the text could.
-        status: "ok", or what was wrong, several things separated by "; ".
+        status: "ok", or what is to be said of photo and text, several things separated by "; ".
         explanation: None unless asked for.
         notice: To be shown with the answer.
     """

@@ -82,7 +82,7 @@ def render_answer(
         target=explanation.target.replace("_", " ").replace(":", ": "),
         methods=METHOD_NAMES,
         faults=faults,
-        photo_refused=photo_refused or bool(faults),
+        photo_refused=photo_refused or any(not fault.startswith("text: ") for fault in faults),
         interactive=interactive,
         shares=rank_shares(answer, explanation),
         where=heatmap and describe_peak(heatmap.peak),

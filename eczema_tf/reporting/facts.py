@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eczema_tf import __version__
 from eczema_tf.config import Config
+from eczema_tf.data.audit.overlap import Seen
 from eczema_tf.data.audit.report import AuditReport
 from eczema_tf.data.dataset import CaseCounts, DatasetFacts
 from eczema_tf.evaluation.results import Metrics
@@ -36,6 +37,7 @@ class RunData(DatasetFacts):
     split_counts: dict[str, CaseCounts] | None = None
     splits: dict[str, list[str]] | None = None  # example ids
     trained_on: list[str] | None = None  # modalities
+    seen: Seen | None = None  # of training and validation; None in runs from before it was kept
     folds: dict[str, dict[str, int]] | None = None  # by repeat and example id
 
 

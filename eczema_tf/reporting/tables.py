@@ -25,6 +25,7 @@ def build_results(metrics: Metrics) -> list[Section]:
     heads: list[Block] = [
         *warn_of_leaks(metrics),
         describe_sample(metrics),
+        *describe_texts(metrics),
         tabulate_aurocs(metrics),
         tabulate_decisions(metrics),
         describe_gain(metrics),
@@ -63,16 +64,21 @@ def format_number(value: float | None) -> str:
 
 
 def warn_of_leaks(metrics: Metrics) -> list[Block]:
-    """Warns if the splits leaked and that was allowed."""
+    """Warns if the model has seen some of the cases, and that was allowed."""
     leaks = metrics.leaks
     if leaks is None or not leaks.leaks:
         return []
     return [
         Warned(
-            f"{leaks.leaks} leaks between the splits were allowed (--allow-leaks): these results"
+            f"{leaks.leaks} leaks between training and these cases were allowed: these results"
             f" are too good. For instance: {'; '.join(leaks.examples[:3])}."
         )
     ]
+
+
+def _caption(metrics: Metrics, caption: str) -> str:
+    """Marks a table, which may be copied out of its report, if there were leaks."""
+    return f"{caption} (too good: leaks)" if warn_of_leaks(metrics) else caption
 
 
 def describe_sample(metrics: Metrics) -> str:
@@ -84,6 +90,18 @@ def describe_sample(metrics: Metrics) -> str:
         f" In brackets: {bootstrap.level:.0%} intervals, {bootstrap.replicates} resamples of"
         f" {bootstrap.groups} groups."
     )
+
+
+def describe_texts(metrics: Metrics) -> list[Block]:
+    """Says how many texts are not read to their end, or are mostly unknown words."""
+    found = metrics.texts
+    if found is None or not found.texts:
+        return []
+    cut, unknown = (f"{count} ({count / found.texts:.1%})" for count in (found.cut, found.unknown))
+    return [
+        f"Texts: {found.texts}; longer than what the model reads (model.text.max_tokens): {cut};"
+        f" mostly words that it does not know: {unknown}."
+    ]
 
 
 def tabulate_aurocs(metrics: Metrics) -> Table:
@@ -98,7 +116,7 @@ def tabulate_aurocs(metrics: Metrics) -> Table:
             row += [format_number(limit), format_number(gap)]
         rows.append(row)
     columns = ("P(eczema) from", "cases", "eczema", "AUROC", *(("limit", "gap") if limits else ()))
-    return Table("Without a threshold", columns, rows)
+    return Table(_caption(metrics, "Without a threshold"), columns, rows)
 
 
 def tabulate_decisions(metrics: Metrics) -> Table:
@@ -114,7 +132,7 @@ def tabulate_decisions(metrics: Metrics) -> Table:
         for modality, head in metrics.heads.items()
     ]
     columns = ("P(eczema) from", "threshold", "sensitivity", "specificity", "F1")
-    return Table("At the thresholds chosen on validation", columns, rows)
+    return Table(_caption(metrics, "At the thresholds chosen on validation"), columns, rows)
 
 
 def describe_gain(metrics: Metrics) -> str:
@@ -145,7 +163,8 @@ def tabulate_subsets(metrics: Metrics) -> Table:
     used = {subset.defined_by for subset in metrics.subsets.values()}
     explained = [f"{_MARKS[basis]} {note}" for basis, note in notes.items() if basis in used]
     columns = ("cases where", "cases", *HEAD_NAMES.values())
-    return Table("; ".join(["AUROC where", *explained]), columns, rows)
+    caption = "; ".join(["AUROC where", *explained])
+    return Table(_caption(metrics, caption), columns, rows)
 
 
 def tabulate_wordings(metrics: Metrics) -> list[Table]:
@@ -163,7 +182,7 @@ def tabulate_wordings(metrics: Metrics) -> list[Table]:
     ]
     title = "Texts in wordings that occur in training (known), and in wordings that do not (new)"
     columns = ("P(eczema) from", "wordings", "cases", "AUROC", "limit")
-    return [Table(title, columns, rows)] if rows else []
+    return [Table(_caption(metrics, title), columns, rows)] if rows else []
 
 
 def describe_labels(metrics: Metrics) -> list[str]:
@@ -194,7 +213,8 @@ def tabulate_labels(metrics: Metrics) -> list[Table]:
                 for label, counts in zip(confusion.labels, confusion.counts, strict=True)
             ]
             columns = ("true", *(f"predicted {label}" for label in confusion.labels))
-            tables.append(Table(f"{name.capitalize()}: {cases} cases", columns, rows))
+            caption = _caption(metrics, f"{name.capitalize()}: {cases} cases")
+            tables.append(Table(caption, columns, rows))
     return tables
 
 

@@ -6,6 +6,7 @@ check of `export` all ask it through `ExportedModel`.
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,17 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from eczema_tf.config import MAX_TOKENS
 from eczema_tf.errors import EczemaError
 from eczema_tf.files import check_checksums, write_json
-from eczema_tf.serving.graph.signature import INPUTS, SERVE, SIGNATURES
+from eczema_tf.serving.graph.signature import EXPLAIN, INPUTS, SERVE, SIGNATURES
 
 METADATA_FILE = Path("assets.extra") / "eczema.json"
 FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra")
+
+# so many rows with texts of MAX_TOKENS are run at once: attention is quadratic, and with MiniLM
+# such a row takes 25 MB, or 270 MB where it is explained
+LONGEST_ROWS = {SERVE: 16, EXPLAIN: 2}
 
 Outputs = Mapping[str, np.ndarray]  # of a signature, by name; the first axis is the row
 
@@ -100,7 +106,7 @@ class ExportedModel:
     def run(
         self, images: Sequence[bytes], texts: Sequence[str], signature: str = SERVE
     ) -> dict[str, np.ndarray]:
-        """Answers some rows at once.
+        """Answers some rows, at once unless their texts are long (`split_rows`).
 
         Args:
             images: Upright JPEG or PNG bytes; b"" for none.
@@ -112,14 +118,15 @@ class ExportedModel:
         """
         import tensorflow as tf
 
-        columns = {
-            "image": list(images),
-            "text": [text.encode("utf-8", "replace") for text in texts],
-        }
-        outputs = self._signatures[signature](
-            **{name: tf.constant(columns[name], dtype) for name, dtype in INPUTS.items()}
-        )
-        return {name: value.numpy() for name, value in outputs.items()}
+        encoded = [text.encode("utf-8", "replace") for text in texts]
+        steps = []
+        for rows in split_rows([len(text) for text in encoded], LONGEST_ROWS[signature]):
+            columns = {"image": list(images[rows]), "text": encoded[rows]}
+            outputs = self._signatures[signature](
+                **{name: tf.constant(columns[name], dtype) for name, dtype in INPUTS.items()}
+            )
+            steps.append({name: value.numpy() for name, value in outputs.items()})
+        return {name: _join([step[name] for step in steps]) for name in steps[0]}
 
     def warm_up(self, rows: int = 2) -> None:
         """Runs every signature, on photos as costly as any that `upright_jpeg` makes.
@@ -139,6 +146,33 @@ class ExportedModel:
         Image.new("RGB", narrow_px).save(buffer, "JPEG")
         for signature in self._signatures:
             self.run([buffer.getvalue()] * rows, ["warm"] * rows, signature)
+
+
+def split_rows(lengths: Sequence[int], longest_rows: int) -> list[slice]:
+    """Splits rows into steps of bounded memory, in order.
+
+    Args:
+        lengths: Bytes of each row's text, which has no more tokens than that.
+        longest_rows: How many rows with texts of `MAX_TOKENS` make a step; shorter ones make
+            it as attention has it, by the square of the longest.
+    """
+    starts, longest = [0], 0
+    for row, length in enumerate(lengths):
+        longest = max(longest, min(length, MAX_TOKENS))
+        if (row + 1 - starts[-1]) * longest**2 > longest_rows * MAX_TOKENS**2:
+            starts.append(row)
+            longest = min(length, MAX_TOKENS)
+    return [slice(*step) for step in pairwise([*starts, len(lengths)])]
+
+
+def _join(values: list[np.ndarray]) -> np.ndarray:
+    """Puts the rows of all steps together; what is there for each token is padded with zeros."""
+    if len(values) == 1:
+        return values[0]
+    if values[0].ndim == 2:
+        widest = max(value.shape[1] for value in values)
+        values = [np.pad(value, ((0, 0), (0, widest - value.shape[1]))) for value in values]
+    return np.concatenate(values)
 
 
 def plain_row(outputs: Outputs, row: int = 0) -> dict[str, Any]:

@@ -6,11 +6,13 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from eczema_tf.cli import say
 from eczema_tf.config import DataConfig
 from eczema_tf.data.audit.audit import Audit, audit_dataset, check_splits
+from eczema_tf.data.audit.overlap import Seen, find_overlap
 from eczema_tf.data.dataset import Dataset, DatasetFacts, load_dataset
 from eczema_tf.errors import DataError, join_faults
 from eczema_tf.evaluation.results import Leaks
@@ -58,6 +60,35 @@ def load_audited(config: DataConfig, manifest_path: Path | str) -> AuditedDatase
         manifest_path: The manifest.
     """
     return _audit(config, load_dataset(config, manifest_path))
+
+
+def check_overlap(
+    seen: Seen | None, dataset: Dataset, rows: np.ndarray, *, allow_leaks: bool
+) -> Leaks | None:
+    """Looks for rows whose photo or text a run was trained or validated on.
+
+    Args:
+        seen: By the run; None if it does not say.
+        dataset: The rows come from.
+        rows: int64, those to be evaluated.
+        allow_leaks: Whether such rows are recorded instead of refused.
+
+    Returns:
+        For every report; None if the run does not say what it has seen.
+
+    Raises:
+        DataError: If there are any, unless they are allowed.
+    """
+    if seen is None:
+        say("audit: the run does not say what it was trained on; train it anew to have it compared")
+        return None
+    findings = find_overlap(seen, dataset, rows)
+    if findings and not allow_leaks:
+        ways = "leave these rows out, or allow it with --allow-leaks"
+        raise DataError(
+            join_faults(f"the run has seen what it is to be judged on; {ways}", findings)
+        )
+    return Leaks(leaks=len(findings), examples=findings[:EXAMPLES])
 
 
 def load_as_trained(config: DataConfig, trained_on: DatasetFacts) -> Dataset:

@@ -5,47 +5,61 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eczema_tf.errors import DataError
+from eczema_tf.data.dataset import Dataset
+from eczema_tf.errors import DataError, raise_if_any
 from eczema_tf.evaluation.results import Metrics
 from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.report import format_results
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.audit import load_as_trained, load_audited
+from eczema_tf.workflows.audit import check_overlap, load_as_trained, load_audited
 from eczema_tf.workflows.explanation_quality.evaluation import evaluate_explanations
 from eczema_tf.workflows.inference import load_model_inputs, predict_cases
 from eczema_tf.workflows.results import write_results
+from eczema_tf.workflows.run_folder import TrainedModel
 
 
 def evaluate(
     run_dir: Path,
     manifest: Path | None = None,
     *,
+    embeddings: Path | None = None,
     split: str = "test",
     out: Path | None = None,
     explanations: int | None = None,
+    allow_leaks: bool = False,
 ) -> Metrics:
     """Judges a trained run, prints the results and writes them.
 
     Args:
         run_dir: Of a finished run.
         manifest: Another manifest; None for the run's own.
+        embeddings: Of the photos of that manifest, for a run that was trained on embeddings; None
+            for the file that it was trained with.
         split: One of `schema.SPLITS`, or "all".
         out: Folder of the results; None for the run folder itself (own test split) or a folder in
             it.
         explanations: Of how many cases the explanations are measured, too; None for none.
+        allow_leaks: Whether rows of another manifest that the run was trained or validated on are
+            recorded instead of refused.
 
     Raises:
         RunError: If the run is not finished.
-        DataError: If the manifest has no row in the split.
+        DataError: If the manifest has no row in the split, its photos have no embeddings that fit
+            the run, or the run has seen what it is to be judged on.
     """
     trained = run_folder.load_model(run_dir)
     data = RunData.read(run_dir / run_folder.DATA)
     if manifest is None:
         dataset = load_as_trained(trained.config.data, data)
     else:
-        dataset = load_audited(trained.config.data, manifest).dataset
+        dataset = _load_other(trained, manifest, embeddings, allow_leaks)
     rows = _choose_rows(dataset.table, split, data.splits if manifest is None else None)
+    if manifest is None and split == "test":
+        leaks = Metrics.read(run_dir / run_folder.METRICS).leaks
+    else:
+        allowed = allow_leaks or manifest is None  # whoever asks for the run's own training rows
+        leaks = check_overlap(data.seen, dataset, rows, allow_leaks=allowed)
     inputs = load_model_inputs(trained, dataset)
     cases = predict_cases(trained, dataset, inputs, rows)
     if out is None and manifest is None and split == "test":
@@ -58,7 +72,7 @@ def evaluate(
         run_folder.read_thresholds(run_dir),
         trained.config,
         split=split,
-        leaks=Metrics.read(run_dir / run_folder.METRICS).leaks if out == run_dir else None,
+        leaks=leaks,
         run_dir=run_dir,
     )
     print(format_results(metrics))
@@ -68,6 +82,31 @@ def evaluate(
         )
         print(f"\n{format_explanations(explained)}")
     return metrics
+
+
+def _load_other(
+    trained: TrainedModel, manifest: Path, embeddings: Path | None, allow_leaks: bool
+) -> Dataset:
+    """Loads another manifest, with embeddings as the run was trained on, or photos likewise."""
+    config = trained.config.data
+    if embeddings is not None and config.embeddings is None:
+        raise DataError(
+            f"--embeddings {embeddings}: this run was trained on photos; leave --embeddings out"
+        )
+    changed = {"embeddings": str(embeddings)} if embeddings is not None else {}
+    config = config.model_copy(update=changed | {"allow_leaks": allow_leaks})
+    dataset = load_audited(config, manifest).dataset
+    if dataset.embeddings is None:
+        return dataset
+    found, expected = dataset.embeddings.dimension, trained.encoders.image.dimension
+    if found != expected:
+        raise DataError(
+            f"{config.embeddings}: holds embeddings of {found} values; this run was trained on"
+            f" {expected}: give those of the same network"
+        )
+    title = f"{config.embeddings}: has no embedding of these photos; give --embeddings that has"
+    raise_if_any(title, dataset.manifest.without_embedding)
+    return dataset
 
 
 def _choose_rows(

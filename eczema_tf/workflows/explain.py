@@ -9,6 +9,7 @@ import tensorflow as tf
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.text.offsets import TokenLocator
+from eczema_tf.data.text.reading import TextReader
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.errors import DataError
 from eczema_tf.explanation.heatmaps import compute_heatmaps
@@ -20,7 +21,7 @@ from eczema_tf.reporting.answer import format_answer, read_answer
 from eczema_tf.reporting.answer_html import render_explanation_page
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.pictures import draw_overlay, shrink_photo
-from eczema_tf.schema import IMAGE_PRESENT, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.schema import IMAGE_PRESENT, STATUS_OK, TEXT_PRESENT, TOKEN_IDS
 from eczema_tf.serving.answering import Findings, Question, ScoredTokens, answer_case
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import build_client_inputs
@@ -95,6 +96,7 @@ class RunBackend:
         self._trained_on = frozenset(RunData.read(run_dir / run_folder.DATA).trained_on or ())
         self._submodels = Submodels(self._trained.model)
         self._locate = TokenLocator(self._trained.tokenizer)
+        self._describe_reading = TextReader(self._trained.tokenizer)
 
     async def ask(self, photo: bytes, text: str) -> Findings:
         """Answers an upright JPEG and a text; see `serving.answering.Backend`.
@@ -103,7 +105,8 @@ class RunBackend:
             DataError: If there is nothing to explain, or something that this model cannot use.
         """
         self._check(photo, text)
-        cleaned = clean_text(tf.constant([text.encode("utf-8", "replace")]))
+        written = tf.constant([text.encode("utf-8", "replace")])
+        cleaned = clean_text(written)
         text_used = bool(cleaned.numpy()[0])
         if not photo and not text_used:
             raise DataError("--text: nothing readable in it")
@@ -122,7 +125,9 @@ class RunBackend:
             name: np.asarray(value)[0].tolist()
             for name, value in compute_probabilities(logits).items()
         }
-        used = {"image_used": bool(photo), "text_used": text_used, "status": "ok"}
+        reading = self._describe_reading(written, cleaned).numpy()[0].decode()
+        status = reading if text_used else STATUS_OK
+        used = {"image_used": bool(photo), "text_used": text_used, "status": status}
         target, direction, image_method, _ = self.question
         heatmap = None
         if photo:

@@ -10,8 +10,10 @@ import pandas as pd
 
 from eczema_tf.cli import say
 from eczema_tf.config import AugmentConfig, Config
+from eczema_tf.data.audit.overlap import note_seen
 from eczema_tf.data.dataset import Dataset, count_cases
 from eczema_tf.data.inputs import Inputs
+from eczema_tf.data.text.reading import choose_unknown_limit
 from eczema_tf.data.text.tokenizer import learn_tokenizer, load_tokenizer
 from eczema_tf.evaluation.thresholds import Thresholds, choose_thresholds
 from eczema_tf.files import write_json
@@ -113,14 +115,15 @@ def train_run(
     trained = _build_untrained(config, dimension, list(training["text"]))
     run_folder.save_encoders(run_dir, trained.encoders, trained.tokenizer)
     inputs = load_model_inputs(trained, dataset)
-    # fingerprints, counts, splits, and which modalities the model gets to see
-    seen = {"image": training["image_path"], "text": training["text"]}
+    # fingerprints, counts, splits, and what the model gets to see
+    given = {"image": training["image_path"], "text": training["text"]}
     rows = {split: table[splits == split] for split in SPLITS}
     run_data = RunData(
         **dict(dataset.describe()),
         split_counts={split: count_cases(rows[split]) for split in SPLITS},
         splits={split: list(rows[split]["example_id"]) for split in SPLITS},
-        trained_on=[modality for modality, values in seen.items() if (values != "").any()],
+        trained_on=[modality for modality, values in given.items() if (values != "").any()],
+        seen=note_seen(dataset, splits.isin(["train", "val"]).to_numpy()),
     )
     run_data.write(run_dir / run_folder.DATA)
     data = build_training_data(config, table, inputs, splits)
@@ -143,6 +146,7 @@ def _build_untrained(
     else:
         tokenizer = learn_tokenizer(training_texts, text.vocabulary_size, text.max_tokens)
         text_encoder = specify_text_encoder(text, len(tokenizer.vocabulary))
+    tokenizer.unknown_limit = choose_unknown_limit(tokenizer, training_texts)
     encoders = Encoders(image_encoder, text_encoder)
     model = build_model(config.model, encoders)
     if image.preset is not None and embedding_dimension is None:

@@ -119,6 +119,7 @@ def compute_row_logits(
     used = {modality: inputs.present(modality)[rows] for modality in MODALITIES}
     for modality, present in used.items():
         table[f"{modality}_used"] = present
+    table["text_notice"] = inputs.text_notices[rows]
     columns = {head: [f"{head}_logit"] for head in ECZEMA_HEADS.values()}
     columns |= {"consistency": CONSISTENCY_LOGITS, "severity": SEVERITY_LOGITS}
     for head, names in columns.items():

@@ -99,16 +99,44 @@ def merge_groups(table: pd.DataFrame, duplicates: Duplicates) -> pd.Series:
     )
 
 
+def identify_photos(dataset: Dataset) -> list[str]:
+    """Returns what tells the photo of each row from others: a digest of its file or embedding.
+
+    Args:
+        dataset: From `load_dataset`.
+
+    Returns:
+        "" for a row without a photo.
+    """
+    if dataset.embeddings is None:
+        digest_of = dict(zip(dataset.photos.index, dataset.photos["sha256"], strict=True))
+        return [digest_of.get(file, "") for file in dataset.table["image_file"]]
+    paths = dataset.embeddings.keys_of_rows(dataset.table)
+    distinct = sorted(set(paths) - {""})
+    matrix = dataset.embeddings.rows_of(distinct)
+    hash_of = {key: fingerprint(row) for key, row in zip(distinct, matrix, strict=True)}
+    return [hash_of.get(path, "") for path in paths]
+
+
+def list_words(table: pd.DataFrame) -> list[Words]:
+    """Returns the words of each row's text; none for a template."""
+    word_of = {text: split_words(text) for text in set(table["text"])}
+    return [
+        word_of[text] if source != TEMPLATE else ()
+        for text, source in zip(table["text"], table["source"], strict=True)
+    ]
+
+
+def build_phrase_model(table: pd.DataFrame, words: Sequence[Words]) -> PhraseModel:
+    """Learns from all texts of a manifest (`words`, of its rows) how much their phrases tell."""
+    return PhraseModel(_count_values(words, table["group_id"]))
+
+
 def _find_photos(dataset: Dataset) -> tuple[Keys, int]:
     """Also counts the photos that are too plain."""
+    digests = identify_photos(dataset)
     if dataset.embeddings is not None:
-        paths = dataset.embeddings.keys_of_rows(dataset.table)
-        distinct = sorted(set(paths) - {""})
-        matrix = dataset.embeddings.rows_of(distinct)
-        hash_of = {key: fingerprint(row) for key, row in zip(distinct, matrix, strict=True)}
-        return {"identical_photo": [hash_of.get(path, "") for path in paths]}, 0
-    digest_of = dict(zip(dataset.photos.index, dataset.photos["sha256"], strict=True))
-    digests = [digest_of.get(file, "") for file in dataset.table["image_file"]]
+        return {"identical_photo": digests}, 0
     distinct = sorted(set(digests) - {""})
     gray_of = dict(zip(dataset.photos["sha256"], dataset.photos["gray"], strict=True))
     gray = np.array([gray_of[digest] for digest in distinct], "uint8")
@@ -120,12 +148,8 @@ def _find_photos(dataset: Dataset) -> tuple[Keys, int]:
 
 def _find_texts(table: pd.DataFrame) -> tuple[Keys, int]:
     """Also counts the texts whose copies are taken for chance."""
-    word_of = {text: split_words(text) for text in set(table["text"])}
-    words = [
-        word_of[text] if source != TEMPLATE else ()
-        for text, source in zip(table["text"], table["source"], strict=True)
-    ]
-    model = PhraseModel(_count_values(words, table["group_id"]))
+    words = list_words(table)
+    model = build_phrase_model(table, words)
     shared = {text for text, cases in _count_values(words, table["case_id"]).items() if cases > 1}
     copied = {text for text in shared if model.is_copy(text)}
     pairs = find_near_texts(model)

@@ -1,5 +1,7 @@
 """Where tokens stand: byte offsets into the cleaned text, as TensorFlow ops."""
 
+from typing import NamedTuple
+
 import tensorflow as tf
 import tensorflow_text as tf_text
 
@@ -8,11 +10,27 @@ from eczema_tf.data.text.tokenizer import TextTokenizer
 # How BERT splits words (Devlin et al. 2019, `BasicTokenizer`): at white space and control
 # characters, which are dropped, and at punctuation and CJK characters, which are kept.
 _SPACE = r"\s|\p{Cc}|\p{Cf}"
-_KEPT = (
-    r"[!-/]|[:-@]|[\[-`]|[{-~]|\p{P}"
-    r"|[\x{4E00}-\x{9FFF}]|[\x{3400}-\x{4DBF}]|[\x{20000}-\x{2A6DF}]|[\x{2A700}-\x{2B73F}]"
-    r"|[\x{2B740}-\x{2B81F}]|[\x{2B820}-\x{2CEAF}]|[\x{F900}-\x{FAFF}]|[\x{2F800}-\x{2FA1F}]"
+CJK = (  # ranges of characters, for a character class
+    r"\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}"
+    r"\x{2B740}-\x{2B81F}\x{2B820}-\x{2CEAF}\x{F900}-\x{FAFF}\x{2F800}-\x{2FA1F}"
 )
+_KEPT = rf"[!-/]|[:-@]|[\[-`]|[{{-~]|\p{{P}}|[{CJK}]"
+
+
+class Pieces(NamedTuple):
+    """A batch of texts as words, and each word as the tokenizer's pieces.
+
+    Attributes:
+        words: string (batch, words), ragged, punctuation and CJK characters among them.
+        ids: int32 (words of all texts, pieces), ragged.
+        starts: int64, likewise: byte offset of each piece into its text.
+        ends: int64, likewise: the offset after it.
+    """
+
+    words: tf.RaggedTensor
+    ids: tf.RaggedTensor
+    starts: tf.RaggedTensor
+    ends: tf.RaggedTensor
 
 
 class TokenLocator:
@@ -32,10 +50,6 @@ class TokenLocator:
     def __call__(self, cleaned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Finds the tokens inside a graph.
 
-        The text is split into words as the tokenizer does it, but before letters are folded, which
-        may change their length; then each word into pieces. Where folding changes a word's length,
-        each of its pieces gets the whole word.
-
         Args:
             cleaned: string (batch,), from `clean_text`.
 
@@ -43,28 +57,34 @@ class TokenLocator:
             Start and end, int32 (batch, longest): byte offsets into `cleaned`; both 0 for [CLS],
             [SEP] and padding.
         """
-        words, word_starts, word_ends = tf_text.regex_split_with_offsets(
+        pieces = self.split(cleaned)
+        return self._lay_out(pieces.words, pieces.starts), self._lay_out(pieces.words, pieces.ends)
+
+    def split(self, cleaned: tf.Tensor) -> Pieces:
+        """Splits texts into words and pieces inside a graph, however long they are.
+
+        A text is split into words as the tokenizer does it, but before letters are folded, which
+        may change their length; then each word into pieces. Where folding changes a word's length,
+        each of its pieces gets the whole word.
+
+        Args:
+            cleaned: string (batch,), from `clean_text`.
+        """
+        split, word_starts, word_ends = tf_text.regex_split_with_offsets(
             cleaned, f"{_SPACE}|{_KEPT}", _KEPT
         )
-        starts, ends = self._locate_pieces(
-            words.flat_values, word_starts.flat_values, word_ends.flat_values
-        )
-        return self._lay_out(words, starts), self._lay_out(words, ends)
-
-    def _locate_pieces(
-        self, words: tf.Tensor, word_starts: tf.Tensor, word_ends: tf.Tensor
-    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
-        """Offsets of the pieces of each word: ragged int64 (words, pieces)."""
-        folded = words
+        words = folded = split.flat_values
         if self._strip_accents:
             folded = tf.strings.regex_replace(tf_text.normalize_utf8(folded, "NFD"), r"\p{Mn}", "")
         if self._lowercase:
             folded = tf_text.case_fold_utf8(folded)
-        _, starts, ends = self._word_piece.tokenize_with_offsets(folded)
+        ids, starts, ends = self._word_piece.tokenize_with_offsets(folded)
         word = starts.value_rowids()  # of each piece
         exact = tf.gather(tf.strings.length(folded) == tf.strings.length(words), word)
-        first, last = tf.gather(word_starts, word), tf.gather(word_ends, word)
-        return (
+        first, last = (tf.gather(of.flat_values, word) for of in (word_starts, word_ends))
+        return Pieces(
+            split,
+            ids,
             starts.with_flat_values(tf.where(exact, first + starts.flat_values, first)),
             ends.with_flat_values(tf.where(exact, first + ends.flat_values, last)),
         )

@@ -17,6 +17,7 @@ MARKUP = r"</?[A-Za-z!][^<>]{0,200}>"  # but not "a < b"
 MAX_TEXT_BYTES = (
     20_000  # far beyond any tokens kept; bounds the work that one hostile text can cause
 )
+MOSTLY = 0.5
 
 
 def clean_text(texts: tf.Tensor) -> tf.Tensor:
@@ -44,9 +45,23 @@ class TextTokenizer:
     [CLS] tokens [SEP], cut to `max_tokens`, padded to the longest of the batch.
     """
 
-    def __init__(self, tokenizer: keras_hub.models.BertTokenizer, max_tokens: int):
+    def __init__(
+        self,
+        tokenizer: keras_hub.models.BertTokenizer,
+        max_tokens: int,
+        unknown_limit: float = MOSTLY,
+    ):
+        """Takes the vocabulary.
+
+        Args:
+            tokenizer: Of KerasHub.
+            max_tokens: Length that texts are cut to.
+            unknown_limit: Share of unknown words above which a text is said to consist of them
+                (`text.reading`).
+        """
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.unknown_limit = unknown_limit
 
     def __call__(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Tokenizes inside a graph.
@@ -73,6 +88,7 @@ class TextTokenizer:
             "lowercase": self.tokenizer.lowercase,
             "strip_accents": self.tokenizer.strip_accents,
             "max_tokens": self.max_tokens,
+            "unknown_limit": self.unknown_limit,
         }
         (folder / VOCABULARY_FILE).write_text(
             "".join(f"{piece}\n" for piece in self.vocabulary), encoding="utf-8"
@@ -139,6 +155,8 @@ def read_tokenizer(folder: Path) -> TextTokenizer:
         settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
         vocabulary = (folder / VOCABULARY_FILE).read_text(encoding="utf-8").split("\n")[:-1]
         max_tokens = settings.pop("max_tokens")
-        return TextTokenizer(keras_hub.models.BertTokenizer(vocabulary, **settings), max_tokens)
+        unknown_limit = settings.pop("unknown_limit", MOSTLY)  # older runs have none
+        tokenizer = keras_hub.models.BertTokenizer(vocabulary, **settings)
+        return TextTokenizer(tokenizer, max_tokens, unknown_limit)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{folder}: holds no readable tokenizer: {error}") from error

@@ -24,6 +24,7 @@ from eczema_tf.data.photo.limits import (
     SERVED_MAX_PIXELS,
     SERVED_MAX_SIDE_PX,
 )
+from eczema_tf.schema import STATUS_OK
 
 # ITU-T T.81, table B.1; of an ordinary header: SOF0 to SOF2, DHT, DQT, DRI, APP, COM
 PROGRESSIVE_FRAME, START_OF_SCAN = 0xFFC2, 0xFFDA
@@ -32,7 +33,7 @@ HEADER_MARKERS = [*FRAMES, *TABLES, *range(0xFFE0, 0xFFF0), 0xFFFE]
 OK, TOO_SMALL, TOO_LARGE, NOT_A_PHOTO, TOO_MANY_PIXELS = range(5)
 UNDECODABLE, TOO_LONG, TOO_COSTLY, TRANSPARENT = range(5, 9)
 PHOTO_STATUS = (
-    "ok",
+    STATUS_OK,
     f"photo: smaller than {MIN_FILE_BYTES} bytes",
     f"photo: larger than {SERVED_MAX_BYTES // 1_000_000} MB",
     "photo: neither JPEG nor PNG",

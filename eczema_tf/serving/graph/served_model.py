@@ -13,10 +13,19 @@ import tensorflow as tf
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.text.offsets import TokenLocator
+from eczema_tf.data.text.reading import TextReader, join_statuses
 from eczema_tf.data.text.tokenizer import TextTokenizer, clean_text
 from eczema_tf.model.encoders import EncoderSpec
 from eczema_tf.model.losses import compute_probabilities
-from eczema_tf.schema import IMAGE, IMAGE_PRESENT, MODALITIES, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.schema import (
+    IMAGE,
+    IMAGE_PRESENT,
+    MODALITIES,
+    PADDING_MASK,
+    STATUS_OK,
+    TEXT_PRESENT,
+    TOKEN_IDS,
+)
 from eczema_tf.serving.graph.freeze import save_frozen
 from eczema_tf.serving.graph.guard import OK, PHOTO_STATUS, decode_guarded
 from eczema_tf.serving.graph.signature import EXPLAIN, INPUTS, SERVE
@@ -63,6 +72,7 @@ class ServedModel(tf.Module):
         self.model = model
         self.tokenizer = tokenizer.tokenizer  # so that its tables are saved
         self._tokenize, self._locate = tokenizer, TokenLocator(tokenizer)
+        self._describe_reading = TextReader(tokenizer)
         self._explain = explainer
         self._size_px = image_encoder.size_px
         self._preprocess = preprocess
@@ -80,7 +90,8 @@ class ServedModel(tf.Module):
         Returns:
             `eczema`, `eczema_image`, `eczema_text` float32 (batch,); `consistency`, `severity`
             float32 (batch, 3); `image_used`, `text_used` bool (batch,); `status` string (batch,),
-            "ok" or what was wrong with the row.
+            "ok" or what is to be said of the row: what could not be used of it, and what of a text
+            that was used is not read or not known.
         """
         inputs, report, _ = self.read(image, text)
         return {**compute_probabilities(self.model(inputs, training=False)), **report}
@@ -135,22 +146,22 @@ class ServedModel(tf.Module):
         else:
             pixels = tf.zeros([tf.size(image), *self.model.input[IMAGE].shape[1:]])
             image_used = tf.zeros_like(image_given)
-            image_status = tf.where(image_given, IGNORED_PHOTO, "ok")
+            image_status = tf.where(image_given, IGNORED_PHOTO, STATUS_OK)
 
         text_given = tf.strings.length(text) > 0  # (batch,)
         if self.uses_texts:
             cleaned = clean_text(text)
             text_used = tf.strings.length(cleaned) > 0
-            text_status = tf.where(text_given & ~text_used, EMPTY_TEXT, "ok")
+            text_status = tf.where(text_given, EMPTY_TEXT, STATUS_OK)
+            reading = self._describe_reading(text, cleaned)
+            text_status = tf.where(text_used, reading, text_status)
         else:
             cleaned, text_used = tf.zeros_like(text), tf.zeros_like(text_given)
-            text_status = tf.where(text_given, IGNORED_TEXT, "ok")
+            text_status = tf.where(text_given, IGNORED_TEXT, STATUS_OK)
         token_ids, padding_mask = self._tokenize(cleaned)  # (batch, tokens)
 
-        both = tf.strings.join([image_status, text_status], separator="; ")
-        status = tf.where(image_status == "ok", text_status, both)
-        status = tf.where(text_status == "ok", image_status, status)
-        status = tf.where((image_used | text_used) | (status != "ok"), status, NOTHING)
+        status = join_statuses(image_status, text_status)
+        status = tf.where((image_used | text_used) | (status != STATUS_OK), status, NOTHING)
         inputs = {
             IMAGE: tf.cast(pixels, tf.float32),
             IMAGE_PRESENT: tf.cast(image_used, tf.float32),

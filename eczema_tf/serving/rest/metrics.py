@@ -49,7 +49,7 @@ class Metrics:
         )
         self.waiting_rows = gauge("eczema_waiting_rows", "Rows that wait for the model")
         self._rows = counter(
-            "eczema_rows", "Rows answered, by what was wrong with them", ["signature", "status"]
+            "eczema_rows", "Rows answered, by what their status is about", ["signature", "status"]
         )
 
     def count_rows(self, signature: str, statuses: Iterable[bytes]) -> None:

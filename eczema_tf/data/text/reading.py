@@ -1,0 +1,118 @@
+"""What a model does not read of a text: words beyond its reach, and words that it does not know.
+
+One function for the served graph and offline alike: nothing of a text is dropped in silence.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from eczema_tf.data.text.offsets import CJK, Pieces, TokenLocator
+from eczema_tf.data.text.tokenizer import MAX_TEXT_BYTES, MOSTLY, TextTokenizer, clean_text
+from eczema_tf.schema import STATUS_OK
+
+READ_TO = "text: read to word "  # "... 64 of 180"
+MOSTLY_UNKNOWN = "text: mostly words this model does not know"
+
+FALSE_ALARMS = 0.05  # largest share of the training texts that are called mostly unknown
+# known letters that every text is given beforehand: "psoriasis", in pieces to most vocabularies,
+# is not a text of unknown words yet
+_GIVEN_BYTES = 9
+_WORD = r"[\p{L}\p{M}\p{N}\p{So}].*"  # not punctuation
+
+
+class TextReader:
+    """Says of each text how far it is read, and whether it is mostly unknown words."""
+
+    def __init__(self, tokenizer: TextTokenizer):
+        """Takes the tokenizer of the model that reads."""
+        self.split = TokenLocator(tokenizer).split
+        self._pieces_kept = tokenizer.max_tokens - 2
+        self._unknown_id = tokenizer.vocabulary.index("[UNK]")
+        self._unknown_limit = tokenizer.unknown_limit
+
+    def __call__(self, texts: tf.Tensor, cleaned: tf.Tensor) -> tf.Tensor:
+        """Describes the reading of texts inside a graph.
+
+        Args:
+            texts: string (batch,), as they came.
+            cleaned: string (batch,), from `clean_text`.
+
+        Returns:
+            string (batch,): `STATUS_OK`, `READ_TO` with the last word read and the number of words,
+            `MOSTLY_UNKNOWN`, or both, separated by "; ".
+        """
+        pieces = self.split(cleaned)
+        ends = pieces.words.with_flat_values(pieces.ends).merge_dims(1, 2)  # (batch, pieces)
+        length = tf.cast(tf.strings.length(cleaned), tf.int64)
+        last = tf.reduce_max(ends[:, : self._pieces_kept], axis=1)
+        stop = tf.where(ends.row_lengths() > self._pieces_kept, last, length)  # (batch,) bytes
+        words = count_words(cleaned)
+        read = words - count_words(tf.strings.substr(cleaned, stop, length))
+        given = tf.where(tf.strings.length(texts) > MAX_TEXT_BYTES, count_words(texts), words)
+        reach = tf.strings.join([READ_TO, tf.as_string(read), " of ", tf.as_string(given)])
+        reach = tf.where(read < given, reach, STATUS_OK)
+        unknown = self.measure_unknown(pieces) > self._unknown_limit
+        return join_statuses(reach, tf.where(unknown, MOSTLY_UNKNOWN, STATUS_OK))
+
+    def measure_unknown(self, pieces: Pieces) -> tf.Tensor:
+        """Measures how much of texts is words that the vocabulary does not hold whole.
+
+        The proportion of continued words (Rust et al. 2021, "How Good is Your Tokenizer?", section
+        4.1), by bytes, so that short words, which languages share, count less. What has no piece
+        at all counts twice: among Chinese characters BERT knows every second one.
+
+        Args:
+            pieces: Of texts, from `TokenLocator.split`.
+
+        Returns:
+            float32 (batch,) in [0, 1).
+        """
+        no_piece = tf.reduce_sum(tf.cast(pieces.ids == self._unknown_id, tf.int32), axis=1) > 0
+        unknown = no_piece | (pieces.ids.row_lengths() > 1)  # (words of all texts,)
+        words = pieces.words.flat_values
+        weight = tf.where(no_piece, 2, 1) * tf.strings.length(words)
+        weight = tf.where(tf.strings.regex_full_match(words, _WORD), weight, 0)
+        of_unknown, of_all = (
+            tf.reduce_sum(pieces.words.with_flat_values(values), axis=1)
+            for values in (tf.where(unknown, weight, 0), weight)
+        )
+        return tf.cast(of_unknown / (of_all + _GIVEN_BYTES), tf.float32)
+
+
+def join_statuses(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Joins what is said of rows, string (batch,) each: "a; b", or the one that is not "ok"."""
+    both = tf.where(second == STATUS_OK, first, tf.strings.join([first, second], separator="; "))
+    return tf.where(first == STATUS_OK, second, both)
+
+
+def count_words(texts: tf.Tensor) -> tf.Tensor:
+    """Counts what stands between spaces; each Chinese character is a word.
+
+    Args:
+        texts: string (batch,); bytes that are no UTF-8 count as nothing.
+
+    Returns:
+        int32 (batch,).
+    """
+    texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore")
+    marked = tf.strings.regex_replace(texts, rf"[{CJK}]|[^\s{CJK}]+", ".")
+    return tf.strings.length(tf.strings.regex_replace(marked, r"\s+", ""))
+
+
+def choose_unknown_limit(tokenizer: TextTokenizer, texts: Sequence[str]) -> float:
+    """Chooses from which share of unknown words on a text is called mostly unknown.
+
+    More than half, and more than all but `FALSE_ALARMS` of the training texts have.
+
+    Args:
+        tokenizer: Of the model.
+        texts: Of the training split; "" for none.
+    """
+    reader = TextReader(tokenizer)
+    written = tf.constant([text for text in texts if text] or [""])
+    batches = tf.data.Dataset.from_tensors(written).unbatch().batch(4096)
+    shares = batches.map(lambda batch: reader.measure_unknown(reader.split(clean_text(batch))))
+    found = np.concatenate(list(shares.as_numpy_iterator()))
+    return max(MOSTLY, float(np.quantile(found, 1 - FALSE_ALARMS, method="higher")))

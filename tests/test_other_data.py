@@ -1,0 +1,187 @@
+"""A run judged on other data: embeddings of its own, and nothing that it was trained on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eczema_tf import evaluate, train
+from eczema_tf.config import DataConfig
+from eczema_tf.data.audit.overlap import Seen, find_overlap, note_seen
+from eczema_tf.data.dataset import Dataset, load_dataset
+from eczema_tf.errors import DataError
+from eczema_tf.evaluation.results import Metrics
+from eczema_tf.workflows.audit import check_overlap
+
+SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
+WORDS = [f"w{letter}{letter}" for letter in "abcdefghijklmnopqrstuvwxy"]
+
+
+def write_text(row: int) -> str:
+    """Twelve words that nobody else writes in this order."""
+    return " ".join(np.random.default_rng(row).choice(WORDS, 12))
+
+
+def save_data(folder: Path, rows: range, dimension: int = 6, **changed: list[str]) -> Path:
+    """Writes `m.csv` and `e.npz`, one embedding a row, with the label in it."""
+    folder.mkdir()
+    labels = np.arange(len(rows)) % 2
+    table = {
+        "example_id": [f"e{row}" for row in rows],
+        "image_path": [f"{row}.jpg" for row in rows],
+        "text": [write_text(row) for row in rows],
+        "eczema": labels,
+    }
+    pd.DataFrame(table | changed).to_csv(folder / "m.csv", index=False)
+    embeddings = [np.random.default_rng(row).normal(size=dimension) for row in rows]
+    matrix = np.array(embeddings, "float32") + labels[:, None]
+    np.savez(folder / "e.npz", image_path=table["image_path"], embedding=matrix)
+    return folder
+
+
+def load(folder: Path) -> Dataset:
+    return load_dataset(DataConfig(embeddings=str(folder / "e.npz")), folder / "m.csv")
+
+
+def note_all(dataset: Dataset) -> Seen:
+    return note_seen(dataset, np.ones(len(dataset.table), bool))
+
+
+def test_photos_and_texts_are_found_again_whatever_they_are_called(tmp_path: Path):
+    seen = note_all(load(save_data(tmp_path / "a", range(30))))
+    texts = [write_text(5).upper().replace(" ", ",  "), write_text(41), "rash", ""]
+    other = load(save_data(tmp_path / "b", range(40, 44), text=texts))
+    rows = np.arange(4)
+    assert find_overlap(seen, other, rows) == ["'e40': its text was in training or validation"]
+    copied = load(save_data(tmp_path / "c", range(28, 32), text=texts[1:] + texts[:1]))
+    assert find_overlap(seen, copied, rows) == [
+        "'e28': its photo was in training or validation",
+        "'e29': its photo was in training or validation",
+        "'e31': its text was in training or validation",
+    ]
+    assert find_overlap(seen, copied, rows[2:3]) == []
+
+
+def test_what_people_write_by_chance_is_no_overlap(tmp_path: Path):
+    stock = "it itches a lot and the skin is red and dry"
+    texts = ["rash", "What could this be?", *[stock] * 28]
+    seen = note_all(load(save_data(tmp_path / "a", range(30), text=texts)))
+    assert seen.texts == []
+    assert len(seen.photos) == 30
+    templates = save_data(tmp_path / "b", range(30), source=["template"] * 30)
+    assert note_all(load(templates)).texts == []
+    assert len(note_all(load(save_data(tmp_path / "c", range(30)))).texts) == 30
+
+
+def test_only_rows_of_training_and_validation_are_kept(tmp_path: Path):
+    dataset = load(save_data(tmp_path / "a", range(30)))
+    seen = note_seen(dataset, np.arange(30) < 20)
+    assert len(seen.photos) == len(seen.texts) == 20
+    assert find_overlap(seen, dataset, np.arange(20, 30)) == []
+    assert len(find_overlap(seen, dataset, np.arange(30))) == 40
+
+
+def test_the_hashes_hold_no_content_and_fit_no_other_run(tmp_path: Path):
+    dataset = load(save_data(tmp_path / "a", range(30)))
+    first, second = note_all(dataset), note_all(dataset)
+    assert not {*first.photos, *first.texts} & {*second.photos, *second.texts}
+    kept = first.model_dump_json()
+    assert not [word for word in WORDS if word in kept]
+    assert first.texts == sorted(first.texts)
+    assert {len(key) for key in first.texts} == {16}
+
+
+def test_overlap_is_refused_unless_allowed(tmp_path: Path, capsys: pytest.CaptureFixture):
+    dataset, rows = load(save_data(tmp_path / "a", range(30))), np.arange(30)
+    seen = note_all(dataset)
+    with pytest.raises(DataError, match=r"--allow-leaks \(60 faults\):\n  'e0': its photo was in"):
+        check_overlap(seen, dataset, rows, allow_leaks=False)
+    found = check_overlap(seen, dataset, rows, allow_leaks=True)
+    assert found is not None
+    assert (found.leaks, len(found.examples)) == (60, 20)
+    assert check_overlap(None, dataset, rows, allow_leaks=False) is None
+    assert "train it anew" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on embeddings; its data are in `a`, those of others in `b` beside it."""
+    folder = tmp_path_factory.mktemp("other")
+    save_data(folder / "a", range(80))
+    save_data(folder / "b", range(1000, 1030))
+    values = {
+        "data.manifest": folder / "a" / "m.csv",
+        "data.embeddings": folder / "a" / "e.npz",
+        "train.cache_folder": folder / "cache",
+        "train.epochs": 1,
+        "export.enabled": "false",
+    }
+    sets = [argument for key, value in values.items() for argument in ("--set", f"{key}={value}")]
+    assert train.main(["--config", str(SMOKE), *sets, "--run-dir", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def judge(run: Path, other: Path, *more: str, out: str = "judged") -> int:
+    arguments = ["--manifest", str(other / "m.csv"), "--embeddings", str(other / "e.npz")]
+    out_arguments = ["--split", "all", "--out", str(run / out)]
+    return evaluate.main(["--run-dir", str(run), *arguments, *out_arguments, *more])
+
+
+def test_a_run_on_embeddings_is_judged_on_embeddings_of_others(run: Path):
+    assert judge(run, run.parent / "b") == 0
+    metrics = Metrics.read(run / "judged" / "metrics.json")
+    assert metrics.heads["image"].cases == metrics.heads["fusion"].cases == 30
+    assert metrics.leaks is not None
+    assert metrics.leaks.leaks == 0
+
+
+def test_its_own_test_split_is_judged_as_before(run: Path):
+    before = json.loads((run / "metrics.json").read_text())
+    assert evaluate.main(["--run-dir", str(run)]) == 0
+    assert json.loads((run / "metrics.json").read_text()) == before
+
+
+def test_embeddings_that_do_not_fit_are_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    assert judge(run, save_data(tmp_path / "wide", range(1000, 1030), dimension=7)) == 1
+    assert "of 7 values; this run was trained on 6" in capsys.readouterr().err
+    other = save_data(tmp_path / "fewer", range(1000, 1030))
+    renamed = [f"{row}.jpg" for row in range(1001, 1031)]
+    table = pd.read_csv(other / "m.csv").assign(image_path=renamed)
+    table.to_csv(other / "m.csv", index=False)
+    assert judge(run, other) == 1
+    assert "(1 fault):\n  m.csv:31: '1030.jpg'" in capsys.readouterr().err
+    arguments = ["--run-dir", str(run), "--embeddings", str(other / "e.npz")]
+    assert evaluate.main(arguments) == 1
+    assert "--embeddings: needs the --manifest" in capsys.readouterr().err
+
+
+def test_what_the_run_was_trained_on_is_refused_or_marks_every_table(
+    run: Path, capsys: pytest.CaptureFixture
+):
+    own = run.parent / "a"
+    assert judge(run, own, out="refused") == 1
+    assert "the run has seen what it is to be judged on" in capsys.readouterr().err
+    assert not (run / "refused").exists()
+    assert judge(run, own, "--allow-leaks", out="leaky") == 0
+    printed = capsys.readouterr().out
+    tables = ("Without a threshold", "At the thresholds chosen on validation", "AUROC where")
+    report = (run / "leaky" / "report.html").read_text()
+    for text in (printed, report):
+        marked = [line for line in text.splitlines() if "(too good: leaks)" in line]
+        assert all(any(table in line for line in marked) for table in tables)
+        assert "leaks between training and these cases were allowed" in " ".join(text.split())
+    leaks = Metrics.read(run / "leaky" / "metrics.json").leaks
+    assert leaks is not None
+    assert leaks.leaks > 80  # photos and texts of about 68 rows
+
+
+def test_the_runs_own_training_rows_are_judged_and_marked(run: Path):
+    out = run / "training"
+    assert evaluate.main(["--run-dir", str(run), "--split", "train", "--out", str(out)]) == 0
+    leaks = Metrics.read(out / "metrics.json").leaks
+    assert leaks is not None
+    assert leaks.leaks > 80

@@ -1,0 +1,144 @@
+"""What is said of a text that is longer than the model reads, or of words it does not know."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras_hub
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eczema_tf.config import MAX_TOKENS
+from eczema_tf.data.synthetic.cases import draw_case
+from eczema_tf.data.text.reading import (
+    MOSTLY_UNKNOWN,
+    TextReader,
+    choose_unknown_limit,
+    count_words,
+)
+from eczema_tf.data.text.tokenizer import (
+    SPECIAL_TOKENS,
+    TextTokenizer,
+    clean_text,
+    load_tokenizer,
+    read_tokenizer,
+)
+
+SHARED = Path(__file__).parents[2] / "shared"
+PRESET = SHARED / "presets" / "all_minilm_l6_v2_en"
+QUESTIONS = SHARED / "data" / "dermavqa" / "encounters.csv"
+FOREIGN = [
+    "Juckende trockene Stellen in beiden Ellenbeugen seit der Kindheit, nachts schlimmer",
+    "Seit gestern brennt die Stelle am Hals, kein Fieber",
+    "Çocukluğumdan beri dirseklerimin iç kısmında kaşıntılı kuru lekeler var",
+    "Ellerim çok kaşınıyor ve derim soyuluyor",
+    "肘窝处干燥瘙痒，从小就有，晚上加重",
+    "我的手臂上有红疹三个星期了，不知道是什么",
+    "У меня с детства сухие зудящие пятна на локтевых сгибах, ночью хуже",
+    "Tengo manchas secas que pican en los pliegues de los codos desde la infancia",
+    "बचपन से कोहनी में खुजली और सूखापन",
+    "asdfghjkl qwertyuiop zxcvbnm",
+    "sdjkfhskdjfh",
+    "asdf asdf asdf asdf",
+]
+ENGLISH = ["eczema", "psoriasis?", "It itches.", "itchy rash", "a rash on my arm since May", "?"]
+
+
+def build_describe(tokenizer: TextTokenizer) -> Callable[[list[str]], list[str]]:
+    reader = TextReader(tokenizer)
+    in_graph = tf.function(
+        lambda texts: reader(texts, clean_text(texts)),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+    )
+    return lambda texts: [status.decode() for status in in_graph(texts).numpy()]
+
+
+@pytest.fixture(scope="module")
+def known() -> TextTokenizer:
+    """Ten tokens, of which eight are the text's; "itchy" is two of them."""
+    pieces = ["a", "e", "s", "t", "u", "##chy", "##a", "dry", "skin", "it", "my", "is", "and", ","]
+    vocabulary = [*SPECIAL_TOKENS, *pieces]
+    bert = keras_hub.models.BertTokenizer(vocabulary, lowercase=True, strip_accents=True)
+    return TextTokenizer(bert, 10)
+
+
+@pytest.fixture(scope="module")
+def describe(known: TextTokenizer) -> Callable[[list[str]], list[str]]:
+    return build_describe(known)
+
+
+def test_how_far_a_text_is_read(describe):
+    skin = "my skin is dry"
+    assert describe(["", skin, f"{skin} {skin}"]) == ["ok"] * 3
+    assert describe([f"{skin} {skin} and"]) == ["text: read to word 8 of 9"]
+    assert describe([f"{skin}, dry, my skin"]) == ["text: read to word 6 of 7"]
+    assert describe([f"{skin} and my skin itchy"]) == ["text: read to word 7 of 8"]  # it|chy
+    assert describe([f"<b>{skin}</b> {skin}\n\n<br>"]) == ["ok"]
+
+
+def test_a_mark_of_no_letter_is_not_a_text_that_was_cut(describe):
+    assert describe(["my skin is \u0301"]) == ["ok"]
+
+
+def test_the_words_of_an_endless_text_are_counted(describe):
+    assert describe(["dry " * 10_000, "skin and " * 30_000]) == [
+        "text: read to word 8 of 10000",
+        "text: read to word 8 of 60000",
+    ]
+
+
+def test_both_are_said(describe):
+    assert describe(["zzz " * 20]) == [f"text: read to word 8 of 20; {MOSTLY_UNKNOWN}"]
+
+
+def test_words_are_counted():
+    texts = ["", "dry", "it's  dry, very!", "皮肤 dry 痒", b"\xff\xfe dry"]
+    assert count_words(tf.constant(texts)).numpy().tolist() == [0, 1, 3, 4, 1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(st.sampled_from("aestu ,é肘🔥\u0301 zit\nchy"), max_size=40))
+def test_a_text_is_cut_where_the_tokenizer_cuts_it(known, describe, text: str):
+    whole = TextTokenizer(known.tokenizer, 512)
+    ids, _ = tf.data.Dataset.from_tensors([text]).map(clean_text).map(whole).get_single_element()
+    assert ("read to word" in describe([text])[0]) == (ids.shape[1] > known.max_tokens)
+
+
+def test_known_words_and_unknown_ones(describe):
+    assert describe(["my skin is dry", "my skin is dry zzz"]) == ["ok"] * 2
+    assert describe(["zzz qqq zzz qqq", "my zzz qqq zzz"]) == [MOSTLY_UNKNOWN] * 2
+
+
+def test_the_limit_is_above_all_but_five_percent_of_the_training_texts(known: TextTokenizer):
+    half_foreign = ["my skin is dry"] * 80 + ["zzz qqq zzz qqq"] * 20
+    assert choose_unknown_limit(known, half_foreign[:-16]) == 0.5  # 4 of 84
+    limit = choose_unknown_limit(known, half_foreign)
+    assert limit > 0.5
+    adapted = TextTokenizer(known.tokenizer, 64, limit)
+    assert build_describe(adapted)(half_foreign) == ["ok"] * 100
+    assert choose_unknown_limit(known, [""]) == 0.5
+
+
+def test_the_limit_is_kept_with_the_tokenizer(known: TextTokenizer, tmp_path: Path):
+    TextTokenizer(known.tokenizer, 64, 0.7).save(tmp_path)
+    assert read_tokenizer(tmp_path).unknown_limit == 0.7
+
+
+@pytest.mark.skipif(not PRESET.is_dir(), reason="needs ../shared/presets")
+def test_other_languages_and_mash_are_told_from_english():
+    tokenizer = load_tokenizer(str(PRESET), MAX_TOKENS)
+    built_in = [draw_case(0, index).text for index in range(200)]
+    tokenizer.unknown_limit = choose_unknown_limit(tokenizer, built_in)
+    describe = build_describe(tokenizer)
+    assert describe(FOREIGN) == [MOSTLY_UNKNOWN] * len(FOREIGN)
+    assert describe(ENGLISH) == ["ok"] * len(ENGLISH)
+    if QUESTIONS.is_file():
+        questions = pd.read_csv(QUESTIONS, keep_default_na=False)["query_en"]
+        statuses = pd.Series(describe(list(questions)))
+        assert statuses.str.contains(MOSTLY_UNKNOWN).mean() <= 0.03
+        assert statuses.str.contains("read to word").mean() <= 0.002  # one of 842 is longer
+    whole = " ".join(["unbelievably"] * MAX_TOKENS)
+    assert np.char.startswith(describe([whole])[0], "text: read to word ")
