@@ -148,12 +148,15 @@ def test_embeddings_that_do_not_fit_are_named(
 ):
     assert judge(run, save_data(tmp_path / "wide", range(1000, 1030), dimension=7)) == 1
     assert "of 7 values; this run was trained on 6" in capsys.readouterr().err
-    other = save_data(tmp_path / "fewer", range(1000, 1030))
-    renamed = [f"{row}.jpg" for row in range(1001, 1031)]
-    table = pd.read_csv(other / "m.csv").assign(image_path=renamed)
-    table.to_csv(other / "m.csv", index=False)
+    other = save_data(tmp_path / "others", range(1000, 1030))
+    table = pd.read_csv(other / "m.csv")
+    table.assign(image_path=table["image_path"] + "g").to_csv(other / "m.csv", index=False)
     assert judge(run, other) == 1
-    assert "(1 fault):\n  m.csv:31: '1030.jpg'" in capsys.readouterr().err
+    assert "none of its photos has an embedding" in capsys.readouterr().err
+    renamed = [f"{row}.jpg" for row in range(1001, 1031)]
+    table.assign(image_path=renamed).to_csv(other / "m.csv", index=False)
+    assert judge(run, other) == 0
+    assert "1 rows name a photo that has no embedding" in capsys.readouterr().err
     arguments = ["--run-dir", str(run), "--embeddings", str(other / "e.npz")]
     assert evaluate.main(arguments) == 1
     assert "--embeddings: needs the --manifest" in capsys.readouterr().err

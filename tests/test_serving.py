@@ -39,12 +39,11 @@ from eczema_tf.schema import (
 )
 from eczema_tf.serving.client import predict_remotely
 from eczema_tf.serving.exported import (
-    LONGEST_ROWS,
     METADATA_FILE,
+    STEP_ROWS,
     ExportedModel,
     ExportMetadata,
     find_version,
-    split_rows,
 )
 from eczema_tf.serving.graph.served_model import (
     IGNORED_PHOTO,
@@ -52,7 +51,7 @@ from eczema_tf.serving.graph.served_model import (
     ServedModel,
     save_served,
 )
-from eczema_tf.serving.graph.signature import SERVE
+from eczema_tf.serving.graph.signature import SERVE, SIGNATURES
 from eczema_tf.workflows.predict import predict
 
 SIZE_PX = 32
@@ -235,17 +234,17 @@ def test_what_is_not_read_or_known_of_a_text_is_said_and_the_text_is_used(serve)
     np.testing.assert_allclose(answer["eczema"][0], cut["eczema"][0], atol=1e-6)
 
 
-def test_long_texts_are_run_a_few_at_a_time(export: Path, monkeypatch: pytest.MonkeyPatch):
-    assert split_rows([], 2) == [slice(0, 0)]
-    assert split_rows([0] * 64, 2) == [slice(0, 64)]
-    assert split_rows([9_999, 512, 9_999, 30], 2) == [slice(0, 2), slice(2, 4)]
-    assert split_rows([256] * 9, 2) == [slice(0, 8), slice(8, 9)]  # half as long, a quarter
-    assert split_rows([256, 256, 512], 2) == [slice(0, 2), slice(2, 3)]
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_rows_are_run_a_few_at_a_time(
+    parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signature: str
+):
+    save_served(build_explained(parts), tmp_path)
+    METADATA.write(tmp_path)
     texts = ["itchy " * 200, "red", "", "dry " * 300]
-    exported = ExportedModel(export, [SERVE])
-    at_once = exported.run([photo()] * 4, texts)
-    monkeypatch.setitem(LONGEST_ROWS, SERVE, 1)
-    by_and_by = exported.run([photo()] * 4, texts)
+    exported = ExportedModel(tmp_path, [signature])
+    at_once = exported.run([photo()] * 4, texts, signature)
+    monkeypatch.setitem(STEP_ROWS, signature, 1)
+    by_and_by = exported.run([photo()] * 4, texts, signature)
     assert by_and_by.keys() == at_once.keys()
     for name, value in at_once.items():
         if value.dtype == np.float32:

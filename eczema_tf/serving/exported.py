@@ -6,7 +6,6 @@ check of `export` all ask it through `ExportedModel`.
 
 import io
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ from eczema_tf.serving.graph.signature import EXPLAIN, INPUTS, SERVE, SIGNATURES
 METADATA_FILE = Path("assets.extra") / "eczema.json"
 FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra")
 
-# so many rows with texts of MAX_TOKENS are run at once: attention is quadratic, and with MiniLM
-# such a row takes 25 MB, or 270 MB where it is explained
-LONGEST_ROWS = {SERVE: 16, EXPLAIN: 2}
+# so many rows are run at once: attention is quadratic, and with MiniLM a text of 512 tokens takes
+# 25 MB, or 270 MB where it is explained
+STEP_ROWS = {SERVE: 16, EXPLAIN: 4}
 
 Outputs = Mapping[str, np.ndarray]  # of a signature, by name; the first axis is the row
 
@@ -106,7 +105,7 @@ class ExportedModel:
     def run(
         self, images: Sequence[bytes], texts: Sequence[str], signature: str = SERVE
     ) -> dict[str, np.ndarray]:
-        """Answers some rows, at once unless their texts are long (`split_rows`).
+        """Answers some rows, `STEP_ROWS` at a time.
 
         Args:
             images: Upright JPEG or PNG bytes; b"" for none.
@@ -118,18 +117,21 @@ class ExportedModel:
         """
         import tensorflow as tf
 
-        encoded = [text.encode("utf-8", "replace") for text in texts]
+        columns = {
+            "image": list(images),
+            "text": [text.encode("utf-8", "replace") for text in texts],
+        }
         steps = []
-        for rows in split_rows([len(text) for text in encoded], LONGEST_ROWS[signature]):
-            columns = {"image": list(images[rows]), "text": encoded[rows]}
+        for start in range(0, max(len(images), 1), STEP_ROWS[signature]):
+            rows = slice(start, start + STEP_ROWS[signature])
             outputs = self._signatures[signature](
-                **{name: tf.constant(columns[name], dtype) for name, dtype in INPUTS.items()}
+                **{name: tf.constant(columns[name][rows], dtype) for name, dtype in INPUTS.items()}
             )
             steps.append({name: value.numpy() for name, value in outputs.items()})
         return {name: _join([step[name] for step in steps]) for name in steps[0]}
 
     def warm_up(self, rows: int = 2) -> None:
-        """Runs every signature, on photos as costly as any that `upright_jpeg` makes.
+        """Runs every signature, on long texts and photos as costly as any of `upright_jpeg`.
 
         The first run of a graph takes seconds, which should not be at the first client's expense.
         And TensorFlow keeps what memory it once had for tensors (with oneDNN: a pool that only
@@ -145,24 +147,7 @@ class ExportedModel:
         narrow_px = SERVED_MAX_SIDE_PX, SENT_MAX_PIXELS // SERVED_MAX_SIDE_PX
         Image.new("RGB", narrow_px).save(buffer, "JPEG")
         for signature in self._signatures:
-            self.run([buffer.getvalue()] * rows, ["warm"] * rows, signature)
-
-
-def split_rows(lengths: Sequence[int], longest_rows: int) -> list[slice]:
-    """Splits rows into steps of bounded memory, in order.
-
-    Args:
-        lengths: Bytes of each row's text, which has no more tokens than that.
-        longest_rows: How many rows with texts of `MAX_TOKENS` make a step; shorter ones make
-            it as attention has it, by the square of the longest.
-    """
-    starts, longest = [0], 0
-    for row, length in enumerate(lengths):
-        longest = max(longest, min(length, MAX_TOKENS))
-        if (row + 1 - starts[-1]) * longest**2 > longest_rows * MAX_TOKENS**2:
-            starts.append(row)
-            longest = min(length, MAX_TOKENS)
-    return [slice(*step) for step in pairwise([*starts, len(lengths)])]
+            self.run([buffer.getvalue()] * rows, ["warm " * MAX_TOKENS] * rows, signature)
 
 
 def _join(values: list[np.ndarray]) -> np.ndarray:

@@ -137,6 +137,8 @@ def audit_prepared(folder: Path, *, allow_leaks: bool = False) -> None:
 def _audit(config: DataConfig, dataset: Dataset) -> AuditedDataset:
     audit = audit_dataset(dataset, label_threshold=config.label_threshold)
     say(audit.report.describe())
+    if lost := dataset.manifest.without_embedding:
+        say(f"note: {lost} rows name a photo that has no embedding; their text alone is used")
     if config.merge_duplicates:
         moved = audit.group_id != dataset.table["group_id"]
         ids = dataset.table["example_id"]

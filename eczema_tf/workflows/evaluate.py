@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from eczema_tf.data.dataset import Dataset
-from eczema_tf.errors import DataError, raise_if_any
+from eczema_tf.errors import DataError
 from eczema_tf.evaluation.results import Metrics
 from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
@@ -93,19 +93,15 @@ def _load_other(
         raise DataError(
             f"--embeddings {embeddings}: this run was trained on photos; leave --embeddings out"
         )
-    changed = {"embeddings": str(embeddings)} if embeddings is not None else {}
-    config = config.model_copy(update=changed | {"allow_leaks": allow_leaks})
+    source = config.embeddings if embeddings is None else str(embeddings)
+    config = config.model_copy(update={"allow_leaks": allow_leaks, "embeddings": source})
     dataset = load_audited(config, manifest).dataset
-    if dataset.embeddings is None:
-        return dataset
-    found, expected = dataset.embeddings.dimension, trained.encoders.image.dimension
-    if found != expected:
+    found, expected = dataset.embeddings, trained.encoders.image.dimension
+    if found is not None and found.dimension != expected:
         raise DataError(
-            f"{config.embeddings}: holds embeddings of {found} values; this run was trained on"
+            f"{source}: holds embeddings of {found.dimension} values; this run was trained on"
             f" {expected}: give those of the same network"
         )
-    title = f"{config.embeddings}: has no embedding of these photos; give --embeddings that has"
-    raise_if_any(title, dataset.manifest.without_embedding)
     return dataset
 
 

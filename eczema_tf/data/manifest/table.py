@@ -32,8 +32,8 @@ class Manifest:
             row's embedding or "".
         lines: int64 (rows,), the line of each row in the file (for Parquet: the row's number, from
             1).
-        without_embedding: A line for each row whose photo has none, where embeddings stand in for
-            photos.
+        without_embedding: How many rows name a photo that has none, where embeddings stand in for
+            photos; they keep their text alone.
         rejected: The rows left out because of `skip_bad_rows`, with `rejected_line` and
             `rejected_reason`.
     """
@@ -41,7 +41,7 @@ class Manifest:
     path: Path
     table: pd.DataFrame
     lines: np.ndarray = field(default_factory=lambda: np.zeros(0, "int64"))
-    without_embedding: tuple[str, ...] = ()
+    without_embedding: int = 0
     rejected: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
@@ -76,7 +76,7 @@ def load_manifest(
     if read.empty:
         raise DataError(f"{path}: has a header but no rows")
     lines, read = read.index.to_numpy(), read.reset_index(drop=True)
-    lost: list[str] = []
+    lost = 0
     faults = [Fault(row, "row", fault) for row, fault in enumerate(row_faults) if fault]
 
     # a case is its row, and a group its case, unless the manifest says otherwise
@@ -93,22 +93,20 @@ def load_manifest(
         table["image_file"], path_faults = _find_photos(list(table["image_path"]), path.parent)
         faults += path_faults
     else:
-        given = list(table["image_path"])
+        named = table["image_path"] != ""
+        pairs = zip(table["image_path"], table["example_id"], strict=True)
         table["image_path"] = [
-            next((key for key in pair if key and key in embeddings), "")
-            for pair in zip(given, table["example_id"], strict=True)
+            next((key for key in pair if key and key in embeddings), "") for pair in pairs
         ]
-        lost = [
-            f"{path.name}:{line}: {shorten(image_path)!r}"
-            for line, image_path, key in zip(lines, given, table["image_path"], strict=True)
-            if image_path and not key
-        ]
+        lost = int((named & (table["image_path"] == "")).sum())
+        if lost and not any(table["image_path"]):
+            raise DataError(f"{path}: none of its photos has an embedding")
         table["image_file"] = ""
     faults += find_faults(
         table, lines, with_embeddings=embeddings is not None, allow_leaks=allow_leaks
     )
     table["eczema"] = table["eczema"].map(parse_label).astype("float64")
-    return _reject(Manifest(path, table, lines, tuple(lost)), read, faults, skip_bad_rows)
+    return _reject(Manifest(path, table, lines, lost), read, faults, skip_bad_rows)
 
 
 def reject_bad_photos(
