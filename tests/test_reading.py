@@ -11,6 +11,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eczema_tf import train
 from eczema_tf.config import MAX_TOKENS
 from eczema_tf.data.synthetic.cases import draw_case
 from eczema_tf.data.text.reading import (
@@ -26,9 +27,15 @@ from eczema_tf.data.text.tokenizer import (
     load_tokenizer,
     read_tokenizer,
 )
+from eczema_tf.model.losses import compute_probabilities
+from eczema_tf.model.weights import packaged
+from eczema_tf.workflows import run_folder
+from eczema_tf.workflows.inference import build_client_inputs
 
 SHARED = Path(__file__).parents[2] / "shared"
-PRESET = SHARED / "presets" / "all_minilm_l6_v2_en"
+SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
+MINILM = "all_minilm_l6_v2_en"
+PRESET = SHARED / "presets" / MINILM
 QUESTIONS = SHARED / "data" / "dermavqa" / "encounters.csv"
 FOREIGN = [
     "Juckende trockene Stellen in beiden Ellenbeugen seit der Kindheit, nachts schlimmer",
@@ -44,6 +51,16 @@ FOREIGN = [
     "sdjkfhskdjfh",
     "asdf asdf asdf asdf",
 ]
+CLASSIC = (
+    "Since childhood I have had dry, itchy patches in the bends of both elbows; they get worse in"
+    " winter, and I have hay fever and asthma."
+)
+POLITE = (  # 76 tokens
+    "Dear doctor, thank you very much for taking the time to read my message, I know how busy you"
+    " must be and I really appreciate your help. I hope that you and your family are doing well,"
+    " and please forgive me for writing such a long letter, but I did not know who else I could"
+    " ask about this, and my sister told me that you are very kind. "
+)
 ENGLISH = ["eczema", "psoriasis?", "It itches.", "itchy rash", "a rash on my arm since May", "?"]
 
 
@@ -99,12 +116,21 @@ def test_words_are_counted():
     assert count_words(tf.constant(texts)).numpy().tolist() == [0, 1, 3, 4, 1]
 
 
-@settings(max_examples=60, deadline=None)
-@given(text=st.text(st.sampled_from("aestu ,é肘🔥\u0301 zit\nchy"), max_size=40))
-def test_a_text_is_cut_where_the_tokenizer_cuts_it(known, describe, text: str):
+@pytest.fixture(scope="module")
+def count_tokens(known: TextTokenizer) -> Callable[[list[str]], np.ndarray]:
+    """Of whole texts."""
     whole = TextTokenizer(known.tokenizer, 512)
-    ids, _ = tf.data.Dataset.from_tensors([text]).map(clean_text).map(whole).get_single_element()
-    assert ("read to word" in describe([text])[0]) == (ids.shape[1] > known.max_tokens)
+    in_graph = tf.function(
+        lambda texts: tf.reduce_sum(whole(clean_text(texts))[1], axis=1),
+        input_signature=[tf.TensorSpec([None], tf.string)],
+    )
+    return lambda texts: in_graph(texts).numpy()
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text("aestu ,é肘🔥\u0301 zit\nchy", max_size=40))
+def test_a_text_is_cut_where_the_tokenizer_cuts_it(known, describe, count_tokens, text: str):
+    assert ("read to word" in describe([text])[0]) == (count_tokens([text])[0] > known.max_tokens)
 
 
 def test_known_words_and_unknown_ones(describe):
@@ -142,3 +168,31 @@ def test_other_languages_and_mash_are_told_from_english():
         assert statuses.str.contains("read to word").mean() <= 0.002  # one of 842 is longer
     whole = " ".join(["unbelievably"] * MAX_TOKENS)
     assert np.char.startswith(describe([whole])[0], "text: read to word ")
+
+
+@pytest.mark.skipif(
+    packaged._find_package(packaged.REGISTRY[MINILM]) is None, reason=packaged.HOW_TO_INSTALL
+)
+def test_a_classic_complaint_behind_politeness_counts_as_without_it(tmp_path: Path):
+    cases = [case for case in (draw_case(0, index) for index in range(400)) if case.text]
+    table = pd.DataFrame({"text": [case.text for case in cases]})
+    table["eczema"] = [int(case.condition == "eczema") for case in cases]
+    table.to_csv(tmp_path / "manifest.csv", index_label="example_id")
+    values = {
+        "data.manifest": tmp_path / "manifest.csv",
+        "model.text.preset": MINILM,
+        "model.text.pooling": "mean",
+        "model.embedding_units": 64,
+        "train.cache_folder": tmp_path / "cache",
+        "train.epochs": 40,
+        "export.enabled": "false",
+    }
+    sets = [argument for key, value in values.items() for argument in ("--set", f"{key}={value}")]
+    run = tmp_path / "run"
+    assert train.main(["--config", str(SMOKE), *sets, "--run-dir", str(run)]) == 0
+    trained = run_folder.load_model(run)
+    inputs = build_client_inputs(trained, [b""] * 3, [CLASSIC, POLITE + CLASSIC, POLITE])
+    probabilities = compute_probabilities(trained.model(inputs, training=False))
+    alone, behind, polite = probabilities["eczema_text"].numpy().tolist()
+    assert alone > polite + 0.05
+    assert behind > (alone + polite) / 2

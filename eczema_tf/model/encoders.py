@@ -179,10 +179,10 @@ def specify_text_encoder(config: TextConfig, vocabulary_size: int) -> EncoderSpe
             f"{key}: {config.preset!r} is a {type(backbone).__name__}; allowed: a BERT"
             f" (BertBackbone); {WAYS_TO_PROVIDE}"
         )
-    if config.max_tokens > backbone.max_sequence_length:
+    if config.max_tokens > (most := backbone.max_sequence_length):
         raise ConfigError(
-            f"model.text.max_tokens: {config.preset!r} has positions for"
-            f" {backbone.max_sequence_length} tokens, received {config.max_tokens}"
+            f"model.text.max_tokens: {config.preset!r} has positions for {most} tokens; allowed: at"
+            f" most {most}, received {config.max_tokens}"
         )
     settings = {**backbone.get_config(), "name": "text_encoder"}
     if config.layers is not None:
