@@ -233,7 +233,10 @@ class LossWeights(Section):
     eczema: Amount = 1.0
     # an easier question than eczema, and what its answer needs is what eczema needs
     consistency: Amount = 1.0
-    severity: Amount = 0.3
+    # at 0.3 the text went unread: docs/log.md
+    severity_image: Amount = 0.5
+    severity_text: Amount = 0.5
+    severity: Amount = 1.0
 
 
 class TrainConfig(Section):

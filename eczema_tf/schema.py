@@ -43,10 +43,19 @@ POSTERIOR_COLUMNS = {
 # other texts never use, and belongs into the test split.
 WORDINGS, NEW_WORDINGS = "wordings", "new"
 
+# Likewise: the expected grade, 0 (mild) to 2 (severe), if it is eczema. The best kappa that cut
+# points on it can reach is the limit.
+GRADE_COLUMNS = {
+    "image": "posterior_grade_image",
+    "text": "posterior_grade_text",
+    "fusion": "posterior_grade_fusion",
+}
+
 # What is reported ("image", "text", "fusion") -> the model's head (a named layer and an output of
 # the model).
 ECZEMA_HEADS = {"image": "eczema_image", "text": "eczema_text", "fusion": "eczema"}
-HEADS = ("eczema_image", "eczema_text", "eczema", "consistency", "severity")
+SEVERITY_HEADS = {"image": "severity_image", "text": "severity_text", "fusion": "severity"}
+HEADS = (*ECZEMA_HEADS.values(), "consistency", *SEVERITY_HEADS.values())
 
 STATUS_OK = "ok"  # of a served row with nothing to be said about it
 

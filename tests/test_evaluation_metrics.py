@@ -1,5 +1,7 @@
 """Metrics: known answers, undefined cases, and agreement with scikit-learn under weights."""
 
+import itertools
+
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
@@ -181,3 +183,20 @@ def test_kappa_and_grade_error_at_the_extremes(confusion, kappa, error):
         [metrics.compute_quadratic_kappa(confusion), metrics.compute_grade_error(confusion)],
         [kappa, error],
     )
+
+
+def test_the_best_kappa_is_that_of_the_best_of_all_rules():
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        expected = rng.choice([0.1, 0.6, 0.9, 1.2, 1.7], 40)
+        grades = np.clip(np.rint(expected + rng.normal(0, 0.5, 40)), 0, 2).astype(int)
+        rules = itertools.product(range(3), repeat=5)  # a grade for each value
+        place = np.searchsorted([0.1, 0.6, 0.9, 1.2, 1.7], expected)
+        best = max(
+            metrics.compute_quadratic_kappa(
+                metrics.compute_confusion(grades, np.array(rule)[place], np.ones((1, 40)), 3)
+            )[0]
+            for rule in rules
+        )
+        assert metrics.compute_best_kappa(expected, grades) == pytest.approx(best)
+    assert np.isnan(metrics.compute_best_kappa(np.ones(3), np.ones(3, int)))

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from eczema_tf.errors import DataError
+from eczema_tf.evaluation.grades import compute_grade_probabilities, name_grades
 from eczema_tf.evaluation.predictions import (
+    SEVERITY_LOGITS,
     average_rows_by_case,
-    compute_grade_probabilities,
     is_scored,
     load_predictions,
 )
@@ -32,7 +33,7 @@ def row(case_id, **values):
         "image_used": True,
         "text_used": True,
     }
-    severity = {"severity_logit_0": 0.0, "severity_logit_1": 0.0}
+    severity = dict.fromkeys((name for names in SEVERITY_LOGITS.values() for name in names), 0.0)
     return {
         "example_id": "row",
         "case_id": case_id,
@@ -59,10 +60,11 @@ def test_logits_are_averaged_over_the_rows_that_have_them():
     assert list(cases["case_id"]) == ["a", "b"]
     assert list(cases["rows"]) == [3, 1]
     first, second = cases.iloc[0], cases.iloc[1]
+    # photo: 1 and 3; text: -2 and -4; both: the only row that has both
     assert (first["eczema_image_logit"], first["eczema_text_logit"], first["eczema_logit"]) == (
         2.0,
         -3.0,
-        1.0,
+        4.0,
     )
     assert first["p_image"] == pytest.approx(
         1 / (1 + np.exp(-2))
@@ -73,6 +75,20 @@ def test_logits_are_averaged_over_the_rows_that_have_them():
         False,
         0.5,
     )
+
+
+def test_photos_of_a_case_are_pooled_and_rows_without_one_do_not_dilute_them():
+    without = {"eczema_image_logit": NAN, "image_used": False}
+    cases = average(
+        row("a", eczema_logit=2.0, severity_logit_0=1.0),
+        row("a", eczema_logit=4.0, severity_logit_0=3.0),
+        row("a", eczema_logit=-9.0, severity_logit_0=-9.0, **without),
+        row("b", eczema_logit=-1.0, **without),
+        row("b", eczema_logit=-3.0, **without),
+    )
+    assert list(cases["eczema_logit"]) == [3.0, -2.0]
+    assert cases["severity_logit_0"][0] == 2.0
+    assert list(cases["rows"]) == [3, 2]
 
 
 def test_labels_of_a_case():
@@ -156,6 +172,20 @@ def test_the_predicted_severity_is_the_median_grade():
         row("a", severity_logit_0=np.log(0.6 / 0.4), severity_logit_1=np.log(0.35 / 0.65))
     )  # 0.40, 0.25, 0.35
     assert list(cases["severity_predicted"]) == ["moderate"]
+
+
+def test_a_grade_is_not_known_where_nothing_tells_it():
+    told, even, known = [0.2, 0.5, 0.3], [1 / 3] * 3, np.array([False, False, False])
+    assert list(name_grades(np.array([told, even, [NAN] * 3]), known)) == ["moderate", "", ""]
+    assert list(name_grades(np.array([told]), np.array([True]))) == [""]
+    text_alone = {"image_used": False, "severity_logit_0": 2.0, "severity_text_logit_0": 2.0}
+    cases = average(
+        row("a", consistency_logit_2=5.0, **text_alone),
+        row("b", consistency_logit_1=5.0, **text_alone),
+        row("c", consistency_logit_2=5.0, severity_logit_0=2.0, severity_text_logit_0=2.0),
+    )
+    assert list(cases["severity_predicted"]) == ["", "moderate", "moderate"]
+    assert list(cases["severity_text_predicted"]) == ["", "moderate", ""]
 
 
 @pytest.mark.parametrize("logits", [[800.0, -800.0], [-800.0, -800.0], [0.0, 1e-9], [-1.0, 3.0]])

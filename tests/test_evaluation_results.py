@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 
 import numpy as np
@@ -57,8 +58,16 @@ def simulate_cases(count=400, seed=0, *, noise=0.3, shift=1.5):
         "eczema_image_logit": logits["image"],
         "eczema_text_logit": logits["text"],
         "eczema_logit": logits["fusion"],
-        "severity_logit_0": 3 * (score - 0.5),
-        "severity_logit_1": 3 * (score - 1.5),
+        **{
+            f"{head}_logit_{cut}": np.where(used, 3 * (score - cut - 0.5), np.nan)
+            for head, used in (
+                ("severity", True),
+                ("severity_image", image_used),
+                ("severity_text", text_used),
+            )
+            for cut in (0, 1)
+        },
+        "posterior_grade_fusion": grades,
         **{
             f"posterior_{name}": 1 / (1 + np.exp(-prior - values))
             for name, values in evidence.items()
@@ -284,12 +293,18 @@ def test_consistency_and_severity_count_labelled_cases(cases, metrics):
         == cases["text_used"].sum()
         == np.sum(consistency["confusion"]["counts"])
     )
+    told = cases[(cases["eczema"] > 0.5) & (cases["severity_predicted"] != "")]  # of eczema alone
+    assert severity["cases"] == len(told) < len(cases)
     assert np.sum(severity["confusion"]["counts"], axis=1).tolist() == [
-        (cases["severity"] == grade).sum() for grade in SEVERITY
+        (told["severity"] == grade).sum() for grade in SEVERITY
     ]
     off = np.abs(
-        cases["severity"].map(SEVERITY.index) - cases["severity_predicted"].map(SEVERITY.index)
+        told["severity"].map(SEVERITY.index) - told["severity_predicted"].map(SEVERITY.index)
     )
+    assert severity["limit"] == 1.0
+    alone = severity["alone"]
+    assert alone["image"]["cases"] == (cases["image_used"] & (cases["eczema"] > 0.5)).sum()
+    assert "limit" not in alone["image"]
     assert severity["mae"]["value"] == pytest.approx(off.mean())
     assert 0.6 < severity["kappa"]["value"] < 1
     unlabelled = compute_json(cases.assign(consistency="", severity=""), THRESHOLDS, replicates=20)
@@ -315,7 +330,11 @@ def test_one_class_gives_null_with_a_reason(cases, label):
         metrics["fusion_gain"]["value"],
         metrics["limit"]["fusion"],
     ) == (None, None, None)
-    assert metrics["severity"]["kappa"]["reason"] == "all 30 cases are labelled 'mild'"
+    reason = metrics["severity"]["kappa"]["reason"]
+    if label:
+        assert re.fullmatch(r"all \d+ cases are labelled 'mild'", reason)
+    else:
+        assert reason == "no case has a severity label and a prediction"
     assert "photo, AUROC, F1" in format_results(Metrics.model_validate(metrics))
 
 
@@ -390,3 +409,13 @@ def test_areas_drawn_are_those_reported_and_dots_are_at_the_thresholds(
         assert (-np.diff(recall) * precision[:-1]).sum() == pytest.approx(area)
         right = precision_score(scored["eczema"] > 0.5, scored[f"p_{modality}"] >= 0.5)
         assert dot.get_data() == ([found], [pytest.approx(right)])
+
+
+def test_a_case_with_one_modality_is_judged_by_its_own_threshold():
+    cases = simulate_cases(300, seed=5)
+    alone = cases["image_used"] & ~cases["text_used"]
+    for image_threshold, found in ((0.0, 1.0), (1.1, 0.0)):
+        thresholds = {"image": image_threshold, "text": 0.5, "fusion": 0.5}
+        subset = compute_json(cases, thresholds, replicates=20)["subsets"]["text_missing"]
+        assert subset["cases"] == alone.sum()
+        assert subset["heads"]["fusion"]["sensitivity"]["value"] == found

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eczema_tf.evaluation.thresholds import choose_thresholds, maximise_youden
+from eczema_tf.evaluation.thresholds import choose_kind, choose_thresholds, maximise_youden
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,8 @@ def test_each_head_is_judged_on_its_own_labelled_cases(caplog):
             "p_image": [0.1, 0.2, 0.6, nan, 0.3],
             "p_text": [nan, nan, 0.6, 0.7, 0.1],
             "p_fusion": [0.2, 0.6, 0.7, 0.9, 0.65],
+            "image_used": [True, True, True, False, True],
+            "text_used": False,
         }
     )
     with caplog.at_level(logging.WARNING):
@@ -83,3 +85,24 @@ def test_each_head_is_judged_on_its_own_labelled_cases(caplog):
     assert thresholds == pytest.approx({"image": 0.4, "text": 0.5, "fusion": 0.65})
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["threshold of text"]
     assert choose_thresholds(cases, label_threshold=0.3)["image"] == pytest.approx(0.15)
+
+
+def test_a_case_with_one_modality_is_decided_by_its_threshold():
+    assert choose_kind(image_used=True, text_used=True) == "fusion"
+    assert choose_kind(image_used=True, text_used=False) == "image"
+    assert choose_kind(image_used=False, text_used=True) == "text"
+
+
+def test_the_threshold_of_fusion_is_chosen_on_cases_with_photo_and_text():
+    probabilities = [0.1, 0.2, 0.6, 0.7, 0.9, 0.95]
+    cases = pd.DataFrame(
+        {
+            "eczema": [0.0, 1.0, 0.0, 0.0, 1.0, 1.0],
+            **dict.fromkeys(("p_image", "p_text", "p_fusion"), probabilities),
+            "image_used": [False, False, False, True, True, True],
+            "text_used": True,
+        }
+    )
+    assert choose_thresholds(cases)["fusion"] == pytest.approx(0.8)  # 0.7 | 0.9, 0.95
+    none_with_both = cases[~cases["image_used"]]
+    assert choose_thresholds(none_with_both)["fusion"] == pytest.approx(0.15)  # 0.1 | 0.2, 0.6

@@ -9,7 +9,8 @@ from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
 from eczema_tf.errors import ConfigError
 from eczema_tf.model.encoders import EncoderSpec, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
-from eczema_tf.model.layers import MaskedMean, PatchGrid
+from eczema_tf.model.layers import AddedEvidence, PatchGrid
+from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.model.multimodal import (
     IMAGE_FEATURES,
     POOLED_IMAGE,
@@ -18,7 +19,7 @@ from eczema_tf.model.multimodal import (
     feature_name,
     heads_of,
 )
-from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, SEVERITY_HEADS, TEXT_PRESENT, TOKEN_IDS
 
 ABSENT = np.zeros(5, "float32")
 
@@ -46,7 +47,7 @@ def test_every_head_answers_with_finite_logits(model: keras.Model):
             "eczema_text": (5, 1),
             "eczema": (5, 1),
             "consistency": (5, 3),
-            "severity": (5, 2),
+            **dict.fromkeys(SEVERITY_HEADS.values(), (5, 2)),
         }
         assert all(np.isfinite(value).all() for value in logits.values())
 
@@ -114,24 +115,68 @@ def test_heads_on_cached_features_answer_like_the_whole_model(model: keras.Model
         np.testing.assert_allclose(np.asarray(answers[head]), value, atol=1e-5)
 
 
-def test_late_fusion_is_the_average_of_the_logits_of_what_is_present():
-    keras.utils.set_random_seed(1)
-    model = build_model(ModelConfig(embedding_units=8, fusion="late"), scratch_encoders())
-    inputs = batch()
-    full, photo_only = run(model, inputs), run(model, inputs, **{TEXT_PRESENT: ABSENT})
+def shake(model: keras.Model) -> None:
+    """Gives every weight of the heads some value, as training would: some start at zero."""
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if "encoder" not in layer.name:
+            for weight in layer.weights:
+                value = weight.numpy()
+                weight.assign(value + rng.normal(0, 0.3, value.shape).astype(value.dtype))
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_with_one_modality_the_answer_is_the_single_heads_to_the_bit(fusion: str):
+    model = build_model(ModelConfig(embedding_units=8, fusion=fusion), scratch_encoders())
+    shake(model)
+    photo_only = run(model, batch(), **{TEXT_PRESENT: ABSENT})
+    text_only = run(model, batch(), **{IMAGE_PRESENT: ABSENT})
+    both = run(model, batch())
+    for name in ("eczema", "severity"):
+        np.testing.assert_array_equal(photo_only[name], both[f"{name}_image"])
+        np.testing.assert_array_equal(text_only[name], both[f"{name}_text"])
+
+
+def test_with_neither_the_answer_is_the_prior():
+    model = build_model(ModelConfig(embedding_units=8), scratch_encoders())
+    shake(model)
+    model.get_layer("eczema_sum").prior.assign(-0.7)
+    neither = run(model, batch(), **{TEXT_PRESENT: ABSENT, IMAGE_PRESENT: ABSENT})["eczema"]
+    np.testing.assert_array_equal(neither, np.float32(-0.7))
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_an_untrained_fusion_adds_up_and_late_fusion_stays_so(fusion: str):
+    model = build_model(ModelConfig(embedding_units=8, fusion=fusion), scratch_encoders())
+    if fusion == "late":
+        shake(model)
+        model.get_layer("eczema_sum").slopes.assign([1, 1])
+    model.get_layer("eczema_sum").prior.assign(-0.7)
+    logits = run(model, batch())
     np.testing.assert_allclose(
-        full["eczema"], (full["eczema_image"] + full["eczema_text"]) / 2, atol=1e-6
+        logits["eczema"], logits["eczema_image"] + logits["eczema_text"] + 0.7, atol=1e-6
     )
-    np.testing.assert_allclose(photo_only["eczema"], full["eczema_image"], atol=1e-6)
 
 
-def test_average_of_present_by_hand():
-    image, text = (
-        np.array([[2.0], [2.0], [np.nan], [2.0]]),
-        np.array([[4.0], [np.nan], [4.0], [4.0]]),
-    )
-    answers = MaskedMean()([image, text, np.array([1.0, 1, 0, 0]), np.array([1.0, 0, 1, 0])])
-    np.testing.assert_allclose(answers, [[3.0], [2.0], [4.0], [3.0]])
+def test_added_evidence_by_hand():
+    layer = AddedEvidence()
+    image, text = (np.array([[value]] * 3 + [[np.nan]]) for value in (2.0, 4.0))
+    image[1], text[2] = np.nan, np.nan
+    presence = np.array([1.0, 0, 1, 0]), np.array([1.0, 1, 0, 0])
+    joint = np.array([[10.0], [np.nan], [10.0], [10.0]])
+    np.testing.assert_allclose(layer([image, text, *presence, joint]), [[16], [4], [2], [0]])
+    layer.prior.assign(1.0)
+    layer.slopes.assign([0.5, 2.0])
+    # 1 + 0.5 (2 - 1) + 2 (4 - 1) + 10
+    np.testing.assert_allclose(layer([image, text, *presence, joint]), [[17.5], [7], [1.5], [1]])
+    assert not layer.trainable_weights
+
+
+def test_heads_without_a_label_to_learn_from_say_nothing():
+    model = build_model(ModelConfig(embedding_units=8), scratch_encoders())
+    told = compute_probabilities(run(model, batch()))
+    for name in ("consistency", "severity"):
+        np.testing.assert_allclose(told[name], 1 / 3, atol=1e-6)
 
 
 def test_regions_are_listed_row_by_row():

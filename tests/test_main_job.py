@@ -142,8 +142,8 @@ def test_a_second_export_is_a_second_version(workplace: Path):
     assert {child.name for child in (workplace / "export").iterdir()} == {"1", "2"}
 
 
-def skew_bias(model) -> None:
-    model.model.get_layer("eczema").bias.assign_add([0.01])
+def skew_prior(model) -> None:
+    model.model.get_layer("eczema_sum").prior.assign_add(0.01)
 
 
 def skew_words(model) -> None:
@@ -170,7 +170,7 @@ def skew_map(model) -> None:
 @pytest.mark.parametrize(
     ("skew", "said"),
     [
-        (skew_bias, "eczema (fusion), row"),
+        (skew_prior, "eczema (fusion), row"),
         (skew_words, "eczema_text (features of the text, or their head), row"),
         (skew_pixels, "image (decoding and preprocessing of the photo), row 0 ("),
         (skew_map, "heatmap (gradient to the map of the photo), row"),

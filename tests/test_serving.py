@@ -21,6 +21,7 @@ from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.text.reading import MOSTLY_UNKNOWN, choose_unknown_limit
 from eczema_tf.data.text.tokenizer import clean_text, learn_tokenizer
 from eczema_tf.errors import EczemaError
+from eczema_tf.evaluation.grades import compute_grade_probabilities, name_grades
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
@@ -81,12 +82,13 @@ def build_parts(embedding_dimension: int | None = None):
         image, specify_text_encoder(TextConfig(preset=None), len(tokenizer.vocabulary))
     )
     model = build_model(ModelConfig(embedding_units=8), encoders)
-    for head in (
-        "eczema",
-        "eczema_image",
-        "eczema_text",
-    ):  # untrained heads are near 0.5 for everything: make differences visible
+    # untrained heads are near 0.5 for everything: make differences visible
+    for head in ("eczema_image", "eczema_text"):
         model.get_layer(head).kernel.assign(model.get_layer(head).kernel * 20)
+    rng = np.random.default_rng(0)
+    for start_at_zero in ("eczema_joint", "severity_joint", "severity_image_score", "consistency"):
+        kernel = model.get_layer(start_at_zero).kernel
+        kernel.assign(rng.normal(size=kernel.shape))
     return model, image, tokenizer
 
 
@@ -399,6 +401,7 @@ def test_answers_are_readable_and_always_carry_the_notice():
     text = format_answer(read_answer(ROW, thresholds))
     assert "from the photo  0.50  (below the validation threshold 0.60)" in text
     assert "from both       0.75  (above" in text
+    assert "severity of the eczema    moderate  (moderate 0.60" in text
     assert "eczema 0.70, other 0.20, unclear 0.10" in text
     assert NOTICE in text
 
@@ -410,7 +413,28 @@ def test_what_was_not_given_is_not_answered():
     assert "from the photo  not given" in text
     assert "overall" in text
     assert "note: photo: cannot be decoded" in text
+    assert answer.find_threshold("fusion") is None
+    lone = read_answer({**ROW, "image_used": False}, {"image": 0.6, "text": 0.95, "fusion": 0.5})
+    assert lone.compare_with_threshold("fusion") == "below"  # the text's
+    assert "severity, if eczema" in format_answer(lone)
     nothing = read_answer({**ROW, "image_used": False, "text_used": False}, None)
     assert nothing.eczema["fusion"] is None
     assert nothing.severity is None
     assert nothing.consistency is None
+    assert nothing.grade == ""
+
+
+def test_the_grade_shown_is_the_grade_scored():
+    """The median, where the most probable grade is another."""
+    severity = [0.4, 0.25, 0.35]
+    logits = np.log([0.6 / 0.4, 0.35 / 0.65])
+    np.testing.assert_allclose(compute_grade_probabilities(logits[None]), [severity])
+    answer = read_answer({**ROW, "severity": severity}, None)
+    assert answer.grade == name_grades(np.array([severity]), np.array([False]))[0] == "moderate"
+    assert answer.to_json()["grade"] == "moderate"
+    unclear = {**ROW, "consistency": [0.1, 0.2, 0.7]}
+    assert read_answer(unclear, None).grade == "moderate"
+    untold = read_answer({**unclear, "image_used": False}, None)
+    assert untold.to_json()["grade"] is None
+    assert "severity of the eczema    not known" in format_answer(untold)
+    assert not read_answer({**ROW, "severity": [1 / 3] * 3}, None).grade

@@ -22,13 +22,14 @@ from eczema_tf.data.synthetic.tables import (
     VISIBLE,
     Slot,
     Tables,
-    compute_eczema_posterior,
     compute_log_likelihood,
+    compute_posterior,
     draw_attributes,
     draw_facts,
     draw_state,
     load_tables,
 )
+from eczema_tf.schema import SEVERITY
 
 STATES = (("eczema", "mild"), ("eczema", "severe"), ("healthy", "none"))
 TABLES = load_tables()
@@ -51,7 +52,7 @@ TOY = Tables(
 
 
 def judge(**facts: str) -> float:
-    return compute_eczema_posterior(TABLES, compute_log_likelihood(TABLES.facts, facts))
+    return compute_posterior(TABLES, compute_log_likelihood(TABLES.facts, facts)).eczema
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def simulation() -> dict[str, np.ndarray]:
         evidence = {"image": (photo,), "text": (text,), "fusion": (photo, text)}
         rows.append(
             {"eczema": TABLES.states[state][0] == ECZEMA}
-            | {kind: compute_eczema_posterior(TABLES, *logs) for kind, logs in evidence.items()}
+            | {kind: compute_posterior(TABLES, *logs).eczema for kind, logs in evidence.items()}
         )
     return {key: np.array([row[key] for row in rows]) for key in rows[0]}
 
@@ -119,12 +120,20 @@ def test_posterior_equals_a_hand_computed_one():
         compute_log_likelihood(TOY.facts, {"itch": "severe"}),
     )
     joint = [0.3 * 0.9 * 0.5, 0.1 * 0.9 * 0.8, 0.6 * 0.2 * 0.1]
-    assert compute_eczema_posterior(TOY, *logs) == pytest.approx((joint[0] + joint[1]) / sum(joint))
+    assert compute_posterior(TOY, *logs).eczema == pytest.approx((joint[0] + joint[1]) / sum(joint))
+
+
+def test_the_expected_grade_is_of_eczema_alone():
+    logs = compute_log_likelihood(TOY.facts, {"itch": "severe"})
+    joint = [0.3 * 0.5, 0.1 * 0.8]  # the two states of eczema
+    grades = [SEVERITY.index(severity) for name, severity in STATES if name == ECZEMA]
+    expected = np.dot(joint, grades) / sum(joint)
+    assert compute_posterior(TOY, logs).grade == pytest.approx(expected)
 
 
 def test_posterior_without_evidence_is_the_prior():
     nothing = compute_log_likelihood(TOY.facts, {})
-    assert compute_eczema_posterior(TOY, nothing) == pytest.approx(0.4)
+    assert compute_posterior(TOY, nothing).eczema == pytest.approx(0.4)
 
 
 def test_posterior_equals_brute_force_over_every_state():
@@ -137,7 +146,7 @@ def test_posterior_equals_brute_force_over_every_state():
         for name, value in drawn.items():
             joint *= np.exp(slots[name].log_likelihood[value])
     eczema = sum(p for p, (name, _) in zip(joint, TABLES.states, strict=True) if name == ECZEMA)
-    assert case.posterior["fusion"] == pytest.approx(eczema / joint.sum())
+    assert case.posterior["fusion"].eczema == pytest.approx(eczema / joint.sum())
 
 
 def test_who_misreports_says_what_anybody_might():

@@ -35,7 +35,8 @@ from eczema_tf.training.checkpoints import copy_weights
 from eczema_tf.training.data import TrainingData, balance_labels, build_training_data
 from eczema_tf.training.device import prepare_device
 from eczema_tf.training.loop import Stage, compile_for_training, train_stage
-from eczema_tf.training.stages import restore_prevalence, train_model, unfreeze_from
+from eczema_tf.training.stacking import find_slopes, fit_slopes
+from eczema_tf.training.stages import shift_log_odds, train_model, unfreeze_from
 
 ROWS, SIZE_PX = 24, 16
 
@@ -302,10 +303,10 @@ def test_prevalence_is_restored_by_a_constant_shift_of_the_logits():
         for n, v in data.inputs.gather(np.arange(4)).items()
     }
     before = model(inputs)
-    restore_prevalence(model, 0.2)
+    shift_log_odds(model, -1.5)
     after = model(inputs)
     for head in ("eczema", "eczema_image", "eczema_text"):
-        np.testing.assert_allclose(after[head] - before[head], np.log(0.2 / 0.8), rtol=1e-4)
+        np.testing.assert_allclose(after[head] - before[head], -1.5, rtol=1e-4)
     np.testing.assert_array_equal(after["severity"], before["severity"])
 
 
@@ -451,3 +452,44 @@ def test_a_vision_transformer_is_fine_tuned_from_a_block_on(architecture: str):
     )
     with pytest.raises(ConfigError, match="transformer_block_1"):
         unfreeze_from(encoder, "no_such_block", "key")
+
+
+def test_slopes_are_found_on_cases_that_were_not_trained_on():
+    """One head says three times what it knows, one remembers what means nothing."""
+    rng = np.random.default_rng(0)
+    honest, boastful, noise = rng.normal(0, 2, (3, 20000))
+    chances = 1 / (1 + np.exp(-(honest + boastful / 3 - 1)))
+    labels = (rng.random(20000) < chances).astype(float)
+    evidence, rest, weights = np.stack([boastful, noise], axis=1), honest - 1, np.ones(20000)
+    slopes = fit_slopes(evidence, rest, labels, weights)
+    np.testing.assert_allclose(slopes, [1 / 3, 0], atol=0.05)
+    few = fit_slopes(evidence[:3] / 10, rest[:3], labels[:3], weights[:3])
+    np.testing.assert_allclose(few, 1, atol=0.1)  # three cases that say little change little
+
+
+def test_no_gradient_of_the_fusion_reaches_the_single_heads(tmp_path: Path):
+    data, config = make_data(), config_of(epochs=1)
+    weights = {head: np.full(ROWS, float(head == "eczema"), "float32") for head in HEADS}
+    model = make_model(config)
+    singles = [model.get_layer(name) for name in ("eczema_image", "eczema_text")]
+    before = [np.copy(weight.numpy()) for layer in singles for weight in layer.weights]
+    train(model, replace(data, weights=weights), config, tmp_path)
+    after = [weight.numpy() for layer in singles for weight in layer.weights]
+    for expected, got in zip(before, after, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_slopes_come_from_validation_rows_with_photo_and_text(tmp_path: Path):
+    data, config = make_data(), config_of(epochs=1)
+    model = make_model(config)
+    encoders = Encoders(
+        specify_image_encoder(config.model.image), specify_text_encoder(config.model.text, 50)
+    )
+    train_model(model, encoders, data, config, tmp_path / "found")
+    assert not np.array_equal(model.get_layer("eczema_sum").slopes, [1, 1])
+    absent = replace(data.inputs.columns[TEXT_PRESENT], values=np.zeros(ROWS, "float32"))
+    columns = {**data.inputs.columns, TEXT_PRESENT: absent}
+    alone = replace(data, inputs=replace(data.inputs, columns=columns))
+    np.testing.assert_array_equal(find_slopes(model, alone, 0.0), 1)
+    train_model(model, encoders, data, config, tmp_path / "given", np.array([0.5, 2]))
+    np.testing.assert_array_equal(model.get_layer("eczema_sum").slopes, [0.5, 2])

@@ -134,6 +134,31 @@ def compute_quadratic_kappa(confusion: np.ndarray) -> np.ndarray:
     return _where_varied(confusion, kappa)
 
 
+def compute_best_kappa(expected: np.ndarray, grades: np.ndarray) -> float:
+    """Computes the largest quadratic kappa that any rule on the same evidence can reach.
+
+    For given shares of predicted grades, kappa only grows with their covariance with the expected
+    grade, so that the best rule cuts the expected grade in two places. All pairs of its percentiles
+    are tried.
+
+    Args:
+        expected: float (cases,), the exact E[grade | evidence].
+        grades: int (cases,), the true grade, 0 to 2.
+
+    Returns:
+        At most 1; NaN with one true grade only.
+    """
+    if len(np.unique(grades)) < 2:
+        return np.nan
+    cuts, best = np.percentile(expected, np.arange(101)), 0.0
+    true = np.eye(3)[grades]  # (cases, grades)
+    for low in cuts:
+        predicted = (expected > low).astype(int) + (expected > cuts[cuts >= low, None])
+        confusion = true.T @ np.eye(3)[predicted]  # (cuts from `low` on, true, predicted)
+        best = max(best, float(compute_quadratic_kappa(confusion).max()))
+    return best
+
+
 def compute_grade_error(confusion: np.ndarray) -> np.ndarray:
     """Computes the mean absolute error in grades (mild 0, moderate 1, severe 2).
 

@@ -10,12 +10,25 @@ import pandas as pd
 from scipy.special import softmax
 
 from eczema_tf.errors import DataError, raise_if_any
+from eczema_tf.evaluation.grades import compute_grade_probabilities, compute_sigmoid, name_grades
 from eczema_tf.files import unescape_formula
-from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, POSTERIOR_COLUMNS, SEVERITY, WORDINGS
+from eczema_tf.model.pooling import find_fullest_rows
+from eczema_tf.schema import (
+    CONSISTENCY,
+    ECZEMA_HEADS,
+    GRADE_COLUMNS,
+    POSTERIOR_COLUMNS,
+    SEVERITY,
+    SEVERITY_HEADS,
+    WORDINGS,
+)
 
 PROBABILITY_COLUMNS = {"image": "p_image", "text": "p_text", "fusion": "p_fusion"}
 CONSISTENCY_LOGITS = [f"consistency_logit_{index}" for index in range(len(CONSISTENCY))]
-SEVERITY_LOGITS = [f"severity_logit_{index}" for index in range(len(SEVERITY) - 1)]
+SEVERITY_LOGITS = {
+    head: [f"{head}_logit_{index}" for index in range(len(SEVERITY) - 1)]
+    for head in SEVERITY_HEADS.values()
+}
 
 LABEL_COLUMNS = (
     "group_id",
@@ -32,31 +45,41 @@ _USED_COLUMNS = ("image_used", "text_used")
 _MEAN_COLUMNS = (
     "eczema",
     *POSTERIOR_COLUMNS.values(),
+    *GRADE_COLUMNS.values(),
     *(f"{head}_logit" for head in ECZEMA_HEADS.values()),
     *CONSISTENCY_LOGITS,
-    *SEVERITY_LOGITS,
+    *(column for columns in SEVERITY_LOGITS.values() for column in columns),
 )
-_WRITTEN_TEXT_COLUMNS = ("case_id", *_FIRST_COLUMNS, "consistency_predicted", "severity_predicted")
+_WRITTEN_TEXT_COLUMNS = (
+    "case_id",
+    *_FIRST_COLUMNS,
+    "consistency_predicted",
+    *(f"{head}_predicted" for head in SEVERITY_HEADS.values()),
+)
 
 
 def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     """Averages the rows of each case and turns logits into probabilities.
 
     Logits are averaged over the rows that have them, so that a photo missing from one row takes
-    nothing from the others. Labels should agree within a case; where they do not, `eczema` is the
-    mean and the other labels are the first that is given.
+    nothing from the others; those from both modalities over the rows that have most to go on
+    (`pooling.find_fullest_rows`). Labels should agree within a case; where they do not, `eczema` is
+    the mean and the other labels are the first that is given.
 
     Args:
         rows: One row a manifest row: `case_id`, `group_id`, labels, `image_used` and `text_used`
             (bool), `text_notice` ("" for none), and logits `eczema_image_logit`,
-            `eczema_text_logit`, `eczema_logit`, `consistency_logit_0..2`, `severity_logit_0..1`
-            (float, NaN where the modality is absent).
+            `eczema_text_logit`, `eczema_logit`,
+            `consistency_logit_0..2`, `severity_logit_0..1` and those of the photo's and the text's
+            own grade, `severity_image_logit_0..1`, `severity_text_logit_0..1` (float, NaN where the
+            modality is absent).
 
     Returns:
         One row a case, in order of first appearance: the same columns without `example_id`; `rows`
         (int, how many were averaged); `p_image`, `p_text`, `p_fusion` (P(eczema), NaN where
         missing); `consistency_<label>` and `severity_<label>` (probabilities);
-        `consistency_predicted` and `severity_predicted` ("" where missing).
+        `consistency_predicted`, `severity_predicted`, `severity_image_predicted` and
+        `severity_text_predicted` ("" where not known).
 
     Raises:
         DataError: If the rows of a case are in different groups.
@@ -74,6 +97,9 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     # groupby.first skips what is missing
     given = rows[texts].astype(object).mask(rows[texts].isna() | (rows[texts] == ""))
     by_case = rows["case_id"].to_numpy()
+    fullest = find_fullest_rows(by_case, *(rows[used].to_numpy() for used in _USED_COLUMNS))
+    joint = ["eczema_logit", *SEVERITY_LOGITS["severity"]]
+    rows = rows.assign(**{column: rows[column].where(fullest) for column in joint})
     parts = [
         given.groupby(by_case, sort=False).first().fillna("").astype(str),
         rows[list(_USED_COLUMNS)].astype(bool).groupby(by_case, sort=False).any(),
@@ -90,43 +116,31 @@ def add_probabilities(cases: pd.DataFrame) -> pd.DataFrame:
 
     Their columns are those of `average_rows_by_case`.
     """
-    consistency = softmax(cases[CONSISTENCY_LOGITS].to_numpy("float64"), axis=1)
-    worse = cases[SEVERITY_LOGITS].to_numpy("float64")
-    severity = compute_grade_probabilities(worse)
-    predicted = {
-        "consistency": (CONSISTENCY, consistency, np.nan_to_num(consistency).argmax(axis=1)),
-        "severity": (SEVERITY, severity, (worse > 0).sum(axis=1)),
-    }
     added = {
-        PROBABILITY_COLUMNS[modality]: _sigmoid(cases[f"{head}_logit"].to_numpy("float64"))
+        PROBABILITY_COLUMNS[modality]: compute_sigmoid(cases[f"{head}_logit"].to_numpy("float64"))
         for modality, head in ECZEMA_HEADS.items()
     }
-    for name, (labels, probabilities, _) in predicted.items():
+    consistency = softmax(cases[CONSISTENCY_LOGITS].to_numpy("float64"), axis=1)
+    grades = {
+        head: compute_grade_probabilities(cases[columns].to_numpy("float64"))
+        for head, columns in SEVERITY_LOGITS.items()
+    }
+    for name, labels, probabilities in (
+        ("consistency", CONSISTENCY, consistency),
+        ("severity", SEVERITY, grades["severity"]),
+    ):
         added |= {f"{name}_{label}": probabilities[:, i] for i, label in enumerate(labels)}
-    for name, (labels, probabilities, best) in predicted.items():
-        missing = np.isnan(probabilities).any(axis=1)
-        added[f"{name}_predicted"] = np.where(missing, "", np.array(labels, dtype=object)[best])
+    suggested = np.array(CONSISTENCY, dtype=object)[np.nan_to_num(consistency).argmax(axis=1)]
+    suggested[np.isnan(consistency).any(axis=1)] = ""
+    added["consistency_predicted"] = suggested
+    unclear, photo = suggested == "unclear", cases["image_used"].to_numpy(bool)
+    for head, silent in (
+        ("severity_image", np.zeros_like(photo)),
+        ("severity_text", unclear),
+        ("severity", unclear & ~photo),
+    ):
+        added[f"{head}_predicted"] = name_grades(grades[head], silent)
     return cases.assign(**added)
-
-
-def compute_grade_probabilities(logits: np.ndarray) -> np.ndarray:
-    """Turns cumulative logits into a probability for each grade.
-
-    The grade that `severity_predicted` names is the median of this distribution (the number of
-    thresholds passed with a probability above one half; Cao, Mirjalili and Raschka 2020): it
-    minimises the expected error in grades, which the most probable grade does not.
-
-    Args:
-        logits: float (cases, grades - 1); sigmoid(logits[:, k]) = P(grade > k), so they should not
-            increase along a row.
-
-    Returns:
-        float64 (cases, grades), each at least 0, rows sum to 1; NaN where a logit is.
-    """
-    edge = np.ones((len(logits), 1))
-    worse = np.concatenate([edge, _sigmoid(logits), 0 * edge], axis=1)
-    steps = np.clip(-np.diff(worse, axis=1), 0, None)
-    return steps / steps.sum(axis=1, keepdims=True)
 
 
 def is_scored(cases: pd.DataFrame, modality: str) -> np.ndarray:
@@ -180,9 +194,3 @@ def _parse_cells(cells: pd.Series) -> pd.Series:
         return cells.astype("int64")
     # Python's own parser is exact to the last bit
     return cells.replace("", "nan").map(float).astype("float64")
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Not SciPy's `expit`, whose last bit differs from what earlier runs have written."""
-    small = np.exp(-np.abs(logits))  # no overflow, however large the logit
-    return np.where(logits >= 0, 1, small) / (1 + small)

@@ -11,14 +11,17 @@ from eczema_tf.data.text.reading import MOSTLY_UNKNOWN, READ_TO
 from eczema_tf.evaluation import metrics
 from eczema_tf.evaluation.intervals import LEVEL, Estimate, draw_weights, summarise
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, identify_models, is_scored
+from eczema_tf.evaluation.thresholds import choose_kind
 from eczema_tf.files import Record
 from eczema_tf.schema import (
     CONSISTENCY,
     ECZEMA_HEADS,
+    GRADE_COLUMNS,
     MODALITIES,
     NEW_WORDINGS,
     POSTERIOR_COLUMNS,
     SEVERITY,
+    SEVERITY_HEADS,
     WORDINGS,
 )
 
@@ -66,13 +69,22 @@ class ConsistencyMetrics(Record):
     confusion: Confusion
 
 
-class SeverityMetrics(Record):
-    """How well the severity head does: quadratic kappa and the mean absolute error in grades."""
+class GradeMetrics(Record):
+    """How well a severity head does: quadratic kappa and the mean absolute error in grades."""
 
-    cases: int
+    cases: int  # of eczema, whose grade is known and was told
     kappa: Estimate
     mae: Estimate
     confusion: Confusion
+    # built-in data only: the best kappa of the exact posterior, which no model can pass but by
+    # chance
+    best_kappa: float | None = Field(default=None, alias="limit")
+
+
+class SeverityMetrics(GradeMetrics):
+    """The same from all that a case has, and from the photo or the text `alone`."""
+
+    alone: dict[str, GradeMetrics] = Field(default_factory=dict)
 
 
 class Bootstrap(Record):
@@ -286,14 +298,19 @@ def _judge_heads(sample: _Sample) -> dict[str, object]:
 
 def _judge_head(sample: _Sample, modality: str) -> HeadMetrics:
     sample = sample.of_head(modality)
-    positive, threshold = sample.positive(), float(sample.thresholds[modality])
+    positive = sample.positive()
+    kinds = [modality] * len(positive)
+    if modality == "fusion":
+        used = sample.cases[["image_used", "text_used"]].to_numpy(bool)
+        kinds = [choose_kind(image, text) for image, text in used]
+    threshold = np.array([sample.thresholds[kind] for kind in kinds], "float64")  # (cases,)
     probability = sample.cases[PROBABILITY_COLUMNS[modality]].to_numpy("float64")
     confusion = metrics.compute_confusion(positive, probability >= threshold, sample.weights, 2)
     reason = sample.explain_undefined(_NEEDS[modality])
     return HeadMetrics(
         cases=sample.count(),
         positives=sample.where(positive).count(),
-        threshold=threshold,
+        threshold=float(sample.thresholds[modality]),
         auroc=summarise(sample.aurocs(PROBABILITY_COLUMNS[modality]), reason),
         f1=summarise(metrics.compute_f1(confusion), reason),
         sensitivity=summarise(metrics.compute_sensitivity(confusion), reason),
@@ -333,18 +350,41 @@ def _judge_consistency(sample: _Sample) -> ConsistencyMetrics:
 
 
 def _judge_severity(sample: _Sample) -> SeverityMetrics:
-    confusion, reason = _confuse(sample, "severity", SEVERITY)
-    return SeverityMetrics(
-        cases=int(confusion[0].sum()),
-        kappa=summarise(metrics.compute_quadratic_kappa(confusion), reason),
-        mae=summarise(metrics.compute_grade_error(confusion), reason),
-        confusion=_count_confusion(confusion, SEVERITY),
+    """On cases of eczema: its severity is what is learned and shown."""
+    sample = sample.where(sample.positive() | sample.cases["eczema"].isna().to_numpy(bool))
+    return SeverityMetrics.model_validate(
+        {
+            **_judge_grades(sample, "fusion"),
+            "alone": {modality: _judge_grades(sample, modality) for modality in MODALITIES},
+        }
     )
 
 
-def _confuse(sample: _Sample, name: str, labels: tuple[str, ...]) -> tuple[np.ndarray, str]:
+def _judge_grades(sample: _Sample, modality: str) -> dict[str, object]:
+    """The fields of `GradeMetrics`."""
+    predicted = f"{SEVERITY_HEADS[modality]}_predicted"
+    confusion, reason = _confuse(sample, "severity", SEVERITY, predicted)
+    found: dict[str, object] = {
+        "cases": int(confusion[0].sum()),
+        "kappa": summarise(metrics.compute_quadratic_kappa(confusion), reason),
+        "mae": summarise(metrics.compute_grade_error(confusion), reason),
+        "confusion": _count_confusion(confusion, SEVERITY),
+    }
+    expected = GRADE_COLUMNS[modality]
+    if expected in sample.cases:
+        graded = sample.cases[["severity", predicted]].isin(SEVERITY).all(axis=1)
+        known = sample.cases[graded & sample.cases[expected].notna()]
+        grades = known["severity"].map(SEVERITY.index).to_numpy(int)
+        limit = metrics.compute_best_kappa(known[expected].to_numpy(), grades)
+        found["best_kappa"] = limit if np.isfinite(limit) else None
+    return found
+
+
+def _confuse(
+    sample: _Sample, name: str, labels: tuple[str, ...], predicted_column: str = ""
+) -> tuple[np.ndarray, str]:
     """Confusion matrices (1 + replicates, labels, labels), and why metrics may be undefined."""
-    columns = (name, f"{name}_predicted")
+    columns = (name, predicted_column or f"{name}_predicted")
     known = np.all([sample.cases[column].isin(labels) for column in columns], axis=0)
     sample = sample.where(known)
     label, predicted = (sample.cases[column].map(labels.index).to_numpy(int) for column in columns)

@@ -14,8 +14,18 @@ DEFAULT_THRESHOLD = 0.5  # where validation cannot tell
 _log = logging.getLogger(__name__)
 
 
+def choose_kind(image_used: bool, text_used: bool) -> str:
+    """Says whose threshold decides on a case: of what was used alone, or of both ("fusion")."""
+    if image_used == text_used:
+        return "fusion"
+    return "image" if image_used else "text"
+
+
 def choose_thresholds(cases: pd.DataFrame, label_threshold: float = 0.5) -> Thresholds:
     """Chooses a threshold for each head; a probability at or above it is called eczema.
+
+    That of fusion is for cases with photo and text, and chosen on them; without any, on all. A case
+    with only one of them is answered by its head, and decided by its threshold.
 
     Where a head's threshold is undefined (one class only, say), it is 0.5 and a warning is logged.
 
@@ -26,6 +36,9 @@ def choose_thresholds(cases: pd.DataFrame, label_threshold: float = 0.5) -> Thre
     thresholds = {}
     for modality in ECZEMA_HEADS:
         scored = cases[is_scored(cases, modality)]
+        both = scored["image_used"] & scored["text_used"]
+        if modality == "fusion" and both.any():
+            scored = scored[both]
         positive = (scored["eczema"] > label_threshold).to_numpy(bool)
         thresholds[modality], reason = maximise_youden(
             scored[PROBABILITY_COLUMNS[modality]].to_numpy("float64"), positive

@@ -1,28 +1,27 @@
-"""Fusion of the photo's and the text's evidence: one small function each, named by `model.fusion`.
+"""Fusion of the photo's and the text's evidence, in a form that cannot do worse by much.
 
-Each takes `Evidence` and returns `FusedLogits`.
+    log-odds = prior + the photo's evidence + the text's evidence + what only both tell together
+
+Evidence is a single head's log-odds less the prior: what is independent given the answer simply
+adds up (naive Bayes). The last term alone is learned from both, by one of the small functions
+named by `model.fusion`; it starts at nothing. Where only one modality is there, the answer is the
+single head's, to the bit.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 
 from eczema_tf.config import ModelConfig
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.layers import MaskedMean, MissingModality
+from eczema_tf.model.layers import AddedEvidence, MissingModality
 
 ATTENTION_HEADS = 4
+ECZEMA_SUM = "eczema_sum"  # the layer that adds up evidence of eczema
 # the layer by which a fusion reaches the photo's regions, not only their mean
 REGIONS = "fusion_regions"
-
-
-class FusedLogits(NamedTuple):
-    """What a fusion concludes."""
-
-    eczema: Any  # (batch, 1)
-    severity_score: Any  # (batch, 1)
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,6 @@ class Evidence:
         text_present: Likewise.
         image_features: (batch, height, width, channels), or (batch, channels) for embeddings;
             without meaning where there is no photo.
-        image_logit: (batch, 1), of the head `eczema_image`.
-        text_logit: (batch, 1), of the head `eczema_text`.
     """
 
     image: Any
@@ -45,16 +42,37 @@ class Evidence:
     image_present: Any
     text_present: Any
     image_features: Any
-    image_logit: Any
-    text_logit: Any
 
 
-def fuse_by_concatenation(evidence: Evidence, config: ModelConfig) -> FusedLogits:
+def fuse(name: str, image_score: Any, text_score: Any, joint: Any, evidence: Evidence) -> Any:
+    """Adds up what both modalities say, each (batch, 1), and what only both tell together.
+
+    Args:
+        name: Of the question, for the layers' names.
+        image_score: From the photo alone.
+        text_score: From the text alone.
+        joint: (batch, units), from one of `FUSIONS`; None where there is nothing but the sum.
+        evidence: For what is present.
+
+    Returns:
+        (batch, 1).
+    """
+    parts = [image_score, text_score, evidence.image_present, evidence.text_present]
+    if joint is not None:
+        # from nothing on, so that it has to prove itself
+        together = keras.layers.Dense(
+            1, kernel_initializer="zeros", use_bias=False, dtype="float32", name=f"{name}_joint"
+        )
+        parts.append(together(joint))
+    return AddedEvidence(dtype="float32", name=f"{name}_sum")(parts)
+
+
+def join_by_hidden_layer(evidence: Evidence, config: ModelConfig) -> Any:
     """Concatenates both embeddings and adds a hidden layer that mixes them."""
-    return _score(_mix([evidence.image, evidence.text], config))
+    return _mix([evidence.image, evidence.text], config)
 
 
-def fuse_by_gate(evidence: Evidence, config: ModelConfig) -> FusedLogits:
+def join_by_gate(evidence: Evidence, config: ModelConfig) -> Any:
     """Lets each unit choose, row by row, how far to follow the photo or the text.
 
     The gated multimodal unit (Arevalo et al. 2017).
@@ -65,10 +83,10 @@ def fuse_by_gate(evidence: Evidence, config: ModelConfig) -> FusedLogits:
     both = keras.layers.Concatenate(name="fusion_concat")([evidence.image, evidence.text])
     gate = keras.layers.Dense(units, activation="sigmoid", name="fusion_gate")(both)
     mixed = keras.layers.Add(name="fusion_sum")([gate * image, (1 - gate) * text])  # (batch, units)
-    return _score(keras.layers.Dropout(config.dropout, name="fusion_dropout")(mixed))
+    return keras.layers.Dropout(config.dropout, name="fusion_dropout")(mixed)
 
 
-def fuse_by_cross_attention(evidence: Evidence, config: ModelConfig) -> FusedLogits:
+def join_by_cross_attention(evidence: Evidence, config: ModelConfig) -> Any:
     """Lets the text attend to the regions of the photo and mixes in what it found.
 
     Cross-attention (Vaswani et al. 2017).
@@ -97,31 +115,18 @@ def fuse_by_cross_attention(evidence: Evidence, config: ModelConfig) -> FusedLog
     )(query, regions)  # (batch, 1, units)
     found = keras.layers.Flatten(name="fusion_found")(found)  # (batch, units)
     found = MissingModality(name="fusion_found_or_missing")([found, evidence.image_present])
-    return _score(_mix([evidence.image, evidence.text, found], config))
+    return _mix([evidence.image, evidence.text, found], config)
 
 
-def fuse_late(evidence: Evidence, config: ModelConfig) -> FusedLogits:
-    """Averages the logits of the single heads over what is present.
-
-    Nothing is learned across modalities.
-    """
-    del config
-    present = [evidence.image_present, evidence.text_present]
-    image = keras.layers.Dense(1, dtype="float32", name="severity_image")(evidence.image)
-    text = keras.layers.Dense(1, dtype="float32", name="severity_text")(evidence.text)
-    return FusedLogits(
-        MaskedMean(dtype="float32", name="eczema")(
-            [evidence.image_logit, evidence.text_logit, *present]
-        ),
-        MaskedMean(dtype="float32", name="severity_score")([image, text, *present]),
-    )
+def join_nothing(evidence: Evidence, config: ModelConfig) -> None:
+    """Late fusion: the sum, and nothing that is learned across modalities."""
+    del evidence, config
 
 
 def _mix(parts: list[Any], config: ModelConfig) -> Any:
     """The parts, each (batch, units), and a hidden layer over them.
 
-    So the heads can simply add up the evidence, or weigh one part by another. Returns (batch,
-    (parts + 1) * units).
+    So the joint term can weigh one part anew, or by another. Returns (batch, (parts + 1) * units).
     """
     together = keras.layers.Concatenate(name="fusion_concat")(parts)  # (batch, parts * units)
     mixed = keras.layers.Dense(config.embedding_units, activation="relu", name="fusion_hidden")(
@@ -131,16 +136,9 @@ def _mix(parts: list[Any], config: ModelConfig) -> Any:
     return keras.layers.Concatenate(name="fusion_embedding")([together, mixed])
 
 
-def _score(embedding: Any) -> FusedLogits:
-    return FusedLogits(
-        keras.layers.Dense(1, dtype="float32", name="eczema")(embedding),
-        keras.layers.Dense(1, dtype="float32", name="severity_score")(embedding),
-    )
-
-
-FUSIONS: dict[str, Callable[[Evidence, ModelConfig], FusedLogits]] = {
-    "concat": fuse_by_concatenation,
-    "gated": fuse_by_gate,
-    "cross_attention": fuse_by_cross_attention,
-    "late": fuse_late,
+FUSIONS: dict[str, Callable[[Evidence, ModelConfig], Any]] = {
+    "concat": join_by_hidden_layer,
+    "gated": join_by_gate,
+    "cross_attention": join_by_cross_attention,
+    "late": join_nothing,
 }

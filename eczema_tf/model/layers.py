@@ -7,6 +7,7 @@ Missing modalities, masked pooling, patch grids and cumulative logits. None over
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -103,11 +104,15 @@ class CumulativeLogits(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Makes the first cut point and the (positive) steps to the next."""
+        # all grades equally likely: what a head says that has no grade to learn from
+        cuts = np.log([k / (self.grades - k) for k in range(1, self.grades)])
         self.first = self.add_weight(
-            shape=(1,), initializer=keras.initializers.Constant(-1.0), name="first_cut"
+            shape=(1,), initializer=keras.initializers.Constant(cuts[0]), name="first_cut"
         )
         self.steps = self.add_weight(
-            shape=(self.grades - 2,), initializer=keras.initializers.Constant(1.5), name="steps"
+            shape=(self.grades - 2,),
+            initializer=keras.initializers.Constant(np.log(np.expm1(np.diff(cuts)))),
+            name="steps",
         )
 
     def call(self, score: Any) -> Any:
@@ -117,29 +122,60 @@ class CumulativeLogits(keras.layers.Layer):
         return score - ops.cast(cuts, score.dtype)
 
 
-# Keras saves a layer's weights under the name of its class, which was this one in the first runs
-CumulativeLogits.__name__ = "OrderedLogits"
-
-
 @keras.saving.register_keras_serializable("eczema_tf")
-class MaskedMean(keras.layers.Layer):
-    """Averages two modalities' scores over those that are present; over both where neither is.
+class AddedEvidence(keras.layers.Layer):
+    """Adds up two modalities' evidence, less or more of each as its `slopes` say, and a joint term.
 
-    Call with `[image (batch, n), text (batch, n), image_present (batch,), text_present (batch,)]`;
-    returns (batch, n).
+    Call with `[image (batch, 1), text (batch, 1), image_present (batch,), text_present (batch,)]`
+    and perhaps `joint (batch, 1)`, all log-odds; returns (batch, 1). Evidence is what a modality's
+    log-odds are above the `prior`; what is absent has none, and no joint term.
+
+    Neither weight is trained by gradients: heads are surest on what they were trained with, so that
+    how far to trust them is only seen on other cases (stacking, Wolpert 1992). And no gradient of
+    training goes through to the modalities' own log-odds: they learn from their own losses, or they
+    would be calibrated for the sum and not for themselves.
     """
 
-    def call(self, inputs: Any) -> Any:
-        """Weighs by presence.
+    def build(self, input_shape: Any) -> None:
+        """Makes the prior log-odds and the slopes of photo and text."""
+        del input_shape
+        self.prior = self.add_weight(shape=(), initializer="zeros", trainable=False, name="prior")
+        self.slopes = self.add_weight(
+            shape=(2,), initializer="ones", trainable=False, name="slopes"
+        )
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Adds.
 
         By `where`, so that the score of an absent photo cannot come through even if it is NaN.
         """
-        image, text, image_present, text_present = inputs
+        image, text, image_present, text_present, *joint = inputs
+        if training:
+            image, text = ops.stop_gradient(image), ops.stop_gradient(text)
         has_image = ops.expand_dims(image_present > 0.5, -1)  # (batch, 1)
         has_text = ops.expand_dims(text_present > 0.5, -1)
-        image_or_text = ops.where(has_image, image, ops.where(has_text, text, image))
-        text_or_image = ops.where(has_text, text, ops.where(has_image, image, text))
-        return (image_or_text + text_or_image) / 2
+        total = self.prior + ops.where(has_image, self.slopes[0] * (image - self.prior), 0.0)
+        total += ops.where(has_text, self.slopes[1] * (text - self.prior), 0.0)
+        if joint:
+            total += ops.where(ops.logical_and(has_image, has_text), joint[0], 0.0)
+        return total
+
+
+@keras.saving.register_keras_serializable("eczema_tf")
+class OneOrBoth(keras.layers.Layer):
+    """Answers as the only modality that is there does; where it is not alone, as both do.
+
+    Call with `[image (batch, n), text (batch, n), both (batch, n), image_present (batch,),
+    text_present (batch,)]`; returns (batch, n).
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Chooses, so that the single answer comes through to the bit."""
+        image, text, both, image_present, text_present = inputs
+        has_image = ops.expand_dims(image_present > 0.5, -1)  # (batch, 1)
+        has_text = ops.expand_dims(text_present > 0.5, -1)
+        answer = ops.where(ops.logical_and(has_image, ops.logical_not(has_text)), image, both)
+        return ops.where(ops.logical_and(has_text, ops.logical_not(has_image)), text, answer)
 
 
 @keras.saving.register_keras_serializable("eczema_tf")

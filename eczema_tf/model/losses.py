@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, SEVERITY
+from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, SEVERITY, SEVERITY_HEADS
 
 
 @keras.saving.register_keras_serializable("eczema_tf")
@@ -35,8 +35,7 @@ def build_losses() -> dict[str, keras.losses.Loss]:
         head: keras.losses.BinaryCrossentropy(from_logits=True) for head in ECZEMA_HEADS.values()
     }
     losses["consistency"] = keras.losses.CategoricalCrossentropy(from_logits=True)
-    losses["severity"] = OrdinalCrossentropy()
-    return losses
+    return losses | {head: OrdinalCrossentropy() for head in SEVERITY_HEADS.values()}
 
 
 def compute_targets(
@@ -51,7 +50,7 @@ def compute_targets(
 
     Returns:
         float32 arrays by head: (rows, 1) for eczema heads, (rows, 3) one-hot consistency, (rows, 2)
-            cumulative severity.
+            cumulative for severity heads.
     """
     label = np.nan_to_num(np.asarray(eczema, "float32"))[:, None]
     grade = np.array([SEVERITY.index(name) if name else 0 for name in severity], dtype="int64")
@@ -62,7 +61,7 @@ def compute_targets(
     return {
         **dict.fromkeys(ECZEMA_HEADS.values(), label),
         "consistency": one_hot,
-        "severity": cumulative,
+        **dict.fromkeys(SEVERITY_HEADS.values(), cumulative),
     }
 
 

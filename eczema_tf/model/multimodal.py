@@ -1,10 +1,12 @@
-"""The model: one Keras functional model from a photo and tokens to the logits of five heads.
+"""The model: one Keras functional model from a photo and tokens to the logits of seven heads.
 
-    image -> image_encoder -> image_features -> pooling -> projection -+-> eczema_image
-                                (Grad-CAM)                             |
+    image -> image_encoder -> image_features -> pooling -> projection -+-> eczema_image,
+                                (Grad-CAM)                             |   severity_image
                                             missing or dropped? -------+-> fusion: eczema, severity
                                                                        |
-    tokens -> text_encoder -> text_features --> pooling -> projection -+-> eczema_text, consistency
+    tokens -> text_encoder -> text_features --> pooling -> projection -+-> eczema_text,
+                                                                           severity_text,
+                                                                           consistency
 
 An absent modality is a learned vector. Every input, layer of interest and output is named. The half
 after `image_features` and `text_features` can be taken as a model of its own that shares the layers
@@ -23,12 +25,13 @@ from keras import ops
 from eczema_tf.config import ModelConfig
 from eczema_tf.errors import RunError
 from eczema_tf.model.encoders import EncoderSpec, build_encoder
-from eczema_tf.model.fusion import FUSIONS, REGIONS, Evidence
+from eczema_tf.model.fusion import FUSIONS, REGIONS, Evidence, fuse
 from eczema_tf.model.layers import (
     CumulativeLogits,
     MaskedPooling,
     MissingModality,
     ModalityDropout,
+    OneOrBoth,
     PatchGrid,
 )
 from eczema_tf.schema import (
@@ -105,35 +108,59 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     pooled_text = _encode_text(inputs[TOKEN_IDS], inputs[PADDING_MASK], encoders.text, config)
     text = _project(pooled_text, "text", config)  # (batch, units)
 
-    # === What is absent: in truth for the single heads, in truth or by dropout for the fusion ===
-    image_present, text_present = ModalityDropout(config.modality_dropout, name="modality_dropout")(
-        [inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]]
-    )
-    image_known = MissingModality(name="image_known_or_missing")([image, inputs[IMAGE_PRESENT]])
-    text_known = MissingModality(name="text_known_or_missing")([text, inputs[TEXT_PRESENT]])
-
     # === Heads ===
-    def head(name: str, embedding: Any, logits: int) -> Any:
-        return keras.layers.Dense(logits, dtype="float32", name=name)(embedding)
-
-    outputs = {
-        "eczema_image": head("eczema_image", image_known, 1),
-        "eczema_text": head("eczema_text", text_known, 1),
-    }
-    evidence = Evidence(
-        image=MissingModality(name="image_or_missing")([image, image_present]),
-        text=MissingModality(name="text_or_missing")([text, text_present]),
-        image_present=image_present,
-        text_present=text_present,
-        image_features=image_features,
-        image_logit=outputs["eczema_image"],
-        text_logit=outputs["eczema_text"],
-    )
-    outputs["eczema"], severity_score = FUSIONS[config.fusion](evidence, config)
-    outputs["consistency"] = head("consistency", text_known, len(CONSISTENCY))
-    grade = CumulativeLogits(len(SEVERITY), dtype="float32", name="severity")
-    outputs["severity"] = grade(severity_score)
+    outputs = _answer(image, text, image_features, inputs, config)
     return keras.Model(inputs, {name: outputs[name] for name in HEADS}, name="eczema_assistant")
+
+
+def _answer(
+    image: Any, text: Any, image_features: Any, inputs: dict[str, Any], config: ModelConfig
+) -> dict[str, Any]:
+    """From both embeddings, (batch, units), to the logits of every head."""
+    # === Of one modality: what is absent is so in truth ===
+    present = inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]
+    image_known = MissingModality(name="image_known_or_missing")([image, present[0]])
+    text_known = MissingModality(name="text_known_or_missing")([text, present[1]])
+    outputs = {
+        "eczema_image": _head("eczema_image", image_known, 1),
+        "eczema_text": _head("eczema_text", text_known, 1),
+        # from zeros, so that they say nothing where there is no label to learn from
+        "consistency": _head("consistency", text_known, len(CONSISTENCY), "zeros"),
+    }
+    image_score = _head("severity_image_score", image_known, 1, "zeros")
+    text_score = _head("severity_text_score", text_known, 1, "zeros")
+    outputs["severity_image"] = _grade("severity_image", image_score)
+    outputs["severity_text"] = _grade("severity_text", text_score)
+
+    # === Of both: what is absent is so in truth or by dropout ===
+    dropped = ModalityDropout(config.modality_dropout, name="modality_dropout")([*present])
+    evidence = Evidence(
+        image=MissingModality(name="image_or_missing")([image, dropped[0]]),
+        text=MissingModality(name="text_or_missing")([text, dropped[1]]),
+        image_present=dropped[0],
+        text_present=dropped[1],
+        image_features=image_features,
+    )
+    joint = FUSIONS[config.fusion](evidence, config)
+    singles = outputs["eczema_image"], outputs["eczema_text"]
+    eczema = fuse("eczema", *singles, joint, evidence)
+    outputs["eczema"] = OneOrBoth(dtype="float32", name="eczema")([*singles, eczema, *dropped])
+    severity = _grade("severity_both", fuse("severity", image_score, text_score, joint, evidence))
+    singles = outputs["severity_image"], outputs["severity_text"]
+    outputs["severity"] = OneOrBoth(dtype="float32", name="severity")(
+        [*singles, severity, *dropped]
+    )
+    return outputs
+
+
+def _head(name: str, embedding: Any, logits: int, start: str = "glorot_uniform") -> Any:
+    return keras.layers.Dense(logits, kernel_initializer=start, dtype="float32", name=name)(
+        embedding
+    )
+
+
+def _grade(name: str, score: Any) -> Any:
+    return CumulativeLogits(len(SEVERITY), dtype="float32", name=name)(score)
 
 
 def _check_keras() -> None:

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
+from eczema_tf.evaluation.grades import name_grades
+from eczema_tf.evaluation.thresholds import choose_kind
 from eczema_tf.explanation.contributions import Contributions
 from eczema_tf.explanation.spans import Span
 from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, NOTICE, SEVERITY
@@ -104,9 +108,11 @@ class Answer:
 
     Attributes:
         eczema: Probability from "image", "text" and "fusion"; None where nothing was used.
-        thresholds: Of the same three, chosen on validation data; None if they are not known.
+        thresholds: Of the same three, chosen on validation data; None if they are not known. Where
+            only a photo or only a text was used, what it is compared with is its own.
         consistency: Probability by label; None without a text.
         severity: Probability by grade, if it is eczema; None if nothing was used.
+        grade: The most fitting grade, as it is scored; "" where it is not known.
         image_used: Whether the photo could be used.
         text_used: Whether the text could.
         status: "ok", or what is to be said of photo and text, several things separated by "; ".
@@ -118,6 +124,7 @@ class Answer:
     thresholds: Probabilities | None
     consistency: Probabilities | None
     severity: Probabilities | None
+    grade: str
     image_used: bool
     text_used: bool
     status: str
@@ -131,6 +138,7 @@ class Answer:
             "thresholds": self.thresholds,
             "consistency": self.consistency,
             "severity": self.severity,
+            "grade": self.grade or None,
             "image_used": self.image_used,
             "text_used": self.text_used,
             "status": self.status,
@@ -151,12 +159,18 @@ class Answer:
             answer["text"] = why.text.to_json()
         return answer
 
+    def find_threshold(self, modality: str) -> float | None:
+        """Returns what the probability is compared with; None where it is not known."""
+        if modality == "fusion":
+            modality = choose_kind(self.image_used, self.text_used)
+        return None if self.thresholds is None else self.thresholds[modality]
+
     def compare_with_threshold(self, modality: str) -> str | None:
         """Returns "above" or "below" the threshold; None where either is unknown."""
-        probability = self.eczema[modality]
-        if probability is None or self.thresholds is None:
+        probability, threshold = self.eczema[modality], self.find_threshold(modality)
+        if probability is None or threshold is None:
             return None
-        return "above" if probability >= self.thresholds[modality] else "below"
+        return "above" if probability >= threshold else "below"
 
 
 def read_answer(outputs: Mapping[str, Any], thresholds: Probabilities | None) -> Answer:
@@ -168,14 +182,18 @@ def read_answer(outputs: Mapping[str, Any], thresholds: Probabilities | None) ->
     """
     used = {"image": outputs["image_used"], "text": outputs["text_used"]}
     used["fusion"] = any(used.values())
+    consistency = _label(CONSISTENCY, outputs["consistency"]) if used["text"] else None
+    unclear = consistency is not None and max(consistency, key=consistency.__getitem__) == "unclear"
+    silent = not used["fusion"] or (unclear and not used["image"])
     return Answer(
         eczema={
             modality: outputs[head] if used[modality] else None
             for modality, head in ECZEMA_HEADS.items()
         },
         thresholds=thresholds,
-        consistency=_label(CONSISTENCY, outputs["consistency"]) if used["text"] else None,
+        consistency=consistency,
         severity=_label(SEVERITY, outputs["severity"]) if used["fusion"] else None,
+        grade=str(name_grades(np.array([outputs["severity"]]), np.array([silent]))[0]),
         image_used=used["image"],
         text_used=used["text"],
         status=outputs["status"],
@@ -184,6 +202,11 @@ def read_answer(outputs: Mapping[str, Any], thresholds: Probabilities | None) ->
 
 def _label(labels: tuple[str, ...], probabilities: list[float]) -> Probabilities:
     return dict(zip(labels, probabilities, strict=True))
+
+
+def _rank(probabilities: Probabilities) -> str:
+    ranked = sorted(probabilities.items(), key=lambda item: -item[1])
+    return ", ".join(f"{label} {value:.2f}" for label, value in ranked)
 
 
 def format_answer(answer: Answer) -> str:
@@ -198,17 +221,16 @@ def format_answer(answer: Answer) -> str:
     for modality, name in names.items():
         value, side = answer.eczema[modality], answer.compare_with_threshold(modality)
         said = "not given" if value is None else f"{value:.2f}"
-        if side is not None and answer.thresholds is not None:
-            said += f"  ({side} the validation threshold {answer.thresholds[modality]:.2f})"
+        if side is not None:
+            said += f"  ({side} the validation threshold {answer.find_threshold(modality):.2f})"
         lines.append(f"P(eczema) {name:<15} {said}")
-    for name, labels in (
-        ("the text suggests", answer.consistency),
-        ("severity, if eczema", answer.severity),
-    ):
-        if labels:
-            ranked = sorted(labels.items(), key=lambda item: -item[1])
-            said = ", ".join(f"{label} {value:.2f}" for label, value in ranked)
-            lines.append(f"{name:<25} {said}")
+    if answer.consistency:
+        lines.append(f"{'the text suggests':<25} {_rank(answer.consistency)}")
+    if answer.severity:
+        doubted = answer.compare_with_threshold("fusion") == "below"
+        name = "severity, if eczema" if doubted else "severity of the eczema"
+        said = f"{answer.grade}  ({_rank(answer.severity)})" if answer.grade else "not known"
+        lines.append(f"{name:<25} {said}")
     if answer.status != "ok":
         lines.append(f"note: {answer.status}")
     return "\n".join([*lines, "", answer.notice])

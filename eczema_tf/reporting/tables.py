@@ -33,8 +33,8 @@ def build_results(metrics: Metrics) -> list[Section]:
     ]
     if metrics.bayes_auroc:
         heads.append(
-            "Limit: the AUROC of the exact posterior on the same cases, which no model can pass but"
-            " by chance; gap: what is missing."
+            "Limit: the AUROC (of severity, the best kappa) of the exact posterior on the same"
+            " cases, which no model can pass but by chance; gap: what is missing."
         )
     sections = [
         Section("P(eczema)", heads),
@@ -193,11 +193,16 @@ def describe_labels(metrics: Metrics) -> list[str]:
             f"Consistency: macro F1 {format_estimate(consistency.macro_f1)}, accuracy"
             f" {format_estimate(consistency.accuracy)}."
         )
-    if severity.cases:
-        sentences.append(
-            f"Severity: quadratic kappa {format_estimate(severity.kappa)}, mean error"
-            f" {format_estimate(severity.mae)} grades."
-        )
+    for source, grades in (("", severity), *severity.alone.items()):
+        if grades.cases:
+            name = f"Severity from the {HEAD_NAMES[source]} alone" if source else "Severity"
+            limit = grades.best_kappa
+            sentences.append(
+                f"{name}, of {grades.cases} cases of eczema: quadratic kappa"
+                f" {format_estimate(grades.kappa)}"
+                f"{'' if limit is None else f' (limit {format_number(limit)})'}, mean error"
+                f" {format_estimate(grades.mae)} grades."
+            )
     return sentences
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from eczema_tf.config import Config
 from eczema_tf.data.inputs import Inputs
 from eczema_tf.model.losses import compute_targets
-from eczema_tf.schema import ECZEMA_HEADS
+from eczema_tf.schema import ECZEMA_HEADS, SEVERITY_HEADS
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def build_training_data(
     seen = {"image": has_image, "text": has_text, "fusion": np.ones(len(table), bool)}
     weights = {head: eczema_weight * seen[modality] for modality, head in ECZEMA_HEADS.items()}
     weights["consistency"] = (table["consistency"] != "").to_numpy() * has_text
-    weights["severity"] = (table["severity"] != "").to_numpy(dtype=float)
+    graded = (table["severity"] != "").to_numpy() & (positive | ~labelled)  # of eczema alone
+    weights |= {head: graded * seen[modality] for modality, head in SEVERITY_HEADS.items()}
     return TrainingData(
         inputs=inputs,
         targets=compute_targets(

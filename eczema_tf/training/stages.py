@@ -10,16 +10,20 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from keras import ops
+from scipy.special import logit
 
 from eczema_tf.config import Config
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.errors import ConfigError
 from eczema_tf.model.features import compute_features, frozen_encoders
+from eczema_tf.model.fusion import ECZEMA_SUM
 from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, heads_of
-from eczema_tf.schema import ECZEMA_HEADS
+from eczema_tf.schema import ECZEMA_HEADS, MODALITIES
 from eczema_tf.training.checkpoints import EpochMetrics
 from eczema_tf.training.data import TrainingData
 from eczema_tf.training.loop import Stage, train_stage
+from eczema_tf.training.stacking import find_slopes
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,12 @@ class History:
 
 
 def train_model(
-    model: keras.Model, encoders: Encoders, data: TrainingData, config: Config, run_dir: Path
+    model: keras.Model,
+    encoders: Encoders,
+    data: TrainingData,
+    config: Config,
+    run_dir: Path,
+    slopes: np.ndarray | None = None,
 ) -> History:
     """Trains all stages and leaves the model with the best weights.
 
@@ -45,8 +54,15 @@ def train_model(
         data: With pixels (or embeddings) and tokens as inputs.
         config: Of the run.
         run_dir: Of the run.
+        slopes: As from `find_slopes`, where they were found with another model; None to find them
+            on the validation rows.
     """
     train, augment, absent = config.train, config.preprocess.augment, data.inputs.absent
+
+    # === From nothing: every answer is how common eczema is among what is trained on ===
+    log_odds = float(logit(data.prevalence))
+    learned = 0.0 if train.balance_classes else log_odds
+    shift_log_odds(model, learned)
 
     # === Heads, and encoders from scratch. What a pretrained encoder gives is computed once: it is
     # called as in inference, its dropout off, and every epoch after that costs next to nothing ===
@@ -77,8 +93,11 @@ def train_model(
             tuned = train_stage(heads, replace(data, inputs=features), stage, config, run_dir)
             history = replace(history, fine_tune=tuned)
 
-    if train.balance_classes:
-        restore_prevalence(model, data.prevalence)
+        # === How far the fusion trusts photo and text, and how common eczema is in truth ===
+        if slopes is None:
+            slopes = find_slopes(heads, replace(data, inputs=features), learned)
+    model.get_layer(ECZEMA_SUM).slopes.assign(slopes)
+    shift_log_odds(model, log_odds - learned)
     return history
 
 
@@ -113,17 +132,16 @@ def unfreeze_from(encoder: keras.Model, first: str, key: str) -> None:
             layer.trainable = False
 
 
-def restore_prevalence(model: keras.Model, prevalence: float) -> None:
-    """Moves the biases of the eczema heads so that probabilities fit the training prevalence again.
+def shift_log_odds(model: keras.Model, shift: float) -> None:
+    """Moves the log-odds of all eczema heads by a constant; ranks do not change.
 
     Balanced labels train the log-odds of a population that is half eczema; the true ones differ by
-    the constant logit(prevalence) (King and Zeng 2001, prior correction). Ranks do not change.
+    logit(prevalence) (King and Zeng 2001, prior correction).
 
     Args:
-        model: Trained on labels from `data.balance_labels`.
-        prevalence: In (0, 1).
+        model: Its heads and the prior of its fusion.
+        shift: Log-odds.
     """
-    for head in ECZEMA_HEADS.values():
-        layer = model.get_layer(head)
-        if isinstance(layer, keras.layers.Dense):  # late fusion is an average of such
-            layer.bias.assign(layer.bias.numpy() + np.log(prevalence / (1 - prevalence)))
+    singles = [model.get_layer(ECZEMA_HEADS[modality]).bias for modality in MODALITIES]
+    for weight in (*singles, model.get_layer(ECZEMA_SUM).prior):  # a sum moves as its prior does
+        weight.assign_add(ops.full(weight.shape, shift))

@@ -23,6 +23,7 @@ from eczema_tf.model.encoders import (
     specify_text_encoder,
 )
 from eczema_tf.model.features import frozen_encoders
+from eczema_tf.model.fusion import ECZEMA_SUM
 from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, build_model
 from eczema_tf.model.probe import probe_encoder
 from eczema_tf.model.weights.packaged import find_preset
@@ -70,9 +71,9 @@ def fit_run(
 ) -> tuple[run_folder.TrainedModel, Inputs, Thresholds]:
     """Trains one model and chooses its thresholds, which makes it a whole run.
 
-    With `train.refit`, validation chooses the thresholds of a first model, and the run's own is
-    then trained anew, as long, on training and validation rows together (Goodfellow, Bengio and
-    Courville 2016, algorithm 7.2).
+    With `train.refit`, validation chooses the thresholds of a first model and how far its fusion
+    trusts photo and text, and the run's own is then trained anew, as long, on training and
+    validation rows together (Goodfellow, Bengio and Courville 2016, algorithm 7.2).
 
     Args:
         config: Of the run.
@@ -90,12 +91,18 @@ def fit_run(
     run_folder.write_start(first_dir, config)
     first, inputs, _ = train_run(config, dataset, splits, first_dir)
     thresholds = _choose_thresholds(first, dataset, inputs, splits, run_dir)
-    trained, inputs, _ = train_run(config, dataset, splits.replace("val", "train"), run_dir)
+    slopes = first.model.get_layer(ECZEMA_SUM).slopes.numpy()
+    both = splits.replace("val", "train")
+    trained, inputs, _ = train_run(config, dataset, both, run_dir, slopes)
     return trained, inputs, thresholds
 
 
 def train_run(
-    config: Config, dataset: Dataset, splits: pd.Series, run_dir: Path
+    config: Config,
+    dataset: Dataset,
+    splits: pd.Series,
+    run_dir: Path,
+    slopes: np.ndarray | None = None,
 ) -> tuple[run_folder.TrainedModel, Inputs, History]:
     """Trains one model and saves it.
 
@@ -104,6 +111,7 @@ def train_run(
         dataset: All rows.
         splits: Of each row; "train" is learned from, "val" decides when to stop.
         run_dir: Gets the model, the checkpoints and the TensorBoard logs.
+        slopes: As in `train_model`.
 
     Returns:
         The model with its best weights, the inputs of all rows, and the metrics of each epoch.
@@ -127,7 +135,7 @@ def train_run(
     )
     run_data.write(run_dir / run_folder.DATA)
     data = build_training_data(config, table, inputs, splits)
-    history = train_model(trained.model, trained.encoders, data, config, run_dir)
+    history = train_model(trained.model, trained.encoders, data, config, run_dir, slopes)
     run_folder.save_model(run_dir, trained)
     if leave_mixed_precision():
         trained = run_folder.load_model(run_dir)  # as `evaluate` and `export` rebuild it

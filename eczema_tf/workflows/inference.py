@@ -22,6 +22,7 @@ from eczema_tf.model.features import compute_features, frozen_encoders, predict_
 from eczema_tf.model.multimodal import heads_of
 from eczema_tf.schema import (
     ECZEMA_HEADS,
+    GRADE_COLUMNS,
     IMAGE,
     IMAGE_PRESENT,
     MODALITIES,
@@ -32,9 +33,22 @@ from eczema_tf.schema import (
 )
 from eczema_tf.workflows.run_folder import TrainedModel
 
-KEPT_COLUMNS = ("example_id", "case_id", "eczema", *LABEL_COLUMNS, *POSTERIOR_COLUMNS.values())
+KEPT_COLUMNS = (
+    "example_id",
+    "case_id",
+    "eczema",
+    *LABEL_COLUMNS,
+    *POSTERIOR_COLUMNS.values(),
+    *GRADE_COLUMNS.values(),
+)
 
-NEEDS = {"eczema_image": "image", "eczema_text": "text", "consistency": "text"}  # head -> modality
+NEEDS = {  # head -> modality
+    "eczema_image": "image",
+    "eczema_text": "text",
+    "consistency": "text",
+    "severity_image": "image",
+    "severity_text": "text",
+}
 
 
 def build_client_inputs(
@@ -113,7 +127,7 @@ def compute_row_logits(
 
     kept = [column for column in KEPT_COLUMNS if column in dataset.table]
     table = dataset.table[kept].iloc[rows].reset_index(drop=True)
-    for column in POSTERIOR_COLUMNS.values():
+    for column in (*POSTERIOR_COLUMNS.values(), *GRADE_COLUMNS.values()):
         if column in table:
             table[column] = pd.to_numeric(table[column], errors="coerce")
     used = {modality: inputs.present(modality)[rows] for modality in MODALITIES}
@@ -121,7 +135,7 @@ def compute_row_logits(
         table[f"{modality}_used"] = present
     table["text_notice"] = inputs.text_notices[rows]
     columns = {head: [f"{head}_logit"] for head in ECZEMA_HEADS.values()}
-    columns |= {"consistency": CONSISTENCY_LOGITS, "severity": SEVERITY_LOGITS}
+    columns |= {"consistency": CONSISTENCY_LOGITS, **SEVERITY_LOGITS}
     for head, names in columns.items():
         values = logits[head].astype("float64")  # (rows, logits)
         if head in NEEDS:

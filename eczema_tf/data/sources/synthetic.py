@@ -21,9 +21,9 @@ from eczema_tf.data.sources.source import Summary, write_source
 from eczema_tf.data.synthetic.cases import MASKS, PHOTOS, Case, draw_case, render_case
 from eczema_tf.data.synthetic.ground_truth import write_ground_truth
 from eczema_tf.data.synthetic.tables import ECZEMA
-from eczema_tf.schema import POSTERIOR_COLUMNS, WORDINGS
+from eczema_tf.schema import GRADE_COLUMNS, POSTERIOR_COLUMNS, WORDINGS
 
-GENERATOR_VERSION = 4  # raise it when the same seed no longer gives the same bytes
+GENERATOR_VERSION = 5  # raise it when the same seed no longer gives the same bytes
 PROVENANCE = {
     "attribution": "nobody to name: rendered photos and written complaints, made by eczema_tf",
     "licence": "Apache-2.0, as the program",
@@ -38,6 +38,9 @@ PROVENANCE = {
         "wordings": "known, or new: words that no known text uses, for the test split alone",
         "posterior_image, posterior_text, posterior_fusion": (
             "the exact P(eczema) given what was drawn, which no model can beat"
+        ),
+        "posterior_grade_image, posterior_grade_text, posterior_grade_fusion": (
+            "likewise, the expected grade (0 mild, 1 moderate, 2 severe) if it is eczema"
         ),
     },
 }
@@ -97,7 +100,7 @@ def _map_cases(cases: Iterable[Case]) -> pd.DataFrame:
         # what the text alone says: the label of the consistency head
         consistency = "unclear" if case.text else ""
         if case.text and case.facts:
-            consistency = "eczema" if (case.posterior["text"] or 0.0) >= 0.5 else "other"
+            consistency = "eczema" if case.posterior["text"].eczema >= 0.5 else "other"
         rows += [
             {
                 "example_id": example_id,
@@ -113,7 +116,8 @@ def _map_cases(cases: Iterable[Case]) -> pd.DataFrame:
                 "sex": case.sex,
                 "source": "synthetic",
                 WORDINGS: case.wordings,
-                **{column: case.posterior[kind] for kind, column in POSTERIOR_COLUMNS.items()},
+                **{POSTERIOR_COLUMNS[kind]: known.eczema for kind, known in case.posterior.items()},
+                **{GRADE_COLUMNS[kind]: known.grade for kind, known in case.posterior.items()},
                 "condition": case.condition,
                 "body_site": case.body_site,
             }
@@ -124,11 +128,11 @@ def _map_cases(cases: Iterable[Case]) -> pd.DataFrame:
 
 def _compute_limit(cases: Iterable[Case], kind: str) -> float | None:
     """AUROC of the exact posterior, over the cases that have one; None for a single class."""
-    known = [case for case in cases if case.posterior[kind] is not None]
+    known = [case for case in cases if kind in case.posterior]
     labels = [case.condition == ECZEMA for case in known]
     if len(set(labels)) < 2:
         return None
-    return float(roc_auc_score(labels, [case.posterior[kind] for case in known]))
+    return float(roc_auc_score(labels, [case.posterior[kind].eczema for case in known]))
 
 
 def _make_files(cases: Sequence[Case], seed: int, folder: Path) -> None:

@@ -18,8 +18,9 @@ from eczema_tf.data.synthetic.skin import SITES, TONES
 from eczema_tf.data.synthetic.tables import (
     AGE,
     NO_SEVERITY,
-    compute_eczema_posterior,
+    Posterior,
     compute_log_likelihood,
+    compute_posterior,
     draw_attributes,
     draw_facts,
     draw_state,
@@ -51,8 +52,8 @@ class Case:
         text: The complaint, "" for none.
         phrases: Where each fact stands in the text.
         wordings: Which words it is written in; "" if there is no text.
-        posterior: P(eczema) given the "image", the "text" and both ("fusion"); `None` where the
-            photo or the text is missing.
+        posterior: Given the "image" and the "text", as far as they are there, and all of it
+            ("fusion").
         age_group: One of `AGE_GROUPS`, if the text says the age; else "".
         skin_tone: Fitzpatrick type; like all that follows, independent of the condition.
         sex: One of `SEXES`.
@@ -69,7 +70,7 @@ class Case:
     text: str
     phrases: list[Phrase]
     wordings: Wordings | Literal[""]
-    posterior: dict[str, float | None]
+    posterior: dict[str, Posterior]
     age_group: str
     skin_tone: str
     sex: str
@@ -104,9 +105,9 @@ def draw_case(seed: int, index: int) -> Case:
         phrases=phrases,
         wordings=wordings if has_text else "",
         posterior={
-            "image": compute_eczema_posterior(tables, image) if has_photo else None,
-            "text": compute_eczema_posterior(tables, said) if has_text else None,
-            "fusion": compute_eczema_posterior(tables, image, said),
+            **({"image": compute_posterior(tables, image)} if has_photo else {}),
+            **({"text": compute_posterior(tables, said)} if has_text else {}),
+            "fusion": compute_posterior(tables, image, said),
         },
         age_group=AGE_GROUPS.get(facts.get(AGE, ""), ""),
         skin_tone=rng.choice(TONES),

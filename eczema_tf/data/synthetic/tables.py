@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 import yaml
 from pydantic import Field
 
 from eczema_tf.config import Section
+from eczema_tf.schema import SEVERITY
 
 ECZEMA, HEALTHY, NO_SEVERITY = "eczema", "healthy", "none"
 LESION, VISIBLE, AGE = "lesion", "visible", "age"
@@ -188,8 +190,20 @@ def compute_log_likelihood(slots: Mapping[str, Slot], drawn: Mapping[str, str]) 
     return sum(known, start=np.zeros(()))
 
 
-def compute_eczema_posterior(tables: Tables, *log_likelihoods: np.ndarray) -> float:
-    """Computes P(eczema | evidence) by Bayes' rule.
+class Posterior(NamedTuple):
+    """What evidence says of a case.
+
+    Attributes:
+        eczema: P(eczema | evidence).
+        grade: Expected grade, 0 (mild) to 2 (severe), if it is eczema.
+    """
+
+    eczema: float
+    grade: float
+
+
+def compute_posterior(tables: Tables, *log_likelihoods: np.ndarray) -> Posterior:
+    """Computes the exact posterior by Bayes' rule.
 
     Args:
         tables: From `load_tables`.
@@ -198,4 +212,9 @@ def compute_eczema_posterior(tables: Tables, *log_likelihoods: np.ndarray) -> fl
     log_joint = np.log(tables.prior) + sum(log_likelihoods)
     joint = np.exp(log_joint - log_joint.max())
     is_eczema = [condition == ECZEMA for condition, _ in tables.states]
-    return float(joint[is_eczema].sum() / joint.sum())
+    of_eczema = joint[is_eczema]
+    grades = [SEVERITY.index(grade) for condition, grade in tables.states if condition == ECZEMA]
+    return Posterior(
+        eczema=float(of_eczema.sum() / joint.sum()),
+        grade=float(of_eczema @ grades / of_eczema.sum()),
+    )

@@ -12,7 +12,7 @@ from eczema_tf.explanation.sanity import (
     correlate_ranks,
     randomise_in_cascade,
 )
-from eczema_tf.model.layers import MissingModality
+from eczema_tf.model.layers import AddedEvidence, MissingModality
 from eczema_tf.workflows.explanation_quality.cases import TARGET, ExplainedCases
 
 DRAWS = 3  # of random weights: all cases of one draw share its luck
@@ -39,8 +39,8 @@ def list_depths(model: keras.Model, modality: str) -> list[Depth]:
         Depth(layer.name, layer.weights)
         for layer in path
         if layer.weights
-        and not layer.name.startswith((other, encoder))
-        and not isinstance(layer, MissingModality)
+        and not layer.name.startswith((other, encoder, f"eczema_{other[:-1]}"))
+        and not isinstance(layer, (MissingModality, AddedEvidence))
     ]
     inside = [layer for layer in model.get_layer(encoder).layers[::-1] if layer.weights]
     stages = np.array_split(np.arange(len(inside)), min(ENCODER_STAGES, len(inside) or 1))
