@@ -417,7 +417,7 @@ def test_the_dropout_of_a_frozen_encoder_is_off_with_and_without_a_cache(
         run_dir = tmp_path / str(cache_features)
         run_dir.mkdir()
         train_model(model, encoders, make_data(), config, run_dir)
-        kernels.append(model.get_layer("eczema").kernel.numpy())
+        kernels.append(model.get_layer("eczema_joint").kernel.numpy())
         assert len(list((tmp_path / "cache").iterdir())) == 2
         assert not [path for path in run_dir.iterdir() if path.name.startswith("tmp")]
     np.testing.assert_array_equal(*kernels)
@@ -485,11 +485,11 @@ def test_slopes_come_from_validation_rows_with_photo_and_text(tmp_path: Path):
     encoders = Encoders(
         specify_image_encoder(config.model.image), specify_text_encoder(config.model.text, 50)
     )
-    train_model(model, encoders, data, config, tmp_path / "found")
+    train_model(model, encoders, data, config, tmp_path)
     assert not np.array_equal(model.get_layer("eczema_sum").slopes, [1, 1])
     absent = replace(data.inputs.columns[TEXT_PRESENT], values=np.zeros(ROWS, "float32"))
     columns = {**data.inputs.columns, TEXT_PRESENT: absent}
     alone = replace(data, inputs=replace(data.inputs, columns=columns))
     np.testing.assert_array_equal(find_slopes(model, alone, 0.0), 1)
-    train_model(model, encoders, data, config, tmp_path / "given", np.array([0.5, 2]))
+    train_model(model, encoders, data, config, tmp_path, np.array([0.5, 2]))
     np.testing.assert_array_equal(model.get_layer("eczema_sum").slopes, [0.5, 2])
