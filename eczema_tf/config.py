@@ -48,8 +48,9 @@ class SyntheticConfig(Section):
     """The built-in data, used when `data.manifest` is null."""
 
     cases: Positive = 3000
+    texts: Count = 6000  # further cases, of a text alone, all of them for training
     seed: Count = 0
-    # the set is made once in <folder>/synthetic-<cases>-<seed>/ and then reused
+    # the set is made once in <folder>/synthetic-<cases>-<texts>-<seed>/ and then reused
     folder: str = "data"
 
 
@@ -176,8 +177,8 @@ class TextConfig(EncoderConfig):
     architecture: Literal["small", "bert"] = "small"  # from scratch only
     # how many of a preset's transformer layers, from the first on; null: all
     layers: Positive | None = None
-    # mean of the outputs of a preset's last so many layers; 1: the last one
-    average_layers: Positive = 3
+    # the outputs of so many of a preset's last layers, side by side, or of all it has
+    last_layers: Positive = 3
     # longer texts are cut, and their rows say so
     max_tokens: Annotated[int, Field(ge=8, le=MAX_TOKENS)] = MAX_TOKENS
     vocabulary_size: Annotated[int, Field(ge=50)] = 2000  # from scratch only

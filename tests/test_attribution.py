@@ -54,13 +54,13 @@ def build_case(
     text: str = "small",
     dimension: int | None = None,
     size_px: int = SIZE_PX,
-    average_layers: int = 1,
+    last_layers: int = 1,
 ):
     keras.utils.set_random_seed(0)
     spec = specify_image_encoder(ImageConfig(size_px=size_px, architecture=image), dimension)
     text_spec = specify_text_encoder(
         TextConfig(architecture=text, max_tokens=16), len(TOKENIZER.vocabulary)
-    ).model_copy(update={"average_layers": average_layers})
+    ).model_copy(update={"last_layers": last_layers})
     encoders = Encoders(spec, text_spec)
     model = build_model(ModelConfig(embedding_units=8, fusion=fusion), encoders)
     for head in (
@@ -93,11 +93,11 @@ def small():
 
 
 @pytest.mark.parametrize(
-    ("image", "text", "average_layers"),
+    ("image", "text", "last_layers"),
     [("small", "small", 1), ("vit", "bert", 1), ("efficientnet", "bert", 2)],
 )
-def test_cutting_changes_no_logit(image: str, text: str, average_layers: int):
-    model, _ = build_case("cross_attention", image, text, average_layers=average_layers)
+def test_cutting_changes_no_logit(image: str, text: str, last_layers: int):
+    model, _ = build_case("cross_attention", image, text, last_layers=last_layers)
     inputs, submodels = batch(model), Submodels(model)
     tensors = to_model_inputs(inputs)
     logits = submodels.compute_logits(

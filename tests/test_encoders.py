@@ -256,11 +256,11 @@ def test_a_handle_is_downloaded_by_tensorflow_hub(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("layers", "average", "expected"),
+    ("layers", "last", "expected"),
     [(2, 1, [1]), (None, 1, [2]), (None, 2, [1, 2]), (2, 2, [0, 1])],
 )
 def test_layers_of_a_bert_are_those_of_the_preset(
-    tmp_path: Path, layers: int | None, average: int, expected: list[int]
+    tmp_path: Path, layers: int | None, last: int, expected: list[int]
 ):
     import keras_hub
 
@@ -274,7 +274,7 @@ def test_layers_of_a_bert_are_those_of_the_preset(
     )
     whole.save_to_preset(str(tmp_path / "tiny"))
     preset = str(tmp_path / "tiny")
-    config = TextConfig(preset=preset, layers=layers, average_layers=average, max_tokens=16)
+    config = TextConfig(preset=preset, layers=layers, last_layers=last, max_tokens=16)
     encoder = build_encoder(specify_text_encoder(config, 0))
     load_preset_weights(encoder, preset)
     ids = np.arange(10, dtype="int32").reshape(2, 5)
@@ -287,14 +287,14 @@ def test_layers_of_a_bert_are_those_of_the_preset(
     encoded = keras.Model(whole.inputs, outputs)(inputs)
     np.testing.assert_allclose(
         encoder.predict_on_batch(inputs)["sequence_output"],
-        np.mean(encoded if average > 1 else [encoded], axis=0),
+        np.concatenate(encoded if last > 1 else [encoded], axis=-1),
         atol=1e-6,
     )
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [({"layers": 4}, "layers: .* has 3, rec"), ({"layers": 2}, "average_layers: .* with 2 layers")],
+    [({"layers": 4}, "layers: .* has 3, rec"), ({"layers": 2}, "last_layers: .* with 2 layers")],
 )
 def test_more_layers_than_a_bert_has_are_refused(tmp_path: Path, setting: dict, message: str):
     import keras_hub

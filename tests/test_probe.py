@@ -160,7 +160,7 @@ def test_both_encoders_are_tried_and_named_before_there_are_any_data(
     keras_hub.models.BertTokenizer(words).save_to_preset(str(tmp_path / "bert"))
     save_hugging_face_vit(tmp_path / "vit")
     save_preprocessor(tmp_path / "vit")
-    text = {"preset": str(tmp_path / "bert"), "average_layers": 1, "max_tokens": 16}
+    text = {"preset": str(tmp_path / "bert"), "last_layers": 1, "max_tokens": 16}
     values = {"model": {"image": {"preset": str(tmp_path / "vit")}, "text": text}}
     check_encoders(Config.parse(values))
     said = capsys.readouterr().err

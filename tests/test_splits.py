@@ -118,9 +118,19 @@ def test_given_splits_are_kept():
     assert list(assign_splits(table, seed=0)) == ["test", "train", "val"]
 
 
+def test_rows_meant_for_training_take_no_seat_and_their_groups_come_with_them():
+    plain = build_table([1.0, 0.0] * 20)
+    table = build_table([1.0, 0.0] * 23)
+    table.loc[40:44, "split"] = "train"
+    table.loc[45, "group_id"] = table.loc[44, "group_id"]
+    splits = assign_splits(table, seed=0)
+    assert list(splits[:40]) == list(assign_splits(plain, seed=0))
+    assert set(splits[40:]) == {"train"}
+
+
 def test_splits_given_to_some_rows_only_are_an_error():
     table = build_table([1.0, 0.0, 1.0])
-    table.loc[1, "split"] = "train"
+    table.loc[1, "split"] = "test"
     with pytest.raises(DataError, match=r"1 rows have one and 2 have none \(the first is 'r0'\)"):
         assign_splits(table, seed=0)
 

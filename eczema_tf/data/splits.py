@@ -29,7 +29,8 @@ def assign_splits(
     Of splits that are made here, each gets its fraction of the groups to within one, and its share
     of each class. Where there are so few groups of a class that this would leave a split without
     it, the first ones are given out one to a split (train, val, test), even if a small split
-    becomes larger than its fraction.
+    becomes larger than its fraction. Groups of which a row is meant for training, where others have
+    no split, are left out of all that.
 
     Args:
         table: Of a `Manifest`; columns `group_id`, `split`, `eczema`, `image_path`, `text`.
@@ -42,7 +43,8 @@ def assign_splits(
         "train", "val" or "test" for each row, with the table's index.
 
     Raises:
-        DataError: If only some rows have a split, or there are fewer groups than splits.
+        DataError: If only some rows have a split, other than "train", or there are fewer groups
+            than splits.
     """
     given = table["split"] != ""
     if given.all() and len(table):
@@ -53,13 +55,15 @@ def assign_splits(
             cut = {"train": 1 - share, "val": share}
             own[train] = _assign(table[train], cut, f"{seed}:val", label_threshold)
         return own
-    if given.any():
+    meant = table["group_id"].isin(table["group_id"][table["split"] == "train"])
+    if given.any() and not meant[given].all():
         raise DataError(
             f"split: {given.sum()} rows have one and {(~given).sum()} have none (the first is"
             f" {table['example_id'][~given].iloc[0]!r}); allowed: all rows, or none (then they are"
-            " split by group)"
+            " split by group), or 'train' alone (then the others are)"
         )
-    return _assign(table, fractions, f"{seed}:split", label_threshold)
+    others = _assign(table[~meant], fractions, f"{seed}:split", label_threshold)
+    return others.reindex(table.index, fill_value="train")
 
 
 def assign_folds(

@@ -70,13 +70,16 @@ def find_manifest(config: Config) -> Path:
     if config.data.manifest:
         return Path(config.data.manifest)
     synthetic = config.data.synthetic
-    folder = Path(synthetic.folder) / f"synthetic-{synthetic.cases}-{synthetic.seed}"
+    folder = (
+        Path(synthetic.folder) / f"synthetic-{synthetic.cases}-{synthetic.texts}-{synthetic.seed}"
+    )
     manifest = folder / "manifest.csv"
     if manifest.is_file():  # the folder is renamed into place when whole
         say(f"built-in data: {folder} (made before)")
         return manifest
-    say(f"built-in data: making {synthetic.cases} cases in {folder}")
-    return prepare_synthetic(folder, cases=synthetic.cases, seed=synthetic.seed).manifest
+    cases, texts = synthetic.cases, synthetic.texts
+    say(f"built-in data: making {cases} cases and {texts} texts alone in {folder}")
+    return prepare_synthetic(folder, cases=cases, texts=texts, seed=synthetic.seed).manifest
 
 
 def split_dataset(config: Config, dataset: Dataset) -> pd.Series:

@@ -49,7 +49,7 @@ _FEW_CASES = 100  # below this, starting processes takes longer than the work
 
 
 def prepare_synthetic(
-    out: Path | str, *, cases: int = 2000, seed: int = 0, overwrite: bool = False
+    out: Path | str, *, cases: int = 2000, texts: int = 0, seed: int = 0, overwrite: bool = False
 ) -> Summary:
     """Makes the built-in data.
 
@@ -59,13 +59,14 @@ def prepare_synthetic(
     Args:
         out: The folder.
         cases: How many cases, at least 1. A case has up to three photos, one row each.
+        texts: How many further cases, of a text alone, for training alone.
         seed: Of all that is drawn, at least 0.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
         EczemaError: If `out` exists and is not empty without `overwrite`, or cannot be written.
     """
-    drawn = [draw_case(seed, index) for index in range(cases)]
+    drawn = [draw_case(seed, index, text_alone=index >= cases) for index in range(cases + texts)]
     counts = {
         "rows": sum(len(case.example_ids) for case in drawn),
         "photos": sum(case.photos for case in drawn),
@@ -79,10 +80,10 @@ def prepare_synthetic(
         name="synthetic",
         rows=_map_cases(drawn),
         counts=counts,
-        description=f"{cases} cases",
+        description=f"{len(drawn)} cases",
         facts={
             "generator_version": GENERATOR_VERSION,
-            "cases": cases,
+            "cases": len(drawn),
             "seed": seed,
             "counts": {**counts, "conditions": conditions},
             **PROVENANCE,
@@ -111,6 +112,7 @@ def _map_cases(cases: Iterable[Case]) -> pd.DataFrame:
                 "eczema": float(case.condition == ECZEMA),
                 "consistency": consistency,
                 "severity": case.severity,
+                "split": case.split,
                 "skin_tone": case.skin_tone,
                 "age_group": case.age_group,
                 "sex": case.sex,

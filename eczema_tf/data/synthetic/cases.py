@@ -52,6 +52,7 @@ class Case:
         text: The complaint, "" for none.
         phrases: Where each fact stands in the text.
         wordings: Which words it is written in; "" if there is no text.
+        split: "train" if it must not be in another; else "".
         posterior: Given the "image" and the "text", as far as they are there, and all of it
             ("fusion").
         age_group: One of `AGE_GROUPS`, if the text says the age; else "".
@@ -70,6 +71,7 @@ class Case:
     text: str
     phrases: list[Phrase]
     wordings: Wordings | Literal[""]
+    split: Literal["train", ""]
     posterior: dict[str, Posterior]
     age_group: str
     skin_tone: str
@@ -77,17 +79,24 @@ class Case:
     body_site: str
 
 
-def draw_case(seed: int, index: int) -> Case:
-    """Draws a case and writes its text; it does not render its photos."""
+def draw_case(seed: int, index: int, *, text_alone: bool = False) -> Case:
+    """Draws a case and writes its text; it does not render its photos.
+
+    Args:
+        seed: Of the data set.
+        index: Of the case.
+        text_alone: Whether it has no photo in any case, and its text only wordings for training.
+    """
     rng, tables = Random(f"{seed} {index} draw"), load_tables()
     state = draw_state(tables, rng)
     attributes, facts = draw_attributes(tables, state, rng), draw_facts(tables, state, rng)
     missing, unclear, sex = rng.random(), rng.random() < UNCLEAR, rng.choice(SEXES)
-    has_photo, has_text = missing >= NO_PHOTO, not NO_PHOTO <= missing < NO_PHOTO + NO_TEXT
+    has_photo = missing >= NO_PHOTO and not text_alone
+    has_text = text_alone or not NO_PHOTO <= missing < NO_PHOTO + NO_TEXT
     photos = rng.choices((1, 2, 3), PHOTO_COUNTS)[0] if has_photo else 0
     facts = {} if unclear or not has_text else facts
     text, phrases = "", list[Phrase]()
-    wordings: Wordings = "new" if rng.random() < NEW else "known"
+    wordings: Wordings = "new" if rng.random() < NEW and not text_alone else "known"
     if has_text:
         text, phrases = write_complaint(facts, sex, Random(f"{seed} {index} write"), wordings)
     image = compute_log_likelihood(tables.attributes, attributes if has_photo else {})
@@ -104,6 +113,7 @@ def draw_case(seed: int, index: int) -> Case:
         text=text,
         phrases=phrases,
         wordings=wordings if has_text else "",
+        split="train" if text_alone else "",
         posterior={
             **({"image": compute_posterior(tables, image)} if has_photo else {}),
             **({"text": compute_posterior(tables, said)} if has_text else {}),
