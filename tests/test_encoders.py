@@ -256,8 +256,7 @@ def test_a_handle_is_downloaded_by_tensorflow_hub(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("layers", "last", "expected"),
-    [(2, 1, [1]), (None, 1, [2]), (None, 2, [1, 2]), (2, 2, [0, 1])],
+    ("layers", "last", "expected"), [(2, 1, [1]), (None, 1, [2]), (None, 2, [1, 2]), (2, 2, [0, 1])]
 )
 def test_layers_of_a_bert_are_those_of_the_preset(
     tmp_path: Path, layers: int | None, last: int, expected: list[int]

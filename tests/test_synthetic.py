@@ -53,6 +53,19 @@ def table(folder):
     return load_manifest(folder / "manifest.csv").table
 
 
+def test_texts_alone_are_for_training_and_change_nothing_else(folder, table, tmp_path):
+    more = prepare_synthetic(tmp_path / "more", cases=3, texts=20, seed=5).manifest
+    rows = load_manifest(more).table
+    alone = rows[rows["split"] == "train"]
+    assert len(alone) == alone["case_id"].nunique() == 20
+    assert (alone["image_path"] == "").all()
+    assert (alone["text"] != "").all()
+    assert set(alone["wordings"]) == {"known"}
+    columns = [name for name in rows if name != "image_file"]  # the path
+    others = rows.loc[rows["split"] == "", columns].set_index("example_id")
+    assert others.equals(table[columns].set_index("example_id").loc[others.index])
+
+
 @pytest.fixture(scope="module")
 def photos(folder, table):
     """One row a photo: the label, and what could betray it."""
