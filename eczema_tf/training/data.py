@@ -69,8 +69,6 @@ def build_training_data(
     weights = {head: eczema_weight * seen[modality] for modality, head in ECZEMA_HEADS.items()}
     weights["consistency"] = (table["consistency"] != "").to_numpy() * has_text
     graded = (table["severity"] != "").to_numpy() & (positive | ~labelled)  # of eczema alone
-    # few rows have a grade: weights average 1 over all that are trained on, as those of eczema do
-    graded = graded / (graded[train_rows].sum() / max(len(train_rows), 1) or 1.0)
     weights |= {head: graded * seen[modality] for modality, head in SEVERITY_HEADS.items()}
     return TrainingData(
         inputs=inputs,
