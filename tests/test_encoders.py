@@ -256,7 +256,8 @@ def test_a_handle_is_downloaded_by_tensorflow_hub(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("layers", "last", "expected"), [(2, 1, [1]), (None, 1, [2]), (None, 2, [1, 2]), (2, 2, [0, 1])]
+    ("layers", "last", "expected"),
+    [(2, 1, [1]), (None, 1, [2]), (None, 2, [1, 2]), (2, 2, [0, 1]), (2, 3, [0, 1])],
 )
 def test_layers_of_a_bert_are_those_of_the_preset(
     tmp_path: Path, layers: int | None, last: int, expected: list[int]
@@ -291,11 +292,7 @@ def test_layers_of_a_bert_are_those_of_the_preset(
     )
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [({"layers": 4}, "layers: .* has 3, rec"), ({"layers": 2}, "last_layers: .* with 2 layers")],
-)
-def test_more_layers_than_a_bert_has_are_refused(tmp_path: Path, setting: dict, message: str):
+def test_more_layers_than_a_bert_has_are_refused(tmp_path: Path):
     import keras_hub
 
     tiny = keras_hub.models.BertBackbone(
@@ -307,8 +304,8 @@ def test_more_layers_than_a_bert_has_are_refused(tmp_path: Path, setting: dict, 
         max_sequence_length=16,
     )
     tiny.save_to_preset(str(tmp_path))
-    config = TextConfig(preset=str(tmp_path), max_tokens=16, **setting)
-    with pytest.raises(ConfigError, match=message):
+    config = TextConfig(preset=str(tmp_path), max_tokens=16, layers=4)
+    with pytest.raises(ConfigError, match=r"layers: .* has 3, rec"):
         specify_text_encoder(config, 0)
 
 

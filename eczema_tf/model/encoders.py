@@ -192,18 +192,13 @@ def specify_text_encoder(config: TextConfig, vocabulary_size: int) -> EncoderSpe
                 f" {config.layers}"
             )
         settings["num_layers"] = config.layers
-    if config.last_layers > settings["num_layers"]:
-        raise ConfigError(
-            f"model.text.last_layers: {config.preset!r} is used with {settings['num_layers']}"
-            f" layers, received {config.last_layers}"
-        )
     source = find_preset(config.preset).source
     return EncoderSpec(
         kind=type(backbone).__name__,
         settings=settings,
         pretrained=True,
         source=source,
-        last_layers=config.last_layers,
+        last_layers=min(config.last_layers, settings["num_layers"]),
     )
 
 
