@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Sequence
 from operator import methodcaller
 from pathlib import Path
-from typing import Any
 
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.schema import NOTICE
@@ -66,7 +65,7 @@ def build_parser(
         description: What it does; None for a command of `COMMANDS`.
         examples: Of its use.
     """
-    parser = CommandParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m eczema_tf.{name}",
         description=description or COMMANDS[name],
         epilog=f"{examples}\n\n{NOTICE}" if examples else NOTICE,
@@ -81,7 +80,7 @@ def build_parser(
 
 
 class StoreOnce(argparse.Action):
-    """Stores an argument's value, and refuses a second one instead of forgetting the first."""
+    """Stores what a case is made of, and refuses a second one instead of forgetting the first."""
 
     _is_given = False
 
@@ -97,15 +96,6 @@ class StoreOnce(argparse.Action):
             raise argparse.ArgumentError(self, "given twice; allowed: once")
         self._is_given = True
         setattr(namespace, self.dest, values)
-
-
-class CommandParser(argparse.ArgumentParser):
-    """An argument parser, and its subparsers, that refuse an argument given twice."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Takes what `argparse.ArgumentParser` does."""
-        super().__init__(*arguments, **options)
-        self.register("action", None, StoreOnce)  # None: where no action is named
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -142,11 +132,12 @@ MODEL_HELP = "an exported model: saved_models/eczema (newest version) or one ver
 MODEL = argument("--model", type=Path, required=True, metavar="DIR", help=MODEL_HELP)
 IMAGE = argument(
     "--image",
+    action=StoreOnce,
     type=Path,
     metavar="FILE",
     help="a photo; it is turned upright and its metadata is removed before it is used",
 )
-TEXT = argument("--text", default="", help="a description of the symptoms")
+TEXT = argument("--text", action=StoreOnce, default="", help="a description of the symptoms")
 
 
 def say(line: str) -> None:

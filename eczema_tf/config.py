@@ -316,7 +316,6 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
         ConfigError: With every unknown key, wrong type and value out of range, if there is any.
     """
     values = read_yaml(Path(path)) if path is not None else {}
-    given: set[str] = set()
     for override in overrides:
         where = f"--set {shorten(override)}"
         key, separator, text = override.partition("=")
@@ -324,9 +323,6 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
             raise ConfigError(
                 f"{where}: must look like section.key=value, for instance train.epochs=5"
             )
-        if key in given:
-            raise ConfigError(f"{where}: {shorten(key)} is set twice; allowed: once")
-        given.add(key)
         set_key(values, key, _parse_yaml(text, where), where=where)
     return Config.parse(values, where=str(path) if path is not None else "configuration")
 

@@ -126,8 +126,8 @@ def test_a_tensorflow_that_cannot_start_is_heard(tmp_path: Path):
     assert b"ImportError: no such library" in failed.stderr
 
 
-def test_an_argument_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture):
-    for again in (["predict", "--image"], ["explain", "--text"], ["prepare", "scin", "--cases"]):
+def test_a_photo_or_text_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture):
+    for again in (["predict", "--image"], ["explain", "--text"]):
         with pytest.raises(SystemExit) as ended:
             commands.main([*again, "a", again[-1], "b"])
         assert ended.value.code == 2

@@ -143,8 +143,3 @@ def test_yaml_that_explodes_or_contradicts_itself_is_one_short_line(tmp_path, te
     for override in (f"data.manifest={text}", text):
         with contextlib.suppress(ConfigError) if "=" in override else pytest.raises(ConfigError):
             load_config(None, [override])
-
-
-def test_a_key_that_is_set_twice_is_refused():
-    with pytest.raises(ConfigError, match=r"--set seed=2: seed is set twice; allowed: once"):
-        load_config(None, ["seed=1", "seed=2"])

@@ -107,7 +107,11 @@ def test_alignment_cleans_as_the_graph_does(clean, parts: list[str]):
     assert align_text(text).cleaned == clean(text)
 
 
-@given(st.text(max_size=80))
+# the graph's library is of a later Unicode and normalises characters that Python does not know yet
+KNOWN_TO_PYTHON = st.characters(exclude_categories=("Cs", "Cn"))
+
+
+@given(st.text(KNOWN_TO_PYTHON, max_size=80))
 @settings(max_examples=300)
 def test_alignment_cleans_any_text_as_the_graph_does(clean, text: str):
     text = text.encode("utf-8", "replace").decode()
