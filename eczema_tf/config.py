@@ -279,6 +279,9 @@ class EvaluateConfig(Section):
     """The metrics."""
 
     bootstrap_replicates: Annotated[int, Field(ge=100)] = 1000
+    # predictive values are also given for these; of adults up to one in ten has eczema, of children
+    # one in five (Langan, Irvine and Weidinger 2020)
+    prevalences: list[Annotated[float, Field(gt=0, lt=1)]] = [0.1, 0.2]
 
 
 class ExportConfig(Section):

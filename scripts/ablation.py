@@ -19,14 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from eczema_tf.cli import CONFIG, SETTINGS, run_command
 from eczema_tf.config import Config, load_config
 from eczema_tf.errors import ConfigError
-from eczema_tf.evaluation.intervals import Estimate, draw_weights, summarise
-from eczema_tf.evaluation.metrics import compute_auroc
-from eczema_tf.evaluation.predictions import (
-    PROBABILITY_COLUMNS,
-    identify_models,
-    is_scored,
-    load_predictions,
-)
+from eczema_tf.evaluation.intervals import Estimate
+from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, load_predictions
+from eczema_tf.evaluation.sample import Sample
 from eczema_tf.files import write_text
 from eczema_tf.reporting.tables import format_estimate
 from eczema_tf.workflows import run_folder
@@ -98,7 +93,7 @@ def compare_runs(run_dirs: dict[str, Path], config: Config) -> list[Run]:
     Args:
         run_dirs: Finished runs on the same splits, by name; the first is what the others are
             compared with.
-        config: For `label_threshold`, the seed and the number of resamples.
+        config: For `label_threshold`.
 
     Raises:
         ConfigError: If the runs did not predict the same cases.
@@ -113,22 +108,18 @@ def compare_runs(run_dirs: dict[str, Path], config: Config) -> list[Run]:
             "the runs predicted different cases, so they cannot be compared; --vary must not change"
             " the data or the splits"
         )
-    weights = draw_weights(first["group_id"], config.evaluate.bootstrap_replicates, config.seed)
     runs, base = [], None
     for name, cases in predicted.items():
-        aurocs = {}
+        sample = Sample.draw(cases, {}, config.data.label_threshold, replicates=0, seed=0)
+        estimates = {}
         for head, column in PROBABILITY_COLUMNS.items():
-            seen = is_scored(cases, head)
-            known = cases[seen]
-            aurocs[head] = compute_auroc(
-                known[column].to_numpy("float64"),
-                (known["eczema"] > config.data.label_threshold).to_numpy(bool),
-                weights[:, seen],
-                identify_models(known),
-            )
-        difference = None if base is None else summarise(aurocs["fusion"] - base)
-        base = aurocs["fusion"] if base is None else base
-        estimates = {head: summarise(values) for head, values in aurocs.items()}
+            known = sample.of_head(head)
+            auroc = known.measure_auroc(column)
+            reason = known.explain_undefined("a prediction")
+            estimates[head] = known.estimate_auroc(auroc, reason)
+        # the last head is the fusion, which answers the same cases in all runs
+        difference = None if base is None else known.estimate_auroc_difference(auroc, base, reason)
+        base = auroc if base is None else base
         runs.append(Run(name, estimates, difference))
     return runs
 

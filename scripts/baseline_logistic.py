@@ -6,7 +6,7 @@ It uses the very folds of a cross-validated run.
 
 Features: the mean over the tokens of the run's frozen text encoder, and, with `pooling: mean_max`,
 the maximum beside it. The strength of the penalty is chosen within the training folds. Prints the
-out-of-fold AUROC with its 95 % interval from a bootstrap over groups, beside the run's own.
+out-of-fold AUROC with its 95 % interval, beside the run's own.
 """
 
 import argparse
@@ -19,8 +19,13 @@ from sklearn.preprocessing import StandardScaler
 
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.dataset import load_dataset
-from eczema_tf.evaluation.intervals import draw_weights, summarise
-from eczema_tf.evaluation.metrics import compute_auroc
+from eczema_tf.evaluation.intervals import (
+    Sampling,
+    estimate_auroc,
+    inflate_for_training,
+    number_groups,
+)
+from eczema_tf.evaluation.metrics import measure_auroc
 from eczema_tf.evaluation.results import Metrics
 from eczema_tf.model.features import compute_features
 from eczema_tf.model.multimodal import POOLED_TEXT
@@ -64,7 +69,8 @@ def main() -> None:
     repeats = (data.folds or {}).values()
     # pooled over the repeats, as in the run
     groups = np.tile(table["group_id"].to_numpy(), len(repeats))
-    weights = draw_weights(groups, 1000, trained.config.seed)
+    inflation = inflate_for_training(trained.config.split.folds)
+    sampling = Sampling(number_groups(groups), inflation)
     fitted = np.concatenate(
         [
             table["example_id"].map(folds).to_numpy() + 1000 * repeat
@@ -78,11 +84,11 @@ def main() -> None:
             predict_out_of_fold(part, positive, table["example_id"].map(folds).to_numpy())
             for folds in repeats
         ]
-        auroc = compute_auroc(
-            np.concatenate(scores), np.tile(positive, len(repeats)), weights, fitted
-        )
+        labels = np.tile(positive, len(repeats))
+        auroc = measure_auroc(np.concatenate(scores), labels, fitted)
+        estimate = estimate_auroc(auroc, labels, sampling, "one class only")
         name = f"logistic regression, {' and '.join(poolings[:count])} of the tokens"
-        print(f"{name:<50} {len(rows)} cases: AUROC {format_estimate(summarise(auroc, ''))}")
+        print(f"{name:<50} {len(rows)} cases: AUROC {format_estimate(estimate)}")
     own = Metrics.read(run_dir / run_folder.METRICS).heads["text"].auroc
     print(f"{'text head of the run':<50} {len(rows)} cases: AUROC {format_estimate(own)}")
 

@@ -1,21 +1,39 @@
-"""Intervals: whole groups are drawn, coverage is what it says, clusters widen, pairing narrows.
+"""Intervals: coverage is what it says, groups and training widen, pairing narrows.
 
 The undefined stays undefined.
 """
 
-import math
-
 import numpy as np
 import pytest
+from scipy.stats import binomtest, norm, ttest_1samp
 
-from eczema_tf.evaluation.intervals import Estimate, draw_weights, summarise
-from eczema_tf.evaluation.metrics import compute_auroc
+from eczema_tf.evaluation.intervals import (
+    Estimate,
+    Sampling,
+    draw_weights,
+    estimate_auroc,
+    estimate_difference,
+    estimate_share,
+    inflate_for_training,
+    summarise,
+)
+from eczema_tf.evaluation.metrics import Statistic, measure_auroc, measure_mean
 
 
 def normal_cases(rng, cases, shift=1.0):
     """Scores whose true AUROC is Phi(shift / sqrt 2)."""
     positive = np.arange(cases) % 2 == 0
     return rng.normal(shift * positive, 1), positive
+
+
+def judge_auroc(scores, positive, groups=None, inflation=1.0):
+    sampling = Sampling(np.arange(len(scores)) if groups is None else groups, inflation)
+    return estimate_auroc(measure_auroc(scores, positive), positive, sampling, "one class")
+
+
+def judge_share(found, groups=None, inflation=1.0):
+    sampling = Sampling(np.arange(len(found)) if groups is None else groups, inflation)
+    return estimate_share(measure_mean(found), np.ones(len(found), bool), sampling, "no case")
 
 
 def width(estimate):
@@ -42,43 +60,90 @@ def test_the_same_seed_draws_the_same_groups_whatever_the_order_of_cases():
     assert (draw_weights(groups, replicates=20, seed=8) != weights).any()
 
 
-def test_95_percent_intervals_hold_the_truth_about_95_times_in_100():
-    truth = 0.5 * (1 + math.erf(1 / 2))  # Phi(1 / sqrt 2)
-    rng, held = np.random.default_rng(0), []
-    for data_set in range(200):
-        scores, positive = normal_cases(rng, 100)
-        weights = draw_weights(np.arange(100), replicates=200, seed=data_set)
-        estimate = summarise(compute_auroc(scores, positive, weights))
-        held.append(estimate.low <= truth <= estimate.high)
-    assert 0.90 <= np.mean(held) <= 0.99
+@pytest.mark.parametrize("shift", [0.5, 1.0, 2.5])
+def test_95_percent_intervals_of_auroc_hold_the_truth_about_95_times_in_100(shift):
+    truth, rng = norm.cdf(shift / np.sqrt(2)), np.random.default_rng(0)
+    estimates = [judge_auroc(*normal_cases(rng, 60, shift)) for _ in range(400)]
+    assert 0.93 <= np.mean([one.low <= truth <= one.high for one in estimates]) <= 0.98
 
 
-def test_copies_of_a_case_add_nothing_when_they_share_a_group():
-    scores, positive = normal_cases(np.random.default_rng(3), 80)
+@pytest.mark.parametrize(("found", "cases"), [(0, 8), (5, 5), (3, 11), (40, 60), (59, 60)])
+def test_a_share_of_single_cases_has_wilsons_interval(found, cases):
+    expected = binomtest(found, cases).proportion_ci(method="wilson")
+    estimate = judge_share(np.arange(cases) < found)
+    assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("judge", [judge_share, lambda *a: judge_auroc(a[0], a[0] > 1, *a[1:])])
+def test_copies_of_a_case_add_nothing_when_they_share_a_group(judge):
+    values = np.random.default_rng(3).random(80) * 2 > 0.7
+    values = values if judge is judge_share else np.random.default_rng(3).normal(1, 1, 80)
     copies, groups = 4, np.arange(80)
-    alone = summarise(compute_auroc(scores, positive, draw_weights(groups)))
-    copied = scores.repeat(copies), positive.repeat(copies)
-    grouped = summarise(compute_auroc(*copied, draw_weights(groups.repeat(copies))))
-    pretended = summarise(compute_auroc(*copied, draw_weights(np.arange(80 * copies))))
-    assert grouped.model_dump(exclude_unset=True) == pytest.approx(
-        alone.model_dump(exclude_unset=True)
-    )
-    assert width(grouped) > 1.6 * width(pretended)  # the wrong interval is sqrt(4) times too narrow
+    alone, grouped = judge(values), judge(values.repeat(copies), groups.repeat(copies))
+    pretended = judge(values.repeat(copies))
+    assert (grouped.low, grouped.high) == pytest.approx((alone.low, alone.high), rel=0.02)
+    assert judge is not judge_share or width(grouped) > 1.9 * width(pretended)
+
+
+def test_perfect_shares_have_an_interval_that_counts_groups_and_not_cases():
+    """5 of 5: Wilson 1927."""
+    alone = judge_share(np.ones(5, bool))
+    assert (alone.low, alone.high) == (pytest.approx(1 / (1 + 1.959964**2 / 5)), 1)
+    copied = judge_share(np.ones(20, bool), np.arange(20) // 4)
+    assert copied == alone
+
+
+def test_a_perfect_auroc_has_the_interval_of_a_share_of_the_rarer_class():
+    positive = np.arange(60) < 12
+    estimate = judge_auroc(positive * 1.0, positive)
+    assert (estimate.value, estimate.high) == (1, 1)
+    assert estimate.low == judge_share(np.ones(12, bool)).low
+
+
+def test_under_ten_of_a_class_an_auroc_has_no_interval_but_a_reason():
+    scores = np.arange(60.0)
+    nine = judge_auroc(scores, np.arange(60) % 6 == 5, np.arange(60) // 6 % 9)
+    assert (nine.low, nine.high) == (None, None)
+    assert nine.reason == "no interval: 9 groups have a case of the rarer class, 10 are needed"
+    assert judge_auroc(scores, np.arange(60) % 6 == 5).low is not None
 
 
 def test_a_paired_difference_has_a_narrower_interval_than_an_unpaired_one():
     rng = np.random.default_rng(4)
     scores, positive = normal_cases(rng, 150)
     better = scores + 0.3 * positive + rng.normal(0, 0.2, 150)
-    weights, other = draw_weights(np.arange(150), seed=1), draw_weights(np.arange(150), seed=2)
-    paired = summarise(
-        compute_auroc(better, positive, weights) - compute_auroc(scores, positive, weights)
+    one, other = (measure_auroc(values, positive) for values in (better, scores))
+    sampling = Sampling(np.arange(150))
+    paired = estimate_difference(one - other, sampling, "")
+    both = Sampling(np.arange(300))
+    apart = Statistic(paired.value, np.r_[one.influence, -other.influence])
+    assert width(paired) < 0.6 * width(estimate_difference(apart, both, ""))
+    assert (paired.p < 0.05) == (paired.low > 0)
+    assert estimate_difference(one - one, sampling, "").p == 1
+
+
+def test_a_mean_has_students_interval_and_p_value_by_group():
+    rng = np.random.default_rng(2)
+    values = rng.normal(0.1, 1, 2000)
+    theirs = ttest_1samp(values, 0)
+    ours = estimate_difference(measure_mean(values), Sampling(np.arange(2000)), "")
+    assert ours.p == pytest.approx(theirs.pvalue, rel=0.01)
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval()), abs=1e-4)
+    copied = estimate_difference(measure_mean(values.repeat(3)), Sampling(np.arange(6000) // 3), "")
+    assert copied.p == pytest.approx(ours.p)
+
+
+def test_training_sets_widen_a_cross_validation_by_nadeau_and_bengio():
+    assert inflate_for_training(5) == 1 + 5 / 4
+    found = np.arange(200) < 120
+    factor = np.sqrt(inflate_for_training(10))
+    assert width(judge_share(found, inflation=factor**2)) == pytest.approx(
+        factor * width(judge_share(found)), rel=0.02
     )
-    unpaired = summarise(
-        compute_auroc(better, positive, weights) - compute_auroc(scores, positive, other)
-    )
-    assert paired.value == unpaired.value
-    assert width(paired) < 0.6 * width(unpaired)
+    values = np.r_[0.5, np.linspace(0.4, 0.9, 1001)]
+    once, wide = summarise(values), summarise(values, inflation=4.0, bounds=(0.35, 1))
+    assert (wide.low, wide.high) == (0.35, 1)
+    assert summarise(values, inflation=4.0).high - 0.5 == pytest.approx(2 * (once.high - 0.5))
 
 
 def test_percentiles_by_hand():
@@ -107,9 +172,7 @@ def test_an_undefined_metric_keeps_its_reason():
 
 def test_one_group_gives_a_value_but_no_interval():
     scores, positive = np.array([0.1, 0.7, 0.3, 0.9]), np.array([False, True, True, True])
-    estimate = summarise(
-        compute_auroc(scores, positive, draw_weights(np.array(["a"] * 4), replicates=20))
-    )
+    estimate = judge_auroc(scores, positive, np.zeros(4, int))
     assert (estimate.value, estimate.low, estimate.high) == (1.0, None, None)
 
 

@@ -9,21 +9,9 @@ from sklearn import metrics as sklearn_metrics
 from eczema_tf.evaluation import metrics
 
 
-def auroc(scores, positive, weights=None):
+def auroc(scores, positive, models=None):
     scores = np.asarray(scores, dtype="float64")
-    return float(
-        metrics.compute_auroc(
-            scores,
-            np.asarray(positive, dtype=bool),
-            np.ones(len(scores)) if weights is None else weights,
-        )
-    )
-
-
-def binary_confusion(true_negative, false_positive, false_negative, true_positive):
-    return np.array(
-        [[true_negative, false_positive], [false_negative, true_positive]], dtype="float64"
-    )
+    return metrics.measure_auroc(scores, np.asarray(positive, dtype=bool), models).value
 
 
 @pytest.mark.parametrize(
@@ -49,69 +37,88 @@ def test_auroc_is_undefined_without_both_classes(positive):
     assert np.isnan(auroc(np.arange(len(positive)), positive))
 
 
-def test_auroc_is_undefined_where_the_weights_leave_one_class():
-    weights = np.array([[1, 1, 1], [2, 1, 0], [0, 0, 0]], dtype="float64")
-    first, second, third = metrics.compute_auroc(
-        np.array([1.0, 2.0, 3.0]), np.array([False, False, True]), weights
-    )
-    assert (first, np.isnan(second), np.isnan(third)) == (1.0, True, True)
-
-
 def test_only_cases_of_one_model_are_compared():
     """Each of two models is right about its own cases; between them lie only their offsets."""
-    scores, positive = np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, True, False, True])
-    weights, models = np.ones((1, 4)), np.array([0, 0, 1, 1])
-    assert metrics.compute_auroc(scores, positive, weights) == [0.75]
-    assert metrics.compute_auroc(scores, positive, weights, models) == [1.0]
-    assert np.isnan(metrics.compute_auroc(scores, positive, weights, np.arange(4)))
+    scores, positive, models = [0.1, 0.2, 0.8, 0.9], [False, True, False, True], [0, 0, 1, 1]
+    assert auroc(scores, positive) == 0.75
+    assert auroc(scores, positive, np.array(models)) == 1.0
+    assert np.isnan(auroc(scores, positive, np.arange(4)))
 
 
 def test_models_count_by_their_pairs():
-    scores = np.array(
-        [1.0, 0.0, 0.0, 0.0, 1.0]
-    )  # the first model is wrong about its one pair, the second right about two of two
-    positive, models = np.array([False, True, False, False, True]), np.array([0, 0, 1, 1, 1])
-    assert metrics.compute_auroc(scores, positive, np.ones((1, 5)), models) == [2 / 3]
+    """The first model is wrong about its one pair, the second right about two of two."""
+    scores, positive = [1.0, 0.0, 0.0, 0.0, 1.0], [False, True, False, False, True]
+    assert auroc(scores, positive, np.array([0, 0, 1, 1, 1])) == 2 / 3
 
 
-def test_weights_mean_the_same_as_repeated_cases():
-    rng = np.random.default_rng(0)
-    scores, positive, weights = (
-        rng.integers(0, 6, 40).astype(float),
-        rng.random(40) < 0.4,
-        rng.integers(0, 4, 40),
+def test_the_squared_influences_are_the_variance_of_delong():
+    """By their definition: the variances of the shares of pairs that each case wins."""
+    rng = np.random.default_rng(5)
+    positive, scores = rng.random(50) < 0.3, rng.integers(0, 9, 50).astype(float)
+    wins = np.sign(scores[positive][:, None] - scores[~positive]) / 2 + 0.5  # (eczema, others)
+    expected = wins.mean(axis=1).var(ddof=1) / len(wins) + (
+        wins.mean(axis=0).var(ddof=1) / wins.shape[1]
     )
-    assert auroc(scores, positive, weights.astype(float)) == pytest.approx(
-        auroc(scores.repeat(weights), positive.repeat(weights)), abs=1e-15
-    )
+    found = metrics.measure_auroc(scores, positive)
+    assert (found.influence**2).sum() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("measure", ["auroc", "mean", "f1"])
+def test_an_influence_is_what_a_case_more_would_change(measure):
+    """The derivative by the weight of a case, by finite difference: 1000 copies and one more."""
+    rng = np.random.default_rng(6)
+    scores, positive = rng.normal(size=12), np.arange(12) % 3 == 0
+
+    def compute(repeats):
+        many, labels = scores.repeat(repeats), positive.repeat(repeats)
+        if measure == "auroc":
+            return metrics.measure_auroc(many, labels)
+        if measure == "f1":
+            return metrics.measure_f1(labels, many > 0)
+        return metrics.measure_mean(many, labels)
+
+    copies = np.full(12, 1000)
+    for case in range(12):
+        slope = (compute(copies + (np.arange(12) == case)).value - compute(copies).value) * 1000
+        scale = np.sqrt([4 / 3, 8 / 7])[int(not positive[case])] if measure == "auroc" else 1
+        found = compute(np.ones(12, int)).influence[case] / scale
+        assert found == pytest.approx(slope, rel=0.01, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_figures_are_those_of_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    positive, scores = rng.random(60) < 0.4, rng.integers(0, 12, 60) / 12
+    called = scores >= 0.4
+    ours = [
+        metrics.measure_auroc(scores, positive).value,
+        metrics.measure_f1(positive, called).value,
+        metrics.measure_mean(called, positive).value,
+        metrics.measure_mean(~called, ~positive).value,
+    ]
+    theirs = [
+        sklearn_metrics.roc_auc_score(positive, scores),
+        sklearn_metrics.f1_score(positive, called),
+        sklearn_metrics.recall_score(positive, called),
+        sklearn_metrics.recall_score(~positive, ~called),
+    ]
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_figures_agree_with_scikit_learn(seed):
+def test_figures_of_a_confusion_are_those_of_scikit_learn_under_weights(seed):
     rng = np.random.default_rng(seed)
-    positive, scores = rng.random(60) < 0.4, rng.integers(0, 12, 60) / 12
     weights = rng.integers(0, 4, (5, 60)).astype("float64")
-    confusion = metrics.compute_confusion(positive, scores >= 0.4, weights, 2)
     grades, predicted = rng.integers(0, 3, 60), rng.integers(0, 3, 60)
     graded = metrics.compute_confusion(grades, predicted, weights, 3)
     for index, row in enumerate(weights):
         ours = [
-            metrics.compute_auroc(scores, positive, weights)[index],
-            metrics.compute_f1(confusion)[index],
-            metrics.compute_sensitivity(confusion)[index],
-            metrics.compute_specificity(confusion)[index],
             metrics.compute_macro_f1(graded)[index],
-            metrics.compute_accuracy(graded)[index],
             metrics.compute_quadratic_kappa(graded)[index],
             metrics.compute_grade_error(graded)[index],
         ]
         theirs = [
-            sklearn_metrics.roc_auc_score(positive, scores, sample_weight=row),
-            sklearn_metrics.f1_score(positive, scores >= 0.4, sample_weight=row),
-            sklearn_metrics.recall_score(positive, scores >= 0.4, sample_weight=row),
-            sklearn_metrics.recall_score(~positive, scores < 0.4, sample_weight=row),
             sklearn_metrics.f1_score(grades, predicted, average="macro", sample_weight=row),
-            sklearn_metrics.accuracy_score(grades, predicted, sample_weight=row),
             sklearn_metrics.cohen_kappa_score(
                 grades, predicted, weights="quadratic", sample_weight=row
             ),
@@ -127,27 +134,16 @@ def test_confusion_counts_true_by_predicted():
     np.testing.assert_array_equal(confusion, [[1, 1, 0], [0, 3, 0], [1, 0, 0]])
 
 
-def test_binary_figures_by_hand():
-    confusion = binary_confusion(
-        true_negative=50, false_positive=10, false_negative=5, true_positive=20
-    )
-    assert metrics.compute_sensitivity(confusion) == 20 / 25
-    assert metrics.compute_specificity(confusion) == 50 / 60
-    assert metrics.compute_f1(confusion) == 40 / 55
-
-
 def test_with_one_class_what_needs_the_other_is_undefined():
-    only_positives = binary_confusion(0, 0, 1, 3)
-    assert np.isnan(metrics.compute_specificity(only_positives))
-    assert np.isnan(metrics.compute_f1(only_positives))
-    assert metrics.compute_sensitivity(only_positives) == 0.75
-    only_negatives = binary_confusion(4, 0, 0, 0)
-    assert np.isnan(metrics.compute_sensitivity(only_negatives))
-    assert np.isnan(metrics.compute_f1(only_negatives))
+    positive, called = np.ones(4, bool), np.array([True, True, True, False])
+    assert np.isnan(metrics.measure_mean(~called, ~positive).value)
+    assert np.isnan(metrics.measure_f1(positive, called).value)
+    assert metrics.measure_mean(called, positive).value == 0.75
+    assert np.isnan(metrics.measure_f1(~positive, called).value)
 
 
 def test_finding_no_positive_case_is_an_f1_of_zero():
-    assert metrics.compute_f1(binary_confusion(4, 0, 3, 0)) == 0
+    assert metrics.measure_f1(np.array([True, False]), np.array([False, False])).value == 0
 
 
 def test_macro_f1_leaves_out_a_class_that_never_occurs():

@@ -160,13 +160,14 @@ def test_metrics_json_keeps_its_keys_in_order_and_is_read_back_as_written(cases,
         "heads",
         "fusion_gain",
         "limit",
+        "gap_to_limit",
         "subsets",
         "consistency",
         "severity",
         "positive_above",
         "bootstrap",
     ]
-    assert list(written["fusion_gain"]) == ["over", "cases", "value", "low", "high"]
+    assert list(written["fusion_gain"]) == ["over", "cases", "value", "low", "high", "p"]
     assert list(written["severity"]["confusion"]) == ["labels", "rows", "counts"]
     assert list(written["subsets"]["both_present"]) == [
         "defined_by",
@@ -175,6 +176,7 @@ def test_metrics_json_keeps_its_keys_in_order_and_is_read_back_as_written(cases,
         "heads",
         "fusion_gain",
         "limit",
+        "gap_to_limit",
     ]
 
 
@@ -396,7 +398,7 @@ def test_areas_drawn_are_those_reported_and_dots_are_at_the_thresholds(
         plots, "_build_axes", lambda *names: drawn.append(build(*names)) or drawn[-1]
     )
     write_plots(tmp_path, cases, Metrics.model_validate(metrics))
-    roc, pr = (axes.lines for _, axes in drawn)
+    roc, pr, *_ = (axes.lines for _, axes in drawn)
     for number, modality in enumerate(HEADS):
         scored, head = cases[cases[f"p_{modality}"].notna()], metrics["heads"][modality]
         curve, dot = roc[1 + 2 * number], roc[2 + 2 * number]

@@ -59,6 +59,8 @@ def test_the_run_folder_holds_what_is_promised(workplace: Path):
         "checkpoints",
         "roc.png",
         "pr.png",
+        "reliability.png",
+        "decision.png",
     } <= names
 
 
@@ -68,7 +70,10 @@ def test_the_metrics_have_the_promised_shape(workplace: Path):
     assert set(metrics["heads"]) == {"image", "text", "fusion"}
     for head in metrics["heads"].values():
         assert {"cases", "threshold", "auroc", "f1", "sensitivity", "specificity"} <= set(head)
-        assert head["auroc"]["low"] <= head["auroc"]["value"] <= head["auroc"]["high"]
+        assert head["sensitivity"]["low"] <= head["sensitivity"]["value"]
+        assert head["sensitivity"]["value"] <= head["sensitivity"]["high"]
+        assert (head["auroc"]["low"] is None) == ("reason" in head["auroc"])  # there are few cases
+        assert head["calibration"]["brier"]["score"]["value"] > 0
     assert {"over", "value", "low", "high"} <= set(metrics["fusion_gain"])
     assert set(metrics["limit"]) == {"image", "text", "fusion"}
     assert set(metrics["wordings"]) == {"known", "new"}

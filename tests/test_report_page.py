@@ -122,7 +122,7 @@ def test_both_hold_the_figures_with_intervals(metrics, plots):
 
 def test_the_page_is_sound_html_and_its_pictures_say_their_figures(metrics, plots):
     page = Page(format_report(metrics, facts_of(), plots))
-    roc, _ = page.find("img")
+    roc, *_ = page.find("img")
     assert format_estimate(metrics.heads["fusion"].auroc) in roc["alt"]
     for table in page.find("div"):
         assert table.get("class") != "wide" or table["aria-label"]

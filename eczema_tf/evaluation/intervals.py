@@ -1,23 +1,28 @@
-"""95 % intervals by a bootstrap over groups.
+"""95 % intervals and p-values that know which cases belong together.
 
-Photos of one patient are alike, so groups are drawn, not cases: with all their cases or not at all
-(cluster bootstrap; Field and Welsh 2007). The interval is the middle 95 % of the resampled values
-(percentile method; Efron and Tibshirani 1993, chapter 13). Two metrics computed with the same
-weights are paired: their difference has an interval of its own.
-
-A known limit: a perfect value (AUROC 1) is perfect in every resample, so its interval has no
-width.
+Photos of one patient are alike, so a group counts as one draw, not its cases. Shares have Wilson's
+interval at the number of independent cases that would vary as much (design effect); AUROC has
+DeLong's on the logit scale; means and paired differences have Student's. What is none of these has
+the middle 95 % of a bootstrap over groups.
+`scripts/measure_coverage.py` measures how often the intervals hold the truth.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
+from scipy.stats import norm, t
 
+from eczema_tf.evaluation.metrics import Statistic
 from eczema_tf.files import Record
 
 LEVEL = 0.95
 # share of resamples in which a metric may be undefined; beyond it an interval would describe the
 # lucky ones
 MAX_UNDEFINED = 0.05
+# groups with a case of each class; with fewer, no interval of AUROC holds what it says
+MIN_GROUPS = 10
 
 
 class Estimate(Record):
@@ -29,10 +34,183 @@ class Estimate(Record):
     reason: str | None = None
 
 
+class Difference(Estimate):
+    """A paired difference; `p` is two-sided, of there being none."""
+
+    p: float | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How cases were drawn.
+
+    Attributes:
+        groups: int (cases,), 0 and up.
+        inflation: What variances are multiplied by, at least 1; see `inflate_for_training`.
+    """
+
+    groups: np.ndarray
+    inflation: float = 1.0
+
+    def where(self, mask: np.ndarray) -> "Sampling":
+        """Of some cases: `mask` is bool (cases,)."""
+        return Sampling(self.groups[mask], self.inflation)
+
+    def count(self, mask: np.ndarray | None = None) -> int:
+        """Counts the groups of some cases, or of all."""
+        return len(np.unique(self.groups if mask is None else self.groups[mask]))
+
+    def compute_variance(self, influence: np.ndarray) -> float:
+        """Computes the variance of a statistic between groups (linearised; Binder 1983)."""
+        return self.inflation * float((np.bincount(self.groups, influence) ** 2).sum())
+
+
+def number_groups(groups: np.ndarray | pd.Series) -> np.ndarray:
+    """Numbers groups by their names, from 0: int64 (cases,)."""
+    return np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
+
+
+def inflate_for_training(folds: int) -> float:
+    """Computes what a cross-validation's variances are multiplied by.
+
+    Its models have learned from the same cases, so that cases alone vary less than the whole:
+    the variance of a mean over k folds is S^2 / k from the cases, and S^2 / (k - 1) more, the ratio
+    of judged to learned cases, for other training sets (Nadeau and Bengio 2003).
+
+    Args:
+        folds: How many, at least 2.
+    """
+    return 1 + folds / (folds - 1)
+
+
+def estimate_share(
+    share: Statistic, counted: np.ndarray, sampling: Sampling, reason: str, level: float = LEVEL
+) -> Estimate:
+    """Gives a share Wilson's interval (1927), with the effective number of cases for their number.
+
+    That is how many independent cases would vary as much (Kish 1965), fewer where few groups tell
+    how much that is (Korn and Graubard 1998). A share of 0 or 1 shows no variation; there every
+    case of a group counts as a copy.
+
+    Args:
+        share: From `measure_mean`.
+        counted: bool (cases,), the cases it is a share of.
+        sampling: Of all cases.
+        reason: Why it is undefined, if it is.
+        level: Of confidence.
+    """
+    if np.isnan(share.value):
+        return Estimate(value=None, low=None, high=None, reason=reason)
+    p, cases = share.value, int(counted.sum())
+    sizes = np.bincount(sampling.groups[counted])
+    independent = cases**2 / float((sizes**2).sum())
+    groups = sampling.count(counted)
+    variance = sampling.compute_variance(share.influence) / sampling.inflation
+    if 0 < p < 1 and groups > 1 and variance > 0:
+        known, told = (t.ppf((1 + level) / 2, count - 1) for count in (cases, groups))
+        independent = min(p * (1 - p) / variance, cases) * (known / told) ** 2
+    low, high = compute_wilson(p, independent / sampling.inflation, level)
+    return Estimate(value=p, low=low, high=high)
+
+
+def compute_wilson(share: float, cases: float, level: float = LEVEL) -> tuple[float, float]:
+    """Computes Wilson's score interval of a share.
+
+    Args:
+        share: In [0, 1].
+        cases: Above 0; need not be whole.
+        level: Of confidence.
+    """
+    weight = norm.ppf((1 + level) / 2) ** 2 / cases
+    middle = share + weight / 2
+    reach = np.sqrt(weight * (share * (1 - share) + weight / 4))
+    low, high = (middle - reach) / (1 + weight), (middle + reach) / (1 + weight)
+    return max(float(low), 0.0), min(float(high), 1.0)
+
+
+def estimate_auroc(
+    auroc: Statistic, positive: np.ndarray, sampling: Sampling, reason: str
+) -> Estimate:
+    """Gives an AUROC DeLong's interval for grouped cases on the logit scale.
+
+    (Obuchowski 1997; logit: Qin and Hotilovac 2008.) Student's t has the degrees of freedom of the
+    rarer class. A perfect AUROC shows no variation; it has the interval of a share that is found
+    in every group of the rarer class.
+
+    Args:
+        auroc: From `measure_auroc`.
+        positive: bool (cases,).
+        sampling: Of the cases.
+        reason: Why it is undefined, if it is.
+    """
+    if np.isnan(auroc.value):
+        return Estimate(value=None, low=None, high=None, reason=reason)
+    value, rarer = auroc.value, count_rarer_class(positive, sampling)
+    if rarer < MIN_GROUPS:
+        return Estimate(value=value, low=None, high=None, reason=explain_too_few(rarer))
+    if not 0 < value < 1:
+        low, high = compute_wilson(value, rarer / sampling.inflation)
+        return Estimate(value=value, low=low, high=high)
+    error = np.sqrt(sampling.compute_variance(auroc.influence)) / (value * (1 - value))
+    reach = t.ppf((1 + LEVEL) / 2, rarer - 1) * error
+    low, high = expit(logit(value) - reach), expit(logit(value) + reach)
+    return Estimate(value=value, low=float(low), high=float(high))
+
+
+def count_rarer_class(positive: np.ndarray, sampling: Sampling) -> int:
+    """Counts the groups with a case of the class that fewer groups have."""
+    return min(sampling.count(positive), sampling.count(~positive))
+
+
+def explain_too_few(groups: int) -> str:
+    """Says why there is no interval."""
+    return f"no interval: {groups} groups have a case of the rarer class, {MIN_GROUPS} are needed"
+
+
+def estimate_mean(
+    mean: Statistic, sampling: Sampling, reason: str, *, groups: int | None = None
+) -> Estimate:
+    """Gives a mean or a coefficient Student's interval.
+
+    Args:
+        mean: The statistic.
+        sampling: Of the cases.
+        reason: Why it is undefined, if it is.
+        groups: How many the degrees of freedom come from, if not from all; with fewer than
+            `MIN_GROUPS` there is no interval.
+    """
+    if np.isnan(mean.value):
+        return Estimate(value=None, low=None, high=None, reason=reason)
+    groups = sampling.count() if groups is None else groups
+    if groups < MIN_GROUPS:
+        return Estimate(value=mean.value, low=None, high=None, reason=explain_too_few(groups))
+    error = np.sqrt(sampling.compute_variance(mean.influence))
+    reach = float(t.ppf((1 + LEVEL) / 2, groups - 1) * error)
+    return Estimate(value=mean.value, low=mean.value - reach, high=mean.value + reach)
+
+
+def estimate_difference(
+    difference: Statistic, sampling: Sampling, reason: str, *, groups: int | None = None
+) -> Difference:
+    """Gives a paired difference Student's interval and p-value; arguments as `estimate_mean`."""
+    found = estimate_mean(difference, sampling, reason, groups=groups).model_dump(
+        exclude_unset=True
+    )
+    if found["low"] is None:
+        return Difference(**found)
+    error = np.sqrt(sampling.compute_variance(difference.influence))
+    freedom = (sampling.count() if groups is None else groups) - 1
+    size = abs(difference.value)
+    p = 2 * t.sf(size / error, freedom) if error > 0 else float(size == 0)
+    return Difference(**found, p=float(p))
+
+
 def draw_weights(
     groups: np.ndarray | pd.Series, replicates: int = 1000, seed: int = 0
 ) -> np.ndarray:
     """Draws resamples of whole groups, with replacement, as weights of the cases.
+
+    (Cluster bootstrap; Field and Welsh 2007.)
 
     Args:
         groups: str (cases,), the group of each case.
@@ -45,25 +223,37 @@ def draw_weights(
         often each case was drawn. With fewer than two groups they are all 0: one group says nothing
         about how groups differ.
     """
-    names, group_of_case = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    group_of_case = number_groups(groups)
+    count = group_of_case.max(initial=-1) + 1
     weights = np.ones((1 + replicates, len(group_of_case)))
-    if len(names) < 2:
+    if count < 2:
         weights[1:] = 0
         return weights
     drawn = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=replicates
+        count, np.full(count, 1 / count), size=replicates
     )
     weights[1:] = drawn[:, group_of_case]
     return weights
 
 
-def summarise(values: np.ndarray, reason: str = "undefined") -> Estimate:
+def summarise(
+    values: np.ndarray,
+    reason: str = "undefined",
+    *,
+    inflation: float = 1.0,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> Estimate:
     """Turns a metric's values in the sample and in the resamples into an estimate.
+
+    The interval is the middle 95 % of the resampled values (percentile method; Efron and
+    Tibshirani 1993, chapter 13).
 
     Args:
         values: float64 (1 + replicates,), computed with the weights of `draw_weights`; NaN where
             undefined.
         reason: Why the metric is undefined, if it is.
+        inflation: What the variance of the resampled values is multiplied by.
+        bounds: Of the metric.
 
     Returns:
         With a `reason` if the value or its interval is None.
@@ -75,5 +265,6 @@ def summarise(values: np.ndarray, reason: str = "undefined") -> Estimate:
     if undefined > MAX_UNDEFINED:
         reason = f"no interval: undefined in {undefined:.0%} of the resamples"
         return Estimate(value=float(value), low=None, high=None, reason=reason)
-    low, high = np.nanquantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    ends = np.nanquantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.clip(value + np.sqrt(inflation) * (ends - value), *bounds)
     return Estimate(value=float(value), low=float(low), high=float(high))

@@ -1,20 +1,88 @@
-"""Metrics of a weighted sample, for many weightings at once.
+"""Metrics of a sample.
 
-A bootstrap resample is a row of weights: how often each case was drawn. `weights` is float
-(..., cases), results are float64 (...); NaN means undefined, for example with one class only.
-Confusion matrices are (..., true, predicted).
-
-scikit-learn takes one weighting at a time: AUROC with 1,000 resamples of 500 cases takes it 3.9 s,
-and this module 0.05 s. The tests hold both to the same numbers.
+AUROC, shares and means are `Statistic`s: the value and how each case pulls at it, from which
+`intervals` derives intervals and paired differences in closed form. What is computed from a
+confusion matrix and is no share has no such form: there a bootstrap resample is a row of weights
+(how often each case was drawn), `weights` is float (..., cases), confusion matrices are
+(..., true, predicted), results are float64 (...), and all resamples are computed at once. NaN
+means undefined, for example with one class only.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+from scipy.stats import rankdata
 
 
-def compute_auroc(
-    scores: np.ndarray, positive: np.ndarray, weights: np.ndarray, models: np.ndarray | None = None
-) -> np.ndarray:
-    """Computes P(a positive case scores higher than a negative one), ties counting one half.
+@dataclass(frozen=True)
+class Statistic:
+    """A value and its empirical influence function (Hampel 1974).
+
+    Attributes:
+        value: NaN where it is undefined.
+        influence: float64 (cases,), to first order what each case adds to `value - truth`. Cases of
+            one group are added up, and the squares of the sums estimate the variance.
+    """
+
+    value: float
+    influence: np.ndarray
+
+    def __sub__(self, other: "Statistic") -> "Statistic":
+        """Of the same cases: their difference, paired."""
+        return Statistic(self.value - other.value, self.influence - other.influence)
+
+    def spread(self, where: np.ndarray) -> "Statistic":
+        """Gives the cases of a part their places in the whole: `where` is bool (all cases,)."""
+        influence = np.zeros(len(where))
+        influence[where] = self.influence
+        return Statistic(self.value, influence)
+
+
+def measure_mean(values: np.ndarray, where: np.ndarray | None = None) -> Statistic:
+    """Measures the mean of some cases; of bool values it is a share.
+
+    Args:
+        values: float or bool (cases,).
+        where: bool (cases,), which count; None for all.
+    """
+    counted = np.ones(len(values)) if where is None else where.astype("float64")
+    return measure_ratio(np.where(counted > 0, values, 0), counted)
+
+
+def measure_ratio(part: np.ndarray, whole: np.ndarray) -> Statistic:
+    """Measures the sum of one thing over the sum of another.
+
+    Args:
+        part: float (cases,).
+        whole: float (cases,), at least 0. If it is 0 throughout, the ratio is undefined.
+    """
+    total = whole.sum()
+    if not total > 0:
+        return Statistic(np.nan, np.zeros(len(whole)))
+    ratio = float(part.sum() / total)
+    return Statistic(ratio, (part - ratio * whole) / total)
+
+
+def measure_f1(positive: np.ndarray, called: np.ndarray) -> Statistic:
+    """Measures the harmonic mean of precision and sensitivity (van Rijsbergen 1979).
+
+    Args:
+        positive: bool (cases,).
+        called: bool (cases,), which are called positive.
+
+    Returns:
+        0 where no positive case is found. NaN with one true class only: without negatives, calling
+        everything positive would score 1.
+    """
+    varied = positive.any() and not positive.all()
+    right = 2.0 * (positive & called)
+    return measure_ratio(right, varied * (right + (positive != called)))
+
+
+def measure_auroc(
+    scores: np.ndarray, positive: np.ndarray, models: np.ndarray | None = None
+) -> Statistic:
+    """Measures P(a positive case scores higher than a negative one), ties counting one half.
 
     This is the area under the ROC curve (Hanley and McNeil 1982). In cross-validation, only pairs
     that were scored by the same model are compared: two models' scores have different offsets, so
@@ -23,25 +91,30 @@ def compute_auroc(
     Args:
         scores: float (cases,), higher means more likely positive.
         positive: bool (cases,).
-        weights: float (..., cases), at least 0.
         models: (cases,), the model that scored each case; None if it was one.
 
     Returns:
-        float64 (...) in [0, 1]; NaN where no pair has weight.
+        NaN without a pair. The influences are the structural components of DeLong, DeLong and
+        Clarke-Pearson 1988, found by ranks (Sun and Xu 2014); where each case is a group of its own
+        and there is one model, the squares add up to their variance.
     """
-    won, pairs = np.zeros(weights.shape[:-1]), np.zeros(weights.shape[:-1])
+    won, pairs = np.zeros(len(scores)), np.zeros(len(scores))  # of each case, in its own model
     models = np.zeros(len(scores)) if models is None else models
     for model in np.unique(models):
-        own = np.flatnonzero(models == model)
-        own = own[np.argsort(scores[own], kind="stable")]  # by rising score
-        first_of_tie = np.flatnonzero(np.diff(scores[own], prepend=-np.inf) > 0)
-        drawn, is_positive = weights[..., own], positive[own]
-        positives = np.add.reduceat(drawn * is_positive, first_of_tie, axis=-1)  # (..., ties)
-        negatives = np.add.reduceat(drawn * ~is_positive, first_of_tie, axis=-1)
-        below = np.cumsum(negatives, axis=-1) - negatives
-        won += (positives * (below + negatives / 2)).sum(axis=-1)
-        pairs += positives.sum(axis=-1) * negatives.sum(axis=-1)
-    return _divide(won, pairs)
+        rank = rankdata(scores[models == model])
+        for label in (False, True):
+            own = (models == model) & (positive == label)
+            others = (models == model) & (positive != label)
+            below = rank[own[models == model]] - rankdata(scores[own])  # of the other class
+            won[own] = below if label else others.sum() - below
+            pairs[own] = others.sum()
+    if not pairs.any():
+        return Statistic(np.nan, np.zeros(len(scores)))
+    total = pairs[positive].sum()
+    auroc = float(won[positive].sum() / total)
+    count = np.where(positive, positive.sum(), (~positive).sum())
+    unbiased = np.sqrt(count / np.maximum(count - 1, 1))  # a variance divides by count - 1
+    return Statistic(auroc, unbiased * (won - auroc * pairs) / total)
 
 
 def compute_confusion(
@@ -63,35 +136,6 @@ def compute_confusion(
     return (weights @ cells).reshape(*weights.shape[:-1], classes, classes)
 
 
-def compute_sensitivity(confusion: np.ndarray) -> np.ndarray:
-    """Computes the share of positive cases that are found, from (..., 2, 2).
-
-    NaN without positive cases.
-    """
-    return _divide(confusion[..., 1, 1], confusion[..., 1, :].sum(axis=-1))
-
-
-def compute_specificity(confusion: np.ndarray) -> np.ndarray:
-    """Computes the share of negative cases that are left alone, from (..., 2, 2).
-
-    NaN without negative cases.
-    """
-    return _divide(confusion[..., 0, 0], confusion[..., 0, :].sum(axis=-1))
-
-
-def compute_f1(confusion: np.ndarray) -> np.ndarray:
-    """Computes the harmonic mean of precision and sensitivity (van Rijsbergen 1979).
-
-    Args:
-        confusion: (..., 2, 2).
-
-    Returns:
-        0 where no positive case is found. NaN with one true class only: without negatives, calling
-        everything positive would score 1.
-    """
-    return _where_varied(confusion, _f1_by_class(confusion)[..., 1])
-
-
 def compute_macro_f1(confusion: np.ndarray) -> np.ndarray:
     """Computes the mean F1 over the classes that occur, whether true or predicted.
 
@@ -104,14 +148,6 @@ def compute_macro_f1(confusion: np.ndarray) -> np.ndarray:
     by_class = _f1_by_class(confusion)
     mean = _divide(np.nansum(by_class, axis=-1), np.isfinite(by_class).sum(axis=-1))
     return _where_varied(confusion, mean)
-
-
-def compute_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Computes the share of cases on the diagonal of (..., classes, classes).
-
-    NaN without cases.
-    """
-    return _divide(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
 
 
 def compute_quadratic_kappa(confusion: np.ndarray) -> np.ndarray:

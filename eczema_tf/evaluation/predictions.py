@@ -35,6 +35,7 @@ LABEL_COLUMNS = (
     "consistency",
     "severity",
     "skin_tone",
+    "monk_skin_tone",
     "age_group",
     "sex",
     "source",
@@ -76,10 +77,10 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a case, in order of first appearance: the same columns without `example_id`; `rows`
-        (int, how many were averaged); `p_image`, `p_text`, `p_fusion` (P(eczema), NaN where
-        missing); `consistency_<label>` and `severity_<label>` (probabilities);
-        `consistency_predicted`, `severity_predicted`, `severity_image_predicted` and
-        `severity_text_predicted` ("" where not known).
+        (int, how many were averaged); `photos` (int, how many there are); `p_image`, `p_text`,
+        `p_fusion` (P(eczema), NaN where missing); `consistency_<label>` and `severity_<label>`
+        (probabilities); `consistency_predicted`, `severity_predicted`, `severity_image_predicted`
+        and `severity_text_predicted` ("" where not known).
 
     Raises:
         DataError: If the rows of a case are in different groups.
@@ -107,6 +108,10 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     ]
     if "fold" in rows:
         parts.append(rows[["fold"]].groupby(by_case, sort=False).first())
+    photos = rows["image_used"].astype(bool).groupby(by_case, sort=False).sum().rename("photos")
+    parts.append(photos.astype("int64"))
+    if "text_words" in rows:
+        parts.append(rows["text_words"].groupby(by_case, sort=False).max())
     parts.append(rows.groupby(by_case, sort=False).size().rename("rows"))
     return add_probabilities(pd.concat(parts, axis=1).rename_axis("case_id").reset_index())
 
@@ -190,7 +195,7 @@ def _parse_cells(cells: pd.Series) -> pd.Series:
         return cells.map(unescape_formula)
     if cells.name in _USED_COLUMNS:
         return cells.map({"True": True, "False": False}).astype(bool)
-    if cells.name in ("fold", "repeat", "rows"):
+    if cells.name in ("fold", "repeat", "rows", "photos", "text_words"):
         return cells.astype("int64")
     # Python's own parser is exact to the last bit
     return cells.replace("", "nan").map(float).astype("float64")

@@ -1,7 +1,6 @@
 """All metrics of a set of cases, as they stand in `metrics.json`."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,9 +8,17 @@ from pydantic import Field
 
 from eczema_tf.data.text.reading import MOSTLY_UNKNOWN, READ_TO
 from eczema_tf.evaluation import metrics
-from eczema_tf.evaluation.intervals import LEVEL, Estimate, draw_weights, summarise
-from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, identify_models, is_scored
-from eczema_tf.evaluation.thresholds import choose_kind
+from eczema_tf.evaluation.calibration import Calibration, judge_calibration
+from eczema_tf.evaluation.decisions import (
+    NetBenefit,
+    PredictiveValues,
+    compute_predictive_values,
+    judge_net_benefit,
+)
+from eczema_tf.evaluation.intervals import LEVEL, Difference, Estimate, estimate_share
+from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
+from eczema_tf.evaluation.sample import Sample
+from eczema_tf.evaluation.subgroups import Subgroups, judge_subgroups
 from eczema_tf.files import Record
 from eczema_tf.schema import (
     CONSISTENCY,
@@ -41,6 +48,10 @@ class HeadMetrics(Record):
     f1: Estimate
     sensitivity: Estimate
     specificity: Estimate
+    # of all cases, not of subsets; predictive values at the prevalence of the cases come first
+    predictive_values: list[PredictiveValues] | None = None
+    net_benefit: list[NetBenefit] | None = None
+    calibration: Calibration | None = None
 
 
 class _Compared(Record):
@@ -48,7 +59,7 @@ class _Compared(Record):
     cases: int
 
 
-class FusionGain(Estimate, _Compared):
+class FusionGain(Difference, _Compared):
     """AUROC of fusion minus that of the better single head (`over`), paired, on cases with both."""
 
 
@@ -88,12 +99,16 @@ class SeverityMetrics(GradeMetrics):
 
 
 class Bootstrap(Record):
-    """How the intervals were made."""
+    """How the intervals were made.
+
+    In a cross-validation they were widened by the factor `widened` for the variance of training.
+    """
 
     replicates: int
     groups: int
     seed: int
     level: float
+    widened: float | None = None
 
 
 class Leaks(Record):
@@ -119,8 +134,10 @@ class Subset(Record):
     labelled: int
     heads: dict[str, HeadMetrics]
     fusion_gain: FusionGain
-    # built-in data only: the AUROC of the exact posterior, which no model can pass but by chance
+    # built-in data only: the AUROC of the exact posterior, which no model can pass but by chance,
+    # and what is missing to it, paired
     bayes_auroc: dict[str, float | None] | None = Field(default=None, alias="limit")
+    bayes_gap: dict[str, Difference] | None = Field(default=None, alias="gap_to_limit")
 
 
 class Metrics(Record):
@@ -132,9 +149,11 @@ class Metrics(Record):
     heads: dict[str, HeadMetrics]
     fusion_gain: FusionGain
     bayes_auroc: dict[str, float | None] | None = Field(default=None, alias="limit")
+    bayes_gap: dict[str, Difference] | None = Field(default=None, alias="gap_to_limit")
     subsets: dict[str, Subset]
     # built-in data only: by "known" and "new", texts in words of the training texts and in others
     wordings: dict[str, Subset] | None = None
+    subgroups: Subgroups | None = None
     consistency: ConsistencyMetrics
     severity: SeverityMetrics
     label_threshold: float = Field(alias="positive_above")
@@ -148,6 +167,7 @@ def compute_metrics(
     thresholds: Mapping[str, float],
     *,
     label_threshold: float = 0.5,
+    prevalences: Sequence[float] = (),
     replicates: int = 1000,
     seed: int = 0,
     split: str = "test",
@@ -163,20 +183,20 @@ def compute_metrics(
         thresholds: By "image", "text" and "fusion"; a probability at or above its threshold is
             called eczema.
         label_threshold: A case is positive when its `eczema` label is greater than this.
+        prevalences: At which predictive values are given beside that of the cases, in (0, 1).
         replicates: Resamples of the bootstrap.
         seed: Of the bootstrap.
         split: What the cases are, for the record.
         leaks: For the record; None if nobody looked.
     """
-    sample = _Sample(
-        cases.reset_index(drop=True),
-        draw_weights(cases["group_id"], replicates, seed),
-        dict(thresholds),
-        label_threshold,
-    )
+    sample = Sample.draw(cases, thresholds, label_threshold, replicates=replicates, seed=seed)
     found = {
         "split": split,
         **_judge_heads(sample),
+        "heads": {
+            modality: _judge_probabilities(sample, modality, prevalences)
+            for modality in ECZEMA_HEADS
+        },
         "subsets": {
             name: {"defined_by": defined_by, **_judge_heads(sample.where(mask))}
             for name, (defined_by, mask) in find_subsets(sample.cases).items()
@@ -185,16 +205,19 @@ def compute_metrics(
         "severity": _judge_severity(sample),
         "label_threshold": label_threshold,
         "bootstrap": Bootstrap(
-            replicates=replicates, groups=int(cases["group_id"].nunique()), seed=seed, level=LEVEL
+            replicates=replicates,
+            groups=sample.sampling.count(),
+            seed=seed,
+            level=LEVEL,
+            **({"widened": inflation**0.5} if (inflation := sample.sampling.inflation) > 1 else {}),
         ),
     }
-    if split_by_wordings := find_wordings(sample.cases):
-        found["wordings"] = {
-            name: {"defined_by": f"{name} wordings", **_judge_heads(sample.where(mask))}
-            for name, mask in split_by_wordings.items()
-        }
+    if wordings := _judge_wordings(sample):
+        found["wordings"] = wordings
     if "text_notice" in cases:
         found["texts"] = _count_texts(cases.drop_duplicates("case_id"))
+    if subgroups := judge_subgroups(sample):
+        found["subgroups"] = subgroups
     return Metrics.model_validate(found if leaks is None else {**found, "leaks": leaks})
 
 
@@ -245,111 +268,112 @@ def find_wordings(cases: pd.DataFrame) -> dict[str, np.ndarray]:
     return masks if both and "fold" not in cases else {}
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Cases and their weights: row 0 the sample, the other rows the resamples."""
-
-    cases: pd.DataFrame
-    weights: np.ndarray  # (1 + replicates, cases)
-    thresholds: dict[str, float]
-    label_threshold: float
-
-    def where(self, mask: np.ndarray) -> "_Sample":
-        cases = self.cases[mask].reset_index(drop=True)
-        return replace(self, cases=cases, weights=self.weights[:, mask])
-
-    def of_head(self, modality: str) -> "_Sample":
-        return self.where(is_scored(self.cases, modality))
-
-    def count(self) -> int:
-        """How many cases; one that several repeats of a cross-validation scored counts once."""
-        return self.cases["case_id"].nunique()
-
-    def positive(self) -> np.ndarray:
-        return (self.cases["eczema"] > self.label_threshold).to_numpy(bool)
-
-    def aurocs(self, column: str) -> np.ndarray:
-        scores = self.cases[column].to_numpy("float64")
-        models = identify_models(self.cases)
-        return metrics.compute_auroc(scores, self.positive(), self.weights, models)
-
-    def explain_undefined(self, needed: str) -> str:
-        positive = self.positive()
-        if not len(positive):
-            return f"no labelled case has {needed}"
-        return f"one class only: {positive.sum()} of the {len(positive)} labelled cases are eczema"
+def _judge_wordings(sample: Sample) -> dict[str, dict[str, object]]:
+    return {
+        name: {"defined_by": f"{name} wordings", **_judge_heads(sample.where(mask))}
+        for name, mask in find_wordings(sample.cases).items()
+    }
 
 
-def _judge_heads(sample: _Sample) -> dict[str, object]:
+def _judge_heads(sample: Sample) -> dict[str, object]:
     """The fields that `Metrics` and `Subset` share."""
     known = {
-        modality: _compute_bayes_auroc(sample, modality)
+        modality: _compare_with_posterior(sample, modality)
         for modality, column in POSTERIOR_COLUMNS.items()
         if column in sample.cases
+    }
+    limits = {
+        "bayes_auroc": {modality: limit for modality, (limit, _) in known.items()},
+        "bayes_gap": {modality: gap for modality, (_, gap) in known.items()},
     }
     return {
         "cases": sample.count(),
         "labelled": sample.where(sample.cases["eczema"].notna().to_numpy(bool)).count(),
         "heads": {modality: _judge_head(sample, modality) for modality in ECZEMA_HEADS},
         "fusion_gain": _compute_fusion_gain(sample),
-        **({"bayes_auroc": known} if known else {}),
+        **(limits if known else {}),
     }
 
 
-def _judge_head(sample: _Sample, modality: str) -> HeadMetrics:
+def _judge_head(sample: Sample, modality: str) -> HeadMetrics:
     sample = sample.of_head(modality)
-    positive = sample.positive()
-    kinds = [modality] * len(positive)
-    if modality == "fusion":
-        used = sample.cases[["image_used", "text_used"]].to_numpy(bool)
-        kinds = [choose_kind(image, text) for image, text in used]
-    threshold = np.array([sample.thresholds[kind] for kind in kinds], "float64")  # (cases,)
-    probability = sample.cases[PROBABILITY_COLUMNS[modality]].to_numpy("float64")
-    confusion = metrics.compute_confusion(positive, probability >= threshold, sample.weights, 2)
+    positive, called = sample.positive(), sample.called(modality)
     reason = sample.explain_undefined(_NEEDS[modality])
+
+    def judge_share(share: metrics.Statistic, counted: np.ndarray) -> Estimate:
+        return estimate_share(share, counted, sample.sampling, reason)
+
     return HeadMetrics(
         cases=sample.count(),
         positives=sample.where(positive).count(),
         threshold=float(sample.thresholds[modality]),
-        auroc=summarise(sample.aurocs(PROBABILITY_COLUMNS[modality]), reason),
-        f1=summarise(metrics.compute_f1(confusion), reason),
-        sensitivity=summarise(metrics.compute_sensitivity(confusion), reason),
-        specificity=summarise(metrics.compute_specificity(confusion), reason),
+        auroc=sample.estimate_auroc(sample.measure_auroc(PROBABILITY_COLUMNS[modality]), reason),
+        f1=judge_share(metrics.measure_f1(positive, called), positive | called),
+        sensitivity=judge_share(metrics.measure_mean(called, positive), positive),
+        specificity=judge_share(metrics.measure_mean(~called, ~positive), ~positive),
     )
 
 
-def _compute_fusion_gain(sample: _Sample) -> FusionGain:
-    """On the cases with photo and text, with the same resamples for both heads."""
+def _judge_probabilities(
+    sample: Sample, modality: str, prevalences: Sequence[float]
+) -> HeadMetrics:
+    """Judges a head whole: also whether its probabilities are right, and of what use they are."""
+    head, sample = _judge_head(sample, modality), sample.of_head(modality)
+    reason = sample.explain_undefined(_NEEDS[modality])
+    probability, positive = sample.probability(modality), sample.positive()
+    own = [float(positive.mean())] if positive.any() and not positive.all() else []
+    return head.model_copy(
+        update={
+            "predictive_values": [
+                compute_predictive_values(head.sensitivity, head.specificity, prevalence)
+                for prevalence in (*own, *prevalences)
+            ],
+            "net_benefit": judge_net_benefit(probability, positive, sample.sampling, reason),
+            "calibration": judge_calibration(
+                probability, sample.cases["eczema"].to_numpy("float64"), sample.sampling, reason
+            ),
+        }
+    )
+
+
+def _compute_fusion_gain(sample: Sample) -> FusionGain:
+    """On the cases with photo and text, paired."""
     both = sample.of_head("image").of_head("text")
-    aurocs = {modality: both.aurocs(column) for modality, column in PROBABILITY_COLUMNS.items()}
-    better = None
-    if np.isfinite(aurocs["fusion"][0]):
-        better = max(MODALITIES, key=lambda modality: aurocs[modality][0])
-    reason = both.explain_undefined("both a photo and a text")
-    gain = summarise(aurocs["fusion"] - aurocs[better or "image"], reason)
-    known = gain.model_dump(exclude_unset=True)
-    return FusionGain.model_validate({"over": better, "cases": both.count(), **known})
+    aurocs = {name: both.measure_auroc(column) for name, column in PROBABILITY_COLUMNS.items()}
+    better = max(MODALITIES, key=lambda modality: aurocs[modality].value)
+    gain = both.estimate_auroc_difference(
+        aurocs["fusion"], aurocs[better], both.explain_undefined("both a photo and a text")
+    )
+    return FusionGain(
+        over=None if gain.value is None else better,
+        cases=both.count(),
+        **gain.model_dump(exclude_unset=True),
+    )
 
 
-def _compute_bayes_auroc(sample: _Sample, modality: str) -> float | None:
-    """AUROC of the exact posterior on the head's cases; None where it is undefined."""
+def _compare_with_posterior(sample: Sample, modality: str) -> tuple[float | None, Difference]:
+    """AUROC of the exact posterior on the head's cases, and how much the head's is below it."""
     column, sample = POSTERIOR_COLUMNS[modality], sample.of_head(modality)
     known = sample.where(sample.cases[column].notna().to_numpy(bool))
-    auroc = float(replace(known, weights=known.weights[:1]).aurocs(column)[0])
-    return auroc if np.isfinite(auroc) else None
+    limit, auroc = (known.measure_auroc(one) for one in (column, PROBABILITY_COLUMNS[modality]))
+    gap = known.estimate_auroc_difference(limit, auroc, known.explain_undefined(_NEEDS[modality]))
+    return None if np.isnan(limit.value) else limit.value, gap
 
 
-def _judge_consistency(sample: _Sample) -> ConsistencyMetrics:
+def _judge_consistency(sample: Sample) -> ConsistencyMetrics:
     confusion, reason = _confuse(sample, "consistency", CONSISTENCY)
+    label, predicted = sample.cases["consistency"], sample.cases["consistency_predicted"]
+    known = (label.isin(CONSISTENCY) & predicted.isin(CONSISTENCY)).to_numpy(bool)
+    right = metrics.measure_mean((label == predicted).to_numpy(bool), known)
     return ConsistencyMetrics(
         cases=int(confusion[0].sum()),
-        macro_f1=summarise(metrics.compute_macro_f1(confusion), reason),
-        accuracy=summarise(metrics.compute_accuracy(confusion), reason),
+        macro_f1=sample.summarise(metrics.compute_macro_f1(confusion), reason, bounds=(0, 1)),
+        accuracy=estimate_share(right, known, sample.sampling, reason),
         confusion=_count_confusion(confusion, CONSISTENCY),
     )
 
 
-def _judge_severity(sample: _Sample) -> SeverityMetrics:
+def _judge_severity(sample: Sample) -> SeverityMetrics:
     """On cases of eczema: its severity is what is learned and shown."""
     sample = sample.where(sample.positive() | sample.cases["eczema"].isna().to_numpy(bool))
     return SeverityMetrics.model_validate(
@@ -360,14 +384,16 @@ def _judge_severity(sample: _Sample) -> SeverityMetrics:
     )
 
 
-def _judge_grades(sample: _Sample, modality: str) -> dict[str, object]:
+def _judge_grades(sample: Sample, modality: str) -> dict[str, object]:
     """The fields of `GradeMetrics`."""
     predicted = f"{SEVERITY_HEADS[modality]}_predicted"
     confusion, reason = _confuse(sample, "severity", SEVERITY, predicted)
     found: dict[str, object] = {
         "cases": int(confusion[0].sum()),
-        "kappa": summarise(metrics.compute_quadratic_kappa(confusion), reason),
-        "mae": summarise(metrics.compute_grade_error(confusion), reason),
+        "kappa": sample.summarise(
+            metrics.compute_quadratic_kappa(confusion), reason, bounds=(-1, 1)
+        ),
+        "mae": sample.summarise(metrics.compute_grade_error(confusion), reason, bounds=(0, 2)),
         "confusion": _count_confusion(confusion, SEVERITY),
     }
     expected = GRADE_COLUMNS[modality]
@@ -381,7 +407,7 @@ def _judge_grades(sample: _Sample, modality: str) -> dict[str, object]:
 
 
 def _confuse(
-    sample: _Sample, name: str, labels: tuple[str, ...], predicted_column: str = ""
+    sample: Sample, name: str, labels: tuple[str, ...], predicted_column: str = ""
 ) -> tuple[np.ndarray, str]:
     """Confusion matrices (1 + replicates, labels, labels), and why metrics may be undefined."""
     columns = (name, predicted_column or f"{name}_predicted")

@@ -18,6 +18,7 @@ from eczema_tf.reporting.document import Table
 FEW_POSITIVES = 100
 _TEMPLATE = "template"  # the manifest's `source` where texts are made from flags
 _BUILT_IN = "synthetic"
+_WHO = {"skin tone": ("skin_tone", "monk_skin_tone"), "age group": ("age_group",), "sex": ("sex",)}
 _COUNTS = {
     "rows": "rows",
     "cases": "cases",
@@ -163,14 +164,22 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
     positives = metrics.heads["fusion"].positives
     if positives < FEW_POSITIVES:
         caveats.append(f"Only {positives} of the cases are eczema, so the intervals are wide.")
+    if unknown := list_uncompared(metrics):
+        caveats.append(
+            f"No comparison by {', '.join(unknown)} was possible: do not assume that the model is"
+            " as good for everybody."
+        )
     return [
         *caveats,
-        (
-            "No results by skin tone, age or sex: do not assume that the model is as good for"
-            " everybody."
-        ),
         (
             "Only data like these are covered: another camera, country, skin tone mix or way of"
             " asking can make the results worse."
         ),
     ]
+
+
+def list_uncompared(metrics: Metrics) -> list[str]:
+    """Lists by what no two groups of people could be compared."""
+    factors = metrics.subgroups.factors if metrics.subgroups else {}
+    compared = {column for column, factor in factors.items() if factor.gaps}
+    return [name for name, columns in _WHO.items() if not compared.intersection(columns)]

@@ -5,7 +5,7 @@ in its order.
 """
 
 from eczema_tf.evaluation.results import Metrics
-from eczema_tf.reporting.document import Bullets, Section, format_markdown
+from eczema_tf.reporting.document import Block, Bullets, Section, format_markdown
 from eczema_tf.reporting.facts import (
     RunFacts,
     describe_data,
@@ -14,13 +14,17 @@ from eczema_tf.reporting.facts import (
     tabulate_settings,
 )
 from eczema_tf.reporting.tables import (
+    build_subgroups,
     describe_gain,
     describe_labels,
     describe_sample,
     describe_texts,
     list_undefined,
+    mark_leaks,
     tabulate_aurocs,
+    tabulate_calibration,
     tabulate_decisions,
+    tabulate_predictive_values,
     tabulate_subsets,
     tabulate_wordings,
     warn_of_leaks,
@@ -37,13 +41,16 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
     Returns:
         Markdown.
     """
-    results = [
+    results: list[Block] = [
         tabulate_aurocs(metrics),
         tabulate_decisions(metrics),
+        tabulate_predictive_values(metrics),
+        *tabulate_calibration(metrics),
         Bullets([describe_gain(metrics), *describe_labels(metrics)]),
         *list_undefined(metrics),
         tabulate_subsets(metrics),
         *tabulate_wordings(metrics),
+        *(build_subgroups(metrics.subgroups) if metrics.subgroups else []),
     ]
     caveats = Bullets([*list_caveats(facts, metrics), *_RECOMMENDATIONS])
     sections = [
@@ -61,7 +68,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
             ],
         ),
         Section("Training data", [tabulate_data(facts), Bullets(describe_data(facts))]),
-        Section("Quantitative analyses", results),
+        Section("Quantitative analyses", mark_leaks(metrics, results)),
         Section("Ethical considerations", [Bullets(_ETHICS)]),
         Section("Caveats and recommendations", [caveats]),
     ]
@@ -92,7 +99,10 @@ _FACTORS = (
         "May matter: skin tone, age, sex, body site, stage of the disease, light, camera, language,"
         " and how people describe symptoms."
     ),
-    "Evaluated: whether photo and text are there, and how ambiguous each is.",
+    (
+        "Evaluated: whether photo and text are there, and how ambiguous each is; of skin tone, age,"
+        " sex, source, number of photos and length of the text, what the data tell."
+    ),
 )
 _METRICS = (
     (

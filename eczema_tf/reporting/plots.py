@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves of the three heads as PNG.
+"""Curves of the three heads, their reliability, net benefit and subgroups as PNG.
 
 Drawn with Matplotlib's own objects, without pyplot: no window, no global state, safe in threads.
 Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart; line styles
@@ -14,18 +14,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
+from eczema_tf.evaluation.decisions import compute_net_benefit
+from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
 from eczema_tf.evaluation.results import HeadMetrics, Metrics
+from eczema_tf.evaluation.subgroups import FACTORS, METRICS, Subgroups
 from eczema_tf.files import replacing_file
-from eczema_tf.reporting.tables import HEAD_NAMES, format_estimate
+from eczema_tf.reporting.tables import HEAD_NAMES, METRIC_NAMES, format_estimate
 
-ROC, PR = "roc.png", "pr.png"
+ROC, PR, RELIABILITY, DECISION = "roc.png", "pr.png", "reliability.png", "decision.png"
+FORESTS = {metric: f"subgroups_{metric}.png" for metric in METRICS}
 STYLES = {"image": ("#E69F00", "--"), "text": ("#0072B2", "-."), "fusion": ("#009E73", "-")}
 _GREY = "#666666"
 
 
 def write_plots(folder: Path, cases: pd.DataFrame, metrics: Metrics) -> None:
-    """Writes the ROC curves as `roc.png` and the precision-recall curves as `pr.png`.
+    """Writes `roc.png`, `pr.png`, `reliability.png`, `decision.png` and plots of subgroups.
 
     AUROC with its interval, or average precision, is in the legend; a dot is at each head's
     threshold.
@@ -38,6 +42,21 @@ def write_plots(folder: Path, cases: pd.DataFrame, metrics: Metrics) -> None:
     Raises:
         EczemaError: If the disk refuses.
     """
+    roc, pr = _draw_curves(cases, metrics)
+    _write(folder / ROC, roc)
+    _write(folder / PR, pr)
+    _write(folder / RELIABILITY, _draw_reliability(metrics))
+    _write(folder / DECISION, _draw_decisions(cases, metrics))
+    if metrics.subgroups:
+        for metric, file in FORESTS.items():
+            # subgroups lie around the value of all cases; a difference should be 0
+            whole = getattr(metrics.heads["fusion"], metric, None)
+            middle = whole.value if whole else 0.0
+            _write(folder / file, _draw_forest(metrics.subgroups, metric, middle))
+
+
+def _draw_curves(cases: pd.DataFrame, metrics: Metrics) -> tuple[Figure, Figure]:
+    """Draws ROC and precision-recall curves of all heads."""
     roc_figure, roc = _build_axes("1 - specificity", "sensitivity", f"ROC, {metrics.split}")
     pr_figure, pr = _build_axes(
         "recall (sensitivity)", "precision", f"Precision and recall, {metrics.split}"
@@ -67,10 +86,88 @@ def write_plots(folder: Path, cases: pd.DataFrame, metrics: Metrics) -> None:
         caption += f"\nlimit, the AUROC of the exact posterior: {', '.join(limits)}"
     roc.legend(loc="lower right", fontsize=9, framealpha=0.9)
     pr.legend(loc="lower left", fontsize=9, framealpha=0.9)
-    for file, figure in ((ROC, roc_figure), (PR, pr_figure)):
+    for figure in (roc_figure, pr_figure):
         figure.supxlabel(caption, fontsize=8, color=_GREY)
-        with replacing_file(folder / file) as aside:  # the same metrics give the same bytes
-            figure.savefig(aside, format="png", metadata={"Software": None})
+    return roc_figure, pr_figure
+
+
+def _write(path: Path, figure: Figure) -> None:
+    with replacing_file(path) as aside:  # the same metrics give the same bytes
+        figure.savefig(aside, format="png", metadata={"Software": None})
+
+
+def _draw_reliability(metrics: Metrics) -> Figure:
+    """Draws the share of eczema in each bin against its mean probability."""
+    figure, axes = _build_axes(
+        "mean probability", "share of eczema", f"Reliability, {metrics.split}"
+    )
+    axes.plot([0, 1], [0, 1], ":", color=_GREY, linewidth=1, label="perfect")
+    for place, (modality, head) in enumerate(metrics.heads.items()):
+        bins = head.calibration.ece.bins if head.calibration else []
+        colour, style = STYLES[modality]
+        predicted = np.array([one.predicted for one in bins])
+        ends = [(one.observed.value, one.observed.low, one.observed.high) for one in bins]
+        value, low, high = np.array(ends, dtype="float64").reshape(-1, 3).T
+        axes.vlines(predicted + 0.004 * (place - 1), low, high, color=colour, linewidth=1)
+        label = HEAD_NAMES[modality]
+        axes.plot(predicted, value, style, marker="o", color=colour, mec="black", label=label)
+    axes.legend(loc="upper left", fontsize=9, framealpha=0.9)
+    caption = "bins of equal counts, lines: intervals of the share"
+    figure.supxlabel(caption, fontsize=8, color=_GREY)
+    return figure
+
+
+def _draw_decisions(cases: pd.DataFrame, metrics: Metrics) -> Figure:
+    """Draws the net benefit of each head, of treating all and of treating none."""
+    figure, axes = _build_axes(
+        "threshold of treatment", "net benefit", f"Decision curve, {metrics.split}"
+    )
+    thresholds, top = np.linspace(0.01, 0.99, 99), 0.1
+    axes.axhline(0, color=_GREY, linewidth=1, linestyle=":", label="treat none")
+    for modality in metrics.heads:
+        scored = cases[is_scored(cases, modality)]
+        if scored.empty:
+            continue
+        scores = scored[PROBABILITY_COLUMNS[modality]].to_numpy("float64")
+        positive = (scored["eczema"] > metrics.label_threshold).to_numpy(bool)
+        top, (colour, style) = max(top, positive.mean()), STYLES[modality]
+        curve = compute_net_benefit(scores, positive, thresholds)
+        axes.plot(thresholds, curve, style, color=colour, linewidth=2, label=HEAD_NAMES[modality])
+        if modality == "fusion":
+            everybody = compute_net_benefit(np.ones(len(scores)), positive, thresholds)
+            axes.plot(thresholds, everybody, "-", color="black", linewidth=1, label="treat all")
+    axes.set(aspect="auto", ylim=(-0.3 * top, 1.1 * top))
+    axes.legend(loc="upper right", fontsize=9, framealpha=0.9)
+    return figure
+
+
+def _draw_forest(subgroups: Subgroups, metric: str, middle: float | None) -> Figure:
+    """Draws a metric of every subgroup as a dot in its interval, one below the other."""
+    rows: list[tuple[str, Estimate | None]] = []  # a factor's name, then its subgroups
+    for name, factor in subgroups.factors.items():
+        rows.append((FACTORS[name], None))
+        rows += [(value, getattr(found, metric)) for value, found in factor.subgroups.items()]
+    figure = Figure(figsize=(6, 1.2 + 0.27 * len(rows)), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set(title=f"{METRIC_NAMES.get(metric, metric)}, fusion", ylim=(len(rows) - 0.5, -0.7))
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    if middle is not None:
+        axes.axvline(middle, color=_GREY, linewidth=1, linestyle=":")
+    for place, (label, (_, estimate)) in enumerate(zip(axes.get_yticklabels(), rows, strict=True)):
+        if estimate is None:
+            label.set_fontweight("bold")
+        elif estimate.value is None:
+            at = axes.get_yaxis_transform()
+            axes.text(0.02, place, "too few", transform=at, va="center", color=_GREY, fontsize=8)
+        else:
+            colour, _ = STYLES["fusion"]
+            axes.plot(estimate.value, place, "o", color=colour, mec="black", zorder=3)
+            if estimate.low is not None and estimate.high is not None:
+                axes.plot([estimate.low, estimate.high], [place] * 2, color=colour, linewidth=2)
+    return figure
 
 
 def _draw_head(

@@ -18,8 +18,16 @@ from eczema_tf.reporting.facts import (
     tabulate_data,
     tabulate_settings,
 )
-from eczema_tf.reporting.plots import PR, ROC
-from eczema_tf.reporting.tables import HEAD_NAMES, build_results, format_estimate
+from eczema_tf.reporting.plots import DECISION, FORESTS, PR, RELIABILITY, ROC
+from eczema_tf.reporting.tables import (
+    CALIBRATION,
+    DECISIONS,
+    HEAD_NAMES,
+    METRIC_NAMES,
+    SUBGROUPS,
+    build_results,
+    format_estimate,
+)
 
 
 def format_results(metrics: Metrics) -> str:
@@ -55,9 +63,26 @@ def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
     sections = [
         heads,
         Section("Curves", [Pictures(curves)]),
-        *others,
+        *(_illustrate(section, plots) for section in others),
         Section("Data", [tabulate_data(facts), Bullets(describe_data(facts))]),
         Section("Model", [tabulate_settings(facts)]),
         Section("What these results do not say", [Bullets(list_caveats(facts, metrics))]),
     ]
     return format_page(f"Eczema assistant: results, {metrics.split}", sections)
+
+
+def _illustrate(section: Section, plots: Path) -> Section:
+    """Puts the plots of a section above its tables."""
+    names = {metric: METRIC_NAMES.get(metric, metric) for metric in FORESTS}
+    shown = {
+        CALIBRATION: {RELIABILITY: "Share of eczema against mean probability, by bins"},
+        DECISIONS: {DECISION: "Net benefit against the threshold of treatment"},
+        SUBGROUPS: {FORESTS[metric]: f"{names[metric]} by subgroup" for metric in FORESTS},
+    }.get(section.title)
+    if shown is None or not section.blocks:
+        return section
+    pictures = [
+        Picture(plots / file, f"{what}; the tables below have the figures", what)
+        for file, what in shown.items()
+    ]
+    return Section(section.title, [Pictures(pictures), *section.blocks])

@@ -130,6 +130,9 @@ def compute_row_logits(
     for column in (*POSTERIOR_COLUMNS.values(), *GRADE_COLUMNS.values()):
         if column in table:
             table[column] = pd.to_numeric(table[column], errors="coerce")
+    if "text" in dataset.table:
+        words = dataset.table["text"].iloc[rows].fillna("").str.split().str.len()
+        table["text_words"] = words.to_numpy("int64")
     used = {modality: inputs.present(modality)[rows] for modality in MODALITIES}
     for modality, present in used.items():
         table[f"{modality}_used"] = present

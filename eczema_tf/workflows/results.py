@@ -40,6 +40,7 @@ def write_results(
         cases,
         thresholds,
         label_threshold=config.data.label_threshold,
+        prevalences=config.evaluate.prevalences,
         replicates=config.evaluate.bootstrap_replicates,
         seed=config.seed,
         split=split,

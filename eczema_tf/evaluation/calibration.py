@@ -1,0 +1,264 @@
+"""Whether probabilities mean what they say.
+
+Of cases that are given 0.3, three in ten should be eczema. A label may be a share of votes: what is
+predicted is its mean.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from scipy.optimize import bisect
+from scipy.special import expit, logit
+from scipy.stats import norm, t
+from sklearn.isotonic import IsotonicRegression
+
+from eczema_tf.evaluation.intervals import (
+    LEVEL,
+    MIN_GROUPS,
+    Estimate,
+    Sampling,
+    count_rarer_class,
+    estimate_mean,
+    estimate_share,
+    explain_too_few,
+)
+from eczema_tf.evaluation.metrics import Statistic, measure_mean
+from eczema_tf.files import Record
+
+MOST_BINS, CASES_A_BIN = 10, 20
+_DRAWS = 1000
+# logits beyond it would let one case decide slope and intercept; P = 0.0003
+_LARGEST_LOGIT = 8.0
+_UNFITTED = "one class only, or a threshold that parts the classes: no slope fits"
+
+
+class Bin(Record):
+    """Cases with neighbouring probabilities."""
+
+    cases: int
+    predicted: float  # mean probability
+    observed: Estimate  # share of eczema
+
+
+class CalibrationError(Record):
+    """Expected calibration error (Naeini, Cooper and Hauskrecht 2015) over bins of equal counts.
+
+    A perfect model has an error, too, as few cases scatter: `perfect_mean` on average, and above
+    `perfect_limit` in one of 20 samples of this size.
+    """
+
+    error: Estimate
+    perfect_mean: float | None
+    perfect_limit: float | None
+    bins: list[Bin]
+
+
+class Brier(Record):
+    """Mean squared error = miscalibration - discrimination + uncertainty.
+
+    Miscalibration is what the best monotone recalibration would save, discrimination what that is
+    better than the prevalence, uncertainty the score of the prevalence (CORP decomposition;
+    Dimitriadis, Gneiting and Jordan 2021): exact, and without bins.
+    """
+
+    score: Estimate
+    miscalibration: float | None
+    discrimination: float | None
+    uncertainty: float | None
+
+
+class Calibration(Record):
+    """How well the probabilities of one head are calibrated.
+
+    `in_the_large` is the mean probability minus the share of eczema. `slope` (1 is right, below it
+    answers are too bold) and `intercept` are those of a logistic regression of the label on the
+    logit (Cox 1958).
+    """
+
+    brier: Brier
+    ece: CalibrationError
+    in_the_large: Estimate
+    slope: Estimate
+    intercept: Estimate
+
+
+def judge_calibration(
+    probabilities: np.ndarray, labels: np.ndarray, sampling: Sampling, reason: str
+) -> Calibration:
+    """Judges the probabilities of one head.
+
+    Args:
+        probabilities: float64 (cases,) in [0, 1].
+        labels: float64 (cases,) in [0, 1].
+        sampling: Of the cases.
+        reason: Why something is undefined, if it is.
+    """
+    rarer = count_rarer_class(labels > 0.5, sampling)
+    slope, intercept = (
+        estimate_mean(one, sampling, _UNFITTED, groups=rarer)
+        for one in fit_logistic(probabilities, labels)
+    )
+    miscalibration, discrimination, uncertainty = decompose_brier(probabilities, labels)
+    return Calibration(
+        brier=Brier(
+            score=estimate_mean(measure_mean((probabilities - labels) ** 2), sampling, reason),
+            miscalibration=miscalibration,
+            discrimination=discrimination,
+            uncertainty=uncertainty,
+        ),
+        ece=estimate_calibration_error(probabilities, labels, sampling, reason),
+        in_the_large=estimate_mean(measure_mean(probabilities - labels), sampling, reason),
+        slope=slope,
+        intercept=intercept,
+    )
+
+
+def fit_logistic(probabilities: np.ndarray, labels: np.ndarray) -> tuple[Statistic, Statistic]:
+    """Fits logit P(label) = slope * logit(probability) + intercept (Cox 1958), by Newton's method.
+
+    Args:
+        probabilities: float64 (cases,) in [0, 1].
+        labels: float64 (cases,) in [0, 1]; scikit-learn's regression takes no shares.
+
+    Returns:
+        Slope and intercept; NaN with one class only, or where a threshold parts the classes.
+    """
+    logits = np.clip(logit(probabilities), -_LARGEST_LOGIT, _LARGEST_LOGIT)
+    design = np.stack([logits, np.ones(len(logits))], axis=1)  # (cases, 2)
+    found = np.array([1.0, 0.0])
+    for _ in range(50):
+        fitted = expit(design @ found)
+        information = design.T @ (design * (fitted * (1 - fitted))[:, None])
+        if np.linalg.cond(information) > 1e10 or np.abs(found).max() > 1e3:
+            break
+        step = np.linalg.solve(information, design.T @ (labels - fitted))
+        found += step
+        if np.abs(step).max() < 1e-9:
+            influence = (design * (labels - fitted)[:, None]) @ np.linalg.inv(information)
+            return Statistic(found[0], influence[:, 0]), Statistic(found[1], influence[:, 1])
+    undefined = Statistic(np.nan, np.zeros(len(labels)))
+    return undefined, undefined
+
+
+def decompose_brier(
+    probabilities: np.ndarray, labels: np.ndarray
+) -> tuple[float | None, float | None, float | None]:
+    """Splits the Brier score; see `Brier`. None without cases."""
+    if not len(labels):
+        return None, None, None
+    best = IsotonicRegression().fit_transform(probabilities, labels)
+    given, recalibrated, constant = (
+        float(np.mean((answer - labels) ** 2)) for answer in (probabilities, best, labels.mean())
+    )
+    return given - recalibrated, constant - recalibrated, constant
+
+
+def count_bins(cases: int) -> int:
+    """Says how many bins of equal counts cases are put into: 2 to 10, of about 20 cases each."""
+    return int(np.clip(cases // CASES_A_BIN, 2, MOST_BINS))
+
+
+def assign_bins(probabilities: np.ndarray, bins: int) -> np.ndarray:
+    """Numbers the bin of each case by rising probability: int64 (cases,)."""
+    rank = np.argsort(np.argsort(probabilities, kind="stable"), kind="stable")
+    return rank * bins // max(len(rank), 1)
+
+
+def estimate_calibration_error(
+    probabilities: np.ndarray, labels: np.ndarray, sampling: Sampling, reason: str = "no cases"
+) -> CalibrationError:
+    """Estimates the expected calibration error and its interval.
+
+    A bootstrap would not do, since scatter adds to the error instead of cancelling. So truths are
+    tried: probabilities that are off by more or less. The interval is of those whose samples have
+    an error as large, and as small, as the one seen in at least 2.5 % (test inversion; Casella and
+    Berger 2002, section 9.2).
+
+    Args:
+        probabilities: float64 (cases,) in [0, 1].
+        labels: float64 (cases,) in [0, 1].
+        sampling: Of the cases.
+        reason: Why there is no error, if there is none.
+    """
+    if not len(labels):
+        error = Estimate(value=None, low=None, high=None, reason=reason)
+        return CalibrationError(error=error, perfect_mean=None, perfect_limit=None, bins=[])
+    bin_of_case = assign_bins(probabilities, count_bins(len(labels)))
+    errors = labels - probabilities
+    gaps = np.bincount(bin_of_case, errors) / np.bincount(bin_of_case)  # (bins,)
+    seen = float(np.abs(gaps[bin_of_case]).mean())
+    # of a bin's gap half is what was seen there, half is the mean over bins: what is seen is partly
+    # chance, and bins that look right by chance would pass for right
+    direction = np.where(gaps < 0, -1, 1) * (np.abs(gaps) + seen) / max(2 * seen, 1e-12)
+    centred = errors - errors.mean()
+    alike = sampling.compute_variance(centred) / max(float((centred**2).sum()), 1e-12)
+    off, scatter = direction[bin_of_case], np.sqrt(max(alike, sampling.inflation))
+    perfect = _simulate_errors(probabilities, off, bin_of_case, scatter, size=0.0)[1]
+    limit, rarer = float(np.quantile(perfect, 0.95)), count_rarer_class(labels > 0.5, sampling)
+    low, high, too_few = None, None, explain_too_few(rarer)
+    if rarer >= MIN_GROUPS:
+        wider = t.ppf((1 + LEVEL) / 2, rarer - 1) / norm.ppf((1 + LEVEL) / 2)  # as for a mean
+        simulate = partial(_simulate_errors, probabilities, off, bin_of_case, wider * scatter)
+        low, high = _invert(simulate, seen, largest=seen + 3 * limit)
+    error = Estimate(value=seen, low=low, high=high, **({"reason": too_few} if low is None else {}))
+    bins = [
+        _describe_bin(probabilities, labels, sampling, bin_of_case == number)
+        for number in range(len(gaps))
+    ]
+    return CalibrationError(
+        error=error, perfect_mean=float(perfect.mean()), perfect_limit=limit, bins=bins
+    )
+
+
+def _simulate_errors(
+    probabilities: np.ndarray,
+    direction: np.ndarray,
+    bin_of_case: np.ndarray,
+    scatter: float,
+    size: float,
+) -> tuple[float, np.ndarray]:
+    """The error of a truth that is off by `size`, and those of samples of it, float64 (draws,).
+
+    Noise is `scatter` times as large as that of cases that are not alike.
+    """
+    truth = np.clip(probabilities + size * direction, 0, 1)
+    counts = np.bincount(bin_of_case)
+    share = np.clip(np.bincount(bin_of_case, truth) / counts, 0, 1)  # of eczema, by bin
+    drawn = np.random.default_rng(0).binomial(counts, share, (_DRAWS, len(counts))) / counts
+    # cases of one bin differ, so that they scatter less than equal ones would
+    variance = np.bincount(bin_of_case, truth * (1 - truth)) / counts
+    less = np.sqrt(variance / np.maximum(share * (1 - share), 1e-12))
+    off = np.bincount(bin_of_case, probabilities - truth) / counts
+    weight = counts / counts.sum()
+    samples = np.abs(off + scatter * less * (share - drawn)) @ weight
+    return float(np.abs(off) @ weight), samples
+
+
+def _invert(
+    simulate: Callable[[float], tuple[float, np.ndarray]], seen: float, largest: float
+) -> tuple[float, float]:
+    """Finds the errors of the smallest and of the largest truth that the one seen fits."""
+
+    def excess(size: float, side: int) -> float:
+        """Samples with an error beyond the one seen (1 above, -1 below), less the tail's share."""
+        return float((side * (simulate(size)[1] - seen) >= 0).mean()) - (1 - LEVEL) / 2
+
+    def find_end(side: int) -> float:
+        if side * excess(0, side) >= 0:
+            return 0.0  # a perfect model looks so, too, or rarely looks so good
+        if side * excess(largest, side) <= 0:
+            return simulate(largest)[0]
+        return simulate(bisect(excess, 0, largest, (side,), xtol=1e-4))[0]
+
+    return find_end(1), find_end(-1)
+
+
+def _describe_bin(
+    probabilities: np.ndarray, labels: np.ndarray, sampling: Sampling, own: np.ndarray
+) -> Bin:
+    return Bin(
+        cases=int(own.sum()),
+        predicted=float(probabilities[own].mean()),
+        observed=estimate_share(measure_mean(labels, own), own, sampling, "no cases"),
+    )

@@ -1,0 +1,129 @@
+"""The cases that are judged, with what every judgement of them needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from eczema_tf.evaluation.intervals import (
+    Difference,
+    Estimate,
+    Sampling,
+    count_rarer_class,
+    draw_weights,
+    estimate_auroc,
+    estimate_difference,
+    inflate_for_training,
+    number_groups,
+    summarise,
+)
+from eczema_tf.evaluation.metrics import Statistic, measure_auroc
+from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, identify_models, is_scored
+from eczema_tf.evaluation.thresholds import choose_kind
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Cases, how they were drawn, and what counts as eczema.
+
+    Attributes:
+        cases: From `average_rows_by_case`.
+        sampling: Of the cases.
+        weights: From `draw_weights`, float64 (1 + replicates, cases).
+        thresholds: By "image", "text" and "fusion".
+        label_threshold: A label greater than this is positive.
+    """
+
+    cases: pd.DataFrame
+    sampling: Sampling
+    weights: np.ndarray
+    thresholds: Mapping[str, float]
+    label_threshold: float
+
+    @classmethod
+    def draw(
+        cls,
+        cases: pd.DataFrame,
+        thresholds: Mapping[str, float],
+        label_threshold: float,
+        *,
+        replicates: int,
+        seed: int,
+    ) -> "Sample":
+        """Draws resamples; other arguments as in `compute_metrics`."""
+        folds = cases["fold"].nunique() if "fold" in cases else 0
+        inflation = inflate_for_training(folds) if folds > 1 else 1.0
+        return cls(
+            cases.reset_index(drop=True),
+            Sampling(number_groups(cases["group_id"]), inflation),
+            draw_weights(cases["group_id"], replicates, seed),
+            thresholds,
+            label_threshold,
+        )
+
+    def where(self, mask: np.ndarray) -> "Sample":
+        """Leaves some cases: `mask` is bool (cases,)."""
+        return replace(
+            self,
+            cases=self.cases[mask].reset_index(drop=True),
+            sampling=self.sampling.where(mask),
+            weights=self.weights[:, mask],
+        )
+
+    def of_head(self, modality: str) -> "Sample":
+        """Leaves the cases that a head is judged on."""
+        return self.where(is_scored(self.cases, modality))
+
+    def count(self) -> int:
+        """Counts cases; one that several repeats of a cross-validation scored counts once."""
+        return self.cases["case_id"].nunique()
+
+    def positive(self) -> np.ndarray:
+        """Returns which cases are eczema: bool (cases,)."""
+        return (self.cases["eczema"] > self.label_threshold).to_numpy(bool)
+
+    def called(self, modality: str) -> np.ndarray:
+        """Returns which cases a head calls eczema: bool (cases,).
+
+        Fusion's answer on a photo or text alone is decided by the threshold of that.
+        """
+        kinds = [modality] * len(self.cases)
+        if modality == "fusion":
+            used = self.cases[["image_used", "text_used"]].to_numpy(bool)
+            kinds = [choose_kind(image, text) for image, text in used]
+        threshold = np.array([self.thresholds[kind] for kind in kinds], "float64")  # (cases,)
+        return self.probability(modality) >= threshold
+
+    def probability(self, modality: str) -> np.ndarray:
+        """Returns what a head answers: float64 (cases,)."""
+        return self.cases[PROBABILITY_COLUMNS[modality]].to_numpy("float64")
+
+    def measure_auroc(self, column: str) -> Statistic:
+        """Measures the AUROC of a column of the cases."""
+        scores = self.cases[column].to_numpy("float64")
+        return measure_auroc(scores, self.positive(), identify_models(self.cases))
+
+    def estimate_auroc(self, auroc: Statistic, reason: str) -> Estimate:
+        """Estimates an AUROC of these cases."""
+        return estimate_auroc(auroc, self.positive(), self.sampling, reason)
+
+    def estimate_auroc_difference(
+        self, one: Statistic, other: Statistic, reason: str
+    ) -> Difference:
+        """Estimates one AUROC minus another, paired (DeLong's test, for groups)."""
+        rarer = count_rarer_class(self.positive(), self.sampling)
+        return estimate_difference(one - other, self.sampling, reason, groups=rarer)
+
+    def summarise(
+        self, values: np.ndarray, reason: str, *, bounds: tuple[float, float]
+    ) -> Estimate:
+        """Summarises what was computed with the weights; see `intervals.summarise`."""
+        return summarise(values, reason, inflation=self.sampling.inflation, bounds=bounds)
+
+    def explain_undefined(self, needed: str) -> str:
+        """Says why a metric of these cases is undefined, if it is."""
+        positive = self.positive()
+        if not len(positive):
+            return f"no labelled case has {needed}"
+        return f"one class only: {positive.sum()} of the {len(positive)} labelled cases are eczema"

@@ -1,0 +1,175 @@
+"""Calibration and decisions: known answers, perfect and wrong models, one class, no cases."""
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss, precision_score
+
+from eczema_tf.evaluation.calibration import (
+    assign_bins,
+    decompose_brier,
+    estimate_calibration_error,
+    fit_logistic,
+    judge_calibration,
+)
+from eczema_tf.evaluation.decisions import (
+    compute_net_benefit,
+    compute_predictive_values,
+    judge_net_benefit,
+)
+from eczema_tf.evaluation.intervals import Estimate, Sampling
+
+
+def draw(count, slope=1.0, intercept=0.0, seed=0):
+    """Probabilities whose labels have P = expit(intercept + slope * logit)."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(-0.5, 1.5, count)
+    labels = (rng.random(count) < expit(intercept + slope * logits)).astype(float)
+    return expit(logits), labels
+
+
+def judge_error(probabilities, labels, groups=None):
+    groups = np.arange(len(labels)) if groups is None else groups
+    return estimate_calibration_error(probabilities, labels, Sampling(groups))
+
+
+def test_the_error_by_hand():
+    """Two bins of two: 0.15 foretold and 0.5 seen, 0.75 foretold and 1 seen."""
+    found = judge_error(np.array([0.1, 0.9, 0.2, 0.6]), np.array([0.0, 1, 1, 1]))
+    assert found.error.value == pytest.approx((0.35 + 0.25) / 2)
+    assert [one.cases for one in found.bins] == [2, 2]
+    assert [one.predicted for one in found.bins] == pytest.approx([0.15, 0.75])
+    assert [one.observed.value for one in found.bins] == [0.5, 1.0]
+
+
+def test_bins_hold_equal_counts_by_rising_probability():
+    bins = assign_bins(np.array([0.9, 0.1, 0.5, 0.3, 0.7]), 2)
+    assert list(bins) == [1, 0, 0, 0, 1]
+
+
+def test_a_perfect_model_errs_by_chance_alone_and_its_interval_reaches_0():
+    errors = [judge_error(*draw(300, seed=seed)) for seed in range(60)]
+    below = [one.error.value < one.perfect_limit for one in errors]
+    assert np.mean(below) >= 0.85  # 19 of 20
+    assert np.mean([one.error.value for one in errors]) == pytest.approx(
+        np.mean([one.perfect_mean for one in errors]), rel=0.1
+    )
+    assert np.mean([one.error.low == 0 for one in errors]) >= 0.9
+
+
+def test_a_model_that_is_too_bold_is_found_out():
+    probabilities, labels = draw(2000, slope=0.5)
+    found = judge_error(probabilities, labels)
+    off = probabilities - expit(0.5 * logit(probabilities))
+    truth = np.abs(np.bincount(assign_bins(probabilities, 10), off)).sum() / len(labels)
+    assert found.error.low <= truth <= found.error.high
+    assert found.error.low > found.perfect_mean
+    assert found.error.value > found.perfect_limit
+
+
+def test_copies_of_cases_in_one_group_make_nothing_surer():
+    probabilities, labels = draw(300, slope=0.5)
+    alone = judge_error(probabilities, labels)
+    copied = judge_error(probabilities.repeat(3), labels.repeat(3), np.arange(900) // 3)
+    assert copied.perfect_mean > 0.8 * alone.perfect_mean
+    assert copied.error.high - copied.error.low > 0.8 * (alone.error.high - alone.error.low)
+
+
+def test_slope_and_intercept_are_those_of_an_unpenalised_regression():
+    probabilities, labels = draw(800, slope=0.6, intercept=0.4)
+    theirs = LogisticRegression(C=np.inf, tol=1e-10).fit(logit(probabilities)[:, None], labels)
+    slope, intercept = fit_logistic(probabilities, labels)
+    assert slope.value == pytest.approx(theirs.coef_[0, 0], abs=1e-4)
+    assert intercept.value == pytest.approx(theirs.intercept_[0], abs=1e-4)
+    judged = judge_calibration(probabilities, labels, Sampling(np.arange(800)), "")
+    assert judged.slope.low < 0.6 < judged.slope.high < 1
+    assert judged.intercept.low < 0.4 < judged.intercept.high
+
+
+def test_the_slopes_error_is_that_of_a_sandwich_by_resampling():
+    probabilities, labels = draw(400, slope=0.8)
+    slope, rng = fit_logistic(probabilities, labels)[0], np.random.default_rng(0)
+    drawn = [rng.integers(0, 400, 400) for _ in range(300)]
+    resampled = np.std([fit_logistic(probabilities[own], labels[own])[0].value for own in drawn])
+    assert np.sqrt((slope.influence**2).sum()) == pytest.approx(resampled, rel=0.15)
+
+
+@pytest.mark.parametrize("labels", [[0.0] * 30, [1.0] * 30, [0.0] * 15 + [1.0] * 15])
+def test_one_class_or_parted_classes_have_no_slope(labels):
+    slope, intercept = fit_logistic(np.linspace(0.1, 0.9, 30), np.array(labels))
+    assert np.isnan([slope.value, intercept.value]).all()
+
+
+def test_brier_splits_exactly_and_by_hand():
+    probabilities, labels = draw(500, slope=0.5)
+    miscalibration, discrimination, uncertainty = decompose_brier(probabilities, labels)
+    score = brier_score_loss(labels, probabilities)
+    assert miscalibration - discrimination + uncertainty == pytest.approx(score)
+    assert uncertainty == pytest.approx(labels.mean() * (1 - labels.mean()))
+    # right in order, and half as bold as it should be
+    by_hand = decompose_brier(np.array([0.25, 0.25, 0.75, 0.75]), np.array([0.0, 0, 1, 1]))
+    assert by_hand == pytest.approx((1 / 16, 1 / 4, 1 / 4))
+
+
+def test_no_cases_are_undefined():
+    nothing = np.zeros(0)
+    found = judge_calibration(nothing, nothing, Sampling(np.zeros(0, int)), "no case")
+    assert (found.ece.error.value, found.brier.score.value, found.slope.value) == (None,) * 3
+    assert found.ece.error.reason == "no case"
+
+
+def test_predictive_values_at_the_own_prevalence_are_shares_of_those_called():
+    rng = np.random.default_rng(0)
+    positive, called = rng.random(200) < 0.3, rng.random(200) < 0.4
+    ends = {"low": 0.1, "high": 0.9}
+    found = compute_predictive_values(
+        Estimate(value=called[positive].mean(), **ends),
+        Estimate(value=(~called)[~positive].mean(), **ends),
+        positive.mean(),
+    )
+    assert found.ppv.value == pytest.approx(precision_score(positive, called))
+    assert found.npv.value == pytest.approx(precision_score(~positive, ~called))
+
+
+def test_predictive_values_of_a_published_example():
+    """Altman and Bland 1994, BMJ 309:102: sensitivity 231/258, specificity 54/86.
+
+    At the prevalence of 0.25 the positive value is 0.45 and the negative 0.95.
+    """
+    sensitivity, specificity = (
+        Estimate(value=value, low=value - 0.05, high=value + 0.05) for value in (231 / 258, 54 / 86)
+    )
+    found = compute_predictive_values(sensitivity, specificity, 0.25)
+    assert (round(found.ppv.value, 2), round(found.npv.value, 2)) == (0.45, 0.95)
+    assert found.ppv.low < found.ppv.value < found.ppv.high
+    assert found.npv.low < found.npv.value < found.npv.high
+
+
+def test_a_test_that_calls_nobody_has_no_positive_value_but_a_reason():
+    nobody = Estimate(value=0.0, low=0.0, high=0.1)
+    found = compute_predictive_values(nobody, Estimate(value=1.0, low=0.9, high=1.0), 0.2)
+    assert (found.ppv.value, found.ppv.reason) == (None, "no case is called so")
+    assert found.npv.value == pytest.approx(0.8)
+
+
+def test_net_benefit_by_hand():
+    """At 0.2 a false alarm costs a quarter: of five cases two are right, one is wrong."""
+    probabilities = np.array([0.9, 0.2, 0.5, 0.1, 0.05])
+    positive = np.array([True, True, False, False, False])
+    assert compute_net_benefit(probabilities, positive, [0.2]) == pytest.approx([(2 - 0.25) / 5])
+    everybody = compute_net_benefit(np.ones(5), positive, [0.2])
+    assert everybody == pytest.approx([(2 - 3 * 0.25) / 5])
+    found = judge_net_benefit(probabilities, positive, Sampling(np.arange(5)), "")
+    at = next(one for one in found if one.threshold == 0.2)
+    assert at.model.value == pytest.approx(0.35)
+    assert (at.treat_all, at.gain.value) == (pytest.approx(0.25), pytest.approx(0.1))
+
+
+def test_a_useful_model_gains_and_a_constant_one_does_not():
+    probabilities, labels = draw(1000)
+    positive, sampling = labels > 0.5, Sampling(np.arange(1000))
+    useful = judge_net_benefit(probabilities, positive, sampling, "")
+    assert all(one.gain.low > 0 for one in useful if 0.2 <= one.threshold <= 0.3)
+    constant = judge_net_benefit(np.full(1000, positive.mean()), positive, sampling, "")
+    assert all(one.gain.value <= 1e-12 for one in constant)

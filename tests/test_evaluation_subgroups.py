@@ -1,0 +1,118 @@
+"""Subgroups: planted gaps are found, absent ones are not, and what is too small is said."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm, ttest_ind
+from sklearn.metrics import roc_auc_score
+from test_evaluation_results import THRESHOLDS, simulate_cases
+
+from eczema_tf.evaluation import subgroups
+from eczema_tf.evaluation.metrics import measure_mean
+from eczema_tf.evaluation.results import Metrics, compute_metrics
+from eczema_tf.evaluation.sample import Sample
+from eczema_tf.evaluation.subgroups import find_factors, judge_subgroups
+from eczema_tf.reporting.tables import build_subgroups
+
+
+def judge(cases: pd.DataFrame) -> subgroups.Subgroups:
+    found = judge_subgroups(Sample.draw(cases, THRESHOLDS, 0.5, replicates=0, seed=0))
+    assert found is not None
+    return found
+
+
+def plant_gap(count: int, gap: float, seed: int) -> pd.DataFrame:
+    """Cases whose AUROC is 0.85, and lower by `gap` in the two darkest skin tones."""
+    rng = np.random.default_rng(seed)
+    cases = simulate_cases(count, seed)
+    tone = rng.choice(["I", "II", "III", "IV", "V", "VI"], count)
+    dark, eczema = np.isin(tone, ["V", "VI"]), cases["eczema"] > 0.5
+    shift = np.sqrt(2) * norm.ppf(np.where(dark, 0.85 - gap, 0.85))
+    logits = rng.normal(shift * (eczema - 0.5), 1)
+    return cases.assign(
+        skin_tone=tone, sex=rng.choice(["female", "male"], count), p_fusion=norm.cdf(logits)
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_planted_gap_of_0_10_is_found(seed):
+    gap = judge(plant_gap(2400, 0.10, seed)).factors["skin_tone"].gaps["auroc"]
+    assert (gap.low, gap.found) == ("V-VI", True)
+    assert gap.difference.low > 0
+    assert gap.difference.low < 0.10 < gap.difference.high
+
+
+def test_a_planted_absence_is_called_a_gap_at_most_once_in_20_evaluations():
+    found = [
+        any(
+            gap.found
+            for factor in judge(plant_gap(400, 0, seed)).factors.values()
+            for gap in factor.gaps.values()
+        )
+        for seed in range(40)
+    ]
+    assert np.mean(found) <= 0.1  # above that in one of 1000 such tests, were it 1 in 20
+
+
+def test_each_subgroup_is_judged_by_its_own_cases():
+    cases = plant_gap(600, 0.1, 0)
+    dark = cases[cases["skin_tone"].isin(["V", "VI"])]
+    found = judge(cases).factors["skin_tone"].subgroups["V-VI"]
+    assert (found.cases, found.positives) == (len(dark), dark["eczema"].sum())
+    assert found.auroc.value == pytest.approx(roc_auc_score(dark["eczema"], dark["p_fusion"]))
+    called = dark["p_fusion"] >= 0.5
+    assert found.sensitivity.value == pytest.approx(called[dark["eczema"] == 1].mean())
+    assert found.in_the_large.value == pytest.approx((dark["p_fusion"] - dark["eczema"]).mean())
+
+
+def test_gaps_are_corrected_for_all_pairs_and_for_looking_at_others():
+    """Means of three samples, each case a group of its own: Welch's test, times three pairs."""
+    rng = np.random.default_rng(0)
+    values, which = rng.normal(0, 1, 900), np.arange(900) % 3
+    cases = simulate_cases(900).assign(group_id=np.arange(900).astype(str))
+    sample = Sample.draw(cases, THRESHOLDS, 0.5, replicates=0, seed=0)
+    measured = {str(part): {"mean": measure_mean(values, which == part)} for part in range(3)}
+    gap = subgroups._find_gap(sample, "mean", measured, share=1)
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    tests = [ttest_ind(*(values[which == one] for one in pair), equal_var=False) for pair in pairs]
+    assert gap.difference.p == pytest.approx(3 * min(one.pvalue for one in tests), rel=0.03)
+    quarter = subgroups._find_gap(sample, "mean", measured, share=1 / 4).difference
+    assert quarter.p == pytest.approx(min(4 * gap.difference.p, 1))
+    assert quarter.high > gap.difference.high
+    assert (gap.difference.low > 0) == gap.found
+
+
+def test_subgroups_with_too_few_cases_are_named_but_not_judged():
+    cases = plant_gap(300, 0, 0)
+    cases["age_group"] = np.where(cases.index < 8, "60+", "18-59")
+    found = judge(cases).factors["age_group"]
+    assert list(found.subgroups) == ["18-59", "60+"]
+    few = found.subgroups["60+"]
+    assert (few.cases, few.auroc.value, found.gaps) == (8, None, {})
+    assert few.auroc.reason == "too few: under 10 groups with a case of each class"
+    shown = build_subgroups(judge(cases))
+    assert any("too few" in row for block in shown if hasattr(block, "rows") for row in block.rows)
+
+
+def test_factors_by_hand():
+    cases = pd.DataFrame(
+        {
+            "skin_tone": ["I", "V", "III-IV", ""],
+            "monk_skin_tone": ["1", "4", "10", ""],
+            "photos": [0, 1, 2, 7],
+            "text_words": [0, 10, 11, 500],
+        }
+    )
+    assert {name: list(values) for name, values in find_factors(cases).items()} == {
+        "skin_tone": ["I-II", "V-VI", "III-IV", ""],
+        "monk_skin_tone": ["1-3", "4-6", "7-10", ""],
+        "photos": ["", "1", "2", "3 or more"],
+        "text_words": ["", "1-10", "11-25", "51 or more"],
+    }
+
+
+def test_data_that_tell_nobody_apart_have_no_subgroups():
+    metrics = compute_metrics(simulate_cases(100), THRESHOLDS, replicates=20)
+    assert metrics.subgroups is None
+    assert "subgroups" not in metrics.model_dump(exclude_unset=True)
+    assert isinstance(metrics, Metrics)
