@@ -5,11 +5,12 @@ The undefined stays undefined.
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, norm, ttest_1samp
+from scipy.stats import binomtest, norm, t, ttest_1samp
 
 from eczema_tf.evaluation.intervals import (
     Estimate,
     Sampling,
+    compute_wilson,
     draw_weights,
     estimate_auroc,
     estimate_difference,
@@ -178,3 +179,18 @@ def test_one_group_gives_a_value_but_no_interval():
 
 def test_no_cases_no_weights():
     assert draw_weights(np.array([], dtype=str), replicates=5).shape == (6, 0)
+
+
+def test_few_groups_make_a_share_less_sure_as_korn_and_graubard_say():
+    """20 copied cases in ten groups: ten cases, known with 9 degrees of freedom instead of 19."""
+    found = np.arange(20) < 12
+    groups = np.arange(20) // 2
+    effective = 10 * (t.ppf(0.975, 19) / t.ppf(0.975, 9)) ** 2
+    estimate = judge_share(found, groups)
+    assert (estimate.low, estimate.high) == pytest.approx(compute_wilson(0.6, effective))
+
+
+def test_a_perfect_auroc_of_a_cross_validation_is_less_sure():
+    positive = np.arange(60) < 12
+    once, widened = (judge_auroc(positive * 1.0, positive, None, by) for by in (1.0, 2.25))
+    assert widened.low == compute_wilson(1.0, 12 / 2.25)[0] < once.low
