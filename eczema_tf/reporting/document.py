@@ -18,8 +18,8 @@ from eczema_tf.schema import NOTICE
 
 TEXT_COLUMNS = 100
 _NUMERIC_CELL = re.compile(
-    r"[-+]?\d[\d.,]*%?( \[.*\])?|-"
-)  # perhaps with its interval, or undefined
+    r"(< )?[-+]?\d[\d.,]*%?( \[.*\])?|-"
+)  # perhaps with its interval, a bound, or undefined
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,6 @@ from eczema_tf.reporting.facts import (
 )
 from eczema_tf.reporting.plots import DECISION, FORESTS, PR, RELIABILITY, ROC
 from eczema_tf.reporting.tables import (
-    CALIBRATION,
-    DECISIONS,
     HEAD_NAMES,
     METRIC_NAMES,
     SUBGROUPS,
@@ -58,6 +56,8 @@ def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
     curves = [
         Picture(plots / ROC, roc_shows, "ROC"),
         Picture(plots / PR, pr_shows, "Precision and recall"),
+        Picture(plots / RELIABILITY, "Share of eczema against mean probability", "Reliability"),
+        Picture(plots / DECISION, "Net benefit against threshold of treatment", "Decision curve"),
     ]
     heads, *others = build_results(metrics)
     sections = [
@@ -72,17 +72,12 @@ def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
 
 
 def _illustrate(section: Section, plots: Path) -> Section:
-    """Puts the plots of a section above its tables."""
-    names = {metric: METRIC_NAMES.get(metric, metric) for metric in FORESTS}
-    shown = {
-        CALIBRATION: {RELIABILITY: "Share of eczema against mean probability, by bins"},
-        DECISIONS: {DECISION: "Net benefit against the threshold of treatment"},
-        SUBGROUPS: {FORESTS[metric]: f"{names[metric]} by subgroup" for metric in FORESTS},
-    }.get(section.title)
-    if shown is None or not section.blocks:
+    """Puts the forest plots above the tables of the subgroups."""
+    if section.title != SUBGROUPS:
         return section
-    pictures = [
-        Picture(plots / file, f"{what}; the tables below have the figures", what)
-        for file, what in shown.items()
-    ]
-    return Section(section.title, [Pictures(pictures), *section.blocks])
+    forests = []
+    for metric, file in FORESTS.items():
+        name = METRIC_NAMES.get(metric, metric)
+        shows = f"{name} of each subgroup with its interval; the tables below have the figures"
+        forests.append(Picture(plots / file, shows, f"{name} by subgroup"))
+    return Section(section.title, [Pictures(forests), *section.blocks])

@@ -27,7 +27,6 @@ METRIC_NAMES = {
     "mae": "mean error",
     "in_the_large": "too high by",
 }
-CALIBRATION, DECISIONS = "Are the probabilities right?", "What the answers are worth"
 SUBGROUPS = "Is it as good for everybody?"
 _MARKS = {"known posterior": "*", "model probability": "**"}
 
@@ -50,8 +49,11 @@ def build_results(metrics: Metrics) -> list[Section]:
         )
     sections = [
         Section("P(eczema)", heads),
-        Section(CALIBRATION, tabulate_calibration(metrics)),
-        Section(DECISIONS, [tabulate_predictive_values(metrics), tabulate_net_benefit(metrics)]),
+        Section("Are the probabilities right?", tabulate_calibration(metrics)),
+        Section(
+            "What the answers are worth",
+            [tabulate_predictive_values(metrics), tabulate_net_benefit(metrics)],
+        ),
         Section("Where fusion has most, or nothing, to do", [tabulate_subsets(metrics)]),
     ]
     if wordings := tabulate_wordings(metrics):
