@@ -315,17 +315,17 @@ def test_a_notice_about_the_text_says_nothing_of_the_photo(model: ExportedModel)
 
 
 def test_a_threshold_is_named_with_its_side(model: ExportedModel):
+    image = upright_jpeg(photo())
     answer = replace(
-        explain(model, upright_jpeg(photo()), TEXT),
-        eczema={"image": 0.1, "text": 0.5, "fusion": 0.59},
+        explain(model, image, TEXT), eczema={"image": 0.1, "text": 0.5, "fusion": 0.59}
     )
-    page = render_answer(answer, b"", TEXT)
+    page = render_answer(answer, image, TEXT)
     assert "59%" in page
     assert "below the threshold of 60%" in page
     assert "above the threshold of 50%" in page
     alone = replace(answer, image_used=False, eczema={"image": None, "text": 0.59, "fusion": 0.59})
-    assert "60%" not in render_answer(alone, b"", TEXT)  # decided by the threshold of the text
-    unknown = render_answer(replace(answer, thresholds=None), b"", TEXT)
+    assert "60%" not in render_answer(alone, image, TEXT)  # decided by the threshold of the text
+    unknown = render_answer(replace(answer, thresholds=None), image, TEXT)
     assert "threshold" not in re.sub(r'<p class="soft">.*?</p>', "", unknown)
 
 

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import logit
 
 from eczema_tf import train
 from eczema_tf.config import MAX_TOKENS
@@ -173,7 +174,7 @@ def test_other_languages_and_mash_are_told_from_english():
 @pytest.mark.skipif(
     packaged._find_package(packaged.REGISTRY[MINILM]) is None, reason=packaged.HOW_TO_INSTALL
 )
-def test_a_classic_complaint_behind_politeness_counts_as_without_it(tmp_path: Path):
+def test_a_classic_complaint_behind_politeness_is_read_and_counts(tmp_path: Path):
     cases = [case for case in (draw_case(0, index) for index in range(400)) if case.text]
     table = pd.DataFrame({"text": [case.text for case in cases]})
     table["eczema"] = [int(case.condition == "eczema") for case in cases]
@@ -193,6 +194,7 @@ def test_a_classic_complaint_behind_politeness_counts_as_without_it(tmp_path: Pa
     trained = run_folder.load_model(run)
     inputs = build_client_inputs(trained, [b""] * 3, [CLASSIC, POLITE + CLASSIC, POLITE])
     probabilities = compute_probabilities(trained.model(inputs, training=False))
-    alone, behind, polite = probabilities["eczema_text"].numpy().tolist()
-    assert alone > polite + 0.05
-    assert behind > (alone + polite) / 2
+    alone, behind, polite = logit(probabilities["eczema_text"].numpy())
+    assert alone > polite + 1
+    # a mean over tokens dilutes it; cut off at 64 tokens, it would count for nothing
+    assert behind - polite > (alone - polite) / 3
