@@ -1,4 +1,7 @@
-"""`python -m eczema_tf` lists the commands; `python -m eczema_tf train ...` runs one of them."""
+"""`python -m eczema_tf` lists the commands; `python -m eczema_tf train ...` runs one of them.
+
+Where the package is installed, `eczema-tf` is the same.
+"""
 
 import importlib
 import sys
@@ -17,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in ("-h", "--help"):
         print(f"error: {name}: no such command; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    print("usage: python -m eczema_tf COMMAND ...   (COMMAND --help tells more)\n")
+    print("usage: python -m eczema_tf COMMAND ...   (COMMAND --help tells more)")
+    print("       eczema-tf COMMAND ...             (where the package is installed)\n")
     for command, purpose in COMMANDS.items():
         print(f"  {command:<10}{purpose}")
     print(f"\n{NOTICE}")

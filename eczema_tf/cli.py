@@ -116,7 +116,8 @@ CONFIG = argument(
     "--config",
     type=Path,
     metavar="FILE",
-    help="YAML file with the settings that differ from configs/quickstart.yaml",
+    help="YAML file with the settings that differ from configs/quickstart.yaml, or the name of one"
+    " that comes along: smoke",
 )
 SETTINGS = argument(
     "--set",

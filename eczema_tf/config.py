@@ -22,6 +22,8 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
+# in a checkout, the folder is a link to configs/
+SHIPPED = {path.stem: path for path in sorted(Path(__file__).parent.glob("configs/*.yaml"))}
 MAX_TOKENS = 512  # of a text: as many positions as BERT has
 
 
@@ -308,8 +310,8 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
     """Reads a configuration.
 
     Args:
-        path: A YAML file that says what differs from the defaults; None for the defaults
-            themselves.
+        path: A YAML file that says what differs from the defaults, or the name of one in `SHIPPED`,
+            such as `smoke`; None for the defaults themselves.
         overrides: `section.key=value` settings, applied last; values are YAML.
 
     Returns:
@@ -318,6 +320,7 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
     Raises:
         ConfigError: With every unknown key, wrong type and value out of range, if there is any.
     """
+    path = SHIPPED.get(str(path), path)
     values = read_yaml(Path(path)) if path is not None else {}
     for override in overrides:
         where = f"--set {shorten(override)}"
@@ -417,7 +420,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{path}: no such configuration file; see the folder configs/ for examples"
+            f"{path}: no such configuration file; those that come along: {', '.join(SHIPPED)}"
         ) from error
     except (UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {shorten(str(error))}") from error

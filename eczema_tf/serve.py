@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from eczema_tf.cli import MODEL, argument, build_parser, number, run_command, start_tensorflow
+from eczema_tf.errors import EczemaError
 
 EXAMPLES = """examples:
   python -m eczema_tf.serve --model saved_models/eczema     (then open http://127.0.0.1:8501/)
@@ -51,7 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(arguments: argparse.Namespace) -> None:
     start_tensorflow()
-    from eczema_tf.workflows.serve import serve
+    try:
+        from eczema_tf.workflows.serve import serve
+    except ModuleNotFoundError as missing:
+        raise EczemaError(
+            f"serve needs {missing.name}: pip install -r requirements-serve.txt"
+        ) from missing
 
     serve(
         arguments.model,

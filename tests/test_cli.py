@@ -132,3 +132,15 @@ def test_a_photo_or_text_that_is_given_twice_is_refused(capsys: pytest.CaptureFi
             commands.main([*again, "a", again[-1], "b"])
         assert ended.value.code == 2
         assert f"argument {again[-1]}: given twice; allowed: once" in capsys.readouterr().err
+
+
+def test_serve_without_its_packages_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr("eczema_tf.serve.start_tensorflow", lambda: None)
+    monkeypatch.delitem(sys.modules, "eczema_tf.workflows.serve", raising=False)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    assert commands.main(["serve", "--model", "any"]) == 1
+    assert capsys.readouterr().err == (
+        "error: serve needs fastapi: pip install -r requirements-serve.txt\n"
+    )

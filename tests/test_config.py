@@ -106,8 +106,13 @@ def test_unreadable_files_are_clear_errors(tmp_path: Path, content: bytes):
 
 
 def test_missing_file_is_a_clear_error(tmp_path: Path):
-    with pytest.raises(ConfigError, match="no such configuration file"):
+    with pytest.raises(ConfigError, match=r"no such configuration file; .*quickstart, .*smoke"):
         load_config(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_configuration_that_comes_along_is_found_by_its_name(path: Path):
+    assert load_config(path.stem) == load_config(path)
 
 
 def test_config_cannot_be_changed():

@@ -1,17 +1,24 @@
-"""What is installed: every dependency has bounds, and the lock keeps them and knows its files."""
+"""What is installed: every import is declared, every dependency has bounds, and the lock keeps them
+and knows its files."""
 
+import contextlib
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError, files
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from test_architecture import imported_modules
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(ROOT.glob("requirements*.txt"))
 LOCK = ROOT / "requirements.lock"
+OF_A_CHECKOUT = [ROOT / f"requirements-{name}.txt" for name in ("base", "serve", "test")]
 
 
 def read_requirements(path: Path) -> list[Requirement]:
@@ -28,6 +35,34 @@ def read_lock() -> list[tuple[Requirement, list[str]]]:
     return [(Requirement(package), hashes) for package, *hashes in parts]
 
 
+def modules_of(requirement: Requirement) -> set[str]:
+    """Every module and package in the files of a distribution, if it is installed."""
+    held = set()
+    with contextlib.suppress(PackageNotFoundError):
+        for file in files(requirement.name) or []:
+            parts = (*file.parts[:-1], file.name.partition(".")[0])
+            held |= {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+    return held
+
+
+def is_installed(module: str) -> bool:
+    with contextlib.suppress(ModuleNotFoundError):
+        return find_spec(module) is not None
+    return False
+
+
+def test_every_import_of_the_package_is_declared():
+    """What is missing on this machine, an extra, cannot be looked up and is left out."""
+    declared: set[str] = set()
+    for path in FILES:
+        for requirement in read_requirements(path):
+            declared |= modules_of(requirement)
+    imported = set().union(*map(imported_modules, (ROOT / "eczema_tf").rglob("*.py")))
+    known = {"eczema_tf", *sys.stdlib_module_names}
+    foreign = {name for name in imported - declared if name.split(".")[0] not in known}
+    assert {name for name in foreign if is_installed(name)} == set()
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_dependency_has_a_lower_and_an_upper_bound(path: Path):
     for requirement in read_requirements(path):
@@ -37,7 +72,7 @@ def test_every_dependency_has_a_lower_and_an_upper_bound(path: Path):
 
 def test_the_lock_has_every_requirement_within_its_bounds_on_every_python():
     locked = read_lock()
-    for requirement in read_requirements(ROOT / "requirements.txt"):
+    for requirement in [each for path in OF_A_CHECKOUT for each in read_requirements(path)]:
         for python in ("3.11", "3.12", "3.13"):
             place = {"python_version": python, "python_full_version": f"{python}.0"}
             versions = [
