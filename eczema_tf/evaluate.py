@@ -25,52 +25,51 @@ EXAMPLES = """examples:
 
 --explanations also measures whether heatmaps and the scores of words can be trusted."""
 
+ARGUMENTS = (
+    argument(
+        "--manifest",
+        type=Path,
+        metavar="FILE",
+        help="manifest to evaluate on (default: the one the run was trained on)",
+    ),
+    argument(
+        "--embeddings",
+        type=Path,
+        metavar="FILE",
+        help=".npz of embeddings of the manifest's photos, for a run trained on embeddings",
+    ),
+    argument(
+        "--split",
+        choices=[*SPLITS, "all"],
+        default="test",
+        help="cases to evaluate on (default: test); all: for a manifest without splits",
+    ),
+    argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for the results (default, for the run's own test split: the run's folder)",
+    ),
+    argument(
+        "--explanations",
+        type=whole_number(1),
+        nargs="?",
+        const=EXPLAINED_CASES,
+        metavar="N",
+        help=f"also evaluate the explanations of N cases (default: {EXPLAINED_CASES}, about ten"
+        " minutes); writes explanations.json",
+    ),
+    argument(
+        "--allow-leaks",
+        action="store_true",
+        help="evaluate even on what the run was trained on; every table says so",
+    ),
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser(
-        "evaluate",
-        RUN_DIR,
-        argument(
-            "--manifest",
-            type=Path,
-            metavar="FILE",
-            help="manifest to evaluate on (default: the one the run was trained on)",
-        ),
-        argument(
-            "--embeddings",
-            type=Path,
-            metavar="FILE",
-            help=".npz of embeddings of the manifest's photos, for a run trained on embeddings",
-        ),
-        argument(
-            "--split",
-            choices=[*SPLITS, "all"],
-            default="test",
-            help="cases to evaluate on (default: test); all: for a manifest without splits",
-        ),
-        argument(
-            "--out",
-            type=Path,
-            metavar="DIR",
-            help="folder for the results (default, for the run's own test split: the run's folder)",
-        ),
-        argument(
-            "--explanations",
-            type=whole_number(1),
-            nargs="?",
-            const=EXPLAINED_CASES,
-            metavar="N",
-            help=f"also evaluate the explanations of N cases (default: {EXPLAINED_CASES}, about ten"
-            " minutes); writes explanations.json",
-        ),
-        argument(
-            "--allow-leaks",
-            action="store_true",
-            help="evaluate even on what the run was trained on; every table says so",
-        ),
-        examples=EXAMPLES,
-    )
+    parser = build_parser("evaluate", RUN_DIR, *ARGUMENTS, examples=EXAMPLES)
     return run_command(parser, _evaluate, argv)
 
 

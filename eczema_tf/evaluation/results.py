@@ -204,13 +204,7 @@ def compute_metrics(
         "consistency": _judge_consistency(sample),
         "severity": _judge_severity(sample),
         "label_threshold": label_threshold,
-        "bootstrap": Bootstrap(
-            replicates=replicates,
-            groups=sample.sampling.count(),
-            seed=seed,
-            level=LEVEL,
-            **({"widened": inflation**0.5} if (inflation := sample.sampling.inflation) > 1 else {}),
-        ),
+        "bootstrap": _describe_sampling(sample, replicates, seed),
     }
     if wordings := _judge_wordings(sample):
         found["wordings"] = wordings
@@ -219,6 +213,12 @@ def compute_metrics(
     if subgroups := judge_subgroups(sample):
         found["subgroups"] = subgroups
     return Metrics.model_validate(found if leaks is None else {**found, "leaks": leaks})
+
+
+def _describe_sampling(sample: Sample, replicates: int, seed: int) -> Bootstrap:
+    groups, inflation = sample.sampling.count(), sample.sampling.inflation
+    widened = {"widened": inflation**0.5} if inflation > 1 else {}
+    return Bootstrap(replicates=replicates, groups=groups, seed=seed, level=LEVEL, **widened)
 
 
 def _count_texts(cases: pd.DataFrame) -> TextCounts:

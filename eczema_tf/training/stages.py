@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 from scipy.special import logit
 
-from eczema_tf.config import Config
+from eczema_tf.config import Config, FineTuneConfig
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.errors import ConfigError
 from eczema_tf.model.features import compute_features, frozen_encoders
@@ -80,10 +80,7 @@ def train_model(
         # === Fine-tuning of pretrained encoders; those that stay as they are, as above ===
         tuning = train.fine_tune
         if tuning.epochs:
-            for modality, first in (("image", tuning.image_from), ("text", tuning.text_from)):
-                if first is not None and modality in encoders.pretrained:
-                    encoder = model.get_layer(ENCODER_LAYERS[modality])
-                    unfreeze_from(encoder, first, f"train.fine_tune.{modality}_from")
+            _unfreeze(model, encoders, tuning)
             frozen = frozen_encoders(train, encoders) | absent
             features = compute_features(model, data.inputs, frozen, cache)
             stage = Stage(
@@ -99,6 +96,13 @@ def train_model(
     model.get_layer(ECZEMA_SUM).slopes.assign(slopes)
     shift_log_odds(model, log_odds - learned)
     return history
+
+
+def _unfreeze(model: keras.Model, encoders: Encoders, tuning: FineTuneConfig) -> None:
+    for modality, first in (("image", tuning.image_from), ("text", tuning.text_from)):
+        if first is not None and modality in encoders.pretrained:
+            encoder = model.get_layer(ENCODER_LAYERS[modality])
+            unfreeze_from(encoder, first, f"train.fine_tune.{modality}_from")
 
 
 def unfreeze_from(encoder: keras.Model, first: str, key: str) -> None:

@@ -1,5 +1,6 @@
 """A trained run judged again, on its own cases or on another manifest: what `evaluate` runs."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +63,7 @@ def evaluate(
         leaks = check_overlap(data.seen, dataset, rows, allow_leaks=allowed)
     inputs = load_model_inputs(trained, dataset)
     cases = predict_cases(trained, dataset, inputs, rows)
-    if out is None and manifest is None and split == "test":
-        out = run_dir
-    elif out is None:
-        out = run_dir / "evaluations" / f"{manifest.stem if manifest else 'own'}-{split}"
+    out = out or _choose_folder(run_dir, manifest, split)
     metrics = write_results(
         out,
         cases,
@@ -77,11 +75,16 @@ def evaluate(
     )
     print(format_results(metrics))
     if explanations is not None:
-        explained = evaluate_explanations(
-            trained, dataset, inputs, rows, out, split=split, cases=explanations
-        )
-        print(f"\n{format_explanations(explained)}")
+        judged = partial(evaluate_explanations, trained, dataset, inputs, rows, out, split=split)
+        print(f"\n{format_explanations(judged(cases=explanations))}")
     return metrics
+
+
+def _choose_folder(run_dir: Path, manifest: Path | None, split: str) -> Path:
+    """Results of the run's own test split are the run's, others stand in a folder of their own."""
+    if manifest is None and split == "test":
+        return run_dir
+    return run_dir / "evaluations" / f"{manifest.stem if manifest else 'own'}-{split}"
 
 
 def _load_other(
