@@ -324,7 +324,9 @@ def test_a_threshold_is_named_with_its_side(model: ExportedModel):
     assert "below the threshold of 60%" in page
     assert "above the threshold of 50%" in page
     alone = replace(answer, image_used=False, eczema={"image": None, "text": 0.59, "fusion": 0.59})
-    assert "60%" not in render_answer(alone, image, TEXT)  # decided by the threshold of the text
+    assert "threshold of 60%" not in render_answer(
+        alone, image, TEXT
+    )  # decided by the threshold of the text
     unknown = render_answer(replace(answer, thresholds=None), image, TEXT)
     assert "threshold" not in re.sub(r'<p class="soft">.*?</p>', "", unknown)
 

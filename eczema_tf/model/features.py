@@ -7,6 +7,7 @@ from functools import partial
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from eczema_tf.config import TrainConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint
@@ -114,8 +115,16 @@ def predict_logits(
 ) -> dict[str, np.ndarray]:
     """Runs a model over an evaluation dataset.
 
+    By one graph for all numbers of rows and tokens. Keras's own is made for the shapes that were
+    seen before, and what was seen before would decide about the last bits.
+
     Returns:
         float32 (rows, ...) logits by head, in the order of the dataset.
     """
-    outputs = [model.predict_on_batch(batch) for batch in batches]
+    specs = {name: tf.TensorSpec(taken.shape, taken.dtype) for name, taken in model.input.items()}
+    run = tf.function(lambda inputs: model(inputs, training=False), input_signature=[specs])
+    outputs = [
+        run({name: tf.cast(batch[name], spec.dtype) for name, spec in specs.items()})
+        for batch in batches
+    ]
     return {head: np.concatenate([output[head] for output in outputs]) for head in HEADS}

@@ -13,12 +13,14 @@ def prepare_device(config: TrainConfig, seed: int) -> None:
     keras.config.set_dtype_policy("mixed_float16" if _is_on(config.mixed_precision) else "float32")
 
 
-def leave_mixed_precision() -> None:
-    """Goes back to float32, in which models are judged and exported.
+def leave_mixed_precision() -> bool:
+    """Goes back to float32, in which models are judged and exported; whether that is a change.
 
     The policy is global: whatever is built after training would be float16, too.
     """
+    mixed = keras.config.dtype_policy().name != "float32"
     keras.config.set_dtype_policy("float32")
+    return mixed
 
 
 def use_xla(config: TrainConfig) -> bool:

@@ -137,9 +137,9 @@ def train_run(
     data = build_training_data(config, table, inputs, splits)
     history = train_model(trained.model, trained.encoders, data, config, run_dir, slopes)
     run_folder.save_model(run_dir, trained)
-    leave_mixed_precision()
-    # as `evaluate` and `export` rebuild it: graphs that training has traced round otherwise
-    return run_folder.load_model(run_dir), inputs, history
+    if leave_mixed_precision():
+        trained = run_folder.load_model(run_dir)  # as `evaluate` and `export` rebuild it
+    return trained, inputs, history
 
 
 def _build_untrained(
