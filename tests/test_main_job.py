@@ -301,3 +301,5 @@ def test_mixed_precision_is_judged_and_exported_in_float32(tmp_path: Path, toy_m
     before = (run_dir / "metrics.json").read_text()
     assert evaluate.main(["--run-dir", str(run_dir)]) == 0
     assert (run_dir / "metrics.json").read_text() == before
+    assert train.main(["--resume", "--run-dir", str(run_dir)]) == 0
+    assert (run_dir / "metrics.json").read_text() == before

@@ -121,6 +121,7 @@ def train_run(
     prepare_device(config.train, config.seed)
     dimension = dataset.embeddings.dimension if dataset.embeddings is not None else None
     trained = _build_untrained(config, dimension, list(training["text"]))
+    run_folder.unseal(run_dir)
     run_folder.save_encoders(run_dir, trained.encoders, trained.tokenizer)
     inputs = load_model_inputs(trained, dataset)
     # fingerprints, counts, splits, and what the model gets to see

@@ -23,6 +23,7 @@ from eczema_tf.data.text.tokenizer import TextTokenizer, read_tokenizer
 from eczema_tf.errors import RunError
 from eczema_tf.evaluation.thresholds import Thresholds
 from eczema_tf.files import (
+    CHECKSUMS,
     check_checksums,
     holding,
     replacing_file,
@@ -141,6 +142,11 @@ def load_model(run_dir: Path) -> TrainedModel:
 def seal(run_dir: Path) -> None:
     """Writes the checksums of all that a finished run's model is rebuilt from."""
     write_checksums(run_dir, MODEL_FILES)
+
+
+def unseal(run_dir: Path) -> None:
+    """Takes the checksums away from a run that goes on, whose files will change."""
+    (run_dir / CHECKSUMS).unlink(missing_ok=True)
 
 
 def load_encoders(run_dir: Path) -> Encoders:
