@@ -1,29 +1,19 @@
-"""What a run is: one strict, typed, frozen configuration.
+"""The sections of a configuration and their keys, with the defaults: the quickstart's."""
 
-It comes from YAML files and `--set a.b=c` overrides. The defaults below are the quickstart;
-`configs/quickstart.yaml` spells them out, every other file says only what differs. Unknown keys and
-wrong types are errors, all of them reported at once.
-"""
-
-import difflib
-import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from eczema_tf.errors import ConfigError, join_faults, shorten
+from eczema_tf.config.faults import describe_faults
+from eczema_tf.errors import ConfigError, join_faults
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
-# in a checkout, the folder is a link to configs/
-SHIPPED = {path.stem: path for path in sorted(Path(__file__).parent.glob("configs/*.yaml"))}
 MAX_TOKENS = 512  # of a text: as many positions as BERT has
 
 
@@ -304,179 +294,3 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
-
-
-def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -> Config:
-    """Reads a configuration.
-
-    Args:
-        path: A YAML file that says what differs from the defaults, or the name of one in `SHIPPED`,
-            such as `smoke`; None for the defaults themselves.
-        overrides: `section.key=value` settings, applied last; values are YAML.
-
-    Returns:
-        The whole configuration.
-
-    Raises:
-        ConfigError: With every unknown key, wrong type and value out of range, if there is any.
-    """
-    path = SHIPPED.get(str(path), path)
-    values = read_yaml(Path(path)) if path is not None else {}
-    for override in overrides:
-        where = f"--set {shorten(override)}"
-        key, separator, text = override.partition("=")
-        if not separator or not all(key.split(".")):
-            raise ConfigError(
-                f"{where}: must look like section.key=value, for instance train.epochs=5"
-            )
-        set_key(values, key, _parse_yaml(text, where), where=where)
-    return Config.parse(values, where=str(path) if path is not None else "configuration")
-
-
-def set_key(values: dict[str, Any], key: str, value: object, where: str = "configuration") -> None:
-    """Sets `section.key` in the plain values of a configuration.
-
-    Raises:
-        ConfigError: If what should be a section is a value.
-    """
-    *sections, last = key.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"{where}: {section} is a value, not a section")
-    values[last] = value
-
-
-def change_config(config: Config, changes: Mapping[str, object]) -> Config:
-    """Returns a configuration with other values of some keys, such as `{"train.epochs": 5}`.
-
-    Raises:
-        ConfigError: With every fault, if there is any.
-    """
-    values = config.model_dump()
-    for key, value in changes.items():
-        set_key(values, key, value)
-    return Config.parse(values)
-
-
-def dump_config(config: Config) -> str:
-    """Returns the whole configuration as YAML that `load_config` reads back as an equal one."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: `1e-4` is a number and `no` a string.
-
-    PyYAML reads YAML 1.1, which has both the other way round. A key that comes twice is an error,
-    and so are aliases, a few lines of which can stand for gigabytes.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Called by PyYAML for each node."""
-        if self.check_event(yaml.AliasEvent):
-            where = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", where)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Called by PyYAML for each mapping."""
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                problem = f"{shorten(str(key.value))!r} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$"
-        r"|^\.(?:nan|NaN|NAN)$"
-    ),
-    list("-+0123456789."),
-)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML 1.2 file of `key: ...` lines; an empty one gives no keys.
-
-    Raises:
-        ConfigError: If it is not there, not YAML, or holds something else.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path}: no such configuration file; those that come along: {', '.join(SHIPPED)}"
-        ) from error
-    except (UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {shorten(str(error))}") from error
-    values = _parse_yaml(text, str(path))
-    if not isinstance(values, dict | None):
-        raise ConfigError(
-            f"{path}: must hold `section: ...` lines, received {type(values).__name__}"
-        )
-    return values or {}
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader, see above)
-    except RecursionError as error:
-        raise ConfigError(f"{where}: not readable as YAML: nested too deeply") from error
-    except (yaml.YAMLError, ValueError) as error:  # of a number with too many digits
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}: " if mark is not None else ""
-        problem = shorten(getattr(error, "problem", None) or str(error))
-        raise ConfigError(f"{where}: not readable as YAML: {place}{problem}") from error
-
-
-def describe_faults(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Says what pydantic found wrong, one line a fault: where, what is allowed, what came.
-
-    Args:
-        error: As raised.
-        model: What the values were checked against.
-    """
-    lines = []
-    for fault in error.errors():
-        key = ".".join(map(str, fault["loc"]))
-        if fault["type"] == "extra_forbidden":
-            *sections, unknown = map(str, fault["loc"])
-            key = shorten(key)
-            section = model
-            for name in sections:
-                if name in section.model_fields:
-                    section = next(_find_models(section.model_fields[name].annotation), section)
-            close = difflib.get_close_matches(unknown, section.model_fields, n=1)
-            allowed = f"allowed: {', '.join(section.model_fields)}"
-            lines.append(
-                f"{key}: unknown key; {f'did you mean {close[0]!r}?' if close else allowed}"
-            )
-        else:
-            message = fault["msg"].removeprefix("Value error, ")
-            received = f", received {shorten(repr(fault['input']))}"
-            received = "" if isinstance(fault["input"], dict) else received
-            lines.append(f"{key}: {message[0].lower()}{message[1:]}{received}")
-    return lines
-
-
-def _find_models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Finds the models in a type, such as `Rule` in `dict[str, Rule] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _find_models(part)

@@ -1,0 +1,69 @@
+"""A configuration from YAML files and `--set a.b=c` overrides, and back."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eczema_tf.config.sections import Config
+from eczema_tf.config.yaml_file import SHIPPED, parse_yaml, read_yaml
+from eczema_tf.errors import ConfigError, shorten
+
+
+def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Reads a configuration.
+
+    Args:
+        path: A YAML file that says what differs from the defaults, or the name of one in `SHIPPED`,
+            such as `smoke`; None for the defaults themselves.
+        overrides: `section.key=value` settings, applied last; values are YAML.
+
+    Returns:
+        The whole configuration.
+
+    Raises:
+        ConfigError: With every unknown key, wrong type and value out of range, if there is any.
+    """
+    path = SHIPPED.get(str(path), path)
+    values = read_yaml(Path(path)) if path is not None else {}
+    for override in overrides:
+        where = f"--set {shorten(override)}"
+        key, separator, text = override.partition("=")
+        if not separator or not all(key.split(".")):
+            raise ConfigError(
+                f"{where}: must look like section.key=value, for instance train.epochs=5"
+            )
+        set_key(values, key, parse_yaml(text, where), where=where)
+    return Config.parse(values, where=str(path) if path is not None else "configuration")
+
+
+def set_key(values: dict[str, Any], key: str, value: object, where: str = "configuration") -> None:
+    """Sets `section.key` in the plain values of a configuration.
+
+    Raises:
+        ConfigError: If what should be a section is a value.
+    """
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{where}: {section} is a value, not a section")
+    values[last] = value
+
+
+def change_config(config: Config, changes: Mapping[str, object]) -> Config:
+    """Returns a configuration with other values of some keys, such as `{"train.epochs": 5}`.
+
+    Raises:
+        ConfigError: With every fault, if there is any.
+    """
+    values = config.model_dump()
+    for key, value in changes.items():
+        set_key(values, key, value)
+    return Config.parse(values)
+
+
+def dump_config(config: Config) -> str:
+    """Returns the whole configuration as YAML that `load_config` reads back as an equal one."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)

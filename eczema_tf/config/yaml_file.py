@@ -1,0 +1,101 @@
+"""YAML 1.2 as people write it, read without aliases, repeated keys or objects."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eczema_tf.errors import ConfigError, shorten
+
+# in a checkout, the folder is a link to configs/
+SHIPPED = {path.stem: path for path in sorted(Path(__file__).parents[1].glob("configs/*.yaml"))}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 scalars: `1e-4` is a number and `no` a string.
+
+    PyYAML reads YAML 1.1, which has both the other way round. A key that comes twice is an error,
+    and so are aliases, a few lines of which can stand for gigabytes.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Called by PyYAML for each node."""
+        if self.check_event(yaml.AliasEvent):
+            where = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", where)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Called by PyYAML for each mapping."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"{shorten(str(key.value))!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$"
+        r"|^\.(?:nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML 1.2 file of `key: ...` lines; an empty one gives no keys.
+
+    Raises:
+        ConfigError: If it is not there, not YAML, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path}: no such configuration file; those that come along: {', '.join(SHIPPED)}"
+        ) from error
+    except (UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {shorten(str(error))}") from error
+    values = parse_yaml(text, str(path))
+    if not isinstance(values, dict | None):
+        raise ConfigError(
+            f"{path}: must hold `section: ...` lines, received {type(values).__name__}"
+        )
+    return values or {}
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parses a value, or a whole file.
+
+    Args:
+        text: YAML.
+        where: It stands, for the error.
+
+    Raises:
+        ConfigError: If it is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader, see above)
+    except RecursionError as error:
+        raise ConfigError(f"{where}: not readable as YAML: nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # of a number with too many digits
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}: " if mark is not None else ""
+        problem = shorten(getattr(error, "problem", None) or str(error))
+        raise ConfigError(f"{where}: not readable as YAML: {place}{problem}") from error
