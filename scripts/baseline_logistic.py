@@ -26,7 +26,7 @@ from eczema_tf.evaluation.intervals import (
     number_groups,
 )
 from eczema_tf.evaluation.metrics import measure_auroc
-from eczema_tf.evaluation.results import Metrics
+from eczema_tf.evaluation.records import Metrics
 from eczema_tf.model.features import compute_features
 from eczema_tf.model.multimodal import POOLED_TEXT
 from eczema_tf.reporting.facts import RunData

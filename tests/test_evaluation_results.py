@@ -12,7 +12,8 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, precision_score, roc_auc_score
 
 from eczema_tf.evaluation.predictions import average_rows_by_case
-from eczema_tf.evaluation.results import Metrics, compute_metrics, find_subsets
+from eczema_tf.evaluation.records import Metrics
+from eczema_tf.evaluation.results import compute_metrics, find_subsets
 from eczema_tf.reporting import plots
 from eczema_tf.reporting.plots import PR, ROC, write_plots
 from eczema_tf.reporting.report import format_results

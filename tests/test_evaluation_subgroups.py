@@ -9,7 +9,8 @@ from test_evaluation_results import THRESHOLDS, simulate_cases
 
 from eczema_tf.evaluation import subgroups
 from eczema_tf.evaluation.metrics import measure_mean
-from eczema_tf.evaluation.results import Metrics, compute_metrics
+from eczema_tf.evaluation.records import Metrics
+from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.evaluation.subgroups import find_factors, judge_subgroups
 from eczema_tf.reporting.tables import build_subgroups

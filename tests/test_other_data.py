@@ -12,7 +12,7 @@ from eczema_tf.config import DataConfig
 from eczema_tf.data.audit.overlap import Seen, find_overlap, note_seen
 from eczema_tf.data.dataset import Dataset, load_dataset
 from eczema_tf.errors import DataError
-from eczema_tf.evaluation.results import Metrics
+from eczema_tf.evaluation.records import Metrics
 from eczema_tf.workflows.audit import check_overlap
 
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"

@@ -10,7 +10,8 @@ from test_evaluation_results import THRESHOLDS, simulate_cases
 
 from eczema_tf.config import Config
 from eczema_tf.data.audit.report import AuditReport
-from eczema_tf.evaluation.results import Leaks, Metrics, compute_metrics
+from eczema_tf.evaluation.records import Leaks, Metrics
+from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.reporting.facts import Environment, RunData, RunFacts
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots

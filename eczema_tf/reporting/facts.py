@@ -11,7 +11,7 @@ from eczema_tf.config import Config
 from eczema_tf.data.audit.overlap import Seen
 from eczema_tf.data.audit.report import AuditReport
 from eczema_tf.data.dataset import CaseCounts, DatasetFacts
-from eczema_tf.evaluation.results import Metrics
+from eczema_tf.evaluation.records import Metrics
 from eczema_tf.files import Record
 from eczema_tf.reporting.document import Table
 

@@ -4,7 +4,7 @@ The nine headings are those of figure 1 in Mitchell et al. 2019, "Model Cards fo
 in its order.
 """
 
-from eczema_tf.evaluation.results import Metrics
+from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.document import Block, Bullets, Section, format_markdown
 from eczema_tf.reporting.facts import (
     RunFacts,

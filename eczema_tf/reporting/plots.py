@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from eczema_tf.evaluation.decisions import compute_net_benefit
 from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
-from eczema_tf.evaluation.results import HeadMetrics, Metrics
+from eczema_tf.evaluation.records import HeadMetrics, Metrics
 from eczema_tf.evaluation.subgroups import FACTORS, METRICS, Subgroups
 from eczema_tf.files import replacing_file
 from eczema_tf.reporting.tables import HEAD_NAMES, METRIC_NAMES, format_estimate

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eczema_tf.evaluation.results import Metrics
+from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.document import (
     Bullets,
     Picture,

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from eczema_tf.evaluation.intervals import Difference, Estimate
-from eczema_tf.evaluation.results import GUESSED_AMBIGUOUS, KNOWN_AMBIGUOUS, Confusion, Metrics
+from eczema_tf.evaluation.records import Confusion, Metrics
+from eczema_tf.evaluation.results import GUESSED_AMBIGUOUS, KNOWN_AMBIGUOUS
 from eczema_tf.evaluation.subgroups import FACTORS, METRICS, Subgroups
 from eczema_tf.reporting.document import Block, Bullets, Section, Table, Warned
 

@@ -15,7 +15,7 @@ from eczema_tf.data.audit.audit import Audit, audit_dataset, check_splits
 from eczema_tf.data.audit.overlap import Seen, find_overlap
 from eczema_tf.data.dataset import Dataset, DatasetFacts, load_dataset
 from eczema_tf.errors import DataError, join_faults
-from eczema_tf.evaluation.results import Leaks
+from eczema_tf.evaluation.records import Leaks
 from eczema_tf.files import write_json
 
 AUDIT = "audit.json"

@@ -10,7 +10,7 @@ from eczema_tf.config import Config
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.splits import assign_folds, fold_splits
 from eczema_tf.evaluation.predictions import average_rows_by_case
-from eczema_tf.evaluation.results import Metrics
+from eczema_tf.evaluation.records import Metrics
 from eczema_tf.evaluation.thresholds import Thresholds
 from eczema_tf.files import write_json
 from eczema_tf.reporting.facts import RunData

@@ -8,7 +8,7 @@ import pandas as pd
 
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.errors import DataError
-from eczema_tf.evaluation.results import Metrics
+from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.report import format_results

@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from eczema_tf.config import Config
-from eczema_tf.evaluation.results import Leaks, Metrics, compute_metrics
+from eczema_tf.evaluation.records import Leaks, Metrics
+from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.thresholds import Thresholds
 from eczema_tf.files import write_csv, write_text
 from eczema_tf.reporting.model_card import format_model_card

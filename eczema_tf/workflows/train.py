@@ -11,7 +11,7 @@ from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_splits, find_missing
 from eczema_tf.errors import RunError, raise_if_any
-from eczema_tf.evaluation.results import Metrics
+from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.report import format_results
 from eczema_tf.schema import SPLITS
 from eczema_tf.workflows import run_folder

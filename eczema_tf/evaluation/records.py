@@ -1,0 +1,133 @@
+"""What is found out about a model, as records: the contents of `metrics.json`."""
+
+from pydantic import Field
+
+from eczema_tf.evaluation.calibration import Calibration
+from eczema_tf.evaluation.decisions import NetBenefit, PredictiveValues
+from eczema_tf.evaluation.intervals import Difference, Estimate
+from eczema_tf.evaluation.subgroups import Subgroups
+from eczema_tf.files import Record
+
+
+class HeadMetrics(Record):
+    """How well one head tells eczema from the rest."""
+
+    cases: int
+    positives: int
+    threshold: float
+    auroc: Estimate
+    f1: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+    # of all cases, not of subsets; predictive values at the prevalence of the cases come first
+    predictive_values: list[PredictiveValues] | None = None
+    net_benefit: list[NetBenefit] | None = None
+    calibration: Calibration | None = None
+
+
+class _Compared(Record):
+    over: str | None
+    cases: int
+
+
+class FusionGain(Difference, _Compared):
+    """AUROC of fusion minus that of the better single head (`over`), paired, on cases with both."""
+
+
+class Confusion(Record):
+    """Cases by true label (rows) and predicted label (columns)."""
+
+    labels: list[str]
+    rows: str = "true"
+    counts: list[list[int]]
+
+
+class ConsistencyMetrics(Record):
+    """How well the consistency head does."""
+
+    cases: int
+    macro_f1: Estimate
+    accuracy: Estimate
+    confusion: Confusion
+
+
+class GradeMetrics(Record):
+    """How well a severity head does: quadratic kappa and the mean absolute error in grades."""
+
+    cases: int  # of eczema, whose grade is known and was told
+    kappa: Estimate
+    mae: Estimate
+    confusion: Confusion
+    # built-in data only: the best kappa of the exact posterior, which no model can pass but by
+    # chance
+    best_kappa: float | None = Field(default=None, alias="limit")
+
+
+class SeverityMetrics(GradeMetrics):
+    """The same from all that a case has, and from the photo or the text `alone`."""
+
+    alone: dict[str, GradeMetrics] = Field(default_factory=dict)
+
+
+class Bootstrap(Record):
+    """How the intervals were made.
+
+    In a cross-validation they were widened by the factor `widened` for the variance of training.
+    """
+
+    replicates: int
+    groups: int
+    seed: int
+    level: float
+    widened: float | None = None
+
+
+class Leaks(Record):
+    """What a model has seen of the cases it is judged on, and was allowed to."""
+
+    leaks: int
+    examples: list[str]
+
+
+class TextCounts(Record):
+    """Of how many cases a text is not read to its end, or is mostly unknown words."""
+
+    texts: int
+    cut: int
+    unknown: int
+
+
+class Subset(Record):
+    """The eczema heads on some of the cases."""
+
+    defined_by: str
+    cases: int
+    labelled: int
+    heads: dict[str, HeadMetrics]
+    fusion_gain: FusionGain
+    # built-in data only: the AUROC of the exact posterior, which no model can pass but by chance,
+    # and what is missing to it, paired
+    bayes_auroc: dict[str, float | None] | None = Field(default=None, alias="limit")
+    bayes_gap: dict[str, Difference] | None = Field(default=None, alias="gap_to_limit")
+
+
+class Metrics(Record):
+    """The contents of `metrics.json`."""
+
+    split: str
+    cases: int
+    labelled: int
+    heads: dict[str, HeadMetrics]
+    fusion_gain: FusionGain
+    bayes_auroc: dict[str, float | None] | None = Field(default=None, alias="limit")
+    bayes_gap: dict[str, Difference] | None = Field(default=None, alias="gap_to_limit")
+    subsets: dict[str, Subset]
+    # built-in data only: by "known" and "new", texts in words of the training texts and in others
+    wordings: dict[str, Subset] | None = None
+    subgroups: Subgroups | None = None
+    consistency: ConsistencyMetrics
+    severity: SeverityMetrics
+    label_threshold: float = Field(alias="positive_above")
+    bootstrap: Bootstrap
+    texts: TextCounts | None = None
+    leaks: Leaks | None = None
