@@ -23,7 +23,7 @@ from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, load_predictions
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.files import write_text
-from eczema_tf.reporting.tables import format_estimate
+from eczema_tf.reporting.formats import format_estimate
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.train import train
 

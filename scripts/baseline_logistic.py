@@ -30,7 +30,7 @@ from eczema_tf.evaluation.records import Metrics
 from eczema_tf.model.features import compute_features
 from eczema_tf.model.multimodal import POOLED_TEXT
 from eczema_tf.reporting.facts import RunData
-from eczema_tf.reporting.tables import format_estimate
+from eczema_tf.reporting.formats import format_estimate
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import load_model_inputs
 

@@ -13,10 +13,10 @@ from eczema_tf.data.audit.report import AuditReport
 from eczema_tf.evaluation.records import Leaks, Metrics
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.reporting.facts import Environment, RunData, RunFacts
+from eczema_tf.reporting.formats import format_estimate
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
 from eczema_tf.reporting.report import format_report
-from eczema_tf.reporting.tables import format_estimate
 
 COUNTS = {
     "rows": 9,

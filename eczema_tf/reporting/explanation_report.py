@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from eczema_tf.evaluation.explanation_results import ExplanationResults, ModalityResults
-from eczema_tf.reporting.tables import format_estimate
+from eczema_tf.reporting.formats import format_estimate
 
 NAMES = {
     "pointing": "pointing game",

@@ -13,8 +13,9 @@ from eczema_tf.reporting.facts import (
     tabulate_data,
     tabulate_settings,
 )
+from eczema_tf.reporting.probability_tables import tabulate_calibration, tabulate_predictive_values
+from eczema_tf.reporting.subgroup_tables import build_subgroups
 from eczema_tf.reporting.tables import (
-    build_subgroups,
     describe_gain,
     describe_labels,
     describe_sample,
@@ -22,9 +23,7 @@ from eczema_tf.reporting.tables import (
     list_undefined,
     mark_leaks,
     tabulate_aurocs,
-    tabulate_calibration,
     tabulate_decisions,
-    tabulate_predictive_values,
     tabulate_subsets,
     tabulate_wordings,
     warn_of_leaks,

@@ -20,7 +20,7 @@ from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
 from eczema_tf.evaluation.records import HeadMetrics, Metrics
 from eczema_tf.evaluation.subgroups import FACTORS, METRICS, Subgroups
 from eczema_tf.files import replacing_file
-from eczema_tf.reporting.tables import HEAD_NAMES, METRIC_NAMES, format_estimate
+from eczema_tf.reporting.formats import HEAD_NAMES, METRIC_NAMES, format_estimate
 
 ROC, PR, RELIABILITY, DECISION = "roc.png", "pr.png", "reliability.png", "decision.png"
 FORESTS = {metric: f"subgroups_{metric}.png" for metric in METRICS}

@@ -18,14 +18,9 @@ from eczema_tf.reporting.facts import (
     tabulate_data,
     tabulate_settings,
 )
+from eczema_tf.reporting.formats import HEAD_NAMES, METRIC_NAMES, format_estimate
 from eczema_tf.reporting.plots import DECISION, FORESTS, PR, RELIABILITY, ROC
-from eczema_tf.reporting.tables import (
-    HEAD_NAMES,
-    METRIC_NAMES,
-    SUBGROUPS,
-    build_results,
-    format_estimate,
-)
+from eczema_tf.reporting.results import SUBGROUPS, build_results
 
 
 def format_results(metrics: Metrics) -> str:

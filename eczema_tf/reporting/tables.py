@@ -7,13 +7,18 @@ own format (`document.py`).
 from collections.abc import Sequence
 from dataclasses import replace
 
-from eczema_tf.evaluation.intervals import Difference, Estimate
+from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.records import Confusion, Metrics
 from eczema_tf.evaluation.results import GUESSED_AMBIGUOUS, KNOWN_AMBIGUOUS
-from eczema_tf.evaluation.subgroups import FACTORS, METRICS, Subgroups
-from eczema_tf.reporting.document import Block, Bullets, Section, Table, Warned
+from eczema_tf.reporting.document import Block, Bullets, Table, Warned
+from eczema_tf.reporting.formats import (
+    HEAD_NAMES,
+    METRIC_NAMES,
+    format_difference,
+    format_estimate,
+    format_number,
+)
 
-HEAD_NAMES = {"image": "photo", "text": "text", "fusion": "both (fusion)"}
 SUBSET_NAMES = {
     "image_ambiguous": "photo ambiguous",
     "text_ambiguous": "text ambiguous",
@@ -21,77 +26,7 @@ SUBSET_NAMES = {
     "text_missing": "text missing",
     "both_present": "both present",
 }
-METRIC_NAMES = {
-    "auroc": "AUROC",
-    "f1": "F1",
-    "macro_f1": "macro F1",
-    "mae": "mean error",
-    "in_the_large": "too high by",
-}
-SUBGROUPS = "Is it as good for everybody?"
 _MARKS = {"known posterior": "*", "model probability": "**"}
-
-
-def build_results(metrics: Metrics) -> list[Section]:
-    """Builds what every format shows of the results."""
-    heads: list[Block] = [
-        *warn_of_leaks(metrics),
-        describe_sample(metrics),
-        *describe_texts(metrics),
-        tabulate_aurocs(metrics),
-        tabulate_decisions(metrics),
-        describe_gain(metrics),
-        *list_undefined(metrics),
-    ]
-    if metrics.bayes_auroc:
-        heads.append(
-            "Limit: the AUROC (of severity, the best kappa) of the exact posterior on the same"
-            " cases, which no model can pass but by chance; gap: what is missing, paired."
-        )
-    sections = [
-        Section("P(eczema)", heads),
-        Section("Are the probabilities right?", tabulate_calibration(metrics)),
-        Section(
-            "What the answers are worth",
-            [tabulate_predictive_values(metrics), tabulate_net_benefit(metrics)],
-        ),
-        Section("Where fusion has most, or nothing, to do", [tabulate_subsets(metrics)]),
-    ]
-    if wordings := tabulate_wordings(metrics):
-        sections.append(Section("Known words and new ones", wordings))
-    if metrics.subgroups:
-        sections.append(Section(SUBGROUPS, build_subgroups(metrics.subgroups)))
-    sentences, tables = describe_labels(metrics), tabulate_labels(metrics)
-    if sentences:
-        sections.append(Section("Consistency and severity", [Bullets(sentences), *tables]))
-    return [replace(section, blocks=mark_leaks(metrics, section.blocks)) for section in sections]
-
-
-def format_estimate(estimate: Estimate, digits: int = 3) -> str:
-    """Formats a value and its interval, `0.872 [0.821, 0.918]`; "-" if it is undefined."""
-    if estimate.value is None:
-        return "-"
-    value = f"{estimate.value:.{digits}f}"
-    if estimate.low is None or estimate.high is None:
-        return f"{value} [no interval]"
-    return f"{value} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
-
-
-def format_difference(difference: Difference) -> str:
-    """Formats a difference with interval and p-value, `+0.051 [0.021, 0.080] (p 0.001)`."""
-    sign = "+" if difference.value is not None and difference.value >= 0 else ""
-    p = "" if difference.p is None else f" (p {format_p(difference.p)})"
-    return f"{sign}{format_estimate(difference)}{p}"
-
-
-def format_p(p: float | None) -> str:
-    """Formats a p-value; "-" without one."""
-    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def format_number(value: float | None) -> str:
-    """Formats a value without an interval; "-" if it is undefined."""
-    return "-" if value is None else f"{round(value, 3) + 0.0:.3f}"  # + 0.0 turns -0.000 into 0.000
 
 
 def warn_of_leaks(metrics: Metrics) -> list[Block]:
@@ -177,82 +112,6 @@ def tabulate_decisions(metrics: Metrics) -> Table:
     return Table("At the thresholds chosen on validation", columns, rows)
 
 
-def tabulate_calibration(metrics: Metrics) -> list[Block]:
-    """Lists how well the probabilities of each head are calibrated, in three tables."""
-    errors, slopes, scores = [], [], []
-    for modality, head in metrics.heads.items():
-        if (found := head.calibration) is None or not head.cases:
-            continue
-        ece, brier, name = found.ece, found.brier, HEAD_NAMES[modality]
-        perfect = [format_number(ece.perfect_mean), format_number(ece.perfect_limit)]
-        errors.append([name, str(len(ece.bins)), format_estimate(ece.error), *perfect])
-        lines = (found.in_the_large, found.slope, found.intercept)
-        slopes.append([name, *map(format_estimate, lines)])
-        parts = (brier.miscalibration, brier.discrimination, brier.uncertainty)
-        scores.append([name, format_estimate(brier.score), *map(format_number, parts)])
-    if not errors:
-        return []
-    first = "P(eczema) from"
-    return [
-        Table(
-            "Expected calibration error (ECE) over bins of equal counts, beside that of a perfect"
-            " model on as many cases: on average, and what 19 of 20 samples are below",
-            (first, "bins", "ECE", "perfect: mean", "perfect: below"),
-            errors,
-        ),
-        Table(
-            "Too high by: mean probability minus share of eczema. Slope (below 1: too bold) and"
-            " intercept (right: 0): of a logistic regression on the logit",
-            (first, "too high by", "slope", "intercept"),
-            slopes,
-        ),
-        Table(
-            "Brier score = miscalibration - discrimination + uncertainty",
-            (first, "Brier", "miscalibration", "discrimination", "uncertainty"),
-            scores,
-        ),
-    ]
-
-
-def tabulate_predictive_values(metrics: Metrics) -> Table:
-    """Lists predictive values at the threshold, at the prevalence of the cases and at others."""
-    rows = [
-        [
-            HEAD_NAMES[modality],
-            f"{found.prevalence:.3f}",
-            format_estimate(found.ppv),
-            format_estimate(found.npv),
-        ]
-        for modality, head in metrics.heads.items()
-        for found in head.predictive_values or []
-    ]
-    title = (
-        "Predictive values at the thresholds, first at the prevalence of these cases: the share of"
-        " eczema among those called so (PPV), of the rest among the rest (NPV)"
-    )
-    return Table(title, ("P(eczema) from", "prevalence", "PPV", "NPV"), rows)
-
-
-def tabulate_net_benefit(metrics: Metrics) -> Table:
-    """Lists the net benefit of acting on the answer from all that a case has."""
-    rows = [
-        [
-            f"{found.threshold:.2f}",
-            format_estimate(found.model),
-            format_number(found.treat_all),
-            f"{format_estimate(found.gain)}",
-            format_p(found.gain.p),
-        ]
-        for found in metrics.heads["fusion"].net_benefit or []
-    ]
-    title = (
-        "Net benefit of treating from a probability on, fusion: the share rightly treated less that"
-        " wrongly treated, which counts threshold / (1 - threshold) each; treating none has 0."
-        " Gain: over the better of treating all and none"
-    )
-    return Table(title, ("threshold", "net benefit", "treat all", "gain", "p"), rows)
-
-
 def describe_gain(metrics: Metrics) -> str:
     """Says what fusion gains over the better single head."""
     gain = metrics.fusion_gain
@@ -300,44 +159,6 @@ def tabulate_wordings(metrics: Metrics) -> list[Table]:
     title = "Texts in wordings that occur in training (known), and in wordings that do not (new)"
     columns = ("P(eczema) from", "wordings", "cases", "AUROC", "limit")
     return [Table(title, columns, rows)] if rows else []
-
-
-def build_subgroups(subgroups: Subgroups) -> list[Block]:
-    """Builds what is said of the subgroups: a table for each factor, and the gaps between them."""
-    blocks: list[Block] = [
-        "The answer from all that a case has. Too high by: the mean probability minus the share of"
-        f" eczema. Too few: under {subgroups.minimum} groups with a case of each class."
-    ]
-    for name, factor in subgroups.factors.items():
-        rows = []
-        for value, found in factor.subgroups.items():
-            estimates = [format_estimate(getattr(found, metric), 2) for metric in METRICS]
-            if found.auroc.value is None:
-                estimates[0] = "too few"
-            rows.append([value, f"{found.positives} of {found.cases}", *estimates])
-        columns = ("cases", "eczema", *(METRIC_NAMES.get(metric, metric) for metric in METRICS))
-        blocks.append(Table(f"By {FACTORS[name]}", columns, rows))
-    gaps = [
-        [
-            FACTORS[name],
-            METRIC_NAMES.get(metric, metric),
-            f"{gap.high} over {gap.low}",
-            format_estimate(gap.difference),
-            format_p(gap.difference.p),
-            "yes" if gap.found else "not shown",
-        ]
-        for name, factor in subgroups.factors.items()
-        for metric, gap in factor.gaps.items()
-    ]
-    if gaps:
-        title = (
-            "The clearest gap between two subgroups. Intervals and p-values allow for having looked"
-            f" at all pairs and at {subgroups.comparisons} gaps. One that is not shown may exist:"
-            " the interval says how large it may be."
-        )
-        columns = ("by", "of", "between", "difference", "p", "a gap?")
-        blocks.append(Table(title, columns, gaps))
-    return blocks
 
 
 def describe_labels(metrics: Metrics) -> list[str]:

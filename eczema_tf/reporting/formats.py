@@ -1,0 +1,39 @@
+"""How figures and their names are written, in the terminal, on pages and in plots."""
+
+from eczema_tf.evaluation.intervals import Difference, Estimate
+
+HEAD_NAMES = {"image": "photo", "text": "text", "fusion": "both (fusion)"}
+METRIC_NAMES = {
+    "auroc": "AUROC",
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "mae": "mean error",
+    "in_the_large": "too high by",
+}
+
+
+def format_estimate(estimate: Estimate, digits: int = 3) -> str:
+    """Formats a value and its interval, `0.872 [0.821, 0.918]`; "-" if it is undefined."""
+    if estimate.value is None:
+        return "-"
+    value = f"{estimate.value:.{digits}f}"
+    if estimate.low is None or estimate.high is None:
+        return f"{value} [no interval]"
+    return f"{value} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def format_difference(difference: Difference) -> str:
+    """Formats a difference with interval and p-value, `+0.051 [0.021, 0.080] (p 0.001)`."""
+    sign = "+" if difference.value is not None and difference.value >= 0 else ""
+    p = "" if difference.p is None else f" (p {format_p(difference.p)})"
+    return f"{sign}{format_estimate(difference)}{p}"
+
+
+def format_p(p: float | None) -> str:
+    """Formats a p-value; "-" without one."""
+    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def format_number(value: float | None) -> str:
+    """Formats a value without an interval; "-" if it is undefined."""
+    return "-" if value is None else f"{round(value, 3) + 0.0:.3f}"  # + 0.0 turns -0.000 into 0.000

@@ -1,0 +1,63 @@
+"""What every format shows of the results."""
+
+from dataclasses import replace
+
+from eczema_tf.evaluation.records import Metrics
+from eczema_tf.reporting.document import Block, Bullets, Section
+from eczema_tf.reporting.probability_tables import (
+    tabulate_calibration,
+    tabulate_net_benefit,
+    tabulate_predictive_values,
+)
+from eczema_tf.reporting.subgroup_tables import build_subgroups
+from eczema_tf.reporting.tables import (
+    describe_gain,
+    describe_labels,
+    describe_sample,
+    describe_texts,
+    list_undefined,
+    mark_leaks,
+    tabulate_aurocs,
+    tabulate_decisions,
+    tabulate_labels,
+    tabulate_subsets,
+    tabulate_wordings,
+    warn_of_leaks,
+)
+
+SUBGROUPS = "Is it as good for everybody?"
+
+
+def build_results(metrics: Metrics) -> list[Section]:
+    """Builds what every format shows of the results."""
+    heads: list[Block] = [
+        *warn_of_leaks(metrics),
+        describe_sample(metrics),
+        *describe_texts(metrics),
+        tabulate_aurocs(metrics),
+        tabulate_decisions(metrics),
+        describe_gain(metrics),
+        *list_undefined(metrics),
+    ]
+    if metrics.bayes_auroc:
+        heads.append(
+            "Limit: the AUROC (of severity, the best kappa) of the exact posterior on the same"
+            " cases, which no model can pass but by chance; gap: what is missing, paired."
+        )
+    sections = [
+        Section("P(eczema)", heads),
+        Section("Are the probabilities right?", tabulate_calibration(metrics)),
+        Section(
+            "What the answers are worth",
+            [tabulate_predictive_values(metrics), tabulate_net_benefit(metrics)],
+        ),
+        Section("Where fusion has most, or nothing, to do", [tabulate_subsets(metrics)]),
+    ]
+    if wordings := tabulate_wordings(metrics):
+        sections.append(Section("Known words and new ones", wordings))
+    if metrics.subgroups:
+        sections.append(Section(SUBGROUPS, build_subgroups(metrics.subgroups)))
+    sentences, tables = describe_labels(metrics), tabulate_labels(metrics)
+    if sentences:
+        sections.append(Section("Consistency and severity", [Bullets(sentences), *tables]))
+    return [replace(section, blocks=mark_leaks(metrics, section.blocks)) for section in sections]
