@@ -1,7 +1,11 @@
 """Shared data of the tests: real data where there are any, and a toy set with a plain answer."""
 
 import os
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,3 +64,56 @@ def toy_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
     return folder / "manifest.csv"
+
+
+@pytest.fixture(scope="session")
+def installed_weights() -> Callable[[str], Path]:
+    """Finds packaged weights by the name of their preset, or skips the test."""
+    from eczema_tf.model.weights import packaged
+
+    def find(name: str) -> Path:
+        folder = packaged._find_package(packaged.REGISTRY[name])
+        if folder is None:
+            pytest.skip(f"needs {packaged.REGISTRY[name].package}: {packaged.HOW_TO_INSTALL}")
+        return folder
+
+    return find
+
+
+@pytest.fixture
+def build_tiny_bert() -> Callable[..., Any]:
+    """Builds an untrained BERT of 8 channels, for at most 16 tokens."""
+    import keras_hub
+
+    def build(layers: int = 1, vocabulary: int = 20) -> Any:
+        return keras_hub.models.BertBackbone(
+            vocabulary_size=vocabulary,
+            num_layers=layers,
+            num_heads=2,
+            hidden_dim=8,
+            intermediate_dim=16,
+            max_sequence_length=16,
+        )
+
+    return build
+
+
+class Room:
+    """Counts how many threads are in it at once; `most` is the largest number so far."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self.most = threading.Lock(), 0, 0
+
+    def visit(self) -> None:
+        """Comes in, waits for others to come in, too, if they may, and leaves."""
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+        time.sleep(0.02)
+        with self._lock:
+            self._inside -= 1
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()

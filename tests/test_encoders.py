@@ -3,8 +3,10 @@
 import sys
 import tarfile
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -70,17 +72,10 @@ def test_a_text_preset_is_no_image_encoder_and_the_other_way_round(shared: Path)
         specify_text_encoder(TextConfig(preset=str(presets / "efficientnet_lite0_imagenet")), 0)
 
 
-def test_more_tokens_than_a_preset_has_positions_for_are_refused(tmp_path: Path):
-    import keras_hub
-
-    tiny = keras_hub.models.BertBackbone(
-        vocabulary_size=20,
-        num_layers=1,
-        num_heads=2,
-        hidden_dim=8,
-        intermediate_dim=16,
-        max_sequence_length=16,
-    )
+def test_more_tokens_than_a_preset_has_positions_for_are_refused(
+    tmp_path: Path, build_tiny_bert: Callable[..., Any]
+):
+    tiny = build_tiny_bert()
     tiny.save_to_preset(str(tmp_path / "tiny"))
     with pytest.raises(ConfigError, match=r"positions for 16 tokens; .* at most 16, received 512"):
         specify_text_encoder(TextConfig(preset=str(tmp_path / "tiny")), 0)
@@ -260,18 +255,13 @@ def test_a_handle_is_downloaded_by_tensorflow_hub(tmp_path: Path, monkeypatch: p
     [(2, 1, [1]), (None, 1, [2]), (None, 2, [1, 2]), (2, 2, [0, 1]), (2, 3, [0, 1])],
 )
 def test_layers_of_a_bert_are_those_of_the_preset(
-    tmp_path: Path, layers: int | None, last: int, expected: list[int]
+    tmp_path: Path,
+    layers: int | None,
+    last: int,
+    expected: list[int],
+    build_tiny_bert: Callable[..., Any],
 ):
-    import keras_hub
-
-    whole = keras_hub.models.BertBackbone(
-        vocabulary_size=20,
-        num_layers=3,
-        num_heads=2,
-        hidden_dim=8,
-        intermediate_dim=16,
-        max_sequence_length=16,
-    )
+    whole = build_tiny_bert(layers=3)
     whole.save_to_preset(str(tmp_path / "tiny"))
     preset = str(tmp_path / "tiny")
     config = TextConfig(preset=preset, layers=layers, last_layers=last, max_tokens=16)
@@ -292,17 +282,10 @@ def test_layers_of_a_bert_are_those_of_the_preset(
     )
 
 
-def test_more_layers_than_a_bert_has_are_refused(tmp_path: Path):
-    import keras_hub
-
-    tiny = keras_hub.models.BertBackbone(
-        vocabulary_size=20,
-        num_layers=3,
-        num_heads=2,
-        hidden_dim=8,
-        intermediate_dim=16,
-        max_sequence_length=16,
-    )
+def test_more_layers_than_a_bert_has_are_refused(
+    tmp_path: Path, build_tiny_bert: Callable[..., Any]
+):
+    tiny = build_tiny_bert(layers=3)
     tiny.save_to_preset(str(tmp_path))
     config = TextConfig(preset=str(tmp_path), max_tokens=16, layers=4)
     with pytest.raises(ConfigError, match=r"layers: .* has 3, rec"):

@@ -1,7 +1,9 @@
 """What cannot work as an encoder is said before anything is spent on data."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import keras_hub
@@ -145,16 +147,9 @@ def test_an_encoder_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, encod
 
 
 def test_both_encoders_are_tried_and_named_before_there_are_any_data(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture, build_tiny_bert: Callable[..., Any]
 ):
-    bert = keras_hub.models.BertBackbone(
-        vocabulary_size=8,
-        num_layers=1,
-        num_heads=2,
-        hidden_dim=8,
-        intermediate_dim=16,
-        max_sequence_length=16,
-    )
+    bert = build_tiny_bert(vocabulary=8)
     bert.save_to_preset(str(tmp_path / "bert"))
     words = [*SPECIAL_TOKENS, "dry", "red", "skin"]
     keras_hub.models.BertTokenizer(words).save_to_preset(str(tmp_path / "bert"))

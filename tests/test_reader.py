@@ -2,11 +2,10 @@
 
 import io
 import struct
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -227,26 +226,18 @@ def test_costly_photos_are_refused_before_they_are_decoded_by_all(
     assert len(errors) > 10
 
 
-def test_one_large_photo_is_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch):
-    inside = most = 0
-    lock, load = threading.Lock(), ImageFile.ImageFile.load
+def test_one_large_photo_is_decoded_at_a_time(room: Any, monkeypatch: pytest.MonkeyPatch):
+    load = ImageFile.ImageFile.load
 
     def load_slowly(image: ImageFile.ImageFile) -> object:
-        nonlocal inside, most
-        if not image.tile:  # it was decoded before
-            return load(image)
-        with lock:
-            inside += 1
-            most = max(most, inside)
-        time.sleep(0.02)  # for others to come in, if they may
-        with lock:
-            inside -= 1
+        if image.tile:  # else it was decoded before
+            room.visit()
         return load(image)
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", load_slowly)
     for alone_pixels, expected in ((1000, {1}), (10_000, {2, 3, 4})):
-        most = 0
+        room.most = 0
         monkeypatch.setattr(upright, "EDGE_ALONE_PIXELS", alone_pixels)
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(upright_jpeg, [encode(Image.new("RGB", (64, 64)), "PNG")] * 8))
-        assert most in expected
+        assert room.most in expected

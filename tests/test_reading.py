@@ -29,15 +29,12 @@ from eczema_tf.data.text.tokenizer import (
     read_tokenizer,
 )
 from eczema_tf.model.losses import compute_probabilities
-from eczema_tf.model.weights import packaged
+from eczema_tf.model.weights.packaged import find_preset
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import build_client_inputs
 
-SHARED = Path(__file__).parents[2] / "shared"
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 MINILM = "all_minilm_l6_v2_en"
-PRESET = SHARED / "presets" / MINILM
-QUESTIONS = SHARED / "data" / "dermavqa" / "encounters.csv"
 FOREIGN = [
     "Juckende trockene Stellen in beiden Ellenbeugen seit der Kindheit, nachts schlimmer",
     "Seit gestern brennt die Stelle am Hals, kein Fieber",
@@ -154,27 +151,39 @@ def test_the_limit_is_kept_with_the_tokenizer(known: TextTokenizer, tmp_path: Pa
     assert read_tokenizer(tmp_path).unknown_limit == 0.7
 
 
-@pytest.mark.skipif(not PRESET.is_dir(), reason="needs ../shared/presets")
-def test_other_languages_and_mash_are_told_from_english():
-    tokenizer = load_tokenizer(str(PRESET), MAX_TOKENS)
+@pytest.fixture(scope="module")
+def describe_by_minilm(
+    installed_weights: Callable[[str], Path],
+) -> Callable[[list[str]], list[str]]:
+    installed_weights(MINILM)
+    tokenizer = load_tokenizer(find_preset(MINILM).location, MAX_TOKENS)
     built_in = [draw_case(0, index).text for index in range(200)]
     tokenizer.unknown_limit = choose_unknown_limit(tokenizer, built_in)
-    describe = build_describe(tokenizer)
-    assert describe(FOREIGN) == [MOSTLY_UNKNOWN] * len(FOREIGN)
-    assert describe(ENGLISH) == ["ok"] * len(ENGLISH)
-    if QUESTIONS.is_file():
-        questions = pd.read_csv(QUESTIONS, keep_default_na=False)["query_en"]
-        statuses = pd.Series(describe(list(questions)))
-        assert statuses.str.contains(MOSTLY_UNKNOWN).mean() <= 0.03
-        assert statuses.str.contains("read to word").mean() <= 0.002  # one of 842 is longer
+    return build_describe(tokenizer)
+
+
+def test_other_languages_and_mash_are_told_from_english(
+    describe_by_minilm: Callable[[list[str]], list[str]],
+):
+    assert describe_by_minilm(FOREIGN) == [MOSTLY_UNKNOWN] * len(FOREIGN)
+    assert describe_by_minilm(ENGLISH) == ["ok"] * len(ENGLISH)
     whole = " ".join(["unbelievably"] * MAX_TOKENS)
-    assert np.char.startswith(describe([whole])[0], "text: read to word ")
+    assert np.char.startswith(describe_by_minilm([whole])[0], "text: read to word ")
 
 
-@pytest.mark.skipif(
-    packaged._find_package(packaged.REGISTRY[MINILM]) is None, reason=packaged.HOW_TO_INSTALL
-)
-def test_a_classic_complaint_behind_politeness_is_read_and_counts(tmp_path: Path):
+def test_real_questions_are_known_and_read_to_their_end(
+    describe_by_minilm: Callable[[list[str]], list[str]], shared: Path
+):
+    table = pd.read_csv(shared / "data" / "dermavqa" / "encounters.csv", keep_default_na=False)
+    statuses = pd.Series(describe_by_minilm(list(table["query_en"])))
+    assert statuses.str.contains(MOSTLY_UNKNOWN).mean() <= 0.03
+    assert statuses.str.contains("read to word").mean() <= 0.002  # one of 842 is longer
+
+
+def test_a_classic_complaint_behind_politeness_is_read_and_counts(
+    tmp_path: Path, installed_weights: Callable[[str], Path]
+):
+    installed_weights(MINILM)
     cases = [case for case in (draw_case(0, index) for index in range(400)) if case.text]
     table = pd.DataFrame({"text": [case.text for case in cases]})
     table["eczema"] = [int(case.condition == "eczema") for case in cases]

@@ -35,14 +35,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def weights_folder(cache: Path) -> Callable[[str], Path]:
-    def folder_of(name: str) -> Path:
-        folder = packaged._find_package(REGISTRY[name])
-        if folder is None:
-            pytest.skip(f"needs {REGISTRY[name].package}: {packaged.HOW_TO_INSTALL}")
-        return folder
-
-    return folder_of
+def weights_folder(cache: Path, installed_weights: Callable[[str], Path]) -> Callable[[str], Path]:
+    return installed_weights  # with a cache of its own
 
 
 def checkpoint(path: Path, program: bytes, storage: np.ndarray | None = None) -> Path:
