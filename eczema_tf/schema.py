@@ -42,6 +42,9 @@ POSTERIOR_COLUMNS = {
 # Built-in data only: "known" or "new" where there is a text. What is new is said in words that the
 # other texts never use, and belongs into the test split.
 WORDINGS, NEW_WORDINGS = "wordings", "new"
+# What the text says, as names with `;` between them, or "none"; "" where it is not known. Trains
+# detectors of findings, which the text's other heads build on.
+FINDINGS, NO_FINDINGS = "findings", "none"
 
 # Likewise: the expected grade, 0 (mild) to 2 (severe), if it is eczema. The best kappa that cut
 # points on it can reach is the limit.

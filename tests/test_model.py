@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -21,8 +22,17 @@ from eczema_tf.model.encoders import (
 )
 from eczema_tf.model.features import compute_features, frozen_encoders, weights_digest
 from eczema_tf.model.fusion import FUSIONS
-from eczema_tf.model.layers import CumulativeLogits, MaskedPooling, MissingModality, ModalityDropout
+from eczema_tf.model.layers import (
+    AnyWindow,
+    CumulativeLogits,
+    HeldWindows,
+    MaskedPooling,
+    MissingModality,
+    ModalityDropout,
+    WindowMean,
+)
 from eczema_tf.model.losses import (
+    FindingsCrossentropy,
     OrdinalCrossentropy,
     build_losses,
     compute_probabilities,
@@ -194,6 +204,31 @@ def test_pooling_looks_at_real_tokens_only(kind: str, expected: list[float]):
     np.testing.assert_allclose(pooled, [expected, [0.0] * len(expected)])
 
 
+def test_windows_are_means_of_real_tokens_and_padding_changes_none():
+    tokens = np.arange(10, dtype="float32").reshape(1, 5, 2)
+    mask = np.array([[1, 1, 1, 1, 0]])
+    windows = np.asarray(WindowMean(3)([tokens, mask]))
+    np.testing.assert_allclose(windows, [[[2, 3], [6, 7]]])  # of tokens 0, 1, 2, and of token 3
+    padding = [(0, 0), (0, 4)]
+    padded = np.asarray(WindowMean(3)([np.pad(tokens, [*padding, (0, 0)]), np.pad(mask, padding)]))
+    np.testing.assert_array_equal(padded, [[[2, 3], [6, 7], [0, 0]]])
+    np.testing.assert_array_equal(HeldWindows()(padded), [[1, 1, 0]])
+
+
+def test_a_finding_in_any_window_is_in_the_text():
+    logits = np.array([[[5.0, -9.0], [-9.0, -9.0], [99.0, 99.0]]])
+    somewhere = np.asarray(AnyWindow()([logits, np.array([[1.0, 1.0, 0.0]])]))
+    # log(e^5 + e^-9), log(2 e^-9): the window of padding says nothing
+    np.testing.assert_allclose(somewhere, [[5.0, -9 + np.log(2)]], atol=1e-5)
+
+
+def test_findings_are_questions_of_their_own():
+    said, logits = np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([[2.0, -1.0], [0.0, 0.0]])
+    expected = [np.log1p(np.exp(-2)) + np.log1p(np.exp(-1)), 2 * np.log(2)]
+    loss = FindingsCrossentropy(reduction=None)(said, logits)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
 def test_grades_are_ordered_whatever_the_weights():
     layer = CumulativeLogits(4)
     layer(np.zeros((1, 1)))
@@ -268,12 +303,14 @@ def inputs_of(arrays: dict[str, np.ndarray]) -> Inputs:
     ("pooling", "fusion"),
     [("mean", "concat"), ("mean_max", "concat"), *(("max", fusion) for fusion in FUSIONS)],
 )
+@pytest.mark.parametrize("findings", [(), ("dry", "itchy")])
 def test_cached_features_give_the_same_answers_as_the_whole_model(
-    frozen: set[str], pooling: str, fusion: str, tmp_path
+    frozen: set[str], pooling: str, fusion: str, findings: tuple[str, ...], tmp_path
 ):
     keras.utils.set_random_seed(0)
     config = ModelConfig(embedding_units=8, fusion=fusion, text=TextConfig(pooling=pooling))
-    model, arrays = build_model(config, pretrained_encoders()), batch()
+    encoders = replace(pretrained_encoders(), findings=findings)
+    model, arrays = build_model(config, encoders), batch()
     features = compute_features(model, inputs_of(arrays), frozen, ArrayCache(tmp_path))
     cached = heads_of(model, frozen)(features.gather(np.arange(5)), training=False)
     for head, value in run(model, arrays).items():

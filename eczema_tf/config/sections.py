@@ -226,6 +226,8 @@ class LossWeights(Section):
     eczema: Amount = 1.0
     # an easier question than eczema, and what its answer needs is what eczema needs
     consistency: Amount = 1.0
+    # of the manifest's findings, if it names any: a sum over all of them
+    findings: Amount = 0.1
     # at 0.3 the text went unread: docs/log.md
     severity_image: Amount = 0.5
     severity_text: Amount = 0.5

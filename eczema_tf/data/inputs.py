@@ -5,7 +5,7 @@ become arrays, for training and for evaluation, from pixels and from cached feat
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,10 @@ class Inputs:
     columns: dict[str, Column]  # by input name
     token_counts: np.ndarray  # int64 (rows,)
     text_notices: np.ndarray  # object (rows,): what of a text is not read or known, "" for nothing
-    # cut to the longest text of the batch
-    token_columns: frozenset[str] = frozenset({TOKEN_IDS, PADDING_MASK})
+    # how many tokens a step along these is: they are cut to the longest text of the batch
+    token_columns: Mapping[str, int] = field(
+        default_factory=lambda: {TOKEN_IDS: 1, PADDING_MASK: 1}
+    )
 
     def __len__(self) -> int:
         return len(self.token_counts)
@@ -83,15 +85,25 @@ class Inputs:
         """Returns the inputs of some rows as arrays by name."""
         longest = int(self.token_counts[rows].max())
         return {
-            name: column.gather(rows, longest if name in self.token_columns else None)
+            name: column.gather(rows, -(-longest // step) if step else None)
             for name, column in self.columns.items()
+            for step in [self.token_columns.get(name)]
         }
 
-    def with_features(self, old: str, new: str, column: Column) -> "Inputs":
-        """Replaces an input by the features of its frozen encoder; those of tokens are cut, too."""
+    def with_features(
+        self, old: str, new: str, column: Column, tokens: int | None = None
+    ) -> "Inputs":
+        """Replaces an input by the features of its frozen encoder.
+
+        Args:
+            old: Name of the input.
+            new: Of the features.
+            column: The features.
+            tokens: How many tokens each is for, where they are cut like tokens.
+        """
         columns = {name: kept for name, kept in self.columns.items() if name != old}
-        tokens = self.token_columns | ({new} if column.values.ndim == 3 else set())
-        return replace(self, columns={**columns, new: column}, token_columns=frozenset(tokens))
+        steps = {**self.token_columns, new: tokens} if tokens else self.token_columns
+        return replace(self, columns={**columns, new: column}, token_columns=steps)
 
 
 def to_model_inputs(arrays: Mapping[str, Any]) -> dict[str, tf.Tensor]:

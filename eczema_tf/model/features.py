@@ -14,12 +14,14 @@ from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.model.multimodal import (
     ENCODED_INPUTS,
-    POOLED_TEXT,
+    TEXT_FEATURES,
+    TEXT_WINDOWS,
+    WINDOW_TOKENS,
     Encoders,
     encoder_of,
     feature_name,
 )
-from eczema_tf.schema import HEADS, IMAGE, PADDING_MASK, TOKEN_IDS
+from eczema_tf.schema import IMAGE, PADDING_MASK
 
 ENCODE_ROWS = 16  # photos or texts at once; more is no faster on a CPU and needs memory
 SORTED_ROWS = 512  # texts that are sorted by length before they are encoded
@@ -52,18 +54,20 @@ def compute_features(
         arrays = {name: inputs.columns[name].values for name in encoder.input}
         old = ENCODED_INPUTS[modality]
         source = inputs.columns[old]
-        # a vector, a grid of them (fusion by regions), or one for each token
+        # a vector, a grid of them (fusion by regions), or one for each token or window of tokens
         shape = [len(source.values), *encoder.output.shape[1:]]
-        if len(shape) == 3:
-            shape[1] = source.values.shape[1]
+        tokens = {TEXT_FEATURES: 1, TEXT_WINDOWS: WINDOW_TOKENS}.get(new)
+        if tokens:
+            shape[1] = -(-source.values.shape[1] // tokens)
         # a grid or a sequence is 30 to 60 times as much as a vector
         dtype = "float32" if len(shape) == 2 else "float16"
         key = fingerprint(source.digest, weights_digest(encoder), new, dtype, keras.version())
         features = cache.load_or_compute(
-            f"{modality}_features", key, shape, dtype, partial(_encode, encoder, arrays)
+            f"{modality}_features", key, shape, dtype, partial(_encode, encoder, arrays, shape[1])
         )
-        inputs = inputs.with_features(old, new, Column(features, source.index, key))
-        if new == POOLED_TEXT:
+        column = Column(features, source.index, key)
+        inputs = inputs.with_features(old, new, column, tokens)
+        if modality == "text" and new != TEXT_FEATURES:
             columns = {name: kept for name, kept in inputs.columns.items() if name != PADDING_MASK}
             inputs = replace(inputs, columns=columns)
     return inputs
@@ -84,29 +88,33 @@ def weights_digest(model: keras.Model) -> str:
     )
 
 
-def _encode(encoder: keras.Model, arrays: dict[str, np.ndarray]) -> Iterator[np.ndarray]:
-    """Encodes in chunks, texts of like length together, since padding costs as much as words."""
+def _encode(
+    encoder: keras.Model, arrays: dict[str, np.ndarray], length: int
+) -> Iterator[np.ndarray]:
+    """Encodes in chunks, texts of like length together, since padding costs as much as words.
+
+    What has a row for each token, or window of tokens, is filled up with zeros to `length`.
+    """
     for start in range(0, len(next(iter(arrays.values()))), SORTED_ROWS):
         chunk = {name: array[start : start + SORTED_ROWS] for name, array in arrays.items()}
         order = np.arange(len(next(iter(chunk.values()))))
         if PADDING_MASK in chunk:
             order = np.argsort(chunk[PADDING_MASK].sum(axis=1), kind="stable")
         blocks = [
-            _encode_block(encoder, {name: array[rows] for name, array in chunk.items()})
+            _encode_block(encoder, {name: array[rows] for name, array in chunk.items()}, length)
             for rows in np.split(order, range(ENCODE_ROWS, len(order), ENCODE_ROWS))
         ]
         yield np.concatenate(blocks)[np.argsort(order)]
 
 
-def _encode_block(encoder: keras.Model, block: dict[str, np.ndarray]) -> np.ndarray:
+def _encode_block(encoder: keras.Model, block: dict[str, np.ndarray], length: int) -> np.ndarray:
     """Encodes rows at once, texts cut to the longest of them."""
     if IMAGE in block:
         return encoder.predict_on_batch({IMAGE: block[IMAGE].astype("float32")})
-    tokens = block[TOKEN_IDS].shape[1]
     longest = int(block[PADDING_MASK].sum(axis=1).max())
     encoded = encoder.predict_on_batch({name: array[:, :longest] for name, array in block.items()})
-    if encoded.ndim == 3:  # (rows, longest, channels)
-        encoded = np.pad(encoded, ((0, 0), (0, tokens - longest), (0, 0)))
+    if encoded.ndim == 3:
+        encoded = np.pad(encoded, ((0, 0), (0, length - encoded.shape[1]), (0, 0)))
     return encoded
 
 
@@ -127,4 +135,4 @@ def predict_logits(
         run({name: tf.cast(batch[name], spec.dtype) for name, spec in specs.items()})
         for batch in batches
     ]
-    return {head: np.concatenate([output[head] for output in outputs]) for head in HEADS}
+    return {head: np.concatenate([output[head] for output in outputs]) for head in model.output}

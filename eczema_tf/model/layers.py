@@ -1,6 +1,6 @@
 """The few layers that Keras does not have.
 
-Missing modalities, masked pooling, patch grids and cumulative logits. None overrides
+Missing modalities, masked pooling, windows, patch grids and cumulative logits. None overrides
 `compute_output_shape`: Keras infers it from `call`.
 """
 
@@ -88,6 +88,56 @@ class MaskedPooling(keras.layers.Layer):
             any_token = ops.any(mask > 0, axis=1)  # (batch, 1)
             pooled.append(ops.where(any_token, highest, ops.zeros_like(highest)))
         return ops.concatenate(pooled, axis=-1)
+
+
+@keras.saving.register_keras_serializable("eczema_tf")
+class WindowMean(keras.layers.Layer):
+    """Means of the real tokens of every `width` in a row: what phrases say, in less room.
+
+    Call with `[tokens (batch, tokens, units), mask (batch, tokens) 0 or 1]`; returns (batch,
+    windows, units), zeros where a window holds no token. Windows begin at the first token, so that
+    padding changes none of them.
+    """
+
+    def __init__(self, width: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.width = width
+
+    def call(self, inputs: Any) -> Any:
+        """Adds up each window and divides by how many tokens it holds."""
+        tokens, mask = inputs
+        mask = ops.expand_dims(ops.cast(mask, tokens.dtype), -1)  # (batch, tokens, 1)
+        return self._add_up(tokens * mask) / ops.maximum(self._add_up(mask), 1.0)
+
+    def _add_up(self, values: Any) -> Any:
+        """(batch, tokens, units) to (batch, windows, units)."""
+        batch, tokens, units = ops.shape(values)
+        padded = ops.pad(values, [[0, 0], [0, -tokens % self.width], [0, 0]])
+        return ops.sum(ops.reshape(padded, (batch, -1, self.width, units)), axis=2)
+
+
+@keras.saving.register_keras_serializable("eczema_tf")
+class HeldWindows(keras.layers.Layer):
+    """The mask of `WindowMean`'s windows: (batch, windows, units) to (batch, windows), 0 or 1."""
+
+    def call(self, windows: Any) -> Any:
+        """Finds the windows that hold tokens: the others are zeros throughout."""
+        return ops.cast(ops.any(windows != 0, axis=-1), windows.dtype)
+
+
+@keras.saving.register_keras_serializable("eczema_tf")
+class AnyWindow(keras.layers.Layer):
+    """Logits of "somewhere in the text" from logits of "in this window", by log-sum-exp.
+
+    A smooth maximum, through which every window learns. Call with `[logits (batch, windows, n),
+    mask (batch, windows) 0 or 1]`; returns (batch, n).
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Leaves empty windows out."""
+        logits, mask = inputs
+        held = ops.where(ops.expand_dims(mask, -1) > 0, logits, -30.0)
+        return ops.logsumexp(held, axis=1)
 
 
 @keras.saving.register_keras_serializable("eczema_tf")

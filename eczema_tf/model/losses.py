@@ -3,14 +3,14 @@
 Heads give logits; this is the one place that says what the logits mean.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, SEVERITY, SEVERITY_HEADS
+from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, FINDINGS, HEADS, SEVERITY, SEVERITY_HEADS
 
 
 @keras.saving.register_keras_serializable("eczema_tf")
@@ -29,13 +29,28 @@ class OrdinalCrossentropy(keras.losses.Loss):
         return ops.mean(losses, axis=-1)
 
 
-def build_losses() -> dict[str, keras.losses.Loss]:
+@keras.saving.register_keras_serializable("eczema_tf")
+class FindingsCrossentropy(keras.losses.Loss):
+    """Binary cross-entropy of every finding, added up: each is a question of its own.
+
+    `y_true`, `y_pred`: (batch, findings), 0 or 1, and logits.
+    """
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """One loss a row."""
+        y_true = ops.cast(y_true, y_pred.dtype)
+        return ops.sum(ops.binary_crossentropy(y_true, y_pred, from_logits=True), axis=-1)
+
+
+def build_losses(heads: Iterable[str] = HEADS) -> dict[str, keras.losses.Loss]:
     """Makes one loss a head, each taking logits and soft labels."""
     losses: dict[str, keras.losses.Loss] = {
         head: keras.losses.BinaryCrossentropy(from_logits=True) for head in ECZEMA_HEADS.values()
     }
     losses["consistency"] = keras.losses.CategoricalCrossentropy(from_logits=True)
-    return losses | {head: OrdinalCrossentropy() for head in SEVERITY_HEADS.values()}
+    losses[FINDINGS] = FindingsCrossentropy()
+    losses |= {head: OrdinalCrossentropy() for head in SEVERITY_HEADS.values()}
+    return {head: losses[head] for head in heads}
 
 
 def compute_targets(

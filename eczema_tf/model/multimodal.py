@@ -5,10 +5,11 @@
                                             missing or dropped? -------+-> fusion: eczema, severity
                                                                        |
     tokens -> text_encoder -> text_features --> pooling -> projection -+-> eczema_text,
-                                                                           severity_text,
-                                                                           consistency
+                                   |                           |           severity_text,
+                                   +-> windows -> findings ----+           consistency
 
-An absent modality is a learned vector. Every input, layer of interest and output is named. The half
+Findings are detected where the training data say what their texts say. An absent modality is a
+learned vector. Every input, layer of interest and output is named. The half
 after `image_features` and `text_features` can be taken as a model of its own that shares the layers
 (`heads_of`), to be trained on cached features.
 """
@@ -27,15 +28,19 @@ from eczema_tf.errors import RunError
 from eczema_tf.model.encoders import EncoderSpec, build_encoder
 from eczema_tf.model.fusion import FUSIONS, REGIONS, Evidence, fuse
 from eczema_tf.model.layers import (
+    AnyWindow,
     CumulativeLogits,
+    HeldWindows,
     MaskedPooling,
     MissingModality,
     ModalityDropout,
     OneOrBoth,
     PatchGrid,
+    WindowMean,
 )
 from eczema_tf.schema import (
     CONSISTENCY,
+    FINDINGS,
     HEADS,
     IMAGE,
     IMAGE_PRESENT,
@@ -50,6 +55,9 @@ IMAGE_FEATURES = "image_features"  # (batch, height, width, channels), embedding
 TEXT_FEATURES = "text_features"  # (batch, tokens, channels)
 POOLED_IMAGE = "image_pooling"  # (batch, channels)
 POOLED_TEXT = "text_pooling"  # (batch, channels); only where the pooling has no weights
+TEXT_WINDOWS = "text_windows"  # (batch, windows, channels); only where findings are detected
+WINDOW_TOKENS = 8  # about a phrase
+RARE = -4.0  # log-odds of a finding in a window, before anything is learned
 ENCODER_LAYERS = {"image": "image_encoder", "text": "text_encoder"}
 # by modality, the input that cached features stand in for
 ENCODED_INPUTS = {"image": IMAGE, "text": TOKEN_IDS}
@@ -57,13 +65,14 @@ ENCODED_INPUTS = {"image": IMAGE, "text": TOKEN_IDS}
 
 @dataclass(frozen=True)
 class Encoders:
-    """Both encoders' specs.
+    """Both encoders' specs, and what is detected in texts.
 
     With the configuration's `model` section and the weights, they are all that makes a model.
     """
 
     image: EncoderSpec
     text: EncoderSpec
+    findings: tuple[str, ...] = ()  # what is detected in texts; none where nothing is known of them
 
     @property
     def pretrained(self) -> frozenset[str]:
@@ -84,7 +93,8 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     Returns:
         A functional model. In: `image` float32 (batch, size, size, 3) in [0, 255] (or (batch,
         dimension)), `image_present` float32 (batch,) 0 or 1, `token_ids` and `padding_mask` int32
-        (batch, tokens), `text_present` like `image_present`. Out: float32 logits by head name.
+        (batch, tokens), `text_present` like `image_present`. Out: float32 logits by head name, and
+        of `findings`, if there are any, which serve training alone.
 
     Raises:
         RunError: If Keras is set up in a way that these layers are not written for.
@@ -104,13 +114,26 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
 
     # === Encoders ===
     image_features, pooled_image = _encode_image(inputs[IMAGE], spec)
-    image = _project(pooled_image, "image", config)  # (batch, units)
-    pooled_text = _encode_text(inputs[TOKEN_IDS], inputs[PADDING_MASK], encoders.text, config)
-    text = _project(pooled_text, "text", config)  # (batch, units)
+    image = _project(pooled_image, "image", config, config.embedding_units)  # (batch, units)
+    mask, findings = inputs[PADDING_MASK], dict[str, Any]()
+    units = config.embedding_units
+    text_features = _encode_text(inputs[TOKEN_IDS], mask, encoders.text)
+    if encoders.findings:
+        text_features = WindowMean(WINDOW_TOKENS, name=TEXT_WINDOWS)([text_features, mask])
+        mask = HeldWindows(name="held_windows")(text_features)  # (batch, windows)
+        findings[FINDINGS] = _detect(text_features, mask, len(encoders.findings), config)
+    pooled_text = _pool_text(text_features, mask, config)
+    if findings:  # half of the embedding is theirs
+        text = _project(pooled_text, "text", config, units // 2)
+        said = _project_findings(findings[FINDINGS], config, units - units // 2)
+        text = keras.layers.Concatenate(name="text_and_findings")([text, said])  # (batch, units)
+    else:
+        text = _project(pooled_text, "text", config, units)  # (batch, units)
 
     # === Heads ===
     outputs = _answer(image, text, image_features, inputs, config)
-    return keras.Model(inputs, {name: outputs[name] for name in HEADS}, name="eczema_assistant")
+    outputs = {name: outputs[name] for name in HEADS} | findings
+    return keras.Model(inputs, outputs, name="eczema_assistant")
 
 
 def _answer(
@@ -193,8 +216,8 @@ def _encode_image(image: Any, spec: EncoderSpec) -> tuple[Any, Any]:
     return features, keras.layers.GlobalAveragePooling2D(name=POOLED_IMAGE)(features)
 
 
-def _encode_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec, config: ModelConfig) -> Any:
-    """Turns tokens (batch, tokens) into (batch, channels)."""
+def _encode_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec) -> Any:
+    """Turns tokens (batch, tokens) into (batch, tokens, channels)."""
     encoded = build_encoder(spec)(
         {
             "token_ids": token_ids,
@@ -202,19 +225,52 @@ def _encode_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec, config: M
             "segment_ids": ops.zeros_like(token_ids),
         }
     )
-    features = keras.layers.Activation("linear", name=TEXT_FEATURES)(
-        encoded["sequence_output"]
-    )  # (batch, tokens, channels)
+    return keras.layers.Activation("linear", name=TEXT_FEATURES)(encoded["sequence_output"])
+
+
+def _pool_text(features: Any, mask: Any, config: ModelConfig) -> Any:
+    """Turns encoded tokens or windows (batch, tokens, channels) into (batch, channels)."""
     if config.text.pooling != "max":
-        return MaskedPooling(config.text.pooling, name=POOLED_TEXT)([features, padding_mask])
+        return MaskedPooling(config.text.pooling, name=POOLED_TEXT)([features, mask])
     phrases = keras.layers.Dropout(config.dropout, name="text_token_dropout")(features)
     phrases = keras.layers.Dense(
         2 * config.embedding_units, activation="relu", name="text_phrases"
     )(phrases)  # (batch, tokens, 2 * units)
-    return MaskedPooling("max", name="text_max")([phrases, padding_mask])
+    return MaskedPooling("max", name="text_max")([phrases, mask])
 
 
-def _project(pooled: Any, modality: str, config: ModelConfig) -> Any:
+def _detect(windows: Any, mask: Any, findings: int, config: ModelConfig) -> Any:
+    """Detects findings in windows of tokens (batch, windows, channels).
+
+    They are learned by labels of their own, a hundred times as many as there are diagnoses, and
+    hold however much else is said: a concept bottleneck (Koh et al. 2020) with a way around it.
+
+    Returns:
+        Logits (batch, findings).
+    """
+    x = keras.layers.LayerNormalization(
+        center=False, scale=False, dtype="float32", name="window_norm"
+    )(windows)
+    x = keras.layers.Dropout(config.dropout, dtype="float32", name="window_dropout")(x)
+    rare = keras.initializers.Constant(RARE)
+    here = keras.layers.Dense(
+        findings, bias_initializer=rare, dtype="float32", name="window_findings"
+    )(x)  # (batch, windows, findings)
+    return AnyWindow(dtype="float32", name=FINDINGS)([here, mask])
+
+
+def _project_findings(logits: Any, config: ModelConfig, units: int) -> Any:
+    """Turns findings' logits (batch, findings), seen as probabilities, into (batch, units)."""
+    x = keras.layers.Activation("sigmoid", dtype="float32", name="findings_said")(logits)
+    x = keras.layers.Dropout(config.dropout, dtype="float32", name="findings_dropout")(x)
+    if not config.embedding_units:
+        return x
+    return keras.layers.Dense(
+        units, activation="relu", dtype="float32", name="findings_projection"
+    )(x)
+
+
+def _project(pooled: Any, modality: str, config: ModelConfig, units: int) -> Any:
     """Puts both modalities on the same scale: (batch, channels) to (batch, units).
 
     In float32 whatever the policy. Without units, the normalised features themselves, for linear
@@ -226,7 +282,7 @@ def _project(pooled: Any, modality: str, config: ModelConfig) -> Any:
     if not config.embedding_units:
         return x
     return keras.layers.Dense(
-        config.embedding_units, activation="relu", dtype="float32", name=f"{modality}_projection"
+        units, activation="relu", dtype="float32", name=f"{modality}_projection"
     )(x)
 
 
@@ -249,9 +305,9 @@ def heads_of(model: keras.Model, cached: Collection[str]) -> keras.Model:
         inputs[name] = model.get_layer(name).output
         inputs[name].name = name  # Keras wants a model's inputs to be called what their keys are
         del inputs[ENCODED_INPUTS[modality]]
-    if POOLED_TEXT in inputs:
-        del inputs[PADDING_MASK]  # was used up by the pooling
-    outputs = {head: model.get_layer(head).output for head in HEADS}
+    if inputs.keys() & {POOLED_TEXT, TEXT_WINDOWS}:
+        del inputs[PADDING_MASK]  # was used up
+    outputs = {name: model.get_layer(name).output for name in model.output}
     return keras.Model(inputs, outputs, name="eczema_heads")
 
 
@@ -267,9 +323,9 @@ def encoder_of(model: keras.Model, modality: str) -> keras.Model:
 def feature_name(model: keras.Model, modality: str) -> str:
     """Names the last layer of a modality before anything trainable.
 
-    That is a pooled vector where the pooling has no weights.
+    That is a pooled vector where the pooling has no weights and no findings are detected.
     """
     names = {layer.name for layer in model.layers}
     if modality == "image":
         return IMAGE_FEATURES if REGIONS in names else POOLED_IMAGE
-    return POOLED_TEXT if POOLED_TEXT in names else TEXT_FEATURES
+    return next(name for name in (TEXT_WINDOWS, POOLED_TEXT, TEXT_FEATURES) if name in names)

@@ -73,7 +73,7 @@ class Validate(keras.callbacks.Callback):
         logits = predict_logits(self.model, self.batches)
         losses = {
             head: float(loss(data.targets[head][rows], logits[head], data.weights[head][rows]))
-            for head, loss in build_losses().items()
+            for head, loss in build_losses(logits).items()
         }
         metrics = {"val_loss": sum(self.loss_weights[head] * losses[head] for head in losses)}
         metrics |= {f"val_{head}_loss": loss for head, loss in losses.items()}

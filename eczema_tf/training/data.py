@@ -1,5 +1,6 @@
 """What a stage of training learns from: targets of every head, and how much each row counts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +8,9 @@ import pandas as pd
 
 from eczema_tf.config import Config
 from eczema_tf.data.inputs import Inputs
+from eczema_tf.data.text.findings import encode_findings
 from eczema_tf.model.losses import compute_targets
-from eczema_tf.schema import ECZEMA_HEADS, SEVERITY_HEADS
+from eczema_tf.schema import ECZEMA_HEADS, FINDINGS, SEVERITY_HEADS
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,11 @@ class TrainingData:
 
 
 def build_training_data(
-    config: Config, table: pd.DataFrame, inputs: Inputs, splits: pd.Series
+    config: Config,
+    table: pd.DataFrame,
+    inputs: Inputs,
+    splits: pd.Series,
+    findings: Sequence[str] = (),
 ) -> TrainingData:
     """Turns labels into targets and sample weights.
 
@@ -53,6 +59,7 @@ def build_training_data(
         table: Of the manifest.
         inputs: Of all rows.
         splits: Of each row; "train" is learned from, "val" decides when to stop.
+        findings: That the model detects in texts.
     """
     train_rows, val_rows = (np.flatnonzero(splits == split) for split in ("train", "val"))
     eczema = table["eczema"].to_numpy("float64")
@@ -70,11 +77,13 @@ def build_training_data(
     weights["consistency"] = (table["consistency"] != "").to_numpy() * has_text
     graded = (table["severity"] != "").to_numpy() & (positive | ~labelled)  # of eczema alone
     weights |= {head: graded * seen[modality] for modality, head in SEVERITY_HEADS.items()}
+    targets = compute_targets(eczema, table["consistency"].to_numpy(), table["severity"].to_numpy())
+    if findings:
+        targets[FINDINGS] = encode_findings(list(table[FINDINGS]), findings)
+        weights[FINDINGS] = (table[FINDINGS] != "").to_numpy() * has_text
     return TrainingData(
         inputs=inputs,
-        targets=compute_targets(
-            eczema, table["consistency"].to_numpy(), table["severity"].to_numpy()
-        ),
+        targets=targets,
         weights={head: np.nan_to_num(weight).astype("float32") for head, weight in weights.items()},
         positive=positive,
         labelled=labelled,

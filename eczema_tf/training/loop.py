@@ -115,8 +115,8 @@ def compile_for_training(
         optimizer=keras.optimizers.AdamW(
             schedule, weight_decay=train.weight_decay, global_clipnorm=train.clip_norm
         ),
-        loss=build_losses(),
-        loss_weights=train.loss_weights.model_dump(),
+        loss=build_losses(model.output),
+        loss_weights={head: getattr(train.loss_weights, head) for head in model.output},
         jit_compile=use_xla(train),
     )
     model.optimizer.build(model.trainable_variables)

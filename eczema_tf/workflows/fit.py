@@ -13,6 +13,7 @@ from eczema_tf.config import AugmentConfig, Config
 from eczema_tf.data.audit.overlap import note_seen
 from eczema_tf.data.dataset import Dataset, count_cases
 from eczema_tf.data.inputs import Inputs
+from eczema_tf.data.text.findings import choose_findings
 from eczema_tf.data.text.reading import choose_unknown_limit
 from eczema_tf.data.text.tokenizer import learn_tokenizer, load_tokenizer
 from eczema_tf.evaluation.thresholds import Thresholds, choose_thresholds
@@ -28,7 +29,7 @@ from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, build_model
 from eczema_tf.model.probe import probe_encoder
 from eczema_tf.model.weights.packaged import find_preset
 from eczema_tf.reporting.facts import RunData
-from eczema_tf.schema import SPLITS
+from eczema_tf.schema import FINDINGS, SPLITS
 from eczema_tf.training.data import build_training_data
 from eczema_tf.training.device import leave_mixed_precision, prepare_device
 from eczema_tf.training.stages import History, train_model
@@ -120,7 +121,8 @@ def train_run(
     training = table[splits == "train"]
     prepare_device(config.train, config.seed)
     dimension = dataset.embeddings.dimension if dataset.embeddings is not None else None
-    trained = _build_untrained(config, dimension, list(training["text"]))
+    known = training.drop_duplicates("case_id").get(FINDINGS, [])
+    trained = _build_untrained(config, dimension, list(training["text"]), choose_findings(known))
     run_folder.unseal(run_dir)
     run_folder.save_encoders(run_dir, trained.encoders, trained.tokenizer)
     inputs = load_model_inputs(trained, dataset)
@@ -135,7 +137,7 @@ def train_run(
         seen=note_seen(dataset, splits.isin(["train", "val"]).to_numpy()),
     )
     run_data.write(run_dir / run_folder.DATA)
-    data = build_training_data(config, table, inputs, splits)
+    data = build_training_data(config, table, inputs, splits, trained.encoders.findings)
     history = train_model(trained.model, trained.encoders, data, config, run_dir, slopes)
     run_folder.save_model(run_dir, trained)
     if leave_mixed_precision():
@@ -144,7 +146,10 @@ def train_run(
 
 
 def _build_untrained(
-    config: Config, embedding_dimension: int | None, training_texts: list[str]
+    config: Config,
+    embedding_dimension: int | None,
+    training_texts: list[str],
+    findings: tuple[str, ...] = (),
 ) -> run_folder.TrainedModel:
     """Builds encoders, tokenizer and model, and loads the presets' weights."""
     image, text = config.model.image, config.model.text
@@ -156,7 +161,7 @@ def _build_untrained(
         tokenizer = learn_tokenizer(training_texts, text.vocabulary_size, text.max_tokens)
         text_encoder = specify_text_encoder(text, len(tokenizer.vocabulary))
     tokenizer.unknown_limit = choose_unknown_limit(tokenizer, training_texts)
-    encoders = Encoders(image_encoder, text_encoder)
+    encoders = Encoders(image_encoder, text_encoder, findings)
     model = build_model(config.model, encoders)
     if image.preset is not None and embedding_dimension is None:
         load_preset_weights(model.get_layer(ENCODER_LAYERS["image"]), image.preset)

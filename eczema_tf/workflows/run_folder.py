@@ -32,7 +32,6 @@ from eczema_tf.files import (
     write_json,
     write_text,
 )
-from eczema_tf.model.encoders import EncoderSpec
 from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.reporting.facts import Environment, RunData, RunFacts
 from eczema_tf.workflows.audit import AUDIT
@@ -103,7 +102,7 @@ def write_start(run_dir: Path, config: Config) -> None:
 def save_encoders(run_dir: Path, encoders: Encoders, tokenizer: TextTokenizer) -> None:
     """Writes what the encoders and the tokenizer are."""
     specs = {"image": encoders.image.model_dump(), "text": encoders.text.model_dump()}
-    write_json(run_dir / ENCODERS, specs)
+    write_json(run_dir / ENCODERS, specs | {"findings": encoders.findings})
     with replacing_folder(run_dir / TOKENIZER, overwrite=True) as aside:
         tokenizer.save(aside)
 
@@ -150,8 +149,8 @@ def unseal(run_dir: Path) -> None:
 
 
 def load_encoders(run_dir: Path) -> Encoders:
-    """Reads the encoders' specs."""
-    return Encoders(**_read(run_dir / ENCODERS, dict[str, EncoderSpec]))
+    """Reads the encoders' specs, and what is detected in texts."""
+    return _read(run_dir / ENCODERS, Encoders)
 
 
 def read_thresholds(run_dir: Path) -> Thresholds:

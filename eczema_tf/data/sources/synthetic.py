@@ -21,9 +21,10 @@ from eczema_tf.data.sources.source import Summary, write_source
 from eczema_tf.data.synthetic.cases import MASKS, PHOTOS, Case, draw_case, render_case
 from eczema_tf.data.synthetic.ground_truth import write_ground_truth
 from eczema_tf.data.synthetic.tables import ECZEMA
-from eczema_tf.schema import GRADE_COLUMNS, POSTERIOR_COLUMNS, WORDINGS
+from eczema_tf.data.text.findings import join_findings
+from eczema_tf.schema import FINDINGS, GRADE_COLUMNS, POSTERIOR_COLUMNS, WORDINGS
 
-GENERATOR_VERSION = 5  # raise it when the same seed no longer gives the same bytes
+GENERATOR_VERSION = 6  # raise it when the same seed no longer gives the same bytes
 PROVENANCE = {
     "attribution": "nobody to name: rendered photos and written complaints, made by eczema_tf",
     "licence": "Apache-2.0, as the program",
@@ -118,6 +119,9 @@ def _map_cases(cases: Iterable[Case]) -> pd.DataFrame:
                 "sex": case.sex,
                 "source": "synthetic",
                 WORDINGS: case.wordings,
+                FINDINGS: join_findings(f"{p.category}={p.value}" for p in case.phrases)
+                if case.text
+                else "",
                 **{POSTERIOR_COLUMNS[kind]: known.eczema for kind, known in case.posterior.items()},
                 **{GRADE_COLUMNS[kind]: known.grade for kind, known in case.posterior.items()},
                 "condition": case.condition,
