@@ -17,10 +17,12 @@ import yaml
 from eczema_tf.symptoms.phrases import DASH, NEW_LINE, Found, PhraseTable
 
 # effects on symptoms; more may be in the file
-NEGATED, UNCERTAIN, FAMILY = "negated", "uncertain", "family"
+NEGATED, UNCERTAIN, FAMILY, PAST = "negated", "uncertain", "family", "past"
+_LIFTED, _REVERSED = "lifted", "reversed"  # undo a denial
+_EARLIER, _NOW = "earlier", "now"
 _TURN, _END, _NONE = "turn", "end", "none"  # no effects on symptoms
 _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
-_LIMITED = (NEGATED, UNCERTAIN)  # by the reach that a symptom allows
+_LIMITED = (NEGATED, UNCERTAIN, _REVERSED, PAST)  # by the reach that a symptom allows
 _CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
 _LIST_ENDS = frozenset({"or", "nor", "plus"})  # and "and", with care
 _ITEM_WORDS = 4  # most words of an item of a list: "itching, very dry skin or crusts"
@@ -80,12 +82,26 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
             for number, distance in _find_covered(phrase, rule, clauses, inside):
                 reach = symptoms[number].reach
                 if rule.effect not in _LIMITED or reach is None or distance <= reach:
-                    effects[number].add(rule.effect)
+                    _apply(rule.effect, effects[number])
     for phrase in phrases:  # that stand in a symptom's own words: "nobody in my family has it"
         if any(rule.effect == FAMILY for rule in phrase.meanings):
             for index in inside.keys() & range(phrase.start, phrase.end):
                 effects[inside[index]].add(FAMILY)
+        if any(rule.effect == _NOW for rule in phrase.meanings):
+            for number, symptom in enumerate(symptoms):
+                if _EARLIER in effects[number] and symptom.end <= phrase.start:
+                    effects[number].add(PAST)
     return [frozenset(each) for each in effects]
+
+
+def _apply(effect: str, effects: set[str]) -> None:
+    """Adds an effect, or undoes a denial, on a symptom whose effects so far are given."""
+    if effect == _REVERSED:
+        effects ^= {NEGATED}
+    elif effect == _LIFTED:
+        effects -= {NEGATED}
+    else:
+        effects.add(effect)
 
 
 def _find_covered(

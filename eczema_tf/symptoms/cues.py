@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from eczema_tf.symptoms.context import FAMILY, NEGATED, UNCERTAIN, SymptomSpan, read_context
+from eczema_tf.symptoms.context import FAMILY, NEGATED, PAST, UNCERTAIN, SymptomSpan, read_context
 from eczema_tf.symptoms.phrases import NEW_LINE, PhraseTable, split_words
 
 PRESENT, PATIENT = "present", "patient"
@@ -140,7 +140,7 @@ def find_cues(text: str) -> list[Cue]:
         if entry.get("dropped_by") in effects:
             continue
         status = PRESENT
-        if meaning.denies or NEGATED in effects:
+        if meaning.denies or NEGATED in effects or (PAST in effects and not entry.get("history")):
             status = NEGATED
         elif UNCERTAIN in effects or entry.get("doubted_by") in effects:
             status = UNCERTAIN
