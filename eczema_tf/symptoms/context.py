@@ -22,9 +22,10 @@ _LIFTED, _REVERSED = "lifted", "reversed"  # undo a denial
 _EARLIER, _NOW = "earlier", "now"
 _TURN, _END, _NONE = "turn", "end", "none"  # no effects on symptoms
 _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
-_LIMITED = (NEGATED, UNCERTAIN, _REVERSED, PAST)  # by the reach that a symptom allows
+_LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER)  # by the reach that a symptom allows
 _CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
 _LIST_ENDS = frozenset({"or", "nor", "plus"})  # and "and", with care
+_SHORTLY = 12  # most words from what was so earlier to the word for now
 _ITEM_WORDS = 4  # most words of an item of a list: "itching, very dry skin or crusts"
 
 
@@ -89,7 +90,7 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
                 effects[inside[index]].add(FAMILY)
         if any(rule.effect == _NOW for rule in phrase.meanings):
             for number, symptom in enumerate(symptoms):
-                if _EARLIER in effects[number] and symptom.end <= phrase.start:
+                if _EARLIER in effects[number] and 0 <= phrase.start - symptom.end <= _SHORTLY:
                     effects[number].add(PAST)
     return [frozenset(each) for each in effects]
 

@@ -15,7 +15,9 @@ _APOSTROPHES = "'’‘ʼ`´"
 # accents, soft hyphens and the like
 _INSIDE = f"[^\\W\\d_]|[\u0300-\u036f\u00ad\u200b-\u200d]|[{_APOSTROPHES}](?=[^\\W\\d_])"
 _WORD = re.compile(
-    r"(?P<sign>\(\s?[-+–−]{1,3}\s?\))"  # "(-)", as in notes
+    r"(?P<sign>\(\s?[-+–−]{1,3}\s?\)|\+{1,3}(?:ve\b)?|(?<=\s)[-–−](?:ve\b|(?=[,.;\n]|\Z)))"  # "(-)", "++"
+    r"|(?P<query>(?<!\S)\?(?=\w))"  # "?eczema"
+    r"|(?P<zero>\b0(?:/\d+)?\b(?![.,]\d))"  # "itch 0/10"
     r"|(?P<number>\d+(?:[.,/–-]\d+)*)"  # "3-4" too
     r"|(?P<letters>\b[a-z]/[a-z]\b)"  # "w/o"
     rf"|(?P<word>[^\W\d_](?:{_INSIDE})*)"
@@ -61,6 +63,8 @@ def split_words(text: str, mended: Mapping[str, str] | None = None) -> list[Word
             form = NUMBER
         elif kind == "sign":
             form = "(+)" if "+" in form else "(-)"
+        elif kind in ("query", "zero"):
+            form = kind
         elif kind == "dash":
             form = DASH
         else:
@@ -150,7 +154,7 @@ class PhraseTable(Generic[Meaning]):
             node = root
             for part in _SLOT.split(phrase):
                 if not part.startswith("<"):
-                    for word in split_words(part.replace(NUMBER, "0")):
+                    for word in split_words(part.replace(NUMBER, "1")):
                         node = node.words.setdefault(word.form, _Node())
                 elif part[1:-1] in self._slots:
                     node = node.slots.setdefault(part[1:-1], _Node())
