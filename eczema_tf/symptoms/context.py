@@ -70,6 +70,7 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
         for number, symptom in enumerate(symptoms)
         for index in range(symptom.start, symptom.end)
     }
+    forms = [*forms, "."]
     phrases = load_rules().find(forms)
     around = [
         phrase for phrase in phrases if inside.keys().isdisjoint(range(phrase.start, phrase.end))
@@ -97,10 +98,13 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
 
 def _apply(effect: str, effects: set[str]) -> None:
     """Adds an effect, or undoes a denial, on a symptom whose effects so far are given."""
-    if effect == _REVERSED:
-        effects ^= {NEGATED}
-    elif effect == _LIFTED:
-        effects -= {NEGATED}
+    if effect == _LIFTED:
+        if NEGATED in effects:
+            effects.add(_LIFTED)
+        effects -= {NEGATED, PAST}
+    elif effect == _REVERSED:
+        denied_before = effects & {NEGATED, _LIFTED}
+        effects ^= effects & {NEGATED} if denied_before else {NEGATED}
     else:
         effects.add(effect)
 
@@ -138,7 +142,13 @@ def _number_clauses(
             if any(rule.effect in effects for rule in phrase.meanings)
         }
 
-    commas = {index for index, form in enumerate(forms) if form == ","}
+    skipped = {
+        index
+        for phrase in around
+        if any(rule.effect == _NONE for rule in phrase.meanings)
+        for index in range(phrase.start, phrase.end)
+    }
+    commas = {index for index, form in enumerate(forms) if form == ","} - skipped
     marks = {index for index, form in enumerate(forms) if form in _CLAUSE_ENDS}
     borders = find_starts(ends) | marks
     borders |= commas - _find_list_commas(forms, find_starts([NEGATED]))

@@ -15,7 +15,7 @@ _APOSTROPHES = "'’‘ʼ`´"
 # accents, soft hyphens and the like
 _INSIDE = f"[^\\W\\d_]|[\u0300-\u036f\u00ad\u200b-\u200d]|[{_APOSTROPHES}](?=[^\\W\\d_])"
 _WORD = re.compile(
-    r"(?P<sign>\(\s?[-+–−]{1,3}\s?\)|\+{1,3}(?:ve\b)?|(?<=\s)[-–−](?:ve\b|(?=[,.;\n]|\Z)))"  # "(-)", "++"
+    r"(?P<sign>\(\s?[-+–−/]{1,3}\s?\)|±|\+/-|\+{1,3}(?:ve\b)?|[-–−](?:ve\b|(?=[,.;\n]|\Z)))"  # "(-)", "++"
     r"|(?P<query>(?<!\S)\?(?=\w))"  # "?eczema"
     r"|(?P<zero>\b0(?:/\d+)?\b(?![.,]\d))"  # "itch 0/10"
     r"|(?P<number>\d+(?:[.,/–-]\d+)*)"  # "3-4" too
@@ -62,7 +62,8 @@ def split_words(text: str, mended: Mapping[str, str] | None = None) -> list[Word
         if kind == "number":
             form = NUMBER
         elif kind == "sign":
-            form = "(+)" if "+" in form else "(-)"
+            minus, plus = any(mark in form for mark in "-–−±"), any(mark in form for mark in "+±")
+            form = "(+/-)" if minus and plus else "(+)" if plus else "(-)"
         elif kind in ("query", "zero"):
             form = kind
         elif kind == "dash":
