@@ -25,6 +25,7 @@ _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "fol
 _LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER)  # by the reach that a symptom allows
 _CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
 _LIST_ENDS = frozenset({"or", "nor", "plus"})  # and "and", with care
+_DETERMINERS = frozenset({"the", "my", "his", "her", "their", "our", "some", "a", "this", "these"})
 _SHORTLY = 12  # most words from what was so earlier to the word for now
 _ITEM_WORDS = 4  # most words of an item of a list: "itching, very dry skin or crusts"
 
@@ -140,6 +141,7 @@ def _number_clauses(
             phrase.start
             for phrase in around
             if any(rule.effect in effects for rule in phrase.meanings)
+            and not _adds_item(forms, phrase.end, inside)
         }
 
     skipped = {
@@ -154,6 +156,14 @@ def _number_clauses(
     borders |= commas - _find_list_commas(forms, find_starts([NEGATED]))
     starts = [index in borders and index not in inside for index in range(len(forms))]
     return list(accumulate(map(int, starts)))
+
+
+def _adds_item(forms: Sequence[str], start: int, inside: Container[int]) -> bool:
+    """Whether a symptom with its article ends a list, so that "and the" begins no new clause."""
+    if forms[start - 1] not in _DETERMINERS or start not in inside:
+        return False
+    after = next(index for index in range(start, len(forms)) if index not in inside)
+    return forms[after] in _CLAUSE_ENDS | _LIST_ENDS | {",", "and", "but"}
 
 
 def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:
