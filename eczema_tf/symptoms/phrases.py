@@ -15,7 +15,7 @@ _APOSTROPHES = "'’‘ʼ`´"
 # accents, soft hyphens and the like
 _INSIDE = f"[^\\W\\d_]|[\u0300-\u036f\u00ad\u200b-\u200d]|[{_APOSTROPHES}](?=[^\\W\\d_])"
 _WORD = re.compile(
-    r"(?P<sign>\(\s?[-+–−/]{1,3}\s?\)|±|\+/-|\+{1,3}(?:ve\b)?|[-–−](?:ve\b|(?=[,.;\n]|\Z)))"  # "(-)", "++"
+    r"(?P<sign>\(\s?[-+–−/]{1,3}\s?\)|±|\+/-|\+{1,3}(?:ve\b)?|[-–−](?:ve\b|(?=\s?[,.;/\n]|\Z)))"  # "(-)", "++"
     r"|(?P<query>(?<!\S)\?(?=\w))"  # "?eczema"
     r"|(?P<zero>\b0(?:/\d+)?\b(?![.,]\d))"  # "itch 0/10"
     r"|(?P<number>\d+(?:[.,/–-]\d+)*)"  # "3-4" too
