@@ -26,7 +26,6 @@ _LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER)  # by the reach that 
 _CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
 _LIST_ENDS = frozenset({"or", "nor", "plus"})  # and "and", with care
 _DETERMINERS = frozenset({"the", "my", "his", "her", "their", "our", "some", "a", "this", "these"})
-_SHORTLY = 12  # most words from what was so earlier to the word for now
 _ITEM_WORDS = 4  # most words of an item of a list: "itching, very dry skin or crusts"
 
 
@@ -78,34 +77,37 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
     ]
     said = _number_clauses(forms, around, inside, (_TURN, _END))
     owned = _number_clauses(forms, around, inside, (_END,))
+    anywhere = [0] * len(forms)
     effects = [set[str]() for _ in symptoms]
     for phrase in around:
         for rule in phrase.meanings:
-            clauses = owned if rule.effect == FAMILY else said
+            clauses = {FAMILY: owned, _NOW: anywhere}.get(rule.effect, said)
             for number, distance in _find_covered(phrase, rule, clauses, inside):
                 reach = symptoms[number].reach
                 if rule.effect not in _LIMITED or reach is None or distance <= reach:
                     _apply(rule.effect, effects[number])
     for phrase in phrases:  # that stand in a symptom's own words: "nobody in my family has it"
-        if any(rule.effect == FAMILY for rule in phrase.meanings):
+        if _means(phrase, (FAMILY,)):
             for index in inside.keys() & range(phrase.start, phrase.end):
                 effects[inside[index]].add(FAMILY)
-        if any(rule.effect == _NOW for rule in phrase.meanings):
-            for number, symptom in enumerate(symptoms):
-                if _EARLIER in effects[number] and 0 <= phrase.start - symptom.end <= _SHORTLY:
-                    effects[number].add(PAST)
     return [frozenset(each) for each in effects]
 
 
+def _means(phrase: Found[ContextRule], effects: Sequence[str]) -> bool:
+    return any(rule.effect in effects for rule in phrase.meanings)
+
+
 def _apply(effect: str, effects: set[str]) -> None:
-    """Adds an effect, or undoes a denial, on a symptom whose effects so far are given."""
+    """Adds an effect to those that the words before had on a symptom, or undoes some of them."""
+    denied = NEGATED in effects
     if effect == _LIFTED:
-        if NEGATED in effects:
-            effects.add(_LIFTED)
         effects -= {NEGATED, PAST}
+        effects |= {_LIFTED} if denied else set()
     elif effect == _REVERSED:
-        denied_before = effects & {NEGATED, _LIFTED}
-        effects ^= effects & {NEGATED} if denied_before else {NEGATED}
+        effects -= {NEGATED}
+        effects |= set() if denied or _LIFTED in effects else {NEGATED}
+    elif effect == _NOW:
+        effects |= {PAST} if _EARLIER in effects else set()
     else:
         effects.add(effect)
 
@@ -140,17 +142,11 @@ def _number_clauses(
         return {
             phrase.start
             for phrase in around
-            if any(rule.effect in effects for rule in phrase.meanings)
-            and not _adds_item(forms, phrase.end, inside)
+            if _means(phrase, effects) and not _adds_item(forms, phrase.end, inside)
         }
 
-    skipped = {
-        index
-        for phrase in around
-        if any(rule.effect == _NONE for rule in phrase.meanings)
-        for index in range(phrase.start, phrase.end)
-    }
-    commas = {index for index, form in enumerate(forms) if form == ","} - skipped
+    asides = [range(phrase.start, phrase.end) for phrase in around if _means(phrase, (_NONE,))]
+    commas = {index for index, form in enumerate(forms) if form == ","}.difference(*asides)
     marks = {index for index, form in enumerate(forms) if form in _CLAUSE_ENDS}
     borders = find_starts(ends) | marks
     borders |= commas - _find_list_commas(forms, find_starts([NEGATED]))
