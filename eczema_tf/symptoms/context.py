@@ -24,7 +24,7 @@ _TURN, _END, _NONE = "turn", "end", "none"  # no effects on symptoms
 _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
 _LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER)  # by the reach that a symptom allows
 _CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
-_LIST_ENDS = frozenset({"or", "nor", "plus"})  # and "and", with care
+_LIST_ENDS = frozenset({"or", "nor", "plus", "etc"})  # and "and", with care
 _DETERMINERS = frozenset({"the", "my", "his", "her", "their", "our", "some", "a", "this", "these"})
 _ITEM_WORDS = 4  # most words of an item of a list: "itching, very dry skin or crusts"
 
