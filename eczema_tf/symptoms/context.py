@@ -1,9 +1,10 @@
-"""What the words around a symptom make of it: denied, doubted, or somebody else's.
+"""What the words around a symptom make of it: denied, over, doubted, or somebody else's.
 
 Rules after NegEx (Chapman et al. 2001, doi 10.1006/jbin.2001.1029) and ConText (Harkema et al.
 2009, doi 10.1016/j.jbi.2009.05.002): a phrase such as "no" or "is absent" reaches forwards or
-backwards over a number of words, but never past the end of its clause. The phrases are in
-`context.yaml`.
+backwards over a number of words, but never past the end of its clause. Phrases act in the order of
+the text, so that a later one can undo an earlier: "no cream" denies the itch, "stops the itch"
+takes that back. The phrases are in `context.yaml`.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
@@ -16,10 +17,9 @@ import yaml
 
 from eczema_tf.symptoms.phrases import DASH, NEW_LINE, Found, PhraseTable
 
-# effects on symptoms; more may be in the file
+# effects on symptoms; more may be in the file, which explains them
 NEGATED, UNCERTAIN, FAMILY, PAST = "negated", "uncertain", "family", "past"
-_LIFTED, _REVERSED = "lifted", "reversed"  # undo a denial
-_EARLIER, _NOW = "earlier", "now"
+_LIFTED, _REVERSED, _EARLIER, _NOW = "lifted", "reversed", "earlier", "now"
 _TURN, _END, _NONE = "turn", "end", "none"  # no effects on symptoms
 _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
 _LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER)  # by the reach that a symptom allows
@@ -62,7 +62,7 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
         symptoms: By position, without overlap.
 
     Returns:
-        The effects on each symptom: "negated", "uncertain", "family", and whatever more
+        The effects on each symptom: "negated", "past", "uncertain", "family", and whatever more
             `context.yaml` names.
     """
     inside = {
@@ -99,16 +99,14 @@ def _means(phrase: Found[ContextRule], effects: Sequence[str]) -> bool:
 
 def _apply(effect: str, effects: set[str]) -> None:
     """Adds an effect to those that the words before had on a symptom, or undoes some of them."""
-    denied = NEGATED in effects
+    denied = not effects.isdisjoint({NEGATED, _LIFTED})
+    if effect == _NOW and _EARLIER in effects:
+        effect = PAST
+    if effect == _REVERSED:
+        effect = _LIFTED if denied else NEGATED
     if effect == _LIFTED:
         effects -= {NEGATED, PAST}
-        effects |= {_LIFTED} if denied else set()
-    elif effect == _REVERSED:
-        effects -= {NEGATED}
-        effects |= set() if denied or _LIFTED in effects else {NEGATED}
-    elif effect == _NOW:
-        effects |= {PAST} if _EARLIER in effects else set()
-    else:
+    if effect != _LIFTED or denied:
         effects.add(effect)
 
 

@@ -51,7 +51,8 @@ class Cue:
         end: Offset after its last character.
         text: The words themselves.
         category: For example "itch", as in `cues.yaml`.
-        status: "present", "negated" or "uncertain".
+        status: "present", "negated" (denied, or no longer so) or "uncertain" (doubted, asked about,
+            feared, or a condition).
         subject: Whose: "patient" or "family".
         attribution: How much it moved the answer, signed, in the unit of the scores given; None
             where no model was asked.
