@@ -71,25 +71,21 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
         for index in range(symptom.start, symptom.end)
     }
     forms = [*forms, "."]
-    phrases = load_rules().find(forms)
     around = [
-        phrase for phrase in phrases if inside.keys().isdisjoint(range(phrase.start, phrase.end))
+        phrase
+        for phrase in load_rules().find(forms)
+        if inside.keys().isdisjoint(range(phrase.start, phrase.end))
     ]
     said = _number_clauses(forms, around, inside, (_TURN, _END))
     owned = _number_clauses(forms, around, inside, (_END,))
-    anywhere = [0] * len(forms)
     effects = [set[str]() for _ in symptoms]
     for phrase in around:
         for rule in phrase.meanings:
-            clauses = {FAMILY: owned, _NOW: anywhere}.get(rule.effect, said)
+            clauses = {FAMILY: owned, _NOW: [0] * len(forms)}.get(rule.effect, said)
             for number, distance in _find_covered(phrase, rule, clauses, inside):
                 reach = symptoms[number].reach
                 if rule.effect not in _LIMITED or reach is None or distance <= reach:
                     _apply(rule.effect, effects[number])
-    for phrase in phrases:  # that stand in a symptom's own words: "nobody in my family has it"
-        if _means(phrase, (FAMILY,)):
-            for index in inside.keys() & range(phrase.start, phrase.end):
-                effects[inside[index]].add(FAMILY)
     return [frozenset(each) for each in effects]
 
 

@@ -145,6 +145,7 @@ def find_cues(text: str) -> list[Cue]:
             status = NEGATED
         elif UNCERTAIN in effects or entry.get("doubted_by") in effects:
             status = UNCERTAIN
+        of_family = meaning.denies and entry.get("denials_of") == FAMILY
         start, end = words[phrase.start].start, words[phrase.end - 1].end
         words_found = text[start:end]
         cues.append(
@@ -154,7 +155,7 @@ def find_cues(text: str) -> list[Cue]:
                 text=words_found,
                 category=meaning.category,
                 status=status,
-                subject=FAMILY if FAMILY in effects else PATIENT,
+                subject=FAMILY if FAMILY in effects or of_family else PATIENT,
                 kind=_read_age(words_found) if meaning.kind == _AGE else meaning.kind,
             )
         )
