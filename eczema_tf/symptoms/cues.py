@@ -140,11 +140,9 @@ def find_cues(text: str) -> list[Cue]:
     for (phrase, meaning, entry), effects in zip(found, read_context(forms, spans), strict=True):
         if entry.get("dropped_by") in effects:
             continue
-        status = PRESENT
-        if meaning.denies or NEGATED in effects or (PAST in effects and not entry.get("history")):
-            status = NEGATED
-        elif UNCERTAIN in effects or entry.get("doubted_by") in effects:
-            status = UNCERTAIN
+        over = PAST in effects and not entry.get("history")
+        doubted = UNCERTAIN in effects or entry.get("doubted_by") in effects
+        denied = meaning.denies or over or NEGATED in effects
         of_family = meaning.denies and entry.get("denials_of") == FAMILY
         start, end = words[phrase.start].start, words[phrase.end - 1].end
         words_found = text[start:end]
@@ -154,7 +152,7 @@ def find_cues(text: str) -> list[Cue]:
                 end=end,
                 text=words_found,
                 category=meaning.category,
-                status=status,
+                status=NEGATED if denied else UNCERTAIN if doubted else PRESENT,
                 subject=FAMILY if FAMILY in effects or of_family else PATIENT,
                 kind=_read_age(words_found) if meaning.kind == _AGE else meaning.kind,
             )
