@@ -1,9 +1,10 @@
-"""What the words around a symptom make of it: denied, doubted, or somebody else's.
+"""What the words around a symptom make of it: denied, over, doubted, or somebody else's.
 
 Rules after NegEx (Chapman et al. 2001, doi 10.1006/jbin.2001.1029) and ConText (Harkema et al.
 2009, doi 10.1016/j.jbi.2009.05.002): a phrase such as "no" or "is absent" reaches forwards or
-backwards over a number of words, but never past the end of its clause. The phrases are in
-`context.yaml`.
+backwards over a number of words, but never past the end of its clause. Phrases act in the order of
+the text, so that a later one can undo an earlier: "no cream" denies the itch, "stops the itch"
+takes that back. The phrases are in `context.yaml`.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
@@ -16,13 +17,15 @@ import yaml
 
 from eczema_tf.symptoms.phrases import DASH, NEW_LINE, Found, PhraseTable
 
-# effects on symptoms; more may be in the file
-NEGATED, UNCERTAIN, FAMILY = "negated", "uncertain", "family"
+# effects on symptoms; more may be in the file, which explains them
+NEGATED, UNCERTAIN, FAMILY, PAST = "negated", "uncertain", "family", "past"
+_LIFTED, _REVERSED, _EARLIER, _NOW = "lifted", "reversed", "earlier", "now"
 _TURN, _END, _NONE = "turn", "end", "none"  # no effects on symptoms
 _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
-_LIMITED = (NEGATED, UNCERTAIN)  # by the reach that a symptom allows
+_LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER)  # by the reach that a symptom allows
 _CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
-_LIST_ENDS = frozenset({"or", "nor", "plus"})  # and "and", with care
+_LIST_ENDS = frozenset({"or", "nor", "plus", "etc"})  # and "and", with care
+_DETERMINERS = frozenset({"the", "my", "his", "her", "their", "our", "some", "a", "this", "these"})
 _ITEM_WORDS = 4  # most words of an item of a list: "itching, very dry skin or crusts"
 
 
@@ -59,7 +62,7 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
         symptoms: By position, without overlap.
 
     Returns:
-        The effects on each symptom: "negated", "uncertain", "family", and whatever more
+        The effects on each symptom: "negated", "past", "uncertain", "family", and whatever more
             `context.yaml` names.
     """
     inside = {
@@ -67,25 +70,40 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
         for number, symptom in enumerate(symptoms)
         for index in range(symptom.start, symptom.end)
     }
-    phrases = load_rules().find(forms)
+    forms = [*forms, "."]
     around = [
-        phrase for phrase in phrases if inside.keys().isdisjoint(range(phrase.start, phrase.end))
+        phrase
+        for phrase in load_rules().find(forms)
+        if inside.keys().isdisjoint(range(phrase.start, phrase.end))
     ]
     said = _number_clauses(forms, around, inside, (_TURN, _END))
     owned = _number_clauses(forms, around, inside, (_END,))
     effects = [set[str]() for _ in symptoms]
     for phrase in around:
         for rule in phrase.meanings:
-            clauses = owned if rule.effect == FAMILY else said
+            clauses = {FAMILY: owned, _NOW: [0] * len(forms)}.get(rule.effect, said)
             for number, distance in _find_covered(phrase, rule, clauses, inside):
                 reach = symptoms[number].reach
                 if rule.effect not in _LIMITED or reach is None or distance <= reach:
-                    effects[number].add(rule.effect)
-    for phrase in phrases:  # that stand in a symptom's own words: "nobody in my family has it"
-        if any(rule.effect == FAMILY for rule in phrase.meanings):
-            for index in inside.keys() & range(phrase.start, phrase.end):
-                effects[inside[index]].add(FAMILY)
+                    _apply(rule.effect, effects[number])
     return [frozenset(each) for each in effects]
+
+
+def _means(phrase: Found[ContextRule], effects: Sequence[str]) -> bool:
+    return any(rule.effect in effects for rule in phrase.meanings)
+
+
+def _apply(effect: str, effects: set[str]) -> None:
+    """Adds an effect to those that the words before had on a symptom, or undoes some of them."""
+    denied = not effects.isdisjoint({NEGATED, _LIFTED})
+    if effect == _NOW and _EARLIER in effects:
+        effect = PAST
+    if effect == _REVERSED:
+        effect = _LIFTED if denied else NEGATED
+    if effect == _LIFTED:
+        effects -= {NEGATED, PAST}
+    if effect != _LIFTED or denied:
+        effects.add(effect)
 
 
 def _find_covered(
@@ -118,15 +136,24 @@ def _number_clauses(
         return {
             phrase.start
             for phrase in around
-            if any(rule.effect in effects for rule in phrase.meanings)
+            if _means(phrase, effects) and not _adds_item(forms, phrase.end, inside)
         }
 
-    commas = {index for index, form in enumerate(forms) if form == ","}
+    asides = [range(phrase.start, phrase.end) for phrase in around if _means(phrase, (_NONE,))]
+    commas = {index for index, form in enumerate(forms) if form == ","}.difference(*asides)
     marks = {index for index, form in enumerate(forms) if form in _CLAUSE_ENDS}
     borders = find_starts(ends) | marks
     borders |= commas - _find_list_commas(forms, find_starts([NEGATED]))
     starts = [index in borders and index not in inside for index in range(len(forms))]
     return list(accumulate(map(int, starts)))
+
+
+def _adds_item(forms: Sequence[str], start: int, inside: Container[int]) -> bool:
+    """Whether a symptom with its article ends a list, so that "and the" begins no new clause."""
+    if forms[start - 1] not in _DETERMINERS or start not in inside:
+        return False
+    after = next(index for index in range(start, len(forms)) if index not in inside)
+    return forms[after] in _CLAUSE_ENDS | _LIST_ENDS | {",", "and", "but"}
 
 
 def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:

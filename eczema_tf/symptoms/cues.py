@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from eczema_tf.symptoms.context import FAMILY, NEGATED, UNCERTAIN, SymptomSpan, read_context
+from eczema_tf.symptoms.context import FAMILY, NEGATED, PAST, UNCERTAIN, SymptomSpan, read_context
 from eczema_tf.symptoms.phrases import NEW_LINE, PhraseTable, split_words
 
 PRESENT, PATIENT = "present", "patient"
@@ -51,7 +51,8 @@ class Cue:
         end: Offset after its last character.
         text: The words themselves.
         category: For example "itch", as in `cues.yaml`.
-        status: "present", "negated" or "uncertain".
+        status: "present", "negated" (denied, or no longer so) or "uncertain" (doubted, asked about,
+            feared, or a condition).
         subject: Whose: "patient" or "family".
         attribution: How much it moved the answer, signed, in the unit of the scores given; None
             where no model was asked.
@@ -139,11 +140,10 @@ def find_cues(text: str) -> list[Cue]:
     for (phrase, meaning, entry), effects in zip(found, read_context(forms, spans), strict=True):
         if entry.get("dropped_by") in effects:
             continue
-        status = PRESENT
-        if meaning.denies or NEGATED in effects:
-            status = NEGATED
-        elif UNCERTAIN in effects or entry.get("doubted_by") in effects:
-            status = UNCERTAIN
+        over = PAST in effects and not entry.get("history")
+        doubted = UNCERTAIN in effects or entry.get("doubted_by") in effects
+        denied = meaning.denies or over or NEGATED in effects
+        of_family = meaning.denies and entry.get("denials_of") == FAMILY
         start, end = words[phrase.start].start, words[phrase.end - 1].end
         words_found = text[start:end]
         cues.append(
@@ -152,8 +152,8 @@ def find_cues(text: str) -> list[Cue]:
                 end=end,
                 text=words_found,
                 category=meaning.category,
-                status=status,
-                subject=FAMILY if FAMILY in effects else PATIENT,
+                status=NEGATED if denied else UNCERTAIN if doubted else PRESENT,
+                subject=FAMILY if FAMILY in effects or of_family else PATIENT,
                 kind=_read_age(words_found) if meaning.kind == _AGE else meaning.kind,
             )
         )

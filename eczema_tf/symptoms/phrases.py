@@ -15,7 +15,11 @@ _APOSTROPHES = "'’‘ʼ`´"
 # accents, soft hyphens and the like
 _INSIDE = f"[^\\W\\d_]|[\u0300-\u036f\u00ad\u200b-\u200d]|[{_APOSTROPHES}](?=[^\\W\\d_])"
 _WORD = re.compile(
-    r"(?P<sign>\(\s?[-+–−]{1,3}\s?\))"  # "(-)", as in notes
+    r"(?P<both>\(\s?\+/?[-–−]\s?\)|±|\+/-)"  # signs as in notes: "scale (-), itch ++"
+    r"|(?P<plus>\(\s?\+{1,3}\s?\)|\+{1,3}(?:ve\b)?)"
+    r"|(?P<minus>\(\s?[-–−]{1,3}\s?\)|[-–−](?:ve\b|(?=\s?[,.;/\n]|\Z)))"
+    r"|(?P<query>(?<!\S)\?(?=\w))"  # "?eczema"
+    r"|(?P<zero>\b0(?:/\d+)?\b(?![.,]\d))"  # "itch 0/10"
     r"|(?P<number>\d+(?:[.,/–-]\d+)*)"  # "3-4" too
     r"|(?P<letters>\b[a-z]/[a-z]\b)"  # "w/o"
     rf"|(?P<word>[^\W\d_](?:{_INSIDE})*)"
@@ -27,6 +31,15 @@ _SILENT = re.compile(f"[\u0300-\u036f\u00ad\u200b-\u200d{_APOSTROPHES}]")
 _DRAWN_OUT = re.compile(r"(.)\1{2,}")  # "itchyyyy"
 _SLOT = re.compile(r"(<[^<>]+>)")
 NUMBER, DASH, NEW_LINE = "#", "—", "\n"
+_FORMS = {
+    "number": NUMBER,
+    "dash": DASH,
+    "both": "(+/-)",
+    "plus": "(+)",
+    "minus": "(-)",
+    "query": "query",  # as the word itself
+    "zero": "zero",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,7 @@ class Word:
         start: Character offset.
         end: Offset after its last character.
         form: What it is looked up by: lower case, without accents and apostrophes; "#" for any
-            number.
+            number but "zero", "(+)", "(-)" and "(+/-)" for signs, "query" for a mark before a word.
     """
 
     start: int
@@ -57,16 +70,9 @@ def split_words(text: str, mended: Mapping[str, str] | None = None) -> list[Word
     words = []
     for match in _WORD.finditer(text):
         kind, form = match.lastgroup, match.group()
-        if kind == "number":
-            form = NUMBER
-        elif kind == "sign":
-            form = "(+)" if "+" in form else "(-)"
-        elif kind == "dash":
-            form = DASH
-        else:
-            if kind == "word":
-                form = _SILENT.sub("", unicodedata.normalize("NFKD", form).casefold())
-            form = _DRAWN_OUT.sub(r"\1", form.casefold())
+        if kind == "word":
+            form = _SILENT.sub("", unicodedata.normalize("NFKD", form).casefold())
+        form = _FORMS.get(kind or "", _DRAWN_OUT.sub(r"\1", form.casefold()))
         form = mended.get(form, form) if mended else form
         words.append(Word(match.start(), match.end(), form))
     return words
@@ -150,7 +156,7 @@ class PhraseTable(Generic[Meaning]):
             node = root
             for part in _SLOT.split(phrase):
                 if not part.startswith("<"):
-                    for word in split_words(part.replace(NUMBER, "0")):
+                    for word in split_words(part.replace(NUMBER, "1")):
                         node = node.words.setdefault(word.form, _Node())
                 elif part[1:-1] in self._slots:
                     node = node.slots.setdefault(part[1:-1], _Node())

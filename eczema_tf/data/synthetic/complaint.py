@@ -25,6 +25,7 @@ TIGHT = (
 )
 RAMBLING = 0.04  # share of texts with much small talk
 UNCLEAR_KINDS = {"empty": 0.4, "offtopic": 0.25, "foreign": 0.2, "nonsense": 0.15}
+_LETTERS = "aeioubcdfghklmnprstvwxyz"  # of nonsense
 _ALTERNATIVES = re.compile(r"\(([^()]*)\)")
 _MARK = re.compile(r"<(\w+)>")
 _WORD = re.compile(r"\w+")
@@ -204,12 +205,10 @@ def _write_unclear(grammar: Grammar, rng: Random) -> str:
         chatty = kind in ("empty", "offtopic") and lines and rng.random() < 0.6
         talk = grammar.talk[rng.choice(["openers", "middles", "middles", "closers"])]
         line = _choose(rng.choice(talk if chatty else grammar.unclear[kind]), rng)
-        lines.append(_MARK.sub(lambda _: _make_junk(rng), line))
+        lines.append(
+            _MARK.sub(lambda _: "".join(rng.choices(_LETTERS, k=rng.randint(2, 11))), line)
+        )
     return rng.choice([". ", " ", "\n"]).join(lines)
-
-
-def _make_junk(rng: Random) -> str:
-    return "".join(rng.choices("aeioubcdfghklmnprstvwxyz", k=rng.randint(2, 11)))
 
 
 def _join(pieces: Sequence[_Piece], register: Register, rng: Random) -> tuple[str, list[Phrase]]:

@@ -139,7 +139,7 @@ def _complete_row(entry: _Entry, condition: str, severity: str) -> dict[str, flo
     """Returns P(value | state): what a row leaves out shares the rest as in `default`."""
     default = _choose_severity(entry.default, severity)
     row = _choose_severity(entry.rows.get(condition, {}), severity)
-    rest, unnamed = 1 - sum(row.values()), default.keys() - row.keys()
+    rest, unnamed = 1 - sum(row.values()), [value for value in default if value not in row]
     share = rest / sum(default[value] for value in unnamed) if unnamed else 0
     return {value: row.get(value, share * default[value]) for value in default}
 
