@@ -6,7 +6,7 @@ the package loads neither TensorFlow nor pandas.
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _API = {
     "Answer": "eczema_tf.reporting.answer:Answer",

@@ -1,6 +1,7 @@
 """What `pip install` brings: every data file, the extras, and a command that runs anywhere."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,10 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
+
+import eczema_tf
 
 ROOT = Path(__file__).parent.parent
 NOT_EXTRAS = ("base", "weights")  # the package's own; those installed with --no-deps
@@ -81,3 +85,19 @@ def test_the_installed_command_runs_outside_of_the_repository(wheel: Path, tmp_p
     assert "  train " in run(command, "--help", **from_wheel)
     run(command, "prepare", "synthetic", "--n", "5", "--out", "five", **from_wheel)
     assert len((tmp_path / "five" / "manifest.csv").read_text("utf-8").splitlines()) == 6
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## \[(.+)\] - (\S+)$", changelog, re.MULTILINE)
+    assert newest is not None
+    assert newest.groups() == (eczema_tf.__version__, citation["date-released"])
+    assert citation["version"] == eczema_tf.__version__
+
+
+def test_every_yaml_file_of_the_repository_can_be_read():
+    paths = [*ROOT.glob(".*.yaml"), *ROOT.glob(".github/**/*.yml"), *ROOT.glob("configs/**/*.yaml")]
+    assert len(paths) > 5
+    for path in paths:
+        assert yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -58,7 +58,7 @@ from eczema_tf.workflows.predict import predict
 SIZE_PX = 32
 METADATA = ExportMetadata(
     notice=NOTICE,
-    eczema_tf="0.1.0",
+    eczema_tf="0.2.0",
     thresholds={"image": 0.4, "text": 0.5, "fusion": 0.6},
     labels={"consistency": CONSISTENCY, "severity": SEVERITY},
     environment={"python": "3.11.7"},
