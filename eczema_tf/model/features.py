@@ -19,7 +19,7 @@ from eczema_tf.model.multimodal import (
     encoder_of,
     feature_name,
 )
-from eczema_tf.schema import HEADS, IMAGE, PADDING_MASK, TOKEN_IDS
+from eczema_tf.schema import IMAGE, PADDING_MASK, TOKEN_IDS
 
 ENCODE_ROWS = 16  # photos or texts at once; more is no faster on a CPU and needs memory
 SORTED_ROWS = 512  # texts that are sorted by length before they are encoded
@@ -119,7 +119,7 @@ def predict_logits(
     seen before, and what was seen before would decide about the last bits.
 
     Returns:
-        float32 (rows, ...) logits by head, in the order of the dataset.
+        float32 (rows, ...) by output of the model, in the order of the dataset.
     """
     specs = {name: tf.TensorSpec(taken.shape, taken.dtype) for name, taken in model.input.items()}
     run = tf.function(lambda inputs: model(inputs, training=False), input_signature=[specs])
@@ -127,4 +127,4 @@ def predict_logits(
         run({name: tf.cast(batch[name], spec.dtype) for name, spec in specs.items()})
         for batch in batches
     ]
-    return {head: np.concatenate([output[head] for output in outputs]) for head in HEADS}
+    return {name: np.concatenate([output[name] for output in outputs]) for name in model.output}

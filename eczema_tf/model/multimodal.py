@@ -24,6 +24,7 @@ from keras import ops
 
 from eczema_tf.config import ModelConfig
 from eczema_tf.errors import RunError
+from eczema_tf.model.decision import measure_decision
 from eczema_tf.model.encoders import EncoderSpec, build_encoder
 from eczema_tf.model.fusion import FUSIONS, REGIONS, Evidence, fuse
 from eczema_tf.model.layers import (
@@ -36,9 +37,9 @@ from eczema_tf.model.layers import (
 )
 from eczema_tf.schema import (
     CONSISTENCY,
-    HEADS,
     IMAGE,
     IMAGE_PRESENT,
+    OUTPUTS,
     PADDING_MASK,
     SEVERITY,
     TEXT_PRESENT,
@@ -84,7 +85,8 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     Returns:
         A functional model. In: `image` float32 (batch, size, size, 3) in [0, 255] (or (batch,
         dimension)), `image_present` float32 (batch,) 0 or 1, `token_ids` and `padding_mask` int32
-        (batch, tokens), `text_present` like `image_present`. Out: float32 logits by head name.
+        (batch, tokens), `text_present` like `image_present`. Out: float32 logits by head name, and
+        what `decision.measure_decision` gives.
 
     Raises:
         RunError: If Keras is set up in a way that these layers are not written for.
@@ -110,7 +112,11 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
 
     # === Heads ===
     outputs = _answer(image, text, image_features, inputs, config)
-    return keras.Model(inputs, {name: outputs[name] for name in HEADS}, name="eczema_assistant")
+
+    # === Whether to decide ===
+    present = inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]
+    outputs |= measure_decision(pooled_image, pooled_text, outputs["eczema"], *present)
+    return keras.Model(inputs, {name: outputs[name] for name in OUTPUTS}, name="eczema_assistant")
 
 
 def _answer(
@@ -230,19 +236,20 @@ def _project(pooled: Any, modality: str, config: ModelConfig) -> Any:
     )(x)
 
 
-def heads_of(model: keras.Model, cached: Collection[str]) -> keras.Model:
+def heads_of(
+    model: keras.Model, cached: Collection[str], outputs: Collection[str] = OUTPUTS
+) -> keras.Model:
     """Takes the part of the model that does not depend on some encoders, sharing its layers.
 
     Args:
         model: From `build_model`.
         cached: Which of "image" and "text" enter as features.
+        outputs: Names of the layers whose outputs the part has.
 
     Returns:
         A model whose `image` input is replaced by the features named by `feature_name(model,
         "image")` and whose `token_ids` input by those of the text, where cached.
     """
-    if not cached:
-        return model
     inputs = dict(model.input)
     for modality in sorted(cached):
         name = feature_name(model, modality)
@@ -251,8 +258,8 @@ def heads_of(model: keras.Model, cached: Collection[str]) -> keras.Model:
         del inputs[ENCODED_INPUTS[modality]]
     if POOLED_TEXT in inputs:
         del inputs[PADDING_MASK]  # was used up by the pooling
-    outputs = {head: model.get_layer(head).output for head in HEADS}
-    return keras.Model(inputs, outputs, name="eczema_heads")
+    given = {name: model.get_layer(name).output for name in outputs}
+    return keras.Model(inputs, given, name="eczema_heads")
 
 
 def encoder_of(model: keras.Model, modality: str) -> keras.Model:
