@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from scipy.special import softmax
 
-from eczema_tf.data.text.reading import is_read
 from eczema_tf.errors import DataError, raise_if_any
 from eczema_tf.evaluation.grades import compute_grade_probabilities, compute_sigmoid, name_grades
 from eczema_tf.files import unescape_formula
@@ -48,7 +46,7 @@ LABEL_COLUMNS = (
 )
 _FIRST_COLUMNS = (*LABEL_COLUMNS, "text_notice")  # of a case, the first that is given
 _USED_COLUMNS = ("image_used", "text_used")
-_FLAG_COLUMNS = (*_USED_COLUMNS, "known_image", "known_text")
+_FLAG_COLUMNS = (*_USED_COLUMNS, "text_read", "known_image", "known_text")
 BOUNDS = ("undecided_from", "undecided_to")  # log-odds
 _MEAN_COLUMNS = (
     "eczema",
@@ -84,7 +82,7 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
             `consistency_logit_0..2`, `severity_logit_0..1` and those of the photo's and the text's
             own grade, `severity_image_logit_0..1`, `severity_text_logit_0..1` (float, NaN where the
             modality is absent). Of a model that decides: `image_distance` and `text_distance`
-            (likewise) and `BOUNDS`.
+            (likewise), `text_read` (bool) and `BOUNDS`.
 
     Returns:
         One row a case, in order of first appearance: the same columns without `example_id`; `rows`
@@ -113,9 +111,10 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     fullest = find_fullest_rows(by_case, *(rows[used].to_numpy() for used in _USED_COLUMNS))
     joint = ["eczema_logit", *SEVERITY_LOGITS["severity"], *(set(BOUNDS) & set(rows))]
     rows = rows.assign(**{column: rows[column].where(fullest) for column in joint})
+    flags = [column for column in (*_USED_COLUMNS, "text_read") if column in rows]
     parts = [
         given.groupby(by_case, sort=False).first().fillna("").astype(str),
-        rows[list(_USED_COLUMNS)].astype(bool).groupby(by_case, sort=False).any(),
+        rows[flags].astype(bool).groupby(by_case, sort=False).any(),
         rows[numbers].astype("float64").groupby(by_case, sort=False).mean(),
     ]
     if "fold" in rows:
@@ -173,8 +172,7 @@ def decide(cases: pd.DataFrame) -> dict[str, np.ndarray]:
         modality: used[modality] & (cases[distance] <= 1).to_numpy(bool)
         for modality, distance in DISTANCES.items()
     }
-    if "text_notice" in cases:
-        known["text"] &= is_read(tf.constant(list(cases["text_notice"]), tf.string)).numpy()
+    known["text"] &= cases["text_read"].to_numpy(bool)
     low, high = (cases[bound].to_numpy("float64") for bound in BOUNDS)
     logits = cases["eczema_logit"].to_numpy("float64")
     side = (logits > high).astype(int) - (logits < low)

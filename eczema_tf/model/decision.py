@@ -17,6 +17,14 @@ FARTHEST = 4.0  # squared distance of two vectors of length 1
 KINDS = (*MODALITIES, "fusion")  # of a case: what it has; "fusion": both
 
 
+def add_constant(
+    layer: keras.layers.Layer, name: str, shape: tuple[int, ...], value: float
+) -> keras.Variable:
+    """Adds a weight that training does not change, all of it `value` until it is filled in."""
+    start = keras.initializers.Constant(value)
+    return layer.add_weight(shape=shape, initializer=start, trainable=False, name=name)
+
+
 @keras.saving.register_keras_serializable("eczema_tf")
 class ScaledFeatures(keras.layers.Layer):
     """Signed square roots of pooled features, scaled to length 1.
@@ -41,19 +49,13 @@ class DistanceFromTraining(keras.layers.Layer):
     channels); returns (batch,). Until it is fitted, everything is known.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(trainable=False, dtype="float32", **options)
-
     def build(self, input_shape: Any) -> None:
         """Makes the centre, the main directions, shrunk by how freely training varies, and 1."""
         channels = input_shape[-1]
-        self.centre = self.add_weight(shape=(channels,), initializer="zeros", name="centre")
-        self.directions = self.add_weight(
-            shape=(channels, min(DIRECTIONS, channels)), initializer="zeros", name="directions"
-        )
-        self.limit = self.add_weight(
-            shape=(), initializer=keras.initializers.Constant(FARTHEST), name="limit"
-        )
+        shape = (channels, min(DIRECTIONS, channels))
+        self.centre = add_constant(self, "centre", (channels,), 0.0)
+        self.directions = add_constant(self, "directions", shape, 0.0)
+        self.limit = add_constant(self, "limit", (), FARTHEST)
 
     def call(self, features: Any) -> Any:
         """Measures what is left of the way from the centre without the main directions."""
@@ -71,15 +73,11 @@ class SureSide(keras.layers.Layer):
     1 for eczema, -1 for not, 0 between. Until it is fitted, everything is undecided.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(trainable=False, dtype="float32", **options)
-
     def build(self, input_shape: Any) -> None:
         """Makes the log-odds between which cases are undecided, by `KINDS`."""
         del input_shape
-        kinds, constant = (len(KINDS),), keras.initializers.Constant
-        self.low = self.add_weight(shape=kinds, initializer=constant(-np.inf), name="low")
-        self.high = self.add_weight(shape=kinds, initializer=constant(np.inf), name="high")
+        self.low = add_constant(self, "low", (len(KINDS),), -np.inf)
+        self.high = add_constant(self, "high", (len(KINDS),), np.inf)
 
     def call(self, inputs: Any) -> Any:
         """Compares with the bounds of the case's kind."""
@@ -106,11 +104,11 @@ def measure_decision(
     Returns:
         By `schema.OUTPUTS`, those that are no heads; (batch,) each.
     """
-    outputs = {SIDE: SureSide(name=SIDE)([logit, image_present, text_present])}
+    outputs = {SIDE: SureSide(dtype="float32", name=SIDE)([logit, image_present, text_present])}
     for modality, pooled in (("image", image), ("text", text)):
         scaled = ScaledFeatures(dtype="float32", name=f"{modality}_scaled")(pooled)
         name = DISTANCES[modality]
-        outputs[name] = DistanceFromTraining(name=name)(scaled)
+        outputs[name] = DistanceFromTraining(dtype="float32", name=name)(scaled)
     return outputs
 
 

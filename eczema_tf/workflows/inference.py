@@ -12,6 +12,7 @@ from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs, load_inputs, to_model_inputs
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.pipeline import build_evaluation_dataset
+from eczema_tf.data.text.reading import is_read
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.evaluation.predictions import (
     BOUNDS,
@@ -152,6 +153,7 @@ def compute_row_logits(
         table[names] = values
     for modality, name in DISTANCES.items():
         table[name] = np.where(used[modality], logits[name], np.nan)
+    table["text_read"] = is_read(tf.constant(list(table["text_notice"]), tf.string)).numpy()
     return table.assign(**read_bounds(trained.model, table))
 
 
