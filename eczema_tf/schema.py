@@ -8,6 +8,11 @@ NOTICE = (
     "see a doctor about any skin problem that worries you."
 )
 
+NEVER_SEEN_SKIN = (
+    "This model was trained on built-in data alone, photos and texts made by a program: it has"
+    " never seen skin."
+)
+
 # Labels, in the order of the logits.
 CONSISTENCY = ("eczema", "other", "unclear")
 SEVERITY = ("mild", "moderate", "severe")  # ordered: mild < moderate < severe
@@ -59,6 +64,11 @@ GRADE_COLUMNS = {
 ECZEMA_HEADS = {"image": "eczema_image", "text": "eczema_text", "fusion": "eczema"}
 SEVERITY_HEADS = {"image": "severity_image", "text": "severity_text", "fusion": "severity"}
 HEADS = (*ECZEMA_HEADS.values(), "consistency", *SEVERITY_HEADS.values())
+# What the model gives besides its heads, to decide or not to (`model.decision`).
+DISTANCES = {"image": "image_distance", "text": "text_distance"}
+SIDE = "side"
+OUTPUTS = (*HEADS, *DISTANCES.values(), SIDE)
+DECISIONS = ("not eczema", "cannot tell", "eczema")  # in the order of the sides -1, 0 and 1
 
 STATUS_OK = "ok"  # of a served row with nothing to be said about it
 

@@ -37,7 +37,15 @@ from eczema_tf.explanation.token_scores import integrate_gradients, multiply_gra
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.multimodal import Encoders, build_model
-from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.schema import (
+    HEADS,
+    IMAGE,
+    IMAGE_PRESENT,
+    OUTPUTS,
+    PADDING_MASK,
+    TEXT_PRESENT,
+    TOKEN_IDS,
+)
 from eczema_tf.serving.answering import Question, answer_case
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
 from eczema_tf.train import main as train_main
@@ -149,7 +157,9 @@ def test_layercam_is_that_of_tf_keras_vis(small):
         submodels.embed_tokens(tensors[TOKEN_IDS]), tensors[PADDING_MASK]
     )  # (batch, tokens, channels)
     context = [tf.cast(tensors[name], tf.float32) for name in CONTEXT]
-    expected = Layercam(keras.Model([photo, *others], logits[HEADS.index("eczema")]), clone=False)(
+    expected = Layercam(
+        keras.Model([photo, *others], logits[OUTPUTS.index("eczema")]), clone=False
+    )(
         lambda output: output[:, 0],
         [tensors[IMAGE], text, *context],
         penultimate_layer="fine_map",

@@ -86,7 +86,7 @@ def test_detectors_learn_words_wherever_they_stand_and_however_much_else_is_said
     )
     model = build_model(config, encoders)
     detect = keras.Model(
-        [model.input[TOKEN_IDS], model.input[PADDING_MASK]], model.output[FINDINGS]
+        [model.input[TOKEN_IDS], model.input[PADDING_MASK]], model.get_layer(FINDINGS).output
     )
     detect.compile(keras.optimizers.Adam(0.01), FindingsCrossentropy())
     inputs, train = [(words * mask).astype("int32"), mask], slice(0, 384)

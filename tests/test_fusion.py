@@ -19,7 +19,7 @@ from eczema_tf.model.multimodal import (
     feature_name,
     heads_of,
 )
-from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, SEVERITY_HEADS, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.schema import IMAGE, IMAGE_PRESENT, OUTPUTS, SEVERITY_HEADS, TEXT_PRESENT, TOKEN_IDS
 
 ABSENT = np.zeros(5, "float32")
 
@@ -207,7 +207,7 @@ def test_every_image_encoder_has_a_feature_map_for_every_fusion(architecture: st
     _, height, width, channels = model.get_layer(IMAGE_FEATURES).output.shape
     assert height == width > 1
     assert channels > 1
-    assert set(run(model, batch())) == set(HEADS)
+    assert set(run(model, batch())) == set(OUTPUTS)
 
 
 def build_with_embeddings(fusion: str) -> keras.Model:

@@ -123,6 +123,7 @@ def test_layers_and_outputs_have_the_promised_names(model: keras.Model):
         "eczema": (5, 1),
         "consistency": (5, 3),
         **dict.fromkeys(SEVERITY_HEADS.values(), (5, 2)),
+        **dict.fromkeys(("image_distance", "text_distance", "side"), (5,)),
     }
 
 

@@ -18,7 +18,7 @@ from test_serving import METADATA, build_explained, build_parts
 
 from eczema_tf.batch.job import JOB, Job, open_job
 from eczema_tf.batch.spark import check_spark, forgive_failures
-from eczema_tf.batch.worker import PROBABILITIES, USED, arrange_answers
+from eczema_tf.batch.worker import FLAGS, PROBABILITIES, arrange_answers
 from eczema_tf.data.manifest.stream import Row, Survey
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import EczemaError, RunError
@@ -226,7 +226,8 @@ def test_figures_are_null_exactly_where_their_modality_was_not_used(scored: Scor
     )
     raw = parquet.read_table(scored.out)
     assert raw["eczema_image"].null_count == (~table["image_used"]).sum()  # null, not NaN
-    assert raw.schema.names == ["example_id", "case_id", *PROBABILITIES, *USED, "status"]  # no text
+    columns = ["example_id", "case_id", "decision", "reason", *PROBABILITIES, *FLAGS, "status"]
+    assert raw.schema.names == columns  # no text
     assert {str(raw.schema.field(name).type) for name in PROBABILITIES} == {"float"}
 
 
@@ -317,8 +318,9 @@ class Stub:
             raise KeyboardInterrupt
         self.asked.append([row.example_id for row in rows])
         figures = {name: pa.array([0.5] * len(rows), pa.float32()) for name in PROBABILITIES}
-        flags = {name: pa.array([1] * len(rows), pa.int8()) for name in (*USED, "attempt")}
-        return pa.table({**figures, **flags, "status": ["ok"] * len(rows)})
+        flags = {name: pa.array([1] * len(rows), pa.int8()) for name in (*FLAGS, "attempt")}
+        said = {"status": ["ok"] * len(rows), "decision": ["eczema"] * len(rows)}
+        return pa.table({**figures, **flags, **said})
 
 
 def test_a_stopped_job_goes_on_with_what_is_missing(
@@ -454,6 +456,9 @@ def test_figures_by_hand():
         "severity": np.tile(np.array([0.6, 0.3, 0.1], "float32"), (4, 1)),
         "image_used": np.array([True, True, False, False]),
         "text_used": np.array([True, False, True, False]),
+        "known_image": np.array([True, False, False, False]),
+        "known_text": np.array([True, False, True, False]),
+        "decision": np.array([b"eczema", b"cannot tell", b"not eczema", b"cannot tell"], object),
         "status": np.array([b"ok", b"ok", b"text: read to word 1 of 2", NOTHING.encode()], object),
     }
     table = pd.DataFrame(arrange_answers(outputs, ["", "", "photo: gone", "photo: gone"]))
@@ -473,6 +478,8 @@ def test_figures_by_hand():
     both = "photo: gone; text: read to word 1 of 2"
     assert table["status"].tolist() == ["ok", "ok", both, "photo: gone"]
     assert table["image_used"].tolist() == [1, 1, 0, 0]
+    assert table["known_image"].tolist() == [1, 0, 0, 0]
+    assert table["decision"].tolist() == ["eczema", "cannot tell", "not eczema", "cannot tell"]
 
 
 @pytest.mark.parametrize(

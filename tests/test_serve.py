@@ -42,7 +42,7 @@ from eczema_tf import predict
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.schema import CONSISTENCY, NOTICE, SEVERITY
 from eczema_tf.serve import main
-from eczema_tf.serving.client import fetch_thresholds, predict_remotely
+from eczema_tf.serving.client import fetch_metadata, predict_remotely
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import save_served
 from eczema_tf.serving.graph.signature import EXPLAIN, SERVE, SIGNATURES
@@ -1093,10 +1093,11 @@ def test_predict_speaks_to_the_server(
         upright = upright_jpeg(image) if image else b""
         remote, local = predict_remotely(address, image, text), model.run([upright], [text])
         assert remote.keys() == local.keys()
-        assert remote.pop("status").encode() == local.pop("status")[0]
+        for said in ("status", "decision"):
+            assert remote.pop(said).encode() == local.pop(said)[0]
         for name, values in local.items():
             assert remote[name] == pytest.approx(values[0].tolist(), abs=1e-6)
-    assert fetch_thresholds(address) == THRESHOLDS
+    assert fetch_metadata(address) == (THRESHOLDS, NOTICE)
     (tmp_path / "arm.jpg").write_bytes(photo())
     answers = []
     for where in (["--url", address], ["--model", str(export)]):

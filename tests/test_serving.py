@@ -147,7 +147,10 @@ def test_the_signature_is_the_contract(export: Path):
         **triples,
         "image_used": (tf.bool, 1),
         "text_used": (tf.bool, 1),
+        "known_image": (tf.bool, 1),
+        "known_text": (tf.bool, 1),
         "status": (tf.string, 1),
+        "decision": (tf.string, 1),
     }
 
 
@@ -342,6 +345,9 @@ ROW = {
     "severity": [0.1, 0.6, 0.3],
     "image_used": True,
     "text_used": True,
+    "known_image": True,
+    "known_text": True,
+    "decision": "eczema",
     "status": "ok",
 }
 
@@ -399,6 +405,7 @@ def test_no_server_is_a_clear_error(url: str):
 def test_answers_are_readable_and_always_carry_the_notice():
     thresholds = {"image": 0.6, "text": 0.4, "fusion": 0.5}
     text = format_answer(read_answer(ROW, thresholds))
+    assert text.startswith("Eczema: at most one in ten validation cases without eczema ")
     assert "from the photo  0.50  (below the validation threshold 0.60)" in text
     assert "from both       0.75  (above" in text
     assert "severity of the eczema    moderate  (moderate 0.60" in text

@@ -25,6 +25,7 @@ from eczema_tf.schema import (
     HEADS,
     IMAGE,
     IMAGE_PRESENT,
+    MODALITIES,
     PADDING_MASK,
     TEXT_PRESENT,
     TOKEN_IDS,
@@ -36,7 +37,7 @@ from eczema_tf.training.data import TrainingData, balance_labels, build_training
 from eczema_tf.training.device import prepare_device
 from eczema_tf.training.loop import Stage, compile_for_training, train_stage
 from eczema_tf.training.stacking import find_slopes, fit_slopes
-from eczema_tf.training.stages import shift_log_odds, train_model, unfreeze_from
+from eczema_tf.training.stages import Judged, shift_log_odds, train_model, unfreeze_from
 
 ROWS, SIZE_PX = 24, 16
 
@@ -502,5 +503,7 @@ def test_slopes_come_from_validation_rows_with_photo_and_text(tmp_path: Path):
     columns = {**data.inputs.columns, TEXT_PRESENT: absent}
     alone = replace(data, inputs=replace(data.inputs, columns=columns))
     np.testing.assert_array_equal(find_slopes(model, alone, 0.0), 1)
-    train_model(model, encoders, data, config, tmp_path, np.array([0.5, 2]))
+    judged = Judged(np.array([0.5, 2]), {"image": 3.0, "text": 4.0})
+    train_model(model, encoders, data, config, tmp_path, judged)
+    assert [model.get_layer(f"{name}_distance").limit for name in MODALITIES] == [3, 4]
     np.testing.assert_array_equal(model.get_layer("eczema_sum").slopes, [0.5, 2])

@@ -152,7 +152,14 @@ class Job(NamedTuple):
 
 
 def open_job(
-    folder: Path, model: Path, manifest: Path, survey: Survey, *, chunk_rows: int, keep_text: bool
+    folder: Path,
+    model: Path,
+    manifest: Path,
+    survey: Survey,
+    *,
+    chunk_rows: int,
+    keep_text: bool,
+    notice: str = NOTICE,
 ) -> Job:
     """Begins a job, or takes up the one that the folder holds.
 
@@ -163,6 +170,7 @@ def open_job(
         survey: Of the manifest.
         chunk_rows: Rows of a part.
         keep_text: Whether the parts hold the texts.
+        notice: Of the export.
 
     Raises:
         EczemaError: If the folder holds something else, or the job of another model or manifest, or
@@ -174,7 +182,7 @@ def open_job(
         chunk_rows=chunk_rows,
         keep_text=keep_text,
         eczema_tf=__version__,
-        notice=NOTICE,
+        notice=notice,
     )
     if (folder / JOB).is_file():
         begun, now = read_facts(folder).model_dump(), facts.model_dump()

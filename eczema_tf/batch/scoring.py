@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from eczema_tf.batch.worker import PROBABILITIES, USED, load_scorer
+from eczema_tf.batch.worker import FLAGS, PROBABILITIES, load_scorer
 from eczema_tf.data.manifest.stream import Row
 from eczema_tf.errors import RunError
-from eczema_tf.schema import NOTICE
+from eczema_tf.reporting.decisions import give_reason
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,8 +39,9 @@ def build_udf(version: Path, folder: Path, *, threads: int, batch_size: int) -> 
 
     types = {
         **dict.fromkeys(PROBABILITIES, FloatType()),
-        **dict.fromkeys((*USED, "attempt"), ByteType()),
+        **dict.fromkeys((*FLAGS, "attempt"), ByteType()),
         "status": StringType(),
+        "decision": StringType(),
     }
     answer = StructType()
     for name, kind in types.items():
@@ -82,7 +83,7 @@ def score_chunk(spark: "SparkSession", udf: Any, rows: Sequence[Row]) -> pa.Tabl
 
 
 def tabulate_chunk(
-    rows: Sequence[Row], answers: pa.Table, has_cases: bool, keep_text: bool
+    rows: Sequence[Row], answers: pa.Table, *, has_cases: bool, keep_text: bool, notice: str
 ) -> pa.Table:
     """Puts ids and answers side by side, in the order of the manifest.
 
@@ -91,14 +92,18 @@ def tabulate_chunk(
         answers: From `score_chunk`.
         has_cases: Whether the manifest names cases.
         keep_text: Whether texts are written out beside the answers.
+        notice: Of the export.
     """
     columns: dict[str, object] = {"example_id": [row.example_id for row in rows]}
     if has_cases:
         columns["case_id"] = [row.case_id or row.example_id for row in rows]
     if keep_text:
         columns["text"] = [row.text for row in rows]
-    columns |= {name: answers[name] for name in PROBABILITIES}
-    columns |= {name: answers[name].cast(pa.bool_()) for name in USED}
+    flags = {name: answers[name].cast(pa.bool_()) for name in FLAGS}
+    said = pa.table({name: answers[name] for name in ("decision", "status")} | flags)
+    columns["decision"] = said["decision"]
+    columns["reason"] = [give_reason(row) for row in said.to_pylist()]
+    columns |= {name: answers[name] for name in PROBABILITIES} | flags
     statuses = zip(rows, answers["status"].to_pylist(), strict=True)
     columns["status"] = [row.fault or status for row, status in statuses]
-    return pa.table(columns).replace_schema_metadata({"notice": NOTICE})
+    return pa.table(columns).replace_schema_metadata({"notice": notice})

@@ -21,7 +21,8 @@ PROBABILITIES = (
     *(f"consistency_{label}" for label in CONSISTENCY),
     *(f"severity_{label}" for label in SEVERITY),
 )
-USED = ("image_used", "text_used")  # int8 on the way, since `predict_batch_udf` takes no booleans
+# int8 on the way, since `predict_batch_udf` takes no booleans
+FLAGS = ("image_used", "text_used", "known_image", "known_text")
 
 Columns = dict[str, np.ndarray]
 
@@ -38,8 +39,8 @@ def load_scorer(
 
     Returns:
         A function from paths and texts, both object (batch,), "" for none, to `PROBABILITIES`
-        float32 (batch,), NaN where their modality was not used, `USED` int8 (batch,), `attempt`
-        int8 (batch,), 0 unless Spark had to try again, and `status` object (batch,).
+        float32 (batch,), NaN where their modality was not used, `FLAGS` int8 (batch,), `attempt`
+        int8 (batch,), 0 unless Spark had to try again, and `status` and `decision` object (batch,).
 
     Raises:
         EczemaError: If the model or the folder cannot be found on this machine.
@@ -105,6 +106,7 @@ def arrange_answers(outputs: Outputs, faults: Sequence[str]) -> Columns:
     statuses = join_statuses(outputs["status"], faults)
     return {
         **dict(zip(PROBABILITIES, table.T, strict=True)),
-        **{name: outputs[name].astype("int8") for name in USED},
+        **{name: outputs[name].astype("int8") for name in FLAGS},
         "status": np.array([status.decode() for status in statuses], object),
+        "decision": np.array([decision.decode() for decision in outputs["decision"]], object),
     }

@@ -15,8 +15,11 @@ from eczema_tf.files import unescape_formula
 from eczema_tf.model.pooling import find_fullest_rows
 from eczema_tf.schema import (
     CONSISTENCY,
+    DECISIONS,
+    DISTANCES,
     ECZEMA_HEADS,
     GRADE_COLUMNS,
+    MODALITIES,
     POSTERIOR_COLUMNS,
     SEVERITY,
     SEVERITY_HEADS,
@@ -43,6 +46,8 @@ LABEL_COLUMNS = (
 )
 _FIRST_COLUMNS = (*LABEL_COLUMNS, "text_notice")  # of a case, the first that is given
 _USED_COLUMNS = ("image_used", "text_used")
+_FLAG_COLUMNS = (*_USED_COLUMNS, "text_read", "known_image", "known_text")
+BOUNDS = ("undecided_from", "undecided_to")  # log-odds
 _MEAN_COLUMNS = (
     "eczema",
     *POSTERIOR_COLUMNS.values(),
@@ -50,12 +55,15 @@ _MEAN_COLUMNS = (
     *(f"{head}_logit" for head in ECZEMA_HEADS.values()),
     *CONSISTENCY_LOGITS,
     *(column for columns in SEVERITY_LOGITS.values() for column in columns),
+    *DISTANCES.values(),
+    *BOUNDS,
 )
 _WRITTEN_TEXT_COLUMNS = (
     "case_id",
     *_FIRST_COLUMNS,
     "consistency_predicted",
     *(f"{head}_predicted" for head in SEVERITY_HEADS.values()),
+    "decision",
 )
 
 
@@ -73,14 +81,16 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
             `eczema_text_logit`, `eczema_logit`,
             `consistency_logit_0..2`, `severity_logit_0..1` and those of the photo's and the text's
             own grade, `severity_image_logit_0..1`, `severity_text_logit_0..1` (float, NaN where the
-            modality is absent).
+            modality is absent). Of a model that decides: `image_distance` and `text_distance`
+            (likewise), `text_read` (bool) and `BOUNDS`.
 
     Returns:
         One row a case, in order of first appearance: the same columns without `example_id`; `rows`
         (int, how many were averaged); `photos` (int, how many there are); `p_image`, `p_text`,
         `p_fusion` (P(eczema), NaN where missing); `consistency_<label>` and `severity_<label>`
         (probabilities); `consistency_predicted`, `severity_predicted`, `severity_image_predicted`
-        and `severity_text_predicted` ("" where not known).
+        and `severity_text_predicted` ("" where not known). Of a model that decides: `known_image`,
+        `known_text` (bool) and `decision` (one of `DECISIONS`).
 
     Raises:
         DataError: If the rows of a case are in different groups.
@@ -99,11 +109,12 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     given = rows[texts].astype(object).mask(rows[texts].isna() | (rows[texts] == ""))
     by_case = rows["case_id"].to_numpy()
     fullest = find_fullest_rows(by_case, *(rows[used].to_numpy() for used in _USED_COLUMNS))
-    joint = ["eczema_logit", *SEVERITY_LOGITS["severity"]]
+    joint = ["eczema_logit", *SEVERITY_LOGITS["severity"], *(set(BOUNDS) & set(rows))]
     rows = rows.assign(**{column: rows[column].where(fullest) for column in joint})
+    flags = [column for column in (*_USED_COLUMNS, "text_read") if column in rows]
     parts = [
         given.groupby(by_case, sort=False).first().fillna("").astype(str),
-        rows[list(_USED_COLUMNS)].astype(bool).groupby(by_case, sort=False).any(),
+        rows[flags].astype(bool).groupby(by_case, sort=False).any(),
         rows[numbers].astype("float64").groupby(by_case, sort=False).mean(),
     ]
     if "fold" in rows:
@@ -145,7 +156,30 @@ def add_probabilities(cases: pd.DataFrame) -> pd.DataFrame:
         ("severity", unclear & ~photo),
     ):
         added[f"{head}_predicted"] = name_grades(grades[head], silent)
+    if set(BOUNDS) <= set(cases):
+        added |= decide(cases)
     return cases.assign(**added)
+
+
+def decide(cases: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Decides on cases, as the model does on rows (`model.decision.compute_decision`).
+
+    Returns:
+        `known_image`, `known_text` and `decision` of `average_rows_by_case`.
+    """
+    used = {modality: cases[f"{modality}_used"].to_numpy(bool) for modality in MODALITIES}
+    known = {
+        modality: used[modality] & (cases[distance] <= 1).to_numpy(bool)
+        for modality, distance in DISTANCES.items()
+    }
+    known["text"] &= cases["text_read"].to_numpy(bool)
+    low, high = (cases[bound].to_numpy("float64") for bound in BOUNDS)
+    logits = cases["eczema_logit"].to_numpy("float64")
+    side = (logits > high).astype(int) - (logits < low)
+    unknown = np.any([used[name] != known[name] for name in MODALITIES], axis=0)
+    side[unknown | ~(used["image"] | used["text"])] = 0
+    named = np.array(DECISIONS, object)[side + 1]
+    return {**{f"known_{name}": known[name] for name in MODALITIES}, "decision": named}
 
 
 def is_scored(cases: pd.DataFrame, modality: str) -> np.ndarray:
@@ -193,7 +227,7 @@ def load_predictions(path: Path | str) -> pd.DataFrame:
 def _parse_cells(cells: pd.Series) -> pd.Series:
     if cells.name in _WRITTEN_TEXT_COLUMNS:
         return cells.map(unescape_formula)
-    if cells.name in _USED_COLUMNS:
+    if cells.name in _FLAG_COLUMNS:
         return cells.map({"True": True, "False": False}).astype(bool)
     if cells.name in ("fold", "repeat", "rows", "photos", "text_words"):
         return cells.astype("int64")

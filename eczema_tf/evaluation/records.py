@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from eczema_tf.evaluation.abstention import Abstention
 from eczema_tf.evaluation.calibration import Calibration
 from eczema_tf.evaluation.decisions import NetBenefit, PredictiveValues
 from eczema_tf.evaluation.intervals import Difference, Estimate
@@ -130,4 +131,5 @@ class Metrics(Record):
     label_threshold: float = Field(alias="positive_above")
     bootstrap: Bootstrap
     texts: TextCounts | None = None
+    abstention: Abstention | None = None
     leaks: Leaks | None = None

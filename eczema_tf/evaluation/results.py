@@ -7,6 +7,7 @@ import pandas as pd
 
 from eczema_tf.data.text.reading import MOSTLY_UNKNOWN, READ_TO
 from eczema_tf.evaluation import metrics
+from eczema_tf.evaluation.abstention import judge_abstention
 from eczema_tf.evaluation.calibration import judge_calibration
 from eczema_tf.evaluation.decisions import compute_predictive_values, judge_net_benefit
 from eczema_tf.evaluation.intervals import LEVEL, Difference, Estimate, estimate_share
@@ -90,6 +91,8 @@ def compute_metrics(
         found["wordings"] = wordings
     if "text_notice" in cases:
         found["texts"] = _count_texts(cases.drop_duplicates("case_id"))
+    if abstention := judge_abstention(sample):
+        found["abstention"] = abstention
     if subgroups := judge_subgroups(sample):
         found["subgroups"] = subgroups
     return Metrics.model_validate(found if leaks is None else {**found, "leaks": leaks})

@@ -16,7 +16,7 @@ from eczema_tf.errors import ConfigError
 from eczema_tf.explanation.one_pass import HEATMAP_METHOD, explain_in_one_pass, scale_to_one
 from eczema_tf.explanation.submodels import CONTEXT, Submodels, Tensors, select_logit
 from eczema_tf.model.multimodal import IMAGE_FEATURES
-from eczema_tf.schema import HEADS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TOKEN_IDS
+from eczema_tf.schema import IMAGE, IMAGE_PRESENT, OUTPUTS, PADDING_MASK, TOKEN_IDS
 
 # Grad-CAM: Selvaraju et al. 2017; Grad-CAM++: Chattopadhay et al. 2018; Layer-CAM: Jiang et al.
 # 2021; Score-CAM: Wang et al. 2020.
@@ -169,7 +169,7 @@ class TargetLogit(keras.layers.Layer):
         self._target = target
 
     def call(self, logits: Any) -> tf.Tensor:
-        return select_logit(dict(zip(HEADS, logits, strict=True)), self._target)[:, None]
+        return select_logit(dict(zip(OUTPUTS, logits, strict=True)), self._target)[:, None]
 
     def compute_output_spec(self, logits: Any) -> keras.KerasTensor:
         return keras.KerasTensor((logits[0].shape[0], 1), "float32")

@@ -18,9 +18,9 @@ from eczema_tf.errors import ConfigError
 from eczema_tf.model.multimodal import IMAGE_FEATURES, TEXT_FEATURES
 from eczema_tf.schema import (
     CONSISTENCY,
-    HEADS,
     IMAGE,
     IMAGE_PRESENT,
+    OUTPUTS,
     PADDING_MASK,
     SEVERITY,
     TEXT_PRESENT,
@@ -82,7 +82,7 @@ class Submodels:
         )
         self.heads = keras.Model(
             [image, text, *(model.input[name] for name in CONTEXT)],
-            [model.get_layer(head).output for head in HEADS],
+            [model.get_layer(head).output for head in OUTPUTS],
             name="explained_heads",
         )
 
@@ -134,12 +134,12 @@ class Submodels:
             inputs: `CONTEXT`, as the model takes it.
 
         Returns:
-            Logits by head.
+            Logits by head, and the model's other outputs.
         """
         text_features = self.encode_text(embeddings, inputs[PADDING_MASK])
         context = [inputs[name] for name in CONTEXT]
         logits = self.heads([image_features, text_features, *context], training=False)
-        return dict(zip(HEADS, logits, strict=True))
+        return dict(zip(OUTPUTS, logits, strict=True))
 
 
 def split_image_encoder(model: keras.Model) -> tuple[keras.Model, keras.Model] | None:

@@ -127,7 +127,7 @@ def predict_logits(
     seen before, and what was seen before would decide about the last bits.
 
     Returns:
-        float32 (rows, ...) logits by head, in the order of the dataset.
+        float32 (rows, ...) by output of the model, in the order of the dataset.
     """
     specs = {name: tf.TensorSpec(taken.shape, taken.dtype) for name, taken in model.input.items()}
     run = tf.function(lambda inputs: model(inputs, training=False), input_signature=[specs])
@@ -135,4 +135,4 @@ def predict_logits(
         run({name: tf.cast(batch[name], spec.dtype) for name, spec in specs.items()})
         for batch in batches
     ]
-    return {head: np.concatenate([output[head] for output in outputs]) for head in model.output}
+    return {name: np.concatenate([output[name] for output in outputs]) for name in model.output}

@@ -25,6 +25,7 @@ from keras import ops
 
 from eczema_tf.config import ModelConfig
 from eczema_tf.errors import RunError
+from eczema_tf.model.decision import measure_decision
 from eczema_tf.model.encoders import EncoderSpec, build_encoder
 from eczema_tf.model.fusion import FUSIONS, REGIONS, Evidence, fuse
 from eczema_tf.model.layers import (
@@ -44,6 +45,7 @@ from eczema_tf.schema import (
     HEADS,
     IMAGE,
     IMAGE_PRESENT,
+    OUTPUTS,
     PADDING_MASK,
     SEVERITY,
     TEXT_PRESENT,
@@ -75,6 +77,11 @@ class Encoders:
     findings: tuple[str, ...] = ()  # what is detected in texts; none where nothing is known of them
 
     @property
+    def heads(self) -> tuple[str, ...]:
+        """The layers that training has labels for."""
+        return (*HEADS, FINDINGS) if self.findings else HEADS
+
+    @property
     def pretrained(self) -> frozenset[str]:
         """Which of "image" and "text" the first stage of training leaves as they are."""
         specs = {"image": self.image, "text": self.text}
@@ -94,7 +101,7 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
         A functional model. In: `image` float32 (batch, size, size, 3) in [0, 255] (or (batch,
         dimension)), `image_present` float32 (batch,) 0 or 1, `token_ids` and `padding_mask` int32
         (batch, tokens), `text_present` like `image_present`. Out: float32 logits by head name, and
-        of `findings`, if there are any, which serve training alone.
+        what `decision.measure_decision` gives.
 
     Raises:
         RunError: If Keras is set up in a way that these layers are not written for.
@@ -115,25 +122,15 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     # === Encoders ===
     image_features, pooled_image = _encode_image(inputs[IMAGE], spec)
     image = _project(pooled_image, "image", config, config.embedding_units)  # (batch, units)
-    mask, findings = inputs[PADDING_MASK], dict[str, Any]()
-    units = config.embedding_units
-    text_features = _encode_text(inputs[TOKEN_IDS], mask, encoders.text)
-    if encoders.findings:
-        text_features = WindowMean(WINDOW_TOKENS, name=TEXT_WINDOWS)([text_features, mask])
-        mask = HeldWindows(name="held_windows")(text_features)  # (batch, windows)
-        findings[FINDINGS] = _detect(text_features, mask, len(encoders.findings), config)
-    pooled_text = _pool_text(text_features, mask, config)
-    if findings:  # half of the embedding is theirs
-        text = _project(pooled_text, "text", config, units // 2)
-        said = _project_findings(findings[FINDINGS], config, units - units // 2)
-        text = keras.layers.Concatenate(name="text_and_findings")([text, said])  # (batch, units)
-    else:
-        text = _project(pooled_text, "text", config, units)  # (batch, units)
+    pooled_text, text = _embed_text(inputs, encoders, config)
 
     # === Heads ===
     outputs = _answer(image, text, image_features, inputs, config)
-    outputs = {name: outputs[name] for name in HEADS} | findings
-    return keras.Model(inputs, outputs, name="eczema_assistant")
+
+    # === Whether to decide ===
+    present = inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]
+    outputs |= measure_decision(pooled_image, pooled_text, outputs["eczema"], *present)
+    return keras.Model(inputs, {name: outputs[name] for name in OUTPUTS}, name="eczema_assistant")
 
 
 def _answer(
@@ -228,6 +225,22 @@ def _encode_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec) -> Any:
     return keras.layers.Activation("linear", name=TEXT_FEATURES)(encoded["sequence_output"])
 
 
+def _embed_text(inputs: dict[str, Any], encoders: Encoders, config: ModelConfig) -> tuple[Any, Any]:
+    """Turns tokens into pooled features (batch, channels) and the embedding (batch, units)."""
+    mask, units = inputs[PADDING_MASK], config.embedding_units
+    features = _encode_text(inputs[TOKEN_IDS], mask, encoders.text)
+    if not encoders.findings:
+        pooled = _pool_text(features, mask, config)
+        return pooled, _project(pooled, "text", config, units)
+    windows = WindowMean(WINDOW_TOKENS, name=TEXT_WINDOWS)([features, mask])
+    held = HeldWindows(name="held_windows")(windows)  # (batch, windows)
+    pooled = _pool_text(windows, held, config)
+    embedding = _project(pooled, "text", config, units // 2)  # the other half is the findings'
+    findings = _detect(windows, held, len(encoders.findings), config)
+    said = _project_findings(findings, config, units - units // 2)
+    return pooled, keras.layers.Concatenate(name="text_and_findings")([embedding, said])
+
+
 def _pool_text(features: Any, mask: Any, config: ModelConfig) -> Any:
     """Turns encoded tokens or windows (batch, tokens, channels) into (batch, channels)."""
     if config.text.pooling != "max":
@@ -286,19 +299,20 @@ def _project(pooled: Any, modality: str, config: ModelConfig, units: int) -> Any
     )(x)
 
 
-def heads_of(model: keras.Model, cached: Collection[str]) -> keras.Model:
+def heads_of(
+    model: keras.Model, cached: Collection[str], outputs: Collection[str] = OUTPUTS
+) -> keras.Model:
     """Takes the part of the model that does not depend on some encoders, sharing its layers.
 
     Args:
         model: From `build_model`.
         cached: Which of "image" and "text" enter as features.
+        outputs: Names of the layers whose outputs the part has.
 
     Returns:
         A model whose `image` input is replaced by the features named by `feature_name(model,
         "image")` and whose `token_ids` input by those of the text, where cached.
     """
-    if not cached:
-        return model
     inputs = dict(model.input)
     for modality in sorted(cached):
         name = feature_name(model, modality)
@@ -307,8 +321,8 @@ def heads_of(model: keras.Model, cached: Collection[str]) -> keras.Model:
         del inputs[ENCODED_INPUTS[modality]]
     if inputs.keys() & {POOLED_TEXT, TEXT_WINDOWS}:
         del inputs[PADDING_MASK]  # was used up
-    outputs = {name: model.get_layer(name).output for name in model.output}
-    return keras.Model(inputs, outputs, name="eczema_heads")
+    given = {name: model.get_layer(name).output for name in outputs}
+    return keras.Model(inputs, given, name="eczema_heads")
 
 
 def encoder_of(model: keras.Model, modality: str) -> keras.Model:

@@ -10,6 +10,7 @@ from eczema_tf.evaluation.grades import name_grades
 from eczema_tf.evaluation.thresholds import choose_kind
 from eczema_tf.explanation.contributions import Contributions
 from eczema_tf.explanation.spans import Span
+from eczema_tf.reporting.decisions import give_reason
 from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, NOTICE, SEVERITY
 from eczema_tf.symptoms.cues import CRITERIA_NOTICE, Criterion, Cue, describe_category
 
@@ -107,6 +108,8 @@ class Answer:
     """The answer about one case.
 
     Attributes:
+        decision: One of `schema.DECISIONS`.
+        reason: Of the decision, a sentence.
         eczema: Probability from "image", "text" and "fusion"; None where nothing was used.
         thresholds: Of the same three, chosen on validation data; None if they are not known. Where
             only a photo or only a text was used, what it is compared with is its own.
@@ -115,11 +118,15 @@ class Answer:
         grade: The most fitting grade, as it is scored; "" where it is not known.
         image_used: Whether the photo could be used.
         text_used: Whether the text could.
+        known_image: Whether the photo was used and is like those that the model was trained on.
+        known_text: Whether the text was, and is, and was read.
         status: "ok", or what is to be said of photo and text, several things separated by "; ".
         explanation: None unless asked for.
         notice: To be shown with the answer.
     """
 
+    decision: str
+    reason: str
     eczema: dict[str, float | None]
     thresholds: Probabilities | None
     consistency: Probabilities | None
@@ -127,6 +134,8 @@ class Answer:
     grade: str
     image_used: bool
     text_used: bool
+    known_image: bool
+    known_text: bool
     status: str
     explanation: Explanation | None = None
     notice: str = NOTICE
@@ -134,6 +143,8 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """Returns what `predict --json` prints and, once explained, `explanation.json` holds."""
         answer: dict[str, Any] = {
+            "decision": self.decision,
+            "reason": self.reason,
             "eczema": self.eczema,
             "thresholds": self.thresholds,
             "consistency": self.consistency,
@@ -141,6 +152,8 @@ class Answer:
             "grade": self.grade or None,
             "image_used": self.image_used,
             "text_used": self.text_used,
+            "known_image": self.known_image,
+            "known_text": self.known_text,
             "status": self.status,
             "notice": self.notice,
         }
@@ -173,12 +186,15 @@ class Answer:
         return "above" if probability >= threshold else "below"
 
 
-def read_answer(outputs: Mapping[str, Any], thresholds: Probabilities | None) -> Answer:
+def read_answer(
+    outputs: Mapping[str, Any], thresholds: Probabilities | None, notice: str = NOTICE
+) -> Answer:
     """Reads one row of a signature's outputs.
 
     Args:
         outputs: By name, as plain Python values (design: the table of signatures).
         thresholds: By modality, from the export's metadata.
+        notice: Likewise.
     """
     used = {"image": outputs["image_used"], "text": outputs["text_used"]}
     used["fusion"] = any(used.values())
@@ -186,6 +202,8 @@ def read_answer(outputs: Mapping[str, Any], thresholds: Probabilities | None) ->
     unclear = consistency is not None and max(consistency, key=consistency.__getitem__) == "unclear"
     silent = not used["fusion"] or (unclear and not used["image"])
     return Answer(
+        decision=outputs["decision"],
+        reason=give_reason(outputs),
         eczema={
             modality: outputs[head] if used[modality] else None
             for modality, head in ECZEMA_HEADS.items()
@@ -196,7 +214,10 @@ def read_answer(outputs: Mapping[str, Any], thresholds: Probabilities | None) ->
         grade=str(name_grades(np.array([outputs["severity"]]), np.array([silent]))[0]),
         image_used=used["image"],
         text_used=used["text"],
+        known_image=outputs["known_image"],
+        known_text=outputs["known_text"],
         status=outputs["status"],
+        notice=notice,
     )
 
 
@@ -217,7 +238,7 @@ def format_answer(answer: Answer) -> str:
         "text": "from the text",
         "fusion": "from both" if both else "overall",
     }
-    lines = []
+    lines = [f"{answer.decision.capitalize()}: {answer.reason}.", ""]
     for modality, name in names.items():
         value, side = answer.eczema[modality], answer.compare_with_threshold(modality)
         said = "not given" if value is None else f"{value:.2f}"

@@ -14,6 +14,7 @@ from eczema_tf.data.dataset import CaseCounts, DatasetFacts
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.files import Record
 from eczema_tf.reporting.document import Table
+from eczema_tf.schema import NEVER_SEEN_SKIN, NOTICE
 
 FEW_POSITIVES = 100
 _TEMPLATE = "template"  # the manifest's `source` where texts are made from flags
@@ -40,6 +41,11 @@ class RunData(DatasetFacts):
     trained_on: list[str] | None = None  # modalities
     seen: Seen | None = None  # of training and validation; None in runs from before it was kept
     folds: dict[str, dict[str, int]] | None = None  # by repeat and example id
+
+    @property
+    def notice(self) -> str:
+        """What everyone must read before an answer."""
+        return f"{NEVER_SEEN_SKIN} {NOTICE}" if set(self.sources) == {_BUILT_IN} else NOTICE
 
 
 class Environment(Record):
@@ -142,7 +148,7 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
     if _BUILT_IN in facts.data.sources:
         caveats.append(
             "Built-in data: rendered photos and written complaints. These results say nothing about"
-            " patients."
+            f" patients.{f' {NEVER_SEEN_SKIN}' if len(facts.data.sources) == 1 else ''}"
         )
     if _TEMPLATE in facts.data.sources:
         caveats.append(

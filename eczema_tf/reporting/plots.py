@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
+from eczema_tf.evaluation.abstention import Abstention
 from eczema_tf.evaluation.decisions import compute_net_benefit
 from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
@@ -23,13 +24,14 @@ from eczema_tf.files import replacing_file
 from eczema_tf.reporting.formats import HEAD_NAMES, METRIC_NAMES, format_estimate
 
 ROC, PR, RELIABILITY, DECISION = "roc.png", "pr.png", "reliability.png", "decision.png"
+RISK = "risk_coverage.png"
 FORESTS = {metric: f"subgroups_{metric}.png" for metric in METRICS}
 STYLES = {"image": ("#E69F00", "--"), "text": ("#0072B2", "-."), "fusion": ("#009E73", "-")}
 _GREY = "#666666"
 
 
 def write_plots(folder: Path, cases: pd.DataFrame, metrics: Metrics) -> None:
-    """Writes `roc.png`, `pr.png`, `reliability.png`, `decision.png` and plots of subgroups.
+    """Writes `roc.png`, `pr.png`, `reliability.png`, `decision.png` and others where they apply.
 
     AUROC with its interval, or average precision, is in the legend; a dot is at each head's
     threshold.
@@ -47,6 +49,8 @@ def write_plots(folder: Path, cases: pd.DataFrame, metrics: Metrics) -> None:
     _write(folder / PR, pr)
     _write(folder / RELIABILITY, _draw_reliability(metrics))
     _write(folder / DECISION, _draw_decisions(cases, metrics))
+    if metrics.abstention:
+        _write(folder / RISK, _draw_risk(metrics.abstention, metrics.split))
     if metrics.subgroups:
         for metric, file in FORESTS.items():
             # subgroups lie around the value of all cases; a difference should be 0
@@ -138,6 +142,20 @@ def _draw_decisions(cases: pd.DataFrame, metrics: Metrics) -> Figure:
             axes.plot(thresholds, everybody, "-", color="black", linewidth=1, label="treat all")
     axes.set(aspect="auto", ylim=(-0.3 * top, 1.1 * top))
     axes.legend(loc="upper right", fontsize=9, framealpha=0.9)
+    return figure
+
+
+def _draw_risk(abstention: Abstention, split: str) -> Figure:
+    """Draws the accuracy of the surest cases against their share."""
+    figure, axes = _build_axes("share answered", "accuracy", f"Risk and coverage, {split}")
+    answered = [point.answered for point in abstention.risk_coverage]
+    ends = [point.accuracy for point in abstention.risk_coverage]
+    value, low, high = np.array([(one.value, one.low, one.high) for one in ends], "float64").T
+    colour, style = STYLES["fusion"]
+    axes.fill_between(answered, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(answered, value, style, marker="o", color=colour, mec="black")
+    axes.set(aspect="auto", ylim=(0.5, 1.01))
+    figure.supxlabel("the surest cases first; shaded: intervals", fontsize=8, color=_GREY)
     return figure
 
 

@@ -19,7 +19,7 @@ from eczema_tf.reporting.facts import (
     tabulate_settings,
 )
 from eczema_tf.reporting.formats import HEAD_NAMES, METRIC_NAMES, format_estimate
-from eczema_tf.reporting.plots import DECISION, FORESTS, PR, RELIABILITY, ROC
+from eczema_tf.reporting.plots import DECISION, FORESTS, PR, RELIABILITY, RISK, ROC
 from eczema_tf.reporting.results import SUBGROUPS, build_results
 
 
@@ -54,6 +54,8 @@ def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
         Picture(plots / RELIABILITY, "Share of eczema against mean probability", "Reliability"),
         Picture(plots / DECISION, "Net benefit against threshold of treatment", "Decision curve"),
     ]
+    if metrics.abstention:
+        curves.append(Picture(plots / RISK, "Accuracy of the surest cases by share", "Risk"))
     heads, *others = build_results(metrics)
     sections = [
         heads,

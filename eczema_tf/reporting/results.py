@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from eczema_tf.evaluation.records import Metrics
+from eczema_tf.reporting.abstention_tables import tabulate_abstention
 from eczema_tf.reporting.document import Block, Bullets, Section
 from eczema_tf.reporting.probability_tables import (
     tabulate_calibration,
@@ -25,6 +26,7 @@ from eczema_tf.reporting.tables import (
     warn_of_leaks,
 )
 
+ABSTENTION = "When it cannot tell"
 SUBGROUPS = "Is it as good for everybody?"
 
 
@@ -50,6 +52,11 @@ def build_results(metrics: Metrics) -> list[Section]:
         Section(
             "What the answers are worth",
             [tabulate_predictive_values(metrics), tabulate_net_benefit(metrics)],
+        ),
+        *(
+            [Section(ABSTENTION, tabulate_abstention(metrics.abstention))]
+            if metrics.abstention
+            else []
         ),
         Section("Where fusion has most, or nothing, to do", [tabulate_subsets(metrics)]),
     ]

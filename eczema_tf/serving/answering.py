@@ -17,6 +17,7 @@ from eczema_tf.explanation.maps import find_peak
 from eczema_tf.explanation.one_pass import HEATMAP_METHOD, TOKEN_METHOD
 from eczema_tf.explanation.spans import join_phrases, join_words
 from eczema_tf.reporting.answer import Answer, Explanation, Heatmap, TextReading, read_answer
+from eczema_tf.schema import NOTICE
 from eczema_tf.serving.exported import Outputs, plain_row
 from eczema_tf.serving.graph.signature import EXPLAIN, SERVE
 from eczema_tf.symptoms.cues import attribute_cues, find_cues, read_criteria
@@ -146,15 +147,18 @@ class ExportBackend:
 
     question = Question()
 
-    def __init__(self, ask: AskSignature, thresholds: dict[str, float] | None):
-        """Takes what answers, and what the answers are compared with.
+    def __init__(
+        self, ask: AskSignature, thresholds: dict[str, float] | None, notice: str = NOTICE
+    ):
+        """Takes what answers, what the answers are compared with, and what is said beside them.
 
         Args:
             ask: Runs rows through a signature, as `serving.rest.batching.Batcher.ask` does.
             thresholds: By modality, from the export's metadata.
+            notice: Likewise.
         """
         self._ask = ask
-        self._thresholds = thresholds
+        self._thresholds, self._notice = thresholds, notice
 
     async def ask(self, photo: bytes, text: str) -> Findings:
         """Asks both signatures, at the same time."""
@@ -168,7 +172,7 @@ class ExportBackend:
         starts, ends = plain["token_start"], plain["token_end"]
         continues = find_continuing(row["clean_text"], starts, ends)
         return Findings(
-            answer=read_answer(plain, self._thresholds),
+            answer=read_answer(plain, self._thresholds, self._notice),
             logits=np.log(clipped / (1 - clipped)),
             heatmap=row["heatmap"] if row["image_used"] else None,
             tokens=(

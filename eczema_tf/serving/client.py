@@ -8,6 +8,7 @@ import urllib.request
 from typing import Any
 
 from eczema_tf.errors import EczemaError
+from eczema_tf.schema import NOTICE
 
 TIMEOUT_S = 30.0
 # of asking, and of reading nonsense
@@ -39,24 +40,27 @@ def predict_remotely(url: str, image: bytes, text: str) -> dict[str, Any]:
         raise EczemaError(f"{url}: no usable answer: {error}; is the server running?") from error
 
 
-def fetch_thresholds(url: str) -> dict[str, float] | None:
-    """Asks for the thresholds that the export was given.
+def fetch_metadata(url: str) -> tuple[dict[str, float] | None, str]:
+    """Asks for the thresholds and the notice that the export was given.
 
     Args:
         url: Of the model.
 
     Returns:
-        By "image", "text" and "fusion" from the server of `python -m eczema_tf.serve`; None from
-        TensorFlow Serving, which knows the graph alone.
+        By "image", "text" and "fusion", and the notice, from the server of `python -m
+        eczema_tf.serve`; None and the general one from TensorFlow Serving, which knows the graph
+        alone.
 
     Raises:
         EczemaError: If the server cannot be reached.
     """
     try:
         metadata = _fetch(f"{url.rstrip('/')}/metadata")["metadata"].get("eczema_tf")
-        return None if metadata is None else dict(metadata["thresholds"])
+        if metadata is None:
+            return None, NOTICE
+        return dict(metadata["thresholds"]), str(metadata["notice"])
     except urllib.error.HTTPError:  # some servers of this protocol have no metadata
-        return None
+        return None, NOTICE
     except NO_ANSWER as error:
         raise EczemaError(
             f"{url}/metadata: no usable answer: {error}; is the server running?"

@@ -22,16 +22,31 @@ from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, heads_of
 from eczema_tf.schema import ECZEMA_HEADS, MODALITIES
 from eczema_tf.training.checkpoints import EpochMetrics
 from eczema_tf.training.data import TrainingData
+from eczema_tf.training.familiarity import fit_distances
 from eczema_tf.training.loop import Stage, train_stage
 from eczema_tf.training.stacking import find_slopes
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What other cases than those trained on say of a model.
+
+    Attributes:
+        slopes: From `find_slopes`.
+        limits: From `fit_distances`.
+    """
+
+    slopes: np.ndarray
+    limits: dict[str, float]
+
+
+@dataclass(frozen=True)
 class History:
-    """The metrics of each epoch, by stage."""
+    """The metrics of each epoch, by stage, and in the end what other cases say of the model."""
 
     heads: list[EpochMetrics]
     fine_tune: list[EpochMetrics] = field(default_factory=list)
+    judged: Judged | None = None
 
     def best(self, metric: str) -> float:
         """Returns the largest value that a metric had after any epoch."""
@@ -44,7 +59,7 @@ def train_model(
     data: TrainingData,
     config: Config,
     run_dir: Path,
-    slopes: np.ndarray | None = None,
+    judged: Judged | None = None,
 ) -> History:
     """Trains all stages and leaves the model with the best weights.
 
@@ -54,8 +69,8 @@ def train_model(
         data: With pixels (or embeddings) and tokens as inputs.
         config: Of the run.
         run_dir: Of the run.
-        slopes: As from `find_slopes`, where they were found with another model; None to find them
-            on the validation rows.
+        judged: On validation rows of another model, where this one has none left; None to judge it
+            on its own.
     """
     train, augment, absent = config.train, config.preprocess.augment, data.inputs.absent
 
@@ -70,9 +85,10 @@ def train_model(
         model.get_layer(ENCODER_LAYERS[modality]).trainable = False
     with tempfile.TemporaryDirectory(dir=run_dir, ignore_cleanup_errors=True) as passing:
         cache = ArrayCache(train.cache_folder if train.cache_features else passing)
-        features = compute_features(model, data.inputs, encoders.pretrained | absent, cache)
+        cached = encoders.pretrained | absent
+        features = compute_features(model, data.inputs, cached, cache)
         stage = Stage("heads", train.epochs, train.learning_rate, augment)
-        heads = heads_of(model, encoders.pretrained | absent)
+        heads = heads_of(model, cached, encoders.heads)
         history = History(
             train_stage(heads, replace(data, inputs=features), stage, config, run_dir)
         )
@@ -81,21 +97,22 @@ def train_model(
         tuning = train.fine_tune
         if tuning.epochs:
             _unfreeze(model, encoders, tuning)
-            frozen = frozen_encoders(train, encoders) | absent
-            features = compute_features(model, data.inputs, frozen, cache)
+            cached = frozen_encoders(train, encoders) | absent
+            features = compute_features(model, data.inputs, cached, cache)
             stage = Stage(
                 "fine_tune", tuning.epochs, tuning.learning_rate, augment, keep_start=True
             )
-            heads = heads_of(model, frozen)
+            heads = heads_of(model, cached, encoders.heads)
             tuned = train_stage(heads, replace(data, inputs=features), stage, config, run_dir)
             history = replace(history, fine_tune=tuned)
 
         # === How far the fusion trusts photo and text, and how common eczema is in truth ===
-        if slopes is None:
-            slopes = find_slopes(heads, replace(data, inputs=features), learned)
+        others = replace(data, inputs=features)
+        slopes = judged.slopes if judged else find_slopes(heads, others, learned)
+        limits = fit_distances(model, cached, others, judged.limits if judged else None)
     model.get_layer(ECZEMA_SUM).slopes.assign(slopes)
     shift_log_odds(model, log_odds - learned)
-    return history
+    return replace(history, judged=Judged(slopes, limits))
 
 
 def _unfreeze(model: keras.Model, encoders: Encoders, tuning: FineTuneConfig) -> None:

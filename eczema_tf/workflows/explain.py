@@ -9,19 +9,20 @@ import tensorflow as tf
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.text.offsets import TokenLocator
-from eczema_tf.data.text.reading import TextReader
+from eczema_tf.data.text.reading import TextReader, is_read
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.errors import DataError
 from eczema_tf.explanation.heatmaps import compute_heatmaps
 from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.explanation.token_scores import TOKEN_METHODS
 from eczema_tf.files import replacing_file, replacing_folder, write_json, write_text
+from eczema_tf.model.decision import compute_decision
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.reporting.answer import format_answer, read_answer
 from eczema_tf.reporting.answer_html import render_explanation_page
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.pictures import draw_overlay, shrink_photo
-from eczema_tf.schema import IMAGE_PRESENT, STATUS_OK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.schema import DECISIONS, IMAGE_PRESENT, STATUS_OK, TEXT_PRESENT, TOKEN_IDS
 from eczema_tf.serving.answering import Findings, Question, ScoredTokens, answer_case
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import build_client_inputs
@@ -93,7 +94,8 @@ class RunBackend:
         self.question = question
         self._trained = run_folder.load_model(run_dir)
         self._thresholds: dict[str, float] = run_folder.read_thresholds(run_dir)
-        self._trained_on = frozenset(RunData.read(run_dir / run_folder.DATA).trained_on or ())
+        data = RunData.read(run_dir / run_folder.DATA)
+        self._trained_on, self._notice = frozenset(data.trained_on or ()), data.notice
         self._submodels = Submodels(self._trained.model)
         self._locate = TokenLocator(self._trained.tokenizer)
         self._describe_reading = TextReader(self._trained.tokenizer)
@@ -125,9 +127,12 @@ class RunBackend:
             name: np.asarray(value)[0].tolist()
             for name, value in compute_probabilities(logits).items()
         }
-        reading = self._describe_reading(written, cleaned).numpy()[0].decode()
-        status = reading if text_used else STATUS_OK
+        reading = self._describe_reading(written, cleaned)
+        status = reading.numpy()[0].decode() if text_used else STATUS_OK
         used = {"image_used": bool(photo), "text_used": text_used, "status": status}
+        decided = compute_decision(logits, rows, is_read(reading))
+        known = {name: bool(decided[name][0]) for name in ("known_image", "known_text")}
+        outputs |= {**used, **known, "decision": DECISIONS[int(decided["decision"][0])]}
         target, direction, image_method, _ = self.question
         heatmap = None
         if photo:
@@ -139,7 +144,7 @@ class RunBackend:
                 against=direction == "against",
             )[0]
         return Findings(
-            answer=read_answer(outputs | used, self._thresholds),
+            answer=read_answer(outputs, self._thresholds, self._notice),
             logits=logits["eczema"][:, 0],
             heatmap=heatmap,
             tokens=self._score_tokens(inputs, cleaned) if text_used else None,

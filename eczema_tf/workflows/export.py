@@ -17,17 +17,19 @@ from eczema_tf.data.memory import give_memory_back
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.synthetic.cases import draw_case
 from eczema_tf.data.synthetic.photo import render_photo
+from eczema_tf.data.text.reading import is_read
 from eczema_tf.errors import RunError
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.files import adding_version, write_checksums
+from eczema_tf.model.decision import compute_decision
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.reporting.facts import Environment, RunData
 from eczema_tf.schema import (
     CONSISTENCY,
+    DECISIONS,
     IMAGE,
     IMAGE_PRESENT,
-    NOTICE,
     PADDING_MASK,
     SEVERITY,
     TEXT_PRESENT,
@@ -60,6 +62,9 @@ STAGES = {  # what computes a model's input, or an output of the SavedModel
     "eczema": "fusion",
     "consistency": "head of the text",
     "severity": "head of the fusion",
+    "known_image": "distance of the photo from training",
+    "known_text": "distance of the text from training",
+    "decision": "bounds of the decision",
     "token_score": "gradient to the words",
     "heatmap": "gradient to the map of the photo",
 }
@@ -69,7 +74,7 @@ LARGE_PX = (4000, 3000)  # a phone's photo, which the graph decodes at a fractio
 def export(run_dir: Path, out: Path) -> Path:
     """Exports a finished run, which needs nothing but its folder; see `export_model`."""
     version = export_model(run_folder.load_model(run_dir), run_dir, out)
-    print(NOTICE)
+    print(RunData.read(run_dir / run_folder.DATA).notice)
     return version
 
 
@@ -90,7 +95,7 @@ def export_model(trained: TrainedModel, run_dir: Path, out: Path) -> Path:
     give_memory_back()  # of training
     served = build_served(trained, run_dir)
     metadata = ExportMetadata(
-        notice=NOTICE,
+        notice=RunData.read(run_dir / run_folder.DATA).notice,
         eczema_tf=__version__,
         thresholds=run_folder.read_thresholds(run_dir),
         labels={"consistency": CONSISTENCY, "severity": SEVERITY},
@@ -163,7 +168,7 @@ def check_parity(folder: Path, served: ServedModel, trained: TrainedModel) -> Pa
     differences = {
         name: compute_differences(read[name].numpy(), value) for name, value in inputs.items()
     }
-    answers = answer_in_keras(trained, inputs)
+    answers = answer_in_keras(trained, inputs, is_read(report["status"]).numpy())
     give_memory_back()  # before the SavedModel takes as much
     differences |= compare_answers(ExportedModel(folder), photos, texts, answers)
     for name, rows in differences.items():
@@ -182,16 +187,20 @@ def check_parity(folder: Path, served: ServedModel, trained: TrainedModel) -> Pa
 
 
 def answer_in_keras(
-    trained: TrainedModel, inputs: Mapping[str, np.ndarray]
+    trained: TrainedModel, inputs: Mapping[str, np.ndarray], text_read: np.ndarray
 ) -> list[dict[str, np.ndarray]]:
     """What the SavedModel has to give, and the maps' `strength`, by `PARITY_BATCHES`."""
     submodels, answers = Submodels(trained.model), []
     for rows in PARITY_BATCHES:
         batch = {name: value[rows] for name, value in inputs.items()}
         why = explain_in_one_pass(submodels, to_model_inputs(batch))
+        outputs = trained.model.predict_on_batch(batch)
+        decided = compute_decision(outputs, batch, text_read[rows])
         answers.append(
             {
-                **compute_probabilities(trained.model.predict_on_batch(batch)),
+                **compute_probabilities(outputs),
+                **{name: np.asarray(value) for name, value in decided.items()},
+                "decision": np.array(DECISIONS, "S")[np.asarray(decided["decision"])],
                 "heatmap": why.heatmap.numpy(),
                 "token_score": why.token_scores.numpy(),
                 "strength": why.strength.numpy(),
@@ -214,9 +223,10 @@ def compare_answers(
             answer = exported.run(photos[rows], texts[rows], signature)
             for name, value in expected.items():
                 if name in answer:
-                    scale = strength if name == "heatmap" else 1.0
-                    rows_differ = compute_differences(answer[name] * scale, value * scale)
-                    differences[name, signature].append(rows_differ)
+                    sides = [answer[name], value]
+                    if name == "heatmap":
+                        sides = [side * strength for side in sides]
+                    differences[name, signature].append(compute_differences(*sides))
     merged: dict[str, np.ndarray] = {}
     for (name, _), batches in differences.items():
         together = np.concatenate(batches)
@@ -241,8 +251,13 @@ def draw_rows(count: int) -> tuple[list[bytes], list[str]]:
 
 
 def compute_differences(answer: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """The largest difference of each row; the shorter side's tokens are padded with zeros."""
+    """The largest difference of each row; the shorter side's tokens are padded with zeros.
+
+    Strings differ by 1 or not at all.
+    """
     answer, expected = np.asarray(answer), np.asarray(expected)
+    if answer.dtype == object:
+        return (answer != expected.astype(object)).astype("float64")
     widest = [max(sizes) for sizes in zip(answer.shape, expected.shape, strict=True)]
     sides = [
         np.pad(

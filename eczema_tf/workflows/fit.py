@@ -16,23 +16,24 @@ from eczema_tf.data.inputs import Inputs
 from eczema_tf.data.text.findings import choose_findings
 from eczema_tf.data.text.reading import choose_unknown_limit
 from eczema_tf.data.text.tokenizer import learn_tokenizer, load_tokenizer
+from eczema_tf.evaluation.conformal import Bounds, choose_bounds
 from eczema_tf.evaluation.thresholds import Thresholds, choose_thresholds
 from eczema_tf.files import write_json
+from eczema_tf.model.decision import KINDS
 from eczema_tf.model.encoders import (
     load_preset_weights,
     specify_image_encoder,
     specify_text_encoder,
 )
 from eczema_tf.model.features import frozen_encoders
-from eczema_tf.model.fusion import ECZEMA_SUM
 from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, build_model
 from eczema_tf.model.probe import probe_encoder
 from eczema_tf.model.weights.packaged import find_preset
 from eczema_tf.reporting.facts import RunData
-from eczema_tf.schema import FINDINGS, SPLITS
+from eczema_tf.schema import FINDINGS, SIDE, SPLITS
 from eczema_tf.training.data import build_training_data
 from eczema_tf.training.device import leave_mixed_precision, prepare_device
-from eczema_tf.training.stages import History, train_model
+from eczema_tf.training.stages import History, Judged, train_model
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import load_model_inputs, predict_cases
 
@@ -87,23 +88,21 @@ def fit_run(
     """
     if not config.train.refit:
         trained, inputs, _ = train_run(config, dataset, splits, run_dir)
-        return trained, inputs, _choose_thresholds(trained, dataset, inputs, splits, run_dir)
+        thresholds, bounds = _judge(trained, dataset, inputs, splits, run_dir)
+        _decide_by(bounds, trained, run_dir)
+        return trained, inputs, thresholds
     first_dir = run_dir / BEFORE_REFIT
     run_folder.write_start(first_dir, config)
-    first, inputs, _ = train_run(config, dataset, splits, first_dir)
-    thresholds = _choose_thresholds(first, dataset, inputs, splits, run_dir)
-    slopes = first.model.get_layer(ECZEMA_SUM).slopes.numpy()
+    first, inputs, history = train_run(config, dataset, splits, first_dir)
+    thresholds, bounds = _judge(first, dataset, inputs, splits, run_dir)
     both = splits.replace("val", "train")
-    trained, inputs, _ = train_run(config, dataset, both, run_dir, slopes)
+    trained, inputs, _ = train_run(config, dataset, both, run_dir, history.judged)
+    _decide_by(bounds, trained, run_dir)
     return trained, inputs, thresholds
 
 
 def train_run(
-    config: Config,
-    dataset: Dataset,
-    splits: pd.Series,
-    run_dir: Path,
-    slopes: np.ndarray | None = None,
+    config: Config, dataset: Dataset, splits: pd.Series, run_dir: Path, judged: Judged | None = None
 ) -> tuple[run_folder.TrainedModel, Inputs, History]:
     """Trains one model and saves it.
 
@@ -112,10 +111,11 @@ def train_run(
         dataset: All rows.
         splits: Of each row; "train" is learned from, "val" decides when to stop.
         run_dir: Gets the model, the checkpoints and the TensorBoard logs.
-        slopes: As in `train_model`.
+        judged: As in `train_model`.
 
     Returns:
-        The model with its best weights, the inputs of all rows, and the metrics of each epoch.
+        The model with its best weights, the inputs of all rows, and what training and validation
+        say of it.
     """
     table = dataset.table
     training = table[splits == "train"]
@@ -138,7 +138,7 @@ def train_run(
     )
     run_data.write(run_dir / run_folder.DATA)
     data = build_training_data(config, table, inputs, splits, trained.encoders.findings)
-    history = train_model(trained.model, trained.encoders, data, config, run_dir, slopes)
+    history = train_model(trained.model, trained.encoders, data, config, run_dir, judged)
     run_folder.save_model(run_dir, trained)
     if leave_mixed_precision():
         trained = run_folder.load_model(run_dir)  # as `evaluate` and `export` rebuild it
@@ -170,15 +170,24 @@ def _build_untrained(
     return run_folder.TrainedModel(config, encoders, tokenizer, model)
 
 
-def _choose_thresholds(
+def _judge(
     trained: run_folder.TrainedModel,
     dataset: Dataset,
     inputs: Inputs,
     splits: pd.Series,
     run_dir: Path,
-) -> Thresholds:
-    """Chooses the thresholds on the validation split and writes them into the run folder."""
+) -> tuple[Thresholds, Bounds]:
+    """Chooses on the validation split what answers are compared with, and writes the thresholds."""
     cases = predict_cases(trained, dataset, inputs, np.flatnonzero(splits == "val"))
-    thresholds = choose_thresholds(cases, trained.config.data.label_threshold)
+    label_threshold = trained.config.data.label_threshold
+    thresholds = choose_thresholds(cases, label_threshold)
     write_json(run_dir / run_folder.THRESHOLDS, thresholds)
-    return thresholds
+    return thresholds, choose_bounds(cases, thresholds, label_threshold)
+
+
+def _decide_by(bounds: Bounds, trained: run_folder.TrainedModel, run_dir: Path) -> None:
+    """Puts the bounds into a model and saves it anew."""
+    layer = trained.model.get_layer(SIDE)
+    layer.low.assign([bounds[kind][0] for kind in KINDS])
+    layer.high.assign([bounds[kind][1] for kind in KINDS])
+    run_folder.save_model(run_dir, trained)

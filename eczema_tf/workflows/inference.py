@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -11,16 +12,21 @@ from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs, load_inputs, to_model_inputs
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.pipeline import build_evaluation_dataset
+from eczema_tf.data.text.reading import is_read
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.evaluation.predictions import (
+    BOUNDS,
     CONSISTENCY_LOGITS,
     LABEL_COLUMNS,
     SEVERITY_LOGITS,
     average_rows_by_case,
 )
+from eczema_tf.evaluation.thresholds import choose_kind
+from eczema_tf.model.decision import KINDS
 from eczema_tf.model.features import compute_features, frozen_encoders, predict_logits
 from eczema_tf.model.multimodal import heads_of
 from eczema_tf.schema import (
+    DISTANCES,
     ECZEMA_HEADS,
     GRADE_COLUMNS,
     IMAGE,
@@ -28,6 +34,7 @@ from eczema_tf.schema import (
     MODALITIES,
     PADDING_MASK,
     POSTERIOR_COLUMNS,
+    SIDE,
     TEXT_PRESENT,
     TOKEN_IDS,
 )
@@ -116,7 +123,7 @@ def compute_row_logits(
 
     Returns:
         One row each: ids, labels, what was used, and logits by head; NaN where the modality that a
-        head reads is absent.
+        head reads is absent. Beside them, what is decided by: distances and bounds.
     """
     train = trained.config.train
     frozen = frozen_encoders(train, trained.encoders) if train.cache_features else frozenset()
@@ -144,4 +151,17 @@ def compute_row_logits(
         if head in NEEDS:
             values[~used[NEEDS[head]]] = np.nan
         table[names] = values
-    return table
+    for modality, name in DISTANCES.items():
+        table[name] = np.where(used[modality], logits[name], np.nan)
+    table["text_read"] = is_read(tf.constant(list(table["text_notice"]), tf.string)).numpy()
+    return table.assign(**read_bounds(trained.model, table))
+
+
+def read_bounds(model: keras.Model, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Returns between which log-odds each row is undecided, for its kind: `BOUNDS`, (rows,)."""
+    layer, used = model.get_layer(SIDE), rows[["image_used", "text_used"]].to_numpy(bool)
+    kind = [KINDS.index(choose_kind(image, text)) for image, text in used]
+    return {
+        name: bound.numpy().astype("float64")[kind]
+        for name, bound in zip(BOUNDS, (layer.low, layer.high), strict=True)
+    }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.reporting.answer import Answer, format_answer, read_answer
-from eczema_tf.serving.client import fetch_thresholds, predict_remotely
+from eczema_tf.serving.client import fetch_metadata, predict_remotely
 from eczema_tf.serving.exported import ExportedModel, plain_row
 from eczema_tf.serving.graph.signature import SERVE
 
@@ -37,6 +37,7 @@ def predict(
     """
     upright = upright_jpeg(photo) if photo else b""
     if model is None:
-        return read_answer(predict_remotely(url or "", upright, text), fetch_thresholds(url or ""))
+        return read_answer(predict_remotely(url or "", upright, text), *fetch_metadata(url or ""))
     exported = ExportedModel(model, [SERVE])
-    return read_answer(plain_row(exported.run([upright], [text])), exported.metadata.thresholds)
+    said = exported.metadata
+    return read_answer(plain_row(exported.run([upright], [text])), said.thresholds, said.notice)

@@ -13,7 +13,6 @@ from eczema_tf.batch.job import open_job
 from eczema_tf.batch.scoring import build_udf, score_chunk, tabulate_chunk
 from eczema_tf.batch.spark import check_spark, open_session
 from eczema_tf.data.manifest.stream import stream_rows, survey_manifest
-from eczema_tf.schema import NOTICE
 from eczema_tf.serving.exported import ExportMetadata, find_version
 
 
@@ -51,9 +50,12 @@ def score(
         RunError: If Spark fails, or the rows that came out are not those that went in.
     """
     version = find_version(model).resolve()
-    ExportMetadata.read(version)  # a folder that is no export of ours fails before Spark starts
+    # first: a folder that is no export of ours fails before Spark starts
+    notice = ExportMetadata.read(version).notice
     survey = survey_manifest(manifest)
-    job = open_job(out, version, manifest, survey, chunk_rows=chunk_rows, keep_text=keep_text)
+    job = open_job(
+        out, version, manifest, survey, chunk_rows=chunk_rows, keep_text=keep_text, notice=notice
+    )
     summary, done = job.find_summary(), "were scored already"
     if summary is None:
         rows_retried, done = 0, "scored"
@@ -68,7 +70,13 @@ def score(
                     if number in missing:
                         answers = score_chunk(spark, udf, chunk)
                         rows_retried += int(np.count_nonzero(answers["attempt"].to_numpy()))
-                        table = tabulate_chunk(chunk, answers, survey.has_cases, keep_text)
+                        table = tabulate_chunk(
+                            chunk,
+                            answers,
+                            has_cases=survey.has_cases,
+                            keep_text=keep_text,
+                            notice=notice,
+                        )
                         job.commit(number, table)
                     bar.update(len(chunk))
         summary = job.finish((row.example_id for row in stream_rows(manifest)), rows_retried)
@@ -77,4 +85,4 @@ def score(
         print(f"{count:>10}  {status}")
     if summary.rows_retried:
         print(f"{summary.rows_retried:>10}  scored again, because a process that scored them died")
-    print(NOTICE)
+    print(notice)

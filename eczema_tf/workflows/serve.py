@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from eczema_tf.schema import NOTICE
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.signature import MODEL_NAME
 from eczema_tf.serving.rest.app import build_app
@@ -65,7 +64,7 @@ def serve(
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         ready = (
             f"version {model.version} is at {address}/ and {address}/v1/models/{MODEL_NAME}"
-            f" (Ctrl+C stops)\n{NOTICE}"
+            f" (Ctrl+C stops)\n{model.metadata.notice}"
         )
         app = build_app(model, limits, mount=mount, hosts=hosts)
         run_app(app, listener, lambda: print(ready, flush=True), stop_timeout_s)
@@ -100,5 +99,6 @@ def mount_answers(model: ExportedModel, limits: Limits, app: FastAPI) -> None:
     from eczema_tf.serving.answering import ExportBackend, answer_case
     from eczema_tf.serving.page.page import mount_page
 
-    backend = ExportBackend(app.state.batcher.ask, model.metadata.thresholds)
-    mount_page(app, partial(answer_case, backend), limits)
+    said = model.metadata
+    backend = ExportBackend(app.state.batcher.ask, said.thresholds, said.notice)
+    mount_page(app, partial(answer_case, backend), limits, said.notice)

@@ -81,6 +81,25 @@ class TextReader:
         return tf.cast(of_unknown / (of_all + _GIVEN_BYTES), tf.float32)
 
 
+def is_read(statuses: tf.Tensor) -> tf.Tensor:
+    """Tells whether a model has read enough of texts to have an opinion on them.
+
+    Args:
+        statuses: string (batch,), as from `TextReader`, or with more in them.
+
+    Returns:
+        bool (batch,): false for mostly unknown words, and where less than half was read.
+    """
+    # a group that does not match is empty
+    pattern = rf"^(?:.*{READ_TO}(\d+) of (\d+).*|.*)$"
+    read, given = (
+        tf.strings.to_number(tf.strings.regex_replace(statuses, pattern, rf"0\{part}"))
+        for part in (1, 2)
+    )  # (batch,)
+    unknown = tf.strings.regex_full_match(statuses, f".*{MOSTLY_UNKNOWN}.*")
+    return (read >= MOSTLY * given) & ~unknown
+
+
 def join_statuses(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     """Joins what is said of rows, string (batch,) each: "a; b", or the one that is not "ok"."""
     both = tf.where(second == STATUS_OK, first, tf.strings.join([first, second], separator="; "))

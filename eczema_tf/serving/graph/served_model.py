@@ -13,11 +13,13 @@ import tensorflow as tf
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.text.offsets import TokenLocator
-from eczema_tf.data.text.reading import TextReader, join_statuses
+from eczema_tf.data.text.reading import TextReader, is_read, join_statuses
 from eczema_tf.data.text.tokenizer import TextTokenizer, clean_text
+from eczema_tf.model.decision import compute_decision
 from eczema_tf.model.encoders import EncoderSpec
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.schema import (
+    DECISIONS,
     IMAGE,
     IMAGE_PRESENT,
     MODALITIES,
@@ -91,10 +93,12 @@ class ServedModel(tf.Module):
             `eczema`, `eczema_image`, `eczema_text` float32 (batch,); `consistency`, `severity`
             float32 (batch, 3); `image_used`, `text_used` bool (batch,); `status` string (batch,),
             "ok" or what is to be said of the row: what could not be used of it, and what of a text
-            that was used is not read or not known.
+            that was used is not read or not known; `known_image`, `known_text` bool (batch,),
+            whether it is like what the model was trained on; `decision` string (batch,), one of
+            `schema.DECISIONS`.
         """
         inputs, report, _ = self.read(image, text)
-        return {**compute_probabilities(self.model(inputs, training=False)), **report}
+        return self._answer(self.model(inputs, training=False), inputs, report)
 
     @tf.function(input_signature=SPECS)
     def explain(self, image: tf.Tensor, text: tf.Tensor) -> Tensors:
@@ -119,14 +123,19 @@ class ServedModel(tf.Module):
         logits, heatmap, token_scores, _ = self._explain(inputs)
         start, end = self._locate(cleaned)  # (batch, tokens)
         return {
-            **compute_probabilities(logits),
-            **report,
+            **self._answer(logits, inputs, report),
             "heatmap": heatmap,
             "token_start": start,
             "token_end": end,
             "token_score": token_scores,
             "clean_text": cleaned,
         }
+
+    def _answer(self, outputs: Tensors, inputs: Tensors, report: Tensors) -> Tensors:
+        """What both signatures give, from the model's outputs."""
+        decided = compute_decision(outputs, inputs, is_read(report["status"]))
+        named = tf.gather(tf.constant(DECISIONS), decided.pop("decision"))
+        return {**compute_probabilities(outputs), **report, **decided, "decision": named}
 
     def signatures(self) -> dict[str, Any]:
         """The functions to be served, by name."""

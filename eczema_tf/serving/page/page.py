@@ -58,7 +58,7 @@ BASE64_ROOM = 0.7
 Ask = Callable[[bytes, str], Coroutine[Any, Any, Answer]]
 
 
-def mount_page(app: FastAPI, answer: Ask, limits: Limits) -> None:
+def mount_page(app: FastAPI, answer: Ask, limits: Limits, notice: str = NOTICE) -> None:
     """Adds the page to the server's application.
 
     Args:
@@ -66,8 +66,9 @@ def mount_page(app: FastAPI, answer: Ask, limits: Limits) -> None:
         answer: Answers an upright JPEG (b"" for none) and a text ("" for none), as
             `answering.answer_case` does.
         limits: Of the server.
+        notice: What everyone must read before an answer.
     """
-    page, own = _Page(answer, app.state.reader, limits), Depends(check_same_origin)
+    page, own = _Page(answer, app.state.reader, limits, notice), Depends(check_same_origin)
     app.add_api_route("/", page.show, methods=["GET", "HEAD"])
     app.add_api_route("/page/example.jpg", get_example)
     app.add_api_route("/page/{name}", get_file)
@@ -81,13 +82,13 @@ def mount_page(app: FastAPI, answer: Ask, limits: Limits) -> None:
 class _Page:
     """What depends on the model and on the server's limits."""
 
-    def __init__(self, answer: Ask, reader: PhotoReader, limits: Limits):
+    def __init__(self, answer: Ask, reader: PhotoReader, limits: Limits, notice: str):
         self._answer = answer
         self._reader = reader
         self._timeout_s = limits.answer_timeout_s
         self._max_photo_bytes = int(BASE64_ROOM * limits.max_body_bytes)
         self._html = ENVIRONMENT.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-            notice=NOTICE,
+            notice=notice,
             examples=EXAMPLES,
             max_characters=MAX_CHARACTERS,
             max_photo_bytes=self._max_photo_bytes,

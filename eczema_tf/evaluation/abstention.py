@@ -1,0 +1,105 @@
+"""How often a model says that it cannot tell, and what its answers are worth where it does not."""
+
+import numpy as np
+from scipy.special import logit
+
+from eczema_tf.evaluation.intervals import Estimate, estimate_share
+from eczema_tf.evaluation.metrics import measure_mean
+from eczema_tf.evaluation.predictions import BOUNDS
+from eczema_tf.evaluation.sample import Sample
+from eczema_tf.evaluation.thresholds import choose_kind
+from eczema_tf.files import Record
+from eczema_tf.schema import DECISIONS, MODALITIES
+
+SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+_NO_CASES = "no such case"
+
+
+class Decided(Record):
+    """What is decided of some cases, and how well.
+
+    `unknown` are unlike training or not read, `undecided` the others that get no answer.
+    `coverage` is the share whose label is in its prediction set (`conformal`), which has nothing to
+    do with whether a case is known.
+    """
+
+    cases: int
+    unknown: int
+    undecided: int
+    answered: Estimate
+    accuracy: Estimate  # of the answers
+    coverage: Estimate
+
+
+class RiskPoint(Record):
+    """How many of the surest answers are right (El-Yaniv and Wiener 2010)."""
+
+    answered: float
+    accuracy: Estimate
+
+
+class Abstention(Record):
+    """Decisions by kind of case and skin tone, and accuracy by share that is answered."""
+
+    groups: dict[str, Decided]
+    risk_coverage: list[RiskPoint]
+
+
+def judge_abstention(sample: Sample) -> Abstention | None:
+    """Judges the decisions on labelled cases; None for cases of a model that does not decide."""
+    if "decision" not in sample.cases:
+        return None
+    sample = sample.of_head("fusion")
+    used = sample.cases[["image_used", "text_used"]].to_numpy(bool)
+    kinds = np.array([choose_kind(image, text) for image, text in used], object)
+    groups = {"all": np.ones(len(kinds), bool)}
+    groups |= {kind: kinds == kind for kind in ("image", "text", "fusion")}
+    if "skin_tone" in sample.cases:
+        tones = sample.cases["skin_tone"].to_numpy(object)
+        groups |= {f"skin tone {tone}": tones == tone for tone in sorted(set(tones) - {""})}
+    return Abstention(
+        groups={name: _judge_group(sample.where(own)) for name, own in groups.items() if own.any()},
+        risk_coverage=_trace_risk(sample, kinds),
+    )
+
+
+def find_known(sample: Sample) -> np.ndarray:
+    """Finds the cases of which all that was used is known: bool (cases,)."""
+    cases = sample.cases
+    return np.all([cases[f"{name}_used"] == cases[f"known_{name}"] for name in MODALITIES], axis=0)
+
+
+def _judge_group(sample: Sample) -> Decided:
+    cases, positive = sample.cases, sample.positive()
+    low, high = (cases[bound].to_numpy("float64") for bound in BOUNDS)
+    logits = cases["eczema_logit"].to_numpy("float64")
+    covered = np.where(positive, logits >= low, logits <= high)
+    not_eczema, cannot_tell, eczema = ((cases["decision"] == one).to_numpy() for one in DECISIONS)
+    known = find_known(sample)
+
+    def judge(right: np.ndarray, counted: np.ndarray) -> Estimate:
+        return estimate_share(measure_mean(right, counted), counted, sample.sampling, _NO_CASES)
+
+    everything = np.ones(len(cases), bool)
+    return Decided(
+        cases=sample.count(),
+        unknown=int((~known).sum()),
+        undecided=int((cannot_tell & known).sum()),
+        answered=judge(~cannot_tell, everything),
+        accuracy=judge(np.where(positive, eczema, not_eczema), ~cannot_tell),
+        coverage=judge(covered, everything),
+    )
+
+
+def _trace_risk(sample: Sample, kinds: np.ndarray) -> list[RiskPoint]:
+    """Answers the surest cases first: known ones before others, then far from their threshold."""
+    cuts = logit(np.array([sample.thresholds[kind] for kind in kinds], "float64"))
+    distance = np.abs(sample.cases["eczema_logit"].to_numpy("float64") - cuts)
+    rank = np.lexsort((-distance, ~find_known(sample))).argsort(kind="stable")
+    right = sample.called("fusion") == sample.positive()
+    points = []
+    for share in SHARES:
+        kept = rank < round(share * len(rank))
+        accuracy = estimate_share(measure_mean(right, kept), kept, sample.sampling, _NO_CASES)
+        points.append(RiskPoint(answered=share, accuracy=accuracy))
+    return points

@@ -1,0 +1,138 @@
+"""When the model says "I cannot tell": at what it does not know, and where it is not sure.
+
+Both layers hold figures that training fills in afterwards, on other cases; they are saved, exported
+and compared with Keras like all other weights.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from eczema_tf.schema import DISTANCES, IMAGE_PRESENT, MODALITIES, SIDE, TEXT_PRESENT
+
+DIRECTIONS = 128  # in which the features of training may vary freely
+FARTHEST = 4.0  # squared distance of two vectors of length 1
+KINDS = (*MODALITIES, "fusion")  # of a case: what it has; "fusion": both
+
+
+def add_constant(
+    layer: keras.layers.Layer, name: str, shape: tuple[int, ...], value: float
+) -> keras.Variable:
+    """Adds a weight that training does not change, all of it `value` until it is filled in."""
+    start = keras.initializers.Constant(value)
+    return layer.add_weight(shape=shape, initializer=start, trainable=False, name=name)
+
+
+@keras.saving.register_keras_serializable("eczema_tf")
+class ScaledFeatures(keras.layers.Layer):
+    """Signed square roots of pooled features, scaled to length 1.
+
+    So what fires seldom and strongly does not outshout the rest (Hellinger), and bright or long
+    inputs are not strange for that (Sun et al. 2022). Call with (batch, channels); returns the same
+    shape.
+    """
+
+    def call(self, features: Any) -> Any:
+        """Scales."""
+        roots = ops.sign(features) * ops.sqrt(ops.abs(features))
+        return roots / ops.maximum(ops.norm(roots, axis=-1, keepdims=True), 1e-6)
+
+
+@keras.saving.register_keras_serializable("eczema_tf")
+class DistanceFromTraining(keras.layers.Layer):
+    """How unlike the training rows a row's features are; known is what is at most 1.
+
+    A squared Mahalanobis distance (Lee et al. 2018), where the covariance is that of training in
+    `DIRECTIONS` main directions and equal in all others. Call with scaled features (batch,
+    channels); returns (batch,). Until it is fitted, everything is known.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the centre, the main directions, shrunk by how freely training varies, and 1."""
+        channels = input_shape[-1]
+        shape = (channels, min(DIRECTIONS, channels))
+        self.centre = add_constant(self, "centre", (channels,), 0.0)
+        self.directions = add_constant(self, "directions", shape, 0.0)
+        self.limit = add_constant(self, "limit", (), FARTHEST)
+
+    def call(self, features: Any) -> Any:
+        """Measures what is left of the way from the centre without the main directions."""
+        away = features - self.centre  # (batch, channels)
+        along = ops.matmul(away, self.directions)  # (batch, directions)
+        left = ops.sum(ops.square(away), axis=-1) - ops.sum(ops.square(along), axis=-1)
+        return left / self.limit
+
+
+@keras.saving.register_keras_serializable("eczema_tf")
+class SureSide(keras.layers.Layer):
+    """On which side of what is undecided a case of its kind lies.
+
+    Call with `[logit (batch, 1), image_present (batch,), text_present (batch,)]`; returns (batch,):
+    1 for eczema, -1 for not, 0 between. Until it is fitted, everything is undecided.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the log-odds between which cases are undecided, by `KINDS`."""
+        del input_shape
+        self.low = add_constant(self, "low", (len(KINDS),), -np.inf)
+        self.high = add_constant(self, "high", (len(KINDS),), np.inf)
+
+    def call(self, inputs: Any) -> Any:
+        """Compares with the bounds of the case's kind."""
+        logit, image_present, text_present = inputs
+        alone = ops.where(image_present > text_present, 0, 1)  # (batch,)
+        kind = ops.where(image_present == text_present, 2, alone)
+        logit = logit[:, 0]
+        above, below = logit > ops.take(self.high, kind), logit < ops.take(self.low, kind)
+        return ops.cast(above, "float32") - ops.cast(below, "float32")
+
+
+def measure_decision(
+    image: Any, text: Any, logit: Any, image_present: Any, text_present: Any
+) -> dict[str, Any]:
+    """Adds the layers to the model.
+
+    Args:
+        image: Pooled features of the photo, (batch, channels).
+        text: Of the text.
+        logit: Of eczema, (batch, 1).
+        image_present: (batch,) 0 or 1.
+        text_present: Likewise.
+
+    Returns:
+        By `schema.OUTPUTS`, those that are no heads; (batch,) each.
+    """
+    outputs = {SIDE: SureSide(dtype="float32", name=SIDE)([logit, image_present, text_present])}
+    for modality, pooled in (("image", image), ("text", text)):
+        scaled = ScaledFeatures(dtype="float32", name=f"{modality}_scaled")(pooled)
+        name = DISTANCES[modality]
+        outputs[name] = DistanceFromTraining(dtype="float32", name=name)(scaled)
+    return outputs
+
+
+def compute_decision(outputs: Any, inputs: Any, text_read: Any) -> dict[str, Any]:
+    """Decides, by ops that work on NumPy, in graphs and in the served model.
+
+    Args:
+        outputs: Of the model.
+        inputs: Of the model: what is present.
+        text_read: bool (batch,), from `data.text.reading.is_read`.
+
+    Returns:
+        `known_image` and `known_text` bool (batch,), false where there is none; `decision` int32
+        (batch,), which of `schema.DECISIONS`: neither label if anything that was used is not known.
+    """
+    image, text = inputs[IMAGE_PRESENT] > 0.5, inputs[TEXT_PRESENT] > 0.5  # (batch,)
+    known_image = ops.logical_and(image, outputs[DISTANCES["image"]] <= 1)
+    known_text = ops.logical_and(text, outputs[DISTANCES["text"]] <= 1)
+    known_text = ops.logical_and(known_text, text_read)
+    unknown = ops.logical_or(image != known_image, text != known_text)
+    unknown = ops.logical_or(unknown, ops.logical_not(ops.logical_or(image, text)))
+    side = ops.where(unknown, 0.0, outputs[SIDE])
+    return {
+        "known_image": known_image,
+        "known_text": known_text,
+        "decision": ops.cast(side, "int32") + 1,
+    }

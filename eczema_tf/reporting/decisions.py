@@ -1,0 +1,41 @@
+"""Why the model decides, or says that it cannot tell, in a sentence."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from eczema_tf.data.text.reading import MOSTLY_UNKNOWN, READ_TO
+from eczema_tf.schema import DECISIONS
+
+NOT_SURE = (
+    "the probability lies where eczema and other conditions are too often mixed up on validation"
+    " cases"
+)
+SURE = {
+    "eczema": "at most one in ten validation cases without eczema had so high a probability",
+    "not eczema": "at most one in ten validation cases of eczema had so low a probability",
+}
+UNLIKE = "the {} is unlike all that the model was trained on"
+
+
+def give_reason(outputs: Mapping[str, Any]) -> str:
+    """Gives the reason of a decision.
+
+    Args:
+        outputs: One row of a signature's: `decision`, `image_used`, `text_used`, `known_image`,
+            `known_text` and `status`.
+    """
+    if outputs["decision"] != DECISIONS[1]:
+        return SURE[outputs["decision"]]
+    if not outputs["image_used"] and not outputs["text_used"]:
+        return "nothing could be used"
+    reasons = []
+    if outputs["image_used"] and not outputs["known_image"]:
+        reasons.append(UNLIKE.format("photo"))
+    if outputs["text_used"] and not outputs["known_text"]:
+        if MOSTLY_UNKNOWN in outputs["status"]:
+            reasons.append("the text is mostly words that the model does not know")
+        elif READ_TO in outputs["status"]:
+            reasons.append("too much of the text is not read, or it is unlike training texts")
+        else:
+            reasons.append(UNLIKE.format("text"))
+    return "; ".join(reasons) or NOT_SURE

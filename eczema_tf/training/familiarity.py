@@ -1,0 +1,85 @@
+"""What the model knows: the features of its training rows, and how far others may be from them."""
+
+from collections.abc import Collection
+
+import keras
+import numpy as np
+from sklearn.decomposition import PCA
+
+from eczema_tf.data.pipeline import build_evaluation_dataset
+from eczema_tf.model.features import predict_logits
+from eczema_tf.model.multimodal import heads_of
+from eczema_tf.schema import DISTANCES
+from eczema_tf.training.data import TrainingData
+
+FALSE_ALARMS = 0.05  # largest share of the validation rows that are not known
+# Of the variance in the main direction, added to all. Chosen on development data (docs/log.md)
+RIDGE = 0.03
+MOST_ROWS = 10_000  # that are looked at; more change little
+ROWS = 256  # at once
+
+
+def fit_distances(
+    model: keras.Model,
+    cached: Collection[str],
+    data: TrainingData,
+    limits: dict[str, float] | None = None,
+) -> dict[str, float]:
+    """Fits the layers `model.decision.DistanceFromTraining` of both modalities.
+
+    Args:
+        model: Trained.
+        cached: Which of "image" and "text" `data.inputs` gives as features.
+        data: With training rows, and validation rows to set the limit on; without, training rows
+            have to do.
+        limits: By modality, where they were found with another model; None to find them.
+
+    Returns:
+        The limits.
+    """
+    found, rng = {}, np.random.default_rng(0)
+    for modality, name in DISTANCES.items():
+        layer, present = model.get_layer(name), data.inputs.present(modality)
+        seen, others = (rows[present[rows]] for rows in (data.train_rows, data.val_rows))
+        if not len(seen):
+            continue
+        seen = np.sort(rng.choice(seen, min(MOST_ROWS, len(seen)), replace=False))
+        scaled = f"{modality}_scaled"
+        part = heads_of(model, cached, [scaled])
+        training, validation = (
+            predict_logits(part, build_evaluation_dataset(data.inputs, rows, ROWS))[scaled]
+            for rows in (seen, others if len(others) else seen)
+        )  # (rows, channels) each
+        centre = training.mean(axis=0)
+        layer.centre.assign(centre)
+        layer.directions.assign(find_directions(training - centre, layer.directions.shape[1]))
+        layer.limit.assign(1.0)
+        distances = np.asarray(layer(validation))
+        limit = float(np.quantile(distances, 1 - FALSE_ALARMS, method="higher"))
+        found[modality] = limit if limits is None else limits[modality]
+        layer.limit.assign(found[modality])
+    return found
+
+
+def find_directions(away: np.ndarray, count: int) -> np.ndarray:
+    """Finds the main directions of features, each as long as the share of it that is let pass.
+
+    Of a Gaussian whose variance v in each direction has a ridge r added, (x / sqrt(v + r))^2 is
+    (1 - v / (v + r)) x^2 / r: the squared distance less that along a direction of length
+    sqrt(v / (v + r)), but for the scale.
+
+    Args:
+        away: float (rows, channels), scaled features less their mean.
+        count: How many directions.
+
+    Returns:
+        float32 (channels, count); zeros where there are fewer.
+    """
+    directions = np.zeros((away.shape[1], count), "float32")
+    found = min(count, *away.shape)
+    principal = PCA(found, svd_solver="randomized", random_state=0).fit(away)
+    variance = principal.explained_variance_
+    if variance[0] > 0:
+        passed = np.sqrt(variance / (variance + RIDGE * variance[0]))
+        directions[:, :found] = (principal.components_ * passed[:, None]).T
+    return directions

@@ -1,0 +1,225 @@
+"""When the model decides, and when it says that it cannot tell."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from scipy.special import expit
+
+from eczema_tf.data.text.reading import MOSTLY_UNKNOWN, is_read
+from eczema_tf.evaluation.abstention import judge_abstention
+from eczema_tf.evaluation.conformal import choose_bounds, find_lowest
+from eczema_tf.evaluation.predictions import BOUNDS, decide
+from eczema_tf.evaluation.sample import Sample
+from eczema_tf.model.decision import (
+    DistanceFromTraining,
+    ScaledFeatures,
+    SureSide,
+    compute_decision,
+)
+from eczema_tf.reporting.decisions import give_reason
+from eczema_tf.schema import DECISIONS, IMAGE_PRESENT, TEXT_PRESENT
+from eczema_tf.training.familiarity import RIDGE, find_directions
+
+# Distance from training.
+
+
+def test_scaled_features_have_length_one_and_keep_their_signs():
+    scaled = np.asarray(ScaledFeatures()(np.array([[4.0, -9.0], [0.0, 0.0]], "float32")))
+    np.testing.assert_allclose(scaled[0], np.array([2, -3]) / np.sqrt(13), rtol=1e-6)
+    np.testing.assert_array_equal(scaled[1], 0)
+
+
+def test_the_distance_is_mahalanobis_with_a_ridge():
+    rng = np.random.default_rng(0)
+    away = rng.normal(size=(200, 4)) * [3.0, 1.0, 0.5, 0.1]
+    away -= away.mean(axis=0)
+    layer = DistanceFromTraining()
+    layer.build((None, 4))
+    layer.centre.assign(np.ones(4))
+    layer.directions.assign(find_directions(away, 4))
+    covariance = np.cov(away.T)
+    ridge = RIDGE * np.linalg.eigvalsh(covariance).max()
+    others = rng.normal(size=(5, 4)).astype("float32")
+    inverse = np.linalg.inv(covariance + ridge * np.eye(4))
+    expected = ridge * np.einsum("ri,ij,rj->r", others, inverse, others)
+    layer.limit.assign(2.0)
+    np.testing.assert_allclose(layer(others + 1), expected / 2, rtol=1e-4)
+
+
+def test_fewer_rows_than_directions_leave_the_rest_free_of_any():
+    directions = find_directions(np.array([[1.0, 0, 0], [-1.0, 0, 0]]), 3)
+    np.testing.assert_allclose(np.abs(directions[0, 0]), 1 / np.sqrt(1 + RIDGE), rtol=1e-6)
+    assert np.linalg.norm(directions[:, 1:]) < 1e-6
+
+
+def test_nothing_is_unknown_before_the_layer_is_fitted():
+    layer = DistanceFromTraining()
+    scaled = ScaledFeatures()(np.random.default_rng(0).normal(size=(9, 7)).astype("float32"))
+    assert (np.asarray(layer(scaled)) <= 1).all()
+
+
+# Sides and decisions.
+
+
+def test_each_kind_of_case_has_its_own_bounds():
+    layer = SureSide()
+    present = np.array([1, 0, 1], "float32"), np.array([0, 1, 1], "float32")  # photo, text, both
+
+    def ask(*logits: float) -> list[float]:
+        return np.asarray(layer([np.array(logits, "float32")[:, None], *present])).tolist()
+
+    assert ask(9, -9, 9) == [0, 0, 0]  # undecided until it is fitted
+    layer.low.assign([-1, -2, -3])
+    layer.high.assign([1, 2, 3])
+    assert ask(1.5, 1.5, 1.5) == [1, 0, 0]
+    assert ask(-2.5, -2.5, -2.5) == [-1, -1, 0]
+    assert ask(1, 2, 3) == ask(-1, -2, -3) == [0, 0, 0]  # at a bound
+
+
+ROWS = {  # name -> photo and text used, both distances, text read, side; known, decision
+    "both known": ((1, 1), (0.5, 0.5), True, 1, (True, True), "eczema"),
+    "not eczema": ((1, 1), (0.5, 1.0), True, -1, (True, True), "not eczema"),
+    "undecided": ((1, 1), (0.5, 0.5), True, 0, (True, True), "cannot tell"),
+    "strange photo": ((1, 1), (1.1, 0.5), True, 1, (False, True), "cannot tell"),
+    "strange text": ((1, 1), (0.5, 1.1), True, 1, (True, False), "cannot tell"),
+    "unread text": ((1, 1), (0.5, 0.5), False, 1, (True, False), "cannot tell"),
+    "photo alone": ((1, 0), (0.5, 9.0), True, 1, (True, False), "eczema"),
+    "text alone": ((0, 1), (np.nan, 0.5), True, -1, (False, True), "not eczema"),
+    "nothing": ((0, 0), (0.5, 0.5), True, 1, (False, False), "cannot tell"),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_decision_needs_that_all_that_was_used_is_known(name: str):
+    used, distances, read, side, known, decision = ROWS[name]
+    as_row = {key: np.array([value], "float32") for key, value in zip("ab", distances, strict=True)}
+    outputs = {"image_distance": as_row["a"], "text_distance": as_row["b"]}
+    outputs["side"] = np.array([side], "float32")
+    inputs = {IMAGE_PRESENT: np.array(used[:1], "float32")}
+    inputs[TEXT_PRESENT] = np.array(used[1:], "float32")
+    found = {key: np.asarray(v)[0] for key, v in compute_decision(outputs, inputs, [read]).items()}
+    assert (found["known_image"], found["known_text"]) == known
+    assert DECISIONS[found["decision"]] == decision
+    case = pd.DataFrame(
+        {
+            "image_used": [bool(used[0])],
+            "text_used": [bool(used[1])],
+            "image_distance": distances[:1],
+            "text_distance": distances[1:],
+            "text_read": [read],
+            "eczema_logit": [2.0 * side],
+            BOUNDS[0]: [-1.0],
+            BOUNDS[1]: [1.0],
+        }
+    )
+    of_case = {key: value[0] for key, value in decide(case).items()}
+    assert (of_case["known_image"], of_case["known_text"]) == known
+    assert of_case["decision"] == decision
+
+
+def test_a_text_is_read_if_half_of_it_is_and_its_words_are_known():
+    statuses = {
+        "ok": True,
+        "text: read to word 10 of 20": True,
+        "photo: too large; text: read to word 9 of 20": False,
+        f"text: read to word 19 of 20; {MOSTLY_UNKNOWN}": False,
+        MOSTLY_UNKNOWN: False,
+    }
+    assert is_read(tf.constant(list(statuses))).numpy().tolist() == list(statuses.values())
+
+
+# Conformal bounds.
+
+
+def test_the_lowest_score_of_a_class_leaves_out_one_in_ten():
+    scores = np.arange(19.0)
+    assert find_lowest(scores) == 1  # the second of 19: one of them is below it, of 20 two at most
+    assert find_lowest(scores[:8]) == -np.inf  # too few to leave out any
+
+
+@pytest.mark.parametrize("count", [9, 40, 57])
+def test_of_new_cases_at_most_one_in_ten_is_left_out(count: int):
+    rng = np.random.default_rng(count)
+    drawn = rng.normal(size=(20_000, count + 1))
+    lowest = np.array([find_lowest(scores[:-1]) for scores in drawn])
+    left_out = (drawn[:, -1] < lowest).mean()
+    assert 0.1 - 1.2 / (count + 1) < left_out < 0.1 + 4 * np.sqrt(0.09 / len(drawn))
+
+
+def make_cases(count: int = 400) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    eczema = (rng.random(count) < 0.4).astype("float64")
+    logit = rng.normal(np.where(eczema > 0, 1.0, -1.0), 1.2)
+    image = rng.random(count) < 0.7
+    cases = pd.DataFrame({"eczema": eczema, "image_used": image, "text_used": True})
+    cases["case_id"] = cases["group_id"] = [str(number) for number in range(count)]
+    cases["eczema_logit"], cases["p_fusion"] = logit, expit(logit)
+    cases["eczema_text_logit"], cases["p_text"] = logit / 2, expit(logit / 2)
+    cases["eczema_image_logit"] = np.where(image, logit, np.nan)
+    cases["p_image"] = expit(cases["eczema_image_logit"])
+    return cases.assign(image_distance=0.5, text_distance=0.5, text_read=True)
+
+
+def test_bounds_are_quantiles_of_both_classes_around_the_threshold():
+    cases, thresholds = make_cases(), {"image": 0.5, "text": 0.5, "fusion": 0.999}
+    bounds = choose_bounds(cases, thresholds)
+    positive = cases["eczema"] > 0.5
+    for kind, column in (("image", "eczema_image_logit"), ("text", "eczema_text_logit")):
+        low, high = bounds[kind]
+        ill, well = (cases.loc[own, column].dropna() for own in (positive, ~positive))
+        assert (ill < low).mean() == pytest.approx(0.1, abs=0.015)
+        assert (well > high).mean() == pytest.approx(0.1, abs=0.015)
+    assert bounds["fusion"][1] == pytest.approx(
+        np.log(999)
+    )  # nothing is eczema below its threshold
+    few = choose_bounds(cases[:5], thresholds)
+    assert few["image"] == (-np.inf, np.inf)
+
+
+def test_accuracy_and_coverage_by_hand():
+    cases = make_cases(40).assign(**dict(zip(BOUNDS, (-0.5, 0.5), strict=True)))
+    cases.loc[:9, "text_distance"] = 2.0
+    cases = cases.assign(**decide(cases))
+    thresholds = {"image": 0.5, "text": 0.5, "fusion": 0.5}
+    sample = Sample.draw(cases, thresholds, 0.5, replicates=10, seed=0)
+    found = judge_abstention(sample).groups["all"]
+    logit, positive = cases["eczema_logit"], cases["eczema"] > 0.5
+    answered = (np.arange(40) > 9) & (logit.abs() > 0.5)
+    assert (found.cases, found.unknown) == (40, 10)
+    assert found.undecided == (~answered).sum() - 10
+    assert found.answered.value == pytest.approx(answered.mean())
+    right = (logit > 0) == positive
+    assert found.accuracy.value == pytest.approx(right[answered].mean())
+    covered = np.where(positive, logit >= -0.5, logit <= 0.5)
+    assert found.coverage.value == pytest.approx(covered.mean())
+    whole = judge_abstention(sample).risk_coverage[0]
+    assert (whole.answered, whole.accuracy.value) == (1.0, pytest.approx(right.mean()))
+    assert (
+        judge_abstention(Sample.draw(make_cases(), thresholds, 0.5, replicates=1, seed=0)) is None
+    )
+
+
+# What is said.
+
+
+def test_every_reason_has_its_sentence():
+    row = dict.fromkeys(("image_used", "text_used", "known_image", "known_text"), True)
+    row |= {"decision": "cannot tell", "status": "ok"}
+    assert "too often mixed up" in give_reason(row)
+    assert give_reason({**row, "known_image": False}).startswith("the photo is unlike")
+    both = give_reason({**row, "known_image": False, "known_text": False})
+    assert both.count("unlike all that the model was trained on") == 2
+    unread = {**row, "known_text": False, "status": MOSTLY_UNKNOWN}
+    assert "does not know" in give_reason(unread)
+    nothing = {**row, "image_used": False, "text_used": False}
+    assert give_reason(nothing) == "nothing could be used"
+    for decision in ("eczema", "not eczema"):
+        assert "one in ten validation cases" in give_reason({**row, "decision": decision})
+
+
+def test_layers_are_rebuilt_from_their_settings():
+    for layer in (DistanceFromTraining(name="a"), SureSide(name="b"), ScaledFeatures(name="c")):
+        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+        assert (type(again), again.name) == (type(layer), layer.name)
