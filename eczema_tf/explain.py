@@ -49,12 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             help="layercam, gradcam, gradcam++, or scorecam, which is slow (default: %(default)s)",
         ),
         argument(
-            "--text-method",
-            default="integrated_gradients",
-            choices=["integrated_gradients", "gradient_x_input"],
-            help="how words are scored (default: %(default)s)",
-        ),
-        argument(
             "--against", action="store_true", help="show evidence against the target in the heatmap"
         ),
         examples=EXAMPLES,
@@ -74,7 +68,6 @@ def _explain(arguments: argparse.Namespace) -> None:
         target=arguments.target,
         direction="against" if arguments.against else "for",
         image_method=arguments.image_method,
-        text_method=arguments.text_method,
     )
     print(answer)
 

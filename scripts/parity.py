@@ -51,7 +51,7 @@ def export_and_compare(run_dir: Path, exports: Path) -> None:
     served = build_served(trained, run_dir)
     onednn, threads = (os.environ[name] for name in SETTINGS[0])
     for version in list_versions(exports):
-        parity = check_parity(version, served, trained)
+        parity = check_parity(version, served, trained, run_dir)
         whose = "its own" if version == new else f"the {version.name}."
         print(
             f"{'on' if onednn == '1' else 'off':<8}{threads:<9}{whose:<12}"

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -84,14 +85,28 @@ def test_the_answer_is_the_models(model: ExportedModel):
     assert answer.thresholds == THRESHOLDS
 
 
-def test_contributions_add_up_and_follow_the_rows_with_one_modality_missing(model: ExportedModel):
+def test_contributions_and_words_add_up(model: ExportedModel):
     image = upright_jpeg(photo())
-    split = explain(model, image, TEXT).explanation.contributions
-    assert split.neither + split.image + split.text == pytest.approx(split.logit, abs=1e-6)
-    rows = model.run([image, image, b"", b""], [TEXT, "", TEXT, ""])["eczema"].astype("float64")
-    both, image_only, text_only, neither = np.log(rows / (1 - rows))
-    assert split.image == pytest.approx((image_only - neither + both - text_only) / 2, abs=1e-4)
-    assert split.without_text == pytest.approx(image_only - both, abs=1e-4)
+    answer = explain(model, image, TEXT)
+    split, probability = answer.explanation.contributions, answer.eczema["fusion"]
+    assert split.logit == pytest.approx(math.log(probability / (1 - probability)), abs=1e-4)
+    words = sum(word.score for word in answer.explanation.text.words)
+    assert words == pytest.approx(split.text, abs=0.02)
+
+
+def test_counter_checks_are_answers_to_what_is_left(model: ExportedModel):
+    image = upright_jpeg(photo())
+    why = explain(model, image, TEXT).explanation
+    strongest = why.text.phrases[0]
+    rest = f"{TEXT[: strongest.start]} {TEXT[strongest.end :]}"
+    rows = model.run([image, b"", image], [rest, TEXT, ""])["eczema"]
+    assert [check.eczema for check in why.checks] == pytest.approx(rows.tolist(), abs=1e-6)
+    assert [check.without for check in why.checks] == ["phrase", "photo", "text"]
+    page = render_answer(explain(model, image, TEXT), image, TEXT)
+    assert f"Without “{strongest.text}”" in page
+    (alone,) = explain(model, b"", "itchy").explanation.checks
+    assert alone.eczema is None
+    assert "nothing is left to go by" in render_answer(explain(model, b"", "itchy"), b"", "itchy")
 
 
 def test_what_is_missing_moves_nothing(model: ExportedModel):
@@ -159,13 +174,16 @@ class Pretended:
     question = Question(target="severity:moderate", direction="against")
 
     def __init__(self, answer: Answer, highest: float = 1.0):
-        self.answer = answer
+        self.unexplained = answer
         self.highest = highest
 
     async def ask(self, photo: bytes, text: str) -> Findings:
         heatmap = np.zeros((2, 4), "float32")
         heatmap[0, 3] = self.highest
-        return Findings(self.answer, [2.0, 1.0, -1.0, 0.5], heatmap, None)
+        return Findings(self.unexplained, Contributions(-0.5, 1.5, 0.0), heatmap, None)
+
+    async def answer(self, photo: bytes, text: str) -> Answer:
+        return self.unexplained
 
 
 def test_any_backend_is_explained_in_the_same_way(model: ExportedModel):
@@ -176,7 +194,7 @@ def test_any_backend_is_explained_in_the_same_way(model: ExportedModel):
     assert told["explained"] == {"target": "severity:moderate", "direction": "against"}
     assert told["heatmap"]["peak"] == {"x": 0.875, "y": 0.25}
     assert told["heatmap"]["evidence"]
-    assert told["contributions"]["without_text"] == -1.0
+    assert told["contributions"] == {"neither": -0.5, "image": 1.5, "text": 0.0, "logit": 1.0}
     page = render_answer(answer, image, "")
     assert "The evidence against severity: moderate is strongest at the top right (88%" in page
     assert page.count('class="map"') == page.count('class="legend"') == page.count("slider") == 1
@@ -343,9 +361,7 @@ def test_a_strict_policy_needs_no_exception(model: ExportedModel):
 
 def test_bars_are_as_long_as_their_figures(model: ExportedModel):
     explained = explain(model, b"", TEXT)
-    moved = Contributions(
-        logit=0.5, image=0.0, text=1.0, without_image=0.0, without_text=-1.0, neither=-0.5
-    )
+    moved = Contributions(neither=-0.5, image=0.0, text=1.0)
     answer = replace(
         explained,
         eczema={"image": None, "text": 0.123, "fusion": 0.59},
@@ -431,7 +447,5 @@ def test_the_page_asks_in_the_same_batches_and_under_the_same_limits(model: Expo
         client.portal.call(
             answer_case, ExportBackend(app.state.batcher.ask, THRESHOLDS), b"", "itchy"
         )
-    assert sorted(asked, key=lambda batch: batch[1]) == [
-        (["itchy"], "explain"),
-        (["", "itchy", ""], "serving_default"),
-    ]
+    # then without the strongest phrase, after which nothing is left
+    assert asked == [(["itchy"], "explain"), ([" "], "serving_default")]

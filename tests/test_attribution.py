@@ -20,9 +20,10 @@ from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.text.tokenizer import clean_text, learn_tokenizer
 from eczema_tf.errors import ConfigError
 from eczema_tf.explain import main as explain_main
-from eczema_tf.explanation.contributions import Contributions, compute_contributions
+from eczema_tf.explanation.contributions import Contributions, split_evidence
 from eczema_tf.explanation.heatmaps import HEATMAP_METHODS, compute_heatmaps
 from eczema_tf.explanation.maps import upsample_heatmap
+from eczema_tf.explanation.neutral_text import find_neutral_text
 from eczema_tf.explanation.one_pass import compute_layercam, explain_in_one_pass, scale_to_one
 from eczema_tf.explanation.spans import Span, join_phrases, join_words
 from eczema_tf.explanation.submodels import (
@@ -33,10 +34,11 @@ from eczema_tf.explanation.submodels import (
     select_logit,
     smooth_gradient,
 )
-from eczema_tf.explanation.token_scores import integrate_gradients, multiply_gradient_by_input
+from eczema_tf.explanation.token_scores import GROUP, NODES, score_tokens
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.multimodal import Encoders, build_model
+from eczema_tf.reporting.answer import Answer
 from eczema_tf.schema import (
     HEADS,
     IMAGE,
@@ -94,6 +96,12 @@ def batch(model: keras.Model) -> dict[str, np.ndarray]:
     }
 
 
+def score(submodels: Submodels, inputs, target: str = "eczema", nodes: int = NODES):
+    tensors = to_model_inputs(inputs)
+    features = submodels.encode_image(tensors[IMAGE]), submodels.encode_text(tensors)
+    return score_tokens(submodels, *features, tensors, target, nodes)
+
+
 @pytest.fixture(scope="module")
 def small():
     model, _ = build_case()
@@ -109,7 +117,7 @@ def test_cutting_changes_no_logit(image: str, text: str, last_layers: int):
     inputs, submodels = batch(model), Submodels(model)
     tensors = to_model_inputs(inputs)
     logits = submodels.compute_logits(
-        submodels.encode_image(tensors[IMAGE]), submodels.embed_tokens(tensors[TOKEN_IDS]), tensors
+        submodels.encode_image(tensors[IMAGE]), submodels.encode_text(tensors), tensors
     )
     for head, expected in model.predict_on_batch(inputs).items():
         np.testing.assert_allclose(logits[head], expected, atol=1e-5, rtol=1e-5)
@@ -141,9 +149,11 @@ def test_one_pass_equals_the_offline_methods(fusion: str):
     submodels, inputs = Submodels(model), batch(model)
     explained = explain_in_one_pass(submodels, to_model_inputs(inputs))
     np.testing.assert_allclose(explained.heatmap, compute_heatmaps(submodels, inputs), atol=1e-5)
-    np.testing.assert_allclose(
-        explained.token_scores, multiply_gradient_by_input(submodels, inputs).scores, atol=1e-6
-    )
+    words = score(submodels, inputs)
+    np.testing.assert_allclose(explained.token_scores, words.scores, atol=1e-6)
+    np.testing.assert_allclose(explained.contributions, words.contributions, atol=1e-6)
+    both = explained.logits["eczema"][:, 0]
+    np.testing.assert_allclose(np.sum(words.contributions, axis=1), both, atol=1e-5)
 
 
 def test_layercam_is_that_of_tf_keras_vis(small):
@@ -153,9 +163,7 @@ def test_layercam_is_that_of_tf_keras_vis(small):
     others = [keras.Input(tensor.shape[1:]) for tensor in submodels.heads.inputs[1:]]
     logits = submodels.heads([submodels.from_fine_map(fine_map), *others])
     tensors = to_model_inputs(inputs)
-    text = submodels.encode_text(
-        submodels.embed_tokens(tensors[TOKEN_IDS]), tensors[PADDING_MASK]
-    )  # (batch, tokens, channels)
+    text = submodels.encode_text(tensors)  # (batch, tokens, channels)
     context = [tf.cast(tensors[name], tf.float32) for name in CONTEXT]
     expected = Layercam(
         keras.Model([photo, *others], logits[OUTPUTS.index("eczema")]), clone=False
@@ -250,7 +258,7 @@ def test_for_and_against_share_no_place(small):
 def test_a_head_that_never_sees_the_photo_has_no_evidence_in_it(small):
     submodels, inputs = small
     assert not compute_heatmaps(submodels, inputs, target="eczema_text").any()
-    assert not multiply_gradient_by_input(submodels, inputs, target="eczema_image").scores.any()
+    assert not score(submodels, inputs, "eczema_image").scores.numpy().any()
 
 
 def test_the_map_lies_on_what_decides():
@@ -294,46 +302,80 @@ def test_targets():
     assert set(HEADS) - explained == {"severity_image", "severity_text"}  # of the whole case alone
 
 
-def test_the_baseline_keeps_the_special_tokens(small):
-    submodels, _inputs = small
-    ids = tf.constant([[2, 7, 8, 3, 0], [2, 3, 0, 0, 0]])  # [CLS] a b [SEP] [PAD]
-    expected = submodels.embed_tokens(tf.constant([[2, 0, 0, 3, 0], [2, 3, 0, 0, 0]]))
-    np.testing.assert_array_equal(submodels.embed_padding(ids), expected)
-
-
 @pytest.mark.parametrize("text", ["small", "bert"])
-def test_integrated_gradients_are_complete(text: str):
-    model, _ = build_case(text=text)
+@pytest.mark.parametrize("fusion", ["concat", "cross_attention"])
+def test_scores_add_up_to_what_the_text_moved(text: str, fusion: str):
+    model, _ = build_case(fusion, text=text)
     submodels, inputs = Submodels(model), batch(model)
-    scores = integrate_gradients(submodels, inputs, target="eczema_text", steps=1024)
-    assert np.abs(scores.difference[:3]).min() > 1e-3
-    assert scores.completeness_error.max() < 0.05 * np.abs(scores.difference).max()
-    assert not scores.scores[3].any()  # no text
-    assert not (scores.scores * (1 - inputs[PADDING_MASK])).any()
-    np.testing.assert_allclose(scores.scores[:, 0], 0, atol=1e-7)  # [CLS] does not change
+    words = score(submodels, inputs)
+    moved = words.contributions.numpy()[:, 2]
+    assert np.abs(moved[:3]).min() > 1e-3
+    np.testing.assert_allclose(words.scores.numpy().sum(axis=1), moved, atol=0.02, rtol=0.02)
+    assert not words.scores[3].numpy().any()  # no text
+    assert moved[3] == 0
+    assert words.contributions.numpy()[2, 1] == 0  # no photo
+    between = np.pad(inputs[PADDING_MASK][:, 2:], [(0, 0), (1, 1)])
+    assert not (words.scores.numpy() * (1 - between)).any()  # [CLS], [SEP] and padding
 
 
-def test_integrated_gradients_of_a_linear_logit_are_exact_in_one_step(small):
-    """Where the logit is linear in the embeddings, one step is the whole path."""
+def test_groups_of_nodes_are_one_quadrature(small):
+    """24 nodes in three groups give the sum over all 24, added up here by hand."""
     submodels, inputs = small
-    linear = _Linear(submodels)
-    for scores in (
-        integrate_gradients(linear, inputs, steps=1),
-        multiply_gradient_by_input(linear, inputs),
-    ):
-        np.testing.assert_allclose(scores.completeness_error, 0, atol=1e-5)
+    tensors = to_model_inputs(inputs)
+    photo, text = submodels.encode_image(tensors[IMAGE]), submodels.encode_text(tensors)
+    roots, weights = np.polynomial.legendre.leggauss(3 * GROUP)
+    total = np.zeros(text.shape)
+    for share, weight in zip((roots + 1) / 2, weights / 2, strict=True):
+        with tf.GradientTape() as tape:
+            point = tf.Variable(share * text)
+            logit = submodels.compute_logits(photo, point, tensors)["eczema_text"][:, 0]
+        total += weight * tape.gradient(logit, point).numpy()
+    expected = (total * text.numpy()).sum(axis=(1, 2)) * inputs[TEXT_PRESENT]
+    words = score(submodels, inputs, "eczema_text", 3 * GROUP)
+    np.testing.assert_allclose(words.scores.numpy().sum(axis=1), expected, atol=1e-5)
+
+
+def test_scores_of_a_linear_logit_are_exact_at_one_node(small):
+    """Each token moves its own sum; what [CLS] and [SEP] move is shared out in equal parts."""
+    submodels, inputs = small
+    words = score(_Linear(submodels), inputs, nodes=1)
+    sums = submodels.encode_text(to_model_inputs(inputs)).numpy().sum(axis=-1)
+    tokens = int(inputs[PADDING_MASK][0].sum())
+    special = sums[0, 0] + sums[0, tokens - 1]
+    expected = sums[0, 1 : tokens - 1] + special / (tokens - 2)
+    np.testing.assert_allclose(words.scores[0, 1 : tokens - 1], expected, rtol=1e-4)
+    moved = words.contributions.numpy()[:, 2]
+    np.testing.assert_allclose(words.scores.numpy().sum(axis=1), moved, atol=1e-4)
+
+
+def test_a_text_that_says_nothing_gets_the_mean_answer_to_such_texts(small):
+    submodels, inputs = small
+    told = {name: value[:3] for name, value in to_model_inputs(inputs).items()}
+    answers = submodels.model.predict_on_batch({name: value[:3] for name, value in inputs.items()})
+    neutral = find_neutral_text(submodels, [told])
+    tensors = to_model_inputs(inputs)
+    silent = tf.ones_like(submodels.encode_text(tensors)) * neutral
+    photo = submodels.encode_image(tensors[IMAGE])
+    answer = submodels.compute_logits(photo, silent, tensors)["eczema_text"].numpy()[:3, 0]
+    np.testing.assert_allclose(answer, answers["eczema_text"].mean(), atol=1e-4)
+    # so words' scores start from there, and where there is no photo that is where all starts
+    words = score(Submodels(submodels.model, neutral), inputs)
+    start = words.contributions.numpy()[2, 0]
+    assert start == pytest.approx(answers["eczema_text"].mean(), abs=1e-4)
+    assert not find_neutral_text(submodels, []).any()
 
 
 class _Linear(Submodels):
     def __init__(self, submodels: Submodels):
         self.__dict__.update(submodels.__dict__)
 
-    def compute_logits(self, image_features, embeddings, inputs):
+    def compute_logits(self, image_features, text_features, inputs):
         mask = tf.cast(inputs[PADDING_MASK], tf.float32)[..., None]
-        total = tf.reduce_sum(embeddings * mask, axis=(1, 2)) + tf.reduce_sum(
-            image_features, axis=(1, 2, 3)
+        total = tf.reduce_sum(text_features * mask, axis=(1, 2))
+        total *= inputs[TEXT_PRESENT]
+        return dict.fromkeys(
+            HEADS, (total + tf.reduce_sum(image_features, axis=(1, 2, 3)))[:, None]
         )
-        return dict.fromkeys(HEADS, total[:, None])
 
 
 def test_word_pieces_are_added_up_to_words():
@@ -378,16 +420,16 @@ def test_no_words_no_phrases():
 @pytest.mark.parametrize(
     ("logits", "expected"),
     [
-        ((3.0, 1.0, 1.5, -1.0), Contributions(3.0, 1.75, 2.25, -1.5, -2.0, -1.0)),
-        ((1.0, -1.0, 1.0, -1.0), Contributions(1.0, 0.0, 2.0, 0.0, -2.0, -1.0)),
+        ((3.0, 1.0, 1.5, -1.0), Contributions(-1.0, 1.75, 2.25)),
+        ((1.0, -1.0, 1.0, -1.0), Contributions(-1.0, 0.0, 2.0)),
     ],
 )
 def test_contributions_add_up_and_are_nothing_for_what_is_missing(
     logits: tuple[float, ...], expected: Contributions
 ):
-    split = compute_contributions(*logits)
+    split = Contributions(*split_evidence(*logits))
     assert split == expected
-    assert split.image + split.text + split.neither == split.logit
+    assert split.logit == logits[0]
 
 
 def test_upsampling_stretches_to_the_photo():
@@ -441,6 +483,10 @@ def test_the_served_explanation_is_the_offline_one(tmp_path: Path):
     assert not scores[2].any()
     assert explained["heatmap"].shape == (3, 2, 2)
     assert not explained["heatmap"].numpy()[1:].any()
+    contribution = explained["contribution"].numpy()
+    both = explained["eczema"].numpy()
+    np.testing.assert_allclose(contribution.sum(axis=1), np.log(both / (1 - both)), atol=1e-4)
+    np.testing.assert_allclose(scores.sum(axis=1), contribution[:, 2], atol=0.02)
 
 
 # ---- the command ----
@@ -517,13 +563,18 @@ def test_a_run_is_asked_without_each_modality_and_words_are_whole(run: Path):
     text = "my skin is itchy, skinny"  # skin and two more pieces
     backend = RunBackend(run, Question())
 
-    def moved(photo: bytes, text: str) -> Contributions:
-        return asyncio.run(answer_case(backend, photo, text)).explanation.contributions
+    def ask(photo: bytes, text: str) -> Answer:
+        return asyncio.run(answer_case(backend, photo, text))
 
-    both = moved(photo, text)
-    assert both.logit + both.without_text == pytest.approx(moved(photo, "").logit, abs=1e-5)
-    assert both.logit + both.without_image == pytest.approx(moved(b"", text).logit, abs=1e-5)
-    assert abs(both.without_text - both.without_image) > 1e-4
+    both = ask(photo, text)
+    phrase, without_photo, without_text = both.explanation.checks
+    assert without_photo.eczema == pytest.approx(ask(b"", text).eczema["fusion"], abs=1e-6)
+    assert without_text.eczema == pytest.approx(ask(photo, "").eczema["fusion"], abs=1e-6)
+    first = both.explanation.text.phrases[0]
+    rest = f"{text[: first.start]} {text[first.end :]}"
+    assert phrase.words == first.text
+    assert phrase.eczema == pytest.approx(ask(photo, rest).eczema["fusion"], abs=1e-6)
+    assert ask(photo, "").explanation.checks == ()
     words = asyncio.run(answer_case(backend, b"", text)).explanation.text.words
     assert [word.text for word in words] == re.findall(r"\w+|,", text)
 

@@ -1,6 +1,6 @@
 """Results of measuring a model's explanations: the contents of `explanations.json`, typed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from eczema_tf.evaluation.comparisons import ComparisonSummary
@@ -39,6 +39,8 @@ class ModalityResults:
         comparisons: By figure, beside its baselines.
         changes: By change of photo, text or method: what it does to explanations.
         randomised: What randomised weights do to them.
+        sums: In logits: how far texts `moved` the answer, what the scores of their words `missed`
+            of it, both without sign; and the sums of texts labelled `unclear`. None of photos.
     """
 
     method: str
@@ -46,6 +48,7 @@ class ModalityResults:
     comparisons: dict[str, ComparisonSummary]
     changes: dict[str, Estimates]
     randomised: Cascade
+    sums: Estimates = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns "photo" or "text" of `explanations.json`."""
@@ -54,6 +57,7 @@ class ModalityResults:
             **self.counts,
             **{figure: summary.to_json() for figure, summary in self.comparisons.items()},
             **self.changes,
+            **({"sums": self.sums} if self.sums else {}),
             "randomised": self.randomised.to_json(),
         }
 

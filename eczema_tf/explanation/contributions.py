@@ -1,47 +1,43 @@
 """How much the photo and the text each moved an answer."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Contributions:
-    """What moved the overall answer of one case, in logits.
+    """What moved the answer to one case, in logits.
 
     Attributes:
-        logit: Of the case as it is; `neither + image + text`.
+        neither: The logit without a photo, and of a text that says nothing: the starting point.
         image: The photo's Shapley value; 0 where there is none.
-        text: The text's.
-        without_image: How the logit changes when the photo is taken away and the text stays.
-        without_text: How it changes when the text is taken away.
-        neither: The logit where both are missing, the starting point.
+        text: The text's, to which the scores of its words add up; 0 where there is none.
     """
 
-    logit: float
+    neither: float
     image: float
     text: float
-    without_image: float
-    without_text: float
-    neither: float
+
+    @property
+    def logit(self) -> float:
+        """Of the case as it is."""
+        return self.neither + self.image + self.text
 
 
-def compute_contributions(
-    both: float, image_only: float, text_only: float, neither: float
-) -> Contributions:
-    """Splits the overall logit among photo and text.
+def split_evidence(both: Any, image_only: Any, text_only: Any, neither: Any) -> tuple[Any, ...]:
+    """Splits a logit among photo and text; all are numbers, arrays or tensors of one shape.
 
     Shapley values (Shapley 1953): the mean over both orders in which the two can be added.
 
     Args:
         both: The logit of the case as it is.
-        image_only: With the text replaced by "missing".
-        text_only: With the photo replaced by "missing".
-        neither: With both replaced.
+        image_only: With a text that says nothing.
+        text_only: Without the photo.
+        neither: Without the photo, and with a text that says nothing.
+
+    Returns:
+        `neither` and what photo and text move, which add up to `both`.
     """
-    return Contributions(
-        logit=both,
-        image=((image_only - neither) + (both - text_only)) / 2,
-        text=((text_only - neither) + (both - image_only)) / 2,
-        without_image=text_only - both,
-        without_text=image_only - both,
-        neither=neither,
-    )
+    image = ((image_only - neither) + (both - text_only)) / 2
+    text = ((text_only - neither) + (both - image_only)) / 2
+    return neither, image, text

@@ -16,7 +16,7 @@ from eczema_tf.errors import ConfigError
 from eczema_tf.explanation.one_pass import HEATMAP_METHOD, explain_in_one_pass, scale_to_one
 from eczema_tf.explanation.submodels import CONTEXT, Submodels, Tensors, select_logit
 from eczema_tf.model.multimodal import IMAGE_FEATURES
-from eczema_tf.schema import IMAGE, IMAGE_PRESENT, OUTPUTS, PADDING_MASK, TOKEN_IDS
+from eczema_tf.schema import IMAGE, IMAGE_PRESENT, OUTPUTS
 
 # Grad-CAM: Selvaraju et al. 2017; Grad-CAM++: Chattopadhay et al. 2018; Layer-CAM: Jiang et al.
 # 2021; Score-CAM: Wang et al. 2020.
@@ -89,11 +89,7 @@ def _compute_gradient_cam(
     context = [tf.cast(inputs[name], tf.float32) for name in CONTEXT]
     return methods[method](model, clone=False)(
         lambda output: sign * output[:, 0],
-        [
-            inputs[IMAGE],
-            submodels.encode_text(submodels.embed_tokens(inputs[TOKEN_IDS]), inputs[PADDING_MASK]),
-            *context,
-        ],
+        [inputs[IMAGE], submodels.encode_text(inputs), *context],
         unconnected_gradients=tf.UnconnectedGradients.ZERO,  # a head that never sees the photo
         **SETTINGS,
     )
@@ -105,7 +101,7 @@ def _compute_scorecam(
     """It masks every input of a model, so each row gets a model that takes the photo alone."""
     from tf_keras_vis.scorecam import Scorecam
 
-    text = submodels.encode_text(submodels.embed_tokens(inputs[TOKEN_IDS]), inputs[PADDING_MASK])
+    text = submodels.encode_text(inputs)
     maps = []
     for row in range(len(text)):
         held = [text[row], *(inputs[name][row] for name in CONTEXT)]

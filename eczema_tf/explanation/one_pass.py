@@ -1,7 +1,7 @@
-"""Layer-CAM and gradient x input from one forward and one backward pass: the served `explain`.
+"""Layer-CAM and words' scores, with each encoder run once: the served `explain`.
 
-Graph operations, which `heatmaps.compute_heatmaps` and `token_scores.multiply_gradient_by_input`
-use offline; `export` checks that the served graph gives the same figures.
+Graph operations, which the offline methods use, too; `export` checks that the served graph gives
+the same figures.
 """
 
 from typing import NamedTuple
@@ -9,9 +9,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
-from eczema_tf.schema import IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.explanation.token_scores import score_tokens
+from eczema_tf.schema import IMAGE, IMAGE_PRESENT
 
-HEATMAP_METHOD, TOKEN_METHOD = "layercam", "gradient_x_input"  # by their names offline
+HEATMAP_METHOD = "layercam"  # by its name offline
 FLOOR = 0.01  # a map that is nowhere higher than this share of its terms is no evidence
 
 
@@ -22,8 +23,8 @@ class Explained(NamedTuple):
         logits: By head, as the model gives them.
         heatmap: float32 (batch, height, width), from `scale_to_one`; zeros for no evidence, or no
             photo.
-        token_scores: float32 (batch, tokens), signed, in logits; zeros for padding, or where there
-            is no text.
+        token_scores: As in `token_scores.TokenScores`.
+        contributions: Likewise.
         strength: float32 (batch,) in [0, 1], the map's highest value before it was divided, as a
             share of the largest sum of its terms' sizes; 0 without a photo.
     """
@@ -31,6 +32,7 @@ class Explained(NamedTuple):
     logits: dict[str, tf.Tensor]
     heatmap: tf.Tensor
     token_scores: tf.Tensor
+    contributions: tf.Tensor
     strength: tf.Tensor
 
 
@@ -39,10 +41,8 @@ def explain_in_one_pass(
 ) -> Explained:
     """Explains a batch of rows.
 
-    The heatmap is Layer-CAM (Jiang et al. 2021) of the encoder's fine map. A token's score is its
-    gradient times its difference from padding (gradient x input, Shrikumar et al. 2016, with the
-    baseline that `token_scores.integrate_gradients` starts from, of which this is the one-step
-    estimate).
+    The heatmap is Layer-CAM (Jiang et al. 2021) of the encoder's fine map; of the words, see
+    `token_scores.score_tokens`.
 
     Args:
         submodels: Of the model.
@@ -51,15 +51,13 @@ def explain_in_one_pass(
         against: Whether the heatmap shows the evidence against the target.
     """
     fine_map = submodels.to_fine_map(inputs[IMAGE], training=False)  # (batch, height, width, ch.)
-    embeddings = submodels.embed_tokens(inputs[TOKEN_IDS])  # (batch, tokens, units)
+    text_features = submodels.encode_text(inputs)  # (batch, tokens, channels)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch([fine_map, embeddings])
+        tape.watch(fine_map)
         features = submodels.from_fine_map(fine_map, training=False)
-        logits = submodels.compute_logits(features, embeddings, inputs)
+        logits = submodels.compute_logits(features, text_features, inputs)
         explained = select_logit(logits, target)
-    to_map, to_embeddings = tape.gradient(
-        explained, [fine_map, embeddings], unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
+    to_map = tape.gradient(explained, fine_map, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     present = inputs[IMAGE_PRESENT]
     if submodels.has_feature_map:
         raw, terms = compute_layercam(fine_map, -to_map if against else to_map)
@@ -67,8 +65,8 @@ def explain_in_one_pass(
         strength = tf.math.divide_no_nan(tf.reduce_max(raw, axis=(1, 2)), terms) * present
     else:  # a model of embeddings knows no places
         heatmap, strength = tf.zeros([tf.size(present), 1, 1]), tf.zeros_like(present)
-    difference = embeddings - submodels.embed_padding(inputs[TOKEN_IDS])
-    return Explained(logits, heatmap, score_tokens(to_embeddings, difference, inputs), strength)
+    words = score_tokens(submodels, features, text_features, inputs, target)
+    return Explained(logits, heatmap, words.scores, words.contributions, strength)
 
 
 def compute_layercam(features: tf.Tensor, gradients: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -107,13 +105,3 @@ def scale_to_one(heatmap: tf.Tensor, terms: tf.Tensor) -> tf.Tensor:
     highest = tf.reduce_max(heatmap, axis=(1, 2))
     divisor = tf.where(highest >= FLOOR * terms, highest, 0.0)
     return tf.math.divide_no_nan(heatmap, divisor[:, None, None])
-
-
-def score_tokens(gradients: tf.Tensor, difference: tf.Tensor, inputs: Tensors) -> tf.Tensor:
-    """Multiplies gradients by a difference of embeddings, both (batch, tokens, units).
-
-    Returns:
-        float32 (batch, tokens), 0 where there is no token or no text.
-    """
-    scores = tf.reduce_sum(tf.cast(gradients * difference, tf.float32), axis=-1)
-    return scores * tf.cast(inputs[PADDING_MASK], tf.float32) * inputs[TEXT_PRESENT][:, None]

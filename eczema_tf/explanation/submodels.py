@@ -2,7 +2,7 @@
 
     photo --to_fine_map--> fine map --from_fine_map--> features --+
                                                                   +--heads--> logits
-    token ids -----------embed_tokens---------> embeddings -------+
+    tokens -----------------encode_text--------> text features ---+
 
 The parts share the model's layers. All are graph operations, so that the served model and the
 offline methods use the same ones.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from eczema_tf.errors import ConfigError
@@ -24,10 +25,10 @@ from eczema_tf.schema import (
     PADDING_MASK,
     SEVERITY,
     TEXT_PRESENT,
+    TOKEN_IDS,
 )
 
 Tensors = Mapping[str, Any]
-PAD_TOKEN_ID = 0  # BERT's [PAD], and that of every vocabulary learned here (data/text/tokenizer.py)
 FINE_CELLS = 24  # a side: coarser maps miss small lesions (docs/log.md)
 RAMP = 0.03  # half the width of the ramp that a ReLU's gradient rises over, in units of its input
 CONTEXT = (PADDING_MASK, IMAGE_PRESENT, TEXT_PRESENT)  # what the heads take besides features
@@ -53,13 +54,16 @@ class Submodels:
             throughout), the fine map is the features themselves.
         from_fine_map: From the fine map to the features.
         heads: From a list of features, encoded text and `CONTEXT` to the logits of every head.
+        text_channels: Of an encoded token.
+        neutral_text: float32 (channels,), what stands for every token of a text that says nothing.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, neutral_text: np.ndarray | None = None):
         """Takes a model apart.
 
         Args:
             model: From `build_model`, trained.
+            neutral_text: From `neutral_text.find_neutral_text`; None for zeros.
         """
         self.model = model
         image, text = (model.get_layer(name).output for name in (IMAGE_FEATURES, TEXT_FEATURES))
@@ -69,17 +73,12 @@ class Submodels:
             self.to_features,
             keras.layers.Identity(),
         )
-        encoder = model.get_layer("text_encoder")
-        self._token_embedding = encoder.get_layer("token_embedding")
-        self._text_trunk = keras.Model(
-            [
-                self._token_embedding.output,
-                encoder.input["padding_mask"],
-                encoder.input["segment_ids"],
-            ],
-            encoder.output["sequence_output"],
-            name="text_trunk",
+        self._to_text_features = keras.Model(
+            [model.input[TOKEN_IDS], model.input[PADDING_MASK]], text, name="text_trunk"
         )
+        self.text_channels: int = text.shape[-1]
+        zeros = np.zeros(self.text_channels, "float32")
+        self.neutral_text = zeros if neutral_text is None else neutral_text
         self.heads = keras.Model(
             [image, text, *(model.input[name] for name in CONTEXT)],
             [model.get_layer(head).output for head in OUTPUTS],
@@ -95,48 +94,24 @@ class Submodels:
         """Photos float32 (batch, size, size, 3) to their features."""
         return self.to_features(image, training=False)
 
-    def embed_tokens(self, token_ids: Any) -> tf.Tensor:
-        """Token ids int32 (batch, tokens) to embeddings, before position and context.
-
-        Returns:
-            float32 (batch, tokens, units).
-        """
-        return self._token_embedding(token_ids)
-
-    def embed_padding(self, token_ids: Any) -> tf.Tensor:
-        """Embeds a text that says nothing: every word piece is padding, [CLS] and [SEP] stay.
-
-        Args:
-            token_ids: int32 (batch, tokens), [CLS] pieces [SEP], padded.
-
-        Returns:
-            float32 (batch, tokens, units), the baseline of words' scores.
-        """
-        token_ids = tf.convert_to_tensor(token_ids)
-        tokens = tf.reduce_sum(tf.cast(token_ids != PAD_TOKEN_ID, tf.int32), axis=1, keepdims=True)
-        index = tf.range(tf.shape(token_ids)[1])[None, :]
-        special = (index == 0) | (index == tokens - 1)  # (batch, tokens)
-        return self.embed_tokens(tf.where(special, token_ids, PAD_TOKEN_ID))
-
-    def encode_text(self, embeddings: Any, padding_mask: Any) -> tf.Tensor:
-        """Embeddings (batch, tokens, units) to encoded tokens (batch, tokens, channels)."""
-        segments = tf.zeros_like(padding_mask)
-        return self._text_trunk([embeddings, padding_mask, segments], training=False)
+    def encode_text(self, inputs: Tensors) -> tf.Tensor:
+        """Tokens and their mask, (batch, tokens), to encoded tokens (batch, tokens, channels)."""
+        tokens = [inputs[TOKEN_IDS], inputs[PADDING_MASK]]
+        return self._to_text_features(tokens, training=False)
 
     def compute_logits(
-        self, image_features: Any, embeddings: Any, inputs: Tensors
+        self, image_features: Any, text_features: Any, inputs: Tensors
     ) -> dict[str, tf.Tensor]:
         """Computes the logits from what lies in the middle of the model.
 
         Args:
             image_features: From `encode_image`.
-            embeddings: From `embed_tokens`.
+            text_features: From `encode_text`.
             inputs: `CONTEXT`, as the model takes it.
 
         Returns:
             Logits by head, and the model's other outputs.
         """
-        text_features = self.encode_text(embeddings, inputs[PADDING_MASK])
         context = [inputs[name] for name in CONTEXT]
         logits = self.heads([image_features, text_features, *context], training=False)
         return dict(zip(OUTPUTS, logits, strict=True))

@@ -10,6 +10,7 @@ from eczema_tf.evaluation.grades import name_grades
 from eczema_tf.evaluation.thresholds import choose_kind
 from eczema_tf.explanation.contributions import Contributions
 from eczema_tf.explanation.spans import Span
+from eczema_tf.explanation.token_scores import TOKEN_METHOD
 from eczema_tf.reporting.decisions import give_reason
 from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, NOTICE, SEVERITY
 from eczema_tf.symptoms.cues import CRITERIA_NOTICE, Criterion, Cue, describe_category
@@ -38,32 +39,21 @@ class TextReading:
     """What the model and the fixed rules found in a text.
 
     Attributes:
-        method: How words were scored.
         words: In order, with their scores in logits.
         phrases: Neighbouring words of one sign, the strongest first.
         cues: Symptoms mentioned or denied, found by rules, with what they moved.
         criteria: Of the UK Working Party, as far as the text tells.
-        logit_difference: The logit minus that of an empty text; None if not computed.
-        completeness_error: How far the scores are from adding up to it; None likewise.
     """
 
-    method: str
     words: tuple[Span, ...]
     phrases: tuple[Span, ...]
     cues: tuple[Cue, ...]
     criteria: tuple[Criterion, ...]
-    logit_difference: float | None = None
-    completeness_error: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the value of "text" in `explanation.json`."""
-        sums = {
-            "logit_difference": self.logit_difference,
-            "completeness_error": self.completeness_error,
-        }
         return {
-            "method": self.method,
-            **{name: value for name, value in sums.items() if value is not None},
+            "method": TOKEN_METHOD,
             "words": [asdict(word) for word in self.words],
             "phrases": [asdict(phrase) for phrase in self.phrases],
             "cues": [
@@ -85,15 +75,32 @@ class TextReading:
 
 
 @dataclass(frozen=True)
+class CounterCheck:
+    """What the model answers when something is taken away.
+
+    Attributes:
+        without: "phrase", "photo" or "text".
+        words: The phrase; "" for the others.
+        eczema: Its probability then; None if nothing is left to go by.
+    """
+
+    without: str
+    words: str
+    eczema: float | None
+
+
+@dataclass(frozen=True)
 class Explanation:
     """Why an answer is what it is.
 
     Attributes:
         target: What the heatmap and the words explain, as in `explanation.submodels.select_logit`.
         direction: "for" or "against": what the heatmap shows.
-        contributions: What photo and text each moved the overall logit.
+        contributions: What photo and text each moved the target's logit.
         heatmap: None if no photo was used.
         text: None if no text was used.
+        checks: Of the overall answer: without the strongest phrase; where there are both, without
+            the photo and without the text.
     """
 
     target: str
@@ -101,6 +108,7 @@ class Explanation:
     contributions: Contributions
     heatmap: Heatmap | None
     text: TextReading | None
+    checks: tuple[CounterCheck, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,7 +168,9 @@ class Answer:
         if (why := self.explanation) is None:
             return answer
         answer["explained"] = {"target": why.target, "direction": why.direction}
-        answer["contributions"] = asdict(why.contributions)
+        moved = why.contributions
+        answer["contributions"] = {**asdict(moved), "logit": moved.logit}
+        answer["counter_checks"] = [asdict(check) for check in why.checks]
         if why.heatmap is not None:
             answer["heatmap"] = {
                 "method": why.heatmap.method,

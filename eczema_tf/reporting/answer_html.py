@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit
 
 from eczema_tf.explanation.spans import Span
 from eczema_tf.reporting.answer import Answer, Explanation
@@ -24,8 +25,6 @@ METHOD_NAMES = {
     "gradcam": "Grad-CAM",
     "gradcam++": "Grad-CAM++",
     "scorecam": "Score-CAM",
-    "gradient_x_input": "A quick estimate (gradient times input).",
-    "integrated_gradients": "Computed by integrated gradients.",
 }
 
 
@@ -84,6 +83,7 @@ def render_answer(
         faults=faults,
         photo_refused=photo_refused or any(not fault.startswith("text: ") for fault in faults),
         interactive=interactive,
+        start=expit(explanation.contributions.neither),
         shares=rank_shares(answer, explanation),
         where=heatmap and describe_peak(heatmap.peak),
         photo_url=as_data_url(shrink_photo(photo), "jpeg") if heatmap else "",

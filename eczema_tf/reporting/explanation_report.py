@@ -16,14 +16,10 @@ NAMES = {
     "comprehensiveness": "comprehensiveness",
     "sufficiency": "sufficiency",
 }
-BASELINES = {
-    "centred_gaussian": "Gaussian",
-    "edges": "edges",
-    "random": "random",
-    "gradient_x_input": "gradient x input",
-}
+BASELINES = {"centred_gaussian": "Gaussian", "edges": "edges", "random": "random"}
+SUMS = ("moved", "missed", "unclear")
 CHANGES = {
-    "one_step": "with gradient x input",
+    "fine": "with 256 points of the path",
     "noise": "after a little noise",
     "closing": "after a polite closing sentence",
 }
@@ -73,6 +69,10 @@ def _format_modality(name: str, things: str, results: ModalityResults | str) -> 
     for change, estimates in results.changes.items():
         correlation = format_estimate(estimates["correlation"])
         yield f"  {CHANGES[change]:<38} rank correlation {correlation}"
+    if sums := results.sums:
+        moved, missed, unclear = (format_estimate(sums[name]) for name in SUMS)
+        yield f"  logits that a text moves {moved}, of which its words miss {missed}"
+        yield f"  sum of the scores of texts labelled unclear {unclear}"
     cascade = results.randomised
     yield (
         f"  rank correlation after randomising weights from the top down to ({cascade.cases}"

@@ -4,7 +4,7 @@ A backend (a trained run, or an export's signatures) is asked for figures; what 
 here.
 """
 
-import asyncio
+from asyncio import to_thread
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -12,19 +12,24 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from eczema_tf.data.text.alignment import align_text
-from eczema_tf.explanation.contributions import compute_contributions
+from eczema_tf.explanation.contributions import Contributions
 from eczema_tf.explanation.maps import find_peak
-from eczema_tf.explanation.one_pass import HEATMAP_METHOD, TOKEN_METHOD
+from eczema_tf.explanation.one_pass import HEATMAP_METHOD
 from eczema_tf.explanation.spans import join_phrases, join_words
-from eczema_tf.reporting.answer import Answer, Explanation, Heatmap, TextReading, read_answer
+from eczema_tf.reporting.answer import (
+    Answer,
+    CounterCheck,
+    Explanation,
+    Heatmap,
+    TextReading,
+    read_answer,
+)
 from eczema_tf.schema import NOTICE
 from eczema_tf.serving.exported import Outputs, plain_row
 from eczema_tf.serving.graph.signature import EXPLAIN, SERVE
 from eczema_tf.symptoms.cues import attribute_cues, find_cues, read_criteria
 
 AskSignature = Callable[[Sequence[bytes], Sequence[str], str], Awaitable[Outputs]]
-# a float32 probability cannot be told from 0 or 1 beyond it; its logit is held at +-16
-SMALLEST = 1e-7
 
 
 class Question(NamedTuple):
@@ -34,13 +39,11 @@ class Question(NamedTuple):
         target: As in `explanation.submodels.select_logit`.
         direction: "for" or "against": what the heatmap shows.
         image_method: One of `explanation.heatmaps.HEATMAP_METHODS`.
-        text_method: How tokens are scored.
     """
 
     target: str = "eczema"
     direction: str = "for"
     image_method: str = HEATMAP_METHOD
-    text_method: str = TOKEN_METHOD
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,12 @@ class ScoredTokens:
         ends: Offset after its last byte; the same as its start for special tokens and padding.
         scores: float32 (tokens,), signed, in logits.
         continues: Whether each continues the word of the token before it.
-        logit_difference: As in `TextReading`.
-        completeness_error: Likewise.
     """
 
     starts: Sequence[int]
     ends: Sequence[int]
     scores: np.ndarray
     continues: Sequence[bool]
-    logit_difference: float | None = None
-    completeness_error: float | None = None
 
 
 class Findings(NamedTuple):
@@ -69,13 +68,13 @@ class Findings(NamedTuple):
 
     Attributes:
         answer: Not explained yet.
-        logits: Of the overall answer: as it is, without the text, without the photo, without both.
+        contributions: To the target's logit.
         heatmap: float32 (rows, columns) in [0, 1]; None if no photo was used.
         tokens: None if no text was used.
     """
 
     answer: Answer
-    logits: Sequence[float]
+    contributions: Contributions
     heatmap: np.ndarray | None
     tokens: ScoredTokens | None
 
@@ -86,7 +85,10 @@ class Backend(Protocol):
     question: Question
 
     async def ask(self, photo: bytes, text: str) -> Findings:
-        """Answers an upright JPEG (b"" for none) and a text ("" for none)."""
+        """Answers an upright JPEG (b"" for none) and a text ("" for none), and explains."""
+
+    async def answer(self, photo: bytes, text: str) -> Answer:
+        """Answers, and does not explain."""
 
 
 async def answer_case(backend: Backend, photo: bytes, text: str) -> Answer:
@@ -100,12 +102,29 @@ async def answer_case(backend: Backend, photo: bytes, text: str) -> Answer:
     Raises:
         EczemaError: What the backend raises.
     """
-    return await asyncio.to_thread(
-        _describe_findings, await backend.ask(photo, text), text, backend.question
-    )
+    findings = await backend.ask(photo, text)
+    explanation = await to_thread(_explain_findings, findings, text, backend.question)
+    checks = await _check_against(backend, photo, text, findings.answer, explanation)
+    return replace(findings.answer, explanation=replace(explanation, checks=checks))
 
 
-def _describe_findings(findings: Findings, text: str, question: Question) -> Answer:
+async def _check_against(
+    backend: Backend, photo: bytes, text: str, answer: Answer, explanation: Explanation
+) -> tuple[CounterCheck, ...]:
+    """Asks what the answer would be without the strongest phrase, the photo, the text."""
+    checks = []
+    if explanation.text and explanation.text.phrases:
+        phrase = explanation.text.phrases[0]
+        rest = await backend.answer(photo, f"{text[: phrase.start]} {text[phrase.end :]}")
+        checks.append(CounterCheck("phrase", phrase.text, rest.eczema["fusion"]))
+    if answer.image_used and answer.text_used:
+        # where one modality is missing, the answer is that of the other's head (model/fusion.py)
+        checks.append(CounterCheck("photo", "", answer.eczema["text"]))
+        checks.append(CounterCheck("text", "", answer.eczema["image"]))
+    return tuple(checks)
+
+
+def _explain_findings(findings: Findings, text: str, question: Question) -> Explanation:
     heatmap = reading = None
     if findings.heatmap is not None:
         peak = find_peak(findings.heatmap)
@@ -115,13 +134,12 @@ def _describe_findings(findings: Findings, text: str, question: Question) -> Ans
             grid=tuple(tuple(round(float(value), 4) for value in row) for row in findings.heatmap),
         )
     if findings.tokens is not None:
-        reading = _read_text(text, findings.tokens, question.text_method)
-    contributions = compute_contributions(*map(float, findings.logits))
-    explanation = Explanation(question.target, question.direction, contributions, heatmap, reading)
-    return replace(findings.answer, explanation=explanation)
+        reading = _read_text(text, findings.tokens)
+    moved = findings.contributions
+    return Explanation(question.target, question.direction, moved, heatmap, reading)
 
 
-def _read_text(text: str, tokens: ScoredTokens, method: str) -> TextReading:
+def _read_text(text: str, tokens: ScoredTokens) -> TextReading:
     """Takes the scores back to the user's own words, and to the symptoms among them."""
     aligned = align_text(text)
     places = [
@@ -132,13 +150,10 @@ def _read_text(text: str, tokens: ScoredTokens, method: str) -> TextReading:
     words = join_words(text, [(*place, score, continues) for place, score, continues in located])
     cues = attribute_cues(find_cues(text), [(word.start, word.end, word.score) for word in words])
     return TextReading(
-        method=method,
         words=tuple(words),
         phrases=tuple(join_phrases(text, words)),
         cues=tuple(cues),
         criteria=tuple(read_criteria(cues)),
-        logit_difference=tokens.logit_difference,
-        completeness_error=tokens.completeness_error,
     )
 
 
@@ -161,19 +176,15 @@ class ExportBackend:
         self._thresholds, self._notice = thresholds, notice
 
     async def ask(self, photo: bytes, text: str) -> Findings:
-        """Asks both signatures, at the same time."""
-        explained, apart = await asyncio.gather(
-            self._ask([photo], [text], EXPLAIN), self._ask([photo, b"", b""], ["", text, ""], SERVE)
-        )
+        """Asks the signature `explain`."""
+        explained = await self._ask([photo], [text], EXPLAIN)
         row = {name: values[0] for name, values in explained.items()}
         plain = plain_row(explained)
-        probabilities = np.concatenate([explained["eczema"], apart["eczema"]]).astype("float64")
-        clipped = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
         starts, ends = plain["token_start"], plain["token_end"]
         continues = find_continuing(row["clean_text"], starts, ends)
         return Findings(
             answer=read_answer(plain, self._thresholds, self._notice),
-            logits=np.log(clipped / (1 - clipped)),
+            contributions=Contributions(*plain["contribution"]),
             heatmap=row["heatmap"] if row["image_used"] else None,
             tokens=(
                 ScoredTokens(starts, ends, row["token_score"], continues)
@@ -181,6 +192,11 @@ class ExportBackend:
                 else None
             ),
         )
+
+    async def answer(self, photo: bytes, text: str) -> Answer:
+        """Asks the signature that does not explain."""
+        plain = plain_row(await self._ask([photo], [text], SERVE))
+        return read_answer(plain, self._thresholds, self._notice)
 
 
 def find_continuing(cleaned: bytes, starts: Sequence[int], ends: Sequence[int]) -> list[bool]:

@@ -1,6 +1,5 @@
 """A trained run judged again, on its own cases or on another manifest: what `evaluate` runs."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +74,17 @@ def evaluate(
     )
     print(format_results(metrics))
     if explanations is not None:
-        judged = partial(evaluate_explanations, trained, dataset, inputs, rows, out, split=split)
-        print(f"\n{format_explanations(judged(cases=explanations))}")
+        judged = evaluate_explanations(
+            trained,
+            run_folder.take_apart(run_dir, trained),
+            dataset,
+            inputs,
+            rows,
+            out,
+            split=split,
+            cases=explanations,
+        )
+        print(f"\n{format_explanations(judged)}")
     return metrics
 
 

@@ -1,6 +1,7 @@
 """What `explain` does: one photo and one text through a trained run, and why it answers so."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.reading import TextReader, is_read
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.errors import DataError
+from eczema_tf.explanation.contributions import Contributions
 from eczema_tf.explanation.heatmaps import compute_heatmaps
-from eczema_tf.explanation.submodels import Submodels
-from eczema_tf.explanation.token_scores import TOKEN_METHODS
+from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.files import replacing_file, replacing_folder, write_json, write_text
 from eczema_tf.model.decision import compute_decision
 from eczema_tf.model.losses import compute_probabilities
-from eczema_tf.reporting.answer import format_answer, read_answer
+from eczema_tf.reporting.answer import Answer, format_answer, read_answer
 from eczema_tf.reporting.answer_html import render_explanation_page
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.pictures import draw_overlay, shrink_photo
@@ -39,7 +40,6 @@ def explain(
     target: str,
     direction: str,
     image_method: str,
-    text_method: str,
 ) -> str:
     """Explains one case, and writes `heatmap.png`, `explanation.json` and `explanation.html`.
 
@@ -51,7 +51,6 @@ def explain(
         target: As in `Question`, and so are the others.
         direction: "for" or "against".
         image_method: Of the heatmap.
-        text_method: Of the words' scores.
 
     Returns:
         The answer as lines for a terminal.
@@ -61,7 +60,7 @@ def explain(
         DataError: If there is nothing to explain, or something that this model cannot use.
         EczemaError: If `out` exists and is not empty, or the disk refuses.
     """
-    question = Question(target, direction, image_method, text_method)
+    question = Question(target, direction, image_method)
     upright = upright_jpeg(photo) if photo else b""
     answer = asyncio.run(answer_case(RunBackend(run_dir, question), upright, text))
     with replacing_folder(out) as aside:
@@ -96,7 +95,7 @@ class RunBackend:
         self._thresholds: dict[str, float] = run_folder.read_thresholds(run_dir)
         data = RunData.read(run_dir / run_folder.DATA)
         self._trained_on, self._notice = frozenset(data.trained_on or ()), data.notice
-        self._submodels = Submodels(self._trained.model)
+        self._submodels = run_folder.take_apart(run_dir, self._trained)
         self._locate = TokenLocator(self._trained.tokenizer)
         self._describe_reading = TextReader(self._trained.tokenizer)
 
@@ -107,33 +106,11 @@ class RunBackend:
             DataError: If there is nothing to explain, or something that this model cannot use.
         """
         self._check(photo, text)
-        written = tf.constant([text.encode("utf-8", "replace")])
-        cleaned = clean_text(written)
-        text_used = bool(cleaned.numpy()[0])
-        if not photo and not text_used:
-            raise DataError("--text: nothing readable in it")
         inputs = build_client_inputs(self._trained, [photo], [text])
-
-        # the row as it is, without the text, without the photo, without both
-        rows = {name: np.repeat(value, 4, axis=0) for name, value in inputs.items()}
-        rows[TEXT_PRESENT] *= np.array([1, 0, 1, 0], "float32")
-        rows[IMAGE_PRESENT] *= np.array([1, 1, 0, 0], "float32")
-        # called and not compiled: compiling takes ten times as long as answering four rows
-        logits = {
-            head: value.numpy()
-            for head, value in self._trained.model(to_model_inputs(rows), training=False).items()
-        }
-        outputs = {
-            name: np.asarray(value)[0].tolist()
-            for name, value in compute_probabilities(logits).items()
-        }
-        reading = self._describe_reading(written, cleaned)
-        status = reading.numpy()[0].decode() if text_used else STATUS_OK
-        used = {"image_used": bool(photo), "text_used": text_used, "status": status}
-        decided = compute_decision(logits, rows, is_read(reading))
-        known = {name: bool(decided[name][0]) for name in ("known_image", "known_text")}
-        outputs |= {**used, **known, "decision": DECISIONS[int(decided["decision"][0])]}
-        target, direction, image_method, _ = self.question
+        if not photo and not inputs[TEXT_PRESENT].any():
+            raise DataError("--text: nothing readable in it")
+        target, direction, image_method = self.question
+        why = explain_in_one_pass(self._submodels, to_model_inputs(inputs), target)
         heatmap = None
         if photo:
             heatmap = compute_heatmaps(
@@ -144,11 +121,37 @@ class RunBackend:
                 against=direction == "against",
             )[0]
         return Findings(
-            answer=read_answer(outputs, self._thresholds, self._notice),
-            logits=logits["eczema"][:, 0],
+            answer=self._read(inputs, text, why.logits),
+            contributions=Contributions(*why.contributions.numpy()[0].tolist()),
             heatmap=heatmap,
-            tokens=self._score_tokens(inputs, cleaned) if text_used else None,
+            tokens=self._locate_tokens(inputs, text, why.token_scores.numpy()[0]),
         )
+
+    async def answer(self, photo: bytes, text: str) -> Answer:
+        """Answers, and does not explain."""
+        inputs = build_client_inputs(self._trained, [photo], [text])
+        # called and not compiled: compiling takes ten times as long as answering
+        logits = self._trained.model(to_model_inputs(inputs), training=False)
+        return self._read(inputs, text, logits)
+
+    def _read(
+        self, inputs: Mapping[str, np.ndarray], text: str, logits: Mapping[str, tf.Tensor]
+    ) -> Answer:
+        outputs = {
+            name: np.asarray(value)[0].tolist()
+            for name, value in compute_probabilities(logits).items()
+        }
+        used = {
+            "image_used": bool(inputs[IMAGE_PRESENT][0]),
+            "text_used": bool(inputs[TEXT_PRESENT][0]),
+        }
+        written = tf.constant([text.encode("utf-8", "replace")])
+        reading = self._describe_reading(written, clean_text(written))
+        status = reading.numpy()[0].decode() if used["text_used"] else STATUS_OK
+        decided = compute_decision(logits, inputs, is_read(reading))
+        outputs |= {name: bool(decided[name][0]) for name in ("known_image", "known_text")}
+        outputs["decision"] = DECISIONS[int(decided["decision"][0])]
+        return read_answer({**outputs, **used, "status": status}, self._thresholds, self._notice)
 
     def _check(self, photo: bytes, text: str) -> None:
         if not photo and not text.strip():
@@ -165,16 +168,13 @@ class RunBackend:
                 " leave it out"
             )
 
-    def _score_tokens(self, inputs: dict[str, np.ndarray], cleaned: tf.Tensor) -> ScoredTokens:
-        score = TOKEN_METHODS[self.question.text_method]
-        scored = score(self._submodels, inputs, target=self.question.target)
+    def _locate_tokens(
+        self, inputs: Mapping[str, np.ndarray], text: str, scores: np.ndarray
+    ) -> ScoredTokens | None:
+        if not inputs[TEXT_PRESENT].any():
+            return None
+        cleaned = clean_text(tf.constant([text.encode("utf-8", "replace")]))
         starts, ends = (offsets.numpy()[0].tolist() for offsets in self._locate(cleaned))
         vocabulary = self._trained.tokenizer.vocabulary
-        return ScoredTokens(
-            starts=starts,
-            ends=ends,
-            scores=scored.scores[0],
-            continues=[vocabulary[token].startswith("##") for token in inputs[TOKEN_IDS][0]],
-            logit_difference=float(scored.difference[0]),
-            completeness_error=float(scored.completeness_error[0]),
-        )
+        continues = [vocabulary[token].startswith("##") for token in inputs[TOKEN_IDS][0]]
+        return ScoredTokens(starts, ends, scores, continues)

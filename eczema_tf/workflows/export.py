@@ -21,6 +21,7 @@ from eczema_tf.data.text.reading import is_read
 from eczema_tf.errors import RunError
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels
+from eczema_tf.explanation.token_scores import NODES
 from eczema_tf.files import adding_version, write_checksums
 from eczema_tf.model.decision import compute_decision
 from eczema_tf.model.losses import compute_probabilities
@@ -51,6 +52,7 @@ TOLERANCE = 1e-4  # of what `Parity` measures
 # Explanations are gradients, and those of a ReLU or a maximum jump where rounding decides on which
 # side a unit stands. So a few rows may differ by what one unit of a head can make out.
 KINK_ROWS, KINK_TOLERANCE = 6, 5e-2
+INCOMPLETE = 0.05  # of what the texts of all rows move: what the scores of words may miss of it
 STAGES = {  # what computes a model's input, or an output of the SavedModel
     IMAGE: "decoding and preprocessing of the photo",
     IMAGE_PRESENT: "decoding of the photo",
@@ -65,6 +67,7 @@ STAGES = {  # what computes a model's input, or an output of the SavedModel
     "known_image": "distance of the photo from training",
     "known_text": "distance of the text from training",
     "decision": "bounds of the decision",
+    "contribution": "what photo and text moved",
     "token_score": "gradient to the words",
     "heatmap": "gradient to the map of the photo",
 }
@@ -106,7 +109,7 @@ def export_model(trained: TrainedModel, run_dir: Path, out: Path) -> Path:
         give_memory_back()  # saving takes the weights ten times over
         metadata.write(version.folder)
         write_warmup(version.folder, served.signatures())
-        parity = check_parity(version.folder, served, trained)
+        parity = check_parity(version.folder, served, trained, run_dir)
         write_checksums(version.folder, FILES)
     print(f"exported to {out / str(version.number)} (largest difference from Keras: {parity})")
     return out / str(version.number)
@@ -120,7 +123,7 @@ def build_served(trained: TrainedModel, run_dir: Path) -> ServedModel:
         tokenizer=trained.tokenizer,
         preprocess=trained.config.preprocess,
         trained_on=frozenset(RunData.read(run_dir / run_folder.DATA).trained_on or ()),
-        explainer=partial(explain_in_one_pass, Submodels(trained.model)),
+        explainer=partial(explain_in_one_pass, run_folder.take_apart(run_dir, trained)),
     )
 
 
@@ -145,7 +148,7 @@ class Parity(NamedTuple):
         )
 
 
-def check_parity(folder: Path, served: ServedModel, trained: TrainedModel) -> Parity:
+def check_parity(folder: Path, served: ServedModel, trained: TrainedModel, run_dir: Path) -> Parity:
     """Compares a SavedModel with Keras, in the order of computing.
 
     The rows are drawn here, no patient's, and go the way that clients' rows go.
@@ -154,9 +157,11 @@ def check_parity(folder: Path, served: ServedModel, trained: TrainedModel) -> Pa
         folder: The SavedModel's.
         served: What it was made of.
         trained: The model in Keras.
+        run_dir: Of the model.
 
     Raises:
-        RunError: If they differ, with the first output that does, the row and the stage.
+        RunError: If they differ, with the first output that does, the row and the stage; or if the
+            scores of words do not add up to what their texts moved.
     """
     photos, texts = draw_rows(PARITY_ROWS)
     inputs = build_client_inputs(
@@ -168,7 +173,10 @@ def check_parity(folder: Path, served: ServedModel, trained: TrainedModel) -> Pa
     differences = {
         name: compute_differences(read[name].numpy(), value) for name, value in inputs.items()
     }
-    answers = answer_in_keras(trained, inputs, is_read(report["status"]).numpy())
+    submodels = run_folder.take_apart(run_dir, trained)
+    text_read = is_read(report["status"]).numpy()
+    answers = answer_in_keras(trained, submodels, inputs, text_read)
+    check_completeness(answers)
     give_memory_back()  # before the SavedModel takes as much
     differences |= compare_answers(ExportedModel(folder), photos, texts, answers)
     for name, rows in differences.items():
@@ -187,10 +195,13 @@ def check_parity(folder: Path, served: ServedModel, trained: TrainedModel) -> Pa
 
 
 def answer_in_keras(
-    trained: TrainedModel, inputs: Mapping[str, np.ndarray], text_read: np.ndarray
+    trained: TrainedModel,
+    submodels: Submodels,
+    inputs: Mapping[str, np.ndarray],
+    text_read: np.ndarray,
 ) -> list[dict[str, np.ndarray]]:
     """What the SavedModel has to give, and the maps' `strength`, by `PARITY_BATCHES`."""
-    submodels, answers = Submodels(trained.model), []
+    answers = []
     for rows in PARITY_BATCHES:
         batch = {name: value[rows] for name, value in inputs.items()}
         why = explain_in_one_pass(submodels, to_model_inputs(batch))
@@ -203,10 +214,27 @@ def answer_in_keras(
                 "decision": np.array(DECISIONS, "S")[np.asarray(decided["decision"])],
                 "heatmap": why.heatmap.numpy(),
                 "token_score": why.token_scores.numpy(),
+                "contribution": why.contributions.numpy(),
                 "strength": why.strength.numpy(),
             }
         )
     return answers
+
+
+def check_completeness(answers: Sequence[Mapping[str, np.ndarray]]) -> None:
+    """Holds the sums of words' scores to what the texts moved.
+
+    Raises:
+        RunError: If they miss more than `INCOMPLETE` of it.
+    """
+    moved = np.concatenate([answer["contribution"][:, 2] for answer in answers])
+    sums = np.concatenate([answer["token_score"].sum(axis=1) for answer in answers])
+    missed, whole = np.abs(sums - moved).sum(), np.abs(moved).sum()
+    if not missed <= INCOMPLETE * whole + TOLERANCE:
+        raise RunError(
+            f"the scores of words miss {missed:.3f} of the {whole:.3f} logits that {len(moved)}"
+            f" texts moved, more than {INCOMPLETE:.0%}, with {NODES} nodes: nothing was exported"
+        )
 
 
 def compare_answers(

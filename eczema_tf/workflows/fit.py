@@ -12,12 +12,14 @@ from eczema_tf.cli import say
 from eczema_tf.config import AugmentConfig, Config
 from eczema_tf.data.audit.overlap import note_seen
 from eczema_tf.data.dataset import Dataset, count_cases
-from eczema_tf.data.inputs import Inputs
+from eczema_tf.data.inputs import Inputs, to_model_inputs
 from eczema_tf.data.text.findings import choose_findings
 from eczema_tf.data.text.reading import choose_unknown_limit
 from eczema_tf.data.text.tokenizer import learn_tokenizer, load_tokenizer
 from eczema_tf.evaluation.conformal import Bounds, choose_bounds
 from eczema_tf.evaluation.thresholds import Thresholds, choose_thresholds
+from eczema_tf.explanation.neutral_text import find_neutral_text
+from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.files import write_json
 from eczema_tf.model.decision import KINDS
 from eczema_tf.model.encoders import (
@@ -40,6 +42,9 @@ from eczema_tf.workflows.inference import load_model_inputs, predict_cases
 # in a run folder: the model that validation judged, where the run's own was trained on validation,
 # too
 BEFORE_REFIT = "before_refit"
+# texts that are averaged for one that says nothing: how many at most, at once, and how few
+# labelled unclear are too few
+NEUTRAL_TEXTS, NEUTRAL_BATCH, MIN_UNCLEAR = 512, 32, 20
 
 
 def check_encoders(config: Config) -> None:
@@ -88,6 +93,7 @@ def fit_run(
     """
     if not config.train.refit:
         trained, inputs, _ = train_run(config, dataset, splits, run_dir)
+        _save_neutral_text(trained, dataset.table[splits == "train"], inputs, run_dir)
         thresholds, bounds = _judge(trained, dataset, inputs, splits, run_dir)
         _decide_by(bounds, trained, run_dir)
         return trained, inputs, thresholds
@@ -97,6 +103,7 @@ def fit_run(
     thresholds, bounds = _judge(first, dataset, inputs, splits, run_dir)
     both = splits.replace("val", "train")
     trained, inputs, _ = train_run(config, dataset, both, run_dir, history.judged)
+    _save_neutral_text(trained, dataset.table[both == "train"], inputs, run_dir)
     _decide_by(bounds, trained, run_dir)
     return trained, inputs, thresholds
 
@@ -168,6 +175,23 @@ def _build_untrained(
     if text.preset is not None:
         load_preset_weights(model.get_layer(ENCODER_LAYERS["text"]), text.preset)
     return run_folder.TrainedModel(config, encoders, tokenizer, model)
+
+
+def _save_neutral_text(
+    trained: run_folder.TrainedModel, training: pd.DataFrame, inputs: Inputs, run_dir: Path
+) -> None:
+    """Finds where the scores of words start from: training texts that say nothing, or all."""
+    told = training[training["text"] != ""]
+    unclear = told[told["consistency"] == "unclear"]
+    if len(unclear) < MIN_UNCLEAR:
+        say(f"words are scored against an average text: {len(unclear)} texts are labelled unclear")
+    rows = (told if len(unclear) < MIN_UNCLEAR else unclear).index.to_numpy()
+    rows = np.random.default_rng(trained.config.seed).permutation(rows)[:NEUTRAL_TEXTS]
+    batches = np.split(rows, range(NEUTRAL_BATCH, len(rows), NEUTRAL_BATCH)) if len(rows) else []
+    found = find_neutral_text(
+        Submodels(trained.model), (to_model_inputs(inputs.gather(batch)) for batch in batches)
+    )
+    run_folder.save_neutral_text(run_dir, found)
 
 
 def _judge(

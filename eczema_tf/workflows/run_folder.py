@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,6 +23,7 @@ from eczema_tf.data.audit.report import AuditReport
 from eczema_tf.data.text.tokenizer import TextTokenizer, read_tokenizer
 from eczema_tf.errors import RunError
 from eczema_tf.evaluation.thresholds import Thresholds
+from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.files import (
     CHECKSUMS,
     check_checksums,
@@ -39,7 +41,8 @@ from eczema_tf.workflows.audit import AUDIT
 CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
 ENCODERS, WEIGHTS, TOKENIZER = "encoders.json", "model.weights.h5", "tokenizer"
 THRESHOLDS, METRICS, PREDICTIONS = "thresholds.json", "metrics.json", "predictions.csv"
-MODEL_FILES = (CONFIG, DATA, ENVIRONMENT, ENCODERS, TOKENIZER, WEIGHTS, THRESHOLDS)
+NEUTRAL_TEXT = "neutral_text.npy"  # float32 (channels,), where the scores of words start from
+MODEL_FILES = (CONFIG, DATA, ENVIRONMENT, ENCODERS, TOKENIZER, WEIGHTS, THRESHOLDS, NEUTRAL_TEXT)
 REPORT, MODEL_CARD = "report.html", "model_card.md"
 PACKAGES = (
     "tensorflow",
@@ -136,6 +139,27 @@ def load_model(run_dir: Path) -> TrainedModel:
             f"{run_dir / WEIGHTS}: does not fit {CONFIG} and {ENCODERS}: {cause}"
         ) from error
     return TrainedModel(config, encoders, read_tokenizer(run_dir / TOKENIZER), model)
+
+
+def save_neutral_text(run_dir: Path, neutral_text: np.ndarray) -> None:
+    """Writes what stands for a token of a text that says nothing."""
+    with replacing_file(run_dir / NEUTRAL_TEXT) as aside, aside.open("wb") as file:
+        np.save(file, neutral_text, allow_pickle=False)
+
+
+def take_apart(run_dir: Path, trained: TrainedModel) -> Submodels:
+    """Takes a run's model apart, to be explained.
+
+    Raises:
+        RunError: If the run does not say what a text that says nothing is.
+    """
+    path = run_dir / NEUTRAL_TEXT
+    try:
+        return Submodels(trained.model, np.load(path, allow_pickle=False))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path}: missing or damaged; explanations start from it: train again"
+        ) from error
 
 
 def seal(run_dir: Path) -> None:

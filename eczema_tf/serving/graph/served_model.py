@@ -40,8 +40,9 @@ NOTHING = "neither a photo nor a text that can be used"
 SPECS = tuple(tf.TensorSpec([None], dtype, name) for name, dtype in INPUTS.items())
 
 Tensors = dict[str, tf.Tensor]
-# the model's inputs to logits, heatmap, token scores and more: `explanation.one_pass.Explained`
-Explainer = Callable[[Tensors], tuple[Tensors, tf.Tensor, tf.Tensor, tf.Tensor]]
+# the model's inputs to logits, heatmap, token scores, contributions and more:
+# `explanation.one_pass.Explained`
+Explainer = Callable[[Tensors], tuple[Tensors, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
 class ServedModel(tf.Module):
@@ -112,7 +113,9 @@ class ServedModel(tf.Module):
             What `serve` gives; `heatmap` float32 (batch, height, width) in [0, 1], zeros for no
             evidence; `token_start`, `token_end` int32 (batch, tokens), byte offsets into
             `clean_text` (both 0 for special tokens and padding); `token_score` float32 (batch,
-            tokens), signed, in logits; `clean_text` string (batch,).
+            tokens), signed, in logits; `contribution` float32 (batch, 3), in logits: where photo
+            and text start from, and what each moves, which add up to the logit of `eczema` as
+            `token_score` does to the text's; `clean_text` string (batch,).
 
         Raises:
             ValueError: If there is no explainer.
@@ -120,7 +123,7 @@ class ServedModel(tf.Module):
         if self._explain is None:
             raise ValueError("explainer: needed for the signature `explain`")
         inputs, report, cleaned = self.read(image, text)
-        logits, heatmap, token_scores, _ = self._explain(inputs)
+        logits, heatmap, token_scores, contributions, _ = self._explain(inputs)
         start, end = self._locate(cleaned)  # (batch, tokens)
         return {
             **self._answer(logits, inputs, report),
@@ -128,6 +131,7 @@ class ServedModel(tf.Module):
             "token_start": start,
             "token_end": end,
             "token_score": token_scores,
+            "contribution": contributions,
             "clean_text": cleaned,
         }
 

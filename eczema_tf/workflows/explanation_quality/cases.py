@@ -9,11 +9,12 @@ import pandas as pd
 import tensorflow as tf
 
 from eczema_tf.data.dataset import Dataset
-from eczema_tf.data.inputs import Inputs
+from eczema_tf.data.inputs import Inputs, to_model_inputs
 from eczema_tf.data.synthetic.ground_truth import GroundTruth, load_ground_truth
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels, select_logit
-from eczema_tf.schema import IMAGE, IMAGE_PRESENT, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.explanation.token_scores import TokenScores, score_tokens
+from eczema_tf.schema import IMAGE, IMAGE_PRESENT, TEXT_PRESENT
 from eczema_tf.workflows.run_folder import TrainedModel
 
 TARGET = "eczema"  # what is explained: the logit of the answer from photo and text together
@@ -62,7 +63,7 @@ class ExplainedCases:
     @cached_property
     def logits(self) -> np.ndarray:
         """What is explained: float64 (cases,)."""
-        return self.predict({})
+        return self.contributions.sum(axis=1)
 
     def take(self, chosen: np.ndarray) -> "ExplainedCases":
         """Leaves only some cases."""
@@ -77,22 +78,6 @@ class ExplainedCases:
     def in_batches(self) -> list[np.ndarray]:
         """All cases, int64, `BATCH_ROWS` at a time."""
         return np.split(np.arange(len(self)), range(BATCH_ROWS, len(self), BATCH_ROWS))
-
-    def predict(self, changed: Mapping[str, float]) -> np.ndarray:
-        """Computes the logit of every case.
-
-        Args:
-            changed: Inputs that are set to one value in all cases.
-
-        Returns:
-            float64 (cases,).
-        """
-        logits = []
-        for chosen in self.in_batches():
-            batch = self.gather(chosen)
-            batch |= {name: np.full_like(batch[name], value) for name, value in changed.items()}
-            logits.append(self._answer(self._encode(batch.pop(IMAGE)), batch))
-        return np.concatenate(logits)
 
     def predict_variants(self, case: int, changed: Mapping[str, np.ndarray]) -> np.ndarray:
         """Computes the logits of variants of one case.
@@ -136,25 +121,49 @@ class ExplainedCases:
         )
 
     @cached_property
+    def score_tokens(self) -> Callable[[dict[str, tf.Tensor], int], TokenScores]:
+        """Scores tokens as the served model does, with that many nodes."""
+
+        def score(inputs: dict[str, tf.Tensor], nodes: int) -> TokenScores:
+            features = self.submodels.encode_image(inputs[IMAGE])
+            text = self.submodels.encode_text(inputs)
+            return score_tokens(self.submodels, features, text, inputs, TARGET, nodes)
+
+        return tf.function(score, reduce_retracing=True)
+
+    @cached_property
+    def contributions(self) -> np.ndarray:
+        """Where photo and text start from, and what each moves, in logits: float64 (cases, 3)."""
+        batches = (to_model_inputs(self.gather(chosen)) for chosen in self.in_batches())
+        moved = [self.score_tokens(batch, 1).contributions.numpy() for batch in batches]
+        return np.concatenate(moved).astype("float64")
+
+    @cached_property
     def _image_encoder(self) -> Callable[[tf.Tensor], tf.Tensor]:
         return tf.function(self.submodels.encode_image, reduce_retracing=True)
 
     @cached_property
     def _heads(self) -> Callable[[tf.Tensor, dict[str, tf.Tensor]], tf.Tensor]:
         def answer(features: tf.Tensor, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-            embeddings = self.submodels.embed_tokens(inputs[TOKEN_IDS])
-            return select_logit(self.submodels.compute_logits(features, embeddings, inputs), TARGET)
+            text = self.submodels.encode_text(inputs)
+            return select_logit(self.submodels.compute_logits(features, text, inputs), TARGET)
 
         return tf.function(answer, reduce_retracing=True)
 
 
 def choose_cases(
-    trained: TrainedModel, dataset: Dataset, inputs: Inputs, rows: np.ndarray, cases: int
+    trained: TrainedModel,
+    submodels: Submodels,
+    dataset: Dataset,
+    inputs: Inputs,
+    rows: np.ndarray,
+    cases: int,
 ) -> ExplainedCases:
     """Draws cases, and takes the first row of each.
 
     Args:
         trained: Trained; its configuration's seed says which cases.
+        submodels: Of its model.
         dataset: With what is known of its cases beside its manifest, or without.
         inputs: Of the whole data set.
         rows: int64, to choose from.
@@ -165,7 +174,7 @@ def choose_cases(
     drawn = np.sort(np.random.default_rng(trained.config.seed).permutation(firsts)[:cases])
     return ExplainedCases(
         trained=trained,
-        submodels=Submodels(trained.model),
+        submodels=submodels,
         table=dataset.table.iloc[drawn].reset_index(drop=True),
         inputs=inputs,
         rows=drawn,

@@ -14,16 +14,15 @@ from eczema_tf.evaluation.explanation_results import (
     ModalityResults,
 )
 from eczema_tf.evaluation.intervals import draw_weights
-from eczema_tf.explanation.contributions import compute_contributions
 from eczema_tf.explanation.one_pass import HEATMAP_METHOD
+from eczema_tf.explanation.submodels import Submodels
+from eczema_tf.explanation.token_scores import TOKEN_METHOD
 from eczema_tf.files import write_json
-from eczema_tf.schema import IMAGE_PRESENT, TEXT_PRESENT
 from eczema_tf.workflows.explanation_quality import stability
 from eczema_tf.workflows.explanation_quality.cases import TARGET, ExplainedCases, choose_cases
 from eczema_tf.workflows.explanation_quality.photos import compare_heatmaps, explain_photos
 from eczema_tf.workflows.explanation_quality.texts import (
-    INTEGRATED,
-    ONE_STEP,
+    Scores,
     compare_words,
     explain_words,
     locate_words,
@@ -32,7 +31,7 @@ from eczema_tf.workflows.run_folder import TrainedModel
 
 EXPLANATIONS = "explanations.json"
 CASCADE_CASES = 40  # for the randomised weights, which explain each case 30 times
-CASCADE_STEPS = 16  # of integrated gradients; ranks need fewer than sums
+FINE_NODES = 256  # of a path integral that is as good as exact
 NOISE_SIGMA = 4.0  # grey levels of 255, the noise of a phone's camera indoors
 CLOSING = " Thank you."  # says nothing about the skin, and stands after all that does
 NO_MAP = "this model's image encoder gives one vector a photo, which has no places to show"
@@ -40,6 +39,7 @@ NO_MAP = "this model's image encoder gives one vector a photo, which has no plac
 
 def evaluate_explanations(
     trained: TrainedModel,
+    submodels: Submodels,
     dataset: Dataset,
     inputs: Inputs,
     rows: np.ndarray,
@@ -52,6 +52,7 @@ def evaluate_explanations(
 
     Args:
         trained: Trained.
+        submodels: Of its model.
         dataset: With `truth.jsonl` and `masks/` beside its manifest, or without: then what needs
             them is null, with the reason.
         inputs: Of the whole data set.
@@ -60,7 +61,7 @@ def evaluate_explanations(
         split: What the rows are, for the record.
         cases: How many cases at most; which, depends on the configuration's seed.
     """
-    chosen = choose_cases(trained, dataset, inputs, rows, cases)
+    chosen = choose_cases(trained, submodels, dataset, inputs, rows, cases)
     groups, replicates = chosen.table["group_id"], trained.config.evaluate.bootstrap_replicates
     weights = draw_weights(groups, replicates, trained.config.seed)
     both = chosen.has_photo & chosen.has_text
@@ -107,49 +108,46 @@ def evaluate_texts(cases: ExplainedCases, weights: np.ndarray) -> ModalityResult
     if not cases.has_text.any():
         return "no case has a text"
     words = locate_words(cases)
-    scores = {name: explain_words(cases, words, name) for name in (INTEGRATED, ONE_STEP)}
+    scores = explain_words(cases, words)
     comparisons = compare_words(cases, words, scores)
     read = np.flatnonzero(cases.has_text)
-    integrated, one_step = ([scores[name][case] for case in read] for name in scores)
-    read_words = [words[case] for case in read]
-    closed = explain_words(cases.take(read), read_words, INTEGRATED, closing=CLOSING)
+    seen, seen_words = cases.take(read), [words[case] for case in read]
+    shown = [scores[case] for case in read]
     few = read[:CASCADE_CASES]
-    chosen, few_words = cases.take(few), read_words[:CASCADE_CASES]
-    randomised = stability.randomise(
-        chosen, "text", lambda: explain_words(chosen, few_words, INTEGRATED, steps=CASCADE_STEPS)
-    )
+    chosen, few_words = cases.take(few), seen_words[:CASCADE_CASES]
+    randomised = stability.randomise(chosen, "text", lambda: explain_words(chosen, few_words))
     changes = {
-        "one_step": {"correlation": stability.correlate(integrated, one_step)},
-        "closing": stability.compare(integrated, closed),
+        "fine": stability.compare(shown, explain_words(seen, seen_words, nodes=FINE_NODES)),
+        "closing": stability.compare(shown, explain_words(seen, seen_words, closing=CLOSING)),
     }
     return ModalityResults(
-        method=INTEGRATED,
+        method=TOKEN_METHOD,
         counts={"texts": len(read)},
         comparisons={name: figure.summarise(weights) for name, figure in comparisons.items()},
         changes={
             name: estimate_means(change, weights[:, read]) for name, change in changes.items()
         },
         randomised=summarise_cascade(randomised, weights[:, few]),
+        sums=estimate_means(add_up(seen, shown), weights[:, read], "no such text"),
     )
+
+
+def add_up(cases: ExplainedCases, scores: Scores) -> dict[str, np.ndarray]:
+    """Compares the sums of words' scores with what the texts moved, which they should be."""
+    sums, moved = np.array([each.sum() for each in scores]), cases.contributions[:, 2]
+    unclear = cases.table["consistency"].to_numpy(str) == "unclear"
+    return {
+        "moved": np.abs(moved),
+        "missed": np.abs(sums - moved),
+        "unclear": np.where(unclear, sums, np.nan),
+    }
 
 
 def evaluate_contributions(
     cases: ExplainedCases, both: np.ndarray, weights: np.ndarray
 ) -> Estimates:
     """Measures how far photo and text move the answer, for or against, where there are both."""
-    alone = [
-        cases.predict(absent)
-        for absent in (
-            {TEXT_PRESENT: 0.0},
-            {IMAGE_PRESENT: 0.0},
-            {TEXT_PRESENT: 0.0, IMAGE_PRESENT: 0.0},
-        )
-    ]
-    moved = [compute_contributions(*logits) for logits in zip(cases.logits, *alone, strict=True)]
-    image, text = (
-        np.where(both, np.abs(by), np.nan)
-        for by in ([split.image for split in moved], [split.text for split in moved])
-    )
+    image, text = (np.where(both, np.abs(cases.contributions[:, by]), np.nan) for by in (1, 2))
     share = np.divide(image, image + text, out=np.full(len(image), np.nan), where=image + text > 0)
     results = {"image": image, "text": text, "image_share": share}
     return estimate_means(results, weights, "no case has both a photo and a text")

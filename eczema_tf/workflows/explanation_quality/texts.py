@@ -1,6 +1,6 @@
 """Figures of words' scores: whether they lie on the symptoms, and the answer depends on them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,22 +8,18 @@ import tensorflow as tf
 from scipy.special import expit
 from tqdm import tqdm
 
+from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.text.alignment import align_text
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.evaluation.comparisons import Comparison, compare_cases
 from eczema_tf.explanation import faithfulness_text as faithful
 from eczema_tf.explanation.spans import PHRASE_SHARE
-from eczema_tf.explanation.token_scores import (
-    STEPS,
-    integrate_gradients,
-    multiply_gradient_by_input,
-)
+from eczema_tf.explanation.token_scores import NODES, TOKEN_METHOD
 from eczema_tf.schema import PADDING_MASK, TOKEN_IDS
-from eczema_tf.workflows.explanation_quality.cases import TARGET, ExplainedCases
+from eczema_tf.workflows.explanation_quality.cases import ExplainedCases
 
-# the explanation and its baselines
-INTEGRATED, ONE_STEP, RANDOM = "integrated_gradients", "gradient_x_input", "random"
+RANDOM = "random"  # the baseline
 RANDOM_DRAWS = 5  # scores, whose figures are averaged
 _NO_PHRASES = "no text with known phrases; only the built-in data says where symptoms stand"
 _FIGURES = {
@@ -105,20 +101,14 @@ def locate_words(cases: ExplainedCases) -> list[TextWords]:
 
 
 def explain_words(
-    cases: ExplainedCases,
-    words: Sequence[TextWords],
-    method: str = INTEGRATED,
-    *,
-    steps: int = STEPS,
-    closing: str = "",
+    cases: ExplainedCases, words: Sequence[TextWords], *, nodes: int = NODES, closing: str = ""
 ) -> Scores:
-    """Scores words for eczema.
+    """Scores words for eczema, by the function that is served.
 
     Args:
         cases: With texts or without.
         words: From `locate_words`.
-        method: One of `explanation.token_scores.TOKEN_METHODS`.
-        steps: Of integrated gradients.
+        nodes: Of integrated gradients.
         closing: Sentence that is added to every text; its own words get no score.
 
     Returns:
@@ -133,26 +123,23 @@ def explain_words(
     scores = []
     for chosen in cases.in_batches():
         batch = cases.gather(chosen) | {name: values[chosen] for name, values in closed.items()}
-        if method == INTEGRATED:
-            explained = integrate_gradients(cases.submodels, batch, target=TARGET, steps=steps)
-        else:
-            explained = multiply_gradient_by_input(cases.submodels, batch, target=TARGET)
+        explained = cases.score_tokens(to_model_inputs(batch), nodes).scores.numpy()
         scores += [
             words[case].add_up(of_tokens)
-            for case, of_tokens in zip(chosen.tolist(), explained.scores, strict=True)
+            for case, of_tokens in zip(chosen.tolist(), explained, strict=True)
         ]
     return scores
 
 
 def compare_words(
-    cases: ExplainedCases, words: Sequence[TextWords], scores: Mapping[str, Scores]
+    cases: ExplainedCases, words: Sequence[TextWords], scores: Scores
 ) -> dict[str, Comparison]:
     """Measures words' scores beside random ones.
 
     Args:
         cases: With texts or without.
         words: From `locate_words`.
-        scores: From `explain_words`, by method; the first is the explanation.
+        scores: From `explain_words`.
 
     Returns:
         By the name of the figure.
@@ -160,8 +147,8 @@ def compare_words(
     rng = np.random.default_rng(cases.seed)
     measured: dict[int, dict[str, dict[str, float]]] = {}
     for case in tqdm(np.flatnonzero(cases.has_text).tolist(), desc="words", unit="text"):
-        candidates = {name: [of_method[case]] for name, of_method in scores.items()}
-        candidates[RANDOM] = list(rng.normal(size=(RANDOM_DRAWS, len(words[case].spans))))
+        drawn = rng.normal(size=(RANDOM_DRAWS, len(words[case].spans)))
+        candidates = {TOKEN_METHOD: [scores[case]], RANDOM: list(drawn)}
         found = {
             name: [measure_scores(cases, case, words[case], draw) for draw in draws]
             for name, draws in candidates.items()
@@ -173,7 +160,7 @@ def compare_words(
             }
             for figure in found[RANDOM][0]
         }
-    return compare_cases(_FIGURES, measured, [*scores, RANDOM], len(cases))
+    return compare_cases(_FIGURES, measured, [TOKEN_METHOD, RANDOM], len(cases))
 
 
 def measure_scores(

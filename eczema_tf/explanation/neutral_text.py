@@ -1,0 +1,55 @@
+"""A text that says nothing, as a model encodes it: where the scores of words start from."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import tensorflow as tf
+
+from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
+from eczema_tf.schema import IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT
+
+STEPS = 20  # of Newton's method; of a head of straight pieces, a few are enough
+TOKENS = 32  # of the text that is tried out, about as many as people write
+
+
+def find_neutral_text(submodels: Submodels, batches: Iterable[Tensors]) -> np.ndarray:
+    """Finds what to put in the place of every token for a text that says nothing.
+
+    That is the mean token of texts that say nothing, moved as little as possible until the model's
+    answer to it is its mean answer to these texts, in logits of P(eczema) from the text alone.
+    Starting words' scores from an expected answer is after Erion et al. (2021); that it is one
+    vector, and an average, keeps anybody's text out of the run folder.
+
+    Args:
+        submodels: Of the trained model.
+        batches: Its inputs for these texts; photos do not count.
+
+    Returns:
+        float32 (channels,); zeros where there are no texts.
+    """
+    total, count, answers = tf.zeros(submodels.text_channels), 0.0, []
+    for inputs in batches:
+        features = submodels.encode_text(inputs)
+        mask = tf.cast(inputs[PADDING_MASK], tf.float32)
+        total += tf.einsum("btc,bt->c", features, mask)
+        count += tf.reduce_sum(mask)
+        answers.append(_answer(submodels, features, inputs[PADDING_MASK]))
+    if not answers:
+        return total.numpy()
+    neutral, wanted = total / count, tf.reduce_mean(tf.concat(answers, axis=0))
+    mask = tf.ones((1, TOKENS), tf.int32)
+    for _ in range(STEPS):
+        with tf.GradientTape() as tape:
+            tape.watch(neutral)
+            answer = _answer(submodels, tf.repeat(neutral[None, None], TOKENS, axis=1), mask)[0]
+        slope = tape.gradient(answer, neutral)
+        neutral += tf.math.divide_no_nan((wanted - answer) * slope, tf.reduce_sum(slope**2))
+    return neutral.numpy()
+
+
+def _answer(submodels: Submodels, text_features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """The logit of P(eczema) from texts alone, (batch,)."""
+    rows = tf.shape(mask)[0]
+    inputs = {PADDING_MASK: mask, IMAGE_PRESENT: tf.zeros([rows]), TEXT_PRESENT: tf.ones([rows])}
+    photos = tf.zeros([rows, *submodels.features_shape])
+    return select_logit(submodels.compute_logits(photos, text_features, inputs), "eczema_text")
