@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
-from eczema_tf.schema import IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT
+from eczema_tf.schema import IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
 STEPS = 20  # of Newton's method; of a head of straight pieces, a few are enough
 TOKENS = 32  # of the text that is tried out, about as many as people write
@@ -27,9 +27,10 @@ def find_neutral_text(submodels: Submodels, batches: Iterable[Tensors]) -> np.nd
     Returns:
         float32 (channels,); zeros where there are no texts.
     """
+    encode = tf.function(submodels.encode_text, reduce_retracing=True)
     total, count, answers = tf.zeros(submodels.text_channels), 0.0, []
     for inputs in batches:
-        features = submodels.encode_text(inputs)
+        features = encode({name: inputs[name] for name in (TOKEN_IDS, PADDING_MASK)})
         mask = tf.cast(inputs[PADDING_MASK], tf.float32)
         total += tf.einsum("btc,bt->c", features, mask)
         count += tf.reduce_sum(mask)

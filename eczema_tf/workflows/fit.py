@@ -93,7 +93,6 @@ def fit_run(
     """
     if not config.train.refit:
         trained, inputs, _ = train_run(config, dataset, splits, run_dir)
-        _save_neutral_text(trained, dataset.table[splits == "train"], inputs, run_dir)
         thresholds, bounds = _judge(trained, dataset, inputs, splits, run_dir)
         _decide_by(bounds, trained, run_dir)
         return trained, inputs, thresholds
@@ -103,9 +102,34 @@ def fit_run(
     thresholds, bounds = _judge(first, dataset, inputs, splits, run_dir)
     both = splits.replace("val", "train")
     trained, inputs, _ = train_run(config, dataset, both, run_dir, history.judged)
-    _save_neutral_text(trained, dataset.table[both == "train"], inputs, run_dir)
     _decide_by(bounds, trained, run_dir)
     return trained, inputs, thresholds
+
+
+def note_neutral_text(
+    trained: run_folder.TrainedModel, training: pd.DataFrame, inputs: Inputs, run_dir: Path
+) -> None:
+    """Finds where the scores of words start from, and writes it into the run folder.
+
+    Args:
+        trained: The model.
+        training: Rows of the data set that it learned from. Those labelled unclear are averaged; if
+            there are fewer than `MIN_UNCLEAR`, all.
+        inputs: Of the whole data set.
+        run_dir: Of the model.
+    """
+    told = training[training["text"] != ""]
+    unclear = told[told["consistency"] == "unclear"]
+    if len(unclear) < MIN_UNCLEAR <= len(told):
+        say(f"words are scored against an average text: {len(unclear)} texts are labelled unclear")
+    chosen = told if len(unclear) < MIN_UNCLEAR else unclear
+    rng = np.random.default_rng(trained.config.seed)
+    rows = rng.permutation(chosen.index.to_numpy())[:NEUTRAL_TEXTS]
+    batches = np.split(rows, range(NEUTRAL_BATCH, len(rows), NEUTRAL_BATCH)) if len(rows) else []
+    found = find_neutral_text(
+        Submodels(trained.model), (to_model_inputs(inputs.gather(batch)) for batch in batches)
+    )
+    run_folder.save_neutral_text(run_dir, found)
 
 
 def train_run(
@@ -175,23 +199,6 @@ def _build_untrained(
     if text.preset is not None:
         load_preset_weights(model.get_layer(ENCODER_LAYERS["text"]), text.preset)
     return run_folder.TrainedModel(config, encoders, tokenizer, model)
-
-
-def _save_neutral_text(
-    trained: run_folder.TrainedModel, training: pd.DataFrame, inputs: Inputs, run_dir: Path
-) -> None:
-    """Finds where the scores of words start from: training texts that say nothing, or all."""
-    told = training[training["text"] != ""]
-    unclear = told[told["consistency"] == "unclear"]
-    if len(unclear) < MIN_UNCLEAR:
-        say(f"words are scored against an average text: {len(unclear)} texts are labelled unclear")
-    rows = (told if len(unclear) < MIN_UNCLEAR else unclear).index.to_numpy()
-    rows = np.random.default_rng(trained.config.seed).permutation(rows)[:NEUTRAL_TEXTS]
-    batches = np.split(rows, range(NEUTRAL_BATCH, len(rows), NEUTRAL_BATCH)) if len(rows) else []
-    found = find_neutral_text(
-        Submodels(trained.model), (to_model_inputs(inputs.gather(batch)) for batch in batches)
-    )
-    run_folder.save_neutral_text(run_dir, found)
 
 
 def _judge(
