@@ -21,6 +21,7 @@ from eczema_tf.explanation.faithfulness_image import (
 )
 from eczema_tf.explanation.faithfulness_text import (
     compute_erasure,
+    compute_mu_fidelity,
     compute_precision_recall,
     compute_ranking_precision,
 )
@@ -374,3 +375,13 @@ def test_the_mean_is_over_the_cases_where_a_figure_is_defined():
     estimate = estimate_mean(np.array([1.0, np.nan, 3.0, np.nan]), weights, "nothing")
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((2, 1.05, 2.95))
     assert estimate_mean(np.full(4, np.nan), weights, "nothing").reason == "nothing"
+
+
+def test_mu_fidelity_is_one_where_falls_are_sums_of_scores():
+    erased = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 1, 1]], bool)
+    scores = np.array([0.5, -0.2, 0.1])
+    falls = np.array([0.5, -0.2, 0.6, -0.1])  # by hand
+    assert compute_mu_fidelity(scores, erased, 0.3 * falls) == pytest.approx(1)
+    assert compute_mu_fidelity(-scores, erased, falls) == pytest.approx(-1)
+    assert np.isnan(compute_mu_fidelity(scores, erased, np.zeros(4)))
+    assert np.isnan(compute_mu_fidelity(np.zeros(3), erased, falls))

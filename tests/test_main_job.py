@@ -51,6 +51,7 @@ def test_the_run_folder_holds_what_is_promised(workplace: Path):
         "data.json",
         "model.weights.h5",
         "tokenizer",
+        "neutral_text.npy",
         "thresholds.json",
         "metrics.json",
         "predictions.csv",

@@ -15,6 +15,7 @@ NAMES = {
     "recall": "recall",
     "comprehensiveness": "comprehensiveness",
     "sufficiency": "sufficiency",
+    "mu_fidelity": "mu-fidelity",
 }
 BASELINES = {"centred_gaussian": "Gaussian", "edges": "edges", "random": "random"}
 SUMS = ("moved", "missed", "unclear")

@@ -28,6 +28,7 @@ _FIGURES = {
     "recall": ("higher", _NO_PHRASES),
     "comprehensiveness": ("higher", "no case has a text"),
     "sufficiency": ("lower", "no case has a text"),
+    "mu_fidelity": ("higher", "no case has a text of several words"),
 }
 
 
@@ -149,8 +150,16 @@ def compare_words(
     for case in tqdm(np.flatnonzero(cases.has_text).tolist(), desc="words", unit="text"):
         drawn = rng.normal(size=(RANDOM_DRAWS, len(words[case].spans)))
         candidates = {TOKEN_METHOD: [scores[case]], RANDOM: list(drawn)}
+        erased = rng.random((faithful.MU_SUBSETS, drawn.shape[1])) < faithful.MU_SHARE
+        kept = np.append(np.ones_like(erased[:1]), ~erased, axis=0)  # all of them first
+        logits = predict_kept(cases, case, words[case], kept)
+        falls = expit(logits[0]) - expit(logits[1:])
         found = {
-            name: [measure_scores(cases, case, words[case], draw) for draw in draws]
+            name: [
+                measure_scores(cases, case, words[case], draw)
+                | {"mu_fidelity": faithful.compute_mu_fidelity(draw, erased, falls)}
+                for draw in draws
+            ]
             for name, draws in candidates.items()
         }
         measured[case] = {
@@ -161,6 +170,14 @@ def compare_words(
             for figure in found[RANDOM][0]
         }
     return compare_cases(_FIGURES, measured, [TOKEN_METHOD, RANDOM], len(cases))
+
+
+def predict_kept(
+    cases: ExplainedCases, case: int, words: TextWords, kept: np.ndarray
+) -> np.ndarray:
+    """The logits of a case with some words of its text, bool (variants, words): (variants,)."""
+    token_ids = cases.gather(case)[TOKEN_IDS][0]
+    return cases.predict_variants(case, words.keep(token_ids, kept))
 
 
 def measure_scores(
@@ -175,11 +192,10 @@ def measure_scores(
     Returns:
         By figure; figures that do not apply are left out.
     """
-    token_ids = cases.gather(case)[TOKEN_IDS][0]
     sign = 1 if cases.logits[case] > 0 else -1
 
     def answer(kept: np.ndarray) -> np.ndarray:
-        return expit(sign * cases.predict_variants(case, words.keep(token_ids, kept)))
+        return expit(sign * predict_kept(cases, case, words, kept))
 
     comprehensiveness, sufficiency = faithful.compute_erasure(sign * scores, answer)
     figures = {"comprehensiveness": comprehensiveness, "sufficiency": sufficiency}
