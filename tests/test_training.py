@@ -19,7 +19,7 @@ from eczema_tf.model.encoders import (
     specify_text_encoder,
 )
 from eczema_tf.model.losses import compute_targets
-from eczema_tf.model.multimodal import Encoders, build_model
+from eczema_tf.model.multimodal import Encoders, build_model, heads_of
 from eczema_tf.schema import (
     ECZEMA_HEADS,
     HEADS,
@@ -98,7 +98,7 @@ def train(
     model: keras.Model, data: TrainingData, config: Config, run_dir: Path, name: str = "heads"
 ) -> list[dict[str, float]]:
     stage = Stage(name, config.train.epochs, config.train.learning_rate)
-    return train_stage(model, data, stage, config, run_dir)
+    return train_stage(heads_of(model, (), HEADS), data, stage, config, run_dir)
 
 
 def test_a_single_batch_can_be_learned_by_heart(tmp_path: Path):
