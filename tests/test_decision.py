@@ -20,7 +20,7 @@ from eczema_tf.model.decision import (
 )
 from eczema_tf.reporting.decisions import give_reason
 from eczema_tf.schema import DECISIONS, IMAGE_PRESENT, TEXT_PRESENT
-from eczema_tf.training.familiarity import RIDGE, find_directions
+from eczema_tf.training.familiarity import find_directions
 
 # Distance from training.
 
@@ -38,9 +38,9 @@ def test_the_distance_is_mahalanobis_with_a_ridge():
     layer = DistanceFromTraining()
     layer.build((None, 4))
     layer.centre.assign(np.ones(4))
-    layer.directions.assign(find_directions(away, 4))
+    layer.directions.assign(find_directions(away, 4, 0.03))
     covariance = np.cov(away.T)
-    ridge = RIDGE * np.linalg.eigvalsh(covariance).max()
+    ridge = 0.03 * np.linalg.eigvalsh(covariance).max()
     others = rng.normal(size=(5, 4)).astype("float32")
     inverse = np.linalg.inv(covariance + ridge * np.eye(4))
     expected = ridge * np.einsum("ri,ij,rj->r", others, inverse, others)
@@ -49,8 +49,8 @@ def test_the_distance_is_mahalanobis_with_a_ridge():
 
 
 def test_fewer_rows_than_directions_leave_the_rest_free_of_any():
-    directions = find_directions(np.array([[1.0, 0, 0], [-1.0, 0, 0]]), 3)
-    np.testing.assert_allclose(np.abs(directions[0, 0]), 1 / np.sqrt(1 + RIDGE), rtol=1e-6)
+    directions = find_directions(np.array([[1.0, 0, 0], [-1.0, 0, 0]]), 3, 0.03)
+    np.testing.assert_allclose(np.abs(directions[0, 0]), 1 / np.sqrt(1.03), rtol=1e-6)
     assert np.linalg.norm(directions[:, 1:]) < 1e-6
 
 

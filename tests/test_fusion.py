@@ -48,6 +48,7 @@ def test_every_head_answers_with_finite_logits(model: keras.Model):
             "eczema": (5, 1),
             "consistency": (5, 3),
             **dict.fromkeys(SEVERITY_HEADS.values(), (5, 2)),
+            **dict.fromkeys(("image_distance", "text_distance", "side"), (5,)),
         }
         assert all(np.isfinite(value).all() for value in logits.values())
 

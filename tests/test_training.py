@@ -19,7 +19,7 @@ from eczema_tf.model.encoders import (
     specify_text_encoder,
 )
 from eczema_tf.model.losses import compute_targets
-from eczema_tf.model.multimodal import Encoders, build_model
+from eczema_tf.model.multimodal import Encoders, build_model, heads_of
 from eczema_tf.schema import (
     ECZEMA_HEADS,
     HEADS,
@@ -98,7 +98,7 @@ def train(
     model: keras.Model, data: TrainingData, config: Config, run_dir: Path, name: str = "heads"
 ) -> list[dict[str, float]]:
     stage = Stage(name, config.train.epochs, config.train.learning_rate)
-    return train_stage(model, data, stage, config, run_dir)
+    return train_stage(heads_of(model, (), HEADS), data, stage, config, run_dir)
 
 
 def test_a_single_batch_can_be_learned_by_heart(tmp_path: Path):
@@ -106,7 +106,7 @@ def test_a_single_batch_can_be_learned_by_heart(tmp_path: Path):
     batch = np.arange(8)
     data = replace(data, train_rows=batch, val_rows=batch)
     config = config_of(learning_rate=0.01)
-    model = make_model(config)
+    model = heads_of(make_model(config), (), HEADS)
     compile_for_training(model, data, Stage("heads", 60, 0.01), config.train)
     inputs = {
         name: np.asarray(value, "int32" if value.dtype == "int32" else "float32")
@@ -128,7 +128,7 @@ def test_rows_without_a_label_do_not_train_the_head(tmp_path: Path):
     """With weight 0 everywhere but for one head, nothing that only other heads use may move."""
     data, config = make_data(), config_of(epochs=1)
     weights = {head: np.full(ROWS, float(head == "eczema_image"), "float32") for head in HEADS}
-    model = make_model(config)
+    model = heads_of(make_model(config), (), HEADS)
     before = {
         layer.name: [np.copy(w.numpy()) for w in layer.trainable_weights] for layer in model.layers
     }

@@ -12,7 +12,7 @@ from keras import ops
 
 from eczema_tf.schema import DISTANCES, IMAGE_PRESENT, MODALITIES, SIDE, TEXT_PRESENT
 
-DIRECTIONS = 128  # in which the features of training may vary freely
+DIRECTIONS = 512  # in which the features of training may vary freely
 FARTHEST = 4.0  # squared distance of two vectors of length 1
 KINDS = (*MODALITIES, "fusion")  # of a case: what it has; "fusion": both
 

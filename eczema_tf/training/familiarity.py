@@ -13,8 +13,10 @@ from eczema_tf.schema import DISTANCES
 from eczema_tf.training.data import TrainingData
 
 FALSE_ALARMS = 0.05  # largest share of the validation rows that are not known
-# Of the variance in the main direction, added to all. Chosen on development data (docs/log.md)
-RIDGE = 0.03
+# Of the variance in the main direction, added to all: more makes the distance depend on fewer
+# directions. Chosen on development data (docs/log.md)
+RIDGES = {"image": 0.03, "text": 3e-4}
+MOST_EXACT = 2048  # channels, up to which the covariance itself is decomposed in a second or two
 MOST_ROWS = 10_000  # that are looked at; more change little
 ROWS = 256  # at once
 
@@ -52,7 +54,8 @@ def fit_distances(
         )  # (rows, channels) each
         centre = training.mean(axis=0)
         layer.centre.assign(centre)
-        layer.directions.assign(find_directions(training - centre, layer.directions.shape[1]))
+        count, ridge = layer.directions.shape[1], RIDGES[modality]
+        layer.directions.assign(find_directions(training - centre, count, ridge))
         layer.limit.assign(1.0)
         distances = np.asarray(layer(validation))
         limit = float(np.quantile(distances, 1 - FALSE_ALARMS, method="higher"))
@@ -61,7 +64,7 @@ def fit_distances(
     return found
 
 
-def find_directions(away: np.ndarray, count: int) -> np.ndarray:
+def find_directions(away: np.ndarray, count: int, ridge: float) -> np.ndarray:
     """Finds the main directions of features, each as long as the share of it that is let pass.
 
     Of a Gaussian whose variance v in each direction has a ridge r added, (x / sqrt(v + r))^2 is
@@ -71,15 +74,17 @@ def find_directions(away: np.ndarray, count: int) -> np.ndarray:
     Args:
         away: float (rows, channels), scaled features less their mean.
         count: How many directions.
+        ridge: As a share of the largest variance.
 
     Returns:
         float32 (channels, count); zeros where there are fewer.
     """
     directions = np.zeros((away.shape[1], count), "float32")
     found = min(count, *away.shape)
-    principal = PCA(found, svd_solver="randomized", random_state=0).fit(away)
+    solver = "covariance_eigh" if away.shape[1] <= MOST_EXACT else "randomized"
+    principal = PCA(found, svd_solver=solver, random_state=0).fit(away)
     variance = principal.explained_variance_
     if variance[0] > 0:
-        passed = np.sqrt(variance / (variance + RIDGE * variance[0]))
+        passed = np.sqrt(variance / (variance + ridge * variance[0]))
         directions[:, :found] = (principal.components_ * passed[:, None]).T
     return directions
