@@ -206,7 +206,9 @@ def test_photo_and_text_are_answered_and_explained(
         format_percent(float(row[head][0])) for head in ("eczema_image", "eczema_text", "eczema")
     ]
     side = "above" if row["eczema"][0] >= THRESHOLDS["fusion"] else "below"
-    assert f"{side} the threshold of 60%" in answer.locator(".lead").inner_text()
+    decision = row["decision"][0].decode()
+    assert answer.locator(".lead").inner_text().startswith(decision.capitalize())
+    assert f"{side} the threshold of 60%" in answer.locator(".lead + p").inner_text()
     for words in (
         "mild",
         "moderate",
