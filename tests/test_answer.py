@@ -5,6 +5,7 @@ import base64
 import io
 import math
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +21,7 @@ from starlette.testclient import TestClient
 from test_serving import METADATA, build_explained, build_parts, photo
 
 from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.errors import DataError
 from eczema_tf.explanation.contributions import Contributions
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.reporting.answer_html import STRENGTHS, STYLE_SHEET, render_answer
@@ -449,3 +451,27 @@ def test_the_page_asks_in_the_same_batches_and_under_the_same_limits(model: Expo
         )
     # then without the strongest phrase, after which nothing is left
     assert asked == [(["itchy"], "explain"), ([" "], "serving_default")]
+
+
+def test_the_python_of_the_readme_runs(model: ExportedModel, tmp_path: Path, monkeypatch, capsys):
+    shutil.copytree(model.folder, tmp_path / "saved_models" / "eczema" / "1")
+    monkeypatch.chdir(tmp_path)
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    assert "cannot tell" in capsys.readouterr().out  # nothing was fitted
+
+
+def test_a_table_of_answers_is_what_the_model_says(model: ExportedModel, tmp_path: Path):
+    photo = tmp_path / "skin.jpg"
+    Image.new("RGB", (64, 64), (200, 150, 130)).save(photo)
+    table = model.predict([None, photo], ["itchy", None])
+    alone = model.run([b""], ["itchy"])
+    assert table.loc[0, "eczema"] == pytest.approx(float(alone["eczema"][0]), abs=1e-6)
+    assert np.isnan(table.loc[0, "eczema_image"])
+    assert np.isnan(table.loc[1, "eczema_text"])
+    assert list(table["image_used"]) == [False, True]
+    with pytest.raises(DataError, match="received 1 and 2"):
+        model.predict([None], ["a", "b"])

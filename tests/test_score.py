@@ -18,12 +18,12 @@ from test_serving import METADATA, build_explained, build_parts
 
 from eczema_tf.batch.job import JOB, Job, open_job
 from eczema_tf.batch.spark import check_spark, forgive_failures
-from eczema_tf.batch.worker import FLAGS, PROBABILITIES, arrange_answers
 from eczema_tf.data.manifest.stream import Row, Survey
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import EczemaError, RunError
 from eczema_tf.schema import NOTICE
 from eczema_tf.score import main
+from eczema_tf.serving.columns import FLAGS, PROBABILITIES, arrange_answers
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import NOTHING, save_served
 from eczema_tf.serving.graph.signature import SERVE

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from eczema_tf.batch.worker import FLAGS, PROBABILITIES, load_scorer
+from eczema_tf.batch.worker import load_scorer
 from eczema_tf.data.manifest.stream import Row
 from eczema_tf.errors import RunError
 from eczema_tf.reporting.decisions import give_reason
+from eczema_tf.serving.columns import FLAGS, PROBABILITIES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

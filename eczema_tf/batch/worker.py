@@ -1,7 +1,7 @@
 """What each Python worker of Spark runs: photos are read, the model is asked, answers go back."""
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,22 +9,10 @@ import numpy as np
 from eczema_tf.data.photo.files import find_photo, read_photo
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import DataError, EczemaError
-from eczema_tf.schema import CONSISTENCY, SEVERITY
-from eczema_tf.serving.exported import ExportedModel, Outputs
+from eczema_tf.serving.columns import Columns, arrange_answers
+from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.signature import SERVE
-from eczema_tf.serving.reading import describe_fault, join_statuses
-
-PROBABILITIES = (
-    "eczema",
-    "eczema_image",
-    "eczema_text",
-    *(f"consistency_{label}" for label in CONSISTENCY),
-    *(f"severity_{label}" for label in SEVERITY),
-)
-# int8 on the way, since `predict_batch_udf` takes no booleans
-FLAGS = ("image_used", "text_used", "known_image", "known_text")
-
-Columns = dict[str, np.ndarray]
+from eczema_tf.serving.reading import describe_fault
 
 
 def load_scorer(
@@ -38,9 +26,9 @@ def load_scorer(
         threads: Of TensorFlow.
 
     Returns:
-        A function from paths and texts, both object (batch,), "" for none, to `PROBABILITIES`
-        float32 (batch,), NaN where their modality was not used, `FLAGS` int8 (batch,), `attempt`
-        int8 (batch,), 0 unless Spark had to try again, and `status` and `decision` object (batch,).
+        A function from paths and texts, both object (batch,), "" for none, to the columns of
+        `serving.columns.arrange_answers`, and `attempt` int8 (batch,), 0 unless Spark had to try
+        again.
 
     Raises:
         EczemaError: If the model or the folder cannot be found on this machine.
@@ -83,30 +71,3 @@ def prepare_photo(image_path: str, root: Path) -> tuple[bytes, str]:
         return upright_jpeg(read_photo(find_photo(image_path, root))), ""
     except DataError as error:
         return b"", describe_fault(error)
-
-
-def arrange_answers(outputs: Outputs, faults: Sequence[str]) -> Columns:
-    """Turns the signature's outputs into plain columns; see `load_scorer`.
-
-    Args:
-        outputs: Of the signature `serving_default`.
-        faults: Of the photos that the model was not shown, "" for none.
-    """
-    image, text = outputs["image_used"], outputs["text_used"]
-    figures = [  # in the order of `PROBABILITIES`; (batch,) or (batch, labels), and where it counts
-        (outputs["eczema"], image | text),
-        (outputs["eczema_image"], image),
-        (outputs["eczema_text"], text),
-        (outputs["consistency"], text),
-        (outputs["severity"], image | text),
-    ]
-    table = np.column_stack(
-        [np.where(used, values.T, np.nan).T.astype("float32") for values, used in figures]
-    )  # (batch, probabilities)
-    statuses = join_statuses(outputs["status"], faults)
-    return {
-        **dict(zip(PROBABILITIES, table.T, strict=True)),
-        **{name: outputs[name].astype("int8") for name in FLAGS},
-        "status": np.array([status.decode() for status in statuses], object),
-        "decision": np.array([decision.decode() for decision in outputs["decision"]], object),
-    }

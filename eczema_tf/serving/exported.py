@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eczema_tf.config import MAX_TOKENS
-from eczema_tf.errors import EczemaError
+from eczema_tf.data.photo.files import read_photo
+from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.files import check_checksums, write_json
+from eczema_tf.serving.columns import FLAGS, arrange_answers
 from eczema_tf.serving.graph.signature import EXPLAIN, INPUTS, SERVE, SIGNATURES
 
 METADATA_FILE = Path("assets.extra") / "eczema.json"
@@ -77,7 +81,7 @@ class ExportedModel:
         metadata: Thresholds, labels, notice and versions, as written at export.
     """
 
-    def __init__(self, folder: Path, signatures: Sequence[str] = SIGNATURES):
+    def __init__(self, folder: str | Path, signatures: Sequence[str] = SIGNATURES):
         """Loads a version.
 
         Args:
@@ -90,7 +94,7 @@ class ExportedModel:
         import tensorflow as tf
         import tensorflow_text  # noqa: F401  (registers the tokenizer's ops)
 
-        self.folder = find_version(folder)
+        self.folder = find_version(Path(folder))
         self.version = int(self.folder.name) if self.folder.name.isdigit() else 0
         check_checksums(self.folder, FILES)
         self.metadata = ExportMetadata.read(self.folder)
@@ -129,6 +133,30 @@ class ExportedModel:
             )
             steps.append({name: value.numpy() for name, value in outputs.items()})
         return {name: _join([step[name] for step in steps]) for name in steps[0]}
+
+    def predict(
+        self, photos: Sequence[str | Path | None], texts: Sequence[str | None]
+    ) -> pd.DataFrame:
+        """Answers cases, a row each.
+
+        Args:
+            photos: Files; None for none.
+            texts: As long as `photos`; None for none.
+
+        Returns:
+            The columns of `serving.columns.arrange_answers`: probabilities are NaN where their
+            modality was not used; `decision` is "eczema", "not eczema" or "cannot tell".
+
+        Raises:
+            DataError: If a photo cannot be read; or if there are not as many photos as texts.
+        """
+        if len(photos) != len(texts):
+            raise DataError(f"as many photos as texts, received {len(photos)} and {len(texts)}")
+        files = [upright_jpeg(read_photo(Path(photo))) if photo else b"" for photo in photos]
+        outputs = self.run(files, [text or "" for text in texts], SERVE)
+        return pd.DataFrame(arrange_answers(outputs, [""] * len(texts))).astype(
+            dict.fromkeys(FLAGS, bool)
+        )
 
     def warm_up(self, rows: int = 2) -> None:
         """Runs every signature, on long texts and photos as costly as any of `upright_jpeg`.

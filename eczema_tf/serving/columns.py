@@ -1,0 +1,51 @@
+"""Answers as columns of a table, for whom more than one row is asked about."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from eczema_tf.schema import CONSISTENCY, SEVERITY
+from eczema_tf.serving.reading import join_statuses
+
+PROBABILITIES = (
+    "eczema",
+    "eczema_image",
+    "eczema_text",
+    *(f"consistency_{label}" for label in CONSISTENCY),
+    *(f"severity_{label}" for label in SEVERITY),
+)
+# int8 on the way, since `predict_batch_udf` takes no booleans
+FLAGS = ("image_used", "text_used", "known_image", "known_text")
+
+Columns = dict[str, np.ndarray]
+
+
+def arrange_answers(outputs: Mapping[str, np.ndarray], faults: Sequence[str]) -> Columns:
+    """Turns the signature's outputs into plain columns.
+
+    Args:
+        outputs: Of the signature `serving_default`.
+        faults: Of the photos that the model was not shown, "" for none.
+
+    Returns:
+        `PROBABILITIES` float32 (batch,), NaN where their modality was not used, `FLAGS` int8
+        (batch,), and `status` and `decision` object (batch,).
+    """
+    image, text = outputs["image_used"], outputs["text_used"]
+    figures = [  # in the order of `PROBABILITIES`; (batch,) or (batch, labels), and where it counts
+        (outputs["eczema"], image | text),
+        (outputs["eczema_image"], image),
+        (outputs["eczema_text"], text),
+        (outputs["consistency"], text),
+        (outputs["severity"], image | text),
+    ]
+    table = np.column_stack(
+        [np.where(used, values.T, np.nan).T.astype("float32") for values, used in figures]
+    )  # (batch, probabilities)
+    statuses = join_statuses(outputs["status"], faults)
+    return {
+        **dict(zip(PROBABILITIES, table.T, strict=True)),
+        **{name: outputs[name].astype("int8") for name in FLAGS},
+        "status": np.array([status.decode() for status in statuses], object),
+        "decision": np.array([decision.decode() for decision in outputs["decision"]], object),
+    }
