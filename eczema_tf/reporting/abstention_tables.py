@@ -13,16 +13,19 @@ def tabulate_abstention(abstention: Abstention) -> list[Block]:
         [
             _NAMES.get(name, name),
             *map(str, (group.cases, group.unknown, group.undecided)),
-            *map(format_estimate, (group.answered, group.accuracy, group.coverage)),
+            *(
+                format_estimate(share, 2)
+                for share in (group.answered, group.accuracy, group.coverage)
+            ),
         ]
         for name, group in abstention.groups.items()
     ]
     title = (
-        "Where the model says that it cannot tell: at what is unlike its training or not read (not"
-        " known), and where it is not sure (undecided). Covered: the share whose label is in the"
+        "Where the model says that it cannot tell: at what is unlike its training or not read"
+        " (unknown), and where it is not sure (undecided). Covered: the share whose label is in the"
         " prediction set, 0.90 by design in each kind of case"
     )
-    columns = ("cases of", "cases", "not known", "undecided", "answered", "accuracy", "covered")
+    columns = ("cases of", "cases", "unknown", "undecided", "answered", "accuracy", "covered")
     risks = [
         [f"{point.answered:.0%}", format_estimate(point.accuracy)]
         for point in abstention.risk_coverage
