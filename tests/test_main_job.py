@@ -14,7 +14,7 @@ import pytest
 
 from eczema_tf import evaluate, export, predict, prepare, train
 from eczema_tf.cli import TENSORFLOW_LOG
-from eczema_tf.schema import IMAGE, NOTICE
+from eczema_tf.schema import IMAGE, NEVER_SEEN_SKIN, NOTICE
 from eczema_tf.workflows import export as exporting
 from eczema_tf.workflows import run_folder
 
@@ -209,7 +209,7 @@ def test_predict_answers_for_photo_text_and_both(workplace: Path, capsys: pytest
         capsys.readouterr()
         assert predict.main(["--model", str(workplace / "export"), *arguments, "--json"]) == 0
         answer = json.loads(capsys.readouterr().out)
-        assert answer["notice"] == NOTICE
+        assert answer["notice"] == f"{NEVER_SEEN_SKIN} {NOTICE}"
         assert answer["status"] == "ok"
         assert (answer["eczema"]["image"] is not None) == ("--image" in arguments)
         assert (answer["eczema"]["text"] is not None) == ("--text" in arguments)
