@@ -165,9 +165,8 @@ def test_the_explanation_says_the_same_as_the_prediction(through_c):
     for name, value in plain.items():
         if value.dtype == np.float32:
             np.testing.assert_allclose(explained[name], value, atol=1e-5, err_msg=name)
-    assert {"heatmap", "token_start", "token_end", "token_score", "clean_text"} == set(
-        explained
-    ) - set(plain)
+    tokens = {"token_start", "token_end", "token_score", "clean_text"}
+    assert set(explained) - set(plain) == {"heatmap", "contribution", *tokens}
 
 
 def test_without_tensorflow_text_the_c_api_says_what_is_missing(export: Path):
