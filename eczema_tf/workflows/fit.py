@@ -124,7 +124,7 @@ def note_neutral_text(
         say(f"words are scored against an average text: {len(unclear)} texts are labelled unclear")
     chosen = told if len(unclear) < MIN_UNCLEAR else unclear
     rng = np.random.default_rng(trained.config.seed)
-    rows = rng.permutation(chosen.index.to_numpy())[:NEUTRAL_TEXTS]
+    rows = rng.permutation(np.array(chosen.index))[:NEUTRAL_TEXTS]
     batches = np.split(rows, range(NEUTRAL_BATCH, len(rows), NEUTRAL_BATCH)) if len(rows) else []
     found = find_neutral_text(
         Submodels(trained.model), (to_model_inputs(inputs.gather(batch)) for batch in batches)
