@@ -1,5 +1,6 @@
 """A trained run judged again, on its own cases or on another manifest: what `evaluate` runs."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,17 +75,9 @@ def evaluate(
     )
     print(format_results(metrics))
     if explanations is not None:
-        judged = evaluate_explanations(
-            trained,
-            run_folder.take_apart(run_dir, trained),
-            dataset,
-            inputs,
-            rows,
-            out,
-            split=split,
-            cases=explanations,
-        )
-        print(f"\n{format_explanations(judged)}")
+        submodels = run_folder.take_apart(run_dir, trained)
+        judge = partial(evaluate_explanations, trained, submodels, dataset, inputs, rows, out)
+        print(f"\n{format_explanations(judge(split=split, cases=explanations))}")
     return metrics
 
 

@@ -120,9 +120,10 @@ def note_neutral_text(
     """
     told = training[training["text"] != ""]
     unclear = told[told["consistency"] == "unclear"]
-    if len(unclear) < MIN_UNCLEAR <= len(told):
+    enough = len(unclear) >= MIN_UNCLEAR
+    if not enough and len(told) >= MIN_UNCLEAR:
         say(f"words are scored against an average text: {len(unclear)} texts are labelled unclear")
-    chosen = told if len(unclear) < MIN_UNCLEAR else unclear
+    chosen = unclear if enough else told
     rng = np.random.default_rng(trained.config.seed)
     rows = rng.permutation(np.array(chosen.index))[:NEUTRAL_TEXTS]
     batches = np.split(rows, range(NEUTRAL_BATCH, len(rows), NEUTRAL_BATCH)) if len(rows) else []

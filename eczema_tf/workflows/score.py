@@ -3,13 +3,14 @@
 The driver reads the manifest in chunks; each is scored by one Spark job and committed as one file.
 """
 
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from eczema_tf.batch.job import open_job
+from eczema_tf.batch.job import JobSummary, open_job
 from eczema_tf.batch.scoring import build_udf, score_chunk, tabulate_chunk
 from eczema_tf.batch.spark import check_spark, open_session
 from eczema_tf.data.manifest.stream import stream_rows, survey_manifest
@@ -56,6 +57,9 @@ def score(
     job = open_job(
         out, version, manifest, survey, chunk_rows=chunk_rows, keep_text=keep_text, notice=notice
     )
+    tabulate = partial(
+        tabulate_chunk, has_cases=survey.has_cases, keep_text=keep_text, notice=notice
+    )
     summary, done = job.find_summary(), "were scored already"
     if summary is None:
         rows_retried, done = 0, "scored"
@@ -70,19 +74,16 @@ def score(
                     if number in missing:
                         answers = score_chunk(spark, udf, chunk)
                         rows_retried += int(np.count_nonzero(answers["attempt"].to_numpy()))
-                        table = tabulate_chunk(
-                            chunk,
-                            answers,
-                            has_cases=survey.has_cases,
-                            keep_text=keep_text,
-                            notice=notice,
-                        )
-                        job.commit(number, table)
+                        job.commit(number, tabulate(chunk, answers))
                     bar.update(len(chunk))
         summary = job.finish((row.example_id for row in stream_rows(manifest)), rows_retried)
-    print(f"{summary.rows} rows {done}: {out}")
+    _print_counts(summary, f"{done}: {out}")
+    print(notice)
+
+
+def _print_counts(summary: JobSummary, done: str) -> None:
+    print(f"{summary.rows} rows {done}")
     for status, count in summary.statuses.items():
         print(f"{count:>10}  {status}")
     if summary.rows_retried:
         print(f"{summary.rows_retried:>10}  scored again, because a process that scored them died")
-    print(notice)
