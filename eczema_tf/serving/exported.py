@@ -26,7 +26,7 @@ METADATA_FILE = Path("assets.extra") / "eczema.json"
 FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra")
 
 # so many rows are run at once: attention is quadratic, and with MiniLM a text of 512 tokens takes
-# 25 MB, or 270 MB where it is explained
+# 25 MB; to explain one takes longer
 STEP_ROWS = {SERVE: 16, EXPLAIN: 4}
 
 Outputs = Mapping[str, np.ndarray]  # of a signature, by name; the first axis is the row
