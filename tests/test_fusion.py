@@ -151,7 +151,7 @@ def test_an_untrained_fusion_adds_up_and_late_fusion_stays_so(fusion: str):
     model = build_model(ModelConfig(embedding_units=8, fusion=fusion), scratch_encoders())
     if fusion == "late":
         shake(model)
-        model.get_layer("eczema_sum").slopes.assign([1, 1])
+        model.get_layer("eczema_sum").slopes.assign([1, 1, 1])
     model.get_layer("eczema_sum").prior.assign(-0.7)
     logits = run(model, batch())
     np.testing.assert_allclose(
@@ -167,9 +167,10 @@ def test_added_evidence_by_hand():
     joint = np.array([[10.0], [np.nan], [10.0], [10.0]])
     np.testing.assert_allclose(layer([image, text, *presence, joint]), [[16], [4], [2], [0]])
     layer.prior.assign(1.0)
-    layer.slopes.assign([0.5, 2.0])
-    # 1 + 0.5 (2 - 1) + 2 (4 - 1) + 10
-    np.testing.assert_allclose(layer([image, text, *presence, joint]), [[17.5], [7], [1.5], [1]])
+    layer.slopes.assign([0.5, 2.0, 0.1])
+    layer.shift.assign(3.0)
+    # 1 + 0.5 (2 - 1) + 2 (4 - 1) + 0.1 * 10 + 3
+    np.testing.assert_allclose(layer([image, text, *presence, joint]), [[11.5], [7], [1.5], [1]])
     assert not layer.trainable_weights
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from eczema_tf.config import Config, ImageConfig
-from eczema_tf.data.inputs import Column, Inputs
+from eczema_tf.data.inputs import Column, Inputs, to_model_inputs
 from eczema_tf.errors import ConfigError, DataError, RunError
 from eczema_tf.model.encoders import (
     EncoderSpec,
@@ -36,7 +36,7 @@ from eczema_tf.training.checkpoints import copy_weights
 from eczema_tf.training.data import TrainingData, balance_labels, build_training_data
 from eczema_tf.training.device import prepare_device
 from eczema_tf.training.loop import Stage, compile_for_training, train_stage
-from eczema_tf.training.stacking import find_slopes, fit_slopes
+from eczema_tf.training.stacking import find_scales, fit_scale, scale_log_odds
 from eczema_tf.training.stages import Judged, shift_log_odds, train_model, unfreeze_from
 
 ROWS, SIZE_PX = 24, 16
@@ -466,17 +466,41 @@ def test_a_vision_transformer_is_fine_tuned_from_a_block_on(architecture: str):
         unfreeze_from(encoder, "no_such_block", "key")
 
 
-def test_slopes_are_found_on_cases_that_were_not_trained_on():
-    """One head says three times what it knows, one remembers what means nothing."""
+def test_scales_are_found_on_cases_that_were_not_trained_on():
+    """One part says three times what it knows, one remembers what means nothing."""
     rng = np.random.default_rng(0)
     honest, boastful, noise = rng.normal(0, 2, (3, 20000))
-    chances = 1 / (1 + np.exp(-(honest + boastful / 3 - 1)))
+    chances = 1 / (1 + np.exp(-(honest + boastful / 3 - 1 + 0.4)))
     labels = (rng.random(20000) < chances).astype(float)
-    evidence, rest, weights = np.stack([boastful, noise], axis=1), honest - 1, np.ones(20000)
-    slopes = fit_slopes(evidence, rest, labels, weights)
-    np.testing.assert_allclose(slopes, [1 / 3, 0], atol=0.05)
-    few = fit_slopes(evidence[:3] / 10, rest[:3], labels[:3], weights[:3])
-    np.testing.assert_allclose(few, 1, atol=0.1)  # three cases that say little change little
+    parts, weights = np.stack([honest, boastful, noise], axis=1), np.ones(20000)
+    found = fit_scale(parts, -1.0, labels, weights)
+    np.testing.assert_allclose(found, [1, 1 / 3, 0.05, 0.4], atol=0.06)
+    few = fit_scale(parts[:3] / 10, -1.0, labels[:3], weights[:3])
+    np.testing.assert_allclose(few, [1, 1, 1, 0], atol=0.5)  # three cases change little
+
+
+def test_scales_move_the_single_heads_and_the_sum_by_hand():
+    model = make_model(config_of())
+    names, inputs = ("eczema_image", "eczema_text", "eczema"), make_data().inputs
+    rows = to_model_inputs(inputs.gather(np.arange(4)))
+    for name in names[:2]:
+        model.get_layer(name).bias.assign([-0.5])
+    model.get_layer("eczema_sum").prior.assign(-0.5)
+    kernel = model.get_layer("eczema_joint").kernel
+    kernel.assign(np.ones(kernel.shape))
+    image, text, both = (np.array(model(rows)[name]) for name in names)
+    joint = both - image - text - 0.5  # above the prior, -0.5
+    scales = {
+        "image": np.array([0.5, 0.1]),
+        "text": np.array([2, -0.2]),
+        "fusion": np.array([0.25, 0.5, 3, 1]),
+    }
+    scale_log_odds(model, scales, -0.5)
+    scaled_image = -0.5 + 0.5 * (image + 0.5) + 0.1
+    scaled_text = -0.5 + 2 * (text + 0.5) - 0.2
+    scaled = -0.5 + 0.25 * (scaled_image + 0.5) + 0.5 * (scaled_text + 0.5) + 3 * joint + 1
+    for name, expected in zip(names, (scaled_image, scaled_text, scaled), strict=True):
+        np.testing.assert_allclose(model(rows)[name], expected, atol=1e-5)
 
 
 def test_no_gradient_of_the_fusion_reaches_the_single_heads(tmp_path: Path):
@@ -491,19 +515,24 @@ def test_no_gradient_of_the_fusion_reaches_the_single_heads(tmp_path: Path):
         np.testing.assert_array_equal(got, expected)
 
 
-def test_slopes_come_from_validation_rows_with_photo_and_text(tmp_path: Path):
+def test_scales_come_from_validation_rows_of_each_kind(tmp_path: Path):
     data, config = make_data(), config_of(epochs=1)
     model = make_model(config)
     encoders = Encoders(
         specify_image_encoder(config.model.image), specify_text_encoder(config.model.text, 50)
     )
     train_model(model, encoders, data, config, tmp_path)
-    assert not np.array_equal(model.get_layer("eczema_sum").slopes, [1, 1])
+    assert not np.any(np.array(model.get_layer("eczema_sum").slopes) == 1)
     absent = replace(data.inputs.columns[TEXT_PRESENT], values=np.zeros(ROWS, "float32"))
     columns = {**data.inputs.columns, TEXT_PRESENT: absent}
     alone = replace(data, inputs=replace(data.inputs, columns=columns))
-    np.testing.assert_array_equal(find_slopes(model, alone, 0.0), 1)
-    judged = Judged(np.array([0.5, 2]), {"image": 3.0, "text": 4.0})
+    found = find_scales(model, alone, 0.0)
+    assert [len(found[name]) for name in ("image", "text", "fusion")] == [2, 2, 4]
+    np.testing.assert_array_equal(found["text"], [1, 0])
+    np.testing.assert_array_equal(found["fusion"], [1, 1, 1, 0])
+    assert found["image"][0] != 1
+    same = {"image": np.array([1, 0]), "text": np.array([1, 0]), "fusion": np.array([0.5, 2, 1, 0])}
+    judged = Judged(same, {"image": 3.0, "text": 4.0})
     train_model(model, encoders, data, config, tmp_path, judged)
     assert [model.get_layer(f"{name}_distance").limit for name in MODALITIES] == [3, 4]
-    np.testing.assert_array_equal(model.get_layer("eczema_sum").slopes, [0.5, 2])
+    np.testing.assert_array_equal(model.get_layer("eczema_sum").slopes, [0.5, 2, 1])

@@ -174,25 +174,27 @@ class CumulativeLogits(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("eczema_tf")
 class AddedEvidence(keras.layers.Layer):
-    """Adds up two modalities' evidence, less or more of each as its `slopes` say, and a joint term.
+    """Adds up two modalities' evidence and a joint term, less or more of each as `slopes` say.
 
     Call with `[image (batch, 1), text (batch, 1), image_present (batch,), text_present (batch,)]`
     and perhaps `joint (batch, 1)`, all log-odds; returns (batch, 1). Evidence is what a modality's
-    log-odds are above the `prior`; what is absent has none, and no joint term.
+    log-odds are above the `prior`; what is absent has none. Only where both are there, a joint term
+    and a `shift` are added.
 
-    Neither weight is trained by gradients: heads are surest on what they were trained with, so that
+    No weight is trained by gradients: heads are surest on what they were trained with, so that
     how far to trust them is only seen on other cases (stacking, Wolpert 1992). And no gradient of
     training goes through to the modalities' own log-odds: they learn from their own losses, or they
     would be calibrated for the sum and not for themselves.
     """
 
     def build(self, input_shape: Any) -> None:
-        """Makes the prior log-odds and the slopes of photo and text."""
+        """Makes the prior log-odds, the slopes of photo, text and joint term, and the shift."""
         del input_shape
         self.prior = self.add_weight(shape=(), initializer="zeros", trainable=False, name="prior")
         self.slopes = self.add_weight(
-            shape=(2,), initializer="ones", trainable=False, name="slopes"
+            shape=(3,), initializer="ones", trainable=False, name="slopes"
         )
+        self.shift = self.add_weight(shape=(), initializer="zeros", trainable=False, name="shift")
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Adds.
@@ -206,9 +208,8 @@ class AddedEvidence(keras.layers.Layer):
         has_text = ops.expand_dims(text_present > 0.5, -1)
         total = self.prior + ops.where(has_image, self.slopes[0] * (image - self.prior), 0.0)
         total += ops.where(has_text, self.slopes[1] * (text - self.prior), 0.0)
-        if joint:
-            total += ops.where(ops.logical_and(has_image, has_text), joint[0], 0.0)
-        return total
+        together = self.shift + sum(self.slopes[2] * term for term in joint)
+        return total + ops.where(ops.logical_and(has_image, has_text), together, 0.0)
 
 
 @keras.saving.register_keras_serializable("eczema_tf")

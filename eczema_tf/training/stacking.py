@@ -1,7 +1,7 @@
-"""How far the fusion trusts the photo and the text: seen on cases that were not trained on.
+"""How far each head, and the fusion each part of it, is to be trusted: seen on other cases.
 
 A head that has learned few photos by heart is surest on those, and wrong on others. On other cases
-its evidence has the slope that it deserves.
+its evidence has the slope that it deserves, for each kind of case: a photo, a text, and both.
 """
 
 import keras
@@ -11,59 +11,96 @@ from scipy.special import expit
 
 from eczema_tf.data.pipeline import build_evaluation_dataset
 from eczema_tf.model.features import predict_logits
+from eczema_tf.model.fusion import ECZEMA_SUM
 from eczema_tf.schema import ECZEMA_HEADS, MODALITIES
 from eczema_tf.training.data import TrainingData
 
-# Of the slopes' squared distance from 1, where evidence is as strong as it says and independent.
-# Four undecided cases with evidence of 1 weigh as much. Chosen on development data (docs/log.md).
+# Of the slopes' squared distance from 1 and the shift's from 0, where evidence is as strong as it
+# says and independent. Four undecided cases with evidence of 1 weigh as much. Chosen on development
+# data (docs/log.md).
 PENALTY = 1.0
+FLATTEST = 0.05  # slope: evidence keeps its order
 ROWS = 256  # at once
+# Slopes of the evidence's parts, then a shift, all on log-odds: by "image" and "text" of that head
+# alone, by "fusion" of the photo's, the text's and the joint evidence of cases with both
+Scales = dict[str, np.ndarray]
 
 
-def find_slopes(model: keras.Model, data: TrainingData, prior: float) -> np.ndarray:
-    """Finds the slopes of a model's fusion on the validation rows with photo and text.
+def find_scales(model: keras.Model, data: TrainingData, prior: float) -> Scales:
+    """Finds on the validation rows what makes log-odds mean what they say.
+
+    Of a single head that is Platt scaling (Platt 1999; Guo et al. 2017), of the fusion stacking
+    (Wolpert 1992), its parts being what the scaled heads say and the joint term.
 
     Args:
-        model: Just trained, its slopes 1; takes what `data.inputs` gives.
-        data: With validation rows, or without: then the slopes stay 1.
+        model: Just trained, its scales as they are built; takes what `data.inputs` gives.
+        data: With validation rows; a kind of case without any keeps its scale.
         prior: Log-odds of its fusion.
-
-    Returns:
-        float64 (2,), of the photo's evidence and the text's.
     """
-    present = [data.inputs.present(modality)[data.val_rows] for modality in MODALITIES]
-    rows = data.val_rows[np.logical_and(*present) & data.labelled[data.val_rows]]
+    scales = {
+        **{name: np.array([1.0, 0]) for name in MODALITIES},
+        "fusion": np.array([1.0, 1, 1, 0]),
+    }
+    rows = data.val_rows[data.labelled[data.val_rows]]
     if not len(rows):
-        return np.ones(2)
+        return scales
     logits = predict_logits(model, build_evaluation_dataset(data.inputs, rows, ROWS))
-    evidence = np.hstack([logits[ECZEMA_HEADS[name]] - prior for name in MODALITIES])  # (rows, 2)
-    rest = logits["eczema"][:, 0] - evidence.sum(axis=1)  # prior and joint term
-    return fit_slopes(evidence, rest, data.targets["eczema"][rows, 0], data.weights["eczema"][rows])
+    alone = np.hstack([logits[ECZEMA_HEADS[name]] - prior for name in MODALITIES])  # (rows, 2)
+    parts = np.hstack([alone, logits["eczema"] - prior - alone.sum(axis=1, keepdims=True)])
+    targets = data.targets["eczema"][rows, 0]
+    present = {name: data.inputs.present(name)[rows] for name in MODALITIES}
+    present["fusion"] = np.logical_and(*present.values())
+    for index, name in enumerate(MODALITIES):
+        own, weights = present[name], data.weights[ECZEMA_HEADS[name]][rows]
+        slope, shift = fit_scale(parts[own, index : index + 1], prior, targets[own], weights[own])
+        scales[name] = np.array([slope, shift])
+        parts[:, index] = parts[:, index] * slope + shift
+    own, weights = present["fusion"], data.weights["eczema"][rows]
+    scales["fusion"] = fit_scale(parts[own], prior, targets[own], weights[own])
+    return scales
 
 
-def fit_slopes(
-    evidence: np.ndarray, rest: np.ndarray, targets: np.ndarray, weights: np.ndarray
+def fit_scale(
+    parts: np.ndarray, prior: float, targets: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Fits log-odds rest + evidence @ slopes by logistic regression, with a ridge around 1.
+    """Fits log-odds prior + parts @ slopes + shift by logistic regression.
 
-    Stacking with slopes that are not negative (Wolpert 1992; Breiman 1996).
+    With a ridge around slopes of 1 and no shift; slopes are not negative (Breiman 1996).
 
     Args:
-        evidence: float (rows, parts), log-odds.
-        rest: float (rows,), log-odds that are taken as they are.
+        parts: float (rows, parts), log-odds of evidence.
+        prior: Log-odds.
         targets: float (rows,) in [0, 1].
         weights: float (rows,), at least 0.
 
     Returns:
-        float64 (parts,), at least 0.
+        float64 (parts + 1,), slopes, at least `FLATTEST`, and the shift.
     """
+    start = np.append(np.ones(parts.shape[1]), 0.0)
+    design = np.column_stack([parts, np.ones(len(parts))])
 
-    def loss(slopes: np.ndarray) -> tuple[float, np.ndarray]:
-        logits = rest + evidence @ slopes
+    def loss(scale: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = prior + design @ scale
         losses = weights * (np.logaddexp(0, logits) - targets * logits)
-        residuals = weights * (expit(logits) - targets)
-        away = slopes - 1
-        return losses.sum() + PENALTY / 2 * away @ away, residuals @ evidence + PENALTY * away
+        residuals, away = weights * (expit(logits) - targets), scale - start
+        return losses.sum() + PENALTY / 2 * away @ away, residuals @ design + PENALTY * away
 
-    start = np.ones(evidence.shape[1])
-    return minimize(loss, start, jac=True, bounds=[(0, None)] * len(start)).x
+    bounds = [(FLATTEST, None)] * parts.shape[1] + [(None, None)]
+    return minimize(loss, start, jac=True, bounds=bounds).x
+
+
+def scale_log_odds(model: keras.Model, scales: Scales, prior: float) -> None:
+    """Puts scales into the heads' own weights and into the fusion's sum.
+
+    Args:
+        model: As `find_scales` took it.
+        scales: From there.
+        prior: As there.
+    """
+    for name in MODALITIES:
+        head, (slope, shift) = model.get_layer(ECZEMA_HEADS[name]), scales[name]
+        head.kernel.assign(head.kernel * slope)
+        head.bias.assign(prior + slope * (head.bias - prior) + shift)
+    total, (*slopes, shift) = model.get_layer(ECZEMA_SUM), scales["fusion"]
+    total.slopes.assign(slopes)
+    total.shift.assign(shift)

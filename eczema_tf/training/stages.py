@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import keras
-import numpy as np
 from keras import ops
 from scipy.special import logit
 
@@ -24,7 +23,7 @@ from eczema_tf.training.checkpoints import EpochMetrics
 from eczema_tf.training.data import TrainingData
 from eczema_tf.training.familiarity import fit_distances
 from eczema_tf.training.loop import Stage, train_stage
-from eczema_tf.training.stacking import find_slopes
+from eczema_tf.training.stacking import Scales, find_scales, scale_log_odds
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,11 @@ class Judged:
     """What other cases than those trained on say of a model.
 
     Attributes:
-        slopes: From `find_slopes`.
+        scales: From `find_scales`.
         limits: From `fit_distances`.
     """
 
-    slopes: np.ndarray
+    scales: Scales
     limits: dict[str, float]
 
 
@@ -106,13 +105,13 @@ def train_model(
             tuned = train_stage(heads, replace(data, inputs=features), stage, config, run_dir)
             history = replace(history, fine_tune=tuned)
 
-        # === How far the fusion trusts photo and text, and how common eczema is in truth ===
+        # === How far to trust each head and the fusion's parts, and how common eczema is ===
         others = replace(data, inputs=features)
-        slopes = judged.slopes if judged else find_slopes(heads, others, learned)
+        scales = judged.scales if judged else find_scales(heads, others, learned)
         limits = fit_distances(model, cached, others, judged.limits if judged else None)
-    model.get_layer(ECZEMA_SUM).slopes.assign(slopes)
+    scale_log_odds(model, scales, learned)
     shift_log_odds(model, log_odds - learned)
-    return replace(history, judged=Judged(slopes, limits))
+    return replace(history, judged=Judged(scales, limits))
 
 
 def _unfreeze(model: keras.Model, encoders: Encoders, tuning: FineTuneConfig) -> None:
