@@ -226,7 +226,8 @@ def test_one_class_only_is_a_clear_error(tmp_path: Path, split: str):
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path: Path):
-    config, data = config_of(epochs=20, patience=2, learning_rate=0.01), make_data()
+    best_kept = config_of(epochs=20, patience=2, learning_rate=0.01, keep="best")
+    config, data = best_kept, make_data()
     model = make_model(config)
     history = train(model, data, config, tmp_path)
     scores = [row["val_auroc_fusion"] for row in history]

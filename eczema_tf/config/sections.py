@@ -243,11 +243,12 @@ class TrainConfig(Section):
     warmup_epochs: Amount = 1.0
     weight_decay: Amount = 0.0001
     clip_norm: Rate = 1.0  # of all gradients together
-    # last: a fixed number of epochs, where validation has too few cases to choose one by
-    keep: Literal["best", "last"] = "best"
+    # last: all epochs, whose rate falls to nothing; best: the epoch with the best validation AUROC
+    # of the fusion head, which is chance where validation has few cases, and no matter to grades
+    keep: Literal["best", "last"] = "last"
     # thresholds chosen, train anew on train and val together; needs keep: last
     refit: bool = False
-    patience: Positive = 10  # epochs without a better validation AUROC of the fusion head
+    patience: Positive = 10  # of keep: best, epochs without a better one
     balance_classes: bool = True
     soft_labels: bool = True  # false: train on the yes or no of data.label_threshold
     loss_weights: LossWeights = LossWeights()

@@ -47,9 +47,10 @@ class History:
     fine_tune: list[EpochMetrics] = field(default_factory=list)
     judged: Judged | None = None
 
-    def best(self, metric: str) -> float:
-        """Returns the largest value that a metric had after any epoch."""
-        return max(epoch[metric] for epoch in (*self.heads, *self.fine_tune))
+    def kept(self, metric: str, keep: str) -> float:
+        """Returns a metric after the epoch that was kept: the best, or the last."""
+        values = [epoch[metric] for epoch in (*self.heads, *self.fine_tune)]
+        return values[-1] if keep == "last" else max(values)
 
 
 def train_model(

@@ -179,7 +179,7 @@ def _run_trial(
     run_dir = folder / f"trial-{trial.number:04d}"
     run_folder.write_start(run_dir, trial_config)
     *_, history = train_run(trial_config, dataset, splits, run_dir)
-    score = history.best(OBJECTIVE)
+    score = history.kept(OBJECTIVE, trial_config.train.keep)
     with tf.summary.create_file_writer(str(run_dir / "tensorboard" / "hparams")).as_default():
         hparams.hparams(chosen, trial_id=run_dir.name)
         tf.summary.scalar(OBJECTIVE, score, step=0)
