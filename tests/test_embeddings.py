@@ -1,5 +1,7 @@
 """Embedding files: both layouts are read, and whatever does not fit is one clear error."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,33 @@ def test_what_is_no_npz_is_a_clear_error(tmp_path: Path, data: bytes):
     (tmp_path / "e.npz").write_bytes(data)
     with pytest.raises(DataError, match=r"e\.npz: is not readable as \.npz"):
         load_embeddings(tmp_path / "e.npz")
+
+
+def test_a_header_that_promises_more_than_there_is_is_not_believed(tmp_path: Path):
+    """NumPy would set memory aside for what the header says: here 8 TB."""
+    header = io.BytesIO()
+    promised = {"descr": "<f8", "fortran_order": False, "shape": (1_000_000, 1_000_000)}
+    np.lib.format.write_array_header_1_0(header, promised)
+    with zipfile.ZipFile(tmp_path / "e.npz", "w") as archive:
+        archive.writestr("embedding.npy", header.getvalue() + bytes(8))
+    with pytest.raises(DataError, match="takes 8,000,000,000,000 bytes; received 8"):
+        load_embeddings(tmp_path / "e.npz")
+
+
+def test_an_archive_that_swells_is_refused_before_it_is_unpacked(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "e.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("embedding.npy", bytes(80 << 20))
+    with pytest.raises(DataError, match=r"unpacks to 83,886,080 bytes; allowed: .*100 times"):
+        load_embeddings(tmp_path / "e.npz")
+
+
+def test_an_array_that_is_there_twice_is_a_clear_error(tmp_path: Path):
+    path, array = save(tmp_path, embedding=MATRIX), io.BytesIO()
+    np.save(array, MATRIX)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("embedding.npy", array.getvalue())
+    with pytest.raises(DataError, match="'embedding' is there twice"):
+        load_embeddings(path)
 
 
 def test_a_single_array_is_a_clear_error(tmp_path: Path):

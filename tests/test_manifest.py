@@ -301,6 +301,19 @@ def test_parquet_says_the_same_as_csv(folder: Path):
     )
 
 
+def test_lists_and_bytes_in_parquet_are_left_out_and_missed_where_they_are_needed(folder: Path):
+    plain = {"example_id": ["r1"], "text": ["dry"], "eczema": [1.0]}
+    beside = {"scores": [[0.1, 0.2]], "thumb": [b"\xff\xd8"], "box": [{"x": 1, "y": [2]}]}
+    pd.DataFrame(plain | beside).to_parquet(folder / "m.parquet")
+    table = load_manifest(folder / "m.parquet").table
+    assert not {"scores", "thumb", "box"} & set(table)
+    assert list(table["text"]) == ["dry"]
+    pd.DataFrame(plain | {"text": [["dry", "red"]]}).to_parquet(folder / "m.parquet")
+    assert "text" in message_of(folder / "m.parquet")
+    pd.DataFrame(plain | {"example_id": [["r1"]]}).to_parquet(folder / "m.parquet")
+    assert "example_id" in message_of(folder / "m.parquet")
+
+
 def test_a_bad_parquet_file_is_a_clear_error(folder: Path):
     assert "not readable as Parquet" in message_of(write(folder, b"not parquet", "m.parquet"))
     pd.DataFrame({"example_id": ["r1"], "text": ["dry"], "eczema": [np.inf]}).to_parquet(
