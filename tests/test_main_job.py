@@ -5,8 +5,11 @@ Prepare, train, evaluate, export, predict.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,9 +17,13 @@ import pytest
 
 from eczema_tf import evaluate, export, predict, prepare, train
 from eczema_tf.cli import TENSORFLOW_LOG
+from eczema_tf.errors import RunError
+from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.schema import IMAGE, NEVER_SEEN_SKIN, NOTICE
+from eczema_tf.serving.graph.served_model import ServedModel
 from eczema_tf.workflows import export as exporting
 from eczema_tf.workflows import run_folder
+from eczema_tf.workflows import train as training
 
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 
@@ -148,55 +155,52 @@ def test_a_second_export_is_a_second_version(workplace: Path):
     assert {child.name for child in (workplace / "export").iterdir()} == {"1", "2"}
 
 
-def skew_prior(model) -> None:
-    model.model.get_layer("eczema_sum").prior.assign_add(0.01)
+def skew_prior(trained, patch: pytest.MonkeyPatch) -> None:
+    trained.model.get_layer("eczema_sum").prior.assign_add(0.01)
 
 
-def skew_words(model) -> None:
-    model.model.get_layer("eczema_text").bias.assign_add([0.01])
+def skew_words(trained, patch: pytest.MonkeyPatch) -> None:
+    trained.model.get_layer("eczema_text").bias.assign_add([0.01])
 
 
-def skew_pixels(model) -> None:
-    read = model.read
+def skew_pixels(trained, patch: pytest.MonkeyPatch) -> None:
+    read = ServedModel.read
 
-    def read_brighter(image, text):
-        inputs, *rest = read(image, text)
+    def read_brighter(served, image, text):
+        inputs, *rest = read(served, image, text)
         return inputs | {IMAGE: inputs[IMAGE] + 1}, *rest
 
-    model.read = read_brighter
+    patch.setattr(ServedModel, "read", read_brighter)
 
 
-def skew_map(model) -> None:
-    explain = model._explain
-    model._explain = lambda inputs: explain(inputs)._replace(
-        heatmap=explain(inputs).heatmap[:, ::-1]
-    )
+def skew_map(trained, patch: pytest.MonkeyPatch) -> None:
+    def explain_upside_down(*arguments):
+        why = explain_in_one_pass(*arguments)
+        return why._replace(heatmap=why.heatmap[:, ::-1])
+
+    patch.setattr(exporting, "explain_in_one_pass", explain_upside_down)
 
 
 @pytest.mark.parametrize(
     ("skew", "said"),
     [
-        (skew_prior, "eczema (fusion), row"),
-        (skew_words, "eczema_text (features of the text, or their head), row"),
-        (skew_pixels, "image (decoding and preprocessing of the photo), row 0 ("),
-        (skew_map, "heatmap (gradient to the map of the photo), row"),
+        (skew_prior, r"eczema \(fusion\), row"),
+        (skew_words, r"eczema_text \(features of the text, or their head\), row"),
+        (skew_pixels, r"image \(decoding and preprocessing of the photo\), row 0 \("),
+        (skew_map, r"heatmap \(gradient to the map of the photo\), row"),
     ],
 )
 def test_an_export_that_differs_from_keras_is_refused_by_stage(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, skew, said: str
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, skew: Callable, said: str
 ):
-    """What is saved is skewed, but not the run; nothing may be left behind."""
-    build = exporting.build_served
-
-    def build_skewed(trained, run_dir: Path):
-        served = build(run_folder.load_model(run_dir), run_dir)  # a model of its own
-        skew(served)
-        return served
-
-    monkeypatch.setattr(exporting, "build_served", build_skewed)
-    out = workplace / "refused"
-    assert export.main(["--run-dir", str(workplace / "run"), "--out", str(out)]) == 1
-    assert f"the exported model differs from Keras: {said}" in capsys.readouterr().err
+    """Keras is skewed, but not what is saved: the export of before. Nothing is left behind."""
+    run, out = workplace / "run", workplace / "refused"
+    trained = run_folder.load_model(run)
+    skew(trained, monkeypatch)
+    saved = partial(shutil.copytree, workplace / "export" / "1", dirs_exist_ok=True)
+    monkeypatch.setattr(exporting, "save_served", lambda _, folder: saved(folder))
+    with pytest.raises(RunError, match="the exported model differs from Keras: " + said):
+        exporting.export_model(trained, run, out)
     assert not list(out.iterdir())
 
 
@@ -263,7 +267,10 @@ def test_a_finished_run_folder_is_not_overwritten(workplace: Path, capsys: pytes
     assert "holds a run already" in capsys.readouterr().err
 
 
-def test_a_finished_run_resumes_to_the_same_metrics(workplace: Path):
+def test_a_finished_run_resumes_to_the_same_metrics(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(training, "export_model", lambda *arguments: None)  # as before
     before = (workplace / "run" / "metrics.json").read_text()
     assert train.main(["--resume", "--run-dir", str(workplace / "run")]) == 0
     assert (workplace / "run" / "metrics.json").read_text() == before
@@ -287,7 +294,9 @@ def test_cross_validation_predicts_every_case_once(workplace: Path):
     assert {child.name for child in (run / "folds").iterdir()} == {"0-0", "0-1"}
 
 
-def test_mixed_precision_is_judged_and_exported_in_float32(tmp_path: Path, toy_manifest: Path):
+def test_mixed_precision_is_judged_and_exported_in_float32(
+    tmp_path: Path, toy_manifest: Path, monkeypatch: pytest.MonkeyPatch
+):
     run_dir = tmp_path / "run"
     settings = {
         "data.manifest": toy_manifest,
@@ -302,5 +311,6 @@ def test_mixed_precision_is_judged_and_exported_in_float32(tmp_path: Path, toy_m
     before = (run_dir / "metrics.json").read_text()
     assert evaluate.main(["--run-dir", str(run_dir)]) == 0
     assert (run_dir / "metrics.json").read_text() == before
+    monkeypatch.setattr(training, "export_model", lambda *arguments: None)  # as before
     assert train.main(["--resume", "--run-dir", str(run_dir)]) == 0
     assert (run_dir / "metrics.json").read_text() == before

@@ -27,7 +27,7 @@ def find_neutral_text(submodels: Submodels, batches: Iterable[Tensors]) -> np.nd
     Returns:
         float32 (channels,); zeros where there are no texts.
     """
-    encode = tf.function(submodels.encode_text, reduce_retracing=True)
+    encode = tf.function(submodels.encode_text, reduce_retracing=True, autograph=False)
     total, count, answers = tf.zeros(submodels.text_channels), 0.0, []
     for inputs in batches:
         features = encode({name: inputs[name] for name in (TOKEN_IDS, PADDING_MASK)})

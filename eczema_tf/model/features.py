@@ -130,7 +130,9 @@ def predict_logits(
         float32 (rows, ...) by output of the model, in the order of the dataset.
     """
     specs = {name: tf.TensorSpec(taken.shape, taken.dtype) for name, taken in model.input.items()}
-    run = tf.function(lambda inputs: model(inputs, training=False), input_signature=[specs])
+    run = tf.function(
+        lambda inputs: model(inputs, training=False), input_signature=[specs], autograph=False
+    )
     outputs = [
         run({name: tf.cast(batch[name], spec.dtype) for name, spec in specs.items()})
         for batch in batches

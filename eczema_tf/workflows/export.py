@@ -169,7 +169,9 @@ def check_parity(folder: Path, served: ServedModel, trained: TrainedModel, run_d
         photos if served.uses_photos else [b""] * len(photos),
         texts if served.uses_texts else [""] * len(texts),
     )
-    read, report, _ = tf.function(served.read)(tf.constant(photos), tf.constant(texts))
+    read, report, _ = tf.function(served.read, autograph=False)(
+        tf.constant(photos), tf.constant(texts)
+    )
     differences = {
         name: compute_differences(read[name].numpy(), value) for name, value in inputs.items()
     }

@@ -82,7 +82,7 @@ class ServedModel(tf.Module):
         self.uses_photos = "image" in trained_on and image_encoder.kind != "precomputed"
         self.uses_texts = "text" in trained_on
 
-    @tf.function(input_signature=SPECS)
+    @tf.function(input_signature=SPECS, autograph=False)
     def serve(self, image: tf.Tensor, text: tf.Tensor) -> Tensors:
         """The `serving_default` signature.
 
@@ -101,7 +101,7 @@ class ServedModel(tf.Module):
         inputs, report, _ = self.read(image, text)
         return self._answer(self.model(inputs, training=False), inputs, report)
 
-    @tf.function(input_signature=SPECS)
+    @tf.function(input_signature=SPECS, autograph=False)
     def explain(self, image: tf.Tensor, text: tf.Tensor) -> Tensors:
         """The `explain` signature: where in photo and text the evidence for eczema lies.
 
