@@ -1,18 +1,24 @@
 """Cases from rows by hand, and `predictions.csv` there and back."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eczema_tf.errors import DataError
 from eczema_tf.evaluation.grades import compute_grade_probabilities, name_grades
 from eczema_tf.evaluation.predictions import (
+    BOUNDS,
     SEVERITY_LOGITS,
     average_rows_by_case,
     is_scored,
     load_predictions,
 )
 from eczema_tf.files import write_csv
+from eczema_tf.model.pooling import find_speaking_rows
 
 NAN = float("nan")
 
@@ -89,6 +95,42 @@ def test_photos_of_a_case_are_pooled_and_rows_without_one_do_not_dilute_them():
     assert list(cases["eczema_logit"]) == [3.0, -2.0]
     assert cases["severity_logit_0"][0] == 2.0
     assert list(cases["rows"]) == [3, 2]
+
+
+def test_a_photo_unlike_training_says_nothing_where_another_is_known():
+    bounds = dict(zip(BOUNDS, (-1.0, 1.0), strict=True))
+    strange = {"known_image": False, "eczema_image_logit": 9.0, "eczema_logit": 9.0}
+    familiar = {"known_image": True, "eczema_image_logit": -2.0, "eczema_logit": -3.0}
+    cases = average(
+        *(row(case, known_text=True, **bounds, **strange) for case in "aab"),
+        *(row(case, known_text=True, **bounds, **familiar) for case in "aac"),
+    )
+    assert cases["eczema_image_logit"].tolist() == [-2, 9, -2]
+    assert cases["eczema_logit"].tolist() == [-3, 9, -3]
+    assert cases["known_image"].tolist() == [True, False, True]
+    assert cases["decision"].tolist() == ["not eczema", "cannot tell", "not eczema"]
+
+
+EVERYWHERE = list(itertools.product([False, True], repeat=4))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(EVERYWHERE)), min_size=1, max_size=8))
+def test_somebody_speaks_for_every_case_and_nobody_against_what_is_known(rows):
+    cases = np.array([case for case, _ in rows])
+    flags = np.array([flags for _, flags in rows])
+    used = {"image": flags[:, 0], "text": flags[:, 1]}
+    known = {"image": flags[:, 2] & used["image"], "text": flags[:, 3] & used["text"]}
+    speaks = find_speaking_rows(cases, used, known)
+    for own in (cases == case for case in set(cases.tolist())):
+        assert speaks["fusion"][own].any()
+        for name in ("image", "text"):
+            assert speaks[name][own].any() == used[name][own].any()
+            if known[name][own].any():
+                assert not (speaks[name] & ~known[name])[own].any()
+    together = find_speaking_rows(np.zeros(len(cases)), used, known)
+    both = known["image"] & known["text"]
+    if both.any():  # then nothing else counts
+        assert (together["fusion"] == both).all()
 
 
 def test_labels_of_a_case():

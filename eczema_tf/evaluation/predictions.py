@@ -12,7 +12,7 @@ from scipy.special import softmax
 from eczema_tf.errors import DataError, raise_if_any
 from eczema_tf.evaluation.grades import compute_grade_probabilities, compute_sigmoid, name_grades
 from eczema_tf.files import unescape_formula
-from eczema_tf.model.pooling import find_fullest_rows
+from eczema_tf.model.pooling import find_speaking_rows
 from eczema_tf.schema import (
     CONSISTENCY,
     DECISIONS,
@@ -45,18 +45,23 @@ LABEL_COLUMNS = (
     WORDINGS,
 )
 _FIRST_COLUMNS = (*LABEL_COLUMNS, "text_notice")  # of a case, the first that is given
-_USED_COLUMNS = ("image_used", "text_used")
-_FLAG_COLUMNS = (*_USED_COLUMNS, "text_read", "known_image", "known_text")
+FLAGS = ("image_used", "text_used", "known_image", "known_text")
 BOUNDS = ("undecided_from", "undecided_to")  # log-odds
+EVIDENCE = {  # what is averaged over the rows that speak for a modality, or for both
+    "image": ("eczema_image_logit", *SEVERITY_LOGITS["severity_image"], DISTANCES["image"]),
+    "text": (
+        "eczema_text_logit",
+        *CONSISTENCY_LOGITS,
+        *SEVERITY_LOGITS["severity_text"],
+        DISTANCES["text"],
+    ),
+    "fusion": ("eczema_logit", *SEVERITY_LOGITS["severity"], *BOUNDS),
+}
 _MEAN_COLUMNS = (
     "eczema",
     *POSTERIOR_COLUMNS.values(),
     *GRADE_COLUMNS.values(),
-    *(f"{head}_logit" for head in ECZEMA_HEADS.values()),
-    *CONSISTENCY_LOGITS,
-    *(column for columns in SEVERITY_LOGITS.values() for column in columns),
-    *DISTANCES.values(),
-    *BOUNDS,
+    *(column for columns in EVIDENCE.values() for column in columns),
 )
 _WRITTEN_TEXT_COLUMNS = (
     "case_id",
@@ -70,10 +75,10 @@ _WRITTEN_TEXT_COLUMNS = (
 def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     """Averages the rows of each case and turns logits into probabilities.
 
-    Logits are averaged over the rows that have them, so that a photo missing from one row takes
-    nothing from the others; those from both modalities over the rows that have most to go on
-    (`pooling.find_fullest_rows`). Labels should agree within a case; where they do not, `eczema` is
-    the mean and the other labels are the first that is given.
+    Logits are averaged over the rows that speak for them (`pooling.find_speaking_rows`), so that a
+    photo that is missing from one row, or unlike all training, takes nothing from the others.
+    Labels should agree within a case; where they do not, `eczema` is the mean and the other labels
+    are the first that is given.
 
     Args:
         rows: One row a manifest row: `case_id`, `group_id`, labels, `image_used` and `text_used`
@@ -81,16 +86,16 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
             `eczema_text_logit`, `eczema_logit`,
             `consistency_logit_0..2`, `severity_logit_0..1` and those of the photo's and the text's
             own grade, `severity_image_logit_0..1`, `severity_text_logit_0..1` (float, NaN where the
-            modality is absent). Of a model that decides: `image_distance` and `text_distance`
-            (likewise), `text_read` (bool) and `BOUNDS`.
+            modality is absent). Of a model that decides: `known_image` and `known_text` (bool),
+            `image_distance` and `text_distance` (as the logits) and `BOUNDS`.
 
     Returns:
         One row a case, in order of first appearance: the same columns without `example_id`; `rows`
         (int, how many were averaged); `photos` (int, how many there are); `p_image`, `p_text`,
         `p_fusion` (P(eczema), NaN where missing); `consistency_<label>` and `severity_<label>`
         (probabilities); `consistency_predicted`, `severity_predicted`, `severity_image_predicted`
-        and `severity_text_predicted` ("" where not known). Of a model that decides: `known_image`,
-        `known_text` (bool) and `decision` (one of `DECISIONS`).
+        and `severity_text_predicted` ("" where not known). Of a model that decides: `decision` (one
+        of `DECISIONS`); what is known of any row is known of its case.
 
     Raises:
         DataError: If the rows of a case are in different groups.
@@ -108,10 +113,14 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     # groupby.first skips what is missing
     given = rows[texts].astype(object).mask(rows[texts].isna() | (rows[texts] == ""))
     by_case = rows["case_id"].to_numpy()
-    fullest = find_fullest_rows(by_case, *(rows[used].to_numpy() for used in _USED_COLUMNS))
-    joint = ["eczema_logit", *SEVERITY_LOGITS["severity"], *(set(BOUNDS) & set(rows))]
-    rows = rows.assign(**{column: rows[column].where(fullest) for column in joint})
-    flags = [column for column in (*_USED_COLUMNS, "text_read") if column in rows]
+    used = {modality: rows[f"{modality}_used"].to_numpy(bool) for modality in MODALITIES}
+    flags = [column for column in FLAGS if column in rows]
+    known = (
+        {name: rows[f"known_{name}"].to_numpy(bool) for name in used} if len(flags) > 2 else used
+    )
+    for speaker, speaks in find_speaking_rows(by_case, used, known).items():
+        evidence = [column for column in EVIDENCE[speaker] if column in rows]
+        rows = rows.assign(**{column: rows[column].where(speaks) for column in evidence})
     parts = [
         given.groupby(by_case, sort=False).first().fillna("").astype(str),
         rows[flags].astype(bool).groupby(by_case, sort=False).any(),
@@ -157,29 +166,25 @@ def add_probabilities(cases: pd.DataFrame) -> pd.DataFrame:
     ):
         added[f"{head}_predicted"] = name_grades(grades[head], silent)
     if set(BOUNDS) <= set(cases):
-        added |= decide(cases)
+        added["decision"] = decide(cases)
     return cases.assign(**added)
 
 
-def decide(cases: pd.DataFrame) -> dict[str, np.ndarray]:
+def decide(cases: pd.DataFrame) -> np.ndarray:
     """Decides on cases, as the model does on rows (`model.decision.compute_decision`).
 
+    Args:
+        cases: With `FLAGS`, `eczema_logit` and `BOUNDS`.
+
     Returns:
-        `known_image`, `known_text` and `decision` of `average_rows_by_case`.
+        Object (cases,), each one of `DECISIONS`.
     """
-    used = {modality: cases[f"{modality}_used"].to_numpy(bool) for modality in MODALITIES}
-    known = {
-        modality: used[modality] & (cases[distance] <= 1).to_numpy(bool)
-        for modality, distance in DISTANCES.items()
-    }
-    known["text"] &= cases["text_read"].to_numpy(bool)
+    image, text, known_image, known_text = (cases[flag].to_numpy(bool) for flag in FLAGS)
     low, high = (cases[bound].to_numpy("float64") for bound in BOUNDS)
     logits = cases["eczema_logit"].to_numpy("float64")
     side = (logits > high).astype(int) - (logits < low)
-    unknown = np.any([used[name] != known[name] for name in MODALITIES], axis=0)
-    side[unknown | ~(used["image"] | used["text"])] = 0
-    named = np.array(DECISIONS, object)[side + 1]
-    return {**{f"known_{name}": known[name] for name in MODALITIES}, "decision": named}
+    side[(image != known_image) | (text != known_text) | ~(image | text)] = 0
+    return np.array(DECISIONS, object)[side + 1]
 
 
 def is_scored(cases: pd.DataFrame, modality: str) -> np.ndarray:
@@ -227,7 +232,7 @@ def load_predictions(path: Path | str) -> pd.DataFrame:
 def _parse_cells(cells: pd.Series) -> pd.Series:
     if cells.name in _WRITTEN_TEXT_COLUMNS:
         return cells.map(unescape_formula)
-    if cells.name in _FLAG_COLUMNS:
+    if cells.name in FLAGS:
         return cells.map({"True": True, "False": False}).astype(bool)
     if cells.name in ("fold", "repeat", "rows", "photos", "text_words"):
         return cells.astype("int64")

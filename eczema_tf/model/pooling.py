@@ -1,26 +1,40 @@
-"""Rows of a case to the case: which of them speak for it."""
+"""Rows of a case to the case: which of them speak for it, in training, evaluation and serving."""
+
+from collections.abc import Mapping
 
 import numpy as np
 
+from eczema_tf.schema import MODALITIES
 
-def find_fullest_rows(
-    cases: np.ndarray, image_present: np.ndarray, text_present: np.ndarray
-) -> np.ndarray:
-    """Finds the rows whose joint answer counts for their case: those that have most to go on.
 
-    Several photos of a case are averaged as evidence of one kind; a row without a photo has no
-    opinion on them, and must not dilute theirs.
+def find_speaking_rows(
+    cases: np.ndarray, used: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Finds the rows whose log-odds are averaged for their case: one rule wherever rows are pooled.
+
+    Several photos of a case are averaged as evidence of one kind, since that of each is noisy. But
+    what is unlike all training is noise alone: a photo (or text) that is not known says nothing of
+    its case where another one is known. Of photo and text together, the rows speak that have most
+    to go on: a row without a photo has no opinion on the photos of others, and must not dilute
+    theirs, and a row with something that says nothing is worth less than one without.
 
     Args:
         cases: (rows,), equal for the rows of one case.
-        image_present: bool or 0 and 1 (rows,).
-        text_present: Likewise.
+        used: By `MODALITIES`, bool (rows,): what each row has.
+        known: Likewise, what is like training; never true where `used` is not. The same as `used`
+            where that cannot be told.
 
     Returns:
-        bool (rows,): whether no row of the same case has more of photo and text.
+        By modality and "fusion", bool (rows,). Some row of each case speaks for fusion, and for a
+        modality, if any row has it.
     """
     _, case = np.unique(cases, return_inverse=True)
-    modalities = image_present.astype(int) + text_present.astype(int)
-    most = np.zeros(len(cases), int)
-    np.maximum.at(most, case, modalities)
-    return modalities == most[case]
+    speaks, weight = {}, np.zeros(len(case), int)
+    for modality in MODALITIES:
+        any_known = np.zeros(len(case), bool)
+        np.logical_or.at(any_known, case, known[modality])
+        speaks[modality] = np.where(any_known[case], known[modality], used[modality])
+        weight += 2 * speaks[modality].astype(int) - used[modality]
+    most = np.full(len(case), -len(MODALITIES))
+    np.maximum.at(most, case, weight)
+    return {**speaks, "fusion": weight == most[case]}

@@ -14,7 +14,7 @@ from eczema_tf.errors import RunError
 from eczema_tf.files import refusing
 from eczema_tf.model.features import predict_logits
 from eczema_tf.model.losses import build_losses
-from eczema_tf.model.pooling import find_fullest_rows
+from eczema_tf.model.pooling import find_speaking_rows
 from eczema_tf.schema import ECZEMA_HEADS, MODALITIES
 from eczema_tf.training.checkpoints import Progress, copy_weights, load_state, save_state
 from eczema_tf.training.data import TrainingData
@@ -80,8 +80,9 @@ class Validate(keras.callbacks.Callback):
         for modality, head in ECZEMA_HEADS.items():
             scored = data.weights[head][rows] > 0
             if modality == "fusion":
-                present = [data.inputs.present(name)[rows] for name in MODALITIES]
-                scored &= find_fullest_rows(data.cases[rows], *present)
+                # what is known shows only after training
+                used = {name: data.inputs.present(name)[rows] for name in MODALITIES}
+                scored &= find_speaking_rows(data.cases[rows], used, used)["fusion"]
             auroc = compute_case_auroc(
                 logits[head][scored, 0], data.positive[rows][scored], data.cases[rows][scored]
             )

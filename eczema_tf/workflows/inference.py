@@ -22,7 +22,7 @@ from eczema_tf.evaluation.predictions import (
     average_rows_by_case,
 )
 from eczema_tf.evaluation.thresholds import choose_kind
-from eczema_tf.model.decision import KINDS
+from eczema_tf.model.decision import KINDS, compute_decision
 from eczema_tf.model.features import compute_features, frozen_encoders, predict_logits
 from eczema_tf.model.multimodal import heads_of
 from eczema_tf.schema import (
@@ -155,7 +155,11 @@ def compute_row_logits(
         table[names] = values
     for modality, name in DISTANCES.items():
         table[name] = np.where(used[modality], logits[name], np.nan)
-    table["text_read"] = is_read(tf.constant(list(table["text_notice"]), tf.string)).numpy()
+    present = {IMAGE_PRESENT: used["image"], TEXT_PRESENT: used["text"]}
+    text_read = is_read(tf.constant(list(table["text_notice"]), tf.string))
+    decided = compute_decision(logits, present, text_read)
+    for name in ("known_image", "known_text"):
+        table[name] = np.asarray(decided[name])
     return table.assign(**read_bounds(trained.model, table))
 
 
