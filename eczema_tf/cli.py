@@ -80,7 +80,7 @@ def build_parser(
 
 
 class StoreOnce(argparse.Action):
-    """Stores what a case is made of, and refuses a second one instead of forgetting the first."""
+    """Stores what a case has one of, and refuses a second one instead of forgetting the first."""
 
     _is_given = False
 
@@ -133,10 +133,13 @@ MODEL_HELP = "an exported model: saved_models/eczema (newest version) or one ver
 MODEL = argument("--model", type=Path, required=True, metavar="DIR", help=MODEL_HELP)
 IMAGE = argument(
     "--image",
-    action=StoreOnce,
+    action="extend",
+    nargs="+",
     type=Path,
+    default=[],
     metavar="FILE",
-    help="a photo; it is turned upright and its metadata is removed before it is used",
+    help="a photo, or several of one case; they are turned upright and their metadata are removed"
+    " before they are used",
 )
 TEXT = argument("--text", action=StoreOnce, default="", help="a description of the symptoms")
 
@@ -146,16 +149,21 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def read_photo_argument(path: Path | None) -> bytes:
-    """Reads the file that `--image` names; without one, there are no bytes.
+def read_photo_arguments(paths: Sequence[Path]) -> list[bytes]:
+    """Reads the files that `--image` names.
 
     Raises:
-        DataError: If it cannot be read.
+        DataError: If some cannot be read; all are named.
     """
-    try:
-        return b"" if path is None else path.read_bytes()
-    except OSError as error:
-        raise DataError(f"--image {path}: cannot be read: {error.strerror}") from error
+    photos, faults = [], []
+    for path in paths:
+        try:
+            photos.append(path.read_bytes())
+        except OSError as error:
+            faults.append(f"--image {path}: cannot be read: {error.strerror}")
+    if faults:
+        raise DataError("; ".join(faults))
+    return photos
 
 
 def start_tensorflow() -> None:

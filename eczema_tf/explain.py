@@ -1,4 +1,4 @@
-"""`python -m eczema_tf.explain`: why a run answers as it does, for a photo, a text, or both."""
+"""`python -m eczema_tf.explain`: why a run answers as it does, for photos, a text, or both."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from eczema_tf.cli import (
     TEXT,
     argument,
     build_parser,
-    read_photo_argument,
+    read_photo_arguments,
     run_command,
     start_tensorflow,
 )
@@ -22,7 +22,9 @@ EXAMPLES = """examples:
   python -m eczema_tf.explain --run-dir runs/quickstart \\
       --text "it burns but does not itch" --target consistency:other --out why
   python -m eczema_tf.explain --run-dir runs/quickstart --image arm.jpg --against --out why
+  python -m eczema_tf.explain --run-dir runs/quickstart --image arm.jpg --image knee.jpg --out why
 
+Several photos are one case: their evidence is averaged, and each has a heatmap.
 It writes heatmap.png (the photo with its heatmap), explanation.json and explanation.html (one page
 with everything). They contain the photo and the text, so handle them with the same care."""
 
@@ -62,7 +64,7 @@ def _explain(arguments: argparse.Namespace) -> None:
 
     answer = explain(
         arguments.run_dir,
-        read_photo_argument(arguments.image),
+        read_photo_arguments(arguments.image),
         arguments.text,
         out=arguments.out,
         target=arguments.target,

@@ -1,4 +1,4 @@
-"""`python -m eczema_tf.predict`: a photo, a text, or both, to a readable answer."""
+"""`python -m eczema_tf.predict`: photos of a case, a text, or both, to a readable answer."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from eczema_tf.cli import (
     TEXT,
     argument,
     build_parser,
-    read_photo_argument,
+    read_photo_arguments,
     run_command,
     start_tensorflow,
 )
@@ -20,7 +20,10 @@ from eczema_tf.errors import DataError
 EXAMPLES = """examples:
   python -m eczema_tf.predict --model saved_models/eczema --image arm.jpg --text "dry itchy patches"
   python -m eczema_tf.predict --model saved_models/eczema --text "it burns but does not itch" --json
-  python -m eczema_tf.predict --url http://127.0.0.1:8501/v1/models/eczema --image arm.jpg"""
+  python -m eczema_tf.predict --model saved_models/eczema --image arm.jpg --image knee.jpg
+  python -m eczema_tf.predict --url http://127.0.0.1:8501/v1/models/eczema --image arm.jpg
+
+Several photos are one case: their evidence is averaged."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,15 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    photo = read_photo_argument(arguments.image)
-    if arguments.image is None and not arguments.text.strip():
+    photos = read_photo_arguments(arguments.image)
+    if not photos and not arguments.text.strip():
         raise DataError("give --image, --text or both")
     if arguments.model:
         start_tensorflow()
     from eczema_tf.workflows.predict import run_predict
 
     run_predict(
-        photo, arguments.text, model=arguments.model, url=arguments.url, as_json=arguments.json
+        photos, arguments.text, model=arguments.model, url=arguments.url, as_json=arguments.json
     )
 
 

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import colormaps
 from PIL import Image
+from scipy.special import logit
 from starlette.testclient import TestClient
 from test_serving import METADATA, build_explained, build_parts, photo
 
@@ -33,14 +34,8 @@ from eczema_tf.reporting.pictures import (
     paint_heatmap,
     shrink_photo,
 )
-from eczema_tf.schema import NOTICE
-from eczema_tf.serving.answering import (
-    ExportBackend,
-    Findings,
-    Question,
-    answer_case,
-    find_continuing,
-)
+from eczema_tf.schema import ECZEMA_HEADS, NOTICE
+from eczema_tf.serving.answering import ExportBackend, Question, answer_case, find_continuing
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import save_served
 from eczema_tf.serving.rest.app import build_app
@@ -70,7 +65,12 @@ def explain(model: ExportedModel, image: bytes, text: str) -> Answer:
     async def ask(images, texts, signature):
         return model.run(images, texts, signature)
 
-    return asyncio.run(answer_case(ExportBackend(ask, THRESHOLDS), image, text))
+    backend = ExportBackend(ask, METADATA.said)
+    return asyncio.run(answer_case(backend, [image] if image else [], text))
+
+
+def render(answer: Answer, image: bytes, text: str, **options) -> str:
+    return render_answer(answer, [image] if image else [], text, **options)
 
 
 # The answer.
@@ -104,18 +104,18 @@ def test_counter_checks_are_answers_to_what_is_left(model: ExportedModel):
     rows = model.run([image, b"", image], [rest, TEXT, ""])["eczema"]
     assert [check.eczema for check in why.checks] == pytest.approx(rows.tolist(), abs=1e-6)
     assert [check.without for check in why.checks] == ["phrase", "photo", "text"]
-    page = render_answer(explain(model, image, TEXT), image, TEXT)
+    page = render(explain(model, image, TEXT), image, TEXT)
     assert f"Without “{strongest.text}”" in page
     (alone,) = explain(model, b"", "itchy").explanation.checks
     assert alone.eczema is None
-    assert "nothing is left to go by" in render_answer(explain(model, b"", "itchy"), b"", "itchy")
+    assert "nothing is left to go by" in render(explain(model, b"", "itchy"), b"", "itchy")
 
 
 def test_what_is_missing_moves_nothing(model: ExportedModel):
     text_only, image_only = explain(model, b"", TEXT), explain(model, upright_jpeg(photo()), "")
     assert text_only.explanation.contributions.image == pytest.approx(0, abs=1e-5)
     assert image_only.explanation.contributions.text == pytest.approx(0, abs=1e-5)
-    assert text_only.explanation.heatmap is None
+    assert not any(text_only.explanation.heatmaps)
     assert image_only.explanation.text is None
 
 
@@ -175,46 +175,77 @@ class Pretended:
 
     question = Question(target="severity:moderate", direction="against")
 
-    def __init__(self, answer: Answer, highest: float = 1.0):
-        self.unexplained = answer
-        self.highest = highest
+    def __init__(self, model: ExportedModel, *highest: float):
+        self.said = METADATA.said
+        self._model = model
+        self._highest = highest
 
-    async def ask(self, photo: bytes, text: str) -> Findings:
-        heatmap = np.zeros((2, 4), "float32")
-        heatmap[0, 3] = self.highest
-        return Findings(self.unexplained, Contributions(-0.5, 1.5, 0.0), heatmap, None)
+    async def ask(self, photos, text: str):
+        heatmap = np.zeros((len(photos), 2, 4), "float32")
+        heatmap[:, 0, 3] = self._highest
+        moved = np.tile(np.array([-0.5, 1.5, 0.0], "float32"), (len(photos), 1))
+        return {**await self.answer(photos, text), "heatmap": heatmap, "contribution": moved}
 
-    async def answer(self, photo: bytes, text: str) -> Answer:
-        return self.unexplained
+    async def answer(self, photos, text: str):
+        return self._model.run(photos, [text] * len(photos), "serving_default")
 
 
 def test_any_backend_is_explained_in_the_same_way(model: ExportedModel):
     image = upright_jpeg(photo())
-    backend = Pretended(replace(explain(model, image, ""), explanation=None))
-    answer = asyncio.run(answer_case(backend, image, ""))
+    answer = asyncio.run(answer_case(Pretended(model, 1.0), [image], ""))
     told = answer.to_json()
     assert told["explained"] == {"target": "severity:moderate", "direction": "against"}
     assert told["heatmap"]["peak"] == {"x": 0.875, "y": 0.25}
     assert told["heatmap"]["evidence"]
     assert told["contributions"] == {"neither": -0.5, "image": 1.5, "text": 0.0, "logit": 1.0}
-    page = render_answer(answer, image, "")
+    page = render(answer, image, "")
     assert "The evidence against severity: moderate is strongest at the top right (88%" in page
     assert page.count('class="map"') == page.count('class="legend"') == page.count("slider") == 1
 
 
 def test_no_evidence_is_a_sentence_and_not_a_map(model: ExportedModel):
     image = upright_jpeg(photo())
-    backend = Pretended(replace(explain(model, image, ""), explanation=None), highest=0.0)
-    answer = asyncio.run(answer_case(backend, image, ""))
+    answer = asyncio.run(answer_case(Pretended(model, 0.0), [image], ""))
     assert answer.to_json()["heatmap"] | {"grid": []} == {
         "method": "layercam",
         "evidence": False,
         "peak": None,
         "grid": [],
     }
-    page = render_answer(answer, image, "")
+    page = render(answer, image, "")
     assert "No evidence against severity: moderate was found in the photo." in page
     assert not any(part in page for part in ('class="map"', 'class="legend"', "slider"))
+
+
+def test_every_photo_has_a_heatmap_and_all_of_them_one_slider(model: ExportedModel):
+    photos = [upright_jpeg(photo(seed=seed)) for seed in range(2)]
+    answer = asyncio.run(answer_case(Pretended(model, 1.0, 0.0, 1.0), [*photos, b""], ""))
+    heatmaps = answer.to_json()["heatmaps"]
+    assert [one and one["evidence"] for one in heatmaps] == [True, False, None]
+    assert answer.to_json()["heatmap"] == heatmaps[0]
+    page = render_answer(answer, [*photos, b""], "")
+    assert page.count("<figure>") == 2
+    assert page.count('class="map"') == page.count('class="legend"') == page.count("slider") == 1
+    assert "Photo 1: The evidence against severity: moderate is strongest at the top right" in page
+    assert "Photo 2: No evidence against severity: moderate was found" in page
+    assert "this answer is from the photos alone" in page
+
+
+def test_the_answer_to_photos_is_their_mean_and_so_is_what_moved_it(model: ExportedModel):
+    photos = [upright_jpeg(photo(seed=seed)) for seed in range(3)]
+
+    async def ask(images, texts, signature):
+        return model.run(images, texts, signature)
+
+    answer = asyncio.run(answer_case(ExportBackend(ask, METADATA.said), photos, TEXT))
+    rows = model.run(photos, [TEXT] * 3)
+    for modality, head in ECZEMA_HEADS.items():
+        assert logit(answer.eczema[modality]) == pytest.approx(logit(rows[head]).mean(), abs=1e-5)
+    moved, words = answer.explanation.contributions, answer.explanation.text.words
+    assert moved.logit == pytest.approx(logit(answer.eczema["fusion"]), abs=1e-4)
+    assert sum(word.score for word in words) == pytest.approx(moved.text, abs=0.02)
+    table = model.predict([[]], [TEXT])
+    assert table.loc[0, "eczema_text"] == pytest.approx(answer.eczema["text"], abs=1e-5)
 
 
 def test_cues_say_what_is_present_denied_and_in_the_family(model: ExportedModel):
@@ -296,7 +327,7 @@ HARMLESS = {
 @settings(max_examples=40)
 def test_whatever_is_written_is_shown_and_not_run(model: ExportedModel, any_text: str, markup: str):
     text = f"itchy {any_text} <img src=x onerror=alert(1)><script>alert(2)</script> {markup}"
-    page = Tags(render_answer(explain(model, b"", text), b"", text))
+    page = Tags(render(explain(model, b"", text), b"", text))
     assert {tag for tag, _ in page.tags} <= HARMLESS
     assert not [
         name
@@ -309,26 +340,26 @@ def test_whatever_is_written_is_shown_and_not_run(model: ExportedModel, any_text
 
 def test_every_answer_has_the_notice_and_says_what_was_missing(model: ExportedModel):
     image = upright_jpeg(photo())
-    both = render_answer(explain(model, image, TEXT), image, TEXT)
+    both = render(explain(model, image, TEXT), image, TEXT)
     assert NOTICE in both
     assert "alone" not in both
-    assert "from the photo alone" in render_answer(explain(model, image, ""), image, "")
-    assert "There was no photo: this answer is from the text alone" in render_answer(
+    assert "from the photo alone" in render(explain(model, image, ""), image, "")
+    assert "There was no photo: this answer is from the text alone" in render(
         explain(model, b"", TEXT), b"", TEXT
     )
-    refused = render_answer(explain(model, b"", TEXT), b"", TEXT, faults=["photo cannot be read"])
+    refused = render(explain(model, b"", TEXT), b"", TEXT, faults=["photo cannot be read"])
     assert "Photo cannot be read." in refused
     assert "The photo could not be used: this answer is from the text alone" in refused
 
 
 def test_a_status_of_the_model_is_said(model: ExportedModel):
     answer = explain(model, b"\xff\xd8\xff" + bytes(99), TEXT)
-    assert "Photo: cannot be decoded." in render_answer(answer, b"", TEXT)
+    assert "Photo: cannot be decoded." in render(answer, b"", TEXT)
 
 
 def test_a_notice_about_the_text_says_nothing_of_the_photo(model: ExportedModel):
     notice = "text: read to word 8 of 90; text: mostly words this model does not know"
-    page = render_answer(replace(explain(model, b"", TEXT), status=notice), b"", TEXT)
+    page = render(replace(explain(model, b"", TEXT), status=notice), b"", TEXT)
     assert "Text: read to word 8 of 90." in page
     assert "Text: mostly words this model does not know." in page
     assert "There was no photo: this answer is from the text alone" in page
@@ -339,22 +370,22 @@ def test_a_threshold_is_named_with_its_side(model: ExportedModel):
     answer = replace(
         explain(model, image, TEXT), eczema={"image": 0.1, "text": 0.5, "fusion": 0.59}
     )
-    page = render_answer(answer, image, TEXT)
+    page = render(answer, image, TEXT)
     assert "59%" in page
     assert "below the threshold of 60%" in page
     assert "above the threshold of 50%" in page
     alone = replace(answer, image_used=False, eczema={"image": None, "text": 0.59, "fusion": 0.59})
-    assert "threshold of 60%" not in render_answer(
+    assert "threshold of 60%" not in render(
         alone, image, TEXT
     )  # decided by the threshold of the text
-    unknown = render_answer(replace(answer, thresholds=None), image, TEXT)
+    unknown = render(replace(answer, thresholds=None), image, TEXT)
     assert "threshold" not in re.sub(r'<p class="soft">.*?</p>', "", unknown)
 
 
 def test_a_strict_policy_needs_no_exception(model: ExportedModel):
     """`style-src 'self'; script-src 'self'`: no style attributes, no inline scripts or handlers."""
     image = upright_jpeg(photo())
-    page = Tags(render_answer(explain(model, image, TEXT), image, TEXT))
+    page = Tags(render(explain(model, image, TEXT), image, TEXT))
     assert "script" not in {tag for tag, _ in page.tags}
     names = {name for _, attributes in page.tags for name in attributes}
     assert "style" not in names
@@ -369,11 +400,7 @@ def test_bars_are_as_long_as_their_figures(model: ExportedModel):
         eczema={"image": None, "text": 0.123, "fusion": 0.59},
         explanation=replace(explained.explanation, contributions=moved),
     )
-    bars = [
-        attributes
-        for tag, attributes in Tags(render_answer(answer, b"", TEXT)).tags
-        if tag == "rect"
-    ]
+    bars = [attributes for tag, attributes in Tags(render(answer, b"", TEXT)).tags if tag == "rect"]
     assert bars[1]["width"] == "12.3%"
     assert bars[2]["x"] == "50.0%"  # the mark of the text's threshold
     pushes = [bar for bar in bars if bar["class"] in ("for", "against")]
@@ -386,7 +413,7 @@ def test_bars_are_as_long_as_their_figures(model: ExportedModel):
 
 def test_faults_are_sentences_that_run_nothing(model: ExportedModel):
     faults = ["photo <b> is bad", "It ends."]
-    page = render_answer(explain(model, b"", TEXT), b"", TEXT, faults=faults)
+    page = render(explain(model, b"", TEXT), b"", TEXT, faults=faults)
     assert '<p class="fault" role="alert">Photo &lt;b&gt; is bad.</p>' in page
     assert '<p class="fault" role="alert">It ends.</p>' in page
 
@@ -441,13 +468,13 @@ def test_the_page_asks_in_the_same_batches_and_under_the_same_limits(model: Expo
     app = build_app(pretended, limits)
     with TestClient(app) as client, pytest.raises(Busy):
         client.portal.call(
-            answer_case, ExportBackend(app.state.batcher.ask, THRESHOLDS), b"", "itchy"
+            answer_case, ExportBackend(app.state.batcher.ask, METADATA.said), [], "itchy"
         )
     assert asked == []
     app = build_app(pretended)
     with TestClient(app) as client:
         client.portal.call(
-            answer_case, ExportBackend(app.state.batcher.ask, THRESHOLDS), b"", "itchy"
+            answer_case, ExportBackend(app.state.batcher.ask, METADATA.said), [], "itchy"
         )
     # then without the strongest phrase, after which nothing is left
     assert asked == [(["itchy"], "explain"), ([" "], "serving_default")]
@@ -467,11 +494,12 @@ def test_the_python_of_the_readme_runs(model: ExportedModel, tmp_path: Path, mon
 def test_a_table_of_answers_is_what_the_model_says(model: ExportedModel, tmp_path: Path):
     photo = tmp_path / "skin.jpg"
     Image.new("RGB", (64, 64), (200, 150, 130)).save(photo)
-    table = model.predict([None, photo], ["itchy", None])
+    table = model.predict([None, photo, [photo, photo]], ["itchy", None, None])
     alone = model.run([b""], ["itchy"])
     assert table.loc[0, "eczema"] == pytest.approx(float(alone["eczema"][0]), abs=1e-6)
     assert np.isnan(table.loc[0, "eczema_image"])
     assert np.isnan(table.loc[1, "eczema_text"])
-    assert list(table["image_used"]) == [False, True]
+    assert list(table["image_used"]) == [False, True, True]
+    assert table.loc[2, "eczema"] == pytest.approx(table.loc[1, "eczema"], abs=1e-6)
     with pytest.raises(DataError, match="received 1 and 2"):
         model.predict([None], ["a", "b"])

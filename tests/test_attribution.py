@@ -564,7 +564,7 @@ def test_a_run_is_asked_without_each_modality_and_words_are_whole(run: Path):
     backend = RunBackend(run, Question())
 
     def ask(photo: bytes, text: str) -> Answer:
-        return asyncio.run(answer_case(backend, photo, text))
+        return asyncio.run(answer_case(backend, [photo] if photo else [], text))
 
     both = ask(photo, text)
     phrase, without_photo, without_text = both.explanation.checks
@@ -575,7 +575,7 @@ def test_a_run_is_asked_without_each_modality_and_words_are_whole(run: Path):
     assert phrase.words == first.text
     assert phrase.eczema == pytest.approx(ask(photo, rest).eczema["fusion"], abs=1e-6)
     assert ask(photo, "").explanation.checks == ()
-    words = asyncio.run(answer_case(backend, b"", text)).explanation.text.words
+    words = asyncio.run(answer_case(backend, [], text)).explanation.text.words
     assert [word.text for word in words] == re.findall(r"\w+|,", text)
 
 

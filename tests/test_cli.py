@@ -11,9 +11,10 @@ import pytest
 from eczema_tf import __main__ as commands
 from eczema_tf.cli import (
     COMMANDS,
+    IMAGE,
     TENSORFLOW_LOG,
     build_parser,
-    read_photo_argument,
+    read_photo_arguments,
     run_command,
     whole_number,
 )
@@ -71,12 +72,19 @@ def test_whole_numbers():
         whole_number(0, 2)("3")
 
 
-def test_the_photo_of_an_argument(tmp_path: Path):
+def test_the_photos_of_an_argument(tmp_path: Path):
     (tmp_path / "arm.jpg").write_bytes(b"\xff\xd8")
-    assert read_photo_argument(tmp_path / "arm.jpg") == b"\xff\xd8"
-    assert read_photo_argument(None) == b""
-    with pytest.raises(DataError, match=r"--image .*none\.jpg: cannot be read: No such file"):
-        read_photo_argument(tmp_path / "none.jpg")
+    assert read_photo_arguments([tmp_path / "arm.jpg"] * 2) == [b"\xff\xd8"] * 2
+    assert read_photo_arguments([]) == []
+    with pytest.raises(DataError, match=r"--image .*1\.jpg: cannot be read: No such.*2\.jpg: cann"):
+        read_photo_arguments([tmp_path / "arm.jpg", tmp_path / "1.jpg", tmp_path / "2.jpg"])
+
+
+def test_photos_are_given_once_or_again():
+    parser = build_parser("predict", IMAGE)
+    for given in (["--image", "a", "b"], ["--image", "a", "--image", "b"]):
+        assert parser.parse_args(given).image == [Path("a"), Path("b")]
+    assert parser.parse_args([]).image == []
 
 
 @pytest.mark.parametrize(
@@ -126,12 +134,12 @@ def test_a_tensorflow_that_cannot_start_is_heard(tmp_path: Path):
     assert b"ImportError: no such library" in failed.stderr
 
 
-def test_a_photo_or_text_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture):
-    for again in (["predict", "--image"], ["explain", "--text"]):
+def test_a_text_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture):
+    for command in ("predict", "explain"):
         with pytest.raises(SystemExit) as ended:
-            commands.main([*again, "a", again[-1], "b"])
+            commands.main([command, "--text", "a", "--text", "b"])
         assert ended.value.code == 2
-        assert f"argument {again[-1]}: given twice; allowed: once" in capsys.readouterr().err
+        assert "argument --text: given twice; allowed: once" in capsys.readouterr().err
 
 
 def test_serve_without_its_packages_says_what_to_install(

@@ -37,6 +37,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from test_serving import METADATA, build_explained, build_parts, photo
+from test_several_photos import answer_rows
 
 from eczema_tf import predict
 from eczema_tf.data.photo.upright import upright_jpeg
@@ -49,7 +50,13 @@ from eczema_tf.serving.graph.signature import EXPLAIN, SERVE, SIGNATURES
 from eczema_tf.serving.rest import server as server_module
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.batching import Batcher, Busy
-from eczema_tf.serving.rest.contract import BadRequest, ModelFault, encode_answer, parse_request
+from eczema_tf.serving.rest.contract import (
+    BadRequest,
+    ModelFault,
+    encode_answer,
+    parse_request,
+    pool_photos,
+)
 from eczema_tf.serving.rest.limits import BodyLimits, Limits
 from eczema_tf.serving.rest.metrics import Metrics, name_status
 
@@ -77,7 +84,7 @@ def test_rows_and_columns_are_the_same_question():
     images, texts = [encoded(b"abc"), "", encoded(b"\x00\xff")], ["it itches", "", "dry"]
     by_row = parse_request(body_of(*zip(images, texts, strict=True)), 10)
     by_column = parse_request(json.dumps({"inputs": {"text": texts, "image": images}}).encode(), 10)
-    assert by_row == ([b"abc", b"", b"\x00\xff"], texts, SERVE, True)
+    assert by_row == ([b"abc", b"", b"\x00\xff"], texts, SERVE, True, [0, 1, 2], [False] * 3)
     assert by_column == by_row._replace(by_row=False)
 
 
@@ -92,6 +99,25 @@ def test_values_are_strings_or_base64_as_in_tensorflow_serving():
     )
     assert question.images == ["a\x00é".encode(), b"abc", b""]
     assert question.texts == ["é", "a", "a\ufffd"]
+
+
+def test_the_photos_of_a_case_are_rows_with_its_text():
+    several = [encoded(b"a"), "b"]
+    question = parse_request(body_of((several, "x"), ("c", "y"), ([], "z")), 4)
+    assert question.images == [b"a", b"b", b"c", b""]
+    assert question.texts == ["x", "x", "y", "z"]
+    assert question.cases == [0, 0, 1, 2]
+    assert question.listed == [True, False, True]
+
+
+def test_a_list_of_photos_has_one_answer_and_as_many_heatmaps():
+    question = parse_request(body_of((["a", "b"], ""), ("c", ""), (["d"], "")), 4)
+    maps = np.arange(4, dtype="float32").reshape(4, 1, 1)
+    outputs = answer_rows({"eczema": 0.9}, {"eczema": 0.1}, {"eczema": 0.3}, {"eczema": 0.7})
+    pooled = pool_photos(question, {**outputs, "heatmap": maps}, None)
+    told = json.loads(encode_answer(pooled, by_row=True))["predictions"]
+    assert [row["eczema"] for row in told] == pytest.approx([0.5, 0.3, 0.7])
+    assert [row["heatmap"] for row in told] == [[[[0]], [[1]]], [[2]], [[[3]]]]
 
 
 @pytest.mark.parametrize(
@@ -148,6 +174,11 @@ BAD_BODIES = {
     "unknown input": (
         json.dumps({"instances": [{**GOOD_ROW, "age": 3}]}).encode(),
         "'age' is not an input",
+    ),
+    "too many photos": (body_of(([""] * 4, "")), "4 rows; a request may have 1 to 3, and each"),
+    "a photo of several is a list": (
+        body_of((["", [""]], "")),
+        r"instances\[0\].image\[1\]: must be a string .* not a list",
     ),
     "image is a number": (
         body_of((3, "")),
@@ -1091,25 +1122,32 @@ def test_predict_speaks_to_the_server(
         (photo("PNG"), ""),
     ):
         upright = upright_jpeg(image) if image else b""
-        remote, local = predict_remotely(address, image, text), model.run([upright], [text])
+        remote, local = predict_remotely(address, [image], text), model.run([upright], [text])
         assert remote.keys() == local.keys()
         for said in ("status", "decision"):
-            assert remote.pop(said).encode() == local.pop(said)[0]
+            assert remote.pop(said)[0] == local.pop(said)[0]
         for name, values in local.items():
-            assert remote[name] == pytest.approx(values[0].tolist(), abs=1e-6)
-    assert fetch_metadata(address) == (THRESHOLDS, NOTICE)
+            assert remote[name][0] == pytest.approx(values[0].tolist(), abs=1e-6)
+    assert fetch_metadata(address) == model.metadata.said
     (tmp_path / "arm.jpg").write_bytes(photo())
+    (tmp_path / "leg.jpg").write_bytes(photo(seed=1))
     answers = []
     for where in (["--url", address], ["--model", str(export)]):
         assert (
             predict.main(
-                [*where, "--image", str(tmp_path / "arm.jpg"), "--text", "itchy", "--json"]
+                [*where, "--image", str(tmp_path / "arm.jpg"), str(tmp_path / "leg.jpg"), "--json"]
             )
             == 0
         )
         answers.append(json.loads(capsys.readouterr().out))
     assert answers[0]["thresholds"] == answers[1]["thresholds"] == THRESHOLDS
     assert answers[0]["eczema"] == pytest.approx(answers[1]["eczema"], abs=1e-6)
+    body = body_of(([encoded(photo()), encoded(photo(seed=1))], ""))
+    asked = urllib.request.Request(f"{address}:predict", body, JSON)
+    with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:
+        (listed,) = json.load(answer)["predictions"]
+    assert listed["eczema"] == pytest.approx(answers[0]["eczema"]["fusion"], abs=1e-6)
+    assert listed["decision"] == answers[0]["decision"]
 
 
 @pytest.mark.parametrize(
@@ -1136,7 +1174,7 @@ def test_lies_and_excesses_on_the_wire(server, head: str, body: bytes, code: int
                 + body
             )
         assert connection.recv(12) == f"HTTP/1.1 {code}".encode()
-    assert predict_remotely(server[1], b"", "itchy")["status"] == "ok"
+    assert predict_remotely(server[1], [b""], "itchy")["status"][0] == b"ok"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from eczema_tf.schema import (
     TEXT_PRESENT,
     TOKEN_IDS,
 )
+from eczema_tf.serving.cases import plain_row
 from eczema_tf.serving.client import predict_remotely
 from eczema_tf.serving.exported import (
     METADATA_FILE,
@@ -60,6 +61,7 @@ METADATA = ExportMetadata(
     notice=NOTICE,
     eczema_tf="0.2.0",
     thresholds={"image": 0.4, "text": 0.5, "fusion": 0.6},
+    undecided={"image": (0.3, 0.5), "text": (0.4, 0.6), "fusion": (0.5, 0.7)},
     labels={"consistency": CONSISTENCY, "severity": SEVERITY},
     environment={"python": "3.11.7"},
 )
@@ -300,7 +302,7 @@ def test_a_modality_that_was_not_trained_on_is_ignored(parts):
 def test_local_prediction_takes_the_newest_version(export: Path):
     (export.parent / "2").mkdir()
     assert find_version(export.parent) == export
-    answer = predict(photo(), "itchy", model=export.parent)
+    answer = predict([photo()], "itchy", model=export.parent)
     assert answer.status == "ok"
     assert answer.image_used is True
     assert answer.severity is not None
@@ -312,7 +314,7 @@ def test_an_export_says_what_it_is(export: Path):
     assert (exported.folder, exported.version) == (export, 3)
     assert exported.metadata == ExportMetadata.read(export.parent) == METADATA
     written = json.loads((export / "assets.extra" / "eczema.json").read_text())
-    assert list(written) == ["notice", "eczema_tf", "thresholds", "labels", "environment"]
+    assert list(written) == [*ExportMetadata.model_fields]
     assert written["labels"] == {"consistency": [*CONSISTENCY], "severity": [*SEVERITY]}
 
 
@@ -334,7 +336,7 @@ def test_damaged_metadata_are_a_clear_error(tmp_path: Path, content: str):
 
 def test_a_folder_without_a_model_is_a_clear_error(tmp_path: Path):
     with pytest.raises(EczemaError, match="holds no SavedModel"):
-        predict(b"", "itchy", model=tmp_path)
+        predict([], "itchy", model=tmp_path)
 
 
 ROW = {
@@ -363,8 +365,9 @@ def server():
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             self.asked.append((self.path, body))
             good = self.path == "/v1/models/eczema:predict"
+            rows = [ROW] * len(body["instances"])
             answer = json.dumps(
-                {"predictions": [ROW]} if good else {"error": "no such model"}
+                {"predictions": rows} if good else {"error": "no such model"}
             ).encode()
             self.send_response(200 if good else 404)
             self.end_headers()
@@ -383,15 +386,18 @@ def server():
 
 def test_remote_prediction_speaks_tensorflow_serving(server):
     url, asked = server
-    assert predict_remotely(f"{url}/eczema", b"abc", "itchy") == ROW
-    assert asked == [
-        ("/v1/models/eczema:predict", {"instances": [{"image": {"b64": "YWJj"}, "text": "itchy"}]})
-    ]
+    rows = predict_remotely(f"{url}/eczema", [b"abc", b""], "itchy")
+    assert [plain_row(rows, row) for row in range(2)] == [ROW, ROW]
+    instances = [{"image": {"b64": image}, "text": "itchy"} for image in ("YWJj", "")]
+    assert asked == [("/v1/models/eczema:predict", {"instances": instances})]
+    answer = predict([photo(), photo()], "itchy", url=f"{url}/eczema")
+    assert answer.eczema["fusion"] == pytest.approx(ROW["eczema"])
+    assert (answer.decision, answer.photos, answer.thresholds) == ("eczema", 2, None)
 
 
 def test_a_servers_error_is_passed_on(server):
     with pytest.raises(EczemaError, match=r"answered 404.*no such model"):
-        predict_remotely(f"{server[0]}/other", b"", "itchy")
+        predict_remotely(f"{server[0]}/other", [b""], "itchy")
 
 
 @pytest.mark.parametrize(
@@ -399,7 +405,7 @@ def test_a_servers_error_is_passed_on(server):
 )
 def test_no_server_is_a_clear_error(url: str):
     with pytest.raises(EczemaError):
-        predict_remotely(url, b"", "itchy")
+        predict_remotely(url, [b""], "itchy")
 
 
 def test_answers_are_readable_and_always_carry_the_notice():

@@ -14,8 +14,9 @@ import pyarrow as pa
 from eczema_tf.batch.worker import load_scorer
 from eczema_tf.data.manifest.stream import Row
 from eczema_tf.errors import RunError
+from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.reporting.decisions import give_reason
-from eczema_tf.serving.columns import FLAGS, PROBABILITIES
+from eczema_tf.serving.columns import PROBABILITIES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

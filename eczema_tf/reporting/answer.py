@@ -33,6 +33,15 @@ class Heatmap:
     peak: tuple[float, float] | None
     grid: tuple[tuple[float, ...], ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns the value of "heatmap" in `explanation.json`."""
+        return {
+            "method": self.method,
+            "evidence": self.peak is not None,
+            "peak": self.peak and dict(zip("xy", self.peak, strict=True)),
+            "grid": self.grid,
+        }
+
 
 @dataclass(frozen=True)
 class TextReading:
@@ -97,7 +106,7 @@ class Explanation:
         target: What the heatmap and the words explain, as in `explanation.submodels.select_logit`.
         direction: "for" or "against": what the heatmap shows.
         contributions: What photo and text each moved the target's logit.
-        heatmap: None if no photo was used.
+        heatmaps: Of each photo; None for one that was not used.
         text: None if no text was used.
         checks: Of the overall answer: without the strongest phrase; where there are both, without
             the photo and without the text.
@@ -106,7 +115,7 @@ class Explanation:
     target: str
     direction: str
     contributions: Contributions
-    heatmap: Heatmap | None
+    heatmaps: tuple[Heatmap | None, ...]
     text: TextReading | None
     checks: tuple[CounterCheck, ...] = ()
 
@@ -124,11 +133,13 @@ class Answer:
         consistency: Probability by label; None without a text.
         severity: Probability by grade, if it is eczema; None if nothing was used.
         grade: The most fitting grade, as it is scored; "" where it is not known.
-        image_used: Whether the photo could be used.
+        image_used: Whether the photo could be used, or one of several.
         text_used: Whether the text could.
-        known_image: Whether the photo was used and is like those that the model was trained on.
+        known_image: Whether it, or one of several, was used and is like those that the model was
+            trained on.
         known_text: Whether the text was, and is, and was read.
         status: "ok", or what is to be said of photo and text, several things separated by "; ".
+        photos: How many were given.
         explanation: None unless asked for.
         notice: To be shown with the answer.
     """
@@ -145,6 +156,7 @@ class Answer:
     known_image: bool
     known_text: bool
     status: str
+    photos: int
     explanation: Explanation | None = None
     notice: str = NOTICE
 
@@ -163,6 +175,7 @@ class Answer:
             "known_image": self.known_image,
             "known_text": self.known_text,
             "status": self.status,
+            "photos": self.photos,
             "notice": self.notice,
         }
         if (why := self.explanation) is None:
@@ -171,13 +184,11 @@ class Answer:
         moved = why.contributions
         answer["contributions"] = {**asdict(moved), "logit": moved.logit}
         answer["counter_checks"] = [asdict(check) for check in why.checks]
-        if why.heatmap is not None:
-            answer["heatmap"] = {
-                "method": why.heatmap.method,
-                "evidence": why.heatmap.peak is not None,
-                "peak": why.heatmap.peak and dict(zip("xy", why.heatmap.peak, strict=True)),
-                "grid": why.heatmap.grid,
-            }
+        heatmaps = [heatmap and heatmap.to_json() for heatmap in why.heatmaps]
+        if any(heatmaps):
+            answer["heatmap"] = next(filter(None, heatmaps))
+        if len(heatmaps) > 1:
+            answer["heatmaps"] = heatmaps
         if why.text is not None:
             answer["text"] = why.text.to_json()
         return answer
@@ -197,7 +208,11 @@ class Answer:
 
 
 def read_answer(
-    outputs: Mapping[str, Any], thresholds: Probabilities | None, notice: str = NOTICE
+    outputs: Mapping[str, Any],
+    thresholds: Probabilities | None,
+    notice: str = NOTICE,
+    *,
+    photos: int = 1,
 ) -> Answer:
     """Reads one row of a signature's outputs.
 
@@ -205,6 +220,7 @@ def read_answer(
         outputs: By name, as plain Python values (design: the table of signatures).
         thresholds: By modality, from the export's metadata.
         notice: Likewise.
+        photos: How many were given.
     """
     used = {"image": outputs["image_used"], "text": outputs["text_used"]}
     used["fusion"] = any(used.values())
@@ -213,7 +229,7 @@ def read_answer(
     silent = not used["fusion"] or (unclear and not used["image"])
     return Answer(
         decision=outputs["decision"],
-        reason=give_reason(outputs),
+        reason=give_reason(outputs, photos),
         eczema={
             modality: outputs[head] if used[modality] else None
             for modality, head in ECZEMA_HEADS.items()
@@ -227,6 +243,7 @@ def read_answer(
         known_image=outputs["known_image"],
         known_text=outputs["known_text"],
         status=outputs["status"],
+        photos=photos,
         notice=notice,
     )
 
@@ -244,7 +261,7 @@ def format_answer(answer: Answer) -> str:
     """Formats an answer as lines for a terminal."""
     both = answer.image_used and answer.text_used
     names = {
-        "image": "from the photo",
+        "image": "from the photos" if answer.photos > 1 else "from the photo",
         "text": "from the text",
         "fusion": "from both" if both else "overall",
     }

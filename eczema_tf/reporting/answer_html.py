@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import expit
 
 from eczema_tf.explanation.spans import Span
-from eczema_tf.reporting.answer import Answer, Explanation
+from eczema_tf.reporting.answer import Answer, Explanation, Heatmap
 from eczema_tf.reporting.html import format_sign, render_template
 from eczema_tf.reporting.pictures import as_data_url, paint_heatmap, shrink_photo
 from eczema_tf.symptoms.cues import CRITERIA_NOTICE, Cue, describe_category
@@ -36,6 +36,22 @@ class Piece(NamedTuple):
     strength: int = 0
 
 
+class Picture(NamedTuple):
+    """A photo that was used, and its heatmap, as data addresses.
+
+    Attributes:
+        number: Of the photo, from 1.
+        where: The heatmap is strongest; "" for no evidence.
+        photo_url: Of the photo.
+        heatmap_url: Of the heatmap, to be stretched over it.
+    """
+
+    number: int
+    where: str
+    photo_url: str
+    heatmap_url: str
+
+
 class Mention(NamedTuple):
     """What a text says of a symptom; see `symptoms.cues.Cue`."""
 
@@ -46,7 +62,7 @@ class Mention(NamedTuple):
 
 def render_answer(
     answer: Answer,
-    photo: bytes,
+    photos: Sequence[bytes],
     text: str,
     *,
     faults: Sequence[str] = (),
@@ -57,7 +73,7 @@ def render_answer(
 
     Args:
         answer: With its explanation.
-        photo: The upright JPEG that was asked about; b"" for none.
+        photos: The upright JPEGs that were asked about; b"" for one that could not be shown.
         text: As the user wrote it.
         faults: What was wrong before the model was asked.
         photo_refused: Whether a photo was given, but is not among what was asked about.
@@ -71,7 +87,7 @@ def render_answer(
     if explanation is None:
         raise ValueError("an answer without an explanation has no page")
     faults = [*faults, *(answer.status.split("; ") if answer.status != "ok" else [])]
-    heatmap, reading = explanation.heatmap, explanation.text
+    reading = explanation.text
     phrases = list(reading.phrases) if reading else []
     shown = phrases[:SHOWN_PHRASES] if interactive else phrases
     return render_template(
@@ -79,15 +95,14 @@ def render_answer(
         answer=answer,
         why=explanation,
         target=explanation.target.replace("_", " ").replace(":", ": "),
-        methods=METHOD_NAMES,
         faults=faults,
         photo_refused=photo_refused or any(not fault.startswith("text: ") for fault in faults),
         interactive=interactive,
         start=expit(explanation.contributions.neither),
         shares=rank_shares(answer, explanation),
-        where=heatmap and describe_peak(heatmap.peak),
-        photo_url=as_data_url(shrink_photo(photo), "jpeg") if heatmap else "",
-        heatmap_url=as_data_url(paint_heatmap(np.array(heatmap.grid)), "png") if heatmap else "",
+        several=answer.photos > 1,
+        pictures=draw_pictures(photos, explanation.heatmaps),
+        method=next((METHOD_NAMES[one.method] for one in explanation.heatmaps if one), ""),
         phrases=shown,
         pieces=split_at_phrases(text, shown),
         symptoms=group_mentions(reading.cues if reading else ()),
@@ -96,15 +111,29 @@ def render_answer(
     )
 
 
-def render_explanation_page(answer: Answer, photo: bytes, text: str) -> str:
+def draw_pictures(photos: Sequence[bytes], heatmaps: Sequence[Heatmap | None]) -> list[Picture]:
+    """Draws the photos that have a heatmap, with it."""
+    return [
+        Picture(
+            number,
+            describe_peak(heatmap.peak),
+            as_data_url(shrink_photo(photo), "jpeg"),
+            as_data_url(paint_heatmap(np.array(heatmap.grid)), "png"),
+        )
+        for number, (photo, heatmap) in enumerate(zip(photos, heatmaps, strict=False), 1)
+        if heatmap
+    ]
+
+
+def render_explanation_page(answer: Answer, photos: Sequence[bytes], text: str) -> str:
     """Renders `explanation.html`: one file that needs nothing else, and may load nothing else.
 
     Args:
         answer: With its explanation.
-        photo: As in `render_answer`.
+        photos: As in `render_answer`.
         text: Likewise.
     """
-    fragment = render_answer(answer, photo, text, interactive=False)
+    fragment = render_answer(answer, photos, text, interactive=False)
     style = STYLE_SHEET.read_text(encoding="utf-8")
     return render_template("explanation", fragment=fragment, style=style, notice=answer.notice)
 
@@ -113,7 +142,8 @@ def rank_shares(answer: Answer, explanation: Explanation) -> list[tuple[str, flo
     """Ranks photo and text, as far as they were used, by how far they moved the answer."""
     shares = []
     if answer.image_used:
-        shares.append(("the photo", explanation.contributions.image))
+        name = "the photos" if answer.photos > 1 else "the photo"
+        shares.append((name, explanation.contributions.image))
     if answer.text_used:
         shares.append(("the text", explanation.contributions.text))
     return sorted(shares, key=lambda share: -abs(share[1]))

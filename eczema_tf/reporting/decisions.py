@@ -15,14 +15,16 @@ SURE = {
     "not eczema": "at most one in ten validation cases of eczema had so low a probability",
 }
 UNLIKE = "the {} is unlike all that the model was trained on"
+NONE_LIKE = "no photo is like those that the model was trained on"
 
 
-def give_reason(outputs: Mapping[str, Any]) -> str:
+def give_reason(outputs: Mapping[str, Any], photos: int = 1) -> str:
     """Gives the reason of a decision.
 
     Args:
         outputs: One row of a signature's: `decision`, `image_used`, `text_used`, `known_image`,
             `known_text` and `status`.
+        photos: How many there are.
     """
     if outputs["decision"] != DECISIONS[1]:
         return SURE[outputs["decision"]]
@@ -30,7 +32,7 @@ def give_reason(outputs: Mapping[str, Any]) -> str:
         return "nothing could be used"
     reasons = []
     if outputs["image_used"] and not outputs["known_image"]:
-        reasons.append(UNLIKE.format("photo"))
+        reasons.append(NONE_LIKE if photos > 1 else UNLIKE.format("photo"))
     if outputs["text_used"] and not outputs["known_text"]:
         if MOSTLY_UNKNOWN in outputs["status"]:
             reasons.append("the text is mostly words that the model does not know")

@@ -1,13 +1,13 @@
-"""One photo and one text to an explained answer, for `explain` and for the web page alike.
+"""Photos and text of one case to an explained answer, for `explain` and for the web page alike.
 
-A backend (a trained run, or an export's signatures) is asked for figures; what they mean is found
-here.
+A backend (a trained run, or an export's signatures) is asked for figures, a row for each photo;
+what they mean is found here.
 """
 
 from asyncio import to_thread
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,16 +16,8 @@ from eczema_tf.explanation.contributions import Contributions
 from eczema_tf.explanation.maps import find_peak
 from eczema_tf.explanation.one_pass import HEATMAP_METHOD
 from eczema_tf.explanation.spans import join_phrases, join_words
-from eczema_tf.reporting.answer import (
-    Answer,
-    CounterCheck,
-    Explanation,
-    Heatmap,
-    TextReading,
-    read_answer,
-)
-from eczema_tf.schema import NOTICE
-from eczema_tf.serving.exported import Outputs, plain_row
+from eczema_tf.reporting.answer import Answer, CounterCheck, Explanation, Heatmap, TextReading
+from eczema_tf.serving.cases import Outputs, Said, pool_rows, read_case
 from eczema_tf.serving.graph.signature import EXPLAIN, SERVE
 from eczema_tf.symptoms.cues import attribute_cues, find_cues, read_criteria
 
@@ -46,107 +38,83 @@ class Question(NamedTuple):
     image_method: str = HEATMAP_METHOD
 
 
-@dataclass(frozen=True)
-class ScoredTokens:
-    """The tokens of one text, special ones and padding too.
-
-    Attributes:
-        starts: Byte offset of each in the cleaned text.
-        ends: Offset after its last byte; the same as its start for special tokens and padding.
-        scores: float32 (tokens,), signed, in logits.
-        continues: Whether each continues the word of the token before it.
-    """
-
-    starts: Sequence[int]
-    ends: Sequence[int]
-    scores: np.ndarray
-    continues: Sequence[bool]
-
-
-class Findings(NamedTuple):
-    """What a backend says about a case.
-
-    Attributes:
-        answer: Not explained yet.
-        contributions: To the target's logit.
-        heatmap: float32 (rows, columns) in [0, 1]; None if no photo was used.
-        tokens: None if no text was used.
-    """
-
-    answer: Answer
-    contributions: Contributions
-    heatmap: np.ndarray | None
-    tokens: ScoredTokens | None
-
-
 class Backend(Protocol):
-    """A model that can be asked about a case."""
+    """A model that can be asked about rows of one text and a photo each."""
 
     question: Question
+    said: Said
 
-    async def ask(self, photo: bytes, text: str) -> Findings:
-        """Answers an upright JPEG (b"" for none) and a text ("" for none), and explains."""
+    async def ask(self, photos: Sequence[bytes], text: str) -> Outputs:
+        """Answers upright JPEGs (b"" for none), and explains.
 
-    async def answer(self, photo: bytes, text: str) -> Answer:
-        """Answers, and does not explain."""
+        Returns:
+            What the signature `explain` gives (`serving.graph.served_model`); what it explains is
+            the backend's question.
+        """
+
+    async def answer(self, photos: Sequence[bytes], text: str) -> Outputs:
+        """Answers, and does not explain; returns what the signature `serving_default` gives."""
 
 
-async def answer_case(backend: Backend, photo: bytes, text: str) -> Answer:
+async def answer_case(backend: Backend, photos: Sequence[bytes], text: str) -> Answer:
     """Answers one case and explains the answer.
 
     Args:
         backend: The model.
-        photo: An upright JPEG or PNG; b"" for none.
+        photos: Upright JPEGs or PNGs; b"" for one that cannot be shown.
         text: As the user wrote it; "" for none.
 
     Raises:
         EczemaError: What the backend raises.
     """
-    findings = await backend.ask(photo, text)
-    explanation = await to_thread(_explain_findings, findings, text, backend.question)
-    checks = await _check_against(backend, photo, text, findings.answer, explanation)
-    return replace(findings.answer, explanation=replace(explanation, checks=checks))
-
-
-async def _check_against(
-    backend: Backend, photo: bytes, text: str, answer: Answer, explanation: Explanation
-) -> tuple[CounterCheck, ...]:
-    """Asks what the answer would be without the strongest phrase, the photo, the text."""
+    shown = list(photos) or [b""]
+    rows = await backend.ask(shown, text)
+    answer = await to_thread(read_case, rows, backend.said, len(photos))
+    explanation = await to_thread(_explain_rows, rows, text, backend.question)
     checks = []
     if explanation.text and explanation.text.phrases:
         phrase = explanation.text.phrases[0]
-        rest = await backend.answer(photo, f"{text[: phrase.start]} {text[phrase.end :]}")
-        checks.append(CounterCheck("phrase", phrase.text, rest.eczema["fusion"]))
+        rest = await backend.answer(shown, f"{text[: phrase.start]} {text[phrase.end :]}")
+        without = read_case(rest, backend.said, len(photos))
+        checks.append(CounterCheck("phrase", phrase.text, without.eczema["fusion"]))
     if answer.image_used and answer.text_used:
         # where one modality is missing, the answer is that of the other's head (model/fusion.py)
         checks.append(CounterCheck("photo", "", answer.eczema["text"]))
         checks.append(CounterCheck("text", "", answer.eczema["image"]))
-    return tuple(checks)
+    return replace(answer, explanation=replace(explanation, checks=tuple(checks)))
 
 
-def _explain_findings(findings: Findings, text: str, question: Question) -> Explanation:
-    heatmap = reading = None
-    if findings.heatmap is not None:
-        peak = find_peak(findings.heatmap)
-        heatmap = Heatmap(
-            method=question.image_method,
-            peak=peak and (peak[1], peak[0]),
-            grid=tuple(tuple(round(float(value), 4) for value in row) for row in findings.heatmap),
-        )
-    if findings.tokens is not None:
-        reading = _read_text(text, findings.tokens)
-    moved = findings.contributions
-    return Explanation(question.target, question.direction, moved, heatmap, reading)
+def _explain_rows(rows: Outputs, text: str, question: Question) -> Explanation:
+    case = [""] * len(rows["status"])
+    row = {name: values[0] for name, values in pool_rows(rows, case, None).items()}
+    return Explanation(
+        target=question.target,
+        direction=question.direction,
+        contributions=Contributions(*row["contribution"].tolist()),
+        heatmaps=tuple(
+            _read_heatmap(heatmap, question.image_method) if used else None
+            for heatmap, used in zip(rows["heatmap"], rows["image_used"], strict=True)
+        ),
+        text=_read_text(text, row) if row["text_used"] else None,
+    )
 
 
-def _read_text(text: str, tokens: ScoredTokens) -> TextReading:
+def _read_heatmap(heatmap: np.ndarray, method: str) -> Heatmap:
+    peak = find_peak(heatmap)
+    grid = tuple(tuple(round(float(value), 4) for value in row) for row in heatmap)
+    return Heatmap(method=method, peak=peak and (peak[1], peak[0]), grid=grid)
+
+
+def _read_text(text: str, row: Mapping[str, Any]) -> TextReading:
     """Takes the scores back to the user's own words, and to the symptoms among them."""
+    starts, ends = row["token_start"].tolist(), row["token_end"].tolist()
     aligned = align_text(text)
     places = [
         aligned.locate(start, end) if end > start else (0, 0)
-        for start, end in zip(tokens.starts, tokens.ends, strict=True)
+        for start, end in zip(starts, ends, strict=True)
     ]
-    located = zip(places, tokens.scores, tokens.continues, strict=True)
+    continues = find_continuing(row["clean_text"], starts, ends)
+    located = zip(places, row["token_score"], continues, strict=True)
     words = join_words(text, [(*place, score, continues) for place, score, continues in located])
     cues = attribute_cues(find_cues(text), [(word.start, word.end, word.score) for word in words])
     return TextReading(
@@ -162,41 +130,22 @@ class ExportBackend:
 
     question = Question()
 
-    def __init__(
-        self, ask: AskSignature, thresholds: dict[str, float] | None, notice: str = NOTICE
-    ):
-        """Takes what answers, what the answers are compared with, and what is said beside them.
+    def __init__(self, ask: AskSignature, said: Said):
+        """Takes what answers, and what is said of the model.
 
         Args:
             ask: Runs rows through a signature, as `serving.rest.batching.Batcher.ask` does.
-            thresholds: By modality, from the export's metadata.
-            notice: Likewise.
+            said: From the export's metadata.
         """
-        self._ask = ask
-        self._thresholds, self._notice = thresholds, notice
+        self._ask, self.said = ask, said
 
-    async def ask(self, photo: bytes, text: str) -> Findings:
+    async def ask(self, photos: Sequence[bytes], text: str) -> Outputs:
         """Asks the signature `explain`."""
-        explained = await self._ask([photo], [text], EXPLAIN)
-        row = {name: values[0] for name, values in explained.items()}
-        plain = plain_row(explained)
-        starts, ends = plain["token_start"], plain["token_end"]
-        continues = find_continuing(row["clean_text"], starts, ends)
-        return Findings(
-            answer=read_answer(plain, self._thresholds, self._notice),
-            contributions=Contributions(*plain["contribution"]),
-            heatmap=row["heatmap"] if row["image_used"] else None,
-            tokens=(
-                ScoredTokens(starts, ends, row["token_score"], continues)
-                if row["text_used"]
-                else None
-            ),
-        )
+        return await self._ask(photos, [text] * len(photos), EXPLAIN)
 
-    async def answer(self, photo: bytes, text: str) -> Answer:
+    async def answer(self, photos: Sequence[bytes], text: str) -> Outputs:
         """Asks the signature that does not explain."""
-        plain = plain_row(await self._ask([photo], [text], SERVE))
-        return read_answer(plain, self._thresholds, self._notice)
+        return await self._ask(photos, [text] * len(photos), SERVE)
 
 
 def find_continuing(cleaned: bytes, starts: Sequence[int], ends: Sequence[int]) -> list[bool]:

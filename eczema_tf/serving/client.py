@@ -5,33 +5,40 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from eczema_tf.errors import EczemaError
-from eczema_tf.schema import NOTICE
+from eczema_tf.serving.cases import Said
 
 TIMEOUT_S = 30.0
 # of asking, and of reading nonsense
 NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError)
 
 
-def predict_remotely(url: str, image: bytes, text: str) -> dict[str, Any]:
-    """Asks for one row.
+def predict_remotely(url: str, images: Sequence[bytes], text: str) -> dict[str, np.ndarray]:
+    """Asks for a row for each photo.
 
     Args:
         url: Of the model, for instance `http://127.0.0.1:8501/v1/models/eczema`.
-        image: An upright JPEG or PNG; b"" for none.
-        text: "" for none.
+        images: Upright JPEGs or PNGs; b"" for none.
+        text: Of all rows; "" for none.
 
     Returns:
-        The outputs of the signature `serving_default` for the row.
+        The outputs of the signature `serving_default`; strings are bytes.
 
     Raises:
         EczemaError: If the server cannot be reached or answers with an error.
     """
-    row = {"image": {"b64": base64.b64encode(image).decode()}, "text": text}
+    encoded = [base64.b64encode(image).decode() for image in images]
+    rows = [{"image": {"b64": image}, "text": text} for image in encoded]
     try:
-        return _fetch(f"{url.rstrip('/')}:predict", {"instances": [row]})["predictions"][0]
+        answers = _fetch(f"{url.rstrip('/')}:predict", {"instances": rows})["predictions"]
+        if len(answers) != len(rows):
+            raise ValueError(f"{len(answers)} rows for {len(rows)}")
+        return {name: _read_column([row[name] for row in answers]) for name in answers[0]}
     except urllib.error.HTTPError as error:
         raise EczemaError(
             f"{url}: answered {error.code}: {error.read(500).decode(errors='replace')}"
@@ -40,16 +47,15 @@ def predict_remotely(url: str, image: bytes, text: str) -> dict[str, Any]:
         raise EczemaError(f"{url}: no usable answer: {error}; is the server running?") from error
 
 
-def fetch_metadata(url: str) -> tuple[dict[str, float] | None, str]:
-    """Asks for the thresholds and the notice that the export was given.
+def fetch_metadata(url: str) -> Said:
+    """Asks for what the export was given beside its graph.
 
     Args:
         url: Of the model.
 
     Returns:
-        By "image", "text" and "fusion", and the notice, from the server of `python -m
-        eczema_tf.serve`; None and the general one from TensorFlow Serving, which knows the graph
-        alone.
+        From the server of `python -m eczema_tf.serve`, what the export says; from TensorFlow
+        Serving, which knows the graph alone, only the general notice.
 
     Raises:
         EczemaError: If the server cannot be reached.
@@ -57,14 +63,22 @@ def fetch_metadata(url: str) -> tuple[dict[str, float] | None, str]:
     try:
         metadata = _fetch(f"{url.rstrip('/')}/metadata")["metadata"].get("eczema_tf")
         if metadata is None:
-            return None, NOTICE
-        return dict(metadata["thresholds"]), str(metadata["notice"])
+            return Said()
+        undecided = metadata.get("undecided") or {}
+        bounds = {kind: (float(low), float(high)) for kind, (low, high) in undecided.items()}
+        return Said(dict(metadata["thresholds"]), bounds or None, str(metadata["notice"]))
     except urllib.error.HTTPError:  # some servers of this protocol have no metadata
-        return None, NOTICE
+        return Said()
     except NO_ANSWER as error:
         raise EczemaError(
             f"{url}/metadata: no usable answer: {error}; is the server running?"
         ) from error
+
+
+def _read_column(values: list[Any]) -> np.ndarray:
+    if isinstance(values[0], str):
+        return np.array([value.encode() for value in values], object)
+    return np.array(values)
 
 
 def _fetch(url: str, question: object = None) -> Any:

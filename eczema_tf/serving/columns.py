@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.schema import CONSISTENCY, SEVERITY
 from eczema_tf.serving.reading import join_statuses
 
@@ -14,8 +15,6 @@ PROBABILITIES = (
     *(f"consistency_{label}" for label in CONSISTENCY),
     *(f"severity_{label}" for label in SEVERITY),
 )
-# int8 on the way, since `predict_batch_udf` takes no booleans
-FLAGS = ("image_used", "text_used", "known_image", "known_text")
 
 Columns = dict[str, np.ndarray]
 
@@ -45,6 +44,7 @@ def arrange_answers(outputs: Mapping[str, np.ndarray], faults: Sequence[str]) ->
     statuses = join_statuses(outputs["status"], faults)
     return {
         **dict(zip(PROBABILITIES, table.T, strict=True)),
+        # not bool, which `predict_batch_udf` does not take
         **{name: outputs[name].astype("int8") for name in FLAGS},
         "status": np.array([status.decode() for status in statuses], object),
         "decision": np.array([decision.decode() for decision in outputs["decision"]], object),

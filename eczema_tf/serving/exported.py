@@ -5,9 +5,8 @@ check of `export` all ask it through `ExportedModel`.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,10 @@ from eczema_tf.config import MAX_TOKENS
 from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import DataError, EczemaError
+from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.files import check_checksums, write_json
-from eczema_tf.serving.columns import FLAGS, arrange_answers
+from eczema_tf.serving.cases import Said, pool_rows
+from eczema_tf.serving.columns import arrange_answers
 from eczema_tf.serving.graph.signature import EXPLAIN, INPUTS, SERVE, SIGNATURES
 
 METADATA_FILE = Path("assets.extra") / "eczema.json"
@@ -29,8 +30,6 @@ FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extr
 # 25 MB; to explain one takes longer
 STEP_ROWS = {SERVE: 16, EXPLAIN: 4}
 
-Outputs = Mapping[str, np.ndarray]  # of a signature, by name; the first axis is the row
-
 
 class ExportMetadata(BaseModel):
     """What an export says of its model, beside the graph.
@@ -39,6 +38,8 @@ class ExportMetadata(BaseModel):
         notice: What everyone must read before an answer.
         eczema_tf: Version of this package.
         thresholds: In (0, 1], by "image", "text" and "fusion"; from validation cases.
+        undecided: Probabilities between which a case is undecided, likewise; for cases with several
+            photos, since the graph decides on rows. None in older exports.
         labels: In the order of the outputs, by "consistency" and "severity".
         environment: Versions of Python and of the packages that trained the model, and its devices.
     """
@@ -48,8 +49,14 @@ class ExportMetadata(BaseModel):
     notice: str
     eczema_tf: str
     thresholds: dict[str, float]
+    undecided: dict[str, tuple[float, float]] | None = None
     labels: dict[str, tuple[str, ...]]
     environment: dict[str, object]
+
+    @property
+    def said(self) -> Said:
+        """What answers are read by."""
+        return Said(self.thresholds, self.undecided, self.notice)
 
     @classmethod
     def read(cls, folder: Path) -> "ExportMetadata":
@@ -135,12 +142,14 @@ class ExportedModel:
         return {name: _join([step[name] for step in steps]) for name in steps[0]}
 
     def predict(
-        self, photos: Sequence[str | Path | None], texts: Sequence[str | None]
+        self,
+        photos: Sequence[str | Path | Sequence[str | Path] | None],
+        texts: Sequence[str | None],
     ) -> pd.DataFrame:
         """Answers cases, a row each.
 
         Args:
-            photos: Files; None for none.
+            photos: Of each case a file, or several; None for none.
             texts: As long as `photos`; None for none.
 
         Returns:
@@ -152,8 +161,14 @@ class ExportedModel:
         """
         if len(photos) != len(texts):
             raise DataError(f"as many photos as texts, received {len(photos)} and {len(texts)}")
-        files = [upright_jpeg(read_photo(Path(photo))) if photo else b"" for photo in photos]
-        outputs = self.run(files, [text or "" for text in texts], SERVE)
+        files, written, cases = [], [], []
+        for case, (given, text) in enumerate(zip(photos, texts, strict=True)):
+            several = [given] if isinstance(given, str | Path) else given or []
+            files += [upright_jpeg(read_photo(Path(photo))) for photo in several] or [b""]
+            rows = max(len(several), 1)
+            written += [text or ""] * rows
+            cases += [case] * rows
+        outputs = pool_rows(self.run(files, written, SERVE), cases, self.metadata.undecided)
         return pd.DataFrame(arrange_answers(outputs, [""] * len(texts))).astype(
             dict.fromkeys(FLAGS, bool)
         )
@@ -186,15 +201,6 @@ def _join(values: list[np.ndarray]) -> np.ndarray:
         widest = max(value.shape[1] for value in values)
         values = [np.pad(value, ((0, 0), (0, widest - value.shape[1]))) for value in values]
     return np.concatenate(values)
-
-
-def plain_row(outputs: Outputs, row: int = 0) -> dict[str, Any]:
-    """Returns one row of a signature's outputs as plain Python values, as JSON would hold it."""
-    values = ((name, column[row]) for name, column in outputs.items())
-    return {
-        name: value.decode() if isinstance(value, bytes) else value.tolist()
-        for name, value in values
-    }
 
 
 def find_version(folder: Path) -> Path:

@@ -1,7 +1,7 @@
-"""What `explain` does: one photo and one text through a trained run, and why it answers so."""
+"""What `explain` does: one case through a trained run, and why it answers so."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +13,27 @@ from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.reading import TextReader, is_read
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.errors import DataError
-from eczema_tf.explanation.contributions import Contributions
 from eczema_tf.explanation.heatmaps import compute_heatmaps
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.files import replacing_file, replacing_folder, write_json, write_text
 from eczema_tf.model.decision import compute_decision
 from eczema_tf.model.losses import compute_probabilities
-from eczema_tf.reporting.answer import Answer, format_answer, read_answer
+from eczema_tf.reporting.answer import format_answer
 from eczema_tf.reporting.answer_html import render_explanation_page
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.pictures import draw_overlay, shrink_photo
-from eczema_tf.schema import DECISIONS, IMAGE_PRESENT, STATUS_OK, TEXT_PRESENT, TOKEN_IDS
-from eczema_tf.serving.answering import Findings, Question, ScoredTokens, answer_case
+from eczema_tf.schema import DECISIONS, IMAGE_PRESENT, STATUS_OK, TEXT_PRESENT
+from eczema_tf.serving.answering import Question, answer_case
+from eczema_tf.serving.cases import Outputs, Said
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.inference import build_client_inputs
+from eczema_tf.workflows.inference import build_client_inputs, read_undecided
 
 OVERLAY, ANSWER, PAGE = "heatmap.png", "explanation.json", "explanation.html"
 
 
 def explain(
     run_dir: Path,
-    photo: bytes,
+    photos: Sequence[bytes],
     text: str,
     *,
     out: Path,
@@ -43,9 +43,11 @@ def explain(
 ) -> str:
     """Explains one case, and writes `heatmap.png`, `explanation.json` and `explanation.html`.
 
+    Of several photos, each has a heatmap: `heatmap.png`, `heatmap-2.png` and so on.
+
     Args:
         run_dir: Of a finished `train`.
-        photo: In any format that `upright_jpeg` reads; b"" for none.
+        photos: Of the case, in any format that `upright_jpeg` reads.
         text: As the user wrote it; "" for none.
         out: A new folder. It will hold the photo and the text.
         target: As in `Question`, and so are the others.
@@ -61,18 +63,22 @@ def explain(
         EczemaError: If `out` exists and is not empty, or the disk refuses.
     """
     question = Question(target, direction, image_method)
-    upright = upright_jpeg(photo) if photo else b""
+    upright = [upright_jpeg(photo) for photo in photos]
     answer = asyncio.run(answer_case(RunBackend(run_dir, question), upright, text))
     with replacing_folder(out) as aside:
         write_json(aside / ANSWER, answer.to_json())
         write_text(aside / PAGE, render_explanation_page(answer, upright, text))
-        if answer.explanation and (heatmap := answer.explanation.heatmap):
+        heatmaps = answer.explanation.heatmaps if answer.explanation else ()
+        for number, (jpeg, heatmap) in enumerate(zip(upright, heatmaps, strict=False), 1):
+            if heatmap is None:
+                continue
             picture = draw_overlay(
-                np.asarray(shrink_photo(upright)),
+                np.asarray(shrink_photo(jpeg)),
                 np.array(heatmap.grid),
                 f"evidence {direction} {target}",
             )
-            with replacing_file(aside / OVERLAY) as file:
+            name = OVERLAY if number == 1 else f"heatmap-{number}.png"
+            with replacing_file(aside / name) as file:
                 file.write_bytes(picture)
     return f"{format_answer(answer)}\nwritten: {out / PAGE}"
 
@@ -92,71 +98,79 @@ class RunBackend:
         """
         self.question = question
         self._trained = run_folder.load_model(run_dir)
-        self._thresholds: dict[str, float] = run_folder.read_thresholds(run_dir)
         data = RunData.read(run_dir / run_folder.DATA)
-        self._trained_on, self._notice = frozenset(data.trained_on or ()), data.notice
+        self._trained_on = frozenset(data.trained_on or ())
+        self.said = Said(
+            run_folder.read_thresholds(run_dir), read_undecided(self._trained.model), data.notice
+        )
         self._submodels = run_folder.take_apart(run_dir, self._trained)
         self._locate = TokenLocator(self._trained.tokenizer)
         self._describe_reading = TextReader(self._trained.tokenizer)
 
-    async def ask(self, photo: bytes, text: str) -> Findings:
-        """Answers an upright JPEG and a text; see `serving.answering.Backend`.
+    async def ask(self, photos: Sequence[bytes], text: str) -> Outputs:
+        """Answers and explains rows; see `serving.answering.Backend`.
 
         Raises:
             DataError: If there is nothing to explain, or something that this model cannot use.
         """
-        self._check(photo, text)
-        inputs = build_client_inputs(self._trained, [photo], [text])
-        if not photo and not inputs[TEXT_PRESENT].any():
+        self._check(any(photos), text)
+        inputs = build_client_inputs(self._trained, photos, [text] * len(photos))
+        if not any(photos) and not inputs[TEXT_PRESENT].any():
             raise DataError("--text: nothing readable in it")
         target, direction, image_method = self.question
         why = explain_in_one_pass(self._submodels, to_model_inputs(inputs), target)
-        heatmap = None
-        if photo:
-            heatmap = compute_heatmaps(
+        heatmaps = why.heatmap.numpy()
+        if any(photos):
+            heatmaps = compute_heatmaps(
                 self._submodels,
                 inputs,
                 target=target,
                 method=image_method,
                 against=direction == "against",
-            )[0]
-        return Findings(
-            answer=self._read(inputs, text, why.logits),
-            contributions=Contributions(*why.contributions.numpy()[0].tolist()),
-            heatmap=heatmap,
-            tokens=self._locate_tokens(inputs, text, why.token_scores.numpy()[0]),
-        )
+            )
+        cleaned = clean_text(tf.constant([text.encode("utf-8", "replace")] * len(photos)))
+        starts, ends = self._locate(cleaned)
+        return {
+            **self._read(inputs, text, why.logits),
+            "contribution": why.contributions.numpy(),
+            "heatmap": heatmaps,
+            "token_start": starts.numpy(),
+            "token_end": ends.numpy(),
+            "token_score": why.token_scores.numpy(),
+            "clean_text": cleaned.numpy(),
+        }
 
-    async def answer(self, photo: bytes, text: str) -> Answer:
+    async def answer(self, photos: Sequence[bytes], text: str) -> Outputs:
         """Answers, and does not explain."""
-        inputs = build_client_inputs(self._trained, [photo], [text])
+        inputs = build_client_inputs(self._trained, photos, [text] * len(photos))
         # called and not compiled: compiling takes ten times as long as answering
         logits = self._trained.model(to_model_inputs(inputs), training=False)
         return self._read(inputs, text, logits)
 
     def _read(
         self, inputs: Mapping[str, np.ndarray], text: str, logits: Mapping[str, tf.Tensor]
-    ) -> Answer:
-        outputs = {
-            name: np.asarray(value)[0].tolist()
-            for name, value in compute_probabilities(logits).items()
-        }
-        used = {
-            "image_used": bool(inputs[IMAGE_PRESENT][0]),
-            "text_used": bool(inputs[TEXT_PRESENT][0]),
-        }
-        written = tf.constant([text.encode("utf-8", "replace")])
+    ) -> Outputs:
+        image_used, text_used = (inputs[name] > 0.5 for name in (IMAGE_PRESENT, TEXT_PRESENT))
+        written = tf.constant([text.encode("utf-8", "replace")] * len(image_used))
         reading = self._describe_reading(written, clean_text(written))
-        status = reading.numpy()[0].decode() if used["text_used"] else STATUS_OK
-        decided = compute_decision(logits, inputs, is_read(reading))
-        outputs |= {name: bool(decided[name][0]) for name in ("known_image", "known_text")}
-        outputs["decision"] = DECISIONS[int(decided["decision"][0])]
-        return read_answer({**outputs, **used, "status": status}, self._thresholds, self._notice)
+        decided = {
+            name: np.asarray(value)
+            for name, value in compute_decision(logits, inputs, is_read(reading)).items()
+        }
+        named = np.array([one.encode() for one in DECISIONS], object)
+        return {
+            **{name: np.asarray(value) for name, value in compute_probabilities(logits).items()},
+            **decided,
+            "decision": named[decided["decision"]],
+            "image_used": image_used,
+            "text_used": text_used,
+            "status": np.where(text_used, reading.numpy(), STATUS_OK.encode()),
+        }
 
-    def _check(self, photo: bytes, text: str) -> None:
+    def _check(self, photo: bool, text: str) -> None:
         if not photo and not text.strip():
             raise DataError("nothing to explain: give a photo, a text or both")
-        for name, given in (("image", bool(photo)), ("text", bool(text.strip()))):
+        for name, given in (("image", photo), ("text", bool(text.strip()))):
             if given and name not in self._trained_on:
                 raise DataError(
                     f"--{name}: this run was not trained on"
@@ -167,14 +181,3 @@ class RunBackend:
                 "--image: this run was trained on precomputed embeddings and cannot see a photo;"
                 " leave it out"
             )
-
-    def _locate_tokens(
-        self, inputs: Mapping[str, np.ndarray], text: str, scores: np.ndarray
-    ) -> ScoredTokens | None:
-        if not inputs[TEXT_PRESENT].any():
-            return None
-        cleaned = clean_text(tf.constant([text.encode("utf-8", "replace")]))
-        starts, ends = (offsets.numpy()[0].tolist() for offsets in self._locate(cleaned))
-        vocabulary = self._trained.tokenizer.vocabulary
-        continues = [vocabulary[token].startswith("##") for token in inputs[TOKEN_IDS][0]]
-        return ScoredTokens(starts, ends, scores, continues)

@@ -41,7 +41,7 @@ from eczema_tf.serving.graph.served_model import ServedModel, save_served
 from eczema_tf.serving.graph.signature import SIGNATURES
 from eczema_tf.serving.graph.warmup import write_warmup
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.inference import build_client_inputs
+from eczema_tf.workflows.inference import build_client_inputs, read_undecided
 from eczema_tf.workflows.run_folder import TrainedModel
 
 PARITY_ROWS = 24
@@ -101,6 +101,7 @@ def export_model(trained: TrainedModel, run_dir: Path, out: Path) -> Path:
         notice=RunData.read(run_dir / run_folder.DATA).notice,
         eczema_tf=__version__,
         thresholds=run_folder.read_thresholds(run_dir),
+        undecided=read_undecided(trained.model),
         labels={"consistency": CONSISTENCY, "severity": SEVERITY},
         environment=Environment.read(run_dir / run_folder.ENVIRONMENT).model_dump(),
     )

@@ -14,6 +14,7 @@ from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.pipeline import build_evaluation_dataset
 from eczema_tf.data.text.reading import is_read
 from eczema_tf.data.text.tokenizer import clean_text
+from eczema_tf.evaluation.grades import compute_sigmoid
 from eczema_tf.evaluation.predictions import (
     BOUNDS,
     CONSISTENCY_LOGITS,
@@ -161,6 +162,13 @@ def compute_row_logits(
     for name in ("known_image", "known_text"):
         table[name] = np.asarray(decided[name])
     return table.assign(**read_bounds(trained.model, table))
+
+
+def read_undecided(model: keras.Model) -> dict[str, tuple[float, float]]:
+    """Returns the probabilities between which a case is undecided, by its kind."""
+    layer = model.get_layer(SIDE)
+    ends = compute_sigmoid(np.stack([layer.low.numpy(), layer.high.numpy()], 1).astype("float64"))
+    return {kind: (float(low), float(high)) for kind, (low, high) in zip(KINDS, ends, strict=True)}
 
 
 def read_bounds(model: keras.Model, rows: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -99,6 +99,5 @@ def mount_answers(model: ExportedModel, limits: Limits, app: FastAPI) -> None:
     from eczema_tf.serving.answering import ExportBackend, answer_case
     from eczema_tf.serving.page.page import mount_page
 
-    said = model.metadata
-    backend = ExportBackend(app.state.batcher.ask, said.thresholds, said.notice)
-    mount_page(app, partial(answer_case, backend), limits, said.notice)
+    backend = ExportBackend(app.state.batcher.ask, model.metadata.said)
+    mount_page(app, partial(answer_case, backend), limits, model.metadata.notice)

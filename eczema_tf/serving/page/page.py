@@ -5,14 +5,14 @@
 | GET `/` | the page (`templates/page.html.j2`) |
 | GET `/page/page.js`, `page.css`, `answer.css`, `example.jpg` | what it loads |
 | POST `/page/preview` | a photo's bytes in, the photo as the model will see it out |
-| POST `/page/answer` | one row in, as the REST contract has it, the answer as HTML out |
+| POST `/page/answer` | one row in, as the REST interface has it, the answer as HTML out |
 
 Errors are those of the REST interface; what is wrong with a photo or a text is a 422. Photo and
 text are held in memory while a request is answered, and nowhere else.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +27,7 @@ from eczema_tf.schema import NOTICE
 from eczema_tf.serving.page.examples import EXAMPLES, draw_example_photo
 from eczema_tf.serving.reading import PhotoReader
 from eczema_tf.serving.rest.app import JSON, accept_only, await_unless_gone
-from eczema_tf.serving.rest.contract import parse_request
+from eczema_tf.serving.rest.contract import BadRequest, parse_request
 from eczema_tf.serving.rest.limits import Limits
 
 HERE = Path(__file__).parent
@@ -51,11 +51,12 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-DNS-Prefetch-Control": "off",
 }
+MAX_PHOTOS = 3  # of one case
 MAX_CHARACTERS = 5_000  # of a text; the model reads the first hundred words or so
-# A photo comes back as base64, 4/3 of its size, with the text: so much of a request may it be.
+# Photos come back as base64, 4/3 of their size, with the text: so much of a request may they be.
 BASE64_ROOM = 0.7
 
-Ask = Callable[[bytes, str], Coroutine[Any, Any, Answer]]
+Ask = Callable[[Sequence[bytes], str], Coroutine[Any, Any, Answer]]
 
 
 def mount_page(app: FastAPI, answer: Ask, limits: Limits, notice: str = NOTICE) -> None:
@@ -63,8 +64,7 @@ def mount_page(app: FastAPI, answer: Ask, limits: Limits, notice: str = NOTICE) 
 
     Args:
         app: The server's application, from `build_app`.
-        answer: Answers an upright JPEG (b"" for none) and a text ("" for none), as
-            `answering.answer_case` does.
+        answer: Answers upright JPEGs and a text ("" for none), as `answering.answer_case` does.
         limits: Of the server.
         notice: What everyone must read before an answer.
     """
@@ -91,6 +91,7 @@ class _Page:
             notice=notice,
             examples=EXAMPLES,
             max_characters=MAX_CHARACTERS,
+            max_photos=MAX_PHOTOS,
             max_photo_bytes=self._max_photo_bytes,
         )
 
@@ -105,24 +106,31 @@ class _Page:
         return _respond(jpeg, "image/jpeg")
 
     async def answer_question(self, request: Request) -> Response:
-        question = parse_request(await request.body(), max_rows=1)
-        (photo,), (text,), faults = question.images, question.texts, []
+        question = parse_request(await request.body(), max_rows=MAX_PHOTOS)
+        if len(question.listed) > 1:
+            raise BadRequest(f"{len(question.listed)} rows; a question is one, of one case")
+        text = question.texts[0]
         if len(text) > MAX_CHARACTERS:
             raise DataError(
                 f"the text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read:"
                 " shorten it"
             )
-        try:
-            photo = await self._reader.read(photo) if photo else b""
-        except DataError as error:
-            photo, faults = b"", [str(error)]
-        if not photo and not text.strip():
+        given = [image for image in question.images if image]
+        photos, faults = [], []
+        for number, image in enumerate(given, 1):
+            try:
+                photos.append(await self._reader.read(image))
+            except DataError as error:
+                photos.append(b"")
+                place = f"photo {number}: " if len(given) > 1 else ""
+                faults.append(f"{place}{error}")
+        if not any(photos) and not text.strip():
             raise DataError("; ".join([*faults, "give a photo, a text, or both"]))
-        answering = self._answer(photo, text)
+        answering = self._answer(photos, text)
         answer = await await_unless_gone(request, answering, self._timeout_s)
         refused = request.query_params.get("photo_refused") == "true"
         html = await asyncio.to_thread(
-            render_answer, answer, photo, text, faults=faults, photo_refused=refused
+            render_answer, answer, photos, text, faults=faults, photo_refused=refused
         )
         return _respond(html, "text/html")
 

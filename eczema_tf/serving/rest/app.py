@@ -2,7 +2,8 @@
 
 | address | what |
 |---|---|
-| POST `/v1/models/eczema[/versions/N]:predict` | rows in, answers out (`contract.py`) |
+| POST `/v1/models/eczema[/versions/N]:predict` | rows in, answers out (`contract.py`); the image of
+a row may be a list, of photos of one case |
 | GET `/v1/models/eczema[/versions/N]` | which version is served |
 | GET `/v1/models/eczema[/versions/N]/metadata` | signatures; labels, thresholds and notice |
 | GET `/healthz`, `/readyz` | the process lives; it takes requests |
@@ -28,7 +29,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from eczema_tf.errors import DataError
-from eczema_tf.serving.exported import ExportedModel, Outputs
+from eczema_tf.serving.cases import Outputs
+from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.signature import MODEL_NAME
 from eczema_tf.serving.reading import PhotoReader, join_statuses
 from eczema_tf.serving.rest.batching import Batcher, Busy
@@ -40,6 +42,7 @@ from eczema_tf.serving.rest.contract import (
     describe_status,
     encode_answer,
     parse_request,
+    pool_photos,
 )
 from eczema_tf.serving.rest.limits import RETRY_AFTER, BodyLimits, Limits
 from eczema_tf.serving.rest.metrics import Measured, Metrics
@@ -165,7 +168,9 @@ def _build_model_routes(
     async def answer(asked: PredictRequest) -> Outputs:
         photos, faults = await reader.read_rows(asked.images)
         outputs = await batcher.ask(photos, asked.texts, asked.signature)
-        return {**outputs, "status": join_statuses(outputs["status"], faults)}
+        outputs = {**outputs, "status": join_statuses(outputs["status"], faults)}
+        undecided = model.metadata.undecided
+        return await asyncio.to_thread(pool_photos, asked, outputs, undecided)
 
     async def predict(request: Request) -> Response:
         if request.headers.get("content-encoding", "identity") != "identity":

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Self
 
 from eczema_tf.errors import EczemaError
-from eczema_tf.serving.exported import Outputs
+from eczema_tf.serving.cases import Outputs
 from eczema_tf.serving.graph.signature import SIGNATURES
 from eczema_tf.serving.rest.contract import ModelFault
 from eczema_tf.serving.rest.limits import Limits

@@ -12,8 +12,11 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from eczema_tf.errors import EczemaError
-from eczema_tf.serving.exported import ExportMetadata, Outputs
+from eczema_tf.serving.cases import Outputs, Undecided, pool_rows
+from eczema_tf.serving.exported import ExportMetadata
 from eczema_tf.serving.graph.signature import INPUTS, MODEL_NAME, SERVE, SIGNATURES
 
 # of "[", "{" and "," in a body: each may become an object of 50 to 200 bytes; texts hold some too
@@ -33,16 +36,20 @@ class PredictRequest(NamedTuple):
     """A predict request.
 
     Attributes:
-        images: Bytes of each row's photo, b"" for none.
+        images: Bytes of each photo, b"" for none.
         texts: As long as `images`; "" for none.
         signature: One of `SIGNATURES`.
         by_row: Whether the answer goes out by row ("predictions") or by column ("outputs").
+        cases: As long as `images`, which row of the request each belongs to.
+        listed: Of each row of the request, whether its image is a list: several photos of one case.
     """
 
     images: list[bytes]
     texts: list[str]
     signature: str
     by_row: bool
+    cases: list[int]
+    listed: list[bool]
 
 
 def parse_request(body: bytes, max_rows: int) -> PredictRequest:
@@ -50,9 +57,10 @@ def parse_request(body: bytes, max_rows: int) -> PredictRequest:
 
     Args:
         body: JSON: `{"signature_name": ..., "instances": [{"image": ..., "text": ...}, ...]}`, or
-            `{"inputs": {"image": [...], "text": [...]}}`. A value is a string or `{"b64": "..."}`.
-            Other keys are ignored, as TensorFlow Serving does.
-        max_rows: How many rows a request may have.
+            `{"inputs": {"image": [...], "text": [...]}}`. A value is a string or `{"b64": "..."}`;
+            an image may be a list of them, which TensorFlow Serving does not take. Other keys are
+            ignored, as it does.
+        max_rows: How many rows a request may have, one for each photo.
 
     Raises:
         BadRequest: If the body is anything else.
@@ -81,17 +89,24 @@ def parse_request(body: bytes, max_rows: int) -> PredictRequest:
             " both"
         )
     columns = _read_instances(document["instances"]) if by_row else _read_inputs(document["inputs"])
-    rows = len(columns["image"])
-    if not 0 < rows <= max_rows:
-        raise BadRequest(f"{rows} rows; a request may have 1 to {max_rows}")
     place = "instances[{row}].{name}" if by_row else "inputs.{name}[{row}]"
-    images, texts = (
-        [_read_value(value, place.format(row=row, name=name)) for row, value in enumerate(values)]
-        for name, values in columns.items()
-    )
-    return PredictRequest(
-        images, [text.decode("utf-8", "replace") for text in texts], signature, by_row
-    )
+    listed = [isinstance(image, list) for image in columns["image"]]
+    photos = [
+        (image or [""]) if is_list else [image]
+        for image, is_list in zip(columns["image"], listed, strict=True)
+    ]
+    rows = sum(map(len, photos))
+    if not 0 < rows <= max_rows:
+        raise BadRequest(f"{rows} rows; a request may have 1 to {max_rows}, and each photo is one")
+    asked = PredictRequest([], [], signature, by_row, [], listed)
+    for row, (given, text) in enumerate(zip(photos, columns["text"], strict=True)):
+        where = place.format(row=row, name="image")
+        for number, image in enumerate(given):
+            asked.images.append(_read_value(image, f"{where}[{number}]" if listed[row] else where))
+        words = _read_value(text, place.format(row=row, name="text")).decode("utf-8", "replace")
+        asked.texts.extend([words] * len(given))
+        asked.cases.extend([row] * len(given))
+    return asked
 
 
 def _read_instances(rows: Any) -> dict[str, list[Any]]:
@@ -165,6 +180,28 @@ def _shorten(name: str) -> str:
     return ascii(shown)
 
 
+def pool_photos(asked: PredictRequest, outputs: Outputs, undecided: Undecided | None) -> Outputs:
+    """Turns rows of the model into rows of the request: of a list of photos, one answer.
+
+    Args:
+        asked: The request.
+        outputs: Of its signature, a row for each photo.
+        undecided: As for `serving.cases.pool_rows`.
+
+    Returns:
+        The outputs; `heatmap` of a row with a list holds one for each photo.
+    """
+    if not any(asked.listed):
+        return outputs
+    pooled = pool_rows(outputs, asked.cases, undecided)
+    if "heatmap" in outputs:
+        pooled["heatmap"] = np.empty(len(asked.listed), object)
+        for row, is_list in enumerate(asked.listed):
+            maps = outputs["heatmap"][np.array(asked.cases) == row]
+            pooled["heatmap"][row] = maps if is_list else maps[0]
+    return pooled
+
+
 def encode_answer(outputs: Outputs, by_row: bool) -> bytes:
     """Writes the answer to a predict request.
 
@@ -181,9 +218,10 @@ def encode_answer(outputs: Outputs, by_row: bool) -> bytes:
             JSON.)
     """
     columns = {
-        name: [value.decode("utf-8", "replace") for value in values]
-        if values.dtype == object
-        else values.tolist()
+        name: [
+            value.decode("utf-8", "replace") if isinstance(value, bytes) else value.tolist()
+            for value in values
+        ]
         for name, values in sorted(outputs.items())
     }
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
@@ -208,8 +246,8 @@ def describe_metadata(folder: Path, version: int, metadata: ExportMetadata) -> d
     """Builds the answer of the model metadata API: `GetModelMetadataResponse` as JSON.
 
     Its `metadata` is a map made to be extended: beside TensorFlow Serving's `signature_def` it has
-    `eczema_tf` here: notice, labels and thresholds, so that a client need not have the export. (Not
-    the versions of the packages: no one else's business.)
+    `eczema_tf` here: notice, labels, thresholds and where it is undecided, so that a client need
+    not have the export. (Not the versions of the packages: no one else's business.)
 
     Args:
         folder: Of the SavedModel.
@@ -226,7 +264,7 @@ def describe_metadata(folder: Path, version: int, metadata: ExportMetadata) -> d
         )
         for name, signature in graph.signature_def.items()
     }
-    own = metadata.model_dump(mode="json", include={"notice", "labels", "thresholds"})
+    own = metadata.model_dump(mode="json", include={"notice", "labels", "thresholds", "undecided"})
     return {
         "model_spec": {"name": MODEL_NAME, "signature_name": "", "version": str(version)},
         "metadata": {"signature_def": {"signature_def": signatures}, "eczema_tf": own},
