@@ -175,7 +175,7 @@ BAD_BODIES = {
         json.dumps({"instances": [{**GOOD_ROW, "age": 3}]}).encode(),
         "'age' is not an input",
     ),
-    "too many photos": (body_of(([""] * 4, "")), "4 rows; a request may have 1 to 3, and each"),
+    "too many photos": (body_of(([""] * 41, "")), "41 rows; .*, and each photo is one"),
     "a photo of several is a list": (
         body_of((["", [""]], "")),
         r"instances\[0\].image\[1\]: must be a string .* not a list",
@@ -605,6 +605,7 @@ def test_metadata_is_tensorflow_servings_and_has_thresholds_labels_and_notice(
         "notice": NOTICE,
         "labels": {"consistency": [*CONSISTENCY], "severity": [*SEVERITY]},
         "thresholds": THRESHOLDS,
+        "undecided": {kind: [*bounds] for kind, bounds in METADATA.undecided.items()},
     }
 
 
