@@ -409,6 +409,37 @@ def test_a_photo_can_be_taken_away(visit, photo: Path):
     choose(page, photo)  # the same one again
 
 
+def test_three_photos_are_one_case_and_each_has_a_heatmap(
+    visit, model: ExportedModel, photo: Path, tmp_path: Path
+):
+    page = visit(PHONE)
+    choose(page, photo)
+    another = tmp_path / "leg.png"
+    Image.open(photo).rotate(180).save(another)
+    page.locator("#file").set_input_files([another, photo])  # the others are kept
+    page.locator("#preview-3[src^='blob:']").wait_for()
+    assert page.get_by_role("button", name="Upload").is_disabled()
+    encoded = base64.b64encode(photo.read_bytes()).decode()
+    page.evaluate(DROP, ["footer", encoded])
+    page.locator("#fault [role=alert]", has_text="A case may have 3 photos").wait_for()
+    page.get_by_role("button", name="Remove the third photo").click()
+    page.locator("#preview-3").wait_for(state="hidden")
+    assert page.locator("#fault").inner_text() == ""
+    page.locator("#file").set_input_files(another)
+    page.locator("#preview-3[src^='blob:']").wait_for()
+    assert has_no_overflow(page)
+    write(page, TEXT)
+    answer = ask(page)
+    assert answer.locator(".heat").count() == 3
+    assert "From the photos" in answer.inner_text()
+    assert "Photo 3: " in answer.locator("figcaption").last.inner_text()
+    answer.get_by_label("Opacity of the heatmaps").fill("0")
+    for heat in answer.locator(".heat .map").all():
+        assert heat.evaluate("e => getComputedStyle(e).opacity") == "0"
+    assert has_no_overflow(page)
+    assert find_faults(page) == []
+
+
 def hold(page: Any, address: str) -> list[Any]:
     """Holds requests back; returns the list that they come into, each with `continue_`."""
     held: list[Any] = []
@@ -435,7 +466,7 @@ def test_a_question_waits_for_its_photo(visit, photo: Path):
     assert "from the photo alone" in wait_for_answer(page).inner_text()
 
 
-def test_the_photo_chosen_last_counts(visit, photo: Path, tmp_path: Path):
+def test_a_photo_that_is_being_read_does_not_hold_up_another(visit, photo: Path, tmp_path: Path):
     page = visit()
     held = hold(page, "**/page/preview")
     (tmp_path / "bad.jpg").write_bytes(b"x" * 100)

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What the page does. Photo and text stay here; they go to the server when a photo is to be shown
+ * What the page does. Photos and text stay here; they go to the server when a photo is to be shown
  * as the model will see it (page/preview) and when an answer is asked for (page/answer).
  */
 
@@ -16,9 +16,13 @@ function find(id, kind) {
   return element;
 }
 
-const preview = find("preview", HTMLImageElement);
+const slots = [...find("previews", HTMLElement).children].map((slot) => ({
+  slot: /** @type {HTMLElement} */ (slot),
+  preview: /** @type {HTMLImageElement} */ (slot.querySelector("img")),
+  remove: /** @type {HTMLButtonElement} */ (slot.querySelector("button")),
+}));
+const sources = ["upload", "camera", "paste"].map((id) => find(id, HTMLButtonElement));
 const drop = find("drop", HTMLButtonElement);
-const remove = find("remove", HTMLButtonElement);
 const file = find("file", HTMLInputElement);
 const phoneCamera = find("phone-camera", HTMLInputElement);
 const fault = find("fault", HTMLElement);
@@ -31,11 +35,11 @@ const shoot = find("shoot", HTMLButtonElement);
 const maxPhotoBytes = Number(document.body.dataset.maxPhotoBytes);
 const nothingYet = result.innerHTML;
 
-/** @type {Blob | null} an upright JPEG, from page/preview */
-let photo = null;
+/** @type {Blob[]} upright JPEGs of one case, from page/preview */
+let photos = [];
 let photoRefused = false;
-/** @type {Promise<void>} settles when the photo that was chosen last has been read */
-let photoRead = Promise.resolve();
+/** @type {Promise<unknown>} settles when all photos that were chosen have been read */
+let photosRead = Promise.resolve();
 let reading = new AbortController();
 let asking = new AbortController();
 
@@ -86,35 +90,51 @@ function toBase64(blob) {
   });
 }
 
-// The photo.
+// The photos.
 
-/** @param {Blob | null} jpeg what is asked about and shown; null for none */
-function setPhoto(jpeg) {
-  URL.revokeObjectURL(preview.src);
-  photo = jpeg;
-  preview.src = jpeg ? URL.createObjectURL(jpeg) : "";
-  preview.hidden = remove.hidden = !jpeg;
-  drop.hidden = Boolean(jpeg);
+/** @param {Blob[]} kept what is asked about and shown */
+function setPhotos(kept) {
+  photos = kept;
+  for (const [number, { slot, preview }] of slots.entries()) {
+    URL.revokeObjectURL(preview.src);
+    slot.hidden = number >= photos.length;
+    preview.src = slot.hidden ? "" : URL.createObjectURL(photos[number]);
+  }
+  drop.hidden = photos.length > 0;
+  for (const source of sources) source.disabled = photos.length >= slots.length;
 }
 
-/** Takes the photo away, and whatever was said of it or is under way. */
-function removePhoto() {
+/** Takes all photos away, and whatever was said of them or is under way. */
+function removePhotos() {
   reading.abort();
   reading = new AbortController();
-  setPhoto(null);
+  setPhotos([]);
+  forgetFaults();
+}
+
+function forgetFaults() {
   photoRefused = false;
   fault.replaceChildren();
   status.textContent = "";
 }
 
-/** @param {Blob | null | undefined} chosen any file: the server says whether it can be used */
-function choosePhoto(chosen) {
-  if (chosen) photoRead = readPhoto(chosen);
+/** @param {number} number of the photo that goes, from 0 */
+function removePhoto(number) {
+  setPhotos(photos.filter((_, place) => place !== number));
+  forgetFaults();
+  (photos.length ? slots[0].remove : drop).focus();
+}
+
+/** @param {Iterable<Blob | null | undefined>} chosen any files: the server says what can be used */
+function choosePhotos(chosen) {
+  const files = [...chosen].filter((file) => file instanceof Blob);
+  if (!files.length) return;
+  forgetFaults();
+  photosRead = Promise.all([photosRead, ...files.map(readPhoto)]);
 }
 
 /** @param {Blob} chosen */
 async function readPhoto(chosen) {
-  removePhoto();
   const { signal } = reading;
   status.textContent = "Reading the photo";
   try {
@@ -122,13 +142,25 @@ async function readPhoto(chosen) {
       throw new Error(`photo is larger than ${maxPhotoBytes / 1e6} MB: choose a smaller one`);
     }
     const response = await post("page/preview", chosen, signal);
-    setPhoto(await response.blob());
+    addPhoto(await response.blob());
     status.textContent = "The photo is ready";
   } catch (error) {
-    if (signal.aborted) return; // another photo was chosen
+    if (signal.aborted) return; // started over
     photoRefused = true;
-    fault.replaceChildren(explainFault("fault-parts", error));
+    fault.append(explainFault("fault-parts", error));
   }
+}
+
+/** @param {Blob} jpeg */
+function addPhoto(jpeg) {
+  if (photos.length >= slots.length) {
+    throw new Error(`a case may have ${slots.length} photos: remove one first`);
+  }
+  const bytes = photos.reduce((sum, { size }) => sum + size, jpeg.size);
+  if (bytes > maxPhotoBytes) {
+    throw new Error(`photos are larger than ${maxPhotoBytes / 1e6} MB together: leave one out`);
+  }
+  setPhotos([...photos, jpeg]);
 }
 
 /** Opens a phone's own camera, or that of any other machine in a dialog. */
@@ -150,7 +182,7 @@ function takePhoto() {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
   canvas.getContext("2d")?.drawImage(video, 0, 0);
-  canvas.toBlob(choosePhoto, "image/jpeg", 0.95);
+  canvas.toBlob((photo) => choosePhotos([photo]), "image/jpeg", 0.95);
   dialog.close();
 }
 
@@ -166,7 +198,7 @@ async function pastePhoto() {
   try {
     for (const item of await navigator.clipboard.read()) {
       const type = item.types.find((name) => name.startsWith("image/"));
-      if (type) return choosePhoto(await item.getType(type));
+      if (type) return choosePhotos([await item.getType(type)]);
     }
     throw new Error("there is no photo on the clipboard");
   } catch {
@@ -177,16 +209,17 @@ async function pastePhoto() {
 
 // Question and answer.
 
-/** Asks about photo and text, shows the answer or why there is none, and moves the focus there. */
+/** Asks about photos and text, shows the answer or why there is none, and moves the focus there. */
 async function ask() {
   asking.abort();
   asking = new AbortController();
   const { signal } = asking;
   result.ariaBusy = "true";
   try {
-    await photoRead;
+    await photosRead;
     status.textContent = "Asking";
-    const image = photo ? { b64: await toBase64(photo) } : "";
+    const encoded = await Promise.all(photos.map(toBase64));
+    const image = encoded.map((b64) => ({ b64 }));
     const body = JSON.stringify({ instances: [{ image, text: text.value }] });
     const response = await post(`page/answer?photo_refused=${photoRefused}`, body, signal);
     result.innerHTML = await response.text(); // the server has escaped what users wrote
@@ -201,7 +234,7 @@ async function ask() {
 
 function startOver() {
   asking.abort();
-  removePhoto();
+  removePhotos();
   text.value = "";
   result.innerHTML = nothingYet;
   result.ariaBusy = "false";
@@ -209,20 +242,21 @@ function startOver() {
 
 /** @param {DOMStringMap} example `photo` is an address, or "" for none */
 async function tryExample({ photo: address, text: words }) {
-  removePhoto();
+  removePhotos();
   text.value = words ?? "";
   const { signal } = reading;
   const response = address ? await fetch(address, { signal }).catch(() => null) : null;
   if (signal.aborted) return;
-  choosePhoto(response && (await response.blob()));
+  if (response) choosePhotos([await response.blob()]);
   await ask();
 }
 
-/** Moves the heatmap's opacity with its slider; the answer is written anew each time. */
+/** Moves the heatmaps' opacity with their slider; the answer is written anew each time. */
 function fadeHeatmap(/** @type {Event} */ { target: slider }) {
   if (!(slider instanceof HTMLInputElement) || slider.id !== "opacity") return;
-  const heatmap = result.querySelector(".heat .map");
-  if (heatmap instanceof HTMLElement) heatmap.style.opacity = String(slider.valueAsNumber / 100);
+  for (const heatmap of result.querySelectorAll(".heat .map")) {
+    if (heatmap instanceof HTMLElement) heatmap.style.opacity = String(slider.valueAsNumber / 100);
+  }
   result.querySelector("output[for=opacity]")?.replaceChildren(`${slider.value}%`);
 }
 
@@ -236,19 +270,21 @@ const clicks = {
   shoot: takePhoto,
   cancel: () => dialog.close(),
   paste: pastePhoto,
-  remove: () => (removePhoto(), drop.focus()),
   ask,
   clear: startOver,
 };
 for (const [id, act] of Object.entries(clicks)) {
   find(id, HTMLButtonElement).addEventListener("click", act);
 }
+for (const [number, { remove }] of slots.entries()) {
+  remove.addEventListener("click", () => removePhoto(number));
+}
 for (const button of find("examples", HTMLElement).querySelectorAll("button")) {
   button.addEventListener("click", () => tryExample(button.dataset));
 }
 for (const input of [file, phoneCamera]) {
   input.addEventListener("change", () => {
-    choosePhoto(input.files?.[0]);
+    choosePhotos(input.files ?? []);
     input.value = ""; // so that the same file can be chosen again
   });
 }
@@ -264,12 +300,12 @@ text.addEventListener("keydown", (event) => {
   ask();
 });
 document.addEventListener("paste", ({ clipboardData }) => {
-  if (!clipboardData?.getData("text")) choosePhoto(clipboardData?.files[0]);
+  if (!clipboardData?.getData("text")) choosePhotos(clipboardData?.files ?? []);
 });
 for (const name of /** @type {const} */ (["dragover", "drop"])) {
   document.addEventListener(name, (event) => {
     if (!event.dataTransfer?.types.includes("Files")) return;
     event.preventDefault(); // else the browser leaves the page and opens the file
-    if (name === "drop") choosePhoto(event.dataTransfer.files[0]);
+    if (name === "drop") choosePhotos(event.dataTransfer.files);
   });
 }
