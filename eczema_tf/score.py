@@ -11,6 +11,7 @@ EXAMPLES = """examples:
   python -m eczema_tf.score --model saved_models/eczema --manifest clinic/manifest.csv --out scores
   python -m eczema_tf.score ... --out scores      # the same command again resumes a stopped job
   python -m eczema_tf.score ... --master spark://head:7077 --chunk-rows 100000
+  python -m eczema_tf.score ... --cases cases.parquet     # and one answer for all photos of a case
   python -c "import pandas; print(pandas.read_parquet('scores'))"
 
 One row comes out for each that goes in, in the same order: example_id, case_id (if the manifest has
@@ -54,6 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "--threads", 1, "TensorFlow's threads in each Python worker, one worker for each core"
         ),
         argument("--keep-text", action="store_true", help="write the texts beside the answers"),
+        argument(
+            "--cases",
+            type=Path,
+            metavar="FILE",
+            help="also write an answer to each case, of all its photos: a Parquet file",
+        ),
         examples=EXAMPLES,
     )
     return run_command(parser, _score, argv)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from pyarrow import parquet
+from scipy.special import expit, logit
 from test_serving import METADATA, build_explained, build_parts
 
 from eczema_tf.batch.job import JOB, Job, open_job
@@ -285,6 +286,23 @@ def test_a_finished_job_is_left_alone(
     assert "2000 rows were scored already" in capsys.readouterr().out
 
 
+def test_cases_are_pooled_from_the_rows_that_were_scored(scored: Scored, tmp_path: Path):
+    file = tmp_path / "cases.parquet"
+    assert main([*scored.arguments, "--cases", str(file)]) == 0
+    cases, rows = pd.read_parquet(file).set_index("case_id"), scored.table
+    assert cases.index.tolist() == rows["case_id"].drop_duplicates().tolist()
+    assert cases["rows"].sum() == ROWS
+    alone = cases[cases["rows"] == 1]
+    own = rows.set_index("case_id").loc[alone.index]
+    shared = [*PROBABILITIES, *FLAGS, "decision", "reason", "status"]
+    pd.testing.assert_frame_equal(alone[shared], own[shared])
+    both = rows[rows["image_used"] & rows["text_used"] & rows["known_image"] & rows["known_text"]]
+    pairs = both.groupby("case_id").filter(lambda case: len(case) == 2)
+    mean = logit(pairs["eczema"].astype("float64")).groupby(pairs["case_id"]).mean()
+    assert len(mean) > 90
+    np.testing.assert_allclose(cases["eczema"][mean.index], expit(mean), atol=1e-5)
+
+
 @pytest.fixture
 def small(clinic: Path, tmp_path: Path) -> list[str]:
     """Arguments of a job of seven rows, three a part."""
@@ -342,6 +360,19 @@ def test_a_stopped_job_goes_on_with_what_is_missing(
     (tmp_path / "out" / "part-000001.parquet").unlink()
     assert main(["--model", str(export), *small]) == 0
     assert spark.asked[3:] == [["-3-x", "-4-x", "-5-x"]]
+    assert main(["--model", str(export), *small, "--cases", str(tmp_path / "cases.parquet")]) == 0
+    cases = pd.read_parquet(tmp_path / "cases.parquet")
+    assert cases["case_id"].tolist() == ["-0-x", "c0", "c1", "-4-x", "c2", "c3"]
+    assert cases["rows"].tolist() == [1, 1, 2, 1, 1, 1]
+
+
+def test_cases_need_a_manifest_that_names_them(
+    small: list[str], export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "manifest.csv").write_text("example_id,text\na,itchy\n")
+    assert main(["--model", str(export), *small, "--cases", "cases.parquet"]) == 1
+    assert "names no cases; give its rows a case_id" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_job_with_another_manifest_model_or_setting_is_refused(

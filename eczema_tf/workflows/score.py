@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from eczema_tf.batch.cases import write_cases
 from eczema_tf.batch.job import JobSummary, open_job
 from eczema_tf.batch.scoring import build_udf, score_chunk, tabulate_chunk
 from eczema_tf.batch.spark import check_spark, open_session
 from eczema_tf.data.manifest.stream import stream_rows, survey_manifest
+from eczema_tf.errors import DataError
 from eczema_tf.serving.exported import ExportMetadata, find_version
 
 
@@ -27,6 +29,7 @@ def score(
     chunk_rows: int,
     threads: int,
     keep_text: bool,
+    cases: Path | None,
     debug: bool,
 ) -> None:
     """Scores every row of a manifest, or those that a stopped job left, and prints the counts.
@@ -42,6 +45,7 @@ def score(
         chunk_rows: Rows of one Parquet file, which is committed when all of them are scored.
         threads: Of TensorFlow in each Python worker; Spark runs one for each core of its master.
         keep_text: Whether texts are written out beside the answers.
+        cases: Parquet file for an answer to each case; None for none.
         debug: Whether Spark logs.
 
     Raises:
@@ -52,13 +56,21 @@ def score(
     """
     version = find_version(model).resolve()
     # first: a folder that is no export of ours fails before Spark starts
-    notice = ExportMetadata.read(version).notice
+    said = ExportMetadata.read(version).said
     survey = survey_manifest(manifest)
+    if cases and not survey.has_cases:
+        raise DataError(f"--cases: {manifest} names no cases; give its rows a case_id")
     job = open_job(
-        out, version, manifest, survey, chunk_rows=chunk_rows, keep_text=keep_text, notice=notice
+        out,
+        version,
+        manifest,
+        survey,
+        chunk_rows=chunk_rows,
+        keep_text=keep_text,
+        notice=said.notice,
     )
     tabulate = partial(
-        tabulate_chunk, has_cases=survey.has_cases, keep_text=keep_text, notice=notice
+        tabulate_chunk, has_cases=survey.has_cases, keep_text=keep_text, notice=said.notice
     )
     summary, done = job.find_summary(), "were scored already"
     if summary is None:
@@ -78,7 +90,9 @@ def score(
                     bar.update(len(chunk))
         summary = job.finish((row.example_id for row in stream_rows(manifest)), rows_retried)
     _print_counts(summary, f"{done}: {out}")
-    print(notice)
+    if cases:
+        print(f"{write_cases(job, cases, said.undecided)} cases: {cases}")
+    print(said.notice)
 
 
 def _print_counts(summary: JobSummary, done: str) -> None:

@@ -1,0 +1,58 @@
+"""Scored rows to cases: one row for several photos of a case, pooled as `evaluate` pools them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+
+from eczema_tf.batch.job import Job
+from eczema_tf.evaluation.predictions import FLAGS
+from eczema_tf.files import replacing_file
+from eczema_tf.reporting.decisions import give_reason
+from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, SEVERITY
+from eczema_tf.serving.cases import Undecided, plain_row, pool_rows
+from eczema_tf.serving.columns import PROBABILITIES, arrange_answers
+
+COLUMNS = ("case_id", "decision", "status", *PROBABILITIES, *FLAGS)
+
+
+def write_cases(job: Job, file: Path, undecided: Undecided | None) -> int:
+    """Pools the parts of a finished job by case; all of them are held in memory.
+
+    Args:
+        job: Of a manifest that names cases.
+        file: Parquet, whole or not there: a row for each case, in order of first appearance.
+        undecided: Of the export.
+
+    Returns:
+        How many cases there are.
+    """
+    parts = pa.concat_tables(parquet.ParquetFile(part).read(COLUMNS) for part in job.parts)
+    rows = {name: parts[name].to_numpy() for name in (*PROBABILITIES, *FLAGS)}
+    outputs = {head: rows[head] for head in ECZEMA_HEADS.values()}
+    for name, labels in (("consistency", CONSISTENCY), ("severity", SEVERITY)):
+        outputs[name] = np.stack([rows[f"{name}_{label}"] for label in labels], axis=1)
+    outputs |= {flag: rows[flag].astype(bool) for flag in FLAGS}
+    for name in ("decision", "status"):
+        outputs[name] = parts[name].cast(pa.binary()).to_numpy()
+    cases = parts["case_id"].to_numpy()
+    pooled = pool_rows(outputs, cases, undecided)
+    counts = pd.Series(cases).value_counts(sort=False)
+    told = arrange_answers(pooled, [""] * len(counts))
+    said = {name: pooled[name] for name in ("decision", "status", *FLAGS)}
+    table = {
+        "case_id": counts.index.to_numpy(),
+        "rows": counts.to_numpy(),
+        "decision": told["decision"],
+        "reason": [
+            give_reason(plain_row(said, number), photos) for number, photos in enumerate(counts)
+        ],
+        **{name: pa.array(told[name], from_pandas=True) for name in PROBABILITIES},
+        **{flag: pooled[flag] for flag in FLAGS},
+        "status": told["status"],
+    }
+    with replacing_file(file) as aside:
+        parquet.write_table(pa.table(table).replace_schema_metadata(parts.schema.metadata), aside)
+    return len(counts)
