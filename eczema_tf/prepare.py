@@ -139,9 +139,18 @@ FOLDER = (
         help="a class that is eczema; may be given several times (default: those with 'eczema' or"
         " 'atopic' in their name)",
     ),
+    argument(
+        "--group-by",
+        default="name",
+        metavar="RULE",
+        help="what photos of one patient have in common: 'name' (the file's, without the number at"
+        " its end), 'photo' (nothing is known: each stands alone), or a regular expression whose"
+        " group finds the patient in the photo's path, such as '(p[0-9]+)_' (default:"
+        " %(default)s)",
+    ),
 )
 TABLE = (
-    argument("table", type=Path, metavar="FILE", help="CSV or Parquet"),
+    argument("table", type=Path, metavar="FILE", help="CSV, Parquet or JSON lines (.jsonl)"),
     argument(
         "--map",
         dest="map_path",

@@ -1,13 +1,15 @@
 """Folders of class folders: names become labels and splits, shots of one patient one group."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from eczema_tf.data.manifest.table import load_manifest
-from eczema_tf.data.sources.folder import choose_eczema_classes, name_group, prepare_folder
+from eczema_tf.data.sources.folder import prepare_folder
+from eczema_tf.data.sources.folder_names import choose_eczema_classes, name_group, strip_numbers
 from eczema_tf.errors import DataError
 
 PHOTOS = (
@@ -238,3 +240,86 @@ def test_empty_or_missing_folders_are_errors(tmp_path: Path):
     for bad in ("empty", "none"):
         with pytest.raises(DataError, match=r"no photos|no such folder"):
             prepare_folder(tmp_path / "out", folder=tmp_path / bad)
+
+
+def test_numbers_and_counts_are_no_part_of_a_class_name(tmp_path: Path):
+    """As in a well-known set on Kaggle."""
+    names = ("1. Eczema 1677", "3. Atopic Dermatitis - 1.25k", "10. Warts (HPV 2) - 2103")
+    atlas = fill(tmp_path / "atlas", *(f"{name}/0_{shot}.jpg" for name in names for shot in "12"))
+    summary = prepare_folder(tmp_path / "out", folder=atlas)
+    table = load_manifest(summary.manifest).table
+    by_class = table.groupby("condition")["eczema"].mean().to_dict()
+    assert by_class == {"Eczema": 1, "Atopic Dermatitis": 1, "Warts (HPV 2)": 0}
+    named = {"folder": atlas, "eczema": ["1. Eczema 1677"], "overwrite": True}
+    assert prepare_folder(tmp_path / "out", **named).counts["eczema"] == 2
+    assert strip_numbers(["Grade 10", "Grade 20"]) == {
+        "Grade 10": "Grade 10",
+        "Grade 20": "Grade 20",
+    }
+    assert strip_numbers(["1. A", "B"]) == {"1. A": "1. A", "B": "B"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "groups"),
+    [
+        ("name", ["eczema/p1", "eczema/p1", "other/p2_img"]),
+        ("photo", ["Eczema/p1_1.jpg", "Eczema/p1_2.jpg", "Other/p2_img_3.jpg"]),
+        (r"(p\d+)_", ["p1", "p1", "p2"]),
+    ],
+)
+def test_what_groups_photos_can_be_said(tmp_path: Path, rule: str, groups: list[str]):
+    atlas = fill(tmp_path / "atlas", "Eczema/p1_1.jpg", "Eczema/p1_2.jpg", "Other/p2_img_3.jpg")
+    summary = prepare_folder(tmp_path / "out", folder=atlas, group_by=rule)
+    assert load_manifest(summary.manifest).table["group_id"].tolist() == groups
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("(", "unterminated"),
+        ("p", "one group in parentheses; received 0"),
+        ("(x)", "-1.jpg: has no"),
+    ],
+)
+def test_a_rule_that_finds_no_groups_is_an_error(folder: Path, tmp_path: Path, rule, said: str):
+    with pytest.raises(DataError, match=re.escape(said)):
+        prepare_folder(tmp_path / "out", folder=folder, group_by=rule)
+
+
+METADATA = {
+    "metadata.csv": "file_name,text,label\n1.jpg,itchy,Eczema\nb/2.jpg,,Tinea\n",
+    "metadata.jsonl": '{"file_name": "1.jpg", "text": "itchy", "label": "Eczema", "box": [1]}\n'
+    '{"file_name": "b/2.jpg", "text": null, "label": "Tinea"}\n',
+}
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_metadata_beside_photos_say_class_and_text(tmp_path: Path, name: str):
+    """As in Hugging Face's ImageFolder."""
+    atlas = fill(tmp_path / "set", "train/1.jpg", "train/b/2.jpg", "test/Eczema/3.jpg")
+    (atlas / "train" / name).write_text(METADATA[name])
+    summary = prepare_folder(tmp_path / "out", folder=atlas)
+    table = load_manifest(summary.manifest).table.set_index("image_path")
+    assert table["condition"].to_dict() == {
+        "test/Eczema/3.jpg": "Eczema",
+        "train/1.jpg": "Eczema",
+        "train/b/2.jpg": "Tinea",
+    }
+    assert table["text"].tolist() == ["", "itchy", ""]
+    assert table["split"].tolist() == ["test", "train", "train"]
+    assert (summary.counts["captions"], summary.counts["not_photos"]) == (1, 0)
+    with (atlas / "train" / name).open("a") as file:
+        file.write(METADATA[name].splitlines()[-1].replace("2.jpg", "../../out.jpg") + "\n")
+        file.write(METADATA[name].splitlines()[-1] + "\n")
+    with pytest.raises(DataError, match=r":\d: no such photo(.|\n)*:\d: is there twice"):
+        prepare_folder(tmp_path / "again", folder=atlas)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"), [("{", "1: is not JSON"), ("[1]", "allowed: a JSON object"), ("", "is empty")]
+)
+def test_metadata_that_are_no_json_lines_are_an_error(tmp_path: Path, line: str, said: str):
+    atlas = fill(tmp_path / "set", "Eczema/1.jpg", "Tinea/2.jpg")
+    (atlas / "metadata.jsonl").write_text(line)
+    with pytest.raises(DataError, match=said):
+        prepare_folder(tmp_path / "out", folder=atlas)

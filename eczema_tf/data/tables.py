@@ -1,4 +1,4 @@
-"""CSV and Parquet files as rows of text: the one reader of other people's tables.
+"""CSV, Parquet and JSON lines as rows of text: the one reader of other people's tables.
 
 Rows come one at a time, with the line that each begins on, so that a table need not fit into
 memory; `Table.collect` gathers them. Everything is read as text, so that ids such as `NA` or
@@ -7,6 +7,7 @@ memory; `Table.collect` gathers them. Everything is read as text, so that ids su
 
 import codecs
 import csv
+import json
 import re
 from collections.abc import Collection, Iterator
 from functools import lru_cache, partial
@@ -58,12 +59,13 @@ class Table(NamedTuple):
 def open_table(
     path: Path, columns: Collection[str] | None = None, *, escaped: bool = False
 ) -> Table:
-    """Opens a CSV or, if its name ends in `.parquet`, a Parquet file.
+    """Opens a CSV file or, by the ending of its name, one of Parquet or JSON lines (`.jsonl`).
 
     Args:
-        path: CSV or Parquet. A CSV file is UTF-8 (a byte order mark is allowed), or UTF-16 with a
-            byte order mark; its fields are separated by whichever of comma, semicolon, tab and bar
-            its first line has most of. Lists and structures in Parquet are passed over.
+        path: The file. A CSV file is UTF-8 (a byte order mark is allowed), or UTF-16 with a byte
+            order mark; its fields are separated by whichever of comma, semicolon, tab and bar its
+            first line has most of. Of JSON lines each is an object, and the first names the
+            columns. Lists and structures in Parquet and JSON are passed over.
         columns: Those wanted, as far as the file has them; None for all.
         escaped: Whether the cells of a CSV file went through `escape_formula`, as ours do.
 
@@ -75,11 +77,13 @@ def open_table(
         there = "is a pipe or a device; give a file" if path.exists() else "no such file"
         reason = "is a folder; give the file in it" if path.is_dir() else there
         raise DataError(f"{path}: {reason}")
-    opened = (
-        _open_parquet(path, columns)
-        if path.suffix.lower() == ".parquet"
-        else _open_csv(path, columns, escaped)
-    )
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        opened = _open_parquet(path, columns)
+    elif kind == ".jsonl":
+        opened = _open_json_lines(path, columns)
+    else:
+        opened = _open_csv(path, columns, escaped)
     if len(opened.header) > MAX_COLUMNS:
         raise DataError(
             f"{path}: has {len(opened.header):,} columns; allowed: {MAX_COLUMNS:,}; are rows and"
@@ -173,6 +177,39 @@ def _check_lines(path: Path, file: TextIO) -> Iterator[str]:
                 " spreadsheet or a damaged file?"
             )
         yield line
+
+
+def _open_json_lines(path: Path, columns: Collection[str] | None) -> Table:
+    def records() -> Iterator[tuple[int, dict[str, str]]]:
+        with _open_text(path) as file:
+            for number, line in enumerate(_check_lines(path, file), 1):
+                if line.strip():
+                    yield number, _read_object(line, f"{path}:{number}")
+
+    first = next(records(), None)
+    if first is None:
+        raise DataError(f"{path}: is empty; allowed: a JSON object on each line")
+    header = list(first[1])
+    wanted = [name for name in header if columns is None or name in columns]
+    rows = (
+        TableRow(line, tuple(record.get(name, "") for name in wanted), "")
+        for line, record in records()
+    )
+    return Table(header, wanted, rows)
+
+
+def _read_object(line: str, place: str) -> dict[str, str]:
+    """Returns the values of a JSON object as text, "" for null, lists and objects."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: is not JSON: {shorten(str(error))}") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{place}: allowed: a JSON object; received {shorten(line)}")
+    return {
+        name.strip(): "" if value is None or isinstance(value, list | dict) else str(value)
+        for name, value in record.items()
+    }
 
 
 def _open_parquet(path: Path, columns: Collection[str] | None) -> Table:

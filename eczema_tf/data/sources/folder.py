@@ -5,25 +5,35 @@ folder with `manifest.csv`, `dataset.json` (counts and how each column was made)
 under the same relative paths.
 
 Atlases often hold several shots of one patient as `name-1.jpg`, `name-2.jpg`. They are one group,
-so that no split tears them apart.
+so that no split tears them apart, unless another rule is given. Classes that are numbered and
+counted (`3. Atopic Dermatitis - 1.25k`, as on Kaggle) lose that in their names. Where
+`metadata.csv` or `metadata.jsonl` lies beside photos, as in Hugging Face's ImageFolder, a `label`
+in it goes before the class folder, and `text` is a caption.
 """
 
 import os
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from eczema_tf.data.sources.folder_names import (
+    BY_NAME,
+    GROUPED,
+    choose_eczema_classes,
+    find_groups,
+    name_group,
+    strip_numbers,
+)
 from eczema_tf.data.sources.source import Summary, check_folder, read_table, write_source
-from eczema_tf.errors import DataError, raise_if_any
+from eczema_tf.data.tables import open_table
+from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.schema import SPLITS
 
-# a class is eczema if its name has one of these, unless the classes are named
-ECZEMA_WORDS = ("eczema", "atopic")
 # what a manifest may hold (`data.photo.upright`)
 JPEG_SUFFIXES, HEIC_SUFFIXES = (".jpg", ".jpeg"), (".heic", ".heif")
 PHOTO_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *HEIC_SUFFIXES)
+METADATA = ("metadata.csv", "metadata.jsonl")
 SPLIT_FOLDERS = {
     "train": "train",
     "val": "val",
@@ -36,27 +46,22 @@ PROVENANCE = {
         "not known to this program: give it as the place where the folder came from asks"
     ),
     "licence": "not known to this program: see the place where the folder came from",
-    "columns": {
-        "eczema": "1 if the class folder is one of `eczema_classes`, 0 for the other classes",
-        "group_id": (
-            "class and file name in lower case, without a number at the end after '-' or '_':"
-            " several shots of one patient are often called name-1.jpg, name-2.jpg. There is no"
-            " patient id; photos that are only numbered (IMG_1.jpg, IMG_2.jpg) are one group"
-        ),
-        "split": (
-            "the folder train, val (valid, validation) or test at the top, if all photos are in"
-            " one; a group found in several splits is put wholly into the earliest of them (train,"
-            " val, test), so that the test photos are of others"
-        ),
-        "text": "from the captions; empty where there is none",
-        "condition": "the name of the class folder",
-    },
+}
+COLUMNS = {
+    "eczema": "1 if the class folder is one of `eczema_classes`, 0 for the other classes",
+    "split": (
+        "the folder train, val (valid, validation) or test at the top, if all photos are in one; a"
+        " group found in several splits is put wholly into the earliest of them (train, val, test),"
+        " so that the test photos are of others"
+    ),
+    "text": "from the captions; empty where there is none",
+    "condition": "the name of the class folder; without number and count, if all have one",
 }
 DESCRIPTION = """\
 {photos} photos in {classes} classes; {eczema} ({share:.1%}) are eczema: {eczema_classes}
 {captions} have a caption; passed over: {hidden} hidden files, {not_photos} that are no photos
-{groups} groups by file name, the largest of {largest_group} photos (shots of one patient, or mere \
-numbering?); {moved} photos moved to the split of their group"""
+{groups} groups, the largest of {largest_group} photos (shots of one patient, or mere numbering? \
+--group-by says what groups them); {moved} photos moved to the split of their group"""
 
 
 def prepare_folder(
@@ -65,6 +70,7 @@ def prepare_folder(
     folder: Path | str,
     captions: Path | str | None = None,
     eczema: Collection[str] = (),
+    group_by: str = BY_NAME,
     overwrite: bool = False,
 ) -> Summary:
     """Writes a manifest folder from a folder of class folders.
@@ -77,22 +83,31 @@ def prepare_folder(
             ignored.
         eczema: Names of the classes that are eczema, whatever the case of the letters; none: those
             that name eczema or atopic.
+        group_by: What photos of one patient have in common: `BY_NAME`, as `name_group` has it;
+            `BY_PHOTO`, nothing that is known; or a regular expression whose one group is found in
+            the path of each photo.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
         DataError: With every photo outside a class, every link, or every caption without a photo;
-            if no class is eczema, or all are.
+            if no class is eczema, or all are; if the expression is none, or some photo has nothing
+            that it finds.
         EczemaError: If `out` cannot be written.
     """
     out, folder = Path(out), check_folder(folder)
     if folder.resolve() in out.resolve().parents:
         raise DataError(f"{out}: is in {folder} and would be taken for a class; choose one outside")
-    paths, passed_over = _list_photos(folder)
-    rows = _read_paths(folder, paths)
+    paths, tables, passed_over = _list_photos(folder)
+    told = read_metadata(folder, tables, paths)
+    rows = _read_paths(folder, paths, find_groups(paths, group_by), told["label"])
     moved = rows.pop("moved")
-    classes = sorted(choose_eczema_classes(set(rows["condition"]), eczema, folder))
+    names = strip_numbers(set(rows["condition"]))
+    rows["condition"] = rows["condition"].map(names)
+    named = [names.get(name, name) for name in eczema]
+    classes = sorted(choose_eczema_classes(set(rows["condition"]), named, folder))
     rows["eczema"] = rows["condition"].isin(classes).astype(float)
-    rows["text"] = _read_captions(Path(captions), paths).to_numpy() if captions else ""
+    texts = _read_captions(Path(captions), paths) if captions else told["text"]
+    rows["text"] = texts.to_numpy()
     counts = {
         "photos": len(rows),
         "eczema": int(rows["eczema"].sum()),
@@ -111,51 +126,25 @@ def prepare_folder(
         description=DESCRIPTION.format(
             **counts, share=rows["eczema"].mean(), eczema_classes=", ".join(classes)
         ),
-        facts={"counts": counts, "eczema_classes": classes, **PROVENANCE},
+        facts={
+            "counts": counts,
+            "eczema_classes": classes,
+            **PROVENANCE,
+            "columns": {**COLUMNS, "group_id": GROUPED.get(group_by, f"found by {group_by}")},
+        },
         inputs=(folder, captions),
         files={path: (folder / path).resolve() for path in paths},
         overwrite=overwrite,
     )
 
 
-def choose_eczema_classes(
-    classes: Collection[str], names: Collection[str] = (), folder: Path | str = "folder"
-) -> set[str]:
-    """Returns the classes that count as eczema: those named, or else those of `ECZEMA_WORDS`.
+def _list_photos(folder: Path) -> tuple[list[str], list[str], dict[str, int]]:
+    """Returns the relative paths of all photos and of tables of metadata, sorted, and the counts.
 
-    Raises:
-        DataError: If a name is no class, no class is eczema, or all are; with the classes that
-            there are.
+    Counted is what was passed over.
     """
-    there = f"; the classes are: {', '.join(sorted(classes))}"
-    folded = {name: name.casefold() for name in classes}
-    wanted = {name.casefold(): name for name in names}
-    if unknown := [name for fold, name in wanted.items() if fold not in folded.values()]:
-        raise DataError(f"{folder}: no such class: {', '.join(sorted(unknown))}{there}")
-    chosen = {name for name, fold in folded.items() if fold in wanted}
-    if not names:
-        chosen = {name for name, fold in folded.items() if any(w in fold for w in ECZEMA_WORDS)}
-    if not chosen:
-        raise DataError(
-            f"{folder}: no class names {' or '.join(ECZEMA_WORDS)}; say with --eczema NAME which"
-            f" are eczema{there}"
-        )
-    if chosen == set(classes):
-        raise DataError(
-            f"{folder}: every class is eczema; at least one must be something else{there}"
-        )
-    return chosen
-
-
-def name_group(condition: str, name: str) -> str:
-    """Names the group of a photo: `eczema/knee` for `Knee-12.jpg` in the class `Eczema`."""
-    stem = re.sub(r"[-_]+\d+$", "", PurePosixPath(name).stem)
-    return f"{condition}/{stem}".lower()
-
-
-def _list_photos(folder: Path) -> tuple[list[str], dict[str, int]]:
-    """Returns the relative paths of all photos, sorted, and the counts of what was passed over."""
-    paths, faults, counts = [], [], {"hidden": 0, "not_photos": 0}
+    paths, tables, faults = [], [], []
+    counts = {"hidden": 0, "not_photos": 0}
     for parent, folders, files in os.walk(folder):
         links = [name for name in folders if Path(parent, name).is_symlink()]
         hidden = [name for name in (*folders, *files) if name.startswith(".")]
@@ -168,6 +157,8 @@ def _list_photos(folder: Path) -> tuple[list[str], dict[str, int]]:
                 faults.append(f"{ascii(relative)[1:-1]}: {fault}")
             elif path.suffix.lower() in PHOTO_SUFFIXES:
                 paths.append(relative)
+            elif name in METADATA:
+                tables.append(relative)
             else:
                 counts["not_photos"] += 1
     raise_if_any(f"{folder}: not all of it can be used", sorted(faults))
@@ -175,7 +166,7 @@ def _list_photos(folder: Path) -> tuple[list[str], dict[str, int]]:
         raise DataError(
             f"{folder}: no photos; allowed: {', '.join(PHOTO_SUFFIXES)} files in class folders"
         )
-    return sorted(paths), counts
+    return sorted(paths), sorted(tables), counts
 
 
 def _describe_fault(path: Path, folder: Path) -> str:
@@ -193,7 +184,9 @@ def _describe_fault(path: Path, folder: Path) -> str:
     return "" if target.is_relative_to(folder.resolve()) else outside
 
 
-def _read_paths(folder: Path, paths: Sequence[str]) -> pd.DataFrame:
+def _read_paths(
+    folder: Path, paths: Sequence[str], groups: Mapping[str, str], labels: Mapping[str, str]
+) -> pd.DataFrame:
     """Makes the rows of the manifest, as far as paths tell; `moved`: into the split of their group.
 
     The top folders are splits if all of them are called like one. A group goes wholly into the
@@ -210,18 +203,20 @@ def _read_paths(folder: Path, paths: Sequence[str]) -> pd.DataFrame:
         )
     depth = 1 if splits else 0  # where the class stands in the path
     homeless = [
-        f"{path}: is in no class folder" for path, names in parts.items() if len(names) < depth + 2
+        f"{path}: is in no class folder"
+        for path, names in parts.items()
+        if len(names) < depth + 2 and not labels[path]
     ]
     raise_if_any(f"{folder}: not all photos have a class", homeless)
     rows = pd.DataFrame(
         {
             "example_id": path,
             "case_id": path,
-            "group_id": name_group(names[depth], names[-1]),
+            "group_id": groups.get(path) or name_group(labels[path] or names[depth], names[-1]),
             "image_path": path,
             "split": SPLIT_FOLDERS[names[0].lower()] if splits else "",
             "source": "folder",
-            "condition": names[depth],
+            "condition": labels[path] or names[depth],
         }
         for path, names in parts.items()
     )
@@ -229,6 +224,38 @@ def _read_paths(folder: Path, paths: Sequence[str]) -> pd.DataFrame:
     split = rows["split"].map(order.index)
     earliest = split.groupby(rows["group_id"]).transform("min")
     return rows.assign(split=[order[index] for index in earliest], moved=split != earliest)
+
+
+def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> pd.DataFrame:
+    """Reads what tables beside photos say of them.
+
+    Args:
+        folder: That all is in.
+        tables: Relative paths of the tables; `file_name` in one is relative to where it lies, and
+            `label` and `text` are read (Hugging Face, Create an image dataset: ImageFolder).
+        paths: Of all photos.
+
+    Returns:
+        `label` and `text` of each photo, by its path; "" where there is none.
+
+    Raises:
+        DataError: For every name that is no photo, or is there twice.
+    """
+    found: dict[str, dict[str, str]] = {}
+    known, faults = {*paths}, []
+    for table in tables:
+        read_table(folder / table, ("file_name",))  # with a clear error if it is none
+        rows, _ = open_table(folder / table, ("file_name", "label", "text")).collect()
+        for line, row in zip(rows.index, rows.to_dict("records"), strict=True):
+            path = (PurePosixPath(table).parent / row.pop("file_name")).as_posix()
+            if path not in known or path in found:
+                what = "is there twice" if path in found else "no such photo"
+                faults.append(f"{table}:{line}: {what}; received {shorten(path)!r}")
+            found[path] = {name: value.strip() for name, value in row.items()}
+    raise_if_any(f"{folder}: metadata are not of its photos", faults)
+    columns = ("label", "text")
+    told = {name: [found.get(path, {}).get(name, "") for path in paths] for name in columns}
+    return pd.DataFrame(told, paths, dtype=str)
 
 
 def _read_captions(captions: Path, paths: Sequence[str]) -> pd.Series:

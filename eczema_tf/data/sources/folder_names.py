@@ -1,0 +1,96 @@
+"""What names in a folder of class folders mean: which classes are eczema, whose photo it is."""
+
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePosixPath
+
+from eczema_tf.errors import DataError, raise_if_any, shorten
+
+# a class is eczema if its name has one of these, unless the classes are named
+ECZEMA_WORDS = ("eczema", "atopic")
+BY_NAME, BY_PHOTO = "name", "photo"  # rules of grouping; any other is a regular expression
+GROUPED = {
+    BY_NAME: (
+        "class and file name in lower case, without a number at the end after '-' or '_': several"
+        " shots of one patient are often called name-1.jpg, name-2.jpg. There is no patient id;"
+        " photos that are only numbered (IMG_1.jpg, IMG_2.jpg) are one group"
+    ),
+    BY_PHOTO: (
+        "the photo: nothing is known of patients, so that one may be in several splits; only the"
+        " audit's duplicates and near-duplicates are joined"
+    ),
+}
+
+
+def choose_eczema_classes(
+    classes: Collection[str], names: Collection[str] = (), folder: Path | str = "folder"
+) -> set[str]:
+    """Returns the classes that count as eczema: those named, or else those of `ECZEMA_WORDS`.
+
+    Raises:
+        DataError: If a name is no class, no class is eczema, or all are; with the classes that
+            there are.
+    """
+    there = f"; the classes are: {', '.join(sorted(classes))}"
+    folded = {name: name.casefold() for name in classes}
+    wanted = {name.casefold(): name for name in names}
+    if unknown := [name for fold, name in wanted.items() if fold not in folded.values()]:
+        raise DataError(f"{folder}: no such class: {', '.join(sorted(unknown))}{there}")
+    chosen = {name for name, fold in folded.items() if fold in wanted}
+    if not names:
+        chosen = {name for name, fold in folded.items() if any(w in fold for w in ECZEMA_WORDS)}
+    if not chosen:
+        raise DataError(
+            f"{folder}: no class names {' or '.join(ECZEMA_WORDS)}; say with --eczema NAME which"
+            f" are eczema{there}"
+        )
+    if chosen == set(classes):
+        raise DataError(
+            f"{folder}: every class is eczema; at least one must be something else{there}"
+        )
+    return chosen
+
+
+def strip_numbers(classes: Collection[str]) -> dict[str, str]:
+    """Takes numbers off class names: "3. Atopic Dermatitis - 1.25k" is "Atopic Dermatitis".
+
+    Only what all of them begin or end with: then it counts classes or photos, and is no part of a
+    name. Names that would no longer differ are left alone.
+
+    Returns:
+        Name -> what is left of it.
+    """
+    bare = {name: name for name in classes}
+    for numbers in (r"^\d+[.)_\s-]+", r"[\s_-]+\(?\d+(\.\d+)?k?\)?$"):
+        if all(re.search(numbers, name) for name in bare.values()):
+            bare = {name: re.sub(numbers, "", left) for name, left in bare.items()}
+    return (
+        bare
+        if all(bare.values()) and len({*bare.values()}) == len(bare)
+        else {name: name for name in classes}
+    )
+
+
+def find_groups(paths: Sequence[str], group_by: str) -> dict[str, str]:
+    """Finds the group of each photo, but for `BY_NAME`, which needs its class; see `group_by`."""
+    if group_by in GROUPED:
+        return {path: path for path in paths} if group_by == BY_PHOTO else {}
+    title = f"--group-by {shorten(group_by)}: allowed: {BY_NAME}, {BY_PHOTO}, or an expression"
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise DataError(f"{title}; {error}") from error
+    if pattern.groups != 1:
+        raise DataError(f"{title} with one group in parentheses; received {pattern.groups}")
+    found = {path: pattern.search(path) for path in paths}
+    faults = [
+        f"{path}: has no such part" for path, match in found.items() if not (match and match[1])
+    ]
+    raise_if_any(f"--group-by {shorten(group_by)}: does not find every photo's group", faults)
+    return {path: match[1] for path, match in found.items() if match}
+
+
+def name_group(condition: str, name: str) -> str:
+    """Names the group of a photo: `eczema/knee` for `Knee-12.jpg` in the class `Eczema`."""
+    stem = re.sub(r"[-_]+\d+$", "", PurePosixPath(name).stem)
+    return f"{condition}/{stem}".lower()
