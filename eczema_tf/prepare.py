@@ -123,7 +123,8 @@ FOLDER = (
         "folder",
         type=Path,
         metavar="FOLDER",
-        help="class folders, or train, val and test with class folders in them",
+        help="class folders, or train, val and test with class folders in them, or Parquet files"
+        " of Hugging Face (train-00000-of-00001.parquet)",
     ),
     argument(
         "--captions",

@@ -1,11 +1,14 @@
 """Folders of class folders: names become labels and splits, shots of one patient one group."""
 
+import io
 import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.sources.folder import prepare_folder
@@ -323,3 +326,57 @@ def test_metadata_that_are_no_json_lines_are_an_error(tmp_path: Path, line: str,
     (atlas / "metadata.jsonl").write_text(line)
     with pytest.raises(DataError, match=said):
         prepare_folder(tmp_path / "out", folder=atlas)
+
+
+def write_parquet(path: Path, rows: list[tuple[str | None, int, str]], names: list[str]) -> None:
+    """As Hugging Face publishes image data sets."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    photos = [{"bytes": buffer.getvalue(), "path": path} for path, _, _ in rows]
+    table = pa.table(
+        {
+            "image": pa.array(photos, image),
+            "label": [label for _, label, _ in rows],
+            "text": [text for _, _, text in rows],
+        }
+    )
+    features = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), path)
+
+
+def test_photos_in_parquet_files_are_unpacked(tmp_path: Path):
+    names, data = ["eczema", "../tinea"], tmp_path / "set" / "data"
+    data.mkdir(parents=True)
+    rows = [("../../p1_1.png", 0, "it itches"), ("/etc/.p1_2.png", 0, ""), (None, 1, "a ring")]
+    write_parquet(data / "train-00000-of-00001.parquet", rows, names)
+    write_parquet(data / "test-00000-of-00001.parquet", [("p3_1.png", 1, "")], names)
+    out = tmp_path / "out"
+    summary = prepare_folder(out, folder=tmp_path / "set")
+    table = load_manifest(summary.manifest).table
+    assert table["split"].tolist() == ["test", "train", "train", "train"]
+    assert table["condition"].tolist() == ["../tinea", "eczema", "eczema", "../tinea"]
+    assert table["text"].tolist() == ["", "it itches", "", "a ring"]
+    assert table["group_id"].tolist() == ["../tinea/p3", *["eczema/p1"] * 2, "../tinea/photo"]
+    assert sorted(path.name for path in out.rglob("*.[pj]*g")) == [
+        "p1_1.png",
+        "p1_2.png",
+        "p3_1.png",
+        "photo.jpg",
+    ]
+    with pytest.raises(DataError, match="would be lost"):
+        prepare_folder(tmp_path / "set", folder=tmp_path / "set" / "data", overwrite=True)
+
+
+def test_parquet_files_without_photos_are_an_error(tmp_path: Path):
+    parquet.write_table(pa.table({"label": [1]}), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="no column image; it has label"):
+        prepare_folder(tmp_path / "out", folder=tmp_path)
+    (tmp_path / "train.parquet").write_bytes(b"PAR1" * 9)
+    with pytest.raises(DataError, match="not readable as Parquet"):
+        prepare_folder(tmp_path / "out", folder=tmp_path)
+    write_parquet(tmp_path / "train.parquet", [(None, 0, "")], [])
+    table = parquet.read_table(tmp_path / "train.parquet").set_column(0, "image", [[{"path": "a"}]])
+    parquet.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=r":1: image: has no bytes; are the photos elsewhere"):
+        prepare_folder(tmp_path / "out", folder=tmp_path)

@@ -14,6 +14,7 @@ in it goes before the class folder, and `text` is a caption.
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 
@@ -25,7 +26,14 @@ from eczema_tf.data.sources.folder_names import (
     name_group,
     strip_numbers,
 )
-from eczema_tf.data.sources.source import Summary, check_folder, read_table, write_source
+from eczema_tf.data.sources.parquet_folder import list_parts, unpack_photos
+from eczema_tf.data.sources.source import (
+    Summary,
+    check_folder,
+    check_kept,
+    read_table,
+    write_source,
+)
 from eczema_tf.data.tables import open_table
 from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.schema import SPLITS
@@ -78,7 +86,7 @@ def prepare_folder(
     Args:
         out: The folder to write.
         folder: Class folders, or `train`, `val` and `test` with class folders in them. Photos may
-            lie deeper than that.
+            lie deeper than that. Or Parquet files with the photos in them (`parquet_folder`).
         captions: A CSV with the columns `image_path`, relative to `folder`, and `text`; others are
             ignored.
         eczema: Names of the classes that are eczema, whatever the case of the letters; none: those
@@ -95,6 +103,18 @@ def prepare_folder(
         EczemaError: If `out` cannot be written.
     """
     out, folder = Path(out), check_folder(folder)
+    if parts := list_parts(folder):
+        check_kept(out, (folder, captions))
+        with TemporaryDirectory() as unpacked:
+            unpack_photos(parts, Path(unpacked))
+            return prepare_folder(
+                out,
+                folder=unpacked,
+                captions=captions,
+                eczema=eczema,
+                group_by=group_by,
+                overwrite=overwrite,
+            )
     if folder.resolve() in out.resolve().parents:
         raise DataError(f"{out}: is in {folder} and would be taken for a class; choose one outside")
     paths, tables, passed_over = _list_photos(folder)

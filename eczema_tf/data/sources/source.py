@@ -72,11 +72,7 @@ def write_source(
         EczemaError: If `out` exists and is not empty without `overwrite`, or cannot be written.
     """
     out = Path(out)
-    for given in inputs:
-        if given and Path(given).resolve().is_relative_to(out.resolve()):
-            raise DataError(
-                f"{out}: holds {given}, which would be lost; choose another folder to write"
-            )
+    check_kept(out, inputs)
     further = [column for column in rows if column not in MANIFEST_COLUMNS]
     table = rows.reindex(columns=[*MANIFEST_COLUMNS, *further], fill_value="")
     with replacing_folder(out, overwrite=overwrite) as aside:
@@ -92,6 +88,15 @@ def write_source(
         if make_files is not None:
             make_files(aside)
     return Summary(out / "manifest.csv", counts, description)
+
+
+def check_kept(out: Path, inputs: Iterable[Path | str | None]) -> None:
+    """Raises a DataError if a folder that is to be written holds what is read."""
+    for given in inputs:
+        if given and Path(given).resolve().is_relative_to(out.resolve()):
+            raise DataError(
+                f"{out}: holds {given}, which would be lost; choose another folder to write"
+            )
 
 
 def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:

@@ -1,0 +1,87 @@
+"""Parquet files that hold photos, as Hugging Face publishes image data sets, to a folder of photos.
+
+In go `train-00000-of-00002.parquet` and its like; out come `train`, `val` and `test` with the
+photos and, beside them, `metadata.jsonl` with their labels and texts.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from eczema_tf.errors import DataError, shorten
+
+# Hugging Face's names of a split's files ("Structure your repository", Splits in file names)
+PART = re.compile(r"(train|validation|valid|val|test)(?:-\d+-of-\d+)?\.parquet")
+BATCH_PHOTOS = 64  # decoded together
+COLUMNS = ("image", "label", "text")
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """Lists the Parquet files of a data set's splits, in the folder or in `data` below it."""
+    files = chain(folder.glob("*.parquet"), folder.glob("data/*.parquet"))
+    return sorted(file for file in files if PART.fullmatch(file.name))
+
+
+def unpack_photos(parts: list[Path], folder: Path) -> None:
+    """Writes the photos of Parquet files, and `metadata.jsonl` for each split.
+
+    Args:
+        parts: From `list_parts`. Column `image` holds bytes, or a structure of `bytes` and `path`;
+            `label`, a name or a number, whose name the file may give, and `text` may be missing.
+        folder: To write into. Each photo has a folder of its own, and its own name as far as it
+            has one: it may tell whose it is.
+
+    Raises:
+        DataError: If a file is not readable as Parquet, or has no photos.
+    """
+    for part in parts:
+        split = PART.fullmatch(part.name)
+        target = folder / (split[1] if split else "train")
+        target.mkdir(exist_ok=True)
+        with (target / "metadata.jsonl").open("a", encoding="utf-8") as metadata:
+            _unpack_part(part, target, metadata)
+
+
+def _unpack_part(part: Path, target: Path, metadata: TextIO) -> None:
+    for number, row in enumerate(_read_rows(part), 1):
+        image = row["image"]
+        held = image if isinstance(image, dict) else {"bytes": image}
+        if not (data := held.get("bytes")):
+            raise DataError(f"{part}:{number}: image: has no bytes; are the photos elsewhere?")
+        name = re.sub(r"[^\w.-]", "_", Path(held.get("path") or "photo").name)[-100:].lstrip(".")
+        place = f"{part.stem}-{number}/{name if Path(name).suffix else f'{name}.jpg'}"
+        (target / place).parent.mkdir()
+        (target / place).write_bytes(data)
+        told = {name: row.get(name) for name in ("label", "text")}
+        metadata.write(json.dumps({"file_name": place, **told}) + "\n")
+
+
+def _read_rows(part: Path) -> Iterator[dict[str, Any]]:
+    """Yields rows with those of `COLUMNS` that there are, and the names of labels for numbers."""
+    try:
+        file = parquet.ParquetFile(part)
+        there = file.schema_arrow.names
+        if "image" not in there:
+            raise DataError(f"{part}: has no column image; it has {shorten(', '.join(there))}")
+        labels = read_label_names(file.schema_arrow.metadata or {})
+        wanted = [name for name in COLUMNS if name in there]
+        for batch in file.iter_batches(BATCH_PHOTOS, columns=wanted):
+            for row in batch.to_pylist():
+                yield {**row, "label": labels.get(row.get("label"), row.get("label"))}
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{part}: is not readable as Parquet: {shorten(str(error))}") from error
+
+
+def read_label_names(metadata: Mapping[bytes, bytes]) -> dict[object, str]:
+    """Reads the names of labels that are numbers (`ClassLabel` in Hugging Face's features)."""
+    try:
+        described = json.loads(metadata[b"huggingface"])
+        return dict(enumerate(map(str, described["info"]["features"]["label"]["names"])))
+    except (ValueError, LookupError, TypeError):  # none, or of another form
+        return {}
