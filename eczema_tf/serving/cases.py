@@ -98,30 +98,36 @@ def pool_rows(
     if not (several := counts > 1).any():
         return answers
     rows = several[case]
-    outputs = {name: values[rows] for name, values in outputs.items()}
-    pooled = average_rows_by_case(tabulate_evidence(outputs, case[rows], undecided))
-    found: dict[str, np.ndarray] = {
+    pooled = _pool_several(
+        {name: values[rows] for name, values in outputs.items()}, case[rows], undecided
+    )
+    for name, values in pooled.items():  # NaN where no row has what a figure is of
+        answers[name][several] = np.where(pd.isna(values), answers[name][several], values)
+    return answers
+
+
+def _pool_several(
+    outputs: Outputs, cases: np.ndarray, undecided: Undecided | None
+) -> dict[str, np.ndarray]:
+    """What of the answers differs from that of a case's first row, for cases in ascending order."""
+    pooled = average_rows_by_case(tabulate_evidence(outputs, cases, undecided))
+    found = {
         head: pooled[PROBABILITY_COLUMNS[name]].to_numpy() for name, head in ECZEMA_HEADS.items()
     }
     for name, labels in (("consistency", CONSISTENCY), ("severity", SEVERITY)):
         found[name] = pooled[[f"{name}_{label}" for label in labels]].to_numpy()
-    own = {name: answers[name][several] for name in found}
-    found = {name: np.where(np.isnan(values), own[name], values) for name, values in found.items()}
     found |= {flag: pooled[flag].to_numpy() for flag in FLAGS}
     found["decision"] = np.array([one.encode() for one in pooled["decision"]], object)
-
-    speaks = find_speaking_rows(case[rows], *read_flags(outputs))
+    speaks = find_speaking_rows(cases, *read_flags(outputs))
     silenced = outputs["image_used"] & ~speaks["image"]
-    order = np.argsort(case[rows], kind="stable")
-    by_case = np.split(order, np.cumsum(counts[several])[:-1])  # which rows
+    order, counts = np.argsort(cases, kind="stable"), pooled["rows"]
+    by_case = np.split(order, np.cumsum(counts)[:-1])  # which rows
     told = [join_row_statuses([*outputs["status"][own]], [*silenced[own]]) for own in by_case]
     found["status"] = np.array(told, object)
     for name in SHARED & outputs.keys():
         speakers = [own[speaks["fusion"][own]] for own in by_case]
         found[name] = np.stack([outputs[name][own].mean(axis=0) for own in speakers])
-    for name, values in found.items():
-        answers[name][several] = values
-    return answers
+    return found
 
 
 def tabulate_evidence(

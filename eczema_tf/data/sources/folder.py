@@ -103,18 +103,22 @@ def prepare_folder(
         EczemaError: If `out` cannot be written.
     """
     out, folder = Path(out), check_folder(folder)
-    if parts := list_parts(folder):
-        check_kept(out, (folder, captions))
-        with TemporaryDirectory() as unpacked:
-            unpack_photos(parts, Path(unpacked))
-            return prepare_folder(
-                out,
-                folder=unpacked,
-                captions=captions,
-                eczema=eczema,
-                group_by=group_by,
-                overwrite=overwrite,
-            )
+    if not (parts := list_parts(folder)):
+        return _prepare_photos(out, folder, captions, eczema, group_by, overwrite)
+    check_kept(out, (folder, captions))
+    with TemporaryDirectory() as unpacked:
+        unpack_photos(parts, Path(unpacked))
+        return _prepare_photos(out, Path(unpacked), captions, eczema, group_by, overwrite)
+
+
+def _prepare_photos(
+    out: Path,
+    folder: Path,
+    captions: Path | str | None,
+    eczema: Collection[str],
+    group_by: str,
+    overwrite: bool,
+) -> Summary:
     if folder.resolve() in out.resolve().parents:
         raise DataError(f"{out}: is in {folder} and would be taken for a class; choose one outside")
     paths, tables, passed_over = _list_photos(folder)

@@ -65,16 +65,7 @@ def parse_request(body: bytes, max_rows: int) -> PredictRequest:
     Raises:
         BadRequest: If the body is anything else.
     """
-    if sum(body.count(mark) for mark in b"[{,") > MAX_MARKS:
-        raise BadRequest(f"more than {MAX_MARKS} brackets and commas")
-    try:
-        document = json.loads(body.decode("utf-8"))
-    except RecursionError as error:
-        raise BadRequest("the JSON is nested too deeply") from error
-    except ValueError as error:  # of json and of UTF-8; they name a position, not the content
-        raise BadRequest(f"the body is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise BadRequest(f"the body must be a JSON object, not {_name_type(document)}")
+    document = _read_document(body)
     signature = document.get("signature_name", SERVE)
     if not isinstance(signature, str):
         raise BadRequest(f"signature_name: must be a string, not {_name_type(signature)}")
@@ -107,6 +98,20 @@ def parse_request(body: bytes, max_rows: int) -> PredictRequest:
         asked.texts.extend([words] * len(given))
         asked.cases.extend([row] * len(given))
     return asked
+
+
+def _read_document(body: bytes) -> dict[str, Any]:
+    if sum(body.count(mark) for mark in b"[{,") > MAX_MARKS:
+        raise BadRequest(f"more than {MAX_MARKS} brackets and commas")
+    try:
+        document = json.loads(body.decode("utf-8"))
+    except RecursionError as error:
+        raise BadRequest("the JSON is nested too deeply") from error
+    except ValueError as error:  # of json and of UTF-8; they name a position, not the content
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise BadRequest(f"the body must be a JSON object, not {_name_type(document)}")
+    return document
 
 
 def _read_instances(rows: Any) -> dict[str, list[Any]]:
