@@ -130,7 +130,12 @@ function choosePhotos(chosen) {
   const files = [...chosen].filter((file) => file instanceof Blob);
   if (!files.length) return;
   forgetFaults();
-  photosRead = Promise.all([photosRead, ...files.map(readPhoto)]);
+  photosRead = Promise.all([photosRead, readPhotos(files)]);
+}
+
+/** @param {Blob[]} files one after another, so that they stand as they were chosen */
+async function readPhotos(files) {
+  for (const file of files) await readPhoto(file);
 }
 
 /** @param {Blob} chosen */
