@@ -524,6 +524,7 @@ def test_explain_writes_picture_json_and_page(run: Path, tmp_path: Path, capsys)
     photo.write_bytes(
         jpeg(np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype("uint8"), orientation=6)
     )
+    (tmp_path / "other.jpg").write_bytes(jpeg(np.zeros((90, 60, 3), "uint8")))
     text = "My skin <b>is</b> itchy,  no blisters"
     assert (
         explain_main(
@@ -532,6 +533,7 @@ def test_explain_writes_picture_json_and_page(run: Path, tmp_path: Path, capsys)
                 str(run),
                 "--image",
                 str(photo),
+                str(tmp_path / "other.jpg"),
                 "--text",
                 text,
                 "--out",
@@ -556,6 +558,9 @@ def test_explain_writes_picture_json_and_page(run: Path, tmp_path: Path, capsys)
     with Image.open(tmp_path / "why" / "heatmap.png") as picture:
         width, height = picture.size
     assert width < height  # the photo is upright again, taller than wide
+    assert (tmp_path / "why" / "heatmap-2.png").is_file()
+    assert [heatmap["method"] for heatmap in answer["heatmaps"]] == ["layercam"] * 2
+    assert (answer["photos"], page.count("<figure>")) == (2, 2)
 
 
 def test_a_run_is_asked_without_each_modality_and_words_are_whole(run: Path):

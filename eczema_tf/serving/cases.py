@@ -118,8 +118,12 @@ def _pool_several(
         found[name] = pooled[[f"{name}_{label}" for label in labels]].to_numpy()
     found |= {flag: pooled[flag].to_numpy() for flag in FLAGS}
     found["decision"] = np.array([one.encode() for one in pooled["decision"]], object)
-    speaks = find_speaking_rows(cases, *read_flags(outputs))
-    silenced = outputs["image_used"] & ~speaks["image"]
+    used, known = (
+        {modality: outputs[flag.format(modality)] for modality in MODALITIES}
+        for flag in ("{}_used", "known_{}")
+    )
+    speaks = find_speaking_rows(cases, used, known)
+    silenced = used["image"] & ~speaks["image"]
     order, counts = np.argsort(cases, kind="stable"), pooled["rows"]
     by_case = np.split(order, np.cumsum(counts)[:-1])  # which rows
     told = [join_row_statuses([*outputs["status"][own]], [*silenced[own]]) for own in by_case]
@@ -149,14 +153,6 @@ def tabulate_evidence(
         used = zip(outputs["image_used"], outputs["text_used"], strict=True)
         bounds = logit(np.array([undecided[choose_kind(*one)] for one in used], "float64"))
     return pd.DataFrame(rows | dict(zip(BOUNDS, bounds.T, strict=True)))
-
-
-def read_flags(outputs: Outputs) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns what was used of each row and what is known of it, by modality."""
-    return (
-        {name: outputs[f"{name}_used"] for name in MODALITIES},
-        {name: outputs[f"known_{name}"] for name in MODALITIES},
-    )
 
 
 def join_row_statuses(statuses: Sequence[bytes], silenced: Sequence[bool]) -> bytes:
