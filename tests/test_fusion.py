@@ -152,6 +152,7 @@ def test_an_untrained_fusion_adds_up_and_late_fusion_stays_so(fusion: str):
     if fusion == "late":
         shake(model)
         model.get_layer("eczema_sum").slopes.assign([1, 1, 1])
+        model.get_layer("eczema_sum").shift.assign(0)
     model.get_layer("eczema_sum").prior.assign(-0.7)
     logits = run(model, batch())
     np.testing.assert_allclose(

@@ -258,6 +258,8 @@ BODIES = st.dictionaries(
 )
 
 
+# a server's thread that draws while Hypothesis does is no fault of the strategy
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @given(st.binary(max_size=60) | BODIES.map(lambda body: json.dumps(body).encode()))
 @settings(max_examples=150)
 def test_any_body_is_a_question_or_refused(body: bytes):
