@@ -61,8 +61,8 @@ Each is a YAML file in eczema_tf/data/sources/maps/ that says where to get the d
 watch out for; write a map of your own after their example.
 
 example:
-  python -m eczema_tf.prepare table metadata.csv --map pad_ufes_20 --images photos/ \\
-      --out data/pad"""
+  python -m eczema_tf.prepare table metadata.csv --map pad_ufes_20 --positive BCC,SCC,MEL \\
+      --images photos/ --out data/pad_ufes_20"""
 
 IMAGES = argument(
     "--images",
@@ -158,6 +158,14 @@ TABLE = (
         required=True,
         metavar="MAP",
         help="name of a map that comes with the program, or a YAML file",
+    ),
+    argument(
+        "--positive",
+        type=lambda values: [value.strip() for value in values.split(",") if value.strip()],
+        default=(),
+        metavar="VALUE,...",
+        help="diagnoses to tell from all others in place of eczema: a stand-in task, whose reports"
+        " say so",
     ),
     IMAGES,
 )

@@ -37,6 +37,10 @@ MANIFEST_COLUMNS = (
     "source",
 )
 
+# What the label `eczema` says of a case that has it. A data set without eczema can stand in for one
+# with it, and a column of its manifest then says what is told apart: "malignant" from the rest.
+POSITIVE_CLASS, ECZEMA = "positive_class", "eczema"
+
 # Built-in data only: the exact P(eczema) given what was drawn, NaN where the modality is missing.
 # `posterior_fusion` is always there. Their AUROC is the limit that no model can pass.
 POSTERIOR_COLUMNS = {

@@ -91,7 +91,7 @@ def test_subgroups_with_too_few_cases_are_named_but_not_judged():
     few = found.subgroups["60+"]
     assert (few.cases, few.auroc.value, found.gaps) == (8, None, {})
     assert few.auroc.reason == "too few: under 10 groups with a case of each class"
-    shown = build_subgroups(judge(cases))
+    shown = build_subgroups(judge(cases), "eczema")
     assert any("too few" in row for block in shown if hasattr(block, "rows") for row in block.rows)
 
 

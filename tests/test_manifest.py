@@ -126,6 +126,14 @@ def test_a_fault_says_what_is_allowed_and_what_was_received(folder: Path):
     ]
 
 
+@pytest.mark.parametrize("names", [("malignant", "other"), ("$x$", "$x$"), ("", "")])
+def test_the_positive_class_has_one_plain_name(folder: Path, names: tuple[str, str]):
+    rows = "".join(f"r{row},dry,1,{name}\n" for row, name in enumerate(names))
+    assert "positive_class: allowed: one name for all rows" in str(
+        faults_of(write(folder, f"example_id,text,eczema,positive_class\n{rows}"))
+    )
+
+
 @pytest.mark.parametrize("label", ["inf", "-inf", "1e999", "0_1", "½", "0x1", "--1", "1.0000001"])
 def test_what_is_no_label_is_refused(folder: Path, label: str):
     assert len(faults_of(write(folder, f"example_id,text,eczema\nr1,dry,{label}\n"))) == 1

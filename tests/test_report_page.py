@@ -181,6 +181,20 @@ def test_what_the_figures_are_worth_is_said(metrics, plots, config, data, said):
         assert said in text
 
 
+def test_a_stand_in_task_is_called_by_its_own_name(tmp_path: Path):
+    cases = simulate_cases(400).assign(consistency="", severity="")
+    metrics = compute_metrics(cases, THRESHOLDS, replicates=20, positive_class="malignant")
+    write_plots(tmp_path, cases, metrics)
+    facts = facts_of(positive_class="malignant")
+    found = facts.audit.named_diagnoses["own"].model_copy(update={"conditions": {}})
+    facts.audit.named_diagnoses["own"] = found
+    for text in text_of(metrics, facts, tmp_path):
+        assert "P(malignant) from" in text
+        assert "A stand-in task, malignant or not" in text
+        assert not re.search(r"\beczema\b", text, re.IGNORECASE)
+    assert "where its answers say eczema, read malignant" in facts.data.notice
+
+
 def test_leaks_that_were_allowed_stand_in_both(metrics, plots):
     leaks = Leaks(leaks=2, examples=["identical photo in a (train) and b (test)"])
     leaky = metrics.model_copy(update={"leaks": leaks})

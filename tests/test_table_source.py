@@ -87,6 +87,24 @@ def test_rules_labels_and_counts(files: dict, tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize(
+    ("values", "name"), [(["TINEA", "acne"], "infected"), (["tinea"], "tinea")]
+)
+def test_a_stand_in_has_its_name_from_the_manifest_on(
+    files: dict, tmp_path: Path, values: list[str], name: str
+):
+    with files["map_path"].open("a") as file:
+        file.write("stand_ins: {infected: [acne, tinea]}\n")
+    summary = prepare_table(tmp_path / "out", **files, positive=values)
+    table = load_manifest(summary.manifest).table
+    assert table["eczema"].to_list() == [
+        float(value.lower() in str(values).lower()) for value in table["condition"]
+    ]
+    assert set(table["positive_class"]) == {name}
+    assert f"are {name}" in summary.description
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["positive_class"] == name
+
+
 def test_without_photos_the_texts_remain(files: dict, tmp_path: Path):
     summary = prepare_table(tmp_path / "out", **files)
     assert (

@@ -18,6 +18,7 @@ from eczema_tf.data.photo.embeddings import Embeddings, load_embeddings
 from eczema_tf.data.photo.inspection import inspect_photos
 from eczema_tf.errors import DataError
 from eczema_tf.files import Record
+from eczema_tf.schema import ECZEMA, POSITIVE_CLASS
 
 
 class CaseCounts(Record):
@@ -43,6 +44,7 @@ class DatasetFacts(Record):
     photos_fingerprint: str
     embeddings_fingerprint: str | None
     rejected_rows: int
+    positive_class: str = ECZEMA  # what the label `eczema` says of a case
     provenance: dict[str, str]  # whom to name and under which terms
     counts: CaseCounts
     sources: dict[str, int]
@@ -93,6 +95,7 @@ class Dataset:
             photos_fingerprint=fingerprint(sorted(self.photos["sha256"])),
             embeddings_fingerprint=fingerprint(matrix) if matrix is not None else None,
             rejected_rows=len(self.manifest.rejected),
+            positive_class=self.table.get(POSITIVE_CLASS, [ECZEMA])[0],
             provenance=_read_provenance(path.with_name("dataset.json")),
             counts=count_cases(self.table),
             sources=dict(Counter(self.table["source"])),

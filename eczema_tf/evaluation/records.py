@@ -8,6 +8,7 @@ from eczema_tf.evaluation.decisions import NetBenefit, PredictiveValues
 from eczema_tf.evaluation.intervals import Difference, Estimate
 from eczema_tf.evaluation.subgroups import Subgroups
 from eczema_tf.files import Record
+from eczema_tf.schema import ECZEMA
 
 
 class HeadMetrics(Record):
@@ -116,6 +117,7 @@ class Metrics(Record):
     """The contents of `metrics.json`."""
 
     split: str
+    positive_class: str = ECZEMA  # what positive cases are called
     cases: int
     labelled: int
     heads: dict[str, HeadMetrics]

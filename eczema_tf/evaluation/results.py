@@ -27,6 +27,7 @@ from eczema_tf.evaluation.sample import Sample
 from eczema_tf.evaluation.subgroups import judge_subgroups
 from eczema_tf.schema import (
     CONSISTENCY,
+    ECZEMA,
     ECZEMA_HEADS,
     GRADE_COLUMNS,
     MODALITIES,
@@ -53,6 +54,7 @@ def compute_metrics(
     seed: int = 0,
     split: str = "test",
     leaks: Leaks | None = None,
+    positive_class: str = ECZEMA,
 ) -> Metrics:
     """Computes all metrics with their 95 % intervals.
 
@@ -69,10 +71,12 @@ def compute_metrics(
         seed: Of the bootstrap.
         split: What the cases are, for the record.
         leaks: For the record; None if nobody looked.
+        positive_class: What positive cases are called.
     """
     sample = Sample.draw(cases, thresholds, label_threshold, replicates=replicates, seed=seed)
     found = {
         "split": split,
+        "positive_class": positive_class,
         **_judge_heads(sample),
         "heads": {
             modality: _judge_probabilities(sample, modality, prevalences)

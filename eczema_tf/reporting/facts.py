@@ -14,7 +14,7 @@ from eczema_tf.data.dataset import CaseCounts, DatasetFacts
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.files import Record
 from eczema_tf.reporting.document import Table
-from eczema_tf.schema import NEVER_SEEN_SKIN, NOTICE
+from eczema_tf.schema import ECZEMA, NEVER_SEEN_SKIN, NOTICE
 
 FEW_POSITIVES = 100
 _TEMPLATE = "template"  # the manifest's `source` where texts are made from flags
@@ -45,6 +45,11 @@ class RunData(DatasetFacts):
     @property
     def notice(self) -> str:
         """What everyone must read before an answer."""
+        if self.positive_class != ECZEMA:
+            return (
+                f"A stand-in task: this model tells {self.positive_class} from the rest; where its"
+                f" answers say {ECZEMA}, read {self.positive_class}. {NOTICE}"
+            )
         return f"{NEVER_SEEN_SKIN} {NOTICE}" if set(self.sources) == {_BUILT_IN} else NOTICE
 
 
@@ -145,6 +150,11 @@ def describe_data(facts: RunFacts) -> list[str]:
 def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
     """Says what the results do not say."""
     config, caveats = facts.config, []
+    if (name := metrics.positive_class) != ECZEMA:
+        caveats.append(
+            f"A stand-in task, {name} or not: it shows what this way of training makes of such"
+            " photos and texts, and nothing about the condition that the program is made for."
+        )
     if _BUILT_IN in facts.data.sources:
         caveats.append(
             "Built-in data: rendered photos and written complaints. These results say nothing about"
@@ -169,7 +179,7 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
             caveats.append(f"No case had {things}: nothing is known about them.")
     positives = metrics.heads["fusion"].positives
     if positives < FEW_POSITIVES:
-        caveats.append(f"Only {positives} of the cases are eczema, so the intervals are wide.")
+        caveats.append(f"Only {positives} of the cases are {name}, so the intervals are wide.")
     if unknown := list_uncompared(metrics):
         caveats.append(
             f"No comparison by {', '.join(unknown)} was possible: do not assume that the model is"

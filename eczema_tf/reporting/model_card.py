@@ -40,6 +40,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
     Returns:
         Markdown.
     """
+    name = metrics.positive_class
     results: list[Block] = [
         tabulate_aurocs(metrics),
         tabulate_decisions(metrics),
@@ -49,12 +50,13 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
         *list_undefined(metrics),
         tabulate_subsets(metrics),
         *tabulate_wordings(metrics),
-        *(build_subgroups(metrics.subgroups) if metrics.subgroups else []),
     ]
+    if metrics.subgroups:
+        results += build_subgroups(metrics.subgroups, name)
     caveats = Bullets([*list_caveats(facts, metrics), *_RECOMMENDATIONS])
     sections = [
-        Section("Model details", [_MODEL_DETAILS, tabulate_settings(facts)]),
-        Section("Intended use", [Bullets(_USE)]),
+        Section("Model details", [_MODEL_DETAILS.format(name), tabulate_settings(facts)]),
+        Section("Intended use", [Bullets([*_USE, _OTHERS.format(name)])]),
         Section("Factors", [Bullets(_FACTORS)]),
         Section("Metrics", [Bullets(_METRICS)]),
         Section(
@@ -71,13 +73,14 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
         Section("Ethical considerations", [Bullets(_ETHICS)]),
         Section("Caveats and recommendations", [caveats]),
     ]
-    return format_markdown("Model card: eczema assistant", sections)
+    return format_markdown(f"Model card: {name} or not", sections)
 
 
 _MODEL_DETAILS = (
     "A network that takes a photo of skin, a description of symptoms, or both, and gives the"
-    " probability of eczema from the photo, from the text and from both, what the text suggests"
-    " (eczema, other, unclear) and the severity (mild, moderate, severe)."
+    " probability that it is {0} from the photo, from the text and from both. Where the training"
+    " data tell, also what the text suggests ({0}, other, unclear) and the severity (mild,"
+    " moderate, severe)."
 )
 _USE = (
     (
@@ -88,10 +91,9 @@ _USE = (
         "Not meant for patients, for triage, for a diagnosis or for choosing a treatment, with or"
         " without a doctor in between."
     ),
-    (
-        "Not meant for other skin conditions: whatever is not eczema is one class, a missed cancer"
-        " among it."
-    ),
+)
+_OTHERS = (
+    "Not meant for other skin conditions: whatever is not {} is one class, dangerous ones among it."
 )
 _FACTORS = (
     (
@@ -105,7 +107,7 @@ _FACTORS = (
 )
 _METRICS = (
     (
-        "AUROC: how often a case with eczema gets a higher probability than one without, of cases"
+        "AUROC: how often a positive case gets a higher probability than a negative one, of cases"
         " scored by one model; no threshold needed."
     ),
     (

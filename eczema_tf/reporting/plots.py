@@ -101,10 +101,9 @@ def _write(path: Path, figure: Figure) -> None:
 
 
 def _draw_reliability(metrics: Metrics) -> Figure:
-    """Draws the share of eczema in each bin against its mean probability."""
-    figure, axes = _build_axes(
-        "mean probability", "share of eczema", f"Reliability, {metrics.split}"
-    )
+    """Draws the share of positive cases in each bin against its mean probability."""
+    share = f"share that is {metrics.positive_class}"
+    figure, axes = _build_axes("mean probability", share, f"Reliability, {metrics.split}")
     axes.plot([0, 1], [0, 1], ":", color=_GREY, linewidth=1, label="perfect")
     for place, (modality, head) in enumerate(metrics.heads.items()):
         bins = head.calibration.ece.bins if head.calibration else []

@@ -20,7 +20,7 @@ def tabulate_calibration(metrics: Metrics) -> list[Block]:
         scores.append([name, format_estimate(brier.score), *map(format_number, parts)])
     if not errors:
         return []
-    first = "P(eczema) from"
+    first = f"P({metrics.positive_class}) from"
     return [
         Table(
             "Expected calibration error (ECE) over bins of equal counts, beside that of a perfect"
@@ -29,8 +29,8 @@ def tabulate_calibration(metrics: Metrics) -> list[Block]:
             errors,
         ),
         Table(
-            "Too high by: mean probability minus share of eczema. Slope (below 1: too bold) and"
-            " intercept (right: 0): of a logistic regression on the logit",
+            "Too high by: mean probability minus share of positive cases. Slope (below 1: too bold)"
+            " and intercept (right: 0): of a logistic regression on the logit",
             (first, "too high by", "slope", "intercept"),
             slopes,
         ),
@@ -55,10 +55,11 @@ def tabulate_predictive_values(metrics: Metrics) -> Table:
         for found in head.predictive_values or []
     ]
     title = (
-        "Predictive values at the thresholds, first at the prevalence of these cases: the share of"
-        " eczema among those called so (PPV), of the rest among the rest (NPV)"
+        "Predictive values at the thresholds, first at the prevalence of these cases: the share"
+        f" that is {metrics.positive_class} among those called so (PPV), and that is not among the"
+        " rest (NPV)"
     )
-    return Table(title, ("P(eczema) from", "prevalence", "PPV", "NPV"), rows)
+    return Table(title, (f"P({metrics.positive_class}) from", "prevalence", "PPV", "NPV"), rows)
 
 
 def tabulate_net_benefit(metrics: Metrics) -> Table:

@@ -51,7 +51,7 @@ def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
     curves = [
         Picture(plots / ROC, roc_shows, "ROC"),
         Picture(plots / PR, pr_shows, "Precision and recall"),
-        Picture(plots / RELIABILITY, "Share of eczema against mean probability", "Reliability"),
+        Picture(plots / RELIABILITY, "Share of positives against mean probability", "Reliability"),
         Picture(plots / DECISION, "Net benefit against threshold of treatment", "Decision curve"),
     ]
     if metrics.abstention:
@@ -65,7 +65,7 @@ def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
         Section("Model", [tabulate_settings(facts)]),
         Section("What these results do not say", [Bullets(list_caveats(facts, metrics))]),
     ]
-    return format_page(f"Eczema assistant: results, {metrics.split}", sections)
+    return format_page(f"Results, {metrics.positive_class} or not: {metrics.split}", sections)
 
 
 def _illustrate(section: Section, plots: Path) -> Section:

@@ -47,7 +47,7 @@ def build_results(metrics: Metrics) -> list[Section]:
             " cases, which no model can pass but by chance; gap: what is missing, paired."
         )
     sections = [
-        Section("P(eczema)", heads),
+        Section(f"P({metrics.positive_class})", heads),
         Section("Are the probabilities right?", tabulate_calibration(metrics)),
         Section(
             "What the answers are worth",
@@ -63,7 +63,8 @@ def build_results(metrics: Metrics) -> list[Section]:
     if wordings := tabulate_wordings(metrics):
         sections.append(Section("Known words and new ones", wordings))
     if metrics.subgroups:
-        sections.append(Section(SUBGROUPS, build_subgroups(metrics.subgroups)))
+        blocks = build_subgroups(metrics.subgroups, metrics.positive_class)
+        sections.append(Section(SUBGROUPS, blocks))
     sentences, tables = describe_labels(metrics), tabulate_labels(metrics)
     if sentences:
         sections.append(Section("Consistency and severity", [Bullets(sentences), *tables]))

@@ -5,11 +5,11 @@ from eczema_tf.reporting.document import Block, Table
 from eczema_tf.reporting.formats import METRIC_NAMES, format_estimate, format_p
 
 
-def build_subgroups(subgroups: Subgroups) -> list[Block]:
+def build_subgroups(subgroups: Subgroups, positive_class: str) -> list[Block]:
     """Builds what is said of the subgroups: a table for each factor, and the gaps between them."""
     blocks: list[Block] = [
         "The answer from all that a case has. Too high by: the mean probability minus the share of"
-        f" eczema. Too few: under {subgroups.minimum} groups with a case of each class."
+        f" positive cases. Too few: under {subgroups.minimum} groups with a case of each class."
     ]
     for name, factor in subgroups.factors.items():
         rows = []
@@ -18,7 +18,11 @@ def build_subgroups(subgroups: Subgroups) -> list[Block]:
             if found.auroc.value is None:
                 estimates[0] = "too few"
             rows.append([value, f"{found.positives} of {found.cases}", *estimates])
-        columns = ("cases", "eczema", *(METRIC_NAMES.get(metric, metric) for metric in METRICS))
+        columns = (
+            "cases",
+            positive_class,
+            *(METRIC_NAMES.get(metric, metric) for metric in METRICS),
+        )
         blocks.append(Table(f"By {FACTORS[name]}", columns, rows))
     gaps = [
         [

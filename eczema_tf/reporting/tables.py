@@ -63,8 +63,8 @@ def describe_sample(metrics: Metrics) -> str:
             f", and they are {bootstrap.widened:.2f} times as wide for the variance of training"
         )
     return (
-        f"{metrics.split.capitalize()}: {metrics.cases} cases, {metrics.labelled} with an eczema"
-        f" label, {positives} of them eczema (a label above {metrics.label_threshold:g})."
+        f"{metrics.split.capitalize()}: {metrics.cases} cases, {metrics.labelled} with a label:"
+        f" {metrics.positive_class} (above {metrics.label_threshold:g}) in {positives}."
         f" In brackets: {bootstrap.level:.0%} intervals; the cases of each of the"
         f" {bootstrap.groups} groups count as drawn together{widened}."
     )
@@ -92,7 +92,8 @@ def tabulate_aurocs(metrics: Metrics) -> Table:
             row += [format_number(limits.get(modality))]
             row += [format_estimate(gaps[modality]) if modality in gaps else "-"]
         rows.append(row)
-    columns = ("P(eczema) from", "cases", "eczema", "AUROC", *(("limit", "gap") if limits else ()))
+    name = metrics.positive_class
+    columns = (f"P({name}) from", "cases", name, "AUROC", *(("limit", "gap") if limits else ()))
     return Table("Without a threshold", columns, rows)
 
 
@@ -108,7 +109,7 @@ def tabulate_decisions(metrics: Metrics) -> Table:
         ]
         for modality, head in metrics.heads.items()
     ]
-    columns = ("P(eczema) from", "threshold", "sensitivity", "specificity", "F1")
+    columns = (f"P({metrics.positive_class}) from", "threshold", "sensitivity", "specificity", "F1")
     return Table("At the thresholds chosen on validation", columns, rows)
 
 
@@ -157,7 +158,7 @@ def tabulate_wordings(metrics: Metrics) -> list[Table]:
         for name, subset in (metrics.wordings or {}).items()
     ]
     title = "Texts in wordings that occur in training (known), and in wordings that do not (new)"
-    columns = ("P(eczema) from", "wordings", "cases", "AUROC", "limit")
+    columns = (f"P({metrics.positive_class}) from", "wordings", "cases", "AUROC", "limit")
     return [Table(title, columns, rows)] if rows else []
 
 
@@ -174,7 +175,7 @@ def describe_labels(metrics: Metrics) -> list[str]:
             name = f"Severity from the {HEAD_NAMES[source]} alone" if source else "Severity"
             limit = grades.best_kappa
             sentences.append(
-                f"{name}, of {grades.cases} cases of eczema: quadratic kappa"
+                f"{name}, of {grades.cases} positive cases: quadratic kappa"
                 f" {format_estimate(grades.kappa)}"
                 f"{'' if limit is None else f' (limit {format_number(limit)})'}, mean error"
                 f" {format_estimate(grades.mae)} grades."

@@ -37,6 +37,7 @@ def write_results(
         run_dir: The run's folder, which says what was trained on what; None if it is `out`, which
             then gets the model card, too.
     """
+    facts = run_folder.read_run_facts(run_dir or out, config)
     metrics = compute_metrics(
         cases,
         thresholds,
@@ -46,10 +47,10 @@ def write_results(
         seed=config.seed,
         split=split,
         leaks=leaks,
+        positive_class=facts.data.positive_class,
     )
     write_csv(out / run_folder.PREDICTIONS, cases)
     write_plots(out, cases, metrics)
-    facts = run_folder.read_run_facts(run_dir or out, config)
     write_text(out / run_folder.REPORT, format_report(metrics, facts, out))
     if run_dir in (None, out):
         write_text(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))

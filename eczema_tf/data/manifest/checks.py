@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from eczema_tf.errors import shorten
-from eczema_tf.schema import CONSISTENCY, SEVERITY, SPLITS
+from eczema_tf.schema import CONSISTENCY, POSITIVE_CLASS, SEVERITY, SPLITS
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+_CLASS_NAME = re.compile(r"[\w ,/-]{1,40}")
 _WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 _ALLOWED = {"consistency": CONSISTENCY, "severity": SEVERITY, "split": SPLITS}
 
@@ -56,6 +57,10 @@ def find_faults(
             if value and value not in allowed:
                 message = f"unknown value; allowed: {', '.join(allowed)} or empty"
                 yield Fault(row, column, f"{message}; received {shorten(value)!r}")
+    for row, value in enumerate(table.get(POSITIVE_CLASS, [])):
+        if not _CLASS_NAME.fullmatch(value) or value != table[POSITIVE_CLASS][0]:
+            message = "allowed: one name for all rows, of 1 to 40 letters, digits, spaces and , / -"
+            yield Fault(row, POSITIVE_CLASS, f"{message}; received {shorten(value)!r}")
     for row, value in enumerate(table["eczema"]):
         if value and np.isnan(parse_label(value)):
             what = "is not a number" if np.isnan(_parse_number(value)) else "is out of range"

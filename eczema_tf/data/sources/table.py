@@ -6,6 +6,7 @@ where the data set is from, the map) and the photos.
 """
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -21,12 +22,12 @@ from eczema_tf.data.sources.source import (
 )
 from eczema_tf.data.sources.table_map import TableMap, fold, load_map
 from eczema_tf.errors import DataError, raise_if_any
-from eczema_tf.schema import MANIFEST_COLUMNS
+from eczema_tf.schema import ECZEMA, MANIFEST_COLUMNS, POSITIVE_CLASS
 
 DESCRIPTION = """\
 {name}: {rows} rows: {kept} kept, in {groups} groups; left out: {left_out} by the map, \
 {unlabelled} without a diagnosis, {empty} with neither photo nor text
-{eczema} of the kept rows ({share:.1%}) are eczema
+{eczema} of the kept rows ({share:.1%}) are {positive_class}
 {photo_rows} rows with a photo, {text_rows} with text alone; {missing_photos} photos are missing"""
 
 
@@ -36,6 +37,7 @@ def prepare_table(
     table: Path | str,
     map_path: Path | str,
     images: Path | str | None = None,
+    positive: Collection[str] = (),
     overwrite: bool = False,
 ) -> Summary:
     """Writes a manifest folder from a table and a map.
@@ -46,6 +48,8 @@ def prepare_table(
         map_path: A YAML file, or the name of a map that comes with the program.
         images: A folder with photos, named as the map's `image_path` says; those found are linked
             (or copied) into `out`.
+        positive: Diagnoses that are told from all others in place of eczema; none for the map's
+            eczema. The manifest has what they are called in a further column, `positive_class`.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
@@ -55,15 +59,19 @@ def prepare_table(
             which are, or no photo is found; or when `out` holds one of the inputs.
         EczemaError: If `out` cannot be written.
     """
-    mapping = load_map(map_path)
+    name, mapping = ECZEMA, load_map(map_path)
+    if positive:
+        name, mapping = mapping.stand_in(positive)
     given = read_table(Path(table), mapping.list_columns())
     fates = (given[mapping.eczema.column].str.strip() == "").map({True: "unlabelled", False: ""})
     for column, values in mapping.leave_out.items():
         fates = fates.mask(given[column].map(fold).isin(map(fold, values)), "left_out")
     named = _map_rows(given[fates == ""], mapping, table)
     photos = find_photos(images, named["image_path"])
-    paths = {name: f"{PHOTOS}/{name}" for name in photos}
-    rows = named.assign(image_path=[paths.get(name, "") for name in named["image_path"]])
+    paths = {photo: f"{PHOTOS}/{photo}" for photo in photos}
+    rows = named.assign(image_path=[paths.get(photo, "") for photo in named["image_path"]])
+    if name != ECZEMA:
+        rows[POSITIVE_CLASS] = name
     kept = rows[(rows["image_path"] != "") | (rows["text"] != "")]
     _check_rows(kept, mapping, table, images)
     counts = {
@@ -81,10 +89,12 @@ def prepare_table(
         name=mapping.name,
         rows=kept,
         counts=counts,
-        description=DESCRIPTION.format(**counts, name=mapping.name, share=kept["eczema"].mean()),
-        facts={"counts": counts, **_describe_map(mapping, given)},
+        description=DESCRIPTION.format(
+            **counts, name=mapping.name, share=kept["eczema"].mean(), positive_class=name
+        ),
+        facts={POSITIVE_CLASS: name, "counts": counts, **_describe_map(mapping, given)},
         inputs=(table, map_path if Path(map_path).is_file() else None, images),
-        files={paths[name]: file for name, file in photos.items()},
+        files={paths[photo]: file for photo, file in photos.items()},
         overwrite=overwrite,
     )
 

@@ -10,13 +10,14 @@ It is data, and strictly checked. A map holds
   becomes the `default`, or is an error if there is none;
 - `eczema`: the `column` with the diagnosis, the `positive` values, and the `negative` ones (every
   other value, if they are not given);
+- `stand_ins`: what values may be told from the rest in place of eczema, by what they are called;
 - `leave_out`: column -> the values of rows that are left out.
 
 Values are compared whatever the case of their letters, and 3.0 is 3.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -119,6 +120,7 @@ class TableMap(Section):
     notes: str = ""
     columns: dict[str, Rule]
     eczema: LabelRule
+    stand_ins: dict[str, list[Value]] = Field(default_factory=dict)
     leave_out: dict[str, list[Value]] = Field(default_factory=dict)
 
     @field_validator("columns")
@@ -133,6 +135,17 @@ class TableMap(Section):
         if "example_id" not in columns or not {"image_path", "text"} & set(columns):
             raise ValueError("example_id and one of image_path and text must have a rule")
         return columns
+
+    def stand_in(self, positive: Collection[str]) -> tuple[str, "TableMap"]:
+        """Returns the map with other positive values, and what they are called.
+
+        Args:
+            positive: Values of the diagnosis; every other value is negative.
+        """
+        chosen = set(map(fold, positive))
+        names = [name for name, of in self.stand_ins.items() if chosen == set(map(fold, of))]
+        label = LabelRule(column=self.eczema.column, positive=[*positive])
+        return next(iter(names), ", ".join(positive)), self.model_copy(update={"eczema": label})
 
     def list_columns(self) -> list[str]:
         """Returns the columns that the table must have."""
