@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eczema_tf.config import Config, ImageConfig
+from eczema_tf.config import AugmentConfig, Config, ImageConfig
+from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.inputs import Column, Inputs, to_model_inputs
+from eczema_tf.data.pipeline import build_evaluation_dataset, build_training_dataset
 from eczema_tf.errors import ConfigError, DataError, RunError
 from eczema_tf.model.encoders import (
     EncoderSpec,
@@ -18,8 +20,10 @@ from eczema_tf.model.encoders import (
     specify_image_encoder,
     specify_text_encoder,
 )
+from eczema_tf.model.features import predict_logits
 from eczema_tf.model.losses import compute_targets
 from eczema_tf.model.multimodal import Encoders, build_model, heads_of
+from eczema_tf.model.trunk import TRUNK, encode_views, split_at, top_of
 from eczema_tf.schema import (
     ECZEMA_HEADS,
     HEADS,
@@ -35,9 +39,15 @@ from eczema_tf.training.callbacks import KeepBest, compute_case_auroc
 from eczema_tf.training.checkpoints import copy_weights
 from eczema_tf.training.data import TrainingData, balance_labels, build_training_data
 from eczema_tf.training.device import prepare_device
-from eczema_tf.training.loop import Stage, compile_for_training, train_stage
+from eczema_tf.training.loop import LayerwiseAdamW, Stage, compile_for_training, train_stage
 from eczema_tf.training.stacking import find_scales, fit_scale, scale_log_odds
-from eczema_tf.training.stages import Judged, shift_log_odds, train_model, unfreeze_from
+from eczema_tf.training.stages import (
+    Judged,
+    share_rates,
+    shift_log_odds,
+    train_model,
+    unfreeze_from,
+)
 
 ROWS, SIZE_PX = 24, 16
 
@@ -335,6 +345,83 @@ def test_fine_tuning_starts_at_the_named_block_and_leaves_batch_norm_frozen():
         match=r"train\.fine_tune\.image_from: no layer's name begins with 'block9'.*stage1_conv1",
     ):
         unfreeze_from(encoder, "block9", "train.fine_tune.image_from")
+
+
+def test_views_are_cut_where_fine_tuning_begins_and_taken_in_turn(tmp_path: Path):
+    model, data = make_model(config_of()), make_data()
+    trunk, upper = split_at(model, "stage3")
+    augment, cache = AugmentConfig(rotation_deg=180.0), ArrayCache(tmp_path)
+    inputs = encode_views(trunk, data.inputs, 2, augment, 0, cache)
+    rows = np.arange(ROWS)
+
+    # === What lies above the cut answers as the whole does ===
+    top = top_of(model, trunk, upper, [], HEADS)
+    whole = predict_logits(model, build_evaluation_dataset(data.inputs, rows, 8))
+    above = predict_logits(top, build_evaluation_dataset(inputs, rows, 8))
+    for head in ECZEMA_HEADS.values():
+        np.testing.assert_allclose(above[head], whole[head], atol=5e-3)  # float16
+    below = {weight.path for weight in trunk.weights}
+    assert below
+    assert below.isdisjoint(weight.path for weight in top.weights)
+
+    # === An epoch has every row once, with its own photo in one of its views, then in another ===
+    views = inputs.columns[TRUNK].values.reshape(3, ROWS, *trunk.output.shape[1:])
+    assert len({view.tobytes() for view in views}) == 3
+    for epoch in range(2):
+        batches = build_training_dataset(
+            inputs,
+            {"row": rows},
+            {},
+            rows,
+            batch_size=8,
+            epochs=range(epoch, epoch + 1),
+            seed=0,
+            views=2,
+        )
+        taken = [
+            (row, seen)
+            for batch, target, _ in batches.as_numpy_iterator()
+            for row, seen in zip(target["row"], batch[TRUNK], strict=True)
+        ]
+        assert sorted(row for row, _ in taken) == list(rows)
+        for row, seen in taken:
+            np.testing.assert_array_equal(seen, views[1 + (epoch + row) % 2][row])
+
+
+def test_an_encoder_is_not_cut_where_something_flows_around():
+    config = config_of()
+    model = build_model(
+        config.model,
+        Encoders(
+            EncoderSpec(
+                kind="EfficientNetBackbone",
+                settings={**efficientnet("v1").get_config(), "name": "image_encoder"},
+                pretrained=True,
+                size_px=32,
+            ),
+            specify_text_encoder(config.model.text, 50),
+        ),
+    )
+    blocks = [layer.name for layer in model.get_layer("image_encoder").layers if layer.weights]
+    with pytest.raises(ConfigError, match="cannot be cut before"):
+        split_at(model, blocks[-3])
+    with pytest.raises(ConfigError, match="cannot be cut before 'block99'"):
+        split_at(model, "block99")
+
+
+def test_each_layer_learns_at_its_share_of_the_rate():
+    encoder = make_model(config_of()).get_layer("image_encoder")
+    unfreeze_from(encoder, "stage3", "key")
+    shares = share_rates(encoder, 0.125)
+    by_layer = {path.split("/")[-2]: share for path, share in shares.items()}
+    assert list(by_layer.values()) == pytest.approx([0.125, 0.25, 0.5, 1.0])
+    assert list(by_layer) == ["stage3_conv1", "stage3_conv2", "stage4_conv1", "stage4_conv2"]
+
+    slow, fast = keras.Variable([1.0], name="slow"), keras.Variable([1.0], name="fast")
+    optimizer = LayerwiseAdamW(0.1, rates={slow.path: 0.125}, weight_decay=0.0)
+    optimizer.build([slow, fast])
+    optimizer.apply([np.ones(1, "float32")] * 2)  # Adam's first step is as long as the rate
+    assert [1 - slow.numpy()[0], 1 - fast.numpy()[0]] == pytest.approx([0.0125, 0.1], rel=1e-4)
 
 
 def efficientnet(block: str) -> keras.Model:

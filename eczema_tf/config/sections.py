@@ -216,6 +216,18 @@ class FineTuneConfig(Section):
     # name of the first layer to train, or how it begins; null: the encoder stays frozen
     image_from: str | None = None
     text_from: str | None = None
+    # of the first layer that is trained, as a share of the learning rate; it rises from layer to
+    # layer by a constant factor (discriminative fine-tuning: Howard and Ruder 2018)
+    lowest_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    # so many augmented views of each photo are encoded up to `image_from` once and learned from in
+    # turn; 0: a new view in every epoch, through all layers
+    views: Count = 0
+
+    @model_validator(mode="after")
+    def _views_are_cut_somewhere(self) -> "FineTuneConfig":
+        if self.views and self.image_from is None:
+            raise ValueError(f"views needs image_from, received views: {self.views} without it")
+        return self
 
 
 class LossWeights(Section):

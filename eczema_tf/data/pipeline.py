@@ -28,6 +28,7 @@ def build_training_dataset(
     epochs: range,
     seed: int,
     augment: AugmentConfig | None = None,
+    views: int = 0,
 ) -> tf.data.Dataset:
     """Builds the training pipeline.
 
@@ -40,25 +41,31 @@ def build_training_dataset(
         epochs: Which epochs to run, one after the other; a resumed run starts later.
         seed: Of order and augmentation.
         augment: Changes to the photos, if there are pixels; None for none.
+        views: How often `inputs` has the rows again, with other views of their photos, from which
+            each row is taken in turn (`model.trunk.encode_views`).
 
     Returns:
         Batches of (inputs, targets, weights), dictionaries by name, for all `epochs`.
     """
-    gather = _build_gather(inputs)
+    gather, count = _build_gather(inputs), len(inputs) // (1 + views)
 
     def batches_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.cast(seed, tf.int64), epoch])
         order = tf.random.experimental.stateless_shuffle(tf.constant(rows, tf.int64), seed=key)
         batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
         return batches.enumerate().map(
-            lambda place, chosen: (tf.random.fold_in(tf.cast(key, tf.int32), place), chosen)
+            lambda place, chosen: (
+                tf.random.fold_in(tf.cast(key, tf.int32), place),
+                chosen,
+                chosen + count * (1 + (epoch + chosen) % views) if views else chosen,
+            )
         )
 
     def take(arrays: Arrays, chosen: tf.Tensor) -> dict[str, tf.Tensor]:
         return {name: tf.gather(tf.constant(values), chosen) for name, values in arrays.items()}
 
-    def finish(key: tf.Tensor, chosen: tf.Tensor) -> tuple[dict, dict, dict]:
-        batch = gather(chosen)
+    def finish(key: tf.Tensor, chosen: tf.Tensor, seen: tf.Tensor) -> tuple[dict, dict, dict]:
+        batch = gather(seen)
         if augment is not None and batch.get(IMAGE) is not None and len(batch[IMAGE].shape) == 4:
             batch[IMAGE] = augment_photos(tf.cast(batch[IMAGE], tf.float32), key, augment)
         return batch, take(targets, chosen), take(weights, chosen)

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.multimodal import IMAGE_FEATURES, TEXT_FEATURES
+from eczema_tf.model.multimodal import IMAGE_FEATURES, NORMALIZATION, TEXT_FEATURES
 from eczema_tf.schema import (
     CONSISTENCY,
     IMAGE,
@@ -127,7 +127,7 @@ def split_image_encoder(model: keras.Model) -> tuple[keras.Model, keras.Model] |
     encoder = next((layer for layer in model.layers if layer.name == "image_encoder"), None)
     if not isinstance(encoder, keras.Model) or len(encoder.output.shape) != 4:
         return None
-    pixels = model.get_layer("image_normalization").output
+    pixels = model.get_layer(NORMALIZATION).output
     # where residual blocks meet, if there are any: all else is half a step
     for kind in (keras.layers.Add, keras.layers.Activation):
         inner = [layer.output for layer in encoder.layers if isinstance(layer, kind)]

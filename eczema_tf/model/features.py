@@ -1,7 +1,7 @@
 """Features of encoders that stay as they are, computed once, and logits of all rows."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -23,6 +23,7 @@ from eczema_tf.model.multimodal import (
 )
 from eczema_tf.schema import IMAGE, PADDING_MASK
 
+Batches = Iterable[dict[str, np.ndarray]]
 ENCODE_ROWS = 16  # photos or texts at once; more is no faster on a CPU and needs memory
 SORTED_ROWS = 512  # texts that are sorted by length before they are encoded
 
@@ -118,23 +119,30 @@ def _encode_block(encoder: keras.Model, block: dict[str, np.ndarray], length: in
     return encoded
 
 
-def predict_logits(
-    model: keras.Model, batches: Iterable[dict[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """Runs a model over an evaluation dataset.
+def predict_logits(model: keras.Model, batches: Batches) -> dict[str, np.ndarray]:
+    """Runs a model over an evaluation dataset; see `build_predictor`."""
+    return build_predictor(model)(batches)
+
+
+def build_predictor(model: keras.Model) -> Callable[[Batches], dict[str, np.ndarray]]:
+    """Builds what runs a model over an evaluation dataset.
 
     By one graph for all numbers of rows and tokens. Keras's own is made for the shapes that were
     seen before, and what was seen before would decide about the last bits.
 
     Returns:
-        float32 (rows, ...) by output of the model, in the order of the dataset.
+        A function to float32 (rows, ...) by output of the model, in the order of the dataset.
     """
     specs = {name: tf.TensorSpec(taken.shape, taken.dtype) for name, taken in model.input.items()}
     run = tf.function(
         lambda inputs: model(inputs, training=False), input_signature=[specs], autograph=False
     )
-    outputs = [
-        run({name: tf.cast(batch[name], spec.dtype) for name, spec in specs.items()})
-        for batch in batches
-    ]
-    return {name: np.concatenate([output[name] for output in outputs]) for name in model.output}
+
+    def predict(batches: Batches) -> dict[str, np.ndarray]:
+        outputs = [
+            run({name: tf.cast(batch[name], spec.dtype) for name, spec in specs.items()})
+            for batch in batches
+        ]
+        return {name: np.concatenate([output[name] for output in outputs]) for name in model.output}
+
+    return predict

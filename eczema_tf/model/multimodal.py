@@ -53,6 +53,7 @@ from eczema_tf.schema import (
 )
 
 # names of layers, and what they give
+NORMALIZATION = "image_normalization"
 IMAGE_FEATURES = "image_features"  # (batch, height, width, channels), embeddings: (batch, channels)
 TEXT_FEATURES = "text_features"  # (batch, tokens, channels)
 POOLED_IMAGE = "image_pooling"  # (batch, channels)
@@ -199,7 +200,7 @@ def _encode_image(image: Any, spec: EncoderSpec) -> tuple[Any, Any]:
     reach it. Embeddings, (batch, channels), are pooled already.
     """
     if spec.kind != "precomputed":
-        image = keras.layers.Rescaling(spec.scale, spec.offset, name="image_normalization")(image)
+        image = keras.layers.Rescaling(spec.scale, spec.offset, name=NORMALIZATION)(image)
     features = build_encoder(spec)(image)
     if len(features.shape) == 3:  # (batch, tokens, channels) of a vision transformer
         patch_px = int(np.ravel(spec.settings["patch_size"])[0])  # KerasHub: a number, or a pair

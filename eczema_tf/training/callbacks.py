@@ -12,7 +12,7 @@ from eczema_tf.config import TrainConfig
 from eczema_tf.data.pipeline import build_evaluation_dataset
 from eczema_tf.errors import RunError
 from eczema_tf.files import refusing
-from eczema_tf.model.features import predict_logits
+from eczema_tf.model.features import build_predictor
 from eczema_tf.model.losses import build_losses
 from eczema_tf.model.pooling import find_speaking_rows
 from eczema_tf.schema import ECZEMA_HEADS, MODALITIES
@@ -53,8 +53,9 @@ class Validate(keras.callbacks.Callback):
     here.
     """
 
-    def __init__(self, data: TrainingData, train: TrainConfig) -> None:
+    def __init__(self, model: keras.Model, data: TrainingData, train: TrainConfig) -> None:
         super().__init__()
+        self.predict = build_predictor(model)
         self.data, self.loss_weights = data, train.loss_weights.model_dump()
         self.batches = build_evaluation_dataset(data.inputs, data.val_rows, train.batch_size)
 
@@ -70,7 +71,7 @@ class Validate(keras.callbacks.Callback):
         0.
         """
         data, rows = self.data, self.data.val_rows
-        logits = predict_logits(self.model, self.batches)
+        logits = self.predict(self.batches)
         losses = {
             head: float(loss(data.targets[head][rows], logits[head], data.weights[head][rows]))
             for head, loss in build_losses(logits).items()

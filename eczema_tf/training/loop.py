@@ -1,8 +1,10 @@
 """One stage of training: compile, fit, keep the best epoch."""
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -27,6 +29,8 @@ class Stage:
         augment: Changes to the photos, if the inputs hold pixels that are trained on.
         keep_start: Whether the weights before the first epoch may win (fine-tuning), or are random
             and must not be chosen by luck.
+        views: How many views of their photos the inputs hold besides the photos themselves.
+        rates: By path of a variable, the share of the learning rate that it gets; 1 for others.
     """
 
     name: str
@@ -34,6 +38,8 @@ class Stage:
     learning_rate: float
     augment: AugmentConfig | None = None
     keep_start: bool = False
+    views: int = 0
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 def train_stage(
@@ -68,8 +74,7 @@ def train_stage(
     scalars = WriteScalars(run_dir / "tensorboard" / stage.name)
     callbacks = [StopOnNonFiniteLoss(), keep_best, scalars]
     if len(data.val_rows):
-        validate = Validate(data, train)
-        validate.set_model(model)
+        validate = Validate(model, data, train)
         callbacks.insert(0, validate)  # before `keep_best`, which looks at its metrics
         if first_epoch == 0 and stage.keep_start:
             keep_best.start_from(validate.compute_metrics())
@@ -82,6 +87,7 @@ def train_stage(
         epochs=range(first_epoch, stage.epochs),
         seed=config.seed,
         augment=stage.augment,
+        views=stage.views,
     )
     model.fit(
         batches,
@@ -93,6 +99,25 @@ def train_stage(
         verbose=1 if sys.stdout.isatty() else 2,  # progress bars, or a line an epoch
     )
     return keep_best.progress.history
+
+
+class LayerwiseAdamW(keras.optimizers.AdamW):
+    """AdamW (Loshchilov and Hutter 2019) with a learning rate of its own for each variable.
+
+    Args:
+        rates: By path of a variable, the share of the learning rate that it gets; 1 for others.
+    """
+
+    def __init__(self, *arguments: Any, rates: Mapping[str, float], **options: Any):
+        super().__init__(*arguments, **options)
+        self.rates = rates
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Changes a variable at its own rate."""
+        path = self._trainable_variables[
+            self._get_variable_index(variable)
+        ].path  # TensorFlow's own
+        super().update_step(gradient, variable, learning_rate * self.rates.get(path, 1.0))
 
 
 def compile_for_training(
@@ -112,8 +137,11 @@ def compile_for_training(
         warmup_steps=warmup_steps,
     )
     model.compile(
-        optimizer=keras.optimizers.AdamW(
-            schedule, weight_decay=train.weight_decay, global_clipnorm=train.clip_norm
+        optimizer=LayerwiseAdamW(
+            schedule,
+            rates=stage.rates,
+            weight_decay=train.weight_decay,
+            global_clipnorm=train.clip_norm,
         ),
         loss=build_losses(model.output),
         loss_weights={head: getattr(train.loss_weights, head) for head in model.output},

@@ -18,6 +18,7 @@ from eczema_tf.errors import ConfigError
 from eczema_tf.model.features import compute_features, frozen_encoders
 from eczema_tf.model.fusion import ECZEMA_SUM
 from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, heads_of
+from eczema_tf.model.trunk import encode_views, split_at, top_of
 from eczema_tf.schema import ECZEMA_HEADS, MODALITIES
 from eczema_tf.training.checkpoints import EpochMetrics
 from eczema_tf.training.data import TrainingData
@@ -93,18 +94,13 @@ def train_model(
             train_stage(heads, replace(data, inputs=features), stage, config, run_dir)
         )
 
-        # === Fine-tuning of pretrained encoders; those that stay as they are, as above ===
-        tuning = train.fine_tune
-        if tuning.epochs:
-            _unfreeze(model, encoders, tuning)
-            cached = frozen_encoders(train, encoders) | absent
-            features = compute_features(model, data.inputs, cached, cache)
-            stage = Stage(
-                "fine_tune", tuning.epochs, tuning.learning_rate, augment, keep_start=True
-            )
-            heads = heads_of(model, cached, encoders.heads)
-            tuned = train_stage(heads, replace(data, inputs=features), stage, config, run_dir)
+        # === Fine-tuning; what follows changes no encoder, and looks at rows several times ===
+        if train.fine_tune.epochs:
+            tuned = _fine_tune(model, encoders, data, config, run_dir, cache)
             history = replace(history, fine_tune=tuned)
+            frozen = frozen_encoders(train, encoders) | absent
+            features = compute_features(model, data.inputs, frozen, cache)
+            features = compute_features(model, features, cached - frozen, ArrayCache(passing))
 
         # === How far to trust each head and the fusion's parts, and how common eczema is ===
         others = replace(data, inputs=features)
@@ -115,11 +111,78 @@ def train_model(
     return replace(history, judged=Judged(scales, limits))
 
 
-def _unfreeze(model: keras.Model, encoders: Encoders, tuning: FineTuneConfig) -> None:
+def _fine_tune(
+    model: keras.Model,
+    encoders: Encoders,
+    data: TrainingData,
+    config: Config,
+    run_dir: Path,
+    cache: ArrayCache,
+) -> list[EpochMetrics]:
+    """Trains pretrained encoders from the layers named on, with the heads.
+
+    Encoders that stay as they are enter as features, and so does, in a number of views, what lies
+    below the first layer of the image encoder that is trained.
+    """
+    tuning, augment = config.train.fine_tune, config.preprocess.augment
+    rates = _unfreeze(model, encoders, tuning)
+    cached = frozen_encoders(config.train, encoders) | data.inputs.absent
+    inputs, views = compute_features(model, data.inputs, cached, cache), 0
+    part = heads_of(model, cached, encoders.heads)
+    if tuning.image_from and "image" in encoders.pretrained - cached and tuning.views:
+        views = tuning.views
+        trunk, upper = split_at(model, tuning.image_from)
+        part = top_of(model, trunk, upper, cached, encoders.heads)
+        inputs = encode_views(trunk, inputs, views, augment, config.seed, cache)
+    stage = Stage(
+        name="fine_tune",
+        epochs=tuning.epochs,
+        learning_rate=tuning.learning_rate,
+        augment=augment,
+        keep_start=True,
+        views=views,
+        rates=rates,
+    )
+    return train_stage(part, replace(data, inputs=inputs), stage, config, run_dir)
+
+
+def _unfreeze(model: keras.Model, encoders: Encoders, tuning: FineTuneConfig) -> dict[str, float]:
+    """Makes encoders trainable from the layers named on; returns the shares of the rate."""
+    rates: dict[str, float] = {}
     for modality, first in (("image", tuning.image_from), ("text", tuning.text_from)):
         if first is not None and modality in encoders.pretrained:
             encoder = model.get_layer(ENCODER_LAYERS[modality])
             unfreeze_from(encoder, first, f"train.fine_tune.{modality}_from")
+            rates |= share_rates(encoder, tuning.lowest_rate)
+    return rates
+
+
+def share_rates(encoder: keras.Model, lowest: float) -> dict[str, float]:
+    """Shares out the learning rate over an encoder's trainable layers.
+
+    Args:
+        encoder: A backbone.
+        lowest: Share of its first trainable layer, in (0, 1]; the last one's is 1, and between
+            them it rises from layer to layer by a constant factor.
+
+    Returns:
+        By path of a variable.
+    """
+    layers = [layer for layer in _list_blocks(encoder) if layer.trainable_variables]
+    return {
+        variable.path: lowest ** (1 - place / max(len(layers) - 1, 1))
+        for place, layer in enumerate(layers)
+        for variable in layer.trainable_variables
+    }
+
+
+def _list_blocks(encoder: keras.Model) -> list[keras.layers.Layer]:
+    """Lists layers; KerasHub's vision transformers hold all of their blocks in one."""
+    return [
+        block
+        for layer in encoder.layers
+        for block in getattr(layer, "encoder_layers", None) or [layer]
+    ]
 
 
 def unfreeze_from(encoder: keras.Model, first: str, key: str) -> None:
@@ -135,12 +198,7 @@ def unfreeze_from(encoder: keras.Model, first: str, key: str) -> None:
     Raises:
         ConfigError: If no layer is called so.
     """
-    # KerasHub's vision transformers hold all of their blocks in one layer
-    blocks = [
-        block
-        for layer in encoder.layers
-        for block in getattr(layer, "encoder_layers", None) or [layer]
-    ]
+    blocks = _list_blocks(encoder)
     matches = [index for index, block in enumerate(blocks) if block.name.startswith(first)]
     if not matches:
         allowed = ", ".join(block.name for block in blocks if block.weights)

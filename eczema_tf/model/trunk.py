@@ -1,0 +1,151 @@
+"""The image encoder cut where fine-tuning begins: what lies below is computed once.
+
+Augmentation changes what the lower layers see, so that they are computed for a number of augmented
+views of each photo, and every epoch learns from another view.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from functools import partial
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from eczema_tf.config import AugmentConfig
+from eczema_tf.data.cache import ArrayCache, fingerprint
+from eczema_tf.data.inputs import Column, Inputs
+from eczema_tf.data.photo.augment import augment_photos
+from eczema_tf.errors import ConfigError
+from eczema_tf.model.features import ENCODE_ROWS, weights_digest
+from eczema_tf.model.multimodal import (
+    ENCODER_LAYERS,
+    IMAGE_FEATURES,
+    NORMALIZATION,
+    POOLED_IMAGE,
+    feature_name,
+    heads_of,
+)
+from eczema_tf.schema import IMAGE
+
+TRUNK = "image_trunk"  # what the lower layers give: (batch, height, width, channels)
+
+
+def split_at(model: keras.Model, first: str) -> tuple[keras.Model, keras.Model]:
+    """Splits the image encoder before a layer, sharing its layers.
+
+    Args:
+        model: From `build_model`.
+        first: Name of the layer, or how it begins.
+
+    Returns:
+        From photos (batch, size, size, 3) in [0, 255] to what the layer takes, and from there to
+        the encoder's output.
+
+    Raises:
+        ConfigError: If something flows around that place, or the encoder has no such layer.
+    """
+    encoder = model.get_layer(ENCODER_LAYERS["image"])
+    found = [layer for layer in encoder.layers if layer.name.startswith(first)]
+    try:
+        place = found[0].input
+        upper = keras.Model(place, encoder.output, name="image_encoder_top")
+    except (IndexError, ValueError) as error:  # Keras' way to say that something flows around it
+        raise ConfigError(
+            f"train.fine_tune.views: the encoder cannot be cut before {first!r}; name the first"
+            " layer of a block in train.fine_tune.image_from, or set views to 0"
+        ) from error
+    lower = keras.Model(encoder.input, place, name="image_encoder_trunk")
+    photos = model.get_layer(NORMALIZATION).output
+    return keras.Model(model.input[IMAGE], lower(photos), name=TRUNK), upper
+
+
+def top_of(
+    model: keras.Model,
+    trunk: keras.Model,
+    upper: keras.Model,
+    cached: Collection[str],
+    outputs: Collection[str],
+) -> keras.Model:
+    """Takes what `heads_of` takes, and the upper layers of the image encoder before it.
+
+    Args:
+        model: From `build_model`.
+        trunk: Of `split_at`.
+        upper: Likewise.
+        cached: Whether "text" enters as features; "image" is not among them.
+        outputs: Names of the layers whose outputs the part has.
+
+    Returns:
+        A model whose `image` input is replaced by `TRUNK`.
+    """
+    heads, name = heads_of(model, {*cached, "image"}, outputs), feature_name(model, "image")
+    grid = keras.Input(trunk.output.shape[1:], name=TRUNK)
+    features = model.get_layer(IMAGE_FEATURES)(upper(grid))
+    if name == POOLED_IMAGE:
+        features = model.get_layer(POOLED_IMAGE)(features)
+    others = {key: taken for key, taken in heads.input.items() if key != name}
+    return keras.Model({**others, TRUNK: grid}, heads({**others, name: features}), name="top")
+
+
+def encode_views(
+    trunk: keras.Model,
+    inputs: Inputs,
+    views: int,
+    augment: AugmentConfig,
+    seed: int,
+    cache: ArrayCache,
+) -> Inputs:
+    """Replaces photos by what the lower layers make of them and of augmented views of them.
+
+    Args:
+        trunk: Of `split_at`.
+        inputs: With pixels.
+        views: Of each photo, besides the photo itself.
+        augment: How a view differs.
+        seed: Of the views.
+        cache: Where they are kept, by weights, preprocessing and contents.
+
+    Returns:
+        All rows with their photos as they are, then all of them again with the first view, with
+        the second and so on.
+    """
+    source = inputs.columns[IMAGE]
+    photos, times = len(source.values), 1 + views
+    made_by = [augment.model_dump(), views, seed, keras.version()]
+    key = fingerprint(source.digest, weights_digest(trunk), *made_by)
+    values = cache.load_or_compute(
+        "image_views",
+        key,
+        (photos * times, *trunk.output.shape[1:]),
+        "float16",
+        partial(_encode_views, trunk, source.values, times, augment, seed),
+    )
+    shifts = photos * np.repeat(np.arange(times), len(inputs))
+    index = np.tile(source.index, times)
+    columns = {
+        name: replace(column, index=np.tile(column.index, times))
+        for name, column in inputs.columns.items()
+    }
+    repeated = replace(
+        inputs,
+        columns=columns,
+        token_counts=np.tile(inputs.token_counts, times),
+        text_notices=np.tile(inputs.text_notices, times),
+    )
+    column = Column(values, np.where(index < 0, -1, index + shifts), key)
+    return repeated.with_features(IMAGE, TRUNK, column)
+
+
+def _encode_views(
+    trunk: keras.Model, photos: np.ndarray, times: int, augment: AugmentConfig, seed: int
+) -> Iterator[np.ndarray]:
+    @tf.function
+    def encode(pixels: tf.Tensor, key: tf.Tensor, changed: bool) -> tf.Tensor:
+        pixels = tf.cast(pixels, tf.float32)
+        return trunk(augment_photos(pixels, key, augment) if changed else pixels, training=False)
+
+    for view in range(times):
+        for start in range(0, len(photos), ENCODE_ROWS):
+            key = tf.random.fold_in(tf.constant([seed, view]), start)
+            yield encode(photos[start : start + ENCODE_ROWS], key, view > 0).numpy()
