@@ -24,22 +24,35 @@ from eczema_tf.explanation.contributions import Contributions, split_evidence
 from eczema_tf.explanation.heatmaps import HEATMAP_METHODS, compute_heatmaps
 from eczema_tf.explanation.maps import upsample_heatmap
 from eczema_tf.explanation.neutral_text import find_neutral_text
-from eczema_tf.explanation.one_pass import compute_layercam, explain_in_one_pass, scale_to_one
+from eczema_tf.explanation.one_pass import HEATMAP_METHOD, explain_in_one_pass, show_evidence
+from eczema_tf.explanation.path_integral import GROUP
+from eczema_tf.explanation.photo_evidence import (
+    NOISY_COPIES,
+    ZOOM,
+    PhotoEvidence,
+    add_noisy_copies,
+    compute_layercam,
+    locate_evidence,
+    measure_scale,
+    spread_evidence,
+)
 from eczema_tf.explanation.spans import Span, join_phrases, join_words
 from eczema_tf.explanation.submodels import (
     CONTEXT,
     RAMP,
     TARGETS,
+    EvidenceScale,
     Submodels,
     select_logit,
     smooth_gradient,
 )
-from eczema_tf.explanation.token_scores import GROUP, NODES, score_tokens
+from eczema_tf.explanation.token_scores import NODES, score_tokens
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.schema import (
+    DISTANCES,
     HEADS,
     IMAGE,
     IMAGE_PRESENT,
@@ -122,10 +135,12 @@ def test_cutting_changes_no_logit(image: str, text: str, last_layers: int):
     for head, expected in model.predict_on_batch(inputs).items():
         np.testing.assert_allclose(logits[head], expected, atol=1e-5, rtol=1e-5)
     assert submodels.has_feature_map
-    assert compute_heatmaps(submodels, inputs).shape == (4, *submodels.features_shape[:2])
+    fine_map = submodels.to_fine_map(tensors[IMAGE], training=False)
+    sides = [ZOOM * side for side in fine_map.shape[1:3]]
+    assert compute_heatmaps(submodels, inputs).shape == (4, *sides)
 
 
-@pytest.mark.parametrize(("image", "cells"), [("small", 24), ("efficientnet", 24), ("vit", 12)])
+@pytest.mark.parametrize(("image", "cells"), [("small", 12), ("efficientnet", 12), ("vit", 12)])
 def test_the_fine_map_is_the_last_with_enough_cells_and_cutting_there_changes_nothing(
     image: str, cells: int
 ):
@@ -137,7 +152,7 @@ def test_the_fine_map_is_the_last_with_enough_cells_and_cutting_there_changes_no
         submodels.from_fine_map(fine_map, training=False), submodels.encode_image(photos), atol=1e-5
     )
     maps = compute_heatmaps(submodels, batch(model))
-    assert maps.shape == (4, cells, cells)
+    assert maps.shape == (4, ZOOM * cells, ZOOM * cells)
     np.testing.assert_allclose(
         explain_in_one_pass(submodels, to_model_inputs(batch(model))).heatmap, maps, atol=1e-5
     )
@@ -175,12 +190,13 @@ def test_layercam_is_that_of_tf_keras_vis(small):
         expand_cam=False,
         normalize_cam=False,
     )
-    expected = np.asarray(expected)
-    explained = explain_in_one_pass(submodels, tensors)
-    highest = expected.max(axis=(1, 2), keepdims=True) * inputs[IMAGE_PRESENT][:, None, None]
-    np.testing.assert_allclose(
-        explained.heatmap * highest, expected * (highest > 0), rtol=1e-6, atol=1e-6
-    )
+    fine_map = submodels.to_fine_map(tensors[IMAGE])
+    with tf.GradientTape() as tape:
+        tape.watch(fine_map)
+        features = submodels.from_fine_map(fine_map)
+        logit = submodels.compute_logits(features, text, tensors)["eczema"][:, 0]
+    found = compute_layercam(fine_map, tape.gradient(logit, fine_map))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_layercam_by_hand():
@@ -188,22 +204,86 @@ def test_layercam_by_hand():
     gradients = tf.constant(
         [[[[2.0, -1.0], [1.0, 2.0]], [[2.0, -1.0], [-3.0, 5.0]]]]
     )  # those below 0 count as 0
-    cam, terms = compute_layercam(features, gradients)
-    np.testing.assert_allclose(cam, [[[2, 4], [0, 0]]])
-    np.testing.assert_allclose(terms, [4])
-    np.testing.assert_allclose(scale_to_one(cam, terms), [[[0.5, 1], [0, 0]]])
+    np.testing.assert_allclose(compute_layercam(features, gradients), [[[2, 4], [0, 0]]])
 
 
-def test_what_is_left_when_terms_cancel_out_is_no_evidence():
-    """Two channels of +-100 leave 0.5 in one map and 2 in the other, of a floor of 1 % of 200."""
-    features = tf.constant([[[[100.0, -99.5], [0.0, 0.0]]], [[[100.0, -98.0], [0.5, 0.0]]]])
-    cam, terms = compute_layercam(features, tf.ones_like(features))
-    np.testing.assert_allclose(terms, [199.5, 198], rtol=1e-6)
-    np.testing.assert_allclose(scale_to_one(cam, terms), [[[0, 0]], [[1, 0.25]]])
+def locate(submodels: Submodels, inputs, target: str = "eczema", **options) -> PhotoEvidence:
+    tensors = to_model_inputs(inputs)
+    return locate_evidence(submodels, submodels.encode_text(tensors), tensors, target, **options)
 
 
-def test_a_map_of_zeros_stays_zero():
-    assert not scale_to_one(tf.zeros((1, 2, 2)), tf.zeros(1)).numpy().any()
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_the_cells_of_a_photo_add_up_to_what_sets_it_apart_from_a_typical_one(fusion: str):
+    model, _ = build_case(fusion)
+    submodels, inputs = Submodels(model), to_model_inputs(batch(model))
+    channels = submodels.features_shape[-1]
+    centre = np.random.default_rng(0).uniform(0, 0.3, channels).astype("float32")
+    model.get_layer(DISTANCES["image"]).centre.assign(centre)
+    text, evidence = submodels.encode_text(inputs), locate(submodels, batch(model))
+    typical = tf.ones_like(evidence.features) * submodels.find_typical(evidence.features)
+    answers = [
+        submodels.compute_logits(features, text, inputs)["eczema"][:, 0].numpy()
+        for features in (evidence.features, typical)
+    ]
+    apart = (answers[0] - answers[1]) * inputs[IMAGE_PRESENT].numpy()
+    assert np.abs(apart).max() > 0.1
+    np.testing.assert_allclose(np.sum(evidence.cells, axis=(1, 2)), apart, atol=0.02)
+
+
+def test_a_map_adds_up_to_the_cells_that_speak_for_the_target(small):
+    submodels, inputs = small
+    both = [locate(submodels, inputs, "eczema_image", against=against) for against in (False, True)]
+    for evidence in both:
+        total = np.maximum(evidence.cells, 0).sum(axis=(1, 2))
+        np.testing.assert_allclose(evidence.total, total, rtol=1e-6)
+        np.testing.assert_allclose(100 * np.mean(evidence.density, axis=(1, 2)), total, rtol=1e-5)
+    np.testing.assert_allclose(both[0].cells, -both[1].cells, atol=1e-6)
+    assert (both[0].total + both[1].total).numpy()[[0, 1, 3]].all()
+
+
+def test_evidence_is_spread_over_the_product_of_both_maps():
+    cells, shape = tf.constant([[[1.0, 0.0]]]), tf.constant([[[2.0, 2.0]]])
+    density = spread_evidence(tf.constant([8.0]), cells, shape).numpy()
+    # bilinear: 1, 3/4, 1/4 and 0 in two rows of four places, 12.5 hundredths each
+    np.testing.assert_allclose(density, [[[0.32, 0.24, 0.08, 0]] * 2], rtol=1e-6)
+    assert not spread_evidence(tf.constant([8.0]), 0 * cells, shape).numpy().any()
+
+
+def test_copies_are_noisy_in_the_same_way_every_time_and_photos_come_first():
+    photos = tf.constant(np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)), tf.float32)
+    first, second = add_noisy_copies(photos), add_noisy_copies(photos[1:])
+    np.testing.assert_array_equal(first[:2], photos)
+    np.testing.assert_array_equal(first[1::2], second)
+    assert first.shape[0] == 2 * (NOISY_COPIES + 1)
+    assert 4 < np.std(first[2:4] - photos) < 9
+
+
+def test_weak_evidence_looks_weak_and_too_weak_or_unknown_is_not_shown():
+    density = tf.constant([[[0.1, 0.4]], [[0.2, 0.1]], [[0.01, 0.0]], [[0.2, 0.1]]])
+    evidence = PhotoEvidence(tf.zeros(4), density, density, tf.constant([25.0, 15.0, 0.5, 15.0]))
+    known = tf.constant([True, True, True, False])
+    heatmap, scale = show_evidence(evidence, known, EvidenceScale(floor=1.0, full=0.25))
+    np.testing.assert_allclose(scale, [0.4, 0.25, 0.25, 0.25])
+    np.testing.assert_allclose(heatmap, [[[0.25, 1]], [[0.8, 0.4]], [[0, 0]], [[0, 0]]])
+    heatmap, _ = show_evidence(evidence, known, EvidenceScale())
+    np.testing.assert_allclose(heatmap[2], [[1, 0]])
+
+
+def test_the_scale_of_evidence_is_that_of_the_photos_given(small):
+    submodels, inputs = small
+    photos = {name: value[[0, 1, 3]] for name, value in inputs.items()}
+    evidence = locate(submodels, photos)
+    found = measure_scale(submodels, [to_model_inputs(photos)])
+    peaks = np.max(evidence.density, axis=(1, 2))
+    assert found.floor == pytest.approx(np.quantile(evidence.total, 0.05), rel=1e-4)
+    assert found.full == pytest.approx(np.median(peaks), rel=1e-4)
+    assert measure_scale(submodels, []) == EvidenceScale(0, 0)
+
+
+def test_photos_that_the_model_does_not_know_get_no_map():
+    model, _ = build_case()
+    model.get_layer(DISTANCES["image"]).limit.assign(1e-9)
+    assert not compute_heatmaps(Submodels(model), batch(model)).any()
 
 
 @pytest.mark.parametrize("name", ["relu", "relu6"])
@@ -225,17 +305,17 @@ def test_rounding_moves_no_map():
     inputs, trunk = to_model_inputs(batch(submodels.model)), submodels.to_fine_map
     noise = np.random.default_rng(0).standard_normal(trunk.output.shape[1:]).astype("float32")
     before = explain_in_one_pass(submodels, inputs)
-    submodels.to_fine_map = lambda photo, training: trunk(photo) * (1 + 1e-5 * noise)
+    noisy = np.tile(noise[None], (NOISY_COPIES + 1, 1, 1, 1)).repeat(4, axis=0)
+    submodels.to_fine_map = lambda photo, training: trunk(photo) * (1 + 1e-5 * noisy)
     after = explain_in_one_pass(submodels, inputs)
-    raw = [explained.heatmap * explained.strength[:, None, None] for explained in (before, after)]
-    assert 0 < np.abs(np.subtract(*raw)).max() < 2e-4
+    assert 0 < np.abs(np.subtract(before.heatmap, after.heatmap)).max() < 2e-4
 
 
 @pytest.mark.parametrize("method", HEATMAP_METHODS)
 def test_every_method_gives_maps_in_range_and_none_without_a_photo(small, method: str):
     submodels, inputs = small
     maps = compute_heatmaps(submodels, inputs, target="eczema_image", method=method)
-    assert maps.shape == (4, 2, 2)
+    assert maps.shape == ((4, 32, 32) if method == HEATMAP_METHOD else (4, 2, 2))
     assert maps.dtype == np.float32
     assert maps.min() >= 0
     assert maps.max() <= 1
@@ -270,7 +350,7 @@ def test_the_map_lies_on_what_decides():
     features = submodels.encode_image(to_model_inputs(inputs)[IMAGE]).numpy()
     channel = int(np.argmax(features[0, 0, 1] - features[0, 1, 0]))  # speaks for the bright corner
     weights = tf.one_hot([channel], features.shape[-1])[None, None]
-    maps, _ = compute_layercam(tf.constant(features), tf.ones_like(features) * weights)
+    maps = compute_layercam(tf.constant(features), tf.ones_like(features) * weights)
     cam = maps[0].numpy()
     assert cam[0, 1] == cam.max() > cam[1, 0]
 

@@ -1,8 +1,7 @@
 """Heatmaps: where in the photo the evidence lies.
 
-By Layer-CAM, as the served model gives it (`one_pass`), at the resolution of the encoder's fine
-map; or at that of its features by other class activation maps, which are those of tf-keras-vis.
-`maps.upsample_heatmap` lays a map over the photo.
+As the served model gives it (`one_pass`), or at the resolution of the encoder's features by class
+activation maps, which are those of tf-keras-vis. `maps.upsample_heatmap` lays a map over the photo.
 """
 
 from typing import Any
@@ -13,14 +12,14 @@ import tensorflow as tf
 
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.errors import ConfigError
-from eczema_tf.explanation.one_pass import HEATMAP_METHOD, explain_in_one_pass, scale_to_one
+from eczema_tf.explanation.one_pass import HEATMAP_METHOD, explain_in_one_pass
 from eczema_tf.explanation.submodels import CONTEXT, Submodels, Tensors, select_logit
 from eczema_tf.model.multimodal import IMAGE_FEATURES
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, OUTPUTS
 
 # Grad-CAM: Selvaraju et al. 2017; Grad-CAM++: Chattopadhay et al. 2018; Layer-CAM: Jiang et al.
 # 2021; Score-CAM: Wang et al. 2020.
-HEATMAP_METHODS = ("gradcam", "gradcam++", "layercam", "scorecam")
+HEATMAP_METHODS = (HEATMAP_METHOD, "gradcam", "gradcam++", "layercam", "scorecam")
 # those of the highest variance ("Faster Score-CAM" of tf-keras-vis); each costs a run of the
 # encoder
 SCORECAM_CHANNELS = 64
@@ -50,8 +49,8 @@ def compute_heatmaps(
         against: Whether to show the evidence against the target.
 
     Returns:
-        float32 (batch, height, width) in [0, 1], at the resolution of the method's map; as from
-        `one_pass.scale_to_one`, whose floor only Layer-CAM has, and zero without a photo.
+        float32 (batch, height, width) in [0, 1], zeros without a photo. Class activation maps have
+        no scale but their own: the strongest place of each has 1.
 
     Raises:
         ConfigError: If the method is unknown, or the encoder has no feature map.
@@ -72,8 +71,8 @@ def compute_heatmaps(
     else:
         found = _compute_gradient_cam(submodels, inputs, target, sign, method)
     found = np.maximum(np.nan_to_num(found), 0).astype("float32")
-    heatmap = scale_to_one(found, tf.zeros(len(found))).numpy()
-    return heatmap * inputs[IMAGE_PRESENT].numpy()[:, None, None]
+    found *= inputs[IMAGE_PRESENT].numpy()[:, None, None]
+    return found / np.maximum(found.max(axis=(1, 2), keepdims=True), np.finfo("float32").tiny)
 
 
 def _compute_gradient_cam(
@@ -82,8 +81,9 @@ def _compute_gradient_cam(
     # tf-keras-vis is heavy, and needed by nothing that is served
     from tf_keras_vis.gradcam import Gradcam
     from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
+    from tf_keras_vis.layercam import Layercam
 
-    methods = {"gradcam": Gradcam, "gradcam++": GradcamPlusPlus}
+    methods = {"gradcam": Gradcam, "gradcam++": GradcamPlusPlus, "layercam": Layercam}
     model = build_visual_model(submodels, target)
     # the mask as float, too: tf-keras-vis takes gradients to every input
     context = [tf.cast(inputs[name], tf.float32) for name in CONTEXT]

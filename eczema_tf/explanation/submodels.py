@@ -9,7 +9,7 @@ offline methods use the same ones.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ from eczema_tf.errors import ConfigError
 from eczema_tf.model.multimodal import IMAGE_FEATURES, NORMALIZATION, TEXT_FEATURES
 from eczema_tf.schema import (
     CONSISTENCY,
+    DISTANCES,
     IMAGE,
     IMAGE_PRESENT,
     OUTPUTS,
@@ -29,7 +30,7 @@ from eczema_tf.schema import (
 )
 
 Tensors = Mapping[str, Any]
-FINE_CELLS = 24  # a side: coarser maps miss small lesions (docs/log.md)
+FINE_CELLS = 12  # a side: coarser maps miss small lesions, finer ones follow edges (docs/log.md)
 RAMP = 0.03  # half the width of the ramp that a ReLU's gradient rises over, in units of its input
 CONTEXT = (PADDING_MASK, IMAGE_PRESENT, TEXT_PRESENT)  # what the heads take besides features
 TARGETS = (
@@ -39,6 +40,18 @@ TARGETS = (
     *(f"consistency:{label}" for label in CONSISTENCY),
     *(f"severity:{label}" for label in SEVERITY[1:]),  # "mild or worse" is certain
 )
+
+
+class EvidenceScale(NamedTuple):
+    """What is usual in validation photos of eczema that a model has not learned from, in logits.
+
+    Attributes:
+        floor: Of the whole photo: less is no evidence.
+        full: For each hundredth of the photo, at its strongest place: as much gets full colour.
+    """
+
+    floor: float = 0.0
+    full: float = 0.0
 
 
 class Submodels:
@@ -56,16 +69,25 @@ class Submodels:
         heads: From a list of features, encoded text and `CONTEXT` to the logits of every head.
         text_channels: Of an encoded token.
         neutral_text: float32 (channels,), what stands for every token of a text that says nothing.
+        evidence_scale: Of heatmaps.
     """
 
-    def __init__(self, model: keras.Model, neutral_text: np.ndarray | None = None):
+    def __init__(
+        self,
+        model: keras.Model,
+        neutral_text: np.ndarray | None = None,
+        evidence_scale: EvidenceScale | None = None,
+    ):
         """Takes a model apart.
 
         Args:
             model: From `build_model`, trained.
             neutral_text: From `neutral_text.find_neutral_text`; None for zeros.
+            evidence_scale: None where it is not known: then all evidence is shown, and each map
+                has full colour at its strongest place.
         """
         self.model = model
+        self.evidence_scale = evidence_scale or EvidenceScale()
         image, text = (model.get_layer(name).output for name in (IMAGE_FEATURES, TEXT_FEATURES))
         self.features_shape: tuple[int, ...] = tuple(image.shape[1:])
         self.to_features = keras.Model(model.input[IMAGE], image, name="image_trunk")
@@ -89,6 +111,22 @@ class Submodels:
     def has_feature_map(self) -> bool:
         """Whether a photo's features are a map: embeddings have no places."""
         return len(self.features_shape) == 3
+
+    def find_typical(self, features: tf.Tensor) -> tf.Tensor:
+        """Finds what photos of training have on average, in the place of every cell.
+
+        Their scaled features (`model.decision`) have lost their length, so each photo's is taken.
+
+        Args:
+            features: (batch, height, width, channels).
+
+        Returns:
+            (batch, 1, 1, channels); zeros before the model has learned what it knows.
+        """
+        centre = self.model.get_layer(DISTANCES["image"]).centre
+        typical = tf.cast(tf.sign(centre) * tf.square(centre), features.dtype)
+        length = tf.norm(tf.reduce_mean(features, axis=(1, 2)), axis=-1)  # (batch,)
+        return length[:, None, None, None] * tf.math.divide_no_nan(typical, tf.norm(typical))
 
     def encode_image(self, image: Any) -> tf.Tensor:
         """Photos float32 (batch, size, size, 3) to their features."""

@@ -7,16 +7,15 @@ once, and as many points as the sum needs cost next to nothing.
 
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from eczema_tf.explanation.contributions import split_evidence
+from eczema_tf.explanation.path_integral import GROUP, integrate_gradients, repeat_rows
 from eczema_tf.explanation.submodels import CONTEXT, Submodels, Tensors, select_logit
 from eczema_tf.schema import IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT
 
 TOKEN_METHOD = "integrated_gradients"
 NODES = 64  # of the quadrature; `evaluate --explanations` says how far they are from 256
-GROUP = 8  # nodes in one batch: a text of 512 tokens takes some 100 MB
 
 
 class TokenScores(NamedTuple):
@@ -43,9 +42,8 @@ def score_tokens(
 ) -> TokenScores:
     """Integrates gradients from a text that says nothing to the text.
 
-    Integrated gradients (Sundararajan et al. 2017) of the mean of two logits, with the photo and
-    without it, whose difference between both ends of the path is the text's Shapley value. By
-    Gauss-Legendre quadrature.
+    Of the mean of two logits, with the photo and without it, whose difference between both ends of
+    the path is the text's Shapley value.
 
     Args:
         submodels: Of the model.
@@ -56,29 +54,17 @@ def score_tokens(
         nodes: Of the quadrature, up to `GROUP` or a multiple of it.
     """
     neutral = tf.ones_like(text_features) * tf.cast(submodels.neutral_text, text_features.dtype)
-    difference = text_features - neutral  # (batch, tokens, channels)
     group = min(nodes, GROUP)
-    photos = _repeat(image_features, group)
-    context = {name: _repeat(inputs[name], group) for name in CONTEXT}
-
-    def add_group(total: tf.Tensor, part: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        shares, weights = part  # (group,)
-        points = neutral + shares[:, None, None, None] * difference  # (group, batch, tokens, ch.)
-        rows = tf.reshape(points, tf.concat([[-1], tf.shape(difference)[1:]], axis=0))
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(rows)
-            # both weigh a half
-            logits = sum(_answer_both_ways(submodels, photos, rows, context, target)) / 2
-        gradients = tape.gradient(logits, rows, unconnected_gradients="zero")
-        return total + tf.tensordot(weights, tf.reshape(gradients, tf.shape(points)), axes=1)
-
-    roots, weights = np.polynomial.legendre.leggauss(nodes)  # of [-1, 1]
-    parts = [
-        tf.constant(values.reshape(-1, group), difference.dtype)
-        for values in ((roots + 1) / 2, weights / 2)
-    ]
-    mean = tf.foldl(add_group, tuple(parts), tf.zeros_like(difference), parallel_iterations=1)
-    scores = tf.reduce_sum(mean * difference, axis=-1)  # (batch, tokens)
+    photos = repeat_rows(image_features, group)
+    context = {name: repeat_rows(inputs[name], group) for name in CONTEXT}
+    mean = integrate_gradients(
+        # both weigh a half
+        lambda rows: sum(_answer_both_ways(submodels, photos, rows, context, target)) / 2,
+        neutral,
+        text_features,
+        nodes,
+    )
+    scores = tf.reduce_sum(mean * (text_features - neutral), axis=-1)  # (batch, tokens)
     ends = (
         _answer_both_ways(submodels, image_features, features, inputs, target)
         for features in (text_features, neutral)
@@ -116,8 +102,3 @@ def _share_special(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     special = tf.reduce_sum(scores * (mask - between), axis=1, keepdims=True)
     count = tf.reduce_sum(between, axis=1, keepdims=True)
     return between * (scores + tf.math.divide_no_nan(special, count))
-
-
-def _repeat(rows: tf.Tensor, times: int) -> tf.Tensor:
-    """(batch, ...) to (times * batch, ...), the whole batch again and again."""
-    return tf.tile(rows, [times, *[1] * (len(rows.shape) - 1)])

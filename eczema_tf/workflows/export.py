@@ -70,6 +70,7 @@ STAGES = {  # what computes a model's input, or an output of the SavedModel
     "contribution": "what photo and text moved",
     "token_score": "gradient to the words",
     "heatmap": "gradient to the map of the photo",
+    "heatmap_scale": "evidence in the photo",
 }
 LARGE_PX = (4000, 3000)  # a phone's photo, which the graph decodes at a fraction of its size
 
@@ -133,8 +134,7 @@ class Parity(NamedTuple):
 
     Attributes:
         probability: Of a probability.
-        heatmap: Of a map before it is divided by its maximum, as a share of the largest sum of its
-            terms' sizes.
+        heatmap: Of a place of a heatmap, as a share of its scale.
         token_score: Of a token's score, in logits.
     """
 
@@ -144,7 +144,7 @@ class Parity(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"probabilities {self.probability:.1e}, maps {self.heatmap:.1e} of their terms,"
+            f"probabilities {self.probability:.1e}, maps {self.heatmap:.1e},"
             f" words {self.token_score:.1e} logits"
         )
 
@@ -203,7 +203,7 @@ def answer_in_keras(
     inputs: Mapping[str, np.ndarray],
     text_read: np.ndarray,
 ) -> list[dict[str, np.ndarray]]:
-    """What the SavedModel has to give, and the maps' `strength`, by `PARITY_BATCHES`."""
+    """What the SavedModel has to give, by `PARITY_BATCHES`."""
     answers = []
     for rows in PARITY_BATCHES:
         batch = {name: value[rows] for name, value in inputs.items()}
@@ -218,7 +218,7 @@ def answer_in_keras(
                 "heatmap": why.heatmap.numpy(),
                 "token_score": why.token_scores.numpy(),
                 "contribution": why.contributions.numpy(),
-                "strength": why.strength.numpy(),
+                "heatmap_scale": why.heatmap_scale.numpy(),
             }
         )
     return answers
@@ -249,15 +249,11 @@ def compare_answers(
     """The largest difference of each row by the name of the output; see `Parity`."""
     differences = defaultdict(list)
     for rows, expected in zip(PARITY_BATCHES, answers, strict=True):
-        strength = expected.pop("strength")[:, None, None]
         for signature in SIGNATURES:
             answer = exported.run(photos[rows], texts[rows], signature)
             for name, value in expected.items():
                 if name in answer:
-                    sides = [answer[name], value]
-                    if name == "heatmap":
-                        sides = [side * strength for side in sides]
-                    differences[name, signature].append(compute_differences(*sides))
+                    differences[name, signature].append(compute_differences(answer[name], value))
     merged: dict[str, np.ndarray] = {}
     for (name, _), batches in differences.items():
         together = np.concatenate(batches)

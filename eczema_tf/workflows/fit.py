@@ -19,6 +19,7 @@ from eczema_tf.data.text.tokenizer import learn_tokenizer, load_tokenizer
 from eczema_tf.evaluation.conformal import Bounds, choose_bounds
 from eczema_tf.evaluation.thresholds import Thresholds, choose_thresholds
 from eczema_tf.explanation.neutral_text import find_neutral_text
+from eczema_tf.explanation.photo_evidence import measure_scale
 from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.files import write_json
 from eczema_tf.model.decision import KINDS
@@ -45,6 +46,8 @@ BEFORE_REFIT = "before_refit"
 # texts that are averaged for one that says nothing: how many at most, at once, and how few
 # labelled unclear are too few
 NEUTRAL_TEXTS, NEUTRAL_BATCH, MIN_UNCLEAR = 512, 32, 20
+# photos of eczema that say how much evidence is usual: how many at most, at once, and too few
+SCALE_PHOTOS, SCALE_BATCH, MIN_PHOTOS = 96, 8, 20
 
 
 def check_encoders(config: Config) -> None:
@@ -131,6 +134,30 @@ def note_neutral_text(
         Submodels(trained.model), (to_model_inputs(inputs.gather(batch)) for batch in batches)
     )
     run_folder.save_neutral_text(run_dir, found)
+
+
+def note_evidence_scale(
+    trained: run_folder.TrainedModel, validation: pd.DataFrame, inputs: Inputs, run_dir: Path
+) -> None:
+    """Measures how much evidence heatmaps of eczema hold, and writes it into the run folder.
+
+    Args:
+        trained: The model.
+        validation: Rows of the data set that it has not learned from (but for `train.refit`).
+        inputs: Of the whole data set.
+        run_dir: Of the model.
+    """
+    eczema = validation["eczema"] > trained.config.data.label_threshold
+    rows = np.array(validation.index[eczema & (validation["image_path"] != "")])
+    rows = np.random.default_rng(trained.config.seed).permutation(rows)[:SCALE_PHOTOS]
+    if len(rows) < MIN_PHOTOS:
+        say(f"heatmaps: {len(rows)} photos of eczema to validate on, too few for a floor")
+        rows = rows[:0]
+    batches = np.split(rows, range(SCALE_BATCH, len(rows), SCALE_BATCH)) if len(rows) else []
+    scale = measure_scale(
+        Submodels(trained.model), (to_model_inputs(inputs.gather(batch)) for batch in batches)
+    )
+    write_json(run_dir / run_folder.EVIDENCE, scale._asdict())
 
 
 def train_run(

@@ -23,7 +23,7 @@ from eczema_tf.data.audit.report import AuditReport
 from eczema_tf.data.text.tokenizer import TextTokenizer, read_tokenizer
 from eczema_tf.errors import RunError
 from eczema_tf.evaluation.thresholds import Thresholds
-from eczema_tf.explanation.submodels import Submodels
+from eczema_tf.explanation.submodels import EvidenceScale, Submodels
 from eczema_tf.files import (
     CHECKSUMS,
     check_checksums,
@@ -42,7 +42,18 @@ CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
 ENCODERS, WEIGHTS, TOKENIZER = "encoders.json", "model.weights.h5", "tokenizer"
 THRESHOLDS, METRICS, PREDICTIONS = "thresholds.json", "metrics.json", "predictions.csv"
 NEUTRAL_TEXT = "neutral_text.npy"  # float32 (channels,), where the scores of words start from
-MODEL_FILES = (CONFIG, DATA, ENVIRONMENT, ENCODERS, TOKENIZER, WEIGHTS, THRESHOLDS, NEUTRAL_TEXT)
+EVIDENCE = "evidence.json"  # what a heatmap's colours stand for
+MODEL_FILES = (
+    CONFIG,
+    DATA,
+    ENVIRONMENT,
+    ENCODERS,
+    TOKENIZER,
+    WEIGHTS,
+    THRESHOLDS,
+    NEUTRAL_TEXT,
+    EVIDENCE,
+)
 REPORT, MODEL_CARD = "report.html", "model_card.md"
 PACKAGES = (
     "tensorflow",
@@ -151,15 +162,17 @@ def take_apart(run_dir: Path, trained: TrainedModel) -> Submodels:
     """Takes a run's model apart, to be explained.
 
     Raises:
-        RunError: If the run does not say what a text that says nothing is.
+        RunError: If the run does not say what a text that says nothing is, or how much evidence is
+            usual.
     """
     path = run_dir / NEUTRAL_TEXT
     try:
-        return Submodels(trained.model, np.load(path, allow_pickle=False))
+        neutral_text = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path}: missing or damaged; explanations start from it: train again"
         ) from error
+    return Submodels(trained.model, neutral_text, _read(run_dir / EVIDENCE, EvidenceScale))
 
 
 def seal(run_dir: Path) -> None:

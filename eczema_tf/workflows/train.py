@@ -18,7 +18,7 @@ from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import AUDIT, load_audited
 from eczema_tf.workflows.cross_validate import cross_validate
 from eczema_tf.workflows.export import export_model
-from eczema_tf.workflows.fit import check_encoders, fit_run, note_neutral_text
+from eczema_tf.workflows.fit import check_encoders, fit_run, note_evidence_scale, note_neutral_text
 from eczema_tf.workflows.inference import predict_cases
 from eczema_tf.workflows.results import write_results
 
@@ -57,6 +57,7 @@ def _train(config: Config, run_dir: Path) -> Metrics:
     leaks = audited.check(splits)
     trained, inputs, thresholds = fit_run(config, dataset, splits, run_dir)
     note_neutral_text(trained, dataset.table[splits == "train"], inputs, run_dir)
+    note_evidence_scale(trained, dataset.table[splits == "val"], inputs, run_dir)
     cases = predict_cases(trained, dataset, inputs, np.flatnonzero(splits == "test"))
     metrics = write_results(run_dir, cases, thresholds, config, split="test", leaks=leaks)
     run_folder.seal(run_dir)

@@ -40,9 +40,9 @@ NOTHING = "neither a photo nor a text that can be used"
 SPECS = tuple(tf.TensorSpec([None], dtype, name) for name, dtype in INPUTS.items())
 
 Tensors = dict[str, tf.Tensor]
-# the model's inputs to logits, heatmap, token scores, contributions and more:
+# the model's inputs to logits, heatmap and its scale, token scores, contributions and more:
 # `explanation.one_pass.Explained`
-Explainer = Callable[[Tensors], tuple[Tensors, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]
+Explainer = Callable[[Tensors], tuple[Tensors, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, Any]]
 
 
 class ServedModel(tf.Module):
@@ -111,11 +111,13 @@ class ServedModel(tf.Module):
 
         Returns:
             What `serve` gives; `heatmap` float32 (batch, height, width) in [0, 1], zeros for no
-            evidence; `token_start`, `token_end` int32 (batch, tokens), byte offsets into
-            `clean_text` (both 0 for special tokens and padding); `token_score` float32 (batch,
-            tokens), signed, in logits; `contribution` float32 (batch, 3), in logits: where photo
-            and text start from, and what each moves, which add up to the logit of `eczema` as
-            `token_score` does to the text's; `clean_text` string (batch,).
+            evidence and for photos that are not known; `heatmap_scale` float32 (batch,), what 1
+            stands for, in logits for each hundredth of the photo's area; `token_start`, `token_end`
+            int32 (batch, tokens), byte offsets into `clean_text` (both 0 for special tokens and
+            padding); `token_score` float32 (batch, tokens), signed, in logits; `contribution`
+            float32 (batch, 3), in logits: where photo and text start from, and what each moves,
+            which add up to the logit of `eczema` as `token_score` does to the text's; `clean_text`
+            string (batch,).
 
         Raises:
             ValueError: If there is no explainer.
@@ -123,11 +125,12 @@ class ServedModel(tf.Module):
         if self._explain is None:
             raise ValueError("explainer: needed for the signature `explain`")
         inputs, report, cleaned = self.read(image, text)
-        logits, heatmap, token_scores, contributions, _ = self._explain(inputs)
+        logits, heatmap, heatmap_scale, token_scores, contributions, _ = self._explain(inputs)
         start, end = self._locate(cleaned)  # (batch, tokens)
         return {
             **self._answer(logits, inputs, report),
             "heatmap": heatmap,
+            "heatmap_scale": heatmap_scale,
             "token_start": start,
             "token_end": end,
             "token_score": token_scores,

@@ -113,12 +113,14 @@ class ExplainedCases:
         return self._heads(tf.constant(features), tensors).numpy().astype("float64")
 
     @cached_property
-    def explain_photos(self) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
-        """Computes the heatmaps that the served model gives: float32 (batch, rows, columns)."""
-        return tf.function(
-            lambda inputs: explain_in_one_pass(self.submodels, inputs, TARGET).heatmap,
-            reduce_retracing=True,
-        )
+    def explain_photos(self) -> Callable[[dict[str, tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]:
+        """Computes what the served model shows of photos, and the evidence that it has."""
+
+        def explain(inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            explained = explain_in_one_pass(self.submodels, inputs, TARGET)
+            return explained.heatmap, explained.evidence.density
+
+        return tf.function(explain, reduce_retracing=True)
 
     @cached_property
     def score_tokens(self) -> Callable[[dict[str, tf.Tensor], int], TokenScores]:

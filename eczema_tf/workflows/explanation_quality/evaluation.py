@@ -86,17 +86,23 @@ def evaluate_photos(cases: ExplainedCases, weights: np.ndarray) -> ModalityResul
         return NO_MAP
     if not cases.has_photo.any():
         return "no case has a photo"
-    heatmaps = explain_photos(cases)
-    comparisons = compare_heatmaps(cases, heatmaps)
+    maps = explain_photos(cases)
+    comparisons = compare_heatmaps(cases, maps.shown)
     seen = np.flatnonzero(cases.has_photo)
-    few, shown = seen[:CASCADE_CASES], heatmaps[seen]
-    noisy = explain_photos(cases.take(seen), NOISE_SIGMA)
-    noise = stability.compare(shown, noisy)
+    few, evidence = seen[:CASCADE_CASES], maps.evidence[seen]
+    noisy = explain_photos(cases.take(seen), NOISE_SIGMA).evidence
+    noise = stability.compare(evidence, noisy)
     chosen = cases.take(few)
-    randomised = stability.randomise(chosen, "image", lambda: explain_photos(chosen))
+    randomised = stability.randomise(chosen, "image", lambda: explain_photos(chosen).evidence)
+    weak = 100 * evidence.mean(axis=(1, 2)) < cases.submodels.evidence_scale.floor
+    hidden = int((~maps.shown[seen].any(axis=(1, 2))).sum())
     return ModalityResults(
         method=HEATMAP_METHOD,
-        counts={"photos": len(seen), "without_evidence": int((shown.max(axis=(1, 2)) == 0).sum())},
+        counts={
+            "photos": len(seen),
+            "without_evidence": int(weak.sum()),
+            "not_known": hidden - int(weak.sum()),
+        },
         comparisons={name: figure.summarise(weights) for name, figure in comparisons.items()},
         changes={"noise": estimate_means(noise, weights[:, seen])},
         randomised=summarise_cascade(randomised, weights[:, few]),

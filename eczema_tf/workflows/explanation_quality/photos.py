@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit
@@ -17,8 +18,11 @@ from eczema_tf.workflows.explanation_quality.cases import ExplainedCases
 # the explanation and its baselines
 MAPS = ("heatmap", "centred_gaussian", "edges", "random")
 RANDOM_DRAWS = 3  # maps, whose figures are averaged
-_NO_LESION = "no photo of eczema with a known lesion; only the built-in data says where lesions lie"
-_NO_ANSWER = "no photo in a case that the model calls eczema"
+_NO_LESION = (
+    "no photo of eczema with a heatmap and a known lesion; only the built-in data says where"
+    " lesions lie"
+)
+_NO_ANSWER = "no photo with a heatmap in a case that the model calls eczema"
 _FIGURES = {
     "pointing": ("higher", _NO_LESION),
     "energy_inside": ("higher", _NO_LESION),
@@ -27,18 +31,25 @@ _FIGURES = {
 }
 
 
-def explain_photos(cases: ExplainedCases, noise_sigma: float = 0.0) -> np.ndarray:
-    """Computes heatmaps of the evidence for eczema.
+class PhotoMaps(NamedTuple):
+    """What is found in the photos of cases, zeros where there is no photo.
 
-    They come from the compiled pass that is served, a hundred times as fast as tf-keras-vis, which
-    gives the same maps.
+    Attributes:
+        shown: float32 (cases, rows, columns) in [0, 1], the heatmaps that the served model gives;
+            zeros for photos that it does not know, and for no evidence.
+        evidence: The same shape, in logits for each hundredth of a photo: what they would show.
+    """
+
+    shown: np.ndarray
+    evidence: np.ndarray
+
+
+def explain_photos(cases: ExplainedCases, noise_sigma: float = 0.0) -> PhotoMaps:
+    """Computes heatmaps of the evidence for eczema, by the pass that is served.
 
     Args:
-        cases: All of them get a map, zeros where there is no photo.
+        cases: With photos or without.
         noise_sigma: Of Gaussian noise that is added to the photos, in grey levels of 255.
-
-    Returns:
-        float32 (cases, rows, columns) in [0, 1].
     """
     rng = np.random.default_rng(cases.seed)
     maps = []
@@ -47,7 +58,7 @@ def explain_photos(cases: ExplainedCases, noise_sigma: float = 0.0) -> np.ndarra
         noise = rng.normal(0, noise_sigma, batch[IMAGE].shape)
         noisy = np.clip(batch[IMAGE] + noise, 0, 255)
         maps.append(cases.explain_photos(to_model_inputs(batch | {IMAGE: noisy})))
-    return np.concatenate(maps)
+    return PhotoMaps(*(np.concatenate(each) for each in zip(*maps, strict=True)))
 
 
 def compare_heatmaps(cases: ExplainedCases, heatmaps: np.ndarray) -> dict[str, Comparison]:
@@ -55,13 +66,14 @@ def compare_heatmaps(cases: ExplainedCases, heatmaps: np.ndarray) -> dict[str, C
 
     Args:
         cases: With photos or without.
-        heatmaps: float32 (cases, rows, columns) in [0, 1], evidence for eczema.
+        heatmaps: `PhotoMaps.shown`; where nothing is shown, there is nothing to measure.
 
     Returns:
         By the name of the figure.
     """
     rng = np.random.default_rng(cases.seed)
-    photos = tqdm(np.flatnonzero(cases.has_photo).tolist(), desc="heatmaps", unit="photo")
+    shown = np.flatnonzero(heatmaps.any(axis=(1, 2))).tolist()
+    photos = tqdm(shown, desc="heatmaps", unit="photo")
     measured = {case: measure_heatmap(cases, case, heatmaps[case], rng) for case in photos}
     return compare_cases(_FIGURES, measured, MAPS, len(cases))
 

@@ -1,0 +1,168 @@
+"""What each place of a photo adds to the log-odds: the heatmap, served and offline alike.
+
+Two maps are multiplied. The encoder's last one says how much, exactly but coarsely: the heads read
+its mean, so that its cells' integrated gradients add up to what sets the answer apart from that to
+a typical photo. A finer one inside the encoder, by Layer-CAM, says where. Alone, the first misses
+small lesions, and the second follows every edge and changes with every noise (docs/log.md).
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from eczema_tf.explanation.path_integral import GROUP, integrate_gradients, repeat_rows
+from eczema_tf.explanation.submodels import CONTEXT, EvidenceScale, Submodels, Tensors, select_logit
+from eczema_tf.schema import IMAGE, IMAGE_PRESENT
+
+NODES = 8  # of the path from a typical photo, which the heads alone see
+# Noisy copies of a photo whose maps are averaged with its own (SmoothGrad, Smilkov et al. 2017).
+# Chosen on validation photos, like the noise's sigma in grey levels of 255: docs/log.md.
+NOISY_COPIES, NOISE_SIGMA, NOISE_SEED = 2, 8.0, (2026, 11)
+MISSED = 0.05  # the share of photos of eczema that hold no evidence worth showing
+ZOOM = 2  # cells of the heatmap for each of the fine map, a side
+
+
+class PhotoEvidence(NamedTuple):
+    """Evidence in the photos of a batch.
+
+    Attributes:
+        features: From `submodels.encode_image`, of the photos themselves.
+        cells: float32 (batch, height, width) of the features: what each adds, signed, in logits;
+            together what sets the answer apart from that to a typical photo.
+        density: float32 (batch, rows, columns), at least 0: what speaks for the target, in logits
+            for each hundredth of the photo's area; zeros without a photo.
+        total: float32 (batch,), what it adds up to: all cells that speak for the target.
+    """
+
+    features: tf.Tensor
+    cells: tf.Tensor
+    density: tf.Tensor
+    total: tf.Tensor
+
+
+def locate_evidence(
+    submodels: Submodels,
+    text_features: tf.Tensor,
+    inputs: Tensors,
+    target: str = "eczema",
+    *,
+    against: bool = False,
+) -> PhotoEvidence:
+    """Finds what speaks for the target in photos; of a model of embeddings, nothing.
+
+    Args:
+        submodels: Of the model.
+        text_features: From `submodels.encode_text`.
+        inputs: As the model takes them.
+        target: As in `submodels.select_logit`.
+        against: Whether to find what speaks against it instead.
+    """
+    present = inputs[IMAGE_PRESENT]
+    if not submodels.has_feature_map:
+        nothing = tf.zeros([tf.size(present), 1, 1])
+        features = submodels.encode_image(inputs[IMAGE])
+        return PhotoEvidence(features, nothing, nothing, tf.zeros_like(present))
+    copies = NOISY_COPIES + 1
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        fine_map = submodels.to_fine_map(add_noisy_copies(inputs[IMAGE]), training=False)
+        tape.watch(fine_map)  # (copies * batch, height, width, channels)
+        all_features = submodels.from_fine_map(fine_map, training=False)
+    features = all_features[: tf.size(present)]
+    typical = tf.ones_like(features) * submodels.find_typical(features)
+    texts = repeat_rows(text_features, GROUP)
+    context = {name: repeat_rows(inputs[name], GROUP) for name in CONTEXT}
+    weights = integrate_gradients(
+        lambda rows: select_logit(submodels.compute_logits(rows, texts, context), target),
+        typical,
+        features,
+        NODES,
+    ) * (-1.0 if against else 1.0)
+    weights, typical = repeat_rows(weights, copies), repeat_rows(typical, copies)
+    to_map = tape.gradient(all_features, fine_map, output_gradients=weights)
+    # (copies, batch, height, width): of the photos themselves first, which add up to the answer
+    cells = split_copies(tf.reduce_sum(weights * (all_features - typical), axis=-1))
+    steady = tf.nn.relu(tf.reduce_mean(cells, axis=0))
+    shape = tf.reduce_mean(split_copies(compute_layercam(fine_map, to_map)), axis=0)
+    own = cells[0] * present[:, None, None]
+    total = tf.reduce_sum(tf.nn.relu(own), axis=(1, 2))
+    return PhotoEvidence(features, own, spread_evidence(total, steady, shape), total)
+
+
+def add_noisy_copies(photos: Any) -> tf.Tensor:
+    """(batch, height, width, 3) to ((`NOISY_COPIES` + 1) * batch, ...), the photos first.
+
+    The noise is the same for every photo and every time.
+    """
+    shape = [NOISY_COPIES, 1, *photos.shape[1:]]
+    noise = NOISE_SIGMA * tf.random.stateless_normal(shape, NOISE_SEED)
+    noisy = tf.clip_by_value(photos + noise, 0.0, 255.0)  # (copies, batch, height, width, 3)
+    return tf.concat([photos, tf.reshape(noisy, [-1, *photos.shape[1:]])], axis=0)
+
+
+def split_copies(maps: tf.Tensor) -> tf.Tensor:
+    """(copies * batch, height, width) to float32 (copies, batch, height, width)."""
+    return tf.cast(tf.reshape(maps, [NOISY_COPIES + 1, -1, *maps.shape[1:]]), tf.float32)
+
+
+def compute_layercam(features: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    """Weighs each channel at each place by its own gradient where that is positive.
+
+    Jiang et al. 2021, equations 4 to 6. Grad-CAM gives a channel one weight everywhere, which says
+    little before the last layers, where a channel is an edge or a colour that supports the target
+    in one place and nothing in another.
+
+    Args:
+        features: (batch, height, width, channels).
+        gradients: Of the target with respect to `features`.
+
+    Returns:
+        float32 (batch, height, width), at least 0.
+    """
+    terms = tf.cast(tf.nn.relu(gradients) * features, tf.float32)  # (batch, height, width, ch.)
+    return tf.nn.relu(tf.reduce_sum(terms, axis=-1))
+
+
+def spread_evidence(total: tf.Tensor, cells: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Spreads evidence over the product of a coarse map and a fine one, whose scales do not count.
+
+    Args:
+        total: float32 (batch,), in logits.
+        cells: float32 (batch, height, width), at least 0.
+        shape: float32 (batch, height, width) of the fine map, at least 0.
+
+    Returns:
+        `PhotoEvidence.density`.
+    """
+    rows, columns = (ZOOM * side for side in shape.shape[1:])
+    coarse, fine = (
+        tf.image.resize(values[..., None], (rows, columns))[..., 0] for values in (cells, shape)
+    )
+    product = coarse * fine  # (batch, rows, columns)
+    hundredths = 100 * tf.reduce_mean(product, axis=(1, 2))  # their sum
+    return product * tf.math.divide_no_nan(total, hundredths)[:, None, None]
+
+
+def measure_scale(submodels: Submodels, batches: Iterable[Tensors]) -> EvidenceScale:
+    """Measures how much evidence photos of eczema hold.
+
+    Args:
+        submodels: Of the model.
+        batches: Its inputs for cases of eczema with a photo.
+
+    Returns:
+        The floor that a share of `MISSED` does not reach, and what is full in half of them; the
+        default where there are no photos, or no places in them.
+    """
+
+    def measure(inputs: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
+        found = locate_evidence(submodels, submodels.encode_text(inputs), inputs)
+        return found.total, tf.reduce_max(found.density, axis=(1, 2))
+
+    compiled = tf.function(measure, reduce_retracing=True)
+    measured = [np.stack(compiled(inputs)) for inputs in batches]
+    if not measured or not submodels.has_feature_map:
+        return EvidenceScale()
+    totals, peaks = np.concatenate(measured, axis=1)
+    return EvidenceScale(float(np.quantile(totals, MISSED)), float(np.median(peaks)))
