@@ -46,9 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
         argument(
             "--image-method",
-            default="layercam",
+            default="evidence",
             metavar="METHOD",
-            help="layercam, gradcam, gradcam++, or scorecam, which is slow (default: %(default)s)",
+            help="evidence, layercam, gradcam, gradcam++, or scorecam, which is slow (default:"
+            " %(default)s)",
         ),
         argument(
             "--against", action="store_true", help="show evidence against the target in the heatmap"

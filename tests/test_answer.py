@@ -24,8 +24,14 @@ from test_serving import METADATA, build_explained, build_parts, photo
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import DataError
 from eczema_tf.explanation.contributions import Contributions
-from eczema_tf.reporting.answer import Answer
-from eczema_tf.reporting.answer_html import STRENGTHS, STYLE_SHEET, render_answer
+from eczema_tf.reporting.answer import Answer, Heatmap
+from eczema_tf.reporting.answer_html import (
+    STRENGTHS,
+    STYLE_SHEET,
+    draw_pictures,
+    find_full_colour,
+    render_answer,
+)
 from eczema_tf.reporting.html import format_percent, format_signed
 from eczema_tf.reporting.pictures import (
     COLOURS,
@@ -184,7 +190,8 @@ class Pretended:
         heatmap = np.zeros((len(photos), 2, 4), "float32")
         heatmap[:, 0, 3] = self._highest
         moved = np.tile(np.array([-0.5, 1.5, 0.0], "float32"), (len(photos), 1))
-        return {**await self.answer(photos, text), "heatmap": heatmap, "contribution": moved}
+        maps = {"heatmap": heatmap, "heatmap_scale": np.full(len(photos), 0.25, "float32")}
+        return {**await self.answer(photos, text), **maps, "contribution": moved}
 
     async def answer(self, photos, text: str):
         return self._model.run(photos, [text] * len(photos), "serving_default")
@@ -197,9 +204,13 @@ def test_any_backend_is_explained_in_the_same_way(model: ExportedModel):
     assert told["explained"] == {"target": "severity:moderate", "direction": "against"}
     assert told["heatmap"]["peak"] == {"x": 0.875, "y": 0.25}
     assert told["heatmap"]["evidence"]
+    # a place of eight, 12.5 hundredths of the photo, has 0.25 logits for each of them
+    assert (told["heatmap"]["scale"], told["heatmap"]["total"]) == (0.25, 3.125)
     assert told["contributions"] == {"neither": -0.5, "image": 1.5, "text": 0.0, "logit": 1.0}
     page = render(answer, image, "")
     assert "The evidence against severity: moderate is strongest at the top right (88%" in page
+    assert "All places together add 3.12 to the log-odds; what speaks for it is not shown" in page
+    assert "<span>0.25</span>" in page
     assert page.count('class="map"') == page.count('class="legend"') == page.count("slider") == 1
 
 
@@ -207,14 +218,40 @@ def test_no_evidence_is_a_sentence_and_not_a_map(model: ExportedModel):
     image = upright_jpeg(photo())
     answer = asyncio.run(answer_case(Pretended(model, 0.0), [image], ""))
     assert answer.to_json()["heatmap"] | {"grid": []} == {
-        "method": "layercam",
+        "method": "evidence",
         "evidence": False,
         "peak": None,
         "grid": [],
+        "scale": 0.25,
+        "total": 0.0,
+        "known": True,
     }
     page = render(answer, image, "")
-    assert "No evidence against severity: moderate was found in the photo." in page
+    assert "No evidence against severity: moderate worth showing was found in the photo." in page
     assert not any(part in page for part in ('class="map"', 'class="legend"', "slider"))
+
+
+def test_a_photo_unlike_all_of_training_gets_a_sentence_and_no_map(model: ExportedModel):
+    class Unknown(Pretended):
+        async def answer(self, photos, text: str):
+            return {**await super().answer(photos, text), "known_image": np.array([False])}
+
+    image = upright_jpeg(photo())
+    page = render(asyncio.run(answer_case(Unknown(model, 1.0), [image], "")), image, "")
+    assert "This photo is unlike all that the model was trained on" in page
+    assert not any(part in page for part in ('class="map"', 'class="legend"', "slider"))
+
+
+def test_the_heatmaps_of_an_answer_have_one_scale():
+    """Full colour is the larger scale; the weaker photo is the paler for it."""
+    strong, weak = (Heatmap("evidence", (0.5, 0.5), ((1.0,),), scale) for scale in (0.5, 0.2))
+    full = find_full_colour([strong, None, weak])
+    assert full == 0.5
+    photo_jpeg, alphas = upright_jpeg(photo()), []
+    for picture in draw_pictures([photo_jpeg] * 3, [strong, None, weak], full):
+        png = base64.b64decode(picture.heatmap_url.partition(",")[2])
+        alphas.append(np.asarray(Image.open(io.BytesIO(png)))[..., 3].max())
+    assert alphas == [255, 102]
 
 
 def test_every_photo_has_a_heatmap_and_all_of_them_one_slider(model: ExportedModel):
@@ -227,7 +264,7 @@ def test_every_photo_has_a_heatmap_and_all_of_them_one_slider(model: ExportedMod
     assert page.count("<figure>") == 2
     assert page.count('class="map"') == page.count('class="legend"') == page.count("slider") == 1
     assert "Photo 1: The evidence against severity: moderate is strongest at the top right" in page
-    assert "Photo 2: No evidence against severity: moderate was found" in page
+    assert "Photo 2: No evidence against severity: moderate worth showing was found" in page
     assert "this answer is from the photos alone" in page
 
 

@@ -561,7 +561,8 @@ def test_the_served_explanation_is_the_offline_one(tmp_path: Path):
     assert words == b"Therashisitchy"
     assert scores[0].any()
     assert not scores[2].any()
-    assert explained["heatmap"].shape == (3, 2, 2)
+    assert explained["heatmap"].shape == (3, 32, 32)
+    assert (explained["heatmap_scale"].numpy() > 0).tolist() == [True, False, False]
     assert not explained["heatmap"].numpy()[1:].any()
     contribution = explained["contribution"].numpy()
     both = explained["eczema"].numpy()

@@ -166,7 +166,7 @@ def test_the_explanation_says_the_same_as_the_prediction(through_c):
         if value.dtype == np.float32:
             np.testing.assert_allclose(explained[name], value, atol=1e-5, err_msg=name)
     tokens = {"token_start", "token_end", "token_score", "clean_text"}
-    assert set(explained) - set(plain) == {"heatmap", "contribution", *tokens}
+    assert set(explained) - set(plain) == {"heatmap", "heatmap_scale", "contribution", *tokens}
 
 
 def test_without_tensorflow_text_the_c_api_says_what_is_missing(export: Path):

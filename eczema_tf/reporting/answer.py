@@ -25,13 +25,24 @@ class Heatmap:
     Attributes:
         method: One of `explanation.heatmaps.HEATMAP_METHODS`.
         peak: The strongest place, x and y as shares of the photo's width and height; None if no
-            evidence was found.
+            evidence was found, or none is shown.
         grid: Rows of values in [0, 1], stretched over the whole photo.
+        scale: What 1 stands for, in logits for each hundredth of the photo's area; None where the
+            method does not tell, and the strongest place has 1.
+        known: Whether the photo is like those that the model was trained on; of others no evidence
+            is shown, whatever the method.
     """
 
     method: str
     peak: tuple[float, float] | None
     grid: tuple[tuple[float, ...], ...]
+    scale: float | None = None
+    known: bool = True
+
+    @property
+    def total(self) -> float | None:
+        """What all places add to the target's logit; None where the method does not tell."""
+        return None if self.scale is None else 100 * self.scale * float(np.mean(self.grid))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the value of "heatmap" in `explanation.json`."""
@@ -40,6 +51,9 @@ class Heatmap:
             "evidence": self.peak is not None,
             "peak": self.peak and dict(zip("xy", self.peak, strict=True)),
             "grid": self.grid,
+            "scale": self.scale,
+            "total": self.total,
+            "known": self.known,
         }
 
 

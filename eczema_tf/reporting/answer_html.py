@@ -21,6 +21,7 @@ STYLE_SHEET = Path(__file__).with_name("answer.css")
 SHOWN_PHRASES = 8
 STRENGTHS = 10  # shades of a phrase's colour, as many as answer.css has
 METHOD_NAMES = {
+    "evidence": "integrated gradients, refined by Layer-CAM",
     "layercam": "Layer-CAM",
     "gradcam": "Grad-CAM",
     "gradcam++": "Grad-CAM++",
@@ -41,12 +42,14 @@ class Picture(NamedTuple):
 
     Attributes:
         number: Of the photo, from 1.
+        heatmap: What is shown.
         where: The heatmap is strongest; "" for no evidence.
         photo_url: Of the photo.
         heatmap_url: Of the heatmap, to be stretched over it.
     """
 
     number: int
+    heatmap: Heatmap
     where: str
     photo_url: str
     heatmap_url: str
@@ -90,6 +93,7 @@ def render_answer(
     reading = explanation.text
     phrases = list(reading.phrases) if reading else []
     shown = phrases[:SHOWN_PHRASES] if interactive else phrases
+    full = find_full_colour(explanation.heatmaps)
     return render_template(
         "answer",
         answer=answer,
@@ -101,7 +105,8 @@ def render_answer(
         start=expit(explanation.contributions.neither),
         shares=rank_shares(answer, explanation),
         several=answer.photos > 1,
-        pictures=draw_pictures(photos, explanation.heatmaps),
+        full=full,
+        pictures=draw_pictures(photos, explanation.heatmaps, full),
         method=next((METHOD_NAMES[one.method] for one in explanation.heatmaps if one), ""),
         phrases=shown,
         pieces=split_at_phrases(text, shown),
@@ -111,14 +116,30 @@ def render_answer(
     )
 
 
-def draw_pictures(photos: Sequence[bytes], heatmaps: Sequence[Heatmap | None]) -> list[Picture]:
-    """Draws the photos that have a heatmap, with it."""
+def find_full_colour(heatmaps: Iterable[Heatmap | None]) -> float | None:
+    """Finds what full colour stands for, in logits for each hundredth, in all heatmaps alike."""
+    return max((heatmap.scale for heatmap in heatmaps if heatmap and heatmap.scale), default=None)
+
+
+def draw_pictures(
+    photos: Sequence[bytes], heatmaps: Sequence[Heatmap | None], full: float | None
+) -> list[Picture]:
+    """Draws the photos that have a heatmap, with it.
+
+    Args:
+        photos: As in `render_answer`.
+        heatmaps: Of each.
+        full: From `find_full_colour`.
+    """
     return [
         Picture(
             number,
+            heatmap,
             describe_peak(heatmap.peak),
             as_data_url(shrink_photo(photo), "jpeg"),
-            as_data_url(paint_heatmap(np.array(heatmap.grid)), "png"),
+            as_data_url(
+                paint_heatmap(np.array(heatmap.grid) * ((heatmap.scale or 1) / (full or 1))), "png"
+            ),
         )
         for number, (photo, heatmap) in enumerate(zip(photos, heatmaps, strict=False), 1)
         if heatmap

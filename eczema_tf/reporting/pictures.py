@@ -20,7 +20,9 @@ LONGEST_SIDE_PX = 1024  # of a photo, about what a screen shows
 HEATMAP_SIDE_PX = 256  # on a page, where the browser stretches it over the photo
 
 
-def draw_overlay(photo: np.ndarray, heatmap: np.ndarray, label: str) -> bytes:
+def draw_overlay(
+    photo: np.ndarray, heatmap: np.ndarray, label: str, ends: tuple[str, str] = ("none", "most")
+) -> bytes:
     """Draws a photo under its heatmap, with a colour bar.
 
     Args:
@@ -28,6 +30,7 @@ def draw_overlay(photo: np.ndarray, heatmap: np.ndarray, label: str) -> bytes:
         heatmap: float (rows, columns) in [0, 1]; all zero for no evidence, which is written on the
             picture.
         label: Of the colour bar.
+        ends: What stands at its ends.
 
     Returns:
         A PNG file.
@@ -46,7 +49,7 @@ def draw_overlay(photo: np.ndarray, heatmap: np.ndarray, label: str) -> bytes:
     colours = axes.imshow(stretched, cmap=COLOURS, vmin=0, vmax=1, alpha=OPACITY * stretched)
     axes.set_axis_off()
     bar = figure.colorbar(colours, ax=axes, fraction=0.05, pad=0.02, label=label, ticks=[0, 1])
-    bar.ax.set_yticklabels(["none", "most"])
+    bar.ax.set_yticklabels(ends)
     if bar.solids is not None:
         bar.solids.set_alpha(1)
     if not heatmap.any():

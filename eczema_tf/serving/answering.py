@@ -9,8 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
 from eczema_tf.data.text.alignment import align_text
 from eczema_tf.explanation.contributions import Contributions
 from eczema_tf.explanation.maps import find_peak
@@ -86,23 +84,30 @@ async def answer_case(backend: Backend, photos: Sequence[bytes], text: str) -> A
 
 def _explain_rows(rows: Outputs, text: str, question: Question) -> Explanation:
     case = [""] * len(rows["status"])
-    row = {name: values[0] for name, values in pool_rows(rows, case, None).items()}
+    pooled = {name: values[0] for name, values in pool_rows(rows, case, None).items()}
     return Explanation(
         target=question.target,
         direction=question.direction,
-        contributions=Contributions(*row["contribution"].tolist()),
+        contributions=Contributions(*pooled["contribution"].tolist()),
         heatmaps=tuple(
-            _read_heatmap(heatmap, question.image_method) if used else None
-            for heatmap, used in zip(rows["heatmap"], rows["image_used"], strict=True)
+            _read_heatmap(rows, row, question.image_method) if used else None
+            for row, used in enumerate(rows["image_used"])
         ),
-        text=_read_text(text, row) if row["text_used"] else None,
+        text=_read_text(text, pooled) if pooled["text_used"] else None,
     )
 
 
-def _read_heatmap(heatmap: np.ndarray, method: str) -> Heatmap:
+def _read_heatmap(rows: Outputs, row: int, method: str) -> Heatmap:
+    known = bool(rows["known_image"][row])
+    heatmap = rows["heatmap"][row] * known
     peak = find_peak(heatmap)
-    grid = tuple(tuple(round(float(value), 4) for value in row) for row in heatmap)
-    return Heatmap(method=method, peak=peak and (peak[1], peak[0]), grid=grid)
+    return Heatmap(
+        method=method,
+        peak=peak and (peak[1], peak[0]),
+        grid=tuple(tuple(round(float(value), 4) for value in line) for line in heatmap),
+        scale=float(rows["heatmap_scale"][row]) if method == HEATMAP_METHOD else None,
+        known=known,
+    )
 
 
 def _read_text(text: str, row: Mapping[str, Any]) -> TextReading:

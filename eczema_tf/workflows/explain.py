@@ -14,12 +14,12 @@ from eczema_tf.data.text.reading import TextReader, is_read
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.errors import DataError
 from eczema_tf.explanation.heatmaps import compute_heatmaps
-from eczema_tf.explanation.one_pass import explain_in_one_pass
+from eczema_tf.explanation.one_pass import HEATMAP_METHOD, explain_in_one_pass
 from eczema_tf.files import replacing_file, replacing_folder, write_json, write_text
 from eczema_tf.model.decision import compute_decision
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.reporting.answer import format_answer
-from eczema_tf.reporting.answer_html import render_explanation_page
+from eczema_tf.reporting.answer_html import find_full_colour, render_explanation_page
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.pictures import draw_overlay, shrink_photo
 from eczema_tf.schema import DECISIONS, IMAGE_PRESENT, STATUS_OK, TEXT_PRESENT
@@ -69,14 +69,16 @@ def explain(
         write_json(aside / ANSWER, answer.to_json())
         write_text(aside / PAGE, render_explanation_page(answer, upright, text))
         heatmaps = answer.explanation.heatmaps if answer.explanation else ()
+        full = find_full_colour(heatmaps)
         for number, (jpeg, heatmap) in enumerate(zip(upright, heatmaps, strict=False), 1):
             if heatmap is None:
                 continue
-            picture = draw_overlay(
-                np.asarray(shrink_photo(jpeg)),
-                np.array(heatmap.grid),
-                f"evidence {direction} {target}",
-            )
+            label, ends = f"evidence {direction} {target}", ("none", "most")
+            if full:
+                label += ", log-odds of each hundredth"
+                ends = "0", f"{full:.2f}"
+            grid = np.array(heatmap.grid) * ((heatmap.scale or 1) / (full or 1))
+            picture = draw_overlay(np.asarray(shrink_photo(jpeg)), grid, label, ends)
             name = OVERLAY if number == 1 else f"heatmap-{number}.png"
             with replacing_file(aside / name) as file:
                 file.write_bytes(picture)
@@ -118,15 +120,12 @@ class RunBackend:
         if not any(photos) and not inputs[TEXT_PRESENT].any():
             raise DataError("--text: nothing readable in it")
         target, direction, image_method = self.question
-        why = explain_in_one_pass(self._submodels, to_model_inputs(inputs), target)
+        against = direction == "against"
+        why = explain_in_one_pass(self._submodels, to_model_inputs(inputs), target, against=against)
         heatmaps = why.heatmap.numpy()
-        if any(photos):
+        if any(photos) and image_method != HEATMAP_METHOD:
             heatmaps = compute_heatmaps(
-                self._submodels,
-                inputs,
-                target=target,
-                method=image_method,
-                against=direction == "against",
+                self._submodels, inputs, target=target, method=image_method, against=against
             )
         cleaned = clean_text(tf.constant([text.encode("utf-8", "replace")] * len(photos)))
         starts, ends = self._locate(cleaned)
@@ -134,6 +133,7 @@ class RunBackend:
             **self._read(inputs, text, why.logits),
             "contribution": why.contributions.numpy(),
             "heatmap": heatmaps,
+            "heatmap_scale": why.heatmap_scale.numpy(),
             "token_start": starts.numpy(),
             "token_end": ends.numpy(),
             "token_score": why.token_scores.numpy(),
