@@ -9,6 +9,10 @@ import pandas as pd
 import pytest
 
 from eczema_tf import evaluate, prepare, train
+from eczema_tf.evaluation.comparisons import ComparisonSummary
+from eczema_tf.evaluation.explanation_results import Cascade, ModalityResults
+from eczema_tf.evaluation.intervals import Estimate
+from eczema_tf.reporting.explanation_report import describe_trust
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.explanation_quality import photos as explained_photos
 from eczema_tf.workflows.explanation_quality import stability as explained_stability
@@ -135,6 +139,7 @@ def test_measuring_again_gives_the_same_figures(
     assert (workplace / "run" / "metrics.json").read_text() == metrics
     table = capsys.readouterr().out
     assert "pointing game" in table
+    assert table.count("how far to trust them:") == 2
     assert max(map(len, table.splitlines())) <= 100
 
 
@@ -225,3 +230,21 @@ def test_words_that_are_taken_out_leave_no_gap():
     ]
     np.testing.assert_array_equal(inputs["token_ids"], expected)
     np.testing.assert_array_equal(inputs["padding_mask"], np.array(expected) > 0)
+
+
+def test_trust_is_put_into_words_by_intervals():
+    sure, unsure = Estimate(value=0.1, low=0.05, high=0.15), Estimate(value=0.1, low=-0.1, high=0.3)
+    pointing = ComparisonSummary(9, "higher", {}, {"edges": unsure, "random": sure})
+    results = ModalityResults(
+        method="evidence",
+        counts={},
+        comparisons={"pointing": pointing},
+        changes={"noise": {"correlation": Estimate(value=0.5, low=0.4, high=0.6)}},
+        randomised=Cascade(9, 1, {"top": {"correlation": sure}, "all": {"correlation": sure}}),
+    )
+    assert list(describe_trust(results)) == [
+        "pointing game: better than random",
+        "pointing game: not surely better than edges",
+        "after a little noise: somewhat steady",
+        "with all weights random: nothing is left of them",
+    ]

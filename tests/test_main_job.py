@@ -59,6 +59,7 @@ def test_the_run_folder_holds_what_is_promised(workplace: Path):
         "model.weights.h5",
         "tokenizer",
         "neutral_text.npy",
+        "evidence.json",
         "thresholds.json",
         "metrics.json",
         "predictions.csv",

@@ -112,12 +112,14 @@ def test_the_photos_of_a_case_are_rows_with_its_text():
 
 def test_a_list_of_photos_has_one_answer_and_as_many_heatmaps():
     question = parse_request(body_of((["a", "b"], ""), ("c", ""), (["d"], "")), 4)
-    maps = np.arange(4, dtype="float32").reshape(4, 1, 1)
+    numbers = np.arange(4, dtype="float32")
+    explained = {"heatmap": numbers.reshape(4, 1, 1), "heatmap_scale": numbers}
     outputs = answer_rows({"eczema": 0.9}, {"eczema": 0.1}, {"eczema": 0.3}, {"eczema": 0.7})
-    pooled = pool_photos(question, {**outputs, "heatmap": maps}, None)
+    pooled = pool_photos(question, {**outputs, **explained}, None)
     told = json.loads(encode_answer(pooled, by_row=True))["predictions"]
     assert [row["eczema"] for row in told] == pytest.approx([0.5, 0.3, 0.7])
     assert [row["heatmap"] for row in told] == [[[[0]], [[1]]], [[2]], [[[3]]]]
+    assert [row["heatmap_scale"] for row in told] == [[0, 1], 2, [3]]
 
 
 @pytest.mark.parametrize(

@@ -96,10 +96,11 @@ def test_explanations_are_averaged_over_the_photos_that_speak():
     rows["token_score"] = np.array([[1.0], [2], [9]], "float32")
     rows["token_start"] = np.array([[4], [4], [4]], "int32")
     rows["heatmap"] = np.zeros((3, 2, 2), "float32")
+    rows["heatmap_scale"] = np.ones(3, "float32")
     found = pool_rows(rows, [0, 0, 0], UNDECIDED)
     assert found["contribution"].tolist() == [[2, 3, 4]]
     assert (found["token_score"].item(), found["token_start"].item()) == (1.5, 4)
-    assert "heatmap" not in found
+    assert not {"heatmap", "heatmap_scale"} & found.keys()
 
 
 def test_what_is_said_of_the_text_is_said_once():

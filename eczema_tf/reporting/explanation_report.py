@@ -19,6 +19,8 @@ NAMES = {
 }
 BASELINES = {"centred_gaussian": "Gaussian", "edges": "edges", "random": "random"}
 SUMS = ("moved", "missed", "unclear")
+# rank correlations after a change that should not matter, and after destroying what was learned
+STEADY, SOMEWHAT_STEADY, VANISHED = 0.7, 0.4, 0.2
 CHANGES = {
     "fine": "with 256 points of the path",
     "noise": "after a little noise",
@@ -74,6 +76,8 @@ def _format_modality(name: str, things: str, results: ModalityResults | str) -> 
         moved, missed, unclear = (format_estimate(sums[name]) for name in SUMS)
         yield f"  logits that a text moves {moved}, of which its words miss {missed}"
         yield f"  sum of the scores of texts labelled unclear {unclear}"
+    yield "  how far to trust them:"
+    yield from (f"    {said}" for said in describe_trust(results))
     cascade = results.randomised
     yield (
         f"  rank correlation after randomising weights from the top down to ({cascade.cases}"
@@ -86,3 +90,23 @@ def _format_modality(name: str, things: str, results: ModalityResults | str) -> 
             f"    {depth:<36} {format_estimate(estimates['correlation']):<24} of absolute"
             f" values {of_absolute}"
         )
+
+
+def describe_trust(results: ModalityResults) -> Iterator[str]:
+    """Says in words what the figures allow to believe; "better" where the interval is above 0."""
+    for figure, summary in results.comparisons.items():
+        better = {name for name, gain in summary.gain_over.items() if (gain.low or 0) > 0}
+        for said, names in (
+            ("better than", [name for name in BASELINES if name in better]),
+            ("not surely better than", [name for name in summary.gain_over if name not in better]),
+        ):
+            if names:
+                yield f"{NAMES[figure]}: {said} {', '.join(BASELINES[name] for name in names)}"
+    for change, estimates in results.changes.items():
+        if (kept := estimates["correlation"].value) is not None:
+            level = "steady" if kept >= STEADY else "somewhat steady"
+            yield f"{CHANGES[change]}: {level if kept >= SOMEWHAT_STEADY else 'not steady'}"
+    *_, last = results.randomised.depths.values()
+    if (left := last["correlation"].value) is not None:
+        said = "nothing is left of them" if abs(left) < VANISHED else "they stay: do not trust them"
+        yield f"with all weights random: {said}"

@@ -53,6 +53,7 @@ IMPLIED = {
     b"cannot tell": (-np.inf, np.inf),
     b"eczema": (-np.inf, -100.0),
 }
+OF_PHOTOS = {"heatmap", "heatmap_scale"}  # of an explanation, each photo's own
 SHARED = {"contribution", "token_score"}  # of an explanation, averaged like what they explain
 
 
@@ -89,12 +90,12 @@ def pool_rows(
             only if all its rows that speak for it are, and agree.
 
     Returns:
-        The same outputs, a row for each case, in order of first appearance; all but `heatmap`,
-        since that is each photo's own. In `status`, what is said of a photo has its number.
+        The same outputs, a row for each case, in order of first appearance; all but `OF_PHOTOS`. In
+        `status`, what is said of a photo has its number.
     """
     case, _ = pd.factorize(np.asarray(cases))  # (rows,)
     _, first, counts = np.unique(case, return_index=True, return_counts=True)
-    answers = {name: values[first] for name, values in outputs.items() if name != "heatmap"}
+    answers = {name: values[first] for name, values in outputs.items() if name not in OF_PHOTOS}
     if not (several := counts > 1).any():
         return answers
     rows = several[case]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eczema_tf.errors import EczemaError
-from eczema_tf.serving.cases import Outputs, Undecided, pool_rows
+from eczema_tf.serving.cases import OF_PHOTOS, Outputs, Undecided, pool_rows
 from eczema_tf.serving.exported import ExportMetadata
 from eczema_tf.serving.graph.signature import INPUTS, MODEL_NAME, SERVE, SIGNATURES
 
@@ -194,16 +194,16 @@ def pool_photos(asked: PredictRequest, outputs: Outputs, undecided: Undecided | 
         undecided: As for `serving.cases.pool_rows`.
 
     Returns:
-        The outputs; `heatmap` of a row with a list holds one for each photo.
+        The outputs; of a row with a list, `cases.OF_PHOTOS` hold one for each photo.
     """
     if not any(asked.listed):
         return outputs
     pooled = pool_rows(outputs, asked.cases, undecided)
-    if "heatmap" in outputs:
-        pooled["heatmap"] = np.empty(len(asked.listed), object)
+    for name in OF_PHOTOS & outputs.keys():
+        pooled[name] = np.empty(len(asked.listed), object)
         for row, is_list in enumerate(asked.listed):
-            maps = outputs["heatmap"][np.array(asked.cases) == row]
-            pooled["heatmap"][row] = maps if is_list else maps[0]
+            own = outputs[name][np.array(asked.cases) == row]
+            pooled[name][row] = own if is_list else own[0]
     return pooled
 
 
