@@ -245,7 +245,7 @@ def test_evidence_is_spread_over_the_product_of_both_maps():
     cells, shape = tf.constant([[[1.0, 0.0]]]), tf.constant([[[2.0, 2.0]]])
     density = spread_evidence(tf.constant([8.0]), cells, shape).numpy()
     # bilinear: 1, 3/4, 1/4 and 0 in two rows of four places, 12.5 hundredths each
-    np.testing.assert_allclose(density, [[[0.32, 0.24, 0.08, 0]] * 2], rtol=1e-6)
+    np.testing.assert_allclose(density, [[[0.16, 0.12, 0.04, 0]] * 2], rtol=1e-6)
     assert not spread_evidence(tf.constant([8.0]), 0 * cells, shape).numpy().any()
 
 

@@ -117,8 +117,9 @@ def render_answer(
 
 
 def find_full_colour(heatmaps: Iterable[Heatmap | None]) -> float | None:
-    """Finds what full colour stands for, in logits for each hundredth, in all heatmaps alike."""
-    return max((heatmap.scale for heatmap in heatmaps if heatmap and heatmap.scale), default=None)
+    """Finds what full colour stands for in all heatmaps that show anything, as `Heatmap.scale`."""
+    shown = [heatmap for heatmap in heatmaps if heatmap and heatmap.peak]
+    return max((heatmap.scale for heatmap in shown if heatmap.scale), default=None)
 
 
 def draw_pictures(

@@ -43,7 +43,8 @@ def explain(
 ) -> str:
     """Explains one case, and writes `heatmap.png`, `explanation.json` and `explanation.html`.
 
-    Of several photos, each has a heatmap: `heatmap.png`, `heatmap-2.png` and so on.
+    Of several photos, each has a heatmap: `heatmap.png`, `heatmap-2.png` and so on; but for those
+    that are unlike all of training.
 
     Args:
         run_dir: Of a finished `train`.
@@ -71,7 +72,7 @@ def explain(
         heatmaps = answer.explanation.heatmaps if answer.explanation else ()
         full = find_full_colour(heatmaps)
         for number, (jpeg, heatmap) in enumerate(zip(upright, heatmaps, strict=False), 1):
-            if heatmap is None:
+            if heatmap is None or not heatmap.known:
                 continue
             label, ends = f"evidence {direction} {target}", ("none", "most")
             if full:
