@@ -34,9 +34,9 @@ def upsample_heatmap(heatmap: np.ndarray, height_px: int, width_px: int) -> np.n
         width_px: Likewise.
 
     Returns:
-        float32 (height_px, width_px) in [0, 1], bicubic, so that no cell is seen.
+        float32 (height_px, width_px) in [0, 1], bilinear.
     """
     stretched = Image.fromarray(np.asarray(heatmap, "float32")).resize(
-        (width_px, height_px), Image.Resampling.BICUBIC
+        (width_px, height_px), Image.Resampling.BILINEAR
     )
     return np.clip(np.asarray(stretched), 0.0, 1.0)
