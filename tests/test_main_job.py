@@ -112,7 +112,10 @@ def test_evaluating_again_gives_the_same_metrics(workplace: Path, capsys: pytest
     before = (workplace / "run" / "metrics.json").read_text()
     assert evaluate.main(["--run-dir", str(workplace / "run")]) == 0
     assert (workplace / "run" / "metrics.json").read_text() == before
-    assert NOTICE.split(":")[0] in " ".join(capsys.readouterr().out.split())
+    notice = f"{NEVER_SEEN_SKIN} {NOTICE}"
+    assert notice in " ".join(capsys.readouterr().out.split())
+    for name in ("report.html", "model_card.md"):
+        assert (workplace / "run" / name).read_text(encoding="utf-8").count(notice) == 2
 
 
 def test_another_manifest_can_be_scored_without_splits(workplace: Path):

@@ -90,15 +90,15 @@ class Section:
     blocks: Sequence[Block]
 
 
-def format_page(title: str, sections: Sequence[Section]) -> str:
+def format_page(title: str, sections: Sequence[Section], notice: str = NOTICE) -> str:
     """Formats a document as one HTML page, pictures included, with the notice top and bottom."""
     style = Path(__file__).with_name("pages.css").read_text(encoding="utf-8")
-    return render_template("document", title=title, sections=sections, style=style, notice=NOTICE)
+    return render_template("document", title=title, sections=sections, style=style, notice=notice)
 
 
-def format_markdown(title: str, sections: Sequence[Section]) -> str:
+def format_markdown(title: str, sections: Sequence[Section], notice: str = NOTICE) -> str:
     """Formats a document as GitHub-flavoured Markdown; pictures are named relative to it."""
-    parts = [f"# {_escape(title)}", f"> {_escape(NOTICE)}"]
+    parts = [f"# {_escape(title)}", f"> {_escape(notice)}"]
     for section in sections:
         parts.append(f"## {_escape(section.title)}")
         for block in section.blocks:
@@ -116,7 +116,7 @@ def format_markdown(title: str, sections: Sequence[Section]) -> str:
                     parts.append(f"**{_escape(block.text)}**")
                 case _:
                     parts.append(_escape(block))
-    return "\n\n".join([*parts, f"> {_escape(NOTICE)}"]) + "\n"
+    return "\n\n".join([*parts, f"> {_escape(notice)}"]) + "\n"
 
 
 def _escape(text: str) -> str:
@@ -125,7 +125,7 @@ def _escape(text: str) -> str:
     return re.sub(r"([\\`*])", r"\\\1", shown).replace("](", "]\\(")
 
 
-def format_text(sections: Iterable[Section]) -> str:
+def format_text(sections: Iterable[Section], notice: str = NOTICE) -> str:
     """Formats sections as plain text of at most `TEXT_COLUMNS` columns, with the notice at the end.
 
     Tables that are wider stay whole; headings and pictures are left out.
@@ -144,7 +144,7 @@ def format_text(sections: Iterable[Section]) -> str:
                     pass
                 case _:
                     parts.append(_wrap(block))
-    return "\n\n".join([*parts, _wrap(NOTICE)])
+    return "\n\n".join([*parts, _wrap(notice)])
 
 
 def _wrap(text: str, bullet: str = "") -> str:

@@ -158,7 +158,7 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
     if _BUILT_IN in facts.data.sources:
         caveats.append(
             "Built-in data: rendered photos and written complaints. These results say nothing about"
-            f" patients.{f' {NEVER_SEEN_SKIN}' if len(facts.data.sources) == 1 else ''}"
+            " patients."
         )
     if _TEMPLATE in facts.data.sources:
         caveats.append(

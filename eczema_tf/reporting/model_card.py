@@ -73,7 +73,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
         Section("Ethical considerations", [Bullets(_ETHICS)]),
         Section("Caveats and recommendations", [caveats]),
     ]
-    return format_markdown(f"Model card: {name} or not", sections)
+    return format_markdown(f"Model card: {name} or not", sections, facts.data.notice)
 
 
 _MODEL_DETAILS = (

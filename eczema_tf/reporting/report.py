@@ -21,11 +21,12 @@ from eczema_tf.reporting.facts import (
 from eczema_tf.reporting.formats import HEAD_NAMES, METRIC_NAMES, format_estimate
 from eczema_tf.reporting.plots import DECISION, FORESTS, PR, RELIABILITY, RISK, ROC
 from eczema_tf.reporting.results import SUBGROUPS, build_results
+from eczema_tf.schema import NOTICE
 
 
-def format_results(metrics: Metrics) -> str:
-    """Formats the results for a terminal."""
-    return format_text(build_results(metrics))
+def format_results(metrics: Metrics, notice: str = NOTICE) -> str:
+    """Formats the results for a terminal, with what everyone must read at the end."""
+    return format_text(build_results(metrics), notice)
 
 
 def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
@@ -65,7 +66,8 @@ def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
         Section("Model", [tabulate_settings(facts)]),
         Section("What these results do not say", [Bullets(list_caveats(facts, metrics))]),
     ]
-    return format_page(f"Results, {metrics.positive_class} or not: {metrics.split}", sections)
+    title = f"Results, {metrics.positive_class} or not: {metrics.split}"
+    return format_page(title, sections, facts.data.notice)
 
 
 def _illustrate(section: Section, plots: Path) -> Section:

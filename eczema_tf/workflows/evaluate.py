@@ -11,7 +11,6 @@ from eczema_tf.errors import DataError
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
-from eczema_tf.reporting.report import format_results
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import check_overlap, load_as_trained, load_audited
 from eczema_tf.workflows.explanation_quality.evaluation import evaluate_explanations
@@ -73,7 +72,6 @@ def evaluate(
         leaks=leaks,
         run_dir=run_dir,
     )
-    print(format_results(metrics))
     if explanations is not None:
         submodels = run_folder.take_apart(run_dir, trained)
         judge = partial(evaluate_explanations, trained, submodels, dataset, inputs, rows, out)

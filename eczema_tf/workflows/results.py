@@ -1,4 +1,4 @@
-"""What an evaluation writes: predictions, metrics, plots, the report and the model card."""
+"""What an evaluation writes and prints: predictions, metrics, plots, report and model card."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from eczema_tf.evaluation.thresholds import Thresholds
 from eczema_tf.files import write_csv, write_text
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
-from eczema_tf.reporting.report import format_report
+from eczema_tf.reporting.report import format_report, format_results
 from eczema_tf.workflows import run_folder
 
 
@@ -25,7 +25,7 @@ def write_results(
     leaks: Leaks | None = None,
     run_dir: Path | None = None,
 ) -> Metrics:
-    """Judges cases and writes predictions, metrics, plots and the report.
+    """Judges cases, writes predictions, metrics, plots and the report, and prints the results.
 
     Args:
         out: Where to.
@@ -55,4 +55,5 @@ def write_results(
     if run_dir in (None, out):
         write_text(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))
     metrics.write(out / run_folder.METRICS)  # last, so that its presence means that all is done
+    print(format_results(metrics, facts.data.notice))
     return metrics

@@ -12,7 +12,6 @@ from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_splits, find_missing
 from eczema_tf.errors import RunError, raise_if_any
 from eczema_tf.evaluation.records import Metrics
-from eczema_tf.reporting.report import format_results
 from eczema_tf.schema import SPLITS
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import AUDIT, load_audited
@@ -50,9 +49,7 @@ def _train(config: Config, run_dir: Path) -> Metrics:
     audited = load_audited(config.data, find_manifest(config))
     audited.audit.report.write(run_dir / AUDIT)
     if config.split.folds:
-        metrics = cross_validate(config, audited, run_dir)
-        print(format_results(metrics))
-        return metrics
+        return cross_validate(config, audited, run_dir)
     dataset, splits = audited.dataset, split_dataset(config, audited.dataset)
     leaks = audited.check(splits)
     trained, inputs, thresholds = fit_run(config, dataset, splits, run_dir)
@@ -61,7 +58,6 @@ def _train(config: Config, run_dir: Path) -> Metrics:
     cases = predict_cases(trained, dataset, inputs, np.flatnonzero(splits == "test"))
     metrics = write_results(run_dir, cases, thresholds, config, split="test", leaks=leaks)
     run_folder.seal(run_dir)
-    print(format_results(metrics))
     if config.export.enabled:
         export_model(trained, run_dir, Path(config.export.folder))
     return metrics
