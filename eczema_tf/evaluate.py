@@ -1,6 +1,7 @@
 """`python -m eczema_tf.evaluate`: metrics of a trained run, on its test split or other data."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,17 @@ EXAMPLES = """examples:
   python -m eczema_tf.evaluate --run-dir runs/quickstart --explanations
 
 --explanations also measures whether heatmaps and the scores of words can be trusted."""
+
+
+def _read_share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1; received {text!r}")
+    return share
+
 
 ARGUMENTS = (
     argument(
@@ -49,6 +61,15 @@ ARGUMENTS = (
         type=Path,
         metavar="DIR",
         help="folder for the results (default, for the run's own test split: the run's folder)",
+    ),
+    argument(
+        "--sensitivity",
+        action="append",
+        default=[],
+        type=_read_share,
+        metavar="S",
+        help="operating point that finds this share of eczema on validation; may be given several"
+        " times (default: evaluate.sensitivities of the run)",
     ),
     argument(
         "--explanations",
@@ -85,6 +106,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         embeddings=arguments.embeddings,
         split=arguments.split,
         out=arguments.out,
+        sensitivities=arguments.sensitivity,
         explanations=arguments.explanations,
         allow_leaks=arguments.allow_leaks,
     )

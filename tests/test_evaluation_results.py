@@ -9,7 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from sklearn.metrics import average_precision_score, precision_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from eczema_tf.evaluation.predictions import average_rows_by_case
 from eczema_tf.evaluation.records import Metrics
@@ -130,6 +136,32 @@ def test_figures_are_those_of_scikit_learn(cases, metrics):
         )
 
 
+def test_operating_points_are_judged_by_kind_of_case(cases):
+    points = {"sensitivity 0.9": {"image": 0.2, "fusion": 0.3}}
+    found = compute_json(cases, THRESHOLDS, points=points, prevalences=[0.1], replicates=20)
+    judged = {(point["kind"], point["aim"]): point for point in found["operating_points"]}
+    assert list(judged) == [
+        ("image", "Youden"),
+        ("image", "sensitivity 0.9"),
+        ("text", "Youden"),  # nothing reached 0.9 with a text
+        ("fusion", "Youden"),
+        ("fusion", "sensitivity 0.9"),
+    ]
+    used = {"image": cases["image_used"], "fusion": cases["image_used"] & cases["text_used"]}
+    for (kind, aim), point in judged.items():
+        part = cases[used.get(kind, cases["text_used"])]
+        positive, called = part["eczema"] == 1, part[f"p_{kind}"] >= point["threshold"]
+        assert point["threshold"] == (0.5 if aim == "Youden" else points[aim][kind])
+        assert point["cases"] == len(part)
+        assert point["confusion"] == confusion_matrix(~positive, ~called).tolist()
+        assert point["sensitivity"]["value"] == pytest.approx(recall_score(positive, called))
+        assert point["specificity"]["value"] == pytest.approx(recall_score(~positive, ~called))
+        own, stated = point["predictive_values"]
+        assert own["ppv"]["value"] == pytest.approx(precision_score(positive, called))
+        assert own["npv"]["value"] == pytest.approx(precision_score(~positive, ~called))
+        assert stated["prevalence"] == 0.1
+
+
 def test_the_shape_is_that_of_metrics_json(metrics):
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     assert (metrics["split"], metrics["cases"], metrics["labelled"]) == ("test", 400, 400)
@@ -162,6 +194,7 @@ def test_metrics_json_keeps_its_keys_in_order_and_is_read_back_as_written(cases,
         "fusion_gain",
         "limit",
         "gap_to_limit",
+        "operating_points",
         "subsets",
         "consistency",
         "severity",

@@ -8,8 +8,14 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_curve
 
-from eczema_tf.evaluation.thresholds import choose_kind, choose_thresholds, maximise_youden
+from eczema_tf.evaluation.thresholds import (
+    choose_kind,
+    choose_points,
+    choose_thresholds,
+    maximise_youden,
+)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +112,59 @@ def test_the_threshold_of_fusion_is_chosen_on_cases_with_photo_and_text():
     assert choose_thresholds(cases)["fusion"] == pytest.approx(0.8)  # 0.7 | 0.9, 0.95
     none_with_both = cases[~cases["image_used"]]
     assert choose_thresholds(none_with_both)["fusion"] == pytest.approx(0.15)  # 0.1 | 0.2, 0.6
+
+
+def as_cases(probabilities, positive) -> pd.DataFrame:
+    columns = dict.fromkeys(("p_image", "p_text", "p_fusion"), np.array(probabilities))
+    labels = np.array(positive, dtype=float)
+    return pd.DataFrame({"eczema": labels, **columns, "image_used": True, "text_used": True})
+
+
+def choose(probabilities, positive, sensitivities=(), specificities=()) -> dict:
+    cases = as_cases(probabilities, positive)
+    return choose_points(cases, 0.5, sensitivities=sensitivities, specificities=specificities)
+
+
+def test_points_that_reach_a_share_by_hand():
+    """Eczema has 0.2, 0.4, 0.6, 0.8 and 0.9: four of five are 0.8."""
+    probabilities = [0.1, 0.3, 0.5, 0.7, 0.2, 0.4, 0.6, 0.8, 0.9]
+    positive = [0, 0, 0, 0, 1, 1, 1, 1, 1]
+    points = choose(probabilities, positive, [0.8, 0.81], [0.75, 0.76])
+    found = {aim: thresholds["image"] for aim, thresholds in points.items()}
+    assert found == pytest.approx(
+        {
+            "sensitivity 0.8": 0.35,  # between 0.3 and 0.4
+            "sensitivity 0.81": 0.15,  # all five are needed
+            "specificity 0.75": 0.55,  # 0.7 may be called
+            "specificity 0.76": 0.75,
+        }
+    )
+
+
+def test_points_are_the_corners_of_the_roc_curve_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    positive = rng.random(300) < 0.4
+    probabilities = np.clip(rng.normal(0.4 + 0.2 * positive, 0.2), 0, 1).round(2)
+    false_alarms, sensitivity, _ = roc_curve(positive, probabilities, drop_intermediate=False)
+    points = choose(probabilities, positive, [0.5, 0.9, 0.95], [0.8, 0.9])
+    for aim, thresholds in points.items():
+        goal, share = aim.split()
+        called = probabilities >= thresholds["fusion"]
+        seen = called[~positive].mean(), called[positive].mean()
+        reached = sensitivity >= float(share)
+        best = (false_alarms[reached][0], sensitivity[reached][0])  # of both, the first to reach
+        if goal == "specificity":
+            reached = 1 - false_alarms >= float(share)
+            best = (false_alarms[reached][-1], sensitivity[reached][-1])
+        assert seen == pytest.approx(best)
+
+
+def test_a_share_out_of_reach_calls_everybody_or_nobody():
+    points = choose([0.9, 0.1], [0, 1], [0.9], [0.9])  # the wrong way round
+    assert points["sensitivity 0.9"]["text"] <= 0.1
+    assert points["specificity 0.9"]["text"] > 0.9
+
+
+def test_one_class_has_no_points():
+    assert choose([0.1, 0.9], [1, 1], [0.9], [0.9]) == {}
+    assert choose([], [], [0.9], [0.9]) == {}

@@ -18,6 +18,7 @@ import pytest
 from eczema_tf import evaluate, export, predict, prepare, train
 from eczema_tf.cli import TENSORFLOW_LOG
 from eczema_tf.errors import RunError
+from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.schema import IMAGE, NEVER_SEEN_SKIN, NOTICE
 from eczema_tf.serving.graph.served_model import ServedModel
@@ -116,6 +117,21 @@ def test_evaluating_again_gives_the_same_metrics(workplace: Path, capsys: pytest
     assert notice in " ".join(capsys.readouterr().out.split())
     for name in ("report.html", "model_card.md"):
         assert (workplace / "run" / name).read_text(encoding="utf-8").count(notice) == 2
+
+
+def test_an_operating_point_can_be_asked_for(workplace: Path, capsys: pytest.CaptureFixture):
+    run, out = workplace / "run", workplace / "points"
+    arguments = ["--run-dir", str(run), "--out", str(out), "--sensitivity", "0.8"]
+    assert evaluate.main(arguments) == 0
+    points = json.loads((out / "metrics.json").read_text())["operating_points"]
+    assert {point["aim"] for point in points} == {"Youden", "sensitivity 0.8", "specificity 0.9"}
+    asked = next(point for point in points if point["aim"] == "sensitivity 0.8")
+    validation = pd.read_csv(run / "validation.csv")
+    ill = validation[validation["eczema"] == 1][PROBABILITY_COLUMNS[asked["kind"]]].dropna()
+    assert (ill >= asked["threshold"]).mean() >= 0.8
+    with pytest.raises(SystemExit):
+        evaluate.main([*arguments[:-1], "1.5"])
+    assert "--sensitivity: must lie between 0 and 1; received '1.5'" in capsys.readouterr().err
 
 
 def test_another_manifest_can_be_scored_without_splits(workplace: Path):

@@ -14,6 +14,7 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
+Inner = Annotated[float, Field(gt=0, lt=1)]  # a share that is neither none nor all
 MAX_TOKENS = 512  # of a text: as many positions as BERT has
 
 
@@ -288,7 +289,10 @@ class EvaluateConfig(Section):
     bootstrap_replicates: Annotated[int, Field(ge=100)] = 1000
     # predictive values are also given for these; of adults up to one in ten has eczema, of children
     # one in five (Langan, Irvine and Weidinger 2020)
-    prevalences: list[Annotated[float, Field(gt=0, lt=1)]] = [0.1, 0.2]
+    prevalences: list[Inner] = [0.1, 0.2]
+    # that operating points are to reach, besides the one with the highest sum of both
+    sensitivities: list[Inner] = [0.9, 0.95]
+    specificities: list[Inner] = [0.9]
 
 
 class ExportConfig(Section):

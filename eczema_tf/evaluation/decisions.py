@@ -1,6 +1,6 @@
-"""What answers are worth: predictive values at stated prevalences, and net benefit."""
+"""What answers are worth: operating points, predictive values, net benefit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,9 +10,12 @@ from eczema_tf.evaluation.intervals import (
     Sampling,
     estimate_difference,
     estimate_mean,
+    estimate_share,
 )
 from eczema_tf.evaluation.metrics import measure_mean
+from eczema_tf.evaluation.sample import Sample
 from eczema_tf.files import Record
+from eczema_tf.schema import ECZEMA_HEADS
 
 # from "treat unless it is very unlikely" to "treat only if it is more likely than not"
 DECISION_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -26,6 +29,31 @@ class PredictiveValues(Record):
     npv: Estimate
 
 
+class OperatingPoint(Record):
+    """A threshold for one kind of case, chosen on validation cases and judged on others.
+
+    Attributes:
+        aim: What it was chosen for.
+        kind: "image": by the photo, of every case with one, as if it had come alone (its answer
+            would be the same to the bit); "text" likewise; "fusion": of cases with both.
+        cases: Labelled ones of the kind.
+        threshold: From it on a probability is called eczema.
+        sensitivity: Share of eczema that is called so.
+        specificity: Share of the rest that is not.
+        predictive_values: At the prevalence of the cases first, then at stated ones.
+        confusion: Cases by true class (rows: eczema, other) and what they are called.
+    """
+
+    aim: str
+    kind: str
+    cases: int
+    threshold: float
+    sensitivity: Estimate
+    specificity: Estimate
+    predictive_values: list[PredictiveValues]
+    confusion: list[list[int]]
+
+
 class NetBenefit(Record):
     """Eczema treated, less what treating others costs, a case (Vickers and Elkin 2006).
 
@@ -37,6 +65,52 @@ class NetBenefit(Record):
     model: Estimate
     treat_all: float
     gain: Difference
+
+
+def judge_points(
+    sample: Sample, points: Mapping[str, Mapping[str, float]], prevalences: Sequence[float]
+) -> list[OperatingPoint]:
+    """Judges operating points, by kind of case.
+
+    Args:
+        sample: The cases.
+        points: By aim and kind, the thresholds.
+        prevalences: At which predictive values are given beside that of the cases, in (0, 1).
+    """
+    return [
+        _judge_point(sample.of_kind(kind), aim, kind, thresholds[kind], prevalences)
+        for kind in ECZEMA_HEADS
+        for aim, thresholds in points.items()
+        if kind in thresholds
+    ]
+
+
+def _judge_point(
+    sample: Sample, aim: str, kind: str, threshold: float, prevalences: Sequence[float]
+) -> OperatingPoint:
+    positive, called = sample.positive(), sample.probability(kind) >= threshold
+    reason = sample.explain_undefined("what this answer needs")
+    sensitivity, specificity = (
+        estimate_share(measure_mean(right, of_class), of_class, sample.sampling, reason)
+        for right, of_class in ((called, positive), (~called, ~positive))
+    )
+    own = [float(positive.mean())] if positive.any() and not positive.all() else []
+    return OperatingPoint(
+        aim=aim,
+        kind=kind,
+        cases=sample.count(),
+        threshold=threshold,
+        sensitivity=sensitivity,
+        specificity=specificity,
+        predictive_values=[
+            compute_predictive_values(sensitivity, specificity, prevalence)
+            for prevalence in (*own, *prevalences)
+        ],
+        confusion=[
+            [int((of_class & said).sum()) for said in (called, ~called)]
+            for of_class in (positive, ~positive)
+        ],
+    )
 
 
 def compute_predictive_values(

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from eczema_tf.evaluation.abstention import Abstention
 from eczema_tf.evaluation.calibration import Calibration
-from eczema_tf.evaluation.decisions import NetBenefit, PredictiveValues
+from eczema_tf.evaluation.decisions import NetBenefit, OperatingPoint
 from eczema_tf.evaluation.intervals import Difference, Estimate
 from eczema_tf.evaluation.subgroups import Subgroups
 from eczema_tf.files import Record
@@ -21,8 +21,7 @@ class HeadMetrics(Record):
     f1: Estimate
     sensitivity: Estimate
     specificity: Estimate
-    # of all cases, not of subsets; predictive values at the prevalence of the cases come first
-    predictive_values: list[PredictiveValues] | None = None
+    # of all cases, not of subsets
     net_benefit: list[NetBenefit] | None = None
     calibration: Calibration | None = None
 
@@ -124,6 +123,8 @@ class Metrics(Record):
     fusion_gain: FusionGain
     bayes_auroc: dict[str, float | None] | None = Field(default=None, alias="limit")
     bayes_gap: dict[str, Difference] | None = Field(default=None, alias="gap_to_limit")
+    # by kind of case; those chosen by Youden's index first
+    operating_points: list[OperatingPoint] | None = None
     subsets: dict[str, Subset]
     # built-in data only: by "known" and "new", texts in words of the training texts and in others
     wordings: dict[str, Subset] | None = None

@@ -9,7 +9,7 @@ from eczema_tf.data.text.reading import MOSTLY_UNKNOWN, READ_TO
 from eczema_tf.evaluation import metrics
 from eczema_tf.evaluation.abstention import judge_abstention
 from eczema_tf.evaluation.calibration import judge_calibration
-from eczema_tf.evaluation.decisions import compute_predictive_values, judge_net_benefit
+from eczema_tf.evaluation.decisions import judge_net_benefit, judge_points
 from eczema_tf.evaluation.intervals import LEVEL, Difference, Estimate, estimate_share
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
 from eczema_tf.evaluation.records import (
@@ -41,6 +41,7 @@ from eczema_tf.schema import (
 # of the exact posterior: the label is at least one in five to be the other way
 KNOWN_AMBIGUOUS = (0.2, 0.8)
 GUESSED_AMBIGUOUS = (0.25, 0.75)  # of the model's own probability, where the posterior is not known
+YOUDEN = "Youden"  # what `thresholds` were chosen for: the highest sensitivity + specificity
 _NEEDS = {"image": "a photo", "text": "a text", "fusion": "a prediction"}
 
 
@@ -48,6 +49,7 @@ def compute_metrics(
     cases: pd.DataFrame,
     thresholds: Mapping[str, float],
     *,
+    points: Mapping[str, Mapping[str, float]] | None = None,
     label_threshold: float = 0.5,
     prevalences: Sequence[float] = (),
     replicates: int = 1000,
@@ -65,6 +67,7 @@ def compute_metrics(
         cases: From `average_rows_by_case`.
         thresholds: By "image", "text" and "fusion"; a probability at or above its threshold is
             called eczema.
+        points: Further operating points: by aim, thresholds for each kind of case.
         label_threshold: A case is positive when its `eczema` label is greater than this.
         prevalences: At which predictive values are given beside that of the cases, in (0, 1).
         replicates: Resamples of the bootstrap.
@@ -78,10 +81,10 @@ def compute_metrics(
         "split": split,
         "positive_class": positive_class,
         **_judge_heads(sample),
-        "heads": {
-            modality: _judge_probabilities(sample, modality, prevalences)
-            for modality in ECZEMA_HEADS
-        },
+        "heads": {modality: _judge_probabilities(sample, modality) for modality in ECZEMA_HEADS},
+        "operating_points": judge_points(
+            sample, {YOUDEN: thresholds, **(points or {})}, prevalences
+        ),
         "subsets": {
             name: {"defined_by": defined_by, **_judge_heads(sample.where(mask))}
             for name, (defined_by, mask) in find_subsets(sample.cases).items()
@@ -201,26 +204,14 @@ def _judge_head(sample: Sample, modality: str) -> HeadMetrics:
     )
 
 
-def _judge_probabilities(
-    sample: Sample, modality: str, prevalences: Sequence[float]
-) -> HeadMetrics:
+def _judge_probabilities(sample: Sample, modality: str) -> HeadMetrics:
     """Judges a head whole: also whether its probabilities are right, and of what use they are."""
     head, sample = _judge_head(sample, modality), sample.of_head(modality)
     reason = sample.explain_undefined(_NEEDS[modality])
-    probability, positive = sample.probability(modality), sample.positive()
-    own = [float(positive.mean())] if positive.any() and not positive.all() else []
-    return head.model_copy(
-        update={
-            "predictive_values": [
-                compute_predictive_values(head.sensitivity, head.specificity, prevalence)
-                for prevalence in (*own, *prevalences)
-            ],
-            "net_benefit": judge_net_benefit(probability, positive, sample.sampling, reason),
-            "calibration": judge_calibration(
-                probability, sample.cases["eczema"].to_numpy("float64"), sample.sampling, reason
-            ),
-        }
-    )
+    probability, labels = sample.probability(modality), sample.cases["eczema"].to_numpy("float64")
+    benefit = judge_net_benefit(probability, sample.positive(), sample.sampling, reason)
+    calibration = judge_calibration(probability, labels, sample.sampling, reason)
+    return head.model_copy(update={"net_benefit": benefit, "calibration": calibration})
 
 
 def _compute_fusion_gain(sample: Sample) -> FusionGain:

@@ -75,6 +75,11 @@ class Sample:
         """Leaves the cases that a head is judged on."""
         return self.where(is_scored(self.cases, modality))
 
+    def of_kind(self, kind: str) -> "Sample":
+        """Leaves the cases that one kind of answer is for: as `of_head`, but "fusion" has both."""
+        heads = ("image", "text", "fusion") if kind == "fusion" else (kind,)
+        return self.where(np.all([is_scored(self.cases, head) for head in heads], axis=0))
+
     def count(self) -> int:
         """Counts cases; one that several repeats of a cross-validation scored counts once."""
         return self.cases["case_id"].nunique()

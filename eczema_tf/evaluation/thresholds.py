@@ -1,16 +1,16 @@
-"""The threshold of each head, chosen on validation cases and kept for every later use."""
+"""Thresholds of each head, chosen on validation cases and kept for every later use."""
 
 import logging
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_curve
 
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
-from eczema_tf.schema import ECZEMA_HEADS
 
 Thresholds = dict[str, float]  # in (0, 1], by "image", "text" and "fusion"
 DEFAULT_THRESHOLD = 0.5  # where validation cannot tell
+_ROUNDING = 1e-12  # of shares
 _log = logging.getLogger(__name__)
 
 
@@ -34,18 +34,58 @@ def choose_thresholds(cases: pd.DataFrame, label_threshold: float = 0.5) -> Thre
         label_threshold: A label greater than this is positive.
     """
     thresholds = {}
-    for modality in ECZEMA_HEADS:
+    for modality, probabilities, positive in _divide(cases, label_threshold):
+        thresholds[modality], reason = maximise_youden(probabilities, positive)
+        if reason:
+            _log.warning("threshold of %s: %s; %s is used", modality, reason, DEFAULT_THRESHOLD)
+    return thresholds
+
+
+def choose_points(
+    cases: pd.DataFrame,
+    label_threshold: float,
+    *,
+    sensitivities: Sequence[float],
+    specificities: Sequence[float],
+) -> dict[str, Thresholds]:
+    """Chooses thresholds at which a share of eczema is found, or of the rest is left alone.
+
+    Of all that reach the share on validation, it is the one that errs least on the other side.
+
+    Args:
+        cases: As of `choose_thresholds`.
+        label_threshold: A label greater than this is positive.
+        sensitivities: To be reached, each in (0, 1).
+        specificities: Likewise.
+
+    Returns:
+        By what is aimed at, such as "sensitivity 0.9"; without the heads that have one class only.
+    """
+    points: dict[str, Thresholds] = {}
+    for modality, probabilities, positive in _divide(cases, label_threshold):
+        if positive.all() or not positive.any():
+            continue
+        cuts, sensitivity, specificity = _measure_cuts(probabilities, positive)
+        for aim in sensitivities:
+            reached = cuts[sensitivity >= aim - _ROUNDING]
+            points.setdefault(f"sensitivity {aim:g}", {})[modality] = float(reached[-1])
+        for aim in specificities:
+            reached = cuts[specificity >= aim - _ROUNDING]
+            points.setdefault(f"specificity {aim:g}", {})[modality] = float(reached[0])
+    return points
+
+
+def _divide(
+    cases: pd.DataFrame, label_threshold: float
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yields each head, its probabilities, and which of its cases are eczema, (cases,) both."""
+    for modality, column in PROBABILITY_COLUMNS.items():
         scored = cases[is_scored(cases, modality)]
         both = scored["image_used"] & scored["text_used"]
         if modality == "fusion" and both.any():
             scored = scored[both]
         positive = (scored["eczema"] > label_threshold).to_numpy(bool)
-        thresholds[modality], reason = maximise_youden(
-            scored[PROBABILITY_COLUMNS[modality]].to_numpy("float64"), positive
-        )
-        if reason:
-            _log.warning("threshold of %s: %s; %s is used", modality, reason, DEFAULT_THRESHOLD)
-    return thresholds
+        yield modality, scored[column].to_numpy("float64"), positive
 
 
 def maximise_youden(probabilities: np.ndarray, positive: np.ndarray) -> tuple[float, str]:
@@ -64,15 +104,29 @@ def maximise_youden(probabilities: np.ndarray, positive: np.ndarray) -> tuple[fl
     if positive.all() or not positive.any():
         reason = f"undefined on {len(positive)} validation cases, {positive.sum()} of them eczema"
         return DEFAULT_THRESHOLD, reason
-    false_alarms, sensitivity, distinct = roc_curve(
-        positive, probabilities, drop_intermediate=False
-    )  # from the highest probability down
-    youden = (sensitivity - false_alarms)[1:-1]  # the ends call none or all cases positive
-    if not len(youden) or youden.max() <= 0:
+    cuts, sensitivity, specificity = _measure_cuts(probabilities, positive)
+    cuts, youden = cuts[1:-1], (sensitivity + specificity - 1)[1:-1]  # the ends call all or none
+    if not len(youden) or youden.max() <= _ROUNDING:
         return DEFAULT_THRESHOLD, "no threshold separates the validation cases better than chance"
-    high, low = distinct[1:-1], distinct[2:]
+    best = cuts[np.isclose(youden, youden.max(), rtol=0, atol=_ROUNDING)]
+    return float(best[np.abs(best - DEFAULT_THRESHOLD).argmin()]), ""
+
+
+def _measure_cuts(
+    probabilities: np.ndarray, positive: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Measures sensitivity and specificity at all thresholds that differ, (cuts,) each, rising.
+
+    They lie halfway between neighbouring probabilities; the first calls all cases, the last none.
+    """
+    distinct = np.unique(probabilities)
+    low, high = distinct[:-1], distinct[1:]
     halfway = low + (high - low) / 2
     # between neighbouring floats there is no halfway
-    candidates = np.where(halfway > low, halfway, high)
-    best = candidates[np.isclose(youden, youden.max(), rtol=0, atol=1e-12)]
-    return float(best[np.abs(best - DEFAULT_THRESHOLD).argmin()]), ""
+    between = np.where(halfway > low, halfway, high)
+    cuts = np.array([distinct[0], *between, np.nextafter(distinct[-1], np.inf)])
+    missed, left_alone = (
+        np.searchsorted(np.sort(probabilities[of_class]), cuts) / of_class.sum()
+        for of_class in (positive, ~positive)
+    )
+    return cuts, 1 - missed, left_alone

@@ -3,6 +3,7 @@
 from eczema_tf.evaluation.intervals import Difference, Estimate
 
 HEAD_NAMES = {"image": "photo", "text": "text", "fusion": "both (fusion)"}
+KIND_NAMES = {"image": "photo", "text": "text", "fusion": "both"}
 METRIC_NAMES = {
     "auroc": "AUROC",
     "f1": "F1",

@@ -13,7 +13,7 @@ from eczema_tf.reporting.facts import (
     tabulate_data,
     tabulate_settings,
 )
-from eczema_tf.reporting.probability_tables import tabulate_calibration, tabulate_predictive_values
+from eczema_tf.reporting.probability_tables import tabulate_calibration, tabulate_points
 from eczema_tf.reporting.subgroup_tables import build_subgroups
 from eczema_tf.reporting.tables import (
     describe_gain,
@@ -44,7 +44,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
     results: list[Block] = [
         tabulate_aurocs(metrics),
         tabulate_decisions(metrics),
-        tabulate_predictive_values(metrics),
+        *tabulate_points(metrics),
         *tabulate_calibration(metrics),
         Bullets([describe_gain(metrics), *describe_labels(metrics)]),
         *list_undefined(metrics),

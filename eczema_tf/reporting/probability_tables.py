@@ -2,7 +2,13 @@
 
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.document import Block, Table
-from eczema_tf.reporting.formats import HEAD_NAMES, format_estimate, format_number, format_p
+from eczema_tf.reporting.formats import (
+    HEAD_NAMES,
+    KIND_NAMES,
+    format_estimate,
+    format_number,
+    format_p,
+)
 
 
 def tabulate_calibration(metrics: Metrics) -> list[Block]:
@@ -42,24 +48,39 @@ def tabulate_calibration(metrics: Metrics) -> list[Block]:
     ]
 
 
-def tabulate_predictive_values(metrics: Metrics) -> Table:
-    """Lists predictive values at the threshold, at the prevalence of the cases and at others."""
-    rows = [
-        [
-            HEAD_NAMES[modality],
-            f"{found.prevalence:.3f}",
-            format_estimate(found.ppv),
-            format_estimate(found.npv),
+def tabulate_points(metrics: Metrics) -> list[Block]:
+    """Lists operating points, what they make of the cases, and their predictive values."""
+    name = metrics.positive_class
+    points, worth, confusion = [], [], []
+    for point in metrics.operating_points or []:
+        first = [KIND_NAMES[point.kind], point.aim]
+        estimates = map(format_estimate, (point.sensitivity, point.specificity))
+        points.append([*first, f"{point.threshold:.3f}", *estimates])
+        confusion.append([*first, *(str(count) for row in point.confusion for count in row)])
+        worth += [
+            [*first, f"{one.prevalence:.3f}", format_estimate(one.ppv), format_estimate(one.npv)]
+            for one in point.predictive_values
         ]
-        for modality, head in metrics.heads.items()
-        for found in head.predictive_values or []
+    return [
+        "Operating points are chosen on validation cases, for each kind of case, and judged here:"
+        " Youden has the highest sum of sensitivity and specificity; the others err least of all"
+        " that reach what is aimed at. A photo's answer is judged on every case with a photo, as if"
+        " it had come without its text; a text's likewise.",
+        Table(
+            "Operating points", ("case", "aim", "threshold", "sensitivity", "specificity"), points
+        ),
+        Table(
+            f"Cases that are {name} and others, by what they are called at the operating points",
+            ("case", "aim", f"{name}: found", "missed", f"others: called {name}", "left alone"),
+            confusion,
+        ),
+        Table(
+            f"Predictive values, first at the prevalence of these cases: the share of {name} among"
+            " those called so (PPV), of the rest among the rest (NPV)",
+            ("case", "aim", "prevalence", "PPV", "NPV"),
+            worth,
+        ),
     ]
-    title = (
-        "Predictive values at the thresholds, first at the prevalence of these cases: the share"
-        f" that is {metrics.positive_class} among those called so (PPV), and that is not among the"
-        " rest (NPV)"
-    )
-    return Table(title, (f"P({metrics.positive_class}) from", "prevalence", "PPV", "NPV"), rows)
 
 
 def tabulate_net_benefit(metrics: Metrics) -> Table:

@@ -8,7 +8,7 @@ from eczema_tf.reporting.document import Block, Bullets, Section
 from eczema_tf.reporting.probability_tables import (
     tabulate_calibration,
     tabulate_net_benefit,
-    tabulate_predictive_values,
+    tabulate_points,
 )
 from eczema_tf.reporting.subgroup_tables import build_subgroups
 from eczema_tf.reporting.tables import (
@@ -50,8 +50,7 @@ def build_results(metrics: Metrics) -> list[Section]:
         Section(f"P({metrics.positive_class})", heads),
         Section("Are the probabilities right?", tabulate_calibration(metrics)),
         Section(
-            "What the answers are worth",
-            [tabulate_predictive_values(metrics), tabulate_net_benefit(metrics)],
+            "What the answers are worth", [*tabulate_points(metrics), tabulate_net_benefit(metrics)]
         ),
         *(
             [Section(ABSTENTION, tabulate_abstention(metrics.abstention))]

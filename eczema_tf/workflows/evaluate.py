@@ -1,13 +1,15 @@
 """A trained run judged again, on its own cases or on another manifest: what `evaluate` runs."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from eczema_tf.config import change_config
 from eczema_tf.data.dataset import Dataset
-from eczema_tf.errors import DataError
+from eczema_tf.errors import DataError, RunError
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
@@ -26,6 +28,7 @@ def evaluate(
     embeddings: Path | None = None,
     split: str = "test",
     out: Path | None = None,
+    sensitivities: Sequence[float] = (),
     explanations: int | None = None,
     allow_leaks: bool = False,
 ) -> Metrics:
@@ -39,19 +42,28 @@ def evaluate(
         split: One of `schema.SPLITS`, or "all".
         out: Folder of the results; None for the run folder itself (own test split) or a folder in
             it.
+        sensitivities: That operating points are to reach on validation, in (0, 1); none for those
+            of the configuration.
         explanations: Of how many cases the explanations are measured, too; None for none.
         allow_leaks: Whether rows of another manifest that the run was trained or validated on are
             recorded instead of refused.
 
     Raises:
-        RunError: If the run is not finished.
+        RunError: If the run is not finished, or has kept no validation cases to reach
+            `sensitivities` on.
         DataError: If the manifest has no row in the split, its photos have no embeddings that fit
             the run, or the run has seen what it is to be judged on.
     """
     trained = run_folder.load_model(run_dir)
-    data = RunData.read(run_dir / run_folder.DATA)
+    config, data = trained.config, RunData.read(run_dir / run_folder.DATA)
+    if sensitivities:
+        config = change_config(config, {"evaluate.sensitivities": list(sensitivities)})
+        if not (run_dir / run_folder.VALIDATION).is_file():
+            raise RunError(
+                f"{run_dir}: has no {run_folder.VALIDATION} to choose --sensitivity on; train anew"
+            )
     if manifest is None:
-        dataset = load_as_trained(trained.config.data, data)
+        dataset = load_as_trained(config.data, data)
     else:
         dataset = _load_other(trained, manifest, embeddings, allow_leaks)
     rows = _choose_rows(dataset.table, split, data.splits if manifest is None else None)
@@ -67,7 +79,7 @@ def evaluate(
         out,
         cases,
         run_folder.read_thresholds(run_dir),
-        trained.config,
+        config,
         split=split,
         leaks=leaks,
         run_dir=run_dir,

@@ -21,7 +21,7 @@ from eczema_tf.evaluation.thresholds import Thresholds, choose_thresholds
 from eczema_tf.explanation.neutral_text import find_neutral_text
 from eczema_tf.explanation.photo_evidence import measure_scale
 from eczema_tf.explanation.submodels import Submodels
-from eczema_tf.files import write_json
+from eczema_tf.files import write_csv, write_json
 from eczema_tf.model.decision import KINDS
 from eczema_tf.model.encoders import (
     load_preset_weights,
@@ -236,11 +236,12 @@ def _judge(
     splits: pd.Series,
     run_dir: Path,
 ) -> tuple[Thresholds, Bounds]:
-    """Chooses on the validation split what answers are compared with, and writes the thresholds."""
+    """Chooses on the validation split what answers are compared with, and writes both."""
     cases = predict_cases(trained, dataset, inputs, np.flatnonzero(splits == "val"))
     label_threshold = trained.config.data.label_threshold
     thresholds = choose_thresholds(cases, label_threshold)
     write_json(run_dir / run_folder.THRESHOLDS, thresholds)
+    write_csv(run_dir / run_folder.VALIDATION, cases)
     return thresholds, choose_bounds(cases, thresholds, label_threshold)
 
 

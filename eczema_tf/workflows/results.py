@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from eczema_tf.config import Config
+from eczema_tf.evaluation.predictions import load_predictions
 from eczema_tf.evaluation.records import Leaks, Metrics
 from eczema_tf.evaluation.results import compute_metrics
-from eczema_tf.evaluation.thresholds import Thresholds
+from eczema_tf.evaluation.thresholds import Thresholds, choose_points
 from eczema_tf.files import write_csv, write_text
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
@@ -41,6 +43,7 @@ def write_results(
     metrics = compute_metrics(
         cases,
         thresholds,
+        points=_choose_run_points(run_dir or out, config),
         label_threshold=config.data.label_threshold,
         prevalences=config.evaluate.prevalences,
         replicates=config.evaluate.bootstrap_replicates,
@@ -57,3 +60,29 @@ def write_results(
     metrics.write(out / run_folder.METRICS)  # last, so that its presence means that all is done
     print(format_results(metrics, facts.data.notice))
     return metrics
+
+
+def _choose_run_points(run_dir: Path, config: Config) -> dict[str, Thresholds]:
+    """Chooses a run's operating points on its validation cases, as `choose_points`.
+
+    Those of a cross-validation are the means of its models'. A run from before validation cases
+    were kept has none.
+    """
+    files = [run_dir / run_folder.VALIDATION]
+    if not files[0].is_file():
+        files = sorted((run_dir / "folds").glob(f"*/{run_folder.VALIDATION}"))
+    of_models: dict[str, dict[str, list[float]]] = {}
+    for file in files:
+        points = choose_points(
+            load_predictions(file),
+            config.data.label_threshold,
+            sensitivities=config.evaluate.sensitivities,
+            specificities=config.evaluate.specificities,
+        )
+        for aim, thresholds in points.items():
+            for kind, threshold in thresholds.items():
+                of_models.setdefault(aim, {}).setdefault(kind, []).append(threshold)
+    return {
+        aim: {kind: float(np.mean(chosen)) for kind, chosen in by_kind.items()}
+        for aim, by_kind in of_models.items()
+    }

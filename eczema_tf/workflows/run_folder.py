@@ -41,6 +41,7 @@ from eczema_tf.workflows.audit import AUDIT
 CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
 ENCODERS, WEIGHTS, TOKENIZER = "encoders.json", "model.weights.h5", "tokenizer"
 THRESHOLDS, METRICS, PREDICTIONS = "thresholds.json", "metrics.json", "predictions.csv"
+VALIDATION = "validation.csv"  # the predictions that thresholds are chosen by
 NEUTRAL_TEXT = "neutral_text.npy"  # float32 (channels,), where the scores of words start from
 EVIDENCE = "evidence.json"  # what a heatmap's colours stand for
 MODEL_FILES = (
