@@ -6,14 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import (
-    RUN_DIR,
-    argument,
-    build_parser,
-    run_command,
-    start_tensorflow,
-    whole_number,
-)
+from eczema_tf.cli import argument, build_parser, run_command, start_tensorflow, whole_number
 from eczema_tf.errors import DataError
 from eczema_tf.schema import SPLITS
 
@@ -23,6 +16,7 @@ EXAMPLES = """examples:
   python -m eczema_tf.evaluate --run-dir runs/quickstart \\
       --manifest other/manifest.csv --split all --out results
   python -m eczema_tf.evaluate --run-dir runs/quickstart --explanations
+  python -m eczema_tf.evaluate --compare runs/one runs/other --out comparison
 
 --explanations also measures whether heatmaps and the scores of words can be trusted."""
 
@@ -38,6 +32,15 @@ def _read_share(text: str) -> float:
 
 
 ARGUMENTS = (
+    argument("--run-dir", type=Path, metavar="DIR", help="folder of a finished run"),
+    argument(
+        "--compare",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="instead: compare the first of several evaluated runs (or folders of --out) with the"
+        " others on the same cases, paired; with --out, also as a page, Markdown and JSON",
+    ),
     argument(
         "--manifest",
         type=Path,
@@ -90,16 +93,34 @@ ARGUMENTS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    parser = build_parser("evaluate", RUN_DIR, *ARGUMENTS, examples=EXAMPLES)
+    parser = build_parser("evaluate", *ARGUMENTS, examples=EXAMPLES)
+    parser.set_defaults(refuse=parser.error)
     return run_command(parser, _evaluate, argv)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.embeddings is not None and arguments.manifest is None:
         raise DataError("--embeddings: needs the --manifest whose photos they are of")
+    if arguments.compare is None and arguments.run_dir is None:
+        arguments.refuse("give --run-dir, or --compare with two runs or more")
+    if arguments.compare is not None:
+        given = (
+            arguments.run_dir,
+            arguments.manifest,
+            arguments.embeddings,
+            arguments.explanations,
+        )
+        if len(arguments.compare) < 2 or any(given) or arguments.sensitivity:
+            arguments.refuse(
+                "--compare needs two runs or more, and takes nothing but --out besides"
+            )
     start_tensorflow()
-    from eczema_tf.workflows.evaluate import evaluate  # --help does not wait for TensorFlow
+    # here, so that --help does not wait for it
+    from eczema_tf.workflows.evaluate import compare, evaluate
 
+    if arguments.compare is not None:
+        compare(arguments.compare, arguments.out)
+        return
     evaluate(
         arguments.run_dir,
         arguments.manifest,

@@ -9,6 +9,7 @@ METRIC_NAMES = {
     "f1": "F1",
     "macro_f1": "macro F1",
     "mae": "mean error",
+    "brier": "Brier",
     "in_the_large": "too high by",
 }
 

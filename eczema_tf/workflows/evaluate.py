@@ -15,10 +15,13 @@ from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import check_overlap, load_as_trained, load_audited
+from eczema_tf.workflows.compare import compare
 from eczema_tf.workflows.explanation_quality.evaluation import evaluate_explanations
 from eczema_tf.workflows.inference import load_model_inputs, predict_cases
 from eczema_tf.workflows.results import write_results
 from eczema_tf.workflows.run_folder import TrainedModel
+
+__all__ = ["compare", "evaluate"]
 
 
 def evaluate(

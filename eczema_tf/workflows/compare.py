@@ -1,0 +1,102 @@
+"""Evaluated runs compared on the same cases: what `evaluate --compare` runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from eczema_tf.errors import DataError, raise_if_any
+from eczema_tf.evaluation.paired_runs import PairedHead, pair_runs
+from eczema_tf.evaluation.predictions import load_predictions
+from eczema_tf.evaluation.records import Metrics
+from eczema_tf.evaluation.sample import Sample
+from eczema_tf.files import write_json, write_text
+from eczema_tf.reporting.document import format_markdown, format_page, format_text
+from eczema_tf.reporting.run_comparison import build_comparison
+from eczema_tf.workflows import run_folder
+
+PAGE, MARKDOWN, JSON = "comparison.html", "comparison.md", "comparison.json"
+TITLE = "Eczema assistant: runs compared"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The results in a folder, with one row a case (and repeat of a cross-validation)."""
+
+    name: str
+    metrics: Metrics
+    cases: pd.DataFrame
+
+
+def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str, PairedHead]]:
+    """Compares the first of several runs with each of the others, and prints the table.
+
+    Args:
+        runs: Folders with `predictions.csv` and `metrics.json`: of runs, or of results of
+            `evaluate`. At least two.
+        out: Folder for the table as a page, as Markdown and as JSON; None to print it only.
+
+    Returns:
+        By name of the run and head.
+
+    Raises:
+        RunError: If a folder holds no results.
+        DataError: If the runs have no case in common, or do not agree on what is eczema.
+    """
+    names = [run.name for run in runs]
+    unique = names if len({*names}) == len(names) else list(map(str, runs))
+    first, *others = map(_load, runs, unique)
+    keys = [key for key in ("case_id", "repeat") if key in first.cases]
+    common = first.cases[keys]
+    for other in others:
+        _check_alike(first, other, keys)
+        common = common.merge(other.cases[keys], on=keys)
+    if common.empty:
+        raise DataError(f"--compare {' '.join(map(str, runs))}: no case is in all of them")
+    reference = _take(first, common, keys)
+    paired = {other.name: pair_runs(reference, _take(other, common, keys)) for other in others}
+    counts = [str(run.cases["case_id"].nunique()) for run in (first, *others)]
+    described = (
+        f"{first.metrics.split.capitalize()}: the {common['case_id'].nunique()} cases that are in"
+        f" all of them; they have {', '.join(counts)}."
+    )
+    sections = [build_comparison(first.name, paired, described)]
+    print(format_text(sections))
+    if out is not None:
+        write_text(out / PAGE, format_page(TITLE, sections))
+        write_text(out / MARKDOWN, format_markdown(TITLE, sections))
+        write_json(out / JSON, {"first": first.name, "others": paired})
+    return paired
+
+
+def _load(folder: Path, name: str) -> Evaluated:
+    metrics = Metrics.read(folder / run_folder.METRICS)
+    return Evaluated(name, metrics, load_predictions(folder / run_folder.PREDICTIONS))
+
+
+def _check_alike(first: Evaluated, other: Evaluated, keys: list[str]) -> None:
+    """Refuses runs whose figures of the same case would not mean the same."""
+    if ("repeat" in first.cases) != ("repeat" in other.cases):
+        raise DataError(
+            f"--compare {first.name} {other.name}: one is a cross-validation; compare two, or none"
+        )
+    mine, yours = first.metrics.label_threshold, other.metrics.label_threshold
+    if mine != yours:
+        raise DataError(
+            f"--compare {first.name} {other.name}: eczema is a label above {mine:g} in one and"
+            f" above {yours:g} in the other; evaluate both with the same data.label_threshold"
+        )
+    both = first.cases.merge(other.cases, on=keys, suffixes=("", "_other"))
+    differ = both[both["eczema"].fillna(-1) != both["eczema_other"].fillna(-1)]
+    raise_if_any(
+        f"--compare {first.name} {other.name}: cases have other labels in one than in the other",
+        [f"case {case!r}" for case in differ["case_id"]],
+    )
+
+
+def _take(run: Evaluated, common: pd.DataFrame, keys: list[str]) -> Sample:
+    """Takes the common cases of a run, in their order."""
+    thresholds = {head: found.threshold for head, found in run.metrics.heads.items()}
+    cases = common.merge(run.cases, on=keys)
+    return Sample.draw(cases, thresholds, run.metrics.label_threshold, replicates=0, seed=0)

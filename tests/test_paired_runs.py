@@ -1,0 +1,133 @@
+"""Two runs on the same cases: differences are paired, and runs that cannot be compared say why."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ttest_rel
+from sklearn.metrics import brier_score_loss, f1_score, recall_score, roc_auc_score
+from test_evaluation_results import simulate_cases
+
+from eczema_tf import evaluate
+from eczema_tf.evaluation.paired_runs import pair_runs
+from eczema_tf.evaluation.results import compute_metrics
+from eczema_tf.evaluation.sample import Sample
+from eczema_tf.files import write_csv
+
+THRESHOLDS = {"image": 0.4, "text": 0.5, "fusion": 0.6}
+
+
+def draw(cases: pd.DataFrame) -> Sample:
+    return Sample.draw(cases, THRESHOLDS, 0.5, replicates=0, seed=0)
+
+
+def worsen(cases: pd.DataFrame, noise: float) -> pd.DataFrame:
+    """The same cases, answered by a model whose logits are noisier."""
+    rng = np.random.default_rng(1)
+    logits = cases["eczema_image_logit"] + rng.normal(0, noise, len(cases))
+    return cases.assign(p_image=1 / (1 + np.exp(-logits)))
+
+
+@pytest.fixture(scope="module")
+def cases() -> pd.DataFrame:
+    return simulate_cases(400).assign(group_id=[f"g{place}" for place in range(400)])
+
+
+def test_a_run_does_not_differ_from_itself(cases):
+    for head in pair_runs(draw(cases), draw(cases)).values():
+        for paired in head.metrics.values():
+            assert paired.first == paired.second
+            assert (paired.difference.value, paired.difference.p) == (0, 1)
+
+
+def test_differences_are_those_of_scikit_learn_and_of_the_paired_t_test(cases):
+    worse = worsen(cases, 2.0)
+    found = pair_runs(draw(cases), draw(worse))["image"]
+    scored = cases["p_image"].notna()
+    labels, one, other = (
+        column[scored] for column in (cases["eczema"], cases["p_image"], worse["p_image"])
+    )
+    for name, measure in {
+        "auroc": lambda p: roc_auc_score(labels, p),
+        "brier": lambda p: brier_score_loss(labels, p),
+        "sensitivity": lambda p: recall_score(labels, p >= 0.4),
+        "specificity": lambda p: recall_score(1 - labels, p < 0.4),
+        "f1": lambda p: f1_score(labels, p >= 0.4),
+    }.items():
+        paired = found.metrics[name]
+        assert (paired.first, paired.second) == pytest.approx((measure(one), measure(other)))
+        assert paired.difference.value == pytest.approx(measure(other) - measure(one))
+        assert paired.difference.low < paired.difference.value < paired.difference.high
+    of_library = ttest_rel((other - labels) ** 2, (one - labels) ** 2)
+    low, high = of_library.confidence_interval()
+    brier = found.metrics["brier"].difference
+    assert (brier.low, brier.high) == pytest.approx((low, high), rel=0.01)
+    assert brier.p == pytest.approx(of_library.pvalue, rel=0.05)
+    assert found.metrics["auroc"].difference.p < 0.001
+
+
+def test_pairing_finds_what_separate_intervals_do_not(cases):
+    slightly = pair_runs(draw(cases), draw(worsen(cases, 0.5)))["image"].metrics["auroc"]
+    own = draw(cases).of_head("image")
+    alone = own.estimate_auroc(own.measure_auroc("p_image"), "")
+    paired = slightly.difference
+    assert paired.high - paired.low < (alone.high - alone.low) / 2
+
+
+def test_copies_of_a_case_in_its_group_make_nothing_surer(cases):
+    worse = worsen(cases, 2.0)
+    once = pair_runs(draw(cases), draw(worse))["image"].metrics["brier"].difference
+    both = [pd.concat([one, one.assign(case_id=one["case_id"] + "b")]) for one in (cases, worse)]
+    twice = pair_runs(*map(draw, both))["image"].metrics["brier"].difference
+    assert (twice.low, twice.high) == pytest.approx((once.low, once.high))
+
+
+def save(folder: Path, cases: pd.DataFrame, **options: object) -> Path:
+    folder.mkdir()
+    write_csv(folder / "predictions.csv", cases)
+    compute_metrics(cases, THRESHOLDS, replicates=20, **options).write(folder / "metrics.json")
+    return folder
+
+
+def test_the_command_compares_the_cases_that_both_have(cases, tmp_path, capsys):
+    one, other = (
+        save(tmp_path / "one", cases),
+        save(tmp_path / "other", worsen(cases[::-1], 2)[100:]),
+    )
+    out = tmp_path / "out"
+    assert evaluate.main(["--compare", str(one), str(other), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "the 300 cases that are in all of them; they have 400, 300" in " ".join(printed.split())
+    assert "other compared with one" in printed
+    found = json.loads((out / "comparison.json").read_text())["others"]["other"]["image"]["metrics"]
+    difference = found["auroc"]["difference"]
+    assert difference["value"] < 0
+    shown = f"{difference['value']:.3f} [{difference['low']:.3f}, {difference['high']:.3f}]"
+    for text in (printed, *((out / f"comparison.{kind}").read_text() for kind in ("md", "html"))):
+        assert shown in text
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        ({"eczema": 0.0}, {}, "cases have other labels in one than in the other"),
+        ({"case_id": "x"}, {}, "no case is in all of them"),
+        ({"repeat": 0}, {}, "one is a cross-validation"),
+        ({}, {"label_threshold": 0.3}, "a label above 0.5 in one and above 0.3 in the other"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(cases, tmp_path, capsys, change, options, said):
+    few = cases.head(50)
+    one, other = save(tmp_path / "a", few), save(tmp_path / "b", few.assign(**change), **options)
+    assert evaluate.main(["--compare", str(one), str(other)]) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--compare", "a"], ["--compare", "a", "b", "--run-dir", "c"]]
+)
+def test_half_a_request_is_bad_usage(arguments):
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main(arguments)
