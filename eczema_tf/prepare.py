@@ -52,6 +52,7 @@ examples:
   python -m eczema_tf.prepare folder dermnet/ --out data/dermnet
   python -m eczema_tf.prepare folder photos/ --eczema "Hand Eczema" --eczema Dyshidrosis \\
       --captions captions.csv --out data/mine"""
+LABEL_RULES = ("share", "any", "majority", "against-no-dermatitis")  # of `sources.scin`
 MAPS = sorted(path.stem for path in Path(__file__).parent.glob("data/sources/maps/*.yaml"))
 TABLE_HELP = f"""\
 Any table, CSV or Parquet, with a map that says how its columns become those of the manifest.
@@ -101,6 +102,15 @@ SCIN = (
         "--labels", type=Path, metavar="CSV", help="scin_labels.csv; required without --download"
     ),
     IMAGES,
+    argument(
+        "--label",
+        choices=LABEL_RULES,
+        default="share",
+        help="what the label is made of: the share of the vote for eczema (default; then"
+        " data.label_threshold says what counts as eczema), any vote, most of the vote, or most of"
+        " the vote against cases without any dermatitis; written into dataset.json, reports and"
+        " model card",
+    ),
     argument(
         "--embeddings",
         type=Path,

@@ -55,8 +55,12 @@ WORDINGS, NEW_WORDINGS = "wordings", "new"
 # detectors of findings, which the text's other heads build on.
 FINDINGS, NO_FINDINGS = "findings", "none"
 
-# Likewise: the expected grade, 0 (mild) to 2 (severe), if it is eczema. The best kappa that cut
-# points on it can reach is the limit.
+# Who wrote the text: `TEMPLATE` where a program did, from flags or answers to a form, so that equal
+# texts mean equal flags; "" or anything else where somebody did. `source` may say it, too.
+TEXT_KIND, TEMPLATE = "text_kind", "template"
+
+# Built-in data only: the expected grade, 0 (mild) to 2 (severe), if it is eczema. The best kappa
+# that cut points on it can reach is the limit.
 GRADE_COLUMNS = {
     "image": "posterior_grade_image",
     "text": "posterior_grade_text",

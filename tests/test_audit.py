@@ -415,8 +415,11 @@ def test_a_form_that_very_many_send_is_a_template(tmp_path: Path):
     ) == [["r0", "r1", "r2"]]
 
 
-def test_templates_are_left_out(tmp_path: Path):
-    rows = [row | {"source": "template"} for row in texts_of(COMPLAINT, COMPLAINT, CHANGED)]
+@pytest.mark.parametrize(
+    "said", [{"source": "template"}, {"source": "clinic", "text_kind": "template"}]
+)
+def test_templates_are_left_out(tmp_path: Path, said: dict[str, str]):
+    rows = [row | said for row in texts_of(COMPLAINT, COMPLAINT, CHANGED)]
     audit = audit_dataset(write_manifest(tmp_path, rows))
     assert audit.duplicates.members.empty
     not_compared = NotCompared(plain_photos=0, chance_texts=0, template_texts=3)

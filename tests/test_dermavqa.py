@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from eczema_tf.data.manifest.table import load_manifest
-from eczema_tf.data.sources.dermavqa import COLUMNS, judge_question, prepare_dermavqa
+from eczema_tf.data.sources.dermavqa import COLUMNS, LEFT_OUT, judge_question, prepare_dermavqa
 from eczema_tf.data.sources.dermavqa_json import Encounter, Reply, read_encounters
 from eczema_tf.errors import DataError
 
@@ -63,6 +63,7 @@ def test_labels_counts_and_groups(encounters: Path, tmp_path: Path):
     assert set(table["source"]) == {"dermavqa"}
     written = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert written["counts"] == counts
+    assert list(written["not_kept"].values()) == [counts[fate] for fate in LEFT_OUT]
     assert written["licence"] == "CC BY 4.0"
     assert "Yim" in written["attribution"]
 

@@ -173,6 +173,13 @@ def test_no_local_path_is_told(metrics, plots):
             "linear heads",
         ),
         ({"data": {"embeddings": "e.npz"}}, {}, "precomputed embeddings"),
+        ({}, {"template_texts": 9}, "not the patients' own words"),
+        (
+            {},
+            {"not_kept": {"nobody replied": 0, "it was unclear": 7, "it names it": 2}},
+            "9 cases of the source were left out, and nothing here is about them (7: it was",
+        ),
+        ({}, {"provenance": {"label": "majority: most of the vote"}}, "Label: majority: most of"),
         ({}, {"rejected_rows": 4}, "4 bad rows were left out"),
     ],
 )

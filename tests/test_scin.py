@@ -8,9 +8,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from eczema_tf import prepare
+from eczema_tf.config import DataConfig
+from eczema_tf.data.dataset import load_dataset
 from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.photo.embeddings import load_embeddings
-from eczema_tf.data.sources.scin import CASE_COLUMNS, LABEL_COLUMNS, compute_label, prepare_scin
+from eczema_tf.data.sources.scin import (
+    CASE_COLUMNS,
+    LABEL_COLUMNS,
+    LABEL_RULES,
+    MONK_COLUMNS,
+    compute_label,
+    prepare_scin,
+)
 from eczema_tf.data.sources.scin_text import CATEGORIES, DURATIONS, FLAG_COLUMNS, describe_case
 from eczema_tf.errors import DataError, EczemaError
 
@@ -89,6 +99,7 @@ def test_labels_counts_and_groups(files: dict, tmp_path: Path):
         "cases": 7,
         "ungradable": 1,
         "unlabelled": 1,
+        "between": 0,
         "empty": 1,
         "kept": 4,
         "eczema": 2,
@@ -108,6 +119,55 @@ def test_labels_counts_and_groups(files: dict, tmp_path: Path):
     written = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert written["counts"] == counts
     assert "template" in written["columns"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("vote", "labels"),  # share, any, majority, against-no-dermatitis
+    [
+        ({"Eczema": 0.41, "Psoriasis": 0.59}, [0.41, 1, 0, None]),
+        ({"Eczema": 0.5, "Acne": 0.5}, [0.5, 1, 0, None]),
+        ({"Eczema": 1.01}, [1, 1, 1, 1]),
+        ({"Acne": 1.0}, [0, 0, 0, 0]),
+        ({"Acne": 0.9, "Stasis Dermatitis": 0.1}, [0, 0, 0, None]),
+        ({"Infected eczema": 1.0}, [0, 0, 0, None]),
+        ({}, [0, 0, 0, 0]),
+    ],
+)
+def test_the_label_by_each_rule(vote: dict[str, float], labels: list[float | None]):
+    assert tuple(LABEL_RULES) == prepare.LABEL_RULES
+    found = [compute_label(vote, rule) for rule in LABEL_RULES]
+    assert [None if np.isnan(label) else label for label in found] == labels
+
+
+def test_the_rule_of_the_label_is_written_down_and_counted(files: dict, tmp_path: Path):
+    names = {"cases": "--cases", "labels": "--labels"}
+    paths = [part for name, path in files.items() for part in (names[name], str(path))]
+    out, rule = tmp_path / "out", "against-no-dermatitis"
+    assert prepare.main(["scin", *paths, "--label", rule, "--out", str(out)]) == 0
+    dataset = load_dataset(DataConfig(), out / "manifest.csv")
+    table = dataset.table.set_index("case_id")
+    assert table["eczema"].to_dict() == {"-2": 0.0, "-3": 1.0}
+    assert set(table["label_rule"]) == {rule}
+    kept = dataset.describe()
+    assert kept.provenance["label"] == f"{rule}: {LABEL_RULES[rule]}"
+    assert kept.not_kept == {
+        "no dermatologist could grade the photos": 1,
+        "no condition was named": 1,
+        "between eczema by most of the vote and no dermatitis at all": 3,
+        "nothing was reported, and no photo is here": 0,
+    }
+    assert kept.template_texts == len(table)
+
+
+def test_monk_tones_are_kept_where_the_release_has_them(files: dict, tmp_path: Path):
+    labels = pd.read_csv(files["labels"], dtype=str, keep_default_na=False)
+    tones = {"-1": ("3", "4"), "-2": ("", "10")}
+    for place, column in enumerate(MONK_COLUMNS):
+        labels[column] = [tones.get(case, ("", ""))[place] for case in labels["case_id"]]
+    labels.to_csv(files["labels"], index=False)
+    table = load_manifest(prepare_scin(tmp_path / "out", **files).manifest).table
+    found = table.set_index("case_id")["monk_skin_tone"].to_dict()
+    assert found == {"-1": "3", "-2": "10", "-3": "", "-5": ""}
 
 
 def test_groups_hang_together_through_a_case_that_is_left_out(files: dict, tmp_path: Path):

@@ -10,15 +10,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
+from pydantic import Field
 
 from eczema_tf.config import DataConfig
 from eczema_tf.data.cache import fingerprint
-from eczema_tf.data.manifest.table import Manifest, load_manifest, reject_bad_photos
+from eczema_tf.data.manifest.table import Manifest, find_templates, load_manifest, reject_bad_photos
 from eczema_tf.data.photo.embeddings import Embeddings, load_embeddings
 from eczema_tf.data.photo.inspection import inspect_photos
 from eczema_tf.errors import DataError
 from eczema_tf.files import Record
 from eczema_tf.schema import ECZEMA, POSITIVE_CLASS
+
+PROVENANCE = ("source", "attribution", "licence", "label")  # of `dataset.json`, as sentences
 
 
 class CaseCounts(Record):
@@ -45,7 +48,11 @@ class DatasetFacts(Record):
     embeddings_fingerprint: str | None
     rejected_rows: int
     positive_class: str = ECZEMA  # what the label `eczema` says of a case
-    provenance: dict[str, str]  # whom to name and under which terms
+    # whom to name, under which terms, and by which rule the label was made
+    provenance: dict[str, str]
+    # by reason, how many cases `prepare` left out
+    not_kept: dict[str, int] = Field(default_factory=dict)
+    template_texts: int = 0  # rows whose text a program wrote
     counts: CaseCounts
     sources: dict[str, int]
     # by example id: the group of the rows whose group was joined with another for a duplicate;
@@ -89,6 +96,7 @@ class Dataset:
         """Returns fingerprints and counts, for the run folder."""
         matrix = self.embeddings.matrix if self.embeddings is not None else None
         path = self.manifest.path
+        provenance, not_kept = _read_provenance(path.with_name("dataset.json"))
         return DatasetFacts(
             manifest=str(path),
             manifest_fingerprint=fingerprint(path.read_bytes()),
@@ -96,7 +104,9 @@ class Dataset:
             embeddings_fingerprint=fingerprint(matrix) if matrix is not None else None,
             rejected_rows=len(self.manifest.rejected),
             positive_class=self.table.get(POSITIVE_CLASS, [ECZEMA])[0],
-            provenance=_read_provenance(path.with_name("dataset.json")),
+            provenance=provenance,
+            not_kept=not_kept,
+            template_texts=int(find_templates(self.table).sum()),
             counts=count_cases(self.table),
             sources=dict(Counter(self.table["source"])),
             joined_groups=dict(self.joined_groups),
@@ -151,20 +161,19 @@ def count_cases(table: pd.DataFrame) -> CaseCounts:
     )
 
 
-def _read_provenance(path: Path) -> dict[str, str]:
-    """Reads what `prepare` wrote beside the manifest; empty for a manifest of one's own.
+def _read_provenance(path: Path) -> tuple[dict[str, str], dict[str, int]]:
+    """Reads what `prepare` wrote beside the manifest; nothing for a manifest of one's own.
 
     Raises:
         DataError: If the file is not JSON.
     """
     if not path.is_file():
-        return {}
+        return {}, {}
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(
             f"{path}: not readable as JSON: {error}; prepare the data set again, or delete the file"
         ) from error
-    return {
-        name: str(facts[name]) for name in ("source", "attribution", "licence") if name in facts
-    }
+    said = {name: str(facts[name]) for name in PROVENANCE if name in facts}
+    return said, {str(reason): int(count) for reason, count in facts.get("not_kept", {}).items()}

@@ -14,10 +14,9 @@ from eczema_tf.data.dataset import CaseCounts, DatasetFacts
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.files import Record
 from eczema_tf.reporting.document import Table
-from eczema_tf.schema import ECZEMA, NEVER_SEEN_SKIN, NOTICE
+from eczema_tf.schema import ECZEMA, NEVER_SEEN_SKIN, NOTICE, TEMPLATE
 
 FEW_POSITIVES = 100
-_TEMPLATE = "template"  # the manifest's `source` where texts are made from flags
 _BUILT_IN = "synthetic"
 _WHO = {"skin tone": ("skin_tone", "monk_skin_tone"), "age group": ("age_group",), "sex": ("sex",)}
 _COUNTS = {
@@ -120,9 +119,15 @@ def describe_data(facts: RunFacts) -> list[str]:
     data, audit = facts.data, facts.audit
     sources = [f"{name or 'not said'} ({count})" for name, count in data.sources.items()]
     said = [f"Sources of the rows: {', '.join(sources)}."]
-    for name in ("attribution", "licence"):
+    for name in ("attribution", "licence", "label"):
         if name in data.provenance:
             said.append(f"{name.capitalize()}: {data.provenance[name]}.")
+    if left := {reason: count for reason, count in data.not_kept.items() if count}:
+        reasons = "; ".join(f"{count}: {reason}" for reason, count in left.items())
+        said.append(
+            f"{sum(left.values())} cases of the source were left out, and nothing here is about"
+            f" them ({reasons})."
+        )
     said.append(f"Fingerprint of the manifest: {data.manifest_fingerprint}.")
     if data.rejected_rows:
         said.append(f"{data.rejected_rows} bad rows were left out.")
@@ -160,7 +165,7 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
             "Built-in data: rendered photos and written complaints. These results say nothing about"
             " patients."
         )
-    if _TEMPLATE in facts.data.sources:
+    if facts.data.template_texts or TEMPLATE in facts.data.sources:
         caveats.append(
             "Texts are templates made from answers to a questionnaire, not the patients' own words."
         )

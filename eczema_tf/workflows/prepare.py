@@ -43,6 +43,7 @@ def prepare_scin_files(
     labels: Path | None,
     images: Path | None,
     embeddings: Path | None,
+    label: str,
     overwrite: bool,
 ) -> Summary:
     """Downloads SCIN if `download` says where to; what is given besides goes before that.
@@ -56,6 +57,7 @@ def prepare_scin_files(
         labels: The dermatologists' votes.
         images: A folder with photos.
         embeddings: Of photos.
+        label: How the label is made.
         overwrite: Whether a folder already there may be replaced.
     """
     if download is not None:
@@ -71,7 +73,13 @@ def prepare_scin_files(
     if cases is None or labels is None:
         raise ValueError("cases and labels are needed without a download")
     return prepare_scin(
-        out, cases=cases, labels=labels, images=images, embeddings=embeddings, overwrite=overwrite
+        out,
+        cases=cases,
+        labels=labels,
+        images=images,
+        embeddings=embeddings,
+        label=label,
+        overwrite=overwrite,
     )
 
 

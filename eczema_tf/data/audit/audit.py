@@ -11,7 +11,7 @@ import pandas as pd
 from pandas.core.groupby import DataFrameGroupBy
 
 from eczema_tf.data.audit.diagnoses import find_named_diagnoses
-from eczema_tf.data.audit.duplicates import TEMPLATE, Duplicates, find_duplicates, merge_groups
+from eczema_tf.data.audit.duplicates import Duplicates, find_duplicates, merge_groups
 from eczema_tf.data.audit.report import (
     FAMILY,
     NOUNS,
@@ -23,6 +23,7 @@ from eczema_tf.data.audit.report import (
     NotCompared,
 )
 from eczema_tf.data.dataset import Dataset
+from eczema_tf.data.manifest.table import find_templates
 
 EXAMPLES = 5  # clusters of each kind in the report
 EXAMPLE_ROWS = 6  # rows of a cluster in the report
@@ -58,7 +59,6 @@ def audit_dataset(dataset: Dataset, *, label_threshold: float = 0.5) -> Audit:
     group_id = merge_groups(table, duplicates)
     own_groups = table["group_id"].groupby(group_id.to_numpy()).nunique()
     cases = table["case_id"].groupby(group_id.to_numpy()).nunique()
-    templates = (table["source"] == TEMPLATE) & (table["text"] != "")
     report = AuditReport(
         duplicates={kind: _count_duplicates(table, duplicates, kind) for kind in duplicates.kinds},
         groups=GroupCounts(
@@ -71,7 +71,7 @@ def audit_dataset(dataset: Dataset, *, label_threshold: float = 0.5) -> Audit:
         not_compared=NotCompared(
             plain_photos=duplicates.plain_photos,
             chance_texts=duplicates.chance_texts,
-            template_texts=int(templates.sum()),
+            template_texts=int(find_templates(table).sum()),
         ),
     )
     return Audit(table, duplicates, group_id, report)

@@ -18,13 +18,11 @@ from eczema_tf.data.audit.near_photos import compute_signatures, find_near_photo
 from eczema_tf.data.audit.near_texts import PhraseModel, Words, find_near_texts, split_words
 from eczema_tf.data.cache import fingerprint
 from eczema_tf.data.dataset import Dataset
+from eczema_tf.data.manifest.table import find_templates
 from eczema_tf.data.photo.inspection import GRAY_PX
 
 MEMBERS = ("kind", "cluster", "example_id")
 KINDS = ("identical_photo", "near_photo", "identical_text", "near_text")
-# value of the manifest's `source`: written by a program from flags, so that equal texts mean equal
-# flags
-TEMPLATE = "template"
 
 # kind to the key of each row: rows with the same key are the same, "" is none
 Keys = dict[str, list[str]]
@@ -122,8 +120,8 @@ def list_words(table: pd.DataFrame) -> list[Words]:
     """Returns the words of each row's text; none for a template."""
     word_of = {text: split_words(text) for text in set(table["text"])}
     return [
-        word_of[text] if source != TEMPLATE else ()
-        for text, source in zip(table["text"], table["source"], strict=True)
+        () if written else word_of[text]
+        for text, written in zip(table["text"], find_templates(table), strict=True)
     ]
 
 

@@ -16,7 +16,7 @@ from eczema_tf.data.manifest.reading import find_header_faults, open_manifest
 from eczema_tf.data.photo.files import find_photo
 from eczema_tf.errors import DataError, join_faults, raise_if_any, shorten
 from eczema_tf.files import write_csv
-from eczema_tf.schema import MANIFEST_COLUMNS
+from eczema_tf.schema import MANIFEST_COLUMNS, TEMPLATE, TEXT_KIND
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,21 @@ class Manifest:
     lines: np.ndarray = field(default_factory=lambda: np.zeros(0, "int64"))
     without_embedding: int = 0
     rejected: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+def find_templates(table: pd.DataFrame) -> np.ndarray:
+    """Finds the texts that a program wrote from flags or answers, whatever the source is called.
+
+    Args:
+        table: Of a manifest.
+
+    Returns:
+        bool (rows,).
+    """
+    written = table["source"] == TEMPLATE
+    if TEXT_KIND in table:
+        written |= table[TEXT_KIND] == TEMPLATE
+    return (written & (table["text"] != "")).to_numpy(bool)
 
 
 def load_manifest(

@@ -29,8 +29,8 @@ COUNT_COLUMNS = ("n_resp", "resp_eczema", "resp_dermatitis_family", "query_names
 COLUMNS = ("encounter_id", "author_id", "query_en", "image_ids", *COUNT_COLUMNS)
 POSITIVE_FROM = 0.5  # share of the replies that name eczema
 LEFT_OUT = {
-    "without_reply": "n_resp is 0",
-    "names_diagnosis": "query_names_diagnosis is 1: the text would give the label away",
+    "without_reply": "nobody replied",
+    "names_diagnosis": "the question names a diagnosis, which would give the label away",
     "unclear": "some replies name a dermatitis, but too few name eczema",
 }
 PROVENANCE = {
@@ -49,7 +49,6 @@ PROVENANCE = {
             " is none"
         ),
     },
-    "left_out": LEFT_OUT,
 }
 DESCRIPTION = """\
 {questions} questions: {kept} kept, of {authors} authors; left out: {without_reply} without a \
@@ -104,7 +103,11 @@ def prepare_dermavqa(
         rows=rows,
         counts=counts,
         description=DESCRIPTION.format(**counts, share=kept["eczema"].mean()),
-        facts={"counts": counts, **PROVENANCE},
+        facts={
+            "counts": counts,
+            "not_kept": {reason: counts[fate] for fate, reason in LEFT_OUT.items()},
+            **PROVENANCE,
+        },
         inputs=(encounters, images),
         files={f"{PHOTOS}/{name}": file for name, file in photos.items()},
         overwrite=overwrite,

@@ -6,11 +6,13 @@ folder with `manifest.csv`, `dataset.json` (counts and how each column was made)
 embeddings.
 
 The label is the weight of "Eczema" in the dermatologists' vote, 0 where they voted for other
-conditions alone. SCIN has no free text: `scin_text.describe_case` writes a template, and the
-`source` column says so.
+conditions alone, or a yes or no made of it: the same model looks better or worse by the rule
+(`LABEL_RULES`), so it is written down. SCIN has no free text: `scin_text.describe_case` writes a
+template, and the columns `source` and `text_kind` say so.
 """
 
 import ast
+import math
 import statistics
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -19,6 +21,7 @@ import pandas as pd
 
 from eczema_tf.data.audit.duplicates import find_leaders
 from eczema_tf.data.photo.embeddings import load_embeddings
+from eczema_tf.data.sources.dermavqa_json import FAMILY
 from eczema_tf.data.sources.scin_text import FLAG_COLUMNS, describe_case
 from eczema_tf.data.sources.source import (
     Summary,
@@ -28,7 +31,9 @@ from eczema_tf.data.sources.source import (
     read_table,
     write_source,
 )
+from eczema_tf.data.tables import open_table
 from eczema_tf.errors import DataError, raise_if_any
+from eczema_tf.schema import TEMPLATE
 
 CONDITION = "Eczema"  # as SCIN writes it
 VOTE = "weighted_skin_condition_label"
@@ -37,6 +42,16 @@ GRADABLE_COLUMNS = tuple(
     f"dermatologist_gradable_for_skin_condition_{reader}" for reader in (1, 2, 3)
 )
 TONE_COLUMNS = tuple(f"dermatologist_fitzpatrick_skin_type_label_{reader}" for reader in (1, 2, 3))
+MONK_COLUMNS = ("monk_skin_tone_label_us", "monk_skin_tone_label_india")
+LABEL_RULES = {
+    "share": "the weight of eczema in the dermatologists' vote",
+    "any": "1 where the vote has any weight for eczema, else 0",
+    "majority": "1 where more than half of the vote is for eczema, else 0",
+    "against-no-dermatitis": (
+        "1 where more than half of the vote is for eczema, 0 where none of it is for a dermatitis;"
+        " what lies between is left out, so that figures are better than among all who ask"
+    ),
+}
 TONES = {"FST1": "I", "FST2": "II", "FST3": "III", "FST4": "IV", "FST5": "V", "FST6": "VI"}
 CASE_COLUMNS = (
     "case_id",
@@ -52,21 +67,32 @@ PROVENANCE = {
     "attribution": "SCIN dataset, Google LLC and Stanford Medicine (arXiv 2402.18545)",
     "licence": "SCIN Data Use License: share and adapt with attribution, no re-identification",
     "columns": {
-        "eczema": f'weight of "{CONDITION}" in {VOTE}; 0 where only other conditions are named',
+        "eczema": (
+            f'weight of "{CONDITION}" in {VOTE}, 0 where only other conditions are named; or a yes'
+            " or no made of it, as `label` says"
+        ),
         "text": (
             "template from the self-reported flags, not free text; a blank flag is never read as a"
             " no; empty where nothing is reported"
         ),
         "skin_tone": "median of the dermatologists' Fitzpatrick labels (the lower one of two)",
+        "monk_skin_tone": "the lower one of the Monk labels from the US and from India",
         "group_id": (
             "cases that share a photo, directly or through others, are one group; there is no"
             " patient id"
         ),
     },
 }
+LEFT_OUT = {
+    "ungradable": "no dermatologist could grade the photos",
+    "unlabelled": "no condition was named",
+    "between": "between eczema by most of the vote and no dermatitis at all",
+    "empty": "nothing was reported, and no photo is here",
+}
 DESCRIPTION = """\
 {cases} cases: {kept} kept, {ungradable} left out as ungradable, {unlabelled} as unlabelled, \
-{empty} with neither photo nor text
+{between} as neither eczema nor free of dermatitis, {empty} with neither photo nor text
+label ({label}): {rule}
 {eczema} of the kept cases ({share:.1%}) have a vote for eczema
 {photo_rows} rows with a photo, {text_rows} with text alone; {sharing} cases share a photo with \
 another
@@ -80,6 +106,7 @@ def prepare_scin(
     labels: Path | str,
     images: Path | str | None = None,
     embeddings: Path | str | None = None,
+    label: str = "share",
     overwrite: bool = False,
 ) -> Summary:
     """Writes a manifest folder from the official SCIN files.
@@ -92,6 +119,7 @@ def prepare_scin(
             (or copied) into `out`.
         embeddings: An `.npz` of photo embeddings by image path, linked (or copied) into `out`.
             Without `images`, the photos that have one become rows.
+        label: One of `LABEL_RULES`.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
@@ -99,13 +127,13 @@ def prepare_scin(
             belongs to a case, or `out` holds one of the inputs.
         EczemaError: If `out` cannot be written.
     """
-    table = _read_cases(Path(cases), Path(labels))
+    table = _read_cases(Path(cases), Path(labels), label)
     labelled = table[table["fate"] == "labelled"]
     paths = labelled[[*PHOTO_COLUMNS]].to_numpy().ravel()
     # under their official path, which stays the key of their embedding, too
     photos = find_photos(images, paths, side_by_side=True)
     known: Collection[str] = photos if images or not embeddings else load_embeddings(embeddings)
-    rows = _map_cases(labelled, known)
+    rows = _map_cases(labelled, known).assign(label_rule=label)
     if embeddings and (rows.empty or not rows["image_path"].any()):
         raise DataError(f"{embeddings}: has none of the labelled cases' photos, like {paths[0]!r}")
     if rows.empty:
@@ -113,7 +141,7 @@ def prepare_scin(
     kept = rows.drop_duplicates("case_id")
     counts = {
         "cases": len(table),
-        **{fate: int((table["fate"] == fate).sum()) for fate in ("ungradable", "unlabelled")},
+        **{fate: int((table["fate"] == fate).sum()) for fate in list(LEFT_OUT)[:-1]},
         "empty": len(labelled) - len(kept),  # nothing reported, and no photo is here
         "kept": len(kept),
         "eczema": int((kept["eczema"] > 0).sum()),  # a dermatologist named it
@@ -125,30 +153,50 @@ def prepare_scin(
         name="scin",
         rows=rows,
         counts=counts,
-        description=DESCRIPTION.format(**counts, share=counts["eczema"] / counts["kept"]),
-        facts={"counts": counts, **PROVENANCE},
+        description=DESCRIPTION.format(
+            **counts, share=counts["eczema"] / counts["kept"], label=label, rule=LABEL_RULES[label]
+        ),
+        facts={
+            "counts": counts,
+            "label": f"{label}: {LABEL_RULES[label]}",
+            "not_kept": {reason: counts[fate] for fate, reason in LEFT_OUT.items()},
+            **PROVENANCE,
+        },
         inputs=(cases, labels, images, embeddings),
         files=photos | ({"embeddings.npz": Path(embeddings)} if embeddings else {}),
         overwrite=overwrite,
     )
 
 
-def compute_label(vote: Mapping[str, float]) -> float:
-    """Returns the weight of eczema in a vote, in [0, 1].
+def compute_label(vote: Mapping[str, float], rule: str = "share") -> float:
+    """Returns the label of a case by a vote, in [0, 1]; NaN where the rule leaves it out.
 
     Weights are given to two decimals, so that their sum may pass 1 a little.
+
+    Args:
+        vote: Weight by condition.
+        rule: One of `LABEL_RULES`.
     """
-    return round(min(float(vote.get(CONDITION, 0.0)), 1.0), 4)
+    weight = round(min(float(vote.get(CONDITION, 0.0)), 1.0), 4)
+    if rule == "share":
+        return weight
+    if rule == "any":
+        return float(weight > 0)
+    if rule == "against-no-dermatitis" and weight <= 0.5 and any(map(FAMILY.search, vote)):
+        return math.nan
+    return float(weight > 0.5)
 
 
-def _read_cases(cases: Path, labels: Path) -> pd.DataFrame:
+def _read_cases(cases: Path, labels: Path, rule: str) -> pd.DataFrame:
     """Reads both files; adds `group_id`, `eczema` and `fate`.
 
     A case is `labelled`, or else `ungradable`, if a dermatologist said so and none could grade it,
-    or `unlabelled`: not in the labels file, or gradable and no condition was named.
+    or `unlabelled`: not in the labels file, or gradable and no condition was named, or `between`,
+    which the rule of the label leaves out.
     """
-    read = []
-    for path, columns in ((cases, CASE_COLUMNS), (labels, LABEL_COLUMNS)):
+    read, header = [], open_table(labels).header
+    monk = [column for column in MONK_COLUMNS if column in header]  # not in every release
+    for path, columns in ((cases, CASE_COLUMNS), (labels, (*LABEL_COLUMNS, *monk))):
         read.append(read_table(path, columns).reset_index(drop=True))
         twice = read[-1]["case_id"][read[-1]["case_id"].duplicated()].unique()
         raise_if_any(f"{path}: cases are there twice", twice)
@@ -176,12 +224,11 @@ def _read_cases(cases: Path, labels: Path) -> pd.DataFrame:
     grades = joined[[*GRADABLE_COLUMNS]]
     gradable = grades.apply(lambda column: column.str.contains("YES")).any(axis=1)
     refused = grades.apply(lambda column: column.str.startswith("NO_")).any(axis=1)
+    eczema = pd.Series([compute_label(vote, rule) for vote in votes])
     fate = (refused & ~gradable).map({True: "ungradable", False: "unlabelled"})
-    return joined.assign(
-        group_id=joined["case_id"].to_numpy()[leaders],
-        eczema=[compute_label(vote) for vote in votes],
-        fate=fate.mask(list(map(bool, votes)), "labelled"),
-    )
+    fate = fate.mask(list(map(bool, votes)), "labelled").mask(eczema.isna(), "between")
+    group_id = joined["case_id"].to_numpy()[leaders]
+    return joined.assign(group_id=group_id, eczema=eczema, fate=fate)
 
 
 def _map_cases(cases: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
@@ -189,6 +236,7 @@ def _map_cases(cases: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
     rows = []
     for case in cases.to_dict("records"):
         tones = sorted(case[column] for column in TONE_COLUMNS if case[column] in TONES)
+        shades = [int(case[column]) for column in MONK_COLUMNS if case.get(column, "").isdecimal()]
         age = case["age_group"].removeprefix("AGE_").replace("UNKNOWN", "").replace("_TO_", "-")
         shared = {
             "case_id": case["case_id"],
@@ -196,9 +244,11 @@ def _map_cases(cases: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
             "text": describe_case(case),
             "eczema": case["eczema"],
             "skin_tone": TONES[statistics.median_low(tones)] if tones else "",
+            "monk_skin_tone": str(min(shades)) if shades else "",
             "age_group": age,
             "sex": {"FEMALE": "female", "MALE": "male"}.get(case["sex_at_birth"], ""),
             "source": "template",
+            "text_kind": TEMPLATE,
         }
         paths = [path for column in PHOTO_COLUMNS if (path := case[column]) and path in photos]
         rows += build_rows(shared, paths)

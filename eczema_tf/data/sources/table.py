@@ -24,6 +24,11 @@ from eczema_tf.data.sources.table_map import TableMap, fold, load_map
 from eczema_tf.errors import DataError, raise_if_any
 from eczema_tf.schema import ECZEMA, MANIFEST_COLUMNS, POSITIVE_CLASS
 
+LEFT_OUT = {
+    "left_out": "left out by the map",
+    "unlabelled": "without a diagnosis",
+    "empty": "with neither a text nor a photo that is here",
+}
 DESCRIPTION = """\
 {name}: {rows} rows: {kept} kept, in {groups} groups; left out: {left_out} by the map, \
 {unlabelled} without a diagnosis, {empty} with neither photo nor text
@@ -92,7 +97,12 @@ def prepare_table(
         description=DESCRIPTION.format(
             **counts, name=mapping.name, share=kept["eczema"].mean(), positive_class=name
         ),
-        facts={POSITIVE_CLASS: name, "counts": counts, **_describe_map(mapping, given)},
+        facts={
+            POSITIVE_CLASS: name,
+            "counts": counts,
+            "not_kept": {reason: counts[fate] for fate, reason in LEFT_OUT.items()},
+            **_describe_map(mapping, given),
+        },
         inputs=(table, map_path if Path(map_path).is_file() else None, images),
         files={paths[photo]: file for photo, file in photos.items()},
         overwrite=overwrite,

@@ -25,11 +25,14 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from eczema_tf.config import Section, read_yaml
 from eczema_tf.errors import ConfigError
-from eczema_tf.schema import MANIFEST_COLUMNS
+from eczema_tf.schema import MANIFEST_COLUMNS, TEXT_KIND
 
 SHIPPED = Path(__file__).parent / "maps"
 # the other two have keys of their own
-RULED_COLUMNS = tuple(column for column in MANIFEST_COLUMNS if column not in ("eczema", "source"))
+RULED_COLUMNS = (
+    *(column for column in MANIFEST_COLUMNS if column not in ("eczema", "source")),
+    TEXT_KIND,
+)
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
