@@ -135,6 +135,15 @@ def test_a_run_on_embeddings_is_judged_on_embeddings_of_others(run: Path):
     assert metrics.heads["image"].cases == metrics.heads["fusion"].cases == 30
     assert metrics.leaks is not None
     assert metrics.leaks.leaks == 0
+    assert metrics.external is not None
+    words = metrics.external.shift["words of text"]
+    assert (words.training.mean, words.here.mean, words.difference) == (12, 12, 0)
+    own = Metrics.read(run / "metrics.json")
+    assert metrics.external.heads["text"]["auroc"].internal == own.heads["text"].auroc
+    page = (run / "judged" / "report.html").read_text()
+    assert "Recalibration in the large" in page
+    assert "Data judged on" in page
+    assert own.external is None
 
 
 def test_its_own_test_split_is_judged_as_before(run: Path):

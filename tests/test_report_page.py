@@ -1,6 +1,7 @@
 """The report page and the model card hold the metrics, say what these are worth, and no more."""
 
 import re
+import string
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,20 @@ from eczema_tf.config import Config
 from eczema_tf.data.audit.report import AuditReport
 from eczema_tf.evaluation.records import Leaks, Metrics
 from eczema_tf.evaluation.results import compute_metrics
+from eczema_tf.reporting.checklists import (
+    AUTHOR,
+    MET,
+    NOT_APPLICABLE,
+    Item,
+    list_figures,
+    load_checklists,
+)
 from eczema_tf.reporting.facts import Environment, RunData, RunFacts
-from eczema_tf.reporting.formats import format_estimate
+from eczema_tf.reporting.formats import HEAD_NAMES, format_estimate
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
 from eczema_tf.reporting.report import format_report
+from eczema_tf.schema import NEVER_SEEN_SKIN
 
 COUNTS = {
     "rows": 9,
@@ -52,16 +62,14 @@ AUDIT = {
     },
     "not_compared": {"plain_photos": 0, "chance_texts": 0, "template_texts": 0},
 }
-NINE_HEADINGS = [
-    "Model details",
-    "Intended use",
-    "Factors",
-    "Metrics",
-    "Evaluation data",
-    "Training data",
-    "Quantitative analyses",
-    "Ethical considerations",
-    "Caveats and recommendations",
+HEADINGS_OF_THE_HUB = [
+    "Model Details",
+    "Uses",
+    "Bias, Risks, and Limitations",
+    "How to Get Started with the Model",
+    "Training Details",
+    "Evaluation",
+    "Model Card Contact",
 ]
 
 
@@ -129,10 +137,64 @@ def test_the_page_is_sound_html_and_its_pictures_say_their_figures(metrics, plot
         assert table.get("class") != "wide" or table["aria-label"]
 
 
-def test_the_card_has_the_nine_headings_of_the_paper(metrics):
+def test_the_card_has_the_headings_of_the_hub(metrics):
+    card = format_model_card(metrics, facts_of())
+    assert re.findall(r"^## (.*)$", card, re.MULTILINE) == HEADINGS_OF_THE_HUB
+    assert {"Direct Use", "Out-of-Scope Use", "Recommendations", "Training Data", "Results"} <= set(
+        re.findall(r"^### (.*)$", card, re.MULTILINE)
+    )
+
+
+def test_the_hub_reads_the_front_matter_and_the_results_in_it(metrics):
+    hub = pytest.importorskip("huggingface_hub", reason="reads the card as the Hub does")
+    card = hub.ModelCard(format_model_card(metrics, facts_of()))
+    assert (card.data.license, card.data.license_name) == ("other", "CC BY 4.0")
+    found = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    for modality, name in HEAD_NAMES.items():
+        expected = metrics.heads[modality].auroc.value
+        assert found[f"AUROC, {name}"] == pytest.approx(expected, abs=5e-5)
+    built_in = hub.ModelCard(format_model_card(metrics, facts_of(sources={"synthetic": 9})))
+    assert built_in.data.license == "apache-2.0"
+    assert NEVER_SEEN_SKIN in built_in.text
+
+
+def test_the_guidelines_have_their_official_numbers():
+    tripod, claim = load_checklists().values()
+    assert [item.item for item in claim] == list(range(1, 45))
+    parts = {3: 3, 5: 2, 6: 3, 8: 3, 9: 3, 12: 7, 18: 6, 20: 3, 23: 2, 27: 3}
+    assert [str(item.item) for item in tripod] == [
+        f"{number}{part}"
+        for number in range(1, 28)
+        for part in string.ascii_lowercase[: parts.get(number, 0)] or [""]
+    ]
+
+
+def test_an_item_is_met_only_by_figures_that_are_known(metrics, plots):
+    """Each says where it comes from; what no run can know is left to its author."""
+    figures = list_figures(metrics, facts_of(sources={"synthetic": 9}))
+    later = {"shift", "recalibration", "external", "robustness", "flow", "label", "by_source"}
+    optional = {"cannot_tell", "subgroups"}
+    for items in load_checklists().values():
+        for item in items:
+            asked = (item.met, item.not_applicable, item.gives)
+            named = {
+                name for text in asked for _, name, *_ in string.Formatter().parse(text) if name
+            }
+            assert named <= set(figures) | later | optional, item.item
+    item = Item(
+        item=1, asks="x", met="AUROC {aurocs}", not_applicable="{built_in}", gives="{cases}"
+    )
+    assert item.fill({"aurocs": "0.9"}) == (MET, "AUROC 0.9")
+    assert item.fill({"built_in": "nobody", "cases": "5"}) == (NOT_APPLICABLE, "nobody")
+    assert item.fill({"cases": "5"}) == (AUTHOR, "5")
+    assert item.fill({}) == (AUTHOR, "-")
+    page = " ".join(Page(format_report(metrics, facts_of(), plots)).text)
+    assert re.search(
+        r"TRIPOD\+AI: 52 items, \d+ met by this run, \d+ not applicable, \d+ for", page
+    )
     assert (
-        re.findall(r"^## (.*)$", format_model_card(metrics, facts_of()), re.MULTILINE)
-        == NINE_HEADINGS
+        format_estimate(metrics.heads["fusion"].auroc)
+        in list_figures(metrics, facts_of())["aurocs"]
     )
 
 

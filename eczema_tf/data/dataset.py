@@ -59,6 +59,10 @@ class DatasetFacts(Record):
     # None in runs from before this was kept
     joined_groups: dict[str, str] | None = None
 
+    def name_sources(self) -> str:
+        """Names the sources of the rows, with how many come from each."""
+        return ", ".join(f"{name or 'not said'} ({rows})" for name, rows in self.sources.items())
+
 
 @dataclass(frozen=True)
 class Dataset:

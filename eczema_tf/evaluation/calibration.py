@@ -141,6 +141,26 @@ def fit_logistic(probabilities: np.ndarray, labels: np.ndarray) -> tuple[Statist
     return undefined, undefined
 
 
+def fit_offset(probabilities: np.ndarray, labels: np.ndarray) -> Statistic:
+    """Fits what added to the log-odds makes the mean probability the mean label.
+
+    That is the intercept of `fit_logistic` where the slope is held at 1.
+
+    Args:
+        probabilities: float64 (cases,) in [0, 1].
+        labels: float64 (cases,) in [0, 1].
+
+    Returns:
+        NaN with one class only.
+    """
+    if not len(labels) or not 0 < labels.mean() < 1:
+        return Statistic(np.nan, np.zeros(len(labels)))
+    logits = np.clip(logit(probabilities), -_LARGEST_LOGIT, _LARGEST_LOGIT)
+    offset = bisect(lambda added: (expit(logits + added) - labels).sum(), -50, 50, xtol=1e-12)
+    fitted = expit(logits + offset)
+    return Statistic(offset, (labels - fitted) / (fitted * (1 - fitted)).sum())
+
+
 def decompose_brier(
     probabilities: np.ndarray, labels: np.ndarray
 ) -> tuple[float | None, float | None, float | None]:

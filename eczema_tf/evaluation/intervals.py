@@ -205,6 +205,24 @@ def estimate_difference(
     return Difference(**found, p=float(p))
 
 
+def estimate_unpaired(one: Estimate, other: Estimate) -> Difference:
+    """Gives one estimate minus another, of other cases, the interval that follows from theirs.
+
+    (Newcombe 1998, method 10, for shares; Zou and Donner 2008 for any.) Undefined, or without an
+    interval, where one of the two is.
+    """
+    if one.value is None or other.value is None:
+        reason = one.reason or other.reason
+        return Difference(value=None, low=None, high=None, reason=reason)
+    value = one.value - other.value
+    if one.low is None or one.high is None or other.low is None or other.high is None:
+        reason = one.reason or other.reason
+        return Difference(value=value, low=None, high=None, reason=reason)
+    below = np.hypot(one.value - one.low, other.high - other.value)
+    above = np.hypot(one.high - one.value, other.value - other.low)
+    return Difference(value=value, low=float(value - below), high=float(value + above))
+
+
 def draw_weights(
     groups: np.ndarray | pd.Series, replicates: int = 1000, seed: int = 0
 ) -> np.ndarray:

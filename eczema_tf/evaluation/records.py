@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from eczema_tf.data.distributions import Distribution
 from eczema_tf.evaluation.abstention import Abstention
 from eczema_tf.evaluation.calibration import Calibration
 from eczema_tf.evaluation.decisions import NetBenefit, OperatingPoint
@@ -112,6 +113,37 @@ class Subset(Record):
     bayes_gap: dict[str, Difference] | None = Field(default=None, alias="gap_to_limit")
 
 
+class Shift(Record):
+    """How an input is distributed in training and here; see `external.compare_inputs`."""
+
+    training: Distribution
+    here: Distribution
+    difference: float | None
+
+
+class Beside(Record):
+    """A metric of the run's own test cases and of others; the difference is of others minus own."""
+
+    internal: Estimate
+    here: Estimate
+    difference: Difference
+
+
+class External(Record):
+    """Results on other data beside those on the run's own.
+
+    Attributes:
+        shift: By input; empty for a run that has kept no distributions.
+        heads: By head and metric.
+        recalibration: By kind of case, what added to the log-odds makes the mean probability the
+            share of eczema (recalibration in the large; Janssen et al. 2008).
+    """
+
+    shift: dict[str, Shift]
+    heads: dict[str, dict[str, Beside]]
+    recalibration: dict[str, Estimate]
+
+
 class Metrics(Record):
     """The contents of `metrics.json`."""
 
@@ -135,4 +167,5 @@ class Metrics(Record):
     bootstrap: Bootstrap
     texts: TextCounts | None = None
     abstention: Abstention | None = None
+    external: External | None = None  # of other data than the run's own
     leaks: Leaks | None = None

@@ -84,10 +84,11 @@ Block = str | Table | Bullets | Pictures | Warned  # a string is a paragraph
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading, of level 2 or of one below, and what stands under it."""
 
     title: str
     blocks: Sequence[Block]
+    level: int = 2
 
 
 def format_page(title: str, sections: Sequence[Section], notice: str = NOTICE) -> str:
@@ -100,7 +101,7 @@ def format_markdown(title: str, sections: Sequence[Section], notice: str = NOTIC
     """Formats a document as GitHub-flavoured Markdown; pictures are named relative to it."""
     parts = [f"# {_escape(title)}", f"> {_escape(notice)}"]
     for section in sections:
-        parts.append(f"## {_escape(section.title)}")
+        parts.append(f"{'#' * section.level} {_escape(section.title)}")
         for block in section.blocks:
             match block:
                 case Table():

@@ -11,6 +11,7 @@ from eczema_tf.config import Config
 from eczema_tf.data.audit.overlap import Seen
 from eczema_tf.data.audit.report import AuditReport
 from eczema_tf.data.dataset import CaseCounts, DatasetFacts
+from eczema_tf.data.distributions import Distribution
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.files import Record
 from eczema_tf.reporting.document import Table
@@ -40,6 +41,13 @@ class RunData(DatasetFacts):
     trained_on: list[str] | None = None  # modalities
     seen: Seen | None = None  # of training and validation; None in runs from before it was kept
     folds: dict[str, dict[str, int]] | None = None  # by repeat and example id
+    # of training rows, by input; None in runs from before they were kept
+    inputs: dict[str, Distribution] | None = None
+
+    @property
+    def built_in(self) -> bool:
+        """Whether there is nothing but built-in data."""
+        return set(self.sources) == {_BUILT_IN}
 
     @property
     def notice(self) -> str:
@@ -49,7 +57,7 @@ class RunData(DatasetFacts):
                 f"A stand-in task: this model tells {self.positive_class} from the rest; where its"
                 f" answers say {ECZEMA}, read {self.positive_class}. {NOTICE}"
             )
-        return f"{NEVER_SEEN_SKIN} {NOTICE}" if set(self.sources) == {_BUILT_IN} else NOTICE
+        return f"{NEVER_SEEN_SKIN} {NOTICE}" if self.built_in else NOTICE
 
 
 class Environment(Record):
@@ -64,12 +72,16 @@ class Environment(Record):
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run folder says; no audit where the run has none."""
+    """What a run folder says; no audit where the run has none.
+
+    `judged` are the data that the run is judged on, where they are not its own.
+    """
 
     config: Config
     data: RunData
     environment: Environment
     audit: AuditReport | None
+    judged: DatasetFacts | None = None
 
 
 def tabulate_settings(facts: RunFacts) -> Table:
@@ -114,11 +126,9 @@ def tabulate_data(facts: RunFacts) -> Table:
     return Table("Rows (one a photo) and what they hold", columns, rows)
 
 
-def describe_data(facts: RunFacts) -> list[str]:
-    """Says where the data come from, under which terms, and what the audit found."""
-    data, audit = facts.data, facts.audit
-    sources = [f"{name or 'not said'} ({count})" for name, count in data.sources.items()]
-    said = [f"Sources of the rows: {', '.join(sources)}."]
+def describe_source(data: DatasetFacts) -> list[str]:
+    """Says where data come from, under which terms, and what was left out of them."""
+    said = [f"Sources of the rows: {data.name_sources()}."]
     for name in ("attribution", "licence", "label"):
         if name in data.provenance:
             said.append(f"{name.capitalize()}: {data.provenance[name]}.")
@@ -128,6 +138,15 @@ def describe_data(facts: RunFacts) -> list[str]:
             f"{sum(left.values())} cases of the source were left out, and nothing here is about"
             f" them ({reasons})."
         )
+    if data.template_texts:
+        said.append(f"{data.template_texts} texts are templates, written by a program.")
+    return said
+
+
+def describe_data(facts: RunFacts) -> list[str]:
+    """Says where the training data come from, under which terms, and what the audit found."""
+    data, audit = facts.data, facts.audit
+    said = describe_source(data)
     said.append(f"Fingerprint of the manifest: {data.manifest_fingerprint}.")
     if data.rejected_rows:
         said.append(f"{data.rejected_rows} bad rows were left out.")
@@ -165,7 +184,8 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
             "Built-in data: rendered photos and written complaints. These results say nothing about"
             " patients."
         )
-    if facts.data.template_texts or TEMPLATE in facts.data.sources:
+    judged = facts.judged or facts.data
+    if judged.template_texts or TEMPLATE in judged.sources:
         caveats.append(
             "Texts are templates made from answers to a questionnaire, not the patients' own words."
         )

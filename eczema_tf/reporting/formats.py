@@ -10,6 +10,7 @@ METRIC_NAMES = {
     "macro_f1": "macro F1",
     "mae": "mean error",
     "brier": "Brier",
+    "ece": "ECE",
     "in_the_large": "too high by",
 }
 

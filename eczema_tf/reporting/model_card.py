@@ -1,8 +1,10 @@
 """`model_card.md`: what the model is, what it is for, how good it is and where care is needed.
 
-The nine headings are those of figure 1 in Mitchell et al. 2019, "Model Cards for Model Reporting",
-in its order.
+After Mitchell et al. 2019, "Model Cards for Model Reporting", in the form of the Hugging Face Hub:
+front matter in YAML, then the headings of its template.
 """
+
+import yaml
 
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.document import Block, Bullets, Section, format_markdown
@@ -13,6 +15,7 @@ from eczema_tf.reporting.facts import (
     tabulate_data,
     tabulate_settings,
 )
+from eczema_tf.reporting.formats import HEAD_NAMES
 from eczema_tf.reporting.probability_tables import tabulate_calibration, tabulate_points
 from eczema_tf.reporting.subgroup_tables import build_subgroups
 from eczema_tf.reporting.tables import (
@@ -38,7 +41,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
         facts: Of the run.
 
     Returns:
-        Markdown.
+        Markdown after a front matter in YAML.
     """
     name = metrics.positive_class
     results: list[Block] = [
@@ -53,27 +56,70 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
     ]
     if metrics.subgroups:
         results += build_subgroups(metrics.subgroups, name)
-    caveats = Bullets([*list_caveats(facts, metrics), *_RECOMMENDATIONS])
-    sections = [
-        Section("Model details", [_MODEL_DETAILS.format(name), tabulate_settings(facts)]),
-        Section("Intended use", [Bullets([*_USE, _OTHERS.format(name)])]),
-        Section("Factors", [Bullets(_FACTORS)]),
-        Section("Metrics", [Bullets(_METRICS)]),
-        Section(
-            "Evaluation data",
-            [
-                *warn_of_leaks(metrics),
-                describe_sample(metrics),
-                *describe_texts(metrics),
-                _SAME_DATA,
-            ],
-        ),
-        Section("Training data", [tabulate_data(facts), Bullets(describe_data(facts))]),
-        Section("Quantitative analyses", mark_leaks(metrics, results)),
-        Section("Ethical considerations", [Bullets(_ETHICS)]),
-        Section("Caveats and recommendations", [caveats]),
+    judged_on = [
+        *warn_of_leaks(metrics),
+        describe_sample(metrics),
+        *describe_texts(metrics),
+        _SAME_DATA,
     ]
-    return format_markdown(f"Model card: {name} or not", sections, facts.data.notice)
+    sections = [
+        Section("Model Details", [_MODEL_DETAILS.format(name)]),
+        Section("Uses", []),
+        Section("Direct Use", [_DIRECT_USE], level=3),
+        Section("Out-of-Scope Use", [Bullets([*_OUT_OF_SCOPE, _OTHERS.format(name)])], level=3),
+        Section(
+            "Bias, Risks, and Limitations", [Bullets([*list_caveats(facts, metrics), *_RISKS])]
+        ),
+        Section("Recommendations", [_RECOMMENDATION], level=3),
+        Section("How to Get Started with the Model", [Bullets(_START)]),
+        Section("Training Details", []),
+        Section("Training Data", [tabulate_data(facts), Bullets(describe_data(facts))], level=3),
+        Section("Training Procedure", [tabulate_settings(facts)], level=3),
+        Section("Evaluation", []),
+        Section("Testing Data", judged_on, level=3),
+        Section("Factors", [Bullets(_FACTORS)], level=3),
+        Section("Metrics", [Bullets(_METRICS)], level=3),
+        Section("Results", mark_leaks(metrics, results), level=3),
+        Section("Model Card Contact", ["For the author to fill."]),
+    ]
+    front = yaml.safe_dump(_describe_to_hub(metrics, facts), sort_keys=False, allow_unicode=True)
+    card = format_markdown(f"Model card: {name} or not", sections, facts.data.notice)
+    return f"---\n{front}---\n\n{card}"
+
+
+def _describe_to_hub(metrics: Metrics, facts: RunFacts) -> dict[str, object]:
+    """Returns the front matter that the Hugging Face Hub reads, `model-index` included."""
+    data, heads = facts.data, metrics.heads.items()
+    task = f"{metrics.positive_class} or not"
+    measured = [
+        {"type": kind, "value": round(found.value, 4), "name": f"{name}, {HEAD_NAMES[modality]}"}
+        for modality, head in heads
+        for kind, name, found in (
+            ("roc_auc", "AUROC", head.auroc),
+            ("recall", "sensitivity", head.sensitivity),
+            ("specificity", "specificity", head.specificity),
+            ("f1", "F1", head.f1),
+        )
+        if found.value is not None
+    ]
+    licence = {"license": "apache-2.0"}
+    if not data.built_in:  # what may be done with weights is for the data's licence to say
+        terms = data.provenance.get("licence", "for the author to fill")
+        licence = {"license": "other", "license_name": terms}
+    result = {
+        "task": {"type": "image-classification", "name": f"{task}, from photo and text"},
+        "dataset": {"type": "custom", "name": data.name_sources(), "split": metrics.split},
+        "metrics": measured,
+    }
+    return {
+        "language": ["en"],
+        **licence,
+        "library_name": "keras",
+        "pipeline_tag": "image-classification",
+        "tags": [metrics.positive_class, "dermatology", "multimodal", "not-for-medical-use"],
+        "metrics": ["roc_auc", "recall", "specificity", "f1", "brier_score"],
+        "model-index": [{"name": task, "results": [result] if measured else []}],
+    }
 
 
 _MODEL_DETAILS = (
@@ -82,11 +128,11 @@ _MODEL_DETAILS = (
     " data tell, also what the text suggests ({0}, other, unclear) and the severity (mild,"
     " moderate, severe)."
 )
-_USE = (
-    (
-        "Meant for teaching and for research on models that join photos and text, by people who"
-        " read this card."
-    ),
+_DIRECT_USE = (
+    "Meant for teaching and for research on models that join photos and text, by people who read"
+    " this card."
+)
+_OUT_OF_SCOPE = (
     (
         "Not meant for patients, for triage, for a diagnosis or for choosing a treatment, with or"
         " without a doctor in between."
@@ -123,7 +169,7 @@ _SAME_DATA = (
     "The cases come from the same source as the training data, in groups that were kept apart"
     " from it."
 )
-_ETHICS = (
+_RISKS = (
     (
         "Photos of skin and words about symptoms are health data: they are not part of this card,"
         " of the reports or of the logs."
@@ -137,9 +183,12 @@ _ETHICS = (
         " can hide a bad one for some people."
     ),
 )
-_RECOMMENDATIONS = (
-    (
-        "Before any use on other people, evaluate on labelled cases of theirs: python -m"
-        " eczema_tf.evaluate --manifest."
-    ),
+_RECOMMENDATION = (
+    "Before any use on other people, evaluate on labelled cases of theirs: python -m"
+    " eczema_tf.evaluate --manifest."
+)
+_START = (
+    "Ask: python -m eczema_tf.predict --model DIR --image FILE --text TEXT",
+    "Ask by a web page: python -m eczema_tf.serve --model DIR",
+    "In Python: eczema_tf.load_export(DIR).predict(photos, texts) gives a DataFrame.",
 )

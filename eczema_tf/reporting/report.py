@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from eczema_tf.evaluation.records import Metrics
+from eczema_tf.reporting.checklists import tabulate_checklists
 from eczema_tf.reporting.document import (
     Bullets,
     Picture,
@@ -14,6 +15,7 @@ from eczema_tf.reporting.document import (
 from eczema_tf.reporting.facts import (
     RunFacts,
     describe_data,
+    describe_source,
     list_caveats,
     tabulate_data,
     tabulate_settings,
@@ -62,12 +64,20 @@ def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
         heads,
         Section("Curves", [Pictures(curves)]),
         *(_illustrate(section, plots) for section in others),
+        *_describe_judged(facts),
         Section("Data", [tabulate_data(facts), Bullets(describe_data(facts))]),
         Section("Model", [tabulate_settings(facts)]),
         Section("What these results do not say", [Bullets(list_caveats(facts, metrics))]),
+        Section("Reporting guidelines", tabulate_checklists(metrics, facts)),
     ]
     title = f"Results, {metrics.positive_class} or not: {metrics.split}"
     return format_page(title, sections, facts.data.notice)
+
+
+def _describe_judged(facts: RunFacts) -> list[Section]:
+    if facts.judged is None:
+        return []
+    return [Section("Data judged on", [Bullets(describe_source(facts.judged))])]
 
 
 def _illustrate(section: Section, plots: Path) -> Section:

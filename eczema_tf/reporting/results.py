@@ -5,6 +5,7 @@ from dataclasses import replace
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.abstention_tables import tabulate_abstention
 from eczema_tf.reporting.document import Block, Bullets, Section
+from eczema_tf.reporting.external_tables import build_external
 from eczema_tf.reporting.probability_tables import (
     tabulate_calibration,
     tabulate_net_benefit,
@@ -26,6 +27,7 @@ from eczema_tf.reporting.tables import (
     warn_of_leaks,
 )
 
+EXTERNAL = "Other data than the run's own"
 ABSTENTION = "When it cannot tell"
 SUBGROUPS = "Is it as good for everybody?"
 
@@ -46,8 +48,10 @@ def build_results(metrics: Metrics) -> list[Section]:
             "Limit: the AUROC (of severity, the best kappa) of the exact posterior on the same"
             " cases, which no model can pass but by chance; gap: what is missing, paired."
         )
-    sections = [
-        Section(f"P({metrics.positive_class})", heads),
+    sections = [Section(f"P({metrics.positive_class})", heads)]
+    if metrics.external:
+        sections.append(Section(EXTERNAL, build_external(metrics.external)))
+    sections += [
         Section("Are the probabilities right?", tabulate_calibration(metrics)),
         Section(
             "What the answers are worth", [*tabulate_points(metrics), tabulate_net_benefit(metrics)]

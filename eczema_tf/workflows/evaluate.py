@@ -9,7 +9,9 @@ import pandas as pd
 
 from eczema_tf.config import change_config
 from eczema_tf.data.dataset import Dataset
+from eczema_tf.data.distributions import describe_inputs
 from eczema_tf.errors import DataError, RunError
+from eczema_tf.evaluation.external import compare_inputs
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
@@ -18,7 +20,7 @@ from eczema_tf.workflows.audit import check_overlap, load_as_trained, load_audit
 from eczema_tf.workflows.compare import compare
 from eczema_tf.workflows.explanation_quality.evaluation import evaluate_explanations
 from eczema_tf.workflows.inference import load_model_inputs, predict_cases
-from eczema_tf.workflows.results import write_results
+from eczema_tf.workflows.results import OtherData, write_results
 from eczema_tf.workflows.run_folder import TrainedModel
 
 __all__ = ["compare", "evaluate"]
@@ -77,6 +79,10 @@ def evaluate(
         leaks = check_overlap(data.seen, dataset, rows, allow_leaks=allowed)
     inputs = load_model_inputs(trained, dataset)
     cases = predict_cases(trained, dataset, inputs, rows)
+    other = None
+    if manifest is not None:
+        shift = compare_inputs(data.inputs or {}, describe_inputs(dataset, inputs, rows))
+        other = OtherData(dataset.describe(), shift)
     out = out or _choose_folder(run_dir, manifest, split)
     metrics = write_results(
         out,
@@ -86,6 +92,7 @@ def evaluate(
         split=split,
         leaks=leaks,
         run_dir=run_dir,
+        other=other,
     )
     if explanations is not None:
         submodels = run_folder.take_apart(run_dir, trained)

@@ -12,6 +12,7 @@ from eczema_tf.cli import say
 from eczema_tf.config import AugmentConfig, Config
 from eczema_tf.data.audit.overlap import note_seen
 from eczema_tf.data.dataset import Dataset, count_cases
+from eczema_tf.data.distributions import describe_inputs
 from eczema_tf.data.inputs import Inputs, to_model_inputs
 from eczema_tf.data.text.findings import choose_findings
 from eczema_tf.data.text.reading import choose_unknown_limit
@@ -193,6 +194,7 @@ def train_run(
         split_counts={split: count_cases(rows[split]) for split in SPLITS},
         splits={split: list(rows[split]["example_id"]) for split in SPLITS},
         trained_on=[modality for modality, values in given.items() if (values != "").any()],
+        inputs=describe_inputs(dataset, inputs, np.flatnonzero(splits == "train")),
         seen=note_seen(dataset, splits.isin(["train", "val"]).to_numpy()),
     )
     run_data.write(run_dir / run_folder.DATA)

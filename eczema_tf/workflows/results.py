@@ -1,13 +1,16 @@
 """What an evaluation writes and prints: predictions, metrics, plots, report and model card."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from eczema_tf.config import Config
+from eczema_tf.data.dataset import DatasetFacts
+from eczema_tf.evaluation.external import judge_external
 from eczema_tf.evaluation.predictions import load_predictions
-from eczema_tf.evaluation.records import Leaks, Metrics
+from eczema_tf.evaluation.records import Leaks, Metrics, Shift
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.thresholds import Thresholds, choose_points
 from eczema_tf.files import write_csv, write_text
@@ -15,6 +18,14 @@ from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
 from eczema_tf.reporting.report import format_report, format_results
 from eczema_tf.workflows import run_folder
+
+
+@dataclass(frozen=True)
+class OtherData:
+    """Data that are not the run's own, and how far their inputs are from its training."""
+
+    facts: DatasetFacts
+    shift: dict[str, Shift]
 
 
 def write_results(
@@ -26,6 +37,7 @@ def write_results(
     split: str,
     leaks: Leaks | None = None,
     run_dir: Path | None = None,
+    other: OtherData | None = None,
 ) -> Metrics:
     """Judges cases, writes predictions, metrics, plots and the report, and prints the results.
 
@@ -38,6 +50,7 @@ def write_results(
         leaks: What straddled the splits the model was trained with; None if nobody looked.
         run_dir: The run's folder, which says what was trained on what; None if it is `out`, which
             then gets the model card, too.
+        other: What the cases are of, if they are not the run's own.
     """
     facts = run_folder.read_run_facts(run_dir or out, config)
     metrics = compute_metrics(
@@ -52,8 +65,13 @@ def write_results(
         leaks=leaks,
         positive_class=facts.data.positive_class,
     )
+    if other is not None and run_dir is not None:
+        own = Metrics.read(run_dir / run_folder.METRICS)
+        external = judge_external(cases, metrics, own, other.shift)
+        metrics = metrics.model_copy(update={"external": external})
     write_csv(out / run_folder.PREDICTIONS, cases)
     write_plots(out, cases, metrics)
+    facts = replace(facts, judged=other.facts if other is not None else None)
     write_text(out / run_folder.REPORT, format_report(metrics, facts, out))
     if run_dir in (None, out):
         write_text(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))

@@ -1,0 +1,106 @@
+"""How the inputs of rows are distributed: kept of a run's training rows, to compare others with."""
+
+import numpy as np
+import pandas as pd
+
+from eczema_tf.data.dataset import Dataset
+from eczema_tf.data.inputs import BLOCK_ROWS, Column, Inputs
+from eczema_tf.files import Record
+from eczema_tf.schema import IMAGE
+
+NAMED = ("skin_tone", "monk_skin_tone", "age_group", "sex")
+_LUMA = np.array([0.299, 0.587, 0.114], "float32")  # ITU-R BT.601
+
+
+class Distribution(Record):
+    """One input: of numbers the mean, deviation and quantiles, of names their shares."""
+
+    count: int
+    mean: float | None = None
+    deviation: float | None = None
+    low: float | None = None  # a twentieth lies below
+    median: float | None = None
+    high: float | None = None  # a twentieth lies above
+    shares: dict[str, float] | None = None
+
+
+def describe_inputs(dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> dict[str, Distribution]:
+    """Describes what some rows hold, each text and person once a case, each photo by itself.
+
+    Args:
+        dataset: The rows come from.
+        inputs: Of the whole data set; photos are described by the pixels that the model sees.
+        rows: int64, which.
+
+    Returns:
+        By name; what is not given, or known of no row, is left out.
+    """
+    table = dataset.table.iloc[rows]
+    cases = table.groupby("case_id", sort=False)
+    first = cases.first()
+    image, text = (
+        pd.Series(inputs.present(modality)[rows], table.index).groupby(table["case_id"]).any()
+        for modality in ("image", "text")
+    )
+    given = np.where(image & text, "both", np.where(image, "photo alone", "text alone"))
+    words = table["text"].str.split().str.len().groupby(table["case_id"]).max()
+    photos = inputs.columns[IMAGE]
+    numbers: dict[str, np.ndarray] = {
+        "eczema label": first["eczema"].dropna().to_numpy("float64"),
+        "words of text": words[words > 0].to_numpy("float64"),
+        "photos of a case": (table["image_path"] != "").groupby(table["case_id"]).sum().to_numpy(),
+    }
+    if photos.values.ndim == 4:  # not embeddings
+        numbers |= measure_photos(photos, rows[inputs.present("image")[rows]])
+    names = {"what is given": given[image | text]}
+    names |= {name: first[name].replace("", np.nan).dropna() for name in NAMED if name in first}
+    return {name: _of_numbers(values) for name, values in numbers.items() if len(values)} | {
+        name: _of_names(values) for name, values in names.items() if len(values)
+    }
+
+
+def measure_photos(photos: Column, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Measures photos as the model sees them.
+
+    Args:
+        photos: Pixels, uint8 (photos, height, width, 3).
+        rows: int64, those with a photo.
+
+    Returns:
+        By name, float64 (rows,): brightness and contrast (mean and deviation of luma in [0, 1]),
+        colour (mean saturation of HSV, in [0, 1]) and sharpness (deviation of the luma's Laplacian;
+        Pech-Pacheco et al. 2000).
+    """
+    measured: list[list[np.ndarray]] = [[], [], [], []]
+    for start in range(0, len(rows), BLOCK_ROWS):
+        pixels = photos.gather(rows[start : start + BLOCK_ROWS]).astype("float32") / 255
+        luma = pixels @ _LUMA  # (block, height, width)
+        highest, lowest = pixels.max(axis=-1), pixels.min(axis=-1)
+        saturation = (highest - lowest) / np.maximum(highest, 1 / 255)
+        inner = luma[:, 1:-1, 1:-1]
+        around = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
+        found = (luma.mean((1, 2)), luma.std((1, 2)), saturation.mean((1, 2)))
+        for values, block in zip(measured, (*found, (around - 4 * inner).std((1, 2))), strict=True):
+            values.append(block.astype("float64"))
+    names = ("brightness", "contrast", "colour", "sharpness")
+    return {
+        f"{name} of a photo": np.concatenate(blocks) if blocks else np.zeros(0)
+        for name, blocks in zip(names, measured, strict=True)
+    }
+
+
+def _of_numbers(values: np.ndarray) -> Distribution:
+    low, median, high = (float(end) for end in np.quantile(values, (0.05, 0.5, 0.95)))
+    return Distribution(
+        count=len(values),
+        mean=float(np.mean(values)),
+        deviation=float(np.std(values)),
+        low=low,
+        median=median,
+        high=high,
+    )
+
+
+def _of_names(values: np.ndarray | pd.Series) -> Distribution:
+    shares = pd.Series(np.asarray(values, dtype=object)).value_counts(normalize=True).sort_index()
+    return Distribution(count=len(values), shares={str(k): float(v) for k, v in shares.items()})

@@ -1,0 +1,96 @@
+"""Other data than the run's own: how far they are from training, and what that does to results."""
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+
+from eczema_tf.data.distributions import Distribution
+from eczema_tf.evaluation.calibration import fit_offset
+from eczema_tf.evaluation.intervals import (
+    Estimate,
+    count_rarer_class,
+    estimate_mean,
+    estimate_unpaired,
+)
+from eczema_tf.evaluation.records import Beside, External, HeadMetrics, Metrics, Shift
+from eczema_tf.evaluation.sample import Sample
+from eczema_tf.schema import ECZEMA_HEADS
+
+_ONE_CLASS = "one class only: no number added to the log-odds makes the mean right"
+
+
+def compare_inputs(
+    training: Mapping[str, Distribution], here: Mapping[str, Distribution]
+) -> dict[str, Shift]:
+    """Compares how inputs are distributed.
+
+    Of numbers the difference is of the means, in standard deviations (of the mean of both
+    variances; Austin 2009); None where both are constant and differ. Of names it is the total
+    variation distance, the share of cases that would have to bear another name.
+
+    Args:
+        training: From `describe_inputs`, of training rows.
+        here: Likewise, of others.
+
+    Returns:
+        By name, of the inputs that both have.
+    """
+    shifts = {}
+    for name, one in training.items():
+        if name not in here:
+            continue
+        other = here[name]
+        if one.shares is not None and other.shares is not None:
+            names = one.shares.keys() | other.shares.keys()
+            moved = [abs(one.shares.get(each, 0) - other.shares.get(each, 0)) for each in names]
+            shifts[name] = Shift(training=one, here=other, difference=sum(moved) / 2)
+        else:
+            shifts[name] = Shift(training=one, here=other, difference=_standardise(one, other))
+    return shifts
+
+
+def _standardise(one: Distribution, other: Distribution) -> float | None:
+    if one.mean is None or other.mean is None or one.deviation is None or other.deviation is None:
+        return None
+    apart, spread = other.mean - one.mean, math.hypot(one.deviation, other.deviation) / math.sqrt(2)
+    return apart / spread if spread else 0.0 if apart == 0 else None
+
+
+def judge_external(
+    cases: pd.DataFrame, here: Metrics, internal: Metrics, shift: Mapping[str, Shift]
+) -> External:
+    """Puts results on other data beside those of the run's own test cases.
+
+    Args:
+        cases: The other data, from `average_rows_by_case`.
+        here: Their metrics.
+        internal: Of the run's own test cases.
+        shift: From `compare_inputs`.
+    """
+    thresholds = {head: found.threshold for head, found in here.heads.items()}
+    sample = Sample.draw(cases, thresholds, here.label_threshold, replicates=0, seed=0)
+    heads, recalibration = {}, {}
+    for head in ECZEMA_HEADS:
+        part = sample.of_kind(head)
+        offset = fit_offset(part.probability(head), part.cases["eczema"].to_numpy("float64"))
+        rarer = count_rarer_class(part.positive(), part.sampling)
+        recalibration[head] = estimate_mean(offset, part.sampling, _ONE_CLASS, groups=rarer)
+        own, others = _list_metrics(internal.heads[head]), _list_metrics(here.heads[head])
+        heads[head] = {
+            name: Beside(internal=own[name], here=one, difference=estimate_unpaired(one, own[name]))
+            for name, one in others.items()
+            if name in own
+        }
+    return External(shift=dict(shift), heads=heads, recalibration=recalibration)
+
+
+def _list_metrics(head: HeadMetrics) -> dict[str, Estimate]:
+    found = {name: getattr(head, name) for name in ("auroc", "sensitivity", "specificity", "f1")}
+    if head.calibration is None:
+        return found
+    return found | {
+        "in_the_large": head.calibration.in_the_large,
+        "slope": head.calibration.slope,
+        "ece": head.calibration.ece.error,
+    }

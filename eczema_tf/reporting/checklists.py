@@ -1,0 +1,162 @@
+"""Reporting guidelines filled in from a run: what it answers, and what its author has to.
+
+The items stand in `checklists.yaml`. An item is met only if every figure it names is known.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from eczema_tf.config import Section as StrictSection
+from eczema_tf.config import read_yaml
+from eczema_tf.evaluation.records import External, Metrics
+from eczema_tf.evaluation.subgroups import FACTORS
+from eczema_tf.reporting.document import Block, Table
+from eczema_tf.reporting.facts import RunFacts, list_caveats, tabulate_settings
+from eczema_tf.reporting.formats import HEAD_NAMES, format_estimate, format_number
+
+MET, NOT_APPLICABLE, AUTHOR = "met by this run", "not applicable", "for the author to fill"
+_MEASURES = (
+    "AUROC, sensitivity, specificity, F1, predictive values, ECE, calibration slope, Brier score,"
+    " net benefit; ROC, precision-recall, reliability and decision curves"
+)
+
+
+class Item(StrictSection):
+    """One item of a guideline; see `checklists.yaml`."""
+
+    item: int | str
+    asks: str
+    met: str = ""
+    not_applicable: str = ""
+    gives: str = ""
+
+    def fill(self, figures: dict[str, str]) -> tuple[str, str]:
+        """Says whether the run meets the item, and what it has to say to it."""
+        for state, template in (
+            (MET, self.met),
+            (NOT_APPLICABLE, self.not_applicable),
+            (AUTHOR, self.gives),
+        ):
+            try:
+                if said := template.format_map(figures):
+                    return state, said
+            except KeyError:  # a figure that is not known
+                continue
+        return AUTHOR, "-"
+
+
+def load_checklists() -> dict[str, list[Item]]:
+    """Reads the guidelines, by name."""
+    items = read_yaml(Path(__file__).with_name("checklists.yaml"))
+    return TypeAdapter(dict[str, list[Item]]).validate_python(items)
+
+
+def tabulate_checklists(metrics: Metrics, facts: RunFacts) -> list[Block]:
+    """Fills in both guidelines, with a sentence on how far the run goes."""
+    figures, blocks = list_figures(metrics, facts), list[Block]()
+    for name, items in load_checklists().items():
+        rows = [[f"{item.item}", item.asks, *item.fill(figures)] for item in items]
+        states = Counter(state for *_, state, _ in rows)
+        counted = ", ".join(f"{states[state]} {state}" for state in (MET, NOT_APPLICABLE, AUTHOR))
+        columns = ("item", "asks for", "state", "what the run says")
+        blocks.append(Table(f"{name}: {len(rows)} items, {counted}", columns, rows))
+    return blocks
+
+
+def list_figures(metrics: Metrics, facts: RunFacts) -> dict[str, str]:
+    """Lists what is known of a run and its results, in words, by name."""
+    settings = tabulate_settings(facts).rows
+    return {
+        **{name.replace(" ", "_").replace("-", "_"): value for name, value in settings},
+        **_describe_data(facts),
+        **_describe_results(metrics),
+        "caveats": str(len(list_caveats(facts, metrics))),
+    }
+
+
+def _describe_data(facts: RunFacts) -> dict[str, str]:
+    data, config = facts.data, facts.config
+    counts = data.counts
+    said = {
+        **data.provenance,
+        "sources": data.name_sources(),
+        "missing": f"rows with a photo alone {counts.image_only}, with a text alone"
+        f" {counts.text_only}",
+        "preparation": (
+            f"one reader for all photos; {data.rejected_rows} bad rows left out; duplicates joined"
+            " into groups"
+        ),
+        "disjoint": "group (patient, author, or case where no more is known)",
+        "imbalance": "nothing was done about it",
+    }
+    if config.train.balance_classes:
+        said["imbalance"] = (
+            "balanced by weights in training; then the biases were moved back to the prevalence"
+        )
+    if data.built_in:
+        said["built_in"] = "built-in data: made by a program, nobody is in them"
+    if data.split_counts:
+        by_split = [f"{counted.cases} {split}" for split, counted in data.split_counts.items()]
+        said["splits"] = f"cases: {', '.join(by_split)}"
+    elif config.split.folds:
+        said["splits"] = f"{counts.cases} cases in {config.split.folds} folds"
+    if data.not_kept:
+        left = "; ".join(f"{count} {reason}" for reason, count in data.not_kept.items())
+        said["flow"] = f"{counts.cases} cases kept; left out: {left}"
+    return said
+
+
+def _describe_results(metrics: Metrics) -> dict[str, str]:
+    fusion, bootstrap = metrics.heads["fusion"], metrics.bootstrap
+    heads = {HEAD_NAMES[name]: head for name, head in metrics.heads.items() if head.cases}
+    said = {
+        "cases": f"{fusion.cases} labelled cases, {fusion.positives} of them eczema",
+        "measures": _MEASURES,
+        "intervals": (
+            f"{bootstrap.level:.0%} intervals over {bootstrap.groups} groups; paired p-values"
+        ),
+        "thresholds": ", ".join(f"{name} {head.threshold:.3f}" for name, head in heads.items()),
+    }
+    if metrics.external:
+        said |= _describe_external(metrics.external)
+    else:
+        said["internal"] = f"judged on cases of the same source ({metrics.split})"
+    if fusion.auroc.value is not None:
+        areas = [f"{name} {format_estimate(head.auroc)}" for name, head in heads.items()]
+        said["aurocs"] = "; ".join(areas)
+        said["decisions"] = (
+            f"sensitivity {format_estimate(fusion.sensitivity)}, specificity"
+            f" {format_estimate(fusion.specificity)}"
+        )
+    if metrics.abstention:
+        unanswered = 1 - (metrics.abstention.groups["all"].answered.value or 0)
+        said["cannot_tell"] = (
+            "what is unlike training, not read or undecided gets the answer 'cannot tell'"
+            f" ({unanswered:.0%} of these cases)"
+        )
+    factors = metrics.subgroups.factors if metrics.subgroups else {}
+    if factors:
+        found = sum(gap.found for factor in factors.values() for gap in factor.gaps.values())
+        compared = ", ".join(FACTORS[name] for name, factor in factors.items() if factor.gaps)
+        said["subgroups"] = f"compared by {compared or 'nothing: too few'}; gaps shown: {found}"
+    if "source" in factors:
+        said["by_source"] = f"{len(factors['source'].subgroups)} sources, in the subgroups above"
+    return said
+
+
+def _describe_external(external: External) -> dict[str, str]:
+    said = {"external": "judged on other data than the run's own"}
+    differences = {name: one.difference for name, one in external.shift.items()}
+    if differences:
+        most = ", ".join(
+            f"{name} {format_number(difference)}" for name, difference in differences.items()
+        )
+        said["shift"] = f"difference from training, in deviations or shares: {most}"
+    offset = external.recalibration["fusion"]
+    if offset.value is not None:
+        said["recalibration"] = (
+            f"in the large, offered and not used: {format_estimate(offset)} to the log-odds"
+        )
+    return said

@@ -1,0 +1,158 @@
+"""Other data beside the run's own: shift of inputs, unpaired differences, recalibration."""
+
+import colorsys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.ndimage import laplace
+from scipy.special import expit, logit
+from test_evaluation_results import THRESHOLDS, simulate_cases
+
+from eczema_tf.data.dataset import Dataset
+from eczema_tf.data.distributions import Distribution, describe_inputs, measure_photos
+from eczema_tf.data.inputs import Column, Inputs
+from eczema_tf.data.manifest.table import Manifest
+from eczema_tf.evaluation.calibration import fit_logistic, fit_offset
+from eczema_tf.evaluation.external import compare_inputs, judge_external
+from eczema_tf.evaluation.intervals import Estimate, compute_wilson, estimate_unpaired
+from eczema_tf.evaluation.results import compute_metrics
+from eczema_tf.reporting.document import Section, format_text
+from eczema_tf.reporting.external_tables import build_external
+from eczema_tf.schema import IMAGE, IMAGE_PRESENT, TEXT_PRESENT
+
+
+def test_the_offset_of_a_constant_answer_by_hand():
+    """One half for one in four: log(1/3), with the error of a logit of a share."""
+    labels = np.array([1.0, 0, 0, 0] * 25)
+    offset = fit_offset(np.full(100, 0.5), labels)
+    assert offset.value == pytest.approx(-np.log(3))
+    assert np.sqrt((offset.influence**2).sum()) == pytest.approx(1 / np.sqrt(100 * 3 / 16))
+
+
+def test_the_offset_is_found_again_and_makes_the_mean_right():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, 20_000)
+    labels = (rng.random(len(logits)) < expit(logits - 0.7)).astype(float)
+    offset = fit_offset(expit(logits), labels)
+    error = np.sqrt((offset.influence**2).sum())
+    assert abs(offset.value + 0.7) < 3 * error < 0.1
+    moved = expit(logits + offset.value)
+    assert moved.mean() == pytest.approx(labels.mean())
+    slope, intercept = fit_logistic(moved, labels)  # nothing is left to add
+    assert abs(slope.value - 1) < 0.05
+    assert abs(intercept.value) < 0.05
+
+
+@pytest.mark.parametrize("labels", [[], [0, 0], [1, 1]])
+def test_one_class_has_no_offset(labels: list[float]):
+    assert np.isnan(fit_offset(np.full(len(labels), 0.5), np.array(labels, float)).value)
+
+
+def test_an_unpaired_difference_of_a_published_example():
+    """Newcombe 1998, Statistics in Medicine 17:873, method 10: 56/70 - 48/80."""
+    one, other = (
+        Estimate(value=share, low=low, high=high)
+        for share, (low, high) in (
+            (56 / 70, compute_wilson(56 / 70, 70)),
+            (48 / 80, compute_wilson(48 / 80, 80)),
+        )
+    )
+    found = estimate_unpaired(one, other)
+    assert [round(end, 4) for end in (found.low, found.value, found.high)] == [0.0524, 0.2, 0.3339]
+
+
+def test_what_has_no_interval_gives_a_difference_without_one():
+    whole = Estimate(value=0.5, low=0.4, high=0.6)
+    bare = Estimate(value=0.7, low=None, high=None, reason="too few")
+    found = estimate_unpaired(bare, whole)
+    assert (found.value, found.low, found.reason) == (pytest.approx(0.2), None, "too few")
+    nothing = Estimate(value=None, low=None, high=None, reason="one class")
+    assert estimate_unpaired(whole, nothing).value is None
+
+
+def test_shifts_by_hand():
+    training = {
+        "words": Distribution(count=9, mean=10, deviation=3),
+        "tone": Distribution(count=4, shares={"I": 0.5, "V": 0.5}),
+        "same": Distribution(count=4, mean=1, deviation=0),
+        "only here": Distribution(count=1, mean=1, deviation=1),
+    }
+    here = {
+        "words": Distribution(count=9, mean=14, deviation=4),
+        "tone": Distribution(count=4, shares={"I": 0.25, "II": 0.25, "V": 0.5}),
+        "same": Distribution(count=4, mean=1, deviation=0),
+    }
+    found = {name: one.difference for name, one in compare_inputs(training, here).items()}
+    assert found == pytest.approx({"words": 4 / np.sqrt(12.5), "tone": 0.25, "same": 0})
+    moved = compare_inputs(training, {"same": Distribution(count=4, mean=2, deviation=0)})
+    assert moved["same"].difference is None
+
+
+def test_photos_are_measured_as_libraries_do():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (3, 6, 5, 3)).astype("uint8")
+    pixels[1] = 128  # plain gray
+    photos = Column(pixels, np.array([2, -1, 1, 0]), "")
+    found = measure_photos(photos, np.array([0, 2, 3]))  # photos 2, 1 and 0
+    for place, photo in enumerate(pixels[[2, 1, 0]] / 255):
+        luma = photo @ [0.299, 0.587, 0.114]
+        saturation = [colorsys.rgb_to_hsv(*pixel)[1] for pixel in photo.reshape(-1, 3)]
+        expected = {
+            "brightness of a photo": luma.mean(),
+            "contrast of a photo": luma.std(),
+            "colour of a photo": np.mean(saturation),
+            "sharpness of a photo": laplace(luma)[1:-1, 1:-1].std(),
+        }
+        for name, value in expected.items():
+            assert found[name][place] == pytest.approx(value, abs=1e-5)
+
+
+def test_each_person_counts_once_and_each_photo_by_itself():
+    table = pd.DataFrame(
+        {
+            "case_id": ["a", "a", "b", "c"],
+            "image_path": ["1.png", "2.png", "", "3.png"],
+            "text": ["it itches", "it itches", "dry red skin", ""],
+            "eczema": [1.0, 1.0, 0.0, np.nan],
+            **{name: ["II", "II", "", "V"] for name in ("skin_tone", "age_group", "sex")},
+        }
+    )
+    shades = np.stack([np.full((4, 4, 3), shade, "uint8") for shade in (0, 51, 255)])
+    present = Column(np.array([0.0, 1.0], "float32"), np.array([1, 1, 0, 1]), "")
+    told = Column(np.array([0.0, 1.0], "float32"), np.array([1, 1, 1, 0]), "")
+    photos = Column(shades, np.array([0, 1, -1, 2]), "")
+    columns = {IMAGE: photos, IMAGE_PRESENT: present, TEXT_PRESENT: told}
+    inputs = Inputs(columns, np.ones(4, int), np.array([""] * 4, object))
+    dataset = Dataset(Manifest(Path("m.csv"), table), pd.DataFrame(), None)
+    found = describe_inputs(dataset, inputs, np.arange(4))
+    assert (found["words of text"].count, found["words of text"].mean) == (2, 2.5)
+    assert (found["eczema label"].count, found["eczema label"].mean) == (2, 0.5)
+    assert found["photos of a case"].mean == 1
+    brightness = found["brightness of a photo"]
+    assert (brightness.count, brightness.median) == (3, pytest.approx(0.2))
+    assert found["skin_tone"].shares == {"II": 0.5, "V": 0.5}
+    kinds = {"both": 1 / 3, "photo alone": 1 / 3, "text alone": 1 / 3}
+    assert found["what is given"].shares == pytest.approx(kinds)
+    alone = describe_inputs(dataset, inputs, np.array([2]))
+    assert "brightness of a photo" not in alone
+    assert "skin_tone" not in alone
+
+
+def test_results_stand_beside_the_internal_ones():
+    own, others = simulate_cases(400), simulate_cases(400, seed=1, shift=1.0)
+    others = others.assign(p_fusion=expit(logit(others["p_fusion"]) + 1.0))
+    internal, here = (compute_metrics(cases, THRESHOLDS, replicates=20) for cases in (own, others))
+    found = judge_external(others, here, internal, {})
+    for head, by_metric in found.heads.items():
+        auroc = by_metric["auroc"]
+        assert auroc.internal == internal.heads[head].auroc
+        assert auroc.here == here.heads[head].auroc
+        assert auroc.difference.value == pytest.approx(auroc.here.value - auroc.internal.value)
+    fusion = found.heads["fusion"]["auroc"].difference
+    assert fusion.high < 0
+    assert found.recalibration["fusion"].high < 0  # its probabilities are too high
+    shown = " ".join(format_text([Section("x", build_external(found))]).split())
+    assert "train it anew" in shown
+    assert f"{found.recalibration['fusion'].value:.3f} [" in shown
