@@ -14,15 +14,6 @@ from eczema_tf.reporting.formats import (
 
 def build_external(external: External) -> list[Block]:
     """Builds the shift of inputs, metrics beside the internal ones, and recalibration."""
-    shifts = [
-        [
-            name,
-            _format_inputs(one.training),
-            _format_inputs(one.here),
-            format_number(one.difference),
-        ]
-        for name, one in external.shift.items()
-    ]
     metrics = [
         [
             HEAD_NAMES[head],
@@ -37,16 +28,8 @@ def build_external(external: External) -> list[Block]:
         [KIND_NAMES[kind], format_estimate(offset)]
         for kind, offset in external.recalibration.items()
     ]
-    shifted = "What these cases hold, beside training: median and the middle 90 %, or shares"
-    blocks: list[Block] = [
-        Table(shifted, ("input", "training", "here", "difference"), shifts),
-        "Difference: of the means in standard deviations, where 0.1 is small and 0.8 large; of"
-        " shares, how many cases would have to bear another name.",
-    ]
-    if not shifts:
-        blocks = ["The run has not kept how its training inputs are distributed: train it anew."]
     return [
-        *blocks,
+        *_tabulate_shift(external),
         Table(
             "Beside the run's own test cases; the difference is not paired",
             ("P(eczema) from", "of", "own", "here", "difference"),
@@ -58,6 +41,21 @@ def build_external(external: External) -> list[Block]:
             ("case", "add to the log-odds"),
             offsets,
         ),
+    ]
+
+
+def _tabulate_shift(external: External) -> list[Block]:
+    if not external.shift:
+        return ["The run has not kept how its training inputs are distributed: train it anew."]
+    rows = [
+        [name, *map(_format_inputs, (one.training, one.here)), format_number(one.difference)]
+        for name, one in external.shift.items()
+    ]
+    title = "What these cases hold, beside training: median and the middle 90 %, or shares"
+    return [
+        Table(title, ("input", "training", "here", "difference"), rows),
+        "Difference: of the means in standard deviations, where 0.1 is small and 0.8 large; of"
+        " shares, how many cases would have to bear another name.",
     ]
 
 

@@ -66,7 +66,6 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
     return write_results(
         run_dir,
         pd.concat(cases, ignore_index=True),
-        mean,
         config,
         split=f"{split.folds} folds{times}, out of fold",
         leaks=leaks,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eczema_tf.config import change_config
+from eczema_tf.config import Config, change_config
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.distributions import describe_inputs
 from eczema_tf.errors import DataError, RunError
@@ -60,13 +60,8 @@ def evaluate(
             the run, or the run has seen what it is to be judged on.
     """
     trained = run_folder.load_model(run_dir)
-    config, data = trained.config, RunData.read(run_dir / run_folder.DATA)
-    if sensitivities:
-        config = change_config(config, {"evaluate.sensitivities": list(sensitivities)})
-        if not (run_dir / run_folder.VALIDATION).is_file():
-            raise RunError(
-                f"{run_dir}: has no {run_folder.VALIDATION} to choose --sensitivity on; train anew"
-            )
+    data = RunData.read(run_dir / run_folder.DATA)
+    config = _aim_at(sensitivities, trained.config, run_dir)
     if manifest is None:
         dataset = load_as_trained(config.data, data)
     else:
@@ -85,20 +80,24 @@ def evaluate(
         other = OtherData(dataset.describe(), shift)
     out = out or _choose_folder(run_dir, manifest, split)
     metrics = write_results(
-        out,
-        cases,
-        run_folder.read_thresholds(run_dir),
-        config,
-        split=split,
-        leaks=leaks,
-        run_dir=run_dir,
-        other=other,
+        out, cases, config, split=split, leaks=leaks, run_dir=run_dir, other=other
     )
     if explanations is not None:
         submodels = run_folder.take_apart(run_dir, trained)
         judge = partial(evaluate_explanations, trained, submodels, dataset, inputs, rows, out)
         print(f"\n{format_explanations(judge(split=split, cases=explanations))}")
     return metrics
+
+
+def _aim_at(sensitivities: Sequence[float], config: Config, run_dir: Path) -> Config:
+    """Has operating points reach other sensitivities than the configuration's, if there are any."""
+    if not sensitivities:
+        return config
+    if not (run_dir / run_folder.VALIDATION).is_file():
+        raise RunError(
+            f"{run_dir}: has no {run_folder.VALIDATION} to choose --sensitivity on; train anew"
+        )
+    return change_config(config, {"evaluate.sensitivities": list(sensitivities)})
 
 
 def _choose_folder(run_dir: Path, manifest: Path | None, split: str) -> Path:

@@ -31,7 +31,6 @@ class OtherData:
 def write_results(
     out: Path,
     cases: pd.DataFrame,
-    thresholds: Thresholds,
     config: Config,
     *,
     split: str,
@@ -44,7 +43,6 @@ def write_results(
     Args:
         out: Where to.
         cases: From `average_rows_by_case`.
-        thresholds: Of the model.
         config: Of the run.
         split: What the cases are, for the record.
         leaks: What straddled the splits the model was trained with; None if nobody looked.
@@ -55,7 +53,7 @@ def write_results(
     facts = run_folder.read_run_facts(run_dir or out, config)
     metrics = compute_metrics(
         cases,
-        thresholds,
+        run_folder.read_thresholds(run_dir or out),
         points=_choose_run_points(run_dir or out, config),
         label_threshold=config.data.label_threshold,
         prevalences=config.evaluate.prevalences,

@@ -52,11 +52,11 @@ def _train(config: Config, run_dir: Path) -> Metrics:
         return cross_validate(config, audited, run_dir)
     dataset, splits = audited.dataset, split_dataset(config, audited.dataset)
     leaks = audited.check(splits)
-    trained, inputs, thresholds = fit_run(config, dataset, splits, run_dir)
+    trained, inputs, _ = fit_run(config, dataset, splits, run_dir)
     note_neutral_text(trained, dataset.table[splits == "train"], inputs, run_dir)
     note_evidence_scale(trained, dataset.table[splits == "val"], inputs, run_dir)
     cases = predict_cases(trained, dataset, inputs, np.flatnonzero(splits == "test"))
-    metrics = write_results(run_dir, cases, thresholds, config, split="test", leaks=leaks)
+    metrics = write_results(run_dir, cases, config, split="test", leaks=leaks)
     run_folder.seal(run_dir)
     if config.export.enabled:
         export_model(trained, run_dir, Path(config.export.folder))

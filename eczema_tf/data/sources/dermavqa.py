@@ -103,11 +103,8 @@ def prepare_dermavqa(
         rows=rows,
         counts=counts,
         description=DESCRIPTION.format(**counts, share=kept["eczema"].mean()),
-        facts={
-            "counts": counts,
-            "not_kept": {reason: counts[fate] for fate, reason in LEFT_OUT.items()},
-            **PROVENANCE,
-        },
+        facts=PROVENANCE,
+        left_out=LEFT_OUT,
         inputs=(encounters, images),
         files={f"{PHOTOS}/{name}": file for name, file in photos.items()},
         overwrite=overwrite,

@@ -151,7 +151,6 @@ def _prepare_photos(
             **counts, share=rows["eczema"].mean(), eczema_classes=", ".join(classes)
         ),
         facts={
-            "counts": counts,
             "eczema_classes": classes,
             **PROVENANCE,
             "columns": {**COLUMNS, "group_id": GROUPED.get(group_by, f"found by {group_by}")},

@@ -92,7 +92,7 @@ LEFT_OUT = {
 DESCRIPTION = """\
 {cases} cases: {kept} kept, {ungradable} left out as ungradable, {unlabelled} as unlabelled, \
 {between} as neither eczema nor free of dermatitis, {empty} with neither photo nor text
-label ({label}): {rule}
+label, {label}
 {eczema} of the kept cases ({share:.1%}) have a vote for eczema
 {photo_rows} rows with a photo, {text_rows} with text alone; {sharing} cases share a photo with \
 another
@@ -138,34 +138,35 @@ def prepare_scin(
         raise DataError(f"{embeddings}: has none of the labelled cases' photos, like {paths[0]!r}")
     if rows.empty:
         raise DataError(f"{cases}: no labelled case has a text or a photo; give --images")
-    kept = rows.drop_duplicates("case_id")
-    counts = {
-        "cases": len(table),
-        **{fate: int((table["fate"] == fate).sum()) for fate in list(LEFT_OUT)[:-1]},
-        "empty": len(labelled) - len(kept),  # nothing reported, and no photo is here
-        "kept": len(kept),
-        "eczema": int((kept["eczema"] > 0).sum()),  # a dermatologist named it
-        **count_photos(rows),  # a photo may be an embedding
-        "sharing": int(kept["group_id"].duplicated(keep=False).sum()),
-    }
+    kept, rule = rows.drop_duplicates("case_id"), f"{label}: {LABEL_RULES[label]}"
+    counts = _count_cases(table, kept) | count_photos(rows)  # a photo may be an embedding
     return write_source(
         out,
         name="scin",
         rows=rows,
         counts=counts,
         description=DESCRIPTION.format(
-            **counts, share=counts["eczema"] / counts["kept"], label=label, rule=LABEL_RULES[label]
+            **counts, share=counts["eczema"] / counts["kept"], label=rule
         ),
-        facts={
-            "counts": counts,
-            "label": f"{label}: {LABEL_RULES[label]}",
-            "not_kept": {reason: counts[fate] for fate, reason in LEFT_OUT.items()},
-            **PROVENANCE,
-        },
+        facts={"label": rule, **PROVENANCE},
+        left_out=LEFT_OUT,
         inputs=(cases, labels, images, embeddings),
         files=photos | ({"embeddings.npz": Path(embeddings)} if embeddings else {}),
         overwrite=overwrite,
     )
+
+
+def _count_cases(table: pd.DataFrame, kept: pd.DataFrame) -> dict[str, int]:
+    """Counts what became of the cases; of those kept there is one row each."""
+    fates = {fate: int((table["fate"] == fate).sum()) for fate in ("labelled", *LEFT_OUT)}
+    return {
+        "cases": len(table),
+        **{fate: fates[fate] for fate in ("ungradable", "unlabelled", "between")},
+        "empty": fates["labelled"] - len(kept),  # nothing reported, and no photo is here
+        "kept": len(kept),
+        "eczema": int((kept["eczema"] > 0).sum()),  # a dermatologist named it
+        "sharing": int(kept["group_id"].duplicated(keep=False).sum()),
+    }
 
 
 def compute_label(vote: Mapping[str, float], rule: str = "share") -> float:

@@ -46,6 +46,7 @@ def write_source(
     counts: dict[str, int],
     description: str,
     facts: Mapping[str, object],
+    left_out: Mapping[str, str] | None = None,
     inputs: Iterable[Path | str | None] = (),
     files: Mapping[str, Path] | None = None,
     make_files: Callable[[Path], None] | None = None,
@@ -59,8 +60,9 @@ def write_source(
         rows: Of the manifest. Its columns that are not here stay empty; further ones follow them.
         counts: What became of the data set, by name.
         description: The counts as a few lines for people.
-        facts: For `dataset.json`, after the name: counts, attribution, licence, how the columns
+        facts: For `dataset.json`, after name and counts: attribution, licence, how the columns
             were made.
+        left_out: By name of a count, why these cases were left out, for reports.
         inputs: Files and folders that were read, and must not be written over.
         files: Path in the folder (of a photo: its `image_path` in the manifest) -> the file, which
             is linked there, or copied.
@@ -75,9 +77,11 @@ def write_source(
     check_kept(out, inputs)
     further = [column for column in rows if column not in MANIFEST_COLUMNS]
     table = rows.reindex(columns=[*MANIFEST_COLUMNS, *further], fill_value="")
+    not_kept = {reason: counts[fate] for fate, reason in (left_out or {}).items()}
+    about = {"source": name, "counts": counts, "not_kept": not_kept, **facts}
     with replacing_folder(out, overwrite=overwrite) as aside:
         write_csv(aside / "manifest.csv", table)
-        write_json(aside / "dataset.json", {"source": name, **facts})
+        write_json(aside / "dataset.json", about)
         for path, file in (files or {}).items():
             target = aside / path
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -73,16 +73,15 @@ def prepare_table(
         fates = fates.mask(given[column].map(fold).isin(map(fold, values)), "left_out")
     named = _map_rows(given[fates == ""], mapping, table)
     photos = find_photos(images, named["image_path"])
-    paths = {photo: f"{PHOTOS}/{photo}" for photo in photos}
-    rows = named.assign(image_path=[paths.get(photo, "") for photo in named["image_path"]])
+    paths = [f"{PHOTOS}/{photo}" if photo in photos else "" for photo in named["image_path"]]
+    kept = named.assign(image_path=paths).query("image_path != '' or text != ''")
     if name != ECZEMA:
-        rows[POSITIVE_CLASS] = name
-    kept = rows[(rows["image_path"] != "") | (rows["text"] != "")]
+        kept = kept.assign(**{POSITIVE_CLASS: name})
     _check_rows(kept, mapping, table, images)
     counts = {
         "rows": len(given),
         **{fate: int((fates == fate).sum()) for fate in ("left_out", "unlabelled")},
-        "empty": len(rows) - len(kept),  # neither a photo nor a text
+        "empty": len(named) - len(kept),  # neither a photo nor a text
         "kept": len(kept),
         "eczema": int(kept["eczema"].sum()),
         "groups": kept["group_id"].nunique(),
@@ -97,14 +96,10 @@ def prepare_table(
         description=DESCRIPTION.format(
             **counts, name=mapping.name, share=kept["eczema"].mean(), positive_class=name
         ),
-        facts={
-            POSITIVE_CLASS: name,
-            "counts": counts,
-            "not_kept": {reason: counts[fate] for fate, reason in LEFT_OUT.items()},
-            **_describe_map(mapping, given),
-        },
+        facts={POSITIVE_CLASS: name, **_describe_map(mapping, given)},
+        left_out=LEFT_OUT,
         inputs=(table, map_path if Path(map_path).is_file() else None, images),
-        files={paths[photo]: file for photo, file in photos.items()},
+        files={f"{PHOTOS}/{photo}": file for photo, file in photos.items()},
         overwrite=overwrite,
     )
 
