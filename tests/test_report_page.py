@@ -11,7 +11,7 @@ from test_evaluation_results import THRESHOLDS, simulate_cases
 
 from eczema_tf.config import Config
 from eczema_tf.data.audit.report import AuditReport
-from eczema_tf.evaluation.records import Leaks, Metrics
+from eczema_tf.evaluation.records import FusionGain, Leaks, Metrics
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.reporting.checklists import (
     AUTHOR,
@@ -24,6 +24,7 @@ from eczema_tf.reporting.checklists import (
 from eczema_tf.reporting.facts import Environment, RunData, RunFacts
 from eczema_tf.reporting.formats import HEAD_NAMES, format_estimate
 from eczema_tf.reporting.model_card import format_model_card
+from eczema_tf.reporting.plain_words import say_plainly
 from eczema_tf.reporting.plots import write_plots
 from eczema_tf.reporting.report import format_report
 from eczema_tf.schema import NEVER_SEEN_SKIN
@@ -135,6 +136,19 @@ def test_the_page_is_sound_html_and_its_pictures_say_their_figures(metrics, plot
     assert format_estimate(metrics.heads["fusion"].auroc) in roc["alt"]
     for table in page.find("div"):
         assert table.get("class") != "wide" or table["aria-label"]
+
+
+def test_the_page_begins_with_plain_words(metrics, plots):
+    page = " ".join(Page(format_report(metrics, facts_of(), plots)).text)
+    fusion = metrics.heads["fusion"]
+    found, wrong = fusion.sensitivity, 1 - fusion.specificity.value
+    said = f"about {100 * found.value:.0f} ({100 * found.low:.0f} to {100 * found.high:.0f}) are"
+    assert page.index("In plain words") < page.index(said) < page.index("P(eczema) from")
+    assert f"of 100 others, about {100 * wrong:.0f} (" in page
+    assert "Photo and text together are better than the better one of them alone." in page
+    gain = FusionGain(over="image", cases=9, value=0.0, low=-0.1, high=0.1)
+    said_of_nothing = " ".join(say_plainly(metrics.model_copy(update={"fusion_gain": gain})))
+    assert "no better and no worse than" in said_of_nothing
 
 
 def test_the_card_has_the_headings_of_the_hub(metrics):

@@ -1,7 +1,5 @@
 """Two runs on the same cases: what one does better, paired, so that hard cases count for both."""
 
-import numpy as np
-
 from eczema_tf.evaluation.intervals import Difference, estimate_difference
 from eczema_tf.evaluation.metrics import Statistic, measure_f1, measure_mean
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
@@ -48,21 +46,24 @@ def pair_runs(first: Sample, second: Sample) -> dict[str, PairedHead]:
 
 def _pair_head(first: Sample, second: Sample, modality: str) -> PairedHead:
     positive, sampling = first.positive(), first.sampling
-    of_first, of_second = _measure(first, modality), _measure(second, modality)
+    of_second, metrics = _measure(second, modality), {}
     reason = first.explain_undefined("an answer of both runs")
-    groups = {"sensitivity": sampling.count(positive), "specificity": sampling.count(~positive)}
-    metrics = {}
-    for name, one in of_first.items():
-        other = of_second[name]
-        if name == "auroc":
-            difference = first.estimate_auroc_difference(other, one, reason)
-        else:
-            difference = estimate_difference(
-                other - one, sampling, reason, groups=groups.get(name, sampling.count())
-            )
-        values = (None if np.isnan(found.value) else found.value for found in (one, other))
-        metrics[name] = PairedMetric(first=next(values), second=next(values), difference=difference)
-    return PairedHead(cases=first.count(), positives=first.where(positive).count(), metrics=metrics)
+    counted = {"sensitivity": positive, "specificity": ~positive}  # all, of the others
+    for name, one in _measure(first, modality).items():
+        other, groups = of_second[name], sampling.count(counted.get(name))
+        difference = (
+            first.estimate_auroc_difference(other, one, reason)
+            if name == "auroc"
+            else estimate_difference(other - one, sampling, reason, groups=groups)
+        )
+        defined = difference.value is not None
+        metrics[name] = PairedMetric(
+            first=one.value if defined else None,
+            second=other.value if defined else None,
+            difference=difference,
+        )
+    positives = first.where(positive).count()
+    return PairedHead(cases=first.count(), positives=positives, metrics=metrics)
 
 
 def _measure(sample: Sample, modality: str) -> dict[str, Statistic]:

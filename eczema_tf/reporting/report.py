@@ -21,6 +21,7 @@ from eczema_tf.reporting.facts import (
     tabulate_settings,
 )
 from eczema_tf.reporting.formats import HEAD_NAMES, METRIC_NAMES, format_estimate
+from eczema_tf.reporting.plain_words import say_plainly
 from eczema_tf.reporting.plots import DECISION, FORESTS, PR, RELIABILITY, RISK, ROC
 from eczema_tf.reporting.results import SUBGROUPS, build_results
 from eczema_tf.schema import NOTICE
@@ -61,6 +62,7 @@ def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
         curves.append(Picture(plots / RISK, "Accuracy of the surest cases by share", "Risk"))
     heads, *others = build_results(metrics)
     sections = [
+        Section("In plain words", [Bullets(say_plainly(metrics))]),
         heads,
         Section("Curves", [Pictures(curves)]),
         *(_illustrate(section, plots) for section in others),
