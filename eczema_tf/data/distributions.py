@@ -8,6 +8,7 @@ from eczema_tf.data.inputs import BLOCK_ROWS, Column, Inputs
 from eczema_tf.files import Record
 from eczema_tf.schema import IMAGE
 
+MOST_PHOTOS = 2000  # that are measured; more would tell little more
 NAMED = ("skin_tone", "monk_skin_tone", "age_group", "sex")
 _LUMA = np.array([0.299, 0.587, 0.114], "float32")  # ITU-R BT.601
 
@@ -30,7 +31,7 @@ def describe_inputs(dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> dict[
     Args:
         dataset: The rows come from.
         inputs: Of the whole data set; photos are described by the pixels that the model sees.
-        rows: int64, which.
+        rows: int64, which. Of many photos, `MOST_PHOTOS` are drawn.
 
     Returns:
         By name; what is not given, or known of no row, is left out.
@@ -51,7 +52,9 @@ def describe_inputs(dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> dict[
         "photos of a case": (table["image_path"] != "").groupby(table["case_id"]).sum().to_numpy(),
     }
     if photos.values.ndim == 4:  # not embeddings
-        numbers |= measure_photos(photos, rows[inputs.present("image")[rows]])
+        shown = rows[inputs.present("image")[rows]]
+        drawn = np.random.default_rng(0).permutation(shown)[:MOST_PHOTOS]
+        numbers |= measure_photos(photos, drawn)
     names = {"what is given": given[image | text]}
     names |= {name: first[name].replace("", np.nan).dropna() for name in NAMED if name in first}
     return {name: _of_numbers(values) for name, values in numbers.items() if len(values)} | {

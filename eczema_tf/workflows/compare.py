@@ -44,7 +44,7 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
         RunError: If a folder holds no results.
         DataError: If the runs have no case in common, or do not agree on what is eczema.
     """
-    names = [run.name for run in runs]
+    names = [run.resolve().name for run in runs]
     unique = names if len({*names}) == len(names) else list(map(str, runs))
     first, *others = map(_load, runs, unique)
     keys = [key for key in ("case_id", "repeat") if key in first.cases]
