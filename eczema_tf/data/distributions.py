@@ -56,7 +56,7 @@ def describe_inputs(dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> dict[
         drawn = np.random.default_rng(0).permutation(shown)[:MOST_PHOTOS]
         numbers |= measure_photos(photos, drawn)
     names = {"what is given": given[image | text]}
-    names |= {name: first[name].replace("", np.nan).dropna() for name in NAMED if name in first}
+    names |= {name: first[name][first[name] != ""] for name in NAMED if name in first}
     return {name: _of_numbers(values) for name, values in numbers.items() if len(values)} | {
         name: _of_names(values) for name, values in names.items() if len(values)
     }
