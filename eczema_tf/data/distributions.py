@@ -45,11 +45,12 @@ def describe_inputs(dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> dict[
     )
     given = np.where(image & text, "both", np.where(image, "photo alone", "text alone"))
     words = table["text"].str.split().str.len().groupby(table["case_id"]).max()
+    shots = (table["image_path"] != "").groupby(table["case_id"]).sum()
     photos = inputs.columns[IMAGE]
     numbers: dict[str, np.ndarray] = {
         "eczema label": first["eczema"].dropna().to_numpy("float64"),
         "words of text": words[words > 0].to_numpy("float64"),
-        "photos of a case": (table["image_path"] != "").groupby(table["case_id"]).sum().to_numpy(),
+        "photos of a case": shots[shots > 0].to_numpy("float64"),
     }
     if photos.values.ndim == 4:  # not embeddings
         shown = rows[inputs.present("image")[rows]]
