@@ -312,6 +312,8 @@ def test_cross_validation_predicts_every_case_once(workplace: Path):
     assert train.main(arguments) == 0
     assert len(pd.read_csv(run / "predictions.csv")) == 160
     assert {child.name for child in (run / "folds").iterdir()} == {"0-0", "0-1"}
+    points = json.loads((run / "metrics.json").read_text())["operating_points"]
+    assert {"Youden", "sensitivity 0.9", "specificity 0.9"} <= {point["aim"] for point in points}
 
 
 def test_mixed_precision_is_judged_and_exported_in_float32(
