@@ -10,15 +10,17 @@ from eczema_tf.cli import argument, build_parser, run_command, start_tensorflow,
 from eczema_tf.errors import DataError
 from eczema_tf.schema import SPLITS
 
-EXPLAINED_CASES = 200
+EXPLAINED_CASES = CORRUPTED_CASES = 200
 EXAMPLES = """examples:
   python -m eczema_tf.evaluate --run-dir runs/quickstart
   python -m eczema_tf.evaluate --run-dir runs/quickstart \\
       --manifest other/manifest.csv --split all --out results
-  python -m eczema_tf.evaluate --run-dir runs/quickstart --explanations
+  python -m eczema_tf.evaluate --run-dir runs/quickstart --explanations --robustness
   python -m eczema_tf.evaluate --compare runs/one runs/other --out comparison
 
---explanations also measures whether heatmaps and the scores of words can be trusted."""
+--explanations also measures whether heatmaps and the scores of words can be trusted,
+--robustness what is left of the answers when photos are blurred, dark or covered, texts mistyped,
+shortened or foreign."""
 
 
 def _read_share(text: str) -> float:
@@ -84,6 +86,15 @@ ARGUMENTS = (
         " minutes); writes explanations.json",
     ),
     argument(
+        "--robustness",
+        type=whole_number(1),
+        nargs="?",
+        const=CORRUPTED_CASES,
+        metavar="N",
+        help="also answer N cases again with corrupted photos and texts (default:"
+        f" {CORRUPTED_CASES}, about ten minutes)",
+    ),
+    argument(
         "--allow-leaks",
         action="store_true",
         help="evaluate even on what the run was trained on; every table says so",
@@ -129,6 +140,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         out=arguments.out,
         sensitivities=arguments.sensitivity,
         explanations=arguments.explanations,
+        robustness=arguments.robustness,
         allow_leaks=arguments.allow_leaks,
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
@@ -84,6 +85,11 @@ class Dataset:
     def table(self) -> pd.DataFrame:
         """The manifest's rows."""
         return self.manifest.table
+
+    def take(self, rows: np.ndarray) -> "Dataset":
+        """Makes a data set of some rows, int64 (new rows,); a row may come more than once."""
+        table = self.table.iloc[rows].reset_index(drop=True)
+        return replace(self, manifest=replace(self.manifest, table=table))
 
     def join_groups(self, group_of: Mapping[str, str]) -> "Dataset":
         """Moves rows to other groups.

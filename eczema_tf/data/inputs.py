@@ -90,6 +90,27 @@ class Inputs:
             for step in [self.token_columns.get(name)]
         }
 
+    def pair(self, photos: np.ndarray, texts: np.ndarray) -> "Inputs":
+        """Makes rows of the photo of one row and the text of another.
+
+        Args:
+            photos: int64 (new rows,), the rows whose photos are taken; -1: none.
+            texts: Likewise, as many.
+        """
+        columns = {}
+        for name, column in self.columns.items():
+            rows = photos if name in (IMAGE, IMAGE_PRESENT) else texts
+            index = column.index[rows]
+            if name in (IMAGE_PRESENT, TEXT_PRESENT):
+                index = np.where(rows < 0, 0, index)  # what is not there is not looked at
+            columns[name] = replace(column, index=index)
+        return replace(
+            self,
+            columns=columns,
+            token_counts=self.token_counts[texts],
+            text_notices=self.text_notices[texts],
+        )
+
     def with_features(
         self, old: str, new: str, column: Column, tokens: int | None = None
     ) -> "Inputs":
@@ -140,6 +161,18 @@ def load_inputs(
     else:
         image = _load_pixels(table, dataset.photos, size_px, preprocess, cache)
 
+    texts = read_texts(list(table["text"]), tokenizer)
+    columns = {IMAGE: image, IMAGE_PRESENT: _presence(image.index), **texts.columns}
+    return replace(texts, columns=columns)
+
+
+def read_texts(texts: Sequence[str], tokenizer: TextTokenizer) -> Inputs:
+    """Tokenizes texts: the inputs of rows, without those of photos.
+
+    Args:
+        texts: One a row, as written; "" for none.
+        tokenizer: For them.
+    """
     describe = TextReader(tokenizer)
 
     def read(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -147,23 +180,21 @@ def load_inputs(
         status = describe(texts, cleaned)
         return cleaned, tf.where((cleaned == "") | (status == STATUS_OK), "", status)
 
-    blocks = tf.data.Dataset.from_tensor_slices(list(table["text"])).batch(4096).map(read)
+    blocks = tf.data.Dataset.from_tensor_slices(list(texts)).batch(4096).map(read)
     cleaned, notices = (
         [value.decode() for block in column for value in block]
         for column in zip(*blocks.as_numpy_iterator(), strict=True)
     )
-    texts, text_index = _distinct(cleaned)
+    distinct, index = _distinct(cleaned)
     # Absent texts get the tokens of the empty text, so that no row is without a token. In a graph,
     # KerasHub's tokenizer is fifty times faster than eagerly.
-    tokenized = tf.data.Dataset.from_tensors(tf.constant(["", *texts])).map(tokenizer)
+    tokenized = tf.data.Dataset.from_tensors(tf.constant(["", *distinct])).map(tokenizer)
     ids, mask = next(tokenized.as_numpy_iterator())  # (texts, tokens) each
-    digest, token_index = fingerprint(ids, mask, tokenizer.vocabulary), text_index + 1
+    digest, token_index = fingerprint(ids, mask, tokenizer.vocabulary), index + 1
     columns = {
-        IMAGE: image,
-        IMAGE_PRESENT: _presence(image.index),
         TOKEN_IDS: Column(ids, token_index, digest),
         PADDING_MASK: Column(mask, token_index, digest),
-        TEXT_PRESENT: _presence(text_index),
+        TEXT_PRESENT: _presence(index),
     }
     token_counts = mask.sum(axis=1)[token_index].astype("int64")
     return Inputs(columns, token_counts, np.array(notices, object))

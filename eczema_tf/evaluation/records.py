@@ -7,6 +7,8 @@ from eczema_tf.evaluation.abstention import Abstention
 from eczema_tf.evaluation.calibration import Calibration
 from eczema_tf.evaluation.decisions import NetBenefit, OperatingPoint
 from eczema_tf.evaluation.intervals import Difference, Estimate
+from eczema_tf.evaluation.metadata import MetadataBaseline
+from eczema_tf.evaluation.stress import StressTest
 from eczema_tf.evaluation.subgroups import Subgroups
 from eczema_tf.files import Record
 from eczema_tf.schema import ECZEMA
@@ -168,4 +170,7 @@ class Metrics(Record):
     texts: TextCounts | None = None
     abstention: Abstention | None = None
     external: External | None = None  # of other data than the run's own
+    metadata: MetadataBaseline | None = None
+    # by what was done to photos or texts; those of `evaluate --robustness` only where asked for
+    stress_tests: dict[str, StressTest] | None = None
     leaks: Leaks | None = None

@@ -11,6 +11,7 @@ from eczema_tf.evaluation.abstention import judge_abstention
 from eczema_tf.evaluation.calibration import judge_calibration
 from eczema_tf.evaluation.decisions import judge_net_benefit, judge_points
 from eczema_tf.evaluation.intervals import LEVEL, Difference, Estimate, estimate_share
+from eczema_tf.evaluation.metadata import judge_metadata
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
 from eczema_tf.evaluation.records import (
     Bootstrap,
@@ -24,6 +25,7 @@ from eczema_tf.evaluation.records import (
     TextCounts,
 )
 from eczema_tf.evaluation.sample import Sample
+from eczema_tf.evaluation.stress import StressedCases, judge_stress
 from eczema_tf.evaluation.subgroups import judge_subgroups
 from eczema_tf.schema import (
     CONSISTENCY,
@@ -57,6 +59,7 @@ def compute_metrics(
     split: str = "test",
     leaks: Leaks | None = None,
     positive_class: str = ECZEMA,
+    stressed: Mapping[str, StressedCases] | None = None,
 ) -> Metrics:
     """Computes all metrics with their 95 % intervals.
 
@@ -75,6 +78,7 @@ def compute_metrics(
         split: What the cases are, for the record.
         leaks: For the record; None if nobody looked.
         positive_class: What positive cases are called.
+        stressed: By name, cases that were changed; None for none.
     """
     sample = Sample.draw(cases, thresholds, label_threshold, replicates=replicates, seed=seed)
     found = {
@@ -102,6 +106,12 @@ def compute_metrics(
         found["abstention"] = abstention
     if subgroups := judge_subgroups(sample):
         found["subgroups"] = subgroups
+    if metadata := judge_metadata(sample):
+        found["metadata"] = metadata
+    if stressed:
+        found["stress_tests"] = {
+            name: judge_stress(one, thresholds, label_threshold) for name, one in stressed.items()
+        }
     return Metrics.model_validate(found if leaks is None else {**found, "leaks": leaks})
 
 

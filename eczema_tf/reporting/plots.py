@@ -45,18 +45,18 @@ def write_plots(folder: Path, cases: pd.DataFrame, metrics: Metrics) -> None:
         EczemaError: If the disk refuses.
     """
     roc, pr = _draw_curves(cases, metrics)
-    _write(folder / ROC, roc)
-    _write(folder / PR, pr)
-    _write(folder / RELIABILITY, _draw_reliability(metrics))
-    _write(folder / DECISION, _draw_decisions(cases, metrics))
+    write_figure(folder / ROC, roc)
+    write_figure(folder / PR, pr)
+    write_figure(folder / RELIABILITY, _draw_reliability(metrics))
+    write_figure(folder / DECISION, _draw_decisions(cases, metrics))
     if metrics.abstention:
-        _write(folder / RISK, _draw_risk(metrics.abstention, metrics.split))
+        write_figure(folder / RISK, _draw_risk(metrics.abstention, metrics.split))
     if metrics.subgroups:
         for metric, file in FORESTS.items():
             # subgroups lie around the value of all cases; a difference should be 0
             whole = getattr(metrics.heads["fusion"], metric, None)
             middle = whole.value if whole else 0.0
-            _write(folder / file, _draw_forest(metrics.subgroups, metric, middle))
+            write_figure(folder / file, _draw_forest(metrics.subgroups, metric, middle))
 
 
 def _draw_curves(cases: pd.DataFrame, metrics: Metrics) -> tuple[Figure, Figure]:
@@ -95,8 +95,9 @@ def _draw_curves(cases: pd.DataFrame, metrics: Metrics) -> tuple[Figure, Figure]
     return roc_figure, pr_figure
 
 
-def _write(path: Path, figure: Figure) -> None:
-    with replacing_file(path) as aside:  # the same metrics give the same bytes
+def write_figure(path: Path, figure: Figure) -> None:
+    """Writes a PNG; the same metrics give the same bytes."""
+    with replacing_file(path) as aside:
         figure.savefig(aside, format="png", metadata={"Software": None})
 
 

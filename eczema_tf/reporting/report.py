@@ -24,6 +24,8 @@ from eczema_tf.reporting.formats import HEAD_NAMES, METRIC_NAMES, format_estimat
 from eczema_tf.reporting.plain_words import say_plainly
 from eczema_tf.reporting.plots import DECISION, FORESTS, PR, RELIABILITY, RISK, ROC
 from eczema_tf.reporting.results import SUBGROUPS, build_results
+from eczema_tf.reporting.stress_plots import CORRUPTED_PLOTS, MISSING_PLOT, select_plots
+from eczema_tf.reporting.stress_tables import CORRUPTED, MISSING
 from eczema_tf.schema import NOTICE
 
 
@@ -65,7 +67,7 @@ def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
         Section("In plain words", [Bullets(say_plainly(metrics))]),
         heads,
         Section("Curves", [Pictures(curves)]),
-        *(_illustrate(section, plots) for section in others),
+        *(_illustrate(section, metrics, plots) for section in others),
         *_describe_judged(facts),
         Section("Data", [tabulate_data(facts), Bullets(describe_data(facts))]),
         Section("Model", [tabulate_settings(facts)]),
@@ -82,13 +84,17 @@ def _describe_judged(facts: RunFacts) -> list[Section]:
     return [Section("Data judged on", [Bullets(describe_source(facts.judged))])]
 
 
-def _illustrate(section: Section, plots: Path) -> Section:
-    """Puts the forest plots above the tables of the subgroups."""
-    if section.title != SUBGROUPS:
-        return section
-    forests = []
-    for metric, file in FORESTS.items():
-        name = METRIC_NAMES.get(metric, metric)
-        shows = f"{name} of each subgroup with its interval; the tables below have the figures"
-        forests.append(Picture(plots / file, shows, f"{name} by subgroup"))
-    return Section(section.title, [Pictures(forests), *section.blocks])
+def _illustrate(section: Section, metrics: Metrics, plots: Path) -> Section:
+    """Puts a section's plots, if it has any, above its tables."""
+    pictures = []
+    if section.title == SUBGROUPS:
+        for metric, file in FORESTS.items():
+            name = METRIC_NAMES.get(metric, metric)
+            shows = f"{name} of each subgroup with its interval; the tables below have the figures"
+            pictures.append(Picture(plots / file, shows, f"{name} by subgroup"))
+    wanted = {MISSING: (MISSING_PLOT,), CORRUPTED: CORRUPTED_PLOTS.values()}
+    for file in wanted.get(section.title, ()):
+        if tests := select_plots(metrics).get(file):
+            shows = f"Panels of {', '.join(tests)}: what is left; the table has the figures"
+            pictures.append(Picture(plots / file, shows.replace("_", " "), "What is left"))
+    return Section(section.title, [Pictures(pictures), *section.blocks]) if pictures else section

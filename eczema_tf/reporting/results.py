@@ -11,6 +11,7 @@ from eczema_tf.reporting.probability_tables import (
     tabulate_net_benefit,
     tabulate_points,
 )
+from eczema_tf.reporting.stress_tables import build_stress
 from eczema_tf.reporting.subgroup_tables import build_subgroups
 from eczema_tf.reporting.tables import (
     describe_gain,
@@ -62,6 +63,7 @@ def build_results(metrics: Metrics) -> list[Section]:
             else []
         ),
         Section("Where fusion has most, or nothing, to do", [tabulate_subsets(metrics)]),
+        *build_stress(metrics),
     ]
     if wordings := tabulate_wordings(metrics):
         sections.append(Section("Known words and new ones", wordings))

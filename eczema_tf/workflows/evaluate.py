@@ -22,6 +22,7 @@ from eczema_tf.workflows.explanation_quality.evaluation import evaluate_explanat
 from eczema_tf.workflows.inference import load_model_inputs, predict_cases
 from eczema_tf.workflows.results import OtherData, write_results
 from eczema_tf.workflows.run_folder import TrainedModel
+from eczema_tf.workflows.stress import predict_corrupted, predict_missing
 
 __all__ = ["compare", "evaluate"]
 
@@ -35,6 +36,7 @@ def evaluate(
     out: Path | None = None,
     sensitivities: Sequence[float] = (),
     explanations: int | None = None,
+    robustness: int | None = None,
     allow_leaks: bool = False,
 ) -> Metrics:
     """Judges a trained run, prints the results and writes them.
@@ -50,6 +52,7 @@ def evaluate(
         sensitivities: That operating points are to reach on validation, in (0, 1); none for those
             of the configuration.
         explanations: Of how many cases the explanations are measured, too; None for none.
+        robustness: How many cases are answered again, photos and texts corrupted; None for none.
         allow_leaks: Whether rows of another manifest that the run was trained or validated on are
             recorded instead of refused.
 
@@ -74,13 +77,23 @@ def evaluate(
         leaks = check_overlap(data.seen, dataset, rows, allow_leaks=allowed)
     inputs = load_model_inputs(trained, dataset)
     cases = predict_cases(trained, dataset, inputs, rows)
+    stressed = dict(predict_missing(trained, dataset, inputs, rows))
+    if robustness is not None:
+        stressed |= predict_corrupted(trained, dataset, rows, robustness)
     other = None
     if manifest is not None:
         shift = compare_inputs(data.inputs or {}, describe_inputs(dataset, inputs, rows))
         other = OtherData(dataset.describe(), shift)
     out = out or _choose_folder(run_dir, manifest, split)
     metrics = write_results(
-        out, cases, config, split=split, leaks=leaks, run_dir=run_dir, other=other
+        out,
+        cases,
+        config,
+        split=split,
+        leaks=leaks,
+        run_dir=run_dir,
+        other=other,
+        stressed=stressed,
     )
     if explanations is not None:
         submodels = run_folder.take_apart(run_dir, trained)

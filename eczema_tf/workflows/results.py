@@ -17,7 +17,9 @@ from eczema_tf.files import write_csv, write_text
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
 from eczema_tf.reporting.report import format_report, format_results
+from eczema_tf.reporting.stress_plots import write_stress_plots
 from eczema_tf.workflows import run_folder
+from eczema_tf.workflows.stress import Stressed
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ def write_results(
     leaks: Leaks | None = None,
     run_dir: Path | None = None,
     other: OtherData | None = None,
+    stressed: Stressed | None = None,
 ) -> Metrics:
     """Judges cases, writes predictions, metrics, plots and the report, and prints the results.
 
@@ -49,6 +52,7 @@ def write_results(
         run_dir: The run's folder, which says what was trained on what; None if it is `out`, which
             then gets the model card, too.
         other: What the cases are of, if they are not the run's own.
+        stressed: The same cases, or some, answered again under stress; None if they were not.
     """
     facts = run_folder.read_run_facts(run_dir or out, config)
     metrics = compute_metrics(
@@ -62,6 +66,7 @@ def write_results(
         split=split,
         leaks=leaks,
         positive_class=facts.data.positive_class,
+        stressed=stressed,
     )
     if other is not None and run_dir is not None:
         own = Metrics.read(run_dir / run_folder.METRICS)
@@ -69,6 +74,7 @@ def write_results(
         metrics = metrics.model_copy(update={"external": external})
     write_csv(out / run_folder.PREDICTIONS, cases)
     write_plots(out, cases, metrics)
+    write_stress_plots(out, metrics)
     facts = replace(facts, judged=other.facts if other is not None else None)
     write_text(out / run_folder.REPORT, format_report(metrics, facts, out))
     if run_dir in (None, out):

@@ -8,7 +8,7 @@ import contextlib
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
@@ -79,6 +79,11 @@ class TrainedModel:
     encoders: Encoders
     tokenizer: TextTokenizer
     model: keras.Model
+
+    def with_cache(self, folder: str) -> "TrainedModel":
+        """Makes the same model, which keeps what it computes in another folder."""
+        train = self.config.train.model_copy(update={"cache_folder": folder})
+        return replace(self, config=self.config.model_copy(update={"train": train}))
 
 
 @contextlib.contextmanager

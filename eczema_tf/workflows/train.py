@@ -20,6 +20,7 @@ from eczema_tf.workflows.export import export_model
 from eczema_tf.workflows.fit import check_encoders, fit_run, note_evidence_scale, note_neutral_text
 from eczema_tf.workflows.inference import predict_cases
 from eczema_tf.workflows.results import write_results
+from eczema_tf.workflows.stress import predict_missing
 
 
 def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
@@ -55,8 +56,10 @@ def _train(config: Config, run_dir: Path) -> Metrics:
     trained, inputs, _ = fit_run(config, dataset, splits, run_dir)
     note_neutral_text(trained, dataset.table[splits == "train"], inputs, run_dir)
     note_evidence_scale(trained, dataset.table[splits == "val"], inputs, run_dir)
-    cases = predict_cases(trained, dataset, inputs, np.flatnonzero(splits == "test"))
-    metrics = write_results(run_dir, cases, config, split="test", leaks=leaks)
+    rows = np.flatnonzero(splits == "test")
+    cases = predict_cases(trained, dataset, inputs, rows)
+    stressed = predict_missing(trained, dataset, inputs, rows)
+    metrics = write_results(run_dir, cases, config, split="test", leaks=leaks, stressed=stressed)
     run_folder.seal(run_dir)
     if config.export.enabled:
         export_model(trained, run_dir, Path(config.export.folder))

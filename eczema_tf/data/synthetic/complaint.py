@@ -178,7 +178,8 @@ class _Writer:
             "b": str(rng.randint(2, 3)),
             "it": rng.choice(self.grammar.it),
         }
-        wording = _NO_ON.sub("", _MARK.sub(lambda mark: marks[mark[1]], _choose(wording, rng)))
+        chosen = choose_alternatives(wording, rng)
+        wording = _NO_ON.sub("", _MARK.sub(lambda mark: marks[mark[1]], chosen))
         for table in self.rewrites:
             wording = _replace_words(wording, table)
         if self.careless:
@@ -204,7 +205,7 @@ def _write_unclear(grammar: Grammar, rng: Random) -> str:
     while not lines or (len(lines) < 8 and rng.random() < 0.6):
         chatty = kind in ("empty", "offtopic") and lines and rng.random() < 0.6
         talk = grammar.talk[rng.choice(["openers", "middles", "middles", "closers"])]
-        line = _choose(rng.choice(talk if chatty else grammar.unclear[kind]), rng)
+        line = choose_alternatives(rng.choice(talk if chatty else grammar.unclear[kind]), rng)
         lines.append(
             _MARK.sub(lambda _: "".join(rng.choices(_LETTERS, k=rng.randint(2, 11))), line)
         )
@@ -238,7 +239,7 @@ def _set_case(wording: str, starts: bool, register: Register) -> str:
     return (wording[:1].upper() if starts else small) + wording[1:]
 
 
-def _choose(wording: str, rng: Random) -> str:
+def choose_alternatives(wording: str, rng: Random) -> str:
     """Chooses one of each `(a|b|)`, from the inside out."""
     while "(" in wording:
         wording = _ALTERNATIVES.sub(lambda match: rng.choice(match[1].split("|")), wording)

@@ -15,6 +15,7 @@ from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels, select_logit
 from eczema_tf.explanation.token_scores import TokenScores, score_tokens
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, TEXT_PRESENT
+from eczema_tf.workflows.inference import draw_cases
 from eczema_tf.workflows.run_folder import TrainedModel
 
 TARGET = "eczema"  # what is explained: the logit of the answer from photo and text together
@@ -171,9 +172,7 @@ def choose_cases(
         rows: int64, to choose from.
         cases: How many at most.
     """
-    case_ids = dataset.table["case_id"].to_numpy(str)[rows]
-    firsts = rows[np.sort(np.unique(case_ids, return_index=True)[1])]
-    drawn = np.sort(np.random.default_rng(trained.config.seed).permutation(firsts)[:cases])
+    drawn = draw_cases(dataset, rows, cases, trained.config.seed)
     return ExplainedCases(
         trained=trained,
         submodels=submodels,

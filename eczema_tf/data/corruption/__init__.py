@@ -1,0 +1,26 @@
+"""Photos and texts as they come out badly, in five strengths each, to see what a model makes of it.
+
+A corruption is data: a function of a photo or text, a strength and a random generator. The same
+generator corrupts the same places at every strength, so that a stronger one holds the weaker.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+Thing = TypeVar("Thing")  # a photo or a text
+
+
+@dataclass(frozen=True)
+class Corruption(Generic[Thing]):
+    """One way to corrupt a photo or a text.
+
+    Attributes:
+        apply: Of the thing, a strength and a random generator.
+        strengths: From weak to strong.
+    """
+
+    apply: Callable[[Thing, float, np.random.Generator], Thing]
+    strengths: tuple[float, ...]

@@ -1,0 +1,159 @@
+"""Cases answered again without photo or text, with another's, and with corrupted ones."""
+
+import io
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tqdm import tqdm
+
+from eczema_tf.cli import say
+from eczema_tf.data.cache import fingerprint
+from eczema_tf.data.corruption import Corruption, Thing
+from eczema_tf.data.corruption.photo import PHOTO_CORRUPTIONS, shrink
+from eczema_tf.data.corruption.text import TEXT_CORRUPTIONS
+from eczema_tf.data.dataset import Dataset
+from eczema_tf.data.inputs import Column, Inputs, read_texts
+from eczema_tf.data.photo.files import read_photo
+from eczema_tf.data.photo.preprocess import preprocess_photo
+from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.evaluation.stress import StressedCases, remove_some
+from eczema_tf.schema import IMAGE, MODALITIES
+from eczema_tf.workflows.inference import draw_cases, load_model_inputs, predict_versions
+from eczema_tf.workflows.run_folder import TrainedModel
+
+Stressed = Mapping[str, StressedCases]  # by the name of the test
+
+
+def predict_missing(
+    trained: TrainedModel, dataset: Dataset, inputs: Inputs, rows: np.ndarray
+) -> Stressed:
+    """Answers cases with photo and text without either, and with another case's.
+
+    Cached features serve for all of it.
+
+    Args:
+        trained: The model.
+        dataset: The rows are of.
+        inputs: From `load_model_inputs`, of the whole data set.
+        rows: int64, to choose from.
+
+    Returns:
+        Nothing if fewer than two cases have both.
+    """
+    case_ids, seed = dataset.table["case_id"].to_numpy(str), trained.config.seed
+    having = {name: rows[inputs.present(name)[rows]] for name in MODALITIES}
+    both = np.intersect1d(*(case_ids[having[name]] for name in MODALITIES))
+    if len(both) < 2:
+        return {}
+    rows = rows[np.isin(case_ids[rows], both)]
+    order = np.random.default_rng(seed).permutation(both)
+    another = dict(zip(order, np.roll(order, 1), strict=True))  # nobody is their own
+
+    def take_another(modality: str) -> np.ndarray:
+        first = dict(zip(case_ids[having[modality]][::-1], having[modality][::-1], strict=True))
+        return np.array([first[another[case]] for case in case_ids[rows]])
+
+    none = np.full(len(rows), -1)
+    photos = [rows, none, rows, take_another("image"), rows]
+    texts = [rows, rows, none, rows, take_another("text")]
+    paired = inputs.pair(np.concatenate(photos), np.concatenate(texts))
+    whole, *changed = predict_versions(trained, dataset.take(rows), paired, len(photos))
+    no_photo, no_text, other_photo, other_text = changed
+    return {
+        "photo_missing": StressedCases("image", remove_some(whole, no_photo, seed)),
+        "text_missing": StressedCases("text", remove_some(whole, no_text, seed)),
+        "photo_of_another": StressedCases("image", {0.0: whole, 1.0: other_photo}),
+        "text_of_another": StressedCases("text", {0.0: whole, 1.0: other_text}),
+    }
+
+
+def predict_corrupted(
+    trained: TrainedModel, dataset: Dataset, rows: np.ndarray, cases: int
+) -> Stressed:
+    """Answers cases with corrupted photos, and with corrupted texts; nothing of it stays on disk.
+
+    Args:
+        trained: The model; its configuration's seed says which cases, and how each is corrupted.
+        dataset: The rows are of.
+        rows: int64, to choose from; of a case with several, the first is taken.
+        cases: How many labelled cases at most.
+    """
+    labelled = rows[dataset.table["eczema"].notna().to_numpy()[rows]]
+    chosen = dataset.take(draw_cases(dataset, labelled, cases, trained.config.seed))
+    with tempfile.TemporaryDirectory() as folder:
+        aside = trained.with_cache(folder)
+        inputs = load_model_inputs(aside, chosen)
+        found: dict[str, StressedCases] = {}
+        for modality in MODALITIES:
+            if modality == "image" and chosen.embeddings is not None:
+                say("robustness: photos are embeddings, so only texts are corrupted")
+            elif (having := np.flatnonzero(inputs.present(modality))).size:
+                own = chosen.take(having), inputs.pair(having, having)
+                corrupt = _corrupt_photos if modality == "image" else _corrupt_texts
+                for name, strengths, versions in corrupt(aside, *own):
+                    answers = predict_versions(aside, own[0], versions, len(strengths))
+                    by_strength = dict(zip(strengths, answers, strict=True))
+                    found[name] = StressedCases(modality, by_strength)
+    return found
+
+
+Corrupted = Iterator[
+    tuple[str, Sequence[float], Inputs]
+]  # name, strengths, all of them in a column
+
+
+def _corrupt_photos(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> Corrupted:
+    """Corrupts photos as clients send them, before anything mends their size and colours."""
+    size_px, config = trained.encoders.image.size_px, trained.config
+    photos = [
+        shrink(Image.open(io.BytesIO(upright_jpeg(read_photo(Path(file))))))
+        for file in dataset.table["image_file"]
+    ]
+
+    def preprocess(photo: Image.Image) -> np.ndarray:
+        file = io.BytesIO()
+        photo.save(file, "PNG", compress_level=1)
+        return preprocess_photo(tf.constant(file.getvalue()), size_px, config.preprocess).numpy()
+
+    for name, corruption in tqdm(PHOTO_CORRUPTIONS.items(), desc="corrupted photos", unit="kind"):
+        versions = _apply(name, corruption, photos, config.seed)
+        pixels = np.stack([preprocess(photo) for photo in versions])  # (versions * rows, h, w, 3)
+        column = Column(pixels, np.arange(len(pixels)), fingerprint(pixels))
+        below = _repeat(inputs, len(pixels))
+        columns = {**below.columns, IMAGE: column}
+        yield name, (0.0, *corruption.strengths), replace(below, columns=columns)
+
+
+def _corrupt_texts(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> Corrupted:
+    texts = list(dataset.table["text"])
+    for name, corruption in tqdm(TEXT_CORRUPTIONS.items(), desc="corrupted texts", unit="kind"):
+        versions = _apply(name, corruption, texts, trained.config.seed)
+        read = read_texts(versions, trained.tokenizer)
+        below = _repeat(inputs, len(versions))
+        columns = {**below.columns, **read.columns}
+        yield name, (0.0, *corruption.strengths), replace(read, columns=columns)
+
+
+def _apply(
+    name: str, corruption: Corruption[Thing], things: Sequence[Thing], seed: int
+) -> list[Thing]:
+    """Corrupts things: as they are first, then all of them at each strength."""
+    return [
+        *things,
+        *(
+            corruption.apply(thing, strength, np.random.default_rng([seed, place, *name.encode()]))
+            for strength in corruption.strengths
+            for place, thing in enumerate(things)
+        ),
+    ]
+
+
+def _repeat(inputs: Inputs, rows: int) -> Inputs:
+    """The same rows again and again, until there are so many."""
+    again = np.arange(rows) % len(inputs)
+    return inputs.pair(again, again)
