@@ -1,4 +1,4 @@
-"""`evaluate --explanations` on a tiny run: all figures, in their ranges; the model as it was."""
+"""`evaluate` on a tiny run, with explanations and stress tests: all figures, in their ranges."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from eczema_tf.evaluation.comparisons import ComparisonSummary
 from eczema_tf.evaluation.explanation_results import Cascade, ModalityResults
 from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.reporting.explanation_report import describe_trust
-from eczema_tf.workflows import run_folder
+from eczema_tf.workflows import run_folder, stress
 from eczema_tf.workflows.explanation_quality import photos as explained_photos
 from eczema_tf.workflows.explanation_quality import stability as explained_stability
 from eczema_tf.workflows.explanation_quality import texts as explained_texts
@@ -248,3 +248,36 @@ def test_trust_is_put_into_words_by_intervals():
         "after a little noise: somewhat steady",
         "with all weights random: nothing is left of them",
     ]
+
+
+def test_photos_and_texts_are_taken_away_exchanged_and_corrupted(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name, chosen in (
+        ("PHOTO_CORRUPTIONS", ("noise", "border_only")),
+        ("TEXT_CORRUPTIONS", ("capitals", "other_language")),
+    ):
+        monkeypatch.setattr(stress, name, {one: getattr(stress, name)[one] for one in chosen})
+    arguments = ["--run-dir", str(workplace / "run"), "--robustness", "12", "--out", str(tmp_path)]
+    assert evaluate.main(arguments) == 0
+    tests = json.loads((tmp_path / "metrics.json").read_text())["stress_tests"]
+    changed = {name: (test["changed"], len(test["points"])) for name, test in tests.items()}
+    assert changed == {
+        "photo_missing": ("image", 5),
+        "text_missing": ("text", 5),
+        "photo_of_another": ("image", 2),
+        "text_of_another": ("text", 2),
+        "border_only": ("image", 2),
+        "noise": ("image", 6),
+        "capitals": ("text", 6),
+        "other_language": ("text", 6),
+    }
+    # from one modality alone the answer is that head's, to the bit
+    for removed in ("photo_missing", "text_missing"):
+        assert tests[removed]["points"][-1]["gain"]["value"] == 0
+    # the tokenizer does not know capitals
+    assert {point["change"]["value"] for point in tests["capitals"]["points"]} == {0}
+    aurocs = {point["auroc"]["value"] for point in tests["noise"]["points"]}
+    assert len(aurocs) > 1
+    assert (tmp_path / "robustness_photo.png").is_file()
+    assert "corrupted photos" in (tmp_path / "report.html").read_text()

@@ -66,6 +66,18 @@ def test_pixels_are_those_of_the_rows_own_photo(inputs: Inputs, table: pd.DataFr
         )
 
 
+def test_a_pair_has_the_photo_of_one_row_and_the_text_of_another(inputs: Inputs):
+    photos, texts = np.array([30, 5, -1, 7]), np.array([0, 30, 8, -1])
+    pairs = inputs.pair(photos, texts)
+    assert len(pairs) == 4
+    assert list(pairs.present("image")) == [True, True, False, True]
+    assert list(pairs.present("text")) == [True, True, True, False]
+    paired, own = pairs.gather(np.array([0, 1])), inputs.gather(np.array([30, 5, 0, 30]))
+    np.testing.assert_array_equal(paired[IMAGE], own[IMAGE][:2])
+    np.testing.assert_array_equal(paired[TOKEN_IDS], own[TOKEN_IDS][2:])
+    np.testing.assert_array_equal(paired[PADDING_MASK], own[PADDING_MASK][2:])
+
+
 def test_tokens_are_cut_to_the_longest_text_of_the_batch(inputs: Inputs, table: pd.DataFrame):
     absent = np.flatnonzero(table["text"] == "")[:2]
     batch = inputs.gather(absent)

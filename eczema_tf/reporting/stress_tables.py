@@ -51,10 +51,10 @@ _MEANINGS = {
 }
 _COLUMNS = ("AUROC", "change", "over the other alone", "alone", "ECE", "cannot tell")
 _EXPLAINED = (
-    "AUROC, expected calibration error (ECE) and how often the model cannot tell: of fusion."
-    " Change: of AUROC, against the same cases as they are. Over the other alone: its AUROC minus that of"
-    " the head that sees only what was not touched; below 0, the answer would have been better"
-    " without. Alone: AUROC of the head that sees only what was touched"
+    "AUROC, expected calibration error (ECE) and share of cases that it cannot tell: of fusion."
+    " Change: of its AUROC, from the same cases as they are. Over the other alone: its AUROC minus"
+    " that of the head that sees only what was not touched; below 0, the answer would have been"
+    " better without. Alone: AUROC of the head that sees only what was touched"
 )
 
 

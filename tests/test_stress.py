@@ -1,0 +1,110 @@
+"""Stress tests and metadata: what is not touched stays, what is lost is seen."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+from test_evaluation_results import THRESHOLDS, simulate_cases
+
+from eczema_tf.evaluation.metadata import judge_metadata
+from eczema_tf.evaluation.results import compute_metrics
+from eczema_tf.evaluation.sample import Sample
+from eczema_tf.evaluation.stress import StressedCases, judge_stress, remove_some
+from eczema_tf.reporting.document import format_text
+from eczema_tf.reporting.stress_plots import select_plots, write_stress_plots
+from eczema_tf.reporting.stress_tables import build_stress
+
+
+@pytest.fixture(scope="module")
+def whole() -> pd.DataFrame:
+    """Cases with photo and text; every tenth cannot be told."""
+    cases = simulate_cases().query("image_used and text_used").reset_index(drop=True)
+    decisions = np.where(np.arange(len(cases)) % 10 == 0, "cannot tell", "eczema")
+    return cases.assign(decision=decisions)
+
+
+@pytest.fixture(scope="module")
+def without(whole: pd.DataFrame) -> pd.DataFrame:
+    """The same without their photos: fusion is the text's answer, and never sure."""
+    return whole.assign(p_fusion=whole["p_text"], p_image=np.nan, decision="cannot tell")
+
+
+def test_what_is_left_without_photos_is_the_text(whole, without):
+    stressed = StressedCases("image", {0.0: whole, 1.0: without})
+    first, last = judge_stress(stressed, THRESHOLDS, 0.5).points
+    assert first.auroc.value == pytest.approx(roc_auc_score(whole["eczema"], whole["p_fusion"]))
+    assert (first.change.value, first.change.p) == (0, 1)
+    assert first.cannot_tell.value == pytest.approx(0.1, abs=0.01)
+    text = roc_auc_score(whole["eczema"], whole["p_text"])
+    assert last.auroc.value == pytest.approx(text)
+    assert last.gain.value == 0
+    assert last.change.value == pytest.approx(text - first.auroc.value)
+    assert last.change.high < 0
+    assert last.cannot_tell.value == 1
+    assert last.alone.value is None
+    assert last.alone.reason
+
+
+def test_a_gain_is_over_the_head_that_saw_what_was_not_touched(whole):
+    turned = whole.assign(p_fusion=1 - whole["p_fusion"], p_text=1 - whole["p_text"])
+    last = judge_stress(StressedCases("text", {0.0: whole, 1.0: turned}), THRESHOLDS, 0.5).points[1]
+    image, fusion = (roc_auc_score(whole["eczema"], turned[p]) for p in ("p_image", "p_fusion"))
+    assert last.gain.value == pytest.approx(fusion - image)
+    assert last.alone.value == pytest.approx(1 - roc_auc_score(whole["eczema"], whole["p_text"]))
+
+
+def test_more_and_more_cases_lose_a_modality_and_none_gets_it_back(whole, without):
+    answers = remove_some(whole, without, seed=3)
+    pd.testing.assert_frame_equal(answers[1.0], without)
+    lost = {share: set(np.flatnonzero(cases["p_image"].isna())) for share, cases in answers.items()}
+    assert [len(one) for one in lost.values()] == [
+        round(share * len(whole)) for share in (0, 0.25, 0.5, 0.75, 1)
+    ]
+    assert lost[0.25] < lost[0.5] < lost[0.75] < lost[1.0]
+    assert list(answers[0.5]["case_id"]) == list(whole["case_id"])
+
+
+def judge(cases: pd.DataFrame):
+    return judge_metadata(Sample.draw(cases, THRESHOLDS, 0.5, replicates=0, seed=0))
+
+
+def test_a_planted_shortcut_is_found_and_chance_is_not(whole):
+    rng = np.random.default_rng(0)
+    clinic = np.where(rng.random(len(whole)) < 0.9, whole["eczema"] > 0.5, rng.random() < 0.5)
+    found = judge(whole.assign(source=np.where(clinic, "a", "b"), sex="female"))
+    assert found.columns == ["source"]
+    assert found.auroc.value > 0.85
+    chance = judge(whole.assign(source=rng.choice(["a", "b"], len(whole))))
+    assert chance.auroc.low < 0.5 < chance.auroc.high
+    assert chance.fusion_gain.value == pytest.approx(
+        roc_auc_score(whole["eczema"], whole["p_fusion"]) - chance.auroc.value
+    )
+
+
+def test_no_baseline_without_metadata_or_with_few_cases(whole):
+    assert judge(whole) is None
+    few = whole[(whole["eczema"] < 0.5) | (whole.index < 8)]
+    assert judge(few.assign(sex=np.where(np.arange(len(few)) % 2, "male", "female"))) is None
+
+
+def test_sections_and_plots_show_what_was_measured(whole, without, tmp_path):
+    removed = remove_some(whole, without, 0)
+    stressed = {
+        "photo_missing": StressedCases("image", removed),
+        "photo_of_another": StressedCases("image", {0.0: whole, 1.0: without}),
+        "noise": StressedCases("image", removed),
+    }
+    undecided = whole.drop(columns="decision")
+    metrics = compute_metrics(undecided, THRESHOLDS, replicates=20, stressed=stressed)
+    missing, corrupted = build_stress(metrics)
+    table = missing.blocks[0]
+    assert [row[0] for row in table.rows] == [
+        *(f"photo missing: {share:g}" for share in (0.25, 0.5, 0.75, 1)),
+        "another case's photo",
+    ]
+    text = format_text([missing, corrupted])
+    assert max(map(len, text.splitlines())) <= 100
+    write_stress_plots(tmp_path, metrics)
+    assert {path.name for path in tmp_path.iterdir()} == {"missing.png", "robustness_photo.png"}
+    assert set(select_plots(metrics)) == {"missing.png", "robustness_photo.png"}
+    assert not build_stress(compute_metrics(undecided, THRESHOLDS, replicates=20))
