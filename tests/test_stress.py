@@ -97,7 +97,7 @@ def test_sections_and_plots_show_what_was_measured(whole, without, tmp_path):
     undecided = whole.drop(columns="decision")
     metrics = compute_metrics(undecided, THRESHOLDS, replicates=20, stressed=stressed)
     missing, corrupted = build_stress(metrics)
-    table = missing.blocks[0]
+    table = missing.blocks[1]
     assert [row[0] for row in table.rows] == [
         *(f"photo missing: {share:g}" for share in (0.25, 0.5, 0.75, 1)),
         "another case's photo",

@@ -47,9 +47,8 @@ def _draw_panels(tests: Mapping[str, StressTest]) -> Figure:
         _draw_test(axes, test, *(MISSING_TESTS | CORRUPTIONS)[name])
     for axes in panels[len(tests) :]:
         axes.set_axis_off()
-    curves = {}  # by label, so that each stands in the legend once
-    for axes in panels:
-        curves |= {curve.get_label(): curve for curve in axes.lines}
+    # by label, so that each stands in the legend once
+    curves = {curve.get_label(): curve for axes in panels for curve in axes.lines}
     figure.legend(curves.values(), curves.keys(), loc="outside lower center", ncols=2, fontsize=9)
     return figure
 

@@ -52,9 +52,9 @@ _MEANINGS = {
 _COLUMNS = ("AUROC", "change", "over the other alone", "alone", "ECE", "cannot tell")
 _EXPLAINED = (
     "AUROC, expected calibration error (ECE) and share of cases that it cannot tell: of fusion."
-    " Change: of its AUROC, from the same cases as they are. Over the other alone: its AUROC minus"
-    " that of the head that sees only what was not touched; below 0, the answer would have been"
-    " better without. Alone: AUROC of the head that sees only what was touched"
+    " Change: of its AUROC, from the same cases as they are, paired. Over the other alone: its"
+    " AUROC minus that of the head that sees only what was not touched; below 0, the answer would"
+    " have been better without. Alone: AUROC of the head that sees only what was touched."
 )
 
 
@@ -63,13 +63,18 @@ def build_stress(metrics: Metrics) -> list[Section]:
     missing, corrupted = (select_tests(metrics, names) for names in (MISSING_TESTS, CORRUPTIONS))
     blocks: list[Block] = []
     if missing:
-        blocks = [_tabulate(_EXPLAINED, missing, 1), Bullets([_MEANINGS[name] for name in missing])]
+        title = "Cases answered again without photo or text, or with another case's"
+        blocks = [
+            _EXPLAINED,
+            _tabulate(title, missing, 1),
+            Bullets([_MEANINGS[name] for name in missing]),
+        ]
     if metrics.metadata:
         blocks.append(_describe_metadata(metrics.metadata))
     sections = [Section(MISSING, blocks)] if blocks else []
     if corrupted:
-        table = _tabulate(f"The strongest of five. {_EXPLAINED}", corrupted, -1)
-        sections.append(Section(CORRUPTED, [_describe_cases(corrupted), table]))
+        table = _tabulate("At the strongest of five strengths", corrupted, -1)
+        sections.append(Section(CORRUPTED, [_describe_cases(corrupted), _EXPLAINED, table]))
     return sections
 
 

@@ -84,6 +84,8 @@ def predict_corrupted(
         cases: How many labelled cases at most.
     """
     labelled = rows[dataset.table["eczema"].notna().to_numpy()[rows]]
+    if not labelled.size:
+        return {}
     chosen = dataset.take(draw_cases(dataset, labelled, cases, trained.config.seed))
     with tempfile.TemporaryDirectory() as folder:
         aside = trained.with_cache(folder)
