@@ -17,6 +17,7 @@ after `image_features` and `text_features` can be taken as a model of its own th
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import keras
@@ -326,6 +327,7 @@ def heads_of(
     return keras.Model(inputs, given, name="eczema_heads")
 
 
+@lru_cache(maxsize=2)  # Keras traces every model that it is given anew
 def encoder_of(model: keras.Model, modality: str) -> keras.Model:
     """Takes the part that turns one modality's inputs into the features that `heads_of` takes."""
     names = [IMAGE] if modality == "image" else [TOKEN_IDS, PADDING_MASK]
