@@ -200,6 +200,7 @@ def test_metrics_json_keeps_its_keys_in_order_and_is_read_back_as_written(cases,
         "severity",
         "positive_above",
         "bootstrap",
+        "metadata",
     ]
     assert list(written["fusion_gain"]) == ["over", "cases", "value", "low", "high", "p"]
     assert list(written["severity"]["confusion"]) == ["labels", "rows", "counts"]
