@@ -96,5 +96,6 @@ def _illustrate(section: Section, metrics: Metrics, plots: Path) -> Section:
     for file in wanted.get(section.title, ()):
         if tests := select_plots(metrics).get(file):
             shows = f"Panels of {', '.join(tests)}: what is left; the table has the figures"
-            pictures.append(Picture(plots / file, shows.replace("_", " "), "What is left"))
+            caption = Path(file).stem.replace("_", " ").capitalize()
+            pictures.append(Picture(plots / file, shows.replace("_", " "), caption))
     return Section(section.title, [Pictures(pictures), *section.blocks]) if pictures else section
