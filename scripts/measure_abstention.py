@@ -51,7 +51,7 @@ def main() -> None:
     }
     if arguments.skin:
         files = sorted(path for path in arguments.skin.iterdir() if path.is_file())
-        photos[f"photos in {arguments.skin.name}"] = [path.read_bytes() for path in files]
+        photos["skin of other kinds"] = [path.read_bytes() for path in files]
     foreign = list(read_foreign())
     texts = {
         "sentences on Python's modules": draw(rng, docstrings),
