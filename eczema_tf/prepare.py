@@ -5,7 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import argument, build_parser, number, run_command, whole_number
+from eczema_tf.cli import (
+    argument,
+    build_parser,
+    number,
+    run_command,
+    start_tensorflow,
+    whole_number,
+)
 
 EXAMPLES = """examples:
   python -m eczema_tf.prepare synthetic --n 2000 --seed 0 --out data/synthetic
@@ -19,7 +26,7 @@ EXAMPLES = """examples:
   python -m eczema_tf.train --set data.manifest=data/scin/manifest.csv
 
 Each writes DIR/manifest.csv, with one row for each photo, or one row of text for a case without
-photos. docs/data.md explains its columns. A table of your own with these columns needs no
+photos. docs/manifest.md explains its columns. A table of your own with these columns needs no
 preparing."""
 SYNTHETIC_HELP = """\
 Built-in data: photos drawn from known tables and complaints written from known facts, so that the
@@ -247,6 +254,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
                 f"--out must not hold the download; received --out {arguments.out} --download"
                 f" {arguments.download}"
             )
+    start_tensorflow()
     from eczema_tf.workflows.prepare import prepare  # here, so that --help does not wait for it
 
     prepare(**options)

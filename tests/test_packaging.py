@@ -25,6 +25,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
         command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert "oneDNN" not in done.stderr  # of what TensorFlow says when it starts
     return done.stdout
 
 

@@ -20,6 +20,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list:
     stub = types.ModuleType("eczema_tf.workflows.prepare")
     stub.prepare = lambda **options: made.append(options)
     monkeypatch.setitem(sys.modules, stub.__name__, stub)
+    monkeypatch.setattr("eczema_tf.prepare.start_tensorflow", lambda: None)
     return made
 
 
