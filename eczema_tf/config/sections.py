@@ -40,9 +40,9 @@ class Section(BaseModel):
 class SyntheticConfig(Section):
     """The built-in data, used when `data.manifest` is null."""
 
-    cases: Positive = 3000
+    cases: Positive = 3000  # with photos and texts, for all three splits
     texts: Count = 6000  # further cases, of a text alone, all of them for training
-    seed: Count = 0
+    seed: Count = 0  # of all random draws
     # the set is made once in <folder>/synthetic-<cases>-<texts>-<seed>/ and then reused
     folder: str = "data"
 
@@ -53,7 +53,7 @@ class DataConfig(Section):
     manifest: str | None = None  # null: the built-in data
     embeddings: str | None = None  # .npz of photo embeddings that stand in for the photos
     label_threshold: Share = 0.5  # in metrics, a case is positive when its label is above this
-    skip_bad_rows: bool = False
+    skip_bad_rows: bool = False  # leave them out, and write them beside the manifest
     # cases that share a photo or a long text, exactly or nearly, become one group
     merge_duplicates: bool = True
     # true: splits that leak are recorded in every report instead of refused; --allow-leaks sets it
@@ -77,9 +77,9 @@ class DataConfig(Section):
 class SplitConfig(Section):
     """Shares of the groups in each split, for rows whose split the manifest leaves empty."""
 
-    train: Share = 0.7
-    val: Share = 0.15
-    test: Share = 0.15
+    train: Share = 0.7  # of the groups
+    val: Share = 0.15  # chooses epoch, thresholds and bounds
+    test: Share = 0.15  # judges
     # cross-validation instead: out-of-fold predictions over all cases
     folds: Annotated[int, Field(ge=2)] | None = None
     repeats: Positive = 1  # of the cross-validation, each with other folds
@@ -99,7 +99,7 @@ class ColorConstancyConfig(Section):
     The illuminant is the Minkowski norm of the photo.
     """
 
-    enabled: bool = True
+    enabled: bool = True  # false: the colours of the photo as they are
     norm: Annotated[float, Field(ge=1)] = 6.0  # 6 is the best of the paper's figure 1
 
 
@@ -110,7 +110,7 @@ class AugmentConfig(Section):
     """
 
     flip: bool = True  # left-right and up-down
-    rotation_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
+    rotation_deg: Annotated[float, Field(ge=0, le=180)] = 0.0  # at most, either way
     crop: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # largest share of a side cut off
     # largest relative change of brightness, contrast and saturation
     color: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -191,10 +191,11 @@ class ModelConfig(Section):
 
     image: ImageConfig = ImageConfig()
     text: TextConfig = TextConfig()
+    # how photo and text come together (docs/encoders.md)
     fusion: Literal["concat", "gated", "cross_attention", "late"] = "concat"
     # width of each modality's projection; 0: none, and the heads are linear in the pooled features
     embedding_units: Count = 64
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3  # in the heads
     # share of the training rows that lose one of two modalities
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
@@ -212,11 +213,11 @@ class ModelConfig(Section):
 class FineTuneConfig(Section):
     """Second stage: the encoders from a chosen layer on, at a lower rate, batch norm frozen."""
 
-    epochs: Count = 0
-    learning_rate: Rate = 0.00002
+    epochs: Count = 0  # at most; 0: no fine-tuning
+    learning_rate: Rate = 0.00002  # the peak
     # name of the first layer to train, or how it begins; null: the encoder stays frozen
     image_from: str | None = None
-    text_from: str | None = None
+    text_from: str | None = None  # likewise
     # of the first layer that is trained, as a share of the learning rate; it rises from layer to
     # layer by a constant factor (discriminative fine-tuning: Howard and Ruder 2018)
     lowest_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -234,27 +235,27 @@ class FineTuneConfig(Section):
 class LossWeights(Section):
     """How much each head counts in the total loss."""
 
-    eczema_image: Amount = 0.5
-    eczema_text: Amount = 0.5
-    eczema: Amount = 1.0
+    eczema_image: Amount = 0.5  # from the photo alone
+    eczema_text: Amount = 0.5  # from the text alone
+    eczema: Amount = 1.0  # from both
     # an easier question than eczema, and what its answer needs is what eczema needs
     consistency: Amount = 1.0
     # of the manifest's findings, if it names any: a sum over all of them
     findings: Amount = 0.1
     # at 0.3 the text went unread: docs/log.md
     severity_image: Amount = 0.5
-    severity_text: Amount = 0.5
-    severity: Amount = 1.0
+    severity_text: Amount = 0.5  # likewise
+    severity: Amount = 1.0  # from both
 
 
 class TrainConfig(Section):
     """The optimisation."""
 
-    epochs: Positive = 12
-    batch_size: Positive = 32
-    learning_rate: Rate = 0.001
-    warmup_epochs: Amount = 1.0
-    weight_decay: Amount = 0.0001
+    epochs: Positive = 12  # of the heads, at most
+    batch_size: Positive = 32  # rows
+    learning_rate: Rate = 0.001  # the peak: linear warm-up, then a cosine down to 0
+    warmup_epochs: Amount = 1.0  # may be a fraction
+    weight_decay: Amount = 0.0001  # of AdamW
     clip_norm: Rate = 1.0  # of all gradients together
     # last: all epochs, whose rate falls to nothing; best: the epoch with the best validation AUROC
     # of the fusion head, which is chance where validation has few cases, and no matter to grades
@@ -262,12 +263,13 @@ class TrainConfig(Section):
     # thresholds chosen, train anew on train and val together; needs keep: last
     refit: bool = False
     patience: Positive = 10  # of keep: best, epochs without a better one
+    # both classes weigh the same in training; probabilities are moved back afterwards
     balance_classes: bool = True
     soft_labels: bool = True  # false: train on the yes or no of data.label_threshold
     loss_weights: LossWeights = LossWeights()
     # features of frozen encoders are computed once; false: for each run anew
     cache_features: bool = True
-    cache_folder: str = "cache"
+    cache_folder: str = "cache"  # of pixels and features; several runs may share it
     mixed_precision: Literal["auto", "on", "off"] = "auto"  # auto: on with a GPU
     # auto: on with a GPU; on CPU it is about 6 times slower
     xla: Literal["auto", "on", "off"] = "auto"
@@ -286,6 +288,7 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """The metrics."""
 
+    # for the figures without a closed form: macro F1, kappa, errors in grades
     bootstrap_replicates: Annotated[int, Field(ge=100)] = 1000
     # predictive values are also given for these; of adults up to one in ten has eczema, of children
     # one in five (Langan, Irvine and Weidinger 2020)
@@ -298,14 +301,14 @@ class EvaluateConfig(Section):
 class ExportConfig(Section):
     """The SavedModel at the end of `train`."""
 
-    enabled: bool = True
-    folder: str = "saved_models/eczema"
+    enabled: bool = True  # false: none is written
+    folder: str = "saved_models/eczema"  # of all versions
 
 
 class Config(Section):
     """A whole run."""
 
-    seed: Count = 0
+    seed: Count = 0  # of splits, initial weights and the order of training
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
