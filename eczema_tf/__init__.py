@@ -12,12 +12,13 @@ _API = {
     "Answer": "eczema_tf.reporting.answer:Answer",
     "load_config": "eczema_tf.config:load_config",
     "load_export": "eczema_tf.serving.exported:ExportedModel",
-    "load_run": "eczema_tf.workflows.run_folder:load_model",
+    "load_run": "eczema_tf.workflows.run:Run",
     "prepare_dermavqa": "eczema_tf.data.sources.dermavqa:prepare_dermavqa",
     "prepare_folder": "eczema_tf.data.sources.folder:prepare_folder",
     "prepare_scin": "eczema_tf.data.sources.scin:prepare_scin",
     "prepare_synthetic": "eczema_tf.data.sources.synthetic:prepare_synthetic",
     "prepare_table": "eczema_tf.data.sources.table:prepare_table",
+    "train_run": "eczema_tf.workflows.run:train_run",
 }
 
 

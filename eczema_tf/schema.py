@@ -19,7 +19,7 @@ SEVERITY = ("mild", "moderate", "severe")  # ordered: mild < moderate < severe
 SPLITS = ("train", "val", "test")
 MODALITIES = ("image", "text")
 
-# Manifest columns (see docs/data.md). Any other column is kept and ignored.
+# Manifest columns (see docs/manifest.md). Any other column is kept and ignored.
 REQUIRED_COLUMNS = ("example_id",)
 MANIFEST_COLUMNS = (
     "example_id",

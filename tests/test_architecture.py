@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import eczema_tf
+
 PACKAGE = Path(__file__).parents[1] / "eczema_tf"
 FLOOR = ("__init__", "schema", "errors", "files", "cli", "config")
 VERBS = ("prepare", "train", "evaluate", "explain", "search", "export", "predict", "serve", "score")
@@ -127,6 +129,16 @@ def test_nothing_executable_is_ever_loaded():
             "shell=True",
         ):
             assert call not in text.replace("ast.literal_eval(", ""), f"{path.name}: {call}"
+
+
+def test_type_checkers_know_the_python_api():
+    named = set()
+    for node in ast.parse((PACKAGE / "__init__.pyi").read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            named |= {alias.asname for alias in node.names if alias.asname}
+        elif isinstance(node, ast.Assign):
+            named |= {target.id for target in node.targets}
+    assert named == set(eczema_tf._API)
 
 
 def test_the_python_api_is_there_and_importing_it_loads_nothing_slow():

@@ -89,18 +89,21 @@ def explain(
 class RunBackend:
     """A trained run, explained by the offline methods."""
 
-    def __init__(self, run_dir: Path, question: Question):
+    def __init__(
+        self, run_dir: Path, question: Question, trained: run_folder.TrainedModel | None = None
+    ):
         """Loads a run.
 
         Args:
             run_dir: Of a finished `train`.
             question: What is explained, and how.
+            trained: The run's model, where it is loaded already.
 
         Raises:
             RunError: If the folder holds no finished run.
         """
         self.question = question
-        self._trained = run_folder.load_model(run_dir)
+        self._trained = trained or run_folder.load_model(run_dir)
         data = RunData.read(run_dir / run_folder.DATA)
         self._trained_on = frozenset(data.trained_on or ())
         self.said = Said(

@@ -21,7 +21,7 @@ from eczema_tf.data.photo.inspection import GRAY_PX, PROGRESS_FROM_PHOTOS
 HASH_SIDE = 16
 CORRELATION_PX = 32
 ORIENTATIONS = 8  # four quarter turns, plain and mirrored
-# Measured on the photos of 10,550 built-in cases of two seeds (docs/data.md). Different photos in
+# Measured on the photos of 10,550 built-in cases of two seeds (docs/leaks.md). Different photos in
 # any orientation: no correlation above 0.92 where up to 64 bits differ. 400 of them and their
 # copies at half size and JPEG quality 75: at most 42 bits, at least 0.95.
 MAX_BITS = 64

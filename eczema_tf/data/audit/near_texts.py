@@ -27,7 +27,7 @@ MIN_SHARED = 0.8  # of the words of the longer text: "nearly the same"
 # of the longer text's word pairs: what is looked at more closely; a changed word breaks two pairs
 MIN_SHARED_PAIRS = 0.5
 MAX_COPIES = 20  # groups; a text that more of them have is taken for a form or a template
-# Measured on 8 sets of 5,000 built-in cases, which are written from stock phrases (docs/data.md):
+# Measured on 8 sets of 5,000 built-in cases, which are written from stock phrases (docs/leaks.md):
 # chance comes to 13.
 MARGIN_BITS = 14.0
 CHANGE_BITS = 4.0  # each changed word: where it stands (about 5 bits in 30 words)

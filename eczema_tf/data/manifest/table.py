@@ -1,4 +1,4 @@
-"""The manifest: the one table that every data set becomes (docs/data.md explains its columns).
+"""The manifest: the one table that every data set becomes (docs/manifest.md explains its columns).
 
 `load_manifest` reads a CSV or Parquet file, fills in defaults, resolves photo paths and reports
 every bad row at once.

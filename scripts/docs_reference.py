@@ -1,0 +1,148 @@
+"""The pages of the documentation that the program itself knows best: commands and configuration.
+
+MkDocs runs it as a hook (`mkdocs.yml`), so the pages are made anew by every build and stand nowhere
+else. Only modules that need no TensorFlow are imported.
+"""
+
+import ast
+import contextlib
+import html
+import importlib
+import inspect
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from eczema_tf.cli import COMMANDS
+from eczema_tf.config import Config, Section
+from eczema_tf.prepare import DATA_SETS
+
+WIDTH = "90"  # of a help, in characters
+KINDS = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "list",
+    "null": "null",
+}
+BOUNDS = {
+    "minimum": "from",
+    "exclusiveMinimum": "above",
+    "maximum": "to",
+    "exclusiveMaximum": "below",
+}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the generated pages; called by MkDocs."""
+    for name, content in (
+        ("commands.md", format_commands()),
+        ("configuration.md", format_configuration()),
+    ):
+        files.append(File.generated(config, name, content=content))
+    return files
+
+
+def format_commands() -> str:
+    """What each command says with `--help`, under a heading of its own."""
+    lines = [
+        "# Commands",
+        "Where the package is installed, `eczema-tf train` is `python -m eczema_tf.train`. Every"
+        " command ends with status 0; 1 for bad data or a failed run, said in one line (`--debug`"
+        " shows the traceback); 2 for bad usage.",
+    ]
+    for name, purpose in COMMANDS.items():
+        lines += [f"## {name}", purpose, f"```text\n{read_help(name)}\n```"]
+        for data_set in DATA_SETS if name == "prepare" else ():
+            lines += [f"### {name} {data_set}", f"```text\n{read_help(name, data_set)}\n```"]
+    return "\n\n".join(lines) + "\n"
+
+
+def read_help(command: str, *arguments: str) -> str:
+    """Returns what a command prints with `--help`."""
+    verb, said = importlib.import_module(f"eczema_tf.{command}"), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, COLUMNS=WIDTH),
+        contextlib.redirect_stdout(said),
+        contextlib.suppress(SystemExit),
+    ):
+        verb.main([*arguments, "--help"])
+    return said.getvalue().strip()
+
+
+def format_configuration() -> str:
+    """A table of the keys of each section: what they allow, their default, and what they do."""
+    lines = [
+        "# Configuration",
+        "A run's configuration is a YAML file (`--config`) that says what differs from these"
+        " defaults, and `--set section.key=value`. Unknown keys and wrong types are errors, all of"
+        " them reported at once. `configs/quickstart.yaml` holds every key with its default.",
+    ]
+    for name, section in find_sections("", Config):
+        rows = list(format_rows(name, section))
+        if rows:
+            title = f"`{name}`" if name else "At the top"
+            purpose = "" if section is Config else inspect.cleandoc(section.__doc__ or "")
+            table = ["| key | allowed | default | meaning |", "|---|---|---|---|", *rows]
+            lines += [f"## {title}", purpose, "\n".join(table)]
+    return "\n\n".join(lines) + "\n"
+
+
+def find_sections(name: str, section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
+    """The section and all in it, with the names they have in a configuration."""
+    yield name, section
+    for key, field in section.model_fields.items():
+        if inspect.isclass(field.annotation) and issubclass(field.annotation, Section):
+            yield from find_sections(f"{name}.{key}".lstrip("."), field.annotation)
+
+
+def format_rows(name: str, section: type[Section]) -> Iterator[str]:
+    """Rows of the table for the keys of a section that are no sections themselves."""
+    comments, schema = read_comments(section), section.model_json_schema()
+    for key, field in section.model_fields.items():
+        described = schema["properties"][key]
+        if "$ref" in described:
+            continue
+        cells = (
+            f"`{name}.{key}`" if name else f"`{key}`",
+            describe_allowed(described),
+            f"`{json.dumps(field.default)}`",
+            html.escape(comments.get(key, ""), quote=False),
+        )
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def describe_allowed(schema: Mapping[str, Any]) -> str:
+    """Says in words what a JSON schema allows."""
+    if "anyOf" in schema:
+        return " or ".join(describe_allowed(each) for each in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{each}`" for each in schema["enum"])
+    bounds = [f"{word} {schema[key]}" for key, word in BOUNDS.items() if key in schema]
+    return " ".join([KINDS[schema["type"]], *bounds])
+
+
+def read_comments(section: type[Section]) -> dict[str, str]:
+    """Returns the comment of each key, from the lines before it and from its own."""
+    source = inspect.getsource(section).splitlines()
+    comments = {}
+    for node in ast.parse("\n".join(source)).body[0].body:
+        if isinstance(node, ast.AnnAssign):
+            first = node.lineno - 1
+            while source[first - 1].strip().startswith("#"):
+                first -= 1
+            said = (re.search(r"#\s*(.*)", line) for line in source[first : node.end_lineno])
+            comments[node.target.id] = " ".join(match[1] for match in said if match)
+    return comments
