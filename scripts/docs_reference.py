@@ -91,7 +91,7 @@ def format_configuration() -> str:
         " them reported at once. `configs/quickstart.yaml` holds every key with its default.",
     ]
     for name, section in find_sections("", Config):
-        rows = list(format_rows(name, section))
+        rows = list(format_rows(section))
         if rows:
             title = f"`{name}`" if name else "At the top"
             purpose = "" if section is Config else inspect.cleandoc(section.__doc__ or "")
@@ -108,7 +108,7 @@ def find_sections(name: str, section: type[Section]) -> Iterator[tuple[str, type
             yield from find_sections(f"{name}.{key}".lstrip("."), field.annotation)
 
 
-def format_rows(name: str, section: type[Section]) -> Iterator[str]:
+def format_rows(section: type[Section]) -> Iterator[str]:
     """Rows of the table for the keys of a section that are no sections themselves."""
     comments, schema = read_comments(section), section.model_json_schema()
     for key, field in section.model_fields.items():
@@ -116,7 +116,7 @@ def format_rows(name: str, section: type[Section]) -> Iterator[str]:
         if "$ref" in described:
             continue
         cells = (
-            f"`{name}.{key}`" if name else f"`{key}`",
+            f"`{key}`",
             describe_allowed(described),
             f"`{json.dumps(field.default)}`",
             html.escape(comments.get(key, ""), quote=False),

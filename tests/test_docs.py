@@ -46,7 +46,8 @@ def test_the_site_builds_strictly_and_holds_what_the_program_knows(site: Path):
     for name in COMMANDS:
         assert f'<h2 id="{name}">' in commands
         assert f"usage: python -m eczema_tf.{name}" in commands
-    assert "<code>train.fine_tune.image_from</code>" in keys
+    assert '<h2 id="trainfine_tune"><code>train.fine_tune</code>' in keys
+    assert "<code>image_from</code>" in keys
     assert "Reads a configuration." in python
 
 
