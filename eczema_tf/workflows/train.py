@@ -15,6 +15,7 @@ from eczema_tf.evaluation.records import Metrics
 from eczema_tf.schema import SPLITS
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import AUDIT, load_audited
+from eczema_tf.workflows.board import write_board
 from eczema_tf.workflows.cross_validate import cross_validate
 from eczema_tf.workflows.export import export_model
 from eczema_tf.workflows.fit import check_encoders, fit_run, note_evidence_scale, note_neutral_text
@@ -60,6 +61,7 @@ def _train(config: Config, run_dir: Path) -> Metrics:
     cases = predict_cases(trained, dataset, inputs, rows)
     stressed = predict_missing(trained, dataset, inputs, rows)
     metrics = write_results(run_dir, cases, config, split="test", leaks=leaks, stressed=stressed)
+    write_board(run_dir, trained, dataset, inputs, splits, cases, metrics)
     run_folder.seal(run_dir)
     if config.export.enabled:
         export_model(trained, run_dir, Path(config.export.folder))

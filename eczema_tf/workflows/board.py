@@ -1,0 +1,157 @@
+"""A finished run for TensorBoard, beside the curves that training writes.
+
+HParams with the final figures, precision-recall curves, plots, heatmaps, the model's graph, its
+configuration and card, and the features that photo and text are fused from, for the projector.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorboard.plugins.hparams import api as hparams
+from tensorboard.plugins.pr_curve import summary as pr_curve
+from tensorboard.plugins.projector import ProjectorConfig
+
+from eczema_tf.config import Config, dump_config
+from eczema_tf.data.cache import ArrayCache
+from eczema_tf.data.dataset import Dataset
+from eczema_tf.data.inputs import Inputs
+from eczema_tf.data.photo.files import read_photo
+from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.data.pipeline import build_evaluation_dataset
+from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
+from eczema_tf.evaluation.records import Metrics
+from eczema_tf.explanation.heatmaps import compute_heatmaps
+from eczema_tf.files import replacing_folder, write_text
+from eczema_tf.model.features import compute_features, frozen_encoders, predict_logits
+from eczema_tf.model.multimodal import heads_of
+from eczema_tf.reporting.pictures import draw_overlay, shrink_photo
+from eczema_tf.reporting.plots import DECISION, RELIABILITY, RISK, ROC
+from eczema_tf.workflows import run_folder
+from eczema_tf.workflows.inference import build_client_inputs
+from eczema_tf.workflows.run_folder import TrainedModel
+
+BOARD = Path("tensorboard") / "results"
+FUSED = ("image_or_missing", "text_or_missing")  # layers whose outputs the fusion gets
+PR_THRESHOLDS = 201
+HEATMAPS = 6  # photos of validation
+
+
+def write_board(
+    run_dir: Path,
+    trained: TrainedModel,
+    dataset: Dataset,
+    inputs: Inputs,
+    splits: pd.Series,
+    cases: pd.DataFrame,
+    metrics: Metrics,
+) -> None:
+    """Writes `tensorboard/results`, whole or not at all.
+
+    Args:
+        run_dir: Of the run, with its plots and card.
+        trained: The model.
+        dataset: All rows.
+        inputs: Likewise.
+        splits: Of each row.
+        cases: Of the test split, from `average_rows_by_case`.
+        metrics: Of these cases.
+    """
+    with replacing_folder(run_dir / BOARD, overwrite=True) as folder:
+        with tf.summary.create_file_writer(str(folder)).as_default(step=0):
+            _write_figures(trained.config, cases, metrics)
+            for plot in (ROC, RELIABILITY, DECISION, RISK):
+                if (run_dir / plot).is_file():
+                    _write_picture(f"plots/{Path(plot).stem}", (run_dir / plot).read_bytes())
+            for name, picture in draw_heatmaps(run_dir, trained, dataset, splits):
+                _write_picture(f"heatmaps/{name}", picture)
+            card = (run_dir / run_folder.MODEL_CARD).read_text(encoding="utf-8")
+            tf.summary.text("configuration", f"```yaml\n{dump_config(trained.config)}```")
+            tf.summary.text("model_card", card)
+            run = tf.function(lambda taken: trained.model(taken, training=False))
+            specs = {
+                name: tf.TensorSpec(x.shape, x.dtype) for name, x in trained.model.input.items()
+            }
+            tf.summary.graph(run.get_concrete_function(specs).graph)
+        _write_projector(folder, trained, dataset, inputs, splits)
+
+
+def flatten(config: Config) -> dict[str, bool | int | float | str]:
+    """Returns a configuration as `section.key` and value, as HParams has it; null is "null"."""
+    flat = pd.json_normalize(config.model_dump()).iloc[0].to_dict()
+    plain = (bool, int, float, str)
+    return {
+        key: value if isinstance(value, plain) else "null" if value is None else str(value)
+        for key, value in flat.items()
+    }
+
+
+def _write_figures(config: Config, cases: pd.DataFrame, metrics: Metrics) -> None:
+    hparams.hparams(flatten(config))
+    for modality, head in metrics.heads.items():
+        for name in ("auroc", "f1", "sensitivity", "specificity"):
+            value = getattr(head, name).value
+            if value is not None:
+                tf.summary.scalar(f"{metrics.split}/{name}_{modality}", value)
+        scored = cases[is_scored(cases, modality)]
+        if len(scored):
+            curve = pr_curve.pb(
+                f"{metrics.split}/{modality}",
+                (scored["eczema"] > metrics.label_threshold).to_numpy(bool),
+                scored[PROBABILITY_COLUMNS[modality]].to_numpy("float64"),
+                num_thresholds=PR_THRESHOLDS,
+            )
+            tf.summary.experimental.write_raw_pb(curve.SerializeToString())
+
+
+def _write_picture(name: str, png: bytes) -> None:
+    tf.summary.image(name, tf.io.decode_png(png, channels=3)[None])
+
+
+def draw_heatmaps(
+    run_dir: Path, trained: TrainedModel, dataset: Dataset, splits: pd.Series
+) -> Iterator[tuple[str, bytes]]:
+    """Draws what the overall answer saw in validation photos, if they are nobody's.
+
+    Yields:
+        The row's id and a PNG; nothing unless all photos are built-in and the model sees places.
+    """
+    table = dataset.table
+    chosen = table[(splits == "val") & (table["image_file"] != "")].head(HEATMAPS)
+    submodels = run_folder.take_apart(run_dir, trained)
+    if not submodels.has_feature_map or not (table["source"] == "synthetic").all():
+        return
+    photos = [upright_jpeg(read_photo(Path(file))) for file in chosen["image_file"]]
+    given = build_client_inputs(trained, photos, list(chosen["text"]))
+    maps = compute_heatmaps(submodels, given)
+    for name, photo, heatmap in zip(chosen["example_id"], photos, maps, strict=True):
+        yield name, draw_overlay(np.asarray(shrink_photo(photo)), heatmap, "evidence for eczema")
+
+
+def _write_projector(
+    folder: Path, trained: TrainedModel, dataset: Dataset, inputs: Inputs, splits: pd.Series
+) -> None:
+    """Writes the features of validation and test rows, and what they are, as tables."""
+    train = trained.config.train
+    cached = frozen_encoders(train, trained.encoders) | inputs.absent
+    features = compute_features(trained.model, inputs, cached, ArrayCache(train.cache_folder))
+    rows = np.flatnonzero(splits != "train")
+    batches = build_evaluation_dataset(features, rows, train.batch_size)
+    fused = predict_logits(heads_of(trained.model, cached, FUSED), batches)
+    vectors = np.concatenate([fused[name] for name in FUSED], axis=1)  # (rows, features)
+    columns = [name for name in ("example_id", "eczema", "severity") if name in dataset.table]
+    labels = dataset.table.iloc[rows][columns].assign(split=splits.iloc[rows])
+    write_text(folder / "labels.tsv", labels.to_csv(sep="\t", index=False))
+    write_text(
+        folder / "features.tsv", pd.DataFrame(vectors).to_csv(sep="\t", header=False, index=False)
+    )
+    config = ProjectorConfig()
+    config.embeddings.add(
+        tensor_name="what photo and text are fused from",
+        tensor_path="features.tsv",
+        metadata_path="labels.tsv",
+    )
+    write_text(folder / "projector_config.pbtxt", text_format.MessageToString(config))
