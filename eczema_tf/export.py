@@ -9,7 +9,8 @@ from eczema_tf.cli import RUN_DIR, argument, build_parser, run_command, start_te
 
 EXAMPLES = """examples:
   python -m eczema_tf.export --run-dir runs/quickstart
-  python -m eczema_tf.export --run-dir runs/quickstart --out saved_models/eczema"""
+  python -m eczema_tf.export --run-dir runs/quickstart --out saved_models/eczema
+  python -m eczema_tf.export --run-dir runs/quickstart --hub-folder share/eczema"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             metavar="DIR",
             help="folder of the model's versions (default: %(default)s)",
         ),
+        argument(
+            "--hub-folder",
+            type=Path,
+            metavar="DIR",
+            help="a new folder to share the model by: card, configuration, weights as safetensors,"
+            " SavedModel, thresholds, checksums",
+        ),
         examples=EXAMPLES,
     )
     return run_command(parser, _export, argv)
@@ -33,7 +41,7 @@ def _export(arguments: argparse.Namespace) -> None:
     start_tensorflow()
     from eczema_tf.workflows.export import export  # --help does not wait for TensorFlow
 
-    export(arguments.run_dir, arguments.out)
+    export(arguments.run_dir, arguments.out, arguments.hub_folder)
 
 
 if __name__ == "__main__":

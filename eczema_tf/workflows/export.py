@@ -3,6 +3,7 @@
 import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from eczema_tf.errors import RunError
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.explanation.token_scores import NODES
-from eczema_tf.files import adding_version, write_checksums
+from eczema_tf.files import adding_version, replacing_folder, write_checksums
 from eczema_tf.model.decision import compute_decision
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.reporting.facts import Environment, RunData
@@ -41,6 +42,7 @@ from eczema_tf.serving.graph.served_model import ServedModel, save_served
 from eczema_tf.serving.graph.signature import SIGNATURES
 from eczema_tf.serving.graph.warmup import write_warmup
 from eczema_tf.workflows import run_folder
+from eczema_tf.workflows.hub import fill_hub_folder
 from eczema_tf.workflows.inference import build_client_inputs, read_undecided
 from eczema_tf.workflows.run_folder import TrainedModel
 
@@ -75,9 +77,19 @@ STAGES = {  # what computes a model's input, or an output of the SavedModel
 LARGE_PX = (4000, 3000)  # a phone's photo, which the graph decodes at a fraction of its size
 
 
-def export(run_dir: Path, out: Path) -> Path:
-    """Exports a finished run, which needs nothing but its folder; see `export_model`."""
-    version = export_model(run_folder.load_model(run_dir), run_dir, out)
+def export(run_dir: Path, out: Path, hub_folder: Path | None = None) -> Path:
+    """Exports a finished run, which needs nothing but its folder; see `export_model`.
+
+    Args:
+        run_dir: Of the run.
+        out: Folder of all versions.
+        hub_folder: A new folder for all that belongs to the model, to be shared; None for none.
+    """
+    trained = run_folder.load_model(run_dir)
+    with replacing_folder(hub_folder) if hub_folder else nullcontext() as folder:
+        version = export_model(trained, run_dir, out)
+        if folder:
+            fill_hub_folder(folder, trained, run_dir, version)
     print(RunData.read(run_dir / run_folder.DATA).notice)
     return version
 

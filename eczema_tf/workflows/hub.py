@@ -1,0 +1,75 @@
+"""A model as a folder to be shared, as model hubs lay it out: card, weights, SavedModel, sums."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+import yaml
+
+from eczema_tf.config import Config, change_config, dump_config
+from eczema_tf.errors import RunError
+from eczema_tf.files import write_checksums, write_text
+from eczema_tf.serving.exported import FILES
+from eczema_tf.workflows import run_folder
+from eczema_tf.workflows.run_folder import TrainedModel
+
+CARD, WEIGHTS = "README.md", "model.safetensors"
+FROM_RUN = (
+    run_folder.ENCODERS,
+    run_folder.TOKENIZER,
+    run_folder.THRESHOLDS,
+    run_folder.NEUTRAL_TEXT,
+)
+# https://huggingface.co/docs/hub/model-cards: the metadata of a card
+METADATA = {
+    "language": "en",
+    "license": "other",
+    "license_name": "see-training-data-below",
+    "tags": ["tensorflow", "keras", "eczema", "dermatology", "multimodal", "not-for-diagnosis"],
+}
+
+
+def fill_hub_folder(folder: Path, trained: TrainedModel, run_dir: Path, version: Path) -> None:
+    """Fills an empty folder with a model; `ExportedModel` reads it, as it does a version's.
+
+    It holds no photo, text or id of a training case.
+
+    Args:
+        folder: To fill.
+        trained: The model.
+        run_dir: Of the model, with its card.
+        version: Folder of its export.
+
+    Raises:
+        RunError: If two weights have one name.
+    """
+    for root, names in ((version, FILES), (run_dir, FROM_RUN)):
+        for name in names:
+            copy = shutil.copytree if (root / name).is_dir() else shutil.copyfile
+            copy(root / name, folder / name)
+    write_text(folder / run_folder.CONFIG, dump_config(forget_places(trained.config)))
+    weights = {weight.path: np.asarray(weight.numpy()) for weight in trained.model.weights}
+    if len(weights) != len(trained.model.weights):
+        raise RunError(f"{WEIGHTS}: two weights have one name; nothing was written")
+    safetensors.numpy.save_file(weights, folder / WEIGHTS, metadata={"format": "keras"})
+    card = (run_dir / run_folder.MODEL_CARD).read_text(encoding="utf-8")
+    write_text(folder / CARD, f"---\n{yaml.safe_dump(METADATA, sort_keys=False)}---\n\n{card}")
+    write_checksums(folder, sorted(path.name for path in folder.iterdir()))
+
+
+def forget_places(config: Config) -> Config:
+    """Leaves the names of files and folders, and not where on this machine they are."""
+    places = {
+        "data.manifest": config.data.manifest,
+        "data.embeddings": config.data.embeddings,
+        "data.synthetic.folder": config.data.synthetic.folder,
+        "model.image.preset": config.model.image.preset,
+        "model.image.saved_model": config.model.image.saved_model,
+        "model.text.preset": config.model.text.preset,
+        "train.cache_folder": config.train.cache_folder,
+        "export.folder": config.export.folder,
+    }
+    known = {key: Path(place) for key, place in places.items() if place is not None}
+    named = {key: path.name for key, path in known.items() if path.is_absolute()}
+    return change_config(config, named)
