@@ -5,6 +5,7 @@ Prepare, train, evaluate, export, predict.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,10 +13,19 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
+import yaml
+from google.protobuf import text_format
+from safetensors.numpy import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.plugins.pr_curve.metadata import PRECISION_INDEX, RECALL_INDEX
+from tensorboard.plugins.projector import ProjectorConfig
 
-from eczema_tf import evaluate, export, predict, prepare, train
+from eczema_tf import evaluate, export, load_config, load_export, predict, prepare, train
 from eczema_tf.cli import TENSORFLOW_LOG
 from eczema_tf.errors import RunError
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
@@ -25,8 +35,10 @@ from eczema_tf.serving.graph.served_model import ServedModel
 from eczema_tf.workflows import export as exporting
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows import train as training
+from eczema_tf.workflows.board import HEATMAPS
 
-SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
+ROOT = Path(__file__).parents[1]
+SMOKE = ROOT / "configs" / "smoke.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +121,48 @@ def test_every_test_case_is_predicted_once_and_no_group_straddles_splits(workpla
     assert sorted(predictions["case_id"]) == sorted(table.loc[splits["test"], "case_id"].unique())
 
 
+def test_tensorboard_reads_back_what_a_run_has_written(workplace: Path):
+    folder = workplace / "run" / "tensorboard"
+    board = EventAccumulator(str(folder / "results"), {"tensors": 0}).Reload()
+    metrics = json.loads((workplace / "run" / "metrics.json").read_text())
+    tags = {
+        plugin: set(board.PluginTagToContent(plugin)) - {"_hparams_/session_start_info"}
+        for plugin in ("scalars", "pr_curves", "images", "text")
+    }
+    assert {f"test/auroc_{head}" for head in metrics["heads"]} <= tags["scalars"]
+    assert tags["pr_curves"] == {f"test/{head}/pr_curves" for head in metrics["heads"]}
+    assert tags["text"] == {"configuration", "model_card"}
+    assert {"plots/roc", "plots/reliability"} <= tags["images"]
+    assert len([tag for tag in tags["images"] if tag.startswith("heatmaps/")]) == HEATMAPS
+
+    (auroc,) = board.Tensors("test/auroc_fusion")
+    value = metrics["heads"]["fusion"]["auroc"]["value"]
+    assert tf.make_ndarray(auroc.tensor_proto) == pytest.approx(value)
+    (curve,) = board.Tensors("test/fusion/pr_curves")
+    precision, recall = tf.make_ndarray(curve.tensor_proto)[[PRECISION_INDEX, RECALL_INDEX]]
+    assert recall[0] == 1  # at the threshold 0 all are called eczema
+    fusion = metrics["heads"]["fusion"]
+    assert precision[0] == pytest.approx(fusion["positives"] / fusion["cases"])
+    layers = {part for node in board.Graph().node for part in node.name.split("/")}
+    assert {"image_encoder", "text_encoder", "eczema_sum"} <= {
+        re.sub(r"_\d+$", "", layer) for layer in layers
+    }
+    started = board.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    session = HParamsPluginData.FromString(started).session_start_info
+    assert session.hparams["train.epochs"].number_value == 2
+    assert session.hparams["model.image.preset"].string_value == "null"
+
+    config = text_format.Parse(
+        (folder / "results" / "projector_config.pbtxt").read_text(), ProjectorConfig()
+    )
+    vectors = pd.read_csv(
+        folder / "results" / config.embeddings[0].tensor_path, sep="\t", header=None
+    )
+    labels = pd.read_csv(folder / "results" / config.embeddings[0].metadata_path, sep="\t")
+    assert vectors.shape == (len(labels), 32)
+    assert set(labels["split"]) == {"val", "test"}
+
+
 def test_evaluating_again_gives_the_same_metrics(workplace: Path, capsys: pytest.CaptureFixture):
     before = (workplace / "run" / "metrics.json").read_text()
     assert evaluate.main(["--run-dir", str(workplace / "run")]) == 0
@@ -168,11 +222,33 @@ def test_another_manifest_can_be_scored_without_splits(workplace: Path):
     )
 
 
-def test_a_second_export_is_a_second_version(workplace: Path):
-    assert (
-        export.main(["--run-dir", str(workplace / "run"), "--out", str(workplace / "export")]) == 0
-    )
-    assert {child.name for child in (workplace / "export").iterdir()} == {"1", "2"}
+def test_a_second_export_is_a_second_version_and_a_folder_to_share(workplace: Path):
+    run, out, shared = (workplace / name for name in ("run", "export", "shared"))
+    arguments = ["--run-dir", str(run), "--out", str(out), "--hub-folder", str(shared)]
+    assert export.main(arguments) == 0
+    assert {child.name for child in out.iterdir()} == {"1", "2"}
+
+    _, metadata, card = (shared / "README.md").read_text("utf-8").split("---\n", 2)
+    assert "not-for-diagnosis" in yaml.safe_load(metadata)["tags"]
+    assert card.strip() == (run / "model_card.md").read_text("utf-8").strip()
+    weights = run_folder.load_model(run).model.weights
+    written = load_file(shared / "model.safetensors")
+    assert set(written) == {weight.path for weight in weights}
+    for weight in weights:
+        np.testing.assert_array_equal(written[weight.path], weight.numpy())
+
+    assert str(workplace) not in (shared / "config.yaml").read_text("utf-8")
+    assert load_config(shared / "config.yaml").data.manifest == "manifest.csv"
+
+    model = load_export(shared)  # with its checksums
+    asked = {"photos": [None, None], "texts": ["it itches at night", "a round ring"]}
+    pd.testing.assert_frame_equal(model.predict(**asked), load_export(out).predict(**asked))
+    assert model.metadata.thresholds == json.loads((shared / "thresholds.json").read_text())
+    (shared / "config.yaml").write_text("seed: 1")
+    with pytest.raises(RunError, match=r"config\.yaml: damaged"):
+        load_export(shared)
+    assert export.main(arguments) == 1  # what is there is not written over
+    assert {child.name for child in out.iterdir()} == {"1", "2"}
 
 
 def skew_prior(trained, patch: pytest.MonkeyPatch) -> None:
@@ -336,3 +412,46 @@ def test_mixed_precision_is_judged_and_exported_in_float32(
     monkeypatch.setattr(training, "export_model", lambda *arguments: None)  # as before
     assert train.main(["--resume", "--run-dir", str(run_dir)]) == 0
     assert (run_dir / "metrics.json").read_text() == before
+
+
+def test_the_notebooks_and_the_python_of_the_pages_run(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In one kernel, on the run and the export that are here: both are trained and made above."""
+    reason = "pip install -r requirements-docs.txt"
+    nbclient = pytest.importorskip("nbclient", reason=reason)
+    nbformat = pytest.importorskip("nbformat", reason=reason)
+    pytest.importorskip("ipykernel", reason=reason)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    trained, exported = str(workplace / "run"), str(workplace / "export" / "1")
+    reuse = f"""
+from eczema_tf.workflows import run as _module
+
+def _train_run(config, folder, train_run=_module.train_run):
+    return train_run(config, folder) if "wrong" in folder else _module.Run({trained!r})
+
+_module.train_run = _train_run
+_module.Run.export = lambda self, out: {exported!r}
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(reuse)])
+    for path in sorted(ROOT.glob("docs/notebooks/*.ipynb")):
+        notebook.cells += nbformat.read(path, as_version=4).cells
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
+        blocks = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+        notebook.cells += [nbformat.v4.new_code_cell(block) for block in blocks]
+    for name in ("saved_models/eczema", "share/eczema"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).symlink_to(workplace / "export")
+    client = nbclient.NotebookClient(
+        notebook, timeout=200, resources={"metadata": {"path": tmp_path}}
+    )
+    client.execute()
+    said = " ".join(
+        output.get("text", "") + str(output.get("data", ""))
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+    )
+    assert "mine.csv:5: eczema" in said
+    assert "not-there.jpg" in said
+    assert NOTICE in said
