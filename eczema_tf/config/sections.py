@@ -263,8 +263,7 @@ class TrainConfig(Section):
     # thresholds chosen, train anew on train and val together; needs keep: last
     refit: bool = False
     patience: Positive = 10  # of keep: best, epochs without a better one
-    # both classes weigh the same in training; probabilities are moved back afterwards
-    balance_classes: bool = True
+    balance_classes: bool = True  # for training; probabilities are moved back afterwards
     soft_labels: bool = True  # false: train on the yes or no of data.label_threshold
     loss_weights: LossWeights = LossWeights()
     # features of frozen encoders are computed once; false: for each run anew
@@ -288,7 +287,7 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """The metrics."""
 
-    # for the figures without a closed form: macro F1, kappa, errors in grades
+    # of macro F1, kappa and errors in grades; the rest has closed forms
     bootstrap_replicates: Annotated[int, Field(ge=100)] = 1000
     # predictive values are also given for these; of adults up to one in ten has eczema, of children
     # one in five (Langan, Irvine and Weidinger 2020)
