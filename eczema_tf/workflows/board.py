@@ -122,7 +122,8 @@ def draw_heatmaps(
     table = dataset.table
     chosen = table[(splits == "val") & (table["image_file"] != "")].head(HEATMAPS)
     submodels = run_folder.take_apart(run_dir, trained)
-    if not submodels.has_feature_map or not (table["source"] == "synthetic").all():
+    built_in = (table["source"] == "synthetic").all()
+    if chosen.empty or not built_in or not submodels.has_feature_map:
         return
     photos = [upright_jpeg(read_photo(Path(file))) for file in chosen["image_file"]]
     given = build_client_inputs(trained, photos, list(chosen["text"]))

@@ -61,8 +61,8 @@ def _train(config: Config, run_dir: Path) -> Metrics:
     cases = predict_cases(trained, dataset, inputs, rows)
     stressed = predict_missing(trained, dataset, inputs, rows)
     metrics = write_results(run_dir, cases, config, split="test", leaks=leaks, stressed=stressed)
-    write_board(run_dir, trained, dataset, inputs, splits, cases, metrics)
     run_folder.seal(run_dir)
+    write_board(run_dir, trained, dataset, inputs, splits, cases, metrics)
     if config.export.enabled:
         export_model(trained, run_dir, Path(config.export.folder))
     return metrics
