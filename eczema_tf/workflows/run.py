@@ -43,11 +43,11 @@ class Run:
         """The results on its test split, as in `metrics.json`."""
         return Metrics.read(self.folder / run_folder.METRICS)
 
-    def explain(self, photo: str | Path | None = None, text: str = "") -> Answer:
+    def explain(self, *photos: str | Path, text: str = "") -> Answer:
         """Answers one case, and says why.
 
         Args:
-            photo: A file, in any format that `predict` takes; None for none.
+            photos: Files, in any format that `predict` takes; of one case.
             text: "" for none.
 
         Returns:
@@ -56,7 +56,7 @@ class Run:
         Raises:
             DataError: If there is nothing to explain, or something that this model cannot use.
         """
-        upright = upright_jpeg(read_photo(Path(photo))) if photo else b""
+        upright = [upright_jpeg(read_photo(Path(photo))) for photo in photos]
         asked = answer_case(self._backend, upright, text)
         with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop in this one
             return thread.submit(asyncio.run, asked).result()
