@@ -227,7 +227,8 @@ def test_the_cells_of_a_photo_add_up_to_what_sets_it_apart_from_a_typical_one(fu
     ]
     apart = (answers[0] - answers[1]) * inputs[IMAGE_PRESENT].numpy()
     assert np.abs(apart).max() > 0.1
-    np.testing.assert_allclose(np.sum(evidence.cells, axis=(1, 2)), apart, atol=0.02)
+    # untrained heads made steep have more kinks on the way than trained ones
+    np.testing.assert_allclose(np.sum(evidence.cells, axis=(1, 2)), apart, atol=0.02, rtol=0.04)
 
 
 def test_a_map_adds_up_to_the_cells_that_speak_for_the_target(small):
@@ -526,6 +527,8 @@ def test_upsampling_stretches_to_the_photo():
 
 def test_the_served_explanation_is_the_offline_one(tmp_path: Path):
     model, spec = build_case()
+    kernel = model.get_layer("eczema_image").kernel
+    kernel.assign(-kernel / 10)  # so that this photo speaks for eczema
     submodels = Submodels(model)
     served = ServedModel(
         model=model,
@@ -600,11 +603,11 @@ def jpeg(pixels: np.ndarray, orientation: int = 1) -> bytes:
     return buffer.getvalue()
 
 
-def test_explain_writes_picture_json_and_page(run: Path, tmp_path: Path, capsys):
+def test_explain_writes_picture_json_and_page(run: Path, toy_manifest: Path, tmp_path: Path):
     photo = tmp_path / "photo.jpg"
-    photo.write_bytes(
-        jpeg(np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype("uint8"), orientation=6)
-    )
+    with Image.open(toy_manifest.parent / "photos" / "1.png") as seen:
+        lying = seen.convert("RGB").resize((60, 90)).transpose(Image.Transpose.ROTATE_90)
+    photo.write_bytes(jpeg(np.asarray(lying), orientation=6))
     (tmp_path / "other.jpg").write_bytes(jpeg(np.zeros((90, 60, 3), "uint8")))
     text = "My skin <b>is</b> itchy,  no blisters"
     assert (
@@ -639,8 +642,9 @@ def test_explain_writes_picture_json_and_page(run: Path, tmp_path: Path, capsys)
     with Image.open(tmp_path / "why" / "heatmap.png") as picture:
         width, height = picture.size
     assert width < height  # the photo is upright again, taller than wide
-    assert (tmp_path / "why" / "heatmap-2.png").is_file()
-    assert [heatmap["method"] for heatmap in answer["heatmaps"]] == ["layercam"] * 2
+    assert not (tmp_path / "why" / "heatmap-2.png").exists()  # plain black: unlike all of training
+    assert [heatmap["known"] for heatmap in answer["heatmaps"]] == [True, False]
+    assert [heatmap["method"] for heatmap in answer["heatmaps"]] == ["evidence"] * 2
     assert (answer["photos"], page.count("<figure>")) == (2, 2)
 
 
@@ -700,7 +704,7 @@ def test_an_unknown_method_is_refused(run: Path, tmp_path: Path, capsys):
         )
         == 1
     )
-    assert "allowed: gradcam" in capsys.readouterr().err
+    assert "allowed: evidence, gradcam" in capsys.readouterr().err
 
 
 def test_the_page_shows_hostile_text_and_runs_none(run: Path, tmp_path: Path):

@@ -16,7 +16,7 @@ from eczema_tf.explanation.path_integral import GROUP, integrate_gradients, repe
 from eczema_tf.explanation.submodels import CONTEXT, EvidenceScale, Submodels, Tensors, select_logit
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT
 
-NODES = 16  # of the path from a typical photo, which the heads alone see
+NODES = 32  # of the path from a typical photo, which the heads alone see
 # Noisy copies of a photo whose maps are averaged with its own (SmoothGrad, Smilkov et al. 2017).
 # Chosen on validation photos, like the noise's sigma in grey levels of 255: docs/log.md.
 NOISY_COPIES, NOISE_SIGMA, NOISE_SEED = 1, 8.0, (2026, 11)
