@@ -599,15 +599,15 @@ def jpeg(pixels: np.ndarray, orientation: int = 1) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", exif=exif)
+    Image.fromarray(pixels).save(buffer, "JPEG", exif=exif, quality=100, subsampling=0)
     return buffer.getvalue()
 
 
 def test_explain_writes_picture_json_and_page(run: Path, toy_manifest: Path, tmp_path: Path):
     photo = tmp_path / "photo.jpg"
     with Image.open(toy_manifest.parent / "photos" / "1.png") as seen:
-        lying = seen.convert("RGB").resize((60, 90)).transpose(Image.Transpose.ROTATE_90)
-    photo.write_bytes(jpeg(np.asarray(lying), orientation=6))
+        standing = seen.convert("RGB").transpose(Image.Transpose.ROTATE_90)
+    photo.write_bytes(jpeg(np.asarray(standing), orientation=6))
     (tmp_path / "other.jpg").write_bytes(jpeg(np.zeros((90, 60, 3), "uint8")))
     text = "My skin <b>is</b> itchy,  no blisters"
     assert (
@@ -641,7 +641,7 @@ def test_explain_writes_picture_json_and_page(run: Path, toy_manifest: Path, tmp
     assert "http" not in page.replace("http-equiv", "")
     with Image.open(tmp_path / "why" / "heatmap.png") as picture:
         width, height = picture.size
-    assert width < height  # the photo is upright again, taller than wide
+    assert width > height  # the photo is upright again, wider than tall
     assert not (tmp_path / "why" / "heatmap-2.png").exists()  # plain black: unlike all of training
     assert [heatmap["known"] for heatmap in answer["heatmaps"]] == [True, False]
     assert [heatmap["method"] for heatmap in answer["heatmaps"]] == ["evidence"] * 2
