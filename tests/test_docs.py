@@ -14,7 +14,7 @@ import pytest
 from eczema_tf.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 NOTEBOOKS = sorted(ROOT.glob("docs/notebooks/*.ipynb"))
 DOCS = "pip install -r requirements-docs.txt"
 

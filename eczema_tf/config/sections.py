@@ -294,7 +294,7 @@ class EvaluateConfig(Section):
     prevalences: list[Inner] = [0.1, 0.2]
     # that operating points are to reach, besides the one with the highest sum of both
     sensitivities: list[Inner] = [0.9, 0.95]
-    specificities: list[Inner] = [0.9]
+    specificities: list[Inner] = [0.9]  # likewise
 
 
 class ExportConfig(Section):
