@@ -97,22 +97,28 @@ def compute_metrics(
         "severity": _judge_severity(sample),
         "label_threshold": label_threshold,
         "bootstrap": _describe_sampling(sample, replicates, seed),
+        **_judge_what_is_there(sample, stressed or {}),
     }
-    if wordings := _judge_wordings(sample):
-        found["wordings"] = wordings
-    if "text_notice" in cases:
-        found["texts"] = _count_texts(cases.drop_duplicates("case_id"))
-    if abstention := judge_abstention(sample):
-        found["abstention"] = abstention
-    if subgroups := judge_subgroups(sample):
-        found["subgroups"] = subgroups
-    if metadata := judge_metadata(sample):
-        found["metadata"] = metadata
-    if stressed:
-        found["stress_tests"] = {
-            name: judge_stress(one, thresholds, label_threshold) for name, one in stressed.items()
-        }
     return Metrics.model_validate(found if leaks is None else {**found, "leaks": leaks})
+
+
+def _judge_what_is_there(
+    sample: Sample, stressed: Mapping[str, StressedCases]
+) -> dict[str, object]:
+    """The fields of `Metrics` that not all cases allow for."""
+    found: dict[str, object] = {
+        "wordings": _judge_wordings(sample),
+        "abstention": judge_abstention(sample),
+        "subgroups": judge_subgroups(sample),
+        "metadata": judge_metadata(sample),
+        "stress_tests": {
+            name: judge_stress(cases, sample.thresholds, sample.label_threshold)
+            for name, cases in stressed.items()
+        },
+    }
+    if "text_notice" in sample.cases:
+        found["texts"] = _count_texts(sample.cases.drop_duplicates("case_id"))
+    return {name: value for name, value in found.items() if value}
 
 
 def _describe_sampling(sample: Sample, replicates: int, seed: int) -> Bootstrap:

@@ -173,22 +173,7 @@ def describe_data(facts: RunFacts) -> list[str]:
 
 def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
     """Says what the results do not say."""
-    config, caveats = facts.config, []
-    if (name := metrics.positive_class) != ECZEMA:
-        caveats.append(
-            f"A stand-in task, {name} or not: it shows what this way of training makes of such"
-            " photos and texts, and nothing about the condition that the program is made for."
-        )
-    if _BUILT_IN in facts.data.sources:
-        caveats.append(
-            "Built-in data: rendered photos and written complaints. These results say nothing about"
-            " patients."
-        )
-    judged = facts.judged or facts.data
-    if judged.template_texts or TEMPLATE in judged.sources:
-        caveats.append(
-            "Texts are templates made from answers to a questionnaire, not the patients' own words."
-        )
+    config, caveats = facts.config, _list_caveats_of_data(facts, metrics.positive_class)
     if config.split.folds:
         caveats.append(
             "Results of a cross-validation: they judge a way of training by"
@@ -202,7 +187,7 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
     for things, modality in (("photos", "image"), ("texts", "text")):
         if not metrics.heads[modality].cases:
             caveats.append(f"No case had {things}: nothing is known about them.")
-    positives = metrics.heads["fusion"].positives
+    positives, name = metrics.heads["fusion"].positives, metrics.positive_class
     if positives < FEW_POSITIVES:
         caveats.append(f"Only {positives} of the cases are {name}, so the intervals are wide.")
     if unknown := list_uncompared(metrics):
@@ -217,6 +202,26 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
             " asking can make the results worse."
         ),
     ]
+
+
+def _list_caveats_of_data(facts: RunFacts, name: str) -> list[str]:
+    caveats = []
+    if name != ECZEMA:
+        caveats.append(
+            f"A stand-in task, {name} or not: it shows what this way of training makes of such"
+            " photos and texts, and nothing about the condition that the program is made for."
+        )
+    if _BUILT_IN in facts.data.sources:
+        caveats.append(
+            "Built-in data: rendered photos and written complaints. These results say nothing about"
+            " patients."
+        )
+    judged = facts.judged or facts.data
+    if judged.template_texts or TEMPLATE in judged.sources:
+        caveats.append(
+            "Texts are templates made from answers to a questionnaire, not the patients' own words."
+        )
+    return caveats
 
 
 def list_uncompared(metrics: Metrics) -> list[str]:

@@ -10,6 +10,7 @@ import pandas as pd
 from eczema_tf.config import Config, change_config
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.distributions import describe_inputs
+from eczema_tf.data.inputs import Inputs
 from eczema_tf.errors import DataError, RunError
 from eczema_tf.evaluation.external import compare_inputs
 from eczema_tf.evaluation.records import Metrics
@@ -70,36 +71,31 @@ def evaluate(
     else:
         dataset = _load_other(trained, manifest, embeddings, allow_leaks)
     rows = _choose_rows(dataset.table, split, data.splits if manifest is None else None)
-    if manifest is None and split == "test":
-        leaks = Metrics.read(run_dir / run_folder.METRICS).leaks
-    else:
+    own_test = manifest is None and split == "test"
+    leaks = Metrics.read(run_dir / run_folder.METRICS).leaks if own_test else None
+    if not own_test:
         allowed = allow_leaks or manifest is None  # whoever asks for the run's own training rows
         leaks = check_overlap(data.seen, dataset, rows, allow_leaks=allowed)
     inputs = load_model_inputs(trained, dataset)
-    cases = predict_cases(trained, dataset, inputs, rows)
     stressed = dict(predict_missing(trained, dataset, inputs, rows))
     if robustness is not None:
         stressed |= predict_corrupted(trained, dataset, rows, robustness)
-    other = None
-    if manifest is not None:
-        shift = compare_inputs(data.inputs or {}, describe_inputs(dataset, inputs, rows))
-        other = OtherData(dataset.describe(), shift)
+    other = None if manifest is None else _describe_other(data, dataset, inputs, rows)
     out = out or _choose_folder(run_dir, manifest, split)
-    metrics = write_results(
-        out,
-        cases,
-        config,
-        split=split,
-        leaks=leaks,
-        run_dir=run_dir,
-        other=other,
-        stressed=stressed,
-    )
+    cases = predict_cases(trained, dataset, inputs, rows)
+    write = partial(write_results, out, cases, config, split=split, run_dir=run_dir)
+    metrics = write(leaks=leaks, other=other, stressed=stressed)
     if explanations is not None:
         submodels = run_folder.take_apart(run_dir, trained)
         judge = partial(evaluate_explanations, trained, submodels, dataset, inputs, rows, out)
         print(f"\n{format_explanations(judge(split=split, cases=explanations))}")
     return metrics
+
+
+def _describe_other(data: RunData, dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> OtherData:
+    """Describes data that are not the run's own, and how far they are from its training."""
+    shift = compare_inputs(data.inputs or {}, describe_inputs(dataset, inputs, rows))
+    return OtherData(dataset.describe(), shift)
 
 
 def _aim_at(sensitivities: Sequence[float], config: Config, run_dir: Path) -> Config:

@@ -3,6 +3,7 @@
 The driver reads the manifest in chunks; each is scored by one Spark job and committed as one file.
 """
 
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from eczema_tf.batch.cases import write_cases
-from eczema_tf.batch.job import JobSummary, open_job
+from eczema_tf.batch.job import Job, JobSummary, open_job
 from eczema_tf.batch.scoring import build_udf, score_chunk, tabulate_chunk
 from eczema_tf.batch.spark import check_spark, open_session
 from eczema_tf.data.manifest.stream import stream_rows, survey_manifest
@@ -60,39 +61,42 @@ def score(
     survey = survey_manifest(manifest)
     if cases and not survey.has_cases:
         raise DataError(f"--cases: {manifest} names no cases; give its rows a case_id")
-    job = open_job(
-        out,
-        version,
-        manifest,
-        survey,
-        chunk_rows=chunk_rows,
-        keep_text=keep_text,
-        notice=said.notice,
-    )
+    open_here = partial(open_job, out, version, manifest, survey, notice=said.notice)
+    job = open_here(chunk_rows=chunk_rows, keep_text=keep_text)
     tabulate = partial(
         tabulate_chunk, has_cases=survey.has_cases, keep_text=keep_text, notice=said.notice
     )
     summary, done = job.find_summary(), "were scored already"
     if summary is None:
         rows_retried, done = 0, "scored"
-        if missing := frozenset(job.find_missing()):
+        if job.find_missing():
             check_spark()
-            bar = tqdm(total=survey.rows, unit="row", disable=None)
-            with bar, open_session(master, debug=debug) as spark:
-                rows, folder = stream_rows(manifest), manifest.parent.resolve()
+            folder = manifest.parent.resolve()
+            with open_session(master, debug=debug) as spark:
                 udf = build_udf(version, folder, threads=threads, batch_size=batch_size)
-                for number in range(len(job.parts)):
-                    chunk = list(islice(rows, chunk_rows))
-                    if number in missing:
-                        answers = score_chunk(spark, udf, chunk)
-                        rows_retried += int(np.count_nonzero(answers["attempt"].to_numpy()))
-                        job.commit(number, tabulate(chunk, answers))
-                    bar.update(len(chunk))
+                ask = partial(score_chunk, spark, udf)
+                rows_retried = _score_missing(job, manifest, survey.rows, chunk_rows, ask, tabulate)
         summary = job.finish((row.example_id for row in stream_rows(manifest)), rows_retried)
     _print_counts(summary, f"{done}: {out}")
     if cases:
         print(f"{write_cases(job, cases, said.undecided)} cases: {cases}")
     print(said.notice)
+
+
+def _score_missing(
+    job: Job, manifest: Path, total: int, chunk_rows: int, ask: Callable, tabulate: Callable
+) -> int:
+    """Scores and commits the chunks that are missing; returns how many rows were scored again."""
+    missing, rows, again = frozenset(job.find_missing()), stream_rows(manifest), 0
+    with tqdm(total=total, unit="row", disable=None) as bar:
+        for number in range(len(job.parts)):
+            chunk = list(islice(rows, chunk_rows))
+            if number in missing:
+                answers = ask(chunk)
+                again += int(np.count_nonzero(answers["attempt"].to_numpy()))
+                job.commit(number, tabulate(chunk, answers))
+            bar.update(len(chunk))
+    return again
 
 
 def _print_counts(summary: JobSummary, done: str) -> None:

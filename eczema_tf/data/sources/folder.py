@@ -132,16 +132,7 @@ def _prepare_photos(
     rows["eczema"] = rows["condition"].isin(classes).astype(float)
     texts = _read_captions(Path(captions), paths) if captions else told["text"]
     rows["text"] = texts.to_numpy()
-    counts = {
-        "photos": len(rows),
-        "eczema": int(rows["eczema"].sum()),
-        "captions": int((rows["text"] != "").sum()),
-        "classes": rows["condition"].nunique(),
-        "groups": rows["group_id"].nunique(),
-        "largest_group": int(rows["group_id"].value_counts().max()),
-        "moved": int(moved.sum()),
-        **passed_over,
-    }
+    counts = {**_count_rows(rows), "moved": int(moved.sum()), **passed_over}
     return write_source(
         out,
         name="folder",
@@ -159,6 +150,17 @@ def _prepare_photos(
         files={path: (folder / path).resolve() for path in paths},
         overwrite=overwrite,
     )
+
+
+def _count_rows(rows: pd.DataFrame) -> dict[str, int]:
+    return {
+        "photos": len(rows),
+        "eczema": int(rows["eczema"].sum()),
+        "captions": int((rows["text"] != "").sum()),
+        "classes": rows["condition"].nunique(),
+        "groups": rows["group_id"].nunique(),
+        "largest_group": int(rows["group_id"].value_counts().max()),
+    }
 
 
 def _list_photos(folder: Path) -> tuple[list[str], list[str], dict[str, int]]:

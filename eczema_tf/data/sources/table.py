@@ -78,16 +78,8 @@ def prepare_table(
     if name != ECZEMA:
         kept = kept.assign(**{POSITIVE_CLASS: name})
     _check_rows(kept, mapping, table, images)
-    counts = {
-        "rows": len(given),
-        **{fate: int((fates == fate).sum()) for fate in ("left_out", "unlabelled")},
-        "empty": len(named) - len(kept),  # neither a photo nor a text
-        "kept": len(kept),
-        "eczema": int(kept["eczema"].sum()),
-        "groups": kept["group_id"].nunique(),
-        **count_photos(kept),
-        "missing_photos": int((~named["image_path"].isin(["", *photos])).sum()) if images else 0,
-    }
+    missing = int((~named["image_path"].isin(["", *photos])).sum()) if images else 0
+    counts = {**_count_rows(fates, named, kept), "missing_photos": missing}
     return write_source(
         out,
         name=mapping.name,
@@ -102,6 +94,18 @@ def prepare_table(
         files={f"{PHOTOS}/{photo}": file for photo, file in photos.items()},
         overwrite=overwrite,
     )
+
+
+def _count_rows(fates: pd.Series, named: pd.DataFrame, kept: pd.DataFrame) -> dict[str, int]:
+    return {
+        "rows": len(fates),
+        **{fate: int((fates == fate).sum()) for fate in ("left_out", "unlabelled")},
+        "empty": len(named) - len(kept),  # neither a photo nor a text
+        "kept": len(kept),
+        "eczema": int(kept["eczema"].sum()),
+        "groups": kept["group_id"].nunique(),
+        **count_photos(kept),
+    }
 
 
 def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path | str) -> pd.DataFrame:
