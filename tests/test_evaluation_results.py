@@ -188,6 +188,7 @@ def test_metrics_json_keeps_its_keys_in_order_and_is_read_back_as_written(cases,
     written = json.loads(text)
     assert list(written) == [
         "split",
+        "positive_class",
         "cases",
         "labelled",
         "heads",

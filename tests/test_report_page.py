@@ -274,7 +274,8 @@ def test_a_stand_in_task_is_called_by_its_own_name(tmp_path: Path):
     for text in text_of(metrics, facts, tmp_path):
         assert "P(malignant) from" in text
         assert "A stand-in task, malignant or not" in text
-        assert not re.search(r"\beczema\b", text, re.IGNORECASE)
+        own_words = " ".join(text.split()).replace(facts.data.notice, "")
+        assert not re.search(r"\beczema\b", own_words, re.IGNORECASE)
     assert "where its answers say eczema, read malignant" in facts.data.notice
 
 

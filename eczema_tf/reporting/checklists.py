@@ -112,7 +112,7 @@ def _describe_results(metrics: Metrics) -> dict[str, str]:
     fusion, bootstrap = metrics.heads["fusion"], metrics.bootstrap
     heads = {HEAD_NAMES[name]: head for name, head in metrics.heads.items() if head.cases}
     said = {
-        "cases": f"{fusion.cases} labelled cases, {fusion.positives} of them eczema",
+        "cases": f"{fusion.cases} labelled cases, {fusion.positives} of them {metrics.positive_class}",
         "measures": _MEASURES,
         "intervals": (
             f"{bootstrap.level:.0%} intervals over {bootstrap.groups} groups; paired p-values"

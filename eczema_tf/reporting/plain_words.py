@@ -14,8 +14,9 @@ def say_plainly(metrics: Metrics) -> list[str]:
             high=None if fusion.specificity.low is None else 1 - fusion.specificity.low,
         )
         said.append(
-            f"Of 100 cases of eczema like these, about {_of_hundred(fusion.sensitivity)} are called"
-            f" eczema; of 100 others, about {_of_hundred(wrong)} are called so wrongly."
+            f"Of 100 such cases that are {metrics.positive_class}, about"
+            f" {_of_hundred(fusion.sensitivity)} are called so; of 100 others, about"
+            f" {_of_hundred(wrong)} are called so wrongly."
         )
     if metrics.abstention and (decided := metrics.abstention.groups["all"]).cases:
         silent = decided.unknown + decided.undecided

@@ -35,7 +35,8 @@ from eczema_tf.workflows.inference import build_client_inputs
 from eczema_tf.workflows.run_folder import TrainedModel
 
 BOARD = Path("tensorboard") / "results"
-FUSED = ("image_or_missing", "text_or_missing")  # layers whose outputs the fusion gets
+# layers that give what the heads read; a fusion gets the same
+FUSED = ("image_known_or_missing", "text_known_or_missing")
 PR_THRESHOLDS = 201
 HEATMAPS = 6  # photos of validation
 
