@@ -111,8 +111,9 @@ def _describe_data(facts: RunFacts) -> dict[str, str]:
 def _describe_results(metrics: Metrics) -> dict[str, str]:
     fusion, bootstrap = metrics.heads["fusion"], metrics.bootstrap
     heads = {HEAD_NAMES[name]: head for name, head in metrics.heads.items() if head.cases}
+    positives = f"{fusion.positives} of them {metrics.positive_class}"
     said = {
-        "cases": f"{fusion.cases} labelled cases, {fusion.positives} of them {metrics.positive_class}",
+        "cases": f"{fusion.cases} labelled cases, {positives}",
         "measures": _MEASURES,
         "intervals": (
             f"{bootstrap.level:.0%} intervals over {bootstrap.groups} groups; paired p-values"
