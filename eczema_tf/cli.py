@@ -1,6 +1,7 @@
 """What all commands share: names, readers of arguments, exit statuses, errors as one line."""
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -109,6 +110,17 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
         return number
 
     return read
+
+
+def share(text: str) -> float:
+    """Reads a number between 0 and 1, neither of them (an argument's `type`)."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1; received {text!r}")
+    return number
 
 
 # what several commands take; `config.load_config` takes the first two

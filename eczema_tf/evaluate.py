@@ -1,12 +1,11 @@
 """`python -m eczema_tf.evaluate`: metrics of a trained run, on its test split or other data."""
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import argument, build_parser, run_command, start_tensorflow, whole_number
+from eczema_tf.cli import argument, build_parser, run_command, share, start_tensorflow, whole_number
 from eczema_tf.errors import DataError
 from eczema_tf.schema import SPLITS
 
@@ -21,16 +20,6 @@ EXAMPLES = """examples:
 --explanations also measures whether heatmaps and the scores of words can be trusted,
 --robustness what is left of the answers when photos are blurred, dark or covered, texts mistyped,
 shortened or foreign."""
-
-
-def _read_share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"must lie between 0 and 1; received {text!r}")
-    return share
 
 
 ARGUMENTS = (
@@ -71,7 +60,7 @@ ARGUMENTS = (
         "--sensitivity",
         action="append",
         default=[],
-        type=_read_share,
+        type=share,
         metavar="S",
         help="operating point that finds this share of eczema on validation; may be given several"
         " times (default: evaluate.sensitivities of the run)",

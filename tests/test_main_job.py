@@ -228,9 +228,10 @@ def test_a_second_export_is_a_second_version_and_a_folder_to_share(workplace: Pa
     assert export.main(arguments) == 0
     assert {child.name for child in out.iterdir()} == {"1", "2"}
 
-    _, metadata, card = (shared / "README.md").read_text("utf-8").split("---\n", 2)
-    assert "not-for-diagnosis" in yaml.safe_load(metadata)["tags"]
-    assert card.strip() == (run / "model_card.md").read_text("utf-8").strip()
+    card = (shared / "README.md").read_text("utf-8")
+    assert card == (run / "model_card.md").read_text("utf-8")
+    assert "not-for-medical-use" in yaml.safe_load(card.split("---\n")[1])["tags"]
+    assert (shared / "evidence.json").read_text() == (run / "evidence.json").read_text()
     weights = run_folder.load_model(run).model.weights
     written = load_file(shared / "model.safetensors")
     assert set(written) == {weight.path for weight in weights}

@@ -28,6 +28,7 @@ from eczema_tf.explanation.heatmaps import compute_heatmaps
 from eczema_tf.files import replacing_folder, write_text
 from eczema_tf.model.features import compute_features, frozen_encoders, predict_logits
 from eczema_tf.model.multimodal import heads_of
+from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.pictures import draw_overlay, shrink_photo
 from eczema_tf.reporting.plots import DECISION, RELIABILITY, RISK, ROC
 from eczema_tf.workflows import run_folder
@@ -123,7 +124,7 @@ def draw_heatmaps(
     table = dataset.table
     chosen = table[(splits == "val") & (table["image_file"] != "")].head(HEATMAPS)
     submodels = run_folder.take_apart(run_dir, trained)
-    built_in = (table["source"] == "synthetic").all()
+    built_in = RunData.read(run_dir / run_folder.DATA).built_in
     if chosen.empty or not built_in or not submodels.has_feature_map:
         return
     photos = [upright_jpeg(read_photo(Path(file))) for file in chosen["image_file"]]

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
-import yaml
 
 from eczema_tf.config import Config, change_config, dump_config
 from eczema_tf.errors import RunError
@@ -20,14 +19,8 @@ FROM_RUN = (
     run_folder.TOKENIZER,
     run_folder.THRESHOLDS,
     run_folder.NEUTRAL_TEXT,
+    run_folder.EVIDENCE,
 )
-# https://huggingface.co/docs/hub/model-cards: the metadata of a card
-METADATA = {
-    "language": "en",
-    "license": "other",
-    "license_name": "see-training-data-below",
-    "tags": ["tensorflow", "keras", "eczema", "dermatology", "multimodal", "not-for-diagnosis"],
-}
 
 
 def fill_hub_folder(folder: Path, trained: TrainedModel, run_dir: Path, version: Path) -> None:
@@ -53,8 +46,7 @@ def fill_hub_folder(folder: Path, trained: TrainedModel, run_dir: Path, version:
     if len(weights) != len(trained.model.weights):
         raise RunError(f"{WEIGHTS}: two weights have one name; nothing was written")
     safetensors.numpy.save_file(weights, folder / WEIGHTS, metadata={"format": "keras"})
-    card = (run_dir / run_folder.MODEL_CARD).read_text(encoding="utf-8")
-    write_text(folder / CARD, f"---\n{yaml.safe_dump(METADATA, sort_keys=False)}---\n\n{card}")
+    shutil.copyfile(run_dir / run_folder.MODEL_CARD, folder / CARD)
     write_checksums(folder, sorted(path.name for path in folder.iterdir()))
 
 
