@@ -21,7 +21,7 @@ TENSORFLOW_LOG = "TF_CPP_MIN_LOG_LEVEL"
 COMMANDS = {
     "prepare": "Turn a data set into a manifest, the one table that training and evaluation read.",
     "train": "Train, evaluate and export a model; without arguments, on built-in data.",
-    "evaluate": "Evaluate a trained run by case, with 95 % intervals from a bootstrap over groups.",
+    "evaluate": "Evaluate a trained run by case, with 95 % intervals over groups.",
     "explain": "Show where in the photo and in the text the evidence for an answer lies.",
     "search": "Search for better settings by validation AUROC; the test split is never read.",
     "export": "Export a trained run as a SavedModel: photo bytes and text in, probabilities out.",

@@ -81,7 +81,7 @@ ARGUMENTS = (
         const=CORRUPTED_CASES,
         metavar="N",
         help="also answer N cases again with corrupted photos and texts (default:"
-        f" {CORRUPTED_CASES}, about ten minutes)",
+        f" {CORRUPTED_CASES}; the slowest part of all)",
     ),
     argument(
         "--allow-leaks",

@@ -156,7 +156,7 @@ _METRICS = (
         " (highest sensitivity + specificity)."
     ),
     (
-        "In brackets the interval from resampling groups (patients, authors), since cases of one"
+        "In brackets the interval over groups (patients, authors), since cases of one"
         " group are alike."
     ),
 )
