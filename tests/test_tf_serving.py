@@ -27,6 +27,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 from test_serving import SIZE_PX, build_explained, build_parts, photo
 
+from eczema_tf.serving.graph import freeze
 from eczema_tf.serving.graph.served_model import save_served
 from eczema_tf.serving.graph.signature import MODEL_NAME, SIGNATURES
 from eczema_tf.serving.graph.warmup import BATCH_SIZES, WARMUP_FILE, draw_rows, write_warmup
@@ -55,7 +56,9 @@ TEXTS = [
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "1"
     served = build_explained(build_parts())
-    save_served(served, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(freeze, "LARGE_BYTES", 1000)  # so that there are variables to be restored
+        save_served(served, folder)
     write_warmup(folder, served.signatures())
     return folder
 

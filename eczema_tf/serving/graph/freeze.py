@@ -1,21 +1,68 @@
-"""Freezing: functions of variables become functions of constants and are saved as signatures."""
+"""Freezing: functions of variables become functions of constants and are saved as signatures.
 
+Large constants become variables again, one for all signatures: a SavedModel of constants alone was
+twice as large, and took three times as long to load and to answer first, since TensorFlow copies
+constants whenever it works on a graph. Small ones stay, so that kernels are prepared once and
+fused with what follows; where the border lies costs an answer 3 % at most (docs/results.md).
+"""
+
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from eczema_tf.data.memory import give_memory_back
 from eczema_tf.errors import EczemaError
 from eczema_tf.serving.graph.rewrites import rewrite_graph
 
-MAX_BYTES = 2_000_000_000  # protocol buffers end at 2 GiB, and a frozen SavedModel is a single one
+MAX_BYTES = 2_000_000_000  # protocol buffers end at 2 GiB, and a frozen graph is a single one
+LARGE_BYTES = 500_000  # a matrix of BERT's attention at 384 units has 590 KB
+
+
+class Weights(tf.Module):
+    """Variables by digest of what they hold, so that signatures share them."""
+
+    def __init__(self) -> None:
+        super().__init__(name="weights")
+        self._by_digest: dict[str, tf.Variable] = {}
+
+    def take_out(self, graph: GraphDef) -> dict[str, tf.Variable]:
+        """Replaces large constants by placeholders.
+
+        Args:
+            graph: Is changed.
+
+        Returns:
+            What is to be fed, by name of the placeholder.
+        """
+        taken = {}
+        for node in graph.node:
+            if node.op != "Const":
+                continue
+            value = node.attr["value"].tensor
+            if len(value.tensor_content) < LARGE_BYTES:
+                continue
+            about = value.tensor_shape.SerializeToString() + bytes([value.dtype])
+            digest = hashlib.sha256(about + value.tensor_content).hexdigest()
+            if digest not in self._by_digest:
+                self._by_digest[digest] = tf.Variable(
+                    tf.make_ndarray(value), trainable=False, name=f"weight_{len(self._by_digest)}"
+                )
+            taken[node.name] = self._by_digest[digest]
+            placeholder = NodeDef(name=node.name, op="Placeholder", device=node.device)
+            placeholder.attr["dtype"].type = value.dtype
+            placeholder.attr["shape"].shape.CopyFrom(value.tensor_shape)
+            node.CopyFrom(placeholder)
+        return taken
 
 
 def save_frozen(functions: Mapping[str, Any], folder: Path) -> None:
-    """Writes a SavedModel without variables.
+    """Writes a SavedModel whose only variables are `Weights`.
 
     Args:
         functions: `tf.function`s with input signatures, by the name they are served under. Tensors
@@ -23,40 +70,41 @@ def save_frozen(functions: Mapping[str, Any], folder: Path) -> None:
         folder: To be written.
 
     Raises:
-        EczemaError: If a function cannot be frozen, or all of them together are too large.
+        EczemaError: If a function cannot be frozen, or is too large.
     """
-    traced = {name: function.get_concrete_function() for name, function in functions.items()}
-    size = sum(
-        variable.numpy().nbytes for function in traced.values() for variable in function.variables
-    )
-    if size > MAX_BYTES:
-        raise EczemaError(
-            f"the weights, once for each of {', '.join(traced)}, make {size:,} bytes; a frozen"
-            f" SavedModel can hold {MAX_BYTES:,}; choose smaller encoders (model.image.preset,"
-            " model.text.preset, model.text.layers)"
-        )
-    frozen = {name: freeze(function) for name, function in traced.items()}
+    weights = Weights()
+    frozen = {
+        name: freeze(function.get_concrete_function(), weights)
+        for name, function in functions.items()
+    }
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(tf.Module(), str(folder), frozen, options)
+    tf.saved_model.save(weights, str(folder), frozen, options)
 
 
-def freeze(function: Any) -> Any:
+def freeze(function: Any, weights: Weights) -> Any:
     """Freezes a function and rewrites its graph.
 
     Args:
         function: A `tf.types.experimental.ConcreteFunction`.
+        weights: Takes the large constants.
 
     Returns:
         A `tf.function` of the same inputs and outputs.
 
     Raises:
-        EczemaError: If it uses a resource that is not a variable, such as a lookup table.
+        EczemaError: If it uses a resource that is not a variable, such as a lookup table; or if its
+            variables are too large for one graph.
     """
+    size = sum(variable.numpy().nbytes for variable in function.variables)
+    if size > MAX_BYTES:
+        raise EczemaError(
+            f"the weights make {size:,} bytes; a frozen graph can hold {MAX_BYTES:,}; choose"
+            " smaller encoders (model.image.preset, model.text.preset, model.text.layers)"
+        )
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
     outputs = [tensor.name for tensor in frozen.outputs]
     graph = rewrite_graph(frozen.graph.as_graph_def(), outputs)
     del frozen
-    give_memory_back()
     specs, _ = function.structured_input_signature
     needed = {node.name for node in graph.node if node.op == "Placeholder"}
     if unknown := needed - {spec.name for spec in specs}:
@@ -64,13 +112,16 @@ def freeze(function: Any) -> Any:
             "cannot be frozen: the graph uses resources that are not variables:"
             f" {', '.join(sorted(unknown))}"
         )
+    large = weights.take_out(graph)
+    give_memory_back()
 
     @tf.function(input_signature=specs, autograph=False)
     def run_frozen(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         named = {spec.name: tensor for spec, tensor in zip(specs, tensors, strict=True)}
+        fed = {name: named[name] for name in needed} | large
         flat = tf.graph_util.import_graph_def(
             graph,
-            input_map={f"{name}:0": named[name] for name in needed},
+            input_map={f"{name}:0": tf.convert_to_tensor(tensor) for name, tensor in fed.items()},
             return_elements=outputs,
             name="",
         )
