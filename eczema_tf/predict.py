@@ -1,6 +1,7 @@
 """`python -m eczema_tf.predict`: photos of a case, a text, or both, to a readable answer."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,12 +49,16 @@ def _predict(arguments: argparse.Namespace) -> None:
     if not photos and not arguments.text.strip():
         raise DataError("give --image, --text or both")
     if arguments.model:
-        start_tensorflow()
+        start_tensorflow(with_keras=False)
     from eczema_tf.workflows.predict import run_predict
 
-    run_predict(
-        photos, arguments.text, model=arguments.model, url=arguments.url, as_json=arguments.json
-    )
+    gc.disable()  # a tenth of the wait would go into looking for garbage
+    try:
+        run_predict(
+            photos, arguments.text, model=arguments.model, url=arguments.url, as_json=arguments.json
+        )
+    finally:
+        gc.enable()
 
 
 if __name__ == "__main__":

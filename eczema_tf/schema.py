@@ -79,6 +79,8 @@ OUTPUTS = (*HEADS, *DISTANCES.values(), SIDE)
 DECISIONS = ("not eczema", "cannot tell", "eczema")  # in the order of the sides -1, 0 and 1
 
 STATUS_OK = "ok"  # of a served row with nothing to be said about it
+READ_TO = "text: read to word "  # "... 64 of 180"
+MOSTLY_UNKNOWN = "text: mostly words this model does not know"
 
 # One row of model input.
 # float32 (height, width, 3), normalised for the encoder, or float32 (dimension,) for embeddings

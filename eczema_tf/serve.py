@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    start_tensorflow()
+    start_tensorflow(with_keras=False)
     try:
         from eczema_tf.workflows.serve import serve
     except ModuleNotFoundError as missing:

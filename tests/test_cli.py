@@ -134,6 +134,21 @@ def test_a_tensorflow_that_cannot_start_is_heard(tmp_path: Path):
     assert b"ImportError: no such library" in failed.stderr
 
 
+def test_an_exported_model_is_asked_without_keras_which_can_still_be_had():
+    program = """
+import sys
+from eczema_tf.cli import start_tensorflow
+start_tensorflow(with_keras=False)
+import tensorflow_text
+import eczema_tf.workflows.predict, eczema_tf.workflows.serve
+assert not {"keras", "keras_hub", "matplotlib", "sklearn"} & sys.modules.keys()
+assert tensorflow_text.FastWordpieceTokenizer
+import keras
+assert keras.ops.ones((2,)).shape == (2,)
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=120)
+
+
 def test_a_text_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture):
     for command in ("predict", "explain"):
         with pytest.raises(SystemExit) as ended:
@@ -145,7 +160,7 @@ def test_a_text_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture):
 def test_serve_without_its_packages_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    monkeypatch.setattr("eczema_tf.serve.start_tensorflow", lambda: None)
+    monkeypatch.setattr("eczema_tf.serve.start_tensorflow", lambda **_: None)
     monkeypatch.delitem(sys.modules, "eczema_tf.workflows.serve", raising=False)
     monkeypatch.setitem(sys.modules, "fastapi", None)
     assert commands.main(["serve", "--model", "any"]) == 1

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import expit
 
-from eczema_tf.data.text.reading import MOSTLY_UNKNOWN, is_read
+from eczema_tf.data.text.reading import is_read
 from eczema_tf.evaluation.abstention import judge_abstention
 from eczema_tf.evaluation.conformal import choose_bounds, find_lowest
 from eczema_tf.evaluation.predictions import BOUNDS, decide
@@ -19,7 +19,7 @@ from eczema_tf.model.decision import (
     compute_decision,
 )
 from eczema_tf.reporting.decisions import give_reason
-from eczema_tf.schema import DECISIONS, IMAGE_PRESENT, TEXT_PRESENT
+from eczema_tf.schema import DECISIONS, IMAGE_PRESENT, MOSTLY_UNKNOWN, TEXT_PRESENT
 from eczema_tf.training.familiarity import find_directions
 
 # Distance from training.

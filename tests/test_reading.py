@@ -15,12 +15,7 @@ from scipy.special import logit
 from eczema_tf import train
 from eczema_tf.config import MAX_TOKENS
 from eczema_tf.data.synthetic.cases import draw_case
-from eczema_tf.data.text.reading import (
-    MOSTLY_UNKNOWN,
-    TextReader,
-    choose_unknown_limit,
-    count_words,
-)
+from eczema_tf.data.text.reading import TextReader, choose_unknown_limit, count_words
 from eczema_tf.data.text.tokenizer import (
     SPECIAL_TOKENS,
     TextTokenizer,
@@ -30,6 +25,7 @@ from eczema_tf.data.text.tokenizer import (
 )
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.model.weights.packaged import find_preset
+from eczema_tf.schema import MOSTLY_UNKNOWN
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import build_client_inputs
 

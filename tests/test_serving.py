@@ -18,7 +18,7 @@ from PIL import Image
 from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
 from eczema_tf.data.photo.limits import SERVED_MAX_BYTES
 from eczema_tf.data.photo.preprocess import preprocess_photo
-from eczema_tf.data.text.reading import MOSTLY_UNKNOWN, choose_unknown_limit
+from eczema_tf.data.text.reading import choose_unknown_limit
 from eczema_tf.data.text.tokenizer import clean_text, learn_tokenizer
 from eczema_tf.errors import EczemaError
 from eczema_tf.evaluation.grades import compute_grade_probabilities, name_grades
@@ -32,6 +32,7 @@ from eczema_tf.schema import (
     CONSISTENCY,
     IMAGE,
     IMAGE_PRESENT,
+    MOSTLY_UNKNOWN,
     NOTICE,
     PADDING_MASK,
     SEVERITY,

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from eczema_tf.data.text.reading import MOSTLY_UNKNOWN, READ_TO
 from eczema_tf.evaluation import metrics
 from eczema_tf.evaluation.abstention import judge_abstention
 from eczema_tf.evaluation.calibration import judge_calibration
@@ -33,8 +32,10 @@ from eczema_tf.schema import (
     ECZEMA_HEADS,
     GRADE_COLUMNS,
     MODALITIES,
+    MOSTLY_UNKNOWN,
     NEW_WORDINGS,
     POSTERIOR_COLUMNS,
+    READ_TO,
     SEVERITY,
     SEVERITY_HEADS,
     WORDINGS,

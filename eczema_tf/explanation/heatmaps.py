@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.errors import ConfigError
-from eczema_tf.explanation.one_pass import HEATMAP_METHOD, explain_in_one_pass
+from eczema_tf.explanation.maps import HEATMAP_METHOD
+from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import CONTEXT, Submodels, Tensors, select_logit
 from eczema_tf.model.multimodal import IMAGE_FEATURES
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, OUTPUTS

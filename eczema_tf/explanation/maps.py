@@ -7,6 +7,8 @@ back to the photo's own shape undoes it.
 import numpy as np
 from PIL import Image
 
+HEATMAP_METHOD = "evidence"  # how the served map is made: `photo_evidence`
+
 
 def find_peak(heatmap: np.ndarray) -> tuple[float, float] | None:
     """Finds where a map is highest.

@@ -13,8 +13,6 @@ from eczema_tf.explanation.submodels import EvidenceScale, Submodels, Tensors
 from eczema_tf.explanation.token_scores import score_tokens
 from eczema_tf.schema import DISTANCES
 
-HEATMAP_METHOD = "evidence"  # by its name offline
-
 
 class Explained(NamedTuple):
     """Logits and their explanation.

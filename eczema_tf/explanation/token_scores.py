@@ -14,7 +14,6 @@ from eczema_tf.explanation.path_integral import GROUP, integrate_gradients, repe
 from eczema_tf.explanation.submodels import CONTEXT, Submodels, Tensors, select_logit
 from eczema_tf.schema import IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT
 
-TOKEN_METHOD = "integrated_gradients"
 NODES = 64  # of the quadrature; `evaluate --explanations` says how far they are from 256
 
 

@@ -9,8 +9,7 @@ import numpy as np
 from eczema_tf.evaluation.grades import name_grades
 from eczema_tf.evaluation.thresholds import choose_kind
 from eczema_tf.explanation.contributions import Contributions
-from eczema_tf.explanation.spans import Span
-from eczema_tf.explanation.token_scores import TOKEN_METHOD
+from eczema_tf.explanation.spans import TOKEN_METHOD, Span
 from eczema_tf.reporting.decisions import give_reason
 from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, NOTICE, SEVERITY
 from eczema_tf.symptoms.cues import CRITERIA_NOTICE, Criterion, Cue, describe_category

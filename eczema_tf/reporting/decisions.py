@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from eczema_tf.data.text.reading import MOSTLY_UNKNOWN, READ_TO
-from eczema_tf.schema import DECISIONS
+from eczema_tf.schema import DECISIONS, MOSTLY_UNKNOWN, READ_TO
 
 NOT_SURE = (
     "the probability lies where eczema and other conditions are too often mixed up on validation"

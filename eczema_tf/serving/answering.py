@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from eczema_tf.data.text.alignment import align_text
 from eczema_tf.explanation.contributions import Contributions
-from eczema_tf.explanation.maps import find_peak
-from eczema_tf.explanation.one_pass import HEATMAP_METHOD
+from eczema_tf.explanation.maps import HEATMAP_METHOD, find_peak
 from eczema_tf.explanation.spans import join_phrases, join_words
 from eczema_tf.reporting.answer import Answer, CounterCheck, Explanation, Heatmap, TextReading
 from eczema_tf.serving.cases import Outputs, Said, pool_rows, read_case

@@ -14,7 +14,8 @@ from eczema_tf.data.text.reading import TextReader, is_read
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.errors import DataError
 from eczema_tf.explanation.heatmaps import compute_heatmaps
-from eczema_tf.explanation.one_pass import HEATMAP_METHOD, explain_in_one_pass
+from eczema_tf.explanation.maps import HEATMAP_METHOD
+from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.files import replacing_file, replacing_folder, write_json, write_text
 from eczema_tf.model.decision import compute_decision
 from eczema_tf.model.losses import compute_probabilities

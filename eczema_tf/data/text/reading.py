@@ -10,10 +10,7 @@ import tensorflow as tf
 
 from eczema_tf.data.text.offsets import CJK, Pieces, TokenLocator
 from eczema_tf.data.text.tokenizer import MAX_TEXT_BYTES, MOSTLY, TextTokenizer, clean_text
-from eczema_tf.schema import STATUS_OK
-
-READ_TO = "text: read to word "  # "... 64 of 180"
-MOSTLY_UNKNOWN = "text: mostly words this model does not know"
+from eczema_tf.schema import MOSTLY_UNKNOWN, READ_TO, STATUS_OK
 
 FALSE_ALARMS = 0.05  # largest share of the training texts that are called mostly unknown
 # known letters that every text is given beforehand: "psoriasis", in pieces to most vocabularies,

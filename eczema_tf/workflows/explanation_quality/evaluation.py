@@ -14,9 +14,9 @@ from eczema_tf.evaluation.explanation_results import (
     ModalityResults,
 )
 from eczema_tf.evaluation.intervals import draw_weights
-from eczema_tf.explanation.one_pass import HEATMAP_METHOD
+from eczema_tf.explanation.maps import HEATMAP_METHOD
+from eczema_tf.explanation.spans import TOKEN_METHOD
 from eczema_tf.explanation.submodels import Submodels
-from eczema_tf.explanation.token_scores import TOKEN_METHOD
 from eczema_tf.files import write_json
 from eczema_tf.workflows.explanation_quality import stability
 from eczema_tf.workflows.explanation_quality.cases import TARGET, ExplainedCases, choose_cases

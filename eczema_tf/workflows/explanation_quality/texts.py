@@ -14,8 +14,8 @@ from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.evaluation.comparisons import Comparison, compare_cases
 from eczema_tf.explanation import faithfulness_text as faithful
-from eczema_tf.explanation.spans import PHRASE_SHARE
-from eczema_tf.explanation.token_scores import NODES, TOKEN_METHOD
+from eczema_tf.explanation.spans import PHRASE_SHARE, TOKEN_METHOD
+from eczema_tf.explanation.token_scores import NODES
 from eczema_tf.schema import PADDING_MASK, TOKEN_IDS
 from eczema_tf.workflows.explanation_quality.cases import ExplainedCases
 
