@@ -105,7 +105,7 @@ def test_large_weights_are_there_once_for_both_signatures(
         len(node.attr["value"].tensor.tensor_content)
         for nodes in network_bodies(bodies)
         for node in nodes
-        if node.op == "Const"
+        if node.op == "Const" and len(node.attr["value"].tensor.tensor_shape.dim) != 4
     ]
     assert 0 < max(constants) < 2000
     assert not list((export / "assets").glob("*"))

@@ -1,9 +1,9 @@
 """Freezing: functions of variables become functions of constants and are saved as signatures.
 
-Large constants become variables again, one for all signatures: a SavedModel of constants alone was
+Large matrices become variables again, one for all signatures: a SavedModel of constants alone was
 twice as large, and took three times as long to load and to answer first, since TensorFlow copies
-constants whenever it works on a graph. Small ones stay, so that kernels are prepared once and
-fused with what follows; where the border lies costs an answer 3 % at most (docs/results.md).
+constants whenever it works on a graph. All else stays, so that kernels of convolutions are folded,
+prepared once, and fused with what follows. It costs an answer 3 % at most (docs/results.md).
 """
 
 import hashlib
@@ -18,10 +18,11 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from eczema_tf.data.memory import give_memory_back
 from eczema_tf.errors import EczemaError
-from eczema_tf.serving.graph.rewrites import rewrite_graph
+from eczema_tf.serving.graph.rewrites import fold_convolutions, keep_data_flow
 
 MAX_BYTES = 2_000_000_000  # protocol buffers end at 2 GiB, and a frozen graph is a single one
 LARGE_BYTES = 500_000  # a matrix of BERT's attention at 384 units has 590 KB
+KERNEL_RANK = 4  # of a convolution: height, width, channels in, channels out
 
 
 class Weights(tf.Module):
@@ -32,7 +33,7 @@ class Weights(tf.Module):
         self._by_digest: dict[str, tf.Variable] = {}
 
     def take_out(self, graph: GraphDef) -> dict[str, tf.Variable]:
-        """Replaces large constants by placeholders.
+        """Replaces large constants, but for kernels of convolutions, by placeholders.
 
         Args:
             graph: Is changed.
@@ -45,7 +46,8 @@ class Weights(tf.Module):
             if node.op != "Const":
                 continue
             value = node.attr["value"].tensor
-            if len(value.tensor_content) < LARGE_BYTES:
+            rank = len(value.tensor_shape.dim)
+            if len(value.tensor_content) < LARGE_BYTES or rank == KERNEL_RANK:
                 continue
             about = value.tensor_shape.SerializeToString() + bytes([value.dtype])
             digest = hashlib.sha256(about + value.tensor_content).hexdigest()
@@ -103,17 +105,18 @@ def freeze(function: Any, weights: Weights) -> Any:
         )
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
     outputs = [tensor.name for tensor in frozen.outputs]
-    graph = rewrite_graph(frozen.graph.as_graph_def(), outputs)
+    graph = keep_data_flow(frozen.graph.as_graph_def(), outputs)
     del frozen
+    large = weights.take_out(graph)
+    give_memory_back()
+    graph = fold_convolutions(graph, outputs)
     specs, _ = function.structured_input_signature
-    needed = {node.name for node in graph.node if node.op == "Placeholder"}
+    needed = {node.name for node in graph.node if node.op == "Placeholder"} - large.keys()
     if unknown := needed - {spec.name for spec in specs}:
         raise EczemaError(
             "cannot be frozen: the graph uses resources that are not variables:"
             f" {', '.join(sorted(unknown))}"
         )
-    large = weights.take_out(graph)
-    give_memory_back()
 
     @tf.function(input_signature=specs, autograph=False)
     def run_frozen(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:

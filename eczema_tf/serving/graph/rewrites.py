@@ -16,20 +16,6 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 DEPTHWISE = "DepthwiseConv2dNative"
 
 
-def rewrite_graph(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
-    """Applies all rewrites.
-
-    Args:
-        graph: Without variables; stays as it is.
-        outputs: Names of the tensors that are wanted.
-    """
-    names = list(outputs)
-    rewritten = keep_data_flow(graph, names)
-    fold_batch_norms(rewritten)
-    fold_paddings(rewritten)
-    return keep_data_flow(rewritten, names)
-
-
 def keep_data_flow(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
     """Keeps what the outputs are computed from, and of the edges only those that carry data.
 
@@ -61,6 +47,21 @@ def keep_data_flow(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
     del kept.node[:]
     kept.node.extend(node for name, node in nodes.items() if name in needed)
     return kept
+
+
+def fold_convolutions(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
+    """Folds what stands around convolutions into them.
+
+    Args:
+        graph: From `keep_data_flow`; is changed.
+        outputs: Names of the tensors that are wanted.
+
+    Returns:
+        Without what is not needed any more.
+    """
+    fold_batch_norms(graph)
+    fold_paddings(graph)
+    return keep_data_flow(graph, outputs)
 
 
 def fold_batch_norms(graph: GraphDef) -> int:
