@@ -25,6 +25,7 @@ from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.explanation.token_scores import NODES
 from eczema_tf.files import adding_version, replacing_folder, write_checksums
 from eczema_tf.model.decision import compute_decision
+from eczema_tf.model.features import build_predictor
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.reporting.facts import Environment, RunData
 from eczema_tf.schema import (
@@ -216,11 +217,11 @@ def answer_in_keras(
     text_read: np.ndarray,
 ) -> list[dict[str, np.ndarray]]:
     """What the SavedModel has to give, by `PARITY_BATCHES`."""
-    answers = []
+    predict, answers = build_predictor(trained.model), []
     for rows in PARITY_BATCHES:
         batch = {name: value[rows] for name, value in inputs.items()}
         why = explain_in_one_pass(submodels, to_model_inputs(batch))
-        outputs = trained.model.predict_on_batch(batch)
+        outputs = predict([batch])
         decided = compute_decision(outputs, batch, text_read[rows])
         answers.append(
             {
