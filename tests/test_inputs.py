@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from eczema_tf.config import AugmentConfig, DataConfig, PreprocessConfig
-from eczema_tf.data.cache import ArrayCache, fingerprint
+from eczema_tf.data.cache import ArrayCache, fingerprint, map_array
 from eczema_tf.data.dataset import load_dataset
 from eczema_tf.data.inputs import Inputs, load_inputs
 from eczema_tf.data.photo.preprocess import preprocess_photo
@@ -142,6 +142,20 @@ def test_a_cached_array_is_read_back_and_not_computed_again(tmp_path: Path):
     )
     np.testing.assert_array_equal(first, wanted)
     np.testing.assert_array_equal(again, wanted)
+
+
+def test_an_array_is_mapped_once_and_anew_when_its_file_has_changed(tmp_path: Path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros(3))
+    first = map_array(path)
+    assert map_array(path) is first
+    np.save(path.with_name("b.npy"), np.ones(3))
+    path.with_name("b.npy").replace(path)
+    np.testing.assert_array_equal(map_array(path), np.ones(3))
+    np.testing.assert_array_equal(first, np.zeros(3))
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        map_array(path)
 
 
 @pytest.mark.parametrize("blocks", [[2], [3, 2]])

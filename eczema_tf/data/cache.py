@@ -8,6 +8,7 @@ only when whole.
 import contextlib
 import hashlib
 import json
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from eczema_tf.errors import RunError
 from eczema_tf.files import replacing_file
 
 PROGRESS_FROM_ROWS = 500  # below, it is over before a bar could be read
+_mapped: weakref.WeakValueDictionary[tuple[Path, int, int, int], np.ndarray] = (
+    weakref.WeakValueDictionary()
+)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -33,6 +37,27 @@ def fingerprint(*parts: Any) -> str:
         digest.update(len(data).to_bytes(8, "big"))  # so that ("ab", "c") and ("a", "bc") differ
         digest.update(data)
     return digest.hexdigest()[:32]
+
+
+def map_array(path: Path) -> np.ndarray:
+    """Maps a `.npy` file, once for all steps of a process: every mapping has memory of its own.
+
+    Args:
+        path: Of the file. If it has changed since, it is mapped anew.
+
+    Returns:
+        The array, read-only.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError, EOFError: If it is not whole.
+    """
+    status = path.stat()
+    version = path, status.st_ino, status.st_size, status.st_mtime_ns
+    array = _mapped.get(version)
+    if array is None:
+        array = _mapped[version] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
 
 
 class ArrayCache:
@@ -70,7 +95,7 @@ class ArrayCache:
         path = self.folder / f"{name}-{key}.npy"
         # a file that is no whole array (a disk fault) counts as absent
         with contextlib.suppress(FileNotFoundError, ValueError, EOFError):
-            found = np.load(path, mmap_mode="r", allow_pickle=False)
+            found = map_array(path)
             if found.shape == shape and found.dtype == np.dtype(dtype):
                 return found
         hidden = True if shape[0] < PROGRESS_FROM_ROWS else None  # None: shown on a terminal only
@@ -94,4 +119,4 @@ class ArrayCache:
                 progress.update(len(block))
             if done != shape[0]:
                 raise RunError(f"{name}: {done} rows where {shape[0]} were expected")
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return map_array(path)

@@ -14,7 +14,7 @@ from eczema_tf.errors import RunError, raise_if_any
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.schema import SPLITS
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.audit import AUDIT, load_audited
+from eczema_tf.workflows.audit import AUDIT, AuditedDataset, load_audited
 from eczema_tf.workflows.board import write_board
 from eczema_tf.workflows.cross_validate import cross_validate
 from eczema_tf.workflows.export import export_model
@@ -52,6 +52,16 @@ def _train(config: Config, run_dir: Path) -> Metrics:
     audited.audit.report.write(run_dir / AUDIT)
     if config.split.folds:
         return cross_validate(config, audited, run_dir)
+    trained, metrics = _fit_and_judge(config, audited, run_dir)
+    del audited  # exporting takes gigabytes of its own
+    if config.export.enabled:
+        export_model(trained, run_dir, Path(config.export.folder))
+    return metrics
+
+
+def _fit_and_judge(
+    config: Config, audited: AuditedDataset, run_dir: Path
+) -> tuple[run_folder.TrainedModel, Metrics]:
     dataset, splits = audited.dataset, split_dataset(config, audited.dataset)
     leaks = audited.check(splits)
     trained, inputs, _ = fit_run(config, dataset, splits, run_dir)
@@ -63,9 +73,7 @@ def _train(config: Config, run_dir: Path) -> Metrics:
     metrics = write_results(run_dir, cases, config, split="test", leaks=leaks, stressed=stressed)
     run_folder.seal(run_dir)
     write_board(run_dir, trained, dataset, inputs, splits, cases, metrics)
-    if config.export.enabled:
-        export_model(trained, run_dir, Path(config.export.folder))
-    return metrics
+    return trained, metrics
 
 
 def find_manifest(config: Config) -> Path:
