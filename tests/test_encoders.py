@@ -81,6 +81,22 @@ def test_more_tokens_than_a_preset_has_positions_for_are_refused(
         specify_text_encoder(TextConfig(preset=str(tmp_path / "tiny")), 0)
 
 
+def test_what_is_specified_in_mixed_precision_is_rebuilt_in_full(
+    tmp_path: Path, build_tiny_bert: Callable[..., Any]
+):
+    """So that an encoder that training ran in float16 is judged and exported in float32."""
+    build_tiny_bert().save_to_preset(str(tmp_path))
+    config = TextConfig(preset=str(tmp_path), max_tokens=16)
+    try:
+        keras.config.set_dtype_policy("mixed_float16")
+        spec = specify_text_encoder(config, 0)
+        assert build_encoder(spec).get_layer("token_embedding").compute_dtype == "float16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+    layers = build_encoder(spec)._flatten_layers()
+    assert {layer.compute_dtype for layer in layers} == {"float32"}
+
+
 def test_a_vit_preset_has_one_size(tmp_path: Path):
     import keras_hub
 

@@ -119,7 +119,7 @@ def _specify_image_preset(preset: str, size_px: int | None) -> EncoderSpec:
     if converter is None:  # KerasHub has none for ViT, DeiT and DINOv2 of Hugging Face
         converter = _read_image_processor(preset, key)
     size_px = size_px or (converter.image_size or (224,))[0]
-    settings = {**backbone.get_config(), "name": "image_encoder"}
+    settings = _describe(backbone, "image_encoder")
     own_size = settings.get("image_shape", (None,))[0]
     if own_size not in (None, size_px) and "patch_size" in settings:
         raise ConfigError(
@@ -135,6 +135,13 @@ def _specify_image_preset(preset: str, size_px: int | None) -> EncoderSpec:
         scale=np.asarray(converter.scale or 1.0).tolist(),
         offset=np.asarray(converter.offset or 0.0).tolist(),
     )
+
+
+def _describe(backbone: keras_hub.models.Backbone, name: str) -> dict[str, Any]:
+    """A backbone's settings but for the precision of this process, which may be training's."""
+    settings = {**backbone.get_config(), "name": name}
+    del settings["dtype"]
+    return settings
 
 
 def _read_image_processor(preset: str, key: str) -> keras_hub.layers.ImageConverter:
@@ -184,7 +191,7 @@ def specify_text_encoder(config: TextConfig, vocabulary_size: int) -> EncoderSpe
             f"model.text.max_tokens: {config.preset!r} has positions for {most} tokens; allowed: at"
             f" most {most}, received {config.max_tokens}"
         )
-    settings = {**backbone.get_config(), "name": "text_encoder"}
+    settings = _describe(backbone, "text_encoder")
     if config.layers is not None:
         if config.layers > settings["num_layers"]:
             raise ConfigError(
