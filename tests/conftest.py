@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,14 @@ def installed_weights() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(scope="module")
+def without_board() -> Iterator[None]:
+    """Lets `train` write nothing for TensorBoard, which others look at: some seconds each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eczema_tf.workflows.train.write_board", lambda *_: None)
+        yield
 
 
 @pytest.fixture

@@ -66,6 +66,8 @@ from eczema_tf.serving.graph.served_model import ServedModel, save_served
 from eczema_tf.train import main as train_main
 from eczema_tf.workflows.explain import RunBackend
 
+pytestmark = pytest.mark.usefixtures("without_board")
+
 SIZE_PX = 32
 TEXTS = ["my skin is itchy and dry", "the rash is red", "itchy"]
 TOKENIZER = learn_tokenizer(TEXTS * 5, 100, 16)

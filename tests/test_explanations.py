@@ -20,6 +20,8 @@ from eczema_tf.workflows.explanation_quality import texts as explained_texts
 from eczema_tf.workflows.explanation_quality.stability import list_depths
 from eczema_tf.workflows.explanation_quality.texts import TextWords
 
+pytestmark = pytest.mark.usefixtures("without_board")
+
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 CASES = 14
 

@@ -15,6 +15,8 @@ from eczema_tf.errors import DataError
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.workflows.audit import check_overlap
 
+pytestmark = pytest.mark.usefixtures("without_board")
+
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 WORDS = [f"w{letter}{letter}" for letter in "abcdefghijklmnopqrstuvwxy"]
 

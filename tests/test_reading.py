@@ -29,6 +29,8 @@ from eczema_tf.schema import MOSTLY_UNKNOWN
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import build_client_inputs
 
+pytestmark = pytest.mark.usefixtures("without_board")
+
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 MINILM = "all_minilm_l6_v2_en"
 FOREIGN = [
