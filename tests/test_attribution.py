@@ -22,9 +22,9 @@ from eczema_tf.errors import ConfigError
 from eczema_tf.explain import main as explain_main
 from eczema_tf.explanation.contributions import Contributions, split_evidence
 from eczema_tf.explanation.heatmaps import HEATMAP_METHODS, compute_heatmaps
-from eczema_tf.explanation.maps import upsample_heatmap
+from eczema_tf.explanation.maps import HEATMAP_METHOD, upsample_heatmap
 from eczema_tf.explanation.neutral_text import find_neutral_text
-from eczema_tf.explanation.one_pass import HEATMAP_METHOD, explain_in_one_pass, show_evidence
+from eczema_tf.explanation.one_pass import explain_in_one_pass, show_evidence
 from eczema_tf.explanation.path_integral import GROUP
 from eczema_tf.explanation.photo_evidence import (
     NOISY_COPIES,
