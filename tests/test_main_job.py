@@ -9,9 +9,12 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,6 +42,8 @@ from eczema_tf.workflows.board import HEATMAPS
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "configs" / "smoke.yaml"
+TABS = {"scalars", "images", "graphs", "hparams", "pr_curves", "text", "projector"}
+URL = re.compile(r"http://127\.0\.0\.1:\d+/")
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +166,33 @@ def test_tensorboard_reads_back_what_a_run_has_written(workplace: Path):
     labels = pd.read_csv(folder / "results" / config.embeddings[0].metadata_path, sep="\t")
     assert vectors.shape == (len(labels), 32)
     assert set(labels["split"]) == {"val", "test"}
+
+
+def test_tensorboard_shows_a_run_over_http(workplace: Path):
+    folder = str(workplace / "run" / "tensorboard")
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--port", "0"]
+    command += ["--host", "127.0.0.1", "--load_fast", "false"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as board:
+        try:
+            address = next(found[0] for line in board.stderr if (found := URL.search(line)))
+
+            def get(path: str) -> Any:
+                with urllib.request.urlopen(address + path, timeout=60) as answer:
+                    return json.load(answer)
+
+            for _ in range(600):  # it reads in the background
+                plugins = get("data/plugins_listing").items()
+                shown = {name for name, plugin in plugins if plugin["enabled"]}
+                if shown >= TABS:
+                    break
+                time.sleep(0.2)
+            scalars = get("data/plugin/scalars/tags")["results"]
+            curves = get("data/plugin/pr_curves/pr_curves?tag=test/fusion/pr_curves&run=results")
+        finally:
+            board.kill()
+    assert shown >= TABS
+    assert "test/auroc_fusion" in scalars
+    assert curves["results"][0]["recall"][0] == 1
 
 
 def test_evaluating_again_gives_the_same_metrics(workplace: Path, capsys: pytest.CaptureFixture):
