@@ -283,7 +283,7 @@ def test_photos_and_texts_are_taken_away_exchanged_and_corrupted(
     assert {point["change"]["value"] for point in tests["capitals"]["points"]} == {0}
     aurocs = {point["auroc"]["value"] for point in tests["noise"]["points"]}
     assert len(aurocs) > 1
-    assert (tmp_path / "robustness_photo.png").is_file()
+    assert (tmp_path / "corrupted_photos.png").is_file()
     page = (tmp_path / "report.html").read_text()
     assert "corrupted photos" in page
     check_examples(page, workplace)

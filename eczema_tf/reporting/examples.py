@@ -11,7 +11,7 @@ from eczema_tf.reporting.answer import Explanation
 from eczema_tf.reporting.answer_html import draw_pictures, find_full_colour, split_at_phrases
 from eczema_tf.reporting.document import Block, Rendered, Section, Table, Warned
 from eczema_tf.reporting.formats import HEAD_NAMES, format_number
-from eczema_tf.reporting.html import render_template
+from eczema_tf.reporting.html import format_percent, render_template
 from eczema_tf.reporting.tables import mark_leaks
 
 EXAMPLES, SHOWN = "The surest answers, right and wrong", 5
@@ -21,8 +21,8 @@ _WITHOUT = (
     " wrong answer may also be a wrong label: look at the case."
 )
 _WITH = (
-    "Photos and texts of patients follow: this page is not to be shared. Each photo lies under what"
-    " in it speaks for eczema"
+    "Photos and texts of patients follow: this page is not to be shared. Colours show what in a"
+    " photo speaks for eczema"
 )
 
 
@@ -47,8 +47,8 @@ def build_examples(
     positive, blocks = metrics.positive_class, list[Block]([_WITHOUT])
     full = find_full_colour(heatmap for case in shown.values() for heatmap in case.why.heatmaps)
     if shown:
-        scale = f": full colour adds {full:.2f} to the log-odds for each hundredth" if full else ""
-        blocks.append(Warned(f"{_WITH}{scale}."))
+        scale = f"; the brightest adds {full:.2f} to the log-odds for each hundredth of its area"
+        blocks.append(Warned(f"{_WITH}{scale if full else ''}."))
     columns = ("case", "label", "photos", "words", *HEAD_NAMES.values())
     for name, cases in surest.items():
         records = cases.to_dict("records")
@@ -56,7 +56,8 @@ def build_examples(
         blocks.append(Table(f"Surely {name}: P({positive}) from", columns, rows))
         for (case_id, label, *_), case in zip(rows, records, strict=True):
             if case_id in shown:
-                title = f"Surely {name}: {case_id}, {label}, said {case['p_fusion']:.2f}"
+                said = f"P({positive}) {format_percent(case['p_fusion'])}"
+                title = f"Surely {name}: {case_id}, {label}, {said}"
                 blocks.append(_render_case(title, positive, shown[case_id], full))
     return Section(EXAMPLES, mark_leaks(metrics, blocks))
 
