@@ -81,7 +81,7 @@ ARGUMENTS = (
         const=CORRUPTED_CASES,
         metavar="N",
         help="also answer N cases again with corrupted photos and texts (default:"
-        f" {CORRUPTED_CASES}; the slowest part of all)",
+        f" {CORRUPTED_CASES}, about five minutes)",
     ),
     argument(
         "--with-photos",
