@@ -23,7 +23,11 @@ _NOTES = (
 )
 
 _SPREAD_NAMES = {f"auroc_{head}": f"AUROC, {name}" for head, name in HEAD_NAMES.items()}
-_SPREAD_NAMES |= {"answered": "share answered"}
+_SPREAD_NAMES |= {
+    "answered": "share answered",
+    "consistency_macro_f1": "macro F1, consistency",
+    "severity_kappa": "kappa, severity",
+}
 
 
 def build_comparison(
