@@ -47,8 +47,8 @@ def build_examples(
     positive, blocks = metrics.positive_class, list[Block]([_WITHOUT])
     full = find_full_colour(heatmap for case in shown.values() for heatmap in case.why.heatmaps)
     if shown:
-        scale = f"; the brightest adds {full:.2f} to the log-odds for each hundredth of its area"
-        blocks.append(Warned(f"{_WITH}{scale if full else ''}."))
+        scale = "; the brightest adds {:.2f} to the log-odds for each hundredth of its area"
+        blocks.append(Warned(f"{_WITH}{scale.format(full) if full else ''}."))
     columns = ("case", "label", "photos", "words", *HEAD_NAMES.values())
     for name, cases in surest.items():
         records = cases.to_dict("records")
