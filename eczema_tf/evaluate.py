@@ -9,7 +9,7 @@ from eczema_tf.cli import argument, build_parser, run_command, share, start_tens
 from eczema_tf.errors import DataError
 from eczema_tf.schema import SPLITS
 
-EXPLAINED_CASES = CORRUPTED_CASES = 200
+EXPLAINED_CASES, CORRUPTED_CASES = 200, 100
 EXAMPLES = """examples:
   python -m eczema_tf.evaluate --run-dir runs/quickstart
   python -m eczema_tf.evaluate --run-dir runs/quickstart \\
@@ -81,7 +81,13 @@ ARGUMENTS = (
         const=CORRUPTED_CASES,
         metavar="N",
         help="also answer N cases again with corrupted photos and texts (default:"
-        f" {CORRUPTED_CASES}; the slowest part of all)",
+        f" {CORRUPTED_CASES}, about five minutes)",
+    ),
+    argument(
+        "--with-photos",
+        action="store_true",
+        help="show photos, heatmaps and texts of the surest right and wrong answers in report.html,"
+        " which is then not to be shared",
     ),
     argument(
         "--allow-leaks",
@@ -130,6 +136,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         sensitivities=arguments.sensitivity,
         explanations=arguments.explanations,
         robustness=arguments.robustness,
+        with_photos=arguments.with_photos,
         allow_leaks=arguments.allow_leaks,
     )
 

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from eczema_tf.cli import CONFIG, SETTINGS, argument, build_parser, run_command, start_tensorflow
+from eczema_tf.cli import (
+    CONFIG,
+    SETTINGS,
+    argument,
+    build_parser,
+    run_command,
+    start_tensorflow,
+    whole_number,
+)
 from eczema_tf.config import load_config
 from eczema_tf.errors import ConfigError
 
@@ -14,6 +22,7 @@ EXAMPLES = """examples:
   python -m eczema_tf.train                                     # on built-in data, a few minutes
   python -m eczema_tf.train --set model.image.preset=null       # small networks from scratch
   python -m eczema_tf.train --set data.manifest=my/manifest.csv --set train.epochs=20
+  python -m eczema_tf.train --seeds 5                           # how far do its figures move?
   tensorboard --logdir runs                                     # follow the training"""
 
 
@@ -36,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             " reports will say so",
         ),
         argument("--resume", action="store_true", help="continue the interrupted run in --run-dir"),
+        argument(
+            "--seeds",
+            type=whole_number(2),
+            metavar="N",
+            help="train N runs, with `seed` and those that follow, and print the spread of their"
+            " figures; nothing is exported",
+        ),
         examples=EXAMPLES,
     )
     return run_command(parser, _train, argv)
@@ -46,19 +62,24 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.resume and not config_file and not arguments.set:  # it has its configuration
         if run_dir is None:
             raise ConfigError("--resume: give the interrupted run's folder as --run-dir")
-        config_file = run_dir / "config.yaml"
+        config_file = run_dir / ("seeds.yaml" if arguments.seeds else "config.yaml")
     leaks = ["data.allow_leaks=true"] if arguments.allow_leaks else []
     config = load_config(config_file, [*arguments.set, *leaks])
     if run_dir is None:
         name = config_file.stem if config_file else "quickstart"
         run_dir = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     start_tensorflow()
-    from eczema_tf.workflows.train import train  # now: mistakes above show before TensorFlow loads
+    # now: mistakes above show before TensorFlow loads
+    from eczema_tf.workflows.train import train, train_seeds
 
+    again = f" --seeds {arguments.seeds}" if arguments.seeds else ""
     try:
-        train(config, run_dir, resume=arguments.resume)
+        if arguments.seeds:
+            train_seeds(config, arguments.seeds, run_dir, resume=arguments.resume)
+        else:
+            train(config, run_dir, resume=arguments.resume)
     except KeyboardInterrupt as stopped:
-        command = f"python -m eczema_tf.train --resume --run-dir {run_dir}"
+        command = f"python -m eczema_tf.train --resume --run-dir {run_dir}{again}"
         raise KeyboardInterrupt(f"; continue with: {command}") from stopped
 
 

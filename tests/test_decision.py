@@ -8,7 +8,7 @@ import tensorflow as tf
 from scipy.special import expit
 
 from eczema_tf.data.text.reading import is_read
-from eczema_tf.evaluation.abstention import judge_abstention
+from eczema_tf.evaluation.abstention import find_surest, judge_abstention
 from eczema_tf.evaluation.conformal import choose_bounds, find_lowest
 from eczema_tf.evaluation.predictions import BOUNDS, decide
 from eczema_tf.evaluation.sample import Sample
@@ -193,6 +193,11 @@ def test_accuracy_and_coverage_by_hand():
     assert found.coverage.value == pytest.approx(covered.mean())
     whole = judge_abstention(sample).risk_coverage[0]
     assert (whole.answered, whole.accuracy.value) == (1.0, pytest.approx(right.mean()))
+    surest = find_surest(sample, 3)
+    for name, chosen in (("right", right & answered), ("wrong", ~right & answered)):
+        furthest = cases.loc[logit.abs()[chosen].nlargest(3).index]
+        assert list(surest[name]["case_id"]) == list(furthest["case_id"])
+        assert list(surest[name]["positive"]) == list(furthest["eczema"] > 0.5)
     assert (
         judge_abstention(Sample.draw(make_cases(), thresholds, 0.5, replicates=1, seed=0)) is None
     )

@@ -1,6 +1,8 @@
 """`evaluate` on a tiny run, with explanations and stress tests: all figures, in their ranges."""
 
+import html
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -261,7 +263,7 @@ def test_photos_and_texts_are_taken_away_exchanged_and_corrupted(
     ):
         monkeypatch.setattr(stress, name, {one: getattr(stress, name)[one] for one in chosen})
     arguments = ["--run-dir", str(workplace / "run"), "--robustness", "12", "--out", str(tmp_path)]
-    assert evaluate.main(arguments) == 0
+    assert evaluate.main([*arguments, "--with-photos"]) == 0
     tests = json.loads((tmp_path / "metrics.json").read_text())["stress_tests"]
     changed = {name: (test["changed"], len(test["points"])) for name, test in tests.items()}
     assert changed == {
@@ -281,5 +283,22 @@ def test_photos_and_texts_are_taken_away_exchanged_and_corrupted(
     assert {point["change"]["value"] for point in tests["capitals"]["points"]} == {0}
     aurocs = {point["auroc"]["value"] for point in tests["noise"]["points"]}
     assert len(aurocs) > 1
-    assert (tmp_path / "robustness_photo.png").is_file()
-    assert "corrupted photos" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "corrupted_photos.png").is_file()
+    page = (tmp_path / "report.html").read_text()
+    assert "corrupted photos" in page
+    check_examples(page, workplace)
+
+
+def check_examples(page: str, workplace: Path) -> None:
+    """The surest cases of the page are shown; without `--with-photos` they have figures alone."""
+    without = (workplace / "run" / "report.html").read_text()
+    table = pd.read_csv(workplace / "synthetic" / "manifest.csv", dtype=str, keep_default_na=False)
+    surest = table[[case in without for case in table["case_id"]]]
+    assert 1 <= len(surest) <= 10
+    words = re.sub(r"<[^>]+>| \((for|against)\)", "", page)
+    for text in filter(None, surest["text"]):
+        assert text in html.unescape(words)
+        assert html.escape(text) not in without
+    # as many photos as the cases have, and none without being asked
+    assert page.count("data:image/jpeg") == (surest["image_path"] != "").sum()
+    assert "data:image/jpeg" not in without

@@ -1,6 +1,7 @@
-"""Two runs on the same cases: differences are paired, and runs that cannot be compared say why."""
+"""Runs beside each other: differences are paired, and repeats with other seeds spread."""
 
 import json
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,16 @@ from sklearn.metrics import brier_score_loss, f1_score, recall_score, roc_auc_sc
 from test_evaluation_results import simulate_cases
 
 from eczema_tf import evaluate
+from eczema_tf.config import Config, TrainConfig, dump_config, load_config
+from eczema_tf.errors import RunError
+from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.paired_runs import pair_runs
+from eczema_tf.evaluation.records import Metrics
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.sample import Sample
-from eczema_tf.files import write_csv
+from eczema_tf.evaluation.spread import measure_spread
+from eczema_tf.files import write_csv, write_text
+from eczema_tf.workflows import train as training
 
 THRESHOLDS = {"image": 0.4, "text": 0.5, "fusion": 0.6}
 
@@ -131,3 +138,63 @@ def test_runs_that_cannot_be_compared_are_refused(cases, tmp_path, capsys, chang
 def test_half_a_request_is_bad_usage(arguments):
     with pytest.raises(SystemExit, match="2"):
         evaluate.main(arguments)
+
+
+@pytest.fixture(scope="module")
+def of_seeds() -> list[Metrics]:
+    """Three runs: the first says 0.5 of every second case."""
+    cases = simulate_cases()
+    worse = cases.assign(p_fusion=cases["p_fusion"].where(cases.index % 2 == 0, 0.5))
+    return [compute_metrics(one, THRESHOLDS, replicates=20) for one in (worse, cases, cases)]
+
+
+def test_a_spread_is_that_of_the_runs(of_seeds: list[Metrics]):
+    spreads = measure_spread(of_seeds)
+    aurocs = [metrics.heads["fusion"].auroc.value for metrics in of_seeds]
+    found = spreads["auroc_fusion"]
+    assert found.values == aurocs
+    assert (found.mean, found.sd) == pytest.approx((np.mean(aurocs), statistics.stdev(aurocs)))
+    assert (found.lowest, found.highest) == (aurocs[0], aurocs[1])
+    assert spreads["auroc_image"].sd == 0
+    assert {"fusion_gain", "sensitivity", "specificity", "f1", "ece"} <= set(spreads)
+
+
+def test_what_one_run_alone_has_does_not_spread(of_seeds: list[Metrics]):
+    undefined = Estimate(value=None, low=None, high=None, reason="no case")
+    heads = {**of_seeds[0].heads}
+    heads["image"] = heads["image"].model_copy(update={"auroc": undefined})
+    found = measure_spread([of_seeds[0].model_copy(update={"heads": heads}), of_seeds[1]])
+    alone = found["auroc_image"]
+    assert (alone.values[0], alone.mean, alone.sd) == (None, None, None)
+
+
+def test_repeats_have_other_seeds_and_go_on_where_they_were_killed(
+    of_seeds: list[Metrics], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    trained = []
+
+    def train_or_die(config: Config, run_dir: Path, *, resume: bool) -> Metrics:
+        trained.append((config.seed, config.export.enabled, resume))
+        write_text(run_dir / "config.yaml", dump_config(config))
+        if config.seed == 8 and not resume:
+            raise KeyboardInterrupt
+        of_seeds[config.seed - 7].write(run_dir / "metrics.json")
+        return of_seeds[config.seed - 7]
+
+    monkeypatch.setattr(training, "train", train_or_die)
+    config, folder = Config(seed=7), tmp_path / "runs"
+    with pytest.raises(KeyboardInterrupt):
+        training.train_seeds(config, 3, folder)
+    with pytest.raises(RunError, match="holds a run already"):
+        training.train_seeds(config, 3, folder)
+    with pytest.raises(RunError, match="another configuration"):
+        training.train_seeds(Config(seed=7, train=TrainConfig(epochs=3)), 3, folder, resume=True)
+    spreads = training.train_seeds(config, 3, folder, resume=True)
+    assert trained == [(7, False, False), (8, False, False), (8, False, True), (9, False, False)]
+    assert spreads == measure_spread(of_seeds)
+    written = json.loads((folder / "seeds.json").read_text())
+    assert written["seeds"] == [7, 8, 9]
+    assert written["figures"]["auroc_fusion"]["sd"] == spreads["auroc_fusion"].sd
+    assert load_config(folder / "seeds.yaml") == config
+    assert "AUROC, both (fusion)" in (folder / "seeds.md").read_text()
+    assert "3 runs on the test split, seeds 7 to 9" in capsys.readouterr().out

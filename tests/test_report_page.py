@@ -202,6 +202,8 @@ def test_an_item_is_met_only_by_figures_that_are_known(metrics, plots):
     assert item.fill({"built_in": "nobody", "cases": "5"}) == (NOT_APPLICABLE, "nobody")
     assert item.fill({"cases": "5"}) == (AUTHOR, "5")
     assert item.fill({}) == (AUTHOR, "-")
+    with pytest.raises(ValueError, match="expected '}'"):  # a slip in the YAML is no unknown figure
+        item.model_copy(update={"met": "AUROC {aurocs"}).fill({"aurocs": "0.9"})
     page = " ".join(Page(format_report(metrics, facts_of(), plots)).text)
     assert re.search(
         r"TRIPOD\+AI: 52 items, \d+ met by this run, \d+ not applicable, \d+ for", page

@@ -104,7 +104,8 @@ def test_sections_and_plots_show_what_was_measured(whole, without, tmp_path):
     ]
     text = format_text([missing, corrupted])
     assert max(map(len, text.splitlines())) <= 100
+    assert "surely falls with noise." in " ".join(text.split())
     write_stress_plots(tmp_path, metrics)
-    assert {path.name for path in tmp_path.iterdir()} == {"missing.png", "robustness_photo.png"}
-    assert set(select_plots(metrics)) == {"missing.png", "robustness_photo.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"missing.png", "corrupted_photos.png"}
+    assert set(select_plots(metrics)) == {"missing.png", "corrupted_photos.png"}
     assert not build_stress(compute_metrics(undecided, THRESHOLDS, replicates=20))

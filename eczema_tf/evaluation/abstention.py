@@ -1,6 +1,7 @@
 """How often a model says that it cannot tell, and what its answers are worth where it does not."""
 
 import numpy as np
+import pandas as pd
 from scipy.special import logit
 
 from eczema_tf.evaluation.intervals import Estimate, estimate_share
@@ -59,7 +60,7 @@ def judge_abstention(sample: Sample) -> Abstention | None:
         groups |= {f"skin tone {tone}": tones == tone for tone in sorted(set(tones) - {""})}
     return Abstention(
         groups={name: _judge_group(sample.where(own)) for name, own in groups.items() if own.any()},
-        risk_coverage=_trace_risk(sample, kinds),
+        risk_coverage=_trace_risk(sample),
     )
 
 
@@ -67,6 +68,38 @@ def find_known(sample: Sample) -> np.ndarray:
     """Finds the cases of which all that was used is known: bool (cases,)."""
     cases = sample.cases
     return np.all([cases[f"{name}_used"] == cases[f"known_{name}"] for name in MODALITIES], axis=0)
+
+
+def find_surest(sample: Sample, count: int) -> dict[str, pd.DataFrame]:
+    """Finds the answers furthest from their threshold, in log-odds, the surest first.
+
+    Args:
+        sample: Of labelled and unlabelled cases; where the model cannot tell is no answer.
+        count: How many at most.
+
+    Returns:
+        Cases by "right" and "wrong", with whether they are `positive` (bool).
+    """
+    sample = sample.of_head("fusion")
+    if "decision" in sample.cases:
+        sample = sample.where((sample.cases["decision"] != DECISIONS[1]).to_numpy(bool))
+    positive = sample.positive()
+    right = sample.called("fusion") == positive
+    order = np.argsort(-_measure_distance(sample), kind="stable")
+    cases = sample.cases.assign(positive=positive)
+    return {
+        # of repeats of a cross-validation, the surest
+        name: cases.iloc[order[chosen[order]]].drop_duplicates("case_id").head(count)
+        for name, chosen in (("right", right), ("wrong", ~right))
+    }
+
+
+def _measure_distance(sample: Sample) -> np.ndarray:
+    """Measures how far answers are from the threshold of their kind, in log-odds."""
+    used = sample.cases[["image_used", "text_used"]].to_numpy(bool)
+    thresholds = [sample.thresholds[choose_kind(image, text)] for image, text in used]
+    logits = sample.cases["eczema_logit"].to_numpy("float64")
+    return np.abs(logits - logit(np.array(thresholds, "float64")))
 
 
 def _judge_group(sample: Sample) -> Decided:
@@ -91,11 +124,9 @@ def _judge_group(sample: Sample) -> Decided:
     )
 
 
-def _trace_risk(sample: Sample, kinds: np.ndarray) -> list[RiskPoint]:
+def _trace_risk(sample: Sample) -> list[RiskPoint]:
     """Answers the surest cases first: known ones before others, then far from their threshold."""
-    cuts = logit(np.array([sample.thresholds[kind] for kind in kinds], "float64"))
-    distance = np.abs(sample.cases["eczema_logit"].to_numpy("float64") - cuts)
-    rank = np.lexsort((-distance, ~find_known(sample))).argsort(kind="stable")
+    rank = np.lexsort((-_measure_distance(sample), ~find_known(sample))).argsort(kind="stable")
     right = sample.called("fusion") == sample.positive()
     points = []
     for share in SHARES:

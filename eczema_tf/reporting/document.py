@@ -79,7 +79,14 @@ class Warned:
     text: str
 
 
-Block = str | Table | Bullets | Pictures | Warned  # a string is a paragraph
+@dataclass(frozen=True)
+class Rendered:
+    """What a template of ours has rendered, for pages alone."""
+
+    html: str
+
+
+Block = str | Table | Bullets | Pictures | Warned | Rendered  # a string is a paragraph
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,8 @@ def format_markdown(title: str, sections: Sequence[Section], notice: str = NOTIC
                     parts += [f"![{_escape(one.shows)}]({one.file.name})" for one in block.pictures]
                 case Warned():
                     parts.append(f"**{_escape(block.text)}**")
+                case Rendered():
+                    pass
                 case _:
                     parts.append(_escape(block))
     return "\n\n".join([*parts, f"> {_escape(notice)}"]) + "\n"
@@ -141,7 +150,7 @@ def format_text(sections: Iterable[Section], notice: str = NOTICE) -> str:
                     parts.append("\n".join(_wrap(line, "- ") for line in block.lines))
                 case Warned():
                     parts.append(_wrap(f"WARNING: {block.text}"))
-                case Pictures():
+                case Pictures() | Rendered():
                     pass
                 case _:
                     parts.append(_wrap(block))

@@ -19,10 +19,11 @@ def format_estimate(estimate: Estimate, digits: int = 3) -> str:
     """Formats a value and its interval, `0.872 [0.821, 0.918]`; "-" if it is undefined."""
     if estimate.value is None:
         return "-"
-    value = f"{estimate.value:.{digits}f}"
+    ends = (estimate.value, estimate.low, estimate.high)
+    value, low, high = (format_number(one, digits) for one in ends)
     if estimate.low is None or estimate.high is None:
         return f"{value} [no interval]"
-    return f"{value} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    return f"{value} [{low}, {high}]"
 
 
 def format_difference(difference: Difference) -> str:
@@ -37,6 +38,7 @@ def format_p(p: float | None) -> str:
     return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def format_number(value: float | None) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """Formats a value without an interval; "-" if it is undefined."""
-    return "-" if value is None else f"{round(value, 3) + 0.0:.3f}"  # + 0.0 turns -0.000 into 0.000
+    # + 0.0 turns -0.000 into 0.000
+    return "-" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"

@@ -1,5 +1,6 @@
 """The results of one evaluation: on the terminal, and as `report.html` with what they are worth."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from eczema_tf.evaluation.records import Metrics
@@ -34,16 +35,20 @@ def format_results(metrics: Metrics, notice: str = NOTICE) -> str:
     return format_text(build_results(metrics), notice)
 
 
-def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
+def format_report(
+    metrics: Metrics, facts: RunFacts, plots: Path, examples: Sequence[Section] = ()
+) -> str:
     """Formats the report.
 
     Args:
         metrics: Of the evaluation.
         facts: Of the run.
         plots: The folder that `write_plots` wrote into.
+        examples: From `build_examples`.
 
     Returns:
-        A whole HTML page. It holds metrics, counts and ids of cases; no photo and no text.
+        A whole HTML page. It holds metrics, counts and ids of cases; a photo or a text only if
+        there is one in `examples`.
     """
     areas = [
         f"{HEAD_NAMES[modality]} {format_estimate(head.auroc)}"
@@ -68,6 +73,7 @@ def format_report(metrics: Metrics, facts: RunFacts, plots: Path) -> str:
         heads,
         Section("Curves", [Pictures(curves)]),
         *(_illustrate(section, metrics, plots) for section in others),
+        *examples,
         *_describe_judged(facts),
         Section("Data", [tabulate_data(facts), Bullets(describe_data(facts))]),
         Section("Model", [tabulate_settings(facts)]),

@@ -15,7 +15,7 @@ from eczema_tf.reporting.plots import STYLES, write_figure
 from eczema_tf.reporting.stress_tables import CORRUPTIONS, MISSING_TESTS, select_tests
 
 MISSING_PLOT = "missing.png"
-CORRUPTED_PLOTS = {"image": "robustness_photo.png", "text": "robustness_text.png"}
+CORRUPTED_PLOTS = {"image": "corrupted_photos.png", "text": "corrupted_texts.png"}
 
 
 def select_plots(metrics: Metrics) -> dict[str, dict[str, StressTest]]:
@@ -28,7 +28,7 @@ def select_plots(metrics: Metrics) -> dict[str, dict[str, StressTest]]:
 
 
 def write_stress_plots(folder: Path, metrics: Metrics) -> None:
-    """Writes `missing.png`, `robustness_photo.png` and `robustness_text.png`, where they apply.
+    """Writes `missing.png`, `corrupted_photos.png` and `corrupted_texts.png`, where they apply.
 
     Raises:
         EczemaError: If the disk refuses.

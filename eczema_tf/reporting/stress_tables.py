@@ -107,12 +107,15 @@ def _tabulate(title: str, tests: Mapping[str, StressTest], first: int) -> Table:
 def _describe_cases(tests: Mapping[str, StressTest]) -> str:
     """Says of how many cases the tests are, and how to read them."""
     counts = {test.changed: test.cases for test in tests.values()}
-    things = {"image": "photos", "text": "texts"}
+    things = {"image": "the photos", "text": "the texts"}
     of = " and ".join(f"{things[name]} of {count} cases" for name, count in counts.items())
+    highest = {CORRUPTIONS[name][0]: test.points[-1].change.high for name, test in tests.items()}
+    fallen = ", ".join(name for name, high in highest.items() if high is not None and high < 0)
     return (
-        f"The {of}, drawn at random, as clients send them, corrupted in five strengths. Where AUROC"
-        " falls, the model should say more often that it cannot tell: if it does not, it answers"
-        " about what it can no longer make out."
+        f"Corrupted are {of}, drawn at random, as clients send them, in five strengths. At the"
+        f" strongest, AUROC surely falls with {fallen or 'none of them'}. Where it falls, the model"
+        " should say more often that it cannot tell: if it does not, it answers about what it can"
+        " no longer make out."
     )
 
 

@@ -19,6 +19,7 @@ from eczema_tf.reporting.facts import RunData
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import check_overlap, load_as_trained, load_audited
 from eczema_tf.workflows.compare import compare
+from eczema_tf.workflows.explain import explain_cases
 from eczema_tf.workflows.explanation_quality.evaluation import evaluate_explanations
 from eczema_tf.workflows.inference import load_model_inputs, predict_cases
 from eczema_tf.workflows.results import OtherData, write_results
@@ -38,6 +39,7 @@ def evaluate(
     sensitivities: Sequence[float] = (),
     explanations: int | None = None,
     robustness: int | None = None,
+    with_photos: bool = False,
     allow_leaks: bool = False,
 ) -> Metrics:
     """Judges a trained run, prints the results and writes them.
@@ -54,6 +56,7 @@ def evaluate(
             of the configuration.
         explanations: Of how many cases the explanations are measured, too; None for none.
         robustness: How many cases are answered again, photos and texts corrupted; None for none.
+        with_photos: Whether the report shows photos and texts of the surest answers.
         allow_leaks: Whether rows of another manifest that the run was trained or validated on are
             recorded instead of refused.
 
@@ -84,7 +87,8 @@ def evaluate(
     out = out or _choose_folder(run_dir, manifest, split)
     cases = predict_cases(trained, dataset, inputs, rows)
     write = partial(write_results, out, cases, config, split=split, run_dir=run_dir)
-    metrics = write(leaks=leaks, other=other, stressed=stressed)
+    show = partial(explain_cases, run_dir, trained, dataset) if with_photos else None
+    metrics = write(leaks=leaks, other=other, stressed=stressed, show=show)
     if explanations is not None:
         submodels = run_folder.take_apart(run_dir, trained)
         judge = partial(evaluate_explanations, trained, submodels, dataset, inputs, rows, out)

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
+from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import to_model_inputs
+from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.reading import TextReader, is_read
@@ -21,6 +24,7 @@ from eczema_tf.model.decision import compute_decision
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.reporting.answer import format_answer
 from eczema_tf.reporting.answer_html import find_full_colour, render_explanation_page
+from eczema_tf.reporting.examples import ShownCase
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.pictures import draw_overlay, shrink_photo
 from eczema_tf.schema import DECISIONS, IMAGE_PRESENT, STATUS_OK, TEXT_PRESENT
@@ -85,6 +89,33 @@ def explain(
             with replacing_file(aside / name) as file:
                 file.write_bytes(picture)
     return f"{format_answer(answer)}\nwritten: {out / PAGE}"
+
+
+def explain_cases(
+    run_dir: Path, trained: run_folder.TrainedModel, dataset: Dataset, case_ids: Sequence[str]
+) -> dict[str, ShownCase]:
+    """Explains cases of a data set, for pages that show them.
+
+    Args:
+        run_dir: Of a finished `train`.
+        trained: Its model.
+        dataset: Has the cases.
+        case_ids: Of those to explain.
+
+    Returns:
+        By case id; none whose photos are embeddings and that have no text.
+    """
+    backend, shown = RunBackend(run_dir, Question(), trained), {}
+    for case_id in tqdm(case_ids, desc="shown cases", unit="case"):
+        rows = dataset.table[dataset.table["case_id"] == case_id]
+        files = [file for file in rows["image_file"] if file and dataset.embeddings is None]
+        photos = [upright_jpeg(read_photo(Path(file))) for file in files]
+        text = next((text for text in rows["text"] if text), "")
+        if photos or text:
+            answer = asyncio.run(answer_case(backend, photos, text))
+            if answer.explanation is not None:
+                shown[case_id] = ShownCase(answer.explanation, photos, text)
+    return shown
 
 
 class RunBackend:

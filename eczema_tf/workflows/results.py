@@ -1,5 +1,6 @@
 """What an evaluation writes and prints: predictions, metrics, plots, report and model card."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,18 +9,23 @@ import pandas as pd
 
 from eczema_tf.config import Config
 from eczema_tf.data.dataset import DatasetFacts
+from eczema_tf.evaluation.abstention import find_surest
 from eczema_tf.evaluation.external import judge_external
 from eczema_tf.evaluation.predictions import load_predictions
 from eczema_tf.evaluation.records import Leaks, Metrics, Shift
 from eczema_tf.evaluation.results import compute_metrics
+from eczema_tf.evaluation.sample import Sample
 from eczema_tf.evaluation.thresholds import Thresholds, choose_points
 from eczema_tf.files import write_csv, write_text
+from eczema_tf.reporting.examples import SHOWN, ShownCase, build_examples
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
 from eczema_tf.reporting.report import format_report, format_results
 from eczema_tf.reporting.stress_plots import write_stress_plots
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.stress import Stressed
+
+ShowCases = Callable[[Sequence[str]], Mapping[str, ShownCase]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ def write_results(
     run_dir: Path | None = None,
     other: OtherData | None = None,
     stressed: Stressed | None = None,
+    show: ShowCases | None = None,
 ) -> Metrics:
     """Judges cases, writes predictions, metrics, plots and the report, and prints the results.
 
@@ -53,11 +60,14 @@ def write_results(
             then gets the model card, too.
         other: What the cases are of, if they are not the run's own.
         stressed: The same cases, or some, answered again under stress; None if they were not.
+        show: Looks up and explains cases by id, so that the report shows the photos and texts of
+            the surest; None for figures alone.
     """
     facts = run_folder.read_run_facts(run_dir or out, config)
+    thresholds = run_folder.read_thresholds(run_dir or out)
     metrics = compute_metrics(
         cases,
-        run_folder.read_thresholds(run_dir or out),
+        thresholds,
         points=_choose_run_points(run_dir or out, config),
         label_threshold=config.data.label_threshold,
         prevalences=config.evaluate.prevalences,
@@ -76,7 +86,11 @@ def write_results(
     write_plots(out, cases, metrics)
     write_stress_plots(out, metrics)
     facts = replace(facts, judged=other.facts if other is not None else None)
-    write_text(out / run_folder.REPORT, format_report(metrics, facts, out))
+    sample = Sample.draw(cases, thresholds, metrics.label_threshold, replicates=0, seed=0)
+    surest = find_surest(sample, SHOWN)
+    shown = show([case for cases in surest.values() for case in cases["case_id"]]) if show else {}
+    examples = [build_examples(surest, metrics, shown)]
+    write_text(out / run_folder.REPORT, format_report(metrics, facts, out, examples))
     if run_dir in (None, out):
         write_text(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))
     metrics.write(out / run_folder.METRICS)  # last, so that its presence means that all is done

@@ -4,9 +4,11 @@ import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from PIL import Image
 from tqdm import tqdm
@@ -27,6 +29,7 @@ from eczema_tf.workflows.inference import draw_cases, load_model_inputs, predict
 from eczema_tf.workflows.run_folder import TrainedModel
 
 Stressed = Mapping[str, StressedCases]  # by the name of the test
+AS_IS = "as is"  # among the corruptions, what they are judged beside
 
 
 def predict_missing(
@@ -97,61 +100,72 @@ def predict_corrupted(
             elif (having := np.flatnonzero(inputs.present(modality))).size:
                 own = chosen.take(having), inputs.pair(having, having)
                 corrupt = _corrupt_photos if modality == "image" else _corrupt_texts
+                whole: dict[float, pd.DataFrame] = {}
                 for name, strengths, versions in corrupt(aside, *own):
                     answers = predict_versions(aside, own[0], versions, len(strengths))
                     by_strength = dict(zip(strengths, answers, strict=True))
-                    found[name] = StressedCases(modality, by_strength)
+                    if name == AS_IS:
+                        whole = by_strength
+                    else:
+                        found[name] = StressedCases(modality, whole | by_strength)
     return found
 
 
-Corrupted = Iterator[
-    tuple[str, Sequence[float], Inputs]
-]  # name, strengths, all of them in a column
+# name, strengths, and the rows at each of them in one column
+Corrupted = Iterator[tuple[str, Sequence[float], Inputs]]
 
 
 def _corrupt_photos(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> Corrupted:
     """Corrupts photos as clients send them, before anything mends their size and colours."""
-    size_px, config = trained.encoders.image.size_px, trained.config
+    config = trained.config
+    preprocess = partial(
+        preprocess_photo, size_px=trained.encoders.image.size_px, config=config.preprocess
+    )
     photos = [
         shrink(Image.open(io.BytesIO(upright_jpeg(read_photo(Path(file))))))
         for file in dataset.table["image_file"]
     ]
-
-    def preprocess(photo: Image.Image) -> np.ndarray:
-        file = io.BytesIO()
-        photo.save(file, "PNG", compress_level=1)
-        return preprocess_photo(tf.constant(file.getvalue()), size_px, config.preprocess).numpy()
-
-    for name, corruption in tqdm(PHOTO_CORRUPTIONS.items(), desc="corrupted photos", unit="kind"):
+    kinds = {AS_IS: Corruption(_leave, (0.0,)), **PHOTO_CORRUPTIONS}
+    for name, corruption in tqdm(kinds.items(), desc="corrupted photos", unit="kind"):
         versions = _apply(name, corruption, photos, config.seed)
-        pixels = np.stack([preprocess(photo) for photo in versions])  # (versions * rows, h, w, 3)
+        files = tf.data.Dataset.from_tensor_slices([_write_png(photo) for photo in versions])
+        read = files.map(preprocess, num_parallel_calls=tf.data.AUTOTUNE)
+        pixels = np.stack(list(read.as_numpy_iterator()))  # (versions * rows, h, w, 3)
         column = Column(pixels, np.arange(len(pixels)), fingerprint(pixels))
         below = _repeat(inputs, len(pixels))
         columns = {**below.columns, IMAGE: column}
-        yield name, (0.0, *corruption.strengths), replace(below, columns=columns)
+        yield name, corruption.strengths, replace(below, columns=columns)
 
 
 def _corrupt_texts(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> Corrupted:
     texts = list(dataset.table["text"])
-    for name, corruption in tqdm(TEXT_CORRUPTIONS.items(), desc="corrupted texts", unit="kind"):
+    kinds = {AS_IS: Corruption(_leave, (0.0,)), **TEXT_CORRUPTIONS}
+    for name, corruption in tqdm(kinds.items(), desc="corrupted texts", unit="kind"):
         versions = _apply(name, corruption, texts, trained.config.seed)
         read = read_texts(versions, trained.tokenizer)
         below = _repeat(inputs, len(versions))
         columns = {**below.columns, **read.columns}
-        yield name, (0.0, *corruption.strengths), replace(read, columns=columns)
+        yield name, corruption.strengths, replace(read, columns=columns)
+
+
+def _leave(thing: Thing, _: float, __: np.random.Generator) -> Thing:
+    return thing
+
+
+def _write_png(photo: Image.Image) -> bytes:
+    file = io.BytesIO()
+    photo.save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def _apply(
     name: str, corruption: Corruption[Thing], things: Sequence[Thing], seed: int
 ) -> list[Thing]:
-    """Corrupts things: as they are first, then all of them at each strength."""
+    """Corrupts things: all of them at each strength."""
     return [
-        *things,
-        *(
-            corruption.apply(thing, strength, np.random.default_rng([seed, place, *name.encode()]))
-            for strength in corruption.strengths
-            for place, thing in enumerate(things)
-        ),
+        corruption.apply(thing, strength, np.random.default_rng([seed, place, *name.encode()]))
+        for strength in corruption.strengths
+        for place, thing in enumerate(things)
     ]
 
 

@@ -6,12 +6,16 @@ import numpy as np
 import pandas as pd
 
 from eczema_tf.cli import say
-from eczema_tf.config import Config, load_config
+from eczema_tf.config import Config, change_config, dump_config, load_config
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_splits, find_missing
 from eczema_tf.errors import RunError, raise_if_any
 from eczema_tf.evaluation.records import Metrics
+from eczema_tf.evaluation.spread import Spread, measure_spread
+from eczema_tf.files import write_json, write_text
+from eczema_tf.reporting.document import format_markdown, format_text
+from eczema_tf.reporting.run_comparison import build_spread
 from eczema_tf.schema import SPLITS
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import AUDIT, AuditedDataset, load_audited
@@ -22,6 +26,9 @@ from eczema_tf.workflows.fit import check_encoders, fit_run, note_evidence_scale
 from eczema_tf.workflows.inference import predict_cases
 from eczema_tf.workflows.results import write_results
 from eczema_tf.workflows.stress import predict_missing
+
+# in the folder of repeated runs: what they share, and how far their figures spread
+SEEDS, SPREAD, SPREAD_PAGE = "seeds.yaml", "seeds.json", "seeds.md"
 
 
 def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
@@ -42,6 +49,48 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
     with run_folder.in_use(run_dir):
         _check_run_dir(run_dir, config, resume)
         return _train(config, run_dir)
+
+
+def train_seeds(
+    config: Config, count: int, folder: Path, *, resume: bool = False
+) -> dict[str, Spread]:
+    """Trains a run for each of several seeds, and prints the spread of their figures.
+
+    Nothing is exported, for none of them is the model.
+
+    Args:
+        config: Of the first run; the others have the seeds that follow.
+        count: How many runs.
+        folder: Gets `seed-<n>/`, whole run folders, `seeds.json`, `seeds.md`, and `seeds.yaml`,
+            what the runs share.
+        resume: Whether runs in `folder` are kept where they are finished, and continued where not.
+
+    Returns:
+        By figure.
+
+    Raises:
+        RunError: If `folder` holds such runs already, or of another configuration.
+    """
+    seeds = range(config.seed, config.seed + count)
+    runs = []
+    for seed in seeds:
+        one = change_config(config, {"seed": seed, "export.enabled": False})
+        run_dir = folder / f"seed-{seed}"
+        started = resume and (run_dir / run_folder.CONFIG).is_file()
+        _check_run_dir(run_dir, one, started)
+        if seed == config.seed:
+            write_text(folder / SEEDS, dump_config(config))
+        if (run_dir / run_folder.METRICS).is_file():
+            say(f"seed {seed}: finished before")
+            runs.append(Metrics.read(run_dir / run_folder.METRICS))
+        else:
+            runs.append(train(one, run_dir, resume=started))
+    spreads = measure_spread(runs)
+    sections = [build_spread(spreads, seeds)]
+    write_json(folder / SPREAD, {"seeds": list(seeds), "figures": spreads})
+    write_text(folder / SPREAD_PAGE, format_markdown("The same run with other seeds", sections))
+    print(f"\n{format_text(sections)}")
+    return spreads
 
 
 def _train(config: Config, run_dir: Path) -> Metrics:

@@ -1,0 +1,86 @@
+"""The surest answers, right and wrong: which cases, and if asked for what was seen and read."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
+from eczema_tf.evaluation.records import Metrics
+from eczema_tf.reporting.answer import Explanation
+from eczema_tf.reporting.answer_html import draw_pictures, find_full_colour, split_at_phrases
+from eczema_tf.reporting.document import Block, Rendered, Section, Table, Warned
+from eczema_tf.reporting.formats import HEAD_NAMES, format_number
+from eczema_tf.reporting.html import format_percent, render_template
+from eczema_tf.reporting.tables import mark_leaks
+
+EXAMPLES, SHOWN = "The surest answers, right and wrong", 5
+_SHOWN_PHRASES = 5  # of a text, those that moved the answer most
+_WITHOUT = (
+    "By distance from the threshold, in log-odds, without those of which it cannot tell. A surely"
+    " wrong answer may also be a wrong label: look at the case."
+)
+_WITH = (
+    "Photos and texts of patients follow: this page is not to be shared. Colours show what in a"
+    " photo speaks for eczema"
+)
+
+
+class ShownCase(NamedTuple):
+    """A case that may be shown: why it was answered so, upright JPEGs, and its text ("": none)."""
+
+    why: Explanation
+    photos: Sequence[bytes]
+    text: str
+
+
+def build_examples(
+    surest: Mapping[str, pd.DataFrame], metrics: Metrics, shown: Mapping[str, ShownCase]
+) -> Section:
+    """Builds the section.
+
+    Args:
+        surest: From `find_surest`.
+        metrics: Of the evaluation.
+        shown: By case id, those whose photos and texts are shown; the others have figures alone.
+    """
+    positive, blocks = metrics.positive_class, list[Block]([_WITHOUT])
+    full = find_full_colour(heatmap for case in shown.values() for heatmap in case.why.heatmaps)
+    if shown:
+        scale = "; the brightest adds {:.2f} to the log-odds for each hundredth of its area"
+        blocks.append(Warned(f"{_WITH}{scale.format(full) if full else ''}."))
+    columns = ("case", "label", "photos", "words", *HEAD_NAMES.values())
+    for name, cases in surest.items():
+        records = cases.to_dict("records")
+        rows = [_describe_case(case, positive) for case in records]
+        blocks.append(Table(f"Surely {name}: P({positive}) from", columns, rows))
+        for (case_id, label, *_), case in zip(rows, records, strict=True):
+            if case_id in shown:
+                said = f"P({positive}) {format_percent(case['p_fusion'])}"
+                title = f"Surely {name}: {case_id}, {label}, {said}"
+                blocks.append(_render_case(title, positive, shown[case_id], full))
+    return Section(EXAMPLES, mark_leaks(metrics, blocks))
+
+
+def _render_case(title: str, positive: str, case: ShownCase, full: float | None) -> Rendered:
+    phrases = case.why.text.phrases[:_SHOWN_PHRASES] if case.why.text else ()
+    html = render_template(
+        "example",
+        title=title,
+        positive=positive,
+        pictures=draw_pictures(case.photos, case.why.heatmaps, full),
+        pieces=split_at_phrases(case.text, phrases),
+    )
+    return Rendered(html)
+
+
+def _describe_case(case: Mapping[Hashable, Any], positive: str) -> list[str]:
+    words = str(case.get("text_words", "some")) if case["text_used"] else "none"
+    figures = [case[column] for column in PROBABILITY_COLUMNS.values()]
+    return [
+        str(case["case_id"]),
+        positive if case["positive"] else f"not {positive}",
+        str(case["photos"]),
+        words,
+        *(format_number(None if pd.isna(figure) else figure) for figure in figures),
+    ]
