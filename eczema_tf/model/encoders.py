@@ -257,8 +257,7 @@ def _join_last_layers(bert: keras_hub.models.BertBackbone, spec: EncoderSpec) ->
 def _see_with(backbone: keras_hub.models.Backbone) -> keras.Model:
     """Gives an image backbone as a model of one tensor, whatever its own input is called.
 
-    Of SigLIP (Zhai et al. 2023) it is what its patches become, (batch, patches, channels), and not
-    the one vector that a last layer makes of them: a heatmap needs regions.
+    SigLIP (Zhai et al. 2023) gives its patches, not the vector pooled of them, for heatmaps.
     """
     if len(backbone.inputs) > 1 or not isinstance(backbone.input, dict):
         return backbone
