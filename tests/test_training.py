@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
-import keras_hub
 import numpy as np
 import pandas as pd
 import pytest
+from test_encoder_families import efficientnet, mobilenet_v3
 
 from eczema_tf.config import AugmentConfig, Config, ImageConfig
 from eczema_tf.data.cache import ArrayCache
@@ -422,44 +422,6 @@ def test_each_layer_learns_at_its_share_of_the_rate():
     optimizer.build([slow, fast])
     optimizer.apply([np.ones(1, "float32")] * 2)  # Adam's first step is as long as the rate
     assert [1 - slow.numpy()[0], 1 - fast.numpy()[0]] == pytest.approx([0.0125, 0.1], rel=1e-4)
-
-
-def efficientnet(block: str) -> keras.Model:
-    return keras_hub.models.EfficientNetBackbone(
-        stackwise_kernel_sizes=[3, 3],
-        stackwise_num_repeats=[1, 2],
-        stackwise_input_filters=[8, 8],
-        stackwise_output_filters=[8, 16],
-        stackwise_expansion_ratios=[1, 2],
-        stackwise_strides=[1, 2],
-        stackwise_squeeze_and_excite_ratios=[0.25, 0.25],
-        stackwise_block_types=[block, block],
-        stackwise_width_coefficients=[1.0, 1.0],
-        stackwise_depth_coefficients=[1.0, 1.0],
-        num_features=16,
-    )
-
-
-def mobilenet_v3() -> keras.Model:
-    return keras_hub.models.MobileNetBackbone(
-        stackwise_expansion=[[16], [24, 24]],
-        stackwise_num_blocks=[1, 2],
-        stackwise_num_filters=[[8], [16, 16]],
-        stackwise_kernel_size=[[3], [5, 5]],
-        stackwise_num_strides=[[2], [2, 1]],
-        stackwise_se_ratio=[[0.25], [0.25, 0.25]],
-        stackwise_activation=[["relu"], ["hard_swish"] * 2],
-        stackwise_padding=[[1], [2, 2]],
-        output_num_filters=16,
-        input_num_filters=8,
-        input_activation="hard_swish",
-        output_activation="hard_swish",
-        depthwise_filters=8,
-        depthwise_stride=1,
-        depthwise_residual=False,
-        last_layer_filter=16,
-        image_shape=(32, 32, 3),
-    )
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,9 @@ class FineTuneConfig(Section):
     # of the first layer that is trained, as a share of the learning rate; it rises from layer to
     # layer by a constant factor (discriminative fine-tuning: Howard and Ruder 2018)
     lowest_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    # of what is added to queries and values of the layers that are trained, which else stay as they
+    # are (LoRA: Hu et al. 2022); 0: these layers are trained themselves
+    lora_rank: Count = 0
     # so many augmented views of each photo are encoded up to `image_from` once and learned from in
     # turn; 0: a new view in every epoch, through all layers
     views: Count = 0

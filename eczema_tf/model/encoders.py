@@ -106,8 +106,8 @@ def _specify_saved_model(handle: str, config: ImageConfig) -> EncoderSpec:
 
 def _specify_image_preset(preset: str, size_px: int | None) -> EncoderSpec:
     key = "model.image.preset"
-    backbone = _read_preset(keras_hub.models.Backbone, preset, key, load_weights=False)
-    inputs, output = backbone.inputs, backbone.output
+    backbone = _read_backbone(preset, key, load_weights=False)
+    inputs, output = backbone.inputs, _see_with(backbone).output
     one_photo_in = len(inputs) == 1 and len(inputs[0].shape) == 4
     # a feature map, or the sequence of a vision transformer's tokens
     if not (one_photo_in and hasattr(output, "shape") and len(output.shape) in (3, 4)):
@@ -235,7 +235,7 @@ def build_encoder(spec: EncoderSpec) -> keras.Model:
                     f" {', '.join(OWN_KINDS)}"
                 )
             encoder = backbone.from_config(spec.settings)
-            return encoder if spec.last_layers == 1 else _join_last_layers(encoder, spec)
+            return _see_with(encoder) if spec.last_layers == 1 else _join_last_layers(encoder, spec)
     return keras.Model(inputs, layer(inputs), name="image_encoder")
 
 
@@ -254,17 +254,35 @@ def _join_last_layers(bert: keras_hub.models.BertBackbone, spec: EncoderSpec) ->
     return keras.Model(bert.input, {"sequence_output": joined}, name="text_encoder")
 
 
+def _see_with(backbone: keras_hub.models.Backbone) -> keras.Model:
+    """Gives an image backbone as a model of one tensor, whatever its own input is called.
+
+    SigLIP (Zhai et al. 2023) gives its patches, not the vector pooled of them, for heatmaps.
+    """
+    if len(backbone.inputs) > 1 or not isinstance(backbone.input, dict):
+        return backbone
+    siglip = isinstance(backbone, keras_hub.models.SigLIPVisionEncoder)
+    output = backbone.post_layer_norm.output if siglip else backbone.output
+    return keras.Model(backbone.inputs[0], output, name="image_encoder")
+
+
 def load_preset_weights(encoder: keras.Model, preset: str) -> None:
     """Copies a preset's weights into an encoder built from its spec.
 
     A BERT may have fewer layers than the preset.
     """
-    source = _read_preset(keras_hub.models.Backbone, preset, "preset")
+    source = _read_backbone(preset, "preset")
     if not isinstance(source, keras_hub.models.BertBackbone):
-        encoder.set_weights(source.get_weights())
+        encoder.set_weights(_see_with(source).get_weights())
         return
     for layer in (layer for layer in encoder.layers if layer.weights):
         layer.set_weights(source.get_layer(layer.name).get_weights())
+
+
+def _read_backbone(preset: str, key: str, **options: Any) -> keras_hub.models.Backbone:
+    """Reads a backbone; of one that matches photos with texts, the half that sees."""
+    backbone = _read_preset(keras_hub.models.Backbone, preset, key, **options)
+    return getattr(backbone, "vision_encoder", backbone)
 
 
 def _read_preset(reader: Any, preset: str, key: str, **options: Any) -> Any:

@@ -24,6 +24,7 @@ from eczema_tf.training.checkpoints import EpochMetrics
 from eczema_tf.training.data import TrainingData
 from eczema_tf.training.familiarity import fit_distances
 from eczema_tf.training.loop import Stage, train_stage
+from eczema_tf.training.low_rank import add_low_rank, merge_low_rank
 from eczema_tf.training.stacking import Scales, find_scales, scale_log_odds
 
 
@@ -125,7 +126,7 @@ def _fine_tune(
     below the first layer of the image encoder that is trained.
     """
     tuning, augment = config.train.fine_tune, config.preprocess.augment
-    rates = _unfreeze(model, encoders, tuning)
+    rates, adapted = _unfreeze(model, encoders, tuning)
     cached = frozen_encoders(config.train, encoders) | data.inputs.absent
     inputs, views = compute_features(model, data.inputs, cached, cache), 0
     part = heads_of(model, cached, encoders.heads)
@@ -143,18 +144,29 @@ def _fine_tune(
         views=views,
         rates=rates,
     )
-    return train_stage(part, replace(data, inputs=inputs), stage, config, run_dir)
+    history = train_stage(part, replace(data, inputs=inputs), stage, config, run_dir)
+    merge_low_rank(adapted)
+    return history
 
 
-def _unfreeze(model: keras.Model, encoders: Encoders, tuning: FineTuneConfig) -> dict[str, float]:
-    """Makes encoders trainable from the layers named on; returns the shares of the rate."""
+def _unfreeze(
+    model: keras.Model, encoders: Encoders, tuning: FineTuneConfig
+) -> tuple[dict[str, float], list[keras.layers.Layer]]:
+    """Makes encoders trainable from the layers named on.
+
+    Returns:
+        The shares of the rate, and the layers that learn by additions of low rank.
+    """
     rates: dict[str, float] = {}
+    adapted: list[keras.layers.Layer] = []
     for modality, first in (("image", tuning.image_from), ("text", tuning.text_from)):
         if first is not None and modality in encoders.pretrained:
             encoder = model.get_layer(ENCODER_LAYERS[modality])
             unfreeze_from(encoder, first, f"train.fine_tune.{modality}_from")
+            if tuning.lora_rank:
+                adapted += add_low_rank(encoder, tuning.lora_rank)
             rates |= share_rates(encoder, tuning.lowest_rate)
-    return rates
+    return rates, adapted
 
 
 def share_rates(encoder: keras.Model, lowest: float) -> dict[str, float]:
