@@ -66,33 +66,32 @@ def evaluate(
         DataError: If the manifest has no row in the split, its photos have no embeddings that fit
             the run, or the run has seen what it is to be judged on.
     """
-    trained = run_folder.load_model(run_dir)
-    data = RunData.read(run_dir / run_folder.DATA)
+    trained, data = run_folder.load_model(run_dir), RunData.read(run_dir / run_folder.DATA)
     config = _aim_at(sensitivities, trained.config, run_dir)
     if manifest is None:
         dataset = load_as_trained(config.data, data)
     else:
         dataset = _load_other(trained, manifest, embeddings, allow_leaks)
     rows = _choose_rows(dataset.table, split, data.splits if manifest is None else None)
-    own_test = manifest is None and split == "test"
-    leaks = Metrics.read(run_dir / run_folder.METRICS).leaks if own_test else None
-    if not own_test:
-        allowed = allow_leaks or manifest is None  # whoever asks for the run's own training rows
+    allowed = allow_leaks or manifest is None  # whoever asks for the run's own training rows
+    if manifest is None and split == "test":
+        leaks = Metrics.read(run_dir / run_folder.METRICS).leaks
+    else:
         leaks = check_overlap(data.seen, dataset, rows, allow_leaks=allowed)
     inputs = load_model_inputs(trained, dataset)
     stressed = dict(predict_missing(trained, dataset, inputs, rows))
     if robustness is not None:
         stressed |= predict_corrupted(trained, dataset, rows, robustness)
-    other = None if manifest is None else _describe_other(data, dataset, inputs, rows)
+    other = _describe_other(data, dataset, inputs, rows) if manifest else None
     out = out or _choose_folder(run_dir, manifest, split)
     cases = predict_cases(trained, dataset, inputs, rows)
-    write = partial(write_results, out, cases, config, split=split, run_dir=run_dir)
     show = partial(explain_cases, run_dir, trained, dataset) if with_photos else None
-    metrics = write(leaks=leaks, other=other, stressed=stressed, show=show)
+    write = partial(write_results, leaks=leaks, other=other, stressed=stressed, show=show)
+    metrics = write(out, cases, config, split=split, run_dir=run_dir)
     if explanations is not None:
         submodels = run_folder.take_apart(run_dir, trained)
-        judge = partial(evaluate_explanations, trained, submodels, dataset, inputs, rows, out)
-        print(f"\n{format_explanations(judge(split=split, cases=explanations))}")
+        judge = partial(evaluate_explanations, split=split, cases=explanations)
+        print(f"\n{format_explanations(judge(trained, submodels, dataset, inputs, rows, out))}")
     return metrics
 
 

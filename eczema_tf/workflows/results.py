@@ -17,7 +17,9 @@ from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.evaluation.thresholds import Thresholds, choose_points
 from eczema_tf.files import write_csv, write_text
+from eczema_tf.reporting.document import Section
 from eczema_tf.reporting.examples import SHOWN, ShownCase, build_examples
+from eczema_tf.reporting.facts import RunFacts
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
 from eczema_tf.reporting.report import format_report, format_results
@@ -79,23 +81,36 @@ def write_results(
         stressed=stressed,
     )
     if other is not None and run_dir is not None:
-        own = Metrics.read(run_dir / run_folder.METRICS)
-        external = judge_external(cases, metrics, own, other.shift)
-        metrics = metrics.model_copy(update={"external": external})
+        metrics, facts = _add_other(metrics, facts, cases, other, run_dir)
     write_csv(out / run_folder.PREDICTIONS, cases)
     write_plots(out, cases, metrics)
     write_stress_plots(out, metrics)
-    facts = replace(facts, judged=other.facts if other is not None else None)
-    sample = Sample.draw(cases, thresholds, metrics.label_threshold, replicates=0, seed=0)
-    surest = find_surest(sample, SHOWN)
-    shown = show([case for cases in surest.values() for case in cases["case_id"]]) if show else {}
-    examples = [build_examples(surest, metrics, shown)]
-    write_text(out / run_folder.REPORT, format_report(metrics, facts, out, examples))
+    examples = _show_surest(cases, thresholds, metrics, show)
+    write_text(out / run_folder.REPORT, format_report(metrics, facts, out, [examples]))
     if run_dir in (None, out):
         write_text(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))
     metrics.write(out / run_folder.METRICS)  # last, so that its presence means that all is done
     print(format_results(metrics, facts.data.notice))
     return metrics
+
+
+def _add_other(
+    metrics: Metrics, facts: RunFacts, cases: pd.DataFrame, other: OtherData, run_dir: Path
+) -> tuple[Metrics, RunFacts]:
+    """Says what the cases are of, and how they compare with the run's own."""
+    own = Metrics.read(run_dir / run_folder.METRICS)
+    external = judge_external(cases, metrics, own, other.shift)
+    return metrics.model_copy(update={"external": external}), replace(facts, judged=other.facts)
+
+
+def _show_surest(
+    cases: pd.DataFrame, thresholds: Thresholds, metrics: Metrics, show: ShowCases | None
+) -> Section:
+    sample = Sample.draw(cases, thresholds, metrics.label_threshold, replicates=0, seed=0)
+    surest = find_surest(sample, SHOWN)
+    ids = [case for found in surest.values() for case in found["case_id"]]
+    shown = show(ids) if show else {}
+    return build_examples(surest, metrics, shown)
 
 
 def _choose_run_points(run_dir: Path, config: Config) -> dict[str, Thresholds]:
