@@ -1,6 +1,7 @@
 """What all commands share: names, readers of arguments, exit statuses, errors as one line."""
 
 import argparse
+import logging
 import math
 import os
 import signal
@@ -195,6 +196,8 @@ def start_tensorflow(*, with_keras: bool = True) -> None:
     with tempfile.TemporaryFile() as said:
         if os.environ.get(TENSORFLOW_LOG) != "0":
             os.dup2(said.fileno(), 2)
+            # hints to its programmers, such as how often a function was traced
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
         try:
             with nullcontext() if with_keras else _leaving_keras_out():
                 import tensorflow as tf

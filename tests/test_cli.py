@@ -111,10 +111,11 @@ def test_a_failed_command_is_one_line_and_status_1(
             run_command(parser, fail, ["--debug"])
 
 
-def start(folder: Path, code: str, level: str) -> subprocess.CompletedProcess:
+def start(folder: Path, code: str, level: str, then: str = "pass") -> subprocess.CompletedProcess:
     """Starts a TensorFlow that says a word on file descriptor 2, in a process of its own."""
     (folder / "tensorflow.py").write_text(f"import os; os.write(2, b'noise'); {code}")
-    command = "from eczema_tf.cli import start_tensorflow as s; s(); import os; os.write(2, b'on')"
+    command = "from eczema_tf.cli import start_tensorflow as s; s();"
+    command += f"{then}; import os; os.write(2, b'on')"
     environment = os.environ | {"PYTHONPATH": f"{folder}:{REPOSITORY}", TENSORFLOW_LOG: level}
     return subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True)
 
@@ -123,8 +124,9 @@ WORKS = "int64 = zeros = transpose = lambda *_: None"
 
 
 def test_tensorflow_starts_without_a_word_and_what_comes_later_is_heard(tmp_path: Path):
-    assert start(tmp_path, WORKS, "2").stderr == b"on"
-    assert start(tmp_path, WORKS, "0").stderr == b"noiseon"
+    warns = "import logging; logging.getLogger('tensorflow').warning('hint')"
+    assert start(tmp_path, WORKS, "2", warns).stderr == b"on"
+    assert start(tmp_path, WORKS, "0", warns).stderr == b"noisehint\non"
 
 
 def test_a_tensorflow_that_cannot_start_is_heard(tmp_path: Path):
