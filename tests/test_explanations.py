@@ -76,7 +76,7 @@ def estimates(part: object) -> list[dict]:
 
 def test_every_figure_is_there_with_its_rivals(figures: dict):
     assert (figures["split"], figures["cases"]) == ("test", CASES)
-    for figure in ("pointing", "energy_inside", "deletion", "insertion"):
+    for figure in ("pointing", "energy_inside", "deletion", "insertion", "mu_fidelity"):
         assert {"heatmap", "centred_gaussian", "edges", "random"} < set(figures["photo"][figure])
         assert set(figures["photo"][figure]["gain_over"]) == {"centred_gaussian", "edges", "random"}
     for figure in ("average_precision", "precision", "recall", "comprehensiveness", "sufficiency"):

@@ -12,6 +12,7 @@ from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.evaluation.comparisons import Comparison, compare_cases
 from eczema_tf.explanation import faithfulness_image as faithful
 from eczema_tf.explanation.maps import upsample_heatmap
+from eczema_tf.explanation.mu_fidelity import compute_mu_fidelity
 from eczema_tf.schema import IMAGE
 from eczema_tf.workflows.explanation_quality.cases import ExplainedCases
 
@@ -28,6 +29,7 @@ _FIGURES = {
     "energy_inside": ("higher", _NO_LESION),
     "deletion": ("lower", _NO_ANSWER),
     "insertion": ("higher", _NO_ANSWER),
+    "mu_fidelity": ("higher", _NO_ANSWER),
 }
 
 
@@ -84,8 +86,8 @@ def measure_heatmap(
     """Measures one heatmap and its baselines.
 
     Pointing and energy are of photos with a lesion in cases that are eczema: there lies evidence
-    for it. Deletion and insertion are of photos in cases that the model calls eczema, right or
-    wrong: that answer has to depend on them.
+    for it. Deletion, insertion and mu-fidelity are of photos in cases that the model calls eczema,
+    right or wrong: that answer has to depend on them.
 
     Returns:
         By figure and map; figures that do not apply are left out.
@@ -123,6 +125,14 @@ def measure_heatmap(
 
         measures["deletion"] = partial(erase, faithful.compute_deletion)
         measures["insertion"] = partial(erase, faithful.compute_insertion)
+        erased = faithful.draw_erased_cells(height, width, rng)  # (subsets, height, width)
+        without = np.where(erased[..., None], photo.mean(axis=(0, 1)), photo)
+        whole, *left = score(np.append(photo[None], without, axis=0))
+        measures["mu_fidelity"] = lambda found: compute_mu_fidelity(
+            upsample_heatmap(found, height, width).ravel(),
+            erased.reshape(len(erased), -1),
+            whole - np.array(left),
+        )
 
     return {
         figure: {
