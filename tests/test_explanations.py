@@ -236,18 +236,22 @@ def test_words_that_are_taken_out_leave_no_gap():
 
 def test_trust_is_put_into_words_by_intervals():
     sure, unsure = Estimate(value=0.1, low=0.05, high=0.15), Estimate(value=0.1, low=-0.1, high=0.3)
+    worse = Estimate(value=-0.1, low=-0.2, high=-0.05)
     pointing = ComparisonSummary(9, "higher", {}, {"edges": unsure, "random": sure})
+    deletion = ComparisonSummary(9, "lower", {}, {"centred_gaussian": worse})
     results = ModalityResults(
         method="evidence",
         counts={},
-        comparisons={"pointing": pointing},
+        comparisons={"pointing": pointing, "deletion": deletion},
         changes={"noise": {"correlation": Estimate(value=0.5, low=0.4, high=0.6)}},
         randomised=Cascade(9, 1, {"top": {"correlation": sure}, "all": {"correlation": sure}}),
+        sums={"moved": Estimate(value=2.0, low=None, high=None), "missed": sure, "unclear": unsure},
     )
     assert list(describe_trust(results)) == [
-        "pointing game: better than random",
-        "pointing game: not surely better than edges",
+        "pointing game: better than random; not surely better than edges",
+        "deletion: worse than Gaussian",
         "after a little noise: somewhat steady",
+        "sums of scores: not complete, 5.0% of what texts move is missing",
         "with all weights random: nothing is left of them",
     ]
 

@@ -55,7 +55,7 @@ TOLERANCE = 1e-4  # of what `Parity` measures
 # Explanations are gradients, and those of a ReLU or a maximum jump where rounding decides on which
 # side a unit stands. So a few rows may differ by what one unit of a head can make out.
 KINK_ROWS, KINK_TOLERANCE = 6, 5e-2
-INCOMPLETE = 0.05  # of what the texts of all rows move: what the scores of words may miss of it
+INCOMPLETE = 0.02  # of what the texts of all rows move: what the scores of words may miss of it
 STAGES = {  # what computes a model's input, or an output of the SavedModel
     IMAGE: "decoding and preprocessing of the photo",
     IMAGE_PRESENT: "decoding of the photo",
