@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from eczema_tf import evaluate, prepare, train
+from eczema_tf.errors import RunError
 from eczema_tf.evaluation.comparisons import ComparisonSummary
 from eczema_tf.evaluation.explanation_results import Cascade, ModalityResults
 from eczema_tf.evaluation.intervals import Estimate
@@ -19,6 +20,7 @@ from eczema_tf.workflows.explanation_quality import stability as explained_stabi
 from eczema_tf.workflows.explanation_quality import texts as explained_texts
 from eczema_tf.workflows.explanation_quality.stability import list_depths
 from eczema_tf.workflows.explanation_quality.texts import TextWords
+from eczema_tf.workflows.export import check_completeness
 
 pytestmark = pytest.mark.usefixtures("without_board")
 
@@ -232,6 +234,13 @@ def test_words_that_are_taken_out_leave_no_gap():
     ]
     np.testing.assert_array_equal(inputs["token_ids"], expected)
     np.testing.assert_array_equal(inputs["padding_mask"], np.array(expected) > 0)
+
+
+def test_words_that_do_not_add_up_to_what_their_text_moved_are_not_exported():
+    moved = {"contribution": np.array([[0.1, 0.5, 2.0]])}
+    check_completeness([{**moved, "token_score": np.array([[1.0, 0.97]])}])  # misses 1.5 %
+    with pytest.raises(RunError, match=r"miss 0\.050 of the 2\.000 logits .* more than 2%"):
+        check_completeness([{**moved, "token_score": np.array([[1.0, 0.95]])}])
 
 
 def test_trust_is_put_into_words_by_intervals():
