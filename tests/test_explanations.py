@@ -239,6 +239,8 @@ def test_words_that_are_taken_out_leave_no_gap():
 def test_words_that_do_not_add_up_to_what_their_text_moved_are_not_exported():
     moved = {"contribution": np.array([[0.1, 0.5, 2.0]])}
     check_completeness([{**moved, "token_score": np.array([[1.0, 0.97]])}])  # misses 1.5 %
+    little = {"contribution": np.array([[0.1, 0.5, 0.02]]), "token_score": np.array([[0.01, 0.0]])}
+    check_completeness([little])  # half of it, which is next to nothing
     with pytest.raises(RunError, match=r"miss 0\.050 of the 2\.000 logits .* more than 2%"):
         check_completeness([{**moved, "token_score": np.array([[1.0, 0.95]])}])
 
