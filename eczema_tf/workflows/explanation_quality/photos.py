@@ -33,6 +33,9 @@ _FIGURES = {
 }
 
 
+Measure = Callable[[np.ndarray], float]  # of a map (rows, columns)
+
+
 class PhotoMaps(NamedTuple):
     """What is found in the photos of cases, zeros where there is no photo.
 
@@ -101,8 +104,7 @@ def measure_heatmap(
         [faithful.compute_edge_map(photo, rows, columns)],
         [faithful.draw_random_map(rows, columns, rng) for _ in range(RANDOM_DRAWS)],
     )
-    measures: dict[str, Callable[[np.ndarray], float]] = {}
-
+    measures: dict[str, Measure] = {}
     row = cases.table.iloc[case]
     is_eczema = row["eczema"] > cases.trained.config.data.label_threshold
     mask = cases.ground_truth.load_mask(row["example_id"], height) if is_eczema else None
@@ -113,31 +115,40 @@ def measure_heatmap(
         )
 
     if cases.logits[case] > 0:
-        cells_down, cells_across, _ = cases.submodels.features_shape
-        noise = faithful.draw_random_map(cells_down, cells_across, rng)
-        undecided = upsample_heatmap(noise, height, width)
-
-        def score(photos: np.ndarray) -> np.ndarray:
-            return expit(cases.predict_variants(case, {IMAGE: photos}))
-
-        def erase(compute: Callable[..., float], found: np.ndarray) -> float:
-            return compute(photo, upsample_heatmap(found, height, width), undecided, score)
-
-        measures["deletion"] = partial(erase, faithful.compute_deletion)
-        measures["insertion"] = partial(erase, faithful.compute_insertion)
-        erased = faithful.draw_erased_cells(height, width, rng)  # (subsets, height, width)
-        without = np.where(erased[..., None], photo.mean(axis=(0, 1)), photo)
-        whole, *left = score(np.append(photo[None], without, axis=0))
-        measures["mu_fidelity"] = lambda found: compute_mu_fidelity(
-            upsample_heatmap(found, height, width).ravel(),
-            erased.reshape(len(erased), -1),
-            whole - np.array(left),
-        )
-
+        measures |= ask_again(cases, case, photo, rng)
     return {
         figure: {
             name: float(np.mean([measure(found) for found in maps]))
             for name, maps in zip(MAPS, candidates, strict=True)
         }
         for figure, measure in measures.items()
+    }
+
+
+def ask_again(
+    cases: ExplainedCases, case: int, photo: np.ndarray, rng: np.random.Generator
+) -> dict[str, Measure]:
+    """Ways to ask a model whether its answer depends on what a map shows of a photo."""
+    height, width, _ = photo.shape
+    rows, columns, _ = cases.submodels.features_shape
+    undecided = upsample_heatmap(faithful.draw_random_map(rows, columns, rng), height, width)
+    erased = faithful.draw_erased_cells(height, width, rng)  # (subsets, height, width)
+
+    def score(photos: np.ndarray) -> np.ndarray:
+        return expit(cases.predict_variants(case, {IMAGE: photos}))
+
+    def erase(compute: Callable[..., float], found: np.ndarray) -> float:
+        return compute(photo, upsample_heatmap(found, height, width), undecided, score)
+
+    blotted = np.where(erased[..., None], photo.mean(axis=(0, 1)), photo)
+    whole, *left = score(np.append(photo[None], blotted, axis=0))
+
+    def correlate(found: np.ndarray) -> float:
+        scores = upsample_heatmap(found, height, width).ravel()
+        return compute_mu_fidelity(scores, erased.reshape(len(erased), -1), whole - np.array(left))
+
+    return {
+        "deletion": partial(erase, faithful.compute_deletion),
+        "insertion": partial(erase, faithful.compute_insertion),
+        "mu_fidelity": correlate,
     }
