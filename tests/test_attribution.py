@@ -20,6 +20,7 @@ from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.text.tokenizer import clean_text, learn_tokenizer
 from eczema_tf.errors import ConfigError
 from eczema_tf.explain import main as explain_main
+from eczema_tf.explanation import photo_evidence
 from eczema_tf.explanation.contributions import Contributions, split_evidence
 from eczema_tf.explanation.heatmaps import HEATMAP_METHODS, compute_heatmaps
 from eczema_tf.explanation.maps import HEATMAP_METHOD, upsample_heatmap
@@ -27,6 +28,7 @@ from eczema_tf.explanation.neutral_text import find_neutral_text
 from eczema_tf.explanation.one_pass import explain_in_one_pass, show_evidence
 from eczema_tf.explanation.path_integral import GROUP
 from eczema_tf.explanation.photo_evidence import (
+    LEAST,
     NOISY_COPIES,
     ZOOM,
     PhotoEvidence,
@@ -272,10 +274,12 @@ def test_weak_evidence_looks_weak_and_too_weak_or_unknown_is_not_shown():
     np.testing.assert_allclose(heatmap[2], [[1, 0]])
 
 
-def test_the_scale_of_evidence_is_that_of_the_photos_given(small):
+def test_the_scale_of_evidence_is_that_of_the_photos_given(small, monkeypatch):
     submodels, inputs = small
     photos = {name: value[[0, 1, 3]] for name, value in inputs.items()}
     evidence = locate(submodels, photos)
+    assert measure_scale(submodels, [to_model_inputs(photos)]).floor >= LEAST
+    monkeypatch.setattr(photo_evidence, "LEAST", 0.0)
     found = measure_scale(submodels, [to_model_inputs(photos)])
     peaks = np.max(evidence.density, axis=(1, 2))
     assert found.floor == pytest.approx(np.quantile(evidence.total, 0.05), rel=1e-4)

@@ -71,7 +71,7 @@ def parts(text: str) -> list[tuple[str, str, str]]:
         ("negation_sentences.csv", 100, 100),
         ("negation_sentences_held_out.csv", 40, 38),
         ("negation_sentences_later.csv", 60, 59),
-        ("symptom_sentences.csv", 439, 395),
+        ("symptom_sentences.csv", 439, 401),
         ("symptom_sentences_kept_aside.csv", 135, 129),
     ],
 )
@@ -89,7 +89,7 @@ def test_sentences_are_read_as_people_read_them(table, sentences, at_least):
         ("negation_sentences.csv", 0),
         ("negation_sentences_held_out.csv", 0),
         ("negation_sentences_later.csv", 0),
-        ("symptom_sentences.csv", 9),
+        ("symptom_sentences.csv", 3),
         ("symptom_sentences_kept_aside.csv", 1),
     ],
 )

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from eczema_tf import evaluate, prepare, train
+from eczema_tf.errors import RunError
 from eczema_tf.evaluation.comparisons import ComparisonSummary
 from eczema_tf.evaluation.explanation_results import Cascade, ModalityResults
 from eczema_tf.evaluation.intervals import Estimate
@@ -21,6 +22,7 @@ from eczema_tf.workflows.explanation_quality import stability as explained_stabi
 from eczema_tf.workflows.explanation_quality import texts as explained_texts
 from eczema_tf.workflows.explanation_quality.stability import list_depths
 from eczema_tf.workflows.explanation_quality.texts import TextWords
+from eczema_tf.workflows.export import check_completeness
 
 pytestmark = pytest.mark.usefixtures("without_board")
 
@@ -78,7 +80,7 @@ def estimates(part: object) -> list[dict]:
 
 def test_every_figure_is_there_with_its_rivals(figures: dict):
     assert (figures["split"], figures["cases"]) == ("test", CASES)
-    for figure in ("pointing", "energy_inside", "deletion", "insertion"):
+    for figure in ("pointing", "energy_inside", "deletion", "insertion", "mu_fidelity"):
         assert {"heatmap", "centred_gaussian", "edges", "random"} < set(figures["photo"][figure])
         assert set(figures["photo"][figure]["gain_over"]) == {"centred_gaussian", "edges", "random"}
     for figure in ("average_precision", "precision", "recall", "comprehensiveness", "sufficiency"):
@@ -236,20 +238,33 @@ def test_words_that_are_taken_out_leave_no_gap():
     np.testing.assert_array_equal(inputs["padding_mask"], np.array(expected) > 0)
 
 
+def test_words_that_do_not_add_up_to_what_their_text_moved_are_not_exported():
+    moved = {"contribution": np.array([[0.1, 0.5, 2.0]])}
+    check_completeness([{**moved, "token_score": np.array([[1.0, 0.97]])}])  # misses 1.5 %
+    little = {"contribution": np.array([[0.1, 0.5, 0.02]]), "token_score": np.array([[0.01, 0.0]])}
+    check_completeness([little])  # half of it, which is next to nothing
+    with pytest.raises(RunError, match=r"miss 0\.050 of the 2\.000 logits .* more than 2%"):
+        check_completeness([{**moved, "token_score": np.array([[1.0, 0.95]])}])
+
+
 def test_trust_is_put_into_words_by_intervals():
     sure, unsure = Estimate(value=0.1, low=0.05, high=0.15), Estimate(value=0.1, low=-0.1, high=0.3)
+    worse = Estimate(value=-0.1, low=-0.2, high=-0.05)
     pointing = ComparisonSummary(9, "higher", {}, {"edges": unsure, "random": sure})
+    deletion = ComparisonSummary(9, "lower", {}, {"centred_gaussian": worse})
     results = ModalityResults(
         method="evidence",
         counts={},
-        comparisons={"pointing": pointing},
+        comparisons={"pointing": pointing, "deletion": deletion},
         changes={"noise": {"correlation": Estimate(value=0.5, low=0.4, high=0.6)}},
         randomised=Cascade(9, 1, {"top": {"correlation": sure}, "all": {"correlation": sure}}),
+        sums={"moved": Estimate(value=2.0, low=None, high=None), "missed": sure, "unclear": unsure},
     )
     assert list(describe_trust(results)) == [
-        "pointing game: better than random",
-        "pointing game: not surely better than edges",
+        "pointing game: better than random; not surely better than edges",
+        "deletion: worse than Gaussian",
         "after a little noise: somewhat steady",
+        "sums of scores: not complete, 5.0% of what texts move is missing",
         "with all weights random: nothing is left of them",
     ]
 

@@ -14,6 +14,7 @@ from eczema_tf.explanation.faithfulness_image import (
     compute_edge_map,
     compute_energy_inside,
     compute_insertion,
+    draw_erased_cells,
     draw_random_map,
     points_at,
     rank_pixels,
@@ -21,11 +22,11 @@ from eczema_tf.explanation.faithfulness_image import (
 )
 from eczema_tf.explanation.faithfulness_text import (
     compute_erasure,
-    compute_mu_fidelity,
     compute_precision_recall,
     compute_ranking_precision,
 )
 from eczema_tf.explanation.maps import find_peak
+from eczema_tf.explanation.mu_fidelity import compute_mu_fidelity
 from eczema_tf.explanation.sanity import (
     Depth,
     compute_relative_change,
@@ -385,3 +386,11 @@ def test_mu_fidelity_is_one_where_falls_are_sums_of_scores():
     assert compute_mu_fidelity(-scores, erased, falls) == pytest.approx(-1)
     assert np.isnan(compute_mu_fidelity(scores, erased, np.zeros(4)))
     assert np.isnan(compute_mu_fidelity(np.zeros(3), erased, falls))
+
+
+def test_cells_that_are_erased_are_whole_and_a_fifth_of_the_photo():
+    erased = draw_erased_cells(45, 91, np.random.default_rng(0))  # cells of 5 by 10 or 11 pixels
+    assert erased.shape[1:] == (45, 91)
+    assert erased.mean() == pytest.approx(0.2, abs=0.04)
+    assert (np.diff(erased, axis=1).any(axis=(0, 2)).nonzero()[0] % 5 == 4).all()
+    assert np.diff(erased, axis=2).any(axis=(0, 1)).sum() == 8  # the borders of nine cells

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, sobel
 
 from eczema_tf.explanation.maps import find_peak
+from eczema_tf.explanation.mu_fidelity import SHARE, SUBSETS
 
 # Photos float32 (n, height, width, 3) to probabilities (n,) of the answer that is explained.
 ScorePhotos = Callable[[np.ndarray], np.ndarray]
@@ -19,6 +20,7 @@ TOLERANCE = 0.03  # of a photo's side: Zhang et al. 2016 allow 15 pixels on phot
 ERASURE_STEPS = 10  # of deletion and insertion
 GAUSSIAN_SIGMA = 0.25  # of a side
 RANDOM_SIGMA = 1.0  # cells
+CELLS = 9  # a side, that mu-fidelity erases: as Xplique does (Fel et al. 2022)
 BLUR_SIGMA = 0.1  # of a side: about a third of a lesion, so that no border or surface is left
 
 
@@ -145,6 +147,13 @@ def compute_insertion(
     blurred = gaussian_filter(photo, (sigma, sigma, 0), mode="nearest")
     ranks = rank_pixels(heatmap, undecided)
     return compute_area(score(replace_step_by_step(blurred, photo, ranks, steps)))
+
+
+def draw_erased_cells(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws what mu-fidelity erases of a photo: bool (subsets, height, width), whole cells."""
+    erased = rng.random((SUBSETS, CELLS, CELLS)) < SHARE
+    rows, columns = (np.arange(side) * CELLS // side for side in (height, width))
+    return erased[:, rows[:, None], columns]
 
 
 def rank_pixels(heatmap: np.ndarray, undecided: np.ndarray) -> np.ndarray:

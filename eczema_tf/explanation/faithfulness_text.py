@@ -16,7 +16,6 @@ ScoreKept = Callable[[np.ndarray], np.ndarray]
 # Of the words, erased or kept; DeYoung et al. 2020 also take 1 and 5 %, less than a word of our
 # texts.
 SHARES = (0.1, 0.2, 0.5)
-MU_SUBSETS, MU_SHARE = 16, 0.2  # drawn for mu-fidelity, and the share of words in each
 
 
 def compute_erasure(
@@ -43,26 +42,6 @@ def compute_erasure(
     whole, *rest = score(np.concatenate([everything, ~highest, highest]))
     without, only = np.split(np.asarray(rest, "float64"), 2)
     return float(np.mean(whole - without)), float(np.mean(whole - only))
-
-
-def compute_mu_fidelity(scores: np.ndarray, erased: np.ndarray, falls: np.ndarray) -> float:
-    """Correlates what some words are scored together with how far the answer falls without them.
-
-    Mu-fidelity (Bhatt et al. 2020): unlike erasure of the highest, it asks of all scores whether
-    they are in proportion.
-
-    Args:
-        scores: float (words,).
-        erased: bool (subsets, words), drawn at random.
-        falls: float (subsets,), of the answer's probability without these words.
-
-    Returns:
-        Pearson's correlation, in [-1, 1]; NaN where nothing differs.
-    """
-    sums = erased @ scores
-    if not (np.ptp(sums) and np.ptp(falls)):
-        return float("nan")
-    return float(np.corrcoef(sums, falls)[0, 1])
 
 
 def compute_ranking_precision(scores: np.ndarray, relevant: np.ndarray) -> float:

@@ -20,7 +20,10 @@ NODES = 32  # of the path from a typical photo, which the heads alone see
 # Noisy copies of a photo whose maps are averaged with its own (SmoothGrad, Smilkov et al. 2017).
 # Chosen on validation photos, like the noise's sigma in grey levels of 255: docs/log.md.
 NOISY_COPIES, NOISE_SIGMA, NOISE_SEED = 1, 8.0, (2026, 11)
-MISSED = 0.05  # the share of photos of eczema that hold no evidence worth showing
+# No evidence worth showing: what this share of photos of eczema does not reach, and in any case
+# what moves an even chance by less than five points. In 21 validation photos with less than that,
+# maps pointed no better than an edge filter (docs/log.md).
+MISSED, LEAST = 0.05, 0.2
 ZOOM = 2  # cells of the heatmap for each of the fine map, a side
 
 
@@ -152,8 +155,8 @@ def measure_scale(submodels: Submodels, batches: Iterable[Tensors]) -> EvidenceS
         batches: Its inputs for cases of eczema with a photo.
 
     Returns:
-        The floor that a share of `MISSED` does not reach, and what is full in half of them; the
-        default where there are no photos, or no places in them.
+        The floor that a share of `MISSED` does not reach, at least `LEAST`, and what is full in
+        half of them; the default where there are no photos, or no places in them.
     """
 
     def measure(inputs: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
@@ -165,4 +168,5 @@ def measure_scale(submodels: Submodels, batches: Iterable[Tensors]) -> EvidenceS
     if not measured or not submodels.has_feature_map:
         return EvidenceScale()
     totals, peaks = np.concatenate(measured, axis=1)
-    return EvidenceScale(float(np.quantile(totals, MISSED)), float(np.median(peaks)))
+    floor = max(LEAST, float(np.quantile(totals, MISSED)))
+    return EvidenceScale(floor, float(np.median(peaks)))

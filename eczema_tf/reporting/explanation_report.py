@@ -18,9 +18,11 @@ NAMES = {
     "mu_fidelity": "mu-fidelity",
 }
 BASELINES = {"centred_gaussian": "Gaussian", "edges": "edges", "random": "random"}
+VERDICTS = ("better than", "not surely better than", "worse than")  # interval above, over, below 0
 SUMS = ("moved", "missed", "unclear")
 # rank correlations after a change that should not matter, and after destroying what was learned
 STEADY, SOMEWHAT_STEADY, VANISHED = 0.7, 0.4, 0.2
+COMPLETE = 0.02  # of what texts move: as much may be missing from the sums of their words' scores
 CHANGES = {
     "fine": "with 256 points of the path",
     "noise": "after a little noise",
@@ -93,20 +95,24 @@ def _format_modality(name: str, things: str, results: ModalityResults | str) -> 
 
 
 def describe_trust(results: ModalityResults) -> Iterator[str]:
-    """Says in words what the figures allow to believe; "better" where the interval is above 0."""
+    """Says in words what the figures allow to believe; surely is where the interval is."""
     for figure, summary in results.comparisons.items():
-        better = {name for name, gain in summary.gain_over.items() if (gain.low or 0) > 0}
-        for said, names in (
-            ("better than", [name for name in BASELINES if name in better]),
-            ("not surely better than", [name for name in summary.gain_over if name not in better]),
-        ):
-            if names:
-                yield f"{NAMES[figure]}: {said} {', '.join(BASELINES[name] for name in names)}"
+        said: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
+        for name, gain in summary.gain_over.items():
+            if gain.value is not None:
+                sign = int((gain.low or 0) > 0) - int((gain.high or 0) < 0)
+                said[VERDICTS[1 - sign]].append(BASELINES[name])
+        if found := [f"{verdict} {', '.join(names)}" for verdict, names in said.items() if names]:
+            yield f"{NAMES[figure]}: {'; '.join(found)}"
     for change, estimates in results.changes.items():
         if (kept := estimates["correlation"].value) is not None:
             level = "steady" if kept >= STEADY else "somewhat steady"
             yield f"{CHANGES[change]}: {level if kept >= SOMEWHAT_STEADY else 'not steady'}"
+    moved, missed = (results.sums[name].value if results.sums else None for name in SUMS[:2])
+    if moved and missed is not None:
+        complete = "complete" if missed <= COMPLETE * moved else "not complete"
+        yield f"sums of scores: {complete}, {missed / moved:.1%} of what texts move is missing"
     *_, last = results.randomised.depths.values()
     if (left := last["correlation"].value) is not None:
-        said = "nothing is left of them" if abs(left) < VANISHED else "they stay: do not trust them"
-        yield f"with all weights random: {said}"
+        rest = "nothing is left of them" if abs(left) < VANISHED else "they stay: do not trust them"
+        yield f"with all weights random: {rest}"

@@ -12,6 +12,7 @@ from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.evaluation.comparisons import Comparison, compare_cases
 from eczema_tf.explanation import faithfulness_image as faithful
 from eczema_tf.explanation.maps import upsample_heatmap
+from eczema_tf.explanation.mu_fidelity import compute_mu_fidelity
 from eczema_tf.schema import IMAGE
 from eczema_tf.workflows.explanation_quality.cases import ExplainedCases
 
@@ -28,7 +29,11 @@ _FIGURES = {
     "energy_inside": ("higher", _NO_LESION),
     "deletion": ("lower", _NO_ANSWER),
     "insertion": ("higher", _NO_ANSWER),
+    "mu_fidelity": ("higher", _NO_ANSWER),
 }
+
+
+Measure = Callable[[np.ndarray], float]  # of a map (rows, columns)
 
 
 class PhotoMaps(NamedTuple):
@@ -84,8 +89,8 @@ def measure_heatmap(
     """Measures one heatmap and its baselines.
 
     Pointing and energy are of photos with a lesion in cases that are eczema: there lies evidence
-    for it. Deletion and insertion are of photos in cases that the model calls eczema, right or
-    wrong: that answer has to depend on them.
+    for it. Deletion, insertion and mu-fidelity are of photos in cases that the model calls eczema,
+    right or wrong: that answer has to depend on them.
 
     Returns:
         By figure and map; figures that do not apply are left out.
@@ -99,8 +104,7 @@ def measure_heatmap(
         [faithful.compute_edge_map(photo, rows, columns)],
         [faithful.draw_random_map(rows, columns, rng) for _ in range(RANDOM_DRAWS)],
     )
-    measures: dict[str, Callable[[np.ndarray], float]] = {}
-
+    measures: dict[str, Measure] = {}
     row = cases.table.iloc[case]
     is_eczema = row["eczema"] > cases.trained.config.data.label_threshold
     mask = cases.ground_truth.load_mask(row["example_id"], height) if is_eczema else None
@@ -111,23 +115,40 @@ def measure_heatmap(
         )
 
     if cases.logits[case] > 0:
-        cells_down, cells_across, _ = cases.submodels.features_shape
-        noise = faithful.draw_random_map(cells_down, cells_across, rng)
-        undecided = upsample_heatmap(noise, height, width)
-
-        def score(photos: np.ndarray) -> np.ndarray:
-            return expit(cases.predict_variants(case, {IMAGE: photos}))
-
-        def erase(compute: Callable[..., float], found: np.ndarray) -> float:
-            return compute(photo, upsample_heatmap(found, height, width), undecided, score)
-
-        measures["deletion"] = partial(erase, faithful.compute_deletion)
-        measures["insertion"] = partial(erase, faithful.compute_insertion)
-
+        measures |= ask_again(cases, case, photo, rng)
     return {
         figure: {
             name: float(np.mean([measure(found) for found in maps]))
             for name, maps in zip(MAPS, candidates, strict=True)
         }
         for figure, measure in measures.items()
+    }
+
+
+def ask_again(
+    cases: ExplainedCases, case: int, photo: np.ndarray, rng: np.random.Generator
+) -> dict[str, Measure]:
+    """Ways to ask a model whether its answer depends on what a map shows of a photo."""
+    height, width, _ = photo.shape
+    rows, columns, _ = cases.submodels.features_shape
+    undecided = upsample_heatmap(faithful.draw_random_map(rows, columns, rng), height, width)
+    erased = faithful.draw_erased_cells(height, width, rng)  # (subsets, height, width)
+
+    def score(photos: np.ndarray) -> np.ndarray:
+        return expit(cases.predict_variants(case, {IMAGE: photos}))
+
+    def erase(compute: Callable[..., float], found: np.ndarray) -> float:
+        return compute(photo, upsample_heatmap(found, height, width), undecided, score)
+
+    blotted = np.where(erased[..., None], photo.mean(axis=(0, 1)), photo)
+    whole, *left = score(np.append(photo[None], blotted, axis=0))
+
+    def correlate(found: np.ndarray) -> float:
+        scores = upsample_heatmap(found, height, width).ravel()
+        return compute_mu_fidelity(scores, erased.reshape(len(erased), -1), whole - np.array(left))
+
+    return {
+        "deletion": partial(erase, faithful.compute_deletion),
+        "insertion": partial(erase, faithful.compute_insertion),
+        "mu_fidelity": correlate,
     }

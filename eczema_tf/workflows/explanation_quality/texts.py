@@ -14,6 +14,7 @@ from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.evaluation.comparisons import Comparison, compare_cases
 from eczema_tf.explanation import faithfulness_text as faithful
+from eczema_tf.explanation.mu_fidelity import SHARE, SUBSETS, compute_mu_fidelity
 from eczema_tf.explanation.spans import PHRASE_SHARE, TOKEN_METHOD
 from eczema_tf.explanation.token_scores import NODES
 from eczema_tf.schema import PADDING_MASK, TOKEN_IDS
@@ -150,14 +151,14 @@ def compare_words(
     for case in tqdm(np.flatnonzero(cases.has_text).tolist(), desc="words", unit="text"):
         drawn = rng.normal(size=(RANDOM_DRAWS, len(words[case].spans)))
         candidates = {TOKEN_METHOD: [scores[case]], RANDOM: list(drawn)}
-        erased = rng.random((faithful.MU_SUBSETS, drawn.shape[1])) < faithful.MU_SHARE
+        erased = rng.random((SUBSETS, drawn.shape[1])) < SHARE
         kept = np.append(np.ones_like(erased[:1]), ~erased, axis=0)  # all of them first
         logits = predict_kept(cases, case, words[case], kept)
         falls = expit(logits[0]) - expit(logits[1:])
         found = {
             name: [
                 measure_scores(cases, case, words[case], draw)
-                | {"mu_fidelity": faithful.compute_mu_fidelity(draw, erased, falls)}
+                | {"mu_fidelity": compute_mu_fidelity(draw, erased, falls)}
                 for draw in draws
             ]
             for name, draws in candidates.items()

@@ -1,0 +1,25 @@
+"""Mu-fidelity (Bhatt et al. 2020): are scores in proportion to what the answer loses without them?
+
+Unlike deletion of the highest, it asks of all scores, of words and of places alike.
+"""
+
+import numpy as np
+
+SUBSETS, SHARE = 16, 0.2  # drawn at random, and the share of words or cells that each erases
+
+
+def compute_mu_fidelity(scores: np.ndarray, erased: np.ndarray, falls: np.ndarray) -> float:
+    """Correlates what is scored together with how far the answer falls without it.
+
+    Args:
+        scores: float (parts,), of words or pixels.
+        erased: bool (subsets, parts).
+        falls: float (subsets,), of the answer's probability without these parts.
+
+    Returns:
+        Pearson's correlation, in [-1, 1]; NaN where nothing differs.
+    """
+    sums = erased @ scores
+    if not (np.ptp(sums) and np.ptp(falls)):
+        return float("nan")
+    return float(np.corrcoef(sums, falls)[0, 1])
