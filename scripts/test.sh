@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The whole test suite, the linter, the type checker and the spelling, in the same .venv as the quickstart. Arguments go to pytest. Two processes, a file of tests at a
-# time: fixtures that train a model are made once, and tests mostly wait for graphs to be built, which takes one core.
+# time, the costly ones first: fixtures that train a model are made once, and tests mostly wait for graphs to be built, which takes one core.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 .venv/bin/codespell
-exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -19,6 +19,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+# files that take minutes, the longest first
+COSTLY = ["test_variants.py", "test_main_job.py", "test_attribution.py", "test_explanations.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts costly files first, so that no process waits for another one at the end."""
+    ranks = {name: rank for rank, name in enumerate(COSTLY)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(COSTLY)))  # keeps the order else
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real data and presets that developers have beside the repository."""
