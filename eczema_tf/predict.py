@@ -48,12 +48,12 @@ def _predict(arguments: argparse.Namespace) -> None:
     photos = read_photo_arguments(arguments.image)
     if not photos and not arguments.text.strip():
         raise DataError("give --image, --text or both")
-    if arguments.model:
-        start_tensorflow(with_keras=False)
-    from eczema_tf.workflows.predict import run_predict
-
     gc.disable()  # a tenth of the wait would go into looking for garbage
     try:
+        if arguments.model:
+            start_tensorflow(with_keras=False)
+        from eczema_tf.workflows.predict import run_predict
+
         run_predict(
             photos, arguments.text, model=arguments.model, url=arguments.url, as_json=arguments.json
         )
