@@ -16,6 +16,7 @@ from eczema_tf.data.text.tokenizer import learn_tokenizer
 from eczema_tf.errors import EczemaError
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.multimodal import Encoders, build_model
+from eczema_tf.model.saved_model import list_nodes
 from eczema_tf.serving.graph import freeze, rewrites
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
 
@@ -68,11 +69,8 @@ def export(served: ServedModel, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def bodies(export: Path) -> dict[str, list]:
     """All nodes of the SavedModel, by function; "" is the main graph."""
-    graph = SavedModel.FromString((export / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
-    return {
-        "": list(graph.node),
-        **{function.signature.name: list(function.node_def) for function in graph.library.function},
-    }
+    saved = SavedModel.FromString((export / "saved_model.pb").read_bytes())
+    return dict(list_nodes(saved.meta_graphs[0].graph_def))
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)

@@ -11,12 +11,16 @@ A SavedModel is a program. It is loaded because the configuration names it, and 
 or writes files or calls Python.
 """
 
+from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from eczema_tf.errors import ConfigError, PresetError
@@ -133,13 +137,21 @@ def _find_folder(handle: str) -> Path:
     return folder
 
 
+def list_nodes(graph: GraphDef) -> Iterator[tuple[str, list[NodeDef]]]:
+    """Lists nodes with the name of the function that they stand in, called or not.
+
+    Those of the graph itself have "". Two functions of one name are both listed.
+    """
+    yield "", list(graph.node)
+    for function in attrgetter("library")(graph).function:
+        yield function.signature.name, list(function.node_def)
+
+
 def _load(folder: Path) -> Any:
     """Loads a SavedModel once it is known to be harmless and to have the signature."""
     saved = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    graphs = [meta.graph_def for meta in saved.meta_graphs]
-    ops = {node.op for graph in graphs for node in graph.node}
-    for function in (function for graph in graphs for function in graph.library.function):
-        ops |= {node.op for node in function.node_def}
+    found = [nodes for meta in saved.meta_graphs for _, nodes in list_nodes(meta.graph_def)]
+    ops = {node.op for nodes in found for node in nodes}
     if ops & FORBIDDEN_OPS:
         raise PresetError(
             f"{KEY}: {folder}: has ops that touch files or call Python:"
