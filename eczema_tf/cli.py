@@ -222,9 +222,11 @@ def _leaving_keras_out() -> Iterator[None]:
         layers_of_text = ModuleType("tensorflow_text.python.keras")
         sys.modules[layers_of_text.__name__] = layers_of_text
         sys.modules["keras"] = None  # type: ignore[assignment]
-    yield
-    if sys.modules.get("keras", ...) is None:
-        del sys.modules["keras"]
+    try:
+        yield
+    finally:
+        if sys.modules.get("keras", ...) is None:
+            del sys.modules["keras"]
 
 
 def run_command(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from eczema_tf.evaluation.explanation_results import ExplanationResults, ModalityResults
+from eczema_tf.explanation.spans import INCOMPLETE
 from eczema_tf.reporting.formats import format_estimate
 
 NAMES = {
@@ -22,7 +23,6 @@ VERDICTS = ("better than", "not surely better than", "worse than")  # interval a
 SUMS = ("moved", "missed", "unclear")
 # rank correlations after a change that should not matter, and after destroying what was learned
 STEADY, SOMEWHAT_STEADY, VANISHED = 0.7, 0.4, 0.2
-COMPLETE = 0.02  # of what texts move: as much may be missing from the sums of their words' scores
 CHANGES = {
     "fine": "with 256 points of the path",
     "noise": "after a little noise",
@@ -110,7 +110,7 @@ def describe_trust(results: ModalityResults) -> Iterator[str]:
             yield f"{CHANGES[change]}: {level if kept >= SOMEWHAT_STEADY else 'not steady'}"
     moved, missed = (results.sums[name].value if results.sums else None for name in SUMS[:2])
     if moved and missed is not None:
-        complete = "complete" if missed <= COMPLETE * moved else "not complete"
+        complete = "complete" if missed <= INCOMPLETE * moved else "not complete"
         yield f"sums of scores: {complete}, {missed / moved:.1%} of what texts move is missing"
     *_, last = results.randomised.depths.values()
     if (left := last["correlation"].value) is not None:

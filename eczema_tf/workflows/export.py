@@ -21,6 +21,7 @@ from eczema_tf.data.synthetic.photo import render_photo
 from eczema_tf.data.text.reading import is_read
 from eczema_tf.errors import RunError
 from eczema_tf.explanation.one_pass import explain_in_one_pass
+from eczema_tf.explanation.spans import INCOMPLETE
 from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.explanation.token_scores import NODES
 from eczema_tf.files import adding_version, replacing_folder, write_checksums
@@ -55,9 +56,9 @@ TOLERANCE = 1e-4  # of what `Parity` measures
 # Explanations are gradients, and those of a ReLU or a maximum jump where rounding decides on which
 # side a unit stands. So a few rows may differ by what one unit of a head can make out.
 KINK_ROWS, KINK_TOLERANCE = 6, 5e-2
-# What the scores of words may miss of what the texts of all rows move: that share, or so many
-# logits a text, which a model that hardly moves misses at its kinks.
-INCOMPLETE, NEGLIGIBLE = 0.02, 0.01
+# What the scores of words may miss, if more than their share: so many logits a text, which a model
+# that hardly moves misses at its kinks.
+NEGLIGIBLE = 0.01
 STAGES = {  # what computes a model's input, or an output of the SavedModel
     IMAGE: "decoding and preprocessing of the photo",
     IMAGE_PRESENT: "decoding of the photo",
