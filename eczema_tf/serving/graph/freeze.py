@@ -1,9 +1,9 @@
 """Freezing: functions of variables become functions of constants and are saved as signatures.
 
 Large matrices become variables again, one for all signatures: a SavedModel of constants alone was
-twice as large, and took three times as long to load and to answer first, since TensorFlow copies
+nearly twice as large, and took over twice as long to load and to answer first, as TensorFlow copies
 constants whenever it works on a graph. All else stays, so that kernels of convolutions are folded,
-prepared once, and fused with what follows. It costs an answer 3 % at most (docs/results.md).
+prepared once, and fused with what follows: answers take no longer (docs/results.md).
 """
 
 import hashlib
