@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ import tensorflow as tf
 from eczema_tf.config import AugmentConfig, DataConfig, PreprocessConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint, map_array
 from eczema_tf.data.dataset import load_dataset
-from eczema_tf.data.inputs import Inputs, load_inputs
+from eczema_tf.data.inputs import Column, Inputs, load_inputs
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.photo.upright import upright_jpeg
-from eczema_tf.data.pipeline import build_evaluation_dataset, build_training_dataset
+from eczema_tf.data.pipeline import SmallTalk, build_evaluation_dataset, build_training_dataset
 from eczema_tf.data.text.tokenizer import learn_tokenizer
 from eczema_tf.errors import DataError, RunError
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
@@ -132,6 +133,58 @@ def test_another_seed_gives_another_order(inputs: Inputs):
         (a[1] != b[1]).any()
         for a, b in zip(training(inputs, range(1)), training(inputs, range(1), seed=1), strict=True)
     )
+
+
+def windows_of(inputs: Inputs) -> Inputs:
+    """Inputs of which row k has two windows of k + 1."""
+    values = np.repeat(np.arange(1.0, len(inputs) + 1, dtype="float32"), 4).reshape(-1, 2, 2)
+    column = Column(values, np.arange(len(inputs)), "windows")
+    columns = {"windows": column, IMAGE_PRESENT: inputs.columns[IMAGE_PRESENT]}
+    return replace(inputs, columns=columns, token_columns={})
+
+
+def talking(inputs: Inputs, share: float, epochs: range = range(4)) -> list[tuple]:
+    number, talk = {"row": np.arange(len(inputs))}, SmallTalk("windows", np.array([3, 7]), share)
+    dataset = build_training_dataset(
+        inputs,
+        number,
+        number,
+        np.arange(10, 40),
+        batch_size=8,
+        epochs=epochs,
+        seed=0,
+        small_talk=talk,
+    )
+    return [(batch["windows"].numpy(), target["row"].numpy()) for batch, target, _ in dataset]
+
+
+def test_small_talk_is_put_behind_a_share_of_the_texts(inputs: Inputs):
+    batches = talking(windows_of(inputs), 0.5)
+    followed = np.concatenate([windows[:, 2, 0] for windows, _ in batches])
+    for windows, rows in batches:
+        assert windows.shape == (len(rows), 4, 2)
+        np.testing.assert_array_equal(windows[:, :2, 0], np.repeat(rows[:, None] + 1, 2, axis=1))
+        np.testing.assert_array_equal(windows[:, 3], windows[:, 2])
+    assert set(followed) == {0, 4, 8}  # nothing, or what row 3 or row 7 says
+    assert 0.3 < (followed > 0).mean() < 0.7
+
+
+def test_small_talk_is_another_in_each_epoch_and_the_same_after_resuming(inputs: Inputs):
+    unbroken, resumed = (
+        talking(windows_of(inputs), 0.5),
+        talking(windows_of(inputs), 0.5, range(2, 4)),
+    )
+    for (windows, _), (again, _) in zip(unbroken[8:], resumed, strict=True):
+        np.testing.assert_array_equal(windows, again)
+    heard = {
+        epoch: {
+            row: talk
+            for windows, rows in unbroken[4 * epoch : 4 * epoch + 4]
+            for row, talk in zip(rows, windows[:, 2, 0], strict=True)
+        }
+        for epoch in range(2)
+    }
+    assert heard[0] != heard[1]
 
 
 def test_a_cached_array_is_read_back_and_not_computed_again(tmp_path: Path):

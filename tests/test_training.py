@@ -91,8 +91,9 @@ def make_data() -> TrainingData:
     weights = {head: np.ones(ROWS, "float32") for head in HEADS}
     targets = compute_targets(eczema, consistency, grades)
     labelled, cases = np.ones(ROWS, bool), rows.astype(str)
+    prevalence, none = float(eczema.mean()), np.array([], "int64")
     return TrainingData(
-        inputs, targets, weights, eczema > 0.5, labelled, cases, float(eczema.mean()), rows, rows
+        inputs, targets, weights, eczema > 0.5, labelled, cases, prevalence, rows, rows, none
     )
 
 

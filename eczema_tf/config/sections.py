@@ -268,6 +268,9 @@ class TrainConfig(Section):
     patience: Positive = 10  # of keep: best, epochs without a better one
     balance_classes: bool = True  # for training; probabilities are moved back afterwards
     soft_labels: bool = True  # false: train on the yes or no of data.label_threshold
+    # of the training texts, the share that a text which says nothing (labelled unclear) is put
+    # behind, another in each epoch; where findings are learned and the text encoder is frozen
+    small_talk: Share = 0.5
     loss_weights: LossWeights = LossWeights()
     # features of frozen encoders are computed once; false: for each run anew
     cache_features: bool = True

@@ -6,6 +6,7 @@ once, in order.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +17,36 @@ from eczema_tf.data.photo.augment import augment_photos
 from eczema_tf.schema import IMAGE, MODEL_INPUTS
 
 Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class SmallTalk:
+    """Texts that say nothing, put behind others, so that these are heard however much else is said.
+
+    Attributes:
+        column: The input that holds windows of texts, (rows, windows, channels), zeros where a text
+            has ended.
+        rows: int64, whose texts say nothing.
+        share: In [0, 1], of the texts that one of them is put behind, drawn anew in each epoch.
+    """
+
+    column: str
+    rows: np.ndarray
+    share: float
+
+    def build(self, inputs: Inputs) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """Makes an op that takes windows and a key, and returns longer windows."""
+        gather = _build_gather(replace(inputs, columns={self.column: inputs.columns[self.column]}))
+
+        def follow(windows: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+            count = tf.shape(windows)[0]
+            draws = tf.random.stateless_uniform([2, count], key)
+            chosen = tf.cast(draws[0] * len(self.rows), tf.int32)
+            talk = gather(tf.gather(tf.constant(self.rows, tf.int64), chosen))[self.column]
+            talk *= tf.cast(draws[1] < self.share, talk.dtype)[:, None, None]
+            return tf.concat([windows, talk], axis=1)
+
+        return follow
 
 
 def build_training_dataset(
@@ -29,6 +60,7 @@ def build_training_dataset(
     seed: int,
     augment: AugmentConfig | None = None,
     views: int = 0,
+    small_talk: SmallTalk | None = None,
 ) -> tf.data.Dataset:
     """Builds the training pipeline.
 
@@ -43,11 +75,13 @@ def build_training_dataset(
         augment: Changes to the photos, if there are pixels; None for none.
         views: How often `inputs` has the rows again, with other views of their photos, from which
             each row is taken in turn (`model.trunk.encode_views`).
+        small_talk: What is put behind texts; None for nothing.
 
     Returns:
         Batches of (inputs, targets, weights), dictionaries by name, for all `epochs`.
     """
     gather, count = _build_gather(inputs), len(inputs) // (1 + views)
+    follow = small_talk.build(inputs) if small_talk else None
 
     def batches_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.cast(seed, tf.int64), epoch])
@@ -68,6 +102,8 @@ def build_training_dataset(
         batch = gather(seen)
         if augment is not None and batch.get(IMAGE) is not None and len(batch[IMAGE].shape) == 4:
             batch[IMAGE] = augment_photos(tf.cast(batch[IMAGE], tf.float32), key, augment)
+        if small_talk and follow:
+            batch[small_talk.column] = follow(batch[small_talk.column], key)
         return batch, take(targets, chosen), take(weights, chosen)
 
     epochs_dataset = tf.data.Dataset.range(epochs.start, epochs.stop)

@@ -28,6 +28,7 @@ class TrainingData:
         prevalence: Mean eczema label of the training rows, in [0, 1]; 0 without any.
         train_rows: int64.
         val_rows: int64; may be empty where the last epoch is kept.
+        talk_rows: int64, the training rows whose text says nothing: it is labelled unclear.
     """
 
     inputs: Inputs
@@ -39,6 +40,7 @@ class TrainingData:
     prevalence: float
     train_rows: np.ndarray
     val_rows: np.ndarray
+    talk_rows: np.ndarray
 
     def count_steps(self, batch_size: int) -> int:
         """Counts the steps of an epoch; the last batch may be smaller."""
@@ -91,6 +93,7 @@ def build_training_data(
         prevalence=prevalence,
         train_rows=train_rows,
         val_rows=val_rows,
+        talk_rows=train_rows[(has_text & (table["consistency"] == "unclear"))[train_rows]],
     )
 
 

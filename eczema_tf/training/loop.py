@@ -9,9 +9,10 @@ from typing import Any
 import keras
 
 from eczema_tf.config import AugmentConfig, Config, TrainConfig
-from eczema_tf.data.pipeline import build_training_dataset
+from eczema_tf.data.pipeline import SmallTalk, build_training_dataset
 from eczema_tf.errors import DataError
 from eczema_tf.model.losses import build_losses
+from eczema_tf.model.multimodal import TEXT_WINDOWS
 from eczema_tf.training.callbacks import KeepBest, StopOnNonFiniteLoss, Validate, WriteScalars
 from eczema_tf.training.checkpoints import EpochMetrics
 from eczema_tf.training.data import TrainingData
@@ -88,6 +89,7 @@ def train_stage(
         seed=config.seed,
         augment=stage.augment,
         views=stage.views,
+        small_talk=_choose_small_talk(data, train.small_talk),
     )
     model.fit(
         batches,
@@ -99,6 +101,13 @@ def train_stage(
         verbose=1 if sys.stdout.isatty() else 2,  # progress bars, or a line an epoch
     )
     return keep_best.progress.history
+
+
+def _choose_small_talk(data: TrainingData, share: float) -> SmallTalk | None:
+    """Returns what is put behind texts, where their windows are at hand and some say nothing."""
+    if share and len(data.talk_rows) and TEXT_WINDOWS in data.inputs.columns:
+        return SmallTalk(TEXT_WINDOWS, data.talk_rows, share)
+    return None
 
 
 class LayerwiseAdamW(keras.optimizers.AdamW):
