@@ -86,6 +86,18 @@ def test_freezing_changes_no_answer(served: ServedModel, export: Path, signature
             np.testing.assert_array_equal(answers[name], value, err_msg=name)
 
 
+def test_every_inner_function_is_called(bodies: dict[str, list]):
+    called = {
+        function.name
+        for nodes in bodies.values()
+        for node in nodes
+        for attribute in node.attr.values()
+        for function in (attribute.func, *attribute.list.func)
+    }
+    # of its own TensorFlow adds what saves and restores, and a wrapper for each signature
+    assert not {name for name in bodies.keys() - called if not name.startswith("__inference_")}
+
+
 def test_large_weights_are_there_once_for_both_signatures(
     served: ServedModel, export: Path, bodies: dict[str, list]
 ):
