@@ -267,6 +267,20 @@ def test_every_finding_is_said_in_thirty_ways_and_more():
             assert len(clauses) + len(nouns) * frame >= 30, (name, value)
 
 
+def test_every_value_is_said_in_many_wordings_that_say_no_other_value():
+    sides = [load_grammar(side).findings for side in ("known", "new")]
+    for name, finding in sides[0].items():
+        meant: dict[str, str] = {}
+        for value in finding.values:
+            sayings = [side[name].values[value] for side in sides]
+            assert sum(len(saying.clause) for saying in sayings) >= 14, (name, value)
+            assert sum(len(saying.np) for saying in sayings) >= 10, (name, value)
+            assert all(saying.note for saying in sayings), (name, value)
+            for saying in sayings:
+                for wording in {*saying.clause, *saying.np, *saying.note}:
+                    assert all(meant.setdefault(way, value) == value for way in expand(wording))
+
+
 def test_probabilities_are_the_same_to_the_bit_in_every_process():
     """Python hashes strings with another seed in each: no sum may run over a set of them."""
     code = (

@@ -24,6 +24,7 @@ TIGHT = (
     ("duration", "called"),
 )
 RAMBLING = 0.04  # share of texts with much small talk
+SHORTHAND = 0.15  # share of a note's findings in shorthand: "pruritus ++"
 UNCLEAR_KINDS = {"empty": 0.4, "offtopic": 0.25, "foreign": 0.2, "nonsense": 0.15}
 _LETTERS = "aeioubcdfghklmnprstvwxyz"  # of nonsense
 _ALTERNATIVES = re.compile(r"\(([^()]*)\)")
@@ -121,6 +122,7 @@ class _Writer:
         self.grammar, self.sex, self.rng = grammar, sex, rng
         self.frames = grammar.frames[register.frames]
         self.noted = register.frames != "spoken"
+        self.shorthand = SHORTHAND if register.frames == "noted" else 0.0
         self.speaker = "note" if self.noted else "own"
         if age and not self.noted:
             speakers = grammar.ages[age].speakers
@@ -151,7 +153,9 @@ class _Writer:
         if saying.negated and frame != "bare":
             frame = "denied"
         clause_share = 0.15 if self.noted else 0.85 if frame == "bare" else 0.6
-        if saying.clause and not tight and rng.random() < clause_share:
+        if saying.note and not tight and rng.random() < self.shorthand:
+            wording = rng.choice(saying.note)
+        elif saying.clause and not tight and rng.random() < clause_share:
             wording = rng.choice(saying.clause)
         else:
             go_on = "on <x>" if frame == "site" else "<x>"

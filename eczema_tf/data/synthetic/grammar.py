@@ -22,10 +22,11 @@ WHOLE = ("range", "joins", "leads", "it", "misspellings")
 
 
 class Saying(Section):
-    """How people say one value of a finding; `negated`: they deny it."""
+    """How people say one value of a finding; `negated`: they deny it; `note`: in shorthand."""
 
     clause: list[str] = Field(default_factory=list)
     np: list[str] = Field(default_factory=list)
+    note: list[str] = Field(default_factory=list)
     negated: bool = False
 
 
