@@ -16,7 +16,12 @@ import yaml
 
 from eczema_tf.data.audit.report import FAMILY, OWN
 
-_CLAUSE_END = re.compile(r"[.;:!?,\n]|\b(?:and|but|while|whereas)\b", re.IGNORECASE)
+# "and" ends a clause where another subject follows: not in "eczema and asthma in the family"
+_CLAUSE_END = re.compile(
+    r"[.;!?,\n]|(?<!\bFH)(?<!\bFHx):|\b(?:but|while|whereas)\b"
+    r"|\band\b(?=\s+(?:I|my|he|she|we|they|you|it|this|the|his|her|now|also)\b)",
+    re.IGNORECASE,
+)
 
 
 def find_named_diagnoses(texts: pd.Series) -> pd.DataFrame:
