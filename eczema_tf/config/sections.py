@@ -198,6 +198,9 @@ class ModelConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3  # in the heads
     # share of the training rows that lose one of two modalities
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    # share of a text's windows of eight tokens that a training step does not see, where findings
+    # are learned
+    window_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
     @model_validator(mode="after")
     def _linear_heads_fit(self) -> "ModelConfig":

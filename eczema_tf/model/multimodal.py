@@ -235,6 +235,10 @@ def _embed_text(inputs: dict[str, Any], encoders: Encoders, config: ModelConfig)
         pooled = _pool_text(features, mask, config)
         return pooled, _project(pooled, "text", config, units)
     windows = WindowMean(WINDOW_TOKENS, name=TEXT_WINDOWS)([features, mask])
+    # in training whole windows are left out, as if they had not been said
+    windows = keras.layers.Dropout(
+        config.window_dropout, noise_shape=(None, None, 1), name="text_window_dropout"
+    )(windows)
     held = HeldWindows(name="held_windows")(windows)  # (batch, windows)
     pooled = _pool_text(windows, held, config)
     embedding = _project(pooled, "text", config, units // 2)  # the other half is the findings'
