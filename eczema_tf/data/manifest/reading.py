@@ -69,15 +69,16 @@ _NOTHING = {
 # zero-width and bidirectional marks, soft hyphens, byte order marks (of a file joined to another)
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
 _WHOLE = re.compile(r"(\d+)\.0+")  # what a table of numbers makes of 7 where other cells are empty
+SPLIT_NAMES = {
+    **dict(zip(SPLITS, SPLITS, strict=True)),
+    "training": "train",
+    "validation": "val",
+    "valid": "val",
+    "dev": "val",
+    "testing": "test",
+}
 _MEANT = {
-    "split": {
-        **dict(zip(SPLITS, SPLITS, strict=True)),
-        "training": "train",
-        "validation": "val",
-        "valid": "val",
-        "dev": "val",
-        "testing": "test",
-    },
+    "split": SPLIT_NAMES,
     "consistency": dict(zip(CONSISTENCY, CONSISTENCY, strict=True)),
     "severity": dict(zip(SEVERITY, SEVERITY, strict=True)),
 }
@@ -156,7 +157,7 @@ def find_header_faults(header: Collection[str]) -> list[str]:
     for name, count in counts.items():
         if name and count > 1:
             faults.append(f"{shorten(name)}: column is there {count} times")
-        column = _find_meant(name, counts)
+        column = find_meant(name, counts)
         if column != name:
             meant.add(column)
             faults.append(
@@ -174,7 +175,7 @@ def find_header_faults(header: Collection[str]) -> list[str]:
     return faults
 
 
-def _find_meant(name: str, header: Collection[str]) -> str:
+def find_meant(name: str, header: Collection[str]) -> str:
     """The manifest's column that a name stands for: its own, misspelt, or one that is missing."""
     plain = unicodedata.normalize("NFKD", name.lower())
     letters = re.sub(r"[^a-z0-9]", "", plain)
