@@ -383,9 +383,6 @@ def write_parquet(path: Path, rows: list[tuple[str | None, int, str]], names: li
     parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), path)
 
 
-UNNAMED = "../tinea/3-train-00000-of"  # whose it is is not known: a group of its own
-
-
 def test_photos_in_parquet_files_are_unpacked(tmp_path: Path):
     names, data = ["eczema", "../tinea"], tmp_path / "set" / "data"
     data.mkdir(parents=True)
@@ -398,12 +395,12 @@ def test_photos_in_parquet_files_are_unpacked(tmp_path: Path):
     assert table["split"].tolist() == ["test", "train", "train", "train"]
     assert table["condition"].tolist() == ["../tinea", "eczema", "eczema", "../tinea"]
     assert table["text"].tolist() == ["", "it itches", "", "a ring"]
-    assert table["group_id"].tolist() == ["../tinea/p3", *["eczema/p1"] * 2, UNNAMED]
+    assert table["group_id"].tolist() == ["../tinea/p3", *["eczema/p1"] * 2, "../tinea/photo"]
     assert sorted(path.name for path in out.rglob("*.[pj]*g")) == [
-        "3-train-00000-of-00001.jpg",
         "p1_1.png",
         "p1_2.png",
         "p3_1.png",
+        "photo.jpg",
     ]
     with pytest.raises(DataError, match="would be lost"):
         prepare_folder(tmp_path / "set", folder=tmp_path / "set" / "data", overwrite=True)

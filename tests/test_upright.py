@@ -234,6 +234,13 @@ def test_of_sixteen_bits_the_upper_eight_are_kept():
     assert decode(upright_jpeg(white)).min() >= 254
     deep = Image.fromarray(np.full((8, 8), 200 * 256, "uint16"))
     assert np.abs(decode(upright_jpeg(encode(deep, "TIFF"))) - 200).max() <= 2
+    clear = encode(deep, "PNG", transparency=200 * 256)
+    assert decode(upright_jpeg(clear)).min() >= 254
+
+
+def test_a_tiff_of_luminance_and_colour_is_read_by_its_own_subsampling():
+    data = encode(corners().convert("YCbCr"), "TIFF", compression="tiff_lzw")
+    assert close(data, corners())
 
 
 def test_palettes_and_one_bit():

@@ -168,10 +168,12 @@ def _decode(photo: _Photo, least_px: tuple[int, int], mode: str = "RGB") -> Imag
     with _ALONE if large else contextlib.nullcontext():
         image.load()
         if image.mode.startswith("I"):  # 16 bits, of which Pillow would clip what is above 255
-            values = np.array(image)
-            np.clip(values, 0, 65535, out=values)
+            values, clear = np.array(image), image.info.get("transparency")
+            solid = None if clear is None else Image.fromarray(values != clear).convert("L")
             values >>= 8
             image = Image.fromarray(values.astype("uint8"))
+            if solid:
+                image.putalpha(solid)
         is_clear = image.has_transparency_data
         if is_clear and image.mode not in ("LA", "RGBA"):
             image = image.convert("RGBA")

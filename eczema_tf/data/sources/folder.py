@@ -56,7 +56,7 @@ COLUMNS = {
     "eczema": "1 if the class folder is one of `eczema_classes`, 0 for the other classes",
     "split": (
         "the folder train, val (valid, validation, dev) or test at the top, if all photos are in"
-        " one; a group found in several splits is put wholly into the earliest of them (train, val, test),"
+        " one; a group in several of them is put wholly into the earliest (train, val, test),"
         " so that the test photos are of others"
     ),
     "text": "from the captions; empty where there is none",

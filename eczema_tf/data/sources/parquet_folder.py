@@ -55,9 +55,7 @@ def _unpack_part(part: Path, target: Path, metadata: TextIO) -> None:
         data = held.get("bytes")
         if not data or not isinstance(data, bytes):
             raise DataError(f"{part}:{number}: image: has no bytes; are the photos elsewhere?")
-        # a number before the name, since one at the end would be a shot of the same patient
-        given = Path(held.get("path") or f"{number}-{part.stem}").name
-        name = re.sub(r"[^\w.-]", "_", given)[-100:].lstrip(".")
+        name = re.sub(r"[^\w.-]", "_", Path(held.get("path") or "photo").name)[-100:].lstrip(".")
         place = f"{part.stem}-{number}/{name if Path(name).suffix else f'{name}.jpg'}"
         (target / place).parent.mkdir()
         (target / place).write_bytes(data)
