@@ -41,10 +41,8 @@ from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.schema import SPLITS
 
 # what a manifest may hold (`data.photo.upright`)
-PHOTO_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp"),
-    *(".tif", ".tiff", ".heic", ".heif"),
-)
+JPEG_SUFFIXES, HEIC_SUFFIXES = (".jpg", ".jpeg", ".jfif"), (".heic", ".heif")
+PHOTO_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *HEIC_SUFFIXES)
 METADATA = ("metadata.csv", "metadata.jsonl")
 PROVENANCE = {
     "attribution": (
@@ -271,12 +269,10 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
         for name in opened.header:
             column = {"text": "text", "eczema": "label"}.get(find_meant(name, opened.header), "")
             if column and column not in opened.header:
-                faults.append(
-                    f"{table}: {name!r}: looks like {column!r}; rename it to have it read"
-                )
+                faults.append(f"{table}: {name!r}: looks like {column!r}; rename it")
         rows, _ = opened.collect()
         for line, row in zip(rows.index, rows.to_dict("records"), strict=True):
-            path = _join(PurePosixPath(table).parent, row.pop("file_name"))
+            path = str(PurePosixPath(table).parent / clean_cell("image_path", row.pop("file_name")))
             if path not in known or path in found:
                 what = "is there twice" if path in found else "no such photo"
                 faults.append(f"{table}:{line}: {what}; received {shorten(path)!r}")
@@ -287,14 +283,12 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
     return pd.DataFrame(told, paths, dtype=str)
 
 
-def _join(folder: PurePosixPath, image_path: str) -> str:
-    return (folder / clean_cell("image_path", image_path)).as_posix()
-
-
 def _read_captions(captions: Path, paths: Sequence[str]) -> pd.Series:
     """Reads the text of each photo, "" for none: str, one a path."""
     table = read_table(captions, ("image_path", "text"))
-    photos = table["image_path"].map(lambda path: _join(PurePosixPath(), path))
+    photos = table["image_path"].map(
+        lambda path: str(PurePosixPath(clean_cell("image_path", path)))
+    )
     wrong = photos.duplicated().map({True: "the photo has a caption already", False: ""})
     wrong = wrong.mask(~photos.isin(paths), "no such photo in the folder")
     faults = [
