@@ -26,7 +26,8 @@ SYNONYMS = {
     "image_path": (
         "image images imagefile imagefilename imagefilepath imageurl img imgpath imgfile imgurl"
         " file files filepath fname path paths photo photos photopath photofile photourl picture"
-        " pictures picturepath pic jpg jpeg png url bild foto fotografia isicid"
+        " pictures picturepath pic jpg jpeg png url bild fotografia isicid"
+        " foto"  # codespell:ignore foto
     ),
     "text": (
         "texts texto caption captions description descriptions complaint complaints chiefcomplaint"
