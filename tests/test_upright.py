@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from eczema_tf.data.photo import edge_limits, limits, upright
-from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.data.photo.upright import read_case_photos, upright_jpeg
 from eczema_tf.errors import DataError
 from eczema_tf.serving.graph import guard
 
@@ -420,3 +420,12 @@ class TestHeic:
         monkeypatch.setitem(sys.modules, "pillow_heif", None)
         with pytest.raises(DataError, match=r"HEIC.*requirements-heic\.txt"):
             upright_jpeg(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
+
+
+def test_of_several_photos_every_bad_one_is_named():
+    good = encode(corners())
+    with pytest.raises(DataError, match=r"^photo cannot be read"):
+        read_case_photos([b"x" * 99])
+    with pytest.raises(DataError, match=r"^photo 2: cannot be read.*; photo 3: has 1 bytes"):
+        read_case_photos([good, b"x" * 99, b"x"])
+    assert read_case_photos([good]) == [upright_jpeg(good)]

@@ -10,7 +10,7 @@ import io
 import math
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -97,6 +97,25 @@ def upright_jpeg(data: bytes) -> bytes:
                 _decode(photo, (1, 1))  # all of it is read, at an eighth of its size
                 return kept
         return _encode(_decode(photo, (image.width // factor, image.height // factor)))
+
+
+def read_case_photos(photos: Sequence[bytes]) -> list[bytes]:
+    """Turns the photos of a case upright, as `upright_jpeg` does; a fault says of which.
+
+    Raises:
+        DataError: For every photo that cannot be used.
+    """
+    if len(photos) == 1:
+        return [upright_jpeg(photos[0])]
+    upright, faults = [], []
+    for number, photo in enumerate(photos, 1):
+        try:
+            upright.append(upright_jpeg(photo))
+        except DataError as error:
+            faults.append(f"photo {number}: {str(error).removeprefix('photo ')}")
+    if faults:
+        raise DataError("; ".join(faults))
+    return upright
 
 
 def shrink_upright(data: bytes, side_px: int) -> np.ndarray:
