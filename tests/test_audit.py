@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageFilter
 
 from eczema_tf.config import DataConfig
 from eczema_tf.data.audit import near_photos, near_texts
@@ -302,6 +302,30 @@ def test_different_photos_are_not_near_across_blocks(tmp_path: Path):
     draw_photo(12, (96, 64)).transpose(Image.Transpose.ROTATE_180).save(tmp_path / "300.jpg")
     signatures = signatures_of([tmp_path / f"{seed}.jpg" for seed in range(301)])
     assert find_near_photos(signatures).tolist() == [[12, 300]]
+
+
+def draw_spot(seed: int) -> Image.Image:
+    """One round spot on plain skin: few numbers say all of it."""
+    rng = np.random.default_rng(seed)
+    x, y, radius = rng.integers(36, 60), rng.integers(36, 60), rng.integers(10, 14)
+    rows, columns = np.mgrid[:96, :96]
+    skin = np.where((columns - x) ** 2 + (rows - y) ** 2 < radius**2, 110, 190)
+    noisy = Image.fromarray((skin + rng.normal(0, 8, skin.shape)).clip(0, 255).astype("uint8"))
+    return noisy.filter(ImageFilter.GaussianBlur(1))
+
+
+def test_spots_on_different_skin_are_not_near_but_their_copies_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for seed in range(60):
+        draw_spot(seed).save(tmp_path / f"{seed}.png")
+    draw_spot(7).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "60.jpg", quality=85)
+    signatures = signatures_of(
+        [tmp_path / f"{seed}.png" for seed in range(60)] + [tmp_path / "60.jpg"]
+    )
+    assert find_near_photos(signatures).tolist() == [[7, 60]]
+    monkeypatch.setattr(near_photos, "MIN_TILE_CORRELATION", -1)
+    assert len(find_near_photos(signatures)) > 20  # without a look at the skin around the spot
 
 
 def test_the_same_light_on_different_skin_is_not_near(tmp_path: Path):

@@ -83,11 +83,20 @@ def test_no_silent_conversion(setting: str):
 
 
 @pytest.mark.parametrize(
-    "setting", ["train.epochs", "=3", "train..epochs=3", "seed.more=3", "train.epochs=[1"]
+    "setting",
+    ["train.epochs", "=3", "train..epochs=3", "seed.more=3", "train.epochs=[1", "data.manifest="],
 )
 def test_malformed_settings_are_errors(setting: str):
     with pytest.raises(ConfigError):
         load_config(overrides=["seed=1", setting])
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [("a #b/m.csv", "a #b/m.csv"), ("#b/m.csv", "#b/m.csv"), ("'a #b'", "a #b"), ("null", None)],
+)
+def test_a_setting_has_no_comments(value: str, path: str | None):
+    assert load_config(overrides=[f" data.manifest = {value}"]).data.manifest == path
 
 
 def test_split_shares_must_sum_to_one():

@@ -12,7 +12,12 @@ from pyarrow import parquet
 
 from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.sources.folder import prepare_folder
-from eczema_tf.data.sources.folder_names import choose_eczema_classes, name_group, strip_numbers
+from eczema_tf.data.sources.folder_names import (
+    choose_eczema_classes,
+    find_split,
+    name_group,
+    strip_numbers,
+)
 from eczema_tf.errors import DataError
 
 PHOTOS = (
@@ -161,6 +166,17 @@ def test_which_classes_are_eczema():
         DataError, match=r"every class is eczema.*the classes are: Eczema, Hand eczema"
     ):
         choose_eczema_classes({"Eczema", "Hand eczema"})
+    with pytest.raises(DataError, match="if that holds the classes, give set/archive"):
+        choose_eczema_classes({"archive"}, folder="set")
+
+
+@pytest.mark.parametrize("other", ["non-eczema", "no_eczema", "Not Eczema", "NonEczema"])
+def test_a_class_without_eczema_is_not_eczema(other: str):
+    assert choose_eczema_classes({"Eczema", other, "Acne"}) == {"Eczema"}
+
+
+def test_classes_are_named_whatever_blanks_and_accents():
+    assert choose_eczema_classes({"Ekze\u0301m ", "Acne"}, [" ekz\u00e9m"]) == {"Ekze\u0301m "}
 
 
 def test_captions_become_texts(folder: Path, tmp_path: Path):
@@ -318,6 +334,28 @@ def test_metadata_beside_photos_say_class_and_text(tmp_path: Path, name: str):
         prepare_folder(tmp_path / "again", folder=atlas)
 
 
+@pytest.mark.parametrize(("column", "meant"), [("caption", "text"), ("diagnosis", "label")])
+def test_metadata_that_would_be_ignored_are_an_error(tmp_path: Path, column: str, meant: str):
+    atlas = fill(tmp_path / "set", "Eczema/1.jpg", "Tinea/2.jpg")
+    (atlas / "metadata.csv").write_text(f"file_name,{column}\nEczema/1.jpg,x\n")
+    with pytest.raises(DataError, match=f"'{column}': looks like '{meant}'; rename it"):
+        prepare_folder(tmp_path / "out", folder=atlas)
+
+
+@pytest.mark.parametrize("path", ["./Eczema/1.jpg", r"Eczema\1.jpg", " Eczema/1.jpg "])
+def test_captions_are_read_as_a_manifest_is(tmp_path: Path, path: str):
+    atlas = fill(tmp_path / "set", "Eczema/1.jpg", "Tinea/2.jpg")
+    (tmp_path / "c.csv").write_text(f"image_path,text\n{path},dry\nTinea/2.jpg,nan\n")
+    summary = prepare_folder(tmp_path / "out", folder=atlas, captions=tmp_path / "c.csv")
+    assert load_manifest(summary.manifest).table["text"].tolist() == ["dry", ""]
+
+
+@pytest.mark.parametrize("name", ["Training", "train_set", "TRAIN", "train data"])
+def test_splits_are_known_by_their_other_names(name: str):
+    assert find_split(name) == "train"
+    assert not find_split(f"{name} photos of eczema")
+
+
 @pytest.mark.parametrize(
     ("line", "said"), [("{", "1: is not JSON"), ("[1]", "allowed: a JSON object"), ("", "is empty")]
 )
@@ -376,7 +414,18 @@ def test_parquet_files_without_photos_are_an_error(tmp_path: Path):
     with pytest.raises(DataError, match="not readable as Parquet"):
         prepare_folder(tmp_path / "out", folder=tmp_path)
     write_parquet(tmp_path / "train.parquet", [(None, 0, "")], [])
-    table = parquet.read_table(tmp_path / "train.parquet").set_column(0, "image", [[{"path": "a"}]])
-    parquet.write_table(table, tmp_path / "train.parquet")
-    with pytest.raises(DataError, match=r":1: image: has no bytes; are the photos elsewhere"):
+    table = parquet.read_table(tmp_path / "train.parquet")
+    for column, cell, said in (
+        ("image", {"path": "a"}, ":1: image: has no bytes; are the photos elsewhere"),
+        ("image", "a.jpg", ":1: image: has no bytes"),
+        ("label", None, ":1: label: is empty"),
+        ("label", ["eczema"], ":1: label: is empty or a list"),
+    ):
+        place = table.column_names.index(column)
+        changed = table.set_column(place, column, [pa.array([cell])])
+        parquet.write_table(changed, tmp_path / "train.parquet")
+        with pytest.raises(DataError, match=said):
+            prepare_folder(tmp_path / "out", folder=tmp_path)
+    parquet.write_table(table.drop_columns("label"), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="no column label; it has image, text"):
         prepare_folder(tmp_path / "out", folder=tmp_path)

@@ -57,6 +57,14 @@ def message_of(read: Callable[[Path], object], path: Path) -> str:
         ("fold", "split"),
         ("gender", "sex"),
         ("fitzpatrick_scale", "skin_tone"),
+        ("id_patient", "group_id"),
+        ("Patienten-ID", "group_id"),
+        ("anon_patient_no", "group_id"),
+        ("image_1", "image_path"),
+        ("Fotografía", "image_path"),
+        ("y_true", "eczema"),
+        ("label_name", "eczema"),
+        ("Ekzem", "eczema"),
     ],
 )
 def test_a_usual_synonym_of_a_missing_column_stops(
@@ -101,9 +109,12 @@ def test_patients_beside_groups_that_are_all_empty_stop(tmp_path: Path):
     ("cell", "label"),
     [
         *[(yes, 1) for yes in ("yes", "Yes", "YES", "true", "True", "TRUE", "1", "1.0", " 1 ")],
+        *[(yes, 1) for yes in ("y", "Positive", "pos", "100%", "\u200b1")],
         *[(no, 0) for no in ("no", "No", "NO", "false", "False", "FALSE", "0", "0.0")],
-        *[(half, 0.5) for half in ("0.5", '"0,5"', '",5"')],
+        *[(no, 0) for no in ("n", "negative", "NEG", "0 %")],
+        *[(half, 0.5) for half in ("0.5", '"0,5"', '",5"', "50%", '"50,0 %"')],
         *[(nothing, np.nan) for nothing in ("nan", "NaN", "N/A", "NA", "None", "null", "", " ")],
+        *[(nothing, np.nan) for nothing in ("?", "-", "n.a.", "unknown", "\ufeff")],
     ],
 )
 def test_labels_as_people_write_them(tmp_path: Path, cell: str, label: float):
@@ -111,7 +122,7 @@ def test_labels_as_people_write_them(tmp_path: Path, cell: str, label: float):
     np.testing.assert_equal(load_manifest(path).table["eczema"].tolist(), [label])
 
 
-@pytest.mark.parametrize("nothing", ["nan", "NaN", "N/A", "n/a", "NA", "None", "null", "<NA>"])
+@pytest.mark.parametrize("nothing", ["nan", "N/A", "n/a", "NA", "None", "null", "<NA>", "?", "--"])
 def test_what_says_nothing_is_empty_but_for_ids_of_rows(tmp_path: Path, nothing: str):
     names = [name for name in MANIFEST_COLUMNS if name not in ("example_id", "text")]
     path = write(
@@ -170,6 +181,9 @@ def respell(separator: str) -> str:
         PLAIN.encode("utf-8-sig"),
         PLAIN.encode("utf-16"),
         b"\xfe\xff" + PLAIN.encode("utf-16-be"),
+        PLAIN.encode("utf-16-le"),
+        PLAIN.encode("utf-16-be"),
+        b"\n \n" + PLAIN.encode() + b" \n\n",
         PLAIN.replace("\n", "\r\n").encode(),
         PLAIN.replace("\n", "\r").encode(),
         PLAIN.replace("\n", "\r\n", 1).encode(),
@@ -180,6 +194,8 @@ def respell(separator: str) -> str:
         respell(";").replace("0.5", "0,5").encode("utf-16"),
         respell("\t").encode("utf-16"),
         respell("|").encode(),
+        f"sep=;\r\n{respell(';')}".encode(),
+        f'"sep=|"\n{respell("|")}'.encode("utf-16"),
     ],
 )
 def test_one_table_in_many_guises_is_one_table(tmp_path: Path, content: bytes):
@@ -192,6 +208,79 @@ def test_one_table_in_many_guises_is_one_table(tmp_path: Path, content: bytes):
     assert table["text"][1] == "Jucken über Nacht 湿疹"
     assert table["eczema"].tolist() == [0.5, 1]
     assert [row.image_path.removeprefix("./") for row in stream_rows(path)] == ["photos/a.png", ""]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Mu\u0308ller", "M\u00fcller"),
+        ("P 1", "P\u00a01"),
+        ("P1", "\ufeffP1"),  # of a file joined to another
+        ("P1", "P\u200b1 "),
+        ("12", "12.0"),
+    ],
+)
+def test_patients_who_look_alike_are_one(tmp_path: Path, one: str, other: str):
+    path = write(tmp_path, f"example_id,text,group_id\nr1,dry,{one}\nr2,red,{other}\n")
+    assert len(set(load_manifest(path).table["group_id"])) == 1
+
+
+def test_ids_are_else_as_they_are_written(tmp_path: Path):
+    ids = ["007", "7", "p1", "P1", "1e5", "12e4", "2026-11-27", "1.10"]
+    rows = "".join(f"{name},dry,{name}\n" for name in ids)
+    table = load_manifest(write(tmp_path, f"example_id,text,group_id\n{rows}")).table
+    assert table["example_id"].tolist() == table["group_id"].tolist() == ids
+
+
+def test_ids_that_a_spreadsheet_has_rounded_are_refused(tmp_path: Path):
+    rows = "r1,dry,1.23457E+11\nr2,red,1.23457E+11\n1e+17,red,\n"
+    message = message_of(load_manifest, write(tmp_path, f"example_id,text,group_id\n{rows}"))
+    assert message.count("is a rounded number; save it again with the column as text") == 3
+
+
+def test_diagnoses_as_labels_are_told_what_makes_labels_of_them(tmp_path: Path):
+    path = write(tmp_path, "example_id,text,eczema\nr1,dry,atopic dermatitis\n")
+    assert "`prepare table` makes it of diagnoses" in message_of(load_manifest, path)
+
+
+def test_a_photo_is_found_however_accents_are_coded(tmp_path: Path):
+    (tmp_path / "Ru\u0308cken").mkdir()
+    (tmp_path / "Ru\u0308cken" / "e\u0301.png").touch()
+    path = write(tmp_path, "example_id,image_path\nr1,R\u00fccken/\u00e9.png\n")
+    file = load_manifest(path).table["image_file"][0]
+    assert file == str((tmp_path / "Ru\u0308cken/e\u0301.png").resolve())
+
+
+@pytest.mark.parametrize("given", ["P/A b.PNG", "p/a b", "p/a b.jpeg", "p/A B .png"])
+def test_a_photo_of_almost_that_name_is_named(tmp_path: Path, given: str):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "a b.png").touch()
+    path = write(tmp_path, f"example_id,image_path\nr1,{given}\n")
+    assert "did you mean 'p/a b.png'?" in message_of(load_manifest, path)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".ndjson"])
+def test_a_line_of_json_may_leave_out_what_others_have(tmp_path: Path, ending: str):
+    lines = '{"example_id": 1, "text": "dry"}\n{"text": "red", "example_id": 2, "eczema": true}\n'
+    table = load_manifest(write(tmp_path, lines, f"m{ending}")).table
+    np.testing.assert_equal(table["eczema"].tolist(), [np.nan, 1])
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"example_id": 1, "text": ["dry"]}', "text: holds lists"),
+        ('{"example_id": 1, "text": "\\ud800"}', "surrogates not allowed"),
+    ],
+)
+def test_json_that_no_table_can_hold_is_refused(tmp_path: Path, line: str, says: str):
+    assert says in message_of(load_manifest, write(tmp_path, f"{line}\n", "m.jsonl"))
+
+
+@pytest.mark.parametrize("ending", [".xlsx", ".csv.gz", ".json", ".zip"])
+def test_other_kinds_of_files_are_told_what_to_become(tmp_path: Path, ending: str):
+    message = message_of(load_manifest, write(tmp_path, b"PK\3\4", f"m{ending}"))
+    assert "is not read; allowed: CSV, Parquet (.parquet) and JSON lines (.jsonl)" in message
 
 
 def test_a_windows_path_is_confined_like_any_other(tmp_path: Path):

@@ -55,7 +55,7 @@ def draw_odd_sizes() -> Iterator[tuple[str, bytes]]:
         "PNG of 16 bits",
         encode(Image.fromarray(np.arange(64**2, dtype="uint16").reshape(64, 64) * 16), "PNG"),
     )
-    yield "TIFF of 32 bits", encode(image.convert("L").convert("I"), "TIFF")
+    yield "TIFF of YCbCr", encode(image.convert("YCbCr"), "TIFF", compression="tiff_lzw")
     yield "CMYK", encode(image.convert("CMYK"), "TIFF")
     yield "progressive", encode(image, progressive=True)
 
@@ -201,6 +201,7 @@ def draw_costly() -> Iterator[bytes]:
     yield scan_bomb((8000, 8000), 3)
     yield bmp((3000, 3000), 8, 1, b"\1\7" * 4_000_000)
     yield encode(Image.new("F", (9, 9)), "TIFF")
+    yield encode(Image.new("I", (9, 9), 200), "TIFF")  # which would be black, or white
     for compression in (7, 50001, 34925):
         yield tiff(plain_entries((64, 64), compression), bytes(9000))
     wanted = (

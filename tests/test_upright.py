@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from eczema_tf.data.photo import edge_limits, limits, upright
-from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.data.photo.upright import read_case_photos, upright_jpeg
 from eczema_tf.errors import DataError
 from eczema_tf.serving.graph import guard
 
@@ -234,6 +234,13 @@ def test_of_sixteen_bits_the_upper_eight_are_kept():
     assert decode(upright_jpeg(white)).min() >= 254
     deep = Image.fromarray(np.full((8, 8), 200 * 256, "uint16"))
     assert np.abs(decode(upright_jpeg(encode(deep, "TIFF"))) - 200).max() <= 2
+    clear = encode(deep, "PNG", transparency=200 * 256)
+    assert decode(upright_jpeg(clear)).min() >= 254
+
+
+def test_a_tiff_of_luminance_and_colour_is_read_by_its_own_subsampling():
+    data = encode(corners().convert("YCbCr"), "TIFF", compression="tiff_lzw")
+    assert close(data, corners())
 
 
 def test_palettes_and_one_bit():
@@ -413,3 +420,12 @@ class TestHeic:
         monkeypatch.setitem(sys.modules, "pillow_heif", None)
         with pytest.raises(DataError, match=r"HEIC.*requirements-heic\.txt"):
             upright_jpeg(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
+
+
+def test_of_several_photos_every_bad_one_is_named():
+    good = encode(corners())
+    with pytest.raises(DataError, match=r"^photo cannot be read"):
+        read_case_photos([b"x" * 99])
+    with pytest.raises(DataError, match=r"^photo 2: cannot be read.*; photo 3: has 1 bytes"):
+        read_case_photos([good, b"x" * 99, b"x"])
+    assert read_case_photos([good]) == [upright_jpeg(good)]

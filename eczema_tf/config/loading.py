@@ -17,7 +17,8 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
     Args:
         path: A YAML file that says what differs from the defaults, or the name of one in `SHIPPED`,
             such as `smoke`; None for the defaults themselves.
-        overrides: `section.key=value` settings, applied last; values are YAML.
+        overrides: `section.key=value` settings, applied last; values are YAML, in which # is a
+            letter like any other.
 
     Returns:
         The whole configuration.
@@ -29,12 +30,16 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
     values = read_yaml(Path(path)) if path is not None else {}
     for override in overrides:
         where = f"--set {shorten(override)}"
-        key, separator, text = override.partition("=")
-        if not separator or not all(key.split(".")):
+        key, _, text = map(str.strip, override.partition("="))
+        if not text or not all(key.split(".")):  # a variable of the shell may not be set
             raise ConfigError(
-                f"{where}: must look like section.key=value, for instance train.epochs=5"
+                f"{where}: must look like section.key=value, for instance train.epochs=5; null is"
+                " nothing"
             )
-        set_key(values, key, parse_yaml(text, where), where=where)
+        value = parse_yaml(text, where)
+        if " #" in f" {text}" and isinstance(value, str | None) and text[0] not in "\"'":
+            value = text  # a path, of which YAML would take the rest for a comment
+        set_key(values, key, value, where=where)
     return Config.parse(values, where=str(path) if path is not None else "configuration")
 
 

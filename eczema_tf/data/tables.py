@@ -25,6 +25,10 @@ from eczema_tf.files import unescape_formula
 MAX_COLUMNS = 10_000
 _MAX_LINE = 1 << 24  # characters, so that a file without line ends is not read into memory
 _BATCH_ROWS = 1024  # of Parquet, decoded together
+_PARQUET, _JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
+_NOT_READ = (".xls", ".xlsx", ".ods", ".json", ".feather", ".arrow", ".zip", ".gz", ".bz2", ".xz")
+# Excel's own first line where commas are decimal: which separator follows
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?,*\r?\n', re.IGNORECASE)
 # what "surrogateescape" makes of a byte that is not UTF-8 (PEP 383)
 _UNDECODED = re.compile("[\udc80-\udcff]")
 
@@ -59,28 +63,34 @@ class Table(NamedTuple):
 def open_table(
     path: Path, columns: Collection[str] | None = None, *, escaped: bool = False
 ) -> Table:
-    """Opens a CSV file or, by the ending of its name, one of Parquet or JSON lines (`.jsonl`).
+    """Opens a CSV file or, by its ending, Parquet (`.pq` too) or JSON lines (`.jsonl`, `.ndjson`).
 
     Args:
-        path: The file. A CSV file is UTF-8 (a byte order mark is allowed), or UTF-16 with a byte
-            order mark; its fields are separated by whichever of comma, semicolon, tab and bar its
-            first line has most of. Of JSON lines each is an object, and the first names the
-            columns. Lists and structures in Parquet and JSON are passed over.
+        path: The file. A CSV file is UTF-8 or UTF-16, with a byte order mark or without; its fields
+            are separated by what a first line `sep=;` says, or by whichever of comma, semicolon,
+            tab and bar its first line has most of; lines of blanks are passed over. Of JSON lines
+            each is an object. Columns with lists and structures in Parquet and JSON are passed
+            over.
         columns: Those wanted, as far as the file has them; None for all.
         escaped: Whether the cells of a CSV file went through `escape_formula`, as ours do.
 
     Raises:
-        DataError: If there is no such file, it is empty, has more than `MAX_COLUMNS` columns, or
-            its header cannot be read.
+        DataError: If there is no such file, it is of another kind or empty, has more than
+            `MAX_COLUMNS` columns, or its header cannot be read.
     """
     if not path.is_file():
         there = "is a pipe or a device; give a file" if path.exists() else "no such file"
         reason = "is a folder; give the file in it" if path.is_dir() else there
         raise DataError(f"{path}: {reason}")
     kind = path.suffix.lower()
-    if kind == ".parquet":
+    if kind in _NOT_READ:
+        raise DataError(
+            f"{path}: {kind} is not read; allowed: CSV, Parquet (.parquet) and JSON lines (.jsonl);"
+            " save it as 'CSV UTF-8'"
+        )
+    if kind in _PARQUET:
         opened = _open_parquet(path, columns)
-    elif kind == ".jsonl":
+    elif kind in _JSON_LINES:
         opened = _open_json_lines(path, columns)
     else:
         opened = _open_csv(path, columns, escaped)
@@ -98,7 +108,7 @@ def _open_csv(path: Path, columns: Collection[str] | None, escaped: bool) -> Tab
     header = [name.strip() for name in names]
     if not any(header):
         allowed = f"with the columns {', '.join(columns)}" if columns else "with a header"
-        raise DataError(f"{path}: is empty; allowed: a CSV file {allowed}")
+        raise DataError(f"{path}: is empty; allowed: a CSV file {allowed} in its first line")
     wanted = [place for place, name in enumerate(header) if columns is None or name in columns]
 
     def rows() -> Iterator[TableRow]:
@@ -122,94 +132,108 @@ def _describe_misfit(fields: int, allowed: int) -> str:
 
 def _read_records(path: Path, escaped: bool) -> Iterator[tuple[int, list[str]]]:
     """Yields the line that a record begins on and its fields; blank lines are passed over."""
-    begins = 1
+    lines = _check_lines(path)
+    first, above = next(lines, ""), 0
+    if told := _SEPARATOR_LINE.fullmatch(first):
+        first, above = next(lines, ""), 1
+    bare = re.sub('"[^"]*"', "", first)
+    reader = csv.reader(
+        chain([first], lines),
+        delimiter=told[1] if told else max(",;\t|", key=bare.count),
+        # who writes `a, "b"` means no blank, and no quote in the middle of a field
+        skipinitialspace=re.search(r"[,;|] ", bare) is not None,
+        strict=True,
+    )
+    begins = 1 + above
     try:
-        with _open_text(path) as file:
-            lines = _check_lines(path, file)
-            first = next(lines, "")
-            bare = re.sub('"[^"]*"', "", first)
-            reader = csv.reader(
-                chain([first], lines),
-                delimiter=max(",;\t|", key=bare.count),
-                # who writes `a, "b"` means no blank, and no quote in the middle of a field
-                skipinitialspace=re.search(r"[,;|] ", bare) is not None,
-                strict=True,
-            )
-            for record in reader:
-                if record:
-                    yield begins, [unescape_formula(cell) for cell in record] if escaped else record
-                begins = reader.line_num + 1
+        for record in reader:
+            if len(record) > 1 or (record and record[0].strip()):
+                yield begins, [unescape_formula(cell) for cell in record] if escaped else record
+            begins = reader.line_num + above + 1
     except csv.Error as error:
         raise DataError(
-            f"{path}:{begins}: is not valid CSV: {error}; is a quote never closed?"
+            f"{path}:{begins}: is not valid CSV: {error}; is a quote never closed, or one in a text"
+            " not doubled?"
         ) from error
+
+
+def _open_text(path: Path) -> TextIO:
+    """Opens UTF-8, or UTF-16 (Excel's "Unicode text"): half of its first letter's bytes are 0."""
+    with path.open("rb") as file:
+        first = file.read(2)
+    wide = first in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if wide or first.count(0) == 1:
+        order = "" if wide else "-be" if first[0] == 0 else "-le"
+        return path.open(encoding=f"utf-16{order}", newline="")
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _check_lines(path: Path) -> Iterator[str]:
+    """Reads lines of text that has no NUL bytes and, if it is not UTF-16, is UTF-8."""
+    number = 0
+    try:
+        with _open_text(path) as file:
+            for number, line in enumerate(iter(partial(file.readline, _MAX_LINE), ""), 1):
+                _check_line(path, number, line)
+                yield line
     except UnicodeError as error:
-        raise DataError(
-            f"{path}:{begins}: is not UTF-16, as its first bytes say: {error}"
-        ) from error
+        place = f"{path}:{number + 1}"
+        raise DataError(f"{place}: is not UTF-16, as its first bytes say: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _open_text(path: Path) -> TextIO:
-    """Opens UTF-8, or what begins with the byte order mark of UTF-16: Excel's "Unicode text"."""
-    with path.open("rb") as file:
-        wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    if wide:
-        return path.open(encoding="utf-16", newline="")
-    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-def _check_lines(path: Path, file: TextIO) -> Iterator[str]:
-    """Passes on lines of text that has no NUL bytes and, if it is not UTF-16, is UTF-8."""
-    for number, line in enumerate(iter(partial(file.readline, _MAX_LINE), ""), 1):
-        if len(line) == _MAX_LINE:
-            raise DataError(f"{path}:{number}: is a line of {_MAX_LINE:,} characters or more")
-        if not line.isascii() and (bad := _UNDECODED.search(line)):
-            raise DataError(
-                f"{path}:{number}: is not UTF-8; received the byte 0x{ord(bad[0]) - 0xDC00:02x}"
-                f" after {bad.start()} characters; save it as 'CSV UTF-8' or convert it, for"
-                f" instance: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new.csv"
-            )
-        if "\0" in line:
-            raise DataError(
-                f"{path}:{number}: holds a NUL byte; allowed: UTF-8 text; is it UTF-16, a"
-                " spreadsheet or a damaged file?"
-            )
-        yield line
+def _check_line(path: Path, number: int, line: str) -> None:
+    place = f"{path}:{number}"
+    if len(line) == _MAX_LINE:
+        raise DataError(f"{place}: is a line of {_MAX_LINE:,} characters or more")
+    if not line.isascii() and (bad := _UNDECODED.search(line)):
+        raise DataError(
+            f"{place}: is not UTF-8; received the byte 0x{ord(bad[0]) - 0xDC00:02x} after"
+            f" {bad.start()} characters; save it as 'CSV UTF-8' or convert it, for instance: iconv"
+            f" -f WINDOWS-1252 -t UTF-8 {path.name} > new.csv"
+        )
+    if "\0" in line:
+        raise DataError(
+            f"{place}: holds a NUL byte; allowed: UTF-8 text; is it a spreadsheet or a damaged"
+            " file?"
+        )
 
 
 def _open_json_lines(path: Path, columns: Collection[str] | None) -> Table:
-    def records() -> Iterator[tuple[int, dict[str, str]]]:
-        with _open_text(path) as file:
-            for number, line in enumerate(_check_lines(path, file), 1):
-                if line.strip():
-                    yield number, _read_object(line, f"{path}:{number}")
+    def records() -> Iterator[tuple[int, dict[str, object]]]:
+        for number, line in enumerate(_check_lines(path), 1):
+            if line.strip():
+                yield number, _read_object(line, f"{path}:{number}")
 
-    first = next(records(), None)
-    if first is None:
+    # a line may leave out a column that others have, so that all have to be looked at
+    plain: dict[str, bool] = {}
+    for _, record in records():
+        for name, value in record.items():
+            plain[name] = plain.get(name, True) and not isinstance(value, list | dict)
+    if not plain:
         raise DataError(f"{path}: is empty; allowed: a JSON object on each line")
-    header = list(first[1])
-    wanted = [name for name in header if columns is None or name in columns]
-    rows = (
-        TableRow(line, tuple(record.get(name, "") for name in wanted), "")
-        for line, record in records()
-    )
-    return Table(header, wanted, rows)
+    wanted = [name for name in plain if plain[name] and (columns is None or name in columns)]
+
+    def rows() -> Iterator[TableRow]:
+        for line, record in records():
+            values = (record.get(name) for name in wanted)
+            yield TableRow(line, tuple("" if value is None else str(value) for value in values), "")
+
+    return Table([*plain], wanted, rows())
 
 
-def _read_object(line: str, place: str) -> dict[str, str]:
-    """Returns the values of a JSON object as text, "" for null, lists and objects."""
+def _read_object(line: str, place: str) -> dict[str, object]:
+    """Returns a JSON object, without the blanks around its names."""
     try:
         record = json.loads(line)
+        if "\\u" in line:  # half a surrogate pair is no character and cannot be written again
+            json.dumps(record, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: is not JSON: {shorten(str(error))}") from error
     if not isinstance(record, dict):
         raise DataError(f"{place}: allowed: a JSON object; received {shorten(line)}")
-    return {
-        name.strip(): "" if value is None or isinstance(value, list | dict) else str(value)
-        for name, value in record.items()
-    }
+    return {name.strip(): value for name, value in record.items()}
 
 
 def _open_parquet(path: Path, columns: Collection[str] | None) -> Table:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.photo.files import read_photo
-from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.data.photo.upright import read_case_photos, upright_jpeg
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.reading import TextReader, is_read
 from eczema_tf.data.text.tokenizer import clean_text
@@ -69,7 +69,7 @@ def explain(
         EczemaError: If `out` exists and is not empty, or the disk refuses.
     """
     question = Question(target, direction, image_method)
-    upright = [upright_jpeg(photo) for photo in photos]
+    upright = read_case_photos(photos)
     answer = asyncio.run(answer_case(RunBackend(run_dir, question), upright, text))
     with replacing_folder(out) as aside:
         write_json(aside / ANSWER, answer.to_json())

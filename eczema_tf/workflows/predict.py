@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.data.photo.upright import read_case_photos
 from eczema_tf.reporting.answer import Answer, format_answer
 from eczema_tf.serving.cases import read_case
 from eczema_tf.serving.client import fetch_metadata, predict_remotely
@@ -38,7 +38,7 @@ def predict(
     Raises:
         EczemaError: If a photo cannot be read, or the model cannot be asked.
     """
-    upright = [upright_jpeg(photo) for photo in photos] or [b""]
+    upright = read_case_photos(photos) or [b""]
     if model is None:
         outputs, said = predict_remotely(url or "", upright, text), fetch_metadata(url or "")
     else:

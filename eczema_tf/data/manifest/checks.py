@@ -12,7 +12,12 @@ from eczema_tf.schema import CONSISTENCY, POSITIVE_CLASS, SEVERITY, SPLITS
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 _CLASS_NAME = re.compile(r"[\w ,/-]{1,40}")
-_WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
+_WORDS = {
+    **dict.fromkeys(("yes", "y", "true", "t", "positive", "pos"), 1.0),
+    **dict.fromkeys(("no", "n", "false", "f", "negative", "neg"), 0.0),
+}
+# 1.23E+11 and 1e+17: another program has cut the digits of a long number, and so joins patients
+_ROUNDED = r"\d(\.\d+)?[eE]\+\d+"
 _ALLOWED = {"consistency": CONSISTENCY, "severity": SEVERITY, "split": SPLITS}
 
 
@@ -39,6 +44,45 @@ def find_faults(
         with_embeddings: Whether `image_path` is the key of an embedding and no path.
         allow_leaks: Whether a group may straddle splits.
     """
+    yield from _find_bad_ids(table, lines)
+    for column, allowed in _ALLOWED.items():
+        for row, value in enumerate(table[column]):
+            if value and value not in allowed:
+                message = f"unknown value; allowed: {', '.join(allowed)} or empty"
+                yield Fault(row, column, f"{message}; received {shorten(value)!r}")
+    for row, value in enumerate(table.get(POSITIVE_CLASS, [])):
+        if not _CLASS_NAME.fullmatch(value) or value != table[POSITIVE_CLASS][0]:
+            message = "allowed: one name for all rows, of 1 to 40 letters, digits, spaces and , / -"
+            yield Fault(row, POSITIVE_CLASS, f"{message}; received {shorten(value)!r}")
+    for row, value in enumerate(table["eczema"]):
+        if value and np.isnan(parse_label(value)):
+            what = "is not a number" if np.isnan(_parse_number(value)) else "is out of range"
+            message = f"{what}; allowed: 0 to 1, 0% to 100%, yes or no, or empty for no label"
+            hint = "; `prepare table` makes it of diagnoses" if value[-1].isalpha() else ""
+            yield Fault(row, "eczema", f"{message}{hint}; received {shorten(value)!r}")
+    photo = "embedding for the photo" if with_embeddings else "photo"
+    message = f"neither {photo} nor text; allowed: at least one of them; received both empty"
+    empty = (table["image_path"] == "") & (table["text"] == "")
+    for row in np.flatnonzero(empty).tolist():
+        yield Fault(row, "image_path, text", message)
+    yield from _find_disagreements(table, lines, allow_leaks)
+
+
+def parse_label(value: str) -> float:
+    """Returns a label in 0..1, NaN for anything else (`inf` is no label); yes and 100% are 1."""
+    number = _WORDS.get(value.casefold(), _parse_number(value))
+    return number if 0 <= number <= 1 else np.nan
+
+
+def _parse_number(value: str) -> float:
+    """A decimal comma is a point: there is no other sense to it in a number up to 1."""
+    number = value.replace(",", ".").removesuffix("%").rstrip()
+    if not _NUMBER.fullmatch(number):
+        return np.nan
+    return float(number) / (100 if value.endswith("%") else 1)
+
+
+def _find_bad_ids(table: pd.DataFrame, lines: np.ndarray) -> Iterator[Fault]:
     first_line: dict[str, int] = {}
     for row, example_id in enumerate(table["example_id"]):
         if not example_id:
@@ -52,38 +96,12 @@ def find_faults(
             )
         else:
             first_line[example_id] = lines[row]
-    for column, allowed in _ALLOWED.items():
-        for row, value in enumerate(table[column]):
-            if value and value not in allowed:
-                message = f"unknown value; allowed: {', '.join(allowed)} or empty"
-                yield Fault(row, column, f"{message}; received {shorten(value)!r}")
-    for row, value in enumerate(table.get(POSITIVE_CLASS, [])):
-        if not _CLASS_NAME.fullmatch(value) or value != table[POSITIVE_CLASS][0]:
-            message = "allowed: one name for all rows, of 1 to 40 letters, digits, spaces and , / -"
-            yield Fault(row, POSITIVE_CLASS, f"{message}; received {shorten(value)!r}")
-    for row, value in enumerate(table["eczema"]):
-        if value and np.isnan(parse_label(value)):
-            what = "is not a number" if np.isnan(_parse_number(value)) else "is out of range"
-            message = f"{what}; allowed: 0 to 1, yes or no, or empty for no label"
-            yield Fault(row, "eczema", f"{message}; received {shorten(value)!r}")
-    photo = "embedding for the photo" if with_embeddings else "photo"
-    message = f"neither {photo} nor text; allowed: at least one of them; received both empty"
-    empty = (table["image_path"] == "") & (table["text"] == "")
-    for row in np.flatnonzero(empty).tolist():
-        yield Fault(row, "image_path, text", message)
-    yield from _find_disagreements(table, lines, allow_leaks)
-
-
-def parse_label(value: str) -> float:
-    """Returns a label in 0..1, NaN for anything else (`inf` is no label); yes and true are 1."""
-    number = _WORDS.get(value.casefold(), _parse_number(value))
-    return number if 0 <= number <= 1 else np.nan
-
-
-def _parse_number(value: str) -> float:
-    """A decimal comma is a point: there is no other sense to it in a number up to 1."""
-    number = value.replace(",", ".")
-    return float(number) if _NUMBER.fullmatch(number) else np.nan
+    for column in ("example_id", "case_id", "group_id"):
+        rounded = table[column].str.fullmatch(_ROUNDED).to_numpy(bool)
+        for row in np.flatnonzero(rounded).tolist():
+            if column == "example_id" or table[column][row] != table["example_id"][row]:
+                message = "is a rounded number; save it again with the column as text"
+                yield Fault(row, column, f"{message}; received {shorten(table[column][row])!r}")
 
 
 def _find_disagreements(

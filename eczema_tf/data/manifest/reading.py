@@ -5,6 +5,7 @@ These rules are those of `load_manifest` and of `stream_rows` alike.
 
 import difflib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -13,29 +14,30 @@ from eczema_tf.data.tables import Table, TableRow, open_table
 from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.schema import CONSISTENCY, MANIFEST_COLUMNS, REQUIRED_COLUMNS, SEVERITY, SPLITS
 
-# What other tables call these columns, in small letters and without what is no letter or digit.
+# What other tables call these columns: in small letters without accents, without what is no letter
+# or digit, and without `_ADDED` around it.
 SYNONYMS = {
     "example_id": "id rowid sampleid recordid instanceid uid uuid",
-    "case_id": "case visit visitid encounter encounterid study studyid exam examid",
+    "case_id": "case visit encounter study exam",
     "group_id": (
-        "group groups patient patients patientid patientno patientnumber patientcode patientname"
-        " pid mrn subject subjectid person personid participant participantid individualid author"
-        " authorid user userid lesion lesionid family familyid"
+        "group groups patient patients pat pt patienten paciente paziente pid mrn subject subj sub"
+        " person participant proband individual client donor author user owner lesion family"
     ),
     "image_path": (
-        "image images imageid imageids imagefile imagefilename imagename imageurl img imgid imgpath"
-        " imgname imgfile file files filename filepath fname path paths photo photos photoid"
-        " photopath photofile photoname picture pictures picturepath pic isicid"
+        "image images imagefile imagefilename imagefilepath imageurl img imgpath imgfile imgurl"
+        " file files filepath fname path paths photo photos photopath photofile photourl picture"
+        " pictures picturepath pic jpg jpeg png url bild fotografia isicid"
+        " foto"  # codespell:ignore foto
     ),
     "text": (
-        "texts caption captions description descriptions complaint complaints chiefcomplaint"
+        "texts texto caption captions description descriptions complaint complaints chiefcomplaint"
         " symptom symptoms history anamnesis query question report note notes comment comments"
-        " narrative prompt sentence transcript"
+        " narrative prompt sentence transcript beschreibung symptome anamnese"
     ),
     "eczema": (
-        "label labels target targets class classes classname classid category diagnosis diagnoses"
-        " dx disease condition outcome groundtruth gt truth y iseczema haseczema eczemalabel"
-        " atopicdermatitis atopiceczema"
+        "label labels target targets class classes category diagnosis diagnoses diagnose"
+        " diagnostico dx disease condition outcome groundtruth gt truth y eczemalabel eczemapresent"
+        " ekzem eccema dermatitis atopicdermatitis atopiceczema neurodermitis"
     ),
     "consistency": "textlabel textconsistency",
     "severity": "severitylevel severitygrade severitylabel severityscore grade",
@@ -53,6 +55,7 @@ _COLUMN_OF = {
     for column, names in SYNONYMS.items()
     for name in (column.replace("_", ""), *names.split())
 }
+_ADDED = "(?:ids?|no|nr|num|number|code|uid|key|names?|is|has|true|anon|\\d+)+"
 _CLOSE = 0.85  # share of letters in common (difflib's ratio) from which a name is a misspelt one
 _ADVICE = {
     "group_id": " (who may not straddle splits: a patient)",
@@ -60,16 +63,23 @@ _ADVICE = {
     "split": f" ({', '.join(SPLITS)})",
 }
 
-_NOTHING = {"", "nan", "n/a", "na", "#n/a", "<na>", "none", "null"}
+_NOTHING = {
+    *("", "nan", "n/a", "na", "n.a.", "#n/a", "<na>", "none", "null"),
+    *("?", "-", "--", "unknown", "missing"),
+}
+# zero-width and bidirectional marks, soft hyphens, byte order marks (of a file joined to another)
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
+_WHOLE = re.compile(r"(\d+)\.0+")  # what a table of numbers makes of 7 where other cells are empty
+SPLIT_NAMES = {
+    **dict(zip(SPLITS, SPLITS, strict=True)),
+    "training": "train",
+    "validation": "val",
+    "valid": "val",
+    "dev": "val",
+    "testing": "test",
+}
 _MEANT = {
-    "split": {
-        **dict(zip(SPLITS, SPLITS, strict=True)),
-        "training": "train",
-        "validation": "val",
-        "valid": "val",
-        "dev": "val",
-        "testing": "test",
-    },
+    "split": SPLIT_NAMES,
     "consistency": dict(zip(CONSISTENCY, CONSISTENCY, strict=True)),
     "severity": dict(zip(SEVERITY, SEVERITY, strict=True)),
 }
@@ -119,17 +129,21 @@ def clean_cell(column: str, cell: str) -> str:
     Args:
         column: Of the manifest.
         cell: As in the file. A text is kept as it is written, since explanations point into it, and
-            an id of a row may be `NA`.
+            an id of a row may be `NA`. Ids that look alike are alike, and 7.0 is patient 7.
     """
-    bare = cell.strip()
+    bare = cell.strip() if cell.isascii() else _INVISIBLE.sub("", cell).strip()
+    if column.endswith("_id") and not bare.isascii():
+        bare = unicodedata.normalize("NFC", bare.replace("\u00a0", " "))
     if column == "example_id":
         return bare
     if bare.casefold() in _NOTHING:
         return ""
     if column == "text":
         return cell
+    if column in ("case_id", "group_id") and (whole := _WHOLE.fullmatch(bare)):
+        return whole[1]
     if column == "image_path":
-        return bare.replace("\\", "/")
+        return cell.strip().replace("\\", "/")
     return _MEANT.get(column, {}).get(bare.casefold(), bare)
 
 
@@ -144,7 +158,7 @@ def find_header_faults(header: Collection[str]) -> list[str]:
     for name, count in counts.items():
         if name and count > 1:
             faults.append(f"{shorten(name)}: column is there {count} times")
-        column = _find_meant(name, counts)
+        column = find_meant(name, counts)
         if column != name:
             meant.add(column)
             faults.append(
@@ -162,10 +176,12 @@ def find_header_faults(header: Collection[str]) -> list[str]:
     return faults
 
 
-def _find_meant(name: str, header: Collection[str]) -> str:
+def find_meant(name: str, header: Collection[str]) -> str:
     """The manifest's column that a name stands for: its own, misspelt, or one that is missing."""
-    letters = re.sub(r"[^a-z0-9]", "", name.lower())
-    column = _COLUMN_OF.get(letters)
+    plain = unicodedata.normalize("NFKD", name.lower())
+    letters = re.sub(r"[^a-z0-9]", "", plain)
+    bare = re.sub(f"^{_ADDED}|{_ADDED}$", "", letters)
+    column = _COLUMN_OF.get(letters, _COLUMN_OF.get(bare))
     if column is not None and letters == column.replace("_", ""):
         return column  # `Image Path`, `image-path` and `imagepath`
     if column is None:

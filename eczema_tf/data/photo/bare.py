@@ -17,8 +17,8 @@ EXIF = b"Exif\0\0"
 ORIENTATION = 0x0112  # Exif 2.3, of TIFF as well: 1 to 8, 1 is upright
 BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}  # TIFF 6.0, section 2, which EXIF follows
 NUMBERS = {3: "H", 4: "L"}  # TIFF's SHORT and LONG
-# TIFF 6.0, sections 3 to 15: size and layout of the samples, and where the pixels are
-LAYOUT_TAGS = (256, 257, 258, 259, 262, 266, 277, 284, 317, 320, 332, 338, 339)
+# TIFF 6.0, sections 3 to 21: size, layout and coding of the samples, and where the pixels are
+LAYOUT_TAGS = (256, 257, 258, 259, 262, 266, 277, 284, 317, 320, 332, 338, 339, 529, 530, 531, 532)
 PLACE_TAGS = (273, 278, 279, 322, 323, 324, 325)
 PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # PNG specification, 11.2 and 11.3.1
 GIF_EXTENSION, GIF_CONTROL, GIF_IMAGE = 0x21, 0xF9, 0x2C  # GIF89a, sections 23, 20

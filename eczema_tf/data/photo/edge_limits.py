@@ -83,7 +83,8 @@ def check_decoding(image: ImageFile.ImageFile, data: bytes) -> None:
     elif kind == "TIFF" and "deflate" in image.info["compression"]:  # the same as in PNG
         estimate_ns = estimate_png_ns(len(data), pixels, 32, 0, 0, 0)
     check_estimate(estimate_ns)
-    unusual = image.mode == "F" or any(tile.codec_name == "bmp_rle" for tile in image.tile)
+    # of numbers of 32 bits nobody knows how many of them are light
+    unusual = image.mode in ("F", "I") or any(tile.codec_name == "bmp_rle" for tile in image.tile)
     boxes = [tile.extents for tile in image.tile if tile.extents]
     areas = [(right - left) * (low - high) for left, high, right, low in boxes]
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -93,8 +94,8 @@ def check_decoding(image: ImageFile.ImageFile, data: bytes) -> None:
         unusual |= any(sum(image.tag_v2.get(tag, ())) > len(data) for tag in PIECE_BYTES)
     if unusual or sum(areas) > MAX_LAYERS * pixels:
         raise DataError(
-            f"photo is a {kind} of an unusual kind (by its compression, tiles or floating-point"
-            " values) that may take too long to decode; save it as a plain JPEG or PNG"
+            f"photo is a {kind} of an unusual kind (by its compression, tiles or values of 32 bits)"
+            " that may take too long to decode; save it as a plain JPEG or PNG"
         )
 
 

@@ -1,5 +1,7 @@
 """Photo files: where a manifest's photo is, the one reader of its bytes, what Pillow says of it."""
 
+import unicodedata
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from PIL import Image, UnidentifiedImageError
@@ -16,7 +18,8 @@ def find_photo(image_path: str, root: Path) -> Path:
         root: The manifest's folder, resolved, which photos must not leave.
 
     Returns:
-        The file, absolute, with symbolic links followed.
+        The file, absolute, with symbolic links followed. An accent may be coded as a character or
+        as a mark of its own, which macOS and archives change unasked.
 
     Raises:
         DataError: If it is not there, or not a path inside the folder.
@@ -37,21 +40,44 @@ def find_photo(image_path: str, root: Path) -> Path:
         if file.is_file():
             return file
         is_there = file.exists()
-        spellings = [] if is_there else _respell(image_path)
-        near = next((name for name in spellings if (root / name).is_file()), "")
+        near = "" if is_there else _find_alike(image_path, root)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}") from error
     if is_there:
         raise DataError("is not a file; allowed: a photo file")
+    if near and _compose(near) == _compose(image_path):
+        return find_photo(near, root)
     hint = f"; did you mean {near!r}?" if near else ""
     raise DataError(f"no such photo; allowed: a photo file that is there{hint}")
 
 
-def _respell(image_path: str) -> list[str]:
-    """What a path may mean that is wrong in its ending or in the case of its letters."""
-    path = PurePosixPath(image_path)
-    suffixes = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-    return [image_path.lower(), *(path.with_suffix(suffix).as_posix() for suffix in suffixes)]
+def _find_alike(image_path: str, root: Path) -> str:
+    """Finds a file whose path differs in accents' coding, case, blanks or ending; "" for none."""
+    near = PurePosixPath()
+    for name in PurePosixPath(image_path).parts:
+        folder = root / near
+        if not (folder / name).exists():
+            there = _list_alike((folder, folder.stat().st_mtime_ns)) if folder.is_dir() else {}
+            name = there.get(_compose(name), there.get(_simplify(name), ""))
+            if not name:
+                return ""
+        near /= name
+    return near.as_posix() if (root / near).is_file() else ""
+
+
+@lru_cache(maxsize=64)
+def _list_alike(state: tuple[Path, int]) -> dict[str, str]:
+    """Names in a folder by what they are like; the folder, and when it changed (ns)."""
+    names = sorted(path.name for path in state[0].iterdir())
+    return {_simplify(name): name for name in names} | {_compose(name): name for name in names}
+
+
+def _compose(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _simplify(name: str) -> str:
+    return PurePosixPath(_compose(name).strip()).stem.strip().casefold()
 
 
 def read_photo(file: Path) -> bytes:

@@ -10,7 +10,7 @@ import io
 import math
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -99,6 +99,25 @@ def upright_jpeg(data: bytes) -> bytes:
         return _encode(_decode(photo, (image.width // factor, image.height // factor)))
 
 
+def read_case_photos(photos: Sequence[bytes]) -> list[bytes]:
+    """Turns the photos of a case upright, as `upright_jpeg` does; a fault says of which.
+
+    Raises:
+        DataError: For every photo that cannot be used.
+    """
+    if len(photos) == 1:
+        return [upright_jpeg(photos[0])]
+    upright, faults = [], []
+    for number, photo in enumerate(photos, 1):
+        try:
+            upright.append(upright_jpeg(photo))
+        except DataError as error:
+            faults.append(f"photo {number}: {str(error).removeprefix('photo ')}")
+    if faults:
+        raise DataError("; ".join(faults))
+    return upright
+
+
 def shrink_upright(data: bytes, side_px: int) -> np.ndarray:
     """Reads a photo as `upright_jpeg` does, but only to look at it in small.
 
@@ -168,10 +187,12 @@ def _decode(photo: _Photo, least_px: tuple[int, int], mode: str = "RGB") -> Imag
     with _ALONE if large else contextlib.nullcontext():
         image.load()
         if image.mode.startswith("I"):  # 16 bits, of which Pillow would clip what is above 255
-            values = np.array(image)
-            np.clip(values, 0, 65535, out=values)
+            values, clear = np.array(image), image.info.get("transparency")
+            solid = None if clear is None else Image.fromarray(values != clear).convert("L")
             values >>= 8
             image = Image.fromarray(values.astype("uint8"))
+            if solid:
+                image.putalpha(solid)
         is_clear = image.has_transparency_data
         if is_clear and image.mode not in ("LA", "RGBA"):
             image = image.convert("RGBA")

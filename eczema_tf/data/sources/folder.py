@@ -18,11 +18,13 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
+from eczema_tf.data.manifest.reading import SPLIT_NAMES, clean_cell, find_meant
 from eczema_tf.data.sources.folder_names import (
     BY_NAME,
     GROUPED,
     choose_eczema_classes,
     find_groups,
+    find_split,
     name_group,
     strip_numbers,
 )
@@ -39,16 +41,9 @@ from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.schema import SPLITS
 
 # what a manifest may hold (`data.photo.upright`)
-JPEG_SUFFIXES, HEIC_SUFFIXES = (".jpg", ".jpeg"), (".heic", ".heif")
+JPEG_SUFFIXES, HEIC_SUFFIXES = (".jpg", ".jpeg", ".jfif"), (".heic", ".heif")
 PHOTO_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *HEIC_SUFFIXES)
 METADATA = ("metadata.csv", "metadata.jsonl")
-SPLIT_FOLDERS = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
 PROVENANCE = {
     "attribution": (
         "not known to this program: give it as the place where the folder came from asks"
@@ -58,8 +53,8 @@ PROVENANCE = {
 COLUMNS = {
     "eczema": "1 if the class folder is one of `eczema_classes`, 0 for the other classes",
     "split": (
-        "the folder train, val (valid, validation) or test at the top, if all photos are in one; a"
-        " group found in several splits is put wholly into the earliest of them (train, val, test),"
+        "the folder train, val (valid, validation, dev) or test at the top, if all photos are in"
+        " one; a group in several of them is put wholly into the earliest (train, val, test),"
         " so that the test photos are of others"
     ),
     "text": "from the captions; empty where there is none",
@@ -219,11 +214,11 @@ def _read_paths(
     """
     parts = {path: PurePosixPath(path).parts for path in paths}
     tops = {names[0] for names in parts.values() if len(names) > 1}
-    splits = {top for top in tops if top.lower() in SPLIT_FOLDERS}
+    splits = {top for top in tops if find_split(top)}
     if splits and splits != tops:
         raise DataError(
             f"{folder}: some top folders are splits ({', '.join(sorted(splits))}) and some are not"
-            f" ({', '.join(sorted(tops - splits))}); allowed: {', '.join(SPLIT_FOLDERS)} for all of"
+            f" ({', '.join(sorted(tops - splits))}); allowed: {', '.join(SPLIT_NAMES)} for all of"
             " them, or class folders alone"
         )
     depth = 1 if splits else 0  # where the class stands in the path
@@ -239,7 +234,7 @@ def _read_paths(
             "case_id": path,
             "group_id": groups.get(path) or name_group(labels[path] or names[depth], names[-1]),
             "image_path": path,
-            "split": SPLIT_FOLDERS[names[0].lower()] if splits else "",
+            "split": find_split(names[0]) if splits else "",
             "source": "folder",
             "condition": labels[path] or names[depth],
         }
@@ -270,13 +265,18 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
     known, faults = {*paths}, []
     for table in tables:
         read_table(folder / table, ("file_name",))  # with a clear error if it is none
-        rows, _ = open_table(folder / table, ("file_name", "label", "text")).collect()
+        opened = open_table(folder / table, ("file_name", "label", "text"))
+        for name in opened.header:
+            column = {"text": "text", "eczema": "label"}.get(find_meant(name, opened.header), "")
+            if column and column not in opened.header:
+                faults.append(f"{table}: {name!r}: looks like {column!r}; rename it")
+        rows, _ = opened.collect()
         for line, row in zip(rows.index, rows.to_dict("records"), strict=True):
-            path = (PurePosixPath(table).parent / row.pop("file_name")).as_posix()
+            path = str(PurePosixPath(table).parent / clean_cell("image_path", row.pop("file_name")))
             if path not in known or path in found:
                 what = "is there twice" if path in found else "no such photo"
                 faults.append(f"{table}:{line}: {what}; received {shorten(path)!r}")
-            found[path] = {name: value.strip() for name, value in row.items()}
+            found[path] = {name: clean_cell("text", value).strip() for name, value in row.items()}
     raise_if_any(f"{folder}: metadata are not of its photos", faults)
     columns = ("label", "text")
     told = {name: [found.get(path, {}).get(name, "") for path in paths] for name in columns}
@@ -286,7 +286,9 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
 def _read_captions(captions: Path, paths: Sequence[str]) -> pd.Series:
     """Reads the text of each photo, "" for none: str, one a path."""
     table = read_table(captions, ("image_path", "text"))
-    photos = table["image_path"]
+    photos = table["image_path"].map(
+        lambda path: str(PurePosixPath(clean_cell("image_path", path)))
+    )
     wrong = photos.duplicated().map({True: "the photo has a caption already", False: ""})
     wrong = wrong.mask(~photos.isin(paths), "no such photo in the folder")
     faults = [
@@ -295,4 +297,5 @@ def _read_captions(captions: Path, paths: Sequence[str]) -> pd.Series:
         if fault
     ]
     raise_if_any(f"{captions} is not valid", faults)
-    return table.set_index("image_path")["text"].str.strip().reindex(paths, fill_value="")
+    texts = table["text"].map(lambda text: clean_cell("text", text).strip())
+    return texts.set_axis(photos).reindex(paths, fill_value="")

@@ -1,13 +1,16 @@
 """What names in a folder of class folders mean: which classes are eczema, whose photo it is."""
 
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
+from eczema_tf.data.manifest.reading import SPLIT_NAMES
 from eczema_tf.errors import DataError, raise_if_any, shorten
 
 # a class is eczema if its name has one of these, unless the classes are named
 ECZEMA_WORDS = ("eczema", "atopic")
+DENIED = re.compile(r"(?<![a-z])(no|non|not|without)(?![a-z])|non(?=eczema|atopic)")  # no_eczema
 BY_NAME, BY_PHOTO = "name", "photo"  # rules of grouping; any other is a regular expression
 GROUPED = {
     BY_NAME: (
@@ -27,18 +30,27 @@ def choose_eczema_classes(
 ) -> set[str]:
     """Returns the classes that count as eczema: those named, or else those of `ECZEMA_WORDS`.
 
+    The case of letters, blanks around a name and the coding of accents do not matter; "no eczema"
+    is none.
+
     Raises:
         DataError: If a name is no class, no class is eczema, or all are; with the classes that
             there are.
     """
     there = f"; the classes are: {', '.join(sorted(classes))}"
-    folded = {name: name.casefold() for name in classes}
-    wanted = {name.casefold(): name for name in names}
+    if len(classes) == 1:
+        there += f"; if that holds the classes, give {Path(folder, *classes)}"
+    folded = {name: _fold(name) for name in classes}
+    wanted = {_fold(name): name for name in names}
     if unknown := [name for fold, name in wanted.items() if fold not in folded.values()]:
         raise DataError(f"{folder}: no such class: {', '.join(sorted(unknown))}{there}")
     chosen = {name for name, fold in folded.items() if fold in wanted}
     if not names:
-        chosen = {name for name, fold in folded.items() if any(w in fold for w in ECZEMA_WORDS)}
+        chosen = {
+            name
+            for name, fold in folded.items()
+            if any(word in fold for word in ECZEMA_WORDS) and not DENIED.search(fold)
+        }
     if not chosen:
         raise DataError(
             f"{folder}: no class names {' or '.join(ECZEMA_WORDS)}; say with --eczema NAME which"
@@ -46,9 +58,19 @@ def choose_eczema_classes(
         )
     if chosen == set(classes):
         raise DataError(
-            f"{folder}: every class is eczema; at least one must be something else{there}"
+            f"{folder}: every class is eczema; at least one must be something else: say with"
+            f" --eczema NAME which are eczema{there}"
         )
     return chosen
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip().casefold()
+
+
+def find_split(folder: str) -> str:
+    """The split that a folder's name stands for (`Training`, `test_set`), "" for none."""
+    return SPLIT_NAMES.get(re.sub(r"[\W_]*(set|data)?$", "", folder.casefold()), "")
 
 
 def strip_numbers(classes: Collection[str]) -> dict[str, str]:

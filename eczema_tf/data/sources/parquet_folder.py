@@ -33,7 +33,7 @@ def unpack_photos(parts: list[Path], folder: Path) -> None:
 
     Args:
         parts: From `list_parts`. Column `image` holds bytes, or a structure of `bytes` and `path`;
-            `label`, a name or a number, whose name the file may give, and `text` may be missing.
+            `label`, a name or a number, whose name the file may give; `text` may be missing.
         folder: To write into. Each photo has a folder of its own, and its own name as far as it
             has one: it may tell whose it is.
 
@@ -52,7 +52,8 @@ def _unpack_part(part: Path, target: Path, metadata: TextIO) -> None:
     for number, row in enumerate(_read_rows(part), 1):
         image = row["image"]
         held = image if isinstance(image, dict) else {"bytes": image}
-        if not (data := held.get("bytes")):
+        data = held.get("bytes")
+        if not data or not isinstance(data, bytes):
             raise DataError(f"{part}:{number}: image: has no bytes; are the photos elsewhere?")
         name = re.sub(r"[^\w.-]", "_", Path(held.get("path") or "photo").name)[-100:].lstrip(".")
         place = f"{part.stem}-{number}/{name if Path(name).suffix else f'{name}.jpg'}"
@@ -64,16 +65,23 @@ def _unpack_part(part: Path, target: Path, metadata: TextIO) -> None:
 
 def _read_rows(part: Path) -> Iterator[dict[str, Any]]:
     """Yields rows with those of `COLUMNS` that there are, and the names of labels for numbers."""
+    number = 0
     try:
         file = parquet.ParquetFile(part)
         there = file.schema_arrow.names
-        if "image" not in there:
-            raise DataError(f"{part}: has no column image; it has {shorten(', '.join(there))}")
+        for name in ("image", "label"):
+            if name not in there:
+                raise DataError(f"{part}: has no column {name}; it has {shorten(', '.join(there))}")
         labels = read_label_names(file.schema_arrow.metadata or {})
         wanted = [name for name in COLUMNS if name in there]
         for batch in file.iter_batches(BATCH_PHOTOS, columns=wanted):
             for row in batch.to_pylist():
-                yield {**row, "label": labels.get(row.get("label"), row.get("label"))}
+                number, label = number + 1, row["label"]
+                if label is None or isinstance(label, list | dict):
+                    raise DataError(
+                        f"{part}:{number}: label: is empty or a list; allowed: a name or a number"
+                    )
+                yield {**row, "label": labels.get(label, label)}
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{part}: is not readable as Parquet: {shorten(str(error))}") from error
 

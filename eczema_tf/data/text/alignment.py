@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from eczema_tf.data.text.tokenizer import MARKUP, MAX_TEXT_BYTES
 
 _MARKUP = re.compile(MARKUP)
-_DROPPED = ("Cc", "Cf")  # Unicode categories: control and format characters
+_CONTROL, _FORMAT = "Cc", "Cf"  # Unicode categories
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,20 @@ def _cut(text: str) -> str:
 
 
 def _normalize(text: str) -> list[tuple[str, int, int]]:
-    """NFKC by stretches that do not interact.
+    """NFKC without format characters, by stretches that do not interact.
 
     Each begins with a character that composes with none before it.
     """
+    places = [at for at, letter in enumerate(text) if unicodedata.category(letter) != _FORMAT]
+    shown = "".join(text[at] for at in places)
     pieces, start = [], 0
-    for place in range(1, len(text) + 1):
-        if place == len(text) or _is_boundary(text[start:place], text[place]):
+    for stop in range(1, len(shown) + 1):
+        if stop == len(shown) or _is_boundary(shown[start:stop], shown[stop]):
             pieces += [
-                (character, start, place)
-                for character in unicodedata.normalize("NFKC", text[start:place])
+                (character, places[start], places[stop - 1] + 1)
+                for character in unicodedata.normalize("NFKC", shown[start:stop])
             ]
-            start = place
+            start = stop
     return pieces
 
 
@@ -103,4 +105,4 @@ def _unmark(pieces: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
 
 
 def _is_space(character: str) -> bool:
-    return character in " \t\n\f\r\v\ufffd" or unicodedata.category(character) in _DROPPED
+    return character in " \t\n\f\r\v\ufffd" or unicodedata.category(character) == _CONTROL

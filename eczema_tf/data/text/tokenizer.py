@@ -23,6 +23,9 @@ MOSTLY = 0.5
 def clean_text(texts: tf.Tensor) -> tf.Tensor:
     """Cleans texts: valid UTF-8, Unicode NFKC, no markup, no control characters, single spaces.
 
+    What is invisible goes without a trace, as in BERT's own cleaning: a soft hyphen or a zero-width
+    space, which pages and documents put into words, splits none.
+
     Args:
         texts: string (batch,).
 
@@ -33,9 +36,10 @@ def clean_text(texts: tf.Tensor) -> tf.Tensor:
     texts = tf.strings.unicode_transcode(
         texts, "UTF-8", "UTF-8", errors="replace", replacement_char=0xFFFD
     )
+    texts = tf.strings.regex_replace(texts, r"\p{Cf}+", "")
     texts = tf_text.normalize_utf8(texts, "NFKC")
     texts = tf.strings.regex_replace(texts, MARKUP, " ")
-    texts = tf.strings.regex_replace(texts, r"[\p{Cc}\p{Cf}\x{FFFD}\s]+", " ")
+    texts = tf.strings.regex_replace(texts, r"[\p{Cc}\x{FFFD}\s]+", " ")
     return tf.strings.strip(texts)
 
 

@@ -173,7 +173,7 @@ def _build_model_routes(
         return await asyncio.to_thread(pool_photos, asked, outputs, undecided)
 
     async def predict(request: Request) -> Response:
-        if request.headers.get("content-encoding", "identity") != "identity":
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise HTTPException(415, "compressed bodies are not taken")
         asked = parse_request(await request.body(), limits.max_rows)
         outputs = await await_unless_gone(request, answer(asked), limits.answer_timeout_s)
