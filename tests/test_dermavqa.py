@@ -8,8 +8,15 @@ import pytest
 from PIL import Image
 
 from eczema_tf.data.manifest.table import load_manifest
-from eczema_tf.data.sources.dermavqa import COLUMNS, LEFT_OUT, judge_question, prepare_dermavqa
-from eczema_tf.data.sources.dermavqa_json import Encounter, Reply, read_encounters
+from eczema_tf.data.sources.dermavqa import (
+    COLUMNS,
+    LEFT_OUT,
+    Encounter,
+    Reply,
+    judge_question,
+    prepare_dermavqa,
+    read_encounters,
+)
 from eczema_tf.errors import DataError
 
 QUESTIONS = [

@@ -12,8 +12,7 @@ import pytest
 
 from eczema_tf import evaluate, prepare, train
 from eczema_tf.errors import RunError
-from eczema_tf.evaluation.comparisons import ComparisonSummary
-from eczema_tf.evaluation.explanation_results import Cascade, ModalityResults
+from eczema_tf.evaluation.explanation_results import Cascade, ComparisonSummary, ModalityResults
 from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.reporting.explanation_report import describe_trust
 from eczema_tf.workflows import run_folder, stress

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from eczema_tf.evaluation.comparisons import Comparison, estimate_mean
+from eczema_tf.evaluation.explanation_results import Comparison, estimate_mean
 from eczema_tf.evaluation.intervals import draw_weights
 from eczema_tf.explanation.faithfulness_image import (
     build_centred_gaussian,

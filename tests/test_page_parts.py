@@ -23,8 +23,7 @@ from eczema_tf.reporting.answer import Answer
 from eczema_tf.schema import NOTICE
 from eczema_tf.serving import reading
 from eczema_tf.serving.exported import ExportedModel
-from eczema_tf.serving.page.examples import EXAMPLES, draw_example_photo
-from eczema_tf.serving.page.page import MAX_CHARACTERS, mount_page
+from eczema_tf.serving.page.page import EXAMPLES, MAX_CHARACTERS, draw_example_photo, mount_page
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.batching import Busy
 from eczema_tf.serving.rest.limits import Limits

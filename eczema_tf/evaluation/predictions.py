@@ -195,6 +195,24 @@ def is_scored(cases: pd.DataFrame, modality: str) -> np.ndarray:
     return (cases["eczema"].notna() & cases[PROBABILITY_COLUMNS[modality]].notna()).to_numpy(bool)
 
 
+def take_scored(
+    cases: pd.DataFrame, modality: str, label_threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what a head answers on the cases that count for it, and which of them are positive.
+
+    Args:
+        cases: From `average_rows_by_case`.
+        modality: As in `is_scored`.
+        label_threshold: A label greater than this is positive.
+
+    Returns:
+        Probabilities, float64, and bool, (scored cases,) both.
+    """
+    scored = cases[is_scored(cases, modality)]
+    positive = (scored["eczema"] > label_threshold).to_numpy(bool)
+    return scored[PROBABILITY_COLUMNS[modality]].to_numpy("float64"), positive
+
+
 def identify_models(cases: pd.DataFrame) -> np.ndarray | None:
     """Numbers the models of a cross-validation that answered the cases.
 

@@ -1,12 +1,15 @@
 """Thresholds of each head, chosen on validation cases and kept for every later use."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 
-from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
+from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored, take_scored
+from eczema_tf.schema import ECZEMA_HEADS
 
 Thresholds = dict[str, float]  # in (0, 1], by "image", "text" and "fusion"
 DEFAULT_THRESHOLD = 0.5  # where validation cannot tell
@@ -79,13 +82,10 @@ def _divide(
     cases: pd.DataFrame, label_threshold: float
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yields each head, its probabilities, and which of its cases are eczema, (cases,) both."""
-    for modality, column in PROBABILITY_COLUMNS.items():
-        scored = cases[is_scored(cases, modality)]
-        both = scored["image_used"] & scored["text_used"]
-        if modality == "fusion" and both.any():
-            scored = scored[both]
-        positive = (scored["eczema"] > label_threshold).to_numpy(bool)
-        yield modality, scored[column].to_numpy("float64"), positive
+    for modality in PROBABILITY_COLUMNS:
+        both = is_scored(cases, modality) & cases["image_used"] & cases["text_used"]
+        chosen = cases[both] if modality == "fusion" and both.any() else cases
+        yield modality, *take_scored(chosen, modality, label_threshold)
 
 
 def maximise_youden(probabilities: np.ndarray, positive: np.ndarray) -> tuple[float, str]:
@@ -130,3 +130,49 @@ def _measure_cuts(
         for of_class in (positive, ~positive)
     )
     return cuts, 1 - missed, left_alone
+
+
+COVERAGE = 0.9
+Bounds = dict[str, tuple[float, float]]  # log-odds, by kind of case as in `Thresholds`
+
+
+def choose_bounds(
+    cases: pd.DataFrame, thresholds: Thresholds, label_threshold: float = 0.5
+) -> Bounds:
+    """Chooses the bounds of each kind of case; the threshold is always between them.
+
+    A case with one modality is answered by its head, so that all cases that have it are looked at.
+
+    Args:
+        cases: From `average_rows_by_case`, of the validation split.
+        thresholds: From `choose_thresholds`.
+        label_threshold: A label greater than this is positive.
+
+    Returns:
+        Below the first of two the case is not eczema, above the second it is; infinite where a kind
+        has fewer than nine validation cases of a class.
+    """
+    bounds = {}
+    for kind, threshold in thresholds.items():
+        scored = cases[is_scored(cases, kind)]
+        if kind == "fusion":
+            scored = scored[scored["image_used"] & scored["text_used"]]
+        logits = scored[f"{ECZEMA_HEADS[kind]}_logit"].to_numpy("float64")
+        positive = (scored["eczema"] > label_threshold).to_numpy(bool)
+        low, high = find_lowest(logits[positive]), -find_lowest(-logits[~positive])
+        cut = float(logit(threshold))
+        bounds[kind] = min(low, cut), max(high, cut)
+    return bounds
+
+
+def find_lowest(scores: np.ndarray) -> float:
+    """Finds the lowest score that still belongs to a class.
+
+    Args:
+        scores: float (cases,) of the class, exchangeable with those to come.
+
+    Returns:
+        A score that at most one in ten of those to come is below; minus infinity for too few.
+    """
+    rank = math.floor((1 - COVERAGE) * (len(scores) + 1) + 1e-9)
+    return float(np.sort(scores)[rank - 1]) if rank else -math.inf

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from eczema_tf import __version__
 from eczema_tf.config import Config
+from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.data.audit.overlap import Seen
-from eczema_tf.data.audit.report import AuditReport
 from eczema_tf.data.dataset import CaseCounts, DatasetFacts
 from eczema_tf.data.distributions import Distribution
 from eczema_tf.evaluation.records import Metrics

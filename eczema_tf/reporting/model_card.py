@@ -7,6 +7,7 @@ front matter in YAML, then the headings of its template.
 import yaml
 
 from eczema_tf.evaluation.records import Metrics
+from eczema_tf.reporting.comparison_tables import build_subgroups
 from eczema_tf.reporting.document import Block, Bullets, Section, format_markdown
 from eczema_tf.reporting.facts import (
     RunFacts,
@@ -17,7 +18,6 @@ from eczema_tf.reporting.facts import (
 )
 from eczema_tf.reporting.formats import HEAD_NAMES
 from eczema_tf.reporting.probability_tables import tabulate_calibration, tabulate_points
-from eczema_tf.reporting.subgroup_tables import build_subgroups
 from eczema_tf.reporting.tables import (
     describe_gain,
     describe_labels,

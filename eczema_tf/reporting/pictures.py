@@ -5,7 +5,6 @@ import io
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -43,7 +42,6 @@ def draw_overlay(
         dpi=DOTS_PER_INCH,
         layout="constrained",
     )
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(photo)
     colours = axes.imshow(stretched, cmap=COLOURS, vmin=0, vmax=1, alpha=OPACITY * stretched)

@@ -12,8 +12,8 @@ from eczema_tf.evaluation.predictions import load_predictions
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.files import write_json, write_text
+from eczema_tf.reporting.comparison_tables import build_comparison
 from eczema_tf.reporting.document import format_markdown, format_page, format_text
-from eczema_tf.reporting.run_comparison import build_comparison
 from eczema_tf.workflows import run_folder
 
 PAGE, MARKDOWN, JSON = "comparison.html", "comparison.md", "comparison.json"

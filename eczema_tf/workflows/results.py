@@ -23,7 +23,7 @@ from eczema_tf.reporting.facts import RunFacts
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
 from eczema_tf.reporting.report import format_report, format_results
-from eczema_tf.reporting.stress_plots import write_stress_plots
+from eczema_tf.reporting.stress import write_stress_plots
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.stress import Stressed
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from eczema_tf.data.audit.duplicates import find_leaders
 from eczema_tf.data.photo.embeddings import load_embeddings
-from eczema_tf.data.sources.dermavqa_json import FAMILY
+from eczema_tf.data.sources.dermavqa import FAMILY
 from eczema_tf.data.sources.scin_text import FLAG_COLUMNS, describe_case
 from eczema_tf.data.sources.source import (
     Summary,

@@ -13,18 +13,20 @@ text are held in memory while a request is answered, and nowhere else.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import numpy as np
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 
+from eczema_tf.data.synthetic.photo import encode_photo, render_photo
 from eczema_tf.errors import DataError
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.reporting.answer_html import STYLE_SHEET, render_answer
 from eczema_tf.reporting.html import ENVIRONMENT
 from eczema_tf.schema import NOTICE
-from eczema_tf.serving.page.examples import EXAMPLES, draw_example_photo
 from eczema_tf.serving.reading import PhotoReader
 from eczema_tf.serving.rest.app import JSON, accept_only, await_unless_gone
 from eczema_tf.serving.rest.contract import BadRequest, parse_request
@@ -167,3 +169,57 @@ def check_same_origin(request: Request) -> None:
 
 def _respond(content: bytes | str, media_type: str) -> Response:
     return Response(content, media_type=media_type, headers=HEADERS)
+
+
+LESION = {
+    "lesion": "visible",
+    "colour": "red",
+    "border": "blurred",
+    "surface": "fine_scale",
+    "elements": "none",
+    "arrangement": "patches",
+    "excoriation": "scratched",
+    "lichenification": "thickened",
+    "extent": "medium",
+    "intensity": "marked",
+}
+SEED = 7
+
+
+class Example(NamedTuple):
+    """What a button fills in.
+
+    Attributes:
+        name: On the button.
+        has_photo: Whether it comes with the rendered photo.
+        text: "" for none.
+    """
+
+    name: str
+    has_photo: bool
+    text: str
+
+
+EXAMPLES = (
+    Example(
+        "Photo + text",
+        True,
+        "Dry, itchy patches in both elbow creases since I was a child. They get worse in winter and"
+        " I scratch at night. No blisters. My mother has asthma and hay fever.",
+    ),
+    Example("Photo only", True, ""),
+    Example(
+        "Text only",
+        False,
+        "One round patch on my shin for three weeks. It does not itch. The edge is raised and scaly"
+        " and it slowly gets larger. Nobody in my family has eczema or asthma.",
+    ),
+)
+
+
+@cache
+def draw_example_photo() -> bytes:
+    """Renders the photo of the examples: a JPEG of less than 100 kB."""
+    rng = np.random.default_rng(SEED)
+    pixels, _ = render_photo(LESION, "III", "arm", rng)
+    return encode_photo(pixels, rng)

@@ -6,12 +6,12 @@ import numpy as np
 
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs
-from eczema_tf.evaluation.comparisons import estimate_means
 from eczema_tf.evaluation.explanation_results import (
     Cascade,
     Estimates,
     ExplanationResults,
     ModalityResults,
+    estimate_means,
 )
 from eczema_tf.evaluation.intervals import draw_weights
 from eczema_tf.explanation.maps import HEATMAP_METHOD

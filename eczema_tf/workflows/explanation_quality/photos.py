@@ -9,7 +9,7 @@ from scipy.special import expit
 from tqdm import tqdm
 
 from eczema_tf.data.inputs import to_model_inputs
-from eczema_tf.evaluation.comparisons import Comparison, compare_cases
+from eczema_tf.evaluation.explanation_results import Comparison, compare_cases
 from eczema_tf.explanation import faithfulness_image as faithful
 from eczema_tf.explanation.maps import upsample_heatmap
 from eczema_tf.explanation.mu_fidelity import compute_mu_fidelity

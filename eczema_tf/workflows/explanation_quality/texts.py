@@ -12,7 +12,7 @@ from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.text.alignment import align_text
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.tokenizer import clean_text
-from eczema_tf.evaluation.comparisons import Comparison, compare_cases
+from eczema_tf.evaluation.explanation_results import Comparison, compare_cases
 from eczema_tf.explanation import faithfulness_text as faithful
 from eczema_tf.explanation.mu_fidelity import SHARE, SUBSETS, compute_mu_fidelity
 from eczema_tf.explanation.spans import PHRASE_SHARE, TOKEN_METHOD
