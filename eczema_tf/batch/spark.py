@@ -92,13 +92,7 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
             with builder.config(map=settings).getOrCreate() as spark:
                 yield spark
         except (PySparkException, Py4JError) as error:
-            # what tells is the last line of a Python worker's traceback, or Java's exception
-            lines = [line.lstrip(": ") for line in str(error).splitlines() if line.strip()]
-            telling = [line for line in lines if _EXCEPTION.match(line)] or lines[:1]
-            said = (
-                telling[-1].removeprefix("eczema_tf.errors.") if telling else type(error).__name__
-            )
-            raise RunError(f"Spark: {said}; --debug shows more") from error
+            raise RunError(f"Spark: {_describe(error)}; --debug shows more") from error
 
 
 def forgive_failures(master: str) -> str:

@@ -77,21 +77,22 @@ def judge_points(
         prevalences: At which predictive values are given beside that of the cases, in (0, 1).
     """
     return [
-        _judge_point(sample.of_kind(kind), aim, kind, thresholds[kind], prevalences)
+        _judge_operating_point(sample.of_kind(kind), aim, kind, thresholds[kind], prevalences)
         for kind in ECZEMA_HEADS
         for aim, thresholds in points.items()
         if kind in thresholds
     ]
 
 
-def _judge_point(
+def _judge_operating_point(
     sample: Sample, aim: str, kind: str, threshold: float, prevalences: Sequence[float]
 ) -> OperatingPoint:
     positive, called = sample.positive(), sample.probability(kind) >= threshold
     reason = sample.explain_undefined("what this answer needs")
     sensitivity = sample.estimate_share(called, reason, where=positive)
     specificity = sample.estimate_share(~called, reason, where=~positive)
-    own = [float(positive.mean())] if positive.any() and not positive.all() else []
+    if positive.any() and not positive.all():
+        prevalences = [float(positive.mean()), *prevalences]
     return OperatingPoint(
         aim=aim,
         kind=kind,
@@ -101,7 +102,7 @@ def _judge_point(
         specificity=specificity,
         predictive_values=[
             compute_predictive_values(sensitivity, specificity, prevalence)
-            for prevalence in (*own, *prevalences)
+            for prevalence in prevalences
         ],
         confusion=[
             [int((of_class & said).sum()) for said in (called, ~called)]

@@ -60,9 +60,8 @@ def judge_metadata(sample: Sample) -> MetadataBaseline | None:
     known = pd.get_dummies(given[columns]).to_numpy("float64")  # (cases, values)
     groups = sample.sampling.groups
     scores, fold = np.zeros(len(positive)), np.zeros(len(positive), int)
-    for number, (learned, left) in enumerate(
-        StratifiedGroupKFold(FOLDS).split(known, positive, groups)
-    ):
+    parts = StratifiedGroupKFold(FOLDS).split(known, positive, groups)
+    for number, (learned, left) in enumerate(parts):
         model = make_pipeline(StandardScaler(), LogisticRegression())
         model.fit(known[learned], positive[learned])
         scores[left], fold[left] = model.decision_function(known[left]), number

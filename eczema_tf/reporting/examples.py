@@ -64,23 +64,23 @@ def build_examples(
 
 def _render_case(title: str, positive: str, case: ShownCase, full: float | None) -> Rendered:
     phrases = case.why.text.phrases[:_SHOWN_PHRASES] if case.why.text else ()
-    html = render_template(
-        "example",
-        title=title,
-        positive=positive,
-        pictures=draw_pictures(case.photos, case.why.heatmaps, full),
-        pieces=split_at_phrases(case.text, phrases),
+    return Rendered(
+        render_template(
+            "example",
+            title=title,
+            positive=positive,
+            pictures=draw_pictures(case.photos, case.why.heatmaps, full),
+            pieces=split_at_phrases(case.text, phrases),
+        )
     )
-    return Rendered(html)
 
 
 def _describe_case(case: Mapping[Hashable, Any], positive: str) -> list[str]:
-    words = str(case.get("text_words", "some")) if case["text_used"] else "none"
     figures = [case[column] for column in PROBABILITY_COLUMNS.values()]
     return [
         str(case["case_id"]),
         positive if case["positive"] else f"not {positive}",
         str(case["photos"]),
-        words,
+        str(case.get("text_words", "some")) if case["text_used"] else "none",
         *(format_number(None if pd.isna(figure) else figure) for figure in figures),
     ]

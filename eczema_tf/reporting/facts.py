@@ -86,25 +86,19 @@ class RunFacts:
 
 def tabulate_settings(facts: RunFacts) -> Table:
     """Lists what made the model. Local paths are cut to their last part."""
-    model, train = facts.config.model, facts.config.train
+    model, train, packages = facts.config.model, facts.config.train, facts.environment.packages
     image = _name_encoder(model.image.preset or model.image.saved_model, model.image.architecture)
-    if facts.config.data.embeddings:
-        image = "precomputed embeddings instead of photos"
-    embedding = "none: linear heads"
-    if model.embedding_units:
-        embedding = f"{model.embedding_units} units each"
-    kept = f"last of {train.epochs} epochs"
-    if train.keep == "best":
-        kept = f"best of {train.epochs} epochs by validation AUROC"
-    packages = facts.environment.packages
+    embedded, units, tuned = facts.config.data.embeddings, model.embedding_units, train.fine_tune
+    kept = f"{train.keep} of {train.epochs} epochs"
+    kept += " by validation AUROC" if train.keep == "best" else ""
     software = [f"{name} {packages[name]}" for name in ("tensorflow", "keras")]
     settings = {
-        "image encoder": image,
+        "image encoder": "precomputed embeddings instead of photos" if embedded else image,
         "text encoder": _name_encoder(model.text.preset, model.text.architecture),
         "fusion": model.fusion,
-        "embedding": embedding,
+        "embedding": f"{units} units each" if units else "none: linear heads",
         "training": f"{kept}, batches of {train.batch_size}, learning rate {train.learning_rate:g}",
-        "fine-tuning": f"{train.fine_tune.epochs} epochs" if train.fine_tune.epochs else "none",
+        "fine-tuning": f"{tuned.epochs} epochs" if tuned.epochs else "none",
         "seed": str(facts.config.seed),
         "software": ", ".join([f"eczema_tf {__version__}", *software]),
         "device": ", ".join(facts.environment.devices),
@@ -129,9 +123,8 @@ def tabulate_data(facts: RunFacts) -> Table:
 def describe_source(data: DatasetFacts) -> list[str]:
     """Says where data come from, under which terms, and what was left out of them."""
     said = [f"Sources of the rows: {data.name_sources()}."]
-    for name in ("attribution", "licence", "label"):
-        if name in data.provenance:
-            said.append(f"{name.capitalize()}: {data.provenance[name]}.")
+    known = [name for name in ("attribution", "licence", "label") if name in data.provenance]
+    said += [f"{name.capitalize()}: {data.provenance[name]}." for name in known]
     if left := {reason: count for reason, count in data.not_kept.items() if count}:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in left.items())
         said.append(
@@ -145,22 +138,20 @@ def describe_source(data: DatasetFacts) -> list[str]:
 
 def describe_data(facts: RunFacts) -> list[str]:
     """Says where the training data come from, under which terms, and what the audit found."""
-    data, audit = facts.data, facts.audit
-    said = describe_source(data)
-    said.append(f"Fingerprint of the manifest: {data.manifest_fingerprint}.")
+    data = facts.data
+    said = [*describe_source(data), f"Fingerprint of the manifest: {data.manifest_fingerprint}."]
     if data.rejected_rows:
         said.append(f"{data.rejected_rows} bad rows were left out.")
-    if audit is None:
-        return said
-    found = [
-        f"{kind.replace('_', ' ')}: {what.clusters}"
-        for kind, what in audit.duplicates.items()
-        if what.clusters
-    ]
-    said.append(
+    return said + (_describe_audit(facts.audit) if facts.audit else [])
+
+
+def _describe_audit(audit: AuditReport) -> list[str]:
+    clusters = {kind: what.clusters for kind, what in audit.duplicates.items() if what.clusters}
+    found = [f"{kind.replace('_', ' ')}: {count}" for kind, count in clusters.items()]
+    said = [
         f"Clusters of duplicates found by the audit: {', '.join(found) or 'none'}; groups joined"
         f" for them: {audit.groups.merged}."
-    )
+    ]
     own = audit.named_diagnoses["own"]
     if own.texts:
         positive, negative = own.share_of_positive or 0.0, own.share_of_negative or 0.0

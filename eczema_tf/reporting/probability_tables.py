@@ -10,11 +10,11 @@ _GROUP_NAMES = {"all": "all cases", "image": "photo alone", "text": "text alone"
 
 def tabulate_calibration(metrics: Metrics) -> list[Block]:
     """Lists how well the probabilities of each head are calibrated, in three tables."""
-    judged = {
-        HEAD_NAMES[modality]: head.calibration
+    judged = [
+        (HEAD_NAMES[modality], head.calibration, head.calibration.ece, head.calibration.brier)
         for modality, head in metrics.heads.items()
         if head.calibration and head.cases
-    }
+    ]
     if not judged:
         return []
     first = f"P({metrics.positive_class}) from"
@@ -25,22 +25,19 @@ def tabulate_calibration(metrics: Metrics) -> list[Block]:
             (first, "bins", "ECE", "perfect: mean", "perfect: below"),
             [
                 [name, len(ece.bins), ece.error, ece.perfect_mean, ece.perfect_limit]
-                for name, ece in ((name, one.ece) for name, one in judged.items())
+                for name, _, ece, _ in judged
             ],
         ),
         build_table(
             "Too high by: mean probability minus share of positive cases. Slope (below 1: too bold)"
             " and intercept (right: 0): of a logistic regression on the logit",
             (first, "too high by", "slope", "intercept"),
-            [[name, one.in_the_large, one.slope, one.intercept] for name, one in judged.items()],
+            [[name, one.in_the_large, one.slope, one.intercept] for name, one, _, _ in judged],
         ),
         build_table(
             "Brier score = miscalibration - discrimination + uncertainty",
             (first, "Brier", "miscalibration", "discrimination", "uncertainty"),
-            [
-                [name, brier.score, brier.miscalibration, brier.discrimination, brier.uncertainty]
-                for name, brier in ((name, one.brier) for name, one in judged.items())
-            ],
+            [[name, *vars(brier).values()] for name, _, _, brier in judged],
         ),
     ]
 
@@ -100,11 +97,7 @@ def tabulate_abstention(abstention: Abstention) -> list[Block]:
             " the prediction set, 0.90 by design in each kind of case",
             ("cases of", "cases", "unknown", "undecided", "answered", "accuracy", "covered"),
             [
-                [
-                    _GROUP_NAMES.get(name, name),
-                    *(group.cases, group.unknown, group.undecided),
-                    *(group.answered, group.accuracy, group.coverage),
-                ]
+                [_GROUP_NAMES.get(name, name), *vars(group).values()]
                 for name, group in abstention.groups.items()
             ],
             digits=2,

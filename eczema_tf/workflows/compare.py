@@ -28,6 +28,12 @@ class Evaluated:
     metrics: Metrics
     cases: pd.DataFrame
 
+    @classmethod
+    def load(cls, name: str, folder: Path) -> "Evaluated":
+        """Reads them; errors as `compare`."""
+        metrics = Metrics.read(folder / run_folder.METRICS)
+        return cls(name, metrics, load_predictions(folder / run_folder.PREDICTIONS))
+
 
 def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str, PairedHead]]:
     """Compares the first of several runs with each of the others, and prints the table.
@@ -46,7 +52,7 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
     """
     names = [run.resolve().name for run in runs]
     unique = names if len({*names}) == len(names) else list(map(str, runs))
-    first, *others = map(_load, runs, unique)
+    first, *others = map(Evaluated.load, unique, runs)
     keys = [key for key in ("case_id", "repeat") if key in first.cases]
     common = first.cases[keys]
     for other in others:
@@ -56,10 +62,10 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
         raise DataError(f"--compare {' '.join(map(str, runs))}: no case is in all of them")
     reference = _take(first, common, keys)
     paired = {other.name: pair_runs(reference, _take(other, common, keys)) for other in others}
-    counts = [str(run.cases["case_id"].nunique()) for run in (first, *others)]
+    counts = ", ".join(str(run.cases["case_id"].nunique()) for run in (first, *others))
     described = (
         f"{first.metrics.split.capitalize()}: the {common['case_id'].nunique()} cases that are in"
-        f" all of them; they have {', '.join(counts)}."
+        f" all of them; they have {counts}."
     )
     sections = [build_comparison(first.name, paired, described)]
     print(format_text(sections))
@@ -68,11 +74,6 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
         write_text(out / MARKDOWN, format_markdown(TITLE, sections))
         write_json(out / JSON, {"first": first.name, "others": paired})
     return paired
-
-
-def _load(folder: Path, name: str) -> Evaluated:
-    metrics = Metrics.read(folder / run_folder.METRICS)
-    return Evaluated(name, metrics, load_predictions(folder / run_folder.PREDICTIONS))
 
 
 def _check_alike(first: Evaluated, other: Evaluated, keys: list[str]) -> None:

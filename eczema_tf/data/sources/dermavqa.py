@@ -9,7 +9,7 @@ Questions that name a diagnosis themselves are left out: the text would give the
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +28,7 @@ from eczema_tf.errors import DataError, raise_if_any
 
 COUNT_COLUMNS = ("n_resp", "resp_eczema", "resp_dermatitis_family", "query_names_diagnosis")
 COLUMNS = ("encounter_id", "author_id", "query_en", "image_ids", *COUNT_COLUMNS)
+_COUNT = re.compile("[0-9]{1,9}")
 POSITIVE_FROM = 0.5  # share of the replies that name eczema
 LEFT_OUT = {
     "without_reply": "nobody replied",
@@ -123,6 +124,25 @@ def judge_question(counts: Mapping[str, int]) -> str:
     return "other" if counts["resp_dermatitis_family"] == 0 else "unclear"
 
 
+def _judge_row(row: Mapping[str, str]) -> Iterator[str]:
+    """Yields what cannot be right in a row."""
+    for column in ("encounter_id", "author_id", "query_en"):
+        if not row[column].strip():
+            yield f"{column}: is empty"
+    if wrong := [column for column in COUNT_COLUMNS if not _COUNT.fullmatch(row[column])]:
+        for column in wrong:
+            yield f"{column}: allowed: a whole number, 0 or more; received {row[column]!r}"
+        return
+    replies, eczema, family, names = (int(row[column]) for column in COUNT_COLUMNS)
+    if not eczema <= family <= replies:
+        yield (
+            "allowed: resp_eczema <= resp_dermatitis_family <= n_resp; received"
+            f" {eczema}, {family}, {replies}"
+        )
+    if names > 1:
+        yield f"query_names_diagnosis: allowed: 0 or 1; received {names}"
+
+
 def _map_questions(kept: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
     """Makes the rows of the manifest."""
     rows = []
@@ -142,28 +162,11 @@ def _map_questions(kept: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
 def _read_questions(path: Path) -> pd.DataFrame:
     """Reads and checks the table; its counts are int64."""
     table = read_encounters(path) if path.suffix == ".json" else read_table(path, COLUMNS)
-    faults = []
-    for line, row in table.iterrows():
-        found = [
-            f"{column}: is empty"
-            for column in ("encounter_id", "author_id", "query_en")
-            if not row[column].strip()
-        ]
-        wrong = [
-            f"{column}: allowed: a whole number, 0 or more; received {row[column]!r}"
-            for column in COUNT_COLUMNS
-            if not (row[column].isascii() and row[column].isdigit() and len(row[column]) < 10)
-        ]
-        if not wrong:
-            replies, eczema, family, names = (int(row[column]) for column in COUNT_COLUMNS)
-            if not eczema <= family <= replies:
-                wrong.append(
-                    "allowed: resp_eczema <= resp_dermatitis_family <= n_resp; received"
-                    f" {eczema}, {family}, {replies}"
-                )
-            if names > 1:
-                wrong.append(f"query_names_diagnosis: allowed: 0 or 1; received {names}")
-        faults += [f"{path.name}:{line}: {fault}" for fault in (*found, *wrong)]
+    faults = [
+        f"{path.name}:{line}: {fault}"
+        for line, row in table.iterrows()
+        for fault in _judge_row(row)
+    ]
     ids = table["encounter_id"]
     faults += [
         f"{path.name}:{line}: encounter_id: {ids[line]!r} is there twice"
