@@ -54,8 +54,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few_draws():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(explained_stability, "DRAWS", 1)
-        patch.setattr(explained_photos, "RANDOM_DRAWS", 1)
-        patch.setattr(explained_texts, "RANDOM_DRAWS", 2)
+        patch.setattr(explained_photos, "RANDOM_MAPS", 1)
+        patch.setattr(explained_texts, "RANDOM_SCORES", 2)
         yield
 
 

@@ -15,7 +15,7 @@ from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, SEVERITY
 from eczema_tf.serving.cases import Undecided, plain_row, pool_rows
 from eczema_tf.serving.columns import PROBABILITIES, arrange_answers
 
-COLUMNS = ("case_id", "decision", "status", *PROBABILITIES, *FLAGS)
+PART_COLUMNS = ("case_id", "decision", "status", *PROBABILITIES, *FLAGS)
 
 
 def write_cases(job: Job, file: Path, undecided: Undecided | None) -> int:
@@ -29,7 +29,7 @@ def write_cases(job: Job, file: Path, undecided: Undecided | None) -> int:
     Returns:
         How many cases there are.
     """
-    parts = pa.concat_tables(parquet.ParquetFile(part).read(COLUMNS) for part in job.parts)
+    parts = pa.concat_tables(parquet.ParquetFile(part).read(PART_COLUMNS) for part in job.parts)
     rows = {name: parts[name].to_numpy() for name in (*PROBABILITIES, *FLAGS)}
     outputs = {head: rows[head] for head in ECZEMA_HEADS.values()}
     for name, labels in (("consistency", CONSISTENCY), ("severity", SEVERITY)):

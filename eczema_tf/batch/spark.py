@@ -92,7 +92,7 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
             with builder.config(map=settings).getOrCreate() as spark:
                 yield spark
         except (PySparkException, Py4JError) as error:
-            raise RunError(f"Spark: {_describe(error)}; --debug shows more") from error
+            raise RunError(f"Spark: {_describe_failure(error)}; --debug shows more") from error
 
 
 def forgive_failures(master: str) -> str:
@@ -104,7 +104,7 @@ def forgive_failures(master: str) -> str:
     return f"local[{local[1] or 1},{TASK_FAILURES}]" if local else master
 
 
-def _describe(error: Exception) -> str:
+def _describe_failure(error: Exception) -> str:
     """The last line of a Python worker's traceback, or what Java calls its exception."""
     lines = [line.lstrip(": ") for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if _EXCEPTION.match(line)] or lines[:1]

@@ -162,8 +162,8 @@ class Comparison:
         return ComparisonSummary(
             cases=int(np.isfinite(self.values[explained]).sum()),
             better=self.better,
-            estimates=estimate_means(self.values, weights, self.reason),
-            gain_over=estimate_means(gains, weights, self.reason),
+            estimates=bootstrap_means(self.values, weights, self.reason),
+            gain_over=bootstrap_means(gains, weights, self.reason),
         )
 
 
@@ -195,14 +195,14 @@ def compare_cases(
     return comparisons
 
 
-def estimate_means(
+def bootstrap_means(
     values: Mapping[str, np.ndarray], weights: np.ndarray, reason: str = "nothing to compare"
 ) -> dict[str, Estimate]:
-    """Estimates the mean of each figure; see `estimate_mean`."""
-    return {name: estimate_mean(figure, weights, reason) for name, figure in values.items()}
+    """Estimates the mean of each figure; see `bootstrap_mean`."""
+    return {name: bootstrap_mean(figure, weights, reason) for name, figure in values.items()}
 
 
-def estimate_mean(values: np.ndarray, weights: np.ndarray, reason: str) -> Estimate:
+def bootstrap_mean(values: np.ndarray, weights: np.ndarray, reason: str) -> Estimate:
     """Estimates the mean over the cases where a figure is defined.
 
     Args:

@@ -54,10 +54,10 @@ def pair_runs(first: Sample, second: Sample) -> dict[str, PairedHead]:
 
 def _pair_head(first: Sample, second: Sample, modality: str) -> PairedHead:
     positive, sampling = first.positive(), first.sampling
-    of_second, metrics = _measure(second, modality), {}
+    of_second, metrics = _measure_head(second, modality), {}
     reason = first.explain_undefined("an answer of both runs")
     counted = {"sensitivity": positive, "specificity": ~positive}  # all, of the others
-    for name, one in _measure(first, modality).items():
+    for name, one in _measure_head(first, modality).items():
         other, groups = of_second[name], sampling.count(counted.get(name))
         if name == "auroc":
             groups = first.count_rarer_class()
@@ -68,7 +68,7 @@ def _pair_head(first: Sample, second: Sample, modality: str) -> PairedHead:
     return PairedHead(cases=first.count(), positives=positives, metrics=metrics)
 
 
-def _measure(sample: Sample, modality: str) -> dict[str, Statistic]:
+def _measure_head(sample: Sample, modality: str) -> dict[str, Statistic]:
     positive, called = sample.positive(), sample.called(modality)
     return {
         "auroc": sample.measure_auroc(modality),

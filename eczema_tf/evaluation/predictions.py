@@ -47,7 +47,7 @@ LABEL_COLUMNS = (
 _FIRST_COLUMNS = (*LABEL_COLUMNS, "text_notice")  # of a case, the first that is given
 FLAGS = ("image_used", "text_used", "known_image", "known_text")
 BOUNDS = ("undecided_from", "undecided_to")  # log-odds
-EVIDENCE = {  # what is averaged over the rows that speak for a modality, or for both
+AVERAGED = {  # what is averaged over the rows that speak for a modality, or for both
     "image": ("eczema_image_logit", *SEVERITY_LOGITS["severity_image"], DISTANCES["image"]),
     "text": (
         "eczema_text_logit",
@@ -61,7 +61,7 @@ _MEAN_COLUMNS = (
     "eczema",
     *POSTERIOR_COLUMNS.values(),
     *GRADE_COLUMNS.values(),
-    *(column for columns in EVIDENCE.values() for column in columns),
+    *(column for columns in AVERAGED.values() for column in columns),
 )
 _WRITTEN_TEXT_COLUMNS = (
     "case_id",
@@ -119,7 +119,7 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
         {name: rows[f"known_{name}"].to_numpy(bool) for name in used} if len(flags) > 2 else used
     )
     for speaker, speaks in find_speaking_rows(by_case, used, known).items():
-        evidence = [column for column in EVIDENCE[speaker] if column in rows]
+        evidence = [column for column in AVERAGED[speaker] if column in rows]
         rows = rows.assign(**{column: rows[column].where(speaks) for column in evidence})
     parts = [
         given.groupby(by_case, sort=False).first().fillna("").astype(str),

@@ -42,7 +42,12 @@ _SHADES = {
 _LENGTHS = {10: "1-10", 25: "11-25", 50: "26-50", np.inf: "51 or more"}
 # what each metric may use up of the chance of a false alarm: half is for AUROC (weighted
 # Bonferroni; Wiens 2003)
-METRICS = {"auroc": 1 / 2, "sensitivity": 1 / 6, "specificity": 1 / 6, "in_the_large": 1 / 6}
+SUBGROUP_METRICS = {
+    "auroc": 1 / 2,
+    "sensitivity": 1 / 6,
+    "specificity": 1 / 6,
+    "in_the_large": 1 / 6,
+}
 
 
 class Subgroup(Record):
@@ -106,7 +111,7 @@ def judge_subgroups(sample: Sample) -> Subgroups | None:
         if len(known) > 1:
             by_factor[name] = {value: (values == value).to_numpy(bool) for value in known}
     measured = {
-        name: {value: _measure(sample, mask) for value, mask in masks.items()}
+        name: {value: _measure_subgroup(sample, mask) for value, mask in masks.items()}
         for name, masks in by_factor.items()
     }
     enough = {
@@ -117,18 +122,18 @@ def judge_subgroups(sample: Sample) -> Subgroups | None:
     factors = {
         name: Factor(
             subgroups={
-                value: _describe(sample.where(mask), mask, measured[name][value])
+                value: _describe_subgroup(sample.where(mask), mask, measured[name][value])
                 for value, mask in masks.items()
             },
             gaps={
                 metric: _find_gap(sample, metric, enough[name], share / compared)
-                for metric, share in METRICS.items()
+                for metric, share in SUBGROUP_METRICS.items()
                 if len(enough[name]) > 1
             },
         )
         for name, masks in by_factor.items()
     }
-    comparisons = len(METRICS) * compared
+    comparisons = len(SUBGROUP_METRICS) * compared
     return (
         Subgroups(minimum=MIN_GROUPS, comparisons=comparisons, factors=factors) if factors else None
     )
@@ -161,7 +166,7 @@ def _sort_key(value: str) -> tuple[float, str]:
     return (float(number) if number.isdigit() else np.inf), value
 
 
-def _measure(sample: Sample, mask: np.ndarray) -> dict[str, Statistic]:
+def _measure_subgroup(sample: Sample, mask: np.ndarray) -> dict[str, Statistic]:
     """Measures a subgroup, in places of the whole sample; nothing if it has too few."""
     part = sample.where(mask)
     positive, called = part.positive(), part.called("fusion")
@@ -174,16 +179,18 @@ def _measure(sample: Sample, mask: np.ndarray) -> dict[str, Statistic]:
         measure_mean(~called, ~positive),
         measure_mean(errors),
     )
-    return {name: one.spread(mask) for name, one in zip(METRICS, found, strict=True)}
+    return {name: one.spread(mask) for name, one in zip(SUBGROUP_METRICS, found, strict=True)}
 
 
-def _describe(part: Sample, mask: np.ndarray, measured: Mapping[str, Statistic]) -> Subgroup:
+def _describe_subgroup(
+    part: Sample, mask: np.ndarray, measured: Mapping[str, Statistic]
+) -> Subgroup:
     positive, sampling = part.positive(), part.sampling
     reason = f"too few: under {MIN_GROUPS} groups with a case of each class"
     nothing = Statistic(np.nan, np.zeros(len(mask)))
     auroc, sensitivity, specificity, in_the_large = (
         Statistic(found.value, found.influence[mask])
-        for found in (measured.get(name, nothing) for name in METRICS)
+        for found in (measured.get(name, nothing) for name in SUBGROUP_METRICS)
     )
     return Subgroup(
         cases=part.count(),

@@ -37,7 +37,7 @@ def choose_thresholds(cases: pd.DataFrame, label_threshold: float = 0.5) -> Thre
         label_threshold: A label greater than this is positive.
     """
     thresholds = {}
-    for modality, probabilities, positive in _divide(cases, label_threshold):
+    for modality, probabilities, positive in _divide_by_head(cases, label_threshold):
         thresholds[modality], reason = maximise_youden(probabilities, positive)
         if reason:
             _log.warning("threshold of %s: %s; %s is used", modality, reason, DEFAULT_THRESHOLD)
@@ -65,7 +65,7 @@ def choose_points(
         By what is aimed at, such as "sensitivity 0.9"; without the heads that have one class only.
     """
     points: dict[str, Thresholds] = {}
-    for modality, probabilities, positive in _divide(cases, label_threshold):
+    for modality, probabilities, positive in _divide_by_head(cases, label_threshold):
         if positive.all() or not positive.any():
             continue
         cuts, sensitivity, specificity = _measure_cuts(probabilities, positive)
@@ -78,7 +78,7 @@ def choose_points(
     return points
 
 
-def _divide(
+def _divide_by_head(
     cases: pd.DataFrame, label_threshold: float
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yields each head, its probabilities, and which of its cases are eczema, (cases,) both."""

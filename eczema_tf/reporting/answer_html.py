@@ -38,7 +38,7 @@ class Piece(NamedTuple):
     strength: int = 0
 
 
-class Picture(NamedTuple):
+class ShownPhoto(NamedTuple):
     """A photo that was used, and its heatmap, as data addresses.
 
     Attributes:
@@ -116,7 +116,7 @@ def find_full_colour(heatmaps: Iterable[Heatmap | None]) -> float | None:
 
 def draw_pictures(
     photos: Sequence[bytes], heatmaps: Sequence[Heatmap | None], full: float | None
-) -> list[Picture]:
+) -> list[ShownPhoto]:
     """Draws the photos that have a heatmap, with it.
 
     Args:
@@ -125,7 +125,7 @@ def draw_pictures(
         full: From `find_full_colour`.
     """
     return [
-        Picture(
+        ShownPhoto(
             number,
             heatmap,
             describe_peak(heatmap.peak),

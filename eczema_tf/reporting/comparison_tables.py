@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from eczema_tf.data.distributions import Distribution
 from eczema_tf.evaluation.paired_runs import PairedHead, Spread
 from eczema_tf.evaluation.records import External
-from eczema_tf.evaluation.subgroups import FACTORS, METRICS, Subgroups
+from eczema_tf.evaluation.subgroups import FACTORS, SUBGROUP_METRICS, Subgroups
 from eczema_tf.reporting.document import Block, Bullets, Section, Table
 from eczema_tf.reporting.formats import HEAD_NAMES, KIND_NAMES, METRIC_NAMES, build_table, format_p
 
@@ -33,7 +33,7 @@ _SPREAD_NOTES = (
 
 def build_subgroups(subgroups: Subgroups, positive_class: str) -> list[Block]:
     """Builds what is said of the subgroups: a table for each factor, and the gaps between them."""
-    metrics = {metric: METRIC_NAMES.get(metric, metric) for metric in METRICS}
+    metrics = {metric: METRIC_NAMES.get(metric, metric) for metric in SUBGROUP_METRICS}
     tables = [
         build_table(
             f"By {FACTORS[name]}",

@@ -14,7 +14,7 @@ from eczema_tf.reporting.formats import HEAD_NAMES, format_number
 from eczema_tf.reporting.html import format_percent, render_template
 from eczema_tf.reporting.tables import mark_leaks
 
-EXAMPLES, SHOWN = "The surest answers, right and wrong", 5
+TITLE, SHOWN = "The surest answers, right and wrong", 5
 _SHOWN_PHRASES = 5  # of a text, those that moved the answer most
 _WITHOUT = (
     "By distance from the threshold, in log-odds, without those of which it cannot tell. A surely"
@@ -59,7 +59,7 @@ def build_examples(
                 said = f"P({positive}) {format_percent(case['p_fusion'])}"
                 title = f"Surely {name}: {case_id}, {label}, {said}"
                 blocks.append(_render_case(title, positive, shown[case_id], full))
-    return Section(EXAMPLES, mark_leaks(metrics, blocks))
+    return Section(TITLE, mark_leaks(metrics, blocks))
 
 
 def _render_case(title: str, positive: str, case: ShownCase, full: float | None) -> Rendered:

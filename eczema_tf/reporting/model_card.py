@@ -66,7 +66,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
             "Bias, Risks, and Limitations", [Bullets([*list_caveats(facts, metrics), *_RISKS])]
         ),
         Section("Recommendations", [_RECOMMENDATION], level=3),
-        Section("How to Get Started with the Model", [Bullets(_START)]),
+        Section("How to Get Started with the Model", [Bullets(_GET_STARTED)]),
         Section("Training Details", []),
         Section("Training Data", [tabulate_data(facts), Bullets(describe_data(facts))], level=3),
         Section("Training Procedure", [tabulate_settings(facts)], level=3),
@@ -182,7 +182,7 @@ _RECOMMENDATION = (
     "Before any use on other people, evaluate on labelled cases of theirs: python -m"
     " eczema_tf.evaluate --manifest."
 )
-_START = (
+_GET_STARTED = (
     "Ask: python -m eczema_tf.predict --model DIR --image FILE --text TEXT",
     "Ask by a web page: python -m eczema_tf.serve --model DIR",
     "In Python: eczema_tf.load_export(DIR).predict(photos, texts) gives a DataFrame.",

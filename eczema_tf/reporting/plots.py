@@ -20,13 +20,13 @@ from eczema_tf.evaluation.decisions import compute_net_benefit
 from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.predictions import take_scored
 from eczema_tf.evaluation.records import HeadMetrics, Metrics
-from eczema_tf.evaluation.subgroups import FACTORS, METRICS, Subgroups
+from eczema_tf.evaluation.subgroups import FACTORS, SUBGROUP_METRICS, Subgroups
 from eczema_tf.files import replacing_file
 from eczema_tf.reporting.formats import HEAD_NAMES, METRIC_NAMES, format_estimate
 
 ROC, PR, RELIABILITY, DECISION = "roc.png", "pr.png", "reliability.png", "decision.png"
 RISK = "risk_coverage.png"
-FORESTS = {metric: f"subgroups_{metric}.png" for metric in METRICS}
+FORESTS = {metric: f"subgroups_{metric}.png" for metric in SUBGROUP_METRICS}
 STYLES = {"image": ("#E69F00", "--"), "text": ("#0072B2", "-."), "fusion": ("#009E73", "-")}
 _GREY = "#666666"
 _Corner = Literal["lower right", "lower left", "upper right", "upper left"]

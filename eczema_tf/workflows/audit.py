@@ -19,7 +19,7 @@ from eczema_tf.evaluation.records import Leaks
 from eczema_tf.files import write_json
 
 AUDIT = "audit.json"
-EXAMPLES = 20  # of leaks that a report names
+NAMED_LEAKS = 20  # of leaks that a report names
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class AuditedDataset:
                 " together, or allow it with --allow-leaks"
             )
             raise DataError(join_faults(f"the splits leak; {ways}", findings))
-        return Leaks(leaks=len(findings), examples=list(findings[:EXAMPLES]))
+        return Leaks(leaks=len(findings), examples=list(findings[:NAMED_LEAKS]))
 
 
 def load_audited(config: DataConfig, manifest_path: Path | str) -> AuditedDataset:
@@ -88,7 +88,7 @@ def check_overlap(
         raise DataError(
             join_faults(f"the run has seen what it is to be judged on; {ways}", findings)
         )
-    return Leaks(leaks=len(findings), examples=findings[:EXAMPLES])
+    return Leaks(leaks=len(findings), examples=findings[:NAMED_LEAKS])
 
 
 def load_as_trained(config: DataConfig, trained_on: DatasetFacts) -> Dataset:

@@ -16,8 +16,7 @@ from eczema_tf.reporting.comparison_tables import build_comparison
 from eczema_tf.reporting.document import format_markdown, format_page, format_text
 from eczema_tf.workflows import run_folder
 
-PAGE, MARKDOWN, JSON = "comparison.html", "comparison.md", "comparison.json"
-TITLE = "Eczema assistant: runs compared"
+PAGE_TITLE = "Eczema assistant: runs compared"
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,9 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
     sections = [build_comparison(first.name, paired, described)]
     print(format_text(sections))
     if out is not None:
-        write_text(out / PAGE, format_page(TITLE, sections))
-        write_text(out / MARKDOWN, format_markdown(TITLE, sections))
-        write_json(out / JSON, {"first": first.name, "others": paired})
+        write_text(out / "comparison.html", format_page(PAGE_TITLE, sections))
+        write_text(out / "comparison.md", format_markdown(PAGE_TITLE, sections))
+        write_json(out / "comparison.json", {"first": first.name, "others": paired})
     return paired
 
 

@@ -127,7 +127,7 @@ def _corrupt_photos(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> 
     photos = [shrink(Image.open(io.BytesIO(file))) for file in files]
     kinds = {AS_IS: Corruption(_leave, (0.0,)), **PHOTO_CORRUPTIONS}
     for name, corruption in tqdm(kinds.items(), desc="corrupted photos", unit="kind"):
-        versions = _apply(name, corruption, photos, config.seed)
+        versions = _corrupt_all(name, corruption, photos, config.seed)
         sent = tf.data.Dataset.from_tensor_slices([_write_png(photo) for photo in versions])
         read = sent.map(preprocess, num_parallel_calls=tf.data.AUTOTUNE)
         pixels = np.stack(list(read.as_numpy_iterator()))  # (versions * rows, h, w, 3)
@@ -141,7 +141,7 @@ def _corrupt_texts(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> C
     texts = list(dataset.table["text"])
     kinds = {AS_IS: Corruption(_leave, (0.0,)), **TEXT_CORRUPTIONS}
     for name, corruption in tqdm(kinds.items(), desc="corrupted texts", unit="kind"):
-        versions = _apply(name, corruption, texts, trained.config.seed)
+        versions = _corrupt_all(name, corruption, texts, trained.config.seed)
         read = read_texts(versions, trained.tokenizer)
         below = _repeat(inputs, len(versions))
         columns = {**below.columns, **read.columns}
@@ -158,7 +158,7 @@ def _write_png(photo: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _apply(
+def _corrupt_all(
     name: str, corruption: Corruption[Thing], things: Sequence[Thing], seed: int
 ) -> list[Thing]:
     """Corrupts things: all of them at each strength."""

@@ -16,8 +16,8 @@ from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.manifest.table import find_templates
 from eczema_tf.files import Record
 
-EXAMPLES = 5  # clusters of each kind in the report
-EXAMPLE_ROWS = 6  # rows of a cluster in the report
+SHOWN_CLUSTERS = 5  # clusters of each kind in the report
+SHOWN_ROWS = 6  # rows of a cluster in the report
 NOUNS = {
     "identical_photo": "identical photo",
     "near_photo": "near-duplicate photo",
@@ -194,7 +194,7 @@ def _count_duplicates(table: pd.DataFrame, duplicates: Duplicates, kind: str) ->
     members = duplicates.members[duplicates.members["kind"] == kind]
     members = members.merge(table[["example_id", "case_id", "group_id"]], on="example_id")
     clusters = members.groupby("cluster")
-    examples = [list(ids[:EXAMPLE_ROWS]) for _, ids in list(clusters["example_id"])[:EXAMPLES]]
+    examples = [list(ids[:SHOWN_ROWS]) for _, ids in list(clusters["example_id"])[:SHOWN_CLUSTERS]]
     return DuplicateCounts(
         clusters=clusters.ngroups,
         across_groups=_straddling(members, ["cluster"], "group_id").ngroups,
@@ -223,7 +223,7 @@ def _count_diagnoses(table: pd.DataFrame, label_threshold: float) -> dict[str, D
             share_of_positive=shares[1],
             share_of_negative=shares[2],
             conditions={str(name): int(count) for name, count in conditions.items()},
-            examples=list(table.loc[rows, "example_id"].sort_values()[:EXAMPLES]),
+            examples=list(table.loc[rows, "example_id"].sort_values()[:SHOWN_CLUSTERS]),
         )
     return counts
 

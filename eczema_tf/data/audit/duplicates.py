@@ -22,7 +22,7 @@ from eczema_tf.data.manifest.table import find_templates
 from eczema_tf.data.photo.inspection import GRAY_PX
 
 MEMBERS = ("kind", "cluster", "example_id")
-KINDS = ("identical_photo", "near_photo", "identical_text", "near_text")
+DUPLICATE_KINDS = ("identical_photo", "near_photo", "identical_text", "near_text")
 
 # kind to the key of each row: rows with the same key are the same, "" is none
 Keys = dict[str, list[str]]
@@ -34,8 +34,8 @@ class Duplicates:
 
     Attributes:
         members: One row for each row of the manifest in a cluster of duplicates, sorted: `kind` (of
-            `KINDS`), `cluster` (the smallest `example_id` in it) and `example_id`. Every cluster
-            spans at least two cases; near ones hold different photos or texts.
+            `DUPLICATE_KINDS`), `cluster` (the smallest `example_id` in it) and `example_id`. Every
+            cluster spans at least two cases; near ones hold different photos or texts.
         kinds: What was looked for: no near photos with embeddings.
         plain_photos: Photos too plain to be compared, except for identical files.
         chance_texts: Distinct texts of several groups that are taken for chance: short, stock
@@ -43,7 +43,7 @@ class Duplicates:
     """
 
     members: pd.DataFrame
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = DUPLICATE_KINDS
     plain_photos: int = 0
     chance_texts: int = 0
 
@@ -62,8 +62,8 @@ def find_duplicates(dataset: Dataset) -> Duplicates:
         The same whatever the order of the rows.
     """
     table = dataset.table
-    photos, plain = _find_photos(dataset)
-    texts, chance = _find_texts(table)
+    photos, plain = _key_photos(dataset)
+    texts, chance = _key_texts(table)
     keys_by_kind = photos | texts
     members = []
     for kind, keys in keys_by_kind.items():
@@ -130,7 +130,7 @@ def build_phrase_model(table: pd.DataFrame, words: Sequence[Words]) -> PhraseMod
     return PhraseModel(_count_values(words, table["group_id"]))
 
 
-def _find_photos(dataset: Dataset) -> tuple[Keys, int]:
+def _key_photos(dataset: Dataset) -> tuple[Keys, int]:
     """Also counts the photos that are too plain."""
     digests = identify_photos(dataset)
     if dataset.embeddings is not None:
@@ -144,7 +144,7 @@ def _find_photos(dataset: Dataset) -> tuple[Keys, int]:
     return keys, int(signatures.plain.sum())
 
 
-def _find_texts(table: pd.DataFrame) -> tuple[Keys, int]:
+def _key_texts(table: pd.DataFrame) -> tuple[Keys, int]:
     """Also counts the texts whose copies are taken for chance."""
     words = list_words(table)
     model = build_phrase_model(table, words)

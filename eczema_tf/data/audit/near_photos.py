@@ -28,7 +28,7 @@ MAX_BITS = 64
 MIN_CORRELATION = 0.94
 # gray levels (standard deviation): a black or blank photo is like every other one
 MIN_CONTRAST = 1.0
-BLOCK_ROWS = 256
+BLOCK_PHOTOS = 256
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ def find_near_photos(signatures: Signatures) -> np.ndarray:
     """
     usable = np.flatnonzero(~signatures.plain)
     gray, hashes = signatures.gray[usable], signatures.hashes[usable]
-    features = _normalize(_shrink(gray))
+    features = _standardise(_shrink(gray))
     pairs: set[tuple[int, int]] = set()
-    for start in range(0, len(gray), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
+    for start in range(0, len(gray), BLOCK_PHOTOS):
+        block = slice(start, start + BLOCK_PHOTOS)
         orientations = zip(_orientations(gray[block]), hashes[block].swapaxes(0, 1), strict=True)
         for turned, bits in orientations:
             found = _compare_block(turned, bits, features[start:], hashes[start:, 0])
@@ -102,7 +102,7 @@ def _compare_block(
     near = np.triu(distances <= MAX_BITS, 1)
     columns = np.flatnonzero(near.any(axis=0))
     if len(columns):
-        correlation = _normalize(_shrink(turned)) @ features[columns].T
+        correlation = _standardise(_shrink(turned)) @ features[columns].T
         rows, chosen = np.nonzero(near[:, columns] & (correlation >= MIN_CORRELATION))
         yield from zip(rows.tolist(), columns[chosen].tolist(), strict=True)
 
@@ -120,7 +120,7 @@ def _shrink(gray: np.ndarray) -> np.ndarray:
     return blocks.mean(axis=(2, 4), dtype="float32").reshape(-1, CORRELATION_PX**2)
 
 
-def _normalize(features: np.ndarray) -> np.ndarray:
+def _standardise(features: np.ndarray) -> np.ndarray:
     """Rows of mean 0 and length 1, so that a product is a correlation."""
     centred = features - features.mean(axis=1, keepdims=True)
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)

@@ -19,7 +19,7 @@ from eczema_tf.data.synthetic.complaint import choose_alternatives
 from eczema_tf.data.synthetic.grammar import load_grammar
 
 WORD_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)  # Wei and Zou's without their 0.05
-SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
+TEXT_SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def _mistype(text: str, share: float, rng: np.random.Generator) -> str:
@@ -112,8 +112,8 @@ TEXT_CORRUPTIONS: dict[str, Corruption[str]] = {
     "typing_errors": Corruption(_mistype, WORD_SHARES),
     "dropped_words": Corruption(_drop, WORD_SHARES),
     "word_order": Corruption(_swap, WORD_SHARES),
-    "synonyms": Corruption(_replace, SHARES),
-    "capitals": Corruption(_shout, SHARES),
+    "synonyms": Corruption(_replace, TEXT_SHARES),
+    "capitals": Corruption(_shout, TEXT_SHARES),
     "small_talk": Corruption(_chat, (2, 4, 8, 16, 32)),
-    "other_language": Corruption(_go_foreign, SHARES),
+    "other_language": Corruption(_go_foreign, TEXT_SHARES),
 }

@@ -27,7 +27,7 @@ from eczema_tf.data.sources.source import (
 from eczema_tf.errors import DataError, raise_if_any
 
 COUNT_COLUMNS = ("n_resp", "resp_eczema", "resp_dermatitis_family", "query_names_diagnosis")
-COLUMNS = ("encounter_id", "author_id", "query_en", "image_ids", *COUNT_COLUMNS)
+QUESTION_COLUMNS = ("encounter_id", "author_id", "query_en", "image_ids", *COUNT_COLUMNS)
 _COUNT = re.compile("[0-9]{1,9}")
 POSITIVE_FROM = 0.5  # share of the replies that name eczema
 LEFT_OUT = {
@@ -161,7 +161,7 @@ def _map_questions(kept: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
 
 def _read_questions(path: Path) -> pd.DataFrame:
     """Reads and checks the table; its counts are int64."""
-    table = read_encounters(path) if path.suffix == ".json" else read_table(path, COLUMNS)
+    table = read_encounters(path) if path.suffix == ".json" else read_table(path, QUESTION_COLUMNS)
     faults = [
         f"{path.name}:{line}: {fault}"
         for line, row in table.iterrows()
@@ -176,11 +176,11 @@ def _read_questions(path: Path) -> pd.DataFrame:
     return table.astype(dict.fromkeys(COUNT_COLUMNS, "int64"))
 
 
-ECZEMA = re.compile("eczema|atopic", re.IGNORECASE)
-FAMILY = re.compile(
+NAMES_ECZEMA = re.compile("eczema|atopic", re.IGNORECASE)
+NAMES_DERMATITIS = re.compile(
     "eczema|atopic|dermatitis|dyshidro|pompholyx|prurigo|lichen simplex", re.IGNORECASE
 )
-DIAGNOSIS = re.compile(
+NAMES_DIAGNOSIS = re.compile(
     "eczema|dermatitis|psoriasis|tinea|urticaria|acne|scabies|lichen|herpes|zoster|vitiligo"
     "|syphilis|diagnosed",
     re.IGNORECASE,
@@ -214,9 +214,11 @@ class Encounter(BaseModel):
             "query_en": text,
             "image_ids": " ".join(self.image_ids),
             "n_resp": len(replies),
-            "resp_eczema": sum(bool(ECZEMA.search(reply)) for reply in replies),
-            "resp_dermatitis_family": sum(bool(FAMILY.search(reply)) for reply in replies),
-            "query_names_diagnosis": int(bool(DIAGNOSIS.search(text))),
+            "resp_eczema": sum(bool(NAMES_ECZEMA.search(reply)) for reply in replies),
+            "resp_dermatitis_family": sum(
+                bool(NAMES_DERMATITIS.search(reply)) for reply in replies
+            ),
+            "query_names_diagnosis": int(bool(NAMES_DIAGNOSIS.search(text))),
         }
 
 

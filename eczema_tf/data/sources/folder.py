@@ -41,7 +41,7 @@ from eczema_tf.schema import SPLITS
 # what a manifest may hold (`data.photo.upright`)
 JPEG_SUFFIXES, HEIC_SUFFIXES = (".jpg", ".jpeg"), (".heic", ".heif")
 PHOTO_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *HEIC_SUFFIXES)
-METADATA = ("metadata.csv", "metadata.jsonl")
+METADATA_FILES = ("metadata.csv", "metadata.jsonl")
 SPLIT_FOLDERS = {
     "train": "train",
     "val": "val",
@@ -132,7 +132,7 @@ def _prepare_photos(
     rows["eczema"] = rows["condition"].isin(classes).astype(float)
     texts = _read_captions(Path(captions), paths) if captions else told["text"]
     rows["text"] = texts.to_numpy()
-    counts = {**_count_rows(rows), "moved": int(moved.sum()), **passed_over}
+    counts = {**_count_photos(rows), "moved": int(moved.sum()), **passed_over}
     return write_source(
         out,
         name="folder",
@@ -152,7 +152,7 @@ def _prepare_photos(
     )
 
 
-def _count_rows(rows: pd.DataFrame) -> dict[str, int]:
+def _count_photos(rows: pd.DataFrame) -> dict[str, int]:
     return {
         "photos": len(rows),
         "eczema": int(rows["eczema"].sum()),
@@ -182,7 +182,7 @@ def _list_photos(folder: Path) -> tuple[list[str], list[str], dict[str, int]]:
                 faults.append(f"{ascii(relative)[1:-1]}: {fault}")
             elif path.suffix.lower() in PHOTO_SUFFIXES:
                 paths.append(relative)
-            elif name in METADATA:
+            elif name in METADATA_FILES:
                 tables.append(relative)
             else:
                 counts["not_photos"] += 1

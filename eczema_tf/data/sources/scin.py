@@ -21,7 +21,7 @@ import pandas as pd
 
 from eczema_tf.data.audit.duplicates import find_leaders
 from eczema_tf.data.photo.embeddings import load_embeddings
-from eczema_tf.data.sources.dermavqa import FAMILY
+from eczema_tf.data.sources.dermavqa import NAMES_DERMATITIS
 from eczema_tf.data.sources.scin_text import FLAG_COLUMNS, describe_case
 from eczema_tf.data.sources.source import (
     Summary,
@@ -52,7 +52,7 @@ LABEL_RULES = {
         " what lies between is left out, so that figures are better than among all who ask"
     ),
 }
-TONES = {"FST1": "I", "FST2": "II", "FST3": "III", "FST4": "IV", "FST5": "V", "FST6": "VI"}
+FITZPATRICK = {"FST1": "I", "FST2": "II", "FST3": "III", "FST4": "IV", "FST5": "V", "FST6": "VI"}
 CASE_COLUMNS = (
     "case_id",
     "age_group",
@@ -62,7 +62,7 @@ CASE_COLUMNS = (
     *FLAG_COLUMNS,
     *PHOTO_COLUMNS,
 )
-LABEL_COLUMNS = ("case_id", VOTE, *GRADABLE_COLUMNS, *TONE_COLUMNS)
+VOTE_COLUMNS = ("case_id", VOTE, *GRADABLE_COLUMNS, *TONE_COLUMNS)
 PROVENANCE = {
     "attribution": "SCIN dataset, Google LLC and Stanford Medicine (arXiv 2402.18545)",
     "licence": "SCIN Data Use License: share and adapt with attribution, no re-identification",
@@ -183,7 +183,11 @@ def compute_label(vote: Mapping[str, float], rule: str = "share") -> float:
         return weight
     if rule == "any":
         return float(weight > 0)
-    if rule == "against-no-dermatitis" and weight <= 0.5 and any(map(FAMILY.search, vote)):
+    if (
+        rule == "against-no-dermatitis"
+        and weight <= 0.5
+        and any(map(NAMES_DERMATITIS.search, vote))
+    ):
         return math.nan
     return float(weight > 0.5)
 
@@ -197,7 +201,7 @@ def _read_cases(cases: Path, labels: Path, rule: str) -> pd.DataFrame:
     """
     read, header = [], open_table(labels).header
     monk = [column for column in MONK_COLUMNS if column in header]  # not in every release
-    for path, columns in ((cases, CASE_COLUMNS), (labels, (*LABEL_COLUMNS, *monk))):
+    for path, columns in ((cases, CASE_COLUMNS), (labels, (*VOTE_COLUMNS, *monk))):
         read.append(read_table(path, columns).reset_index(drop=True))
         twice = read[-1]["case_id"][read[-1]["case_id"].duplicated()].unique()
         raise_if_any(f"{path}: cases are there twice", twice)
@@ -236,7 +240,7 @@ def _map_cases(cases: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
     """Makes the rows of the manifest."""
     rows = []
     for case in cases.to_dict("records"):
-        tones = sorted(case[column] for column in TONE_COLUMNS if case[column] in TONES)
+        tones = sorted(case[column] for column in TONE_COLUMNS if case[column] in FITZPATRICK)
         shades = [int(case[column]) for column in MONK_COLUMNS if case.get(column, "").isdecimal()]
         age = case["age_group"].removeprefix("AGE_").replace("UNKNOWN", "").replace("_TO_", "-")
         shared = {
@@ -244,7 +248,7 @@ def _map_cases(cases: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
             "group_id": case["group_id"],
             "text": describe_case(case),
             "eczema": case["eczema"],
-            "skin_tone": TONES[statistics.median_low(tones)] if tones else "",
+            "skin_tone": FITZPATRICK[statistics.median_low(tones)] if tones else "",
             "monk_skin_tone": str(min(shades)) if shades else "",
             "age_group": age,
             "sex": {"FEMALE": "female", "MALE": "male"}.get(case["sex_at_birth"], ""),

@@ -79,7 +79,7 @@ def prepare_table(
         kept = kept.assign(**{POSITIVE_CLASS: name})
     _check_rows(kept, mapping, table, images)
     missing = int((~named["image_path"].isin(["", *photos])).sum()) if images else 0
-    counts = {**_count_rows(fates, named, kept), "missing_photos": missing}
+    counts = {**_count_kept(fates, named, kept), "missing_photos": missing}
     return write_source(
         out,
         name=mapping.name,
@@ -96,7 +96,7 @@ def prepare_table(
     )
 
 
-def _count_rows(fates: pd.Series, named: pd.DataFrame, kept: pd.DataFrame) -> dict[str, int]:
+def _count_kept(fates: pd.Series, named: pd.DataFrame, kept: pd.DataFrame) -> dict[str, int]:
     return {
         "rows": len(fates),
         **{fate: int((fates == fate).sum()) for fate in ("left_out", "unlabelled")},

@@ -27,7 +27,7 @@ from eczema_tf.config import Section, read_yaml
 from eczema_tf.errors import ConfigError
 from eczema_tf.schema import MANIFEST_COLUMNS, TEXT_KIND
 
-SHIPPED = Path(__file__).parent / "maps"
+SHIPPED_MAPS = Path(__file__).parent / "maps"
 # the other two have keys of their own
 RULED_COLUMNS = (
     *(column for column in MANIFEST_COLUMNS if column not in ("eczema", "source")),
@@ -166,7 +166,9 @@ def load_map(map_path: Path | str) -> TableMap:
         ConfigError: With every unknown key, missing key and wrong value, if there is any; or with
             the names there are.
     """
-    path = Path(map_path) if Path(map_path).is_file() else SHIPPED / f"{Path(map_path).name}.yaml"
+    path = (
+        Path(map_path) if Path(map_path).is_file() else SHIPPED_MAPS / f"{Path(map_path).name}.yaml"
+    )
     if not path.is_file():
         raise ConfigError(
             f"{map_path}: no such map; allowed: a YAML file, or one of: {', '.join(list_shipped())}"
@@ -176,7 +178,7 @@ def load_map(map_path: Path | str) -> TableMap:
 
 def list_shipped() -> list[str]:
     """Returns the names of the maps that come with the program."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    return sorted(path.stem for path in SHIPPED_MAPS.glob("*.yaml"))
 
 
 def fold(value: str) -> str:

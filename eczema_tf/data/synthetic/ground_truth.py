@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from eczema_tf.data.synthetic.cases import MASKS, Case
+from eczema_tf.data.synthetic.cases import MASK_FOLDER, Case
 from eczema_tf.errors import DataError
 from eczema_tf.files import write_text
 
@@ -91,7 +91,7 @@ def write_ground_truth(folder: Path, cases: Iterable[Case]) -> None:
                 "attributes": case.attributes,
                 "facts": case.facts,
                 "phrases": [asdict(phrase) for phrase in case.phrases],
-                "mask_path": f"{MASKS}/{example_id}.png" if case.photos else "",
+                "mask_path": f"{MASK_FOLDER}/{example_id}.png" if case.photos else "",
             }
         )
         for case in cases

@@ -25,7 +25,7 @@ from eczema_tf.data.synthetic.photo import encode_photo, render_photo
 from eczema_tf.errors import DataError
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.reporting.answer_html import STYLE_SHEET, render_answer
-from eczema_tf.reporting.html import ENVIRONMENT
+from eczema_tf.reporting.html import TEMPLATES
 from eczema_tf.schema import NOTICE
 from eczema_tf.serving.reading import PhotoReader
 from eczema_tf.serving.rest.app import JSON, accept_only, await_unless_gone
@@ -33,8 +33,8 @@ from eczema_tf.serving.rest.contract import BadRequest, parse_request
 from eczema_tf.serving.rest.limits import Limits
 
 HERE = Path(__file__).parent
-TEMPLATE = HERE / "templates" / "page.html.j2"
-FILES = {
+PAGE_TEMPLATE = HERE / "templates" / "page.html.j2"
+PAGE_FILES = {
     "page.js": (HERE / "page.js", "text/javascript"),
     "page.css": (HERE / "page.css", "text/css"),
     "answer.css": (STYLE_SHEET, "text/css"),
@@ -89,9 +89,9 @@ class _Page:
         self._reader = reader
         self._timeout_s = limits.answer_timeout_s
         self._max_photo_bytes = int(BASE64_ROOM * limits.max_body_bytes)
-        self._html = ENVIRONMENT.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        self._html = TEMPLATES.from_string(PAGE_TEMPLATE.read_text(encoding="utf-8")).render(
             notice=notice,
-            examples=EXAMPLES,
+            examples=PAGE_EXAMPLES,
             max_characters=MAX_CHARACTERS,
             max_photos=MAX_PHOTOS,
             max_photo_bytes=self._max_photo_bytes,
@@ -144,9 +144,9 @@ async def get_example() -> Response:
 
 async def get_file(name: str) -> Response:
     """Reads one of the page's own files."""
-    if name not in FILES:
+    if name not in PAGE_FILES:
         raise HTTPException(404)
-    path, media_type = FILES[name]
+    path, media_type = PAGE_FILES[name]
     return _respond(path.read_bytes(), media_type)
 
 
@@ -171,7 +171,7 @@ def _respond(content: bytes | str, media_type: str) -> Response:
     return Response(content, media_type=media_type, headers=HEADERS)
 
 
-LESION = {
+EXAMPLE_LESION = {
     "lesion": "visible",
     "colour": "red",
     "border": "blurred",
@@ -200,7 +200,7 @@ class Example(NamedTuple):
     text: str
 
 
-EXAMPLES = (
+PAGE_EXAMPLES = (
     Example(
         "Photo + text",
         True,
@@ -221,5 +221,5 @@ EXAMPLES = (
 def draw_example_photo() -> bytes:
     """Renders the photo of the examples: a JPEG of less than 100 kB."""
     rng = np.random.default_rng(SEED)
-    pixels, _ = render_photo(LESION, "III", "arm", rng)
+    pixels, _ = render_photo(EXAMPLE_LESION, "III", "arm", rng)
     return encode_photo(pixels, rng)

@@ -11,7 +11,7 @@ from eczema_tf.evaluation.explanation_results import (
     Estimates,
     ExplanationResults,
     ModalityResults,
-    estimate_means,
+    bootstrap_means,
 )
 from eczema_tf.explanation.maps import HEATMAP_METHOD
 from eczema_tf.explanation.spans import TOKEN_METHOD
@@ -31,7 +31,7 @@ from eczema_tf.workflows.run_folder import TrainedModel
 EXPLANATIONS = "explanations.json"
 CASCADE_CASES = 40  # for the randomised weights, which explain each case 30 times
 FINE_NODES = 256  # of a path integral that is as good as exact
-NOISE_SIGMA = 4.0  # grey levels of 255, the noise of a phone's camera indoors
+CAMERA_NOISE = 4.0  # grey levels of 255, the noise of a phone's camera indoors
 CLOSING = " Thank you."  # says nothing about the skin, and stands after all that does
 NO_MAP = "this model's image encoder gives one vector a photo, which has no places to show"
 
@@ -87,7 +87,7 @@ def evaluate_photos(cases: ExplainedCases) -> ModalityResults | str:
     comparisons = compare_heatmaps(cases, maps.shown)
     read = np.flatnonzero(cases.has_photo)
     seen, few, evidence = cases.take(read), cases.take(read[:CASCADE_CASES]), maps.evidence[read]
-    noise = stability.compare(evidence, explain_photos(seen, NOISE_SIGMA).evidence)
+    noise = stability.compare_explanations(evidence, explain_photos(seen, CAMERA_NOISE).evidence)
     randomised = stability.randomise(few, "image", lambda: explain_photos(few).evidence)
     weak = int((100 * evidence.mean(axis=(1, 2)) < cases.submodels.evidence_scale.floor).sum())
     hidden = int((~maps.shown[read].any(axis=(1, 2))).sum())
@@ -95,7 +95,7 @@ def evaluate_photos(cases: ExplainedCases) -> ModalityResults | str:
         method=HEATMAP_METHOD,
         counts={"photos": len(read), "without_evidence": weak, "not_known": hidden - weak},
         comparisons={name: one.summarise(cases.weights) for name, one in comparisons.items()},
-        changes={"noise": estimate_means(noise, seen.weights)},
+        changes={"noise": bootstrap_means(noise, seen.weights)},
         randomised=summarise_cascade(randomised, few.weights),
     )
 
@@ -121,11 +121,11 @@ def evaluate_texts(cases: ExplainedCases) -> ModalityResults | str:
         counts={"texts": len(read)},
         comparisons={name: one.summarise(cases.weights) for name, one in comparisons.items()},
         changes={
-            name: estimate_means(stability.compare(shown, after), seen.weights)
+            name: bootstrap_means(stability.compare_explanations(shown, after), seen.weights)
             for name, after in changed.items()
         },
         randomised=summarise_cascade(randomised, few.weights),
-        sums=estimate_means(add_up(seen, shown), seen.weights, "no such text"),
+        sums=bootstrap_means(add_up(seen, shown), seen.weights, "no such text"),
     )
 
 
@@ -145,7 +145,7 @@ def evaluate_contributions(cases: ExplainedCases, both: np.ndarray) -> Estimates
     image, text = (np.where(both, np.abs(cases.contributions[:, by]), np.nan) for by in (1, 2))
     share = np.divide(image, image + text, out=np.full(len(image), np.nan), where=image + text > 0)
     results = {"image": image, "text": text, "image_share": share}
-    return estimate_means(results, cases.weights, "no case has both a photo and a text")
+    return bootstrap_means(results, cases.weights, "no case has both a photo and a text")
 
 
 def summarise_cascade(depths: dict[str, dict[str, np.ndarray]], weights: np.ndarray) -> Cascade:
@@ -153,5 +153,5 @@ def summarise_cascade(depths: dict[str, dict[str, np.ndarray]], weights: np.ndar
     return Cascade(
         cases=weights.shape[1],
         draws=stability.DRAWS,
-        depths={name: estimate_means(figures, weights) for name, figures in depths.items()},
+        depths={name: bootstrap_means(figures, weights) for name, figures in depths.items()},
     )

@@ -91,12 +91,12 @@ def randomise(
     }
 
 
-def compare(before: Explanations, after: Explanations) -> dict[str, np.ndarray]:
+def compare_explanations(before: Explanations, after: Explanations) -> dict[str, np.ndarray]:
     """Compares explanations before and after a small change of photo or text.
 
     Returns:
         `correlation` and `relative_change`, float64 (cases,), NaN where there is nothing to
-        compare.
+        compare_explanations.
     """
     pairs = zip(before, after, strict=True)
     changes = [compute_relative_change(first[None], second[None])[0] for first, second in pairs]

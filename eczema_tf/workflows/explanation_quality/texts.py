@@ -21,9 +21,9 @@ from eczema_tf.schema import PADDING_MASK, TOKEN_IDS
 from eczema_tf.workflows.explanation_quality.cases import ExplainedCases
 
 RANDOM = "random"  # the baseline
-RANDOM_DRAWS = 5  # scores, whose figures are averaged
+RANDOM_SCORES = 5  # scores, whose figures are averaged
 _NO_PHRASES = "no text with known phrases; only the built-in data says where symptoms stand"
-_FIGURES = {
+_WORD_FIGURES = {
     "average_precision": ("higher", _NO_PHRASES),
     "precision": ("higher", _NO_PHRASES),
     "recall": ("higher", _NO_PHRASES),
@@ -149,7 +149,7 @@ def compare_words(
     rng = np.random.default_rng(cases.seed)
     measured: dict[int, dict[str, dict[str, float]]] = {}
     for case in tqdm(np.flatnonzero(cases.has_text).tolist(), desc="words", unit="text"):
-        drawn = rng.normal(size=(RANDOM_DRAWS, len(words[case].spans)))
+        drawn = rng.normal(size=(RANDOM_SCORES, len(words[case].spans)))
         candidates = {TOKEN_METHOD: [scores[case]], RANDOM: list(drawn)}
         erased = rng.random((SUBSETS, drawn.shape[1])) < SHARE
         kept = np.append(np.ones_like(erased[:1]), ~erased, axis=0)  # all of them first
@@ -170,7 +170,7 @@ def compare_words(
             }
             for figure in found[RANDOM][0]
         }
-    return compare_cases(_FIGURES, measured, [TOKEN_METHOD, RANDOM], len(cases))
+    return compare_cases(_WORD_FIGURES, measured, [TOKEN_METHOD, RANDOM], len(cases))
 
 
 def predict_kept(
