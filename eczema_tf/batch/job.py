@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from eczema_tf import __version__
 from eczema_tf.data.manifest.stream import Survey
-from eczema_tf.errors import EczemaError, RunError, join_faults
+from eczema_tf.errors import EczemaError, RunError, join_faults, raise_if_any
 from eczema_tf.files import digest_folder, replacing_file, write_json
 from eczema_tf.schema import NOTICE
 
@@ -119,13 +119,7 @@ class Job(NamedTuple):
         reasons: Counter[str] = Counter()
         faults = []
         for part in self.parts:
-            try:
-                table = parquet.ParquetFile(part).read(["example_id", "status"])
-            except (OSError, ValueError) as error:  # pyarrow's own errors are among these
-                raise RunError(
-                    f"{part}: cannot be read ({' '.join(str(error).split())}); delete it and run"
-                    " the command again"
-                ) from error
+            table = _read_part(part)
             statuses = (_PLACE.sub("N of M", said) for said in table["status"].to_pylist())
             reasons.update(_DETAILS.sub("", status) for status in statuses)
             if table["example_id"].to_pylist() != list(islice(ids, self.facts.chunk_rows)):
@@ -149,6 +143,16 @@ class Job(NamedTuple):
         )
         write_json(self.folder / JOB, summary.model_dump())
         return summary
+
+
+def _read_part(part: Path) -> pa.Table:
+    try:
+        return parquet.ParquetFile(part).read(["example_id", "status"])
+    except (OSError, ValueError) as error:  # pyarrow's own errors are among these
+        raise RunError(
+            f"{part}: cannot be read ({' '.join(str(error).split())}); delete it and run the"
+            " command again"
+        ) from error
 
 
 def open_job(
@@ -185,17 +189,14 @@ def open_job(
         notice=notice,
     )
     if (folder / JOB).is_file():
-        begun, now = read_facts(folder).model_dump(), facts.model_dump()
-        if faults := [
+        begun = read_facts(folder).model_dump()
+        faults = [
             f"{name}: was {json.dumps(begun[name])}, and is now {json.dumps(value)}"
-            for name, value in now.items()
+            for name, value in facts.model_dump().items()
             if begun[name] != value
-        ]:
-            title = (
-                f"{folder}: holds a job with other inputs; give another --out, or what it was begun"
-                " with"
-            )
-            raise EczemaError(join_faults(title, faults))
+        ]
+        title = f"{folder}: holds a job with other inputs; give another --out, or the same inputs"
+        raise_if_any(title, faults, EczemaError)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise EczemaError(f"{folder}: exists, and holds no scoring job; choose another folder")
     else:

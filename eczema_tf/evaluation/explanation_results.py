@@ -184,15 +184,15 @@ def compare_cases(
     Returns:
         By figure.
     """
-    comparisons = {
-        figure: Comparison({name: np.full(cases, np.nan) for name in names}, better, reason)
+
+    def collect(figure: str, name: str) -> np.ndarray:
+        found = (measured.get(case, {}).get(figure, {}) for case in range(cases))
+        return np.array([by_name.get(name, np.nan) for by_name in found], "float64")
+
+    return {
+        figure: Comparison({name: collect(figure, name) for name in names}, better, reason)
         for figure, (better, reason) in figures.items()
     }
-    for case, of_case in measured.items():
-        for figure, by_name in of_case.items():
-            for name, value in by_name.items():
-                comparisons[figure].values[name][case] = value
-    return comparisons
 
 
 def bootstrap_means(

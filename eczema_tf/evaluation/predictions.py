@@ -115,24 +115,22 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     by_case = rows["case_id"].to_numpy()
     used = {modality: rows[f"{modality}_used"].to_numpy(bool) for modality in MODALITIES}
     flags = [column for column in FLAGS if column in rows]
-    known = (
-        {name: rows[f"known_{name}"].to_numpy(bool) for name in used} if len(flags) > 2 else used
-    )
+    known = used
+    if len(flags) > 2:
+        known = {name: rows[f"known_{name}"].to_numpy(bool) for name in used}
     for speaker, speaks in find_speaking_rows(by_case, used, known).items():
         evidence = [column for column in AVERAGED[speaker] if column in rows]
         rows = rows.assign(**{column: rows[column].where(speaks) for column in evidence})
+    grouped = rows.assign(image_used=used["image"]).groupby(by_case, sort=False)
     parts = [
         given.groupby(by_case, sort=False).first().fillna("").astype(str),
         rows[flags].astype(bool).groupby(by_case, sort=False).any(),
         rows[numbers].astype("float64").groupby(by_case, sort=False).mean(),
+        *([grouped["fold"].first()] if "fold" in rows else []),
+        grouped["image_used"].sum().rename("photos").astype("int64"),
+        *([grouped["text_words"].max()] if "text_words" in rows else []),
+        grouped.size().rename("rows"),
     ]
-    if "fold" in rows:
-        parts.append(rows[["fold"]].groupby(by_case, sort=False).first())
-    photos = rows["image_used"].astype(bool).groupby(by_case, sort=False).sum().rename("photos")
-    parts.append(photos.astype("int64"))
-    if "text_words" in rows:
-        parts.append(rows["text_words"].groupby(by_case, sort=False).max())
-    parts.append(rows.groupby(by_case, sort=False).size().rename("rows"))
     return add_probabilities(pd.concat(parts, axis=1).rename_axis("case_id").reset_index())
 
 
@@ -159,12 +157,12 @@ def add_probabilities(cases: pd.DataFrame) -> pd.DataFrame:
     suggested[np.isnan(consistency).any(axis=1)] = ""
     added["consistency_predicted"] = suggested
     unclear, photo = suggested == "unclear", cases["image_used"].to_numpy(bool)
-    for head, silent in (
-        ("severity_image", np.zeros_like(photo)),
-        ("severity_text", unclear),
-        ("severity", unclear & ~photo),
-    ):
-        added[f"{head}_predicted"] = name_grades(grades[head], silent)
+    silent = {
+        "severity_image": np.zeros_like(photo),
+        "severity_text": unclear,
+        "severity": unclear & ~photo,
+    }
+    added |= {f"{head}_predicted": name_grades(grades[head], silent[head]) for head in silent}
     if set(BOUNDS) <= set(cases):
         added["decision"] = decide(cases)
     return cases.assign(**added)

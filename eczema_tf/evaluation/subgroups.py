@@ -39,7 +39,11 @@ _TYPES = {"I": "I-II", "II": "I-II", "III": "III-IV", "IV": "III-IV", "V": "V-VI
 _SHADES = {
     str(shade): "1-3" if shade < 4 else "4-6" if shade < 7 else "7-10" for shade in range(1, 11)
 }
-_LENGTHS = {10: "1-10", 25: "11-25", 50: "26-50", np.inf: "51 or more"}
+# upper bounds, included, and names; none for 0
+_COUNTS = {
+    "photos": ((0, 1, 2, np.inf), ("1", "2", "3 or more")),
+    "text_words": ((0, 10, 25, 50, np.inf), ("1-10", "11-25", "26-50", "51 or more")),
+}
 # what each metric may use up of the chance of a false alarm: half is for AUROC (weighted
 # Bonferroni; Wiens 2003)
 SUBGROUP_METRICS = {
@@ -134,9 +138,8 @@ def judge_subgroups(sample: Sample) -> Subgroups | None:
         for name, masks in by_factor.items()
     }
     comparisons = len(SUBGROUP_METRICS) * compared
-    return (
-        Subgroups(minimum=MIN_GROUPS, comparisons=comparisons, factors=factors) if factors else None
-    )
+    found = Subgroups(minimum=MIN_GROUPS, comparisons=comparisons, factors=factors)
+    return found if factors else None
 
 
 def find_factors(cases: pd.DataFrame) -> dict[str, pd.Series]:
@@ -149,14 +152,9 @@ def find_factors(cases: pd.DataFrame) -> dict[str, pd.Series]:
     for name, merged in (("skin_tone", _TYPES), ("monk_skin_tone", _SHADES)):
         if name in found:
             found[name] = found[name].replace(merged)
-    if "photos" in found:
-        names = {0: "", 1: "1", 2: "2"}
-        found["photos"] = cases["photos"].map(lambda count: names.get(count, "3 or more"))
-    if "text_words" in found:
-        limits = np.array(list(_LENGTHS))
-        names_of = np.array(["", *_LENGTHS.values()], dtype=object)
-        place = np.searchsorted(limits, cases["text_words"]) + 1
-        found["text_words"] = pd.Series(names_of[place * (cases["text_words"] > 0)], cases.index)
+    for name, (bounds, names) in _COUNTS.items():
+        if name in found:
+            found[name] = pd.cut(cases[name], bounds, labels=names).astype(object).fillna("")
     return found
 
 

@@ -69,12 +69,13 @@ def choose_points(
         if positive.all() or not positive.any():
             continue
         cuts, sensitivity, specificity = _measure_cuts(probabilities, positive)
-        for aim in sensitivities:
-            reached = cuts[sensitivity >= aim - _ROUNDING]
-            points.setdefault(f"sensitivity {aim:g}", {})[modality] = float(reached[-1])
-        for aim in specificities:
-            reached = cuts[specificity >= aim - _ROUNDING]
-            points.setdefault(f"specificity {aim:g}", {})[modality] = float(reached[0])
+        for name, aims, reached, best in (
+            ("sensitivity", sensitivities, sensitivity, -1),
+            ("specificity", specificities, specificity, 0),
+        ):
+            for aim in aims:
+                threshold = float(cuts[reached >= aim - _ROUNDING][best])
+                points.setdefault(f"{name} {aim:g}", {})[modality] = threshold
     return points
 
 

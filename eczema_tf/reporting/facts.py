@@ -112,10 +112,15 @@ def _name_encoder(pretrained: str | None, architecture: str) -> str:
 
 def tabulate_data(facts: RunFacts) -> Table:
     """Counts what the model was trained, validated and tested with, or cross-validated on."""
-    rows = []
-    for split, counts in (facts.data.split_counts or {"all": facts.data.counts}).items():
-        mean = "-" if counts.eczema_mean is None else f"{counts.eczema_mean:.1%}"
-        rows.append([split, *(str(getattr(counts, name)) for name in _COUNTS), mean])
+    by_split = facts.data.split_counts or {"all": facts.data.counts}
+    rows = [
+        [
+            split,
+            *(str(getattr(counts, name)) for name in _COUNTS),
+            "-" if counts.eczema_mean is None else f"{counts.eczema_mean:.1%}",
+        ]
+        for split, counts in by_split.items()
+    ]
     columns = ("split", *_COUNTS.values(), "mean label")
     return Table("Rows (one a photo) and what they hold", columns, rows)
 
@@ -175,9 +180,11 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
             "Thresholds were chosen on validation cases; then the model was trained anew on"
             " training and validation cases together."
         )
-    for things, modality in (("photos", "image"), ("texts", "text")):
-        if not metrics.heads[modality].cases:
-            caveats.append(f"No case had {things}: nothing is known about them.")
+    caveats += [
+        f"No case had {things}: nothing is known about them."
+        for things, modality in (("photos", "image"), ("texts", "text"))
+        if not metrics.heads[modality].cases
+    ]
     positives, name = metrics.heads["fusion"].positives, metrics.positive_class
     if positives < FEW_POSITIVES:
         caveats.append(f"Only {positives} of the cases are {name}, so the intervals are wide.")

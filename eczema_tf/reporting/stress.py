@@ -135,8 +135,10 @@ def select_plots(metrics: Metrics) -> dict[str, dict[str, StressTest]]:
     """Selects what is drawn: by file, the tests that have several strengths."""
     missing, corrupted = (select_tests(metrics, names) for names in (MISSING_TESTS, CORRUPTIONS))
     plots = {MISSING_PLOT: {name: one for name, one in missing.items() if len(one.points) > 2}}
-    for modality, file in CORRUPTED_PLOTS.items():
-        plots[file] = {name: one for name, one in corrupted.items() if one.changed == modality}
+    plots |= {
+        file: {name: one for name, one in corrupted.items() if one.changed == modality}
+        for modality, file in CORRUPTED_PLOTS.items()
+    }
     return {file: tests for file, tests in plots.items() if tests}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from eczema_tf.evaluation.intervals import Estimate
-from eczema_tf.evaluation.records import ConsistencyMetrics, Metrics, SeverityMetrics
+from eczema_tf.evaluation.records import ConsistencyMetrics, GradeMetrics, Metrics
 from eczema_tf.evaluation.results import GUESSED_AMBIGUOUS, KNOWN_AMBIGUOUS
 from eczema_tf.reporting.document import Block, Bullets, Table, Warned
 from eczema_tf.reporting.formats import (
@@ -156,28 +156,28 @@ def tabulate_wordings(metrics: Metrics) -> list[Table]:
 
 def describe_labels(metrics: Metrics) -> list[str]:
     """Says how good the consistency and severity heads are, where there are labels."""
-    consistency, severity, sentences = metrics.consistency, metrics.severity, []
-    if consistency.cases:
-        sentences.append(
-            f"Consistency: macro F1 {format_estimate(consistency.macro_f1)}, accuracy"
-            f" {format_estimate(consistency.accuracy)}."
-        )
-    for source, grades in (("", severity), *severity.alone.items()):
-        if grades.cases:
-            name = f"Severity from the {HEAD_NAMES[source]} alone" if source else "Severity"
-            limit = grades.best_kappa
-            sentences.append(
-                f"{name}, of {grades.cases} positive cases: quadratic kappa"
-                f" {format_estimate(grades.kappa)}"
-                f"{'' if limit is None else f' (limit {format_number(limit)})'}, mean error"
-                f" {format_estimate(grades.mae)} grades."
-            )
-    return sentences
+    consistency = metrics.consistency
+    said = (
+        f"Consistency: macro F1 {format_estimate(consistency.macro_f1)}, accuracy"
+        f" {format_estimate(consistency.accuracy)}."
+    )
+    severities: dict[str, GradeMetrics] = {"Severity": metrics.severity}
+    severities |= {
+        f"Severity from the {HEAD_NAMES[source]} alone": grades
+        for source, grades in metrics.severity.alone.items()
+    }
+    return ([said] if consistency.cases else []) + [
+        f"{name}, of {grades.cases} positive cases: quadratic kappa {format_estimate(grades.kappa)}"
+        f"{'' if grades.best_kappa is None else f' (limit {format_number(grades.best_kappa)})'},"
+        f" mean error {format_estimate(grades.mae)} grades."
+        for name, grades in severities.items()
+        if grades.cases
+    ]
 
 
 def tabulate_labels(metrics: Metrics) -> list[Table]:
     """Counts what was predicted for each true label of consistency and severity, if any."""
-    judged: dict[str, ConsistencyMetrics | SeverityMetrics] = {
+    judged: dict[str, ConsistencyMetrics | GradeMetrics] = {
         "Consistency": metrics.consistency,
         "Severity": metrics.severity,
     }

@@ -38,13 +38,13 @@ def find_named_diagnoses(texts: pd.Series) -> pd.DataFrame:
 def name_diagnoses(text: str) -> set[tuple[str, str]]:
     """Returns the (condition, "own" or "family") that a text names."""
     names, conditions, family = _compile_names()
-    found = set()
-    for clause in _CLAUSE_END.split(unicodedata.normalize("NFKC", text).replace("\u2019", "'")):
-        whose = FAMILY if family.search(clause) else OWN
-        for match in names.finditer(clause):
-            if match.lastindex is not None:  # the group of the name
-                found.add((conditions[match.lastindex - 1], whose))
-    return found
+    clauses = _CLAUSE_END.split(unicodedata.normalize("NFKC", text).replace("\u2019", "'"))
+    return {
+        (conditions[match.lastindex - 1], FAMILY if family.search(clause) else OWN)
+        for clause in clauses
+        for match in names.finditer(clause)
+        if match.lastindex is not None  # the group of the name
+    }
 
 
 def mask_diagnoses(text: str) -> str:

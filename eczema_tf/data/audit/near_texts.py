@@ -136,9 +136,9 @@ def find_near_texts(model: PhraseModel) -> list[tuple[Words, Words]]:
         rows, columns = shared.row + start, shared.col
         least = MIN_SHARED_PAIRS * np.maximum(sizes[rows], sizes[columns])
         near = (rows < columns) & (shared.data >= least)
-        for row, column in sorted(zip(rows[near], columns[near], strict=True)):
-            if model.is_near_copy(texts[row], texts[column]):
-                found.append((texts[row], texts[column]))
+        likely = sorted(zip(rows[near], columns[near], strict=True))
+        alike = ((texts[row], texts[column]) for row, column in likely)
+        found += [pair for pair in alike if model.is_near_copy(*pair)]
     return found
 
 

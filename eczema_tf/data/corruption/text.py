@@ -64,9 +64,8 @@ def _replace(text: str, share: float, rng: np.random.Generator) -> str:
 
 def _shout(text: str, share: float, rng: np.random.Generator) -> str:
     words = text.split()
-    for chosen in _choose(words, share, rng):
-        words[chosen] = words[chosen].upper()
-    return " ".join(words)
+    loud = set(_choose(words, share, rng))
+    return " ".join(word.upper() if place in loud else word for place, word in enumerate(words))
 
 
 def _chat(text: str, sentences: float, rng: np.random.Generator) -> str:

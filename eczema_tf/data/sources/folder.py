@@ -278,8 +278,9 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
                 faults.append(f"{table}:{line}: {what}; received {shorten(path)!r}")
             found[path] = {name: value.strip() for name, value in row.items()}
     raise_if_any(f"{folder}: metadata are not of its photos", faults)
-    columns = ("label", "text")
-    told = {name: [found.get(path, {}).get(name, "") for path in paths] for name in columns}
+    told = {
+        name: [found.get(path, {}).get(name, "") for path in paths] for name in ("label", "text")
+    }
     return pd.DataFrame(told, paths, dtype=str)
 
 
@@ -291,8 +292,7 @@ def _read_captions(captions: Path, paths: Sequence[str]) -> pd.Series:
     wrong = wrong.mask(~photos.isin(paths), "no such photo in the folder")
     faults = [
         f"{captions.name}:{line}: {fault}; received {photos[line]!r}"
-        for line, fault in wrong.items()
-        if fault
+        for line, fault in wrong[wrong != ""].items()
     ]
     raise_if_any(f"{captions} is not valid", faults)
     return table.set_index("image_path")["text"].str.strip().reindex(paths, fill_value="")

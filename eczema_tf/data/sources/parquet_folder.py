@@ -50,16 +50,15 @@ def unpack_photos(parts: list[Path], folder: Path) -> None:
 
 def _unpack_part(part: Path, target: Path, metadata: TextIO) -> None:
     for number, row in enumerate(_read_rows(part), 1):
-        image = row["image"]
-        held = image if isinstance(image, dict) else {"bytes": image}
+        held = row["image"] if isinstance(row["image"], dict) else {"bytes": row["image"]}
         if not (data := held.get("bytes")):
             raise DataError(f"{part}:{number}: image: has no bytes; are the photos elsewhere?")
         name = re.sub(r"[^\w.-]", "_", Path(held.get("path") or "photo").name)[-100:].lstrip(".")
         place = f"{part.stem}-{number}/{name if Path(name).suffix else f'{name}.jpg'}"
         (target / place).parent.mkdir()
         (target / place).write_bytes(data)
-        told = {name: row.get(name) for name in ("label", "text")}
-        metadata.write(json.dumps({"file_name": place, **told}) + "\n")
+        told = {"file_name": place, "label": row.get("label"), "text": row.get("text")}
+        metadata.write(json.dumps(told) + "\n")
 
 
 def _read_rows(part: Path) -> Iterator[dict[str, Any]]:

@@ -62,9 +62,8 @@ class Rule(Section):
 
     def list_columns(self) -> list[str]:
         """Returns the columns that the rule reads."""
-        if self.parts is not None:
-            return [column for part in self.parts for column in part.list_columns()]
-        return _FIELD.findall(self.template or "")
+        of_parts = [column for part in self.parts or () for column in part.list_columns()]
+        return [*of_parts, *_FIELD.findall(self.template or "")]
 
     def find_unknown(self, row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         """Yields (template, result) of rules without a default, if `values` lack the result."""
@@ -77,10 +76,8 @@ class Rule(Section):
 
     def apply(self, row: Mapping[str, str]) -> str:
         """Returns what the rule makes of a row."""
-        if self.parts is not None:
-            filled = " ".join(filter(None, (part.apply(row) for part in self.parts)))
-        else:
-            filled = self._fill(row)
+        parts = [part.apply(row) for part in self.parts or ()]
+        filled = " ".join(filter(None, [*parts, self._fill(row)]))
         if filled and self.values is not None:
             folded = {fold(key): value for key, value in self.values.items()}
             filled = folded.get(fold(filled), "")

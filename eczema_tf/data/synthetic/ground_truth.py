@@ -109,12 +109,14 @@ def load_ground_truth(manifest_path: Path) -> GroundTruth:
     path = manifest_path.parent / TRUTH_FILE
     if not path.is_file():
         return GroundTruth(manifest_path.parent)
-    rows = {}
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            phrases = [(phrase["start"], phrase["end"]) for phrase in row["phrases"]]
-            rows[row["example_id"]] = KnownRow(phrases, row["mask_path"])
+        known = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        rows = {
+            row["example_id"]: KnownRow(
+                [(phrase["start"], phrase["end"]) for phrase in row["phrases"]], row["mask_path"]
+            )
+            for row in known
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: not the truth of built-in data ({error!r}); prepare the data again, or take"

@@ -99,25 +99,17 @@ class ExplainedCases:
             float64 (variants,).
         """
         inputs = self.gather(case) | dict(changed)
-        inputs[IMAGE] = self._encode(inputs[IMAGE])
-        variants = len(next(iter(changed.values())))
-        repeated = {
-            name: np.broadcast_to(value, (variants, *value.shape[1:]))
-            for name, value in inputs.items()
-        }
-        return self._answer(repeated.pop(IMAGE), repeated)
-
-    def _encode(self, photos: np.ndarray) -> np.ndarray:
-        """Photos to their features, in blocks."""
+        photos = inputs[IMAGE]
         blocks = [photos[start : start + BATCH_ROWS] for start in range(0, len(photos), BATCH_ROWS)]
-        return np.concatenate(
+        inputs[IMAGE] = np.concatenate(
             [self._image_encoder(tf.constant(block, tf.float32)).numpy() for block in blocks]
         )
-
-    def _answer(self, features: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Features and the other inputs to logits."""
-        tensors = {name: tf.constant(value) for name, value in inputs.items()}
-        return self._heads(tf.constant(features), tensors).numpy().astype("float64")
+        variants = len(next(iter(changed.values())))
+        repeated = {
+            name: tf.constant(np.broadcast_to(value, (variants, *value.shape[1:])))
+            for name, value in inputs.items()
+        }
+        return self._heads(repeated.pop(IMAGE), repeated).numpy().astype("float64")
 
     @cached_property
     def explain_photos(self) -> Callable[[dict[str, tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]:
