@@ -1,4 +1,4 @@
-"""How often a model says that it cannot tell, and what its answers are worth where it does not."""
+"""How often a model says that it cannot tell, and how good its other answers are."""
 
 import numpy as np
 import pandas as pd

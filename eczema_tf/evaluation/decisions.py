@@ -54,10 +54,10 @@ class OperatingPoint(Record):
 
 
 class NetBenefit(Record):
-    """Eczema treated, less what treating others costs, a case (Vickers and Elkin 2006).
+    """True positives less the weighted false positives, per case (Vickers and Elkin 2006).
 
-    Who treats from a probability of `threshold` on takes one treated for nothing as threshold /
-    (1 - threshold) missed. `gain` is over the better of treating all and none, paired.
+    Who treats from a probability of `threshold` on values one false positive at threshold /
+    (1 - threshold) true ones. `gain` is over the better of treating all and none, paired.
     """
 
     threshold: float

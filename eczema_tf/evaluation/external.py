@@ -1,4 +1,4 @@
-"""Other data than the run's own: how far they are from training, and what that does to results."""
+"""External data: how their inputs differ from those of training, and how results change."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""How much of the labels can be guessed from what is known beside photo and text."""
+"""How well labels can be predicted from metadata alone, without photo and text."""
 
 from dataclasses import replace
 

@@ -118,8 +118,7 @@ def _take_figures(metrics: Metrics) -> Mapping[str, float | None]:
 
 
 def _spread(values: list[float | None]) -> Spread:
-    known = [value for value in values if value is not None]
-    if len(known) < 2:
+    if len(known := [value for value in values if value is not None]) < 2:
         return Spread(values=values)
     return Spread(
         values=values,

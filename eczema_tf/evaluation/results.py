@@ -108,7 +108,10 @@ def _judge_what_is_there(
 ) -> dict[str, object]:
     """The fields of `Metrics` that not all cases allow for."""
     found: dict[str, object] = {
-        "wordings": _judge_wordings(sample),
+        "wordings": {
+            name: {"defined_by": f"{name} wordings", **_judge_heads(sample.where(mask))}
+            for name, mask in find_wordings(sample.cases).items()
+        },
         "abstention": judge_abstention(sample),
         "subgroups": judge_subgroups(sample),
         "metadata": judge_metadata(sample),
@@ -172,13 +175,6 @@ def find_wordings(cases: pd.DataFrame) -> dict[str, np.ndarray]:
     masks = {name: (wordings == name).to_numpy(bool) for name in ("known", NEW_WORDINGS)}
     both = all(mask.any() for mask in masks.values())
     return masks if both and "fold" not in cases else {}
-
-
-def _judge_wordings(sample: Sample) -> dict[str, dict[str, object]]:
-    return {
-        name: {"defined_by": f"{name} wordings", **_judge_heads(sample.where(mask))}
-        for name, mask in find_wordings(sample.cases).items()
-    }
 
 
 def _judge_heads(sample: Sample) -> dict[str, object]:
@@ -282,8 +278,7 @@ def _judge_grades(sample: Sample, modality: str) -> dict[str, object]:
         "mae": sample.summarise(mae, reason, bounds=(0, 2)),
         "confusion": _count_confusion(confusion, SEVERITY),
     }
-    expected = GRADE_COLUMNS[modality]
-    if expected in sample.cases:
+    if (expected := GRADE_COLUMNS[modality]) in sample.cases:
         graded = sample.cases[["severity", predicted]].isin(SEVERITY).all(axis=1)
         known = sample.cases[graded & sample.cases[expected].notna()]
         grades = known["severity"].map(SEVERITY.index).to_numpy(int)

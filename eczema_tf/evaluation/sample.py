@@ -1,4 +1,4 @@
-"""The cases that are judged, with what every judgement of them needs."""
+"""The cases of an evaluation, with what every metric of them needs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
-"""What is left of the answers when photo or text are missing, exchanged or corrupted.
+"""How good answers still are when photo or text are missing, exchanged or corrupted.
 
-The same cases are answered again, changed more and more, and judged beside what they were (stress
-tests; Young et al. 2021, npj Digital Medicine 4:10, for photos of skin).
+The same cases are answered again, changed more and more, and compared with the unchanged ones
+(stress tests; Young et al. 2021, npj Digital Medicine 4:10, for photos of skin).
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""Whether the answer from all there is (fusion) is as good for everybody.
+"""Whether the fused answer is equally good in all subgroups.
 
-Subgroups by one factor are compared with each other. Who looks at many gaps finds one by chance, so
-intervals and p-values of gaps allow for all pairs of subgroups, factors and metrics (Bonferroni).
+Subgroups by one factor are compared with each other. Among many gaps some are large by chance, so
+their intervals and p-values allow for all pairs of subgroups, factors and metrics (Bonferroni).
 """
 
 from collections.abc import Mapping
@@ -109,11 +109,14 @@ def judge_subgroups(sample: Sample) -> Subgroups | None:
         None where no factor tells the cases apart.
     """
     sample = sample.of_head("fusion")
-    by_factor = {}
-    for name, values in find_factors(sample.cases).items():
-        known = sorted(set(values) - {""}, key=_sort_key)
-        if len(known) > 1:
-            by_factor[name] = {value: (values == value).to_numpy(bool) for value in known}
+    by_factor = {
+        name: {
+            value: (values == value).to_numpy(bool)
+            for value in sorted({*values} - {""}, key=_sort_key)
+        }
+        for name, values in find_factors(sample.cases).items()
+    }
+    by_factor = {name: masks for name, masks in by_factor.items() if len(masks) > 1}
     measured = {
         name: {value: _measure_subgroup(sample, mask) for value, mask in masks.items()}
         for name, masks in by_factor.items()

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 def choose_kind(image_used: bool, text_used: bool) -> str:
-    """Says whose threshold decides on a case: of what was used alone, or of both ("fusion")."""
+    """Returns whose threshold applies to a case: of its only modality, or "fusion" with both."""
     if image_used == text_used:
         return "fusion"
     return "image" if image_used else "text"

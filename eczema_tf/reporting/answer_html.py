@@ -79,8 +79,7 @@ def render_answer(
     Returns:
         An HTML fragment. Whatever the text holds is shown, not run.
     """
-    why = answer.explanation
-    if why is None:
+    if (why := answer.explanation) is None:
         raise ValueError("an answer without an explanation has no page")
     faults = [*faults, *(answer.status.split("; ") if answer.status != "ok" else [])]
     phrases, cues = (why.text.phrases, why.text.cues) if why.text else ((), ())

@@ -157,8 +157,7 @@ def _describe_audit(audit: AuditReport) -> list[str]:
         f"Clusters of duplicates found by the audit: {', '.join(found) or 'none'}; groups joined"
         f" for them: {audit.groups.merged}."
     ]
-    own = audit.named_diagnoses["own"]
-    if own.texts:
+    if (own := audit.named_diagnoses["own"]).texts:
         positive, negative = own.share_of_positive or 0.0, own.share_of_negative or 0.0
         said.append(
             f"{own.texts} texts name a skin diagnosis ({positive:.1%} of those of positive"
@@ -214,8 +213,7 @@ def _list_caveats_of_data(facts: RunFacts, name: str) -> list[str]:
             "Built-in data: rendered photos and written complaints. These results say nothing about"
             " patients."
         )
-    judged = facts.judged or facts.data
-    if judged.template_texts or TEMPLATE in judged.sources:
+    if (judged := facts.judged or facts.data).template_texts or TEMPLATE in judged.sources:
         caveats.append(
             "Texts are templates made from answers to a questionnaire, not the patients' own words."
         )

@@ -53,15 +53,16 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
         *list_undefined(metrics),
         tabulate_subsets(metrics),
         *tabulate_wordings(metrics),
+        *(build_subgroups(metrics.subgroups, name) if metrics.subgroups else ()),
     ]
-    if metrics.subgroups:
-        results += build_subgroups(metrics.subgroups, name)
     judged_on = [*warn_of_leaks(metrics), describe_sample(metrics), *describe_texts(metrics)]
     sections = [
         Section("Model Details", [_MODEL_DETAILS.format(name)]),
         Section("Uses", []),
         Section("Direct Use", [_DIRECT_USE], level=3),
-        Section("Out-of-Scope Use", [Bullets([*_OUT_OF_SCOPE, _OTHERS.format(name)])], level=3),
+        Section(
+            "Out-of-Scope Use", [Bullets([said.format(name) for said in _OUT_OF_SCOPE])], level=3
+        ),
         Section(
             "Bias, Risks, and Limitations", [Bullets([*list_caveats(facts, metrics), *_RISKS])]
         ),
@@ -132,9 +133,10 @@ _OUT_OF_SCOPE = (
         "Not meant for patients, for triage, for a diagnosis or for choosing a treatment, with or"
         " without a doctor in between."
     ),
-)
-_OTHERS = (
-    "Not meant for other skin conditions: whatever is not {} is one class, dangerous ones among it."
+    (
+        "Not meant for other skin conditions: whatever is not {} is one class, dangerous ones among"
+        " it."
+    ),
 )
 _FACTORS = (
     (

@@ -1,4 +1,4 @@
-"""Tables and plots of what is left when photos and texts are missing, exchanged or corrupted."""
+"""Tables and plots of the answers to missing, exchanged and corrupted photos and texts."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -39,8 +39,7 @@ _MARKS = {
 
 def warn_of_leaks(metrics: Metrics) -> list[Block]:
     """Warns if the model has seen some of the cases, and that was allowed."""
-    leaks = metrics.leaks
-    if leaks is None or not leaks.leaks:
+    if (leaks := metrics.leaks) is None or not leaks.leaks:
         return []
     return [
         Warned(
@@ -77,8 +76,7 @@ def describe_sample(metrics: Metrics) -> str:
 
 def describe_texts(metrics: Metrics) -> list[Block]:
     """Says how many texts are not read to their end, or are mostly unknown words."""
-    found = metrics.texts
-    if found is None or not found.texts:
+    if (found := metrics.texts) is None or not found.texts:
         return []
     cut, unknown = (f"{count} ({count / found.texts:.1%})" for count in (found.cut, found.unknown))
     return [

@@ -62,6 +62,7 @@ def forget_places(config: Config) -> Config:
         "train.cache_folder": config.train.cache_folder,
         "export.folder": config.export.folder,
     }
-    known = {key: Path(place) for key, place in places.items() if place is not None}
-    named = {key: path.name for key, path in known.items() if path.is_absolute()}
-    return change_config(config, named)
+    absolute = {
+        key: Path(place) for key, place in places.items() if place and Path(place).is_absolute()
+    }
+    return change_config(config, {key: path.name for key, path in absolute.items()})

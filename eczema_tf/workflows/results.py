@@ -109,8 +109,7 @@ def _show_surest(
     sample = Sample.draw(cases, thresholds, metrics.label_threshold, replicates=0, seed=0)
     surest = find_surest(sample, SHOWN)
     ids = [case for found in surest.values() for case in found["case_id"]]
-    shown = show(ids) if show else {}
-    return build_examples(surest, metrics, shown)
+    return build_examples(surest, metrics, show(ids) if show else {})
 
 
 def _choose_run_points(run_dir: Path, config: Config) -> dict[str, Thresholds]:

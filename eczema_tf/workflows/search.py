@@ -16,12 +16,13 @@ import pandas as pd
 import tensorflow as tf
 import yaml
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from pydantic import TypeAdapter, ValidationError
 from tensorboard.plugins.hparams import api as hparams
 
 from eczema_tf.config import Config, Section, change_config, dump_config, read_yaml
 from eczema_tf.data.dataset import Dataset
-from eczema_tf.errors import ConfigError, join_faults
+from eczema_tf.errors import ConfigError, raise_if_any
 from eczema_tf.files import write_csv, write_text
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import load_audited
@@ -47,7 +48,7 @@ Space = dict[str, Range | list[Setting]]  # by dotted key of the configuration; 
 
 
 def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
-    """Runs trials until a study has enough finished ones, and prints the best of them.
+    """Runs trials until enough of a study are finished, and prints the best of them.
 
     Args:
         config: What all trials share.
@@ -75,8 +76,7 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
     run_trial = partial(
         _run_trial, config=config, space=space, dataset=dataset, splits=splits, folder=folder
     )
-    complete = [optuna.trial.TrialState.COMPLETE]
-    while len(finished := study.get_trials(states=complete)) < trials:
+    while len(finished := study.get_trials(states=[TrialState.COMPLETE])) < trials:
         study.optimize(run_trial, n_trials=1)
     ranked = sorted(finished, key=lambda trial: trial.values, reverse=True)
     table = pd.DataFrame(
@@ -128,10 +128,9 @@ def load_space(path: Path) -> Space:
         else:
             space[key] = varied
             faults += _find_faults(key, varied)
-    if faults or not space:
-        raise ConfigError(
-            join_faults(f"{path} is not a search space", faults or ["it varies nothing"])
-        )
+    if not faults and not space:
+        faults = ["it varies nothing"]
+    raise_if_any(f"{path} is not a search space", faults, ConfigError)
     return space
 
 

@@ -125,7 +125,7 @@ def _corrupt_photos(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> 
     preprocess = partial(preprocess_photo, size_px=size_px, config=config.preprocess)
     files = [upright_jpeg(read_photo(Path(file))) for file in dataset.table["image_file"]]
     photos = [shrink(Image.open(io.BytesIO(file))) for file in files]
-    kinds = {AS_IS: Corruption(_leave, (0.0,)), **PHOTO_CORRUPTIONS}
+    kinds = {AS_IS: Corruption(lambda thing, *_: thing, (0.0,)), **PHOTO_CORRUPTIONS}
     for name, corruption in tqdm(kinds.items(), desc="corrupted photos", unit="kind"):
         versions = _corrupt_all(name, corruption, photos, config.seed)
         sent = tf.data.Dataset.from_tensor_slices([_write_png(photo) for photo in versions])
@@ -139,17 +139,13 @@ def _corrupt_photos(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> 
 
 def _corrupt_texts(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> Corrupted:
     texts = list(dataset.table["text"])
-    kinds = {AS_IS: Corruption(_leave, (0.0,)), **TEXT_CORRUPTIONS}
+    kinds = {AS_IS: Corruption(lambda thing, *_: thing, (0.0,)), **TEXT_CORRUPTIONS}
     for name, corruption in tqdm(kinds.items(), desc="corrupted texts", unit="kind"):
         versions = _corrupt_all(name, corruption, texts, trained.config.seed)
         read = read_texts(versions, trained.tokenizer)
         below = _repeat(inputs, len(versions))
         columns = {**below.columns, **read.columns}
         yield name, corruption.strengths, replace(read, columns=columns)
-
-
-def _leave(thing: Thing, _: float, __: np.random.Generator) -> Thing:
-    return thing
 
 
 def _write_png(photo: Image.Image) -> bytes:

@@ -131,7 +131,7 @@ def build_phrase_model(table: pd.DataFrame, words: Sequence[Words]) -> PhraseMod
 
 
 def _key_photos(dataset: Dataset) -> tuple[Keys, int]:
-    """Also counts the photos that are too plain."""
+    """Returns the keys of photos, and how many photos are too plain to be compared."""
     digests = identify_photos(dataset)
     if dataset.embeddings is not None:
         return {"identical_photo": digests}, 0
@@ -145,7 +145,7 @@ def _key_photos(dataset: Dataset) -> tuple[Keys, int]:
 
 
 def _key_texts(table: pd.DataFrame) -> tuple[Keys, int]:
-    """Also counts the texts whose copies are taken for chance."""
+    """Returns the keys of texts, and how many texts have copies that may be chance."""
     words = list_words(table)
     model = build_phrase_model(table, words)
     shared = {text for text, cases in _count_values(words, table["case_id"]).items() if cases > 1}
@@ -164,19 +164,19 @@ def _key_texts(table: pd.DataFrame) -> tuple[Keys, int]:
 
 
 def _count_values(words: Sequence[Words], owners: Iterable[str]) -> Mapping[Words, int]:
-    """In how many groups, or cases, each text is."""
+    """Counts the groups, or the cases, that have each text."""
     return Counter(text for text, _ in set(zip(words, owners, strict=True)) if text)
 
 
 def _name_clusters(keys: Sequence[str], pairs: Sequence[Sequence[int]]) -> dict[str, str]:
-    """Names what hangs together after its first key; what is in no pair is left out."""
+    """Names each cluster of paired keys after its first key; keys in no pair are left out."""
     paired = sorted({index for pair in pairs for index in pair})
     leader = find_leaders(len(keys), [pair[0] for pair in pairs], [pair[1] for pair in pairs])
     return {keys[index]: keys[leader[index]] for index in paired}
 
 
 def find_leaders(count: int, first: Iterable[int], second: Iterable[int]) -> np.ndarray:
-    """Returns the smallest index that each index hangs together with: int64 (count,)."""
+    """Returns the smallest index in the connected component of each index: int64 (count,)."""
     first, second = np.array([*first], "int64"), np.array([*second], "int64")
     links = coo_array((np.ones(len(first), "int8"), (first, second)), shape=(count, count))
     component = connected_components(links, directed=False)[1] if count else np.zeros(0, "int64")

@@ -44,9 +44,6 @@ class Signatures:
     gray: np.ndarray
     hashes: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.gray)
-
     @property
     def plain(self) -> np.ndarray:
         """Which have too little in them to be told from others: bool (photos,)."""
@@ -100,8 +97,7 @@ def _compare_block(
     for word in range(bits.shape[1]):
         distances += np.bitwise_count(bits[:, None, word] ^ hashes[None, :, word])
     near = np.triu(distances <= MAX_BITS, 1)
-    columns = np.flatnonzero(near.any(axis=0))
-    if len(columns):
+    if len(columns := np.flatnonzero(near.any(axis=0))):
         correlation = _standardise(_shrink(turned)) @ features[columns].T
         rows, chosen = np.nonzero(near[:, columns] & (correlation >= MIN_CORRELATION))
         yield from zip(rows.tolist(), columns[chosen].tolist(), strict=True)

@@ -77,17 +77,13 @@ def _chat(text: str, sentences: float, rng: np.random.Generator) -> str:
 
 
 def _go_foreign(text: str, share: float, rng: np.random.Generator) -> str:
-    """Lets foreign sentences follow on the beginning of the text, as long as what they replace."""
+    """Replaces the end of a text by foreign sentences of about the same length."""
     words = text.split()
     kept = words[: round((1 - share) * len(words))]
     length, foreign = len(text), " ".join(kept)
     while len(foreign) < length:
         foreign += f" {_say(load_grammar('new').unclear['foreign'], rng)}."
     return foreign
-
-
-def _mask(text: str, _: float, __: np.random.Generator) -> str:
-    return mask_diagnoses(text)
 
 
 def _choose(things: list[str] | list[int], share: float, rng: np.random.Generator) -> list[int]:
@@ -107,7 +103,7 @@ def _load_synonyms() -> dict[str, str]:
 
 # by name, of texts that are not empty
 TEXT_CORRUPTIONS: dict[str, Corruption[str]] = {
-    "diagnoses_masked": Corruption(_mask, (1,)),
+    "diagnoses_masked": Corruption(lambda text, *_: mask_diagnoses(text), (1,)),
     "typing_errors": Corruption(_mistype, WORD_SHARES),
     "dropped_words": Corruption(_drop, WORD_SHARES),
     "word_order": Corruption(_swap, WORD_SHARES),

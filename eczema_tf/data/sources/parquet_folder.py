@@ -65,8 +65,7 @@ def _read_rows(part: Path) -> Iterator[dict[str, Any]]:
     """Yields rows with those of `ROW_KEYS` that there are, and the names of labels for numbers."""
     try:
         file = parquet.ParquetFile(part)
-        there = file.schema_arrow.names
-        if "image" not in there:
+        if "image" not in (there := file.schema_arrow.names):
             raise DataError(f"{part}: has no column image; it has {shorten(', '.join(there))}")
         labels = read_label_names(file.schema_arrow.metadata or {})
         wanted = [name for name in ROW_KEYS if name in there]

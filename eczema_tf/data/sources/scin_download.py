@@ -95,8 +95,8 @@ def download_scin(folder: Path | str, *, limit: int | None = None, jobs: int = 8
         files = tables | _fetch_all(bucket, folder, photos, jobs=jobs)
     missing = {path: fetched for path, fetched in files.items() if isinstance(fetched, str)}
     if missing:
-        reasons = sorted(missing.items())
-        write_csv(folder / "missing.csv", pd.DataFrame(reasons, columns=["path", "reason"]))
+        reasons = pd.DataFrame(sorted(missing.items()), columns=["path", "reason"])
+        write_csv(folder / "missing.csv", reasons)
     else:
         (folder / "missing.csv").unlink(missing_ok=True)
     sizes = [fetched for fetched in files.values() if isinstance(fetched, int) and fetched]

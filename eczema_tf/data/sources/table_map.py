@@ -98,8 +98,7 @@ class LabelRule(Section):
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> "LabelRule":
-        both = set(map(fold, self.positive)) & set(map(fold, self.negative or ()))
-        if both:
+        if both := set(map(fold, self.positive)) & set(map(fold, self.negative or ())):
             raise ValueError(f"positive and negative at once: {', '.join(sorted(both))}")
         return self
 
@@ -126,8 +125,7 @@ class TableMap(Section):
     @field_validator("columns")
     @classmethod
     def _manifest_columns(cls, columns: dict[str, Rule]) -> dict[str, Rule]:
-        unknown = [column for column in columns if column not in RULED_COLUMNS]
-        if unknown:
+        if unknown := [column for column in columns if column not in RULED_COLUMNS]:
             raise ValueError(
                 f"not a column of the manifest: {', '.join(unknown)}; allowed:"
                 f" {', '.join(RULED_COLUMNS)}"
