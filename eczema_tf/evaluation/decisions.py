@@ -88,7 +88,7 @@ def _judge_operating_point(
     sample: Sample, aim: str, kind: str, threshold: float, prevalences: Sequence[float]
 ) -> OperatingPoint:
     positive, called = sample.positive(), sample.probability(kind) >= threshold
-    reason = sample.explain_undefined("what this answer needs")
+    calls, reason = (called, ~called), sample.explain_undefined("what this answer needs")
     sensitivity = sample.estimate_share(called, reason, where=positive)
     specificity = sample.estimate_share(~called, reason, where=~positive)
     if positive.any() and not positive.all():
@@ -104,10 +104,7 @@ def _judge_operating_point(
             compute_predictive_values(sensitivity, specificity, prevalence)
             for prevalence in prevalences
         ],
-        confusion=[
-            [int((of_class & said).sum()) for said in (called, ~called)]
-            for of_class in (positive, ~positive)
-        ],
+        confusion=[[int((own & said).sum()) for said in calls] for own in (positive, ~positive)],
     )
 
 

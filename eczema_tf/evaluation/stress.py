@@ -96,15 +96,13 @@ def judge_stress(
         changed=stressed.modality,
         cases=unchanged.count(),
         points=[
-            _judge_strength(strength, sample, unchanged, stressed.modality)
+            _judge_one(strength, sample, unchanged, stressed.modality)
             for strength, sample in samples.items()
         ],
     )
 
 
-def _judge_strength(
-    strength: float, sample: Sample, unchanged: Sample, modality: str
-) -> StressPoint:
+def _judge_one(strength: float, sample: Sample, unchanged: Sample, modality: str) -> StressPoint:
     auroc, reason = sample.measure_auroc("fusion"), sample.explain_undefined("an answer")
     (other,) = set(MODALITIES) - {modality}
     both, alone = sample.of_head(other), sample.of_head(modality)

@@ -17,6 +17,10 @@ _NOTES = (
     " otherwise is not in them.",
     "The p-values do not allow for looking at several metrics and runs.",
 )
+_SUBGROUPS_EXPLAINED = (
+    "The answer from all that a case has. Too high by: the mean probability minus the share of"
+    " positive cases. Too few: under {} groups with a case of each class."
+)
 _SPREAD_NAMES = {f"auroc_{head}": f"AUROC, {name}" for head, name in HEAD_NAMES.items()}
 _SPREAD_NAMES |= {
     "answered": "share answered",
@@ -51,11 +55,8 @@ def build_subgroups(subgroups: Subgroups, positive_class: str) -> list[Block]:
         )
         for name, factor in subgroups.factors.items()
     ]
-    explained = (
-        "The answer from all that a case has. Too high by: the mean probability minus the share of"
-        f" positive cases. Too few: under {subgroups.minimum} groups with a case of each class."
-    )
     gaps = _tabulate_gaps(subgroups)
+    explained = _SUBGROUPS_EXPLAINED.format(subgroups.minimum)
     return [explained, *tables, *([gaps] if gaps.rows else [])]
 
 

@@ -168,14 +168,13 @@ def _list_photos(folder: Path) -> tuple[list[str], list[str], dict[str, int]]:
 
     Counted is what was passed over.
     """
-    paths, tables, faults = [], [], []
-    counts = {"hidden": 0, "not_photos": 0}
+    paths, tables, faults, counts = [], [], [], {"hidden": 0, "not_photos": 0}
     for parent, folders, files in os.walk(folder):
         links = [name for name in folders if Path(parent, name).is_symlink()]
-        hidden = [name for name in (*folders, *files) if name.startswith(".")]
+        hidden = {name for name in (*folders, *files) if name.startswith(".")}
         counts["hidden"] += len(hidden)
-        folders[:] = sorted(set(folders) - set(hidden))
-        for name in {*files, *links} - set(hidden):
+        folders[:] = sorted({*folders} - hidden)
+        for name in {*files, *links} - hidden:
             path = Path(parent, name)
             relative = path.relative_to(folder).as_posix()
             if fault := _describe_fault(path, folder):
@@ -188,9 +187,8 @@ def _list_photos(folder: Path) -> tuple[list[str], list[str], dict[str, int]]:
                 counts["not_photos"] += 1
     raise_if_any(f"{folder}: not all of it can be used", sorted(faults))
     if not paths:
-        raise DataError(
-            f"{folder}: no photos; allowed: {', '.join(PHOTO_SUFFIXES)} files in class folders"
-        )
+        allowed = ", ".join(PHOTO_SUFFIXES)
+        raise DataError(f"{folder}: no photos; allowed: {allowed} files in class folders")
     return sorted(paths), sorted(tables), counts
 
 
