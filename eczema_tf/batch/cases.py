@@ -1,4 +1,4 @@
-"""Scored rows to cases: one row for several photos of a case, pooled as `evaluate` pools them."""
+"""From scored rows to cases: several photos of a case become one row, pooled as in `evaluate`."""
 
 from pathlib import Path
 

@@ -46,7 +46,7 @@ class ManifestFacts(BaseModel, frozen=True):
 
 
 class JobFacts(BaseModel, frozen=True):
-    """What `_job.json` says from the start: what the job is of, and how it is done.
+    """The contents of `_job.json` while a job runs: its inputs and settings.
 
     Attributes:
         model: What scores.
@@ -66,7 +66,7 @@ class JobFacts(BaseModel, frozen=True):
 
 
 class JobSummary(JobFacts, frozen=True):
-    """What `_job.json` says in the end.
+    """The contents of `_job.json` once a job is finished.
 
     Attributes:
         rows: That were scored.
@@ -106,7 +106,7 @@ class Job(NamedTuple):
             parquet.write_table(table, aside)
 
     def finish(self, example_ids: Iterable[str], rows_retried: int) -> JobSummary:
-        """Checks every part against the manifest, and writes down the counts.
+        """Checks every part against the manifest, and writes the counts.
 
         Args:
             example_ids: Of the manifest, which holds each once, in its order.
@@ -165,7 +165,7 @@ def open_job(
     keep_text: bool,
     notice: str = NOTICE,
 ) -> Job:
-    """Begins a job, or takes up the one that the folder holds.
+    """Starts a job, or resumes the one in the folder.
 
     Args:
         folder: Of the job; made if need be.

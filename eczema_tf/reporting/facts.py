@@ -46,7 +46,7 @@ class RunData(DatasetFacts):
 
     @property
     def built_in(self) -> bool:
-        """Whether there is nothing but built-in data."""
+        """Whether all data are built-in."""
         return set(self.sources) == {_BUILT_IN}
 
     @property
@@ -85,7 +85,7 @@ class RunFacts:
 
 
 def tabulate_settings(facts: RunFacts) -> Table:
-    """Lists what made the model. Local paths are cut to their last part."""
+    """Lists the settings of a model. Local paths are cut to their last part."""
     model, train, packages = facts.config.model, facts.config.train, facts.environment.packages
     image = _name_encoder(model.image.preset or model.image.saved_model, model.image.architecture)
     embedded, units, tuned = facts.config.data.embeddings, model.embedding_units, train.fine_tune
@@ -221,7 +221,7 @@ def _list_caveats_of_data(facts: RunFacts, name: str) -> list[str]:
 
 
 def list_uncompared(metrics: Metrics) -> list[str]:
-    """Lists by what no two groups of people could be compared."""
+    """Lists the factors by which no two groups of people could be compared."""
     factors = metrics.subgroups.factors if metrics.subgroups else {}
     compared = {column for column, factor in factors.items() if factor.gaps}
     return [name for name, columns in _WHO.items() if not compared.intersection(columns)]

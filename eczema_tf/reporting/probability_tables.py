@@ -43,7 +43,7 @@ def tabulate_calibration(metrics: Metrics) -> list[Block]:
 
 
 def tabulate_points(metrics: Metrics) -> list[Block]:
-    """Lists operating points, what they make of the cases, and their predictive values."""
+    """Lists operating points, their confusion matrices and their predictive values."""
     name = metrics.positive_class
     points = [([KIND_NAMES[one.kind], one.aim], one) for one in metrics.operating_points or ()]
     return [

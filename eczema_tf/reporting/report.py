@@ -1,4 +1,4 @@
-"""The results of one evaluation: on the terminal, and as `report.html` with what they are worth."""
+"""The results of an evaluation on the terminal and, with their caveats, as `report.html`."""
 
 from collections.abc import Sequence
 from pathlib import Path

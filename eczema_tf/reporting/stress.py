@@ -107,7 +107,7 @@ def _tabulate(title: str, tests: Mapping[str, StressTest], first: int) -> Table:
 
 
 def _describe_cases(tests: Mapping[str, StressTest]) -> str:
-    """Says of how many cases the tests are, and how to read them."""
+    """Says how many cases were tested, and how to read the results."""
     counts = {test.changed: test.cases for test in tests.values()}
     things = {"image": "the photos", "text": "the texts"}
     of = " and ".join(f"{things[name]} of {count} cases" for name, count in counts.items())

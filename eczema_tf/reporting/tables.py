@@ -98,7 +98,7 @@ def tabulate_aurocs(metrics: Metrics) -> Table:
 
 
 def tabulate_decisions(metrics: Metrics) -> Table:
-    """Lists what each head's threshold makes of its probabilities."""
+    """Lists how well each head decides at its threshold."""
     return build_table(
         "At the thresholds chosen on validation",
         (f"P({metrics.positive_class}) from", "threshold", "sensitivity", "specificity", "F1"),

@@ -31,7 +31,7 @@ class AuditedDataset:
     allow_leaks: bool
 
     def check(self, splits: pd.Series) -> Leaks:
-        """Looks for what straddles splits.
+        """Looks for groups and duplicates that straddle splits.
 
         Args:
             splits: Of each row.

@@ -113,7 +113,7 @@ def _write_picture(name: str, png: bytes) -> None:
 def draw_heatmaps(
     run_dir: Path, trained: TrainedModel, dataset: Dataset, splits: pd.Series
 ) -> Iterator[tuple[str, bytes]]:
-    """Draws what the overall answer saw in validation photos, if they are nobody's.
+    """Draws heatmaps of validation photos, if no patient is in them.
 
     Yields:
         The row's id and a PNG; nothing unless all photos are built-in and the model sees places.

@@ -29,7 +29,7 @@ class Evaluated:
 
     @classmethod
     def load(cls, name: str, folder: Path) -> "Evaluated":
-        """Reads them; errors as `compare`."""
+        """Reads a folder's results; raises as `compare` does."""
         metrics = Metrics.read(folder / run_folder.METRICS)
         return cls(name, metrics, load_predictions(folder / run_folder.PREDICTIONS))
 
@@ -76,7 +76,7 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
 
 
 def _check_alike(first: Evaluated, other: Evaluated, keys: list[str]) -> None:
-    """Refuses runs whose figures of the same case would not mean the same."""
+    """Refuses runs whose results on the same cases are not comparable."""
     if ("repeat" in first.cases) != ("repeat" in other.cases):
         raise DataError(
             f"--compare {first.name} {other.name}: one is a cross-validation; compare two, or none"

@@ -51,7 +51,7 @@ def fill_hub_folder(folder: Path, trained: TrainedModel, run_dir: Path, version:
 
 
 def forget_places(config: Config) -> Config:
-    """Leaves the names of files and folders, and not where on this machine they are."""
+    """Cuts local paths to the names of their files and folders."""
     places = {
         "data.manifest": config.data.manifest,
         "data.embeddings": config.data.embeddings,

@@ -32,7 +32,7 @@ ShowCases = Callable[[Sequence[str]], Mapping[str, ShownCase]]
 
 @dataclass(frozen=True)
 class OtherData:
-    """Data that are not the run's own, and how far their inputs are from its training."""
+    """Data other than the run's own, and how their inputs differ from its training data."""
 
     facts: DatasetFacts
     shift: dict[str, Shift]

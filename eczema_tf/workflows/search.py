@@ -92,7 +92,7 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
 
 
 def _start_study(config: Config, space: Space, folder: Path) -> None:
-    """Writes what a study is of into its folder, or refuses to mix two studies."""
+    """Writes a study's configuration and space into its folder; refuses to mix two studies."""
     started_with = {
         "config.yaml": dump_config(config),
         "space.yaml": yaml.safe_dump(TypeAdapter(Space).dump_python(space), sort_keys=False),

@@ -120,7 +120,7 @@ Corrupted = Iterator[tuple[str, Sequence[float], Inputs]]
 
 
 def _corrupt_photos(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> Corrupted:
-    """Corrupts photos as clients send them, before anything mends their size and colours."""
+    """Corrupts photos as clients send them, before preprocessing."""
     config, size_px = trained.config, trained.encoders.image.size_px
     preprocess = partial(preprocess_photo, size_px=size_px, config=config.preprocess)
     files = [upright_jpeg(read_photo(Path(file))) for file in dataset.table["image_file"]]

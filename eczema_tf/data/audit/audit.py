@@ -60,7 +60,7 @@ class GroupCounts(Record):
 
 
 class DiagnosisCounts(Record):
-    """Texts that name a diagnosis; a share is None where there is nothing to be a share of."""
+    """Texts that name a diagnosis; a share of nothing is None."""
 
     texts: int
     share: float | None  # of all texts
@@ -79,7 +79,7 @@ class DiagnosisCounts(Record):
 
 
 class NotCompared(Record):
-    """What the audit did not look at, or took for chance."""
+    """What the audit did not compare, or took for chance."""
 
     plain_photos: int
     chance_texts: int

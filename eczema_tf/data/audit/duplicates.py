@@ -1,4 +1,4 @@
-"""Duplicates: photos and texts that stand in several cases, exactly or nearly, and their groups.
+"""Duplicates: photos and texts that occur in several cases, exactly or nearly, and their groups.
 
 `find_duplicates` looks for them in a data set, `merge_groups` makes one group of all groups that
 share one, so that no split can separate them. What counts as the same photo is in `near_photos`,
@@ -98,7 +98,7 @@ def merge_groups(table: pd.DataFrame, duplicates: Duplicates) -> pd.Series:
 
 
 def identify_photos(dataset: Dataset) -> list[str]:
-    """Returns what tells the photo of each row from others: a digest of its file or embedding.
+    """Returns a digest of each row's photo file or embedding, the same for the same photo.
 
     Args:
         dataset: From `load_dataset`.

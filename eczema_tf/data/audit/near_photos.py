@@ -46,7 +46,7 @@ class Signatures:
 
     @property
     def plain(self) -> np.ndarray:
-        """Which have too little in them to be told from others: bool (photos,)."""
+        """Which are too plain to be told apart: bool (photos,)."""
         return _shrink(self.gray).std(axis=1) < MIN_CONTRAST
 
 

@@ -101,7 +101,7 @@ class PhraseModel:
         return bool(shared - CHANGE_BITS * changed >= self.chance_bits)
 
     def _probability(self, phrases: Sequence[Words], own: Mapping[Words, int]) -> float:
-        """Of a word, from its phrases of one to three words; Dirichlet smoothing at each length."""
+        """Computes a word's probability from phrases of one to three words, Dirichlet-smoothed."""
         probability = 1 / self._vocabulary
         for phrase in phrases:
             context = (*phrase[:-1], _ANY)

@@ -29,6 +29,17 @@ from eczema_tf.errors import DataError, raise_if_any
 COUNT_COLUMNS = ("n_resp", "resp_eczema", "resp_dermatitis_family", "query_names_diagnosis")
 QUESTION_COLUMNS = ("encounter_id", "author_id", "query_en", "image_ids", *COUNT_COLUMNS)
 _COUNT = re.compile("[0-9]{1,9}")
+# What the texts of the authors' JSON files are searched for: the counts are then those of
+# `encounters.csv` for all of its 842 questions.
+NAMES_ECZEMA = re.compile("eczema|atopic", re.IGNORECASE)
+NAMES_DERMATITIS = re.compile(
+    "eczema|atopic|dermatitis|dyshidro|pompholyx|prurigo|lichen simplex", re.IGNORECASE
+)
+NAMES_DIAGNOSIS = re.compile(
+    "eczema|dermatitis|psoriasis|tinea|urticaria|acne|scabies|lichen|herpes|zoster|vitiligo"
+    "|syphilis|diagnosed",
+    re.IGNORECASE,
+)
 POSITIVE_FROM = 0.5  # share of the replies that name eczema
 LEFT_OUT = {
     "without_reply": "nobody replied",
@@ -114,7 +125,7 @@ def prepare_dermavqa(
 
 
 def judge_question(counts: Mapping[str, int]) -> str:
-    """Says what becomes of a question: `eczema`, `other`, or why it is left out (of `LEFT_OUT`)."""
+    """Returns a question's label, `eczema` or `other`, or why it is left out (of `LEFT_OUT`)."""
     if counts["n_resp"] == 0:
         return "without_reply"
     if counts["query_names_diagnosis"]:
@@ -125,7 +136,7 @@ def judge_question(counts: Mapping[str, int]) -> str:
 
 
 def _judge_row(row: Mapping[str, str]) -> Iterator[str]:
-    """Yields what cannot be right in a row."""
+    """Yields the faults of a row."""
     for column in ("encounter_id", "author_id", "query_en"):
         if not row[column].strip():
             yield f"{column}: is empty"
@@ -174,17 +185,6 @@ def _read_questions(path: Path) -> pd.DataFrame:
     ]
     raise_if_any(f"{path} is not valid", faults)
     return table.astype(dict.fromkeys(COUNT_COLUMNS, "int64"))
-
-
-NAMES_ECZEMA = re.compile("eczema|atopic", re.IGNORECASE)
-NAMES_DERMATITIS = re.compile(
-    "eczema|atopic|dermatitis|dyshidro|pompholyx|prurigo|lichen simplex", re.IGNORECASE
-)
-NAMES_DIAGNOSIS = re.compile(
-    "eczema|dermatitis|psoriasis|tinea|urticaria|acne|scabies|lichen|herpes|zoster|vitiligo"
-    "|syphilis|diagnosed",
-    re.IGNORECASE,
-)
 
 
 class Reply(BaseModel):

@@ -170,7 +170,7 @@ def _count_cases(table: pd.DataFrame, kept: pd.DataFrame) -> dict[str, int]:
 
 
 def compute_label(vote: Mapping[str, float], rule: str = "share") -> float:
-    """Returns the label of a case by a vote, in [0, 1]; NaN where the rule leaves it out.
+    """Computes the label of a case from its vote, in [0, 1]; NaN where the rule leaves it out.
 
     Weights are given to two decimals, so that their sum may pass 1 a little.
 

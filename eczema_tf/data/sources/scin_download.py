@@ -124,7 +124,7 @@ def list_photos(cases: Path, labels: Path, limit: int | None = None) -> list[str
 def _fetch_all(
     bucket: Bucket, folder: Path, paths: Sequence[str], *, jobs: int
 ) -> dict[str, Fetched]:
-    """Fetches files side by side. What concerns them all (no network, a full disk) ends it."""
+    """Fetches files in parallel; an error that concerns all (no network, a full disk) ends it."""
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(_fetch_file, bucket, folder, path): path for path in paths}
         done = tqdm(as_completed(futures), "files", len(paths), disable=None, mininterval=1)
@@ -140,7 +140,7 @@ def _fetch_all(
 
 
 def _fetch_file(bucket: Bucket, folder: Path, path: str) -> Fetched:
-    """Fetches a file, unless it is here as the bucket has it. It is never half there."""
+    """Fetches a file, whole or not at all, unless the local copy is up to date."""
     if path not in (CASES_PATH, LABELS_PATH) and not PHOTO_PATH.fullmatch(path):
         return "refused: allowed: dataset/images/<letters, digits, - and _>.png"
     blob, target = bucket.blob(path), folder / path

@@ -144,7 +144,7 @@ def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path | str) -> pd.Da
 def _check_rows(
     rows: pd.DataFrame, mapping: TableMap, path: Path | str, images: Path | str | None
 ) -> None:
-    """Raises for what training could not use: nothing left, no eczema, and faults of rows."""
+    """Raises if training could not use the rows: none left, no eczema, or faults."""
     if rows.empty:
         hint = "give the photos with --images" if images is None else "see leave_out in the map"
         raise DataError(f"{path}: no row is left; {hint}")
@@ -163,7 +163,7 @@ def _check_rows(
 
 
 def _describe_map(mapping: TableMap, given: pd.DataFrame) -> dict[str, object]:
-    """What `dataset.json` says of the map; a value to leave out that never came shows by its 0."""
+    """Describes the map for `dataset.json`; a value to leave out that never occurs counts 0."""
     counted = {column: Counter(given[column].map(fold)) for column in mapping.leave_out}
     return {
         "left_out": {

@@ -37,7 +37,7 @@ _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
 def _as_text(value: object) -> object:
-    """YAML reads `3` and `True` as a number and a yes; in a table they are text."""
+    """YAML reads `3` and `True` as a number and a boolean; in a table they are text."""
     return str(value) if isinstance(value, bool | int | float) else value
 
 
@@ -177,5 +177,5 @@ def list_shipped() -> list[str]:
 
 
 def fold(value: str) -> str:
-    """Returns a value as it is compared: `Eczema ` is `eczema`, and `3.0` is `3`."""
+    """Normalises a value for comparison: `Eczema ` is `eczema`, and `3.0` is `3`."""
     return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip().casefold())

@@ -51,7 +51,7 @@ class ExplainedCases:
 
     @property
     def seed(self) -> int:
-        """Of all that is drawn for them."""
+        """Seed of all random draws."""
         return self.trained.config.seed
 
     @cached_property
@@ -70,7 +70,7 @@ class ExplainedCases:
         return self.contributions.sum(axis=1)
 
     def take(self, chosen: np.ndarray) -> "ExplainedCases":
-        """Leaves only some cases."""
+        """Keeps only some cases."""
         return replace(
             self,
             table=self.table.iloc[chosen].reset_index(drop=True),

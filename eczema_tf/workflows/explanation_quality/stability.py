@@ -1,4 +1,4 @@
-"""Whether explanations vanish with what a model has learned, and outlive small changes."""
+"""Whether explanations depend on what a model has learned, and survive small changes."""
 
 from collections.abc import Callable, Sequence
 

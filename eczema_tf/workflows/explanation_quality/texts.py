@@ -49,7 +49,7 @@ class TextWords:
     spans: np.ndarray
 
     def add_up(self, scores: np.ndarray) -> np.ndarray:
-        """Adds the scores of a text's tokens, of which more may follow, up to words.
+        """Sums the scores of a text's tokens by word; scores of padding may follow.
 
         Returns:
             float64 (words,).
