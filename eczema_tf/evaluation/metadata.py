@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -58,13 +58,12 @@ def judge_metadata(sample: Sample) -> MetadataBaseline | None:
     if not columns:
         return None
     known = pd.get_dummies(given[columns]).to_numpy("float64")  # (cases, values)
-    groups = sample.sampling.groups
-    scores, fold = np.zeros(len(positive)), np.zeros(len(positive), int)
-    parts = StratifiedGroupKFold(FOLDS).split(known, positive, groups)
-    for number, (learned, left) in enumerate(parts):
-        model = make_pipeline(StandardScaler(), LogisticRegression())
-        model.fit(known[learned], positive[learned])
-        scores[left], fold[left] = model.decision_function(known[left]), number
+    groups, fold = sample.sampling.groups, np.zeros(len(positive), int)
+    parts = list(StratifiedGroupKFold(FOLDS).split(known, positive, groups))
+    for number, (_, left) in enumerate(parts):
+        fold[left] = number
+    model = make_pipeline(StandardScaler(), LogisticRegression())
+    scores = cross_val_predict(model, known, positive, cv=parts, method="decision_function")
     auroc, fusion = measure_auroc(scores, positive, fold), sample.measure_auroc("fusion")
     widened = replace(sample, sampling=Sampling(groups, inflate_for_training(FOLDS)))
     return MetadataBaseline(

@@ -148,11 +148,10 @@ def add_probabilities(cases: pd.DataFrame) -> pd.DataFrame:
         head: compute_grade_probabilities(cases[columns].to_numpy("float64"))
         for head, columns in SEVERITY_LOGITS.items()
     }
-    for name, labels, probabilities in (
-        ("consistency", CONSISTENCY, consistency),
-        ("severity", SEVERITY, grades["severity"]),
-    ):
-        added |= {f"{name}_{label}": probabilities[:, i] for i, label in enumerate(labels)}
+    labels = [f"consistency_{label}" for label in CONSISTENCY]
+    labels += [f"severity_{label}" for label in SEVERITY]
+    by_label = np.hstack([consistency, grades["severity"]]).T  # (labels, cases)
+    added |= dict(zip(labels, by_label, strict=True))
     suggested = np.array(CONSISTENCY, dtype=object)[np.nan_to_num(consistency).argmax(axis=1)]
     suggested[np.isnan(consistency).any(axis=1)] = ""
     added["consistency_predicted"] = suggested

@@ -78,6 +78,11 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
     )
     while len(finished := study.get_trials(states=[TrialState.COMPLETE])) < trials:
         study.optimize(run_trial, n_trials=1)
+    _write_best(config, finished, folder)
+
+
+def _write_best(config: Config, finished: list[optuna.trial.FrozenTrial], folder: Path) -> None:
+    """Writes and prints the table of finished trials, the best first, and its configuration."""
     ranked = sorted(finished, key=lambda trial: trial.values, reverse=True)
     table = pd.DataFrame(
         [{"trial": trial.number, OBJECTIVE: trial.value, **trial.params} for trial in ranked]

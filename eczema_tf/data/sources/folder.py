@@ -13,6 +13,7 @@ in it goes before the class folder, and `text` is a caption.
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -103,17 +104,26 @@ def prepare_folder(
         EczemaError: If `out` cannot be written.
     """
     out, folder = Path(out), check_folder(folder)
+    prepare = partial(
+        _prepare_photos,
+        out,
+        captions=captions,
+        eczema=eczema,
+        group_by=group_by,
+        overwrite=overwrite,
+    )
     if not (parts := list_parts(folder)):
-        return _prepare_photos(out, folder, captions, eczema, group_by, overwrite)
+        return prepare(folder)
     check_kept(out, (folder, captions))
     with TemporaryDirectory() as unpacked:
         unpack_photos(parts, Path(unpacked))
-        return _prepare_photos(out, Path(unpacked), captions, eczema, group_by, overwrite)
+        return prepare(Path(unpacked))
 
 
 def _prepare_photos(
     out: Path,
     folder: Path,
+    *,
     captions: Path | str | None,
     eczema: Collection[str],
     group_by: str,
