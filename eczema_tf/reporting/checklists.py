@@ -99,6 +99,7 @@ def _describe_data(facts: RunFacts) -> dict[str, str]:
 def _describe_results(metrics: Metrics) -> dict[str, str]:
     fusion, bootstrap = metrics.heads["fusion"], metrics.bootstrap
     heads = {HEAD_NAMES[name]: head for name, head in metrics.heads.items() if head.cases}
+    aurocs = [f"{name} {format_estimate(head.auroc)}" for name, head in heads.items()]
     said = {
         "cases": f"{fusion.cases} labelled cases, {fusion.positives} of them"
         f" {metrics.positive_class}",
@@ -106,12 +107,13 @@ def _describe_results(metrics: Metrics) -> dict[str, str]:
         "intervals": f"{bootstrap.level:.0%} intervals over {bootstrap.groups} groups; paired"
         " p-values",
         "thresholds": ", ".join(f"{name} {head.threshold:.3f}" for name, head in heads.items()),
+        **_describe_factors(metrics),
+        **(
+            _describe_external(metrics.external)
+            if metrics.external
+            else {"internal": f"judged on cases of the same source ({metrics.split})"}
+        ),
     }
-    if metrics.external:
-        said |= _describe_external(metrics.external)
-    else:
-        said["internal"] = f"judged on cases of the same source ({metrics.split})"
-    said |= _describe_factors(metrics)
     if metrics.abstention:
         unanswered = 1 - (metrics.abstention.groups["all"].answered.value or 0)
         said["cannot_tell"] = (
@@ -119,8 +121,7 @@ def _describe_results(metrics: Metrics) -> dict[str, str]:
             f" ({unanswered:.0%} of these cases)"
         )
     if fusion.auroc.value is not None:
-        areas = [f"{name} {format_estimate(head.auroc)}" for name, head in heads.items()]
-        said["aurocs"] = "; ".join(areas)
+        said["aurocs"] = "; ".join(aurocs)
         said["decisions"] = (
             f"sensitivity {format_estimate(fusion.sensitivity)}, specificity"
             f" {format_estimate(fusion.specificity)}"

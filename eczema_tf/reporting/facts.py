@@ -168,56 +168,34 @@ def _describe_audit(audit: AuditReport) -> list[str]:
 
 def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
     """Says what the results do not say."""
-    config, caveats = facts.config, _list_caveats_of_data(facts, metrics.positive_class)
-    if config.split.folds:
-        caveats.append(
-            "Results of a cross-validation: they judge a way of training by"
-            f" {config.split.folds * config.split.repeats} models, none of which is the model."
-        )
-    if config.train.refit:
-        caveats.append(
-            "Thresholds were chosen on validation cases; then the model was trained anew on"
-            " training and validation cases together."
-        )
-    caveats += [
-        f"No case had {things}: nothing is known about them."
-        for things, modality in (("photos", "image"), ("texts", "text"))
-        if not metrics.heads[modality].cases
-    ]
-    positives, name = metrics.heads["fusion"].positives, metrics.positive_class
-    if positives < FEW_POSITIVES:
-        caveats.append(f"Only {positives} of the cases are {name}, so the intervals are wide.")
-    if unknown := list_uncompared(metrics):
-        caveats.append(
-            f"No comparison by {', '.join(unknown)} was possible: do not assume that the model is"
-            " as good for everybody."
-        )
-    return [
-        *caveats,
-        (
-            "Only data like these are covered: another camera, country, skin tone mix or way of"
-            " asking can make the results worse."
+    split, name = facts.config.split, metrics.positive_class
+    positives, unknown = metrics.heads["fusion"].positives, ", ".join(list_uncompared(metrics))
+    judged = facts.judged or facts.data
+    caveats = {
+        f"A stand-in task, {name} or not: it shows what this way of training makes of such"
+        " photos and texts, and nothing about the condition that the program is made for.": (
+            name != ECZEMA
         ),
-    ]
-
-
-def _list_caveats_of_data(facts: RunFacts, name: str) -> list[str]:
-    caveats = []
-    if name != ECZEMA:
-        caveats.append(
-            f"A stand-in task, {name} or not: it shows what this way of training makes of such"
-            " photos and texts, and nothing about the condition that the program is made for."
-        )
-    if _BUILT_IN in facts.data.sources:
-        caveats.append(
-            "Built-in data: rendered photos and written complaints. These results say nothing about"
-            " patients."
-        )
-    if (judged := facts.judged or facts.data).template_texts or TEMPLATE in judged.sources:
-        caveats.append(
-            "Texts are templates made from answers to a questionnaire, not the patients' own words."
-        )
-    return caveats
+        "Built-in data: rendered photos and written complaints. These results say nothing about"
+        " patients.": _BUILT_IN in facts.data.sources,
+        "Texts are templates made from answers to a questionnaire, not the patients' own words.": (
+            judged.template_texts or TEMPLATE in judged.sources
+        ),
+        "Results of a cross-validation: they judge a way of training by"
+        f" {(split.folds or 0) * split.repeats} models, none of which is the model.": split.folds,
+        "Thresholds were chosen on validation cases; then the model was trained anew on"
+        " training and validation cases together.": facts.config.train.refit,
+        "No case had photos: nothing is known about them.": not metrics.heads["image"].cases,
+        "No case had texts: nothing is known about them.": not metrics.heads["text"].cases,
+        f"Only {positives} of the cases are {name}, so the intervals are wide.": (
+            positives < FEW_POSITIVES
+        ),
+        f"No comparison by {unknown} was possible: do not assume that the model is as good for"
+        " everybody.": unknown,
+        "Only data like these are covered: another camera, country, skin tone mix or way of"
+        " asking can make the results worse.": True,
+    }
+    return [caveat for caveat, holds in caveats.items() if holds]
 
 
 def list_uncompared(metrics: Metrics) -> list[str]:

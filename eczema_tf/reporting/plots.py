@@ -51,11 +51,10 @@ def write_plots(folder: Path, cases: pd.DataFrame, metrics: Metrics) -> None:
     if metrics.abstention:
         figures[RISK] = _draw_risk(metrics.abstention, metrics.split)
     if metrics.subgroups:
+        # subgroups lie around the value of all cases; a difference should be 0
         for metric, file in FORESTS.items():
-            # subgroups lie around the value of all cases; a difference should be 0
             whole = getattr(metrics.heads["fusion"], metric, None)
-            middle = whole.value if whole else 0.0
-            figures[file] = _draw_forest(metrics.subgroups, metric, middle)
+            figures[file] = _draw_forest(metrics.subgroups, metric, whole.value if whole else 0.0)
     for file, figure in figures.items():
         write_figure(folder / file, figure)
 

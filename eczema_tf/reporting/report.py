@@ -1,6 +1,7 @@
 """The results of an evaluation on the terminal and, with their caveats, as `report.html`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from eczema_tf.evaluation.intervals import Estimate
@@ -32,14 +33,7 @@ from eczema_tf.reporting.probability_tables import (
     tabulate_net_benefit,
     tabulate_points,
 )
-from eczema_tf.reporting.stress import (
-    CORRUPTED,
-    CORRUPTED_PLOTS,
-    MISSING,
-    MISSING_PLOT,
-    build_stress,
-    select_plots,
-)
+from eczema_tf.reporting.stress import CORRUPTED, MISSING, MISSING_PLOT, build_stress, select_plots
 from eczema_tf.reporting.tables import (
     describe_gain,
     describe_labels,
@@ -66,8 +60,8 @@ _CURVES = {
     ),
     RELIABILITY: ("Reliability", "Share of positives against mean probability"),
     DECISION: ("Decision curve", "Net benefit against threshold of treatment"),
-    RISK: ("Risk", "Accuracy of the surest cases by share"),
 }
+_RISK_CURVE = {RISK: ("Risk", "Accuracy of the surest cases by share")}
 
 
 def format_results(metrics: Metrics, notice: str = NOTICE) -> str:
@@ -95,19 +89,21 @@ def format_report(
         for modality, head in metrics.heads.items()
     ]
     shown = {ROC: ("ROC", f"ROC curves of the heads; areas under them: {'; '.join(areas)}")}
-    shown |= (
-        _CURVES
-        if metrics.abstention
-        else {file: said for file, said in _CURVES.items() if file != RISK}
-    )
+    shown |= _CURVES | (_RISK_CURVE if metrics.abstention else {})
     curves = [Picture(plots / file, shows, caption) for file, (caption, shows) in shown.items()]
     judged = facts.judged and Section("Data judged on", [Bullets(describe_source(facts.judged))])
     heads, *others = build_results(metrics)
+    above = _list_pictures(metrics, plots)
     sections = [
         Section("In plain words", [Bullets(say_plainly(metrics))]),
         heads,
         Section("Curves", [Pictures(curves)]),
-        *(_illustrate(section, metrics, plots) for section in others),
+        *(
+            replace(one, blocks=[Pictures(above[one.title]), *one.blocks])
+            if above.get(one.title)
+            else one
+            for one in others
+        ),
         *examples,
         *([judged] if judged else []),
         Section("Data", [tabulate_data(facts), Bullets(describe_data(facts))]),
@@ -119,24 +115,27 @@ def format_report(
     return format_page(title, sections, facts.data.notice)
 
 
-def _illustrate(section: Section, metrics: Metrics, plots: Path) -> Section:
-    """Puts a section's plots, if it has any, above its tables."""
-    pictures = []
-    if section.title == SUBGROUPS:
-        shows = "{} of each subgroup with its interval; the tables below have the figures"
-        names = {METRIC_NAMES.get(metric, metric): file for metric, file in FORESTS.items()}
-        pictures = [
+def _list_pictures(metrics: Metrics, plots: Path) -> dict[str, list[Picture]]:
+    """Lists the plots that stand above the tables of a section, by its title."""
+    names = {METRIC_NAMES.get(metric, metric): file for metric, file in FORESTS.items()}
+    shows = "{} of each subgroup with its interval; the tables below have the figures"
+    panels = {
+        file: Picture(
+            plots / file,
+            f"Panels of {', '.join(tests).replace('_', ' ')}: what is left; the table has the"
+            " figures",
+            Path(file).stem.replace("_", " ").capitalize(),
+        )
+        for file, tests in select_plots(metrics).items()
+    }
+    return {
+        SUBGROUPS: [
             Picture(plots / file, shows.format(name), f"{name} by subgroup")
             for name, file in names.items()
-        ]
-    wanted = {MISSING: [MISSING_PLOT], CORRUPTED: [*CORRUPTED_PLOTS.values()]}
-    for file, tests in select_plots(metrics).items():
-        if file in wanted.get(section.title, ()):
-            panels = ", ".join(tests).replace("_", " ")
-            shows = f"Panels of {panels}: what is left; the table has the figures"
-            caption = Path(file).stem.replace("_", " ").capitalize()
-            pictures.append(Picture(plots / file, shows, caption))
-    return Section(section.title, [Pictures(pictures), *section.blocks]) if pictures else section
+        ],
+        MISSING: [panels.pop(MISSING_PLOT)] if MISSING_PLOT in panels else [],
+        CORRUPTED: [*panels.values()],
+    }
 
 
 def build_results(metrics: Metrics) -> list[Section]:
@@ -197,9 +196,8 @@ def say_plainly(metrics: Metrics) -> list[str]:
             f" it does give, about {_of_hundred(decided.accuracy)} are right."
         )
     if gain.low is not None and gain.high is not None:
-        verdict = "as far as these cases show, no better and no worse than"
-        if gain.low > 0 or gain.high < 0:
-            verdict = "better than" if gain.low > 0 else "worse than"
+        unsure = "as far as these cases show, no better and no worse than"
+        verdict = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else unsure
         said.append(f"Photo and text together are {verdict} the better one of them alone.")
     if metrics.external:
         said.append("These cases come from other data than the model was trained on.")

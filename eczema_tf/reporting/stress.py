@@ -69,21 +69,20 @@ _EXPLAINED = (
 def build_stress(metrics: Metrics) -> list[Section]:
     """Builds the sections of stress tests and metadata, none where there is nothing."""
     missing, corrupted = (select_tests(metrics, names) for names in (MISSING_TESTS, CORRUPTIONS))
-    blocks: list[Block] = []
-    if missing:
-        title = "Cases answered again without photo or text, or with another case's"
-        blocks = [
-            _EXPLAINED,
-            _tabulate(title, missing, 1),
-            Bullets([_MEANINGS[name] for name in missing]),
-        ]
-    if metrics.metadata:
-        blocks.append(_describe_metadata(metrics.metadata))
-    sections = [Section(MISSING, blocks)] if blocks else []
-    if corrupted:
-        table = _tabulate("At the strongest of five strengths", corrupted, -1)
-        sections.append(Section(CORRUPTED, [_describe_cases(corrupted), _EXPLAINED, table]))
-    return sections
+    title = "Cases answered again without photo or text, or with another case's"
+    meanings = Bullets([_MEANINGS[name] for name in missing])
+    answered: list[Block] = [_EXPLAINED, _tabulate(title, missing, 1), meanings]
+    strongest = "At the strongest of five strengths"
+    sections: dict[str, list[Block]] = {
+        MISSING: [
+            *(answered if missing else []),
+            *([_describe_metadata(metrics.metadata)] if metrics.metadata else []),
+        ],
+        CORRUPTED: [_describe_cases(corrupted), _EXPLAINED, _tabulate(strongest, corrupted, -1)]
+        if corrupted
+        else [],
+    }
+    return [Section(name, blocks) for name, blocks in sections.items() if blocks]
 
 
 def select_tests(metrics: Metrics, names: Iterable[str]) -> dict[str, StressTest]:
