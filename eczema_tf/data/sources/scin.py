@@ -199,25 +199,16 @@ def _read_cases(cases: Path, labels: Path, rule: str) -> pd.DataFrame:
     or `unlabelled`: not in the labels file, or gradable and no condition was named, or `between`,
     which the rule of the label leaves out.
     """
-    read, header = [], open_table(labels).header
+    header = open_table(labels).header
     monk = [column for column in MONK_COLUMNS if column in header]  # not in every release
-    for path, columns in ((cases, CASE_COLUMNS), (labels, (*VOTE_COLUMNS, *monk))):
-        read.append(read_table(path, columns).reset_index(drop=True))
-        twice = read[-1]["case_id"][read[-1]["case_id"].duplicated()].unique()
-        raise_if_any(f"{path}: cases are there twice", twice)
-    joined = read[0].merge(read[1], on="case_id", how="left").fillna("")
-    votes, faults = [], []
-    for case_id, text in zip(joined["case_id"], joined[VOTE], strict=True):
-        try:
-            vote = ast.literal_eval(text) if text else {}
-            if not all(0 <= weight <= 1.05 for weight in vote.values()):
-                raise ValueError("not weights")
-            votes.append(vote)
-        except (ValueError, SyntaxError, TypeError, AttributeError, MemoryError, RecursionError):
-            faults.append(
-                f"case {case_id}: {VOTE}: allowed: {{'Condition': weight, ...}};"
-                f" received {text[:80]!r}"
-            )
+    given, voted = _read_unique(cases, CASE_COLUMNS), _read_unique(labels, (*VOTE_COLUMNS, *monk))
+    joined = given.merge(voted, on="case_id", how="left").fillna("")
+    votes = [_parse_vote(text) for text in joined[VOTE]]
+    faults = [
+        f"case {case_id}: {VOTE}: allowed: {{'Condition': weight, ...}}; received {text[:80]!r}"
+        for case_id, text, vote in zip(joined["case_id"], joined[VOTE], votes, strict=True)
+        if vote is None
+    ]
     raise_if_any(f"{labels}: votes cannot be read", faults)
     if not any(votes):
         raise DataError(f"{labels}: no case has a label")
@@ -229,11 +220,27 @@ def _read_cases(cases: Path, labels: Path, rule: str) -> pd.DataFrame:
     grades = joined[[*GRADABLE_COLUMNS]]
     gradable = grades.apply(lambda column: column.str.contains("YES")).any(axis=1)
     refused = grades.apply(lambda column: column.str.startswith("NO_")).any(axis=1)
-    eczema = pd.Series([compute_label(vote, rule) for vote in votes])
+    eczema = pd.Series([compute_label(vote or {}, rule) for vote in votes])
     fate = (refused & ~gradable).map({True: "ungradable", False: "unlabelled"})
     fate = fate.mask(list(map(bool, votes)), "labelled").mask(eczema.isna(), "between")
     group_id = joined["case_id"].to_numpy()[leaders]
     return joined.assign(group_id=group_id, eczema=eczema, fate=fate)
+
+
+def _read_unique(path: Path, columns: Collection[str]) -> pd.DataFrame:
+    table = read_table(path, columns).reset_index(drop=True)
+    ids = table["case_id"]
+    raise_if_any(f"{path}: cases are there twice", ids[ids.duplicated()].unique())
+    return table
+
+
+def _parse_vote(text: str) -> dict[str, float] | None:
+    """Returns the weight of each condition; None for what is no vote."""
+    try:
+        vote = ast.literal_eval(text) if text else {}
+        return vote if all(0 <= weight <= 1.05 for weight in vote.values()) else None
+    except (ValueError, SyntaxError, TypeError, AttributeError, MemoryError, RecursionError):
+        return None
 
 
 def _map_cases(cases: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
