@@ -33,7 +33,14 @@ from eczema_tf.reporting.probability_tables import (
     tabulate_net_benefit,
     tabulate_points,
 )
-from eczema_tf.reporting.stress import CORRUPTED, MISSING, MISSING_PLOT, build_stress, select_plots
+from eczema_tf.reporting.stress import (
+    CORRUPTED,
+    CORRUPTED_PLOTS,
+    MISSING,
+    MISSING_PLOT,
+    build_stress,
+    select_plots,
+)
 from eczema_tf.reporting.tables import (
     describe_gain,
     describe_labels,
@@ -133,8 +140,8 @@ def _list_pictures(metrics: Metrics, plots: Path) -> dict[str, list[Picture]]:
             Picture(plots / file, shows.format(name), f"{name} by subgroup")
             for name, file in names.items()
         ],
-        MISSING: [panels.pop(MISSING_PLOT)] if MISSING_PLOT in panels else [],
-        CORRUPTED: [*panels.values()],
+        MISSING: [panels[file] for file in (MISSING_PLOT,) if file in panels],
+        CORRUPTED: [panels[file] for file in CORRUPTED_PLOTS.values() if file in panels],
     }
 
 
