@@ -51,14 +51,19 @@ def build_examples(
         blocks.append(Warned(f"{_WITH}{scale.format(full) if full else ''}."))
     columns = ("case", "label", "photos", "words", *HEAD_NAMES.values())
     for name, cases in surest.items():
-        records = cases.to_dict("records")
-        rows = [_describe_case(case, positive) for case in records]
+        rows = [_describe_case(case, positive) for case in cases.to_dict("records")]
         blocks.append(Table(f"Surely {name}: P({positive}) from", columns, rows))
-        for (case_id, label, *_), case in zip(rows, records, strict=True):
-            if case_id in shown:
-                said = f"P({positive}) {format_percent(case['p_fusion'])}"
-                title = f"Surely {name}: {case_id}, {label}, {said}"
-                blocks.append(_render_case(title, positive, shown[case_id], full))
+        told = zip(rows, map(format_percent, cases["p_fusion"]), strict=True)
+        blocks += [
+            _render_case(
+                f"Surely {name}: {case_id}, {label}, P({positive}) {probability}",
+                positive,
+                shown[case_id],
+                full,
+            )
+            for (case_id, label, *_), probability in told
+            if case_id in shown
+        ]
     return Section(TITLE, mark_leaks(metrics, blocks))
 
 
