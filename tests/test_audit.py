@@ -10,12 +10,17 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from eczema_tf.config import DataConfig
 from eczema_tf.data.audit import near_photos, near_texts
-from eczema_tf.data.audit.audit import audit_dataset, check_splits
+from eczema_tf.data.audit.audit import (
+    AuditReport,
+    GroupCounts,
+    NotCompared,
+    audit_dataset,
+    check_splits,
+)
 from eczema_tf.data.audit.diagnoses import find_named_diagnoses, name_diagnoses
 from eczema_tf.data.audit.duplicates import Duplicates, find_duplicates, merge_groups
 from eczema_tf.data.audit.near_photos import Signatures, compute_signatures, find_near_photos
 from eczema_tf.data.audit.near_texts import split_words
-from eczema_tf.data.audit.report import AuditReport, GroupCounts, NotCompared
 from eczema_tf.data.dataset import Dataset, DatasetFacts, load_dataset
 from eczema_tf.data.photo.inspection import inspect_photos
 from eczema_tf.data.sources.scin import PHOTO_COLUMNS, prepare_scin

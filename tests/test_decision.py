@@ -9,9 +9,9 @@ from scipy.special import expit
 
 from eczema_tf.data.text.reading import is_read
 from eczema_tf.evaluation.abstention import find_surest, judge_abstention
-from eczema_tf.evaluation.conformal import choose_bounds, find_lowest
 from eczema_tf.evaluation.predictions import BOUNDS, decide
 from eczema_tf.evaluation.sample import Sample
+from eczema_tf.evaluation.thresholds import choose_bounds, find_lowest
 from eczema_tf.model.decision import (
     DistanceFromTraining,
     ScaledFeatures,

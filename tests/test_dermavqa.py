@@ -8,8 +8,15 @@ import pytest
 from PIL import Image
 
 from eczema_tf.data.manifest.table import load_manifest
-from eczema_tf.data.sources.dermavqa import COLUMNS, LEFT_OUT, judge_question, prepare_dermavqa
-from eczema_tf.data.sources.dermavqa_json import Encounter, Reply, read_encounters
+from eczema_tf.data.sources.dermavqa import (
+    LEFT_OUT,
+    QUESTION_COLUMNS,
+    Encounter,
+    Reply,
+    judge_question,
+    prepare_dermavqa,
+    read_encounters,
+)
 from eczema_tf.errors import DataError
 
 QUESTIONS = [
@@ -27,7 +34,7 @@ QUESTIONS = [
 @pytest.fixture
 def encounters(tmp_path: Path) -> Path:
     rows = [(case, author, f"What is this, {case}?", *rest) for case, author, *rest in QUESTIONS]
-    pd.DataFrame(rows, columns=COLUMNS).assign(responses="ignored").to_csv(
+    pd.DataFrame(rows, columns=QUESTION_COLUMNS).assign(responses="ignored").to_csv(
         tmp_path / "encounters.csv", index=False
     )
     return tmp_path / "encounters.csv"
@@ -142,7 +149,7 @@ def test_files_that_are_not_dermavqa_are_clear_errors(encounters: Path, tmp_path
         prepare_dermavqa(tmp_path / "out", encounters=encounters)
     (tmp_path / "latin.csv").write_bytes(b"encounter_id\ncaf\xe9\n")
     (tmp_path / "empty.csv").write_text("")
-    (tmp_path / "header.csv").write_text(",".join(COLUMNS) + "\n")
+    (tmp_path / "header.csv").write_text(",".join(QUESTION_COLUMNS) + "\n")
     for bad in ("latin.csv", "empty.csv", "header.csv", "none.csv", ""):
         with pytest.raises(DataError):
             prepare_dermavqa(tmp_path / "out", encounters=tmp_path / bad)
@@ -196,8 +203,8 @@ OFFICIAL = [
 def test_the_authors_file_becomes_the_same_table(tmp_path: Path):
     (tmp_path / "train.json").write_text(json.dumps(OFFICIAL))
     table = read_encounters(tmp_path / "train.json")
-    assert set(table.columns) == set(COLUMNS)
-    assert table.loc[:, COLUMNS].values.tolist() == [
+    assert set(table.columns) == set(QUESTION_COLUMNS)
+    assert table.loc[:, QUESTION_COLUMNS].values.tolist() == [
         ["Q1", "ann", "Arm. It itches.", "a.jpg b.jpg", "3", "1", "2", "0"],
         ["Q2", "bob", "Is it tinea?", "", "0", "0", "0", "1"],
     ]
@@ -235,4 +242,4 @@ def test_replies_are_counted_as_in_the_table(shared: Path):
             image_ids=question["image_ids"].split(),
             responses=[Reply(content_en=reply) for reply in replies],
         )
-        assert encounter.to_row() == {name: question[name] for name in COLUMNS}
+        assert encounter.to_row() == {name: question[name] for name in QUESTION_COLUMNS}

@@ -13,7 +13,7 @@ from eczema_tf.evaluation.records import Metrics
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.evaluation.subgroups import find_factors, judge_subgroups
-from eczema_tf.reporting.subgroup_tables import build_subgroups
+from eczema_tf.reporting.comparison_tables import build_subgroups
 
 
 def judge(cases: pd.DataFrame) -> subgroups.Subgroups:

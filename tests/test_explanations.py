@@ -12,8 +12,7 @@ import pytest
 
 from eczema_tf import evaluate, prepare, train
 from eczema_tf.errors import RunError
-from eczema_tf.evaluation.comparisons import ComparisonSummary
-from eczema_tf.evaluation.explanation_results import Cascade, ModalityResults
+from eczema_tf.evaluation.explanation_results import Cascade, ComparisonSummary, ModalityResults
 from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.reporting.explanation_report import describe_trust
 from eczema_tf.workflows import run_folder, stress
@@ -55,8 +54,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few_draws():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(explained_stability, "DRAWS", 1)
-        patch.setattr(explained_photos, "RANDOM_DRAWS", 1)
-        patch.setattr(explained_texts, "RANDOM_DRAWS", 2)
+        patch.setattr(explained_photos, "RANDOM_MAPS", 1)
+        patch.setattr(explained_texts, "RANDOM_SCORES", 2)
         yield
 
 

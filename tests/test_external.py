@@ -18,8 +18,8 @@ from eczema_tf.evaluation.calibration import fit_logistic, fit_offset
 from eczema_tf.evaluation.external import compare_inputs, judge_external
 from eczema_tf.evaluation.intervals import Estimate, compute_wilson, estimate_unpaired
 from eczema_tf.evaluation.results import compute_metrics
+from eczema_tf.reporting.comparison_tables import build_external
 from eczema_tf.reporting.document import Section, format_text
-from eczema_tf.reporting.external_tables import build_external
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, TEXT_PRESENT
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from eczema_tf.evaluation.comparisons import Comparison, estimate_mean
+from eczema_tf.evaluation.explanation_results import Comparison, bootstrap_mean
 from eczema_tf.evaluation.intervals import draw_weights
 from eczema_tf.explanation.faithfulness_image import (
     build_centred_gaussian,
@@ -373,9 +373,9 @@ def test_a_gain_is_paired_and_above_zero_where_the_explanation_is_better():
 
 def test_the_mean_is_over_the_cases_where_a_figure_is_defined():
     weights = np.array([[1.0, 1, 1, 1], [2, 2, 0, 0], [0, 0, 2, 2]])
-    estimate = estimate_mean(np.array([1.0, np.nan, 3.0, np.nan]), weights, "nothing")
+    estimate = bootstrap_mean(np.array([1.0, np.nan, 3.0, np.nan]), weights, "nothing")
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((2, 1.05, 2.95))
-    assert estimate_mean(np.full(4, np.nan), weights, "nothing").reason == "nothing"
+    assert bootstrap_mean(np.full(4, np.nan), weights, "nothing").reason == "nothing"
 
 
 def test_mu_fidelity_is_one_where_falls_are_sums_of_scores():

@@ -23,8 +23,12 @@ from eczema_tf.reporting.answer import Answer
 from eczema_tf.schema import NOTICE
 from eczema_tf.serving import reading
 from eczema_tf.serving.exported import ExportedModel
-from eczema_tf.serving.page.examples import EXAMPLES, draw_example_photo
-from eczema_tf.serving.page.page import MAX_CHARACTERS, mount_page
+from eczema_tf.serving.page.page import (
+    MAX_CHARACTERS,
+    PAGE_EXAMPLES,
+    draw_example_photo,
+    mount_page,
+)
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.batching import Busy
 from eczema_tf.serving.rest.limits import Limits
@@ -137,7 +141,7 @@ def test_examples_are_small_made_up_and_readable(client: TestClient):
     buttons = [attributes for _, attributes in Tags(client.get("/").text).tags]
     filled = [(tag.get("data-photo"), tag["data-text"]) for tag in buttons if "data-text" in tag]
     assert filled == [
-        ("page/example.jpg" if example.has_photo else "", example.text) for example in EXAMPLES
+        ("page/example.jpg" if example.has_photo else "", example.text) for example in PAGE_EXAMPLES
     ]
     drawn = client.get("/page/example.jpg")
     assert drawn.headers["content-type"] == "image/jpeg"

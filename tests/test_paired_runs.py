@@ -15,11 +15,10 @@ from eczema_tf import evaluate
 from eczema_tf.config import Config, TrainConfig, dump_config, load_config
 from eczema_tf.errors import RunError
 from eczema_tf.evaluation.intervals import Estimate
-from eczema_tf.evaluation.paired_runs import pair_runs
+from eczema_tf.evaluation.paired_runs import measure_spread, pair_runs
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.sample import Sample
-from eczema_tf.evaluation.spread import measure_spread
 from eczema_tf.files import write_csv, write_text
 from eczema_tf.workflows import train as training
 

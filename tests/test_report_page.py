@@ -10,7 +10,7 @@ from test_documents import Page
 from test_evaluation_results import THRESHOLDS, simulate_cases
 
 from eczema_tf.config import Config
-from eczema_tf.data.audit.report import AuditReport
+from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.evaluation.records import FusionGain, Leaks, Metrics
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.reporting.checklists import (
@@ -24,9 +24,8 @@ from eczema_tf.reporting.checklists import (
 from eczema_tf.reporting.facts import Environment, RunData, RunFacts
 from eczema_tf.reporting.formats import HEAD_NAMES, format_estimate
 from eczema_tf.reporting.model_card import format_model_card
-from eczema_tf.reporting.plain_words import say_plainly
 from eczema_tf.reporting.plots import write_plots
-from eczema_tf.reporting.report import format_report
+from eczema_tf.reporting.report import format_report, say_plainly
 from eczema_tf.schema import NEVER_SEEN_SKIN
 
 COUNTS = {

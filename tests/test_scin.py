@@ -15,9 +15,9 @@ from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.photo.embeddings import load_embeddings
 from eczema_tf.data.sources.scin import (
     CASE_COLUMNS,
-    LABEL_COLUMNS,
     LABEL_RULES,
     MONK_COLUMNS,
+    VOTE_COLUMNS,
     compute_label,
     prepare_scin,
 )
@@ -76,7 +76,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     """The official files in small: case -4 is ungradable, case -6 gradable but without a label."""
     pd.DataFrame([BLANK | case for case in CASES]).to_csv(tmp_path / "cases.csv", index=False)
     labels = [
-        dict.fromkeys(LABEL_COLUMNS, "")
+        dict.fromkeys(VOTE_COLUMNS, "")
         | {
             "case_id": case_id,
             "weighted_skin_condition_label": repr(vote),

@@ -21,7 +21,7 @@ import pytest
 
 from eczema_tf import prepare
 from eczema_tf.data.manifest.table import load_manifest
-from eczema_tf.data.sources.scin import CASE_COLUMNS, LABEL_COLUMNS
+from eczema_tf.data.sources.scin import CASE_COLUMNS, VOTE_COLUMNS
 from eczema_tf.errors import DataError, EczemaError
 
 pytest.importorskip("google.cloud.storage", reason="needs requirements-scin.txt")
@@ -84,7 +84,7 @@ def build_objects(cases: dict[str, list[str]] = CASES) -> dict[str, bytes]:
         blank = dict.fromkeys(CASE_COLUMNS, "")
         rows.append(blank | {"case_id": case_id, "textures_flat": "YES"} | paths)
         vote = {"case_id": case_id, "weighted_skin_condition_label": VOTES[case_id]}
-        votes.append(dict.fromkeys(LABEL_COLUMNS, "") | vote)
+        votes.append(dict.fromkeys(VOTE_COLUMNS, "") | vote)
     tables = {CASES_PATH: rows, LABELS_PATH: votes}
     photos = {path: draw_photo(seed) for seed, path in enumerate([*PHOTOS, photo("-31")])}
     return {

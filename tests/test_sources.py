@@ -97,7 +97,7 @@ def make_scin(out: Path, root: Path, photo: str, **options: bool) -> None:
     ]
     pd.DataFrame(cases).to_csv(root / "cases.csv", index=False)
     labels = [
-        dict.fromkeys(scin.LABEL_COLUMNS, "")
+        dict.fromkeys(scin.VOTE_COLUMNS, "")
         | {"case_id": case, "weighted_skin_condition_label": vote}
         for case, vote in VOTES.items()
     ]
@@ -117,7 +117,9 @@ def make_dermavqa(out: Path, root: Path, photo: str, **options: bool) -> None:
         ("Q1", "u1", "It itches", f"{photo}.png", 1, 1, 1, 0),
         ("Q2", "u2", "It is round", "b.png", 1, 0, 0, 0),
     ]
-    pd.DataFrame(rows, columns=dermavqa.COLUMNS).to_csv(root / "encounters.csv", index=False)
+    pd.DataFrame(rows, columns=dermavqa.QUESTION_COLUMNS).to_csv(
+        root / "encounters.csv", index=False
+    )
     for name in ("good.png", "b.png"):
         draw(root / "photos" / name, 90)
     prepare_dermavqa(out, encounters=root / "encounters.csv", images=root / "photos", **options)

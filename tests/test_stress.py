@@ -11,8 +11,7 @@ from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.evaluation.stress import StressedCases, judge_stress, remove_some
 from eczema_tf.reporting.document import format_text
-from eczema_tf.reporting.stress_plots import select_plots, write_stress_plots
-from eczema_tf.reporting.stress_tables import build_stress
+from eczema_tf.reporting.stress import build_stress, select_plots, write_stress_plots
 
 
 @pytest.fixture(scope="module")

@@ -309,7 +309,7 @@ def test_shipped_maps_say_where_the_data_is_from_and_what_was_looked_up(name: st
     assert mapping.name == name
     assert "https://" in mapping.where
     assert all((mapping.licence, mapping.attribution, mapping.notes))
-    text = (Path(load_map.__globals__["SHIPPED"]) / f"{name}.yaml").read_text()
+    text = (Path(load_map.__globals__["SHIPPED_MAPS"]) / f"{name}.yaml").read_text()
     assert "# Looked up" in text
 
 

@@ -1,4 +1,4 @@
-"""Scored rows to cases: one row for several photos of a case, pooled as `evaluate` pools them."""
+"""From scored rows to cases: several photos of a case become one row, pooled as in `evaluate`."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, SEVERITY
 from eczema_tf.serving.cases import Undecided, plain_row, pool_rows
 from eczema_tf.serving.columns import PROBABILITIES, arrange_answers
 
-COLUMNS = ("case_id", "decision", "status", *PROBABILITIES, *FLAGS)
+PART_COLUMNS = ("case_id", "decision", "status", *PROBABILITIES, *FLAGS)
 
 
 def write_cases(job: Job, file: Path, undecided: Undecided | None) -> int:
@@ -29,14 +29,18 @@ def write_cases(job: Job, file: Path, undecided: Undecided | None) -> int:
     Returns:
         How many cases there are.
     """
-    parts = pa.concat_tables(parquet.ParquetFile(part).read(COLUMNS) for part in job.parts)
+    parts = pa.concat_tables(parquet.ParquetFile(part).read(PART_COLUMNS) for part in job.parts)
     rows = {name: parts[name].to_numpy() for name in (*PROBABILITIES, *FLAGS)}
-    outputs = {head: rows[head] for head in ECZEMA_HEADS.values()}
-    for name, labels in (("consistency", CONSISTENCY), ("severity", SEVERITY)):
-        outputs[name] = np.stack([rows[f"{name}_{label}"] for label in labels], axis=1)
-    outputs |= {flag: rows[flag].astype(bool) for flag in FLAGS}
-    for name in ("decision", "status"):
-        outputs[name] = parts[name].cast(pa.binary()).to_numpy()
+    labels = {"consistency": CONSISTENCY, "severity": SEVERITY}
+    outputs = {
+        **{head: rows[head] for head in ECZEMA_HEADS.values()},
+        **{
+            name: np.stack([rows[f"{name}_{label}"] for label in labels[name]], axis=1)
+            for name in labels
+        },
+        **{flag: rows[flag].astype(bool) for flag in FLAGS},
+        **{name: parts[name].cast(pa.binary()).to_numpy() for name in ("decision", "status")},
+    }
     cases = parts["case_id"].to_numpy()
     pooled = pool_rows(outputs, cases, undecided)
     counts = pd.Series(cases).value_counts(sort=False)

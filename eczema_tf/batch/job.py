@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from eczema_tf import __version__
 from eczema_tf.data.manifest.stream import Survey
-from eczema_tf.errors import EczemaError, RunError, join_faults
+from eczema_tf.errors import EczemaError, RunError, join_faults, raise_if_any
 from eczema_tf.files import digest_folder, replacing_file, write_json
 from eczema_tf.schema import NOTICE
 
@@ -46,7 +46,7 @@ class ManifestFacts(BaseModel, frozen=True):
 
 
 class JobFacts(BaseModel, frozen=True):
-    """What `_job.json` says from the start: what the job is of, and how it is done.
+    """The contents of `_job.json` while a job runs: its inputs and settings.
 
     Attributes:
         model: What scores.
@@ -66,7 +66,7 @@ class JobFacts(BaseModel, frozen=True):
 
 
 class JobSummary(JobFacts, frozen=True):
-    """What `_job.json` says in the end.
+    """The contents of `_job.json` once a job is finished.
 
     Attributes:
         rows: That were scored.
@@ -106,7 +106,7 @@ class Job(NamedTuple):
             parquet.write_table(table, aside)
 
     def finish(self, example_ids: Iterable[str], rows_retried: int) -> JobSummary:
-        """Checks every part against the manifest, and writes down the counts.
+        """Checks every part against the manifest, and writes the counts.
 
         Args:
             example_ids: Of the manifest, which holds each once, in its order.
@@ -119,13 +119,7 @@ class Job(NamedTuple):
         reasons: Counter[str] = Counter()
         faults = []
         for part in self.parts:
-            try:
-                table = parquet.ParquetFile(part).read(["example_id", "status"])
-            except (OSError, ValueError) as error:  # pyarrow's own errors are among these
-                raise RunError(
-                    f"{part}: cannot be read ({' '.join(str(error).split())}); delete it and run"
-                    " the command again"
-                ) from error
+            table = _read_part(part)
             statuses = (_PLACE.sub("N of M", said) for said in table["status"].to_pylist())
             reasons.update(_DETAILS.sub("", status) for status in statuses)
             if table["example_id"].to_pylist() != list(islice(ids, self.facts.chunk_rows)):
@@ -151,6 +145,16 @@ class Job(NamedTuple):
         return summary
 
 
+def _read_part(part: Path) -> pa.Table:
+    try:
+        return parquet.ParquetFile(part).read(["example_id", "status"])
+    except (OSError, ValueError) as error:  # pyarrow's own errors are among these
+        raise RunError(
+            f"{part}: cannot be read ({' '.join(str(error).split())}); delete it and run the"
+            " command again"
+        ) from error
+
+
 def open_job(
     folder: Path,
     model: Path,
@@ -161,7 +165,7 @@ def open_job(
     keep_text: bool,
     notice: str = NOTICE,
 ) -> Job:
-    """Begins a job, or takes up the one that the folder holds.
+    """Starts a job, or resumes the one in the folder.
 
     Args:
         folder: Of the job; made if need be.
@@ -185,17 +189,14 @@ def open_job(
         notice=notice,
     )
     if (folder / JOB).is_file():
-        begun, now = read_facts(folder).model_dump(), facts.model_dump()
-        if faults := [
+        begun = read_facts(folder).model_dump()
+        faults = [
             f"{name}: was {json.dumps(begun[name])}, and is now {json.dumps(value)}"
-            for name, value in now.items()
+            for name, value in facts.model_dump().items()
             if begun[name] != value
-        ]:
-            title = (
-                f"{folder}: holds a job with other inputs; give another --out, or what it was begun"
-                " with"
-            )
-            raise EczemaError(join_faults(title, faults))
+        ]
+        title = f"{folder}: holds a job with other inputs; give another --out, or the same inputs"
+        raise_if_any(title, faults, EczemaError)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise EczemaError(f"{folder}: exists, and holds no scoring job; choose another folder")
     else:

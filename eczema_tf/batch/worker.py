@@ -1,4 +1,4 @@
-"""What each Python worker of Spark runs: photos are read, the model is asked, answers go back."""
+"""Code of Spark's Python workers: read photos, ask the model, return answers."""
 
 import socket
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from eczema_tf.serving.reading import describe_fault
 def load_scorer(
     model: str, folder: str, threads: int
 ) -> Callable[[np.ndarray, np.ndarray], Columns]:
-    """Loads the model; called once in each worker, as `predict_batch_udf` has it.
+    """Loads the model; `predict_batch_udf` calls it once in each worker.
 
     Args:
         model: The version's folder.

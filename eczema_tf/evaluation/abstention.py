@@ -1,18 +1,16 @@
-"""How often a model says that it cannot tell, and what its answers are worth where it does not."""
+"""How often a model says that it cannot tell, and how good its other answers are."""
 
 import numpy as np
 import pandas as pd
 from scipy.special import logit
 
-from eczema_tf.evaluation.intervals import Estimate, estimate_share
-from eczema_tf.evaluation.metrics import measure_mean
+from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.predictions import BOUNDS
 from eczema_tf.evaluation.sample import Sample
-from eczema_tf.evaluation.thresholds import choose_kind
 from eczema_tf.files import Record
-from eczema_tf.schema import DECISIONS, MODALITIES
+from eczema_tf.schema import DECISIONS, ECZEMA_HEADS, MODALITIES
 
-SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+ANSWERED_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 _NO_CASES = "no such case"
 
 
@@ -51,13 +49,12 @@ def judge_abstention(sample: Sample) -> Abstention | None:
     if "decision" not in sample.cases:
         return None
     sample = sample.of_head("fusion")
-    used = sample.cases[["image_used", "text_used"]].to_numpy(bool)
-    kinds = np.array([choose_kind(image, text) for image, text in used], object)
+    kinds = sample.kinds()
     groups = {"all": np.ones(len(kinds), bool)}
-    groups |= {kind: kinds == kind for kind in ("image", "text", "fusion")}
+    groups |= {kind: kinds == kind for kind in ECZEMA_HEADS}
     if "skin_tone" in sample.cases:
         tones = sample.cases["skin_tone"].to_numpy(object)
-        groups |= {f"skin tone {tone}": tones == tone for tone in sorted(set(tones) - {""})}
+        groups |= {f"skin tone {tone}": tones == tone for tone in sorted({*tones} - {""})}
     return Abstention(
         groups={name: _judge_group(sample.where(own)) for name, own in groups.items() if own.any()},
         risk_coverage=_trace_risk(sample),
@@ -96,10 +93,8 @@ def find_surest(sample: Sample, count: int) -> dict[str, pd.DataFrame]:
 
 def _measure_distance(sample: Sample) -> np.ndarray:
     """Measures how far answers are from the threshold of their kind, in log-odds."""
-    used = sample.cases[["image_used", "text_used"]].to_numpy(bool)
-    thresholds = [sample.thresholds[choose_kind(image, text)] for image, text in used]
     logits = sample.cases["eczema_logit"].to_numpy("float64")
-    return np.abs(logits - logit(np.array(thresholds, "float64")))
+    return np.abs(logits - logit(sample.deciding_thresholds()))
 
 
 def _judge_group(sample: Sample) -> Decided:
@@ -108,19 +103,14 @@ def _judge_group(sample: Sample) -> Decided:
     logits = cases["eczema_logit"].to_numpy("float64")
     covered = np.where(positive, logits >= low, logits <= high)
     not_eczema, cannot_tell, eczema = ((cases["decision"] == one).to_numpy() for one in DECISIONS)
-    known = find_known(sample)
-
-    def judge(right: np.ndarray, counted: np.ndarray) -> Estimate:
-        return estimate_share(measure_mean(right, counted), counted, sample.sampling, _NO_CASES)
-
-    everything = np.ones(len(cases), bool)
+    right, known = np.where(positive, eczema, not_eczema), find_known(sample)
     return Decided(
         cases=sample.count(),
         unknown=int((~known).sum()),
         undecided=int((cannot_tell & known).sum()),
-        answered=judge(~cannot_tell, everything),
-        accuracy=judge(np.where(positive, eczema, not_eczema), ~cannot_tell),
-        coverage=judge(covered, everything),
+        answered=sample.estimate_share(~cannot_tell, _NO_CASES),
+        accuracy=sample.estimate_share(right, _NO_CASES, where=~cannot_tell),
+        coverage=sample.estimate_share(covered, _NO_CASES),
     )
 
 
@@ -128,9 +118,10 @@ def _trace_risk(sample: Sample) -> list[RiskPoint]:
     """Answers the surest cases first: known ones before others, then far from their threshold."""
     rank = np.lexsort((-_measure_distance(sample), ~find_known(sample))).argsort(kind="stable")
     right = sample.called("fusion") == sample.positive()
-    points = []
-    for share in SHARES:
-        kept = rank < round(share * len(rank))
-        accuracy = estimate_share(measure_mean(right, kept), kept, sample.sampling, _NO_CASES)
-        points.append(RiskPoint(answered=share, accuracy=accuracy))
-    return points
+    return [
+        RiskPoint(
+            answered=share,
+            accuracy=sample.estimate_share(right, _NO_CASES, where=rank < round(share * len(rank))),
+        )
+        for share in ANSWERED_SHARES
+    ]

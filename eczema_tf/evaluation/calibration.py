@@ -223,8 +223,12 @@ def estimate_calibration_error(
         low, high = _invert(simulate, seen, largest=seen + 3 * limit)
     error = Estimate(value=seen, low=low, high=high, **({"reason": too_few} if low is None else {}))
     bins = [
-        _describe_bin(probabilities, labels, sampling, bin_of_case == number)
-        for number in range(len(gaps))
+        Bin(
+            cases=int(own.sum()),
+            predicted=float(probabilities[own].mean()),
+            observed=estimate_share(measure_mean(labels, own), own, sampling, "no cases"),
+        )
+        for own in (bin_of_case == number for number in range(len(gaps)))
     ]
     return CalibrationError(
         error=error, perfect_mean=float(perfect.mean()), perfect_limit=limit, bins=bins
@@ -272,13 +276,3 @@ def _invert(
         return simulate(bisect(excess, 0, largest, (side,), xtol=1e-4))[0]
 
     return find_end(1), find_end(-1)
-
-
-def _describe_bin(
-    probabilities: np.ndarray, labels: np.ndarray, sampling: Sampling, own: np.ndarray
-) -> Bin:
-    return Bin(
-        cases=int(own.sum()),
-        predicted=float(probabilities[own].mean()),
-        observed=estimate_share(measure_mean(labels, own), own, sampling, "no cases"),
-    )

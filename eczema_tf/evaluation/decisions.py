@@ -10,7 +10,6 @@ from eczema_tf.evaluation.intervals import (
     Sampling,
     estimate_difference,
     estimate_mean,
-    estimate_share,
 )
 from eczema_tf.evaluation.metrics import measure_mean
 from eczema_tf.evaluation.sample import Sample
@@ -55,10 +54,10 @@ class OperatingPoint(Record):
 
 
 class NetBenefit(Record):
-    """Eczema treated, less what treating others costs, a case (Vickers and Elkin 2006).
+    """True positives less the weighted false positives, per case (Vickers and Elkin 2006).
 
-    Who treats from a probability of `threshold` on takes one treated for nothing as threshold /
-    (1 - threshold) missed. `gain` is over the better of treating all and none, paired.
+    Who treats from a probability of `threshold` on values one false positive at threshold /
+    (1 - threshold) true ones. `gain` is over the better of treating all and none, paired.
     """
 
     threshold: float
@@ -78,23 +77,22 @@ def judge_points(
         prevalences: At which predictive values are given beside that of the cases, in (0, 1).
     """
     return [
-        _judge_point(sample.of_kind(kind), aim, kind, thresholds[kind], prevalences)
+        _judge_operating_point(sample.of_kind(kind), aim, kind, thresholds[kind], prevalences)
         for kind in ECZEMA_HEADS
         for aim, thresholds in points.items()
         if kind in thresholds
     ]
 
 
-def _judge_point(
+def _judge_operating_point(
     sample: Sample, aim: str, kind: str, threshold: float, prevalences: Sequence[float]
 ) -> OperatingPoint:
     positive, called = sample.positive(), sample.probability(kind) >= threshold
-    reason = sample.explain_undefined("what this answer needs")
-    sensitivity, specificity = (
-        estimate_share(measure_mean(right, of_class), of_class, sample.sampling, reason)
-        for right, of_class in ((called, positive), (~called, ~positive))
-    )
-    own = [float(positive.mean())] if positive.any() and not positive.all() else []
+    calls, reason = (called, ~called), sample.explain_undefined("what this answer needs")
+    sensitivity = sample.estimate_share(called, reason, where=positive)
+    specificity = sample.estimate_share(~called, reason, where=~positive)
+    if positive.any() and not positive.all():
+        prevalences = [float(positive.mean()), *prevalences]
     return OperatingPoint(
         aim=aim,
         kind=kind,
@@ -104,12 +102,9 @@ def _judge_point(
         specificity=specificity,
         predictive_values=[
             compute_predictive_values(sensitivity, specificity, prevalence)
-            for prevalence in (*own, *prevalences)
+            for prevalence in prevalences
         ],
-        confusion=[
-            [int((of_class & said).sum()) for said in (called, ~called)]
-            for of_class in (positive, ~positive)
-        ],
+        confusion=[[int((own & said).sum()) for said in calls] for own in (positive, ~positive)],
     )
 
 
@@ -126,26 +121,32 @@ def compute_predictive_values(
         specificity: At the same.
         prevalence: In (0, 1), taken as known.
     """
-    values: dict[str, dict[str, float | None]] = {"ppv": {}, "npv": {}}
-    for end in ("value", "low", "high"):
-        found, left_alone = getattr(sensitivity, end), getattr(specificity, end)
-        values["ppv"][end] = values["npv"][end] = None
-        if found is not None and left_alone is not None:
-            ill, well = prevalence, 1 - prevalence
-            values["ppv"][end] = _share(found * ill, (1 - left_alone) * well)
-            values["npv"][end] = _share(left_alone * well, (1 - found) * ill)
-    reasons = {
-        name: {"reason": sensitivity.reason or specificity.reason or "no case is called so"}
-        if None in ends.values()
-        else {}
-        for name, ends in values.items()
-    }
-    ppv, npv = (Estimate.model_validate({**values[name], **reasons[name]}) for name in values)
-    return PredictiveValues(prevalence=prevalence, ppv=ppv, npv=npv)
+    ill, well = prevalence, 1 - prevalence
+    return PredictiveValues(
+        prevalence=prevalence,
+        ppv=_apply_bayes(sensitivity, specificity, ill, well),
+        npv=_apply_bayes(specificity, sensitivity, well, ill),
+    )
 
 
-def _share(part: float, rest: float) -> float | None:
-    return part / (part + rest) if part + rest > 0 else None
+def _apply_bayes(found: Estimate, spared: Estimate, share: float, rest: float) -> Estimate:
+    """Estimates what part of those called a class are of it: it is `share` of all, `rest` is not.
+
+    `found` of the class are called so, and `spared` of the rest are not.
+    """
+
+    def compute_end(end: str) -> float | None:
+        hit, left_alone = getattr(found, end), getattr(spared, end)
+        if hit is None or left_alone is None:
+            return None
+        right, wrong = hit * share, (1 - left_alone) * rest
+        return right / (right + wrong) if right + wrong > 0 else None
+
+    value, low, high = map(compute_end, ("value", "low", "high"))
+    if None not in (value, low, high):
+        return Estimate(value=value, low=low, high=high)
+    reason = found.reason or spared.reason or "no case is called so"
+    return Estimate(value=value, low=low, high=high, reason=reason)
 
 
 def judge_net_benefit(
@@ -159,21 +160,20 @@ def judge_net_benefit(
         sampling: Of the cases.
         reason: Why it is undefined, if it is.
     """
-    judged = []
-    for threshold in DECISION_THRESHOLDS:
+
+    def judge(threshold: float) -> NetBenefit:
         treated = np.where(positive, 1.0, -threshold / (1 - threshold))  # (cases,)
         benefit = np.where(probabilities >= threshold, treated, 0)
         all_treated = float(treated.mean()) if len(treated) else 0.0
-        other = treated if all_treated > 0 else np.zeros(len(treated))
-        judged.append(
-            NetBenefit(
-                threshold=threshold,
-                model=estimate_mean(measure_mean(benefit), sampling, reason),
-                treat_all=all_treated,
-                gain=estimate_difference(measure_mean(benefit - other), sampling, reason),
-            )
+        gain = benefit - treated if all_treated > 0 else benefit
+        return NetBenefit(
+            threshold=threshold,
+            model=estimate_mean(measure_mean(benefit), sampling, reason),
+            treat_all=all_treated,
+            gain=estimate_difference(measure_mean(gain), sampling, reason),
         )
-    return judged
+
+    return [judge(threshold) for threshold in DECISION_THRESHOLDS]
 
 
 def compute_net_benefit(

@@ -1,4 +1,4 @@
-"""Other data than the run's own: how far they are from training, and what that does to results."""
+"""External data: how their inputs differ from those of training, and how results change."""
 
 import math
 from collections.abc import Mapping
@@ -7,12 +7,7 @@ import pandas as pd
 
 from eczema_tf.data.distributions import Distribution
 from eczema_tf.evaluation.calibration import fit_offset
-from eczema_tf.evaluation.intervals import (
-    Estimate,
-    count_rarer_class,
-    estimate_mean,
-    estimate_unpaired,
-)
+from eczema_tf.evaluation.intervals import Estimate, estimate_mean, estimate_unpaired
 from eczema_tf.evaluation.records import Beside, External, HeadMetrics, Metrics, Shift
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.schema import ECZEMA_HEADS
@@ -36,21 +31,17 @@ def compare_inputs(
     Returns:
         By name, of the inputs that both have.
     """
-    shifts = {}
-    for name, one in training.items():
-        if name not in here:
-            continue
-        other = here[name]
-        if one.shares is not None and other.shares is not None:
-            names = one.shares.keys() | other.shares.keys()
-            moved = [abs(one.shares.get(each, 0) - other.shares.get(each, 0)) for each in names]
-            shifts[name] = Shift(training=one, here=other, difference=sum(moved) / 2)
-        else:
-            shifts[name] = Shift(training=one, here=other, difference=_standardise(one, other))
-    return shifts
+    both = {name: (one, here[name]) for name, one in training.items() if name in here}
+    return {
+        name: Shift(training=one, here=other, difference=_measure_shift(one, other))
+        for name, (one, other) in both.items()
+    }
 
 
-def _standardise(one: Distribution, other: Distribution) -> float | None:
+def _measure_shift(one: Distribution, other: Distribution) -> float | None:
+    if one.shares is not None and other.shares is not None:
+        names = one.shares.keys() | other.shares.keys()
+        return sum(abs(one.shares.get(name, 0) - other.shares.get(name, 0)) for name in names) / 2
     if one.mean is None or other.mean is None or one.deviation is None or other.deviation is None:
         return None
     apart, spread = other.mean - one.mean, math.hypot(one.deviation, other.deviation) / math.sqrt(2)
@@ -73,9 +64,8 @@ def judge_external(
     heads, recalibration = {}, {}
     for head in ECZEMA_HEADS:
         part = sample.of_kind(head)
-        offset = fit_offset(part.probability(head), part.cases["eczema"].to_numpy("float64"))
-        rarer = count_rarer_class(part.positive(), part.sampling)
-        recalibration[head] = estimate_mean(offset, part.sampling, _ONE_CLASS, groups=rarer)
+        offset, groups = fit_offset(part.probability(head), part.labels()), part.count_rarer_class()
+        recalibration[head] = estimate_mean(offset, part.sampling, _ONE_CLASS, groups=groups)
         own, others = _list_metrics(internal.heads[head]), _list_metrics(here.heads[head])
         heads[head] = {
             name: Beside(internal=own[name], here=one, difference=estimate_unpaired(one, own[name]))

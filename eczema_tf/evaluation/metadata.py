@@ -1,11 +1,11 @@
-"""How much of the labels can be guessed from what is known beside photo and text."""
+"""How well labels can be predicted from metadata alone, without photo and text."""
 
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -14,16 +14,14 @@ from eczema_tf.evaluation.intervals import (
     Difference,
     Estimate,
     Sampling,
-    count_rarer_class,
     inflate_for_training,
 )
 from eczema_tf.evaluation.metrics import measure_auroc
-from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.files import Record
 
 FOLDS = 5
-COLUMNS = (
+METADATA_COLUMNS = (
     "skin_tone",
     "monk_skin_tone",
     "age_group",
@@ -53,28 +51,24 @@ def judge_metadata(sample: Sample) -> MetadataBaseline | None:
     sample = sample.of_head("fusion")
     sample = sample.where(~sample.cases.duplicated("case_id").to_numpy(bool))
     positive = sample.positive()
-    if count_rarer_class(positive, sample.sampling) < MIN_GROUPS:
+    if sample.count_rarer_class() < MIN_GROUPS:
         return None
-    given = sample.cases[[name for name in COLUMNS if name in sample.cases]]
+    given = sample.cases[[name for name in METADATA_COLUMNS if name in sample.cases]]
     columns = list(given.columns[(given != given.iloc[0]).any()])
     if not columns:
         return None
     known = pd.get_dummies(given[columns]).to_numpy("float64")  # (cases, values)
-    groups = sample.sampling.groups
-    scores, fold = np.zeros(len(positive)), np.zeros(len(positive), int)
-    for number, (learned, left) in enumerate(
-        StratifiedGroupKFold(FOLDS).split(known, positive, groups)
-    ):
-        model = make_pipeline(StandardScaler(), LogisticRegression())
-        model.fit(known[learned], positive[learned])
-        scores[left], fold[left] = model.decision_function(known[left]), number
-    auroc = measure_auroc(scores, positive, fold)
+    groups, fold = sample.sampling.groups, np.zeros(len(positive), int)
+    parts = list(StratifiedGroupKFold(FOLDS).split(known, positive, groups))
+    for number, (_, left) in enumerate(parts):
+        fold[left] = number
+    model = make_pipeline(StandardScaler(), LogisticRegression())
+    scores = cross_val_predict(model, known, positive, cv=parts, method="decision_function")
+    auroc, fusion = measure_auroc(scores, positive, fold), sample.measure_auroc("fusion")
     widened = replace(sample, sampling=Sampling(groups, inflate_for_training(FOLDS)))
     return MetadataBaseline(
         columns=columns,
         cases=sample.count(),
         auroc=widened.estimate_auroc(auroc, "one class only"),
-        fusion_gain=widened.estimate_auroc_difference(
-            sample.measure_auroc(PROBABILITY_COLUMNS["fusion"]), auroc, "one class only"
-        ),
+        fusion_gain=widened.estimate_auroc_difference(fusion, auroc, "one class only"),
     )

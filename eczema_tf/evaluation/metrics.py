@@ -145,7 +145,9 @@ def compute_macro_f1(confusion: np.ndarray) -> np.ndarray:
     Returns:
         NaN with one true class only.
     """
-    by_class = _f1_by_class(confusion)
+    found = np.diagonal(confusion, axis1=-2, axis2=-1)
+    # (..., classes); NaN for a class that is neither true nor predicted anywhere
+    by_class = _divide(2 * found, confusion.sum(axis=-1) + confusion.sum(axis=-2))
     mean = _divide(np.nansum(by_class, axis=-1), np.isfinite(by_class).sum(axis=-1))
     return _where_varied(confusion, mean)
 
@@ -206,12 +208,6 @@ def compute_grade_error(confusion: np.ndarray) -> np.ndarray:
     """
     errors = (_grade_distances(confusion) * confusion).sum(axis=(-2, -1))
     return _divide(errors, confusion.sum(axis=(-2, -1)))
-
-
-def _f1_by_class(confusion: np.ndarray) -> np.ndarray:
-    """(..., classes); NaN for a class that is neither true nor predicted anywhere."""
-    found = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return _divide(2 * found, confusion.sum(axis=-1) + confusion.sum(axis=-2))
 
 
 def _where_varied(confusion: np.ndarray, values: np.ndarray) -> np.ndarray:

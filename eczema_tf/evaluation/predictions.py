@@ -47,7 +47,7 @@ LABEL_COLUMNS = (
 _FIRST_COLUMNS = (*LABEL_COLUMNS, "text_notice")  # of a case, the first that is given
 FLAGS = ("image_used", "text_used", "known_image", "known_text")
 BOUNDS = ("undecided_from", "undecided_to")  # log-odds
-EVIDENCE = {  # what is averaged over the rows that speak for a modality, or for both
+AVERAGED = {  # what is averaged over the rows that speak for a modality, or for both
     "image": ("eczema_image_logit", *SEVERITY_LOGITS["severity_image"], DISTANCES["image"]),
     "text": (
         "eczema_text_logit",
@@ -61,7 +61,7 @@ _MEAN_COLUMNS = (
     "eczema",
     *POSTERIOR_COLUMNS.values(),
     *GRADE_COLUMNS.values(),
-    *(column for columns in EVIDENCE.values() for column in columns),
+    *(column for columns in AVERAGED.values() for column in columns),
 )
 _WRITTEN_TEXT_COLUMNS = (
     "case_id",
@@ -115,24 +115,22 @@ def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     by_case = rows["case_id"].to_numpy()
     used = {modality: rows[f"{modality}_used"].to_numpy(bool) for modality in MODALITIES}
     flags = [column for column in FLAGS if column in rows]
-    known = (
-        {name: rows[f"known_{name}"].to_numpy(bool) for name in used} if len(flags) > 2 else used
-    )
+    known = used
+    if len(flags) > 2:
+        known = {name: rows[f"known_{name}"].to_numpy(bool) for name in used}
     for speaker, speaks in find_speaking_rows(by_case, used, known).items():
-        evidence = [column for column in EVIDENCE[speaker] if column in rows]
+        evidence = [column for column in AVERAGED[speaker] if column in rows]
         rows = rows.assign(**{column: rows[column].where(speaks) for column in evidence})
+    grouped = rows.assign(image_used=used["image"]).groupby(by_case, sort=False)
     parts = [
         given.groupby(by_case, sort=False).first().fillna("").astype(str),
         rows[flags].astype(bool).groupby(by_case, sort=False).any(),
         rows[numbers].astype("float64").groupby(by_case, sort=False).mean(),
+        *([grouped["fold"].first()] if "fold" in rows else []),
+        grouped["image_used"].sum().rename("photos").astype("int64"),
+        *([grouped["text_words"].max()] if "text_words" in rows else []),
+        grouped.size().rename("rows"),
     ]
-    if "fold" in rows:
-        parts.append(rows[["fold"]].groupby(by_case, sort=False).first())
-    photos = rows["image_used"].astype(bool).groupby(by_case, sort=False).sum().rename("photos")
-    parts.append(photos.astype("int64"))
-    if "text_words" in rows:
-        parts.append(rows["text_words"].groupby(by_case, sort=False).max())
-    parts.append(rows.groupby(by_case, sort=False).size().rename("rows"))
     return add_probabilities(pd.concat(parts, axis=1).rename_axis("case_id").reset_index())
 
 
@@ -150,21 +148,20 @@ def add_probabilities(cases: pd.DataFrame) -> pd.DataFrame:
         head: compute_grade_probabilities(cases[columns].to_numpy("float64"))
         for head, columns in SEVERITY_LOGITS.items()
     }
-    for name, labels, probabilities in (
-        ("consistency", CONSISTENCY, consistency),
-        ("severity", SEVERITY, grades["severity"]),
-    ):
-        added |= {f"{name}_{label}": probabilities[:, i] for i, label in enumerate(labels)}
+    labels = [f"consistency_{label}" for label in CONSISTENCY]
+    labels += [f"severity_{label}" for label in SEVERITY]
+    by_label = np.hstack([consistency, grades["severity"]]).T  # (labels, cases)
+    added |= dict(zip(labels, by_label, strict=True))
     suggested = np.array(CONSISTENCY, dtype=object)[np.nan_to_num(consistency).argmax(axis=1)]
     suggested[np.isnan(consistency).any(axis=1)] = ""
     added["consistency_predicted"] = suggested
     unclear, photo = suggested == "unclear", cases["image_used"].to_numpy(bool)
-    for head, silent in (
-        ("severity_image", np.zeros_like(photo)),
-        ("severity_text", unclear),
-        ("severity", unclear & ~photo),
-    ):
-        added[f"{head}_predicted"] = name_grades(grades[head], silent)
+    silent = {
+        "severity_image": np.zeros_like(photo),
+        "severity_text": unclear,
+        "severity": unclear & ~photo,
+    }
+    added |= {f"{head}_predicted": name_grades(grades[head], silent[head]) for head in silent}
     if set(BOUNDS) <= set(cases):
         added["decision"] = decide(cases)
     return cases.assign(**added)
@@ -193,6 +190,24 @@ def is_scored(cases: pd.DataFrame, modality: str) -> np.ndarray:
     They are those with an eczema label and that head's probability.
     """
     return (cases["eczema"].notna() & cases[PROBABILITY_COLUMNS[modality]].notna()).to_numpy(bool)
+
+
+def take_scored(
+    cases: pd.DataFrame, modality: str, label_threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what a head answers on the cases that count for it, and which of them are positive.
+
+    Args:
+        cases: From `average_rows_by_case`.
+        modality: As in `is_scored`.
+        label_threshold: A label greater than this is positive.
+
+    Returns:
+        Probabilities, float64, and bool, (scored cases,) both.
+    """
+    scored = cases[is_scored(cases, modality)]
+    positive = (scored["eczema"] > label_threshold).to_numpy(bool)
+    return scored[PROBABILITY_COLUMNS[modality]].to_numpy("float64"), positive
 
 
 def identify_models(cases: pd.DataFrame) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""What is found out about a model, as records: the contents of `metrics.json`."""
+"""The results of an evaluation as records: the contents of `metrics.json`."""
 
 from pydantic import Field
 

@@ -9,7 +9,7 @@ from eczema_tf.evaluation import metrics
 from eczema_tf.evaluation.abstention import judge_abstention
 from eczema_tf.evaluation.calibration import judge_calibration
 from eczema_tf.evaluation.decisions import judge_net_benefit, judge_points
-from eczema_tf.evaluation.intervals import LEVEL, Difference, Estimate, estimate_share
+from eczema_tf.evaluation.intervals import LEVEL, Difference, estimate_share
 from eczema_tf.evaluation.metadata import judge_metadata
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
 from eczema_tf.evaluation.records import (
@@ -108,7 +108,10 @@ def _judge_what_is_there(
 ) -> dict[str, object]:
     """The fields of `Metrics` that not all cases allow for."""
     found: dict[str, object] = {
-        "wordings": _judge_wordings(sample),
+        "wordings": {
+            name: {"defined_by": f"{name} wordings", **_judge_heads(sample.where(mask))}
+            for name, mask in find_wordings(sample.cases).items()
+        },
         "abstention": judge_abstention(sample),
         "subgroups": judge_subgroups(sample),
         "metadata": judge_metadata(sample),
@@ -129,12 +132,11 @@ def _describe_sampling(sample: Sample, replicates: int, seed: int) -> Bootstrap:
 
 
 def _count_texts(cases: pd.DataFrame) -> TextCounts:
-    said = {"cut": READ_TO, "unknown": MOSTLY_UNKNOWN}
-    counts = {
-        name: int(cases["text_notice"].str.contains(notice, regex=False).sum())
-        for name, notice in said.items()
-    }
-    return TextCounts(texts=int(cases["text_used"].sum()), **counts)
+    cut, unknown = (
+        int(cases["text_notice"].str.contains(notice, regex=False).sum())
+        for notice in (READ_TO, MOSTLY_UNKNOWN)
+    )
+    return TextCounts(texts=int(cases["text_used"].sum()), cut=cut, unknown=unknown)
 
 
 def find_subsets(cases: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
@@ -175,13 +177,6 @@ def find_wordings(cases: pd.DataFrame) -> dict[str, np.ndarray]:
     return masks if both and "fold" not in cases else {}
 
 
-def _judge_wordings(sample: Sample) -> dict[str, dict[str, object]]:
-    return {
-        name: {"defined_by": f"{name} wordings", **_judge_heads(sample.where(mask))}
-        for name, mask in find_wordings(sample.cases).items()
-    }
-
-
 def _judge_heads(sample: Sample) -> dict[str, object]:
     """The fields that `Metrics` and `Subset` share."""
     known = {
@@ -206,18 +201,15 @@ def _judge_head(sample: Sample, modality: str) -> HeadMetrics:
     sample = sample.of_head(modality)
     positive, called = sample.positive(), sample.called(modality)
     reason = sample.explain_undefined(_NEEDS[modality])
-
-    def judge_share(share: metrics.Statistic, counted: np.ndarray) -> Estimate:
-        return estimate_share(share, counted, sample.sampling, reason)
-
+    f1 = metrics.measure_f1(positive, called)
     return HeadMetrics(
         cases=sample.count(),
         positives=sample.where(positive).count(),
         threshold=float(sample.thresholds[modality]),
-        auroc=sample.estimate_auroc(sample.measure_auroc(PROBABILITY_COLUMNS[modality]), reason),
-        f1=judge_share(metrics.measure_f1(positive, called), positive | called),
-        sensitivity=judge_share(metrics.measure_mean(called, positive), positive),
-        specificity=judge_share(metrics.measure_mean(~called, ~positive), ~positive),
+        auroc=sample.estimate_auroc(sample.measure_auroc(modality), reason),
+        f1=estimate_share(f1, positive | called, sample.sampling, reason),
+        sensitivity=sample.estimate_share(called, reason, where=positive),
+        specificity=sample.estimate_share(~called, reason, where=~positive),
     )
 
 
@@ -225,16 +217,16 @@ def _judge_probabilities(sample: Sample, modality: str) -> HeadMetrics:
     """Judges a head whole: also whether its probabilities are right, and of what use they are."""
     head, sample = _judge_head(sample, modality), sample.of_head(modality)
     reason = sample.explain_undefined(_NEEDS[modality])
-    probability, labels = sample.probability(modality), sample.cases["eczema"].to_numpy("float64")
-    benefit = judge_net_benefit(probability, sample.positive(), sample.sampling, reason)
-    calibration = judge_calibration(probability, labels, sample.sampling, reason)
+    probability, sampling = sample.probability(modality), sample.sampling
+    benefit = judge_net_benefit(probability, sample.positive(), sampling, reason)
+    calibration = judge_calibration(probability, sample.labels(), sampling, reason)
     return head.model_copy(update={"net_benefit": benefit, "calibration": calibration})
 
 
 def _compute_fusion_gain(sample: Sample) -> FusionGain:
     """On the cases with photo and text, paired."""
     both = sample.of_head("image").of_head("text")
-    aurocs = {name: both.measure_auroc(column) for name, column in PROBABILITY_COLUMNS.items()}
+    aurocs = {modality: both.measure_auroc(modality) for modality in ECZEMA_HEADS}
     better = max(MODALITIES, key=lambda modality: aurocs[modality].value)
     gain = both.estimate_auroc_difference(
         aurocs["fusion"], aurocs[better], both.explain_undefined("both a photo and a text")
@@ -250,7 +242,7 @@ def _compare_with_posterior(sample: Sample, modality: str) -> tuple[float | None
     """AUROC of the exact posterior on the head's cases, and how much the head's is below it."""
     column, sample = POSTERIOR_COLUMNS[modality], sample.of_head(modality)
     known = sample.where(sample.cases[column].notna().to_numpy(bool))
-    limit, auroc = (known.measure_auroc(one) for one in (column, PROBABILITY_COLUMNS[modality]))
+    limit, auroc = known.measure_auroc(column), known.measure_auroc(modality)
     gap = known.estimate_auroc_difference(limit, auroc, known.explain_undefined(_NEEDS[modality]))
     return None if np.isnan(limit.value) else limit.value, gap
 
@@ -259,11 +251,11 @@ def _judge_consistency(sample: Sample) -> ConsistencyMetrics:
     confusion, reason = _confuse(sample, "consistency", CONSISTENCY)
     label, predicted = sample.cases["consistency"], sample.cases["consistency_predicted"]
     known = (label.isin(CONSISTENCY) & predicted.isin(CONSISTENCY)).to_numpy(bool)
-    right = metrics.measure_mean((label == predicted).to_numpy(bool), known)
+    right = (label == predicted).to_numpy(bool)
     return ConsistencyMetrics(
         cases=int(confusion[0].sum()),
         macro_f1=sample.summarise(metrics.compute_macro_f1(confusion), reason, bounds=(0, 1)),
-        accuracy=estimate_share(right, known, sample.sampling, reason),
+        accuracy=sample.estimate_share(right, reason, where=known),
         confusion=_count_confusion(confusion, CONSISTENCY),
     )
 
@@ -271,28 +263,22 @@ def _judge_consistency(sample: Sample) -> ConsistencyMetrics:
 def _judge_severity(sample: Sample) -> SeverityMetrics:
     """On cases of eczema: its severity is what is learned and shown."""
     sample = sample.where(sample.positive() | sample.cases["eczema"].isna().to_numpy(bool))
-    return SeverityMetrics.model_validate(
-        {
-            **_judge_grades(sample, "fusion"),
-            "alone": {modality: _judge_grades(sample, modality) for modality in MODALITIES},
-        }
-    )
+    alone = {modality: _judge_grades(sample, modality) for modality in MODALITIES}
+    return SeverityMetrics.model_validate({**_judge_grades(sample, "fusion"), "alone": alone})
 
 
 def _judge_grades(sample: Sample, modality: str) -> dict[str, object]:
     """The fields of `GradeMetrics`."""
     predicted = f"{SEVERITY_HEADS[modality]}_predicted"
     confusion, reason = _confuse(sample, "severity", SEVERITY, predicted)
+    kappa, mae = metrics.compute_quadratic_kappa(confusion), metrics.compute_grade_error(confusion)
     found: dict[str, object] = {
         "cases": int(confusion[0].sum()),
-        "kappa": sample.summarise(
-            metrics.compute_quadratic_kappa(confusion), reason, bounds=(-1, 1)
-        ),
-        "mae": sample.summarise(metrics.compute_grade_error(confusion), reason, bounds=(0, 2)),
+        "kappa": sample.summarise(kappa, reason, bounds=(-1, 1)),
+        "mae": sample.summarise(mae, reason, bounds=(0, 2)),
         "confusion": _count_confusion(confusion, SEVERITY),
     }
-    expected = GRADE_COLUMNS[modality]
-    if expected in sample.cases:
+    if (expected := GRADE_COLUMNS[modality]) in sample.cases:
         graded = sample.cases[["severity", predicted]].isin(SEVERITY).all(axis=1)
         known = sample.cases[graded & sample.cases[expected].notna()]
         grades = known["severity"].map(SEVERITY.index).to_numpy(int)
@@ -316,5 +302,4 @@ def _confuse(
 
 
 def _count_confusion(confusion: np.ndarray, labels: tuple[str, ...]) -> Confusion:
-    counts = confusion[0].astype(int).tolist()
-    return Confusion(labels=list(labels), rows="true", counts=counts)
+    return Confusion(labels=[*labels], rows="true", counts=confusion[0].astype(int).tolist())

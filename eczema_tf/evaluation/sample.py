@@ -1,4 +1,4 @@
-"""The cases that are judged, with what every judgement of them needs."""
+"""The cases of an evaluation, with what every metric of them needs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,11 +14,12 @@ from eczema_tf.evaluation.intervals import (
     draw_weights,
     estimate_auroc,
     estimate_difference,
+    estimate_share,
     inflate_for_training,
     number_groups,
     summarise,
 )
-from eczema_tf.evaluation.metrics import Statistic, measure_auroc
+from eczema_tf.evaluation.metrics import Statistic, measure_auroc, measure_mean
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, identify_models, is_scored
 from eczema_tf.evaluation.thresholds import choose_kind
 
@@ -88,37 +89,58 @@ class Sample:
         """Returns which cases are eczema: bool (cases,)."""
         return (self.cases["eczema"] > self.label_threshold).to_numpy(bool)
 
+    def kinds(self) -> np.ndarray:
+        """Returns whose threshold decides on each case: object (cases,); see `choose_kind`."""
+        used = self.cases[["image_used", "text_used"]].to_numpy(bool)
+        return np.array([choose_kind(image, text) for image, text in used], object)
+
+    def deciding_thresholds(self) -> np.ndarray:
+        """Returns the threshold that decides on each case: float64 (cases,)."""
+        return np.array([self.thresholds[kind] for kind in self.kinds()], "float64")
+
     def called(self, modality: str) -> np.ndarray:
         """Returns which cases a head calls eczema: bool (cases,).
 
         Fusion's answer on a photo or text alone is decided by the threshold of that.
         """
-        kinds = [modality] * len(self.cases)
         if modality == "fusion":
-            used = self.cases[["image_used", "text_used"]].to_numpy(bool)
-            kinds = [choose_kind(image, text) for image, text in used]
-        threshold = np.array([self.thresholds[kind] for kind in kinds], "float64")  # (cases,)
-        return self.probability(modality) >= threshold
+            return self.probability(modality) >= self.deciding_thresholds()
+        return self.probability(modality) >= self.thresholds[modality]
+
+    def labels(self) -> np.ndarray:
+        """Returns the labels of the cases: float64 (cases,) in [0, 1]."""
+        return self.cases["eczema"].to_numpy("float64")
 
     def probability(self, modality: str) -> np.ndarray:
         """Returns what a head answers: float64 (cases,)."""
         return self.cases[PROBABILITY_COLUMNS[modality]].to_numpy("float64")
 
-    def measure_auroc(self, column: str) -> Statistic:
-        """Measures the AUROC of a column of the cases."""
-        scores = self.cases[column].to_numpy("float64")
+    def measure_auroc(self, scorer: str) -> Statistic:
+        """Measures the AUROC of a head ("image", "text", "fusion"), or of a column of the cases."""
+        scores = self.cases[PROBABILITY_COLUMNS.get(scorer, scorer)].to_numpy("float64")
         return measure_auroc(scores, self.positive(), identify_models(self.cases))
+
+    def estimate_share(
+        self, found: np.ndarray, reason: str, where: np.ndarray | None = None
+    ) -> Estimate:
+        """Estimates the share of cases with a property: bool (cases,) both; None: of all cases."""
+        counted = np.ones(len(found), bool) if where is None else where
+        return estimate_share(measure_mean(found, counted), counted, self.sampling, reason)
 
     def estimate_auroc(self, auroc: Statistic, reason: str) -> Estimate:
         """Estimates an AUROC of these cases."""
         return estimate_auroc(auroc, self.positive(), self.sampling, reason)
 
+    def count_rarer_class(self) -> int:
+        """Counts the groups with a case of the class that fewer groups have."""
+        return count_rarer_class(self.positive(), self.sampling)
+
     def estimate_auroc_difference(
         self, one: Statistic, other: Statistic, reason: str
     ) -> Difference:
         """Estimates one AUROC minus another, paired (DeLong's test, for groups)."""
-        rarer = count_rarer_class(self.positive(), self.sampling)
-        return estimate_difference(one - other, self.sampling, reason, groups=rarer)
+        groups = self.count_rarer_class()
+        return estimate_difference(one - other, self.sampling, reason, groups=groups)
 
     def summarise(
         self, values: np.ndarray, reason: str, *, bounds: tuple[float, float]

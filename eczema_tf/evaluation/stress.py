@@ -1,7 +1,7 @@
-"""What is left of the answers when photo or text are missing, exchanged or corrupted.
+"""How good answers still are when photo or text are missing, exchanged or corrupted.
 
-The same cases are answered again, changed more and more, and judged beside what they were (stress
-tests; Young et al. 2021, npj Digital Medicine 4:10, for photos of skin).
+The same cases are answered again, changed more and more, and compared with the unchanged ones
+(stress tests; Young et al. 2021, npj Digital Medicine 4:10, for photos of skin).
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,7 @@ import numpy as np
 import pandas as pd
 
 from eczema_tf.evaluation.calibration import estimate_calibration_error
-from eczema_tf.evaluation.intervals import Difference, Estimate, estimate_share
-from eczema_tf.evaluation.metrics import measure_mean
-from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
+from eczema_tf.evaluation.intervals import Difference, Estimate
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.files import Record
 from eczema_tf.schema import DECISIONS, MODALITIES
@@ -98,35 +96,31 @@ def judge_stress(
         changed=stressed.modality,
         cases=unchanged.count(),
         points=[
-            _judge_point(strength, sample, unchanged, stressed.modality)
+            _judge_one(strength, sample, unchanged, stressed.modality)
             for strength, sample in samples.items()
         ],
     )
 
 
-def _judge_point(strength: float, sample: Sample, unchanged: Sample, modality: str) -> StressPoint:
-    reason, fusion = sample.explain_undefined("an answer"), PROBABILITY_COLUMNS["fusion"]
+def _judge_one(strength: float, sample: Sample, unchanged: Sample, modality: str) -> StressPoint:
+    auroc, reason = sample.measure_auroc("fusion"), sample.explain_undefined("an answer")
     (other,) = set(MODALITIES) - {modality}
     both, alone = sample.of_head(other), sample.of_head(modality)
-    auroc = sample.measure_auroc(fusion)
-    labels = sample.cases["eczema"].to_numpy("float64")
     undecided = (sample.cases["decision"] == DECISIONS[1]).to_numpy(bool)
-    everything = np.ones(len(undecided), bool)
     return StressPoint(
         strength=strength,
         auroc=sample.estimate_auroc(auroc, reason),
-        change=sample.estimate_auroc_difference(auroc, unchanged.measure_auroc(fusion), reason),
+        change=sample.estimate_auroc_difference(auroc, unchanged.measure_auroc("fusion"), reason),
         gain=both.estimate_auroc_difference(
-            both.measure_auroc(fusion),
-            both.measure_auroc(PROBABILITY_COLUMNS[other]),
+            both.measure_auroc("fusion"),
+            both.measure_auroc(other),
             both.explain_undefined("both a photo and a text"),
         ),
         alone=alone.estimate_auroc(
-            alone.measure_auroc(PROBABILITY_COLUMNS[modality]),
-            alone.explain_undefined("what is removed"),
+            alone.measure_auroc(modality), alone.explain_undefined("what is removed")
         ),
         ece=estimate_calibration_error(
-            sample.probability("fusion"), labels, sample.sampling, reason
+            sample.probability("fusion"), sample.labels(), sample.sampling, reason
         ).error,
-        cannot_tell=estimate_share(measure_mean(undecided), everything, sample.sampling, reason),
+        cannot_tell=sample.estimate_share(undecided, reason),
     )

@@ -1,7 +1,7 @@
-"""Whether the answer from all there is (fusion) is as good for everybody.
+"""Whether the fused answer is equally good in all subgroups.
 
-Subgroups by one factor are compared with each other. Who looks at many gaps finds one by chance, so
-intervals and p-values of gaps allow for all pairs of subgroups, factors and metrics (Bonferroni).
+Subgroups by one factor are compared with each other. Among many gaps some are large by chance, so
+their intervals and p-values allow for all pairs of subgroups, factors and metrics (Bonferroni).
 """
 
 from collections.abc import Mapping
@@ -39,10 +39,19 @@ _TYPES = {"I": "I-II", "II": "I-II", "III": "III-IV", "IV": "III-IV", "V": "V-VI
 _SHADES = {
     str(shade): "1-3" if shade < 4 else "4-6" if shade < 7 else "7-10" for shade in range(1, 11)
 }
-_LENGTHS = {10: "1-10", 25: "11-25", 50: "26-50", np.inf: "51 or more"}
+# upper bounds, included, and names; none for 0
+_COUNTS = {
+    "photos": ((0, 1, 2, np.inf), ("1", "2", "3 or more")),
+    "text_words": ((0, 10, 25, 50, np.inf), ("1-10", "11-25", "26-50", "51 or more")),
+}
 # what each metric may use up of the chance of a false alarm: half is for AUROC (weighted
 # Bonferroni; Wiens 2003)
-METRICS = {"auroc": 1 / 2, "sensitivity": 1 / 6, "specificity": 1 / 6, "in_the_large": 1 / 6}
+SUBGROUP_METRICS = {
+    "auroc": 1 / 2,
+    "sensitivity": 1 / 6,
+    "specificity": 1 / 6,
+    "in_the_large": 1 / 6,
+}
 
 
 class Subgroup(Record):
@@ -100,13 +109,16 @@ def judge_subgroups(sample: Sample) -> Subgroups | None:
         None where no factor tells the cases apart.
     """
     sample = sample.of_head("fusion")
-    by_factor = {}
-    for name, values in find_factors(sample.cases).items():
-        known = sorted(set(values) - {""}, key=_sort_key)
-        if len(known) > 1:
-            by_factor[name] = {value: (values == value).to_numpy(bool) for value in known}
+    by_factor = {
+        name: {
+            value: (values == value).to_numpy(bool)
+            for value in sorted({*values} - {""}, key=_sort_key)
+        }
+        for name, values in find_factors(sample.cases).items()
+    }
+    by_factor = {name: masks for name, masks in by_factor.items() if len(masks) > 1}
     measured = {
-        name: {value: _measure(sample, mask) for value, mask in masks.items()}
+        name: {value: _measure_subgroup(sample, mask) for value, mask in masks.items()}
         for name, masks in by_factor.items()
     }
     enough = {
@@ -117,21 +129,20 @@ def judge_subgroups(sample: Sample) -> Subgroups | None:
     factors = {
         name: Factor(
             subgroups={
-                value: _describe(sample.where(mask), mask, measured[name][value])
+                value: _describe_subgroup(sample.where(mask), mask, measured[name][value])
                 for value, mask in masks.items()
             },
             gaps={
                 metric: _find_gap(sample, metric, enough[name], share / compared)
-                for metric, share in METRICS.items()
+                for metric, share in SUBGROUP_METRICS.items()
                 if len(enough[name]) > 1
             },
         )
         for name, masks in by_factor.items()
     }
-    comparisons = len(METRICS) * compared
-    return (
-        Subgroups(minimum=MIN_GROUPS, comparisons=comparisons, factors=factors) if factors else None
-    )
+    comparisons = len(SUBGROUP_METRICS) * compared
+    found = Subgroups(minimum=MIN_GROUPS, comparisons=comparisons, factors=factors)
+    return found if factors else None
 
 
 def find_factors(cases: pd.DataFrame) -> dict[str, pd.Series]:
@@ -144,14 +155,9 @@ def find_factors(cases: pd.DataFrame) -> dict[str, pd.Series]:
     for name, merged in (("skin_tone", _TYPES), ("monk_skin_tone", _SHADES)):
         if name in found:
             found[name] = found[name].replace(merged)
-    if "photos" in found:
-        names = {0: "", 1: "1", 2: "2"}
-        found["photos"] = cases["photos"].map(lambda count: names.get(count, "3 or more"))
-    if "text_words" in found:
-        limits = np.array(list(_LENGTHS))
-        names_of = np.array(["", *_LENGTHS.values()], dtype=object)
-        place = np.searchsorted(limits, cases["text_words"]) + 1
-        found["text_words"] = pd.Series(names_of[place * (cases["text_words"] > 0)], cases.index)
+    for name, (bounds, names) in _COUNTS.items():
+        if name in found:
+            found[name] = pd.cut(cases[name], bounds, labels=names).astype(object).fillna("")
     return found
 
 
@@ -161,7 +167,7 @@ def _sort_key(value: str) -> tuple[float, str]:
     return (float(number) if number.isdigit() else np.inf), value
 
 
-def _measure(sample: Sample, mask: np.ndarray) -> dict[str, Statistic]:
+def _measure_subgroup(sample: Sample, mask: np.ndarray) -> dict[str, Statistic]:
     """Measures a subgroup, in places of the whole sample; nothing if it has too few."""
     part = sample.where(mask)
     positive, called = part.positive(), part.called("fusion")
@@ -174,16 +180,18 @@ def _measure(sample: Sample, mask: np.ndarray) -> dict[str, Statistic]:
         measure_mean(~called, ~positive),
         measure_mean(errors),
     )
-    return {name: one.spread(mask) for name, one in zip(METRICS, found, strict=True)}
+    return {name: one.spread(mask) for name, one in zip(SUBGROUP_METRICS, found, strict=True)}
 
 
-def _describe(part: Sample, mask: np.ndarray, measured: Mapping[str, Statistic]) -> Subgroup:
+def _describe_subgroup(
+    part: Sample, mask: np.ndarray, measured: Mapping[str, Statistic]
+) -> Subgroup:
     positive, sampling = part.positive(), part.sampling
     reason = f"too few: under {MIN_GROUPS} groups with a case of each class"
     nothing = Statistic(np.nan, np.zeros(len(mask)))
     auroc, sensitivity, specificity, in_the_large = (
         Statistic(found.value, found.influence[mask])
-        for found in (measured.get(name, nothing) for name in METRICS)
+        for found in (measured.get(name, nothing) for name in SUBGROUP_METRICS)
     )
     return Subgroup(
         cases=part.count(),

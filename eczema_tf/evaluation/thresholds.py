@@ -1,12 +1,15 @@
 """Thresholds of each head, chosen on validation cases and kept for every later use."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 
-from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
+from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored, take_scored
+from eczema_tf.schema import ECZEMA_HEADS
 
 Thresholds = dict[str, float]  # in (0, 1], by "image", "text" and "fusion"
 DEFAULT_THRESHOLD = 0.5  # where validation cannot tell
@@ -15,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 def choose_kind(image_used: bool, text_used: bool) -> str:
-    """Says whose threshold decides on a case: of what was used alone, or of both ("fusion")."""
+    """Returns whose threshold applies to a case: of its only modality, or "fusion" with both."""
     if image_used == text_used:
         return "fusion"
     return "image" if image_used else "text"
@@ -34,7 +37,7 @@ def choose_thresholds(cases: pd.DataFrame, label_threshold: float = 0.5) -> Thre
         label_threshold: A label greater than this is positive.
     """
     thresholds = {}
-    for modality, probabilities, positive in _divide(cases, label_threshold):
+    for modality, probabilities, positive in _divide_by_head(cases, label_threshold):
         thresholds[modality], reason = maximise_youden(probabilities, positive)
         if reason:
             _log.warning("threshold of %s: %s; %s is used", modality, reason, DEFAULT_THRESHOLD)
@@ -62,30 +65,28 @@ def choose_points(
         By what is aimed at, such as "sensitivity 0.9"; without the heads that have one class only.
     """
     points: dict[str, Thresholds] = {}
-    for modality, probabilities, positive in _divide(cases, label_threshold):
+    for modality, probabilities, positive in _divide_by_head(cases, label_threshold):
         if positive.all() or not positive.any():
             continue
         cuts, sensitivity, specificity = _measure_cuts(probabilities, positive)
-        for aim in sensitivities:
-            reached = cuts[sensitivity >= aim - _ROUNDING]
-            points.setdefault(f"sensitivity {aim:g}", {})[modality] = float(reached[-1])
-        for aim in specificities:
-            reached = cuts[specificity >= aim - _ROUNDING]
-            points.setdefault(f"specificity {aim:g}", {})[modality] = float(reached[0])
+        for name, aims, reached, best in (
+            ("sensitivity", sensitivities, sensitivity, -1),
+            ("specificity", specificities, specificity, 0),
+        ):
+            for aim in aims:
+                threshold = float(cuts[reached >= aim - _ROUNDING][best])
+                points.setdefault(f"{name} {aim:g}", {})[modality] = threshold
     return points
 
 
-def _divide(
+def _divide_by_head(
     cases: pd.DataFrame, label_threshold: float
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yields each head, its probabilities, and which of its cases are eczema, (cases,) both."""
-    for modality, column in PROBABILITY_COLUMNS.items():
-        scored = cases[is_scored(cases, modality)]
-        both = scored["image_used"] & scored["text_used"]
-        if modality == "fusion" and both.any():
-            scored = scored[both]
-        positive = (scored["eczema"] > label_threshold).to_numpy(bool)
-        yield modality, scored[column].to_numpy("float64"), positive
+    for modality in PROBABILITY_COLUMNS:
+        both = is_scored(cases, modality) & cases["image_used"] & cases["text_used"]
+        chosen = cases[both] if modality == "fusion" and both.any() else cases
+        yield modality, *take_scored(chosen, modality, label_threshold)
 
 
 def maximise_youden(probabilities: np.ndarray, positive: np.ndarray) -> tuple[float, str]:
@@ -130,3 +131,49 @@ def _measure_cuts(
         for of_class in (positive, ~positive)
     )
     return cuts, 1 - missed, left_alone
+
+
+COVERAGE = 0.9
+Bounds = dict[str, tuple[float, float]]  # log-odds, by kind of case as in `Thresholds`
+
+
+def choose_bounds(
+    cases: pd.DataFrame, thresholds: Thresholds, label_threshold: float = 0.5
+) -> Bounds:
+    """Chooses the bounds of each kind of case; the threshold is always between them.
+
+    A case with one modality is answered by its head, so that all cases that have it are looked at.
+
+    Args:
+        cases: From `average_rows_by_case`, of the validation split.
+        thresholds: From `choose_thresholds`.
+        label_threshold: A label greater than this is positive.
+
+    Returns:
+        Below the first of two the case is not eczema, above the second it is; infinite where a kind
+        has fewer than nine validation cases of a class.
+    """
+    bounds = {}
+    for kind, threshold in thresholds.items():
+        scored = cases[is_scored(cases, kind)]
+        if kind == "fusion":
+            scored = scored[scored["image_used"] & scored["text_used"]]
+        logits = scored[f"{ECZEMA_HEADS[kind]}_logit"].to_numpy("float64")
+        positive = (scored["eczema"] > label_threshold).to_numpy(bool)
+        low, high = find_lowest(logits[positive]), -find_lowest(-logits[~positive])
+        cut = float(logit(threshold))
+        bounds[kind] = min(low, cut), max(high, cut)
+    return bounds
+
+
+def find_lowest(scores: np.ndarray) -> float:
+    """Finds the lowest score that still belongs to a class.
+
+    Args:
+        scores: float (cases,) of the class, exchangeable with those to come.
+
+    Returns:
+        A score that at most one in ten of those to come is below; minus infinity for too few.
+    """
+    rank = math.floor((1 - COVERAGE) * (len(scores) + 1) + 1e-9)
+    return float(np.sort(scores)[rank - 1]) if rank else -math.inf

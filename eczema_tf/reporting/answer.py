@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from eczema_tf.evaluation.grades import name_grades
+from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.evaluation.thresholds import choose_kind
 from eczema_tf.explanation.contributions import Contributions
 from eczema_tf.explanation.spans import TOKEN_METHOD, Span
@@ -175,23 +176,8 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `predict --json` prints and, once explained, `explanation.json` holds."""
-        answer: dict[str, Any] = {
-            "decision": self.decision,
-            "reason": self.reason,
-            "eczema": self.eczema,
-            "thresholds": self.thresholds,
-            "consistency": self.consistency,
-            "severity": self.severity,
-            "grade": self.grade or None,
-            "image_used": self.image_used,
-            "text_used": self.text_used,
-            "known_image": self.known_image,
-            "known_text": self.known_text,
-            "status": self.status,
-            "photos": self.photos,
-            "notice": self.notice,
-        }
-        if (why := self.explanation) is None:
+        answer = {**vars(self), "grade": self.grade or None}
+        if (why := answer.pop("explanation")) is None:
             return answer
         answer["explained"] = {"target": why.target, "direction": why.direction}
         moved = why.contributions
@@ -238,8 +224,8 @@ def read_answer(
     used = {"image": outputs["image_used"], "text": outputs["text_used"]}
     used["fusion"] = any(used.values())
     consistency = _label(CONSISTENCY, outputs["consistency"]) if used["text"] else None
-    unclear = consistency is not None and max(consistency, key=consistency.__getitem__) == "unclear"
-    silent = not used["fusion"] or (unclear and not used["image"])
+    unclear = consistency is None or max(consistency, key=consistency.__getitem__) == "unclear"
+    grade = name_grades(np.array([outputs["severity"]]), np.array([unclear and not used["image"]]))
     return Answer(
         decision=outputs["decision"],
         reason=give_reason(outputs, photos),
@@ -250,12 +236,8 @@ def read_answer(
         thresholds=thresholds,
         consistency=consistency,
         severity=_label(SEVERITY, outputs["severity"]) if used["fusion"] else None,
-        grade=str(name_grades(np.array([outputs["severity"]]), np.array([silent]))[0]),
-        image_used=used["image"],
-        text_used=used["text"],
-        known_image=outputs["known_image"],
-        known_text=outputs["known_text"],
-        status=outputs["status"],
+        grade=str(grade[0]),
+        **{name: outputs[name] for name in (*FLAGS, "status")},
         photos=photos,
         notice=notice,
     )
@@ -272,14 +254,10 @@ def _rank(probabilities: Probabilities) -> str:
 
 def format_answer(answer: Answer) -> str:
     """Formats an answer as lines for a terminal."""
-    both = answer.image_used and answer.text_used
-    names = {
-        "image": "from the photos" if answer.photos > 1 else "from the photo",
-        "text": "from the text",
-        "fusion": "from both" if both else "overall",
-    }
+    photos = "from the photos" if answer.photos > 1 else "from the photo"
+    both = "from both" if answer.image_used and answer.text_used else "overall"
     lines = [f"{answer.decision.capitalize()}: {answer.reason}.", ""]
-    for modality, name in names.items():
+    for modality, name in {"image": photos, "text": "from the text", "fusion": both}.items():
         value, side = answer.eczema[modality], answer.compare_with_threshold(modality)
         said = "not given" if value is None else f"{value:.2f}"
         if side is not None:

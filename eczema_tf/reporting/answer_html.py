@@ -17,6 +17,7 @@ from eczema_tf.reporting.html import format_sign, render_template
 from eczema_tf.reporting.pictures import as_data_url, paint_heatmap, shrink_photo
 from eczema_tf.symptoms.cues import CRITERIA_NOTICE, Cue, describe_category
 
+Mention = tuple[str, str, str]  # words, status and subject of a `symptoms.cues.Cue`
 STYLE_SHEET = Path(__file__).with_name("answer.css")
 SHOWN_PHRASES = 8
 STRENGTHS = 10  # shades of a phrase's colour, as many as answer.css has
@@ -37,7 +38,7 @@ class Piece(NamedTuple):
     strength: int = 0
 
 
-class Picture(NamedTuple):
+class ShownPhoto(NamedTuple):
     """A photo that was used, and its heatmap, as data addresses.
 
     Attributes:
@@ -53,14 +54,6 @@ class Picture(NamedTuple):
     where: str
     photo_url: str
     heatmap_url: str
-
-
-class Mention(NamedTuple):
-    """What a text says of a symptom; see `symptoms.cues.Cue`."""
-
-    words: str
-    status: str
-    subject: str
 
 
 def render_answer(
@@ -86,31 +79,29 @@ def render_answer(
     Returns:
         An HTML fragment. Whatever the text holds is shown, not run.
     """
-    explanation = answer.explanation
-    if explanation is None:
+    if (why := answer.explanation) is None:
         raise ValueError("an answer without an explanation has no page")
     faults = [*faults, *(answer.status.split("; ") if answer.status != "ok" else [])]
-    reading = explanation.text
-    phrases = list(reading.phrases) if reading else []
+    phrases, cues = (why.text.phrases, why.text.cues) if why.text else ((), ())
     shown = phrases[:SHOWN_PHRASES] if interactive else phrases
-    full = find_full_colour(explanation.heatmaps)
+    full = find_full_colour(why.heatmaps)
     return render_template(
         "answer",
         answer=answer,
-        why=explanation,
-        target=explanation.target.replace("_", " ").replace(":", ": "),
+        why=why,
+        target=why.target.replace("_", " ").replace(":", ": "),
         faults=faults,
         photo_refused=photo_refused or any(not fault.startswith("text: ") for fault in faults),
         interactive=interactive,
-        start=expit(explanation.contributions.neither),
-        shares=rank_shares(answer, explanation),
+        start=expit(why.contributions.neither),
+        shares=rank_shares(answer, why),
         several=answer.photos > 1,
         full=full,
-        pictures=draw_pictures(photos, explanation.heatmaps, full),
-        method=next((METHOD_NAMES[one.method] for one in explanation.heatmaps if one), ""),
+        pictures=draw_pictures(photos, why.heatmaps, full),
+        method=next((METHOD_NAMES[one.method] for one in why.heatmaps if one), ""),
         phrases=shown,
         pieces=split_at_phrases(text, shown),
-        symptoms=group_mentions(reading.cues if reading else ()),
+        symptoms=group_mentions(cues),
         criteria_notice=CRITERIA_NOTICE,
         notice=answer.notice,
     )
@@ -124,7 +115,7 @@ def find_full_colour(heatmaps: Iterable[Heatmap | None]) -> float | None:
 
 def draw_pictures(
     photos: Sequence[bytes], heatmaps: Sequence[Heatmap | None], full: float | None
-) -> list[Picture]:
+) -> list[ShownPhoto]:
     """Draws the photos that have a heatmap, with it.
 
     Args:
@@ -133,7 +124,7 @@ def draw_pictures(
         full: From `find_full_colour`.
     """
     return [
-        Picture(
+        ShownPhoto(
             number,
             heatmap,
             describe_peak(heatmap.peak),
@@ -162,12 +153,9 @@ def render_explanation_page(answer: Answer, photos: Sequence[bytes], text: str) 
 
 def rank_shares(answer: Answer, explanation: Explanation) -> list[tuple[str, float]]:
     """Ranks photo and text, as far as they were used, by how far they moved the answer."""
-    shares = []
-    if answer.image_used:
-        name = "the photos" if answer.photos > 1 else "the photo"
-        shares.append((name, explanation.contributions.image))
-    if answer.text_used:
-        shares.append(("the text", explanation.contributions.text))
+    photo, moved = "the photos" if answer.photos > 1 else "the photo", explanation.contributions
+    shares = [(photo, moved.image)] if answer.image_used else []
+    shares += [("the text", moved.text)] if answer.text_used else []
     return sorted(shares, key=lambda share: -abs(share[1]))
 
 
@@ -201,6 +189,6 @@ def group_mentions(cues: Iterable[Cue]) -> list[tuple[str, dict[Mention, float]]
     symptoms: dict[str, dict[Mention, float]] = {}
     for cue in cues:
         mentions = symptoms.setdefault(describe_category(cue.category), {})
-        mention = Mention(cue.text.casefold(), cue.status, cue.subject)
+        mention = cue.text.casefold(), cue.status, cue.subject
         mentions[mention] = mentions.get(mention, 0.0) + (cue.attribution or 0.0)
     return sorted(symptoms.items())

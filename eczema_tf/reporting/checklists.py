@@ -17,6 +17,7 @@ from eczema_tf.reporting.facts import RunFacts, list_caveats, tabulate_settings
 from eczema_tf.reporting.formats import HEAD_NAMES, format_estimate, format_number
 
 MET, NOT_APPLICABLE, AUTHOR = "met by this run", "not applicable", "for the author to fill"
+_BALANCED = "balanced by weights in training; then the biases were moved back to the prevalence"
 _MEASURES = (
     "AUROC, sensitivity, specificity, F1, predictive values, ECE, calibration slope, Brier score,"
     " net benefit; ROC, precision-recall, reliability and decision curves"
@@ -34,11 +35,8 @@ class Item(StrictSection):
 
     def fill(self, figures: dict[str, str]) -> tuple[str, str]:
         """Says whether the run meets the item, and what it has to say to it."""
-        for state, template in (
-            (MET, self.met),
-            (NOT_APPLICABLE, self.not_applicable),
-            (AUTHOR, self.gives),
-        ):
+        templates = {MET: self.met, NOT_APPLICABLE: self.not_applicable, AUTHOR: self.gives}
+        for state, template in templates.items():
             try:
                 if said := template.format_map(figures):
                     return state, said
@@ -79,83 +77,74 @@ def list_figures(metrics: Metrics, facts: RunFacts) -> dict[str, str]:
 def _describe_data(facts: RunFacts) -> dict[str, str]:
     data, config = facts.data, facts.config
     counts = data.counts
+    by_split = [f"{one.cases} {split}" for split, one in (data.split_counts or {}).items()]
+    splits = f"{counts.cases} cases in {config.split.folds} folds" if config.split.folds else ""
+    left = "; ".join(f"{count} {reason}" for reason, count in data.not_kept.items())
     said = {
         **data.provenance,
         "sources": data.name_sources(),
         "missing": f"rows with a photo alone {counts.image_only}, with a text alone"
         f" {counts.text_only}",
-        "preparation": (
-            f"one reader for all photos; {data.rejected_rows} bad rows left out; duplicates joined"
-            " into groups"
-        ),
+        "preparation": f"one reader for all photos; {data.rejected_rows} bad rows left out;"
+        " duplicates joined into groups",
         "disjoint": "group (patient, author, or case where no more is known)",
-        "imbalance": "nothing was done about it",
+        "imbalance": _BALANCED if config.train.balance_classes else "nothing was done about it",
+        "built_in": data.built_in and "built-in data: made by a program, nobody is in them",
+        "splits": f"cases: {', '.join(by_split)}" if by_split else splits,
+        "flow": left and f"{counts.cases} cases kept; left out: {left}",
     }
-    if config.train.balance_classes:
-        said["imbalance"] = (
-            "balanced by weights in training; then the biases were moved back to the prevalence"
-        )
-    if data.built_in:
-        said["built_in"] = "built-in data: made by a program, nobody is in them"
-    if data.split_counts:
-        by_split = [f"{counted.cases} {split}" for split, counted in data.split_counts.items()]
-        said["splits"] = f"cases: {', '.join(by_split)}"
-    elif config.split.folds:
-        said["splits"] = f"{counts.cases} cases in {config.split.folds} folds"
-    if data.not_kept:
-        left = "; ".join(f"{count} {reason}" for reason, count in data.not_kept.items())
-        said["flow"] = f"{counts.cases} cases kept; left out: {left}"
-    return said
+    return {name: words for name, words in said.items() if words}
 
 
 def _describe_results(metrics: Metrics) -> dict[str, str]:
     fusion, bootstrap = metrics.heads["fusion"], metrics.bootstrap
     heads = {HEAD_NAMES[name]: head for name, head in metrics.heads.items() if head.cases}
-    positives = f"{fusion.positives} of them {metrics.positive_class}"
+    aurocs = [f"{name} {format_estimate(head.auroc)}" for name, head in heads.items()]
     said = {
-        "cases": f"{fusion.cases} labelled cases, {positives}",
+        "cases": f"{fusion.cases} labelled cases, {fusion.positives} of them"
+        f" {metrics.positive_class}",
         "measures": _MEASURES,
-        "intervals": (
-            f"{bootstrap.level:.0%} intervals over {bootstrap.groups} groups; paired p-values"
-        ),
+        "intervals": f"{bootstrap.level:.0%} intervals over {bootstrap.groups} groups; paired"
+        " p-values",
         "thresholds": ", ".join(f"{name} {head.threshold:.3f}" for name, head in heads.items()),
+        **_describe_factors(metrics),
+        **(
+            _describe_external(metrics.external)
+            if metrics.external
+            else {"internal": f"judged on cases of the same source ({metrics.split})"}
+        ),
     }
-    if metrics.external:
-        said |= _describe_external(metrics.external)
-    else:
-        said["internal"] = f"judged on cases of the same source ({metrics.split})"
-    if fusion.auroc.value is not None:
-        areas = [f"{name} {format_estimate(head.auroc)}" for name, head in heads.items()]
-        said["aurocs"] = "; ".join(areas)
-        said["decisions"] = (
-            f"sensitivity {format_estimate(fusion.sensitivity)}, specificity"
-            f" {format_estimate(fusion.specificity)}"
-        )
     if metrics.abstention:
         unanswered = 1 - (metrics.abstention.groups["all"].answered.value or 0)
         said["cannot_tell"] = (
             "what is unlike training, not read or undecided gets the answer 'cannot tell'"
             f" ({unanswered:.0%} of these cases)"
         )
+    if fusion.auroc.value is not None:
+        said["aurocs"] = "; ".join(aurocs)
+        said["decisions"] = (
+            f"sensitivity {format_estimate(fusion.sensitivity)}, specificity"
+            f" {format_estimate(fusion.specificity)}"
+        )
+    return said
+
+
+def _describe_factors(metrics: Metrics) -> dict[str, str]:
     factors = metrics.subgroups.factors if metrics.subgroups else {}
-    if factors:
-        found = sum(gap.found for factor in factors.values() for gap in factor.gaps.values())
-        compared = ", ".join(FACTORS[name] for name, factor in factors.items() if factor.gaps)
-        said["subgroups"] = f"compared by {compared or 'nothing: too few'}; gaps shown: {found}"
+    found = sum(gap.found for factor in factors.values() for gap in factor.gaps.values())
+    compared = ", ".join(FACTORS[name] for name, factor in factors.items() if factor.gaps)
+    said = {"subgroups": f"compared by {compared or 'nothing: too few'}; gaps shown: {found}"}
     if "source" in factors:
         said["by_source"] = f"{len(factors['source'].subgroups)} sources, in the subgroups above"
-    return said
+    return said if factors else {}
 
 
 def _describe_external(external: External) -> dict[str, str]:
     said = {"external": "judged on other data than the run's own"}
-    differences = {name: one.difference for name, one in external.shift.items()}
-    if differences:
-        most = ", ".join(
-            f"{name} {format_number(difference)}" for name, difference in differences.items()
-        )
+    offset, shift = external.recalibration["fusion"], external.shift.items()
+    if shift:
+        most = ", ".join(f"{name} {format_number(one.difference)}" for name, one in shift)
         said["shift"] = f"difference from training, in deviations or shares: {most}"
-    offset = external.recalibration["fusion"]
     if offset.value is not None:
         said["recalibration"] = (
             f"in the large, offered and not used: {format_estimate(offset)} to the log-odds"

@@ -13,6 +13,10 @@ SURE = {
     "eczema": "at most one in ten validation cases without eczema had so high a probability",
     "not eczema": "at most one in ten validation cases of eczema had so low a probability",
 }
+OF_TEXT = {  # by the notice in the status, the first that is there
+    MOSTLY_UNKNOWN: "the text is mostly words that the model does not know",
+    READ_TO: "too much of the text is not read, or it is unlike training texts",
+}
 UNLIKE = "the {} is unlike all that the model was trained on"
 NONE_LIKE = "no photo is like those that the model was trained on"
 
@@ -29,14 +33,10 @@ def give_reason(outputs: Mapping[str, Any], photos: int = 1) -> str:
         return SURE[outputs["decision"]]
     if not outputs["image_used"] and not outputs["text_used"]:
         return "nothing could be used"
-    reasons = []
-    if outputs["image_used"] and not outputs["known_image"]:
-        reasons.append(NONE_LIKE if photos > 1 else UNLIKE.format("photo"))
-    if outputs["text_used"] and not outputs["known_text"]:
-        if MOSTLY_UNKNOWN in outputs["status"]:
-            reasons.append("the text is mostly words that the model does not know")
-        elif READ_TO in outputs["status"]:
-            reasons.append("too much of the text is not read, or it is unlike training texts")
-        else:
-            reasons.append(UNLIKE.format("text"))
-    return "; ".join(reasons) or NOT_SURE
+    unlike = (NONE_LIKE if photos > 1 else UNLIKE.format("photo"), UNLIKE.format("text"))
+    of_text = (reason for notice, reason in OF_TEXT.items() if notice in outputs["status"])
+    reasons = {
+        unlike[0]: outputs["image_used"] and not outputs["known_image"],
+        next(of_text, unlike[1]): outputs["text_used"] and not outputs["known_text"],
+    }
+    return "; ".join(reason for reason, holds in reasons.items() if holds) or NOT_SURE

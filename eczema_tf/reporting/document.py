@@ -122,9 +122,7 @@ def format_markdown(title: str, sections: Sequence[Section], notice: str = NOTIC
                     parts += [f"![{_escape(one.shows)}]({one.file.name})" for one in block.pictures]
                 case Warned():
                     parts.append(f"**{_escape(block.text)}**")
-                case Rendered():
-                    pass
-                case _:
+                case str():
                     parts.append(_escape(block))
     return "\n\n".join([*parts, f"> {_escape(notice)}"]) + "\n"
 
@@ -150,9 +148,7 @@ def format_text(sections: Iterable[Section], notice: str = NOTICE) -> str:
                     parts.append("\n".join(_wrap(line, "- ") for line in block.lines))
                 case Warned():
                     parts.append(_wrap(f"WARNING: {block.text}"))
-                case Pictures() | Rendered():
-                    pass
-                case _:
+                case str():
                     parts.append(_wrap(block))
     return "\n\n".join([*parts, _wrap(notice)])
 

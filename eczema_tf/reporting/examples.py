@@ -14,7 +14,7 @@ from eczema_tf.reporting.formats import HEAD_NAMES, format_number
 from eczema_tf.reporting.html import format_percent, render_template
 from eczema_tf.reporting.tables import mark_leaks
 
-EXAMPLES, SHOWN = "The surest answers, right and wrong", 5
+TITLE, SHOWN = "The surest answers, right and wrong", 5
 _SHOWN_PHRASES = 5  # of a text, those that moved the answer most
 _WITHOUT = (
     "By distance from the threshold, in log-odds, without those of which it cannot tell. A surely"
@@ -51,36 +51,41 @@ def build_examples(
         blocks.append(Warned(f"{_WITH}{scale.format(full) if full else ''}."))
     columns = ("case", "label", "photos", "words", *HEAD_NAMES.values())
     for name, cases in surest.items():
-        records = cases.to_dict("records")
-        rows = [_describe_case(case, positive) for case in records]
+        rows = [_describe_case(case, positive) for case in cases.to_dict("records")]
         blocks.append(Table(f"Surely {name}: P({positive}) from", columns, rows))
-        for (case_id, label, *_), case in zip(rows, records, strict=True):
-            if case_id in shown:
-                said = f"P({positive}) {format_percent(case['p_fusion'])}"
-                title = f"Surely {name}: {case_id}, {label}, {said}"
-                blocks.append(_render_case(title, positive, shown[case_id], full))
-    return Section(EXAMPLES, mark_leaks(metrics, blocks))
+        told = zip(rows, map(format_percent, cases["p_fusion"]), strict=True)
+        blocks += [
+            _render_case(
+                f"Surely {name}: {case_id}, {label}, P({positive}) {probability}",
+                positive,
+                shown[case_id],
+                full,
+            )
+            for (case_id, label, *_), probability in told
+            if case_id in shown
+        ]
+    return Section(TITLE, mark_leaks(metrics, blocks))
 
 
 def _render_case(title: str, positive: str, case: ShownCase, full: float | None) -> Rendered:
     phrases = case.why.text.phrases[:_SHOWN_PHRASES] if case.why.text else ()
-    html = render_template(
-        "example",
-        title=title,
-        positive=positive,
-        pictures=draw_pictures(case.photos, case.why.heatmaps, full),
-        pieces=split_at_phrases(case.text, phrases),
+    return Rendered(
+        render_template(
+            "example",
+            title=title,
+            positive=positive,
+            pictures=draw_pictures(case.photos, case.why.heatmaps, full),
+            pieces=split_at_phrases(case.text, phrases),
+        )
     )
-    return Rendered(html)
 
 
 def _describe_case(case: Mapping[Hashable, Any], positive: str) -> list[str]:
-    words = str(case.get("text_words", "some")) if case["text_used"] else "none"
     figures = [case[column] for column in PROBABILITY_COLUMNS.values()]
     return [
         str(case["case_id"]),
         positive if case["positive"] else f"not {positive}",
         str(case["photos"]),
-        words,
+        str(case.get("text_words", "some")) if case["text_used"] else "none",
         *(format_number(None if pd.isna(figure) else figure) for figure in figures),
     ]

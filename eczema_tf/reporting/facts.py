@@ -8,8 +8,8 @@ from pathlib import Path
 
 from eczema_tf import __version__
 from eczema_tf.config import Config
+from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.data.audit.overlap import Seen
-from eczema_tf.data.audit.report import AuditReport
 from eczema_tf.data.dataset import CaseCounts, DatasetFacts
 from eczema_tf.data.distributions import Distribution
 from eczema_tf.evaluation.records import Metrics
@@ -46,7 +46,7 @@ class RunData(DatasetFacts):
 
     @property
     def built_in(self) -> bool:
-        """Whether there is nothing but built-in data."""
+        """Whether all data are built-in."""
         return set(self.sources) == {_BUILT_IN}
 
     @property
@@ -85,26 +85,20 @@ class RunFacts:
 
 
 def tabulate_settings(facts: RunFacts) -> Table:
-    """Lists what made the model. Local paths are cut to their last part."""
-    model, train = facts.config.model, facts.config.train
+    """Lists the settings of a model. Local paths are cut to their last part."""
+    model, train, packages = facts.config.model, facts.config.train, facts.environment.packages
     image = _name_encoder(model.image.preset or model.image.saved_model, model.image.architecture)
-    if facts.config.data.embeddings:
-        image = "precomputed embeddings instead of photos"
-    embedding = "none: linear heads"
-    if model.embedding_units:
-        embedding = f"{model.embedding_units} units each"
-    kept = f"last of {train.epochs} epochs"
-    if train.keep == "best":
-        kept = f"best of {train.epochs} epochs by validation AUROC"
-    packages = facts.environment.packages
+    embedded, units, tuned = facts.config.data.embeddings, model.embedding_units, train.fine_tune
+    kept = f"{train.keep} of {train.epochs} epochs"
+    kept += " by validation AUROC" if train.keep == "best" else ""
     software = [f"{name} {packages[name]}" for name in ("tensorflow", "keras")]
     settings = {
-        "image encoder": image,
+        "image encoder": "precomputed embeddings instead of photos" if embedded else image,
         "text encoder": _name_encoder(model.text.preset, model.text.architecture),
         "fusion": model.fusion,
-        "embedding": embedding,
+        "embedding": f"{units} units each" if units else "none: linear heads",
         "training": f"{kept}, batches of {train.batch_size}, learning rate {train.learning_rate:g}",
-        "fine-tuning": f"{train.fine_tune.epochs} epochs" if train.fine_tune.epochs else "none",
+        "fine-tuning": f"{tuned.epochs} epochs" if tuned.epochs else "none",
         "seed": str(facts.config.seed),
         "software": ", ".join([f"eczema_tf {__version__}", *software]),
         "device": ", ".join(facts.environment.devices),
@@ -118,10 +112,15 @@ def _name_encoder(pretrained: str | None, architecture: str) -> str:
 
 def tabulate_data(facts: RunFacts) -> Table:
     """Counts what the model was trained, validated and tested with, or cross-validated on."""
-    rows = []
-    for split, counts in (facts.data.split_counts or {"all": facts.data.counts}).items():
-        mean = "-" if counts.eczema_mean is None else f"{counts.eczema_mean:.1%}"
-        rows.append([split, *(str(getattr(counts, name)) for name in _COUNTS), mean])
+    by_split = facts.data.split_counts or {"all": facts.data.counts}
+    rows = [
+        [
+            split,
+            *(str(getattr(counts, name)) for name in _COUNTS),
+            "-" if counts.eczema_mean is None else f"{counts.eczema_mean:.1%}",
+        ]
+        for split, counts in by_split.items()
+    ]
     columns = ("split", *_COUNTS.values(), "mean label")
     return Table("Rows (one a photo) and what they hold", columns, rows)
 
@@ -129,9 +128,8 @@ def tabulate_data(facts: RunFacts) -> Table:
 def describe_source(data: DatasetFacts) -> list[str]:
     """Says where data come from, under which terms, and what was left out of them."""
     said = [f"Sources of the rows: {data.name_sources()}."]
-    for name in ("attribution", "licence", "label"):
-        if name in data.provenance:
-            said.append(f"{name.capitalize()}: {data.provenance[name]}.")
+    known = [name for name in ("attribution", "licence", "label") if name in data.provenance]
+    said += [f"{name.capitalize()}: {data.provenance[name]}." for name in known]
     if left := {reason: count for reason, count in data.not_kept.items() if count}:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in left.items())
         said.append(
@@ -145,24 +143,21 @@ def describe_source(data: DatasetFacts) -> list[str]:
 
 def describe_data(facts: RunFacts) -> list[str]:
     """Says where the training data come from, under which terms, and what the audit found."""
-    data, audit = facts.data, facts.audit
-    said = describe_source(data)
-    said.append(f"Fingerprint of the manifest: {data.manifest_fingerprint}.")
+    data = facts.data
+    said = [*describe_source(data), f"Fingerprint of the manifest: {data.manifest_fingerprint}."]
     if data.rejected_rows:
         said.append(f"{data.rejected_rows} bad rows were left out.")
-    if audit is None:
-        return said
-    found = [
-        f"{kind.replace('_', ' ')}: {what.clusters}"
-        for kind, what in audit.duplicates.items()
-        if what.clusters
-    ]
-    said.append(
+    return said + (_describe_audit(facts.audit) if facts.audit else [])
+
+
+def _describe_audit(audit: AuditReport) -> list[str]:
+    clusters = {kind: what.clusters for kind, what in audit.duplicates.items() if what.clusters}
+    found = [f"{kind.replace('_', ' ')}: {count}" for kind, count in clusters.items()]
+    said = [
         f"Clusters of duplicates found by the audit: {', '.join(found) or 'none'}; groups joined"
         f" for them: {audit.groups.merged}."
-    )
-    own = audit.named_diagnoses["own"]
-    if own.texts:
+    ]
+    if (own := audit.named_diagnoses["own"]).texts:
         positive, negative = own.share_of_positive or 0.0, own.share_of_negative or 0.0
         said.append(
             f"{own.texts} texts name a skin diagnosis ({positive:.1%} of those of positive"
@@ -173,59 +168,38 @@ def describe_data(facts: RunFacts) -> list[str]:
 
 def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
     """Says what the results do not say."""
-    config, caveats = facts.config, _list_caveats_of_data(facts, metrics.positive_class)
-    if config.split.folds:
-        caveats.append(
-            "Results of a cross-validation: they judge a way of training by"
-            f" {config.split.folds * config.split.repeats} models, none of which is the model."
-        )
-    if config.train.refit:
-        caveats.append(
-            "Thresholds were chosen on validation cases; then the model was trained anew on"
-            " training and validation cases together."
-        )
-    for things, modality in (("photos", "image"), ("texts", "text")):
-        if not metrics.heads[modality].cases:
-            caveats.append(f"No case had {things}: nothing is known about them.")
-    positives, name = metrics.heads["fusion"].positives, metrics.positive_class
-    if positives < FEW_POSITIVES:
-        caveats.append(f"Only {positives} of the cases are {name}, so the intervals are wide.")
-    if unknown := list_uncompared(metrics):
-        caveats.append(
-            f"No comparison by {', '.join(unknown)} was possible: do not assume that the model is"
-            " as good for everybody."
-        )
-    return [
-        *caveats,
-        (
-            "Only data like these are covered: another camera, country, skin tone mix or way of"
-            " asking can make the results worse."
-        ),
-    ]
-
-
-def _list_caveats_of_data(facts: RunFacts, name: str) -> list[str]:
-    caveats = []
-    if name != ECZEMA:
-        caveats.append(
-            f"A stand-in task, {name} or not: it shows what this way of training makes of such"
-            " photos and texts, and nothing about the condition that the program is made for."
-        )
-    if _BUILT_IN in facts.data.sources:
-        caveats.append(
-            "Built-in data: rendered photos and written complaints. These results say nothing about"
-            " patients."
-        )
+    split, name = facts.config.split, metrics.positive_class
+    positives, unknown = metrics.heads["fusion"].positives, ", ".join(list_uncompared(metrics))
     judged = facts.judged or facts.data
-    if judged.template_texts or TEMPLATE in judged.sources:
-        caveats.append(
-            "Texts are templates made from answers to a questionnaire, not the patients' own words."
-        )
-    return caveats
+    caveats = {
+        f"A stand-in task, {name} or not: it shows what this way of training makes of such"
+        " photos and texts, and nothing about the condition that the program is made for.": (
+            name != ECZEMA
+        ),
+        "Built-in data: rendered photos and written complaints. These results say nothing about"
+        " patients.": _BUILT_IN in facts.data.sources,
+        "Texts are templates made from answers to a questionnaire, not the patients' own words.": (
+            judged.template_texts or TEMPLATE in judged.sources
+        ),
+        "Results of a cross-validation: they judge a way of training by"
+        f" {(split.folds or 0) * split.repeats} models, none of which is the model.": split.folds,
+        "Thresholds were chosen on validation cases; then the model was trained anew on"
+        " training and validation cases together.": facts.config.train.refit,
+        "No case had photos: nothing is known about them.": not metrics.heads["image"].cases,
+        "No case had texts: nothing is known about them.": not metrics.heads["text"].cases,
+        f"Only {positives} of the cases are {name}, so the intervals are wide.": (
+            positives < FEW_POSITIVES
+        ),
+        f"No comparison by {unknown} was possible: do not assume that the model is as good for"
+        " everybody.": unknown,
+        "Only data like these are covered: another camera, country, skin tone mix or way of"
+        " asking can make the results worse.": True,
+    }
+    return [caveat for caveat, holds in caveats.items() if holds]
 
 
 def list_uncompared(metrics: Metrics) -> list[str]:
-    """Lists by what no two groups of people could be compared."""
+    """Lists the factors by which no two groups of people could be compared."""
     factors = metrics.subgroups.factors if metrics.subgroups else {}
     compared = {column for column, factor in factors.items() if factor.gaps}
     return [name for name, columns in _WHO.items() if not compared.intersection(columns)]

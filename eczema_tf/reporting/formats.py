@@ -1,6 +1,9 @@
 """How figures and their names are written, in the terminal, on pages and in plots."""
 
+from collections.abc import Iterable, Sequence
+
 from eczema_tf.evaluation.intervals import Difference, Estimate
+from eczema_tf.reporting.document import Table
 
 HEAD_NAMES = {"image": "photo", "text": "text", "fusion": "both (fusion)"}
 KIND_NAMES = {"image": "photo", "text": "text", "fusion": "both"}
@@ -42,3 +45,16 @@ def format_number(value: float | None, digits: int = 3) -> str:
     """Formats a value without an interval; "-" if it is undefined."""
     # + 0.0 turns -0.000 into 0.000
     return "-" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def build_table(
+    caption: str, columns: tuple[str, ...], rows: Iterable[Sequence[object]], digits: int = 3
+) -> Table:
+    """Builds a table; estimates get their intervals, and `digits` decimals; "-" is for None."""
+    return Table(caption, columns, [[_format_cell(cell, digits) for cell in row] for row in rows])
+
+
+def _format_cell(cell: object, digits: int) -> str:
+    if isinstance(cell, Estimate):
+        return format_estimate(cell, digits)
+    return format_number(cell) if cell is None or isinstance(cell, float) else str(cell)

@@ -32,14 +32,14 @@ def start_upper(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-ENVIRONMENT = jinja2.Environment(
+TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("eczema_tf.reporting"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.filters |= {
+TEMPLATES.filters |= {
     "percent": format_percent,
     "signed": format_signed,
     "sign": format_sign,
@@ -49,4 +49,4 @@ ENVIRONMENT.filters |= {
 
 def render_template(name: str, **values: Any) -> str:
     """Renders `templates/<name>.html.j2`."""
-    return ENVIRONMENT.get_template(f"{name}.html.j2").render(**values)
+    return TEMPLATES.get_template(f"{name}.html.j2").render(**values)

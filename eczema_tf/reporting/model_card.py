@@ -7,6 +7,7 @@ front matter in YAML, then the headings of its template.
 import yaml
 
 from eczema_tf.evaluation.records import Metrics
+from eczema_tf.reporting.comparison_tables import build_subgroups
 from eczema_tf.reporting.document import Block, Bullets, Section, format_markdown
 from eczema_tf.reporting.facts import (
     RunFacts,
@@ -17,7 +18,6 @@ from eczema_tf.reporting.facts import (
 )
 from eczema_tf.reporting.formats import HEAD_NAMES
 from eczema_tf.reporting.probability_tables import tabulate_calibration, tabulate_points
-from eczema_tf.reporting.subgroup_tables import build_subgroups
 from eczema_tf.reporting.tables import (
     describe_gain,
     describe_labels,
@@ -53,20 +53,21 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
         *list_undefined(metrics),
         tabulate_subsets(metrics),
         *tabulate_wordings(metrics),
+        *(build_subgroups(metrics.subgroups, name) if metrics.subgroups else ()),
     ]
-    if metrics.subgroups:
-        results += build_subgroups(metrics.subgroups, name)
     judged_on = [*warn_of_leaks(metrics), describe_sample(metrics), *describe_texts(metrics)]
     sections = [
         Section("Model Details", [_MODEL_DETAILS.format(name)]),
         Section("Uses", []),
         Section("Direct Use", [_DIRECT_USE], level=3),
-        Section("Out-of-Scope Use", [Bullets([*_OUT_OF_SCOPE, _OTHERS.format(name)])], level=3),
+        Section(
+            "Out-of-Scope Use", [Bullets([said.format(name) for said in _OUT_OF_SCOPE])], level=3
+        ),
         Section(
             "Bias, Risks, and Limitations", [Bullets([*list_caveats(facts, metrics), *_RISKS])]
         ),
         Section("Recommendations", [_RECOMMENDATION], level=3),
-        Section("How to Get Started with the Model", [Bullets(_START)]),
+        Section("How to Get Started with the Model", [Bullets(_GET_STARTED)]),
         Section("Training Details", []),
         Section("Training Data", [tabulate_data(facts), Bullets(describe_data(facts))], level=3),
         Section("Training Procedure", [tabulate_settings(facts)], level=3),
@@ -132,9 +133,10 @@ _OUT_OF_SCOPE = (
         "Not meant for patients, for triage, for a diagnosis or for choosing a treatment, with or"
         " without a doctor in between."
     ),
-)
-_OTHERS = (
-    "Not meant for other skin conditions: whatever is not {} is one class, dangerous ones among it."
+    (
+        "Not meant for other skin conditions: whatever is not {} is one class, dangerous ones among"
+        " it."
+    ),
 )
 _FACTORS = (
     (
@@ -182,7 +184,7 @@ _RECOMMENDATION = (
     "Before any use on other people, evaluate on labelled cases of theirs: python -m"
     " eczema_tf.evaluate --manifest."
 )
-_START = (
+_GET_STARTED = (
     "Ask: python -m eczema_tf.predict --model DIR --image FILE --text TEXT",
     "Ask by a web page: python -m eczema_tf.serve --model DIR",
     "In Python: eczema_tf.load_export(DIR).predict(photos, texts) gives a DataFrame.",

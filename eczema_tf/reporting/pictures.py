@@ -5,7 +5,6 @@ import io
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -38,12 +37,8 @@ def draw_overlay(
     height_px, width_px, _ = photo.shape
     stretched = upsample_heatmap(heatmap, height_px, width_px)
     scale = LONGEST_SIDE_INCHES / max(height_px, width_px)
-    figure = Figure(
-        figsize=(max(width_px * scale, 3.0) + 1.2, max(height_px * scale, 3.0)),
-        dpi=DOTS_PER_INCH,
-        layout="constrained",
-    )
-    FigureCanvasAgg(figure)
+    size = (max(width_px * scale, 3.0) + 1.2, max(height_px * scale, 3.0))  # inches
+    figure = Figure(size, DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(photo)
     colours = axes.imshow(stretched, cmap=COLOURS, vmin=0, vmax=1, alpha=OPACITY * stretched)

@@ -1,103 +1,110 @@
-"""Tables of what probabilities are worth: calibration, predictive values, net benefit."""
+"""Tables of what answers are worth: calibration, predictive values, net benefit, abstention."""
 
+from eczema_tf.evaluation.abstention import Abstention
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.document import Block, Table
-from eczema_tf.reporting.formats import (
-    HEAD_NAMES,
-    KIND_NAMES,
-    format_estimate,
-    format_number,
-    format_p,
-)
+from eczema_tf.reporting.formats import HEAD_NAMES, KIND_NAMES, build_table, format_p
+
+_GROUP_NAMES = {"all": "all cases", "image": "photo alone", "text": "text alone", "fusion": "both"}
 
 
 def tabulate_calibration(metrics: Metrics) -> list[Block]:
     """Lists how well the probabilities of each head are calibrated, in three tables."""
-    errors, slopes, scores = [], [], []
-    for modality, head in metrics.heads.items():
-        if (found := head.calibration) is None or not head.cases:
-            continue
-        ece, brier, name = found.ece, found.brier, HEAD_NAMES[modality]
-        perfect = [format_number(ece.perfect_mean), format_number(ece.perfect_limit)]
-        errors.append([name, str(len(ece.bins)), format_estimate(ece.error), *perfect])
-        lines = (found.in_the_large, found.slope, found.intercept)
-        slopes.append([name, *map(format_estimate, lines)])
-        parts = (brier.miscalibration, brier.discrimination, brier.uncertainty)
-        scores.append([name, format_estimate(brier.score), *map(format_number, parts)])
-    if not errors:
+    judged = [
+        (HEAD_NAMES[modality], head.calibration, head.calibration.ece, head.calibration.brier)
+        for modality, head in metrics.heads.items()
+        if head.calibration and head.cases
+    ]
+    if not judged:
         return []
     first = f"P({metrics.positive_class}) from"
     return [
-        Table(
+        build_table(
             "Expected calibration error (ECE) over bins of equal counts, beside that of a perfect"
             " model on as many cases: on average, and what 19 of 20 samples are below",
             (first, "bins", "ECE", "perfect: mean", "perfect: below"),
-            errors,
+            [
+                [name, len(ece.bins), ece.error, ece.perfect_mean, ece.perfect_limit]
+                for name, _, ece, _ in judged
+            ],
         ),
-        Table(
+        build_table(
             "Too high by: mean probability minus share of positive cases. Slope (below 1: too bold)"
             " and intercept (right: 0): of a logistic regression on the logit",
             (first, "too high by", "slope", "intercept"),
-            slopes,
+            [[name, one.in_the_large, one.slope, one.intercept] for name, one, _, _ in judged],
         ),
-        Table(
+        build_table(
             "Brier score = miscalibration - discrimination + uncertainty",
             (first, "Brier", "miscalibration", "discrimination", "uncertainty"),
-            scores,
+            [[name, *vars(brier).values()] for name, _, _, brier in judged],
         ),
     ]
 
 
 def tabulate_points(metrics: Metrics) -> list[Block]:
-    """Lists operating points, what they make of the cases, and their predictive values."""
+    """Lists operating points, their confusion matrices and their predictive values."""
     name = metrics.positive_class
-    points, worth, confusion = [], [], []
-    for point in metrics.operating_points or []:
-        first = [KIND_NAMES[point.kind], point.aim]
-        estimates = map(format_estimate, (point.sensitivity, point.specificity))
-        points.append([*first, f"{point.threshold:.3f}", *estimates])
-        confusion.append([*first, *(str(count) for row in point.confusion for count in row)])
-        worth += [
-            [*first, f"{one.prevalence:.3f}", format_estimate(one.ppv), format_estimate(one.npv)]
-            for one in point.predictive_values
-        ]
+    points = [([KIND_NAMES[one.kind], one.aim], one) for one in metrics.operating_points or ()]
     return [
         "Operating points are chosen on validation cases, for each kind of case, and judged here:"
         " Youden has the highest sum of sensitivity and specificity; the others err least of all"
         " that reach what is aimed at. A photo's answer is judged on every case with a photo, as if"
         " it had come without its text; a text's likewise.",
-        Table(
-            "Operating points", ("case", "aim", "threshold", "sensitivity", "specificity"), points
+        build_table(
+            "Operating points",
+            ("case", "aim", "threshold", "sensitivity", "specificity"),
+            [[*first, one.threshold, one.sensitivity, one.specificity] for first, one in points],
         ),
-        Table(
+        build_table(
             f"Cases that are {name} and others, by what they are called at the operating points",
             ("case", "aim", f"{name}: found", "missed", f"others: called {name}", "left alone"),
-            confusion,
+            [[*first, *one.confusion[0], *one.confusion[1]] for first, one in points],
         ),
-        Table(
+        build_table(
             f"Predictive values, first at the prevalence of these cases: the share of {name} among"
             " those called so (PPV), of the rest among the rest (NPV)",
             ("case", "aim", "prevalence", "PPV", "NPV"),
-            worth,
+            [
+                [*first, worth.prevalence, worth.ppv, worth.npv]
+                for first, one in points
+                for worth in one.predictive_values
+            ],
         ),
     ]
 
 
 def tabulate_net_benefit(metrics: Metrics) -> Table:
     """Lists the net benefit of acting on the answer from all that a case has."""
-    rows = [
-        [
-            f"{found.threshold:.2f}",
-            format_estimate(found.model),
-            format_number(found.treat_all),
-            f"{format_estimate(found.gain)}",
-            format_p(found.gain.p),
-        ]
-        for found in metrics.heads["fusion"].net_benefit or []
-    ]
-    title = (
+    return build_table(
         "Net benefit of treating from a probability on, fusion: the share rightly treated less that"
         " wrongly treated, which counts threshold / (1 - threshold) each; treating none has 0."
-        " Gain: over the better of treating all and none"
+        " Gain: over the better of treating all and none",
+        ("threshold", "net benefit", "treat all", "gain", "p"),
+        [
+            [f"{one.threshold:.2f}", one.model, one.treat_all, one.gain, format_p(one.gain.p)]
+            for one in metrics.heads["fusion"].net_benefit or ()
+        ],
     )
-    return Table(title, ("threshold", "net benefit", "treat all", "gain", "p"), rows)
+
+
+def tabulate_abstention(abstention: Abstention) -> list[Block]:
+    """Lists decisions by kind of case, and accuracy against the share of cases answered."""
+    return [
+        build_table(
+            "Where the model says that it cannot tell: at what is unlike its training or not read"
+            " (unknown), and where it is not sure (undecided). Covered: the share whose label is in"
+            " the prediction set, 0.90 by design in each kind of case",
+            ("cases of", "cases", "unknown", "undecided", "answered", "accuracy", "covered"),
+            [
+                [_GROUP_NAMES.get(name, name), *vars(group).values()]
+                for name, group in abstention.groups.items()
+            ],
+            digits=2,
+        ),
+        build_table(
+            "Accuracy at the thresholds, if only the surest cases are answered",
+            ("share answered", "accuracy"),
+            [[f"{one.answered:.0%}", one.accuracy] for one in abstention.risk_coverage],
+        ),
+    ]

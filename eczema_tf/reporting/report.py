@@ -1,11 +1,15 @@
-"""The results of one evaluation: on the terminal, and as `report.html` with what they are worth."""
+"""The results of an evaluation on the terminal and, with their caveats, as `report.html`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.checklists import tabulate_checklists
+from eczema_tf.reporting.comparison_tables import build_external, build_subgroups
 from eczema_tf.reporting.document import (
+    Block,
     Bullets,
     Picture,
     Pictures,
@@ -22,12 +26,49 @@ from eczema_tf.reporting.facts import (
     tabulate_settings,
 )
 from eczema_tf.reporting.formats import HEAD_NAMES, METRIC_NAMES, format_estimate
-from eczema_tf.reporting.plain_words import say_plainly
 from eczema_tf.reporting.plots import DECISION, FORESTS, PR, RELIABILITY, RISK, ROC
-from eczema_tf.reporting.results import SUBGROUPS, build_results
-from eczema_tf.reporting.stress_plots import CORRUPTED_PLOTS, MISSING_PLOT, select_plots
-from eczema_tf.reporting.stress_tables import CORRUPTED, MISSING
+from eczema_tf.reporting.probability_tables import (
+    tabulate_abstention,
+    tabulate_calibration,
+    tabulate_net_benefit,
+    tabulate_points,
+)
+from eczema_tf.reporting.stress import (
+    CORRUPTED,
+    CORRUPTED_PLOTS,
+    MISSING,
+    MISSING_PLOT,
+    build_stress,
+    select_plots,
+)
+from eczema_tf.reporting.tables import (
+    describe_gain,
+    describe_labels,
+    describe_sample,
+    describe_texts,
+    list_undefined,
+    mark_leaks,
+    tabulate_aurocs,
+    tabulate_decisions,
+    tabulate_labels,
+    tabulate_subsets,
+    tabulate_wordings,
+    warn_of_leaks,
+)
 from eczema_tf.schema import NOTICE
+
+SUBGROUPS = "Is it as good for everybody?"
+# by file: caption, and what it shows, for those who cannot see it
+_CURVES = {
+    PR: (
+        "Precision and recall",
+        "Precision-recall curves of the heads, with their average precision; the table above has"
+        " the metrics at the thresholds",
+    ),
+    RELIABILITY: ("Reliability", "Share of positives against mean probability"),
+    DECISION: ("Decision curve", "Net benefit against threshold of treatment"),
+}
+_RISK_CURVE = {RISK: ("Risk", "Accuracy of the surest cases by share")}
 
 
 def format_results(metrics: Metrics, notice: str = NOTICE) -> str:
@@ -54,27 +95,24 @@ def format_report(
         f"{HEAD_NAMES[modality]} {format_estimate(head.auroc)}"
         for modality, head in metrics.heads.items()
     ]
-    roc_shows = f"ROC curves of the heads; areas under them: {'; '.join(areas)}"
-    pr_shows = (
-        "Precision-recall curves of the heads, with their average precision; the table above has"
-        " the metrics at the thresholds"
-    )
-    curves = [
-        Picture(plots / ROC, roc_shows, "ROC"),
-        Picture(plots / PR, pr_shows, "Precision and recall"),
-        Picture(plots / RELIABILITY, "Share of positives against mean probability", "Reliability"),
-        Picture(plots / DECISION, "Net benefit against threshold of treatment", "Decision curve"),
-    ]
-    if metrics.abstention:
-        curves.append(Picture(plots / RISK, "Accuracy of the surest cases by share", "Risk"))
+    shown = {ROC: ("ROC", f"ROC curves of the heads; areas under them: {'; '.join(areas)}")}
+    shown |= _CURVES | (_RISK_CURVE if metrics.abstention else {})
+    curves = [Picture(plots / file, shows, caption) for file, (caption, shows) in shown.items()]
+    judged = facts.judged and Section("Data judged on", [Bullets(describe_source(facts.judged))])
     heads, *others = build_results(metrics)
+    above = _list_pictures(metrics, plots)
     sections = [
         Section("In plain words", [Bullets(say_plainly(metrics))]),
         heads,
         Section("Curves", [Pictures(curves)]),
-        *(_illustrate(section, metrics, plots) for section in others),
+        *(
+            replace(one, blocks=[Pictures(above[one.title]), *one.blocks])
+            if above.get(one.title)
+            else one
+            for one in others
+        ),
         *examples,
-        *_describe_judged(facts),
+        *([judged] if judged else []),
         Section("Data", [tabulate_data(facts), Bullets(describe_data(facts))]),
         Section("Model", [tabulate_settings(facts)]),
         Section("What these results do not say", [Bullets(list_caveats(facts, metrics))]),
@@ -84,24 +122,98 @@ def format_report(
     return format_page(title, sections, facts.data.notice)
 
 
-def _describe_judged(facts: RunFacts) -> list[Section]:
-    if facts.judged is None:
-        return []
-    return [Section("Data judged on", [Bullets(describe_source(facts.judged))])]
+def _list_pictures(metrics: Metrics, plots: Path) -> dict[str, list[Picture]]:
+    """Lists the plots that stand above the tables of a section, by its title."""
+    names = {METRIC_NAMES.get(metric, metric): file for metric, file in FORESTS.items()}
+    shows = "{} of each subgroup with its interval; the tables below have the figures"
+    panels = {
+        file: Picture(
+            plots / file,
+            f"Panels of {', '.join(tests).replace('_', ' ')}: what is left; the table has the"
+            " figures",
+            Path(file).stem.replace("_", " ").capitalize(),
+        )
+        for file, tests in select_plots(metrics).items()
+    }
+    return {
+        SUBGROUPS: [
+            Picture(plots / file, shows.format(name), f"{name} by subgroup")
+            for name, file in names.items()
+        ],
+        MISSING: [panels[file] for file in (MISSING_PLOT,) if file in panels],
+        CORRUPTED: [panels[file] for file in CORRUPTED_PLOTS.values() if file in panels],
+    }
 
 
-def _illustrate(section: Section, metrics: Metrics, plots: Path) -> Section:
-    """Puts a section's plots, if it has any, above its tables."""
-    pictures = []
-    if section.title == SUBGROUPS:
-        for metric, file in FORESTS.items():
-            name = METRIC_NAMES.get(metric, metric)
-            shows = f"{name} of each subgroup with its interval; the tables below have the figures"
-            pictures.append(Picture(plots / file, shows, f"{name} by subgroup"))
-    wanted = {MISSING: (MISSING_PLOT,), CORRUPTED: CORRUPTED_PLOTS.values()}
-    for file in wanted.get(section.title, ()):
-        if tests := select_plots(metrics).get(file):
-            shows = f"Panels of {', '.join(tests)}: what is left; the table has the figures"
-            caption = Path(file).stem.replace("_", " ").capitalize()
-            pictures.append(Picture(plots / file, shows.replace("_", " "), caption))
-    return Section(section.title, [Pictures(pictures), *section.blocks]) if pictures else section
+def build_results(metrics: Metrics) -> list[Section]:
+    """Builds what every format shows of the results."""
+    heads: list[Block] = [
+        *warn_of_leaks(metrics),
+        describe_sample(metrics),
+        *describe_texts(metrics),
+        tabulate_aurocs(metrics),
+        tabulate_decisions(metrics),
+        describe_gain(metrics),
+        *list_undefined(metrics),
+    ]
+    if metrics.bayes_auroc:
+        heads.append(
+            "Limit: the AUROC (of severity, the best kappa) of the exact posterior on the same"
+            " cases, which no model can pass but by chance; gap: what is missing, paired."
+        )
+    name, sentences = metrics.positive_class, describe_labels(metrics)
+    external, abstention, subgroups = metrics.external, metrics.abstention, metrics.subgroups
+    worth = [*tabulate_points(metrics), tabulate_net_benefit(metrics)]
+    tests = {section.title: section.blocks for section in build_stress(metrics)}
+    sections: dict[str, Sequence[Block]] = {  # without blocks, none
+        f"P({name})": heads,
+        "Other data than the run's own": build_external(external) if external else (),
+        "Are the probabilities right?": tabulate_calibration(metrics),
+        "What the answers are worth": worth,
+        "When it cannot tell": tabulate_abstention(abstention) if abstention else (),
+        "Where fusion has most, or nothing, to do": [tabulate_subsets(metrics)],
+        **tests,
+        "Known words and new ones": tabulate_wordings(metrics),
+        SUBGROUPS: build_subgroups(subgroups, name) if subgroups else (),
+        "Consistency and severity": [Bullets(sentences), *tabulate_labels(metrics)]
+        if sentences
+        else (),
+    }
+    return [
+        Section(title, mark_leaks(metrics, blocks)) for title, blocks in sections.items() if blocks
+    ]
+
+
+def say_plainly(metrics: Metrics) -> list[str]:
+    """Says how often the model is right, when it does not answer, and what photo and text add."""
+    fusion, gain, said = metrics.heads["fusion"], metrics.fusion_gain, []
+    found, spared = fusion.sensitivity, fusion.specificity
+    if found.value is not None and spared.value is not None:
+        ends = (spared.value, spared.high, spared.low)
+        value, low, high = (None if end is None else 1 - end for end in ends)
+        wrong = _of_hundred(Estimate(value=value, low=low, high=high))
+        said.append(
+            f"Of 100 such cases that are {metrics.positive_class}, about {_of_hundred(found)} are"
+            f" called so; of 100 others, about {wrong} are called so wrongly."
+        )
+    if metrics.abstention and (decided := metrics.abstention.groups["all"]).cases:
+        silent = decided.unknown + decided.undecided
+        said.append(
+            f"It says that it cannot tell in {silent} of {decided.cases} cases; of 100 answers that"
+            f" it does give, about {_of_hundred(decided.accuracy)} are right."
+        )
+    if gain.low is not None and gain.high is not None:
+        unsure = "as far as these cases show, no better and no worse than"
+        verdict = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else unsure
+        said.append(f"Photo and text together are {verdict} the better one of them alone.")
+    if metrics.external:
+        said.append("These cases come from other data than the model was trained on.")
+    return said
+
+
+def _of_hundred(share: Estimate) -> str:
+    if share.value is None:
+        return "an unknown number"
+    if share.low is None or share.high is None:
+        return f"{100 * share.value:.0f}"
+    return f"{100 * share.value:.0f} ({100 * share.low:.0f} to {100 * share.high:.0f})"

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from eczema_tf.evaluation.intervals import Estimate
-from eczema_tf.evaluation.records import Confusion, Metrics
+from eczema_tf.evaluation.records import ConsistencyMetrics, GradeMetrics, Metrics
 from eczema_tf.evaluation.results import GUESSED_AMBIGUOUS, KNOWN_AMBIGUOUS
 from eczema_tf.reporting.document import Block, Bullets, Table, Warned
 from eczema_tf.reporting.formats import (
     HEAD_NAMES,
     METRIC_NAMES,
+    build_table,
     format_difference,
     format_estimate,
     format_number,
@@ -26,13 +27,19 @@ SUBSET_NAMES = {
     "text_missing": "text missing",
     "both_present": "both present",
 }
-_MARKS = {"known posterior": "*", "model probability": "**"}
+# by what defines a subset: its mark, and the note that explains it
+_MARKS = {
+    "known posterior": ("*", "by the known posterior, {} to {}".format(*KNOWN_AMBIGUOUS)),
+    "model probability": (
+        "**",
+        "by the model's own probability, {} to {}".format(*GUESSED_AMBIGUOUS),
+    ),
+}
 
 
 def warn_of_leaks(metrics: Metrics) -> list[Block]:
     """Warns if the model has seen some of the cases, and that was allowed."""
-    leaks = metrics.leaks
-    if leaks is None or not leaks.leaks:
+    if (leaks := metrics.leaks) is None or not leaks.leaks:
         return []
     return [
         Warned(
@@ -57,23 +64,19 @@ def mark_leaks(metrics: Metrics, blocks: Sequence[Block]) -> list[Block]:
 def describe_sample(metrics: Metrics) -> str:
     """Says which cases the metrics are of, and how their intervals were made."""
     bootstrap, positives = metrics.bootstrap, metrics.heads["fusion"].positives
-    widened = ""
-    if bootstrap.widened:
-        widened = (
-            f", and they are {bootstrap.widened:.2f} times as wide for the variance of training"
-        )
+    factor = bootstrap.widened
+    widened = factor and f", and they are {factor:.2f} times as wide for the variance of training"
     return (
         f"{metrics.split.capitalize()}: {metrics.cases} cases, {metrics.labelled} with a label:"
         f" {metrics.positive_class} (above {metrics.label_threshold:g}) in {positives}."
         f" In brackets: {bootstrap.level:.0%} intervals; the cases of each of the"
-        f" {bootstrap.groups} groups count as drawn together{widened}."
+        f" {bootstrap.groups} groups count as drawn together{widened or ''}."
     )
 
 
 def describe_texts(metrics: Metrics) -> list[Block]:
     """Says how many texts are not read to their end, or are mostly unknown words."""
-    found = metrics.texts
-    if found is None or not found.texts:
+    if (found := metrics.texts) is None or not found.texts:
         return []
     cut, unknown = (f"{count} ({count / found.texts:.1%})" for count in (found.cut, found.unknown))
     return [
@@ -84,33 +87,26 @@ def describe_texts(metrics: Metrics) -> list[Block]:
 
 def tabulate_aurocs(metrics: Metrics) -> Table:
     """Lists the AUROC of each head; on built-in data also the limit and the gap to it."""
-    limits, gaps, rows = metrics.bayes_auroc, metrics.bayes_gap or {}, []
-    for modality, head in metrics.heads.items():
-        row = [HEAD_NAMES[modality], str(head.cases), str(head.positives)]
-        row.append(format_estimate(head.auroc))
-        if limits:
-            row += [format_number(limits.get(modality))]
-            row += [format_estimate(gaps[modality]) if modality in gaps else "-"]
-        rows.append(row)
-    name = metrics.positive_class
+    limits, gaps, name = metrics.bayes_auroc, metrics.bayes_gap or {}, metrics.positive_class
+    rows: list[list[object]] = [
+        [HEAD_NAMES[modality], head.cases, head.positives, head.auroc]
+        + ([limits.get(modality), gaps.get(modality)] if limits else [])
+        for modality, head in metrics.heads.items()
+    ]
     columns = (f"P({name}) from", "cases", name, "AUROC", *(("limit", "gap") if limits else ()))
-    return Table("Without a threshold", columns, rows)
+    return build_table("Without a threshold", columns, rows)
 
 
 def tabulate_decisions(metrics: Metrics) -> Table:
-    """Lists what each head's threshold makes of its probabilities."""
-    rows = [
+    """Lists how well each head decides at its threshold."""
+    return build_table(
+        "At the thresholds chosen on validation",
+        (f"P({metrics.positive_class}) from", "threshold", "sensitivity", "specificity", "F1"),
         [
-            HEAD_NAMES[modality],
-            f"{head.threshold:.3f}",
-            format_estimate(head.sensitivity),
-            format_estimate(head.specificity),
-            format_estimate(head.f1),
-        ]
-        for modality, head in metrics.heads.items()
-    ]
-    columns = (f"P({metrics.positive_class}) from", "threshold", "sensitivity", "specificity", "F1")
-    return Table("At the thresholds chosen on validation", columns, rows)
+            [HEAD_NAMES[modality], head.threshold, head.sensitivity, head.specificity, head.f1]
+            for modality, head in metrics.heads.items()
+        ],
+    )
 
 
 def describe_gain(metrics: Metrics) -> str:
@@ -127,95 +123,87 @@ def tabulate_subsets(metrics: Metrics) -> Table:
     """Lists the AUROC of each head where fusion has most, or nothing, to do."""
     rows = [
         [
-            SUBSET_NAMES[name] + _MARKS.get(subset.defined_by, ""),
-            str(subset.cases),
-            *(format_estimate(subset.heads[modality].auroc) for modality in HEAD_NAMES),
+            SUBSET_NAMES[name] + _MARKS.get(subset.defined_by, ("", ""))[0],
+            subset.cases,
+            *(subset.heads[modality].auroc for modality in HEAD_NAMES),
         ]
         for name, subset in metrics.subsets.items()
     ]
-    notes = {
-        "known posterior": "by the known posterior, {} to {}".format(*KNOWN_AMBIGUOUS),
-        "model probability": "by the model's own probability, {} to {}".format(*GUESSED_AMBIGUOUS),
-    }
     used = {subset.defined_by for subset in metrics.subsets.values()}
-    explained = [f"{_MARKS[basis]} {note}" for basis, note in notes.items() if basis in used]
+    notes = [f"{mark} {note}" for basis, (mark, note) in _MARKS.items() if basis in used]
     columns = ("cases where", "cases", *HEAD_NAMES.values())
-    caption = "; ".join(["AUROC where", *explained])
-    return Table(caption, columns, rows)
+    return build_table("; ".join(["AUROC where", *notes]), columns, rows)
 
 
 def tabulate_wordings(metrics: Metrics) -> list[Table]:
     """Lists the AUROC of each head on texts in known and in new words, and their limits, if any."""
+    if not metrics.wordings:
+        return []
     rows = [
-        [
-            HEAD_NAMES[modality],
-            name,
-            str(subset.heads[modality].cases),
-            format_estimate(subset.heads[modality].auroc),
-            format_number((subset.bayes_auroc or {}).get(modality)),
-        ]
+        [HEAD_NAMES[modality], name, head.cases, head.auroc, (limits or {}).get(modality)]
         for modality in HEAD_NAMES
-        for name, subset in (metrics.wordings or {}).items()
+        for name, head, limits in (
+            (name, subset.heads[modality], subset.bayes_auroc)
+            for name, subset in metrics.wordings.items()
+        )
     ]
     title = "Texts in wordings that occur in training (known), and in wordings that do not (new)"
     columns = (f"P({metrics.positive_class}) from", "wordings", "cases", "AUROC", "limit")
-    return [Table(title, columns, rows)] if rows else []
+    return [build_table(title, columns, rows)]
 
 
 def describe_labels(metrics: Metrics) -> list[str]:
     """Says how good the consistency and severity heads are, where there are labels."""
-    consistency, severity, sentences = metrics.consistency, metrics.severity, []
-    if consistency.cases:
-        sentences.append(
-            f"Consistency: macro F1 {format_estimate(consistency.macro_f1)}, accuracy"
-            f" {format_estimate(consistency.accuracy)}."
-        )
-    for source, grades in (("", severity), *severity.alone.items()):
-        if grades.cases:
-            name = f"Severity from the {HEAD_NAMES[source]} alone" if source else "Severity"
-            limit = grades.best_kappa
-            sentences.append(
-                f"{name}, of {grades.cases} positive cases: quadratic kappa"
-                f" {format_estimate(grades.kappa)}"
-                f"{'' if limit is None else f' (limit {format_number(limit)})'}, mean error"
-                f" {format_estimate(grades.mae)} grades."
-            )
-    return sentences
+    consistency = metrics.consistency
+    said = (
+        f"Consistency: macro F1 {format_estimate(consistency.macro_f1)}, accuracy"
+        f" {format_estimate(consistency.accuracy)}."
+    )
+    severities: dict[str, GradeMetrics] = {"Severity": metrics.severity}
+    severities |= {
+        f"Severity from the {HEAD_NAMES[source]} alone": grades
+        for source, grades in metrics.severity.alone.items()
+    }
+    return ([said] if consistency.cases else []) + [
+        f"{name}, of {grades.cases} positive cases: quadratic kappa {format_estimate(grades.kappa)}"
+        f"{'' if grades.best_kappa is None else f' (limit {format_number(grades.best_kappa)})'},"
+        f" mean error {format_estimate(grades.mae)} grades."
+        for name, grades in severities.items()
+        if grades.cases
+    ]
 
 
 def tabulate_labels(metrics: Metrics) -> list[Table]:
     """Counts what was predicted for each true label of consistency and severity, if any."""
-    tables = []
-    for name in ("consistency", "severity"):
-        confusion: Confusion = getattr(metrics, name).confusion
-        cases = sum(map(sum, confusion.counts))
-        if cases:
-            rows = [
-                [label, *map(str, counts)]
-                for label, counts in zip(confusion.labels, confusion.counts, strict=True)
-            ]
-            columns = ("true", *(f"predicted {label}" for label in confusion.labels))
-            caption = f"{name.capitalize()}: {cases} cases"
-            tables.append(Table(caption, columns, rows))
-    return tables
+    judged: dict[str, ConsistencyMetrics | GradeMetrics] = {
+        "Consistency": metrics.consistency,
+        "Severity": metrics.severity,
+    }
+    return [
+        build_table(
+            f"{name}: {found.cases} cases",
+            ("true", *(f"predicted {label}" for label in found.confusion.labels)),
+            [
+                [label, *counts]
+                for label, counts in zip(
+                    found.confusion.labels, found.confusion.counts, strict=True
+                )
+            ],
+        )
+        for name, found in judged.items()
+        if found.cases
+    ]
 
 
 def list_undefined(metrics: Metrics) -> list[Block]:
     """Says why metrics of the main tables are undefined; of the subsets, `metrics.json` says it."""
-    parts: dict[str, dict[str, Estimate]] = {
-        HEAD_NAMES[modality]: _list_estimates(head) for modality, head in metrics.heads.items()
-    }
-    parts["fusion gain"] = {"AUROC": metrics.fusion_gain}
-    parts["consistency"] = _list_estimates(metrics.consistency)
-    parts["severity"] = _list_estimates(metrics.severity)
+    judged = {HEAD_NAMES[modality]: vars(head) for modality, head in metrics.heads.items()}
+    judged |= {"fusion gain": {"auroc": metrics.fusion_gain}}
+    judged |= {"consistency": vars(metrics.consistency), "severity": vars(metrics.severity)}
     names: dict[tuple[str, str], list[str]] = {}
-    for part, estimates in parts.items():
-        for name, estimate in estimates.items():
-            if estimate.reason is not None:
+    for part, figures in judged.items():
+        for name, estimate in figures.items():
+            if isinstance(estimate, Estimate) and estimate.reason is not None:
                 names.setdefault((part, estimate.reason), []).append(METRIC_NAMES.get(name, name))
     lines = [f"{part}, {', '.join(which)}: {reason}." for (part, reason), which in names.items()]
     return [Bullets(lines)] if lines else []
-
-
-def _list_estimates(found: object) -> dict[str, Estimate]:
-    return {name: value for name, value in vars(found).items() if isinstance(value, Estimate)}

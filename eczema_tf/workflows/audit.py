@@ -14,12 +14,12 @@ from eczema_tf.config import DataConfig
 from eczema_tf.data.audit.audit import Audit, audit_dataset, check_splits
 from eczema_tf.data.audit.overlap import Seen, find_overlap
 from eczema_tf.data.dataset import Dataset, DatasetFacts, load_dataset
-from eczema_tf.errors import DataError, join_faults
+from eczema_tf.errors import raise_if_any
 from eczema_tf.evaluation.records import Leaks
 from eczema_tf.files import write_json
 
 AUDIT = "audit.json"
-EXAMPLES = 20  # of leaks that a report names
+NAMED_LEAKS = 20  # of leaks that a report names
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class AuditedDataset:
     allow_leaks: bool
 
     def check(self, splits: pd.Series) -> Leaks:
-        """Looks for what straddles splits.
+        """Looks for groups and duplicates that straddle splits.
 
         Args:
             splits: Of each row.
@@ -43,13 +43,11 @@ class AuditedDataset:
             DataError: If anything does, unless leaks are allowed.
         """
         findings = check_splits(self.audit.table, splits, self.audit.duplicates)
-        if findings and not self.allow_leaks:
-            ways = (
-                "empty the manifest's column `split`, so that splits keep together what belongs"
-                " together, or allow it with --allow-leaks"
-            )
-            raise DataError(join_faults(f"the splits leak; {ways}", findings))
-        return Leaks(leaks=len(findings), examples=list(findings[:EXAMPLES]))
+        title = (
+            "the splits leak; empty the manifest's column `split`, so that splits keep together"
+            " what belongs together, or allow it with --allow-leaks"
+        )
+        return _record_leaks(title, findings, self.allow_leaks)
 
 
 def load_audited(config: DataConfig, manifest_path: Path | str) -> AuditedDataset:
@@ -82,13 +80,17 @@ def check_overlap(
     if seen is None:
         say("audit: the run does not say what it was trained on; train it anew to have it compared")
         return None
-    findings = find_overlap(seen, dataset, rows)
-    if findings and not allow_leaks:
-        ways = "leave these rows out, or allow it with --allow-leaks"
-        raise DataError(
-            join_faults(f"the run has seen what it is to be judged on; {ways}", findings)
-        )
-    return Leaks(leaks=len(findings), examples=findings[:EXAMPLES])
+    title = (
+        "the run has seen what it is to be judged on; leave these rows out, or allow it with"
+        " --allow-leaks"
+    )
+    return _record_leaks(title, find_overlap(seen, dataset, rows), allow_leaks)
+
+
+def _record_leaks(title: str, findings: list[str], allow_leaks: bool) -> Leaks:
+    if not allow_leaks:
+        raise_if_any(title, findings)
+    return Leaks(leaks=len(findings), examples=findings[:NAMED_LEAKS])
 
 
 def load_as_trained(config: DataConfig, trained_on: DatasetFacts) -> Dataset:

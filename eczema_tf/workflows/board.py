@@ -13,7 +13,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorboard.plugins.hparams import api as hparams
 from tensorboard.plugins.pr_curve import summary as pr_curve
-from tensorboard.plugins.projector import ProjectorConfig
+from tensorboard.plugins.projector import EmbeddingInfo, ProjectorConfig
 
 from eczema_tf.config import Config, dump_config
 from eczema_tf.data.cache import ArrayCache
@@ -22,7 +22,7 @@ from eczema_tf.data.inputs import Inputs
 from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.pipeline import build_evaluation_dataset
-from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, is_scored
+from eczema_tf.evaluation.predictions import take_scored
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.explanation.heatmaps import compute_heatmaps
 from eczema_tf.files import replacing_folder, write_text
@@ -73,10 +73,9 @@ def write_board(
             card = (run_dir / run_folder.MODEL_CARD).read_text(encoding="utf-8")
             tf.summary.text("configuration", f"```yaml\n{dump_config(trained.config)}```")
             tf.summary.text("model_card", card)
-            run = tf.function(lambda taken: trained.model(taken, training=False))
-            specs = {
-                name: tf.TensorSpec(x.shape, x.dtype) for name, x in trained.model.input.items()
-            }
+            taken = trained.model.input.items()
+            specs = {name: tf.TensorSpec(x.shape, x.dtype) for name, x in taken}
+            run = tf.function(lambda inputs: trained.model(inputs, training=False))
             tf.summary.graph(run.get_concrete_function(specs).graph)
         _write_projector(folder, trained, dataset, inputs, splits)
 
@@ -84,9 +83,12 @@ def write_board(
 def flatten(config: Config) -> dict[str, bool | int | float | str]:
     """Returns a configuration as `section.key` and value, as HParams has it; null is "null"."""
     flat = pd.json_normalize(config.model_dump()).iloc[0].to_dict()
-    plain = (bool, int, float, str)
     return {
-        key: value if isinstance(value, plain) else "null" if value is None else str(value)
+        key: value
+        if isinstance(value, bool | int | float | str)
+        else "null"
+        if value is None
+        else str(value)
         for key, value in flat.items()
     }
 
@@ -95,17 +97,12 @@ def _write_figures(config: Config, cases: pd.DataFrame, metrics: Metrics) -> Non
     hparams.hparams(flatten(config))
     for modality, head in metrics.heads.items():
         for name in ("auroc", "f1", "sensitivity", "specificity"):
-            value = getattr(head, name).value
-            if value is not None:
+            if (value := getattr(head, name).value) is not None:
                 tf.summary.scalar(f"{metrics.split}/{name}_{modality}", value)
-        scored = cases[is_scored(cases, modality)]
-        if len(scored):
-            curve = pr_curve.pb(
-                f"{metrics.split}/{modality}",
-                (scored["eczema"] > metrics.label_threshold).to_numpy(bool),
-                scored[PROBABILITY_COLUMNS[modality]].to_numpy("float64"),
-                num_thresholds=PR_THRESHOLDS,
-            )
+        scores, positive = take_scored(cases, modality, metrics.label_threshold)
+        if len(scores):
+            name = f"{metrics.split}/{modality}"
+            curve = pr_curve.pb(name, positive, scores, num_thresholds=PR_THRESHOLDS)
             tf.summary.experimental.write_raw_pb(curve.SerializeToString())
 
 
@@ -116,7 +113,7 @@ def _write_picture(name: str, png: bytes) -> None:
 def draw_heatmaps(
     run_dir: Path, trained: TrainedModel, dataset: Dataset, splits: pd.Series
 ) -> Iterator[tuple[str, bytes]]:
-    """Draws what the overall answer saw in validation photos, if they are nobody's.
+    """Draws heatmaps of validation photos, if no patient is in them.
 
     Yields:
         The row's id and a PNG; nothing unless all photos are built-in and the model sees places.
@@ -145,16 +142,15 @@ def _write_projector(
     batches = build_evaluation_dataset(features, rows, train.batch_size)
     fused = predict_logits(heads_of(trained.model, cached, FUSED), batches)
     vectors = np.concatenate([fused[name] for name in FUSED], axis=1)  # (rows, features)
-    columns = [name for name in ("example_id", "eczema", "severity") if name in dataset.table]
-    labels = dataset.table.iloc[rows][columns].assign(split=splits.iloc[rows])
+    labels = dataset.table.iloc[rows].filter(["example_id", "eczema", "severity"])
+    labels = labels.assign(split=splits.iloc[rows])
     write_text(folder / "labels.tsv", labels.to_csv(sep="\t", index=False))
-    write_text(
-        folder / "features.tsv", pd.DataFrame(vectors).to_csv(sep="\t", header=False, index=False)
-    )
-    config = ProjectorConfig()
-    config.embeddings.add(
+    features_tsv = pd.DataFrame(vectors).to_csv(sep="\t", header=False, index=False)
+    write_text(folder / "features.tsv", features_tsv)
+    embedding = EmbeddingInfo(
         tensor_name="what photo and text are fused from",
         tensor_path="features.tsv",
         metadata_path="labels.tsv",
     )
-    write_text(folder / "projector_config.pbtxt", text_format.MessageToString(config))
+    config = text_format.MessageToString(ProjectorConfig(embeddings=[embedding]))
+    write_text(folder / "projector_config.pbtxt", config)

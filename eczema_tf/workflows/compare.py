@@ -12,12 +12,11 @@ from eczema_tf.evaluation.predictions import load_predictions
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.files import write_json, write_text
+from eczema_tf.reporting.comparison_tables import build_comparison
 from eczema_tf.reporting.document import format_markdown, format_page, format_text
-from eczema_tf.reporting.run_comparison import build_comparison
 from eczema_tf.workflows import run_folder
 
-PAGE, MARKDOWN, JSON = "comparison.html", "comparison.md", "comparison.json"
-TITLE = "Eczema assistant: runs compared"
+PAGE_TITLE = "Eczema assistant: runs compared"
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,12 @@ class Evaluated:
     name: str
     metrics: Metrics
     cases: pd.DataFrame
+
+    @classmethod
+    def load(cls, name: str, folder: Path) -> "Evaluated":
+        """Reads a folder's results; raises as `compare` does."""
+        metrics = Metrics.read(folder / run_folder.METRICS)
+        return cls(name, metrics, load_predictions(folder / run_folder.PREDICTIONS))
 
 
 def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str, PairedHead]]:
@@ -46,7 +51,7 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
     """
     names = [run.resolve().name for run in runs]
     unique = names if len({*names}) == len(names) else list(map(str, runs))
-    first, *others = map(_load, runs, unique)
+    first, *others = map(Evaluated.load, unique, runs)
     keys = [key for key in ("case_id", "repeat") if key in first.cases]
     common = first.cases[keys]
     for other in others:
@@ -56,27 +61,22 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
         raise DataError(f"--compare {' '.join(map(str, runs))}: no case is in all of them")
     reference = _take(first, common, keys)
     paired = {other.name: pair_runs(reference, _take(other, common, keys)) for other in others}
-    counts = [str(run.cases["case_id"].nunique()) for run in (first, *others)]
+    counts = ", ".join(str(run.cases["case_id"].nunique()) for run in (first, *others))
     described = (
         f"{first.metrics.split.capitalize()}: the {common['case_id'].nunique()} cases that are in"
-        f" all of them; they have {', '.join(counts)}."
+        f" all of them; they have {counts}."
     )
     sections = [build_comparison(first.name, paired, described)]
     print(format_text(sections))
     if out is not None:
-        write_text(out / PAGE, format_page(TITLE, sections))
-        write_text(out / MARKDOWN, format_markdown(TITLE, sections))
-        write_json(out / JSON, {"first": first.name, "others": paired})
+        write_text(out / "comparison.html", format_page(PAGE_TITLE, sections))
+        write_text(out / "comparison.md", format_markdown(PAGE_TITLE, sections))
+        write_json(out / "comparison.json", {"first": first.name, "others": paired})
     return paired
 
 
-def _load(folder: Path, name: str) -> Evaluated:
-    metrics = Metrics.read(folder / run_folder.METRICS)
-    return Evaluated(name, metrics, load_predictions(folder / run_folder.PREDICTIONS))
-
-
 def _check_alike(first: Evaluated, other: Evaluated, keys: list[str]) -> None:
-    """Refuses runs whose figures of the same case would not mean the same."""
+    """Refuses runs whose results on the same cases are not comparable."""
     if ("repeat" in first.cases) != ("repeat" in other.cases):
         raise DataError(
             f"--compare {first.name} {other.name}: one is a cross-validation; compare two, or none"

@@ -51,8 +51,7 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
         folds[str(repeat)] = dict(zip(ids, map(int, fold_of_row), strict=True))
         logits = []
         for fold in sorted(set(fold_of_row)):
-            where = f"repeat {repeat + 1} of {split.repeats}, fold {fold + 1} of {split.folds}"
-            say(where)
+            say(f"repeat {repeat + 1} of {split.repeats}, fold {fold + 1} of {split.folds}")
             fold_dir = run_dir / "folds" / f"{repeat}-{fold}"
             of_fold, chosen = _train_fold(config, dataset, fold_of_row, fold, fold_dir)
             logits.append(of_fold.assign(fold=fold))

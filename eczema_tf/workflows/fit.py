@@ -17,8 +17,7 @@ from eczema_tf.data.inputs import Inputs, to_model_inputs
 from eczema_tf.data.text.findings import choose_findings
 from eczema_tf.data.text.reading import choose_unknown_limit
 from eczema_tf.data.text.tokenizer import learn_tokenizer, load_tokenizer
-from eczema_tf.evaluation.conformal import Bounds, choose_bounds
-from eczema_tf.evaluation.thresholds import Thresholds, choose_thresholds
+from eczema_tf.evaluation.thresholds import Bounds, Thresholds, choose_bounds, choose_thresholds
 from eczema_tf.explanation.neutral_text import find_neutral_text
 from eczema_tf.explanation.photo_evidence import measure_scale
 from eczema_tf.explanation.submodels import Submodels

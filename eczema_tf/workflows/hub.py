@@ -13,7 +13,7 @@ from eczema_tf.serving.exported import FILES
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.run_folder import TrainedModel
 
-CARD, WEIGHTS = "README.md", "model.safetensors"
+CARD, SAFETENSORS = "README.md", "model.safetensors"
 FROM_RUN = (
     run_folder.ENCODERS,
     run_folder.TOKENIZER,
@@ -44,14 +44,14 @@ def fill_hub_folder(folder: Path, trained: TrainedModel, run_dir: Path, version:
     write_text(folder / run_folder.CONFIG, dump_config(forget_places(trained.config)))
     weights = {weight.path: np.asarray(weight.numpy()) for weight in trained.model.weights}
     if len(weights) != len(trained.model.weights):
-        raise RunError(f"{WEIGHTS}: two weights have one name; nothing was written")
-    safetensors.numpy.save_file(weights, folder / WEIGHTS, metadata={"format": "keras"})
+        raise RunError(f"{SAFETENSORS}: two weights have one name; nothing was written")
+    safetensors.numpy.save_file(weights, folder / SAFETENSORS, metadata={"format": "keras"})
     shutil.copyfile(run_dir / run_folder.MODEL_CARD, folder / CARD)
     write_checksums(folder, sorted(path.name for path in folder.iterdir()))
 
 
 def forget_places(config: Config) -> Config:
-    """Leaves the names of files and folders, and not where on this machine they are."""
+    """Cuts local paths to the names of their files and folders."""
     places = {
         "data.manifest": config.data.manifest,
         "data.embeddings": config.data.embeddings,
@@ -62,6 +62,7 @@ def forget_places(config: Config) -> Config:
         "train.cache_folder": config.train.cache_folder,
         "export.folder": config.export.folder,
     }
-    known = {key: Path(place) for key, place in places.items() if place is not None}
-    named = {key: path.name for key, path in known.items() if path.is_absolute()}
-    return change_config(config, named)
+    absolute = {
+        key: Path(place) for key, place in places.items() if place and Path(place).is_absolute()
+    }
+    return change_config(config, {key: path.name for key, path in absolute.items()})

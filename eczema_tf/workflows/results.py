@@ -23,7 +23,7 @@ from eczema_tf.reporting.facts import RunFacts
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
 from eczema_tf.reporting.report import format_report, format_results
-from eczema_tf.reporting.stress_plots import write_stress_plots
+from eczema_tf.reporting.stress import write_stress_plots
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.stress import Stressed
 
@@ -32,7 +32,7 @@ ShowCases = Callable[[Sequence[str]], Mapping[str, ShownCase]]
 
 @dataclass(frozen=True)
 class OtherData:
-    """Data that are not the run's own, and how far their inputs are from its training."""
+    """Data other than the run's own, and how their inputs differ from its training data."""
 
     facts: DatasetFacts
     shift: dict[str, Shift]
@@ -109,8 +109,7 @@ def _show_surest(
     sample = Sample.draw(cases, thresholds, metrics.label_threshold, replicates=0, seed=0)
     surest = find_surest(sample, SHOWN)
     ids = [case for found in surest.values() for case in found["case_id"]]
-    shown = show(ids) if show else {}
-    return build_examples(surest, metrics, shown)
+    return build_examples(surest, metrics, show(ids) if show else {})
 
 
 def _choose_run_points(run_dir: Path, config: Config) -> dict[str, Thresholds]:

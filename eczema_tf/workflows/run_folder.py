@@ -19,7 +19,7 @@ import tensorflow as tf
 from pydantic import TypeAdapter, ValidationError
 
 from eczema_tf.config import Config, dump_config, load_config
-from eczema_tf.data.audit.report import AuditReport
+from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.data.text.tokenizer import TextTokenizer, read_tokenizer
 from eczema_tf.errors import RunError
 from eczema_tf.evaluation.thresholds import Thresholds

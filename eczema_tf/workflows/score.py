@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 from eczema_tf.batch.cases import write_cases
 from eczema_tf.batch.job import Job, JobSummary, open_job
-from eczema_tf.batch.scoring import build_udf, score_chunk, tabulate_chunk
-from eczema_tf.batch.spark import check_spark, open_session
+from eczema_tf.batch.spark import build_udf, check_spark, open_session, score_chunk, tabulate_chunk
 from eczema_tf.data.manifest.stream import stream_rows, survey_manifest
 from eczema_tf.errors import DataError
 from eczema_tf.serving.exported import ExportMetadata, find_version

@@ -6,7 +6,7 @@ for each trial with its HParams for TensorBoard, `trials.csv` and `best.yaml`. T
 dropped from the data set before the first trial.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,13 @@ import pandas as pd
 import tensorflow as tf
 import yaml
 from optuna.storages.journal import JournalFileBackend
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from optuna.trial import TrialState
+from pydantic import TypeAdapter, ValidationError
 from tensorboard.plugins.hparams import api as hparams
 
-from eczema_tf.config import Config, change_config, dump_config, read_yaml
+from eczema_tf.config import Config, Section, change_config, dump_config, read_yaml
 from eczema_tf.data.dataset import Dataset
-from eczema_tf.errors import ConfigError, join_faults
+from eczema_tf.errors import ConfigError, raise_if_any
 from eczema_tf.files import write_csv, write_text
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import load_audited
@@ -35,10 +36,8 @@ SHOWN_TRIALS = 10
 Setting = bool | int | float | str | None
 
 
-class Range(BaseModel):
+class Range(Section):
     """Numbers between two bounds, both included; whole ones if both bounds are."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     low: int | float
     high: int | float
@@ -49,7 +48,7 @@ Space = dict[str, Range | list[Setting]]  # by dotted key of the configuration; 
 
 
 def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
-    """Runs trials until a study has enough finished ones, and prints the best of them.
+    """Runs trials until enough of a study are finished, and prints the best of them.
 
     Args:
         config: What all trials share.
@@ -77,9 +76,13 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
     run_trial = partial(
         _run_trial, config=config, space=space, dataset=dataset, splits=splits, folder=folder
     )
-    complete = [optuna.trial.TrialState.COMPLETE]
-    while len(finished := study.get_trials(states=complete)) < trials:
+    while len(finished := study.get_trials(states=[TrialState.COMPLETE])) < trials:
         study.optimize(run_trial, n_trials=1)
+    _write_best(config, finished, folder)
+
+
+def _write_best(config: Config, finished: list[optuna.trial.FrozenTrial], folder: Path) -> None:
+    """Writes and prints the table of finished trials, the best first, and its configuration."""
     ranked = sorted(finished, key=lambda trial: trial.values, reverse=True)
     table = pd.DataFrame(
         [{"trial": trial.number, OBJECTIVE: trial.value, **trial.params} for trial in ranked]
@@ -94,7 +97,7 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
 
 
 def _start_study(config: Config, space: Space, folder: Path) -> None:
-    """Writes what a study is of into its folder, or refuses to mix two studies."""
+    """Writes a study's configuration and space into its folder; refuses to mix two studies."""
     started_with = {
         "config.yaml": dump_config(config),
         "space.yaml": yaml.safe_dump(TypeAdapter(Space).dump_python(space), sort_keys=False),
@@ -127,23 +130,24 @@ def load_space(path: Path) -> Space:
                 f"{key}: allowed: [choices] or {{low: ..., high: ..., log: true|false}}, received"
                 f" {allowed!r}"
             )
-            continue
-        space[key] = varied
-        if isinstance(varied, Range) and not varied.low < varied.high:
-            faults.append(
-                f"{key}: low must be less than high, received {varied.low} and {varied.high}"
-            )
-        # every choice, and both ends of a range, must be a valid configuration by itself
-        for value in varied if isinstance(varied, list) else [varied.low, varied.high]:
-            try:
-                change_config(Config(), {key: value})
-            except ConfigError as error:
-                faults.append(" ".join(str(error).split()))
-    if faults or not space:
-        raise ConfigError(
-            join_faults(f"{path} is not a search space", faults or ["it varies nothing"])
-        )
+        else:
+            space[key] = varied
+            faults += _find_faults(key, varied)
+    if not faults and not space:
+        faults = ["it varies nothing"]
+    raise_if_any(f"{path} is not a search space", faults, ConfigError)
     return space
+
+
+def _find_faults(key: str, varied: Range | list[Setting]) -> Iterator[str]:
+    """Every choice, and both ends of a range, must be a valid configuration by itself."""
+    if isinstance(varied, Range) and not varied.low < varied.high:
+        yield f"{key}: low must be less than high, received {varied.low} and {varied.high}"
+    for value in varied if isinstance(varied, list) else [varied.low, varied.high]:
+        try:
+            change_config(Config(), {key: value})
+        except ConfigError as error:
+            yield " ".join(str(error).split())
 
 
 def load_without_test(config: Config) -> tuple[Dataset, pd.Series]:
@@ -167,14 +171,7 @@ def _run_trial(
     splits: pd.Series,
     folder: Path,
 ) -> float:
-    chosen: dict[str, Setting] = {}
-    for key, allowed in space.items():
-        if isinstance(allowed, list):
-            chosen[key] = trial.suggest_categorical(key, allowed)
-            continue
-        whole = isinstance(allowed.low, int) and isinstance(allowed.high, int)
-        suggest: Callable[..., float] = trial.suggest_int if whole else trial.suggest_float
-        chosen[key] = suggest(key, allowed.low, allowed.high, log=allowed.log)
+    chosen = {key: _suggest(trial, key, allowed) for key, allowed in space.items()}
     trial_config = change_config(config, chosen)
     run_dir = folder / f"trial-{trial.number:04d}"
     run_folder.write_start(run_dir, trial_config)
@@ -184,3 +181,11 @@ def _run_trial(
         hparams.hparams(chosen, trial_id=run_dir.name)
         tf.summary.scalar(OBJECTIVE, score, step=0)
     return score
+
+
+def _suggest(trial: optuna.Trial, key: str, allowed: Range | list[Setting]) -> Setting:
+    if isinstance(allowed, list):
+        return trial.suggest_categorical(key, allowed)
+    whole = isinstance(allowed.low, int) and isinstance(allowed.high, int)
+    suggest: Callable[..., float] = trial.suggest_int if whole else trial.suggest_float
+    return suggest(key, allowed.low, allowed.high, log=allowed.log)

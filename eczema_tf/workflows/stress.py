@@ -61,12 +61,12 @@ def predict_missing(
         first = dict(zip(case_ids[having[modality]][::-1], having[modality][::-1], strict=True))
         return np.array([first[another[case]] for case in case_ids[rows]])
 
-    none = np.full(len(rows), -1)
-    photos = [rows, none, rows, take_another("image"), rows]
-    texts = [rows, rows, none, rows, take_another("text")]
-    paired = inputs.pair(np.concatenate(photos), np.concatenate(texts))
-    whole, *changed = predict_versions(trained, dataset.take(rows), paired, len(photos))
-    no_photo, no_text, other_photo, other_text = changed
+    none, versions = np.full(len(rows), -1), 5
+    photos = np.concatenate([rows, none, rows, take_another("image"), rows])
+    texts = np.concatenate([rows, rows, none, rows, take_another("text")])
+    whole, no_photo, no_text, other_photo, other_text = predict_versions(
+        trained, dataset.take(rows), inputs.pair(photos, texts), versions
+    )
     return {
         "photo_missing": StressedCases("image", remove_some(whole, no_photo, seed)),
         "text_missing": StressedCases("text", remove_some(whole, no_text, seed)),
@@ -99,16 +99,20 @@ def predict_corrupted(
                 say("robustness: photos are embeddings, so only texts are corrupted")
             elif (having := np.flatnonzero(inputs.present(modality))).size:
                 own = chosen.take(having), inputs.pair(having, having)
-                corrupt = _corrupt_photos if modality == "image" else _corrupt_texts
-                whole: dict[float, pd.DataFrame] = {}
-                for name, strengths, versions in corrupt(aside, *own):
-                    answers = predict_versions(aside, own[0], versions, len(strengths))
-                    by_strength = dict(zip(strengths, answers, strict=True))
-                    if name == AS_IS:
-                        whole = by_strength
-                    else:
-                        found[name] = StressedCases(modality, whole | by_strength)
+                found |= _predict_corruptions(aside, *own, modality)
     return found
+
+
+def _predict_corruptions(
+    trained: TrainedModel, dataset: Dataset, inputs: Inputs, modality: str
+) -> Stressed:
+    corrupt = {"image": _corrupt_photos, "text": _corrupt_texts}[modality]
+    answers: dict[str, dict[float, pd.DataFrame]] = {}
+    for name, strengths, versions in corrupt(trained, dataset, inputs):
+        predicted = predict_versions(trained, dataset, versions, len(strengths))
+        answers[name] = dict(zip(strengths, predicted, strict=True))
+    whole = answers.pop(AS_IS)
+    return {name: StressedCases(modality, whole | found) for name, found in answers.items()}
 
 
 # name, strengths, and the rows at each of them in one column
@@ -116,20 +120,16 @@ Corrupted = Iterator[tuple[str, Sequence[float], Inputs]]
 
 
 def _corrupt_photos(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> Corrupted:
-    """Corrupts photos as clients send them, before anything mends their size and colours."""
-    config = trained.config
-    preprocess = partial(
-        preprocess_photo, size_px=trained.encoders.image.size_px, config=config.preprocess
-    )
-    photos = [
-        shrink(Image.open(io.BytesIO(upright_jpeg(read_photo(Path(file))))))
-        for file in dataset.table["image_file"]
-    ]
-    kinds = {AS_IS: Corruption(_leave, (0.0,)), **PHOTO_CORRUPTIONS}
+    """Corrupts photos as clients send them, before preprocessing."""
+    config, size_px = trained.config, trained.encoders.image.size_px
+    preprocess = partial(preprocess_photo, size_px=size_px, config=config.preprocess)
+    files = [upright_jpeg(read_photo(Path(file))) for file in dataset.table["image_file"]]
+    photos = [shrink(Image.open(io.BytesIO(file))) for file in files]
+    kinds = {AS_IS: Corruption(lambda thing, *_: thing, (0.0,)), **PHOTO_CORRUPTIONS}
     for name, corruption in tqdm(kinds.items(), desc="corrupted photos", unit="kind"):
-        versions = _apply(name, corruption, photos, config.seed)
-        files = tf.data.Dataset.from_tensor_slices([_write_png(photo) for photo in versions])
-        read = files.map(preprocess, num_parallel_calls=tf.data.AUTOTUNE)
+        versions = _corrupt_all(name, corruption, photos, config.seed)
+        sent = tf.data.Dataset.from_tensor_slices([_write_png(photo) for photo in versions])
+        read = sent.map(preprocess, num_parallel_calls=tf.data.AUTOTUNE)
         pixels = np.stack(list(read.as_numpy_iterator()))  # (versions * rows, h, w, 3)
         column = Column(pixels, np.arange(len(pixels)), fingerprint(pixels))
         below = _repeat(inputs, len(pixels))
@@ -139,17 +139,13 @@ def _corrupt_photos(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> 
 
 def _corrupt_texts(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> Corrupted:
     texts = list(dataset.table["text"])
-    kinds = {AS_IS: Corruption(_leave, (0.0,)), **TEXT_CORRUPTIONS}
+    kinds = {AS_IS: Corruption(lambda thing, *_: thing, (0.0,)), **TEXT_CORRUPTIONS}
     for name, corruption in tqdm(kinds.items(), desc="corrupted texts", unit="kind"):
-        versions = _apply(name, corruption, texts, trained.config.seed)
+        versions = _corrupt_all(name, corruption, texts, trained.config.seed)
         read = read_texts(versions, trained.tokenizer)
         below = _repeat(inputs, len(versions))
         columns = {**below.columns, **read.columns}
         yield name, corruption.strengths, replace(read, columns=columns)
-
-
-def _leave(thing: Thing, _: float, __: np.random.Generator) -> Thing:
-    return thing
 
 
 def _write_png(photo: Image.Image) -> bytes:
@@ -158,7 +154,7 @@ def _write_png(photo: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _apply(
+def _corrupt_all(
     name: str, corruption: Corruption[Thing], things: Sequence[Thing], seed: int
 ) -> list[Thing]:
     """Corrupts things: all of them at each strength."""

@@ -11,11 +11,11 @@ from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_splits, find_missing
 from eczema_tf.errors import RunError, raise_if_any
+from eczema_tf.evaluation.paired_runs import Spread, measure_spread
 from eczema_tf.evaluation.records import Metrics
-from eczema_tf.evaluation.spread import Spread, measure_spread
 from eczema_tf.files import write_json, write_text
+from eczema_tf.reporting.comparison_tables import build_spread
 from eczema_tf.reporting.document import format_markdown, format_text
-from eczema_tf.reporting.run_comparison import build_spread
 from eczema_tf.schema import SPLITS
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import AUDIT, AuditedDataset, load_audited

@@ -10,23 +10,109 @@ from dataclasses import dataclass
 import pandas as pd
 from pandas.core.groupby import DataFrameGroupBy
 
-from eczema_tf.data.audit.diagnoses import find_named_diagnoses
+from eczema_tf.data.audit.diagnoses import FAMILY, OWN, find_named_diagnoses
 from eczema_tf.data.audit.duplicates import Duplicates, find_duplicates, merge_groups
-from eczema_tf.data.audit.report import (
-    FAMILY,
-    NOUNS,
-    OWN,
-    AuditReport,
-    DiagnosisCounts,
-    DuplicateCounts,
-    GroupCounts,
-    NotCompared,
-)
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.manifest.table import find_templates
+from eczema_tf.files import Record
 
-EXAMPLES = 5  # clusters of each kind in the report
-EXAMPLE_ROWS = 6  # rows of a cluster in the report
+SHOWN_CLUSTERS = 5  # clusters of each kind in the report
+SHOWN_ROWS = 6  # rows of a cluster in the report
+NOUNS = {
+    "identical_photo": "identical photo",
+    "near_photo": "near-duplicate photo",
+    "identical_text": "identical text",
+    "near_text": "nearly identical text",
+}
+_NAMED = {
+    OWN: "skin diagnosis ({}); the answer can be read off them: leave them out, or say so with the"
+    " results",
+    FAMILY: "diagnosis in the family ({})",
+}
+
+
+class DuplicateCounts(Record):
+    """Duplicates of one kind."""
+
+    clusters: int
+    across_groups: int  # clusters in more than one of the manifest's own groups
+    rows: int
+    cases: int
+    examples: list[list[str]]  # example ids of some clusters
+
+    def describe(self) -> str:
+        """Returns how many there are, where, and an example."""
+        across = f"{self.across_groups} across groups"
+        first = ", ".join(map(repr, self.examples[0][:2]))
+        return (
+            f"{self.clusters}, in {self.cases} cases,"
+            f" {across if self.across_groups else 'all within one group'} (for instance {first})"
+        )
+
+
+class GroupCounts(Record):
+    """What became of the manifest's groups when those that share a duplicate were joined."""
+
+    before: int
+    after: int
+    merged: int  # of those before
+    largest_cases: int  # cases in the largest group after
+
+
+class DiagnosisCounts(Record):
+    """Texts that name a diagnosis; a share of nothing is None."""
+
+    texts: int
+    share: float | None  # of all texts
+    share_of_positive: float | None
+    share_of_negative: float | None
+    conditions: dict[str, int]
+    examples: list[str]  # example ids
+
+    def describe_shares(self) -> str:
+        """Returns how often positive and negative cases name one."""
+        shares = {"positive": self.share_of_positive, "negative": self.share_of_negative}
+        known = [
+            f"{share:.1%} of {label} ones" for label, share in shares.items() if share is not None
+        ]
+        return ", ".join(known) or "unlabelled"
+
+
+class NotCompared(Record):
+    """What the audit did not compare, or took for chance."""
+
+    plain_photos: int
+    chance_texts: int
+    template_texts: int
+
+
+class AuditReport(Record):
+    """The contents of `audit.json`."""
+
+    duplicates: dict[str, DuplicateCounts]  # by kind, a key of `NOUNS`
+    groups: GroupCounts
+    named_diagnoses: dict[str, DiagnosisCounts]  # "own" and "family"
+    not_compared: NotCompared
+
+    def describe(self) -> str:
+        """Returns a few lines for people."""
+        lines = [
+            f"{NOUNS[kind]}s: {found.describe()}"
+            for kind, found in self.duplicates.items()
+            if found.clusters
+        ]
+        if self.groups.merged:
+            lines.append(
+                f"{self.groups.merged} groups share one of these: joined, {self.groups.before}"
+                f" groups become {self.groups.after}"
+            )
+        lines += [
+            f"{named.texts} texts name a {_NAMED[whose].format(named.describe_shares())}"
+            for whose, named in self.named_diagnoses.items()
+            if named.texts
+        ]
+        said = lines or ["no duplicates across cases, no text names a diagnosis"]
+        return "\n".join(f"audit: {line}" for line in said)
 
 
 @dataclass(frozen=True)
@@ -108,7 +194,7 @@ def _count_duplicates(table: pd.DataFrame, duplicates: Duplicates, kind: str) ->
     members = duplicates.members[duplicates.members["kind"] == kind]
     members = members.merge(table[["example_id", "case_id", "group_id"]], on="example_id")
     clusters = members.groupby("cluster")
-    examples = [list(ids[:EXAMPLE_ROWS]) for _, ids in list(clusters["example_id"])[:EXAMPLES]]
+    examples = [list(ids[:SHOWN_ROWS]) for _, ids in list(clusters["example_id"])[:SHOWN_CLUSTERS]]
     return DuplicateCounts(
         clusters=clusters.ngroups,
         across_groups=_straddling(members, ["cluster"], "group_id").ngroups,
@@ -121,26 +207,23 @@ def _count_duplicates(table: pd.DataFrame, duplicates: Duplicates, kind: str) ->
 def _count_diagnoses(table: pd.DataFrame, label_threshold: float) -> dict[str, DiagnosisCounts]:
     found = find_named_diagnoses(table.set_index("example_id")["text"])
     written, label = table["text"] != "", table["eczema"]
+    positive, negative = written & (label > label_threshold), written & (label <= label_threshold)
     counts = {}
     for whose in (OWN, FAMILY):
         named = found[found["whose"] == whose]
         rows = table["example_id"].isin(named["example_id"])
-        share, positive, negative = (
+        shares = [
             round(float(rows[among].mean()), 4) if among.any() else None
-            for among in (
-                written,
-                written & (label > label_threshold),
-                written & (label <= label_threshold),
-            )
-        )
+            for among in (written, positive, negative)
+        ]
         conditions = named["condition"].value_counts().sort_index()
         counts[whose] = DiagnosisCounts(
             texts=int(rows.sum()),
-            share=share,
-            share_of_positive=positive,
-            share_of_negative=negative,
+            share=shares[0],
+            share_of_positive=shares[1],
+            share_of_negative=shares[2],
             conditions={str(name): int(count) for name, count in conditions.items()},
-            examples=list(table.loc[rows, "example_id"].sort_values()[:EXAMPLES]),
+            examples=list(table.loc[rows, "example_id"].sort_values()[:SHOWN_CLUSTERS]),
         )
     return counts
 

@@ -14,8 +14,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from eczema_tf.data.audit.report import FAMILY, OWN
-
+OWN, FAMILY = "own", "family"  # whose diagnosis a text names
 # "and" ends a clause where another subject follows: not in "eczema and asthma in the family"
 _CLAUSE_END = re.compile(
     r"[.;!?,\n]|(?<!\bFH)(?<!\bFHx):|\b(?:but|while|whereas)\b"
@@ -44,13 +43,13 @@ def find_named_diagnoses(texts: pd.Series) -> pd.DataFrame:
 def name_diagnoses(text: str) -> set[tuple[str, str]]:
     """Returns the (condition, "own" or "family") that a text names."""
     names, conditions, family = _compile_names()
-    found = set()
-    for clause in _CLAUSE_END.split(unicodedata.normalize("NFKC", text).replace("\u2019", "'")):
-        whose = FAMILY if family.search(clause) else OWN
-        for match in names.finditer(clause):
-            if match.lastindex is not None:  # the group of the name
-                found.add((conditions[match.lastindex - 1], whose))
-    return found
+    clauses = _CLAUSE_END.split(unicodedata.normalize("NFKC", text).replace("\u2019", "'"))
+    return {
+        (conditions[match.lastindex - 1], FAMILY if family.search(clause) else OWN)
+        for clause in clauses
+        for match in names.finditer(clause)
+        if match.lastindex is not None  # the group of the name
+    }
 
 
 def mask_diagnoses(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Duplicates: photos and texts that stand in several cases, exactly or nearly, and their groups.
+"""Duplicates: photos and texts that occur in several cases, exactly or nearly, and their groups.
 
 `find_duplicates` looks for them in a data set, `merge_groups` makes one group of all groups that
 share one, so that no split can separate them. What counts as the same photo is in `near_photos`,
@@ -22,7 +22,7 @@ from eczema_tf.data.manifest.table import find_templates
 from eczema_tf.data.photo.inspection import GRAY_PX
 
 MEMBERS = ("kind", "cluster", "example_id")
-KINDS = ("identical_photo", "near_photo", "identical_text", "near_text")
+DUPLICATE_KINDS = ("identical_photo", "near_photo", "identical_text", "near_text")
 
 # kind to the key of each row: rows with the same key are the same, "" is none
 Keys = dict[str, list[str]]
@@ -34,8 +34,8 @@ class Duplicates:
 
     Attributes:
         members: One row for each row of the manifest in a cluster of duplicates, sorted: `kind` (of
-            `KINDS`), `cluster` (the smallest `example_id` in it) and `example_id`. Every cluster
-            spans at least two cases; near ones hold different photos or texts.
+            `DUPLICATE_KINDS`), `cluster` (the smallest `example_id` in it) and `example_id`. Every
+            cluster spans at least two cases; near ones hold different photos or texts.
         kinds: What was looked for: no near photos with embeddings.
         plain_photos: Photos too plain to be compared, except for identical files.
         chance_texts: Distinct texts of several groups that are taken for chance: short, stock
@@ -43,7 +43,7 @@ class Duplicates:
     """
 
     members: pd.DataFrame
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = DUPLICATE_KINDS
     plain_photos: int = 0
     chance_texts: int = 0
 
@@ -62,8 +62,8 @@ def find_duplicates(dataset: Dataset) -> Duplicates:
         The same whatever the order of the rows.
     """
     table = dataset.table
-    photos, plain = _find_photos(dataset)
-    texts, chance = _find_texts(table)
+    photos, plain = _key_photos(dataset)
+    texts, chance = _key_texts(table)
     keys_by_kind = photos | texts
     members = []
     for kind, keys in keys_by_kind.items():
@@ -98,7 +98,7 @@ def merge_groups(table: pd.DataFrame, duplicates: Duplicates) -> pd.Series:
 
 
 def identify_photos(dataset: Dataset) -> list[str]:
-    """Returns what tells the photo of each row from others: a digest of its file or embedding.
+    """Returns a digest of each row's photo file or embedding, the same for the same photo.
 
     Args:
         dataset: From `load_dataset`.
@@ -130,8 +130,8 @@ def build_phrase_model(table: pd.DataFrame, words: Sequence[Words]) -> PhraseMod
     return PhraseModel(_count_values(words, table["group_id"]))
 
 
-def _find_photos(dataset: Dataset) -> tuple[Keys, int]:
-    """Also counts the photos that are too plain."""
+def _key_photos(dataset: Dataset) -> tuple[Keys, int]:
+    """Returns the keys of photos, and how many photos are too plain to be compared."""
     digests = identify_photos(dataset)
     if dataset.embeddings is not None:
         return {"identical_photo": digests}, 0
@@ -144,8 +144,8 @@ def _find_photos(dataset: Dataset) -> tuple[Keys, int]:
     return keys, int(signatures.plain.sum())
 
 
-def _find_texts(table: pd.DataFrame) -> tuple[Keys, int]:
-    """Also counts the texts whose copies are taken for chance."""
+def _key_texts(table: pd.DataFrame) -> tuple[Keys, int]:
+    """Returns the keys of texts, and how many texts have copies that may be chance."""
     words = list_words(table)
     model = build_phrase_model(table, words)
     shared = {text for text, cases in _count_values(words, table["case_id"]).items() if cases > 1}
@@ -164,19 +164,19 @@ def _find_texts(table: pd.DataFrame) -> tuple[Keys, int]:
 
 
 def _count_values(words: Sequence[Words], owners: Iterable[str]) -> Mapping[Words, int]:
-    """In how many groups, or cases, each text is."""
+    """Counts the groups, or the cases, that have each text."""
     return Counter(text for text, _ in set(zip(words, owners, strict=True)) if text)
 
 
 def _name_clusters(keys: Sequence[str], pairs: Sequence[Sequence[int]]) -> dict[str, str]:
-    """Names what hangs together after its first key; what is in no pair is left out."""
+    """Names each cluster of paired keys after its first key; keys in no pair are left out."""
     paired = sorted({index for pair in pairs for index in pair})
     leader = find_leaders(len(keys), [pair[0] for pair in pairs], [pair[1] for pair in pairs])
     return {keys[index]: keys[leader[index]] for index in paired}
 
 
 def find_leaders(count: int, first: Iterable[int], second: Iterable[int]) -> np.ndarray:
-    """Returns the smallest index that each index hangs together with: int64 (count,)."""
+    """Returns the smallest index in the connected component of each index: int64 (count,)."""
     first, second = np.array([*first], "int64"), np.array([*second], "int64")
     links = coo_array((np.ones(len(first), "int8"), (first, second)), shape=(count, count))
     component = connected_components(links, directed=False)[1] if count else np.zeros(0, "int64")

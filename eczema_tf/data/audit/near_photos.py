@@ -34,7 +34,7 @@ TILE_PX = 4
 MIN_TILE_CORRELATION = 0.5
 # gray levels (standard deviation): a black or blank photo is like every other one
 MIN_CONTRAST = 1.0
-BLOCK_ROWS, BLOCK_PAIRS = 256, 4096
+BLOCK_PHOTOS, BLOCK_PAIRS = 256, 4096
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,9 @@ class Signatures:
     gray: np.ndarray
     hashes: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.gray)
-
     @property
     def plain(self) -> np.ndarray:
-        """Which have too little in them to be told from others: bool (photos,)."""
+        """Which are too plain to be told apart: bool (photos,)."""
         return _shrink(self.gray).std(axis=1) < MIN_CONTRAST
 
 
@@ -85,8 +82,8 @@ def find_near_photos(signatures: Signatures) -> np.ndarray:
     gray, hashes = signatures.gray[usable], signatures.hashes[usable]
     features = _shrink(gray)
     pairs: set[tuple[int, int]] = set()
-    for start in range(0, len(gray), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
+    for start in range(0, len(gray), BLOCK_PHOTOS):
+        block = slice(start, start + BLOCK_PHOTOS)
         orientations = zip(_orientations(gray[block]), hashes[block].swapaxes(0, 1), strict=True)
         for turned, bits in orientations:
             found = _compare_block(turned, bits, features[start:], hashes[start:, 0])
@@ -109,7 +106,7 @@ def _compare_block(
     columns = np.flatnonzero(near.any(axis=0))
     if len(columns):
         shrunk, others = _shrink(turned), features[columns]
-        correlation = _normalize(shrunk) @ _normalize(others).T
+        correlation = _standardise(shrunk) @ _standardise(others).T
         rows, chosen = np.nonzero(near[:, columns] & (correlation >= MIN_CORRELATION))
         for start in range(0, len(rows), BLOCK_PAIRS):
             row, column = rows[start : start + BLOCK_PAIRS], chosen[start : start + BLOCK_PAIRS]
@@ -148,7 +145,7 @@ def _shrink(gray: np.ndarray) -> np.ndarray:
     return blocks.mean(axis=(2, 4), dtype="float32").reshape(-1, CORRELATION_PX**2)
 
 
-def _normalize(features: np.ndarray) -> np.ndarray:
+def _standardise(features: np.ndarray) -> np.ndarray:
     """Rows of mean 0 and length 1, so that a product is a correlation."""
     centred = features - features.mean(axis=1, keepdims=True)
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)

@@ -22,7 +22,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 Words = tuple[str, ...]
 
-MIN_WORDS = 8  # shorter texts are never copies
+MIN_COPIED_WORDS = 8  # shorter texts are never copies
 MIN_SHARED = 0.8  # of the words of the longer text: "nearly the same"
 # of the longer text's word pairs: what is looked at more closely; a changed word breaks two pairs
 MIN_SHARED_PAIRS = 0.5
@@ -39,9 +39,9 @@ BACK_OFF = 4.0
 NOVELTY_BITS = 1.0
 # Japanese and Chinese, written without spaces: each character is a word
 _SCRIPTS = "\u3040-\u30ff\u3400-\u9fff"
-BLOCK_ROWS = 1024
+BLOCK_TEXTS = 1024
 _ANY = ""  # stands for any word: the count of ("dry", "") is that of "dry" followed by whatever
-_START = " "  # before the first word; no word is a space
+_BEFORE = " "  # before the first word; no word is a space
 _WORD = re.compile(f"[{_SCRIPTS}]|[^\\W{_SCRIPTS}]+")
 
 
@@ -82,7 +82,7 @@ class PhraseModel:
     def is_copy(self, words: Words) -> bool:
         """Whether groups that have this text would hardly have it by chance."""
         return (
-            len(words) >= MIN_WORDS
+            len(words) >= MIN_COPIED_WORDS
             and self.copies[words] <= MAX_COPIES
             and self.bits(words, [words]).sum() >= self.chance_bits
         )
@@ -101,7 +101,7 @@ class PhraseModel:
         return bool(shared - CHANGE_BITS * changed >= self.chance_bits)
 
     def _probability(self, phrases: Sequence[Words], own: Mapping[Words, int]) -> float:
-        """Of a word, from its phrases of one to three words; Dirichlet smoothing at each length."""
+        """Computes a word's probability from phrases of one to three words, Dirichlet-smoothed."""
         probability = 1 / self._vocabulary
         for phrase in phrases:
             context = (*phrase[:-1], _ANY)
@@ -122,7 +122,7 @@ def find_near_texts(model: PhraseModel) -> list[tuple[Words, Words]]:
     texts = sorted(
         words
         for words, copies in model.copies.items()
-        if len(words) >= MIN_WORDS and copies <= MAX_COPIES
+        if len(words) >= MIN_COPIED_WORDS and copies <= MAX_COPIES
     )
     if len(texts) < 2:
         return []
@@ -131,14 +131,14 @@ def find_near_texts(model: PhraseModel) -> list[tuple[Words, Words]]:
     ).fit_transform(texts)
     sizes = np.asarray(pairs.sum(axis=1)).ravel()
     found = []
-    for start in range(0, len(texts), BLOCK_ROWS):
-        shared = (pairs[start : start + BLOCK_ROWS] @ pairs.T).tocoo()
+    for start in range(0, len(texts), BLOCK_TEXTS):
+        shared = (pairs[start : start + BLOCK_TEXTS] @ pairs.T).tocoo()
         rows, columns = shared.row + start, shared.col
         least = MIN_SHARED_PAIRS * np.maximum(sizes[rows], sizes[columns])
         near = (rows < columns) & (shared.data >= least)
-        for row, column in sorted(zip(rows[near], columns[near], strict=True)):
-            if model.is_near_copy(texts[row], texts[column]):
-                found.append((texts[row], texts[column]))
+        likely = sorted(zip(rows[near], columns[near], strict=True))
+        alike = ((texts[row], texts[column]) for row, column in likely)
+        found += [pair for pair in alike if model.is_near_copy(*pair)]
     return found
 
 
@@ -155,5 +155,5 @@ def _count_phrases(copies: Mapping[Words, int]) -> Counter[Words]:
 
 def _phrases(words: Words, length: int) -> list[Words]:
     """Every word with the words before it: as many phrases as words."""
-    padded = (_START,) * (length - 1) + words
+    padded = (_BEFORE,) * (length - 1) + words
     return [padded[start : start + length] for start in range(len(words))]

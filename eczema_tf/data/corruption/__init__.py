@@ -1,4 +1,4 @@
-"""Photos and texts as they come out badly, in five strengths each, to see what a model makes of it.
+"""Corrupted photos and texts, in five strengths each, to test how robust a model is.
 
 A corruption is data: a function of a photo or text, a strength and a random generator. The same
 generator corrupts the same places at every strength, so that a stronger one holds the weaker.

@@ -26,10 +26,6 @@ def shrink(photo: Image.Image) -> Image.Image:
     return photo.resize(size, Image.Resampling.BOX)
 
 
-def _blur(photo: Image.Image, sigma_px: float, _: np.random.Generator) -> Image.Image:
-    return photo.filter(ImageFilter.GaussianBlur(sigma_px))
-
-
 def _light(photo: Image.Image, shift: float, rng: np.random.Generator) -> Image.Image:
     """Adds to HSV's value, as ImageNet-C does, or takes away: photos are too dark as well."""
     hue, saturation, value = photo.convert("HSV").split()
@@ -94,7 +90,9 @@ def _to_image(values: np.ndarray) -> Image.Image:
 # by name, of RGB photos
 PHOTO_CORRUPTIONS: dict[str, Corruption[Image.Image]] = {
     "border_only": Corruption(_keep_border, (0.1,)),
-    "blur": Corruption(_blur, (1, 2, 3, 4, 6)),
+    "blur": Corruption(
+        lambda photo, sigma_px, _: photo.filter(ImageFilter.GaussianBlur(sigma_px)), (1, 2, 3, 4, 6)
+    ),
     "brightness": Corruption(_light, (0.1, 0.2, 0.3, 0.4, 0.5)),
     "colour_cast": Corruption(_cast, (0.1, 0.2, 0.3, 0.4, 0.5)),
     "noise": Corruption(_add_noise, (0.08, 0.12, 0.18, 0.26, 0.38)),

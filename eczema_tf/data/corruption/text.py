@@ -19,7 +19,7 @@ from eczema_tf.data.synthetic.complaint import choose_alternatives
 from eczema_tf.data.synthetic.grammar import load_grammar
 
 WORD_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)  # Wei and Zou's without their 0.05
-SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
+TEXT_SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def _mistype(text: str, share: float, rng: np.random.Generator) -> str:
@@ -64,9 +64,8 @@ def _replace(text: str, share: float, rng: np.random.Generator) -> str:
 
 def _shout(text: str, share: float, rng: np.random.Generator) -> str:
     words = text.split()
-    for chosen in _choose(words, share, rng):
-        words[chosen] = words[chosen].upper()
-    return " ".join(words)
+    loud = set(_choose(words, share, rng))
+    return " ".join(word.upper() if place in loud else word for place, word in enumerate(words))
 
 
 def _chat(text: str, sentences: float, rng: np.random.Generator) -> str:
@@ -78,17 +77,13 @@ def _chat(text: str, sentences: float, rng: np.random.Generator) -> str:
 
 
 def _go_foreign(text: str, share: float, rng: np.random.Generator) -> str:
-    """Lets foreign sentences follow on the beginning of the text, as long as what they replace."""
+    """Replaces the end of a text by foreign sentences of about the same length."""
     words = text.split()
     kept = words[: round((1 - share) * len(words))]
     length, foreign = len(text), " ".join(kept)
     while len(foreign) < length:
         foreign += f" {_say(load_grammar('new').unclear['foreign'], rng)}."
     return foreign
-
-
-def _mask(text: str, _: float, __: np.random.Generator) -> str:
-    return mask_diagnoses(text)
 
 
 def _choose(things: list[str] | list[int], share: float, rng: np.random.Generator) -> list[int]:
@@ -108,12 +103,12 @@ def _load_synonyms() -> dict[str, str]:
 
 # by name, of texts that are not empty
 TEXT_CORRUPTIONS: dict[str, Corruption[str]] = {
-    "diagnoses_masked": Corruption(_mask, (1,)),
+    "diagnoses_masked": Corruption(lambda text, *_: mask_diagnoses(text), (1,)),
     "typing_errors": Corruption(_mistype, WORD_SHARES),
     "dropped_words": Corruption(_drop, WORD_SHARES),
     "word_order": Corruption(_swap, WORD_SHARES),
-    "synonyms": Corruption(_replace, SHARES),
-    "capitals": Corruption(_shout, SHARES),
+    "synonyms": Corruption(_replace, TEXT_SHARES),
+    "capitals": Corruption(_shout, TEXT_SHARES),
     "small_talk": Corruption(_chat, (2, 4, 8, 16, 32)),
-    "other_language": Corruption(_go_foreign, SHARES),
+    "other_language": Corruption(_go_foreign, TEXT_SHARES),
 }

@@ -1,1 +1,1 @@
-"""Data sets, one module each: what comes from others, turned into a manifest."""
+"""Data sets of others, one module each, turned into manifests."""

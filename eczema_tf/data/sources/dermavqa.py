@@ -8,12 +8,13 @@ The label is what most of those who replied thought, not a diagnosis, and only c
 Questions that name a diagnosis themselves are left out: the text would give the label away.
 """
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from eczema_tf.data.sources.dermavqa_json import read_encounters
 from eczema_tf.data.sources.source import (
     PHOTOS,
     Summary,
@@ -26,7 +27,19 @@ from eczema_tf.data.sources.source import (
 from eczema_tf.errors import DataError, raise_if_any
 
 COUNT_COLUMNS = ("n_resp", "resp_eczema", "resp_dermatitis_family", "query_names_diagnosis")
-COLUMNS = ("encounter_id", "author_id", "query_en", "image_ids", *COUNT_COLUMNS)
+QUESTION_COLUMNS = ("encounter_id", "author_id", "query_en", "image_ids", *COUNT_COLUMNS)
+_COUNT = re.compile("[0-9]{1,9}")
+# What the texts of the authors' JSON files are searched for: the counts are then those of
+# `encounters.csv` for all of its 842 questions.
+NAMES_ECZEMA = re.compile("eczema|atopic", re.IGNORECASE)
+NAMES_DERMATITIS = re.compile(
+    "eczema|atopic|dermatitis|dyshidro|pompholyx|prurigo|lichen simplex", re.IGNORECASE
+)
+NAMES_DIAGNOSIS = re.compile(
+    "eczema|dermatitis|psoriasis|tinea|urticaria|acne|scabies|lichen|herpes|zoster|vitiligo"
+    "|syphilis|diagnosed",
+    re.IGNORECASE,
+)
 POSITIVE_FROM = 0.5  # share of the replies that name eczema
 LEFT_OUT = {
     "without_reply": "nobody replied",
@@ -112,7 +125,7 @@ def prepare_dermavqa(
 
 
 def judge_question(counts: Mapping[str, int]) -> str:
-    """Says what becomes of a question: `eczema`, `other`, or why it is left out (of `LEFT_OUT`)."""
+    """Returns a question's label, `eczema` or `other`, or why it is left out (of `LEFT_OUT`)."""
     if counts["n_resp"] == 0:
         return "without_reply"
     if counts["query_names_diagnosis"]:
@@ -120,6 +133,25 @@ def judge_question(counts: Mapping[str, int]) -> str:
     if counts["resp_eczema"] / counts["n_resp"] >= POSITIVE_FROM:
         return "eczema"
     return "other" if counts["resp_dermatitis_family"] == 0 else "unclear"
+
+
+def _judge_row(row: Mapping[str, str]) -> Iterator[str]:
+    """Yields the faults of a row."""
+    for column in ("encounter_id", "author_id", "query_en"):
+        if not row[column].strip():
+            yield f"{column}: is empty"
+    if wrong := [column for column in COUNT_COLUMNS if not _COUNT.fullmatch(row[column])]:
+        for column in wrong:
+            yield f"{column}: allowed: a whole number, 0 or more; received {row[column]!r}"
+        return
+    replies, eczema, family, names = (int(row[column]) for column in COUNT_COLUMNS)
+    if not eczema <= family <= replies:
+        yield (
+            "allowed: resp_eczema <= resp_dermatitis_family <= n_resp; received"
+            f" {eczema}, {family}, {replies}"
+        )
+    if names > 1:
+        yield f"query_names_diagnosis: allowed: 0 or 1; received {names}"
 
 
 def _map_questions(kept: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
@@ -140,29 +172,12 @@ def _map_questions(kept: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
 
 def _read_questions(path: Path) -> pd.DataFrame:
     """Reads and checks the table; its counts are int64."""
-    table = read_encounters(path) if path.suffix == ".json" else read_table(path, COLUMNS)
-    faults = []
-    for line, row in table.iterrows():
-        found = [
-            f"{column}: is empty"
-            for column in ("encounter_id", "author_id", "query_en")
-            if not row[column].strip()
-        ]
-        wrong = [
-            f"{column}: allowed: a whole number, 0 or more; received {row[column]!r}"
-            for column in COUNT_COLUMNS
-            if not (row[column].isascii() and row[column].isdigit() and len(row[column]) < 10)
-        ]
-        if not wrong:
-            replies, eczema, family, names = (int(row[column]) for column in COUNT_COLUMNS)
-            if not eczema <= family <= replies:
-                wrong.append(
-                    "allowed: resp_eczema <= resp_dermatitis_family <= n_resp; received"
-                    f" {eczema}, {family}, {replies}"
-                )
-            if names > 1:
-                wrong.append(f"query_names_diagnosis: allowed: 0 or 1; received {names}")
-        faults += [f"{path.name}:{line}: {fault}" for fault in (*found, *wrong)]
+    table = read_encounters(path) if path.suffix == ".json" else read_table(path, QUESTION_COLUMNS)
+    faults = [
+        f"{path.name}:{line}: {fault}"
+        for line, row in table.iterrows()
+        for fault in _judge_row(row)
+    ]
     ids = table["encounter_id"]
     faults += [
         f"{path.name}:{line}: encounter_id: {ids[line]!r} is there twice"
@@ -170,3 +185,67 @@ def _read_questions(path: Path) -> pd.DataFrame:
     ]
     raise_if_any(f"{path} is not valid", faults)
     return table.astype(dict.fromkeys(COUNT_COLUMNS, "int64"))
+
+
+class Reply(BaseModel):
+    """One reply to a question."""
+
+    content_en: str = ""
+
+
+class Encounter(BaseModel):
+    """One question with its replies."""
+
+    encounter_id: str
+    author_id: str
+    image_ids: list[str] = []
+    query_title_en: str = ""
+    query_content_en: str = ""
+    responses: list[Reply] = []
+
+    def to_row(self) -> dict[str, object]:
+        """The question as a row of the table."""
+        parts = self.query_title_en, self.query_content_en
+        text = ". ".join(part for part in parts if part.strip())
+        replies = [reply.content_en for reply in self.responses]
+        return {
+            "encounter_id": self.encounter_id,
+            "author_id": self.author_id,
+            "query_en": text,
+            "image_ids": " ".join(self.image_ids),
+            "n_resp": len(replies),
+            "resp_eczema": sum(bool(NAMES_ECZEMA.search(reply)) for reply in replies),
+            "resp_dermatitis_family": sum(
+                bool(NAMES_DERMATITIS.search(reply)) for reply in replies
+            ),
+            "query_names_diagnosis": int(bool(NAMES_DIAGNOSIS.search(text))),
+        }
+
+
+def read_encounters(path: Path) -> pd.DataFrame:
+    """Reads a file of questions.
+
+    Args:
+        path: JSON, a list of questions.
+
+    Returns:
+        Strings, the columns of `dermavqa.COLUMNS`. The index is the number of the question, from 1.
+
+    Raises:
+        DataError: If the file cannot be read, or is no such list, or an empty one; every
+            fault is named.
+    """
+    try:
+        encounters = TypeAdapter(list[Encounter]).validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(['questions', *map(str, fault['loc'])])}: {fault['msg']}"
+            for fault in error.errors(include_input=False, include_url=False)
+        ]
+        raise_if_any(f"{path} is not a list of DermaVQA's questions", faults)
+    if not encounters:
+        raise DataError(f"{path}: holds no questions")
+    table = pd.DataFrame([encounter.to_row() for encounter in encounters], dtype=str)
+    return table.set_axis(range(1, len(table) + 1))

@@ -13,6 +13,7 @@ in it goes before the class folder, and `text` is a caption.
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -43,7 +44,7 @@ from eczema_tf.schema import SPLITS
 # what a manifest may hold (`data.photo.upright`)
 JPEG_SUFFIXES, HEIC_SUFFIXES = (".jpg", ".jpeg", ".jfif"), (".heic", ".heif")
 PHOTO_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *HEIC_SUFFIXES)
-METADATA = ("metadata.csv", "metadata.jsonl")
+METADATA_FILES = ("metadata.csv", "metadata.jsonl")
 PROVENANCE = {
     "attribution": (
         "not known to this program: give it as the place where the folder came from asks"
@@ -98,17 +99,26 @@ def prepare_folder(
         EczemaError: If `out` cannot be written.
     """
     out, folder = Path(out), check_folder(folder)
+    prepare = partial(
+        _prepare_photos,
+        out,
+        captions=captions,
+        eczema=eczema,
+        group_by=group_by,
+        overwrite=overwrite,
+    )
     if not (parts := list_parts(folder)):
-        return _prepare_photos(out, folder, captions, eczema, group_by, overwrite)
+        return prepare(folder)
     check_kept(out, (folder, captions))
     with TemporaryDirectory() as unpacked:
         unpack_photos(parts, Path(unpacked))
-        return _prepare_photos(out, Path(unpacked), captions, eczema, group_by, overwrite)
+        return prepare(Path(unpacked))
 
 
 def _prepare_photos(
     out: Path,
     folder: Path,
+    *,
     captions: Path | str | None,
     eczema: Collection[str],
     group_by: str,
@@ -127,7 +137,7 @@ def _prepare_photos(
     rows["eczema"] = rows["condition"].isin(classes).astype(float)
     texts = _read_captions(Path(captions), paths) if captions else told["text"]
     rows["text"] = texts.to_numpy()
-    counts = {**_count_rows(rows), "moved": int(moved.sum()), **passed_over}
+    counts = {**_count_photos(rows), "moved": int(moved.sum()), **passed_over}
     return write_source(
         out,
         name="folder",
@@ -147,7 +157,7 @@ def _prepare_photos(
     )
 
 
-def _count_rows(rows: pd.DataFrame) -> dict[str, int]:
+def _count_photos(rows: pd.DataFrame) -> dict[str, int]:
     return {
         "photos": len(rows),
         "eczema": int(rows["eczema"].sum()),
@@ -163,29 +173,27 @@ def _list_photos(folder: Path) -> tuple[list[str], list[str], dict[str, int]]:
 
     Counted is what was passed over.
     """
-    paths, tables, faults = [], [], []
-    counts = {"hidden": 0, "not_photos": 0}
+    paths, tables, faults, counts = [], [], [], {"hidden": 0, "not_photos": 0}
     for parent, folders, files in os.walk(folder):
         links = [name for name in folders if Path(parent, name).is_symlink()]
-        hidden = [name for name in (*folders, *files) if name.startswith(".")]
+        hidden = {name for name in (*folders, *files) if name.startswith(".")}
         counts["hidden"] += len(hidden)
-        folders[:] = sorted(set(folders) - set(hidden))
-        for name in {*files, *links} - set(hidden):
+        folders[:] = sorted({*folders} - hidden)
+        for name in {*files, *links} - hidden:
             path = Path(parent, name)
             relative = path.relative_to(folder).as_posix()
             if fault := _describe_fault(path, folder):
                 faults.append(f"{ascii(relative)[1:-1]}: {fault}")
             elif path.suffix.lower() in PHOTO_SUFFIXES:
                 paths.append(relative)
-            elif name in METADATA:
+            elif name in METADATA_FILES:
                 tables.append(relative)
             else:
                 counts["not_photos"] += 1
     raise_if_any(f"{folder}: not all of it can be used", sorted(faults))
     if not paths:
-        raise DataError(
-            f"{folder}: no photos; allowed: {', '.join(PHOTO_SUFFIXES)} files in class folders"
-        )
+        allowed = ", ".join(PHOTO_SUFFIXES)
+        raise DataError(f"{folder}: no photos; allowed: {allowed} files in class folders")
     return sorted(paths), sorted(tables), counts
 
 
@@ -278,8 +286,9 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
                 faults.append(f"{table}:{line}: {what}; received {shorten(path)!r}")
             found[path] = {name: clean_cell("text", value).strip() for name, value in row.items()}
     raise_if_any(f"{folder}: metadata are not of its photos", faults)
-    columns = ("label", "text")
-    told = {name: [found.get(path, {}).get(name, "") for path in paths] for name in columns}
+    told = {
+        name: [found.get(path, {}).get(name, "") for path in paths] for name in ("label", "text")
+    }
     return pd.DataFrame(told, paths, dtype=str)
 
 
@@ -293,8 +302,7 @@ def _read_captions(captions: Path, paths: Sequence[str]) -> pd.Series:
     wrong = wrong.mask(~photos.isin(paths), "no such photo in the folder")
     faults = [
         f"{captions.name}:{line}: {fault}; received {photos[line]!r}"
-        for line, fault in wrong.items()
-        if fault
+        for line, fault in wrong[wrong != ""].items()
     ]
     raise_if_any(f"{captions} is not valid", faults)
     texts = table["text"].map(lambda text: clean_cell("text", text).strip())

@@ -1,4 +1,4 @@
-"""What names in a folder of class folders mean: which classes are eczema, whose photo it is."""
+"""What names in a folder of class folders mean: which classes are eczema, whose a photo is."""
 
 import re
 import unicodedata

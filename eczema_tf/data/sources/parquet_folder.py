@@ -19,7 +19,7 @@ from eczema_tf.errors import DataError, shorten
 # Hugging Face's names of a split's files ("Structure your repository", Splits in file names)
 PART = re.compile(r"(train|validation|valid|val|test)(?:-\d+-of-\d+)?\.parquet")
 BATCH_PHOTOS = 64  # decoded together
-COLUMNS = ("image", "label", "text")
+ROW_KEYS = ("image", "label", "text")
 
 
 def list_parts(folder: Path) -> list[Path]:
@@ -59,12 +59,12 @@ def _unpack_part(part: Path, target: Path, metadata: TextIO) -> None:
         place = f"{part.stem}-{number}/{name if Path(name).suffix else f'{name}.jpg'}"
         (target / place).parent.mkdir()
         (target / place).write_bytes(data)
-        told = {name: row.get(name) for name in ("label", "text")}
-        metadata.write(json.dumps({"file_name": place, **told}) + "\n")
+        told = {"file_name": place, "label": row.get("label"), "text": row.get("text")}
+        metadata.write(json.dumps(told) + "\n")
 
 
 def _read_rows(part: Path) -> Iterator[dict[str, Any]]:
-    """Yields rows with those of `COLUMNS` that there are, and the names of labels for numbers."""
+    """Yields rows with those of `ROW_KEYS` that there are, and the names of labels for numbers."""
     number = 0
     try:
         file = parquet.ParquetFile(part)
@@ -73,7 +73,7 @@ def _read_rows(part: Path) -> Iterator[dict[str, Any]]:
             if name not in there:
                 raise DataError(f"{part}: has no column {name}; it has {shorten(', '.join(there))}")
         labels = read_label_names(file.schema_arrow.metadata or {})
-        wanted = [name for name in COLUMNS if name in there]
+        wanted = [name for name in ROW_KEYS if name in there]
         for batch in file.iter_batches(BATCH_PHOTOS, columns=wanted):
             for row in batch.to_pylist():
                 number, label = number + 1, row["label"]

@@ -21,7 +21,7 @@ import pandas as pd
 
 from eczema_tf.data.audit.duplicates import find_leaders
 from eczema_tf.data.photo.embeddings import load_embeddings
-from eczema_tf.data.sources.dermavqa_json import FAMILY
+from eczema_tf.data.sources.dermavqa import NAMES_DERMATITIS
 from eczema_tf.data.sources.scin_text import FLAG_COLUMNS, describe_case
 from eczema_tf.data.sources.source import (
     Summary,
@@ -52,7 +52,7 @@ LABEL_RULES = {
         " what lies between is left out, so that figures are better than among all who ask"
     ),
 }
-TONES = {"FST1": "I", "FST2": "II", "FST3": "III", "FST4": "IV", "FST5": "V", "FST6": "VI"}
+FITZPATRICK = {"FST1": "I", "FST2": "II", "FST3": "III", "FST4": "IV", "FST5": "V", "FST6": "VI"}
 CASE_COLUMNS = (
     "case_id",
     "age_group",
@@ -62,7 +62,7 @@ CASE_COLUMNS = (
     *FLAG_COLUMNS,
     *PHOTO_COLUMNS,
 )
-LABEL_COLUMNS = ("case_id", VOTE, *GRADABLE_COLUMNS, *TONE_COLUMNS)
+VOTE_COLUMNS = ("case_id", VOTE, *GRADABLE_COLUMNS, *TONE_COLUMNS)
 PROVENANCE = {
     "attribution": "SCIN dataset, Google LLC and Stanford Medicine (arXiv 2402.18545)",
     "licence": "SCIN Data Use License: share and adapt with attribution, no re-identification",
@@ -170,7 +170,7 @@ def _count_cases(table: pd.DataFrame, kept: pd.DataFrame) -> dict[str, int]:
 
 
 def compute_label(vote: Mapping[str, float], rule: str = "share") -> float:
-    """Returns the label of a case by a vote, in [0, 1]; NaN where the rule leaves it out.
+    """Computes the label of a case from its vote, in [0, 1]; NaN where the rule leaves it out.
 
     Weights are given to two decimals, so that their sum may pass 1 a little.
 
@@ -183,7 +183,11 @@ def compute_label(vote: Mapping[str, float], rule: str = "share") -> float:
         return weight
     if rule == "any":
         return float(weight > 0)
-    if rule == "against-no-dermatitis" and weight <= 0.5 and any(map(FAMILY.search, vote)):
+    if (
+        rule == "against-no-dermatitis"
+        and weight <= 0.5
+        and any(map(NAMES_DERMATITIS.search, vote))
+    ):
         return math.nan
     return float(weight > 0.5)
 
@@ -195,25 +199,16 @@ def _read_cases(cases: Path, labels: Path, rule: str) -> pd.DataFrame:
     or `unlabelled`: not in the labels file, or gradable and no condition was named, or `between`,
     which the rule of the label leaves out.
     """
-    read, header = [], open_table(labels).header
+    header = open_table(labels).header
     monk = [column for column in MONK_COLUMNS if column in header]  # not in every release
-    for path, columns in ((cases, CASE_COLUMNS), (labels, (*LABEL_COLUMNS, *monk))):
-        read.append(read_table(path, columns).reset_index(drop=True))
-        twice = read[-1]["case_id"][read[-1]["case_id"].duplicated()].unique()
-        raise_if_any(f"{path}: cases are there twice", twice)
-    joined = read[0].merge(read[1], on="case_id", how="left").fillna("")
-    votes, faults = [], []
-    for case_id, text in zip(joined["case_id"], joined[VOTE], strict=True):
-        try:
-            vote = ast.literal_eval(text) if text else {}
-            if not all(0 <= weight <= 1.05 for weight in vote.values()):
-                raise ValueError("not weights")
-            votes.append(vote)
-        except (ValueError, SyntaxError, TypeError, AttributeError, MemoryError, RecursionError):
-            faults.append(
-                f"case {case_id}: {VOTE}: allowed: {{'Condition': weight, ...}};"
-                f" received {text[:80]!r}"
-            )
+    given, voted = _read_unique(cases, CASE_COLUMNS), _read_unique(labels, (*VOTE_COLUMNS, *monk))
+    joined = given.merge(voted, on="case_id", how="left").fillna("")
+    votes = [_parse_vote(text) for text in joined[VOTE]]
+    faults = [
+        f"case {case_id}: {VOTE}: allowed: {{'Condition': weight, ...}}; received {text[:80]!r}"
+        for case_id, text, vote in zip(joined["case_id"], joined[VOTE], votes, strict=True)
+        if vote is None
+    ]
     raise_if_any(f"{labels}: votes cannot be read", faults)
     if not any(votes):
         raise DataError(f"{labels}: no case has a label")
@@ -225,18 +220,34 @@ def _read_cases(cases: Path, labels: Path, rule: str) -> pd.DataFrame:
     grades = joined[[*GRADABLE_COLUMNS]]
     gradable = grades.apply(lambda column: column.str.contains("YES")).any(axis=1)
     refused = grades.apply(lambda column: column.str.startswith("NO_")).any(axis=1)
-    eczema = pd.Series([compute_label(vote, rule) for vote in votes])
+    eczema = pd.Series([compute_label(vote or {}, rule) for vote in votes])
     fate = (refused & ~gradable).map({True: "ungradable", False: "unlabelled"})
     fate = fate.mask(list(map(bool, votes)), "labelled").mask(eczema.isna(), "between")
     group_id = joined["case_id"].to_numpy()[leaders]
     return joined.assign(group_id=group_id, eczema=eczema, fate=fate)
 
 
+def _read_unique(path: Path, columns: Collection[str]) -> pd.DataFrame:
+    table = read_table(path, columns).reset_index(drop=True)
+    ids = table["case_id"]
+    raise_if_any(f"{path}: cases are there twice", ids[ids.duplicated()].unique())
+    return table
+
+
+def _parse_vote(text: str) -> dict[str, float] | None:
+    """Returns the weight of each condition; None for what is no vote."""
+    try:
+        vote = ast.literal_eval(text) if text else {}
+        return vote if all(0 <= weight <= 1.05 for weight in vote.values()) else None
+    except (ValueError, SyntaxError, TypeError, AttributeError, MemoryError, RecursionError):
+        return None
+
+
 def _map_cases(cases: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
     """Makes the rows of the manifest."""
     rows = []
     for case in cases.to_dict("records"):
-        tones = sorted(case[column] for column in TONE_COLUMNS if case[column] in TONES)
+        tones = sorted(case[column] for column in TONE_COLUMNS if case[column] in FITZPATRICK)
         shades = [int(case[column]) for column in MONK_COLUMNS if case.get(column, "").isdecimal()]
         age = case["age_group"].removeprefix("AGE_").replace("UNKNOWN", "").replace("_TO_", "-")
         shared = {
@@ -244,7 +255,7 @@ def _map_cases(cases: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
             "group_id": case["group_id"],
             "text": describe_case(case),
             "eczema": case["eczema"],
-            "skin_tone": TONES[statistics.median_low(tones)] if tones else "",
+            "skin_tone": FITZPATRICK[statistics.median_low(tones)] if tones else "",
             "monk_skin_tone": str(min(shades)) if shades else "",
             "age_group": age,
             "sex": {"FEMALE": "female", "MALE": "male"}.get(case["sex_at_birth"], ""),

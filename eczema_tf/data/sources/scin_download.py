@@ -35,6 +35,7 @@ CASES_PATH = "dataset/scin_cases.csv"
 LABELS_PATH = "dataset/scin_labels.csv"
 # all others are refused: a table must not say where to write
 PHOTO_PATH = re.compile(r"dataset/images/[A-Za-z0-9_-]+\.(png|jpe?g)")
+CORRUPT = "came with a wrong checksum; run the same command again"
 RETRY = DEFAULT_RETRY.with_timeout(120)  # seconds to try again what may pass, with growing pauses
 
 
@@ -65,11 +66,8 @@ class Download(NamedTuple):
         )
 
 
-class _Fetched(NamedTuple):
-    """What became of one file."""
-
-    bytes: int = 0  # fetched; 0: it was there already
-    missing: str = ""  # why the bucket does not give it
+# what became of a file: bytes that were fetched, 0 if it was there; or why the bucket gives none
+Fetched = int | str
 
 
 def download_scin(folder: Path | str, *, limit: int | None = None, jobs: int = 8) -> Download:
@@ -91,17 +89,17 @@ def download_scin(folder: Path | str, *, limit: int | None = None, jobs: int = 8
         bucket = client.bucket(BUCKET)
         tables = _fetch_all(bucket, folder, [CASES_PATH, LABELS_PATH], jobs=2)
         for path, fetched in tables.items():
-            if fetched.missing:
-                raise DataError(f"gs://{BUCKET}/{path}: cannot be downloaded: {fetched.missing}")
+            if isinstance(fetched, str):
+                raise DataError(f"gs://{BUCKET}/{path}: cannot be downloaded: {fetched}")
         photos = list_photos(folder / CASES_PATH, folder / LABELS_PATH, limit)
         files = tables | _fetch_all(bucket, folder, photos, jobs=jobs)
-    missing = {path: file.missing for path, file in files.items() if file.missing}
+    missing = {path: fetched for path, fetched in files.items() if isinstance(fetched, str)}
     if missing:
-        reasons = sorted(missing.items())
-        write_csv(folder / "missing.csv", pd.DataFrame(reasons, columns=["path", "reason"]))
+        reasons = pd.DataFrame(sorted(missing.items()), columns=["path", "reason"])
+        write_csv(folder / "missing.csv", reasons)
     else:
         (folder / "missing.csv").unlink(missing_ok=True)
-    sizes = [file.bytes for file in files.values() if file.bytes]
+    sizes = [fetched for fetched in files.values() if isinstance(fetched, int) and fetched]
     return Download(folder, len(files), len(sizes), sum(sizes), missing)
 
 
@@ -125,10 +123,10 @@ def list_photos(cases: Path, labels: Path, limit: int | None = None) -> list[str
 
 def _fetch_all(
     bucket: Bucket, folder: Path, paths: Sequence[str], *, jobs: int
-) -> dict[str, _Fetched]:
-    """Fetches files side by side. What concerns them all (no network, a full disk) ends it."""
+) -> dict[str, Fetched]:
+    """Fetches files in parallel; an error that concerns all (no network, a full disk) ends it."""
     with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(_fetch, bucket, folder, path): path for path in paths}
+        futures = {pool.submit(_fetch_file, bucket, folder, path): path for path in paths}
         done = tqdm(as_completed(futures), "files", len(paths), disable=None, mininterval=1)
         try:
             return {futures[future]: future.result() for future in done}
@@ -141,29 +139,28 @@ def _fetch_all(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _fetch(bucket: Bucket, folder: Path, path: str) -> _Fetched:
-    """Fetches a file, unless it is here as the bucket has it. It is never half there."""
+def _fetch_file(bucket: Bucket, folder: Path, path: str) -> Fetched:
+    """Fetches a file, whole or not at all, unless the local copy is up to date."""
     if path not in (CASES_PATH, LABELS_PATH) and not PHOTO_PATH.fullmatch(path):
-        return _Fetched(missing="refused: allowed: dataset/images/<letters, digits, - and _>.png")
+        return "refused: allowed: dataset/images/<letters, digits, - and _>.png"
     blob, target = bucket.blob(path), folder / path
-    corrupt = _Fetched(missing="came with a wrong checksum; run the same command again")
     try:
         if target.is_file():
             blob.reload(retry=RETRY)
             if _compute_crc32c(target.read_bytes()) == blob.crc32c:
-                return _Fetched()
+                return 0
         content = blob.download_as_bytes(retry=RETRY)
     except (NotFound, Forbidden) as error:
-        return _Fetched(missing=f"{error.code:d} {HTTPStatus(error.code).phrase}")
+        return f"{error.code:d} {HTTPStatus(error.code).phrase}"
     except DataCorruption:
-        return corrupt
+        return CORRUPT
     # The client does not check what came in two parts, after a cut. The checksum of a file that is
     # stored packed is that of its packed form.
     if blob.content_encoding != "gzip" and _compute_crc32c(content) != blob.crc32c:
-        return corrupt
+        return CORRUPT
     with replacing_file(target) as aside:
         aside.write_bytes(content)
-    return _Fetched(bytes=len(content))
+    return len(content)
 
 
 def _compute_crc32c(content: bytes) -> str:

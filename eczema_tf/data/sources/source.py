@@ -95,7 +95,7 @@ def write_source(
 
 
 def check_kept(out: Path, inputs: Iterable[Path | str | None]) -> None:
-    """Raises a DataError if a folder that is to be written holds what is read."""
+    """Raises a DataError if the output folder contains an input."""
     for given in inputs:
         if given and Path(given).resolve().is_relative_to(out.resolve()):
             raise DataError(

@@ -18,11 +18,10 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from eczema_tf.data.sources.source import Summary, write_source
-from eczema_tf.data.synthetic.cases import MASKS, PHOTOS, Case, draw_case, render_case
+from eczema_tf.data.synthetic.cases import MASK_FOLDER, PHOTO_FOLDER, Case, draw_case, render_case
 from eczema_tf.data.synthetic.ground_truth import write_ground_truth
-from eczema_tf.data.synthetic.tables import ECZEMA
 from eczema_tf.data.text.findings import join_findings
-from eczema_tf.schema import FINDINGS, GRADE_COLUMNS, POSTERIOR_COLUMNS, WORDINGS
+from eczema_tf.schema import ECZEMA, FINDINGS, GRADE_COLUMNS, POSTERIOR_COLUMNS, WORDINGS
 
 GENERATOR_VERSION = 7  # raise it when the same seed no longer gives the same bytes
 PROVENANCE = {
@@ -79,7 +78,7 @@ def prepare_synthetic(
     return write_source(
         out,
         name="synthetic",
-        rows=_map_cases(drawn),
+        rows=_map_drawn(drawn),
         counts=counts,
         description=f"{len(drawn)} cases",
         facts={
@@ -95,7 +94,7 @@ def prepare_synthetic(
     )
 
 
-def _map_cases(cases: Iterable[Case]) -> pd.DataFrame:
+def _map_drawn(cases: Iterable[Case]) -> pd.DataFrame:
     """Makes the rows of the manifest. Ids are random, so that their order says nothing."""
     rows = []
     for case in cases:
@@ -108,7 +107,7 @@ def _map_cases(cases: Iterable[Case]) -> pd.DataFrame:
                 "example_id": example_id,
                 "case_id": case.case_id,
                 "group_id": case.case_id,
-                "image_path": f"{PHOTOS}/{example_id}.jpg" if case.photos else "",
+                "image_path": f"{PHOTO_FOLDER}/{example_id}.jpg" if case.photos else "",
                 "text": case.text,
                 "eczema": float(case.condition == ECZEMA),
                 "consistency": consistency,
@@ -144,7 +143,7 @@ def _compute_limit(cases: Iterable[Case], kind: str) -> float | None:
 def _make_files(cases: Sequence[Case], seed: int, folder: Path) -> None:
     """Writes the ground truth and renders photos and masks."""
     write_ground_truth(folder, cases)
-    for name in (PHOTOS, MASKS):
+    for name in (PHOTO_FOLDER, MASK_FOLDER):
         (folder / name).mkdir()
     render = partial(render_case, folder, seed)
     progress = partial(tqdm, total=len(cases), desc="built-in data", unit="case")

@@ -79,7 +79,7 @@ def prepare_table(
         kept = kept.assign(**{POSITIVE_CLASS: name})
     _check_rows(kept, mapping, table, images)
     missing = int((~named["image_path"].isin(["", *photos])).sum()) if images else 0
-    counts = {**_count_rows(fates, named, kept), "missing_photos": missing}
+    counts = {**_count_kept(fates, named, kept), "missing_photos": missing}
     return write_source(
         out,
         name=mapping.name,
@@ -96,7 +96,7 @@ def prepare_table(
     )
 
 
-def _count_rows(fates: pd.Series, named: pd.DataFrame, kept: pd.DataFrame) -> dict[str, int]:
+def _count_kept(fates: pd.Series, named: pd.DataFrame, kept: pd.DataFrame) -> dict[str, int]:
     return {
         "rows": len(fates),
         **{fate: int((fates == fate).sum()) for fate in ("left_out", "unlabelled")},
@@ -144,7 +144,7 @@ def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path | str) -> pd.Da
 def _check_rows(
     rows: pd.DataFrame, mapping: TableMap, path: Path | str, images: Path | str | None
 ) -> None:
-    """Raises for what training could not use: nothing left, no eczema, and faults of rows."""
+    """Raises if training could not use the rows: none left, no eczema, or faults."""
     if rows.empty:
         hint = "give the photos with --images" if images is None else "see leave_out in the map"
         raise DataError(f"{path}: no row is left; {hint}")
@@ -163,7 +163,7 @@ def _check_rows(
 
 
 def _describe_map(mapping: TableMap, given: pd.DataFrame) -> dict[str, object]:
-    """What `dataset.json` says of the map; a value to leave out that never came shows by its 0."""
+    """Describes the map for `dataset.json`; a value to leave out that never occurs counts 0."""
     counted = {column: Counter(given[column].map(fold)) for column in mapping.leave_out}
     return {
         "left_out": {

@@ -27,7 +27,7 @@ from eczema_tf.config import Section, read_yaml
 from eczema_tf.errors import ConfigError
 from eczema_tf.schema import MANIFEST_COLUMNS, TEXT_KIND
 
-SHIPPED = Path(__file__).parent / "maps"
+SHIPPED_MAPS = Path(__file__).parent / "maps"
 # the other two have keys of their own
 RULED_COLUMNS = (
     *(column for column in MANIFEST_COLUMNS if column not in ("eczema", "source")),
@@ -37,7 +37,7 @@ _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
 def _as_text(value: object) -> object:
-    """YAML reads `3` and `True` as a number and a yes; in a table they are text."""
+    """YAML reads `3` and `True` as a number and a boolean; in a table they are text."""
     return str(value) if isinstance(value, bool | int | float) else value
 
 
@@ -62,9 +62,8 @@ class Rule(Section):
 
     def list_columns(self) -> list[str]:
         """Returns the columns that the rule reads."""
-        if self.parts is not None:
-            return [column for part in self.parts for column in part.list_columns()]
-        return _FIELD.findall(self.template or "")
+        of_parts = [column for part in self.parts or () for column in part.list_columns()]
+        return [*of_parts, *_FIELD.findall(self.template or "")]
 
     def find_unknown(self, row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         """Yields (template, result) of rules without a default, if `values` lack the result."""
@@ -77,10 +76,8 @@ class Rule(Section):
 
     def apply(self, row: Mapping[str, str]) -> str:
         """Returns what the rule makes of a row."""
-        if self.parts is not None:
-            filled = " ".join(filter(None, (part.apply(row) for part in self.parts)))
-        else:
-            filled = self._fill(row)
+        parts = [part.apply(row) for part in self.parts or ()]
+        filled = " ".join(filter(None, [*parts, self._fill(row)]))
         if filled and self.values is not None:
             folded = {fold(key): value for key, value in self.values.items()}
             filled = folded.get(fold(filled), "")
@@ -101,8 +98,7 @@ class LabelRule(Section):
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> "LabelRule":
-        both = set(map(fold, self.positive)) & set(map(fold, self.negative or ()))
-        if both:
+        if both := set(map(fold, self.positive)) & set(map(fold, self.negative or ())):
             raise ValueError(f"positive and negative at once: {', '.join(sorted(both))}")
         return self
 
@@ -129,8 +125,7 @@ class TableMap(Section):
     @field_validator("columns")
     @classmethod
     def _manifest_columns(cls, columns: dict[str, Rule]) -> dict[str, Rule]:
-        unknown = [column for column in columns if column not in RULED_COLUMNS]
-        if unknown:
+        if unknown := [column for column in columns if column not in RULED_COLUMNS]:
             raise ValueError(
                 f"not a column of the manifest: {', '.join(unknown)}; allowed:"
                 f" {', '.join(RULED_COLUMNS)}"
@@ -166,7 +161,9 @@ def load_map(map_path: Path | str) -> TableMap:
         ConfigError: With every unknown key, missing key and wrong value, if there is any; or with
             the names there are.
     """
-    path = Path(map_path) if Path(map_path).is_file() else SHIPPED / f"{Path(map_path).name}.yaml"
+    path = (
+        Path(map_path) if Path(map_path).is_file() else SHIPPED_MAPS / f"{Path(map_path).name}.yaml"
+    )
     if not path.is_file():
         raise ConfigError(
             f"{map_path}: no such map; allowed: a YAML file, or one of: {', '.join(list_shipped())}"
@@ -176,9 +173,9 @@ def load_map(map_path: Path | str) -> TableMap:
 
 def list_shipped() -> list[str]:
     """Returns the names of the maps that come with the program."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    return sorted(path.stem for path in SHIPPED_MAPS.glob("*.yaml"))
 
 
 def fold(value: str) -> str:
-    """Returns a value as it is compared: `Eczema ` is `eczema`, and `3.0` is `3`."""
+    """Normalises a value for comparison: `Eczema ` is `eczema`, and `3.0` is `3`."""
     return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip().casefold())

@@ -27,7 +27,7 @@ from eczema_tf.data.synthetic.tables import (
     load_tables,
 )
 
-PHOTOS, MASKS = "photos", "masks"  # folders
+PHOTO_FOLDER, MASK_FOLDER = "photos", "masks"  # folders
 # the age that a text says -> its group
 AGE_GROUPS = {"baby": "0-1", "child": "2-12", "teen": "13-17", "adult": "18-59", "older": "60+"}
 SEXES: tuple[Sex, ...] = ("female", "male")
@@ -130,7 +130,7 @@ def render_case(folder: Path, seed: int, index: int, case: Case) -> None:
     """Renders the photos of a case and their lesion masks.
 
     Args:
-        folder: Has the folders `PHOTOS` and `MASKS`.
+        folder: Has the folders `PHOTO_FOLDER` and `MASK_FOLDER`.
         seed: Of the data set.
         index: Of the case.
         case: As drawn by `draw_case(seed, index)`.
@@ -138,5 +138,5 @@ def render_case(folder: Path, seed: int, index: int, case: Case) -> None:
     for photo, example_id in enumerate(case.example_ids[: case.photos]):
         rng = np.random.default_rng([seed, index, photo])
         pixels, mask = render_photo(case.attributes, case.skin_tone, case.body_site, rng)
-        (folder / PHOTOS / f"{example_id}.jpg").write_bytes(encode_photo(pixels, rng))
-        Image.fromarray(mask).save(folder / MASKS / f"{example_id}.png")
+        (folder / PHOTO_FOLDER / f"{example_id}.jpg").write_bytes(encode_photo(pixels, rng))
+        Image.fromarray(mask).save(folder / MASK_FOLDER / f"{example_id}.png")

@@ -14,7 +14,7 @@ from random import Random
 from eczema_tf.data.synthetic.grammar import Grammar, Register, Sex, Wordings, load_grammar
 from eczema_tf.data.synthetic.tables import AGE
 
-MIN_WORDS = 3
+LEAST_WORDS = 3
 # what may go on with what is seen: "red bumps on my arms for three days"
 TIGHT = (
     ("site", "look"),
@@ -108,9 +108,9 @@ def write_complaint(
         pieces.insert(rng.choice([*loose, len(pieces)]), writer.write_talk("middles"))
     if rng.random() < 0.3:
         pieces.insert(0, writer.write_talk("openers"))
-    if rng.random() < 0.4 or sum(len(piece.wording.split()) for piece in pieces) < MIN_WORDS:
+    if rng.random() < 0.4 or sum(len(piece.wording.split()) for piece in pieces) < LEAST_WORDS:
         pieces.append(writer.write_talk("closers"))
-    return _join(pieces, register, rng)
+    return _join_pieces(pieces, register, rng)
 
 
 class _Writer:
@@ -216,7 +216,9 @@ def _write_unclear(grammar: Grammar, rng: Random) -> str:
     return rng.choice([". ", " ", "\n"]).join(lines)
 
 
-def _join(pieces: Sequence[_Piece], register: Register, rng: Random) -> tuple[str, list[Phrase]]:
+def _join_pieces(
+    pieces: Sequence[_Piece], register: Register, rng: Random
+) -> tuple[str, list[Phrase]]:
     """Sets the pieces one after the other; notes where the facts stand."""
     text, phrases = "", []
     for piece in pieces:
@@ -251,10 +253,10 @@ def choose_alternatives(wording: str, rng: Random) -> str:
 
 
 def _replace_words(text: str, table: Mapping[str, str]) -> str:
-    return _compile(tuple(table)).sub(lambda word: table[word[0]], text)
+    return _compile_words(tuple(table)).sub(lambda word: table[word[0]], text)
 
 
 @cache
-def _compile(words: tuple[str, ...]) -> re.Pattern[str]:
+def _compile_words(words: tuple[str, ...]) -> re.Pattern[str]:
     """Finds any of these, as whole words, the longest first."""
     return re.compile(rf"\b({'|'.join(sorted(words, key=len, reverse=True))})\b")

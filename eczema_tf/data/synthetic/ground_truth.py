@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from eczema_tf.data.synthetic.cases import MASKS, Case
+from eczema_tf.data.synthetic.cases import MASK_FOLDER, Case
 from eczema_tf.errors import DataError
 from eczema_tf.files import write_text
 
@@ -91,7 +91,7 @@ def write_ground_truth(folder: Path, cases: Iterable[Case]) -> None:
                 "attributes": case.attributes,
                 "facts": case.facts,
                 "phrases": [asdict(phrase) for phrase in case.phrases],
-                "mask_path": f"{MASKS}/{example_id}.png" if case.photos else "",
+                "mask_path": f"{MASK_FOLDER}/{example_id}.png" if case.photos else "",
             }
         )
         for case in cases
@@ -109,12 +109,14 @@ def load_ground_truth(manifest_path: Path) -> GroundTruth:
     path = manifest_path.parent / TRUTH_FILE
     if not path.is_file():
         return GroundTruth(manifest_path.parent)
-    rows = {}
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            phrases = [(phrase["start"], phrase["end"]) for phrase in row["phrases"]]
-            rows[row["example_id"]] = KnownRow(phrases, row["mask_path"])
+        known = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        rows = {
+            row["example_id"]: KnownRow(
+                [(phrase["start"], phrase["end"]) for phrase in row["phrases"]], row["mask_path"]
+            )
+            for row in known
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: not the truth of built-in data ({error!r}); prepare the data again, or take"

@@ -20,9 +20,9 @@ import yaml
 from pydantic import Field
 
 from eczema_tf.config import Section
-from eczema_tf.schema import SEVERITY
+from eczema_tf.schema import ECZEMA, SEVERITY
 
-ECZEMA, HEALTHY, NO_SEVERITY = "eczema", "healthy", "none"
+HEALTHY, NO_SEVERITY = "healthy", "none"
 LESION, VISIBLE, AGE = "lesion", "visible", "age"
 # How many facts a text says besides the age: one or two if terse, else 1 + gamma, 7.8 on average,
 # as the questions that people send to doctors (median 45 words).

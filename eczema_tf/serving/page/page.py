@@ -13,26 +13,28 @@ text are held in memory while a request is answered, and nowhere else.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import numpy as np
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 
+from eczema_tf.data.synthetic.photo import encode_photo, render_photo
 from eczema_tf.errors import DataError
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.reporting.answer_html import STYLE_SHEET, render_answer
-from eczema_tf.reporting.html import ENVIRONMENT
+from eczema_tf.reporting.html import TEMPLATES
 from eczema_tf.schema import NOTICE
-from eczema_tf.serving.page.examples import EXAMPLES, draw_example_photo
 from eczema_tf.serving.reading import PhotoReader
 from eczema_tf.serving.rest.app import JSON, accept_only, await_unless_gone
 from eczema_tf.serving.rest.contract import BadRequest, parse_request
 from eczema_tf.serving.rest.limits import Limits
 
 HERE = Path(__file__).parent
-TEMPLATE = HERE / "templates" / "page.html.j2"
-FILES = {
+PAGE_TEMPLATE = HERE / "templates" / "page.html.j2"
+PAGE_FILES = {
     "page.js": (HERE / "page.js", "text/javascript"),
     "page.css": (HERE / "page.css", "text/css"),
     "answer.css": (STYLE_SHEET, "text/css"),
@@ -52,7 +54,7 @@ HEADERS = {
     "X-DNS-Prefetch-Control": "off",
 }
 MAX_PHOTOS = 3  # of one case
-MAX_CHARACTERS = 5_000  # of a text; the model reads the first hundred words or so
+MAX_CHARACTERS = 5_000  # of a text; the model reads 512 tokens, some 350 words
 # Photos come back as base64, 4/3 of their size, with the text: so much of a request may they be.
 BASE64_ROOM = 0.7
 
@@ -87,9 +89,9 @@ class _Page:
         self._reader = reader
         self._timeout_s = limits.answer_timeout_s
         self._max_photo_bytes = int(BASE64_ROOM * limits.max_body_bytes)
-        self._html = ENVIRONMENT.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        self._html = TEMPLATES.from_string(PAGE_TEMPLATE.read_text(encoding="utf-8")).render(
             notice=notice,
-            examples=EXAMPLES,
+            examples=PAGE_EXAMPLES,
             max_characters=MAX_CHARACTERS,
             max_photos=MAX_PHOTOS,
             max_photo_bytes=self._max_photo_bytes,
@@ -142,9 +144,9 @@ async def get_example() -> Response:
 
 async def get_file(name: str) -> Response:
     """Reads one of the page's own files."""
-    if name not in FILES:
+    if name not in PAGE_FILES:
         raise HTTPException(404)
-    path, media_type = FILES[name]
+    path, media_type = PAGE_FILES[name]
     return _respond(path.read_bytes(), media_type)
 
 
@@ -167,3 +169,57 @@ def check_same_origin(request: Request) -> None:
 
 def _respond(content: bytes | str, media_type: str) -> Response:
     return Response(content, media_type=media_type, headers=HEADERS)
+
+
+EXAMPLE_LESION = {
+    "lesion": "visible",
+    "colour": "red",
+    "border": "blurred",
+    "surface": "fine_scale",
+    "elements": "none",
+    "arrangement": "patches",
+    "excoriation": "scratched",
+    "lichenification": "thickened",
+    "extent": "medium",
+    "intensity": "marked",
+}
+SEED = 7
+
+
+class Example(NamedTuple):
+    """What a button fills in.
+
+    Attributes:
+        name: On the button.
+        has_photo: Whether it comes with the rendered photo.
+        text: "" for none.
+    """
+
+    name: str
+    has_photo: bool
+    text: str
+
+
+PAGE_EXAMPLES = (
+    Example(
+        "Photo + text",
+        True,
+        "Dry, itchy patches in both elbow creases since I was a child. They get worse in winter and"
+        " I scratch at night. No blisters. My mother has asthma and hay fever.",
+    ),
+    Example("Photo only", True, ""),
+    Example(
+        "Text only",
+        False,
+        "One round patch on my shin for three weeks. It does not itch. The edge is raised and scaly"
+        " and it slowly gets larger. Nobody in my family has eczema or asthma.",
+    ),
+)
+
+
+@cache
+def draw_example_photo() -> bytes:
+    """Renders the photo of the examples: a JPEG of less than 100 kB."""
+    rng = np.random.default_rng(SEED)
+    pixels, _ = render_photo(EXAMPLE_LESION, "III", "arm", rng)
+    return encode_photo(pixels, rng)

@@ -11,10 +11,11 @@ import tensorflow as tf
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs, to_model_inputs
 from eczema_tf.data.synthetic.ground_truth import GroundTruth, load_ground_truth
+from eczema_tf.evaluation.intervals import draw_weights
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels, select_logit
 from eczema_tf.explanation.token_scores import TokenScores, score_tokens
-from eczema_tf.schema import IMAGE, IMAGE_PRESENT, TEXT_PRESENT
+from eczema_tf.schema import IMAGE
 from eczema_tf.workflows.inference import draw_cases
 from eczema_tf.workflows.run_folder import TrainedModel
 
@@ -34,6 +35,7 @@ class ExplainedCases:
         inputs: Of the whole data set.
         rows: int64 (cases,), the cases' rows in `inputs`.
         ground_truth: What is known of them.
+        weights: float64 (1 + replicates, cases), from `draw_weights`.
     """
 
     trained: TrainedModel
@@ -42,24 +44,25 @@ class ExplainedCases:
     inputs: Inputs
     rows: np.ndarray
     ground_truth: GroundTruth
+    weights: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def seed(self) -> int:
-        """Of all that is drawn for them."""
+        """Seed of all random draws."""
         return self.trained.config.seed
 
     @cached_property
     def has_photo(self) -> np.ndarray:
         """Which cases have a photo: bool (cases,)."""
-        return self.inputs.columns[IMAGE_PRESENT].gather(self.rows) > 0
+        return self.inputs.present("image")[self.rows]
 
     @cached_property
     def has_text(self) -> np.ndarray:
         """Which cases have a text: bool (cases,)."""
-        return self.inputs.columns[TEXT_PRESENT].gather(self.rows) > 0
+        return self.inputs.present("text")[self.rows]
 
     @cached_property
     def logits(self) -> np.ndarray:
@@ -67,9 +70,12 @@ class ExplainedCases:
         return self.contributions.sum(axis=1)
 
     def take(self, chosen: np.ndarray) -> "ExplainedCases":
-        """Leaves only some cases."""
+        """Keeps only some cases."""
         return replace(
-            self, table=self.table.iloc[chosen].reset_index(drop=True), rows=self.rows[chosen]
+            self,
+            table=self.table.iloc[chosen].reset_index(drop=True),
+            rows=self.rows[chosen],
+            weights=self.weights[:, chosen],
         )
 
     def gather(self, chosen: int | np.ndarray) -> dict[str, np.ndarray]:
@@ -93,25 +99,17 @@ class ExplainedCases:
             float64 (variants,).
         """
         inputs = self.gather(case) | dict(changed)
-        inputs[IMAGE] = self._encode(inputs[IMAGE])
-        variants = len(next(iter(changed.values())))
-        repeated = {
-            name: np.broadcast_to(value, (variants, *value.shape[1:]))
-            for name, value in inputs.items()
-        }
-        return self._answer(repeated.pop(IMAGE), repeated)
-
-    def _encode(self, photos: np.ndarray) -> np.ndarray:
-        """Photos to their features, in blocks."""
+        photos = inputs[IMAGE]
         blocks = [photos[start : start + BATCH_ROWS] for start in range(0, len(photos), BATCH_ROWS)]
-        return np.concatenate(
+        inputs[IMAGE] = np.concatenate(
             [self._image_encoder(tf.constant(block, tf.float32)).numpy() for block in blocks]
         )
-
-    def _answer(self, features: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Features and the other inputs to logits."""
-        tensors = {name: tf.constant(value) for name, value in inputs.items()}
-        return self._heads(tf.constant(features), tensors).numpy().astype("float64")
+        variants = len(next(iter(changed.values())))
+        repeated = {
+            name: tf.constant(np.broadcast_to(value, (variants, *value.shape[1:])))
+            for name, value in inputs.items()
+        }
+        return self._heads(repeated.pop(IMAGE), repeated).numpy().astype("float64")
 
     @cached_property
     def explain_photos(self) -> Callable[[dict[str, tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]:
@@ -172,12 +170,15 @@ def choose_cases(
         rows: int64, to choose from.
         cases: How many at most.
     """
-    drawn = draw_cases(dataset, rows, cases, trained.config.seed)
+    config = trained.config
+    drawn = draw_cases(dataset, rows, cases, config.seed)
+    table = dataset.table.iloc[drawn].reset_index(drop=True)
     return ExplainedCases(
         trained=trained,
         submodels=submodels,
-        table=dataset.table.iloc[drawn].reset_index(drop=True),
+        table=table,
         inputs=inputs,
         rows=drawn,
         ground_truth=load_ground_truth(dataset.manifest.path),
+        weights=draw_weights(table["group_id"], config.evaluate.bootstrap_replicates, config.seed),
     )

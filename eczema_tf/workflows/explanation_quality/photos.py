@@ -9,7 +9,7 @@ from scipy.special import expit
 from tqdm import tqdm
 
 from eczema_tf.data.inputs import to_model_inputs
-from eczema_tf.evaluation.comparisons import Comparison, compare_cases
+from eczema_tf.evaluation.explanation_results import Comparison, compare_cases
 from eczema_tf.explanation import faithfulness_image as faithful
 from eczema_tf.explanation.maps import upsample_heatmap
 from eczema_tf.explanation.mu_fidelity import compute_mu_fidelity
@@ -17,14 +17,14 @@ from eczema_tf.schema import IMAGE
 from eczema_tf.workflows.explanation_quality.cases import ExplainedCases
 
 # the explanation and its baselines
-MAPS = ("heatmap", "centred_gaussian", "edges", "random")
-RANDOM_DRAWS = 3  # maps, whose figures are averaged
+MAP_NAMES = ("heatmap", "centred_gaussian", "edges", "random")
+RANDOM_MAPS = 3  # maps, whose figures are averaged
 _NO_LESION = (
     "no photo of eczema with a heatmap and a known lesion; only the built-in data says where"
     " lesions lie"
 )
 _NO_ANSWER = "no photo with a heatmap in a case that the model calls eczema"
-_FIGURES = {
+_HEATMAP_FIGURES = {
     "pointing": ("higher", _NO_LESION),
     "energy_inside": ("higher", _NO_LESION),
     "deletion": ("lower", _NO_ANSWER),
@@ -80,7 +80,7 @@ def compare_heatmaps(cases: ExplainedCases, heatmaps: np.ndarray) -> dict[str, C
     shown = np.flatnonzero(heatmaps.any(axis=(1, 2))).tolist()
     photos = tqdm(shown, desc="heatmaps", unit="photo")
     measured = {case: measure_heatmap(cases, case, heatmaps[case], rng) for case in photos}
-    return compare_cases(_FIGURES, measured, MAPS, len(cases))
+    return compare_cases(_HEATMAP_FIGURES, measured, MAP_NAMES, len(cases))
 
 
 def measure_heatmap(
@@ -102,7 +102,7 @@ def measure_heatmap(
         [heatmap],
         [faithful.build_centred_gaussian(rows, columns)],
         [faithful.compute_edge_map(photo, rows, columns)],
-        [faithful.draw_random_map(rows, columns, rng) for _ in range(RANDOM_DRAWS)],
+        [faithful.draw_random_map(rows, columns, rng) for _ in range(RANDOM_MAPS)],
     )
     measures: dict[str, Measure] = {}
     row = cases.table.iloc[case]
@@ -119,7 +119,7 @@ def measure_heatmap(
     return {
         figure: {
             name: float(np.mean([measure(found) for found in maps]))
-            for name, maps in zip(MAPS, candidates, strict=True)
+            for name, maps in zip(MAP_NAMES, candidates, strict=True)
         }
         for figure, measure in measures.items()
     }

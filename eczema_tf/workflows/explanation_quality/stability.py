@@ -1,4 +1,4 @@
-"""Whether explanations vanish with what a model has learned, and outlive small changes."""
+"""Whether explanations depend on what a model has learned, and survive small changes."""
 
 from collections.abc import Callable, Sequence
 
@@ -91,17 +91,15 @@ def randomise(
     }
 
 
-def compare(before: Explanations, after: Explanations) -> dict[str, np.ndarray]:
+def compare_explanations(before: Explanations, after: Explanations) -> dict[str, np.ndarray]:
     """Compares explanations before and after a small change of photo or text.
 
     Returns:
         `correlation` and `relative_change`, float64 (cases,), NaN where there is nothing to
-        compare.
+        compare_explanations.
     """
-    changes = [
-        compute_relative_change(first[None], second[None])[0]
-        for first, second in zip(before, after, strict=True)
-    ]
+    pairs = zip(before, after, strict=True)
+    changes = [compute_relative_change(first[None], second[None])[0] for first, second in pairs]
     return {"correlation": correlate(before, after), "relative_change": np.array(changes)}
 
 
@@ -111,12 +109,8 @@ def correlate(before: Explanations, after: Explanations) -> np.ndarray:
     Returns:
         float64 (cases,), NaN where one of them has no order.
     """
-    return np.array(
-        [
-            correlate_ranks(first[None], second[None])[0]
-            for first, second in zip(before, after, strict=True)
-        ]
-    )
+    pairs = zip(before, after, strict=True)
+    return np.array([correlate_ranks(first[None], second[None])[0] for first, second in pairs])
 
 
 def average(draws: Sequence[np.ndarray]) -> np.ndarray:

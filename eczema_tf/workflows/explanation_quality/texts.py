@@ -12,7 +12,7 @@ from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.text.alignment import align_text
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.tokenizer import clean_text
-from eczema_tf.evaluation.comparisons import Comparison, compare_cases
+from eczema_tf.evaluation.explanation_results import Comparison, compare_cases
 from eczema_tf.explanation import faithfulness_text as faithful
 from eczema_tf.explanation.mu_fidelity import SHARE, SUBSETS, compute_mu_fidelity
 from eczema_tf.explanation.spans import PHRASE_SHARE, TOKEN_METHOD
@@ -21,9 +21,9 @@ from eczema_tf.schema import PADDING_MASK, TOKEN_IDS
 from eczema_tf.workflows.explanation_quality.cases import ExplainedCases
 
 RANDOM = "random"  # the baseline
-RANDOM_DRAWS = 5  # scores, whose figures are averaged
+RANDOM_SCORES = 5  # scores, whose figures are averaged
 _NO_PHRASES = "no text with known phrases; only the built-in data says where symptoms stand"
-_FIGURES = {
+_WORD_FIGURES = {
     "average_precision": ("higher", _NO_PHRASES),
     "precision": ("higher", _NO_PHRASES),
     "recall": ("higher", _NO_PHRASES),
@@ -49,7 +49,7 @@ class TextWords:
     spans: np.ndarray
 
     def add_up(self, scores: np.ndarray) -> np.ndarray:
-        """Adds the scores of a text's tokens, of which more may follow, up to words.
+        """Sums the scores of a text's tokens by word; scores of padding may follow.
 
         Returns:
             float64 (words,).
@@ -149,7 +149,7 @@ def compare_words(
     rng = np.random.default_rng(cases.seed)
     measured: dict[int, dict[str, dict[str, float]]] = {}
     for case in tqdm(np.flatnonzero(cases.has_text).tolist(), desc="words", unit="text"):
-        drawn = rng.normal(size=(RANDOM_DRAWS, len(words[case].spans)))
+        drawn = rng.normal(size=(RANDOM_SCORES, len(words[case].spans)))
         candidates = {TOKEN_METHOD: [scores[case]], RANDOM: list(drawn)}
         erased = rng.random((SUBSETS, drawn.shape[1])) < SHARE
         kept = np.append(np.ones_like(erased[:1]), ~erased, axis=0)  # all of them first
@@ -170,7 +170,7 @@ def compare_words(
             }
             for figure in found[RANDOM][0]
         }
-    return compare_cases(_FIGURES, measured, [TOKEN_METHOD, RANDOM], len(cases))
+    return compare_cases(_WORD_FIGURES, measured, [TOKEN_METHOD, RANDOM], len(cases))
 
 
 def predict_kept(

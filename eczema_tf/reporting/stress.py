@@ -1,15 +1,23 @@
-"""What is left of the answers when photos and texts are missing, exchanged or corrupted."""
+"""Tables and plots of the answers to missing, exchanged and corrupted photos and texts."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from eczema_tf.evaluation.metadata import MetadataBaseline
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.evaluation.stress import StressTest
 from eczema_tf.reporting.document import Block, Bullets, Section, Table
-from eczema_tf.reporting.formats import format_difference, format_estimate, format_number
+from eczema_tf.reporting.formats import HEAD_NAMES, build_table, format_difference, format_estimate
+from eczema_tf.reporting.plots import STYLES, take_ends, write_figure
 
 MISSING = "Missing and mismatched photos and texts"
 CORRUPTED = "Robustness: corrupted photos and texts"
+MISSING_PLOT = "missing.png"
+CORRUPTED_PLOTS = {"image": "corrupted_photos.png", "text": "corrupted_texts.png"}
 # by name: what is done, and what its strength is
 MISSING_TESTS = {
     "photo_missing": ("photo missing", "share of cases"),
@@ -61,21 +69,20 @@ _EXPLAINED = (
 def build_stress(metrics: Metrics) -> list[Section]:
     """Builds the sections of stress tests and metadata, none where there is nothing."""
     missing, corrupted = (select_tests(metrics, names) for names in (MISSING_TESTS, CORRUPTIONS))
-    blocks: list[Block] = []
-    if missing:
-        title = "Cases answered again without photo or text, or with another case's"
-        blocks = [
-            _EXPLAINED,
-            _tabulate(title, missing, 1),
-            Bullets([_MEANINGS[name] for name in missing]),
-        ]
-    if metrics.metadata:
-        blocks.append(_describe_metadata(metrics.metadata))
-    sections = [Section(MISSING, blocks)] if blocks else []
-    if corrupted:
-        table = _tabulate("At the strongest of five strengths", corrupted, -1)
-        sections.append(Section(CORRUPTED, [_describe_cases(corrupted), _EXPLAINED, table]))
-    return sections
+    title = "Cases answered again without photo or text, or with another case's"
+    meanings = Bullets([_MEANINGS[name] for name in missing])
+    answered: list[Block] = [_EXPLAINED, _tabulate(title, missing, 1), meanings]
+    strongest = "At the strongest of five strengths"
+    sections: dict[str, list[Block]] = {
+        MISSING: [
+            *(answered if missing else []),
+            *([_describe_metadata(metrics.metadata)] if metrics.metadata else []),
+        ],
+        CORRUPTED: [_describe_cases(corrupted), _EXPLAINED, _tabulate(strongest, corrupted, -1)]
+        if corrupted
+        else [],
+    }
+    return [Section(name, blocks) for name, blocks in sections.items() if blocks]
 
 
 def select_tests(metrics: Metrics, names: Iterable[str]) -> dict[str, StressTest]:
@@ -86,26 +93,20 @@ def select_tests(metrics: Metrics, names: Iterable[str]) -> dict[str, StressTest
 
 def _tabulate(title: str, tests: Mapping[str, StressTest], first: int) -> Table:
     """Lists the points of tests from the first that is wanted on."""
-    rows = []
-    for name, test in tests.items():
-        what, _ = (MISSING_TESTS | CORRUPTIONS)[name]
-        for point in test.points[first:]:
-            rows.append(
-                [
-                    f"{what}: {point.strength:g}" if len(test.points) > 2 else what,
-                    format_number(point.auroc.value),
-                    format_estimate(point.change, 2),
-                    format_estimate(point.gain, 2),
-                    format_number(point.alone.value),
-                    format_number(point.ece.value),
-                    format_number(point.cannot_tell.value),
-                ]
-            )
-    return Table(title, ("what is done", *_COLUMNS), rows)
+    rows = [
+        [
+            f"{what}: {point.strength:g}" if len(test.points) > 2 else what,
+            *(point.auroc.value, point.change, point.gain),
+            *(point.alone.value, point.ece.value, point.cannot_tell.value),
+        ]
+        for what, test in (((MISSING_TESTS | CORRUPTIONS)[name][0], tests[name]) for name in tests)
+        for point in test.points[first:]
+    ]
+    return build_table(title, ("what is done", *_COLUMNS), rows, digits=2)
 
 
 def _describe_cases(tests: Mapping[str, StressTest]) -> str:
-    """Says of how many cases the tests are, and how to read them."""
+    """Says how many cases were tested, and how to read the results."""
     counts = {test.changed: test.cases for test in tests.values()}
     things = {"image": "the photos", "text": "the texts"}
     of = " and ".join(f"{things[name]} of {count} cases" for name, count in counts.items())
@@ -127,3 +128,60 @@ def _describe_metadata(baseline: MetadataBaseline) -> str:
         f" {format_difference(baseline.fusion_gain)}. At 0.5 nothing can be guessed from them; near"
         " fusion, the model may have learned no more than they tell."
     )
+
+
+def select_plots(metrics: Metrics) -> dict[str, dict[str, StressTest]]:
+    """Selects what is drawn: by file, the tests that have several strengths."""
+    missing, corrupted = (select_tests(metrics, names) for names in (MISSING_TESTS, CORRUPTIONS))
+    plots = {MISSING_PLOT: {name: one for name, one in missing.items() if len(one.points) > 2}}
+    plots |= {
+        file: {name: one for name, one in corrupted.items() if one.changed == modality}
+        for modality, file in CORRUPTED_PLOTS.items()
+    }
+    return {file: tests for file, tests in plots.items() if tests}
+
+
+def write_stress_plots(folder: Path, metrics: Metrics) -> None:
+    """Writes `missing.png`, `corrupted_photos.png` and `corrupted_texts.png`, where they apply.
+
+    Raises:
+        EczemaError: If the disk refuses.
+    """
+    for file, tests in select_plots(metrics).items():
+        write_figure(folder / file, _draw_panels(tests))
+
+
+def _draw_panels(tests: Mapping[str, StressTest]) -> Figure:
+    """Draws a panel for each test, two in a row."""
+    rows = -(-len(tests) // 2)
+    figure = Figure(figsize=(6, 0.8 + 2.2 * rows), dpi=120, layout="constrained")
+    panels = list(figure.subplots(rows, 2, sharey=True, squeeze=False).flat)
+    for axes, (name, test) in zip(panels, tests.items(), strict=False):
+        _draw_test(axes, test, *(MISSING_TESTS | CORRUPTIONS)[name])
+    for axes in panels[len(tests) :]:
+        axes.set_axis_off()
+    # by label, so that each stands in the legend once
+    curves = {curve.get_label(): curve for axes in panels for curve in axes.lines}
+    figure.legend(curves.values(), curves.keys(), loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
+def _draw_test(axes: Axes, test: StressTest, what: str, unit: str) -> None:
+    """Draws AUROC, calibration error and abstention, with their intervals where there are any."""
+    points, steps, style = test.points, np.arange(len(test.points)), STYLES[test.changed]
+    axes.set_title(what, fontsize=10)
+    axes.set_xlabel(unit, fontsize=9)
+    axes.set(ylim=(-0.02, 1.02), yticks=np.linspace(0, 1, 5))
+    axes.set_xticks(steps, ["as is", *(f"{point.strength:g}" for point in points[1:])])
+    axes.tick_params(labelsize=8)
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    curves = {
+        "AUROC, fusion": ([point.auroc for point in points], *STYLES["fusion"]),
+        f"AUROC, {HEAD_NAMES[test.changed]} alone": ([one.alone for one in points], *style),
+        "share of cannot tell": ([point.cannot_tell for point in points], "black", ":"),
+        "calibration error, fusion": ([point.ece for point in points], "#CC79A7", "--"),
+    }
+    for label, (estimates, colour, line) in curves.items():
+        value, low, high = take_ends(estimates)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(steps, value, line, color=colour, linewidth=1.8, label=label)
