@@ -20,9 +20,19 @@ from eczema_tf.symptoms.phrases import DASH, NEW_LINE, Found, PhraseTable
 # effects on symptoms; more may be in the file, which explains them
 NEGATED, UNCERTAIN, FAMILY, PAST = "negated", "uncertain", "family", "past"
 _LIFTED, _REVERSED, _EARLIER, _NOW = "lifted", "reversed", "earlier", "now"
-_TURN, _END, _NONE = "turn", "end", "none"  # no effects on symptoms
+_MADE, _MAKE, _AWAY = "made", "make", "away"
+_JOINT = {(_EARLIER, _NOW): PAST, (_MADE, _AWAY): _REVERSED, (_MAKE, _AWAY): _LIFTED}
+_TURN, _CAUSE, _END, _NONE = "turn", "cause", "end", "none"  # no effects on symptoms
 _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
-_LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER)  # by the reach that a symptom allows
+_LIMITED = (
+    NEGATED,
+    UNCERTAIN,
+    PAST,
+    _REVERSED,
+    _EARLIER,
+    _MADE,
+    _MAKE,
+)  # by the reach that a symptom allows
 _CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
 _LIST_ENDS = frozenset({"or", "nor", "plus", "etc"})  # and "and", with care
 _DETERMINERS = frozenset({"the", "my", "his", "her", "their", "our", "some", "a", "this", "these"})
@@ -76,13 +86,15 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
         for phrase in load_rules().find(forms)
         if inside.keys().isdisjoint(range(phrase.start, phrase.end))
     ]
-    said = _number_clauses(forms, around, inside, (_TURN, _END))
+    said = _number_clauses(forms, around, inside, (_TURN, _CAUSE, _END))
+    timed = _number_clauses(forms, around, inside, (_TURN, _END))  # what causes lasts as long
     owned = _number_clauses(forms, around, inside, (_END,))
+    scopes = {FAMILY: owned, PAST: timed, _EARLIER: timed, _NOW: [0] * len(forms)}
     effects = [set[str]() for _ in symptoms]
     for phrase in around:
         for rule in phrase.meanings:
-            clauses = {FAMILY: owned, _NOW: [0] * len(forms)}.get(rule.effect, said)
-            for number, distance in _find_covered(phrase, rule, clauses, inside):
+            scope = scopes.get(rule.effect, said)
+            for number, distance in _find_covered(phrase, rule, scope, inside):
                 reach = symptoms[number].reach
                 if rule.effect not in _LIMITED or reach is None or distance <= reach:
                     _apply(rule.effect, effects[number])
@@ -96,8 +108,8 @@ def _means(phrase: Found[ContextRule], effects: Sequence[str]) -> bool:
 def _apply(effect: str, effects: set[str]) -> None:
     """Adds an effect to those that the words before had on a symptom, or undoes some of them."""
     denied = not effects.isdisjoint({NEGATED, _LIFTED})
-    if effect == _NOW and _EARLIER in effects:
-        effect = PAST
+    for before in sorted(effects):
+        effect = _JOINT.get((before, effect), effect)
     if effect == _REVERSED:
         effect = _LIFTED if denied else NEGATED
     if effect == _LIFTED:
@@ -110,7 +122,7 @@ def _find_covered(
     phrase: Found[ContextRule], rule: ContextRule, clauses: Sequence[int], inside: Mapping[int, int]
 ) -> Iterator[tuple[int, int]]:
     """Yields the symptoms that a phrase reaches in its clause, and how many words stand between."""
-    if rule.effect in (_TURN, _END, _NONE):
+    if rule.effect in (_TURN, _CAUSE, _END, _NONE):
         return
     beside = rule.covers == _ADJACENT and phrase.start - 1 in inside
     preceding = beside or rule.covers == _PRECEDING
