@@ -24,15 +24,7 @@ _MADE, _MAKE, _AWAY = "made", "make", "away"
 _JOINT = {(_EARLIER, _NOW): PAST, (_MADE, _AWAY): _REVERSED, (_MAKE, _AWAY): _LIFTED}
 _TURN, _CAUSE, _END, _NONE = "turn", "cause", "end", "none"  # no effects on symptoms
 _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
-_LIMITED = (
-    NEGATED,
-    UNCERTAIN,
-    PAST,
-    _REVERSED,
-    _EARLIER,
-    _MADE,
-    _MAKE,
-)  # by the reach that a symptom allows
+_LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER, _MADE, _MAKE)  # to its reach
 _CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
 _LIST_ENDS = frozenset({"or", "nor", "plus", "etc"})  # and "and", with care
 _DETERMINERS = frozenset({"the", "my", "his", "her", "their", "our", "some", "a", "this", "these"})
