@@ -18,7 +18,8 @@ import yaml
 from eczema_tf.symptoms.phrases import DASH, NEW_LINE, Found, PhraseTable
 
 # effects on symptoms; more may be in the file, which explains them
-NEGATED, UNCERTAIN, FAMILY, PAST = "negated", "uncertain", "family", "past"
+NEGATED, UNCERTAIN, PAST, FAMILY = "negated", "uncertain", "past", "family"
+_RELATIVE = "relative"
 _LIFTED, _REVERSED, _EARLIER, _NOW = "lifted", "reversed", "earlier", "now"
 _MADE, _MAKE, _AWAY = "made", "make", "away"
 _JOINT = {(_EARLIER, _NOW): PAST, (_MADE, _AWAY): _REVERSED, (_MAKE, _AWAY): _LIFTED}
@@ -28,6 +29,7 @@ _LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER, _MADE, _MAKE)  # to i
 _CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
 _LIST_ENDS = frozenset({"or", "nor", "plus", "etc"})  # and "and", with care
 _DETERMINERS = frozenset({"the", "my", "his", "her", "their", "our", "some", "a", "this", "these"})
+_SELF = frozenset({"i", "im", "ive", "my"})
 _ITEM_WORDS = 4  # most words of an item of a list: "itching, very dry skin or crusts"
 
 
@@ -81,7 +83,8 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
     said = _number_clauses(forms, around, inside, (_TURN, _CAUSE, _END))
     timed = _number_clauses(forms, around, inside, (_TURN, _END))  # what causes lasts as long
     owned = _number_clauses(forms, around, inside, (_END,))
-    scopes = {FAMILY: owned, PAST: timed, _EARLIER: timed, _NOW: [0] * len(forms)}
+    scopes = {FAMILY: owned, _RELATIVE: owned, PAST: timed, _EARLIER: timed, _NOW: [0] * len(forms)}
+    subject = _find_subject(forms, around)
     effects = [set[str]() for _ in symptoms]
     for phrase in around:
         for rule in phrase.meanings:
@@ -89,12 +92,24 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
             for number, distance in _find_covered(phrase, rule, scope, inside):
                 reach = symptoms[number].reach
                 if rule.effect not in _LIMITED or reach is None or distance <= reach:
-                    _apply(rule.effect, effects[number])
+                    of_other = rule.effect == _RELATIVE and phrase is not subject
+                    _apply(FAMILY if of_other else rule.effect, effects[number])
     return [frozenset(each) for each in effects]
 
 
 def _means(phrase: Found[ContextRule], effects: Sequence[str]) -> bool:
     return any(rule.effect in effects for rule in phrase.meanings)
+
+
+def _find_subject(
+    forms: Sequence[str], around: Sequence[Found[ContextRule]]
+) -> Found[ContextRule] | None:
+    """Finds the relative of whom a text of several sentences tells before the writer's own skin."""
+    first = next((phrase for phrase in around if _means(phrase, (_RELATIVE,))), None)
+    if not first or {".", "!", "?"}.isdisjoint(forms[first.end : -2]):
+        return None
+    writer = [at for at, form in enumerate(forms[: first.end]) if form in _SELF]
+    return first if writer == [first.start - 1] else None
 
 
 def _apply(effect: str, effects: set[str]) -> None:
