@@ -20,7 +20,8 @@ from eczema_tf.symptoms.phrases import DASH, NEW_LINE, Found, PhraseTable
 # effects on symptoms; more may be in the file, which explains them
 NEGATED, UNCERTAIN, PAST, FAMILY = "negated", "uncertain", "past", "family"
 _RELATIVE = "relative"
-_LIFTED, _REVERSED, _EARLIER, _NOW = "lifted", "reversed", "earlier", "now"
+_LIFTED, _REVERSED = "lifted", "reversed"
+_EARLIER, _BEGUN, _NOW = "earlier", "begun", "now"
 _MADE, _MAKE, _AWAY = "made", "make", "away"
 _JOINT = {(_EARLIER, _NOW): PAST, (_MADE, _AWAY): _REVERSED, (_MAKE, _AWAY): _LIFTED}
 _TURN, _CAUSE, _END, _NONE = "turn", "cause", "end", "none"  # no effects on symptoms
@@ -115,7 +116,7 @@ def _find_subject(
 def _apply(effect: str, effects: set[str]) -> None:
     """Adds an effect to those that the words before had on a symptom, or undoes some of them."""
     denied = not effects.isdisjoint({NEGATED, _LIFTED})
-    for before in sorted(effects):
+    for before in () if _BEGUN in effects else sorted(effects):
         effect = _JOINT.get((before, effect), effect)
     if effect == _REVERSED:
         effect = _LIFTED if denied else NEGATED
