@@ -219,6 +219,8 @@ def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
         ("It was itchy at the beginning, now it has spread.", [PRESENT]),
         ("Last week red spots appeared, now they itch.", [PRESENT, PRESENT]),
         ("The itch was worst last week and is gone now.", [NEGATED]),
+        ("Dry, but the itching and the redness disappeared.", [PRESENT, NEGATED, NEGATED]),
+        ("I have redness and the itch has gone.", [PRESENT, NEGATED]),
         ("Itching no, dryness yes.", [NEGATED, PRESENT]),
         ("No, it itches.", [PRESENT]),
         ("I am not sure if the redness comes from it.", [PRESENT]),

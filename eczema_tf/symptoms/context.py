@@ -156,7 +156,7 @@ def _number_clauses(
         return {
             phrase.start
             for phrase in around
-            if _means(phrase, effects) and not _adds_item(forms, phrase.end, inside)
+            if _means(phrase, effects) and not _adds_item(forms, phrase, inside)
         }
 
     asides = [range(phrase.start, phrase.end) for phrase in around if _means(phrase, (_NONE,))]
@@ -168,12 +168,20 @@ def _number_clauses(
     return list(accumulate(map(int, starts)))
 
 
-def _adds_item(forms: Sequence[str], start: int, inside: Container[int]) -> bool:
-    """Whether a symptom with its article ends a list, so that "and the" begins no new clause."""
-    if forms[start - 1] not in _DETERMINERS or start not in inside:
+def _adds_item(forms: Sequence[str], phrase: Found[ContextRule], inside: Container[int]) -> bool:
+    """Whether a symptom with its article ends a list, so that "and the" begins no new clause.
+
+    So it does before the end of the clause, and after a symptom that begins one: "The itch and the
+    redness disappeared".
+    """
+    *_, link, article = "", *forms[phrase.start : phrase.end]
+    if article not in _DETERMINERS or link not in {",", "and"} or phrase.end not in inside:
         return False
-    after = next(index for index in range(start, len(forms)) if index not in inside)
-    return forms[after] in _CLAUSE_ENDS | _LIST_ENDS | {",", "and", "but"}
+    after = next(index for index in range(phrase.end, len(forms)) if index not in inside)
+    before = next(index for index in range(phrase.start - 1, -2, -1) if index not in inside)
+    begins = before < 1 or forms[before - 1] in _CLAUSE_ENDS | {",", "and", "but", "both"}
+    leads = before < phrase.start - 1 and begins and forms[before] in _DETERMINERS
+    return leads or forms[after] in _CLAUSE_ENDS | _LIST_ENDS | {",", "and", "but"}
 
 
 def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:
