@@ -24,7 +24,7 @@ _LIFTED, _REVERSED = "lifted", "reversed"
 _EARLIER, _BEGUN, _NOW = "earlier", "begun", "now"
 _MADE, _MAKE, _AWAY = "made", "make", "away"
 _JOINT = {(_EARLIER, _NOW): PAST, (_MADE, _AWAY): _REVERSED, (_MAKE, _AWAY): _LIFTED}
-_TURN, _CAUSE, _END, _NONE = "turn", "cause", "end", "none"  # no effects on symptoms
+_TURN, _CAUSE, _END, _NONE = "turn", "cause", "end", "none"  # of clauses, not of symptoms
 _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
 _LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER, _MADE, _MAKE)  # to its reach
 _CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
@@ -130,8 +130,6 @@ def _find_covered(
     phrase: Found[ContextRule], rule: ContextRule, clauses: Sequence[int], inside: Mapping[int, int]
 ) -> Iterator[tuple[int, int]]:
     """Yields the symptoms that a phrase reaches in its clause, and how many words stand between."""
-    if rule.effect in (_TURN, _CAUSE, _END, _NONE):
-        return
     beside = rule.covers == _ADJACENT and phrase.start - 1 in inside
     preceding = beside or rule.covers == _PRECEDING
     first, step = (phrase.start - 1, -1) if preceding else (phrase.end, 1)
