@@ -23,6 +23,7 @@ _RELATIVE = "relative"
 _LIFTED, _REVERSED = "lifted", "reversed"
 _EARLIER, _BEGUN, _NOW = "earlier", "begun", "now"
 _MADE, _MAKE, _AWAY = "made", "make", "away"
+# what two halves say together
 _JOINT = {(_EARLIER, _NOW): PAST, (_MADE, _AWAY): _REVERSED, (_MAKE, _AWAY): _LIFTED}
 _TURN, _CAUSE, _END, _NONE = "turn", "cause", "end", "none"  # of clauses, not of symptoms
 _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
@@ -30,7 +31,7 @@ _LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER, _MADE, _MAKE)  # to i
 _CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
 _LIST_ENDS = frozenset({"or", "nor", "plus", "etc"})  # and "and", with care
 _DETERMINERS = frozenset({"the", "my", "his", "her", "their", "our", "some", "a", "this", "these"})
-_SELF = frozenset({"i", "im", "ive", "my"})
+_SELF = frozenset({"i", "im", "ive", "my"})  # who writes
 _ITEM_WORDS = 4  # most words of an item of a list: "itching, very dry skin or crusts"
 
 
