@@ -107,7 +107,8 @@ def _find_subject(
     forms: Sequence[str], around: Sequence[Found[ContextRule]]
 ) -> Found[ContextRule] | None:
     """Finds the relative of whom a text of several sentences tells before the writer's own skin."""
-    first = next((phrase for phrase in around if _means(phrase, (_RELATIVE,))), None)
+    own = (phrase for phrase in around if phrase.start and forms[phrase.start - 1] == "my")
+    first = next((phrase for phrase in own if _means(phrase, (_RELATIVE,))), None)
     if not first or {".", "!", "?"}.isdisjoint(forms[first.end : -2]):
         return None
     writer = [at for at, form in enumerate(forms[: first.end]) if form in _SELF]
