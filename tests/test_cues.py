@@ -71,8 +71,8 @@ def parts(text: str) -> list[tuple[str, str, str]]:
         ("negation_sentences.csv", 100, 100),
         ("negation_sentences_held_out.csv", 40, 38),
         ("negation_sentences_later.csv", 60, 59),
-        ("symptom_sentences.csv", 439, 401),
-        ("symptom_sentences_kept_aside.csv", 135, 129),
+        ("symptom_sentences.csv", 439, 408),
+        ("symptom_sentences_kept_aside.csv", 135, 130),
     ],
 )
 def test_sentences_are_read_as_people_read_them(table, sentences, at_least):
@@ -83,24 +83,15 @@ def test_sentences_are_read_as_people_read_them(table, sentences, at_least):
     assert sentences - len(wrong) >= at_least, wrong
 
 
-@pytest.mark.parametrize(
-    ("table", "at_most"),
-    [
-        ("negation_sentences.csv", 0),
-        ("negation_sentences_held_out.csv", 0),
-        ("negation_sentences_later.csv", 0),
-        ("symptom_sentences.csv", 3),
-        ("symptom_sentences_kept_aside.csv", 1),
-    ],
-)
-def test_what_is_denied_is_hardly_ever_listed_as_present(table, at_most):
+@pytest.mark.parametrize("table", [path.name for path in sorted(HERE.glob("*_sentences*.csv"))])
+def test_what_is_denied_is_never_listed_as_present(table):
     wrong = []
     for text, meant in read_table(table):
         denied = (meant["negated"] | meant["family_negated"]) - meant["present"] - meant["family"]
         found = read_sentence(text)
         if denied & (found["present"] | found["family"]):
             wrong.append(text)
-    assert len(wrong) <= at_most, wrong
+    assert not wrong
 
 
 @pytest.mark.parametrize(
@@ -208,6 +199,34 @@ def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
         ("itch ++, scale -, crust +/-", [PRESENT, NEGATED, UNCERTAIN]),
         ("itch 0/10, dryness 3/10", [NEGATED, PRESENT]),
         ("asthma -ve, scale +ve", [NEGATED, PRESENT]),
+        ("pruritus +", [PRESENT]),
+        ("+ itch - scale - oozing", [PRESENT, NEGATED, NEGATED]),
+        ("-itch, +scale", [NEGATED, PRESENT]),
+        ("redness +++ crusts - dry skin - itch +", [PRESENT, NEGATED, NEGATED, PRESENT]),
+        ("itch+ scaling- redness+", [PRESENT, NEGATED, PRESENT]),
+        ("Eczema - itch ++, scale -", [PRESENT, PRESENT, NEGATED]),  # a heading
+        ("- itch +\n- scale -", [PRESENT, NEGATED]),  # bullets
+        ("itchy - the skin is dry + red", [PRESENT, PRESENT, PRESENT]),
+        ("The ointment made the crusts fall off.", [NEGATED]),
+        ("Nothing made the itch go away.", [PRESENT]),
+        ("It does not make the itch go away.", [PRESENT]),
+        ("What makes the itch go away?", [PRESENT]),
+        ("I used to lie awake because of the itch.", [NEGATED, NEGATED]),
+        ("I no longer scratch because of the dryness.", [NEGATED, PRESENT]),
+        ("It was red at first, then it turned scaly.", [NEGATED, PRESENT]),
+        ("It was red at first, then it became scaly, too.", [PRESENT, PRESENT]),
+        ("The redness turned into scaling.", [NEGATED, PRESENT]),
+        ("It was itchy at the beginning, now it has spread.", [PRESENT]),
+        ("Last week red spots appeared, now they itch.", [PRESENT, PRESENT]),
+        ("The itch was worst last week and is gone now.", [NEGATED]),
+        ("Dry, but the itching and the redness disappeared.", [PRESENT, NEGATED, NEGATED]),
+        ("I have redness and the itch has gone.", [PRESENT, NEGATED]),
+        ("Itching no, dryness yes.", [NEGATED, PRESENT]),
+        ("No, it itches.", [PRESENT]),
+        ("I am not sure if the redness comes from it.", [PRESENT]),
+        ("I am not sure if my skin is dry.", [UNCERTAIN]),
+        ("Some said it was eczema.", [UNCERTAIN]),
+        ("I have used urea cream, vitamin E and zinc for two weeks.", []),  # that is no duration
         ("?eczema", [UNCERTAIN]),
         ("- itchy\n- dry", [PRESENT, PRESENT]),  # a list
     ],
@@ -247,6 +266,9 @@ def test_symptoms_are_found_without_their_noun(text, category):
         ("My sister, unlike me, is dry.", [FAMILY]),
         ("Dad: asthma. Me: hay fever.", [FAMILY, PATIENT]),
         ("I am the only one in the family with asthma.", [PATIENT]),
+        ("My father has dry skin. It itches. What is it?", [PATIENT, PATIENT]),  # he is the patient
+        ("I itch. My father has dry skin. What is it?", [PATIENT, FAMILY]),
+        ("My father has asthma. I itch.", [FAMILY, PATIENT]),
         (
             "My father is itchy but not red and has asthma, but I am dry.",
             [FAMILY, FAMILY, FAMILY, PATIENT],

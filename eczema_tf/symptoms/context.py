@@ -18,14 +18,20 @@ import yaml
 from eczema_tf.symptoms.phrases import DASH, NEW_LINE, Found, PhraseTable
 
 # effects on symptoms; more may be in the file, which explains them
-NEGATED, UNCERTAIN, FAMILY, PAST = "negated", "uncertain", "family", "past"
-_LIFTED, _REVERSED, _EARLIER, _NOW = "lifted", "reversed", "earlier", "now"
-_TURN, _END, _NONE = "turn", "end", "none"  # no effects on symptoms
+NEGATED, UNCERTAIN, PAST, FAMILY = "negated", "uncertain", "past", "family"
+_RELATIVE = "relative"
+_LIFTED, _REVERSED = "lifted", "reversed"
+_EARLIER, _BEGUN, _NOW = "earlier", "begun", "now"
+_MADE, _MAKE, _AWAY = "made", "make", "away"
+# what two halves say together
+_JOINT = {(_EARLIER, _NOW): PAST, (_MADE, _AWAY): _REVERSED, (_MAKE, _AWAY): _LIFTED}
+_TURN, _CAUSE, _END, _NONE = "turn", "cause", "end", "none"  # of clauses, not of symptoms
 _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
-_LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER)  # by the reach that a symptom allows
+_LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER, _MADE, _MAKE)  # to its reach
 _CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
 _LIST_ENDS = frozenset({"or", "nor", "plus", "etc"})  # and "and", with care
 _DETERMINERS = frozenset({"the", "my", "his", "her", "their", "our", "some", "a", "this", "these"})
+_SELF = frozenset({"i", "im", "ive", "my"})  # who writes
 _ITEM_WORDS = 4  # most words of an item of a list: "itching, very dry skin or crusts"
 
 
@@ -76,16 +82,20 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
         for phrase in load_rules().find(forms)
         if inside.keys().isdisjoint(range(phrase.start, phrase.end))
     ]
-    said = _number_clauses(forms, around, inside, (_TURN, _END))
+    said = _number_clauses(forms, around, inside, (_TURN, _CAUSE, _END))
+    timed = _number_clauses(forms, around, inside, (_TURN, _END))  # what causes lasts as long
     owned = _number_clauses(forms, around, inside, (_END,))
+    scopes = {FAMILY: owned, _RELATIVE: owned, PAST: timed, _EARLIER: timed, _NOW: [0] * len(forms)}
+    subject = _find_subject(forms, around)
     effects = [set[str]() for _ in symptoms]
     for phrase in around:
         for rule in phrase.meanings:
-            clauses = {FAMILY: owned, _NOW: [0] * len(forms)}.get(rule.effect, said)
-            for number, distance in _find_covered(phrase, rule, clauses, inside):
+            scope = scopes.get(rule.effect, said)
+            for number, distance in _find_covered(phrase, rule, scope, inside):
                 reach = symptoms[number].reach
                 if rule.effect not in _LIMITED or reach is None or distance <= reach:
-                    _apply(rule.effect, effects[number])
+                    of_other = rule.effect == _RELATIVE and phrase is not subject
+                    _apply(FAMILY if of_other else rule.effect, effects[number])
     return [frozenset(each) for each in effects]
 
 
@@ -93,11 +103,23 @@ def _means(phrase: Found[ContextRule], effects: Sequence[str]) -> bool:
     return any(rule.effect in effects for rule in phrase.meanings)
 
 
+def _find_subject(
+    forms: Sequence[str], around: Sequence[Found[ContextRule]]
+) -> Found[ContextRule] | None:
+    """Finds the relative of whom a text of several sentences tells before the writer's own skin."""
+    own = (phrase for phrase in around if phrase.start and forms[phrase.start - 1] == "my")
+    first = next((phrase for phrase in own if _means(phrase, (_RELATIVE,))), None)
+    if not first or {".", "!", "?"}.isdisjoint(forms[first.end : -2]):
+        return None
+    writer = [at for at, form in enumerate(forms[: first.end]) if form in _SELF]
+    return first if writer == [first.start - 1] else None
+
+
 def _apply(effect: str, effects: set[str]) -> None:
     """Adds an effect to those that the words before had on a symptom, or undoes some of them."""
     denied = not effects.isdisjoint({NEGATED, _LIFTED})
-    if effect == _NOW and _EARLIER in effects:
-        effect = PAST
+    for before in () if _BEGUN in effects else sorted(effects):
+        effect = _JOINT.get((before, effect), effect)
     if effect == _REVERSED:
         effect = _LIFTED if denied else NEGATED
     if effect == _LIFTED:
@@ -110,8 +132,6 @@ def _find_covered(
     phrase: Found[ContextRule], rule: ContextRule, clauses: Sequence[int], inside: Mapping[int, int]
 ) -> Iterator[tuple[int, int]]:
     """Yields the symptoms that a phrase reaches in its clause, and how many words stand between."""
-    if rule.effect in (_TURN, _END, _NONE):
-        return
     beside = rule.covers == _ADJACENT and phrase.start - 1 in inside
     preceding = beside or rule.covers == _PRECEDING
     first, step = (phrase.start - 1, -1) if preceding else (phrase.end, 1)
@@ -136,7 +156,7 @@ def _number_clauses(
         return {
             phrase.start
             for phrase in around
-            if _means(phrase, effects) and not _adds_item(forms, phrase.end, inside)
+            if _means(phrase, effects) and not _adds_item(forms, phrase, inside)
         }
 
     asides = [range(phrase.start, phrase.end) for phrase in around if _means(phrase, (_NONE,))]
@@ -148,12 +168,20 @@ def _number_clauses(
     return list(accumulate(map(int, starts)))
 
 
-def _adds_item(forms: Sequence[str], start: int, inside: Container[int]) -> bool:
-    """Whether a symptom with its article ends a list, so that "and the" begins no new clause."""
-    if forms[start - 1] not in _DETERMINERS or start not in inside:
+def _adds_item(forms: Sequence[str], phrase: Found[ContextRule], inside: Container[int]) -> bool:
+    """Whether a symptom with its article ends a list, so that "and the" begins no new clause.
+
+    So it does before the end of the clause, and after a symptom that begins one: "The itch and the
+    redness disappeared".
+    """
+    *_, link, article = "", *forms[phrase.start : phrase.end]
+    if article not in _DETERMINERS or link not in {",", "and"} or phrase.end not in inside:
         return False
-    after = next(index for index in range(start, len(forms)) if index not in inside)
-    return forms[after] in _CLAUSE_ENDS | _LIST_ENDS | {",", "and", "but"}
+    after = next(index for index in range(phrase.end, len(forms)) if index not in inside)
+    before = next(index for index in range(phrase.start - 1, -2, -1) if index not in inside)
+    begins = before < 1 or forms[before - 1] in _CLAUSE_ENDS | {",", "and", "but", "both"}
+    leads = before < phrase.start - 1 and begins and forms[before] in _DETERMINERS
+    return leads or forms[after] in _CLAUSE_ENDS | _LIST_ENDS | {",", "and", "but"}
 
 
 def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:

@@ -143,7 +143,8 @@ def find_cues(text: str) -> list[Cue]:
         over = PAST in effects and not entry.get("history")
         doubted = UNCERTAIN in effects or entry.get("doubted_by") in effects
         denied = meaning.denies or over or NEGATED in effects
-        of_family = meaning.denies and entry.get("denials_of") == FAMILY
+        of_family = FAMILY in effects or entry.get("inherited_by") in effects
+        of_family |= meaning.denies and entry.get("denials_of") == FAMILY
         start, end = words[phrase.start].start, words[phrase.end - 1].end
         words_found = text[start:end]
         cues.append(
@@ -153,7 +154,7 @@ def find_cues(text: str) -> list[Cue]:
                 text=words_found,
                 category=meaning.category,
                 status=NEGATED if denied else UNCERTAIN if doubted else PRESENT,
-                subject=FAMILY if FAMILY in effects or of_family else PATIENT,
+                subject=FAMILY if of_family else PATIENT,
                 kind=_read_age(words_found) if meaning.kind == _AGE else meaning.kind,
             )
         )

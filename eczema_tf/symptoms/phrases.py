@@ -7,8 +7,8 @@ are walked word by word in a tree.
 import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass, field, replace
+from itertools import chain, groupby, pairwise
 from typing import Any, Generic, TypeVar
 
 _APOSTROPHES = "'’‘ʼ`´"
@@ -17,13 +17,14 @@ _INSIDE = f"[^\\W\\d_]|[\u0300-\u036f\u00ad\u200b-\u200d]|[{_APOSTROPHES}](?=[^\
 _WORD = re.compile(
     r"(?P<both>\(\s?\+/?[-–−]\s?\)|±|\+/-)"  # signs as in notes: "scale (-), itch ++"
     r"|(?P<plus>\(\s?\+{1,3}\s?\)|\+{1,3}(?:ve\b)?)"
-    r"|(?P<minus>\(\s?[-–−]{1,3}\s?\)|[-–−](?:ve\b|(?=\s?[,.;/\n]|\Z)))"
+    r"|(?P<minus>\(\s?[-–−]{1,3}\s?\)|[-–−]{1,3}(?:ve\b|(?=\s?[,.;/\n]|\Z)))"
     r"|(?P<query>(?<!\S)\?(?=\w))"  # "?eczema"
     r"|(?P<zero>\b0(?:/\d+)?\b(?![.,]\d))"  # "itch 0/10"
     r"|(?P<number>\d+(?:[.,/–-]\d+)*)"  # "3-4" too
     r"|(?P<letters>\b[a-z]/[a-z]\b)"  # "w/o"
     rf"|(?P<word>[^\W\d_](?:{_INSIDE})*)"
-    r"|(?P<dash>(?<=\s)[-–]{1,2}(?=\s)|—)"
+    r"|(?P<dash>(?<!\S)[-–]{1,2}(?=\s)|—)"
+    r"|(?P<hyphen>(?<!\S)[-–](?=[^\W\d])|(?<=\w)[-–](?=\s))"
     r"|(?P<mark>[,.;:!?)\n])",
     re.IGNORECASE,
 )
@@ -31,12 +32,14 @@ _SILENT = re.compile(f"[\u0300-\u036f\u00ad\u200b-\u200d{_APOSTROPHES}]")
 _DRAWN_OUT = re.compile(r"(.)\1{2,}")  # "itchyyyy"
 _SLOT = re.compile(r"(<[^<>]+>)")
 NUMBER, DASH, NEW_LINE = "#", "—", "\n"
+_PLUS, _MINUS, _HYPHEN = "(+)", "(-)", "-"
 _FORMS = {
     "number": NUMBER,
     "dash": DASH,
     "both": "(+/-)",
-    "plus": "(+)",
-    "minus": "(-)",
+    "plus": _PLUS,
+    "minus": _MINUS,
+    "hyphen": _HYPHEN,
     "query": "query",  # as the word itself
     "zero": "zero",
 }
@@ -75,7 +78,28 @@ def split_words(text: str, mended: Mapping[str, str] | None = None) -> list[Word
         form = _FORMS.get(kind or "", _DRAWN_OUT.sub(r"\1", form.casefold()))
         form = mended.get(form, form) if mended else form
         words.append(Word(match.start(), match.end(), form))
-    return words
+    lines = groupby(words, lambda word: word.form == NEW_LINE)
+    return [word for _, line in lines for word in _read_dashes(list(line))]
+
+
+def _read_dashes(line: Sequence[Word]) -> list[Word]:
+    """Reads dashes as minus signs in a line of notes: "- itch, + scale", "itch + scale - oozing +".
+
+    A line that holds a plus is one if a sign ends an item, then signs stand after their words, or
+    begins the line. A dash before the first of them is a bullet, or follows a heading.
+    """
+    forms = [word.form for word in line]
+    signs = [at for at, form in enumerate(forms) if form in {_PLUS, _MINUS}]
+    dashes = {at for at, form in enumerate(forms) if form in {DASH, _HYPHEN}}
+    ends = {form for form, after in pairwise([*forms, "."]) if after in {",", ";", ".", "/"}}
+    if _PLUS in forms and not ends.isdisjoint({_PLUS, _MINUS}):
+        minus = _MINUS
+        dashes = {at for at in dashes if at and (at > signs[0] or forms[at] == _HYPHEN)}
+    elif _PLUS in forms and 0 in dashes.union(signs):
+        minus = "no"
+    else:
+        return [word for word in line if word.form != _HYPHEN]
+    return [replace(word, form=minus) if at in dashes else word for at, word in enumerate(line)]
 
 
 Meaning = TypeVar("Meaning", bound=Hashable)
