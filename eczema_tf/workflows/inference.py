@@ -99,6 +99,7 @@ def load_model_inputs(trained: TrainedModel, dataset: Dataset) -> Inputs:
         size_px=trained.encoders.image.size_px,
         preprocess=trained.config.preprocess,
         cache=ArrayCache(trained.config.train.cache_folder),
+        clinical=trained.encoders.clinical,
     )
 
 

@@ -1,14 +1,14 @@
 """What can be wrong with the rows of a manifest: every check yields every fault it finds."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from eczema_tf.errors import shorten
-from eczema_tf.schema import CONSISTENCY, POSITIVE_CLASS, SEVERITY, SPLITS
+from eczema_tf.schema import CONSISTENCY, NUMBER, POSITIVE_CLASS, SEVERITY, SPLITS
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 _CLASS_NAME = re.compile(r"[\w ,/-]{1,40}")
@@ -30,6 +30,7 @@ def find_faults(
     *,
     with_embeddings: bool = False,
     allow_leaks: bool = False,
+    clinical: Mapping[str, str] | None = None,
 ) -> Iterator[Fault]:
     """Yields every fault of every row, those of its photo's file aside.
 
@@ -38,6 +39,7 @@ def find_faults(
         lines: int64 (rows,), the line of each row, to point at other rows.
         with_embeddings: Whether `image_path` is the key of an embedding and no path.
         allow_leaks: Whether a group may straddle splits.
+        clinical: What the clinical fields hold, as in `config.DataConfig`.
     """
     first_line: dict[str, int] = {}
     for row, example_id in enumerate(table["example_id"]):
@@ -71,6 +73,13 @@ def find_faults(
     empty = (table["image_path"] == "") & (table["text"] == "")
     for row in np.flatnonzero(empty).tolist():
         yield Fault(row, "image_path, text", message)
+    for column, kind in (clinical or {}).items():
+        allowed = "a number" if kind == NUMBER else "a name without semicolons"
+        for row, value in enumerate(table.get(column, [])):
+            wrong = not np.isfinite(_parse_number(value)) if kind == NUMBER else ";" in value
+            if value and wrong:
+                message = f"is not {allowed}; allowed: that, or empty where it is not known"
+                yield Fault(row, column, f"{message}; received {shorten(value)!r}")
     yield from _find_disagreements(table, lines, allow_leaks)
 
 

@@ -4,7 +4,7 @@
 every bad row at once.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from eczema_tf.data.manifest.checks import Fault, find_faults, parse_label
-from eczema_tf.data.manifest.reading import find_header_faults, open_manifest
+from eczema_tf.data.manifest.reading import clean_cell, find_header_faults, open_manifest
 from eczema_tf.data.photo.files import find_photo
 from eczema_tf.errors import DataError, join_faults, raise_if_any, shorten
 from eczema_tf.files import write_csv
@@ -66,6 +66,7 @@ def load_manifest(
     skip_bad_rows: bool = False,
     embeddings: Collection[str] | None = None,
     allow_leaks: bool = False,
+    clinical: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Reads and checks a manifest.
 
@@ -78,6 +79,7 @@ def load_manifest(
             `example_id` is looked up among them and no photo file is needed. A row whose photo has
             no embedding keeps its text alone.
         allow_leaks: Whether a group may straddle the manifest's own splits.
+        clinical: What the clinical fields hold, as in `config.DataConfig`.
 
     Returns:
         The good rows, in the order of the file. Each photo is there; whether it can be decoded is
@@ -103,6 +105,8 @@ def load_manifest(
     table["group_id"] = table["group_id"].where(table["group_id"] != "", table["case_id"])
     others = [column for column in table if column not in MANIFEST_COLUMNS]
     table = table[[*MANIFEST_COLUMNS, *others]]
+    for column in set(clinical or ()).intersection(others):
+        table[column] = [clean_cell(column, cell) for cell in table[column]]
 
     if embeddings is None:
         table["image_file"], path_faults = _find_photos(list(table["image_path"]), path.parent)
@@ -118,7 +122,11 @@ def load_manifest(
             raise DataError(f"{path}: none of its photos has an embedding")
         table["image_file"] = ""
     faults += find_faults(
-        table, lines, with_embeddings=embeddings is not None, allow_leaks=allow_leaks
+        table,
+        lines,
+        with_embeddings=embeddings is not None,
+        allow_leaks=allow_leaks,
+        clinical=clinical,
     )
     table["eczema"] = table["eczema"].map(parse_label).astype("float64")
     return _reject(Manifest(path, table, lines, lost), read, faults, skip_bad_rows)
