@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from test_serving import METADATA, build_explained, build_parts, photo
 from test_training import ROWS, config_of, make_data
 
 from eczema_tf.config import load_config
@@ -27,6 +28,8 @@ from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.multimodal import CLINICAL_EVIDENCE, Encoders, build_model, heads_of
 from eczema_tf.schema import CLINICAL, HEADS, IMAGE_PRESENT
+from eczema_tf.serving.exported import ExportedModel
+from eczema_tf.serving.graph.served_model import save_served
 from eczema_tf.training.clinical import fit_clinical
 from eczema_tf.training.data import TrainingData
 from eczema_tf.training.device import prepare_device
@@ -248,3 +251,88 @@ def test_fields_are_kept_with_the_encoders(tmp_path: Path):
         save_encoders(tmp_path, make_encoders(fields), tokenizer)
         assert load_encoders(tmp_path) == make_encoders(fields)
         assert ("clinical" in (tmp_path / "encoders.json").read_text()) == bool(fields)
+
+
+PHOTOS = [photo(), b"", photo("PNG", seed=1), b"\xff\xd8\xff"]
+TEXTS = ["itchy & dry", "the rash", "", ""]
+TOLD = ["age=50; sex=female", "sex=MALE", "age=20", "age=50"]
+ADDED = [1 + 4 * 0.25, 4 * -0.75, -2, 0]  # the last row has neither a photo nor a text to go by
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    folder = tmp_path_factory.mktemp("export") / "1"
+    model, *others = build_parts(clinical=FIELDS)
+    model.get_layer(CLINICAL_EVIDENCE).kernel.assign([[1.0], [0], [4], [0]])
+    save_served(build_explained((model, *others), clinical=FIELDS), folder)
+    clinical = {"age": (), "sex": ("female", "male")}
+    METADATA.model_copy(update={"clinical": clinical}).write(folder)
+    return ExportedModel(folder)
+
+
+def log_odds(answer: dict[str, np.ndarray]) -> np.ndarray:
+    probability = answer["eczema"].astype("float64")
+    return np.log(probability / (1 - probability))
+
+
+@pytest.mark.parametrize(
+    ("plain", "told"), [("serving_default", "clinical"), ("explain", "explain_clinical")]
+)
+def test_a_client_that_says_nothing_gets_the_answer_without(
+    exported: ExportedModel, plain: str, told: str
+):
+    without = exported.run(PHOTOS, TEXTS, plain)
+    silent = exported.run(PHOTOS, TEXTS, told, [""] * 4)
+    answer = exported.run(PHOTOS, TEXTS, told, TOLD)
+    assert without.keys() == silent.keys() == answer.keys()
+    for name, value in without.items():
+        np.testing.assert_array_equal(silent[name], value, err_msg=name)
+        if name not in ("eczema", "contribution", "decision"):
+            np.testing.assert_allclose(answer[name], value, atol=1e-5) if value.dtype.kind in (
+                "fi"
+            ) else np.testing.assert_array_equal(answer[name], value, err_msg=name)
+    np.testing.assert_allclose(log_odds(answer) - log_odds(without), ADDED, atol=1e-4)
+
+
+def test_the_signatures_take_what_they_took_and_one_thing_more(exported: ExportedModel):
+    assert exported.metadata.signatures == (
+        "serving_default",
+        "explain",
+        "clinical",
+        "explain_clinical",
+    )
+    for name in exported.metadata.signatures:
+        taken = exported._signatures[name].structured_input_signature[1]
+        fields = {"clinical"} if "clinical" in name else set()
+        assert taken.keys() == {"image", "text"} | fields
+
+
+def test_what_fields_add_is_a_contribution_of_its_own(exported: ExportedModel):
+    answer = exported.run(PHOTOS, TEXTS, "explain_clinical", TOLD)
+    shares = answer["contribution"]
+    assert shares.shape == (4, 4)
+    np.testing.assert_allclose(shares[:, 3], ADDED, atol=1e-5)
+    np.testing.assert_allclose(shares.sum(axis=1), log_odds(answer), atol=1e-4)
+    without = exported.run(PHOTOS, TEXTS, "explain")["contribution"]
+    np.testing.assert_allclose(shares[:, :3], without[:, :3], atol=1e-5)
+    assert not without[:, 3].any()
+
+
+def test_rows_say_which_fields_cannot_be_used(exported: ExportedModel):
+    answer = exported.run([b""] * 3, ["itchy"] * 3, "clinical", ["age=old", "", "shoe=42; age=50"])
+    said = "clinical: not all of it can be used, only age (a number), sex (female, male)"
+    assert [one.decode() for one in answer["status"]] == [said, "ok", said]
+    odds = log_odds(answer)
+    assert odds[0] == odds[1]
+    assert odds[2] - odds[1] == pytest.approx(1, abs=1e-5)
+
+
+def test_python_names_fields_and_unknown_ones_are_errors(exported: ExportedModel):
+    known, unknown = (
+        exported.predict([None], ["itchy"], fields) for fields in ([{"AGE": "50"}], None)
+    )
+    assert known["eczema"][0] > unknown["eczema"][0]
+    with pytest.raises(DataError, match="clinical field 'shoe': allowed: age, sex"):
+        exported.predict([None], ["itchy"], [{"shoe": "42"}])
+    with pytest.raises(DataError, match="none, this model is told no clinical field"):
+        METADATA.join_clinical({"age": "50"})

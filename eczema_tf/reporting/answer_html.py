@@ -161,13 +161,15 @@ def render_explanation_page(answer: Answer, photos: Sequence[bytes], text: str) 
 
 
 def rank_shares(answer: Answer, explanation: Explanation) -> list[tuple[str, float]]:
-    """Ranks photo and text, as far as they were used, by how far they moved the answer."""
+    """Ranks what was used, photo, text or clinical fields, by how far it moved the answer."""
     shares = []
     if answer.image_used:
         name = "the photos" if answer.photos > 1 else "the photo"
         shares.append((name, explanation.contributions.image))
     if answer.text_used:
         shares.append(("the text", explanation.contributions.text))
+    if explanation.contributions.clinical:
+        shares.append(("the clinical fields", explanation.contributions.clinical))
     return sorted(shares, key=lambda share: -abs(share[1]))
 
 

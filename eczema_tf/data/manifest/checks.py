@@ -74,11 +74,11 @@ def find_faults(
     for row in np.flatnonzero(empty).tolist():
         yield Fault(row, "image_path, text", message)
     for column, kind in (clinical or {}).items():
-        allowed = "a number" if kind == NUMBER else "a name without semicolons"
+        wanted = "a number" if kind == NUMBER else "a name without semicolons"
         for row, value in enumerate(table.get(column, [])):
             wrong = not np.isfinite(_parse_number(value)) if kind == NUMBER else ";" in value
             if value and wrong:
-                message = f"is not {allowed}; allowed: that, or empty where it is not known"
+                message = f"is not {wanted}; allowed: that, or empty where it is not known"
                 yield Fault(row, column, f"{message}; received {shorten(value)!r}")
     yield from _find_disagreements(table, lines, allow_leaks)
 
