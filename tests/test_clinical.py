@@ -1,5 +1,7 @@
 """Clinical fields: from a manifest's cells to figures, evidence, signatures and contributions."""
 
+import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,19 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from starlette.testclient import TestClient
 from test_serving import METADATA, build_explained, build_parts, photo
 from test_training import ROWS, config_of, make_data
 
 from eczema_tf.config import load_config
-from eczema_tf.data.clinical import (
+from eczema_tf.data.clinical.fields import (
     Field,
     encode_fields,
     find_telling,
-    join_columns,
-    join_fields,
     learn_fields,
     pick_field,
 )
+from eczema_tf.data.clinical.lines import join_columns, join_fields
 from eczema_tf.data.inputs import Column, to_model_inputs
 from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.text.tokenizer import learn_tokenizer
@@ -27,9 +29,13 @@ from eczema_tf.errors import ConfigError, DataError
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.multimodal import CLINICAL_EVIDENCE, Encoders, build_model, heads_of
+from eczema_tf.reporting.answer_html import rank_shares
 from eczema_tf.schema import CLINICAL, HEADS, IMAGE_PRESENT
+from eczema_tf.serving.answering import ExportBackend, answer_case
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import save_served
+from eczema_tf.serving.rest.app import build_app
+from eczema_tf.serving.rest.contract import BadRequest, parse_request
 from eczema_tf.training.clinical import fit_clinical
 from eczema_tf.training.data import TrainingData
 from eczema_tf.training.device import prepare_device
@@ -287,10 +293,11 @@ def test_a_client_that_says_nothing_gets_the_answer_without(
     assert without.keys() == silent.keys() == answer.keys()
     for name, value in without.items():
         np.testing.assert_array_equal(silent[name], value, err_msg=name)
-        if name not in ("eczema", "contribution", "decision"):
-            np.testing.assert_allclose(answer[name], value, atol=1e-5) if value.dtype.kind in (
-                "fi"
-            ) else np.testing.assert_array_equal(answer[name], value, err_msg=name)
+    for name in without.keys() - {"eczema", "contribution", "decision"}:
+        if without[name].dtype == np.float32:
+            np.testing.assert_allclose(answer[name], without[name], atol=1e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(answer[name], without[name], err_msg=name)
     np.testing.assert_allclose(log_odds(answer) - log_odds(without), ADDED, atol=1e-4)
 
 
@@ -336,3 +343,51 @@ def test_python_names_fields_and_unknown_ones_are_errors(exported: ExportedModel
         exported.predict([None], ["itchy"], [{"shoe": "42"}])
     with pytest.raises(DataError, match="none, this model is told no clinical field"):
         METADATA.join_clinical({"age": "50"})
+
+
+def test_rest_takes_fields_in_their_own_signature_and_nowhere_else(exported: ExportedModel):
+    rows = [{"image": "", "text": "itchy", "clinical": line} for line in ("age=50", "")]
+    with TestClient(build_app(exported), headers={"Content-Type": "application/json"}) as client:
+        path = "/v1/models/eczema"
+        told, plain, wrong, lacking = (
+            client.post(f"{path}:predict", json={"signature_name": name, "instances": given})
+            for name, given in (
+                ("clinical", rows),
+                ("serving_default", [{"image": "", "text": "itchy"}]),
+                ("serving_default", rows),
+                ("clinical", [{"image": "", "text": "itchy"}]),
+            )
+        )
+        metadata = client.get(f"{path}/metadata").json()["metadata"]
+    first, second = told.json()["predictions"]
+    assert plain.json()["predictions"] == [second]
+    assert first["eczema"] > second["eczema"]
+    assert (wrong.status_code, lacking.status_code) == (400, 400)
+    assert "'clinical' is not an input; there are image, text" in wrong.json()["error"]
+    assert 'has no clinical; give ""' in lacking.json()["error"]
+    assert metadata["eczema_tf"]["clinical"] == {"age": [], "sex": ["female", "male"]}
+
+
+def test_other_models_have_no_such_signature():
+    body = json.dumps({"signature_name": "clinical", "instances": []}).encode()
+    with pytest.raises(BadRequest, match="'clinical' is unknown; there are serving_default, expl"):
+        parse_request(body, 3)
+
+
+def test_checks_without_photo_or_text_keep_the_fields(exported: ExportedModel):
+    async def ask(*asked: object) -> dict[str, np.ndarray]:
+        return exported.run(*asked)
+
+    backend = ExportBackend(ask, exported.metadata.said)
+    answer = asyncio.run(answer_case(backend, [photo()], "itchy & dry", "age=50"))
+    why = answer.explanation
+    assert why.contributions.clinical == pytest.approx(1, abs=1e-5)
+    assert answer.to_json()["contributions"]["clinical"] == why.contributions.clinical
+    assert ("the clinical fields", why.contributions.clinical) in rank_shares(answer, why)
+    left = {check.without: check.eczema for check in why.checks}
+    alone = {"photo": ([b""], "itchy & dry"), "text": ([photo()], "")}
+    for missing, (photos, text) in alone.items():
+        asked = exported.run(photos, [text], "clinical", ["age=50"])
+        assert left[missing] == pytest.approx(float(asked["eczema"][0]), abs=1e-6)
+    silent = asyncio.run(answer_case(backend, [photo()], "itchy & dry"))
+    assert "the clinical fields" not in dict(rank_shares(silent, silent.explanation))

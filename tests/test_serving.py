@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
-from eczema_tf.data.clinical import Field
+from eczema_tf.data.clinical.fields import Field
 from eczema_tf.data.photo.limits import SERVED_MAX_BYTES
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.text.reading import choose_unknown_limit

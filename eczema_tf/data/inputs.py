@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint
-from eczema_tf.data.clinical import Field, encode_fields, join_columns
+from eczema_tf.data.clinical.fields import Field, encode_fields
+from eczema_tf.data.clinical.lines import join_columns
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.preprocess import VERSION as PREPROCESS_VERSION

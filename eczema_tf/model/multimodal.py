@@ -27,7 +27,7 @@ import numpy as np
 from keras import ops
 
 from eczema_tf.config import ModelConfig
-from eczema_tf.data.clinical import Field
+from eczema_tf.data.clinical.fields import Field
 from eczema_tf.errors import RunError
 from eczema_tf.model.decision import measure_decision
 from eczema_tf.model.encoders import EncoderSpec, build_encoder

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eczema_tf.config import MAX_TOKENS
-from eczema_tf.data.clinical import join_fields
+from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import DataError, EczemaError, shorten

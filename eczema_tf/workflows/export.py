@@ -13,7 +13,8 @@ import tensorflow as tf
 from PIL import Image
 
 from eczema_tf import __version__
-from eczema_tf.data.clinical import Field, join_fields
+from eczema_tf.data.clinical.fields import Field
+from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.memory import give_memory_back
 from eczema_tf.data.photo.upright import upright_jpeg

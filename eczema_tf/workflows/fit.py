@@ -11,7 +11,7 @@ import pandas as pd
 from eczema_tf.cli import say
 from eczema_tf.config import AugmentConfig, Config
 from eczema_tf.data.audit.overlap import note_seen
-from eczema_tf.data.clinical import Field, find_telling, learn_fields
+from eczema_tf.data.clinical.fields import Field, find_telling, learn_fields
 from eczema_tf.data.dataset import Dataset, count_cases
 from eczema_tf.data.distributions import describe_inputs
 from eczema_tf.data.inputs import Inputs, to_model_inputs

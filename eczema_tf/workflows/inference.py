@@ -8,7 +8,7 @@ import pandas as pd
 import tensorflow as tf
 
 from eczema_tf.data.cache import ArrayCache
-from eczema_tf.data.clinical import encode_fields
+from eczema_tf.data.clinical.fields import encode_fields
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs, load_inputs, to_model_inputs
 from eczema_tf.data.photo.preprocess import preprocess_photo

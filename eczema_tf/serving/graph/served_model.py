@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from eczema_tf.config import PreprocessConfig
-from eczema_tf.data.clinical import Field, encode_fields
+from eczema_tf.data.clinical.fields import Field, encode_fields
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.reading import TextReader, is_read, join_statuses

@@ -1,10 +1,10 @@
-"""Clinical fields: what is known of a case beside photo and text, such as age, sex and site.
+"""Clinical fields as figures: what training rows have, and the model's input.
 
-A row's fields are one line, "age=34; sex=female", for training and serving alike: read by the same
-graph operations, in any order; what is not named is not known. Figures are centred on what training
-rows have where they have something, so that 0 is their average and the place of what is not known.
-Not a value of its own: that a field is known at all often gives the answer away (of skin lesions,
-only what was cut out had its diameter taken), which is no knowledge about skin.
+Lines (`data.clinical.lines`) are read by the same graph operations in training and serving. Figures
+are centred on what training rows have where they have something, so that 0 is their average and the
+place of what is not known. Not a value of its own: that a field is known at all often gives the
+answer away (of skin lesions, only what was cut out had its diameter taken), which is no knowledge
+about skin.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from eczema_tf.data.clinical.lines import join_columns
 from eczema_tf.errors import DataError, shorten
 from eczema_tf.files import Record
 from eczema_tf.schema import NUMBER, STATUS_OK
@@ -67,17 +68,6 @@ class Field(Record):
             known = tf.reduce_any(named, axis=1)
             figures = tf.cast(named, tf.float32) - tf.constant([*self.shares.values()], tf.float32)
         return tf.where(known[:, None], figures, 0.0), known | tf.equal(values, "")
-
-
-def join_fields(values: Mapping[str, str]) -> str:
-    """Writes a row's fields as one line; those that are empty are left out."""
-    return "; ".join(f"{name}={value}" for name, value in values.items() if value)
-
-
-def join_columns(table: pd.DataFrame, names: Collection[str]) -> list[str]:
-    """Writes the fields of each row of a manifest; a column that is not there is not known."""
-    there = [name for name in names if name in table]
-    return [join_fields(row) for row in table[there].to_dict("records")]
 
 
 def pick_field(lines: tf.Tensor, name: str) -> tf.Tensor:
