@@ -41,19 +41,7 @@ def find_faults(
         allow_leaks: Whether a group may straddle splits.
         clinical: What the clinical fields hold, as in `config.DataConfig`.
     """
-    first_line: dict[str, int] = {}
-    for row, example_id in enumerate(table["example_id"]):
-        if not example_id:
-            yield Fault(row, "example_id", "is empty; allowed: an id of its own for every row")
-        elif example_id in first_line:
-            yield Fault(
-                row,
-                "example_id",
-                "is there twice; allowed: an id of its own; received"
-                f" {shorten(example_id)!r}, as on line {first_line[example_id]}",
-            )
-        else:
-            first_line[example_id] = lines[row]
+    yield from _find_repeated_ids(table, lines)
     for column, allowed in _ALLOWED.items():
         for row, value in enumerate(table[column]):
             if value and value not in allowed:
@@ -73,14 +61,34 @@ def find_faults(
     empty = (table["image_path"] == "") & (table["text"] == "")
     for row in np.flatnonzero(empty).tolist():
         yield Fault(row, "image_path, text", message)
-    for column, kind in (clinical or {}).items():
+    yield from _find_unreadable_fields(table, clinical or {})
+    yield from _find_disagreements(table, lines, allow_leaks)
+
+
+def _find_repeated_ids(table: pd.DataFrame, lines: np.ndarray) -> Iterator[Fault]:
+    first_line: dict[str, int] = {}
+    for row, example_id in enumerate(table["example_id"]):
+        if not example_id:
+            yield Fault(row, "example_id", "is empty; allowed: an id of its own for every row")
+        elif example_id in first_line:
+            yield Fault(
+                row,
+                "example_id",
+                "is there twice; allowed: an id of its own; received"
+                f" {shorten(example_id)!r}, as on line {first_line[example_id]}",
+            )
+        else:
+            first_line[example_id] = lines[row]
+
+
+def _find_unreadable_fields(table: pd.DataFrame, clinical: Mapping[str, str]) -> Iterator[Fault]:
+    for column, kind in clinical.items():
         wanted = "a number" if kind == NUMBER else "a name without semicolons"
         for row, value in enumerate(table.get(column, [])):
             wrong = not np.isfinite(_parse_number(value)) if kind == NUMBER else ";" in value
             if value and wrong:
                 message = f"is not {wanted}; allowed: that, or empty where it is not known"
                 yield Fault(row, column, f"{message}; received {shorten(value)!r}")
-    yield from _find_disagreements(table, lines, allow_leaks)
 
 
 def parse_label(value: str) -> float:

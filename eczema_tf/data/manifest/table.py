@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from eczema_tf.data.manifest.checks import Fault, find_faults, parse_label
-from eczema_tf.data.manifest.reading import clean_cell, find_header_faults, open_manifest
+from eczema_tf.data.manifest.reading import find_header_faults, open_manifest
 from eczema_tf.data.photo.files import find_photo
 from eczema_tf.errors import DataError, join_faults, raise_if_any, shorten
 from eczema_tf.files import write_csv
@@ -89,11 +89,10 @@ def load_manifest(
         DataError: With every fault and its line, or when no good row is left.
     """
     path = Path(path)
-    read, row_faults = open_manifest(path).collect()
+    read, row_faults = open_manifest(path, further=clinical or ()).collect()
     if read.empty:
         raise DataError(f"{path}: has a header but no rows")
-    lines, read = read.index.to_numpy(), read.reset_index(drop=True)
-    lost = 0
+    lines, read, lost = read.index.to_numpy(), read.reset_index(drop=True), 0
     faults = [Fault(row, "row", fault) for row, fault in enumerate(row_faults) if fault]
 
     # a case is its row, and a group its case, unless the manifest says otherwise
@@ -105,22 +104,16 @@ def load_manifest(
     table["group_id"] = table["group_id"].where(table["group_id"] != "", table["case_id"])
     others = [column for column in table if column not in MANIFEST_COLUMNS]
     table = table[[*MANIFEST_COLUMNS, *others]]
-    for column in set(clinical or ()).intersection(others):
-        table[column] = [clean_cell(column, cell) for cell in table[column]]
 
     if embeddings is None:
         table["image_file"], path_faults = _find_photos(list(table["image_path"]), path.parent)
         faults += path_faults
     else:
-        named = table["image_path"] != ""
-        pairs = zip(table["image_path"], table["example_id"], strict=True)
-        table["image_path"] = [
-            next((key for key in pair if key and key in embeddings), "") for pair in pairs
-        ]
+        named, table["image_file"] = table["image_path"] != "", ""
+        table["image_path"] = _find_keys(table, embeddings)
         lost = int((named & (table["image_path"] == "")).sum())
         if lost and not any(table["image_path"]):
             raise DataError(f"{path}: none of its photos has an embedding")
-        table["image_file"] = ""
     faults += find_faults(
         table,
         lines,
@@ -153,6 +146,12 @@ def reject_bad_photos(
         if error
     ]
     return _reject(manifest, table, faults, skip_bad_rows)
+
+
+def _find_keys(table: pd.DataFrame, embeddings: Collection[str]) -> list[str]:
+    """Of each row's embedding; "" where there is none."""
+    pairs = zip(table["image_path"], table["example_id"], strict=True)
+    return [next((key for key in pair if key and key in embeddings), "") for pair in pairs]
 
 
 def _find_photos(image_paths: list[str], folder: Path) -> tuple[list[str], list[Fault]]:

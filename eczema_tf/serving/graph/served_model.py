@@ -186,10 +186,8 @@ class ServedModel(tf.Module):
             for name in self.signatures()
         }
 
-    def read(
-        self, image: tf.Tensor, text: tf.Tensor, clinical: tf.Tensor | None = None
-    ) -> tuple[Tensors, Tensors, tf.Tensor]:
-        """The model's inputs, what the answer says of them, and the cleaned texts."""
+    def _read_photos(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Pixels, (batch, height, width, 3), whether they can be used, and their statuses."""
         image_given = tf.strings.length(image) > 0  # (batch,)
         if self.uses_photos:
             pixels, codes = decode_guarded(
@@ -203,7 +201,13 @@ class ServedModel(tf.Module):
             pixels = tf.zeros([tf.size(image), *self.model.input[IMAGE].shape[1:]])
             image_used = tf.zeros_like(image_given)
             image_status = tf.where(image_given, IGNORED_PHOTO, STATUS_OK)
+        return pixels, image_used, image_status
 
+    def read(
+        self, image: tf.Tensor, text: tf.Tensor, clinical: tf.Tensor | None = None
+    ) -> tuple[Tensors, Tensors, tf.Tensor]:
+        """The model's inputs, what the answer says of them, and the cleaned texts."""
+        pixels, image_used, image_status = self._read_photos(image)
         text_given = tf.strings.length(text) > 0  # (batch,)
         if self.uses_texts:
             cleaned = clean_text(text)
@@ -227,9 +231,9 @@ class ServedModel(tf.Module):
         }
         if self._clinical:
             told = tf.zeros_like(text) if clinical is None else clinical
-            figures, clinical_status = encode_fields(told, self._clinical)
+            figures, unread = encode_fields(told, self._clinical)
             inputs[CLINICAL] = tf.where((image_used | text_used)[:, None], figures, 0.0)
-            status = join_statuses(status, clinical_status)
+            status = join_statuses(status, unread)
         report = {"image_used": image_used, "text_used": text_used, "status": status}
         return inputs, report, cleaned
 

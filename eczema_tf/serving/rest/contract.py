@@ -89,10 +89,8 @@ def parse_request(
     columns = read(document["instances" if by_row else "inputs"], inputs)
     place = "instances[{row}].{name}" if by_row else "inputs.{name}[{row}]"
     listed = [isinstance(image, list) for image in columns["image"]]
-    photos = [
-        (image or [""]) if is_list else [image]
-        for image, is_list in zip(columns["image"], listed, strict=True)
-    ]
+    images = zip(columns["image"], listed, strict=True)
+    photos = [(image or [""]) if is_list else [image] for image, is_list in images]
     rows = sum(map(len, photos))
     if not 0 < rows <= max_rows:
         raise BadRequest(f"{rows} rows; a request may have 1 to {max_rows}, and each photo is one")
@@ -102,12 +100,9 @@ def parse_request(
         where = place.format(row=row, name="image")
         for number, image in enumerate(given):
             asked.images.append(_read_value(image, f"{where}[{number}]" if listed[row] else where))
-        for name, value, column in (
-            ("text", text, asked.texts),
-            ("clinical", line, asked.clinical),
-        ):
+        for name, value, to in (("text", text, asked.texts), ("clinical", line, asked.clinical)):
             words = _read_value(value, place.format(row=row, name=name)).decode("utf-8", "replace")
-            column.extend([words] * len(given))
+            to.extend([words] * len(given))
         asked.cases.extend([row] * len(given))
     return asked
 
