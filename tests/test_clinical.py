@@ -77,6 +77,22 @@ def test_what_cannot_be_read_is_not_known_and_said(line: str):
     assert told.endswith("used, only age (a number), sex (female, male)")
 
 
+def test_hostile_lines_take_nothing_from_their_neighbours():
+    hostile = [b"\xff\xfe=3", b"age=\xff", b"age=5\x000", b"age=" + b"9" * 10000, b";" * 10000]
+    figures, told = encode_fields(tf.constant([*hostile, b"age=50"]), FIELDS)
+    assert np.isfinite(figures.numpy()).all()
+    assert figures.numpy()[-1].tolist() == [1, 0, 0, 0]
+    assert told.numpy()[-1] == b"ok"
+    assert b"ok" not in told.numpy()[[0, 1, 4]]
+
+
+def test_a_pair_keeps_the_fields_of_the_photos_row_or_else_of_the_texts():
+    inputs = tell(make_data(), [f"age={row}" for row in range(ROWS)]).inputs
+    photos, texts = np.array([5, -1, 7, 3]), np.array([0, 8, -1, 3])
+    pairs, own = inputs.pair(photos, texts), inputs.columns[CLINICAL].gather(np.array([5, 8, 7, 3]))
+    np.testing.assert_array_equal(pairs.columns[CLINICAL].gather(np.arange(4)), own)
+
+
 def test_statistics_are_those_of_training_rows_that_know_the_field():
     table = pd.DataFrame({"age": ["20", "", "40", "60"], "sex": ["female", "Female ", "male", ""]})
     age, sex = learn_fields(table, KINDS, list(table))

@@ -100,7 +100,8 @@ def render_answer(
         why=explanation,
         target=explanation.target.replace("_", " ").replace(":", ": "),
         faults=faults,
-        photo_refused=photo_refused or any(not fault.startswith("text: ") for fault in faults),
+        photo_refused=photo_refused
+        or any(not fault.startswith(("text: ", "clinical: ")) for fault in faults),
         interactive=interactive,
         start=expit(explanation.contributions.neither),
         shares=rank_shares(answer, explanation),
