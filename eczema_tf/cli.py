@@ -126,6 +126,14 @@ def share(text: str) -> float:
     return number
 
 
+def clinical_field(text: str) -> tuple[str, str]:
+    """Reads `age=34` (an argument's `type`)."""
+    name, separator, value = (part.strip() for part in text.partition("="))
+    if not separator or not name or ";" in text:
+        raise argparse.ArgumentTypeError(f"must look like age=34; received {text!r}")
+    return name, value
+
+
 # what several commands take; `config.load_config` takes the first two
 CONFIG = argument(
     "--config",
@@ -155,6 +163,15 @@ IMAGE = argument(
     metavar="FILE",
     help="a photo, or several of one case; they are turned upright and their metadata are removed"
     " before they are used",
+)
+CLINICAL = argument(
+    "--clinical",
+    action="append",
+    type=clinical_field,
+    default=[],
+    metavar="FIELD=VALUE",
+    help="what is known besides, if the model is told clinical fields, such as age=34; may be given"
+    " several times",
 )
 TEXT = argument("--text", action=StoreOnce, default="", help="a description of the symptoms")
 

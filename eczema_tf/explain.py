@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eczema_tf.cli import (
+    CLINICAL,
     IMAGE,
     RUN_DIR,
     TEXT,
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         RUN_DIR,
         IMAGE,
         TEXT,
+        CLINICAL,
         argument(
             "--out", type=Path, required=True, metavar="DIR", help="a new folder for the results"
         ),
@@ -67,6 +69,7 @@ def _explain(arguments: argparse.Namespace) -> None:
         arguments.run_dir,
         read_photo_arguments(arguments.image),
         arguments.text,
+        dict(arguments.clinical),
         out=arguments.out,
         target=arguments.target,
         direction="against" if arguments.against else "for",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eczema_tf.cli import (
+    CLINICAL,
     IMAGE,
     MODEL_HELP,
     TEXT,
@@ -22,6 +23,7 @@ EXAMPLES = """examples:
   python -m eczema_tf.predict --model saved_models/eczema --image arm.jpg --text "dry itchy patches"
   python -m eczema_tf.predict --model saved_models/eczema --text "it burns but does not itch" --json
   python -m eczema_tf.predict --model saved_models/eczema --image arm.jpg --image knee.jpg
+  python -m eczema_tf.predict --model saved_models/eczema --image arm.jpg --clinical age=34
   python -m eczema_tf.predict --url http://127.0.0.1:8501/v1/models/eczema --image arm.jpg
 
 Several photos are one case: their evidence is averaged."""
@@ -33,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "predict",
         IMAGE,
         TEXT,
+        CLINICAL,
         argument("--json", action="store_true", help="print the answer as JSON"),
         examples=EXAMPLES,
     )
@@ -55,7 +58,12 @@ def _predict(arguments: argparse.Namespace) -> None:
         from eczema_tf.workflows.predict import run_predict
 
         run_predict(
-            photos, arguments.text, model=arguments.model, url=arguments.url, as_json=arguments.json
+            photos,
+            arguments.text,
+            dict(arguments.clinical),
+            model=arguments.model,
+            url=arguments.url,
+            as_json=arguments.json,
         )
     finally:
         gc.enable()

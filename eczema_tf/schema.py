@@ -37,6 +37,9 @@ MANIFEST_COLUMNS = (
     "source",
 )
 
+# What a clinical field (`data.clinical`) may hold, besides a category.
+NUMBER = "number"
+
 # What the label `eczema` says of a case that has it. A data set without eczema can stand in for one
 # with it, and a column of its manifest then says what is told apart: "malignant" from the rest.
 POSITIVE_CLASS, ECZEMA = "positive_class", "eczema"
@@ -89,10 +92,12 @@ IMAGE_PRESENT = "image_present"  # float32 (), 1 where there is a photo
 TOKEN_IDS = "token_ids"  # int32 (tokens,)
 PADDING_MASK = "padding_mask"  # int32 (tokens,), 1 where there is a token
 TEXT_PRESENT = "text_present"  # float32 (), 1 where there is a text
+CLINICAL = "clinical"  # float32 (figures,), only of models that are told more (`data.clinical`)
 MODEL_INPUTS = {  # name -> dtype
     IMAGE: "float32",
     IMAGE_PRESENT: "float32",
     TOKEN_IDS: "int32",
     PADDING_MASK: "int32",
     TEXT_PRESENT: "float32",
+    CLINICAL: "float32",
 }

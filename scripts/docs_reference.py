@@ -130,6 +130,9 @@ def describe_allowed(schema: Mapping[str, Any]) -> str:
         return " or ".join(describe_allowed(each) for each in schema["anyOf"])
     if "enum" in schema:
         return ", ".join(f"`{each}`" for each in schema["enum"])
+    if (values := schema.get("additionalProperties")) or "patternProperties" in schema:
+        values = values or next(iter(schema["patternProperties"].values()))
+        return f"names, each with {describe_allowed(values)}"
     bounds = [f"{word} {schema[key]}" for key, word in BOUNDS.items() if key in schema]
     return " ".join([KINDS[schema["type"]], *bounds])
 

@@ -84,7 +84,15 @@ def test_rows_and_columns_are_the_same_question():
     images, texts = [encoded(b"abc"), "", encoded(b"\x00\xff")], ["it itches", "", "dry"]
     by_row = parse_request(body_of(*zip(images, texts, strict=True)), 10)
     by_column = parse_request(json.dumps({"inputs": {"text": texts, "image": images}}).encode(), 10)
-    assert by_row == ([b"abc", b"", b"\x00\xff"], texts, SERVE, True, [0, 1, 2], [False] * 3)
+    assert by_row == (
+        [b"abc", b"", b"\x00\xff"],
+        texts,
+        SERVE,
+        True,
+        [0, 1, 2],
+        [False] * 3,
+        [""] * 3,
+    )
     assert by_column == by_row._replace(by_row=False)
 
 

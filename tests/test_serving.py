@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
+from eczema_tf.data.clinical.fields import Field
 from eczema_tf.data.photo.limits import SERVED_MAX_BYTES
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.text.reading import choose_unknown_limit
@@ -75,14 +76,16 @@ def photo(kind: str = "JPEG", size: tuple[int, int] = (60, 44), seed: int = 0) -
     return buffer.getvalue()
 
 
-def build_parts(embedding_dimension: int | None = None):
+def build_parts(embedding_dimension: int | None = None, clinical: tuple[Field, ...] = ()):
     keras.utils.set_random_seed(0)
     texts = ["my skin is itchy and dry", "the rash is red"] * 5
     tokenizer = learn_tokenizer(texts, 100, 16)
     tokenizer.unknown_limit = choose_unknown_limit(tokenizer, texts)  # as in training
     image = specify_image_encoder(ImageConfig(preset=None, size_px=SIZE_PX), embedding_dimension)
     encoders = Encoders(
-        image, specify_text_encoder(TextConfig(preset=None), len(tokenizer.vocabulary))
+        image,
+        specify_text_encoder(TextConfig(preset=None), len(tokenizer.vocabulary)),
+        clinical=clinical,
     )
     model = build_model(ModelConfig(embedding_units=8), encoders)
     # untrained heads are near 0.5 for everything: make differences visible
@@ -102,9 +105,10 @@ def build_served(parts, **more) -> ServedModel:
     )
 
 
-def build_explained(parts) -> ServedModel:
+def build_explained(parts, **more) -> ServedModel:
     """With both signatures."""
-    return build_served(parts, explainer=partial(explain_in_one_pass, Submodels(parts[0])))
+    explainer = partial(explain_in_one_pass, Submodels(parts[0]))
+    return build_served(parts, explainer=explainer, **more)
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +319,7 @@ def test_an_export_says_what_it_is(export: Path):
     assert (exported.folder, exported.version) == (export, 3)
     assert exported.metadata == ExportMetadata.read(export.parent) == METADATA
     written = json.loads((export / "assets.extra" / "eczema.json").read_text())
-    assert list(written) == [*ExportMetadata.model_fields]
+    assert list(written) == [name for name in ExportMetadata.model_fields if name != "clinical"]
     assert written["labels"] == {"consistency": [*CONSISTENCY], "severity": [*SEVERITY]}
 
 

@@ -344,6 +344,7 @@ def test_pad_ufes_says_only_what_was_answered(tmp_path: Path):
         "elevation": "TRUE",
         "fitspatrick": "3.0",
         "gender": "MALE",
+        "age": "55",
         "diagnostic": "NEV",
     }
     silent = dict.fromkeys(columns, "UNK") | {
@@ -373,5 +374,7 @@ def test_pad_ufes_says_only_what_was_answered(tmp_path: Path):
     assert summary.counts["empty"] == 1
     assert list(table["skin_tone"]) == ["III", ""]
     assert list(table["sex"]) == ["male", ""]
+    fields = table.loc[0, ["age", "site", "itch", "hurt", "grew", "changed"]]
+    assert list(fields) == ["55", "FOREARM", "yes", "no", "", ""]
     assert set(table["case_id"]) == {"PAT_1-2"}
     assert set(table["eczema"]) == {0.0}

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.special import logit
 from test_main_job import SMOKE, settings
 
-from eczema_tf import evaluate, predict, prepare, train
+from eczema_tf import evaluate, explain, predict, prepare, train
 from eczema_tf import export as export_verb
 from eczema_tf.data.text.tokenizer import SPECIAL_TOKENS
 from eczema_tf.workflows.fit import fit_run
@@ -99,7 +100,7 @@ def test_a_variant_trains_reloads_and_says_the_same(
 
 
 def write_manifest(folder: Path, *, photos: bool) -> Path:
-    """Photos taken upright with a phone, one of 31 megapixels, and no text; or texts alone."""
+    """Photos taken upright with a phone, one of 31 megapixels, and no text; or texts and ages."""
     rng, exif, rows = np.random.default_rng(0), Image.Exif(), []
     exif[0x0112] = 6  # orientation: turned by 90 degrees
     for case in range(24):
@@ -113,16 +114,20 @@ def write_manifest(folder: Path, *, photos: bool) -> Path:
             row["image_path"] = f"{case}.jpg"
         else:
             row["text"] = f"my skin is {'itchy' if case % 2 else 'spotty'} for {case} days"
+            row["age"] = "" if case % 5 == 4 else 20 + 30 * (case % 2) + case
         rows.append(row)
     pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
     return folder / "manifest.csv"
 
 
-@pytest.mark.parametrize("photos", [True, False], ids=["photos alone", "texts alone"])
-def test_sets_of_phone_photos_alone_or_of_texts_alone_train_and_export(tmp_path: Path, photos):
+@pytest.mark.parametrize("photos", [True, False], ids=["photos alone", "texts and ages"])
+def test_sets_of_phone_photos_alone_or_of_texts_alone_train_and_export(
+    tmp_path: Path, photos: bool, capsys: pytest.CaptureFixture
+):
     manifest, export = write_manifest(tmp_path, photos=photos), tmp_path / "export"
     sets = [f"data.manifest={manifest}", "train.epochs=1", "export.enabled=false"]
     sets += [f"train.cache_folder={tmp_path / 'cache'}", "evaluate.bootstrap_replicates=100"]
+    sets += [] if photos else ["data.clinical={age: number}"]
     arguments = [argument for setting in sets for argument in ("--set", setting)]
     run = ["--config", str(SMOKE), *arguments, "--run-dir", str(tmp_path / "run")]
     assert train.main(run) == 0
@@ -131,6 +136,29 @@ def test_sets_of_phone_photos_alone_or_of_texts_alone_train_and_export(tmp_path:
     again = ["--run-dir", str(tmp_path / "run"), "--out", str(export)]
     assert export_verb.main(again) == 0
     assert (export / "1" / "saved_model.pb").is_file()
+    if not photos:
+        check_ages(export, tmp_path, capsys)
+
+
+def check_ages(export: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """Who says an age is answered otherwise, by the export and by the run alike."""
+    case, told = ["--text", "itchy"], ["--clinical", "age=70"]
+    answers = []
+    for given in ([], told):
+        capsys.readouterr()
+        assert predict.main(["--model", str(export), *case, *given, "--json"]) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    silent, answer = (one["eczema"]["fusion"] for one in answers)
+    assert answer > silent == answers[0]["eczema"]["text"] == answers[1]["eczema"]["text"]
+    run = ["--run-dir", str(folder / "run"), "--out", str(folder / "why")]
+    assert explain.main([*run, *case, *told]) == 0
+    why = json.loads((folder / "why" / "explanation.json").read_text())
+    assert why["eczema"]["fusion"] == pytest.approx(answer, abs=1e-5)
+    moved = why["contributions"]["clinical"]
+    assert moved == pytest.approx(logit(answer) - logit(silent), abs=1e-3)
+    assert "the clinical fields" in (folder / "why" / "explanation.html").read_text()
+    assert predict.main(["--model", str(export), *case, "--clinical", "shoe=42"]) == 1
+    assert "clinical field 'shoe': allowed: age" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

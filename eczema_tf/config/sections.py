@@ -15,6 +15,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
 Inner = Annotated[float, Field(gt=0, lt=1)]  # a share that is neither none nor all
+ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ -]{0,39}$")]
 MAX_TOKENS = 512  # of a text: as many positions as BERT has
 
 
@@ -58,6 +59,9 @@ class DataConfig(Section):
     merge_duplicates: bool = True
     # true: splits that leak are recorded in every report instead of refused; --allow-leaks sets it
     allow_leaks: bool = False
+    # what else the model is told: columns of the manifest and what they hold, number or category,
+    # such as {age: number, sex: category}; empty cells and whoever does not say: not known
+    clinical: dict[ColumnName, Literal["number", "category"]] = {}
     synthetic: SyntheticConfig = SyntheticConfig()
 
     @model_validator(mode="before")

@@ -139,6 +139,7 @@ def load_dataset(config: DataConfig, manifest_path: Path | str) -> Dataset:
         skip_bad_rows=config.skip_bad_rows,
         embeddings=embeddings,
         allow_leaks=config.allow_leaks,
+        clinical=config.clinical,
     )
     photos = inspect_photos(manifest.table["image_file"])
     manifest = reject_bad_photos(manifest, photos, skip_bad_rows=config.skip_bad_rows)

@@ -16,6 +16,8 @@ import tensorflow as tf
 
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint
+from eczema_tf.data.clinical.fields import Field, encode_fields
+from eczema_tf.data.clinical.lines import join_columns
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.preprocess import VERSION as PREPROCESS_VERSION
@@ -24,6 +26,7 @@ from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.text.reading import TextReader
 from eczema_tf.data.text.tokenizer import TextTokenizer, clean_text
 from eczema_tf.schema import (
+    CLINICAL,
     IMAGE,
     IMAGE_PRESENT,
     MODALITIES,
@@ -95,11 +98,11 @@ class Inputs:
 
         Args:
             photos: int64 (new rows,), the rows whose photos are taken; -1: none.
-            texts: Likewise, as many.
+            texts: Likewise, as many. Clinical fields are those of the photo, if there is one.
         """
-        columns = {}
+        columns, sources = {}, {CLINICAL: np.where(photos < 0, texts, photos)}
         for name, column in self.columns.items():
-            rows = photos if name in (IMAGE, IMAGE_PRESENT) else texts
+            rows = photos if name in (IMAGE, IMAGE_PRESENT) else sources.get(name, texts)
             index = column.index[rows]
             if name in (IMAGE_PRESENT, TEXT_PRESENT):
                 index = np.where(rows < 0, 0, index)  # what is not there is not looked at
@@ -133,7 +136,8 @@ def to_model_inputs(arrays: Mapping[str, Any]) -> dict[str, tf.Tensor]:
     Args:
         arrays: Arrays or tensors by input name.
     """
-    return {name: tf.cast(arrays[name], dtype) for name, dtype in MODEL_INPUTS.items()}
+    given = {name: dtype for name, dtype in MODEL_INPUTS.items() if name in arrays}
+    return {name: tf.cast(arrays[name], dtype) for name, dtype in given.items()}
 
 
 def load_inputs(
@@ -143,6 +147,7 @@ def load_inputs(
     size_px: int,
     preprocess: PreprocessConfig,
     cache: ArrayCache,
+    clinical: Sequence[Field] = (),
 ) -> Inputs:
     """Preprocesses every photo and text of a data set.
 
@@ -152,6 +157,7 @@ def load_inputs(
         size_px: Side of the pixels.
         preprocess: Of the photos.
         cache: Where pixels are kept.
+        clinical: Fields that the model is told.
     """
     table, embeddings = dataset.table, dataset.embeddings
     if embeddings is not None:
@@ -163,6 +169,10 @@ def load_inputs(
 
     texts = read_texts(list(table["text"]), tokenizer)
     columns = {IMAGE: image, IMAGE_PRESENT: _presence(image.index), **texts.columns}
+    if clinical:
+        lines, index = _distinct(join_columns(table, [one.name for one in clinical]))
+        figures = encode_fields(tf.constant(lines, tf.string), clinical)[0].numpy()
+        columns[CLINICAL] = Column(figures, index, fingerprint(figures))
     return replace(texts, columns=columns)
 
 

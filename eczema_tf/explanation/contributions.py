@@ -1,4 +1,4 @@
-"""How much the photo and the text each moved an answer."""
+"""How much the photo, the text and clinical fields each moved an answer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +12,18 @@ class Contributions:
         neither: The logit without a photo, and of a text that says nothing: the starting point.
         image: The photo's Shapley value; 0 where there is none.
         text: The text's, to which the scores of its words add up; 0 where there is none.
+        clinical: What clinical fields add, 0 if none is known; None of models without them.
     """
 
     neither: float
     image: float
     text: float
+    clinical: float | None = None
 
     @property
     def logit(self) -> float:
         """Of the case as it is."""
-        return self.neither + self.image + self.text
+        return self.neither + self.image + self.text + (self.clinical or 0.0)
 
 
 def split_evidence(both: Any, image_only: Any, text_only: Any, neither: Any) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.errors import ConfigError
 from eczema_tf.explanation.maps import HEATMAP_METHOD
 from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.explanation.submodels import CONTEXT, Submodels, Tensors, select_logit
+from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
 from eczema_tf.model.multimodal import IMAGE_FEATURES
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, OUTPUTS
 
@@ -87,7 +87,7 @@ def _compute_gradient_cam(
     methods = {"gradcam": Gradcam, "gradcam++": GradcamPlusPlus, "layercam": Layercam}
     model = build_visual_model(submodels, target)
     # the mask as float, too: tf-keras-vis takes gradients to every input
-    context = [tf.cast(inputs[name], tf.float32) for name in CONTEXT]
+    context = [tf.cast(inputs[name], tf.float32) for name in submodels.context]
     return methods[method](model, clone=False)(
         lambda output: sign * output[:, 0],
         [inputs[IMAGE], submodels.encode_text(inputs), *context],
@@ -105,7 +105,7 @@ def _compute_scorecam(
     text = submodels.encode_text(inputs)
     maps = []
     for row in range(len(text)):
-        held = [text[row], *(inputs[name][row] for name in CONTEXT)]
+        held = [text[row], *(inputs[name][row] for name in submodels.context)]
         model = build_visual_model(submodels, target, held)
         visualise = Scorecam(model, clone=False)
         found = visualise(

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
-from eczema_tf.schema import IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.schema import CLINICAL, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
 STEPS = 20  # of Newton's method; of a head of straight pieces, a few are enough
 TOKENS = 32  # of the text that is tried out, about as many as people write
@@ -52,5 +52,7 @@ def _answer(submodels: Submodels, text_features: tf.Tensor, mask: tf.Tensor) -> 
     """The logit of P(eczema) from texts alone, (batch,)."""
     rows = tf.shape(mask)[0]
     inputs = {PADDING_MASK: mask, IMAGE_PRESENT: tf.zeros([rows]), TEXT_PRESENT: tf.ones([rows])}
+    if CLINICAL in submodels.context:
+        inputs[CLINICAL] = tf.zeros([rows, submodels.model.input[CLINICAL].shape[-1]])
     photos = tf.zeros([rows, *submodels.features_shape])
     return select_logit(submodels.compute_logits(photos, text_features, inputs), "eczema_text")

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from eczema_tf.explanation.path_integral import GROUP, integrate_gradients, repeat_rows
-from eczema_tf.explanation.submodels import CONTEXT, EvidenceScale, Submodels, Tensors, select_logit
+from eczema_tf.explanation.submodels import EvidenceScale, Submodels, Tensors, select_logit
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT
 
 NODES = 32  # of the path from a typical photo, which the heads alone see
@@ -75,7 +75,7 @@ def locate_evidence(
     features = all_features[: tf.size(present)]
     typical = tf.ones_like(features) * submodels.find_typical(features)
     texts = repeat_rows(text_features, GROUP)
-    context = {name: repeat_rows(inputs[name], GROUP) for name in CONTEXT}
+    context = {name: repeat_rows(inputs[name], GROUP) for name in submodels.context}
     weights = integrate_gradients(
         lambda rows: select_logit(submodels.compute_logits(rows, texts, context), target),
         typical,

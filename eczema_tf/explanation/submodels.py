@@ -16,8 +16,14 @@ import numpy as np
 import tensorflow as tf
 
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.multimodal import IMAGE_FEATURES, NORMALIZATION, TEXT_FEATURES
+from eczema_tf.model.multimodal import (
+    CLINICAL_EVIDENCE,
+    IMAGE_FEATURES,
+    NORMALIZATION,
+    TEXT_FEATURES,
+)
 from eczema_tf.schema import (
+    CLINICAL,
     CONSISTENCY,
     DISTANCES,
     IMAGE,
@@ -66,7 +72,8 @@ class Submodels:
             `FINE_CELLS` cells a side. Where there is none (a vision transformer has one resolution
             throughout), the fine map is the features themselves.
         from_fine_map: From the fine map to the features.
-        heads: From a list of features, encoded text and `CONTEXT` to the logits of every head.
+        context: `CONTEXT`, and clinical fields if the model is told any.
+        heads: From a list of features, encoded text and `context` to the logits of every head.
         text_channels: Of an encoded token.
         neutral_text: float32 (channels,), what stands for every token of a text that says nothing.
         evidence_scale: Of heatmaps.
@@ -101,8 +108,9 @@ class Submodels:
         self.text_channels: int = text.shape[-1]
         zeros = np.zeros(self.text_channels, "float32")
         self.neutral_text = zeros if neutral_text is None else neutral_text
+        self.context = CONTEXT + ((CLINICAL,) if CLINICAL in model.input else ())
         self.heads = keras.Model(
-            [image, text, *(model.input[name] for name in CONTEXT)],
+            [image, text, *(model.input[name] for name in self.context)],
             [model.get_layer(head).output for head in OUTPUTS],
             name="explained_heads",
         )
@@ -145,14 +153,19 @@ class Submodels:
         Args:
             image_features: From `encode_image`.
             text_features: From `encode_text`.
-            inputs: `CONTEXT`, as the model takes it.
+            inputs: `context`, as the model takes it.
 
         Returns:
             Logits by head, and the model's other outputs.
         """
-        context = [inputs[name] for name in CONTEXT]
+        context = [inputs[name] for name in self.context]
         logits = self.heads([image_features, text_features, *context], training=False)
         return dict(zip(OUTPUTS, logits, strict=True))
+
+    def weigh_clinical(self, inputs: Tensors, target: str) -> tf.Tensor:
+        """What clinical fields add to the target's logit, (batch,): nothing but to `eczema`."""
+        evidence = self.model.get_layer(CLINICAL_EVIDENCE)(inputs[CLINICAL])[:, 0]
+        return evidence if target == "eczema" else tf.zeros_like(evidence)
 
 
 def split_image_encoder(model: keras.Model) -> tuple[keras.Model, keras.Model] | None:

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from eczema_tf.explanation.contributions import split_evidence
 from eczema_tf.explanation.path_integral import GROUP, integrate_gradients, repeat_rows
-from eczema_tf.explanation.submodels import CONTEXT, Submodels, Tensors, select_logit
-from eczema_tf.schema import IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT
+from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
+from eczema_tf.schema import CLINICAL, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT
 
 NODES = 64  # of the quadrature; `evaluate --explanations` says how far they are from 256
 
@@ -24,7 +24,8 @@ class TokenScores(NamedTuple):
         scores: float32 (batch, tokens), signed, in logits; zeros for special tokens and padding,
             and where there is no text.
         contributions: float32 (batch, 3), in logits: where photo and text start from, and what each
-            moves (`contributions.split_evidence`). The scores add up to the text's.
+            moves (`contributions.split_evidence`). The scores add up to the text's. Of models that
+            are told clinical fields float32 (batch, 4), the last what these add.
     """
 
     scores: tf.Tensor
@@ -55,7 +56,7 @@ def score_tokens(
     neutral = tf.ones_like(text_features) * tf.cast(submodels.neutral_text, text_features.dtype)
     group = min(nodes, GROUP)
     photos = repeat_rows(image_features, group)
-    context = {name: repeat_rows(inputs[name], group) for name in CONTEXT}
+    context = {name: repeat_rows(inputs[name], group) for name in submodels.context}
     mean = integrate_gradients(
         # both weigh a half
         lambda rows: sum(_answer_both_ways(submodels, photos, rows, context, target)) / 2,
@@ -69,10 +70,14 @@ def score_tokens(
         for features in (text_features, neutral)
     )
     (both, text_only), (image_only, neither) = ends
+    start, *moved = split_evidence(both, image_only, text_only, neither)
+    if CLINICAL in submodels.context:  # they are added to whatever photo and text tell
+        added = submodels.weigh_clinical(inputs, target)
+        start, moved = start - added, [*moved, added]
     return TokenScores(
         _share_special(scores, tf.cast(inputs[PADDING_MASK], scores.dtype))
         * inputs[TEXT_PRESENT][:, None],
-        tf.stack(split_evidence(both, image_only, text_only, neither), axis=1),
+        tf.stack([start, *moved], axis=1),
     )
 
 

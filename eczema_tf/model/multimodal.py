@@ -8,6 +8,8 @@
                                    |                           |           severity_text,
                                    +-> windows -> findings ----+           consistency
 
+    clinical fields, if the model is told any ------------------------> added to eczema
+
 Findings are detected where the training data say what their texts say. An absent modality is a
 learned vector. Every input, layer of interest and output is named. The half
 after `image_features` and `text_features` can be taken as a model of its own that shares the layers
@@ -25,6 +27,7 @@ import numpy as np
 from keras import ops
 
 from eczema_tf.config import ModelConfig
+from eczema_tf.data.clinical.fields import Field
 from eczema_tf.errors import RunError
 from eczema_tf.model.decision import measure_decision
 from eczema_tf.model.encoders import EncoderSpec, build_encoder
@@ -41,6 +44,7 @@ from eczema_tf.model.layers import (
     WindowMean,
 )
 from eczema_tf.schema import (
+    CLINICAL,
     CONSISTENCY,
     FINDINGS,
     HEADS,
@@ -60,6 +64,7 @@ TEXT_FEATURES = "text_features"  # (batch, tokens, channels)
 POOLED_IMAGE = "image_pooling"  # (batch, channels)
 POOLED_TEXT = "text_pooling"  # (batch, channels); only where the pooling has no weights
 TEXT_WINDOWS = "text_windows"  # (batch, windows, channels); only where findings are detected
+CLINICAL_EVIDENCE = "clinical_evidence"  # (batch, 1), log-odds; only where fields are told
 WINDOW_TOKENS = 8  # about a phrase
 RARE = -4.0  # log-odds of a finding in a window, before anything is learned
 ENCODER_LAYERS = {"image": "image_encoder", "text": "text_encoder"}
@@ -69,7 +74,7 @@ ENCODED_INPUTS = {"image": IMAGE, "text": TOKEN_IDS}
 
 @dataclass(frozen=True)
 class Encoders:
-    """Both encoders' specs, and what is detected in texts.
+    """Both encoders' specs, what is detected in texts, and what else the model is told.
 
     With the configuration's `model` section and the weights, they are all that makes a model.
     """
@@ -77,6 +82,7 @@ class Encoders:
     image: EncoderSpec
     text: EncoderSpec
     findings: tuple[str, ...] = ()  # what is detected in texts; none where nothing is known of them
+    clinical: tuple[Field, ...] = ()
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -102,7 +108,8 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     Returns:
         A functional model. In: `image` float32 (batch, size, size, 3) in [0, 255] (or (batch,
         dimension)), `image_present` float32 (batch,) 0 or 1, `token_ids` and `padding_mask` int32
-        (batch, tokens), `text_present` like `image_present`. Out: float32 logits by head name, and
+        (batch, tokens), `text_present` like `image_present`; with clinical fields also `clinical`
+        float32 (batch, figures). Out: float32 logits by head name, and
         what `decision.measure_decision` gives.
 
     Raises:
@@ -127,6 +134,9 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     pooled_text, text = _embed_text(inputs, encoders, config)
 
     # === Heads ===
+    if encoders.clinical:
+        width = sum(field.width for field in encoders.clinical)
+        inputs[CLINICAL] = keras.Input((width,), name=CLINICAL)
     outputs = _answer(image, text, image_features, inputs, config)
 
     # === Whether to decide ===
@@ -166,13 +176,34 @@ def _answer(
     joint = FUSIONS[config.fusion](evidence, config)
     singles = outputs["eczema_image"], outputs["eczema_text"]
     eczema = fuse("eczema", *singles, joint, evidence)
-    outputs["eczema"] = OneOrBoth(dtype="float32", name="eczema")([*singles, eczema, *dropped])
+    seen = OneOrBoth(dtype="float32", name="eczema_seen" if CLINICAL in inputs else "eczema")
+    outputs["eczema"] = seen([*singles, eczema, *dropped])
+    if CLINICAL in inputs:
+        outputs["eczema"] = _add_clinical(outputs["eczema"], inputs[CLINICAL])
     severity = _grade("severity_both", fuse("severity", image_score, text_score, joint, evidence))
     singles = outputs["severity_image"], outputs["severity_text"]
     outputs["severity"] = OneOrBoth(dtype="float32", name="severity")(
         [*singles, severity, *dropped]
     )
     return outputs
+
+
+def _add_clinical(logit: Any, clinical: Any) -> Any:
+    """Adds what clinical fields tell to whatever photo and text told, each (batch, 1).
+
+    Linear, so that each field has its share and what is not known, 0, has none: then the answer is
+    that without fields, to the bit. The weights are not trained with the others, which therefore
+    are what they would be without fields, but fitted in the end (`training.clinical`).
+    """
+    evidence = keras.layers.Dense(
+        1,
+        kernel_initializer="zeros",
+        use_bias=False,
+        trainable=False,
+        dtype="float32",
+        name=CLINICAL_EVIDENCE,
+    )
+    return keras.layers.Add(dtype="float32", name="eczema")([logit, evidence(clinical)])
 
 
 def _head(name: str, embedding: Any, logits: int, start: str = "glorot_uniform") -> Any:

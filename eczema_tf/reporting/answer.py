@@ -119,7 +119,7 @@ class Explanation:
     Attributes:
         target: What the heatmap and the words explain, as in `explanation.submodels.select_logit`.
         direction: "for" or "against": what the heatmap shows.
-        contributions: What photo and text each moved the target's logit.
+        contributions: What photo, text and clinical fields each moved the target's logit.
         heatmaps: Of each photo; None for one that was not used.
         text: None if no text was used.
         checks: Of the overall answer: without the strongest phrase; where there are both, without
@@ -181,7 +181,8 @@ class Answer:
             return answer
         answer["explained"] = {"target": why.target, "direction": why.direction}
         moved = why.contributions
-        answer["contributions"] = {**asdict(moved), "logit": moved.logit}
+        shares = {name: value for name, value in asdict(moved).items() if value is not None}
+        answer["contributions"] = {**shares, "logit": moved.logit}
         answer["counter_checks"] = [asdict(check) for check in why.checks]
         heatmaps = [heatmap and heatmap.to_json() for heatmap in why.heatmaps]
         if any(heatmaps):

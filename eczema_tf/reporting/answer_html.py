@@ -91,7 +91,8 @@ def render_answer(
         why=why,
         target=why.target.replace("_", " ").replace(":", ": "),
         faults=faults,
-        photo_refused=photo_refused or any(not fault.startswith("text: ") for fault in faults),
+        photo_refused=photo_refused
+        or any(not fault.startswith(("text: ", "clinical: ")) for fault in faults),
         interactive=interactive,
         start=expit(why.contributions.neither),
         shares=rank_shares(answer, why),
@@ -152,10 +153,11 @@ def render_explanation_page(answer: Answer, photos: Sequence[bytes], text: str) 
 
 
 def rank_shares(answer: Answer, explanation: Explanation) -> list[tuple[str, float]]:
-    """Ranks photo and text, as far as they were used, by how far they moved the answer."""
+    """Ranks what was used, photo, text or clinical fields, by how far it moved the answer."""
     photo, moved = "the photos" if answer.photos > 1 else "the photo", explanation.contributions
     shares = [(photo, moved.image)] if answer.image_used else []
     shares += [("the text", moved.text)] if answer.text_used else []
+    shares += [("the clinical fields", moved.clinical)] if moved.clinical else []
     return sorted(shares, key=lambda share: -abs(share[1]))
 
 

@@ -15,10 +15,10 @@ from eczema_tf.explanation.maps import HEATMAP_METHOD, find_peak
 from eczema_tf.explanation.spans import join_phrases, join_words
 from eczema_tf.reporting.answer import Answer, CounterCheck, Explanation, Heatmap, TextReading
 from eczema_tf.serving.cases import Outputs, Said, pool_rows, read_case
-from eczema_tf.serving.graph.signature import EXPLAIN, SERVE
+from eczema_tf.serving.graph.signature import EXPLAIN, SERVE, WITH_CLINICAL
 from eczema_tf.symptoms.cues import attribute_cues, find_cues, read_criteria
 
-AskSignature = Callable[[Sequence[bytes], Sequence[str], str], Awaitable[Outputs]]
+AskSignature = Callable[..., Awaitable[Outputs]]  # as `ExportedModel.run`
 
 
 class Question(NamedTuple):
@@ -41,43 +41,54 @@ class Backend(Protocol):
     question: Question
     said: Said
 
-    async def ask(self, photos: Sequence[bytes], text: str) -> Outputs:
+    async def ask(self, photos: Sequence[bytes], text: str, clinical: str = "") -> Outputs:
         """Answers upright JPEGs (b"" for none), and explains.
+
+        Clinical fields are as from `data.clinical.join_fields`; "" where nothing is known.
 
         Returns:
             What the signature `explain` gives (`serving.graph.served_model`); what it explains is
             the backend's question.
         """
 
-    async def answer(self, photos: Sequence[bytes], text: str) -> Outputs:
+    async def answer(self, photos: Sequence[bytes], text: str, clinical: str = "") -> Outputs:
         """Answers, and does not explain; returns what the signature `serving_default` gives."""
 
 
-async def answer_case(backend: Backend, photos: Sequence[bytes], text: str) -> Answer:
+async def answer_case(
+    backend: Backend, photos: Sequence[bytes], text: str, clinical: str = ""
+) -> Answer:
     """Answers one case and explains the answer.
 
     Args:
         backend: The model.
         photos: Upright JPEGs or PNGs; b"" for one that cannot be shown.
         text: As the user wrote it; "" for none.
+        clinical: As in `Backend.ask`.
 
     Raises:
         EczemaError: What the backend raises.
     """
     shown = list(photos) or [b""]
-    rows = await backend.ask(shown, text)
+    rows = await backend.ask(shown, text, clinical)
     answer = await to_thread(read_case, rows, backend.said, len(photos))
     explanation = await to_thread(_explain_rows, rows, text, backend.question)
     checks = []
     if explanation.text and explanation.text.phrases:
         phrase = explanation.text.phrases[0]
-        rest = await backend.answer(shown, f"{text[: phrase.start]} {text[phrase.end :]}")
+        others = f"{text[: phrase.start]} {text[phrase.end :]}"
+        rest = await backend.answer(shown, others, clinical)
         without = read_case(rest, backend.said, len(photos))
         checks.append(CounterCheck("phrase", phrase.text, without.eczema["fusion"]))
     if answer.image_used and answer.text_used:
         # where one modality is missing, the answer is that of the other's head (model/fusion.py)
-        checks.append(CounterCheck("photo", "", answer.eczema["text"]))
-        checks.append(CounterCheck("text", "", answer.eczema["image"]))
+        for missing, left in (("photo", "text"), ("text", "image")):
+            alone = answer.eczema[left]
+            if clinical:  # which is added to that
+                given = ([b""], text) if missing == "photo" else (shown, "")
+                rest = await backend.answer(*given, clinical)
+                alone = read_case(rest, backend.said, len(given[0])).eczema["fusion"]
+            checks.append(CounterCheck(missing, "", alone))
     return replace(answer, explanation=replace(explanation, checks=tuple(checks)))
 
 
@@ -143,13 +154,22 @@ class ExportBackend:
         """
         self._ask, self.said = ask, said
 
-    async def ask(self, photos: Sequence[bytes], text: str) -> Outputs:
+    async def ask(self, photos: Sequence[bytes], text: str, clinical: str = "") -> Outputs:
         """Asks the signature `explain`."""
-        return await self._ask(photos, [text] * len(photos), EXPLAIN)
+        return await self._run(EXPLAIN, photos, text, clinical)
 
-    async def answer(self, photos: Sequence[bytes], text: str) -> Outputs:
+    async def answer(self, photos: Sequence[bytes], text: str, clinical: str = "") -> Outputs:
         """Asks the signature that does not explain."""
-        return await self._ask(photos, [text] * len(photos), SERVE)
+        return await self._run(SERVE, photos, text, clinical)
+
+    async def _run(
+        self, signature: str, photos: Sequence[bytes], text: str, clinical: str
+    ) -> Outputs:
+        texts = [text] * len(photos)
+        if not clinical:
+            return await self._ask(photos, texts, signature)
+        told = [clinical] * len(photos)
+        return await self._ask(photos, texts, WITH_CLINICAL[signature], told)
 
 
 def find_continuing(cleaned: bytes, starts: Sequence[int], ends: Sequence[int]) -> list[bool]:

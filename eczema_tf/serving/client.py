@@ -12,30 +12,36 @@ import numpy as np
 
 from eczema_tf.errors import EczemaError
 from eczema_tf.serving.cases import Said
+from eczema_tf.serving.graph.signature import SERVE, WITH_CLINICAL
 
 TIMEOUT_S = 30.0
 # of asking, and of reading nonsense
 NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError)
 
 
-def predict_remotely(url: str, images: Sequence[bytes], text: str) -> dict[str, np.ndarray]:
+def predict_remotely(
+    url: str, images: Sequence[bytes], text: str, clinical: str = ""
+) -> dict[str, np.ndarray]:
     """Asks for a row for each photo.
 
     Args:
         url: Of the model, for instance `http://127.0.0.1:8501/v1/models/eczema`.
         images: Upright JPEGs or PNGs; b"" for none.
         text: Of all rows; "" for none.
+        clinical: Likewise, from `data.clinical.join_fields`; only for models that are told any.
 
     Returns:
-        The outputs of the signature `serving_default`; strings are bytes.
+        The outputs of the signature; strings are bytes.
 
     Raises:
         EczemaError: If the server cannot be reached or answers with an error.
     """
     encoded = [base64.b64encode(image).decode() for image in images]
-    rows = [{"image": {"b64": image}, "text": text} for image in encoded]
+    told = {"clinical": clinical} if clinical else {}
+    rows = [{"image": {"b64": image}, "text": text, **told} for image in encoded]
+    question = {"signature_name": WITH_CLINICAL[SERVE] if clinical else SERVE, "instances": rows}
     try:
-        answers = _fetch(f"{url.rstrip('/')}:predict", {"instances": rows})["predictions"]
+        answers = _fetch(f"{url.rstrip('/')}:predict", question)["predictions"]
         if len(answers) != len(rows):
             raise ValueError(f"{len(answers)} rows for {len(rows)}")
         return {name: _read_column([row[name] for row in answers]) for name in answers[0]}

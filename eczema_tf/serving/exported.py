@@ -5,7 +5,7 @@ check of `export` all ask it through `ExportedModel`.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,21 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eczema_tf.config import MAX_TOKENS
+from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.upright import upright_jpeg
-from eczema_tf.errors import DataError, EczemaError
+from eczema_tf.errors import DataError, EczemaError, shorten
 from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.files import check_checksums, write_json
 from eczema_tf.serving.cases import Said, pool_rows
 from eczema_tf.serving.columns import arrange_answers
-from eczema_tf.serving.graph.signature import EXPLAIN, INPUTS, SERVE, SIGNATURES
+from eczema_tf.serving.graph.signature import (
+    EXPLAIN,
+    SERVE,
+    WITH_CLINICAL,
+    list_inputs,
+    list_signatures,
+)
 
 METADATA_FILE = Path("assets.extra") / "eczema.json"
 FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra")
@@ -29,6 +36,7 @@ FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extr
 # so many rows are run at once: attention is quadratic, and with MiniLM a text of 512 tokens takes
 # 25 MB; to explain one takes longer
 STEP_ROWS = {SERVE: 16, EXPLAIN: 4}
+STEP_ROWS |= {told: STEP_ROWS[name] for name, told in WITH_CLINICAL.items()}
 
 
 class ExportMetadata(BaseModel):
@@ -41,6 +49,8 @@ class ExportMetadata(BaseModel):
         undecided: Probabilities between which a case is undecided, likewise; for cases with several
             photos, since the graph decides on rows. None in older exports.
         labels: In the order of the outputs, by "consistency" and "severity".
+        clinical: Of the clinical fields that the model is told, what each may be; none for a
+            number. None where it is told none.
         environment: Versions of Python and of the packages that trained the model, and its devices.
     """
 
@@ -51,7 +61,28 @@ class ExportMetadata(BaseModel):
     thresholds: dict[str, float]
     undecided: dict[str, tuple[float, float]] | None = None
     labels: dict[str, tuple[str, ...]]
+    clinical: dict[str, tuple[str, ...]] | None = None
     environment: dict[str, object]
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        """The names of the signatures."""
+        return list_signatures(self.clinical is not None)
+
+    def join_clinical(self, values: Mapping[str, str]) -> str:
+        """Writes clinical fields as the signatures take them.
+
+        Args:
+            values: By name of the field.
+
+        Raises:
+            DataError: If the model is not told such fields.
+        """
+        known = {name.casefold() for name in self.clinical or ()}
+        if unknown := [name for name in values if name.strip().casefold() not in known]:
+            allowed = ", ".join(self.clinical or ()) or "none, this model is told no clinical field"
+            raise DataError(f"clinical field {shorten(unknown[0])!r}: allowed: {allowed}")
+        return join_fields(values)
 
     @property
     def said(self) -> Said:
@@ -76,7 +107,7 @@ class ExportMetadata(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Writes the metadata into a version's folder."""
-        write_json(folder / METADATA_FILE, self.model_dump(mode="json"))
+        write_json(folder / METADATA_FILE, self.model_dump(mode="json", exclude_none=True))
 
 
 class ExportedModel:
@@ -88,12 +119,12 @@ class ExportedModel:
         metadata: Thresholds, labels, notice and versions, as written at export.
     """
 
-    def __init__(self, folder: str | Path, signatures: Sequence[str] = SIGNATURES):
+    def __init__(self, folder: str | Path, signatures: Sequence[str] | None = None):
         """Loads a version.
 
         Args:
             folder: A version's folder, or the folder of all versions (the newest is taken).
-            signatures: Those that will be asked.
+            signatures: Those that will be asked; None for all.
 
         Raises:
             EczemaError: If the folder holds no SavedModel of this project, or it lacks a signature.
@@ -107,21 +138,28 @@ class ExportedModel:
         self.metadata = ExportMetadata.read(self.folder)
         try:
             self._model = tf.saved_model.load(str(self.folder))  # must outlive its signatures
-            self._signatures = {name: self._model.signatures[name] for name in signatures}
+            asked = self.metadata.signatures if signatures is None else signatures
+            self._signatures = {name: self._model.signatures[name] for name in asked}
         except (OSError, ValueError, KeyError) as error:
             raise EczemaError(
                 f"{folder}: cannot be loaded as a SavedModel: {str(error).splitlines()[0]}"
             ) from error
 
     def run(
-        self, images: Sequence[bytes], texts: Sequence[str], signature: str = SERVE
+        self,
+        images: Sequence[bytes],
+        texts: Sequence[str],
+        signature: str = SERVE,
+        clinical: Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
         """Answers some rows, `STEP_ROWS` at a time.
 
         Args:
             images: Upright JPEG or PNG bytes; b"" for none.
             texts: As long as `images`; "" for none.
-            signature: `SERVE` or `EXPLAIN`.
+            signature: `SERVE` or `EXPLAIN`, or one of `WITH_CLINICAL`.
+            clinical: As long as `images`, from `join_fields`; None where the signature takes none,
+                or nothing is known.
 
         Returns:
             The signature's outputs by name, one row each; strings are bytes.
@@ -131,12 +169,14 @@ class ExportedModel:
         columns = {
             "image": list(images),
             "text": [text.encode("utf-8", "replace") for text in texts],
+            "clinical": [line.encode("utf-8", "replace") for line in clinical or [""] * len(texts)],
         }
+        inputs = list_inputs(signature)
         steps = []
         for start in range(0, max(len(images), 1), STEP_ROWS[signature]):
             rows = slice(start, start + STEP_ROWS[signature])
             outputs = self._signatures[signature](
-                **{name: tf.constant(columns[name][rows], dtype) for name, dtype in INPUTS.items()}
+                **{name: tf.constant(columns[name][rows], dtype) for name, dtype in inputs.items()}
             )
             steps.append({name: value.numpy() for name, value in outputs.items()})
         return {name: _join([step[name] for step in steps]) for name in steps[0]}
@@ -145,30 +185,36 @@ class ExportedModel:
         self,
         photos: Sequence[str | Path | Sequence[str | Path] | None],
         texts: Sequence[str | None],
+        clinical: Sequence[Mapping[str, str]] | None = None,
     ) -> pd.DataFrame:
         """Answers cases, a row each.
 
         Args:
             photos: Of each case a file, or several; None for none.
             texts: As long as `photos`; None for none.
+            clinical: As long, what is known by name of the field; None for nothing.
 
         Returns:
             The columns of `serving.columns.arrange_answers`: probabilities are NaN where their
             modality was not used; `decision` is "eczema", "not eczema" or "cannot tell".
 
         Raises:
-            DataError: If a photo cannot be read; or if there are not as many photos as texts.
+            DataError: If a photo cannot be read; if there are not as many photos as texts; or if
+                the model is not told such a field.
         """
         if len(photos) != len(texts):
             raise DataError(f"as many photos as texts, received {len(photos)} and {len(texts)}")
-        files, written, cases = [], [], []
+        files, written, cases, told = [], [], [], []
         for case, (given, text) in enumerate(zip(photos, texts, strict=True)):
             several = [given] if isinstance(given, str | Path) else given or []
             files += [upright_jpeg(read_photo(Path(photo))) for photo in several] or [b""]
             rows = max(len(several), 1)
             written += [text or ""] * rows
             cases += [case] * rows
-        outputs = pool_rows(self.run(files, written, SERVE), cases, self.metadata.undecided)
+            told += [self.metadata.join_clinical(clinical[case]) if clinical else ""] * rows
+        signature = WITH_CLINICAL[SERVE] if clinical else SERVE
+        answers = self.run(files, written, signature, told)
+        outputs = pool_rows(answers, cases, self.metadata.undecided)
         return pd.DataFrame(arrange_answers(outputs, [""] * len(texts))).astype(
             dict.fromkeys(FLAGS, bool)
         )

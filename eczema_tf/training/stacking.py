@@ -4,6 +4,8 @@ A head that has learned few photos by heart is surest on those, and wrong on oth
 its evidence has the slope that it deserves, for each kind of case: a photo, a text, and both.
 """
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from scipy.optimize import minimize
@@ -78,14 +80,40 @@ def fit_scale(
     """
     start = np.append(np.ones(parts.shape[1]), 0.0)
     design = np.column_stack([parts, np.ones(len(parts))])
-
-    def loss(scale: np.ndarray) -> tuple[float, np.ndarray]:
-        logits = prior + design @ scale
-        losses = weights * (np.logaddexp(0, logits) - targets * logits)
-        residuals, away = weights * (expit(logits) - targets), scale - start
-        return losses.sum() + PENALTY / 2 * away @ away, residuals @ design + PENALTY * away
-
     bounds = [(FLATTEST, None)] * parts.shape[1] + [(None, None)]
+    return fit_log_odds(design, prior, targets, weights, start, PENALTY, bounds)
+
+
+def fit_log_odds(
+    design: np.ndarray,
+    offset: np.ndarray | float,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    start: np.ndarray,
+    penalty: float,
+    bounds: Sequence[tuple[float | None, float | None]] | None = None,
+) -> np.ndarray:
+    """Fits log-odds offset + design @ coefficients by logistic regression.
+
+    Args:
+        design: float (rows, coefficients).
+        offset: float (rows,), or one for all.
+        targets: As in `fit_scale`.
+        weights: Likewise.
+        start: float (coefficients,), where nothing is known.
+        penalty: Of the squared distance from there.
+        bounds: Of each coefficient; None for none.
+
+    Returns:
+        float64 (coefficients,).
+    """
+
+    def loss(found: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = offset + design @ found
+        losses = weights * (np.logaddexp(0, logits) - targets * logits)
+        residuals, away = weights * (expit(logits) - targets), found - start
+        return losses.sum() + penalty / 2 * away @ away, residuals @ design + penalty * away
+
     return minimize(loss, start, jac=True, bounds=bounds).x
 
 

@@ -21,6 +21,7 @@ from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, heads_of
 from eczema_tf.model.trunk import encode_views, split_at, top_of
 from eczema_tf.schema import ECZEMA_HEADS, MODALITIES
 from eczema_tf.training.checkpoints import EpochMetrics
+from eczema_tf.training.clinical import fit_clinical
 from eczema_tf.training.data import TrainingData
 from eczema_tf.training.familiarity import fit_distances
 from eczema_tf.training.loop import Stage, train_stage
@@ -35,10 +36,12 @@ class Judged:
     Attributes:
         scales: From `find_scales`.
         limits: From `fit_distances`.
+        clinical: From `fit_clinical`; None without clinical fields.
     """
 
     scales: Scales
     limits: dict[str, float]
+    clinical: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,9 +110,12 @@ def train_model(
         others = replace(data, inputs=features)
         scales = judged.scales if judged else find_scales(heads, others, learned)
         limits = fit_distances(model, cached, others, judged.limits if judged else None)
-    scale_log_odds(model, scales, learned)
+        scale_log_odds(model, scales, learned)
+        trust = judged.clinical if judged else None
+        if encoders.clinical:
+            trust = fit_clinical(heads, others, learned, trust)
     shift_log_odds(model, log_odds - learned)
-    return replace(history, judged=Judged(scales, limits))
+    return replace(history, judged=Judged(scales, limits, trust))
 
 
 def _fine_tune(

@@ -8,12 +8,14 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from eczema_tf.data.clinical.fields import encode_fields
+from eczema_tf.data.clinical.lines import join_columns, join_fields
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.upright import read_case_photos, upright_jpeg
 from eczema_tf.data.text.offsets import TokenLocator
-from eczema_tf.data.text.reading import TextReader, is_read
+from eczema_tf.data.text.reading import TextReader, is_read, join_statuses
 from eczema_tf.data.text.tokenizer import clean_text
 from eczema_tf.errors import DataError
 from eczema_tf.explanation.heatmaps import compute_heatmaps
@@ -40,6 +42,7 @@ def explain(
     run_dir: Path,
     photos: Sequence[bytes],
     text: str,
+    clinical: Mapping[str, str] | None = None,
     *,
     out: Path,
     target: str,
@@ -55,6 +58,7 @@ def explain(
         run_dir: Of a finished `train`.
         photos: Of the case, in any format that `upright_jpeg` reads.
         text: As the user wrote it; "" for none.
+        clinical: What is known besides, by name of the field.
         out: A new folder. It will hold the photo and the text.
         target: As in `Question`, and so are the others.
         direction: "for" or "against".
@@ -70,7 +74,8 @@ def explain(
     """
     question = Question(target, direction, image_method)
     upright = read_case_photos(photos)
-    answer = asyncio.run(answer_case(RunBackend(run_dir, question), upright, text))
+    backend = RunBackend(run_dir, question)
+    answer = asyncio.run(answer_case(backend, upright, text, join_fields(clinical or {})))
     with replacing_folder(out) as aside:
         write_json(aside / ANSWER, answer.to_json())
         write_text(aside / PAGE, render_explanation_page(answer, upright, text))
@@ -111,8 +116,9 @@ def explain_cases(
         files = [file for file in rows["image_file"] if file and dataset.embeddings is None]
         photos = [upright_jpeg(read_photo(Path(file))) for file in files]
         text = next((text for text in rows["text"] if text), "")
+        clinical = join_columns(rows, [field.name for field in trained.encoders.clinical])[0]
         if photos or text:
-            answer = asyncio.run(answer_case(backend, photos, text))
+            answer = asyncio.run(answer_case(backend, photos, text, clinical))
             if answer.explanation is not None:
                 shown[case_id] = ShownCase(answer.explanation, photos, text)
     return shown
@@ -145,14 +151,14 @@ class RunBackend:
         self._locate = TokenLocator(self._trained.tokenizer)
         self._describe_reading = TextReader(self._trained.tokenizer)
 
-    async def ask(self, photos: Sequence[bytes], text: str) -> Outputs:
+    async def ask(self, photos: Sequence[bytes], text: str, clinical: str = "") -> Outputs:
         """Answers and explains rows; see `serving.answering.Backend`.
 
         Raises:
             DataError: If there is nothing to explain, or something that this model cannot use.
         """
-        self._check(any(photos), text)
-        inputs = build_client_inputs(self._trained, photos, [text] * len(photos))
+        self._check(any(photos), text, clinical)
+        inputs = self._build_inputs(photos, text, clinical)
         if not any(photos) and not inputs[TEXT_PRESENT].any():
             raise DataError("--text: nothing readable in it")
         target, direction, image_method = self.question
@@ -166,7 +172,7 @@ class RunBackend:
         cleaned = clean_text(tf.constant([text.encode("utf-8", "replace")] * len(photos)))
         starts, ends = self._locate(cleaned)
         return {
-            **self._read(inputs, text, why.logits),
+            **self._read(inputs, text, clinical, why.logits),
             "contribution": why.contributions.numpy(),
             "heatmap": heatmaps,
             "heatmap_scale": why.heatmap_scale.numpy(),
@@ -176,15 +182,25 @@ class RunBackend:
             "clean_text": cleaned.numpy(),
         }
 
-    async def answer(self, photos: Sequence[bytes], text: str) -> Outputs:
+    async def answer(self, photos: Sequence[bytes], text: str, clinical: str = "") -> Outputs:
         """Answers, and does not explain."""
-        inputs = build_client_inputs(self._trained, photos, [text] * len(photos))
+        inputs = self._build_inputs(photos, text, clinical)
         # called and not compiled: compiling takes ten times as long as answering
         logits = self._trained.model(to_model_inputs(inputs), training=False)
-        return self._read(inputs, text, logits)
+        return self._read(inputs, text, clinical, logits)
+
+    def _build_inputs(
+        self, photos: Sequence[bytes], text: str, clinical: str
+    ) -> dict[str, np.ndarray]:
+        rows = len(photos)
+        return build_client_inputs(self._trained, photos, [text] * rows, [clinical] * rows)
 
     def _read(
-        self, inputs: Mapping[str, np.ndarray], text: str, logits: Mapping[str, tf.Tensor]
+        self,
+        inputs: Mapping[str, np.ndarray],
+        text: str,
+        clinical: str,
+        logits: Mapping[str, tf.Tensor],
     ) -> Outputs:
         image_used, text_used = (inputs[name] > 0.5 for name in (IMAGE_PRESENT, TEXT_PRESENT))
         written = tf.constant([text.encode("utf-8", "replace")] * len(image_used))
@@ -194,16 +210,21 @@ class RunBackend:
             for name, value in compute_decision(logits, inputs, is_read(reading)).items()
         }
         named = np.array([one.encode() for one in DECISIONS], object)
+        status = tf.where(text_used, reading, STATUS_OK)
+        if fields := self._trained.encoders.clinical:
+            status = join_statuses(status, encode_fields(tf.constant([clinical]), fields)[1])
         return {
             **{name: np.asarray(value) for name, value in compute_probabilities(logits).items()},
             **decided,
             "decision": named[decided["decision"]],
             "image_used": image_used,
             "text_used": text_used,
-            "status": np.where(text_used, reading.numpy(), STATUS_OK.encode()),
+            "status": status.numpy(),
         }
 
-    def _check(self, photo: bool, text: str) -> None:
+    def _check(self, photo: bool, text: str, clinical: str) -> None:
+        if clinical and not self._trained.encoders.clinical:
+            raise DataError("--clinical: this run is told no clinical fields; leave it out")
         if not photo and not text.strip():
             raise DataError("nothing to explain: give a photo, a text or both")
         for name, given in (("image", photo), ("text", bool(text.strip()))):

@@ -14,6 +14,8 @@ from PIL import Image
 
 from eczema_tf import __version__
 from eczema_tf.cli import say
+from eczema_tf.data.clinical.fields import Field
+from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.memory import give_memory_back
 from eczema_tf.data.photo.upright import upright_jpeg
@@ -31,6 +33,7 @@ from eczema_tf.model.features import build_predictor
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.reporting.facts import Environment, RunData
 from eczema_tf.schema import (
+    CLINICAL,
     CONSISTENCY,
     DECISIONS,
     IMAGE,
@@ -42,7 +45,7 @@ from eczema_tf.schema import (
 )
 from eczema_tf.serving.exported import FILES, ExportedModel, ExportMetadata
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
-from eczema_tf.serving.graph.signature import SIGNATURES
+from eczema_tf.serving.graph.signature import SIGNATURES, WITH_CLINICAL, list_signatures
 from eczema_tf.serving.graph.warmup import write_warmup
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.hub import fill_hub_folder
@@ -67,6 +70,7 @@ STAGES = {  # what computes a model's input, or an output of the SavedModel
     TOKEN_IDS: "cleaning and tokens of the text",
     PADDING_MASK: "cleaning and tokens of the text",
     TEXT_PRESENT: "cleaning of the text",
+    CLINICAL: "clinical fields",
     "eczema_image": "features of the photo, or their head",
     "eczema_text": "features of the text, or their head",
     "eczema": "fusion",
@@ -115,20 +119,21 @@ def export_model(trained: TrainedModel, run_dir: Path, out: Path) -> Path:
         RunError: If the SavedModel and Keras differ; nothing is left behind then.
     """
     give_memory_back()  # of training
-    served = build_served(trained, run_dir)
+    served, fields = build_served(trained, run_dir), trained.encoders.clinical
     metadata = ExportMetadata(
         notice=RunData.read(run_dir / run_folder.DATA).notice,
         eczema_tf=__version__,
         thresholds=run_folder.read_thresholds(run_dir),
         undecided=read_undecided(trained.model),
         labels={"consistency": CONSISTENCY, "severity": SEVERITY},
+        clinical={field.name: tuple(field.shares or ()) for field in fields} or None,
         environment=Environment.read(run_dir / run_folder.ENVIRONMENT).model_dump(),
     )
     with adding_version(out) as version:
         save_served(served, version.folder)
         give_memory_back()  # saving takes the weights ten times over
         metadata.write(version.folder)
-        write_warmup(version.folder, served.signatures())
+        write_warmup(version.folder, list_signatures(bool(fields)))
         parity = check_parity(version.folder, served, trained, run_dir)
         write_checksums(version.folder, FILES)
     print(f"exported to {out / str(version.number)} (largest difference from Keras: {parity})")
@@ -144,6 +149,7 @@ def build_served(trained: TrainedModel, run_dir: Path) -> ServedModel:
         preprocess=trained.config.preprocess,
         trained_on=frozenset(RunData.read(run_dir / run_folder.DATA).trained_on or ()),
         explainer=partial(explain_in_one_pass, run_folder.take_apart(run_dir, trained)),
+        clinical=trained.encoders.clinical,
     )
 
 
@@ -183,14 +189,15 @@ def check_parity(folder: Path, served: ServedModel, trained: TrainedModel, run_d
             scores of words do not add up to what their texts moved.
     """
     photos, texts = draw_rows(PARITY_ROWS)
+    clinical = draw_fields(trained.encoders.clinical, PARITY_ROWS)
     inputs = build_client_inputs(
         trained,
         photos if served.uses_photos else [b""] * len(photos),
         texts if served.uses_texts else [""] * len(texts),
+        clinical,
     )
-    read, report, _ = tf.function(served.read, autograph=False)(
-        tf.constant(photos), tf.constant(texts)
-    )
+    asked = [tf.constant(column) for column in (photos, texts, clinical) if column is not None]
+    read, report, _ = tf.function(served.read, autograph=False)(*asked)
     differences = {
         name: compute_differences(read[name].numpy(), value) for name, value in inputs.items()
     }
@@ -199,7 +206,7 @@ def check_parity(folder: Path, served: ServedModel, trained: TrainedModel, run_d
     answers = answer_in_keras(trained, submodels, inputs, text_read)
     check_completeness(answers)
     give_memory_back()  # before the SavedModel takes as much
-    differences |= compare_answers(ExportedModel(folder), photos, texts, answers)
+    differences |= compare_answers(ExportedModel(folder), photos, texts, answers, clinical)
     for name, rows in differences.items():
         strict = len(rows) - (KINK_ROWS if name in Parity._fields else 0)
         if not (rows.max() <= KINK_TOLERANCE and np.sort(rows)[:strict].max() <= TOLERANCE):
@@ -267,12 +274,17 @@ def compare_answers(
     photos: Sequence[bytes],
     texts: Sequence[str],
     answers: Sequence[dict[str, np.ndarray]],
+    clinical: Sequence[str] | None,
 ) -> dict[str, np.ndarray]:
-    """The largest difference of each row by the name of the output; see `Parity`."""
+    """The largest difference of each row by the name of the output; see `Parity`.
+
+    Of a model that is told clinical fields, the signatures with them: the others ask these.
+    """
     differences = defaultdict(list)
     for rows, expected in zip(PARITY_BATCHES, answers, strict=True):
-        for signature in SIGNATURES:
-            answer = exported.run(photos[rows], texts[rows], signature)
+        for signature in SIGNATURES if clinical is None else WITH_CLINICAL.values():
+            told = None if clinical is None else clinical[rows]
+            answer = exported.run(photos[rows], texts[rows], signature, told)
             for name, value in expected.items():
                 if name in answer:
                     differences[name, signature].append(compute_differences(answer[name], value))
@@ -297,6 +309,23 @@ def draw_rows(count: int) -> tuple[list[bytes], list[str]]:
         photos.append(b"" if index % 3 == 1 else upright_jpeg(jpeg.getvalue()))
         texts.append("" if index % 3 != 1 and index % 4 == 2 else case.text or "it itches")
     return photos, texts
+
+
+def draw_fields(fields: Sequence[Field], rows: int) -> list[str] | None:
+    """Draws clinical fields as clients send them, every third row without; None without fields."""
+    if not fields:
+        return None
+    rng = np.random.default_rng(PARITY_SEED)
+    lines = []
+    for row in range(rows):
+        drawn = {
+            field.name: str(rng.choice([*field.shares]))
+            if field.shares
+            else f"{rng.normal(field.mean, field.deviation):.2f}"
+            for field in fields
+        }
+        lines.append("" if row % 3 == 2 else join_fields(drawn))
+    return lines
 
 
 def compute_differences(answer: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import pandas as pd
 from eczema_tf.cli import say
 from eczema_tf.config import AugmentConfig, Config
 from eczema_tf.data.audit.overlap import note_seen
+from eczema_tf.data.clinical.fields import Field, find_telling, learn_fields
 from eczema_tf.data.dataset import Dataset, count_cases
 from eczema_tf.data.distributions import describe_inputs
 from eczema_tf.data.inputs import Inputs, to_model_inputs
@@ -181,7 +182,10 @@ def train_run(
     prepare_device(config.train, config.seed)
     dimension = dataset.embeddings.dimension if dataset.embeddings is not None else None
     known = training.drop_duplicates("case_id").get(FINDINGS, [])
-    trained = _build_untrained(config, dimension, list(training["text"]), choose_findings(known))
+    clinical = learn_fields(training, config.data.clinical, list(table))
+    note_telling(config, training)
+    findings = choose_findings(known)
+    trained = _build_untrained(config, dimension, list(training["text"]), findings, clinical)
     run_folder.unseal(run_dir)
     run_folder.save_encoders(run_dir, trained.encoders, trained.tokenizer)
     inputs = load_model_inputs(trained, dataset)
@@ -205,11 +209,24 @@ def train_run(
     return trained, inputs, history
 
 
+def note_telling(config: Config, training: pd.DataFrame) -> None:
+    """Says which clinical fields give the label away by being known at all."""
+    label = training["eczema"]
+    positive = (label > config.data.label_threshold).to_numpy()
+    telling = find_telling(training, config.data.clinical, positive, label.notna().to_numpy())
+    for name, (with_label, without) in telling.items():
+        say(
+            f"note: data.clinical: {name} is known of {with_label:.0%} of the positive training"
+            f" rows and {without:.0%} of the others; cases in use may differ from both"
+        )
+
+
 def _build_untrained(
     config: Config,
     embedding_dimension: int | None,
     training_texts: list[str],
     findings: tuple[str, ...] = (),
+    clinical: tuple[Field, ...] = (),
 ) -> run_folder.TrainedModel:
     """Builds encoders, tokenizer and model, and loads the presets' weights."""
     image, text = config.model.image, config.model.text
@@ -221,7 +238,7 @@ def _build_untrained(
         tokenizer = learn_tokenizer(training_texts, text.vocabulary_size, text.max_tokens)
         text_encoder = specify_text_encoder(text, len(tokenizer.vocabulary))
     tokenizer.unknown_limit = choose_unknown_limit(tokenizer, training_texts)
-    encoders = Encoders(image_encoder, text_encoder, findings)
+    encoders = Encoders(image_encoder, text_encoder, findings, clinical)
     model = build_model(config.model, encoders)
     if image.preset is not None and embedding_dimension is None:
         load_preset_weights(model.get_layer(ENCODER_LAYERS["image"]), image.preset)

@@ -8,6 +8,7 @@ import pandas as pd
 import tensorflow as tf
 
 from eczema_tf.data.cache import ArrayCache
+from eczema_tf.data.clinical.fields import encode_fields
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs, load_inputs, to_model_inputs
 from eczema_tf.data.photo.preprocess import preprocess_photo
@@ -27,6 +28,7 @@ from eczema_tf.model.decision import KINDS, compute_decision
 from eczema_tf.model.features import compute_features, frozen_encoders, predict_logits
 from eczema_tf.model.multimodal import heads_of
 from eczema_tf.schema import (
+    CLINICAL,
     DISTANCES,
     ECZEMA_HEADS,
     GRADE_COLUMNS,
@@ -60,7 +62,10 @@ NEEDS = {  # head -> modality
 
 
 def build_client_inputs(
-    trained: TrainedModel, photos: Sequence[bytes], texts: Sequence[str]
+    trained: TrainedModel,
+    photos: Sequence[bytes],
+    texts: Sequence[str],
+    clinical: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Preprocesses rows as clients send them, by the functions that training uses.
 
@@ -68,6 +73,7 @@ def build_client_inputs(
         trained: The model.
         photos: Upright JPEGs; b"" for none.
         texts: As many, as written; "" for none.
+        clinical: As many, from `data.clinical.join_fields`; None for nothing.
 
     Returns:
         The model's inputs by name, (rows, ...).
@@ -88,6 +94,12 @@ def build_client_inputs(
         PADDING_MASK: padding_mask,
         TEXT_PRESENT: cleaned != "",
     }
+    if fields := trained.encoders.clinical:
+        lines = tf.constant(
+            [one.encode("utf-8", "replace") for one in clinical or [""] * len(texts)]
+        )
+        asked = np.array(inputs[IMAGE_PRESENT]) | inputs[TEXT_PRESENT].numpy()
+        inputs[CLINICAL] = encode_fields(lines, fields)[0] * asked[:, None]
     return {name: value.numpy() for name, value in to_model_inputs(inputs).items()}
 
 
@@ -99,6 +111,7 @@ def load_model_inputs(trained: TrainedModel, dataset: Dataset) -> Inputs:
         size_px=trained.encoders.image.size_px,
         preprocess=trained.config.preprocess,
         cache=ArrayCache(trained.config.train.cache_folder),
+        clinical=trained.encoders.clinical,
     )
 
 

@@ -1,33 +1,46 @@
 """One case through an exported model or a server: what `predict` prints."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.photo.upright import read_case_photos
 from eczema_tf.reporting.answer import Answer, format_answer
 from eczema_tf.serving.cases import read_case
 from eczema_tf.serving.client import fetch_metadata, predict_remotely
-from eczema_tf.serving.exported import ExportedModel
-from eczema_tf.serving.graph.signature import SERVE
+from eczema_tf.serving.exported import ExportedModel, ExportMetadata
+from eczema_tf.serving.graph.signature import SERVE, WITH_CLINICAL
 
 
 def run_predict(
-    photos: Sequence[bytes], text: str, *, model: Path | None, url: str | None, as_json: bool
+    photos: Sequence[bytes],
+    text: str,
+    clinical: Mapping[str, str],
+    *,
+    model: Path | None,
+    url: str | None,
+    as_json: bool,
 ) -> None:
     """Prints the answer of `predict`, as JSON or as lines for people."""
-    answer = predict(photos, text, model=model, url=url)
+    answer = predict(photos, text, clinical, model=model, url=url)
     print(json.dumps(answer.to_json(), indent=2) if as_json else format_answer(answer))
 
 
 def predict(
-    photos: Sequence[bytes], text: str, *, model: Path | None = None, url: str | None = None
+    photos: Sequence[bytes],
+    text: str,
+    clinical: Mapping[str, str] | None = None,
+    *,
+    model: Path | None = None,
+    url: str | None = None,
 ) -> Answer:
     """Asks an exported model or a server.
 
     Args:
         photos: Photo files of one case, as they are.
         text: A description; "" for none.
+        clinical: What is known besides, by name of the field.
         model: Folder of an export; or None and `url`.
         url: Of a server's model.
 
@@ -36,12 +49,18 @@ def predict(
         several photos are decided on only where they agree.
 
     Raises:
-        EczemaError: If a photo cannot be read, or the model cannot be asked.
+        EczemaError: If a photo cannot be read, or the model cannot be asked, or not about these
+            clinical fields.
     """
     upright = read_case_photos(photos) or [b""]
+    fields, signature = clinical or {}, WITH_CLINICAL[SERVE] if clinical else SERVE
     if model is None:
-        outputs, said = predict_remotely(url or "", upright, text), fetch_metadata(url or "")
+        told = join_fields(fields)
+        outputs = predict_remotely(url or "", upright, text, told)
+        said = fetch_metadata(url or "")
     else:
-        exported = ExportedModel(model, [SERVE])
-        outputs, said = exported.run(upright, [text] * len(upright)), exported.metadata.said
+        told = ExportMetadata.read(model).join_clinical(fields)
+        exported, rows = ExportedModel(model, [signature]), len(upright)
+        outputs = exported.run(upright, [text] * rows, signature, [told] * rows)
+        said = exported.metadata.said
     return read_case(outputs, said, len(photos))

@@ -1,11 +1,13 @@
 """A run as an object, for Python: trained or loaded, then asked, judged and exported."""
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
 from eczema_tf.config import Config
+from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.evaluation.records import Metrics
@@ -43,12 +45,15 @@ class Run:
         """The results on its test split, as in `metrics.json`."""
         return Metrics.read(self.folder / run_folder.METRICS)
 
-    def explain(self, *photos: str | Path, text: str = "") -> Answer:
+    def explain(
+        self, *photos: str | Path, text: str = "", clinical: Mapping[str, str] | None = None
+    ) -> Answer:
         """Answers one case, and says why.
 
         Args:
             photos: Files, in any format that `predict` takes; of one case.
             text: "" for none.
+            clinical: What is known besides, by name of the field.
 
         Returns:
             The answer, with its `explanation`.
@@ -57,7 +62,7 @@ class Run:
             DataError: If there is nothing to explain, or something that this model cannot use.
         """
         upright = [upright_jpeg(read_photo(Path(photo))) for photo in photos]
-        asked = answer_case(self._backend, upright, text)
+        asked = answer_case(self._backend, upright, text, join_fields(clinical or {}))
         with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop in this one
             return thread.submit(asyncio.run, asked).result()
 

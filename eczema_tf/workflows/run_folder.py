@@ -120,9 +120,10 @@ def write_start(run_dir: Path, config: Config) -> None:
 
 
 def save_encoders(run_dir: Path, encoders: Encoders, tokenizer: TextTokenizer) -> None:
-    """Writes what the encoders and the tokenizer are."""
+    """Writes what encoders, clinical fields and tokenizer are."""
     specs = {"image": encoders.image.model_dump(), "text": encoders.text.model_dump()}
-    write_json(run_dir / ENCODERS, specs | {"findings": encoders.findings})
+    told = {"clinical": encoders.clinical} if encoders.clinical else {}
+    write_json(run_dir / ENCODERS, specs | {"findings": encoders.findings} | told)
     with replacing_folder(run_dir / TOKENIZER, overwrite=True) as aside:
         tokenizer.save(aside)
 

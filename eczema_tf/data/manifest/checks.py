@@ -1,14 +1,14 @@
 """What can be wrong with the rows of a manifest: every check yields every fault it finds."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from eczema_tf.errors import shorten
-from eczema_tf.schema import CONSISTENCY, POSITIVE_CLASS, SEVERITY, SPLITS
+from eczema_tf.schema import CONSISTENCY, NUMBER, POSITIVE_CLASS, SEVERITY, SPLITS
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 _CLASS_NAME = re.compile(r"[\w ,/-]{1,40}")
@@ -35,6 +35,7 @@ def find_faults(
     *,
     with_embeddings: bool = False,
     allow_leaks: bool = False,
+    clinical: Mapping[str, str] | None = None,
 ) -> Iterator[Fault]:
     """Yields every fault of every row, those of its photo's file aside.
 
@@ -43,6 +44,7 @@ def find_faults(
         lines: int64 (rows,), the line of each row, to point at other rows.
         with_embeddings: Whether `image_path` is the key of an embedding and no path.
         allow_leaks: Whether a group may straddle splits.
+        clinical: What the clinical fields hold, as in `config.DataConfig`.
     """
     yield from _find_bad_ids(table, lines)
     for column, allowed in _ALLOWED.items():
@@ -65,6 +67,7 @@ def find_faults(
     empty = (table["image_path"] == "") & (table["text"] == "")
     for row in np.flatnonzero(empty).tolist():
         yield Fault(row, "image_path, text", message)
+    yield from _find_unreadable_fields(table, clinical or {})
     yield from _find_disagreements(table, lines, allow_leaks)
 
 
@@ -102,6 +105,16 @@ def _find_bad_ids(table: pd.DataFrame, lines: np.ndarray) -> Iterator[Fault]:
             if column == "example_id" or table[column][row] != table["example_id"][row]:
                 message = "is a rounded number; save it again with the column as text"
                 yield Fault(row, column, f"{message}; received {shorten(table[column][row])!r}")
+
+
+def _find_unreadable_fields(table: pd.DataFrame, clinical: Mapping[str, str]) -> Iterator[Fault]:
+    for column, kind in clinical.items():
+        wanted = "a number" if kind == NUMBER else "a name without semicolons"
+        for row, value in enumerate(table.get(column, [])):
+            unread = value.endswith("%") or not np.isfinite(_parse_number(value))
+            if value and (unread if kind == NUMBER else ";" in value):
+                message = f"is not {wanted}; allowed: that, or empty where it is not known"
+                yield Fault(row, column, f"{message}; received {shorten(value)!r}")
 
 
 def _find_disagreements(

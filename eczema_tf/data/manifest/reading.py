@@ -85,15 +85,18 @@ _MEANT = {
 }
 
 
-def open_manifest(path: Path, columns: Collection[str] | None = None) -> Table:
+def open_manifest(
+    path: Path, columns: Collection[str] | None = None, further: Collection[str] = ()
+) -> Table:
     """Opens a manifest file and checks its header.
 
     Args:
         path: CSV, with the apostrophes that `write_csv` puts before formulas, or Parquet.
         columns: Those wanted; None for all.
+        further: Columns that are used besides the manifest's.
 
     Returns:
-        The table; cells of the manifest's columns went through `clean_cell`.
+        The table; cells of columns that are used went through `clean_cell`.
 
     Raises:
         DataError: If the file as a whole cannot be used: absent, empty, not text, not the header
@@ -105,14 +108,15 @@ def open_manifest(path: Path, columns: Collection[str] | None = None) -> Table:
         )
     table = open_table(path, columns, escaped=True)
     faults = find_header_faults(table.header)
-    asked = set(MANIFEST_COLUMNS if columns is None else columns)
+    asked = set(MANIFEST_COLUMNS if columns is None else columns).union(further)
     faults += [
         f"{column}: holds lists, structures or bytes; allowed: text or numbers"
         for column in table.header
         if column in asked and column not in table.columns
     ]
     raise_if_any(f"{path}: the header is not valid", faults)
-    ours = [column if column in MANIFEST_COLUMNS else "" for column in table.columns]
+    used = {*MANIFEST_COLUMNS, *further}
+    ours = [column if column in used else "" for column in table.columns]
 
     def rows() -> Iterator[TableRow]:
         for row in table.rows:

@@ -4,7 +4,7 @@
 every bad row at once.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -66,6 +66,7 @@ def load_manifest(
     skip_bad_rows: bool = False,
     embeddings: Collection[str] | None = None,
     allow_leaks: bool = False,
+    clinical: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Reads and checks a manifest.
 
@@ -78,6 +79,7 @@ def load_manifest(
             `example_id` is looked up among them and no photo file is needed. A row whose photo has
             no embedding keeps its text alone.
         allow_leaks: Whether a group may straddle the manifest's own splits.
+        clinical: What the clinical fields hold, as in `config.DataConfig`.
 
     Returns:
         The good rows, in the order of the file. Each photo is there; whether it can be decoded is
@@ -87,11 +89,10 @@ def load_manifest(
         DataError: With every fault and its line, or when no good row is left.
     """
     path = Path(path)
-    read, row_faults = open_manifest(path).collect()
+    read, row_faults = open_manifest(path, further=clinical or ()).collect()
     if read.empty:
         raise DataError(f"{path}: has a header but no rows")
-    lines, read = read.index.to_numpy(), read.reset_index(drop=True)
-    lost = 0
+    lines, read, lost = read.index.to_numpy(), read.reset_index(drop=True), 0
     faults = [Fault(row, "row", fault) for row, fault in enumerate(row_faults) if fault]
 
     # a case is its row, and a group its case, unless the manifest says otherwise
@@ -108,17 +109,17 @@ def load_manifest(
         table["image_file"], path_faults = _find_photos(list(table["image_path"]), path.parent)
         faults += path_faults
     else:
-        named = table["image_path"] != ""
-        pairs = zip(table["image_path"], table["example_id"], strict=True)
-        table["image_path"] = [
-            next((key for key in pair if key and key in embeddings), "") for pair in pairs
-        ]
+        named, table["image_file"] = table["image_path"] != "", ""
+        table["image_path"] = _find_keys(table, embeddings)
         lost = int((named & (table["image_path"] == "")).sum())
         if lost and not any(table["image_path"]):
             raise DataError(f"{path}: none of its photos has an embedding")
-        table["image_file"] = ""
     faults += find_faults(
-        table, lines, with_embeddings=embeddings is not None, allow_leaks=allow_leaks
+        table,
+        lines,
+        with_embeddings=embeddings is not None,
+        allow_leaks=allow_leaks,
+        clinical=clinical,
     )
     table["eczema"] = table["eczema"].map(parse_label).astype("float64")
     return _reject(Manifest(path, table, lines, lost), read, faults, skip_bad_rows)
@@ -145,6 +146,12 @@ def reject_bad_photos(
         if error
     ]
     return _reject(manifest, table, faults, skip_bad_rows)
+
+
+def _find_keys(table: pd.DataFrame, embeddings: Collection[str]) -> list[str]:
+    """Of each row's embedding; "" where there is none."""
+    pairs = zip(table["image_path"], table["example_id"], strict=True)
+    return [next((key for key in pair if key and key in embeddings), "") for pair in pairs]
 
 
 def _find_photos(image_paths: list[str], folder: Path) -> tuple[list[str], list[Fault]]:

@@ -120,7 +120,7 @@ def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path | str) -> pd.Da
         label = mapping.eczema.label(condition)
         faults = [
             f"{column}: {template} is not among the values of the map; received {result!r}"
-            for column, rule in mapping.columns.items()
+            for column, rule in mapping.rules.items()
             for template, result in rule.find_unknown(row)
         ]
         if label is None:
@@ -129,7 +129,7 @@ def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path | str) -> pd.Da
         for fault in faults:
             unknown.setdefault(fault, []).append(line)
         made = dict.fromkeys(MANIFEST_COLUMNS, "")
-        made |= {column: rule.apply(row) for column, rule in mapping.columns.items()}
+        made |= {column: rule.apply(row) for column, rule in mapping.rules.items()}
         made["case_id"] = made["case_id"] or made["example_id"]
         made["group_id"] = made["group_id"] or made["case_id"]
         rows.append({**made, "eczema": label, "source": mapping.name, "condition": condition})
@@ -138,7 +138,8 @@ def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path | str) -> pd.Da
         for fault, lines in unknown.items()
     ]
     raise_if_any(f"{path}: values that the map {mapping.name} does not know", faults)
-    return pd.DataFrame(rows, index=given.index, columns=[*MANIFEST_COLUMNS, "condition"])
+    columns = [*MANIFEST_COLUMNS, *mapping.clinical, "condition"]
+    return pd.DataFrame(rows, index=given.index, columns=columns)
 
 
 def _check_rows(
@@ -172,7 +173,7 @@ def _describe_map(mapping: TableMap, given: pd.DataFrame) -> dict[str, object]:
         },
         **mapping.model_dump(include={"attribution", "licence", "where", "notes"}),
         "columns": {
-            column: rule.model_dump(exclude_none=True) for column, rule in mapping.columns.items()
+            column: rule.model_dump(exclude_none=True) for column, rule in mapping.rules.items()
         },
         "eczema": mapping.eczema.model_dump(),
     }

@@ -8,6 +8,7 @@ It is data, and strictly checked. A map holds
   without braces it is a constant), or `parts`, rules whose results are joined by spaces. A template
   is blank if any of its columns is. `values` says what each result becomes; a result not among them
   becomes the `default`, or is an error if there is none;
+- `clinical`: likewise, for further columns, whose names are free: what a model may be told besides;
 - `eczema`: the `column` with the diagnosis, the `positive` values, and the `negative` ones (every
   other value, if they are not given);
 - `stand_ins`: what values may be told from the rest in place of eczema, by what they are called;
@@ -118,6 +119,7 @@ class TableMap(Section):
     attribution: str
     notes: str = ""
     columns: dict[str, Rule]
+    clinical: dict[str, Rule] = Field(default_factory=dict)
     eczema: LabelRule
     stand_ins: dict[str, list[Value]] = Field(default_factory=dict)
     leave_out: dict[str, list[Value]] = Field(default_factory=dict)
@@ -134,6 +136,11 @@ class TableMap(Section):
             raise ValueError("example_id and one of image_path and text must have a rule")
         return columns
 
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """Of all columns that are made by one."""
+        return {**self.columns, **self.clinical}
+
     def stand_in(self, positive: Collection[str]) -> tuple[str, "TableMap"]:
         """Returns the map with other positive values, and what they are called.
 
@@ -147,7 +154,7 @@ class TableMap(Section):
 
     def list_columns(self) -> list[str]:
         """Returns the columns that the table must have."""
-        ruled = [column for rule in self.columns.values() for column in rule.list_columns()]
+        ruled = [column for rule in self.rules.values() for column in rule.list_columns()]
         return list(dict.fromkeys([*ruled, self.eczema.column, *self.leave_out]))
 
 

@@ -7,7 +7,8 @@ prepared once, and fused with what follows: answers take no longer (docs/results
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,21 @@ class Weights(tf.Module):
         return taken
 
 
-def save_frozen(functions: Mapping[str, Any], folder: Path) -> None:
+def save_frozen(
+    functions: Mapping[str, Any],
+    folder: Path,
+    shorter: Mapping[str, str] | None = None,
+    specs: Sequence[tf.TensorSpec] = (),
+) -> None:
     """Writes a SavedModel whose only variables are `Weights`.
 
     Args:
         functions: `tf.function`s with input signatures, by the name they are served under. Tensors
             by position in, a dict of tensors out.
         folder: To be written.
+        shorter: Of further signatures, by name: which of the functions they are, with "" for its
+            last input.
+        specs: Their inputs.
 
     Raises:
         EczemaError: If a function cannot be frozen, or is too large.
@@ -79,8 +88,16 @@ def save_frozen(functions: Mapping[str, Any], folder: Path) -> None:
         name: freeze(function.get_concrete_function(), weights)
         for name, function in functions.items()
     }
+    for name, whole in (shorter or {}).items():
+        frozen[name] = tf.function(
+            partial(_leave_out_last, frozen[whole]), input_signature=specs, autograph=False
+        )
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(weights, str(folder), frozen, options)
+
+
+def _leave_out_last(function: Any, *tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+    return function(*tensors, tf.zeros_like(tensors[-1]))
 
 
 def freeze(function: Any, weights: Weights) -> Any:

@@ -3,7 +3,7 @@
 Each row has a status of its own. No Python is left in the graph.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from eczema_tf.config import PreprocessConfig
+from eczema_tf.data.clinical.fields import Field, encode_fields
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.reading import TextReader, is_read, join_statuses
@@ -19,6 +20,7 @@ from eczema_tf.model.decision import compute_decision
 from eczema_tf.model.encoders import EncoderSpec
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.schema import (
+    CLINICAL,
     DECISIONS,
     IMAGE,
     IMAGE_PRESENT,
@@ -30,7 +32,7 @@ from eczema_tf.schema import (
 )
 from eczema_tf.serving.graph.freeze import save_frozen
 from eczema_tf.serving.graph.guard import OK, PHOTO_STATUS, decode_guarded
-from eczema_tf.serving.graph.signature import EXPLAIN, INPUTS, SERVE
+from eczema_tf.serving.graph.signature import CLINICAL_INPUTS, EXPLAIN, INPUTS, SERVE, WITH_CLINICAL
 
 IGNORED_PHOTO = "photo: ignored, this model was not trained on photos"
 IGNORED_TEXT = "text: ignored, this model was not trained on texts"
@@ -38,6 +40,9 @@ EMPTY_TEXT = "text: nothing readable in it"
 NOTHING = "neither a photo nor a text that can be used"
 
 SPECS = tuple(tf.TensorSpec([None], dtype, name) for name, dtype in INPUTS.items())
+CLINICAL_SPECS = tuple(
+    tf.TensorSpec([None], dtype, name) for name, dtype in CLINICAL_INPUTS.items()
+)
 
 Tensors = dict[str, tf.Tensor]
 # the model's inputs to logits, heatmap and its scale, token scores, contributions and more:
@@ -57,6 +62,7 @@ class ServedModel(tf.Module):
         preprocess: PreprocessConfig,
         trained_on: frozenset[str] = frozenset(MODALITIES),
         explainer: Explainer | None = None,
+        clinical: Sequence[Field] = (),
     ):
         """Takes the parts.
 
@@ -70,6 +76,7 @@ class ServedModel(tf.Module):
                 status says so.
             explainer: Turns the model's inputs into logits and explanations; None to leave the
                 signature `explain` out.
+            clinical: Fields that the model is told; then there are signatures with them, too.
         """
         super().__init__(name="eczema")
         self.model = model
@@ -77,6 +84,7 @@ class ServedModel(tf.Module):
         self._tokenize, self._locate = tokenizer, TokenLocator(tokenizer)
         self._describe_reading = TextReader(tokenizer)
         self._explain = explainer
+        self._clinical = tuple(clinical)
         self._size_px = image_encoder.size_px
         self._preprocess = preprocess
         self.uses_photos = "image" in trained_on and image_encoder.kind != "precomputed"
@@ -98,7 +106,20 @@ class ServedModel(tf.Module):
             whether it is like what the model was trained on; `decision` string (batch,), one of
             `schema.DECISIONS`.
         """
-        inputs, report, _ = self.read(image, text)
+        return self.serve_clinical(image, text)
+
+    def serve_clinical(
+        self, image: tf.Tensor, text: tf.Tensor, clinical: tf.Tensor | None = None
+    ) -> Tensors:
+        """The signature `clinical`: as `serve`, of a model that is told clinical fields.
+
+        Args:
+            image: As in `serve`.
+            text: As in `serve`.
+            clinical: string (batch,), "age=34; sex=female"; what is not named is not known. None
+                for nothing.
+        """
+        inputs, report, _ = self.read(image, text, clinical)
         return self._answer(self.model(inputs, training=False), inputs, report)
 
     @tf.function(input_signature=SPECS, autograph=False)
@@ -116,15 +137,22 @@ class ServedModel(tf.Module):
             int32 (batch, tokens), byte offsets into `clean_text` (both 0 for special tokens and
             padding); `token_score` float32 (batch, tokens), signed, in logits; `contribution`
             float32 (batch, 3), in logits: where photo and text start from, and what each moves,
-            which add up to the logit of `eczema` as `token_score` does to the text's; `clean_text`
+            which add up to the logit of `eczema` as `token_score` does to the text's (of models
+            that are told clinical fields float32 (batch, 4), the last what these add); `clean_text`
             string (batch,).
 
         Raises:
             ValueError: If there is no explainer.
         """
+        return self.explain_clinical(image, text)
+
+    def explain_clinical(
+        self, image: tf.Tensor, text: tf.Tensor, clinical: tf.Tensor | None = None
+    ) -> Tensors:
+        """The signature `explain_clinical`: as `explain`, with what `serve_clinical` takes."""
         if self._explain is None:
             raise ValueError("explainer: needed for the signature `explain`")
-        inputs, report, cleaned = self.read(image, text)
+        inputs, report, cleaned = self.read(image, text, clinical)
         logits, heatmap, heatmap_scale, token_scores, contributions, _ = self._explain(inputs)
         start, end = self._locate(cleaned)  # (batch, tokens)
         return {
@@ -148,8 +176,18 @@ class ServedModel(tf.Module):
         """The functions to be served, by name."""
         return {SERVE: self.serve} | ({} if self._explain is None else {EXPLAIN: self.explain})
 
-    def read(self, image: tf.Tensor, text: tf.Tensor) -> tuple[Tensors, Tensors, tf.Tensor]:
-        """The model's inputs, what the answer says of them, and the cleaned texts."""
+    def clinical_signatures(self) -> dict[str, Any]:
+        """The same, with clinical fields, by the names of `signatures`; none without fields."""
+        if not self._clinical:
+            return {}
+        functions = {SERVE: self.serve_clinical, EXPLAIN: self.explain_clinical}
+        return {
+            name: tf.function(functions[name], input_signature=CLINICAL_SPECS, autograph=False)
+            for name in self.signatures()
+        }
+
+    def _read_photos(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Pixels, (batch, height, width, 3), whether they can be used, and their statuses."""
         image_given = tf.strings.length(image) > 0  # (batch,)
         if self.uses_photos:
             pixels, codes = decode_guarded(
@@ -163,7 +201,13 @@ class ServedModel(tf.Module):
             pixels = tf.zeros([tf.size(image), *self.model.input[IMAGE].shape[1:]])
             image_used = tf.zeros_like(image_given)
             image_status = tf.where(image_given, IGNORED_PHOTO, STATUS_OK)
+        return pixels, image_used, image_status
 
+    def read(
+        self, image: tf.Tensor, text: tf.Tensor, clinical: tf.Tensor | None = None
+    ) -> tuple[Tensors, Tensors, tf.Tensor]:
+        """The model's inputs, what the answer says of them, and the cleaned texts."""
+        pixels, image_used, image_status = self._read_photos(image)
         text_given = tf.strings.length(text) > 0  # (batch,)
         if self.uses_texts:
             cleaned = clean_text(text)
@@ -185,10 +229,23 @@ class ServedModel(tf.Module):
             PADDING_MASK: padding_mask,
             TEXT_PRESENT: tf.cast(text_used, tf.float32),
         }
+        if self._clinical:
+            told = tf.zeros_like(text) if clinical is None else clinical
+            figures, unread = encode_fields(told, self._clinical)
+            inputs[CLINICAL] = tf.where((image_used | text_used)[:, None], figures, 0.0)
+            status = join_statuses(status, unread)
         report = {"image_used": image_used, "text_used": text_used, "status": status}
         return inputs, report, cleaned
 
 
 def save_served(served: ServedModel, folder: Path) -> None:
-    """Writes a SavedModel, frozen, with every signature of the served model."""
-    save_frozen(served.signatures(), folder)
+    """Writes a SavedModel, frozen, with every signature of the served model.
+
+    Where there are clinical fields, the signatures without them ask those with them, and know none:
+    each network is there once.
+    """
+    if told := served.clinical_signatures():
+        frozen = {WITH_CLINICAL[name]: function for name, function in told.items()}
+        save_frozen(frozen, folder, {name: WITH_CLINICAL[name] for name in told}, SPECS)
+    else:
+        save_frozen(served.signatures(), folder)

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from eczema_tf.serving.graph.signature import INPUTS, MODEL_NAME
+from eczema_tf.serving.graph.signature import MODEL_NAME, list_inputs
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 # one person, and batches as `scripts/tf_serving/batching.config` forms them; the server takes at
@@ -36,7 +36,7 @@ def write_warmup(
 
     Args:
         folder: Of the SavedModel.
-        signatures: Names of signatures that take `image` and `text`.
+        signatures: Their names.
         batch_sizes: Rows in a request.
     """
     path = folder / WARMUP_FILE
@@ -58,13 +58,14 @@ def build_request(
         texts: As many; "" for none.
 
     Returns:
-        For the newest version of the model.
+        For the newest version of the model; no clinical field is known.
     """
     request = predict_pb2.PredictRequest()
     request.model_spec.name = MODEL_NAME
     request.model_spec.signature_name = signature
-    for name, column in zip(INPUTS, (photos, texts), strict=True):
-        tensor = tf.make_tensor_proto(column, INPUTS[name], [len(photos)])
+    columns = {"image": photos, "text": texts, "clinical": [""] * len(photos)}
+    for name, dtype in list_inputs(signature).items():
+        tensor = tf.make_tensor_proto(columns[name], dtype, [len(photos)])
         request.inputs[name].CopyFrom(tensor)
     return request
 

@@ -95,7 +95,7 @@ def build_app(
         An ASGI application; the model is asked between its lifespan's start and end.
     """
     limits, metrics = limits or Limits(), Metrics()
-    batcher, reader = Batcher(model.run, limits, metrics), PhotoReader()
+    batcher, reader = Batcher(model.run, limits, metrics, model.metadata.signatures), PhotoReader()
 
     @contextlib.asynccontextmanager
     async def run_batcher(_: FastAPI) -> AsyncIterator[None]:
@@ -167,7 +167,7 @@ def _build_model_routes(
 
     async def answer(asked: PredictRequest) -> Outputs:
         photos, faults = await reader.read_rows(asked.images)
-        outputs = await batcher.ask(photos, asked.texts, asked.signature)
+        outputs = await batcher.ask(photos, asked.texts, asked.signature, asked.clinical)
         outputs = {**outputs, "status": join_statuses(outputs["status"], faults)}
         undecided = model.metadata.undecided
         return await asyncio.to_thread(pool_photos, asked, outputs, undecided)
@@ -175,11 +175,12 @@ def _build_model_routes(
     async def predict(request: Request) -> Response:
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise HTTPException(415, "compressed bodies are not taken")
-        asked = parse_request(await request.body(), limits.max_rows)
+        body = await request.body()
+        asked = parse_request(body, limits.max_rows, model.metadata.signatures)
         outputs = await await_unless_gone(request, answer(asked), limits.answer_timeout_s)
         metrics.count_rows(asked.signature, outputs["status"])
-        body = encode_answer(outputs, asked.by_row)
-        return Response(body, headers={"Cache-Control": "no-store"}, media_type=JSON)
+        answered = encode_answer(outputs, asked.by_row)
+        return Response(answered, headers={"Cache-Control": "no-store"}, media_type=JSON)
 
     async def get_metadata() -> Response:
         return JSONResponse(metadata)

@@ -14,12 +14,12 @@ from typing import NamedTuple, Self
 
 from eczema_tf.errors import EczemaError
 from eczema_tf.serving.cases import Outputs
-from eczema_tf.serving.graph.signature import SIGNATURES
+from eczema_tf.serving.graph.signature import SIGNATURES, WITH_CLINICAL
 from eczema_tf.serving.rest.contract import ModelFault
 from eczema_tf.serving.rest.limits import Limits
 from eczema_tf.serving.rest.metrics import Metrics
 
-Run = Callable[[Sequence[bytes], Sequence[str], str], Outputs]
+Run = Callable[..., Outputs]  # images, texts, signature and perhaps clinical fields
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ class Busy(EczemaError):
 class _Request(NamedTuple):
     images: Sequence[bytes]
     texts: Sequence[str]
+    clinical: Sequence[str]
     answer: asyncio.Future[Outputs]
 
 
@@ -84,13 +85,20 @@ class Batcher:
                 _settle(queue.get_nowait(), Busy("the server is stopping"))
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def ask(self, images: Sequence[bytes], texts: Sequence[str], signature: str) -> Outputs:
+    async def ask(
+        self,
+        images: Sequence[bytes],
+        texts: Sequence[str],
+        signature: str,
+        clinical: Sequence[str] = (),
+    ) -> Outputs:
         """Waits for the answer to some rows.
 
         Args:
             images: Of each row, b"" for none.
             texts: As many, "" for none.
             signature: Which one to run.
+            clinical: As many, if the signature takes them.
 
         Returns:
             The signature's outputs for these rows, in their order.
@@ -103,7 +111,7 @@ class Batcher:
             raise Busy("the server is stopping")
         if self._waiting_rows + len(images) > self._limits.max_waiting_rows:
             raise Busy(f"{self._waiting_rows} rows are waiting; try again in a second")
-        request = _Request(images, texts, asyncio.get_running_loop().create_future())
+        request = _Request(images, texts, clinical, asyncio.get_running_loop().create_future())
         self._count_waiting(len(images))
         self._queues[signature].put_nowait(request)
         # if whoever asked is cancelled, so is the future, and `_work` passes the request over
@@ -141,7 +149,11 @@ class Batcher:
         texts = [text for request in batch for text in request.texts]
         answers: list[Outputs | ModelFault] = []
         try:
-            outputs = self._run(images, texts, signature)
+            if signature in WITH_CLINICAL.values():
+                told = [line for request in batch for line in request.clinical]
+                outputs = self._run(images, texts, signature, told)
+            else:
+                outputs = self._run(images, texts, signature)
             if any(len(values) != len(images) for values in outputs.values()):
                 raise ModelFault("not one row for each that was asked")
         except Exception as error:  # whatever the model raises must reach those who asked

@@ -9,6 +9,7 @@ patient's words.
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import numpy as np
 from eczema_tf.errors import EczemaError
 from eczema_tf.serving.cases import OF_PHOTOS, Outputs, Undecided, pool_rows
 from eczema_tf.serving.exported import ExportMetadata
-from eczema_tf.serving.graph.signature import INPUTS, MODEL_NAME, SERVE, SIGNATURES
+from eczema_tf.serving.graph.signature import MODEL_NAME, SERVE, SIGNATURES, list_inputs
 
 # of "[", "{" and "," in a body: each may become an object of 50 to 200 bytes; texts hold some too
 MAX_MARKS = 200_000
@@ -38,10 +39,11 @@ class PredictRequest(NamedTuple):
     Attributes:
         images: Bytes of each photo, b"" for none.
         texts: As long as `images`; "" for none.
-        signature: One of `SIGNATURES`.
+        signature: Of the model.
         by_row: Whether the answer goes out by row ("predictions") or by column ("outputs").
         cases: As long as `images`, which row of the request each belongs to.
         listed: Of each row of the request, whether its image is a list: several photos of one case.
+        clinical: As long as `images`, as `data.clinical.lines` has it.
     """
 
     images: list[bytes]
@@ -50,9 +52,12 @@ class PredictRequest(NamedTuple):
     by_row: bool
     cases: list[int]
     listed: list[bool]
+    clinical: list[str]
 
 
-def parse_request(body: bytes, max_rows: int) -> PredictRequest:
+def parse_request(
+    body: bytes, max_rows: int, signatures: Sequence[str] = SIGNATURES
+) -> PredictRequest:
     """Reads the body of a predict request.
 
     Args:
@@ -61,6 +66,7 @@ def parse_request(body: bytes, max_rows: int) -> PredictRequest:
             an image may be a list of them, which TensorFlow Serving does not take. Other keys are
             ignored, as it does.
         max_rows: How many rows a request may have, one for each photo.
+        signatures: Of the model.
 
     Raises:
         BadRequest: If the body is anything else.
@@ -70,8 +76,8 @@ def parse_request(body: bytes, max_rows: int) -> PredictRequest:
     if not isinstance(signature, str):
         raise BadRequest(f"signature_name: must be a string, not {_name_type(signature)}")
     signature = signature or SERVE
-    if signature not in SIGNATURES:
-        known = ", ".join(SIGNATURES)
+    if signature not in signatures:
+        known = ", ".join(signatures)
         raise BadRequest(f"signature_name: {_shorten(signature)} is unknown; there are {known}")
     by_row = "instances" in document
     if by_row == ("inputs" in document):
@@ -79,23 +85,24 @@ def parse_request(body: bytes, max_rows: int) -> PredictRequest:
             'give either "instances" (a list of rows) or "inputs" (an object of columns), and not'
             " both"
         )
-    columns = _read_instances(document["instances"]) if by_row else _read_inputs(document["inputs"])
+    read, inputs = _read_instances if by_row else _read_inputs, [*list_inputs(signature)]
+    columns = read(document["instances" if by_row else "inputs"], inputs)
     place = "instances[{row}].{name}" if by_row else "inputs.{name}[{row}]"
     listed = [isinstance(image, list) for image in columns["image"]]
-    photos = [
-        (image or [""]) if is_list else [image]
-        for image, is_list in zip(columns["image"], listed, strict=True)
-    ]
+    images = zip(columns["image"], listed, strict=True)
+    photos = [(image or [""]) if is_list else [image] for image, is_list in images]
     rows = sum(map(len, photos))
     if not 0 < rows <= max_rows:
         raise BadRequest(f"{rows} rows; a request may have 1 to {max_rows}, and each photo is one")
-    asked = PredictRequest([], [], signature, by_row, [], listed)
-    for row, (given, text) in enumerate(zip(photos, columns["text"], strict=True)):
+    asked = PredictRequest([], [], signature, by_row, [], listed, [])
+    lines = columns.get("clinical", [""] * len(listed))
+    for row, (given, text, line) in enumerate(zip(photos, columns["text"], lines, strict=True)):
         where = place.format(row=row, name="image")
         for number, image in enumerate(given):
             asked.images.append(_read_value(image, f"{where}[{number}]" if listed[row] else where))
-        words = _read_value(text, place.format(row=row, name="text")).decode("utf-8", "replace")
-        asked.texts.extend([words] * len(given))
+        for name, value, to in (("text", text, asked.texts), ("clinical", line, asked.clinical)):
+            words = _read_value(value, place.format(row=row, name=name)).decode("utf-8", "replace")
+            to.extend([words] * len(given))
         asked.cases.extend([row] * len(given))
     return asked
 
@@ -114,39 +121,38 @@ def _read_document(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _read_instances(rows: Any) -> dict[str, list[Any]]:
-    """The columns, in the order of `INPUTS`, from rows."""
+def _read_instances(rows: Any, inputs: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns, in the order of `inputs`, from rows."""
     if not isinstance(rows, list):
         raise BadRequest(f"instances: must be a list of rows, not {_name_type(rows)}")
     for number, row in enumerate(rows):
-        _check_names(row, f"instances[{number}]")
-    return {name: [row[name] for row in rows] for name in INPUTS}
+        _check_names(row, f"instances[{number}]", inputs)
+    return {name: [row[name] for row in rows] for name in inputs}
 
 
-def _read_inputs(columns: Any) -> dict[str, list[Any]]:
-    """The columns, in the order of `INPUTS`."""
-    _check_names(columns, "inputs")
+def _read_inputs(columns: Any, inputs: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns, in the order of `inputs`."""
+    _check_names(columns, "inputs", inputs)
     for name, values in columns.items():
         if not isinstance(values, list):
             raise BadRequest(
                 f"inputs.{name}: must be a list, one value a row, not {_name_type(values)}"
             )
-    lengths = {name: len(columns[name]) for name in INPUTS}
+    lengths = {name: len(columns[name]) for name in inputs}
     if len(set(lengths.values())) > 1:
         raise BadRequest(f"inputs: columns must be equally long, not {lengths}")
-    return {name: columns[name] for name in INPUTS}
+    return {name: columns[name] for name in inputs}
 
 
-def _check_names(values: Any, where: str) -> None:
+def _check_names(values: Any, where: str, inputs: Sequence[str]) -> None:
     if not isinstance(values, dict):
-        raise BadRequest(
-            f'{where}: must be an object with "image" and "text", not {_name_type(values)}'
-        )
-    if missing := [name for name in INPUTS if name not in values]:
+        wanted = " and ".join(f'"{name}"' for name in inputs)
+        raise BadRequest(f"{where}: must be an object with {wanted}, not {_name_type(values)}")
+    if missing := [name for name in inputs if name not in values]:
         raise BadRequest(f'{where}: has no {" and no ".join(missing)}; give "" for none')
-    if unknown := [name for name in values if name not in INPUTS]:
+    if unknown := [name for name in values if name not in inputs]:
         raise BadRequest(
-            f"{where}: {_shorten(unknown[0])} is not an input; there are {', '.join(INPUTS)}"
+            f"{where}: {_shorten(unknown[0])} is not an input; there are {', '.join(inputs)}"
         )
 
 
@@ -251,8 +257,9 @@ def describe_metadata(folder: Path, version: int, metadata: ExportMetadata) -> d
     """Builds the answer of the model metadata API: `GetModelMetadataResponse` as JSON.
 
     Its `metadata` is a map made to be extended: beside TensorFlow Serving's `signature_def` it has
-    `eczema_tf` here: notice, labels, thresholds and where it is undecided, so that a client need
-    not have the export. (Not the versions of the packages: no one else's business.)
+    `eczema_tf` here: notice, labels, thresholds, where it is undecided and which clinical fields it
+    is told, so that a client need not have the export. (Not the versions of the packages: no one
+    else's business.)
 
     Args:
         folder: Of the SavedModel.
@@ -269,7 +276,9 @@ def describe_metadata(folder: Path, version: int, metadata: ExportMetadata) -> d
         )
         for name, signature in graph.signature_def.items()
     }
-    own = metadata.model_dump(mode="json", include={"notice", "labels", "thresholds", "undecided"})
+    said = {"notice", "labels", "thresholds", "undecided"}
+    said |= {"clinical"} if metadata.clinical else set()
+    own = metadata.model_dump(mode="json", include=said)
     return {
         "model_spec": {"name": MODEL_NAME, "signature_name": "", "version": str(version)},
         "metadata": {"signature_def": {"signature_def": signatures}, "eczema_tf": own},

@@ -1,0 +1,171 @@
+"""Clinical fields as figures: what training rows have, and the model's input.
+
+Lines (`data.clinical.lines`) are read by the same graph operations in training and serving. Figures
+are centred on what training rows have where they have something, so that 0 is their average and the
+place of what is not known. Not a value of its own: that a field is known at all often gives the
+answer away (of skin lesions, only what was cut out had its diameter taken), which is no knowledge
+about skin.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from eczema_tf.data.clinical.lines import join_columns
+from eczema_tf.errors import DataError, shorten
+from eczema_tf.files import Record
+from eczema_tf.schema import NUMBER, STATUS_OK
+
+MOST_VALUES = 50  # of a category
+FARTHEST = 3.0  # deviations from the mean; a number beyond counts as one there
+TELLING = 0.2  # difference of the shares known, from which on being known is a clue
+_NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+
+
+class Field(Record):
+    """A clinical field, as training rows have it where it is known.
+
+    Attributes:
+        name: Of the column.
+        mean: Of a number.
+        deviation: Likewise, more than 0.
+        spread: Of a number, the mean squared distance from the mean, in deviations.
+        shares: Of a category, how many have each value; None for a number.
+    """
+
+    name: str
+    mean: float = 0.0
+    deviation: float = 1.0
+    spread: float = 1.0
+    shares: dict[str, float] | None = None
+
+    @property
+    def width(self) -> int:
+        """How many figures it becomes: of a number itself and its square."""
+        return 2 if self.shares is None else len(self.shares)
+
+    @property
+    def allowed(self) -> str:
+        """What it may be, in words."""
+        return "a number" if self.shares is None else ", ".join(self.shares)
+
+    def encode(self, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Turns values, string (batch,), into figures.
+
+        Returns:
+            float32 (batch, width), zeros where nothing is known; and whether a value can be used
+            or there is none, bool (batch,).
+        """
+        if self.shares is None:
+            known = tf.strings.regex_full_match(values, _NUMBER)
+            number = tf.strings.to_number(tf.where(known, values, "0"))
+            scaled = tf.clip_by_value((number - self.mean) / self.deviation, -FARTHEST, FARTHEST)
+            figures = tf.stack([scaled, tf.square(scaled) - self.spread], axis=1)
+        else:
+            named = tf.equal(values[:, None], tf.constant(list(self.shares)))  # (batch, width)
+            known = tf.reduce_any(named, axis=1)
+            figures = tf.cast(named, tf.float32) - tf.constant([*self.shares.values()], tf.float32)
+        return tf.where(known[:, None], figures, 0.0), known | tf.equal(values, "")
+
+
+def pick_field(lines: tf.Tensor, name: str) -> tf.Tensor:
+    """Picks a field's values, string (batch,), from rows' lines; "" where it is not named.
+
+    In small letters and without blanks around; a decimal comma is a point.
+    """
+    lines = tf.strings.lower(lines, encoding="utf-8")
+    pattern = rf"(?s)(?:.*;)?\s*{name.lower()}\s*=([^;]*)(?:;.*)?"
+    value = tf.strings.strip(tf.strings.regex_replace(lines, f"^{pattern}$", r"\1"))
+    value = tf.where(tf.strings.regex_full_match(lines, pattern), value, "")
+    return tf.strings.regex_replace(value, r"^([-+]?\d*),(\d+)$", r"\1.\2")
+
+
+def learn_fields(
+    table: pd.DataFrame, kinds: Mapping[str, str], columns: Collection[str]
+) -> tuple[Field, ...]:
+    """Learns what the fields of training rows are like.
+
+    Args:
+        table: The training rows.
+        kinds: What each holds, as in `config.DataConfig`.
+        columns: Of the manifest, for the error.
+
+    Raises:
+        DataError: If a column is missing or empty, or a category has too many values.
+    """
+    if missing := [name for name in kinds if name not in columns]:
+        raise DataError(
+            f"data.clinical: the manifest has no column {', '.join(missing)}; received:"
+            f" {shorten(', '.join(columns))}"
+        )
+    fields = []
+    for name, kind in kinds.items():
+        lines = tf.constant(join_columns(table, [name]), tf.string)
+        values = pd.Series(value.decode() for value in pick_field(lines, name).numpy() if value)
+        if values.empty:
+            raise DataError(f"data.clinical: {name}: is empty in all training rows; leave it out")
+        if kind == NUMBER:
+            fields.append(_learn_number(name, values.astype("float64").to_numpy()))
+            continue
+        shares = values.value_counts(normalize=True).sort_index()
+        if len(shares) > MOST_VALUES:
+            raise DataError(
+                f"data.clinical: {name}: has {len(shares)} values; allowed: {MOST_VALUES} of a"
+                " category; is it a number?"
+            )
+        fields.append(Field(name=name, shares=shares.to_dict()))
+    return tuple(fields)
+
+
+def _learn_number(name: str, values: np.ndarray) -> Field:
+    mean, deviation = float(values.mean()), float(values.std()) or 1.0
+    scaled = np.clip((values - mean) / deviation, -FARTHEST, FARTHEST)
+    return Field(name=name, mean=mean, deviation=deviation, spread=float(np.mean(scaled**2)))
+
+
+def encode_fields(lines: tf.Tensor, fields: Sequence[Field]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Turns rows' fields into the model's input.
+
+    Args:
+        lines: string (batch,), from `join_fields`, or as a client writes them.
+        fields: From `learn_fields`.
+
+    Returns:
+        float32 (batch, width of all fields), and the status of each row, string (batch,): "ok", or
+        that not all of it can be used.
+    """
+    names = "|".join(field.name.lower() for field in fields)
+    lower = tf.strings.lower(lines, encoding="utf-8")
+    good = tf.strings.regex_full_match(lower, rf"\s*(?:(?:{names})\s*=[^;]*(?:;\s*|$))*")
+    figures = []
+    for field in fields:
+        encoded, usable = field.encode(pick_field(lines, field.name))
+        figures.append(encoded)
+        good &= usable
+    allowed = ", ".join(f"{field.name} ({field.allowed})" for field in fields)
+    told = tf.where(good, STATUS_OK, f"clinical: not all of it can be used, only {allowed}")
+    return tf.concat(figures, axis=1), told
+
+
+def find_telling(
+    table: pd.DataFrame, kinds: Collection[str], positive: np.ndarray, labelled: np.ndarray
+) -> dict[str, tuple[float, float]]:
+    """Finds the fields that give the label away by being known.
+
+    Args:
+        table: The training rows.
+        kinds: The names of the fields.
+        positive: bool (rows,).
+        labelled: bool (rows,).
+
+    Returns:
+        By name, of which share of the positive and of the other rows it is known.
+    """
+    known = {name: (table[name] != "").to_numpy() for name in kinds}
+    shares = {
+        name: (float(given[positive].mean()), float(given[labelled & ~positive].mean()))
+        for name, given in known.items()
+    }
+    return {name: pair for name, pair in shares.items() if abs(pair[0] - pair[1]) > TELLING}

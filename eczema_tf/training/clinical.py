@@ -1,0 +1,51 @@
+"""What clinical fields add to photo and text: fitted in the end, when both are trained.
+
+The fields' weights are found on training rows, as if they were all there is, and then how far to
+trust them beside photo and text on other cases: a complaint may say what the fields say again.
+"""
+
+import keras
+import numpy as np
+
+from eczema_tf.data.pipeline import build_evaluation_dataset
+from eczema_tf.model.features import predict_logits
+from eczema_tf.model.multimodal import CLINICAL_EVIDENCE
+from eczema_tf.schema import CLINICAL
+from eczema_tf.training.data import TrainingData
+from eczema_tf.training.stacking import PENALTY, ROWS, fit_log_odds
+
+# Of the weights' squared length. On 378 cases of development data 1 to 10 are as good
+# (docs/log.md); with more cases it matters less.
+RIDGE = 3.0
+
+
+def fit_clinical(
+    model: keras.Model, data: TrainingData, prior: float, trust: float | None = None
+) -> float:
+    """Fits the layer `CLINICAL_EVIDENCE` by two logistic regressions.
+
+    Args:
+        model: Trained and scaled, the layer's weights still 0; takes what `data.inputs` gives.
+        data: With validation rows, unless `trust` is given.
+        prior: Log-odds of its fusion.
+        trust: How far the fields are trusted, from another model; None to find it.
+
+    Returns:
+        How far: a factor, at least 0; 1 where there is nothing to find it by.
+    """
+    train, val = (rows[data.labelled[rows]] for rows in (data.train_rows, data.val_rows))
+    figures, targets = data.inputs.columns[CLINICAL], data.targets["eczema"][:, 0]
+    weights = data.weights["eczema"]
+    told = np.column_stack([figures.gather(train), np.ones(len(train))])
+    nothing = np.zeros(told.shape[1])
+    found = fit_log_odds(told, prior, targets[train], weights[train], nothing, RIDGE)
+    kernel = found[:-1, None]  # without how common eczema is
+    if trust is None and len(val):
+        seen = predict_logits(model, build_evaluation_dataset(data.inputs, val, ROWS))["eczema"]
+        told = figures.gather(val) @ kernel
+        (trust,) = fit_log_odds(
+            told, seen[:, 0], targets[val], weights[val], np.ones(1), PENALTY, [(0, None)]
+        )
+    trust = 1.0 if trust is None else float(trust)
+    model.get_layer(CLINICAL_EVIDENCE).kernel.assign(trust * kernel)
+    return trust

@@ -1,0 +1,409 @@
+"""Clinical fields: from a manifest's cells to figures, evidence, signatures and contributions."""
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from starlette.testclient import TestClient
+from test_serving import METADATA, build_explained, build_parts, photo
+from test_training import ROWS, config_of, make_data
+
+from eczema_tf.config import load_config
+from eczema_tf.data.clinical.fields import (
+    Field,
+    encode_fields,
+    find_telling,
+    learn_fields,
+    pick_field,
+)
+from eczema_tf.data.clinical.lines import join_columns, join_fields
+from eczema_tf.data.inputs import Column, to_model_inputs
+from eczema_tf.data.manifest.table import load_manifest
+from eczema_tf.data.text.tokenizer import learn_tokenizer
+from eczema_tf.errors import ConfigError, DataError
+from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
+from eczema_tf.model.fusion import FUSIONS
+from eczema_tf.model.multimodal import CLINICAL_EVIDENCE, Encoders, build_model, heads_of
+from eczema_tf.reporting.answer_html import rank_shares
+from eczema_tf.schema import CLINICAL, HEADS, IMAGE_PRESENT
+from eczema_tf.serving.answering import ExportBackend, answer_case
+from eczema_tf.serving.exported import ExportedModel
+from eczema_tf.serving.graph.served_model import save_served
+from eczema_tf.serving.rest.app import build_app
+from eczema_tf.serving.rest.contract import BadRequest, parse_request
+from eczema_tf.training.clinical import fit_clinical
+from eczema_tf.training.data import TrainingData
+from eczema_tf.training.device import prepare_device
+from eczema_tf.training.stages import train_model
+from eczema_tf.workflows.run_folder import load_encoders, save_encoders
+
+KINDS = {"age": "number", "sex": "category"}
+FIELDS = (
+    Field(name="age", mean=40.0, deviation=10.0, spread=1.0),
+    Field(name="sex", shares={"female": 0.75, "male": 0.25}),
+)
+
+
+def encode(*lines: str) -> tuple[list[list[float]], list[bool]]:
+    figures, told = encode_fields(tf.constant(lines), FIELDS)
+    return figures.numpy().tolist(), [one == b"ok" for one in told.numpy()]
+
+
+def test_fields_are_centred_on_what_training_has_and_unknown_is_nothing():
+    figures, good = encode("age=50; sex=female", "sex = MALE;age= 30", "", "age=40.0", "sex=;age=")
+    assert figures == [[1, 0, 0.25, -0.25], [-1, 0, -0.75, 0.75], [0] * 4, [0, -1, 0, 0], [0] * 4]
+    assert all(good)
+
+
+def test_numbers_out_of_all_bounds_count_as_far_ones():
+    figures, good = encode("age=1e30", "age=-999", "age=1e999", "age=52,5")
+    assert [row[:2] for row in figures] == [[3, 8], [-3, 8], [3, 8], [1.25, 0.5625]]
+    assert all(good)
+
+
+@pytest.mark.parametrize(
+    "line", ["age=old", "sex=x", "page=3", "age", "age=nan", "age=40 years", "age=50; nothing"]
+)
+def test_what_cannot_be_read_is_not_known_and_said(line: str):
+    figures, good = encode(line, "age=50; sex=female")
+    assert good == [False, True]
+    assert figures[0] == (encode("age=50")[0][0] if "50" in line else [0] * 4)
+    told = encode_fields(tf.constant([line]), FIELDS)[1].numpy()[0].decode()
+    assert told.endswith("used, only age (a number), sex (female, male)")
+
+
+def test_hostile_lines_take_nothing_from_their_neighbours():
+    hostile = [b"\xff\xfe=3", b"age=\xff", b"age=5\x000", b"age=" + b"9" * 10000, b";" * 10000]
+    figures, told = encode_fields(tf.constant([*hostile, b"age=50"]), FIELDS)
+    assert np.isfinite(figures.numpy()).all()
+    assert figures.numpy()[-1].tolist() == [1, 0, 0, 0]
+    assert told.numpy()[-1] == b"ok"
+    assert b"ok" not in told.numpy()[[0, 1, 4]]
+
+
+def test_a_pair_keeps_the_fields_of_the_photos_row_or_else_of_the_texts():
+    inputs = tell(make_data(), [f"age={row}" for row in range(ROWS)]).inputs
+    photos, texts = np.array([5, -1, 7, 3]), np.array([0, 8, -1, 3])
+    pairs, own = inputs.pair(photos, texts), inputs.columns[CLINICAL].gather(np.array([5, 8, 7, 3]))
+    np.testing.assert_array_equal(pairs.columns[CLINICAL].gather(np.arange(4)), own)
+
+
+def test_statistics_are_those_of_training_rows_that_know_the_field():
+    table = pd.DataFrame({"age": ["20", "", "40", "60"], "sex": ["female", "Female ", "male", ""]})
+    age, sex = learn_fields(table, KINDS, list(table))
+    assert (age.mean, age.shares) == (40, None)
+    assert age.deviation == pytest.approx(np.std([20, 40, 60]))
+    assert sex.shares == {"female": pytest.approx(2 / 3), "male": pytest.approx(1 / 3)}
+    figures, told = encode_fields(tf.constant(join_columns(table, KINDS)), (age, sex))
+    assert set(told.numpy()) == {b"ok"}
+    known = figures.numpy()[[0, 2, 3], :2]
+    np.testing.assert_allclose(known.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(figures.numpy()[:3, 2:].sum(axis=0), 0, atol=1e-6)
+
+
+def test_lines_round_trip_in_any_order_and_case():
+    line = join_fields({"site": "left arm", "age": "", "days": "3"})
+    assert line == "site=left arm; days=3"
+    picked = pick_field(tf.constant([line, "AGE=5;site=x;age=7", "sites=y"]), "age")
+    assert picked.numpy().tolist() == [b"", b"7", b""]
+
+
+def test_fields_that_cannot_be_learned_are_errors():
+    table = pd.DataFrame({"age": ["", ""], "id": [str(row) for row in range(2)]})
+    with pytest.raises(DataError, match="no column sex; received: age, id"):
+        learn_fields(table, KINDS, list(table))
+    with pytest.raises(DataError, match="age: is empty in all training rows"):
+        learn_fields(table, {"age": "number"}, list(table))
+    many = pd.DataFrame({"id": [f"p{row}" for row in range(51)]})
+    with pytest.raises(DataError, match="id: has 51 values; allowed: 50"):
+        learn_fields(many, {"id": "category"}, list(many))
+
+
+def test_bad_cells_are_faults_of_their_lines(tmp_path: Path):
+    path = tmp_path / "manifest.csv"
+    path.write_text(
+        "example_id,text,age,sex,site\nr1,dry,34,female,arm\nr2,dry,old,a;b,\nr3,dry,n/a,,leg;arm\n"
+    )
+    kinds = {**KINDS, "site": "category"}
+    with pytest.raises(DataError) as caught:
+        load_manifest(path, clinical=kinds)
+    for fault in ("manifest.csv:3: age: is not a number", "3: sex: is not", "4: site: is not"):
+        assert fault in str(caught.value)
+    assert "manifest.csv:4: age" not in str(caught.value)
+    assert len(load_manifest(path).table) == 3  # nobody asked
+
+
+def test_a_field_that_gives_the_label_away_by_being_known_is_found():
+    table = pd.DataFrame({"sex": ["female"] * 4 + [""] * 4, "age": ["3"] * 8})
+    positive = np.array([True, True, True, False] + [False] * 4)
+    found = find_telling(table, KINDS, positive, np.ones(8, bool))
+    assert found == {"sex": (1.0, pytest.approx(0.2))}
+
+
+def test_the_configuration_says_which_columns_and_what_they_hold():
+    config = load_config(None, ["data.clinical={age: number, sex: category}"])
+    assert config.data.clinical == KINDS
+    assert load_config().data.clinical == {}
+    for wrong in ("{age: date}", "{'a=b': number}", "[age]"):
+        with pytest.raises(ConfigError, match="clinical"):
+            load_config(None, [f"data.clinical={wrong}"])
+
+
+def make_encoders(fields: tuple[Field, ...] = FIELDS) -> Encoders:
+    model = config_of().model
+    image, text = specify_image_encoder(model.image), specify_text_encoder(model.text, 50)
+    return Encoders(image, text, clinical=fields)
+
+
+def tell(data: TrainingData, lines: list[str]) -> TrainingData:
+    """The same rows, of which each says its fields."""
+    figures = encode_fields(tf.constant(lines), FIELDS)[0].numpy()
+    column = Column(figures, np.arange(len(lines)), "clinical")
+    inputs = replace(data.inputs, columns={**data.inputs.columns, CLINICAL: column})
+    return replace(data, inputs=inputs)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_what_is_known_is_added_to_every_answer_and_what_is_not_adds_nothing(fusion: str):
+    config, rows = config_of().model.model_copy(update={"fusion": fusion}), np.arange(3)
+    prepare_device(config_of().train, 0)
+    plain = build_model(config, make_encoders(()))
+    prepare_device(config_of().train, 0)
+    model = build_model(config, make_encoders())
+    model.get_layer(CLINICAL_EVIDENCE).kernel.assign([[1.0], [0], [4], [0]])
+    data = tell(make_data(), ["age=50; sex=female", "sex=male", ""] + [""] * (ROWS - 3))
+    inputs = to_model_inputs(data.inputs.gather(rows))
+    for present in (np.ones(3), np.zeros(3)):
+        given = {**inputs, IMAGE_PRESENT: tf.constant(present, tf.float32)}
+        with_fields = model(given, training=False)
+        given.pop(CLINICAL)
+        without = plain(given, training=False)
+        for head in set(without) - {"eczema"}:
+            np.testing.assert_array_equal(with_fields[head], without[head], err_msg=head)
+        added = np.asarray(with_fields["eczema"]) - np.asarray(without["eczema"])
+        np.testing.assert_allclose(added[:2, 0], [1 + 4 * 0.25, 4 * -0.75], atol=1e-5)
+        assert added[2, 0] == 0  # to the bit
+
+
+def test_photo_and_text_learn_what_they_would_learn_without_fields(tmp_path: Path):
+    config, data, trained = config_of(epochs=1), make_data(), []
+    told = tell(data, [f"age={30 + row}" for row in range(ROWS)])
+    for name, fields, rows in (("with", FIELDS, told), ("without", (), data)):
+        prepare_device(config.train, config.seed)
+        encoders = make_encoders(fields)
+        model = build_model(config.model, encoders)
+        (tmp_path / name).mkdir()
+        history = train_model(model, encoders, rows, config, tmp_path / name)
+        trained.append(model)
+    assert history.judged.clinical is None
+    with_fields, without = ({one.path: one.numpy() for one in model.weights} for model in trained)
+    kernel = with_fields.pop(f"{CLINICAL_EVIDENCE}/kernel")
+    assert kernel[:2].all()
+    assert not kernel[2:].any()  # nobody said a sex
+    assert with_fields.keys() == without.keys()
+    for path, value in without.items():
+        np.testing.assert_array_equal(with_fields[path], value, err_msg=path)
+
+
+def draw_told(rows: int) -> TrainingData:
+    """Cases with log-odds of 1.5 for a deviation of age and 2 for a sex, half of them to train."""
+    rng = np.random.default_rng(0)
+    ages, female = rng.normal(40, 10, rows), rng.random(rows) < 0.75
+    odds = 1.5 * (ages - 40) / 10 + 2 * (female - 0.75)
+    eczema = (rng.random(rows) < 1 / (1 + np.exp(-odds))).astype("float32")
+    lines = [
+        f"age={age:.4f}; sex={'female' if woman else 'male'}"
+        for age, woman in zip(ages, female, strict=True)
+    ]
+    data, again = make_data(), np.arange(rows) % ROWS
+    columns = {
+        name: replace(column, index=column.index[again])
+        for name, column in data.inputs.columns.items()
+    }
+    inputs = replace(
+        data.inputs,
+        columns=columns,
+        token_counts=data.inputs.token_counts[again],
+        text_notices=data.inputs.text_notices[again],
+    )
+    targets = {"eczema": eczema[:, None]}
+    weights = {"eczema": np.ones(rows, "float32")}
+    train, val = np.split(np.arange(rows), 2)
+    labelled = np.ones(rows, bool)
+    drawn = TrainingData(
+        inputs, targets, weights, eczema > 0.5, labelled, labelled, 0.5, train, val
+    )
+    return tell(drawn, lines)
+
+
+def test_weights_are_the_true_log_odds_where_photo_and_text_say_nothing():
+    data, config = draw_told(6000), config_of()
+    model = build_model(config.model, make_encoders())
+    for name in ("eczema_image", "eczema_text"):
+        model.get_layer(name).kernel.assign(np.zeros((16, 1)))
+    trust = fit_clinical(heads_of(model, (), HEADS), data, 0.0)
+    kernel = model.get_layer(CLINICAL_EVIDENCE).kernel.numpy()[:, 0]
+    assert trust == pytest.approx(1, abs=0.1)
+    assert kernel[0] == pytest.approx(1.5, abs=0.15)
+    assert kernel[1] == pytest.approx(0, abs=0.1)  # of the square
+    assert kernel[2] - kernel[3] == pytest.approx(2, abs=0.3)
+
+
+def test_fields_that_say_again_what_was_said_are_trusted_less():
+    data, config = draw_told(600), config_of()
+    model = build_model(config.model, make_encoders())
+    heads = heads_of(model, (), HEADS)
+    for name in ("eczema_image", "eczema_text"):
+        model.get_layer(name).kernel.assign(np.zeros((16, 1)))
+    model.get_layer(CLINICAL_EVIDENCE).kernel.assign([[1.5], [0], [1], [-1]])  # said already
+    assert fit_clinical(heads, data, 0.0) < 0.2
+    kernel = model.get_layer(CLINICAL_EVIDENCE).kernel.numpy()
+    assert fit_clinical(heads, data, 0.0, trust=0.5) == 0.5  # of another model
+    assert not np.array_equal(model.get_layer(CLINICAL_EVIDENCE).kernel.numpy(), kernel)
+
+
+def test_fields_are_kept_with_the_encoders(tmp_path: Path):
+    tokenizer = learn_tokenizer(["dry and itchy"] * 3, 60, 16)
+    for fields in (FIELDS, ()):
+        save_encoders(tmp_path, make_encoders(fields), tokenizer)
+        assert load_encoders(tmp_path) == make_encoders(fields)
+        assert ("clinical" in (tmp_path / "encoders.json").read_text()) == bool(fields)
+
+
+PHOTOS = [photo(), b"", photo("PNG", seed=1), b"\xff\xd8\xff"]
+TEXTS = ["itchy & dry", "the rash", "", ""]
+TOLD = ["age=50; sex=female", "sex=MALE", "age=20", "age=50"]
+ADDED = [1 + 4 * 0.25, 4 * -0.75, -2, 0]  # the last row has neither a photo nor a text to go by
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    folder = tmp_path_factory.mktemp("export") / "1"
+    model, *others = build_parts(clinical=FIELDS)
+    model.get_layer(CLINICAL_EVIDENCE).kernel.assign([[1.0], [0], [4], [0]])
+    save_served(build_explained((model, *others), clinical=FIELDS), folder)
+    clinical = {"age": (), "sex": ("female", "male")}
+    METADATA.model_copy(update={"clinical": clinical}).write(folder)
+    return ExportedModel(folder)
+
+
+def log_odds(answer: dict[str, np.ndarray]) -> np.ndarray:
+    probability = answer["eczema"].astype("float64")
+    return np.log(probability / (1 - probability))
+
+
+@pytest.mark.parametrize(
+    ("plain", "told"), [("serving_default", "clinical"), ("explain", "explain_clinical")]
+)
+def test_a_client_that_says_nothing_gets_the_answer_without(
+    exported: ExportedModel, plain: str, told: str
+):
+    without = exported.run(PHOTOS, TEXTS, plain)
+    silent = exported.run(PHOTOS, TEXTS, told, [""] * 4)
+    answer = exported.run(PHOTOS, TEXTS, told, TOLD)
+    assert without.keys() == silent.keys() == answer.keys()
+    for name, value in without.items():
+        np.testing.assert_array_equal(silent[name], value, err_msg=name)
+    for name in without.keys() - {"eczema", "contribution", "decision"}:
+        if without[name].dtype == np.float32:
+            np.testing.assert_allclose(answer[name], without[name], atol=1e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(answer[name], without[name], err_msg=name)
+    np.testing.assert_allclose(log_odds(answer) - log_odds(without), ADDED, atol=1e-4)
+
+
+def test_the_signatures_take_what_they_took_and_one_thing_more(exported: ExportedModel):
+    assert exported.metadata.signatures == (
+        "serving_default",
+        "explain",
+        "clinical",
+        "explain_clinical",
+    )
+    for name in exported.metadata.signatures:
+        taken = exported._signatures[name].structured_input_signature[1]
+        fields = {"clinical"} if "clinical" in name else set()
+        assert taken.keys() == {"image", "text"} | fields
+
+
+def test_what_fields_add_is_a_contribution_of_its_own(exported: ExportedModel):
+    answer = exported.run(PHOTOS, TEXTS, "explain_clinical", TOLD)
+    shares = answer["contribution"]
+    assert shares.shape == (4, 4)
+    np.testing.assert_allclose(shares[:, 3], ADDED, atol=1e-5)
+    np.testing.assert_allclose(shares.sum(axis=1), log_odds(answer), atol=1e-4)
+    without = exported.run(PHOTOS, TEXTS, "explain")["contribution"]
+    np.testing.assert_allclose(shares[:, :3], without[:, :3], atol=1e-5)
+    assert not without[:, 3].any()
+
+
+def test_rows_say_which_fields_cannot_be_used(exported: ExportedModel):
+    answer = exported.run([b""] * 3, ["itchy"] * 3, "clinical", ["age=old", "", "shoe=42; age=50"])
+    said = "clinical: not all of it can be used, only age (a number), sex (female, male)"
+    assert [one.decode() for one in answer["status"]] == [said, "ok", said]
+    odds = log_odds(answer)
+    assert odds[0] == odds[1]
+    assert odds[2] - odds[1] == pytest.approx(1, abs=1e-5)
+
+
+def test_python_names_fields_and_unknown_ones_are_errors(exported: ExportedModel):
+    known, unknown = (
+        exported.predict([None], ["itchy"], fields) for fields in ([{"AGE": "50"}], None)
+    )
+    assert known["eczema"][0] > unknown["eczema"][0]
+    with pytest.raises(DataError, match="clinical field 'shoe': allowed: age, sex"):
+        exported.predict([None], ["itchy"], [{"shoe": "42"}])
+    with pytest.raises(DataError, match="none, this model is told no clinical field"):
+        METADATA.join_clinical({"age": "50"})
+
+
+def test_rest_takes_fields_in_their_own_signature_and_nowhere_else(exported: ExportedModel):
+    rows = [{"image": "", "text": "itchy", "clinical": line} for line in ("age=50", "")]
+    with TestClient(build_app(exported), headers={"Content-Type": "application/json"}) as client:
+        path = "/v1/models/eczema"
+        told, plain, wrong, lacking = (
+            client.post(f"{path}:predict", json={"signature_name": name, "instances": given})
+            for name, given in (
+                ("clinical", rows),
+                ("serving_default", [{"image": "", "text": "itchy"}]),
+                ("serving_default", rows),
+                ("clinical", [{"image": "", "text": "itchy"}]),
+            )
+        )
+        metadata = client.get(f"{path}/metadata").json()["metadata"]
+    first, second = told.json()["predictions"]
+    assert plain.json()["predictions"] == [second]
+    assert first["eczema"] > second["eczema"]
+    assert (wrong.status_code, lacking.status_code) == (400, 400)
+    assert "'clinical' is not an input; there are image, text" in wrong.json()["error"]
+    assert 'has no clinical; give ""' in lacking.json()["error"]
+    assert metadata["eczema_tf"]["clinical"] == {"age": [], "sex": ["female", "male"]}
+
+
+def test_other_models_have_no_such_signature():
+    body = json.dumps({"signature_name": "clinical", "instances": []}).encode()
+    with pytest.raises(BadRequest, match="'clinical' is unknown; there are serving_default, expl"):
+        parse_request(body, 3)
+
+
+def test_checks_without_photo_or_text_keep_the_fields(exported: ExportedModel):
+    async def ask(*asked: object) -> dict[str, np.ndarray]:
+        return exported.run(*asked)
+
+    backend = ExportBackend(ask, exported.metadata.said)
+    answer = asyncio.run(answer_case(backend, [photo()], "itchy & dry", "age=50"))
+    why = answer.explanation
+    assert why.contributions.clinical == pytest.approx(1, abs=1e-5)
+    assert answer.to_json()["contributions"]["clinical"] == why.contributions.clinical
+    assert ("the clinical fields", why.contributions.clinical) in rank_shares(answer, why)
+    left = {check.without: check.eczema for check in why.checks}
+    alone = {"photo": ([b""], "itchy & dry"), "text": ([photo()], "")}
+    for missing, (photos, text) in alone.items():
+        asked = exported.run(photos, [text], "clinical", ["age=50"])
+        assert left[missing] == pytest.approx(float(asked["eczema"][0]), abs=1e-6)
+    silent = asyncio.run(answer_case(backend, [photo()], "itchy & dry"))
+    assert "the clinical fields" not in dict(rank_shares(silent, silent.explanation))
