@@ -207,7 +207,8 @@ def test_photo_and_text_learn_what_they_would_learn_without_fields(tmp_path: Pat
     assert not kernel[2:].any()  # nobody said a sex
     assert with_fields.keys() == without.keys()
     for path, value in without.items():
-        np.testing.assert_array_equal(with_fields[path], value, err_msg=path)
+        # threads add gradients up in any order
+        np.testing.assert_allclose(with_fields[path], value, atol=1e-5, err_msg=path)
 
 
 def draw_told(rows: int) -> TrainingData:

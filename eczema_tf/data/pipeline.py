@@ -106,9 +106,9 @@ def build_training_dataset(
             batch[small_talk.column] = follow(batch[small_talk.column], key)
         return batch, take(targets, chosen), take(weights, chosen)
 
-    epochs_dataset = tf.data.Dataset.range(epochs.start, epochs.stop)
     return (
-        epochs_dataset.flat_map(batches_of_epoch)
+        tf.data.Dataset.range(epochs.start, epochs.stop)
+        .flat_map(batches_of_epoch)
         .map(finish, num_parallel_calls=2, deterministic=True)
         .prefetch(2)
     )

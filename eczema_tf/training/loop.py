@@ -62,8 +62,8 @@ def train_stage(
         DataError: If there is nothing to train or to validate on.
         RunError: If the loss is not finite.
     """
-    train, keep_last = config.train, config.train.keep == "last"
-    _check_classes(data, validate=not keep_last or len(data.val_rows) > 0)
+    train, keep_last, validated = config.train, config.train.keep == "last", len(data.val_rows) > 0
+    _check_classes(data, validate=not keep_last or validated)
     compile_for_training(model, data, stage, train)
     checkpoint = run_dir / "checkpoints" / f"{stage.name}.npz"
     keep_best = KeepBest(checkpoint, train.patience, last=keep_last)
@@ -72,11 +72,10 @@ def train_stage(
         keep_best.on_train_end()
         return keep_best.progress.history
 
-    scalars = WriteScalars(run_dir / "tensorboard" / stage.name)
-    callbacks = [StopOnNonFiniteLoss(), keep_best, scalars]
-    if len(data.val_rows):
-        validate = Validate(model, data, train)
-        callbacks.insert(0, validate)  # before `keep_best`, which looks at its metrics
+    tensorboard = run_dir / "tensorboard" / stage.name
+    callbacks = [StopOnNonFiniteLoss(), keep_best, WriteScalars(tensorboard)]
+    if validated:
+        callbacks.insert(0, validate := Validate(model, data, train))  # `keep_best` looks at it
         if first_epoch == 0 and stage.keep_start:
             keep_best.start_from(validate.compute_metrics())
     batches = build_training_dataset(
