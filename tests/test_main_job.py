@@ -3,6 +3,7 @@
 Prepare, train, evaluate, export, predict.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -38,11 +39,16 @@ from eczema_tf.serving.graph.served_model import ServedModel
 from eczema_tf.workflows import export as exporting
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows import train as training
-from eczema_tf.workflows.board import HEATMAPS
+from eczema_tf.workflows.board import HEATMAPS, flatten
+from eczema_tf.workflows.tracking import log_run
+
+# MLflow's store by SQLAlchemy 2.1
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "configs" / "smoke.yaml"
 TABS = {"scalars", "images", "graphs", "hparams", "pr_curves", "text", "projector"}
+MLFLOW = importlib.util.find_spec("mlflow") is not None
 URL = re.compile(r"http://127\.0\.0\.1:\d+/")
 
 
@@ -64,6 +70,7 @@ def settings(folder: Path) -> list[str]:
         "data.manifest": folder / "synthetic" / "manifest.csv",
         "train.cache_folder": folder / "cache",
         "export.folder": folder / "export",
+        "train.mlflow": str(MLFLOW).lower(),
     }
     return [argument for key, value in values.items() for argument in ("--set", f"{key}={value}")]
 
@@ -193,6 +200,56 @@ def test_tensorboard_shows_a_run_over_http(workplace: Path):
     assert shown >= TABS
     assert "test/auroc_fusion" in scalars
     assert curves["results"][0]["recall"][0] == 1
+
+
+def test_mlflow_reads_back_what_a_run_has_logged(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    mlflow = pytest.importorskip("mlflow", reason="pip install -r requirements-mlflow.txt")
+    run, store = workplace / "run", workplace / "mlflow"
+    log_run(run)  # takes the place of what training logged
+    client = mlflow.MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("eczema").experiment_id
+    (logged,) = client.search_runs([experiment], "attributes.run_name = 'run'")
+    assert logged.info.status == "FINISHED"
+    assert logged.info.user_id == "unknown"
+    assert set(logged.data.tags) == {"mlflow.note.content", "mlflow.runName", "split"}
+    assert logged.data.tags["mlflow.note.content"] == f"{NEVER_SEEN_SKIN} {NOTICE}"
+    config = flatten(load_config(run / "config.yaml"))
+    assert logged.data.params == {key: str(value) for key, value in config.items()}
+
+    metrics = json.loads((run / "metrics.json").read_text())
+    fusion = metrics["heads"]["fusion"]["auroc"]["value"]
+    assert logged.data.metrics["auroc_fusion"] == fusion
+    losses = client.get_metric_history(logged.info.run_id, "heads/val_loss")
+    assert [loss.step for loss in losses] == [1, 2]
+    assert losses[-1].value == logged.data.metrics["heads/val_loss"] > 0
+
+    names = {file.path for file in client.list_artifacts(logged.info.run_id)}
+    assert names == {"report.html", "model_card.md", "thresholds.json", "SHA256SUMS"}
+    copies = Path(client.download_artifacts(logged.info.run_id, "", tmp_path))
+    assert all((copies / name).read_bytes() == (run / name).read_bytes() for name in names)
+
+    kept = b"".join(path.read_bytes() for path in store.rglob("*") if path.is_file())
+    texts = set(pd.read_csv(workplace / "synthetic" / "manifest.csv")["text"].dropna())
+    assert [text for text in texts if text.encode() in kept] == []
+    assert b"\xff\xd8\xff" not in kept  # a JPEG's first bytes
+
+    telemetry = importlib.import_module("mlflow.telemetry.utils")
+    monkeypatch.setattr(telemetry, "_IS_IN_CI_ENV_OR_TESTING", False)
+    assert telemetry.is_telemetry_disabled()
+
+
+def test_mlflow_is_missed_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    arguments = ["--config", str(SMOKE), "--set", "train.mlflow=true"]
+    assert train.main([*arguments, "--run-dir", str(tmp_path / "run")]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "train.mlflow: needs MLflow" in line
+    assert "pip install -r requirements-mlflow.txt" in line
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_evaluating_again_gives_the_same_metrics(workplace: Path, capsys: pytest.CaptureFixture):
