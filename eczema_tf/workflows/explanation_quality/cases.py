@@ -121,7 +121,7 @@ class ExplainedCases:
             explained = explain_in_one_pass(self.submodels, inputs, TARGET)
             return explained.heatmap, explained.evidence.density
 
-        return tf.function(explain, reduce_retracing=True)
+        return tf.function(explain, reduce_retracing=True, autograph=False)
 
     @cached_property
     def score_tokens(self) -> Callable[[dict[str, tf.Tensor], int], TokenScores]:
@@ -132,7 +132,7 @@ class ExplainedCases:
             text = self.submodels.encode_text(inputs)
             return score_tokens(self.submodels, features, text, inputs, TARGET, nodes)
 
-        return tf.function(score, reduce_retracing=True)
+        return tf.function(score, reduce_retracing=True, autograph=False)
 
     @cached_property
     def contributions(self) -> np.ndarray:
@@ -143,7 +143,7 @@ class ExplainedCases:
 
     @cached_property
     def _image_encoder(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        return tf.function(self.submodels.encode_image, reduce_retracing=True)
+        return tf.function(self.submodels.encode_image, reduce_retracing=True, autograph=False)
 
     @cached_property
     def _heads(self) -> Callable[[tf.Tensor, dict[str, tf.Tensor]], tf.Tensor]:
@@ -151,7 +151,7 @@ class ExplainedCases:
             text = self.submodels.encode_text(inputs)
             return select_logit(self.submodels.compute_logits(features, text, inputs), TARGET)
 
-        return tf.function(answer, reduce_retracing=True)
+        return tf.function(answer, reduce_retracing=True, autograph=False)
 
 
 def choose_cases(
