@@ -82,7 +82,7 @@ def evaluate_explanations(
 
 def evaluate_photos(cases: ExplainedCases, weights: np.ndarray) -> ModalityResults | str:
     """Measures heatmaps, or says why there are none."""
-    if not cases.submodels.has_feature_map:
+    if not cases.explainer.submodels.has_feature_map:
         return NO_MAP
     if not cases.has_photo.any():
         return "no case has a photo"
@@ -94,7 +94,7 @@ def evaluate_photos(cases: ExplainedCases, weights: np.ndarray) -> ModalityResul
     noise = stability.compare(evidence, noisy)
     chosen = cases.take(few)
     randomised = stability.randomise(chosen, "image", lambda: explain_photos(chosen).evidence)
-    weak = 100 * evidence.mean(axis=(1, 2)) < cases.submodels.evidence_scale.floor
+    weak = 100 * evidence.mean(axis=(1, 2)) < cases.explainer.submodels.evidence_scale.floor
     hidden = int((~maps.shown[seen].any(axis=(1, 2))).sum())
     return ModalityResults(
         method=HEATMAP_METHOD,
