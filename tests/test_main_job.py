@@ -62,7 +62,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         == 0
     )
     arguments = ["--config", str(SMOKE), *settings(folder), "--run-dir", str(folder / "run")]
-    assert train.main(arguments) == 0
+    logged = ["--set", f"train.mlflow={str(MLFLOW).lower()}"]
+    assert train.main([*arguments, *logged]) == 0
     return folder
 
 
@@ -71,7 +72,6 @@ def settings(folder: Path) -> list[str]:
         "data.manifest": folder / "synthetic" / "manifest.csv",
         "train.cache_folder": folder / "cache",
         "export.folder": folder / "export",
-        "train.mlflow": str(MLFLOW).lower(),
     }
     return [argument for key, value in values.items() for argument in ("--set", f"{key}={value}")]
 
