@@ -1,5 +1,7 @@
 """Shared data of the tests: real data where there are any, and a toy set with a plain answer."""
 
+import fcntl
+import gc
 import os
 import threading
 import time
@@ -12,6 +14,8 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 from PIL import Image
+
+from eczema_tf.files import replacing_folder
 
 settings.register_profile("eczema_tf", deadline=None)  # how long a test takes is not tested
 settings.load_profile("eczema_tf")
@@ -27,6 +31,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts costly files first, so that no process waits for another one at the end."""
     ranks = {name: rank for rank, name in enumerate(COSTLY)}
     items.sort(key=lambda item: ranks.get(item.path.name, len(COSTLY)))  # keeps the order else
+
+
+def pytest_collection_finish() -> None:
+    """Lets the garbage collector pass over what was imported, which lives to the end.
+
+    Exports call it several times each.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +86,25 @@ def toy_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
     return folder / "manifest.csv"
+
+
+@pytest.fixture(scope="session")
+def small_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small real model with both signatures as version 3, made once for all processes.
+
+    It is for reading alone.
+    """
+    from test_serving import save_small_export
+
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "small_export"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "eczema").exists():
+            with replacing_folder(folder / "eczema") as aside:
+                save_small_export(aside / "3")
+    return folder / "eczema" / "3"
 
 
 @pytest.fixture(scope="session")

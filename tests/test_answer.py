@@ -19,7 +19,7 @@ from matplotlib import colormaps
 from PIL import Image
 from scipy.special import logit
 from starlette.testclient import TestClient
-from test_serving import METADATA, build_explained, build_parts, photo
+from test_serving import METADATA, photo
 
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import DataError
@@ -43,7 +43,6 @@ from eczema_tf.reporting.pictures import (
 from eczema_tf.schema import ECZEMA_HEADS, NOTICE
 from eczema_tf.serving.answering import ExportBackend, Question, answer_case, find_continuing
 from eczema_tf.serving.exported import ExportedModel
-from eczema_tf.serving.graph.served_model import save_served
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.batching import Busy
 from eczema_tf.serving.rest.limits import Limits
@@ -52,19 +51,9 @@ THRESHOLDS = METADATA.thresholds
 TEXT = "My skin is itchy and dry. No fever. My mother has asthma."
 
 
-def save_small_export(folder: Path) -> Path:
-    """A small real model with both signatures; the browser's tests use it, too."""
-    parts = model, _, _ = build_parts()
-    for head in ("eczema_joint", "eczema_image", "eczema_text"):  # so that no probability is 0 or 1
-        model.get_layer(head).kernel.assign(model.get_layer(head).kernel / 10)
-    save_served(build_explained(parts), folder)
-    METADATA.write(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
-    return ExportedModel(save_small_export(tmp_path_factory.mktemp("export") / "1"))
+def model(small_export: Path) -> ExportedModel:
+    return ExportedModel(small_export)
 
 
 def explain(model: ExportedModel, image: bytes, text: str) -> Answer:

@@ -51,6 +51,9 @@ def test_an_image_holds_what_it_names_and_runs_as_nobody(path: Path):
         if name == "COPY" and not value.startswith("--from="):
             for source in value.split()[:-1]:
                 assert ROOT / source in named, source
+    installed = "".join(value for name, value in instructions if name == "RUN").count
+    # a container writes no bytecode, so it is there or made anew by every start
+    assert installed("uv pip install") == installed("--compile-bytecode") > 0
     users = [value for name, value in instructions if name == "USER"]
     assert users == ["65534:65534"]
     assert instructions[-1][0] == "ENTRYPOINT"

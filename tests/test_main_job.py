@@ -3,6 +3,7 @@
 Prepare, train, evaluate, export, predict.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -34,15 +35,21 @@ from eczema_tf.errors import RunError
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.schema import IMAGE, NEVER_SEEN_SKIN, NOTICE
+from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import ServedModel
 from eczema_tf.workflows import export as exporting
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows import train as training
-from eczema_tf.workflows.board import HEATMAPS
+from eczema_tf.workflows.board import HEATMAPS, flatten
+from eczema_tf.workflows.tracking import log_run
+
+# MLflow's store by SQLAlchemy 2.1
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "configs" / "smoke.yaml"
 TABS = {"scalars", "images", "graphs", "hparams", "pr_curves", "text", "projector"}
+MLFLOW = importlib.util.find_spec("mlflow") is not None
 URL = re.compile(r"http://127\.0\.0\.1:\d+/")
 
 
@@ -55,7 +62,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         == 0
     )
     arguments = ["--config", str(SMOKE), *settings(folder), "--run-dir", str(folder / "run")]
-    assert train.main(arguments) == 0
+    logged = ["--set", f"train.mlflow={str(MLFLOW).lower()}"]
+    assert train.main([*arguments, *logged]) == 0
     return folder
 
 
@@ -195,6 +203,56 @@ def test_tensorboard_shows_a_run_over_http(workplace: Path):
     assert curves["results"][0]["recall"][0] == 1
 
 
+def test_mlflow_reads_back_what_a_run_has_logged(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    mlflow = pytest.importorskip("mlflow", reason="pip install -r requirements-mlflow.txt")
+    run, store = workplace / "run", workplace / "mlflow"
+    log_run(run)  # takes the place of what training logged
+    client = mlflow.MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("eczema").experiment_id
+    (logged,) = client.search_runs([experiment], "attributes.run_name = 'run'")
+    assert logged.info.status == "FINISHED"
+    assert logged.info.user_id == "unknown"
+    assert set(logged.data.tags) == {"mlflow.note.content", "mlflow.runName", "split"}
+    assert logged.data.tags["mlflow.note.content"] == f"{NEVER_SEEN_SKIN} {NOTICE}"
+    config = flatten(load_config(run / "config.yaml"))
+    assert logged.data.params == {key: str(value) for key, value in config.items()}
+
+    metrics = json.loads((run / "metrics.json").read_text())
+    fusion = metrics["heads"]["fusion"]["auroc"]["value"]
+    assert logged.data.metrics["auroc_fusion"] == fusion
+    losses = client.get_metric_history(logged.info.run_id, "heads/val_loss")
+    assert [loss.step for loss in losses] == [1, 2]
+    assert losses[-1].value == logged.data.metrics["heads/val_loss"] > 0
+
+    names = {file.path for file in client.list_artifacts(logged.info.run_id)}
+    assert names == {"report.html", "model_card.md", "thresholds.json", "SHA256SUMS"}
+    copies = Path(client.download_artifacts(logged.info.run_id, "", tmp_path))
+    assert all((copies / name).read_bytes() == (run / name).read_bytes() for name in names)
+
+    kept = b"".join(path.read_bytes() for path in store.rglob("*") if path.is_file())
+    texts = set(pd.read_csv(workplace / "synthetic" / "manifest.csv")["text"].dropna())
+    assert [text for text in texts if text.encode() in kept] == []
+    assert b"\xff\xd8\xff" not in kept  # a JPEG's first bytes
+
+    telemetry = importlib.import_module("mlflow.telemetry.utils")
+    monkeypatch.setattr(telemetry, "_IS_IN_CI_ENV_OR_TESTING", False)
+    assert telemetry.is_telemetry_disabled()
+
+
+def test_mlflow_is_missed_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    arguments = ["--config", str(SMOKE), "--set", "train.mlflow=true"]
+    assert train.main([*arguments, "--run-dir", str(tmp_path / "run")]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "train.mlflow: needs MLflow" in line
+    assert "pip install -r requirements-mlflow.txt" in line
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_evaluating_again_gives_the_same_metrics(workplace: Path, capsys: pytest.CaptureFixture):
     before = (workplace / "run" / "metrics.json").read_text()
     assert evaluate.main(["--run-dir", str(workplace / "run")]) == 0
@@ -310,6 +368,11 @@ def skew_map(trained, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(exporting, "explain_in_one_pass", explain_upside_down)
 
 
+@pytest.fixture(scope="module")
+def exported(workplace: Path) -> ExportedModel:
+    return load_export(workplace / "export" / "1")
+
+
 @pytest.mark.parametrize(
     ("skew", "said"),
     [
@@ -320,7 +383,11 @@ def skew_map(trained, patch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_an_export_that_differs_from_keras_is_refused_by_stage(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, skew: Callable, said: str
+    workplace: Path,
+    exported: ExportedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    skew: Callable,
+    said: str,
 ):
     """Keras is skewed, but not what is saved: the export of before. Nothing is left behind."""
     run, out = workplace / "run", workplace / "refused"
@@ -328,6 +395,7 @@ def test_an_export_that_differs_from_keras_is_refused_by_stage(
     skew(trained, monkeypatch)
     saved = partial(shutil.copytree, workplace / "export" / "1", dirs_exist_ok=True)
     monkeypatch.setattr(exporting, "save_served", lambda _, folder: saved(folder))
+    monkeypatch.setattr(exporting, "ExportedModel", lambda _: exported)  # loaded once for all
     with pytest.raises(RunError, match="the exported model differs from Keras: " + said):
         exporting.export_model(trained, run, out)
     assert not list(out.iterdir())
@@ -363,7 +431,7 @@ def test_an_answer_comes_without_a_word_of_tensorflow(workplace: Path):
     ("command", "arguments", "message"),
     [
         (train, ["--set", "train.learning_rte=1"], "did you mean 'learning_rate'?"),
-        (train, ["--set", "data.manifest=no/such.csv"], "no/such.csv"),
+        (train, ["--config", str(SMOKE), "--set", "data.manifest=no/such.csv"], "no/such.csv"),
         (train, ["--resume"], "--run-dir"),
         (evaluate, ["--run-dir", "no/such/run"], "holds no trained model"),
         (export, ["--run-dir", "no/such/run"], "holds no trained model"),
@@ -437,6 +505,7 @@ def test_mixed_precision_is_judged_and_exported_in_float32(
     }
     sets = [argument for key, value in settings.items() for argument in ("--set", f"{key}={value}")]
     arguments = ["--config", str(SMOKE), "--run-dir", str(run_dir), *sets]
+    monkeypatch.setattr(training, "write_board", lambda *arguments: None)  # others look at it
     assert train.main(arguments) == 0  # the export's parity is checked
     assert (tmp_path / "export" / "1" / "saved_model.pb").is_file()
     before = (run_dir / "metrics.json").read_text()

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
-from test_answer import THRESHOLDS, save_small_export
+from test_answer import THRESHOLDS
 
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.reporting.html import format_percent
@@ -63,8 +63,8 @@ def _note_connection(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
-    return ExportedModel(save_small_export(tmp_path_factory.mktemp("export") / "1"))
+def model(small_export: Path) -> ExportedModel:
+    return ExportedModel(small_export)
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
-from test_answer import save_small_export
 from test_serving import photo
 
 from eczema_tf.data.photo.upright import upright_jpeg
@@ -49,8 +49,8 @@ JUNK = {
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
-    return ExportedModel(save_small_export(tmp_path_factory.mktemp("export") / "1"))
+def model(small_export: Path) -> ExportedModel:
+    return ExportedModel(small_export)
 
 
 @pytest.fixture(scope="module")

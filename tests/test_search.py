@@ -16,6 +16,8 @@ from eczema_tf.config import Config, change_config, load_config
 from eczema_tf.errors import ConfigError
 from eczema_tf.workflows.search import load_space, load_without_test
 
+pytestmark = pytest.mark.usefixtures("without_board")
+
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "configs" / "smoke.yaml"
 

@@ -25,12 +25,10 @@ from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
-from test_serving import SIZE_PX, build_explained, build_parts, photo
+from test_serving import SIZE_PX, photo
 
-from eczema_tf.serving.graph import freeze
-from eczema_tf.serving.graph.served_model import save_served
 from eczema_tf.serving.graph.signature import MODEL_NAME, SIGNATURES
-from eczema_tf.serving.graph.warmup import BATCH_SIZES, WARMUP_FILE, draw_rows, write_warmup
+from eczema_tf.serving.graph.warmup import BATCH_SIZES, WARMUP_FILE, draw_rows
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "scripts" / "tf_serving"
@@ -53,14 +51,8 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("export") / "1"
-    served = build_explained(build_parts())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(freeze, "LARGE_BYTES", 1000)  # so that there are variables to be restored
-        save_served(served, folder)
-    write_warmup(folder, served.signatures())
-    return folder
+def export(small_export: Path) -> Path:
+    return small_export
 
 
 @pytest.fixture(scope="module")

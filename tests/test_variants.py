@@ -20,6 +20,7 @@ from test_main_job import SMOKE, settings
 from eczema_tf import evaluate, explain, predict, prepare, train
 from eczema_tf import export as export_verb
 from eczema_tf.data.text.tokenizer import SPECIAL_TOKENS
+from eczema_tf.training.stages import History
 from eczema_tf.workflows.fit import fit_run
 
 
@@ -161,6 +162,12 @@ def check_ages(export: Path, folder: Path, capsys: pytest.CaptureFixture) -> Non
     assert "clinical field 'shoe': allowed: age" in capsys.readouterr().err
 
 
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch, without_board: None) -> None:
+    """What a model says does not matter here: it stays as it was made."""
+    monkeypatch.setattr("eczema_tf.workflows.fit.train_model", lambda *given: History([]))
+
+
 @pytest.fixture(scope="module")
 def leaky(workplace: Path) -> Path:
     """Built-in cases with splits; one training photo is, under another name, a test photo too."""
@@ -190,7 +197,7 @@ def test_a_leak_between_the_splits_of_a_manifest_stops_the_run(
 
 
 def test_an_allowed_leak_stands_in_every_report(
-    leaky: Path, workplace: Path, capsys: pytest.CaptureFixture
+    leaky: Path, workplace: Path, untrained: None, capsys: pytest.CaptureFixture
 ):
     run, sets = workplace / "allowed", [f"data.manifest={leaky}", "export.enabled=false"]
     assert run_smoke(workplace, run, *sets, options=["--allow-leaks"]) == 0
@@ -202,9 +209,9 @@ def test_an_allowed_leak_stands_in_every_report(
 
 
 def test_repeats_of_a_cross_validation_count_every_case_once(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, untrained: None, monkeypatch: pytest.MonkeyPatch
 ):
-    """One model stands in for those of all folds: what it says does not matter here."""
+    """One model stands in for those of all folds."""
     run, models = workplace / "repeated", []
 
     def fit_once(*given: Any) -> Any:
@@ -225,7 +232,9 @@ def test_repeats_of_a_cross_validation_count_every_case_once(
     assert {child.name for child in (run / "folds").iterdir()} == {"0-0", "0-1", "1-0", "1-1"}
 
 
-def test_evaluating_again_joins_the_same_groups_as_training_did(leaky: Path, workplace: Path):
+def test_evaluating_again_joins_the_same_groups_as_training_did(
+    leaky: Path, workplace: Path, untrained: None
+):
     """Without splits, a doubled photo makes two cases one group, in training and later."""
     manifest, run = leaky.parent / "unsplit.csv", workplace / "joined"
     table = pd.read_csv(leaky, keep_default_na=False, dtype=str)

@@ -285,6 +285,9 @@ class TrainConfig(Section):
     mixed_precision: Literal["auto", "on", "off"] = "auto"  # auto: on with a GPU
     # auto: on with a GPU; on CPU it is about 6 times slower
     xla: Literal["auto", "on", "off"] = "auto"
+    # whether the finished run is written into MLflow's store beside the run folder, too; needs
+    # requirements-mlflow.txt
+    mlflow: bool = False
     fine_tune: FineTuneConfig = FineTuneConfig()
 
     @model_validator(mode="after")

@@ -95,16 +95,13 @@ def build_training_dataset(
             )
         )
 
-    def take(arrays: Arrays, chosen: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {name: tf.gather(tf.constant(values), chosen) for name, values in arrays.items()}
-
     def finish(key: tf.Tensor, chosen: tf.Tensor, seen: tf.Tensor) -> tuple[dict, dict, dict]:
         batch = gather(seen)
         if augment is not None and batch.get(IMAGE) is not None and len(batch[IMAGE].shape) == 4:
             batch[IMAGE] = augment_photos(tf.cast(batch[IMAGE], tf.float32), key, augment)
         if small_talk and follow:
             batch[small_talk.column] = follow(batch[small_talk.column], key)
-        return batch, take(targets, chosen), take(weights, chosen)
+        return batch, _take(targets, chosen), _take(weights, chosen)
 
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)
@@ -112,6 +109,10 @@ def build_training_dataset(
         .map(finish, num_parallel_calls=2, deterministic=True)
         .prefetch(2)
     )
+
+
+def _take(arrays: Arrays, chosen: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {name: tf.gather(tf.constant(values), chosen) for name, values in arrays.items()}
 
 
 def build_evaluation_dataset(inputs: Inputs, rows: np.ndarray, batch_size: int) -> tf.data.Dataset:

@@ -24,6 +24,7 @@ from eczema_tf.model.multimodal import (
 from eczema_tf.schema import IMAGE, PADDING_MASK
 
 Batches = Iterable[dict[str, np.ndarray]]
+Predictor = Callable[[Batches], dict[str, np.ndarray]]
 ENCODE_ROWS = 16  # photos or texts at once; more is no faster on a CPU and needs memory
 SORTED_ROWS = 512  # texts that are sorted by length before they are encoded
 
@@ -124,7 +125,7 @@ def predict_logits(model: keras.Model, batches: Batches) -> dict[str, np.ndarray
     return build_predictor(model)(batches)
 
 
-def build_predictor(model: keras.Model) -> Callable[[Batches], dict[str, np.ndarray]]:
+def build_predictor(model: keras.Model) -> Predictor:
     """Builds what runs a model over an evaluation dataset.
 
     By one graph for all numbers of rows and tokens. Keras's own is made for the shapes that were

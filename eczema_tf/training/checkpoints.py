@@ -57,8 +57,8 @@ def load_state(path: Path, model: keras.Model) -> tuple[Progress, list[np.ndarra
             changed.
     """
     try:
+        progress = read_progress(path)
         with np.load(path, allow_pickle=False) as file:
-            progress = Progress(**json.loads(file["progress"].tobytes()))
             states = [file[name] for name in sorted(file.files) if name.startswith("state_")]
             best = [file[name] for name in sorted(file.files) if name.startswith("best_")]
         for variable, value in zip(_changing_variables(model), states, strict=True):
@@ -68,6 +68,12 @@ def load_state(path: Path, model: keras.Model) -> tuple[Progress, list[np.ndarra
             f"{path}: does not fit this run ({error}); train into a new --run-dir"
         ) from error
     return progress, best
+
+
+def read_progress(path: Path) -> Progress:
+    """Reads from `save_state`'s file how far the stage has come."""
+    with np.load(path, allow_pickle=False) as file:
+        return Progress(**json.loads(file["progress"].tobytes()))
 
 
 def copy_weights(model: keras.Model) -> list[np.ndarray]:

@@ -93,12 +93,21 @@ def flatten(config: Config) -> dict[str, bool | int | float | str]:
     }
 
 
+def list_figures(metrics: Metrics) -> dict[str, float]:
+    """Lists what runs are compared by, as `<metric>_<head>`, where it is defined."""
+    figures = {
+        f"{name}_{modality}": getattr(head, name).value
+        for modality, head in metrics.heads.items()
+        for name in ("auroc", "f1", "sensitivity", "specificity")
+    }
+    return {name: value for name, value in figures.items() if value is not None}
+
+
 def _write_figures(config: Config, cases: pd.DataFrame, metrics: Metrics) -> None:
     hparams.hparams(flatten(config))
-    for modality, head in metrics.heads.items():
-        for name in ("auroc", "f1", "sensitivity", "specificity"):
-            if (value := getattr(head, name).value) is not None:
-                tf.summary.scalar(f"{metrics.split}/{name}_{modality}", value)
+    for name, value in list_figures(metrics).items():
+        tf.summary.scalar(f"{metrics.split}/{name}", value)
+    for modality in metrics.heads:
         scores, positive = take_scored(cases, modality, metrics.label_threshold)
         if len(scores):
             name = f"{metrics.split}/{modality}"

@@ -230,9 +230,12 @@ def answer_in_keras(
 ) -> list[dict[str, np.ndarray]]:
     """What the SavedModel has to give, by `PARITY_BATCHES`."""
     predict, answers = build_predictor(trained.model), []
+    explain = tf.function(
+        partial(explain_in_one_pass, submodels), reduce_retracing=True, autograph=False
+    )
     for rows in PARITY_BATCHES:
         batch = {name: value[rows] for name, value in inputs.items()}
-        why = explain_in_one_pass(submodels, to_model_inputs(batch))
+        why = explain(to_model_inputs(batch))
         outputs = predict([batch])
         decided = compute_decision(outputs, batch, text_read[rows])
         answers.append(

@@ -1,6 +1,7 @@
 """Manifest rows through a model to logits and cases: the one way for all workflows."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import keras
 import numpy as np
@@ -25,7 +26,7 @@ from eczema_tf.evaluation.predictions import (
 )
 from eczema_tf.evaluation.thresholds import choose_kind
 from eczema_tf.model.decision import KINDS, compute_decision
-from eczema_tf.model.features import compute_features, frozen_encoders, predict_logits
+from eczema_tf.model.features import Predictor, build_predictor, compute_features, frozen_encoders
 from eczema_tf.model.multimodal import heads_of
 from eczema_tf.schema import (
     CLINICAL,
@@ -183,7 +184,7 @@ def compute_row_logits(
     cached = frozen | inputs.absent
     features = compute_features(trained.model, inputs, cached, ArrayCache(train.cache_folder))
     batches = build_evaluation_dataset(features, rows, train.batch_size)
-    logits = predict_logits(heads_of(trained.model, cached), batches)
+    logits = _predictor_of(trained.model, cached)(batches)
 
     kept = [column for column in KEPT_COLUMNS if column in dataset.table]
     table = dataset.table[kept].iloc[rows].reset_index(drop=True)
@@ -212,6 +213,11 @@ def compute_row_logits(
     for name in ("known_image", "known_text"):
         table[name] = np.asarray(decided[name])
     return table.assign(**read_bounds(trained.model, table))
+
+
+@lru_cache(maxsize=1)  # stress tests ask one model many times, and a graph is slow to build
+def _predictor_of(model: keras.Model, cached: frozenset[str]) -> Predictor:
+    return build_predictor(heads_of(model, cached))
 
 
 def read_undecided(model: keras.Model) -> dict[str, tuple[float, float]]:

@@ -26,6 +26,7 @@ from eczema_tf.workflows.fit import check_encoders, fit_run, note_evidence_scale
 from eczema_tf.workflows.inference import predict_cases
 from eczema_tf.workflows.results import write_results
 from eczema_tf.workflows.stress import predict_missing
+from eczema_tf.workflows.tracking import check_mlflow, log_run
 
 # in the folder of repeated runs: what they share, and how far their figures spread
 SEEDS, SPREAD, SPREAD_PAGE = "seeds.yaml", "seeds.json", "seeds.md"
@@ -45,10 +46,16 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
 
     Raises:
         RunError: If `run_dir` is taken, or does not fit the configuration.
+        ConfigError: If the configuration asks for what is not installed.
     """
     with run_folder.in_use(run_dir):
         _check_run_dir(run_dir, config, resume)
-        return _train(config, run_dir)
+        if config.train.mlflow:
+            check_mlflow()
+        metrics = _train(config, run_dir)
+        if config.train.mlflow:
+            log_run(run_dir)
+        return metrics
 
 
 def train_seeds(

@@ -2,10 +2,11 @@
 # The model is no part of the image: it is mounted at /models/eczema, read-only.
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /build
-# uv takes versions and hashes from the lock without installing what the tests need
+# uv takes versions and hashes from the lock without installing what the tests need. Bytecode is made here: what runs can write none, and
+# would spend half of its start on making it anew (measured 2026-11-27: 12 s of processor time until a model is loaded, 7 s with it)
 RUN pip install --no-cache-dir uv==0.13.9 && uv venv /venv
 COPY requirements-base.txt requirements-serve.txt requirements.lock ./
-RUN uv pip install --no-cache --python /venv/bin/python \
+RUN uv pip install --no-cache --compile-bytecode --python /venv/bin/python \
     -r requirements-base.txt -r requirements-serve.txt -c requirements.lock
 
 FROM python:3.11-slim-bookworm

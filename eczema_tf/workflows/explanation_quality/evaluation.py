@@ -79,7 +79,7 @@ def evaluate_explanations(
 
 def evaluate_photos(cases: ExplainedCases) -> ModalityResults | str:
     """Measures heatmaps, or says why there are none."""
-    if not cases.submodels.has_feature_map:
+    if not cases.explainer.submodels.has_feature_map:
         return NO_MAP
     if not cases.has_photo.any():
         return "no case has a photo"
@@ -89,7 +89,8 @@ def evaluate_photos(cases: ExplainedCases) -> ModalityResults | str:
     seen, few, evidence = cases.take(read), cases.take(read[:CASCADE_CASES]), maps.evidence[read]
     noise = stability.compare_explanations(evidence, explain_photos(seen, CAMERA_NOISE).evidence)
     randomised = stability.randomise(few, "image", lambda: explain_photos(few).evidence)
-    weak = int((100 * evidence.mean(axis=(1, 2)) < cases.submodels.evidence_scale.floor).sum())
+    floor = cases.explainer.submodels.evidence_scale.floor
+    weak = int((100 * evidence.mean(axis=(1, 2)) < floor).sum())
     hidden = int((~maps.shown[read].any(axis=(1, 2))).sum())
     return ModalityResults(
         method=HEATMAP_METHOD,

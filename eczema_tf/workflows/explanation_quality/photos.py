@@ -62,7 +62,7 @@ def explain_photos(cases: ExplainedCases, noise_sigma: float = 0.0) -> PhotoMaps
         batch = cases.gather(chosen)
         noise = rng.normal(0, noise_sigma, batch[IMAGE].shape)
         noisy = np.clip(batch[IMAGE] + noise, 0, 255)
-        maps.append(cases.explain_photos(to_model_inputs(batch | {IMAGE: noisy})))
+        maps.append(cases.explainer.explain_photos(to_model_inputs(batch | {IMAGE: noisy})))
     return PhotoMaps(*(np.concatenate(each) for each in zip(*maps, strict=True)))
 
 
@@ -130,7 +130,7 @@ def ask_again(
 ) -> dict[str, Measure]:
     """Ways to ask a model whether its answer depends on what a map shows of a photo."""
     height, width, _ = photo.shape
-    rows, columns, _ = cases.submodels.features_shape
+    rows, columns, _ = cases.explainer.submodels.features_shape
     undecided = upsample_heatmap(faithful.draw_random_map(rows, columns, rng), height, width)
     erased = faithful.draw_erased_cells(height, width, rng)  # (subsets, height, width)
 

@@ -125,7 +125,7 @@ def explain_words(
     scores = []
     for chosen in cases.in_batches():
         batch = cases.gather(chosen) | {name: values[chosen] for name, values in closed.items()}
-        explained = cases.score_tokens(to_model_inputs(batch), nodes).scores.numpy()
+        explained = cases.explainer.score_tokens(to_model_inputs(batch), nodes).scores.numpy()
         scores += [
             words[case].add_up(of_tokens)
             for case, of_tokens in zip(chosen.tolist(), explained, strict=True)

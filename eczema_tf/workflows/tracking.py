@@ -1,0 +1,105 @@
+"""A finished run as an entry of MLflow's tracking store, to be compared with others.
+
+It is made of what the run folder holds. The store is a SQLite file beside the run folders, which
+MLflow 3.7 made its default; it has since given up the store of plain files, and refuses it.
+"""
+
+import importlib.util
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eczema_tf.config import load_config
+from eczema_tf.errors import ConfigError, RunError, shorten
+from eczema_tf.evaluation.records import Metrics
+from eczema_tf.files import CHECKSUMS
+from eczema_tf.reporting.facts import RunData
+from eczema_tf.training.checkpoints import EpochMetrics, read_progress
+from eczema_tf.workflows import run_folder
+from eczema_tf.workflows.board import flatten, list_figures
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+STORE = "mlflow"  # in the folder of run folders
+EXPERIMENT = "eczema"
+DESCRIPTION = "mlflow.note.content"  # the tag that MLflow shows above all else
+
+
+def check_mlflow() -> None:
+    """Looks whether MLflow is installed, without importing it.
+
+    Raises:
+        ConfigError: If it is not, with the way to install it.
+    """
+    if importlib.util.find_spec("mlflow") is None:
+        raise ConfigError(
+            "train.mlflow: needs MLflow, which is not installed; install it: pip install -r"
+            " requirements-mlflow.txt, or set train.mlflow to false"
+        )
+
+
+def log_run(run_dir: Path) -> None:
+    """Writes a finished run, in the place of an earlier entry of its name.
+
+    The configuration becomes parameters; epochs and results become metrics; report, card,
+    thresholds and checksums are copied. Nothing leaves this machine.
+
+    Args:
+        run_dir: Of the run; the store lies beside it.
+
+    Raises:
+        RunError: If MLflow refuses; the run itself is whole then.
+    """
+    # set before the import, which would ask a host of MLflow's what to send there
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    store = run_dir.resolve().parent / STORE
+    store.mkdir(exist_ok=True)
+    try:
+        client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+        known = client.get_experiment_by_name(EXPERIMENT)
+        artifacts = (store / "artifacts").as_uri()
+        made = known or client.get_experiment(client.create_experiment(EXPERIMENT, artifacts))
+        for old in client.search_runs([made.experiment_id]):
+            if old.info.run_name == run_dir.name:
+                client.delete_run(old.info.run_id)
+        _write_entry(client, made.experiment_id, run_dir)
+    except MlflowException as error:
+        raise RunError(
+            f"{store}: MLflow refuses: {shorten(str(error))}; the run is whole, and train --resume"
+            " logs it again"
+        ) from error
+
+
+def _write_entry(client: "MlflowClient", experiment: str, run_dir: Path) -> None:
+    from mlflow.entities import Metric
+
+    results = Metrics.read(run_dir / run_folder.METRICS)
+    # the client, unlike `mlflow.start_run`, notes neither the user nor the command
+    tags = {DESCRIPTION: RunData.read(run_dir / run_folder.DATA).notice, "split": results.split}
+    run = client.create_run(experiment, tags=tags, run_name=run_dir.name).info.run_id
+    for key, value in flatten(load_config(run_dir / run_folder.CONFIG)).items():
+        client.log_param(run, key, value)
+    for step, metrics in (*_read_epochs(run_dir), (0, list_figures(results))):
+        now_ms = int(time.time() * 1000)
+        batch = [Metric(name, value, now_ms, step) for name, value in metrics.items()]
+        client.log_batch(run, batch)
+    # none of these holds a photo or a text
+    for name in (run_folder.REPORT, run_folder.MODEL_CARD, run_folder.THRESHOLDS, CHECKSUMS):
+        if (run_dir / name).is_file():  # a cross-validation has no checksums: it is no one model
+            client.log_artifact(run, run_dir / name)
+    client.set_terminated(run)
+
+
+def _read_epochs(run_dir: Path) -> Iterator[tuple[int, EpochMetrics]]:
+    """Each epoch's number and metrics, also of folds and of what came before a refit."""
+    for path in sorted(run_dir.rglob("checkpoints/*.npz")):
+        stage = (path.parent.parent / path.stem).relative_to(run_dir).as_posix()
+        for epoch in read_progress(path).history:
+            number = int(epoch.pop("epoch"))
+            yield number, {f"{stage}/{name}": value for name, value in epoch.items()}
