@@ -244,6 +244,8 @@ def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
         ("It leaves me in peace as far as itching goes.", [NEGATED]),
         ("It left me alone with the itch.", [PRESENT]),
         ("I have never known an itch like it.", [PRESENT]),
+        ("It does not blister - no dryness.", [NEGATED, NEGATED]),
+        ("Duration: 7 months - no itching, itching - no", [PRESENT, NEGATED, NEGATED]),
         ("to no avail, dry skin", [PRESENT]),
         ("itching, three antihistamines, none helped", [PRESENT]),
     ],
