@@ -33,6 +33,7 @@ _DRAWN_OUT = re.compile(r"(.)\1{2,}")  # "itchyyyy"
 _SLOT = re.compile(r"(<[^<>]+>)")
 NUMBER, DASH, NEW_LINE = "#", "—", "\n"
 _PLUS, _MINUS, _HYPHEN = "(+)", "(-)", "-"
+_LINE_ENDS = frozenset({NEW_LINE, "."})
 _FORMS = {
     "number": NUMBER,
     "dash": DASH,
@@ -78,15 +79,15 @@ def split_words(text: str, mended: Mapping[str, str] | None = None) -> list[Word
         form = _FORMS.get(kind or "", _DRAWN_OUT.sub(r"\1", form.casefold()))
         form = mended.get(form, form) if mended else form
         words.append(Word(match.start(), match.end(), form))
-    lines = groupby(words, lambda word: word.form == NEW_LINE)
+    lines = groupby(words, lambda word: word.form in _LINE_ENDS)
     return [word for _, line in lines for word in _read_dashes(list(line))]
 
 
 def _read_dashes(line: Sequence[Word]) -> list[Word]:
-    """Reads dashes as minus signs in a line of notes: "- itch, + scale", "itch + scale - oozing +".
+    """Reads dashes as minus signs in notes: "- itch, + scale", "itch + scale - oozing +".
 
-    A line that holds a plus is one if a sign ends an item, then signs stand after their words, or
-    begins the line. A dash before the first of them is a bullet, or follows a heading.
+    A line or sentence that holds a plus is one if a sign ends an item, then signs stand after
+    their words, or begins it. A dash before the first of them is a bullet, or follows a heading.
     """
     forms = [word.form for word in line]
     signs = [at for at, form in enumerate(forms) if form in {_PLUS, _MINUS}]
