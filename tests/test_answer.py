@@ -175,7 +175,7 @@ class Pretended:
         self._model = model
         self._highest = highest
 
-    async def ask(self, photos, text: str):
+    async def ask(self, photos, text: str, clinical: str):
         heatmap = np.zeros((len(photos), 2, 4), "float32")
         heatmap[:, 0, 3] = self._highest
         moved = np.tile(np.array([-0.5, 1.5, 0.0], "float32"), (len(photos), 1))

@@ -330,7 +330,8 @@ def test_a_folder_may_be_called_like_a_map(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_pad_ufes_says_only_what_was_answered(tmp_path: Path):
-    columns = load_map("pad_ufes_20").list_columns()
+    mapping = load_map("pad_ufes_20")
+    columns = dict.fromkeys([*mapping.list_columns(), *mapping.list_clinical_columns()])
     answered = {
         "img_id": "PAT_1_2_3.png",
         "patient_id": "PAT_1",
@@ -357,7 +358,7 @@ def test_pad_ufes_says_only_what_was_answered(tmp_path: Path):
         "diagnostic": "NEV",
     }
     itching = silent | {"img_id": "PAT_1_2_5.png", "itch": "True"}
-    pd.DataFrame([answered, silent, itching], columns=columns).to_csv(
+    pd.DataFrame([answered, silent, itching], columns=[*columns]).to_csv(
         tmp_path / "metadata.csv", index=False
     )
     summary = prepare_table(

@@ -39,9 +39,9 @@ def predict_remotely(
     encoded = [base64.b64encode(image).decode() for image in images]
     told = {"clinical": clinical} if clinical else {}
     rows = [{"image": {"b64": image}, "text": text, **told} for image in encoded]
-    question = {"signature_name": WITH_CLINICAL[SERVE] if clinical else SERVE, "instances": rows}
+    named = {"signature_name": WITH_CLINICAL[SERVE]} if clinical else {}
     try:
-        answers = _fetch(f"{url.rstrip('/')}:predict", question)["predictions"]
+        answers = _fetch(f"{url.rstrip('/')}:predict", {**named, "instances": rows})["predictions"]
         if len(answers) != len(rows):
             raise ValueError(f"{len(answers)} rows for {len(rows)}")
         return {name: _read_column([row[name] for row in answers]) for name in answers[0]}

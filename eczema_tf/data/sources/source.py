@@ -103,12 +103,15 @@ def check_kept(out: Path, inputs: Iterable[Path | str | None]) -> None:
             )
 
 
-def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: Collection[str], optional: Collection[str] = ()
+) -> pd.DataFrame:
     """Reads a CSV or (if it ends in `.parquet`) a Parquet file as text.
 
     Args:
         path: UTF-8 CSV (a byte order mark is allowed) or Parquet.
         columns: Those needed; others are left out.
+        optional: Those that are kept if they are there.
 
     Returns:
         Strings, "" for empty. The index, `line`, is the line that each row begins on (Parquet: the
@@ -118,11 +121,12 @@ def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
         DataError: If the file cannot be read, lacks columns (all are named), repeats one, or has no
             rows.
     """
-    opened = open_table(path, columns)
+    wanted = dict.fromkeys([*columns, *optional])
+    opened = open_table(path, wanted)
     header = opened.header
     title = f"{path}: not the expected columns; it has: {', '.join(header)[:500]}"
     missing = [f"{column}: is missing" for column in columns if column not in header]
-    repeated = [name for name in columns if header.count(name) > 1]
+    repeated = [name for name in wanted if header.count(name) > 1]
     several = [f"{name}: is there {header.count(name)} times" for name in repeated]
     raise_if_any(title, [*missing, *several])
     table, faults = opened.collect()
@@ -131,7 +135,7 @@ def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
     lines = zip(table.index, faults, strict=True)
     misfits = [f"{path.name}:{line}: {fault}" for line, fault in lines if fault]
     raise_if_any(f"{path}: rows do not fit the header", misfits)
-    return table[[*columns]]
+    return table[[name for name in wanted if name in header]]
 
 
 def check_folder(folder: Path | str) -> Path:

@@ -67,7 +67,8 @@ def prepare_table(
     name, mapping = ECZEMA, load_map(map_path)
     if positive:
         name, mapping = mapping.stand_in(positive)
-    given = read_table(Path(table), mapping.list_columns())
+    given = read_table(Path(table), mapping.list_columns(), mapping.list_clinical_columns())
+    mapping = mapping.keep_fields(given.columns)
     fates = (given[mapping.eczema.column].str.strip() == "").map({True: "unlabelled", False: ""})
     for column, values in mapping.leave_out.items():
         fates = fates.mask(given[column].map(fold).isin(map(fold, values)), "left_out")

@@ -154,8 +154,21 @@ class TableMap(Section):
 
     def list_columns(self) -> list[str]:
         """Returns the columns that the table must have."""
-        ruled = [column for rule in self.rules.values() for column in rule.list_columns()]
+        ruled = [column for rule in self.columns.values() for column in rule.list_columns()]
         return list(dict.fromkeys([*ruled, self.eczema.column, *self.leave_out]))
+
+    def list_clinical_columns(self) -> list[str]:
+        """Returns the columns that clinical fields are made of, if the table has them."""
+        return [column for rule in self.clinical.values() for column in rule.list_columns()]
+
+    def keep_fields(self, columns: Collection[str]) -> "TableMap":
+        """Returns the map with the clinical fields that a table with these columns tells."""
+        told = {
+            name: rule
+            for name, rule in self.clinical.items()
+            if set(rule.list_columns()) <= set(columns)
+        }
+        return self.model_copy(update={"clinical": told})
 
 
 def load_map(map_path: Path | str) -> TableMap:
