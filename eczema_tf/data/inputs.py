@@ -170,10 +170,14 @@ def load_inputs(
     texts = read_texts(list(table["text"]), tokenizer)
     columns = {IMAGE: image, IMAGE_PRESENT: _presence(image.index), **texts.columns}
     if clinical:
-        lines, index = _distinct(join_columns(table, [one.name for one in clinical]))
-        figures = encode_fields(tf.constant(lines, tf.string), clinical)[0].numpy()
-        columns[CLINICAL] = Column(figures, index, fingerprint(figures))
+        columns[CLINICAL] = _read_fields(table, clinical)
     return replace(texts, columns=columns)
+
+
+def _read_fields(table: pd.DataFrame, fields: Sequence[Field]) -> Column:
+    lines, index = _distinct(join_columns(table, [field.name for field in fields]))
+    figures = encode_fields(tf.constant(lines, tf.string), fields)[0].numpy()
+    return Column(figures, index, fingerprint(figures))
 
 
 def read_texts(texts: Sequence[str], tokenizer: TextTokenizer) -> Inputs:

@@ -78,8 +78,7 @@ def train_seeds(
     Raises:
         RunError: If `folder` holds such runs already, or of another configuration.
     """
-    seeds = range(config.seed, config.seed + count)
-    runs = []
+    seeds, runs = range(config.seed, config.seed + count), list[Metrics]()
     for seed in seeds:
         one = change_config(config, {"seed": seed, "export.enabled": False})
         run_dir = folder / f"seed-{seed}"
