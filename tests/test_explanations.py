@@ -40,7 +40,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values = {
         "data.manifest": folder / "synthetic" / "manifest.csv",
         "train.cache_folder": folder / "cache",
-        "train.epochs": 1,
+        "train.epochs": 4,  # it must be able to tell some cases
         "export.enabled": "false",
     }
     settings = [

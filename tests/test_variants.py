@@ -95,7 +95,10 @@ def test_a_variant_trains_reloads_and_says_the_same(
     if exported:
         capsys.readouterr()
         photo = next((workplace / "synthetic" / "photos").iterdir())
-        case = ["--image", str(photo), "--text", "it itches", "--json"]
+        table = pd.read_csv(workplace / "synthetic" / "manifest.csv", keep_default_na=False)
+        learned = json.loads((run / "data.json").read_text())["splits"]["train"]
+        (text, *_) = filter(None, table["text"][table["example_id"].isin(learned)])
+        case = ["--image", str(photo), "--text", text, "--json"]
         assert predict.main(["--model", str(export), *case]) == 0
         assert json.loads(capsys.readouterr().out)["status"] == "ok"
 
