@@ -27,8 +27,8 @@ from eczema_tf.evaluation.intervals import (
 )
 from eczema_tf.evaluation.metrics import measure_auroc
 from eczema_tf.evaluation.records import Metrics
+from eczema_tf.model.branches import POOLED_TEXT
 from eczema_tf.model.features import compute_features
-from eczema_tf.model.multimodal import POOLED_TEXT
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.formats import format_estimate
 from eczema_tf.workflows import run_folder

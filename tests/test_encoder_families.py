@@ -13,13 +13,14 @@ from keras_hub import layers, models
 
 from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
 from eczema_tf.errors import PresetError
+from eczema_tf.model.branches import IMAGE_FEATURES
 from eczema_tf.model.encoders import (
     EncoderSpec,
     load_preset_weights,
     specify_image_encoder,
     specify_text_encoder,
 )
-from eczema_tf.model.multimodal import IMAGE_FEATURES, Encoders, build_model
+from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.model.probe import probe_encoder
 
 SIZE_PX = 32

@@ -7,18 +7,12 @@ from test_model import batch, run, scratch_encoders
 
 from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
 from eczema_tf.errors import ConfigError
+from eczema_tf.model.branches import IMAGE_FEATURES, POOLED_IMAGE
 from eczema_tf.model.encoders import EncoderSpec, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.layers import AddedEvidence, PatchGrid
 from eczema_tf.model.losses import compute_probabilities
-from eczema_tf.model.multimodal import (
-    IMAGE_FEATURES,
-    POOLED_IMAGE,
-    Encoders,
-    build_model,
-    feature_name,
-    heads_of,
-)
+from eczema_tf.model.multimodal import Encoders, build_model, feature_name, heads_of
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, OUTPUTS, SEVERITY_HEADS, TEXT_PRESENT, TOKEN_IDS
 
 ABSENT = np.zeros(5, "float32")

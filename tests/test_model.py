@@ -14,6 +14,7 @@ from eczema_tf.config import FineTuneConfig, ImageConfig, ModelConfig, TextConfi
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.errors import PresetError, RunError
+from eczema_tf.model.branches import IMAGE_FEATURES
 from eczema_tf.model.encoders import (
     EncoderSpec,
     build_encoder,
@@ -38,7 +39,7 @@ from eczema_tf.model.losses import (
     compute_probabilities,
     compute_targets,
 )
-from eczema_tf.model.multimodal import IMAGE_FEATURES, Encoders, build_model, encoder_of, heads_of
+from eczema_tf.model.multimodal import Encoders, build_model, encoder_of, heads_of
 from eczema_tf.schema import (
     HEADS,
     IMAGE,

@@ -15,13 +15,14 @@ from eczema_tf.config import Config, ImageConfig, ModelConfig, TextConfig
 from eczema_tf.data.text.tokenizer import SPECIAL_TOKENS
 from eczema_tf.errors import ConfigError, PresetError
 from eczema_tf.model import probe
+from eczema_tf.model.branches import IMAGE_FEATURES
 from eczema_tf.model.encoders import (
     build_encoder,
     load_preset_weights,
     specify_image_encoder,
     specify_text_encoder,
 )
-from eczema_tf.model.multimodal import IMAGE_FEATURES, Encoders, build_model
+from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.model.probe import probe_encoder
 from eczema_tf.schema import IMAGE
 from eczema_tf.workflows.fit import check_encoders

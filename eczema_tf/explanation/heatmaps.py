@@ -15,7 +15,7 @@ from eczema_tf.errors import ConfigError
 from eczema_tf.explanation.maps import HEATMAP_METHOD
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
-from eczema_tf.model.multimodal import IMAGE_FEATURES
+from eczema_tf.model.branches import IMAGE_FEATURES
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, OUTPUTS
 
 # Grad-CAM: Selvaraju et al. 2017; Grad-CAM++: Chattopadhay et al. 2018; Layer-CAM: Jiang et al.

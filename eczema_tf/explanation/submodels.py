@@ -16,12 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.multimodal import (
-    CLINICAL_EVIDENCE,
-    IMAGE_FEATURES,
-    NORMALIZATION,
-    TEXT_FEATURES,
-)
+from eczema_tf.model.branches import IMAGE_FEATURES, NORMALIZATION, TEXT_FEATURES
+from eczema_tf.model.multimodal import CLINICAL_EVIDENCE
 from eczema_tf.schema import (
     CLINICAL,
     CONSISTENCY,

@@ -12,15 +12,8 @@ import tensorflow as tf
 from eczema_tf.config import TrainConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.inputs import Column, Inputs
-from eczema_tf.model.multimodal import (
-    ENCODED_INPUTS,
-    TEXT_FEATURES,
-    TEXT_WINDOWS,
-    WINDOW_TOKENS,
-    Encoders,
-    encoder_of,
-    feature_name,
-)
+from eczema_tf.model.branches import TEXT_FEATURES, TEXT_WINDOWS, WINDOW_TOKENS
+from eczema_tf.model.multimodal import ENCODED_INPUTS, Encoders, encoder_of, feature_name
 from eczema_tf.schema import IMAGE, PADDING_MASK
 
 Batches = Iterable[dict[str, np.ndarray]]

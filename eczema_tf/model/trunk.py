@@ -17,15 +17,9 @@ from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.data.photo.augment import augment_photos
 from eczema_tf.errors import ConfigError
+from eczema_tf.model.branches import IMAGE_FEATURES, NORMALIZATION, POOLED_IMAGE
 from eczema_tf.model.features import ENCODE_ROWS, weights_digest
-from eczema_tf.model.multimodal import (
-    ENCODER_LAYERS,
-    IMAGE_FEATURES,
-    NORMALIZATION,
-    POOLED_IMAGE,
-    feature_name,
-    heads_of,
-)
+from eczema_tf.model.multimodal import ENCODER_LAYERS, feature_name, heads_of
 from eczema_tf.schema import IMAGE
 
 TRUNK = "image_trunk"  # what the lower layers give: (batch, height, width, channels)

@@ -11,8 +11,8 @@ import keras
 from eczema_tf.config import AugmentConfig, Config, TrainConfig
 from eczema_tf.data.pipeline import SmallTalk, build_training_dataset
 from eczema_tf.errors import DataError
+from eczema_tf.model.branches import TEXT_WINDOWS
 from eczema_tf.model.losses import build_losses
-from eczema_tf.model.multimodal import TEXT_WINDOWS
 from eczema_tf.training.callbacks import KeepBest, StopOnNonFiniteLoss, Validate, WriteScalars
 from eczema_tf.training.checkpoints import EpochMetrics
 from eczema_tf.training.data import TrainingData

@@ -1,0 +1,149 @@
+"""From a photo, and from a text, to an embedding each: the halves of the model before they meet.
+
+image -> image_encoder -> image_features -> pooling -> projection
+tokens -> text_encoder -> text_features ---> pooling -> projection -+-> embedding
++-> windows -> findings -> projection+
+"""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from eczema_tf.config import ModelConfig
+from eczema_tf.model.encoders import EncoderSpec, build_encoder
+from eczema_tf.model.layers import AnyWindow, HeldWindows, MaskedPooling, PatchGrid, WindowMean
+from eczema_tf.schema import FINDINGS
+
+# names of layers, and what they give
+NORMALIZATION = "image_normalization"
+IMAGE_FEATURES = "image_features"  # (batch, height, width, channels), embeddings: (batch, channels)
+TEXT_FEATURES = "text_features"  # (batch, tokens, channels)
+POOLED_IMAGE = "image_pooling"  # (batch, channels)
+POOLED_TEXT = "text_pooling"  # (batch, channels); only where the pooling has no weights
+TEXT_WINDOWS = "text_windows"  # (batch, windows, channels); only where findings are detected
+WINDOW_TOKENS = 8  # about a phrase
+RARE = -4.0  # log-odds of a finding in a window, before anything is learned
+
+
+def encode_image(image: Any, spec: EncoderSpec) -> tuple[Any, Any]:
+    """Turns photos (batch, size, size, 3) into a feature map and its average over the photo.
+
+    The map, (batch, height, width, channels), is outside the nested encoder, where Grad-CAM can
+    reach it. Embeddings, (batch, channels), are pooled already.
+    """
+    if spec.kind != "precomputed":
+        image = keras.layers.Rescaling(spec.scale, spec.offset, name=NORMALIZATION)(image)
+    features = build_encoder(spec)(image)
+    if len(features.shape) == 3:  # (batch, tokens, channels) of a vision transformer
+        patch_px = int(np.ravel(spec.settings["patch_size"])[0])  # KerasHub: a number, or a pair
+        side, tokens = spec.size_px // patch_px, features.shape[1]
+        if side**2 > tokens:  # Swin merges patches from stage to stage, and has no other tokens
+            side = math.isqrt(tokens)
+        features = PatchGrid(side, name="patch_grid")(features)
+    features = keras.layers.Activation("linear", name=IMAGE_FEATURES)(features)
+    if len(features.shape) == 2:
+        return features, keras.layers.Activation("linear", name=POOLED_IMAGE)(features)
+    return features, keras.layers.GlobalAveragePooling2D(name=POOLED_IMAGE)(features)
+
+
+def _encode_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec) -> Any:
+    """Turns tokens (batch, tokens) into (batch, tokens, channels)."""
+    encoded = build_encoder(spec)(
+        {
+            "token_ids": token_ids,
+            "padding_mask": padding_mask,
+            "segment_ids": ops.zeros_like(token_ids),
+        }
+    )
+    return keras.layers.Activation("linear", name=TEXT_FEATURES)(encoded["sequence_output"])
+
+
+def embed_text(
+    token_ids: Any, mask: Any, spec: EncoderSpec, findings: int, config: ModelConfig
+) -> tuple[Any, Any]:
+    """Turns tokens into pooled features (batch, channels) and the embedding (batch, units).
+
+    Args:
+        token_ids: int32 (batch, tokens).
+        mask: int32 (batch, tokens), 0 or 1.
+        spec: Of the encoder.
+        findings: How many are detected; with none the embedding is made of pooled features alone.
+        config: Widths, dropout, pooling.
+    """
+    units = config.embedding_units
+    features = _encode_text(token_ids, mask, spec)
+    if not findings:
+        pooled = _pool_text(features, mask, config)
+        return pooled, project(pooled, "text", config, units)
+    windows = WindowMean(WINDOW_TOKENS, name=TEXT_WINDOWS)([features, mask])
+    # in training whole windows are left out, as if they had not been said
+    windows = keras.layers.Dropout(
+        config.window_dropout, noise_shape=(None, None, 1), name="text_window_dropout"
+    )(windows)
+    held = HeldWindows(name="held_windows")(windows)  # (batch, windows)
+    pooled = _pool_text(windows, held, config)
+    embedding = project(pooled, "text", config, units // 2)  # the other half is the findings'
+    logits = _detect(windows, held, findings, config)
+    said = _project_findings(logits, config, units - units // 2)
+    return pooled, keras.layers.Concatenate(name="text_and_findings")([embedding, said])
+
+
+def _pool_text(features: Any, mask: Any, config: ModelConfig) -> Any:
+    """Turns encoded tokens or windows (batch, tokens, channels) into (batch, channels)."""
+    if config.text.pooling != "max":
+        return MaskedPooling(config.text.pooling, name=POOLED_TEXT)([features, mask])
+    phrases = keras.layers.Dropout(config.dropout, name="text_token_dropout")(features)
+    phrases = keras.layers.Dense(
+        2 * config.embedding_units, activation="relu", name="text_phrases"
+    )(phrases)  # (batch, tokens, 2 * units)
+    return MaskedPooling("max", name="text_max")([phrases, mask])
+
+
+def _detect(windows: Any, mask: Any, findings: int, config: ModelConfig) -> Any:
+    """Detects findings in windows of tokens (batch, windows, channels).
+
+    They are learned by labels of their own, a hundred times as many as there are diagnoses, and
+    hold however much else is said: a concept bottleneck (Koh et al. 2020) with a way around it.
+
+    Returns:
+        Logits (batch, findings).
+    """
+    x = keras.layers.LayerNormalization(
+        center=False, scale=False, dtype="float32", name="window_norm"
+    )(windows)
+    x = keras.layers.Dropout(config.dropout, dtype="float32", name="window_dropout")(x)
+    rare = keras.initializers.Constant(RARE)
+    here = keras.layers.Dense(
+        findings, bias_initializer=rare, dtype="float32", name="window_findings"
+    )(x)  # (batch, windows, findings)
+    return AnyWindow(dtype="float32", name=FINDINGS)([here, mask])
+
+
+def _project_findings(logits: Any, config: ModelConfig, units: int) -> Any:
+    """Turns findings' logits (batch, findings), seen as probabilities, into (batch, units)."""
+    x = keras.layers.Activation("sigmoid", dtype="float32", name="findings_said")(logits)
+    x = keras.layers.Dropout(config.dropout, dtype="float32", name="findings_dropout")(x)
+    if not config.embedding_units:
+        return x
+    return keras.layers.Dense(
+        units, activation="relu", dtype="float32", name="findings_projection"
+    )(x)
+
+
+def project(pooled: Any, modality: str, config: ModelConfig, units: int) -> Any:
+    """Puts both modalities on the same scale: (batch, channels) to (batch, units).
+
+    In float32 whatever the policy. Without units, the normalised features themselves, for linear
+    heads: dropout is then a ridge penalty, stronger on common features (Wager, Wang and Liang
+    2013).
+    """
+    x = keras.layers.LayerNormalization(dtype="float32", name=f"{modality}_norm")(pooled)
+    x = keras.layers.Dropout(config.dropout, dtype="float32", name=f"{modality}_dropout")(x)
+    if not config.embedding_units:
+        return x
+    return keras.layers.Dense(
+        units, activation="relu", dtype="float32", name=f"{modality}_projection"
+    )(x)
