@@ -15,8 +15,9 @@ EXAMPLES = """examples:
   python -c "import pandas; print(pandas.read_parquet('scores'))"
 
 One row comes out for each that goes in, in the same order: example_id, case_id (if the manifest has
-it), probabilities (null where the photo or text was not used), image_used, text_used, and status:
-ok, or what was wrong with the row. _job.json counts them.
+it), probabilities (null where the photo or text was not used), image_used, text_used, known_image,
+known_text, decision, reason, and status: ok, or what is to be said of the row. _job.json counts
+them.
 
 On a cluster, all executors must find the folder of the model and the folder of the manifest, with
 its photos, under the same path (a shared folder), and their Python must have this package and what

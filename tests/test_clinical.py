@@ -61,8 +61,8 @@ def test_fields_are_centred_on_what_training_has_and_unknown_is_nothing():
 
 
 def test_numbers_out_of_all_bounds_count_as_far_ones():
-    figures, good = encode("age=1e30", "age=-999", "age=1e999", "age=52,5")
-    assert [row[:2] for row in figures] == [[3, 8], [-3, 8], [3, 8], [1.25, 0.5625]]
+    figures, good = encode("age=1e30", "age=-999", "age=1e999", "age=52,5", "age=50,")
+    assert [row[:2] for row in figures] == [[3, 8], [-3, 8], [3, 8], [1.25, 0.5625], [1, 0]]
     assert all(good)
 
 
@@ -95,7 +95,7 @@ def test_a_pair_keeps_the_fields_of_the_photos_row_or_else_of_the_texts():
 
 def test_statistics_are_those_of_training_rows_that_know_the_field():
     table = pd.DataFrame({"age": ["20", "", "40", "60"], "sex": ["female", "Female ", "male", ""]})
-    age, sex = learn_fields(table, KINDS, list(table))
+    age, sex = learn_fields(table, KINDS)
     assert (age.mean, age.shares) == (40, None)
     assert age.deviation == pytest.approx(np.std([20, 40, 60]))
     assert sex.shares == {"female": pytest.approx(2 / 3), "male": pytest.approx(1 / 3)}
@@ -116,12 +116,14 @@ def test_lines_round_trip_in_any_order_and_case():
 def test_fields_that_cannot_be_learned_are_errors():
     table = pd.DataFrame({"age": ["", ""], "id": [str(row) for row in range(2)]})
     with pytest.raises(DataError, match="no column sex; received: age, id"):
-        learn_fields(table, KINDS, list(table))
+        learn_fields(table, KINDS)
     with pytest.raises(DataError, match="age: is empty in all training rows"):
-        learn_fields(table, {"age": "number"}, list(table))
+        learn_fields(table, {"age": "number"})
+    with pytest.raises(DataError, match="eczema, condition: is a label; leave it out"):
+        learn_fields(table, {"age": "number", "eczema": "number", "condition": "category"})
     many = pd.DataFrame({"id": [f"p{row}" for row in range(51)]})
     with pytest.raises(DataError, match="id: has 51 values; allowed: 50"):
-        learn_fields(many, {"id": "category"}, list(many))
+        learn_fields(many, {"id": "category"})
 
 
 def test_bad_cells_are_faults_of_their_lines(tmp_path: Path):

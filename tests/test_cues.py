@@ -83,7 +83,16 @@ def test_sentences_are_read_as_people_read_them(table, sentences, at_least):
     assert sentences - len(wrong) >= at_least, wrong
 
 
-@pytest.mark.parametrize("table", [path.name for path in sorted(HERE.glob("*_sentences*.csv"))])
+@pytest.mark.parametrize(
+    "table",
+    [
+        "negation_sentences.csv",
+        "negation_sentences_held_out.csv",
+        "negation_sentences_later.csv",
+        "symptom_sentences.csv",
+        "symptom_sentences_kept_aside.csv",
+    ],
+)
 def test_what_is_denied_is_never_listed_as_present(table):
     wrong = []
     for text, meant in read_table(table):

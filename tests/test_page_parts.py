@@ -161,7 +161,6 @@ def test_examples_are_small_made_up_and_readable(client: TestClient):
         "/page",
         "/page/",
         "/page/page.py",
-        "/page/examples.py",
         "/page/templates/page.html.j2",
         "/page/..%2fpage.py",
         "/page/%2fetc%2fpasswd",

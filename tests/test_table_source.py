@@ -272,6 +272,7 @@ def test_every_fault_of_a_map_is_named(files: dict):
             "not a column of the manifest: groupid; allowed: example_id, case_id",
         ),
         ("  group_id:", "  eczema:", "not a column of the manifest: eczema"),
+        ("eczema: {", "clinical: {sex: {template: x}}\neczema: {", "columns of the manifest: sex"),
         (
             'example_id: {template: "{id}"}',
             'case_id: {template: "{id}"}',

@@ -9,6 +9,7 @@ from eczema_tf.config.loading import change_config, dump_config, load_config
 from eczema_tf.config.sections import (
     MAX_TOKENS,
     AugmentConfig,
+    ColumnName,
     Config,
     DataConfig,
     FineTuneConfig,
@@ -24,6 +25,7 @@ from eczema_tf.config.yaml_file import read_yaml
 __all__ = [
     "MAX_TOKENS",
     "AugmentConfig",
+    "ColumnName",
     "Config",
     "DataConfig",
     "FineTuneConfig",

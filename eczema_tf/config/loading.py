@@ -17,8 +17,8 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
     Args:
         path: A YAML file that says what differs from the defaults, or the name of one in `SHIPPED`,
             such as `smoke`; None for the defaults themselves.
-        overrides: `section.key=value` settings, applied last; values are YAML, in which # is a
-            letter like any other.
+        overrides: `section.key=value` settings, applied last; values are YAML, but a # in an
+            unquoted string begins no comment.
 
     Returns:
         The whole configuration.
@@ -33,8 +33,8 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
         key, _, text = map(str.strip, override.partition("="))
         if not text or not all(key.split(".")):  # a variable of the shell may not be set
             raise ConfigError(
-                f"{where}: must look like section.key=value, for instance train.epochs=5; null is"
-                " nothing"
+                f"{where}: must look like section.key=value, for instance train.epochs=5; write"
+                " null for none"
             )
         value = parse_yaml(text, where)
         if " #" in f" {text}" and isinstance(value, str | None) and text[0] not in "\"'":

@@ -60,7 +60,8 @@ class DataConfig(Section):
     # true: splits that leak are recorded in every report instead of refused; --allow-leaks sets it
     allow_leaks: bool = False
     # what else the model is told: columns of the manifest and what they hold, number or category,
-    # such as {age: number, sex: category}; empty cells and whoever does not say: not known
+    # such as {age: number, sex: category}; what a cell or a client leaves
+    # empty is not known
     clinical: dict[ColumnName, Literal["number", "category"]] = {}
     synthetic: SyntheticConfig = SyntheticConfig()
 
@@ -275,8 +276,8 @@ class TrainConfig(Section):
     patience: Positive = 10  # of keep: best, epochs without a better one
     balance_classes: bool = True  # for training; probabilities are moved back afterwards
     soft_labels: bool = True  # false: train on the yes or no of data.label_threshold
-    # of the training texts, the share that a text which says nothing (labelled unclear) is put
-    # behind, another in each epoch; where findings are learned and the text encoder is frozen
+    # share of the training texts that are followed by one that says nothing (labelled unclear),
+    # drawn anew in each epoch; only where findings are learned and the text encoder is frozen
     small_talk: Share = 0.5
     loss_weights: LossWeights = LossWeights()
     # features of frozen encoders are computed once; false: for each run anew
@@ -285,7 +286,7 @@ class TrainConfig(Section):
     mixed_precision: Literal["auto", "on", "off"] = "auto"  # auto: on with a GPU
     # auto: on with a GPU; on CPU it is about 6 times slower
     xla: Literal["auto", "on", "off"] = "auto"
-    # whether the finished run is written into MLflow's store beside the run folder, too; needs
+    # also record the finished run in MLflow's store beside the run folder; needs
     # requirements-mlflow.txt
     mlflow: bool = False
     fine_tune: FineTuneConfig = FineTuneConfig()

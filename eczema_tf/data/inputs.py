@@ -100,9 +100,10 @@ class Inputs:
             photos: int64 (new rows,), the rows whose photos are taken; -1: none.
             texts: Likewise, as many. Clinical fields are those of the photo, if there is one.
         """
-        columns, sources = {}, {CLINICAL: np.where(photos < 0, texts, photos)}
+        columns, either = {}, np.where(photos < 0, texts, photos)
+        sources = {IMAGE: photos, IMAGE_PRESENT: photos, CLINICAL: either}
         for name, column in self.columns.items():
-            rows = photos if name in (IMAGE, IMAGE_PRESENT) else sources.get(name, texts)
+            rows = sources.get(name, texts)
             index = column.index[rows]
             if name in (IMAGE_PRESENT, TEXT_PRESENT):
                 index = np.where(rows < 0, 0, index)  # what is not there is not looked at

@@ -17,11 +17,12 @@ from eczema_tf.data.photo.augment import augment_photos
 from eczema_tf.schema import IMAGE, MODEL_INPUTS
 
 Arrays = dict[str, np.ndarray]
+Tensors = dict[str, tf.Tensor]
 
 
 @dataclass(frozen=True)
 class SmallTalk:
-    """Texts that say nothing, put behind others, so that these are heard however much else is said.
+    """Texts that say nothing, put behind others, so that a finding is still heard in a long text.
 
     Attributes:
         column: The input that holds windows of texts, (rows, windows, channels), zeros where a text
@@ -34,17 +35,18 @@ class SmallTalk:
     rows: np.ndarray
     share: float
 
-    def build(self, inputs: Inputs) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-        """Makes an op that takes windows and a key, and returns longer windows."""
+    def build(self, inputs: Inputs) -> Callable[[Tensors, tf.Tensor], Tensors]:
+        """Makes an op that takes a batch and a key, and returns it with longer windows."""
         gather = _build_gather(replace(inputs, columns={self.column: inputs.columns[self.column]}))
 
-        def follow(windows: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+        def follow(batch: Tensors, key: tf.Tensor) -> Tensors:
+            windows = batch[self.column]
             count = tf.shape(windows)[0]
             draws = tf.random.stateless_uniform([2, count], key)
             chosen = tf.cast(draws[0] * len(self.rows), tf.int32)
             talk = gather(tf.gather(tf.constant(self.rows, tf.int64), chosen))[self.column]
             talk *= tf.cast(draws[1] < self.share, talk.dtype)[:, None, None]
-            return tf.concat([windows, talk], axis=1)
+            return batch | {self.column: tf.concat([windows, talk], axis=1)}
 
         return follow
 
@@ -99,8 +101,8 @@ def build_training_dataset(
         batch = gather(seen)
         if augment is not None and batch.get(IMAGE) is not None and len(batch[IMAGE].shape) == 4:
             batch[IMAGE] = augment_photos(tf.cast(batch[IMAGE], tf.float32), key, augment)
-        if small_talk and follow:
-            batch[small_talk.column] = follow(batch[small_talk.column], key)
+        if follow:
+            batch = follow(batch, key)
         return batch, _take(targets, chosen), _take(weights, chosen)
 
     return (

@@ -18,8 +18,8 @@ class Decided(Record):
     """What is decided of some cases, and how well.
 
     `unknown` are unlike training or not read, `undecided` the others that get no answer.
-    `coverage` is the share whose label is in its prediction set (`conformal`), which has nothing to
-    do with whether a case is known.
+    `coverage` is the share whose label is in its prediction set (`choose_bounds`), which has
+    nothing to do with whether a case is known.
     """
 
     cases: int

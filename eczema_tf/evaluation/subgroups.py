@@ -173,7 +173,7 @@ def _measure_subgroup(sample: Sample, mask: np.ndarray) -> dict[str, Statistic]:
     positive, called = part.positive(), part.called("fusion")
     if count_rarer_class(positive, part.sampling) < MIN_GROUPS:
         return {}
-    errors = part.probability("fusion") - part.cases["eczema"].to_numpy("float64")
+    errors = part.probability("fusion") - part.labels()
     found = (
         part.measure_auroc(PROBABILITY_COLUMNS["fusion"]),
         measure_mean(called, positive),

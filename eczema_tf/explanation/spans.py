@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 TOKEN_METHOD = "integrated_gradients"  # how tokens are scored: `token_scores`
-INCOMPLETE = 0.02  # of what a text moves: what the sum of its words' scores may miss of it
+INCOMPLETE = 0.02  # share of what a text moves that its words' scores may miss
 PHRASE_SHARE = 0.1  # a word belongs to a phrase if its score is at least this share of the highest
 SENTENCE_ENDS = frozenset(".!?;\n")
 

@@ -15,7 +15,7 @@ from keras import ops
 from eczema_tf.config import ModelConfig
 from eczema_tf.model.encoders import EncoderSpec, build_encoder
 from eczema_tf.model.layers import AnyWindow, HeldWindows, MaskedPooling, PatchGrid, WindowMean
-from eczema_tf.schema import FINDINGS
+from eczema_tf.schema import FINDINGS, PADDING_MASK, TOKEN_IDS
 
 # names of layers, and what they give
 NORMALIZATION = "image_normalization"
@@ -62,26 +62,25 @@ def _encode_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec) -> Any:
 
 
 def embed_text(
-    token_ids: Any, mask: Any, spec: EncoderSpec, findings: int, config: ModelConfig
+    inputs: dict[str, Any], spec: EncoderSpec, findings: int, config: ModelConfig
 ) -> tuple[Any, Any]:
     """Turns tokens into pooled features (batch, channels) and the embedding (batch, units).
 
     Args:
-        token_ids: int32 (batch, tokens).
-        mask: int32 (batch, tokens), 0 or 1.
+        inputs: Of the model; tokens and their mask, int32 (batch, tokens), are looked at.
         spec: Of the encoder.
         findings: How many are detected; with none the embedding is made of pooled features alone.
         config: Widths, dropout, pooling.
     """
-    units = config.embedding_units
-    features = _encode_text(token_ids, mask, spec)
+    mask, units = inputs[PADDING_MASK], config.embedding_units
+    features = _encode_text(inputs[TOKEN_IDS], mask, spec)
     if not findings:
         pooled = _pool_text(features, mask, config)
         return pooled, project(pooled, "text", config, units)
     windows = WindowMean(WINDOW_TOKENS, name=TEXT_WINDOWS)([features, mask])
     # in training whole windows are left out, as if they had not been said
     windows = keras.layers.Dropout(
-        config.window_dropout, noise_shape=(None, None, 1), name="text_window_dropout"
+        config.window_dropout, noise_shape=(None, None, 1), name="left_out_windows"
     )(windows)
     held = HeldWindows(name="held_windows")(windows)  # (batch, windows)
     pooled = _pool_text(windows, held, config)

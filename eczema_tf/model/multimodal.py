@@ -98,8 +98,8 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
         A functional model. In: `image` float32 (batch, size, size, 3) in [0, 255] (or (batch,
         dimension)), `image_present` float32 (batch,) 0 or 1, `token_ids` and `padding_mask` int32
         (batch, tokens), `text_present` like `image_present`; with clinical fields also `clinical`
-        float32 (batch, figures). Out: float32 logits by head name, and
-        what `decision.measure_decision` gives.
+        float32 (batch, figures). Out: float32 logits by head name, and what
+        `decision.measure_decision` gives.
 
     Raises:
         RunError: If Keras is set up in a way that these layers are not written for.
@@ -120,9 +120,7 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     # === Encoders ===
     image_features, pooled_image = encode_image(inputs[IMAGE], spec)
     image = project(pooled_image, "image", config, config.embedding_units)  # (batch, units)
-    pooled_text, text = embed_text(
-        inputs[TOKEN_IDS], inputs[PADDING_MASK], encoders.text, len(encoders.findings), config
-    )
+    pooled_text, text = embed_text(inputs, encoders.text, len(encoders.findings), config)
 
     # === Heads ===
     if encoders.clinical:

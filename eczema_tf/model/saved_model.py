@@ -19,6 +19,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -143,8 +144,13 @@ def list_nodes(graph: GraphDef) -> Iterator[tuple[str, list[NodeDef]]]:
     Those of the graph itself have "". Two functions of one name are both listed.
     """
     yield "", list(graph.node)
-    for function in attrgetter("library")(graph).function:
+    for function in list_functions(graph):
         yield function.signature.name, list(function.node_def)
+
+
+def list_functions(graph: GraphDef) -> list[FunctionDef]:
+    """Lists the functions that a graph holds, called or not."""
+    return list(attrgetter("library")(graph).function)
 
 
 def _load(folder: Path) -> Any:

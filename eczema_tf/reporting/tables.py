@@ -1,4 +1,4 @@
-"""The results in `metrics.json` as sections of a document.
+"""The results in `metrics.json` as tables and sentences.
 
 The terminal, the report page and the model card show these same tables and sentences, each in its
 own format (`document.py`).

@@ -44,7 +44,7 @@ class Backend(Protocol):
     async def ask(self, photos: Sequence[bytes], text: str, clinical: str = "") -> Outputs:
         """Answers upright JPEGs (b"" for none), and explains.
 
-        Clinical fields are as from `data.clinical.join_fields`; "" where nothing is known.
+        Clinical fields are as from `data.clinical.lines.join_fields`; "" where nothing is known.
 
         Returns:
             What the signature `explain` gives (`serving.graph.served_model`); what it explains is

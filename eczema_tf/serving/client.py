@@ -28,7 +28,7 @@ def predict_remotely(
         url: Of the model, for instance `http://127.0.0.1:8501/v1/models/eczema`.
         images: Upright JPEGs or PNGs; b"" for none.
         text: Of all rows; "" for none.
-        clinical: Likewise, from `data.clinical.join_fields`; only for models that are told any.
+        clinical: Likewise, from `data.clinical.lines.join_fields`, for models that are told any.
 
     Returns:
         The outputs of the signature; strings are bytes.

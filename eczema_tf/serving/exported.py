@@ -212,7 +212,7 @@ class ExportedModel:
             written += [text or ""] * rows
             cases += [case] * rows
             told += [self.metadata.join_clinical(clinical[case]) if clinical else ""] * rows
-        signature = WITH_CLINICAL[SERVE] if clinical else SERVE
+        signature = WITH_CLINICAL[SERVE] if any(told) else SERVE
         answers = self.run(files, written, signature, told)
         outputs = pool_rows(answers, cases, self.metadata.undecided)
         return pd.DataFrame(arrange_answers(outputs, [""] * len(texts))).astype(

@@ -25,7 +25,7 @@ _EARLIER, _BEGUN, _NOW = "earlier", "begun", "now"
 _MADE, _MAKE, _AWAY = "made", "make", "away"
 # what two halves say together
 _JOINT = {(_EARLIER, _NOW): PAST, (_MADE, _AWAY): _REVERSED, (_MAKE, _AWAY): _LIFTED}
-_TURN, _CAUSE, _END, _NONE = "turn", "cause", "end", "none"  # of clauses, not of symptoms
+_TURN, _CAUSE, _END, _NONE = ("turn", "cause", "end", "none")  # of clauses alone
 _PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
 _LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER, _MADE, _MAKE)  # to its reach
 _CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})

@@ -212,7 +212,8 @@ class RunBackend:
         named = np.array([one.encode() for one in DECISIONS], object)
         status = tf.where(text_used, reading, STATUS_OK)
         if fields := self._trained.encoders.clinical:
-            status = join_statuses(status, encode_fields(tf.constant([clinical]), fields)[1])
+            line = tf.constant([clinical.encode("utf-8", "replace")])
+            status = join_statuses(status, encode_fields(line, fields)[1])
         return {
             **{name: np.asarray(value) for name, value in compute_probabilities(logits).items()},
             **decided,

@@ -60,9 +60,9 @@ TOLERANCE = 1e-4  # of what `Parity` measures
 # Explanations are gradients, and those of a ReLU or a maximum jump where rounding decides on which
 # side a unit stands. So a few rows may differ by what one unit of a head can make out.
 KINK_ROWS, KINK_TOLERANCE = 6, 5e-2
-# What the scores of words may miss, if more than their share: so many logits a text, which a model
-# that hardly moves misses at its kinks. What they miss beyond is said, since no one wants to lose a
-# model for it; no path that is computed as it should misses a tenth (or a tenth of a logit a text).
+# Below so many logits a text, what the scores of words miss is ignored whatever its share: a model
+# that hardly moves misses that much at its kinks. Beyond it and `INCOMPLETE` there is a warning.
+# A path integral computed correctly never misses a tenth (or a tenth of a logit a text): an error.
 NEGLIGIBLE, WRONG = 0.01, 0.1
 STAGES = {  # what computes a model's input, or an output of the SavedModel
     IMAGE: "decoding and preprocessing of the photo",
@@ -141,7 +141,7 @@ def export_model(trained: TrainedModel, run_dir: Path, out: Path) -> Path:
 
 
 def build_served(trained: TrainedModel, run_dir: Path) -> ServedModel:
-    """Puts a run's model together with its preprocessing and both signatures."""
+    """Puts a run's model together with its preprocessing and its signatures."""
     return ServedModel(
         model=trained.model,
         image_encoder=trained.encoders.image,
@@ -256,7 +256,7 @@ def check_completeness(answers: Sequence[Mapping[str, np.ndarray]]) -> None:
     """Holds the sums of words' scores to what the texts moved, and says if they miss some of it.
 
     Raises:
-        RunError: If they miss more than `WRONG` of it.
+        RunError: If they miss more than `WRONG` of it, and of a logit a text.
     """
     moved = np.concatenate([answer["contribution"][:, 2] for answer in answers])
     sums = np.concatenate([answer["token_score"].sum(axis=1) for answer in answers])

@@ -182,7 +182,7 @@ def train_run(
     prepare_device(config.train, config.seed)
     dimension = dataset.embeddings.dimension if dataset.embeddings is not None else None
     known = training.drop_duplicates("case_id").get(FINDINGS, [])
-    clinical = learn_fields(training, config.data.clinical, list(table))
+    clinical = learn_fields(training, config.data.clinical)
     note_telling(config, training)
     findings = choose_findings(known)
     trained = _build_untrained(config, dimension, list(training["text"]), findings, clinical)

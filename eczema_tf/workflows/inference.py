@@ -74,7 +74,7 @@ def build_client_inputs(
         trained: The model.
         photos: Upright JPEGs; b"" for none.
         texts: As many, as written; "" for none.
-        clinical: As many, from `data.clinical.join_fields`; None for nothing.
+        clinical: As many, from `data.clinical.lines.join_fields`; None for nothing.
 
     Returns:
         The model's inputs by name, (rows, ...).

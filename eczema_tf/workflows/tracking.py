@@ -64,11 +64,13 @@ def log_run(run_dir: Path) -> None:
         client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
         known = client.get_experiment_by_name(EXPERIMENT)
         artifacts = (store / "artifacts").as_uri()
-        made = known or client.get_experiment(client.create_experiment(EXPERIMENT, artifacts))
-        for old in client.search_runs([made.experiment_id]):
+        experiment = (
+            known.experiment_id if known else client.create_experiment(EXPERIMENT, artifacts)
+        )
+        for old in client.search_runs([experiment]):
             if old.info.run_name == run_dir.name:
                 client.delete_run(old.info.run_id)
-        _write_entry(client, made.experiment_id, run_dir)
+        _write_entry(client, experiment, run_dir)
     except MlflowException as error:
         raise RunError(
             f"{store}: MLflow refuses: {shorten(str(error))}; the run is whole, and train --resume"

@@ -4,7 +4,7 @@ In go small gray versions of photos; out come pairs of them. A perceptual hash o
 (ImageHash's pHash: signs of the low frequencies of the cosine transform) proposes pairs, and the
 correlation of the gray versions confirms them: different photos of smooth skin come close in one of
 the two, hardly in both. One spot on plain skin can come close in both; so small tiles of the gray
-versions have to agree on the average, too, however little is in each: a copy has the same skin
+versions have to agree on average as well, unless both are nearly empty: a copy has the same skin
 around the spot. Every photo is compared in its eight orientations, so that neither EXIF
 orientation nor a mirrored copy hides anything. Cropped copies are not looked for (2 % cut off each
 side is still found in four of five).
@@ -28,7 +28,7 @@ ORIENTATIONS = 8  # four quarter turns, plain and mirrored
 # copies at half size and JPEG quality 75: at most 42 bits, at least 0.95.
 MAX_BITS = 64
 MIN_CORRELATION = 0.94
-# Of tiles of 4 x 4 of the 32 x 32 pixels, on the average. Photos of a drawn spot that pass all
+# Of tiles of 4 x 4 of the 32 x 32 pixels, on average. Photos of a drawn spot that pass all
 # else: 0.37 at most; real and built-in photos saved anew as in docs/leaks.md: 0.61 at least.
 TILE_PX = 4
 MIN_TILE_CORRELATION = 0.5

@@ -1,10 +1,10 @@
 """Clinical fields as figures: what training rows have, and the model's input.
 
 Lines (`data.clinical.lines`) are read by the same graph operations in training and serving. Figures
-are centred on what training rows have where they have something, so that 0 is their average and the
-place of what is not known. Not a value of its own: that a field is known at all often gives the
-answer away (of skin lesions, only what was cut out had its diameter taken), which is no knowledge
-about skin.
+are centred on the average of the training rows in which the field is known, so that 0 stands for
+both the average and an unknown value. Unknown has no value of its own: whether a field is known
+often gives the answer away (of skin lesions, only those that were cut out had their diameter
+measured), which says nothing about skin.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,14 +14,16 @@ import pandas as pd
 import tensorflow as tf
 
 from eczema_tf.data.clinical.lines import join_columns
+from eczema_tf.data.manifest.checks import NUMBER_PATTERN
 from eczema_tf.errors import DataError, shorten
 from eczema_tf.files import Record
-from eczema_tf.schema import NUMBER, STATUS_OK
+from eczema_tf.schema import NUMBER, POSITIVE_CLASS, STATUS_OK
 
 MOST_VALUES = 50  # of a category
+# columns that say what is to be found out
+LABELS = ("eczema", "consistency", "severity", POSITIVE_CLASS, "condition")
 FARTHEST = 3.0  # deviations from the mean; a number beyond counts as one there
-TELLING = 0.2  # difference of the shares known, from which on being known is a clue
-_NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+TELLING = 0.2  # a larger difference between the shares known gives the label away
 
 
 class Field(Record):
@@ -59,7 +61,7 @@ class Field(Record):
             or there is none, bool (batch,).
         """
         if self.shares is None:
-            known = tf.strings.regex_full_match(values, _NUMBER)
+            known = tf.strings.regex_full_match(values, NUMBER_PATTERN)
             number = tf.strings.to_number(tf.where(known, values, "0"))
             scaled = tf.clip_by_value((number - self.mean) / self.deviation, -FARTHEST, FARTHEST)
             figures = tf.stack([scaled, tf.square(scaled) - self.spread], axis=1)
@@ -79,26 +81,25 @@ def pick_field(lines: tf.Tensor, name: str) -> tf.Tensor:
     pattern = rf"(?s)(?:.*;)?\s*{name.lower()}\s*=([^;]*)(?:;.*)?"
     value = tf.strings.strip(tf.strings.regex_replace(lines, f"^{pattern}$", r"\1"))
     value = tf.where(tf.strings.regex_full_match(lines, pattern), value, "")
-    return tf.strings.regex_replace(value, r"^([-+]?\d*),(\d+)$", r"\1.\2")
+    return tf.strings.regex_replace(value, r"^([-+]?\d*),(\d*(?:e[-+]?\d+)?)$", r"\1.\2")
 
 
-def learn_fields(
-    table: pd.DataFrame, kinds: Mapping[str, str], columns: Collection[str]
-) -> tuple[Field, ...]:
+def learn_fields(table: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[Field, ...]:
     """Learns what the fields of training rows are like.
 
     Args:
         table: The training rows.
         kinds: What each holds, as in `config.DataConfig`.
-        columns: Of the manifest, for the error.
 
     Raises:
-        DataError: If a column is missing or empty, or a category has too many values.
+        DataError: If a column is a label, is missing or empty, or a category has too many values.
     """
-    if missing := [name for name in kinds if name not in columns]:
+    if labels := [name for name in kinds if name in LABELS]:
+        raise DataError(f"data.clinical: {', '.join(labels)}: is a label; leave it out")
+    if missing := [name for name in kinds if name not in table]:
         raise DataError(
             f"data.clinical: the manifest has no column {', '.join(missing)}; received:"
-            f" {shorten(', '.join(columns))}"
+            f" {shorten(', '.join(table.columns))}"
         )
     fields = []
     for name, kind in kinds.items():

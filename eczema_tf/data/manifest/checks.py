@@ -10,7 +10,8 @@ import pandas as pd
 from eczema_tf.errors import shorten
 from eczema_tf.schema import CONSISTENCY, NUMBER, POSITIVE_CLASS, SEVERITY, SPLITS
 
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+NUMBER_PATTERN = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"  # RE2 reads it as well
+_NUMBER = re.compile(NUMBER_PATTERN, re.ASCII | re.IGNORECASE)
 _CLASS_NAME = re.compile(r"[\w ,/-]{1,40}")
 _WORDS = {
     **dict.fromkeys(("yes", "y", "true", "t", "positive", "pos"), 1.0),

@@ -24,7 +24,7 @@ from eczema_tf.data.sources.source import (
     read_table,
     write_source,
 )
-from eczema_tf.errors import DataError, raise_if_any
+from eczema_tf.errors import DataError, raise_if_any, shorten
 
 COUNT_COLUMNS = ("n_resp", "resp_eczema", "resp_dermatitis_family", "query_names_diagnosis")
 QUESTION_COLUMNS = ("encounter_id", "author_id", "query_en", "image_ids", *COUNT_COLUMNS)
@@ -142,7 +142,7 @@ def _judge_row(row: Mapping[str, str]) -> Iterator[str]:
             yield f"{column}: is empty"
     if wrong := [column for column in COUNT_COLUMNS if not _COUNT.fullmatch(row[column])]:
         for column in wrong:
-            yield f"{column}: allowed: a whole number, 0 or more; received {row[column]!r}"
+            yield f"{column}: allowed: a whole number, 0 or more; received {shorten(row[column])!r}"
         return
     replies, eczema, family, names = (int(row[column]) for column in COUNT_COLUMNS)
     if not eczema <= family <= replies:
@@ -180,7 +180,7 @@ def _read_questions(path: Path) -> pd.DataFrame:
     ]
     ids = table["encounter_id"]
     faults += [
-        f"{path.name}:{line}: encounter_id: {ids[line]!r} is there twice"
+        f"{path.name}:{line}: encounter_id: {shorten(ids[line])!r} is there twice"
         for line in ids.index[ids.duplicated() & (ids != "")]
     ]
     raise_if_any(f"{path} is not valid", faults)
@@ -229,7 +229,7 @@ def read_encounters(path: Path) -> pd.DataFrame:
         path: JSON, a list of questions.
 
     Returns:
-        Strings, the columns of `dermavqa.COLUMNS`. The index is the number of the question, from 1.
+        Strings, the columns of `QUESTION_COLUMNS`. The index is the number of the question, from 1.
 
     Raises:
         DataError: If the file cannot be read, or is no such list, or an empty one; every

@@ -272,13 +272,12 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
     found: dict[str, dict[str, str]] = {}
     known, faults = {*paths}, []
     for table in tables:
-        read_table(folder / table, ("file_name",))  # with a clear error if it is none
-        opened = open_table(folder / table, ("file_name", "label", "text"))
-        for name in opened.header:
-            column = {"text": "text", "eczema": "label"}.get(find_meant(name, opened.header), "")
-            if column and column not in opened.header:
-                faults.append(f"{table}: {name!r}: looks like {column!r}; rename it")
-        rows, _ = opened.collect()
+        rows = read_table(folder / table, ("file_name",), ("label", "text"))
+        header = open_table(folder / table, ()).header
+        for name in header:
+            column = {"text": "text", "eczema": "label"}.get(find_meant(name, header), "")
+            if column and column not in header:
+                faults.append(f"{table}: {shorten(name)!r}: looks like {column!r}; rename it")
         for line, row in zip(rows.index, rows.to_dict("records"), strict=True):
             path = str(PurePosixPath(table).parent / clean_cell("image_path", row.pop("file_name")))
             if path not in known or path in found:
@@ -301,7 +300,7 @@ def _read_captions(captions: Path, paths: Sequence[str]) -> pd.Series:
     wrong = photos.duplicated().map({True: "the photo has a caption already", False: ""})
     wrong = wrong.mask(~photos.isin(paths), "no such photo in the folder")
     faults = [
-        f"{captions.name}:{line}: {fault}; received {photos[line]!r}"
+        f"{captions.name}:{line}: {fault}; received {shorten(photos[line])!r}"
         for line, fault in wrong[wrong != ""].items()
     ]
     raise_if_any(f"{captions} is not valid", faults)

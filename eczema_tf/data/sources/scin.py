@@ -31,7 +31,6 @@ from eczema_tf.data.sources.source import (
     read_table,
     write_source,
 )
-from eczema_tf.data.tables import open_table
 from eczema_tf.errors import DataError, raise_if_any
 from eczema_tf.schema import TEMPLATE
 
@@ -199,9 +198,8 @@ def _read_cases(cases: Path, labels: Path, rule: str) -> pd.DataFrame:
     or `unlabelled`: not in the labels file, or gradable and no condition was named, or `between`,
     which the rule of the label leaves out.
     """
-    header = open_table(labels).header
-    monk = [column for column in MONK_COLUMNS if column in header]  # not in every release
-    given, voted = _read_unique(cases, CASE_COLUMNS), _read_unique(labels, (*VOTE_COLUMNS, *monk))
+    given = _read_unique(cases, CASE_COLUMNS)
+    voted = _read_unique(labels, VOTE_COLUMNS, MONK_COLUMNS)  # these are not in every release
     joined = given.merge(voted, on="case_id", how="left").fillna("")
     votes = [_parse_vote(text) for text in joined[VOTE]]
     faults = [
@@ -227,8 +225,10 @@ def _read_cases(cases: Path, labels: Path, rule: str) -> pd.DataFrame:
     return joined.assign(group_id=group_id, eczema=eczema, fate=fate)
 
 
-def _read_unique(path: Path, columns: Collection[str]) -> pd.DataFrame:
-    table = read_table(path, columns).reset_index(drop=True)
+def _read_unique(
+    path: Path, columns: Collection[str], optional: Collection[str] = ()
+) -> pd.DataFrame:
+    table = read_table(path, columns, optional).reset_index(drop=True)
     ids = table["case_id"]
     raise_if_any(f"{path}: cases are there twice", ids[ids.duplicated()].unique())
     return table

@@ -8,7 +8,7 @@ It is data, and strictly checked. A map holds
   without braces it is a constant), or `parts`, rules whose results are joined by spaces. A template
   is blank if any of its columns is. `values` says what each result becomes; a result not among them
   becomes the `default`, or is an error if there is none;
-- `clinical`: likewise, for further columns, whose names are free: what a model may be told besides;
+- `clinical`: likewise, for further columns, by names of your own: what a model may be told besides;
 - `eczema`: the `column` with the diagnosis, the `positive` values, and the `negative` ones (every
   other value, if they are not given);
 - `stand_ins`: what values may be told from the rest in place of eczema, by what they are called;
@@ -24,7 +24,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from eczema_tf.config import Section, read_yaml
+from eczema_tf.config import ColumnName, Section, read_yaml
 from eczema_tf.errors import ConfigError
 from eczema_tf.schema import MANIFEST_COLUMNS, TEXT_KIND
 
@@ -119,7 +119,7 @@ class TableMap(Section):
     attribution: str
     notes: str = ""
     columns: dict[str, Rule]
-    clinical: dict[str, Rule] = Field(default_factory=dict)
+    clinical: dict[ColumnName, Rule] = Field(default_factory=dict)
     eczema: LabelRule
     stand_ins: dict[str, list[Value]] = Field(default_factory=dict)
     leave_out: dict[str, list[Value]] = Field(default_factory=dict)
@@ -135,6 +135,13 @@ class TableMap(Section):
         if "example_id" not in columns or not {"image_path", "text"} & set(columns):
             raise ValueError("example_id and one of image_path and text must have a rule")
         return columns
+
+    @field_validator("clinical")
+    @classmethod
+    def _further_columns(cls, clinical: dict[str, Rule]) -> dict[str, Rule]:
+        if taken := [name for name in clinical if name in (*MANIFEST_COLUMNS, "condition")]:
+            raise ValueError(f"columns of the manifest: {', '.join(taken)}; allowed: other names")
+        return clinical
 
     @property
     def rules(self) -> dict[str, Rule]:

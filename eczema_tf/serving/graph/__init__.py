@@ -1,1 +1,1 @@
-"""What is inside the SavedModel: the guarded, frozen graph of both signatures."""
+"""What is inside the SavedModel: the guarded, frozen graph of all signatures."""

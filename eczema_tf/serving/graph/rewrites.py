@@ -6,7 +6,6 @@ brings: docs/results.md.
 """
 
 from collections.abc import Iterable
-from operator import attrgetter
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +13,8 @@ from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+from eczema_tf.model.saved_model import list_functions
 
 DEPTHWISE = "DepthwiseConv2dNative"
 
@@ -53,7 +54,7 @@ def keep_data_flow(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
 
 def _keep_called(graph: GraphDef, nodes: Iterable[NodeDef]) -> FunctionDefLibrary:
     """Returns the functions of a graph that some nodes call, and those that these call in turn."""
-    functions = {each.signature.name: each for each in attrgetter("library")(graph).function}
+    functions = {each.signature.name: each for each in list_functions(graph)}
     called: set[str] = set()
     found = list(nodes)
     while found:

@@ -167,7 +167,7 @@ class ServedModel(tf.Module):
         }
 
     def _answer(self, outputs: Tensors, inputs: Tensors, report: Tensors) -> Tensors:
-        """What both signatures give, from the model's outputs."""
+        """What every signature gives, from the model's outputs."""
         decided = compute_decision(outputs, inputs, is_read(report["status"]))
         named = tf.gather(tf.constant(DECISIONS), decided.pop("decision"))
         return {**compute_probabilities(outputs), **report, **decided, "decision": named}

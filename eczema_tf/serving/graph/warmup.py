@@ -36,7 +36,7 @@ def write_warmup(
 
     Args:
         folder: Of the SavedModel.
-        signatures: Their names.
+        signatures: Names of those to warm up; each takes what `list_inputs` says.
         batch_sizes: Rows in a request.
     """
     path = folder / WARMUP_FILE

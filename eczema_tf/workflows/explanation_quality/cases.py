@@ -162,7 +162,7 @@ class ExplainedCases:
 
     @cached_property
     def contributions(self) -> np.ndarray:
-        """Where photo and text start from, and what each moves, in logits: float64 (cases, 3)."""
+        """As in `TokenScores`, in logits: float64 (cases, 3), with clinical fields (cases, 4)."""
         batches = (to_model_inputs(self.gather(chosen)) for chosen in self.in_batches())
         moved = [self.explainer.score_tokens(batch, 1).contributions.numpy() for batch in batches]
         return np.concatenate(moved).astype("float64")

@@ -96,7 +96,7 @@ def compare_explanations(before: Explanations, after: Explanations) -> dict[str,
 
     Returns:
         `correlation` and `relative_change`, float64 (cases,), NaN where there is nothing to
-        compare_explanations.
+        compare.
     """
     pairs = zip(before, after, strict=True)
     changes = [compute_relative_change(first[None], second[None])[0] for first, second in pairs]
