@@ -484,6 +484,8 @@ def test_a_text_without_spaces_is_compared_by_character(tmp_path: Path):
         ),
         ("I have asthma. Eczema and asthma in the family", {("eczema", "family")}),
         ("FH: psoriasis", {("psoriasis", "family")}),
+        ("a ftaher with eczema, a fathher too", {("eczema", "family")}),
+        ("the other one has eczema", {("eczema", "own")}),
         ("FHx +ve for eczema, diagnosis: acne", {("eczema", "family"), ("acne", "own")}),
         ("next of kin have eczema and this is scabies", {("eczema", "family"), ("scabies", "own")}),
         ("athlete’s foot, then hives", {("tinea", "own"), ("urticaria", "own")}),

@@ -66,7 +66,16 @@ def _compile_names() -> tuple[re.Pattern[str], list[str], re.Pattern[str]]:
     }
     # the first that fits is taken: the longest
     names = sorted(condition_of, key=lambda name: (-len(name), name))
-    return _compile(names), [condition_of[name] for name in names], _compile(source["family"])
+    family = {spelling for word in source["family"] for spelling in _spell(word)}
+    return _compile(names), [condition_of[name] for name in names], _compile(sorted(family))
+
+
+def _spell(word: str) -> set[str]:
+    """A word, and if it is long with a letter doubled or two exchanged, as in haste: "fathher"."""
+    letters = range(len(word) if len(word) > 4 else 0)
+    doubled = {word[:at] + word[at] + word[at:] for at in letters}
+    exchanged = {word[:at] + word[at : at + 2][::-1] + word[at + 2 :] for at in letters}
+    return {word, *doubled, *exchanged}
 
 
 def _compile(names: Iterable[str]) -> re.Pattern[str]:
