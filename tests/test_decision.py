@@ -19,7 +19,7 @@ from eczema_tf.model.decision import (
     compute_decision,
 )
 from eczema_tf.reporting.decisions import give_reason
-from eczema_tf.schema import DECISIONS, IMAGE_PRESENT, MOSTLY_UNKNOWN, TEXT_PRESENT
+from eczema_tf.schema import CONSISTENCY, DECISIONS, IMAGE_PRESENT, MOSTLY_UNKNOWN, TEXT_PRESENT
 from eczema_tf.training.familiarity import find_directions
 
 # Distance from training.
@@ -78,25 +78,31 @@ def test_each_kind_of_case_has_its_own_bounds():
     assert ask(1, 2, 3) == ask(-1, -2, -3) == [0, 0, 0]  # at a bound
 
 
-ROWS = {  # name -> photo and text used, both distances, text read, side; known, decision
-    "both known": ((1, 1), (0.5, 0.5), True, 1, (True, True), "eczema"),
-    "not eczema": ((1, 1), (0.5, 1.0), True, -1, (True, True), "not eczema"),
-    "undecided": ((1, 1), (0.5, 0.5), True, 0, (True, True), "cannot tell"),
-    "strange photo": ((1, 1), (1.1, 0.5), True, 1, (False, True), "cannot tell"),
-    "strange text": ((1, 1), (0.5, 1.1), True, 1, (True, False), "cannot tell"),
-    "unread text": ((1, 1), (0.5, 0.5), False, 1, (True, False), "cannot tell"),
-    "photo alone": ((1, 0), (0.5, 9.0), True, 1, (True, False), "eczema"),
-    "text alone": ((0, 1), (np.nan, 0.5), True, -1, (False, True), "not eczema"),
-    "nothing": ((0, 0), (0.5, 0.5), True, 1, (False, False), "cannot tell"),
+CLEAR, UNCLEAR = (0.0, 0.1, 0.0), (0.0, -0.1, 0.1)  # logits of consistency
+
+# name -> photo and text used, both distances, text read, consistency, side; known, decision
+ROWS = {
+    "both known": ((1, 1), (0.5, 0.5), True, CLEAR, 1, (True, True), "eczema"),
+    "not eczema": ((1, 1), (0.5, 1.0), True, CLEAR, -1, (True, True), "not eczema"),
+    "undecided": ((1, 1), (0.5, 0.5), True, CLEAR, 0, (True, True), "cannot tell"),
+    "strange photo": ((1, 1), (1.1, 0.5), True, CLEAR, 1, (False, True), "cannot tell"),
+    "strange text": ((1, 1), (0.5, 1.1), True, CLEAR, 1, (True, False), "cannot tell"),
+    "unread text": ((1, 1), (0.5, 0.5), False, CLEAR, 1, (True, False), "cannot tell"),
+    "photo alone": ((1, 0), (0.5, 9.0), True, CLEAR, 1, (True, False), "eczema"),
+    "text alone": ((0, 1), (np.nan, 0.5), True, CLEAR, -1, (False, True), "not eczema"),
+    "unclear text": ((0, 1), (0.5, 0.5), True, UNCLEAR, 1, (False, True), "cannot tell"),
+    "photo, unclear text": ((1, 1), (0.5, 0.5), True, UNCLEAR, 1, (True, True), "eczema"),
+    "photo, no text": ((1, 0), (0.5, 0.5), True, UNCLEAR, -1, (True, False), "not eczema"),
+    "nothing": ((0, 0), (0.5, 0.5), True, CLEAR, 1, (False, False), "cannot tell"),
 }
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_decision_needs_that_all_that_was_used_is_known(name: str):
-    used, distances, read, side, known, decision = ROWS[name]
+    used, distances, read, consistency, side, known, decision = ROWS[name]
     as_row = {key: np.array([value], "float32") for key, value in zip("ab", distances, strict=True)}
     outputs = {"image_distance": as_row["a"], "text_distance": as_row["b"]}
-    outputs["side"] = np.array([side], "float32")
+    outputs |= {"side": np.array([side], "float32"), "consistency": np.array([consistency])}
     inputs = {IMAGE_PRESENT: np.array(used[:1], "float32")}
     inputs[TEXT_PRESENT] = np.array(used[1:], "float32")
     found = {key: np.asarray(v)[0] for key, v in compute_decision(outputs, inputs, [read]).items()}
@@ -108,6 +114,7 @@ def test_a_decision_needs_that_all_that_was_used_is_known(name: str):
             "text_used": [bool(used[1])],
             "known_image": known[:1],
             "known_text": known[1:],
+            "consistency_predicted": [CONSISTENCY[np.argmax(consistency)] if used[1] else ""],
             "eczema_logit": [2.0 * side],
             BOUNDS[0]: [-1.0],
             BOUNDS[1]: [1.0],
@@ -156,7 +163,7 @@ def make_cases(count: int = 400) -> pd.DataFrame:
     cases["eczema_text_logit"], cases["p_text"] = logit / 2, expit(logit / 2)
     cases["eczema_image_logit"] = np.where(image, logit, np.nan)
     cases["p_image"] = expit(cases["eczema_image_logit"])
-    return cases.assign(known_image=image, known_text=True)
+    return cases.assign(known_image=image, known_text=True, consistency_predicted="other")
 
 
 def test_bounds_are_quantiles_of_both_classes_around_the_threshold():
@@ -208,13 +215,16 @@ def test_accuracy_and_coverage_by_hand():
 
 def test_every_reason_has_its_sentence():
     row = dict.fromkeys(("image_used", "text_used", "known_image", "known_text"), True)
-    row |= {"decision": "cannot tell", "status": "ok"}
+    row |= {"decision": "cannot tell", "status": "ok", "consistency": [0.2, 0.3, 0.5]}
     assert "too often mixed up" in give_reason(row)
     assert give_reason({**row, "known_image": False}).startswith("the photo is unlike")
     both = give_reason({**row, "known_image": False, "known_text": False})
     assert both.count("unlike all that the model was trained on") == 2
     unread = {**row, "known_text": False, "status": MOSTLY_UNKNOWN}
     assert "does not know" in give_reason(unread)
+    assert "nothing in particular" in give_reason({**row, "image_used": False})
+    clear = {**row, "image_used": False, "consistency": [0.5, 0.3, 0.2]}
+    assert "too often mixed up" in give_reason(clear)
     nothing = {**row, "image_used": False, "text_used": False}
     assert give_reason(nothing) == "nothing could be used"
     for decision in ("eczema", "not eczema"):

@@ -45,7 +45,7 @@ def write_cases(job: Job, file: Path, undecided: Undecided | None) -> int:
     pooled = pool_rows(outputs, cases, undecided)
     counts = pd.Series(cases).value_counts(sort=False)
     told = arrange_answers(pooled, [""] * len(counts))
-    said = {name: pooled[name] for name in ("decision", "status", *FLAGS)}
+    said = {name: pooled[name] for name in ("consistency", "decision", "status", *FLAGS)}
     table = {
         "case_id": counts.index.to_numpy(),
         "rows": counts.to_numpy(),

@@ -25,6 +25,7 @@ from eczema_tf.data.manifest.stream import Row
 from eczema_tf.errors import EczemaError, RunError
 from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.reporting.decisions import give_reason
+from eczema_tf.schema import CONSISTENCY
 from eczema_tf.serving.columns import PROBABILITIES
 
 if TYPE_CHECKING:
@@ -196,13 +197,17 @@ def tabulate_chunk(
     """
     flags = {name: answers[name].cast(pa.bool_()) for name in FLAGS}
     said = pa.table({name: answers[name] for name in ("decision", "status")} | flags)
+    shares = [answers[f"consistency_{label}"].to_pylist() for label in CONSISTENCY]
     statuses = zip(rows, said["status"].to_pylist(), strict=True)
     columns = {
         "example_id": [row.example_id for row in rows],
         **({"case_id": [row.case_id or row.example_id for row in rows]} if has_cases else {}),
         **({"text": [row.text for row in rows]} if keep_text else {}),
         "decision": said["decision"],
-        "reason": [give_reason(row) for row in said.to_pylist()],
+        "reason": [
+            give_reason(row | {"consistency": of_row})
+            for row, of_row in zip(said.to_pylist(), zip(*shares, strict=True), strict=True)
+        ],
         **{name: answers[name] for name in PROBABILITIES},
         **flags,
         "status": [row.fault or status for row, status in statuses],

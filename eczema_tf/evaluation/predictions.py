@@ -163,7 +163,7 @@ def add_probabilities(cases: pd.DataFrame) -> pd.DataFrame:
     }
     added |= {f"{head}_predicted": name_grades(grades[head], silent[head]) for head in silent}
     if set(BOUNDS) <= set(cases):
-        added["decision"] = decide(cases)
+        added["decision"] = decide(cases.assign(**added))
     return cases.assign(**added)
 
 
@@ -171,7 +171,7 @@ def decide(cases: pd.DataFrame) -> np.ndarray:
     """Decides on cases, as the model does on rows (`model.decision.compute_decision`).
 
     Args:
-        cases: With `FLAGS`, `eczema_logit` and `BOUNDS`.
+        cases: With `FLAGS`, `consistency_predicted`, `eczema_logit` and `BOUNDS`.
 
     Returns:
         Object (cases,), each one of `DECISIONS`.
@@ -180,7 +180,9 @@ def decide(cases: pd.DataFrame) -> np.ndarray:
     low, high = (cases[bound].to_numpy("float64") for bound in BOUNDS)
     logits = cases["eczema_logit"].to_numpy("float64")
     side = (logits > high).astype(int) - (logits < low)
-    side[(image != known_image) | (text != known_text) | ~(image | text)] = 0
+    unclear = (cases["consistency_predicted"] == "unclear").to_numpy(bool)
+    nothing_said = ~image & (~text | unclear)
+    side[(image != known_image) | (text != known_text) | nothing_said] = 0
     return np.array(DECISIONS, object)[side + 1]
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from eczema_tf.schema import DISTANCES, IMAGE_PRESENT, MODALITIES, SIDE, TEXT_PRESENT
+from eczema_tf.schema import CONSISTENCY, DISTANCES, IMAGE_PRESENT, MODALITIES, SIDE, TEXT_PRESENT
 
 DIRECTIONS = 512  # in which the features of training may vary freely
 FARTHEST = 4.0  # squared distance of two vectors of length 1
@@ -122,15 +122,17 @@ def compute_decision(outputs: Any, inputs: Any, text_read: Any) -> dict[str, Any
 
     Returns:
         `known_image` and `known_text` bool (batch,), false where there is none; `decision` int32
-        (batch,), which of `schema.DECISIONS`: neither label if anything that was used is not known.
+        (batch,), which of `schema.DECISIONS`: neither label if anything that was used is not known,
+        or if there is nothing but a text that speaks for neither.
     """
     image, text = inputs[IMAGE_PRESENT] > 0.5, inputs[TEXT_PRESENT] > 0.5  # (batch,)
     known_image = ops.logical_and(image, outputs[DISTANCES["image"]] <= 1)
     known_text = ops.logical_and(text, outputs[DISTANCES["text"]] <= 1)
     known_text = ops.logical_and(known_text, text_read)
     unknown = ops.logical_or(image != known_image, text != known_text)
-    unknown = ops.logical_or(unknown, ops.logical_not(ops.logical_or(image, text)))
-    side = ops.where(unknown, 0.0, outputs[SIDE])
+    unclear = ops.argmax(outputs["consistency"], axis=-1) == CONSISTENCY.index("unclear")
+    nothing_said = ops.logical_and(~image, ops.logical_or(~text, unclear))
+    side = ops.where(ops.logical_or(unknown, nothing_said), 0.0, outputs[SIDE])
     return {
         "known_image": known_image,
         "known_text": known_text,

@@ -1,9 +1,11 @@
 """Why the model decides, or says that it cannot tell, in a sentence."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eczema_tf.schema import DECISIONS, MOSTLY_UNKNOWN, READ_TO
+import numpy as np
+
+from eczema_tf.schema import CONSISTENCY, DECISIONS, MOSTLY_UNKNOWN, READ_TO
 
 NOT_SURE = (
     "the probability lies where eczema and other conditions are too often mixed up on validation"
@@ -17,6 +19,7 @@ OF_TEXT = {  # by the notice in the status, the first that is there
     MOSTLY_UNKNOWN: "the text is mostly words that the model does not know",
     READ_TO: "too much of the text is not read, or it is unlike training texts",
 }
+UNCLEAR = "the text speaks for nothing in particular, and there is no photo"
 UNLIKE = "the {} is unlike all that the model was trained on"
 NONE_LIKE = "no photo is like those that the model was trained on"
 
@@ -25,8 +28,8 @@ def give_reason(outputs: Mapping[str, Any], photos: int = 1) -> str:
     """Gives the reason of a decision.
 
     Args:
-        outputs: One row of a signature's: `decision`, `image_used`, `text_used`, `known_image`,
-            `known_text` and `status`.
+        outputs: One row of a signature's: `consistency`, `decision`, `image_used`, `text_used`,
+            `known_image`, `known_text` and `status`.
         photos: How many there are.
     """
     if outputs["decision"] != DECISIONS[1]:
@@ -39,4 +42,9 @@ def give_reason(outputs: Mapping[str, Any], photos: int = 1) -> str:
         unlike[0]: outputs["image_used"] and not outputs["known_image"],
         next(of_text, unlike[1]): outputs["text_used"] and not outputs["known_text"],
     }
+    reasons[UNCLEAR] = not outputs["image_used"] and _is_unclear(outputs["consistency"])
     return "; ".join(reason for reason, holds in reasons.items() if holds) or NOT_SURE
+
+
+def _is_unclear(consistency: Sequence[float]) -> bool:
+    return CONSISTENCY[int(np.argmax(consistency))] == "unclear"
