@@ -153,6 +153,8 @@ def test_results_stand_beside_the_internal_ones():
     fusion = found.heads["fusion"]["auroc"].difference
     assert fusion.high < 0
     assert found.recalibration["fusion"].high < 0  # its probabilities are too high
-    shown = " ".join(format_text([Section("x", build_external(found))]).split())
+    shown = " ".join(format_text([Section("x", build_external(found, "malignant"))]).split())
     assert "train it anew" in shown
+    assert "P(malignant) from" in shown
+    assert "eczema" not in shown
     assert f"{found.recalibration['fusion'].value:.3f} [" in shown

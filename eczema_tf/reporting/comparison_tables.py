@@ -81,7 +81,7 @@ def _tabulate_gaps(subgroups: Subgroups) -> Table:
     )
 
 
-def build_external(external: External) -> list[Block]:
+def build_external(external: External, positive_class: str) -> list[Block]:
     """Builds the shift of inputs, metrics beside the internal ones, and recalibration."""
     metrics = [
         [HEAD_NAMES[head], METRIC_NAMES.get(metric, metric), one.internal, one.here, one.difference]
@@ -93,12 +93,12 @@ def build_external(external: External) -> list[Block]:
         *_tabulate_shift(external),
         build_table(
             "Beside the run's own test cases; the difference is not paired",
-            ("P(eczema) from", "of", "own", "here", "difference"),
+            (f"P({positive_class}) from", "of", "own", "here", "difference"),
             metrics,
         ),
         build_table(
             "Recalibration in the large: what added to the log-odds makes the mean probability here"
-            " the share of eczema. It is offered, not used: no result above has it",
+            f" the share that is {positive_class}. It is offered, not used: no result above has it",
             ("case", "add to the log-odds"),
             [[KIND_NAMES[kind], offset] for kind, offset in external.recalibration.items()],
         ),
@@ -129,7 +129,7 @@ def _format_inputs(found: Distribution) -> str:
 
 
 def build_comparison(
-    first: str, others: Mapping[str, Mapping[str, PairedHead]], described: str
+    first: str, others: Mapping[str, Mapping[str, PairedHead]], described: str, positive_class: str
 ) -> Section:
     """Builds one table a comparison.
 
@@ -137,6 +137,7 @@ def build_comparison(
         first: Name of the run that the others are compared with.
         others: By name of a run, what `pair_runs` found by head.
         described: Which cases they are compared on.
+        positive_class: What positive cases are called.
     """
     tables: list[Table] = []
     for name, heads in others.items():
@@ -153,7 +154,7 @@ def build_comparison(
             for modality, head in heads.items()
             for metric, paired in head.metrics.items()
         ]
-        columns = ("P(eczema) from", "cases", "of", first, name, "difference", "p")
+        columns = (f"P({positive_class}) from", "cases", "of", first, name, "difference", "p")
         tables.append(build_table(f"{name} compared with {first}", columns, rows))
     return Section("Paired differences", [described, *tables, Bullets(_NOTES)])
 

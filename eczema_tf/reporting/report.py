@@ -167,7 +167,7 @@ def build_results(metrics: Metrics) -> list[Section]:
     tests = {section.title: section.blocks for section in build_stress(metrics)}
     sections: dict[str, Sequence[Block]] = {  # without blocks, none
         f"P({name})": heads,
-        "Other data than the run's own": build_external(external) if external else (),
+        "Other data than the run's own": build_external(external, name) if external else (),
         "Are the probabilities right?": tabulate_calibration(metrics),
         "What the answers are worth": worth,
         "When it cannot tell": tabulate_abstention(abstention) if abstention else (),

@@ -66,7 +66,7 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
         f"{first.metrics.split.capitalize()}: the {common['case_id'].nunique()} cases that are in"
         f" all of them; they have {counts}."
     )
-    sections = [build_comparison(first.name, paired, described)]
+    sections = [build_comparison(first.name, paired, described, first.metrics.positive_class)]
     print(format_text(sections))
     if out is not None:
         write_text(out / "comparison.html", format_page(PAGE_TITLE, sections))
@@ -84,7 +84,7 @@ def _check_alike(first: Evaluated, other: Evaluated, keys: list[str]) -> None:
     mine, yours = first.metrics.label_threshold, other.metrics.label_threshold
     if mine != yours:
         raise DataError(
-            f"--compare {first.name} {other.name}: eczema is a label above {mine:g} in one and"
+            f"--compare {first.name} {other.name}: positive is a label above {mine:g} in one and"
             f" above {yours:g} in the other; evaluate both with the same data.label_threshold"
         )
     both = first.cases.merge(other.cases, on=keys, suffixes=("", "_other"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from eczema_tf.config import Config
 from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.photo.files import read_photo
-from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.data.photo.upright import read_case_photos
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.serving.answering import Question, answer_case
@@ -61,7 +61,7 @@ class Run:
         Raises:
             DataError: If there is nothing to explain, or something that this model cannot use.
         """
-        upright = [upright_jpeg(read_photo(Path(photo))) for photo in photos]
+        upright = read_case_photos([read_photo(Path(photo)) for photo in photos])
         asked = answer_case(self._backend, upright, text, join_fields(clinical or {}))
         with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop in this one
             return thread.submit(asyncio.run, asked).result()

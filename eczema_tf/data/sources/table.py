@@ -21,7 +21,7 @@ from eczema_tf.data.sources.source import (
     write_source,
 )
 from eczema_tf.data.sources.table_map import TableMap, fold, load_map
-from eczema_tf.errors import DataError, raise_if_any
+from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.schema import ECZEMA, MANIFEST_COLUMNS, POSITIVE_CLASS
 
 LEFT_OUT = {
@@ -120,13 +120,14 @@ def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path | str) -> pd.Da
         condition = row[mapping.eczema.column].strip()
         label = mapping.eczema.label(condition)
         faults = [
-            f"{column}: {template} is not among the values of the map; received {result!r}"
+            f"{column}: {template} is not among the values of the map;"
+            f" received {shorten(repr(result))}"
             for column, rule in mapping.rules.items()
             for template, result in rule.find_unknown(row)
         ]
         if label is None:
-            received = row[mapping.eczema.column]
-            faults.insert(0, f"eczema: is neither positive nor negative; received {received!r}")
+            received = shorten(repr(row[mapping.eczema.column]))
+            faults.insert(0, f"eczema: is neither positive nor negative; received {received}")
         for fault in faults:
             unknown.setdefault(fault, []).append(line)
         made = dict.fromkeys(MANIFEST_COLUMNS, "")
