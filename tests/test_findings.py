@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from eczema_tf.config import Config, ImageConfig, ModelConfig, TextConfig
@@ -21,8 +22,8 @@ from eczema_tf.data.text.findings import (
 from eczema_tf.data.text.tokenizer import learn_tokenizer
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.losses import FindingsCrossentropy
-from eczema_tf.model.multimodal import Encoders, build_model
-from eczema_tf.schema import FINDINGS, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.model.multimodal import SEVERITY_TEXT_SCORE, Encoders, build_model
+from eczema_tf.schema import FINDINGS, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 from eczema_tf.training.data import build_training_data
 from eczema_tf.workflows.run_folder import ENCODERS, load_encoders, save_encoders
 
@@ -93,6 +94,29 @@ def test_detectors_learn_words_wherever_they_stand_and_however_much_else_is_said
     detect.fit([x[train] for x in inputs], said[train], epochs=15, batch_size=32, verbose=0)
     logits = detect.predict([x[384:] for x in inputs], verbose=0)
     assert roc_auc_score(said[384:], logits) > 0.95
+
+
+def test_severity_is_told_findings_around_the_projection():
+    config = ModelConfig(text=TextConfig(preset=None), image=ImageConfig(preset=None, size_px=16))
+    encoders = Encoders(
+        specify_image_encoder(config.image), specify_text_encoder(config.text, 50), ("mild", "bad")
+    )
+    model = build_model(config, encoders)
+    score = model.get_layer(SEVERITY_TEXT_SCORE)
+    kernel = np.zeros(score.kernel.shape)
+    kernel[-2:, 0] = [-1, 2]
+    score.kernel.assign(kernel)
+    words = np.random.default_rng(0).integers(1, 50, (3, 9)).astype("int32")
+    part = keras.Model(
+        model.input, [model.get_layer(FINDINGS).output, model.output["severity_text"]]
+    )
+    inputs = {TOKEN_IDS: words, PADDING_MASK: np.ones_like(words), TEXT_PRESENT: np.ones(3)}
+    inputs |= {IMAGE: np.zeros((3, 16, 16, 3)), IMAGE_PRESENT: np.zeros(3)}
+    logits, grades = part.predict(inputs, verbose=0)
+    expected = expit(logits) @ [-1, 2]
+    assert np.ptp(expected) > 1e-4
+    cuts = np.log([1 / 2, 2])  # of a model that was not trained
+    np.testing.assert_allclose(grades, expected[:, None] - cuts, rtol=1e-4)
 
 
 def test_a_run_keeps_what_its_model_detects(tmp_path: Path):

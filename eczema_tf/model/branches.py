@@ -63,20 +63,24 @@ def _encode_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec) -> Any:
 
 def embed_text(
     inputs: dict[str, Any], spec: EncoderSpec, findings: int, config: ModelConfig
-) -> tuple[Any, Any]:
-    """Turns tokens into pooled features (batch, channels) and the embedding (batch, units).
+) -> tuple[Any, Any, Any]:
+    """Turns tokens into pooled features, the embedding and the findings that are detected.
 
     Args:
         inputs: Of the model; tokens and their mask, int32 (batch, tokens), are looked at.
         spec: Of the encoder.
         findings: How many are detected; with none the embedding is made of pooled features alone.
         config: Widths, dropout, pooling.
+
+    Returns:
+        Of shapes (batch, channels), (batch, units) and (batch, findings), the last a probability;
+        None where there are no findings.
     """
     mask, units = inputs[PADDING_MASK], config.embedding_units
     features = _encode_text(inputs[TOKEN_IDS], mask, spec)
     if not findings:
         pooled = _pool_text(features, mask, config)
-        return pooled, project(pooled, "text", config, units)
+        return pooled, project(pooled, "text", config, units), None
     windows = WindowMean(WINDOW_TOKENS, name=TEXT_WINDOWS)([features, mask])
     # in training whole windows are left out, as if they had not been said
     windows = keras.layers.Dropout(
@@ -85,9 +89,10 @@ def embed_text(
     held = HeldWindows(name="held_windows")(windows)  # (batch, windows)
     pooled = _pool_text(windows, held, config)
     embedding = project(pooled, "text", config, units // 2)  # the other half is the findings'
-    logits = _detect(windows, held, findings, config)
-    said = _project_findings(logits, config, units - units // 2)
-    return pooled, keras.layers.Concatenate(name="text_and_findings")([embedding, said])
+    said = _detect(windows, held, findings, config)
+    projected = _project_findings(said, config, units - units // 2)
+    embedding = keras.layers.Concatenate(name="text_and_findings")([embedding, projected])
+    return pooled, embedding, said
 
 
 def _pool_text(features: Any, mask: Any, config: ModelConfig) -> Any:
@@ -108,7 +113,7 @@ def _detect(windows: Any, mask: Any, findings: int, config: ModelConfig) -> Any:
     hold however much else is said: a concept bottleneck (Koh et al. 2020) with a way around it.
 
     Returns:
-        Logits (batch, findings).
+        Probabilities (batch, findings); the layer `FINDINGS` gives their logits.
     """
     x = keras.layers.LayerNormalization(
         center=False, scale=False, dtype="float32", name="window_norm"
@@ -118,18 +123,18 @@ def _detect(windows: Any, mask: Any, findings: int, config: ModelConfig) -> Any:
     here = keras.layers.Dense(
         findings, bias_initializer=rare, dtype="float32", name="window_findings"
     )(x)  # (batch, windows, findings)
-    return AnyWindow(dtype="float32", name=FINDINGS)([here, mask])
+    logits = AnyWindow(dtype="float32", name=FINDINGS)([here, mask])
+    said = keras.layers.Activation("sigmoid", dtype="float32", name="findings_said")(logits)
+    return keras.layers.Dropout(config.dropout, dtype="float32", name="findings_dropout")(said)
 
 
-def _project_findings(logits: Any, config: ModelConfig, units: int) -> Any:
-    """Turns findings' logits (batch, findings), seen as probabilities, into (batch, units)."""
-    x = keras.layers.Activation("sigmoid", dtype="float32", name="findings_said")(logits)
-    x = keras.layers.Dropout(config.dropout, dtype="float32", name="findings_dropout")(x)
+def _project_findings(said: Any, config: ModelConfig, units: int) -> Any:
+    """Turns probabilities of findings (batch, findings) into (batch, units)."""
     if not config.embedding_units:
-        return x
+        return said
     return keras.layers.Dense(
         units, activation="relu", dtype="float32", name="findings_projection"
-    )(x)
+    )(said)
 
 
 def project(pooled: Any, modality: str, config: ModelConfig, units: int) -> Any:

@@ -5,8 +5,8 @@
                                             missing or dropped? -------+-> fusion: eczema, severity
                                                                        |
     tokens -> text_encoder -> text_features --> pooling -> projection -+-> eczema_text,
-                                   |                           |           severity_text,
-                                   +-> windows -> findings ----+           consistency
+                                   |                           |           consistency,
+                                   +-> windows -> findings ----+---------> severity_text
 
     clinical fields, if the model is told any ------------------------> added to eczema
 
@@ -56,6 +56,7 @@ from eczema_tf.schema import (
 
 # names of layers, and what they give
 CLINICAL_EVIDENCE = "clinical_evidence"  # (batch, 1), log-odds; only where fields are told
+SEVERITY_TEXT_SCORE = "severity_text_score"  # (batch, 1)
 ENCODER_LAYERS = {"image": "image_encoder", "text": "text_encoder"}
 # by modality, the input that cached features stand in for
 ENCODED_INPUTS = {"image": IMAGE, "text": TOKEN_IDS}
@@ -120,13 +121,13 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     # === Encoders ===
     image_features, pooled_image = encode_image(inputs[IMAGE], spec)
     image = project(pooled_image, "image", config, config.embedding_units)  # (batch, units)
-    pooled_text, text = embed_text(inputs, encoders.text, len(encoders.findings), config)
+    pooled_text, text, said = embed_text(inputs, encoders.text, len(encoders.findings), config)
 
     # === Heads ===
     if encoders.clinical:
         width = sum(field.width for field in encoders.clinical)
         inputs[CLINICAL] = keras.Input((width,), name=CLINICAL)
-    outputs = _answer(image, text, image_features, inputs, config)
+    outputs = _answer(image, text, said, image_features, inputs, config)
 
     # === Whether to decide ===
     present = inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]
@@ -135,9 +136,14 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
 
 
 def _answer(
-    image: Any, text: Any, image_features: Any, inputs: dict[str, Any], config: ModelConfig
+    image: Any,
+    text: Any,
+    said: Any,
+    image_features: Any,
+    inputs: dict[str, Any],
+    config: ModelConfig,
 ) -> dict[str, Any]:
-    """From both embeddings, (batch, units), to the logits of every head."""
+    """From both embeddings, (batch, units), and findings to the logits of every head."""
     # === Of one modality: what is absent is so in truth ===
     present = inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]
     image_known = MissingModality(name="image_known_or_missing")([image, present[0]])
@@ -149,7 +155,11 @@ def _answer(
         "consistency": _head("consistency", text_known, len(CONSISTENCY), "zeros"),
     }
     image_score = _head("severity_image_score", image_known, 1, "zeros")
-    text_score = _head("severity_text_score", text_known, 1, "zeros")
+    # what tells grades apart says nothing of eczema: few units of the embedding are left for it
+    graded = (
+        text_known if said is None else keras.layers.Concatenate(name="graded")([text_known, said])
+    )
+    text_score = _head(SEVERITY_TEXT_SCORE, graded, 1, "zeros")
     outputs["severity_image"] = _grade("severity_image", image_score)
     outputs["severity_text"] = _grade("severity_text", text_score)
 

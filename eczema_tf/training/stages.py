@@ -17,7 +17,7 @@ from eczema_tf.data.cache import ArrayCache
 from eczema_tf.errors import ConfigError
 from eczema_tf.model.features import compute_features, frozen_encoders
 from eczema_tf.model.fusion import ECZEMA_SUM
-from eczema_tf.model.multimodal import ENCODER_LAYERS, Encoders, heads_of
+from eczema_tf.model.multimodal import ENCODER_LAYERS, SEVERITY_TEXT_SCORE, Encoders, heads_of
 from eczema_tf.model.trunk import encode_views, split_at, top_of
 from eczema_tf.schema import ECZEMA_HEADS, MODALITIES
 from eczema_tf.training.checkpoints import EpochMetrics
@@ -27,6 +27,11 @@ from eczema_tf.training.familiarity import fit_distances
 from eczema_tf.training.loop import Stage, train_stage
 from eczema_tf.training.low_rank import add_low_rank, merge_low_rank
 from eczema_tf.training.stacking import Scales, find_scales, scale_log_odds
+
+# Times the learning rate, where findings are detected. Few texts have a grade, and the score starts
+# at nothing: at a rate of 1 it orders texts, but dares so little that all are called moderate
+# (docs/log.md).
+SEVERITY_RATE = 10.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,9 @@ def train_model(
         cache = ArrayCache(train.cache_folder if train.cache_features else passing)
         cached = encoders.pretrained | absent
         features = compute_features(model, data.inputs, cached, cache)
-        stage = Stage("heads", train.epochs, train.learning_rate, augment)
+        graders = model.get_layer(SEVERITY_TEXT_SCORE).weights if encoders.findings else []
+        rates = {weight.path: SEVERITY_RATE for weight in graders}
+        stage = Stage("heads", train.epochs, train.learning_rate, augment, rates=rates)
         heads = heads_of(model, cached, encoders.heads)
         history = History(
             train_stage(heads, replace(data, inputs=features), stage, config, run_dir)
