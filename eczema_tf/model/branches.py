@@ -24,7 +24,7 @@ TEXT_FEATURES = "text_features"  # (batch, tokens, channels)
 POOLED_IMAGE = "image_pooling"  # (batch, channels)
 POOLED_TEXT = "text_pooling"  # (batch, channels); only where the pooling has no weights
 TEXT_WINDOWS = "text_windows"  # (batch, windows, channels); only where findings are detected
-WINDOW_TOKENS = 8  # about a phrase
+WINDOW_TOKENS = 4  # about a phrase
 RARE = -4.0  # log-odds of a finding in a window, before anything is learned
 
 
