@@ -57,7 +57,7 @@ def model(small_export: Path) -> ExportedModel:
 
 
 def explain(model: ExportedModel, image: bytes, text: str) -> Answer:
-    async def ask(images, texts, signature):
+    async def ask(images, texts, signature, _):
         return model.run(images, texts, signature)
 
     backend = ExportBackend(ask, METADATA.said)
@@ -261,7 +261,7 @@ def test_every_photo_has_a_heatmap_and_all_of_them_one_slider(model: ExportedMod
 def test_the_answer_to_photos_is_their_mean_and_so_is_what_moved_it(model: ExportedModel):
     photos = [upright_jpeg(photo(seed=seed)) for seed in range(3)]
 
-    async def ask(images, texts, signature):
+    async def ask(images, texts, signature, _):
         return model.run(images, texts, signature)
 
     answer = asyncio.run(answer_case(ExportBackend(ask, METADATA.said), photos, TEXT))
@@ -484,7 +484,7 @@ def test_a_data_url_holds_the_picture(kind: str, format: str):
 def test_the_page_asks_in_the_same_batches_and_under_the_same_limits(model: ExportedModel):
     asked = []
 
-    def run(images, texts, signature):
+    def run(images, texts, signature, _):
         asked.append((list(texts), signature))
         return model.run(images, texts, signature)
 

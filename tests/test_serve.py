@@ -310,7 +310,9 @@ def test_what_is_not_finite_never_leaves(value: float):
 # Batching.
 
 
-def echo(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+def echo(
+    images: list[bytes], texts: list[str], signature: str, _: object = ()
+) -> dict[str, np.ndarray]:
     """Answers with what was asked, so that a row in the wrong place shows."""
     rows = [
         f"{image.decode()}|{text}|{signature}".encode()
@@ -333,7 +335,9 @@ def run_batcher(run: Callable, work: Callable, **limits) -> object:
 def test_every_request_of_a_crowd_gets_its_own_rows_from_few_batches():
     batches, running = [], threading.Semaphore(1)
 
-    def run(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+    def run(
+        images: list[bytes], texts: list[str], signature: str, _: object
+    ) -> dict[str, np.ndarray]:
         assert running.acquire(blocking=False)  # one batch of a signature at a time
         batches.append(len(images))
         time.sleep(0.01)
@@ -364,7 +368,9 @@ def test_a_lone_request_does_not_wait_for_others():
 
 
 def test_a_failing_request_fails_alone():
-    def run(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+    def run(
+        images: list[bytes], texts: list[str], signature: str, _: object
+    ) -> dict[str, np.ndarray]:
         if SECRET in texts:
             raise RuntimeError(SECRET)
         return echo(images, texts, signature)
@@ -388,7 +394,7 @@ def test_a_model_that_loses_rows_is_a_fault():
         with pytest.raises(ModelFault):
             await batcher.ask([b"", b""], ["", ""], SERVE)
 
-    run_batcher(lambda images, texts, signature: {"status": np.array([b"ok"], dtype=object)}, work)
+    run_batcher(lambda *_: {"status": np.array([b"ok"], dtype=object)}, work)
 
 
 class Gate:
@@ -398,7 +404,7 @@ class Gate:
         self.open, self.entered, self.asked = threading.Event(), threading.Event(), []
 
     def __call__(
-        self, images: list[bytes], texts: list[str], signature: str
+        self, images: list[bytes], texts: list[str], signature: str, _: object
     ) -> dict[str, np.ndarray]:
         self.asked.append(list(texts))
         self.entered.set()
@@ -451,7 +457,9 @@ def test_the_queue_is_bounded_and_opens_again():
 def test_an_explanation_does_not_hold_up_a_prediction():
     barrier = threading.Barrier(2)  # passes only if both signatures run at the same time
 
-    def run(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+    def run(
+        images: list[bytes], texts: list[str], signature: str, _: object
+    ) -> dict[str, np.ndarray]:
         barrier.wait(PATIENCE_S)
         return echo(images, texts, signature)
 
@@ -677,7 +685,9 @@ def test_what_a_page_of_another_site_could_send_is_refused(model: ExportedModel,
 def test_a_photo_of_any_kind_is_read_and_a_bad_one_never_reaches_the_model(model: ExportedModel):
     asked: list[bytes] = []
 
-    def run(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+    def run(
+        images: list[bytes], texts: list[str], signature: str, _: object
+    ) -> dict[str, np.ndarray]:
         asked.extend(images)
         return model.run(images, texts, signature)
 
@@ -771,7 +781,9 @@ def test_an_answer_that_takes_too_long_is_a_504(model: ExportedModel):
 
 
 def test_a_model_that_answers_nan_is_a_500_for_its_row_only(model: ExportedModel):
-    def run(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+    def run(
+        images: list[bytes], texts: list[str], signature: str, _: object
+    ) -> dict[str, np.ndarray]:
         return {
             **echo(images, texts, signature),
             "eczema": np.array([np.nan if text == "bad" else 0.5 for text in texts], "float32"),
@@ -792,7 +804,9 @@ def test_logs_and_metrics_hold_nothing_that_was_asked(
 ):
     caplog.set_level(logging.DEBUG)
 
-    def run(images: list[bytes], texts: list[str], signature: str) -> dict[str, np.ndarray]:
+    def run(
+        images: list[bytes], texts: list[str], signature: str, _: object
+    ) -> dict[str, np.ndarray]:
         if "fail" in texts[0]:
             raise RuntimeError(texts[0])
         return {

@@ -165,11 +165,8 @@ class ExportBackend:
     async def _run(
         self, signature: str, photos: Sequence[bytes], text: str, clinical: str
     ) -> Outputs:
-        texts = [text] * len(photos)
-        if not clinical:
-            return await self._ask(photos, texts, signature)
-        told = [clinical] * len(photos)
-        return await self._ask(photos, texts, WITH_CLINICAL[signature], told)
+        name, rows = WITH_CLINICAL[signature] if clinical else signature, len(photos)
+        return await self._ask(photos, [text] * rows, name, [clinical] * rows)
 
 
 def find_continuing(cleaned: bytes, starts: Sequence[int], ends: Sequence[int]) -> list[bool]:

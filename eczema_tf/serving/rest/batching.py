@@ -14,12 +14,13 @@ from typing import NamedTuple, Self
 
 from eczema_tf.errors import EczemaError
 from eczema_tf.serving.cases import Outputs
-from eczema_tf.serving.graph.signature import SIGNATURES, WITH_CLINICAL
+from eczema_tf.serving.graph.signature import SIGNATURES
 from eczema_tf.serving.rest.contract import ModelFault
 from eczema_tf.serving.rest.limits import Limits
 from eczema_tf.serving.rest.metrics import Metrics
 
-Run = Callable[..., Outputs]  # images, texts, signature and perhaps clinical fields
+# images, texts, signature, clinical fields
+Run = Callable[[Sequence[bytes], Sequence[str], str, Sequence[str]], Outputs]
 
 _log = logging.getLogger(__name__)
 
@@ -147,13 +148,10 @@ class Batcher:
         """
         images = [image for request in batch for image in request.images]
         texts = [text for request in batch for text in request.texts]
+        told = [line for request in batch for line in request.clinical]
         answers: list[Outputs | ModelFault] = []
         try:
-            if signature in WITH_CLINICAL.values():
-                told = [line for request in batch for line in request.clinical]
-                outputs = self._run(images, texts, signature, told)
-            else:
-                outputs = self._run(images, texts, signature)
+            outputs = self._run(images, texts, signature, told)
             if any(len(values) != len(images) for values in outputs.values()):
                 raise ModelFault("not one row for each that was asked")
         except Exception as error:  # whatever the model raises must reach those who asked
