@@ -31,15 +31,18 @@ from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.multimodal import CLINICAL_EVIDENCE, Encoders, build_model, heads_of
 from eczema_tf.reporting.answer_html import rank_shares
 from eczema_tf.schema import CLINICAL, HEADS, IMAGE_PRESENT
+from eczema_tf.serving import client
 from eczema_tf.serving.answering import ExportBackend, answer_case
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import save_served
+from eczema_tf.serving.reading import join_statuses
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.contract import BadRequest, parse_request
 from eczema_tf.training.clinical import fit_clinical
 from eczema_tf.training.data import TrainingData
 from eczema_tf.training.device import prepare_device
 from eczema_tf.training.stages import train_model
+from eczema_tf.workflows.predict import predict
 from eczema_tf.workflows.run_folder import load_encoders, save_encoders
 
 KINDS = {"age": "number", "sex": "category"}
@@ -109,6 +112,7 @@ def test_statistics_are_those_of_training_rows_that_know_the_field():
 def test_lines_round_trip_in_any_order_and_case():
     line = join_fields({"site": "left arm", "age": "", "days": "3"})
     assert line == "site=left arm; days=3"
+    assert join_fields({"site": "arm; age=5"}) == "site=arm, age=5"  # a value says no other field
     picked = pick_field(tf.constant([line, "AGE=5;site=x;age=7", "sites=y"]), "age")
     assert picked.numpy().tolist() == [b"", b"7", b""]
 
@@ -285,14 +289,19 @@ TOLD = ["age=50; sex=female", "sex=MALE", "age=20", "age=50"]
 ADDED = [1 + 4 * 0.25, 4 * -0.75, -2, 0]  # the last row has neither a photo nor a text to go by
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
-    folder = tmp_path_factory.mktemp("export") / "1"
+def save_export(folder: Path) -> None:
+    """A small model that is told an age and a sex."""
     model, *others = build_parts(clinical=FIELDS)
     model.get_layer(CLINICAL_EVIDENCE).kernel.assign([[1.0], [0], [4], [0]])
     save_served(build_explained((model, *others), clinical=FIELDS), folder)
     clinical = {"age": (), "sex": ("female", "male")}
     METADATA.model_copy(update={"clinical": clinical}).write(folder)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    folder = tmp_path_factory.mktemp("export") / "1"
+    save_export(folder)
     return ExportedModel(folder)
 
 
@@ -362,15 +371,33 @@ def test_python_names_fields_and_unknown_ones_are_errors(exported: ExportedModel
     with pytest.raises(DataError, match="clinical field 'shoe': allowed: age, sex"):
         exported.predict([None], ["itchy"], [{"shoe": "42"}])
     with pytest.raises(DataError, match="none, this model is told no clinical field"):
-        METADATA.join_clinical({"age": "50"})
+        join_fields({"age": "50"}, METADATA.said.clinical)
+    with pytest.raises(DataError, match=r"must be equally long; received \[2, 2, 1\]"):
+        exported.predict([None] * 2, ["itchy"] * 2, [{"age": "50"}])
+    with pytest.raises(DataError, match=r"received \[1, 1, 0\]"):
+        exported.predict([None], ["itchy"], [])
+
+
+def test_a_server_that_says_its_fields_is_not_asked_about_others(monkeypatch: pytest.MonkeyPatch):
+    own = {"thresholds": {}, "notice": "", "clinical": {"age": []}}
+    asked = []
+
+    def fetch(url: str, question: object = None) -> object:
+        asked.append(url)
+        return {"metadata": {"eczema_tf": own}}
+
+    monkeypatch.setattr(client, "_fetch", fetch)
+    with pytest.raises(DataError, match="clinical field 'shoe': allowed: age"):
+        predict([], "itchy", {"shoe": "42"}, url="http://there")
+    assert asked == ["http://there/metadata"]
 
 
 def test_rest_takes_fields_in_their_own_signature_and_nowhere_else(exported: ExportedModel):
     rows = [{"image": "", "text": "itchy", "clinical": line} for line in ("age=50", "")]
-    with TestClient(build_app(exported), headers={"Content-Type": "application/json"}) as client:
+    with TestClient(build_app(exported), headers={"Content-Type": "application/json"}) as rest:
         path = "/v1/models/eczema"
         told, plain, wrong, lacking = (
-            client.post(f"{path}:predict", json={"signature_name": name, "instances": given})
+            rest.post(f"{path}:predict", json={"signature_name": name, "instances": given})
             for name, given in (
                 ("clinical", rows),
                 ("serving_default", [{"image": "", "text": "itchy"}]),
@@ -378,7 +405,7 @@ def test_rest_takes_fields_in_their_own_signature_and_nowhere_else(exported: Exp
                 ("clinical", [{"image": "", "text": "itchy"}]),
             )
         )
-        metadata = client.get(f"{path}/metadata").json()["metadata"]
+        metadata = rest.get(f"{path}/metadata").json()["metadata"]
     first, second = told.json()["predictions"]
     assert plain.json()["predictions"] == [second]
     assert first["eczema"] > second["eczema"]
@@ -386,6 +413,12 @@ def test_rest_takes_fields_in_their_own_signature_and_nowhere_else(exported: Exp
     assert "'clinical' is not an input; there are image, text" in wrong.json()["error"]
     assert 'has no clinical; give ""' in lacking.json()["error"]
     assert metadata["eczema_tf"]["clinical"] == {"age": [], "sex": ["female", "male"]}
+
+
+def test_a_bad_photo_does_not_hide_that_a_field_cannot_be_used():
+    told = [b"clinical: not all of it can be used", b"ok"]
+    joined = join_statuses(told, ["photo: gone"] * 2)
+    assert joined.tolist() == [b"photo: gone; " + told[0], b"photo: gone"]
 
 
 def test_other_models_have_no_such_signature():

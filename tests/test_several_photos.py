@@ -109,5 +109,12 @@ def test_what_is_said_of_the_text_is_said_once():
     assert join_row_statuses(statuses, [False, False, True]).decode() == (
         f"photo 2: bad; allowed: JPEG; photo 3: {LEFT_OUT}; {said.decode()}"
     )
+    told = b"clinical: not all of it can be used, only age (a number)"
+    assert join_row_statuses([told, b"photo: bad; " + told], [False, False]).decode() == (
+        f"photo 2: bad; {told.decode()}"
+    )
+    assert join_row_statuses([told, told], [False, True]).decode() == (
+        f"photo 2: {LEFT_OUT}; {told.decode()}"
+    )
     assert join_row_statuses([b"ok", b"neither"], [False, False]) == b"ok"
     assert join_row_statuses([b"neither", b"neither"], [False, False]) == b"neither"

@@ -161,8 +161,10 @@ def check_ages(export: Path, folder: Path, capsys: pytest.CaptureFixture) -> Non
     moved = why["contributions"]["clinical"]
     assert moved == pytest.approx(logit(answer) - logit(silent), abs=1e-3)
     assert "the clinical fields" in (folder / "why" / "explanation.html").read_text()
-    assert predict.main(["--model", str(export), *case, "--clinical", "shoe=42"]) == 1
-    assert "clinical field 'shoe': allowed: age" in capsys.readouterr().err
+    unknown = ["--clinical", "shoe=42"]
+    assert predict.main(["--model", str(export), *case, *unknown]) == 1
+    assert explain.main([*run[:3], str(folder / "nothing"), *case, *unknown]) == 1
+    assert capsys.readouterr().err == "error: clinical field 'shoe': allowed: age\n" * 2
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ and the answers are pooled here: for the server, for `predict` (also of TensorFl
 `explain`, the page and `score`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -37,14 +38,18 @@ class Said(NamedTuple):
         thresholds: As in `serving.exported.ExportMetadata`, and so are the others.
         undecided: Likewise.
         notice: Likewise.
+        clinical: Likewise, but empty for a model that is told no fields, and None where it is not
+            known whether it is.
     """
 
     thresholds: dict[str, float] | None = None
     undecided: Undecided | None = None
     notice: str = NOTICE
+    clinical: Mapping[str, Sequence[str]] | None = None
 
 
 LEFT_OUT = "left out, since it is unlike all that the model was trained on, and another is not"
+OF_ALL_ROWS = re.compile("; (?=text: |clinical: )")  # what is said of a case's rows alike
 SMALLEST = 2.0**-24  # float32 knows nothing between 1 less this and 1, log-odds of 17
 # What a row's decision tells of log-odds between which it would be undecided. Averaged, all lie
 # beyond them where all rows are decided alike, and else none: so the photos must agree.
@@ -157,17 +162,17 @@ def tabulate_evidence(
 
 
 def join_row_statuses(statuses: Sequence[bytes], silenced: Sequence[bool]) -> bytes:
-    """Joins what is said of the rows of a case: of each photo, by its number; of the text, once."""
-    photos, texts = [], []
+    """Joins what is said of the rows of a case: of each photo, by its number; of the rest, once."""
+    photos, others = [], []
     for number, (status, left_out) in enumerate(zip(statuses, silenced, strict=True), 1):
-        photo, _, text = f"; {status.decode()}".partition("; text: ")
-        texts += [f"text: {text}"] if text else []
+        photo, *of_all = OF_ALL_ROWS.split(f"; {status.decode()}", maxsplit=1)
+        others += of_all
         if photo.startswith("; photo: "):
             photos.append(f"photo {number}: {photo.removeprefix('; photo: ')}")
         elif left_out:
             photos.append(f"photo {number}: {LEFT_OUT}")
-    if photos or texts:
-        return "; ".join([*photos, *texts[:1]]).encode()
+    if photos or others:
+        return "; ".join([*photos, *others[:1]]).encode()
     return STATUS_OK.encode() if STATUS_OK.encode() in statuses else statuses[0]
 
 

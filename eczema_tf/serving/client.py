@@ -72,7 +72,8 @@ def fetch_metadata(url: str) -> Said:
             return Said()
         undecided = metadata.get("undecided") or {}
         bounds = {kind: (float(low), float(high)) for kind, (low, high) in undecided.items()}
-        return Said(dict(metadata["thresholds"]), bounds or None, str(metadata["notice"]))
+        thresholds, notice = dict(metadata["thresholds"]), str(metadata["notice"])
+        return Said(thresholds, bounds or None, notice, dict(metadata.get("clinical", {})))
     except urllib.error.HTTPError:  # some servers of this protocol have no metadata
         return Said()
     except NO_ANSWER as error:

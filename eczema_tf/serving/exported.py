@@ -17,7 +17,7 @@ from eczema_tf.config import MAX_TOKENS
 from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.upright import upright_jpeg
-from eczema_tf.errors import DataError, EczemaError, shorten
+from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.files import check_checksums, write_json
 from eczema_tf.serving.cases import Said, pool_rows
@@ -69,25 +69,10 @@ class ExportMetadata(BaseModel):
         """The names of the signatures."""
         return list_signatures(self.clinical is not None)
 
-    def join_clinical(self, values: Mapping[str, str]) -> str:
-        """Writes clinical fields as the signatures take them.
-
-        Args:
-            values: By name of the field.
-
-        Raises:
-            DataError: If the model is not told such fields.
-        """
-        known = {name.casefold() for name in self.clinical or ()}
-        if unknown := [name for name in values if name.strip().casefold() not in known]:
-            allowed = ", ".join(self.clinical or ()) or "none, this model is told no clinical field"
-            raise DataError(f"clinical field {shorten(unknown[0])!r}: allowed: {allowed}")
-        return join_fields(values)
-
     @property
     def said(self) -> Said:
         """What answers are read by."""
-        return Said(self.thresholds, self.undecided, self.notice)
+        return Said(self.thresholds, self.undecided, self.notice, self.clinical or {})
 
     @classmethod
     def read(cls, folder: Path) -> "ExportMetadata":
@@ -158,8 +143,8 @@ class ExportedModel:
             images: Upright JPEG or PNG bytes; b"" for none.
             texts: As long as `images`; "" for none.
             signature: `SERVE` or `EXPLAIN`, or one of `WITH_CLINICAL`.
-            clinical: As long as `images`, from `join_fields`; None where the signature takes none,
-                or nothing is known.
+            clinical: As long as `images`, from `join_fields`; None for nothing. A signature that
+                takes none does not look at it.
 
         Returns:
             The signature's outputs by name, one row each; strings are bytes.
@@ -199,11 +184,13 @@ class ExportedModel:
             modality was not used; `decision` is "eczema", "not eczema" or "cannot tell".
 
         Raises:
-            DataError: If a photo cannot be read; if there are not as many photos as texts; or if
-                the model is not told such a field.
+            DataError: If a photo cannot be read; if photos, texts and clinical are not equally
+                long; or if the model is not told such a field.
         """
-        if len(photos) != len(texts):
-            raise DataError(f"as many photos as texts, received {len(photos)} and {len(texts)}")
+        lengths = [len(given) for given in (photos, texts, clinical) if given is not None]
+        if len({*lengths}) > 1:
+            raise DataError(f"photos, texts, clinical: must be equally long; received {lengths}")
+        known = clinical or [{}] * len(texts)
         files, written, cases, told = [], [], [], []
         for case, (given, text) in enumerate(zip(photos, texts, strict=True)):
             several = [given] if isinstance(given, str | Path) else given or []
@@ -211,13 +198,11 @@ class ExportedModel:
             rows = max(len(several), 1)
             written += [text or ""] * rows
             cases += [case] * rows
-            told += [self.metadata.join_clinical(clinical[case]) if clinical else ""] * rows
-        signature = WITH_CLINICAL[SERVE] if any(told) else SERVE
-        answers = self.run(files, written, signature, told)
+            told += [join_fields(known[case], self.metadata.clinical or ())] * rows
+        answers = self.run(files, written, WITH_CLINICAL[SERVE] if any(told) else SERVE, told)
         outputs = pool_rows(answers, cases, self.metadata.undecided)
-        return pd.DataFrame(arrange_answers(outputs, [""] * len(texts))).astype(
-            dict.fromkeys(FLAGS, bool)
-        )
+        table = pd.DataFrame(arrange_answers(outputs, [""] * len(texts)))
+        return table.astype(dict.fromkeys(FLAGS, bool))
 
     def warm_up(self, rows: int = 2) -> None:
         """Runs every signature, on long texts and photos as costly as any of `upright_jpeg`.

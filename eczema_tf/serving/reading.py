@@ -65,7 +65,8 @@ def join_statuses(statuses: Iterable[bytes], faults: Iterable[str]) -> np.ndarra
     """
     joined = []
     for status, fault in zip(statuses, faults, strict=True):
-        # only what the model says of the text adds anything to the fault
-        parts = [fault.encode(), status] if status.startswith(b"text: ") else [fault.encode()]
+        # only what the model says of the text and of clinical fields adds anything to the fault
+        adds = status.startswith((b"text: ", b"clinical: "))
+        parts = [fault.encode(), status] if adds else [fault.encode()]
         joined.append(b"; ".join(parts) if fault else status)
     return np.array(joined, object)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from eczema_tf.data.clinical.fields import encode_fields
+from eczema_tf.data.clinical.fields import encode_fields, list_values
 from eczema_tf.data.clinical.lines import join_columns, join_fields
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import to_model_inputs
@@ -75,7 +75,8 @@ def explain(
     question = Question(target, direction, image_method)
     upright = read_case_photos(photos)
     backend = RunBackend(run_dir, question)
-    answer = asyncio.run(answer_case(backend, upright, text, join_fields(clinical or {})))
+    told = join_fields(clinical or {}, backend.said.clinical)
+    answer = asyncio.run(answer_case(backend, upright, text, told))
     with replacing_folder(out) as aside:
         write_json(aside / ANSWER, answer.to_json())
         write_text(aside / PAGE, render_explanation_page(answer, upright, text))
@@ -145,7 +146,10 @@ class RunBackend:
         data = RunData.read(run_dir / run_folder.DATA)
         self._trained_on = frozenset(data.trained_on or ())
         self.said = Said(
-            run_folder.read_thresholds(run_dir), read_undecided(self._trained.model), data.notice
+            run_folder.read_thresholds(run_dir),
+            read_undecided(self._trained.model),
+            data.notice,
+            list_values(self._trained.encoders.clinical),
         )
         self._submodels = run_folder.take_apart(run_dir, self._trained)
         self._locate = TokenLocator(self._trained.tokenizer)
@@ -157,7 +161,7 @@ class RunBackend:
         Raises:
             DataError: If there is nothing to explain, or something that this model cannot use.
         """
-        self._check(any(photos), text, clinical)
+        self._check(any(photos), text)
         inputs = self._build_inputs(photos, text, clinical)
         if not any(photos) and not inputs[TEXT_PRESENT].any():
             raise DataError("--text: nothing readable in it")
@@ -223,9 +227,7 @@ class RunBackend:
             "status": status.numpy(),
         }
 
-    def _check(self, photo: bool, text: str, clinical: str) -> None:
-        if clinical and not self._trained.encoders.clinical:
-            raise DataError("--clinical: this run is told no clinical fields; leave it out")
+    def _check(self, photo: bool, text: str) -> None:
         if not photo and not text.strip():
             raise DataError("nothing to explain: give a photo, a text or both")
         for name, given in (("image", photo), ("text", bool(text.strip()))):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from eczema_tf import __version__
 from eczema_tf.cli import say
-from eczema_tf.data.clinical.fields import Field
+from eczema_tf.data.clinical.fields import Field, list_values
 from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.memory import give_memory_back
@@ -126,7 +126,7 @@ def export_model(trained: TrainedModel, run_dir: Path, out: Path) -> Path:
         thresholds=run_folder.read_thresholds(run_dir),
         undecided=read_undecided(trained.model),
         labels={"consistency": CONSISTENCY, "severity": SEVERITY},
-        clinical={field.name: tuple(field.shares or ()) for field in fields} or None,
+        clinical=list_values(fields) or None,
         environment=Environment.read(run_dir / run_folder.ENVIRONMENT).model_dump(),
     )
     with adding_version(out) as version:

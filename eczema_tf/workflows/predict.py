@@ -53,14 +53,12 @@ def predict(
             clinical fields.
     """
     upright = read_case_photos(photos) or [b""]
-    fields, signature = clinical or {}, WITH_CLINICAL[SERVE] if clinical else SERVE
+    said = fetch_metadata(url or "") if model is None else ExportMetadata.read(model).said
+    told = join_fields(clinical or {}, said.clinical)
     if model is None:
-        told = join_fields(fields)
         outputs = predict_remotely(url or "", upright, text, told)
-        said = fetch_metadata(url or "")
     else:
-        told = ExportMetadata.read(model).join_clinical(fields)
-        exported, rows = ExportedModel(model, [signature]), len(upright)
+        signature, rows = WITH_CLINICAL[SERVE] if told else SERVE, len(upright)
+        exported = ExportedModel(model, [signature])
         outputs = exported.run(upright, [text] * rows, signature, [told] * rows)
-        said = exported.metadata.said
     return read_case(outputs, said, len(photos))

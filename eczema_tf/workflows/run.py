@@ -62,7 +62,8 @@ class Run:
             DataError: If there is nothing to explain, or something that this model cannot use.
         """
         upright = read_case_photos([read_photo(Path(photo)) for photo in photos])
-        asked = answer_case(self._backend, upright, text, join_fields(clinical or {}))
+        told = join_fields(clinical or {}, self._backend.said.clinical)
+        asked = answer_case(self._backend, upright, text, told)
         with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop in this one
             return thread.submit(asyncio.run, asked).result()
 

@@ -150,6 +150,11 @@ def encode_fields(lines: tf.Tensor, fields: Sequence[Field]) -> tuple[tf.Tensor,
     return tf.concat(figures, axis=1), told
 
 
+def list_values(fields: Sequence[Field]) -> dict[str, tuple[str, ...]]:
+    """Lists what each field may be, by its name; none for a number, which may be any."""
+    return {field.name: tuple(field.shares or ()) for field in fields}
+
+
 def find_telling(
     table: pd.DataFrame, kinds: Collection[str], positive: np.ndarray, labelled: np.ndarray
 ) -> dict[str, tuple[float, float]]:

@@ -4,10 +4,26 @@ from collections.abc import Collection, Mapping
 
 import pandas as pd
 
+from eczema_tf.errors import DataError, shorten
 
-def join_fields(values: Mapping[str, str]) -> str:
-    """Writes a row's fields as one line; those that are empty are left out."""
-    return "; ".join(f"{name}={value}" for name, value in values.items() if value)
+
+def join_fields(values: Mapping[str, str], known: Collection[str] | None = None) -> str:
+    """Writes a row's fields as one line; those that are empty are left out.
+
+    Args:
+        values: By name of the field.
+        known: The fields that a model is told; None not to check.
+
+    Raises:
+        DataError: If it is not told such a field.
+    """
+    names = {name.casefold() for name in known or ()}
+    unknown = [name for name in values if name.strip().casefold() not in names]
+    if unknown and known is not None:
+        allowed = ", ".join(known) or "none, this model is told no clinical field"
+        raise DataError(f"clinical field {shorten(unknown[0])!r}: allowed: {allowed}")
+    told = [f"{name}={value}" for name, value in values.items() if value]
+    return "; ".join(field.replace(";", ",") for field in told)  # no value names another field
 
 
 def join_columns(table: pd.DataFrame, names: Collection[str]) -> list[str]:
