@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +40,14 @@ from eczema_tf.serving.graph.served_model import save_served
 from eczema_tf.serving.reading import join_statuses
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.contract import BadRequest, parse_request
+from eczema_tf.serving.rest.limits import Limits
 from eczema_tf.training.clinical import fit_clinical
 from eczema_tf.training.data import TrainingData
 from eczema_tf.training.device import prepare_device
 from eczema_tf.training.stages import train_model
 from eczema_tf.workflows.predict import predict
 from eczema_tf.workflows.run_folder import load_encoders, save_encoders
+from eczema_tf.workflows.serve import mount_answers
 
 KINDS = {"age": "number", "sex": "category"}
 FIELDS = (
@@ -413,6 +417,28 @@ def test_rest_takes_fields_in_their_own_signature_and_nowhere_else(exported: Exp
     assert "'clinical' is not an input; there are image, text" in wrong.json()["error"]
     assert 'has no clinical; give ""' in lacking.json()["error"]
     assert metadata["eczema_tf"]["clinical"] == {"age": [], "sex": ["female", "male"]}
+
+
+def test_the_page_asks_for_the_fields_of_its_model(exported: ExportedModel):
+    mount = partial(mount_answers, exported, Limits())
+    with TestClient(build_app(exported, mount=mount)) as asked:
+        page = asked.get("/").text
+        rows = [{"image": "", "text": "itchy", "clinical": line} for line in ("age=50", "age=old")]
+        told, wrong = (
+            asked.post("/page/answer", json={"signature_name": "clinical", "instances": [row]}).text
+            for row in rows
+        )
+        silent = asked.post("/page/answer", json={"instances": [{"image": "", "text": "itchy"}]})
+    assert '<input type="number" name="age"' in page
+    options = re.findall("<option.*?>(.*)</option>", page.partition('<select name="sex">')[2])
+    assert options == ["not known", "female", "male"]
+    share = re.search(r'(?s)The clinical fields</th>.*?class="number">(.*?)<', told)
+    assert share[1] == "+1.00"
+    assert "this answer is from the text and the clinical fields" in told
+    assert ">Overall<" in told
+    assert "Clinical: not all of it can be used, only age (a number)" in wrong
+    assert "the text alone" in silent.text
+    assert "clinical fields" not in silent.text
 
 
 def test_a_bad_photo_does_not_hide_that_a_field_cannot_be_used():

@@ -19,6 +19,7 @@ import pytest
 import uvicorn
 from PIL import Image
 from test_answer import THRESHOLDS
+from test_clinical import save_export
 
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.reporting.html import format_percent
@@ -76,22 +77,42 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(model: ExportedModel, scratch: Path) -> Iterator[str]:
     sys.addaudithook(_note_connection)
-    limits = Limits(max_body_bytes=1_000_000)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(scratch))
-        app = build_app(model, limits, mount=partial(mount_answers, model, limits))
-        listener = bind("127.0.0.1", 0)
-        server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()
+        with serving(model) as address:
+            yield address
     assert list(scratch.rglob("*")) == []
+
+
+@contextlib.contextmanager
+def serving(model: ExportedModel) -> Iterator[str]:
+    limits = Limits(max_body_bytes=1_000_000)
+    app = build_app(model, limits, mount=partial(mount_answers, model, limits))
+    listener = bind("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    """A model that is told an age and a sex."""
+    folder = tmp_path_factory.mktemp("told") / "1"
+    save_export(folder)
+    return ExportedModel(folder)
+
+
+@pytest.fixture(scope="module")
+def told_address(told: ExportedModel, address: str) -> Iterator[str]:
+    with serving(told) as own:
+        yield own
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +140,7 @@ def visit(browser: Any, address: str, requested: list[str]) -> Iterator[Callable
     """Opens the page as somebody new."""
     with contextlib.ExitStack() as stack:
 
-        def go(viewport: dict[str, int] = DESKTOP, **options: Any) -> Any:
+        def go(viewport: dict[str, int] = DESKTOP, to: str = address, **options: Any) -> Any:
             context = browser.new_context(viewport=viewport, reduced_motion="reduce", **options)
             stack.callback(context.close)
             context.set_default_timeout(PATIENCE_S * 1000)
@@ -132,7 +153,7 @@ def visit(browser: Any, address: str, requested: list[str]) -> Iterator[Callable
             # the key (one in six on a busy machine).
             page.on("filechooser", lambda chooser: None)
             stack.callback(lambda: pytest.fail(f"errors in the page: {faults}") if faults else None)
-            page.goto(address)
+            page.goto(to)
             page.get_by_role("button", name="Ask").wait_for()
             return page
 
@@ -597,6 +618,54 @@ def test_axe_finds_no_serious_fault(
     for summary in ask(page).locator("summary").all():
         summary.click()
     assert find_faults(page) == []
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["390", "1280"])
+def test_fields_that_the_model_is_told_are_asked_for_and_count(
+    visit, told: ExportedModel, told_address: str, viewport: dict[str, int]
+):
+    page = visit(viewport, told_address)
+    write(page, "the rash is red")
+    silent = ask(page)
+    lines = ["", "age=44.5; sex=female"]
+    rows = told.run([b""] * 2, ["the rash is red"] * 2, "clinical", lines)
+    without, given = (format_percent(float(probability)) for probability in rows["eczema"])
+    assert given != without == shown_percents(silent)[2]
+    assert silent.get_by_role("rowheader", name="The clinical fields").count() == 0
+    age, sex = page.get_by_label("Age"), page.get_by_label("Sex")
+    assert sex.locator("option").all_inner_texts() == ["not known", "female", "male"]
+    assert sex.input_value() == ""
+    age.fill("44.5")
+    sex.select_option("female")
+    age.press("Enter")  # asks, too
+    answer = wait_for_answer(page)
+    assert shown_percents(answer)[2] == given
+    share = answer.get_by_role("row", name="The clinical fields").locator(".number")
+    assert share.inner_text() == "+1.45"  # 0.45 for the age, 4 x (1 - 0.75) for the sex
+    assert find_faults(page) == []
+    assert has_no_overflow(page)
+    page.get_by_role("button", name="Start over").click()
+    assert (age.input_value(), sex.input_value()) == ("", "")
+
+
+def test_what_is_no_number_is_not_asked_as_if_it_were_not_known(visit, told_address: str):
+    page = visit(to=told_address)
+    write(page, TEXT)
+    age = page.get_by_label("Age")
+    age.press_sequentially("4e")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    assert age.evaluate("e => [e.validity.badInput, e.value, document.activeElement === e]") == [
+        True,
+        "",
+        True,
+    ]
+    assert page.locator(".answer.empty").count() == 1
+    age.fill("4")
+    ask(page)
+
+
+def test_a_model_that_is_told_none_is_asked_none(visit):
+    assert visit().locator("form, select, input[type=number]").count() == 0
 
 
 def test_the_browser_itself_refuses_what_is_elsewhere(visit):

@@ -246,7 +246,9 @@ def test_a_bad_photo_is_named_and_the_text_is_answered_still(client: TestClient)
 
 
 def build_client(
-    model: ExportedModel, answer: Callable[[bytes, str], Awaitable[Answer]], limits: Limits = LIMITS
+    model: ExportedModel,
+    answer: Callable[[bytes, str, str], Awaitable[Answer]],
+    limits: Limits = LIMITS,
 ) -> TestClient:
     """The page over a function that stands for the model."""
     return TestClient(
@@ -261,7 +263,7 @@ def test_only_some_photos_are_decoded_at_once(
         room.visit()
         return data
 
-    async def never(image: bytes, text: str) -> Answer:
+    async def never(image: bytes, text: str, clinical: str) -> Answer:
         raise AssertionError
 
     monkeypatch.setattr(reading, "upright_jpeg", decode)
@@ -274,7 +276,7 @@ def test_only_some_photos_are_decoded_at_once(
 
 
 def test_nothing_and_too_much_are_refused_before_the_model_is_asked(model: ExportedModel):
-    async def never(image: bytes, text: str) -> Answer:
+    async def never(image: bytes, text: str, clinical: str) -> Answer:
         raise AssertionError
 
     client = build_client(model, never)
@@ -315,7 +317,7 @@ def test_two_rows_are_a_bad_request(client: TestClient):
 def test_failures_become_messages_and_nothing_more(
     model: ExportedModel, error: Exception, code: int, said: str, caplog: pytest.LogCaptureFixture
 ):
-    async def fail(image: bytes, text: str) -> Answer:
+    async def fail(image: bytes, text: str, clinical: str) -> Answer:
         raise error
 
     answer = ask(build_client(model, fail), text="itchy")
@@ -326,7 +328,7 @@ def test_failures_become_messages_and_nothing_more(
 
 
 def test_an_answer_that_does_not_come_is_given_up(model: ExportedModel):
-    async def wait(image: bytes, text: str) -> Answer:
+    async def wait(image: bytes, text: str, clinical: str) -> Answer:
         await asyncio.sleep(PATIENCE_S)
         raise AssertionError
 

@@ -100,4 +100,4 @@ def mount_answers(model: ExportedModel, limits: Limits, app: FastAPI) -> None:
     from eczema_tf.serving.page.page import mount_page
 
     backend = ExportBackend(app.state.batcher.ask, model.metadata.said)
-    mount_page(app, partial(answer_case, backend), limits, model.metadata.notice)
+    mount_page(app, partial(answer_case, backend), limits, backend.said)

@@ -27,6 +27,7 @@ const file = find("file", HTMLInputElement);
 const phoneCamera = find("phone-camera", HTMLInputElement);
 const fault = find("fault", HTMLElement);
 const text = find("text", HTMLTextAreaElement);
+const fields = document.forms.namedItem("fields"); // null if the model is told none
 const status = find("status", HTMLElement);
 const result = find("result", HTMLElement);
 const dialog = find("camera-dialog", HTMLDialogElement);
@@ -216,6 +217,7 @@ async function pastePhoto() {
 
 /** Asks about photos and text, shows the answer or why there is none, and moves the focus there. */
 async function ask() {
+  if (fields?.reportValidity() === false) return; // the browser says which is no number
   asking.abort();
   asking = new AbortController();
   const { signal } = asking;
@@ -225,7 +227,9 @@ async function ask() {
     status.textContent = "Asking";
     const encoded = await Promise.all(photos.map(toBase64));
     const image = encoded.map((b64) => ({ b64 }));
-    const body = JSON.stringify({ instances: [{ image, text: text.value }] });
+    const row = { image, text: text.value, ...(fields && { clinical: joinFields(fields) }) };
+    const signature_name = fields ? "clinical" : "serving_default";
+    const body = JSON.stringify({ signature_name, instances: [row] });
     const response = await post(`page/answer?photo_refused=${photoRefused}`, body, signal);
     result.innerHTML = await response.text(); // the server has escaped what users wrote
   } catch (error) {
@@ -237,9 +241,19 @@ async function ask() {
   find("answer-title", HTMLElement).focus();
 }
 
+/**
+ * @param {HTMLFormElement} form
+ * @returns {string} what is known, as the signature takes it: "age=34; sex=female"
+ */
+function joinFields(form) {
+  const known = [...new FormData(form)].filter(([, value]) => value);
+  return known.map(([name, value]) => `${name}=${value}`).join("; ");
+}
+
 function startOver() {
   asking.abort();
   removePhotos();
+  fields?.reset();
   text.value = "";
   result.innerHTML = nothingYet;
   result.ariaBusy = "false";
@@ -248,6 +262,7 @@ function startOver() {
 /** @param {DOMStringMap} example `photo` is an address, or "" for none */
 async function tryExample({ photo: address, text: words }) {
   removePhotos();
+  fields?.reset();
   text.value = words ?? "";
   const { signal } = reading;
   const response = address ? await fetch(address, { signal }).catch(() => null) : null;
@@ -301,6 +316,10 @@ dialog.addEventListener("close", stopCamera);
 result.addEventListener("input", fadeHeatmap);
 text.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey || event.shiftKey)) return;
+  event.preventDefault();
+  ask();
+});
+fields?.addEventListener("submit", (event) => {
   event.preventDefault();
   ask();
 });

@@ -26,7 +26,8 @@ from eczema_tf.errors import DataError
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.reporting.answer_html import STYLE_SHEET, render_answer
 from eczema_tf.reporting.html import TEMPLATES
-from eczema_tf.schema import NOTICE
+from eczema_tf.serving.cases import Said
+from eczema_tf.serving.graph.signature import list_signatures
 from eczema_tf.serving.reading import PhotoReader
 from eczema_tf.serving.rest.app import JSON, accept_only, await_unless_gone
 from eczema_tf.serving.rest.contract import BadRequest, parse_request
@@ -58,19 +59,20 @@ MAX_CHARACTERS = 5_000  # of a text; the model reads 512 tokens, some 350 words
 # Photos come back as base64, 4/3 of their size, with the text: so much of a request may they be.
 BASE64_ROOM = 0.7
 
-Ask = Callable[[Sequence[bytes], str], Coroutine[Any, Any, Answer]]
+Ask = Callable[[Sequence[bytes], str, str], Coroutine[Any, Any, Answer]]
 
 
-def mount_page(app: FastAPI, answer: Ask, limits: Limits, notice: str = NOTICE) -> None:
+def mount_page(app: FastAPI, answer: Ask, limits: Limits, said: Said | None = None) -> None:
     """Adds the page to the server's application.
 
     Args:
         app: The server's application, from `build_app`.
-        answer: Answers upright JPEGs and a text ("" for none), as `answering.answer_case` does.
+        answer: Answers upright JPEGs, a text and clinical fields ("" for none), as
+            `answering.answer_case` does.
         limits: Of the server.
-        notice: What everyone must read before an answer.
+        said: What is said of the model; None for the general notice and no clinical fields.
     """
-    page, own = _Page(answer, app.state.reader, limits, notice), Depends(check_same_origin)
+    page, own = _Page(answer, app.state.reader, limits, said or Said()), Depends(check_same_origin)
     app.add_api_route("/", page.show, methods=["GET", "HEAD"])
     app.add_api_route("/page/example.jpg", get_example)
     app.add_api_route("/page/{name}", get_file)
@@ -84,13 +86,15 @@ def mount_page(app: FastAPI, answer: Ask, limits: Limits, notice: str = NOTICE) 
 class _Page:
     """What depends on the model and on the server's limits."""
 
-    def __init__(self, answer: Ask, reader: PhotoReader, limits: Limits, notice: str):
+    def __init__(self, answer: Ask, reader: PhotoReader, limits: Limits, said: Said):
+        self._signatures = list_signatures(bool(said.clinical))
         self._answer = answer
         self._reader = reader
         self._timeout_s = limits.answer_timeout_s
         self._max_photo_bytes = int(BASE64_ROOM * limits.max_body_bytes)
         self._html = TEMPLATES.from_string(PAGE_TEMPLATE.read_text(encoding="utf-8")).render(
-            notice=notice,
+            notice=said.notice,
+            fields=said.clinical,
             examples=PAGE_EXAMPLES,
             max_characters=MAX_CHARACTERS,
             max_photos=MAX_PHOTOS,
@@ -108,7 +112,7 @@ class _Page:
         return _respond(jpeg, "image/jpeg")
 
     async def answer_question(self, request: Request) -> Response:
-        question = parse_request(await request.body(), max_rows=MAX_PHOTOS)
+        question = parse_request(await request.body(), MAX_PHOTOS, self._signatures)
         if len(question.listed) > 1:
             raise BadRequest(f"{len(question.listed)} rows; a question is one, of one case")
         text = question.texts[0]
@@ -128,7 +132,7 @@ class _Page:
                 faults.append(f"{place}{error}")
         if not any(photos) and not text.strip():
             raise DataError("; ".join([*faults, "give a photo, a text, or both"]))
-        answering = self._answer(photos, text)
+        answering = self._answer(photos, text, question.clinical[0])
         answer = await await_unless_gone(request, answering, self._timeout_s)
         refused = request.query_params.get("photo_refused") == "true"
         html = await asyncio.to_thread(
