@@ -40,6 +40,17 @@ def test_rows_are_those_of_the_whole_manifest(tmp_path: Path):
         assert [getattr(row, column) for row in rows] == whole.table[column].tolist()
 
 
+def test_fields_are_read_as_in_training_and_columns_that_are_not_there_are_not_known(
+    tmp_path: Path,
+):
+    path = write(tmp_path, "example_id,text,age,sex\na,x, 50 ,?\nb,y,,male\nc,z\n")
+    assert survey_manifest(path).columns == ["example_id", "text", "age", "sex"]
+    rows = list(stream_rows(path, ["age", "sex", "site"]))
+    assert [row.clinical for row in rows] == ["age=50", "sex=male", ""]
+    assert [row.text for row in rows] == ["x", "y", ""]  # which cell is which is not sure
+    assert {row.clinical for row in stream_rows(path)} == {""}
+
+
 def test_parquet_says_the_same_as_csv(tmp_path: Path):
     table = pd.DataFrame(
         {

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 from scipy.special import expit, logit
+from test_clinical import save_export
 from test_serving import METADATA
 
 from eczema_tf.batch.job import JOB, Job, open_job
@@ -394,6 +395,52 @@ def test_a_job_with_another_manifest_model_or_setting_is_refused(
     assert "manifest: was" in refuses("--model", str(export))
 
 
+def test_fields_of_the_manifest_are_told_to_a_model_that_knows_them(tmp_path: Path):
+    try:
+        check_spark()
+    except EczemaError as error:
+        pytest.skip(str(error))
+    save_export(tmp_path / "1")
+    cells = ["50,female", ",male", "old,female", ","]
+    lines = [f"{row},c,itchy,{cell}" for row, cell in enumerate(cells)]
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("\n".join(["example_id,case_id,text,age,sex", *lines]))
+    arguments = ["--manifest", str(manifest), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "eczema_tf.score", "--model", str(tmp_path / "1"), *arguments]
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "note:" not in done.stderr
+    table = pd.read_parquet(tmp_path / "out")
+    told = ["age=50; sex=female", "sex=male", "sex=female", ""]
+    expected = ExportedModel(tmp_path / "1").run([b""] * 4, ["itchy"] * 4, "clinical", told)
+    np.testing.assert_allclose(table["eczema"], expected["eczema"], atol=1e-6)
+    assert len(set(table["eczema"].round(4))) == 4
+    assert table["status"].str.partition(":")[0].tolist() == ["ok", "ok", "clinical", "ok"]
+
+
+def test_fields_that_the_manifest_has_no_column_for_are_named(
+    small: list[str],
+    export: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    Stub(monkeypatch)
+    other = shutil.copytree(export, tmp_path / "models" / "4")
+    fields = {"text": (), "age": (), "sex": ("female", "male")}
+    METADATA.model_copy(update={"clinical": fields}).write(other)
+    assert main(["--model", str(other), *small]) == 0
+    said = capsys.readouterr().err
+    assert "note: manifest.csv has no column age, sex; of no row this is known\n" in said
+
+
 def test_texts_are_kept_only_if_asked_for(
     small: list[str], export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -423,7 +470,7 @@ def job(tmp_path: Path) -> Job:
         tmp_path / "job",
         tmp_path / "model",
         tmp_path / "m.csv",
-        Survey(5, False, "abc"),
+        Survey(5, False, "abc", []),
         chunk_rows=2,
         keep_text=False,
     )

@@ -1,7 +1,7 @@
 """Batch scoring on Spark: a session, and chunks of a manifest to answers, one row for each row.
 
-The driver sends paths and texts; the executors read the photos, ask the model and send back
-probabilities (`worker.py`); the driver puts them beside the ids, which never leave it.
+The driver sends paths, texts and clinical fields; the executors read the photos, ask the model and
+send back probabilities (`worker.py`); the driver puts them beside the ids, which never leave it.
 """
 
 import contextlib
@@ -170,10 +170,11 @@ def score_chunk(spark: "SparkSession", udf: Any, rows: Sequence[Row]) -> pa.Tabl
         "number": numbers,
         "image_path": [row.image_path for row in rows],
         "text": [row.text for row in rows],
+        "clinical": [row.clinical for row in rows],
     }
     tasks = max(spark.sparkContext.defaultParallelism, -(-len(rows) // TASK_ROWS))
     frame = spark.createDataFrame(pa.table(asked)).repartition(tasks)
-    scored = frame.select("number", udf("image_path", "text").alias("answer"))
+    scored = frame.select("number", udf("image_path", "text", "clinical").alias("answer"))
     answers = scored.select("number", "answer.*").toArrow().sort_by("number")
     if not answers["number"].combine_chunks().equals(numbers):
         raise RunError(

@@ -10,14 +10,14 @@ from eczema_tf.data.photo.files import find_photo, read_photo
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.serving.columns import Columns, arrange_answers
-from eczema_tf.serving.exported import ExportedModel
-from eczema_tf.serving.graph.signature import SERVE
+from eczema_tf.serving.exported import ExportedModel, ExportMetadata
+from eczema_tf.serving.graph.signature import SERVE, WITH_CLINICAL
 from eczema_tf.serving.reading import describe_fault
 
 
 def load_scorer(
     model: str, folder: str, threads: int
-) -> Callable[[np.ndarray, np.ndarray], Columns]:
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Columns]:
     """Loads the model; `predict_batch_udf` calls it once in each worker.
 
     Args:
@@ -26,9 +26,9 @@ def load_scorer(
         threads: Of TensorFlow.
 
     Returns:
-        A function from paths and texts, both object (batch,), "" for none, to the columns of
-        `serving.columns.arrange_answers`, and `attempt` int8 (batch,), 0 unless Spark had to try
-        again.
+        A function from paths, texts and clinical fields, each object (batch,), "" for none, to the
+        columns of `serving.columns.arrange_answers`, and `attempt` int8 (batch,), 0 unless Spark
+        had to try again.
 
     Raises:
         EczemaError: If the model or the folder cannot be found on this machine.
@@ -44,13 +44,15 @@ def load_scorer(
             f"{folder}: no such folder on {socket.gethostname()}; photos must be in a folder that"
             " all executors share"
         )
-    exported = ExportedModel(Path(model), [SERVE])
+    signature = WITH_CLINICAL[SERVE] if ExportMetadata.read(Path(model)).clinical else SERVE
+    exported = ExportedModel(Path(model), [signature])
 
-    def score(image_paths: np.ndarray, texts: np.ndarray) -> Columns:
+    def score(image_paths: np.ndarray, texts: np.ndarray, clinical: np.ndarray) -> Columns:
         read = [prepare_photo(image_path, root) for image_path in image_paths]
         photos, faults = zip(*read, strict=True)
         attempt = np.full(len(texts), TaskContext.get().attemptNumber(), "int8")
-        return {**arrange_answers(exported.run(photos, list(texts)), faults), "attempt": attempt}
+        outputs = exported.run(photos, list(texts), signature, list(clinical))
+        return {**arrange_answers(outputs, faults), "attempt": attempt}
 
     return score
 

@@ -3,7 +3,7 @@
 The driver reads the manifest in chunks; each is scored by one Spark job and committed as one file.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,8 @@ from tqdm import tqdm
 from eczema_tf.batch.cases import write_cases
 from eczema_tf.batch.job import Job, JobSummary, open_job
 from eczema_tf.batch.spark import build_udf, check_spark, open_session, score_chunk, tabulate_chunk
-from eczema_tf.data.manifest.stream import stream_rows, survey_manifest
+from eczema_tf.cli import say
+from eczema_tf.data.manifest.stream import Row, stream_rows, survey_manifest
 from eczema_tf.errors import DataError
 from eczema_tf.serving.exported import ExportMetadata, find_version
 
@@ -57,7 +58,9 @@ def score(
     version = find_version(model).resolve()
     # first: a folder that is no export of ours fails before Spark starts
     said = ExportMetadata.read(version).said
-    survey = survey_manifest(manifest)
+    survey, fields = survey_manifest(manifest), said.clinical or ()
+    if absent := [name for name in fields if name not in survey.columns]:
+        say(f"note: {manifest.name} has no column {', '.join(absent)}; of no row this is known")
     if cases and not survey.has_cases:
         raise DataError(f"--cases: {manifest} names no cases; give its rows a case_id")
     open_here = partial(open_job, out, version, manifest, survey, notice=said.notice)
@@ -74,7 +77,7 @@ def score(
             with open_session(master, debug=debug) as spark:
                 udf = build_udf(version, folder, threads=threads, batch_size=batch_size)
                 ask = partial(score_chunk, spark, udf)
-                rows_retried = _score_missing(job, manifest, survey.rows, chunk_rows, ask, tabulate)
+                rows_retried = _score_missing(job, stream_rows(manifest, fields), ask, tabulate)
         summary = job.finish((row.example_id for row in stream_rows(manifest)), rows_retried)
     _print_counts(summary, f"{done}: {out}")
     if cases:
@@ -82,14 +85,12 @@ def score(
     print(said.notice)
 
 
-def _score_missing(
-    job: Job, manifest: Path, total: int, chunk_rows: int, ask: Callable, tabulate: Callable
-) -> int:
+def _score_missing(job: Job, rows: Iterator[Row], ask: Callable, tabulate: Callable) -> int:
     """Scores and commits the chunks that are missing; returns how many rows were scored again."""
-    missing, rows, again = frozenset(job.find_missing()), stream_rows(manifest), 0
-    with tqdm(total=total, unit="row", disable=None) as bar:
+    missing, again = frozenset(job.find_missing()), 0
+    with tqdm(total=job.facts.manifest.rows, unit="row", disable=None) as bar:
         for number in range(len(job.parts)):
-            chunk = list(islice(rows, chunk_rows))
+            chunk = list(islice(rows, job.facts.chunk_rows))
             if number in missing:
                 answers = ask(chunk)
                 again += int(np.count_nonzero(answers["attempt"].to_numpy()))

@@ -1,17 +1,19 @@
 """A manifest row by row, for tables that need not fit into memory: what batch inference reads.
 
-Only ids, photo and text are looked at. Rows are read by the same rules as by `load_manifest`, but a
-bad row is handed on with its fault, since here each row gets an answer of its own.
+Only ids, photo, text and clinical fields are looked at. Rows are read by the same rules as by
+`load_manifest`, but a bad row is handed on with its fault, since here each row gets an answer of
+its own.
 """
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.manifest.reading import open_manifest
 from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.files import digest_file
@@ -25,7 +27,8 @@ class Row(NamedTuple):
     case_id: str = ""
     image_path: str = ""
     text: str = ""
-    fault: str = ""  # what keeps the row from being read: then photo and text are ""
+    fault: str = ""  # what keeps the row from being read: then only its ids are there
+    clinical: str = ""  # as from `join_fields`
 
 
 class Survey(NamedTuple):
@@ -34,26 +37,29 @@ class Survey(NamedTuple):
     rows: int
     has_cases: bool  # whether any row names its case
     sha256: str  # of the file
+    columns: Collection[str]  # all, by name
 
 
 COLUMNS = ("example_id", "case_id", "image_path", "text")
 
 
-def stream_rows(path: Path) -> Iterator[Row]:
+def stream_rows(path: Path, fields: Collection[str] = ()) -> Iterator[Row]:
     """Yields the rows in the order of the file, holding few at a time.
 
     Args:
         path: CSV or, if it ends in `.parquet`, Parquet.
+        fields: Columns of clinical fields; one that is not there is not known.
 
     Raises:
         DataError: If the file as a whole cannot be read, as for `load_manifest`.
     """
-    table = open_manifest(path, COLUMNS)
+    table = open_manifest(path, {*COLUMNS, *fields}, fields)
     for line, values, fault in table.rows:
-        cells = zip(table.columns, values, strict=True)
-        row = Row(line, **dict(cells))
+        cells = dict(zip(table.columns, values, strict=True))
+        known = join_fields({name: cells.get(name, "") for name in fields})
+        row = Row(line, **{name: cells.get(name, "") for name in COLUMNS}, clinical=known)
         if fault:  # which field is which is not sure
-            row = row._replace(image_path="", text="", fault=f"row: {fault}")
+            row = row._replace(image_path="", text="", clinical="", fault=f"row: {fault}")
         yield row
 
 
@@ -74,7 +80,7 @@ def survey_manifest(path: Path) -> Survey:
     suspects = {hash(""), *values[counts > 1].tolist()}
     if np.isin(list(suspects), values).any():
         _refuse_repeated_ids(path, suspects)
-    return Survey(len(hashes), has_cases, digest_file(path))
+    return Survey(len(hashes), has_cases, digest_file(path), open_manifest(path, ()).header)
 
 
 def _refuse_repeated_ids(path: Path, suspects: set[int]) -> None:
