@@ -118,6 +118,15 @@ def text_of(metrics, facts, plots) -> tuple[str, str]:
     )
 
 
+def test_both_say_which_clinical_fields_the_model_is_told(metrics, plots):
+    told = {"data": {"clinical": {"age": "number", "site": "category"}}}
+    for config, said in ((told, "age (number), site (category)"), ({}, "none")):
+        page, card = text_of(metrics, facts_of(config), plots)
+        assert f"clinical fields {said} \n fusion" in page
+        assert f"clinical fields: {said}" in page  # TRIPOD+AI, how predictors enter
+        assert f"| clinical fields | {said} |" in card
+
+
 def test_both_hold_the_figures_with_intervals(metrics, plots):
     page, card = text_of(metrics, facts_of(), plots)
     for head in metrics.heads.values():

@@ -92,9 +92,11 @@ def tabulate_settings(facts: RunFacts) -> Table:
     kept = f"{train.keep} of {train.epochs} epochs"
     kept += " by validation AUROC" if train.keep == "best" else ""
     software = [f"{name} {packages[name]}" for name in ("tensorflow", "keras")]
+    fields = [f"{name} ({kind})" for name, kind in facts.config.data.clinical.items()]
     settings = {
         "image encoder": "precomputed embeddings instead of photos" if embedded else image,
         "text encoder": _name_encoder(model.text.preset, model.text.architecture),
+        "clinical fields": ", ".join(fields) or "none",
         "fusion": model.fusion,
         "embedding": f"{units} units each" if units else "none: linear heads",
         "training": f"{kept}, batches of {train.batch_size}, learning rate {train.learning_rate:g}",
