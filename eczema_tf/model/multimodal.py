@@ -144,26 +144,10 @@ def _answer(
     config: ModelConfig,
 ) -> dict[str, Any]:
     """From both embeddings, (batch, units), and findings to the logits of every head."""
-    # === Of one modality: what is absent is so in truth ===
-    present = inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]
-    image_known = MissingModality(name="image_known_or_missing")([image, present[0]])
-    text_known = MissingModality(name="text_known_or_missing")([text, present[1]])
-    outputs = {
-        "eczema_image": _head("eczema_image", image_known, 1),
-        "eczema_text": _head("eczema_text", text_known, 1),
-        # from zeros, so that they say nothing where there is no label to learn from
-        "consistency": _head("consistency", text_known, len(CONSISTENCY), "zeros"),
-    }
-    image_score = _head("severity_image_score", image_known, 1, "zeros")
-    # what tells grades apart says nothing of eczema: few units of the embedding are left for it
-    graded = (
-        text_known if said is None else keras.layers.Concatenate(name="graded")([text_known, said])
-    )
-    text_score = _head(SEVERITY_TEXT_SCORE, graded, 1, "zeros")
-    outputs["severity_image"] = _grade("severity_image", image_score)
-    outputs["severity_text"] = _grade("severity_text", text_score)
+    outputs, scores = _answer_alone(image, text, said, inputs)
 
-    # === Of both: what is absent is so in truth or by dropout ===
+    # what is absent is so in truth or by dropout
+    present = inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]
     dropped = ModalityDropout(config.modality_dropout, name="modality_dropout")([*present])
     evidence = Evidence(
         image=MissingModality(name="image_or_missing")([image, dropped[0]]),
@@ -179,12 +163,39 @@ def _answer(
     outputs["eczema"] = seen([*singles, eczema, *dropped])
     if CLINICAL in inputs:
         outputs["eczema"] = _add_clinical(outputs["eczema"], inputs[CLINICAL])
-    severity = _grade("severity_both", fuse("severity", image_score, text_score, joint, evidence))
+    severity = _grade("severity_both", fuse("severity", *scores, joint, evidence))
     singles = outputs["severity_image"], outputs["severity_text"]
     outputs["severity"] = OneOrBoth(dtype="float32", name="severity")(
         [*singles, severity, *dropped]
     )
     return outputs
+
+
+def _answer_alone(
+    image: Any, text: Any, said: Any, inputs: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[Any, Any]]:
+    """The heads of one modality: what is absent is so in truth.
+
+    Returns:
+        Logits by head, and the photo's and the text's score of severity, each (batch, 1).
+    """
+    image = MissingModality(name="image_known_or_missing")([image, inputs[IMAGE_PRESENT]])
+    text = MissingModality(name="text_known_or_missing")([text, inputs[TEXT_PRESENT]])
+    # what tells grades apart says nothing of eczema: the embedding has few units for it
+    graded = text if said is None else keras.layers.Concatenate(name="graded")([text, said])
+    # from zeros, so that heads say nothing where there is no label to learn from
+    scores = (
+        _head("severity_image_score", image, 1, "zeros"),
+        _head(SEVERITY_TEXT_SCORE, graded, 1, "zeros"),
+    )
+    outputs = {
+        "eczema_image": _head("eczema_image", image, 1),
+        "eczema_text": _head("eczema_text", text, 1),
+        "consistency": _head("consistency", text, len(CONSISTENCY), "zeros"),
+        "severity_image": _grade("severity_image", scores[0]),
+        "severity_text": _grade("severity_text", scores[1]),
+    }
+    return outputs, scores
 
 
 def _add_clinical(logit: Any, clinical: Any) -> Any:
