@@ -34,7 +34,7 @@ from eczema_tf.schema import (
     TEXT_PRESENT,
     TOKEN_IDS,
 )
-from eczema_tf.training import callbacks
+from eczema_tf.training import callbacks, stages
 from eczema_tf.training.callbacks import KeepBest, compute_case_auroc
 from eczema_tf.training.checkpoints import copy_weights
 from eczema_tf.training.data import TrainingData, balance_labels, build_training_data
@@ -587,3 +587,27 @@ def test_scales_come_from_validation_rows_of_each_kind(tmp_path: Path):
     train_model(model, encoders, data, config, tmp_path, judged)
     assert [model.get_layer(f"{name}_distance").limit for name in MODALITIES] == [3, 4]
     np.testing.assert_array_equal(model.get_layer("eczema_sum").slopes, [0.5, 2, 1])
+
+
+@pytest.mark.parametrize("findings", [(), ("dry", "itchy")])
+def test_the_grade_of_a_text_learns_faster_where_findings_tell_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, findings: tuple[str, ...]
+):
+    config, stages_run = config_of(epochs=1), []
+    encoders = Encoders(
+        specify_image_encoder(config.model.image),
+        specify_text_encoder(config.model.text, 50),
+        findings,
+    )
+    model = build_model(config.model, encoders)
+
+    def note_stage(_: keras.Model, __: TrainingData, stage: Stage, *rest: object) -> None:
+        stages_run.append(stage)
+        raise InterruptedError
+
+    monkeypatch.setattr(stages, "train_stage", note_stage)
+    with pytest.raises(InterruptedError):
+        train_model(model, encoders, make_data(), config, tmp_path)
+    weights = model.get_layer("severity_text_score").weights
+    expected = {weight.path: 10.0 for weight in weights} if findings else {}
+    assert dict(stages_run[0].rates) == expected
