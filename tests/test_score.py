@@ -173,20 +173,26 @@ def run_and_kill_a_worker(arguments: list[str], killer: Path) -> str:
     calm_java = {
         "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
     }  # leaves the processor to what is tested
-    command = [sys.executable, "-m", "eczema_tf.score", *arguments]
-    environment = os.environ | calm_java | {"PYTHONPATH": str(killer)}
+    done = run_score(arguments, calm_java | {"PYTHONPATH": str(killer)})
+    assert mark.exists()
+    return done.stdout
+
+
+def run_score(
+    arguments: list[str], environment: dict[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    """Scores in a process of its own, which has to end well."""
     done = subprocess.run(
-        command,
+        [sys.executable, "-m", "eczema_tf.score", *arguments],
         cwd=Path(__file__).parents[1],
-        env=environment,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert mark.exists()
-    return done.stdout
+    return done
 
 
 def test_every_row_comes_out_once_and_in_order_though_a_worker_was_killed(scored: Scored):
@@ -406,16 +412,7 @@ def test_fields_of_the_manifest_are_told_to_a_model_that_knows_them(tmp_path: Pa
     manifest = tmp_path / "manifest.csv"
     manifest.write_text("\n".join(["example_id,case_id,text,age,sex", *lines]))
     arguments = ["--manifest", str(manifest), "--out", str(tmp_path / "out")]
-    command = [sys.executable, "-m", "eczema_tf.score", "--model", str(tmp_path / "1"), *arguments]
-    done = subprocess.run(
-        command,
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_score(["--model", str(tmp_path / "1"), *arguments], {})
     assert "note:" not in done.stderr
     table = pd.read_parquet(tmp_path / "out")
     told = ["age=50; sex=female", "sex=male", "sex=female", ""]

@@ -1,8 +1,9 @@
 """From a photo, and from a text, to an embedding each: the halves of the model before they meet.
 
-image -> image_encoder -> image_features -> pooling -> projection
-tokens -> text_encoder -> text_features ---> pooling -> projection -+-> embedding
-+-> windows -> findings -> projection+
+image -> image_encoder -> image_features -> pooling -> projection ----> embedding
+tokens -> text_encoder -> text_features --> pooling -> projection -+--> embedding
+                               |                                   |
+                               +-> windows -> findings -> projection
 """
 
 import math
