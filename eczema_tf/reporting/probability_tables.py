@@ -93,8 +93,9 @@ def tabulate_abstention(abstention: Abstention) -> list[Block]:
     return [
         build_table(
             "Where the model says that it cannot tell: at what is unlike its training or not read"
-            " (unknown), and where it is not sure (undecided). Covered: the share whose label is in"
-            " the prediction set, 0.90 by design in each kind of case",
+            " (unknown), and where it is not sure, or has a text alone that says nothing clear"
+            " (undecided). Covered: the share whose label is in the prediction set, 0.90 by design"
+            " in each kind of case",
             ("cases of", "cases", "unknown", "undecided", "answered", "accuracy", "covered"),
             [
                 [_GROUP_NAMES.get(name, name), *vars(group).values()]
