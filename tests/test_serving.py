@@ -3,6 +3,7 @@
 import http.server
 import io
 import json
+import shutil
 import threading
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
 from eczema_tf.data.clinical.fields import Field
@@ -57,6 +59,7 @@ from eczema_tf.serving.graph.served_model import (
     save_served,
 )
 from eczema_tf.serving.graph.signature import SERVE, SIGNATURES
+from eczema_tf.serving.graph.subset import keep_signatures
 from eczema_tf.serving.graph.warmup import write_warmup
 from eczema_tf.workflows.predict import predict
 
@@ -279,6 +282,36 @@ def test_rows_are_run_a_few_at_a_time(
             np.testing.assert_array_equal(by_and_by[name], value, err_msg=name)
 
 
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_a_signature_loaded_alone_answers_as_beside_the_others(small_export: Path, signature: str):
+    cases = [photo(), b""], ["itchy and dry", "red"], signature
+    alone, whole = ExportedModel(small_export, [signature]), ExportedModel(small_export)
+    for name, value in whole.run(*cases).items():
+        np.testing.assert_array_equal(alone.run(*cases)[name], value, err_msg=name)
+
+
+def test_a_signature_loaded_alone_leaves_the_functions_of_the_others_out(small_export: Path):
+    graph = (small_export / "saved_model.pb").read_bytes()
+    kept = {}
+    for names in [("serving_default",), ("explain",), SIGNATURES]:
+        (meta,) = keep_signatures(SavedModel.FromString(graph), names).meta_graphs
+        kept[names] = {function.signature.name for function in meta.graph_def.library.function}
+        assert len(meta.object_graph_def.concrete_functions) == len(names)
+    serving, explaining, both = kept.values()
+    assert both == serving | explaining
+    assert not serving & explaining
+    assert 3 * len(serving) < 2 * len(both)
+
+
+def test_a_damaged_graph_without_checksums_is_a_clear_error(small_export: Path, tmp_path: Path):
+    folder = tmp_path / "1"
+    shutil.copytree(small_export, folder, ignore=shutil.ignore_patterns("SHA256SUMS"))
+    for damaged in (b"", b"\x0a\xff"):
+        (folder / "saved_model.pb").write_bytes(damaged)
+        with pytest.raises(EczemaError, match="cannot be loaded as a SavedModel"):
+            ExportedModel(folder)
+
+
 def test_a_bad_photo_counts_as_none(serve):
     bad, none = serve([HOSTILE["cut jpeg"][0]], [b"itchy"]), serve([b""], [b"itchy"])
     np.testing.assert_allclose(bad["eczema"], none["eczema"], atol=1e-6)
@@ -326,6 +359,7 @@ def test_local_prediction_takes_the_newest_version(export: Path):
     assert answer.image_used is True
     assert answer.severity is not None
     assert answer.thresholds == METADATA.thresholds
+    assert not tf.config.optimizer.get_experimental_options()["disable_meta_optimizer"]
 
 
 def test_an_export_says_what_it_is(export: Path):

@@ -5,11 +5,14 @@ check of `export` all ask it through `ExportedModel`.
 """
 
 import io
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from google.protobuf.message import DecodeError
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -31,7 +34,8 @@ from eczema_tf.serving.graph.signature import (
 )
 
 METADATA_FILE = Path("assets.extra") / "eczema.json"
-FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra")
+GRAPH_FILE = "saved_model.pb"
+FILES = (GRAPH_FILE, "fingerprint.pb", "variables", "assets", "assets.extra")
 
 # so many rows are run at once: attention is quadratic, and with MiniLM a text of 512 tokens takes
 # 25 MB; to explain one takes longer
@@ -114,7 +118,6 @@ class ExportedModel:
         Raises:
             EczemaError: If the folder holds no SavedModel of this project, or it lacks a signature.
         """
-        import tensorflow as tf
         import tensorflow_text  # noqa: F401  (registers the tokenizer's ops)
 
         self.folder = find_version(Path(folder))
@@ -122,10 +125,10 @@ class ExportedModel:
         check_checksums(self.folder, FILES)
         self.metadata = ExportMetadata.read(self.folder)
         try:
-            self._model = tf.saved_model.load(str(self.folder))  # must outlive its signatures
             asked = self.metadata.signatures if signatures is None else signatures
+            self._model = _load(self.folder, asked)  # must outlive its signatures
             self._signatures = {name: self._model.signatures[name] for name in asked}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, LookupError, DecodeError) as error:
             raise EczemaError(
                 f"{folder}: cannot be loaded as a SavedModel: {str(error).splitlines()[0]}"
             ) from error
@@ -224,6 +227,23 @@ class ExportedModel:
             self.run([buffer.getvalue()] * rows, ["warm " * MAX_TOKENS] * rows, signature)
 
 
+def _load(folder: Path, signatures: Sequence[str]) -> Any:
+    """Loads a SavedModel with some of its signatures; a copy of the graph without the others."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    from eczema_tf.serving.graph.subset import keep_signatures
+
+    saved = SavedModel.FromString((folder / GRAPH_FILE).read_bytes())
+    with tempfile.TemporaryDirectory() as place:
+        for name in ("assets", "variables"):
+            (Path(place) / name).symlink_to((folder / name).resolve())
+        (Path(place) / GRAPH_FILE).write_bytes(
+            keep_signatures(saved, signatures).SerializeToString()
+        )
+        return tf.saved_model.load(place)
+
+
 def _join(values: list[np.ndarray]) -> np.ndarray:
     """Puts the rows of all steps together; what is there for each token is padded with zeros."""
     if len(values) == 1:
@@ -243,7 +263,7 @@ def find_version(folder: Path) -> Path:
     Raises:
         EczemaError: If there is neither.
     """
-    if (folder / "saved_model.pb").is_file():
+    if (folder / GRAPH_FILE).is_file():
         return folder
     if versions := list_versions(folder):
         return versions[-1]

@@ -14,7 +14,7 @@ from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from eczema_tf.model.saved_model import list_functions
+from eczema_tf.serving.graph.subset import keep_called, list_called
 
 DEPTHWISE = "DepthwiseConv2dNative"
 
@@ -49,21 +49,8 @@ def keep_data_flow(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
             needed.add(name)
             found += [tensor.partition(":")[0] for tensor in nodes[name].input]
     kept = [node for name, node in nodes.items() if name in needed]
-    return GraphDef(node=kept, versions=graph.versions, library=_keep_called(graph, kept))
-
-
-def _keep_called(graph: GraphDef, nodes: Iterable[NodeDef]) -> FunctionDefLibrary:
-    """Returns the functions of a graph that some nodes call, and those that these call in turn."""
-    functions = {each.signature.name: each for each in list_functions(graph)}
-    called: set[str] = set()
-    found = list(nodes)
-    while found:
-        for attribute in found.pop().attr.values():
-            for function in (attribute.func, *attribute.list.func):
-                if function.name in functions.keys() - called:
-                    called.add(function.name)
-                    found += functions[function.name].node_def
-    return FunctionDefLibrary(function=[functions[name] for name in sorted(called)])
+    called = FunctionDefLibrary(function=keep_called(graph, list_called(kept)))
+    return GraphDef(node=kept, versions=graph.versions, library=called)
 
 
 def fold_convolutions(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
