@@ -1,5 +1,6 @@
 """Manifest rows to batches: every row once, nothing stale, the same order for the same seed."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from eczema_tf.config import AugmentConfig, DataConfig, PreprocessConfig
-from eczema_tf.data.cache import ArrayCache, fingerprint, map_array
+from eczema_tf.data.cache import ArrayCache, fingerprint, map_array, release_maps
 from eczema_tf.data.dataset import load_dataset
 from eczema_tf.data.inputs import Column, Inputs, load_inputs
 from eczema_tf.data.photo.preprocess import preprocess_photo
@@ -195,6 +196,20 @@ def test_a_cached_array_is_read_back_and_not_computed_again(tmp_path: Path):
     )
     np.testing.assert_array_equal(first, wanted)
     np.testing.assert_array_equal(again, wanted)
+
+
+def test_released_maps_hold_no_memory_and_are_read_again(tmp_path: Path):
+    def measure_mapped_kb() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"RssFile:\s+(\d+)", status)[1])
+
+    np.save(tmp_path / "a.npy", np.ones(8_000_000, "float32"))  # 32 MB
+    mapped = map_array(tmp_path / "a.npy")
+    assert mapped.sum() == 8_000_000
+    held = measure_mapped_kb()
+    release_maps()
+    assert held - measure_mapped_kb() > 25_000
+    assert mapped.sum() == 8_000_000
 
 
 def test_an_array_is_mapped_once_and_anew_when_its_file_has_changed(tmp_path: Path):

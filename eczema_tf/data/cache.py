@@ -8,6 +8,7 @@ only when whole.
 import contextlib
 import hashlib
 import json
+import mmap
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -58,6 +59,12 @@ def map_array(path: Path) -> np.ndarray:
     if array is None:
         array = _mapped[version] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
+
+
+def release_maps() -> None:
+    """Lets go of the memory that mapped arrays have filled; it is read again where it is needed."""
+    for array in list(_mapped.values()):
+        array.base.madvise(mmap.MADV_DONTNEED)  # type: ignore[union-attr]  # an mmap
 
 
 class ArrayCache:

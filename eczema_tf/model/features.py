@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from eczema_tf.config import TrainConfig
-from eczema_tf.data.cache import ArrayCache, fingerprint
+from eczema_tf.data.cache import ArrayCache, fingerprint, release_maps
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.model.branches import TEXT_FEATURES, TEXT_WINDOWS, WINDOW_TOKENS
 from eczema_tf.model.multimodal import ENCODED_INPUTS, Encoders, encoder_of, feature_name
@@ -65,6 +65,7 @@ def compute_features(
         if modality == "text" and new != TEXT_FEATURES:
             columns = {name: kept for name, kept in inputs.columns.items() if name != PADDING_MASK}
             inputs = replace(inputs, columns=columns)
+    release_maps()  # of what was encoded
     return inputs
 
 

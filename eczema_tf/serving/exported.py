@@ -126,7 +126,7 @@ class ExportedModel:
         self.metadata = ExportMetadata.read(self.folder)
         try:
             asked = self.metadata.signatures if signatures is None else signatures
-            self._model = _load(self.folder, asked)  # must outlive its signatures
+            self._model = _load(self.folder, signatures)  # must outlive its signatures
             self._signatures = {name: self._model.signatures[name] for name in asked}
         except (OSError, ValueError, LookupError, DecodeError) as error:
             raise EczemaError(
@@ -227,9 +227,12 @@ class ExportedModel:
             self.run([buffer.getvalue()] * rows, ["warm " * MAX_TOKENS] * rows, signature)
 
 
-def _load(folder: Path, signatures: Sequence[str]) -> Any:
-    """Loads a SavedModel with some of its signatures; a copy of the graph without the others."""
+def _load(folder: Path, signatures: Sequence[str] | None) -> Any:
+    """Loads a SavedModel, or a copy of its graph without the signatures that are not asked."""
     import tensorflow as tf
+
+    if signatures is None:
+        return tf.saved_model.load(str(folder))
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     from eczema_tf.serving.graph.subset import keep_signatures

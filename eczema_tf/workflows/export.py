@@ -14,6 +14,7 @@ from PIL import Image
 
 from eczema_tf import __version__
 from eczema_tf.cli import say
+from eczema_tf.data.cache import release_maps
 from eczema_tf.data.clinical.fields import Field, list_values
 from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.inputs import to_model_inputs
@@ -118,6 +119,7 @@ def export_model(trained: TrainedModel, run_dir: Path, out: Path) -> Path:
     Raises:
         RunError: If the SavedModel and Keras differ; nothing is left behind then.
     """
+    release_maps()
     give_memory_back()  # of training
     served, fields = build_served(trained, run_dir), trained.encoders.clinical
     metadata = ExportMetadata(
