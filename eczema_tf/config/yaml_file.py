@@ -15,8 +15,9 @@ SHIPPED = {path.stem: path for path in sorted(Path(__file__).parents[1].glob("co
 class _Loader(yaml.SafeLoader):
     """YAML 1.2 scalars: `1e-4` is a number and `no` a string.
 
-    PyYAML reads YAML 1.1, which has both the other way round. A key that comes twice is an error,
-    and so are aliases, a few lines of which can stand for gigabytes.
+    PyYAML reads YAML 1.1, which has both the other way round, and in which `1:30` is 90 and `010`
+    is 8. A key that comes twice is an error, and so are aliases, a few lines of which can stand for
+    gigabytes.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -29,7 +30,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Called by PyYAML for each mapping."""
         seen = set()
-        for key, _ in node.value:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
                 problem = f"{shorten(str(key.value))!r} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
@@ -41,12 +42,15 @@ _Loader.yaml_implicit_resolvers = {
     first: [
         (tag, pattern)
         for tag, pattern in resolvers
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
+        if tag.removeprefix("tag:yaml.org,2002:") not in ("bool", "int", "float")
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9]\d*)$"), list("-+0123456789")
 )
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
