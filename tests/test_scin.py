@@ -105,6 +105,7 @@ def test_labels_counts_and_groups(files: dict, tmp_path: Path):
         "eczema": 2,
         "photo_rows": 0,
         "text_rows": 4,
+        "missing_photos": 0,
         "sharing": 2,
     }
     assert summary.counts == counts
@@ -195,6 +196,7 @@ def test_photos_that_are_there_become_rows(files: dict, tmp_path: Path, below: s
     }
     assert table.groupby("case_id")["image_path"].apply(list).to_dict() == rows
     assert (summary.counts["photo_rows"], summary.counts["text_rows"]) == (4, 1)
+    assert summary.counts["missing_photos"] == 4  # -13, -21, -31 and -71
     assert table["example_id"].is_unique
 
 

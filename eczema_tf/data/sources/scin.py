@@ -93,8 +93,8 @@ DESCRIPTION = """\
 {between} as neither eczema nor free of dermatitis, {empty} with neither photo nor text
 label, {label}
 {eczema} of the kept cases ({share:.1%}) have a vote for eczema
-{photo_rows} rows with a photo, {text_rows} with text alone; {sharing} cases share a photo with \
-another
+{photo_rows} rows with a photo, {text_rows} with text alone; {missing_photos} photos are missing; \
+{sharing} cases share a photo with another
 texts are templates, not the patients' own words"""
 
 
@@ -138,7 +138,12 @@ def prepare_scin(
     if rows.empty:
         raise DataError(f"{cases}: no labelled case has a text or a photo; give --images")
     kept, rule = rows.drop_duplicates("case_id"), f"{label}: {LABEL_RULES[label]}"
-    counts = _count_cases(table, kept) | count_photos(rows)  # a photo may be an embedding
+    missing = len({*filter(None, paths)} - {*known}) if images or embeddings else 0
+    counts = {
+        **_count_cases(table, kept),
+        **count_photos(rows),  # a photo may be an embedding
+        "missing_photos": missing,
+    }
     return write_source(
         out,
         name="scin",
