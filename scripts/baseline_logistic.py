@@ -2,7 +2,7 @@
 
 It uses the very folds of a cross-validated run.
 
-    PYTHONPATH=. python scripts/baseline_logistic.py --run-dir runs/scin
+    python scripts/baseline_logistic.py --run-dir runs/scin
 
 Features: the mean over the tokens of the run's frozen text encoder, and, with `pooling: mean_max`,
 the maximum beside it. The strength of the penalty is chosen within the training folds. Prints the
@@ -10,12 +10,16 @@ out-of-fold AUROC with its 95 % interval, beside the run's own.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+# runs from a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.dataset import load_dataset

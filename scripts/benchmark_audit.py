@@ -9,6 +9,7 @@ The drawn photos are 512 x 384 JPEGs of smooth noise, each with a text of its ow
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
+
+# runs from a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from eczema_tf.config import DataConfig
 from eczema_tf.data.audit.audit import audit_dataset

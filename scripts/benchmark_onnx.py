@@ -1,9 +1,10 @@
-"""How fast the served network is against ONNX Runtime, by turns in one run.
+r"""How fast the served network is against ONNX Runtime, by turns in one run.
 
 The same network and weights, float32, the same threads.
 
-    pip install -r requirements-onnx.txt python scripts/benchmark_onnx.py --image-preset
-    efficientnet_lite0_imagenet --text-preset all_minilm_l6_v2_en
+    pip install -r requirements-onnx.txt
+    python scripts/benchmark_onnx.py --image-preset efficientnet_lite0_imagenet \
+        --text-preset all_minilm_l6_v2_en
 
 Network alone, from pixels and token ids to probabilities: ONNX Runtime cannot decode photos.
 TensorFlow runs the graph that is served (frozen and rewritten, `serving/freeze.py`), ONNX Runtime

@@ -114,6 +114,12 @@ def test_numbers_and_symptoms_need_no_tensorflow():
             assert not {name.split(".")[0] for name in imported_modules(path)} & set(SLOW), path
 
 
+def test_scripts_run_from_a_checkout_that_is_not_installed():
+    for path in (PACKAGE.parent / "scripts").glob("*.py"):
+        before, imported, _ = path.read_text().partition("\nfrom eczema_tf")
+        assert not imported or "sys.path.insert(" in before, path.name
+
+
 def test_nothing_executable_is_ever_loaded():
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text()
