@@ -143,6 +143,8 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("train: {epochs: 1}\ntrain: {epochs: 2}\n", "line 2: 'train' is given twice"),
         ("train: {epochs: 1, epochs: 2}\n", "'epochs' is given twice"),
         ("? [a, b]\n: 1\n", "line 1: found unhashable key"),
+        ("seed: !!bool x\n", "line 1: tags are not allowed"),
+        ("seed: !!int ''\n", "line 1: tags are not allowed"),
         ("seed: 1:30:00\n", "valid integer, received '1:30:00'"),
         ("seed: 010\n", "valid integer, received '010'"),
         ("? " + "x" * 100_000 + "\n: 1", "unknown key"),

@@ -16,15 +16,17 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2 scalars: `1e-4` is a number and `no` a string.
 
     PyYAML reads YAML 1.1, which has both the other way round, and in which `1:30` is 90 and `010`
-    is 8. A key that comes twice is an error, and so are aliases, a few lines of which can stand for
-    gigabytes.
+    is 8. A key that comes twice is an error, and so are tags, at which PyYAML's constructors fail
+    in ways of their own, and aliases, a few lines of which can stand for gigabytes.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Called by PyYAML for each node."""
-        if self.check_event(yaml.AliasEvent):
-            where = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", where)
+        event = self.peek_event()
+        what = "aliases" if isinstance(event, yaml.AliasEvent) else event.tag and "tags"
+        if what:
+            problem = f"{what} are not allowed"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
