@@ -46,10 +46,12 @@ from eczema_tf.serving.cases import plain_row
 from eczema_tf.serving.client import predict_remotely
 from eczema_tf.serving.exported import (
     METADATA_FILE,
+    STEP_BYTES,
     STEP_ROWS,
     ExportedModel,
     ExportMetadata,
     find_version,
+    plan_steps,
 )
 from eczema_tf.serving.graph import freeze
 from eczema_tf.serving.graph.served_model import (
@@ -275,6 +277,9 @@ def test_rows_are_run_a_few_at_a_time(
     monkeypatch.setitem(STEP_ROWS, signature, 1)
     by_and_by = exported.run([photo()] * 4, texts, signature)
     assert by_and_by.keys() == at_once.keys()
+    for row, text in enumerate(texts):  # in the order in which they were asked
+        alone = exported.run([photo()], [text], signature)["eczema"][0]
+        assert at_once["eczema"][row] == pytest.approx(alone, abs=1e-5)
     for name, value in at_once.items():
         if value.dtype == np.float32:
             np.testing.assert_allclose(by_and_by[name], value, atol=1e-5, err_msg=name)
@@ -310,6 +315,15 @@ def test_a_damaged_graph_without_checksums_is_a_clear_error(small_export: Path, 
         (folder / "saved_model.pb").write_bytes(damaged)
         with pytest.raises(EczemaError, match="cannot be loaded as a SavedModel"):
             ExportedModel(folder)
+
+
+def test_a_long_text_does_not_make_short_ones_beside_it_long():
+    short, long = [80] * 15, STEP_BYTES - 1
+    assert list(plan_steps([*short[:7], long, *short[7:]], 16)) == [[*range(7), *range(8, 16)], [7]]
+    assert list(plan_steps([STEP_BYTES // 16] * 16, 16)) == [[*range(16)]]
+    assert list(plan_steps([long, STEP_BYTES * 99, 0, long], 16)) == [[2], [0], [3], [1]]
+    assert list(plan_steps([0, 1, 2, 3, 4], 2)) == [[0, 1], [2, 3], [4]]
+    assert list(plan_steps([], 16)) == [[]]
 
 
 def test_a_bad_photo_counts_as_none(serve):

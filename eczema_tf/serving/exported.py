@@ -6,7 +6,7 @@ check of `export` all ask it through `ExportedModel`.
 
 import io
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,11 @@ METADATA_FILE = Path("assets.extra") / "eczema.json"
 GRAPH_FILE = "saved_model.pb"
 FILES = (GRAPH_FILE, "fingerprint.pb", "variables", "assets", "assets.extra")
 
-# so many rows are run at once: attention is quadratic, and with MiniLM a text of 512 tokens takes
-# 25 MB; to explain one takes longer
+# so many rows are run at once, and their texts, each padded to the longest, have so many bytes:
+# attention is quadratic, and with MiniLM a text of 512 tokens takes 25 MB, as would each short one
+# beside it; to explain one takes longer
 STEP_ROWS = {SERVE: 16, EXPLAIN: 4}
+STEP_BYTES = 4096
 STEP_ROWS |= {told: STEP_ROWS[name] for name, told in WITH_CLINICAL.items()}
 
 
@@ -140,7 +142,7 @@ class ExportedModel:
         signature: str = SERVE,
         clinical: Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Answers some rows, `STEP_ROWS` at a time.
+        """Answers some rows, at most `STEP_ROWS` at a time, with texts of like lengths.
 
         Args:
             images: Upright JPEG or PNG bytes; b"" for none.
@@ -160,14 +162,18 @@ class ExportedModel:
             "clinical": [line.encode("utf-8", "replace") for line in clinical or [""] * len(texts)],
         }
         inputs = list_inputs(signature)
-        steps = []
-        for start in range(0, max(len(images), 1), STEP_ROWS[signature]):
-            rows = slice(start, start + STEP_ROWS[signature])
+        steps = list(plan_steps([*map(len, columns["text"])], STEP_ROWS[signature]))
+        answers = []
+        for rows in steps:
             outputs = self._signatures[signature](
-                **{name: tf.constant(columns[name][rows], dtype) for name, dtype in inputs.items()}
+                **{
+                    name: tf.constant([columns[name][row] for row in rows], dtype)
+                    for name, dtype in inputs.items()
+                }
             )
-            steps.append({name: value.numpy() for name, value in outputs.items()})
-        return {name: _join([step[name] for step in steps]) for name in steps[0]}
+            answers.append({name: value.numpy() for name, value in outputs.items()})
+        as_asked = np.argsort(np.concatenate(steps))
+        return {name: _join([step[name] for step in answers])[as_asked] for name in answers[0]}
 
     def predict(
         self,
@@ -224,7 +230,27 @@ class ExportedModel:
         narrow_px = SERVED_MAX_SIDE_PX, SENT_MAX_PIXELS // SERVED_MAX_SIDE_PX
         Image.new("RGB", narrow_px).save(buffer, "JPEG")
         for signature in self._signatures:
-            self.run([buffer.getvalue()] * rows, ["warm " * MAX_TOKENS] * rows, signature)
+            photos = [buffer.getvalue()] * rows
+            self.run([*photos, b""], [*["warm"] * rows, "warm " * MAX_TOKENS], signature)
+
+
+def plan_steps(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Plans which rows to run together, since each costs as much as the one with the longest text.
+
+    Args:
+        lengths: Of the rows' texts, in bytes.
+        most: Rows in a step.
+
+    Yields:
+        Places of rows, the shortest text first; once, and none, if there are no rows.
+    """
+    step: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if step and (len(step) == most or (len(step) + 1) * lengths[row] > STEP_BYTES):
+            yield step
+            step = []
+        step.append(row)
+    yield step
 
 
 def _load(folder: Path, signatures: Sequence[str] | None) -> Any:
