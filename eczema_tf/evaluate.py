@@ -71,8 +71,8 @@ ARGUMENTS = (
         nargs="?",
         const=EXPLAINED_CASES,
         metavar="N",
-        help=f"also evaluate the explanations of N cases (default: {EXPLAINED_CASES}, about ten"
-        " minutes); writes explanations.json",
+        help=f"also evaluate the explanations of N cases (default: {EXPLAINED_CASES}, some"
+        " twenty minutes); writes explanations.json",
     ),
     argument(
         "--robustness",

@@ -150,6 +150,10 @@ def holding(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+# what the system says where there is no room: on the disk, for this user, or in one file
+FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+
+
 @contextlib.contextmanager
 def refusing(path: Path) -> Iterator[None]:
     """Turns what the disk refuses into one clear line.
@@ -167,9 +171,8 @@ def refusing(path: Path) -> Iterator[None]:
             cause = error.strerror or str(error)
         elif cause not in str(error):  # TensorFlow has exceptions of its own for a full disk
             raise
-        raise EczemaError(
-            f"{path}: cannot be written: {cause}; free some space or choose another folder"
-        ) from error
+        advice = "free some space or choose" if cause in FULL else "choose"
+        raise EczemaError(f"{path}: cannot be written: {cause}; {advice} another folder") from error
 
 
 CHECKSUMS = "SHA256SUMS"

@@ -65,6 +65,13 @@ def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path):
     assert not leftovers(tmp_path)
 
 
+def test_a_folder_that_somebody_else_filled_meanwhile_is_kept_and_said(tmp_path: Path):
+    taken = "Directory not empty; choose another folder"
+    with pytest.raises(EczemaError, match=taken), replacing_folder(tmp_path / "set"):
+        write_text(tmp_path / "set" / "theirs", "")
+    assert (tmp_path / "set" / "theirs").exists()
+
+
 def test_a_folder_is_replaced_only_when_asked(tmp_path: Path):
     for text in ("old", "new"):
         with replacing_folder(tmp_path / "set", overwrite=True) as aside:

@@ -58,6 +58,7 @@ def test_every_space_that_comes_with_the_project_is_valid():
         ("model.dropout: {low: 0.5, high: 1.5}", "1.5"),
         ("model.dropout: {from: 0.5, to: 0.6}", "allowed: [choices]"),
         ("model.dropout: 0.5", "allowed: [choices]"),
+        pytest.param(f"model.dropout: {'x' * 5000}", f"received '{'x' * 150}", id="long"),
     ],
 )
 def test_a_space_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str):
@@ -65,6 +66,7 @@ def test_a_space_that_makes_no_sense_is_refused(tmp_path: Path, text: str, messa
     with pytest.raises(ConfigError) as caught:
         load_space(tmp_path / "space.yaml")
     assert message in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 def test_dotted_keys_are_changed_in_a_copy():

@@ -22,7 +22,7 @@ from tensorboard.plugins.hparams import api as hparams
 
 from eczema_tf.config import Config, Section, change_config, dump_config, read_yaml
 from eczema_tf.data.dataset import Dataset
-from eczema_tf.errors import ConfigError, raise_if_any
+from eczema_tf.errors import ConfigError, raise_if_any, shorten
 from eczema_tf.files import write_csv, write_text
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import load_audited
@@ -128,7 +128,7 @@ def load_space(path: Path) -> Space:
         except ValidationError:
             faults.append(
                 f"{key}: allowed: [choices] or {{low: ..., high: ..., log: true|false}}, received"
-                f" {allowed!r}"
+                f" {shorten(repr(allowed))}"
             )
         else:
             space[key] = varied
