@@ -44,7 +44,8 @@ def export_and_compare(run_dir: Path, exports: Path) -> None:
     """Does one setting's share: exports to `exports`, and compares all that is there."""
     from eczema_tf.serving.exported import list_versions
     from eczema_tf.workflows import run_folder
-    from eczema_tf.workflows.export import build_served, check_parity, export_model
+    from eczema_tf.workflows.export import build_served, export_model
+    from eczema_tf.workflows.parity import check_parity
 
     trained = run_folder.load_model(run_dir)
     new = export_model(trained, run_dir, exports)

@@ -21,7 +21,7 @@ from eczema_tf.workflows.explanation_quality import stability as explained_stabi
 from eczema_tf.workflows.explanation_quality import texts as explained_texts
 from eczema_tf.workflows.explanation_quality.stability import list_depths
 from eczema_tf.workflows.explanation_quality.texts import TextWords
-from eczema_tf.workflows.export import check_completeness
+from eczema_tf.workflows.parity import check_completeness
 
 pytestmark = pytest.mark.usefixtures("without_board")
 

@@ -38,7 +38,7 @@ from eczema_tf.schema import IMAGE, NEVER_SEEN_SKIN, NOTICE
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import ServedModel
 from eczema_tf.workflows import export as exporting
-from eczema_tf.workflows import run_folder
+from eczema_tf.workflows import parity, run_folder
 from eczema_tf.workflows import train as training
 from eczema_tf.workflows.board import HEATMAPS, flatten
 from eczema_tf.workflows.tracking import log_run
@@ -365,7 +365,7 @@ def skew_map(trained, patch: pytest.MonkeyPatch) -> None:
         why = explain_in_one_pass(*arguments)
         return why._replace(heatmap=why.heatmap[:, ::-1])
 
-    patch.setattr(exporting, "explain_in_one_pass", explain_upside_down)
+    patch.setattr(parity, "explain_in_one_pass", explain_upside_down)
 
 
 @pytest.fixture(scope="module")
@@ -395,7 +395,7 @@ def test_an_export_that_differs_from_keras_is_refused_by_stage(
     skew(trained, monkeypatch)
     saved = partial(shutil.copytree, workplace / "export" / "1", dirs_exist_ok=True)
     monkeypatch.setattr(exporting, "save_served", lambda _, folder: saved(folder))
-    monkeypatch.setattr(exporting, "ExportedModel", lambda _: exported)  # loaded once for all
+    monkeypatch.setattr(parity, "ExportedModel", lambda _: exported)  # loaded once for all
     with pytest.raises(RunError, match="the exported model differs from Keras: " + said):
         exporting.export_model(trained, run, out)
     assert not list(out.iterdir())

@@ -1,91 +1,26 @@
 """A trained model to a SavedModel, compared with Keras before it is put in place."""
 
-import io
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-import tensorflow as tf
-from PIL import Image
 
 from eczema_tf import __version__
-from eczema_tf.cli import say
 from eczema_tf.data.cache import release_maps
-from eczema_tf.data.clinical.fields import Field, list_values
-from eczema_tf.data.clinical.lines import join_fields
-from eczema_tf.data.inputs import to_model_inputs
+from eczema_tf.data.clinical.fields import list_values
 from eczema_tf.data.memory import give_memory_back
-from eczema_tf.data.photo.upright import upright_jpeg
-from eczema_tf.data.synthetic.cases import draw_case
-from eczema_tf.data.synthetic.photo import render_photo
-from eczema_tf.data.text.reading import is_read
-from eczema_tf.errors import RunError
 from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.explanation.spans import INCOMPLETE
-from eczema_tf.explanation.submodels import Submodels
-from eczema_tf.explanation.token_scores import NODES
 from eczema_tf.files import adding_version, replacing_folder, write_checksums
-from eczema_tf.model.decision import compute_decision
-from eczema_tf.model.features import build_predictor
-from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.reporting.facts import Environment, RunData
-from eczema_tf.schema import (
-    CLINICAL,
-    CONSISTENCY,
-    DECISIONS,
-    IMAGE,
-    IMAGE_PRESENT,
-    PADDING_MASK,
-    SEVERITY,
-    TEXT_PRESENT,
-    TOKEN_IDS,
-)
-from eczema_tf.serving.exported import FILES, ExportedModel, ExportMetadata
+from eczema_tf.schema import CONSISTENCY, SEVERITY
+from eczema_tf.serving.exported import FILES, ExportMetadata
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
-from eczema_tf.serving.graph.signature import SIGNATURES, WITH_CLINICAL, list_signatures
+from eczema_tf.serving.graph.signature import list_signatures
 from eczema_tf.serving.graph.warmup import write_warmup
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.hub import fill_hub_folder
-from eczema_tf.workflows.inference import build_client_inputs, read_undecided
+from eczema_tf.workflows.inference import read_undecided
+from eczema_tf.workflows.parity import check_parity
 from eczema_tf.workflows.run_folder import TrainedModel
-
-PARITY_ROWS = 24
-# gradients through both encoders of all rows at once would take gigabytes
-PARITY_BATCHES = [slice(first, first + 4) for first in range(0, PARITY_ROWS, 4)]
-PARITY_SEED = 2026
-TOLERANCE = 1e-4  # of what `Parity` measures
-# Explanations are gradients, and those of a ReLU or a maximum jump where rounding decides on which
-# side a unit stands. So a few rows may differ by what one unit of a head can make out.
-KINK_ROWS, KINK_TOLERANCE = 6, 5e-2
-# Below so many logits a text, what the scores of words miss is ignored whatever its share: a model
-# that hardly moves misses that much at its kinks. Beyond it and `INCOMPLETE` there is a warning.
-# A path integral computed correctly never misses a tenth (or a tenth of a logit a text): an error.
-NEGLIGIBLE, WRONG = 0.01, 0.1
-STAGES = {  # what computes a model's input, or an output of the SavedModel
-    IMAGE: "decoding and preprocessing of the photo",
-    IMAGE_PRESENT: "decoding of the photo",
-    TOKEN_IDS: "cleaning and tokens of the text",
-    PADDING_MASK: "cleaning and tokens of the text",
-    TEXT_PRESENT: "cleaning of the text",
-    CLINICAL: "clinical fields",
-    "eczema_image": "features of the photo, or their head",
-    "eczema_text": "features of the text, or their head",
-    "eczema": "fusion",
-    "consistency": "head of the text",
-    "severity": "head of the fusion",
-    "known_image": "distance of the photo from training",
-    "known_text": "distance of the text from training",
-    "decision": "bounds of the decision",
-    "contribution": "what photo and text moved",
-    "token_score": "gradient to the words",
-    "heatmap": "gradient to the map of the photo",
-    "heatmap_scale": "evidence in the photo",
-}
-LARGE_PX = (4000, 3000)  # a phone's photo, which the graph decodes at a fraction of its size
 
 
 def export(run_dir: Path, out: Path, hub_folder: Path | None = None) -> Path:
@@ -153,200 +88,3 @@ def build_served(trained: TrainedModel, run_dir: Path) -> ServedModel:
         explainer=partial(explain_in_one_pass, run_folder.take_apart(run_dir, trained)),
         clinical=trained.encoders.clinical,
     )
-
-
-class Parity(NamedTuple):
-    """The largest differences between a SavedModel and Keras.
-
-    Attributes:
-        probability: Of a probability.
-        heatmap: Of a place of a heatmap, as a share of its scale.
-        token_score: Of a token's score, in logits.
-    """
-
-    probability: float
-    heatmap: float
-    token_score: float
-
-    def __str__(self) -> str:
-        return (
-            f"probabilities {self.probability:.1e}, maps {self.heatmap:.1e},"
-            f" words {self.token_score:.1e} logits"
-        )
-
-
-def check_parity(folder: Path, served: ServedModel, trained: TrainedModel, run_dir: Path) -> Parity:
-    """Compares a SavedModel with Keras, in the order of computing.
-
-    The rows are drawn here, no patient's, and go the way that clients' rows go.
-
-    Args:
-        folder: The SavedModel's.
-        served: What it was made of.
-        trained: The model in Keras.
-        run_dir: Of the model.
-
-    Raises:
-        RunError: If they differ, with the first output that does, the row and the stage; or if the
-            scores of words do not add up to what their texts moved.
-    """
-    photos, texts = draw_rows(PARITY_ROWS)
-    clinical = draw_fields(trained.encoders.clinical, PARITY_ROWS)
-    inputs = build_client_inputs(
-        trained,
-        photos if served.uses_photos else [b""] * len(photos),
-        texts if served.uses_texts else [""] * len(texts),
-        clinical,
-    )
-    asked = [tf.constant(column) for column in (photos, texts, clinical) if column is not None]
-    read, report, _ = tf.function(served.read, autograph=False)(*asked)
-    differences = {
-        name: compute_differences(read[name].numpy(), value) for name, value in inputs.items()
-    }
-    submodels = run_folder.take_apart(run_dir, trained)
-    text_read = is_read(report["status"]).numpy()
-    answers = answer_in_keras(trained, submodels, inputs, text_read)
-    check_completeness(answers)
-    give_memory_back()  # before the SavedModel takes as much
-    differences |= compare_answers(ExportedModel(folder), photos, texts, answers, clinical)
-    for name, rows in differences.items():
-        strict = len(rows) - (KINK_ROWS if name in Parity._fields else 0)
-        if not (rows.max() <= KINK_TOLERANCE and np.sort(rows)[:strict].max() <= TOLERANCE):
-            row = int(rows.argmax())
-            raise RunError(
-                f"the exported model differs from Keras: {name} ({STAGES[name]}), row {row}"
-                f" ({len(photos[row])} bytes of photo, {len(texts[row])} characters; status"
-                f" {report['status'][row].numpy().decode()!r}): {rows[row]:.2e} where"
-                f" {TOLERANCE:.0e} is allowed; nothing was exported"
-            )
-    largest = {name: float(rows.max()) for name, rows in differences.items()}
-    explained = {name: largest.pop(name) for name in Parity._fields[1:]}
-    return Parity(probability=max(largest.values()), **explained)
-
-
-def answer_in_keras(
-    trained: TrainedModel,
-    submodels: Submodels,
-    inputs: Mapping[str, np.ndarray],
-    text_read: np.ndarray,
-) -> list[dict[str, np.ndarray]]:
-    """What the SavedModel has to give, by `PARITY_BATCHES`."""
-    predict, answers = build_predictor(trained.model), []
-    explain = tf.function(
-        partial(explain_in_one_pass, submodels), reduce_retracing=True, autograph=False
-    )
-    for rows in PARITY_BATCHES:
-        batch = {name: value[rows] for name, value in inputs.items()}
-        why = explain(to_model_inputs(batch))
-        outputs = predict([batch])
-        decided = compute_decision(outputs, batch, text_read[rows])
-        answers.append(
-            {
-                **compute_probabilities(outputs),
-                **{name: np.asarray(value) for name, value in decided.items()},
-                "decision": np.array(DECISIONS, "S")[np.asarray(decided["decision"])],
-                "heatmap": why.heatmap.numpy(),
-                "token_score": why.token_scores.numpy(),
-                "contribution": why.contributions.numpy(),
-                "heatmap_scale": why.heatmap_scale.numpy(),
-            }
-        )
-    return answers
-
-
-def check_completeness(answers: Sequence[Mapping[str, np.ndarray]]) -> None:
-    """Holds the sums of words' scores to what the texts moved, and says if they miss some of it.
-
-    Raises:
-        RunError: If they miss more than `WRONG` of it, and of a logit a text.
-    """
-    moved = np.concatenate([answer["contribution"][:, 2] for answer in answers])
-    sums = np.concatenate([answer["token_score"].sum(axis=1) for answer in answers])
-    missed, whole = np.abs(sums - moved).sum(), np.abs(moved).sum()
-    if missed <= max(INCOMPLETE * whole, NEGLIGIBLE * len(moved)):
-        return
-    fault = (
-        f"the scores of words miss {missed:.3f} of the {whole:.3f} logits that {len(moved)} texts"
-        f" moved, with {NODES} nodes"
-    )
-    if not missed <= WRONG * max(whole, len(moved)):
-        raise RunError(f"{fault}, more than {WRONG:.0%}: nothing was exported")
-    say(f"{fault}, more than {INCOMPLETE:.0%}: trust them that much less")
-
-
-def compare_answers(
-    exported: ExportedModel,
-    photos: Sequence[bytes],
-    texts: Sequence[str],
-    answers: Sequence[dict[str, np.ndarray]],
-    clinical: Sequence[str] | None,
-) -> dict[str, np.ndarray]:
-    """The largest difference of each row by the name of the output; see `Parity`.
-
-    Of a model that is told clinical fields, the signatures with them: the others ask these.
-    """
-    differences = defaultdict(list)
-    for rows, expected in zip(PARITY_BATCHES, answers, strict=True):
-        for signature in SIGNATURES if clinical is None else WITH_CLINICAL.values():
-            told = None if clinical is None else clinical[rows]
-            answer = exported.run(photos[rows], texts[rows], signature, told)
-            for name, value in expected.items():
-                if name in answer:
-                    differences[name, signature].append(compute_differences(answer[name], value))
-    merged: dict[str, np.ndarray] = {}
-    for (name, _), batches in differences.items():
-        together = np.concatenate(batches)
-        merged[name] = np.maximum(merged.get(name, together), together)
-    return merged
-
-
-def draw_rows(count: int) -> tuple[list[bytes], list[str]]:
-    """Draws built-in cases as clients send them, the first photo as large as a phone's.
-
-    Every third row has no photo, every fourth of the others no text.
-    """
-    photos, texts = [], []
-    for index in range(count):
-        case, rng = draw_case(PARITY_SEED, index), np.random.default_rng([PARITY_SEED, index])
-        pixels, _ = render_photo(case.attributes, case.skin_tone, case.body_site, rng)
-        photo, jpeg = Image.fromarray(pixels), io.BytesIO()
-        (photo.resize(LARGE_PX) if index == 0 else photo).save(jpeg, "JPEG", quality=90)
-        photos.append(b"" if index % 3 == 1 else upright_jpeg(jpeg.getvalue()))
-        texts.append("" if index % 3 != 1 and index % 4 == 2 else case.text or "it itches")
-    return photos, texts
-
-
-def draw_fields(fields: Sequence[Field], rows: int) -> list[str] | None:
-    """Draws clinical fields as clients send them, every third row without; None without fields."""
-    if not fields:
-        return None
-    rng = np.random.default_rng(PARITY_SEED)
-    lines = []
-    for row in range(rows):
-        drawn = {
-            field.name: str(rng.choice([*field.shares]))
-            if field.shares
-            else f"{rng.normal(field.mean, field.deviation):.2f}"
-            for field in fields
-        }
-        lines.append("" if row % 3 == 2 else join_fields(drawn))
-    return lines
-
-
-def compute_differences(answer: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """The largest difference of each row; the shorter side's tokens are padded with zeros.
-
-    Strings differ by 1 or not at all.
-    """
-    answer, expected = np.asarray(answer), np.asarray(expected)
-    if answer.dtype == object:
-        return (answer != expected.astype(object)).astype("float64")
-    widest = [max(sizes) for sizes in zip(answer.shape, expected.shape, strict=True)]
-    sides = [
-        np.pad(
-            side.astype("float64"),
-            [(0, wide - size) for wide, size in zip(widest, side.shape, strict=True)],
-        )
-        for side in (answer, expected)
-    ]
-    return np.abs(sides[0] - sides[1]).reshape(len(answer), -1).max(axis=1)
