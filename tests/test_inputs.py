@@ -198,6 +198,7 @@ def test_a_cached_array_is_read_back_and_not_computed_again(tmp_path: Path):
     np.testing.assert_array_equal(again, wanted)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_released_maps_hold_no_memory_and_are_read_again(tmp_path: Path):
     def measure_mapped_kb() -> int:
         status = Path("/proc/self/status").read_text()

@@ -15,8 +15,8 @@ from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
 from eczema_tf.data.text.tokenizer import learn_tokenizer
 from eczema_tf.errors import EczemaError
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
+from eczema_tf.model.graphs import list_nodes
 from eczema_tf.model.multimodal import Encoders, build_model
-from eczema_tf.model.saved_model import list_nodes
 from eczema_tf.serving.graph import freeze, rewrites
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
 

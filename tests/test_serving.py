@@ -28,6 +28,7 @@ from eczema_tf.evaluation.grades import compute_grade_probabilities, name_grades
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
+from eczema_tf.model.graphs import list_functions
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.reporting.answer import format_answer, read_answer
@@ -300,7 +301,7 @@ def test_a_signature_loaded_alone_leaves_the_functions_of_the_others_out(small_e
     kept = {}
     for names in [("serving_default",), ("explain",), SIGNATURES]:
         (meta,) = keep_signatures(SavedModel.FromString(graph), names).meta_graphs
-        kept[names] = {function.signature.name for function in meta.graph_def.library.function}
+        kept[names] = {function.signature.name for function in list_functions(meta.graph_def)}
         assert len(meta.object_graph_def.concrete_functions) == len(names)
     serving, explaining, both = kept.values()
     assert both == serving | explaining

@@ -11,21 +11,17 @@ A SavedModel is a program. It is loaded because the configuration names it, and 
 or writes files or calls Python.
 """
 
-from collections.abc import Iterator
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from tensorflow.core.framework.function_pb2 import FunctionDef
-from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from eczema_tf.errors import ConfigError, PresetError
 from eczema_tf.files import digest_folder
+from eczema_tf.model.graphs import list_nodes
 
 KEY = "model.image.saved_model"
 SIGNATURE = "serving_default"
@@ -136,21 +132,6 @@ def _find_folder(handle: str) -> Path:
             " Hub handle (https://tfhub.dev/...)"
         )
     return folder
-
-
-def list_nodes(graph: GraphDef) -> Iterator[tuple[str, list[NodeDef]]]:
-    """Lists nodes with the name of the function that they stand in, called or not.
-
-    Those of the graph itself have "". Two functions of one name are both listed.
-    """
-    yield "", list(graph.node)
-    for function in list_functions(graph):
-        yield function.signature.name, list(function.node_def)
-
-
-def list_functions(graph: GraphDef) -> list[FunctionDef]:
-    """Lists the functions that a graph holds, called or not."""
-    return list(attrgetter("library")(graph).function)
 
 
 def _load(folder: Path) -> Any:

@@ -41,8 +41,8 @@ FILES = (GRAPH_FILE, "fingerprint.pb", "variables", "assets", "assets.extra")
 # attention is quadratic, and with MiniLM a text of 512 tokens takes 25 MB, as would each short one
 # beside it; to explain one takes longer
 STEP_ROWS = {SERVE: 16, EXPLAIN: 4}
-STEP_BYTES = 4096
 STEP_ROWS |= {told: STEP_ROWS[name] for name, told in WITH_CLINICAL.items()}
+STEP_BYTES = 4096
 
 
 class ExportMetadata(BaseModel):
@@ -263,13 +263,11 @@ def _load(folder: Path, signatures: Sequence[str] | None) -> Any:
 
     from eczema_tf.serving.graph.subset import keep_signatures
 
-    saved = SavedModel.FromString((folder / GRAPH_FILE).read_bytes())
+    saved = keep_signatures(SavedModel.FromString((folder / GRAPH_FILE).read_bytes()), signatures)
     with tempfile.TemporaryDirectory() as place:
         for name in ("assets", "variables"):
             (Path(place) / name).symlink_to((folder / name).resolve())
-        (Path(place) / GRAPH_FILE).write_bytes(
-            keep_signatures(saved, signatures).SerializeToString()
-        )
+        (Path(place) / GRAPH_FILE).write_bytes(saved.SerializeToString())
         return tf.saved_model.load(place)
 
 

@@ -139,11 +139,8 @@ def prepare_scin(
         raise DataError(f"{cases}: no labelled case has a text or a photo; give --images")
     kept, rule = rows.drop_duplicates("case_id"), f"{label}: {LABEL_RULES[label]}"
     missing = len({*filter(None, paths)} - {*known}) if images or embeddings else 0
-    counts = {
-        **_count_cases(table, kept),
-        **count_photos(rows),  # a photo may be an embedding
-        "missing_photos": missing,
-    }
+    counts = _count_cases(table, kept) | count_photos(rows)  # a photo may be an embedding
+    counts["missing_photos"] = missing
     return write_source(
         out,
         name="scin",

@@ -14,7 +14,7 @@ from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from eczema_tf.serving.graph.subset import keep_called, list_called
+from eczema_tf.model.graphs import keep_called, list_called
 
 DEPTHWISE = "DepthwiseConv2dNative"
 

@@ -4,13 +4,13 @@ TensorFlow makes Python objects of every node of every function, asked or not. W
 encoders three quarters of 12,000 nodes are those of `explain`. No Keras here: `predict` has none.
 """
 
-from collections.abc import Collection, Iterable
-from operator import attrgetter
+from collections.abc import Collection
 
-from tensorflow.core.framework.function_pb2 import FunctionDef
+from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.framework.graph_pb2 import GraphDef
-from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from eczema_tf.model.graphs import keep_called
 
 SIGNATURE_MAP = "signature_map"  # what TensorFlow calls the object that holds all signatures
 EMPTY_OBJECT = "_generic_user_object"
@@ -34,26 +34,7 @@ def keep_signatures(saved: SavedModel, names: Collection[str]) -> SavedModel:
             del objects.concrete_functions[left_out.bare_concrete_function.concrete_function_name]
             left_out.Clear()
             left_out.user_object.identifier = EMPTY_OBJECT
-    library = attrgetter("library")(meta.graph_def)
-    called = keep_called(meta.graph_def, objects.concrete_functions)
-    del library.function[:]
-    library.function.extend(called)
+    called = FunctionDefLibrary(function=keep_called(meta.graph_def, objects.concrete_functions))
+    meta.graph_def.ClearField("library")
+    meta.graph_def.MergeFrom(GraphDef(library=called))
     return saved
-
-
-def keep_called(graph: GraphDef, names: Iterable[str]) -> list[FunctionDef]:
-    """Returns those of a graph's functions that are named, and what they call in turn."""
-    functions = {each.signature.name: each for each in attrgetter("library")(graph).function}
-    called: set[str] = set()
-    found = list(names)
-    while found:
-        if (name := found.pop()) in functions.keys() - called:
-            called.add(name)
-            found += list_called(functions[name].node_def)
-    return [functions[name] for name in sorted(called)]
-
-
-def list_called(nodes: Iterable[NodeDef]) -> list[str]:
-    """Lists the names of the functions that some nodes call; "" where an attribute has none."""
-    attributes = [attribute for node in nodes for attribute in node.attr.values()]
-    return [each.name for one in attributes for each in (one.func, *one.list.func)]
