@@ -361,8 +361,25 @@ def test_bombs_are_refused_before_they_are_decoded(hostile, monkeypatch: pytest.
     deep = png_header((7000, 7000), 16, 6, 1) + chunk(b"IDAT", zlib.compress(bytes(1000)))
     deep += chunk(b"IEND")
     for bomb in (scan_bomb((5000, 5000), 60), scan_bomb((8, 8), 101), deep):
-        with pytest.raises(DataError, match="would take too long"):
+        with pytest.raises(DataError, match="would take too long|at most 20 megapixels"):
             upright_jpeg(bomb)
+
+
+@pytest.mark.parametrize(
+    ("depth", "color", "extra", "most"),
+    # a second is 5 ns a byte, and 7 ns a pixel or 14 where there is transparency
+    [(8, 2, b"", 50), (8, 6, b"", 32), (16, 6, b"", 20), (16, 2, b"", 29), (8, 2, b"tRNS", 37)],
+)
+def test_a_png_may_have_the_fewer_pixels_the_deeper_they_are(hostile, depth, color, extra, most):
+    from hostile_png import chunk, png_header
+
+    clear = chunk(extra, bytes(6)) if extra else b""
+    size_px = (1000 * most + 1000, 1000)
+    png = png_header(size_px, depth, color) + clear + chunk(b"IDAT", b"") + chunk(b"IEND")
+    with pytest.raises(DataError, match=f"allowed: at most {most} megapixels, "):
+        upright_jpeg(png)
+    with pytest.raises(DataError, match="truncated or damaged"):  # it is read
+        upright_jpeg(png_header((1000 * most, 1000), depth, color) + png[33:])
 
 
 def error_of(data: bytes) -> str:

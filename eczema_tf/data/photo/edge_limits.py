@@ -9,11 +9,13 @@ from eczema_tf.data.photo.decoding_cost import (
     PNG_CHANNELS,
     SCAN,
     estimate_jpeg_ns,
+    estimate_pixel_ns,
     estimate_png_ns,
 )
 from eczema_tf.data.photo.limits import (
     EDGE_MAX_DECODE_NS,
     EDGE_MAX_PIXELS,
+    EDGE_MAX_PNG_NS,
     EDGE_MAX_SCANS_PIXELS,
     EDGE_MAX_SIDE_PX,
     SENT_MAX_PIXELS,
@@ -29,18 +31,17 @@ MIN_TILE_PIXELS = 1 << 20  # a tile may be larger than a small photo
 MAX_LAYERS = 4  # how often a TIFF's strips may cover it: once for each channel
 
 
-def check_pixels(kind: str, size: tuple[int, int], scans: int = 1) -> None:
+def check_pixels(kind: str, size: tuple[int, int], most: int) -> None:
     """Refuses a photo of too many pixels.
 
     Args:
         kind: A key of `EDGE_MAX_PIXELS`.
         size: Width and height in pixels.
-        scans: Of a JPEG.
+        most: How many pixels are allowed.
 
     Raises:
         DataError: If it is too large.
     """
-    most = EDGE_MAX_PIXELS[kind] if scans == 1 else EDGE_MAX_SCANS_PIXELS
     if math.prod(size) > most or max(size) > EDGE_MAX_SIDE_PX:
         raise DataError(
             f"photo has {size[0]} x {size[1]} pixels; allowed: at most {most // 1_000_000}"
@@ -71,14 +72,18 @@ def check_decoding(image: ImageFile.ImageFile, data: bytes) -> None:
     """
     kind, pixels = image.format or "", image.width * image.height
     scans = max(data.count(SCAN), 1) if kind == "JPEG" else 1
-    check_pixels(kind, image.size, scans)
+    # of a PNG, depth, colour type and interlacing are in its first chunk
+    bits = data[24] * PNG_CHANNELS[min(data[25], 6)] if kind == "PNG" else 0
+    most = EDGE_MAX_PIXELS[kind] if scans == 1 else EDGE_MAX_SCANS_PIXELS
+    if kind == "PNG":
+        pixel_ns = estimate_pixel_ns(bits, image.has_transparency_data)
+        most = min(most, int(EDGE_MAX_PNG_NS // pixel_ns))
+    check_pixels(kind, image.size, most)
     estimate_ns: float = 0
     if scans > 1:  # one is soon done, at a fraction of the size
         few = scans <= MAX_SCANS
         estimate_ns = estimate_jpeg_ns(len(data), pixels, scans) if few else math.inf
     elif kind == "PNG":
-        # depth, colour type and interlacing are in its first chunk
-        bits = data[24] * PNG_CHANNELS[min(data[25], 6)]
         estimate_ns = estimate_png_ns(len(data), pixels, bits, data[28], 0, 0)
     elif kind == "TIFF" and "deflate" in image.info["compression"]:  # the same as in PNG
         estimate_ns = estimate_png_ns(len(data), pixels, 32, 0, 0, 0)

@@ -28,7 +28,7 @@ from eczema_tf.data.photo.edge_limits import (
 from eczema_tf.data.photo.files import check_size, describe_error
 from eczema_tf.data.photo.heic import is_heic, open_heic
 from eczema_tf.data.photo.jpeg_segments import bare_jpeg, keep_baseline
-from eczema_tf.data.photo.limits import EDGE_ALONE_PIXELS, SERVED_MAX_BYTES
+from eczema_tf.data.photo.limits import EDGE_ALONE_PIXELS, EDGE_MAX_PIXELS, SERVED_MAX_BYTES
 from eczema_tf.errors import DataError
 
 # by first bytes: Pillow's name, and what cuts the file down to its pixels (WebP's and BMP's
@@ -168,7 +168,7 @@ def _open(data: bytes) -> Iterator[_Photo]:
 
 def _decode_heic(data: bytes) -> Image.Image:
     frame = open_heic(data)
-    check_pixels("HEIC", frame.size)
+    check_pixels("HEIC", frame.size, EDGE_MAX_PIXELS["HEIC"])
     check_estimate(estimate_heic_ns(len(data), math.prod(frame.size)))
     return Image.frombytes(frame.mode, frame.size, frame.data, "raw", frame.mode, frame.stride)
 
