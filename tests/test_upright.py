@@ -361,7 +361,7 @@ def test_bombs_are_refused_before_they_are_decoded(hostile, monkeypatch: pytest.
     deep = png_header((7000, 7000), 16, 6, 1) + chunk(b"IDAT", zlib.compress(bytes(1000)))
     deep += chunk(b"IEND")
     for bomb in (scan_bomb((5000, 5000), 60), scan_bomb((8, 8), 101), deep):
-        with pytest.raises(DataError, match="would take too long|at most 20 megapixels"):
+        with pytest.raises(DataError, match=r"would take too long|at most 20 megapixels"):
             upright_jpeg(bomb)
 
 
@@ -376,7 +376,7 @@ def test_a_png_may_have_the_fewer_pixels_the_deeper_they_are(hostile, depth, col
     clear = chunk(extra, bytes(6)) if extra else b""
     size_px = (1000 * most + 1000, 1000)
     png = png_header(size_px, depth, color) + clear + chunk(b"IDAT", b"") + chunk(b"IEND")
-    with pytest.raises(DataError, match=f"allowed: at most {most} megapixels, "):
+    with pytest.raises(DataError, match=f"allowed: at most {most} megapixels"):
         upright_jpeg(png)
     with pytest.raises(DataError, match="truncated or damaged"):  # it is read
         upright_jpeg(png_header((1000 * most, 1000), depth, color) + png[33:])
