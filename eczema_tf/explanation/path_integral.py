@@ -9,18 +9,23 @@ GROUP = 8  # nodes in one batch: a text of 512 tokens takes some 100 MB
 
 
 def integrate_gradients(
-    answer: Callable[[tf.Tensor], tf.Tensor], start: tf.Tensor, end: tf.Tensor, nodes: int
+    answer: Callable[[tf.Tensor], tf.Tensor],
+    start: tf.Tensor,
+    end: tf.Tensor,
+    nodes: int,
+    group: int = GROUP,
 ) -> tf.Tensor:
     """Averages gradients on the straight way from one point to another.
 
     By Gauss-Legendre quadrature. Times `end - start` they add up to what the answer changes by.
 
     Args:
-        answer: From points, min(nodes, `GROUP`) times the batch, as `repeat_rows` lays them out, to
-            logits (group * batch,).
+        answer: From points, `group` times the batch, as `repeat_rows` lays them out, to logits
+            (group * batch,).
         start: (batch, ...).
         end: The same shape.
-        nodes: Of the quadrature, up to `GROUP` or a multiple of it.
+        nodes: Of the quadrature, a multiple of `group`.
+        group: How many nodes are answered at once.
 
     Returns:
         The shape of `end`.
@@ -40,7 +45,7 @@ def integrate_gradients(
 
     roots, weights = np.polynomial.legendre.leggauss(nodes)  # of [-1, 1]
     parts = [
-        tf.constant(values.reshape(-1, min(nodes, GROUP)), end.dtype)
+        tf.constant(values.reshape(-1, group), end.dtype)
         for values in ((roots + 1) / 2, weights / 2)
     ]
     return tf.foldl(add_group, tuple(parts), tf.zeros_like(end), parallel_iterations=1)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from eczema_tf.config import MAX_TOKENS
 from eczema_tf.explanation.contributions import split_evidence
 from eczema_tf.explanation.path_integral import GROUP, integrate_gradients, repeat_rows
 from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
@@ -54,7 +55,7 @@ def score_tokens(
         nodes: Of the quadrature, up to `GROUP` or a multiple of it.
     """
     neutral = tf.ones_like(text_features) * tf.cast(submodels.neutral_text, text_features.dtype)
-    group = min(nodes, GROUP)
+    group = choose_group(text_features, nodes)
     photos = repeat_rows(image_features, group)
     context = {name: repeat_rows(inputs[name], group) for name in submodels.context}
     mean = integrate_gradients(
@@ -63,6 +64,7 @@ def score_tokens(
         neutral,
         text_features,
         nodes,
+        group,
     )
     scores = tf.reduce_sum(mean * (text_features - neutral), axis=-1)  # (batch, tokens)
     ends = (
@@ -79,6 +81,16 @@ def score_tokens(
         * inputs[TEXT_PRESENT][:, None],
         tf.stack([start, *moved], axis=1),
     )
+
+
+def choose_group(text_features: tf.Tensor, nodes: int) -> int:
+    """Chooses how many nodes are answered at once: all, for a short text outside of a graph.
+
+    There each batch costs its layers' Python; in a graph the number of tokens is not known.
+    """
+    rows, tokens = text_features.shape[:2]
+    is_small = None not in (rows, tokens) and nodes * rows * tokens <= GROUP * MAX_TOKENS
+    return nodes if is_small else min(nodes, GROUP)
 
 
 def _answer_both_ways(

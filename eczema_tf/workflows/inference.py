@@ -85,9 +85,7 @@ def build_client_inputs(
         if photo:
             pixels[row] = preprocess_photo(tf.constant(photo), shape[0], trained.config.preprocess)
     cleaned = clean_text(tf.constant([text.encode("utf-8", "replace") for text in texts]))
-    token_ids, padding_mask = tf.function(trained.tokenizer, autograph=False)(
-        cleaned
-    )  # (rows, tokens)
+    token_ids, padding_mask = trained.tokenizer.traced(cleaned)  # (rows, tokens)
     inputs = {
         IMAGE: pixels,
         IMAGE_PRESENT: [bool(photo) for photo in photos],
