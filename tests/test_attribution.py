@@ -84,9 +84,11 @@ def build_case(
     dimension: int | None = None,
     size_px: int = SIZE_PX,
     last_layers: int = 1,
+    pretrained: bool = False,
 ):
     keras.utils.set_random_seed(0)
     spec = specify_image_encoder(ImageConfig(size_px=size_px, architecture=image), dimension)
+    spec = spec.model_copy(update={"pretrained": spec.pretrained or pretrained})
     text_spec = specify_text_encoder(
         TextConfig(architecture=text, max_tokens=16), len(TOKENIZER.vocabulary)
     ).model_copy(update={"last_layers": last_layers})
@@ -128,20 +130,31 @@ def small():
 
 
 @pytest.mark.parametrize(
-    ("image", "text", "last_layers"),
-    [("small", "small", 1), ("vit", "bert", 1), ("efficientnet", "bert", 2)],
+    ("image", "text", "last_layers", "fusion"),
+    [
+        ("small", "small", 1, "cross_attention"),
+        ("vit", "bert", 1, "cross_attention"),
+        ("efficientnet", "bert", 2, "cross_attention"),
+        ("efficientnet", "small", 1, "concat"),
+    ],
 )
-def test_cutting_changes_no_logit(image: str, text: str, last_layers: int):
-    model, _ = build_case("cross_attention", image, text, last_layers=last_layers)
+def test_cutting_changes_no_output(image: str, text: str, last_layers: int, fusion: str):
+    model, _ = build_case(fusion, image, text, last_layers=last_layers, pretrained=True)
+    textured = any(layer.name == "image_texture" for layer in model.layers)
+    assert textured == (image == "efficientnet" and fusion == "concat")
+    directions = model.get_layer("image_distance").directions  # unfitted, it knows everything
+    directions.assign(np.random.default_rng(0).normal(0, 0.1, directions.shape))
     inputs, submodels = batch(model), Submodels(model)
     tensors = to_model_inputs(inputs)
-    logits = submodels.compute_logits(
-        submodels.encode_image(tensors[IMAGE]), submodels.encode_text(tensors), tensors
-    )
-    for head, expected in model.predict_on_batch(inputs).items():
-        np.testing.assert_allclose(logits[head], expected, atol=1e-5, rtol=1e-5)
-    assert submodels.has_feature_map
+    photo = submodels.encode_image(tensors[IMAGE])
+    outputs = submodels.compute_logits(photo, submodels.encode_text(tensors), tensors)
     fine_map = submodels.to_fine_map(tensors[IMAGE], training=False)
+    outputs["image_distance"] = submodels.measure_image_distance(photo, fine_map)
+    assert outputs.keys() == set(OUTPUTS)
+    assert np.ptp(outputs["image_distance"]) > 1e-4
+    for name, expected in model.predict_on_batch(inputs).items():
+        np.testing.assert_allclose(outputs[name], expected, atol=1e-5, rtol=1e-5)
+    assert submodels.has_feature_map
     sides = [ZOOM * side for side in fine_map.shape[1:3]]
     assert compute_heatmaps(submodels, inputs).shape == (4, *sides)
 
@@ -187,7 +200,7 @@ def test_layercam_is_that_of_tf_keras_vis(small):
     text = submodels.encode_text(tensors)  # (batch, tokens, channels)
     context = [tf.cast(tensors[name], tf.float32) for name in CONTEXT]
     expected = Layercam(
-        keras.Model([photo, *others], logits[OUTPUTS.index("eczema")]), clone=False
+        keras.Model([photo, *others], logits["eczema"]), clone=False
     )(
         lambda output: output[:, 0],
         [tensors[IMAGE], text, *context],
@@ -267,7 +280,9 @@ def test_copies_are_noisy_in_the_same_way_every_time_and_photos_come_first():
 
 def test_weak_evidence_looks_weak_and_too_weak_or_unknown_is_not_shown():
     density = tf.constant([[[0.1, 0.4]], [[0.2, 0.1]], [[0.01, 0.0]], [[0.2, 0.1]]])
-    evidence = PhotoEvidence(tf.zeros(4), density, density, tf.constant([25.0, 15.0, 0.5, 15.0]))
+    evidence = PhotoEvidence(
+        tf.zeros(4), tf.zeros(4), density, density, tf.constant([25.0, 15.0, 0.5, 15.0])
+    )
     known = tf.constant([True, True, True, False])
     heatmap, scale = show_evidence(evidence, known, EvidenceScale(floor=1.0, full=0.25))
     np.testing.assert_allclose(scale, [0.4, 0.25, 0.25, 0.25])

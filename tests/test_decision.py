@@ -17,7 +17,9 @@ from eczema_tf.model.decision import (
     ScaledFeatures,
     SureSide,
     compute_decision,
+    measure_decision,
 )
+from eczema_tf.model.inner_map import Texture
 from eczema_tf.reporting.decisions import give_reason
 from eczema_tf.schema import CONSISTENCY, DECISIONS, IMAGE_PRESENT, MOSTLY_UNKNOWN, TEXT_PRESENT
 from eczema_tf.training.familiarity import find_directions
@@ -46,6 +48,17 @@ def test_the_distance_is_mahalanobis_with_a_ridge():
     expected = ridge * np.einsum("ri,ij,rj->r", others, inverse, others)
     layer.limit.assign(2.0)
     np.testing.assert_allclose(layer(others + 1), expected / 2, rtol=1e-4)
+
+
+def test_texture_is_mean_and_deviation_and_counts_as_much_as_the_pooled_features():
+    maps = np.array([[[[1.0, 5.0], [3.0, 5.0]]], [[[0.0, 2.0], [0.0, -2.0]]]], "float32")
+    texture = Texture()(maps)
+    np.testing.assert_allclose(texture, [[2, 5, 1, 0], [0, 0, 0, 2]], atol=1e-6)
+    inputs = [keras.Input(shape) for shape in ((3,), (4,), (2,), (1,), (), ())]
+    model = keras.Model(inputs, measure_decision(inputs[:2], *inputs[2:]))
+    seen = keras.Model(inputs[:2], model.get_layer("image_scaled").output)
+    values = np.asarray(seen([np.array([[0.0, -4.0, 0.0]]), np.array([[9.0, 0.0, 0.0, 16.0]])]))
+    np.testing.assert_allclose(values, [[0, -1, 0, 0.6, 0, 0, 0.8]], atol=1e-6)
 
 
 def test_fewer_rows_than_directions_leave_the_rest_free_of_any():

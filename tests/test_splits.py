@@ -39,11 +39,11 @@ def test_no_group_straddles_splits_and_fractions_hold(labels: list[float], rows:
     assert splits.groupby(table["group_id"]).nunique().max() == 1
     sizes = splits_by_group(table, splits).value_counts()
     assert set(sizes.index) <= set(FRACTIONS)
-    if len(labels) >= 20:
-        assert all(
-            abs(sizes.get(split, 0) - fraction * len(labels)) <= 1
-            for split, fraction in FRACTIONS.items()
-        )
+    # to within one, and one more for each class so rare that splits might go without it
+    positive, known = np.array(labels) > 0.5, ~np.isnan(labels)
+    rare = sum(0 < count < 20 for count in (positive.sum(), (known & ~positive).sum()))
+    for split, fraction in FRACTIONS.items():
+        assert abs(sizes.get(split, 0) - fraction * len(labels)) <= 1 + rare
 
 
 @given(labels_of_groups, st.integers(0, 9))

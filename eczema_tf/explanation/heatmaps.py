@@ -16,7 +16,7 @@ from eczema_tf.explanation.maps import HEATMAP_METHOD
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
 from eczema_tf.model.branches import IMAGE_FEATURES
-from eczema_tf.schema import IMAGE, IMAGE_PRESENT, OUTPUTS
+from eczema_tf.schema import IMAGE, IMAGE_PRESENT
 
 # Grad-CAM: Selvaraju et al. 2017; Grad-CAM++: Chattopadhay et al. 2018; Layer-CAM: Jiang et al.
 # 2021; Score-CAM: Wang et al. 2020.
@@ -166,7 +166,7 @@ class TargetLogit(keras.layers.Layer):
         self._target = target
 
     def call(self, logits: Any) -> tf.Tensor:
-        return select_logit(dict(zip(OUTPUTS, logits, strict=True)), self._target)[:, None]
+        return select_logit(logits, self._target)[:, None]
 
     def compute_output_spec(self, logits: Any) -> keras.KerasTensor:
-        return keras.KerasTensor((logits[0].shape[0], 1), "float32")
+        return keras.KerasTensor((logits["eczema"].shape[0], 1), "float32")

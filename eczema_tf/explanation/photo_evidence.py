@@ -32,6 +32,7 @@ class PhotoEvidence(NamedTuple):
 
     Attributes:
         features: From `submodels.encode_image`, of the photos themselves.
+        fine_map: From `submodels.to_fine_map`, likewise.
         cells: float32 (batch, height, width) of the features: what each adds, signed, in logits;
             together what sets the answer apart from that to a typical photo.
         density: float32 (batch, rows, columns), at least 0: what speaks for the target, in logits
@@ -40,6 +41,7 @@ class PhotoEvidence(NamedTuple):
     """
 
     features: tf.Tensor
+    fine_map: tf.Tensor
     cells: tf.Tensor
     density: tf.Tensor
     total: tf.Tensor
@@ -66,7 +68,7 @@ def locate_evidence(
     if not submodels.has_feature_map:
         nothing = tf.zeros([tf.size(present), 1, 1])
         features = submodels.encode_image(inputs[IMAGE])
-        return PhotoEvidence(features, nothing, nothing, tf.zeros_like(present))
+        return PhotoEvidence(features, features, nothing, nothing, tf.zeros_like(present))
     copies = NOISY_COPIES + 1
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         fine_map = submodels.to_fine_map(add_noisy_copies(inputs[IMAGE]), training=False)
@@ -90,7 +92,8 @@ def locate_evidence(
     shape = tf.reduce_mean(split_copies(compute_layercam(fine_map, to_map)), axis=0)
     own = cells[0] * present[:, None, None]
     total = tf.reduce_sum(tf.nn.relu(own), axis=(1, 2))
-    return PhotoEvidence(features, own, spread_evidence(total, steady, shape), total)
+    density = spread_evidence(total, steady, shape)
+    return PhotoEvidence(features, fine_map[: tf.size(present)], own, density, total)
 
 
 def add_noisy_copies(photos: Any) -> tf.Tensor:

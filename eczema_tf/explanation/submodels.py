@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.branches import IMAGE_FEATURES, NORMALIZATION, TEXT_FEATURES
+from eczema_tf.model.branches import IMAGE_FEATURES, NORMALIZATION, TEXT_FEATURES, TEXTURE
+from eczema_tf.model.inner_map import find_fine_map
 from eczema_tf.model.multimodal import CLINICAL_EVIDENCE
 from eczema_tf.schema import (
     CLINICAL,
@@ -32,7 +33,6 @@ from eczema_tf.schema import (
 )
 
 Tensors = Mapping[str, Any]
-FINE_CELLS = 12  # a side: coarser maps miss small lesions, finer ones follow edges (docs/log.md)
 RAMP = 0.03  # half the width of the ramp that a ReLU's gradient rises over, in units of its input
 CONTEXT = (PADDING_MASK, IMAGE_PRESENT, TEXT_PRESENT)  # what the heads take besides features
 TARGETS = (
@@ -64,12 +64,12 @@ class Submodels:
         features_shape: Of a photo's features: (height, width, channels), or (dimension,) for
             embeddings.
         to_features: From pixels to the features.
-        to_fine_map: From pixels to the fine map: the last inner one of the encoder with at least
-            `FINE_CELLS` cells a side. Where there is none (a vision transformer has one resolution
-            throughout), the fine map is the features themselves.
+        to_fine_map: From pixels to the fine map, of `inner_map.find_fine_map`, or the features
+            themselves where there is none.
         from_fine_map: From the fine map to the features.
         context: `CONTEXT`, and clinical fields if the model is told any.
-        heads: From a list of features, encoded text and `context` to the logits of every head.
+        heads: From a list of features, encoded text and `context` to the model's outputs by name,
+            but for the photo's distance, which may need the fine map.
         text_channels: Of an encoded token.
         neutral_text: float32 (channels,), what stands for every token of a text that says nothing.
         evidence_scale: Of heatmaps.
@@ -107,8 +107,13 @@ class Submodels:
         self.context = CONTEXT + ((CLINICAL,) if CLINICAL in model.input else ())
         self.heads = keras.Model(
             [image, text, *(model.input[name] for name in self.context)],
-            [model.get_layer(head).output for head in OUTPUTS],
+            {name: model.output[name] for name in OUTPUTS if name != DISTANCES["image"]},
             name="explained_heads",
+        )
+        textured = any(layer.name == TEXTURE for layer in model.layers)
+        seen = [image, model.get_layer(TEXTURE).input] if textured else [image]
+        self._to_distance = keras.Model(
+            seen, model.output[DISTANCES["image"]], name="image_familiarity"
         )
 
     @property
@@ -128,6 +133,7 @@ class Submodels:
             (batch, 1, 1, channels); zeros before the model has learned what it knows.
         """
         centre = self.model.get_layer(DISTANCES["image"]).centre
+        centre = centre[: features.shape[-1]]  # the rest is texture
         typical = tf.cast(tf.sign(centre) * tf.square(centre), features.dtype)
         length = tf.norm(tf.reduce_mean(features, axis=(1, 2)), axis=-1)  # (batch,)
         return length[:, None, None, None] * tf.math.divide_no_nan(typical, tf.norm(typical))
@@ -152,11 +158,23 @@ class Submodels:
             inputs: `context`, as the model takes it.
 
         Returns:
-            Logits by head, and the model's other outputs.
+            Logits by head, and the model's other outputs but the photo's distance.
         """
         context = [inputs[name] for name in self.context]
-        logits = self.heads([image_features, text_features, *context], training=False)
-        return dict(zip(OUTPUTS, logits, strict=True))
+        return self.heads([image_features, text_features, *context], training=False)
+
+    def measure_image_distance(self, image_features: Any, fine_map: Any) -> tf.Tensor:
+        """Measures how unlike those of training photos are, as the model does.
+
+        Args:
+            image_features: From `encode_image`.
+            fine_map: From `to_fine_map`, of the same photos.
+
+        Returns:
+            (batch,); at most 1 is known.
+        """
+        given = [image_features, fine_map][: len(self._to_distance.inputs)]
+        return self._to_distance(given, training=False)
 
     def weigh_clinical(self, inputs: Tensors, target: str) -> tf.Tensor:
         """What clinical fields add to the target's logit, (batch,): nothing but to `eczema`."""
@@ -171,25 +189,18 @@ def split_image_encoder(model: keras.Model) -> tuple[keras.Model, keras.Model] |
         From photos to that map, and from there to the encoder's own; None if the encoder has no
         such map, or the model no encoder.
     """
-    encoder = next((layer for layer in model.layers if layer.name == "image_encoder"), None)
-    if not isinstance(encoder, keras.Model) or len(encoder.output.shape) != 4:
+    layers = {layer.name: layer for layer in model.layers}
+    encoder = layers.get("image_encoder")
+    if not isinstance(encoder, keras.Model) or NORMALIZATION not in layers:  # of embeddings
         return None
-    pixels = model.get_layer(NORMALIZATION).output
-    # where residual blocks meet, if there are any: all else is half a step
-    for kind in (keras.layers.Add, keras.layers.Activation):
-        inner = [layer.output for layer in encoder.layers if isinstance(layer, kind)]
-        found = keras.Model(encoder.input, inner)(pixels) if inner else []
-        for tensor, here in reversed(list(zip(inner, found, strict=True))):
-            if len(here.shape) != 4 or min(here.shape[1:3]) < FINE_CELLS:
-                continue
-            try:
-                rest = keras.Model(tensor, encoder.output, name="image_encoder_from_fine_map")
-            except ValueError:  # Keras' way to say that something flows around the tensor
-                continue
-            trunk = keras.Model(encoder.input, tensor, name="image_encoder_to_fine_map")
-            to_map = keras.Model(model.input[IMAGE], trunk(pixels), name="image_fine_trunk")
-            return to_map, keras.models.clone_model(rest, clone_function=smooth_gradient)
-    return None
+    pixels = layers[NORMALIZATION].output
+    inner = find_fine_map(encoder, pixels)
+    if inner is None:
+        return None
+    rest = keras.Model(inner, encoder.outputs[0], name="image_encoder_from_fine_map")
+    trunk = keras.Model(encoder.input, inner, name="image_encoder_to_fine_map")
+    to_map = keras.Model(model.input[IMAGE], trunk(pixels), name="image_fine_trunk")
+    return to_map, keras.models.clone_model(rest, clone_function=smooth_gradient)
 
 
 def smooth_gradient(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -1,5 +1,6 @@
 """From a photo, and from a text, to an embedding each: the halves of the model before they meet.
 
+             +-----------> inner map -----> texture
 image -> image_encoder -> image_features -> pooling -> projection ----> embedding
 tokens -> text_encoder -> text_features --> pooling -> projection -+--> embedding
                                |                                   |
@@ -15,6 +16,7 @@ from keras import ops
 
 from eczema_tf.config import ModelConfig
 from eczema_tf.model.encoders import EncoderSpec, build_encoder
+from eczema_tf.model.inner_map import Texture, find_fine_map
 from eczema_tf.model.layers import AnyWindow, HeldWindows, MaskedPooling, PatchGrid, WindowMean
 from eczema_tf.schema import FINDINGS, PADDING_MASK, TOKEN_IDS
 
@@ -23,21 +25,36 @@ NORMALIZATION = "image_normalization"
 IMAGE_FEATURES = "image_features"  # (batch, height, width, channels), embeddings: (batch, channels)
 TEXT_FEATURES = "text_features"  # (batch, tokens, channels)
 POOLED_IMAGE = "image_pooling"  # (batch, channels)
+TEXTURE = "image_texture"  # (batch, 2 * channels); only of a frozen network with a finer inner map
 POOLED_TEXT = "text_pooling"  # (batch, channels); only where the pooling has no weights
 TEXT_WINDOWS = "text_windows"  # (batch, windows, channels); only where findings are detected
 WINDOW_TOKENS = 4  # about a phrase
 RARE = -4.0  # log-odds of a finding in a window, before anything is learned
 
 
-def encode_image(image: Any, spec: EncoderSpec) -> tuple[Any, Any]:
-    """Turns photos (batch, size, size, 3) into a feature map and its average over the photo.
+def encode_image(image: Any, spec: EncoderSpec, *, textured: bool) -> tuple[Any, Any, Any | None]:
+    """Turns photos (batch, size, size, 3) into a feature map, its average, and texture.
 
     The map, (batch, height, width, channels), is outside the nested encoder, where Grad-CAM can
     reach it. Embeddings, (batch, channels), are pooled already.
+
+    Args:
+        image: The photos.
+        spec: Of the encoder.
+        textured: Whether to measure `TEXTURE`, where the encoder is pretrained and has an inner
+            map; else it is None.
     """
     if spec.kind != "precomputed":
         image = keras.layers.Rescaling(spec.scale, spec.offset, name=NORMALIZATION)(image)
-    features = build_encoder(spec)(image)
+    encoder = build_encoder(spec)
+    inner = find_fine_map(encoder, image) if textured and spec.pretrained else None
+    texture = None
+    if inner is None:
+        features = encoder(image)
+    else:
+        encoder = keras.Model(encoder.input, [encoder.output, inner], name=encoder.name)
+        features, inner = encoder(image)
+        texture = Texture(dtype="float32", name=TEXTURE)(inner)
     if len(features.shape) == 3:  # (batch, tokens, channels) of a vision transformer
         patch_px = int(np.ravel(spec.settings["patch_size"])[0])  # KerasHub: a number, or a pair
         side, tokens = spec.size_px // patch_px, features.shape[1]
@@ -46,8 +63,10 @@ def encode_image(image: Any, spec: EncoderSpec) -> tuple[Any, Any]:
         features = PatchGrid(side, name="patch_grid")(features)
     features = keras.layers.Activation("linear", name=IMAGE_FEATURES)(features)
     if len(features.shape) == 2:
-        return features, keras.layers.Activation("linear", name=POOLED_IMAGE)(features)
-    return features, keras.layers.GlobalAveragePooling2D(name=POOLED_IMAGE)(features)
+        pooling = keras.layers.Activation("linear", name=POOLED_IMAGE)
+    else:
+        pooling = keras.layers.GlobalAveragePooling2D(name=POOLED_IMAGE)
+    return features, pooling(features), texture
 
 
 def _encode_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec) -> Any:

@@ -4,6 +4,7 @@ Both layers hold figures that training fills in afterwards, on other cases; they
 and compared with Keras like all other weights.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -90,13 +91,14 @@ class SureSide(keras.layers.Layer):
 
 
 def measure_decision(
-    image: Any, text: Any, logit: Any, image_present: Any, text_present: Any
+    image: Sequence[Any], text: Any, logit: Any, image_present: Any, text_present: Any
 ) -> dict[str, Any]:
     """Adds the layers to the model.
 
     Args:
-        image: Pooled features of the photo, (batch, channels).
-        text: Of the text.
+        image: Features of the photo, (batch, channels) each, scaled each for itself: pooled ones,
+            and their encoder's texture if there is one.
+        text: Pooled features of the text.
         logit: Of eczema, (batch, 1).
         image_present: (batch,) 0 or 1.
         text_present: Likewise.
@@ -105,11 +107,21 @@ def measure_decision(
         By `schema.OUTPUTS`, those that are no heads; (batch,) each.
     """
     outputs = {SIDE: SureSide(dtype="float32", name=SIDE)([logit, image_present, text_present])}
-    for modality, pooled in (("image", image), ("text", text)):
-        scaled = ScaledFeatures(dtype="float32", name=f"{modality}_scaled")(pooled)
+    for modality, parts in (("image", image), ("text", [text])):
+        scaled = _scale(parts, f"{modality}_scaled")
         name = DISTANCES[modality]
         outputs[name] = DistanceFromTraining(dtype="float32", name=name)(scaled)
     return outputs
+
+
+def _scale(parts: Sequence[Any], name: str) -> Any:
+    if len(parts) == 1:
+        return ScaledFeatures(dtype="float32", name=name)(parts[0])
+    each = [
+        ScaledFeatures(dtype="float32", name=f"{name}_{number}")(part)
+        for number, part in enumerate(parts)
+    ]
+    return keras.layers.Concatenate(dtype="float32", name=name)(each)
 
 
 def compute_decision(outputs: Any, inputs: Any, text_read: Any) -> dict[str, Any]:

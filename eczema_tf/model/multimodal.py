@@ -32,6 +32,7 @@ from eczema_tf.model.branches import (
     POOLED_TEXT,
     TEXT_FEATURES,
     TEXT_WINDOWS,
+    TEXTURE,
     embed_text,
     encode_image,
     project,
@@ -119,7 +120,9 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     }
 
     # === Encoders ===
-    image_features, pooled_image = encode_image(inputs[IMAGE], spec)
+    # features that are kept as a map have no room beside them for texture
+    textured = config.fusion != "cross_attention"
+    image_features, pooled_image, texture = encode_image(inputs[IMAGE], spec, textured=textured)
     image = project(pooled_image, "image", config, config.embedding_units)  # (batch, units)
     pooled_text, text, said = embed_text(inputs, encoders.text, len(encoders.findings), config)
 
@@ -131,7 +134,8 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
 
     # === Whether to decide ===
     present = inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]
-    outputs |= measure_decision(pooled_image, pooled_text, outputs["eczema"], *present)
+    seen = [pooled_image] if texture is None else [pooled_image, texture]
+    outputs |= measure_decision(seen, pooled_text, outputs["eczema"], *present)
     return keras.Model(inputs, {name: outputs[name] for name in OUTPUTS}, name="eczema_assistant")
 
 
@@ -236,7 +240,11 @@ def _check_keras() -> None:
 
 
 def heads_of(
-    model: keras.Model, cached: Collection[str], outputs: Collection[str] = OUTPUTS
+    model: keras.Model,
+    cached: Collection[str],
+    outputs: Collection[str] = OUTPUTS,
+    *,
+    image: str | None = None,
 ) -> keras.Model:
     """Takes the part of the model that does not depend on some encoders, sharing its layers.
 
@@ -244,16 +252,18 @@ def heads_of(
         model: From `build_model`.
         cached: Which of "image" and "text" enter as features.
         outputs: Names of the layers whose outputs the part has.
+        image: The layer that stands in for the photo, where another one is wanted.
 
     Returns:
-        A model whose `image` input is replaced by the features named by `feature_name(model,
-        "image")` and whose `token_ids` input by those of the text, where cached.
+        A model whose `image` input is replaced by what `feature_names(model, "image")` names, and
+        whose `token_ids` input by the text's, where cached.
     """
     inputs = dict(model.input)
     for modality in sorted(cached):
-        name = feature_name(model, modality)
-        inputs[name] = model.get_layer(name).output
-        inputs[name].name = name  # Keras wants a model's inputs to be called what their keys are
+        names = feature_names(model, modality)
+        for name in [image] if image and modality == "image" else names:
+            inputs[name] = model.get_layer(name).output
+            inputs[name].name = name  # Keras wants inputs to be called what their keys are
         del inputs[ENCODED_INPUTS[modality]]
     if inputs.keys() & {POOLED_TEXT, TEXT_WINDOWS}:
         del inputs[PADDING_MASK]  # was used up
@@ -263,20 +273,26 @@ def heads_of(
 
 @lru_cache(maxsize=2)  # Keras traces every model that it is given anew
 def encoder_of(model: keras.Model, modality: str) -> keras.Model:
-    """Takes the part that turns one modality's inputs into the features that `heads_of` takes."""
+    """Takes the part that turns one modality's inputs into the features that `heads_of` takes.
+
+    Those of several names are side by side, in one array.
+    """
     names = [IMAGE] if modality == "image" else [TOKEN_IDS, PADDING_MASK]
-    output = model.get_layer(feature_name(model, modality)).output
+    features = [model.get_layer(name).output for name in feature_names(model, modality)]
+    output = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
     return keras.Model(
         {name: model.input[name] for name in names}, output, name=f"{modality}_features_only"
     )
 
 
-def feature_name(model: keras.Model, modality: str) -> str:
-    """Names the last layer of a modality before anything trainable.
+def feature_names(model: keras.Model, modality: str) -> list[str]:
+    """Names the last layers of a modality before anything trainable.
 
-    That is a pooled vector where the pooling has no weights and no findings are detected.
+    That is a pooled vector where the pooling has no weights and no findings are detected; of photos
+    also their texture, where it is measured.
     """
     names = {layer.name for layer in model.layers}
     if modality == "image":
-        return IMAGE_FEATURES if REGIONS in names else POOLED_IMAGE
-    return next(name for name in (TEXT_WINDOWS, POOLED_TEXT, TEXT_FEATURES) if name in names)
+        pooled = IMAGE_FEATURES if REGIONS in names else POOLED_IMAGE
+        return [pooled, TEXTURE] if TEXTURE in names else [pooled]
+    return [next(name for name in (TEXT_WINDOWS, POOLED_TEXT, TEXT_FEATURES) if name in names)]

@@ -17,9 +17,9 @@ from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.data.photo.augment import augment_photos
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.branches import IMAGE_FEATURES, NORMALIZATION, POOLED_IMAGE
+from eczema_tf.model.branches import IMAGE_FEATURES, NORMALIZATION
 from eczema_tf.model.features import ENCODE_ROWS, weights_digest
-from eczema_tf.model.multimodal import ENCODER_LAYERS, feature_name, heads_of
+from eczema_tf.model.multimodal import ENCODER_LAYERS, heads_of
 from eczema_tf.schema import IMAGE
 
 TRUNK = "image_trunk"  # what the lower layers give: (batch, height, width, channels)
@@ -43,7 +43,7 @@ def split_at(model: keras.Model, first: str) -> tuple[keras.Model, keras.Model]:
     found = [layer for layer in encoder.layers if layer.name.startswith(first)]
     try:
         place = found[0].input
-        upper = keras.Model(place, encoder.output, name="image_encoder_top")
+        upper = keras.Model(place, encoder.outputs[0], name="image_encoder_top")
     except (IndexError, ValueError) as error:  # Keras' way to say that something flows around it
         raise ConfigError(
             f"train.fine_tune.views: the encoder cannot be cut before {first!r}; name the first"
@@ -73,13 +73,12 @@ def top_of(
     Returns:
         A model whose `image` input is replaced by `TRUNK`.
     """
-    heads, name = heads_of(model, {*cached, "image"}, outputs), feature_name(model, "image")
+    heads = heads_of(model, {*cached, "image"}, outputs, image=IMAGE_FEATURES)
     grid = keras.Input(trunk.output.shape[1:], name=TRUNK)
     features = model.get_layer(IMAGE_FEATURES)(upper(grid))
-    if name == POOLED_IMAGE:
-        features = model.get_layer(POOLED_IMAGE)(features)
-    others = {key: taken for key, taken in heads.input.items() if key != name}
-    return keras.Model({**others, TRUNK: grid}, heads({**others, name: features}), name="top")
+    others = {name: taken for name, taken in heads.input.items() if name != IMAGE_FEATURES}
+    answers = heads({**others, IMAGE_FEATURES: features})
+    return keras.Model({**others, TRUNK: grid}, answers, name="top")
 
 
 def encode_views(
