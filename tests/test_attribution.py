@@ -199,9 +199,7 @@ def test_layercam_is_that_of_tf_keras_vis(small):
     tensors = to_model_inputs(inputs)
     text = submodels.encode_text(tensors)  # (batch, tokens, channels)
     context = [tf.cast(tensors[name], tf.float32) for name in CONTEXT]
-    expected = Layercam(
-        keras.Model([photo, *others], logits["eczema"]), clone=False
-    )(
+    expected = Layercam(keras.Model([photo, *others], logits["eczema"]), clone=False)(
         lambda output: output[:, 0],
         [tensors[IMAGE], text, *context],
         penultimate_layer="fine_map",
