@@ -9,7 +9,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -67,7 +66,6 @@ from eczema_tf.schema import (
 from eczema_tf.serving.answering import Question, answer_case
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
 from eczema_tf.train import main as train_main
-from eczema_tf.workflows import fit
 from eczema_tf.workflows.explain import RunBackend
 
 pytestmark = pytest.mark.usefixtures("without_board")
@@ -465,22 +463,6 @@ def test_a_text_that_says_nothing_gets_the_mean_answer_to_such_texts(small):
     start = words.contributions.numpy()[2, 0]
     assert start == pytest.approx(answers["eczema_text"].mean(), abs=1e-4)
     assert not find_neutral_text(submodels, []).any()
-
-
-def test_texts_that_say_nothing_are_those_that_were_not_learned_where_there_are_enough(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setattr(fit, "MIN_UNCLEAR", 2)
-    rows = [("val", "unclear", "hi"), ("val", "unclear", ""), ("val", "eczema", "itch")]
-    rows += [("train", "unclear", "so"), ("train", "unclear", "well"), ("train", "other", "no")]
-    rows += [("test", "unclear", "ask"), ("val", "unclear", "help")]
-    table = pd.DataFrame(rows, columns=["split", "consistency", "text"])
-    splits = table["split"].to_numpy()
-    assert fit.find_silent(table, splits).tolist() == [0, 7]
-    assert fit.find_silent(table[:7], splits[:7]).tolist() == [3, 4]
-    table.loc[3, "consistency"] = "other"
-    assert fit.find_silent(table[:7], splits[:7]).tolist() == [3, 4, 5]
-    assert not fit.find_silent(table[:0], splits[:0]).size
 
 
 class _Linear(Submodels):

@@ -111,53 +111,30 @@ def fit_run(
 
 
 def note_neutral_text(
-    trained: run_folder.TrainedModel,
-    table: pd.DataFrame,
-    splits: np.ndarray,
-    inputs: Inputs,
-    run_dir: Path,
+    trained: run_folder.TrainedModel, training: pd.DataFrame, inputs: Inputs, run_dir: Path
 ) -> None:
     """Finds where the scores of words start from, and writes it into the run folder.
 
     Args:
         trained: The model.
-        table: The data set.
-        splits: Of its rows.
-        inputs: Likewise.
+        training: Rows of the data set that it learned from. Those labelled unclear are averaged; if
+            there are fewer than `MIN_UNCLEAR`, all.
+        inputs: Of the whole data set.
         run_dir: Of the model.
     """
-    rows = np.random.default_rng(trained.config.seed).permutation(find_silent(table, splits))
-    rows = rows[:NEUTRAL_TEXTS]
+    told = training[training["text"] != ""]
+    unclear = told[told["consistency"] == "unclear"]
+    enough = len(unclear) >= MIN_UNCLEAR
+    if not enough and len(told) >= MIN_UNCLEAR:
+        say(f"words are scored against an average text: {len(unclear)} texts are labelled unclear")
+    chosen = unclear if enough else told
+    rng = np.random.default_rng(trained.config.seed)
+    rows = rng.permutation(np.array(chosen.index))[:NEUTRAL_TEXTS]
     batches = np.split(rows, range(NEUTRAL_BATCH, len(rows), NEUTRAL_BATCH)) if len(rows) else []
     found = find_neutral_text(
         Submodels(trained.model), (to_model_inputs(inputs.gather(batch)) for batch in batches)
     )
     run_folder.save_neutral_text(run_dir, found)
-
-
-def find_silent(table: pd.DataFrame, splits: np.ndarray) -> np.ndarray:
-    """Finds texts that say nothing.
-
-    Those of validation that are labelled unclear, since the answers to what was learned lean
-    towards its labels; if they are fewer than `MIN_UNCLEAR`, those of training; if these are too
-    few, all texts of training.
-
-    Args:
-        table: The data set.
-        splits: Of its rows.
-
-    Returns:
-        Row numbers.
-    """
-    told, learned = table["text"] != "", splits == "train"
-    unclear = told & (table["consistency"] == "unclear")
-    for chosen in (unclear & (splits == "val"), unclear & learned):
-        if chosen.sum() >= MIN_UNCLEAR:
-            return np.flatnonzero(chosen)
-    if (told & learned).sum() >= MIN_UNCLEAR:
-        few = (unclear & learned).sum()
-        say(f"words are scored against an average text: {few} texts are labelled unclear")
-    return np.flatnonzero(told & learned)
 
 
 def note_evidence_scale(

@@ -120,7 +120,7 @@ def _fit_and_judge(
     dataset, splits = audited.dataset, split_dataset(config, audited.dataset)
     leaks = audited.check(splits)
     trained, inputs, _ = fit_run(config, dataset, splits, run_dir)
-    note_neutral_text(trained, dataset.table, splits, inputs, run_dir)
+    note_neutral_text(trained, dataset.table[splits == "train"], inputs, run_dir)
     note_evidence_scale(trained, dataset.table[splits == "val"], inputs, run_dir)
     rows = np.flatnonzero(splits == "test")
     cases = predict_cases(trained, dataset, inputs, rows)
