@@ -15,7 +15,10 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.python.framework.convert_to_constants import (
+    _FunctionConverterDataInEager,
+    _replace_variables_by_constants,
+)
 
 from eczema_tf.data.memory import give_memory_back
 from eczema_tf.errors import EczemaError
@@ -120,10 +123,15 @@ def freeze(function: Any, weights: Weights) -> Any:
             f"the weights make {size:,} bytes; a frozen graph can hold {MAX_BYTES:,}; choose"
             " smaller encoders (model.image.preset, model.text.preset, model.text.layers)"
         )
-    frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
-    outputs = [tensor.name for tensor in frozen.outputs]
-    graph = keep_data_flow(frozen.graph.as_graph_def(), outputs)
-    del frozen
+    # `convert_variables_to_constants_v2` would go on and make a function of the graph, for which
+    # it copies the weights again and again
+    data = _FunctionConverterDataInEager(
+        function, lower_control_flow=False, aggressive_inlining=False
+    )
+    graph, _ = _replace_variables_by_constants(data)
+    del data
+    outputs = [tensor.name for tensor in function.outputs]
+    graph = keep_data_flow(graph, outputs)
     large = weights.take_out(graph)
     give_memory_back()
     graph = fold_convolutions(graph, outputs)
