@@ -198,12 +198,17 @@ def test_a_cached_array_is_read_back_and_not_computed_again(tmp_path: Path):
     np.testing.assert_array_equal(again, wanted)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-def test_released_maps_hold_no_memory_and_are_read_again(tmp_path: Path):
-    def measure_mapped_kb() -> int:
-        status = Path("/proc/self/status").read_text()
-        return int(re.search(r"RssFile:\s+(\d+)", status)[1])
+def measure_mapped_kb() -> int:
+    return int(re.search(r"RssFile:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="needs Linux's /proc"
+)
+
+
+@needs_proc
+def test_released_maps_hold_no_memory_and_are_read_again(tmp_path: Path):
     np.save(tmp_path / "a.npy", np.ones(8_000_000, "float32"))  # 32 MB
     mapped = map_array(tmp_path / "a.npy")
     assert mapped.sum() == 8_000_000
@@ -211,6 +216,18 @@ def test_released_maps_hold_no_memory_and_are_read_again(tmp_path: Path):
     release_maps()
     assert held - measure_mapped_kb() > 25_000
     assert mapped.sum() == 8_000_000
+
+
+@needs_proc
+def test_batches_leave_no_mapped_features_in_memory(inputs: Inputs, tmp_path: Path):
+    np.save(tmp_path / "a.npy", np.ones((len(inputs), 150_000), "float32"))  # 36 MB
+    features = Column(map_array(tmp_path / "a.npy"), np.arange(len(inputs)), "")
+    wide = replace(inputs, columns={"image_features": features})
+    batches = iter(build_evaluation_dataset(wide, np.arange(len(inputs)), 4))
+    read, before = next(batches)["image_features"].numpy().sum(), measure_mapped_kb()
+    read += sum(batch["image_features"].numpy().sum() for batch in batches)
+    assert read == 150_000 * len(inputs)
+    assert measure_mapped_kb() - before < 10_000
 
 
 def test_an_array_is_mapped_once_and_anew_when_its_file_has_changed(tmp_path: Path):

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from eczema_tf.config import AugmentConfig
+from eczema_tf.data.cache import release_maps
 from eczema_tf.data.inputs import Inputs
 from eczema_tf.data.photo.augment import augment_photos
 from eczema_tf.schema import IMAGE, MODEL_INPUTS
@@ -130,6 +131,7 @@ def _build_gather(inputs: Inputs) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
     def gather_arrays(chosen: np.ndarray) -> list[np.ndarray]:
         batch = inputs.gather(chosen)
+        release_maps()  # or all features would be in memory after an epoch
         return [
             batch[name].astype(dtype.as_numpy_dtype, copy=False) for name, dtype in types.items()
         ]
