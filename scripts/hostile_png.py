@@ -129,12 +129,12 @@ def _draw_bombs() -> Iterator[tuple[str, bytes]]:
                 flat_png(size_px, depth, color, interlace, filtered=4),
             )
     for size_px, depth, color in (  # as many pixels as the edge lets through, and more
-        ((8333, 6000), 8, 2),
+        ((8000, 6000), 8, 2),
         ((8333, 6000), 8, 6),
-        ((8333, 6000), 16, 0),
-        ((6200, 5200), 8, 6),
-        ((5000, 4000), 16, 6),
-        ((5400, 5400), 16, 2),
+        ((6000, 6000), 16, 0),
+        ((5400, 5000), 8, 6),
+        ((4200, 4200), 16, 6),
+        ((5300, 5300), 16, 2),
     ):
         yield f"png {size_px} {depth} bits, {color}", flat_png(size_px, depth, color, filtered=4)
     for depth, color in ((1, 0), (1, 3), (8, 3), (16, 0), (16, 4)):

@@ -76,7 +76,8 @@ def check_decoding(image: ImageFile.ImageFile, data: bytes) -> None:
     bits = data[24] * PNG_CHANNELS[min(data[25], 6)] if kind == "PNG" else 0
     most = EDGE_MAX_PIXELS[kind] if scans == 1 else EDGE_MAX_SCANS_PIXELS
     if kind == "PNG":
-        pixel_ns = estimate_pixel_ns(bits, image.has_transparency_data)
+        is_converted = image.has_transparency_data or image.mode.startswith("I")
+        pixel_ns = estimate_pixel_ns(bits, is_converted)
         most = min(most, int(EDGE_MAX_PNG_NS // pixel_ns))
     check_pixels(kind, image.size, most)
     estimate_ns: float = 0

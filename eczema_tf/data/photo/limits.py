@@ -23,9 +23,9 @@ EDGE_MAX_SIDE_PX = 65_535  # of JPEG, GIF and WebP anyway; Pillow keeps 8 bytes 
 # as `decoding_cost` estimates it, twice as long as Pillow takes (but for a PNG of more than 15 MB
 # made of empty deflate blocks, which the server's limit on bodies keeps away)
 EDGE_MAX_DECODE_NS = 2_000_000_000
-# what the pixels of a PNG may take, as `decoding_cost.estimate_pixel_ns` knows it: 50 megapixels of
-# RGB, 20 of 16 bits with transparency, and about 1 s
-EDGE_MAX_PNG_NS = 1_100_000_000
+# what the pixels of a PNG may take, as `decoding_cost.estimate_pixel_ns` knows it: 48 megapixels of
+# RGB, 17 of 16 bits with transparency, and at most 1 s
+EDGE_MAX_PNG_NS = 1_060_000_000
 MAX_CHUNKS = 20_000  # of a PNG, walked in Python; 50 MB in chunks of 4 KB are 12,000
 MAX_BLOCKS = 200_000  # of a GIF before its first frame, 255 bytes each
 MAX_TIFF_VALUES = 100_000  # of one entry: strips of one row each, of the longest side, and more
