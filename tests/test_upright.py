@@ -360,9 +360,11 @@ def test_bombs_are_refused_before_they_are_decoded(hostile, monkeypatch: pytest.
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
     deep = png_header((7000, 7000), 16, 6, 1) + chunk(b"IDAT", zlib.compress(bytes(1000)))
     deep += chunk(b"IEND")
-    for bomb in (scan_bomb((5000, 5000), 60), scan_bomb((8, 8), 101), deep):
-        with pytest.raises(DataError, match=r"would take too long|at most 17 megapixels"):
+    for bomb in (scan_bomb((5000, 5000), 60), scan_bomb((8, 8), 101)):
+        with pytest.raises(DataError, match="would take too long"):
             upright_jpeg(bomb)
+    with pytest.raises(DataError, match="at most 17 megapixels"):
+        upright_jpeg(deep)
 
 
 @pytest.mark.parametrize(

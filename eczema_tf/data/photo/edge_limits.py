@@ -72,20 +72,16 @@ def check_decoding(image: ImageFile.ImageFile, data: bytes) -> None:
     """
     kind, pixels = image.format or "", image.width * image.height
     scans = max(data.count(SCAN), 1) if kind == "JPEG" else 1
-    # of a PNG, depth, colour type and interlacing are in its first chunk
-    bits = data[24] * PNG_CHANNELS[min(data[25], 6)] if kind == "PNG" else 0
     most = EDGE_MAX_PIXELS[kind] if scans == 1 else EDGE_MAX_SCANS_PIXELS
     if kind == "PNG":
-        is_converted = image.has_transparency_data or image.mode.startswith("I")
-        pixel_ns = estimate_pixel_ns(bits, is_converted)
-        most = min(most, int(EDGE_MAX_PNG_NS // pixel_ns))
+        most = min(most, count_png_pixels(image, data))
     check_pixels(kind, image.size, most)
     estimate_ns: float = 0
     if scans > 1:  # one is soon done, at a fraction of the size
         few = scans <= MAX_SCANS
         estimate_ns = estimate_jpeg_ns(len(data), pixels, scans) if few else math.inf
     elif kind == "PNG":
-        estimate_ns = estimate_png_ns(len(data), pixels, bits, data[28], 0, 0)
+        estimate_ns = estimate_png_ns(len(data), pixels, read_png_bits(data), data[28], 0, 0)
     elif kind == "TIFF" and "deflate" in image.info["compression"]:  # the same as in PNG
         estimate_ns = estimate_png_ns(len(data), pixels, 32, 0, 0, 0)
     check_estimate(estimate_ns)
@@ -103,6 +99,17 @@ def check_decoding(image: ImageFile.ImageFile, data: bytes) -> None:
             f"photo is a {kind} of an unusual kind (by its compression, tiles or values of 32 bits)"
             " that may take too long to decode; save it as a plain JPEG or PNG"
         )
+
+
+def count_png_pixels(image: ImageFile.ImageFile, data: bytes) -> int:
+    """Counts the pixels that a PNG may have, by what each of them takes."""
+    is_converted = image.has_transparency_data or image.mode.startswith("I")
+    return int(EDGE_MAX_PNG_NS // estimate_pixel_ns(read_png_bits(data), is_converted))
+
+
+def read_png_bits(data: bytes) -> int:
+    """Reads the bits per pixel from a PNG's first chunk: depth and colour type."""
+    return data[24] * PNG_CHANNELS[min(data[25], 6)]
 
 
 def compute_reduction(width: int, height: int) -> int:
