@@ -13,6 +13,10 @@ NEVER_SEEN_SKIN = (
     " never seen skin."
 )
 
+NEVER_SEEN_PHOTOS = (
+    "This model knows no photos but built-in ones, made by a program: it has never seen skin."
+)
+
 # Labels, in the order of the logits.
 CONSISTENCY = ("eczema", "other", "unclear")
 SEVERITY = ("mild", "moderate", "severe")  # ordered: mild < moderate < severe

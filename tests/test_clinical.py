@@ -248,7 +248,7 @@ def draw_told(rows: int) -> TrainingData:
     labelled = np.ones(rows, bool)
     none = np.array([], "int64")
     drawn = TrainingData(
-        inputs, targets, weights, eczema > 0.5, labelled, labelled, 0.5, train, val, none
+        inputs, targets, weights, eczema > 0.5, labelled, labelled, labelled, 0.5, train, val, none
     )
     return tell(drawn, lines)
 

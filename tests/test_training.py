@@ -93,7 +93,7 @@ def make_data() -> TrainingData:
     labelled, cases = np.ones(ROWS, bool), rows.astype(str)
     prevalence, none = float(eczema.mean()), np.array([], "int64")
     return TrainingData(
-        inputs, targets, weights, eczema > 0.5, labelled, cases, prevalence, rows, rows, none
+        inputs, targets, weights, eczema > 0.5, labelled, cases, cases, prevalence, rows, rows, none
     )
 
 

@@ -290,6 +290,18 @@ class TrainConfig(Section):
     # requirements-mlflow.txt
     mlflow: bool = False
     fine_tune: FineTuneConfig = FineTuneConfig()
+    # folder of a finished run whose model is kept: these data only say what is to be added to its
+    # answers; `model` must be that run's
+    base_run: str | None = None
+
+    @model_validator(mode="after")
+    def _base_is_kept(self) -> "TrainConfig":
+        if self.base_run is not None and self.fine_tune.epochs:
+            raise ValueError(
+                "base_run keeps a model as it is, so that nothing of it can be fine-tuned: leave"
+                f" one of both out, received fine_tune.epochs: {self.fine_tune.epochs}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _refit_has_no_validation(self) -> "TrainConfig":

@@ -126,6 +126,24 @@ def _pool_text(features: Any, mask: Any, config: ModelConfig) -> Any:
     return MaskedPooling("max", name="text_max")([phrases, mask])
 
 
+def take_last_layer(pooled: Any, spec: EncoderSpec, config: ModelConfig) -> Any:
+    """Takes the mean of the last layer from pooled text, where several are side by side.
+
+    What sentence encoders are trained to put there is what a few hundred cases can learn from: a
+    logistic regression on three layers is worse (docs/log.md).
+
+    Args:
+        pooled: (batch, channels), from `embed_text`.
+        spec: Of the encoder.
+        config: The pooling; a maximum has no layers any more, and is taken whole.
+    """
+    if config.text.pooling == "max":
+        return pooled
+    kinds = 2 if config.text.pooling == "mean_max" else 1  # side by side, the mean first
+    width = pooled.shape[-1] // (kinds * spec.last_layers)
+    return pooled[:, (spec.last_layers - 1) * width : spec.last_layers * width]
+
+
 def _detect(windows: Any, mask: Any, findings: int, config: ModelConfig) -> Any:
     """Detects findings in windows of tokens (batch, windows, channels).
 

@@ -20,6 +20,7 @@ from eczema_tf.model.layers import AddedEvidence, MissingModality
 
 ATTENTION_HEADS = 4
 ECZEMA_SUM = "eczema_sum"  # the layer that adds up evidence of eczema
+ECZEMA_JOINT = "eczema_joint"  # the layer of what only both modalities tell together
 # the layer by which a fusion reaches the photo's regions, not only their mean
 REGIONS = "fusion_regions"
 

@@ -36,6 +36,7 @@ from eczema_tf.model.branches import (
     embed_text,
     encode_image,
     project,
+    take_last_layer,
 )
 from eczema_tf.model.decision import measure_decision
 from eczema_tf.model.encoders import EncoderSpec
@@ -58,6 +59,8 @@ from eczema_tf.schema import (
 # names of layers, and what they give
 CLINICAL_EVIDENCE = "clinical_evidence"  # (batch, 1), log-odds; only where fields are told
 SEVERITY_TEXT_SCORE = "severity_text_score"  # (batch, 1)
+# by modality, (batch, channels), pooled features; only where heads are widened
+WIDE_FEATURES = {"image": "wide_image", "text": "wide_text"}
 ENCODER_LAYERS = {"image": "image_encoder", "text": "text_encoder"}
 # by modality, the input that cached features stand in for
 ENCODED_INPUTS = {"image": IMAGE, "text": TOKEN_IDS}
@@ -74,6 +77,9 @@ class Encoders:
     text: EncoderSpec
     findings: tuple[str, ...] = ()  # what is detected in texts; none where nothing is known of them
     clinical: tuple[Field, ...] = ()
+    # whether the heads of eczema that see one modality look at its pooled features, too: more data
+    # have added to what the model said (`training.own_evidence`)
+    widened: bool = False
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -130,7 +136,9 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     if encoders.clinical:
         width = sum(field.width for field in encoders.clinical)
         inputs[CLINICAL] = keras.Input((width,), name=CLINICAL)
-    outputs = _answer(image, text, said, image_features, inputs, config)
+    pooled = {"image": pooled_image, "text": take_last_layer(pooled_text, encoders.text, config)}
+    wide = pooled if encoders.widened else {}
+    outputs = _answer(image, text, said, wide, image_features, inputs, config)
 
     # === Whether to decide ===
     present = inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]
@@ -143,12 +151,13 @@ def _answer(
     image: Any,
     text: Any,
     said: Any,
+    wide: dict[str, Any],
     image_features: Any,
     inputs: dict[str, Any],
     config: ModelConfig,
 ) -> dict[str, Any]:
     """From both embeddings, (batch, units), and findings to the logits of every head."""
-    outputs, scores = _answer_alone(image, text, said, inputs)
+    outputs, scores = _answer_alone(image, text, said, wide, inputs)
 
     # what is absent is so in truth or by dropout
     present = inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]
@@ -176,7 +185,7 @@ def _answer(
 
 
 def _answer_alone(
-    image: Any, text: Any, said: Any, inputs: dict[str, Any]
+    image: Any, text: Any, said: Any, wide: dict[str, Any], inputs: dict[str, Any]
 ) -> tuple[dict[str, Any], tuple[Any, Any]]:
     """The heads of one modality: what is absent is so in truth.
 
@@ -192,9 +201,14 @@ def _answer_alone(
         _head("severity_image_score", image, 1, "zeros"),
         _head(SEVERITY_TEXT_SCORE, graded, 1, "zeros"),
     )
+    seen = {"image": image, "text": text}
+    for name, pooled in wide.items():
+        present = inputs[IMAGE_PRESENT if name == "image" else TEXT_PRESENT]
+        pooled = MissingModality(dtype="float32", name=WIDE_FEATURES[name])([pooled, present])
+        seen[name] = keras.layers.Concatenate(dtype="float32")([seen[name], pooled])
     outputs = {
-        "eczema_image": _head("eczema_image", image, 1),
-        "eczema_text": _head("eczema_text", text, 1),
+        "eczema_image": _head("eczema_image", seen["image"], 1),
+        "eczema_text": _head("eczema_text", seen["text"], 1),
         "consistency": _head("consistency", text, len(CONSISTENCY), "zeros"),
         "severity_image": _grade("severity_image", scores[0]),
         "severity_text": _grade("severity_text", scores[1]),

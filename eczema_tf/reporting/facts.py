@@ -5,9 +5,10 @@ The report page and the model card say it with the same words.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from eczema_tf import __version__
-from eczema_tf.config import Config
+from eczema_tf.config import Config, TrainConfig
 from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.data.audit.overlap import Seen
 from eczema_tf.data.dataset import CaseCounts, DatasetFacts
@@ -15,7 +16,7 @@ from eczema_tf.data.distributions import Distribution
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.files import Record
 from eczema_tf.reporting.document import Table
-from eczema_tf.schema import ECZEMA, NEVER_SEEN_SKIN, NOTICE, TEMPLATE
+from eczema_tf.schema import ECZEMA, NEVER_SEEN_PHOTOS, NEVER_SEEN_SKIN, NOTICE, TEMPLATE
 
 FEW_POSITIVES = 100
 _BUILT_IN = "synthetic"
@@ -43,11 +44,22 @@ class RunData(DatasetFacts):
     folds: dict[str, dict[str, int]] | None = None  # by repeat and example id
     # of training rows, by input; None in runs from before they were kept
     inputs: dict[str, Distribution] | None = None
+    base: "RunData | None" = None  # of the run whose model was kept and added to
+
+    def as_base(self) -> Self:
+        """Leaves out which row was where."""
+        return self.model_copy(update={"splits": None, "folds": None})
+
+    @property
+    def learned_from(self) -> frozenset[str]:
+        """Modalities that the model has learned from, in this run or before."""
+        before = self.base.learned_from if self.base else frozenset()
+        return before.union(self.trained_on or ())
 
     @property
     def built_in(self) -> bool:
         """Whether all data are built-in."""
-        return set(self.sources) == {_BUILT_IN}
+        return set(self.sources) == {_BUILT_IN} and (self.base is None or self.base.built_in)
 
     @property
     def notice(self) -> str:
@@ -57,7 +69,12 @@ class RunData(DatasetFacts):
                 f"A stand-in task: this model tells {self.positive_class} from the rest; where its"
                 f" answers say {ECZEMA}, read {self.positive_class}. {NOTICE}"
             )
-        return f"{NEVER_SEEN_SKIN} {NOTICE}" if self.built_in else NOTICE
+        if self.built_in:
+            return f"{NEVER_SEEN_SKIN} {NOTICE}"
+        no_photos = not self.counts.image_only + self.counts.both
+        if self.base and self.base.built_in and no_photos:
+            return f"{NEVER_SEEN_PHOTOS} {NOTICE}"
+        return NOTICE
 
 
 class Environment(Record):
@@ -89,8 +106,6 @@ def tabulate_settings(facts: RunFacts) -> Table:
     model, train, packages = facts.config.model, facts.config.train, facts.environment.packages
     image = _name_encoder(model.image.preset or model.image.saved_model, model.image.architecture)
     embedded, units, tuned = facts.config.data.embeddings, model.embedding_units, train.fine_tune
-    kept = f"{train.keep} of {train.epochs} epochs"
-    kept += " by validation AUROC" if train.keep == "best" else ""
     software = [f"{name} {packages[name]}" for name in ("tensorflow", "keras")]
     fields = [f"{name} ({kind})" for name, kind in facts.config.data.clinical.items()]
     settings = {
@@ -99,13 +114,21 @@ def tabulate_settings(facts: RunFacts) -> Table:
         "clinical fields": ", ".join(fields) or "none",
         "fusion": model.fusion,
         "embedding": f"{units} units each" if units else "none: linear heads",
-        "training": f"{kept}, batches of {train.batch_size}, learning rate {train.learning_rate:g}",
+        "training": _describe_training(train),
         "fine-tuning": f"{tuned.epochs} epochs" if tuned.epochs else "none",
         "seed": str(facts.config.seed),
         "software": ", ".join([f"eczema_tf {__version__}", *software]),
         "device": ", ".join(facts.environment.devices),
     }
     return Table("What made the model", ("setting", "value"), list(settings.items()))
+
+
+def _describe_training(train: TrainConfig) -> str:
+    if train.base_run is not None:
+        return f"added to the model of {Path(train.base_run).name}"
+    kept = f"{train.keep} of {train.epochs} epochs"
+    kept += " by validation AUROC" if train.keep == "best" else ""
+    return f"{kept}, batches of {train.batch_size}, learning rate {train.learning_rate:g}"
 
 
 def _name_encoder(pretrained: str | None, architecture: str) -> str:
@@ -147,6 +170,11 @@ def describe_data(facts: RunFacts) -> list[str]:
     """Says where the training data come from, under which terms, and what the audit found."""
     data = facts.data
     said = [*describe_source(data), f"Fingerprint of the manifest: {data.manifest_fingerprint}."]
+    if base := data.base:
+        said.append(
+            f"What these data say is added to a model that was trained on others, of"
+            f" {base.counts.cases} cases ({base.name_sources()}), and that is kept."
+        )
     if data.rejected_rows:
         said.append(f"{data.rejected_rows} bad rows were left out.")
     return said + (_describe_audit(facts.audit) if facts.audit else [])

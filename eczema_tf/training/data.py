@@ -25,6 +25,7 @@ class TrainingData:
         positive: bool (rows,), for the validation AUROC.
         labelled: bool (rows,), whether there is an eczema label.
         cases: str (rows,), equal for the rows of one case.
+        groups: str (rows,), equal for the rows that splits keep together.
         prevalence: Mean eczema label of the training rows, in [0, 1]; 0 without any.
         train_rows: int64.
         val_rows: int64; may be empty where the last epoch is kept.
@@ -37,6 +38,7 @@ class TrainingData:
     positive: np.ndarray
     labelled: np.ndarray
     cases: np.ndarray
+    groups: np.ndarray
     prevalence: float
     train_rows: np.ndarray
     val_rows: np.ndarray
@@ -90,6 +92,7 @@ def build_training_data(
         positive=positive,
         labelled=labelled,
         cases=table["case_id"].to_numpy(str),
+        groups=table["group_id"].to_numpy(str),
         prevalence=prevalence,
         train_rows=train_rows,
         val_rows=val_rows,

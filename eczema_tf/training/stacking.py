@@ -90,7 +90,7 @@ def fit_log_odds(
     targets: np.ndarray,
     weights: np.ndarray,
     start: np.ndarray,
-    penalty: float,
+    penalty: np.ndarray | float,
     bounds: Sequence[tuple[float | None, float | None]] | None = None,
 ) -> np.ndarray:
     """Fits log-odds offset + design @ coefficients by logistic regression.
@@ -101,7 +101,7 @@ def fit_log_odds(
         targets: As in `fit_scale`.
         weights: Likewise.
         start: float (coefficients,), where nothing is known.
-        penalty: Of the squared distance from there.
+        penalty: Of the squared distance from there, of each coefficient or of all.
         bounds: Of each coefficient; None for none.
 
     Returns:
@@ -112,9 +112,9 @@ def fit_log_odds(
         logits = offset + design @ found
         losses = weights * (np.logaddexp(0, logits) - targets * logits)
         residuals, away = weights * (expit(logits) - targets), found - start
-        return losses.sum() + penalty / 2 * away @ away, residuals @ design + penalty * away
+        return losses.sum() + (penalty * away) @ away / 2, residuals @ design + penalty * away
 
-    return minimize(loss, start, jac=True, bounds=bounds).x
+    return minimize(loss, start, method="L-BFGS-B", jac=True, bounds=bounds).x
 
 
 def scale_log_odds(model: keras.Model, scales: Scales, prior: float) -> None:

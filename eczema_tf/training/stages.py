@@ -26,6 +26,7 @@ from eczema_tf.training.data import TrainingData
 from eczema_tf.training.familiarity import fit_distances
 from eczema_tf.training.loop import Stage, train_stage
 from eczema_tf.training.low_rank import add_low_rank, merge_low_rank
+from eczema_tf.training.own_evidence import add_own_evidence
 from eczema_tf.training.stacking import Scales, find_scales, scale_log_odds
 
 # Times the learning rate, where findings are detected. Few texts have a grade, and the score starts
@@ -82,12 +83,13 @@ def train_model(
         judged: On validation rows of another model, where this one has none left; None to judge it
             on its own.
     """
-    train, augment, absent = config.train, config.preprocess.augment, data.inputs.absent
+    train, absent = config.train, data.inputs.absent
 
-    # === From nothing: every answer is how common eczema is among what is trained on ===
+    # === From nothing: every answer is how common eczema is among what is trained on. What another
+    # model says moves by as much as eczema is rarer here, or more common ===
     log_odds = float(logit(data.prevalence))
     learned = 0.0 if train.balance_classes else log_odds
-    shift_log_odds(model, learned)
+    shift_log_odds(model, learned - float(model.get_layer(ECZEMA_SUM).prior))
 
     # === Heads, and encoders from scratch. What a pretrained encoder gives is computed once: it is
     # called as in inference, its dropout off, and every epoch after that costs next to nothing ===
@@ -97,13 +99,12 @@ def train_model(
         cache = ArrayCache(train.cache_folder if train.cache_features else passing)
         cached = encoders.pretrained | absent
         features = compute_features(model, data.inputs, cached, cache)
-        graders = model.get_layer(SEVERITY_TEXT_SCORE).weights if encoders.findings else []
-        rates = {weight.path: SEVERITY_RATE for weight in graders}
-        stage = Stage("heads", train.epochs, train.learning_rate, augment, rates=rates)
-        heads = heads_of(model, cached, encoders.heads)
-        history = History(
-            train_stage(heads, replace(data, inputs=features), stage, config, run_dir)
-        )
+        heads, others = heads_of(model, cached, encoders.heads), replace(data, inputs=features)
+        if train.base_run is None:
+            history = History(_train_heads(heads, encoders, others, config, run_dir))
+        else:
+            add_own_evidence(model, cached, others, learned)
+            history = History([])
 
         # === Fine-tuning; what follows changes no encoder, and looks at rows several times ===
         if train.fine_tune.epochs:
@@ -123,6 +124,16 @@ def train_model(
             trust = fit_clinical(heads, others, learned, trust)
     shift_log_odds(model, log_odds - learned)
     return replace(history, judged=Judged(scales, limits, trust))
+
+
+def _train_heads(
+    heads: keras.Model, encoders: Encoders, data: TrainingData, config: Config, run_dir: Path
+) -> list[EpochMetrics]:
+    graders = heads.get_layer(SEVERITY_TEXT_SCORE).weights if encoders.findings else []
+    rates = {weight.path: SEVERITY_RATE for weight in graders}
+    train, augment = config.train, config.preprocess.augment
+    stage = Stage("heads", train.epochs, train.learning_rate, augment, rates=rates)
+    return train_stage(heads, data, stage, config, run_dir)
 
 
 def _fine_tune(

@@ -18,6 +18,7 @@ from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import check_overlap, load_as_trained, load_audited
+from eczema_tf.workflows.base_run import list_seen
 from eczema_tf.workflows.compare import compare
 from eczema_tf.workflows.explain import explain_cases
 from eczema_tf.workflows.explanation_quality.evaluation import evaluate_explanations
@@ -77,6 +78,8 @@ def evaluate(
     if manifest is None and split == "test":
         leaks = Metrics.read(run_dir / run_folder.METRICS).leaks
     else:
+        for before in list_seen(data.base):
+            check_overlap(before, dataset, rows, allow_leaks=allowed)
         leaks = check_overlap(data.seen, dataset, rows, allow_leaks=allowed)
     inputs = load_model_inputs(trained, dataset)
     stressed = dict(predict_missing(trained, dataset, inputs, rows))

@@ -144,7 +144,7 @@ class RunBackend:
         self.question = question
         self._trained = trained or run_folder.load_model(run_dir)
         data = RunData.read(run_dir / run_folder.DATA)
-        self._trained_on = frozenset(data.trained_on or ())
+        self._trained_on = data.learned_from
         self.said = Said(
             run_folder.read_thresholds(run_dir),
             read_undecided(self._trained.model),

@@ -39,6 +39,7 @@ from eczema_tf.training.data import build_training_data
 from eczema_tf.training.device import leave_mixed_precision, prepare_device
 from eczema_tf.training.stages import History, Judged, train_model
 from eczema_tf.workflows import run_folder
+from eczema_tf.workflows.base_run import build_on, check_base, load_base
 from eczema_tf.workflows.inference import load_model_inputs, predict_cases
 
 # in a run folder: the model that validation judged, where the run's own was trained on validation,
@@ -60,7 +61,8 @@ def check_encoders(config: Config) -> None:
     """
     image, text = config.model.image, config.model.text
     any_length = 1 if config.data.embeddings else None
-    model = _build_untrained(config, any_length, ["itchy"])
+    base = load_base(config)
+    model = base.trained if base else _build_untrained(config, any_length, ["itchy"])
     names = {
         "image": image.preset or image.saved_model or image.architecture,
         "text": text.preset or text.architecture,
@@ -181,11 +183,15 @@ def train_run(
     training = table[splits == "train"]
     prepare_device(config.train, config.seed)
     dimension = dataset.embeddings.dimension if dataset.embeddings is not None else None
-    known = training.drop_duplicates("case_id").get(FINDINGS, [])
-    clinical = learn_fields(training, config.data.clinical)
+    clinical, texts = learn_fields(training, config.data.clinical), list(training["text"])
     note_telling(config, training)
-    findings = choose_findings(known)
-    trained = _build_untrained(config, dimension, list(training["text"]), findings, clinical)
+    base, findings = load_base(config), tuple[str, ...]()
+    if base:
+        check_base(base, dataset, splits, allow_leaks=config.data.allow_leaks)
+        trained = build_on(base, config, texts, clinical)
+    else:
+        findings = choose_findings(training.drop_duplicates("case_id").get(FINDINGS, []))
+        trained = _build_untrained(config, dimension, texts, findings, clinical)
     run_folder.unseal(run_dir)
     run_folder.save_encoders(run_dir, trained.encoders, trained.tokenizer)
     inputs = load_model_inputs(trained, dataset)
@@ -199,9 +205,10 @@ def train_run(
         trained_on=[modality for modality, values in given.items() if (values != "").any()],
         inputs=describe_inputs(dataset, inputs, np.flatnonzero(splits == "train")),
         seen=note_seen(dataset, splits.isin(["train", "val"]).to_numpy()),
+        base=base.data.as_base() if base else None,
     )
     run_data.write(run_dir / run_folder.DATA)
-    data = build_training_data(config, table, inputs, splits, trained.encoders.findings)
+    data = build_training_data(config, table, inputs, splits, findings)
     history = train_model(trained.model, trained.encoders, data, config, run_dir, judged)
     run_folder.save_model(run_dir, trained)
     if leave_mixed_precision():

@@ -122,7 +122,8 @@ def write_start(run_dir: Path, config: Config) -> None:
 def save_encoders(run_dir: Path, encoders: Encoders, tokenizer: TextTokenizer) -> None:
     """Writes what encoders, clinical fields and tokenizer are."""
     specs = {"image": encoders.image.model_dump(), "text": encoders.text.model_dump()}
-    told = {"clinical": encoders.clinical} if encoders.clinical else {}
+    told: dict[str, object] = {"clinical": encoders.clinical} if encoders.clinical else {}
+    told |= {"widened": True} if encoders.widened else {}
     write_json(run_dir / ENCODERS, specs | {"findings": encoders.findings} | told)
     with replacing_folder(run_dir / TOKENIZER, overwrite=True) as aside:
         tokenizer.save(aside)

@@ -1,0 +1,85 @@
+"""A finished run whose model is kept, and added to by other data: `train.base_run`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from eczema_tf.config import Config
+from eczema_tf.data.audit.overlap import Seen
+from eczema_tf.data.clinical.fields import Field
+from eczema_tf.data.dataset import Dataset
+from eczema_tf.data.text.reading import choose_unknown_limit
+from eczema_tf.errors import ConfigError, raise_if_any
+from eczema_tf.model.multimodal import build_model
+from eczema_tf.reporting.facts import RunData
+from eczema_tf.training.own_evidence import take_over
+from eczema_tf.workflows import run_folder
+from eczema_tf.workflows.audit import check_overlap
+
+
+class BaseRun(NamedTuple):
+    """What is kept of a run."""
+
+    trained: run_folder.TrainedModel
+    data: RunData
+
+
+def load_base(config: Config) -> BaseRun | None:
+    """Loads the run that `train.base_run` names, if it names one.
+
+    Raises:
+        RunError: If that is no finished run.
+        ConfigError: If its model is another one than the configuration's, or sees other photos.
+    """
+    if config.train.base_run is None:
+        return None
+    folder = Path(config.train.base_run)
+    trained, data = run_folder.load_model(folder), RunData.read(folder / run_folder.DATA)
+    known, expected = trained.config, {"model": config.model.model_dump()}
+    expected["preprocess"] = config.preprocess.model_dump(exclude={"augment"})
+    faults = [
+        f"{section}.{key}: is {value!r}, and {getattr(known, section).model_dump()[key]!r} in"
+        f" {folder}"
+        for section, values in expected.items()
+        for key, value in values.items()
+        if getattr(known, section).model_dump()[key] != value
+    ]
+    if bool(known.data.embeddings) != bool(config.data.embeddings):
+        faults.append(f"data.embeddings: one of both has some: here {config.data.embeddings!r}")
+    raise_if_any(f"train.base_run: {folder} is kept as it is, and differs", faults, ConfigError)
+    return BaseRun(trained, data)
+
+
+def build_on(
+    base: BaseRun, config: Config, texts: list[str], clinical: tuple[Field, ...]
+) -> run_folder.TrainedModel:
+    """Builds a model that says what the base's says, until something is added to it."""
+    encoders = replace(base.trained.encoders, widened=True, clinical=clinical)
+    model, tokenizer = build_model(config.model, encoders), base.trained.tokenizer
+    take_over(model, base.trained.model)
+    tokenizer.unknown_limit = choose_unknown_limit(tokenizer, texts)
+    return run_folder.TrainedModel(config, encoders, tokenizer, model)
+
+
+def check_base(base: BaseRun, dataset: Dataset, splits: pd.Series, *, allow_leaks: bool) -> None:
+    """Checks that a base answers the same question, and has not seen what is judged here.
+
+    Raises:
+        DataError: Otherwise; leaks may be allowed.
+    """
+    asked, known = dataset.describe().positive_class, base.data.positive_class
+    raise_if_any(
+        "these data cannot add to this base",
+        [f"they ask for {asked}, and train.base_run for {known}"] if asked != known else [],
+    )
+    judged = np.flatnonzero(splits != "train")
+    for seen in list_seen(base.data):
+        check_overlap(seen, dataset, judged, allow_leaks=allow_leaks)
+
+
+def list_seen(data: RunData | None) -> list[Seen | None]:
+    """Lists what a run has seen, and what the runs that it stands on have."""
+    return [data.seen, *list_seen(data.base)] if data else []

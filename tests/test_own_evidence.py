@@ -1,0 +1,262 @@
+"""One's own data added to a model that was trained on others."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+from test_other_data import save_data
+from test_training import ROWS, config_of, make_data
+
+from eczema_tf import evaluate, train
+from eczema_tf.config import load_config
+from eczema_tf.data.inputs import to_model_inputs
+from eczema_tf.errors import ConfigError
+from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
+from eczema_tf.model.fusion import ECZEMA_SUM
+from eczema_tf.model.multimodal import WIDE_FEATURES, Encoders, build_model
+from eczema_tf.reporting.facts import RunData
+from eczema_tf.schema import HEADS, IMAGE_PRESENT, NEVER_SEEN_PHOTOS, NOTICE, TEXT_PRESENT
+from eczema_tf.training.data import TrainingData
+from eczema_tf.training.device import prepare_device
+from eczema_tf.training.own_evidence import (
+    Sample,
+    add_own_evidence,
+    choose_ridge,
+    fit_evidence,
+    take_over,
+)
+from eczema_tf.training.stages import shift_log_odds
+from eczema_tf.workflows import run_folder
+
+pytestmark = pytest.mark.usefixtures("without_board")
+
+SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
+PRIOR = -1.0
+
+
+def build(fusion: str = "concat", *, widened: bool, seed: int = 0) -> keras.Model:
+    config = config_of().model.model_copy(update={"fusion": fusion})
+    prepare_device(config_of().train, seed)
+    image, text = specify_image_encoder(config.image), specify_text_encoder(config.text, 50)
+    return build_model(config, Encoders(image, text, widened=widened))
+
+
+@pytest.mark.parametrize("fusion", ["concat", "late"])
+def test_a_model_that_was_taken_over_answers_as_before(fusion: str):
+    base, model = build(fusion, widened=False), build(fusion, widened=True, seed=1)
+    total = base.get_layer(ECZEMA_SUM)
+    if fusion == "concat":
+        joint = base.get_layer("eczema_joint").kernel
+        joint.assign(np.random.default_rng(0).normal(size=joint.shape))
+    total.slopes.assign([1.0, 1.0, 0.3])
+    shift_log_odds(base, PRIOR)
+    take_over(model, base)
+    inputs = to_model_inputs(make_data().inputs.gather(np.arange(4)))
+    for photo, text in ((1, 1), (1, 0), (0, 1), (0, 0)):
+        present = {
+            IMAGE_PRESENT: keras.ops.full((4,), float(photo)),
+            TEXT_PRESENT: keras.ops.full((4,), float(text)),
+        }
+        said, expected = (one({**inputs, **present}, training=False) for one in (model, base))
+        for head in HEADS:
+            np.testing.assert_allclose(said[head], expected[head], atol=1e-5, err_msg=head)
+
+
+def draw(rows: int, said_counts: float, own_counts: float) -> tuple[Sample, np.ndarray]:
+    """Cases whose log-odds are those weights of what was said and of the first of 20 features.
+
+    Returns:
+        The sample and its true log-odds.
+    """
+    rng = np.random.default_rng(0)
+    features, said = rng.normal(size=(rows, 20)), 2 * rng.normal(size=rows)
+    odds = PRIOR + said_counts * said + own_counts * features[:, 0]
+    targets = (rng.random(rows) < expit(odds)).astype("float64")
+    return Sample(features, said, targets, np.ones(rows), PRIOR), odds
+
+
+def split_in_five(rows: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    folds = np.arange(rows) % 5
+    return [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(5)]
+
+
+def test_evidence_of_many_cases_is_what_it_is_in_truth():
+    sample, _ = draw(20_000, 0.0, 1.5)
+    *kernel, bias = fit_evidence(sample, 1e-3)
+    np.testing.assert_allclose(kernel, [1.5] + [0] * 19, atol=0.1)
+    assert bias == pytest.approx(0, abs=0.05)
+
+
+def test_what_was_said_and_what_is_added_count_as_much_as_they_tell():
+    """A regression on features alone is flatter, by what it leaves out."""
+    sample, odds = draw(4000, 1.0, 1.0)
+    ridge, (kept, added, shift) = choose_ridge(sample, split_in_five(4000))
+    assert kept == pytest.approx(1, abs=0.15)
+    *kernel, bias = added * fit_evidence(sample, ridge)
+    found = PRIOR + kept * sample.said + sample.features @ kernel + bias + shift
+    assert np.abs(found - odds).mean() < 0.25
+    assert roc_auc_score(sample.targets, found) > roc_auc_score(sample.targets, odds) - 0.003
+
+
+def test_what_says_nothing_is_neither_kept_nor_added():
+    sample, _ = draw(600, 0.0, 2.0)
+    ridge, (kept, added, _) = choose_ridge(sample, split_in_five(600))
+    assert kept < 0.15
+    assert added * fit_evidence(sample, ridge)[0] > 1
+    sample, _ = draw(600, 1.0, 0.0)
+    ridge, (kept, added, _) = choose_ridge(sample, split_in_five(600))
+    assert kept > 0.8
+    assert np.abs(added * fit_evidence(sample, ridge)[:-1]).max() < 0.1
+
+
+def draw_data(rows: int) -> TrainingData:
+    """Rows of `make_data` over and over, half of the texts gone, groups of two rows."""
+    data, again = make_data(), np.arange(rows) % ROWS
+    columns = {
+        name: replace(column, index=column.index[again])
+        for name, column in data.inputs.columns.items()
+    }
+    inputs = replace(
+        data.inputs,
+        columns=columns,
+        token_counts=data.inputs.token_counts[again],
+        text_notices=data.inputs.text_notices[again],
+    )
+    groups = (np.arange(rows) // 2).astype(str)
+    return replace(
+        data,
+        inputs=inputs,
+        targets={"eczema": data.targets["eczema"][again]},
+        weights={name: np.ones(rows, "float32") for name in ("eczema_image", "eczema_text")},
+        positive=data.positive[again],
+        labelled=np.ones(rows, bool),
+        groups=groups,
+        train_rows=np.arange(rows),
+    )
+
+
+def test_heads_say_more_of_rows_that_are_like_those_added():
+    model, data = build(widened=True), draw_data(240)
+    take_over(model, build(widened=False, seed=1))
+    shift_log_odds(model, PRIOR)
+    inputs = to_model_inputs(data.inputs.gather(np.arange(ROWS)))
+    before = {name: np.asarray(one) for name, one in model(inputs, training=False).items()}
+    add_own_evidence(model, (), data, PRIOR)
+    after, labels = model(inputs, training=False), data.positive[:ROWS]
+    for name in ("eczema_image", "eczema_text"):
+        gained = roc_auc_score(labels, after[name][:, 0]) - roc_auc_score(labels, before[name])
+        assert gained > 0.1
+    np.testing.assert_array_equal(after["severity"], before["severity"])
+    np.testing.assert_array_equal(after["consistency"], before["consistency"])
+    # what is absent is as the average, which tells nothing
+    absent = model({**inputs, IMAGE_PRESENT: keras.ops.zeros(ROWS)}, training=False)
+    assert np.ptp(absent["eczema_image"]) == 0
+    centre = model.get_layer(WIDE_FEATURES["image"]).missing.numpy()
+    assert centre.any()
+
+
+def test_too_few_groups_add_nothing(capsys: pytest.CaptureFixture):
+    model, data = build(widened=True), draw_data(240)
+    take_over(model, build(widened=False, seed=1))
+    before = model.get_weights()
+    few = replace(data, groups=np.where(data.positive, "one", data.groups))
+    add_own_evidence(model, (), few, PRIOR)
+    for value, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, old)
+    assert "text: 1 positive and 80 other groups" in capsys.readouterr().err
+
+
+def test_a_kept_model_cannot_be_fine_tuned_as_well():
+    with pytest.raises(ConfigError, match=r"base_run keeps .* fine_tune.epochs: 2"):
+        load_config(None, ["train.base_run=runs/a", "train.fine_tune.epochs=2"])
+
+
+def settings(folder: Path, **changed: object) -> list[str]:
+    values = {
+        "data.embeddings": folder / "e.npz",
+        "data.manifest": folder / "m.csv",
+        "train.cache_folder": folder.parent / "cache",
+        "train.epochs": 1,
+        "export.enabled": "false",
+        **changed,
+    }
+    return [argument for key, value in values.items() for argument in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the data in `a`, which are called built-in; others' data are in `b` beside it."""
+    folder = tmp_path_factory.mktemp("own")
+    save_data(folder / "a", range(80), source=["synthetic"] * 80)
+    save_data(folder / "b", range(1000, 1120))
+    given = ["--config", str(SMOKE), *settings(folder / "a"), "--run-dir", str(folder / "base")]
+    assert train.main(given) == 0
+    return folder / "base"
+
+
+def add(base: Path, run: str, **changed: object) -> int:
+    own = settings(base.parent / "b", **{"train.base_run": base, **changed})
+    return train.main(["--config", str(SMOKE), *own, "--run-dir", str(base.parent / run)])
+
+
+def test_a_run_stands_on_another_and_says_so(base: Path, capsys: pytest.CaptureFixture):
+    assert (
+        add(base, "added", **{"export.enabled": "true", "export.folder": base.parent / "out"}) == 0
+    )
+    run = base.parent / "added"
+    assert "largest difference from Keras" in capsys.readouterr().out
+    trained = run_folder.load_model(run)
+    assert trained.encoders.widened
+    old, new = (
+        run_folder.load_model(folder).model.get_layer("text_projection").get_weights()
+        for folder in (base, run)
+    )
+    np.testing.assert_array_equal(old[0], new[0])  # the base's own weights are kept
+    data = RunData.read(run / run_folder.DATA)
+    assert data.base is not None
+    assert data.base.splits is None
+    assert data.learned_from == {"image", "text"}
+    assert "added to the model of base" in (run / "model_card.md").read_text()
+    assert "trained on others, of 80 cases (synthetic (80))" in (run / "model_card.md").read_text()
+    # what the base has seen, this run has seen
+    given = ["--run-dir", str(run), "--manifest", str(base.parent / "a" / "m.csv")]
+    given += ["--embeddings", str(base.parent / "a" / "e.npz"), "--split", "all"]
+    assert evaluate.main(given) == 1
+    assert "was in training or validation" in capsys.readouterr().err
+
+
+def test_a_base_that_has_seen_what_is_judged_is_refused(base: Path, capsys: pytest.CaptureFixture):
+    own = base.parent / "a"
+    changed = {"data.manifest": own / "m.csv", "data.embeddings": own / "e.npz"}
+    assert add(base, "seen", **changed) == 1
+    assert "was in training or validation" in capsys.readouterr().err
+
+
+def test_a_base_of_another_model_or_question_is_refused(base: Path, capsys: pytest.CaptureFixture):
+    assert add(base, "other", **{"model.fusion": "late", "model.embedding_units": 5}) == 1
+    error = capsys.readouterr().err
+    assert "model.fusion: is 'late', and 'concat' in" in error
+    assert "model.embedding_units: is 5" in error
+    assert add(base, "none", **{"train.base_run": base.parent / "nowhere"}) == 1
+    assert "holds no trained model" in capsys.readouterr().err
+    asked = save_data(base.parent / "q", range(2000, 2080), positive_class=["malignant"] * 80)
+    files = {"data.manifest": asked / "m.csv", "data.embeddings": asked / "e.npz"}
+    assert add(base, "question", **files) == 1
+    assert "they ask for malignant, and train.base_run for eczema" in capsys.readouterr().err
+
+
+def test_texts_alone_leave_a_model_that_has_never_seen_skin(base: Path):
+    built_in = RunData.read(base / run_folder.DATA)
+    assert built_in.built_in
+    none = built_in.counts.model_copy(update={"image_only": 0, "both": 0})
+    added = built_in.model_copy(
+        update={"sources": {"clinic": 80}, "counts": none, "base": built_in}
+    )
+    assert not added.built_in
+    assert added.notice == f"{NEVER_SEEN_PHOTOS} {NOTICE}"
+    with_photos = added.model_copy(update={"counts": built_in.counts})
+    assert with_photos.notice == NOTICE
