@@ -20,6 +20,7 @@ from eczema_tf.model.fusion import ECZEMA_SUM
 from eczema_tf.model.multimodal import WIDE_FEATURES, Encoders, build_model
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.schema import HEADS, IMAGE_PRESENT, NEVER_SEEN_PHOTOS, NOTICE, TEXT_PRESENT
+from eczema_tf.training import own_evidence
 from eczema_tf.training.data import TrainingData
 from eczema_tf.training.device import prepare_device
 from eczema_tf.training.own_evidence import (
@@ -29,7 +30,7 @@ from eczema_tf.training.own_evidence import (
     fit_evidence,
     take_over,
 )
-from eczema_tf.training.stages import shift_log_odds
+from eczema_tf.training.stages import History, shift_log_odds
 from eczema_tf.workflows import run_folder
 
 pytestmark = pytest.mark.usefixtures("without_board")
@@ -150,6 +151,7 @@ def test_heads_say_more_of_rows_that_are_like_those_added():
     for name in ("eczema_image", "eczema_text"):
         gained = roc_auc_score(labels, after[name][:, 0]) - roc_auc_score(labels, before[name])
         assert gained > 0.1
+        assert expit(after[name]).mean() == pytest.approx(labels.mean(), abs=0.05)
     np.testing.assert_array_equal(after["severity"], before["severity"])
     np.testing.assert_array_equal(after["consistency"], before["consistency"])
     # what is absent is as the average, which tells nothing
@@ -157,6 +159,20 @@ def test_heads_say_more_of_rows_that_are_like_those_added():
     assert np.ptp(absent["eczema_image"]) == 0
     centre = model.get_layer(WIDE_FEATURES["image"]).missing.numpy()
     assert centre.any()
+
+
+def test_where_nothing_is_added_heads_keep_as_much_as_they_are_trusted(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(own_evidence, "choose_ridge", lambda *_: (30.0, np.array([0.5, 0, 0.25])))
+    model, data = build(widened=True), draw_data(240)
+    take_over(model, build(widened=False, seed=1))
+    shift_log_odds(model, PRIOR)
+    inputs = to_model_inputs(data.inputs.gather(np.arange(ROWS)))
+    before = np.asarray(model(inputs, training=False)["eczema_text"])
+    add_own_evidence(model, (), data, PRIOR)
+    after = model(inputs, training=False)["eczema_text"]
+    np.testing.assert_allclose(after, PRIOR + 0.5 * (before - PRIOR) + 0.25, atol=1e-5)
 
 
 def test_too_few_groups_add_nothing(capsys: pytest.CaptureFixture):
@@ -173,6 +189,11 @@ def test_too_few_groups_add_nothing(capsys: pytest.CaptureFixture):
 def test_a_kept_model_cannot_be_fine_tuned_as_well():
     with pytest.raises(ConfigError, match=r"base_run keeps .* fine_tune.epochs: 2"):
         load_config(None, ["train.base_run=runs/a", "train.fine_tune.epochs=2"])
+
+
+def test_a_kept_model_has_nothing_to_search_for():
+    with pytest.raises(ConfigError, match="no epochs to compare"):
+        History([]).kept("auroc", "last")
 
 
 def settings(folder: Path, **changed: object) -> list[str]:
