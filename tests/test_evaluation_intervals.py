@@ -5,7 +5,8 @@ The undefined stays undefined.
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, norm, t, ttest_1samp
+from scipy.special import expit, logit
+from scipy.stats import binomtest, brunnermunzel, norm, t, ttest_1samp
 
 from eczema_tf.evaluation.intervals import (
     Estimate,
@@ -14,11 +15,12 @@ from eczema_tf.evaluation.intervals import (
     draw_weights,
     estimate_auroc,
     estimate_difference,
+    estimate_f1,
     estimate_share,
     inflate_for_training,
     summarise,
 )
-from eczema_tf.evaluation.metrics import Statistic, measure_auroc, measure_mean
+from eczema_tf.evaluation.metrics import Statistic, measure_auroc, measure_f1, measure_mean
 
 
 def normal_cases(rng, cases, shift=1.0):
@@ -82,7 +84,7 @@ def test_copies_of_a_case_add_nothing_when_they_share_a_group(judge):
     copies, groups = 4, np.arange(80)
     alone, grouped = judge(values), judge(values.repeat(copies), groups.repeat(copies))
     pretended = judge(values.repeat(copies))
-    assert (grouped.low, grouped.high) == pytest.approx((alone.low, alone.high), rel=0.02)
+    assert (grouped.low, grouped.high) == pytest.approx((alone.low, alone.high), rel=1e-9)
     assert judge is not judge_share or width(grouped) > 1.9 * width(pretended)
 
 
@@ -181,13 +183,66 @@ def test_no_cases_no_weights():
     assert draw_weights(np.array([], dtype=str), replicates=5).shape == (6, 0)
 
 
-def test_few_groups_make_a_share_less_sure_as_korn_and_graubard_say():
-    """20 copied cases in ten groups: ten cases, known with 9 degrees of freedom instead of 19."""
-    found = np.arange(20) < 12
-    groups = np.arange(20) // 2
-    effective = 10 * (t.ppf(0.975, 19) / t.ppf(0.975, 9)) ** 2
-    estimate = judge_share(found, groups)
-    assert (estimate.low, estimate.high) == pytest.approx(compute_wilson(0.6, effective))
+@pytest.mark.parametrize(
+    ("found", "size", "worth", "freedom"),
+    [
+        # what is found in a pair is off 1 by 1, 1, 0, 0, -1, -1: 4 / 12^2, times
+        # (1 - 1/12) / (1 - 1/6), a tenth more; independent cases have half of copies' variance
+        ([2, 2, 1, 1, 0, 0], 2, 0.25 / (4 / 144 * 1.1), 1 / (1 / 4 / 11 + 1 / 4 / 5)),
+        # off by 4, 0, 0, 0, -4: 32 / 40^2, times (1 - 1/40) / (1 - 1/5); an eighth
+        ([8, 4, 4, 4, 0], 8, 0.25 / (0.02 * 0.975 / 0.8), 1 / (1 / 64 / 39 + 49 / 64 / 4)),
+        ([4, 4, 4, 4, 4], 8, 40, 39),  # as different as can be in a group: not more than all
+        ([8, 8, 0, 0, 0], 8, 5, 39),  # copies: not less than the groups
+    ],
+)
+def test_a_share_of_groups_is_worth_cases_between_their_number_and_all(found, size, worth, freedom):
+    cases = np.concatenate([np.arange(size) < count for count in found])
+    known, told = t.ppf(0.975, [len(cases) - 1, freedom])
+    estimate = judge_share(cases, np.arange(len(cases)) // size)
+    expected = compute_wilson(cases.mean(), worth * (known / told) ** 2)
+    assert (estimate.low, estimate.high) == pytest.approx(expected, abs=1e-9)
+
+
+def test_an_auroc_has_the_degrees_of_freedom_of_brunner_and_munzel():
+    scores, positive = normal_cases(np.random.default_rng(6), 30)
+    positive[:9] = False
+    placements = [np.mean(scores[positive, None] > scores[~positive], axis=axis) for axis in (1, 0)]
+    parts = np.array([place.var(ddof=1) / len(place) for place in placements])
+    freedom = parts.sum() ** 2 / sum(parts**2 / [len(place) - 1 for place in placements])
+    value, error = placements[0].mean(), np.sqrt(parts.sum())
+    theirs = brunnermunzel(scores[positive], scores[~positive]).pvalue
+    assert 2 * t.sf((value - 0.5) / error, freedom) == pytest.approx(theirs)
+    reach = t.ppf(0.975, freedom) * error / (value * (1 - value))
+    estimate = judge_auroc(scores, positive)
+    expected = expit([logit(value) - reach, logit(value) + reach])
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(expected))
+
+
+def test_an_auroc_holds_the_truth_where_half_of_each_class_is_one_group():
+    groups, rng = np.repeat(np.arange(32), np.tile([15] + [1] * 15, 2)), np.random.default_rng(0)
+    positive, held = groups < 16, []
+    for _ in range(400):
+        scores = np.sqrt(0.5) * (rng.normal(size=32)[groups] + rng.normal(size=60)) + 1.5 * positive
+        estimate = judge_auroc(scores, positive, groups)
+        held.append(estimate.low <= norm.cdf(1.5 / np.sqrt(2)) <= estimate.high)
+    assert np.mean(held) >= 0.93
+
+
+def test_an_auroc_of_equal_scores_is_certain():
+    estimate = judge_auroc(np.ones(40), np.arange(40) < 20)
+    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.5, 0.5)
+
+
+def test_f1_has_the_interval_of_the_overlap():
+    """Of 10 cases that are eczema or called so, 6 are both: F1 = 2 * 0.6 / 1.6."""
+    positive, called = np.arange(30) < 8, (np.arange(30) >= 2) & (np.arange(30) < 10)
+    estimate = estimate_f1(positive, called, Sampling(np.arange(30)), "one class")
+    low, high = compute_wilson(0.6, 10)
+    expected = (0.75, 2 * low / (1 + low), 2 * high / (1 + high))
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx(expected)
+    assert measure_f1(positive, called).value == pytest.approx(0.75)
+    alone = estimate_f1(positive[:8], called[:8], Sampling(np.arange(8)), "one class")
+    assert (alone.value, alone.reason) == (None, "one class")
 
 
 def test_a_perfect_auroc_of_a_cross_validation_is_less_sure():

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.special import expit, logit
 from scipy.stats import norm, t
 
-from eczema_tf.evaluation.metrics import Statistic
+from eczema_tf.evaluation.metrics import Statistic, measure_mean
 from eczema_tf.files import Record
 
 LEVEL = 0.95
@@ -60,6 +60,11 @@ class Sampling:
         """Counts the groups of some cases, or of all."""
         return len(np.unique(self.groups if mask is None else self.groups[mask]))
 
+    def count_copies(self, mask: np.ndarray) -> float:
+        """Counts how many independent cases some are worth if a group's are copies (Kish 1965)."""
+        sizes = np.bincount(self.groups[mask])
+        return float(sizes.sum() ** 2 / (sizes**2).sum())
+
     def compute_variance(self, influence: np.ndarray) -> float:
         """Computes the variance of a statistic between groups (linearised; Binder 1983)."""
         return self.inflation * float((np.bincount(self.groups, influence) ** 2).sum())
@@ -88,12 +93,14 @@ def estimate_share(
 ) -> Estimate:
     """Gives a share Wilson's interval (1927), with the effective number of cases for their number.
 
-    That is how many independent cases would vary as much (Kish 1965), fewer where few groups tell
-    how much that is (Korn and Graubard 1998). A share of 0 or 1 shows no variation; there every
-    case of a group counts as a copy.
+    That is how many independent cases would vary as much: at most all, and at least what they are
+    worth as copies (Kish 1965). It is fewer where few groups tell how much that is (Korn and
+    Graubard 1998), with Satterthwaite's degrees of freedom (1946): of the variance of copies, what
+    independent cases would have is known from all cases, the rest from groups. A share of 0 or 1
+    shows no variation; there cases count as copies.
 
     Args:
-        share: From `measure_mean`.
+        share: From `measure_mean`, of values in [0, 1].
         counted: bool (cases,), the cases it is a share of.
         sampling: Of all cases.
         reason: Why it is undefined, if it is.
@@ -102,15 +109,41 @@ def estimate_share(
     if np.isnan(share.value):
         return Estimate(value=None, low=None, high=None, reason=reason)
     p, cases = share.value, int(counted.sum())
-    sizes = np.bincount(sampling.groups[counted])
-    independent = cases**2 / float((sizes**2).sum())
-    groups = sampling.count(counted)
-    variance = sampling.compute_variance(share.influence) / sampling.inflation
-    if 0 < p < 1 and groups > 1 and variance > 0:
-        known, told = (t.ppf((1 + level) / 2, count - 1) for count in (cases, groups))
-        independent = min(p * (1 - p) / variance, cases) * (known / told) ** 2
+    independent = copies = sampling.count_copies(counted)
+    if 0 < p < 1 and copies > 1:
+        variance = sampling.compute_variance(share.influence) / sampling.inflation
+        variance *= (1 - 1 / cases) / (1 - 1 / copies)  # so many fewer are free to vary
+        own = copies / cases
+        freedom = 1 / (own**2 / (cases - 1) + (1 - own) ** 2 / (copies - 1))
+        known, told = t.ppf((1 + level) / 2, [cases - 1, freedom])
+        independent = p * (1 - p) / max(variance, 1e-12) * (known / told) ** 2
+    independent = min(max(independent, copies), cases)
     low, high = compute_wilson(p, independent / sampling.inflation, level)
     return Estimate(value=p, low=low, high=high)
+
+
+def estimate_f1(
+    positive: np.ndarray, called: np.ndarray, sampling: Sampling, reason: str
+) -> Estimate:
+    """Gives F1 the interval of the share J of cases that are both, of those that are either.
+
+    F1 = 2 J / (1 + J) rises with J, Jaccard's index (1912).
+
+    Args:
+        positive: bool (cases,).
+        called: bool (cases,), which are called positive.
+        sampling: Of the cases.
+        reason: Why it is undefined, if it is.
+    """
+    varied = positive.any() and not positive.all()
+    either = (positive | called) & varied
+    found = estimate_share(measure_mean(positive & called, either), either, sampling, reason)
+    rising = {
+        name: 2 * share / (1 + share)
+        for name, share in (("value", found.value), ("low", found.low), ("high", found.high))
+        if share is not None
+    }
+    return found.model_copy(update=rising)
 
 
 def compute_wilson(share: float, cases: float, level: float = LEVEL) -> tuple[float, float]:
@@ -133,9 +166,10 @@ def estimate_auroc(
 ) -> Estimate:
     """Gives an AUROC DeLong's interval for grouped cases on the logit scale.
 
-    (Obuchowski 1997; logit: Qin and Hotilovac 2008.) Student's t has the degrees of freedom of the
-    rarer class. A perfect AUROC shows no variation; it has the interval of a share that is found
-    in every group of the rarer class.
+    (Obuchowski 1997; logit: Qin and Hotilovac 2008.) Student's t has the degrees of freedom of
+    Brunner and Munzel (2000), those of both classes' variances (Satterthwaite 1946); a class has as
+    many cases as they are worth as copies. A perfect AUROC shows no variation; it has the interval
+    of a share that is found in every group of the rarer class.
 
     Args:
         auroc: From `measure_auroc`.
@@ -151,8 +185,15 @@ def estimate_auroc(
     if not 0 < value < 1:
         low, high = compute_wilson(value, rarer / sampling.inflation)
         return Estimate(value=value, low=low, high=high)
-    error = np.sqrt(sampling.compute_variance(auroc.influence)) / (value * (1 - value))
-    reach = t.ppf((1 + LEVEL) / 2, rarer - 1) * error
+    influence, parts, unsure = auroc.influence.copy(), 0.0, 0.0
+    for own in (positive, ~positive):
+        copies = sampling.count_copies(own)
+        influence[own] *= np.sqrt((1 - 1 / own.sum()) / (1 - 1 / copies))  # as for a share
+        variance = sampling.compute_variance(np.where(own, influence, 0))
+        parts, unsure = parts + variance, unsure + variance**2 / (copies - 1)
+    error = np.sqrt(sampling.compute_variance(influence)) / (value * (1 - value))
+    freedom = max(parts**2 / max(unsure, 1e-300), 1)
+    reach = t.ppf((1 + LEVEL) / 2, freedom) * error
     low, high = expit(logit(value) - reach), expit(logit(value) + reach)
     return Estimate(value=value, low=float(low), high=float(high))
 

@@ -9,7 +9,7 @@ from eczema_tf.evaluation import metrics
 from eczema_tf.evaluation.abstention import judge_abstention
 from eczema_tf.evaluation.calibration import judge_calibration
 from eczema_tf.evaluation.decisions import judge_net_benefit, judge_points
-from eczema_tf.evaluation.intervals import LEVEL, Difference, estimate_share
+from eczema_tf.evaluation.intervals import LEVEL, Difference, estimate_f1
 from eczema_tf.evaluation.metadata import judge_metadata
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
 from eczema_tf.evaluation.records import (
@@ -201,13 +201,12 @@ def _judge_head(sample: Sample, modality: str) -> HeadMetrics:
     sample = sample.of_head(modality)
     positive, called = sample.positive(), sample.called(modality)
     reason = sample.explain_undefined(_NEEDS[modality])
-    f1 = metrics.measure_f1(positive, called)
     return HeadMetrics(
         cases=sample.count(),
         positives=sample.where(positive).count(),
         threshold=float(sample.thresholds[modality]),
         auroc=sample.estimate_auroc(sample.measure_auroc(modality), reason),
-        f1=estimate_share(f1, positive | called, sample.sampling, reason),
+        f1=estimate_f1(positive, called, sample.sampling, reason),
         sensitivity=sample.estimate_share(called, reason, where=positive),
         specificity=sample.estimate_share(~called, reason, where=~positive),
     )
