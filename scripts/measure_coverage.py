@@ -1,10 +1,10 @@
 """How often the 95 % intervals hold the truth, on simulated test sets whose truth is known.
 
-    python scripts/measure_coverage.py [--sets 500]
+    python scripts/measure_coverage.py [--sets 500] [--seed 0]
 
-A case has a score of skin and words, normal, one unit and a half higher with eczema; two photos of
-a patient are one group, whose scores are alike (correlation one half). The model's probability is
-the exact posterior, made too bold (its logit times 1.5) and too high (plus 0.3). The truth of
+A case has a score of skin and words, normal, one unit and a half higher with eczema; the photos of
+a patient are one group, whose scores are more or less alike. The model's probability is the exact
+posterior, made too bold (its logit times 1.5) and too high (plus 0.3). The truth of
 sensitivity and AUROC follows from the normal distribution, that of the calibration error from a
 million cases. The threshold is drawn for each set (true sensitivity 0.5 to 0.93), since for a
 share of few cases the coverage jumps with the truth (Brown, Cai and DasGupta 2001).
@@ -39,6 +39,14 @@ from eczema_tf.evaluation.intervals import (
 from eczema_tf.evaluation.metrics import measure_auroc, measure_mean
 
 SHIFT, BOLDNESS, OFFSET = 1.5, 1.5, 0.3
+# how many cases a group has, each as often, and how their scores correlate
+GROUPS = {
+    "1": ([1], 0.0),
+    "2, not alike": ([2], 0.0),
+    "2, alike by 0.5": ([2], 0.5),
+    "2, alike by 0.9": ([2], 0.9),
+    "1 to 6, alike by 0.5": ([1, 1, 1, 2, 2, 3, 6], 0.5),
+}
 SIZES = {"600": (600, 0.4), "60": (60, 0.4), "50 with 5 positives": (50, 0.1)}
 TRUE_AUROC = norm.cdf(SHIFT / np.sqrt(2))
 
@@ -49,27 +57,28 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sets", type=int, default=500, help="test sets of each kind")
-    sets = parser.parse_args().sets
+    parser.add_argument("--seed", type=int, default=0)
+    sets, seed = vars(parser.parse_args()).values()
     print("| cases | groups of | AUROC | sensitivity | ECE |\n|---|---|---|---|---|")
     for name, (cases, prevalence) in SIZES.items():
-        for size in (1, 2):
-            cells = measure(cases, prevalence, size, sets)
-            print(f"| {name} | {size} | {' | '.join(cells)} |", flush=True)
+        for kind, (sizes, alike) in GROUPS.items():
+            cells = measure(cases, prevalence, sizes, alike, sets, seed)
+            print(f"| {name} | {kind} | {' | '.join(cells)} |", flush=True)
     for cases in (60, 600):
-        plain, widened = cross_validate(cases, sets)
+        plain, widened = cross_validate(cases, sets, seed)
         print(f"five folds of {cases} cases, AUROC: {widened} (not widened: {plain})", flush=True)
 
 
 def draw_cases(
-    rng: np.random.Generator, cases: int, prevalence: float, size: int
+    rng: np.random.Generator, cases: int, prevalence: float, sizes: list[int], alike: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws scores, labels and groups. Of few cases, exactly the prevalence is positive."""
-    groups = np.arange(cases) // size
-    positive = rng.permutation(np.arange(groups[-1] + 1) < round(prevalence * (groups[-1] + 1)))
-    shared = rng.normal(size=groups[-1] + 1)[groups]
-    own = rng.normal(size=cases) if size > 1 else shared
-    scores = np.sqrt(0.5) * (shared + own) if size > 1 else shared
-    return scores + SHIFT * positive[groups], positive[groups], groups
+    """Draws scores, labels and groups. Of few groups, exactly the prevalence is positive."""
+    groups = np.repeat(np.arange(cases), rng.choice(sizes, cases))[:cases]
+    count = groups[-1] + 1
+    positive = rng.permutation(np.arange(count) < round(prevalence * count))[groups]
+    shared, own = rng.normal(size=count)[groups], rng.normal(size=cases)
+    scores = np.sqrt(alike) * shared + np.sqrt(1 - alike) * own
+    return scores + SHIFT * positive, positive, groups
 
 
 def answer(scores: np.ndarray, prevalence: float) -> tuple[np.ndarray, np.ndarray]:
@@ -78,16 +87,18 @@ def answer(scores: np.ndarray, prevalence: float) -> tuple[np.ndarray, np.ndarra
     return expit(exact), expit(BOLDNESS * exact + OFFSET)
 
 
-def measure(cases: int, prevalence: float, size: int, sets: int) -> list[str]:
+def measure(
+    cases: int, prevalence: float, sizes: list[int], alike: float, sets: int, seed: int
+) -> list[str]:
     """Measures the coverage of the three metrics."""
-    rng = np.random.default_rng(0)
-    scores, _, _ = draw_cases(rng, 1_000_000, prevalence, 1)
+    rng = np.random.default_rng(seed)
+    scores, _, _ = draw_cases(rng, 1_000_000, prevalence, [1], 0)
     exact, said = answer(scores, prevalence)
     bins = assign_bins(said, count_bins(cases))
     true_error = np.abs(np.bincount(bins, said - exact)).sum() / len(said)
     held: list[list[bool | None]] = []
     for _ in tqdm(range(sets), leave=False):
-        scores, positive, groups = draw_cases(rng, cases, prevalence, size)
+        scores, positive, groups = draw_cases(rng, cases, prevalence, sizes, alike)
         sampling, said = Sampling(groups), answer(scores, prevalence)[1]
         threshold = rng.uniform(0, SHIFT)
         found = measure_mean(scores >= threshold, positive)
@@ -101,9 +112,9 @@ def measure(cases: int, prevalence: float, size: int, sets: int) -> list[str]:
     return [format_coverage(list(column)) for column in zip(*held, strict=True)]
 
 
-def cross_validate(cases: int, sets: int) -> tuple[str, str]:
+def cross_validate(cases: int, sets: int, seed: int) -> tuple[str, str]:
     """Measures the coverage of the AUROC of a cross-validation, as it is and widened."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed + 1)
 
     def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
         positive = rng.permutation(np.arange(count) < 0.4 * count)
