@@ -76,6 +76,32 @@ def test_copies_of_cases_in_one_group_make_nothing_surer():
     assert copied.error.high - copied.error.low > 0.8 * (alone.error.high - alone.error.low)
 
 
+def test_groups_across_bins_make_a_perfect_model_err_more_unevenly_but_not_more():
+    """Two bins that err alike: |z|, with a mean of 0.80 and 5 % above 1.96, as two of their own.
+
+    The mean of two has 5 % above 1.53 or so.
+    """
+    probabilities, labels = np.repeat([0.3, 0.7], 24), np.tile(np.arange(24) % 2.0, 2)
+    alone = judge_error(probabilities, labels)
+    tied = judge_error(probabilities, labels, np.tile(np.arange(24), 2))
+    assert tied.perfect_mean == pytest.approx(alone.perfect_mean, rel=0.05)
+    assert tied.perfect_limit / tied.perfect_mean == pytest.approx(1.96 / 0.80, rel=0.1)
+    assert alone.perfect_limit / alone.perfect_mean == pytest.approx(1.53 / 0.80, rel=0.05)
+
+
+def test_pairs_within_a_bin_make_a_perfect_model_err_as_half_as_many_cases_would():
+    probabilities, labels = np.repeat([0.3, 0.7], 24), np.tile(np.arange(24) // 2 % 2.0, 2)
+    alone, paired = (judge_error(probabilities, labels, np.arange(48) // by) for by in (1, 2))
+    assert paired.perfect_mean == pytest.approx(np.sqrt(2) * alone.perfect_mean)
+
+
+def test_cases_of_a_bin_that_are_all_the_same_still_err_by_chance():
+    found = judge_error(np.repeat([0.1, 0.6], 20), np.repeat([0.0, 1.0], 20))
+    assert found.perfect_mean == pytest.approx(
+        0.8 * np.mean(np.sqrt([0.09 / 20, 0.24 / 20])), rel=0.05
+    )
+
+
 def test_slope_and_intercept_are_those_of_an_unpenalised_regression():
     probabilities, labels = draw(800, slope=0.6, intercept=0.4)
     theirs = LogisticRegression(C=np.inf, tol=1e-10).fit(logit(probabilities)[:, None], labels)

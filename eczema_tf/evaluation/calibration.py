@@ -211,9 +211,8 @@ def estimate_calibration_error(
     # of a bin's gap half is what was seen there, half is the mean over bins: what is seen is partly
     # chance, and bins that look right by chance would pass for right
     direction = np.where(gaps < 0, -1, 1) * (np.abs(gaps) + seen) / max(2 * seen, 1e-12)
-    centred = errors - errors.mean()
-    alike = sampling.compute_variance(centred) / max(float((centred**2).sum()), 1e-12)
-    off, scatter = direction[bin_of_case], np.sqrt(max(alike, sampling.inflation))
+    off = direction[bin_of_case]
+    scatter = _compute_scatter(errors - gaps[bin_of_case], bin_of_case, sampling)
     perfect = _simulate_errors(probabilities, off, bin_of_case, scatter, size=0.0)[1]
     limit, rarer = float(np.quantile(perfect, 0.95)), count_rarer_class(labels > 0.5, sampling)
     low, high, too_few = None, None, explain_too_few(rarer)
@@ -235,27 +234,50 @@ def estimate_calibration_error(
     )
 
 
+def _compute_scatter(errors: np.ndarray, bin_of_case: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """Computes what makes noise of independent cases that of these: float64 (bins, bins).
+
+    The cases of a group are alike within a bin, and tie bins together: a square root of the
+    bins' correlation between groups (Liang and Zeger 1986), times that of the mean design effect.
+
+    Args:
+        errors: float64 (cases,), with a mean of 0 in each bin.
+        bin_of_case: int (cases,).
+        sampling: Of the cases.
+    """
+    sums = np.zeros((sampling.groups.max() + 1, bin_of_case.max() + 1))
+    np.add.at(sums, (sampling.groups, bin_of_case), errors)
+    covariance = sums.T @ sums
+    alike = max(np.trace(covariance) / max(float((errors**2).sum()), 1e-12), 1)
+    size = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
+    correlation = covariance / np.outer(size, size)
+    np.fill_diagonal(correlation, 1)  # also of a bin whose cases are all the same
+    values, vectors = np.linalg.eigh(correlation)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    return np.sqrt(sampling.inflation * alike) * root
+
+
 def _simulate_errors(
     probabilities: np.ndarray,
     direction: np.ndarray,
     bin_of_case: np.ndarray,
-    scatter: float,
+    scatter: np.ndarray,
     size: float,
 ) -> tuple[float, np.ndarray]:
     """The error of a truth that is off by `size`, and those of samples of it, float64 (draws,).
 
-    Noise is `scatter` times as large as that of cases that are not alike.
+    Noise is that of cases that are not alike, times `scatter`.
     """
     truth = np.clip(probabilities + size * direction, 0, 1)
     counts = np.bincount(bin_of_case)
     share = np.clip(np.bincount(bin_of_case, truth) / counts, 0, 1)  # of eczema, by bin
     drawn = np.random.default_rng(0).binomial(counts, share, (_DRAWS, len(counts))) / counts
+    noise = (share - drawn) / np.sqrt(np.maximum(share * (1 - share), 1e-12) / counts)
     # cases of one bin differ, so that they scatter less than equal ones would
-    variance = np.bincount(bin_of_case, truth * (1 - truth)) / counts
-    less = np.sqrt(variance / np.maximum(share * (1 - share), 1e-12))
+    spread = np.sqrt(np.bincount(bin_of_case, truth * (1 - truth))) / counts
     off = np.bincount(bin_of_case, probabilities - truth) / counts
     weight = counts / counts.sum()
-    samples = np.abs(off + scatter * less * (share - drawn)) @ weight
+    samples = np.abs(off + spread * (noise @ scatter)) @ weight
     return float(np.abs(off) @ weight), samples
 
 
