@@ -260,7 +260,7 @@ def test_a_base_that_has_seen_what_is_judged_is_refused(base: Path, capsys: pyte
 def test_a_base_of_another_model_or_question_is_refused(base: Path, capsys: pytest.CaptureFixture):
     assert add(base, "other", **{"model.fusion": "late", "model.embedding_units": 5}) == 1
     error = capsys.readouterr().err
-    assert "model.fusion: is 'late', and 'concat' in" in error
+    assert "model.fusion: is 'late', and 'concat' there" in error
     assert "model.embedding_units: is 5" in error
     assert add(base, "none", **{"train.base_run": base.parent / "nowhere"}) == 1
     assert "holds no trained model" in capsys.readouterr().err

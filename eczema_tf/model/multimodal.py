@@ -45,6 +45,7 @@ from eczema_tf.model.layers import CumulativeLogits, MissingModality, ModalityDr
 from eczema_tf.schema import (
     CLINICAL,
     CONSISTENCY,
+    ECZEMA_HEADS,
     FINDINGS,
     HEADS,
     IMAGE,
@@ -201,19 +202,26 @@ def _answer_alone(
         _head("severity_image_score", image, 1, "zeros"),
         _head(SEVERITY_TEXT_SCORE, graded, 1, "zeros"),
     )
-    seen = {"image": image, "text": text}
-    for name, pooled in wide.items():
-        present = inputs[IMAGE_PRESENT if name == "image" else TEXT_PRESENT]
-        pooled = MissingModality(dtype="float32", name=WIDE_FEATURES[name])([pooled, present])
-        seen[name] = keras.layers.Concatenate(dtype="float32")([seen[name], pooled])
+    seen = _widen({"image": image, "text": text}, wide, inputs)
     outputs = {
-        "eczema_image": _head("eczema_image", seen["image"], 1),
-        "eczema_text": _head("eczema_text", seen["text"], 1),
+        **{ECZEMA_HEADS[name]: _head(ECZEMA_HEADS[name], seen[name], 1) for name in seen},
         "consistency": _head("consistency", text, len(CONSISTENCY), "zeros"),
         "severity_image": _grade("severity_image", scores[0]),
         "severity_text": _grade("severity_text", scores[1]),
     }
     return outputs, scores
+
+
+def _widen(
+    embeddings: dict[str, Any], wide: dict[str, Any], inputs: dict[str, Any]
+) -> dict[str, Any]:
+    """Puts pooled features beside embeddings, by modality, each (batch, channels)."""
+    seen = dict(embeddings)
+    for name, pooled in wide.items():
+        present = inputs[IMAGE_PRESENT if name == "image" else TEXT_PRESENT]
+        pooled = MissingModality(dtype="float32", name=WIDE_FEATURES[name])([pooled, present])
+        seen[name] = keras.layers.Concatenate(dtype="float32")([seen[name], pooled])
+    return seen
 
 
 def _add_clinical(logit: Any, clinical: Any) -> Any:

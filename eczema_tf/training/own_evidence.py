@@ -106,25 +106,26 @@ def _widen(
         prior: As above.
     """
     centre, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
-    sample = Sample(
-        (features - centre) / deviation,
-        said - prior,
-        data.targets["eczema"][rows, 0],
-        data.weights[ECZEMA_HEADS[modality]][rows],
-        prior,
-    )
+    targets, weights = data.targets["eczema"][rows, 0], data.weights[ECZEMA_HEADS[modality]][rows]
+    sample = Sample((features - centre) / deviation, said - prior, targets, weights, prior)
     splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     folds = list(splitter.split(sample.features, data.positive[rows], data.groups[rows]))
     ridge, (kept, added, shift) = choose_ridge(sample, folds)
     *kernel, bias = added * fit_evidence(sample, ridge)
-    kernel = np.array(kernel) / deviation
+    kernel = np.array(kernel) / deviation  # of features as they are
     head = model.get_layer(ECZEMA_HEADS[modality])
+    _add_to(head, kept, kernel, shift + bias - centre @ kernel, prior)
+    model.get_layer(WIDE_FEATURES[modality]).missing.assign(centre)
+
+
+def _add_to(
+    head: keras.layers.Layer, kept: float, kernel: np.ndarray, bias: float, prior: float
+) -> None:
+    """Scales a head's evidence by `kept`, and adds that of its last inputs."""
     weights = kept * np.asarray(head.kernel)[:, 0]
     weights[-len(kernel) :] += kernel
     head.kernel.assign(weights[:, None])
-    moved = prior + kept * (np.asarray(head.bias) - prior) + shift + bias
-    head.bias.assign(moved - centre @ kernel)
-    model.get_layer(WIDE_FEATURES[modality]).missing.assign(centre)
+    head.bias.assign(prior + kept * (np.asarray(head.bias) - prior) + bias)
 
 
 class Sample(NamedTuple):

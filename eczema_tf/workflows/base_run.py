@@ -38,19 +38,29 @@ def load_base(config: Config) -> BaseRun | None:
         return None
     folder = Path(config.train.base_run)
     trained, data = run_folder.load_model(folder), RunData.read(folder / run_folder.DATA)
-    known, expected = trained.config, {"model": config.model.model_dump()}
-    expected["preprocess"] = config.preprocess.model_dump(exclude={"augment"})
-    faults = [
-        f"{section}.{key}: is {value!r}, and {getattr(known, section).model_dump()[key]!r} in"
-        f" {folder}"
-        for section, values in expected.items()
-        for key, value in values.items()
-        if getattr(known, section).model_dump()[key] != value
-    ]
-    if bool(known.data.embeddings) != bool(config.data.embeddings):
-        faults.append(f"data.embeddings: one of both has some: here {config.data.embeddings!r}")
+    faults = _compare(config, trained.config)
     raise_if_any(f"train.base_run: {folder} is kept as it is, and differs", faults, ConfigError)
     return BaseRun(trained, data)
+
+
+def _compare(config: Config, kept: Config) -> list[str]:
+    """Lists the settings that must be those of the run, and are not."""
+    sections = {
+        "model": (config.model.model_dump(), kept.model.model_dump()),
+        "preprocess": (
+            config.preprocess.model_dump(exclude={"augment"}),
+            kept.preprocess.model_dump(),
+        ),
+    }
+    faults = [
+        f"{section}.{key}: is {value!r}, and {before[key]!r} there"
+        for section, (values, before) in sections.items()
+        for key, value in values.items()
+        if before[key] != value
+    ]
+    if bool(kept.data.embeddings) != bool(config.data.embeddings):
+        faults.append(f"data.embeddings: one of both has some: here {config.data.embeddings!r}")
+    return faults
 
 
 def build_on(
