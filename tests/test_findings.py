@@ -51,6 +51,7 @@ def test_texts_of_which_nothing_is_known_do_not_train_detectors():
     table = pd.DataFrame(
         {
             "case_id": list("abcd"),
+            "group_id": list("abcd"),
             "text": ["itchy", "itchy", "hello", ""],
             "eczema": [1.0, 0.0, np.nan, 0.0],
             "consistency": "",

@@ -261,7 +261,13 @@ def test_validation_auroc_is_by_case():
 def test_grades_are_learned_from_eczema_alone():
     data = make_data()
     table = pd.DataFrame(
-        {"eczema": 0.0, "consistency": "", "severity": "mild", "case_id": range(ROWS)}
+        {
+            "eczema": 0.0,
+            "consistency": "",
+            "severity": "mild",
+            "case_id": range(ROWS),
+            "group_id": "a",
+        }
     )
     table.loc[[0, 1, 2], "eczema"] = [1.0, 1.0, np.nan]
     splits = pd.Series(["train"] * 12 + ["val"] * 12)
@@ -304,7 +310,9 @@ def test_probabilities_of_five_votes_average_to_the_mean_label(tmp_path: Path, b
     index = np.arange(rows)
     columns = {name: Column(values, index, name) for name, values in arrays.items()}
     inputs = Inputs(columns, np.full(rows, 3), np.full(rows, "", object))
-    table = pd.DataFrame({"eczema": votes, "consistency": "", "severity": "", "case_id": index})
+    table = pd.DataFrame(
+        {"eczema": votes, "consistency": "", "severity": "", "case_id": index, "group_id": ""}
+    )
     config = config_of(epochs=6, batch_size=100, balance_classes=balance, keep="last")
     data = build_training_data(config, table, inputs, pd.Series(["train"] * rows))
     encoders = Encoders(
