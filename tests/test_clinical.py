@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from starlette.testclient import TestClient
 from test_serving import METADATA, build_explained, build_parts, photo
-from test_training import ROWS, config_of, make_data
+from test_training import ROWS, config_of, make_data, repeat_rows
 
 from eczema_tf.config import load_config
 from eczema_tf.data.clinical.fields import (
@@ -231,17 +231,7 @@ def draw_told(rows: int) -> TrainingData:
         f"age={age:.4f}; sex={'female' if woman else 'male'}"
         for age, woman in zip(ages, female, strict=True)
     ]
-    data, again = make_data(), np.arange(rows) % ROWS
-    columns = {
-        name: replace(column, index=column.index[again])
-        for name, column in data.inputs.columns.items()
-    }
-    inputs = replace(
-        data.inputs,
-        columns=columns,
-        token_counts=data.inputs.token_counts[again],
-        text_notices=data.inputs.text_notices[again],
-    )
+    inputs = repeat_rows(make_data().inputs, rows)
     targets = {"eczema": eczema[:, None]}
     weights = {"eczema": np.ones(rows, "float32")}
     train, val = np.split(np.arange(rows), 2)

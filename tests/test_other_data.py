@@ -99,11 +99,14 @@ def test_overlap_is_refused_unless_allowed(tmp_path: Path, capsys: pytest.Captur
     dataset, rows = load(save_data(tmp_path / "a", range(30))), np.arange(30)
     seen = note_all(dataset)
     with pytest.raises(DataError, match=r"--allow-leaks \(60 faults\):\n  'e0': its photo was in"):
-        check_overlap(seen, dataset, rows, allow_leaks=False)
-    found = check_overlap(seen, dataset, rows, allow_leaks=True)
+        check_overlap([seen], dataset, rows, allow_leaks=False)
+    found = check_overlap([seen], dataset, rows, allow_leaks=True)
     assert found is not None
     assert (found.leaks, len(found.examples)) == (60, 20)
-    assert check_overlap(None, dataset, rows, allow_leaks=False) is None
+    before = check_overlap([seen, seen], dataset, rows, allow_leaks=True)  # a base's count, too
+    assert before is not None
+    assert before.leaks == 120
+    assert check_overlap([None], dataset, rows, allow_leaks=False) is None
     assert "train it anew" in capsys.readouterr().err
 
 

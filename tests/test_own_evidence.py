@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from test_other_data import save_data
-from test_training import ROWS, config_of, make_data
+from test_training import ROWS, config_of, make_data, repeat_rows
 
 from eczema_tf import evaluate, train
 from eczema_tf.config import load_config
@@ -117,16 +117,7 @@ def test_what_says_nothing_is_neither_kept_nor_added():
 def draw_data(rows: int) -> TrainingData:
     """Rows of `make_data` over and over, half of the texts gone, groups of two rows."""
     data, again = make_data(), np.arange(rows) % ROWS
-    columns = {
-        name: replace(column, index=column.index[again])
-        for name, column in data.inputs.columns.items()
-    }
-    inputs = replace(
-        data.inputs,
-        columns=columns,
-        token_counts=data.inputs.token_counts[again],
-        text_notices=data.inputs.text_notices[again],
-    )
+    inputs = repeat_rows(data.inputs, rows)
     groups = (np.arange(rows) // 2).astype(str)
     return replace(
         data,

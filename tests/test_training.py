@@ -97,6 +97,20 @@ def make_data() -> TrainingData:
     )
 
 
+def repeat_rows(inputs: Inputs, rows: int) -> Inputs:
+    """The rows of `make_data` over and over."""
+    again = np.arange(rows) % ROWS
+    columns = {
+        name: replace(column, index=column.index[again]) for name, column in inputs.columns.items()
+    }
+    return replace(
+        inputs,
+        columns=columns,
+        token_counts=inputs.token_counts[again],
+        text_notices=inputs.text_notices[again],
+    )
+
+
 def make_model(config: Config) -> keras.Model:
     prepare_device(config.train, config.seed)
     encoders = Encoders(

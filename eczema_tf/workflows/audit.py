@@ -3,6 +3,7 @@
 `prepare` and `train` look at the data set, join what belongs together, and refuse what leaks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,30 +62,31 @@ def load_audited(config: DataConfig, manifest_path: Path | str) -> AuditedDatase
 
 
 def check_overlap(
-    seen: Seen | None, dataset: Dataset, rows: np.ndarray, *, allow_leaks: bool
+    seen: Sequence[Seen | None], dataset: Dataset, rows: np.ndarray, *, allow_leaks: bool
 ) -> Leaks | None:
     """Looks for rows whose photo or text a run was trained or validated on.
 
     Args:
-        seen: By the run; None if it does not say.
+        seen: By the run, and by those whose model it kept; None by one that does not say.
         dataset: The rows come from.
         rows: int64, those to be evaluated.
         allow_leaks: Whether such rows are recorded instead of refused.
 
     Returns:
-        For every report; None if the run does not say what it has seen.
+        For every report; None if one does not say what it has seen.
 
     Raises:
         DataError: If there are any, unless they are allowed.
     """
-    if seen is None:
+    if None in seen:
         say("audit: the run does not say what it was trained on; train it anew to have it compared")
         return None
     title = (
         "the run has seen what it is to be judged on; leave these rows out, or allow it with"
         " --allow-leaks"
     )
-    return _record_leaks(title, find_overlap(seen, dataset, rows), allow_leaks)
+    found = [line for one in seen if one for line in find_overlap(one, dataset, rows)]
+    return _record_leaks(title, found, allow_leaks)
 
 
 def _record_leaks(title: str, findings: list[str], allow_leaks: bool) -> Leaks:

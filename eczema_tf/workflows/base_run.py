@@ -86,8 +86,7 @@ def check_base(base: BaseRun, dataset: Dataset, splits: pd.Series, *, allow_leak
         [f"they ask for {asked}, and train.base_run for {known}"] if asked != known else [],
     )
     judged = np.flatnonzero(splits != "train")
-    for seen in list_seen(base.data):
-        check_overlap(seen, dataset, judged, allow_leaks=allow_leaks)
+    check_overlap(list_seen(base.data), dataset, judged, allow_leaks=allow_leaks)
 
 
 def list_seen(data: RunData | None) -> list[Seen | None]:

@@ -13,7 +13,7 @@ from eczema_tf.data.distributions import describe_inputs
 from eczema_tf.data.inputs import Inputs
 from eczema_tf.errors import DataError, RunError
 from eczema_tf.evaluation.external import compare_inputs
-from eczema_tf.evaluation.records import Leaks, Metrics
+from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.workflows import run_folder
@@ -78,7 +78,7 @@ def evaluate(
     if manifest is None and split == "test":
         leaks = Metrics.read(run_dir / run_folder.METRICS).leaks
     else:
-        leaks = _find_seen(data, dataset, rows, allow_leaks=allowed)
+        leaks = check_overlap(list_seen(data), dataset, rows, allow_leaks=allowed)
     inputs = load_model_inputs(trained, dataset)
     stressed = dict(predict_missing(trained, dataset, inputs, rows))
     if robustness is not None:
@@ -94,16 +94,6 @@ def evaluate(
         judge = partial(evaluate_explanations, split=split, cases=explanations)
         print(f"\n{format_explanations(judge(trained, submodels, dataset, inputs, rows, out))}")
     return metrics
-
-
-def _find_seen(
-    data: RunData, dataset: Dataset, rows: np.ndarray, *, allow_leaks: bool
-) -> Leaks | None:
-    """Looks for rows that the run has seen, or a run whose model it kept; returns the run's own."""
-    found = [
-        check_overlap(seen, dataset, rows, allow_leaks=allow_leaks) for seen in list_seen(data)
-    ]
-    return found[0]
 
 
 def _describe_other(data: RunData, dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> OtherData:
