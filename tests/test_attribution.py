@@ -34,6 +34,7 @@ from eczema_tf.explanation.photo_evidence import (
     PhotoEvidence,
     add_noisy_copies,
     compute_layercam,
+    fill_up,
     locate_evidence,
     measure_scale,
     spread_evidence,
@@ -138,7 +139,7 @@ def small():
 )
 def test_cutting_changes_no_output(image: str, text: str, last_layers: int, fusion: str):
     model, _ = build_case(fusion, image, text, last_layers=last_layers, pretrained=True)
-    textured = any(layer.name == "image_texture" for layer in model.layers)
+    textured = any(layer.name == "image_texture_0" for layer in model.layers)
     assert textured == (image == "efficientnet" and fusion == "concat")
     directions = model.get_layer("image_distance").directions  # unfitted, it knows everything
     directions.assign(np.random.default_rng(0).normal(0, 0.1, directions.shape))
@@ -146,13 +147,12 @@ def test_cutting_changes_no_output(image: str, text: str, last_layers: int, fusi
     tensors = to_model_inputs(inputs)
     photo = submodels.encode_image(tensors[IMAGE])
     outputs = submodels.compute_logits(photo, submodels.encode_text(tensors), tensors)
-    fine_map = submodels.to_fine_map(tensors[IMAGE], training=False)
-    outputs["image_distance"] = submodels.measure_image_distance(photo, fine_map)
     assert outputs.keys() == set(OUTPUTS)
     assert np.ptp(outputs["image_distance"]) > 1e-4
     for name, expected in model.predict_on_batch(inputs).items():
         np.testing.assert_allclose(outputs[name], expected, atol=1e-5, rtol=1e-5)
     assert submodels.has_feature_map
+    fine_map = submodels.to_fine_map(tensors[IMAGE], training=False)
     sides = [ZOOM * side for side in fine_map.shape[1:3]]
     assert compute_heatmaps(submodels, inputs).shape == (4, *sides)
 
@@ -161,13 +161,12 @@ def test_cutting_changes_no_output(image: str, text: str, last_layers: int, fusi
 def test_the_fine_map_is_the_last_with_enough_cells_and_cutting_there_changes_nothing(
     image: str, cells: int
 ):
-    model, _ = build_case(image=image, size_px=96)
+    model, _ = build_case(image=image, size_px=96, pretrained=True)
     submodels, photos = Submodels(model), to_model_inputs(batch(model))[IMAGE]
     fine_map = submodels.to_fine_map(photos, training=False)
     assert fine_map.shape[1:3] == (cells, cells)
-    np.testing.assert_allclose(
-        submodels.from_fine_map(fine_map, training=False), submodels.encode_image(photos), atol=1e-5
-    )
+    features = submodels.from_fine_map(fine_map)[1]
+    np.testing.assert_allclose(features, submodels.encode_image(photos), atol=1e-5)
     maps = compute_heatmaps(submodels, batch(model))
     assert maps.shape == (4, ZOOM * cells, ZOOM * cells)
     np.testing.assert_allclose(
@@ -193,7 +192,8 @@ def test_layercam_is_that_of_tf_keras_vis(small):
     photo = keras.Input((SIZE_PX, SIZE_PX, 3))
     fine_map = keras.layers.Activation("linear", name="fine_map")(submodels.to_fine_map(photo))
     others = [keras.Input(tensor.shape[1:]) for tensor in submodels.heads.inputs[1:]]
-    logits = submodels.heads([submodels.from_fine_map(fine_map), *others])
+    features = submodels.from_fine_map(fine_map)[1]
+    logits = submodels.heads([features, *others])
     tensors = to_model_inputs(inputs)
     text = submodels.encode_text(tensors)  # (batch, tokens, channels)
     context = [tf.cast(tensors[name], tf.float32) for name in CONTEXT]
@@ -208,7 +208,7 @@ def test_layercam_is_that_of_tf_keras_vis(small):
     fine_map = submodels.to_fine_map(tensors[IMAGE])
     with tf.GradientTape() as tape:
         tape.watch(fine_map)
-        features = submodels.from_fine_map(fine_map)
+        features = submodels.from_fine_map(fine_map)[1]
         logit = submodels.compute_logits(features, text, tensors)["eczema"][:, 0]
     found = compute_layercam(fine_map, tape.gradient(logit, fine_map))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
@@ -229,13 +229,12 @@ def locate(submodels: Submodels, inputs, target: str = "eczema", **options) -> P
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_the_cells_of_a_photo_add_up_to_what_sets_it_apart_from_a_typical_one(fusion: str):
-    model, _ = build_case(fusion)
+    model, _ = build_case(fusion, "efficientnet", size_px=96, pretrained=True)
     submodels, inputs = Submodels(model), to_model_inputs(batch(model))
-    channels = submodels.features_shape[-1]
-    centre = np.random.default_rng(0).uniform(0, 0.3, channels).astype("float32")
-    model.get_layer(DISTANCES["image"]).centre.assign(centre)
+    typical = model.get_layer("typical_photo").typical
+    typical.assign(np.random.default_rng(0).uniform(0, 0.3, typical.shape))
     text, evidence = submodels.encode_text(inputs), locate(submodels, batch(model))
-    typical = tf.ones_like(evidence.features) * submodels.find_typical(evidence.features)
+    typical = tf.ones_like(evidence.features) * typical
     answers = [
         submodels.compute_logits(features, text, inputs)["eczema"][:, 0].numpy()
         for features in (evidence.features, typical)
@@ -257,6 +256,11 @@ def test_a_map_adds_up_to_the_cells_that_speak_for_the_target(small):
     assert (both[0].total + both[1].total).numpy()[[0, 1, 3]].all()
 
 
+def test_what_has_no_place_is_shared_out_evenly():
+    cells = tf.constant([[[1.0, -3.0]], [[0.0, 0.0]]])
+    np.testing.assert_array_equal(fill_up(cells, [6.0, -1.0]), [[[5, 1]], [[-0.5, -0.5]]])
+
+
 def test_evidence_is_spread_over_the_product_of_both_maps():
     cells, shape = tf.constant([[[1.0, 0.0]]]), tf.constant([[[2.0, 2.0]]])
     density = spread_evidence(tf.constant([8.0]), cells, shape).numpy()
@@ -276,9 +280,7 @@ def test_copies_are_noisy_in_the_same_way_every_time_and_photos_come_first():
 
 def test_weak_evidence_looks_weak_and_too_weak_or_unknown_is_not_shown():
     density = tf.constant([[[0.1, 0.4]], [[0.2, 0.1]], [[0.01, 0.0]], [[0.2, 0.1]]])
-    evidence = PhotoEvidence(
-        tf.zeros(4), tf.zeros(4), density, density, tf.constant([25.0, 15.0, 0.5, 15.0])
-    )
+    evidence = PhotoEvidence(tf.zeros(4), density, density, tf.constant([25.0, 15.0, 0.5, 15.0]))
     known = tf.constant([True, True, True, False])
     heatmap, scale = show_evidence(evidence, known, EvidenceScale(floor=1.0, full=0.25))
     np.testing.assert_allclose(scale, [0.4, 0.25, 0.25, 0.25])
@@ -367,7 +369,7 @@ def test_the_map_lies_on_what_decides():
     submodels, inputs = Submodels(model), batch(model)
     inputs[IMAGE][:] = 0
     inputs[IMAGE][:, :12, 20:] = 255
-    features = submodels.encode_image(to_model_inputs(inputs)[IMAGE]).numpy()
+    features = submodels.to_last_map(to_model_inputs(inputs)[IMAGE]).numpy()
     channel = int(np.argmax(features[0, 0, 1] - features[0, 1, 0]))  # speaks for the bright corner
     weights = tf.one_hot([channel], features.shape[-1])[None, None]
     maps = compute_layercam(tf.constant(features), tf.ones_like(features) * weights)
@@ -473,9 +475,7 @@ class _Linear(Submodels):
         mask = tf.cast(inputs[PADDING_MASK], tf.float32)[..., None]
         total = tf.reduce_sum(text_features * mask, axis=(1, 2))
         total *= inputs[TEXT_PRESENT]
-        return dict.fromkeys(
-            HEADS, (total + tf.reduce_sum(image_features, axis=(1, 2, 3)))[:, None]
-        )
+        return dict.fromkeys(HEADS, (total + tf.reduce_sum(image_features, axis=-1))[:, None])
 
 
 def test_word_pieces_are_added_up_to_words():

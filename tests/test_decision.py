@@ -61,6 +61,14 @@ def test_texture_is_mean_and_deviation_and_counts_as_much_as_the_pooled_features
     np.testing.assert_allclose(values, [[0, -1, 0, 0.6, 0, 0, 0.8]], atol=1e-6)
 
 
+def test_an_even_map_has_a_texture_that_can_be_learned_from():
+    even = tf.ones((1, 2, 2, 1))
+    with tf.GradientTape() as tape:
+        tape.watch(even)
+        texture = Texture()(even)
+    assert np.isfinite(tape.gradient(texture, even)).all()
+
+
 def test_fewer_rows_than_directions_leave_the_rest_free_of_any():
     directions = find_directions(np.array([[1.0, 0, 0], [-1.0, 0, 0]]), 3, 0.03)
     np.testing.assert_allclose(np.abs(directions[0, 0]), 1 / np.sqrt(1.03), rtol=1e-6)

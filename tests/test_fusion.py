@@ -7,12 +7,12 @@ from test_model import batch, run, scratch_encoders
 
 from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.branches import IMAGE_FEATURES, POOLED_IMAGE
+from eczema_tf.model.branches import IMAGE_FEATURES, TOLD
 from eczema_tf.model.encoders import EncoderSpec, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.layers import AddedEvidence, PatchGrid
 from eczema_tf.model.losses import compute_probabilities
-from eczema_tf.model.multimodal import Encoders, build_model, feature_names, heads_of
+from eczema_tf.model.multimodal import Encoders, build_model, feature_name, heads_of
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, OUTPUTS, SEVERITY_HEADS, TEXT_PRESENT, TOKEN_IDS
 
 ABSENT = np.zeros(5, "float32")
@@ -92,11 +92,9 @@ def test_every_trainable_weight_of_the_fusion_gets_a_gradient(model: keras.Model
 
 def test_heads_on_cached_features_answer_like_the_whole_model(model: keras.Model):
     inputs = batch()
-    (name,) = feature_names(model, "image")
+    name = feature_name(model, "image")
     assert name == (
-        IMAGE_FEATURES
-        if any(layer.name == "fusion_regions" for layer in model.layers)
-        else POOLED_IMAGE
+        IMAGE_FEATURES if any(layer.name == "fusion_regions" for layer in model.layers) else TOLD
     )
     features = keras.Model(model.input[IMAGE], model.get_layer(name).output).predict_on_batch(
         inputs[IMAGE]

@@ -21,6 +21,7 @@ from eczema_tf.model.encoders import (
     specify_text_encoder,
 )
 from eczema_tf.model.features import predict_logits
+from eczema_tf.model.inner_map import FINE_CELLS
 from eczema_tf.model.losses import compute_targets
 from eczema_tf.model.multimodal import Encoders, build_model, heads_of
 from eczema_tf.model.trunk import TRUNK, encode_views, split_at, top_of
@@ -39,6 +40,7 @@ from eczema_tf.training.callbacks import KeepBest, compute_case_auroc
 from eczema_tf.training.checkpoints import copy_weights
 from eczema_tf.training.data import TrainingData, balance_labels, build_training_data
 from eczema_tf.training.device import prepare_device
+from eczema_tf.training.familiarity import fit_distances
 from eczema_tf.training.loop import LayerwiseAdamW, Stage, compile_for_training, train_stage
 from eczema_tf.training.stacking import find_scales, fit_scale, scale_log_odds
 from eczema_tf.training.stages import (
@@ -411,25 +413,56 @@ def test_views_are_cut_where_fine_tuning_begins_and_taken_in_turn(tmp_path: Path
             np.testing.assert_array_equal(seen, views[1 + (epoch + row) % 2][row])
 
 
-def test_an_encoder_is_not_cut_where_something_flows_around():
-    config = config_of()
-    model = build_model(
-        config.model,
-        Encoders(
-            EncoderSpec(
-                kind="EfficientNetBackbone",
-                settings={**efficientnet("v1").get_config(), "name": "image_encoder"},
-                pretrained=True,
-                size_px=32,
-            ),
-            specify_text_encoder(config.model.text, 50),
-        ),
+def make_pretrained(fusion: str, size_px: int = SIZE_PX) -> keras.Model:
+    settings = {**efficientnet("v1").get_config(), "name": "image_encoder"}
+    image = EncoderSpec(
+        kind="EfficientNetBackbone", settings=settings, pretrained=True, size_px=size_px
     )
+    config = config_of().model
+    return build_model(
+        config.model_copy(update={"fusion": fusion}),
+        Encoders(image, specify_text_encoder(config.text, 50)),
+    )
+
+
+def test_an_encoder_is_not_cut_where_something_flows_around():
+    model = make_pretrained("cross_attention")
     blocks = [layer.name for layer in model.get_layer("image_encoder").layers if layer.weights]
     with pytest.raises(ConfigError, match="cannot be cut before"):
         split_at(model, blocks[-3])
     with pytest.raises(ConfigError, match="cannot be cut before 'block99'"):
         split_at(model, "block99")
+
+
+def test_an_encoder_whose_texture_is_measured_is_cut_below_it(tmp_path: Path):
+    size_px = 32  # maps of 16 and of 8 cells a side
+    model, data = make_pretrained("concat", size_px), make_data()
+    photos = np.random.default_rng(0).integers(0, 256, (ROWS, size_px, size_px, 3)).astype("uint8")
+    columns = data.inputs.columns | {IMAGE: Column(photos, np.arange(ROWS), "photos")}
+    data = replace(data, inputs=replace(data.inputs, columns=columns))
+    with pytest.raises(ConfigError, match="cannot be cut before 'block99'"):
+        split_at(model, "block99")
+    blocks = [layer.name for layer in model.get_layer("image_encoder").layers if layer.weights]
+    trunk, upper = split_at(model, blocks[-3])
+    assert min(trunk.output.shape[1:3]) >= FINE_CELLS
+    inputs = encode_views(trunk, data.inputs, 0, AugmentConfig(), 0, ArrayCache(tmp_path))
+    top, rows = top_of(model, trunk, upper, [], HEADS), np.arange(ROWS)
+    whole = predict_logits(model, build_evaluation_dataset(data.inputs, rows, 8))
+    above = predict_logits(top, build_evaluation_dataset(inputs, rows, 8))
+    for head in ECZEMA_HEADS.values():
+        np.testing.assert_allclose(above[head], whole[head], atol=5e-3)  # float16
+
+
+def test_what_is_typical_of_photos_is_what_training_rows_have_on_average():
+    model, data = make_model(config_of()), make_data()
+    fit_distances(model, [], data)
+    told = predict_logits(
+        heads_of(model, [], ["typical_photo"]),
+        build_evaluation_dataset(data.inputs, data.train_rows, 8),
+    )["typical_photo"][data.inputs.present("image")[data.train_rows]]
+    typical = model.get_layer("typical_photo").typical
+    np.testing.assert_allclose(typical, told.mean(axis=0), rtol=1e-5)
+    assert np.any(typical)
 
 
 def test_each_layer_learns_at_its_share_of_the_rate():

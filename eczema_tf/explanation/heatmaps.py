@@ -1,7 +1,8 @@
 """Heatmaps: where in the photo the evidence lies.
 
-As the served model gives it (`one_pass`), or at the resolution of the encoder's features by class
-activation maps, which are those of tf-keras-vis. `maps.upsample_heatmap` lays a map over the photo.
+As the served model gives it (`one_pass`), or at the resolution of the last map that all of the
+answer flows through by class activation maps, which are those of tf-keras-vis.
+`maps.upsample_heatmap` lays a map over the photo.
 """
 
 from typing import Any
@@ -61,7 +62,7 @@ def compute_heatmaps(
     if not submodels.has_feature_map:
         raise ConfigError(
             "heatmap: this model's image encoder gives one vector a photo"
-            f" {submodels.features_shape}, which has no places to show"
+            f" {submodels.to_last_map.output.shape[1:]}, which has no places to show"
         )
     inputs = to_model_inputs(inputs)
     if method == HEATMAP_METHOD:
@@ -111,7 +112,7 @@ def _compute_scorecam(
         found = visualise(
             lambda output: sign * output[:, 0],
             inputs[IMAGE][row : row + 1],
-            max_N=min(SCORECAM_CHANNELS, submodels.features_shape[-1]),
+            max_N=min(SCORECAM_CHANNELS, submodels.to_last_map.output.shape[-1]),
             **SETTINGS,
         )
         maps.append(found[0])
@@ -123,7 +124,7 @@ def build_visual_model(
 ) -> keras.Model:
     """Builds a model in the shape that tf-keras-vis takes.
 
-    The features are a layer of their own, and the one output is the target's logit.
+    The map is a layer of its own, and the one output is the target's logit.
 
     Args:
         submodels: Of the model.
@@ -131,8 +132,9 @@ def build_visual_model(
         held: The other inputs of `submodels.heads` after the photo's, of one row; None to make them
             inputs.
     """
-    photo = keras.Input(submodels.to_features.input.shape[1:], name=IMAGE)
-    features = keras.layers.Activation("linear", name=IMAGE_FEATURES)(submodels.to_features(photo))
+    photo = keras.Input(submodels.to_last_map.input.shape[1:], name=IMAGE)
+    last_map = keras.layers.Activation("linear", name=IMAGE_FEATURES)(submodels.to_last_map(photo))
+    features = submodels.from_last_map(last_map)
     others = [keras.Input(tensor.shape[1:]) for tensor in submodels.heads.inputs[1:]]
     rest = others if held is None else HeldInputs(held)(features)
     logit = TargetLogit(target)(submodels.heads([features, *rest]))

@@ -48,9 +48,8 @@ def explain_in_one_pass(
     text_features = submodels.encode_text(inputs)  # (batch, tokens, channels)
     evidence = locate_evidence(submodels, text_features, inputs, target, against=against)
     logits = submodels.compute_logits(evidence.features, text_features, inputs)
-    distance = submodels.measure_image_distance(evidence.features, evidence.fine_map)
-    logits[DISTANCES["image"]] = distance
-    heatmap, scale = show_evidence(evidence, distance <= 1, submodels.evidence_scale)
+    known = logits[DISTANCES["image"]] <= 1
+    heatmap, scale = show_evidence(evidence, known, submodels.evidence_scale)
     words = score_tokens(submodels, evidence.features, text_features, inputs, target)
     return Explained(logits, heatmap, scale, words.scores, words.contributions, evidence)
 

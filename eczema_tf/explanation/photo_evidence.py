@@ -2,8 +2,9 @@
 
 Two maps are multiplied. The encoder's last one says how much, exactly but coarsely: the heads read
 its mean, so that its cells' integrated gradients add up to what sets the answer apart from that to
-a typical photo. A finer one inside the encoder, by Layer-CAM, says where. Alone, the first misses
-small lesions, and the second follows every edge and changes with every noise (docs/log.md).
+a typical photo. What they read of textures has no place, and is shared out among all cells. A finer
+map inside the encoder, by Layer-CAM, says where. Alone, the first misses small lesions, and the
+second follows every edge (docs/log.md).
 """
 
 from collections.abc import Iterable
@@ -32,8 +33,7 @@ class PhotoEvidence(NamedTuple):
 
     Attributes:
         features: From `submodels.encode_image`, of the photos themselves.
-        fine_map: From `submodels.to_fine_map`, likewise.
-        cells: float32 (batch, height, width) of the features: what each adds, signed, in logits;
+        cells: float32 (batch, height, width) of the last map: what each adds, signed, in logits;
             together what sets the answer apart from that to a typical photo.
         density: float32 (batch, rows, columns), at least 0: what speaks for the target, in logits
             for each hundredth of the photo's area; zeros without a photo.
@@ -41,7 +41,6 @@ class PhotoEvidence(NamedTuple):
     """
 
     features: tf.Tensor
-    fine_map: tf.Tensor
     cells: tf.Tensor
     density: tf.Tensor
     total: tf.Tensor
@@ -68,32 +67,40 @@ def locate_evidence(
     if not submodels.has_feature_map:
         nothing = tf.zeros([tf.size(present), 1, 1])
         features = submodels.encode_image(inputs[IMAGE])
-        return PhotoEvidence(features, features, nothing, nothing, tf.zeros_like(present))
+        return PhotoEvidence(features, nothing, nothing, tf.zeros_like(present))
     copies = NOISY_COPIES + 1
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         fine_map = submodels.to_fine_map(add_noisy_copies(inputs[IMAGE]), training=False)
         tape.watch(fine_map)  # (copies * batch, height, width, channels)
-        all_features = submodels.from_fine_map(fine_map, training=False)
+        last_map, all_features = submodels.from_fine_map(fine_map)
     features = all_features[: tf.size(present)]
-    typical = tf.ones_like(features) * submodels.find_typical(features)
+    usual = tf.cast(submodels.typical, features.dtype)  # (channels,)
     texts = repeat_rows(text_features, GROUP)
     context = {name: repeat_rows(inputs[name], GROUP) for name in submodels.context}
     weights = integrate_gradients(
         lambda rows: select_logit(submodels.compute_logits(rows, texts, context), target),
-        typical,
+        tf.ones_like(features) * usual,
         features,
         NODES,
     ) * (-1.0 if against else 1.0)
-    weights, typical = repeat_rows(weights, copies), repeat_rows(typical, copies)
-    to_map = tape.gradient(all_features, fine_map, output_gradients=weights)
+    weights = repeat_rows(weights, copies)
+    to_fine, to_last = tape.gradient(all_features, [fine_map, last_map], output_gradients=weights)
+    cells = tf.reduce_sum(to_last * (last_map - usual[: last_map.shape[-1]]), axis=-1)
+    moved = weights * (all_features - usual)
     # (copies, batch, height, width): of the photos themselves first, which add up to the answer
-    cells = split_copies(tf.reduce_sum(weights * (all_features - typical), axis=-1))
+    cells = split_copies(fill_up(cells, tf.reduce_sum(moved, axis=range(1, moved.shape.rank))))
     steady = tf.nn.relu(tf.reduce_mean(cells, axis=0))
-    shape = tf.reduce_mean(split_copies(compute_layercam(fine_map, to_map)), axis=0)
+    shape = tf.reduce_mean(split_copies(compute_layercam(fine_map, to_fine)), axis=0)
     own = cells[0] * present[:, None, None]
     total = tf.reduce_sum(tf.nn.relu(own), axis=(1, 2))
     density = spread_evidence(total, steady, shape)
-    return PhotoEvidence(features, fine_map[: tf.size(present)], own, density, total)
+    return PhotoEvidence(features, own, density, total)
+
+
+def fill_up(cells: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+    """Shares out among cells (batch, height, width) what they lack of their total (batch,)."""
+    missing = total - tf.reduce_sum(cells, axis=(1, 2))
+    return cells + (missing / (cells.shape[1] * cells.shape[2]))[:, None, None]
 
 
 def add_noisy_copies(photos: Any) -> tf.Tensor:

@@ -1,8 +1,8 @@
 """A model taken apart at the tensors that explanations take gradients to.
 
-    photo --to_fine_map--> fine map --from_fine_map--> features --+
-                                                                  +--heads--> logits
-    tokens -----------------encode_text--------> text features ---+
+    photo --to_fine_map--> fine map --from_fine_map--> last map, features --+
+                                                                            +--heads--> logits
+    tokens --------------------encode_text-------------> text features -----+
 
 The parts share the model's layers. All are graph operations, so that the served model and the
 offline methods use the same ones.
@@ -16,13 +16,12 @@ import numpy as np
 import tensorflow as tf
 
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.branches import IMAGE_FEATURES, NORMALIZATION, TEXT_FEATURES, TEXTURE
-from eczema_tf.model.inner_map import find_fine_map
-from eczema_tf.model.multimodal import CLINICAL_EVIDENCE
+from eczema_tf.model.branches import IMAGE_FEATURES, NORMALIZATION, TEXT_FEATURES, pooling_of
+from eczema_tf.model.inner_map import find_inner_maps
+from eczema_tf.model.multimodal import CLINICAL_EVIDENCE, TYPICAL_PHOTO, feature_name
 from eczema_tf.schema import (
     CLINICAL,
     CONSISTENCY,
-    DISTANCES,
     IMAGE,
     IMAGE_PRESENT,
     OUTPUTS,
@@ -61,15 +60,14 @@ class Submodels:
 
     Attributes:
         model: The whole.
-        features_shape: Of a photo's features: (height, width, channels), or (dimension,) for
-            embeddings.
-        to_features: From pixels to the features.
-        to_fine_map: From pixels to the fine map, of `inner_map.find_fine_map`, or the features
-            themselves where there is none.
-        from_fine_map: From the fine map to the features.
+        features_shape: Of a photo's features: (channels,), or where the fusion looks at regions
+            (height, width, channels).
+        to_fine_map: From pixels to the fine map, the first of `inner_map.find_inner_maps`; to the
+            encoder's last where there is none.
+        to_last_map: From pixels to the last map that all of the answer flows through, where class
+            activation maps look; of embeddings, to these.
         context: `CONTEXT`, and clinical fields if the model is told any.
-        heads: From a list of features, encoded text and `context` to the model's outputs by name,
-            but for the photo's distance, which may need the fine map.
+        heads: From a list of features, encoded text and `context` to the model's outputs by name.
         text_channels: Of an encoded token.
         neutral_text: float32 (channels,), what stands for every token of a text that says nothing.
         evidence_scale: Of heatmaps.
@@ -91,13 +89,19 @@ class Submodels:
         """
         self.model = model
         self.evidence_scale = evidence_scale or EvidenceScale()
-        image, text = (model.get_layer(name).output for name in (IMAGE_FEATURES, TEXT_FEATURES))
+        entry, last = feature_name(model, "image"), model.get_layer(IMAGE_FEATURES).output
+        image, text = (model.get_layer(name).output for name in (entry, TEXT_FEATURES))
         self.features_shape: tuple[int, ...] = tuple(image.shape[1:])
-        self.to_features = keras.Model(model.input[IMAGE], image, name="image_trunk")
-        self.to_fine_map, self.from_fine_map = split_image_encoder(model) or (
-            self.to_features,
+        self.has_feature_map = len(last.shape) == 4  # embeddings have no places
+        self._to_features = keras.Model(model.input[IMAGE], image, name="image_trunk")
+        self._pool = pooling_of(model)
+        self.to_last_map = keras.Model(model.input[IMAGE], last, name="image_to_last_map")
+        self.to_fine_map, self._from_fine_map = split_image_encoder(model) or (
+            self.to_last_map,
             keras.layers.Identity(),
         )
+        if len(self._pool.inputs) > 1:  # textures flow around the last map
+            self.to_last_map = self.to_fine_map
         self._to_text_features = keras.Model(
             [model.input[TOKEN_IDS], model.input[PADDING_MASK]], text, name="text_trunk"
         )
@@ -107,40 +111,29 @@ class Submodels:
         self.context = CONTEXT + ((CLINICAL,) if CLINICAL in model.input else ())
         self.heads = keras.Model(
             [image, text, *(model.input[name] for name in self.context)],
-            {name: model.output[name] for name in OUTPUTS if name != DISTANCES["image"]},
+            {name: model.output[name] for name in OUTPUTS},
             name="explained_heads",
-        )
-        textured = any(layer.name == TEXTURE for layer in model.layers)
-        seen = [image, model.get_layer(TEXTURE).input] if textured else [image]
-        self._to_distance = keras.Model(
-            seen, model.output[DISTANCES["image"]], name="image_familiarity"
         )
 
     @property
-    def has_feature_map(self) -> bool:
-        """Whether a photo's features are a map: embeddings have no places."""
-        return len(self.features_shape) == 3
+    def typical(self) -> tf.Tensor:
+        """What photos of training have on average, (channels,) of features; zeros before that."""
+        return tf.convert_to_tensor(self.model.get_layer(TYPICAL_PHOTO).typical)
 
-    def find_typical(self, features: tf.Tensor) -> tf.Tensor:
-        """Finds what photos of training have on average, in the place of every cell.
+    def from_fine_map(self, fine_map: Any) -> tuple[Any, Any]:
+        """From the fine map to the encoder's last map, and to features."""
+        maps = keras.tree.flatten(self._from_fine_map(fine_map, training=False))
+        return maps[0], maps[0] if len(self.features_shape) > 1 else self._pool(maps)
 
-        Their scaled features (`model.decision`) have lost their length, so each photo's is taken.
-
-        Args:
-            features: (batch, height, width, channels).
-
-        Returns:
-            (batch, 1, 1, channels); zeros before the model has learned what it knows.
-        """
-        centre = self.model.get_layer(DISTANCES["image"]).centre
-        centre = centre[: features.shape[-1]]  # the rest is texture
-        typical = tf.cast(tf.sign(centre) * tf.square(centre), features.dtype)
-        length = tf.norm(tf.reduce_mean(features, axis=(1, 2)), axis=-1)  # (batch,)
-        return length[:, None, None, None] * tf.math.divide_no_nan(typical, tf.norm(typical))
+    def from_last_map(self, last_map: Any) -> Any:
+        """From what `to_last_map` gives to features."""
+        if self.to_last_map is self.to_fine_map:
+            return self.from_fine_map(last_map)[1]
+        return last_map if len(self.features_shape) > 1 else self._pool([last_map])
 
     def encode_image(self, image: Any) -> tf.Tensor:
         """Photos float32 (batch, size, size, 3) to their features."""
-        return self.to_features(image, training=False)
+        return self._to_features(image, training=False)
 
     def encode_text(self, inputs: Tensors) -> tf.Tensor:
         """Tokens and their mask, (batch, tokens), to encoded tokens (batch, tokens, channels)."""
@@ -158,23 +151,10 @@ class Submodels:
             inputs: `context`, as the model takes it.
 
         Returns:
-            Logits by head, and the model's other outputs but the photo's distance.
+            Logits by head, and the model's other outputs.
         """
         context = [inputs[name] for name in self.context]
         return self.heads([image_features, text_features, *context], training=False)
-
-    def measure_image_distance(self, image_features: Any, fine_map: Any) -> tf.Tensor:
-        """Measures how unlike those of training photos are, as the model does.
-
-        Args:
-            image_features: From `encode_image`.
-            fine_map: From `to_fine_map`, of the same photos.
-
-        Returns:
-            (batch,); at most 1 is known.
-        """
-        given = [image_features, fine_map][: len(self._to_distance.inputs)]
-        return self._to_distance(given, training=False)
 
     def weigh_clinical(self, inputs: Tensors, target: str) -> tf.Tensor:
         """What clinical fields add to the target's logit, (batch,): nothing but to `eczema`."""
@@ -186,7 +166,7 @@ def split_image_encoder(model: keras.Model) -> tuple[keras.Model, keras.Model] |
     """Splits the image encoder at its fine map.
 
     Returns:
-        From photos to that map, and from there to the encoder's own; None if the encoder has no
+        From photos to that map, and from there to the encoder's outputs; None if the encoder has no
         such map, or the model no encoder.
     """
     layers = {layer.name: layer for layer in model.layers}
@@ -194,10 +174,11 @@ def split_image_encoder(model: keras.Model) -> tuple[keras.Model, keras.Model] |
     if not isinstance(encoder, keras.Model) or NORMALIZATION not in layers:  # of embeddings
         return None
     pixels = layers[NORMALIZATION].output
-    inner = find_fine_map(encoder, pixels)
-    if inner is None:
+    maps = find_inner_maps(encoder, pixels)
+    if not maps:
         return None
-    rest = keras.Model(inner, encoder.outputs[0], name="image_encoder_from_fine_map")
+    inner = maps[0]
+    rest = keras.Model(inner, encoder.outputs, name="image_encoder_from_fine_map")
     trunk = keras.Model(encoder.input, inner, name="image_encoder_to_fine_map")
     to_map = keras.Model(model.input[IMAGE], trunk(pixels), name="image_fine_trunk")
     return to_map, keras.models.clone_model(rest, clone_function=smooth_gradient)

@@ -1,14 +1,14 @@
 """From a photo, and from a text, to an embedding each: the halves of the model before they meet.
 
-             +-----------> inner map -----> texture
-image -> image_encoder -> image_features -> pooling -> projection ----> embedding
-tokens -> text_encoder -> text_features --> pooling -> projection -+--> embedding
-                               |                                   |
-                               +-> windows -> findings -> projection
+             +---------> inner maps -> textures --+
+image -> image_encoder -> image_features -> pooling -> told -> projection ----> embedding
+tokens -> text_encoder -> text_features --> pooling ---------> projection -+--> embedding
+                               |                                           |
+                               +-> windows -> findings ------> projection -+
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ from keras import ops
 
 from eczema_tf.config import ModelConfig
 from eczema_tf.model.encoders import EncoderSpec, build_encoder
-from eczema_tf.model.inner_map import Texture, find_fine_map
+from eczema_tf.model.inner_map import Texture, find_inner_maps
 from eczema_tf.model.layers import AnyWindow, HeldWindows, MaskedPooling, PatchGrid, WindowMean
 from eczema_tf.schema import FINDINGS, PADDING_MASK, TOKEN_IDS
 
@@ -25,36 +25,56 @@ NORMALIZATION = "image_normalization"
 IMAGE_FEATURES = "image_features"  # (batch, height, width, channels), embeddings: (batch, channels)
 TEXT_FEATURES = "text_features"  # (batch, tokens, channels)
 POOLED_IMAGE = "image_pooling"  # (batch, channels)
-TEXTURE = "image_texture"  # (batch, 2 * channels); only of a pretrained encoder with an inner map
+# (batch, 2 * channels), followed by a number from 0, the fine map's, on; only of pretrained
+# encoders with inner maps
+TEXTURE = "image_texture_"
+TOLD = "image_told"  # (batch, channels), what heads are told of a photo: pooled features, textures
 POOLED_TEXT = "text_pooling"  # (batch, channels); only where the pooling has no weights
 TEXT_WINDOWS = "text_windows"  # (batch, windows, channels); only where findings are detected
 WINDOW_TOKENS = 4  # about a phrase
 RARE = -4.0  # log-odds of a finding in a window, before anything is learned
 
 
-def encode_image(image: Any, spec: EncoderSpec, *, textured: bool) -> tuple[Any, Any, Any | None]:
-    """Turns photos (batch, size, size, 3) into a feature map, its average, and texture.
+class PhotoFeatures(NamedTuple):
+    """What an encoder makes of photos.
 
-    The map, (batch, height, width, channels), is outside the nested encoder, where Grad-CAM can
-    reach it. Embeddings, (batch, channels), are pooled already.
+    Attributes:
+        features: (batch, height, width, channels), outside the nested encoder, where Grad-CAM can
+            reach it; of embeddings (batch, channels).
+        told: (batch, channels), the features' average and then textures, side by side.
+        ends: The number of channels up to the end of each of these.
+    """
+
+    features: Any
+    told: Any
+    ends: list[int]
+
+
+def encode_image(image: Any, spec: EncoderSpec, *, textured: bool) -> PhotoFeatures:
+    """Encodes photos (batch, size, size, 3), or embeddings.
 
     Args:
         image: The photos.
         spec: Of the encoder.
-        textured: Whether to measure `TEXTURE`, where the encoder is pretrained and has an inner
-            map; else it is None.
+        textured: Whether to measure the texture of inner maps, where the encoder is pretrained and
+            has any.
     """
     if spec.kind != "precomputed":
         image = keras.layers.Rescaling(spec.scale, spec.offset, name=NORMALIZATION)(image)
     encoder = build_encoder(spec)
-    inner = find_fine_map(encoder, image) if textured and spec.pretrained else None
-    texture = None
-    if inner is None:
-        features = encoder(image)
-    else:
-        encoder = keras.Model(encoder.input, [encoder.output, inner], name=encoder.name)
-        features, inner = encoder(image)
-        texture = Texture(dtype="float32", name=TEXTURE)(inner)
+    inner = find_inner_maps(encoder, image) if textured and spec.pretrained else []
+    if inner:
+        # not the maps themselves, for a model's outputs cannot be its input, where it is cut
+        taps = [
+            keras.layers.Identity(name=f"inner_map_{number}")(tensor)
+            for number, tensor in enumerate(inner)
+        ]
+        encoder = keras.Model(encoder.input, [encoder.output, *taps], name=encoder.name)
+    features, *inner = keras.tree.flatten(encoder(image))
+    textures = [
+        Texture(dtype="float32", name=f"{TEXTURE}{number}")(tensor)
+        for number, tensor in enumerate(inner)
+    ]
     if len(features.shape) == 3:  # (batch, tokens, channels) of a vision transformer
         patch_px = int(np.ravel(spec.settings["patch_size"])[0])  # KerasHub: a number, or a pair
         side, tokens = spec.size_px // patch_px, features.shape[1]
@@ -63,10 +83,25 @@ def encode_image(image: Any, spec: EncoderSpec, *, textured: bool) -> tuple[Any,
         features = PatchGrid(side, name="patch_grid")(features)
     features = keras.layers.Activation("linear", name=IMAGE_FEATURES)(features)
     if len(features.shape) == 2:
-        pooling = keras.layers.Activation("linear", name=POOLED_IMAGE)
+        pooled = keras.layers.Activation("linear", name=POOLED_IMAGE)(features)
     else:
-        pooling = keras.layers.GlobalAveragePooling2D(name=POOLED_IMAGE)
-    return features, pooling(features), texture
+        pooled = keras.layers.GlobalAveragePooling2D(name=POOLED_IMAGE)(features)
+    if textures:
+        told = keras.layers.Concatenate(dtype="float32", name=TOLD)([pooled, *textures])
+    else:
+        told = keras.layers.Activation("linear", name=TOLD)(pooled)
+    ends = np.cumsum([part.shape[-1] for part in (pooled, *textures)]).tolist()
+    return PhotoFeatures(features, told, ends)
+
+
+def pooling_of(model: keras.Model) -> keras.Model:
+    """Takes the part from what the image encoder gives, a list of maps, to `TOLD`."""
+    textures = sorted(layer.name for layer in model.layers if layer.name.startswith(TEXTURE))
+    maps = [
+        model.get_layer(IMAGE_FEATURES).output,
+        *(model.get_layer(name).input for name in textures),
+    ]
+    return keras.Model(maps, model.get_layer(TOLD).output, name="image_maps_pooled")
 
 
 def _encode_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec) -> Any:

@@ -42,6 +42,22 @@ class ScaledFeatures(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("eczema_tf")
+class TypicalFeatures(keras.layers.Layer):
+    """Lets features through, and remembers what those of training are on average.
+
+    From there explanations of photos start. Call with (batch, channels).
+    """
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the average."""
+        self.typical = add_constant(self, "typical", (input_shape[-1],), 0.0)
+
+    def call(self, features: Any) -> Any:
+        """Lets through."""
+        return features
+
+
+@keras.saving.register_keras_serializable("eczema_tf")
 class DistanceFromTraining(keras.layers.Layer):
     """How unlike the training rows a row's features are; known is what is at most 1.
 

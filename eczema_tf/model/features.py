@@ -13,7 +13,7 @@ from eczema_tf.config import TrainConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint, release_maps
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.model.branches import TEXT_FEATURES, TEXT_WINDOWS, WINDOW_TOKENS
-from eczema_tf.model.multimodal import ENCODED_INPUTS, Encoders, encoder_of, feature_names
+from eczema_tf.model.multimodal import ENCODED_INPUTS, Encoders, encoder_of, feature_name
 from eczema_tf.schema import IMAGE, PADDING_MASK
 
 Batches = Iterable[dict[str, np.ndarray]]
@@ -45,27 +45,26 @@ def compute_features(
         Inputs for `heads_of(model, cached)`.
     """
     for modality in sorted(cached):
-        encoder, names = encoder_of(model, modality), feature_names(model, modality)
-        arrays = {name: inputs.columns[name].values for name in encoder.input}
+        encoder, name = encoder_of(model, modality), feature_name(model, modality)
+        arrays = {given: inputs.columns[given].values for given in encoder.input}
         old = ENCODED_INPUTS[modality]
         source = inputs.columns[old]
         # a vector, a grid of them (fusion by regions), or one for each token or window of tokens
         shape = [len(source.values), *encoder.output.shape[1:]]
-        tokens = {TEXT_FEATURES: 1, TEXT_WINDOWS: WINDOW_TOKENS}.get(names[0])
+        tokens = {TEXT_FEATURES: 1, TEXT_WINDOWS: WINDOW_TOKENS}.get(name)
         if tokens:
             shape[1] = -(-source.values.shape[1] // tokens)
         # a grid or a sequence is 30 to 60 times as much as a vector
         dtype = "float32" if len(shape) == 2 else "float16"
-        key = fingerprint(source.digest, weights_digest(encoder), *names, dtype, keras.version())
+        key = fingerprint(source.digest, weights_digest(encoder), name, dtype, keras.version())
         features = cache.load_or_compute(
             f"{modality}_features", key, shape, dtype, partial(_encode, encoder, arrays, shape[1])
         )
-        widths = [model.get_layer(name).output.shape[-1] for name in names]
-        parts = np.split(features, np.cumsum(widths)[:-1], axis=-1)
-        for name, part in zip(names, parts, strict=True):
-            inputs = inputs.with_features(old, name, Column(part, source.index, key), tokens)
-        if modality == "text" and names != [TEXT_FEATURES]:
-            columns = {name: kept for name, kept in inputs.columns.items() if name != PADDING_MASK}
+        inputs = inputs.with_features(old, name, Column(features, source.index, key), tokens)
+        if modality == "text" and name != TEXT_FEATURES:
+            columns = {
+                given: kept for given, kept in inputs.columns.items() if given != PADDING_MASK
+            }
             inputs = replace(inputs, columns=columns)
     release_maps()  # of what was encoded
     return inputs

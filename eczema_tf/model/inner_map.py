@@ -9,10 +9,11 @@ import keras
 from keras import ops
 
 FINE_CELLS = 12  # a side: coarser maps miss small lesions, finer ones follow edges (docs/log.md)
+SMALLEST_VARIANCE = 1e-12
 
 
-def find_fine_map(encoder: keras.Model, photo: Any) -> Any | None:
-    """Finds the last inner map of at least `FINE_CELLS` cells a side that all else flows through.
+def find_inner_maps(encoder: keras.Model, photo: Any) -> list[Any]:
+    """Finds the last inner map of each resolution that all else flows through, the fine one first.
 
     Where residual blocks meet, if there are any: all else is half a step. A vision transformer has
     one resolution throughout, and none.
@@ -22,34 +23,46 @@ def find_fine_map(encoder: keras.Model, photo: Any) -> Any | None:
         photo: What it is called with, (batch, size, size, 3).
 
     Returns:
-        A tensor of the encoder, (batch, height, width, channels); None if there is no such map.
+        Tensors of the encoder, (batch, height, width, channels): of the least resolution of at
+        least `FINE_CELLS` cells a side, then of coarser ones; none without the first.
     """
     if len(encoder.outputs[0].shape) != 4:
-        return None
+        return []
     for kind in (keras.layers.Add, keras.layers.Activation):
         inner = [layer.output for layer in encoder.layers if isinstance(layer, kind)]
         found = keras.Model(encoder.input, inner)(photo) if inner else []
-        for tensor, here in reversed(list(zip(inner, found, strict=True))):
-            if len(here.shape) != 4 or min(here.shape[1:3]) < FINE_CELLS:
-                continue
-            try:
-                keras.Model(tensor, encoder.outputs[0])
-            except ValueError:  # Keras' way to say that something flows around the tensor
-                continue
-            return tensor
-    return None
+        maps: dict[int, Any] = {}  # by cells a side
+        for tensor, here in reversed(list(zip(inner, keras.tree.flatten(found), strict=True))):
+            cells = min(here.shape[1:3]) if len(here.shape) == 4 else 0
+            if cells and cells not in maps and carries_all(tensor, encoder):
+                maps[cells] = tensor
+                if cells >= FINE_CELLS:
+                    return list(reversed(maps.values()))
+    return []
+
+
+def carries_all(tensor: Any, encoder: keras.Model) -> bool:
+    """Says whether nothing flows around one of an encoder's tensors."""
+    try:
+        keras.Model(tensor, encoder.outputs[0])
+    except ValueError:  # Keras' way to say that something does
+        return False
+    return True
 
 
 @keras.saving.register_keras_serializable("eczema_tf")
 class Texture(keras.layers.Layer):
     """Mean and standard deviation of each channel over a map.
 
-    The diagonal of its Gram matrix, which tells unfamiliar photos by their texture (Sastry and Oore
-    2020). Call with (batch, height, width, channels); returns (batch, 2 * channels).
+    The diagonal of its Gram matrix, which tells texture (Gatys, Ecker and Bethge 2015), and
+    unfamiliar photos by it (Sastry and Oore 2020). Call with (batch, height, width, channels);
+    returns (batch, 2 * channels).
     """
 
     def call(self, features: Any) -> Any:
         """Measures."""
         mean = ops.mean(features, axis=(1, 2), keepdims=True)
         variance = ops.mean(ops.square(features - mean), axis=(1, 2))
-        return ops.concatenate([mean[:, 0, 0], ops.sqrt(variance)], axis=-1)
+        # at 0 a root has no gradient
+        deviation = ops.sqrt(ops.maximum(variance, SMALLEST_VARIANCE))
+        return ops.concatenate([mean[:, 0, 0], deviation], axis=-1)

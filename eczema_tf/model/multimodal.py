@@ -1,7 +1,7 @@
 """The model: one Keras functional model from a photo and tokens to the logits of seven heads.
 
-    image -> image_encoder -> image_features -> pooling -> projection -+-> eczema_image,
-                                (Grad-CAM)                             |   severity_image
+    image -> image_encoder -> features, texture -> told -> projection -+-> eczema_image,
+                                                                       |   severity_image
                                             missing or dropped? -------+-> fusion: eczema, severity
                                                                        |
     tokens -> text_encoder -> text_features --> pooling -> projection -+-> eczema_text,
@@ -11,14 +11,15 @@
     clinical fields, if the model is told any ------------------------> added to eczema
 
 Findings are detected where the training data say what their texts say. An absent modality is a
-learned vector. Every input, layer of interest and output is named. The half
-after `image_features` and `text_features` can be taken as a model of its own that shares the layers
-(`heads_of`), to be trained on cached features.
+learned vector. Every input, layer of interest and output is named. The half after the encoders can
+be taken as a model of its own that shares the layers (`heads_of`), to be trained on cached
+features.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -28,17 +29,16 @@ from eczema_tf.data.clinical.fields import Field
 from eczema_tf.errors import RunError
 from eczema_tf.model.branches import (
     IMAGE_FEATURES,
-    POOLED_IMAGE,
     POOLED_TEXT,
     TEXT_FEATURES,
     TEXT_WINDOWS,
-    TEXTURE,
+    TOLD,
     embed_text,
     encode_image,
     project,
     take_last_layer,
 )
-from eczema_tf.model.decision import measure_decision
+from eczema_tf.model.decision import TypicalFeatures, measure_decision
 from eczema_tf.model.encoders import EncoderSpec
 from eczema_tf.model.fusion import FUSIONS, REGIONS, Evidence, fuse
 from eczema_tf.model.layers import CumulativeLogits, MissingModality, ModalityDropout, OneOrBoth
@@ -59,6 +59,7 @@ from eczema_tf.schema import (
 
 # names of layers, and what they give
 CLINICAL_EVIDENCE = "clinical_evidence"  # (batch, 1), log-odds; only where fields are told
+TYPICAL_PHOTO = "typical_photo"  # (batch, channels), what is told of a photo
 SEVERITY_TEXT_SCORE = "severity_text_score"  # (batch, 1)
 # by modality, (batch, channels), pooled features; only where heads are widened
 WIDE_FEATURES = {"image": "wide_image", "text": "wide_text"}
@@ -128,23 +129,26 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
 
     # === Encoders ===
     # features that are kept as a map have no room beside them for texture
-    textured = config.fusion != "cross_attention"
-    image_features, pooled_image, texture = encode_image(inputs[IMAGE], spec, textured=textured)
-    image = project(pooled_image, "image", config, config.embedding_units)  # (batch, units)
+    photo = encode_image(inputs[IMAGE], spec, textured=config.fusion != "cross_attention")
+    told = TypicalFeatures(dtype="float32", name=TYPICAL_PHOTO)(photo.told)
+    parts = [told[:, start:end] for start, end in pairwise([0, *photo.ends])]
+    # normalised together: textures, whose figures are several times as large, then count most, and
+    # pooled features, which are many and soon learned by heart, least (docs/log.md)
+    image = project(told, "image", config, config.embedding_units)  # (batch, units)
     pooled_text, text, said = embed_text(inputs, encoders.text, len(encoders.findings), config)
 
     # === Heads ===
     if encoders.clinical:
         width = sum(field.width for field in encoders.clinical)
         inputs[CLINICAL] = keras.Input((width,), name=CLINICAL)
-    pooled = {"image": pooled_image, "text": take_last_layer(pooled_text, encoders.text, config)}
+    pooled = {"image": parts[0], "text": take_last_layer(pooled_text, encoders.text, config)}
     wide = pooled if encoders.widened else {}
-    outputs = _answer(image, text, said, wide, image_features, inputs, config)
+    outputs = _answer(image, text, said, wide, photo.features, inputs, config)
 
     # === Whether to decide ===
     present = inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]
-    seen = [pooled_image] if texture is None else [pooled_image, texture]
-    outputs |= measure_decision(seen, pooled_text, outputs["eczema"], *present)
+    # of textures the fine map's alone: coarser ones were not tried
+    outputs |= measure_decision(parts[:2], pooled_text, outputs["eczema"], *present)
     return keras.Model(inputs, {name: outputs[name] for name in OUTPUTS}, name="eczema_assistant")
 
 
@@ -262,11 +266,7 @@ def _check_keras() -> None:
 
 
 def heads_of(
-    model: keras.Model,
-    cached: Collection[str],
-    outputs: Collection[str] = OUTPUTS,
-    *,
-    image: str | None = None,
+    model: keras.Model, cached: Collection[str], outputs: Collection[str] = OUTPUTS
 ) -> keras.Model:
     """Takes the part of the model that does not depend on some encoders, sharing its layers.
 
@@ -274,18 +274,16 @@ def heads_of(
         model: From `build_model`.
         cached: Which of "image" and "text" enter as features.
         outputs: Names of the layers whose outputs the part has.
-        image: The layer that stands in for the photo, where another one is wanted.
 
     Returns:
-        A model whose `image` input is replaced by what `feature_names(model, "image")` names, and
+        A model whose `image` input is replaced by what `feature_name(model, "image")` names, and
         whose `token_ids` input by the text's, where cached.
     """
     inputs = dict(model.input)
     for modality in sorted(cached):
-        names = feature_names(model, modality)
-        for name in [image] if image and modality == "image" else names:
-            inputs[name] = model.get_layer(name).output
-            inputs[name].name = name  # Keras wants inputs to be called what their keys are
+        name = feature_name(model, modality)
+        inputs[name] = model.get_layer(name).output
+        inputs[name].name = name  # Keras wants inputs to be called what their keys are
         del inputs[ENCODED_INPUTS[modality]]
     if inputs.keys() & {POOLED_TEXT, TEXT_WINDOWS}:
         del inputs[PADDING_MASK]  # was used up
@@ -295,26 +293,21 @@ def heads_of(
 
 @lru_cache(maxsize=2)  # Keras traces every model that it is given anew
 def encoder_of(model: keras.Model, modality: str) -> keras.Model:
-    """Takes the part that turns one modality's inputs into the features that `heads_of` takes.
-
-    Those of several names are side by side, in one array.
-    """
+    """Takes the part that turns one modality's inputs into the features that `heads_of` takes."""
     names = [IMAGE] if modality == "image" else [TOKEN_IDS, PADDING_MASK]
-    features = [model.get_layer(name).output for name in feature_names(model, modality)]
-    output = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
+    output = model.get_layer(feature_name(model, modality)).output
     return keras.Model(
         {name: model.input[name] for name in names}, output, name=f"{modality}_features_only"
     )
 
 
-def feature_names(model: keras.Model, modality: str) -> list[str]:
-    """Names the last layers of a modality before anything trainable.
+def feature_name(model: keras.Model, modality: str) -> str:
+    """Names the last layer of a modality before anything trainable.
 
-    That is a pooled vector where the pooling has no weights and no findings are detected; of photos
-    also their texture, where it is measured.
+    That is a pooled vector, but where the fusion looks at regions, and where a text's pooling has
+    weights or findings are detected.
     """
     names = {layer.name for layer in model.layers}
     if modality == "image":
-        pooled = IMAGE_FEATURES if REGIONS in names else POOLED_IMAGE
-        return [pooled, TEXTURE] if TEXTURE in names else [pooled]
-    return [next(name for name in (TEXT_WINDOWS, POOLED_TEXT, TEXT_FEATURES) if name in names)]
+        return IMAGE_FEATURES if REGIONS in names else TOLD
+    return next(name for name in (TEXT_WINDOWS, POOLED_TEXT, TEXT_FEATURES) if name in names)

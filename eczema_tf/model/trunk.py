@@ -5,6 +5,7 @@ views of each photo, and every epoch learns from another view.
 """
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -17,9 +18,10 @@ from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.data.photo.augment import augment_photos
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.branches import IMAGE_FEATURES, NORMALIZATION
+from eczema_tf.model.branches import IMAGE_FEATURES, NORMALIZATION, TOLD, pooling_of
 from eczema_tf.model.features import ENCODE_ROWS, weights_digest
-from eczema_tf.model.multimodal import ENCODER_LAYERS, heads_of
+from eczema_tf.model.inner_map import find_inner_maps
+from eczema_tf.model.multimodal import ENCODER_LAYERS, feature_name, heads_of
 from eczema_tf.schema import IMAGE
 
 TRUNK = "image_trunk"  # what the lower layers give: (batch, height, width, channels)
@@ -33,24 +35,28 @@ def split_at(model: keras.Model, first: str) -> tuple[keras.Model, keras.Model]:
         first: Name of the layer, or how it begins.
 
     Returns:
-        From photos (batch, size, size, 3) in [0, 255] to what the layer takes, and from there to
-        the encoder's output.
+        From photos (batch, size, size, 3) in [0, 255] to what the layer takes, or to the fine map
+        if that comes earlier, and from there to the encoder's outputs.
 
     Raises:
         ConfigError: If something flows around that place, or the encoder has no such layer.
     """
     encoder = model.get_layer(ENCODER_LAYERS["image"])
-    found = [layer for layer in encoder.layers if layer.name.startswith(first)]
-    try:
-        place = found[0].input
-        upper = keras.Model(place, encoder.outputs[0], name="image_encoder_top")
-    except (IndexError, ValueError) as error:  # Keras' way to say that something flows around it
+    photos = model.get_layer(NORMALIZATION).output
+    found = [layer for layer in encoder.layers if layer.name.startswith(first)][:1]
+    # what needs an inner map cannot do with a place above it: the fine one lies below all others
+    fine = find_inner_maps(encoder, photos)[:1] if encoder.outputs[1:] else []
+    for place in [*(layer.input for layer in found), *fine]:
+        with suppress(ValueError):  # Keras' way to say that something flows around it
+            upper = keras.Model(place, encoder.outputs, name="image_encoder_top")
+            if found and found[0] in upper.layers:
+                break
+    else:
         raise ConfigError(
             f"train.fine_tune.views: the encoder cannot be cut before {first!r}; name the first"
             " layer of a block in train.fine_tune.image_from, or set views to 0"
-        ) from error
+        )
     lower = keras.Model(encoder.input, place, name="image_encoder_trunk")
-    photos = model.get_layer(NORMALIZATION).output
     return keras.Model(model.input[IMAGE], lower(photos), name=TRUNK), upper
 
 
@@ -73,11 +79,13 @@ def top_of(
     Returns:
         A model whose `image` input is replaced by `TRUNK`.
     """
-    heads = heads_of(model, {*cached, "image"}, outputs, image=IMAGE_FEATURES)
+    heads, entry = heads_of(model, {*cached, "image"}, outputs), feature_name(model, "image")
     grid = keras.Input(trunk.output.shape[1:], name=TRUNK)
-    features = model.get_layer(IMAGE_FEATURES)(upper(grid))
-    others = {name: taken for name, taken in heads.input.items() if name != IMAGE_FEATURES}
-    answers = heads({**others, IMAGE_FEATURES: features})
+    last, *inner = keras.tree.flatten(upper(grid))
+    last = model.get_layer(IMAGE_FEATURES)(last)
+    features = pooling_of(model)([last, *inner]) if entry == TOLD else last
+    others = {name: taken for name, taken in heads.input.items() if name != entry}
+    answers = heads({**others, entry: features})
     return keras.Model({**others, TRUNK: grid}, answers, name="top")
 
 

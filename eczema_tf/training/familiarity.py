@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 
 from eczema_tf.data.pipeline import build_evaluation_dataset
 from eczema_tf.model.features import predict_logits
-from eczema_tf.model.multimodal import heads_of
+from eczema_tf.model.multimodal import TYPICAL_PHOTO, heads_of
 from eczema_tf.schema import DISTANCES
 from eczema_tf.training.data import TrainingData
 
@@ -29,6 +29,8 @@ def fit_distances(
 ) -> dict[str, float]:
     """Fits the layers `model.decision.DistanceFromTraining` of both modalities.
 
+    And says what is typical of photos, from where explanations start.
+
     Args:
         model: Trained.
         cached: Which of "image" and "text" `data.inputs` gives as features.
@@ -47,11 +49,14 @@ def fit_distances(
             continue
         seen = np.sort(rng.choice(seen, min(MOST_ROWS, len(seen)), replace=False))
         scaled = f"{modality}_scaled"
-        part = heads_of(model, cached, [scaled])
-        training, validation = (
-            predict_logits(part, build_evaluation_dataset(data.inputs, rows, ROWS))[scaled]
+        part = heads_of(model, cached, [scaled, *([TYPICAL_PHOTO] * (modality == "image"))])
+        known, judged = (
+            predict_logits(part, build_evaluation_dataset(data.inputs, rows, ROWS))
             for rows in (seen, others if len(others) else seen)
-        )  # (rows, channels) each
+        )
+        if TYPICAL_PHOTO in known:
+            model.get_layer(TYPICAL_PHOTO).typical.assign(known[TYPICAL_PHOTO].mean(axis=0))
+        training, validation = known[scaled], judged[scaled]  # (rows, channels) each
         centre = training.mean(axis=0)
         layer.centre.assign(centre)
         count, ridge = layer.directions.shape[1], RIDGES[modality]

@@ -130,7 +130,7 @@ def ask_again(
 ) -> dict[str, Measure]:
     """Ways to ask a model whether its answer depends on what a map shows of a photo."""
     height, width, _ = photo.shape
-    rows, columns, _ = cases.explainer.submodels.features_shape
+    rows, columns, _ = cases.explainer.submodels.to_last_map.output.shape[1:]
     undecided = upsample_heatmap(faithful.draw_random_map(rows, columns, rng), height, width)
     erased = faithful.draw_erased_cells(height, width, rng)  # (subsets, height, width)
 
