@@ -84,6 +84,7 @@ def build_case(
     size_px: int = SIZE_PX,
     last_layers: int = 1,
     pretrained: bool = False,
+    textures: bool = False,
 ):
     keras.utils.set_random_seed(0)
     spec = specify_image_encoder(ImageConfig(size_px=size_px, architecture=image), dimension)
@@ -92,7 +93,8 @@ def build_case(
         TextConfig(architecture=text, max_tokens=16), len(TOKENIZER.vocabulary)
     ).model_copy(update={"last_layers": last_layers})
     encoders = Encoders(spec, text_spec)
-    model = build_model(ModelConfig(embedding_units=8, fusion=fusion), encoders)
+    config = ModelConfig(embedding_units=8, fusion=fusion, image={"textures": textures})
+    model = build_model(config, encoders)
     for head in (
         "eczema_image",
         "eczema_text",
@@ -135,12 +137,17 @@ def small():
         ("vit", "bert", 1, "cross_attention"),
         ("efficientnet", "bert", 2, "cross_attention"),
         ("efficientnet", "small", 1, "concat"),
+        ("efficientnet", "small", 1, "textures"),
     ],
 )
 def test_cutting_changes_no_output(image: str, text: str, last_layers: int, fusion: str):
-    model, _ = build_case(fusion, image, text, last_layers=last_layers, pretrained=True)
-    textured = any(layer.name == "image_texture_0" for layer in model.layers)
-    assert textured == (image == "efficientnet" and fusion == "concat")
+    told, fusion = fusion == "textures", fusion.replace("textures", "concat")
+    model, _ = build_case(
+        fusion, image, text, size_px=96, last_layers=last_layers, pretrained=True, textures=told
+    )
+    textures = [layer.name for layer in model.layers if layer.name.startswith("image_texture")]
+    measured = 0 if image != "efficientnet" or fusion != "concat" else 2 if told else 1
+    assert len(textures) == measured
     directions = model.get_layer("image_distance").directions  # unfitted, it knows everything
     directions.assign(np.random.default_rng(0).normal(0, 0.1, directions.shape))
     inputs, submodels = batch(model), Submodels(model)
@@ -227,9 +234,11 @@ def locate(submodels: Submodels, inputs, target: str = "eczema", **options) -> P
     return locate_evidence(submodels, submodels.encode_text(tensors), tensors, target, **options)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_the_cells_of_a_photo_add_up_to_what_sets_it_apart_from_a_typical_one(fusion: str):
-    model, _ = build_case(fusion, "efficientnet", size_px=96, pretrained=True)
+@pytest.mark.parametrize(("fusion", "textures"), [("concat", True), *((f, False) for f in FUSIONS)])
+def test_the_cells_of_a_photo_add_up_to_what_sets_it_apart_from_a_typical_one(
+    fusion: str, textures: bool
+):
+    model, _ = build_case(fusion, "efficientnet", size_px=96, pretrained=True, textures=textures)
     submodels, inputs = Submodels(model), to_model_inputs(batch(model))
     typical = model.get_layer("typical_photo").typical
     typical.assign(np.random.default_rng(0).uniform(0, 0.3, typical.shape))
@@ -342,6 +351,31 @@ def test_every_method_gives_maps_in_range_and_none_without_a_photo(small, method
     assert maps.min() >= 0
     assert maps.max() <= 1
     assert not maps[2].any()
+
+
+@pytest.mark.parametrize("textures", [False, True])
+def test_class_activation_maps_look_where_all_of_the_answer_flows_through(textures: bool):
+    model, _ = build_case(image="efficientnet", size_px=96, pretrained=True, textures=textures)
+    submodels, inputs = Submodels(model), to_model_inputs(batch(model))
+    last_map = submodels.to_last_map(inputs[IMAGE], training=False)
+    cells = last_map.shape[1]
+    assert (cells == submodels.to_fine_map.output.shape[1]) == textures
+    text, photos = submodels.encode_text(inputs), submodels.encode_image(inputs[IMAGE])
+    logits, expected = (
+        submodels.compute_logits(features, text, inputs)["eczema"]
+        for features in (submodels.from_last_map(last_map), photos)
+    )
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    maps = compute_heatmaps(submodels, inputs, target="eczema_image", method="gradcam")
+    assert maps.shape == (4, cells, cells)
+
+
+@pytest.mark.parametrize(
+    ("image", "fusion"), [("small", "concat"), ("efficientnet", "cross_attention")]
+)
+def test_textures_that_cannot_be_told_are_refused(image: str, fusion: str):
+    with pytest.raises(ConfigError, match=r"model\.image\.textures: true needs"):
+        build_case(fusion, image, size_px=32, pretrained=image != "small", textures=True)
 
 
 def test_for_and_against_share_no_place(small):

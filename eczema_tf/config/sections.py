@@ -156,6 +156,8 @@ class ImageConfig(EncoderConfig):
     saved_model: str | None = None
     # what it takes (docs/encoders.md); null: as its signature says
     saved_model_input: Literal["pixels", "bytes", "example"] | None = None
+    # whether heads are told the texture of the encoder's inner maps, too (docs/encoders.md)
+    textures: bool = False
 
     @model_validator(mode="after")
     def _one_encoder(self) -> "ImageConfig":

@@ -18,7 +18,7 @@ import tensorflow as tf
 from eczema_tf.errors import ConfigError
 from eczema_tf.model.branches import IMAGE_FEATURES, NORMALIZATION, TEXT_FEATURES, pooling_of
 from eczema_tf.model.inner_map import find_inner_maps
-from eczema_tf.model.multimodal import CLINICAL_EVIDENCE, TYPICAL_PHOTO, feature_name
+from eczema_tf.model.multimodal import CLINICAL_EVIDENCE, TYPICAL_PHOTO, feature_name, is_textured
 from eczema_tf.schema import (
     CLINICAL,
     CONSISTENCY,
@@ -100,7 +100,7 @@ class Submodels:
             self.to_last_map,
             keras.layers.Identity(),
         )
-        if len(self._pool.inputs) > 1:  # textures flow around the last map
+        if is_textured(model):
             self.to_last_map = self.to_fine_map
         self._to_text_features = keras.Model(
             [model.input[TOKEN_IDS], model.input[PADDING_MASK]], text, name="text_trunk"
@@ -129,7 +129,11 @@ class Submodels:
         """From what `to_last_map` gives to features."""
         if self.to_last_map is self.to_fine_map:
             return self.from_fine_map(last_map)[1]
-        return last_map if len(self.features_shape) > 1 else self._pool([last_map])
+        if len(self.features_shape) > 1:
+            return last_map
+        pooled = keras.ops.mean(last_map, axis=range(1, len(last_map.shape) - 1))
+        # of textures these heads are told nothing
+        return keras.ops.pad(pooled, [(0, 0), (0, self.features_shape[0] - pooled.shape[-1])])
 
     def encode_image(self, image: Any) -> tf.Tensor:
         """Photos float32 (batch, size, size, 3) to their features."""

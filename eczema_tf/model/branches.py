@@ -28,7 +28,7 @@ POOLED_IMAGE = "image_pooling"  # (batch, channels)
 # (batch, 2 * channels), followed by a number from 0, the fine map's, on; only of pretrained
 # encoders with inner maps
 TEXTURE = "image_texture_"
-TOLD = "image_told"  # (batch, channels), what heads are told of a photo: pooled features, textures
+TOLD = "image_told"  # (batch, channels), what is known of a photo: pooled features, then textures
 POOLED_TEXT = "text_pooling"  # (batch, channels); only where the pooling has no weights
 TEXT_WINDOWS = "text_windows"  # (batch, windows, channels); only where findings are detected
 WINDOW_TOKENS = 4  # about a phrase
@@ -50,19 +50,19 @@ class PhotoFeatures(NamedTuple):
     ends: list[int]
 
 
-def encode_image(image: Any, spec: EncoderSpec, *, textured: bool) -> PhotoFeatures:
+def encode_image(image: Any, spec: EncoderSpec, textures: int | None) -> PhotoFeatures:
     """Encodes photos (batch, size, size, 3), or embeddings.
 
     Args:
         image: The photos.
         spec: Of the encoder.
-        textured: Whether to measure the texture of inner maps, where the encoder is pretrained and
-            has any.
+        textures: Of how many inner maps to measure the texture, the fine one first, where the
+            encoder is pretrained and has any; None for all.
     """
     if spec.kind != "precomputed":
         image = keras.layers.Rescaling(spec.scale, spec.offset, name=NORMALIZATION)(image)
     encoder = build_encoder(spec)
-    inner = find_inner_maps(encoder, image) if textured and spec.pretrained else []
+    inner = find_inner_maps(encoder, image)[:textures] if spec.pretrained else []
     if inner:
         # not the maps themselves, for a model's outputs cannot be its input, where it is cut
         taps = [
@@ -71,7 +71,7 @@ def encode_image(image: Any, spec: EncoderSpec, *, textured: bool) -> PhotoFeatu
         ]
         encoder = keras.Model(encoder.input, [encoder.output, *taps], name=encoder.name)
     features, *inner = keras.tree.flatten(encoder(image))
-    textures = [
+    measured = [
         Texture(dtype="float32", name=f"{TEXTURE}{number}")(tensor)
         for number, tensor in enumerate(inner)
     ]
@@ -86,11 +86,11 @@ def encode_image(image: Any, spec: EncoderSpec, *, textured: bool) -> PhotoFeatu
         pooled = keras.layers.Activation("linear", name=POOLED_IMAGE)(features)
     else:
         pooled = keras.layers.GlobalAveragePooling2D(name=POOLED_IMAGE)(features)
-    if textures:
-        told = keras.layers.Concatenate(dtype="float32", name=TOLD)([pooled, *textures])
+    if measured:
+        told = keras.layers.Concatenate(dtype="float32", name=TOLD)([pooled, *measured])
     else:
         told = keras.layers.Activation("linear", name=TOLD)(pooled)
-    ends = np.cumsum([part.shape[-1] for part in (pooled, *textures)]).tolist()
+    ends = np.cumsum([part.shape[-1] for part in (pooled, *measured)]).tolist()
     return PhotoFeatures(features, told, ends)
 
 

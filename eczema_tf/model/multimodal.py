@@ -26,9 +26,10 @@ import keras
 
 from eczema_tf.config import ModelConfig
 from eczema_tf.data.clinical.fields import Field
-from eczema_tf.errors import RunError
+from eczema_tf.errors import ConfigError, RunError
 from eczema_tf.model.branches import (
     IMAGE_FEATURES,
+    POOLED_IMAGE,
     POOLED_TEXT,
     TEXT_FEATURES,
     TEXT_WINDOWS,
@@ -113,6 +114,7 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
 
     Raises:
         RunError: If Keras is set up in a way that these layers are not written for.
+        ConfigError: If heads shall be told textures that there are not.
     """
     _check_keras()
 
@@ -128,13 +130,21 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     }
 
     # === Encoders ===
+    textured = config.image.textures
     # features that are kept as a map have no room beside them for texture
-    photo = encode_image(inputs[IMAGE], spec, textured=config.fusion != "cross_attention")
+    regions = config.fusion == "cross_attention"
+    photo = encode_image(inputs[IMAGE], spec, 0 if regions else None if textured else 1)
     told = TypicalFeatures(dtype="float32", name=TYPICAL_PHOTO)(photo.told)
     parts = [told[:, start:end] for start, end in pairwise([0, *photo.ends])]
+    if textured and len(parts) == 1:
+        raise ConfigError(
+            "model.image.textures: true needs a pretrained image encoder with inner maps, and"
+            " another fusion than cross_attention; set it to false"
+        )
     # normalised together: textures, whose figures are several times as large, then count most, and
     # pooled features, which are many and soon learned by heart, least (docs/log.md)
-    image = project(told, "image", config, config.embedding_units)  # (batch, units)
+    seen = told if textured else parts[0]
+    image = project(seen, "image", config, config.embedding_units)  # (batch, units)
     pooled_text, text, said = embed_text(inputs, encoders.text, len(encoders.findings), config)
 
     # === Heads ===
@@ -299,6 +309,12 @@ def encoder_of(model: keras.Model, modality: str) -> keras.Model:
     return keras.Model(
         {name: model.input[name] for name in names}, output, name=f"{modality}_features_only"
     )
+
+
+def is_textured(model: keras.Model) -> bool:
+    """Says whether heads are told textures, which flow around the encoder's last map."""
+    pooled = model.get_layer(POOLED_IMAGE).output.shape[-1]
+    return model.get_layer("image_norm").gamma.shape[-1] > pooled
 
 
 def feature_name(model: keras.Model, modality: str) -> str:
