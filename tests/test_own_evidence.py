@@ -15,6 +15,7 @@ from eczema_tf import evaluate, train
 from eczema_tf.config import load_config
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.errors import ConfigError
+from eczema_tf.evaluation.records import Metrics
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import ECZEMA_SUM
 from eczema_tf.model.multimodal import WIDE_FEATURES, Encoders, build_model
@@ -246,6 +247,10 @@ def test_a_base_that_has_seen_what_is_judged_is_refused(base: Path, capsys: pyte
     changed = {"data.manifest": own / "m.csv", "data.embeddings": own / "e.npz"}
     assert add(base, "seen", **changed) == 1
     assert "was in training or validation" in capsys.readouterr().err
+    assert add(base, "allowed", **changed, **{"data.allow_leaks": "true"}) == 0
+    leaks = Metrics.read(base.parent / "allowed" / run_folder.METRICS).leaks
+    assert leaks is not None
+    assert leaks.leaks
 
 
 def test_a_base_of_another_model_or_question_is_refused(base: Path, capsys: pytest.CaptureFixture):

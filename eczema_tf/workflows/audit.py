@@ -31,11 +31,12 @@ class AuditedDataset:
     audit: Audit
     allow_leaks: bool
 
-    def check(self, splits: pd.Series) -> Leaks:
+    def check(self, splits: pd.Series, seen: Sequence[Seen | None] = ()) -> Leaks:
         """Looks for groups and duplicates that straddle splits.
 
         Args:
             splits: Of each row.
+            seen: By runs whose model is added to: what is judged must not be among it.
 
         Returns:
             For every report of the run.
@@ -48,7 +49,13 @@ class AuditedDataset:
             "the splits leak; empty the manifest's column `split`, so that splits keep together"
             " what belongs together, or allow it with --allow-leaks"
         )
-        return _record_leaks(title, findings, self.allow_leaks)
+        leaks = _record_leaks(title, findings, self.allow_leaks)
+        judged = np.flatnonzero(splits != "train")
+        overlap = check_overlap(seen, self.dataset, judged, allow_leaks=self.allow_leaks)
+        if overlap is None:
+            return leaks
+        examples = [*leaks.examples, *overlap.examples][:NAMED_LEAKS]
+        return Leaks(leaks=leaks.leaks + overlap.leaks, examples=examples)
 
 
 def load_audited(config: DataConfig, manifest_path: Path | str) -> AuditedDataset:

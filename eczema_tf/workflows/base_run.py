@@ -4,9 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
-
 from eczema_tf.config import Config
 from eczema_tf.data.audit.overlap import Seen
 from eczema_tf.data.clinical.fields import Field
@@ -17,7 +14,6 @@ from eczema_tf.model.multimodal import build_model
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.training.own_evidence import take_over
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.audit import check_overlap
 
 
 class BaseRun(NamedTuple):
@@ -74,19 +70,23 @@ def build_on(
     return run_folder.TrainedModel(config, encoders, tokenizer, model)
 
 
-def check_base(base: BaseRun, dataset: Dataset, splits: pd.Series, *, allow_leaks: bool) -> None:
-    """Checks that a base answers the same question, and has not seen what is judged here.
+def check_base(base: BaseRun, dataset: Dataset) -> None:
+    """Checks that a base answers the same question.
 
     Raises:
-        DataError: Otherwise; leaks may be allowed.
+        DataError: Otherwise.
     """
     asked, known = dataset.describe().positive_class, base.data.positive_class
     raise_if_any(
         "these data cannot add to this base",
         [f"they ask for {asked}, and train.base_run for {known}"] if asked != known else [],
     )
-    judged = np.flatnonzero(splits != "train")
-    check_overlap(list_seen(base.data), dataset, judged, allow_leaks=allow_leaks)
+
+
+def list_seen_by_base(config: Config) -> list[Seen | None]:
+    """Lists what the run has seen that `train.base_run` names; nothing if it names none."""
+    folder = config.train.base_run
+    return list_seen(RunData.read(Path(folder) / run_folder.DATA)) if folder else []
 
 
 def list_seen(data: RunData | None) -> list[Seen | None]:

@@ -16,6 +16,7 @@ from eczema_tf.files import write_json
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import AuditedDataset
+from eczema_tf.workflows.base_run import list_seen_by_base
 from eczema_tf.workflows.fit import fit_run
 from eczema_tf.workflows.inference import compute_row_logits
 from eczema_tf.workflows.results import write_results
@@ -47,7 +48,7 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
             repeat=repeat,
             label_threshold=config.data.label_threshold,
         )
-        leaks = audited.check(fold_of_row)
+        leaks = audited.check(fold_of_row, list_seen_by_base(config))
         folds[str(repeat)] = dict(zip(ids, map(int, fold_of_row), strict=True))
         logits = []
         for fold in sorted(set(fold_of_row)):

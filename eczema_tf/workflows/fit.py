@@ -187,7 +187,7 @@ def train_run(
     note_telling(config, training)
     base, findings = load_base(config), tuple[str, ...]()
     if base:
-        check_base(base, dataset, splits, allow_leaks=config.data.allow_leaks)
+        check_base(base, dataset)
         trained = build_on(base, config, texts, clinical)
     else:
         findings = choose_findings(training.drop_duplicates("case_id").get(FINDINGS, []))

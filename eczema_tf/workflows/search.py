@@ -26,6 +26,7 @@ from eczema_tf.errors import ConfigError, raise_if_any, shorten
 from eczema_tf.files import write_csv, write_text
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import load_audited
+from eczema_tf.workflows.base_run import list_seen_by_base
 from eczema_tf.workflows.fit import check_encoders, train_run
 from eczema_tf.workflows.train import find_manifest, split_dataset
 
@@ -154,7 +155,7 @@ def load_without_test(config: Config) -> tuple[Dataset, pd.Series]:
     """Loads the data, splits it as `train` would, and drops every row of the test split."""
     audited = load_audited(config.data, find_manifest(config))
     splits = split_dataset(config, audited.dataset)
-    audited.check(splits)
+    audited.check(splits, list_seen_by_base(config))
     kept = (splits != "test").to_numpy()
     manifest = audited.dataset.manifest
     table = manifest.table[kept].reset_index(drop=True)

@@ -19,6 +19,7 @@ from eczema_tf.reporting.document import format_markdown, format_text
 from eczema_tf.schema import SPLITS
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import AUDIT, AuditedDataset, load_audited
+from eczema_tf.workflows.base_run import list_seen_by_base
 from eczema_tf.workflows.board import write_board
 from eczema_tf.workflows.cross_validate import cross_validate
 from eczema_tf.workflows.export import export_model
@@ -118,7 +119,7 @@ def _fit_and_judge(
     config: Config, audited: AuditedDataset, run_dir: Path
 ) -> tuple[run_folder.TrainedModel, Metrics]:
     dataset, splits = audited.dataset, split_dataset(config, audited.dataset)
-    leaks = audited.check(splits)
+    leaks = audited.check(splits, list_seen_by_base(config))
     trained, inputs, _ = fit_run(config, dataset, splits, run_dir)
     note_neutral_text(trained, dataset.table[splits == "train"], inputs, run_dir)
     note_evidence_scale(trained, dataset.table[splits == "val"], inputs, run_dir)
