@@ -7,7 +7,7 @@ from test_model import batch, run, scratch_encoders
 
 from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.branches import IMAGE_FEATURES, TOLD
+from eczema_tf.model.branches import IMAGE_FEATURES, SUMMARY
 from eczema_tf.model.encoders import EncoderSpec, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.layers import AddedEvidence, PatchGrid
@@ -94,7 +94,7 @@ def test_heads_on_cached_features_answer_like_the_whole_model(model: keras.Model
     inputs = batch()
     name = feature_name(model, "image")
     assert name == (
-        IMAGE_FEATURES if any(layer.name == "fusion_regions" for layer in model.layers) else TOLD
+        IMAGE_FEATURES if any(layer.name == "fusion_regions" for layer in model.layers) else SUMMARY
     )
     features = keras.Model(model.input[IMAGE], model.get_layer(name).output).predict_on_batch(
         inputs[IMAGE]

@@ -328,12 +328,12 @@ def test_features_of_other_weights_are_never_used(tmp_path):
     model, arrays = build_model(SMALL, pretrained_encoders()), batch()
     before = compute_features(model, inputs_of(arrays), {"image"}, ArrayCache(tmp_path)).gather(
         np.arange(5)
-    )["image_told"]
+    )["image_summary"]
     kernel = model.get_layer("image_encoder").get_layer("stage1_conv1").kernel
     kernel.assign(np.asarray(kernel) + 0.1)
     after = compute_features(model, inputs_of(arrays), {"image"}, ArrayCache(tmp_path)).gather(
         np.arange(5)
-    )["image_told"]
+    )["image_summary"]
     assert np.abs(before - after).max() > 1e-3
 
 

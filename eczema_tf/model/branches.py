@@ -1,10 +1,10 @@
 """From a photo, and from a text, to an embedding each: the halves of the model before they meet.
 
-             +---------> inner maps -> textures --+
-image -> image_encoder -> image_features -> pooling -> told -> projection ----> embedding
-tokens -> text_encoder -> text_features --> pooling ---------> projection -+--> embedding
-                               |                                           |
-                               +-> windows -> findings ------> projection -+
+             +---------> inner maps -> textures ----+
+image -> image_encoder -> image_features -> pooling -> summary -> projection ----> embedding
+tokens -> text_encoder -> text_features --> pooling ------------> projection -+--> embedding
+                               |                                              |
+                               +-> windows -> findings ---------> projection -+
 """
 
 import math
@@ -28,7 +28,7 @@ POOLED_IMAGE = "image_pooling"  # (batch, channels)
 # (batch, 2 * channels), followed by a number from 0, the fine map's, on; only of pretrained
 # encoders with inner maps
 TEXTURE = "image_texture_"
-TOLD = "image_told"  # (batch, channels), what is known of a photo: pooled features, then textures
+SUMMARY = "image_summary"  # (batch, channels), of a photo: pooled features, then textures
 POOLED_TEXT = "text_pooling"  # (batch, channels); only where the pooling has no weights
 TEXT_WINDOWS = "text_windows"  # (batch, windows, channels); only where findings are detected
 WINDOW_TOKENS = 4  # about a phrase
@@ -41,12 +41,12 @@ class PhotoFeatures(NamedTuple):
     Attributes:
         features: (batch, height, width, channels), outside the nested encoder, where Grad-CAM can
             reach it; of embeddings (batch, channels).
-        told: (batch, channels), the features' average and then textures, side by side.
+        summary: (batch, channels), the features' average and then textures, side by side.
         ends: The number of channels up to the end of each of these.
     """
 
     features: Any
-    told: Any
+    summary: Any
     ends: list[int]
 
 
@@ -87,21 +87,21 @@ def encode_image(image: Any, spec: EncoderSpec, textures: int | None) -> PhotoFe
     else:
         pooled = keras.layers.GlobalAveragePooling2D(name=POOLED_IMAGE)(features)
     if measured:
-        told = keras.layers.Concatenate(dtype="float32", name=TOLD)([pooled, *measured])
+        summary = keras.layers.Concatenate(dtype="float32", name=SUMMARY)([pooled, *measured])
     else:
-        told = keras.layers.Activation("linear", name=TOLD)(pooled)
+        summary = keras.layers.Activation("linear", name=SUMMARY)(pooled)
     ends = np.cumsum([part.shape[-1] for part in (pooled, *measured)]).tolist()
-    return PhotoFeatures(features, told, ends)
+    return PhotoFeatures(features, summary, ends)
 
 
 def pooling_of(model: keras.Model) -> keras.Model:
-    """Takes the part from what the image encoder gives, a list of maps, to `TOLD`."""
+    """Takes the part from what the image encoder gives, a list of maps, to `SUMMARY`."""
     textures = sorted(layer.name for layer in model.layers if layer.name.startswith(TEXTURE))
     maps = [
         model.get_layer(IMAGE_FEATURES).output,
         *(model.get_layer(name).input for name in textures),
     ]
-    return keras.Model(maps, model.get_layer(TOLD).output, name="image_maps_pooled")
+    return keras.Model(maps, model.get_layer(SUMMARY).output, name="image_maps_pooled")
 
 
 def _encode_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec) -> Any:

@@ -1,6 +1,6 @@
 """The model: one Keras functional model from a photo and tokens to the logits of seven heads.
 
-    image -> image_encoder -> features, texture -> told -> projection -+-> eczema_image,
+    image -> image_encoder -> image_features -> summary -> projection -+-> eczema_image,
                                                                        |   severity_image
                                             missing or dropped? -------+-> fusion: eczema, severity
                                                                        |
@@ -31,9 +31,9 @@ from eczema_tf.model.branches import (
     IMAGE_FEATURES,
     POOLED_IMAGE,
     POOLED_TEXT,
+    SUMMARY,
     TEXT_FEATURES,
     TEXT_WINDOWS,
-    TOLD,
     embed_text,
     encode_image,
     project,
@@ -60,7 +60,7 @@ from eczema_tf.schema import (
 
 # names of layers, and what they give
 CLINICAL_EVIDENCE = "clinical_evidence"  # (batch, 1), log-odds; only where fields are told
-TYPICAL_PHOTO = "typical_photo"  # (batch, channels), what is told of a photo
+TYPICAL_PHOTO = "typical_photo"  # (batch, channels), the photo's summary
 SEVERITY_TEXT_SCORE = "severity_text_score"  # (batch, 1)
 # by modality, (batch, channels), pooled features; only where heads are widened
 WIDE_FEATURES = {"image": "wide_image", "text": "wide_text"}
@@ -134,8 +134,8 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     # features that are kept as a map have no room beside them for texture
     regions = config.fusion == "cross_attention"
     photo = encode_image(inputs[IMAGE], spec, 0 if regions else None if textured else 1)
-    told = TypicalFeatures(dtype="float32", name=TYPICAL_PHOTO)(photo.told)
-    parts = [told[:, start:end] for start, end in pairwise([0, *photo.ends])]
+    summary = TypicalFeatures(dtype="float32", name=TYPICAL_PHOTO)(photo.summary)
+    parts = [summary[:, start:end] for start, end in pairwise([0, *photo.ends])]
     if textured and len(parts) == 1:
         raise ConfigError(
             "model.image.textures: true needs a pretrained image encoder with inner maps, and"
@@ -143,7 +143,7 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
         )
     # normalised together: textures, whose figures are several times as large, then count most, and
     # pooled features, which are many and soon learned by heart, least (docs/log.md)
-    seen = told if textured else parts[0]
+    seen = summary if textured else parts[0]
     image = project(seen, "image", config, config.embedding_units)  # (batch, units)
     pooled_text, text, said = embed_text(inputs, encoders.text, len(encoders.findings), config)
 
@@ -325,5 +325,5 @@ def feature_name(model: keras.Model, modality: str) -> str:
     """
     names = {layer.name for layer in model.layers}
     if modality == "image":
-        return IMAGE_FEATURES if REGIONS in names else TOLD
+        return IMAGE_FEATURES if REGIONS in names else SUMMARY
     return next(name for name in (TEXT_WINDOWS, POOLED_TEXT, TEXT_FEATURES) if name in names)

@@ -18,7 +18,7 @@ from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.data.photo.augment import augment_photos
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.branches import IMAGE_FEATURES, NORMALIZATION, TOLD, pooling_of
+from eczema_tf.model.branches import IMAGE_FEATURES, NORMALIZATION, SUMMARY, pooling_of
 from eczema_tf.model.features import ENCODE_ROWS, weights_digest
 from eczema_tf.model.inner_map import find_inner_maps
 from eczema_tf.model.multimodal import ENCODER_LAYERS, feature_name, heads_of
@@ -83,7 +83,7 @@ def top_of(
     grid = keras.Input(trunk.output.shape[1:], name=TRUNK)
     last, *inner = keras.tree.flatten(upper(grid))
     last = model.get_layer(IMAGE_FEATURES)(last)
-    features = pooling_of(model)([last, *inner]) if entry == TOLD else last
+    features = pooling_of(model)([last, *inner]) if entry == SUMMARY else last
     others = {name: taken for name, taken in heads.input.items() if name != entry}
     answers = heads({**others, entry: features})
     return keras.Model({**others, TRUNK: grid}, answers, name="top")
