@@ -243,7 +243,7 @@ def test_the_cells_of_a_photo_add_up_to_what_sets_it_apart_from_a_typical_one(
     typical = model.get_layer("typical_photo").typical
     typical.assign(np.random.default_rng(0).uniform(0, 0.3, typical.shape))
     text, evidence = submodels.encode_text(inputs), locate(submodels, batch(model))
-    typical = tf.ones_like(evidence.features) * typical
+    typical = tf.ones_like(evidence.features) * submodels.find_typical(evidence.features)
     answers = [
         submodels.compute_logits(features, text, inputs)["eczema"][:, 0].numpy()
         for features in (evidence.features, typical)

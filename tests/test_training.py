@@ -40,7 +40,7 @@ from eczema_tf.training.callbacks import KeepBest, compute_case_auroc
 from eczema_tf.training.checkpoints import copy_weights
 from eczema_tf.training.data import TrainingData, balance_labels, build_training_data
 from eczema_tf.training.device import prepare_device
-from eczema_tf.training.familiarity import fit_distances
+from eczema_tf.training.familiarity import find_typical, fit_distances
 from eczema_tf.training.loop import LayerwiseAdamW, Stage, compile_for_training, train_stage
 from eczema_tf.training.stacking import find_scales, fit_scale, scale_log_odds
 from eczema_tf.training.stages import (
@@ -453,7 +453,7 @@ def test_an_encoder_whose_texture_is_measured_is_cut_below_it(tmp_path: Path):
         np.testing.assert_allclose(above[head], whole[head], atol=5e-3)  # float16
 
 
-def test_what_is_typical_of_photos_is_what_training_rows_have_on_average():
+def test_what_is_typical_of_photos_is_the_average_root_of_training_rows():
     model, data = make_model(config_of()), make_data()
     fit_distances(model, [], data)
     told = predict_logits(
@@ -461,8 +461,9 @@ def test_what_is_typical_of_photos_is_what_training_rows_have_on_average():
         build_evaluation_dataset(data.inputs, data.train_rows, 8),
     )["typical_photo"][data.inputs.present("image")[data.train_rows]]
     typical = model.get_layer("typical_photo").typical
-    np.testing.assert_allclose(typical, told.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(typical, np.sqrt(told).mean(axis=0) ** 2, rtol=1e-5)
     assert np.any(typical)
+    np.testing.assert_allclose(find_typical(np.array([[4.0, -1.0], [0.0, -9.0]])), [1, -4])
 
 
 def test_each_layer_learns_at_its_share_of_the_rate():

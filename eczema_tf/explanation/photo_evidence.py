@@ -74,19 +74,21 @@ def locate_evidence(
         tape.watch(fine_map)  # (copies * batch, height, width, channels)
         last_map, all_features = submodels.from_fine_map(fine_map)
     features = all_features[: tf.size(present)]
-    usual = tf.cast(submodels.typical, features.dtype)  # (channels,)
+    typical = submodels.find_typical(features)
     texts = repeat_rows(text_features, GROUP)
     context = {name: repeat_rows(inputs[name], GROUP) for name in submodels.context}
     weights = integrate_gradients(
         lambda rows: select_logit(submodels.compute_logits(rows, texts, context), target),
-        tf.ones_like(features) * usual,
+        tf.ones_like(features) * typical,
         features,
         NODES,
     ) * (-1.0 if against else 1.0)
-    weights = repeat_rows(weights, copies)
+    weights, typical = repeat_rows(weights, copies), repeat_rows(typical, copies)
     to_fine, to_last = tape.gradient(all_features, [fine_map, last_map], output_gradients=weights)
-    cells = tf.reduce_sum(to_last * (last_map - usual[: last_map.shape[-1]]), axis=-1)
-    moved = weights * (all_features - usual)
+    channels = last_map.shape[-1]
+    usual = tf.reshape(typical[..., :channels], [-1, 1, 1, channels])  # in each cell
+    cells = tf.reduce_sum(to_last * (last_map - usual), axis=-1)
+    moved = weights * (all_features - typical)
     # (copies, batch, height, width): of the photos themselves first, which add up to the answer
     cells = split_copies(fill_up(cells, tf.reduce_sum(moved, axis=range(1, moved.shape.rank))))
     steady = tf.nn.relu(tf.reduce_mean(cells, axis=0))

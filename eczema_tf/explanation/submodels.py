@@ -93,6 +93,7 @@ class Submodels:
         image, text = (model.get_layer(name).output for name in (entry, TEXT_FEATURES))
         self.features_shape: tuple[int, ...] = tuple(image.shape[1:])
         self.has_feature_map = len(last.shape) == 4  # embeddings have no places
+        self._channels: int = last.shape[-1]
         self._to_features = keras.Model(model.input[IMAGE], image, name="image_trunk")
         self._pool = pooling_of(model)
         self.to_last_map = keras.Model(model.input[IMAGE], last, name="image_to_last_map")
@@ -115,10 +116,21 @@ class Submodels:
             name="explained_heads",
         )
 
-    @property
-    def typical(self) -> tf.Tensor:
-        """What photos of training have on average, (channels,) of features; zeros before that."""
-        return tf.convert_to_tensor(self.model.get_layer(TYPICAL_PHOTO).typical)
+    def find_typical(self, features: tf.Tensor) -> tf.Tensor:
+        """Finds what is typical of photos of training, pooled features as long as each photo's own.
+
+        Args:
+            features: (batch, channels), or (batch, height, width, channels).
+
+        Returns:
+            (batch, channels), or (batch, 1, 1, channels); zeros before the model has learned it.
+        """
+        typical = tf.cast(self.model.get_layer(TYPICAL_PHOTO).typical, features.dtype)
+        pooled, textures = tf.split(typical, [self._channels, typical.shape[0] - self._channels])
+        means = tf.reduce_mean(features, range(1, features.shape.rank - 1), keepdims=True)
+        own = tf.norm(means[..., : self._channels], axis=-1, keepdims=True)
+        pooled = own * tf.math.divide_no_nan(pooled, tf.norm(pooled))
+        return tf.concat([pooled, tf.ones_like(own) * textures], axis=-1)
 
     def from_fine_map(self, fine_map: Any) -> tuple[Any, Any]:
         """From the fine map to the encoder's last map, and to features."""

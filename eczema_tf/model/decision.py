@@ -43,13 +43,14 @@ class ScaledFeatures(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("eczema_tf")
 class TypicalFeatures(keras.layers.Layer):
-    """Lets features through, and remembers what those of training are on average.
+    """Lets features through, and remembers what is typical of those of training.
 
-    From there explanations of photos start. Call with (batch, channels).
+    From there explanations of photos start (`training.familiarity.find_typical`). Call with (batch,
+    channels).
     """
 
     def build(self, input_shape: Any) -> None:
-        """Makes the average."""
+        """Makes what is typical."""
         self.typical = add_constant(self, "typical", (input_shape[-1],), 0.0)
 
     def call(self, features: Any) -> Any:

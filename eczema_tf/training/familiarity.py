@@ -55,7 +55,7 @@ def fit_distances(
             for rows in (seen, others if len(others) else seen)
         )
         if TYPICAL_PHOTO in known:
-            model.get_layer(TYPICAL_PHOTO).typical.assign(known[TYPICAL_PHOTO].mean(axis=0))
+            model.get_layer(TYPICAL_PHOTO).typical.assign(find_typical(known[TYPICAL_PHOTO]))
         training, validation = known[scaled], judged[scaled]  # (rows, channels) each
         centre = training.mean(axis=0)
         layer.centre.assign(centre)
@@ -67,6 +67,16 @@ def fit_distances(
         found[modality] = limit if limits is None else limits[modality]
         layer.limit.assign(found[modality])
     return found
+
+
+def find_typical(features: np.ndarray) -> np.ndarray:
+    """Averages features (rows, channels) by their signed square roots.
+
+    What fires seldom and strongly is not typical. Maps that start from the plain mean change more
+    with the noise of a camera (docs/log.md).
+    """
+    roots = np.mean(np.sign(features) * np.sqrt(np.abs(features)), axis=0)
+    return np.sign(roots) * roots**2
 
 
 def find_directions(away: np.ndarray, count: int, ridge: float) -> np.ndarray:
