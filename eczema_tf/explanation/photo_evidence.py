@@ -75,15 +75,9 @@ def locate_evidence(
         last_map, all_features = submodels.from_fine_map(fine_map)
     features = all_features[: tf.size(present)]
     typical = submodels.find_typical(features)
-    texts = repeat_rows(text_features, GROUP)
-    context = {name: repeat_rows(inputs[name], GROUP) for name in submodels.context}
-    weights = integrate_gradients(
-        lambda rows: select_logit(submodels.compute_logits(rows, texts, context), target),
-        tf.ones_like(features) * typical,
-        features,
-        NODES,
-    ) * (-1.0 if against else 1.0)
-    weights, typical = repeat_rows(weights, copies), repeat_rows(typical, copies)
+    weights = weigh_features(submodels, typical, features, text_features, inputs, target)
+    weights = repeat_rows(-weights if against else weights, copies)
+    typical = repeat_rows(typical, copies)
     to_fine, to_last = tape.gradient(all_features, [fine_map, last_map], output_gradients=weights)
     channels = last_map.shape[-1]
     usual = tf.reshape(typical[..., :channels], [-1, 1, 1, channels])  # in each cell
@@ -97,6 +91,25 @@ def locate_evidence(
     total = tf.reduce_sum(tf.nn.relu(own), axis=(1, 2))
     density = spread_evidence(total, steady, shape)
     return PhotoEvidence(features, own, density, total)
+
+
+def weigh_features(
+    submodels: Submodels,
+    typical: tf.Tensor,
+    features: tf.Tensor,
+    text_features: tf.Tensor,
+    inputs: Tensors,
+    target: str,
+) -> tf.Tensor:
+    """Says what each feature of photos counts on the way from typical ones, in their shape."""
+    texts = repeat_rows(text_features, GROUP)
+    context = {name: repeat_rows(inputs[name], GROUP) for name in submodels.context}
+    return integrate_gradients(
+        lambda rows: select_logit(submodels.compute_logits(rows, texts, context), target),
+        tf.ones_like(features) * typical,
+        features,
+        NODES,
+    )
 
 
 def fill_up(cells: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
