@@ -155,7 +155,8 @@ def load_model(run_dir: Path) -> TrainedModel:
     except (ValueError, OSError) as error:
         cause = str(error).splitlines()[0]
         raise RunError(
-            f"{run_dir / WEIGHTS}: does not fit {CONFIG} and {ENCODERS}: {cause}"
+            f"{run_dir / WEIGHTS}: does not fit {CONFIG} and {ENCODERS}, or is of another version:"
+            f" train again ({cause})"
         ) from error
     return TrainedModel(config, encoders, read_tokenizer(run_dir / TOKENIZER), model)
 
