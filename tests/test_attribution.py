@@ -254,6 +254,24 @@ def test_the_cells_of_a_photo_add_up_to_what_sets_it_apart_from_a_typical_one(
     np.testing.assert_allclose(np.sum(evidence.cells, axis=(1, 2)), apart, atol=0.02, rtol=0.04)
 
 
+@pytest.mark.parametrize("fusion", ["concat", "cross_attention"])
+def test_a_typical_photo_is_as_long_as_the_photo_and_has_textures_of_its_own(fusion: str):
+    model, _ = build_case(fusion, "efficientnet", size_px=96, pretrained=True)
+    submodels, photos = Submodels(model), to_model_inputs(batch(model))[IMAGE]
+    features = submodels.encode_image(photos)
+    assert not np.any(submodels.find_typical(features))  # nothing is known yet
+    remembered = model.get_layer("typical_photo").typical
+    values = np.random.default_rng(0).uniform(0.1, 0.3, remembered.shape).astype("float32")
+    remembered.assign(values)
+    typical = np.reshape(submodels.find_typical(features), (4, -1))
+    channels = model.get_layer("image_pooling").output.shape[-1]
+    pooled = np.reshape(np.mean(features, axis=tuple(range(1, len(features.shape) - 1))), (4, -1))
+    lengths = np.linalg.norm(pooled[:, :channels], axis=1)
+    direction = values[:channels] / np.linalg.norm(values[:channels])
+    np.testing.assert_allclose(typical[:, :channels], lengths[:, None] * direction, rtol=1e-5)
+    np.testing.assert_array_equal(typical[:, channels:], np.tile(values[channels:], (4, 1)))
+
+
 def test_a_map_adds_up_to_the_cells_that_speak_for_the_target(small):
     submodels, inputs = small
     both = [locate(submodels, inputs, "eczema_image", against=against) for against in (False, True)]
