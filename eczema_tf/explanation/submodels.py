@@ -95,6 +95,7 @@ class Submodels:
         self.has_feature_map = len(last.shape) == 4  # embeddings have no places
         self._channels: int = last.shape[-1]
         self._to_features = keras.Model(model.input[IMAGE], image, name="image_trunk")
+        self._sees_regions = entry == IMAGE_FEATURES
         self._pool = pooling_of(model)
         self.to_last_map = keras.Model(model.input[IMAGE], last, name="image_to_last_map")
         self.to_fine_map, self._from_fine_map = split_image_encoder(model) or (
@@ -135,13 +136,13 @@ class Submodels:
     def from_fine_map(self, fine_map: Any) -> tuple[Any, Any]:
         """From the fine map to the encoder's last map, and to features."""
         maps = keras.tree.flatten(self._from_fine_map(fine_map, training=False))
-        return maps[0], maps[0] if len(self.features_shape) > 1 else self._pool(maps)
+        return maps[0], maps[0] if self._sees_regions else self._pool(maps)
 
     def from_last_map(self, last_map: Any) -> Any:
         """From what `to_last_map` gives to features."""
         if self.to_last_map is self.to_fine_map:
             return self.from_fine_map(last_map)[1]
-        if len(self.features_shape) > 1:
+        if self._sees_regions:
             return last_map
         pooled = keras.ops.mean(last_map, axis=range(1, len(last_map.shape) - 1))
         # of textures these heads are told nothing

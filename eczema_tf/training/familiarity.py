@@ -27,9 +27,7 @@ def fit_distances(
     data: TrainingData,
     limits: dict[str, float] | None = None,
 ) -> dict[str, float]:
-    """Fits the layers `model.decision.DistanceFromTraining` of both modalities.
-
-    And says what is typical of photos, from where explanations start.
+    """Fits the layers `DistanceFromTraining` of both modalities, and what is typical of photos.
 
     Args:
         model: Trained.
@@ -49,7 +47,8 @@ def fit_distances(
             continue
         seen = np.sort(rng.choice(seen, min(MOST_ROWS, len(seen)), replace=False))
         scaled = f"{modality}_scaled"
-        part = heads_of(model, cached, [scaled, *([TYPICAL_PHOTO] * (modality == "image"))])
+        names = [scaled, TYPICAL_PHOTO] if modality == "image" else [scaled]
+        part = heads_of(model, cached, names)
         known, judged = (
             predict_logits(part, build_evaluation_dataset(data.inputs, rows, ROWS))
             for rows in (seen, others if len(others) else seen)

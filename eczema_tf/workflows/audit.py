@@ -32,7 +32,7 @@ class AuditedDataset:
     allow_leaks: bool
 
     def check(self, splits: pd.Series, seen: Sequence[Seen | None] = ()) -> Leaks:
-        """Looks for groups and duplicates that straddle splits.
+        """Looks for groups and duplicates that straddle splits, and for judged rows that were seen.
 
         Args:
             splits: Of each row.
