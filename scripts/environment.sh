@@ -13,11 +13,12 @@ choose_python() {
   return 1
 }
 
-# install_once FILE [OPTION ...]: unless .venv holds what FILE says now. The copy is written last: an interrupted installation is done again.
+# install_once FILE [OPTION ...]: unless .venv holds what FILE says now. The copy is written last: an interrupted installation is done again. Nothing is compiled ahead: of
+# some ten thousand modules a run imports a third, and Python compiles those when it first does.
 install_once() {
   cmp -s "$1" ".venv/installed-$1" && return
   echo "installing $1 into .venv ..."
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check "${@:2}" -r "$1"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile "${@:2}" -r "$1"
   cp "$1" ".venv/installed-$1"
 }
 
