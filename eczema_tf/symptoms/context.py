@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from eczema_tf.symptoms.phrases import DASH, NEW_LINE, Found, PhraseTable
+from eczema_tf.symptoms.phrases import DASH, MINUS, NEW_LINE, Found, PhraseTable
 
 # effects on symptoms; more may be in the file, which explains them
 NEGATED, UNCERTAIN, PAST, FAMILY = "negated", "uncertain", "past", "family"
@@ -91,6 +91,8 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
     for phrase in around:
         for rule in phrase.meanings:
             scope = scopes.get(rule.effect, said)
+            if rule.covers == _ADJACENT and _ends_other(forms, phrase, inside):
+                continue
             for number, distance in _find_covered(phrase, rule, scope, inside):
                 reach = symptoms[number].reach
                 if rule.effect not in _LIMITED or reach is None or distance <= reach:
@@ -126,6 +128,13 @@ def _apply(effect: str, effects: set[str]) -> None:
         effects -= {NEGATED, PAST}
     if effect != _LIFTED or denied:
         effects.add(effect)
+
+
+def _ends_other(forms: Sequence[str], phrase: Found[ContextRule], inside: Container[int]) -> bool:
+    """Whether a minus stands after a word that is no symptom: "oedema - / itch +"."""
+    before = phrase.start - 1
+    signed = before >= 0 and forms[phrase.start] == MINUS
+    return signed and before not in inside and forms[before].isalpha()
 
 
 def _find_covered(

@@ -25,6 +25,8 @@ CRITERIA_NOTICE = (
     " al. 1994). A reading of the text by fixed rules, not a diagnosis."
 )
 _AGE, _INFANCY, _LATER = "age", "infancy", "later"  # kinds of onset
+# by unit, as written; else it is years
+_TWO_YEARS = {r"\bday|/7\b": 730, r"\bweek|/52\b": 104, r"\bmonth|/12\b": 24}
 _NUMBERS = (
     "zero",
     "one",
@@ -165,16 +167,17 @@ def _read_age(words: str) -> str:
     """Says whether an age is below the two years that the criteria ask about.
 
     Args:
-        words: Such as "at the age of 6 months", "when I was five".
+        words: Such as "at the age of 6 months", "when I was five", "onset 5/12".
     """
-    forms = re.findall(r"\d{1,9}|[a-z]+", words.casefold())
+    words = words.casefold()
+    forms = re.findall(r"\d{1,9}|[a-z]+", words)
     numbers = [
         int(form) if form.isdigit() else _NUMBERS.index(form)
         for form in forms
         if form.isdigit() or form in _NUMBERS
     ]
-    in_months = any(form.startswith(("day", "week", "month")) for form in forms)
-    return _INFANCY if (numbers or [0])[0] < (24 if in_months else 2) else _LATER
+    limits = [limit for unit, limit in _TWO_YEARS.items() if re.search(unit, words)]
+    return _INFANCY if (numbers or [0])[0] < (limits or [2])[0] else _LATER
 
 
 def attribute_cues(cues: Iterable[Cue], spans: Sequence[tuple[int, int, float]]) -> list[Cue]:

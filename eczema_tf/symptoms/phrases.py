@@ -20,6 +20,7 @@ _WORD = re.compile(
     r"|(?P<minus>\(\s?[-–−]{1,3}\s?\)|[-–−]{1,3}(?:ve\b|(?=\s?[,.;/\n]|\Z)))"
     r"|(?P<query>(?<!\S)\?(?=\w))"  # "?eczema"
     r"|(?P<zero>\b0(?:/\d+)?\b(?![.,]\d))"  # "itch 0/10"
+    r"|(?P<period>\b\d{1,3}/(?:7|12|52)\b)"  # days, months and weeks in British notes: "6/52"
     r"|(?P<number>\d+(?:[.,/–-]\d+)*)"  # "3-4" too
     r"|(?P<letters>\b[a-z]/[a-z]\b)"  # "w/o"
     rf"|(?P<word>[^\W\d_](?:{_INSIDE})*)"
@@ -32,14 +33,15 @@ _SILENT = re.compile(f"[\u0300-\u036f\u00ad\u200b-\u200d{_APOSTROPHES}]")
 _DRAWN_OUT = re.compile(r"(.)\1{2,}")  # "itchyyyy"
 _SLOT = re.compile(r"(<[^<>]+>)")
 NUMBER, DASH, NEW_LINE = "#", "—", "\n"
-_PLUS, _MINUS, _HYPHEN = "(+)", "(-)", "-"
+_PLUS, MINUS, _HYPHEN = "(+)", "(-)", "-"
 _LINE_ENDS = frozenset({NEW_LINE, "."})
 _FORMS = {
     "number": NUMBER,
+    "period": "#/52",
     "dash": DASH,
     "both": "(+/-)",
     "plus": _PLUS,
-    "minus": _MINUS,
+    "minus": MINUS,
     "hyphen": _HYPHEN,
     "query": "query",  # as the word itself
     "zero": "zero",
@@ -54,7 +56,8 @@ class Word:
         start: Character offset.
         end: Offset after its last character.
         form: What it is looked up by: lower case, without accents and apostrophes; "#" for any
-            number but "zero", "(+)", "(-)" and "(+/-)" for signs, "query" for a mark before a word.
+            number but "zero", "#/52" for a period such as "6/12", "(+)", "(-)" and "(+/-)" for
+            signs, "query" for a mark before a word.
     """
 
     start: int
@@ -90,11 +93,11 @@ def _read_dashes(line: Sequence[Word]) -> list[Word]:
     their words, or begins it. A dash before the first of them is a bullet, or follows a heading.
     """
     forms = [word.form for word in line]
-    signs = [at for at, form in enumerate(forms) if form in {_PLUS, _MINUS}]
+    signs = [at for at, form in enumerate(forms) if form in {_PLUS, MINUS}]
     dashes = {at for at, form in enumerate(forms) if form in {DASH, _HYPHEN}}
     ends = {form for form, after in pairwise([*forms, "."]) if after in {",", ";", ".", "/"}}
-    if _PLUS in forms and not ends.isdisjoint({_PLUS, _MINUS}):
-        minus = _MINUS
+    if _PLUS in forms and not ends.isdisjoint({_PLUS, MINUS}):
+        minus = MINUS
         dashes = {at for at in dashes if at and (at > signs[0] or forms[at] == _HYPHEN)}
     elif _PLUS in forms and 0 in dashes.union(signs):
         minus = "no"
