@@ -3,7 +3,7 @@
 import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -224,6 +224,7 @@ def compare_answers(
     return merged
 
 
+@cache  # of several exports in a process; three seconds each
 def draw_rows(count: int) -> tuple[list[bytes], list[str]]:
     """Draws built-in cases as clients send them, the first photo as large as a phone's.
 
