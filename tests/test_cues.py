@@ -436,6 +436,22 @@ def count_instructions(text: str) -> int:
     return count
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("onset 5/12", "infancy"),
+        ("onset 30/12", "later"),
+        ("onset 60/52", "infancy"),
+        ("onset 110/52", "later"),
+        ("began at 10 weeks", "infancy"),
+        ("since he was about six months old", "infancy"),
+        ("since he was six", "later"),
+    ],
+)
+def test_an_onset_is_below_two_years_or_later(text: str, kind: str):
+    assert [(cue.category, cue.kind) for cue in find_cues(text)] == [("onset", kind)]
+
+
 def test_an_age_of_five_thousand_digits_is_no_error():
     assert find_cues("at age " + "9" * 5_000)[0].kind == "later"
 
