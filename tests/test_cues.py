@@ -4,8 +4,9 @@ The rules were made on `symptom_sentences.csv`. `symptom_sentences_kept_aside.cs
 to them when they were done: 118 of its 135 were read wholly right, and 5 had something denied that
 was read as present. Some of those kinds were mended since, so that it is no longer unseen.
 `symptom_sentences_usual.csv` and `_hard.csv` were written and scored later, by somebody else, and
-so was `symptom_sentences_voices.csv`, in as many voices as could be; rules were then made on it.
-`symptom_sentences_voices_unseen.csv` has such sentences that no rule was made on.
+so were `symptom_sentences_voices.csv`, by ten writers in as many voices as could be, one set after
+the other, each scored before rules were made on it. `symptom_sentences_unseen.csv` is the
+eleventh: no rule was made on it.
 """
 
 import csv
@@ -78,8 +79,8 @@ def parts(text: str) -> list[tuple[str, str, str]]:
         ("symptom_sentences_kept_aside.csv", 135, 130, 0),
         ("symptom_sentences_usual.csv", 120, 104, 0),
         ("symptom_sentences_hard.csv", 60, 14, 32),
-        ("symptom_sentences_voices.csv", 460, 363, 7),
-        ("symptom_sentences_voices_unseen.csv", 150, 97, 10),
+        ("symptom_sentences_voices.csv", 2011, 1861, 16),
+        ("symptom_sentences_unseen.csv", 197, 177, 2),
     ],
 )
 def test_sentences_are_read_as_people_read_them(table, sentences, at_least, at_most):
@@ -125,6 +126,19 @@ def test_sentences_are_read_as_people_read_them(table, sentences, at_least, at_m
         ("It stops working and the itch is there", [("itch", "itch", PRESENT)]),
         ("she stops scratching", [("scratching", "itch", NEGATED)]),
         ("oedema nil, scale", [("scale", "scale", PRESENT)]),
+        ("she'd rather wait", []),
+        (
+            "Tomato sauce makes her chin red",
+            [("makes her", "trigger", PRESENT), ("red", "redness", PRESENT)],
+        ),
+        ("It makes her cry", []),
+        ("it makes her red", [("red", "redness", PRESENT)]),  # the rash does, not a trigger
+        (
+            "I itch when I wear wool",
+            [("itch", "itch", PRESENT), ("when I wear wool", "trigger", PRESENT)],
+        ),
+        ("I itch when I use the cream", [("itch", "itch", PRESENT)]),
+        ("When I wear it my friends laugh", []),
         ("oedema - / scale +", [("scale", "scale", PRESENT)]),
         ("for about 3-4 weeks", [("for about 3-4 weeks", "duration", PRESENT)]),
         ("for two or three years", [("for two or three years", "duration", PRESENT)]),
@@ -257,6 +271,19 @@ def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
         ("malaise ++. The itch - what is it?", [PRESENT]),  # no minus: another sentence
         ("Scaling: n, itch: y", [NEGATED, PRESENT]),
         ("I have never seen it weep.", [NEGATED]),
+        ("The itch, which was bad at night, has gone.", [NEGATED]),
+        ("The skin, which itches, has gone dry.", [PRESENT, PRESENT]),
+        ("He had crusts when we met; both have gone.", [NEGATED]),
+        ("My cheeks were peeling. They've stopped.", [NEGATED]),
+        ("My hands were crusted; they no longer weep.", [NEGATED, NEGATED]),
+        ("It was itchy. Today there is no itch.", [NEGATED, NEGATED]),
+        ("It has been itchy. Today there is no redness.", [PRESENT, NEGATED]),
+        ("The shampoo got rid of the scale, but not the itch.", [NEGATED, PRESENT]),
+        ("Neg: itch, scale, crust.", [NEGATED, NEGATED, NEGATED]),
+        ("Can stress cause itching?", [UNCERTAIN, UNCERTAIN]),
+        ("Can you help with itching?", [PRESENT]),
+        ("Will my itching go?", [PRESENT]),
+        ("Will it spread to the creases of the elbows?", [UNCERTAIN]),
         ("It leaves me in peace as far as itching goes.", [NEGATED]),
         ("It left me alone with the itch.", [PRESENT]),
         ("I have never known an itch like it.", [PRESENT]),
@@ -304,6 +331,11 @@ def test_symptoms_are_found_without_their_noun(text, category):
         ("My father has dry skin. It itches. What is it?", [PATIENT, PATIENT]),  # he is the patient
         ("I itch. My father has dry skin. What is it?", [PATIENT, FAMILY]),
         ("My father has asthma. I itch.", [FAMILY, PATIENT]),
+        ("I have asthma, my brother doesn't.", [PATIENT, FAMILY]),  # said again
+        ("My brother doesn't like it.", []),
+        ("I have asthma, my brother doesn't smoke.", [PATIENT]),
+        ("My cousins have hay fever; I have neither.", [FAMILY, PATIENT]),
+        ("Her mum has dry, cracked hands.", [FAMILY, FAMILY]),
         (
             "My father is itchy but not red and has asthma, but I am dry.",
             [FAMILY, FAMILY, FAMILY, PATIENT],
@@ -340,9 +372,8 @@ def test_offsets_are_those_of_the_text(pieces):
     text = " ".join(pieces)
     found = find_cues(text)
     assert all(cue.text == text[cue.start : cue.end] for cue in found)
-    assert sorted(cue.text for cue in found) == sorted(
-        piece for piece in pieces if piece in ("itchy", "dry")
-    )
+    named = [cue.text for cue in found if "mother" not in cue.text]  # she "doesn't", either
+    assert sorted(named) == sorted(piece for piece in pieces if piece in ("itchy", "dry"))
     assert all(before.end <= after.start for before, after in pairwise(found))
 
 

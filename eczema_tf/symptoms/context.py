@@ -7,10 +7,11 @@ the text, so that a later one can undo an earlier: "no cream" denies the itch, "
 takes that back. The phrases are in `context.yaml`.
 """
 
+from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
 
 import yaml
@@ -19,6 +20,7 @@ from eczema_tf.symptoms.phrases import DASH, MINUS, NEW_LINE, Found, PhraseTable
 
 # effects on symptoms; more may be in the file, which explains them
 NEGATED, UNCERTAIN, PAST, FAMILY = "negated", "uncertain", "past", "family"
+WAS = "was"  # so before; over, where the text denies it later
 _RELATIVE = "relative"
 _LIFTED, _REVERSED = "lifted", "reversed"
 _EARLIER, _BEGUN, _NOW = "earlier", "begun", "now"
@@ -26,11 +28,22 @@ _MADE, _MAKE, _AWAY = "made", "make", "away"
 # what two halves say together
 _JOINT = {(_EARLIER, _NOW): PAST, (_MADE, _AWAY): _REVERSED, (_MAKE, _AWAY): _LIFTED}
 _TURN, _CAUSE, _END, _NONE = ("turn", "cause", "end", "none")  # of clauses alone
-_PRECEDING, _ADJACENT = "preceding", "adjacent"  # what a rule covers; else "following"
+_PRECEDING, _ADJACENT, _SENTENCE = "preceding", "adjacent", "sentence"  # else "following"
 _LIMITED = (NEGATED, UNCERTAIN, PAST, _REVERSED, _EARLIER, _MADE, _MAKE)  # to its reach
-_CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
+CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
 _LIST_ENDS = frozenset({"or", "nor", "plus", "etc"})  # and "and", with care
+_LIST_HEADS = frozenset({("neg", ":"), ("negative", ":"), ("denies", ":"), ("absent", ":")})
 _DETERMINERS = frozenset({"the", "my", "his", "her", "their", "our", "some", "a", "this", "these"})
+# what a question for yes or no begins with
+_AUXILIARIES = frozenset(
+    {"is", "are", "can", "could", "does", "do", "would", "will", "should", "might", "may"}
+)
+# a request, or a question about what is there for certain
+_ASKS_ELSE = frozenset(
+    {"you", "anyone", "anybody", "everyone", "someone", "somebody", "doctor", "normal", "why"}
+)
+_RELATIVE_WORDS = frozenset({"which", "both", "present"})  # that begin an aside
+_PLACES = frozenset({"to", "in", "on", "behind"})  # before the article of what is asked about, too
 _SELF = frozenset({"i", "im", "ive", "my"})  # who writes
 _ITEM_WORDS = 4  # most words of an item of a list: "itching, very dry skin or crusts"
 
@@ -77,28 +90,75 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
         for index in range(symptom.start, symptom.end)
     }
     forms = [*forms, "."]
-    around = [
-        phrase
-        for phrase in load_rules().find(forms)
-        if inside.keys().isdisjoint(range(phrase.start, phrase.end))
-    ]
-    said = _number_clauses(forms, around, inside, (_TURN, _CAUSE, _END))
-    timed = _number_clauses(forms, around, inside, (_TURN, _END))  # what causes lasts as long
-    owned = _number_clauses(forms, around, inside, (_END,))
-    scopes = {FAMILY: owned, _RELATIVE: owned, PAST: timed, _EARLIER: timed, _NOW: [0] * len(forms)}
+    around = load_rules().find(["" if at in inside else form for at, form in enumerate(forms)])
+    scopes = _number_by_scope(forms, around, inside)
     subject = _find_subject(forms, around)
     effects = [set[str]() for _ in symptoms]
     for phrase in around:
-        for rule in phrase.meanings:
-            scope = scopes.get(rule.effect, said)
-            if rule.covers == _ADJACENT and _ends_other(forms, phrase, inside):
-                continue
-            for number, distance in _find_covered(phrase, rule, scope, inside):
-                reach = symptoms[number].reach
-                if rule.effect not in _LIMITED or reach is None or distance <= reach:
-                    of_other = rule.effect == _RELATIVE and phrase is not subject
-                    _apply(FAMILY if of_other else rule.effect, effects[number])
+        # each once, though several lists may have it
+        for effect, number in dict.fromkeys(_reach(phrase, forms, scopes, symptoms, inside)):
+            of_other = effect == _RELATIVE and phrase is not subject
+            _apply(FAMILY if of_other else effect, effects[number])
+    for number in _find_asked(forms, symptoms):
+        effects[number].add(UNCERTAIN)
     return [frozenset(each) for each in effects]
+
+
+def _number_by_scope(
+    forms: Sequence[str], around: Sequence[Found[ContextRule]], inside: Mapping[int, int]
+) -> defaultdict[str, list[int]]:
+    """The number of each word's clause, by effect or by what a rule covers."""
+    said = _number_clauses(forms, around, inside, (_TURN, _CAUSE, _END))
+    timed = _number_clauses(forms, around, inside, (_TURN, _END))  # what causes lasts as long
+    owned = _number_clauses(forms, around, inside, (_END,))
+    sentences = list(accumulate(int(form in CLAUSE_ENDS) for form in forms))
+    scopes = {FAMILY: owned, _RELATIVE: owned, PAST: timed, WAS: timed, _EARLIER: timed}
+    scopes |= {_NOW: [0] * len(forms), _SENTENCE: sentences}
+    return defaultdict(lambda: said, scopes)
+
+
+def _reach(
+    phrase: Found[ContextRule],
+    forms: Sequence[str],
+    scopes: Mapping[str, Sequence[int]],
+    symptoms: Sequence[SymptomSpan],
+    inside: Mapping[int, int],
+) -> Iterator[tuple[str, int]]:
+    """Yields the effects of a phrase, and the numbers of the symptoms that they are on."""
+    for rule in phrase.meanings:
+        if rule.covers == _ADJACENT and _ends_other(forms, phrase, inside):
+            continue
+        scope = scopes[_SENTENCE if rule.covers == _SENTENCE else rule.effect]
+        for number, distance in _find_covered(phrase, rule, scope, inside):
+            reach = symptoms[number].reach
+            if rule.effect not in _LIMITED or reach is None or distance <= reach:
+                yield rule.effect, number
+
+
+def _find_asked(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> Iterator[int]:
+    """Yields the numbers of symptoms that a question is about: "Can stress cause itching?".
+
+    Those with an article are known: "Will my itch go?", but for places: "in the creases".
+    """
+    asked = set(chain.from_iterable(_find_questions(forms)))
+    for number, symptom in enumerate(symptoms):
+        *_, before, article = "", "", *forms[max(symptom.start - 2, 0) : symptom.start]
+        if symptom.start in asked and (article not in _DETERMINERS or before in _PLACES):
+            yield number
+
+
+def _find_questions(forms: Sequence[str]) -> Iterator[range]:
+    """Yields the sentences that ask for yes or no: "Can stress cause itching?"."""
+    start = 0
+    for index, form in enumerate(forms):
+        if (
+            form == "?"
+            and forms[start] in _AUXILIARIES
+            and _ASKS_ELSE.isdisjoint(forms[start:index])
+        ):
+            yield range(start, index)
+        if form == "," or form in CLAUSE_ENDS:
+            start = index + 1
 
 
 def _means(phrase: Found[ContextRule], effects: Sequence[str]) -> bool:
@@ -142,12 +202,15 @@ def _find_covered(
 ) -> Iterator[tuple[int, int]]:
     """Yields the symptoms that a phrase reaches in its clause, and how many words stand between."""
     beside = rule.covers == _ADJACENT and phrase.start - 1 in inside
-    preceding = beside or rule.covers == _PRECEDING
-    first, step = (phrase.start - 1, -1) if preceding else (phrase.end, 1)
-    home = phrase.start - 1 if preceding else phrase.end - 1
-    for distance in range(1 if beside else rule.reach + 1):
-        index = first + step * distance
-        if not 0 <= index < len(clauses) or clauses[index] != clauses[home]:
+    preceding = beside or rule.covers in (_PRECEDING, _SENTENCE)
+    anchor, step = (phrase.start, -1) if preceding else (phrase.end - 1, 1)
+    words = range(phrase.start - 1, -1, -1) if preceding else range(phrase.end, len(clauses))
+    # past a relative clause, unless the phrase is part of one
+    passed = (index for index in words if clauses[index] >= 0 or clauses[anchor] < 0)
+    near = list(islice(passed, 1 if beside else rule.reach + 1))
+    home = clauses[near[0] if preceding and near else anchor]
+    for distance, index in enumerate(near):
+        if clauses[index] != home:
             return
         if index in inside and inside.get(index - step) != inside[index]:
             yield inside[index], distance
@@ -156,10 +219,13 @@ def _find_covered(
 def _number_clauses(
     forms: Sequence[str],
     around: Sequence[Found[ContextRule]],
-    inside: Container[int],
+    inside: Mapping[int, int],
     ends: Sequence[str],
 ) -> list[int]:
-    """Gives each word the number of its clause; what ends a clause belongs to the next one."""
+    """Gives each word the number of its clause; what ends a clause belongs to the next one.
+
+    Those of relative clauses are negative.
+    """
 
     def find_starts(effects: Sequence[str]) -> set[int]:
         return {
@@ -168,13 +234,40 @@ def _number_clauses(
             if _means(phrase, effects) and not _adds_item(forms, phrase, inside)
         }
 
-    asides = [range(phrase.start, phrase.end) for phrase in around if _means(phrase, (_NONE,))]
+    asides = [
+        range(phrase.start, phrase.end)
+        for phrase in around
+        if _means(phrase, (_NONE, _REVERSED))  # ", but not the itch" goes on with what was done
+    ]
     commas = {index for index, form in enumerate(forms) if form == ","}.difference(*asides)
-    marks = {index for index, form in enumerate(forms) if form in _CLAUSE_ENDS}
+    if ends == (_END,):  # a list goes on: "her dry, cracked hands", "sister: no asthma, no eczema"
+        commas = {
+            at
+            for at in commas
+            if not (at - 1 in inside and (at + 1 in inside or forms[at + 1] == "no"))
+        }
+    marks = {index for index, form in enumerate(forms) if form in CLAUSE_ENDS}
     borders = find_starts(ends) | marks
     borders |= commas - _find_list_commas(forms, find_starts([NEGATED]))
-    starts = [index in borders and index not in inside for index in range(len(forms))]
-    return list(accumulate(map(int, starts)))
+    borders -= inside.keys()
+    relatives = list(_find_relative_clauses(forms))
+    aside = set(chain.from_iterable(relatives))
+    main = borders - aside - {relative.stop for relative in relatives}
+    numbers = accumulate(index in main for index in range(len(forms)))
+    within = accumulate(index in borders for index in range(len(forms)))
+    return [
+        -1 - numbered if index in aside else number
+        for index, (number, numbered) in enumerate(zip(numbers, within, strict=True))
+    ]
+
+
+def _find_relative_clauses(forms: Sequence[str]) -> Iterator[range]:
+    """Yields what stands between commas after a noun: "the itch, which was bad, has gone"."""
+    commas = [index for index, form in enumerate(forms) if form == ","]
+    for start, end in pairwise(commas):
+        within = forms[start + 1 : end]
+        if forms[start + 1] in _RELATIVE_WORDS and CLAUSE_ENDS.isdisjoint(within):
+            yield range(start, end)
 
 
 def _adds_item(forms: Sequence[str], phrase: Found[ContextRule], inside: Container[int]) -> bool:
@@ -188,9 +281,9 @@ def _adds_item(forms: Sequence[str], phrase: Found[ContextRule], inside: Contain
         return False
     after = next(index for index in range(phrase.end, len(forms)) if index not in inside)
     before = next(index for index in range(phrase.start - 1, -2, -1) if index not in inside)
-    begins = before < 1 or forms[before - 1] in _CLAUSE_ENDS | {",", "and", "but", "both"}
+    begins = before < 1 or forms[before - 1] in CLAUSE_ENDS | {",", "and", "but", "both"}
     leads = before < phrase.start - 1 and begins and forms[before] in _DETERMINERS
-    return leads or forms[after] in _CLAUSE_ENDS | _LIST_ENDS | {",", "and", "but"}
+    return leads or forms[after] in CLAUSE_ENDS | _LIST_ENDS | {",", "and", "but"}
 
 
 def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:
@@ -199,12 +292,14 @@ def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:
     A negation reaches past these. "And" closes such a list only where the sentence denies once, at
     its head; in "no scale, no blisters, dry and red" each item speaks for itself.
     """
-    marks = [index for index, form in enumerate(forms) if form in _CLAUSE_ENDS]
+    marks = [index for index, form in enumerate(forms) if form in CLAUSE_ENDS]
     listed: set[int] = set()
     for start, end in pairwise([-1, *marks, len(forms)]):
         commas = [index for index in range(start + 1, end) if forms[index] == ","]
         once = bool(commas) and denials.isdisjoint(range(commas[0], end))
         closing = _LIST_ENDS | {"and"} if once else _LIST_ENDS
+        if start > 0 and tuple(forms[start - 1 : start + 1]) in _LIST_HEADS:
+            listed.update(commas)
         for comma in reversed(commas):
             if _is_in_list(forms, comma, closing, listed):
                 listed.add(comma)

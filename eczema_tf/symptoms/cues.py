@@ -6,7 +6,7 @@ shown, and no model is asked.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from eczema_tf.symptoms.context import FAMILY, NEGATED, PAST, UNCERTAIN, SymptomSpan, read_context
+from eczema_tf.symptoms.context import (
+    CLAUSE_ENDS,
+    FAMILY,
+    NEGATED,
+    PAST,
+    UNCERTAIN,
+    WAS,
+    SymptomSpan,
+    read_context,
+)
 from eczema_tf.symptoms.phrases import NEW_LINE, PhraseTable, split_words
 
 PRESENT, PATIENT = "present", "patient"
@@ -24,6 +33,7 @@ CRITERIA_NOTICE = (
     "What the text says about the UK Working Party's criteria for atopic dermatitis (Williams et"
     " al. 1994). A reading of the text by fixed rules, not a diagnosis."
 )
+_NEAR = 12  # words between a phrase and what it needs beside it, at most
 _AGE, _INFANCY, _LATER = "age", "infancy", "later"  # kinds of onset
 # by unit, as written; else it is years
 _TWO_YEARS = {r"\bday|/7\b": 730, r"\bweek|/52\b": 104, r"\bmonth|/12\b": 24}
@@ -90,11 +100,24 @@ class Criterion:
 
 
 class CueMeaning(NamedTuple):
-    """What a phrase of the vocabulary means; no category: nothing."""
+    """What a phrase of the vocabulary means; no category: nothing.
+
+    `said_again`: status and subject of what was named before, by words that do not name it.
+    """
 
     category: str
     kind: str = ""
     denies: bool = False
+    said_again: tuple[str, str] | None = None
+
+
+class _Mention(NamedTuple):
+    """A phrase in a text by its words, and what `cues.yaml` says of its category."""
+
+    start: int
+    end: int
+    meaning: CueMeaning
+    entry: dict[str, Any]
 
 
 @cache
@@ -109,6 +132,15 @@ def load_vocabulary() -> tuple[PhraseTable[CueMeaning], dict[str, Any]]:
         phrases += [(phrase, CueMeaning(category, denies=True)) for phrase in denials]
     wrongs = source["misspellings"].items()
     source["mended"] = {wrong: right for right, group in wrongs for wrong in group}
+    source["said_again"] = PhraseTable(
+        [
+            (phrase, (status, subject))
+            for status, subjects in source["ellipses"].items()
+            for subject, group in subjects.items()
+            for phrase in group
+        ],
+        source["slots"],
+    )
     return PhraseTable(phrases, source["slots"]), source
 
 
@@ -121,7 +153,7 @@ def find_cues(text: str) -> list[Cue]:
     Returns:
         By position, without overlap.
     """
-    table, source = load_vocabulary()
+    source = load_vocabulary()[1]
     words = split_words(text, source["mended"])
     # without line breaks that only wrap a line
     words = [
@@ -130,37 +162,86 @@ def find_cues(text: str) -> list[Cue]:
         if not (before and word.form == NEW_LINE and before.form in source["leads_on"])
     ]
     forms = [word.form for word in words]
-    found = [
-        (phrase, phrase.meanings[0], source["categories"][phrase.meanings[0].category])
-        for phrase in table.find(forms)
-        if phrase.meanings[0].category
-    ]
-    spans = [
-        SymptomSpan(phrase.start, phrase.end, entry.get("reach")) for phrase, _, entry in found
-    ]
-    cues = []
-    for (phrase, meaning, entry), effects in zip(found, read_context(forms, spans), strict=True):
-        if entry.get("dropped_by") in effects:
+    mentions = _find_mentions(forms)
+    spans = [SymptomSpan(each.start, each.end, each.entry.get("reach")) for each in mentions]
+    cues: list[Cue] = []
+    ended = set[str]()  # what the words after deny
+    for mention, effects in zip(mentions[::-1], read_context(forms, spans)[::-1], strict=True):
+        if mention.entry.get("dropped_by") in effects:
             continue
-        over = PAST in effects and not entry.get("history")
-        doubted = UNCERTAIN in effects or entry.get("doubted_by") in effects
-        denied = meaning.denies or over or NEGATED in effects
-        of_family = FAMILY in effects or entry.get("inherited_by") in effects
-        of_family |= meaning.denies and entry.get("denials_of") == FAMILY
-        start, end = words[phrase.start].start, words[phrase.end - 1].end
-        words_found = text[start:end]
-        cues.append(
-            Cue(
-                start=start,
-                end=end,
-                text=words_found,
-                category=meaning.category,
-                status=NEGATED if denied else UNCERTAIN if doubted else PRESENT,
-                subject=FAMILY if of_family else PATIENT,
-                kind=_read_age(words_found) if meaning.kind == _AGE else meaning.kind,
-            )
+        if WAS in effects and FAMILY not in effects and mention.meaning.category in ended:
+            effects |= {PAST}
+        start, end = words[mention.start].start, words[mention.end - 1].end
+        cue = _make_cue(mention, effects, start, text[start:end])
+        if (cue.status, cue.subject) == (NEGATED, PATIENT):
+            ended.add(cue.category)
+        cues.append(cue)
+    return cues[::-1]
+
+
+def _find_mentions(forms: Sequence[str]) -> list[_Mention]:
+    """Finds the phrases that mean something where they stand, by position."""
+    table, source = load_vocabulary()
+    mentions = [
+        _Mention(found.start, found.end, meaning, source["categories"][meaning.category])
+        for found in table.find(forms)
+        if (meaning := min(found.meanings, key=lambda meaning: meaning.category != "")).category
+    ]
+    meant = [
+        each
+        for number, each in enumerate(mentions)
+        if _leads(
+            each, mentions[max(number - _NEAR, 0) : number], mentions[number + 1 : number + _NEAR]
         )
-    return cues
+    ]
+    return sorted([*meant, *_find_ellipses(forms, meant)], key=lambda mention: mention.start)
+
+
+def _leads(mention: _Mention, before: Sequence[_Mention], after: Sequence[_Mention]) -> bool:
+    """Whether a symptom stands near a phrase that means something beside one alone."""
+    beside = mention.entry.get("beside", {}).get(mention.meaning.kind)
+    within = mention.entry.get("before", {}).get(mention.meaning.kind, beside)
+    return within is None or any(
+        each.entry.get("symptom")
+        and max(each.start - mention.end, mention.start - each.end) <= within
+        for each in [*(before if beside else []), *after]
+    )
+
+
+def _find_ellipses(forms: Sequence[str], mentions: Sequence[_Mention]) -> Iterator[_Mention]:
+    """Yields ends of clauses that say again what was named shortly before, of somebody."""
+    inside = {index for each in mentions for index in range(each.start, each.end)}
+    named = {each.end - 1: each for each in mentions if each.entry.get("repeats", True)}
+    ends = {",", *CLAUSE_ENDS}
+    for found in load_vocabulary()[1]["said_again"].find(forms):
+        (said,) = found.meanings
+        near = range(found.start - 1, found.start - 1 - _NEAR, -1)
+        before = next((named[index] for index in near if index in named), None)
+        at_end = ends.issuperset(forms[found.end : found.end + 1])
+        if before and at_end and inside.isdisjoint(range(found.start, found.end)):
+            meaning = before.meaning._replace(said_again=said)
+            yield _Mention(found.start, found.end, meaning, before.entry)
+
+
+def _make_cue(mention: _Mention, effects: Container[str], start: int, words: str) -> Cue:
+    """Makes a cue of words that begin at a character."""
+    meaning, entry = mention.meaning, mention.entry
+    over = PAST in effects and not entry.get("history")
+    doubted = UNCERTAIN in effects or entry.get("doubted_by") in effects
+    denied = meaning.denies or over or NEGATED in effects
+    of_family = FAMILY in effects or entry.get("inherited_by") in effects
+    of_family |= meaning.denies and entry.get("denials_of") == FAMILY
+    status = NEGATED if denied else UNCERTAIN if doubted else PRESENT
+    status, subject = meaning.said_again or (status, FAMILY if of_family else PATIENT)
+    return Cue(
+        start=start,
+        end=start + len(words),
+        text=words,
+        category=meaning.category,
+        status=status,
+        subject=subject,
+        kind=_read_age(words) if meaning.kind == _AGE else meaning.kind,
+    )
 
 
 def _read_age(words: str) -> str:

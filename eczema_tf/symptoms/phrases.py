@@ -30,6 +30,7 @@ _WORD = re.compile(
     re.IGNORECASE,
 )
 _SILENT = re.compile(f"[\u0300-\u036f\u00ad\u200b-\u200d{_APOSTROPHES}]")
+_WOULD = re.compile(rf"(?<=[^\W\d_])[{_APOSTROPHES}][dD]\Z")  # "she'd" is "she", not "shed"
 _DRAWN_OUT = re.compile(r"(.)\1{2,}")  # "itchyyyy"
 _SLOT = re.compile(r"(<[^<>]+>)")
 NUMBER, DASH, NEW_LINE = "#", "—", "\n"
@@ -78,6 +79,7 @@ def split_words(text: str, mended: Mapping[str, str] | None = None) -> list[Word
     for match in _WORD.finditer(text):
         kind, form = match.lastgroup, match.group()
         if kind == "word":
+            form = _WOULD.sub("", form)
             form = _SILENT.sub("", unicodedata.normalize("NFKD", form).casefold())
         form = _FORMS.get(kind or "", _DRAWN_OUT.sub(r"\1", form.casefold()))
         form = mended.get(form, form) if mended else form
