@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from operator import methodcaller
 from pathlib import Path
 from types import ModuleType
@@ -131,6 +131,9 @@ def clinical_field(text: str) -> tuple[str, str]:
     name, separator, value = (part.strip() for part in text.partition("="))
     if not separator or not name or ";" in text:
         raise argparse.ArgumentTypeError(f"must look like age=34; received {text!r}")
+    with suppress(ValueError):
+        if math.isinf(float(value)):
+            raise argparse.ArgumentTypeError(f"{name}: must be finite; received {value!r}")
     return name, value
 
 
@@ -174,6 +177,18 @@ CLINICAL = argument(
     " several times",
 )
 TEXT = argument("--text", action=StoreOnce, default="", help="a description of the symptoms")
+
+
+def read_clinical_arguments(fields: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Reads what `--clinical` says, by name of the field.
+
+    Raises:
+        DataError: If a field is given twice.
+    """
+    names = [name.casefold() for name, _ in fields]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"--clinical {twice[0]}: given twice; allowed: once")
+    return dict(fields)
 
 
 def say(line: str) -> None:

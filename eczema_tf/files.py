@@ -73,8 +73,9 @@ def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[P
         EczemaError: If `path` exists and is not empty without `overwrite`, or the disk refuses.
     """
     path = Path(path)
-    occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
-    if occupied and not overwrite:
+    if path.exists() and not path.is_dir():
+        raise EczemaError(f"{path}: is a file; choose another name for the folder")
+    if path.exists() and any(path.iterdir()) and not overwrite:
         raise EczemaError(f"{path}: exists and is not empty; delete it or choose another folder")
     with refusing(path), _folder_aside(path.parent, path.name) as folder:
         aside = folder / path.name

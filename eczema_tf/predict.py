@@ -13,6 +13,7 @@ from eczema_tf.cli import (
     TEXT,
     argument,
     build_parser,
+    read_clinical_arguments,
     read_photo_arguments,
     run_command,
     start_tensorflow,
@@ -60,7 +61,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         run_predict(
             photos,
             arguments.text,
-            dict(arguments.clinical),
+            read_clinical_arguments(arguments.clinical),
             model=arguments.model,
             url=arguments.url,
             as_json=arguments.json,

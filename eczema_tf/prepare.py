@@ -167,6 +167,16 @@ FOLDER = (
         " %(default)s)",
     ),
 )
+
+
+def _read_values(text: str) -> list[str]:
+    """Reads `BCC,SCC` (an argument's `type`)."""
+    values = [value.strip() for value in text.split(",") if value.strip()]
+    if not values:
+        raise argparse.ArgumentTypeError(f"must name a value or more; received {text!r}")
+    return values
+
+
 TABLE = (
     argument("table", type=Path, metavar="FILE", help="CSV, Parquet or JSON lines (.jsonl)"),
     argument(
@@ -178,7 +188,7 @@ TABLE = (
     ),
     argument(
         "--positive",
-        type=lambda values: [value.strip() for value in values.split(",") if value.strip()],
+        type=_read_values,
         default=(),
         metavar="VALUE,...",
         help="diagnoses to tell from all others in place of eczema: a stand-in task, whose reports"

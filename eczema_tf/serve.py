@@ -10,7 +10,8 @@ from eczema_tf.errors import EczemaError
 EXAMPLES = """examples:
   python -m eczema_tf.serve --model saved_models/eczema     (then open http://127.0.0.1:8501/)
   python -m eczema_tf.predict --url http://127.0.0.1:8501/v1/models/eczema --text "it itches"
-  curl -d '{"instances": [{"image": "", "text": "it itches"}]}' \\
+  curl -H 'Content-Type: application/json' \\
+    -d '{"instances": [{"image": "", "text": "it itches"}]}' \\
     http://127.0.0.1:8501/v1/models/eczema:predict
   curl http://127.0.0.1:8501/v1/models/eczema/metadata      (signatures, labels, thresholds)
   curl http://127.0.0.1:8501/metrics                        (also /healthz and /readyz)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -530,3 +531,16 @@ def test_a_table_of_answers_is_what_the_model_says(model: ExportedModel, tmp_pat
     assert table.loc[2, "eczema"] == pytest.approx(table.loc[1, "eczema"], abs=1e-6)
     with pytest.raises(DataError, match=r"received \[1, 2\]"):
         model.predict([None], ["a", "b"])
+
+
+def test_tables_with_empty_cells_are_answered_and_a_bad_photo_is_named(
+    model: ExportedModel, tmp_path: Path
+):
+    nothing = model.predict([], [])
+    one = model.predict([None], ["itchy"])
+    assert len(nothing) == 0
+    assert nothing.columns.tolist() == one.columns.tolist()
+    empty = model.predict([None, float("nan"), pd.NA], [None, float("nan"), pd.NA])
+    assert not empty[["image_used", "text_used"]].to_numpy().any()
+    with pytest.raises(DataError, match=r"photos\[1\]: .*none\.jpg: photo cannot be read: No such"):
+        model.predict([None, tmp_path / "none.jpg"], ["a", "b"])

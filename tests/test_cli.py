@@ -14,6 +14,8 @@ from eczema_tf.cli import (
     IMAGE,
     TENSORFLOW_LOG,
     build_parser,
+    clinical_field,
+    read_clinical_arguments,
     read_photo_arguments,
     run_command,
     whole_number,
@@ -157,6 +159,23 @@ def test_a_text_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture):
             commands.main([command, "--text", "a", "--text", "b"])
         assert ended.value.code == 2
         assert "argument --text: given twice; allowed: once" in capsys.readouterr().err
+
+
+def test_clinical_fields_are_given_once_and_are_finite():
+    assert read_clinical_arguments([("age", "3"), ("sex", "f")]) == {"age": "3", "sex": "f"}
+    with pytest.raises(DataError, match="--clinical age: given twice"):
+        read_clinical_arguments([("age", "3"), ("Age", "4")])
+    assert clinical_field("age = 3") == ("age", "3")
+    for text in ("age=inf", "age=-1e400"):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be finite"):
+            clinical_field(text)
+
+
+def test_a_stand_in_task_needs_a_name(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as ended:
+        commands.main(["prepare", "table", "t.csv", "--map", "m", "--positive", " ,", "--out", "o"])
+    assert ended.value.code == 2
+    assert "argument --positive: must name a value or more" in capsys.readouterr().err
 
 
 def test_serve_without_its_packages_says_what_to_install(

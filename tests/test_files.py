@@ -82,6 +82,17 @@ def test_a_folder_is_replaced_only_when_asked(tmp_path: Path):
     assert not leftovers(tmp_path)
 
 
+def test_a_file_is_never_replaced_by_a_folder(tmp_path: Path):
+    (tmp_path / "precious.csv").write_text("a")
+    for overwrite in (False, True):
+        with (
+            pytest.raises(EczemaError, match="is a file; choose another name"),
+            replacing_folder(tmp_path / "precious.csv", overwrite=overwrite),
+        ):
+            pass
+    assert (tmp_path / "precious.csv").read_text() == "a"
+
+
 def test_a_full_disk_is_said_whoever_meets_it(tmp_path: Path):
     """TensorFlow's exceptions are no OSErrors; what is none of a disk's is left alone."""
     full = tf.errors.ResourceExhaustedError(None, None, "a.pb; No space left on device")

@@ -202,3 +202,56 @@ def test_the_runs_own_training_rows_are_judged_and_marked(run: Path):
     leaks = Metrics.read(out / "metrics.json").leaks
     assert leaks is not None
     assert leaks.leaks > 80
+
+
+def test_a_run_is_not_written_over_by_results_of_others(run: Path, capsys: pytest.CaptureFixture):
+    before = (run / "metrics.json").read_text()
+    assert judge(run, run.parent / "b", out=".") == 1
+    assert "is the folder of a run, whose own results would be lost" in capsys.readouterr().err
+    assert evaluate.main(["--run-dir", str(run), "--split", "train", "--out", str(run)]) == 1
+    assert (run / "metrics.json").read_text() == before
+    assert evaluate.main(["--run-dir", str(run), "--out", str(run)]) == 0  # its own
+    assert (run / "metrics.json").read_text() == before
+
+
+def test_data_that_ask_another_question_or_nothing_are_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    rows = range(1000, 1030)
+    other = save_data(tmp_path / "other", rows, positive_class=["malignant"] * len(rows))
+    assert judge(run, other) == 1
+    assert "asks for malignant" in capsys.readouterr().err
+    unlabelled = save_data(tmp_path / "unlabelled", rows, eczema=[""] * len(rows))
+    assert judge(run, unlabelled, out="unlabelled") == 1
+    assert "none of its 30 rows has a label in the column eczema" in capsys.readouterr().err
+    assert not (run / "unlabelled").exists()
+
+
+def test_a_refused_manifest_leaves_the_run_folder_free(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    data = save_data(tmp_path / "data", range(80), eczema=[*["2"], *["0", "1"] * 39, "0"])
+    arguments = [
+        *("--config", str(SMOKE), "--set", f"data.manifest={data / 'm.csv'}"),
+        *("--set", f"data.embeddings={data / 'e.npz'}", "--set", "train.epochs=1"),
+        *("--set", "export.enabled=false", "--set", f"train.cache_folder={tmp_path / 'cache'}"),
+        *("--run-dir", str(tmp_path / "run")),
+    ]
+    assert train.main(arguments) == 1
+    assert "m.csv:2: eczema" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    table = pd.read_csv(data / "m.csv").replace({"eczema": {2: 1}})
+    table.to_csv(data / "m.csv", index=False)
+    assert train.main(arguments) == 0
+    assert train.main(arguments) == 1
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_a_folder_of_results_or_a_file_is_no_run_folder(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    assert judge(run, run.parent / "b") == 0
+    for folder, fault in ((run / "judged", "holds results of"), (tmp_path / "file", "is a file")):
+        (tmp_path / "file").touch()
+        assert train.main(["--config", str(SMOKE), "--run-dir", str(folder)]) == 1
+        assert fault in capsys.readouterr().err

@@ -18,6 +18,7 @@ from scipy.special import expit, logit
 from test_clinical import save_export
 from test_serving import METADATA
 
+from eczema_tf.batch.cases import check_cases_file
 from eczema_tf.batch.job import JOB, Job, open_job
 from eczema_tf.batch.spark import check_spark, forgive_failures
 from eczema_tf.data.manifest.stream import Row, Survey
@@ -373,6 +374,22 @@ def test_cases_need_a_manifest_that_names_them(
     assert main(["--model", str(export), *small, "--cases", "cases.parquet"]) == 1
     assert "names no cases; give its rows a case_id" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_holds_no_cases_is_not_written_over(
+    small: list[str], export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("example_id,case_id,text\na,c,itchy\n")
+    pd.DataFrame({"case_id": ["c"]}).to_parquet(tmp_path / "other.parquet")
+    for file in (manifest, tmp_path / "other.parquet"):
+        before = file.read_bytes()
+        assert main(["--model", str(export), *small, "--cases", str(file)]) == 1
+        assert "is there and holds no answers of cases" in capsys.readouterr().err
+        assert file.read_bytes() == before
+    earlier = pd.DataFrame({name: ["c"] for name in ("case_id", "rows", "decision", "reason")})
+    earlier.to_parquet(tmp_path / "cases.parquet")
+    check_cases_file(tmp_path / "cases.parquet")
 
 
 def test_a_job_with_another_manifest_model_or_setting_is_refused(

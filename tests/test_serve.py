@@ -41,6 +41,7 @@ from test_several_photos import answer_rows
 
 from eczema_tf import predict
 from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.errors import EczemaError
 from eczema_tf.schema import CONSISTENCY, NOTICE, SEVERITY
 from eczema_tf.serve import main
 from eczema_tf.serving.client import fetch_metadata, predict_remotely
@@ -1151,6 +1152,8 @@ def test_predict_speaks_to_the_server(
         for name, values in local.items():
             assert remote[name][0] == pytest.approx(values[0].tolist(), abs=1e-6)
     assert fetch_metadata(address) == model.metadata.said
+    with pytest.raises(EczemaError, match="must be a model's address, such as"):
+        predict_remotely(address.partition("/v1/")[0], [b""], "itchy")
     (tmp_path / "arm.jpg").write_bytes(photo())
     (tmp_path / "leg.jpg").write_bytes(photo(seed=1))
     answers = []

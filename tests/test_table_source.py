@@ -279,6 +279,8 @@ def test_every_fault_of_a_map_is_named(files: dict):
             "example_id and one of image_path and text must have a rule",
         ),
         ('{template: "{id}"}', "{values: {1: x}}", "either template or parts"),
+        ('{template: "{id}"}', '{template: "{id"}', "a brace has no partner"),
+        ('{template: "{id}"}', '{template: "id}"}', "a brace has no partner"),
         ('{template: "{id}"}', '{template: "{id}", parts: []}', "either template or parts"),
         ('{template: "{id}"}', "{parts: [], values: {1: x}}", "values belong to a template"),
         ("negative: [acne, tinea]", "negative: [ECZEMA]", "positive and negative at once: eczema"),

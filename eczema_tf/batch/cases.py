@@ -1,5 +1,6 @@
 """From scored rows to cases: several photos of a case become one row, pooled as in `evaluate`."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from eczema_tf.batch.job import Job
+from eczema_tf.errors import EczemaError
 from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.files import replacing_file
 from eczema_tf.reporting.decisions import give_reason
@@ -16,6 +18,22 @@ from eczema_tf.serving.cases import Undecided, plain_row, pool_rows
 from eczema_tf.serving.columns import PROBABILITIES, arrange_answers
 
 PART_COLUMNS = ("case_id", "decision", "status", *PROBABILITIES, *FLAGS)
+
+
+def check_cases_file(file: Path) -> None:
+    """Checks that a file is not there, or is of an earlier `write_cases`.
+
+    Raises:
+        EczemaError: Otherwise: it would be lost.
+    """
+    if not file.exists():
+        return
+    with contextlib.suppress(pa.ArrowException, OSError):
+        if {"case_id", "rows", "decision", "reason"} <= {*parquet.read_schema(file).names}:
+            return
+    raise EczemaError(
+        f"--cases {file}: is there and holds no answers of cases; name a new file to write"
+    )
 
 
 def write_cases(job: Job, file: Path, undecided: Undecided | None) -> int:

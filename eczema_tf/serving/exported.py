@@ -5,6 +5,7 @@ check of `export` all ask it through `ExportedModel`.
 """
 
 import io
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -200,18 +201,20 @@ class ExportedModel:
         if len({*lengths}) > 1:
             raise DataError(f"photos, texts, clinical: must be equally long; received {lengths}")
         known = clinical or [{}] * len(texts)
+        # of no case, too: the columns are those of one, whose row is left out
+        asked = list(zip(photos, texts, strict=True)) or [(None, None)]
         files, written, cases, told = [], [], [], []
-        for case, (given, text) in enumerate(zip(photos, texts, strict=True)):
-            several = [given] if isinstance(given, str | Path) else given or []
-            files += [upright_jpeg(read_photo(Path(photo))) for photo in several] or [b""]
+        for case, (given, text) in enumerate(asked):
+            several = _list_photos(given)
+            files += [_read_photo(photo, case) for photo in several] or [b""]
             rows = max(len(several), 1)
-            written += [text or ""] * rows
+            written += ["" if _is_missing(text) else str(text)] * rows
             cases += [case] * rows
-            told += [join_fields(known[case], self.metadata.clinical or ())] * rows
+            told += [join_fields(known[case] if known else {}, self.metadata.clinical or ())] * rows
         answers = self.run(files, written, WITH_CLINICAL[SERVE] if any(told) else SERVE, told)
         outputs = pool_rows(answers, cases, self.metadata.undecided)
-        table = pd.DataFrame(arrange_answers(outputs, [""] * len(texts)))
-        return table.astype(dict.fromkeys(FLAGS, bool))
+        table = pd.DataFrame(arrange_answers(outputs, [""] * len(asked)))
+        return table.astype(dict.fromkeys(FLAGS, bool)).head(len(texts))
 
     def warm_up(self, rows: int = 2) -> None:
         """Runs every signature, on long texts and photos as costly as any of `upright_jpeg`.
@@ -232,6 +235,24 @@ class ExportedModel:
         for signature in self._signatures:
             photos = [buffer.getvalue()] * rows
             self.run([*photos, b""], [*["warm"] * rows, "warm " * MAX_TOKENS], signature)
+
+
+def _is_missing(given: Any) -> bool:
+    """Whether a cell is empty: None, or the NaN of a pandas column."""
+    return given is None or (isinstance(given, float) and math.isnan(given)) or given is pd.NA
+
+
+def _list_photos(given: Any) -> list[Path]:
+    if _is_missing(given):
+        return []
+    return [Path(photo) for photo in ([given] if isinstance(given, str | Path) else given)]
+
+
+def _read_photo(path: Path, case: int) -> bytes:
+    try:
+        return upright_jpeg(read_photo(path))
+    except DataError as error:
+        raise DataError(f"photos[{case}]: {path}: {error}") from error
 
 
 def plan_steps(lengths: Sequence[int], most: int) -> Iterator[list[int]]:

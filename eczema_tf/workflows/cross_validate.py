@@ -53,7 +53,7 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
         logits = []
         for fold in sorted(set(fold_of_row)):
             say(f"repeat {repeat + 1} of {split.repeats}, fold {fold + 1} of {split.folds}")
-            fold_dir = run_dir / "folds" / f"{repeat}-{fold}"
+            fold_dir = run_dir / run_folder.FOLDS / f"{repeat}-{fold}"
             of_fold, chosen = _train_fold(config, dataset, fold_of_row, fold, fold_dir)
             logits.append(of_fold.assign(fold=fold))
             thresholds.append(chosen)

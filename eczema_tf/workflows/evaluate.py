@@ -62,20 +62,25 @@ def evaluate(
             recorded instead of refused.
 
     Raises:
-        RunError: If the run is not finished, or has kept no validation cases to reach
-            `sensitivities` on.
-        DataError: If the manifest has no row in the split, its photos have no embeddings that fit
-            the run, or the run has seen what it is to be judged on.
+        RunError: If the run is not finished, has kept no validation cases to reach `sensitivities`
+            on, or if `out` is a run's folder, whose own results would be lost.
+        DataError: If the manifest has no labelled row in the split or asks another question, its
+            photos have no embeddings that fit the run, or the run has seen what it is to be judged
+            on.
     """
+    own = manifest is None and split == "test"
+    if out is not None and not (own and out.resolve() == run_dir.resolve()):
+        _check_no_run(out)
     trained, data = run_folder.load_model(run_dir), RunData.read(run_dir / run_folder.DATA)
     config = _aim_at(sensitivities, trained.config, run_dir)
     if manifest is None:
         dataset = load_as_trained(config.data, data)
     else:
         dataset = _load_other(trained, manifest, embeddings, allow_leaks)
+        _check_question(dataset, data, manifest)
     rows = _choose_rows(dataset.table, split, data.splits if manifest is None else None)
     allowed = allow_leaks or manifest is None  # whoever asks for the run's own training rows
-    if manifest is None and split == "test":
+    if own:
         leaks = Metrics.read(run_dir / run_folder.METRICS).leaks
     else:
         leaks = check_overlap(list_seen(data), dataset, rows, allow_leaks=allowed)
@@ -94,6 +99,22 @@ def evaluate(
         judge = partial(evaluate_explanations, split=split, cases=explanations)
         print(f"\n{format_explanations(judge(trained, submodels, dataset, inputs, rows, out))}")
     return metrics
+
+
+def _check_no_run(out: Path) -> None:
+    if (out / run_folder.CONFIG).exists():
+        raise RunError(
+            f"--out {out}: is the folder of a run, whose own results would be lost; give another"
+        )
+
+
+def _check_question(dataset: Dataset, data: RunData, manifest: Path) -> None:
+    asked = dataset.describe().positive_class
+    if asked != data.positive_class:
+        raise DataError(
+            f"{manifest}: asks for {asked}, which its positive_class says; this run was trained to"
+            f" tell {data.positive_class}"
+        )
 
 
 def _describe_other(data: RunData, dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> OtherData:
@@ -146,8 +167,8 @@ def _choose_rows(
 ) -> np.ndarray:
     """Finds the rows of a split: the run's own, recorded by id, or the manifest's."""
     if split == "all":
-        return np.arange(len(table))
-    if own_splits is None:
+        chosen = pd.Series(True, table.index)
+    elif own_splits is None:
         chosen = table["split"] == split
     else:
         chosen = table["example_id"].isin(own_splits[split])
@@ -155,5 +176,10 @@ def _choose_rows(
         raise DataError(
             f"--split {split}: there are no such rows; give --split all to evaluate a manifest"
             " without splits"
+        )
+    if table.loc[chosen, "eczema"].isna().all():
+        raise DataError(
+            f"--split {split}: none of its {chosen.sum()} rows has a label in the column eczema to"
+            " compare answers with; `predict` and `score` answer rows without one"
         )
     return np.flatnonzero(chosen)

@@ -74,6 +74,7 @@ def explain(
     """
     question = Question(target, direction, image_method)
     upright = read_case_photos(photos)
+    text = text.encode("utf-8", "replace").decode()  # bytes of the shell that are no UTF-8: "?"
     backend = RunBackend(run_dir, question)
     told = join_fields(clinical or {}, backend.said.clinical)
     answer = asyncio.run(answer_case(backend, upright, text, told))

@@ -120,7 +120,7 @@ def _choose_run_points(run_dir: Path, config: Config) -> dict[str, Thresholds]:
     """
     files = [run_dir / run_folder.VALIDATION]
     if not files[0].is_file():
-        files = sorted((run_dir / "folds").glob(f"*/{run_folder.VALIDATION}"))
+        files = sorted((run_dir / run_folder.FOLDS).glob(f"*/{run_folder.VALIDATION}"))
     of_models: dict[str, dict[str, list[float]]] = {}
     for file in files:
         points = choose_points(

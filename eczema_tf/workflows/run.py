@@ -63,7 +63,7 @@ class Run:
         """
         upright = read_case_photos([read_photo(Path(photo)) for photo in photos])
         told = join_fields(clinical or {}, self._backend.said.clinical)
-        asked = answer_case(self._backend, upright, text, told)
+        asked = answer_case(self._backend, upright, text or "", told)
         with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop in this one
             return thread.submit(asyncio.run, asked).result()
 

@@ -55,6 +55,7 @@ MODEL_FILES = (
     NEUTRAL_TEXT,
     EVIDENCE,
 )
+FOLDS = "folds"  # of a cross-validation, a folder for each model
 REPORT, MODEL_CARD = "report.html", "model_card.md"
 PACKAGES = (
     "tensorflow",
@@ -93,6 +94,8 @@ def in_use(run_dir: Path) -> Iterator[None]:
     Raises:
         RunError: If another process does.
     """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise RunError(f"{run_dir}: is a file; give a folder as --run-dir")
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
         with holding(run_dir):
@@ -119,6 +122,13 @@ def write_start(run_dir: Path, config: Config) -> None:
     environment.write(run_dir / ENVIRONMENT)
 
 
+def take_back_start(run_dir: Path) -> None:
+    """Removes what `write_start` wrote, unless something was trained since."""
+    if not any((run_dir / name).exists() for name in ("checkpoints", WEIGHTS, FOLDS)):
+        for name in (CONFIG, ENVIRONMENT):
+            (run_dir / name).unlink(missing_ok=True)
+
+
 def save_encoders(run_dir: Path, encoders: Encoders, tokenizer: TextTokenizer) -> None:
     """Writes what encoders, clinical fields and tokenizer are."""
     specs = {"image": encoders.image.model_dump(), "text": encoders.text.model_dump()}
@@ -142,6 +152,11 @@ def load_model(run_dir: Path) -> TrainedModel:
     Raises:
         RunError: If the folder holds no finished model.
     """
+    if (run_dir / FOLDS).is_dir():
+        raise RunError(
+            f"{run_dir}: is a cross-validation, which keeps no model; {METRICS} and {REPORT} have"
+            " its results; set split.folds to null to train a model"
+        )
     if not (run_dir / WEIGHTS).is_file():
         raise RunError(
             f"{run_dir}: holds no trained model ({WEIGHTS} is missing); give the folder that"

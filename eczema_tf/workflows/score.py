@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from eczema_tf.batch.cases import write_cases
+from eczema_tf.batch.cases import check_cases_file, write_cases
 from eczema_tf.batch.job import Job, JobSummary, open_job
 from eczema_tf.batch.spark import build_udf, check_spark, open_session, score_chunk, tabulate_chunk
 from eczema_tf.cli import say
@@ -63,6 +63,8 @@ def score(
         say(f"note: {manifest.name} has no column {', '.join(absent)}; of no row this is known")
     if cases and not survey.has_cases:
         raise DataError(f"--cases: {manifest} names no cases; give its rows a case_id")
+    if cases:
+        check_cases_file(cases)
     open_here = partial(open_job, out, version, manifest, survey, notice=said.notice)
     job = open_here(chunk_rows=chunk_rows, keep_text=keep_text)
     tabulate = partial(

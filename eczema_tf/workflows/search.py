@@ -122,6 +122,8 @@ def load_space(path: Path) -> Space:
     Raises:
         ConfigError: With every fault, if there is any.
     """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; it says which settings to vary")
     space, faults = {}, []
     for key, allowed in read_yaml(path).items():
         try:

@@ -10,7 +10,7 @@ from eczema_tf.config import Config, change_config, dump_config, load_config
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_splits, find_missing
-from eczema_tf.errors import RunError, raise_if_any
+from eczema_tf.errors import ConfigError, DataError, RunError, raise_if_any
 from eczema_tf.evaluation.paired_runs import Spread, measure_spread
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.files import write_json, write_text
@@ -103,6 +103,14 @@ def train_seeds(
 def _train(config: Config, run_dir: Path) -> Metrics:
     say(f"run folder: {run_dir}")
     run_folder.write_start(run_dir, config)
+    try:
+        return _train_on(config, run_dir)
+    except (ConfigError, DataError):
+        run_folder.take_back_start(run_dir)  # the same command works once they are mended
+        raise
+
+
+def _train_on(config: Config, run_dir: Path) -> Metrics:
     check_encoders(config)
     audited = load_audited(config.data, find_manifest(config))
     audited.audit.report.write(run_dir / AUDIT)
@@ -172,6 +180,8 @@ def split_dataset(config: Config, dataset: Dataset) -> pd.Series:
 
 def _check_run_dir(run_dir: Path, config: Config, resume: bool) -> None:
     started = (run_dir / run_folder.CONFIG).is_file()
+    if not started and (run_dir / run_folder.METRICS).is_file():
+        raise RunError(f"{run_dir}: holds results of `evaluate`; give another --run-dir")
     if started and not resume:
         raise RunError(
             f"{run_dir}: holds a run already; give another --run-dir, or --resume to continue it"

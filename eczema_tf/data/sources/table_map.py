@@ -59,6 +59,8 @@ class Rule(Section):
             raise ValueError("a rule has either template or parts")
         if self.parts is not None and self.values is not None:
             raise ValueError("values belong to a template, not to parts")
+        if {"{", "}"} & {*_FIELD.sub("", self.template or "")}:
+            raise ValueError(f"{self.template!r}: a brace has no partner; write {{column}}")
         return self
 
     def list_columns(self) -> list[str]:
