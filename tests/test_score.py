@@ -21,7 +21,7 @@ from test_serving import METADATA
 from eczema_tf.batch.cases import check_cases_file
 from eczema_tf.batch.job import JOB, Job, open_job
 from eczema_tf.batch.spark import check_spark, forgive_failures
-from eczema_tf.data.manifest.stream import Row, Survey
+from eczema_tf.data.manifest.stream import Row, Survey, survey_manifest
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import EczemaError, RunError
 from eczema_tf.schema import NOTICE
@@ -389,7 +389,7 @@ def test_a_file_that_holds_no_cases_is_not_written_over(
         assert file.read_bytes() == before
     earlier = pd.DataFrame({name: ["c"] for name in ("case_id", "rows", "decision", "reason")})
     earlier.to_parquet(tmp_path / "cases.parquet")
-    check_cases_file(tmp_path / "cases.parquet")
+    check_cases_file(tmp_path / "cases.parquet", manifest, survey_manifest(manifest))
 
 
 def test_a_job_with_another_manifest_model_or_setting_is_refused(

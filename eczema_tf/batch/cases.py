@@ -9,7 +9,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from eczema_tf.batch.job import Job
-from eczema_tf.errors import EczemaError
+from eczema_tf.data.manifest.stream import Survey
+from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.files import replacing_file
 from eczema_tf.reporting.decisions import give_reason
@@ -20,12 +21,15 @@ from eczema_tf.serving.columns import PROBABILITIES, arrange_answers
 PART_COLUMNS = ("case_id", "decision", "status", *PROBABILITIES, *FLAGS)
 
 
-def check_cases_file(file: Path) -> None:
-    """Checks that a file is not there, or is of an earlier `write_cases`.
+def check_cases_file(file: Path, manifest: Path, survey: Survey) -> None:
+    """Checks that a manifest names cases, and a file is not there or of an earlier `write_cases`.
 
     Raises:
-        EczemaError: Otherwise: it would be lost.
+        DataError: If it names none.
+        EczemaError: If the file would be lost.
     """
+    if not survey.has_cases:
+        raise DataError(f"--cases: {manifest} names no cases; give its rows a case_id")
     if not file.exists():
         return
     with contextlib.suppress(pa.ArrowException, OSError):

@@ -37,10 +37,8 @@ def predict_remotely(
         EczemaError: If the server cannot be reached or answers with an error.
     """
     if "/v1/models/" not in url:
-        raise EczemaError(
-            f"--url {url}: must be a model's address, such as"
-            " http://127.0.0.1:8501/v1/models/eczema"
-        )
+        example = "http://127.0.0.1:8501/v1/models/eczema"
+        raise EczemaError(f"--url {url}: must be a model's address, such as {example}")
     encoded = [base64.b64encode(image).decode() for image in images]
     told = {"clinical": clinical} if clinical else {}
     rows = [{"image": {"b64": image}, "text": text, **told} for image in encoded]

@@ -25,7 +25,7 @@ from eczema_tf.workflows.explanation_quality.evaluation import evaluate_explanat
 from eczema_tf.workflows.inference import load_model_inputs, predict_cases
 from eczema_tf.workflows.results import OtherData, write_results
 from eczema_tf.workflows.run_folder import TrainedModel
-from eczema_tf.workflows.stress import predict_corrupted, predict_missing
+from eczema_tf.workflows.stress import Stressed, predict_corrupted, predict_missing
 
 __all__ = ["compare", "evaluate"]
 
@@ -69,25 +69,21 @@ def evaluate(
             on.
     """
     own = manifest is None and split == "test"
-    if out is not None and not (own and out.resolve() == run_dir.resolve()):
-        _check_no_run(out)
+    _check_out(out, run_dir, own)
     trained, data = run_folder.load_model(run_dir), RunData.read(run_dir / run_folder.DATA)
     config = _aim_at(sensitivities, trained.config, run_dir)
     if manifest is None:
         dataset = load_as_trained(config.data, data)
     else:
-        dataset = _load_other(trained, manifest, embeddings, allow_leaks)
-        _check_question(dataset, data, manifest)
+        dataset = _load_other(trained, data, manifest, embeddings, allow_leaks)
     rows = _choose_rows(dataset.table, split, data.splits if manifest is None else None)
-    allowed = allow_leaks or manifest is None  # whoever asks for the run's own training rows
     if own:
         leaks = Metrics.read(run_dir / run_folder.METRICS).leaks
     else:
+        allowed = allow_leaks or manifest is None  # whoever asks for the run's own training rows
         leaks = check_overlap(list_seen(data), dataset, rows, allow_leaks=allowed)
     inputs = load_model_inputs(trained, dataset)
-    stressed = dict(predict_missing(trained, dataset, inputs, rows))
-    if robustness is not None:
-        stressed |= predict_corrupted(trained, dataset, rows, robustness)
+    stressed = _stress(trained, dataset, inputs, rows, robustness)
     other = _describe_other(data, dataset, inputs, rows) if manifest else None
     out = out or _choose_folder(run_dir, manifest, split)
     cases = predict_cases(trained, dataset, inputs, rows)
@@ -101,20 +97,23 @@ def evaluate(
     return metrics
 
 
-def _check_no_run(out: Path) -> None:
+def _check_out(out: Path | None, run_dir: Path, own: bool) -> None:
+    """Refuses the folder of a run, but for its own results on its own test split."""
+    if out is None or (own and out.resolve() == run_dir.resolve()):
+        return
     if (out / run_folder.CONFIG).exists():
         raise RunError(
             f"--out {out}: is the folder of a run, whose own results would be lost; give another"
         )
 
 
-def _check_question(dataset: Dataset, data: RunData, manifest: Path) -> None:
-    asked = dataset.describe().positive_class
-    if asked != data.positive_class:
-        raise DataError(
-            f"{manifest}: asks for {asked}, which its positive_class says; this run was trained to"
-            f" tell {data.positive_class}"
-        )
+def _stress(
+    trained: TrainedModel, dataset: Dataset, inputs: Inputs, rows: np.ndarray, corrupted: int | None
+) -> Stressed:
+    stressed = dict(predict_missing(trained, dataset, inputs, rows))
+    if corrupted is not None:
+        stressed |= predict_corrupted(trained, dataset, rows, corrupted)
+    return stressed
 
 
 def _describe_other(data: RunData, dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> OtherData:
@@ -142,7 +141,7 @@ def _choose_folder(run_dir: Path, manifest: Path | None, split: str) -> Path:
 
 
 def _load_other(
-    trained: TrainedModel, manifest: Path, embeddings: Path | None, allow_leaks: bool
+    trained: TrainedModel, data: RunData, manifest: Path, embeddings: Path | None, allow_leaks: bool
 ) -> Dataset:
     """Loads another manifest, with embeddings as the run was trained on, or photos likewise."""
     config = trained.config.data
@@ -158,6 +157,12 @@ def _load_other(
         raise DataError(
             f"{source}: holds embeddings of {found.dimension} values; this run was trained on"
             f" {expected}: give those of the same network"
+        )
+    asked = dataset.describe().positive_class
+    if asked != data.positive_class:
+        raise DataError(
+            f"{manifest}: asks for {asked}, which its positive_class says; this run was trained to"
+            f" tell {data.positive_class}"
         )
     return dataset
 

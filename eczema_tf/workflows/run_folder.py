@@ -153,10 +153,8 @@ def load_model(run_dir: Path) -> TrainedModel:
         RunError: If the folder holds no finished model.
     """
     if (run_dir / FOLDS).is_dir():
-        raise RunError(
-            f"{run_dir}: is a cross-validation, which keeps no model; {METRICS} and {REPORT} have"
-            " its results; set split.folds to null to train a model"
-        )
+        keep = "set split.folds to null to train one to keep"
+        raise RunError(f"{run_dir}: is a cross-validation, which keeps no model; {keep}")
     if not (run_dir / WEIGHTS).is_file():
         raise RunError(
             f"{run_dir}: holds no trained model ({WEIGHTS} is missing); give the folder that"

@@ -16,7 +16,6 @@ from eczema_tf.batch.job import Job, JobSummary, open_job
 from eczema_tf.batch.spark import build_udf, check_spark, open_session, score_chunk, tabulate_chunk
 from eczema_tf.cli import say
 from eczema_tf.data.manifest.stream import Row, stream_rows, survey_manifest
-from eczema_tf.errors import DataError
 from eczema_tf.serving.exported import ExportMetadata, find_version
 
 
@@ -61,10 +60,8 @@ def score(
     survey, fields = survey_manifest(manifest), said.clinical or ()
     if absent := [name for name in fields if name not in survey.columns]:
         say(f"note: {manifest.name} has no column {', '.join(absent)}; of no row this is known")
-    if cases and not survey.has_cases:
-        raise DataError(f"--cases: {manifest} names no cases; give its rows a case_id")
     if cases:
-        check_cases_file(cases)
+        check_cases_file(cases, manifest, survey)
     open_here = partial(open_job, out, version, manifest, survey, notice=said.notice)
     job = open_here(chunk_rows=chunk_rows, keep_text=keep_text)
     tabulate = partial(
