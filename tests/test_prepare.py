@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from eczema_tf.errors import DataError
 from eczema_tf.prepare import main
@@ -90,6 +91,23 @@ def test_bad_data_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.Captur
     assert err.count("\n") == 1
     assert "none.csv: no such file" in err
     assert not (tmp_path / "d").exists()
+
+
+def test_a_damaged_photo_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture):
+    for name in ("eczema", "other"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), "red" if name == "other" else "blue").save(
+            tmp_path / "photos" / name / "1.png"
+        )
+    (tmp_path / "photos" / "eczema" / "2.png").write_bytes(b"no photo" * 20)
+    arguments = ["folder", str(tmp_path / "photos"), "--eczema", "eczema"]
+    arguments += ["--out", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "photo cannot be read" in said
+    assert "prepare it again with --overwrite" in said
+    (tmp_path / "photos" / "eczema" / "2.png").unlink()
+    assert main([*arguments, "--overwrite"]) == 0
 
 
 @pytest.mark.parametrize("place", [0, 1, None])

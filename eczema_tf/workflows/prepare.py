@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from eczema_tf.cli import say
 from eczema_tf.data.sources.dermavqa import prepare_dermavqa
 from eczema_tf.data.sources.folder import prepare_folder
 from eczema_tf.data.sources.scin import prepare_scin
 from eczema_tf.data.sources.source import Summary
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.sources.table import prepare_table
-from eczema_tf.errors import EczemaError
+from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.workflows.audit import audit_prepared
 
 
@@ -27,10 +28,18 @@ def prepare(
 
     Raises:
         EczemaError: If the data set is wrong, or the folder cannot be written.
+        DataError: If the folder is there now, but training would refuse it.
     """
     summary = DATA_SETS[data_set](out, overwrite=overwrite, **options)
     print(f"{summary.description}\nwritten to {summary.manifest}")
-    audit_prepared(out, allow_leaks=allow_leaks)
+    try:
+        audit_prepared(out, allow_leaks=allow_leaks)
+    except DataError:
+        say(
+            f"note: {out} is there, but would not be trained on: mend what the error names, and"
+            " prepare it again with --overwrite"
+        )
+        raise
 
 
 def prepare_scin_files(
