@@ -129,7 +129,7 @@ def test_sentences_are_read_as_people_read_them(table, sentences, at_least, at_m
         ("she'd rather wait", []),
         (
             "Tomato sauce makes her chin red",
-            [("makes her", "trigger", PRESENT), ("red", "redness", PRESENT)],
+            [("makes her chin", "trigger", PRESENT), ("red", "redness", PRESENT)],
         ),
         ("It makes her cry", []),
         ("it makes her red", [("red", "redness", PRESENT)]),  # the rash does, not a trigger
