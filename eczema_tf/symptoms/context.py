@@ -110,7 +110,7 @@ def _number_by_scope(
     """The number of each word's clause, by effect or by what a rule covers."""
     said = _number_clauses(forms, around, inside, (_TURN, _CAUSE, _END))
     timed = _number_clauses(forms, around, inside, (_TURN, _END))  # what causes lasts as long
-    owned = _number_clauses(forms, around, inside, (_END,))
+    owned = _number_clauses(forms, around, inside, (_END,), joins_lists=True)
     sentences = list(accumulate(int(form in CLAUSE_ENDS) for form in forms))
     scopes = {FAMILY: owned, _RELATIVE: owned, PAST: timed, WAS: timed, _EARLIER: timed}
     scopes |= {_NOW: [0] * len(forms), _SENTENCE: sentences}
@@ -221,10 +221,12 @@ def _number_clauses(
     around: Sequence[Found[ContextRule]],
     inside: Mapping[int, int],
     ends: Sequence[str],
+    joins_lists: bool = False,
 ) -> list[int]:
     """Gives each word the number of its clause; what ends a clause belongs to the next one.
 
-    Those of relative clauses are negative.
+    Those of relative clauses are negative. With `joins_lists` a comma between symptoms ends none:
+    "her dry, cracked hands", "sister: no asthma, no eczema".
     """
 
     def find_starts(effects: Sequence[str]) -> set[int]:
@@ -240,7 +242,7 @@ def _number_clauses(
         if _means(phrase, (_NONE, _REVERSED))  # ", but not the itch" goes on with what was done
     ]
     commas = {index for index, form in enumerate(forms) if form == ","}.difference(*asides)
-    if ends == (_END,):  # a list goes on: "her dry, cracked hands", "sister: no asthma, no eczema"
+    if joins_lists:
         commas = {
             at
             for at in commas

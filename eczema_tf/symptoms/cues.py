@@ -214,12 +214,11 @@ def _find_ellipses(forms: Sequence[str], mentions: Sequence[_Mention]) -> Iterat
     named = {each.end - 1: each for each in mentions if each.entry.get("repeats", True)}
     ends = {",", *CLAUSE_ENDS}
     for found in load_vocabulary()[1]["said_again"].find(forms):
-        (said,) = found.meanings
         near = range(found.start - 1, found.start - 1 - _NEAR, -1)
         before = next((named[index] for index in near if index in named), None)
         at_end = ends.issuperset(forms[found.end : found.end + 1])
         if before and at_end and inside.isdisjoint(range(found.start, found.end)):
-            meaning = before.meaning._replace(said_again=said)
+            meaning = before.meaning._replace(said_again=found.meanings[0])
             yield _Mention(found.start, found.end, meaning, before.entry)
 
 
