@@ -75,8 +75,14 @@ def render(answer: Answer, image: bytes, text: str, **options) -> str:
 def test_the_answer_is_the_models(model: ExportedModel):
     image = upright_jpeg(photo())
     answer, row = explain(model, image, TEXT), model.run([image], [TEXT])
+    # float32, and the signatures are two graphs: last bits depend on the processor
     assert answer.eczema == pytest.approx(
-        {"image": row["eczema_image"][0], "text": row["eczema_text"][0], "fusion": row["eczema"][0]}
+        {
+            "image": row["eczema_image"][0],
+            "text": row["eczema_text"][0],
+            "fusion": row["eczema"][0],
+        },
+        rel=1e-5,
     )
     assert list(answer.severity.values()) == pytest.approx(row["severity"][0])
     assert answer.notice == NOTICE

@@ -8,16 +8,14 @@ shown, and no model is asked.
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import yaml
 
+from eczema_tf.symptoms.clauses import CLAUSE_ENDS
 from eczema_tf.symptoms.context import (
-    CLAUSE_ENDS,
     FAMILY,
+    GONE,
     NEGATED,
     PAST,
     UNCERTAIN,
@@ -25,7 +23,8 @@ from eczema_tf.symptoms.context import (
     SymptomSpan,
     read_context,
 )
-from eczema_tf.symptoms.phrases import NEW_LINE, PhraseTable, split_words
+from eczema_tf.symptoms.phrases import NEW_LINE, split_words
+from eczema_tf.symptoms.vocabulary import Category, CueMeaning, load_vocabulary
 
 PRESENT, PATIENT = "present", "patient"
 MENTIONED, DENIED, OPEN = "mentioned", "denied", "open"
@@ -99,49 +98,13 @@ class Criterion:
     cues: tuple[Cue, ...]
 
 
-class CueMeaning(NamedTuple):
-    """What a phrase of the vocabulary means; no category: nothing.
-
-    `said_again`: status and subject of what was named before, by words that do not name it.
-    """
-
-    category: str
-    kind: str = ""
-    denies: bool = False
-    said_again: tuple[str, str] | None = None
-
-
 class _Mention(NamedTuple):
-    """A phrase in a text by its words, and what `cues.yaml` says of its category."""
+    """A phrase in a text by its words, and its category."""
 
     start: int
     end: int
     meaning: CueMeaning
-    entry: dict[str, Any]
-
-
-@cache
-def load_vocabulary() -> tuple[PhraseTable[CueMeaning], dict[str, Any]]:
-    """Loads `cues.yaml`, once: its phrases as a table, and all of it."""
-    source = yaml.safe_load(Path(__file__).with_name("cues.yaml").read_text(encoding="utf-8"))
-    phrases = [(phrase, CueMeaning("")) for phrase in source["ignored"]]
-    for category, entry in source["categories"].items():
-        for kind, group in entry["phrases"].items():
-            phrases += [(phrase, CueMeaning(category, kind)) for phrase in group]
-        denials = entry.get("denials", [])
-        phrases += [(phrase, CueMeaning(category, denies=True)) for phrase in denials]
-    wrongs = source["misspellings"].items()
-    source["mended"] = {wrong: right for right, group in wrongs for wrong in group}
-    source["said_again"] = PhraseTable(
-        [
-            (phrase, (status, subject))
-            for status, subjects in source["ellipses"].items()
-            for subject, group in subjects.items()
-            for phrase in group
-        ],
-        source["slots"],
-    )
-    return PhraseTable(phrases, source["slots"]), source
+    category: Category
 
 
 def find_cues(text: str) -> list[Cue]:
@@ -153,21 +116,21 @@ def find_cues(text: str) -> list[Cue]:
     Returns:
         By position, without overlap.
     """
-    source = load_vocabulary()[1]
-    words = split_words(text, source["mended"])
+    vocabulary = load_vocabulary()
+    words = split_words(text, vocabulary.mended)
     # without line breaks that only wrap a line
     words = [
         word
         for before, word in zip([None, *words], words, strict=False)
-        if not (before and word.form == NEW_LINE and before.form in source["leads_on"])
+        if not (before and word.form == NEW_LINE and before.form in vocabulary.leads_on)
     ]
     forms = [word.form for word in words]
     mentions = _find_mentions(forms)
-    spans = [SymptomSpan(each.start, each.end, each.entry.get("reach")) for each in mentions]
+    spans = [SymptomSpan(each.start, each.end, each.category.reach) for each in mentions]
     cues: list[Cue] = []
     ended = set[str]()  # what the words after deny
     for mention, effects in zip(mentions[::-1], read_context(forms, spans)[::-1], strict=True):
-        if mention.entry.get("dropped_by") in effects:
+        if mention.category.dropped_by in effects:
             continue
         if WAS in effects and FAMILY not in effects and mention.meaning.category in ended:
             effects |= {PAST}
@@ -181,10 +144,10 @@ def find_cues(text: str) -> list[Cue]:
 
 def _find_mentions(forms: Sequence[str]) -> list[_Mention]:
     """Finds the phrases that mean something where they stand, by position."""
-    table, source = load_vocabulary()
+    vocabulary = load_vocabulary()
     mentions = [
-        _Mention(found.start, found.end, meaning, source["categories"][meaning.category])
-        for found in table.find(forms)
+        _Mention(found.start, found.end, meaning, vocabulary.categories[meaning.category])
+        for found in vocabulary.phrases.find(forms)
         if (meaning := min(found.meanings, key=lambda meaning: meaning.category != "")).category
     ]
     meant = [
@@ -199,11 +162,10 @@ def _find_mentions(forms: Sequence[str]) -> list[_Mention]:
 
 def _leads(mention: _Mention, before: Sequence[_Mention], after: Sequence[_Mention]) -> bool:
     """Whether a symptom stands near a phrase that means something beside one alone."""
-    beside = mention.entry.get("beside", {}).get(mention.meaning.kind)
-    within = mention.entry.get("before", {}).get(mention.meaning.kind, beside)
+    beside = mention.category.beside.get(mention.meaning.kind)
+    within = mention.category.before.get(mention.meaning.kind, beside)
     return within is None or any(
-        each.entry.get("symptom")
-        and max(each.start - mention.end, mention.start - each.end) <= within
+        each.category.symptom and max(each.start - mention.end, mention.start - each.end) <= within
         for each in [*(before if beside else []), *after]
     )
 
@@ -211,25 +173,25 @@ def _leads(mention: _Mention, before: Sequence[_Mention], after: Sequence[_Menti
 def _find_ellipses(forms: Sequence[str], mentions: Sequence[_Mention]) -> Iterator[_Mention]:
     """Yields ends of clauses that say again what was named shortly before, of somebody."""
     inside = {index for each in mentions for index in range(each.start, each.end)}
-    named = {each.end - 1: each for each in mentions if each.entry.get("repeats", True)}
+    named = {each.end - 1: each for each in mentions if each.category.repeats}
     ends = {",", *CLAUSE_ENDS}
-    for found in load_vocabulary()[1]["said_again"].find(forms):
+    for found in load_vocabulary().said_again.find(forms):
         near = range(found.start - 1, found.start - 1 - _NEAR, -1)
         before = next((named[index] for index in near if index in named), None)
         at_end = ends.issuperset(forms[found.end : found.end + 1])
         if before and at_end and inside.isdisjoint(range(found.start, found.end)):
             meaning = before.meaning._replace(said_again=found.meanings[0])
-            yield _Mention(found.start, found.end, meaning, before.entry)
+            yield _Mention(found.start, found.end, meaning, before.category)
 
 
 def _make_cue(mention: _Mention, effects: Container[str], start: int, words: str) -> Cue:
     """Makes a cue of words that begin at a character."""
-    meaning, entry = mention.meaning, mention.entry
-    over = PAST in effects and not entry.get("history")
-    doubted = UNCERTAIN in effects or entry.get("doubted_by") in effects
-    denied = meaning.denies or over or NEGATED in effects
-    of_family = FAMILY in effects or entry.get("inherited_by") in effects
-    of_family |= meaning.denies and entry.get("denials_of") == FAMILY
+    meaning, category = mention.meaning, mention.category
+    ended = {PAST, GONE}.difference(category.history)
+    denied = meaning.denies or any(effect in effects for effect in {NEGATED, *ended})
+    doubted = UNCERTAIN in effects or category.doubted_by in effects
+    of_family = FAMILY in effects or category.inherited_by in effects
+    of_family |= meaning.denies and category.denials_of == FAMILY
     status = NEGATED if denied else UNCERTAIN if doubted else PRESENT
     status, subject = meaning.said_again or (status, FAMILY if of_family else PATIENT)
     return Cue(
@@ -298,17 +260,18 @@ def read_criteria(cues: Iterable[Cue]) -> list[Criterion]:
     """
     cues = list(cues)
     criteria = []
-    for name, rule in load_vocabulary()[1]["criteria"].items():
-        kinds, contrary = rule.get("kinds"), rule.get("contrary", [])
-        spoken = [cue for cue in cues if cue.category == rule["category"]]
+    for name, rule in load_vocabulary().criteria.items():
+        spoken = [cue for cue in cues if cue.category == rule.category]
         own = [cue for cue in spoken if cue.subject == PATIENT]
         for_it = [
             cue
             for cue in own
-            if kinds is None or cue.kind in kinds or (not cue.kind and cue.status == NEGATED)
+            if rule.kinds is None
+            or cue.kind in rule.kinds
+            or (not cue.kind and cue.status == NEGATED)
         ]
-        against_it = [cue for cue in own if cue.kind in contrary and cue.status == PRESENT]
-        relatives = [cue for cue in spoken if rule.get("relatives") and cue.subject == FAMILY]
+        against_it = [cue for cue in own if cue.kind in rule.contrary and cue.status == PRESENT]
+        relatives = [cue for cue in spoken if rule.relatives and cue.subject == FAMILY]
         if any(cue.status == PRESENT for cue in for_it):
             status = MENTIONED
         elif against_it or any(cue.status == NEGATED for cue in for_it):
@@ -316,7 +279,7 @@ def read_criteria(cues: Iterable[Cue]) -> list[Criterion]:
         else:
             status = OPEN
         shown = sorted({*for_it, *against_it, *relatives}, key=lambda cue: cue.start)
-        criteria.append(Criterion(name, rule["words"], status, tuple(shown)))
+        criteria.append(Criterion(name, rule.words, status, tuple(shown)))
     return criteria
 
 
@@ -326,4 +289,4 @@ def describe_category(category: str) -> str:
     Raises:
         KeyError: If there is no such category.
     """
-    return load_vocabulary()[1]["categories"][category]["describe"]
+    return load_vocabulary().categories[category].describe

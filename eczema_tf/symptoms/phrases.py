@@ -9,7 +9,11 @@ import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, pairwise
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict
 
 _APOSTROPHES = "'’‘ʼ`´"
 # accents, soft hyphens and the like
@@ -106,6 +110,28 @@ def _read_dashes(line: Sequence[Word]) -> list[Word]:
     else:
         return [word for word in line if word.form != _HYPHEN]
     return [replace(word, form=minus) if at in dashes else word for at, word in enumerate(line)]
+
+
+class Part(BaseModel):
+    """A part of a YAML file of this package: no unknown keys, no silent conversion."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class PhraseFile(Part):
+    """Such a file: phrases, and the slots in them."""
+
+    slots: dict[str, list[str]]
+
+    @classmethod
+    def load(cls, name: str) -> Self:
+        """Reads a file of this package.
+
+        Raises:
+            ValidationError: If it has a key that nothing reads, or a value of another type.
+        """
+        text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+        return cls.model_validate(yaml.safe_load(text))
 
 
 Meaning = TypeVar("Meaning", bound=Hashable)
