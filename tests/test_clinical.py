@@ -98,6 +98,8 @@ def test_a_pair_keeps_the_fields_of_the_photos_row_or_else_of_the_texts():
     photos, texts = np.array([5, -1, 7, 3]), np.array([0, 8, -1, 3])
     pairs, own = inputs.pair(photos, texts), inputs.columns[CLINICAL].gather(np.array([5, 8, 7, 3]))
     np.testing.assert_array_equal(pairs.columns[CLINICAL].gather(np.arange(4)), own)
+    none = inputs.pair(np.array([-1]), np.array([-1]))  # nothing is asked
+    assert not none.columns[CLINICAL].gather(np.arange(1)).any()
 
 
 def test_statistics_are_those_of_training_rows_that_know_the_field():

@@ -15,6 +15,7 @@ from eczema_tf.errors import RunError
 from eczema_tf.evaluation.explanation_results import Cascade, ComparisonSummary, ModalityResults
 from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.reporting.explanation_report import describe_trust
+from eczema_tf.reporting.facts import RunData
 from eczema_tf.workflows import run_folder, stress
 from eczema_tf.workflows.explanation_quality import photos as explained_photos
 from eczema_tf.workflows.explanation_quality import stability as explained_stability
@@ -306,6 +307,25 @@ def test_photos_and_texts_are_taken_away_exchanged_and_corrupted(
     page = (tmp_path / "report.html").read_text()
     assert "corrupted photos" in page
     check_examples(page, workplace)
+
+
+def test_what_a_run_was_not_trained_on_is_neither_judged_nor_shown(workplace: Path, tmp_path: Path):
+    """As if there had been no photos in training: the served graph ignores them, too."""
+    run = tmp_path / "run"
+    shutil.copytree(workplace / "run", run)
+    run_folder.unseal(run)
+    data = RunData.read(run / run_folder.DATA)
+    data.model_copy(update={"trained_on": ["text"]}).write(run / run_folder.DATA)
+    out = tmp_path / "judged"
+    assert evaluate.main(["--run-dir", str(run), "--with-photos", "--out", str(out)]) == 0
+    heads = json.loads((out / "metrics.json").read_text())["heads"]
+    assert heads["image"]["cases"] == 0
+    assert heads["text"]["cases"] > 0
+    cases = pd.read_csv(out / "predictions.csv")
+    assert not cases["image_used"].any()
+    told = cases[cases["text_used"]]
+    np.testing.assert_allclose(told["p_fusion"], told["p_text"], atol=1e-6)
+    assert "data:image/jpeg" not in (out / "report.html").read_text()
 
 
 def check_examples(page: str, workplace: Path) -> None:

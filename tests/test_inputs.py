@@ -80,6 +80,20 @@ def test_a_pair_has_the_photo_of_one_row_and_the_text_of_another(inputs: Inputs)
     np.testing.assert_array_equal(paired[PADDING_MASK], own[PADDING_MASK][2:])
 
 
+def test_what_a_model_has_not_learned_from_is_left_out(inputs: Inputs):
+    inputs = replace(inputs, text_notices=np.full(len(inputs), "text: hardly known", object))
+    told = inputs.keep({"text"})
+    assert told.absent == {"image"}
+    np.testing.assert_array_equal(told.present("text"), inputs.present("text"))
+    np.testing.assert_array_equal(told.text_notices, inputs.text_notices)
+    shown = inputs.keep(frozenset({"image"}))
+    assert shown.absent == {"text"}
+    assert not (shown.text_notices != "").any()
+    rows, whole = np.arange(len(inputs)), inputs.keep(["image", "text"])
+    for name, values in inputs.gather(rows).items():
+        np.testing.assert_array_equal(whole.gather(rows)[name], values)
+
+
 def test_tokens_are_cut_to_the_longest_text_of_the_batch(inputs: Inputs, table: pd.DataFrame):
     absent = np.flatnonzero(table["text"] == "")[:2]
     batch = inputs.gather(absent)

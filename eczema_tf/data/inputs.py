@@ -4,7 +4,7 @@ Each distinct photo and text is preprocessed once. `Inputs.gather` is the only p
 become arrays, for training and for evaluation, from pixels and from cached features alike.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -98,22 +98,33 @@ class Inputs:
 
         Args:
             photos: int64 (new rows,), the rows whose photos are taken; -1: none.
-            texts: Likewise, as many. Clinical fields are those of the photo, if there is one.
+            texts: Likewise, as many. Clinical fields are those of the photo, if there is one; a row
+                without photo and text has none, as in the served graph.
         """
-        columns, either = {}, np.where(photos < 0, texts, photos)
+        shown, told = self.present("image")[photos], self.present("text")[texts]
+        is_asked = (shown & (photos >= 0)) | (told & (texts >= 0))
+        either = np.where(is_asked, np.where(photos < 0, texts, photos), -1)
         sources = {IMAGE: photos, IMAGE_PRESENT: photos, CLINICAL: either}
+        # what says that something is not there, so that the other columns are not looked at
+        nothing, columns = {IMAGE_PRESENT: 0, TEXT_PRESENT: 0, CLINICAL: -1}, {}
         for name, column in self.columns.items():
             rows = sources.get(name, texts)
             index = column.index[rows]
-            if name in (IMAGE_PRESENT, TEXT_PRESENT):
-                index = np.where(rows < 0, 0, index)  # what is not there is not looked at
+            if name in nothing:
+                index = np.where(rows < 0, nothing[name], index)
             columns[name] = replace(column, index=index)
         return replace(
             self,
             columns=columns,
             token_counts=self.token_counts[texts],
-            text_notices=self.text_notices[texts],
+            text_notices=np.where(texts < 0, "", self.text_notices[texts]),
         )
+
+    def keep(self, modalities: Collection[str]) -> "Inputs":
+        """Makes the same rows, without photos or texts unless "image" or "text" is kept."""
+        rows = np.arange(len(self))
+        photos, texts = (rows if name in modalities else rows * 0 - 1 for name in MODALITIES)
+        return self.pair(photos, texts)
 
     def with_features(
         self, old: str, new: str, column: Column, tokens: int | None = None

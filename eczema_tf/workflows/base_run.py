@@ -67,7 +67,7 @@ def build_on(
     model, tokenizer = build_model(config.model, encoders), base.trained.tokenizer
     take_over(model, base.trained.model)
     tokenizer.unknown_limit = choose_unknown_limit(tokenizer, texts)
-    return run_folder.TrainedModel(config, encoders, tokenizer, model)
+    return run_folder.TrainedModel(config, encoders, tokenizer, model, base.trained.learned_from)
 
 
 def check_base(base: BaseRun, dataset: Dataset) -> None:

@@ -110,14 +110,18 @@ def explain_cases(
         case_ids: Of those to explain.
 
     Returns:
-        By case id; none whose photos are embeddings and that have no text.
+        By case id; none of which the model can see nothing, such as photos that are embeddings.
     """
     backend, shown = RunBackend(run_dir, Question(), trained), {}
+    sees_photos = "image" in trained.learned_from and dataset.embeddings is None
+    reads_texts = "text" in trained.learned_from
     for case_id in tqdm(case_ids, desc="shown cases", unit="case"):
         rows = dataset.table[dataset.table["case_id"] == case_id]
-        files = [file for file in rows["image_file"] if file and dataset.embeddings is None]
+        files = [file for file in rows["image_file"] if file and sees_photos]
         photos = [upright_jpeg(read_photo(Path(file))) for file in files]
-        text = next((text for text in rows["text"] if text), "")
+        cleaned = clean_text(tf.constant(list(rows["text"]))).numpy()
+        readable = [text for text, left in zip(rows["text"], cleaned, strict=True) if left]
+        text = readable[0] if readable and reads_texts else ""
         clinical = join_columns(rows, [field.name for field in trained.encoders.clinical])[0]
         if photos or text:
             answer = asyncio.run(answer_case(backend, photos, text, clinical))
@@ -145,7 +149,6 @@ class RunBackend:
         self.question = question
         self._trained = trained or run_folder.load_model(run_dir)
         data = RunData.read(run_dir / run_folder.DATA)
-        self._trained_on = data.learned_from
         self.said = Said(
             run_folder.read_thresholds(run_dir),
             read_undecided(self._trained.model),
@@ -232,7 +235,7 @@ class RunBackend:
         if not photo and not text.strip():
             raise DataError("nothing to explain: give a photo, a text or both")
         for name, given in (("image", photo), ("text", bool(text.strip()))):
-            if given and name not in self._trained_on:
+            if given and name not in self._trained.learned_from:
                 raise DataError(
                     f"--{name}: this run was not trained on"
                     f" {'photos' if name == 'image' else 'texts'}; leave it out"

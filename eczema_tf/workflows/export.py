@@ -84,7 +84,7 @@ def build_served(trained: TrainedModel, run_dir: Path) -> ServedModel:
         image_encoder=trained.encoders.image,
         tokenizer=trained.tokenizer,
         preprocess=trained.config.preprocess,
-        trained_on=RunData.read(run_dir / run_folder.DATA).learned_from,
+        trained_on=trained.learned_from,
         explainer=partial(explain_in_one_pass, run_folder.take_apart(run_dir, trained)),
         clinical=trained.encoders.clinical,
     )

@@ -3,6 +3,7 @@
 All of it lands in a run folder.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,15 +195,17 @@ def train_run(
         trained = _build_untrained(config, dimension, texts, findings, clinical)
     run_folder.unseal(run_dir)
     run_folder.save_encoders(run_dir, trained.encoders, trained.tokenizer)
+    given = {"image": training["image_path"], "text": training["text"]}
+    trained_on = [modality for modality, values in given.items() if (values != "").any()]
+    trained = replace(trained, learned_from=trained.learned_from.union(trained_on))
     inputs = load_model_inputs(trained, dataset)
     # fingerprints, counts, splits, and what the model gets to see
-    given = {"image": training["image_path"], "text": training["text"]}
     rows = {split: table[splits == split] for split in SPLITS}
     run_data = RunData(
         **dict(dataset.describe()),
         split_counts={split: count_cases(rows[split]) for split in SPLITS},
         splits={split: list(rows[split]["example_id"]) for split in SPLITS},
-        trained_on=[modality for modality, values in given.items() if (values != "").any()],
+        trained_on=trained_on,
         inputs=describe_inputs(dataset, inputs, np.flatnonzero(splits == "train")),
         seen=note_seen(dataset, splits.isin(["train", "val"]).to_numpy()),
         base=base.data.as_base() if base else None,
@@ -251,7 +254,7 @@ def _build_untrained(
         load_preset_weights(model.get_layer(ENCODER_LAYERS["image"]), image.preset)
     if text.preset is not None:
         load_preset_weights(model.get_layer(ENCODER_LAYERS["text"]), text.preset)
-    return run_folder.TrainedModel(config, encoders, tokenizer, model)
+    return run_folder.TrainedModel(config, encoders, tokenizer, model, frozenset())
 
 
 def _judge(

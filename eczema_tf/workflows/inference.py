@@ -103,8 +103,8 @@ def build_client_inputs(
 
 
 def load_model_inputs(trained: TrainedModel, dataset: Dataset) -> Inputs:
-    """Preprocesses a data set for a model."""
-    return load_inputs(
+    """Preprocesses a data set for a model; as in the served graph, without what it never saw."""
+    inputs = load_inputs(
         dataset,
         tokenizer=trained.tokenizer,
         size_px=trained.encoders.image.size_px,
@@ -112,6 +112,7 @@ def load_model_inputs(trained: TrainedModel, dataset: Dataset) -> Inputs:
         cache=ArrayCache(trained.config.train.cache_folder),
         clinical=trained.encoders.clinical,
     )
+    return inputs.keep(trained.learned_from)
 
 
 def predict_cases(

@@ -74,12 +74,18 @@ Kind = TypeVar("Kind")
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Everything that turns photos and texts into logits."""
+    """Everything that turns photos and texts into logits.
+
+    Attributes:
+        learned_from: Modalities that it was trained on. Of others it sees nothing: what they would
+            go through still has the weights that it began with.
+    """
 
     config: Config
     encoders: Encoders
     tokenizer: TextTokenizer
     model: keras.Model
+    learned_from: frozenset[str]
 
     def with_cache(self, folder: str) -> "TrainedModel":
         """Makes the same model, which keeps what it computes in another folder."""
@@ -171,7 +177,8 @@ def load_model(run_dir: Path) -> TrainedModel:
             f"{run_dir / WEIGHTS}: does not fit {CONFIG} and {ENCODERS}, or is of another version:"
             f" train again ({cause})"
         ) from error
-    return TrainedModel(config, encoders, read_tokenizer(run_dir / TOKENIZER), model)
+    tokenizer, data = read_tokenizer(run_dir / TOKENIZER), RunData.read(run_dir / DATA)
+    return TrainedModel(config, encoders, tokenizer, model, data.learned_from)
 
 
 def save_neutral_text(run_dir: Path, neutral_text: np.ndarray) -> None:
