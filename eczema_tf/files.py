@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # more, so that taking one away always gives back what was written.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\0]")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r\n\0]")
+ASIDE = ".writing-"  # how folders of what is being written begin
 SETTLED_S = 60.0  # younger leftovers may belong to a writer that has not locked them yet
 # numbers, and ids such as -1000600354148496558-1: arithmetic at worst, and others look them up
 _HARMLESS = re.compile(r"[-+.0-9]+")
@@ -98,8 +99,9 @@ class Version:
 def adding_version(parent: Path) -> Iterator[Version]:
     """Yields a temporary folder to fill, renamed to the next number under `parent` at the end.
 
-    Two that end at once get a number each, and neither replaces anything: `mkdir` claims a number,
-    and a rename onto an empty folder replaces nothing.
+    Two that end at once get a number each, and neither replaces anything: a rename claims a number,
+    and fails where another one is. So a number is whole from the start, and no reader finds it
+    empty.
 
     Raises:
         EczemaError: If the disk refuses.
@@ -111,23 +113,25 @@ def adding_version(parent: Path) -> Iterator[Version]:
         made = [int(version.name) for version in parent.iterdir() if version.name.isdigit()]
         version.number = 1 + max(made, default=0)
         while True:
-            with contextlib.suppress(FileExistsError):
-                (parent / str(version.number)).mkdir()
+            try:
+                version.folder.rename(parent / str(version.number))
                 break
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # what Linux and others say
+                    raise
             version.number += 1
-        version.folder.rename(parent / str(version.number))
 
 
 @contextlib.contextmanager
 def _folder_aside(parent: Path, name: str) -> Iterator[Path]:
     """A locked folder for what is being written; those of writers that died are swept first."""
     parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.glob(".writing-*"):
+    for left in parent.glob(f"{ASIDE}*"):
         with contextlib.suppress(OSError):  # held by its writer, or gone meanwhile
             if time.time() - left.stat().st_mtime > SETTLED_S:
                 with holding(left):
                     shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".writing-{name}-", dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=f"{ASIDE}{name}-", dir=parent))
     try:
         folder.chmod(0o777 & ~_umask())
         with holding(folder):
@@ -160,7 +164,8 @@ def refusing(path: Path) -> Iterator[None]:
     """Turns what the disk refuses into one clear line.
 
     Raises:
-        EczemaError: If it is full, read-only, or otherwise refuses what the block writes.
+        EczemaError: If it is full, read-only, or otherwise refuses what the block writes; or if
+            another file cannot be opened, which is named then.
     """
     try:
         yield
@@ -170,10 +175,21 @@ def refusing(path: Path) -> Iterator[None]:
         cause = os.strerror(errno.ENOSPC)
         if isinstance(error, OSError):
             cause = error.strerror or str(error)
+            if cause not in FULL and not _is_written(error, path):
+                raise EczemaError(f"{error.filename}: cannot be opened: {cause}") from error
         elif cause not in str(error):  # TensorFlow has exceptions of its own for a full disk
             raise
         advice = "free some space or choose" if cause in FULL else "choose"
         raise EczemaError(f"{path}: cannot be written: {cause}; {advice} another folder") from error
+
+
+def _is_written(error: OSError, path: Path) -> bool:
+    """Whether what an error names is what is written, or a folder above, or one aside."""
+    if not isinstance(error.filename, str | bytes):
+        return True  # names nothing
+    file, target = (Path(os.path.realpath(os.fsdecode(one))) for one in (error.filename, path))
+    aside = any(part.startswith(ASIDE) for part in file.parts)
+    return aside or file.is_relative_to(target) or target.is_relative_to(file)
 
 
 CHECKSUMS = "SHA256SUMS"

@@ -1,10 +1,12 @@
 """Nothing good is ever replaced by something half-written."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from eczema_tf.data.cache import fingerprint
 from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.errors import EczemaError, RunError
 from eczema_tf.files import (
+    adding_version,
     check_checksums,
     digest_file,
     digest_folder,
@@ -103,6 +106,22 @@ def test_a_full_disk_is_said_whoever_meets_it(tmp_path: Path):
         with pytest.raises(type(other)) as caught, refusing(tmp_path / "a"):
             raise other
         assert caught.value is other
+
+
+def test_a_file_that_cannot_be_read_is_named_and_not_the_disk_blamed(tmp_path: Path):
+    said = f"{tmp_path}/in/a.jpg: cannot be opened: No such file"
+
+    def copy(folder: Path) -> None:
+        with replacing_folder(folder) as aside:
+            shutil.copyfile(tmp_path / "in" / "a.jpg", aside / "a.jpg")
+
+    for name in ("out", "new/out"):
+        with pytest.raises(EczemaError, match=said):
+            copy(tmp_path / name)
+    full = OSError(errno.ENOSPC, "No space left on device", "a.jpg", None, "out/a.jpg")
+    said = "out: cannot be written: No space"
+    with pytest.raises(EczemaError, match=said), refusing(Path("out")):
+        raise full  # as `shutil` says it, which names what it reads first
 
 
 def test_full_disk_keeps_the_old_file(tmp_path: Path):
@@ -380,6 +399,26 @@ def test_versions_that_end_at_once_all_stay_and_nothing_is_replaced(tmp_path: Pa
         assert (tmp_path / str(number) / "model").read_text() == str(writer)
     assert (tmp_path / "3" / "model").read_text() == "old"
     assert not list(tmp_path.glob(".writing-*"))
+
+
+def test_a_version_is_never_seen_empty_and_its_number_never_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rename, there = Path.rename, []
+
+    def rename_after_somebody_else(self: Path, target: Path) -> Path:
+        there.append(target.exists())
+        if len(there) == 1:  # another writer is faster
+            target.mkdir()
+            (target / "model").write_text("theirs")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename_after_somebody_else)
+    with adding_version(tmp_path) as version:
+        (version.folder / "model").write_text("mine")
+    assert there == [False, False]
+    assert [(tmp_path / name / "model").read_text() for name in ("1", "2")] == ["theirs", "mine"]
+    assert version.number == 2
 
 
 def cut_a_line(path: Path) -> None:
