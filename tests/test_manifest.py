@@ -270,7 +270,12 @@ def test_rows_rejected_first_and_later_are_written_down_together(folder: Path):
         skip_bad_rows=True,
     )
     reject_bad_photos(manifest, inspect_photos(manifest.table["image_file"]), skip_bad_rows=True)
-    assert list(pd.read_csv(folder / "manifest.rejected.csv")["example_id"]) == ["r2", "r3"]
+    written = pd.read_csv(folder / "manifest.rejected.csv", dtype=str)
+    assert list(written["example_id"]) == ["r2", "r3"]
+    # all as in the file, so that mended rows can be put back
+    assert list(written["eczema"]) == ["9", "1"]
+    columns = ["example_id", "image_path", "eczema", "rejected_line", "rejected_reason"]
+    assert list(written) == columns
 
 
 def test_embeddings_stand_in_for_photos(folder: Path):

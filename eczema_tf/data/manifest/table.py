@@ -32,6 +32,7 @@ class Manifest:
             row's embedding or "".
         lines: int64 (rows,), the line of each row in the file (for Parquet: the row's number, from
             1).
+        read: The same rows as the file has them, before defaults are filled in.
         without_embedding: How many rows name a photo that has none, where embeddings stand in for
             photos; they keep their text alone.
         rejected: The rows left out because of `skip_bad_rows`, with `rejected_line` and
@@ -41,6 +42,7 @@ class Manifest:
     path: Path
     table: pd.DataFrame
     lines: np.ndarray = field(default_factory=lambda: np.zeros(0, "int64"))
+    read: pd.DataFrame = field(default_factory=pd.DataFrame)
     without_embedding: int = 0
     rejected: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -122,7 +124,7 @@ def load_manifest(
         clinical=clinical,
     )
     table["eczema"] = table["eczema"].map(parse_label).astype("float64")
-    return _reject(Manifest(path, table, lines, lost), read, faults, skip_bad_rows)
+    return _reject(Manifest(path, table, lines, read, lost), faults, skip_bad_rows)
 
 
 def reject_bad_photos(
@@ -145,7 +147,7 @@ def reject_bad_photos(
         for row, (error, image_path) in enumerate(zip(errors, table["image_path"], strict=True))
         if error
     ]
-    return _reject(manifest, table, faults, skip_bad_rows)
+    return _reject(manifest, faults, skip_bad_rows)
 
 
 def _find_keys(table: pd.DataFrame, embeddings: Collection[str]) -> list[str]:
@@ -170,9 +172,7 @@ def _find_photos(image_paths: list[str], folder: Path) -> tuple[list[str], list[
     return [found.get(image_path, "") for image_path in image_paths], faults
 
 
-def _reject(
-    manifest: Manifest, read: pd.DataFrame, faults: list[Fault], skip_bad_rows: bool
-) -> Manifest:
+def _reject(manifest: Manifest, faults: list[Fault], skip_bad_rows: bool) -> Manifest:
     """Raises all faults together, or takes their rows out and writes these to a file."""
     if not faults:
         return manifest
@@ -189,7 +189,7 @@ def _reject(
     bad = list(reasons)
     if len(bad) == len(manifest.table):
         raise DataError(join_faults(f"{path}: every row is bad", described))
-    newly = read.iloc[bad].assign(
+    newly = manifest.read.iloc[bad].assign(
         rejected_line=lines[bad], rejected_reason=["; ".join(reasons[row]) for row in bad]
     )
     rejected = pd.concat([manifest.rejected, newly], ignore_index=True)
@@ -198,5 +198,6 @@ def _reject(
         manifest,
         table=manifest.table.drop(index=bad).reset_index(drop=True),
         lines=np.delete(lines, bad),
+        read=manifest.read.drop(index=bad).reset_index(drop=True),
         rejected=rejected,
     )
