@@ -20,7 +20,9 @@ from test_main_job import SMOKE, settings
 from eczema_tf import evaluate, explain, predict, prepare, train
 from eczema_tf import export as export_verb
 from eczema_tf.data.text.tokenizer import SPECIAL_TOKENS
+from eczema_tf.evaluation.records import Leaks
 from eczema_tf.training.stages import History
+from eczema_tf.workflows.audit import AuditedDataset
 from eczema_tf.workflows.fit import fit_run
 
 
@@ -223,6 +225,8 @@ def test_repeats_of_a_cross_validation_count_every_case_once(
         models[:] = models or [fit_run(*given)]
         return models[0]
 
+    found = [Leaks(leaks=2, examples=["a", "b"]), Leaks(leaks=0, examples=[])]  # by repeat
+    monkeypatch.setattr(AuditedDataset, "check", lambda *_: found.pop(0))
     monkeypatch.setattr("eczema_tf.workflows.cross_validate.fit_run", fit_once)
     divisions = ["split.folds=2", "split.repeats=2"]
     assert run_smoke(workplace, run, *divisions, "export.enabled=false") == 0
@@ -233,6 +237,7 @@ def test_repeats_of_a_cross_validation_count_every_case_once(
     assert (predictions["case_id"].value_counts() == 2).all()
     assert metrics["cases"] == metrics["bootstrap"]["groups"] == 60
     assert metrics["heads"]["fusion"]["cases"] == 60
+    assert metrics["leaks"] == {"leaks": 2, "examples": ["a", "b"]}
     assert folds["folds"]["0"] != folds["folds"]["1"]
     assert {child.name for child in (run / "folds").iterdir()} == {"0-0", "0-1", "1-0", "1-1"}
 

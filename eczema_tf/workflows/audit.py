@@ -52,10 +52,7 @@ class AuditedDataset:
         leaks = _record_leaks(title, findings, self.allow_leaks)
         judged = np.flatnonzero(splits != "train")
         overlap = check_overlap(seen, self.dataset, judged, allow_leaks=self.allow_leaks)
-        if overlap is None:
-            return leaks
-        examples = [*leaks.examples, *overlap.examples][:NAMED_LEAKS]
-        return Leaks(leaks=leaks.leaks + overlap.leaks, examples=examples)
+        return leaks if overlap is None else add_leaks([leaks, overlap])
 
 
 def load_audited(config: DataConfig, manifest_path: Path | str) -> AuditedDataset:
@@ -94,6 +91,12 @@ def check_overlap(
     )
     found = [line for one in seen if one for line in find_overlap(one, dataset, rows)]
     return _record_leaks(title, found, allow_leaks)
+
+
+def add_leaks(found: Sequence[Leaks]) -> Leaks:
+    """Adds up what was found in several ways, or in several divisions of the same cases."""
+    examples = [line for one in found for line in one.examples]
+    return Leaks(leaks=sum(one.leaks for one in found), examples=examples[:NAMED_LEAKS])
 
 
 def _record_leaks(title: str, findings: list[str], allow_leaks: bool) -> Leaks:

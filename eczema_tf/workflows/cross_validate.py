@@ -10,12 +10,12 @@ from eczema_tf.config import Config
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.splits import assign_folds, fold_splits
 from eczema_tf.evaluation.predictions import average_rows_by_case
-from eczema_tf.evaluation.records import Metrics
+from eczema_tf.evaluation.records import Leaks, Metrics
 from eczema_tf.evaluation.thresholds import Thresholds
 from eczema_tf.files import write_json
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.audit import AuditedDataset
+from eczema_tf.workflows.audit import AuditedDataset, add_leaks
 from eczema_tf.workflows.base_run import list_seen_by_base
 from eczema_tf.workflows.fit import fit_run
 from eczema_tf.workflows.inference import compute_row_logits
@@ -39,7 +39,7 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
     ids = dataset.table["example_id"]
     if split.folds is None:
         raise ValueError("cross-validation needs split.folds")
-    cases, thresholds, folds, leaks = [], [], {}, None
+    cases, thresholds, folds, leaks = [], [], {}, list[Leaks]()
     for repeat in range(split.repeats):
         fold_of_row = assign_folds(
             dataset.table,
@@ -48,7 +48,7 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
             repeat=repeat,
             label_threshold=config.data.label_threshold,
         )
-        leaks = audited.check(fold_of_row, list_seen_by_base(config))
+        leaks.append(audited.check(fold_of_row, list_seen_by_base(config)))
         folds[str(repeat)] = dict(zip(ids, map(int, fold_of_row), strict=True))
         logits = []
         for fold in sorted(set(fold_of_row)):
@@ -68,7 +68,7 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
         pd.concat(cases, ignore_index=True),
         config,
         split=f"{split.folds} folds{times}, out of fold",
-        leaks=leaks,
+        leaks=add_leaks(leaks),
     )
 
 
