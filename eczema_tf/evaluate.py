@@ -100,26 +100,21 @@ ARGUMENTS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
     parser = build_parser("evaluate", *ARGUMENTS, examples=EXAMPLES)
-    parser.set_defaults(refuse=parser.error)
+    parser.set_defaults(parser=parser)
     return run_command(parser, _evaluate, argv)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    parser: argparse.ArgumentParser = arguments.parser
     if arguments.embeddings is not None and arguments.manifest is None:
         raise DataError("--embeddings: needs the --manifest whose photos they are of")
     if arguments.compare is None and arguments.run_dir is None:
-        arguments.refuse("give --run-dir, or --compare with two runs or more")
+        parser.error("give --run-dir, or --compare with two runs or more")
     if arguments.compare is not None:
-        given = (
-            arguments.run_dir,
-            arguments.manifest,
-            arguments.embeddings,
-            arguments.explanations,
-        )
-        if len(arguments.compare) < 2 or any(given) or arguments.sensitivity:
-            arguments.refuse(
-                "--compare needs two runs or more, and takes nothing but --out besides"
-            )
+        others = vars(arguments).keys() - {"compare", "out", "debug", "parser"}
+        given = [name for name in others if getattr(arguments, name) != parser.get_default(name)]
+        if len(arguments.compare) < 2 or given:
+            parser.error("--compare needs two runs or more, and takes nothing but --out besides")
     start_tensorflow()
     # here, so that --help does not wait for it
     from eczema_tf.workflows.evaluate import compare, evaluate

@@ -161,6 +161,16 @@ def test_a_text_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture):
         assert "argument --text: given twice; allowed: once" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "more", ["--robustness", "--with-photos", "--allow-leaks", "--split=all", "--sensitivity=0.9"]
+)
+def test_a_comparison_takes_nothing_that_it_would_ignore(more: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as ended:
+        commands.main(["evaluate", "--compare", "one", "other", more])
+    assert ended.value.code == 2
+    assert "takes nothing but --out besides" in capsys.readouterr().err
+
+
 def test_clinical_fields_are_given_once_and_are_finite():
     assert read_clinical_arguments([("age", "3"), ("sex", "f")]) == {"age": "3", "sex": "f"}
     with pytest.raises(DataError, match="--clinical age: given twice"):

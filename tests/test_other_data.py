@@ -204,14 +204,29 @@ def test_the_runs_own_training_rows_are_judged_and_marked(run: Path):
     assert leaks.leaks > 80
 
 
-def test_a_run_is_not_written_over_by_results_of_others(run: Path, capsys: pytest.CaptureFixture):
+def test_a_run_is_not_written_over_by_results_of_others(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     before = (run / "metrics.json").read_text()
     assert judge(run, run.parent / "b", out=".") == 1
     assert "is the folder of a run, whose own results would be lost" in capsys.readouterr().err
     assert evaluate.main(["--run-dir", str(run), "--split", "train", "--out", str(run)]) == 1
     assert (run / "metrics.json").read_text() == before
-    assert evaluate.main(["--run-dir", str(run), "--out", str(run)]) == 0  # its own
+    card = (run / "model_card.md").read_text()
+    (run / "model_card.md").write_text("old")
+    monkeypatch.chdir(run.parent)
+    assert evaluate.main(["--run-dir", run.name, "--out", str(run)]) == 0  # its own
     assert (run / "metrics.json").read_text() == before
+    assert (run / "model_card.md").read_text() == card
+
+
+def test_results_on_several_data_sets_of_one_name_lie_beside_each_other(run: Path, tmp_path: Path):
+    for name in ("one", "other"):
+        data = save_data(tmp_path / name, range(2000, 2030))
+        manifest = (data / "m.csv").rename(data / "manifest.csv")
+        arguments = ["--manifest", str(manifest), "--embeddings", str(data / "e.npz")]
+        assert evaluate.main(["--run-dir", str(run), *arguments, "--split", "all"]) == 0
+    assert {"one-all", "other-all"} <= {path.name for path in (run / "evaluations").iterdir()}
 
 
 def test_data_that_ask_another_question_or_nothing_are_refused(

@@ -69,7 +69,13 @@ def evaluate(
             on.
     """
     own = manifest is None and split == "test"
-    _check_out(out, run_dir, own)
+    out = _choose_folder(run_dir, manifest, split) if out is None else out
+    if own and out.resolve() == run_dir.resolve():
+        out = run_dir  # however it is spelt, so that its model card is written, too
+    elif (out / run_folder.CONFIG).exists():
+        raise RunError(
+            f"--out {out}: is the folder of a run, whose own results would be lost; give another"
+        )
     trained, data = run_folder.load_model(run_dir), RunData.read(run_dir / run_folder.DATA)
     config = _aim_at(sensitivities, trained.config, run_dir)
     if manifest is None:
@@ -85,7 +91,6 @@ def evaluate(
     inputs = load_model_inputs(trained, dataset)
     stressed = _stress(trained, dataset, inputs, rows, robustness)
     other = _describe_other(data, dataset, inputs, rows) if manifest else None
-    out = out or _choose_folder(run_dir, manifest, split)
     cases = predict_cases(trained, dataset, inputs, rows)
     show = partial(explain_cases, run_dir, trained, dataset) if with_photos else None
     write = partial(write_results, leaks=leaks, other=other, stressed=stressed, show=show)
@@ -95,16 +100,6 @@ def evaluate(
         judge = partial(evaluate_explanations, split=split, cases=explanations)
         print(f"\n{format_explanations(judge(trained, submodels, dataset, inputs, rows, out))}")
     return metrics
-
-
-def _check_out(out: Path | None, run_dir: Path, own: bool) -> None:
-    """Refuses the folder of a run, but for its own results on its own test split."""
-    if out is None or (own and out.resolve() == run_dir.resolve()):
-        return
-    if (out / run_folder.CONFIG).exists():
-        raise RunError(
-            f"--out {out}: is the folder of a run, whose own results would be lost; give another"
-        )
 
 
 def _stress(
@@ -137,7 +132,11 @@ def _choose_folder(run_dir: Path, manifest: Path | None, split: str) -> Path:
     """Results of the run's own test split are the run's, others stand in a folder of their own."""
     if manifest is None and split == "test":
         return run_dir
-    return run_dir / "evaluations" / f"{manifest.stem if manifest else 'own'}-{split}"
+    data = "own"
+    if manifest is not None:  # `prepare` calls every one manifest.csv: its folder tells them apart
+        folder, stem = manifest.resolve().parent.name, manifest.stem
+        data = folder if stem == "manifest" else f"{folder}-{stem}"
+    return run_dir / "evaluations" / f"{data}-{split}"
 
 
 def _load_other(
