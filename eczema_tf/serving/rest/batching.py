@@ -22,6 +22,8 @@ from eczema_tf.serving.rest.metrics import Metrics
 # images, texts, signature, clinical fields
 Run = Callable[[Sequence[bytes], Sequence[str], str, Sequence[str]], Outputs]
 
+STOPPING = "the server is stopping"
+
 _log = logging.getLogger(__name__)
 
 
@@ -76,14 +78,14 @@ class Batcher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stops; whoever still waits is told."""
+        """Stops; whoever still waits is told, in the batch under way, too."""
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for queue in self._queues.values():
             while not queue.empty():
-                _settle(queue.get_nowait(), Busy("the server is stopping"))
+                _settle(queue.get_nowait(), Busy(STOPPING))
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def ask(
@@ -109,7 +111,7 @@ class Batcher:
             ModelFault: If the model failed on these rows.
         """
         if not self.is_running:
-            raise Busy("the server is stopping")
+            raise Busy(STOPPING)
         if self._waiting_rows + len(images) > self._limits.max_waiting_rows:
             raise Busy(f"{self._waiting_rows} rows are waiting; try again in a second")
         request = _Request(images, texts, clinical, asyncio.get_running_loop().create_future())
@@ -136,12 +138,18 @@ class Batcher:
                     batch.append(request)
                     rows += len(request.images)
             self._metrics.batch_rows.labels(signature).observe(rows)
-            with self._metrics.batch_seconds.labels(signature).time():
-                answers = await loop.run_in_executor(self._threads, self._answer, batch, signature)
-            for request, answer in zip(batch, answers, strict=True):
-                _settle(request, answer)
+            # what they are told if the server stops meanwhile, which cancels this
+            answers: Sequence[Outputs | EczemaError] = [Busy(STOPPING) for _ in batch]
+            try:
+                with self._metrics.batch_seconds.labels(signature).time():
+                    answers = await loop.run_in_executor(
+                        self._threads, self._answer, batch, signature
+                    )
+            finally:
+                for request, answer in zip(batch, answers, strict=True):
+                    _settle(request, answer)
 
-    def _answer(self, batch: Sequence[_Request], signature: str) -> list[Outputs | ModelFault]:
+    def _answer(self, batch: Sequence[_Request], signature: str) -> list[Outputs | EczemaError]:
         """Runs a batch in a thread.
 
         If it fails, each request is run alone, so that only those at fault fail.
@@ -149,7 +157,7 @@ class Batcher:
         images = [image for request in batch for image in request.images]
         texts = [text for request in batch for text in request.texts]
         told = [line for request in batch for line in request.clinical]
-        answers: list[Outputs | ModelFault] = []
+        answers: list[Outputs | EczemaError] = []
         try:
             outputs = self._run(images, texts, signature, told)
             if any(len(values) != len(images) for values in outputs.values()):
