@@ -11,7 +11,7 @@ def join_fields(values: Mapping[str, str], known: Collection[str] | None = None)
     """Writes a row's fields as one line; those that are empty are left out.
 
     Args:
-        values: By name of the field.
+        values: By name of the field; from Python a number will do, too.
         known: The fields that a model is told; None not to check.
 
     Raises:
@@ -22,7 +22,7 @@ def join_fields(values: Mapping[str, str], known: Collection[str] | None = None)
     if unknown and known is not None:
         allowed = ", ".join(known) or "none, this model is told no clinical field"
         raise DataError(f"clinical field {shorten(unknown[0])!r}: allowed: {allowed}")
-    told = [f"{name}={value}" for name, value in values.items() if value]
+    told = [f"{name}={value}" for name, value in values.items() if value not in ("", None)]
     return "; ".join(field.replace(";", ",") for field in told)  # no value names another field
 
 
