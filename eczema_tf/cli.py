@@ -196,23 +196,6 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def read_photo_arguments(paths: Sequence[Path]) -> list[bytes]:
-    """Reads the files that `--image` names.
-
-    Raises:
-        DataError: If some cannot be read; all are named.
-    """
-    photos, faults = [], []
-    for path in paths:
-        try:
-            photos.append(path.read_bytes())
-        except OSError as error:
-            faults.append(f"--image {path}: cannot be read: {error.strerror}")
-    if faults:
-        raise DataError("; ".join(faults))
-    return photos
-
-
 def start_tensorflow(*, with_keras: bool = True) -> None:
     """Imports TensorFlow and runs a first operation, without a word unless something fails.
 

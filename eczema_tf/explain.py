@@ -13,7 +13,6 @@ from eczema_tf.cli import (
     argument,
     build_parser,
     read_clinical_arguments,
-    read_photo_arguments,
     run_command,
     start_tensorflow,
 )
@@ -68,7 +67,7 @@ def _explain(arguments: argparse.Namespace) -> None:
 
     answer = explain(
         arguments.run_dir,
-        read_photo_arguments(arguments.image),
+        arguments.image,
         arguments.text,
         read_clinical_arguments(arguments.clinical),
         out=arguments.out,

@@ -14,7 +14,6 @@ from eczema_tf.cli import (
     argument,
     build_parser,
     read_clinical_arguments,
-    read_photo_arguments,
     run_command,
     start_tensorflow,
 )
@@ -49,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    photos = read_photo_arguments(arguments.image)
-    if not photos and not arguments.text.strip():
+    if not arguments.image and not arguments.text.strip():
         raise DataError("give --image, --text or both")
     gc.disable()  # a tenth of the wait would go into looking for garbage
     try:
@@ -59,7 +57,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         from eczema_tf.workflows.predict import run_predict
 
         run_predict(
-            photos,
+            arguments.image,
             arguments.text,
             read_clinical_arguments(arguments.clinical),
             model=arguments.model,

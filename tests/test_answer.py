@@ -548,5 +548,5 @@ def test_tables_with_empty_cells_are_answered_and_a_bad_photo_is_named(
     assert nothing.columns.tolist() == one.columns.tolist()
     empty = model.predict([None, float("nan"), pd.NA], [None, float("nan"), pd.NA])
     assert not empty[["image_used", "text_used"]].to_numpy().any()
-    with pytest.raises(DataError, match=r"photos\[1\]: .*none\.jpg: photo cannot be read: No such"):
+    with pytest.raises(DataError, match=r"photos\[1\]: .*none\.jpg: cannot be read: No such"):
         model.predict([None, tmp_path / "none.jpg"], ["a", "b"])

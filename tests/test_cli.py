@@ -16,7 +16,6 @@ from eczema_tf.cli import (
     build_parser,
     clinical_field,
     read_clinical_arguments,
-    read_photo_arguments,
     run_command,
     whole_number,
 )
@@ -72,14 +71,6 @@ def test_whole_numbers():
             whole_number(1)(text)
     with pytest.raises(argparse.ArgumentTypeError, match="from 0 to 2; received '3'"):
         whole_number(0, 2)("3")
-
-
-def test_the_photos_of_an_argument(tmp_path: Path):
-    (tmp_path / "arm.jpg").write_bytes(b"\xff\xd8")
-    assert read_photo_arguments([tmp_path / "arm.jpg"] * 2) == [b"\xff\xd8"] * 2
-    assert read_photo_arguments([]) == []
-    with pytest.raises(DataError, match=r"--image .*1\.jpg: cannot be read: No such.*2\.jpg: cann"):
-        read_photo_arguments([tmp_path / "arm.jpg", tmp_path / "1.jpg", tmp_path / "2.jpg"])
 
 
 def test_photos_are_given_once_or_again():

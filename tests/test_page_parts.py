@@ -238,6 +238,11 @@ def test_a_bad_photo_is_named_and_the_text_is_answered_still(client: TestClient)
     answer = ask(client, JUNK["jpeg"], "itchy")
     assert answer.status_code == 200
     assert "Photo cannot be read" in answer.text
+    body = question(JUNK["jpeg"], "itchy")
+    body["instances"][0]["image"] = [body["instances"][0]["image"]] * 2
+    several = client.post("/page/answer", json=body)
+    assert "Photo 1: cannot be read" in several.text
+    assert "hoto 2: cannot be read" in several.text
     refused = "The photo could not be used: this answer is from the text alone"
     assert refused in answer.text
     assert refused in ask(client, text="itchy", params={"photo_refused": "true"}).text

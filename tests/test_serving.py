@@ -366,10 +366,11 @@ def test_a_modality_that_was_not_trained_on_is_ignored(parts):
     assert not answer["text_used"].numpy()[0]
 
 
-def test_local_prediction_takes_the_newest_version(export: Path):
+def test_local_prediction_takes_the_newest_version(export: Path, tmp_path: Path):
+    (tmp_path / "arm.jpg").write_bytes(photo())
     (export.parent / "2").mkdir()
     assert find_version(export.parent) == export
-    answer = predict([photo()], "itchy", model=export.parent)
+    answer = predict([tmp_path / "arm.jpg"], "itchy", model=export.parent)
     assert answer.status == "ok"
     assert answer.image_used is True
     assert answer.severity is not None
@@ -452,13 +453,14 @@ def server():
         thread.join()
 
 
-def test_remote_prediction_speaks_tensorflow_serving(server):
+def test_remote_prediction_speaks_tensorflow_serving(server, tmp_path: Path):
+    (tmp_path / "arm.jpg").write_bytes(photo())
     url, asked = server
     rows = predict_remotely(f"{url}/eczema", [b"abc", b""], "itchy")
     assert [plain_row(rows, row) for row in range(2)] == [ROW, ROW]
     instances = [{"image": {"b64": image}, "text": "itchy"} for image in ("YWJj", "")]
     assert asked == [("/v1/models/eczema:predict", {"instances": instances})]
-    answer = predict([photo(), photo()], "itchy", url=f"{url}/eczema")
+    answer = predict([tmp_path / "arm.jpg"] * 2, "itchy", url=f"{url}/eczema")
     assert answer.eczema["fusion"] == pytest.approx(ROW["eczema"])
     assert (answer.decision, answer.photos, answer.thresholds) == ("eczema", 2, None)
 

@@ -448,10 +448,21 @@ class TestHeic:
             upright_jpeg(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
 
 
-def test_of_several_photos_every_bad_one_is_named():
-    good = encode(corners())
-    with pytest.raises(DataError, match=r"^photo cannot be read"):
-        read_case_photos([b"x" * 99])
-    with pytest.raises(DataError, match=r"^photo 2: cannot be read.*; photo 3: has 1 bytes"):
-        read_case_photos([good, b"x" * 99, b"x"])
-    assert read_case_photos([good]) == [upright_jpeg(good)]
+def test_every_bad_photo_of_a_case_is_named_by_its_file(tmp_path: Path):
+    good, bad, small, none = (tmp_path / name for name in ("good", "bad", "small", "none"))
+    good.write_bytes(encode(corners()))
+    bad.write_bytes(b"x" * 99)
+    small.write_bytes(b"x")
+    said = "bad: cannot be read: not an image.*small: has 1 bytes.*none: cannot be read: No such"
+    with pytest.raises(DataError, match=said):
+        read_case_photos([good, bad, small, none])
+    assert read_case_photos([good]) == [upright_jpeg(good.read_bytes())]
+    assert read_case_photos([]) == []
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
+    with (tmp_path / "disc.iso").open("wb") as file:
+        file.truncate(limits.MAX_FILE_BYTES + 1)
+    with pytest.raises(DataError, match=r"disc\.iso: has 5"):
+        read_case_photos([tmp_path / "disc.iso"])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eczema_tf.data.photo.files import find_photo, read_photo
-from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.data.photo.files import find_photo
+from eczema_tf.data.photo.upright import read_upright
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.serving.columns import Columns, arrange_answers
 from eczema_tf.serving.exported import ExportedModel, ExportMetadata
@@ -70,6 +70,6 @@ def prepare_photo(image_path: str, root: Path) -> tuple[bytes, str]:
     if not image_path:
         return b"", ""
     try:
-        return upright_jpeg(read_photo(find_photo(image_path, root))), ""
+        return read_upright(find_photo(image_path, root)), ""
     except DataError as error:
         return b"", describe_fault(error)

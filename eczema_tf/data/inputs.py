@@ -19,10 +19,9 @@ from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.clinical.fields import Field, encode_fields
 from eczema_tf.data.clinical.lines import join_columns
 from eczema_tf.data.dataset import Dataset
-from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.preprocess import VERSION as PREPROCESS_VERSION
 from eczema_tf.data.photo.preprocess import preprocess_photo
-from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.data.photo.upright import read_upright
 from eczema_tf.data.text.reading import TextReader
 from eczema_tf.data.text.tokenizer import TextTokenizer, clean_text
 from eczema_tf.schema import (
@@ -255,11 +254,11 @@ def _load_pixels(
     made_by = [size_px, preprocess.color_constancy.model_dump(), PREPROCESS_VERSION]
     key = fingerprint(distinct, *made_by, tf.__version__, PIL.__version__)
 
-    def read_upright(file: bytes) -> bytes:
-        return upright_jpeg(read_photo(Path(file.decode())))
+    def read_file(file: bytes) -> bytes:
+        return read_upright(Path(file.decode()))
 
     def preprocess_file(file: tf.Tensor) -> tf.Tensor:
-        jpeg = tf.ensure_shape(tf.numpy_function(read_upright, [file], tf.string), ())
+        jpeg = tf.ensure_shape(tf.numpy_function(read_file, [file], tf.string), ())
         return preprocess_photo(jpeg, size_px, preprocess)
 
     def compute() -> Iterator[np.ndarray]:

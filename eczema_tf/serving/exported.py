@@ -19,8 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eczema_tf.config import MAX_TOKENS
 from eczema_tf.data.clinical.lines import join_fields
-from eczema_tf.data.photo.files import read_photo
-from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.data.photo.upright import read_case_photos
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.files import check_checksums, write_json
@@ -206,7 +205,7 @@ class ExportedModel:
         files, written, cases, told = [], [], [], []
         for case, (given, text) in enumerate(asked):
             several = _list_photos(given)
-            files += [_read_photo(photo, case) for photo in several] or [b""]
+            files += _read_photos(several, case) or [b""]
             rows = max(len(several), 1)
             written += ["" if _is_missing(text) else str(text)] * rows
             cases += [case] * rows
@@ -248,11 +247,11 @@ def _list_photos(given: Any) -> list[Path]:
     return [Path(photo) for photo in ([given] if isinstance(given, str | Path) else given)]
 
 
-def _read_photo(path: Path, case: int) -> bytes:
+def _read_photos(files: Sequence[Path], case: int) -> list[bytes]:
     try:
-        return upright_jpeg(read_photo(path))
+        return read_case_photos(files)
     except DataError as error:
-        raise DataError(f"photos[{case}]: {path}: {error}") from error
+        raise DataError(f"photos[{case}]: {error}") from error
 
 
 def plan_steps(lengths: Sequence[int], most: int) -> Iterator[list[int]]:

@@ -19,8 +19,7 @@ from eczema_tf.config import Config, dump_config
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs
-from eczema_tf.data.photo.files import read_photo
-from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.data.photo.upright import read_upright
 from eczema_tf.data.pipeline import build_evaluation_dataset
 from eczema_tf.evaluation.predictions import take_scored
 from eczema_tf.evaluation.records import Metrics
@@ -133,7 +132,7 @@ def draw_heatmaps(
     built_in = RunData.read(run_dir / run_folder.DATA).built_in
     if chosen.empty or not built_in or not submodels.has_feature_map:
         return
-    photos = [upright_jpeg(read_photo(Path(file))) for file in chosen["image_file"]]
+    photos = [read_upright(Path(file)) for file in chosen["image_file"]]
     given = build_client_inputs(trained, photos, list(chosen["text"]))
     for row, (name, photo) in enumerate(zip(chosen["example_id"], photos, strict=True)):
         # one at a time: gradients of all at once take half a gigabyte, which TensorFlow keeps

@@ -12,8 +12,7 @@ from eczema_tf.data.clinical.fields import encode_fields, list_values
 from eczema_tf.data.clinical.lines import join_columns, join_fields
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import to_model_inputs
-from eczema_tf.data.photo.files import read_photo
-from eczema_tf.data.photo.upright import read_case_photos, upright_jpeg
+from eczema_tf.data.photo.upright import read_case_photos, read_upright
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.reading import TextReader, is_read, join_statuses
 from eczema_tf.data.text.tokenizer import clean_text
@@ -40,7 +39,7 @@ OVERLAY, ANSWER, PAGE = "heatmap.png", "explanation.json", "explanation.html"
 
 def explain(
     run_dir: Path,
-    photos: Sequence[bytes],
+    photos: Sequence[Path],
     text: str,
     clinical: Mapping[str, str] | None = None,
     *,
@@ -56,7 +55,7 @@ def explain(
 
     Args:
         run_dir: Of a finished `train`.
-        photos: Of the case, in any format that `upright_jpeg` reads.
+        photos: Files of the case, in any format that `upright_jpeg` reads.
         text: As the user wrote it; "" for none.
         clinical: What is known besides, by name of the field.
         out: A new folder. It will hold the photo and the text.
@@ -118,7 +117,7 @@ def explain_cases(
     for case_id in tqdm(case_ids, desc="shown cases", unit="case"):
         rows = dataset.table[dataset.table["case_id"] == case_id]
         files = [file for file in rows["image_file"] if file and sees_photos]
-        photos = [upright_jpeg(read_photo(Path(file))) for file in files]
+        photos = [read_upright(Path(file)) for file in files]
         cleaned = clean_text(tf.constant(list(rows["text"]))).numpy()
         readable = [text for text, left in zip(rows["text"], cleaned, strict=True) if left]
         text = readable[0] if readable and reads_texts else ""

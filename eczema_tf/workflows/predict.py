@@ -15,7 +15,7 @@ from eczema_tf.serving.graph.signature import SERVE, WITH_CLINICAL
 
 
 def run_predict(
-    photos: Sequence[bytes],
+    photos: Sequence[Path],
     text: str,
     clinical: Mapping[str, str],
     *,
@@ -29,7 +29,7 @@ def run_predict(
 
 
 def predict(
-    photos: Sequence[bytes],
+    photos: Sequence[Path],
     text: str,
     clinical: Mapping[str, str] | None = None,
     *,
@@ -39,7 +39,7 @@ def predict(
     """Asks an exported model or a server.
 
     Args:
-        photos: Photo files of one case, as they are.
+        photos: Files of one case, in any format that `upright_jpeg` reads.
         text: A description; "" for none.
         clinical: What is known besides, by name of the field.
         model: Folder of an export; or None and `url`.

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from eczema_tf.config import Config
 from eczema_tf.data.clinical.lines import join_fields
-from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.upright import read_case_photos
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.answer import Answer
@@ -61,7 +60,7 @@ class Run:
         Raises:
             DataError: If there is nothing to explain, or something that this model cannot use.
         """
-        upright = read_case_photos([read_photo(Path(photo)) for photo in photos])
+        upright = read_case_photos([Path(photo) for photo in photos])
         told = join_fields(clinical or {}, self._backend.said.clinical)
         asked = answer_case(self._backend, upright, text or "", told)
         with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop in this one

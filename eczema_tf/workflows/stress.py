@@ -20,9 +20,8 @@ from eczema_tf.data.corruption.photo import PHOTO_CORRUPTIONS, shrink
 from eczema_tf.data.corruption.text import TEXT_CORRUPTIONS
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Column, Inputs, read_texts
-from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.preprocess import preprocess_photo
-from eczema_tf.data.photo.upright import upright_jpeg
+from eczema_tf.data.photo.upright import read_upright
 from eczema_tf.evaluation.stress import StressedCases, remove_some
 from eczema_tf.schema import IMAGE, MODALITIES
 from eczema_tf.workflows.inference import draw_cases, load_model_inputs, predict_versions
@@ -123,7 +122,7 @@ def _corrupt_photos(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> 
     """Corrupts photos as clients send them, before preprocessing."""
     config, size_px = trained.config, trained.encoders.image.size_px
     preprocess = partial(preprocess_photo, size_px=size_px, config=config.preprocess)
-    files = [upright_jpeg(read_photo(Path(file))) for file in dataset.table["image_file"]]
+    files = [read_upright(Path(file)) for file in dataset.table["image_file"]]
     photos = [shrink(Image.open(io.BytesIO(file))) for file in files]
     kinds = {AS_IS: Corruption(lambda thing, *_: thing, (0.0,)), **PHOTO_CORRUPTIONS}
     for name, corruption in tqdm(kinds.items(), desc="corrupted photos", unit="kind"):

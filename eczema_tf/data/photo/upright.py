@@ -11,6 +11,7 @@ import math
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from eczema_tf.data.photo.edge_limits import (
     check_pixels,
     compute_reduction,
 )
-from eczema_tf.data.photo.files import check_size, describe_error
+from eczema_tf.data.photo.files import check_size, describe_error, read_photo
 from eczema_tf.data.photo.heic import is_heic, open_heic
 from eczema_tf.data.photo.jpeg_segments import bare_jpeg, keep_baseline
 from eczema_tf.data.photo.limits import EDGE_ALONE_PIXELS, EDGE_MAX_PIXELS, SERVED_MAX_BYTES
@@ -99,20 +100,27 @@ def upright_jpeg(data: bytes) -> bytes:
         return _encode(_decode(photo, (image.width // factor, image.height // factor)))
 
 
-def read_case_photos(photos: Sequence[bytes]) -> list[bytes]:
-    """Turns the photos of a case upright, as `upright_jpeg` does; a fault says of which.
+def read_upright(file: Path) -> bytes:
+    """Reads a photo file as `upright_jpeg` does, unless it is too large to be looked at.
 
     Raises:
-        DataError: For every photo that cannot be used.
+        DataError: If it cannot be read, or `upright_jpeg` refuses what it holds.
     """
-    if len(photos) == 1:
-        return [upright_jpeg(photos[0])]
+    return upright_jpeg(read_photo(file))
+
+
+def read_case_photos(files: Sequence[Path]) -> list[bytes]:
+    """Reads the photos of a case, as `read_upright` does.
+
+    Raises:
+        DataError: For every file that cannot be used, by its name.
+    """
     upright, faults = [], []
-    for number, photo in enumerate(photos, 1):
+    for file in files:
         try:
-            upright.append(upright_jpeg(photo))
+            upright.append(read_upright(file))
         except DataError as error:
-            faults.append(f"photo {number}: {str(error).removeprefix('photo ')}")
+            faults.append(f"{file}: {str(error).removeprefix('photo ')}")
     if faults:
         raise DataError("; ".join(faults))
     return upright

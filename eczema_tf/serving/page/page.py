@@ -128,8 +128,10 @@ class _Page:
                 photos.append(await self._reader.read(image))
             except DataError as error:
                 photos.append(b"")
-                place = f"photo {number}: " if len(given) > 1 else ""
-                faults.append(f"{place}{error}")
+                said = str(error)
+                if len(given) > 1:
+                    said = f"photo {number}: {said.removeprefix('photo ')}"
+                faults.append(said)
         if not any(photos) and not text.strip():
             raise DataError("; ".join([*faults, "give a photo, a text, or both"]))
         answering = self._answer(photos, text, question.clinical[0])
