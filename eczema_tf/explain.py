@@ -16,6 +16,7 @@ from eczema_tf.cli import (
     run_command,
     start_tensorflow,
 )
+from eczema_tf.schema import HEATMAP_METHODS
 
 EXAMPLES = """examples:
   python -m eczema_tf.explain --run-dir runs/quickstart \\
@@ -49,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argument(
             "--image-method",
             default="evidence",
+            choices=HEATMAP_METHODS,
             metavar="METHOD",
-            help="evidence, layercam, gradcam, gradcam++, or scorecam, which is slow (default:"
-            " %(default)s)",
+            help=f"{', '.join(HEATMAP_METHODS)}, which is slow (default: %(default)s)",
         ),
         argument(
             "--against", action="store_true", help="show evidence against the target in the heatmap"

@@ -105,3 +105,14 @@ MODEL_INPUTS = {  # name -> dtype
     TEXT_PRESENT: "float32",
     CLINICAL: "float32",
 }
+
+# how a heatmap can be made, the first by what is served; their names for people. Grad-CAM:
+# Selvaraju et al. 2017; Grad-CAM++: Chattopadhay et al. 2018; Layer-CAM: Jiang et al. 2021;
+# Score-CAM: Wang et al. 2020
+HEATMAP_METHODS = {
+    "evidence": "integrated gradients, refined by Layer-CAM",
+    "layercam": "Layer-CAM",
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "scorecam": "Score-CAM",
+}

@@ -162,6 +162,14 @@ def test_a_comparison_takes_nothing_that_it_would_ignore(more: str, capsys: pyte
     assert "takes nothing but --out besides" in capsys.readouterr().err
 
 
+def test_a_method_that_there_is_not_is_refused_without_a_photo_too(capsys: pytest.CaptureFixture):
+    asked = ["explain", "--run-dir", "r", "--text", "itchy", "--out", "o", "--image-method", "x"]
+    with pytest.raises(SystemExit) as ended:
+        commands.main(asked)
+    assert ended.value.code == 2
+    assert "argument --image-method: invalid choice: 'x'" in capsys.readouterr().err
+
+
 def test_clinical_fields_are_given_once_and_are_finite():
     assert read_clinical_arguments([("age", "3"), ("sex", "f")]) == {"age": "3", "sex": "f"}
     with pytest.raises(DataError, match="--clinical age: given twice"):

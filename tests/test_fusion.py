@@ -220,5 +220,7 @@ def test_embeddings_can_stand_in_for_photos(fusion: str):
 
 
 def test_nothing_can_attend_to_regions_of_an_embedding():
-    with pytest.raises(ConfigError, match="one embedding a photo has no regions"):
+    others = ", ".join(name for name in FUSIONS if name != "cross_attention")  # in their order
+    said = f"one embedding a photo has no regions; allowed: {others}"
+    with pytest.raises(ConfigError, match=said):
         build_with_embeddings("cross_attention")

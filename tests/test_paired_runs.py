@@ -1,6 +1,7 @@
 """Runs beside each other: differences are paired, and repeats with other seeds spread."""
 
 import json
+import shutil
 import statistics
 from pathlib import Path
 
@@ -188,6 +189,11 @@ def test_repeats_have_other_seeds_and_go_on_where_they_were_killed(
         training.train_seeds(config, 3, folder)
     with pytest.raises(RunError, match="another configuration"):
         training.train_seeds(Config(seed=7, train=TrainConfig(epochs=3)), 3, folder, resume=True)
+    other = folder / "seed-9"  # is looked at before the runs of other seeds go on
+    write_text(other / "config.yaml", dump_config(Config(seed=9, train=TrainConfig(epochs=3))))
+    with pytest.raises(RunError, match="seed-9: was started with another configuration"):
+        training.train_seeds(config, 3, folder, resume=True)
+    shutil.rmtree(other)
     spreads = training.train_seeds(config, 3, folder, resume=True)
     assert trained == [(7, False, False), (8, False, False), (8, False, True), (9, False, False)]
     assert spreads == measure_spread(of_seeds)

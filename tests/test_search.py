@@ -89,6 +89,20 @@ def test_the_test_split_is_dropped_before_anything_is_computed(tmp_path: Path, t
     assert list(dataset.table.index) == list(range(45))
 
 
+@pytest.mark.parametrize("where", ["configuration", "space"])
+def test_a_model_that_is_kept_is_not_searched_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture, where: str
+):
+    space, out = tmp_path / "space.yaml", tmp_path / "study"
+    key = "train.base_run" if where == "space" else "train.learning_rate"
+    space.write_text(f"{key}: [{'none' if where == 'space' else '0.1'}]\n")
+    kept = ["--set", "train.base_run=none"] if where == "configuration" else []
+    arguments = ["--config", str(SMOKE), *kept, "--space", str(space), "--out", str(out)]
+    assert search.main(arguments) == 1
+    assert "train.base_run: a model that is kept has no epochs" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_study_goes_on_where_it_stopped_and_refuses_another_space(
     tmp_path: Path, toy_manifest: Path, capsys: pytest.CaptureFixture
 ):

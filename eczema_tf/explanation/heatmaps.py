@@ -17,11 +17,8 @@ from eczema_tf.explanation.maps import HEATMAP_METHOD
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
 from eczema_tf.model.branches import IMAGE_FEATURES
-from eczema_tf.schema import IMAGE, IMAGE_PRESENT
+from eczema_tf.schema import HEATMAP_METHODS, IMAGE, IMAGE_PRESENT
 
-# Grad-CAM: Selvaraju et al. 2017; Grad-CAM++: Chattopadhay et al. 2018; Layer-CAM: Jiang et al.
-# 2021; Score-CAM: Wang et al. 2020.
-HEATMAP_METHODS = (HEATMAP_METHOD, "gradcam", "gradcam++", "layercam", "scorecam")
 # those of the highest variance ("Faster Score-CAM" of tf-keras-vis); each costs a run of the
 # encoder
 SCORECAM_CHANNELS = 64
@@ -47,7 +44,7 @@ def compute_heatmaps(
         submodels: Of the model, with an image encoder that has a feature map.
         inputs: Arrays of a batch, as the model takes them.
         target: As in `submodels.select_logit`.
-        method: One of `HEATMAP_METHODS`.
+        method: One of `schema.HEATMAP_METHODS`.
         against: Whether to show the evidence against the target.
 
     Returns:

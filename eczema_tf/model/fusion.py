@@ -98,7 +98,7 @@ def join_by_cross_attention(evidence: Evidence, config: ModelConfig) -> Any:
     if len(evidence.image_features.shape) != 4:
         raise ConfigError(
             "model.fusion: cross_attention: one embedding a photo has no regions; allowed:"
-            f" {', '.join(set(FUSIONS) - {'cross_attention'})}"
+            f" {', '.join(name for name in FUSIONS if name != 'cross_attention')}"
         )
     units, channels = config.embedding_units, evidence.image_features.shape[-1]
     regions = keras.layers.Reshape((-1, channels), name=REGIONS)(evidence.image_features)

@@ -23,7 +23,7 @@ class Heatmap:
     """Where in a photo the evidence lies.
 
     Attributes:
-        method: One of `explanation.heatmaps.HEATMAP_METHODS`.
+        method: One of `schema.HEATMAP_METHODS`.
         peak: The strongest place, x and y as shares of the photo's width and height; None if no
             evidence was found, or none is shown.
         grid: Rows of values in [0, 1], stretched over the whole photo.

@@ -15,19 +15,13 @@ from eczema_tf.explanation.spans import Span
 from eczema_tf.reporting.answer import Answer, Explanation, Heatmap
 from eczema_tf.reporting.html import format_sign, render_template
 from eczema_tf.reporting.pictures import as_data_url, paint_heatmap, shrink_photo
+from eczema_tf.schema import HEATMAP_METHODS
 from eczema_tf.symptoms.cues import CRITERIA_NOTICE, Cue, describe_category
 
 Mention = tuple[str, str, str]  # words, status and subject of a `symptoms.cues.Cue`
 STYLE_SHEET = Path(__file__).with_name("answer.css")
 SHOWN_PHRASES = 8
 STRENGTHS = 10  # shades of a phrase's colour, as many as answer.css has
-METHOD_NAMES = {
-    "evidence": "integrated gradients, refined by Layer-CAM",
-    "layercam": "Layer-CAM",
-    "gradcam": "Grad-CAM",
-    "gradcam++": "Grad-CAM++",
-    "scorecam": "Score-CAM",
-}
 
 
 class Piece(NamedTuple):
@@ -99,7 +93,7 @@ def render_answer(
         several=answer.photos > 1,
         full=full,
         pictures=draw_pictures(photos, why.heatmaps, full),
-        method=next((METHOD_NAMES[one.method] for one in why.heatmaps if one), ""),
+        method=next((HEATMAP_METHODS[one.method] for one in why.heatmaps if one), ""),
         phrases=shown,
         pieces=split_at_phrases(text, shown),
         symptoms=group_mentions(cues),

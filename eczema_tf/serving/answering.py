@@ -27,7 +27,7 @@ class Question(NamedTuple):
     Attributes:
         target: As in `explanation.submodels.select_logit`.
         direction: "for" or "against": what the heatmap shows.
-        image_method: One of `explanation.heatmaps.HEATMAP_METHODS`.
+        image_method: One of `schema.HEATMAP_METHODS`.
     """
 
     target: str = "eczema"

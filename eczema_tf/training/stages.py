@@ -59,14 +59,8 @@ class History:
     judged: Judged | None = None
 
     def kept(self, metric: str, keep: str) -> float:
-        """Returns a metric after the epoch that was kept: the best, or the last.
-
-        Raises:
-            ConfigError: If there was no epoch.
-        """
+        """Returns a metric after the epoch that was kept: the best, or the last."""
         values = [epoch[metric] for epoch in (*self.heads, *self.fine_tune)]
-        if not values:
-            raise ConfigError("train.base_run: a model that is kept has no epochs to compare")
         return values[-1] if keep == "last" else max(values)
 
 

@@ -58,10 +58,16 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
         folder: Of the study.
 
     Raises:
-        ConfigError: If the space is wrong, or the folder holds a study of another space or
-            configuration: trials of two spaces cannot be compared.
+        ConfigError: If the space is wrong, if there are no epochs to compare trials by, or the
+            folder holds a study of another space or configuration: trials of two spaces cannot be
+            compared.
     """
     space = load_space(space_file)
+    if config.train.base_run is not None or "train.base_run" in space:
+        raise ConfigError(
+            "train.base_run: a model that is kept has no epochs to compare trials by; leave it out"
+            " of a search"
+        )
     _start_study(config, space, folder)
     check_encoders(config)
     dataset, splits = load_without_test(config)

@@ -77,16 +77,19 @@ def train_seeds(
         By figure.
 
     Raises:
-        RunError: If `folder` holds such runs already, or of another configuration.
+        RunError: If `folder` holds such runs already, or of another configuration: before anything
+            is trained.
     """
     seeds, runs = range(config.seed, config.seed + count), list[Metrics]()
+    planned = []
     for seed in seeds:
         one = change_config(config, {"seed": seed, "export.enabled": False})
         run_dir = folder / f"seed-{seed}"
         started = resume and (run_dir / run_folder.CONFIG).is_file()
         _check_run_dir(run_dir, one, started)
-        if seed == config.seed:
-            write_text(folder / SEEDS, dump_config(config))
+        planned.append((seed, one, run_dir, started))
+    write_text(folder / SEEDS, dump_config(config))
+    for seed, one, run_dir, started in planned:
         if (run_dir / run_folder.METRICS).is_file():
             say(f"seed {seed}: finished before")
             runs.append(Metrics.read(run_dir / run_folder.METRICS))
