@@ -406,6 +406,14 @@ def test_photos_in_parquet_files_are_unpacked(tmp_path: Path):
         prepare_folder(tmp_path / "set", folder=tmp_path / "set" / "data", overwrite=True)
 
 
+def test_parquet_files_that_are_there_twice_are_an_error(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    for name in ("train.parquet", "data/train.parquet", "test.parquet"):
+        write_parquet(tmp_path / name, [("p1_1.png", 0, "")], ["eczema", "tinea"])
+    with pytest.raises(DataError, match=r"\(1 fault\):\n  train\.parquet: is in the folder and in"):
+        prepare_folder(tmp_path / "out", folder=tmp_path)
+
+
 def test_parquet_files_without_photos_are_an_error(tmp_path: Path):
     parquet.write_table(pa.table({"label": [1]}), tmp_path / "train.parquet")
     with pytest.raises(DataError, match="no column image; it has label"):

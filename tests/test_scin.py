@@ -285,6 +285,18 @@ def test_files_that_are_not_scin_are_clear_errors(files: dict, tmp_path: Path):
         prepare_scin(tmp_path / "out", **files)
 
 
+def test_a_rule_that_there_is_not_or_that_leaves_nothing_over_is_said(files: dict, tmp_path: Path):
+    with pytest.raises(DataError, match="label 'shares': allowed: share, "):
+        prepare_scin(tmp_path / "out", **files, label="shares")
+    labels = pd.read_csv(files["labels"], dtype=str, keep_default_na=False)
+    between = labels.assign(weighted_skin_condition_label="{'Eczema': 0.3}")
+    between.to_csv(files["labels"], index=False)
+    np.savez(tmp_path / "e.npz", image_path=["a"], embedding=np.zeros((1, 2), "float32"))
+    told = {**files, "embeddings": tmp_path / "e.npz", "label": "against-no-dermatitis"}
+    with pytest.raises(DataError, match="no case has a label by the rule against-no-dermatitis"):
+        prepare_scin(tmp_path / "out", **told)
+
+
 def test_labels_are_clipped_to_one():
     assert compute_label({"Eczema": 0.41, "Acne": 0.59}) == 0.41
     assert compute_label({"Eczema": 1.02}) == 1.0

@@ -6,6 +6,7 @@ photos and, beside them, `metadata.jsonl` with their labels and texts.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, TextIO
 import pyarrow as pa
 from pyarrow import parquet
 
-from eczema_tf.errors import DataError, shorten
+from eczema_tf.errors import DataError, raise_if_any, shorten
 
 # Hugging Face's names of a split's files ("Structure your repository", Splits in file names)
 PART = re.compile(r"(train|validation|valid|val|test)(?:-\d+-of-\d+)?\.parquet")
@@ -23,9 +24,17 @@ ROW_KEYS = ("image", "label", "text")
 
 
 def list_parts(folder: Path) -> list[Path]:
-    """Lists the Parquet files of a data set's splits, in the folder or in `data` below it."""
+    """Lists the Parquet files of a data set's splits, in the folder or in `data` below it.
+
+    Raises:
+        DataError: If one of a name is in both: it would be read twice.
+    """
     files = chain(folder.glob("*.parquet"), folder.glob("data/*.parquet"))
-    return sorted(file for file in files if PART.fullmatch(file.name))
+    parts = sorted(file for file in files if PART.fullmatch(file.name))
+    several = [name for name, count in Counter(part.name for part in parts).items() if count > 1]
+    faults = [f"{name}: is in the folder and in data; keep one of them" for name in several]
+    raise_if_any(f"{folder}: its Parquet files cannot be told apart", faults)
+    return parts
 
 
 def unpack_photos(parts: list[Path], folder: Path) -> None:

@@ -122,10 +122,13 @@ def prepare_scin(
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
-        DataError: If a file lacks columns, a label cannot be read, none of the photos or embeddings
-            belongs to a case, or `out` holds one of the inputs.
+        DataError: If there is no such rule, a file lacks columns, a label cannot be read, no case
+            is labelled, none of the photos or embeddings belongs to one, or `out` holds one of the
+            inputs.
         EczemaError: If `out` cannot be written.
     """
+    if label not in LABEL_RULES:
+        raise DataError(f"label {label!r}: allowed: {', '.join(LABEL_RULES)}")
     table = _read_cases(Path(cases), Path(labels), label)
     labelled = table[table["fate"] == "labelled"]
     paths = labelled[[*PHOTO_COLUMNS]].to_numpy().ravel()
@@ -210,8 +213,6 @@ def _read_cases(cases: Path, labels: Path, rule: str) -> pd.DataFrame:
         if vote is None
     ]
     raise_if_any(f"{labels}: votes cannot be read", faults)
-    if not any(votes):
-        raise DataError(f"{labels}: no case has a label")
     # cases that share a photo, directly or through others, are one group, named after the first
     photos = joined[[*PHOTO_COLUMNS]].reset_index().melt("index", value_name="photo")
     photos = photos[photos["photo"] != ""]
@@ -223,6 +224,8 @@ def _read_cases(cases: Path, labels: Path, rule: str) -> pd.DataFrame:
     eczema = pd.Series([compute_label(vote or {}, rule) for vote in votes])
     fate = (refused & ~gradable).map({True: "ungradable", False: "unlabelled"})
     fate = fate.mask(list(map(bool, votes)), "labelled").mask(eczema.isna(), "between")
+    if not (fate == "labelled").any():
+        raise DataError(f"{labels}: no case has a label by the rule {rule}")
     group_id = joined["case_id"].to_numpy()[leaders]
     return joined.assign(group_id=group_id, eczema=eczema, fate=fate)
 
