@@ -58,6 +58,13 @@ def test_a_perfect_model_errs_by_chance_alone_and_its_interval_reaches_0():
     assert np.mean([one.error.low == 0 for one in errors]) >= 0.9
 
 
+def test_an_interval_holds_its_error_however_small():
+    """Labels that alternate fit better than chance would have it."""
+    found = judge_error(np.linspace(0.45, 0.56, 400), np.tile([0.0, 1], 200))
+    assert 0 < found.error.value < found.perfect_mean / 2
+    assert found.error.low <= found.error.value <= found.error.high
+
+
 def test_a_model_that_is_too_bold_is_found_out():
     probabilities, labels = draw(2000, slope=0.5)
     found = judge_error(probabilities, labels)

@@ -26,6 +26,7 @@ from eczema_tf.model.losses import compute_targets
 from eczema_tf.model.multimodal import Encoders, build_model, heads_of
 from eczema_tf.model.trunk import TRUNK, encode_views, split_at, top_of
 from eczema_tf.schema import (
+    DISTANCES,
     ECZEMA_HEADS,
     HEADS,
     IMAGE,
@@ -464,6 +465,18 @@ def test_what_is_typical_of_photos_is_the_average_root_of_training_rows():
     np.testing.assert_allclose(typical, np.sqrt(told).mean(axis=0) ** 2, rtol=1e-5)
     assert np.any(typical)
     np.testing.assert_allclose(find_typical(np.array([[4.0, -1.0], [0.0, -9.0]])), [1, -4])
+
+
+def test_of_photos_that_are_all_alike_a_like_one_is_known():
+    model, data = make_model(config_of()), make_data()
+    column, name = data.inputs.columns[IMAGE], DISTANCES["image"]
+    alike = replace(column, values=np.repeat(column.values[:1], len(column.values), axis=0))
+    inputs = replace(data.inputs, columns=data.inputs.columns | {IMAGE: alike})
+    limits = fit_distances(model, [], replace(data, inputs=inputs))
+    assert limits["image"] > 0
+    seen = data.train_rows[inputs.present("image")[data.train_rows]]
+    batches = build_evaluation_dataset(inputs, seen, 8)
+    assert (predict_logits(heads_of(model, [], [name]), batches)[name] <= 1).all()
 
 
 def test_each_layer_learns_at_its_share_of_the_rate():

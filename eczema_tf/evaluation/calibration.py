@@ -220,6 +220,7 @@ def estimate_calibration_error(
         wider = t.ppf((1 + LEVEL) / 2, rarer - 1) / norm.ppf((1 + LEVEL) / 2)  # as for a mean
         simulate = partial(_simulate_errors, probabilities, off, bin_of_case, wider * scatter)
         low, high = _invert(simulate, seen, largest=seen + 3 * limit)
+        high = max(high, seen)  # chance makes most errors seen too large, and some by all of it
     error = Estimate(value=seen, low=low, high=high, **({"reason": too_few} if low is None else {}))
     bins = [
         Bin(

@@ -16,6 +16,8 @@ FALSE_ALARMS = 0.05  # largest share of the validation rows that are not known
 # Of the variance in the main direction, added to all: more makes the distance depend on fewer
 # directions. Chosen on development data (docs/log.md)
 RIDGES = {"image": 0.03, "text": 3e-4}
+# where all features are alike: what float32 leaves of the distance of equal vectors of length 1
+SMALLEST_LIMIT = 1e-6
 MOST_EXACT = 2048  # channels, up to which the covariance itself is decomposed in a second or two
 MOST_ROWS = 10_000  # that are looked at; more change little
 ROWS = 256  # at once
@@ -63,6 +65,7 @@ def fit_distances(
         layer.limit.assign(1.0)
         distances = np.asarray(layer(validation))
         limit = float(np.quantile(distances, 1 - FALSE_ALARMS, method="higher"))
+        limit = max(limit, SMALLEST_LIMIT)
         found[modality] = limit if limits is None else limits[modality]
         layer.limit.assign(found[modality])
     return found
@@ -94,6 +97,8 @@ def find_directions(away: np.ndarray, count: int, ridge: float) -> np.ndarray:
         float32 (channels, count); zeros where there are fewer.
     """
     directions = np.zeros((away.shape[1], count), "float32")
+    if np.abs(away).max() <= np.finfo("float32").eps:
+        return directions  # all features are alike, but for rounding
     found = min(count, *away.shape)
     solver = "covariance_eigh" if away.shape[1] <= MOST_EXACT else "randomized"
     principal = PCA(found, svd_solver=solver, random_state=0).fit(away)
