@@ -86,6 +86,11 @@ class Dataset:
         """The manifest's rows."""
         return self.manifest.table
 
+    @property
+    def positive_class(self) -> str:
+        """What the label `eczema` says of a case."""
+        return self.table.get(POSITIVE_CLASS, [ECZEMA])[0]
+
     def take(self, rows: np.ndarray) -> "Dataset":
         """Makes a data set of some rows, int64 (new rows,); a row may come more than once."""
         table = self.table.iloc[rows].reset_index(drop=True)
@@ -113,7 +118,7 @@ class Dataset:
             photos_fingerprint=fingerprint(sorted(self.photos["sha256"])),
             embeddings_fingerprint=fingerprint(matrix) if matrix is not None else None,
             rejected_rows=len(self.manifest.rejected),
-            positive_class=self.table.get(POSITIVE_CLASS, [ECZEMA])[0],
+            positive_class=self.positive_class,
             provenance=provenance,
             not_kept=not_kept,
             template_texts=int(find_templates(self.table).sum()),

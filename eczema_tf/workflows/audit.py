@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,10 @@ from eczema_tf.files import write_json
 
 AUDIT = "audit.json"
 NAMED_LEAKS = 20  # of leaks that a report names
+SPLITS_LEAK = (
+    "the splits leak; empty the manifest's column `split`, so that splits keep together what"
+    " belongs together, or allow it with --allow-leaks"
+)
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,7 @@ class AuditedDataset:
             DataError: If anything does, unless leaks are allowed.
         """
         findings = check_splits(self.audit.table, splits, self.audit.duplicates)
-        title = (
-            "the splits leak; empty the manifest's column `split`, so that splits keep together"
-            " what belongs together, or allow it with --allow-leaks"
-        )
-        leaks = _record_leaks(title, findings, self.allow_leaks)
+        leaks = _record_leaks(SPLITS_LEAK, findings, self.allow_leaks)
         judged = np.flatnonzero(splits != "train")
         overlap = check_overlap(seen, self.dataset, judged, allow_leaks=self.allow_leaks)
         return leaks if overlap is None else add_leaks([leaks, overlap])
@@ -140,12 +140,14 @@ def audit_prepared(folder: Path, *, allow_leaks: bool = False) -> None:
     config = DataConfig(
         embeddings=str(embeddings) if embeddings.is_file() else None, allow_leaks=True
     )
-    audited = load_audited(config, folder / "manifest.csv")
-    splits = audited.dataset.table["split"]
-    leaks = audited.check(splits) if (splits != "").all() else Leaks(leaks=0, examples=[])
-    write_json(folder / AUDIT, {**audited.audit.report.model_dump(), **leaks.model_dump()})
-    if leaks.leaks and not allow_leaks:
-        replace(audited, allow_leaks=False).check(splits)
+    audit = load_audited(config, folder / "manifest.csv").audit
+    splits = audit.table["split"]
+    divided = (splits != "").all()
+    findings = check_splits(audit.table, splits, audit.duplicates) if divided else []
+    leaks = _record_leaks(SPLITS_LEAK, findings, allow_leaks=True)
+    write_json(folder / AUDIT, {**audit.report.model_dump(), **leaks.model_dump()})
+    if not allow_leaks:
+        raise_if_any(SPLITS_LEAK, findings)
 
 
 def _audit(config: DataConfig, dataset: Dataset) -> AuditedDataset:

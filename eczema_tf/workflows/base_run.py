@@ -76,7 +76,7 @@ def check_base(base: BaseRun, dataset: Dataset) -> None:
     Raises:
         DataError: Otherwise.
     """
-    asked, known = dataset.describe().positive_class, base.data.positive_class
+    asked, known = dataset.positive_class, base.data.positive_class
     raise_if_any(
         "these data cannot add to this base",
         [f"they ask for {asked}, and train.base_run for {known}"] if asked != known else [],

@@ -157,7 +157,7 @@ def _load_other(
             f"{source}: holds embeddings of {found.dimension} values; this run was trained on"
             f" {expected}: give those of the same network"
         )
-    asked = dataset.describe().positive_class
+    asked = dataset.positive_class
     if asked != data.positive_class:
         raise DataError(
             f"{manifest}: asks for {asked}, which its positive_class says; this run was trained to"
