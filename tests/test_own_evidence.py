@@ -31,7 +31,7 @@ from eczema_tf.training.own_evidence import (
     fit_evidence,
     take_over,
 )
-from eczema_tf.training.stages import History, shift_log_odds
+from eczema_tf.training.stages import shift_log_odds
 from eczema_tf.workflows import run_folder
 
 pytestmark = pytest.mark.usefixtures("without_board")
@@ -181,11 +181,6 @@ def test_too_few_groups_add_nothing(capsys: pytest.CaptureFixture):
 def test_a_kept_model_cannot_be_fine_tuned_as_well():
     with pytest.raises(ConfigError, match=r"base_run keeps .* fine_tune.epochs: 2"):
         load_config(None, ["train.base_run=runs/a", "train.fine_tune.epochs=2"])
-
-
-def test_a_kept_model_has_nothing_to_search_for():
-    with pytest.raises(ConfigError, match="no epochs to compare"):
-        History([]).kept("auroc", "last")
 
 
 def settings(folder: Path, **changed: object) -> list[str]:
