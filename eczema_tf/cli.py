@@ -143,7 +143,7 @@ CONFIG = argument(
     type=Path,
     metavar="FILE",
     help="YAML file with the settings that differ from configs/quickstart.yaml, or the name of one"
-    " that comes along: smoke",
+    " that ships with the package: smoke",
 )
 SETTINGS = argument(
     "--set",

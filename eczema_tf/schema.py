@@ -90,7 +90,7 @@ READ_TO = "text: read to word "  # "... 64 of 180"
 MOSTLY_UNKNOWN = "text: mostly words this model does not know"
 
 # One row of model input.
-# float32 (height, width, 3), normalised for the encoder, or float32 (dimension,) for embeddings
+# float32 (height, width, 3) in [0, 255], or float32 (dimension,) for embeddings
 IMAGE = "image"
 IMAGE_PRESENT = "image_present"  # float32 (), 1 where there is a photo
 TOKEN_IDS = "token_ids"  # int32 (tokens,)

@@ -135,7 +135,7 @@ def test_every_fault_is_reported_at_once_with_its_line(encounters: Path, tmp_pat
         ),
         "encounters.csv:4: author_id: is empty",
         "encounters.csv:4: query_names_diagnosis: allowed: 0 or 1; received 2",
-        "encounters.csv:8: encounter_id: 'Q6' is there twice",
+        "encounters.csv:8: encounter_id: 'Q6' appears twice",
     ):
         assert fault in message
     assert not (tmp_path / "out").exists()

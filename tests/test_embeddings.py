@@ -62,7 +62,7 @@ def test_a_key_may_be_there_twice_only_with_one_embedding(tmp_path: Path):
     )
     assert list(embeddings) == ["a", "b"]
     assert embeddings.rows_of(["b"]).tolist() == [[4, 5, 6]]
-    with pytest.raises(DataError, match="'a': key is there twice"):
+    with pytest.raises(DataError, match="'a': key appears twice"):
         load_embeddings(save(tmp_path, image_path=["a", "a"], embedding=MATRIX))
 
 
@@ -124,7 +124,7 @@ def test_an_array_that_is_there_twice_is_a_clear_error(tmp_path: Path):
     np.save(array, MATRIX)
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("embedding.npy", array.getvalue())
-    with pytest.raises(DataError, match="'embedding' is there twice"):
+    with pytest.raises(DataError, match="'embedding' appears twice"):
         load_embeddings(path)
 
 

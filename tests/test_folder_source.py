@@ -330,7 +330,7 @@ def test_metadata_beside_photos_say_class_and_text(tmp_path: Path, name: str):
     with (atlas / "train" / name).open("a") as file:
         file.write(METADATA[name].splitlines()[-1].replace("2.jpg", "../../out.jpg") + "\n")
         file.write(METADATA[name].splitlines()[-1] + "\n")
-    with pytest.raises(DataError, match=r":\d: no such photo(.|\n)*:\d: is there twice"):
+    with pytest.raises(DataError, match=r":\d: no such photo(.|\n)*:\d: appears twice"):
         prepare_folder(tmp_path / "again", folder=atlas)
 
 

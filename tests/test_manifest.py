@@ -93,7 +93,7 @@ r20,,,,dry,-0.1,,,train
 """
     lines = faults_of(write(folder, content))
     expected = [
-        "4: example_id: is there twice",
+        "4: example_id: appears twice",
         "5: example_id: is empty",
         "6: image_path, text: neither photo nor text",
         "7: eczema: is not a number",
@@ -190,7 +190,7 @@ def test_a_path_may_wander_inside_the_folder(folder: Path):
         (b'example_id,text\nr1,ok\nr2,"never closed\n', "manifest.csv:3: is not valid CSV"),
         (b'example_id,text\nr1,"so \\"dry\\" it is"\n', "one in a text not doubled?"),
         (b"id,text\nr1,ok\n", "example_id: required column is missing; received: 'id', 'text'"),
-        (b"example_id,text,text\nr1,a,b\n", "text: column is there 2 times"),
+        (b"example_id,text,text\nr1,a,b\n", "text: column appears 2 times"),
         (b"example_id,text,Text\nr1,a,b\n", "'Text': looks like 'text'"),
         (b"example_id,Image Path\nr1,a\n", "'Image Path': looks like 'image_path'"),
         (b"example_id,text,\nr1,a,b\n", "column 3 has no name"),

@@ -281,7 +281,7 @@ def test_files_that_are_not_scin_are_clear_errors(files: dict, tmp_path: Path):
             prepare_scin(tmp_path / "out", cases=bad, labels=files["labels"])
     twice = files["cases"].read_text()
     files["cases"].write_text(twice + twice.splitlines()[1] + "\n")
-    with pytest.raises(DataError, match=r"there twice(.|\n)*-1"):
+    with pytest.raises(DataError, match=r"appear twice(.|\n)*-1"):
         prepare_scin(tmp_path / "out", **files)
 
 

@@ -452,7 +452,7 @@ def test_fields_that_the_manifest_has_no_column_for_are_named(
     METADATA.model_copy(update={"clinical": fields}).write(other)
     assert main(["--model", str(other), *small]) == 0
     said = capsys.readouterr().err
-    assert "note: manifest.csv has no column age, sex; of no row this is known\n" in said
+    assert "note: manifest.csv has no column age, sex: unknown for every row\n" in said
 
 
 def test_texts_are_kept_only_if_asked_for(

@@ -51,7 +51,7 @@ def test_every_space_that_comes_with_the_project_is_valid():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "it varies nothing"),
+        ("", "it names no setting to vary"),
         ("train.learning_rte: [0.1]", "did you mean 'learning_rate'?"),
         ("model.fusion: [concat, sum]", "'sum'"),
         ("model.dropout: {low: 0.5, high: 0.1}", "low must be less than high"),

@@ -103,7 +103,7 @@ def test_sections_and_plots_show_what_was_measured(whole, without, tmp_path):
     ]
     text = format_text([missing, corrupted])
     assert max(map(len, text.splitlines())) <= 100
-    assert "surely falls with noise." in " ".join(text.split())
+    assert "falls beyond doubt with noise." in " ".join(text.split())
     write_stress_plots(tmp_path, metrics)
     assert {path.name for path in tmp_path.iterdir()} == {"missing.png", "corrupted_photos.png"}
     assert set(select_plots(metrics)) == {"missing.png", "corrupted_photos.png"}

@@ -189,7 +189,7 @@ def test_missing_columns_are_all_named(files: dict, tmp_path: Path):
         (HEADER.encode(), "has a header but no rows"),
         (HEADER.encode() + b"caf\xe9,x\n", "table.csv:2: is not UTF-8"),
         (HEADER.encode() + b"1,ann,a,arm,True,1,eczema\n", "table.csv:2: has 7 fields; allowed: 8"),
-        (b"id," + HEADER.encode() + b"1,1,ann,a,arm,True,1,eczema,good\n", "id: is there 2 times"),
+        (b"id," + HEADER.encode() + b"1,1,ann,a,arm,True,1,eczema,good\n", "id: appears 2 times"),
         (HEADER.encode() + b'1,"ann,a\n', "not valid CSV"),
         (HEADER.encode() + b"1,a\0n,a,arm,True,1,eczema,good\n", "NUL"),
     ],
@@ -218,7 +218,7 @@ def test_rows_that_contradict_each_other_are_named_with_their_lines(files: dict,
     with pytest.raises(DataError) as error:
         prepare_table(tmp_path / "out", **files)
     assert "table.csv:4: eczema: differs within a case" in str(error.value)
-    assert "table.csv:5: example_id: is there twice" in str(error.value)
+    assert "table.csv:5: example_id: appears twice" in str(error.value)
 
 
 def test_a_label_that_is_never_there_is_an_error(files: dict, tmp_path: Path):

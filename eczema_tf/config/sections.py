@@ -205,7 +205,7 @@ class ModelConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3  # in the heads
     # share of the training rows that lose one of two modalities
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    # share of a text's windows of eight tokens that a training step does not see, where findings
+    # share of a text's windows of four tokens that a training step does not see, where findings
     # are learned
     window_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
@@ -301,7 +301,7 @@ class TrainConfig(Section):
         if self.base_run is not None and self.fine_tune.epochs:
             raise ValueError(
                 "base_run keeps a model as it is, so that nothing of it can be fine-tuned: leave"
-                f" one of both out, received fine_tune.epochs: {self.fine_tune.epochs}"
+                f" out one of the two, received fine_tune.epochs: {self.fine_tune.epochs}"
             )
         return self
 

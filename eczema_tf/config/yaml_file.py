@@ -74,7 +74,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{path}: no such configuration file; those that come along: {', '.join(SHIPPED)}"
+            f"{path}: no such configuration file; those that ship with the package:"
+            f" {', '.join(SHIPPED)}"
         ) from error
     except (UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {shorten(str(error))}") from error

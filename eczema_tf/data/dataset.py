@@ -71,7 +71,7 @@ class Dataset:
 
     Attributes:
         manifest: With the groups that splits must keep together.
-        photos: By file: sha256, width, height, orientation, gray (see `inspect_photos`).
+        photos: By file: sha256, gray, error (see `inspect_photos`); those without an error.
         embeddings: Stand in for the photos, if given.
         joined_groups: By example id: the group of the rows that `join_groups` moved.
     """

@@ -216,7 +216,7 @@ def identify_models(cases: pd.DataFrame) -> np.ndarray | None:
     """Numbers the models of a cross-validation that answered the cases.
 
     Returns:
-        int64 (cases,), for `metrics.compute_auroc`; None if it was one model.
+        int64 (cases,), for `metrics.measure_auroc`; None if it was one model.
     """
     columns = [column for column in ("repeat", "fold") if column in cases]
     return cases.groupby(columns).ngroup().to_numpy() if columns else None

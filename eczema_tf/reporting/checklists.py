@@ -89,7 +89,7 @@ def _describe_data(facts: RunFacts) -> dict[str, str]:
         " duplicates joined into groups",
         "disjoint": "group (patient, author, or case where no more is known)",
         "imbalance": _BALANCED if config.train.balance_classes else "nothing was done about it",
-        "built_in": data.built_in and "built-in data: made by a program, nobody is in them",
+        "built_in": data.built_in and "built-in data: made by a program, no real person is in them",
         "splits": f"cases: {', '.join(by_split)}" if by_split else splits,
         "flow": left and f"{counts.cases} cases kept; left out: {left}",
     }

@@ -17,8 +17,8 @@ from eczema_tf.reporting.tables import mark_leaks
 TITLE, SHOWN = "The surest answers, right and wrong", 5
 _SHOWN_PHRASES = 5  # of a text, those that moved the answer most
 _WITHOUT = (
-    "By distance from the threshold, in log-odds, without those of which it cannot tell. A surely"
-    " wrong answer may also be a wrong label: look at the case."
+    "By distance from the threshold, in log-odds, without those of which it cannot tell. A"
+    " confidently wrong answer may also be a wrong label: look at the case."
 )
 _WITH = (
     "Photos and texts of patients follow: this page is not to be shared. Colours show what in a"
@@ -52,11 +52,11 @@ def build_examples(
     columns = ("case", "label", "photos", "words", *HEAD_NAMES.values())
     for name, cases in surest.items():
         rows = [_describe_case(case, positive) for case in cases.to_dict("records")]
-        blocks.append(Table(f"Surely {name}: P({positive}) from", columns, rows))
+        blocks.append(Table(f"Confidently {name}: P({positive}) from", columns, rows))
         told = zip(rows, map(format_percent, cases["p_fusion"]), strict=True)
         blocks += [
             _render_case(
-                f"Surely {name}: {case_id}, {label}, P({positive}) {probability}",
+                f"Confidently {name}: {case_id}, {label}, P({positive}) {probability}",
                 positive,
                 shown[case_id],
                 full,

@@ -120,7 +120,7 @@ def tabulate_settings(facts: RunFacts) -> Table:
         "software": ", ".join([f"eczema_tf {__version__}", *software]),
         "device": ", ".join(facts.environment.devices),
     }
-    return Table("What made the model", ("setting", "value"), list(settings.items()))
+    return Table("How the model was made", ("setting", "value"), list(settings.items()))
 
 
 def _describe_training(train: TrainConfig) -> str:

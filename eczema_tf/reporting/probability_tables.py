@@ -92,8 +92,8 @@ def tabulate_abstention(abstention: Abstention) -> list[Block]:
     """Lists decisions by kind of case, and accuracy against the share of cases answered."""
     return [
         build_table(
-            "Where the model says that it cannot tell: at what is unlike its training or not read"
-            " (unknown), and where it is not sure, or has a text alone that says nothing clear"
+            "Where the model says that it cannot tell: for inputs unlike its training data or not"
+            " read (unknown), and where it is not sure, or has a text alone that says nothing clear"
             " (undecided). Covered: the share whose label is in the prediction set, 0.90 by design"
             " in each kind of case",
             ("cases of", "cases", "unknown", "undecided", "answered", "accuracy", "covered"),

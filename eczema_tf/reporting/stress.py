@@ -113,8 +113,9 @@ def _describe_cases(tests: Mapping[str, StressTest]) -> str:
     highest = {CORRUPTIONS[name][0]: test.points[-1].change.high for name, test in tests.items()}
     fallen = ", ".join(name for name, high in highest.items() if high is not None and high < 0)
     return (
-        f"Corrupted are {of}, drawn at random, as clients send them, in five strengths. At the"
-        f" strongest, AUROC surely falls with {fallen or 'none of them'}. Where it falls, the model"
+        f"{of[0].upper()}{of[1:]}, drawn at random, were corrupted as clients send them, in five"
+        f" strengths. At the strongest, AUROC falls beyond doubt with {fallen or 'none of them'}."
+        " Where it falls, the model"
         " should say more often that it cannot tell: if it does not, it answers about what it can"
         " no longer make out."
     )

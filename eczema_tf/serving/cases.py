@@ -89,7 +89,7 @@ def pool_rows(
     """Averages the evidence of the rows of each case; the answer to a single row stays as it is.
 
     Args:
-        outputs: Of a signature; or without explanation, of `serving.columns`.
+        outputs: Of a signature, whether it explains or not.
         cases: As many as rows, equal for those of one case.
         undecided: From the export's metadata; None if they are not known. Then a case is decided
             only if all its rows that speak for it are, and agree.

@@ -165,7 +165,10 @@ def choose_ridge(
         added = np.zeros(len(targets))
         for fit, rest in folds:
             fitted = sample._replace(
-                features=sample.features[fit], targets=targets[fit], weights=weights[fit]
+                features=sample.features[fit],
+                said=sample.said[fit],
+                targets=targets[fit],
+                weights=weights[fit],
             )
             *kernel, bias = fit_evidence(fitted, ridge)
             added[rest] = sample.features[rest] @ kernel + bias

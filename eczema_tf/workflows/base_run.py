@@ -55,7 +55,10 @@ def _compare(config: Config, kept: Config) -> list[str]:
         if before[key] != value
     ]
     if bool(kept.data.embeddings) != bool(config.data.embeddings):
-        faults.append(f"data.embeddings: one of both has some: here {config.data.embeddings!r}")
+        faults.append(
+            "data.embeddings: one of the two uses embeddings and the other does not: here"
+            f" {config.data.embeddings!r}"
+        )
     return faults
 
 

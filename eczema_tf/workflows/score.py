@@ -59,7 +59,7 @@ def score(
     said = ExportMetadata.read(version).said
     survey, fields = survey_manifest(manifest), said.clinical or ()
     if absent := [name for name in fields if name not in survey.columns]:
-        say(f"note: {manifest.name} has no column {', '.join(absent)}; of no row this is known")
+        say(f"note: {manifest.name} has no column {', '.join(absent)}: unknown for every row")
     if cases:
         check_cases_file(cases, manifest, survey)
     open_here = partial(open_job, out, version, manifest, survey, notice=said.notice)

@@ -143,7 +143,7 @@ def load_space(path: Path) -> Space:
             space[key] = varied
             faults += _find_faults(key, varied)
     if not faults and not space:
-        faults = ["it varies nothing"]
+        faults = ["it names no setting to vary"]
     raise_if_any(f"{path} is not a search space", faults, ConfigError)
     return space
 

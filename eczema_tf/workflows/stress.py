@@ -95,7 +95,7 @@ def predict_corrupted(
         found: dict[str, StressedCases] = {}
         for modality in MODALITIES:
             if modality == "image" and chosen.embeddings is not None:
-                say("robustness: photos are embeddings, so only texts are corrupted")
+                say("robustness: photos are given as embeddings, so only texts are corrupted")
             elif (having := np.flatnonzero(inputs.present(modality))).size:
                 own = chosen.take(having), inputs.pair(having, having)
                 found |= _predict_corruptions(aside, *own, modality)

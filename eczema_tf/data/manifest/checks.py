@@ -95,7 +95,7 @@ def _find_bad_ids(table: pd.DataFrame, lines: np.ndarray) -> Iterator[Fault]:
             yield Fault(
                 row,
                 "example_id",
-                "is there twice; allowed: an id of its own; received"
+                "appears twice; allowed: an id of its own; received"
                 f" {shorten(example_id)!r}, as on line {first_line[example_id]}",
             )
         else:

@@ -161,7 +161,7 @@ def find_header_faults(header: Collection[str]) -> list[str]:
     ]
     for name, count in counts.items():
         if name and count > 1:
-            faults.append(f"{shorten(name)}: column is there {count} times")
+            faults.append(f"{shorten(name)}: column appears {count} times")
         column = find_meant(name, counts)
         if column != name:
             meant.add(column)

@@ -94,7 +94,7 @@ def _refuse_repeated_ids(path: Path, suspects: set[int]) -> None:
         for line in lines.pop("", [])
     ]
     faults += [
-        f"{path.name}:{line}: example_id: is there twice; allowed: an id of its own; received"
+        f"{path.name}:{line}: example_id: appears twice; allowed: an id of its own; received"
         f" {shorten(example_id)!r}, as on line {first}"
         for example_id, (first, *again) in lines.items()
         for line in again

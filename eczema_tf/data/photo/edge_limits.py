@@ -45,7 +45,7 @@ def check_pixels(kind: str, size: tuple[int, int], most: int) -> None:
     if math.prod(size) > most or max(size) > EDGE_MAX_SIDE_PX:
         raise DataError(
             f"photo has {size[0]} x {size[1]} pixels; allowed: at most {most // 1_000_000}"
-            f" megapixels, {EDGE_MAX_SIDE_PX} a side (of this kind of {kind})"
+            f" megapixels, {EDGE_MAX_SIDE_PX} a side for a {kind} of this kind"
         )
 
 

@@ -118,7 +118,7 @@ def _read_arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     for member in members:
         name = member.filename.removesuffix(".npy")
         if name in arrays:
-            raise DataError(f"{path}: array {shorten(name)!r} is there twice")
+            raise DataError(f"{path}: array {shorten(name)!r} appears twice")
         with archive.open(member) as file:
             shape, _, kind = _HEADERS[np.lib.format.read_magic(file)](file)
             promised, there = math.prod(shape) * kind.itemsize, member.file_size - file.tell()
@@ -193,12 +193,12 @@ def _check_matrix(path: Path, keys: tuple[str, ...], matrix: np.ndarray) -> np.n
 
 
 def _merge_equal(path: Path, keys: tuple[str, ...], matrix: np.ndarray) -> Embeddings:
-    """A key may be there twice if both embeddings are equal, as when two cases share a photo."""
+    """A key may appear twice if both embeddings are equal, as when two cases share a photo."""
     first: dict[str, int] = {}
     for row, key in enumerate(keys):
         first.setdefault(key, row)
     faults = [
-        f"{key!r}: key is there twice, with different embeddings"
+        f"{key!r}: key appears twice, with different embeddings"
         for row, key in enumerate(keys)
         if (matrix[row] != matrix[first[key]]).any()
     ]

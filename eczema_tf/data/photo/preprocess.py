@@ -3,7 +3,7 @@
 The training pipeline and the serving graph both call `preprocess_photo`, so that the two cannot
 drift apart. Pixels leave as uint8, so that what is cached on disk for training is to the bit what
 the serving graph computes. The encoder's own normalisation is a layer of the model
-(`model/model.py`).
+(`model/branches.py`).
 """
 
 from functools import partial

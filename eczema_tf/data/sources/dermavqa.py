@@ -180,7 +180,7 @@ def _read_questions(path: Path) -> pd.DataFrame:
     ]
     ids = table["encounter_id"]
     faults += [
-        f"{path.name}:{line}: encounter_id: {shorten(ids[line])!r} is there twice"
+        f"{path.name}:{line}: encounter_id: {shorten(ids[line])!r} appears twice"
         for line in ids.index[ids.duplicated() & (ids != "")]
     ]
     raise_if_any(f"{path} is not valid", faults)

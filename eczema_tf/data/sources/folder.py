@@ -267,7 +267,7 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
         `label` and `text` of each photo, by its path; "" where there is none.
 
     Raises:
-        DataError: For every name that is no photo, or is there twice.
+        DataError: For every name that is no photo, or appears twice.
     """
     found: dict[str, dict[str, str]] = {}
     known, faults = {*paths}, []
@@ -281,7 +281,7 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
         for line, row in zip(rows.index, rows.to_dict("records"), strict=True):
             path = str(PurePosixPath(table).parent / clean_cell("image_path", row.pop("file_name")))
             if path not in known or path in found:
-                what = "is there twice" if path in found else "no such photo"
+                what = "appears twice" if path in found else "no such photo"
                 faults.append(f"{table}:{line}: {what}; received {shorten(path)!r}")
             found[path] = {name: clean_cell("text", value).strip() for name, value in row.items()}
     raise_if_any(f"{folder}: metadata are not of its photos", faults)

@@ -235,7 +235,7 @@ def _read_unique(
 ) -> pd.DataFrame:
     table = read_table(path, columns, optional).reset_index(drop=True)
     ids = table["case_id"]
-    raise_if_any(f"{path}: cases are there twice", ids[ids.duplicated()].unique())
+    raise_if_any(f"{path}: cases appear twice", ids[ids.duplicated()].unique())
     return table
 
 

@@ -127,7 +127,7 @@ def read_table(
     title = f"{path}: not the expected columns; it has: {', '.join(header)[:500]}"
     missing = [f"{column}: is missing" for column in columns if column not in header]
     repeated = [name for name in wanted if header.count(name) > 1]
-    several = [f"{name}: is there {header.count(name)} times" for name in repeated]
+    several = [f"{name}: appears {header.count(name)} times" for name in repeated]
     raise_if_any(title, [*missing, *several])
     table, faults = opened.collect()
     if table.empty:
