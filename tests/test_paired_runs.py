@@ -193,6 +193,7 @@ def test_repeats_have_other_seeds_and_go_on_where_they_were_killed(
     write_text(other / "config.yaml", dump_config(Config(seed=9, train=TrainConfig(epochs=3))))
     with pytest.raises(RunError, match="seed-9: was started with another configuration"):
         training.train_seeds(config, 3, folder, resume=True)
+    assert trained == [(7, False, False), (8, False, False)]
     shutil.rmtree(other)
     spreads = training.train_seeds(config, 3, folder, resume=True)
     assert trained == [(7, False, False), (8, False, False), (8, False, True), (9, False, False)]
