@@ -421,13 +421,14 @@ def test_parquet_files_without_photos_are_an_error(tmp_path: Path):
     (tmp_path / "train.parquet").write_bytes(b"PAR1" * 9)
     with pytest.raises(DataError, match="not readable as Parquet"):
         prepare_folder(tmp_path / "out", folder=tmp_path)
-    write_parquet(tmp_path / "train.parquet", [(None, 0, "")], [])
+    write_parquet(tmp_path / "train.parquet", [(None, 0, "")], ["eczema"])
     table = parquet.read_table(tmp_path / "train.parquet")
     for column, cell, said in (
         ("image", {"path": "a"}, ":1: image: has no bytes; are the photos elsewhere"),
         ("image", "a.jpg", ":1: image: has no bytes"),
         ("label", None, ":1: label: is empty"),
         ("label", ["eczema"], ":1: label: is empty or a list"),
+        ("label", -1, ":1: label: has no name in the file; allowed: 0, received -1"),
     ):
         place = table.column_names.index(column)
         changed = table.set_column(place, column, [pa.array([cell])])
@@ -437,3 +438,16 @@ def test_parquet_files_without_photos_are_an_error(tmp_path: Path):
     parquet.write_table(table.drop_columns("label"), tmp_path / "train.parquet")
     with pytest.raises(DataError, match="no column label; it has image, text"):
         prepare_folder(tmp_path / "out", folder=tmp_path)
+
+
+def test_parquet_files_that_are_not_there_are_missed(tmp_path: Path):
+    write_parquet(tmp_path / "train-00000-of-00002.parquet", [(None, 0, "")], ["eczema", "tinea"])
+    with pytest.raises(DataError, match=r"train-00001-of-00002\.parquet: is not there"):
+        prepare_folder(tmp_path / "out", folder=tmp_path)
+
+
+def test_an_error_names_the_folder_of_parquet_files(tmp_path: Path):
+    write_parquet(tmp_path / "train.parquet", [(None, 0, ""), (None, 1, "")], ["acne", "tinea"])
+    with pytest.raises(DataError) as caught:
+        prepare_folder(tmp_path / "out", folder=tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: ")

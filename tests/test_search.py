@@ -13,7 +13,7 @@ import yaml
 
 from eczema_tf import search
 from eczema_tf.config import Config, change_config, load_config
-from eczema_tf.errors import ConfigError
+from eczema_tf.errors import ConfigError, DataError
 from eczema_tf.workflows.search import load_space, load_without_test
 
 pytestmark = pytest.mark.usefixtures("without_board")
@@ -44,7 +44,7 @@ def settings(folder: Path, manifest: Path) -> list[str]:
 
 def test_every_space_that_comes_with_the_project_is_valid():
     for path in (ROOT / "configs" / "search").glob("*.yaml"):
-        assert load_space(path)
+        assert load_space(path, Config())
         assert path.read_text().startswith("# Purpose: ")
 
 
@@ -58,15 +58,48 @@ def test_every_space_that_comes_with_the_project_is_valid():
         ("model.dropout: {low: 0.5, high: 1.5}", "1.5"),
         ("model.dropout: {from: 0.5, to: 0.6}", "allowed: [choices]"),
         ("model.dropout: 0.5", "allowed: [choices]"),
+        ("data.manifest: [a.csv, b.csv]", "data.manifest: is the same for all trials"),
+        ("train.weight_decay: {low: 0, high: 0.1, log: true}", "a low above 0, received 0"),
+        (
+            "train.keep: [last, best]\ntrain.refit: [false, true]",
+            "train: refit leaves no validation",
+        ),
         pytest.param(f"model.dropout: {'x' * 5000}", f"received '{'x' * 150}", id="long"),
     ],
 )
 def test_a_space_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str):
     (tmp_path / "space.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
-        load_space(tmp_path / "space.yaml")
+        load_space(tmp_path / "space.yaml", Config())
     assert message in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+def test_a_space_is_judged_beside_what_all_trials_share(tmp_path: Path):
+    (tmp_path / "space.yaml").write_text("model.embedding_units: [0, 8]\n")
+    with pytest.raises(ConfigError, match="fusion"):
+        load_space(tmp_path / "space.yaml", change_config(Config(), {"model.fusion": "gated"}))
+    late = change_config(Config(), {"model.fusion": "late"})
+    assert load_space(tmp_path / "space.yaml", late) == {"model.embedding_units": [0, 8]}
+
+
+def test_a_trial_that_fails_ends_the_study_in_one_line(
+    tmp_path: Path,
+    toy_manifest: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def fail(*_):
+        raise DataError("split val: has one class")
+
+    monkeypatch.setattr("eczema_tf.workflows.search.train_run", fail)
+    (tmp_path / "space.yaml").write_text("model.dropout: [0.1, 0.2]\n")
+    sets = [part for text in settings(tmp_path, toy_manifest) for part in ("--set", text)]
+    files = ["--space", str(tmp_path / "space.yaml"), "--out", str(tmp_path / "study")]
+    assert search.main(["--config", str(SMOKE), *sets, *files, "--trials", "1"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "error: split val: has one class"
 
 
 def test_dotted_keys_are_changed_in_a_copy():

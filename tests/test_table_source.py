@@ -105,6 +105,11 @@ def test_a_stand_in_has_its_name_from_the_manifest_on(
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["positive_class"] == name
 
 
+def test_no_value_that_is_asked_for_may_be_absent(files: dict, tmp_path: Path):
+    with pytest.raises(DataError, match="disease: there is no tinnea; received "):
+        prepare_table(tmp_path / "out", **files, positive=["acne", "tinnea"])
+
+
 def test_without_photos_the_texts_remain(files: dict, tmp_path: Path):
     summary = prepare_table(tmp_path / "out", **files)
     assert (

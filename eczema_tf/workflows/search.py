@@ -8,8 +8,9 @@ dropped from the data set before the first trial.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from itertools import islice, product
 from pathlib import Path
+from typing import Self
 
 import optuna
 import pandas as pd
@@ -17,7 +18,7 @@ import tensorflow as tf
 import yaml
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError, model_validator
 from tensorboard.plugins.hparams import api as hparams
 
 from eczema_tf.config import Config, Section, change_config, dump_config, read_yaml
@@ -31,6 +32,9 @@ from eczema_tf.workflows.fit import check_encoders, train_run
 from eczema_tf.workflows.train import find_manifest, split_dataset
 
 OBJECTIVE = "val_auroc_fusion"
+# a trial trains on what is loaded and split once, and judges by validation alone
+VARIED = ("model", "train", "preprocess", "seed")
+CORNERS = 1000  # combinations of a space that are checked before the first trial, at most
 JOURNAL, TRIALS, BEST = "study.log", "trials.csv", "best.yaml"
 SHOWN_TRIALS = 10
 
@@ -43,6 +47,14 @@ class Range(Section):
     low: int | float
     high: int | float
     log: bool = False
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low must be less than high, received {self.low} and {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log: true needs a low above 0, received {self.low}")
+        return self
 
 
 Space = dict[str, Range | list[Setting]]  # by dotted key of the configuration; a list holds choices
@@ -62,7 +74,7 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
             folder holds a study of another space or configuration: trials of two spaces cannot be
             compared.
     """
-    space = load_space(space_file)
+    space = load_space(space_file, config)
     if config.train.base_run is not None or "train.base_run" in space:
         raise ConfigError(
             "train.base_run: a model that is kept has no epochs to compare trials by; leave it out"
@@ -80,11 +92,15 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
     )
     # a resumed study must not propose the same again
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
-    run_trial = partial(
-        _run_trial, config=config, space=space, dataset=dataset, splits=splits, folder=folder
-    )
     while len(finished := study.get_trials(states=[TrialState.COMPLETE])) < trials:
-        study.optimize(run_trial, n_trials=1)
+        trial = study.ask()
+        try:
+            score = _run_trial(trial, config, space, dataset, splits, folder)
+        except BaseException:
+            study.tell(trial, state=TrialState.FAIL)
+            raise
+        study.tell(trial, score)
+        print(f"trial {trial.number}: {OBJECTIVE} {score:.4g}")
     _write_best(config, finished, folder)
 
 
@@ -119,44 +135,61 @@ def _start_study(config: Config, space: Space, folder: Path) -> None:
         write_text(file, text)
 
 
-def load_space(path: Path) -> Space:
+def load_space(path: Path, config: Config) -> Space:
     """Reads which keys to vary.
 
     Args:
         path: YAML lines `section.key: [choices]` or `section.key: {low, high, log}`.
+        config: What all trials share: every combination has to be valid beside it.
 
     Raises:
         ConfigError: With every fault, if there is any.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; it says which settings to vary")
-    space, faults = {}, []
+    space: Space = {}
+    faults = []
     for key, allowed in read_yaml(path).items():
         try:
-            (varied,) = TypeAdapter(Space).validate_python({key: allowed or None}).values()
-        except ValidationError:
+            space |= TypeAdapter(Space).validate_python({key: allowed or None})
+        except ValidationError as error:
+            faults.append(f"{key}: {_describe_fault(error, allowed)}")
+        if key.partition(".")[0] not in VARIED:
             faults.append(
-                f"{key}: allowed: [choices] or {{low: ..., high: ..., log: true|false}}, received"
-                f" {shorten(repr(allowed))}"
+                f"{key}: is the same for all trials; give it with --set. What may vary begins with"
+                f" {', '.join(VARIED)}"
             )
-        else:
-            space[key] = varied
-            faults += _find_faults(key, varied)
-    if not faults and not space:
-        faults = ["it names no setting to vary"]
+    if not faults:
+        faults = [*_find_faults(config, space)] if space else ["it names no setting to vary"]
     raise_if_any(f"{path} is not a search space", faults, ConfigError)
     return space
 
 
-def _find_faults(key: str, varied: Range | list[Setting]) -> Iterator[str]:
-    """Every choice, and both ends of a range, must be a valid configuration by itself."""
-    if isinstance(varied, Range) and not varied.low < varied.high:
-        yield f"{key}: low must be less than high, received {varied.low} and {varied.high}"
-    for value in varied if isinstance(varied, list) else [varied.low, varied.high]:
+def _describe_fault(error: ValidationError, allowed: object) -> str:
+    """What is wrong with the bounds of a range, or what else would be one."""
+    wrong = [each["msg"] for each in error.errors() if each["type"] == "value_error"]
+    return (
+        wrong
+        or [
+            "allowed: [choices] or {low: ..., high: ..., log: true|false}, received"
+            f" {shorten(repr(allowed))}"
+        ]
+    )[0].removeprefix("Value error, ")
+
+
+def _find_faults(config: Config, space: Space) -> Iterator[str]:
+    """What is wrong with combinations of choices and of both ends of ranges, each once."""
+    ends = [
+        varied if isinstance(varied, list) else [varied.low, varied.high]
+        for varied in space.values()
+    ]
+    faults = set()
+    for corner in islice(product(*ends), CORNERS):
         try:
-            change_config(Config(), {key: value})
+            change_config(config, dict(zip(space, corner, strict=True)))
         except ConfigError as error:
-            yield " ".join(str(error).split())
+            faults.add(" ".join(str(error).split()))
+    yield from sorted(faults)
 
 
 def load_without_test(config: Config) -> tuple[Dataset, pd.Series]:
@@ -173,7 +206,6 @@ def load_without_test(config: Config) -> tuple[Dataset, pd.Series]:
 
 def _run_trial(
     trial: optuna.Trial,
-    *,
     config: Config,
     space: Space,
     dataset: Dataset,

@@ -112,7 +112,10 @@ def prepare_folder(
     check_kept(out, (folder, captions))
     with TemporaryDirectory() as unpacked:
         unpack_photos(parts, Path(unpacked))
-        return prepare(Path(unpacked))
+        try:
+            return prepare(Path(unpacked))
+        except DataError as error:  # of the folder that was given
+            raise DataError(str(error).replace(unpacked, str(folder))) from error
 
 
 def _prepare_photos(

@@ -18,7 +18,7 @@ from pyarrow import parquet
 from eczema_tf.errors import DataError, raise_if_any, shorten
 
 # Hugging Face's names of a split's files ("Structure your repository", Splits in file names)
-PART = re.compile(r"(train|validation|valid|val|test)(?:-\d+-of-\d+)?\.parquet")
+PART = re.compile(r"(train|validation|valid|val|test)(?:-(\d+)-of-(\d+))?\.parquet")
 BATCH_PHOTOS = 64  # decoded together
 ROW_KEYS = ("image", "label", "text")
 
@@ -27,14 +27,25 @@ def list_parts(folder: Path) -> list[Path]:
     """Lists the Parquet files of a data set's splits, in the folder or in `data` below it.
 
     Raises:
-        DataError: If one of a name is in both: it would be read twice.
+        DataError: If one of a name is in both, which would be read twice, or some are missing, as
+            the names of the others tell.
     """
     files = chain(folder.glob("*.parquet"), folder.glob("data/*.parquet"))
-    parts = sorted(file for file in files if PART.fullmatch(file.name))
-    several = [name for name, count in Counter(part.name for part in parts).items() if count > 1]
-    faults = [f"{name}: is in the folder and in data; keep one of them" for name in several]
-    raise_if_any(f"{folder}: its Parquet files cannot be told apart", faults)
-    return parts
+    parts = {file: match for file in files if (match := PART.fullmatch(file.name))}
+    there = Counter(file.name for file in parts)
+    named = {
+        f"{match[1]}-{number:0{len(match[2])}}-of-{match[3]}.parquet"
+        for match in parts.values()
+        for number in range(int(match[3] or 0))
+    }
+    faults = [
+        f"{name}: is in the folder and in data; keep one of them"
+        for name, count in there.items()
+        if count > 1
+    ]
+    faults += [f"{name}: is not there, but counted with" for name in sorted(named - there.keys())]
+    raise_if_any(f"{folder}: its Parquet files are not one whole set", faults)
+    return sorted(parts)
 
 
 def unpack_photos(parts: list[Path], folder: Path) -> None:
@@ -89,6 +100,11 @@ def _read_rows(part: Path) -> Iterator[dict[str, Any]]:
                 if label is None or isinstance(label, list | dict):
                     raise DataError(
                         f"{part}:{number}: label: is empty or a list; allowed: a name or a number"
+                    )
+                if isinstance(label, int) and label not in labels:
+                    raise DataError(
+                        f"{part}:{number}: label: has no name in the file; allowed:"
+                        f" {', '.join(map(str, labels)) or 'names'}, received {label}"
                     )
                 yield {**row, "label": labels.get(label, label)}
     except (OSError, pa.ArrowException) as error:

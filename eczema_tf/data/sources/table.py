@@ -68,6 +68,7 @@ def prepare_table(
     if positive:
         name, mapping = mapping.stand_in(positive)
     given = read_table(Path(table), mapping.list_columns(), mapping.list_clinical_columns())
+    _check_asked(positive, given[mapping.eczema.column], table)
     mapping = mapping.keep_fields(given.columns)
     fates = (given[mapping.eczema.column].str.strip() == "").map({True: "unlabelled", False: ""})
     for column, values in mapping.leave_out.items():
@@ -95,6 +96,16 @@ def prepare_table(
         files={f"{PHOTOS}/{photo}": file for photo, file in photos.items()},
         overwrite=overwrite,
     )
+
+
+def _check_asked(positive: Collection[str], diagnoses: pd.Series, path: Path | str) -> None:
+    """Raises if a value that is asked for is nowhere: its cases would count as the other class."""
+    there = set(diagnoses.map(fold))
+    if absent := [value for value in positive if fold(value) not in there]:
+        seen = ", ".join(name for name, _ in Counter(diagnoses.str.strip()).most_common(20))
+        raise DataError(
+            f"{path}: {diagnoses.name}: there is no {', '.join(absent)}; received {seen}"
+        )
 
 
 def _count_kept(fates: pd.Series, named: pd.DataFrame, kept: pd.DataFrame) -> dict[str, int]:
