@@ -31,7 +31,8 @@ from tensorboard.plugins.projector import ProjectorConfig
 
 from eczema_tf import evaluate, export, load_config, load_export, predict, prepare, train
 from eczema_tf.cli import TENSORFLOW_LOG
-from eczema_tf.errors import RunError
+from eczema_tf.config import Config, change_config, dump_config
+from eczema_tf.errors import EczemaError, RunError
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.schema import IMAGE, NEVER_SEEN_SKIN, NOTICE
@@ -41,6 +42,7 @@ from eczema_tf.workflows import export as exporting
 from eczema_tf.workflows import parity, run_folder
 from eczema_tf.workflows import train as training
 from eczema_tf.workflows.board import HEATMAPS, flatten
+from eczema_tf.workflows.hub import forget_places
 from eczema_tf.workflows.tracking import log_run
 
 # MLflow's store by SQLAlchemy 2.1
@@ -335,11 +337,37 @@ def test_a_second_export_is_a_second_version_and_a_folder_to_share(workplace: Pa
     asked = {"photos": [None, None], "texts": ["it itches at night", "a round ring"]}
     pd.testing.assert_frame_equal(model.predict(**asked), load_export(out).predict(**asked))
     assert model.metadata.thresholds == json.loads((shared / "thresholds.json").read_text())
+    (shared / "README.md").write_text("mine")  # a card is for its author to fill in
+    load_export(shared)
     (shared / "config.yaml").write_text("seed: 1")
     with pytest.raises(RunError, match=r"config\.yaml: damaged"):
         load_export(shared)
     assert export.main(arguments) == 1  # what is there is not written over
     assert {child.name for child in out.iterdir()} == {"1", "2"}
+
+
+def test_a_shared_configuration_names_no_folder_of_its_author():
+    places = {
+        "data.manifest": "../jane/patients.csv",
+        "train.base_run": "/home/jane/run",
+        "train.cache_folder": "jane/cache",
+        "model.text.preset": "hf://jane/bert",
+        "model.image.preset": "/home/jane/preset",
+    }
+    shared = forget_places(change_config(Config(), places))
+    assert (shared.data.manifest, shared.train.base_run) == ("patients.csv", "run")
+    assert (shared.model.text.preset, shared.model.image.preset) == ("hf://jane/bert", "preset")
+    assert "/home" not in dump_config(shared)
+
+
+def test_a_full_disk_is_told_before_weights_are_written(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    trained, usage = run_folder.load_model(workplace / "run"), shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100_000))
+    with pytest.raises(EczemaError, match=r"model\.weights\.h5.*No space left"):
+        run_folder.save_model(tmp_path, trained)
+    assert not (tmp_path / run_folder.WEIGHTS).exists()
 
 
 def skew_prior(trained, patch: pytest.MonkeyPatch) -> None:

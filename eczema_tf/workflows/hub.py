@@ -47,7 +47,8 @@ def fill_hub_folder(folder: Path, trained: TrainedModel, run_dir: Path, version:
         raise RunError(f"{SAFETENSORS}: two weights have one name; nothing was written")
     safetensors.numpy.save_file(weights, folder / SAFETENSORS, metadata={"format": "keras"})
     shutil.copyfile(run_dir / run_folder.MODEL_CARD, folder / CARD)
-    write_checksums(folder, sorted(path.name for path in folder.iterdir()))
+    # not of the card, whose gaps are for the author to fill
+    write_checksums(folder, sorted({path.name for path in folder.iterdir()} - {CARD}))
 
 
 def forget_places(config: Config) -> Config:
@@ -60,9 +61,14 @@ def forget_places(config: Config) -> Config:
         "model.image.saved_model": config.model.image.saved_model,
         "model.text.preset": config.model.text.preset,
         "train.cache_folder": config.train.cache_folder,
+        "train.base_run": config.train.base_run,
         "export.folder": config.export.folder,
     }
-    absolute = {
-        key: Path(place) for key, place in places.items() if place and Path(place).is_absolute()
+    local = {
+        key: Path(place)
+        for key, place in places.items()
+        # a preset may be a hub's: hf://owner/name
+        if place
+        and (not key.endswith("preset") or Path(place).is_absolute() or Path(place).exists())
     }
-    return change_config(config, {key: path.name for key, path in absolute.items()})
+    return change_config(config, {key: path.name for key, path in local.items()})

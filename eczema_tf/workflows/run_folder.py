@@ -5,7 +5,10 @@ executable is ever loaded.
 """
 
 import contextlib
+import errno
+import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -43,6 +46,7 @@ ENCODERS, WEIGHTS, TOKENIZER = "encoders.json", "model.weights.h5", "tokenizer"
 THRESHOLDS, METRICS, PREDICTIONS = "thresholds.json", "metrics.json", "predictions.csv"
 VALIDATION = "validation.csv"  # the predictions that thresholds are chosen by
 NEUTRAL_TEXT = "neutral_text.npy"  # float32 (channels,), where the scores of words start from
+WEIGHT_BYTES, HDF5_BYTES = 4, 2 << 20  # HDF5 needs some itself: 0.8 MB were seen
 EVIDENCE = "evidence.json"  # what a heatmap's colours stand for
 MODEL_FILES = (
     CONFIG,
@@ -149,7 +153,14 @@ def save_model(run_dir: Path, trained: TrainedModel) -> None:
     """Writes encoders, tokenizer and, last, weights, whose presence means a whole model."""
     save_encoders(run_dir, trained.encoders, trained.tokenizer)
     with replacing_file(run_dir / WEIGHTS) as aside:
+        _check_room(run_dir, trained.model.count_params())
         trained.model.save_weights(aside)
+
+
+def _check_room(folder: Path, weights: int) -> None:
+    """Raises as a full disk does, on which HDF5 would bring the process down."""
+    if shutil.disk_usage(folder).free < HDF5_BYTES + WEIGHT_BYTES * weights:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def load_model(run_dir: Path) -> TrainedModel:
