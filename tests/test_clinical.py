@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from test_serving import METADATA, build_explained, build_parts, photo
 from test_training import ROWS, config_of, make_data, repeat_rows
 
-from eczema_tf.config import load_config
+from eczema_tf.config import Config, load_config
 from eczema_tf.data.clinical.fields import (
     Field,
     encode_fields,
@@ -26,6 +26,7 @@ from eczema_tf.data.clinical.fields import (
 from eczema_tf.data.clinical.lines import join_columns, join_fields
 from eczema_tf.data.inputs import Column, to_model_inputs
 from eczema_tf.data.manifest.table import load_manifest
+from eczema_tf.data.text.reading import TextReader
 from eczema_tf.data.text.tokenizer import learn_tokenizer
 from eczema_tf.errors import ConfigError, DataError
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
@@ -45,8 +46,9 @@ from eczema_tf.training.clinical import fit_clinical
 from eczema_tf.training.data import TrainingData
 from eczema_tf.training.device import prepare_device
 from eczema_tf.training.stages import train_model
+from eczema_tf.workflows.explain import RunBackend
 from eczema_tf.workflows.predict import predict
-from eczema_tf.workflows.run_folder import load_encoders, save_encoders
+from eczema_tf.workflows.run_folder import TrainedModel, load_encoders, save_encoders
 from eczema_tf.workflows.serve import mount_answers
 
 KINDS = {"age": "number", "sex": "category"}
@@ -358,6 +360,17 @@ def test_rows_say_which_fields_cannot_be_used(exported: ExportedModel):
     odds = log_odds(answer)
     assert odds[0] == odds[1]
     assert odds[2] - odds[1] == pytest.approx(1, abs=1e-5)
+
+
+def test_each_photo_of_a_case_says_which_fields_cannot_be_used():
+    model, image, tokenizer = build_parts(clinical=FIELDS)
+    encoders = replace(make_encoders(FIELDS), image=image)
+    backend = RunBackend.__new__(RunBackend)  # without a run's folder
+    backend._trained = TrainedModel(Config(), encoders, tokenizer, model)
+    backend._describe_reading = TextReader(tokenizer)
+    for line, said in (("sex=7", [True, True]), ("sex=male", [False, False])):
+        answer = asyncio.run(backend.answer([photo(), photo(seed=1)], "itchy & dry", line))
+        assert [b"clinical: " in status for status in answer["status"]] == said
 
 
 def test_python_names_fields_and_unknown_ones_are_errors(exported: ExportedModel):

@@ -219,7 +219,7 @@ class RunBackend:
         named = np.array([one.encode() for one in DECISIONS], object)
         status = tf.where(text_used, reading, STATUS_OK)
         if fields := self._trained.encoders.clinical:
-            line = tf.constant([clinical.encode("utf-8", "replace")])
+            line = tf.constant([clinical.encode("utf-8", "replace")] * len(image_used))
             status = join_statuses(status, encode_fields(line, fields)[1])
         return {
             **{name: np.asarray(value) for name, value in compute_probabilities(logits).items()},
