@@ -132,6 +132,14 @@ def test_runs_that_cannot_be_compared_are_refused(cases, tmp_path, capsys, chang
     assert said in capsys.readouterr().err
 
 
+def test_a_comparison_is_not_put_among_a_runs_own_results(cases, tmp_path, capsys):
+    one, other = save(tmp_path / "one", cases), save(tmp_path / "other", cases)
+    (one / "config.yaml").write_text("seed: 0\n")
+    assert evaluate.main(["--compare", str(one), str(other), "--out", str(one)]) == 1
+    assert "is the folder of a run" in capsys.readouterr().err
+    assert not list(one.glob("comparison.*"))
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["--compare", "a"], ["--compare", "a", "b", "--run-dir", "c"]]
 )

@@ -310,7 +310,7 @@ def normalize(x: tf.Tensor, channels: int, seed: int = 1) -> tf.Tensor:
 def test_batch_norm_is_folded_into_the_kernel(convolve, channels: int):
     graph = trace(lambda x: tf.nn.relu6(normalize(convolve(x), channels)))
     before = run(graph)
-    assert rewrites.fold_batch_norms(graph) == 1
+    rewrites.fold_batch_norms(graph)
     graph = rewrites.keep_data_flow(graph, ["y:0"])
     assert (
         count(graph, "Mul"),
@@ -344,7 +344,8 @@ def scale_alike(x: tf.Tensor) -> tf.Tensor:
 def test_what_is_not_one_scale_for_each_channel_is_left_alone(function):
     graph = trace(function)
     before = run(graph)
-    assert rewrites.fold_batch_norms(graph) == 0
+    rewrites.fold_batch_norms(graph)
+    assert count(graph, "BiasAdd") == 0
     np.testing.assert_array_equal(run(graph), before)
 
 
@@ -362,7 +363,7 @@ def test_padding_is_folded_where_the_convolution_pads_as_much(
 ):
     graph = trace(padded(sides, stride))
     before = run(graph)
-    assert rewrites.fold_paddings(graph) == folded
+    rewrites.fold_paddings(graph)
     graph = rewrites.keep_data_flow(graph, ["y:0"])
     assert count(graph, "Pad") == 1 - folded
     np.testing.assert_allclose(run(graph), before, atol=1e-5)
@@ -378,4 +379,6 @@ def test_padding_is_left_alone_where_the_size_is_even_or_unknown():
             .get_concrete_function()
             .graph.as_graph_def()
         )
-        assert rewrites.fold_paddings(graph) == 0
+        before = graph.SerializeToString(deterministic=True)
+        rewrites.fold_paddings(graph)
+        assert graph.SerializeToString(deterministic=True) == before

@@ -145,6 +145,11 @@ class Sample(NamedTuple):
     weights: np.ndarray
     prior: float
 
+    def take(self, rows: np.ndarray) -> "Sample":
+        """Some of the rows, by index."""
+        features, said, targets, weights = (part[rows] for part in self[:-1])
+        return Sample(features, said, targets, weights, self.prior)
+
 
 def choose_ridge(
     sample: Sample, folds: Sequence[tuple[np.ndarray, np.ndarray]]
@@ -164,13 +169,7 @@ def choose_ridge(
     for ridge in RIDGES:
         added = np.zeros(len(targets))
         for fit, rest in folds:
-            fitted = sample._replace(
-                features=sample.features[fit],
-                said=sample.said[fit],
-                targets=targets[fit],
-                weights=weights[fit],
-            )
-            *kernel, bias = fit_evidence(fitted, ridge)
+            *kernel, bias = fit_evidence(sample.take(fit), ridge)
             added[rest] = sample.features[rest] @ kernel + bias
         parts = np.column_stack([sample.said, added])
         scale = fit_scale(parts, prior, targets, weights)

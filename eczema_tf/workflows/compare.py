@@ -46,9 +46,11 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
         By name of the run and head.
 
     Raises:
-        RunError: If a folder holds no results.
+        RunError: If a folder holds no results, or `out` is a run's.
         DataError: If the runs have no case in common, or do not agree on what is eczema.
     """
+    if out is not None:
+        run_folder.refuse_run(out)
     names = [run.resolve().name for run in runs]
     unique = names if len({*names}) == len(names) else list(map(str, runs))
     first, *others = map(Evaluated.load, unique, runs)

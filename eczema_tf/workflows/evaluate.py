@@ -69,13 +69,7 @@ def evaluate(
             on.
     """
     own = manifest is None and split == "test"
-    out = _choose_folder(run_dir, manifest, split) if out is None else out
-    if own and out.resolve() == run_dir.resolve():
-        out = run_dir  # however it is spelt, so that its model card is written, too
-    elif (out / run_folder.CONFIG).exists():
-        raise RunError(
-            f"--out {out}: is the folder of a run, whose own results would be lost; give another"
-        )
+    out = _check_out(out or _choose_folder(run_dir, manifest, split), run_dir if own else None)
     trained, data = run_folder.load_model(run_dir), RunData.read(run_dir / run_folder.DATA)
     config = _aim_at(sensitivities, trained.config, run_dir)
     if manifest is None:
@@ -137,6 +131,14 @@ def _choose_folder(run_dir: Path, manifest: Path | None, split: str) -> Path:
         folder, stem = manifest.resolve().parent.name, manifest.stem
         data = folder if stem == "manifest" else f"{folder}-{stem}"
     return run_dir / "evaluations" / f"{data}-{split}"
+
+
+def _check_out(out: Path, own: Path | None) -> Path:
+    """Refuses the folder of a run, but for its own results, however it is spelt."""
+    if own and out.resolve() == own.resolve():
+        return own  # so that its model card is written, too
+    run_folder.refuse_run(out)
+    return out
 
 
 def _load_other(

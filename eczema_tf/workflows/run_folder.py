@@ -114,6 +114,18 @@ def in_use(run_dir: Path) -> Iterator[None]:
         raise RunError(f"{run_dir}: is in use by another process; wait until it ends") from error
 
 
+def refuse_run(out: Path) -> None:
+    """Refuses the folder of a run as a place for other results.
+
+    Raises:
+        RunError: If it is one.
+    """
+    if (out / CONFIG).exists():
+        raise RunError(
+            f"--out {out}: is the folder of a run, whose own results would be lost; give another"
+        )
+
+
 def write_start(run_dir: Path, config: Config) -> None:
     """Writes what is known before training: the configuration and the versions of everything.
 

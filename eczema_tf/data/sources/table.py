@@ -64,9 +64,8 @@ def prepare_table(
             which are, or no photo is found; or when `out` holds one of the inputs.
         EczemaError: If `out` cannot be written.
     """
-    name, mapping = ECZEMA, load_map(map_path)
-    if positive:
-        name, mapping = mapping.stand_in(positive)
+    mapping = load_map(map_path)
+    name, mapping = mapping.stand_in(positive) if positive else (ECZEMA, mapping)
     given = read_table(Path(table), mapping.list_columns(), mapping.list_clinical_columns())
     _check_asked(positive, given[mapping.eczema.column], table)
     mapping = mapping.keep_fields(given.columns)

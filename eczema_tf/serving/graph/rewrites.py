@@ -68,13 +68,10 @@ def fold_convolutions(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
     return keep_data_flow(graph, outputs)
 
 
-def fold_batch_norms(graph: GraphDef) -> int:
+def fold_batch_norms(graph: GraphDef) -> None:
     """Multiplies a kernel by the scale of the batch norm that follows, whose shift becomes a bias.
 
     Source: Jacob et al. 2018, section 3.2.
-
-    Returns:
-        How many were folded.
     """
     imported, nodes = _import(graph), {node.name: node for node in graph.node}
     constant = _find_constants(imported)
@@ -88,7 +85,6 @@ def fold_batch_norms(graph: GraphDef) -> int:
                 found.append((convolution, add, (convolution.inputs[1], scale, shift)))
     with tf.compat.v1.Session(graph=imported) as session:
         values = session.run([tensors for *_, tensors in found])
-    folded = 0
     for (convolution, add, _), (kernel, scale, shift) in zip(found, values, strict=True):
         channels = kernel.shape[2:] if convolution.type == DEPTHWISE else kernel.shape[3:]
         if any(
@@ -105,21 +101,15 @@ def fold_batch_norms(graph: GraphDef) -> int:
         nodes[add.name].CopyFrom(
             NodeDef(name=add.name, op="BiasAdd", input=[node.name, bias], attr=attributes)
         )
-        folded += 1
-    return folded
 
 
-def fold_paddings(graph: GraphDef) -> int:
+def fold_paddings(graph: GraphDef) -> None:
     """Takes out zero padding before a convolution whose own "SAME" pads by as much.
 
     Whether it does depends on the photo's size. ("EXPLICIT" would do for any size, but in
     TensorFlow 2.21 with oneDNN it aborts the process before a depthwise convolution.)
-
-    Returns:
-        How many were folded.
     """
     imported, nodes = _import(graph), {node.name: node for node in graph.node}
-    folded = 0
     for convolution in _find_convolutions(imported, _find_constants(imported)):
         pad = convolution.inputs[0].op
         if pad.type != "Pad" or convolution.get_attr("padding") != b"VALID":
@@ -138,8 +128,6 @@ def fold_paddings(graph: GraphDef) -> int:
             node = nodes[convolution.name]
             node.input[0] = nodes[pad.name].input[0]
             node.attr["padding"].s = b"SAME"
-            folded += 1
-    return folded
 
 
 def _import(graph: GraphDef) -> tf.Graph:
