@@ -891,6 +891,7 @@ def test_a_page_can_be_mounted_and_swallows_no_address(model: ExportedModel):
         assert client.get("/v1/models/other").json() == {"error": "Not Found"}
         assert client.delete("/v1/models/eczema").status_code == 405
         assert client.get("/healthz").json() == {"status": "live"}
+        assert [client.head(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
 
 
 # uvicorn, in a thread, without TensorFlow.

@@ -6,12 +6,13 @@
 a row may be a list, of photos of one case |
 | GET `/v1/models/eczema[/versions/N]` | which version is served |
 | GET `/v1/models/eczema[/versions/N]/metadata` | signatures; labels, thresholds and notice |
-| GET `/healthz`, `/readyz` | the process lives; it takes requests |
+| GET or HEAD `/healthz`, `/readyz` | the process lives; it takes requests |
 | GET `/metrics` | for Prometheus |
 
 Every error is `{"error": "..."}`: 400 bad request, 404 no such model, version or path, 405 wrong
 method, 413 body too large, 415 body not JSON or compressed, 422 a photo or text that cannot be
-used, 500 the model failed, 503 busy (with Retry-After), 504 took too long.
+used, 500 the model failed, 503 busy (with Retry-After), 504 took too long. Only a request for a
+host that is not served is answered by Starlette, in plain text.
 """
 
 import asyncio
@@ -48,6 +49,7 @@ from eczema_tf.serving.rest.limits import RETRY_AFTER, BodyLimits, Limits
 from eczema_tf.serving.rest.metrics import Measured, Metrics
 
 JSON = "application/json"
+PROBED = ["GET", "HEAD"]  # load balancers ask either way
 MODEL_PATH = f"/models/{MODEL_NAME}"
 CODES = {BadRequest: 400, DataError: 422, ModelFault: 500, Busy: 503, TimeoutError: 504}
 PLAIN_PAGE = """<!DOCTYPE html>
@@ -116,11 +118,11 @@ def build_app(
     for error in (HTTPException, *CODES):
         app.add_exception_handler(error, _answer_error)
 
-    @app.get("/healthz")
+    @app.api_route("/healthz", methods=PROBED)
     async def live() -> Response:
         return JSONResponse({"status": "live"})
 
-    @app.get("/readyz")
+    @app.api_route("/readyz", methods=PROBED)
     async def ready() -> Response:
         if batcher.is_running:
             return JSONResponse({"status": "ready"})
