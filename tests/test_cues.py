@@ -314,6 +314,7 @@ def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
         ("The itch was bad with it last winter, not any more.", [NEGATED]),
         ("The itching because of the dryness has gone.", [NEGATED, NEGATED]),
         ("far from dry", [NEGATED]),
+        ("Not only is it itchy, it is red.", [PRESENT, PRESENT]),
         ("I wonder if the soap is to blame.", [UNCERTAIN, UNCERTAIN]),
         ("Stress has nothing to do with it.", [NEGATED]),
         ("We changed the soap and it made no difference.", [NEGATED]),
