@@ -196,6 +196,17 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def check_photo_arguments(paths: Sequence[Path]) -> None:
+    """Refuses what `--image` names and is not there, before TensorFlow takes its time to start.
+
+    Raises:
+        DataError: If some are no files; all are named.
+    """
+    missing = [f"--image {path}: no such file" for path in paths if not path.is_file()]
+    if missing:
+        raise DataError("; ".join(missing))
+
+
 def start_tensorflow(*, with_keras: bool = True) -> None:
     """Imports TensorFlow and runs a first operation, without a word unless something fails.
 

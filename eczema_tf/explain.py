@@ -12,6 +12,7 @@ from eczema_tf.cli import (
     TEXT,
     argument,
     build_parser,
+    check_photo_arguments,
     read_clinical_arguments,
     run_command,
     start_tensorflow,
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> None:
+    check_photo_arguments(arguments.image)
     start_tensorflow()
     from eczema_tf.workflows.explain import explain  # here, so that --help is fast
 

@@ -13,6 +13,7 @@ from eczema_tf.cli import (
     TEXT,
     argument,
     build_parser,
+    check_photo_arguments,
     read_clinical_arguments,
     run_command,
     start_tensorflow,
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _predict(arguments: argparse.Namespace) -> None:
     if not arguments.image and not arguments.text.strip():
         raise DataError("give --image, --text or both")
+    check_photo_arguments(arguments.image)
     gc.disable()  # a tenth of the wait would go into looking for garbage
     try:
         if arguments.model:

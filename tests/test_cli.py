@@ -14,6 +14,7 @@ from eczema_tf.cli import (
     IMAGE,
     TENSORFLOW_LOG,
     build_parser,
+    check_photo_arguments,
     clinical_field,
     read_clinical_arguments,
     run_command,
@@ -160,6 +161,14 @@ def test_a_comparison_takes_nothing_that_it_would_ignore(more: str, capsys: pyte
         commands.main(["evaluate", "--compare", "one", "other", more])
     assert ended.value.code == 2
     assert "takes nothing but --out besides" in capsys.readouterr().err
+
+
+def test_photos_that_are_not_there_are_all_named(tmp_path: Path):
+    (tmp_path / "arm.jpg").write_bytes(b"\xff\xd8")
+    check_photo_arguments([tmp_path / "arm.jpg"])
+    check_photo_arguments([])
+    with pytest.raises(DataError, match=r"--image .*1\.jpg: no such file; --image .*2\.jpg: no"):
+        check_photo_arguments([tmp_path / "arm.jpg", tmp_path / "1.jpg", tmp_path / "2.jpg"])
 
 
 def test_a_method_that_there_is_not_is_refused_without_a_photo_too(capsys: pytest.CaptureFixture):
