@@ -181,6 +181,12 @@ def test_the_fine_map_is_the_last_with_enough_cells_and_cutting_there_changes_no
     )
 
 
+def test_an_unknown_method_is_refused():
+    model, _ = build_case("concat")
+    with pytest.raises(ConfigError, match="method 'magic': allowed: evidence, layercam, gradcam"):
+        compute_heatmaps(Submodels(model), batch(model), method="magic")
+
+
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_one_pass_equals_the_offline_methods(fusion: str):
     model, _ = build_case(fusion)
@@ -188,8 +194,10 @@ def test_one_pass_equals_the_offline_methods(fusion: str):
     explained = explain_in_one_pass(submodels, to_model_inputs(inputs))
     np.testing.assert_allclose(explained.heatmap, compute_heatmaps(submodels, inputs), atol=1e-5)
     words = score(submodels, inputs)
-    np.testing.assert_allclose(explained.token_scores, words.scores, atol=1e-6)
-    np.testing.assert_allclose(explained.contributions, words.contributions, atol=1e-6)
+    # float32, and two graphs: last bits depend on the processor
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    close(explained.token_scores, words.scores)
+    close(explained.contributions, words.contributions)
     both = explained.logits["eczema"][:, 0]
     np.testing.assert_allclose(np.sum(words.contributions, axis=1), both, atol=1e-5)
 
@@ -745,7 +753,7 @@ def test_a_run_is_asked_without_each_modality_and_words_are_whole(run: Path):
     [
         ([], "nothing to explain"),
         (["--text", "itchy", "--target", "mood"], "allowed: eczema"),
-        (["--image", "missing.jpg"], "cannot be read"),
+        (["--image", "missing.jpg"], "no such file"),
         (["--text", "\u200b\x00"], "nothing readable"),
     ],
 )
@@ -755,27 +763,6 @@ def test_explain_says_what_is_wrong(
     assert explain_main(["--run-dir", str(run), *arguments, "--out", str(tmp_path / "why")]) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "why").exists()
-
-
-def test_an_unknown_method_is_refused(run: Path, tmp_path: Path, capsys):
-    photo = tmp_path / "photo.jpg"
-    photo.write_bytes(jpeg(np.zeros((40, 40, 3), "uint8")))
-    assert (
-        explain_main(
-            [
-                "--run-dir",
-                str(run),
-                "--image",
-                str(photo),
-                "--image-method",
-                "magic",
-                "--out",
-                str(tmp_path / "why"),
-            ]
-        )
-        == 1
-    )
-    assert "allowed: evidence, gradcam" in capsys.readouterr().err
 
 
 def test_the_page_shows_hostile_text_and_runs_none(run: Path, tmp_path: Path):

@@ -33,7 +33,7 @@ from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.multimodal import CLINICAL_EVIDENCE, Encoders, build_model, heads_of
 from eczema_tf.reporting.answer_html import rank_shares
-from eczema_tf.schema import CLINICAL, HEADS, IMAGE_PRESENT
+from eczema_tf.schema import CLINICAL, HEADS, IMAGE_PRESENT, MODALITIES
 from eczema_tf.serving import client
 from eczema_tf.serving.answering import ExportBackend, answer_case
 from eczema_tf.serving.exported import ExportedModel
@@ -366,7 +366,7 @@ def test_each_photo_of_a_case_says_which_fields_cannot_be_used():
     model, image, tokenizer = build_parts(clinical=FIELDS)
     encoders = replace(make_encoders(FIELDS), image=image)
     backend = RunBackend.__new__(RunBackend)  # without a run's folder
-    backend._trained = TrainedModel(Config(), encoders, tokenizer, model)
+    backend._trained = TrainedModel(Config(), encoders, tokenizer, model, frozenset(MODALITIES))
     backend._describe_reading = TextReader(tokenizer)
     for line, said in (("sex=7", [True, True]), ("sex=male", [False, False])):
         answer = asyncio.run(backend.answer([photo(), photo(seed=1)], "itchy & dry", line))
@@ -417,7 +417,10 @@ def test_rest_takes_fields_in_their_own_signature_and_nowhere_else(exported: Exp
         )
         metadata = rest.get(f"{path}/metadata").json()["metadata"]
     first, second = told.json()["predictions"]
-    assert plain.json()["predictions"] == [second]
+    for name, value in plain.json()["predictions"][0].items():
+        # asked alone: last bits depend on the size of the batch, on some processors
+        alike = second[name] if isinstance(value, str) else pytest.approx(second[name], rel=1e-5)
+        assert value == alike, name
     assert first["eczema"] > second["eczema"]
     assert (wrong.status_code, lacking.status_code) == (400, 400)
     assert "'clinical' is not an input; there are image, text" in wrong.json()["error"]

@@ -465,7 +465,7 @@ def test_an_answer_comes_without_a_word_of_tensorflow(workplace: Path):
         (export, ["--run-dir", "no/such/run"], "holds no trained model"),
         (predict, ["--model", "no/such/model", "--text", "itchy"], "holds no SavedModel"),
         (predict, ["--model", "no/such/model"], "give --image, --text or both"),
-        (predict, ["--model", "no/such/model", "--image", "no/such.jpg"], "cannot be read"),
+        (predict, ["--model", "no/such/model", "--image", "no/such.jpg"], "no such file"),
     ],
 )
 def test_mistakes_are_one_clear_line(command, arguments, message, capsys, tmp_path, monkeypatch):
