@@ -83,6 +83,14 @@ def test_a_space_is_judged_beside_what_all_trials_share(tmp_path: Path):
     assert load_space(tmp_path / "space.yaml", late) == {"model.embedding_units": [0, 8]}
 
 
+def test_every_value_of_a_large_space_is_looked_at(tmp_path: Path):
+    parts = ("eczema_image", "eczema_text", "eczema", "consistency", "findings", "severity")
+    weights = "".join(f"train.loss_weights.{part}: [0.1, 0.2, 0.3, 0.4]\n" for part in parts)
+    (tmp_path / "space.yaml").write_text(f"model.fusion: [concat, sum]\n{weights}")
+    with pytest.raises(ConfigError, match="'sum'"):
+        load_space(tmp_path / "space.yaml", Config())
+
+
 def test_a_trial_that_fails_ends_the_study_in_one_line(
     tmp_path: Path,
     toy_manifest: Path,

@@ -8,7 +8,7 @@ dropped from the data set before the first trial.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import islice, product
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import Self
 
@@ -167,14 +167,13 @@ def load_space(path: Path, config: Config) -> Space:
 
 def _describe_fault(error: ValidationError, allowed: object) -> str:
     """What is wrong with the bounds of a range, or what else would be one."""
-    wrong = [each["msg"] for each in error.errors() if each["type"] == "value_error"]
+    for each in error.errors():
+        if each["type"] == "value_error":
+            return each["msg"].removeprefix("Value error, ")
     return (
-        wrong
-        or [
-            "allowed: [choices] or {low: ..., high: ..., log: true|false}, received"
-            f" {shorten(repr(allowed))}"
-        ]
-    )[0].removeprefix("Value error, ")
+        "allowed: [choices] or {low: ..., high: ..., log: true|false}, received"
+        f" {shorten(repr(allowed))}"
+    )
 
 
 def _find_faults(config: Config, space: Space) -> Iterator[str]:
@@ -183,8 +182,12 @@ def _find_faults(config: Config, space: Space) -> Iterator[str]:
         varied if isinstance(varied, list) else [varied.low, varied.high]
         for varied in space.values()
     ]
-    faults = set()
-    for corner in islice(product(*ends), CORNERS):
+    first, faults = [values[0] for values in ends], set()
+    # every value, however many combinations there are, and as many of these as can be checked
+    alone = (
+        [*first[:at], value, *first[at + 1 :]] for at, values in enumerate(ends) for value in values
+    )
+    for corner in chain(alone, islice(product(*ends), CORNERS)):
         try:
             change_config(config, dict(zip(space, corner, strict=True)))
         except ConfigError as error:
