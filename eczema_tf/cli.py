@@ -17,7 +17,7 @@ from types import ModuleType
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.schema import NOTICE
 
-Argument = methodcaller
+Argument = Callable[[argparse.ArgumentParser], object]
 TENSORFLOW_LOG = "TF_CPP_MIN_LOG_LEVEL"
 # What each command does: the first line of its `--help`, and of the list that `python -m eczema_tf`
 # prints.
@@ -65,7 +65,7 @@ def build_parser(
 
     Args:
         name: Of the command.
-        *arguments: That it takes.
+        *arguments: That it takes; each is called with the parser.
         description: What it does; None for a command of `COMMANDS`.
         examples: Of its use.
     """
@@ -255,9 +255,27 @@ def _leaving_keras_out() -> Iterator[None]:
             del sys.modules["keras"]
 
 
+def command(
+    name: str, run: Callable[[argparse.Namespace], None], *arguments: Argument, examples: str
+) -> Callable[..., int]:
+    """Returns a command's `main`, which takes what was typed (None: by `sys.argv`); see `--help`.
+
+    Args:
+        name: Of `COMMANDS`.
+        run: What the command does.
+        *arguments: That it takes, as of `argument`.
+        examples: Of its use.
+    """
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        return run_command(build_parser(name, *arguments, examples=examples), run, argv)
+
+    return main
+
+
 def run_command(
     parser: argparse.ArgumentParser,
-    command: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], None],
     argv: Sequence[str] | None = None,
 ) -> int:
     """Parses the arguments, runs the command and turns its outcome into an exit status.
@@ -276,7 +294,7 @@ def run_command(
             if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
                 signal.signal(number, signal.default_int_handler)  # as Ctrl-C
     try:
-        command(arguments)
+        run(arguments)
     except (EczemaError, OSError) as error:
         if arguments.debug:
             raise

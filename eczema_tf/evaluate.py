@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import argument, build_parser, run_command, share, start_tensorflow, whole_number
+from eczema_tf.cli import argument, command, share, start_tensorflow, whole_number
 from eczema_tf.errors import DataError
 from eczema_tf.schema import SPLITS
 
@@ -22,7 +21,41 @@ EXAMPLES = """examples:
 shortened or foreign."""
 
 
-ARGUMENTS = (
+def _evaluate(arguments: argparse.Namespace) -> None:
+    parser: argparse.ArgumentParser = arguments.parser
+    if arguments.embeddings is not None and arguments.manifest is None:
+        raise DataError("--embeddings: needs the --manifest whose photos they are of")
+    if arguments.compare is None and arguments.run_dir is None:
+        parser.error("give --run-dir, or --compare with two runs or more")
+    if arguments.compare is not None:
+        others = vars(arguments).keys() - {"compare", "out", "debug", "parser"}
+        given = [name for name in others if getattr(arguments, name) != parser.get_default(name)]
+        if len(arguments.compare) < 2 or given:
+            parser.error("--compare needs two runs or more, and takes nothing but --out besides")
+    start_tensorflow()
+    # here, so that --help does not wait for it
+    from eczema_tf.workflows.evaluate import compare, evaluate
+
+    if arguments.compare is not None:
+        compare(arguments.compare, arguments.out)
+        return
+    evaluate(
+        arguments.run_dir,
+        arguments.manifest,
+        embeddings=arguments.embeddings,
+        split=arguments.split,
+        out=arguments.out,
+        sensitivities=arguments.sensitivity,
+        explanations=arguments.explanations,
+        robustness=arguments.robustness,
+        with_photos=arguments.with_photos,
+        allow_leaks=arguments.allow_leaks,
+    )
+
+
+main = command(
+    "evaluate",
+    _evaluate,
     argument("--run-dir", type=Path, metavar="DIR", help="folder of a finished run"),
     argument(
         "--compare",
@@ -94,47 +127,9 @@ ARGUMENTS = (
         action="store_true",
         help="evaluate even on what the run was trained on; every table says so",
     ),
+    lambda parser: parser.set_defaults(parser=parser),
+    examples=EXAMPLES,
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; see `--help`."""
-    parser = build_parser("evaluate", *ARGUMENTS, examples=EXAMPLES)
-    parser.set_defaults(parser=parser)
-    return run_command(parser, _evaluate, argv)
-
-
-def _evaluate(arguments: argparse.Namespace) -> None:
-    parser: argparse.ArgumentParser = arguments.parser
-    if arguments.embeddings is not None and arguments.manifest is None:
-        raise DataError("--embeddings: needs the --manifest whose photos they are of")
-    if arguments.compare is None and arguments.run_dir is None:
-        parser.error("give --run-dir, or --compare with two runs or more")
-    if arguments.compare is not None:
-        others = vars(arguments).keys() - {"compare", "out", "debug", "parser"}
-        given = [name for name in others if getattr(arguments, name) != parser.get_default(name)]
-        if len(arguments.compare) < 2 or given:
-            parser.error("--compare needs two runs or more, and takes nothing but --out besides")
-    start_tensorflow()
-    # here, so that --help does not wait for it
-    from eczema_tf.workflows.evaluate import compare, evaluate
-
-    if arguments.compare is not None:
-        compare(arguments.compare, arguments.out)
-        return
-    evaluate(
-        arguments.run_dir,
-        arguments.manifest,
-        embeddings=arguments.embeddings,
-        split=arguments.split,
-        out=arguments.out,
-        sensitivities=arguments.sensitivity,
-        explanations=arguments.explanations,
-        robustness=arguments.robustness,
-        with_photos=arguments.with_photos,
-        allow_leaks=arguments.allow_leaks,
-    )
-
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from eczema_tf.cli import (
@@ -11,10 +10,9 @@ from eczema_tf.cli import (
     RUN_DIR,
     TEXT,
     argument,
-    build_parser,
     check_photo_arguments,
+    command,
     read_clinical_arguments,
-    run_command,
     start_tensorflow,
 )
 from eczema_tf.schema import HEATMAP_METHODS
@@ -30,37 +28,6 @@ EXAMPLES = """examples:
 Several photos are one case: their evidence is averaged, and each has a heatmap.
 It writes heatmap.png (the photo with its heatmap), explanation.json and explanation.html (one page
 with everything). They contain the photo and the text, so handle them with the same care."""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; see `--help`."""
-    parser = build_parser(
-        "explain",
-        RUN_DIR,
-        IMAGE,
-        TEXT,
-        CLINICAL,
-        argument(
-            "--out", type=Path, required=True, metavar="DIR", help="a new folder for the results"
-        ),
-        argument(
-            "--target",
-            default="eczema",
-            help="what to explain: a head, or head:label (default: %(default)s)",
-        ),
-        argument(
-            "--image-method",
-            default="evidence",
-            choices=HEATMAP_METHODS,
-            metavar="METHOD",
-            help=f"{', '.join(HEATMAP_METHODS)}, which is slow (default: %(default)s)",
-        ),
-        argument(
-            "--against", action="store_true", help="show evidence against the target in the heatmap"
-        ),
-        examples=EXAMPLES,
-    )
-    return run_command(parser, _explain, argv)
 
 
 def _explain(arguments: argparse.Namespace) -> None:
@@ -80,6 +47,32 @@ def _explain(arguments: argparse.Namespace) -> None:
     )
     print(answer)
 
+
+main = command(
+    "explain",
+    _explain,
+    RUN_DIR,
+    IMAGE,
+    TEXT,
+    CLINICAL,
+    argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for the results"),
+    argument(
+        "--target",
+        default="eczema",
+        help="what to explain: a head, or head:label (default: %(default)s)",
+    ),
+    argument(
+        "--image-method",
+        default="evidence",
+        choices=HEATMAP_METHODS,
+        metavar="METHOD",
+        help=f"{', '.join(HEATMAP_METHODS)}, which is slow (default: %(default)s)",
+    ),
+    argument(
+        "--against", action="store_true", help="show evidence against the target in the heatmap"
+    ),
+    examples=EXAMPLES,
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,39 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import RUN_DIR, argument, build_parser, run_command, start_tensorflow
+from eczema_tf.cli import RUN_DIR, argument, command, start_tensorflow
 
 EXAMPLES = """examples:
   python -m eczema_tf.export --run-dir runs/quickstart
   python -m eczema_tf.export --run-dir runs/quickstart --out saved_models/eczema
   python -m eczema_tf.export --run-dir runs/quickstart --hub-folder share/eczema"""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; see `--help`."""
-    parser = build_parser(
-        "export",
-        RUN_DIR,
-        argument(
-            "--out",
-            type=Path,
-            default=Path("saved_models/eczema"),
-            metavar="DIR",
-            help="folder of the model's versions (default: %(default)s)",
-        ),
-        argument(
-            "--hub-folder",
-            type=Path,
-            metavar="DIR",
-            help="a new folder to share the model by: card, configuration, weights as safetensors,"
-            " SavedModel, thresholds, checksums",
-        ),
-        examples=EXAMPLES,
-    )
-    return run_command(parser, _export, argv)
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -43,6 +18,27 @@ def _export(arguments: argparse.Namespace) -> None:
 
     export(arguments.run_dir, arguments.out, arguments.hub_folder)
 
+
+main = command(
+    "export",
+    _export,
+    RUN_DIR,
+    argument(
+        "--out",
+        type=Path,
+        default=Path("saved_models/eczema"),
+        metavar="DIR",
+        help="folder of the model's versions (default: %(default)s)",
+    ),
+    argument(
+        "--hub-folder",
+        type=Path,
+        metavar="DIR",
+        help="a new folder to share the model by: card, configuration, weights as safetensors,"
+        " SavedModel, thresholds, checksums",
+    ),
+    examples=EXAMPLES,
+)
 
 if __name__ == "__main__":
     sys.exit(main())

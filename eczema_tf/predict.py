@@ -3,7 +3,6 @@
 import argparse
 import gc
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from eczema_tf.cli import (
@@ -12,10 +11,9 @@ from eczema_tf.cli import (
     MODEL_HELP,
     TEXT,
     argument,
-    build_parser,
     check_photo_arguments,
+    command,
     read_clinical_arguments,
-    run_command,
     start_tensorflow,
 )
 from eczema_tf.errors import DataError
@@ -30,22 +28,12 @@ EXAMPLES = """examples:
 Several photos are one case: their evidence is averaged."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; see `--help`."""
-    parser = build_parser(
-        "predict",
-        IMAGE,
-        TEXT,
-        CLINICAL,
-        argument("--json", action="store_true", help="print the answer as JSON"),
-        examples=EXAMPLES,
-    )
+def _take_model_or_url(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--model", type=Path, metavar="DIR", help=MODEL_HELP)
     where.add_argument(
         "--url", help="a server's model address, such as http://127.0.0.1:8501/v1/models/eczema"
     )
-    return run_command(parser, _predict, argv)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
@@ -69,6 +57,17 @@ def _predict(arguments: argparse.Namespace) -> None:
     finally:
         gc.enable()
 
+
+main = command(
+    "predict",
+    _predict,
+    IMAGE,
+    TEXT,
+    CLINICAL,
+    argument("--json", action="store_true", help="print the answer as JSON"),
+    _take_model_or_url,
+    examples=EXAMPLES,
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,17 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import (
-    argument,
-    build_parser,
-    number,
-    run_command,
-    start_tensorflow,
-    whole_number,
-)
+from eczema_tf.cli import argument, command, number, start_tensorflow, whole_number
 
 EXAMPLES = """examples:
   python -m eczema_tf.prepare synthetic --n 2000 --seed 0 --out data/synthetic
@@ -231,9 +223,7 @@ COMMON = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; see `--help`."""
-    parser = build_parser("prepare", examples=EXAMPLES)
+def _take_data_sets(parser: argparse.ArgumentParser) -> None:
     data_sets = parser.add_subparsers(dest="data_set", title="data sets", required=True)
     for name, (purpose, description, arguments) in DATA_SETS.items():
         data_set = data_sets.add_parser(
@@ -245,7 +235,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         data_set.set_defaults(refuse=data_set.error)
         for add_to in (*arguments, *COMMON):
             add_to(data_set)
-    return run_command(parser, _prepare, argv)
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
@@ -269,6 +258,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
     prepare(**options)
 
+
+main = command("prepare", _prepare, _take_data_sets, examples=EXAMPLES)
 
 if __name__ == "__main__":
     sys.exit(main())

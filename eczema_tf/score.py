@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from eczema_tf.cli import MODEL, argument, build_parser, number, run_command, start_tensorflow
+from eczema_tf.cli import MODEL, argument, command, number, start_tensorflow
 
 EXAMPLES = """examples:
   python -m eczema_tf.score --model saved_models/eczema --manifest clinic/manifest.csv --out scores
@@ -25,54 +24,48 @@ it needs; PYSPARK_PYTHON names it. --out is written by this process alone. Furth
 (memory, cores, authentication) go into spark-defaults.conf or PYSPARK_SUBMIT_ARGS."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; see `--help`."""
-    parser = build_parser(
-        "score",
-        MODEL,
-        argument(
-            "--manifest",
-            type=Path,
-            required=True,
-            metavar="FILE",
-            help="CSV or Parquet, as for train; labels and splits are ignored",
-        ),
-        argument(
-            "--out",
-            type=Path,
-            required=True,
-            metavar="DIR",
-            help="folder for the results: Parquet files and _job.json",
-        ),
-        argument(
-            "--master",
-            default="local[2]",
-            help="Spark's master: local[N], spark://HOST:PORT, yarn, k8s://..."
-            " (default: %(default)s)",
-        ),
-        number("--batch-size", 16, "rows per batch of the model"),
-        number("--chunk-rows", 8192, "rows of one file; on a cluster a few thousand for each core"),
-        number(
-            "--threads", 1, "TensorFlow's threads in each Python worker, one worker for each core"
-        ),
-        argument("--keep-text", action="store_true", help="write the texts beside the answers"),
-        argument(
-            "--cases",
-            type=Path,
-            metavar="FILE",
-            help="also write an answer to each case, of all its photos: a Parquet file",
-        ),
-        examples=EXAMPLES,
-    )
-    return run_command(parser, _score, argv)
-
-
 def _score(arguments: argparse.Namespace) -> None:
     start_tensorflow()
     from eczema_tf.workflows.score import score
 
     score(**vars(arguments))
 
+
+main = command(
+    "score",
+    _score,
+    MODEL,
+    argument(
+        "--manifest",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="CSV or Parquet, as for train; labels and splits are ignored",
+    ),
+    argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the results: Parquet files and _job.json",
+    ),
+    argument(
+        "--master",
+        default="local[2]",
+        help="Spark's master: local[N], spark://HOST:PORT, yarn, k8s://... (default: %(default)s)",
+    ),
+    number("--batch-size", 16, "rows per batch of the model"),
+    number("--chunk-rows", 8192, "rows of one file; on a cluster a few thousand for each core"),
+    number("--threads", 1, "TensorFlow's threads in each Python worker, one worker for each core"),
+    argument("--keep-text", action="store_true", help="write the texts beside the answers"),
+    argument(
+        "--cases",
+        type=Path,
+        metavar="FILE",
+        help="also write an answer to each case, of all its photos: a Parquet file",
+    ),
+    examples=EXAMPLES,
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,9 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 
-from eczema_tf.cli import MODEL, argument, build_parser, number, run_command, start_tensorflow
+from eczema_tf.cli import MODEL, argument, command, number, start_tensorflow
 from eczema_tf.errors import EczemaError
 
 EXAMPLES = """examples:
@@ -21,34 +20,6 @@ Requests and answers are those of TensorFlow Serving
 "signature_name": "explain" adds the heatmap and the scores of words. Requests that come together
 are answered together. Nothing that is sent is stored or logged. Ctrl+C or SIGTERM stops the server
 once it has answered what is under way."""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; see `--help`."""
-    parser = build_parser(
-        "serve",
-        MODEL,
-        argument(
-            "--host",
-            default="127.0.0.1",
-            help="address to listen on; any but the default may let other machines in",
-        ),
-        number("--port", 8501, "port to listen on; 0: any free one", 0, 65_535),
-        number("--batch-rows", 16, "maximum rows per batch of the model", 1, 256),
-        number("--max-rows", 64, "maximum rows per request", 1, 1024),
-        number(
-            "--max-waiting-rows", 256, "maximum rows waiting; further requests get 503", 1, 99_999
-        ),
-        number("--max-body-mb", 20, "maximum size of a request in MB, base64 included", 1, 1000),
-        number("--stop-timeout-s", 10, "seconds to finish open requests when stopped", 1, 3600),
-        argument(
-            "--no-page",
-            action="store_true",
-            help="serve no web page at /, which lets the server start sooner",
-        ),
-        examples=EXAMPLES,
-    )
-    return run_command(parser, _serve, argv)
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -72,6 +43,29 @@ def _serve(arguments: argparse.Namespace) -> None:
         with_page=not arguments.no_page,
     )
 
+
+main = command(
+    "serve",
+    _serve,
+    MODEL,
+    argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; any but the default may let other machines in",
+    ),
+    number("--port", 8501, "port to listen on; 0: any free one", 0, 65_535),
+    number("--batch-rows", 16, "maximum rows per batch of the model", 1, 256),
+    number("--max-rows", 64, "maximum rows per request", 1, 1024),
+    number("--max-waiting-rows", 256, "maximum rows waiting; further requests get 503", 1, 99_999),
+    number("--max-body-mb", 20, "maximum size of a request in MB, base64 included", 1, 1000),
+    number("--stop-timeout-s", 10, "seconds to finish open requests when stopped", 1, 3600),
+    argument(
+        "--no-page",
+        action="store_true",
+        help="serve no web page at /, which lets the server start sooner",
+    ),
+    examples=EXAMPLES,
+)
 
 if __name__ == "__main__":
     sys.exit(main())

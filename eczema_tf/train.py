@@ -2,19 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from eczema_tf.cli import (
-    CONFIG,
-    SETTINGS,
-    argument,
-    build_parser,
-    run_command,
-    start_tensorflow,
-    whole_number,
-)
+from eczema_tf.cli import CONFIG, SETTINGS, argument, command, start_tensorflow, whole_number
 from eczema_tf.config import load_config
 from eczema_tf.errors import ConfigError
 
@@ -24,37 +15,6 @@ EXAMPLES = """examples:
   python -m eczema_tf.train --set data.manifest=my/manifest.csv --set train.epochs=20
   python -m eczema_tf.train --seeds 5                           # how far do its figures move?
   tensorboard --logdir runs                                     # follow the training"""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; see `--help`."""
-    parser = build_parser(
-        "train",
-        CONFIG,
-        SETTINGS,
-        argument(
-            "--run-dir",
-            type=Path,
-            metavar="DIR",
-            help="folder of the run (default: runs/<config>-<time>)",
-        ),
-        argument(
-            "--allow-leaks",
-            action="store_true",
-            help="train even if the manifest's own splits share groups, photos or texts; all"
-            " reports will say so",
-        ),
-        argument("--resume", action="store_true", help="continue the interrupted run in --run-dir"),
-        argument(
-            "--seeds",
-            type=whole_number(2),
-            metavar="N",
-            help="train N runs, with `seed` and those that follow, and print the spread of their"
-            " figures; nothing is exported",
-        ),
-        examples=EXAMPLES,
-    )
-    return run_command(parser, _train, argv)
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -79,9 +39,37 @@ def _train(arguments: argparse.Namespace) -> None:
         else:
             train(config, run_dir, resume=arguments.resume)
     except KeyboardInterrupt as stopped:
-        command = f"python -m eczema_tf.train --resume --run-dir {run_dir}{again}"
-        raise KeyboardInterrupt(f"; continue with: {command}") from stopped
+        resuming = f"python -m eczema_tf.train --resume --run-dir {run_dir}{again}"
+        raise KeyboardInterrupt(f"; continue with: {resuming}") from stopped
 
+
+main = command(
+    "train",
+    _train,
+    CONFIG,
+    SETTINGS,
+    argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run (default: runs/<config>-<time>)",
+    ),
+    argument(
+        "--allow-leaks",
+        action="store_true",
+        help="train even if the manifest's own splits share groups, photos or texts; all"
+        " reports will say so",
+    ),
+    argument("--resume", action="store_true", help="continue the interrupted run in --run-dir"),
+    argument(
+        "--seeds",
+        type=whole_number(2),
+        metavar="N",
+        help="train N runs, with `seed` and those that follow, and print the spread of their"
+        " figures; nothing is exported",
+    ),
+    examples=EXAMPLES,
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -66,7 +66,8 @@ def test_the_server_starts_by_a_command_that_it_has_and_is_asked_whether_it_live
     *_, module, model, folder, host, address = json.loads(instructions["ENTRYPOINT"])
     verb, parsed = import_module(module), []
     monkeypatch.setattr(
-        verb, "run_command", lambda parser, _, argv: parsed.append(parser.parse_args(argv)) or 0
+        "eczema_tf.cli.run_command",
+        lambda parser, _, argv: parsed.append(parser.parse_args(argv)) or 0,
     )
     assert verb.main([model, folder, host, address]) == 0
     assert f":{parsed[0].port}/readyz" in instructions["HEALTHCHECK"]

@@ -89,7 +89,8 @@ def test_a_command_that_a_page_shows_is_one(
 ):
     module, parsed = import_module(f"eczema_tf.{verb}"), []
     monkeypatch.setattr(
-        module, "run_command", lambda parser, _, argv: parsed.append(parser.parse_args(argv)) or 0
+        "eczema_tf.cli.run_command",
+        lambda parser, _, argv: parsed.append(parser.parse_args(argv)) or 0,
     )
     assert module.main(arguments) == 0
     settings = getattr(parsed[0], "set", None)
