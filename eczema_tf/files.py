@@ -18,9 +18,9 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from eczema_tf.errors import EczemaError, RunError, raise_if_any, shorten
 
@@ -36,6 +36,7 @@ ASIDE = ".writing-"  # how folders of what is being written begin
 SETTLED_S = 60.0  # younger leftovers may belong to a writer that has not locked them yet
 # numbers, and ids such as -1000600354148496558-1: arithmetic at worst, and others look them up
 _HARMLESS = re.compile(r"[-+.0-9]+")
+Kind = TypeVar("Kind")
 
 
 @contextlib.contextmanager
@@ -255,6 +256,23 @@ def _to_json(value: object) -> object:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
+def read_json(path: Path, kind: type[Kind]) -> Kind:
+    """Reads a JSON file of a run as a value of a kind that pydantic knows.
+
+    Raises:
+        RunError: If the file is missing or holds something else.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{path}: missing; is {path.parent} the folder of a finished run?"
+        ) from error
+    except (OSError, ValidationError) as error:
+        cause = str(error).splitlines()
+        raise RunError(f"{path}: not readable as JSON: {'; '.join(cause[:3])}") from error
+
+
 class Record(BaseModel):
     """A typed value that is kept as JSON; optional fields that were never set are left out."""
 
@@ -267,15 +285,7 @@ class Record(BaseModel):
         Raises:
             RunError: If the file is missing or holds something else.
         """
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError as error:
-            raise RunError(
-                f"{path}: missing; is {path.parent} the folder of a finished run?"
-            ) from error
-        except (OSError, ValidationError) as error:
-            cause = str(error).splitlines()
-            raise RunError(f"{path}: not readable as JSON: {'; '.join(cause[:3])}") from error
+        return read_json(path, cls)
 
     def write(self, path: Path) -> None:
         """Writes the value as JSON, whole or not at all."""

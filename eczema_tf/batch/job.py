@@ -15,12 +15,11 @@ from typing import NamedTuple
 
 import pyarrow as pa
 from pyarrow import parquet
-from pydantic import BaseModel
 
 from eczema_tf import __version__
 from eczema_tf.data.manifest.stream import Survey
 from eczema_tf.errors import EczemaError, RunError, join_faults, raise_if_any
-from eczema_tf.files import digest_folder, replacing_file, write_json
+from eczema_tf.files import Record, digest_folder, replacing_file
 from eczema_tf.schema import NOTICE
 
 # what the decoder stumbled over differs from photo to photo
@@ -30,14 +29,14 @@ _PLACE = re.compile(r"(?<= word )\d+ of \d+")  # how far a text was read differs
 JOB = "_job.json"
 
 
-class ModelFacts(BaseModel, frozen=True):
+class ModelFacts(Record):
     """Which export: its version, and the digest of its folder."""
 
     version: str
     sha256: str
 
 
-class ManifestFacts(BaseModel, frozen=True):
+class ManifestFacts(Record):
     """Which manifest: name and digest of its file, and how many rows it has."""
 
     name: str
@@ -45,7 +44,7 @@ class ManifestFacts(BaseModel, frozen=True):
     rows: int
 
 
-class JobFacts(BaseModel, frozen=True):
+class JobFacts(Record):
     """The contents of `_job.json` while a job runs: its inputs and settings.
 
     Attributes:
@@ -65,7 +64,7 @@ class JobFacts(BaseModel, frozen=True):
     notice: str
 
 
-class JobSummary(JobFacts, frozen=True):
+class JobSummary(JobFacts):
     """The contents of `_job.json` once a job is finished.
 
     Attributes:
@@ -141,7 +140,7 @@ class Job(NamedTuple):
             statuses=dict(reasons.most_common()),
             rows_retried=rows_retried,
         )
-        write_json(self.folder / JOB, summary.model_dump())
+        summary.write(self.folder / JOB)
         return summary
 
 
@@ -200,7 +199,7 @@ def open_job(
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise EczemaError(f"{folder}: exists, and holds no scoring job; choose another folder")
     else:
-        write_json(folder / JOB, facts.model_dump())
+        facts.write(folder / JOB)
     return Job(folder, facts)
 
 

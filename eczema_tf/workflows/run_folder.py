@@ -14,12 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
-from pydantic import TypeAdapter, ValidationError
 
 from eczema_tf.config import Config, dump_config, load_config
 from eczema_tf.data.audit.audit import AuditReport
@@ -31,6 +29,7 @@ from eczema_tf.files import (
     CHECKSUMS,
     check_checksums,
     holding,
+    read_json,
     replacing_file,
     replacing_folder,
     write_checksums,
@@ -72,8 +71,6 @@ PACKAGES = (
     "pillow",
     "eczema_tf",
 )
-
-Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -224,7 +221,7 @@ def take_apart(run_dir: Path, trained: TrainedModel) -> Submodels:
         raise RunError(
             f"{path}: missing or damaged; explanations start from it: train again"
         ) from error
-    return Submodels(trained.model, neutral_text, _read(run_dir / EVIDENCE, EvidenceScale))
+    return Submodels(trained.model, neutral_text, read_json(run_dir / EVIDENCE, EvidenceScale))
 
 
 def seal(run_dir: Path) -> None:
@@ -239,12 +236,12 @@ def unseal(run_dir: Path) -> None:
 
 def load_encoders(run_dir: Path) -> Encoders:
     """Reads the encoders' specs, and what is detected in texts."""
-    return _read(run_dir / ENCODERS, Encoders)
+    return read_json(run_dir / ENCODERS, Encoders)
 
 
 def read_thresholds(run_dir: Path) -> Thresholds:
     """Reads the threshold of each head."""
-    return _read(run_dir / THRESHOLDS, Thresholds)
+    return read_json(run_dir / THRESHOLDS, Thresholds)
 
 
 def read_run_facts(run_dir: Path, config: Config) -> RunFacts:
@@ -260,14 +257,3 @@ def read_run_facts(run_dir: Path, config: Config) -> RunFacts:
         Environment.read(run_dir / ENVIRONMENT),
         AuditReport.read(audit) if audit.is_file() else None,
     )
-
-
-def _read(path: Path, kind: type[Kind]) -> Kind:
-    try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise RunError(
-            f"{path}: missing; is {path.parent} the folder of a finished run?"
-        ) from error
-    except (OSError, ValidationError) as error:
-        raise RunError(f"{path}: not readable as JSON: {str(error).splitlines()[0]}") from error
