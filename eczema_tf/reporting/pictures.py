@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
+from eczema_tf.data.photo.files import encode_image
 from eczema_tf.explanation.maps import upsample_heatmap
 
 # readable with every common colour blindness and in grey (Nunez, Anderton and Renslow 2018, PLOS
@@ -77,6 +78,5 @@ def paint_heatmap(heatmap: np.ndarray) -> Image.Image:
 
 def as_data_url(picture: Image.Image, kind: str) -> str:
     """Returns a picture as a data URL; `kind` is "jpeg" or "png"."""
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, quality=88)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    data = encode_image(picture, kind, quality=88)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -4,7 +4,6 @@ The only place that loads a SavedModel of this project: `predict`, `serve`, `sco
 check of `export` all ask it through `ExportedModel`.
 """
 
-import io
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eczema_tf.config import MAX_TOKENS
 from eczema_tf.data.clinical.lines import join_fields
+from eczema_tf.data.photo.files import encode_image
 from eczema_tf.data.photo.upright import read_case_photos
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.evaluation.predictions import FLAGS
@@ -228,11 +228,10 @@ class ExportedModel:
         """
         from eczema_tf.data.photo.limits import SENT_MAX_PIXELS, SERVED_MAX_SIDE_PX
 
-        buffer = io.BytesIO()  # a narrow one, which is not decoded at a fraction of its size
+        # a narrow one, which is not decoded at a fraction of its size
         narrow_px = SERVED_MAX_SIDE_PX, SENT_MAX_PIXELS // SERVED_MAX_SIDE_PX
-        Image.new("RGB", narrow_px).save(buffer, "JPEG")
+        photos = [encode_image(Image.new("RGB", narrow_px), "JPEG")] * rows
         for signature in self._signatures:
-            photos = [buffer.getvalue()] * rows
             self.run([*photos, b""], [*["warm"] * rows, "warm " * MAX_TOKENS], signature)
 
 

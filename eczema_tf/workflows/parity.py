@@ -1,6 +1,5 @@
 """Whether an exported model answers as Keras does, from what clients send to explanations."""
 
-import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
@@ -16,6 +15,7 @@ from eczema_tf.data.clinical.fields import Field
 from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.memory import give_memory_back
+from eczema_tf.data.photo.files import encode_image
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.synthetic.cases import draw_case
 from eczema_tf.data.synthetic.photo import render_photo
@@ -234,9 +234,10 @@ def draw_rows(count: int) -> tuple[list[bytes], list[str]]:
     for index in range(count):
         case, rng = draw_case(PARITY_SEED, index), np.random.default_rng([PARITY_SEED, index])
         pixels, _ = render_photo(case.attributes, case.skin_tone, case.body_site, rng)
-        photo, jpeg = Image.fromarray(pixels), io.BytesIO()
-        (photo.resize(LARGE_PX) if index == 0 else photo).save(jpeg, "JPEG", quality=90)
-        photos.append(b"" if index % 3 == 1 else upright_jpeg(jpeg.getvalue()))
+        photo = Image.fromarray(pixels)
+        photo = photo.resize(LARGE_PX) if index == 0 else photo
+        jpeg = encode_image(photo, "JPEG", quality=90)
+        photos.append(b"" if index % 3 == 1 else upright_jpeg(jpeg))
         texts.append("" if index % 3 != 1 and index % 4 == 2 else case.text or "it itches")
     return photos, texts
 

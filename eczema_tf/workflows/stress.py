@@ -20,6 +20,7 @@ from eczema_tf.data.corruption.photo import PHOTO_CORRUPTIONS, shrink
 from eczema_tf.data.corruption.text import TEXT_CORRUPTIONS
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Column, Inputs, read_texts
+from eczema_tf.data.photo.files import encode_image
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.photo.upright import read_upright
 from eczema_tf.evaluation.stress import StressedCases, remove_some
@@ -122,12 +123,13 @@ def _corrupt_photos(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> 
     """Corrupts photos as clients send them, before preprocessing."""
     config, size_px = trained.config, trained.encoders.image.size_px
     preprocess = partial(preprocess_photo, size_px=size_px, config=config.preprocess)
-    files = [read_upright(Path(file)) for file in dataset.table["image_file"]]
-    photos = [shrink(Image.open(io.BytesIO(file))) for file in files]
+    upright = [read_upright(Path(file)) for file in dataset.table["image_file"]]
+    photos = [shrink(Image.open(io.BytesIO(jpeg))) for jpeg in upright]
     kinds = {AS_IS: Corruption(lambda thing, *_: thing, (0.0,)), **PHOTO_CORRUPTIONS}
     for name, corruption in tqdm(kinds.items(), desc="corrupted photos", unit="kind"):
         versions = _corrupt_all(name, corruption, photos, config.seed)
-        sent = tf.data.Dataset.from_tensor_slices([_write_png(photo) for photo in versions])
+        files = [encode_image(photo, "PNG", compress_level=1) for photo in versions]
+        sent = tf.data.Dataset.from_tensor_slices(files)
         read = sent.map(preprocess, num_parallel_calls=tf.data.AUTOTUNE)
         pixels = np.stack(list(read.as_numpy_iterator()))  # (versions * rows, h, w, 3)
         column = Column(pixels, np.arange(len(pixels)), fingerprint(pixels))
@@ -145,12 +147,6 @@ def _corrupt_texts(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> C
         below = _repeat(inputs, len(versions))
         columns = {**below.columns, **read.columns}
         yield name, corruption.strengths, replace(read, columns=columns)
-
-
-def _write_png(photo: Image.Image) -> bytes:
-    file = io.BytesIO()
-    photo.save(file, "PNG", compress_level=1)
-    return file.getvalue()
 
 
 def _corrupt_all(

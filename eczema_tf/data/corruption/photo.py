@@ -13,6 +13,7 @@ from PIL import Image, ImageFilter
 from scipy.ndimage import rotate
 
 from eczema_tf.data.corruption import Corruption
+from eczema_tf.data.photo.files import encode_image
 
 SHORTER_SIDE_PX = 256  # of ImageNet's photos before a square of 224 is cut out
 
@@ -46,9 +47,7 @@ def _add_noise(photo: Image.Image, sd: float, rng: np.random.Generator) -> Image
 
 
 def _compress(photo: Image.Image, quality: float, _: np.random.Generator) -> Image.Image:
-    file = io.BytesIO()
-    photo.save(file, "JPEG", quality=int(quality))
-    return Image.open(file)
+    return Image.open(io.BytesIO(encode_image(photo, "JPEG", quality=int(quality))))
 
 
 def _turn(photo: Image.Image, degrees: float, rng: np.random.Generator) -> Image.Image:

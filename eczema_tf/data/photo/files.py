@@ -1,5 +1,6 @@
 """Photo files: where a manifest's photo is, the one reader of its bytes, what Pillow says of it."""
 
+import io
 import unicodedata
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -91,6 +92,19 @@ def read_photo(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise DataError(f"photo cannot be read: {error.strerror}") from error
+
+
+def encode_image(image: Image.Image, kind: str, **options: object) -> bytes:
+    """Returns an image as the bytes of a file.
+
+    Args:
+        image: Of a mode that the format has.
+        kind: Pillow's name of the format, such as "JPEG".
+        **options: Of its writer.
+    """
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def check_size(count: int) -> None:

@@ -26,7 +26,7 @@ from eczema_tf.data.photo.edge_limits import (
     check_pixels,
     compute_reduction,
 )
-from eczema_tf.data.photo.files import check_size, describe_error, read_photo
+from eczema_tf.data.photo.files import check_size, describe_error, encode_image, read_photo
 from eczema_tf.data.photo.heic import is_heic, open_heic
 from eczema_tf.data.photo.jpeg_segments import bare_jpeg, keep_baseline
 from eczema_tf.data.photo.limits import EDGE_ALONE_PIXELS, EDGE_MAX_PIXELS, SERVED_MAX_BYTES
@@ -225,8 +225,7 @@ def _reduce(image: Image.Image) -> Image.Image:
 def _encode(image: Image.Image) -> bytes:
     image.info.clear()  # or Pillow writes comment and profile again
     while True:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=95, subsampling=0)
-        if buffer.tell() <= SERVED_MAX_BYTES:
-            return buffer.getvalue()
+        jpeg = encode_image(image, "JPEG", quality=95, subsampling=0)
+        if len(jpeg) <= SERVED_MAX_BYTES:
+            return jpeg
         image = image.reduce(2)  # only noise is that large

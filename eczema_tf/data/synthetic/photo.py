@@ -4,11 +4,10 @@ Only the attributes depend on the condition. All else (`skin`) is drawn by a gen
 so that the same photo with other attributes has the same skin, background, light and camera.
 """
 
-import io
-
 import numpy as np
 from PIL import Image
 
+from eczema_tf.data.photo.files import encode_image
 from eczema_tf.data.synthetic.lesion import paint_lesion
 from eczema_tf.data.synthetic.skin import add_hair_and_ink, draw_scene, take_photo
 
@@ -57,14 +56,9 @@ def encode_photo(pixels: np.ndarray, rng: np.random.Generator) -> bytes:
     """
     image = Image.fromarray(pixels)
     quality, wanted = int(rng.integers(60, 93)), int(rng.integers(*FILE_BYTES))
-    plain = _encode_jpeg(image, quality, b"")
+    plain = encode_image(image, "JPEG", quality=quality)
     while len(plain) + _COMMENT_BYTES + 1 > wanted and quality > 6:
         quality -= 6  # rare: a large, grainy photo
-        plain = _encode_jpeg(image, quality, b"")
-    return _encode_jpeg(image, quality, b"\0" * (wanted - len(plain) - _COMMENT_BYTES))
-
-
-def _encode_jpeg(image: Image.Image, quality: int, comment: bytes) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, comment=comment)
-    return buffer.getvalue()
+        plain = encode_image(image, "JPEG", quality=quality)
+    comment = b"\0" * (wanted - len(plain) - _COMMENT_BYTES)
+    return encode_image(image, "JPEG", quality=quality, comment=comment)
