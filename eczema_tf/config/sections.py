@@ -1,7 +1,7 @@
 """The sections of a configuration and their keys, with the defaults: the quickstart's."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -36,6 +36,16 @@ class Section(BaseModel):
         except ValidationError as error:
             faults = describe_faults(error, cls)
             raise ConfigError(join_faults(f"{where} is not valid", faults)) from error
+
+    def _find_faults(self) -> Iterable[str]:
+        """Yields what is wrong with values that are each allowed, but not together."""
+        return ()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if faults := "; ".join(self._find_faults()):
+            raise ValueError(faults)
+        return self
 
 
 class SyntheticConfig(Section):
@@ -89,13 +99,11 @@ class SplitConfig(Section):
     folds: Annotated[int, Field(ge=2)] | None = None
     repeats: Positive = 1  # of the cross-validation, each with other folds
 
-    @model_validator(mode="after")
-    def _shares_sum_to_one(self) -> "SplitConfig":
+    def _find_faults(self) -> Iterator[str]:
         if abs(self.train + self.val + self.test - 1) > 1e-6:
-            raise ValueError(
+            yield (
                 f"train + val + test must be 1, received {self.train} + {self.val} + {self.test}"
             )
-        return self
 
 
 class ColorConstancyConfig(Section):
@@ -159,14 +167,10 @@ class ImageConfig(EncoderConfig):
     # whether heads are told the texture of the encoder's inner maps, too (docs/encoders.md)
     textures: bool = False
 
-    @model_validator(mode="after")
-    def _one_encoder(self) -> "ImageConfig":
+    def _find_faults(self) -> Iterator[str]:
         chosen = (self.preset is not None, self.saved_model is not None)
         if sum(chosen) + (self.architecture != "small") > 1:
-            raise ValueError(
-                "preset, saved_model and architecture each name the encoder; give one of them"
-            )
-        return self
+            yield ("preset, saved_model and architecture each name the encoder; give one of them")
 
 
 class TextConfig(EncoderConfig):
@@ -186,11 +190,9 @@ class TextConfig(EncoderConfig):
     # max: of trained phrase detectors
     pooling: Literal["mean", "mean_max", "max"] = "mean"
 
-    @model_validator(mode="after")
-    def _one_encoder(self) -> "TextConfig":
+    def _find_faults(self) -> Iterator[str]:
         if self.preset is not None and self.architecture != "small":
-            raise ValueError("preset and architecture each name the encoder; give one of them")
-        return self
+            yield "preset and architecture each name the encoder; give one of them"
 
 
 class ModelConfig(Section):
@@ -209,15 +211,13 @@ class ModelConfig(Section):
     # are learned
     window_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
-    @model_validator(mode="after")
-    def _linear_heads_fit(self) -> "ModelConfig":
+    def _find_faults(self) -> Iterator[str]:
         if not self.embedding_units and (self.fusion != "late" or self.text.pooling == "max"):
-            raise ValueError(
+            yield (
                 "embedding_units 0 (linear heads) needs fusion: late and text.pooling: mean or"
                 f" mean_max, which have no hidden layer either, received fusion: {self.fusion} and"
                 f" text.pooling: {self.text.pooling}"
             )
-        return self
 
 
 class FineTuneConfig(Section):
@@ -238,11 +238,9 @@ class FineTuneConfig(Section):
     # turn; 0: a new view in every epoch, through all layers
     views: Count = 0
 
-    @model_validator(mode="after")
-    def _views_are_cut_somewhere(self) -> "FineTuneConfig":
+    def _find_faults(self) -> Iterator[str]:
         if self.views and self.image_from is None:
-            raise ValueError(f"views needs image_from, received views: {self.views} without it")
-        return self
+            yield f"views needs image_from, received views: {self.views} without it"
 
 
 class LossWeights(Section):
@@ -296,23 +294,17 @@ class TrainConfig(Section):
     # answers; `model` must be that run's
     base_run: str | None = None
 
-    @model_validator(mode="after")
-    def _base_is_kept(self) -> "TrainConfig":
+    def _find_faults(self) -> Iterator[str]:
         if self.base_run is not None and self.fine_tune.epochs:
-            raise ValueError(
+            yield (
                 "base_run keeps a model as it is, so that nothing of it can be fine-tuned: leave"
                 f" out one of the two, received fine_tune.epochs: {self.fine_tune.epochs}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _refit_has_no_validation(self) -> "TrainConfig":
         if self.refit and self.keep != "last":
-            raise ValueError(
+            yield (
                 "refit leaves no validation to choose an epoch by: it needs keep: last, received"
                 f" keep: {self.keep}"
             )
-        return self
 
 
 class EvaluateConfig(Section):

@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from eczema_tf.config import ColumnName, Section, read_yaml
 from eczema_tf.errors import ConfigError
@@ -53,15 +53,13 @@ class Rule(Section):
     values: dict[Value, Value] | None = None
     default: Value | None = None
 
-    @model_validator(mode="after")
-    def _one_way(self) -> "Rule":
+    def _find_faults(self) -> Iterator[str]:
         if (self.template is None) == (self.parts is None):
-            raise ValueError("a rule has either template or parts")
+            yield "a rule has either template or parts"
         if self.parts is not None and self.values is not None:
-            raise ValueError("values belong to a template, not to parts")
+            yield "values belong to a template, not to parts"
         if {"{", "}"} & {*_FIELD.sub("", self.template or "")}:
-            raise ValueError(f"{self.template!r}: a brace has no partner; write {{column}}")
-        return self
+            yield f"{self.template!r}: a brace has no partner; write {{column}}"
 
     def list_columns(self) -> list[str]:
         """Returns the columns that the rule reads."""
@@ -99,11 +97,9 @@ class LabelRule(Section):
     positive: list[Value]
     negative: list[Value] | None = None
 
-    @model_validator(mode="after")
-    def _no_contradiction(self) -> "LabelRule":
+    def _find_faults(self) -> Iterator[str]:
         if both := set(map(fold, self.positive)) & set(map(fold, self.negative or ())):
-            raise ValueError(f"positive and negative at once: {', '.join(sorted(both))}")
-        return self
+            yield f"positive and negative at once: {', '.join(sorted(both))}"
 
     def label(self, value: str) -> float | None:
         """Returns 1, 0, or None for a value that is neither."""
