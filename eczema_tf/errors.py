@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from itertools import islice
 
+ECHOED = 200  # characters of what came, in a message
+
 
 class EczemaError(Exception):
     """Anything a user can mend. Commands print it on standard error and exit with status 1."""
@@ -24,10 +26,10 @@ class RunError(EczemaError):
     """A training, evaluation or export run failed."""
 
 
-def shorten(text: str, limit: int = 200) -> str:
-    """Cuts what a message echoes of its input, on one line, to `limit` characters."""
+def shorten(text: str) -> str:
+    """Cuts what a message echoes of its input, on one line, to `ECHOED` characters."""
     line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+    return line if len(line) <= ECHOED else f"{line[: ECHOED - 3]}..."
 
 
 def join_faults(title: str, faults: Iterable[str], limit: int = 50) -> str:

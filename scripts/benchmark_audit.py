@@ -74,7 +74,7 @@ def time_audit(manifest: Path) -> None:
     start = time.perf_counter()
     dataset = load_dataset(DataConfig(), manifest)
     loaded = time.perf_counter()
-    audit = audit_dataset(dataset)
+    audit = audit_dataset(dataset, label_threshold=0.5)
     seconds = time.perf_counter() - loaded
     photos = len(dataset.photos)
     print(audit.report.describe())

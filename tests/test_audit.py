@@ -28,6 +28,8 @@ from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_folds, assign_splits
 from eczema_tf.workflows.audit import AuditedDataset, load_as_trained, load_audited
 
+FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
+
 COMPLAINT = (
     "For three weeks I have had a rash behind my left knee that burns whenever I take off my"
     " cycling shorts after work."
@@ -105,11 +107,12 @@ def plant(manifest: Path, rows: list[dict], photos: dict[str, Image.Image]) -> D
 
 def test_a_clean_set_raises_nothing(clean: Path):
     dataset = load_dataset(DataConfig(), clean)
-    audit = audit_dataset(dataset)
+    audit = audit_dataset(dataset, label_threshold=0.5)
     assert audit.duplicates.members.empty
     assert audit.group_id.equals(dataset.table["group_id"])
     assert audit.report.named_diagnoses["own"].texts == 0
-    assert check_splits(dataset.table, assign_splits(dataset.table, seed=0), audit.duplicates) == []
+    splits = assign_splits(dataset.table, fractions=FRACTIONS, seed=0, label_threshold=0.5)
+    assert check_splits(dataset.table, splits, audit.duplicates) == []
 
 
 def test_the_same_photo_at_another_size_is_found_and_joined(clean: Path):
@@ -126,7 +129,7 @@ def test_the_same_photo_at_another_size_is_found_and_joined(clean: Path):
             {"example_id": name, "case_id": name, "image_path": f"photos/{name}"} for name in copies
         ]
         dataset = plant(clean, rows, copies)
-    audit = audit_dataset(dataset)
+    audit = audit_dataset(dataset, label_threshold=0.5)
     assert found(audit.duplicates, "near_photo") == [sorted([row["example_id"], *copies])]
     assert found(audit.duplicates, "identical_photo") == []
     joined = audit.group_id[dataset.table["example_id"].isin([row["example_id"], *copies])]
@@ -213,10 +216,13 @@ def test_splits_and_folds_of_joined_groups_have_no_leak(tmp_path: Path):
         for place, row in enumerate(texts_of(*OTHERS, COMPLAINT, CHANGED, COMPLAINT))
     ]
     dataset = write_manifest(tmp_path, rows)
-    audit = audit_dataset(dataset)
+    audit = audit_dataset(dataset, label_threshold=0.5)
     joined = dataset.table.assign(group_id=audit.group_id)
     for seed in range(10):
-        for splits in (assign_splits(joined, seed=seed), assign_folds(joined, folds=2, seed=seed)):
+        for splits in (
+            assign_splits(joined, fractions=FRACTIONS, seed=seed, label_threshold=0.5),
+            assign_folds(joined, folds=2, seed=seed, label_threshold=0.5),
+        ):
             assert check_splits(dataset.table, splits, audit.duplicates) == []
 
 
@@ -255,7 +261,7 @@ def test_an_empty_table_has_no_duplicates():
     )
     photos = inspect_photos([])
     manifest = type("Empty", (), {"table": table})
-    audit = audit_dataset(Dataset(manifest, photos, None))
+    audit = audit_dataset(Dataset(manifest, photos, None), label_threshold=0.5)
     assert audit.duplicates.members.empty
     assert audit.group_id.empty
     assert audit.report.groups == GroupCounts(before=0, after=0, merged=0, largest_cases=0)
@@ -265,7 +271,9 @@ def test_an_empty_table_has_no_duplicates():
 @pytest.mark.parametrize("row", [{"text": COMPLAINT}, {"image_path": "a.png"}])
 def test_one_row_has_no_duplicates(tmp_path: Path, row: dict):
     draw_photo(0).save(tmp_path / "a.png")
-    audit = audit_dataset(write_manifest(tmp_path, [{"example_id": "only"} | row]))
+    audit = audit_dataset(
+        write_manifest(tmp_path, [{"example_id": "only"} | row]), label_threshold=0.5
+    )
     assert audit.duplicates.members.empty
     assert audit.report.describe() == "audit: no duplicates across cases, no text names a diagnosis"
 
@@ -404,9 +412,9 @@ def test_scin_photos_shared_between_cases_are_found(shared: Path, tmp_path: Path
         images=tmp_path,
     )
     dataset = load_dataset(DataConfig(), summary.manifest)
-    assert audit_dataset(dataset).report.groups.merged == 0
+    assert audit_dataset(dataset, label_threshold=0.5).report.groups.merged == 0
     dataset.table["group_id"] = dataset.table["case_id"]
-    audit = audit_dataset(dataset)
+    audit = audit_dataset(dataset, label_threshold=0.5)
     counts = audit.report.duplicates["identical_photo"]
     assert (counts.clusters, counts.across_groups, counts.cases) == (15, 15, 29)
     by_photo = dataset.table[dataset.table["image_path"] != ""].groupby("image_path")
@@ -449,7 +457,7 @@ def test_a_form_that_very_many_send_is_a_template(tmp_path: Path):
 )
 def test_templates_are_left_out(tmp_path: Path, said: dict[str, str]):
     rows = [row | said for row in texts_of(COMPLAINT, COMPLAINT, CHANGED)]
-    audit = audit_dataset(write_manifest(tmp_path, rows))
+    audit = audit_dataset(write_manifest(tmp_path, rows), label_threshold=0.5)
     assert audit.duplicates.members.empty
     not_compared = NotCompared(plain_photos=0, chance_texts=0, template_texts=3)
     assert audit.report.not_compared == not_compared
@@ -511,7 +519,7 @@ def test_named_diagnoses_are_counted_by_class(tmp_path: Path):
         tmp_path,
         [row | {"eczema": label} for row, label in zip(rows, [1, 1, 0, 0, ""], strict=True)],
     )
-    audit = audit_dataset(dataset)
+    audit = audit_dataset(dataset, label_threshold=0.5)
     own, family = (audit.report.named_diagnoses[whose] for whose in ("own", "family"))
     assert (own.texts, own.share) == (2, 0.4)
     assert (own.share_of_positive, own.share_of_negative) == (1.0, 0.0)
@@ -533,7 +541,7 @@ def test_the_report_holds_counts_and_ids_but_no_content(tmp_path: Path):
     dataset = write_manifest(
         tmp_path, texts_of(COMPLAINT, *OTHERS, COMPLAINT, CHANGED + " My eczema!")
     )
-    audit = audit_dataset(dataset)
+    audit = audit_dataset(dataset, label_threshold=0.5)
     audit.report.write(tmp_path / "audit.json")
     report = (tmp_path / "audit.json").read_text()
     assert AuditReport.read(tmp_path / "audit.json") == audit.report

@@ -189,7 +189,7 @@ def make_cases(count: int = 400) -> pd.DataFrame:
 
 def test_bounds_are_quantiles_of_both_classes_around_the_threshold():
     cases, thresholds = make_cases(), {"image": 0.5, "text": 0.5, "fusion": 0.999}
-    bounds = choose_bounds(cases, thresholds)
+    bounds = choose_bounds(cases, thresholds, 0.5)
     positive = cases["eczema"] > 0.5
     for kind, column in (("image", "eczema_image_logit"), ("text", "eczema_text_logit")):
         low, high = bounds[kind]
@@ -199,7 +199,7 @@ def test_bounds_are_quantiles_of_both_classes_around_the_threshold():
     assert bounds["fusion"][1] == pytest.approx(
         np.log(999)
     )  # nothing is eczema below its threshold
-    few = choose_bounds(cases[:5], thresholds)
+    few = choose_bounds(cases[:5], thresholds, 0.5)
     assert few["image"] == (-np.inf, np.inf)
 
 

@@ -180,7 +180,7 @@ def test_one_group_gives_a_value_but_no_interval():
 
 
 def test_no_cases_no_weights():
-    assert draw_weights(np.array([], dtype=str), replicates=5).shape == (6, 0)
+    assert draw_weights(np.array([], dtype=str), replicates=5, seed=0).shape == (6, 0)
 
 
 @pytest.mark.parametrize(

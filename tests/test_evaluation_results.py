@@ -91,7 +91,7 @@ def simulate_cases(count=400, seed=0, *, noise=0.3, shift=1.5):
 
 def compute_json(*arguments, **options) -> dict:
     """Metrics as they stand in `metrics.json`."""
-    found = compute_metrics(*arguments, **options)
+    found = compute_metrics(*arguments, **{"label_threshold": 0.5} | options)
     return found.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
@@ -178,7 +178,7 @@ def test_the_shape_is_that_of_metrics_json(metrics):
 
 
 def test_metrics_json_keeps_its_keys_in_order_and_is_read_back_as_written(cases, tmp_path):
-    found = compute_metrics(cases, THRESHOLDS, replicates=20)
+    found = compute_metrics(cases, THRESHOLDS, label_threshold=0.5, replicates=20)
     found.write(tmp_path / "metrics.json")
     read = Metrics.read(tmp_path / "metrics.json")
     read.write(tmp_path / "again.json")

@@ -87,7 +87,7 @@ def test_each_head_is_judged_on_its_own_labelled_cases(caplog):
         }
     )
     with caplog.at_level(logging.WARNING):
-        thresholds = choose_thresholds(cases)
+        thresholds = choose_thresholds(cases, 0.5)
     assert thresholds == pytest.approx({"image": 0.4, "text": 0.5, "fusion": 0.65})
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["threshold of text"]
     assert choose_thresholds(cases, label_threshold=0.3)["image"] == pytest.approx(0.15)
@@ -109,9 +109,9 @@ def test_the_threshold_of_fusion_is_chosen_on_cases_with_photo_and_text():
             "text_used": True,
         }
     )
-    assert choose_thresholds(cases)["fusion"] == pytest.approx(0.8)  # 0.7 | 0.9, 0.95
+    assert choose_thresholds(cases, 0.5)["fusion"] == pytest.approx(0.8)  # 0.7 | 0.9, 0.95
     none_with_both = cases[~cases["image_used"]]
-    assert choose_thresholds(none_with_both)["fusion"] == pytest.approx(0.15)  # 0.1 | 0.2, 0.6
+    assert choose_thresholds(none_with_both, 0.5)["fusion"] == pytest.approx(0.15)  # 0.1 | 0.2, 0.6
 
 
 def as_cases(probabilities, positive) -> pd.DataFrame:

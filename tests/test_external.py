@@ -143,7 +143,10 @@ def test_each_person_counts_once_and_each_photo_by_itself():
 def test_results_stand_beside_the_internal_ones():
     own, others = simulate_cases(400), simulate_cases(400, seed=1, shift=1.0)
     others = others.assign(p_fusion=expit(logit(others["p_fusion"]) + 1.0))
-    internal, here = (compute_metrics(cases, THRESHOLDS, replicates=20) for cases in (own, others))
+    internal, here = (
+        compute_metrics(cases, THRESHOLDS, label_threshold=0.5, replicates=20)
+        for cases in (own, others)
+    )
     found = judge_external(others, here, internal, {})
     for head, by_metric in found.heads.items():
         auroc = by_metric["auroc"]

@@ -361,7 +361,7 @@ def test_a_gain_is_paired_and_above_zero_where_the_explanation_is_better():
     difficulty = rng.normal(size=60)
     rival = np.where(np.arange(60) == 3, np.nan, difficulty)
     values = {"map": difficulty - 0.1, "random": rival}
-    weights = draw_weights(np.arange(60), replicates=200)
+    weights = draw_weights(np.arange(60), replicates=200, seed=0)
     lower = Comparison(values, "lower", "none").summarise(weights)
     assert lower.cases == 60
     assert lower.gain_over["random"].value == pytest.approx(0.1)

@@ -44,6 +44,7 @@ def build(manifest: Path, cache: Path) -> Inputs:
         size_px=SIZE_PX,
         preprocess=PreprocessConfig(),
         cache=ArrayCache(cache),
+        clinical=(),
     )
 
 

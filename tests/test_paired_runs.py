@@ -94,7 +94,8 @@ def test_copies_of_a_case_in_its_group_make_nothing_surer(cases):
 def save(folder: Path, cases: pd.DataFrame, **options: object) -> Path:
     folder.mkdir()
     write_csv(folder / "predictions.csv", cases)
-    compute_metrics(cases, THRESHOLDS, replicates=20, **options).write(folder / "metrics.json")
+    chosen = {"label_threshold": 0.5, "replicates": 20} | options
+    compute_metrics(cases, THRESHOLDS, **chosen).write(folder / "metrics.json")
     return folder
 
 
@@ -153,7 +154,10 @@ def of_seeds() -> list[Metrics]:
     """Three runs: the first says 0.5 of every second case."""
     cases = simulate_cases()
     worse = cases.assign(p_fusion=cases["p_fusion"].where(cases.index % 2 == 0, 0.5))
-    return [compute_metrics(one, THRESHOLDS, replicates=20) for one in (worse, cases, cases)]
+    return [
+        compute_metrics(one, THRESHOLDS, label_threshold=0.5, replicates=20)
+        for one in (worse, cases, cases)
+    ]
 
 
 def test_a_spread_is_that_of_the_runs(of_seeds: list[Metrics]):

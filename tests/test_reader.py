@@ -85,6 +85,7 @@ def trained_on(odd_photos: dict[str, bytes], tmp_path_factory) -> dict[str, np.n
         size_px=SIZE_PX,
         preprocess=PreprocessConfig(),
         cache=ArrayCache(folder / "cache"),
+        clinical=(),
     )
     pixels = inputs.gather(np.arange(len(inputs)))[IMAGE]
     return dict(zip(dataset.table["example_id"], pixels, strict=True))

@@ -94,7 +94,9 @@ def test_sections_and_plots_show_what_was_measured(whole, without, tmp_path):
         "noise": StressedCases("image", removed),
     }
     undecided = whole.drop(columns="decision")
-    metrics = compute_metrics(undecided, THRESHOLDS, replicates=20, stressed=stressed)
+    metrics = compute_metrics(
+        undecided, THRESHOLDS, label_threshold=0.5, replicates=20, stressed=stressed
+    )
     missing, corrupted = build_stress(metrics)
     table = missing.blocks[1]
     assert [row[0] for row in table.rows] == [
@@ -107,4 +109,6 @@ def test_sections_and_plots_show_what_was_measured(whole, without, tmp_path):
     write_stress_plots(tmp_path, metrics)
     assert {path.name for path in tmp_path.iterdir()} == {"missing.png", "corrupted_photos.png"}
     assert set(select_plots(metrics)) == {"missing.png", "corrupted_photos.png"}
-    assert not build_stress(compute_metrics(undecided, THRESHOLDS, replicates=20))
+    assert not build_stress(
+        compute_metrics(undecided, THRESHOLDS, label_threshold=0.5, replicates=20)
+    )

@@ -165,7 +165,8 @@ def test_the_shares_are_as_promised(table):
 
 def test_new_wordings_are_half_of_a_test_split_and_nowhere_else(table):
     assert ((table["wordings"] == "") == (table["text"] == "")).all()
-    splits = assign_splits(table, seed=0)
+    fractions = {"train": 0.7, "val": 0.15, "test": 0.15}
+    splits = assign_splits(table, fractions=fractions, seed=0, label_threshold=0.5)
     new = table["wordings"] == "new"
     assert set(splits[new]) == {"test"}
     with_text = (splits == "test") & (table["text"] != "")

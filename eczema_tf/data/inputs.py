@@ -158,7 +158,7 @@ def load_inputs(
     size_px: int,
     preprocess: PreprocessConfig,
     cache: ArrayCache,
-    clinical: Sequence[Field] = (),
+    clinical: Sequence[Field],
 ) -> Inputs:
     """Preprocesses every photo and text of a data set.
 

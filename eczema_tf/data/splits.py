@@ -13,15 +13,9 @@ import pandas as pd
 from eczema_tf.errors import DataError
 from eczema_tf.schema import NEW_WORDINGS, SPLITS, WORDINGS
 
-FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
-
 
 def assign_splits(
-    table: pd.DataFrame,
-    *,
-    fractions: Mapping[str, float] = FRACTIONS,
-    seed: int,
-    label_threshold: float = 0.5,
+    table: pd.DataFrame, *, fractions: Mapping[str, float], seed: int, label_threshold: float
 ) -> pd.Series:
     """Returns the split of each row: the manifest's own, or a seeded, stratified one by group.
 
@@ -67,7 +61,7 @@ def assign_splits(
 
 
 def assign_folds(
-    table: pd.DataFrame, *, folds: int, seed: int, repeat: int = 0, label_threshold: float = 0.5
+    table: pd.DataFrame, *, folds: int, seed: int, repeat: int = 0, label_threshold: float
 ) -> pd.Series:
     """Returns the fold of each row, by group and stratified, for cross-validation.
 
@@ -103,9 +97,9 @@ def fold_splits(
     test_fold: int,
     table: pd.DataFrame,
     *,
-    val_fraction: float = 0.15,
+    val_fraction: float,
     seed: int,
-    label_threshold: float = 0.5,
+    label_threshold: float,
 ) -> pd.Series:
     """Returns the split of each row when one fold is the test.
 

@@ -89,7 +89,7 @@ def inflate_for_training(folds: int) -> float:
 
 
 def estimate_share(
-    share: Statistic, counted: np.ndarray, sampling: Sampling, reason: str, level: float = LEVEL
+    share: Statistic, counted: np.ndarray, sampling: Sampling, reason: str
 ) -> Estimate:
     """Gives a share Wilson's interval (1927), with the effective number of cases for their number.
 
@@ -104,7 +104,6 @@ def estimate_share(
         counted: bool (cases,), the cases it is a share of.
         sampling: Of all cases.
         reason: Why it is undefined, if it is.
-        level: Of confidence.
     """
     if np.isnan(share.value):
         return Estimate(value=None, low=None, high=None, reason=reason)
@@ -115,10 +114,10 @@ def estimate_share(
         variance *= (1 - 1 / cases) / (1 - 1 / copies)  # so many fewer are free to vary
         own = copies / cases
         freedom = 1 / (own**2 / (cases - 1) + (1 - own) ** 2 / (copies - 1))
-        known, told = t.ppf((1 + level) / 2, [cases - 1, freedom])
+        known, told = t.ppf((1 + LEVEL) / 2, [cases - 1, freedom])
         independent = p * (1 - p) / max(variance, 1e-12) * (known / told) ** 2
     independent = min(max(independent, copies), cases)
-    low, high = compute_wilson(p, independent / sampling.inflation, level)
+    low, high = compute_wilson(p, independent / sampling.inflation)
     return Estimate(value=p, low=low, high=high)
 
 
@@ -146,15 +145,14 @@ def estimate_f1(
     return found.model_copy(update=rising)
 
 
-def compute_wilson(share: float, cases: float, level: float = LEVEL) -> tuple[float, float]:
+def compute_wilson(share: float, cases: float) -> tuple[float, float]:
     """Computes Wilson's score interval of a share.
 
     Args:
         share: In [0, 1].
         cases: Above 0; need not be whole.
-        level: Of confidence.
     """
-    weight = norm.ppf((1 + level) / 2) ** 2 / cases
+    weight = norm.ppf((1 + LEVEL) / 2) ** 2 / cases
     middle = share + weight / 2
     reach = np.sqrt(weight * (share * (1 - share) + weight / 4))
     low, high = (middle - reach) / (1 + weight), (middle + reach) / (1 + weight)
@@ -264,9 +262,7 @@ def estimate_unpaired(one: Estimate, other: Estimate) -> Difference:
     return Difference(value=value, low=float(value - below), high=float(value + above))
 
 
-def draw_weights(
-    groups: np.ndarray | pd.Series, replicates: int = 1000, seed: int = 0
-) -> np.ndarray:
+def draw_weights(groups: np.ndarray | pd.Series, replicates: int, seed: int) -> np.ndarray:
     """Draws resamples of whole groups, with replacement, as weights of the cases.
 
     (Cluster bootstrap; Field and Welsh 2007.)

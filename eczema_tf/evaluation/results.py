@@ -52,8 +52,8 @@ def compute_metrics(
     cases: pd.DataFrame,
     thresholds: Mapping[str, float],
     *,
+    label_threshold: float,
     points: Mapping[str, Mapping[str, float]] | None = None,
-    label_threshold: float = 0.5,
     prevalences: Sequence[float] = (),
     replicates: int = 1000,
     seed: int = 0,
@@ -71,8 +71,8 @@ def compute_metrics(
         cases: From `average_rows_by_case`.
         thresholds: By "image", "text" and "fusion"; a probability at or above its threshold is
             called eczema.
-        points: Further operating points: by aim, thresholds for each kind of case.
         label_threshold: A case is positive when its `eczema` label is greater than this.
+        points: Further operating points: by aim, thresholds for each kind of case.
         prevalences: At which predictive values are given beside that of the cases, in (0, 1).
         replicates: Resamples of the bootstrap.
         seed: Of the bootstrap.

@@ -26,7 +26,7 @@ def choose_kind(image_used: bool, text_used: bool) -> str:
     return "image" if image_used else "text"
 
 
-def choose_thresholds(cases: pd.DataFrame, label_threshold: float = 0.5) -> Thresholds:
+def choose_thresholds(cases: pd.DataFrame, label_threshold: float) -> Thresholds:
     """Chooses a threshold for each head; a probability at or above it is called eczema.
 
     That of fusion is for cases with photo and text, and chosen on them; without any, on all. A case
@@ -135,9 +135,7 @@ def _measure_cuts(
     return cuts, 1 - missed, left_alone
 
 
-def choose_bounds(
-    cases: pd.DataFrame, thresholds: Thresholds, label_threshold: float = 0.5
-) -> Bounds:
+def choose_bounds(cases: pd.DataFrame, thresholds: Thresholds, label_threshold: float) -> Bounds:
     """Chooses the bounds of each kind of case; the threshold is always between them.
 
     A case with one modality is answered by its head, so that all cases that have it are looked at.

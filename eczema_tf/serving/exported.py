@@ -43,6 +43,7 @@ FILES = (GRAPH_FILE, "fingerprint.pb", "variables", "assets", "assets.extra")
 STEP_ROWS = {SERVE: 16, EXPLAIN: 4}
 STEP_ROWS |= {told: STEP_ROWS[name] for name, told in WITH_CLINICAL.items()}
 STEP_BYTES = 4096
+DECODED_AT_ONCE = 2  # photos, in the graph
 
 
 class ExportMetadata(BaseModel):
@@ -215,24 +216,21 @@ class ExportedModel:
         table = pd.DataFrame(arrange_answers(outputs, [""] * len(asked)))
         return table.astype(dict.fromkeys(FLAGS, bool)).head(len(texts))
 
-    def warm_up(self, rows: int = 2) -> None:
+    def warm_up(self) -> None:
         """Runs every signature, on long texts and photos as costly as any of `upright_jpeg`.
 
         The first run of a graph takes seconds, which should not be at the first client's expense.
         And TensorFlow keeps what memory it once had for tensors (with oneDNN: a pool that only
         grows): so the process has its full size from the start, and a lack of memory shows now and
         not under load.
-
-        Args:
-            rows: Photos at once, as many as are decoded at the same time.
         """
         from eczema_tf.data.photo.limits import SENT_MAX_PIXELS, SERVED_MAX_SIDE_PX
 
         # a narrow one, which is not decoded at a fraction of its size
         narrow_px = SERVED_MAX_SIDE_PX, SENT_MAX_PIXELS // SERVED_MAX_SIDE_PX
-        photos = [encode_image(Image.new("RGB", narrow_px), "JPEG")] * rows
+        photos = [encode_image(Image.new("RGB", narrow_px), "JPEG")] * DECODED_AT_ONCE
         for signature in self._signatures:
-            self.run([*photos, b""], [*["warm"] * rows, "warm " * MAX_TOKENS], signature)
+            self.run([*photos, b""], [*["warm"] * len(photos), "warm " * MAX_TOKENS], signature)
 
 
 def _is_missing(given: Any) -> bool:

@@ -133,7 +133,7 @@ class Audit:
     report: AuditReport
 
 
-def audit_dataset(dataset: Dataset, *, label_threshold: float = 0.5) -> Audit:
+def audit_dataset(dataset: Dataset, *, label_threshold: float) -> Audit:
     """Looks for duplicates between cases and for texts that name a diagnosis.
 
     Args:

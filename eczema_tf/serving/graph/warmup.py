@@ -29,20 +29,17 @@ TEXTS = (
 )
 
 
-def write_warmup(
-    folder: Path, signatures: Iterable[str], batch_sizes: Iterable[int] = BATCH_SIZES
-) -> None:
-    """Writes requests for every signature and batch size beside a SavedModel.
+def write_warmup(folder: Path, signatures: Iterable[str]) -> None:
+    """Writes requests for every signature and of all `BATCH_SIZES` beside a SavedModel.
 
     Args:
         folder: Of the SavedModel.
         signatures: Names of those to warm up; each takes what `list_inputs` says.
-        batch_sizes: Rows in a request.
     """
     path = folder / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for signature, rows in itertools.product(signatures, batch_sizes):
+        for signature, rows in itertools.product(signatures, BATCH_SIZES):
             log = prediction_log_pb2.PredictLog(request=build_request(signature, *draw_rows(rows)))
             writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
 

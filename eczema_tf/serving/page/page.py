@@ -62,7 +62,7 @@ BASE64_ROOM = 0.7
 Ask = Callable[[Sequence[bytes], str, str], Coroutine[Any, Any, Answer]]
 
 
-def mount_page(app: FastAPI, answer: Ask, limits: Limits, said: Said | None = None) -> None:
+def mount_page(app: FastAPI, answer: Ask, limits: Limits, said: Said) -> None:
     """Adds the page to the server's application.
 
     Args:
@@ -70,9 +70,9 @@ def mount_page(app: FastAPI, answer: Ask, limits: Limits, said: Said | None = No
         answer: Answers upright JPEGs, a text and clinical fields ("" for none), as
             `answering.answer_case` does.
         limits: Of the server.
-        said: What is said of the model; None for the general notice and no clinical fields.
+        said: What is said of the model.
     """
-    page, own = _Page(answer, app.state.reader, limits, said or Said()), Depends(check_same_origin)
+    page, own = _Page(answer, app.state.reader, limits, said), Depends(check_same_origin)
     app.add_api_route("/", page.show, methods=["GET", "HEAD"])
     app.add_api_route("/page/example.jpg", get_example)
     app.add_api_route("/page/{name}", get_file)
