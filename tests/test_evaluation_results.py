@@ -21,8 +21,9 @@ from eczema_tf.evaluation.predictions import average_rows_by_case
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.evaluation.results import compute_metrics, find_subsets
 from eczema_tf.reporting import plots
+from eczema_tf.reporting.document import format_text
 from eczema_tf.reporting.plots import PR, ROC, write_plots
-from eczema_tf.reporting.report import format_results
+from eczema_tf.reporting.report import build_results
 from eczema_tf.schema import CONSISTENCY, NOTICE, SEVERITY
 
 THRESHOLDS = {"image": 0.5, "text": 0.5, "fusion": 0.5}
@@ -373,14 +374,14 @@ def test_one_class_gives_null_with_a_reason(cases, label):
         assert re.fullmatch(r"all \d+ cases are labelled 'mild'", reason)
     else:
         assert reason == "no case has a severity label and a prediction"
-    assert "photo, AUROC, F1" in format_results(Metrics.model_validate(metrics))
+    assert "photo, AUROC, F1" in format_text(build_results(Metrics.model_validate(metrics)))
 
 
 def test_no_cases_give_a_whole_file_of_nulls_a_table_and_plots(cases, tmp_path):
     metrics = compute_json(cases.head(0), THRESHOLDS, replicates=20)
     json.dumps(metrics, allow_nan=False)
     assert metrics["heads"]["text"]["auroc"]["reason"] == "no labelled case has a text"
-    assert "0 cases" in format_results(Metrics.model_validate(metrics))
+    assert "0 cases" in format_text(build_results(Metrics.model_validate(metrics)))
     write_plots(tmp_path, cases.head(0), Metrics.model_validate(metrics))
 
 
@@ -399,7 +400,7 @@ def test_500_cases_take_seconds():
 
 
 def test_the_table_fits_a_screen_and_shows_every_head(metrics):
-    table = format_results(Metrics.model_validate(metrics))
+    table = format_text(build_results(Metrics.model_validate(metrics)))
     assert max(map(len, table.splitlines())) <= 100
     photo = next(line for line in table.splitlines() if line.startswith("photo  "))
     auroc, limit = metrics["heads"]["image"]["auroc"], metrics["limit"]["image"]

@@ -8,15 +8,7 @@ from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.checklists import tabulate_checklists
 from eczema_tf.reporting.comparison_tables import build_external, build_subgroups
-from eczema_tf.reporting.document import (
-    Block,
-    Bullets,
-    Picture,
-    Pictures,
-    Section,
-    format_page,
-    format_text,
-)
+from eczema_tf.reporting.document import Block, Bullets, Picture, Pictures, Section, format_page
 from eczema_tf.reporting.facts import (
     RunFacts,
     describe_data,
@@ -55,7 +47,6 @@ from eczema_tf.reporting.tables import (
     tabulate_wordings,
     warn_of_leaks,
 )
-from eczema_tf.schema import NOTICE
 
 SUBGROUPS = "Is it as good for everybody?"
 # by file: caption, and what it shows, for those who cannot see it
@@ -69,11 +60,6 @@ _CURVES = {
     DECISION: ("Decision curve", "Net benefit against threshold of treatment"),
 }
 _RISK_CURVE = {RISK: ("Risk", "Accuracy of the surest cases by share")}
-
-
-def format_results(metrics: Metrics, notice: str = NOTICE) -> str:
-    """Formats the results for a terminal, with what everyone must read at the end."""
-    return format_text(build_results(metrics), notice)
 
 
 def format_report(

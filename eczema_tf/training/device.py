@@ -10,7 +10,7 @@ def prepare_device(config: TrainConfig, seed: int) -> None:
     """Seeds Python, NumPy and Keras, and sets the dtype policy. Call before anything is built."""
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
-    keras.config.set_dtype_policy("mixed_float16" if _is_on(config.mixed_precision) else "float32")
+    keras.config.set_dtype_policy("mixed_float16" if is_on(config.mixed_precision) else "float32")
 
 
 def leave_mixed_precision() -> bool:
@@ -23,13 +23,6 @@ def leave_mixed_precision() -> bool:
     return mixed
 
 
-def use_xla(config: TrainConfig) -> bool:
-    """Whether to compile with XLA.
-
-    On CPU it makes these networks about six times slower, so only with a GPU unless asked for.
-    """
-    return _is_on(config.xla)
-
-
-def _is_on(choice: str) -> bool:
+def is_on(choice: str) -> bool:
+    """Whether a setting is "on", or "auto" where there is a GPU."""
     return choice == "on" or (choice == "auto" and bool(tf.config.list_physical_devices("GPU")))

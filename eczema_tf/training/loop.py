@@ -16,7 +16,7 @@ from eczema_tf.model.losses import build_losses
 from eczema_tf.training.callbacks import KeepBest, StopOnNonFiniteLoss, Validate, WriteScalars
 from eczema_tf.training.checkpoints import EpochMetrics
 from eczema_tf.training.data import TrainingData
-from eczema_tf.training.device import use_xla
+from eczema_tf.training.device import is_on
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def compile_for_training(
         ),
         loss=build_losses(model.output),
         loss_weights={head: getattr(train.loss_weights, head) for head in model.output},
-        jit_compile=use_xla(train),
+        jit_compile=is_on(train.xla),  # on a CPU it makes these networks six times slower
     )
     model.optimizer.build(model.trainable_variables)
     # A loss is computed once, so that its running means get their variables now: made within the

@@ -17,12 +17,12 @@ from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.evaluation.thresholds import Thresholds, choose_points
 from eczema_tf.files import write_csv, write_text
-from eczema_tf.reporting.document import Section
+from eczema_tf.reporting.document import Section, format_text
 from eczema_tf.reporting.examples import SHOWN, ShownCase, build_examples
 from eczema_tf.reporting.facts import RunFacts
 from eczema_tf.reporting.model_card import format_model_card
 from eczema_tf.reporting.plots import write_plots
-from eczema_tf.reporting.report import format_report, format_results
+from eczema_tf.reporting.report import build_results, format_report
 from eczema_tf.reporting.stress import write_stress_plots
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.stress import Stressed
@@ -90,7 +90,7 @@ def write_results(
     if run_dir in (None, out):
         write_text(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))
     metrics.write(out / run_folder.METRICS)  # last, so that its presence means that all is done
-    print(format_results(metrics, facts.data.notice))
+    print(format_text(build_results(metrics), facts.data.notice))
     return metrics
 
 

@@ -53,7 +53,13 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
         _check_run_dir(run_dir, config, resume)
         if config.train.mlflow:
             check_mlflow()
-        metrics = _train(config, run_dir)
+        say(f"run folder: {run_dir}")
+        run_folder.write_start(run_dir, config)
+        try:
+            metrics = _train(config, run_dir)
+        except (ConfigError, DataError):
+            run_folder.take_back_start(run_dir)  # the same command works once they are mended
+            raise
         if config.train.mlflow:
             log_run(run_dir)
         return metrics
@@ -104,16 +110,6 @@ def train_seeds(
 
 
 def _train(config: Config, run_dir: Path) -> Metrics:
-    say(f"run folder: {run_dir}")
-    run_folder.write_start(run_dir, config)
-    try:
-        return _train_on(config, run_dir)
-    except (ConfigError, DataError):
-        run_folder.take_back_start(run_dir)  # the same command works once they are mended
-        raise
-
-
-def _train_on(config: Config, run_dir: Path) -> Metrics:
     check_encoders(config)
     audited = load_audited(config.data, find_manifest(config))
     audited.audit.report.write(run_dir / AUDIT)
