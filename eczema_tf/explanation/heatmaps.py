@@ -148,14 +148,6 @@ class HeldInputs(keras.layers.Layer):
     def call(self, features: Any) -> list[tf.Tensor]:
         return [tf.repeat(value[None], tf.shape(features)[0], axis=0) for value in self._held]
 
-    def compute_output_spec(self, features: Any) -> list[keras.KerasTensor]:
-        return [
-            keras.KerasTensor(
-                (features.shape[0], *value.shape), keras.backend.standardize_dtype(value.dtype)
-            )
-            for value in self._held
-        ]
-
 
 class TargetLogit(keras.layers.Layer):
     """The logit to be explained, (batch, 1)."""
@@ -166,6 +158,3 @@ class TargetLogit(keras.layers.Layer):
 
     def call(self, logits: Any) -> tf.Tensor:
         return select_logit(logits, self._target)[:, None]
-
-    def compute_output_spec(self, logits: Any) -> keras.KerasTensor:
-        return keras.KerasTensor((logits["eczema"].shape[0], 1), "float32")
