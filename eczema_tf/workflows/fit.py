@@ -98,17 +98,15 @@ def fit_run(
     Returns:
         The model, the inputs of all rows, and the thresholds.
     """
-    if not config.train.refit:
-        trained, inputs, _ = train_run(config, dataset, splits, run_dir)
-        thresholds, bounds = _judge(trained, dataset, inputs, splits, run_dir)
-        _decide_by(bounds, trained, run_dir)
-        return trained, inputs, thresholds
-    first_dir = run_dir / BEFORE_REFIT
-    run_folder.write_start(first_dir, config)
-    first, inputs, history = train_run(config, dataset, splits, first_dir)
-    thresholds, bounds = _judge(first, dataset, inputs, splits, run_dir)
-    both = splits.replace("val", "train")
-    trained, inputs, _ = train_run(config, dataset, both, run_dir, history.judged)
+    refit, first_dir = config.train.refit, run_dir
+    if refit:
+        first_dir = run_dir / BEFORE_REFIT
+        run_folder.write_start(first_dir, config)
+    trained, inputs, history = train_run(config, dataset, splits, first_dir)
+    thresholds, bounds = _judge(trained, dataset, inputs, splits, run_dir)
+    if refit:
+        both = splits.replace("val", "train")
+        trained, inputs, _ = train_run(config, dataset, both, run_dir, history.judged)
     _decide_by(bounds, trained, run_dir)
     return trained, inputs, thresholds
 
