@@ -3,6 +3,7 @@
 All of it lands in a run folder.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from eczema_tf.data.text.tokenizer import learn_tokenizer, load_tokenizer
 from eczema_tf.evaluation.thresholds import Bounds, Thresholds, choose_bounds, choose_thresholds
 from eczema_tf.explanation.neutral_text import find_neutral_text
 from eczema_tf.explanation.photo_evidence import measure_scale
-from eczema_tf.explanation.submodels import Submodels
+from eczema_tf.explanation.submodels import Submodels, Tensors
 from eczema_tf.files import write_csv, write_json
 from eczema_tf.model.decision import KINDS
 from eczema_tf.model.encoders import (
@@ -128,14 +129,9 @@ def note_neutral_text(
     enough = len(unclear) >= MIN_UNCLEAR
     if not enough and len(told) >= MIN_UNCLEAR:
         say(f"words are scored against an average text: {len(unclear)} texts are labelled unclear")
-    chosen = unclear if enough else told
-    rng = np.random.default_rng(trained.config.seed)
-    rows = rng.permutation(np.array(chosen.index))[:NEUTRAL_TEXTS]
-    batches = np.split(rows, range(NEUTRAL_BATCH, len(rows), NEUTRAL_BATCH)) if len(rows) else []
-    found = find_neutral_text(
-        Submodels(trained.model), (to_model_inputs(inputs.gather(batch)) for batch in batches)
-    )
-    run_folder.save_neutral_text(run_dir, found)
+    rows = (unclear if enough else told).index
+    batches = _draw_batches(trained, inputs, rows, NEUTRAL_TEXTS, NEUTRAL_BATCH)
+    run_folder.save_neutral_text(run_dir, find_neutral_text(Submodels(trained.model), batches))
 
 
 def note_evidence_scale(
@@ -150,16 +146,22 @@ def note_evidence_scale(
         run_dir: Of the model.
     """
     eczema = validation["eczema"] > trained.config.data.label_threshold
-    rows = np.array(validation.index[eczema & (validation["image_path"] != "")])
-    rows = np.random.default_rng(trained.config.seed).permutation(rows)[:SCALE_PHOTOS]
+    rows = validation.index[eczema & (validation["image_path"] != "")]
     if len(rows) < MIN_PHOTOS:
         say(f"heatmaps: {len(rows)} photos of eczema to validate on, too few for a floor")
         rows = rows[:0]
-    batches = np.split(rows, range(SCALE_BATCH, len(rows), SCALE_BATCH)) if len(rows) else []
-    scale = measure_scale(
-        Submodels(trained.model), (to_model_inputs(inputs.gather(batch)) for batch in batches)
-    )
+    batches = _draw_batches(trained, inputs, rows, SCALE_PHOTOS, SCALE_BATCH)
+    scale = measure_scale(Submodels(trained.model), batches)
     write_json(run_dir / run_folder.EVIDENCE, scale._asdict())
+
+
+def _draw_batches(
+    trained: run_folder.TrainedModel, inputs: Inputs, rows: pd.Index, most: int, size: int
+) -> Iterator[Tensors]:
+    """Draws rows by the run's seed, and gives them to its model in batches of a size."""
+    drawn = np.random.default_rng(trained.config.seed).permutation(np.array(rows))[:most]
+    for start in range(0, len(drawn), size):
+        yield to_model_inputs(inputs.gather(drawn[start : start + size]))
 
 
 def train_run(
