@@ -7,11 +7,11 @@ dropped from the data set before the first trial.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import chain, islice, product
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import optuna
 import pandas as pd
 import tensorflow as tf
@@ -200,11 +200,8 @@ def load_without_test(config: Config) -> tuple[Dataset, pd.Series]:
     audited = load_audited(config.data, find_manifest(config))
     splits = split_dataset(config, audited.dataset)
     audited.check(splits, list_seen_by_base(config))
-    kept = (splits != "test").to_numpy()
-    manifest = audited.dataset.manifest
-    table = manifest.table[kept].reset_index(drop=True)
-    dataset = replace(audited.dataset, manifest=replace(manifest, table=table))
-    return dataset, splits[kept].reset_index(drop=True)
+    kept = np.flatnonzero(splits != "test")
+    return audited.dataset.take(kept), splits.iloc[kept].reset_index(drop=True)
 
 
 def _run_trial(
