@@ -9,7 +9,6 @@ dropped from the data set before the first trial.
 from collections.abc import Callable, Iterator
 from itertools import chain, islice, product
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import optuna
@@ -18,7 +17,7 @@ import tensorflow as tf
 import yaml
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from pydantic import TypeAdapter, ValidationError, model_validator
+from pydantic import TypeAdapter, ValidationError
 from tensorboard.plugins.hparams import api as hparams
 
 from eczema_tf.config import Config, Section, change_config, dump_config, read_yaml
@@ -48,13 +47,11 @@ class Range(Section):
     high: int | float
     log: bool = False
 
-    @model_validator(mode="after")
-    def _check_bounds(self) -> Self:
+    def _find_faults(self) -> Iterator[str]:
         if not self.low < self.high:
-            raise ValueError(f"low must be less than high, received {self.low} and {self.high}")
+            yield f"low must be less than high, received {self.low} and {self.high}"
         if self.log and self.low <= 0:
-            raise ValueError(f"log: true needs a low above 0, received {self.low}")
-        return self
+            yield f"log: true needs a low above 0, received {self.low}"
 
 
 Space = dict[str, Range | list[Setting]]  # by dotted key of the configuration; a list holds choices
