@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
 
 from eczema_tf.config import ModelConfig
 from eczema_tf.model.encoders import EncoderSpec, build_encoder
@@ -112,7 +111,7 @@ def _encode_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec) -> Any:
         {
             "token_ids": token_ids,
             "padding_mask": padding_mask,
-            "segment_ids": ops.zeros_like(token_ids),
+            "segment_ids": keras.ops.zeros_like(token_ids),
         }
     )
     return keras.layers.Activation("linear", name=TEXT_FEATURES)(encoded["sequence_output"])

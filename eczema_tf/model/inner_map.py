@@ -6,7 +6,6 @@ The features that answers are made of see a lesion in few cells, and know little
 from typing import Any
 
 import keras
-from keras import ops
 
 FINE_CELLS = 12  # a side: coarser maps miss small lesions, finer ones follow edges (docs/log.md)
 SMALLEST_VARIANCE = 1e-12
@@ -61,8 +60,8 @@ class Texture(keras.layers.Layer):
 
     def call(self, features: Any) -> Any:
         """Measures."""
-        mean = ops.mean(features, axis=(1, 2), keepdims=True)
-        variance = ops.mean(ops.square(features - mean), axis=(1, 2))
+        mean = keras.ops.mean(features, axis=(1, 2), keepdims=True)
+        variance = keras.ops.mean(keras.ops.square(features - mean), axis=(1, 2))
         # at 0 a root has no gradient
-        deviation = ops.sqrt(ops.maximum(variance, SMALLEST_VARIANCE))
-        return ops.concatenate([mean[:, 0, 0], deviation], axis=-1)
+        deviation = keras.ops.sqrt(keras.ops.maximum(variance, SMALLEST_VARIANCE))
+        return keras.ops.concatenate([mean[:, 0, 0], deviation], axis=-1)

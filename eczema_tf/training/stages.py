@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import keras
-from keras import ops
 from scipy.special import logit
 
 from eczema_tf.config import Config, FineTuneConfig
@@ -259,4 +258,4 @@ def shift_log_odds(model: keras.Model, shift: float) -> None:
     """
     singles = [model.get_layer(ECZEMA_HEADS[modality]).bias for modality in MODALITIES]
     for weight in (*singles, model.get_layer(ECZEMA_SUM).prior):  # a sum moves as its prior does
-        weight.assign_add(ops.full(weight.shape, shift))
+        weight.assign_add(keras.ops.full(weight.shape, shift))

@@ -20,7 +20,6 @@ from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.hub import fill_hub_folder
 from eczema_tf.workflows.inference import read_undecided
 from eczema_tf.workflows.parity import check_parity
-from eczema_tf.workflows.run_folder import TrainedModel
 
 
 def export(run_dir: Path, out: Path, hub_folder: Path | None = None) -> Path:
@@ -40,7 +39,7 @@ def export(run_dir: Path, out: Path, hub_folder: Path | None = None) -> Path:
     return version
 
 
-def export_model(trained: TrainedModel, run_dir: Path, out: Path) -> Path:
+def export_model(trained: run_folder.TrainedModel, run_dir: Path, out: Path) -> Path:
     """Exports a model as the next version under `out`, and prints how near it is to Keras.
 
     Args:
@@ -77,7 +76,7 @@ def export_model(trained: TrainedModel, run_dir: Path, out: Path) -> Path:
     return out / str(version.number)
 
 
-def build_served(trained: TrainedModel, run_dir: Path) -> ServedModel:
+def build_served(trained: run_folder.TrainedModel, run_dir: Path) -> ServedModel:
     """Puts a run's model together with its preprocessing and its signatures."""
     return ServedModel(
         model=trained.model,

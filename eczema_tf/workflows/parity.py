@@ -42,7 +42,6 @@ from eczema_tf.serving.graph.served_model import ServedModel
 from eczema_tf.serving.graph.signature import SIGNATURES, WITH_CLINICAL
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import build_client_inputs
-from eczema_tf.workflows.run_folder import TrainedModel
 
 PARITY_ROWS = 24
 # gradients through both encoders of all rows at once would take gigabytes
@@ -99,7 +98,9 @@ class Parity(NamedTuple):
         )
 
 
-def check_parity(folder: Path, served: ServedModel, trained: TrainedModel, run_dir: Path) -> Parity:
+def check_parity(
+    folder: Path, served: ServedModel, trained: run_folder.TrainedModel, run_dir: Path
+) -> Parity:
     """Compares a SavedModel with Keras, in the order of computing.
 
     The rows are drawn here, no patient's, and go the way that clients' rows go.
@@ -149,7 +150,7 @@ def check_parity(folder: Path, served: ServedModel, trained: TrainedModel, run_d
 
 
 def answer_in_keras(
-    trained: TrainedModel,
+    trained: run_folder.TrainedModel,
     submodels: Submodels,
     inputs: Mapping[str, np.ndarray],
     text_read: np.ndarray,
