@@ -75,7 +75,7 @@ def measure_photos(photos: Column, rows: np.ndarray) -> dict[str, np.ndarray]:
         colour (mean saturation of HSV, in [0, 1]) and sharpness (deviation of the luma's Laplacian;
         Pech-Pacheco et al. 2000).
     """
-    measured: list[list[np.ndarray]] = [[], [], [], []]
+    blocks = [np.zeros((0, 4))]
     for start in range(0, len(rows), BLOCK_ROWS):
         pixels = photos.gather(rows[start : start + BLOCK_ROWS]).astype("float32") / 255
         luma = pixels @ _LUMA  # (block, height, width)
@@ -84,13 +84,10 @@ def measure_photos(photos: Column, rows: np.ndarray) -> dict[str, np.ndarray]:
         inner = luma[:, 1:-1, 1:-1]
         around = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
         found = (luma.mean((1, 2)), luma.std((1, 2)), saturation.mean((1, 2)))
-        for values, block in zip(measured, (*found, (around - 4 * inner).std((1, 2))), strict=True):
-            values.append(block.astype("float64"))
+        blocks.append(np.stack([*found, (around - 4 * inner).std((1, 2))], axis=1))
     names = ("brightness", "contrast", "colour", "sharpness")
-    return {
-        f"{name} of a photo": np.concatenate(blocks) if blocks else np.zeros(0)
-        for name, blocks in zip(names, measured, strict=True)
-    }
+    measured = np.concatenate(blocks).T  # float64 (4, rows)
+    return {f"{name} of a photo": values for name, values in zip(names, measured, strict=True)}
 
 
 def _of_numbers(values: np.ndarray) -> Distribution:
