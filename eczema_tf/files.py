@@ -343,8 +343,7 @@ def digest_folder(folder: Path, *, ignored: Collection[str] = ()) -> str:
             digest.update(len(name).to_bytes(8, "big") + name)
             digest.update(path.stat().st_size.to_bytes(8, "big"))
             with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+                hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 
 
