@@ -2,10 +2,11 @@
 
 import io
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,47 +107,43 @@ def predict_corrupted(
 def _predict_corruptions(
     trained: TrainedModel, dataset: Dataset, inputs: Inputs, modality: str
 ) -> Stressed:
-    corrupt = {"image": _corrupt_photos, "text": _corrupt_texts}[modality]
+    """Answers rows as they are, and with each kind of corruption at each strength."""
+    things, what = list(dataset.table["text"]), "texts"
+    kinds: Mapping[str, Corruption[Any]] = TEXT_CORRUPTIONS
+    put: Callable[[TrainedModel, Sequence[Any], Inputs], Inputs] = _put_texts
+    if modality == "image":  # as clients send them, before preprocessing
+        upright = [read_upright(Path(file)) for file in dataset.table["image_file"]]
+        things = [shrink(Image.open(io.BytesIO(jpeg))) for jpeg in upright]
+        what, kinds, put = "photos", PHOTO_CORRUPTIONS, _put_photos
+    kinds = {AS_IS: Corruption(lambda thing, *_: thing, (0.0,)), **kinds}
     answers: dict[str, dict[float, pd.DataFrame]] = {}
-    for name, strengths, versions in corrupt(trained, dataset, inputs):
-        predicted = predict_versions(trained, dataset, versions, len(strengths))
-        answers[name] = dict(zip(strengths, predicted, strict=True))
+    for name, corruption in tqdm(kinds.items(), desc=f"corrupted {what}", unit="kind"):
+        corrupted = _corrupt_all(name, corruption, things, trained.config.seed)
+        again = np.arange(len(corrupted)) % len(inputs)
+        versions = put(trained, corrupted, inputs.pair(again, again))
+        predicted = predict_versions(trained, dataset, versions, len(corruption.strengths))
+        answers[name] = dict(zip(corruption.strengths, predicted, strict=True))
     whole = answers.pop(AS_IS)
     return {name: StressedCases(modality, whole | found) for name, found in answers.items()}
 
 
-# name, strengths, and the rows at each of them in one column
-Corrupted = Iterator[tuple[str, Sequence[float], Inputs]]
+def _put_photos(trained: TrainedModel, photos: Sequence[Image.Image], inputs: Inputs) -> Inputs:
+    """Puts photos, one a row, in the place of those that rows have."""
+    config, size_px = trained.config.preprocess, trained.encoders.image.size_px
+    files = [encode_image(photo, "PNG", compress_level=1) for photo in photos]
+    read = tf.data.Dataset.from_tensor_slices(files).map(
+        partial(preprocess_photo, size_px=size_px, config=config),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    pixels = np.stack(list(read.as_numpy_iterator()))  # (rows, height, width, 3)
+    column = Column(pixels, np.arange(len(pixels)), fingerprint(pixels))
+    return replace(inputs, columns={**inputs.columns, IMAGE: column})
 
 
-def _corrupt_photos(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> Corrupted:
-    """Corrupts photos as clients send them, before preprocessing."""
-    config, size_px = trained.config, trained.encoders.image.size_px
-    preprocess = partial(preprocess_photo, size_px=size_px, config=config.preprocess)
-    upright = [read_upright(Path(file)) for file in dataset.table["image_file"]]
-    photos = [shrink(Image.open(io.BytesIO(jpeg))) for jpeg in upright]
-    kinds = {AS_IS: Corruption(lambda thing, *_: thing, (0.0,)), **PHOTO_CORRUPTIONS}
-    for name, corruption in tqdm(kinds.items(), desc="corrupted photos", unit="kind"):
-        versions = _corrupt_all(name, corruption, photos, config.seed)
-        files = [encode_image(photo, "PNG", compress_level=1) for photo in versions]
-        sent = tf.data.Dataset.from_tensor_slices(files)
-        read = sent.map(preprocess, num_parallel_calls=tf.data.AUTOTUNE)
-        pixels = np.stack(list(read.as_numpy_iterator()))  # (versions * rows, h, w, 3)
-        column = Column(pixels, np.arange(len(pixels)), fingerprint(pixels))
-        below = _repeat(inputs, len(pixels))
-        columns = {**below.columns, IMAGE: column}
-        yield name, corruption.strengths, replace(below, columns=columns)
-
-
-def _corrupt_texts(trained: TrainedModel, dataset: Dataset, inputs: Inputs) -> Corrupted:
-    texts = list(dataset.table["text"])
-    kinds = {AS_IS: Corruption(lambda thing, *_: thing, (0.0,)), **TEXT_CORRUPTIONS}
-    for name, corruption in tqdm(kinds.items(), desc="corrupted texts", unit="kind"):
-        versions = _corrupt_all(name, corruption, texts, trained.config.seed)
-        read = read_texts(versions, trained.tokenizer)
-        below = _repeat(inputs, len(versions))
-        columns = {**below.columns, **read.columns}
-        yield name, corruption.strengths, replace(read, columns=columns)
+def _put_texts(trained: TrainedModel, texts: Sequence[str], inputs: Inputs) -> Inputs:
+    """Puts texts, one a row, in the place of those that rows have."""
+    read = read_texts(texts, trained.tokenizer)
+    return replace(read, columns={**inputs.columns, **read.columns})
 
 
 def _corrupt_all(
@@ -158,9 +155,3 @@ def _corrupt_all(
         for strength in corruption.strengths
         for place, thing in enumerate(things)
     ]
-
-
-def _repeat(inputs: Inputs, rows: int) -> Inputs:
-    """The same rows again and again, until there are so many."""
-    again = np.arange(rows) % len(inputs)
-    return inputs.pair(again, again)
