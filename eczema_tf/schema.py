@@ -97,6 +97,7 @@ TOKEN_IDS = "token_ids"  # int32 (tokens,)
 PADDING_MASK = "padding_mask"  # int32 (tokens,), 1 where there is a token
 TEXT_PRESENT = "text_present"  # float32 (), 1 where there is a text
 CLINICAL = "clinical"  # float32 (figures,), only of models that are told more (`data.clinical`)
+PRESENT = {"image": IMAGE_PRESENT, "text": TEXT_PRESENT}
 MODEL_INPUTS = {  # name -> dtype
     IMAGE: "float32",
     IMAGE_PRESENT: "float32",

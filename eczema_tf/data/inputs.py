@@ -31,6 +31,7 @@ from eczema_tf.schema import (
     MODALITIES,
     MODEL_INPUTS,
     PADDING_MASK,
+    PRESENT,
     STATUS_OK,
     TEXT_PRESENT,
     TOKEN_IDS,
@@ -75,7 +76,7 @@ class Inputs:
 
     def present(self, modality: str) -> np.ndarray:
         """Returns which rows have a photo ("image") or a text ("text"); bool (rows,)."""
-        column = self.columns[IMAGE_PRESENT if modality == "image" else TEXT_PRESENT]
+        column = self.columns[PRESENT[modality]]
         return column.gather(np.arange(len(self))) > 0
 
     @property

@@ -53,6 +53,7 @@ from eczema_tf.schema import (
     IMAGE_PRESENT,
     OUTPUTS,
     PADDING_MASK,
+    PRESENT,
     SEVERITY,
     TEXT_PRESENT,
     TOKEN_IDS,
@@ -232,7 +233,7 @@ def _widen(
     """Puts pooled features beside embeddings, by modality, each (batch, channels)."""
     seen = dict(embeddings)
     for name, pooled in wide.items():
-        present = inputs[IMAGE_PRESENT if name == "image" else TEXT_PRESENT]
+        present = inputs[PRESENT[name]]
         pooled = MissingModality(dtype="float32", name=WIDE_FEATURES[name])([pooled, present])
         seen[name] = keras.layers.Concatenate(dtype="float32")([seen[name], pooled])
     return seen

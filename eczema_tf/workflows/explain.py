@@ -28,7 +28,7 @@ from eczema_tf.reporting.answer_html import find_full_colour, render_explanation
 from eczema_tf.reporting.examples import ShownCase
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.pictures import draw_overlay, shrink_photo
-from eczema_tf.schema import DECISIONS, IMAGE_PRESENT, STATUS_OK, TEXT_PRESENT
+from eczema_tf.schema import DECISIONS, PRESENT, STATUS_OK, TEXT_PRESENT
 from eczema_tf.serving.answering import Question, answer_case
 from eczema_tf.serving.cases import Outputs, Said
 from eczema_tf.workflows import run_folder
@@ -209,7 +209,7 @@ class RunBackend:
         clinical: str,
         logits: Mapping[str, tf.Tensor],
     ) -> Outputs:
-        image_used, text_used = (inputs[name] > 0.5 for name in (IMAGE_PRESENT, TEXT_PRESENT))
+        image_used, text_used = (inputs[name] > 0.5 for name in PRESENT.values())
         written = tf.constant([text.encode("utf-8", "replace")] * len(image_used))
         reading = self._describe_reading(written, clean_text(written))
         decided = {

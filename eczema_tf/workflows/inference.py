@@ -38,6 +38,7 @@ from eczema_tf.schema import (
     MODALITIES,
     PADDING_MASK,
     POSTERIOR_COLUMNS,
+    PRESENT,
     SIDE,
     TEXT_PRESENT,
     TOKEN_IDS,
@@ -206,7 +207,7 @@ def compute_row_logits(
         table[names] = values
     for modality, name in DISTANCES.items():
         table[name] = np.where(used[modality], logits[name], np.nan)
-    present = {IMAGE_PRESENT: used["image"], TEXT_PRESENT: used["text"]}
+    present = {PRESENT[modality]: one for modality, one in used.items()}
     text_read = is_read(tf.constant(list(table["text_notice"]), tf.string))
     decided = compute_decision(logits, present, text_read)
     for name in ("known_image", "known_text"):
