@@ -195,9 +195,10 @@ def compute_row_logits(
         words = dataset.table["text"].iloc[rows].fillna("").str.split().str.len()
         table["text_words"] = words.to_numpy("int64")
     used = {modality: inputs.present(modality)[rows] for modality in MODALITIES}
-    for modality, present in used.items():
-        table[f"{modality}_used"] = present
-    table["text_notice"] = inputs.text_notices[rows]
+    table = table.assign(
+        **{f"{modality}_used": present for modality, present in used.items()},
+        text_notice=inputs.text_notices[rows],
+    )
     columns = {head: [f"{head}_logit"] for head in ECZEMA_HEADS.values()}
     columns |= {"consistency": CONSISTENCY_LOGITS, **SEVERITY_LOGITS}
     for head, names in columns.items():
@@ -205,14 +206,14 @@ def compute_row_logits(
         if head in NEEDS:
             values[~used[NEEDS[head]]] = np.nan
         table[names] = values
-    for modality, name in DISTANCES.items():
-        table[name] = np.where(used[modality], logits[name], np.nan)
     present = {PRESENT[modality]: one for modality, one in used.items()}
     text_read = is_read(tf.constant(list(table["text_notice"]), tf.string))
     decided = compute_decision(logits, present, text_read)
-    for name in ("known_image", "known_text"):
-        table[name] = np.asarray(decided[name])
-    return table.assign(**read_bounds(trained.model, table))
+    return table.assign(
+        **{name: np.where(used[of], logits[name], np.nan) for of, name in DISTANCES.items()},
+        **{name: np.asarray(decided[name]) for name in ("known_image", "known_text")},
+        **read_bounds(trained.model, table),
+    )
 
 
 @lru_cache(maxsize=1)  # stress tests ask one model many times, and a graph is slow to build
