@@ -20,6 +20,9 @@ _WORDS = {
 # 1.23E+11 and 1e+17: another program has cut the digits of a long number, and so joins patients
 _ROUNDED = r"\d(\.\d+)?[eE]\+\d+"
 _ALLOWED = {"consistency": CONSISTENCY, "severity": SEVERITY, "split": SPLITS}
+# of an example_id, said here and where a manifest is only streamed
+EMPTY_ID = "is empty; allowed: an id of its own for every row"
+REPEATED_ID = "appears twice; allowed: an id of its own; received {!r}, as on line {}"
 
 
 class Fault(NamedTuple):
@@ -90,14 +93,10 @@ def _find_bad_ids(table: pd.DataFrame, lines: np.ndarray) -> Iterator[Fault]:
     first_line: dict[str, int] = {}
     for row, example_id in enumerate(table["example_id"]):
         if not example_id:
-            yield Fault(row, "example_id", "is empty; allowed: an id of its own for every row")
+            yield Fault(row, "example_id", EMPTY_ID)
         elif example_id in first_line:
-            yield Fault(
-                row,
-                "example_id",
-                "appears twice; allowed: an id of its own; received"
-                f" {shorten(example_id)!r}, as on line {first_line[example_id]}",
-            )
+            message = REPEATED_ID.format(shorten(example_id), first_line[example_id])
+            yield Fault(row, "example_id", message)
         else:
             first_line[example_id] = lines[row]
     for column in ("example_id", "case_id", "group_id"):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eczema_tf.data.clinical.lines import join_fields
+from eczema_tf.data.manifest.checks import EMPTY_ID, REPEATED_ID
 from eczema_tf.data.manifest.reading import open_manifest
 from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.files import digest_file
@@ -89,13 +90,9 @@ def _refuse_repeated_ids(path: Path, suspects: set[int]) -> None:
     for row in stream_rows(path):
         if hash(row.example_id) in suspects:
             lines[row.example_id].append(row.line)
-    faults = [
-        f"{path.name}:{line}: example_id: is empty; allowed: an id of its own for every row"
-        for line in lines.pop("", [])
-    ]
+    faults = [f"{path.name}:{line}: example_id: {EMPTY_ID}" for line in lines.pop("", [])]
     faults += [
-        f"{path.name}:{line}: example_id: appears twice; allowed: an id of its own; received"
-        f" {shorten(example_id)!r}, as on line {first}"
+        f"{path.name}:{line}: example_id: {REPEATED_ID.format(shorten(example_id), first)}"
         for example_id, (first, *again) in lines.items()
         for line in again
     ]
