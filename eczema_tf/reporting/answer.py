@@ -44,6 +44,14 @@ class Heatmap:
         """What all places add to the target's logit; None where the method does not tell."""
         return None if self.scale is None else 100 * self.scale * float(np.mean(self.grid))
 
+    def on_scale(self, full: float | None) -> np.ndarray:
+        """Returns the grid where 1 stands for `full`, so that heatmaps can be compared.
+
+        Args:
+            full: In logits as `scale` is; None where the method does not tell.
+        """
+        return np.array(self.grid) * ((self.scale or 1) / (full or 1))
+
     def to_json(self) -> dict[str, Any]:
         """Returns the value of "heatmap" in `explanation.json`."""
         return {

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from scipy.special import expit
 
 from eczema_tf.explanation.spans import Span
@@ -124,9 +123,7 @@ def draw_pictures(
             heatmap,
             describe_peak(heatmap.peak),
             as_data_url(shrink_photo(photo), "jpeg"),
-            as_data_url(
-                paint_heatmap(np.array(heatmap.grid) * ((heatmap.scale or 1) / (full or 1))), "png"
-            ),
+            as_data_url(paint_heatmap(heatmap.on_scale(full)), "png"),
         )
         for number, (photo, heatmap) in enumerate(zip(photos, heatmaps, strict=False), 1)
         if heatmap

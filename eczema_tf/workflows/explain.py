@@ -89,8 +89,8 @@ def explain(
             if full:
                 label += ", log-odds of each hundredth"
                 ends = "0", f"{full:.2f}"
-            grid = np.array(heatmap.grid) * ((heatmap.scale or 1) / (full or 1))
-            picture = draw_overlay(np.asarray(shrink_photo(jpeg)), grid, label, ends)
+            shown = np.asarray(shrink_photo(jpeg))
+            picture = draw_overlay(shown, heatmap.on_scale(full), label, ends)
             name = OVERLAY if number == 1 else f"heatmap-{number}.png"
             with replacing_file(aside / name) as file:
                 file.write_bytes(picture)
