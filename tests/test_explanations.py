@@ -145,7 +145,7 @@ def test_measuring_again_gives_the_same_figures(
     assert (workplace / "run" / "metrics.json").read_text() == metrics
     table = capsys.readouterr().out
     assert "pointing game" in table
-    assert table.count("how far to trust them:") == 2
+    assert table.count("How far to trust them:") == 2
     assert max(map(len, table.splitlines())) <= 100
 
 

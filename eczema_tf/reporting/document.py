@@ -136,7 +136,7 @@ def _escape(text: str) -> str:
 def format_text(sections: Iterable[Section], notice: str = NOTICE) -> str:
     """Formats sections as plain text of at most `TEXT_COLUMNS` columns, with the notice at the end.
 
-    Tables that are wider stay whole; headings and pictures are left out.
+    Tables that are wider stay whole; headings and pictures are left out. "" is for no notice.
     """
     parts = []
     for section in sections:
@@ -150,7 +150,7 @@ def format_text(sections: Iterable[Section], notice: str = NOTICE) -> str:
                     parts.append(_wrap(f"WARNING: {block.text}"))
                 case str():
                     parts.append(_wrap(block))
-    return "\n\n".join([*parts, _wrap(notice)])
+    return "\n\n".join([*parts, *([_wrap(notice)] if notice else [])])
 
 
 def _wrap(text: str, bullet: str = "") -> str:

@@ -1,10 +1,15 @@
-"""The table of explanations' results that `evaluate --explanations` prints."""
+"""What `evaluate --explanations` prints: tables of the results, and how far to trust them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from eczema_tf.evaluation.explanation_results import ExplanationResults, ModalityResults
+from eczema_tf.evaluation.explanation_results import (
+    ComparisonSummary,
+    ExplanationResults,
+    ModalityResults,
+)
 from eczema_tf.explanation.spans import INCOMPLETE
-from eczema_tf.reporting.formats import format_estimate
+from eczema_tf.reporting.document import Block, Bullets, Section, format_text
+from eczema_tf.reporting.formats import build_table, format_estimate
 
 NAMES = {
     "pointing": "pointing game",
@@ -31,67 +36,78 @@ CHANGES = {
 
 
 def format_explanations(results: ExplanationResults) -> str:
-    """Formats the results as plain text of at most 100 columns.
+    """Formats the results as plain text; "-" stands for an undefined figure."""
+    return format_text([build_explanations(results)], notice="")
 
-    Returns:
-        Several lines, without a final newline. "-" stands for an undefined figure.
-    """
+
+def build_explanations(results: ExplanationResults) -> Section:
+    """Builds tables of what was measured, and says how far explanations can be trusted."""
     moved = results.contributions
-    return "\n".join(
+    parts = {"photo": "image", "text": "text", "the photo's share of the two": "image_share"}
+    return Section(
+        "Explanations",
         [
-            f"explanations of {results.cases} cases ({results.split}): evidence for or against"
-            " eczema; gain: above 0 is better",
-            "",
-            *_format_modality("photo", "heatmaps", results.photo),
-            "",
-            *_format_modality("text", "words", results.text),
-            "",
-            "how far they move the answer, in logits, where there are both"
-            f" ({results.with_both} cases):",
-            f"  photo {format_estimate(moved['image'])}   text {format_estimate(moved['text'])}",
-            f"  the photo's share of the two {format_estimate(moved['image_share'])}",
-        ]
+            f"Explanations of {results.cases} cases ({results.split}): evidence for or against"
+            " eczema. Gain: above 0 is better.",
+            *_build_modality("Photo", "heatmaps", results.photo),
+            *_build_modality("Text", "words", results.text),
+            build_table(
+                "How far they move the answer, in logits, where there are both"
+                f" ({results.with_both} cases).",
+                ("of", "moved"),
+                [[name, moved[part]] for name, part in parts.items()],
+            ),
+        ],
     )
 
 
-def _format_modality(name: str, things: str, results: ModalityResults | str) -> Iterator[str]:
+def _build_modality(name: str, things: str, results: ModalityResults | str) -> list[Block]:
     if isinstance(results, str):
-        yield f"{name}: {results}"
-        return
-    counts = ", ".join(
-        f"{count} {what.replace('_', ' ')}" for what, count in results.counts.items()
-    )
-    yield f"{name}: {things} by {results.method}, {counts}"
-    for figure, summary in results.comparisons.items():
-        title = f"{NAMES[figure]} ({summary.better} is better)"
-        explained = next(iter(summary.estimates.values()))
-        yield f"  {title:<38} {format_estimate(explained):<22} {summary.cases} cases"
-        for baseline, gain in summary.gain_over.items():
-            estimate = format_estimate(summary.estimates[baseline])
-            yield f"    {BASELINES[baseline]:<18} {estimate:<22} gain {format_estimate(gain)}"
-        if explained.value is None:
-            yield f"    {explained.reason}"
-    for change, estimates in results.changes.items():
-        correlation = format_estimate(estimates["correlation"])
-        yield f"  {CHANGES[change]:<38} rank correlation {correlation}"
+        return [f"{name}: {results}"]
+    counts = [f"{count} {what.replace('_', ' ')}" for what, count in results.counts.items()]
+    cascade = results.randomised
+    blocks: list[Block] = [
+        build_table(
+            f"{name}: {things} by {results.method}, {', '.join(counts)}.",
+            ("figure, and which is better", "of", "value", "gain", "cases"),
+            _list_figures(things, results.comparisons),
+        ),
+        build_table(
+            "Rank correlation after a change; the last, after randomising weights from the top"
+            f" down ({cascade.cases} cases, {cascade.draws} draws).",
+            ("change", "correlation", "of absolute values"),
+            [
+                *([CHANGES[one], kept["correlation"], ""] for one, kept in results.changes.items()),
+                *(
+                    [f"random down to {depth}", left["correlation"], left["absolute_values"].value]
+                    for depth, left in cascade.depths.items()
+                ),
+            ],
+        ),
+    ]
     if sums := results.sums:
         moved, missed, unclear = (format_estimate(sums[name]) for name in SUMS)
-        yield f"  logits that a text moves {moved}, of which its words miss {missed}"
-        yield f"  sum of the scores of texts labelled unclear {unclear}"
-    yield "  how far to trust them:"
-    yield from (f"    {said}" for said in describe_trust(results))
-    cascade = results.randomised
-    yield (
-        f"  rank correlation after randomising weights from the top down to ({cascade.cases}"
-        f" cases, {cascade.draws} draws):"
-    )
-    for depth, estimates in cascade.depths.items():
-        absolute = estimates["absolute_values"].value
-        of_absolute = "-" if absolute is None else f"{absolute:.3f}"
-        yield (
-            f"    {depth:<36} {format_estimate(estimates['correlation']):<24} of absolute"
-            f" values {of_absolute}"
+        blocks.append(
+            f"Logits that a text moves: {moved}, of which its words miss {missed}. Sum of the"
+            f" scores of texts labelled unclear: {unclear}."
         )
+    explained = {
+        figure: next(iter(summary.estimates.values()))
+        for figure, summary in results.comparisons.items()
+    }
+    unknown = [f"{NAMES[at]}: {one.reason}" for at, one in explained.items() if one.value is None]
+    return [*blocks, "How far to trust them:", Bullets([*unknown, *describe_trust(results)])]
+
+
+def _list_figures(
+    things: str, comparisons: Mapping[str, ComparisonSummary]
+) -> Iterator[list[object]]:
+    """Yields the row of each figure, and below it those of its baselines."""
+    for figure, summary in comparisons.items():
+        explained = next(iter(summary.estimates.values()))
+        yield [f"{NAMES[figure]} ({summary.better})", things, explained, "", summary.cases]
+        for baseline, gain in summary.gain_over.items():
+            yield ["", BASELINES[baseline], summary.estimates[baseline], gain, ""]
 
 
 def describe_trust(results: ModalityResults) -> Iterator[str]:
