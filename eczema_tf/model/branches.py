@@ -105,18 +105,6 @@ def pooling_of(model: keras.Model) -> keras.Model:
     return keras.Model(maps, model.get_layer(SUMMARY).output, name="image_maps_pooled")
 
 
-def _encode_text(token_ids: Any, padding_mask: Any, spec: EncoderSpec) -> Any:
-    """Turns tokens (batch, tokens) into (batch, tokens, channels)."""
-    encoded = build_encoder(spec)(
-        {
-            "token_ids": token_ids,
-            "padding_mask": padding_mask,
-            "segment_ids": keras.ops.zeros_like(token_ids),
-        }
-    )
-    return keras.layers.Activation("linear", name=TEXT_FEATURES)(encoded["sequence_output"])
-
-
 def embed_text(
     inputs: dict[str, Any], spec: EncoderSpec, findings: int, config: ModelConfig
 ) -> tuple[Any, Any, Any]:
@@ -132,8 +120,11 @@ def embed_text(
         Of shapes (batch, channels), (batch, units) and (batch, findings), the last a probability;
         None where there are no findings.
     """
-    mask, units = inputs[PADDING_MASK], config.embedding_units
-    features = _encode_text(inputs[TOKEN_IDS], mask, spec)
+    tokens, mask, units = inputs[TOKEN_IDS], inputs[PADDING_MASK], config.embedding_units
+    one_text = keras.ops.zeros_like(tokens)  # and not a pair of them
+    given = {"token_ids": tokens, "padding_mask": mask, "segment_ids": one_text}
+    features = build_encoder(spec)(given)["sequence_output"]  # (batch, tokens, channels)
+    features = keras.layers.Activation("linear", name=TEXT_FEATURES)(features)
     if not findings:
         pooled = _pool_text(features, mask, config)
         return pooled, project(pooled, "text", config, units), None

@@ -206,7 +206,8 @@ def _decode(photo: _Photo, least_px: tuple[int, int], mode: str = "RGB") -> Imag
             image = image.convert("RGBA")
         elif image.mode not in REDUCIBLE:
             image = image.convert("RGB")
-        image = _reduce(image)
+        if (factor := compute_reduction(*image.size)) > 1:
+            image = image.reduce(factor)
         if is_clear:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))
@@ -215,11 +216,6 @@ def _decode(photo: _Photo, least_px: tuple[int, int], mode: str = "RGB") -> Imag
     if large:
         give_memory_back()
     return image.transpose(TURNS[photo.orientation]) if photo.orientation in TURNS else image
-
-
-def _reduce(image: Image.Image) -> Image.Image:
-    factor = compute_reduction(*image.size)
-    return image.reduce(factor) if factor > 1 else image
 
 
 def _encode(image: Image.Image) -> bytes:
