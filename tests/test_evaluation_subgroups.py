@@ -113,7 +113,9 @@ def test_factors_by_hand():
 
 
 def test_data_that_tell_nobody_apart_have_no_subgroups():
-    metrics = compute_metrics(simulate_cases(100), THRESHOLDS, label_threshold=0.5, replicates=20)
+    metrics = compute_metrics(
+        simulate_cases(100), THRESHOLDS, label_threshold=0.5, seed=0, replicates=20
+    )
     assert metrics.subgroups is None
     assert "subgroups" not in metrics.model_dump(exclude_unset=True)
     assert isinstance(metrics, Metrics)

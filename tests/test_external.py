@@ -144,7 +144,7 @@ def test_results_stand_beside_the_internal_ones():
     own, others = simulate_cases(400), simulate_cases(400, seed=1, shift=1.0)
     others = others.assign(p_fusion=expit(logit(others["p_fusion"]) + 1.0))
     internal, here = (
-        compute_metrics(cases, THRESHOLDS, label_threshold=0.5, replicates=20)
+        compute_metrics(cases, THRESHOLDS, label_threshold=0.5, seed=0, replicates=20)
         for cases in (own, others)
     )
     found = judge_external(others, here, internal, {})

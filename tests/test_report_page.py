@@ -109,7 +109,9 @@ def plots(tmp_path_factory: pytest.TempPathFactory, metrics) -> Path:
 
 @pytest.fixture(scope="module")
 def metrics() -> Metrics:
-    return compute_metrics(simulate_cases(), THRESHOLDS, label_threshold=0.5, replicates=100)
+    return compute_metrics(
+        simulate_cases(), THRESHOLDS, label_threshold=0.5, seed=0, replicates=100
+    )
 
 
 def text_of(metrics, facts, plots) -> tuple[str, str]:
@@ -277,7 +279,7 @@ def test_what_the_figures_are_worth_is_said(metrics, plots, config, data, said):
 def test_a_stand_in_task_is_called_by_its_own_name(tmp_path: Path):
     cases = simulate_cases(400).assign(consistency="", severity="")
     metrics = compute_metrics(
-        cases, THRESHOLDS, label_threshold=0.5, replicates=20, positive_class="malignant"
+        cases, THRESHOLDS, label_threshold=0.5, seed=0, replicates=20, positive_class="malignant"
     )
     write_plots(tmp_path, cases, metrics)
     facts = facts_of(positive_class="malignant")
@@ -305,7 +307,7 @@ def test_leaks_that_were_allowed_stand_in_both(metrics, plots):
 def test_few_cases_missing_modalities_and_undefined_figures_are_said(tmp_path: Path):
     cases = simulate_cases(60)
     cases = cases[cases["text_used"]].assign(image_used=False, p_image=float("nan"))
-    metrics = compute_metrics(cases, THRESHOLDS, label_threshold=0.5, replicates=20)
+    metrics = compute_metrics(cases, THRESHOLDS, label_threshold=0.5, seed=0, replicates=20)
     write_plots(tmp_path, cases, metrics)
     for text in text_of(metrics, facts_of(), tmp_path):
         assert "No case had photos" in text

@@ -95,7 +95,7 @@ def test_sections_and_plots_show_what_was_measured(whole, without, tmp_path):
     }
     undecided = whole.drop(columns="decision")
     metrics = compute_metrics(
-        undecided, THRESHOLDS, label_threshold=0.5, replicates=20, stressed=stressed
+        undecided, THRESHOLDS, label_threshold=0.5, seed=0, replicates=20, stressed=stressed
     )
     missing, corrupted = build_stress(metrics)
     table = missing.blocks[1]
@@ -110,5 +110,5 @@ def test_sections_and_plots_show_what_was_measured(whole, without, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"missing.png", "corrupted_photos.png"}
     assert set(select_plots(metrics)) == {"missing.png", "corrupted_photos.png"}
     assert not build_stress(
-        compute_metrics(undecided, THRESHOLDS, label_threshold=0.5, replicates=20)
+        compute_metrics(undecided, THRESHOLDS, label_threshold=0.5, seed=0, replicates=20)
     )

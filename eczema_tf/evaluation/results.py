@@ -53,10 +53,10 @@ def compute_metrics(
     thresholds: Mapping[str, float],
     *,
     label_threshold: float,
+    replicates: int,
+    seed: int,
     points: Mapping[str, Mapping[str, float]] | None = None,
     prevalences: Sequence[float] = (),
-    replicates: int = 1000,
-    seed: int = 0,
     split: str = "test",
     leaks: Leaks | None = None,
     positive_class: str = ECZEMA,
@@ -72,10 +72,10 @@ def compute_metrics(
         thresholds: By "image", "text" and "fusion"; a probability at or above its threshold is
             called eczema.
         label_threshold: A case is positive when its `eczema` label is greater than this.
-        points: Further operating points: by aim, thresholds for each kind of case.
-        prevalences: At which predictive values are given beside that of the cases, in (0, 1).
         replicates: Resamples of the bootstrap.
         seed: Of the bootstrap.
+        points: Further operating points: by aim, thresholds for each kind of case.
+        prevalences: At which predictive values are given beside that of the cases, in (0, 1).
         split: What the cases are, for the record.
         leaks: For the record; None if nobody looked.
         positive_class: What positive cases are called.
