@@ -14,7 +14,7 @@ import tensorflow as tf
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.errors import ConfigError
 from eczema_tf.explanation.maps import HEATMAP_METHOD
-from eczema_tf.explanation.one_pass import explain_in_one_pass
+from eczema_tf.explanation.one_pass import map_evidence
 from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
 from eczema_tf.model.branches import IMAGE_FEATURES
 from eczema_tf.schema import HEATMAP_METHODS, IMAGE, IMAGE_PRESENT
@@ -63,7 +63,9 @@ def compute_heatmaps(
         )
     inputs = to_model_inputs(inputs)
     if method == HEATMAP_METHOD:
-        return explain_in_one_pass(submodels, inputs, target, against=against).heatmap.numpy()
+        text_features = submodels.encode_text(inputs)
+        mapped = map_evidence(submodels, text_features, inputs, target, against=against)
+        return mapped.heatmap.numpy()
     sign = -1.0 if against else 1.0
     if method == "scorecam":
         found = _compute_scorecam(submodels, inputs, target, sign)

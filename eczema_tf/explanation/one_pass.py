@@ -14,16 +14,32 @@ from eczema_tf.explanation.token_scores import score_tokens
 from eczema_tf.schema import DISTANCES
 
 
-class Explained(NamedTuple):
-    """Logits and their explanation.
+class Mapped(NamedTuple):
+    """Logits, and where in the photos the evidence lies.
 
     Attributes:
         logits: By head, as the model gives them.
         heatmap: float32 (batch, height, width) in [0, 1], from `show_evidence`.
         heatmap_scale: float32 (batch,), likewise.
+        evidence: In the photos, shown or not.
+    """
+
+    logits: dict[str, tf.Tensor]
+    heatmap: tf.Tensor
+    heatmap_scale: tf.Tensor
+    evidence: PhotoEvidence
+
+
+class Explained(NamedTuple):
+    """Logits and their explanation.
+
+    Attributes:
+        logits: As in `Mapped`.
+        heatmap: Likewise.
+        heatmap_scale: Likewise.
         token_scores: As in `token_scores.TokenScores`.
         contributions: Likewise.
-        evidence: In the photos, shown or not.
+        evidence: As in `Mapped`.
     """
 
     logits: dict[str, tf.Tensor]
@@ -46,12 +62,35 @@ def explain_in_one_pass(
         against: Whether the heatmap shows the evidence against the target.
     """
     text_features = submodels.encode_text(inputs)  # (batch, tokens, channels)
+    mapped = map_evidence(submodels, text_features, inputs, target, against=against)
+    words = score_tokens(submodels, mapped.evidence.features, text_features, inputs, target)
+    return Explained(
+        **mapped._asdict(), token_scores=words.scores, contributions=words.contributions
+    )
+
+
+def map_evidence(
+    submodels: Submodels,
+    text_features: tf.Tensor,
+    inputs: Tensors,
+    target: str,
+    *,
+    against: bool = False,
+) -> Mapped:
+    """Makes the heatmaps of a batch, the photos' half of `explain_in_one_pass`.
+
+    Args:
+        submodels: Of the model.
+        text_features: (batch, tokens, channels), from `Submodels.encode_text`.
+        inputs: As in `explain_in_one_pass`.
+        target: Likewise.
+        against: Likewise.
+    """
     evidence = locate_evidence(submodels, text_features, inputs, target, against=against)
     logits = submodels.compute_logits(evidence.features, text_features, inputs)
     known = logits[DISTANCES["image"]] <= 1
     heatmap, scale = show_evidence(evidence, known, submodels.evidence_scale)
-    words = score_tokens(submodels, evidence.features, text_features, inputs, target)
-    return Explained(logits, heatmap, scale, words.scores, words.contributions, evidence)
+    return Mapped(logits, heatmap, scale, evidence)
 
 
 def show_evidence(
