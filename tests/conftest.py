@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from eczema_tf.cli import GARBAGE_THRESHOLDS
 from eczema_tf.files import replacing_folder
 
 settings.register_profile("eczema_tf", deadline=None)  # how long a test takes is not tested
@@ -36,9 +37,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Lets the garbage collector pass over what was imported, which lives to the end.
 
-    Exports call it several times each.
+    Exports call it several times each; else it looks as seldom as in commands.
     """
     gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 @pytest.fixture(scope="session")
