@@ -10,7 +10,7 @@ from eczema_tf.errors import ConfigError
 from eczema_tf.model.branches import IMAGE_FEATURES, SUMMARY
 from eczema_tf.model.encoders import EncoderSpec, specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
-from eczema_tf.model.layers import AddedEvidence
+from eczema_tf.model.layers import AddedEvidence, PatchGrid
 from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.model.multimodal import Encoders, build_model, feature_name, heads_of
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, OUTPUTS, SEVERITY_HEADS, TEXT_PRESENT, TOKEN_IDS
@@ -183,15 +183,12 @@ def test_regions_are_listed_row_by_row():
 
 
 def test_the_patch_grid_leaves_out_what_comes_before_the_patches():
-    image = specify_image_encoder(ImageConfig(architecture="deit", size_px=32))
-    text = specify_text_encoder(TextConfig(preset=None), 50)
-    model = build_model(ModelConfig(embedding_units=8), Encoders(image, text))
-    grid = keras.Model(model.get_layer("patches").input, model.get_layer("patch_grid").output)
-    _, side, _, channels = grid.output.shape
-    assert grid.input.shape[1] == 2 + side**2  # class and distillation token
-    patches = np.arange(2.0 * side**2).reshape(2, side**2, 1)
-    tokens = np.concatenate([np.full((2, 2, 1), -9.0), patches], axis=1).repeat(channels, -1)
-    np.testing.assert_array_equal(grid(tokens)[..., 0], patches.reshape(2, side, side))
+    tokens = np.concatenate(
+        [np.full((1, 2, 1), -9.0), np.arange(9.0).reshape(1, 9, 1)], axis=1
+    )  # class and distillation token, 3 x 3 patches
+    np.testing.assert_array_equal(
+        PatchGrid(3)(tokens)[0, ..., 0], [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    )
 
 
 @pytest.mark.parametrize("architecture", ["efficientnet", "vit", "deit"])

@@ -16,7 +16,7 @@ import numpy as np
 from eczema_tf.config import ModelConfig
 from eczema_tf.model.encoders import EncoderSpec, build_encoder
 from eczema_tf.model.inner_map import Texture, find_inner_maps
-from eczema_tf.model.layers import AnyWindow, HeldWindows, MaskedPooling, WindowMean
+from eczema_tf.model.layers import AnyWindow, HeldWindows, MaskedPooling, PatchGrid, WindowMean
 from eczema_tf.schema import FINDINGS, PADDING_MASK, TOKEN_IDS
 
 # names of layers, and what they give
@@ -79,9 +79,7 @@ def encode_image(image: Any, spec: EncoderSpec, textures: int | None) -> PhotoFe
         side, tokens = spec.size_px // patch_px, features.shape[1]
         if side**2 > tokens:  # Swin merges patches from stage to stage, and has no other tokens
             side = math.isqrt(tokens)
-        # the patches, row by row, are the last; class (and other) tokens come before them
-        patches = keras.layers.Cropping1D((tokens - side**2, 0), name="patches")(features)
-        features = keras.layers.Reshape((side, side, patches.shape[-1]), name="patch_grid")(patches)
+        features = PatchGrid(side, name="patch_grid")(features)
     features = keras.layers.Activation("linear", name=IMAGE_FEATURES)(features)
     if len(features.shape) == 2:
         pooled = keras.layers.Activation("linear", name=POOLED_IMAGE)(features)

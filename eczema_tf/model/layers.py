@@ -227,3 +227,25 @@ class OneOrBoth(keras.layers.Layer):
         has_text = ops.expand_dims(text_present > 0.5, -1)
         answer = ops.where(ops.logical_and(has_image, ops.logical_not(has_text)), image, both)
         return ops.where(ops.logical_and(has_text, ops.logical_not(has_image)), text, answer)
+
+
+@keras.saving.register_keras_serializable("eczema_tf")
+class PatchGrid(keras.layers.Layer):
+    """Lays a vision transformer's patch tokens out as a feature map.
+
+    Without the class (and other) tokens that come first. Call with (batch, tokens, channels);
+    returns (batch, side, side, channels).
+    """
+
+    def __init__(self, side: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.side = side
+
+    def call(self, tokens: Any) -> Any:
+        """Takes the last side * side tokens, which are the patches row by row.
+
+        Of those that there are: KerasHub announces one too many for SigLIP.
+        """
+        patches = tokens[:, -(self.side**2) :]  # (batch, side * side, channels)
+        grid = (ops.shape(tokens)[0], self.side, self.side, tokens.shape[-1])
+        return ops.reshape(patches, grid)  # fails where -1 rows would mix the photos of a batch
