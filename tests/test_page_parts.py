@@ -22,6 +22,7 @@ from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.schema import NOTICE
 from eczema_tf.serving import reading
+from eczema_tf.serving.cases import Said
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.page.page import (
     MAX_CHARACTERS,
@@ -257,7 +258,9 @@ def build_client(
 ) -> TestClient:
     """The page over a function that stands for the model."""
     return TestClient(
-        build_app(model, limits, mount=partial(mount_page, answer=answer, limits=limits))
+        build_app(
+            model, limits, mount=partial(mount_page, answer=answer, limits=limits, said=Said())
+        )
     )
 
 
