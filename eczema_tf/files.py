@@ -8,21 +8,20 @@ import contextlib
 import csv
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from eczema_tf.errors import EczemaError, RunError, raise_if_any, shorten
+from eczema_tf.errors import EczemaError, RunError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,49 +192,6 @@ def _is_written(error: OSError, path: Path) -> bool:
     return aside or file.is_relative_to(target) or target.is_relative_to(file)
 
 
-CHECKSUMS = "SHA256SUMS"
-
-
-def write_checksums(folder: Path, names: Iterable[str]) -> None:
-    """Writes `SHA256SUMS` of files in a folder, as `sha256sum` does; a folder means its files."""
-    lines = [f"{digest_file(folder / name)}  {name}\n" for name in _list_files(folder, names)]
-    write_text(folder / CHECKSUMS, "".join(lines))
-
-
-def check_checksums(folder: Path, names: Iterable[str]) -> None:
-    """Compares a folder with its `SHA256SUMS`; one without (made by an older version) is believed.
-
-    Args:
-        folder: To be looked at.
-        names: What must be listed there, as for `write_checksums`.
-
-    Raises:
-        RunError: With every file that is missing, or not as it was written.
-    """
-    sums = folder / CHECKSUMS
-    if not sums.is_file():
-        return
-    lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
-    written = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    faults = [f"{name}: not listed" for name in _list_files(folder, names) if name not in written]
-    for name, digest in written.items():
-        if not (folder / name).is_file():
-            faults.append(f"{shorten(name)}: missing")
-        elif digest_file(folder / name) != digest:
-            faults.append(f"{shorten(name)}: damaged, or changed after it was written")
-    raise_if_any(
-        f"{folder}: not used, since its files are not those of its {CHECKSUMS}", faults, RunError
-    )
-
-
-def _list_files(folder: Path, names: Iterable[str]) -> list[str]:
-    """The files among names, and below those that are folders, as paths relative to a folder."""
-    found = [
-        path for name in names for path in sorted([folder / name, *(folder / name).rglob("*")])
-    ]
-    return [path.relative_to(folder).as_posix() for path in found if path.is_file()]
-
-
 def write_text(path: Path | str, text: str) -> None:
     """Writes UTF-8 text whole or not at all."""
     with replacing_file(path) as aside:
@@ -320,31 +276,6 @@ def escape_formula(text: str) -> str:
 def unescape_formula(cell: str) -> str:
     """Undoes `escape_formula`, exactly."""
     return cell[1:] if _ESCAPED.match(cell) else cell
-
-
-def digest_file(path: Path) -> str:
-    """Returns the SHA-256 of a file's bytes, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_folder(folder: Path, *, ignored: Collection[str] = ()) -> str:
-    """Returns a SHA-256 over the names and contents of all files in a folder, 64 hex digits.
-
-    Args:
-        folder: With whatever is below it.
-        ignored: Names of files that are left out, wherever they are.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if path.name not in ignored:
-            name = json.dumps(path.relative_to(folder).as_posix()).encode()
-            # lengths go first, so that ("ab", "c") and ("a", "bc") differ
-            digest.update(len(name).to_bytes(8, "big") + name)
-            digest.update(path.stat().st_size.to_bytes(8, "big"))
-            with path.open("rb") as file:
-                hashlib.file_digest(file, lambda: digest)
-    return digest.hexdigest()
 
 
 def _escape_text(cell: object) -> object:

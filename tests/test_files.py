@@ -20,20 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eczema_tf.data.cache import fingerprint
+from eczema_tf.data.checksums import check_checksums, digest_file, digest_folder, write_checksums
 from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.errors import EczemaError, RunError
 from eczema_tf.files import (
     adding_version,
-    check_checksums,
-    digest_file,
-    digest_folder,
     escape_formula,
     holding,
     refusing,
     replacing_file,
     replacing_folder,
     unescape_formula,
-    write_checksums,
     write_csv,
     write_json,
     write_text,

@@ -17,9 +17,10 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from eczema_tf import __version__
+from eczema_tf.data.checksums import digest_folder
 from eczema_tf.data.manifest.stream import Survey
 from eczema_tf.errors import EczemaError, RunError, join_faults, raise_if_any
-from eczema_tf.files import Record, digest_folder, replacing_file
+from eczema_tf.files import Record, replacing_file
 from eczema_tf.schema import NOTICE
 
 # what the decoder stumbled over differs from photo to photo

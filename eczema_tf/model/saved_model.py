@@ -19,8 +19,8 @@ import tensorflow as tf
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from eczema_tf.data.checksums import digest_folder
 from eczema_tf.errors import ConfigError, PresetError
-from eczema_tf.files import digest_folder
 from eczema_tf.model.graphs import list_nodes
 
 KEY = "model.image.saved_model"

@@ -17,12 +17,13 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eczema_tf.config import MAX_TOKENS
+from eczema_tf.data.checksums import check_checksums
 from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.photo.files import encode_image
 from eczema_tf.data.photo.upright import read_case_photos
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.evaluation.predictions import FLAGS
-from eczema_tf.files import check_checksums, write_json
+from eczema_tf.files import write_json
 from eczema_tf.serving.cases import Said, pool_rows
 from eczema_tf.serving.columns import arrange_answers
 from eczema_tf.serving.graph.signature import (

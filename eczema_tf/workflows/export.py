@@ -6,10 +6,11 @@ from pathlib import Path
 
 from eczema_tf import __version__
 from eczema_tf.data.cache import release_maps
+from eczema_tf.data.checksums import write_checksums
 from eczema_tf.data.clinical.fields import list_values
 from eczema_tf.data.memory import give_memory_back
 from eczema_tf.explanation.one_pass import explain_in_one_pass
-from eczema_tf.files import adding_version, replacing_folder, write_checksums
+from eczema_tf.files import adding_version, replacing_folder
 from eczema_tf.reporting.facts import Environment, RunData
 from eczema_tf.schema import CONSISTENCY, SEVERITY
 from eczema_tf.serving.exported import FILES, ExportMetadata

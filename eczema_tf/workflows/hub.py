@@ -7,8 +7,9 @@ import numpy as np
 import safetensors.numpy
 
 from eczema_tf.config import Config, change_config, dump_config
+from eczema_tf.data.checksums import write_checksums
 from eczema_tf.errors import RunError
-from eczema_tf.files import write_checksums, write_text
+from eczema_tf.files import write_text
 from eczema_tf.serving.exported import FILES
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.run_folder import TrainedModel

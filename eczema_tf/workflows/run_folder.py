@@ -21,18 +21,16 @@ import tensorflow as tf
 
 from eczema_tf.config import Config, dump_config, load_config
 from eczema_tf.data.audit.audit import AuditReport
+from eczema_tf.data.checksums import CHECKSUMS, check_checksums, write_checksums
 from eczema_tf.data.text.tokenizer import TextTokenizer, read_tokenizer
 from eczema_tf.errors import RunError
 from eczema_tf.evaluation.thresholds import Thresholds
 from eczema_tf.explanation.submodels import EvidenceScale, Submodels
 from eczema_tf.files import (
-    CHECKSUMS,
-    check_checksums,
     holding,
     read_json,
     replacing_file,
     replacing_folder,
-    write_checksums,
     write_json,
     write_text,
 )

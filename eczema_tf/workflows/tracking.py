@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eczema_tf.config import load_config
+from eczema_tf.data.checksums import CHECKSUMS
 from eczema_tf.errors import ConfigError, RunError, shorten
 from eczema_tf.evaluation.records import Metrics
-from eczema_tf.files import CHECKSUMS
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.training.checkpoints import EpochMetrics, read_progress
 from eczema_tf.workflows import run_folder

