@@ -170,7 +170,7 @@ class ImageConfig(EncoderConfig):
     def _find_faults(self) -> Iterator[str]:
         chosen = (self.preset is not None, self.saved_model is not None)
         if sum(chosen) + (self.architecture != "small") > 1:
-            yield ("preset, saved_model and architecture each name the encoder; give one of them")
+            yield "preset, saved_model and architecture each name the encoder; give one of them"
 
 
 class TextConfig(EncoderConfig):

@@ -73,8 +73,8 @@ def _build_modality(name: str, things: str, results: ModalityResults | str) -> l
             _list_figures(things, results.comparisons),
         ),
         build_table(
-            "Rank correlation after a change; the last, after randomising weights from the top"
-            f" down ({cascade.cases} cases, {cascade.draws} draws).",
+            "Rank correlation of explanations before and after a change. Random: weights, from the"
+            f" top of the model down to a layer ({cascade.cases} cases, {cascade.draws} draws).",
             ("change", "correlation", "of absolute values"),
             [
                 *([CHANGES[one], kept["correlation"], ""] for one, kept in results.changes.items()),
