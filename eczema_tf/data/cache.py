@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from eczema_tf.data.progress import track
 from eczema_tf.errors import RunError
 from eczema_tf.files import replacing_file
 
-PROGRESS_FROM_ROWS = 500  # below, it is over before a bar could be read
 _mapped: weakref.WeakValueDictionary[tuple[Path, int, int, int], np.ndarray] = (
     weakref.WeakValueDictionary()
 )
@@ -105,14 +104,11 @@ class ArrayCache:
             found = map_array(path)
             if found.shape == shape and found.dtype == np.dtype(dtype):
                 return found
-        hidden = True if shape[0] < PROGRESS_FROM_ROWS else None  # None: shown on a terminal only
         with (
             replacing_file(path) as aside,
             # not mapped: a full disk would be a bus error
             aside.open("wb") as file,
-            tqdm(
-                total=shape[0], desc=name.replace("_", " "), disable=hidden, mininterval=1
-            ) as progress,
+            track(None, name.replace("_", " "), shape[0]) as progress,
         ):
             form = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, form)

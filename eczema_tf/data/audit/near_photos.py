@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import imagehash
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from eczema_tf.data.photo.inspection import GRAY_PX, PROGRESS_FROM_PHOTOS
+from eczema_tf.data.photo.inspection import GRAY_PX
+from eczema_tf.data.progress import track
 
 HASH_SIDE = 16
 CORRELATION_PX = 32
@@ -62,10 +62,9 @@ def compute_signatures(gray: np.ndarray) -> Signatures:
     Args:
         gray: uint8 (photos, 64, 64), from `inspect_photos`.
     """
-    hidden = True if len(gray) <= PROGRESS_FROM_PHOTOS else None  # None: shown on a terminal only
     hashes = [
         np.packbits(imagehash.phash(Image.fromarray(turned), hash_size=HASH_SIDE).hash)
-        for pixels in tqdm(gray, "near-duplicates", disable=hidden, mininterval=1)
+        for pixels in track(gray, "near-duplicates", len(gray))
         for turned in map(np.ascontiguousarray, _orientations(pixels))
     ]
     words = np.array(hashes, "uint8").reshape(-1, ORIENTATIONS, HASH_SIDE * HASH_SIDE // 8)

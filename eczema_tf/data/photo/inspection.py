@@ -11,15 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from eczema_tf.data.photo.files import read_photo
 from eczema_tf.data.photo.upright import shrink_upright
+from eczema_tf.data.progress import track
 from eczema_tf.errors import DataError
 
 GRAY_PX = 64  # side of the gray version: ImageHash's own size for 16 x 16 frequencies
 WORKERS = 2  # threads; each holds a whole photo
-PROGRESS_FROM_PHOTOS = 500  # below, it is over before a bar could be read
 
 
 class _Photo(NamedTuple):
@@ -45,9 +44,7 @@ def inspect_photos(files: Iterable[str]) -> pd.DataFrame:
     """
     distinct = list(dict.fromkeys(file for file in files if file))
     with ThreadPoolExecutor(WORKERS) as pool:
-        hidden = True if len(distinct) <= PROGRESS_FROM_PHOTOS else None  # None: on a terminal only
-        results = pool.map(_inspect_photo, distinct)
-        rows = list(tqdm(results, "photos", len(distinct), disable=hidden, mininterval=1))
+        rows = list(track(pool.map(_inspect_photo, distinct), "photos", len(distinct)))
     index = pd.Index(distinct, name="file", dtype=str)
     return pd.DataFrame(rows, index=index, columns=list(_Photo._fields))
 
