@@ -1,6 +1,7 @@
 """`python -m eczema_tf.train`: the main job: data, training, evaluation, export, results."""
 
 import argparse
+import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -39,7 +40,8 @@ def _train(arguments: argparse.Namespace) -> None:
         else:
             train(config, run_dir, resume=arguments.resume)
     except KeyboardInterrupt as stopped:
-        resuming = f"python -m eczema_tf.train --resume --run-dir {run_dir}{again}"
+        place = shlex.quote(str(run_dir))
+        resuming = f"python -m eczema_tf.train --resume --run-dir {place}{again}"
         raise KeyboardInterrupt(f"; continue with: {resuming}") from stopped
 
 

@@ -8,6 +8,7 @@ not run again. Differences are to the first value, paired over the same cases.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from eczema_tf.evaluation.sample import Sample
 from eczema_tf.files import write_text
 from eczema_tf.reporting.formats import format_estimate
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.train import train
+from eczema_tf.workflows.train import check_run_dir, train
 
 FUSIONS = "model.fusion=concat,gated,cross_attention,late"
 
@@ -62,14 +63,23 @@ def _ablate(arguments: argparse.Namespace) -> None:
     configs = {
         value: load_config(arguments.config, [*arguments.set, f"{key}={value}"]) for value in values
     }
-    run_dirs = {value: arguments.out / value for value in values}
+    run_dirs = {value: arguments.out / name_folder(value) for value in values}
+    if len(set(run_dirs.values())) < len(values):
+        raise ConfigError(f"--vary {arguments.vary}: values must differ in letters or digits")
+    started = {value: (run_dirs[value] / run_folder.CONFIG).is_file() for value in values}
+    for value, run_dir in run_dirs.items():
+        check_run_dir(run_dir, configs[value], resume=started[value])
     for value, run_dir in run_dirs.items():
         if not (run_dir / run_folder.METRICS).is_file():
-            resume = (run_dir / run_folder.CONFIG).is_file()
-            train(configs[value], run_dir, resume=resume)
+            train(configs[value], run_dir, resume=started[value])
     text = format_markdown(key, compare_runs(run_dirs, configs[values[0]]))
     write_text(arguments.out / "ablation.md", text)
     print(text)
+
+
+def name_folder(value: str) -> str:
+    """Names the folder of a value's run: a path stays below --out, whatever it is."""
+    return re.sub(r"[^\w.=-]+", "_", value).strip("._") or "_"
 
 
 @dataclass(frozen=True)

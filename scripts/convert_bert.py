@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import pickle
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -251,7 +252,8 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"casing: {'cased' if record['cased'] else 'uncased'} ({record['casing_evidence']})")
     for activation, difference in record["differences"].items():
         print(f"largest difference from transformers with {activation}: {difference:.1e}")
-    print(f"written: {arguments.out}; use it with --set model.text.preset={arguments.out}")
+    setting = shlex.quote(f"model.text.preset={arguments.out}")
+    print(f"written: {arguments.out}; use it with --set {setting}")
 
 
 def main() -> int:

@@ -193,6 +193,19 @@ def test_captions_become_texts(folder: Path, tmp_path: Path):
     assert summary.counts["captions"] == 1
 
 
+def test_names_are_alike_however_their_accents_are_coded(tmp_path: Path):
+    fill(tmp_path / "atlas", "Eczema/gro\u0308\u00dfe.jpg", "Tinea/1.jpg")  # as macOS unpacks it
+    captions = tmp_path / "captions.csv"
+    captions.write_text("image_path,text\nEczema/gr\u00f6\u00dfe.jpg,itchy\n")
+    (tmp_path / "atlas" / "metadata.csv").write_text(
+        "file_name,label\nEczema/gr\u00f6\u00dfe.jpg,Eczema\nTinea/1.jpg,Tinea\n"
+    )
+    summary = prepare_folder(tmp_path / "out", folder=tmp_path / "atlas", captions=captions)
+    table = load_manifest(summary.manifest).table
+    assert list(table["text"]) == ["itchy", ""]
+    assert list(table["eczema"]) == [1, 0]
+
+
 def test_captions_without_a_photo_are_all_named(folder: Path, tmp_path: Path):
     captions = tmp_path / "captions.csv"
     captions.write_text(

@@ -169,6 +169,12 @@ def test_both_encoders_are_tried_and_named_before_there_are_any_data(
     tuned = {"train": {"fine_tune": {"epochs": 1, "image_from": "vit"}}}
     check_encoders(Config.parse({**augmented, **tuned}))
     assert "preprocess.augment" not in capsys.readouterr().err
+    tuned["train"]["fine_tune"]["image_from"] = "blok"
+    with pytest.raises(ConfigError, match="image_from: no layer's name begins with 'blok'"):
+        check_encoders(Config.parse({**values, **tuned}))
+    tuned["train"]["fine_tune"] = {"image_from": "blok"}
+    check_encoders(Config.parse({**values, **tuned}))
+    assert "nothing is fine-tuned, since train.fine_tune.epochs is 0" in capsys.readouterr().err
     (tmp_path / "vit" / "model.safetensors").unlink()
     with pytest.raises(PresetError, match="vit"):
         check_encoders(Config.parse(values))

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from eczema_tf import search
-from eczema_tf.config import Config, change_config, load_config
+from eczema_tf import search, train
+from eczema_tf.config import Config, change_config, dump_config, load_config
 from eczema_tf.errors import ConfigError, DataError
+from eczema_tf.files import write_text
 from eczema_tf.workflows.search import load_space, load_without_test
 
 pytestmark = pytest.mark.usefixtures("without_board")
@@ -192,6 +193,35 @@ def test_an_ablation_compares_runs_on_the_same_cases(
     metrics = pd.read_json(out / "late" / "metrics.json", typ="series")
     assert f"{metrics['heads']['fusion']['auroc']['value']:.3f} [" in lines[3]
     assert "concat" in capsys.readouterr().out
+
+
+def test_runs_of_an_ablation_stay_in_its_folder_and_are_of_its_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    ablation, out, started = load_ablation(), tmp_path / "out", []
+    preset = tmp_path / "preset"
+    preset.mkdir()
+    (preset / "model.weights.h5").write_text("precious")
+    monkeypatch.setattr(ablation, "train", lambda _, run_dir, resume: started.append(run_dir))
+    vary = ["--vary", f"model.text.preset={preset},{tmp_path}/../b", "--out", str(out)]
+    with pytest.raises(DataError):  # what the runs would have predicted
+        ablation.main(["--config", str(SMOKE), *vary, "--debug"])
+    assert len({*started}) == 2
+    assert {run_dir.parent for run_dir in started} == {out}
+    same = ["--vary", "model.text.preset=a/b,a_b", "--out", str(out)]
+    assert ablation.main(["--config", str(SMOKE), *same]) == 1
+    assert "must differ in letters or digits" in capsys.readouterr().err
+
+    (out / "late").mkdir(parents=True)
+    write_text(out / "late" / "config.yaml", dump_config(Config()))
+    vary = ["--vary", "model.fusion=concat,late", "--out", str(out)]
+    assert ablation.main(["--config", str(SMOKE), *vary]) == 1
+    assert "late: was started with another configuration" in capsys.readouterr().err
+    assert len(started) == 2
+
+    assert train.main(["--config", str(SMOKE), "--run-dir", str(preset)]) == 1
+    assert "holds weights (model.weights.h5) that are no run's" in capsys.readouterr().err
+    assert (preset / "model.weights.h5").read_text() == "precious"
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,20 @@ def test_no_value_that_is_asked_for_may_be_absent(files: dict, tmp_path: Path):
         prepare_table(tmp_path / "out", **files, positive=["acne", "tinnea"])
 
 
+def test_what_became_of_each_diagnosis_is_counted_and_a_name_that_no_row_has_is_said(
+    files: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    text = files["map_path"].read_text()
+    files["map_path"].write_text(text.replace("[Eczema]", "[Eczema, atopic dermatitis]"))
+    prepare_table(tmp_path / "out", **files)
+    table = pd.read_csv(tmp_path / "out" / "manifest.csv")
+    counted = json.loads((tmp_path / "out" / "dataset.json").read_text())["diagnoses"]
+    for side, label in (("positive", 1), ("other", 0)):
+        expected = table["condition"][table["eczema"] == label].value_counts()
+        assert counted[side] == expected.to_dict() != {}
+    assert "note: disease: no row kept is atopic dermatitis\n" in capsys.readouterr().err
+
+
 def test_without_photos_the_texts_remain(files: dict, tmp_path: Path):
     summary = prepare_table(tmp_path / "out", **files)
     assert (
@@ -148,7 +162,9 @@ def test_braces_in_a_value_are_text():
 
 
 def test_values_are_compared_whatever_the_letters_and_the_decimals():
-    assert [fold(value) for value in (" Eczema", "3.0", "-1.00", "3.5", "PAT_1.0")] == [
+    odd = ("Hand  \u00a0Ekze\u0301m", " Eczema", "3.0", "-1.00", "3.5", "PAT_1.0")
+    assert [fold(value) for value in odd] == [
+        "hand ekz\u00e9m",
         "eczema",
         "3",
         "-1",

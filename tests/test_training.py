@@ -373,6 +373,22 @@ def test_fine_tuning_starts_at_the_named_block_and_leaves_batch_norm_frozen():
         unfreeze_from(encoder, "block9", "train.fine_tune.image_from")
 
 
+def test_what_is_from_scratch_is_not_fine_tuned():
+    config = config_of(fine_tune={"epochs": 1, "image_from": "stage4"})
+    model = make_model(config)
+    encoders = Encoders(
+        specify_image_encoder(config.model.image), specify_text_encoder(config.model.text, 50)
+    )
+    with pytest.raises(ConfigError, match=r"image_from: the image encoder is not pretrained"):
+        stages.try_fine_tuning(model, encoders, config.train.fine_tune)
+
+
+@pytest.mark.parametrize("alone", [{"epochs": 2}, {"lora_rank": 4}])
+def test_fine_tuning_says_from_where_on(alone: dict):
+    with pytest.raises(ConfigError, match=r"needs image_from or text_from, received"):
+        config_of(fine_tune=alone)
+
+
 def test_views_are_cut_where_fine_tuning_begins_and_taken_in_turn(tmp_path: Path):
     model, data = make_model(config_of()), make_data()
     trunk, upper = split_at(model, "stage3")

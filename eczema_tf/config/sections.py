@@ -241,6 +241,11 @@ class FineTuneConfig(Section):
     def _find_faults(self) -> Iterator[str]:
         if self.views and self.image_from is None:
             yield f"views needs image_from, received views: {self.views} without it"
+        if self.image_from is None and self.text_from is None:
+            for name in ("epochs", "lora_rank"):
+                if value := getattr(self, name):
+                    need = "image_from or text_from"
+                    yield f"{name} needs {need}, received {name}: {value} without them"
 
 
 class LossWeights(Section):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from eczema_tf import __version__
-from eczema_tf.config import Config, TrainConfig
+from eczema_tf.config import Config, FineTuneConfig, TrainConfig
 from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.data.audit.overlap import Seen
 from eczema_tf.data.dataset import CaseCounts, DatasetFacts
@@ -105,7 +105,7 @@ def tabulate_settings(facts: RunFacts) -> Table:
     """Lists the settings of a model. Local paths are cut to their last part."""
     model, train, packages = facts.config.model, facts.config.train, facts.environment.packages
     image = _name_encoder(model.image.preset or model.image.saved_model, model.image.architecture)
-    embedded, units, tuned = facts.config.data.embeddings, model.embedding_units, train.fine_tune
+    embedded, units = facts.config.data.embeddings, model.embedding_units
     software = [f"{name} {packages[name]}" for name in ("tensorflow", "keras")]
     fields = [f"{name} ({kind})" for name, kind in facts.config.data.clinical.items()]
     settings = {
@@ -115,7 +115,7 @@ def tabulate_settings(facts: RunFacts) -> Table:
         "fusion": model.fusion,
         "embedding": f"{units} units each" if units else "none: linear heads",
         "training": _describe_training(train),
-        "fine-tuning": f"{tuned.epochs} epochs" if tuned.epochs else "none",
+        "fine-tuning": _describe_tuning(train.fine_tune),
         "seed": str(facts.config.seed),
         "software": ", ".join([f"eczema_tf {__version__}", *software]),
         "device": ", ".join(facts.environment.devices),
@@ -129,6 +129,16 @@ def _describe_training(train: TrainConfig) -> str:
     kept = f"{train.keep} of {train.epochs} epochs"
     kept += " by validation AUROC" if train.keep == "best" else ""
     return f"{kept}, batches of {train.batch_size}, learning rate {train.learning_rate:g}"
+
+
+def _describe_tuning(tuning: FineTuneConfig) -> str:
+    if not tuning.epochs:
+        return "none"
+    first = {"photo": tuning.image_from, "text": tuning.text_from}
+    parts = [f"{modality} from {layer}" for modality, layer in first.items() if layer]
+    parts += [f"additions of rank {tuning.lora_rank}"] if tuning.lora_rank else []
+    how = f"at most {tuning.epochs} epochs, learning rate {tuning.learning_rate:g}"
+    return ", ".join([how, *parts])
 
 
 def _name_encoder(pretrained: str | None, architecture: str) -> str:

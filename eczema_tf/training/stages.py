@@ -153,7 +153,7 @@ def _fine_tune(
     cached = frozen_encoders(config.train, encoders) | data.inputs.absent
     inputs, views = compute_features(model, data.inputs, cached, cache), 0
     part = heads_of(model, cached, encoders.heads)
-    if tuning.image_from and "image" in encoders.pretrained - cached and tuning.views:
+    if tuning.image_from and "image" not in cached and tuning.views:
         views = tuning.views
         trunk, upper = split_at(model, tuning.image_from)
         part = top_of(model, trunk, upper, cached, encoders.heads)
@@ -172,6 +172,17 @@ def _fine_tune(
     return history
 
 
+def try_fine_tuning(model: keras.Model, encoders: Encoders, tuning: FineTuneConfig) -> None:
+    """Does to a model, which is to be thrown away, what fine-tuning does before it learns.
+
+    Raises:
+        ConfigError: If fine-tuning could not begin so.
+    """
+    _unfreeze(model, encoders, tuning)
+    if tuning.views and tuning.image_from:
+        split_at(model, tuning.image_from)
+
+
 def _unfreeze(
     model: keras.Model, encoders: Encoders, tuning: FineTuneConfig
 ) -> tuple[dict[str, float], list[keras.layers.Layer]]:
@@ -179,16 +190,26 @@ def _unfreeze(
 
     Returns:
         The shares of the rate, and the layers that learn by additions of low rank.
+
+    Raises:
+        ConfigError: If an encoder has no such layer, or no weights of before to tune.
     """
     rates: dict[str, float] = {}
     adapted: list[keras.layers.Layer] = []
     for modality, first in (("image", tuning.image_from), ("text", tuning.text_from)):
-        if first is not None and modality in encoders.pretrained:
-            encoder = model.get_layer(ENCODER_LAYERS[modality])
-            unfreeze_from(encoder, first, f"train.fine_tune.{modality}_from")
-            if tuning.lora_rank:
-                adapted += add_low_rank(encoder, tuning.lora_rank)
-            rates |= share_rates(encoder, tuning.lowest_rate)
+        if first is None:
+            continue
+        key = f"train.fine_tune.{modality}_from"
+        if modality not in encoders.pretrained:
+            raise ConfigError(
+                f"{key}: the {modality} encoder is not pretrained, there is nothing to fine-tune;"
+                f" received {first!r}, set it to null"
+            )
+        encoder = model.get_layer(ENCODER_LAYERS[modality])
+        unfreeze_from(encoder, first, key)
+        if tuning.lora_rank:
+            adapted += add_low_rank(encoder, tuning.lora_rank)
+        rates |= share_rates(encoder, tuning.lowest_rate)
     return rates, adapted
 
 

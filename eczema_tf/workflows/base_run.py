@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from eczema_tf.cli import say
 from eczema_tf.config import Config
 from eczema_tf.data.audit.overlap import Seen
 from eczema_tf.data.clinical.fields import Field
@@ -66,6 +67,12 @@ def build_on(
     base: BaseRun, config: Config, texts: list[str], clinical: tuple[Field, ...]
 ) -> run_folder.TrainedModel:
     """Builds a model that says what the base's says, until something is added to it."""
+    told = {field.name for field in clinical}
+    if left_out := [f.name for f in base.trained.encoders.clinical if f.name not in told]:
+        say(
+            f"note: train.base_run: {', '.join(left_out)} counts there and no longer here, since"
+            " data.clinical does not name it"
+        )
     encoders = replace(base.trained.encoders, widened=True, clinical=clinical)
     model, tokenizer = build_model(config.model, encoders), base.trained.tokenizer
     take_over(model, base.trained.model)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from eczema_tf.cli import say
 from eczema_tf.config import Config, change_config
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.distributions import describe_inputs
@@ -159,6 +160,9 @@ def _load_other(
             f"{source}: holds embeddings of {found.dimension} values; this run was trained on"
             f" {expected}: give those of the same network"
         )
+    fields = [field.name for field in trained.encoders.clinical]
+    if absent := [name for name in fields if name not in dataset.table]:
+        say(f"note: {manifest.name} has no column {', '.join(absent)}: unknown for every row")
     asked = dataset.positive_class
     if asked != data.positive_class:
         raise DataError(

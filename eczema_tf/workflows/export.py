@@ -36,6 +36,8 @@ def export(run_dir: Path, out: Path, hub_folder: Path | None = None) -> Path:
         version = export_model(trained, run_dir, out)
         if folder:
             fill_hub_folder(folder, trained, run_dir, version)
+    if hub_folder:
+        print(f"to be shared: {hub_folder}")
     print(RunData.read(run_dir / run_folder.DATA).notice)
     return version
 

@@ -39,7 +39,7 @@ from eczema_tf.reporting.facts import RunData
 from eczema_tf.schema import FINDINGS, SIDE, SPLITS
 from eczema_tf.training.data import build_training_data
 from eczema_tf.training.device import leave_mixed_precision, prepare_device
-from eczema_tf.training.stages import History, Judged, train_model
+from eczema_tf.training.stages import History, Judged, train_model, try_fine_tuning
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.base_run import build_on, check_base, load_base
 from eczema_tf.workflows.inference import load_model_inputs, predict_cases
@@ -73,6 +73,11 @@ def check_encoders(config: Config) -> None:
         spec = getattr(model.encoders, modality)
         say(f"{modality} encoder: {name}, {spec.source}")
         probe_encoder(model.model, modality, name)
+    tuning = config.train.fine_tune
+    if tuning.epochs:
+        try_fine_tuning(model.model, model.encoders, tuning)
+    elif tuning.image_from or tuning.text_from:
+        say("note: nothing is fine-tuned, since train.fine_tune.epochs is 0")
     frozen = "image" in frozen_encoders(config.train, model.encoders)
     if frozen and config.preprocess.augment != AugmentConfig():
         say(

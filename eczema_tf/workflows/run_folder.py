@@ -228,8 +228,9 @@ def seal(run_dir: Path) -> None:
 
 
 def unseal(run_dir: Path) -> None:
-    """Takes the checksums away from a run that goes on, whose files will change."""
-    (run_dir / CHECKSUMS).unlink(missing_ok=True)
+    """Takes checksums and results away from a run that goes on, whose files will change."""
+    for name in (CHECKSUMS, METRICS):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def load_encoders(run_dir: Path) -> Encoders:

@@ -5,6 +5,7 @@ MLflow 3.7 made its default; it has since given up the store of plain files, and
 """
 
 import importlib.util
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ def log_run(run_dir: Path) -> None:
     """
     # set before the import, which would ask a host of MLflow's what to send there
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # how it makes its tables is not asked
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

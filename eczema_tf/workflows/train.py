@@ -50,7 +50,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
         ConfigError: If the configuration asks for what is not installed.
     """
     with run_folder.in_use(run_dir):
-        _check_run_dir(run_dir, config, resume)
+        check_run_dir(run_dir, config, resume=resume)
         if config.train.mlflow:
             check_mlflow()
         say(f"run folder: {run_dir}")
@@ -92,7 +92,7 @@ def train_seeds(
         one = change_config(config, {"seed": seed, "export.enabled": False})
         run_dir = folder / f"seed-{seed}"
         started = resume and (run_dir / run_folder.CONFIG).is_file()
-        _check_run_dir(run_dir, one, started)
+        check_run_dir(run_dir, one, resume=started)
         planned.append((seed, one, run_dir, started))
     write_text(folder / SEEDS, dump_config(config))
     for seed, one, run_dir, started in planned:
@@ -177,10 +177,19 @@ def split_dataset(config: Config, dataset: Dataset) -> pd.Series:
     return splits
 
 
-def _check_run_dir(run_dir: Path, config: Config, resume: bool) -> None:
+def check_run_dir(run_dir: Path, config: Config, *, resume: bool) -> None:
+    """Checks that a run can start in a folder, or go on there.
+
+    Raises:
+        RunError: If the folder holds something else: another run, results, a preset.
+    """
     started = (run_dir / run_folder.CONFIG).is_file()
-    if not started and (run_dir / run_folder.METRICS).is_file():
-        raise RunError(f"{run_dir}: holds results of `evaluate`; give another --run-dir")
+    for name, what in (
+        (run_folder.METRICS, "results of `evaluate`"),
+        (run_folder.WEIGHTS, f"weights ({run_folder.WEIGHTS}) that are no run's"),
+    ):
+        if not started and (run_dir / name).is_file():
+            raise RunError(f"{run_dir}: holds {what}; give another --run-dir")
     if started and not resume:
         raise RunError(
             f"{run_dir}: holds a run already; give another --run-dir, or --resume to continue it"

@@ -22,7 +22,9 @@ def join_fields(values: Mapping[str, str], known: Collection[str] | None = None)
     if unknown and known is not None:
         allowed = ", ".join(known) or "none, this model is told no clinical field"
         raise DataError(f"clinical field {shorten(unknown[0])!r}: allowed: {allowed}")
-    told = [f"{name}={value}" for name, value in values.items() if value not in ("", None)]
+    told = [
+        f"{name}={value}" for name, value in values.items() if not pd.isna(value) and value != ""
+    ]
     return "; ".join(field.replace(";", ",") for field in told)  # no value names another field
 
 

@@ -46,7 +46,7 @@ def find_photo(image_path: str, root: Path) -> Path:
         raise DataError(f"cannot be read: {error.strerror}") from error
     if is_there:
         raise DataError("is not a file; allowed: a photo file")
-    if near and _compose(near) == _compose(image_path):
+    if near and compose(near) == compose(image_path):
         return find_photo(near, root)
     hint = f"; did you mean {near!r}?" if near else ""
     raise DataError(f"no such photo; allowed: a photo file that is there{hint}")
@@ -59,7 +59,7 @@ def _find_alike(image_path: str, root: Path) -> str:
         folder = root / near
         if not (folder / name).exists():
             there = _list_alike((folder, folder.stat().st_mtime_ns)) if folder.is_dir() else {}
-            name = there.get(_compose(name), there.get(_simplify(name), ""))
+            name = there.get(compose(name), there.get(_simplify(name), ""))
             if not name:
                 return ""
         near /= name
@@ -70,15 +70,15 @@ def _find_alike(image_path: str, root: Path) -> str:
 def _list_alike(state: tuple[Path, int]) -> dict[str, str]:
     """Names in a folder by what they are like; the folder, and when it changed (ns)."""
     names = sorted(path.name for path in state[0].iterdir())
-    return {_simplify(name): name for name in names} | {_compose(name): name for name in names}
+    return {_simplify(name): name for name in names} | {compose(name): name for name in names}
 
 
-def _compose(name: str) -> str:
+def compose(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
 def _simplify(name: str) -> str:
-    return PurePosixPath(_compose(name).strip()).stem.strip().casefold()
+    return PurePosixPath(compose(name).strip()).stem.strip().casefold()
 
 
 def read_photo(file: Path) -> bytes:

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from eczema_tf.data.manifest.reading import SPLIT_NAMES, clean_cell, find_meant
+from eczema_tf.data.photo.files import compose
 from eczema_tf.data.sources.folder_names import (
     BY_NAME,
     GROUPED,
@@ -273,7 +274,7 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
         DataError: For every name that is no photo, or appears twice.
     """
     found: dict[str, dict[str, str]] = {}
-    known, faults = {*paths}, []
+    known, faults = {compose(path): path for path in paths}, []
     for table in tables:
         rows = read_table(folder / table, ("file_name",), ("label", "text"))
         header = open_table(folder / table, ()).header
@@ -282,10 +283,11 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
             if column and column not in header:
                 faults.append(f"{table}: {shorten(name)!r}: looks like {column!r}; rename it")
         for line, row in zip(rows.index, rows.to_dict("records"), strict=True):
-            path = str(PurePosixPath(table).parent / clean_cell("image_path", row.pop("file_name")))
-            if path not in known or path in found:
-                what = "appears twice" if path in found else "no such photo"
-                faults.append(f"{table}:{line}: {what}; received {shorten(path)!r}")
+            name = str(PurePosixPath(table).parent / clean_cell("image_path", row.pop("file_name")))
+            path = known.get(compose(name), "")
+            if not path or path in found:
+                what = "appears twice" if path else "no such photo"
+                faults.append(f"{table}:{line}: {what}; received {shorten(name)!r}")
             found[path] = {name: clean_cell("text", value).strip() for name, value in row.items()}
     raise_if_any(f"{folder}: metadata are not of its photos", faults)
     told = {
@@ -297,9 +299,9 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
 def _read_captions(captions: Path, paths: Sequence[str]) -> pd.Series:
     """Reads the text of each photo, "" for none: str, one a path."""
     table = read_table(captions, ("image_path", "text"))
-    photos = table["image_path"].map(
-        lambda path: str(PurePosixPath(clean_cell("image_path", path)))
-    )
+    known = {compose(path): path for path in paths}
+    names = table["image_path"].map(lambda path: str(PurePosixPath(clean_cell("image_path", path))))
+    photos = names.map(lambda name: known.get(compose(name), name))
     wrong = photos.duplicated().map({True: "the photo has a caption already", False: ""})
     wrong = wrong.mask(~photos.isin(paths), "no such photo in the folder")
     faults = [

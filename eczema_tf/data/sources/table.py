@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from eczema_tf.cli import say
 from eczema_tf.data.manifest.checks import find_faults
 from eczema_tf.data.sources.source import (
     PHOTOS,
@@ -76,6 +77,9 @@ def prepare_table(
     photos = find_photos(images, named["image_path"])
     paths = [f"{PHOTOS}/{photo}" if photo in photos else "" for photo in named["image_path"]]
     kept = named.assign(image_path=paths).query("image_path != '' or text != ''")
+    there = set(kept["condition"].map(fold))
+    if absent := [value for value in mapping.eczema.positive if fold(value) not in there]:
+        say(f"note: {mapping.eczema.column}: no row kept is {shorten(', '.join(absent))}")
     if name != ECZEMA:
         kept = kept.assign(**{POSITIVE_CLASS: name})
     _check_rows(kept, mapping, table, images)
@@ -89,7 +93,11 @@ def prepare_table(
         description=DESCRIPTION.format(
             **counts, name=mapping.name, share=kept["eczema"].mean(), positive_class=name
         ),
-        facts={POSITIVE_CLASS: name, **_describe_map(mapping, given)},
+        facts={
+            POSITIVE_CLASS: name,
+            "diagnoses": _count_diagnoses(kept),
+            **_describe_map(mapping, given),
+        },
         left_out=LEFT_OUT,
         inputs=(table, map_path if Path(map_path).is_file() else None, images),
         files={f"{PHOTOS}/{photo}": file for photo, file in photos.items()},
@@ -117,6 +125,12 @@ def _count_kept(fates: pd.Series, named: pd.DataFrame, kept: pd.DataFrame) -> di
         "groups": kept["group_id"].nunique(),
         **count_photos(kept),
     }
+
+
+def _count_diagnoses(kept: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Counts the rows of each diagnosis that became positive, and of each that did not."""
+    sides = {"positive": kept["eczema"] == 1, "other": kept["eczema"] == 0}
+    return {side: dict(Counter(kept["condition"][of]).most_common()) for side, of in sides.items()}
 
 
 def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path | str) -> pd.DataFrame:

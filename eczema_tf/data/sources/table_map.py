@@ -18,6 +18,7 @@ Values are compared whatever the case of their letters, and 3.0 is 3.
 """
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -202,5 +203,6 @@ def list_shipped() -> list[str]:
 
 
 def fold(value: str) -> str:
-    """Normalises a value for comparison: `Eczema ` is `eczema`, and `3.0` is `3`."""
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip().casefold())
+    """Normalises a value for comparison: ` Hand  Eczema ` is `hand eczema`, and `3.0` is `3`."""
+    plain = " ".join(unicodedata.normalize("NFC", value).split()).casefold()
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", plain)
