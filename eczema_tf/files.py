@@ -87,6 +87,11 @@ def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[P
         aside.rename(path)  # fails if somebody else has put something there meanwhile
 
 
+def is_version(name: str) -> bool:
+    """Whether a folder's name is the number of a version, as TensorFlow Serving reads it."""
+    return name.isascii() and name.isdigit()
+
+
 @dataclass
 class Version:
     """A folder that is being filled, and the number it gets in the end."""
@@ -110,7 +115,7 @@ def adding_version(parent: Path) -> Iterator[Version]:
         version = Version(folder / "version")
         version.folder.mkdir()
         yield version
-        made = [int(version.name) for version in parent.iterdir() if version.name.isdigit()]
+        made = [int(version.name) for version in parent.iterdir() if is_version(version.name)]
         version.number = 1 + max(made, default=0)
         while True:
             try:

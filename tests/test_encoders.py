@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from eczema_tf.config import Config, ImageConfig, TextConfig
 from eczema_tf.errors import ConfigError, PresetError
@@ -22,6 +23,7 @@ from eczema_tf.model.encoders import (
     specify_image_encoder,
     specify_text_encoder,
 )
+from eczema_tf.model.harmless import find_harmful
 from eczema_tf.model.saved_model import SavedModelEncoder
 
 
@@ -216,6 +218,37 @@ def test_a_module_that_reads_files_is_refused_before_it_runs(tmp_path: Path):
     )
     with pytest.raises(PresetError, match="ReadFile"):
         SavedModelEncoder(str(tmp_path / "reader"))
+
+
+class Writer(tf.Module):
+    """As a saver does it: by operations that every SavedModel has."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 16, 16, 3], tf.float32)])
+    def write(self, images: tf.Tensor) -> dict:
+        for line in tf.data.TextLineDataset("/etc/passwd"):
+            tf.raw_ops.SaveV2(
+                prefix="stolen", tensor_names=["x"], shape_and_slices=[""], tensors=[line]
+            )
+        return {"embedding": tf.reduce_mean(images, [1, 2])}
+
+
+def test_only_savers_save_and_nothing_else_calls_them(tmp_path: Path):
+    module = Writer()
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.write})
+    saved = SavedModel.FromString((tmp_path / "saved_model.pb").read_bytes())
+    assert find_harmful(saved) == ["SaveV2", "TextLineDataset"]
+    functions = saved.meta_graphs[0].graph_def.library.function
+    (saver,) = {f.signature.name for f in functions if "traced_save" in f.signature.name}
+    for function in functions:
+        for node in function.node_def:
+            node.op = "Identity" if node.op in ("SaveV2", "TextLineDataset") else node.op
+    assert find_harmful(saved) == []
+    functions.add(signature={"name": "f"}).node_def.add(op="PartitionedCall").attr[
+        "f"
+    ].func.name = saver
+    assert find_harmful(saved) == [saver]
+    functions.add(signature={"name": "g"}).node_def.add(op="NeverHeardOf")
+    assert find_harmful(saved) == ["NeverHeardOf", saver]
 
 
 def test_a_module_that_is_not_there_is_one_clear_error(tmp_path: Path):

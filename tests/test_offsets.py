@@ -67,6 +67,12 @@ def test_a_word_that_changes_its_length_when_folded_is_taken_whole(locate):
     assert "CAFÉ" in {cleaned[start:end].decode(errors="replace") for start, end in spans}
 
 
+def test_a_letter_that_folds_to_two_is_not_cut(locate):
+    cleaned, _, spans = locate("Straße straße süß")
+    words = {cleaned[start:end].decode() for start, end in spans[1:-1]}  # whole characters
+    assert words == {"Straße", "straße", "süß"}
+
+
 @given(st.text(max_size=60))
 @settings(max_examples=150)
 def test_every_text_has_as_many_places_as_tokens(locate, text: str):
@@ -89,6 +95,7 @@ def test_every_text_has_as_many_places_as_tokens(locate, text: str):
                 " ",
                 "\t",
                 "\u200b",
+                "\u2028",
                 "½",
                 "\ufffd",
                 "ß",

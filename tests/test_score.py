@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from test_serving import METADATA
 
 from eczema_tf.batch.cases import check_cases_file
 from eczema_tf.batch.job import JOB, Job, open_job
-from eczema_tf.batch.spark import check_spark, forgive_failures
+from eczema_tf.batch.spark import check_spark, forgive_failures, open_session
 from eczema_tf.data.manifest.stream import Row, Survey, survey_manifest
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import EczemaError, RunError
@@ -416,6 +417,27 @@ def test_a_job_with_another_manifest_model_or_setting_is_refused(
     with (tmp_path / "manifest.csv").open("a") as file:
         file.write("\nanother,,,text\n")
     assert "manifest: was" in refuses("--model", str(export))
+
+
+def test_what_passes_between_tasks_is_encrypted_in_a_folder_that_is_gone_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    spark = pytest.importorskip("pyspark.sql", reason="pip install -r requirements-spark.txt")
+    asked: dict[str, str] = {}
+
+    def start(builder: Any) -> contextlib.AbstractContextManager:
+        asked.update(builder._options)
+        assert not Path(asked["spark.local.dir"]).stat().st_mode & 0o077  # for nobody else
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(spark.SparkSession.Builder, "getOrCreate", start)
+    with (
+        pytest.raises(RunError, match="Java process has ended"),
+        open_session("local[1]", debug=False),
+    ):
+        raise ConnectionRefusedError
+    assert asked["spark.io.encryption.enabled"] == "true"
+    assert not Path(asked["spark.local.dir"]).exists()
 
 
 def test_fields_of_the_manifest_are_told_to_a_model_that_knows_them(tmp_path: Path):

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -93,12 +94,14 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
         "spark.log.level": "WARN" if debug else "OFF",
         "spark.ui.enabled": "false",  # no port is opened, no progress bar drawn over ours
         "spark.ui.showConsoleProgress": "false",
+        "spark.io.encryption.enabled": "true",  # texts pass through files between tasks
     }
     if _LOCAL_MASTER.fullmatch(master):  # nobody else is to connect
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         settings |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
     builder = SparkSession.builder.appName("eczema_tf.score").master(forgive_failures(master))
-    with warnings.catch_warnings():
+    own = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # Java may die without tidying up
+    with own as settings["spark.local.dir"], warnings.catch_warnings():
         # Strings and float32 cross over, and nothing else: tests/test_score.py covers them with the
         # pandas that is installed.
         warnings.filterwarnings(
@@ -109,6 +112,11 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
                 yield spark
         except (PySparkException, Py4JError) as error:
             raise RunError(f"Spark: {_describe_failure(error)}; --debug shows more") from error
+        except ConnectionError as error:
+            raise RunError(
+                "Spark's Java process has ended (too little memory?); the same command goes on"
+                " where it stopped"
+            ) from error
 
 
 def forgive_failures(master: str) -> str:

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from eczema_tf.config.faults import describe_faults
 from eczema_tf.errors import ConfigError, join_faults
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Count = Annotated[int, Field(ge=0, lt=2**32)]  # as NumPy's seeds
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
@@ -159,7 +159,8 @@ class ImageConfig(EncoderConfig):
     # null: a network from scratch
     preset: str | None = "efficientnet_lite0_imagenet"
     architecture: Literal["small", "efficientnet", "vit", "deit"] = "small"  # from scratch only
-    size_px: Positive | None = None  # null: the encoder's own size, or 96 from scratch
+    # null: the encoder's own size, or 96 from scratch
+    size_px: Annotated[int, Field(gt=0, le=4096)] | None = None
     # instead of a preset: a SavedModel folder or TensorFlow Hub handle, one embedding a photo
     saved_model: str | None = None
     # what it takes (docs/encoders.md); null: as its signature says

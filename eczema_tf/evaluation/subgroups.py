@@ -164,7 +164,7 @@ def find_factors(cases: pd.DataFrame) -> dict[str, pd.Series]:
 def _sort_key(value: str) -> tuple[float, str]:
     """By the number that a value begins with, if any."""
     number = value.split("-")[0].split(" ")[0].rstrip("+")
-    return (float(number) if number.isdigit() else np.inf), value
+    return (float(number) if number.isdecimal() else np.inf), value
 
 
 def _measure_subgroup(sample: Sample, mask: np.ndarray) -> dict[str, Statistic]:

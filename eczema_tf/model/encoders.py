@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import keras_hub
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from eczema_tf.config import ImageConfig, TextConfig
 from eczema_tf.errors import ConfigError, PresetError, RunError
@@ -38,7 +38,7 @@ class EncoderSpec(BaseModel):
     settings: dict[str, Any]
     pretrained: bool
     source: str = "from scratch"  # where the weights come from, for people
-    size_px: int = 0  # image encoders: side of the photo
+    size_px: int = Field(0, ge=0)  # image encoders: side of the photo
     # image encoders: photo * scale + offset is what the encoder was trained on
     scale: float | list[float] = 1.0
     offset: float | list[float] = 0.0
@@ -221,6 +221,8 @@ def build_encoder(spec: EncoderSpec) -> keras.Model:
         case "small_text_network":
             return scratch.build_small_text_network(**spec.settings)
         case "saved_model":
+            if spec.settings.get("digest") is None:
+                raise RunError("encoder saved_model: settings.digest is missing: which one is it?")
             inputs = keras.Input((spec.size_px, spec.size_px, 3), name="pixels")
             layer = SavedModelEncoder(**spec.settings, dimension=spec.dimension, name="saved_model")
         case "precomputed":

@@ -7,8 +7,8 @@ PNG, and gives 6144 values. What such a module takes is one of
     bytes    string (batch,), a PNG each
     example  string (batch,), a serialised tf.train.Example with the PNG in `image/encoded`
 
-A SavedModel is a program. It is loaded because the configuration names it, and refused if it reads
-or writes files or calls Python.
+A SavedModel is a program. It is loaded because the configuration names it, and refused if it may do
+more than compute (`harmless`).
 """
 
 from pathlib import Path
@@ -20,15 +20,12 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from eczema_tf.data.checksums import digest_folder
-from eczema_tf.errors import ConfigError, PresetError
-from eczema_tf.model.graphs import list_nodes
+from eczema_tf.errors import ConfigError, PresetError, shorten
+from eczema_tf.model.harmless import find_harmful
 
 KEY = "model.image.saved_model"
 SIGNATURE = "serving_default"
 DEFAULT_SIZE_PX = 448  # what Derm Foundation asks for
-FORBIDDEN_OPS = frozenset(
-    {"ReadFile", "WriteFile", "PyFunc", "PyFuncStateless", "EagerPyFunc", "LoadLibrary", "PrintV2"}
-)
 
 
 @keras.saving.register_keras_serializable("eczema_tf")
@@ -137,12 +134,10 @@ def _find_folder(handle: str) -> Path:
 def _load(folder: Path) -> Any:
     """Loads a SavedModel once it is known to be harmless and to have the signature."""
     saved = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    found = [nodes for meta in saved.meta_graphs for _, nodes in list_nodes(meta.graph_def)]
-    ops = {node.op for nodes in found for node in nodes}
-    if ops & FORBIDDEN_OPS:
+    if harmful := find_harmful(saved):
         raise PresetError(
-            f"{KEY}: {folder}: has ops that touch files or call Python:"
-            f" {', '.join(sorted(ops & FORBIDDEN_OPS))}"
+            f"{KEY}: {folder}: has operations that may do more than compute, such as touch files:"
+            f" {shorten(', '.join(harmful))}"
         )
     module = tf.saved_model.load(str(folder))
     signature = module.signatures.get(SIGNATURE)

@@ -21,9 +21,9 @@ from eczema_tf.data.checksums import check_checksums
 from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.photo.files import encode_image
 from eczema_tf.data.photo.upright import read_case_photos
-from eczema_tf.errors import DataError, EczemaError
+from eczema_tf.errors import DataError, EczemaError, shorten
 from eczema_tf.evaluation.predictions import FLAGS
-from eczema_tf.files import write_json
+from eczema_tf.files import is_version, write_json
 from eczema_tf.serving.cases import Said, pool_rows
 from eczema_tf.serving.columns import arrange_answers
 from eczema_tf.serving.graph.signature import (
@@ -125,7 +125,7 @@ class ExportedModel:
         import tensorflow_text  # noqa: F401  (registers the tokenizer's ops)
 
         self.folder = find_version(Path(folder))
-        self.version = int(self.folder.name) if self.folder.name.isdigit() else 0
+        self.version = int(self.folder.name) if is_version(self.folder.name) else 0
         check_checksums(self.folder, FILES)
         self.metadata = ExportMetadata.read(self.folder)
         try:
@@ -274,14 +274,20 @@ def plan_steps(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
 def _load(folder: Path, signatures: Sequence[str] | None) -> Any:
     """Loads a SavedModel, or a copy of its graph without the signatures that are not asked."""
     import tensorflow as tf
-
-    if signatures is None:
-        return tf.saved_model.load(str(folder))
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+    from eczema_tf.model.harmless import find_harmful
     from eczema_tf.serving.graph.subset import keep_signatures
 
-    saved = keep_signatures(SavedModel.FromString((folder / GRAPH_FILE).read_bytes()), signatures)
+    saved = SavedModel.FromString((folder / GRAPH_FILE).read_bytes())
+    if harmful := find_harmful(saved):
+        raise EczemaError(
+            f"{folder}: is no export of this project: has operations that may do more than compute,"
+            f" such as touch files: {shorten(', '.join(harmful))}"
+        )
+    if signatures is None:
+        return tf.saved_model.load(str(folder))
+    saved = keep_signatures(saved, signatures)
     with tempfile.TemporaryDirectory() as place:
         for name in ("assets", "variables"):
             (Path(place) / name).symlink_to((folder / name).resolve())
@@ -321,4 +327,6 @@ def find_version(folder: Path) -> Path:
 def list_versions(folder: Path) -> list[Path]:
     """Returns the folders of all versions, the newest last; none if there is no such folder."""
     children = folder.iterdir() if folder.is_dir() else ()
-    return sorted((child for child in children if child.name.isdigit()), key=lambda v: int(v.name))
+    # one without a graph is being copied
+    whole = (child for child in children if (child / GRAPH_FILE).is_file())
+    return sorted((child for child in whole if is_version(child.name)), key=lambda v: int(v.name))

@@ -4,7 +4,9 @@ Heads (and encoders from scratch) come first, then, if asked for, fine-tuning of
 encoders.
 """
 
-import tempfile
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from eczema_tf.training.stacking import Scales, find_scales, scale_log_odds
 # at nothing: at a rate of 1 it orders texts, but dares so little that all are called moderate
 # (docs/log.md).
 SEVERITY_RATE = 10.0
+PASSING = "passing"  # in a run folder: what is needed during training alone
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def train_model(
     # called as in inference, its dropout off, and every epoch after that costs next to nothing ===
     for modality in encoders.pretrained:
         model.get_layer(ENCODER_LAYERS[modality]).trainable = False
-    with tempfile.TemporaryDirectory(dir=run_dir, ignore_cleanup_errors=True) as passing:
+    with _passing_folder(run_dir) as passing:
         cache = ArrayCache(train.cache_folder if train.cache_features else passing)
         cached = encoders.pretrained | absent
         features = compute_features(model, data.inputs, cached, cache)
@@ -123,6 +126,18 @@ def train_model(
             trust = fit_clinical(heads, others, learned, trust)
     shift_log_odds(model, log_odds - learned)
     return replace(history, judged=Judged(scales, limits, trust))
+
+
+@contextmanager
+def _passing_folder(run_dir: Path) -> Iterator[Path]:
+    """Yields a folder for the time of training; what a killed process left there goes first."""
+    folder = run_dir / PASSING
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _train_heads(

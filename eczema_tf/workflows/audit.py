@@ -122,6 +122,8 @@ def load_as_trained(config: DataConfig, trained_on: DatasetFacts) -> Dataset:
     )
     if joined is not None and unchanged:
         return dataset.join_groups(joined)
+    if not unchanged:
+        say(f"note: {trained_on.manifest} or its photos have changed since training")
     return _audit(config, dataset).dataset
 
 

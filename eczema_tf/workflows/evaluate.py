@@ -182,6 +182,8 @@ def _choose_rows(
         chosen = table["split"] == split
     else:
         chosen = table["example_id"].isin(own_splits[split])
+        if gone := len(own_splits[split]) - int(chosen.sum()):
+            say(f"note: {gone} of {len(own_splits[split])} rows of {split} are no longer there")
     if not chosen.any():
         raise DataError(
             f"--split {split}: there are no such rows; give --split all to evaluate a manifest"

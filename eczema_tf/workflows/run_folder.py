@@ -23,7 +23,7 @@ from eczema_tf.config import Config, dump_config, load_config
 from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.data.checksums import CHECKSUMS, check_checksums, write_checksums
 from eczema_tf.data.text.tokenizer import TextTokenizer, read_tokenizer
-from eczema_tf.errors import RunError
+from eczema_tf.errors import RunError, shorten
 from eczema_tf.evaluation.thresholds import Thresholds
 from eczema_tf.explanation.submodels import EvidenceScale, Submodels
 from eczema_tf.files import (
@@ -186,7 +186,12 @@ def load_model(run_dir: Path) -> TrainedModel:
         )
     check_checksums(run_dir, MODEL_FILES)
     config, encoders = load_config(run_dir / CONFIG), load_encoders(run_dir)
-    model = build_model(config.model, encoders)
+    try:
+        model = build_model(config.model, encoders)
+    except (ValueError, TypeError, KeyError) as error:  # Keras' and KerasHub's
+        raise RunError(
+            f"{run_dir / ENCODERS}: no encoders can be built from it ({shorten(str(error))})"
+        ) from error
     try:
         model.load_weights(run_dir / WEIGHTS)
     except (ValueError, OSError) as error:

@@ -6,7 +6,7 @@ for each trial with its HParams for TensorBoard, `trials.csv` and `best.yaml`. T
 dropped from the data set before the first trial.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice, product
 from pathlib import Path
 
@@ -77,9 +77,15 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
             "train.base_run: a model that is kept has no epochs to compare trials by; leave it out"
             " of a search"
         )
-    _start_study(config, space, folder)
+    started_with = {
+        "config.yaml": dump_config(config),
+        "space.yaml": yaml.safe_dump(TypeAdapter(Space).dump_python(space), sort_keys=False),
+    }
+    _check_study(started_with, folder)
     check_encoders(config)
     dataset, splits = load_without_test(config)
+    for name, text in started_with.items():  # now: what is wrong above can be mended
+        write_text(folder / name, text)
     journal = JournalFileBackend(str(folder / JOURNAL))
     study = optuna.create_study(
         study_name="study",
@@ -116,12 +122,8 @@ def _write_best(config: Config, finished: list[optuna.trial.FrozenTrial], folder
     )
 
 
-def _start_study(config: Config, space: Space, folder: Path) -> None:
-    """Writes a study's configuration and space into its folder; refuses to mix two studies."""
-    started_with = {
-        "config.yaml": dump_config(config),
-        "space.yaml": yaml.safe_dump(TypeAdapter(Space).dump_python(space), sort_keys=False),
-    }
+def _check_study(started_with: Mapping[str, str], folder: Path) -> None:
+    """Refuses to mix two studies."""
     for name, text in started_with.items():
         file = folder / name
         if file.is_file() and file.read_text(encoding="utf-8") != text:
@@ -129,7 +131,6 @@ def _start_study(config: Config, space: Space, folder: Path) -> None:
                 f"{folder}: holds a study with another {name}; give another --out, or continue with"
                 " that one"
             )
-        write_text(file, text)
 
 
 def load_space(path: Path, config: Config) -> Space:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from eczema_tf.data.text.tokenizer import MARKUP, MAX_TEXT_BYTES
 
 _MARKUP = re.compile(MARKUP)
-_CONTROL, _FORMAT = "Cc", "Cf"  # Unicode categories
+_FORMAT, _BLANK = "Cf", {"Cc", "Zl", "Zp", "Zs"}  # Unicode categories
 
 
 @dataclass(frozen=True)
@@ -105,4 +105,4 @@ def _unmark(pieces: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
 
 
 def _is_space(character: str) -> bool:
-    return character in " \t\n\f\r\v\ufffd" or unicodedata.category(character) == _CONTROL
+    return character in "\t\n\f\r\v\ufffd" or unicodedata.category(character) in _BLANK

@@ -14,6 +14,7 @@ CJK = (  # ranges of characters, for a character class
     r"\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}"
     r"\x{2B740}-\x{2B81F}\x{2B820}-\x{2CEAF}\x{F900}-\x{FAFF}\x{2F800}-\x{2FA1F}"
 )
+_UNITS = ("BYTE", "UTF8_CHAR")
 _KEPT = rf"[!-/]|[:-@]|[\[-`]|[{{-~]|\p{{P}}|[{CJK}]"
 
 
@@ -80,7 +81,9 @@ class TokenLocator:
             folded = tf_text.case_fold_utf8(folded)
         ids, starts, ends = self._word_piece.tokenize_with_offsets(folded)
         word = starts.value_rowids()  # of each piece
-        exact = tf.gather(tf.strings.length(folded) == tf.strings.length(words), word)
+        # in bytes alone, a sharp s is as long as the two letters that it is folded to
+        lengths = ([tf.strings.length(of, unit) for of in (folded, words)] for unit in _UNITS)
+        exact = tf.gather(tf.reduce_all([long == as_long for long, as_long in lengths], 0), word)
         first, last = (tf.gather(of.flat_values, word) for of in (word_starts, word_ends))
         return Pieces(
             split,

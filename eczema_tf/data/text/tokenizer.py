@@ -40,7 +40,7 @@ def clean_text(texts: tf.Tensor) -> tf.Tensor:
     texts = tf.strings.regex_replace(texts, r"\p{Cf}+", "")
     texts = tf_text.normalize_utf8(texts, "NFKC")
     texts = tf.strings.regex_replace(texts, MARKUP, " ")
-    texts = tf.strings.regex_replace(texts, r"[\p{Cc}\x{FFFD}\s]+", " ")
+    texts = tf.strings.regex_replace(texts, r"[\p{Cc}\p{Z}\x{FFFD}\s]+", " ")
     return tf.strings.strip(texts)
 
 

@@ -1,0 +1,64 @@
+"""Whether a SavedModel does no more than compute: it is a program, and may come from anybody.
+
+TensorFlow says of each operation whether it has a state, as everything has that reads or writes
+files, opens connections or calls Python, but for a few. So what has a state is refused, unless it
+is known to be harmless (TensorFlow, Using TensorFlow Securely: a model is code).
+
+No Keras here: `predict` has none.
+"""
+
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.python.framework import op_def_registry
+
+from eczema_tf.model.graphs import list_called, list_functions, list_nodes
+
+# variables, tables and data in memory, control flow, chance, and programs compiled by XLA
+_HARMLESS = """
+    VarHandleOp ReadVariableOp AssignVariableOp AssignAddVariableOp AssignSubVariableOp
+    DestroyResourceOp DisableCopyOnRead VarIsInitializedOp VariableShape ResourceGather
+    ResourceGatherNd VariableV2 HashTableV2 AnonymousHashTable MutableHashTableV2
+    MutableDenseHashTableV2 InitializeTableV2 LookupTableFindV2 LookupTableSizeV2
+    LookupTableImportV2 LookupTableExportV2 LookupTableInsertV2 LookupTableRemoveV2
+    StatefulPartitionedCall While If Case Assert CheckNumericsV2 CheckNumerics GuaranteeConst Empty
+    TensorArrayV3 TensorArrayReadV3 TensorArrayWriteV3 TensorArrayGatherV3 TensorArrayScatterV3
+    TensorArraySizeV3 TensorArrayCloseV3 TensorArrayConcatV3 TensorArraySplitV3
+    TensorDataset TensorSliceDataset RangeDataset DatasetToSingleElement ReduceDataset
+    AnonymousIteratorV2 AnonymousIteratorV3 MakeIterator IteratorGetNext IteratorGetNextAsOptional
+    DeleteIterator RandomUniform RandomUniformInt RandomStandardNormal TruncatedNormal
+    RandomShuffle RandomGamma RandomPoissonV2 Multinomial RngReadAndSkip RngSkip StatefulUniform
+    StatefulUniformInt StatefulStandardNormalV2 StatefulTruncatedNormal StatelessRandomGetAlg
+    SampleDistortedBoundingBox SampleDistortedBoundingBoxV2 RandomCrop XlaCallModule XlaLaunch
+"""
+# touch files or call Python, or run what stands in a string, though TensorFlow sees no state
+_HARMFUL = """
+    ReadFile MatchingFiles ImmutableConst InitializeTableFromTextFile PyFuncStateless CacheDataset
+    SnapshotDataset SnapshotDatasetV2 SnapshotDatasetReader SnapshotNestedDatasetReader
+    SnapshotChunkDataset DatasetFromGraph RegisterDataset RegisterDatasetV2 DebugIdentity
+    DebugNanCount DebugNumericSummary CopyHost Copy ReaderRead ReaderReadUpTo
+"""
+HARMLESS, HARMFUL = frozenset(_HARMLESS.split()), frozenset(_HARMFUL.split())
+# by these alone weights are read, in functions that nothing else calls
+SAVING = frozenset({"SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename"})
+SAVERS = ("__inference__traced_save", "__inference__traced_restore")
+
+
+def find_harmful(saved: SavedModel) -> list[str]:
+    """Lists the operations by which a SavedModel may do more than compute; none if it does not."""
+    found: set[str] = set()
+    for graph in (meta.graph_def for meta in saved.meta_graphs):
+        own = {function.signature.name for function in list_functions(graph)}
+        for name, nodes in list_nodes(graph):
+            operations = {node.op for node in nodes} - own
+            saves = name == "" or name.startswith(SAVERS)
+            found |= set(filter(_is_harmful, operations - SAVING if saves else operations))
+            if name:
+                called = (*list_called(nodes), *(node.op for node in nodes))
+                found |= {other for other in called if other.startswith(SAVERS)}
+    return sorted(found)
+
+
+def _is_harmful(operation: str) -> bool:
+    known = op_def_registry.get(operation)
+    return (
+        known is None or operation in HARMFUL or (known.is_stateful and operation not in HARMLESS)
+    )
