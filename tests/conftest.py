@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,6 @@ from hypothesis import settings
 from PIL import Image
 
 from eczema_tf.cli import GARBAGE_THRESHOLDS
-from eczema_tf.files import replacing_folder
 
 settings.register_profile("eczema_tf", deadline=None)  # how long a test takes is not tested
 settings.load_profile("eczema_tf")
@@ -91,22 +91,48 @@ def toy_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small real model with both signatures as version 3, made once for all processes.
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a folder that all processes of the tests share; it is for reading alone."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    shared.mkdir(exist_ok=True)
 
-    It is for reading alone.
-    """
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, filled = shared / name, shared / f"{name}.filled"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_export(make_once: Callable[..., Path]) -> Path:
+    """A small real model with both signatures as version 3."""
     from test_serving import save_small_export
 
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "small_export"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "eczema").exists():
-            with replacing_folder(folder / "eczema") as aside:
-                save_small_export(aside / "3")
-    return folder / "eczema" / "3"
+    return make_once("small_export", lambda folder: save_small_export(folder / "3")) / "3"
+
+
+@pytest.fixture(scope="session")
+def told_export(make_once: Callable[..., Path]) -> Path:
+    """Another one, that is told an age and a sex, as version 1."""
+    from test_clinical import save_export
+
+    return make_once("told_export", lambda folder: save_export(folder / "1")) / "1"
+
+
+@pytest.fixture(scope="session")
+def main_job(make_once: Callable[..., Path]) -> Path:
+    """What the main job on `configs/smoke.yaml` leaves: `synthetic`, `run`, `export`, `cache`."""
+    from test_main_job import do_main_job
+
+    return make_once("main_job", do_main_job)
 
 
 @pytest.fixture(scope="session")

@@ -66,10 +66,7 @@ from eczema_tf.schema import (
 )
 from eczema_tf.serving.answering import Question, answer_case
 from eczema_tf.serving.graph.served_model import ServedModel, save_served
-from eczema_tf.train import main as train_main
 from eczema_tf.workflows.explain import RunBackend
-
-pytestmark = pytest.mark.usefixtures("without_board")
 
 SIZE_PX = 32
 TEXTS = ["my skin is itchy and dry", "the rash is red", "itchy"]
@@ -656,22 +653,8 @@ def test_the_served_explanation_is_the_offline_one(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def run(toy_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("explained")
-    settings = {
-        "data.manifest": toy_manifest,
-        "train.epochs": 1,
-        "train.cache_folder": folder / "cache",
-        "export.enabled": "false",
-    }
-    arguments = [
-        argument for key, value in settings.items() for argument in ("--set", f"{key}={value}")
-    ]
-    assert (
-        train_main(["--config", "configs/smoke.yaml", "--run-dir", str(folder / "run"), *arguments])
-        == 0
-    )
-    return folder / "run"
+def run(main_job: Path) -> Path:
+    return main_job / "run"
 
 
 def jpeg(pixels: np.ndarray, orientation: int = 1) -> bytes:
@@ -682,10 +665,11 @@ def jpeg(pixels: np.ndarray, orientation: int = 1) -> bytes:
     return buffer.getvalue()
 
 
-def test_explain_writes_picture_json_and_page(run: Path, toy_manifest: Path, tmp_path: Path):
+def test_explain_writes_picture_json_and_page(run: Path, main_job: Path, tmp_path: Path):
     photo = tmp_path / "photo.jpg"
-    with Image.open(toy_manifest.parent / "photos" / "1.png") as seen:
-        standing = seen.convert("RGB").transpose(Image.Transpose.ROTATE_90)
+    with Image.open(min((main_job / "synthetic" / "photos").iterdir())) as seen:
+        lying = seen.convert("RGB").resize((280, 200))
+    standing = lying.transpose(Image.Transpose.ROTATE_90)
     photo.write_bytes(jpeg(np.asarray(standing), orientation=6))
     (tmp_path / "other.jpg").write_bytes(jpeg(np.zeros((90, 60, 3), "uint8")))
     text = "My skin <b>is</b> itchy,  no blisters"

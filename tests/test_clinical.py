@@ -299,10 +299,8 @@ def save_export(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
-    folder = tmp_path_factory.mktemp("export") / "1"
-    save_export(folder)
-    return ExportedModel(folder)
+def exported(told_export: Path) -> ExportedModel:
+    return ExportedModel(told_export)
 
 
 def log_odds(answer: dict[str, np.ndarray]) -> np.ndarray:

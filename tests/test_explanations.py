@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eczema_tf import evaluate, prepare, train
+from eczema_tf import evaluate
 from eczema_tf.data.checksums import CHECKSUMS
 from eczema_tf.errors import RunError
 from eczema_tf.evaluation.explanation_results import Cascade, ComparisonSummary, ModalityResults
@@ -25,30 +25,15 @@ from eczema_tf.workflows.explanation_quality.stability import list_depths
 from eczema_tf.workflows.explanation_quality.texts import TextWords
 from eczema_tf.workflows.parity import check_completeness
 
-pytestmark = pytest.mark.usefixtures("without_board")
-
-SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 CASES = 14
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared data and a finished run."""
+def workplace(main_job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared data and a finished run, to be written into."""
     folder = tmp_path_factory.mktemp("explanations")
-    assert (
-        prepare.main(["synthetic", "--n", "120", "--seed", "0", "--out", str(folder / "synthetic")])
-        == 0
-    )
-    values = {
-        "data.manifest": folder / "synthetic" / "manifest.csv",
-        "train.cache_folder": folder / "cache",
-        "train.epochs": 4,  # it must be able to tell some cases
-        "export.enabled": "false",
-    }
-    settings = [
-        argument for key, value in values.items() for argument in ("--set", f"{key}={value}")
-    ]
-    assert train.main(["--config", str(SMOKE), *settings, "--run-dir", str(folder / "run")]) == 0
+    for name in ("synthetic", "run"):
+        shutil.copytree(main_job / name, folder / name)
     return folder
 
 

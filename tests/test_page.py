@@ -19,7 +19,6 @@ import pytest
 import uvicorn
 from PIL import Image
 from test_answer import THRESHOLDS
-from test_clinical import save_export
 
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.reporting.html import format_percent
@@ -102,11 +101,8 @@ def serving(model: ExportedModel) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
-    """A model that is told an age and a sex."""
-    folder = tmp_path_factory.mktemp("told") / "1"
-    save_export(folder)
-    return ExportedModel(folder)
+def told(told_export: Path) -> ExportedModel:
+    return ExportedModel(told_export)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 from scipy.special import expit, logit
-from test_clinical import save_export
 from test_serving import METADATA
 
 from eczema_tf.batch.cases import check_cases_file
@@ -440,22 +439,23 @@ def test_what_passes_between_tasks_is_encrypted_in_a_folder_that_is_gone_afterwa
     assert not Path(asked["spark.local.dir"]).exists()
 
 
-def test_fields_of_the_manifest_are_told_to_a_model_that_knows_them(tmp_path: Path):
+def test_fields_of_the_manifest_are_told_to_a_model_that_knows_them(
+    tmp_path: Path, told_export: Path
+):
     try:
         check_spark()
     except EczemaError as error:
         pytest.skip(str(error))
-    save_export(tmp_path / "1")
     cells = ["50,female", ",male", "old,female", ","]
     lines = [f"{row},c,itchy,{cell}" for row, cell in enumerate(cells)]
     manifest = tmp_path / "manifest.csv"
     manifest.write_text("\n".join(["example_id,case_id,text,age,sex", *lines]))
     arguments = ["--manifest", str(manifest), "--out", str(tmp_path / "out")]
-    done = run_score(["--model", str(tmp_path / "1"), *arguments], {})
+    done = run_score(["--model", str(told_export), *arguments], {})
     assert "note:" not in done.stderr
     table = pd.read_parquet(tmp_path / "out")
     told = ["age=50; sex=female", "sex=male", "sex=female", ""]
-    expected = ExportedModel(tmp_path / "1").run([b""] * 4, ["itchy"] * 4, "clinical", told)
+    expected = ExportedModel(told_export).run([b""] * 4, ["itchy"] * 4, "clinical", told)
     np.testing.assert_allclose(table["eczema"], expected["eczema"], rtol=1e-3)
     assert table["eczema"].nunique() == 4
     assert table["status"].str.partition(":")[0].tolist() == ["ok", "ok", "clinical", "ok"]

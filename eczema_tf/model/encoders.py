@@ -7,7 +7,7 @@ preset, and nothing executable is ever loaded.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import keras_hub
@@ -38,7 +38,7 @@ class EncoderSpec(BaseModel):
     settings: dict[str, Any]
     pretrained: bool
     source: str = "from scratch"  # where the weights come from, for people
-    size_px: int = Field(0, ge=0)  # image encoders: side of the photo
+    size_px: Annotated[int, Field(ge=0)] = 0  # image encoders: side of the photo
     # image encoders: photo * scale + offset is what the encoder was trained on
     scale: float | list[float] = 1.0
     offset: float | list[float] = 0.0
