@@ -35,12 +35,14 @@ from eczema_tf.config import Config, change_config, dump_config
 from eczema_tf.errors import EczemaError, RunError
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
 from eczema_tf.explanation.one_pass import explain_in_one_pass
+from eczema_tf.reporting.facts import RunData
 from eczema_tf.schema import IMAGE, NEVER_SEEN_SKIN, NOTICE
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import ServedModel
 from eczema_tf.workflows import export as exporting
 from eczema_tf.workflows import parity, run_folder
 from eczema_tf.workflows import train as training
+from eczema_tf.workflows.audit import load_as_trained
 from eczema_tf.workflows.board import HEATMAPS, flatten
 from eczema_tf.workflows.hub import forget_places
 from eczema_tf.workflows.tracking import log_run
@@ -377,6 +379,27 @@ def test_a_full_disk_is_told_before_weights_are_written(
     with pytest.raises(EczemaError, match=r"model\.weights\.h5.*No space left"):
         run_folder.save_model(tmp_path, trained)
     assert not (tmp_path / run_folder.WEIGHTS).exists()
+
+
+def test_encoders_that_cannot_be_built_are_one_clear_error(workplace: Path, tmp_path: Path):
+    run = Path(shutil.copytree(workplace / "run", tmp_path / "run"))
+    run_folder.unseal(run)
+    told = json.loads((run / run_folder.ENCODERS).read_text())
+    told["text"]["settings"] = {"unheard_of": 1}
+    (run / run_folder.ENCODERS).write_text(json.dumps(told))
+    with pytest.raises(RunError, match=r"encoders\.json: no encoders can be built .*unheard_of"):
+        run_folder.load_model(run)
+
+
+def test_data_that_changed_since_training_are_said_to_have(
+    workplace: Path, capsys: pytest.CaptureFixture
+):
+    config = load_config(workplace / "run" / "config.yaml").data
+    data = RunData.read(workplace / "run" / "data.json")
+    load_as_trained(config, data)
+    assert capsys.readouterr().err == ""
+    load_as_trained(config, data.model_copy(update={"manifest_fingerprint": "other"}))
+    assert "have changed since training" in capsys.readouterr().err
 
 
 def skew_prior(trained, patch: pytest.MonkeyPatch) -> None:

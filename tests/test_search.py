@@ -111,6 +111,15 @@ def test_a_trial_that_fails_ends_the_study_in_one_line(
     assert said.splitlines()[-1] == "error: split val: has one class"
 
 
+def test_a_study_begins_once_its_data_are_right(tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "space.yaml").write_text("model.dropout: [0.1, 0.2]\n")
+    files = ["--space", str(tmp_path / "space.yaml"), "--out", str(tmp_path / "study")]
+    wrong = ["--set", f"data.manifest={tmp_path / 'missing.csv'}", *files, "--trials", "1"]
+    assert search.main(["--config", str(SMOKE), *wrong]) == 1
+    assert "missing.csv" in capsys.readouterr().err
+    assert not (tmp_path / "study" / "config.yaml").exists()
+
+
 def test_dotted_keys_are_changed_in_a_copy():
     base = Config()
     changed = change_config(base, {"train.epochs": 5, "seed": 6})

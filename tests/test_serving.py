@@ -18,6 +18,7 @@ from PIL import Image
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from eczema_tf.config import ImageConfig, ModelConfig, PreprocessConfig, TextConfig
+from eczema_tf.data.checksums import write_checksums
 from eczema_tf.data.clinical.fields import Field
 from eczema_tf.data.photo.limits import SERVED_MAX_BYTES
 from eczema_tf.data.photo.preprocess import preprocess_photo
@@ -46,6 +47,8 @@ from eczema_tf.schema import (
 from eczema_tf.serving.cases import plain_row
 from eczema_tf.serving.client import predict_remotely
 from eczema_tf.serving.exported import (
+    FILES,
+    GRAPH_FILE,
     METADATA_FILE,
     STEP_BYTES,
     STEP_ROWS,
@@ -366,9 +369,22 @@ def test_a_modality_that_was_not_trained_on_is_ignored(parts):
     assert not answer["text_used"].numpy()[0]
 
 
+def test_an_export_that_may_do_more_than_compute_is_refused(small_export: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(small_export, tmp_path / "1"))
+    saved = SavedModel.FromString((folder / GRAPH_FILE).read_bytes())
+    functions = saved.meta_graphs[0].graph_def.library.function
+    functions.add(signature={"name": "spy"}).node_def.add(op="WriteFile")
+    (folder / GRAPH_FILE).write_bytes(saved.SerializeToString())
+    write_checksums(folder, FILES)
+    for signatures in (None, ["serving_default"]):
+        with pytest.raises(EczemaError, match=r"more than compute.*: WriteFile"):
+            ExportedModel(folder, signatures)
+
+
 def test_local_prediction_takes_the_newest_version(export: Path, tmp_path: Path):
     (tmp_path / "arm.jpg").write_bytes(photo())
-    (export.parent / "2").mkdir()
+    for name in ("2", "4", "\u00b2"):  # 4 is being copied
+        (export.parent / name).mkdir()
     assert find_version(export.parent) == export
     answer = predict([tmp_path / "arm.jpg"], "itchy", model=export.parent)
     assert answer.status == "ok"

@@ -77,9 +77,6 @@ def prepare_table(
     photos = find_photos(images, named["image_path"])
     paths = [f"{PHOTOS}/{photo}" if photo in photos else "" for photo in named["image_path"]]
     kept = named.assign(image_path=paths).query("image_path != '' or text != ''")
-    there = set(kept["condition"].map(fold))
-    if absent := [value for value in mapping.eczema.positive if fold(value) not in there]:
-        say(f"note: {mapping.eczema.column}: no row kept is {shorten(', '.join(absent))}")
     if name != ECZEMA:
         kept = kept.assign(**{POSITIVE_CLASS: name})
     _check_rows(kept, mapping, table, images)
@@ -93,11 +90,7 @@ def prepare_table(
         description=DESCRIPTION.format(
             **counts, name=mapping.name, share=kept["eczema"].mean(), positive_class=name
         ),
-        facts={
-            POSITIVE_CLASS: name,
-            "diagnoses": _count_diagnoses(kept),
-            **_describe_map(mapping, given),
-        },
+        facts={POSITIVE_CLASS: name, **_describe_map(mapping, given, kept)},
         left_out=LEFT_OUT,
         inputs=(table, map_path if Path(map_path).is_file() else None, images),
         files={f"{PHOTOS}/{photo}": file for photo, file in photos.items()},
@@ -181,6 +174,9 @@ def _check_rows(
             f"{path}: {mapping.eczema.column}: none of {', '.join(mapping.eczema.positive)} is"
             f" there; received {seen}"
         )
+    there = set(rows["condition"].map(fold))
+    if absent := [value for value in mapping.eczema.positive if fold(value) not in there]:
+        say(f"note: {mapping.eczema.column}: no row kept is {shorten(', '.join(absent))}")
     checked = rows.assign(eczema=rows["eczema"].astype(str)).reset_index(drop=True)
     faults = [
         f"{Path(path).name}:{rows.index[fault.row]}: {fault.column}: {fault.message}"
@@ -189,10 +185,11 @@ def _check_rows(
     raise_if_any(f"{path}: does not make a valid manifest with the map {mapping.name}", faults)
 
 
-def _describe_map(mapping: TableMap, given: pd.DataFrame) -> dict[str, object]:
+def _describe_map(mapping: TableMap, given: pd.DataFrame, kept: pd.DataFrame) -> dict[str, object]:
     """Describes the map for `dataset.json`; a value to leave out that never occurs counts 0."""
     counted = {column: Counter(given[column].map(fold)) for column in mapping.leave_out}
     return {
+        "diagnoses": _count_diagnoses(kept),
         "left_out": {
             column: {value: counted[column][fold(value)] for value in values}
             for column, values in mapping.leave_out.items()
