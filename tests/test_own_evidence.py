@@ -180,7 +180,9 @@ def test_too_few_groups_add_nothing(capsys: pytest.CaptureFixture):
 
 def test_a_kept_model_cannot_be_fine_tuned_as_well():
     with pytest.raises(ConfigError, match=r"base_run keeps .* fine_tune.epochs: 2"):
-        load_config(None, ["train.base_run=runs/a", "train.fine_tune.epochs=2"])
+        load_config(
+            None, ["train.base_run=runs/a", "train.fine_tune={epochs: 2, image_from: block}"]
+        )
 
 
 def settings(folder: Path, **changed: object) -> list[str]:
