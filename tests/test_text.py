@@ -30,6 +30,7 @@ TEXTS = ["my skin is itchy and dry", "the rash is red, no blisters", "itchy at n
         ),  # NFKC: ligature, circled digit, full width
         (b"a <b>bold</b> rash<br/>here", "a bold rash here"),
         (b"temperature < 38 and > 36", "temperature < 38 and > 36"),
+        ("1½ weeks, ½ day".encode(), "1 1⁄2 weeks, 1⁄2 day"),
         (b"nul\x00 and bell\x07", "nul and bell"),
         ("red\u2028dry\u2029raw\u1680sore\u00a0skin".encode(), "red dry raw sore skin"),
         ("zero\u200bwidth \u202e reversed".encode(), "zerowidth reversed"),

@@ -4,9 +4,9 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from eczema_tf.data.text.tokenizer import MARKUP, MAX_TEXT_BYTES
+from eczema_tf.data.text.tokenizer import MARKUP, MAX_TEXT_BYTES, MIXED_NUMBER
 
-_MARKUP = re.compile(MARKUP)
+_MARKUP, _MIXED_NUMBER = re.compile(MARKUP), re.compile(MIXED_NUMBER)
 _FORMAT, _BLANK = "Cf", {"Cc", "Zl", "Zp", "Zs"}  # Unicode categories
 
 
@@ -75,6 +75,8 @@ def _normalize(text: str) -> list[tuple[str, int, int]]:
     pieces, start = [], 0
     for stop in range(1, len(shown) + 1):
         if stop == len(shown) or _is_boundary(shown[start:stop], shown[stop]):
+            if _MIXED_NUMBER.fullmatch(shown[max(start - 1, 0) : start + 1]):
+                pieces.append((" ", places[start], places[start]))
             pieces += [
                 (character, places[start], places[stop - 1] + 1)
                 for character in unicodedata.normalize("NFKC", shown[start:stop])

@@ -19,6 +19,9 @@ MAX_TEXT_BYTES = (
     20_000  # far beyond any tokens kept; bounds the work that one hostile text can cause
 )
 MOSTLY = 0.5
+# one and a half, which NFKC would make eleven halves
+FRACTIONS = "\u00bc-\u00be\u2150-\u215e"
+MIXED_NUMBER = f"([0-9])([{FRACTIONS}])"
 
 
 def clean_text(texts: tf.Tensor) -> tf.Tensor:
@@ -38,6 +41,7 @@ def clean_text(texts: tf.Tensor) -> tf.Tensor:
         texts, "UTF-8", "UTF-8", errors="replace", replacement_char=0xFFFD
     )
     texts = tf.strings.regex_replace(texts, r"\p{Cf}+", "")
+    texts = tf.strings.regex_replace(texts, MIXED_NUMBER, r"\1 \2")
     texts = tf_text.normalize_utf8(texts, "NFKC")
     texts = tf.strings.regex_replace(texts, MARKUP, " ")
     texts = tf.strings.regex_replace(texts, r"[\p{Cc}\p{Z}\x{FFFD}\s]+", " ")
