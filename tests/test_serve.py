@@ -44,7 +44,7 @@ from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import EczemaError
 from eczema_tf.schema import CONSISTENCY, NOTICE, SEVERITY
 from eczema_tf.serve import main
-from eczema_tf.serving.client import fetch_metadata, predict_remotely
+from eczema_tf.serving.client import MAX_BODY_MB, fetch_metadata, predict_remotely
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.signature import EXPLAIN, SERVE, SIGNATURES
 from eczema_tf.serving.rest import server as server_module
@@ -1199,6 +1199,12 @@ def test_lies_and_excesses_on_the_wire(server, head: str, body: bytes, code: int
             )
         assert connection.recv(12) == f"HTTP/1.1 {code}".encode()
     assert predict_remotely(server[1], [b""], "itchy")["status"][0] == b"ok"
+
+
+def test_a_question_that_is_too_large_is_said_to_be(server):
+    with pytest.raises(EczemaError, match=r"hung up on a question of 20\.0 MB; .*--max-body-mb, 20"):
+        predict_remotely(server[1], [bytes(15_000_000)], "itchy")
+    assert Limits().max_body_bytes == MAX_BODY_MB * 1_000_000
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ from eczema_tf.serving.cases import Said
 from eczema_tf.serving.graph.signature import SERVE, WITH_CLINICAL
 
 TIMEOUT_S = 30.0
+MAX_BODY_MB = 20  # of a question that a server takes which is told nothing else
+SMALL_BYTES = 1_000_000  # of one that any server takes
+HUNG_UP = (BrokenPipeError, ConnectionResetError)
 # of reading what is no answer of such a model
 NONSENSE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 # what a row of an answer holds: probabilities, and how many of each name; flags; strings
@@ -144,5 +147,16 @@ def _fetch(url: str, question: object = None) -> Any:
         raise EczemaError(f"--url {url}: must begin with http:// or https://")
     body = None if question is None else json.dumps(question).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-        return json.load(response)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            return json.load(response)
+    except OSError as error:
+        # one that refuses a question for its size does not read it
+        is_hung_up = isinstance(getattr(error, "reason", error), HUNG_UP)
+        if body and len(body) > SMALL_BYTES and is_hung_up:
+            raise EczemaError(
+                f"{url}: the server hung up on a question of {len(body) / 1e6:.1f} MB; allowed: its"
+                f" --max-body-mb, {MAX_BODY_MB} unless told otherwise; send fewer or smaller"
+                " photos, or raise it"
+            ) from error
+        raise
