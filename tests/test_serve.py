@@ -1114,6 +1114,63 @@ def test_the_server_does_not_wait_for_ever_at_the_end():
         connection.close()
 
 
+STUCK_SERVER = """
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from eczema_tf.serving.rest import app
+from eczema_tf.workflows import serve
+
+class Stuck:
+    version = 1
+    metadata = SimpleNamespace(notice="no model", signatures=("serving_default",))
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def warm_up(self):
+        pass
+
+    def run(self, *_):
+        print("asked", flush=True)
+        threading.Event().wait()
+
+serve.ExportedModel, app.describe_metadata = Stuck, lambda *_: {}
+serve.serve(
+    Path("nowhere"), "127.0.0.1", 0, batch_rows=1, max_rows=1, max_waiting_rows=9, max_body_mb=1,
+    stop_timeout_s=1, with_page=False,
+)
+"""
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT] * 2], ids=str)
+def test_who_waits_at_the_end_is_told_and_a_batch_under_way_holds_up_nothing(
+    numbers: list[signal.Signals],
+):
+    with process("-c", STUCK_SERVER) as server:
+        lines = iter(server.stdout.readline, "")
+        port = next(int(found[1]) for line in lines if (found := re.search(r":(\d+)/", line)))
+        body = body_of(("", SECRET))
+        running, waiting, half = (begin_request(port, body, PREDICT) for _ in range(3))
+        running.sendall(body[-1:])
+        assert "asked\n" in lines
+        waiting.sendall(body[-1:])
+        for number in numbers:
+            server.send_signal(number)
+            with contextlib.suppress(ConnectionError):
+                while True:  # until it has begun to stop
+                    socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
+        for connection in (running, waiting, half):
+            head, _, told = read_all(connection).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503")
+            assert b"retry-after: 1" in head
+            assert json.loads(told) == {"error": "the server is stopping"}
+        output, errors = server.communicate(timeout=PATIENCE_S)
+    assert (server.returncode, output) == (0, "stopped\n")
+    assert "Traceback" not in errors
+    assert SECRET not in errors
+
+
 @pytest.fixture(scope="module")
 def server(export: Path) -> Iterator[tuple[subprocess.Popen, str]]:
     """The command itself, and its model's address."""
@@ -1202,7 +1259,7 @@ def test_lies_and_excesses_on_the_wire(server, head: str, body: bytes, code: int
 
 
 def test_a_question_that_is_too_large_is_said_to_be(server):
-    with pytest.raises(EczemaError, match=r"hung up on a question of 20\.0 MB; .*--max-body-mb, 20"):
+    with pytest.raises(EczemaError, match=r"hung up on a question of 20\.0 MB.*-max-body-mb, 20"):
         predict_remotely(server[1], [bytes(15_000_000)], "itchy")
     assert Limits().max_body_bytes == MAX_BODY_MB * 1_000_000
 

@@ -52,6 +52,12 @@ class PromptServer(uvicorn.Server):
                 client.transport.abort()
         return await super().on_tick(counter)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn, which after a second SIGINT would cut the application's end short."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self.lifespan.shutdown()
+
 
 def bind(host: str, port: int) -> socket.socket:
     """Reserves an address, so that a taken one is found before the model is loaded.
