@@ -898,9 +898,9 @@ def test_a_page_can_be_mounted_and_swallows_no_address(model: ExportedModel):
 
 
 @contextlib.contextmanager
-def running(app) -> Iterator[tuple[str, int]]:
+def running(app, **options) -> Iterator[tuple[str, int]]:
     listener = server_module.bind("127.0.0.1", 0)
-    config = uvicorn.Config(app, http="h11", ws="none", log_config=None)
+    config = uvicorn.Config(app, http="h11", ws="none", log_config=None, **options)
     server = server_module.PromptServer(config, lambda: None)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
@@ -962,6 +962,35 @@ def test_a_body_that_trickles_in_is_cut_off(monkeypatch: pytest.MonkeyPatch):
                 connection.sendall(b"x")
                 time.sleep(0.05)
         assert time.monotonic() < end
+
+
+def test_an_answer_that_nobody_takes_is_cut_off(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.2)
+    size, is_cut_off = 30_000_000, threading.Event()  # more than the machine's own buffers hold
+
+    async def answer(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(size), "more_body": True})
+        await send({"type": "http.response.body"})  # waits until the client has taken most of it
+        is_cut_off.set()
+
+    with (
+        running(answer, lifespan="off") as address,
+        socket.create_connection(address, PATIENCE_S) as connection,
+    ):
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert is_cut_off.wait(PATIENCE_S)
+        assert len(read_all(connection)) < size
+
+
+def test_a_client_that_takes_its_answer_step_by_step_gets_on():
+    left = [2_500_000, 2_400_000, 1_900_000, 900_000, 800_000, 0]
+    done = SimpleNamespace(their_state="DONE")
+    transport = SimpleNamespace(get_write_buffer_size=left.pop)
+    client = SimpleNamespace(conn=done, cycle=None, transport=transport)
+    left.reverse()
+    steps = [[wait[1][1] for wait in server_module._list_waits(client)] for _ in range(6)]
+    assert steps == [[2], [2], [1], [0], [0], []]
 
 
 def test_many_quick_requests_keep_their_connection(monkeypatch: pytest.MonkeyPatch):
