@@ -483,9 +483,9 @@ NONSENSE = {
     "too few": ({"consistency": [0.3]}, r"consistency: .*of shape \(1, 3\)"),
     "unequal": ({"severity": [[0.3], [0.3, 0.4]]}, "no usable answer"),
     "no flag": ({"image_used": 1}, "image_used: must be true or false"),
-    "no decision": ({"decision": "perhaps"}, "decision: must be one of .*'perhaps'"),
-    "a decision of several": ({"decision": ["eczema"]}, "no usable answer"),
-    "no status": ({"status": None}, "no usable answer"),
+    "no decision": ({"decision": "perhaps"}, "decision: must be .* or eczema; .*'perhaps'"),
+    "a decision of several": ({"decision": ["eczema"]}, "decision: must be"),
+    "no status": ({"status": None}, "status: must be a string"),
     "half a surrogate pair": ({"status": "\ud800"}, "no usable answer"),
 }
 
@@ -514,7 +514,10 @@ def test_an_answer_of_another_kind_is_none(answer: object, monkeypatch: pytest.M
     [
         ({"thresholds": ...}, "it has no 'thresholds'"),
         ({"thresholds": {"image": 0.5, "fusion": 0.5}}, "it has no 'text'"),
-        ({"thresholds": {"image": 0.5, "text": "x", "fusion": 0.5}}, "numbers from 0 to 1.*'x'"),
+        (
+            {"thresholds": {"image": 0.5, "text": "x", "fusion": 0.5}},
+            "threshold: must be numbers from 0 to 1.*'x'",
+        ),
         ({"undecided": {"image": [0.4, 0.5]}}, "it has no 'text'"),
         ({"undecided": {**METADATA.undecided, "text": [1, 2]}}, "from 0 to 1"),
         ({"undecided": {**METADATA.undecided, "text": [0.5]}}, "no usable answer"),

@@ -121,15 +121,13 @@ def _read_bounds(given: Sequence[object]) -> tuple[float, float]:
 
 
 def _read_probability(given: object) -> float:
-    return float(_read_column("eczema", [given])[0])
+    return float(_read_column("threshold", [given])[0])
 
 
 def _read_column(name: str, values: Sequence[Any]) -> np.ndarray:
     """Reads a value of each row, and checks that it is what a model answers under this name."""
     if name in STRINGS:
-        if name == "decision" and not set(values) <= set(DECISIONS):
-            raise ValueError(f"decision: must be one of {DECISIONS}; received {values}")
-        return np.array([value.encode() for value in values], object)
+        return _read_strings(name, values)
     column = np.array(values)
     if name in FLAGS:
         allowed, is_right = "true or false", column.dtype == bool
@@ -140,6 +138,14 @@ def _read_column(name: str, values: Sequence[Any]) -> np.ndarray:
     if not is_right or column.shape != shape:
         raise ValueError(f"{name}: must be {allowed}, of shape {shape}; received {values}")
     return column
+
+
+def _read_strings(name: str, values: Sequence[Any]) -> np.ndarray:
+    if name == "decision" and not all(value in DECISIONS for value in values):
+        raise ValueError(f"decision: must be {' or '.join(DECISIONS)}; received {values}")
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{name}: must be a string; received {values}")
+    return np.array([value.encode() for value in values], object)
 
 
 def _fetch(url: str, question: object = None) -> Any:
