@@ -15,7 +15,7 @@ from operator import methodcaller
 from pathlib import Path
 from types import ModuleType
 
-from eczema_tf.errors import DataError, EczemaError
+from eczema_tf.errors import DataError, EczemaError, cut_lines
 from eczema_tf.schema import NOTICE
 
 Argument = Callable[[argparse.ArgumentParser], object]
@@ -303,7 +303,7 @@ def run_command(
     except (EczemaError, OSError) as error:
         if arguments.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {cut_lines(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
         print(f"interrupted{stopped}", file=sys.stderr)

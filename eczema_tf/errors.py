@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 ECHOED = 200  # characters of what came, in a message
+LINE = 2_000  # characters of a message's line on a terminal
 
 
 class EczemaError(Exception):
@@ -30,6 +31,18 @@ def shorten(text: str) -> str:
     """Cuts what a message echoes of its input, on one line, to `ECHOED` characters."""
     line = " ".join(text.split())
     return line if len(line) <= ECHOED else f"{line[: ECHOED - 3]}..."
+
+
+def cut_lines(text: str) -> str:
+    """Makes a message fit for a terminal: no line over `LINE` characters, no control characters.
+
+    That of an OSError holds the whole path, and a name in a file may hold what a terminal obeys.
+    """
+    lines = [
+        "".join(letter if letter.isprintable() or letter == "\t" else "\ufffd" for letter in line)
+        for line in text.split("\n")
+    ]
+    return "\n".join(line if len(line) <= LINE else f"{line[: LINE - 3]}..." for line in lines)
 
 
 def join_faults(title: str, faults: Iterable[str], limit: int = 50) -> str:

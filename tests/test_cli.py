@@ -20,7 +20,7 @@ from eczema_tf.cli import (
     run_command,
     whole_number,
 )
-from eczema_tf.errors import ConfigError, DataError
+from eczema_tf.errors import ConfigError, DataError, cut_lines, join_faults
 from eczema_tf.schema import NOTICE
 
 REPOSITORY = Path(__file__).parents[1]
@@ -103,6 +103,33 @@ def test_a_failed_command_is_one_line_and_status_1(
     if not isinstance(error, KeyboardInterrupt):
         with pytest.raises(type(error)):
             run_command(parser, fail, ["--debug"])
+
+
+def test_a_message_of_megabytes_is_cut(capsys: pytest.CaptureFixture):
+    def fail(_: argparse.Namespace) -> None:
+        Path("x" * 3_000_000).read_bytes()
+
+    assert run_command(build_parser("train"), fail, []) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: [Errno 36] File name too long: 'xxx")
+    assert err.endswith("xxx...\n")
+    assert len(err) == len("error: ") + 2_000 + len("\n")
+    with pytest.raises(OSError, match=r"x{3000000}"):
+        run_command(build_parser("train"), fail, ["--debug"])
+
+
+def test_a_terminal_obeys_no_message(capsys: pytest.CaptureFixture):
+    def fail(_: argparse.Namespace) -> None:
+        raise DataError("column '\x1b]0;owned\x07' in caf\u00e9\udcff.csv\n  twice")
+
+    assert run_command(build_parser("train"), fail, []) == 1
+    shown = "error: column '\ufffd]0;owned\ufffd' in caf\u00e9\ufffd.csv\n  twice\n"
+    assert capsys.readouterr().err == shown
+
+
+def test_each_fault_of_a_list_keeps_its_line():
+    faults = [f"fault {number}, {'x' * 1_000}" for number in range(9)]
+    assert cut_lines(join_faults("m.csv", faults)) == join_faults("m.csv", faults)
 
 
 def start(folder: Path, code: str, level: str, then: str = "pass") -> subprocess.CompletedProcess:

@@ -388,7 +388,8 @@ def test_python_names_fields_and_unknown_ones_are_errors(exported: ExportedModel
 
 
 def test_a_server_that_says_its_fields_is_not_asked_about_others(monkeypatch: pytest.MonkeyPatch):
-    own = {"thresholds": {}, "notice": "", "clinical": {"age": []}}
+    thresholds = dict.fromkeys(("image", "text", "fusion"), 0.5)
+    own = {"thresholds": thresholds, "notice": "", "clinical": {"age": []}}
     asked = []
 
     def fetch(url: str, question: object = None) -> object:

@@ -304,6 +304,7 @@ def test_a_bad_file_is_named_and_the_text_is_answered_still(visit, photo: Path, 
     page = visit()
     page.locator("#file").set_input_files(bad)
     page.locator("#fault [role=alert]", has_text="Photo cannot be read").wait_for()
+    assert page.locator("#status").text_content() == ""  # not still reading
     write(page, TEXT)
     answer = ask(page)
     assert "The photo could not be used: this answer is from the text alone" in answer.inner_text()
@@ -320,6 +321,22 @@ def test_a_file_that_is_too_large_is_named(visit, tmp_path: Path):
     page.locator("#file").set_input_files(large)
     page.get_by_text("Photo is larger than 0.7 MB: choose a smaller one.").wait_for()
     assert "Give a photo, a text, or both." in ask(page).inner_text()
+
+
+def test_a_chosen_file_that_is_gone_is_said_to_be(visit, photo: Path, tmp_path: Path):
+    gone = tmp_path / "gone.png"
+    gone.write_bytes(photo.read_bytes())
+    page = visit()
+
+    def delete_other(route: Any) -> None:
+        gone.unlink(missing_ok=True)
+        route.continue_()
+
+    page.route("**/page/preview", delete_other)  # while the first is being read
+    page.locator("#file").set_input_files([photo, gone])
+    page.get_by_text("The file can no longer be read; is it still there?", exact=True).wait_for()
+    assert page.locator("#status").text_content() == ""
+    assert page.locator("#preview").is_visible()
 
 
 def test_nothing_asked_is_said(visit):
@@ -514,7 +531,9 @@ def test_what_goes_wrong_on_the_way_is_said(visit):
     page.route("**/page/answer?*", lambda route: route.abort())
     answer = ask(page)
     assert answer.get_by_role("heading").inner_text() == "No answer"
-    assert "The server cannot be reached" in answer.get_by_role("alert").inner_text()
+    said = answer.get_by_role("alert").inner_text()
+    assert "The server cannot be reached; is it still running?" in said
+    assert "?." not in said
     assert NOTICE in answer.inner_text()
     page.route("**/page/answer?*", lambda route: route.fulfill(status=500, json={"error": "x y z"}))
     answer = ask(page)

@@ -360,6 +360,8 @@ REFUSED = [
     {"Origin": f"http://{HOST}.elsewhere.example"},
     {"Origin": "http://assistant.example:8502"},
     {"Origin": "null"},
+    {"Origin": "http://[::1"},
+    {"Origin": ""},
 ]
 
 

@@ -44,7 +44,7 @@ from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import EczemaError
 from eczema_tf.schema import CONSISTENCY, NOTICE, SEVERITY
 from eczema_tf.serve import main
-from eczema_tf.serving.client import fetch_metadata, predict_remotely
+from eczema_tf.serving.client import MAX_BODY_MB, fetch_metadata, predict_remotely
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.signature import EXPLAIN, SERVE, SIGNATURES
 from eczema_tf.serving.rest import server as server_module
@@ -898,9 +898,9 @@ def test_a_page_can_be_mounted_and_swallows_no_address(model: ExportedModel):
 
 
 @contextlib.contextmanager
-def running(app) -> Iterator[tuple[str, int]]:
+def running(app, **options) -> Iterator[tuple[str, int]]:
     listener = server_module.bind("127.0.0.1", 0)
-    config = uvicorn.Config(app, http="h11", ws="none", log_config=None)
+    config = uvicorn.Config(app, http="h11", ws="none", log_config=None, **options)
     server = server_module.PromptServer(config, lambda: None)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
@@ -962,6 +962,35 @@ def test_a_body_that_trickles_in_is_cut_off(monkeypatch: pytest.MonkeyPatch):
                 connection.sendall(b"x")
                 time.sleep(0.05)
         assert time.monotonic() < end
+
+
+def test_an_answer_that_nobody_takes_is_cut_off(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_S", 0.2)
+    size, is_cut_off = 30_000_000, threading.Event()  # more than the machine's own buffers hold
+
+    async def answer(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(size), "more_body": True})
+        await send({"type": "http.response.body"})  # waits until the client has taken most of it
+        is_cut_off.set()
+
+    with (
+        running(answer, lifespan="off") as address,
+        socket.create_connection(address, PATIENCE_S) as connection,
+    ):
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert is_cut_off.wait(PATIENCE_S)
+        assert len(read_all(connection)) < size
+
+
+def test_a_client_that_takes_its_answer_step_by_step_gets_on():
+    left = [2_500_000, 2_400_000, 1_900_000, 900_000, 800_000, 0]
+    done = SimpleNamespace(their_state="DONE")
+    transport = SimpleNamespace(get_write_buffer_size=left.pop)
+    client = SimpleNamespace(conn=done, cycle=None, transport=transport)
+    left.reverse()
+    steps = [[wait[1][1] for wait in server_module._list_waits(client)] for _ in range(6)]
+    assert steps == [[2], [2], [1], [0], [0], []]
 
 
 def test_many_quick_requests_keep_their_connection(monkeypatch: pytest.MonkeyPatch):
@@ -1114,6 +1143,63 @@ def test_the_server_does_not_wait_for_ever_at_the_end():
         connection.close()
 
 
+STUCK_SERVER = """
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from eczema_tf.serving.rest import app
+from eczema_tf.workflows import serve
+
+class Stuck:
+    version = 1
+    metadata = SimpleNamespace(notice="no model", signatures=("serving_default",))
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def warm_up(self):
+        pass
+
+    def run(self, *_):
+        print("asked", flush=True)
+        threading.Event().wait()
+
+serve.ExportedModel, app.describe_metadata = Stuck, lambda *_: {}
+serve.serve(
+    Path("nowhere"), "127.0.0.1", 0, batch_rows=1, max_rows=1, max_waiting_rows=9, max_body_mb=1,
+    stop_timeout_s=1, with_page=False,
+)
+"""
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT] * 2], ids=str)
+def test_who_waits_at_the_end_is_told_and_a_batch_under_way_holds_up_nothing(
+    numbers: list[signal.Signals],
+):
+    with process("-c", STUCK_SERVER) as server:
+        lines = iter(server.stdout.readline, "")
+        port = next(int(found[1]) for line in lines if (found := re.search(r":(\d+)/", line)))
+        body = body_of(("", SECRET))
+        running, waiting, half = (begin_request(port, body, PREDICT) for _ in range(3))
+        running.sendall(body[-1:])
+        assert "asked\n" in lines
+        waiting.sendall(body[-1:])
+        for number in numbers:
+            server.send_signal(number)
+            with contextlib.suppress(ConnectionError):
+                while True:  # until it has begun to stop
+                    socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
+        for connection in (running, waiting, half):
+            head, _, told = read_all(connection).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503")
+            assert b"retry-after: 1" in head
+            assert json.loads(told) == {"error": "the server is stopping"}
+        output, errors = server.communicate(timeout=PATIENCE_S)
+    assert (server.returncode, output) == (0, "stopped\n")
+    assert "Traceback" not in errors
+    assert SECRET not in errors
+
+
 @pytest.fixture(scope="module")
 def server(export: Path) -> Iterator[tuple[subprocess.Popen, str]]:
     """The command itself, and its model's address."""
@@ -1199,6 +1285,12 @@ def test_lies_and_excesses_on_the_wire(server, head: str, body: bytes, code: int
             )
         assert connection.recv(12) == f"HTTP/1.1 {code}".encode()
     assert predict_remotely(server[1], [b""], "itchy")["status"][0] == b"ok"
+
+
+def test_a_question_that_is_too_large_is_said_to_be(server):
+    with pytest.raises(EczemaError, match=r"hung up on a question of 20\.0 MB.*-max-body-mb, 20"):
+        predict_remotely(server[1], [bytes(15_000_000)], "itchy")
+    assert Limits().max_body_bytes == MAX_BODY_MB * 1_000_000
 
 
 @pytest.mark.parametrize(

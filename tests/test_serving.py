@@ -44,8 +44,9 @@ from eczema_tf.schema import (
     TEXT_PRESENT,
     TOKEN_IDS,
 )
+from eczema_tf.serving import client
 from eczema_tf.serving.cases import plain_row
-from eczema_tf.serving.client import predict_remotely
+from eczema_tf.serving.client import fetch_metadata, predict_remotely
 from eczema_tf.serving.exported import (
     FILES,
     GRAPH_FILE,
@@ -484,6 +485,75 @@ def test_remote_prediction_speaks_tensorflow_serving(server, tmp_path: Path):
 def test_a_servers_error_is_passed_on(server):
     with pytest.raises(EczemaError, match=r"answered 404.*no such model"):
         predict_remotely(f"{server[0]}/other", [b""], "itchy")
+
+
+NONSENSE = {
+    "a name is missing": ({"severity": ...}, "it has no 'severity'"),
+    "a string": ({"eczema": "x"}, "eczema: must be numbers from 0 to 1"),
+    "true": ({"eczema": True}, "eczema: must be numbers from 0 to 1"),
+    "above 1": ({"eczema": 7}, r"eczema: .* received \[7\]"),
+    "below 0": ({"severity": [-0.5, 1, 0.5]}, "severity: must be numbers from 0 to 1"),
+    "not a number": ({"eczema_text": float("nan")}, "eczema_text: .*nan"),
+    "null": ({"eczema_image": None}, "eczema_image: .*None"),
+    "nested": ({"eczema": [[0.5]]}, r"eczema: .*of shape \(1,\)"),
+    "too few": ({"consistency": [0.3]}, r"consistency: .*of shape \(1, 3\)"),
+    "unequal": ({"severity": [[0.3], [0.3, 0.4]]}, "no usable answer"),
+    "no flag": ({"image_used": 1}, "image_used: must be true or false"),
+    "no decision": ({"decision": "perhaps"}, "decision: must be .* or eczema; .*'perhaps'"),
+    "a decision of several": ({"decision": ["eczema"]}, "decision: must be"),
+    "no status": ({"status": None}, "status: must be a string"),
+    "half a surrogate pair": ({"status": "\ud800"}, "no usable answer"),
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_a_servers_nonsense_is_no_answer(name: str, monkeypatch: pytest.MonkeyPatch):
+    changes, message = NONSENSE[name]
+    row = {key: value for key, value in {**ROW, **changes}.items() if value is not ...}
+    monkeypatch.setattr(client, "_fetch", lambda *_: {"predictions": [row]})
+    with pytest.raises(EczemaError, match=message) as caught:
+        predict_remotely("http://x/v1/models/eczema", [b""], "itchy")
+    assert "x/v1/models/eczema: no usable answer: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"predictions": None}, {"predictions": [3]}])
+def test_an_answer_of_another_kind_is_none(answer: object, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(client, "_fetch", lambda *_: answer)
+    for ask in (fetch_metadata, partial(predict_remotely, images=[b""], text="itchy")):
+        with pytest.raises(EczemaError, match="no usable answer"):
+            ask("http://x/v1/models/eczema")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"thresholds": ...}, "it has no 'thresholds'"),
+        ({"thresholds": {"image": 0.5, "fusion": 0.5}}, "it has no 'text'"),
+        (
+            {"thresholds": {"image": 0.5, "text": "x", "fusion": 0.5}},
+            "threshold: must be numbers from 0 to 1.*'x'",
+        ),
+        ({"undecided": {"image": [0.4, 0.5]}}, "it has no 'text'"),
+        ({"undecided": {**METADATA.undecided, "text": [1, 2]}}, "from 0 to 1"),
+        ({"undecided": {**METADATA.undecided, "text": [0.5]}}, "no usable answer"),
+        ({"clinical": ["age"]}, "no usable answer"),
+        ({"clinical": {"age": 3}}, "no usable answer"),
+    ],
+    ids=str,
+)
+def test_nonsense_said_of_a_model_is_refused(
+    changes: dict, message: str, monkeypatch: pytest.MonkeyPatch
+):
+    said = {**METADATA.model_dump(mode="json"), "clinical": {"age": [], "sex": ["f", "m"]}}
+    monkeypatch.setattr(client, "_fetch", lambda *_: {"metadata": {"eczema_tf": said}})
+    told = METADATA.said._replace(clinical={"age": (), "sex": ("f", "m")})
+    assert fetch_metadata("http://x/v1/models/eczema") == told
+    said |= changes
+    for name in [name for name, value in said.items() if value is ...]:
+        del said[name]
+    with pytest.raises(EczemaError, match=message):
+        fetch_metadata("http://x/v1/models/eczema")
 
 
 @pytest.mark.parametrize(

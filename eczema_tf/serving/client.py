@@ -5,18 +5,32 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from eczema_tf.errors import EczemaError
+from eczema_tf.errors import EczemaError, shorten
+from eczema_tf.evaluation.predictions import FLAGS
+from eczema_tf.schema import CONSISTENCY, DECISIONS, ECZEMA_HEADS, SEVERITY
 from eczema_tf.serving.cases import Said
 from eczema_tf.serving.graph.signature import SERVE, WITH_CLINICAL
 
 TIMEOUT_S = 30.0
-# of asking, and of reading nonsense
-NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError)
+MAX_BODY_MB = 20  # of a question that a server takes which is told nothing else
+SMALL_BYTES = 1_000_000  # of one that any server takes
+HUNG_UP = (BrokenPipeError, ConnectionResetError)
+# of reading what is no answer of such a model
+NONSENSE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+# what a row of an answer holds: probabilities, and how many of each name; flags; strings
+PROBABILITIES: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(ECZEMA_HEADS.values(), ()),
+    "consistency": (len(CONSISTENCY),),
+    "severity": (len(SEVERITY),),
+}
+STRINGS = ("decision", "status")
+ROUNDING = 1e-6  # of float32
 
 
 def predict_remotely(
@@ -34,7 +48,7 @@ def predict_remotely(
         The outputs of the signature; strings are bytes.
 
     Raises:
-        EczemaError: If the server cannot be reached or answers with an error.
+        EczemaError: If the server cannot be reached, or answers with an error or with nonsense.
     """
     if "/v1/models/" not in url:
         example = "http://127.0.0.1:8501/v1/models/eczema"
@@ -43,17 +57,17 @@ def predict_remotely(
     told = {"clinical": clinical} if clinical else {}
     rows = [{"image": {"b64": image}, "text": text, **told} for image in encoded]
     named = {"signature_name": WITH_CLINICAL[SERVE]} if clinical else {}
-    try:
-        answers = _fetch(f"{url.rstrip('/')}:predict", {**named, "instances": rows})["predictions"]
+    asked = {**named, "instances": rows}
+    with _blaming(url):
+        try:
+            answers = _fetch(f"{url.rstrip('/')}:predict", asked)["predictions"]
+        except urllib.error.HTTPError as error:
+            said = error.read(500).decode(errors="replace")
+            raise EczemaError(f"{url}: answered {error.code}: {said}") from error
         if len(answers) != len(rows):
             raise ValueError(f"{len(answers)} rows for {len(rows)}")
-        return {name: _read_column([row[name] for row in answers]) for name in answers[0]}
-    except urllib.error.HTTPError as error:
-        raise EczemaError(
-            f"{url}: answered {error.code}: {error.read(500).decode(errors='replace')}"
-        ) from error
-    except NO_ANSWER as error:
-        raise EczemaError(f"{url}: no usable answer: {error}; is the server running?") from error
+        names = (*PROBABILITIES, *FLAGS, *STRINGS)
+        return {name: _read_column(name, [row[name] for row in answers]) for name in names}
 
 
 def fetch_metadata(url: str) -> Said:
@@ -67,28 +81,71 @@ def fetch_metadata(url: str) -> Said:
         Serving, which knows the graph alone, only the general notice.
 
     Raises:
-        EczemaError: If the server cannot be reached.
+        EczemaError: If the server cannot be reached, or answers with nonsense.
     """
+    with _blaming(f"{url}/metadata"):
+        try:
+            metadata = _fetch(f"{url.rstrip('/')}/metadata")["metadata"].get("eczema_tf")
+        except urllib.error.HTTPError:  # some servers of this protocol have no metadata
+            metadata = None
+        return Said() if metadata is None else _read_said(metadata)
+
+
+@contextmanager
+def _blaming(url: str) -> Iterator[None]:
+    """Turns what goes wrong with asking, and with reading nonsense, into one line."""
     try:
-        metadata = _fetch(f"{url.rstrip('/')}/metadata")["metadata"].get("eczema_tf")
-        if metadata is None:
-            return Said()
-        undecided = metadata.get("undecided") or {}
-        bounds = {kind: (float(low), float(high)) for kind, (low, high) in undecided.items()}
-        thresholds, notice = dict(metadata["thresholds"]), str(metadata["notice"])
-        return Said(thresholds, bounds or None, notice, dict(metadata.get("clinical", {})))
-    except urllib.error.HTTPError:  # some servers of this protocol have no metadata
-        return Said()
-    except NO_ANSWER as error:
-        raise EczemaError(
-            f"{url}/metadata: no usable answer: {error}; is the server running?"
-        ) from error
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise EczemaError(f"{url}: no usable answer: {error}; is the server running?") from error
+    except NONSENSE as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error))
+        advice = "is it the address of such a model, and of this version?"
+        raise EczemaError(f"{url}: no usable answer: {what}; {advice}") from error
 
 
-def _read_column(values: list[Any]) -> np.ndarray:
-    if isinstance(values[0], str):
-        return np.array([value.encode() for value in values], object)
-    return np.array(values)
+def _read_said(metadata: Mapping[str, Any]) -> Said:
+    undecided, clinical = metadata.get("undecided"), metadata.get("clinical") or {}
+    bounds = undecided and {kind: _read_bounds(undecided[kind]) for kind in ECZEMA_HEADS}
+    return Said(
+        {kind: _read_probability(metadata["thresholds"][kind]) for kind in ECZEMA_HEADS},
+        bounds or None,
+        str(metadata["notice"]),
+        {name: tuple(map(str, values)) for name, values in clinical.items()},
+    )
+
+
+def _read_bounds(given: Sequence[object]) -> tuple[float, float]:
+    low, high = map(_read_probability, given)
+    return low, high
+
+
+def _read_probability(given: object) -> float:
+    return float(_read_column("threshold", [given])[0])
+
+
+def _read_column(name: str, values: Sequence[Any]) -> np.ndarray:
+    """Reads a value of each row, and checks that it is what a model answers under this name."""
+    if name in STRINGS:
+        return _read_strings(name, values)
+    column = np.array(values)
+    if name in FLAGS:
+        allowed, is_right = "true or false", column.dtype == bool
+    else:
+        allowed, is_right = "numbers from 0 to 1", column.dtype.kind in "if"
+        is_right = is_right and bool((abs(column - 0.5) <= 0.5 + ROUNDING).all())
+    shape = (len(values), *PROBABILITIES.get(name, ()))
+    if not is_right or column.shape != shape:
+        raise ValueError(f"{name}: must be {allowed}, of shape {shape}; received {values}")
+    return column
+
+
+def _read_strings(name: str, values: Sequence[Any]) -> np.ndarray:
+    if name == "decision" and not all(value in DECISIONS for value in values):
+        raise ValueError(f"decision: must be {' or '.join(DECISIONS)}; received {values}")
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{name}: must be a string; received {values}")
+    return np.array([value.encode() for value in values], object)
 
 
 def _fetch(url: str, question: object = None) -> Any:
@@ -96,5 +153,16 @@ def _fetch(url: str, question: object = None) -> Any:
         raise EczemaError(f"--url {url}: must begin with http:// or https://")
     body = None if question is None else json.dumps(question).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-        return json.load(response)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            return json.load(response)
+    except OSError as error:
+        # one that refuses a question for its size does not read it
+        is_hung_up = isinstance(getattr(error, "reason", error), HUNG_UP)
+        if body and len(body) > SMALL_BYTES and is_hung_up:
+            raise EczemaError(
+                f"{url}: the server hung up on a question of {len(body) / 1e6:.1f} MB; allowed: its"
+                f" --max-body-mb, {MAX_BODY_MB} unless told otherwise; send fewer or smaller"
+                " photos, or raise it"
+            ) from error
+        raise

@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -68,7 +69,10 @@ def serve(
         )
         app = build_app(model, limits, mount=mount, hosts=hosts)
         run_app(app, listener, lambda: print(ready, flush=True), stop_timeout_s)
-    print("stopped")
+    print("stopped", flush=True)
+    if app.state.batcher.is_at_work:  # Python would wait for it, minutes maybe, and nobody else
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def name_hosts(host: str) -> list[str] | None:

@@ -72,7 +72,8 @@ async function post(path, body, signal) {
  */
 function explainFault(id, error) {
   const message = error instanceof Error ? error.message : String(error);
-  const sentence = message[0].toUpperCase() + message.slice(1) + (message.endsWith(".") ? "" : ".");
+  const end = /[.?!]$/.test(message) ? "" : ".";
+  const sentence = message[0].toUpperCase() + message.slice(1) + end;
   const parts = document.importNode(find(id, HTMLTemplateElement).content, true);
   parts.querySelector(".fault")?.replaceChildren(sentence);
   return parts;
@@ -147,12 +148,16 @@ async function readPhoto(chosen) {
     if (chosen.size > maxPhotoBytes) {
       throw new Error(`photo is larger than ${maxPhotoBytes / 1e6} MB: choose a smaller one`);
     }
-    const response = await post("page/preview", chosen, signal);
+    const bytes = await chosen.arrayBuffer().catch(() => {
+      throw new Error("the file can no longer be read; is it still there?");
+    });
+    const response = await post("page/preview", bytes, signal);
     addPhoto(await response.blob());
     status.textContent = "The photo is ready";
   } catch (error) {
     if (signal.aborted) return; // started over
     photoRefused = true;
+    status.textContent = "";
     fault.append(explainFault("fault-parts", error));
   }
 }

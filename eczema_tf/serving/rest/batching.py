@@ -9,20 +9,18 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Self
 
 from eczema_tf.errors import EczemaError
 from eczema_tf.serving.cases import Outputs
 from eczema_tf.serving.graph.signature import SIGNATURES
 from eczema_tf.serving.rest.contract import ModelFault
-from eczema_tf.serving.rest.limits import Limits
+from eczema_tf.serving.rest.limits import STOPPING, Limits
 from eczema_tf.serving.rest.metrics import Metrics
 
 # images, texts, signature, clinical fields
 Run = Callable[[Sequence[bytes], Sequence[str], str, Sequence[str]], Outputs]
-
-STOPPING = "the server is stopping"
 
 _log = logging.getLogger(__name__)
 
@@ -64,12 +62,18 @@ class Batcher:
             signature: asyncio.Queue() for signature in signatures
         }
         self._tasks: list[asyncio.Task[None]] = []
+        self._batches: dict[str, Future[Sequence[Outputs | EczemaError]]] = {}  # the latest of each
         self._waiting_rows = 0
 
     @property
     def is_running(self) -> bool:
         """Whether requests are answered."""
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a batch is running, which nothing can interrupt: also when this has stopped."""
+        return any(batch.running() for batch in self._batches.values())
 
     async def __aenter__(self) -> Self:
         """Starts the threads and tasks."""
@@ -126,7 +130,7 @@ class Batcher:
 
     async def _work(self, signature: str) -> None:
         """Answers a signature's requests for ever, one batch after another."""
-        queue, loop = self._queues[signature], asyncio.get_running_loop()
+        queue = self._queues[signature]
         while True:
             # what waits, at least one request; requests stay whole, so the last may exceed the rows
             batch: list[_Request] = []
@@ -142,14 +146,14 @@ class Batcher:
             answers: Sequence[Outputs | EczemaError] = [Busy(STOPPING) for _ in batch]
             try:
                 with self._metrics.batch_seconds.labels(signature).time():
-                    answers = await loop.run_in_executor(
-                        self._threads, self._answer, batch, signature
-                    )
+                    running = self._threads.submit(self._answer, batch, signature)
+                    self._batches[signature] = running
+                    answers = await asyncio.wrap_future(running)
             finally:
                 for request, answer in zip(batch, answers, strict=True):
                     _settle(request, answer)
 
-    def _answer(self, batch: Sequence[_Request], signature: str) -> list[Outputs | EczemaError]:
+    def _answer(self, batch: Sequence[_Request], signature: str) -> Sequence[Outputs | EczemaError]:
         """Runs a batch in a thread.
 
         If it fails, each request is run alone, so that only those at fault fail.

@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 RETRY_AFTER = {"Retry-After": "1"}  # seconds
+STOPPING = "the server is stopping"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What the server counts, for Prometheus; nothing of what was asked."""
 
+import asyncio
 import logging
 import time
 import traceback
@@ -10,6 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from eczema_tf.serving.rest.limits import RETRY_AFTER, STOPPING
 
 CLIENT_GONE = 499  # nginx's code for a client that closed the connection before the answer
 SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30)
@@ -69,6 +72,8 @@ def name_status(status: str) -> str:
 class Measured:
     """ASGI middleware, the outermost: counts requests, and turns unforeseen errors into a 500.
 
+    Whoever still waits when the server has stopped for long enough, and cancels, gets a 503.
+
     The log gets the error's type and place; its message may hold what was asked, so it is left out.
     """
 
@@ -93,6 +98,10 @@ class Measured:
             await self._app(scope, receive, send_noted)
         except ClientDisconnect:
             pass
+        except asyncio.CancelledError:  # handed on, it would be a traceback in uvicorn's log
+            if code == CLIENT_GONE:
+                stopping = JSONResponse({"error": STOPPING}, 503, RETRY_AFTER)
+                await stopping(scope, receive, send_noted)
         except Exception as error:
             _log.error(
                 "%s: %s\n%s",

@@ -3,7 +3,7 @@
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import h11
 import uvicorn
@@ -12,18 +12,24 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from eczema_tf.errors import EczemaError
 
-# for the headers, and for the body: a slow phone's upload of 10 MB included
+# for the headers, for the body (a slow phone's upload of 10 MB included), and for each step of an
+# answer
 REQUEST_TIMEOUT_S = 60.0
+ANSWER_STEP_BYTES = 1_000_000
 KEEP_ALIVE_S = 15  # how long a connection may be idle
 MAX_CONNECTIONS = 512  # beyond it uvicorn itself answers 503; far more than may wait for the model
 
 
 class PromptServer(uvicorn.Server):
-    """uvicorn, but what a client has to send must come within `REQUEST_TIMEOUT_S`.
+    """uvicorn, but a client has to get on within `REQUEST_TIMEOUT_S`.
+
+    What it has to send must come by then; of its answer it must take `ANSWER_STEP_BYTES`, or the
+    rest.
 
     uvicorn has no limit of time for what has begun: a client that sends a byte a minute would hold
-    its connection for ever ("Slowloris"). hypercorn 0.18 and granian 2.8 limit the headers alone:
-    a body that trickles in holds them just as long, and neither answers 503 to too many clients.
+    its connection for ever ("Slowloris"), and one that reads nothing its answer, too. hypercorn
+    0.18 and granian 2.8 limit the headers alone: a body that trickles in holds them just as long,
+    and neither answers 503 to too many clients.
     """
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]):
@@ -40,17 +46,28 @@ class PromptServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second: cuts off whoever does not get on."""
         now = time.monotonic()
-        waiting = [
-            (client, client.cycle)  # a new cycle begins with each request's headers
-            for client in self.server_state.connections
-            if isinstance(client, H11Protocol)
-            and client.conn.their_state in (h11.IDLE, h11.SEND_BODY)
-        ]
-        self._waiting_since = {key: self._waiting_since.get(key, now) for key in waiting}
+        clients = (c for c in self.server_state.connections if isinstance(c, H11Protocol))
+        waiting = [wait for client in clients for wait in _list_waits(client)]
+        self._waiting_since = {wait: self._waiting_since.get(wait, now) for wait in waiting}
         for (client, _), since in self._waiting_since.items():
             if now - since > REQUEST_TIMEOUT_S:
                 client.transport.abort()
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn, which after a second SIGINT would cut the application's end short."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self.lifespan.shutdown()
+
+
+def _list_waits(client: H11Protocol) -> Iterator[tuple[H11Protocol, object]]:
+    """Lists what a client has to do next; once it gets on, that is something else."""
+    cycle = client.cycle  # a new one begins with each request's headers
+    if client.conn.their_state in (h11.IDLE, h11.SEND_BODY):
+        yield client, cycle
+    if left_bytes := client.transport.get_write_buffer_size():
+        yield client, (cycle, left_bytes // ANSWER_STEP_BYTES)
 
 
 def bind(host: str, port: int) -> socket.socket:
