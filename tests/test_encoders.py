@@ -249,6 +249,9 @@ def test_only_savers_save_and_nothing_else_calls_them(tmp_path: Path):
     assert find_harmful(saved) == [saver]
     functions.add(signature={"name": "g"}).node_def.add(op="NeverHeardOf")
     assert find_harmful(saved) == ["NeverHeardOf", saver]
+    del functions[-2:]
+    saved.meta_graphs[0].object_graph_def.concrete_functions[saver].bound_inputs.append(1)
+    assert find_harmful(saved) == [saver]
 
 
 def test_a_module_that_is_not_there_is_one_clear_error(tmp_path: Path):

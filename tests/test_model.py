@@ -353,7 +353,6 @@ def test_features_of_another_pooling_are_never_used(tmp_path):
     [
         ({}, {"image", "text"}),
         ({"image_from": "stage1"}, {"image", "text"}),  # for no epoch
-        ({"epochs": 1}, {"image", "text"}),  # of the heads alone
         ({"epochs": 1, "image_from": "stage1"}, {"text"}),
         ({"epochs": 1, "image_from": "stage1", "text_from": "transformer"}, set()),
     ],

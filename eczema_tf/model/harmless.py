@@ -45,15 +45,16 @@ SAVERS = ("__inference__traced_save", "__inference__traced_restore")
 def find_harmful(saved: SavedModel) -> list[str]:
     """Lists the operations by which a SavedModel may do more than compute; none if it does not."""
     found: set[str] = set()
-    for graph in (meta.graph_def for meta in saved.meta_graphs):
-        own = {function.signature.name for function in list_functions(graph)}
-        for name, nodes in list_nodes(graph):
+    for meta in saved.meta_graphs:
+        own = {function.signature.name for function in list_functions(meta.graph_def)}
+        called = [*meta.object_graph_def.concrete_functions]  # by whoever loads it
+        for name, nodes in list_nodes(meta.graph_def):
             operations = {node.op for node in nodes} - own
             saves = name == "" or name.startswith(SAVERS)
             found |= set(filter(_is_harmful, operations - SAVING if saves else operations))
             if name:
-                called = (*list_called(nodes), *(node.op for node in nodes))
-                found |= {other for other in called if other.startswith(SAVERS)}
+                called += [*list_called(nodes), *(node.op for node in nodes)]
+        found |= {name for name in called if name.startswith(SAVERS)}
     return sorted(found)
 
 
