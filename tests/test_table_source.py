@@ -121,7 +121,7 @@ def test_what_became_of_each_diagnosis_is_counted_and_a_name_that_no_row_has_is_
     for side, label in (("positive", 1), ("other", 0)):
         expected = table["condition"][table["eczema"] == label].value_counts()
         assert counted[side] == expected.to_dict() != {}
-    assert "note: disease: no row kept is atopic dermatitis\n" in capsys.readouterr().err
+    assert "note: disease: no row that is kept is atopic dermatitis\n" in capsys.readouterr().err
 
 
 def test_without_photos_the_texts_remain(files: dict, tmp_path: Path):

@@ -96,12 +96,14 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
         "spark.ui.showConsoleProgress": "false",
         "spark.io.encryption.enabled": "true",  # texts pass through files between tasks
     }
-    if _LOCAL_MASTER.fullmatch(master):  # nobody else is to connect
-        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-        settings |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
     builder = SparkSession.builder.appName("eczema_tf.score").master(forgive_failures(master))
-    own = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # Java may die without tidying up
-    with own as settings["spark.local.dir"], warnings.catch_warnings():
+    # for its files, since Java may die without tidying up; a cluster has places of its own
+    own = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with own as folder, warnings.catch_warnings():
+        if _LOCAL_MASTER.fullmatch(master):  # nobody else is to connect
+            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+            loopback = dict.fromkeys(("spark.driver.host", "spark.driver.bindAddress"), "127.0.0.1")
+            settings |= {**loopback, "spark.local.dir": folder}
         # Strings and float32 cross over, and nothing else: tests/test_score.py covers them with the
         # pandas that is installed.
         warnings.filterwarnings(

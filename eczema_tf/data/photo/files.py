@@ -74,6 +74,7 @@ def _list_alike(state: tuple[Path, int]) -> dict[str, str]:
 
 
 def compose(name: str) -> str:
+    """Writes accents in one way (NFC): macOS and archives may take letters and accents apart."""
     return unicodedata.normalize("NFC", name)
 
 

@@ -176,7 +176,7 @@ def _check_rows(
         )
     there = set(rows["condition"].map(fold))
     if absent := [value for value in mapping.eczema.positive if fold(value) not in there]:
-        say(f"note: {mapping.eczema.column}: no row kept is {shorten(', '.join(absent))}")
+        say(f"note: {mapping.eczema.column}: no row that is kept is {shorten(', '.join(absent))}")
     checked = rows.assign(eczema=rows["eczema"].astype(str)).reset_index(drop=True)
     faults = [
         f"{Path(path).name}:{rows.index[fault.row]}: {fault.column}: {fault.message}"
