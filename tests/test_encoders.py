@@ -12,6 +12,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
+from tensorflow.core.framework.function_pb2 import FunctionDef, FunctionDefLibrary
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.op_def_pb2 import OpDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from eczema_tf.config import Config, ImageConfig, TextConfig
@@ -23,6 +28,7 @@ from eczema_tf.model.encoders import (
     specify_image_encoder,
     specify_text_encoder,
 )
+from eczema_tf.model.graphs import list_functions
 from eczema_tf.model.harmless import find_harmful
 from eczema_tf.model.saved_model import SavedModelEncoder
 
@@ -237,21 +243,28 @@ def test_only_savers_save_and_nothing_else_calls_them(tmp_path: Path):
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.write})
     saved = SavedModel.FromString((tmp_path / "saved_model.pb").read_bytes())
     assert find_harmful(saved) == ["SaveV2", "TextLineDataset"]
-    functions = saved.meta_graphs[0].graph_def.library.function
+    (meta,) = saved.meta_graphs
+    functions = list_functions(meta.graph_def)
     (saver,) = {f.signature.name for f in functions if "traced_save" in f.signature.name}
-    for function in functions:
-        for node in function.node_def:
-            node.op = "Identity" if node.op in ("SaveV2", "TextLineDataset") else node.op
+    for node in (node for function in functions for node in function.node_def):
+        node.op = "Identity" if node.op in ("SaveV2", "TextLineDataset") else node.op
     assert find_harmful(saved) == []
-    functions.add(signature={"name": "f"}).node_def.add(op="PartitionedCall").attr[
-        "f"
-    ].func.name = saver
+    harmless = saved.SerializeToString()
+    add_function(meta.graph_def, NodeDef(op="NeverHeardOf"))
+    assert find_harmful(saved) == ["NeverHeardOf"]
+    saved.ParseFromString(harmless)
+    called = AttrValue(func=NameAttrList(name=saver))
+    add_function(saved.meta_graphs[0].graph_def, NodeDef(op="PartitionedCall", attr={"f": called}))
     assert find_harmful(saved) == [saver]
-    functions.add(signature={"name": "g"}).node_def.add(op="NeverHeardOf")
-    assert find_harmful(saved) == ["NeverHeardOf", saver]
-    del functions[-2:]
+    saved.ParseFromString(harmless)
     saved.meta_graphs[0].object_graph_def.concrete_functions[saver].bound_inputs.append(1)
     assert find_harmful(saved) == [saver]
+
+
+def add_function(graph: GraphDef, node: NodeDef) -> None:
+    """Puts a function of one node into a graph, which nothing there calls."""
+    function = FunctionDef(signature=OpDef(name="spy"), node_def=[node])
+    graph.MergeFrom(GraphDef(library=FunctionDefLibrary(function=[function])))
 
 
 def test_a_module_that_is_not_there_is_one_clear_error(tmp_path: Path):
