@@ -23,8 +23,8 @@ SMALL_BYTES = 1_000_000  # of one that any server takes
 HUNG_UP = (BrokenPipeError, ConnectionResetError)
 # of reading what is no answer of such a model
 NONSENSE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-# what a row of an answer holds: probabilities, and how many of each name; flags; strings
-PROBABILITIES: Mapping[str, tuple[int, ...]] = {
+# what a row of an answer holds: probabilities, by the shape of each name; flags; strings
+SHAPES: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(ECZEMA_HEADS.values(), ()),
     "consistency": (len(CONSISTENCY),),
     "severity": (len(SEVERITY),),
@@ -66,7 +66,7 @@ def predict_remotely(
             raise EczemaError(f"{url}: answered {error.code}: {said}") from error
         if len(answers) != len(rows):
             raise ValueError(f"{len(answers)} rows for {len(rows)}")
-        names = (*PROBABILITIES, *FLAGS, *STRINGS)
+        names = (*SHAPES, *FLAGS, *STRINGS)
         return {name: _read_column(name, [row[name] for row in answers]) for name in names}
 
 
@@ -134,7 +134,7 @@ def _read_column(name: str, values: Sequence[Any]) -> np.ndarray:
     else:
         allowed, is_right = "numbers from 0 to 1", column.dtype.kind in "if"
         is_right = is_right and bool((abs(column - 0.5) <= 0.5 + ROUNDING).all())
-    shape = (len(values), *PROBABILITIES.get(name, ()))
+    shape = (len(values), *SHAPES.get(name, ()))
     if not is_right or column.shape != shape:
         raise ValueError(f"{name}: must be {allowed}, of shape {shape}; received {values}")
     return column
