@@ -99,3 +99,15 @@ def test_damage_further_down_is_come_upon_when_it_is_read(tmp_path: Path):
     assert opened.header == ["id", "size", "text"]
     with pytest.raises(DataError, match="not readable as Parquet"):
         opened.collect()
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_a_parquet_cell_that_is_too_long_is_named_by_row_and_column(tmp_path: Path, repeated: bool):
+    texts = pa.array([None, *["dry"] * 1500, "x" * 200_000, "y" * 300_000])
+    if repeated:
+        texts = texts.dictionary_encode()
+    parquet.write_table(pa.table({"id": pa.array(range(1503)), "text": texts}), tmp_path / "t.pq")
+    rows = open_table(tmp_path / "t.pq").rows
+    said = r"t\.pq: row 1502: text: a cell of 200,000 bytes; allowed: 131,072"
+    with pytest.raises(DataError, match=said):
+        list(rows)

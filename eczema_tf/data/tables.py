@@ -257,6 +257,8 @@ def _open_parquet(path: Path, columns: Collection[str] | None) -> Table:
         number = 0
         try:
             for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
+                for name, cells in zip(wanted, batch, strict=True):
+                    _check_lengths(path, number, name, cells)
                 for values in zip(*map(_read_cells, batch), strict=True):
                     number += 1
                     yield TableRow(number, values, "")
@@ -268,17 +270,25 @@ def _open_parquet(path: Path, columns: Collection[str] | None) -> Table:
     )
 
 
-def _read_cells(cells: pa.Array) -> list[str]:
-    """Returns the cells of a column as text.
+def _check_lengths(path: Path, before: int, column: str, cells: pa.Array) -> None:
+    """Checks that no cell is longer than one of a CSV file may be, before any is written out.
 
-    Raises:
-        ValueError: If one is longer than a cell of a CSV file may be.
+    A dictionary of cells holds one that is there a million times once.
     """
-    held = cells.dictionary if isinstance(cells, pa.DictionaryArray) else cells
-    texts = held.cast(pa.string())
-    longest = compute.max(compute.binary_length(texts)).as_py() or 0
-    if longest > csv.field_size_limit():
-        raise ValueError(f"a cell of {longest:,} bytes; allowed: {csv.field_size_limit():,}")
+    limit, repeats = csv.field_size_limit(), isinstance(cells, pa.DictionaryArray)
+    held = cells.dictionary if repeats else cells
+    lengths = compute.binary_length(held.cast(pa.string()))
+    lengths = lengths.take(cells.indices) if repeats else lengths
+    place = compute.index(compute.greater(lengths, limit), True).as_py()
+    if place >= 0:
+        raise DataError(
+            f"{path}: row {before + place + 1}: {shorten(column)}: a cell of"
+            f" {lengths[place].as_py():,} bytes; allowed: {limit:,}"
+        )
+
+
+def _read_cells(cells: pa.Array) -> list[str]:
+    """Returns the cells of a column as text."""
     return cells.cast(pa.string()).fill_null("").to_pylist()
 
 
