@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from eczema_tf.data.clinical.fields import encode_fields, list_values
 from eczema_tf.data.clinical.lines import join_columns, join_fields
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import to_model_inputs
 from eczema_tf.data.photo.upright import read_case_photos, read_upright
+from eczema_tf.data.progress import track
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.reading import TextReader, is_read, join_statuses
 from eczema_tf.data.text.tokenizer import clean_text
@@ -114,7 +114,7 @@ def explain_cases(
     backend, shown = RunBackend(run_dir, Question(), trained), {}
     sees_photos = "image" in trained.learned_from and dataset.embeddings is None
     reads_texts = "text" in trained.learned_from
-    for case_id in tqdm(case_ids, desc="shown cases", unit="case"):
+    for case_id in track(case_ids, "shown cases", len(case_ids), slow=True):
         rows = dataset.table[dataset.table["case_id"] == case_id]
         files = [file for file in rows["image_file"] if file and sees_photos]
         photos = [read_upright(Path(file)) for file in files]

@@ -9,13 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from eczema_tf.batch.cases import check_cases_file, write_cases
 from eczema_tf.batch.job import Job, JobSummary, open_job
 from eczema_tf.batch.spark import build_udf, check_spark, open_session, score_chunk, tabulate_chunk
 from eczema_tf.cli import say
 from eczema_tf.data.manifest.stream import Row, stream_rows, survey_manifest
+from eczema_tf.data.progress import track
 from eczema_tf.serving.exported import ExportMetadata, find_version
 
 
@@ -87,7 +87,7 @@ def score(
 def _score_missing(job: Job, rows: Iterator[Row], ask: Callable, tabulate: Callable) -> int:
     """Scores and commits the chunks that are missing; returns how many rows were scored again."""
     missing, again = frozenset(job.find_missing()), 0
-    with tqdm(total=job.facts.manifest.rows, unit="row", disable=None) as bar:
+    with track(None, "rows", job.facts.manifest.rows, slow=True) as bar:
         for number in range(len(job.parts)):
             chunk = list(islice(rows, job.facts.chunk_rows))
             if number in missing:

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from PIL import Image
-from tqdm import tqdm
 
 from eczema_tf.cli import say
 from eczema_tf.data.cache import fingerprint
@@ -24,6 +23,7 @@ from eczema_tf.data.inputs import Column, Inputs, read_texts
 from eczema_tf.data.photo.files import encode_image
 from eczema_tf.data.photo.preprocess import preprocess_photo
 from eczema_tf.data.photo.upright import read_upright
+from eczema_tf.data.progress import track
 from eczema_tf.evaluation.stress import StressedCases, remove_some
 from eczema_tf.schema import IMAGE, MODALITIES
 from eczema_tf.workflows.inference import draw_cases, load_model_inputs, predict_versions
@@ -117,7 +117,7 @@ def _predict_corruptions(
         what, kinds, put = "photos", PHOTO_CORRUPTIONS, _put_photos
     kinds = {AS_IS: Corruption(lambda thing, *_: thing, (0.0,)), **kinds}
     answers: dict[str, dict[float, pd.DataFrame]] = {}
-    for name, corruption in tqdm(kinds.items(), desc=f"corrupted {what}", unit="kind"):
+    for name, corruption in track(kinds.items(), f"corrupted {what}", len(kinds), slow=True):
         corrupted = _corrupt_all(name, corruption, things, trained.config.seed)
         again = np.arange(len(corrupted)) % len(inputs)
         versions = put(trained, corrupted, inputs.pair(again, again))

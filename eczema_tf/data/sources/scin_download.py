@@ -23,8 +23,8 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 from google_crc32c import Checksum
 from requests import RequestException
-from tqdm import tqdm
 
+from eczema_tf.data.progress import track
 from eczema_tf.data.sources.scin import PHOTO_COLUMNS, VOTE
 from eczema_tf.data.sources.source import read_table
 from eczema_tf.errors import DataError, EczemaError
@@ -127,7 +127,7 @@ def _fetch_all(
     """Fetches files in parallel; an error that concerns all (no network, a full disk) ends it."""
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(_fetch_file, bucket, folder, path): path for path in paths}
-        done = tqdm(as_completed(futures), "files", len(paths), disable=None, mininterval=1)
+        done = track(as_completed(futures), "files", len(paths), slow=True)
         try:
             return {futures[future]: future.result() for future in done}
         except (GoogleAPIError, GoogleAuthError, RequestException) as error:

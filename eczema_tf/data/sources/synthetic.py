@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 from sklearn.metrics import roc_auc_score
-from tqdm import tqdm
 
+from eczema_tf.data.progress import track
 from eczema_tf.data.sources.source import Summary, write_source
 from eczema_tf.data.synthetic.cases import MASK_FOLDER, PHOTO_FOLDER, Case, draw_case, render_case
 from eczema_tf.data.synthetic.ground_truth import write_ground_truth
@@ -146,7 +146,7 @@ def _make_files(cases: Sequence[Case], seed: int, folder: Path) -> None:
     for name in (PHOTO_FOLDER, MASK_FOLDER):
         (folder / name).mkdir()
     render = partial(render_case, folder, seed)
-    progress = partial(tqdm, total=len(cases), desc="built-in data", unit="case")
+    progress = partial(track, name="built-in data", total=len(cases))
     if len(cases) < _FEW_CASES:
         deque(progress(map(render, range(len(cases)), cases)), maxlen=0)
         return

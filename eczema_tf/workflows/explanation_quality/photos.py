@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit
-from tqdm import tqdm
 
 from eczema_tf.data.inputs import to_model_inputs
+from eczema_tf.data.progress import track
 from eczema_tf.evaluation.explanation_results import Comparison, compare_cases
 from eczema_tf.explanation import faithfulness_image as faithful
 from eczema_tf.explanation.maps import upsample_heatmap
@@ -78,7 +78,7 @@ def compare_heatmaps(cases: ExplainedCases, heatmaps: np.ndarray) -> dict[str, C
     """
     rng = np.random.default_rng(cases.seed)
     shown = np.flatnonzero(heatmaps.any(axis=(1, 2))).tolist()
-    photos = tqdm(shown, desc="heatmaps", unit="photo")
+    photos = track(shown, "heatmaps", len(shown), slow=True)
     measured = {case: measure_heatmap(cases, case, heatmaps[case], rng) for case in photos}
     return compare_cases(_HEATMAP_FIGURES, measured, MAP_NAMES, len(cases))
 

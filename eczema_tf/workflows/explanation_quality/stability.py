@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
+from eczema_tf.data.progress import track
 from eczema_tf.explanation.sanity import (
     Depth,
     compute_relative_change,
@@ -73,7 +73,7 @@ def randomise(
     """
     depths, original = list_depths(cases.trained.model, modality), explain()
     found: dict[str, list[dict[str, np.ndarray]]] = {depth.name: [] for depth in depths}
-    for draw in tqdm(range(DRAWS), desc=f"randomised weights, {modality}", unit="draw"):
+    for draw in track(range(DRAWS), f"randomised weights, {modality}", DRAWS, slow=True):
         rng = np.random.default_rng([cases.seed, draw])
         explained = randomise_in_cascade(depths, explain, rng)
         for depth, after in zip(depths, explained, strict=True):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 from scipy.special import expit
-from tqdm import tqdm
 
 from eczema_tf.data.inputs import to_model_inputs
+from eczema_tf.data.progress import track
 from eczema_tf.data.text.alignment import align_text
 from eczema_tf.data.text.offsets import TokenLocator
 from eczema_tf.data.text.tokenizer import clean_text
@@ -148,7 +148,8 @@ def compare_words(
     """
     rng = np.random.default_rng(cases.seed)
     measured: dict[int, dict[str, dict[str, float]]] = {}
-    for case in tqdm(np.flatnonzero(cases.has_text).tolist(), desc="words", unit="text"):
+    texts = np.flatnonzero(cases.has_text).tolist()
+    for case in track(texts, "words", len(texts), slow=True):
         drawn = rng.normal(size=(RANDOM_SCORES, len(words[case].spans)))
         candidates = {TOKEN_METHOD: [scores[case]], RANDOM: list(drawn)}
         erased = rng.random((SUBSETS, drawn.shape[1])) < SHARE
