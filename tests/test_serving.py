@@ -501,7 +501,6 @@ NONSENSE = {
     "no decision": ({"decision": "perhaps"}, "decision: must be .* or eczema; .*'perhaps'"),
     "a decision of several": ({"decision": ["eczema"]}, "decision: must be"),
     "no status": ({"status": None}, "status: must be a string"),
-    "half a surrogate pair": ({"status": "\ud800"}, "no usable answer"),
 }
 
 
@@ -514,6 +513,17 @@ def test_a_servers_nonsense_is_no_answer(name: str, monkeypatch: pytest.MonkeyPa
         predict_remotely("http://x/v1/models/eczema", [b""], "itchy")
     assert "x/v1/models/eczema: no usable answer: " in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_terminal_obeys_is_taken_out_of_what_a_server_says(monkeypatch: pytest.MonkeyPatch):
+    row = {**ROW, "status": "ok\x1b[2J\ud800"}
+    said = {**METADATA.model_dump(mode="json"), "notice": "no diagnosis\x1b]0;x\a"}
+    answer = {"predictions": [row], "metadata": {"eczema_tf": said}}
+    monkeypatch.setattr(client, "_fetch", lambda *_: answer)
+    status = predict_remotely("http://x/v1/models/eczema", [b""], "itchy")["status"][0]
+    assert status.decode() == "ok\ufffd[2J\ufffd"
+    notice = fetch_metadata("http://x/v1/models/eczema").notice
+    assert notice == "no diagnosis\ufffd]0;x\ufffd"
 
 
 @pytest.mark.parametrize("answer", [None, [], {}, {"predictions": None}, {"predictions": [3]}])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from eczema_tf.errors import EczemaError, shorten
+from eczema_tf.errors import EczemaError, cut_lines, shorten
 from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.schema import CONSISTENCY, DECISIONS, ECZEMA_HEADS, SEVERITY
 from eczema_tf.serving.cases import Said
@@ -110,7 +110,7 @@ def _read_said(metadata: Mapping[str, Any]) -> Said:
     return Said(
         {kind: _read_probability(metadata["thresholds"][kind]) for kind in ECZEMA_HEADS},
         bounds or None,
-        str(metadata["notice"]),
+        cut_lines(str(metadata["notice"])),
         {name: tuple(map(str, values)) for name, values in clinical.items()},
     )
 
@@ -145,7 +145,7 @@ def _read_strings(name: str, values: Sequence[Any]) -> np.ndarray:
         raise ValueError(f"decision: must be {' or '.join(DECISIONS)}; received {values}")
     if not all(isinstance(value, str) for value in values):
         raise ValueError(f"{name}: must be a string; received {values}")
-    return np.array([value.encode() for value in values], object)
+    return np.array([cut_lines(value).encode() for value in values], object)
 
 
 def _fetch(url: str, question: object = None) -> Any:
