@@ -74,7 +74,7 @@ def time_audit(manifest: Path) -> None:
     start = time.perf_counter()
     dataset = load_dataset(DataConfig(), manifest)
     loaded = time.perf_counter()
-    audit = audit_dataset(dataset, label_threshold=0.5)
+    audit = audit_dataset(dataset, label_threshold=0.5, join=True)
     seconds = time.perf_counter() - loaded
     photos = len(dataset.photos)
     print(audit.report.describe())

@@ -102,7 +102,7 @@ def measure(
         sampling, said = Sampling(groups), answer(scores, prevalence)[1]
         threshold = rng.uniform(0, SHIFT)
         found = measure_mean(scores >= threshold, positive)
-        error = estimate_calibration_error(said, positive.astype(float), sampling).error
+        error = estimate_calibration_error(said, positive.astype(float), positive, sampling).error
         estimates = [
             (estimate_auroc(measure_auroc(scores, positive), positive, sampling, ""), TRUE_AUROC),
             (estimate_share(found, positive, sampling, ""), norm.cdf(SHIFT - threshold)),

@@ -17,7 +17,7 @@ from eczema_tf.data.audit.audit import (
     audit_dataset,
     check_splits,
 )
-from eczema_tf.data.audit.diagnoses import find_named_diagnoses, name_diagnoses
+from eczema_tf.data.audit.diagnoses import find_named_diagnoses, mask_diagnoses, name_diagnoses
 from eczema_tf.data.audit.duplicates import Duplicates, find_duplicates, merge_groups
 from eczema_tf.data.audit.near_photos import Signatures, compute_signatures, find_near_photos
 from eczema_tf.data.audit.near_texts import split_words
@@ -26,6 +26,7 @@ from eczema_tf.data.photo.inspection import inspect_photos
 from eczema_tf.data.sources.scin import PHOTO_COLUMNS, prepare_scin
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_folds, assign_splits
+from eczema_tf.errors import DataError
 from eczema_tf.workflows.audit import AuditedDataset, load_as_trained, load_audited
 
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -107,7 +108,7 @@ def plant(manifest: Path, rows: list[dict], photos: dict[str, Image.Image]) -> D
 
 def test_a_clean_set_raises_nothing(clean: Path):
     dataset = load_dataset(DataConfig(), clean)
-    audit = audit_dataset(dataset, label_threshold=0.5)
+    audit = audit_dataset(dataset, label_threshold=0.5, join=True)
     assert audit.duplicates.members.empty
     assert audit.group_id.equals(dataset.table["group_id"])
     assert audit.report.named_diagnoses["own"].texts == 0
@@ -129,7 +130,7 @@ def test_the_same_photo_at_another_size_is_found_and_joined(clean: Path):
             {"example_id": name, "case_id": name, "image_path": f"photos/{name}"} for name in copies
         ]
         dataset = plant(clean, rows, copies)
-    audit = audit_dataset(dataset, label_threshold=0.5)
+    audit = audit_dataset(dataset, label_threshold=0.5, join=True)
     assert found(audit.duplicates, "near_photo") == [sorted([row["example_id"], *copies])]
     assert found(audit.duplicates, "identical_photo") == []
     joined = audit.group_id[dataset.table["example_id"].isin([row["example_id"], *copies])]
@@ -216,7 +217,7 @@ def test_splits_and_folds_of_joined_groups_have_no_leak(tmp_path: Path):
         for place, row in enumerate(texts_of(*OTHERS, COMPLAINT, CHANGED, COMPLAINT))
     ]
     dataset = write_manifest(tmp_path, rows)
-    audit = audit_dataset(dataset, label_threshold=0.5)
+    audit = audit_dataset(dataset, label_threshold=0.5, join=True)
     joined = dataset.table.assign(group_id=audit.group_id)
     for seed in range(10):
         for splits in (
@@ -261,7 +262,7 @@ def test_an_empty_table_has_no_duplicates():
     )
     photos = inspect_photos([])
     manifest = type("Empty", (), {"table": table})
-    audit = audit_dataset(Dataset(manifest, photos, None), label_threshold=0.5)
+    audit = audit_dataset(Dataset(manifest, photos, None), label_threshold=0.5, join=True)
     assert audit.duplicates.members.empty
     assert audit.group_id.empty
     assert audit.report.groups == GroupCounts(before=0, after=0, merged=0, largest_cases=0)
@@ -272,7 +273,7 @@ def test_an_empty_table_has_no_duplicates():
 def test_one_row_has_no_duplicates(tmp_path: Path, row: dict):
     draw_photo(0).save(tmp_path / "a.png")
     audit = audit_dataset(
-        write_manifest(tmp_path, [{"example_id": "only"} | row]), label_threshold=0.5
+        write_manifest(tmp_path, [{"example_id": "only"} | row]), label_threshold=0.5, join=True
     )
     assert audit.duplicates.members.empty
     assert audit.report.describe() == "audit: no duplicates across cases, no text names a diagnosis"
@@ -412,9 +413,9 @@ def test_scin_photos_shared_between_cases_are_found(shared: Path, tmp_path: Path
         images=tmp_path,
     )
     dataset = load_dataset(DataConfig(), summary.manifest)
-    assert audit_dataset(dataset, label_threshold=0.5).report.groups.merged == 0
+    assert audit_dataset(dataset, label_threshold=0.5, join=True).report.groups.merged == 0
     dataset.table["group_id"] = dataset.table["case_id"]
-    audit = audit_dataset(dataset, label_threshold=0.5)
+    audit = audit_dataset(dataset, label_threshold=0.5, join=True)
     counts = audit.report.duplicates["identical_photo"]
     assert (counts.clusters, counts.across_groups, counts.cases) == (15, 15, 29)
     by_photo = dataset.table[dataset.table["image_path"] != ""].groupby("image_path")
@@ -457,7 +458,7 @@ def test_a_form_that_very_many_send_is_a_template(tmp_path: Path):
 )
 def test_templates_are_left_out(tmp_path: Path, said: dict[str, str]):
     rows = [row | said for row in texts_of(COMPLAINT, COMPLAINT, CHANGED)]
-    audit = audit_dataset(write_manifest(tmp_path, rows), label_threshold=0.5)
+    audit = audit_dataset(write_manifest(tmp_path, rows), label_threshold=0.5, join=True)
     assert audit.duplicates.members.empty
     not_compared = NotCompared(plain_photos=0, chance_texts=0, template_texts=3)
     assert audit.report.not_compared == not_compared
@@ -519,7 +520,7 @@ def test_named_diagnoses_are_counted_by_class(tmp_path: Path):
         tmp_path,
         [row | {"eczema": label} for row, label in zip(rows, [1, 1, 0, 0, ""], strict=True)],
     )
-    audit = audit_dataset(dataset, label_threshold=0.5)
+    audit = audit_dataset(dataset, label_threshold=0.5, join=True)
     own, family = (audit.report.named_diagnoses[whose] for whose in ("own", "family"))
     assert (own.texts, own.share) == (2, 0.4)
     assert (own.share_of_positive, own.share_of_negative) == (1.0, 0.0)
@@ -541,7 +542,7 @@ def test_the_report_holds_counts_and_ids_but_no_content(tmp_path: Path):
     dataset = write_manifest(
         tmp_path, texts_of(COMPLAINT, *OTHERS, COMPLAINT, CHANGED + " My eczema!")
     )
-    audit = audit_dataset(dataset, label_threshold=0.5)
+    audit = audit_dataset(dataset, label_threshold=0.5, join=True)
     audit.report.write(tmp_path / "audit.json")
     report = (tmp_path / "audit.json").read_text()
     assert AuditReport.read(tmp_path / "audit.json") == audit.report
@@ -605,3 +606,38 @@ def test_groups_are_left_alone_where_they_are_not_to_be_joined(tmp_path: Path):
     dataset = load_audited(DataConfig(merge_duplicates=False), tmp_path / "manifest.csv").dataset
     assert list(dataset.table["group_id"]) == ["r0", "r1", "r2", "r3", "r4"]
     assert dataset.describe().joined_groups == {}
+
+
+def test_where_nothing_is_joined_nothing_is_said_to_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    write_manifest(tmp_path, texts_of(COMPLAINT, *OTHERS, CHANGED))
+    audited = load_audited(DataConfig(merge_duplicates=False), tmp_path / "manifest.csv")
+    assert "joined" not in capsys.readouterr().err
+    groups = audited.audit.report.groups
+    assert (groups.before, groups.after, groups.merged) == (5, 5, 0)
+    assert load_audited(DataConfig(), tmp_path / "manifest.csv").audit.report.groups.merged == 2
+    assert "joined, 5 groups become 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["I have athlete's foot", "I have athlete\u2019s foot", "I have \uff45\uff43zema"]
+)
+def test_every_name_that_the_audit_finds_is_masked(text: str):
+    assert name_diagnoses(text)
+    assert mask_diagnoses(text) == "I have this"
+    assert mask_diagnoses("it\u2019s itchy") == "it\u2019s itchy"
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '{"not_kept": ["x"]}', '{"not_kept": {"x": "many"}}', '{"licence": {}}', "{"]
+)
+def test_a_dataset_json_of_somebody_else_is_a_clear_error(tmp_path: Path, content: str):
+    write_manifest(tmp_path, texts_of(COMPLAINT, *OTHERS))
+    dataset = load_dataset(DataConfig(), tmp_path / "manifest.csv")
+    assert dataset.describe().provenance == {}
+    (tmp_path / "dataset.json").write_text('{"licence": null, "name": "x", "source": "here"}')
+    assert dataset.describe().provenance == {"source": "here"}
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(DataError, match=r"dataset\.json: .*move the file away"):
+        dataset.describe()

@@ -95,12 +95,12 @@ def test_hostile_lines_take_nothing_from_their_neighbours():
     assert b"ok" not in told.numpy()[[0, 1, 4]]
 
 
-def test_a_pair_keeps_the_fields_of_the_photos_row_or_else_of_the_texts():
+def test_a_pair_has_the_fields_that_it_is_given_unless_nothing_is_asked():
     inputs = tell(make_data(), [f"age={row}" for row in range(ROWS)]).inputs
-    photos, texts = np.array([5, -1, 7, 3]), np.array([0, 8, -1, 3])
-    pairs, own = inputs.pair(photos, texts), inputs.columns[CLINICAL].gather(np.array([5, 8, 7, 3]))
+    photos, texts, fields = np.array([5, -1, 7, 3]), np.array([0, 8, -1, 3]), np.array([6, 8, 7, 2])
+    pairs, own = inputs.pair(photos, texts, fields), inputs.columns[CLINICAL].gather(fields)
     np.testing.assert_array_equal(pairs.columns[CLINICAL].gather(np.arange(4)), own)
-    none = inputs.pair(np.array([-1]), np.array([-1]))  # nothing is asked
+    none = inputs.pair(np.array([-1]), np.array([-1]), np.array([4]))  # nothing is asked
     assert not none.columns[CLINICAL].gather(np.arange(1)).any()
 
 

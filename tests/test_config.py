@@ -105,6 +105,28 @@ def test_split_shares_must_sum_to_one():
 
 
 @pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["split.repeats=3"], "repeats: 3 are of a cross-validation, which needs split.folds"),
+        (
+            ["split.folds=3", "split.val=0", "split.train=0.85"],
+            "val: must be above 0 with split.folds",
+        ),
+    ],
+)
+def test_settings_of_a_cross_validation_that_cannot_be(settings: list[str], said: str):
+    with pytest.raises(ConfigError, match=said):
+        load_config(overrides=settings)
+
+
+def test_a_section_whose_lines_are_all_comments_is_empty(tmp_path: Path):
+    path = tmp_path / "some.yaml"
+    path.write_text("train:\n#  epochs: 3\nseed: 1\n")
+    assert load_config(path).train == Config().train
+    assert load_config(path, ["train.epochs=5"]).train.epochs == 5
+
+
+@pytest.mark.parametrize(
     "content", [b"- a list", b"a: [", b"\xff\xfe", b"!!python/object/apply:os.system [echo]"]
 )
 def test_unreadable_files_are_clear_errors(tmp_path: Path, content: bytes):

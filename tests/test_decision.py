@@ -203,6 +203,17 @@ def test_bounds_are_quantiles_of_both_classes_around_the_threshold():
     assert few["image"] == (-np.inf, np.inf)
 
 
+def test_equal_answers_are_given_up_by_chance_and_not_by_their_place():
+    cases = make_cases(400).assign(**dict(zip(BOUNDS, (-0.5, 0.5), strict=True)))
+    cases = cases.assign(decision="eczema", eczema_logit=1.0, p_fusion=0.73)
+    thresholds = {"image": 0.5, "text": 0.5, "fusion": 0.5}
+    for ascending in (True, False):
+        ordered = cases.sort_values("eczema", ascending=ascending, ignore_index=True)
+        sample = Sample.draw(ordered, thresholds, 0.5, replicates=0, seed=0)
+        points = {one.answered: one.accuracy for one in judge_abstention(sample).risk_coverage}
+        assert points[0.5].value == pytest.approx(points[1.0].value, abs=0.08)
+
+
 def test_accuracy_and_coverage_by_hand():
     cases = make_cases(40).assign(**dict(zip(BOUNDS, (-0.5, 0.5), strict=True)))
     cases.loc[:9, "known_text"] = False

@@ -31,7 +31,7 @@ def draw(count, slope=1.0, intercept=0.0, seed=0):
 
 def judge_error(probabilities, labels, groups=None):
     groups = np.arange(len(labels)) if groups is None else groups
-    return estimate_calibration_error(probabilities, labels, Sampling(groups))
+    return estimate_calibration_error(probabilities, labels, labels > 0.5, Sampling(groups))
 
 
 def test_the_error_by_hand():
@@ -109,13 +109,34 @@ def test_cases_of_a_bin_that_are_all_the_same_still_err_by_chance():
     )
 
 
+def test_shares_of_many_votes_scatter_less_so_that_a_small_error_stands_out():
+    """Of 20 votes a case the noise is about a fifth of that of one."""
+    rng = np.random.default_rng(0)
+    right = rng.beta(2, 2, 400)
+    votes = rng.binomial(20, right) / 20
+    assert judge_error(right, votes).error.value < judge_error(right, votes).perfect_limit < 0.02
+    bold = np.clip(right + 0.05 * np.sign(right - 0.5), 0, 1)
+    found = judge_error(bold, votes)
+    assert found.perfect_limit < found.error.value
+    assert 0.01 < found.error.low < found.error.high < 0.1
+
+
+def test_the_rarer_class_is_counted_by_the_label_that_counts_as_positive():
+    """Half of the cases have two votes in five, and any vote is positive."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0.0, 0.4], 100)
+    probabilities = np.clip(labels + rng.normal(0, 0.1, 200), 0.01, 0.99)
+    judged = judge_calibration(probabilities, labels, labels > 0, Sampling(np.arange(200)), "")
+    assert None not in (judged.slope.low, judged.ece.error.low)
+
+
 def test_slope_and_intercept_are_those_of_an_unpenalised_regression():
     probabilities, labels = draw(800, slope=0.6, intercept=0.4)
     theirs = LogisticRegression(C=np.inf, tol=1e-10).fit(logit(probabilities)[:, None], labels)
     slope, intercept = fit_logistic(probabilities, labels)
     assert slope.value == pytest.approx(theirs.coef_[0, 0], abs=1e-4)
     assert intercept.value == pytest.approx(theirs.intercept_[0], abs=1e-4)
-    judged = judge_calibration(probabilities, labels, Sampling(np.arange(800)), "")
+    judged = judge_calibration(probabilities, labels, labels > 0.5, Sampling(np.arange(800)), "")
     assert judged.slope.low < 0.6 < judged.slope.high < 1
     assert judged.intercept.low < 0.4 < judged.intercept.high
 
@@ -147,7 +168,7 @@ def test_brier_splits_exactly_and_by_hand():
 
 def test_no_cases_are_undefined():
     nothing = np.zeros(0)
-    found = judge_calibration(nothing, nothing, Sampling(np.zeros(0, int)), "no case")
+    found = judge_calibration(nothing, nothing, nothing > 0, Sampling(np.zeros(0, int)), "no case")
     assert (found.ece.error.value, found.brier.score.value, found.slope.value) == (None,) * 3
     assert found.ece.error.reason == "no case"
 
@@ -206,3 +227,19 @@ def test_a_useful_model_gains_and_a_constant_one_does_not():
     assert all(one.gain.low > 0 for one in useful if 0.2 <= one.threshold <= 0.3)
     constant = judge_net_benefit(np.full(1000, positive.mean()), positive, sampling, "")
     assert all(one.gain.value <= 1e-12 for one in constant)
+
+
+@pytest.mark.parametrize("answers", [1, 4, 12])
+def test_the_order_of_cases_with_one_answer_changes_nothing(answers: int):
+    """Right on average; equal ones put into bins as they come would err by 0.4 where sorted."""
+    rng = np.random.default_rng(0)
+    probabilities = rng.choice(np.linspace(0.1, 0.9, answers), 400)
+    labels = (rng.random(400) < probabilities).astype(float)
+    errors = []
+    for order in (np.arange(400), np.argsort(labels), np.argsort(-labels)):
+        found = judge_error(probabilities[order], labels[order])
+        errors.append(found.error.value)
+        assert len(found.bins) <= answers
+        assert sum(one.cases for one in found.bins) == 400
+    assert errors == pytest.approx([errors[0]] * 3)
+    assert errors[0] < 0.08

@@ -202,6 +202,7 @@ def test_metrics_json_keeps_its_keys_in_order_and_is_read_back_as_written(cases,
         "consistency",
         "severity",
         "positive_above",
+        "soft_labels",
         "bootstrap",
         "metadata",
     ]
@@ -247,6 +248,39 @@ def test_a_case_is_positive_above_the_given_share_of_votes(cases):
         ]
         == 0
     )
+
+
+def test_a_model_of_yes_and_no_is_calibrated_on_yes_and_no(cases):
+    """Whoever learned "any vote" is not too high where a third of the votes is a label."""
+    shares = cases.assign(eczema=cases["eczema"] / 3)
+    found = {}
+    for soft in (True, False):
+        rules = {"label_threshold": 0.0, "soft_labels": soft, "replicates": 20}
+        found[soft] = compute_json(shares, THRESHOLDS, **rules)
+    whole = compute_json(cases, THRESHOLDS, label_threshold=0.0, replicates=20)
+    assert found[False]["heads"] == whole["heads"]
+    assert found[True]["heads"]["fusion"]["auroc"] == whole["heads"]["fusion"]["auroc"]
+    too_high = found[True]["heads"]["fusion"]["calibration"]["in_the_large"]["value"]
+    assert too_high == pytest.approx(cases["eczema"].mean() * 2 / 3, abs=0.03)
+
+
+def test_repeats_of_a_cross_validation_count_a_case_once(cases):
+    cases = cases.assign(decision=np.where(cases.index % 4, "eczema", "cannot tell"))
+    cases = cases.assign(known_image=cases["image_used"], known_text=cases["text_used"])
+    cases = cases.assign(undecided_from=-1.0, undecided_to=1.0)
+    again = pd.concat([cases.assign(fold=0, repeat=repeat) for repeat in range(3)])
+    once, thrice = (compute_json(each, THRESHOLDS, replicates=20) for each in (cases, again))
+    for name in ("consistency", "severity"):
+        assert thrice[name]["cases"] == once[name]["cases"]
+        assert thrice[name]["confusion"] == once[name]["confusion"]
+    confusions = [
+        [point["confusion"] for point in each["operating_points"]] for each in (once, thrice)
+    ]
+    assert confusions[0] == confusions[1]
+    one, three = (each["abstention"]["groups"]["all"] for each in (once, thrice))
+    for count in ("cases", "unknown", "undecided"):
+        assert three[count] == one[count]
+    assert one["undecided"] == 100
 
 
 def test_unlabelled_cases_are_counted_but_not_scored(cases):

@@ -119,3 +119,16 @@ def test_data_that_tell_nobody_apart_have_no_subgroups():
     assert metrics.subgroups is None
     assert "subgroups" not in metrics.model_dump(exclude_unset=True)
     assert isinstance(metrics, Metrics)
+
+
+def test_patients_who_are_in_more_subgroups_than_there_are_patients_have_a_wide_gap():
+    """Twelve patients, each seen at fourteen sites."""
+    cases = simulate_cases(336).query("text_used and image_used").reset_index(drop=True)
+    place = np.arange(len(cases))
+    cases = cases.assign(
+        group_id=[f"patient{number % 12}" for number in place],
+        source=[f"site {number // 12 % 14}" for number in place],
+    )
+    for gap in judge(cases).factors["source"].gaps.values():
+        assert np.isfinite([gap.difference.low, gap.difference.high, gap.difference.p]).all()
+        assert not gap.found

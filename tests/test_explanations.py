@@ -11,10 +11,14 @@ import pandas as pd
 import pytest
 
 from eczema_tf import evaluate
+from eczema_tf.config import ImageConfig, TextConfig, load_config
 from eczema_tf.data.checksums import CHECKSUMS
+from eczema_tf.data.clinical.fields import Field
 from eczema_tf.errors import RunError
 from eczema_tf.evaluation.explanation_results import Cascade, ComparisonSummary, ModalityResults
 from eczema_tf.evaluation.intervals import Estimate
+from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
+from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.reporting.explanation_report import describe_trust
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.workflows import run_folder, stress
@@ -327,3 +331,22 @@ def check_examples(page: str, workplace: Path) -> None:
     # as many photos as the cases have, and none without being asked
     assert page.count("data:image/jpeg") == (surest["image_path"] != "").sum()
     assert "data:image/jpeg" not in without
+
+
+def test_layers_of_the_other_modality_are_not_randomised():
+    """By their part in the answer, whatever their names."""
+    config = load_config(overrides=["model.image.architecture=small", "model.image.size_px=32"])
+    text = specify_text_encoder(TextConfig(preset=None, architecture="small"), 30)
+    image = specify_image_encoder(ImageConfig(preset=None, architecture="small", size_px=32))
+    encoders = Encoders(image, text, ("itch=yes", "site=bends"), (Field(name="age"),))
+    model = build_model(config.model, encoders)
+    depths = {
+        modality: {depth.name for depth in list_depths(model, modality)}
+        for modality in ("image", "text")
+    }
+    told = {"findings_projection", "window_findings", "text_projection", "eczema_text"}
+    assert told <= depths["text"]
+    assert not told & depths["image"]
+    assert {"image_projection", "eczema_image"} <= depths["image"] - depths["text"]
+    assert "eczema_joint" in depths["image"] & depths["text"]
+    assert not {"typical_photo", "clinical_evidence"} & (depths["image"] | depths["text"])

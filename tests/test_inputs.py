@@ -71,7 +71,7 @@ def test_pixels_are_those_of_the_rows_own_photo(inputs: Inputs, table: pd.DataFr
 
 def test_a_pair_has_the_photo_of_one_row_and_the_text_of_another(inputs: Inputs):
     photos, texts = np.array([30, 5, -1, 7]), np.array([0, 30, 8, -1])
-    pairs = inputs.pair(photos, texts)
+    pairs = inputs.pair(photos, texts, photos)
     assert len(pairs) == 4
     assert list(pairs.present("image")) == [True, True, False, True]
     assert list(pairs.present("text")) == [True, True, True, False]
@@ -211,6 +211,14 @@ def test_a_cached_array_is_read_back_and_not_computed_again(tmp_path: Path):
     )
     np.testing.assert_array_equal(first, wanted)
     np.testing.assert_array_equal(again, wanted)
+
+
+def test_an_array_that_is_not_kept_is_whole_and_leaves_nothing(tmp_path: Path):
+    wanted = np.arange(12, dtype="float32").reshape(4, 3)
+    cache = ArrayCache(tmp_path, keep=False)
+    found = cache.load_or_compute("a", "key", (4, 3), "float32", lambda: [wanted])
+    assert not list(tmp_path.iterdir())
+    np.testing.assert_array_equal(found, wanted)
 
 
 def measure_mapped_kb() -> int:

@@ -365,6 +365,9 @@ def test_a_shared_configuration_names_no_folder_of_its_author():
         "model.text.preset": "hf://jane/bert",
         "model.image.preset": "/home/jane/preset",
     }
+    hub = {"model.image.preset": None, "model.image.saved_model": "https://tfhub.dev/jane/derm/5"}
+    kept = forget_places(change_config(Config(), hub)).model.image.saved_model
+    assert kept == "https://tfhub.dev/jane/derm/5"
     shared = forget_places(change_config(Config(), places))
     assert (shared.data.manifest, shared.train.base_run) == ("patients.csv", "run")
     assert (shared.model.text.preset, shared.model.image.preset) == ("hf://jane/bert", "preset")
@@ -532,6 +535,21 @@ def test_a_finished_run_resumes_to_the_same_metrics(
     before = (workplace / "run" / "metrics.json").read_text()
     assert train.main(["--resume", "--run-dir", str(workplace / "run")]) == 0
     assert (workplace / "run" / "metrics.json").read_text() == before
+
+
+def test_a_run_is_not_resumed_on_other_data(workplace: Path, tmp_path: Path):
+    """What it has learned might be judged on what it was learned from."""
+    run = tmp_path / "run"
+    run.mkdir()
+    facts = run_folder.RunData.read(workplace / "run" / "data.json")
+    facts.write(run / "data.json")
+    run_folder.check_data(run, facts, facts.splits)
+    moved = {**facts.splits, "train": facts.splits["test"], "test": facts.splits["train"]}
+    with pytest.raises(RunError, match=r"other data \(changed: splits\)"):
+        run_folder.check_data(run, facts, moved)
+    other = facts.model_copy(update={"manifest_fingerprint": "x", "photos_fingerprint": "y"})
+    with pytest.raises(RunError, match=r"changed: manifest, photos\)"):
+        run_folder.check_data(run, other, facts.splits)
 
 
 def test_cross_validation_predicts_every_case_once(workplace: Path):

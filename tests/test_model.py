@@ -374,6 +374,20 @@ def test_a_digest_does_not_depend_on_layer_counters():
     assert digests[0] == digests[1]
 
 
+def test_a_digest_is_the_same_however_many_nested_models_were_built_before():
+    """`train` has built the encoder before, `evaluate` in its own process has not."""
+    digests = []
+    for _ in range(2):
+        keras.utils.set_random_seed(3)
+        image = keras.Input((8, 8, 3))
+        inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)])
+        digests.append(weights_digest(keras.Model(image, inner(image))))
+    assert digests[0] == digests[1]
+    keras.utils.set_random_seed(3)
+    inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3, strides=2)])
+    assert weights_digest(keras.Model(image, inner(image))) != digests[0]
+
+
 def test_an_encoder_is_rebuilt_from_its_spec_alone():
     for spec in (
         pretrained_encoders().image,

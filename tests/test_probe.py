@@ -134,7 +134,8 @@ class Encoder:
     [
         (lambda photos: photos - photos.mean(), "does not encode each row of a batch for itself"),
         (lambda photos: photos[::-1], "does not encode each row of a batch for itself"),
-        (lambda photos: photos * np.nan, "does not encode each row"),
+        (lambda photos: photos * np.nan, "cannot encode: it gives nan for all"),
+        (lambda photos: photos * 0, "cannot encode: it gives 0 for all"),
         (lambda photos: photos.reshape(1, -1), "cannot encode|does not encode"),
         (lambda photos: photos @ np.ones((5, 2)), "cannot encode: .*matmul"),
     ],

@@ -203,24 +203,29 @@ def test_a_manifest_with_train_and_test_alone_gets_its_val_from_train_by_group()
 @pytest.mark.parametrize(
     ("labels", "split", "said"),
     [
+        (
+            [0.0, 1.0, 1.0, 1.0, 0.0],
+            ["train", "train", "val", "val", "test"],
+            ["val: all 2 labelled rows are eczema"],
+        ),
         ([0.0, 1.0, 0.0, 1.0], ["train", "train", "test", "test"], ["val: no row"]),
         ([0.0, 1.0, 0.0], ["val", "val", "test"], ["train: no row"]),
         (
-            [0.0, 0.0, 1.0, 1.0],
-            ["train", "train", "val", "test"],
+            [0.0, 0.0, 1.0, 0.0, 1.0],
+            ["train", "train", "val", "val", "test"],
             ["train: all 2 labelled rows are not"],
         ),
         (
-            [1.0, np.nan, 1.0, np.nan],
-            ["train", "train", "val", "test"],
-            ["test: no row", "are eczema"],
+            [1.0, np.nan, 1.0, 0.0, np.nan],
+            ["train", "train", "val", "val", "test"],
+            ["are eczema", "test: no row"],
         ),
-        ([0.0, 1.0, 1.0, 1.0], ["train", "train", "val", "test"], []),
+        ([0.0, 1.0, 1.0, 0.0, 1.0], ["train", "train", "val", "val", "test"], []),
     ],
 )
 def test_what_cannot_be_trained_or_judged_is_said_before(labels, split, said):
     table = build_table(labels)
-    faults = find_missing(table, pd.Series(split), 0.5)
+    faults = find_missing(table, pd.Series(split), 0.5, {"train": 2, "val": 2, "test": 1})
     assert len(faults) == len(said)
     for fault, words in zip(faults, said, strict=True):
         assert words in fault

@@ -14,6 +14,10 @@ from eczema_tf.reporting.document import format_text
 from eczema_tf.reporting.stress import build_stress, select_plots, write_stress_plots
 
 
+def sample_of(cases: pd.DataFrame) -> Sample:
+    return Sample.draw(cases, THRESHOLDS, 0.5, replicates=0, seed=0)
+
+
 @pytest.fixture(scope="module")
 def whole() -> pd.DataFrame:
     """Cases with photo and text; every tenth cannot be told."""
@@ -30,7 +34,7 @@ def without(whole: pd.DataFrame) -> pd.DataFrame:
 
 def test_what_is_left_without_photos_is_the_text(whole, without):
     stressed = StressedCases("image", {0.0: whole, 1.0: without})
-    first, last = judge_stress(stressed, THRESHOLDS, 0.5).points
+    first, last = judge_stress(stressed, sample_of(whole)).points
     assert first.auroc.value == pytest.approx(roc_auc_score(whole["eczema"], whole["p_fusion"]))
     assert (first.change.value, first.change.p) == (0, 1)
     assert first.cannot_tell.value == pytest.approx(0.1, abs=0.01)
@@ -46,7 +50,8 @@ def test_what_is_left_without_photos_is_the_text(whole, without):
 
 def test_a_gain_is_over_the_head_that_saw_what_was_not_touched(whole):
     turned = whole.assign(p_fusion=1 - whole["p_fusion"], p_text=1 - whole["p_text"])
-    last = judge_stress(StressedCases("text", {0.0: whole, 1.0: turned}), THRESHOLDS, 0.5).points[1]
+    stressed = StressedCases("text", {0.0: whole, 1.0: turned})
+    last = judge_stress(stressed, sample_of(whole)).points[1]
     image, fusion = (roc_auc_score(whole["eczema"], turned[p]) for p in ("p_image", "p_fusion"))
     assert last.gain.value == pytest.approx(fusion - image)
     assert last.alone.value == pytest.approx(1 - roc_auc_score(whole["eczema"], whole["p_text"]))
@@ -64,7 +69,7 @@ def test_more_and_more_cases_lose_a_modality_and_none_gets_it_back(whole, withou
 
 
 def judge(cases: pd.DataFrame):
-    return judge_metadata(Sample.draw(cases, THRESHOLDS, 0.5, replicates=0, seed=0))
+    return judge_metadata(sample_of(cases))
 
 
 def test_a_planted_shortcut_is_found_and_chance_is_not(whole):

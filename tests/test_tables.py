@@ -111,3 +111,13 @@ def test_a_parquet_cell_that_is_too_long_is_named_by_row_and_column(tmp_path: Pa
     said = r"t\.pq: row 1502: text: a cell of 200,000 bytes; allowed: 131,072"
     with pytest.raises(DataError, match=said):
         list(rows)
+
+
+def test_blank_lines_above_the_header_do_not_choose_the_separator(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("\n  \nid;text\nr1;a, b\n")
+    assert list(open_table(tmp_path / "t.csv").rows) == [TableRow(4, ("r1", "a, b"), "")]
+    (tmp_path / "t.csv").write_text("\nsep=;\nid;text\nr1;a, b\n")
+    assert list(open_table(tmp_path / "t.csv").rows) == [TableRow(4, ("r1", "a, b"), "")]
+    (tmp_path / "t.csv").write_text("\n\n")
+    with pytest.raises(DataError, match="is empty"):
+        open_table(tmp_path / "t.csv")

@@ -13,7 +13,7 @@ from eczema_tf.config import AugmentConfig, Config, ImageConfig
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.inputs import Column, Inputs, to_model_inputs
 from eczema_tf.data.pipeline import build_evaluation_dataset, build_training_dataset
-from eczema_tf.errors import ConfigError, DataError, RunError
+from eczema_tf.errors import ConfigError, RunError
 from eczema_tf.model.encoders import (
     EncoderSpec,
     build_encoder,
@@ -241,16 +241,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Pa
     targets = {**data.targets, "eczema": np.full((ROWS, 1), np.nan, "float32")}
     with pytest.raises(RunError, match="loss is nan at step 1 of epoch 1"):
         train(make_model(config), replace(data, targets=targets), config, tmp_path)
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_one_class_only_is_a_clear_error(tmp_path: Path, split: str):
-    data = make_data()
-    rows = np.flatnonzero(data.positive)
-    with pytest.raises(DataError, match=f"split {split}: needs cases with and without eczema"):
-        train(
-            make_model(config_of()), replace(data, **{f"{split}_rows": rows}), config_of(), tmp_path
-        )
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path: Path):
@@ -555,7 +545,7 @@ def test_the_dropout_of_a_frozen_encoder_is_off_with_and_without_a_cache(
         config = config_of(
             epochs=2,
             cache_features=cache_features,
-            cache_folder=str(tmp_path / "cache"),
+            cache_folder=str(tmp_path / f"cache-{cache_features}"),
             fine_tune={"epochs": int(tuned), "image_from": "stage4"},
         )
         image = specify_image_encoder(config.model.image).model_copy(update={"pretrained": True})
@@ -563,11 +553,12 @@ def test_the_dropout_of_a_frozen_encoder_is_off_with_and_without_a_cache(
         prepare_device(config.train, config.seed)
         model = build_model(config.model, encoders)
         run_dir = tmp_path / str(cache_features)
-        (run_dir / stages.PASSING / "of a run that was killed").mkdir(parents=True)
+        run_dir.mkdir()
         train_model(model, encoders, make_data(), config, run_dir)
         kernels.append(model.get_layer("eczema_joint").kernel.numpy())
-        assert len(list((tmp_path / "cache").iterdir())) == 2
-        assert not (run_dir / stages.PASSING).exists()
+        kept = list((tmp_path / f"cache-{cache_features}").iterdir())
+        assert len(kept) == (2 if cache_features else 0)
+        assert not list(run_dir.rglob("*features*"))
     np.testing.assert_array_equal(*kernels)
 
 

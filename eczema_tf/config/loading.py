@@ -51,7 +51,8 @@ def set_key(values: dict[str, Any], key: str, value: object, where: str = "confi
     """
     *sections, last = key.split(".")
     for section in sections:
-        values = values.setdefault(section, {})
+        values[section] = {} if values.get(section) is None else values[section]
+        values = values[section]
         if not isinstance(values, dict):
             raise ConfigError(f"{where}: {section} is a value, not a section")
     values[last] = value

@@ -41,6 +41,11 @@ class Section(BaseModel):
         """Yields what is wrong with values that are each allowed, but not together."""
         return ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_comments_alone(cls, values: Any) -> Any:
+        return {} if values is None else values
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if faults := "; ".join(self._find_faults()):
@@ -54,7 +59,7 @@ class SyntheticConfig(Section):
     cases: Positive = 3000  # with photos and texts, for all three splits
     texts: Count = 6000  # further cases, of a text alone, all of them for training
     seed: Count = 0  # of all random draws
-    # the set is made once in <folder>/synthetic-<cases>-<texts>-<seed>/ and then reused
+    # the set is made once, in <folder>/synthetic-<cases>-<texts>-<seed>-v<generator>/
     folder: str = "data"
 
 
@@ -90,7 +95,11 @@ class DataConfig(Section):
 
 
 class SplitConfig(Section):
-    """Shares of the groups in each split, for rows whose split the manifest leaves empty."""
+    """Shares of the groups in each split, for rows whose split the manifest leaves empty.
+
+    In a cross-validation val is the share of the groups outside the fold; train and test say
+    nothing.
+    """
 
     train: Share = 0.7  # of the groups
     val: Share = 0.15  # chooses epoch, thresholds and bounds
@@ -104,6 +113,10 @@ class SplitConfig(Section):
             yield (
                 f"train + val + test must be 1, received {self.train} + {self.val} + {self.test}"
             )
+        if self.repeats > 1 and self.folds is None:
+            yield f"repeats: {self.repeats} are of a cross-validation, which needs split.folds"
+        if self.folds and self.val == 0:
+            yield "val: must be above 0 with split.folds: it chooses the thresholds of each fold"
 
 
 class ColorConstancyConfig(Section):

@@ -67,10 +67,16 @@ def release_maps() -> None:
 
 
 class ArrayCache:
-    """A folder of arrays by fingerprint."""
+    """A folder of arrays by fingerprint.
 
-    def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
+    Args:
+        folder: Where they are.
+        keep: Whether they stay there, for others. If not, one that is made has no name any more
+            once it is whole, so that its place is free when the process ends, however it ends.
+    """
+
+    def __init__(self, folder: Path | str, *, keep: bool = True):
+        self.folder, self.keep = Path(folder), keep
 
     def load_or_compute(
         self,
@@ -122,4 +128,7 @@ class ArrayCache:
                 progress.update(len(block))
             if done != shape[0]:
                 raise RunError(f"{name}: {done} rows where {shape[0]} were expected")
-        return map_array(path)
+        array = map_array(path)
+        if not self.keep:
+            path.unlink()
+        return array

@@ -3,7 +3,6 @@
 All photos are decoded once, so that none can fail later.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,11 +17,19 @@ from eczema_tf.data.cache import fingerprint
 from eczema_tf.data.manifest.table import Manifest, find_templates, load_manifest, reject_bad_photos
 from eczema_tf.data.photo.embeddings import Embeddings, load_embeddings
 from eczema_tf.data.photo.inspection import inspect_photos
-from eczema_tf.errors import DataError
+from eczema_tf.errors import DataError, RunError
 from eczema_tf.files import Record
 from eczema_tf.schema import ECZEMA, POSITIVE_CLASS
 
-PROVENANCE = ("source", "attribution", "licence", "label")  # of `dataset.json`, as sentences
+
+class Prepared(Record):
+    """What is read of `dataset.json`: sentences, and by reason how many cases were left out."""
+
+    source: str | None = None
+    attribution: str | None = None
+    licence: str | None = None
+    label: str | None = None
+    not_kept: dict[str, int] = Field(default_factory=dict)
 
 
 class CaseCounts(Record):
@@ -111,7 +118,7 @@ class Dataset:
         """Returns fingerprints and counts, for the run folder."""
         matrix = self.embeddings.matrix if self.embeddings is not None else None
         path = self.manifest.path
-        provenance, not_kept = _read_provenance(path.with_name("dataset.json"))
+        prepared = _read_prepared(path.with_name("dataset.json"))
         return DatasetFacts(
             manifest=str(path),
             manifest_fingerprint=fingerprint(path.read_bytes()),
@@ -119,8 +126,8 @@ class Dataset:
             embeddings_fingerprint=fingerprint(matrix) if matrix is not None else None,
             rejected_rows=len(self.manifest.rejected),
             positive_class=self.positive_class,
-            provenance=provenance,
-            not_kept=not_kept,
+            provenance=prepared.model_dump(exclude={"not_kept"}, exclude_none=True),
+            not_kept=prepared.not_kept,
             template_texts=int(find_templates(self.table).sum()),
             counts=count_cases(self.table),
             sources=dict(Counter(self.table["source"])),
@@ -177,19 +184,17 @@ def count_cases(table: pd.DataFrame) -> CaseCounts:
     )
 
 
-def _read_provenance(path: Path) -> tuple[dict[str, str], dict[str, int]]:
+def _read_prepared(path: Path) -> Prepared:
     """Reads what `prepare` wrote beside the manifest; nothing for a manifest of one's own.
 
     Raises:
-        DataError: If the file is not JSON.
+        DataError: If the file is another.
     """
     if not path.is_file():
-        return {}, {}
+        return Prepared()
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return Prepared.read(path)
+    except RunError as error:
         raise DataError(
-            f"{path}: not readable as JSON: {error}; prepare the data set again, or delete the file"
+            f"{error}; prepare the data set again, or move the file away if it is another's"
         ) from error
-    said = {name: str(facts[name]) for name in PROVENANCE if name in facts}
-    return said, {str(reason): int(count) for reason, count in facts.get("not_kept", {}).items()}

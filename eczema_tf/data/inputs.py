@@ -93,18 +93,18 @@ class Inputs:
             for step in [self.token_columns.get(name)]
         }
 
-    def pair(self, photos: np.ndarray, texts: np.ndarray) -> "Inputs":
+    def pair(self, photos: np.ndarray, texts: np.ndarray, fields: np.ndarray) -> "Inputs":
         """Makes rows of the photo of one row and the text of another.
 
         Args:
             photos: int64 (new rows,), the rows whose photos are taken; -1: none.
-            texts: Likewise, as many. Clinical fields are those of the photo, if there is one; a row
-                without photo and text has none, as in the served graph.
+            texts: Likewise, as many.
+            fields: Likewise, of clinical fields; a row without photo and text has none, as in the
+                served graph.
         """
         shown, told = self.present("image")[photos], self.present("text")[texts]
         is_asked = (shown & (photos >= 0)) | (told & (texts >= 0))
-        either = np.where(is_asked, np.where(photos < 0, texts, photos), -1)
-        sources = {IMAGE: photos, IMAGE_PRESENT: photos, CLINICAL: either}
+        sources = {IMAGE: photos, IMAGE_PRESENT: photos, CLINICAL: np.where(is_asked, fields, -1)}
         # what says that something is not there, so that the other columns are not looked at
         nothing, columns = {IMAGE_PRESENT: 0, TEXT_PRESENT: 0, CLINICAL: -1}, {}
         for name, column in self.columns.items():
@@ -124,7 +124,7 @@ class Inputs:
         """Makes the same rows, without photos or texts unless "image" or "text" is kept."""
         rows = np.arange(len(self))
         photos, texts = (rows if name in modalities else rows * 0 - 1 for name in MODALITIES)
-        return self.pair(photos, texts)
+        return self.pair(photos, texts, rows)
 
     def with_features(
         self, old: str, new: str, column: Column, tokens: int | None = None

@@ -122,18 +122,28 @@ def fold_splits(
     return rest.reindex(table.index, fill_value="test")
 
 
-def find_missing(table: pd.DataFrame, splits: pd.Series, label_threshold: float) -> list[str]:
-    """Says what keeps a model from being trained and judged on these splits, one line each."""
-    labelled = table["eczema"].notna()
-    faults = [
-        f"{split}: no row with an eczema label"
-        for split in SPLITS
-        if not (labelled & (splits == split)).any()
-    ]
-    train = table["eczema"][labelled & (splits == "train")] > label_threshold
-    if len(train) and (train.all() or not train.any()):
-        only = "eczema" if train.all() else "not eczema"
-        faults.append(f"train: all {len(train)} labelled rows are {only}; both kinds are needed")
+def find_missing(
+    table: pd.DataFrame, splits: pd.Series, label_threshold: float, kinds: Mapping[str, int]
+) -> list[str]:
+    """Says what keeps a model from being trained and judged on these splits, one line each.
+
+    Args:
+        table: Of the manifest.
+        splits: Of each row.
+        label_threshold: A row counts as positive if its label is greater.
+        kinds: By split, whether labelled rows are needed (1), or some with and some without
+            eczema (2).
+    """
+    faults = []
+    for split, needed in kinds.items():
+        positive = table["eczema"][splits == split].dropna() > label_threshold
+        if positive.empty:
+            faults.append(f"{split}: no row with an eczema label")
+        elif needed > positive.nunique():
+            only = "eczema" if positive.all() else "not eczema"
+            faults.append(
+                f"{split}: all {len(positive)} labelled rows are {only}; both kinds are needed"
+            )
     return faults
 
 

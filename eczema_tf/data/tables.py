@@ -134,8 +134,10 @@ def _read_records(path: Path, escaped: bool) -> Iterator[tuple[int, list[str]]]:
     """Yields the line that a record begins on and its fields; blank lines are passed over."""
     lines = _check_lines(path)
     first, above = next(lines, ""), 0
+    while first.isspace():
+        first, above = next(lines, ""), above + 1
     if told := _SEPARATOR_LINE.fullmatch(first):
-        first, above = next(lines, ""), 1
+        first, above = next(lines, ""), above + 1
     bare = re.sub('"[^"]*"', "", first)
     reader = csv.reader(
         chain([first], lines),

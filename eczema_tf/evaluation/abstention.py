@@ -106,8 +106,8 @@ def _judge_group(sample: Sample) -> Decided:
     right, known = np.where(positive, eczema, not_eczema), find_known(sample)
     return Decided(
         cases=sample.count(),
-        unknown=int((~known).sum()),
-        undecided=int((cannot_tell & known).sum()),
+        unknown=sample.tally(~known),
+        undecided=sample.tally(cannot_tell & known),
         answered=sample.estimate_share(~cannot_tell, _NO_CASES),
         accuracy=sample.estimate_share(right, _NO_CASES, where=~cannot_tell),
         coverage=sample.estimate_share(covered, _NO_CASES),
@@ -115,8 +115,14 @@ def _judge_group(sample: Sample) -> Decided:
 
 
 def _trace_risk(sample: Sample) -> list[RiskPoint]:
-    """Answers the surest cases first: known ones before others, then far from their threshold."""
-    rank = np.lexsort((-_measure_distance(sample), ~find_known(sample))).argsort(kind="stable")
+    """Answers the surest cases first: known ones before others, then far from their threshold.
+
+    Equal ones in random order, whatever that of the manifest.
+    """
+    chance = np.random.default_rng(0).permutation(len(sample.cases))
+    drawn = chance[sample.cases["case_id"].argsort().argsort()]
+    surest = np.lexsort((drawn, -_measure_distance(sample), ~find_known(sample)))
+    rank = surest.argsort()
     right = sample.called("fusion") == sample.positive()
     return [
         RiskPoint(

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from scipy.optimize import bisect
 from scipy.special import expit, logit
-from scipy.stats import norm, t
+from scipy.stats import norm, rankdata, t
 from sklearn.isotonic import IsotonicRegression
 
 from eczema_tf.evaluation.intervals import (
@@ -84,17 +84,22 @@ class Calibration(Record):
 
 
 def judge_calibration(
-    probabilities: np.ndarray, labels: np.ndarray, sampling: Sampling, reason: str
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    positive: np.ndarray,
+    sampling: Sampling,
+    reason: str,
 ) -> Calibration:
     """Judges the probabilities of one head.
 
     Args:
         probabilities: float64 (cases,) in [0, 1].
         labels: float64 (cases,) in [0, 1].
+        positive: bool (cases,), by label.
         sampling: Of the cases.
         reason: Why something is undefined, if it is.
     """
-    rarer = count_rarer_class(labels > 0.5, sampling)
+    rarer = count_rarer_class(positive, sampling)
     slope, intercept = (
         estimate_mean(one, sampling, _UNFITTED, groups=rarer)
         for one in fit_logistic(probabilities, labels)
@@ -107,7 +112,7 @@ def judge_calibration(
             discrimination=discrimination,
             uncertainty=uncertainty,
         ),
-        ece=estimate_calibration_error(probabilities, labels, sampling, reason),
+        ece=estimate_calibration_error(probabilities, labels, positive, sampling, reason),
         in_the_large=estimate_mean(measure_mean(probabilities - labels), sampling, reason),
         slope=slope,
         intercept=intercept,
@@ -180,13 +185,18 @@ def count_bins(cases: int) -> int:
 
 
 def assign_bins(probabilities: np.ndarray, bins: int) -> np.ndarray:
-    """Numbers the bin of each case by rising probability: int64 (cases,)."""
-    rank = np.argsort(np.argsort(probabilities, kind="stable"), kind="stable")
-    return rank * bins // max(len(rank), 1)
+    """Numbers the bin of each case by rising probability, equal ones alike: int64 (cases,)."""
+    rank = rankdata(probabilities) - 1  # equal ones have their mean rank
+    bin_of_case = (rank * bins // max(len(rank), 1)).astype("int64")
+    return np.unique(bin_of_case, return_inverse=True)[1]  # some may be empty, of many equal ones
 
 
 def estimate_calibration_error(
-    probabilities: np.ndarray, labels: np.ndarray, sampling: Sampling, reason: str = "no cases"
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    positive: np.ndarray,
+    sampling: Sampling,
+    reason: str = "no cases",
 ) -> CalibrationError:
     """Estimates the expected calibration error and its interval.
 
@@ -198,6 +208,7 @@ def estimate_calibration_error(
     Args:
         probabilities: float64 (cases,) in [0, 1].
         labels: float64 (cases,) in [0, 1].
+        positive: bool (cases,), by label.
         sampling: Of the cases.
         reason: Why there is no error, if there is none.
     """
@@ -212,9 +223,14 @@ def estimate_calibration_error(
     # chance, and bins that look right by chance would pass for right
     direction = np.where(gaps < 0, -1, 1) * (np.abs(gaps) + seen) / max(2 * seen, 1e-12)
     off = direction[bin_of_case]
-    scatter = _compute_scatter(errors - gaps[bin_of_case], bin_of_case, sampling)
+    rest = errors - gaps[bin_of_case]
+    scatter = _compute_scatter(rest, bin_of_case, sampling)
+    if not np.isin(labels, (0, 1)).all():  # shares of votes scatter less than a yes or no
+        chances = np.clip(labels - rest, 0, 1)
+        usual = float((chances * (1 - chances)).sum())
+        scatter *= np.sqrt((rest**2).sum() / max(usual, 1e-12))
     perfect = _simulate_errors(probabilities, off, bin_of_case, scatter, size=0.0)[1]
-    limit, rarer = float(np.quantile(perfect, 0.95)), count_rarer_class(labels > 0.5, sampling)
+    limit, rarer = float(np.quantile(perfect, 0.95)), count_rarer_class(positive, sampling)
     low, high, too_few = None, None, explain_too_few(rarer)
     if rarer >= MIN_GROUPS:
         wider = t.ppf((1 + LEVEL) / 2, rarer - 1) / norm.ppf((1 + LEVEL) / 2)  # as for a mean

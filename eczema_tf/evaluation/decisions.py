@@ -104,7 +104,7 @@ def _judge_operating_point(
             compute_predictive_values(sensitivity, specificity, prevalence)
             for prevalence in prevalences
         ],
-        confusion=[[int((own & said).sum()) for said in calls] for own in (positive, ~positive)],
+        confusion=[[sample.tally(own & said) for said in calls] for own in (positive, ~positive)],
     )
 
 

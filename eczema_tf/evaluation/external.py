@@ -9,7 +9,6 @@ from eczema_tf.data.distributions import Distribution
 from eczema_tf.evaluation.calibration import fit_offset
 from eczema_tf.evaluation.intervals import Estimate, estimate_mean, estimate_unpaired
 from eczema_tf.evaluation.records import Beside, External, HeadMetrics, Metrics, Shift
-from eczema_tf.evaluation.sample import Sample
 from eczema_tf.schema import ECZEMA_HEADS
 
 _ONE_CLASS = "one class only: no number added to the log-odds makes the mean right"
@@ -59,8 +58,7 @@ def judge_external(
         internal: Of the run's own test cases.
         shift: From `compare_inputs`.
     """
-    thresholds = {head: found.threshold for head, found in here.heads.items()}
-    sample = Sample.draw(cases, thresholds, here.label_threshold, replicates=0, seed=0)
+    sample = here.take(cases)
     heads, recalibration = {}, {}
     for head in ECZEMA_HEADS:
         part = sample.of_kind(head)

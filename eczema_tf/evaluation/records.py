@@ -1,5 +1,6 @@
 """The results of an evaluation as records: the contents of `metrics.json`."""
 
+import pandas as pd
 from pydantic import Field
 
 from eczema_tf.data.distributions import Distribution
@@ -8,6 +9,7 @@ from eczema_tf.evaluation.calibration import Calibration
 from eczema_tf.evaluation.decisions import NetBenefit, OperatingPoint
 from eczema_tf.evaluation.intervals import Difference, Estimate
 from eczema_tf.evaluation.metadata import MetadataBaseline
+from eczema_tf.evaluation.sample import Sample
 from eczema_tf.evaluation.stress import StressTest
 from eczema_tf.evaluation.subgroups import Subgroups
 from eczema_tf.files import Record
@@ -166,6 +168,7 @@ class Metrics(Record):
     consistency: ConsistencyMetrics
     severity: SeverityMetrics
     label_threshold: float = Field(alias="positive_above")
+    soft_labels: bool = True  # whether probabilities were compared with the labels themselves
     bootstrap: Bootstrap
     texts: TextCounts | None = None
     abstention: Abstention | None = None
@@ -174,3 +177,9 @@ class Metrics(Record):
     # by what was done to photos or texts; those of `evaluate --robustness` only where asked for
     stress_tests: dict[str, StressTest] | None = None
     leaks: Leaks | None = None
+
+    def take(self, cases: pd.DataFrame) -> Sample:
+        """Takes the cases that were judged, by the same rules and without resamples."""
+        thresholds = {head: found.threshold for head, found in self.heads.items()}
+        rules, soft_labels = (thresholds, self.label_threshold), self.soft_labels
+        return Sample.draw(cases, *rules, replicates=0, seed=0, soft_labels=soft_labels)

@@ -60,6 +60,7 @@ def compute_metrics(
     split: str = "test",
     leaks: Leaks | None = None,
     positive_class: str = ECZEMA,
+    soft_labels: bool = True,
     stressed: Mapping[str, StressedCases] | None = None,
 ) -> Metrics:
     """Computes all metrics with their 95 % intervals.
@@ -79,9 +80,18 @@ def compute_metrics(
         split: What the cases are, for the record.
         leaks: For the record; None if nobody looked.
         positive_class: What positive cases are called.
+        soft_labels: Whether probabilities are to be the labels themselves, which may be shares of
+            votes, and not that of being positive.
         stressed: By name, cases that were changed; None for none.
     """
-    sample = Sample.draw(cases, thresholds, label_threshold, replicates=replicates, seed=seed)
+    sample = Sample.draw(
+        cases,
+        thresholds,
+        label_threshold,
+        replicates=replicates,
+        seed=seed,
+        soft_labels=soft_labels,
+    )
     found = {
         "split": split,
         "positive_class": positive_class,
@@ -97,6 +107,7 @@ def compute_metrics(
         "consistency": _judge_consistency(sample),
         "severity": _judge_severity(sample),
         "label_threshold": label_threshold,
+        "soft_labels": soft_labels,
         "bootstrap": _describe_sampling(sample, replicates, seed),
         **_judge_what_is_there(sample, stressed or {}),
     }
@@ -115,10 +126,7 @@ def _judge_what_is_there(
         "abstention": judge_abstention(sample),
         "subgroups": judge_subgroups(sample),
         "metadata": judge_metadata(sample),
-        "stress_tests": {
-            name: judge_stress(cases, sample.thresholds, sample.label_threshold)
-            for name, cases in stressed.items()
-        },
+        "stress_tests": {name: judge_stress(cases, sample) for name, cases in stressed.items()},
     }
     if "text_notice" in sample.cases:
         found["texts"] = _count_texts(sample.cases.drop_duplicates("case_id"))
@@ -218,7 +226,8 @@ def _judge_probabilities(sample: Sample, modality: str) -> HeadMetrics:
     reason = sample.explain_undefined(_NEEDS[modality])
     probability, sampling = sample.probability(modality), sample.sampling
     benefit = judge_net_benefit(probability, sample.positive(), sampling, reason)
-    calibration = judge_calibration(probability, sample.labels(), sampling, reason)
+    given = (probability, sample.labels(), sample.positive())
+    calibration = judge_calibration(*given, sampling, reason)
     return head.model_copy(update={"net_benefit": benefit, "calibration": calibration})
 
 
@@ -247,15 +256,15 @@ def _compare_with_posterior(sample: Sample, modality: str) -> tuple[float | None
 
 
 def _judge_consistency(sample: Sample) -> ConsistencyMetrics:
-    confusion, reason = _confuse(sample, "consistency", CONSISTENCY)
+    confusion, counted, reason = _confuse(sample, "consistency", CONSISTENCY)
     label, predicted = sample.cases["consistency"], sample.cases["consistency_predicted"]
     known = (label.isin(CONSISTENCY) & predicted.isin(CONSISTENCY)).to_numpy(bool)
     right = (label == predicted).to_numpy(bool)
     return ConsistencyMetrics(
-        cases=int(confusion[0].sum()),
+        cases=counted.count(),
         macro_f1=sample.summarise(metrics.compute_macro_f1(confusion), reason, bounds=(0, 1)),
         accuracy=sample.estimate_share(right, reason, where=known),
-        confusion=_count_confusion(confusion, CONSISTENCY),
+        confusion=_count_confusion(confusion, counted, CONSISTENCY),
     )
 
 
@@ -269,13 +278,13 @@ def _judge_severity(sample: Sample) -> SeverityMetrics:
 def _judge_grades(sample: Sample, modality: str) -> dict[str, object]:
     """The fields of `GradeMetrics`."""
     predicted = f"{SEVERITY_HEADS[modality]}_predicted"
-    confusion, reason = _confuse(sample, "severity", SEVERITY, predicted)
+    confusion, counted, reason = _confuse(sample, "severity", SEVERITY, predicted)
     kappa, mae = metrics.compute_quadratic_kappa(confusion), metrics.compute_grade_error(confusion)
     found: dict[str, object] = {
-        "cases": int(confusion[0].sum()),
+        "cases": counted.count(),
         "kappa": sample.summarise(kappa, reason, bounds=(-1, 1)),
         "mae": sample.summarise(mae, reason, bounds=(0, 2)),
-        "confusion": _count_confusion(confusion, SEVERITY),
+        "confusion": _count_confusion(confusion, counted, SEVERITY),
     }
     if (expected := GRADE_COLUMNS[modality]) in sample.cases:
         graded = sample.cases[["severity", predicted]].isin(SEVERITY).all(axis=1)
@@ -288,8 +297,8 @@ def _judge_grades(sample: Sample, modality: str) -> dict[str, object]:
 
 def _confuse(
     sample: Sample, name: str, labels: tuple[str, ...], predicted_column: str = ""
-) -> tuple[np.ndarray, str]:
-    """Confusion matrices (1 + replicates, labels, labels), and why metrics may be undefined."""
+) -> tuple[np.ndarray, Sample, str]:
+    """Confusion matrices (1 + replicates, labels, labels), of what, and why they may not do."""
     columns = (name, predicted_column or f"{name}_predicted")
     known = np.all([sample.cases[column].isin(labels) for column in columns], axis=0)
     sample = sample.where(known)
@@ -297,8 +306,11 @@ def _confuse(
     reason = f"no case has a {name} label and a prediction"
     if len(label):
         reason = f"all {len(label)} cases are labelled {labels[label[0]]!r}"
-    return metrics.compute_confusion(label, predicted, sample.weights, len(labels)), reason
+    confusion = metrics.compute_confusion(label, predicted, sample.weights, len(labels))
+    return confusion, sample, reason
 
 
-def _count_confusion(confusion: np.ndarray, labels: tuple[str, ...]) -> Confusion:
-    return Confusion(labels=[*labels], rows="true", counts=confusion[0].astype(int).tolist())
+def _count_confusion(confusion: np.ndarray, sample: Sample, labels: tuple[str, ...]) -> Confusion:
+    """Counts cases; of repeats of a cross-validation their mean."""
+    counts = np.rint(confusion[0] * sample.count() / max(len(sample.cases), 1))
+    return Confusion(labels=[*labels], rows="true", counts=counts.astype(int).tolist())

@@ -34,6 +34,8 @@ class Sample:
         weights: From `draw_weights`, float64 (1 + replicates, cases).
         thresholds: By "image", "text" and "fusion".
         label_threshold: A label greater than this is positive.
+        soft_labels: Whether probabilities are to be the label itself, a share of votes, and not
+            that of being positive.
     """
 
     cases: pd.DataFrame
@@ -41,6 +43,7 @@ class Sample:
     weights: np.ndarray
     thresholds: Mapping[str, float]
     label_threshold: float
+    soft_labels: bool = True
 
     @classmethod
     def draw(
@@ -51,6 +54,7 @@ class Sample:
         *,
         replicates: int,
         seed: int,
+        soft_labels: bool = True,
     ) -> "Sample":
         """Draws resamples; other arguments as in `compute_metrics`."""
         folds = cases["fold"].nunique() if "fold" in cases else 0
@@ -61,7 +65,13 @@ class Sample:
             draw_weights(cases["group_id"], replicates, seed),
             thresholds,
             label_threshold,
+            soft_labels,
         )
+
+    def like(self, cases: pd.DataFrame) -> "Sample":
+        """Takes other cases by the same rules, without resamples."""
+        rules, soft_labels = (self.thresholds, self.label_threshold), self.soft_labels
+        return self.draw(cases, *rules, replicates=0, seed=0, soft_labels=soft_labels)
 
     def where(self, mask: np.ndarray) -> "Sample":
         """Leaves some cases: `mask` is bool (cases,)."""
@@ -84,6 +94,10 @@ class Sample:
     def count(self) -> int:
         """Counts cases; one that several repeats of a cross-validation scored counts once."""
         return self.cases["case_id"].nunique()
+
+    def tally(self, found: np.ndarray) -> int:
+        """Counts the cases with a property, bool (cases,): over repeats their mean, rounded."""
+        return round(found.sum() * self.count() / max(len(found), 1))
 
     def positive(self) -> np.ndarray:
         """Returns which cases are eczema: bool (cases,)."""
@@ -108,7 +122,9 @@ class Sample:
         return self.probability(modality) >= self.thresholds[modality]
 
     def labels(self) -> np.ndarray:
-        """Returns the labels of the cases: float64 (cases,) in [0, 1]."""
+        """Returns what probabilities of labelled cases are to be: float64 (cases,) in [0, 1]."""
+        if not self.soft_labels:
+            return self.positive().astype("float64")
         return self.cases["eczema"].to_numpy("float64")
 
     def probability(self, modality: str) -> np.ndarray:

@@ -81,14 +81,10 @@ def remove_some(
     return answers
 
 
-def judge_stress(
-    stressed: StressedCases, thresholds: Mapping[str, float], label_threshold: float
-) -> StressTest:
-    """Judges changed cases beside the unchanged; other arguments as in `compute_metrics`."""
+def judge_stress(stressed: StressedCases, judged: Sample) -> StressTest:
+    """Judges changed cases beside the unchanged, by the thresholds and labels of a sample."""
     samples = {
-        strength: Sample.draw(cases, thresholds, label_threshold, replicates=0, seed=0).of_head(
-            "fusion"
-        )
+        strength: judged.like(cases).of_head("fusion")
         for strength, cases in stressed.answers.items()
     }
     unchanged = samples[0.0]
@@ -120,7 +116,11 @@ def _judge_one(strength: float, sample: Sample, unchanged: Sample, modality: str
             alone.measure_auroc(modality), alone.explain_undefined("what is removed")
         ),
         ece=estimate_calibration_error(
-            sample.probability("fusion"), sample.labels(), sample.sampling, reason
+            sample.probability("fusion"),
+            sample.labels(),
+            sample.positive(),
+            sample.sampling,
+            reason,
         ).error,
         cannot_tell=sample.estimate_share(undecided, reason),
     )

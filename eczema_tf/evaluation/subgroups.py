@@ -217,7 +217,8 @@ def _find_gap(
     high, low = max(pairs, key=lambda pair: pairs[pair][0].value / max(pairs[pair][1], 1e-12))
     difference, error = pairs[high, low]
     looks = len(pairs) / 2 / share  # each pair stands there both ways
-    freedom = count_rarer_class(sample.positive(), sample.sampling) - len(measured)
+    # groups may be in several subgroups
+    freedom = max(count_rarer_class(sample.positive(), sample.sampling) - len(measured), 1)
     reach = float(t.ppf(1 - (1 - LEVEL) / (2 * looks), freedom) * error)
     p = 2 * t.sf(difference.value / max(error, 1e-12), freedom) * looks
     value = difference.value

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import keras
+import keras_hub
 import numpy as np
 import tensorflow as tf
 
@@ -28,6 +29,11 @@ def frozen_encoders(train: TrainConfig, encoders: Encoders) -> frozenset[str]:
     first_layers = {"image": tuning.image_from, "text": tuning.text_from}
     tuned = {name for name, first in first_layers.items() if tuning.epochs and first is not None}
     return encoders.pretrained - tuned
+
+
+def open_cache(train: TrainConfig) -> ArrayCache:
+    """Opens where pixels and features are kept, or not."""
+    return ArrayCache(train.cache_folder, keep=train.cache_features)
 
 
 def compute_features(
@@ -56,7 +62,8 @@ def compute_features(
             shape[1] = -(-source.values.shape[1] // tokens)
         # a grid or a sequence is 30 to 60 times as much as a vector
         dtype = "float32" if len(shape) == 2 else "float16"
-        key = fingerprint(source.digest, weights_digest(encoder), name, dtype, keras.version())
+        made_by = [name, dtype, keras.version(), keras_hub.version()]
+        key = fingerprint(source.digest, weights_digest(encoder), *made_by)
         features = cache.load_or_compute(
             f"{modality}_features", key, shape, dtype, partial(_encode, encoder, arrays, shape[1])
         )
@@ -75,14 +82,15 @@ def weights_digest(model: keras.Model) -> str:
 
     Not their names, which Keras counts up within a process.
     """
-    settings = [
-        {key: value for key, value in layer.get_config().items() if key != "name"}
-        for layer in model.layers
-    ]
-    return fingerprint(
-        json.dumps(settings, sort_keys=True, default=str),
-        *[weight.numpy() for weight in model.weights],
-    )
+    settings = json.dumps(_list_settings(model), sort_keys=True, default=str)
+    return fingerprint(settings, *[weight.numpy() for weight in model.weights])
+
+
+def _list_settings(layer: keras.layers.Layer) -> list:
+    """Lists the settings of a layer, and of all that a model holds."""
+    if isinstance(layer, keras.Model):
+        return [_list_settings(inner) for inner in layer.layers]
+    return [{key: value for key, value in layer.get_config().items() if key != "name"}]
 
 
 def _encode(

@@ -34,11 +34,14 @@ def probe_encoder(model: keras.Model, modality: str, name: str) -> None:
     try:
         together = np.asarray(encoder(dummies, training=False))
         alone = np.concatenate([np.asarray(encoder(row, training=False)) for row in each])
-        difference = np.abs(together - alone).max() / np.abs(together).max()
+        largest, apart = np.abs(together).max(), np.abs(together - alone).max()
     except Exception as error:  # whatever the layers of somebody else raise
         raise ConfigError(
             f"model.{modality}: {name} cannot encode: {shorten(str(error))}"
         ) from error
+    if not 0 < largest < np.inf:
+        raise ConfigError(f"model.{modality}: {name} cannot encode: it gives {largest:g} for all")
+    difference = apart / largest
     if not difference <= RELATIVE_TOLERANCE:
         raise ConfigError(
             f"model.{modality}: {name} does not encode each row of a batch for itself: alone it"

@@ -66,7 +66,7 @@ def fit_distances(
         distances = np.asarray(layer(validation))
         limit = float(np.quantile(distances, 1 - FALSE_ALARMS, method="higher"))
         limit = max(limit, SMALLEST_LIMIT)
-        found[modality] = limit if limits is None else limits[modality]
+        found[modality] = (limits or {}).get(modality, limit)
         layer.limit.assign(found[modality])
     return found
 

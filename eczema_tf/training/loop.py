@@ -10,7 +10,6 @@ import keras
 
 from eczema_tf.config import AugmentConfig, Config, TrainConfig
 from eczema_tf.data.pipeline import SmallTalk, build_training_dataset
-from eczema_tf.errors import DataError
 from eczema_tf.model.branches import TEXT_WINDOWS
 from eczema_tf.model.losses import build_losses
 from eczema_tf.training.callbacks import KeepBest, StopOnNonFiniteLoss, Validate, WriteScalars
@@ -59,11 +58,9 @@ def train_stage(
         The metrics of each epoch.
 
     Raises:
-        DataError: If there is nothing to train or to validate on.
         RunError: If the loss is not finite.
     """
     train, keep_last, validated = config.train, config.train.keep == "last", len(data.val_rows) > 0
-    _check_classes(data, validate=not keep_last or validated)
     compile_for_training(model, data, stage, train)
     checkpoint = run_dir / "checkpoints" / f"{stage.name}.npz"
     keep_best = KeepBest(checkpoint, train.patience, last=keep_last)
@@ -111,6 +108,8 @@ def _choose_small_talk(data: TrainingData, share: float) -> SmallTalk | None:
 
 class LayerwiseAdamW(keras.optimizers.AdamW):
     """AdamW (Loshchilov and Hutter 2019) with a learning rate of its own for each variable.
+
+    Weights decay by the common rate.
 
     Args:
         rates: By path of a variable, the share of the learning rate that it gets; 1 for others.
@@ -162,14 +161,3 @@ def compile_for_training(
     targets = {head: values[row] for head, values in data.targets.items()}
     weights = {head: values[row] for head, values in data.weights.items()}
     model.compute_loss(y=targets, y_pred=targets, sample_weight=weights)
-
-
-def _check_classes(data: TrainingData, *, validate: bool) -> None:
-    for split, rows in (("train", data.train_rows), ("val", data.val_rows))[: 2 if validate else 1]:
-        positive = data.positive[rows][data.labelled[rows]]
-        if not len(positive) or positive.all() or not positive.any():
-            raise DataError(
-                f"split {split}: needs cases with and without eczema, has {int(positive.sum())}"
-                f" with and {int((~positive).sum())} without; give more cases or other split shares"
-                " (split.train, split.val, split.test)"
-            )

@@ -4,9 +4,6 @@ Heads (and encoders from scratch) come first, then, if asked for, fine-tuning of
 encoders.
 """
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from scipy.special import logit
 from eczema_tf.config import Config, FineTuneConfig
 from eczema_tf.data.cache import ArrayCache
 from eczema_tf.errors import ConfigError
-from eczema_tf.model.features import compute_features, frozen_encoders
+from eczema_tf.model.features import compute_features, frozen_encoders, open_cache
 from eczema_tf.model.fusion import ECZEMA_SUM
 from eczema_tf.model.multimodal import ENCODER_LAYERS, SEVERITY_TEXT_SCORE, Encoders, heads_of
 from eczema_tf.model.trunk import encode_views, split_at, top_of
@@ -34,7 +31,6 @@ from eczema_tf.training.stacking import Scales, find_scales, scale_log_odds
 # at nothing: at a rate of 1 it orders texts, but dares so little that all are called moderate
 # (docs/log.md).
 SEVERITY_RATE = 10.0
-PASSING = "passing"  # in a run folder: what is needed during training alone
 
 
 @dataclass(frozen=True)
@@ -97,47 +93,35 @@ def train_model(
     # called as in inference, its dropout off, and every epoch after that costs next to nothing ===
     for modality in encoders.pretrained:
         model.get_layer(ENCODER_LAYERS[modality]).trainable = False
-    with _passing_folder(run_dir) as passing:
-        cache = ArrayCache(train.cache_folder if train.cache_features else passing)
-        cached = encoders.pretrained | absent
-        features = compute_features(model, data.inputs, cached, cache)
-        heads, others = heads_of(model, cached, encoders.heads), replace(data, inputs=features)
-        if train.base_run is None:
-            history = History(_train_heads(heads, encoders, others, config, run_dir))
-        else:
-            add_own_evidence(model, cached, others, learned)
-            history = History([])
+    cache = open_cache(train)
+    passing = ArrayCache(train.cache_folder, keep=False)  # of what fine-tuning changes
+    cached = encoders.pretrained | absent
+    features = compute_features(model, data.inputs, cached, cache)
+    heads, others = heads_of(model, cached, encoders.heads), replace(data, inputs=features)
+    if train.base_run is None:
+        history = History(_train_heads(heads, encoders, others, config, run_dir))
+    else:
+        add_own_evidence(model, cached, others, learned)
+        history = History([])
 
-        # === Fine-tuning; what follows changes no encoder, and looks at rows several times ===
-        if train.fine_tune.epochs:
-            tuned = _fine_tune(model, encoders, data, config, run_dir, cache)
-            history = replace(history, fine_tune=tuned)
-            frozen = frozen_encoders(train, encoders) | absent
-            features = compute_features(model, data.inputs, frozen, cache)
-            features = compute_features(model, features, cached - frozen, ArrayCache(passing))
+    # === Fine-tuning; what follows changes no encoder, and looks at rows several times ===
+    if train.fine_tune.epochs:
+        tuned = _fine_tune(model, encoders, data, config, run_dir, cache)
+        history = replace(history, fine_tune=tuned)
+        frozen = frozen_encoders(train, encoders) | absent
+        features = compute_features(model, data.inputs, frozen, cache)
+        features = compute_features(model, features, cached - frozen, passing)
 
-        # === How far to trust each head and the fusion's parts, and how common eczema is ===
-        others = replace(data, inputs=features)
-        scales = judged.scales if judged else find_scales(heads, others, learned)
-        limits = fit_distances(model, cached, others, judged.limits if judged else None)
-        scale_log_odds(model, scales, learned)
-        trust = judged.clinical if judged else None
-        if encoders.clinical:
-            trust = fit_clinical(heads, others, learned, trust)
+    # === How far to trust each head and the fusion's parts, and how common eczema is ===
+    others = replace(data, inputs=features)
+    scales = judged.scales if judged else find_scales(heads, others, learned)
+    limits = fit_distances(model, cached, others, judged.limits if judged else None)
+    scale_log_odds(model, scales, learned)
+    trust = judged.clinical if judged else None
+    if encoders.clinical:
+        trust = fit_clinical(heads, others, learned, trust)
     shift_log_odds(model, log_odds - learned)
     return replace(history, judged=Judged(scales, limits, trust))
-
-
-@contextmanager
-def _passing_folder(run_dir: Path) -> Iterator[Path]:
-    """Yields a folder for the time of training; what a killed process left there goes first."""
-    folder = run_dir / PASSING
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _train_heads(

@@ -23,7 +23,7 @@ AUDIT = "audit.json"
 NAMED_LEAKS = 20  # of leaks that a report names
 SPLITS_LEAK = (
     "the splits leak; empty the manifest's column `split`, so that splits keep together what"
-    " belongs together, or allow it with --allow-leaks"
+    " belongs together (with data.merge_duplicates), or allow it with --allow-leaks"
 )
 
 
@@ -153,12 +153,13 @@ def audit_prepared(folder: Path, *, allow_leaks: bool = False) -> None:
 
 
 def _audit(config: DataConfig, dataset: Dataset) -> AuditedDataset:
-    audit = audit_dataset(dataset, label_threshold=config.label_threshold)
+    audit = audit_dataset(
+        dataset, label_threshold=config.label_threshold, join=config.merge_duplicates
+    )
     say(audit.report.describe())
     if lost := dataset.manifest.without_embedding:
         say(f"note: {lost} rows name a photo that has no embedding; their text alone is used")
-    if config.merge_duplicates:
-        moved = audit.group_id != dataset.table["group_id"]
-        ids = dataset.table["example_id"]
-        dataset = dataset.join_groups(dict(zip(ids[moved], audit.group_id[moved], strict=True)))
+    moved = audit.group_id != dataset.table["group_id"]
+    ids = dataset.table["example_id"]
+    dataset = dataset.join_groups(dict(zip(ids[moved], audit.group_id[moved], strict=True)))
     return AuditedDataset(dataset, audit, config.allow_leaks)

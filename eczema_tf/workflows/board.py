@@ -16,7 +16,6 @@ from tensorboard.plugins.pr_curve import summary as pr_curve
 from tensorboard.plugins.projector import EmbeddingInfo, ProjectorConfig
 
 from eczema_tf.config import Config, dump_config
-from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs
 from eczema_tf.data.photo.upright import read_upright
@@ -25,7 +24,7 @@ from eczema_tf.evaluation.predictions import take_scored
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.explanation.heatmaps import compute_heatmaps
 from eczema_tf.files import replacing_folder, write_text
-from eczema_tf.model.features import compute_features, frozen_encoders, predict_logits
+from eczema_tf.model.features import compute_features, frozen_encoders, open_cache, predict_logits
 from eczema_tf.model.multimodal import heads_of
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.pictures import draw_overlay, shrink_photo
@@ -147,7 +146,7 @@ def _write_projector(
     """Writes the features of validation and test rows, and what they are, as tables."""
     train = trained.config.train
     cached = frozen_encoders(train, trained.encoders) | inputs.absent
-    features = compute_features(trained.model, inputs, cached, ArrayCache(train.cache_folder))
+    features = compute_features(trained.model, inputs, cached, open_cache(train))
     rows = np.flatnonzero(splits != "train")
     batches = build_evaluation_dataset(features, rows, train.batch_size)
     fused = predict_logits(heads_of(trained.model, cached, FUSED), batches)

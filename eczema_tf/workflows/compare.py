@@ -1,7 +1,7 @@
 """Evaluated runs compared on the same cases: what `evaluate --compare` runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +10,6 @@ from eczema_tf.errors import DataError, raise_if_any
 from eczema_tf.evaluation.paired_runs import PairedHead, pair_runs
 from eczema_tf.evaluation.predictions import load_predictions
 from eczema_tf.evaluation.records import Metrics
-from eczema_tf.evaluation.sample import Sample
 from eczema_tf.files import write_json, write_text
 from eczema_tf.reporting.comparison_tables import build_comparison
 from eczema_tf.reporting.document import format_markdown, format_page, format_text
@@ -61,8 +60,13 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
         common = common.merge(other.cases[keys], on=keys)
     if common.empty:
         raise DataError(f"--compare {' '.join(map(str, runs))}: no case is in all of them")
-    reference = _take(first, common, keys)
-    paired = {other.name: pair_runs(reference, _take(other, common, keys)) for other in others}
+    reference = first.metrics.take(common.merge(first.cases, on=keys))
+    paired = {}
+    for other in others:
+        taken = other.metrics.take(common.merge(other.cases, on=keys))
+        # both by what the first is to predict: errors from one label
+        taken = replace(taken, soft_labels=reference.soft_labels)
+        paired[other.name] = pair_runs(reference, taken)
     counts = ", ".join(str(run.cases["case_id"].nunique()) for run in (first, *others))
     described = (
         f"{first.metrics.split.capitalize()}: the {common['case_id'].nunique()} cases that are in"
@@ -95,10 +99,3 @@ def _check_alike(first: Evaluated, other: Evaluated, keys: list[str]) -> None:
         f"--compare {first.name} {other.name}: cases have other labels in one than in the other",
         [f"case {case!r}" for case in differ["case_id"]],
     )
-
-
-def _take(run: Evaluated, common: pd.DataFrame, keys: list[str]) -> Sample:
-    """Takes the common cases of a run, in their order."""
-    thresholds = {head: found.threshold for head, found in run.metrics.heads.items()}
-    cases = common.merge(run.cases, on=keys)
-    return Sample.draw(cases, thresholds, run.metrics.label_threshold, replicates=0, seed=0)

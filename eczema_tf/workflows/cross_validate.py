@@ -8,7 +8,8 @@ import pandas as pd
 from eczema_tf.cli import say
 from eczema_tf.config import Config
 from eczema_tf.data.dataset import Dataset
-from eczema_tf.data.splits import assign_folds, fold_splits
+from eczema_tf.data.splits import assign_folds, find_missing, fold_splits
+from eczema_tf.errors import raise_if_any
 from eczema_tf.evaluation.predictions import average_rows_by_case
 from eczema_tf.evaluation.records import Leaks, Metrics
 from eczema_tf.evaluation.thresholds import Thresholds
@@ -50,11 +51,12 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
         )
         leaks.append(audited.check(fold_of_row, list_seen_by_base(config)))
         folds[str(repeat)] = dict(zip(ids, map(int, fold_of_row), strict=True))
+        divisions = _divide(config, dataset.table, fold_of_row)
         logits = []
-        for fold in sorted(set(fold_of_row)):
+        for fold, splits in divisions.items():
             say(f"repeat {repeat + 1} of {split.repeats}, fold {fold + 1} of {split.folds}")
             fold_dir = run_dir / run_folder.FOLDS / f"{repeat}-{fold}"
-            of_fold, chosen = _train_fold(config, dataset, fold_of_row, fold, fold_dir)
+            of_fold, chosen = _train_fold(config, dataset, splits, fold_dir)
             logits.append(of_fold.assign(fold=fold))
             thresholds.append(chosen)
         by_case = average_rows_by_case(pd.concat(logits, ignore_index=True))
@@ -72,18 +74,37 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
     )
 
 
+def _divide(config: Config, table: pd.DataFrame, fold_of_row: pd.Series) -> dict[int, pd.Series]:
+    """Returns the splits of each fold's model.
+
+    Raises:
+        DataError: If any cannot be trained: said before the first is.
+    """
+    threshold, kinds = config.data.label_threshold, {"train": 2, "val": 2}
+    divisions = {
+        fold: fold_splits(
+            fold_of_row,
+            fold,
+            table,
+            val_fraction=config.split.val,
+            seed=config.seed,
+            label_threshold=threshold,
+        )
+        for fold in sorted(set(fold_of_row))
+    }
+    faults = [
+        f"fold {fold + 1}, {fault}"
+        for fold, splits in divisions.items()
+        for fault in find_missing(table, splits, threshold, kinds)
+    ]
+    raise_if_any("these folds cannot train a model", faults)
+    return divisions
+
+
 def _train_fold(
-    config: Config, dataset: Dataset, fold_of_row: pd.Series, fold: int, fold_dir: Path
+    config: Config, dataset: Dataset, splits: pd.Series, fold_dir: Path
 ) -> tuple[pd.DataFrame, Thresholds]:
     """Trains without a fold; returns the logits of the fold's rows, and the model's thresholds."""
-    splits = fold_splits(
-        fold_of_row,
-        fold,
-        dataset.table,
-        val_fraction=config.split.val,
-        seed=config.seed,
-        label_threshold=config.data.label_threshold,
-    )
     run_folder.write_start(fold_dir, config)
     trained, inputs, thresholds = fit_run(config, dataset, splits, fold_dir)
     rows = np.flatnonzero(splits == "test")

@@ -185,8 +185,11 @@ def train_run(
         The model with its best weights, the inputs of all rows, and what training and validation
         say of it.
     """
-    table = dataset.table
-    training = table[splits == "train"]
+    table, facts = dataset.table, dataset.describe()
+    rows = {split: table[splits == split] for split in SPLITS}
+    ids = {split: list(own["example_id"]) for split, own in rows.items()}
+    run_folder.check_data(run_dir, facts, ids)
+    training = rows["train"]
     prepare_device(config.train, config.seed)
     dimension = dataset.embeddings.dimension if dataset.embeddings is not None else None
     clinical, texts = learn_fields(training, config.data.clinical), list(training["text"])
@@ -205,11 +208,10 @@ def train_run(
     trained = replace(trained, learned_from=trained.learned_from.union(trained_on))
     inputs = load_model_inputs(trained, dataset)
     # fingerprints, counts, splits, and what the model gets to see
-    rows = {split: table[splits == split] for split in SPLITS}
     run_data = RunData(
-        **dict(dataset.describe()),
-        split_counts={split: count_cases(rows[split]) for split in SPLITS},
-        splits={split: list(rows[split]["example_id"]) for split in SPLITS},
+        **dict(facts),
+        split_counts={split: count_cases(own) for split, own in rows.items()},
+        splits=ids,
         trained_on=trained_on,
         inputs=describe_inputs(dataset, inputs, np.flatnonzero(splits == "train")),
         seen=note_seen(dataset, splits.isin(["train", "val"]).to_numpy()),

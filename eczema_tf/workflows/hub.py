@@ -1,6 +1,7 @@
 """A model as a folder to be shared, as model hubs lay it out: card, weights, SavedModel, sums."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,13 @@ from eczema_tf.config import Config, change_config, dump_config
 from eczema_tf.data.checksums import write_checksums
 from eczema_tf.errors import RunError
 from eczema_tf.files import write_text
+from eczema_tf.model.multimodal import Encoders
 from eczema_tf.serving.exported import FILES
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.run_folder import TrainedModel
 
 CARD, SAFETENSORS = "README.md", "model.safetensors"
-FROM_RUN = (
-    run_folder.ENCODERS,
-    run_folder.TOKENIZER,
-    run_folder.THRESHOLDS,
-    run_folder.NEUTRAL_TEXT,
-    run_folder.EVIDENCE,
-)
+FROM_RUN = (run_folder.THRESHOLDS, run_folder.NEUTRAL_TEXT, run_folder.EVIDENCE)
 
 
 def fill_hub_folder(folder: Path, trained: TrainedModel, run_dir: Path, version: Path) -> None:
@@ -43,6 +39,7 @@ def fill_hub_folder(folder: Path, trained: TrainedModel, run_dir: Path, version:
             copy = shutil.copytree if (root / name).is_dir() else shutil.copyfile
             copy(root / name, folder / name)
     write_text(folder / run_folder.CONFIG, dump_config(forget_places(trained.config)))
+    run_folder.save_encoders(folder, _forget_handle(trained.encoders), trained.tokenizer)
     weights = {weight.path: np.asarray(weight.numpy()) for weight in trained.model.weights}
     if len(weights) != len(trained.model.weights):
         raise RunError(f"{SAFETENSORS}: two weights have one name; nothing was written")
@@ -50,6 +47,15 @@ def fill_hub_folder(folder: Path, trained: TrainedModel, run_dir: Path, version:
     shutil.copyfile(run_dir / run_folder.MODEL_CARD, folder / CARD)
     # not of the card, whose gaps are for the author to fill
     write_checksums(folder, sorted({path.name for path in folder.iterdir()} - {CARD}))
+
+
+def _forget_handle(encoders: Encoders) -> Encoders:
+    """Cuts the folder of a SavedModel to its name."""
+    image = encoders.image
+    if "://" in (handle := image.settings.get("handle", "://")):
+        return encoders
+    settings = {**image.settings, "handle": Path(handle).name}
+    return replace(encoders, image=image.model_copy(update={"settings": settings}))
 
 
 def forget_places(config: Config) -> Config:
@@ -68,8 +74,9 @@ def forget_places(config: Config) -> Config:
     local = {
         key: Path(place)
         for key, place in places.items()
-        # a preset may be a hub's: hf://owner/name
+        # a hub's: hf://owner/name
         if place
+        and "://" not in place
         and (not key.endswith("preset") or Path(place).is_absolute() or Path(place).exists())
     }
     return change_config(config, {key: path.name for key, path in local.items()})

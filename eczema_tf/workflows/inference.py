@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from eczema_tf.data.cache import ArrayCache
 from eczema_tf.data.clinical.fields import encode_fields
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs, load_inputs, to_model_inputs
@@ -26,7 +25,13 @@ from eczema_tf.evaluation.predictions import (
 )
 from eczema_tf.evaluation.thresholds import choose_kind
 from eczema_tf.model.decision import KINDS, compute_decision
-from eczema_tf.model.features import Predictor, build_predictor, compute_features, frozen_encoders
+from eczema_tf.model.features import (
+    Predictor,
+    build_predictor,
+    compute_features,
+    frozen_encoders,
+    open_cache,
+)
 from eczema_tf.model.multimodal import heads_of
 from eczema_tf.schema import (
     CLINICAL,
@@ -110,7 +115,7 @@ def load_model_inputs(trained: TrainedModel, dataset: Dataset) -> Inputs:
         tokenizer=trained.tokenizer,
         size_px=trained.encoders.image.size_px,
         preprocess=trained.config.preprocess,
-        cache=ArrayCache(trained.config.train.cache_folder),
+        cache=open_cache(trained.config.train),
         clinical=trained.encoders.clinical,
     )
     return inputs.keep(trained.learned_from)
@@ -182,7 +187,7 @@ def compute_row_logits(
     train = trained.config.train
     frozen = frozen_encoders(train, trained.encoders) if train.cache_features else frozenset()
     cached = frozen | inputs.absent
-    features = compute_features(trained.model, inputs, cached, ArrayCache(train.cache_folder))
+    features = compute_features(trained.model, inputs, cached, open_cache(train))
     batches = build_evaluation_dataset(features, rows, train.batch_size)
     logits = _predictor_of(trained.model, cached)(batches)
 

@@ -82,7 +82,7 @@ class Parity(NamedTuple):
     """The largest differences between a SavedModel and Keras.
 
     Attributes:
-        probability: Of a probability.
+        probability: Of a probability, or of anything else that is not a heatmap or a word's score.
         heatmap: Of a place of a heatmap, as a share of its scale.
         token_score: Of a token's score, in logits.
     """

@@ -14,7 +14,6 @@ from eczema_tf.evaluation.external import judge_external
 from eczema_tf.evaluation.predictions import load_predictions
 from eczema_tf.evaluation.records import Leaks, Metrics, Shift
 from eczema_tf.evaluation.results import compute_metrics
-from eczema_tf.evaluation.sample import Sample
 from eczema_tf.evaluation.thresholds import Thresholds, choose_points
 from eczema_tf.files import write_csv, write_text
 from eczema_tf.reporting.document import Section, format_text
@@ -72,6 +71,7 @@ def write_results(
         thresholds,
         points=_choose_run_points(run_dir or out, config),
         label_threshold=config.data.label_threshold,
+        soft_labels=config.train.soft_labels,
         prevalences=config.evaluate.prevalences,
         replicates=config.evaluate.bootstrap_replicates,
         seed=config.seed,
@@ -85,7 +85,7 @@ def write_results(
     write_csv(out / run_folder.PREDICTIONS, cases)
     write_plots(out, cases, metrics)
     write_stress_plots(out, metrics)
-    examples = _show_surest(cases, thresholds, metrics, show)
+    examples = _show_surest(cases, metrics, show)
     write_text(out / run_folder.REPORT, format_report(metrics, facts, out, [examples]))
     if run_dir in (None, out):
         write_text(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))
@@ -103,11 +103,8 @@ def _add_other(
     return metrics.model_copy(update={"external": external}), replace(facts, judged=other.facts)
 
 
-def _show_surest(
-    cases: pd.DataFrame, thresholds: Thresholds, metrics: Metrics, show: ShowCases | None
-) -> Section:
-    sample = Sample.draw(cases, thresholds, metrics.label_threshold, replicates=0, seed=0)
-    surest = find_surest(sample, SHOWN)
+def _show_surest(cases: pd.DataFrame, metrics: Metrics, show: ShowCases | None) -> Section:
+    surest = find_surest(metrics.take(cases), SHOWN)
     ids = [case for found in surest.values() for case in found["case_id"]]
     return build_examples(surest, metrics, show(ids) if show else {})
 

@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,7 @@ import tensorflow as tf
 from eczema_tf.config import Config, dump_config, load_config
 from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.data.checksums import CHECKSUMS, check_checksums, write_checksums
+from eczema_tf.data.dataset import DatasetFacts
 from eczema_tf.data.text.tokenizer import TextTokenizer, read_tokenizer
 from eczema_tf.errors import RunError, shorten
 from eczema_tf.evaluation.thresholds import Thresholds
@@ -144,6 +145,29 @@ def take_back_start(run_dir: Path) -> None:
     if not any((run_dir / name).exists() for name in ("checkpoints", WEIGHTS, FOLDS)):
         for name in (CONFIG, ENVIRONMENT):
             (run_dir / name).unlink(missing_ok=True)
+
+
+def check_data(run_dir: Path, facts: DatasetFacts, splits: Mapping[str, Sequence[str]]) -> None:
+    """Checks that a run which was started goes on with what it was started with.
+
+    Raises:
+        RunError: If rows, labels, photos or splits are others: what is judged may have been learned
+            from.
+    """
+    if not (run_dir / DATA).is_file():
+        return
+    begun, changed = RunData.read(run_dir / DATA), []
+    for name in ("manifest", "photos", "embeddings"):
+        fingerprint = f"{name}_fingerprint"
+        if getattr(begun, fingerprint) != getattr(facts, fingerprint):
+            changed.append(name)
+    if begun.splits != splits:
+        changed.append("splits")
+    if changed:
+        raise RunError(
+            f"{run_dir}: was started with other data (changed: {', '.join(changed)}); resume with"
+            " what it was started with, or give another --run-dir"
+        )
 
 
 def save_encoders(run_dir: Path, encoders: Encoders, tokenizer: TextTokenizer) -> None:

@@ -94,7 +94,7 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
         direction="maximize",
     )
     # a resumed study must not propose the same again
-    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
+    study.sampler = optuna.samplers.TPESampler(seed=(config.seed + len(study.trials)) % 2**32)
     while len(finished := study.get_trials(states=[TrialState.COMPLETE])) < trials:
         trial = study.ask()
         try:

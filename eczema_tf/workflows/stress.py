@@ -66,7 +66,7 @@ def predict_missing(
     photos = np.concatenate([rows, none, rows, take_another("image"), rows])
     texts = np.concatenate([rows, rows, none, rows, take_another("text")])
     whole, no_photo, no_text, other_photo, other_text = predict_versions(
-        trained, dataset.take(rows), inputs.pair(photos, texts), versions
+        trained, dataset.take(rows), inputs.pair(photos, texts, np.tile(rows, versions)), versions
     )
     return {
         "photo_missing": StressedCases("image", remove_some(whole, no_photo, seed)),
@@ -99,7 +99,7 @@ def predict_corrupted(
             if modality == "image" and chosen.embeddings is not None:
                 say("robustness: photos are given as embeddings, so only texts are corrupted")
             elif (having := np.flatnonzero(inputs.present(modality))).size:
-                own = chosen.take(having), inputs.pair(having, having)
+                own = chosen.take(having), inputs.pair(having, having, having)
                 found |= _predict_corruptions(aside, *own, modality)
     return found
 
@@ -120,7 +120,7 @@ def _predict_corruptions(
     for name, corruption in track(kinds.items(), f"corrupted {what}", len(kinds), slow=True):
         corrupted = _corrupt_all(name, corruption, things, trained.config.seed)
         again = np.arange(len(corrupted)) % len(inputs)
-        versions = put(trained, corrupted, inputs.pair(again, again))
+        versions = put(trained, corrupted, inputs.pair(again, again, again))
         predicted = predict_versions(trained, dataset, versions, len(corruption.strengths))
         answers[name] = dict(zip(corruption.strengths, predicted, strict=True))
     whole = answers.pop(AS_IS)

@@ -8,7 +8,7 @@ import pandas as pd
 from eczema_tf.cli import say
 from eczema_tf.config import Config, change_config, dump_config, load_config
 from eczema_tf.data.dataset import Dataset
-from eczema_tf.data.sources.synthetic import prepare_synthetic
+from eczema_tf.data.sources.synthetic import GENERATOR_VERSION, prepare_synthetic
 from eczema_tf.data.splits import assign_splits, find_missing
 from eczema_tf.errors import ConfigError, DataError, RunError, raise_if_any
 from eczema_tf.evaluation.paired_runs import Spread, measure_spread
@@ -144,9 +144,8 @@ def find_manifest(config: Config) -> Path:
     if config.data.manifest:
         return Path(config.data.manifest)
     synthetic = config.data.synthetic
-    folder = (
-        Path(synthetic.folder) / f"synthetic-{synthetic.cases}-{synthetic.texts}-{synthetic.seed}"
-    )
+    asked = f"{synthetic.cases}-{synthetic.texts}-{synthetic.seed}"
+    folder = Path(synthetic.folder) / f"synthetic-{asked}-v{GENERATOR_VERSION}"
     manifest = folder / "manifest.csv"
     if manifest.is_file():  # the folder is renamed into place when whole
         say(f"built-in data: {folder} (made before)")
@@ -172,7 +171,8 @@ def split_dataset(config: Config, dataset: Dataset) -> pd.Series:
     cut = int(((splits == "val") & (dataset.table["split"] == "train")).sum())
     if cut:
         say(f"splits: the manifest has no val; {cut} rows of its train become val, by group")
-    faults = find_missing(dataset.table, splits, label_threshold)
+    kinds = {"train": 2, "val": 1 if config.train.base_run else 2, "test": 1}
+    faults = find_missing(dataset.table, splits, label_threshold, kinds)
     raise_if_any("these splits cannot train and judge a model", faults)
     return splits
 

@@ -133,16 +133,17 @@ class Audit:
     report: AuditReport
 
 
-def audit_dataset(dataset: Dataset, *, label_threshold: float) -> Audit:
+def audit_dataset(dataset: Dataset, *, label_threshold: float, join: bool) -> Audit:
     """Looks for duplicates between cases and for texts that name a diagnosis.
 
     Args:
         dataset: From `load_dataset`.
         label_threshold: A row counts as positive if its label is greater.
+        join: Whether groups that share a duplicate become one.
     """
     table = dataset.table
     duplicates = find_duplicates(dataset)
-    group_id = merge_groups(table, duplicates)
+    group_id = merge_groups(table, duplicates) if join else table["group_id"]
     own_groups = table["group_id"].groupby(group_id.to_numpy()).nunique()
     cases = table["case_id"].groupby(group_id.to_numpy()).nunique()
     report = AuditReport(

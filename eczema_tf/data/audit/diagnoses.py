@@ -43,7 +43,7 @@ def find_named_diagnoses(texts: pd.Series) -> pd.DataFrame:
 def name_diagnoses(text: str) -> set[tuple[str, str]]:
     """Returns the (condition, "own" or "family") that a text names."""
     names, conditions, family = _compile_names()
-    clauses = _CLAUSE_END.split(unicodedata.normalize("NFKC", text).replace("\u2019", "'"))
+    clauses = _CLAUSE_END.split(_simplify(text))
     return {
         (conditions[match.lastindex - 1], FAMILY if family.search(clause) else OWN)
         for clause in clauses
@@ -54,7 +54,13 @@ def name_diagnoses(text: str) -> set[tuple[str, str]]:
 
 def mask_diagnoses(text: str) -> str:
     """Puts "this" in the place of every name of a diagnosis."""
-    return _compile_names()[0].sub("this", text)
+    masked, names = _compile_names()[0].subn("this", _simplify(text))
+    return masked if names else text
+
+
+def _simplify(text: str) -> str:
+    """Writes letters and apostrophes as `diagnoses.yaml` does."""
+    return unicodedata.normalize("NFKC", text).replace("\u2019", "'")
 
 
 @cache

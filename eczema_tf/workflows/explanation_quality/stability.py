@@ -12,7 +12,10 @@ from eczema_tf.explanation.sanity import (
     correlate_ranks,
     randomise_in_cascade,
 )
+from eczema_tf.model.decision import TypicalFeatures
 from eczema_tf.model.layers import AddedEvidence, MissingModality
+from eczema_tf.model.multimodal import CLINICAL_EVIDENCE
+from eczema_tf.schema import ECZEMA_HEADS
 from eczema_tf.workflows.explanation_quality.cases import TARGET, ExplainedCases
 
 DRAWS = 3  # of random weights: all cases of one draw share its luck
@@ -31,16 +34,19 @@ def list_depths(model: keras.Model, modality: str) -> list[Depth]:
 
     Returns:
         Each layer with weights outside the encoder, then the encoder's in `ENCODER_STAGES` groups.
-        The other modality's are left out, and so are the vectors that stand in for what is missing.
+        The other modality's are left out, and so is what knows neither: clinical fields, and what
+        stands in for what is missing or typical.
     """
-    other, encoder = {"image": "text_", "text": "image_"}[modality], f"{modality}_encoder"
+    other, encoder = {"image": "text", "text": "image"}[modality], f"{modality}_encoder"
     path = keras.Model(model.inputs, model.get_layer(TARGET).output).layers[::-1]
+    alone = keras.Model(model.inputs, model.get_layer(ECZEMA_HEADS[other]).output).layers
+    others = {layer.name for layer in alone} | {encoder, CLINICAL_EVIDENCE}
     outside = [
         Depth(layer.name, layer.weights)
         for layer in path
         if layer.weights
-        and not layer.name.startswith((other, encoder, f"eczema_{other[:-1]}"))
-        and not isinstance(layer, (MissingModality, AddedEvidence))
+        and layer.name not in others
+        and not isinstance(layer, (MissingModality, AddedEvidence, TypicalFeatures))
     ]
     inside = [layer for layer in model.get_layer(encoder).layers[::-1] if layer.weights]
     stages = np.array_split(np.arange(len(inside)), min(ENCODER_STAGES, len(inside) or 1))
