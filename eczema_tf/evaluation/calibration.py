@@ -224,11 +224,7 @@ def estimate_calibration_error(
     direction = np.where(gaps < 0, -1, 1) * (np.abs(gaps) + seen) / max(2 * seen, 1e-12)
     off = direction[bin_of_case]
     rest = errors - gaps[bin_of_case]
-    scatter = _compute_scatter(rest, bin_of_case, sampling)
-    if not np.isin(labels, (0, 1)).all():  # shares of votes scatter less than a yes or no
-        chances = np.clip(labels - rest, 0, 1)
-        usual = float((chances * (1 - chances)).sum())
-        scatter *= np.sqrt((rest**2).sum() / max(usual, 1e-12))
+    scatter = _compute_scatter(rest, bin_of_case, sampling) * _measure_noise(labels, rest)
     perfect = _simulate_errors(probabilities, off, bin_of_case, scatter, size=0.0)[1]
     limit, rarer = float(np.quantile(perfect, 0.95)), count_rarer_class(positive, sampling)
     low, high, too_few = None, None, explain_too_few(rarer)
@@ -272,6 +268,14 @@ def _compute_scatter(errors: np.ndarray, bin_of_case: np.ndarray, sampling: Samp
     values, vectors = np.linalg.eigh(correlation)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     return np.sqrt(sampling.inflation * alike) * root
+
+
+def _measure_noise(labels: np.ndarray, errors: np.ndarray) -> float:
+    """Measures the noise of labels beside that of a yes or no: shares of votes have less."""
+    if np.isin(labels, (0, 1)).all():
+        return 1.0
+    chances = np.clip(labels - errors, 0, 1)
+    return float(np.sqrt((errors**2).sum() / max((chances * (1 - chances)).sum(), 1e-12)))
 
 
 def _simulate_errors(

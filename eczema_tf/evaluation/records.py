@@ -181,5 +181,5 @@ class Metrics(Record):
     def take(self, cases: pd.DataFrame) -> Sample:
         """Takes the cases that were judged, by the same rules and without resamples."""
         thresholds = {head: found.threshold for head, found in self.heads.items()}
-        rules, soft_labels = (thresholds, self.label_threshold), self.soft_labels
-        return Sample.draw(cases, *rules, replicates=0, seed=0, soft_labels=soft_labels)
+        rules = thresholds, self.label_threshold, self.soft_labels
+        return Sample.draw(cases, *rules, replicates=0, seed=0)

@@ -85,12 +85,7 @@ def compute_metrics(
         stressed: By name, cases that were changed; None for none.
     """
     sample = Sample.draw(
-        cases,
-        thresholds,
-        label_threshold,
-        replicates=replicates,
-        seed=seed,
-        soft_labels=soft_labels,
+        cases, thresholds, label_threshold, soft_labels, replicates=replicates, seed=seed
     )
     found = {
         "split": split,
@@ -225,9 +220,9 @@ def _judge_probabilities(sample: Sample, modality: str) -> HeadMetrics:
     head, sample = _judge_head(sample, modality), sample.of_head(modality)
     reason = sample.explain_undefined(_NEEDS[modality])
     probability, sampling = sample.probability(modality), sample.sampling
-    benefit = judge_net_benefit(probability, sample.positive(), sampling, reason)
-    given = (probability, sample.labels(), sample.positive())
-    calibration = judge_calibration(*given, sampling, reason)
+    labels, positive = sample.labels(), sample.positive()
+    benefit = judge_net_benefit(probability, positive, sampling, reason)
+    calibration = judge_calibration(probability, labels, positive, sampling, reason)
     return head.model_copy(update={"net_benefit": benefit, "calibration": calibration})
 
 

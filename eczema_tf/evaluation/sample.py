@@ -51,10 +51,10 @@ class Sample:
         cases: pd.DataFrame,
         thresholds: Mapping[str, float],
         label_threshold: float,
+        soft_labels: bool = True,
         *,
         replicates: int,
         seed: int,
-        soft_labels: bool = True,
     ) -> "Sample":
         """Draws resamples; other arguments as in `compute_metrics`."""
         folds = cases["fold"].nunique() if "fold" in cases else 0
@@ -70,8 +70,8 @@ class Sample:
 
     def like(self, cases: pd.DataFrame) -> "Sample":
         """Takes other cases by the same rules, without resamples."""
-        rules, soft_labels = (self.thresholds, self.label_threshold), self.soft_labels
-        return self.draw(cases, *rules, replicates=0, seed=0, soft_labels=soft_labels)
+        rules = self.thresholds, self.label_threshold, self.soft_labels
+        return self.draw(cases, *rules, replicates=0, seed=0)
 
     def where(self, mask: np.ndarray) -> "Sample":
         """Leaves some cases: `mask` is bool (cases,)."""

@@ -185,11 +185,9 @@ def train_run(
         The model with its best weights, the inputs of all rows, and what training and validation
         say of it.
     """
-    table, facts = dataset.table, dataset.describe()
-    rows = {split: table[splits == split] for split in SPLITS}
-    ids = {split: list(own["example_id"]) for split, own in rows.items()}
-    run_folder.check_data(run_dir, facts, ids)
-    training = rows["train"]
+    table, run_data = dataset.table, _describe_splits(dataset, splits)
+    run_folder.check_data(run_dir, run_data)
+    training = table[splits == "train"]
     prepare_device(config.train, config.seed)
     dimension = dataset.embeddings.dimension if dataset.embeddings is not None else None
     clinical, texts = learn_fields(training, config.data.clinical), list(training["text"])
@@ -207,23 +205,28 @@ def train_run(
     trained_on = [modality for modality, values in given.items() if (values != "").any()]
     trained = replace(trained, learned_from=trained.learned_from.union(trained_on))
     inputs = load_model_inputs(trained, dataset)
-    # fingerprints, counts, splits, and what the model gets to see
-    run_data = RunData(
-        **dict(facts),
-        split_counts={split: count_cases(own) for split, own in rows.items()},
-        splits=ids,
-        trained_on=trained_on,
-        inputs=describe_inputs(dataset, inputs, np.flatnonzero(splits == "train")),
-        seen=note_seen(dataset, splits.isin(["train", "val"]).to_numpy()),
-        base=base.data.as_base() if base else None,
-    )
-    run_data.write(run_dir / run_folder.DATA)
+    learned = {
+        "trained_on": trained_on,
+        "inputs": describe_inputs(dataset, inputs, np.flatnonzero(splits == "train")),
+        "seen": note_seen(dataset, splits.isin(["train", "val"]).to_numpy()),
+        "base": base.data.as_base() if base else None,
+    }
+    run_data.model_copy(update=learned).write(run_dir / run_folder.DATA)
     data = build_training_data(config, table, inputs, splits, findings)
     history = train_model(trained.model, trained.encoders, data, config, run_dir, judged)
     run_folder.save_model(run_dir, trained)
     if leave_mixed_precision():
         trained = run_folder.load_model(run_dir)  # as `evaluate` and `export` rebuild it
     return trained, inputs, history
+
+
+def _describe_splits(dataset: Dataset, splits: pd.Series) -> RunData:
+    rows = {split: dataset.table[splits == split] for split in SPLITS}
+    return RunData(
+        **dict(dataset.describe()),
+        split_counts={split: count_cases(own) for split, own in rows.items()},
+        splits={split: list(own["example_id"]) for split, own in rows.items()},
+    )
 
 
 def note_telling(config: Config, training: pd.DataFrame) -> None:

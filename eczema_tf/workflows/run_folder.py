@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +22,6 @@ import tensorflow as tf
 from eczema_tf.config import Config, dump_config, load_config
 from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.data.checksums import CHECKSUMS, check_checksums, write_checksums
-from eczema_tf.data.dataset import DatasetFacts
 from eczema_tf.data.text.tokenizer import TextTokenizer, read_tokenizer
 from eczema_tf.errors import RunError, shorten
 from eczema_tf.evaluation.thresholds import Thresholds
@@ -42,6 +41,8 @@ from eczema_tf.workflows.audit import AUDIT
 CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
 ENCODERS, WEIGHTS, TOKENIZER = "encoders.json", "model.weights.h5", "tokenizer"
 THRESHOLDS, METRICS, PREDICTIONS = "thresholds.json", "metrics.json", "predictions.csv"
+# of `DATA`
+SAME_DATA = ("manifest_fingerprint", "photos_fingerprint", "embeddings_fingerprint", "splits")
 VALIDATION = "validation.csv"  # the predictions that thresholds are chosen by
 NEUTRAL_TEXT = "neutral_text.npy"  # float32 (channels,), where the scores of words start from
 WEIGHT_BYTES, HDF5_BYTES = 4, 2 << 20  # HDF5 needs some itself: 0.8 MB were seen
@@ -147,7 +148,7 @@ def take_back_start(run_dir: Path) -> None:
             (run_dir / name).unlink(missing_ok=True)
 
 
-def check_data(run_dir: Path, facts: DatasetFacts, splits: Mapping[str, Sequence[str]]) -> None:
+def check_data(run_dir: Path, data: RunData) -> None:
     """Checks that a run which was started goes on with what it was started with.
 
     Raises:
@@ -156,13 +157,8 @@ def check_data(run_dir: Path, facts: DatasetFacts, splits: Mapping[str, Sequence
     """
     if not (run_dir / DATA).is_file():
         return
-    begun, changed = RunData.read(run_dir / DATA), []
-    for name in ("manifest", "photos", "embeddings"):
-        fingerprint = f"{name}_fingerprint"
-        if getattr(begun, fingerprint) != getattr(facts, fingerprint):
-            changed.append(name)
-    if begun.splits != splits:
-        changed.append("splits")
+    begun = RunData.read(run_dir / DATA)
+    changed = [what for what in SAME_DATA if getattr(begun, what) != getattr(data, what)]
     if changed:
         raise RunError(
             f"{run_dir}: was started with other data (changed: {', '.join(changed)}); resume with"
