@@ -215,13 +215,14 @@ def build_assistant_of_presets(settings: dict):
         specify_text_encoder,
     )
     from eczema_tf.model.multimodal import Encoders, build_model
+    from eczema_tf.model.weights.packaged import find_preset
 
     keras.utils.set_random_seed(0)
     text = TextConfig(
         preset=settings["text_preset"], layers=settings["layers"], max_tokens=settings["tokens"]
     )
     config = ModelConfig(image=ImageConfig(preset=settings["image_preset"]), text=text)
-    tokenizer = load_tokenizer(text.preset, text.max_tokens)
+    tokenizer = load_tokenizer(find_preset(text.preset).location, text.max_tokens)
     image = specify_image_encoder(config.image)
     model = build_model(
         config, Encoders(image, specify_text_encoder(text, len(tokenizer.vocabulary)))

@@ -119,6 +119,11 @@ def test_settings_of_a_cross_validation_that_cannot_be(settings: list[str], said
         load_config(overrides=settings)
 
 
+def test_what_a_saved_model_takes_is_of_a_saved_model():
+    with pytest.raises(ConfigError, match="saved_model_input: bytes is of a saved_model"):
+        load_config(overrides=["model.image.saved_model_input=bytes"])
+
+
 def test_a_section_whose_lines_are_all_comments_is_empty(tmp_path: Path):
     path = tmp_path / "some.yaml"
     path.write_text("train:\n#  epochs: 3\nseed: 1\n")

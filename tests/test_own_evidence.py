@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
@@ -33,6 +34,8 @@ from eczema_tf.training.own_evidence import (
 )
 from eczema_tf.training.stages import shift_log_odds
 from eczema_tf.workflows import run_folder
+from eczema_tf.workflows.base_run import load_base
+from eczema_tf.workflows.fit import list_modalities
 
 pytestmark = pytest.mark.usefixtures("without_board")
 
@@ -237,6 +240,18 @@ def test_a_run_stands_on_another_and_says_so(base: Path, capsys: pytest.CaptureF
     given += ["--embeddings", str(base.parent / "a" / "e.npz"), "--split", "all"]
     assert evaluate.main(given) == 1
     assert "was in training or validation" in capsys.readouterr().err
+
+
+def test_what_a_base_has_not_learned_from_is_left_out(base: Path, capsys: pytest.CaptureFixture):
+    """A photo's head that nobody has trained must not answer."""
+    columns = {"image_path": ["", "a.jpg"], "text": ["itchy", "dry"]}
+    given = settings(base.parent / "b", **{"train.base_run": base})[1::2]
+    rows, whole = pd.DataFrame(columns), load_base(load_config(SMOKE, given))
+    assert list_modalities(rows, None) == ["image", "text"]
+    assert not capsys.readouterr().err
+    told = whole._replace(trained=replace(whole.trained, learned_from=frozenset({"text"})))
+    assert list_modalities(rows, told) == ["text"]
+    assert "has learned nothing from the image" in capsys.readouterr().err
 
 
 def test_a_base_that_has_seen_what_is_judged_is_refused(base: Path, capsys: pytest.CaptureFixture):

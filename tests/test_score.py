@@ -389,7 +389,10 @@ def test_a_file_that_holds_no_cases_is_not_written_over(
         assert file.read_bytes() == before
     earlier = pd.DataFrame({name: ["c"] for name in ("case_id", "rows", "decision", "reason")})
     earlier.to_parquet(tmp_path / "cases.parquet")
-    check_cases_file(tmp_path / "cases.parquet", manifest, survey_manifest(manifest))
+    survey = survey_manifest(manifest)
+    check_cases_file(tmp_path / "cases.parquet", manifest, survey, tmp_path / "out")
+    with pytest.raises(EczemaError, match="are read as rows; name a file elsewhere"):
+        check_cases_file(tmp_path / "out" / "cases.parquet", manifest, survey, tmp_path / "out")
 
 
 def test_a_job_with_another_manifest_model_or_setting_is_refused(

@@ -21,15 +21,19 @@ from eczema_tf.serving.columns import PROBABILITIES, arrange_answers
 PART_COLUMNS = ("case_id", "decision", "status", *PROBABILITIES, *FLAGS)
 
 
-def check_cases_file(file: Path, manifest: Path, survey: Survey) -> None:
+def check_cases_file(file: Path, manifest: Path, survey: Survey, job: Path) -> None:
     """Checks that a manifest names cases, and a file is not there or of an earlier `write_cases`.
 
     Raises:
         DataError: If it names none.
-        EczemaError: If the file would be lost.
+        EczemaError: If the file would be lost, or lie among the rows in the folder of the job.
     """
     if not survey.has_cases:
         raise DataError(f"--cases: {manifest} names no cases; give its rows a case_id")
+    if file.resolve().parent == job.resolve():
+        raise EczemaError(
+            f"--cases {file}: all Parquet files of {job} are read as rows; name a file elsewhere"
+        )
     if not file.exists():
         return
     with contextlib.suppress(pa.ArrowException, OSError):

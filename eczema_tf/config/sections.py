@@ -185,6 +185,8 @@ class ImageConfig(EncoderConfig):
         chosen = (self.preset is not None, self.saved_model is not None)
         if sum(chosen) + (self.architecture != "small") > 1:
             yield "preset, saved_model and architecture each name the encoder; give one of them"
+        if self.saved_model_input and self.saved_model is None:
+            yield f"saved_model_input: {self.saved_model_input} is of a saved_model; give that, too"
 
 
 class TextConfig(EncoderConfig):

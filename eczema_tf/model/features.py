@@ -13,6 +13,7 @@ import tensorflow as tf
 from eczema_tf.config import TrainConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint, release_maps
 from eczema_tf.data.inputs import Column, Inputs
+from eczema_tf.data.pipeline import build_evaluation_dataset
 from eczema_tf.model.branches import TEXT_FEATURES, TEXT_WINDOWS, WINDOW_TOKENS
 from eczema_tf.model.multimodal import ENCODED_INPUTS, Encoders, encoder_of, feature_name
 from eczema_tf.schema import IMAGE, PADDING_MASK
@@ -20,6 +21,7 @@ from eczema_tf.schema import IMAGE, PADDING_MASK
 Batches = Iterable[dict[str, np.ndarray]]
 Predictor = Callable[[Batches], dict[str, np.ndarray]]
 ENCODE_ROWS = 16  # photos or texts at once; more is no faster on a CPU and needs memory
+PREDICTED_ROWS = 256  # of features, at once
 SORTED_ROWS = 512  # texts that are sorted by length before they are encoded
 
 
@@ -126,6 +128,11 @@ def _encode_block(encoder: keras.Model, block: dict[str, np.ndarray], length: in
 def predict_logits(model: keras.Model, batches: Batches) -> dict[str, np.ndarray]:
     """Runs a model over an evaluation dataset; see `build_predictor`."""
     return build_predictor(model)(batches)
+
+
+def predict_rows(model: keras.Model, inputs: Inputs, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Runs a model over some rows, int64 (rows,); see `build_predictor`."""
+    return predict_logits(model, build_evaluation_dataset(inputs, rows, PREDICTED_ROWS))
 
 
 def build_predictor(model: keras.Model) -> Predictor:

@@ -31,8 +31,7 @@ def find_speaking_rows(
     _, case = np.unique(cases, return_inverse=True)
     speaks, weight = {}, np.zeros(len(case), int)
     for modality in MODALITIES:
-        any_known = np.zeros(len(case), bool)
-        np.logical_or.at(any_known, case, known[modality])
+        any_known = np.bincount(case, known[modality]) > 0
         speaks[modality] = np.where(any_known[case], known[modality], used[modality])
         weight += 2 * speaks[modality].astype(int) - used[modality]
     most = np.full(len(case), -len(MODALITIES))

@@ -257,6 +257,8 @@ def _label(labels: tuple[str, ...], probabilities: list[float]) -> Probabilities
 
 
 def _rank(probabilities: Probabilities) -> str:
+    if len({*probabilities.values()}) == 1:
+        return "not known"  # of a model that was never told
     ranked = sorted(probabilities.items(), key=lambda item: -item[1])
     return ", ".join(f"{label} {value:.2f}" for label, value in ranked)
 

@@ -7,12 +7,11 @@ trust them beside photo and text on other cases: a complaint may say what the fi
 import keras
 import numpy as np
 
-from eczema_tf.data.pipeline import build_evaluation_dataset
-from eczema_tf.model.features import predict_logits
+from eczema_tf.model.features import predict_rows
 from eczema_tf.model.multimodal import CLINICAL_EVIDENCE
 from eczema_tf.schema import CLINICAL
 from eczema_tf.training.data import TrainingData
-from eczema_tf.training.stacking import PENALTY, ROWS, fit_log_odds
+from eczema_tf.training.stacking import PENALTY, fit_log_odds
 
 # Of the weights' squared length. On 378 cases of development data 1 to 10 are as good
 # (docs/log.md); with more cases it matters less.
@@ -41,7 +40,7 @@ def fit_clinical(
     found = fit_log_odds(told, prior, targets[train], weights[train], nothing, RIDGE)
     kernel = found[:-1, None]  # without how common eczema is
     if trust is None and len(val):
-        seen = predict_logits(model, build_evaluation_dataset(data.inputs, val, ROWS))["eczema"]
+        seen = predict_rows(model, data.inputs, val)["eczema"]
         told = figures.gather(val) @ kernel
         (trust,) = fit_log_odds(
             told, seen[:, 0], targets[val], weights[val], np.ones(1), PENALTY, [(0, None)]

@@ -6,8 +6,7 @@ import keras
 import numpy as np
 from sklearn.decomposition import PCA
 
-from eczema_tf.data.pipeline import build_evaluation_dataset
-from eczema_tf.model.features import predict_logits
+from eczema_tf.model.features import predict_rows
 from eczema_tf.model.multimodal import TYPICAL_PHOTO, heads_of
 from eczema_tf.schema import DISTANCES
 from eczema_tf.training.data import TrainingData
@@ -20,7 +19,6 @@ RIDGES = {"image": 0.03, "text": 3e-4}
 SMALLEST_LIMIT = 1e-6
 MOST_EXACT = 2048  # channels, up to which the covariance itself is decomposed in a second or two
 MOST_ROWS = 10_000  # that are looked at; more change little
-ROWS = 256  # at once
 
 
 def fit_distances(
@@ -52,7 +50,7 @@ def fit_distances(
         names = [scaled, TYPICAL_PHOTO] if modality == "image" else [scaled]
         part = heads_of(model, cached, names)
         known, judged = (
-            predict_logits(part, build_evaluation_dataset(data.inputs, rows, ROWS))
+            predict_rows(part, data.inputs, rows)
             for rows in (seen, others if len(others) else seen)
         )
         if TYPICAL_PHOTO in known:

@@ -13,8 +13,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
 from eczema_tf.cli import say
-from eczema_tf.data.pipeline import build_evaluation_dataset
-from eczema_tf.model.features import predict_logits
+from eczema_tf.model.features import predict_rows
 from eczema_tf.model.fusion import ECZEMA_JOINT, ECZEMA_SUM
 from eczema_tf.model.multimodal import CLINICAL_EVIDENCE, WIDE_FEATURES, heads_of
 from eczema_tf.schema import ECZEMA_HEADS, MODALITIES
@@ -26,7 +25,6 @@ RIDGES = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 UNHELD = 1e-6  # ridge of what shall be free: no more than to have one solution
 FOLDS = 5  # by which own evidence is judged on cases that it was not fitted to
 FEWEST = 10  # groups with the label and without, to learn anything from
-ROWS = 256  # at once
 
 
 def take_over(model: keras.Model, base: keras.Model) -> None:
@@ -81,7 +79,7 @@ def add_own_evidence(
             continue
         head, wide = ECZEMA_HEADS[modality], WIDE_FEATURES[modality]
         part = heads_of(model, cached, [head, wide])
-        seen = predict_logits(part, build_evaluation_dataset(data.inputs, rows, ROWS))
+        seen = predict_rows(part, data.inputs, rows)
         _widen(model, modality, seen[head][:, 0], seen[wide], data, rows, prior)
 
 

@@ -11,8 +11,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from eczema_tf.data.pipeline import build_evaluation_dataset
-from eczema_tf.model.features import predict_logits
+from eczema_tf.model.features import predict_rows
 from eczema_tf.model.fusion import ECZEMA_SUM
 from eczema_tf.schema import ECZEMA_HEADS, MODALITIES
 from eczema_tf.training.data import TrainingData
@@ -22,7 +21,6 @@ from eczema_tf.training.data import TrainingData
 # data (docs/log.md).
 PENALTY = 1.0
 FLATTEST = 0.05  # slope: evidence keeps its order
-ROWS = 256  # at once
 # Slopes of the evidence's parts, then a shift, all on log-odds: by "image" and "text" of that head
 # alone, by "fusion" of the photo's, the text's and the joint evidence of cases with both
 Scales = dict[str, np.ndarray]
@@ -46,7 +44,7 @@ def find_scales(model: keras.Model, data: TrainingData, prior: float) -> Scales:
     rows = data.val_rows[data.labelled[data.val_rows]]
     if not len(rows):
         return scales
-    logits = predict_logits(model, build_evaluation_dataset(data.inputs, rows, ROWS))
+    logits = predict_rows(model, data.inputs, rows)
     alone = np.hstack([logits[ECZEMA_HEADS[name]] - prior for name in MODALITIES])  # (rows, 2)
     parts = np.hstack([alone, logits["eczema"] - prior - alone.sum(axis=1, keepdims=True)])
     targets = data.targets["eczema"][rows, 0]

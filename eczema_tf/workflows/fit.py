@@ -41,7 +41,7 @@ from eczema_tf.training.data import build_training_data
 from eczema_tf.training.device import leave_mixed_precision, prepare_device
 from eczema_tf.training.stages import History, Judged, train_model, try_fine_tuning
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.base_run import build_on, check_base, load_base
+from eczema_tf.workflows.base_run import BaseRun, build_on, check_base, load_base
 from eczema_tf.workflows.inference import load_model_inputs, predict_cases
 
 # in a run folder: the model that validation judged, where the run's own was trained on validation,
@@ -201,8 +201,7 @@ def train_run(
         trained = _build_untrained(config, dimension, texts, findings, clinical)
     run_folder.unseal(run_dir)
     run_folder.save_encoders(run_dir, trained.encoders, trained.tokenizer)
-    given = {"image": training["image_path"], "text": training["text"]}
-    trained_on = [modality for modality, values in given.items() if (values != "").any()]
+    trained_on = list_modalities(training, base)
     trained = replace(trained, learned_from=trained.learned_from.union(trained_on))
     inputs = load_model_inputs(trained, dataset)
     learned = {
@@ -218,6 +217,16 @@ def train_run(
     if leave_mixed_precision():
         trained = run_folder.load_model(run_dir)  # as `evaluate` and `export` rebuild it
     return trained, inputs, history
+
+
+def list_modalities(training: pd.DataFrame, base: BaseRun | None) -> list[str]:
+    """Lists what can be learned from; what a base has not learned from cannot be added to it."""
+    given = {"image": training["image_path"], "text": training["text"]}
+    there = [modality for modality, values in given.items() if (values != "").any()]
+    known = [name for name in there if base is None or name in base.trained.learned_from]
+    for name in {*there} - {*known}:
+        say(f"note: train.base_run has learned nothing from the {name}, which is left out")
+    return known
 
 
 def _describe_splits(dataset: Dataset, splits: pd.Series) -> RunData:

@@ -61,7 +61,7 @@ def score(
     if absent := [name for name in fields if name not in survey.columns]:
         say(f"note: {manifest.name} has no column {', '.join(absent)}: unknown for every row")
     if cases:
-        check_cases_file(cases, manifest, survey)
+        check_cases_file(cases, manifest, survey, out)
     open_here = partial(open_job, out, version, manifest, survey, notice=said.notice)
     job = open_here(chunk_rows=chunk_rows, keep_text=keep_text)
     tabulate = partial(
