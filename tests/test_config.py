@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eczema_tf.config import Config, dump_config, load_config
+from eczema_tf.config import Config, change_config, dump_config, load_config
 from eczema_tf.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -117,6 +117,16 @@ def test_split_shares_must_sum_to_one():
 def test_settings_of_a_cross_validation_that_cannot_be(settings: list[str], said: str):
     with pytest.raises(ConfigError, match=said):
         load_config(overrides=settings)
+
+
+def test_a_change_is_what_a_setting_is():
+    """A network from scratch has no preset, unless one was asked for."""
+    setting = load_config(overrides=["model.image.architecture=vit"])
+    assert change_config(Config(), {"model.image.architecture": "vit"}) == setting
+    assert setting.model.image.preset is None
+    named = load_config(overrides=["model.image.preset=efficientnet_lite0_imagenet"])
+    with pytest.raises(ConfigError, match="each name the encoder"):
+        change_config(named, {"model.image.architecture": "vit"})
 
 
 def test_what_a_saved_model_takes_is_of_a_saved_model():

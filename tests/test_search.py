@@ -129,7 +129,7 @@ def test_dotted_keys_are_changed_in_a_copy():
     with pytest.raises(ConfigError, match="did you mean 'epochs'"):
         change_config(base, {"train.epoch": 5})
     with pytest.raises(ConfigError, match="seed is a value, not a section"):
-        change_config(base, {"seed.x": 5})
+        change_config(changed, {"seed.x": 5})
 
 
 def test_the_test_split_is_dropped_before_anything_is_computed(tmp_path: Path, toy_manifest: Path):

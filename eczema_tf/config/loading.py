@@ -64,7 +64,7 @@ def change_config(config: Config, changes: Mapping[str, object]) -> Config:
     Raises:
         ConfigError: With every fault, if there is any.
     """
-    values = config.model_dump()
+    values = config.model_dump(exclude_unset=True)  # what was not said follows from what is
     for key, value in changes.items():
         set_key(values, key, value)
     return Config.parse(values)
