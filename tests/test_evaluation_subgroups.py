@@ -122,13 +122,15 @@ def test_data_that_tell_nobody_apart_have_no_subgroups():
 
 
 def test_patients_who_are_in_more_subgroups_than_there_are_patients_have_a_wide_gap():
-    """Twelve patients, each seen at fourteen sites."""
-    cases = simulate_cases(336).query("text_used and image_used").reset_index(drop=True)
-    place = np.arange(len(cases))
+    """Twelve patients, each seen at fourteen sites with eczema and without."""
+    cases = simulate_cases(600).query("text_used and image_used").head(336).reset_index(drop=True)
+    place = np.arange(336)
     cases = cases.assign(
-        group_id=[f"patient{number % 12}" for number in place],
-        source=[f"site {number // 12 % 14}" for number in place],
+        group_id=[f"patient{number // 2 % 12}" for number in place],
+        source=[f"site {number // 24}" for number in place],
+        eczema=place % 2.0,
     )
+    assert len(judge(cases).factors["source"].subgroups) == 14
     for gap in judge(cases).factors["source"].gaps.values():
         assert np.isfinite([gap.difference.low, gap.difference.high, gap.difference.p]).all()
         assert not gap.found

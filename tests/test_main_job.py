@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -355,6 +356,24 @@ def test_a_second_export_is_a_second_version_and_a_folder_to_share(
         load_export(shared)
     assert export.main(arguments) == 1  # what is there is not written over
     assert {child.name for child in out.iterdir()} == {"1", "2"}
+
+
+def test_built_in_data_of_an_earlier_generator_are_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = change_config(Config(), {"data.synthetic": {"folder": str(tmp_path), "cases": 5}})
+    newest = tmp_path / f"synthetic-5-6000-0-v{training.GENERATOR_VERSION}"
+    for folder in (tmp_path / "synthetic-5-6000-0", newest.with_name(f"{newest.name}0")):
+        folder.mkdir()
+        (folder / "manifest.csv").touch()
+    made = Mock()
+    monkeypatch.setattr(training, "prepare_synthetic", made)
+    assert training.find_manifest(config) is made.return_value.manifest
+    made.assert_called_once_with(newest, cases=5, texts=6000, seed=0)
+    newest.mkdir()
+    (newest / "manifest.csv").touch()
+    assert training.find_manifest(config) == newest / "manifest.csv"
+    made.assert_called_once()
 
 
 def test_a_shared_configuration_names_no_folder_of_its_author():
