@@ -210,7 +210,8 @@ def test_the_authors_file_becomes_the_same_table(tmp_path: Path):
     ]
     OFFICIAL[0]["responses"][1]["content_en"] = "An eczema"
     (tmp_path / "train.json").write_text(json.dumps(OFFICIAL))
-    summary = prepare_dermavqa(tmp_path / "out", encounters=tmp_path / "train.json")
+    shouted = (tmp_path / "train.json").rename(tmp_path / "TRAIN.JSON")
+    summary = prepare_dermavqa(tmp_path / "out", encounters=shouted)
     assert (summary.counts["kept"], summary.counts["eczema"]) == (1, 1)
 
 
