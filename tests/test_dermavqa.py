@@ -109,7 +109,7 @@ def test_photos_that_are_there_become_rows(encounters: Path, tmp_path: Path):
 def test_photos_of_others_are_an_error(encounters: Path, tmp_path: Path):
     (tmp_path / "images").mkdir()
     with pytest.raises(
-        DataError, match=r"none of the data set's photos is there; they look like 'a\.jpg'"
+        DataError, match=r"none of the data set's photos is there, such as 'a\.jpg'"
     ):
         prepare_dermavqa(tmp_path / "out", encounters=encounters, images=tmp_path / "images")
     with pytest.raises(DataError, match="no such folder"):

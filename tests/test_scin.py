@@ -239,7 +239,7 @@ def test_photos_or_embeddings_of_others_are_an_error(files: dict, tmp_path: Path
     (tmp_path / "photos").mkdir()
     for options, says in (
         ({"embeddings": tmp_path / "e.npz"}, "e.npz: has none of the labelled cases' photos, like"),
-        ({"images": tmp_path / "photos"}, "none of the data set's photos is there; they look like"),
+        ({"images": tmp_path / "photos"}, "none of the data set's photos is there, such as"),
     ):
         with pytest.raises(DataError, match=says):
             prepare_scin(tmp_path / "out", **files, **options)
