@@ -109,7 +109,7 @@ def test_photos_that_are_there_become_rows(encounters: Path, tmp_path: Path):
 def test_photos_of_others_are_an_error(encounters: Path, tmp_path: Path):
     (tmp_path / "images").mkdir()
     with pytest.raises(
-        DataError, match=r"none of the data set's photos is there; they look like 'a\.jpg'"
+        DataError, match=r"none of the data set's photos is there, such as 'a\.jpg'"
     ):
         prepare_dermavqa(tmp_path / "out", encounters=encounters, images=tmp_path / "images")
     with pytest.raises(DataError, match="no such folder"):
@@ -210,7 +210,8 @@ def test_the_authors_file_becomes_the_same_table(tmp_path: Path):
     ]
     OFFICIAL[0]["responses"][1]["content_en"] = "An eczema"
     (tmp_path / "train.json").write_text(json.dumps(OFFICIAL))
-    summary = prepare_dermavqa(tmp_path / "out", encounters=tmp_path / "train.json")
+    shouted = (tmp_path / "train.json").rename(tmp_path / "TRAIN.JSON")
+    summary = prepare_dermavqa(tmp_path / "out", encounters=shouted)
     assert (summary.counts["kept"], summary.counts["eczema"]) == (1, 1)
 
 

@@ -198,6 +198,74 @@ def test_a_module_that_takes_strings_must_be_told_which(tmp_path: Path):
         SavedModelEncoder(handle)
 
 
+class Taker(tf.Module):
+    """Takes what it is told to take, and embeds it as nothing."""
+
+    def __init__(self, *taken: tf.TensorSpec):
+        super().__init__()
+        self.embed = tf.function(lambda *given: {"embedding": tf.zeros([2, 3])}, taken)
+
+
+@pytest.mark.parametrize(
+    ("taken", "received"),
+    [
+        (tf.TensorSpec([None, 3, 16, 16]), r"takes float32 \(None, 3, 16, 16\)"),
+        (tf.TensorSpec([None, 16, 12, 3]), r"takes float32 \(None, 16, 12, 3\)"),
+        (tf.TensorSpec([None, None, 12, 1]), r"takes float32 \(None, None, 12, 1\)"),
+        (tf.TensorSpec([1, 16, 16, 3]), r"takes float32 \(1, 16, 16, 3\)"),
+        (tf.TensorSpec([None, 16, 16, 3], tf.uint8), r"takes uint8 \(None, 16, 16, 3\)"),
+        (tf.TensorSpec([], tf.string), r"takes string \(\)"),
+    ],
+)
+def test_a_module_that_takes_no_photos_is_refused(
+    tmp_path: Path, taken: tf.TensorSpec, received: str
+):
+    module = Taker(taken)
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.embed})
+    allowed = r"; allowed: float32 \(None, size, size, 3\) or string \(None,\)"
+    with pytest.raises(ConfigError, match=rf"^model\.image\.saved_model: .*{received}{allowed}"):
+        specify_image_encoder(ImageConfig(saved_model=str(tmp_path)))
+
+
+def test_a_module_takes_one_input(tmp_path: Path):
+    module = Taker(tf.TensorSpec([None], name="photo"), tf.TensorSpec([None], name="age"))
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.embed})
+    with pytest.raises(
+        ConfigError, match="one input, the photo; has serving_default of age and photo"
+    ):
+        SavedModelEncoder(str(tmp_path))
+    tf.saved_model.save(Taker(tf.TensorSpec([])), str(tmp_path), signatures={})
+    with pytest.raises(ConfigError, match="has none"):
+        SavedModelEncoder(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("function", "asked", "fault"),
+    [
+        ("from_pixels", {"size_px": 20}, "size_px: .* 16 px only, received 20; set it to 16"),
+        ("from_bytes", {"saved_model_input": "example"}, "photos of 448 px as example; set model"),
+        ("from_examples", {"saved_model_input": "bytes"}, "photos of 448 px as bytes; set model"),
+    ],
+)
+def test_photos_that_do_not_fit_a_module_are_one_clear_line(
+    tmp_path: Path, function: str, asked: dict, fault: str
+):
+    handle = save_module(tmp_path / "module", function)
+    with pytest.raises(ConfigError, match=rf"^model\.image\..*{fault}") as caught:
+        specify_image_encoder(ImageConfig(saved_model=handle, **asked))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_module_is_one_clear_line(tmp_path: Path):
+    handle = save_module(tmp_path / "module", "from_pixels")
+    (tmp_path / "module" / "variables" / "variables.index").unlink()
+    with pytest.raises(PresetError, match="damaged or not whole"):
+        SavedModelEncoder(handle)
+    (tmp_path / "module" / "saved_model.pb").write_bytes(b"\xff")
+    with pytest.raises(PresetError, match="damaged or not whole"):
+        SavedModelEncoder(handle)
+
+
 def test_a_module_that_changed_is_refused(tmp_path: Path):
     handle = save_module(tmp_path / "module", "from_pixels")
     spec = specify_image_encoder(ImageConfig(saved_model=handle))

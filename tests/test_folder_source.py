@@ -423,7 +423,9 @@ def test_parquet_files_that_are_there_twice_are_an_error(tmp_path: Path):
     (tmp_path / "data").mkdir()
     for name in ("train.parquet", "data/train.parquet", "test.parquet"):
         write_parquet(tmp_path / name, [("p1_1.png", 0, "")], ["eczema", "tinea"])
-    with pytest.raises(DataError, match=r"\(1 fault\):\n  train\.parquet: is in the folder and in"):
+    with pytest.raises(
+        DataError, match=r"\(1 fault\):\n  data/train\.parquet, train\.parquet: are"
+    ):
         prepare_folder(tmp_path / "out", folder=tmp_path)
 
 
@@ -457,6 +459,51 @@ def test_parquet_files_that_are_not_there_are_missed(tmp_path: Path):
     write_parquet(tmp_path / "train-00000-of-00002.parquet", [(None, 0, "")], ["eczema", "tinea"])
     with pytest.raises(DataError, match=r"train-00001-of-00002\.parquet: is not there"):
         prepare_folder(tmp_path / "out", folder=tmp_path)
+
+
+def test_parquet_files_have_a_hash_in_their_names_or_lie_in_folders_of_splits(tmp_path: Path):
+    hashed = "data/{}-00000-of-00001-4746b8785c874cc7.parquet"
+    for kind, form in (
+        ("hash", hashed),
+        ("own", "default/{}/0000.parquet"),
+        ("top", "{}/0000.parquet"),
+    ):
+        for split, label in (("train", 0), ("test", 1)):
+            path = tmp_path / kind / form.format(split)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_parquet(path, [(None, label, "")], ["eczema", "tinea"])
+        (tmp_path / kind / "._hidden.parquet").touch()
+        summary = prepare_folder(tmp_path / "out", folder=tmp_path / kind, overwrite=True)
+        table = load_manifest(summary.manifest).table
+        assert table.set_index("split")["condition"].to_dict() == {
+            "train": "eczema",
+            "test": "tinea",
+        }
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["odd.parquet", "a/dev.parquet"], "no photos; .*train.parquet.*received a/dev.*, odd.par"),
+        (["train.parquet", "data/new.parquet"], r"not understood; .*; received data/new\.parquet$"),
+        (["train/0001.parquet"], r"\n  train/0000\.parquet: is not there"),
+        (
+            ["a/train/0000.parquet", "b/test/0000.parquet"],
+            r"0000\.parquet: are of several data sets",
+        ),
+        (["data/train.parquet", "b/train/0000.parquet"], r"\.parquet: are of several data sets"),
+        (
+            [f"train-00000-of-00001-{letter * 16}.parquet" for letter in "ab"],
+            r"a{16}\.parquet, train-.*b{16}\.parquet: are the same part",
+        ),
+    ],
+)
+def test_parquet_files_that_are_not_one_set_are_named(tmp_path: Path, names: list[str], said: str):
+    for name in names:
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).touch()
+    with pytest.raises(DataError, match=said):
+        prepare_folder(tmp_path / "out", folder=tmp_path / "set")
 
 
 def test_an_error_names_the_folder_of_parquet_files(tmp_path: Path):

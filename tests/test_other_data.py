@@ -242,7 +242,7 @@ def test_data_that_ask_another_question_or_nothing_are_refused(
     assert not (run / "unlabelled").exists()
 
 
-def test_a_refused_manifest_leaves_the_run_folder_free(
+def test_a_refused_manifest_or_preset_leaves_the_run_folder_free(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     data = save_data(tmp_path / "data", range(80), eczema=[*["2"], *["0", "1"] * 39, "0"])
@@ -254,6 +254,9 @@ def test_a_refused_manifest_leaves_the_run_folder_free(
     ]
     assert train.main(arguments) == 1
     assert "m.csv:2: eczema" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    assert train.main([*arguments, "--set", "model.text.preset=./none"]) == 1
+    assert "model.text.preset: ./none: no such folder" in capsys.readouterr().err
     assert not (tmp_path / "run" / "config.yaml").exists()
     table = pd.read_csv(data / "m.csv").replace({"eczema": {2: 1}})
     table.to_csv(data / "m.csv", index=False)

@@ -162,13 +162,32 @@ def test_the_rule_of_the_label_is_written_down_and_counted(files: dict, tmp_path
 
 def test_monk_tones_are_kept_where_the_release_has_them(files: dict, tmp_path: Path):
     labels = pd.read_csv(files["labels"], dtype=str, keep_default_na=False)
-    tones = {"-1": ("3", "4"), "-2": ("", "10")}
+    tones = {"-1": ("10", "4.0"), "-2": ("nan", "10"), "-3": ("", "")}
     for place, column in enumerate(MONK_COLUMNS):
         labels[column] = [tones.get(case, ("", ""))[place] for case in labels["case_id"]]
     labels.to_csv(files["labels"], index=False)
     table = load_manifest(prepare_scin(tmp_path / "out", **files).manifest).table
     found = table.set_index("case_id")["monk_skin_tone"].to_dict()
-    assert found == {"-1": "3", "-2": "10", "-3": "", "-5": ""}
+    assert found == {"-1": "4", "-2": "10", "-3": "", "-5": ""}
+
+
+def test_votes_and_tones_that_cannot_be_read_are_all_named(files: dict, tmp_path: Path):
+    labels = pd.read_csv(files["labels"], dtype=str, keep_default_na=False).set_index("case_id")
+    for column, tone in zip(MONK_COLUMNS, ("3.5", "11"), strict=True):
+        labels[column] = "4"
+        labels.loc["-2", column] = tone
+    labels.loc["-3", "weighted_skin_condition_label"] = "Eczema"
+    labels.to_csv(files["labels"])
+    with pytest.raises(
+        DataError, match=r"votes or skin tones cannot be read \(3 faults\)"
+    ) as caught:
+        prepare_scin(tmp_path / "out", **files)
+    assert str(caught.value).splitlines()[1:] == [
+        "  case -3: weighted_skin_condition_label: allowed: {'Condition': weight, ...}; received"
+        " 'Eczema'",
+        "  case -2: monk_skin_tone_label_us: allowed: a whole number, 1 to 10; received '3.5'",
+        "  case -2: monk_skin_tone_label_india: allowed: a whole number, 1 to 10; received '11'",
+    ]
 
 
 def test_groups_hang_together_through_a_case_that_is_left_out(files: dict, tmp_path: Path):
@@ -220,7 +239,7 @@ def test_photos_or_embeddings_of_others_are_an_error(files: dict, tmp_path: Path
     (tmp_path / "photos").mkdir()
     for options, says in (
         ({"embeddings": tmp_path / "e.npz"}, "e.npz: has none of the labelled cases' photos, like"),
-        ({"images": tmp_path / "photos"}, "none of the data set's photos is there; they look like"),
+        ({"images": tmp_path / "photos"}, "none of the data set's photos is there, such as"),
     ):
         with pytest.raises(DataError, match=says):
             prepare_scin(tmp_path / "out", **files, **options)

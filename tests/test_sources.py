@@ -310,6 +310,19 @@ def test_photos_may_lie_side_by_side(tmp_path: Path):
     }
 
 
+def test_the_case_of_an_ending_is_ignored_where_one_file_fits(tmp_path: Path):
+    folder = tmp_path / "photos"
+    for name in ("deep/a.JPG", "b.Jpg", "b.JPG", "c.PNG", "D.JPG", "e.jpg", "e.JPG"):
+        draw(folder / name, 90)
+    draw(tmp_path / OFF_LIMITS, 200)
+    (folder / "f.PNG").symlink_to(tmp_path / OFF_LIMITS)
+    names = ["deep/a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.png", "none/a.jpg", "a\0/b.jpg"]
+    assert find_photos(folder, names) == {
+        "deep/a.jpg": (folder / "deep" / "a.JPG").resolve(),
+        "e.jpg": (folder / "e.jpg").resolve(),
+    }
+
+
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_a_photo_is_never_taken_from_or_put_outside(source: str, hostile: str, tmp_path: Path):
     for suffix in (".png", ".jpg"):

@@ -157,6 +157,26 @@ def test_a_template_with_a_blank_is_blank():
     assert Rule(parts=[Rule(template="{b}"), Rule(template="x{a}")]).apply(row) == "x1"
 
 
+def test_whole_numbers_in_a_template_have_no_decimals(files: dict, tmp_path: Path):
+    row = {"a": " 100.0 ", "b": "0.50", "c": "1.0.0", "d": "-7.00"}
+    assert Rule(template="{a}_{b}_{c}_{d}.jpg").apply(row) == "100_0.50_1.0.0_-7.jpg"
+    files["map_path"].write_text(MAP.replace("{file}.png", "{id}.png"))
+    files["table"].write_text(HEADER + ROWS.replace("1,ann", "1.0,ann.0", 1))
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "1.png")
+    summary = prepare_table(tmp_path / "out", **files, images=tmp_path / "photos")
+    table = load_manifest(summary.manifest).table.set_index("example_id")
+    assert table["image_path"]["1"] == "photos/1.png"
+
+
+def test_missing_photos_are_named_the_first_few_alone(files: dict, tmp_path: Path):
+    rows = "".join(f"{place},x,m{place % 5},leg,,,acne,good\n" for place in range(10, 20))
+    files["table"].write_text(HEADER + ROWS + rows)
+    summary = prepare_table(tmp_path / "out", **files, images=tmp_path / "photos")
+    assert summary.description.endswith(
+        "11 photos are missing, such as 'c.png', 'm0.png', 'm1.png'"
+    )
+
+
 def test_braces_in_a_value_are_text():
     assert Rule(template="{a}").apply({"a": "{b}", "b": "secret"}) == "{b}"
 
@@ -262,7 +282,7 @@ def test_nothing_left_is_an_error(files: dict, tmp_path: Path):
     with pytest.raises(DataError, match="none of the data set's photos is there; no row names one"):
         prepare_table(tmp_path / "out", **files, images=tmp_path / "empty")
     files["map_path"].write_text(MAP)
-    with pytest.raises(DataError, match=r"photos is there; they look like '\w+\.png'"):
+    with pytest.raises(DataError, match=r"photos is there, such as '\w+\.png'"):
         prepare_table(tmp_path / "out", **files, images=tmp_path / "empty")
     assert not (tmp_path / "out").exists()
 

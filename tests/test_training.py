@@ -363,6 +363,13 @@ def test_fine_tuning_starts_at_the_named_block_and_leaves_batch_norm_frozen():
         unfreeze_from(encoder, "block9", "train.fine_tune.image_from")
 
 
+def test_an_encoder_without_layers_is_not_fine_tuned():
+    encoder = build_encoder(specify_image_encoder(ImageConfig(), embedding_dimension=4))
+    for first in ("block", "embedding"):
+        with pytest.raises(ConfigError, match=rf"^key: .* cannot be fine-tuned.*'{first}', set it"):
+            unfreeze_from(encoder, first, "key")
+
+
 def test_what_is_from_scratch_is_not_fine_tuned():
     config = config_of(fine_tune={"epochs": 1, "image_from": "stage4"})
     model = make_model(config)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from eczema_tf.config import ImageConfig, TextConfig
 from eczema_tf.errors import ConfigError, PresetError, RunError
 from eczema_tf.model import scratch
-from eczema_tf.model.saved_model import SavedModelEncoder
+from eczema_tf.model.saved_model import DEFAULT_SIZE_PX, SavedModelEncoder
 from eczema_tf.model.weights.packaged import HOW_TO_INSTALL, REGISTRY, find_preset
 
 WAYS_TO_PROVIDE = (
@@ -58,7 +58,7 @@ def specify_image_encoder(
 
     Raises:
         PresetError: If the preset is not available, or is not an image encoder.
-        ConfigError: If the size of the photo does not fit it.
+        ConfigError: If the size of the photo does not fit it, or a SavedModel takes no such photos.
     """
     if embedding_dimension is not None:
         return EncoderSpec(
@@ -93,14 +93,14 @@ def specify_image_encoder(
 
 def _specify_saved_model(handle: str, config: ImageConfig) -> EncoderSpec:
     encoder = SavedModelEncoder(handle, config.saved_model_input)
-    size_px = config.size_px or encoder.size_px
+    size_px = config.size_px or encoder.size_px or DEFAULT_SIZE_PX
     return EncoderSpec(
         kind="saved_model",
         settings={"handle": handle, "input_kind": encoder.input_kind, "digest": encoder.digest},
         pretrained=True,
         source="a SavedModel",
         size_px=size_px,
-        dimension=encoder(np.zeros((1, size_px, size_px, 3), "float32")).shape[-1],
+        dimension=encoder.find_dimension(size_px),
     )
 
 

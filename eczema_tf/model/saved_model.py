@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -45,11 +46,11 @@ class SavedModelEncoder(keras.layers.Layer):
     Attributes:
         input_kind: As above, never None.
         digest: Likewise; with the handle and the input kind it is what rebuilds the layer.
-        size_px: Side of the photos that the module takes, 448 where it takes any.
+        size_px: Side of the photos that the module takes; None where its signature tells none.
 
     Raises:
         PresetError: If the module is not available, not safe, or another one than it was.
-        ConfigError: If it does not take what `input_kind` says.
+        ConfigError: If it does not take what `input_kind` says, or none of what is allowed.
     """
 
     def __init__(
@@ -70,22 +71,8 @@ class SavedModelEncoder(keras.layers.Layer):
             )
         self.module = _load(folder)  # an attribute, so that an export saves it too
         (taken,) = self.module.signatures[SIGNATURE].structured_input_signature[1].values()
-        shape = taken.shape
-        if taken.dtype == tf.string:
-            allowed, what = ["bytes", "example"], "strings"
-        elif taken.dtype == tf.float32 and shape.rank in (None, 4):
-            allowed, what = ["pixels"], "pixels"
-            input_kind = input_kind or "pixels"
-        else:
-            allowed, what = [], f"{taken.dtype.name} {shape}"
-        if input_kind not in allowed:
-            raise ConfigError(
-                f"{KEY}_input: the module takes {what}; allowed: {' or '.join(allowed) or 'none'}"
-                " (bytes: a PNG each; example: a tf.train.Example each, as Derm Foundation),"
-                f" received {input_kind!r}"
-            )
-        self.input_kind, self.digest, self.dimension = input_kind, found, dimension
-        self.size_px = (shape[1] if shape.rank == 4 else None) or DEFAULT_SIZE_PX
+        self.input_kind = _choose_kind(taken, input_kind)
+        self.digest, self.dimension, self.size_px = found, dimension, _find_side(taken.shape)
 
     def call(self, photos: Any) -> Any:
         """Encodes photos as the module takes them and calls it."""
@@ -102,6 +89,56 @@ class SavedModelEncoder(keras.layers.Layer):
         embedding = outputs["embedding"] if "embedding" in outputs else next(iter(outputs.values()))
         embedding = tf.reshape(tf.cast(embedding, tf.float32), [tf.shape(photos)[0], -1])
         return tf.ensure_shape(embedding, (None, self.dimension))
+
+    def find_dimension(self, size_px: int) -> int:
+        """Embeds two dummies to see how long an embedding is.
+
+        Args:
+            size_px: Of the photos.
+
+        Raises:
+            ConfigError: If the module takes photos of another size, or does not embed these.
+        """
+        if self.size_px not in (None, size_px):
+            raise ConfigError(
+                f"model.image.size_px: the module of {KEY} takes photos of {self.size_px} px only,"
+                f" received {size_px}; set it to {self.size_px}, or to null"
+            )
+        try:
+            return self.call(np.zeros((2, size_px, size_px, 3), "float32")).shape[-1]
+        except Exception as error:  # whatever operations of somebody else raise
+            raise ConfigError(
+                f"{KEY}: the module does not embed photos of {size_px} px as {self.input_kind};"
+                f" set model.image.size_px and {KEY}_input to what it was made for; it says:"
+                f" {shorten(str(error))}"
+            ) from error
+
+
+def _choose_kind(taken: tf.TensorSpec, asked: str | None) -> str:
+    """Returns what to give a module, as it is asked for or, of pixels, as its input tells."""
+    side = _find_side(taken.shape)
+    if taken.dtype == tf.string and taken.shape.is_compatible_with((2,)):
+        allowed, what = ["bytes", "example"], "strings"
+    elif taken.dtype == tf.float32 and taken.shape.is_compatible_with((2, side, side, 3)):
+        allowed, what = ["pixels"], "pixels"
+        asked = asked or "pixels"
+    else:
+        raise ConfigError(
+            f"{KEY}: the module takes {taken.dtype.name} {taken.shape}; allowed: float32 (None,"
+            " size, size, 3) or string (None,), for any number of photos; export it with such a"
+            f" signature {SIGNATURE!r}"
+        )
+    if asked not in allowed:
+        raise ConfigError(
+            f"{KEY}_input: the module takes {what}; allowed: {' or '.join(allowed)} (bytes: a PNG"
+            " each; example: a tf.train.Example each, as Derm Foundation), received"
+            f" {asked!r}"
+        )
+    return asked
+
+
+def _find_side(shape: tf.TensorShape) -> int | None:
+    return shape[1] or shape[2] if shape.rank == 4 else None
 
 
 def _find_folder(handle: str) -> Path:
@@ -133,18 +170,27 @@ def _find_folder(handle: str) -> Path:
 
 def _load(folder: Path) -> Any:
     """Loads a SavedModel once it is known to be harmless and to have the signature."""
-    saved = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    if harmful := find_harmful(saved):
+    try:
+        harmful = find_harmful(SavedModel.FromString((folder / "saved_model.pb").read_bytes()))
+        module = None if harmful else tf.saved_model.load(str(folder))
+    except Exception as error:  # whatever a damaged one raises
+        raise PresetError(
+            f"{KEY}: {folder}: is damaged or not whole, put all of its files there again:"
+            f" {shorten(str(error))}"
+        ) from error
+    if module is None:
         raise PresetError(
             f"{KEY}: {folder}: has operations that may do more than compute, such as touch files:"
             f" {shorten(', '.join(harmful))}"
         )
-    module = tf.saved_model.load(str(folder))
-    signature = module.signatures.get(SIGNATURE)
-    if signature is None or len(signature.structured_input_signature[1]) != 1:
-        raise PresetError(
-            f"{KEY}: {folder}: needs a signature {SIGNATURE!r} with one input; has"
-            f" {list(module.signatures)}"
+    taken = {
+        name: sorted(of.structured_input_signature[1]) for name, of in module.signatures.items()
+    }
+    if len(taken.get(SIGNATURE, ())) != 1:
+        has = ", ".join(f"{name} of {' and '.join(inputs)}" for name, inputs in taken.items())
+        raise ConfigError(
+            f"{KEY}: {folder}: needs a signature {SIGNATURE!r} of one input, the photo; has"
+            f" {has or 'none'}; export it with such a one"
         )
     return module
 

@@ -251,12 +251,17 @@ def unfreeze_from(encoder: keras.Model, first: str, key: str) -> None:
         key: Name of the setting, for the error.
 
     Raises:
-        ConfigError: If no layer is called so.
+        ConfigError: If no layer is called so, or none has weights.
     """
     blocks = _list_blocks(encoder)
     matches = [index for index, block in enumerate(blocks) if block.name.startswith(first)]
+    allowed = ", ".join(block.name for block in blocks if block.weights)
+    if not allowed:
+        raise ConfigError(
+            f"{key}: a SavedModel or precomputed embeddings cannot be fine-tuned, they have no"
+            f" layers to train; received {first!r}, set it to null"
+        )
     if not matches:
-        allowed = ", ".join(block.name for block in blocks if block.weights)
         raise ConfigError(f"{key}: no layer's name begins with {first!r}; allowed: {allowed}")
     encoder.trainable = True
     for index, block in enumerate(blocks):

@@ -10,7 +10,7 @@ from eczema_tf.config import Config, change_config, dump_config, load_config
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.sources.synthetic import GENERATOR_VERSION, prepare_synthetic
 from eczema_tf.data.splits import assign_splits, find_missing
-from eczema_tf.errors import ConfigError, DataError, RunError, raise_if_any
+from eczema_tf.errors import ConfigError, DataError, PresetError, RunError, raise_if_any
 from eczema_tf.evaluation.paired_runs import Spread, measure_spread
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.files import write_json, write_text
@@ -57,7 +57,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
         run_folder.write_start(run_dir, config)
         try:
             metrics = _train(config, run_dir)
-        except (ConfigError, DataError):
+        except (ConfigError, DataError, PresetError):
             run_folder.take_back_start(run_dir)  # the same command works once they are mended
             raise
         if config.train.mlflow:

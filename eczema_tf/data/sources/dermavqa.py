@@ -172,7 +172,8 @@ def _map_questions(kept: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
 
 def _read_questions(path: Path) -> pd.DataFrame:
     """Reads and checks the table; its counts are int64."""
-    table = read_encounters(path) if path.suffix == ".json" else read_table(path, QUESTION_COLUMNS)
+    official = path.suffix.lower() == ".json"
+    table = read_encounters(path) if official else read_table(path, QUESTION_COLUMNS)
     faults = [
         f"{path.name}:{line}: {fault}"
         for line, row in table.iterrows()

@@ -30,7 +30,7 @@ from eczema_tf.data.sources.folder_names import (
     name_group,
     strip_numbers,
 )
-from eczema_tf.data.sources.parquet_folder import list_parts, unpack_photos
+from eczema_tf.data.sources.parquet_folder import NAMES, list_parquet, list_parts, unpack_photos
 from eczema_tf.data.sources.source import (
     Summary,
     check_folder,
@@ -196,8 +196,10 @@ def _list_photos(folder: Path) -> tuple[list[str], list[str], dict[str, int]]:
                 counts["not_photos"] += 1
     raise_if_any(f"{folder}: not all of it can be used", sorted(faults))
     if not paths:
-        allowed = ", ".join(PHOTO_SUFFIXES)
-        raise DataError(f"{folder}: no photos; allowed: {allowed} files in class folders")
+        allowed = f"{', '.join(PHOTO_SUFFIXES)} files in class folders"
+        if others := list_parquet(folder):
+            allowed += f", or {NAMES}; received {shorten(', '.join(others))}"
+        raise DataError(f"{folder}: no photos; allowed: {allowed}")
     return sorted(paths), sorted(tables), counts
 
 

@@ -1,14 +1,13 @@
 """Parquet files that hold photos, as Hugging Face publishes image data sets, to a folder of photos.
 
-In go `train-00000-of-00002.parquet` and its like; out come `train`, `val` and `test` with the
-photos and, beside them, `metadata.jsonl` with their labels and texts.
+In go `train-00000-of-00002.parquet` and its like (`NAMES`); out come `train`, `val` and `test` with
+the photos and, beside them, `metadata.jsonl` with their labels and texts.
 """
 
 import json
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,38 +16,81 @@ from pyarrow import parquet
 
 from eczema_tf.errors import DataError, raise_if_any, shorten
 
-# Hugging Face's names of a split's files ("Structure your repository", Splits in file names)
-PART = re.compile(r"(train|validation|valid|val|test)(?:-(\d+)-of-(\d+))?\.parquet")
+# Hugging Face's names of a split's files ("Structure your repository", Splits in file names), with
+# the hash that they used to have
+PART = re.compile(
+    r"(?:data/)?(?P<split>train|validation|valid|val|test)"
+    r"(?:-(?P<number>\d+)-of-(?P<count>\d+))?(?:-[0-9a-f]{16})?\.parquet"
+)
+# and those of the branch that it converts data sets to (refs/convert/parquet)
+CONVERTED = re.compile(
+    r"(?:(?P<config>[^/]+)/)?(?P<split>train|validation|valid|val|test)/(?P<number>\d{4})\.parquet"
+)
+NAMES = (
+    "Parquet files called train.parquet or train-00000-of-00002.parquet, here or in data, or"
+    " train/0000.parquet, here or in the folder of a configuration; likewise validation (valid,"
+    " val) and test"
+)
 BATCH_PHOTOS = 64  # decoded together
 ROW_KEYS = ("image", "label", "text")
 
 
-def list_parts(folder: Path) -> list[Path]:
-    """Lists the Parquet files of a data set's splits, in the folder or in `data` below it.
+def list_parts(folder: Path) -> dict[Path, str]:
+    """Lists the Parquet files of a data set, with the split of each; none if none is understood.
 
     Raises:
-        DataError: If one of a name is in both, which would be read twice, or some are missing, as
-            the names of the others tell.
+        DataError: If some of them are understood, but are not one whole set: there twice, or not
+            there, as the names of the others tell.
     """
-    files = chain(folder.glob("*.parquet"), folder.glob("data/*.parquet"))
-    parts = {file: match for file in files if (match := PART.fullmatch(file.name))}
-    there = Counter(file.name for file in parts)
-    named = {
-        f"{match[1]}-{number:0{len(match[2])}}-of-{match[3]}.parquet"
-        for match in parts.values()
-        for number in range(int(match[3] or 0))
-    }
-    faults = [
-        f"{name}: is in the folder and in data; keep one of them"
-        for name, count in there.items()
-        if count > 1
-    ]
-    faults += [f"{name}: is not there, but counted with" for name in sorted(named - there.keys())]
-    raise_if_any(f"{folder}: its Parquet files are not one whole set", faults)
-    return sorted(parts)
+    files = list_parquet(folder)
+    parts = {name: match for name in files if (match := _read_name(name))}
+    if parts:
+        faults = _find_faults(parts, [name for name in files if name not in parts])
+        raise_if_any(f"{folder}: its Parquet files are not one whole set", faults)
+    return {folder / name: match["split"] for name, match in parts.items()}
 
 
-def unpack_photos(parts: list[Path], folder: Path) -> None:
+def list_parquet(folder: Path) -> list[str]:
+    """Lists the relative paths of all Parquet files in a folder but for hidden ones."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")]
+    return sorted(name for name in names if not re.search(r"(^|/)\.", name))
+
+
+def _read_name(name: str) -> re.Match[str] | None:
+    return PART.fullmatch(name) or CONVERTED.fullmatch(name)
+
+
+def _find_faults(parts: Mapping[str, re.Match[str]], others: list[str]) -> Iterator[str]:
+    there, counted = defaultdict(list), set[str]()
+    for name, match in parts.items():
+        own, all_of_it = _count_parts(match)
+        there[own].append(name)
+        counted |= all_of_it
+    sets = {(match.re, match.groupdict().get("config")): name for name, match in parts.items()}
+    if len(sets) > 1:
+        yield f"{', '.join(sets.values())}: are of several data sets; give the folder of one"
+    for names in there.values():
+        if len(names) > 1:
+            yield f"{', '.join(names)}: are the same part; keep one of them"
+    for name in sorted(counted - there.keys()):
+        yield f"{name}.parquet: is not there, but counted with"
+    if others:
+        yield f"not understood; allowed: {NAMES}; received {shorten(', '.join(others))}"
+
+
+def _count_parts(match: re.Match[str]) -> tuple[str, set[str]]:
+    """Returns which part a file is, and those that must be there as its name tells."""
+    split, number = match["split"], match["number"]
+    if match.re is CONVERTED:
+        return f"{split}/{number}", {f"{split}/{place:04}" for place in range(int(number))}
+    if number is None:
+        return split, set()
+    width, count = len(number), match["count"]
+    counted = {f"{split}-{place:0{width}}-of-{count}" for place in range(int(count))}
+    return f"{split}-{number}-of-{count}", counted
+
+
+def unpack_photos(parts: Mapping[Path, str], folder: Path) -> None:
     """Writes the photos of Parquet files, and `metadata.jsonl` for each split.
 
     Args:
@@ -60,9 +102,8 @@ def unpack_photos(parts: list[Path], folder: Path) -> None:
     Raises:
         DataError: If a file is not readable as Parquet, or has no photos.
     """
-    for part in parts:
-        split = PART.fullmatch(part.name)
-        target = folder / (split[1] if split else "train")
+    for part, split in parts.items():
+        target = folder / split
         target.mkdir(exist_ok=True)
         with (target / "metadata.jsonl").open("a", encoding="utf-8") as metadata:
             _unpack_part(part, target, metadata)

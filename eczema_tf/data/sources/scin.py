@@ -14,12 +14,13 @@ template, and the columns `source` and `text_kind` say so.
 import ast
 import math
 import statistics
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from eczema_tf.data.audit.duplicates import find_leaders
+from eczema_tf.data.manifest.reading import clean_cell
 from eczema_tf.data.photo.embeddings import load_embeddings
 from eczema_tf.data.sources.dermavqa import NAMES_DERMATITIS
 from eczema_tf.data.sources.scin_text import FLAG_COLUMNS, describe_case
@@ -31,7 +32,8 @@ from eczema_tf.data.sources.source import (
     read_table,
     write_source,
 )
-from eczema_tf.errors import DataError, raise_if_any
+from eczema_tf.data.sources.table_map import fold
+from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.schema import TEMPLATE
 
 CONDITION = "Eczema"  # as SCIN writes it
@@ -42,6 +44,7 @@ GRADABLE_COLUMNS = tuple(
 )
 TONE_COLUMNS = tuple(f"dermatologist_fitzpatrick_skin_type_label_{reader}" for reader in (1, 2, 3))
 MONK_COLUMNS = ("monk_skin_tone_label_us", "monk_skin_tone_label_india")
+MONK_TONES = ("", *map(str, range(1, 11)))
 LABEL_RULES = {
     "share": "the weight of eczema in the dermatologists' vote",
     "any": "1 where the vote has any weight for eczema, else 0",
@@ -207,12 +210,7 @@ def _read_cases(cases: Path, labels: Path, rule: str) -> pd.DataFrame:
     voted = _read_unique(labels, VOTE_COLUMNS, MONK_COLUMNS)  # these are not in every release
     joined = given.merge(voted, on="case_id", how="left").fillna("")
     votes = [_parse_vote(text) for text in joined[VOTE]]
-    faults = [
-        f"case {case_id}: {VOTE}: allowed: {{'Condition': weight, ...}}; received {text[:80]!r}"
-        for case_id, text, vote in zip(joined["case_id"], joined[VOTE], votes, strict=True)
-        if vote is None
-    ]
-    raise_if_any(f"{labels}: votes cannot be read", faults)
+    raise_if_any(f"{labels}: votes or skin tones cannot be read", _find_unread(joined))
     # cases that share a photo, directly or through others, are one group, named after the first
     photos = joined[[*PHOTO_COLUMNS]].reset_index().melt("index", value_name="photo")
     photos = photos[photos["photo"] != ""]
@@ -248,12 +246,30 @@ def _parse_vote(text: str) -> dict[str, float] | None:
         return None
 
 
+def _parse_shade(text: str) -> str | None:
+    """Returns a tone of Monk's scale, "" for none; None for what is no tone."""
+    shade = fold(clean_cell("monk_skin_tone", text))  # a column with gaps may hold 4.0
+    return shade if shade in MONK_TONES else None
+
+
+def _find_unread(joined: pd.DataFrame) -> Iterator[str]:
+    """Yields the faults of votes and of Monk's tones, where the release has these."""
+    parsers = {
+        VOTE: (_parse_vote, "{'Condition': weight, ...}"),
+        **dict.fromkeys(MONK_COLUMNS, (_parse_shade, "a whole number, 1 to 10")),
+    }
+    for column, (parse, allowed) in parsers.items():
+        for case_id, text in zip(joined["case_id"], joined.get(column, ()), strict=False):
+            if parse(text) is None:
+                yield f"case {case_id}: {column}: allowed: {allowed}; received {shorten(text)!r}"
+
+
 def _map_cases(cases: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
     """Makes the rows of the manifest."""
     rows = []
     for case in cases.to_dict("records"):
         tones = sorted(case[column] for column in TONE_COLUMNS if case[column] in FITZPATRICK)
-        shades = [int(case[column]) for column in MONK_COLUMNS if case.get(column, "").isdecimal()]
+        shades = [_parse_shade(case.get(column, "")) for column in MONK_COLUMNS]
         age = case["age_group"].removeprefix("AGE_").replace("UNKNOWN", "").replace("_TO_", "-")
         shared = {
             "case_id": case["case_id"],
@@ -261,7 +277,7 @@ def _map_cases(cases: pd.DataFrame, photos: Collection[str]) -> pd.DataFrame:
             "text": describe_case(case),
             "eczema": case["eczema"],
             "skin_tone": FITZPATRICK[statistics.median_low(tones)] if tones else "",
-            "monk_skin_tone": str(min(shades)) if shades else "",
+            "monk_skin_tone": min(filter(None, shades), key=int, default=""),
             "age_group": age,
             "sex": {"FEMALE": "female", "MALE": "male"}.get(case["sex_at_birth"], ""),
             "source": "template",

@@ -10,17 +10,19 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
 
 from eczema_tf.data.photo.files import find_photo
 from eczema_tf.data.tables import open_table
-from eczema_tf.errors import DataError, raise_if_any
+from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.files import replacing_folder, write_csv, write_json
 from eczema_tf.schema import MANIFEST_COLUMNS
 
 PHOTOS = "photos"  # subfolder of a manifest's folder
+FEW = 3  # missing photos that are named
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ def find_photos(
         side_by_side: Whether photos may also lie in the folder itself, without those of their path.
 
     Returns:
-        Name -> file, of those that exist and lie inside the folder.
+        Name -> file, of those that exist and lie inside the folder. The ending of a file may differ
+        in the case of its letters, if no other file does.
 
     Raises:
         DataError: If there is no such folder, or none of the photos in it.
@@ -184,11 +187,44 @@ def find_photos(
     for name in filter(is_inner, names):
         for path in (PurePosixPath(name).name, name) if side_by_side else (name,):
             with contextlib.suppress(DataError):
-                found.setdefault(name, find_photo(path, folder))
+                found.setdefault(name, _find_photo(path, folder))
     if not found:
-        hint = f"they look like {names[0]!r}" if names else "no row names one"
-        raise DataError(f"{images}: none of the data set's photos is there; {hint}")
+        asked = describe_missing(names) or "; no row names one"
+        raise DataError(f"{images}: none of the data set's photos is there{asked}")
     return found
+
+
+def _find_photo(name: str, folder: Path) -> Path:
+    """Finds a photo, or the one whose ending differs in the case of its letters alone."""
+    try:
+        return find_photo(name, folder)
+    except DataError:
+        parent = (folder / name).parent
+        with contextlib.suppress(OSError, ValueError):  # no such folder, or no path at all
+            there = _list_endings((parent, parent.stat().st_mtime_ns))
+            (spelt,) = there.get(_lower_ending(name), [])
+            return find_photo(str(PurePosixPath(name).with_name(spelt)), folder)
+        raise
+
+
+@lru_cache(maxsize=64)
+def _list_endings(state: tuple[Path, int]) -> dict[str, list[str]]:
+    """Names in a folder by `_lower_ending`; the folder, and when it changed (ns)."""
+    names: dict[str, list[str]] = {}
+    for path in state[0].iterdir():
+        names.setdefault(_lower_ending(path.name), []).append(path.name)
+    return names
+
+
+def _lower_ending(name: str) -> str:
+    path = PurePosixPath(name)
+    return path.stem + path.suffix.lower()
+
+
+def describe_missing(names: Iterable[str]) -> str:
+    """Names the first few photos that are missing, to follow how many there are; "" for none."""
+    first = [repr(name) for name in dict.fromkeys(names)][:FEW]
+    return f", such as {shorten(', '.join(first))}" if first else ""
 
 
 def count_photos(rows: pd.DataFrame) -> dict[str, int]:

@@ -17,6 +17,7 @@ from eczema_tf.data.sources.source import (
     PHOTOS,
     Summary,
     count_photos,
+    describe_missing,
     find_photos,
     read_table,
     write_source,
@@ -70,9 +71,7 @@ def prepare_table(
     given = read_table(Path(table), mapping.list_columns(), mapping.list_clinical_columns())
     _check_asked(positive, given[mapping.eczema.column], table)
     mapping = mapping.keep_fields(given.columns)
-    fates = (given[mapping.eczema.column].str.strip() == "").map({True: "unlabelled", False: ""})
-    for column, values in mapping.leave_out.items():
-        fates = fates.mask(given[column].map(fold).isin(map(fold, values)), "left_out")
+    fates = _find_fates(given, mapping)
     named = _map_rows(given[fates == ""], mapping, table)
     photos = find_photos(images, named["image_path"])
     paths = [f"{PHOTOS}/{photo}" if photo in photos else "" for photo in named["image_path"]]
@@ -80,8 +79,8 @@ def prepare_table(
     if name != ECZEMA:
         kept = kept.assign(**{POSITIVE_CLASS: name})
     _check_rows(kept, mapping, table, images)
-    missing = int((~named["image_path"].isin(["", *photos])).sum()) if images else 0
-    counts = {**_count_kept(fates, named, kept), "missing_photos": missing}
+    missing = named["image_path"][~named["image_path"].isin(["", *photos])] if images else ()
+    counts = {**_count_kept(fates, named, kept), "missing_photos": len(missing)}
     return write_source(
         out,
         name=mapping.name,
@@ -89,7 +88,8 @@ def prepare_table(
         counts=counts,
         description=DESCRIPTION.format(
             **counts, name=mapping.name, share=kept["eczema"].mean(), positive_class=name
-        ),
+        )
+        + describe_missing(missing),
         facts={POSITIVE_CLASS: name, **_describe_map(mapping, given, kept)},
         left_out=LEFT_OUT,
         inputs=(table, map_path if Path(map_path).is_file() else None, images),
@@ -106,6 +106,14 @@ def _check_asked(positive: Collection[str], diagnoses: pd.Series, path: Path | s
         raise DataError(
             f"{path}: {diagnoses.name}: there is no {', '.join(absent)}; received {seen}"
         )
+
+
+def _find_fates(given: pd.DataFrame, mapping: TableMap) -> pd.Series:
+    """Says why each row is left out (of `LEFT_OUT`), "" if it is not."""
+    fates = (given[mapping.eczema.column].str.strip() == "").map({True: "unlabelled", False: ""})
+    for column, values in mapping.leave_out.items():
+        fates = fates.mask(given[column].map(fold).isin(map(fold, values)), "left_out")
+    return fates
 
 
 def _count_kept(fates: pd.Series, named: pd.DataFrame, kept: pd.DataFrame) -> dict[str, int]:

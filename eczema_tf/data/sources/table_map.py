@@ -14,7 +14,7 @@ It is data, and strictly checked. A map holds
 - `stand_ins`: what values may be told from the rest in place of eczema, by what they are called;
 - `leave_out`: column -> the values of rows that are left out.
 
-Values are compared whatever the case of their letters, and 3.0 is 3.
+Values are compared whatever the case of their letters. 3.0 is 3, in them and in templates.
 """
 
 import re
@@ -36,6 +36,7 @@ RULED_COLUMNS = (
     TEXT_KIND,
 )
 _FIELD = re.compile(r"\{([^{}]*)\}")
+_WHOLE = re.compile(r"^(-?\d+)\.0+$")  # what a table of numbers makes of 3 where cells are empty
 
 
 def _as_text(value: object) -> object:
@@ -88,7 +89,7 @@ class Rule(Section):
     def _fill(self, row: Mapping[str, str]) -> str:
         if self.template is None or not all(row[column].strip() for column in self.list_columns()):
             return ""
-        return _FIELD.sub(lambda match: row[match[1]].strip(), self.template)
+        return _FIELD.sub(lambda match: _WHOLE.sub(r"\1", row[match[1]].strip()), self.template)
 
 
 class LabelRule(Section):
@@ -205,4 +206,4 @@ def list_shipped() -> list[str]:
 def fold(value: str) -> str:
     """Normalises a value for comparison: ` Hand  Eczema ` is `hand eczema`, and `3.0` is `3`."""
     plain = " ".join(unicodedata.normalize("NFC", value).split()).casefold()
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", plain)
+    return _WHOLE.sub(r"\1", plain)
