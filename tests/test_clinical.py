@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from eczema_tf.data.clinical.fields import (
     pick_field,
 )
 from eczema_tf.data.clinical.lines import join_columns, join_fields
-from eczema_tf.data.inputs import Column, to_model_inputs
+from eczema_tf.data.inputs import Column, Inputs, to_model_inputs
 from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.text.reading import TextReader
 from eczema_tf.data.text.tokenizer import learn_tokenizer
@@ -46,6 +47,7 @@ from eczema_tf.training.clinical import fit_clinical
 from eczema_tf.training.data import TrainingData
 from eczema_tf.training.device import prepare_device
 from eczema_tf.training.stages import train_model
+from eczema_tf.workflows import stress
 from eczema_tf.workflows.explain import RunBackend
 from eczema_tf.workflows.predict import predict
 from eczema_tf.workflows.run_folder import TrainedModel, load_encoders, save_encoders
@@ -479,3 +481,23 @@ def test_checks_without_photo_or_text_keep_the_fields(exported: ExportedModel):
         assert left[missing] == pytest.approx(float(asked["eczema"][0]), abs=1e-6)
     silent = asyncio.run(answer_case(backend, [photo()], "itchy & dry"))
     assert "the clinical fields" not in dict(rank_shares(silent, silent.explanation))
+
+
+def test_under_stress_a_case_keeps_its_own_fields(monkeypatch: pytest.MonkeyPatch):
+    """Or the photo of another would bring the other's age along."""
+    data = tell(make_data(), [f"age={row}" for row in range(ROWS)])
+    case_ids = [f"c{row}" for row in range(ROWS)]
+    dataset = SimpleNamespace(table=pd.DataFrame({"case_id": case_ids}), take=lambda rows: rows)
+    asked = {}
+
+    def predict(_, rows: np.ndarray, inputs: Inputs, versions: int) -> list:
+        figures = inputs.columns[CLINICAL].gather(np.arange(len(inputs)))
+        asked.update(rows=rows, figures=np.split(figures, versions))
+        return [pd.DataFrame({"case_id": rows})] * versions
+
+    monkeypatch.setattr(stress, "predict_versions", predict)
+    trained = SimpleNamespace(config=config_of())
+    stress.predict_missing(trained, dataset, data.inputs, np.arange(ROWS))
+    own = data.inputs.columns[CLINICAL].gather(asked["rows"])
+    for figures in asked["figures"]:
+        np.testing.assert_array_equal(figures, own)

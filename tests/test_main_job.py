@@ -36,6 +36,8 @@ from eczema_tf.config import Config, change_config, dump_config
 from eczema_tf.errors import EczemaError, RunError
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
 from eczema_tf.explanation.one_pass import explain_in_one_pass
+from eczema_tf.model.encoders import EncoderSpec
+from eczema_tf.model.multimodal import Encoders
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.schema import IMAGE, NEVER_SEEN_SKIN, NOTICE
 from eczema_tf.serving.exported import ExportedModel
@@ -45,7 +47,7 @@ from eczema_tf.workflows import parity, run_folder
 from eczema_tf.workflows import train as training
 from eczema_tf.workflows.audit import load_as_trained
 from eczema_tf.workflows.board import HEATMAPS, flatten
-from eczema_tf.workflows.hub import forget_places
+from eczema_tf.workflows.hub import forget_handle, forget_places
 from eczema_tf.workflows.tracking import log_run
 
 # MLflow's store by SQLAlchemy 2.1
@@ -391,6 +393,16 @@ def test_a_shared_configuration_names_no_folder_of_its_author():
     assert (shared.data.manifest, shared.train.base_run) == ("patients.csv", "run")
     assert (shared.model.text.preset, shared.model.image.preset) == ("hf://jane/bert", "preset")
     assert "/home" not in dump_config(shared)
+
+
+def test_shared_encoders_name_no_folder_either():
+    settings = {"input_kind": "pixels", "digest": "0"}
+    image = EncoderSpec(kind="saved_model", settings=settings, pretrained=True)
+    text = EncoderSpec(kind="small_text_network", settings={}, pretrained=False)
+    for handle, kept in (("/home/jane/derm", "derm"), ("https://x.org/derm/5",) * 2, (None,) * 2):
+        named = settings | ({"handle": handle} if handle else {})
+        encoders = Encoders(image.model_copy(update={"settings": named}), text)
+        assert forget_handle(encoders).image.settings.get("handle") == kept
 
 
 def test_a_full_disk_is_told_before_weights_are_written(

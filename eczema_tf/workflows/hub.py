@@ -39,7 +39,7 @@ def fill_hub_folder(folder: Path, trained: TrainedModel, run_dir: Path, version:
             copy = shutil.copytree if (root / name).is_dir() else shutil.copyfile
             copy(root / name, folder / name)
     write_text(folder / run_folder.CONFIG, dump_config(forget_places(trained.config)))
-    run_folder.save_encoders(folder, _forget_handle(trained.encoders), trained.tokenizer)
+    run_folder.save_encoders(folder, forget_handle(trained.encoders), trained.tokenizer)
     weights = {weight.path: np.asarray(weight.numpy()) for weight in trained.model.weights}
     if len(weights) != len(trained.model.weights):
         raise RunError(f"{SAFETENSORS}: two weights have one name; nothing was written")
@@ -49,7 +49,7 @@ def fill_hub_folder(folder: Path, trained: TrainedModel, run_dir: Path, version:
     write_checksums(folder, sorted({path.name for path in folder.iterdir()} - {CARD}))
 
 
-def _forget_handle(encoders: Encoders) -> Encoders:
+def forget_handle(encoders: Encoders) -> Encoders:
     """Cuts the folder of a SavedModel to its name."""
     image = encoders.image
     if "://" in (handle := image.settings.get("handle", "://")):
