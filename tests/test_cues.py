@@ -756,3 +756,24 @@ def test_cues_need_no_tensorflow():
         " sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("age", "kind"),
+    [
+        ("one", "infancy"),
+        ("two", "later"),
+        ("twelve", "later"),
+        ("fifteen", "later"),
+        ("twenty one", "later"),
+        ("fifty", "later"),
+    ],
+)
+def test_ages_in_words_are_read_as_in_digits(age: str, kind: str):
+    (cue,) = [cue for cue in find_cues(f"It began when I was {age}.") if cue.category == "onset"]
+    assert cue.kind == kind
+
+
+def test_every_number_that_a_phrase_may_hold_is_known():
+    slots = yaml.safe_load(Path(cues_module.__file__).with_name("cues.yaml").read_text())["slots"]
+    assert cues_module._NUMBERS.keys() >= {*slots["digit"]} - {"#"}

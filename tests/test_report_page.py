@@ -2,6 +2,7 @@
 
 import re
 import string
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from eczema_tf.config import Config
 from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.evaluation.records import FusionGain, Leaks, Metrics
 from eczema_tf.evaluation.results import compute_metrics
+from eczema_tf.evaluation.stress import StressTest
 from eczema_tf.reporting.checklists import (
     AUTHOR,
     MET,
@@ -293,15 +295,42 @@ def test_a_stand_in_task_is_called_by_its_own_name(tmp_path: Path):
     assert "where its answers say eczema, read malignant" in facts.data.notice
 
 
+def test_a_report_is_of_the_data_that_are_judged(metrics, plots):
+    """Whoever learned from built-in data may be judged on people, and the other way round."""
+    about_nobody, not_asked = "These results say nothing about patients", "no real person is in"
+    for learned, judged, nobody in (
+        ("synthetic", "clinic", False),
+        ("clinic", "synthetic", True),
+        ("synthetic", "synthetic", True),
+    ):
+        facts = facts_of(sources={learned: 9})
+        facts = replace(facts, judged=facts_of(sources={judged: 455}, rejected_rows=3).data)
+        text = " ".join(Page(format_report(metrics, facts, plots)).text)
+        assert (about_nobody in text) == nobody
+        assert (not_asked in text) == nobody
+        assert f"{judged} (455)" in text
+        assert "one reader for all photos; 3 bad rows left out" in text
+        assert "cases that the run has not seen" in text
+
+
+def test_stress_tests_are_an_analysis_of_robustness(metrics):
+    assert "robustness" not in list_figures(metrics, facts_of())
+    test = StressTest(changed="image", cases=9, points=[])
+    tried = metrics.model_copy(update={"stress_tests": {"photo_missing": test}})
+    assert list_figures(tried, facts_of())["robustness"] == "stress tests: photo missing"
+
+
 def test_leaks_that_were_allowed_stand_in_both(metrics, plots):
     leaks = Leaks(leaks=2, examples=["identical photo in a (train) and b (test)"])
     leaky = metrics.model_copy(update={"leaks": leaks})
     for text in text_of(leaky, facts_of(), plots):
         assert "2 leaks between training and these cases were allowed" in text
         assert "identical photo in a (train)" in text
+    assert "were kept apart" not in text
     clean = metrics.model_copy(update={"leaks": Leaks(leaks=0, examples=[])})
     for text in text_of(clean, facts_of(), plots):
         assert "leaks between" not in text
+    assert "were kept apart" in text
 
 
 def test_few_cases_missing_modalities_and_undefined_figures_are_said(tmp_path: Path):

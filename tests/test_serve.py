@@ -59,6 +59,7 @@ from eczema_tf.serving.rest.contract import (
 )
 from eczema_tf.serving.rest.limits import BodyLimits, Limits
 from eczema_tf.serving.rest.metrics import Metrics, name_status
+from eczema_tf.workflows import serve as serve_workflow
 
 PREDICT = "/v1/models/eczema:predict"
 THRESHOLDS = METADATA.thresholds
@@ -859,6 +860,7 @@ def test_metrics_count_requests_batches_and_row_statuses(model: ExportedModel):
 def test_kinds_of_status_are_few():
     assert name_status("text: nothing readable in it; photo: cannot be decoded") == "photo and text"
     assert name_status(f"{SECRET}: photo") == "other"
+    assert name_status("photo 2: cannot be decoded; photo 3: is too large") == "photo"
 
 
 def test_probes(model: ExportedModel):
@@ -1170,6 +1172,14 @@ serve.serve(
     stop_timeout_s=1, with_page=False,
 )
 """
+
+
+def test_a_request_that_could_never_be_answered_is_told_of_before_it_comes():
+    limits = {"batch_rows": 1, "max_rows": 64, "max_waiting_rows": 32, "max_body_mb": 1}
+    with pytest.raises(EczemaError, match="--max-waiting-rows: must be at least --max-rows, 64"):
+        serve_workflow.serve(
+            Path("nowhere"), "127.0.0.1", 0, **limits, stop_timeout_s=1, with_page=False
+        )
 
 
 @pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT] * 2], ids=str)

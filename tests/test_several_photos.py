@@ -116,5 +116,11 @@ def test_what_is_said_of_the_text_is_said_once():
     assert join_row_statuses([told, told], [False, True]).decode() == (
         f"photo 2: {LEFT_OUT}; {told.decode()}"
     )
+    other = b"text: mostly words this model does not know"
+    assert join_row_statuses([told, other], [False, False]).decode() == (
+        f"{told.decode()}; {other.decode()}"
+    )
+    fault = b"row: has 4 fields; allowed: 5"
+    assert join_row_statuses([b"ok", fault], [False, False]) == b"row 2: has 4 fields; allowed: 5"
     assert join_row_statuses([b"ok", b"neither"], [False, False]) == b"ok"
     assert join_row_statuses([b"neither", b"neither"], [False, False]) == b"neither"

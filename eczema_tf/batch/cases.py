@@ -70,6 +70,7 @@ def write_cases(job: Job, file: Path, undecided: Undecided | None) -> int:
     cases = parts["case_id"].to_numpy()
     pooled = pool_rows(outputs, cases, undecided)
     counts = pd.Series(cases).value_counts(sort=False)
+    photos = pd.Series(rows["image_used"], dtype=int).groupby(cases, sort=False).sum()
     told = arrange_answers(pooled, [""] * len(counts))
     said = {name: pooled[name] for name in ("consistency", "decision", "status", *FLAGS)}
     table = {
@@ -77,7 +78,7 @@ def write_cases(job: Job, file: Path, undecided: Undecided | None) -> int:
         "rows": counts.to_numpy(),
         "decision": told["decision"],
         "reason": [
-            give_reason(plain_row(said, number), photos) for number, photos in enumerate(counts)
+            give_reason(plain_row(said, number), shown) for number, shown in enumerate(photos)
         ],
         **{name: pa.array(told[name], from_pandas=True) for name in PROBABILITIES},
         **{flag: pooled[flag] for flag in FLAGS},

@@ -24,7 +24,7 @@ from eczema_tf.files import Record, replacing_file
 from eczema_tf.schema import NOTICE
 
 # what the decoder stumbled over differs from photo to photo
-_DETAILS = re.compile(r" \(.*\)")
+_DETAILS = re.compile(r" \([^;()]*\)")
 _PLACE = re.compile(r"(?<= word )\d+ of \d+")  # how far a text was read differs from text to text
 # readers of Parquet folders (Arrow, Spark) pass over names that begin with an underscore
 JOB = "_job.json"

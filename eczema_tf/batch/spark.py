@@ -38,7 +38,7 @@ TASK_FAILURES = 4
 # a task takes some seconds: long beside what Spark adds (tens of ms), short if it has to be done
 # again
 TASK_ROWS = 128
-_LOCAL_MASTER = re.compile(r"local(?:\[(\d+|\*)\])?")
+_LOCAL_MASTER = re.compile(r"local(?:\[(\d+|\*)(?:,(\d+))?\])?")
 _EXCEPTION = re.compile(r"[\w.$]+(?:Error|Exception): ")
 
 
@@ -124,10 +124,10 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
 def forgive_failures(master: str) -> str:
     """Returns `local[2]` as `local[2,4]`, and any other master as it is.
 
-    Two threads, and four failures until a task ends the job.
+    Two threads, and four failures until a task ends the job. `local[2,8]` says how many itself.
     """
     local = _LOCAL_MASTER.fullmatch(master)
-    return f"local[{local[1] or 1},{TASK_FAILURES}]" if local else master
+    return f"local[{local[1] or 1},{local[2] or TASK_FAILURES}]" if local else master
 
 
 def _describe_failure(error: Exception) -> str:

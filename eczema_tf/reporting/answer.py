@@ -41,7 +41,7 @@ class Heatmap:
 
     @property
     def total(self) -> float | None:
-        """What all places add to the target's logit; None where the method does not tell."""
+        """What all places add to the target's logit, or take from it; None if it is not told."""
         return None if self.scale is None else 100 * self.scale * float(np.mean(self.grid))
 
     def on_scale(self, full: float | None) -> np.ndarray:

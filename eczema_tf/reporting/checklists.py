@@ -75,10 +75,13 @@ def list_figures(metrics: Metrics, facts: RunFacts) -> dict[str, str]:
 
 
 def _describe_data(facts: RunFacts) -> dict[str, str]:
-    data, config = facts.data, facts.config
+    """Describes the data of which the results are, which may be others than the run's own."""
+    data, config = facts.judged or facts.data, facts.config
     counts = data.counts
-    by_split = [f"{one.cases} {split}" for split, one in (data.split_counts or {}).items()]
+    by_split = [f"{one.cases} {split}" for split, one in (facts.data.split_counts or {}).items()]
     splits = f"{counts.cases} cases in {config.split.folds} folds" if config.split.folds else ""
+    if facts.judged is not None:
+        splits, by_split = f"{counts.cases} cases that the run has not seen", []
     left = "; ".join(f"{count} {reason}" for reason, count in data.not_kept.items())
     said = {
         **data.provenance,
@@ -89,7 +92,8 @@ def _describe_data(facts: RunFacts) -> dict[str, str]:
         " duplicates joined into groups",
         "disjoint": "group (patient, author, or case where no more is known)",
         "imbalance": _BALANCED if config.train.balance_classes else "nothing was done about it",
-        "built_in": data.built_in and "built-in data: made by a program, no real person is in them",
+        "built_in": facts.nobody_is_judged
+        and "built-in data: made by a program, no real person is in them",
         "splits": f"cases: {', '.join(by_split)}" if by_split else splits,
         "flow": left and f"{counts.cases} cases kept; left out: {left}",
     }
@@ -114,6 +118,8 @@ def _describe_results(metrics: Metrics) -> dict[str, str]:
             else {"internal": f"judged on cases of the same source ({metrics.split})"}
         ),
     }
+    if metrics.stress_tests:
+        said["robustness"] = f"stress tests: {', '.join(metrics.stress_tests)}".replace("_", " ")
     if metrics.abstention:
         unanswered = 1 - (metrics.abstention.groups["all"].answered.value or 0)
         said["cannot_tell"] = (

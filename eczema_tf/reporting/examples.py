@@ -22,7 +22,7 @@ _WITHOUT = (
 )
 _WITH = (
     "Photos and texts of patients follow: this page is not to be shared. Colours show what in a"
-    " photo speaks for eczema"
+    " photo speaks for {}"
 )
 
 
@@ -48,7 +48,7 @@ def build_examples(
     full = find_full_colour(heatmap for case in shown.values() for heatmap in case.why.heatmaps)
     if shown:
         scale = "; the brightest adds {:.2f} to the log-odds for each hundredth of its area"
-        blocks.append(Warned(f"{_WITH}{scale.format(full) if full else ''}."))
+        blocks.append(Warned(f"{_WITH.format(positive)}{scale.format(full) if full else ''}."))
     columns = ("case", "label", "photos", "words", *HEAD_NAMES.values())
     for name, cases in surest.items():
         rows = [_describe_case(case, positive) for case in cases.to_dict("records")]

@@ -100,6 +100,11 @@ class RunFacts:
     audit: AuditReport | None
     judged: DatasetFacts | None = None
 
+    @property
+    def nobody_is_judged(self) -> bool:
+        """Whether no real person is in what the run is judged on."""
+        return {*(self.judged or self.data).sources} == {_BUILT_IN}
+
 
 def tabulate_settings(facts: RunFacts) -> Table:
     """Lists the settings of a model. Local paths are cut to their last part."""
@@ -217,7 +222,7 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
             name != ECZEMA
         ),
         "Built-in data: rendered photos and written complaints. These results say nothing about"
-        " patients.": _BUILT_IN in facts.data.sources,
+        " patients.": _BUILT_IN in judged.sources,
         "Texts are templates made from answers to a questionnaire, not the patients' own words.": (
             judged.template_texts or TEMPLATE in judged.sources
         ),

@@ -91,7 +91,7 @@ def _draw_curves(cases: pd.DataFrame, metrics: Metrics) -> dict[str, Figure]:
             label = f"{HEAD_NAMES[modality]}: no curve without cases of both classes"
             axes.plot([], [], linestyle="none", label=label)
     limits = {name: one for name, one in (metrics.bayes_auroc or {}).items() if one is not None}
-    caption = f"{metrics.cases} cases; dots: at the thresholds chosen on validation"
+    caption = f"{metrics.labelled} labelled cases; dots: at the thresholds chosen on validation"
     if limits:
         said = [f"{HEAD_NAMES[modality]} {auroc:.2f}" for modality, auroc in limits.items()]
         caption += f"\nlimit, the AUROC of the exact posterior: {', '.join(said)}"
@@ -178,7 +178,7 @@ def _draw_risk(abstention: Abstention, split: str) -> Figure:
     colour, style = STYLES["fusion"]
     axes.fill_between(answered, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.plot(answered, value, style, marker="o", color=colour, mec="black")
-    axes.set(aspect="auto", ylim=(0.5, 1.01))
+    axes.set(aspect="auto", ylim=(min(0.5, np.nanmin(low, initial=0.5)), 1.01))
     _finish(figure, axes, caption="the surest cases first; shaded: intervals")
     return figure
 

@@ -162,17 +162,19 @@ def tabulate_evidence(
 
 
 def join_row_statuses(statuses: Sequence[bytes], silenced: Sequence[bool]) -> bytes:
-    """Joins what is said of the rows of a case: of each photo, by its number; of the rest, once."""
+    """Joins what is said of a case's rows: of photos and rows by their number, the rest once."""
     photos, others = [], []
     for number, (status, left_out) in enumerate(zip(statuses, silenced, strict=True), 1):
         photo, *of_all = OF_ALL_ROWS.split(f"; {status.decode()}", maxsplit=1)
         others += of_all
         if photo.startswith("; photo: "):
             photos.append(f"photo {number}: {photo.removeprefix('; photo: ')}")
+        elif photo.startswith("; row: "):
+            photos.append(f"row {number}: {photo.removeprefix('; row: ')}")
         elif left_out:
             photos.append(f"photo {number}: {LEFT_OUT}")
     if photos or others:
-        return "; ".join([*photos, *others[:1]]).encode()
+        return "; ".join([*photos, *dict.fromkeys(others)]).encode()
     return STATUS_OK.encode() if STATUS_OK.encode() in statuses else statuses[0]
 
 

@@ -36,21 +36,27 @@ _NEAR = 12  # words between a phrase and what it needs beside it, at most
 _AGE, _INFANCY, _LATER = "age", "infancy", "later"  # kinds of onset
 # by unit, as written; else it is years
 _TWO_YEARS = {r"\bday|/7\b": 730, r"\bweek|/52\b": 104, r"\bmonth|/12\b": 24}
-_NUMBERS = (
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-)
+# those of the slot <digit>
+_NUMBERS = {
+    "zero": 0,
+    "one": 1,
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "nine": 9,
+    "ten": 10,
+    "eleven": 11,
+    "twelve": 12,
+    "fifteen": 15,
+    "twenty": 20,
+    "thirty": 30,
+    "forty": 40,
+    "fifty": 50,
+}
 
 
 @dataclass(frozen=True)
@@ -214,7 +220,7 @@ def _read_age(words: str) -> str:
     words = words.casefold()
     forms = re.findall(r"\d{1,9}|[a-z]+", words)
     numbers = [
-        int(form) if form.isdigit() else _NUMBERS.index(form)
+        int(form) if form.isdigit() else _NUMBERS[form]
         for form in forms
         if form.isdigit() or form in _NUMBERS
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
+from eczema_tf.errors import EczemaError
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.signature import MODEL_NAME
 from eczema_tf.serving.rest.app import build_app
@@ -48,6 +49,8 @@ def serve(
         EczemaError: If the address cannot be listened on, or there is no model in the folder.
     """
     logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
+    if max_waiting_rows < max_rows:
+        raise EczemaError(f"--max-waiting-rows: must be at least --max-rows, {max_rows}")
     limits = Limits(
         max_body_bytes=max_body_mb * 1_000_000,
         max_held_bytes=10 * max_body_mb * 1_000_000,

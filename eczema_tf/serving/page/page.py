@@ -121,16 +121,15 @@ class _Page:
                 " shorten it"
             )
         given = [image for image in question.images if image]
-        photos, faults = [], []
-        for number, image in enumerate(given, 1):
-            try:
-                photos.append(await self._reader.read(image))
-            except DataError as error:
-                photos.append(b"")
-                said = str(error)
-                if len(given) > 1:
-                    said = f"photo {number}: {said.removeprefix('photo ')}"
-                faults.append(said)
+        photos, said = await self._reader.read_rows(given)
+        names = [f"photo {number}:" for number in range(1, 1 + len(given))]
+        if len(given) == 1:
+            names = ["photo"]
+        faults = [
+            fault.replace("photo:", name, 1)
+            for name, fault in zip(names, said, strict=True)
+            if fault
+        ]
         if not any(photos) and not text.strip():
             raise DataError("; ".join([*faults, "give a photo, a text, or both"]))
         answering = self._answer(photos, text, question.clinical[0])

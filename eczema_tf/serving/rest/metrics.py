@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 import traceback
 from collections.abc import Iterable
@@ -65,7 +66,7 @@ def name_status(status: str) -> str:
     """Returns what a row's status is about: "ok", "photo", "text", "photo and text" or "other"."""
     if status == "ok":
         return status
-    parts = {part.partition(":")[0] for part in status.split("; ")}
+    parts = {re.split("[ :]", part)[0] for part in status.split("; ")}  # "photo 2: ..."
     return " and ".join(name for name in ("photo", "text") if name in parts) or "other"
 
 
