@@ -574,6 +574,9 @@ def test_a_run_is_not_resumed_on_other_data(workplace: Path, tmp_path: Path):
     run.mkdir()
     facts = run_folder.RunData.read(workplace / "run" / "data.json")
     facts.write(run / "data.json")
+    nothing_learned = facts.model_copy(update={"manifest_fingerprint": "x"})
+    run_folder.check_data(run, nothing_learned)
+    (run / "checkpoints").mkdir()
     run_folder.check_data(run, facts)
     train, test = facts.splits["train"], facts.splits["test"]
     for changes, said in (

@@ -6,6 +6,7 @@ wrong types are errors, all of them reported at once.
 """
 
 from eczema_tf.config.loading import change_config, dump_config, load_config
+from eczema_tf.config.section import Section
 from eczema_tf.config.sections import (
     MAX_TOKENS,
     AugmentConfig,
@@ -16,7 +17,6 @@ from eczema_tf.config.sections import (
     ImageConfig,
     ModelConfig,
     PreprocessConfig,
-    Section,
     TextConfig,
     TrainConfig,
 )

@@ -1,13 +1,12 @@
 """The sections of a configuration and their keys, with the defaults: the quickstart's."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from eczema_tf.config.faults import describe_faults
-from eczema_tf.errors import ConfigError, join_faults
+from eczema_tf.config.section import Section
 
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**32)]  # as NumPy's seeds
@@ -17,40 +16,6 @@ Amount = Annotated[float, Field(ge=0)]
 Inner = Annotated[float, Field(gt=0, lt=1)]  # a share that is neither none nor all
 ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ -]{0,39}$")]
 MAX_TOKENS = 512  # of a text: as many positions as BERT has
-
-
-class Section(BaseModel):
-    """A part of a configuration: no unknown keys, no silent conversion, no change after loading."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    @classmethod
-    def parse(cls, values: Mapping[str, Any], where: str = "configuration") -> Self:
-        """Checks plain values, such as those of a YAML file.
-
-        Raises:
-            ConfigError: With every fault, if there is any.
-        """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            faults = describe_faults(error, cls)
-            raise ConfigError(join_faults(f"{where} is not valid", faults)) from error
-
-    def _find_faults(self) -> Iterable[str]:
-        """Yields what is wrong with values that are each allowed, but not together."""
-        return ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _accept_comments_alone(cls, values: Any) -> Any:
-        return {} if values is None else values
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if faults := "; ".join(self._find_faults()):
-            raise ValueError(faults)
-        return self
 
 
 class SyntheticConfig(Section):
@@ -77,7 +42,7 @@ class DataConfig(Section):
     # what else the model is told: columns of the manifest and what they hold, number or category,
     # such as {age: number, sex: category}; what a cell or a client leaves
     # empty is not known
-    clinical: dict[ColumnName, Literal["number", "category"]] = {}
+    clinical: dict[ColumnName, Literal["number", "category"]] = Field(default={})
     synthetic: SyntheticConfig = SyntheticConfig()
 
     @model_validator(mode="before")
@@ -335,10 +300,10 @@ class EvaluateConfig(Section):
     bootstrap_replicates: Annotated[int, Field(ge=100)] = 1000
     # predictive values are also given for these; of adults up to one in ten has eczema, of children
     # one in five (Langan, Irvine and Weidinger 2020)
-    prevalences: list[Inner] = [0.1, 0.2]
+    prevalences: list[Inner] = Field(default=[0.1, 0.2])
     # that operating points are to reach, besides the one with the highest sum of both
-    sensitivities: list[Inner] = [0.9, 0.95]
-    specificities: list[Inner] = [0.9]  # likewise
+    sensitivities: list[Inner] = Field(default=[0.9, 0.95])
+    specificities: list[Inner] = Field(default=[0.9])  # likewise
 
 
 class ExportConfig(Section):

@@ -149,13 +149,13 @@ def take_back_start(run_dir: Path) -> None:
 
 
 def check_data(run_dir: Path, data: RunData) -> None:
-    """Checks that a run which was started goes on with what it was started with.
+    """Checks that a run goes on with what its checkpoints have learned from.
 
     Raises:
         RunError: If rows, labels, photos or splits are others: what is judged may have been learned
             from.
     """
-    if not (run_dir / DATA).is_file():
+    if not all((run_dir / name).exists() for name in (DATA, "checkpoints")):
         return
     begun = RunData.read(run_dir / DATA)
     changed = [what for what in SAME_DATA if getattr(begun, what) != getattr(data, what)]

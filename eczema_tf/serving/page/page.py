@@ -122,12 +122,9 @@ class _Page:
             )
         given = [image for image in question.images if image]
         photos, said = await self._reader.read_rows(given)
-        names = [f"photo {number}:" for number in range(1, 1 + len(given))]
-        if len(given) == 1:
-            names = ["photo"]
         faults = [
-            fault.replace("photo:", name, 1)
-            for name, fault in zip(names, said, strict=True)
+            fault.replace("photo:", f"photo {number}:" if len(given) > 1 else "photo", 1)
+            for number, fault in enumerate(said, 1)
             if fault
         ]
         if not any(photos) and not text.strip():
