@@ -538,6 +538,10 @@ def test_a_table_of_answers_is_what_the_model_says(model: ExportedModel, tmp_pat
     assert table.loc[2, "eczema"] == pytest.approx(table.loc[1, "eczema"], abs=1e-6)
     with pytest.raises(DataError, match=r"received \[1, 2\]"):
         model.predict([None], ["a", "b"])
+    texts = pd.Series(["itchy", None, "itchy"], index=[8, 2, 5])
+    pd.testing.assert_frame_equal(
+        model.predict(texts=texts), model.predict([None] * 3, list(texts)).set_axis(texts.index)
+    )
 
 
 def test_tables_with_empty_cells_are_answered_and_a_bad_photo_is_named(

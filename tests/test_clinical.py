@@ -385,6 +385,8 @@ def test_python_names_fields_and_unknown_ones_are_errors(exported: ExportedModel
         join_fields({"age": "50"}, METADATA.said.clinical)
     with pytest.raises(DataError, match=r"must be equally long; received \[2, 2, 1\]"):
         exported.predict([None] * 2, ["itchy"] * 2, [{"age": "50"}])
+    with pytest.raises(DataError, match="age, Age: one is given twice"):
+        exported.predict(None, ["itchy"], [{"age": 50, "Age": 34}])
     with pytest.raises(DataError, match=r"received \[1, 1, 0\]"):
         exported.predict([None], ["itchy"], [])
 

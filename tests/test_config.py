@@ -199,3 +199,12 @@ def test_yaml_that_explodes_or_contradicts_itself_is_one_short_line(tmp_path, te
     for override in (f"data.manifest={text}", text):
         with contextlib.suppress(ConfigError) if "=" in override else pytest.raises(ConfigError):
             load_config(None, [override])
+
+
+def test_python_gives_settings_as_values_as_a_list_or_one_alone():
+    given = {"seed": 3, "train.epochs": 5, "data.manifest": "a #1/manifest.csv"}
+    same = ["seed=3", "train.epochs=5", "data.manifest=a #1/manifest.csv"]
+    assert load_config("smoke", given) == load_config("smoke", same)
+    assert load_config("smoke", "seed=3") == load_config("smoke", ["seed=3"])
+    with pytest.raises(ConfigError, match=r"seed\.x: seed is a value, not a section"):
+        load_config(None, {"seed": 3, "seed.x": 4})

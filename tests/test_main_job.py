@@ -30,10 +30,20 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.pr_curve.metadata import PRECISION_INDEX, RECALL_INDEX
 from tensorboard.plugins.projector import ProjectorConfig
 
-from eczema_tf import evaluate, export, load_config, load_export, predict, prepare, train
+from eczema_tf import (
+    evaluate,
+    export,
+    load_config,
+    load_export,
+    load_run,
+    predict,
+    prepare,
+    train,
+    train_run,
+)
 from eczema_tf.cli import TENSORFLOW_LOG
 from eczema_tf.config import Config, change_config, dump_config
-from eczema_tf.errors import EczemaError, RunError
+from eczema_tf.errors import ConfigError, EczemaError, RunError
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.model.encoders import EncoderSpec
@@ -358,6 +368,27 @@ def test_a_second_export_is_a_second_version_and_a_folder_to_share(
         load_export(shared)
     assert export.main(arguments) == 1  # what is there is not written over
     assert {child.name for child in out.iterdir()} == {"1", "2"}
+
+
+def test_python_that_gives_something_else_is_told_what_was_expected(
+    workplace: Path, tmp_path: Path
+):
+    one = load_run(workplace / "run")
+    for photos, said in (
+        ([["a.jpg"]], "must be a photo's file or its bytes, or a list of these; received list"),
+        ([np.zeros((8, 8, 3))], "received ndarray"),
+        ([tmp_path / "none.jpg"], "none.jpg: cannot be read: No such file"),
+        ([None, float("nan")], "nothing to explain: give a photo, a text or both"),
+    ):
+        with pytest.raises(EczemaError, match=said):
+            one.explain(*photos, text=None)
+    with pytest.raises(EczemaError, match="must be a string, or None for none; received bytes"):
+        one.explain(text=b"itchy")
+    with pytest.raises(EczemaError, match="allowed: train, val, test, all; received 'validation'"):
+        one.evaluate(split="validation")
+    with pytest.raises(ConfigError, match="must come from load_config; received dict"):
+        train_run({"seed": 1}, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_built_in_data_of_an_earlier_generator_are_made_anew(

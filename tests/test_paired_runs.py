@@ -188,9 +188,10 @@ def test_repeats_have_other_seeds_and_go_on_where_they_were_killed(
     def train_or_die(config: Config, run_dir: Path, *, resume: bool) -> Metrics:
         trained.append((config.seed, config.export.enabled, resume))
         write_text(run_dir / "config.yaml", dump_config(config))
-        if config.seed == 8 and not resume:
-            raise KeyboardInterrupt
         of_seeds[config.seed - 7].write(run_dir / "metrics.json")
+        if config.seed == 8 and not resume:
+            raise KeyboardInterrupt  # before TensorBoard's part is written, and checksums
+        write_text(run_dir / "SHA256SUMS", "")
         return of_seeds[config.seed - 7]
 
     monkeypatch.setattr(training, "train", train_or_die)

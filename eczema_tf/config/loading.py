@@ -11,14 +11,16 @@ from eczema_tf.config.yaml_file import SHIPPED, parse_yaml, read_yaml
 from eczema_tf.errors import ConfigError, shorten
 
 
-def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -> Config:
+def load_config(
+    path: Path | str | None = None, overrides: Iterable[str] | Mapping[str, object] = ()
+) -> Config:
     """Reads a configuration.
 
     Args:
         path: A YAML file that says what differs from the defaults, or the name of one in `SHIPPED`,
             such as `smoke`; None for the defaults themselves.
         overrides: `section.key=value` settings, applied last; values are YAML, but a # in an
-            unquoted string begins no comment.
+            unquoted string begins no comment. Or their values by `section.key`.
 
     Returns:
         The whole configuration.
@@ -28,19 +30,33 @@ def load_config(path: Path | str | None = None, overrides: Iterable[str] = ()) -
     """
     path = SHIPPED.get(str(path), path)
     values = read_yaml(Path(path)) if path is not None else {}
-    for override in overrides:
-        where = f"--set {shorten(override)}"
-        key, _, text = map(str.strip, override.partition("="))
-        if not text or not all(key.split(".")):  # a variable of the shell may not be set
-            raise ConfigError(
-                f"{where}: must look like section.key=value, for instance train.epochs=5; write"
-                " null for none"
-            )
-        value = parse_yaml(text, where)
-        if " #" in f" {text}" and isinstance(value, str | None) and text[0] not in "\"'":
-            value = text  # a path, of which YAML would take the rest for a comment
+    if isinstance(overrides, Mapping):
+        settings = [(key, value, key) for key, value in overrides.items()]
+    else:
+        one = [overrides] if isinstance(overrides, str) else overrides
+        settings = [_read_setting(override) for override in one]
+    for key, value, where in settings:
         set_key(values, key, value, where=where)
     return Config.parse(values, where=str(path) if path is not None else "configuration")
+
+
+def _read_setting(override: str) -> tuple[str, object, str]:
+    """Reads `section.key=value`.
+
+    Returns:
+        The key, the value, and what messages call it.
+    """
+    where = f"--set {shorten(override)}"
+    key, _, text = map(str.strip, override.partition("="))
+    if not text or not all(key.split(".")):  # a variable of the shell may not be set
+        raise ConfigError(
+            f"{where}: must look like section.key=value, for instance train.epochs=5; write"
+            " null for none"
+        )
+    value = parse_yaml(text, where)
+    if " #" in f" {text}" and isinstance(value, str | None) and text[0] not in "\"'":
+        value = text  # a path, of which YAML would take the rest for a comment
+    return key, value, where
 
 
 def set_key(values: dict[str, Any], key: str, value: object, where: str = "configuration") -> None:

@@ -4,9 +4,8 @@ The only place that loads a SavedModel of this project: `predict`, `serve`, `sco
 check of `export` all ask it through `ExportedModel`.
 """
 
-import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eczema_tf.config import MAX_TOKENS
 from eczema_tf.data.checksums import check_checksums
-from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.photo.files import encode_image
-from eczema_tf.data.photo.upright import read_case_photos
-from eczema_tf.errors import DataError, EczemaError, shorten
+from eczema_tf.errors import EczemaError, shorten
 from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.files import is_version, write_json
 from eczema_tf.serving.cases import Said, pool_rows
 from eczema_tf.serving.columns import arrange_answers
+from eczema_tf.serving.given import Fields, Photos, read_cases
 from eczema_tf.serving.graph.signature import (
     EXPLAIN,
     SERVE,
@@ -179,43 +177,42 @@ class ExportedModel:
 
     def predict(
         self,
-        photos: Sequence[str | Path | Sequence[str | Path] | None],
-        texts: Sequence[str | None],
-        clinical: Sequence[Mapping[str, str]] | None = None,
+        photos: Sequence[Photos] | None = None,
+        texts: Sequence[str | None] | None = None,
+        clinical: Sequence[Fields] | pd.DataFrame | None = None,
     ) -> pd.DataFrame:
         """Answers cases, a row each.
 
         Args:
-            photos: Of each case a file, or several; None for none.
-            texts: As long as `photos`; None for none.
-            clinical: As long, what is known by name of the field; None for nothing.
+            photos: Of each case a file or its bytes, or several; None for none.
+            texts: Of each case; None for none.
+            clinical: Of each case, what is known by name of the field; None for nothing. Any of the
+                three may be a column of a table (`clinical` a table), and left out where no case
+                has any.
 
         Returns:
             The columns of `serving.columns.arrange_answers`: probabilities are NaN where their
-            modality was not used; `decision` is "eczema", "not eczema" or "cannot tell".
+            modality was not used; `decision` is "eczema", "not eczema" or "cannot tell". Its index
+            is that of the table that was given.
 
         Raises:
-            DataError: If a photo cannot be read; if photos, texts and clinical are not equally
-                long; or if the model is not told such a field.
+            DataError: With every photo that cannot be read, and what else is wrong: what is given
+                is not equally long, is no text, or is a field that the model is not told.
         """
-        lengths = [len(given) for given in (photos, texts, clinical) if given is not None]
-        if len({*lengths}) > 1:
-            raise DataError(f"photos, texts, clinical: must be equally long; received {lengths}")
-        known = clinical or [{}] * len(texts)
+        given = read_cases(photos, texts, clinical, self.metadata.clinical or ())
         # of no case, too: the columns are those of one, whose row is left out
-        asked = list(zip(photos, texts, strict=True)) or [(None, None)]
-        files, written, cases, told = [], [], [], []
-        for case, (given, text) in enumerate(asked):
-            several = _list_photos(given)
-            files += _read_photos(several, case) or [b""]
-            rows = max(len(several), 1)
-            written += ["" if _is_missing(text) else str(text)] * rows
-            cases += [case] * rows
-            told += [join_fields(known[case] if known else {}, self.metadata.clinical or ())] * rows
-        answers = self.run(files, written, WITH_CLINICAL[SERVE] if any(told) else SERVE, told)
+        asked = list(zip(*given[:3], strict=True)) or [([], "", "")]
+        rows = [
+            (case, photo, text, told)
+            for case, (several, text, told) in enumerate(asked)
+            for photo in several or [b""]
+        ]
+        cases, images, written, told = zip(*rows, strict=True)
+        answers = self.run(images, written, WITH_CLINICAL[SERVE] if any(told) else SERVE, told)
         outputs = pool_rows(answers, cases, self.metadata.undecided)
         table = pd.DataFrame(arrange_answers(outputs, [""] * len(asked)))
-        return table.astype(dict.fromkeys(FLAGS, bool)).head(len(texts))
+        table = table.astype(dict.fromkeys(FLAGS, bool)).head(len(given.index))
+        return table.set_axis(given.index)
 
     def warm_up(self) -> None:
         """Runs every signature, on long texts and photos as costly as any of `upright_jpeg`.
@@ -232,24 +229,6 @@ class ExportedModel:
         photos = [encode_image(Image.new("RGB", narrow_px), "JPEG")] * DECODED_AT_ONCE
         for signature in self._signatures:
             self.run([*photos, b""], [*["warm"] * len(photos), "warm " * MAX_TOKENS], signature)
-
-
-def _is_missing(given: Any) -> bool:
-    """Whether a cell is empty: None, or the NaN of a pandas column."""
-    return given is None or (isinstance(given, float) and math.isnan(given)) or given is pd.NA
-
-
-def _list_photos(given: Any) -> list[Path]:
-    if _is_missing(given):
-        return []
-    return [Path(photo) for photo in ([given] if isinstance(given, str | Path) else given)]
-
-
-def _read_photos(files: Sequence[Path], case: int) -> list[bytes]:
-    try:
-        return read_case_photos(files)
-    except DataError as error:
-        raise DataError(f"photos[{case}]: {error}") from error
 
 
 def plan_steps(lengths: Sequence[int], most: int) -> Iterator[list[int]]:

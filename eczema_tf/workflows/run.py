@@ -1,17 +1,16 @@
 """A run as an object, for Python: trained or loaded, then asked, judged and exported."""
 
 import asyncio
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
 from eczema_tf.config import Config
-from eczema_tf.data.clinical.lines import join_fields
-from eczema_tf.data.photo.upright import read_case_photos
+from eczema_tf.errors import ConfigError
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.serving.answering import Question, answer_case
+from eczema_tf.serving.given import Fields, Photo, read_fields, read_photos, read_text
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.evaluate import evaluate
 from eczema_tf.workflows.explain import RunBackend
@@ -44,14 +43,12 @@ class Run:
         """The results on its test split, as in `metrics.json`."""
         return Metrics.read(self.folder / run_folder.METRICS)
 
-    def explain(
-        self, *photos: str | Path, text: str = "", clinical: Mapping[str, str] | None = None
-    ) -> Answer:
+    def explain(self, *photos: Photo, text: str | None = None, clinical: Fields = None) -> Answer:
         """Answers one case, and says why.
 
         Args:
-            photos: Files, in any format that `predict` takes; of one case.
-            text: "" for none.
+            photos: Files or their bytes, in any format that `predict` takes; of one case.
+            text: None for none.
             clinical: What is known besides, by name of the field.
 
         Returns:
@@ -60,9 +57,8 @@ class Run:
         Raises:
             DataError: If there is nothing to explain, or something that this model cannot use.
         """
-        upright = read_case_photos([Path(photo) for photo in photos])
-        told = join_fields(clinical or {}, self._backend.said.clinical)
-        asked = answer_case(self._backend, upright, text or "", told)
+        told = read_fields(clinical, self._backend.said.clinical or ())
+        asked = answer_case(self._backend, read_photos(photos), read_text(text), told)
         with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop in this one
             return thread.submit(asyncio.run, asked).result()
 
@@ -101,5 +97,7 @@ def train_run(config: Config, folder: str | Path) -> Run:
     Raises:
         EczemaError: If the folder is taken, or the data are wrong.
     """
+    if not isinstance(config, Config):
+        raise ConfigError(f"config: must come from load_config; received {type(config).__name__}")
     train(config, Path(folder))
     return Run(folder)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from eczema_tf.cli import say
 from eczema_tf.config import Config, change_config, dump_config, load_config
+from eczema_tf.data.checksums import CHECKSUMS
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.sources.synthetic import GENERATOR_VERSION, prepare_synthetic
 from eczema_tf.data.splits import assign_splits, find_missing
@@ -96,7 +97,8 @@ def train_seeds(
         planned.append((seed, one, run_dir, started))
     write_text(folder / SEEDS, dump_config(config))
     for seed, one, run_dir, started in planned:
-        if (run_dir / run_folder.METRICS).is_file():
+        finished = run_folder.METRICS if config.split.folds else CHECKSUMS
+        if (run_dir / finished).is_file():
             say(f"seed {seed}: finished before")
             runs.append(Metrics.read(run_dir / run_folder.METRICS))
         else:
@@ -134,8 +136,8 @@ def _fit_and_judge(
     cases = predict_cases(trained, dataset, inputs, rows)
     stressed = predict_missing(trained, dataset, inputs, rows)
     metrics = write_results(run_dir, cases, config, split="test", leaks=leaks, stressed=stressed)
-    run_folder.seal(run_dir)
     write_board(run_dir, trained, dataset, inputs, splits, cases, metrics)
+    run_folder.seal(run_dir)  # the mark of a finished run
     return trained, metrics
 
 

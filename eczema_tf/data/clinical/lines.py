@@ -7,7 +7,7 @@ import pandas as pd
 from eczema_tf.errors import DataError, shorten
 
 
-def join_fields(values: Mapping[str, str], known: Collection[str] | None = None) -> str:
+def join_fields(values: Mapping[str, object], known: Collection[str] | None = None) -> str:
     """Writes a row's fields as one line; those that are empty are left out.
 
     Args:
@@ -15,9 +15,12 @@ def join_fields(values: Mapping[str, str], known: Collection[str] | None = None)
         known: The fields that a model is told; None not to check.
 
     Raises:
-        DataError: If it is not told such a field.
+        DataError: If it is not told such a field, or one is given twice.
     """
     names = {name.casefold() for name in known or ()}
+    given = [name.strip().casefold() for name in values]
+    if len({*given}) < len(given):
+        raise DataError(f"clinical fields: {shorten(', '.join(values))}: one is given twice")
     unknown = [name for name in values if name.strip().casefold() not in names]
     if unknown and known is not None:
         allowed = ", ".join(known) or "none, this model is told no clinical field"

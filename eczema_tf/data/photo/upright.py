@@ -109,18 +109,19 @@ def read_upright(file: Path) -> bytes:
     return upright_jpeg(read_photo(file))
 
 
-def read_case_photos(files: Sequence[Path]) -> list[bytes]:
-    """Reads the photos of a case, as `read_upright` does.
+def read_case_photos(photos: Sequence[Path | bytes]) -> list[bytes]:
+    """Reads the photos of a case, files as `read_upright` does, their bytes as `upright_jpeg`.
 
     Raises:
-        DataError: For every file that cannot be used, by its name.
+        DataError: For every photo that cannot be used, by its file's name or its number.
     """
     upright, faults = [], []
-    for file in files:
+    for number, photo in enumerate(photos, 1):
         try:
-            upright.append(read_upright(file))
+            upright.append(upright_jpeg(photo) if isinstance(photo, bytes) else read_upright(photo))
         except DataError as error:
-            faults.append(f"{file}: {str(error).removeprefix('photo ')}")
+            name = f"photo {number}" if isinstance(photo, bytes) else photo
+            faults.append(f"{name}: {str(error).removeprefix('photo ')}")
     if faults:
         raise DataError("; ".join(faults))
     return upright

@@ -1,0 +1,152 @@
+"""Cases as Python code gives them, in lists or in columns of a table, checked and in one form."""
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from pandas.api.types import is_list_like, is_scalar
+
+from eczema_tf.data.clinical.lines import join_fields
+from eczema_tf.data.photo.upright import read_case_photos
+from eczema_tf.errors import DataError, raise_if_any
+
+# what may stand for photos and texts; NaN, as tables have it, and "" are None, too
+Photo = str | Path | bytes
+Photos = Photo | Sequence[Photo | None] | None
+Fields = Mapping[str, Any] | None
+
+
+class Given(NamedTuple):
+    """What is known of some cases, all lists as long as `index`.
+
+    Attributes:
+        photos: Upright, as of `upright_jpeg`; an empty list for none.
+        texts: "" for none.
+        clinical: From `join_fields`; "" for nothing.
+        index: Of the tables or columns that were given; else 0, 1, 2 ...
+    """
+
+    photos: list[list[bytes]]
+    texts: list[str]
+    clinical: list[str]
+    index: pd.Index
+
+
+def read_cases(
+    photos: Sequence[Photos] | None,
+    texts: Sequence[str | None] | None,
+    clinical: Sequence[Fields] | pd.DataFrame | None,
+    fields: Collection[str],
+) -> Given:
+    """Reads cases, a list of each kind or None where no case has any.
+
+    Args:
+        photos: Of each case a file or its bytes, or several.
+        texts: Of each case.
+        clinical: Of each case, by name of the field.
+        fields: Names of those that a model is told.
+
+    Raises:
+        DataError: If the lists are not equally long, or columns of tables that do not belong
+            together; else with every entry that is something else or cannot be read.
+    """
+    given = {"photos": photos, "texts": texts, "clinical": clinical}
+    index = _find_index(given)
+    columns = {name: _list_entries(name, own) for name, own in given.items() if own is not None}
+    lengths = [len(column) for column in columns.values()]
+    if len({*lengths}) > 1:
+        raise DataError(f"{', '.join(columns)}: must be equally long; received {lengths}")
+    count, faults = max(lengths, default=0), list[str]()
+
+    def read(name: str, read_one: Callable[[Any], Any]) -> list[Any]:
+        known = []
+        for number, entry in enumerate(columns.get(name, [None] * count)):
+            try:
+                known.append(read_one(entry))
+            except DataError as error:
+                faults.append(f"{name}[{number}]: {error}")
+        return known
+
+    cases = (
+        read("photos", read_photos),
+        read("texts", read_text),
+        read("clinical", partial(read_fields, known=fields)),
+    )
+    raise_if_any("what is given cannot be answered", faults)
+    return Given(*cases, pd.RangeIndex(count) if index is None else index)
+
+
+def read_photos(given: Photos) -> list[bytes]:
+    """Reads the photos of a case.
+
+    Raises:
+        DataError: For each that cannot be read.
+    """
+    listed: list[Any] = list(given) if is_list_like(given) else [given]  # type: ignore[arg-type]
+    there = [photo for photo in listed if not _is_missing(photo)]
+    for photo in there:
+        if not isinstance(photo, str | os.PathLike | bytes):
+            raise DataError(
+                f"must be a photo's file or its bytes, or a list of these; received {_name(photo)}"
+            )
+    return read_case_photos([photo if isinstance(photo, bytes) else Path(photo) for photo in there])
+
+
+def read_text(given: str | None) -> str:
+    """Reads a text; "" for none.
+
+    Raises:
+        DataError: If it is something else.
+    """
+    if _is_missing(given):
+        return ""
+    if not isinstance(given, str):
+        raise DataError(f"must be a string, or None for none; received {_name(given)}")
+    return given
+
+
+def read_fields(given: Fields, known: Collection[str]) -> str:
+    """Reads clinical fields, as `join_fields` writes them.
+
+    Raises:
+        DataError: If it is something else, or a field that is not known.
+    """
+    if _is_missing(given):
+        return ""
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise DataError(f"must be a dictionary by name of the field; received {_name(given)}")
+    return join_fields(given, known)
+
+
+def _is_missing(given: object) -> bool:
+    """Whether there is nothing: None, "", or what a table has in an empty cell."""
+    return is_scalar(given) and (bool(pd.isna(given)) or given in ("", b""))
+
+
+def _find_index(given: Mapping[str, object]) -> pd.Index | None:
+    """Finds the labels of the rows that columns of tables are of."""
+    tables = {
+        name: own.index for name, own in given.items() if isinstance(own, pd.Series | pd.DataFrame)
+    }
+    first = next(iter(tables.values()), None)
+    if first is not None and not all(first.equals(other) for other in tables.values()):
+        raise DataError(
+            f"{', '.join(tables)}: must have the same index, as columns of one table have; received"
+            " different ones"
+        )
+    return first
+
+
+def _list_entries(name: str, given: Any) -> list[Any]:
+    if isinstance(given, pd.DataFrame) and name == "clinical":
+        return given.to_dict("records")
+    if not is_list_like(given) or isinstance(given, Mapping | set | frozenset | pd.DataFrame):
+        raise DataError(f"{name}: must be a list, an entry for each case; received {_name(given)}")
+    return [*given]
+
+
+def _name(given: object) -> str:
+    return type(given).__name__

@@ -1,0 +1,109 @@
+"""What Python code gives: one form of it, or an error that names all of it."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from eczema_tf.errors import DataError
+from eczema_tf.serving.given import read_cases, read_photos
+
+FIELDS = ("age", "sex")
+
+
+def read(photos: Any = None, texts: Any = None, clinical: Any = None) -> Any:
+    return read_cases(photos, texts, clinical, FIELDS)
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("photos") / "skin.jpg"
+    Image.new("RGB", (64, 48), (200, 150, 130)).save(file)
+    return file
+
+
+def test_all_that_stands_for_nothing_in_tables_is_nothing():
+    nothing = [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, ""]
+    given = read(nothing, nothing, [*nothing[:-1], {}])
+    assert given.photos == [[]] * 6
+    assert given.texts == given.clinical == [""] * 6
+
+
+def test_a_kind_that_no_case_has_can_be_left_out(photo: Path):
+    assert read(texts=["a", "b"])[:3] == ([[], []], ["a", "b"], ["", ""])
+    assert [len(own) for own in read([photo, None]).photos] == [1, 0]
+    assert read(clinical=[{"age": 3}]).clinical == ["age=3"]
+    assert len(read().index) == 0
+
+
+def test_photos_are_files_or_their_bytes_one_or_several(photo: Path):
+    upright = read_photos(photo)
+    data = photo.read_bytes()
+    assert len(upright) == 1
+    assert read_photos(str(photo)) == read_photos(data) == read_photos([None, data]) == upright
+    assert read_photos((photo, data, np.nan)) == upright * 2
+    assert read(pd.Series([photo, [photo, photo]])).photos == [upright, upright * 2]
+
+
+def test_answers_are_of_the_rows_of_the_table_that_was_given():
+    table = pd.DataFrame({"text": ["a", None, "b"], "age": [3, np.nan, 5.5]}, index=[7, 5, 9])
+    given = read(None, table["text"], table[["age"]])
+    assert list(given.index) == [7, 5, 9]
+    assert given.clinical == ["age=3.0", "", "age=5.5"]
+    assert list(read([None] * 3, table["text"]).index) == [7, 5, 9]
+    assert list(read(None, list(table["text"])).index) == [0, 1, 2]
+    with pytest.raises(DataError, match="texts, clinical: must have the same index"):
+        read(None, table["text"], table[["age"]].reset_index(drop=True))
+
+
+@pytest.mark.parametrize("kind", ["photos", "texts", "clinical"])
+@pytest.mark.parametrize("given", ["itch", b"itch", Path("a.jpg"), 3, {"age": 3}, {"a", "b"}])
+def test_one_that_is_no_list_is_refused(kind: str, given: object):
+    with pytest.raises(DataError, match=f"^{kind}: must be a list, an entry for each case"):
+        read(**{kind: given})
+
+
+def test_a_table_is_fields_alone():
+    table = pd.DataFrame({"age": [3]})
+    assert read(clinical=table).clinical == ["age=3"]
+    with pytest.raises(DataError, match=r"texts: must be a list, .*; received DataFrame"):
+        read(texts=table)
+
+
+def test_lists_of_other_lengths_are_named():
+    with pytest.raises(DataError, match=r"photos, texts: must be equally long; received \[1, 2\]"):
+        read([None], ["a", "b"])
+    with pytest.raises(DataError, match=r"texts, clinical: .* received \[1, 0\]"):
+        read(None, ["a"], [])
+
+
+def test_all_that_cannot_be_read_is_said_at_once(photo: Path, tmp_path: Path):
+    broken = io.BytesIO(photo.read_bytes()[:300]).getvalue()
+    with pytest.raises(DataError) as error:
+        read(
+            [tmp_path / "none.jpg", photo, [photo, broken], np.zeros((8, 8, 3), "uint8")],
+            [b"itch", 0, ["a"], "fine"],
+            ["age=3", {1: 2}, {"shoe": 42}, None],
+        )
+    lines = str(error.value).splitlines()
+    assert lines[0] == "what is given cannot be answered (9 faults):"
+    for line, said in zip(
+        lines[1:],
+        [
+            "photos[0]: ",
+            "photos[2]: photo 2: ",
+            "photos[3]: must be a photo's file or its bytes, or a list of these; received ndarray",
+            "texts[0]: must be a string, or None for none; received bytes",
+            "texts[1]: must be a string, or None for none; received int",
+            "texts[2]: must be a string, or None for none; received list",
+            "clinical[0]: must be a dictionary by name of the field; received str",
+            "clinical[1]: must be a dictionary by name of the field; received dict",
+            "clinical[2]: clinical field 'shoe': allowed: age, sex",
+        ],
+        strict=True,
+    ):
+        assert line.strip().startswith(said)
