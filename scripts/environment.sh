@@ -22,9 +22,9 @@ install_once() {
   cp "$1" ".venv/installed-$1"
 }
 
-if [ ! -x .venv/bin/python ]; then
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then # or begun, but not made: Debian's Python without python3-venv leaves it without pip
   python=$(choose_python)
-  "$python" -m venv .venv
+  "$python" -m venv --clear .venv
   echo "about 3 GB, a few minutes"
 fi
 install_once requirements.lock --require-hashes

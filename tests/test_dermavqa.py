@@ -1,5 +1,6 @@
 """DermaVQA: replies become labels, and the questions of one author become one group."""
 
+import codecs
 import json
 from pathlib import Path
 
@@ -244,3 +245,13 @@ def test_replies_are_counted_as_in_the_table(shared: Path):
             responses=[Reply(content_en=reply) for reply in replies],
         )
         assert encounter.to_row() == {name: question[name] for name in QUESTION_COLUMNS}
+
+
+def test_what_says_nothing_is_no_text_and_a_byte_order_mark_none(tmp_path: Path):
+    question = {**OFFICIAL[0], "query_title_en": "N/A"}
+    file = tmp_path / "train.json"
+    file.write_bytes(codecs.BOM_UTF8 + json.dumps([question]).encode())
+    assert read_encounters(file)["query_en"].tolist() == ["It itches."]
+    file.write_text(json.dumps([{**question, "query_content_en": "nan"}]))
+    with pytest.raises(DataError, match="query_en: is empty"):
+        prepare_dermavqa(tmp_path / "out", encounters=file)

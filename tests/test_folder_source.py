@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
@@ -86,6 +88,7 @@ def test_classes_groups_and_counts(folder: Path, tmp_path: Path):
         ("a-1-2.jpg", "c/a-1"),
         ("a-b.jpg", "c/a-b"),
         ("7.jpg", "c/7"),
+        ("Patient A (12).jpg", "c/patient a"),
     ],
 )
 def test_a_number_at_the_end_is_the_shot(name: str, group: str):
@@ -170,7 +173,18 @@ def test_which_classes_are_eczema():
         choose_eczema_classes({"archive"}, folder="set")
 
 
-@pytest.mark.parametrize("other", ["non-eczema", "no_eczema", "Not Eczema", "NonEczema"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        "non-eczema",
+        "no_eczema",
+        "Not Eczema",
+        "NonEczema",
+        "eczema-free",
+        "EczemaFree",
+        "eczema_negative",
+    ],
+)
 def test_a_class_without_eczema_is_not_eczema(other: str):
     assert choose_eczema_classes({"Eczema", other, "Acne"}) == {"Eczema"}
 
@@ -355,7 +369,9 @@ def test_metadata_that_would_be_ignored_are_an_error(tmp_path: Path, column: str
         prepare_folder(tmp_path / "out", folder=atlas)
 
 
-@pytest.mark.parametrize("path", ["./Eczema/1.jpg", r"Eczema\1.jpg", " Eczema/1.jpg "])
+@pytest.mark.parametrize(
+    "path", ["./Eczema/1.jpg", r"Eczema\1.jpg", " Eczema/1.jpg ", "Eczema/1.JPG"]
+)
 def test_captions_are_read_as_a_manifest_is(tmp_path: Path, path: str):
     atlas = fill(tmp_path / "set", "Eczema/1.jpg", "Tinea/2.jpg")
     (tmp_path / "c.csv").write_text(f"image_path,text\n{path},dry\nTinea/2.jpg,nan\n")
@@ -511,3 +527,82 @@ def test_an_error_names_the_folder_of_parquet_files(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         prepare_folder(tmp_path / "out", folder=tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}: ")
+
+
+def test_a_patient_in_the_metadata_stays_in_one_split(tmp_path: Path, capsys):
+    atlas = fill(
+        tmp_path / "atlas", *(f"{split}/{n}.jpg" for split in ("train", "test") for n in "xy")
+    )
+    for split, further in (("train", ""), ("test", ",split")):
+        lines = ["x.jpg,eczema,P1", "y.JPG,other,"]
+        rows = "".join(f"{line}{',val' if further else ''}\n" for line in lines)
+        (atlas / split / "metadata.csv").write_text(f"file_name,label,group_id{further}\n{rows}")
+    table = load_manifest(prepare_folder(tmp_path / "out", folder=atlas).manifest).table
+    table = table.set_index("example_id")
+    assert table["group_id"].to_dict() == {
+        "train/x.jpg": "P1",
+        "test/x.jpg": "P1",
+        "train/y.jpg": "other/y",
+        "test/y.jpg": "other/y",
+    }
+    assert set(table["split"]) == {"train"}
+    assert "'split' is not read: splits are folders at the top" in capsys.readouterr().err
+    (atlas / "train" / "metadata.csv").write_text("file_name,label,patient_id\nx.jpg,eczema,P1\n")
+    with pytest.raises(DataError, match="'patient_id': looks like 'group_id'; rename it"):
+        prepare_folder(tmp_path / "other", folder=atlas)
+
+
+def test_counts_of_one_split_are_no_part_of_a_class(tmp_path: Path):
+    atlas = fill(
+        tmp_path / "atlas",
+        "train/1. Hand Eczema 1677/knee-1.jpg",
+        "train/2. Tinea 900/knee-1.jpg",
+        "test/1. Hand Eczema 400/knee-2.jpg",
+        "test/2. Tinea 210/elbow.jpg",
+    )
+    summary = prepare_folder(tmp_path / "out", folder=atlas, eczema=["1. hand eczema 400"])
+    table = load_manifest(summary.manifest).table
+    assert set(table["condition"]) == {"Hand Eczema", "Tinea"}
+    assert set(table["group_id"]) == {"hand eczema/knee", "tinea/knee", "tinea/elbow"}
+    assert (summary.counts["moved"], summary.counts["eczema"]) == (1, 2)
+
+
+def test_accents_coded_otherwise_are_one_class_and_one_group(tmp_path: Path):
+    names = [unicodedata.normalize(form, "Ekzéma") for form in ("NFC", "NFD")]
+    atlas = fill(
+        tmp_path / "atlas",
+        f"train/{names[0]}/knee-1.jpg",
+        f"test/{names[1]}/knee-2.jpg",
+        "train/tinea/arm.jpg",
+    )
+    summary = prepare_folder(tmp_path / "out", folder=atlas, eczema=[names[1]])
+    assert load_manifest(summary.manifest).table["condition"].nunique() == 2
+    assert (summary.counts["groups"], summary.counts["moved"]) == (2, 1)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_an_error(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scan = os.scandir
+
+    def refuse(path: object) -> object:
+        if str(path).endswith("Psoriasis"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="Psoriasis"):
+        prepare_folder(tmp_path / "out", folder=folder)
+
+
+def test_photos_of_a_parquet_file_may_be_called_anything(tmp_path: Path):
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = [("case.12", 0, ""), ("x.bin", 1, ""), ("p.PNG", 1, "")]
+    write_parquet(data / "train.parquet", rows, ["eczema", "tinea"])
+    table = load_manifest(prepare_folder(tmp_path / "out", folder=data).manifest).table
+    assert sorted(Path(name).name for name in table["image_path"]) == [
+        "case.12.jpg",
+        "p.PNG",
+        "x.bin.jpg",
+    ]

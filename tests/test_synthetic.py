@@ -332,3 +332,9 @@ def test_a_photo_too_large_for_its_file_size_is_kept_whole():
     data = encode_photo(pixels, np.random.default_rng(9))
     assert len(data) > FILE_BYTES[1]
     assert Image.open(io.BytesIO(data)).size == (900, 900)
+
+
+def test_an_answer_that_says_nothing_is_still_a_text():
+    """`None` alone would be read as an empty cell, and the case have neither photo nor text."""
+    case = draw_case(1127, 2354)
+    assert (case.text, case.photos) == ("None.", 0)

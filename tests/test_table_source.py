@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eczema_tf.data.manifest.table import load_manifest
+from eczema_tf.data.manifest.table import find_templates, load_manifest
 from eczema_tf.data.sources.table import prepare_table
 from eczema_tf.data.sources.table_map import Rule, fold, list_shipped, load_map
 from eczema_tf.errors import ConfigError, DataError
@@ -423,3 +423,65 @@ def test_pad_ufes_says_only_what_was_answered(tmp_path: Path):
     assert list(fields) == ["55", "FOREARM", "yes", "no", "", ""]
     assert set(table["case_id"]) == {"PAT_1-2"}
     assert set(table["eczema"]) == {0.0}
+
+
+def test_a_diagnosis_that_says_nothing_is_none(files: dict, tmp_path: Path):
+    values = ["eczema", "acne", "NaN", "N/A", "unknown", "None", "-"]
+    rows = [f"{n},p{n},,arm,,,{value},good" for n, value in enumerate(values)]
+    files["table"].write_text(HEADER + "\n".join(rows) + "\n")
+    text = MAP.replace(", negative: [acne, tinea]", "")
+    files["map_path"].write_text(text)
+    summary = prepare_table(tmp_path / "out", **files)
+    assert (summary.counts["kept"], summary.counts["unlabelled"]) == (2, 5)
+    files["map_path"].write_text(text.replace("[Eczema]", "[Eczema], negative: [acne, none]"))
+    kept = load_manifest(prepare_table(tmp_path / "other", **files).manifest).table
+    assert kept["condition"].tolist() == ["eczema", "acne", "None"]
+
+
+def test_cells_mean_what_they_mean_in_a_manifest(files: dict, tmp_path: Path):
+    nested = tmp_path / "photos" / "sub"
+    nested.mkdir()
+    Image.new("RGB", (8, 8)).save(nested / "a.png")
+    given = ("sub\\a", "./sub/a", "sub/a", "n/a")
+    rows = [
+        f"{n},p{n},{name},nan,,,{value},good"
+        for n, name in enumerate(given)
+        for value in ["eczema"]
+    ]
+    files["table"].write_text(HEADER + "\r\n".join([*rows, "9,q,a,arm,,,acne,good"]) + "\r\n")
+    files["map_path"].write_text(
+        MAP.replace("{place}.", "{place}").replace("It is on the {place}", "{place}")
+    )
+    summary = prepare_table(tmp_path / "out", **files, images=tmp_path / "photos")
+    table = load_manifest(summary.manifest).table
+    assert table["example_id"].tolist() == ["0", "1", "2", "9"]
+    assert len({Path(file).read_bytes() for file in table["image_file"]}) == 1
+    assert (summary.counts["photo_rows"], summary.counts["empty"]) == (4, 1)
+
+
+def test_a_column_that_a_map_rules_is_written(files: dict, tmp_path: Path):
+    files["map_path"].write_text(
+        MAP.replace("eczema: {", "  text_kind: {template: template}\neczema: {", 1)
+    )
+    table = load_manifest(prepare_table(tmp_path / "out", **files).manifest).table
+    assert set(table["text_kind"]) == {"template"}
+    assert find_templates(table).all()
+
+
+def test_a_positive_class_without_a_name_for_reports_is_refused_once(files: dict, tmp_path: Path):
+    files["table"].write_text((HEADER + ROWS).replace("Acne", "acne (severe)"))
+    with pytest.raises(ConfigError, match=r"--positive: is no name for reports: .*stand_ins"):
+        prepare_table(tmp_path / "out", **files, positive=["acne (severe)"])
+
+
+def test_a_field_of_a_map_that_no_column_tells_is_said(files: dict, tmp_path: Path, capsys):
+    with files["map_path"].open("a") as file:
+        file.write("clinical: {age: {template: '{agee}'}}\n")
+    prepare_table(tmp_path / "out", **files)
+    assert "note: the field age is left out: there is no agee" in capsys.readouterr().err
+
+
+def test_a_path_to_a_map_is_not_the_name_of_one(files: dict, tmp_path: Path):
+    assert load_map("ddi").name == "ddi"
+    with pytest.raises(ConfigError, match=r"maps/ddi: no such map"):
+        load_map(f"{tmp_path}/maps/ddi")

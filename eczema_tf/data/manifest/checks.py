@@ -12,7 +12,7 @@ from eczema_tf.schema import CONSISTENCY, NUMBER, POSITIVE_CLASS, SEVERITY, SPLI
 
 NUMBER_PATTERN = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"  # RE2 reads it as well
 _NUMBER = re.compile(NUMBER_PATTERN, re.ASCII | re.IGNORECASE)
-_CLASS_NAME = re.compile(r"[\w ,/-]{1,40}")
+CLASS_NAME = re.compile(r"[\w ,/-]{1,40}")
 _WORDS = {
     **dict.fromkeys(("yes", "y", "true", "t", "positive", "pos"), 1.0),
     **dict.fromkeys(("no", "n", "false", "f", "negative", "neg"), 0.0),
@@ -57,7 +57,7 @@ def find_faults(
                 message = f"unknown value; allowed: {', '.join(allowed)} or empty"
                 yield Fault(row, column, f"{message}; received {shorten(value)!r}")
     for row, value in enumerate(table.get(POSITIVE_CLASS, [])):
-        if not _CLASS_NAME.fullmatch(value) or value != table[POSITIVE_CLASS][0]:
+        if not CLASS_NAME.fullmatch(value) or value != table[POSITIVE_CLASS][0]:
             message = "allowed: one name for all rows, of 1 to 40 letters, digits, spaces and , / -"
             yield Fault(row, POSITIVE_CLASS, f"{message}; received {shorten(value)!r}")
     for row, value in enumerate(table["eczema"]):

@@ -8,6 +8,7 @@ The label is what most of those who replied thought, not a diagnosis, and only c
 Questions that name a diagnosis themselves are left out: the text would give the label away.
 """
 
+import codecs
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from eczema_tf.data.manifest.reading import clean_cell
 from eczema_tf.data.sources.source import (
     PHOTOS,
     Summary,
@@ -54,7 +56,7 @@ PROVENANCE = {
         "eczema": (
             f"1 where at least {POSITIVE_FROM:.0%} of the replies name eczema or atopic dermatitis,"
             " 0 where no reply names any dermatitis; a noisy label, given by those who replied to"
-            " the question"
+            " the question; a reply that denies eczema names it, too"
         ),
         "group_id": "author_id: all questions of one asker stay together",
         "image_path": (
@@ -138,7 +140,7 @@ def judge_question(counts: Mapping[str, int]) -> str:
 def _judge_row(row: Mapping[str, str]) -> Iterator[str]:
     """Yields the faults of a row."""
     for column in ("encounter_id", "author_id", "query_en"):
-        if not row[column].strip():
+        if not clean_cell("text", row[column]).strip():
             yield f"{column}: is empty"
     if wrong := [column for column in COUNT_COLUMNS if not _COUNT.fullmatch(row[column])]:
         for column in wrong:
@@ -207,7 +209,7 @@ class Encounter(BaseModel):
     def to_row(self) -> dict[str, object]:
         """The question as a row of the table."""
         parts = self.query_title_en, self.query_content_en
-        text = ". ".join(part for part in parts if part.strip())
+        text = ". ".join(part for part in parts if clean_cell("text", part).strip())
         replies = [reply.content_en for reply in self.responses]
         return {
             "encounter_id": self.encounter_id,
@@ -237,7 +239,9 @@ def read_encounters(path: Path) -> pd.DataFrame:
             fault is named.
     """
     try:
-        encounters = TypeAdapter(list[Encounter]).validate_json(path.read_bytes())
+        encounters = TypeAdapter(list[Encounter]).validate_json(
+            path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        )
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:

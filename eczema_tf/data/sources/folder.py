@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
+from eczema_tf.cli import say
 from eczema_tf.data.manifest.reading import SPLIT_NAMES, clean_cell, find_meant
 from eczema_tf.data.photo.files import compose
 from eczema_tf.data.sources.folder_names import (
@@ -27,14 +28,17 @@ from eczema_tf.data.sources.folder_names import (
     choose_eczema_classes,
     find_groups,
     find_split,
+    fold_name,
     name_group,
     strip_numbers,
 )
 from eczema_tf.data.sources.parquet_folder import NAMES, list_parquet, list_parts, unpack_photos
 from eczema_tf.data.sources.source import (
+    PHOTO_SUFFIXES,
     Summary,
     check_folder,
     check_kept,
+    lower_ending,
     read_table,
     write_source,
 )
@@ -42,10 +46,9 @@ from eczema_tf.data.tables import open_table
 from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.schema import SPLITS
 
-# what a manifest may hold (`data.photo.upright`)
-JPEG_SUFFIXES, HEIC_SUFFIXES = (".jpg", ".jpeg", ".jfif"), (".heic", ".heif")
-PHOTO_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *HEIC_SUFFIXES)
 METADATA_FILES = ("metadata.csv", "metadata.jsonl")
+# what is read of them, by what the manifest calls it
+METADATA_COLUMNS = {"eczema": "label", "text": "text", "group_id": "group_id"}
 PROVENANCE = {
     "attribution": (
         "not known to this program: give it as the place where the folder came from asks"
@@ -132,11 +135,12 @@ def _prepare_photos(
         raise DataError(f"{out}: is in {folder} and would be taken for a class; choose one outside")
     paths, tables, passed_over = _list_photos(folder)
     told = read_metadata(folder, tables, paths)
-    rows = _read_paths(folder, paths, find_groups(paths, group_by), told["label"])
-    moved = rows.pop("moved")
-    names = strip_numbers(set(rows["condition"]))
-    rows["condition"] = rows["condition"].map(names)
-    named = [names.get(name, name) for name in eczema]
+    rows = _read_paths(
+        folder, paths, find_groups(paths, group_by) or told["group_id"], told["label"]
+    )
+    moved, given = rows.pop("moved"), rows.pop("class").map(fold_name)
+    names = dict(zip(given, rows["condition"], strict=True))
+    named = [names.get(fold_name(name), name) for name in eczema]
     classes = sorted(choose_eczema_classes(set(rows["condition"]), named, folder))
     rows["eczema"] = rows["condition"].isin(classes).astype(float)
     texts = _read_captions(Path(captions), paths) if captions else told["text"]
@@ -178,7 +182,7 @@ def _list_photos(folder: Path) -> tuple[list[str], list[str], dict[str, int]]:
     Counted is what was passed over.
     """
     paths, tables, faults, counts = [], [], [], {"hidden": 0, "not_photos": 0}
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=_fail):
         links = [name for name in folders if Path(parent, name).is_symlink()]
         hidden = {name for name in (*folders, *files) if name.startswith(".")}
         counts["hidden"] += len(hidden)
@@ -203,6 +207,11 @@ def _list_photos(folder: Path) -> tuple[list[str], list[str], dict[str, int]]:
     return sorted(paths), sorted(tables), counts
 
 
+def _fail(error: OSError) -> None:
+    """Lets nothing be passed over that cannot be looked into."""
+    raise error
+
+
 def _describe_fault(path: Path, folder: Path) -> str:
     """Says why a file, or a link to a folder, cannot be used, "" if it can."""
     try:
@@ -221,7 +230,9 @@ def _describe_fault(path: Path, folder: Path) -> str:
 def _read_paths(
     folder: Path, paths: Sequence[str], groups: Mapping[str, str], labels: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Makes the rows of the manifest, as far as paths tell; `moved`: into the split of their group.
+    """Makes the rows of the manifest, as far as paths tell.
+
+    Besides, `class` is as it was given, and `moved` says what came into the split of its group.
 
     The top folders are splits if all of them are called like one. A group goes wholly into the
     earliest of the splits that its photos are in.
@@ -242,15 +253,23 @@ def _read_paths(
         if len(names) < depth + 2 and not labels[path]
     ]
     raise_if_any(f"{folder}: not all photos have a class", homeless)
+    classes = {path: labels[path] or names[depth] for path, names in parts.items()}
+    tops_of = {path: names[0] if splits else "" for path, names in parts.items()}
+    bare = {
+        top: strip_numbers({classes[path] for path in paths if tops_of[path] == top})
+        for top in {*tops_of.values()}
+    }
+    conditions = {path: compose(bare[top][classes[path]]) for path, top in tops_of.items()}
     rows = pd.DataFrame(
         {
             "example_id": path,
             "case_id": path,
-            "group_id": groups.get(path) or name_group(labels[path] or names[depth], names[-1]),
+            "group_id": groups.get(path) or name_group(conditions[path], names[-1]),
             "image_path": path,
-            "split": find_split(names[0]) if splits else "",
+            "split": find_split(tops_of[path]),
             "source": "folder",
-            "condition": labels[path] or names[depth],
+            "condition": conditions[path],
+            "class": classes[path],
         }
         for path, names in parts.items()
     )
@@ -266,44 +285,61 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
     Args:
         folder: That all is in.
         tables: Relative paths of the tables; `file_name` in one is relative to where it lies, and
-            `label` and `text` are read (Hugging Face, Create an image dataset: ImageFolder).
+            `label`, `text` and `group_id` are read (Hugging Face, Create an image dataset:
+            ImageFolder).
         paths: Of all photos.
 
     Returns:
-        `label` and `text` of each photo, by its path; "" where there is none.
+        `label`, `text` and `group_id` of each photo, by its path; "" where there is none.
 
     Raises:
         DataError: For every name that is no photo, or appears twice.
     """
     found: dict[str, dict[str, str]] = {}
-    known, faults = {compose(path): path for path in paths}, []
+    columns, known, faults = [*METADATA_COLUMNS.values()], _index_names(paths), []
     for table in tables:
-        rows = read_table(folder / table, ("file_name",), ("label", "text"))
+        rows = read_table(folder / table, ("file_name",), columns)
         header = open_table(folder / table, ()).header
         for name in header:
-            column = {"text": "text", "eczema": "label"}.get(find_meant(name, header), "")
+            meant = find_meant(name, header)
+            column = METADATA_COLUMNS.get(meant, "")
             if column and column not in header:
                 faults.append(f"{table}: {shorten(name)!r}: looks like {column!r}; rename it")
+            if meant == "split":
+                say(f"note: {table}: {shorten(name)!r} is not read: splits are folders at the top")
         for line, row in zip(rows.index, rows.to_dict("records"), strict=True):
             name = str(PurePosixPath(table).parent / clean_cell("image_path", row.pop("file_name")))
-            path = known.get(compose(name), "")
+            path = _find_name(name, known)
             if not path or path in found:
                 what = "appears twice" if path else "no such photo"
                 faults.append(f"{table}:{line}: {what}; received {shorten(name)!r}")
-            found[path] = {name: clean_cell("text", value).strip() for name, value in row.items()}
+            found[path] = {
+                name: clean_cell("group_id" if name == "group_id" else "text", value).strip()
+                for name, value in row.items()
+            }
     raise_if_any(f"{folder}: metadata are not of its photos", faults)
-    told = {
-        name: [found.get(path, {}).get(name, "") for path in paths] for name in ("label", "text")
-    }
+    told = {name: [found.get(path, {}).get(name, "") for path in paths] for name in columns}
     return pd.DataFrame(told, paths, dtype=str)
+
+
+def _index_names(paths: Sequence[str]) -> dict[str, str]:
+    """Photos by their paths, and by what differs in the case of the ending alone."""
+    composed = {compose(path): path for path in paths}
+    return {lower_ending(name): path for name, path in composed.items()} | composed
+
+
+def _find_name(name: str, known: Mapping[str, str]) -> str:
+    """Finds the photo that a table names, whatever the coding of accents; "" for none."""
+    composed = compose(name)
+    return known.get(composed, known.get(lower_ending(composed), ""))
 
 
 def _read_captions(captions: Path, paths: Sequence[str]) -> pd.Series:
     """Reads the text of each photo, "" for none: str, one a path."""
     table = read_table(captions, ("image_path", "text"))
-    known = {compose(path): path for path in paths}
     names = table["image_path"].map(lambda path: str(PurePosixPath(clean_cell("image_path", path))))
-    photos = names.map(lambda name: known.get(compose(name), name))
+    known = _index_names(paths)
+    photos = names.map(lambda name: _find_name(name, known) or name)
     wrong = photos.duplicated().map({True: "the photo has a caption already", False: ""})
     wrong = wrong.mask(~photos.isin(paths), "no such photo in the folder")
     faults = [

@@ -6,17 +6,23 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
 from eczema_tf.data.manifest.reading import SPLIT_NAMES
+from eczema_tf.data.photo.files import compose
 from eczema_tf.errors import DataError, raise_if_any, shorten
 
 # a class is eczema if its name has one of these, unless the classes are named
 ECZEMA_WORDS = ("eczema", "atopic")
-DENIED = re.compile(r"(?<![a-z])(no|non|not|without)(?![a-z])|non(?=eczema|atopic)")  # no_eczema
+# no_eczema, eczema-free
+DENIED = re.compile(
+    r"(?<![a-z])(no|non|not|without|free|negative|neg|absent)(?![a-z])|non(?=eczema|atopic)"
+    r"|(?<=eczema)free"
+)
 BY_NAME, BY_PHOTO = "name", "photo"  # rules of grouping; any other is a regular expression
 GROUPED = {
     BY_NAME: (
-        "class and file name in lower case, without a number at the end after '-' or '_': several"
-        " shots of one patient are often called name-1.jpg, name-2.jpg. There is no patient id;"
-        " photos that are only numbered (IMG_1.jpg, IMG_2.jpg) are one group"
+        "`group_id` of the metadata; else class and file name in lower case, without a number at"
+        " the end after '-' or '_' or in brackets: several shots of one patient are often called"
+        " name-1.jpg, name-2.jpg or name (1).jpg. Photos that are only numbered (IMG_1.jpg,"
+        " IMG_2.jpg) are one group"
     ),
     BY_PHOTO: (
         "the photo: nothing is known of patients, so that one may be in several splits; only the"
@@ -40,8 +46,8 @@ def choose_eczema_classes(
     there = f"; the classes are: {', '.join(sorted(classes))}"
     if len(classes) == 1:
         there += f"; if that holds the classes, give {Path(folder, *classes)}"
-    folded = {name: _fold(name) for name in classes}
-    wanted = {_fold(name): name for name in names}
+    folded = {name: fold_name(name) for name in classes}
+    wanted = {fold_name(name): name for name in names}
     if unknown := [name for fold, name in wanted.items() if fold not in folded.values()]:
         raise DataError(f"{folder}: no such class: {', '.join(sorted(unknown))}{there}")
     chosen = {name for name, fold in folded.items() if fold in wanted}
@@ -64,7 +70,8 @@ def choose_eczema_classes(
     return chosen
 
 
-def _fold(name: str) -> str:
+def fold_name(name: str) -> str:
+    """Normalises a class's name for comparison."""
     return unicodedata.normalize("NFC", name).strip().casefold()
 
 
@@ -114,5 +121,5 @@ def find_groups(paths: Sequence[str], group_by: str) -> dict[str, str]:
 
 def name_group(condition: str, name: str) -> str:
     """Names the group of a photo: `eczema/knee` for `Knee-12.jpg` in the class `Eczema`."""
-    stem = re.sub(r"[-_]+\d+$", "", PurePosixPath(name).stem)
-    return f"{condition}/{stem}".lower()
+    stem = re.sub(r"([-_]+\d+|\s*\(\d+\))$", "", PurePosixPath(name).stem)
+    return compose(f"{condition}/{stem}".lower())

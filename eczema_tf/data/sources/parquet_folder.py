@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import pyarrow as pa
 from pyarrow import parquet
 
+from eczema_tf.data.sources.source import PHOTO_SUFFIXES
 from eczema_tf.errors import DataError, raise_if_any, shorten
 
 # Hugging Face's names of a split's files ("Structure your repository", Splits in file names), with
@@ -117,7 +118,8 @@ def _unpack_part(part: Path, target: Path, metadata: TextIO) -> None:
         if not data or not isinstance(data, bytes):
             raise DataError(f"{part}:{number}: image: has no bytes; are the photos elsewhere?")
         name = re.sub(r"[^\w.-]", "_", Path(held.get("path") or "photo").name)[-100:].lstrip(".")
-        place = f"{part.stem}-{number}/{name if Path(name).suffix else f'{name}.jpg'}"
+        is_photo = Path(name).suffix.lower() in PHOTO_SUFFIXES
+        place = f"{part.stem}-{number}/{name if is_photo else f'{name}.jpg'}"
         (target / place).parent.mkdir()
         (target / place).write_bytes(data)
         told = {"file_name": place, "label": row.get("label"), "text": row.get("text")}

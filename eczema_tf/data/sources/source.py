@@ -22,6 +22,9 @@ from eczema_tf.files import replacing_folder, write_csv, write_json
 from eczema_tf.schema import MANIFEST_COLUMNS
 
 PHOTOS = "photos"  # subfolder of a manifest's folder
+# what a manifest may hold (`data.photo.upright`)
+JPEG_SUFFIXES, HEIC_SUFFIXES = (".jpg", ".jpeg", ".jfif"), (".heic", ".heif")
+PHOTO_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *HEIC_SUFFIXES)
 FEW = 3  # missing photos that are named
 
 
@@ -87,6 +90,8 @@ def write_source(
         for path, file in (files or {}).items():
             target = aside / path
             target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():  # the same photo, written `a.jpg` and `./a.jpg`
+                continue
             try:
                 os.link(file, target)
             except OSError:  # another disk, or a file system without links
@@ -202,23 +207,24 @@ def _find_photo(name: str, folder: Path) -> Path:
         parent = (folder / name).parent
         with contextlib.suppress(OSError, ValueError):  # no such folder, or no path at all
             there = _list_endings((parent, parent.stat().st_mtime_ns))
-            (spelt,) = there.get(_lower_ending(name), [])
+            (spelt,) = there.get(lower_ending(PurePosixPath(name).name), [])
             return find_photo(str(PurePosixPath(name).with_name(spelt)), folder)
         raise
 
 
 @lru_cache(maxsize=64)
 def _list_endings(state: tuple[Path, int]) -> dict[str, list[str]]:
-    """Names in a folder by `_lower_ending`; the folder, and when it changed (ns)."""
+    """Names in a folder by `lower_ending`; the folder, and when it changed (ns)."""
     names: dict[str, list[str]] = {}
     for path in state[0].iterdir():
-        names.setdefault(_lower_ending(path.name), []).append(path.name)
+        names.setdefault(lower_ending(path.name), []).append(path.name)
     return names
 
 
-def _lower_ending(name: str) -> str:
-    path = PurePosixPath(name)
-    return path.stem + path.suffix.lower()
+def lower_ending(name: str) -> str:
+    """Writes the ending of a path in lower case."""
+    ending = PurePosixPath(name).suffix
+    return name.removesuffix(ending) + ending.lower()
 
 
 def describe_missing(names: Iterable[str]) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from eczema_tf.cli import say
-from eczema_tf.data.manifest.checks import find_faults
+from eczema_tf.data.manifest.checks import CLASS_NAME, find_faults
+from eczema_tf.data.manifest.reading import clean_cell
 from eczema_tf.data.sources.source import (
     PHOTOS,
     Summary,
@@ -23,7 +24,7 @@ from eczema_tf.data.sources.source import (
     write_source,
 )
 from eczema_tf.data.sources.table_map import TableMap, fold, load_map
-from eczema_tf.errors import DataError, raise_if_any, shorten
+from eczema_tf.errors import ConfigError, DataError, raise_if_any, shorten
 from eczema_tf.schema import ECZEMA, MANIFEST_COLUMNS, POSITIVE_CLASS
 
 LEFT_OUT = {
@@ -60,7 +61,8 @@ def prepare_table(
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
-        ConfigError: If the map is not there or not valid, with every fault.
+        ConfigError: If the map is not there or not valid, with every fault, or the positive values
+            need a name.
         DataError: With every column that is missing, every value that the map does not know, or
             every row that cannot be right; when no row is left, none is eczema though the map says
             which are, or no photo is found; or when `out` holds one of the inputs.
@@ -68,6 +70,11 @@ def prepare_table(
     """
     mapping = load_map(map_path)
     name, mapping = mapping.stand_in(positive) if positive else (ECZEMA, mapping)
+    if not CLASS_NAME.fullmatch(name):
+        raise ConfigError(
+            f"--positive: is no name for reports: {shorten(name)!r}; allowed: 1 to 40 letters,"
+            " digits, blanks and , / -; name these values in the map's stand_ins"
+        )
     given = read_table(Path(table), mapping.list_columns(), mapping.list_clinical_columns())
     _check_asked(positive, given[mapping.eczema.column], table)
     mapping = mapping.keep_fields(given.columns)
@@ -110,7 +117,9 @@ def _check_asked(positive: Collection[str], diagnoses: pd.Series, path: Path | s
 
 def _find_fates(given: pd.DataFrame, mapping: TableMap) -> pd.Series:
     """Says why each row is left out (of `LEFT_OUT`), "" if it is not."""
-    fates = (given[mapping.eczema.column].str.strip() == "").map({True: "unlabelled", False: ""})
+    fates = given[mapping.eczema.column].map(
+        lambda value: "" if mapping.eczema.tells(value) else "unlabelled"
+    )
     for column, values in mapping.leave_out.items():
         fates = fates.mask(given[column].map(fold).isin(map(fold, values)), "left_out")
     return fates
@@ -156,7 +165,9 @@ def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path | str) -> pd.Da
         for fault in faults:
             unknown.setdefault(fault, []).append(line)
         made = dict.fromkeys(MANIFEST_COLUMNS, "")
-        made |= {column: rule.apply(row) for column, rule in mapping.rules.items()}
+        made |= {
+            column: clean_cell(column, rule.apply(row)) for column, rule in mapping.rules.items()
+        }
         made["case_id"] = made["case_id"] or made["example_id"]
         made["group_id"] = made["group_id"] or made["case_id"]
         rows.append({**made, "eczema": label, "source": mapping.name, "condition": condition})
@@ -165,7 +176,8 @@ def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path | str) -> pd.Da
         for fault, lines in unknown.items()
     ]
     raise_if_any(f"{path}: values that the map {mapping.name} does not know", faults)
-    columns = [*MANIFEST_COLUMNS, *mapping.clinical, "condition"]
+    further = [column for column in mapping.rules if column not in MANIFEST_COLUMNS]
+    columns = [*MANIFEST_COLUMNS, *further, "condition"]
     return pd.DataFrame(rows, index=given.index, columns=columns)
 
 

@@ -25,7 +25,9 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from eczema_tf.cli import say
 from eczema_tf.config import ColumnName, Section, read_yaml
+from eczema_tf.data.manifest.reading import clean_cell
 from eczema_tf.errors import ConfigError
 from eczema_tf.schema import MANIFEST_COLUMNS, TEXT_KIND
 
@@ -103,6 +105,11 @@ class LabelRule(Section):
         if both := set(map(fold, self.positive)) & set(map(fold, self.negative or ())):
             yield f"positive and negative at once: {', '.join(sorted(both))}"
 
+    def tells(self, value: str) -> bool:
+        """Whether a value is a diagnosis: listed, or not what says "nothing" (`NaN`, `unknown`)."""
+        listed = map(fold, [*self.positive, *(self.negative or ())])
+        return fold(value) in listed or clean_cell(self.column, value) != ""
+
     def label(self, value: str) -> float | None:
         """Returns 1, 0, or None for a value that is neither."""
         if fold(value) in map(fold, self.positive):
@@ -170,11 +177,12 @@ class TableMap(Section):
 
     def keep_fields(self, columns: Collection[str]) -> "TableMap":
         """Returns the map with the clinical fields that a table with these columns tells."""
-        told = {
-            name: rule
-            for name, rule in self.clinical.items()
-            if set(rule.list_columns()) <= set(columns)
-        }
+        told = {}
+        for name, rule in self.clinical.items():
+            if absent := set(rule.list_columns()).difference(columns):
+                say(f"note: the field {name} is left out: there is no {', '.join(sorted(absent))}")
+            else:
+                told[name] = rule
         return self.model_copy(update={"clinical": told})
 
 
@@ -188,9 +196,9 @@ def load_map(map_path: Path | str) -> TableMap:
         ConfigError: With every unknown key, missing key and wrong value, if there is any; or with
             the names there are.
     """
-    path = (
-        Path(map_path) if Path(map_path).is_file() else SHIPPED_MAPS / f"{Path(map_path).name}.yaml"
-    )
+    path = Path(map_path)
+    if not path.is_file() and path.name == str(map_path):
+        path = SHIPPED_MAPS / f"{map_path}.yaml"
     if not path.is_file():
         raise ConfigError(
             f"{map_path}: no such map; allowed: a YAML file, or one of: {', '.join(list_shipped())}"

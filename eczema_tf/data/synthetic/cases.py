@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from eczema_tf.data.manifest.reading import clean_cell
 from eczema_tf.data.synthetic.complaint import Phrase, write_complaint
 from eczema_tf.data.synthetic.grammar import Sex, Wordings
 from eczema_tf.data.synthetic.photo import encode_photo, render_photo
@@ -99,6 +100,7 @@ def draw_case(seed: int, index: int, *, text_alone: bool = False) -> Case:
     wordings: Wordings = "new" if rng.random() < NEW and not text_alone else "known"
     if has_text:
         text, phrases = write_complaint(facts, sex, Random(f"{seed} {index} write"), wordings)
+        text += "" if clean_cell("text", text) else "."  # "None" alone would be no text
     image = compute_log_likelihood(tables.attributes, attributes if has_photo else {})
     said = compute_log_likelihood(tables.facts, facts)
     condition, severity = tables.states[state]
