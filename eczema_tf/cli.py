@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import io
 import logging
 import math
 import os
@@ -147,7 +148,7 @@ CONFIG = argument(
     type=Path,
     metavar="FILE",
     help="YAML file with the settings that differ from configs/quickstart.yaml, or the name of one"
-    " that ships with the package: smoke",
+    " that ships with the package, such as smoke",
 )
 SETTINGS = argument(
     "--set",
@@ -298,6 +299,8 @@ def run_command(
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
                 signal.signal(number, signal.default_int_handler)  # as Ctrl-C
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may have letters that a terminal has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         run(arguments)
     except (EczemaError, OSError) as error:

@@ -10,10 +10,10 @@ from eczema_tf.schema import SPLITS
 
 EXPLAINED_CASES, CORRUPTED_CASES = 200, 100
 EXAMPLES = """examples:
-  python -m eczema_tf.evaluate --run-dir runs/quickstart
-  python -m eczema_tf.evaluate --run-dir runs/quickstart \\
+  python -m eczema_tf.evaluate --run-dir runs/mine
+  python -m eczema_tf.evaluate --run-dir runs/mine \\
       --manifest other/manifest.csv --split all --out results
-  python -m eczema_tf.evaluate --run-dir runs/quickstart --explanations --robustness
+  python -m eczema_tf.evaluate --run-dir runs/mine --explanations --robustness
   python -m eczema_tf.evaluate --compare runs/one runs/other --out comparison
 
 --explanations also measures whether heatmaps and the scores of words can be trusted,

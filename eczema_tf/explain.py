@@ -18,12 +18,12 @@ from eczema_tf.cli import (
 from eczema_tf.schema import HEATMAP_METHODS
 
 EXAMPLES = """examples:
-  python -m eczema_tf.explain --run-dir runs/quickstart \\
+  python -m eczema_tf.explain --run-dir runs/mine \\
       --image arm.jpg --text "dry itchy patches in both elbow creases" --out why
-  python -m eczema_tf.explain --run-dir runs/quickstart \\
+  python -m eczema_tf.explain --run-dir runs/mine \\
       --text "it burns but does not itch" --target consistency:other --out why
-  python -m eczema_tf.explain --run-dir runs/quickstart --image arm.jpg --against --out why
-  python -m eczema_tf.explain --run-dir runs/quickstart --image arm.jpg --image knee.jpg --out why
+  python -m eczema_tf.explain --run-dir runs/mine --image arm.jpg --against --out why
+  python -m eczema_tf.explain --run-dir runs/mine --image arm.jpg --image knee.jpg --out why
 
 Several photos are one case: their evidence is averaged, and each has a heatmap.
 It writes heatmap.png (the photo with its heatmap), explanation.json and explanation.html (one page
@@ -59,14 +59,14 @@ main = command(
     argument(
         "--target",
         default="eczema",
-        help="what to explain: a head, or head:label (default: %(default)s)",
+        help="what to explain: a head, or head:label, such as consistency:other or severity:severe",
     ),
     argument(
         "--image-method",
         default="evidence",
         choices=HEATMAP_METHODS,
         metavar="METHOD",
-        help=f"{', '.join(HEATMAP_METHODS)}, which is slow (default: %(default)s)",
+        help=f"{', '.join(HEATMAP_METHODS)} (the last is slow; default: %(default)s)",
     ),
     argument(
         "--against", action="store_true", help="show evidence against the target in the heatmap"

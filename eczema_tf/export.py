@@ -7,9 +7,9 @@ from pathlib import Path
 from eczema_tf.cli import RUN_DIR, argument, command, start_tensorflow
 
 EXAMPLES = """examples:
-  python -m eczema_tf.export --run-dir runs/quickstart
-  python -m eczema_tf.export --run-dir runs/quickstart --out saved_models/eczema
-  python -m eczema_tf.export --run-dir runs/quickstart --hub-folder share/eczema"""
+  python -m eczema_tf.export --run-dir runs/mine
+  python -m eczema_tf.export --run-dir runs/mine --out saved_models/eczema
+  python -m eczema_tf.export --run-dir runs/mine --hub-folder share/eczema"""
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -54,7 +54,7 @@ main = command(
         help="address to listen on; any but the default may let other machines in",
     ),
     number("--port", 8501, "port to listen on; 0: any free one", 0, 65_535),
-    number("--batch-rows", 16, "maximum rows per batch of the model", 1, 256),
+    number("--batch-rows", 16, "rows from which a batch of the model is full", 1, 256),
     number("--max-rows", 64, "maximum rows per request", 1, 1024),
     number("--max-waiting-rows", 256, "maximum rows waiting; further requests get 503", 1, 99_999),
     number("--max-body-mb", 20, "maximum size of a request in MB, base64 included", 1, 1000),
@@ -62,7 +62,7 @@ main = command(
     argument(
         "--no-page",
         action="store_true",
-        help="serve no web page at /, which lets the server start sooner",
+        help="serve a plain page without a form at /, which lets the server start sooner",
     ),
     examples=EXAMPLES,
 )

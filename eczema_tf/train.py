@@ -11,7 +11,7 @@ from eczema_tf.config import load_config
 from eczema_tf.errors import ConfigError
 
 EXAMPLES = """examples:
-  python -m eczema_tf.train                                     # on built-in data, a few minutes
+  python -m eczema_tf.train                                     # on built-in data: ten minutes
   python -m eczema_tf.train --set model.image.preset=null       # small networks from scratch
   python -m eczema_tf.train --set data.manifest=my/manifest.csv --set train.epochs=20
   python -m eczema_tf.train --seeds 5                           # how far do its figures move?

@@ -547,11 +547,17 @@ def test_a_table_of_answers_is_what_the_model_says(model: ExportedModel, tmp_pat
 def test_tables_with_empty_cells_are_answered_and_a_bad_photo_is_named(
     model: ExportedModel, tmp_path: Path
 ):
+    for rows in (([b""], ["a", "b"]), ([], [])):
+        with pytest.raises(DataError, match="images, texts, clinical: allowed: as many"):
+            model.run(*rows)
+    with pytest.raises(DataError, match="allowed: serving_default, explain; received 'foo'"):
+        model.run([b""], ["a"], "foo")
     nothing = model.predict([], [])
     one = model.predict([None], ["itchy"])
     assert len(nothing) == 0
     assert nothing.columns.tolist() == one.columns.tolist()
     empty = model.predict([None, float("nan"), pd.NA], [None, float("nan"), pd.NA])
     assert not empty[["image_used", "text_used"]].to_numpy().any()
+    assert set(empty["reason"]) == {"nothing could be used"}
     with pytest.raises(DataError, match=r"photos\[1\]: .*none\.jpg: cannot be read: No such"):
         model.predict([None, tmp_path / "none.jpg"], ["a", "b"])

@@ -1,6 +1,7 @@
 """What all commands share: the list of them, whole numbers, the photo, and how a command ends."""
 
 import argparse
+import io
 import os
 import subprocess
 import sys
@@ -233,3 +234,15 @@ def test_serve_without_its_packages_says_what_to_install(
     assert capsys.readouterr().err == (
         "error: serve needs fastapi: pip install -r requirements-serve.txt\n"
     )
+
+
+def test_what_a_terminal_has_no_letters_for_is_escaped(monkeypatch: pytest.MonkeyPatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii", write_through=True))
+    assert (
+        run_command(
+            build_parser("train"), lambda _: sys.stdout.write("exported to é/1\n") and None, []
+        )
+        == 0
+    )
+    assert written.getvalue() == b"exported to \\xe9/1\n"

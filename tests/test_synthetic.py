@@ -2,6 +2,8 @@
 
 import io
 import json
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,7 +21,7 @@ from eczema_tf.data.synthetic.lesion import FRAME_PX
 from eczema_tf.data.synthetic.photo import FILE_BYTES, encode_photo, render_photo
 from eczema_tf.data.synthetic.skin import SIZES_PX, TONES
 from eczema_tf.data.synthetic.tables import load_tables
-from eczema_tf.errors import EczemaError
+from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.schema import POSTERIOR_COLUMNS
 
 CASES = 600
@@ -338,3 +340,22 @@ def test_an_answer_that_says_nothing_is_still_a_text():
     """`None` alone would be read as an empty cell, and the case have neither photo nor text."""
     case = draw_case(1127, 2354)
     assert (case.text, case.photos) == ("None.", 0)
+
+
+def test_processes_that_end_before_their_time_are_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def end(*_: object, **__: object) -> None:
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(synthetic, "_FEW_CASES", 1)
+    monkeypatch.setattr(synthetic.ProcessPoolExecutor, "map", end)
+    with pytest.raises(DataError, match='a script without `if __name__ == "__main__":`'):
+        prepare_synthetic(tmp_path / "out", cases=2)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("asked", [{"cases": 0}, {"texts": -1}, {"seed": -1}])
+def test_numbers_that_make_no_data_are_refused(tmp_path: Path, asked: dict[str, int]):
+    with pytest.raises(DataError, match="built-in data: allowed: 1 case or more"):
+        prepare_synthetic(tmp_path / "out", **asked)

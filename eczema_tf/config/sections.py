@@ -33,7 +33,9 @@ class DataConfig(Section):
 
     manifest: str | None = None  # null: the built-in data
     embeddings: str | None = None  # .npz of photo embeddings that stand in for the photos
-    label_threshold: Share = 0.5  # in metrics, a case is positive when its label is above this
+    label_threshold: Annotated[float, Field(ge=0, lt=1)] = (
+        0.5  # in metrics, a case is positive when its label is above this
+    )
     skip_bad_rows: bool = False  # leave them out, and write them beside the manifest
     # cases that share a photo or a long text, exactly or nearly, become one group
     merge_duplicates: bool = True
@@ -212,8 +214,8 @@ class FineTuneConfig(Section):
     # of the first layer that is trained, as a share of the learning rate; it rises from layer to
     # layer by a constant factor (discriminative fine-tuning: Howard and Ruder 2018)
     lowest_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
-    # of what is added to queries and values of the layers that are trained, which else stay as they
-    # are (LoRA: Hu et al. 2022); 0: these layers are trained themselves
+    # of what is added to the query and value weights of these layers, whose own weights then stay
+    # as they are (LoRA: Hu et al. 2022); 0: the layers' own weights are trained
     lora_rank: Count = 0
     # so many augmented views of each photo are encoded up to `image_from` once and learned from in
     # turn; 0: a new view in every epoch, through all layers

@@ -2,7 +2,7 @@
 
 No group straddles two splits; classes and modalities are shared out evenly. Groups are sorted by
 stratum (label, then modalities) and, within it, by a hash of (seed, group); then they are dealt out
-one by one. Built-in texts in new wordings are seated in the test split beforehand.
+one by one. Built-in texts in new wordings go into the test split beforehand.
 """
 
 import hashlib

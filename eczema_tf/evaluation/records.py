@@ -149,7 +149,18 @@ class External(Record):
 
 
 class Metrics(Record):
-    """The contents of `metrics.json`."""
+    """The contents of `metrics.json`.
+
+    Attributes:
+        heads: By "image", "text" and "fusion": `auroc`, `f1`, `sensitivity` and `specificity`, each
+            with `value`, `low` and `high`, `threshold`, `cases`, `positives`, `calibration`.
+        fusion_gain: AUROC of both less that of the better single head, on cases with both.
+        bayes_auroc: What is possible on built-in data, by head; in the file `limit`.
+        bayes_gap: How far the model is from it; in the file `gap_to_limit`.
+        severity: Agreement on grades.
+        abstention: How many are answered, and how many of these rightly.
+        label_threshold: A case is positive if its label is above it; in the file `positive_above`.
+    """
 
     split: str
     positive_class: str = ECZEMA  # what positive cases are called

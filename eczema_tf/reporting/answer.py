@@ -150,16 +150,17 @@ class Answer:
         decision: One of `schema.DECISIONS`.
         reason: Of the decision, a sentence.
         eczema: Probability from "image", "text" and "fusion"; None where nothing was used.
-        thresholds: Of the same three, chosen on validation data; None if they are not known. Where
-            only a photo or only a text was used, what it is compared with is its own.
+        thresholds: Of the same three, chosen on validation data; None if they are not known. With a
+            photo or a text alone, P(eczema) is compared with that one's (`find_threshold`).
         consistency: Probability by label; None without a text.
         severity: Probability by grade, if it is eczema; None if nothing was used.
-        grade: The most fitting grade, as it is scored; "" where it is not known.
+        grade: The median grade, at or below which half of the probability lies; "" where it is not
+            known.
         image_used: Whether the photo could be used, or one of several.
         text_used: Whether the text could.
         known_image: Whether it, or one of several, was used and is like those that the model was
             trained on.
-        known_text: Whether the text was, and is, and was read.
+        known_text: Whether the text was used, is like training texts and was mostly read.
         status: "ok", or what is to be said of photo and text, several things separated by "; ".
         photos: How many were given.
         explanation: None unless asked for.

@@ -18,10 +18,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from eczema_tf.config import MAX_TOKENS
 from eczema_tf.data.checksums import check_checksums
 from eczema_tf.data.photo.files import encode_image
-from eczema_tf.errors import EczemaError, shorten
+from eczema_tf.errors import DataError, EczemaError, shorten
 from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.files import is_version, write_json
-from eczema_tf.serving.cases import Said, pool_rows
+from eczema_tf.reporting.decisions import give_reason
+from eczema_tf.serving.cases import Said, plain_row, pool_rows
 from eczema_tf.serving.columns import arrange_answers
 from eczema_tf.serving.given import Fields, Photos, read_cases
 from eczema_tf.serving.graph.signature import (
@@ -147,15 +148,26 @@ class ExportedModel:
         Args:
             images: Upright JPEG or PNG bytes; b"" for none.
             texts: As long as `images`; "" for none.
-            signature: `SERVE` or `EXPLAIN`, or one of `WITH_CLINICAL`.
-            clinical: As long as `images`, from `join_fields`; None for nothing. A signature that
-                takes none does not look at it.
+            signature: "serving_default" or "explain"; where the model is told clinical fields,
+                "clinical" or "explain_clinical", too.
+            clinical: As long as `images`, such as "age=34; sex=female"; None for nothing. A
+                signature that takes none does not look at it.
 
         Returns:
             The signature's outputs by name, one row each; strings are bytes.
+
+        Raises:
+            DataError: If there is no row, these are not equally long, or no such signature was
+                loaded.
         """
         import tensorflow as tf
 
+        lengths = [len(images), len(texts), len(clinical or texts)]
+        if len({*lengths}) > 1 or not lengths[0]:
+            raise DataError(f"images, texts, clinical: allowed: as many, one or more; {lengths}")
+        if signature not in self._signatures:
+            there = ", ".join(self._signatures)
+            raise DataError(f"signature: allowed: {there}; received {signature!r}")
         columns = {
             "image": list(images),
             "text": [text.encode("utf-8", "replace") for text in texts],
@@ -191,9 +203,10 @@ class ExportedModel:
                 has any.
 
         Returns:
-            The columns of `serving.columns.arrange_answers`: probabilities are NaN where their
-            modality was not used; `decision` is "eczema", "not eczema" or "cannot tell". Its index
-            is that of the table that was given.
+            Probabilities `eczema`, `eczema_image`, `eczema_text`, `consistency_<what>` and
+            `severity_<grade>`, NaN where their modality was not used; `image_used`, `text_used`,
+            `known_image` and `known_text`, bool; `status`, and `decision`: "eczema", "not eczema"
+            or "cannot tell", and its `reason`. The index is that of the table that was given.
 
         Raises:
             DataError: With every photo that cannot be read, and what else is wrong: what is given
@@ -211,6 +224,10 @@ class ExportedModel:
         answers = self.run(images, written, WITH_CLINICAL[SERVE] if any(told) else SERVE, told)
         outputs = pool_rows(answers, cases, self.metadata.undecided)
         table = pd.DataFrame(arrange_answers(outputs, [""] * len(asked)))
+        table["reason"] = [
+            give_reason(plain_row(outputs, number), len(several))
+            for number, (several, _, _) in enumerate(asked)
+        ]
         table = table.astype(dict.fromkeys(FLAGS, bool)).head(len(given.index))
         return table.set_axis(given.index)
 

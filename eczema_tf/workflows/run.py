@@ -87,17 +87,20 @@ class Run:
         return export_model(self.trained, self.folder, Path(out))
 
 
-def train_run(config: Config, folder: str | Path) -> Run:
+def train_run(config: Config, folder: str | Path, *, resume: bool = False) -> Run:
     """Prepares the data, trains, evaluates, and exports if `export.enabled`; prints the results.
+
+    A script that lets it make built-in data needs the usual `if __name__ == "__main__":`.
 
     Args:
         config: From `load_config`.
-        folder: A new one.
+        folder: A new one, or with `resume` that of an interrupted run with this configuration.
+        resume: Whether to continue with what is in the folder.
 
     Raises:
         EczemaError: If the folder is taken, or the data are wrong.
     """
     if not isinstance(config, Config):
         raise ConfigError(f"config: must come from load_config; received {type(config).__name__}")
-    train(config, Path(folder))
+    train(config, Path(folder), resume=resume)
     return Run(folder)

@@ -10,6 +10,7 @@ import multiprocessing
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from eczema_tf.data.sources.source import Summary, write_source
 from eczema_tf.data.synthetic.cases import MASK_FOLDER, PHOTO_FOLDER, Case, draw_case, render_case
 from eczema_tf.data.synthetic.ground_truth import write_ground_truth
 from eczema_tf.data.text.findings import join_findings
+from eczema_tf.errors import DataError
 from eczema_tf.schema import ECZEMA, FINDINGS, GRADE_COLUMNS, POSTERIOR_COLUMNS, WORDINGS
 
 GENERATOR_VERSION = 7  # raise it when the same seed no longer gives the same bytes
@@ -45,7 +47,7 @@ PROVENANCE = {
     },
 }
 PROCESSES = 2
-_FEW_CASES = 100  # below this, starting processes takes longer than the work
+_FEW_CASES = 200  # below this, starting processes takes longer than the work
 
 
 def prepare_synthetic(
@@ -53,8 +55,8 @@ def prepare_synthetic(
 ) -> Summary:
     """Makes the built-in data.
 
-    Works in two spawned processes from 100 cases on: a script that calls this needs the usual `if
-    __name__ == "__main__":`.
+    Works in two spawned processes from 200 cases on: a script that calls this needs the usual `if
+    __name__ == "__main__":`, since they import it.
 
     Args:
         out: The folder.
@@ -64,8 +66,14 @@ def prepare_synthetic(
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
+        DataError: If `cases`, `texts` or `seed` is none of these, or the processes were ended.
         EczemaError: If `out` exists and is not empty without `overwrite`, or cannot be written.
     """
+    if cases < 1 or texts < 0 or seed < 0:
+        raise DataError(
+            "built-in data: allowed: 1 case or more, no texts or more, a seed of 0 or more;"
+            f" received {cases}, {texts} and {seed}"
+        )
     drawn = [draw_case(seed, index, text_alone=index >= cases) for index in range(cases + texts)]
     counts = {
         "rows": sum(len(case.example_ids) for case in drawn),
@@ -152,4 +160,10 @@ def _make_files(cases: Sequence[Case], seed: int, folder: Path) -> None:
         return
     # Spawned, not forked: a fork of a process that runs TensorFlow's threads may hang.
     with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as pool:
-        deque(progress(pool.map(render, range(len(cases)), cases, chunksize=20)), maxlen=0)
+        try:
+            deque(progress(pool.map(render, range(len(cases)), cases, chunksize=20)), maxlen=0)
+        except BrokenProcessPool as error:
+            raise DataError(
+                "built-in data: the processes that draw photos ended before their time: killed, or"
+                ' started by a script without `if __name__ == "__main__":` around what it does'
+            ) from error
