@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 
 from eczema_tf import evaluate, train
-from eczema_tf.config import DataConfig
+from eczema_tf.config import Config, DataConfig, change_config
 from eczema_tf.data.audit.overlap import Seen, find_overlap, note_seen
 from eczema_tf.data.dataset import Dataset, load_dataset
-from eczema_tf.errors import DataError
+from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.evaluation.records import Metrics
+from eczema_tf.workflows import train as training
 from eczema_tf.workflows.audit import check_overlap
 
 pytestmark = pytest.mark.usefixtures("without_board")
@@ -273,3 +274,24 @@ def test_a_folder_of_results_or_a_file_is_no_run_folder(
         (tmp_path / "file").touch()
         assert train.main(["--config", str(SMOKE), "--run-dir", str(folder)]) == 1
         assert fault in capsys.readouterr().err
+
+
+def test_built_in_data_that_another_process_has_made_meanwhile_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = change_config(Config(), {"data.synthetic.folder": str(tmp_path)})
+
+    def lose(folder: Path, **_: object) -> None:
+        folder.mkdir()
+        (folder / "manifest.csv").write_text("made by the other")
+        raise EczemaError(f"{folder}: cannot be written: Directory not empty")
+
+    monkeypatch.setattr(training, "prepare_synthetic", lose)
+    assert training.find_manifest(config).read_text() == "made by the other"
+
+    def fail(folder: Path, **_: object) -> None:
+        raise EczemaError(f"{folder}: cannot be written: No space left on device")
+
+    monkeypatch.setattr(training, "prepare_synthetic", fail)
+    with pytest.raises(EczemaError, match="No space left"):
+        training.find_manifest(change_config(config, {"data.synthetic.seed": 1}))

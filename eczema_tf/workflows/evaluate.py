@@ -17,7 +17,6 @@ from eczema_tf.evaluation.external import compare_inputs
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
-from eczema_tf.schema import SPLITS
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import check_overlap, load_as_trained, load_audited
 from eczema_tf.workflows.base_run import list_seen
@@ -66,12 +65,10 @@ def evaluate(
     Raises:
         RunError: If the run is not finished, has kept no validation cases to reach `sensitivities`
             on, or if `out` is a run's folder, whose own results would be lost.
-        DataError: If there is no such split, the manifest has no labelled row in it or asks another
-            question, its photos have no embeddings that fit the run, or the run has seen what it is
-            to be judged on.
+        DataError: If the manifest has no labelled row in the split or asks another question, its
+            photos have no embeddings that fit the run, or the run has seen what it is to be judged
+            on.
     """
-    if split not in (*SPLITS, "all"):
-        raise DataError(f"split: allowed: {', '.join(SPLITS)}, all; received {split!r}")
     own = manifest is None and split == "test"
     out = _check_out(out or _choose_folder(run_dir, manifest, split), run_dir if own else None)
     trained, data = run_folder.load_model(run_dir), RunData.read(run_dir / run_folder.DATA)

@@ -6,9 +6,10 @@ from functools import cached_property
 from pathlib import Path
 
 from eczema_tf.config import Config
-from eczema_tf.errors import ConfigError
+from eczema_tf.errors import ConfigError, DataError
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.answer import Answer
+from eczema_tf.schema import SPLITS
 from eczema_tf.serving.answering import Question, answer_case
 from eczema_tf.serving.given import Fields, Photo, read_fields, read_photos, read_text
 from eczema_tf.workflows import run_folder
@@ -74,8 +75,11 @@ class Run:
             split: "train", "val", "test" or "all".
 
         Raises:
-            DataError: If there is nothing to judge, or the run was trained on it.
+            DataError: If there is no such split, nothing in it to judge, or the run was trained on
+                that manifest.
         """
+        if split not in (*SPLITS, "all"):
+            raise DataError(f"split: allowed: {', '.join(SPLITS)}, all; received {split!r}")
         return evaluate(self.folder, Path(manifest) if manifest else None, split=split)
 
     def export(self, out: str | Path) -> Path:

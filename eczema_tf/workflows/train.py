@@ -11,7 +11,7 @@ from eczema_tf.data.checksums import CHECKSUMS
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.sources.synthetic import GENERATOR_VERSION, prepare_synthetic
 from eczema_tf.data.splits import assign_splits, find_missing
-from eczema_tf.errors import ConfigError, DataError, PresetError, RunError, raise_if_any
+from eczema_tf.errors import EczemaError, RunError, raise_if_any
 from eczema_tf.evaluation.paired_runs import Spread, measure_spread
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.files import write_json, write_text
@@ -58,7 +58,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
         run_folder.write_start(run_dir, config)
         try:
             metrics = _train(config, run_dir)
-        except (ConfigError, DataError, PresetError):
+        except (EczemaError, OSError):
             run_folder.take_back_start(run_dir)  # the same command works once they are mended
             raise
         if config.train.mlflow:
@@ -154,7 +154,12 @@ def find_manifest(config: Config) -> Path:
         return manifest
     cases, texts = synthetic.cases, synthetic.texts
     say(f"built-in data: making {cases} cases and {texts} texts alone in {folder}")
-    return prepare_synthetic(folder, cases=cases, texts=texts, seed=synthetic.seed).manifest
+    try:
+        return prepare_synthetic(folder, cases=cases, texts=texts, seed=synthetic.seed).manifest
+    except EczemaError:
+        if not manifest.is_file():  # else another process has made the same meanwhile
+            raise
+        return manifest
 
 
 def split_dataset(config: Config, dataset: Dataset) -> pd.Series:

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from eczema_tf.cli import say
-from eczema_tf.data.manifest.reading import SPLIT_NAMES, clean_cell, find_meant
+from eczema_tf.data.manifest.reading import clean_cell, find_meant
 from eczema_tf.data.photo.files import compose
 from eczema_tf.data.sources.folder_names import (
     BY_NAME,
@@ -28,6 +28,7 @@ from eczema_tf.data.sources.folder_names import (
     choose_eczema_classes,
     find_groups,
     find_split,
+    find_tops,
     fold_name,
     name_group,
     strip_numbers,
@@ -135,13 +136,9 @@ def _prepare_photos(
         raise DataError(f"{out}: is in {folder} and would be taken for a class; choose one outside")
     paths, tables, passed_over = _list_photos(folder)
     told = read_metadata(folder, tables, paths)
-    rows = _read_paths(
-        folder, paths, find_groups(paths, group_by) or told["group_id"], told["label"]
-    )
-    moved, given = rows.pop("moved"), rows.pop("class").map(fold_name)
-    names = dict(zip(given, rows["condition"], strict=True))
-    named = [names.get(fold_name(name), name) for name in eczema]
-    classes = sorted(choose_eczema_classes(set(rows["condition"]), named, folder))
+    groups = find_groups(paths, group_by) or told["group_id"]
+    rows = _read_paths(folder, paths, groups, told["label"])
+    moved, classes = rows.pop("moved"), _choose_classes(rows, eczema, folder)
     rows["eczema"] = rows["condition"].isin(classes).astype(float)
     texts = _read_captions(Path(captions), paths) if captions else told["text"]
     rows["text"] = texts.to_numpy()
@@ -163,6 +160,14 @@ def _prepare_photos(
         files={path: (folder / path).resolve() for path in paths},
         overwrite=overwrite,
     )
+
+
+def _choose_classes(rows: pd.DataFrame, eczema: Collection[str], folder: Path) -> list[str]:
+    """Chooses the classes that are eczema, which may be named as they are called in the folder."""
+    given = rows.pop("class").map(fold_name)
+    names = dict(zip(given, rows["condition"], strict=True))
+    named = [names.get(fold_name(name), name) for name in eczema]
+    return sorted(choose_eczema_classes(set(rows["condition"]), named, folder))
 
 
 def _count_photos(rows: pd.DataFrame) -> dict[str, int]:
@@ -233,40 +238,29 @@ def _read_paths(
     """Makes the rows of the manifest, as far as paths tell.
 
     Besides, `class` is as it was given, and `moved` says what came into the split of its group.
-
-    The top folders are splits if all of them are called like one. A group goes wholly into the
-    earliest of the splits that its photos are in.
+    A group goes wholly into the earliest of the splits that its photos are in.
     """
-    parts = {path: PurePosixPath(path).parts for path in paths}
-    tops = {names[0] for names in parts.values() if len(names) > 1}
-    splits = {top for top in tops if find_split(top)}
-    if splits and splits != tops:
-        raise DataError(
-            f"{folder}: some top folders are splits ({', '.join(sorted(splits))}) and some are not"
-            f" ({', '.join(sorted(tops - splits))}); allowed: {', '.join(SPLIT_NAMES)} for all of"
-            " them, or class folders alone"
-        )
-    depth = 1 if splits else 0  # where the class stands in the path
+    tops = find_tops(folder, paths)
+    parts = {path: PurePosixPath(path.removeprefix(f"{top}/")).parts for path, top in tops.items()}
     homeless = [
         f"{path}: is in no class folder"
         for path, names in parts.items()
-        if len(names) < depth + 2 and not labels[path]
+        if len(names) < 2 and not labels[path]
     ]
     raise_if_any(f"{folder}: not all photos have a class", homeless)
-    classes = {path: labels[path] or names[depth] for path, names in parts.items()}
-    tops_of = {path: names[0] if splits else "" for path, names in parts.items()}
-    bare = {
-        top: strip_numbers({classes[path] for path in paths if tops_of[path] == top})
-        for top in {*tops_of.values()}
+    classes = {path: labels[path] or names[0] for path, names in parts.items()}
+    bare = {  # each split has counts of its own
+        top: strip_numbers({classes[path] for path in paths if tops[path] == top})
+        for top in {*tops.values()}
     }
-    conditions = {path: compose(bare[top][classes[path]]) for path, top in tops_of.items()}
+    conditions = {path: compose(bare[top][classes[path]]) for path, top in tops.items()}
     rows = pd.DataFrame(
         {
             "example_id": path,
             "case_id": path,
             "group_id": groups.get(path) or name_group(conditions[path], names[-1]),
             "image_path": path,
-            "split": find_split(tops_of[path]),
+            "split": find_split(tops[path]),
             "source": "folder",
             "condition": conditions[path],
             "class": classes[path],

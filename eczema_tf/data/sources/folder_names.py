@@ -80,6 +80,24 @@ def find_split(folder: str) -> str:
     return SPLIT_NAMES.get(re.sub(r"[\W_]*(set|data)?$", "", folder.casefold()), "")
 
 
+def find_tops(folder: Path, paths: Sequence[str]) -> dict[str, str]:
+    """Finds the top folder of each photo if all of them are called like splits, else "".
+
+    Raises:
+        DataError: If some are, and some are not.
+    """
+    own = {path: path.rpartition("/")[0].partition("/")[0] for path in paths}
+    tops = {top for top in own.values() if top}
+    splits = {top for top in tops if find_split(top)}
+    if splits and splits != tops:
+        raise DataError(
+            f"{folder}: some top folders are splits ({', '.join(sorted(splits))}) and some are not"
+            f" ({', '.join(sorted(tops - splits))}); allowed: {', '.join(SPLIT_NAMES)} for all of"
+            " them, or class folders alone"
+        )
+    return {path: top if splits else "" for path, top in own.items()}
+
+
 def strip_numbers(classes: Collection[str]) -> dict[str, str]:
     """Takes numbers off class names: "3. Atopic Dermatitis - 1.25k" is "Atopic Dermatitis".
 

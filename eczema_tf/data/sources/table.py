@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from eczema_tf.cli import say
-from eczema_tf.data.manifest.checks import CLASS_NAME, find_faults
+from eczema_tf.data.manifest.checks import find_faults
 from eczema_tf.data.manifest.reading import clean_cell
 from eczema_tf.data.sources.source import (
     PHOTOS,
@@ -24,7 +24,7 @@ from eczema_tf.data.sources.source import (
     write_source,
 )
 from eczema_tf.data.sources.table_map import TableMap, fold, load_map
-from eczema_tf.errors import ConfigError, DataError, raise_if_any, shorten
+from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.schema import ECZEMA, MANIFEST_COLUMNS, POSITIVE_CLASS
 
 LEFT_OUT = {
@@ -70,11 +70,6 @@ def prepare_table(
     """
     mapping = load_map(map_path)
     name, mapping = mapping.stand_in(positive) if positive else (ECZEMA, mapping)
-    if not CLASS_NAME.fullmatch(name):
-        raise ConfigError(
-            f"--positive: is no name for reports: {shorten(name)!r}; allowed: 1 to 40 letters,"
-            " digits, blanks and , / -; name these values in the map's stand_ins"
-        )
     given = read_table(Path(table), mapping.list_columns(), mapping.list_clinical_columns())
     _check_asked(positive, given[mapping.eczema.column], table)
     mapping = mapping.keep_fields(given.columns)

@@ -27,8 +27,9 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from eczema_tf.cli import say
 from eczema_tf.config import ColumnName, Section, read_yaml
+from eczema_tf.data.manifest.checks import CLASS_NAME
 from eczema_tf.data.manifest.reading import clean_cell
-from eczema_tf.errors import ConfigError
+from eczema_tf.errors import ConfigError, shorten
 from eczema_tf.schema import MANIFEST_COLUMNS, TEXT_KIND
 
 SHIPPED_MAPS = Path(__file__).parent / "maps"
@@ -160,11 +161,20 @@ class TableMap(Section):
 
         Args:
             positive: Values of the diagnosis; every other value is negative.
+
+        Raises:
+            ConfigError: If the map has no name for them, and they make none for reports.
         """
         chosen = set(map(fold, positive))
         names = [name for name, of in self.stand_ins.items() if chosen == set(map(fold, of))]
+        name = next(iter(names), ", ".join(positive))
+        if not CLASS_NAME.fullmatch(name):
+            raise ConfigError(
+                f"--positive: is no name for reports: {shorten(name)!r}; allowed: 1 to 40 letters,"
+                " digits, blanks and , / -; name these values in the map's stand_ins"
+            )
         label = LabelRule(column=self.eczema.column, positive=[*positive])
-        return next(iter(names), ", ".join(positive)), self.model_copy(update={"eczema": label})
+        return name, self.model_copy(update={"eczema": label})
 
     def list_columns(self) -> list[str]:
         """Returns the columns that the table must have."""
