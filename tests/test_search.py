@@ -177,6 +177,10 @@ def test_a_study_goes_on_where_it_stopped_and_refuses_another_space(
     best = yaml.safe_load((out / "best.yaml").read_text())
     assert best["model"]["embedding_units"] == trials["model.embedding_units"].iloc[0]
     assert len(list((out / "trial-0001" / "tensorboard" / "hparams").glob("events*"))) == 1
+    known = yaml.safe_load((out / "data.yaml").read_text())
+    (out / "data.yaml").write_text(yaml.safe_dump({**known, "manifest_fingerprint": "of others"}))
+    assert search.main([*arguments, "--trials", "3"]) == 1
+    assert "holds a study with another data.yaml" in capsys.readouterr().err
     space.write_text("model.embedding_units: [8, 16]\n")
     assert search.main([*arguments, "--trials", "3"]) == 1
     assert "holds a study with another space.yaml" in capsys.readouterr().err

@@ -33,6 +33,7 @@ from eczema_tf.workflows.train import find_manifest, split_dataset
 OBJECTIVE = "val_auroc_fusion"
 # a trial trains on what is loaded and split once, and judges by validation alone
 VARIED = ("model", "train", "preprocess", "seed")
+DIGESTS = {"manifest_fingerprint", "photos_fingerprint", "embeddings_fingerprint"}  # of the data
 CORNERS = 1000  # combinations of a space that are checked before the first trial, at most
 JOURNAL, TRIALS, BEST = "study.log", "trials.csv", "best.yaml"
 SHOWN_TRIALS = 10
@@ -68,7 +69,7 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
 
     Raises:
         ConfigError: If the space is wrong, if there are no epochs to compare trials by, or the
-            folder holds a study of another space or configuration: trials of two spaces cannot be
+            folder holds a study of another space, configuration or data: such trials cannot be
             compared.
     """
     space = load_space(space_file, config)
@@ -84,6 +85,9 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
     _check_study(started_with, folder)
     check_encoders(config)
     dataset, splits = load_without_test(config)
+    data = dataset.describe().model_dump(include=DIGESTS)
+    started_with["data.yaml"] = yaml.safe_dump(data)
+    _check_study(started_with, folder)
     for name, text in started_with.items():  # now: what is wrong above can be mended
         write_text(folder / name, text)
     journal = JournalFileBackend(str(folder / JOURNAL))
