@@ -319,6 +319,9 @@ def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
         ("Stress has nothing to do with it.", [NEGATED]),
         ("We changed the soap and it made no difference.", [NEGATED]),
         ("The cream made no difference.", []),
+        ("The redness went but not the scaling.", [NEGATED, PRESENT]),
+        ("I saw three doctors about the itching and none could help.", [PRESENT]),
+        ("They asked about hay fever in the family; nobody has.", [NEGATED]),
         ("wet wraps", []),
     ],
 )
@@ -510,6 +513,7 @@ def count_instructions(text: str) -> int:
         ("began at 10 weeks", "infancy"),
         ("since he was about six months old", "infancy"),
         ("since he was six", "later"),
+        ("he was about six months old when it first came up", "infancy"),
     ],
 )
 def test_an_onset_is_below_two_years_or_later(text: str, kind: str):
