@@ -31,12 +31,6 @@ class Statistic:
         """Of the same cases: their difference, paired."""
         return Statistic(self.value - other.value, self.influence - other.influence)
 
-    def spread(self, where: np.ndarray) -> "Statistic":
-        """Gives the cases of a part their places in the whole: `where` is bool (all cases,)."""
-        influence = np.zeros(len(where))
-        influence[where] = self.influence
-        return Statistic(self.value, influence)
-
 
 def measure_mean(values: np.ndarray, where: np.ndarray | None = None) -> Statistic:
     """Measures the mean of some cases; of bool values it is a share.
