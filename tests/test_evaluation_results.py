@@ -231,7 +231,7 @@ def test_fusion_gain_is_over_the_better_head_on_cases_with_both(cases, metrics):
 def test_a_fusion_that_only_copies_the_photo_gains_exactly_nothing(cases):
     copied = cases.assign(p_fusion=cases["p_image"], p_text=1 - cases["p_image"])
     gain = compute_json(copied, THRESHOLDS, replicates=50)["fusion_gain"]
-    assert (gain["over"], gain["value"], gain["low"], gain["high"]) == ("image", 0, 0, 0)
+    assert (gain["over"], gain["value"], gain["low"], gain["high"]) == ("image", 0, None, None)
 
 
 def test_a_case_is_positive_above_the_given_share_of_votes(cases):

@@ -30,7 +30,7 @@ def check_cases_file(file: Path, manifest: Path, survey: Survey, job: Path) -> N
     """
     if not survey.has_cases:
         raise DataError(f"--cases: {manifest} names no cases; give its rows a case_id")
-    if file.resolve().parent == job.resolve():
+    if file.resolve().is_relative_to(job.resolve()):
         raise EczemaError(
             f"--cases {file}: all Parquet files of {job} are read as rows; name a file elsewhere"
         )

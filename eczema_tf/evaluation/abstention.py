@@ -78,10 +78,13 @@ def find_surest(sample: Sample, count: int) -> dict[str, pd.DataFrame]:
         Cases by "right" and "wrong", with whether they are `positive` (bool).
     """
     sample = sample.of_head("fusion")
-    if "decision" in sample.cases:
+    if "decision" in sample.cases:  # by the bounds of each model, also of a cross-validation
         sample = sample.where((sample.cases["decision"] != DECISIONS[1]).to_numpy(bool))
+        called = (sample.cases["decision"] == DECISIONS[2]).to_numpy(bool)
+    else:
+        called = sample.called("fusion")
     positive = sample.positive()
-    right = sample.called("fusion") == positive
+    right = called == positive
     order = np.argsort(-_measure_distance(sample), kind="stable")
     cases = sample.cases.assign(positive=positive)
     return {

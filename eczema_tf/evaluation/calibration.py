@@ -18,6 +18,7 @@ from eczema_tf.evaluation.intervals import (
     MIN_GROUPS,
     Estimate,
     Sampling,
+    clip_ends,
     count_rarer_class,
     estimate_mean,
     estimate_share,
@@ -30,7 +31,9 @@ MOST_BINS, CASES_A_BIN = 10, 20
 _DRAWS = 1000
 # logits beyond it would let one case decide slope and intercept; P = 0.0003
 _LARGEST_LOGIT = 8.0
-_UNFITTED = "one class only, or a threshold that parts the classes: no slope fits"
+_UNFITTED = (
+    "one class only, equal probabilities, or a threshold that parts the classes: no slope fits"
+)
 
 
 class Bin(Record):
@@ -107,13 +110,17 @@ def judge_calibration(
     miscalibration, discrimination, uncertainty = decompose_brier(probabilities, labels)
     return Calibration(
         brier=Brier(
-            score=estimate_mean(measure_mean((probabilities - labels) ** 2), sampling, reason),
+            score=clip_ends(
+                estimate_mean(measure_mean((probabilities - labels) ** 2), sampling, reason), 0, 1
+            ),
             miscalibration=miscalibration,
             discrimination=discrimination,
             uncertainty=uncertainty,
         ),
         ece=estimate_calibration_error(probabilities, labels, positive, sampling, reason),
-        in_the_large=estimate_mean(measure_mean(probabilities - labels), sampling, reason),
+        in_the_large=clip_ends(
+            estimate_mean(measure_mean(probabilities - labels), sampling, reason), -1, 1
+        ),
         slope=slope,
         intercept=intercept,
     )

@@ -146,6 +146,7 @@ def _apply_bayes(found: Estimate, spared: Estimate, share: float, rest: float) -
     if None not in (value, low, high):
         return Estimate(value=value, low=low, high=high)
     reason = found.reason or spared.reason or "no case is called so"
+    low, high = (None, None) if value is None else (low, high)
     return Estimate(value=value, low=low, high=high, reason=reason)
 
 

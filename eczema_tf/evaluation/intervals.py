@@ -228,6 +228,15 @@ def estimate_mean(
     return Estimate(value=mean.value, low=mean.value - reach, high=mean.value + reach)
 
 
+def clip_ends(estimate: Estimate, lowest: float, highest: float) -> Estimate:
+    """Ends an interval where the metric does."""
+    ends = {"low": estimate.low, "high": estimate.high}
+    clipped = {
+        name: min(max(end, lowest), highest) for name, end in ends.items() if end is not None
+    }
+    return estimate.model_copy(update=clipped)
+
+
 def estimate_difference(
     difference: Statistic, sampling: Sampling, reason: str, *, groups: int | None = None
 ) -> Difference:
@@ -238,9 +247,11 @@ def estimate_difference(
     if found["low"] is None:
         return Difference(**found)
     error = np.sqrt(sampling.compute_variance(difference.influence))
+    if error == 0:  # of twelve cases that agree one more may differ
+        reason = "no interval: no case differs from the others"
+        return Difference(value=difference.value, low=None, high=None, reason=reason)
     freedom = (sampling.count() if groups is None else groups) - 1
-    size = abs(difference.value)
-    p = 2 * t.sf(size / error, freedom) if error > 0 else float(size == 0)
+    p = 2 * t.sf(abs(difference.value) / error, freedom)
     return Difference(**found, p=float(p))
 
 
@@ -316,10 +327,16 @@ def summarise(
     value, resampled = values[0], values[1:]
     if not np.isfinite(value):
         return Estimate(value=None, low=None, high=None, reason=reason)
-    undefined = float(np.mean(~np.isfinite(resampled))) if len(resampled) else 1.0
+    if not len(resampled):
+        reason = "no interval: nothing was resampled, or too few groups"
+        return Estimate(value=float(value), low=None, high=None, reason=reason)
+    undefined = float(np.mean(~np.isfinite(resampled)))
     if undefined > MAX_UNDEFINED:
         reason = f"no interval: undefined in {undefined:.0%} of the resamples"
         return Estimate(value=float(value), low=None, high=None, reason=reason)
     ends = np.nanquantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if ends[0] == ends[1]:
+        reason = "no interval: it is the same in all resamples"
+        return Estimate(value=float(value), low=None, high=None, reason=reason)
     low, high = np.clip(value + np.sqrt(inflation) * (ends - value), *bounds)
     return Estimate(value=float(value), low=float(low), high=float(high))

@@ -257,7 +257,7 @@ def _judge_consistency(sample: Sample) -> ConsistencyMetrics:
     right = (label == predicted).to_numpy(bool)
     return ConsistencyMetrics(
         cases=counted.count(),
-        macro_f1=sample.summarise(metrics.compute_macro_f1(confusion), reason, bounds=(0, 1)),
+        macro_f1=counted.summarise(metrics.compute_macro_f1(confusion), reason, bounds=(0, 1)),
         accuracy=sample.estimate_share(right, reason, where=known),
         confusion=_count_confusion(confusion, counted, CONSISTENCY),
     )
@@ -277,8 +277,8 @@ def _judge_grades(sample: Sample, modality: str) -> dict[str, object]:
     kappa, mae = metrics.compute_quadratic_kappa(confusion), metrics.compute_grade_error(confusion)
     found: dict[str, object] = {
         "cases": counted.count(),
-        "kappa": sample.summarise(kappa, reason, bounds=(-1, 1)),
-        "mae": sample.summarise(mae, reason, bounds=(0, 2)),
+        "kappa": counted.summarise(kappa, reason, bounds=(-1, 1)),
+        "mae": counted.summarise(mae, reason, bounds=(0, 2)),
         "confusion": _count_confusion(confusion, counted, SEVERITY),
     }
     if (expected := GRADE_COLUMNS[modality]) in sample.cases:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from eczema_tf.evaluation.intervals import (
+    MIN_GROUPS,
     Difference,
     Estimate,
     Sampling,
@@ -162,6 +163,8 @@ class Sample:
         self, values: np.ndarray, reason: str, *, bounds: tuple[float, float]
     ) -> Estimate:
         """Summarises what was computed with the weights; see `intervals.summarise`."""
+        if self.sampling.count() < MIN_GROUPS:
+            values = values[:1]  # of so few, resamples tell nothing
         return summarise(values, reason, inflation=self.sampling.inflation, bounds=bounds)
 
     def explain_undefined(self, needed: str) -> str:

@@ -46,7 +46,8 @@ def split_at(model: keras.Model, first: str) -> tuple[keras.Model, keras.Model]:
     found = [layer for layer in encoder.layers if layer.name.startswith(first)][:1]
     # what needs an inner map cannot do with a place above it: the fine one lies below all others
     fine = find_inner_maps(encoder, photos)[:1] if encoder.outputs[1:] else []
-    for place in [*(layer.input for layer in found), *fine]:
+    single = [layer.input for layer in found if not isinstance(layer.input, list)]
+    for place in [*single, *fine]:
         with suppress(ValueError):  # Keras' way to say that something flows around it
             upper = keras.Model(place, encoder.outputs, name="image_encoder_top")
             if found and found[0] in upper.layers:

@@ -69,6 +69,7 @@ def list_figures(metrics: Metrics, facts: RunFacts) -> dict[str, str]:
     return {
         **{name.replace(" ", "_").replace("-", "_"): value for name, value in settings},
         **_describe_data(facts),
+        **_describe_parts(metrics, facts),
         **_describe_results(metrics),
         "caveats": str(len(list_caveats(facts, metrics))),
     }
@@ -78,26 +79,40 @@ def _describe_data(facts: RunFacts) -> dict[str, str]:
     """Describes the data of which the results are, which may be others than the run's own."""
     data, config = facts.judged or facts.data, facts.config
     counts = data.counts
-    by_split = [f"{one.cases} {split}" for split, one in (facts.data.split_counts or {}).items()]
-    splits = f"{counts.cases} cases in {config.split.folds} folds" if config.split.folds else ""
-    if facts.judged is not None:
-        splits, by_split = f"{counts.cases} cases that the run has not seen", []
+    read = (
+        "embeddings in place of photos" if config.data.embeddings else "one reader for all photos"
+    )
+    joined = "; duplicates joined into groups" if config.data.merge_duplicates else ""
     left = "; ".join(f"{count} {reason}" for reason, count in data.not_kept.items())
     said = {
         **data.provenance,
         "sources": data.name_sources(),
         "missing": f"rows with a photo alone {counts.image_only}, with a text alone"
         f" {counts.text_only}",
-        "preparation": f"one reader for all photos; {data.rejected_rows} bad rows left out;"
-        " duplicates joined into groups",
-        "disjoint": "group (patient, author, or case where no more is known)",
+        "preparation": f"{read}; {data.rejected_rows} bad rows left out{joined}",
+        "initial": "all from the run that it builds on"
+        if config.train.base_run
+        else f"the rest drawn with seed {config.seed}",
         "imbalance": _BALANCED if config.train.balance_classes else "nothing was done about it",
         "built_in": facts.nobody_is_judged
         and "built-in data: made by a program, no real person is in them",
-        "splits": f"cases: {', '.join(by_split)}" if by_split else splits,
         "flow": left and f"{counts.cases} cases kept; left out: {left}",
     }
     return {name: words for name, words in said.items() if words}
+
+
+def _describe_parts(metrics: Metrics, facts: RunFacts) -> dict[str, str]:
+    """Describes how training and judged cases are apart; nothing where some are not."""
+    if metrics.leaks is not None and metrics.leaks.leaks:
+        return {}
+    by_split = [f"{one.cases} {split}" for split, one in (facts.data.split_counts or {}).items()]
+    splits = f"cases: {', '.join(by_split)}"
+    if folds := facts.config.split.folds:
+        splits = f"{facts.data.counts.cases} cases in {folds} folds"
+    if facts.judged is not None:
+        splits = f"{facts.judged.counts.cases} cases that the run has not seen"
+    disjoint = "group (patient, author, or case where no more is known)"
+    return {"splits": splits, "disjoint": disjoint} if by_split or folds else {}
 
 
 def _describe_results(metrics: Metrics) -> dict[str, str]:

@@ -167,7 +167,7 @@ def build_spread(spreads: Mapping[str, Spread], seeds: Sequence[int]) -> Section
         seeds: Of the runs.
     """
     table = build_table(
-        f"{len(seeds)} runs on the test split, seeds {seeds[0]} to {seeds[-1]}",
+        f"{len(seeds)} runs, seeds {seeds[0]} to {seeds[-1]}",
         ("figure", "mean", "SD", "lowest", "highest"),
         [
             [

@@ -130,7 +130,7 @@ def format_markdown(title: str, sections: Sequence[Section], notice: str = NOTIC
 def _escape(text: str) -> str:
     """One line in which nothing is HTML, emphasis, code or a link."""
     shown = escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([\\`*])", r"\\\1", shown).replace("](", "]\\(")
+    return re.sub(r"([\\`*~]|\b_|_\b)", r"\\\1", shown).replace("](", "]\\(")
 
 
 def format_text(sections: Iterable[Section], notice: str = NOTICE) -> str:

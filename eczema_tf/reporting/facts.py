@@ -230,8 +230,8 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
         f" {(split.folds or 0) * split.repeats} models, none of which is the model.": split.folds,
         "Thresholds were chosen on validation cases; then the model was trained anew on"
         " training and validation cases together.": facts.config.train.refit,
-        "No case had photos: nothing is known about them.": not metrics.heads["image"].cases,
-        "No case had texts: nothing is known about them.": not metrics.heads["text"].cases,
+        "No photo was looked at: nothing is known of photos.": not metrics.heads["image"].cases,
+        "No text was looked at: nothing is known of texts.": not metrics.heads["text"].cases,
         f"Only {positives} of the cases are {name}, so the intervals are wide.": (
             positives < FEW_POSITIVES
         ),

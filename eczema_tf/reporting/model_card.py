@@ -72,7 +72,11 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
         Section("Training Data", [tabulate_data(facts), Bullets(describe_data(facts))], level=3),
         Section("Training Procedure", [tabulate_settings(facts)], level=3),
         Section("Evaluation", []),
-        Section("Testing Data", [*(warn_of_leaks(metrics) or [_SAME_DATA]), *judged_on], level=3),
+        Section(
+            "Testing Data",
+            [*(warn_of_leaks(metrics, named=False) or [_SAME_DATA]), *judged_on],
+            level=3,
+        ),
         Section("Factors", [Bullets(_FACTORS)], level=3),
         Section("Metrics", [Bullets(_METRICS)], level=3),
         Section("Results", mark_leaks(metrics, results), level=3),

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
 from eczema_tf.evaluation.abstention import Abstention
@@ -20,6 +21,7 @@ from eczema_tf.evaluation.decisions import compute_net_benefit
 from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.predictions import take_scored
 from eczema_tf.evaluation.records import HeadMetrics, Metrics
+from eczema_tf.evaluation.sample import Sample
 from eczema_tf.evaluation.subgroups import FACTORS, SUBGROUP_METRICS, Subgroups
 from eczema_tf.files import replacing_file
 from eczema_tf.reporting.formats import HEAD_NAMES, METRIC_NAMES, format_estimate
@@ -61,6 +63,8 @@ def write_plots(folder: Path, cases: pd.DataFrame, metrics: Metrics) -> None:
 
 def write_figure(path: Path, figure: Figure) -> None:
     """Writes a PNG; the same metrics give the same bytes."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a source may be called "US$ and AU$"
     with replacing_file(path) as aside:
         figure.savefig(aside, format="png", metadata={"Software": None})
 
@@ -82,16 +86,18 @@ def _draw_curves(cases: pd.DataFrame, metrics: Metrics) -> dict[str, Figure]:
         label = f"chance (prevalence {prevalence:.2f})"
         pr.axhline(prevalence, color=_GREY, linewidth=1, linestyle=":", label=label)
     for modality, head in metrics.heads.items():
-        scores, positive = take_scored(cases, modality, metrics.label_threshold)
+        sample = metrics.take(cases).of_head(modality)
+        positive = sample.positive()
         if positive.any() and not positive.all():
-            _draw_roc(roc, modality, head, scores, positive)
-            _draw_precision(pr, modality, head, scores, positive)
+            _draw_roc(roc, modality, head, sample)
+            _draw_precision(pr, modality, sample)
             continue
         for axes in (roc, pr):
             label = f"{HEAD_NAMES[modality]}: no curve without cases of both classes"
             axes.plot([], [], linestyle="none", label=label)
     limits = {name: one for name, one in (metrics.bayes_auroc or {}).items() if one is not None}
-    caption = f"{metrics.labelled} labelled cases; dots: at the thresholds chosen on validation"
+    caption = f"{metrics.labelled} labelled cases; dots: at the thresholds chosen on validation,"
+    caption += "\nfusion decides one input alone by that one's, so its dot may lie off the curve"
     if limits:
         said = [f"{HEAD_NAMES[modality]} {auroc:.2f}" for modality, auroc in limits.items()]
         caption += f"\nlimit, the AUROC of the exact posterior: {', '.join(said)}"
@@ -100,31 +106,27 @@ def _draw_curves(cases: pd.DataFrame, metrics: Metrics) -> dict[str, Figure]:
     return {ROC: roc_figure, PR: pr_figure}
 
 
-def _draw_roc(
-    axes: Axes, modality: str, head: HeadMetrics, scores: np.ndarray, positive: np.ndarray
-) -> None:
-    colour, style = STYLES[modality]
+def _draw_roc(axes: Axes, modality: str, head: HeadMetrics, sample: Sample) -> None:
+    (colour, style), positive = STYLES[modality], sample.positive()
+    scores, called = sample.probability(modality), sample.called(modality)
     false_alarms, sensitivity, _ = roc_curve(positive, scores, drop_intermediate=False)
     label = f"{HEAD_NAMES[modality]}: AUROC {format_estimate(head.auroc, 2)}"
     axes.plot(false_alarms, sensitivity, style, color=colour, linewidth=2, label=label)
-    called = scores >= head.threshold
     _draw_dot(axes, called[~positive].mean(), called[positive].mean(), colour)
 
 
-def _draw_precision(
-    axes: Axes, modality: str, head: HeadMetrics, scores: np.ndarray, positive: np.ndarray
-) -> None:
+def _draw_precision(axes: Axes, modality: str, sample: Sample) -> None:
     """Draws the curve whose area is the average precision, a sum of steps.
 
     Interpolating it would flatter (Davis and Goadrich 2006).
     """
-    colour, style = STYLES[modality]
+    (colour, style), positive = STYLES[modality], sample.positive()
+    scores, called = sample.probability(modality), sample.called(modality)
     precision, recall, _ = precision_recall_curve(positive, scores)  # by falling recall
     precision[-1] = precision[-2]
     average = average_precision_score(positive, scores)
     label = f"{HEAD_NAMES[modality]}: average precision {average:.2f}"
     axes.plot(recall, precision, style, color=colour, linewidth=2, label=label, ds="steps-post")
-    called = scores >= head.threshold
     if called.any():
         _draw_dot(axes, called[positive].mean(), positive[called].mean(), colour)
 

@@ -37,16 +37,20 @@ _MARKS = {
 }
 
 
-def warn_of_leaks(metrics: Metrics) -> list[Block]:
-    """Warns if the model has seen some of the cases, and that was allowed."""
+def warn_of_leaks(metrics: Metrics, *, named: bool = True) -> list[Block]:
+    """Warns if the model has seen some of the cases, and that was allowed.
+
+    Args:
+        metrics: Of the cases.
+        named: Whether a few are named, by ids that may be patients'.
+    """
     if (leaks := metrics.leaks) is None or not leaks.leaks:
         return []
-    return [
-        Warned(
-            f"{leaks.leaks} leaks between training and these cases were allowed: these results"
-            f" are too good. For instance: {'; '.join(leaks.examples[:3])}."
-        )
-    ]
+    said = (
+        f"Leaks between training and these cases were allowed ({leaks.leaks}): these results are"
+        " too good."
+    )
+    return [Warned(f"{said} For instance: {'; '.join(leaks.examples[:3])}." if named else said)]
 
 
 def mark_leaks(metrics: Metrics, blocks: Sequence[Block]) -> list[Block]:
@@ -165,7 +169,7 @@ def describe_labels(metrics: Metrics) -> list[str]:
         for source, grades in metrics.severity.alone.items()
     }
     return ([said] if consistency.cases else []) + [
-        f"{name}, of {grades.cases} positive cases: quadratic kappa {format_estimate(grades.kappa)}"
+        f"{name}, of {grades.cases} graded cases: quadratic kappa {format_estimate(grades.kappa)}"
         f"{'' if grades.best_kappa is None else f' (limit {format_number(grades.best_kappa)})'},"
         f" mean error {format_estimate(grades.mae)} grades."
         for name, grades in severities.items()

@@ -195,10 +195,11 @@ class WriteScalars(keras.callbacks.Callback):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
-        self.writers = {
-            split: tf.summary.create_file_writer(str(folder / split))
-            for split in ("train", "validation")
-        }
+        with refusing(folder):
+            self.writers = {
+                split: tf.summary.create_file_writer(str(folder / split))
+                for split in ("train", "validation")
+            }
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Writes the epoch, so that it can be watched."""

@@ -87,6 +87,12 @@ def _check_alike(first: Evaluated, other: Evaluated, keys: list[str]) -> None:
         raise DataError(
             f"--compare {first.name} {other.name}: one is a cross-validation; compare two, or none"
         )
+    asked = [run.metrics.positive_class for run in (first, other)]
+    if asked[0] != asked[1]:
+        raise DataError(
+            f"--compare {first.name} {other.name}: one tells {asked[0]} and the other {asked[1]}"
+            " from the rest"
+        )
     mine, yours = first.metrics.label_threshold, other.metrics.label_threshold
     if mine != yours:
         raise DataError(

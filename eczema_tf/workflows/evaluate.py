@@ -109,7 +109,7 @@ def _stress(
 def _describe_other(data: RunData, dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> OtherData:
     """Describes data that are not the run's own, and how far they are from its training."""
     shift = compare_inputs(data.inputs or {}, describe_inputs(dataset, inputs, rows))
-    return OtherData(dataset.describe(), shift)
+    return OtherData(dataset.take(rows).describe(), shift)
 
 
 def _aim_at(sensitivities: Sequence[float], config: Config, run_dir: Path) -> Config:

@@ -44,9 +44,6 @@ from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.base_run import BaseRun, build_on, check_base, load_base
 from eczema_tf.workflows.inference import load_model_inputs, predict_cases
 
-# in a run folder: the model that validation judged, where the run's own was trained on validation,
-# too
-BEFORE_REFIT = "before_refit"
 # texts that are averaged for one that says nothing: how many at most, at once, and how few
 # labelled unclear are too few
 NEUTRAL_TEXTS, NEUTRAL_BATCH, MIN_UNCLEAR = 512, 32, 20
@@ -106,7 +103,7 @@ def fit_run(
     """
     refit, first_dir = config.train.refit, run_dir
     if refit:
-        first_dir = run_dir / BEFORE_REFIT
+        first_dir = run_dir / run_folder.BEFORE_REFIT
         run_folder.write_start(first_dir, config)
     trained, inputs, history = train_run(config, dataset, splits, first_dir)
     thresholds, bounds = _judge(trained, dataset, inputs, splits, run_dir)

@@ -82,6 +82,7 @@ def write_results(
     )
     if other is not None and run_dir is not None:
         metrics, facts = _add_other(metrics, facts, cases, other, run_dir)
+    (out / run_folder.METRICS).unlink(missing_ok=True)  # those of before, until all is done
     write_csv(out / run_folder.PREDICTIONS, cases)
     write_plots(out, cases, metrics)
     write_stress_plots(out, metrics)

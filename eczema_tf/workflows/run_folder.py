@@ -59,6 +59,8 @@ MODEL_FILES = (
     EVIDENCE,
 )
 FOLDS = "folds"  # of a cross-validation, a folder for each model
+# the model that validation judged, where the run's own was trained on validation, too
+BEFORE_REFIT = "before_refit"
 REPORT, MODEL_CARD = "report.html", "model_card.md"
 PACKAGES = (
     "tensorflow",
@@ -115,8 +117,10 @@ def refuse_run(out: Path) -> None:
     """Refuses the folder of a run as a place for other results.
 
     Raises:
-        RunError: If it is one.
+        RunError: If it is one, or a file.
     """
+    if out.is_file():
+        raise RunError(f"--out {out}: is a file; give a folder")
     if (out / CONFIG).exists():
         raise RunError(
             f"--out {out}: is the folder of a run, whose own results would be lost; give another"
@@ -143,7 +147,8 @@ def write_start(run_dir: Path, config: Config) -> None:
 
 def take_back_start(run_dir: Path) -> None:
     """Removes what `write_start` wrote, unless something was trained since."""
-    if not any((run_dir / name).exists() for name in ("checkpoints", WEIGHTS, FOLDS)):
+    trained = ("checkpoints", WEIGHTS, FOLDS, BEFORE_REFIT)
+    if not any((run_dir / name).exists() for name in trained):
         for name in (CONFIG, ENVIRONMENT):
             (run_dir / name).unlink(missing_ok=True)
 

@@ -23,7 +23,7 @@ from tensorboard.plugins.hparams import api as hparams
 from eczema_tf.config import Config, Section, change_config, dump_config, read_yaml
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.errors import ConfigError, raise_if_any, shorten
-from eczema_tf.files import write_csv, write_text
+from eczema_tf.files import refusing, write_csv, write_text
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.audit import load_audited
 from eczema_tf.workflows.base_run import list_seen_by_base
@@ -220,7 +220,8 @@ def _run_trial(
     run_folder.write_start(run_dir, trial_config)
     *_, history = train_run(trial_config, dataset, splits, run_dir)
     score = history.kept(OBJECTIVE, trial_config.train.keep)
-    with tf.summary.create_file_writer(str(run_dir / "tensorboard" / "hparams")).as_default():
+    place = run_dir / "tensorboard" / "hparams"
+    with refusing(place), tf.summary.create_file_writer(str(place)).as_default():
         hparams.hparams(chosen, trial_id=run_dir.name)
         tf.summary.scalar(OBJECTIVE, score, step=0)
     return score

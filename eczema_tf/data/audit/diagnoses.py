@@ -6,13 +6,14 @@ was somebody's guess, and often the doctor's. The names are in `diagnoses.yaml`.
 """
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import yaml
+
+from eczema_tf.data.audit.near_texts import show_letters
 
 OWN, FAMILY = "own", "family"  # whose diagnosis a text names
 # "and" ends a clause where another subject follows: not in "eczema and asthma in the family"
@@ -59,8 +60,8 @@ def mask_diagnoses(text: str) -> str:
 
 
 def _simplify(text: str) -> str:
-    """Writes letters and apostrophes as `diagnoses.yaml` does."""
-    return unicodedata.normalize("NFKC", text).replace("\u2019", "'")
+    """Writes letters, apostrophes and hyphens as `diagnoses.yaml` does."""
+    return show_letters(text).replace("\u2019", "'").replace("\u2010", "-")
 
 
 @cache

@@ -88,10 +88,11 @@ def _normalize(text: str) -> list[tuple[str, int, int]]:
 def _is_boundary(before: str, character: str) -> bool:
     if character.isascii():
         return True
+    if unicodedata.combining(character):  # without a look at the thousands that may stand before it
+        return False
     together = unicodedata.normalize("NFKC", before + character)
-    return together == unicodedata.normalize("NFKC", before) + unicodedata.normalize(
-        "NFKC", character
-    ) and not unicodedata.combining(character)
+    apart = [unicodedata.normalize("NFKC", part) for part in (before, character)]
+    return together == "".join(apart)
 
 
 def _unmark(pieces: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
