@@ -1,6 +1,7 @@
 """The leakage audit: planted leaks are found, a clean set raises nothing, groups are joined."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -641,3 +642,32 @@ def test_a_dataset_json_of_somebody_else_is_a_clear_error(tmp_path: Path, conten
     (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(DataError, match=r"dataset\.json: .*move the file away"):
         dataset.describe()
+
+
+def test_letters_that_nobody_sees_hide_no_diagnosis():
+    assert name_diagnoses("the doctor says ec\u00adzema") == {("eczema", "own")}
+    assert mask_diagnoses("is it atopic\u2011dermatitis?") == "is it this?"
+    assert split_words("ec\u200bze\u00adma, DRY") == ("eczema", "dry")
+
+
+def test_near_copies_are_those_that_all_pairs_would_show(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(0)
+    words = [f"w{number}" for number in range(60)]
+    texts = {("i", "have", *rng.choice(words, 12)) for _ in range(80)}
+    for text in sorted(texts)[:30]:  # with a word or two changed, or a few left out
+        changed = [*text[: rng.integers(9, 14)]]
+        changed[int(rng.integers(2, 9))] = "other"
+        texts.add(tuple(changed))
+    model = near_texts.PhraseModel(dict.fromkeys(texts, 1))
+    monkeypatch.setattr(model, "is_near_copy", lambda *_: True)
+
+    def pairs(text: tuple[str, ...]) -> set[tuple[str, ...]]:
+        return {*near_texts._phrases(text, 2)}
+
+    expected = [
+        (one, other)
+        for one, other in combinations(sorted(texts), 2)
+        if len(pairs(one) & pairs(other)) >= max(len(pairs(one)), len(pairs(other))) / 2
+    ]
+    assert len(expected) >= 20
+    assert near_texts.find_near_texts(model) == expected

@@ -95,7 +95,9 @@ def save(folder: Path, cases: pd.DataFrame, **options: object) -> Path:
     folder.mkdir()
     write_csv(folder / "predictions.csv", cases)
     chosen = {"label_threshold": 0.5, "replicates": 20, "seed": 0} | options
-    compute_metrics(cases, THRESHOLDS, **chosen).write(folder / "metrics.json")
+    called = {"positive_class": chosen.pop("positive_class", "eczema")}
+    metrics = compute_metrics(cases, THRESHOLDS, **chosen).model_copy(update=called)
+    metrics.write(folder / "metrics.json")
     return folder
 
 
@@ -124,6 +126,7 @@ def test_the_command_compares_the_cases_that_both_have(cases, tmp_path, capsys):
         ({"case_id": "x"}, {}, "no case is in all of them"),
         ({"repeat": 0}, {}, "one is a cross-validation"),
         ({}, {"label_threshold": 0.3}, "a label above 0.5 in one and above 0.3 in the other"),
+        ({}, {"positive_class": "malignant"}, "one tells eczema and the other malignant"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused(cases, tmp_path, capsys, change, options, said):
@@ -138,6 +141,10 @@ def test_a_comparison_is_not_put_among_a_runs_own_results(cases, tmp_path, capsy
     (one / "config.yaml").write_text("seed: 0\n")
     assert evaluate.main(["--compare", str(one), str(other), "--out", str(one)]) == 1
     assert "is the folder of a run" in capsys.readouterr().err
+    (tmp_path / "file").write_text("x")
+    out = str(tmp_path / "file")
+    assert evaluate.main(["--compare", str(one), str(other), "--out", out]) == 1
+    assert "is a file; give a folder" in capsys.readouterr().err
     assert not list(one.glob("comparison.*"))
 
 
