@@ -34,7 +34,6 @@ from eczema_tf.model.layers import (
 )
 from eczema_tf.model.losses import (
     FindingsCrossentropy,
-    OrdinalCrossentropy,
     build_losses,
     compute_probabilities,
     compute_targets,
@@ -244,7 +243,7 @@ def test_ordinal_loss_knows_the_order():
     """Certain of "severe" when the truth is "moderate" costs less than when it is "mild"."""
     severe = np.array([[6.0, 6.0]])
     costs = [
-        float(OrdinalCrossentropy()(np.array([truth]), severe))
+        float(build_losses()["severity"](np.array([truth]), severe))
         for truth in ([0.0, 0.0], [1.0, 0.0], [1.0, 1.0])
     ]
     assert costs[0] > costs[1] > costs[2]

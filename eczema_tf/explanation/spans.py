@@ -6,7 +6,7 @@ from dataclasses import dataclass
 TOKEN_METHOD = "integrated_gradients"  # how tokens are scored: `token_scores`
 INCOMPLETE = 0.02  # share of what a text moves that its words' scores may miss
 PHRASE_SHARE = 0.1  # a word belongs to a phrase if its score is at least this share of the highest
-SENTENCE_ENDS = frozenset(".!?;\n")
+SENTENCE_ENDS = frozenset(".!?;")
 
 
 @dataclass(frozen=True)

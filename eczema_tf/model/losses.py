@@ -14,22 +14,6 @@ from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, FINDINGS, HEADS, SEVERIT
 
 
 @keras.saving.register_keras_serializable("eczema_tf")
-class OrdinalCrossentropy(keras.losses.Loss):
-    """Binary cross-entropy of every "worse than grade k".
-
-    Frank and Hall (2001); CORAL, Cao et al. (2020). A miss by two grades costs more than a miss by
-    one. `y_true`: (batch, grades - 1), 1 where the grade is worse than k, fractions allowed;
-    `y_pred`: (batch, grades - 1), cumulative logits.
-    """
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """One loss a row."""
-        y_true = ops.cast(y_true, y_pred.dtype)
-        losses = ops.binary_crossentropy(y_true, y_pred, from_logits=True)  # (batch, grades - 1)
-        return ops.mean(losses, axis=-1)
-
-
-@keras.saving.register_keras_serializable("eczema_tf")
 class FindingsCrossentropy(keras.losses.Loss):
     """Binary cross-entropy of every finding, added up: each is a question of its own.
 
@@ -44,12 +28,14 @@ class FindingsCrossentropy(keras.losses.Loss):
 
 def build_losses(heads: Iterable[str] = HEADS) -> dict[str, keras.losses.Loss]:
     """Makes one loss a head, each taking logits and soft labels."""
+    # of grades, every "worse than grade k" (Frank and Hall 2001; CORAL, Cao et al. 2020): a miss by
+    # two grades costs more than a miss by one
     losses: dict[str, keras.losses.Loss] = {
-        head: keras.losses.BinaryCrossentropy(from_logits=True) for head in ECZEMA_HEADS.values()
+        head: keras.losses.BinaryCrossentropy(from_logits=True)
+        for head in (*ECZEMA_HEADS.values(), *SEVERITY_HEADS.values())
     }
     losses["consistency"] = keras.losses.CategoricalCrossentropy(from_logits=True)
     losses[FINDINGS] = FindingsCrossentropy()
-    losses |= {head: OrdinalCrossentropy() for head in SEVERITY_HEADS.values()}
     return {head: losses[head] for head in heads}
 
 

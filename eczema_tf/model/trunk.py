@@ -6,7 +6,6 @@ views of each photo, and every epoch learns from another view.
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 
 import keras
@@ -124,17 +123,8 @@ def encode_views(
         partial(_encode_views, trunk, source.values, times, augment, seed),
     )
     shifts = photos * np.repeat(np.arange(times), len(inputs))
-    index = np.tile(source.index, times)
-    columns = {
-        name: replace(column, index=np.tile(column.index, times))
-        for name, column in inputs.columns.items()
-    }
-    repeated = replace(
-        inputs,
-        columns=columns,
-        token_counts=np.tile(inputs.token_counts, times),
-        text_notices=np.tile(inputs.text_notices, times),
-    )
+    rows, index = np.tile(np.arange(len(inputs)), times), np.tile(source.index, times)
+    repeated = inputs.pair(rows, rows, rows)
     column = Column(values, np.where(index < 0, -1, index + shifts), key)
     return repeated.with_features(IMAGE, TRUNK, column)
 

@@ -178,8 +178,7 @@ class KeepBest(keras.callbacks.Callback):
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         """Puts the best weights into the model, if they are not the last ones."""
         if self.best:
-            for weight, value in zip(self.model.weights, self.best, strict=True):
-                weight.assign(value)
+            self.model.set_weights(self.best)
 
 
 class WriteScalars(keras.callbacks.Callback):
