@@ -55,7 +55,9 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
         *tabulate_wordings(metrics),
         *(build_subgroups(metrics.subgroups, name) if metrics.subgroups else ()),
     ]
-    judged_on = [describe_sample(metrics), *describe_texts(metrics)]
+    # whose ids are nobody's business
+    apart = warn_of_leaks(metrics, named=False) or [_SAME_DATA]
+    judged_on = [*apart, describe_sample(metrics), *describe_texts(metrics)]
     sections = [
         Section("Model Details", [_MODEL_DETAILS.format(name)]),
         Section("Uses", []),
@@ -72,11 +74,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
         Section("Training Data", [tabulate_data(facts), Bullets(describe_data(facts))], level=3),
         Section("Training Procedure", [tabulate_settings(facts)], level=3),
         Section("Evaluation", []),
-        Section(
-            "Testing Data",
-            [*(warn_of_leaks(metrics, named=False) or [_SAME_DATA]), *judged_on],
-            level=3,
-        ),
+        Section("Testing Data", judged_on, level=3),
         Section("Factors", [Bullets(_FACTORS)], level=3),
         Section("Metrics", [Bullets(_METRICS)], level=3),
         Section("Results", mark_leaks(metrics, results), level=3),

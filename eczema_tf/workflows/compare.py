@@ -83,25 +83,22 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
 
 def _check_alike(first: Evaluated, other: Evaluated, keys: list[str]) -> None:
     """Refuses runs whose results on the same cases are not comparable."""
+    title, one, two = f"--compare {first.name} {other.name}", first.metrics, other.metrics
     if ("repeat" in first.cases) != ("repeat" in other.cases):
+        raise DataError(f"{title}: one is a cross-validation; compare two, or none")
+    if one.positive_class != two.positive_class:
         raise DataError(
-            f"--compare {first.name} {other.name}: one is a cross-validation; compare two, or none"
+            f"{title}: one tells {one.positive_class} and the other {two.positive_class}"
         )
-    asked = [run.metrics.positive_class for run in (first, other)]
-    if asked[0] != asked[1]:
+    if one.label_threshold != two.label_threshold:
         raise DataError(
-            f"--compare {first.name} {other.name}: one tells {asked[0]} and the other {asked[1]}"
-            " from the rest"
-        )
-    mine, yours = first.metrics.label_threshold, other.metrics.label_threshold
-    if mine != yours:
-        raise DataError(
-            f"--compare {first.name} {other.name}: positive is a label above {mine:g} in one and"
-            f" above {yours:g} in the other; evaluate both with the same data.label_threshold"
+            f"{title}: positive is a label above {one.label_threshold:g} in one and above"
+            f" {two.label_threshold:g} in the other; evaluate both with the same"
+            " data.label_threshold"
         )
     both = first.cases.merge(other.cases, on=keys, suffixes=("", "_other"))
     differ = both[both["eczema"].fillna(-1) != both["eczema_other"].fillna(-1)]
     raise_if_any(
-        f"--compare {first.name} {other.name}: cases have other labels in one than in the other",
+        f"{title}: cases have other labels in one than in the other",
         [f"case {case!r}" for case in differ["case_id"]],
     )

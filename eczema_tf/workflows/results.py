@@ -65,10 +65,9 @@ def write_results(
             the surest; None for figures alone.
     """
     facts = run_folder.read_run_facts(run_dir or out, config)
-    thresholds = run_folder.read_thresholds(run_dir or out)
     metrics = compute_metrics(
         cases,
-        thresholds,
+        run_folder.read_thresholds(run_dir or out),
         points=_choose_run_points(run_dir or out, config),
         label_threshold=config.data.label_threshold,
         soft_labels=config.train.soft_labels,
