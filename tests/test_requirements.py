@@ -112,7 +112,7 @@ def test_the_lock_is_installed_once_with_its_hashes_and_again_after_a_failure(tm
     for name in ("requirements.lock", "requirements-weights.txt"):
         (tmp_path / name).write_text("a==1\n")
     python = tmp_path / ".venv" / "bin" / "python"
-    python.write_text('#!/bin/sh\necho "$@" >> calls\ntest ! -e fails\n')
+    python.write_text('#!/bin/sh\necho "$@" >> calls\ntest ! -e fails || test "$3" = --version\n')
     python.chmod(0o755)
 
     def source() -> int:
@@ -128,3 +128,16 @@ def test_the_lock_is_installed_once_with_its_hashes_and_again_after_a_failure(tm
     calls = [line for line in (tmp_path / "calls").read_text().splitlines() if ".lock" in line]
     assert len(calls) == 3  # failed, done, changed
     assert all("--require-hashes -r requirements.lock" in call for call in calls)
+
+
+def test_an_environment_without_pip_is_given_it(tmp_path: Path):
+    """As Debian's Python leaves it where python3-venv is not installed."""
+    for name in ("scripts", ".venv/bin"):
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "environment.sh", tmp_path / "scripts")
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "$@" >> calls\ntest "$2" != pip\n')
+    python.chmod(0o755)
+    command = ["bash", "-c", f"source {tmp_path}/scripts/environment.sh"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+    assert "-m ensurepip --default-pip" in (tmp_path / "calls").read_text().splitlines()

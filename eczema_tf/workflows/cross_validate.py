@@ -63,8 +63,8 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
         cases.append(by_case.assign(repeat=repeat))
     mean = {head: float(np.mean([one[head] for one in thresholds])) for head in thresholds[0]}
     write_json(run_dir / run_folder.THRESHOLDS, mean)
-    of_fold = RunData.read(fold_dir / run_folder.DATA)  # all stand on the same
-    shared = of_fold.model_dump(include={"base", "trained_on"})
+    first = run_dir / run_folder.FOLDS / f"0-{next(iter(divisions))}"  # all stand on the same
+    shared = RunData.read(first / run_folder.DATA).model_dump(include={"base", "trained_on"})
     RunData(**dict(dataset.describe()), folds=folds, **shared).write(run_dir / run_folder.DATA)
     times = f", {split.repeats} times" if split.repeats > 1 else ""
     return write_results(
