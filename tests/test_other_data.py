@@ -13,8 +13,10 @@ from eczema_tf.data.audit.overlap import Seen, find_overlap, note_seen
 from eczema_tf.data.dataset import Dataset, load_dataset
 from eczema_tf.errors import DataError, EczemaError
 from eczema_tf.evaluation.records import Metrics
+from eczema_tf.reporting.model_card import GAP
 from eczema_tf.workflows import train as training
 from eczema_tf.workflows.audit import check_overlap
+from eczema_tf.workflows.results import write_card
 
 pytestmark = pytest.mark.usefixtures("without_board")
 
@@ -214,7 +216,7 @@ def test_a_run_is_not_written_over_by_results_of_others(
     assert evaluate.main(["--run-dir", str(run), "--split", "train", "--out", str(run)]) == 1
     assert (run / "metrics.json").read_text() == before
     card = (run / "model_card.md").read_text()
-    (run / "model_card.md").write_text("old")
+    (run / "model_card.md").write_text(f"old. {GAP}")
     monkeypatch.chdir(run.parent)
     assert evaluate.main(["--run-dir", run.name, "--out", str(run)]) == 0  # its own
     assert (run / "metrics.json").read_text() == before
@@ -295,3 +297,15 @@ def test_built_in_data_that_another_process_has_made_meanwhile_are_used(
     monkeypatch.setattr(training, "prepare_synthetic", fail)
     with pytest.raises(EczemaError, match="No space left"):
         training.find_manifest(change_config(config, {"data.synthetic.seed": 1}))
+
+
+def test_a_card_that_its_author_has_filled_in_stays(tmp_path: Path, capsys):
+    card = tmp_path / "model_card.md"
+    for told in (f"first. {GAP}", f"second. {GAP}"):
+        write_card(card, told)
+        assert card.read_text() == told
+    card.write_text("second. Ask the clinic.")
+    write_card(card, f"third. {GAP}")
+    assert card.read_text() == "second. Ask the clinic."
+    assert (tmp_path / "model_card_new.md").read_text() == f"third. {GAP}"
+    assert "model_card.md was filled in and stays" in capsys.readouterr().err

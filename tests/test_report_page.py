@@ -305,12 +305,15 @@ def test_a_report_is_of_the_data_that_are_judged(metrics, plots):
     ):
         facts = facts_of(sources={learned: 9})
         facts = replace(facts, judged=facts_of(sources={judged: 455}, rejected_rows=3).data)
-        text = " ".join(Page(format_report(metrics, facts, plots)).text)
+        apart = metrics.model_copy(update={"leaks": Leaks(leaks=0, examples=[])})
+        text = " ".join(Page(format_report(apart, facts, plots)).text)
         assert (about_nobody in text) == nobody
         assert (not_asked in text) == nobody
         assert f"{judged} (455)" in text
         assert "one reader for all photos; 3 bad rows left out" in text
         assert "cases that the run has not seen" in text
+        unknown = " ".join(Page(format_report(metrics, facts, plots)).text)
+        assert "cases that the run has not seen" not in unknown
 
 
 def test_stress_tests_are_an_analysis_of_robustness(metrics):

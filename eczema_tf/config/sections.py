@@ -11,6 +11,7 @@ from eczema_tf.config.section import Section
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**32)]  # as NumPy's seeds
 Share = Annotated[float, Field(ge=0, le=1)]
+Threshold = Annotated[float, Field(ge=0, lt=1)]  # of a share that is above it
 Rate = Annotated[float, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
 Inner = Annotated[float, Field(gt=0, lt=1)]  # a share that is neither none nor all
@@ -33,9 +34,7 @@ class DataConfig(Section):
 
     manifest: str | None = None  # null: the built-in data
     embeddings: str | None = None  # .npz of photo embeddings that stand in for the photos
-    label_threshold: Annotated[float, Field(ge=0, lt=1)] = (
-        0.5  # in metrics, a case is positive when its label is above this
-    )
+    label_threshold: Threshold = 0.5  # in metrics, a case is positive when its label is above this
     skip_bad_rows: bool = False  # leave them out, and write them beside the manifest
     # cases that share a photo or a long text, exactly or nearly, become one group
     merge_duplicates: bool = True

@@ -78,7 +78,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
         Section("Factors", [Bullets(_FACTORS)], level=3),
         Section("Metrics", [Bullets(_METRICS)], level=3),
         Section("Results", mark_leaks(metrics, results), level=3),
-        Section("Model Card Contact", ["For the author to fill."]),
+        Section("Model Card Contact", [GAP]),
     ]
     front = yaml.safe_dump(_describe_to_hub(metrics, facts), sort_keys=False, allow_unicode=True)
     card = format_markdown(f"Model card: {name} or not", sections, facts.data.notice)
@@ -140,6 +140,7 @@ _OUT_OF_SCOPE = (
         " it."
     ),
 )
+GAP = "For the author to fill."
 _FACTORS = (
     (
         "May matter: skin tone, age, sex, body site, stage of the disease, light, camera, language,"

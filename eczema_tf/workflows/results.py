@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from eczema_tf.cli import say
 from eczema_tf.config import Config
 from eczema_tf.data.dataset import DatasetFacts
 from eczema_tf.evaluation.abstention import find_surest
@@ -19,7 +20,7 @@ from eczema_tf.files import write_csv, write_text
 from eczema_tf.reporting.document import Section, format_text
 from eczema_tf.reporting.examples import SHOWN, ShownCase, build_examples
 from eczema_tf.reporting.facts import RunFacts
-from eczema_tf.reporting.model_card import format_model_card
+from eczema_tf.reporting.model_card import GAP, format_model_card
 from eczema_tf.reporting.plots import write_plots
 from eczema_tf.reporting.report import build_results, format_report
 from eczema_tf.reporting.stress import write_stress_plots
@@ -88,10 +89,18 @@ def write_results(
     examples = _show_surest(cases, metrics, show)
     write_text(out / run_folder.REPORT, format_report(metrics, facts, out, [examples]))
     if run_dir in (None, out):
-        write_text(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))
+        write_card(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))
     metrics.write(out / run_folder.METRICS)  # last, so that its presence means that all is done
     print(format_text(build_results(metrics), facts.data.notice))
     return metrics
+
+
+def write_card(file: Path, card: str) -> None:
+    """Writes a model card, beside one that its author has filled in."""
+    if file.is_file() and GAP not in file.read_text(encoding="utf-8"):
+        filled, file = file, file.with_stem(f"{file.stem}_new")
+        say(f"note: {filled} was filled in and stays; the card of these results is {file.name}")
+    write_text(file, card)
 
 
 def _add_other(
