@@ -59,7 +59,7 @@ main = command(
     argument(
         "--target",
         default="eczema",
-        help="what to explain: a head, or head:label, such as consistency:other or severity:severe",
+        help="a head, or head:label such as severity:severe, to explain (default: %(default)s)",
     ),
     argument(
         "--image-method",

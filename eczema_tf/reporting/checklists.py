@@ -103,7 +103,8 @@ def _describe_data(facts: RunFacts) -> dict[str, str]:
 
 def _describe_parts(metrics: Metrics, facts: RunFacts) -> dict[str, str]:
     """Describes how training and judged cases are apart; nothing where some are not, or may be."""
-    if metrics.leaks.leaks if metrics.leaks else facts.judged:
+    leaks = metrics.leaks
+    if (leaks is None and facts.judged) or (leaks is not None and leaks.leaks):
         return {}
     by_split = [f"{one.cases} {split}" for split, one in (facts.data.split_counts or {}).items()]
     splits = f"cases: {', '.join(by_split)}"

@@ -85,8 +85,9 @@ def _draw_curves(cases: pd.DataFrame, metrics: Metrics) -> dict[str, Figure]:
         prevalence = fusion.positives / fusion.cases
         label = f"chance (prevalence {prevalence:.2f})"
         pr.axhline(prevalence, color=_GREY, linewidth=1, linestyle=":", label=label)
+    judged = metrics.take(cases)
     for modality, head in metrics.heads.items():
-        sample = metrics.take(cases).of_head(modality)
+        sample = judged.of_head(modality)
         positive = sample.positive()
         if positive.any() and not positive.all():
             _draw_roc(roc, modality, head, sample)

@@ -97,8 +97,9 @@ def train_seeds(
         planned.append((seed, one, run_dir, started))
     write_text(folder / SEEDS, dump_config(config))
     for seed, one, run_dir, started in planned:
-        finished = run_folder.METRICS if config.split.folds else CHECKSUMS
-        if (run_dir / finished).is_file():
+        # a cross-validation keeps no model to be sealed
+        needed = [run_folder.METRICS, *([] if config.split.folds else [CHECKSUMS])]
+        if all((run_dir / name).is_file() for name in needed):
             say(f"seed {seed}: finished before")
             runs.append(Metrics.read(run_dir / run_folder.METRICS))
         else:

@@ -25,7 +25,9 @@ from eczema_tf.data.text.findings import join_findings
 from eczema_tf.errors import DataError
 from eczema_tf.schema import ECZEMA, FINDINGS, GRADE_COLUMNS, POSTERIOR_COLUMNS, WORDINGS
 
-GENERATOR_VERSION = 7  # raise it when the same seed no longer gives the same bytes
+# raise it when the same seed no longer gives the same bytes (since 7 a "None", which no manifest
+# could hold as a text, has become "None.")
+GENERATOR_VERSION = 7
 PROVENANCE = {
     "attribution": "nobody to name: rendered photos and written complaints, made by eczema_tf",
     "licence": "Apache-2.0, as the program",
