@@ -119,6 +119,18 @@ def test_statistics_are_those_of_training_rows_that_know_the_field():
     np.testing.assert_allclose(figures.numpy()[:3, 2:].sum(axis=0), 0, atol=1e-6)
 
 
+def test_equal_numbers_are_the_average_and_others_are_not_thrown_to_the_edge():
+    (age,) = learn_fields(pd.DataFrame({"age": ["0.1", "0.1", "0.1"]}), {"age": "number"})
+    assert (age.deviation, age.spread) == (1, pytest.approx(0))
+    figures, _ = encode_fields(tf.constant(["age=0.1", "age=0.2"]), [age])
+    np.testing.assert_allclose(figures, [[0, 0], [0.1, 0.01]], atol=1e-6)
+
+
+def test_names_that_differ_in_capital_letters_alone_are_refused():
+    with pytest.raises(ConfigError, match="clinical: names that differ in capital letters alone"):
+        load_config(None, ["data.clinical={Age: number, age: number}"])
+
+
 def test_lines_round_trip_in_any_order_and_case():
     line = join_fields({"site": "left arm", "age": "", "days": "3"})
     assert line == "site=left arm; days=3"

@@ -45,6 +45,14 @@ def test_the_offset_is_found_again_and_makes_the_mean_right():
     assert abs(intercept.value) < 0.05
 
 
+def test_the_offset_makes_the_mean_right_however_sure_answers_are():
+    given, labels = np.repeat([1e-9, 0.9], 50), np.repeat([0.0, 1, 0, 1], [40, 10, 5, 45])
+    offset = fit_offset(given, labels)
+    assert expit(np.log(given / (1 - given)) + offset.value).mean() == pytest.approx(0.55)
+    certain = fit_offset(np.repeat([0.0, 1.0], 50), labels)
+    assert np.isfinite([certain.value, *certain.influence]).all()
+
+
 @pytest.mark.parametrize("labels", [[], [0, 0], [1, 1]])
 def test_one_class_has_no_offset(labels: list[float]):
     assert np.isnan(fit_offset(np.full(len(labels), 0.5), np.array(labels, float)).value)

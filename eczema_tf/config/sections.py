@@ -46,6 +46,11 @@ class DataConfig(Section):
     clinical: dict[ColumnName, Literal["number", "category"]] = Field(default={})
     synthetic: SyntheticConfig = SyntheticConfig()
 
+    def _find_faults(self) -> Iterator[str]:
+        if len({name.casefold() for name in self.clinical}) < len(self.clinical):
+            # `age=5` in a row of a client would be either
+            yield "clinical: names that differ in capital letters alone: rename a column"
+
     @model_validator(mode="before")
     @classmethod
     def _accept_old_name(cls, values: Any) -> Any:

@@ -31,6 +31,7 @@ MOST_BINS, CASES_A_BIN = 10, 20
 _DRAWS = 1000
 # logits beyond it would let one case decide slope and intercept; P = 0.0003
 _LARGEST_LOGIT = 8.0
+_FINITE_LOGIT = 36.0  # the largest that float64 tells from certainty
 _UNFITTED = (
     "one class only, equal probabilities, or a threshold that parts the classes: no slope fits"
 )
@@ -167,8 +168,8 @@ def fit_offset(probabilities: np.ndarray, labels: np.ndarray) -> Statistic:
     """
     if not len(labels) or not 0 < labels.mean() < 1:
         return Statistic(np.nan, np.zeros(len(labels)))
-    logits = np.clip(logit(probabilities), -_LARGEST_LOGIT, _LARGEST_LOGIT)
-    offset = bisect(lambda added: (expit(logits + added) - labels).sum(), -50, 50, xtol=1e-12)
+    logits = np.clip(logit(probabilities), -_FINITE_LOGIT, _FINITE_LOGIT)
+    offset = bisect(lambda added: (expit(logits + added) - labels).sum(), -80, 80, xtol=1e-12)
     fitted = expit(logits + offset)
     return Statistic(offset, (labels - fitted) / (fitted * (1 - fitted)).sum())
 

@@ -121,7 +121,9 @@ def learn_fields(table: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[Field, 
 
 
 def _learn_number(name: str, values: np.ndarray) -> Field:
-    mean, deviation = float(values.mean()), float(values.std()) or 1.0
+    mean, deviation = float(values.mean()), float(values.std())
+    if deviation <= 1e-9 * abs(mean):  # equal numbers, but for rounding
+        deviation = 1.0
     scaled = np.clip((values - mean) / deviation, -FARTHEST, FARTHEST)
     return Field(name=name, mean=mean, deviation=deviation, spread=float(np.mean(scaled**2)))
 
