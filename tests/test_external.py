@@ -124,7 +124,7 @@ def test_each_person_counts_once_and_each_photo_by_itself():
             "image_path": ["1.png", "2.png", "", "3.png"],
             "text": ["it itches", "it itches", "dry red skin", ""],
             "eczema": [1.0, 1.0, 0.0, np.nan],
-            **{name: ["II", "II", "", "V"] for name in ("skin_tone", "age_group", "sex")},
+            **{name: ["", "II", "", "V"] for name in ("skin_tone", "age_group", "sex")},
         }
     )
     shades = np.stack([np.full((4, 4, 3), shade, "uint8") for shade in (0, 51, 255)])

@@ -37,8 +37,8 @@ def describe_inputs(dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> dict[
         By name; what is not given, or known of no row, is left out.
     """
     table = dataset.table.iloc[rows]
-    cases = table.groupby("case_id", sort=False)
-    first = cases.first()
+    # of a case, what is known of any of its rows
+    first = table.where(table != "").groupby("case_id", sort=False).first()
     image, text = (
         pd.Series(inputs.present(modality)[rows], table.index).groupby(table["case_id"]).any()
         for modality in ("image", "text")
@@ -57,7 +57,7 @@ def describe_inputs(dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> dict[
         drawn = np.random.default_rng(0).permutation(shown)[:MOST_PHOTOS]
         numbers |= measure_photos(photos, drawn)
     names = {"what is given": given[image | text]}
-    names |= {name: first[name][first[name] != ""] for name in NAMED if name in first}
+    names |= {name: first[name].dropna() for name in NAMED if name in first}
     return {name: _of_numbers(values) for name, values in numbers.items() if len(values)} | {
         name: _of_names(values) for name, values in names.items() if len(values)
     }
