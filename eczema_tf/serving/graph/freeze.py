@@ -3,7 +3,7 @@
 Large matrices become variables again, one for all signatures: a SavedModel of constants alone was
 nearly twice as large, and took over twice as long to load and to answer first, as TensorFlow copies
 constants whenever it works on a graph. All else stays, so that kernels of convolutions are folded,
-prepared once, and fused with what follows: answers take no longer (docs/results.md).
+prepared once, and fused with what follows: answers take no longer (docs/results_before.md).
 """
 
 import hashlib
