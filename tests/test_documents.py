@@ -130,6 +130,13 @@ def test_markdown_holds_no_html_link_or_broken_row(sections):
     assert len(re.findall(r"(?<!\\)\|", row)) == 4
 
 
+@pytest.mark.parametrize("name", ["__init__", "a __b__ c", "_x_", "run_1__x", "__"])
+def test_underscores_of_a_name_are_no_emphasis(name: str):
+    escaped = format_markdown("A title", [Section("One", [name])]).splitlines()[6]
+    assert escaped.replace("\\", "") == name
+    assert not re.search(r"(?<!\\)_(?![a-z0-9])|(?<![a-z0-9\\])_", escaped)
+
+
 def test_a_terminal_gets_the_same_in_aligned_columns(sections):
     lines = format_text(sections).splitlines()
     head = next(line for line in lines if line.startswith("what"))

@@ -298,11 +298,28 @@ def test_numbers_and_counts_are_no_part_of_a_class_name(tmp_path: Path):
     assert by_class == {"Eczema": 1, "Atopic Dermatitis": 1, "Warts (HPV 2)": 0}
     named = {"folder": atlas, "eczema": ["1. Eczema 1677"], "overwrite": True}
     assert prepare_folder(tmp_path / "out", **named).counts["eczema"] == 2
-    assert strip_numbers(["Grade 10", "Grade 20"]) == {
-        "Grade 10": "Grade 10",
-        "Grade 20": "Grade 20",
-    }
-    assert strip_numbers(["1. A", "B"]) == {"1. A": "1. A", "B": "B"}
+    for left_alone in (["Grade 10", "Grade 20"], ["1. A", "B"]):
+        assert strip_numbers({"": left_alone}) == {"": {name: name for name in left_alone}}
+
+
+def test_a_class_that_is_alone_in_its_split_keeps_the_number_that_it_has_elsewhere(tmp_path: Path):
+    names = ("train/class_0/a.jpg", "train/class_1/b.jpg", "test/class_1/c.jpg")
+    summary = prepare_folder(
+        tmp_path / "out", folder=fill(tmp_path / "set", *names), eczema=["class_1"]
+    )
+    table = load_manifest(summary.manifest).table.set_index("example_id")
+    assert table["condition"].to_dict() == {name: name.split("/")[1] for name in names}
+    assert table.loc["test/class_1/c.jpg", "eczema"] == 1
+
+
+def test_a_caption_for_one_of_two_photos_that_differ_in_the_ending_alone_is_for_none(
+    tmp_path: Path,
+):
+    folder = fill(tmp_path / "set", "Eczema/a.jpg", "Eczema/a.JPG", "Warts/b.JPG")
+    captions = tmp_path / "captions.csv"
+    captions.write_text("image_path,text\nEczema/a.Jpg,itchy\nWarts/b.jpg,round\n")
+    with pytest.raises(DataError, match=r"captions.csv:2: no such photo .*'Eczema/a.Jpg'$"):
+        prepare_folder(tmp_path / "out", folder=folder, captions=captions)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from eczema_tf import evaluate, train
-from eczema_tf.config import Config, DataConfig, change_config
+from eczema_tf.config import Config, DataConfig, change_config, load_config
 from eczema_tf.data.audit.overlap import Seen, find_overlap, note_seen
 from eczema_tf.data.dataset import Dataset, load_dataset
 from eczema_tf.errors import DataError, EczemaError
@@ -17,6 +17,7 @@ from eczema_tf.reporting.model_card import GAP
 from eczema_tf.workflows import train as training
 from eczema_tf.workflows.audit import check_overlap
 from eczema_tf.workflows.results import write_card
+from eczema_tf.workflows.run_folder import BEFORE_REFIT, take_back_start, write_start
 
 pytestmark = pytest.mark.usefixtures("without_board")
 
@@ -261,6 +262,9 @@ def test_a_refused_manifest_or_preset_leaves_the_run_folder_free(
     assert train.main([*arguments, "--set", "model.text.preset=./none"]) == 1
     assert "model.text.preset: ./none: no such folder" in capsys.readouterr().err
     assert not (tmp_path / "run" / "config.yaml").exists()
+    write_start(tmp_path / "run", load_config(SMOKE))
+    write_start(tmp_path / "run" / BEFORE_REFIT, load_config(SMOKE))
+    take_back_start(tmp_path / "run")  # nothing was trained there, either
     table = pd.read_csv(data / "m.csv").replace({"eczema": {2: 1}})
     table.to_csv(data / "m.csv", index=False)
     assert train.main(arguments) == 0
@@ -309,3 +313,6 @@ def test_a_card_that_its_author_has_filled_in_stays(tmp_path: Path, capsys):
     assert card.read_text() == "second. Ask the clinic."
     assert (tmp_path / "model_card_new.md").read_text() == f"third. {GAP}"
     assert "model_card.md was filled in and stays" in capsys.readouterr().err
+    card.write_bytes("Université".encode("latin-1"))
+    write_card(card, f"fourth. {GAP}")
+    assert card.read_bytes() == b"Universit\xe9"

@@ -154,6 +154,10 @@ def test_a_template_with_a_blank_is_blank():
     assert Rule(template="{a}-{b}").apply(row) == ""
     assert Rule(template="{a}-{b}", default="none").apply(row) == "none"
     assert Rule(template="constant").apply(row) == "constant"
+    assert Rule(template="It is on the {b}.").apply({"b": "NaN"}) == ""  # no sentence
+    assert Rule(template="{b}").apply({"b": "NA"}) == "NA"  # an id
+    told = Rule(template="itch {b}", values={"itch unknown": "It may itch."})
+    assert told.apply({"b": "unknown"}) == "It may itch."
     assert Rule(parts=[Rule(template="{b}"), Rule(template="x{a}")]).apply(row) == "x1"
 
 

@@ -130,7 +130,8 @@ def format_markdown(title: str, sections: Sequence[Section], notice: str = NOTIC
 def _escape(text: str) -> str:
     """One line in which nothing is HTML, emphasis, code or a link."""
     shown = escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([\\`*~]|\b_|_\b)", r"\\\1", shown).replace("](", "]\\(")
+    marks = r"([\\`*~]|\b_|_\b|_(?=_)|(?<=_)_)"
+    return re.sub(marks, r"\\\1", shown).replace("](", "]\\(")
 
 
 def format_text(sections: Iterable[Section], notice: str = NOTICE) -> str:

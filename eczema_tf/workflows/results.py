@@ -97,7 +97,7 @@ def write_results(
 
 def write_card(file: Path, card: str) -> None:
     """Writes a model card, beside one that its author has filled in."""
-    if file.is_file() and GAP not in file.read_text(encoding="utf-8"):
+    if file.is_file() and GAP not in file.read_text(encoding="utf-8", errors="replace"):
         filled, file = file, file.with_stem(f"{file.stem}_new")
         say(f"note: {filled} was filled in and stays; the card of these results is {file.name}")
     write_text(file, card)

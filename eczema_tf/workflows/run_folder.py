@@ -147,10 +147,11 @@ def write_start(run_dir: Path, config: Config) -> None:
 
 def take_back_start(run_dir: Path) -> None:
     """Removes what `write_start` wrote, unless something was trained since."""
-    trained = ("checkpoints", WEIGHTS, FOLDS, BEFORE_REFIT)
-    if not any((run_dir / name).exists() for name in trained):
-        for name in (CONFIG, ENVIRONMENT):
-            (run_dir / name).unlink(missing_ok=True)
+    places, trained = (run_dir, run_dir / BEFORE_REFIT), ("checkpoints", WEIGHTS, FOLDS)
+    if not any((place / name).exists() for place in places for name in trained):
+        for place in places:
+            for name in (CONFIG, ENVIRONMENT):
+                (place / name).unlink(missing_ok=True)
 
 
 def check_data(run_dir: Path, data: RunData) -> None:

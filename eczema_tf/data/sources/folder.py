@@ -249,10 +249,8 @@ def _read_paths(
     ]
     raise_if_any(f"{folder}: not all photos have a class", homeless)
     classes = {path: labels[path] or names[0] for path, names in parts.items()}
-    bare = {  # each split has counts of its own
-        top: strip_numbers({classes[path] for path in paths if tops[path] == top})
-        for top in {*tops.values()}
-    }
+    by_top = {top: {classes[path] for path in paths if tops[path] == top} for top in tops.values()}
+    bare = strip_numbers(by_top)
     conditions = {path: compose(bare[top][classes[path]]) for path, top in tops.items()}
     rows = pd.DataFrame(
         {
@@ -316,16 +314,23 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
     return pd.DataFrame(told, paths, dtype=str)
 
 
-def _index_names(paths: Sequence[str]) -> dict[str, str]:
-    """Photos by their paths, and by what differs in the case of the ending alone."""
-    composed = {compose(path): path for path in paths}
-    return {lower_ending(name): path for name, path in composed.items()} | composed
+def _index_names(paths: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Photos by their paths, together with those that differ in the case of the ending alone."""
+    known: dict[str, dict[str, str]] = {}
+    for path in paths:
+        composed = compose(path)
+        known.setdefault(lower_ending(composed), {})[composed] = path
+    return known
 
 
-def _find_name(name: str, known: Mapping[str, str]) -> str:
-    """Finds the photo that a table names, whatever the coding of accents; "" for none."""
+def _find_name(name: str, known: Mapping[str, Mapping[str, str]]) -> str:
+    """Finds the photo that a table names, whatever the coding of accents; "" for none.
+
+    The case of the ending counts only where several photos differ in it.
+    """
     composed = compose(name)
-    return known.get(composed, known.get(lower_ending(composed), ""))
+    alike = known.get(lower_ending(composed), {})
+    return next(iter(alike.values())) if len(alike) == 1 else alike.get(composed, "")
 
 
 def _read_captions(captions: Path, paths: Sequence[str]) -> pd.Series:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from eczema_tf.data.manifest.reading import SPLIT_NAMES
@@ -98,24 +98,31 @@ def find_tops(folder: Path, paths: Sequence[str]) -> dict[str, str]:
     return {path: top if splits else "" for path, top in own.items()}
 
 
-def strip_numbers(classes: Collection[str]) -> dict[str, str]:
+def strip_numbers(classes: Mapping[str, Collection[str]]) -> dict[str, dict[str, str]]:
     """Takes numbers off class names: "3. Atopic Dermatitis - 1.25k" is "Atopic Dermatitis".
 
-    Only what all of them begin or end with: then it counts classes or photos, and is no part of a
-    name. Names that would no longer differ are left alone.
+    Only what all of a split begin or end with: then it counts classes or photos, of which each
+    split has its own, and is no part of a name. Where names of a split would no longer differ, all
+    are left alone.
+
+    Args:
+        classes: By split.
 
     Returns:
-        Name -> what is left of it.
+        By split: name -> what is left of it.
     """
-    bare = {name: name for name in classes}
+    bare = {split: _strip(names) for split, names in classes.items()}
+    if all(len({*left.values()} - {""}) == len(left) for left in bare.values()):
+        return bare
+    return {split: {name: name for name in names} for split, names in classes.items()}
+
+
+def _strip(names: Collection[str]) -> dict[str, str]:
+    bare = {name: name for name in names}
     for numbers in (r"^\d+[.)_\s-]+", r"[\s_-]+\(?\d+(\.\d+)?k?\)?$"):
         if all(re.search(numbers, name) for name in bare.values()):
             bare = {name: re.sub(numbers, "", left) for name, left in bare.items()}
-    return (
-        bare
-        if all(bare.values()) and len({*bare.values()}) == len(bare)
-        else {name: name for name in classes}
-    )
+    return bare
 
 
 def find_groups(paths: Sequence[str], group_by: str) -> dict[str, str]:

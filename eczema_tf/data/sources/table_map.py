@@ -90,9 +90,13 @@ class Rule(Section):
         return filled or self.default or ""
 
     def _fill(self, row: Mapping[str, str]) -> str:
-        if self.template is None or not all(row[column].strip() for column in self.list_columns()):
+        if self.template is None:
             return ""
-        return _FIELD.sub(lambda match: _WHOLE.sub(r"\1", row[match[1]].strip()), self.template)
+        cells = {column: row[column].strip() for column in self.list_columns()}
+        if self.values is None and " " in self.template:  # no sentence is made about `NaN`
+            cells = {column: clean_cell("text", cell) for column, cell in cells.items()}
+        filled = _FIELD.sub(lambda match: _WHOLE.sub(r"\1", cells[match[1]]), self.template)
+        return filled if all(cells.values()) else ""
 
 
 class LabelRule(Section):
