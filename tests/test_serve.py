@@ -201,6 +201,10 @@ BAD_BODIES = {
     ),
     "text is NaN": (b'{"instances": [{"image": "", "text": NaN}]}', "not a number"),
     "text is a list": (body_of(("", ["x"])), "not a list"),
+    "a text that would be counted for minutes": (
+        body_of(("", "a"), (["", ""], "a " * 50_001)),
+        r"instances\[1\].text: 100,002 bytes; allowed: 100,000",
+    ),
     "not base64": (body_of(({"b64": "?"}, "")), "b64 is not base64"),
     "base64 with a letter missing": (body_of(({"b64": "AAAAA"}, "")), "b64 is not base64"),
     "base64 beyond ASCII": (body_of(({"b64": "ééé="}, "")), "b64 is not base64"),

@@ -22,6 +22,8 @@ from eczema_tf.serving.graph.signature import MODEL_NAME, SERVE, SIGNATURES, lis
 
 # of "[", "{" and "," in a body: each may become an object of 50 to 200 bytes; texts hold some too
 MAX_MARKS = 200_000
+# of a text, or of fields: the model reads 20,000, but counts the words of all, once for each photo
+MAX_TOLD_BYTES = 100_000
 SHOWN_NAME_CHARACTERS = 40  # of an unknown name, in a message
 
 
@@ -101,8 +103,10 @@ def parse_request(
         for number, image in enumerate(given):
             asked.images.append(_read_value(image, f"{where}[{number}]" if listed[row] else where))
         for name, value, to in (("text", text, asked.texts), ("clinical", line, asked.clinical)):
-            words = _read_value(value, place.format(row=row, name=name)).decode("utf-8", "replace")
-            to.extend([words] * len(given))
+            words = _read_value(value, told := place.format(row=row, name=name))
+            if len(words) > MAX_TOLD_BYTES:
+                raise BadRequest(f"{told}: {len(words):,} bytes; allowed: {MAX_TOLD_BYTES:,}")
+            to.extend([words.decode("utf-8", "replace")] * len(given))
         asked.cases.extend([row] * len(given))
     return asked
 
