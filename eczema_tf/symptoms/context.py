@@ -85,7 +85,10 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
     }
     forms = [*forms, "."]
     around = load_rules().find(
-        [_SYMPTOM if at in inside else form for at, form in enumerate(forms)]
+        [  # "two years ago" is a cue itself, and tells when others were
+            _SYMPTOM if at in inside and forms[symptoms[inside[at]].end - 1] != "ago" else form
+            for at, form in enumerate(forms)
+        ]
     )
     scopes = _number_by_scope(forms, around, inside)
     subject = _find_subject(forms, around)

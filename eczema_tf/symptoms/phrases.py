@@ -33,6 +33,8 @@ _WORD = re.compile(
     r"|(?P<mark>[,.;:!?)\n])",
     re.IGNORECASE,
 )
+# other writings of marks, one character for one; phones make "…" of three dots
+_MARKS = str.maketrans("…。，！？；：）•\u2028\u2029\x0b\x0c\x85", "..,!?;:)\n\n\n\n\n\n")
 _SILENT = re.compile(f"[\u0300-\u036f\u00ad\u200b-\u200d{_APOSTROPHES}]")
 _WOULD = re.compile(rf"(?<=[^\W\d_])[{_APOSTROPHES}][dD]\Z")  # "she'd" is "she", not "shed"
 _DRAWN_OUT = re.compile(r"(.)\1{2,}")  # "itchyyyy"
@@ -80,11 +82,13 @@ def split_words(text: str, mended: Mapping[str, str] | None = None) -> list[Word
         mended: Form to take instead of another: misspellings.
     """
     words = []
-    for match in _WORD.finditer(text):
+    for match in _WORD.finditer(text.translate(_MARKS)):
         kind, form = match.lastgroup, match.group()
         if kind == "word":
             form = _WOULD.sub("", form)
-            form = _SILENT.sub("", unicodedata.normalize("NFKD", form).casefold())
+            # marks that are taken off first need not be put in order, which takes their square
+            bare = unicodedata.normalize("NFKD", _SILENT.sub("", form))
+            form = _SILENT.sub("", bare.casefold())
         form = _FORMS.get(kind or "", _DRAWN_OUT.sub(r"\1", form.casefold()))
         form = mended.get(form, form) if mended else form
         words.append(Word(match.start(), match.end(), form))
