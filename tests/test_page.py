@@ -366,6 +366,45 @@ def test_the_camera_can_be_closed_without_a_photo(visit):
     assert page.locator("#preview").is_hidden()
 
 
+SLOW_CAMERA = """() => {
+  window.streams = [];
+  const open = () => {
+    const stream = document.createElement("canvas").captureStream();
+    streams.push(stream);
+    return stream;
+  };
+  navigator.mediaDevices.getUserMedia = () => new Promise((done) => {
+    setTimeout(() => done(open()), 300);
+  });
+}"""
+
+
+def test_a_camera_that_comes_after_its_dialog_was_opened_again_is_off_in_the_end(visit):
+    page = visit()
+    page.evaluate(SLOW_CAMERA)
+    page.get_by_role("button", name="Camera").click()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Camera").click()
+    while page.evaluate("streams.length") < 2:
+        page.wait_for_timeout(50)
+    page.keyboard.press("Escape")
+    page.locator("#camera:focus").wait_for()
+    states = "streams.flatMap((stream) => stream.getTracks().map((track) => track.readyState))"
+    assert page.evaluate(states) == ["ended", "ended"]
+
+
+def test_going_back_shows_no_words_of_before(visit):
+    page = visit()
+    write(page, TEXT)
+    home = page.url
+    page.goto("about:blank")
+    page.goto(home)
+    page.go_back()
+    page.go_back()
+    assert page.url == home
+    assert page.locator("#text").input_value() == ""
+
+
 def test_the_camera_of_a_phone(visit, photo: Path):
     page = visit(PHONE, is_mobile=True, has_touch=True)
     with page.expect_file_chooser() as chooser:

@@ -180,7 +180,9 @@ async function openCamera() {
   if (isPhone || !navigator.mediaDevices) return phoneCamera.click();
   dialog.showModal();
   try {
-    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: true });
+    const stream = await navigator.mediaDevices.getUserMedia({ video: true });
+    stopCamera(); // of a dialog that was closed before the browser had asked
+    video.srcObject = stream;
     if (!dialog.open) stopCamera(); // closed while the browser asked whether it may be used
   } catch {
     dialog.close();
