@@ -4,9 +4,11 @@ import asyncio
 import json
 import re
 from dataclasses import replace
+from email.message import Message
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.error import HTTPError
 
 import numpy as np
 import pandas as pd
@@ -29,7 +31,7 @@ from eczema_tf.data.inputs import Column, Inputs, to_model_inputs
 from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.text.reading import TextReader
 from eczema_tf.data.text.tokenizer import learn_tokenizer
-from eczema_tf.errors import ConfigError, DataError
+from eczema_tf.errors import ConfigError, DataError, EczemaError
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.fusion import FUSIONS
 from eczema_tf.model.multimodal import CLINICAL_EVIDENCE, Encoders, build_model, heads_of
@@ -37,6 +39,7 @@ from eczema_tf.reporting.answer_html import rank_shares
 from eczema_tf.schema import CLINICAL, HEADS, IMAGE_PRESENT, MODALITIES
 from eczema_tf.serving import client
 from eczema_tf.serving.answering import ExportBackend, answer_case
+from eczema_tf.serving.cases import Said
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import save_served
 from eczema_tf.serving.reading import join_statuses
@@ -416,6 +419,21 @@ def test_a_server_that_says_its_fields_is_not_asked_about_others(monkeypatch: py
     with pytest.raises(DataError, match="clinical field 'shoe': allowed: age"):
         predict([], "itchy", {"shoe": "42"}, url="http://there")
     assert asked == ["http://there/metadata"]
+
+
+@pytest.mark.parametrize(("code", "known"), [(404, True), (503, False), (401, False)])
+def test_a_server_that_cannot_say_now_is_not_taken_for_one_that_has_nothing_to_say(
+    monkeypatch: pytest.MonkeyPatch, code: int, known: bool
+):
+    def fetch(url: str, question: object = None) -> object:
+        raise HTTPError(url, code, "no", Message(), None)
+
+    monkeypatch.setattr(client, "_fetch", fetch)
+    if known:
+        assert client.fetch_metadata("http://there") == Said()
+        return
+    with pytest.raises(EczemaError, match=f"no usable answer: HTTP Error {code}"):
+        client.fetch_metadata("http://there")
 
 
 def test_rest_takes_fields_in_their_own_signature_and_nowhere_else(exported: ExportedModel):

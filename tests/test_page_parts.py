@@ -179,6 +179,13 @@ def test_there_is_no_second_interface(client: TestClient, path: str):
     assert client.post(path, json={"data": []}).status_code == 405
 
 
+@pytest.mark.parametrize("path", ["/page/preview", "/page/answer"])
+def test_what_is_posted_to_takes_nothing_else(client: TestClient, path: str):
+    assert client.get(path).status_code == 404
+    answer = client.delete(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
 def test_rest_is_as_without_the_page(client: TestClient):
     answer = client.post("/v1/models/eczema:predict", json=question(text="itchy"))
     assert answer.json()["predictions"][0]["status"] == "ok"

@@ -21,6 +21,7 @@ from test_serving import METADATA
 from eczema_tf.batch.cases import check_cases_file
 from eczema_tf.batch.job import JOB, Job, open_job
 from eczema_tf.batch.spark import check_spark, forgive_failures, open_session
+from eczema_tf.batch.worker import prepare_photo
 from eczema_tf.data.manifest.stream import Row, Survey, survey_manifest
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import EczemaError, RunError
@@ -531,6 +532,22 @@ def test_texts_that_were_not_read_to_their_end_are_counted_together(job: Job):
     read = ["text: read to word 8 of 9", "text: read to word 70 of 801"]
     job.commit(0, pa.table({"example_id": ["a", "b"], "status": read}))
     assert job.finish("abcde", 0).statuses == {"ok": 3, "text: read to word N of M": 2}
+
+
+def test_names_and_sizes_of_files_stand_in_no_count(job: Job, tmp_path: Path):
+    near, said = ["patient 7.JPG", "it's.JPG"], []
+    for name in near:
+        (tmp_path / name).touch()
+        said.append(prepare_photo(name.lower(), tmp_path)[1])
+    job.commit(0, pa.table({"example_id": ["a", "b"], "status": said}))
+    assert near[0] in said[0]
+    for size in (3, 4):
+        (tmp_path / f"{size}.jpg").write_bytes(bytes(size))
+    sizes = [prepare_photo(f"{size}.jpg", tmp_path)[1] for size in (3, 4)]
+    job.commit(1, pa.table({"example_id": ["c", "d"], "status": sizes}))
+    statuses = job.finish("abcde", 0).statuses
+    assert sorted(statuses.values()) == [1, 2, 2]
+    assert not any(word in status for status in statuses for word in ("patient", "it's"))
 
 
 @pytest.mark.parametrize(

@@ -646,6 +646,7 @@ def test_a_bad_body_is_a_400(client: TestClient, name: str):
     ("method", "path", "code"),
     [
         ("GET", PREDICT, 405),
+        ("GET", "/v1/models/eczema/versions/3:predict", 405),
         ("DELETE", "/v1/models/eczema", 405),
         ("OPTIONS", PREDICT, 405),
         ("POST", "/v1/models/eczema/metadata", 405),

@@ -23,8 +23,8 @@ from eczema_tf.errors import EczemaError, RunError, join_faults, raise_if_any
 from eczema_tf.files import Record, replacing_file
 from eczema_tf.schema import NOTICE
 
-# what the decoder stumbled over differs from photo to photo
-_DETAILS = re.compile(r" \([^;()]*\)")
+# what the decoder stumbled over differs from photo to photo, as do names and sizes
+_DETAILS = re.compile(r" \([^;()]*\)|; did you mean (['\"]).*?\1\?|(?<= has )\d+ (?=bytes)")
 _PLACE = re.compile(r"(?<= word )\d+ of \d+")  # how far a text was read differs from text to text
 # readers of Parquet folders (Arrow, Spark) pass over names that begin with an underscore
 JOB = "_job.json"

@@ -86,7 +86,9 @@ def fetch_metadata(url: str) -> Said:
     with _blaming(f"{url}/metadata"):
         try:
             metadata = _fetch(f"{url.rstrip('/')}/metadata")["metadata"].get("eczema_tf")
-        except urllib.error.HTTPError:  # some servers of this protocol have no metadata
+        except urllib.error.HTTPError as error:
+            if error.code not in (404, 405, 501):  # some servers of this protocol have no metadata
+                raise
             metadata = None
         return Said() if metadata is None else _read_said(metadata)
 

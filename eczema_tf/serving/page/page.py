@@ -73,13 +73,13 @@ def mount_page(app: FastAPI, answer: Ask, limits: Limits, said: Said) -> None:
     """
     page, own = _Page(answer, app.state.reader, limits, said), Depends(check_same_origin)
     app.add_api_route("/", page.show, methods=["GET", "HEAD"])
-    app.add_api_route("/page/example.jpg", get_example)
-    app.add_api_route("/page/{name}", get_file)
     for path, endpoint, kind in (
         ("/page/preview", page.preview_photo, "application/octet-stream"),
         ("/page/answer", page.answer_question, JSON),
     ):
         app.add_api_route(path, endpoint, methods=["POST"], dependencies=[own, accept_only(kind)])
+    app.add_api_route("/page/example.jpg", get_example)
+    app.add_api_route("/page/{name}", get_file)  # after the others: it would answer for them
 
 
 class _Page:

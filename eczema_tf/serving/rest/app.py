@@ -164,7 +164,10 @@ def _build_model_routes(
     metadata = describe_metadata(model.folder, model.version, model.metadata)
 
     async def check_version(request: Request) -> None:
-        if request.path_params.get("version", own) != own:
+        version = request.path_params.get("version", own)
+        if version.endswith(":predict"):  # of another method, which matches the path of a version
+            raise HTTPException(405, "Method Not Allowed", {"Allow": "POST"})
+        if version != own:
             raise HTTPException(404, f"no such version of {MODEL_NAME}; there is {own}")
 
     async def answer(asked: PredictRequest) -> Outputs:
