@@ -56,7 +56,7 @@ main = command(
     number("--port", 8501, "port to listen on; 0: any free one", 0, 65_535),
     number("--batch-rows", 16, "rows from which a batch of the model is full", 1, 256),
     number("--max-rows", 64, "maximum rows per request", 1, 1024),
-    number("--max-waiting-rows", 256, "maximum rows waiting; further requests get 503", 1, 99_999),
+    number("--max-waiting-rows", 256, "maximum rows waiting; further requests get 503", 3, 99_999),
     number("--max-body-mb", 20, "maximum size of a request in MB, base64 included", 1, 1000),
     number("--stop-timeout-s", 10, "seconds to finish open requests when stopped", 1, 3600),
     argument(

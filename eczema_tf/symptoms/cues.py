@@ -142,6 +142,9 @@ def find_cues(text: str) -> list[Cue]:
             effects |= {PAST}
         start, end = words[mention.start].start, words[mention.end - 1].end
         cue = _make_cue(mention, effects, start, text[start:end])
+        if mention.meaning.kind == _AGE:  # of which the unit may follow: "at the age of 6 | weeks"
+            *_, last = words[: mention.end + 1]
+            cue = replace(cue, kind=_read_age(text[start : last.end]))
         if (cue.status, cue.subject) == (NEGATED, PATIENT):
             ended.add(cue.category)
         cues.append(cue)
@@ -207,7 +210,7 @@ def _make_cue(mention: _Mention, effects: Container[str], start: int, words: str
         category=meaning.category,
         status=status,
         subject=subject,
-        kind=_read_age(words) if meaning.kind == _AGE else meaning.kind,
+        kind=meaning.kind,
     )
 
 

@@ -105,6 +105,8 @@ def mount_answers(model: ExportedModel, limits: Limits, app: FastAPI) -> None:
     # here, since the server starts sooner without the page
     from eczema_tf.serving.answering import ExportBackend, answer_case
     from eczema_tf.serving.page.page import mount_page
+    from eczema_tf.symptoms.cues import find_cues
 
+    find_cues("")  # reads its rules now, not at the expense of the first who asks
     backend = ExportBackend(app.state.batcher.ask, model.metadata.said)
     mount_page(app, partial(answer_case, backend), limits, backend.said)
