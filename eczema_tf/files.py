@@ -81,7 +81,10 @@ def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[P
     with refusing(path), _folder_aside(path.parent, path.name) as folder:
         aside = folder / path.name
         aside.mkdir()
-        yield aside
+        try:
+            yield aside
+        except EczemaError as error:  # of a file in it, which will not be there
+            raise type(error)(str(error).replace(str(aside), str(path))) from error
         if overwrite and path.exists():  # renamed first, so that it is never half-deleted
             path.replace(folder / f"old-{path.name}")
         aside.rename(path)  # fails if somebody else has put something there meanwhile
@@ -177,12 +180,13 @@ def refusing(path: Path) -> Iterator[None]:
     except EczemaError:
         raise
     except Exception as error:
-        cause = os.strerror(errno.ENOSPC)
+        # TensorFlow and Arrow say in words of their own that a disk is full
+        cause = next((full for full in FULL if full in str(error)), "")
         if isinstance(error, OSError):
-            cause = error.strerror or str(error)
+            cause = error.strerror or cause or str(error)
             if cause not in FULL and not _is_written(error, path):
                 raise EczemaError(f"{error.filename}: cannot be opened: {cause}") from error
-        elif cause not in str(error):  # TensorFlow has exceptions of its own for a full disk
+        elif not cause:
             raise
         advice = "free some space or choose" if cause in FULL else "choose"
         raise EczemaError(f"{path}: cannot be written: {cause}; {advice} another folder") from error

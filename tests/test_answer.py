@@ -229,6 +229,20 @@ def test_no_evidence_is_a_sentence_and_not_a_map(model: ExportedModel):
     assert not any(part in page for part in ('class="map"', 'class="legend"', "slider"))
 
 
+def test_an_encoder_of_one_vector_a_photo_has_no_heatmap_to_say_anything_about(
+    model: ExportedModel,
+):
+    class Vector(Pretended):
+        async def ask(self, photos, text: str, clinical: str):
+            rows = await super().ask(photos, text, clinical)
+            return {**rows, "heatmap": np.zeros((len(photos), 1, 1), "float32")}
+
+    image = upright_jpeg(photo())
+    answer = asyncio.run(answer_case(Vector(model, 0.0), [image], ""))
+    assert answer.to_json().get("heatmap") is None
+    assert "evidence against" not in render(answer, image, "").casefold()
+
+
 def test_a_photo_unlike_all_of_training_gets_a_sentence_and_no_map(model: ExportedModel):
     class Unknown(Pretended):
         async def answer(self, photos, text: str):
@@ -492,7 +506,7 @@ def test_a_data_url_holds_the_picture(kind: str, format: str):
 def test_the_page_asks_in_the_same_batches_and_under_the_same_limits(model: ExportedModel):
     asked = []
 
-    def run(images, texts, signature, _):
+    def run(images, texts, signature, *_):
         asked.append((list(texts), signature))
         return model.run(images, texts, signature)
 

@@ -55,6 +55,17 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     assert not leftovers(tmp_path)
 
 
+def test_a_file_that_cannot_be_written_is_named_where_it_would_have_been(tmp_path: Path):
+    said = f"^{tmp_path / 'set' / 'a.json'}: cannot be written: No space left on device; free"
+    full = OSError("Error writing bytes to file. Detail: [errno 28] No space left on device")
+    with (
+        pytest.raises(EczemaError, match=said),
+        replacing_folder(tmp_path / "set") as aside,
+        replacing_file(aside / "a.json"),
+    ):
+        raise full
+
+
 def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path):
     path = tmp_path / "set"
     with replacing_folder(path) as aside:

@@ -101,9 +101,34 @@ def test_all_that_cannot_be_read_is_said_at_once(photo: Path, tmp_path: Path):
             "texts[1]: must be a string, or None for none; received int",
             "texts[2]: must be a string, or None for none; received list",
             "clinical[0]: must be a dictionary by name of the field; received str",
-            "clinical[1]: must be a dictionary by name of the field; received dict",
+            "clinical[1]: 1: a field's name must be a string",
             "clinical[2]: clinical field 'shoe': allowed: age, sex",
         ],
         strict=True,
     ):
         assert line.strip().startswith(said)
+
+
+def test_a_photo_may_be_any_kind_of_bytes_and_a_dictionary_is_no_list(photo: Path):
+    photo_bytes = photo.read_bytes()
+    expected = read_photos(photo_bytes)
+    for given in (bytearray(photo_bytes), memoryview(photo_bytes), [bytearray(photo_bytes)]):
+        assert read_photos(given) == expected
+    for given in ({"a.jpg": 1}, {"a.jpg"}):
+        with pytest.raises(DataError, match=f"received {type(given).__name__}"):
+            read_photos(given)
+    with pytest.raises(DataError, match="cannot be read: embedded null byte"):
+        read_photos("a\0b.jpg")
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ([{"age": [1, 2]}], r"clinical\[0\]: age: must be one value; received list"),
+        ([{3: "x"}], r"clinical\[0\]: 3: a field's name must be a string"),
+        (pd.DataFrame([[1, 2]], columns=["age", "age"]), "two columns of the table have one name"),
+    ],
+)
+def test_fields_that_cannot_be_told_are_faults(given: object, fault: str):
+    with pytest.raises(DataError, match=fault):
+        read_cases(None, ["itchy"], given, ["age"])

@@ -17,10 +17,11 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ from eczema_tf.errors import EczemaError
 from eczema_tf.schema import CONSISTENCY, NOTICE, SEVERITY
 from eczema_tf.serve import main
 from eczema_tf.serving.client import MAX_BODY_MB, fetch_metadata, predict_remotely
-from eczema_tf.serving.exported import ExportedModel
+from eczema_tf.serving.exported import STEP_ROWS, ExportedModel
 from eczema_tf.serving.graph.signature import EXPLAIN, SERVE, SIGNATURES
 from eczema_tf.serving.rest import server as server_module
 from eczema_tf.serving.rest.app import build_app
@@ -146,7 +147,7 @@ BAD_BODIES = {
     "cut": (b'{"instances": [{"image": "', "not JSON"),
     "not UTF-8": (b'{"instances": [{"image": "", "text": "\xff"}]}', "not JSON"),
     "UTF-16": ('{"instances": []}'.encode("utf-16"), "not JSON"),
-    "number of 9999 digits": (b'{"instances": ' + b"9" * 9999 + b"}", "not JSON"),
+    "number of 9999 digits": (b'{"instances": ' + b"9" * 9999 + b"}", "not a number"),
     "a list": (b"[]", "must be a JSON object, not a list"),
     "null": (b"null", "must be a JSON object, not null"),
     "nested": (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
@@ -317,7 +318,7 @@ def test_what_is_not_finite_never_leaves(value: float):
 
 
 def echo(
-    images: list[bytes], texts: list[str], signature: str, _: object = ()
+    images: list[bytes], texts: list[str], signature: str, *_: object
 ) -> dict[str, np.ndarray]:
     """Answers with what was asked, so that a row in the wrong place shows."""
     rows = [
@@ -342,7 +343,7 @@ def test_every_request_of_a_crowd_gets_its_own_rows_from_few_batches():
     batches, running = [], threading.Semaphore(1)
 
     def run(
-        images: list[bytes], texts: list[str], signature: str, _: object
+        images: list[bytes], texts: list[str], signature: str, *_: object
     ) -> dict[str, np.ndarray]:
         assert running.acquire(blocking=False)  # one batch of a signature at a time
         batches.append(len(images))
@@ -375,7 +376,7 @@ def test_a_lone_request_does_not_wait_for_others():
 
 def test_a_failing_request_fails_alone():
     def run(
-        images: list[bytes], texts: list[str], signature: str, _: object
+        images: list[bytes], texts: list[str], signature: str, *_: object
     ) -> dict[str, np.ndarray]:
         if SECRET in texts:
             raise RuntimeError(SECRET)
@@ -410,7 +411,7 @@ class Gate:
         self.open, self.entered, self.asked = threading.Event(), threading.Event(), []
 
     def __call__(
-        self, images: list[bytes], texts: list[str], signature: str, _: object
+        self, images: list[bytes], texts: list[str], signature: str, *_: object
     ) -> dict[str, np.ndarray]:
         self.asked.append(list(texts))
         self.entered.set()
@@ -443,6 +444,32 @@ def test_who_is_cancelled_while_waiting_costs_the_model_nothing():
     assert gate.asked == [["running"], ["staying"]]
 
 
+def test_a_batch_that_nobody_waits_for_any_more_ends():
+    wanted, ended = [], threading.Event()
+
+    def run(*given: Any) -> dict[str, np.ndarray]:
+        *rows, is_wanted = given
+        if rows[1] == ["next"]:
+            return echo(*rows)
+        for _ in range(int(PATIENCE_S / 0.005)):
+            wanted.append(is_wanted())
+            if not wanted[-1]:
+                ended.set()
+                raise CancelledError
+            time.sleep(0.005)
+        raise AssertionError("still wanted")
+
+    async def work(batcher: Batcher) -> None:
+        running = asyncio.create_task(batcher.ask([b""], ["long"], SERVE))
+        await until(lambda: bool(wanted))
+        running.cancel()
+        await until(ended.is_set)
+        assert (await batcher.ask([b""], ["next"], SERVE))["row"][0] == f"|next|{SERVE}".encode()
+
+    run_batcher(run, work)
+    assert wanted[0]
+
+
 def test_the_queue_is_bounded_and_opens_again():
     gate = Gate()
 
@@ -464,7 +491,7 @@ def test_an_explanation_does_not_hold_up_a_prediction():
     barrier = threading.Barrier(2)  # passes only if both signatures run at the same time
 
     def run(
-        images: list[bytes], texts: list[str], signature: str, _: object
+        images: list[bytes], texts: list[str], signature: str, *_: object
     ) -> dict[str, np.ndarray]:
         barrier.wait(PATIENCE_S)
         return echo(images, texts, signature)
@@ -688,11 +715,18 @@ def test_what_a_page_of_another_site_could_send_is_refused(model: ExportedModel,
         assert not [name for name in reply.headers if name.startswith("access-control")]
 
 
+def test_a_model_asks_before_each_step_whether_it_is_wanted(model: ExportedModel):
+    rows, answers = 2 * STEP_ROWS[SERVE], iter([True, False])
+    with pytest.raises(CancelledError):
+        model.run([b""] * rows, ["itchy"] * rows, is_wanted=lambda: next(answers))
+    assert next(answers, None) is None  # both were taken
+
+
 def test_a_photo_of_any_kind_is_read_and_a_bad_one_never_reaches_the_model(model: ExportedModel):
     asked: list[bytes] = []
 
     def run(
-        images: list[bytes], texts: list[str], signature: str, _: object
+        images: list[bytes], texts: list[str], signature: str, *_: object
     ) -> dict[str, np.ndarray]:
         asked.extend(images)
         return model.run(images, texts, signature)
@@ -788,7 +822,7 @@ def test_an_answer_that_takes_too_long_is_a_504(model: ExportedModel):
 
 def test_a_model_that_answers_nan_is_a_500_for_its_row_only(model: ExportedModel):
     def run(
-        images: list[bytes], texts: list[str], signature: str, _: object
+        images: list[bytes], texts: list[str], signature: str, *_: object
     ) -> dict[str, np.ndarray]:
         return {
             **echo(images, texts, signature),
@@ -811,7 +845,7 @@ def test_logs_and_metrics_hold_nothing_that_was_asked(
     caplog.set_level(logging.DEBUG)
 
     def run(
-        images: list[bytes], texts: list[str], signature: str, _: object
+        images: list[bytes], texts: list[str], signature: str, *_: object
     ) -> dict[str, np.ndarray]:
         if "fail" in texts[0]:
             raise RuntimeError(texts[0])
@@ -1154,6 +1188,7 @@ STUCK_SERVER = """
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from eczema_tf.serving.rest import app
 from eczema_tf.workflows import serve
 

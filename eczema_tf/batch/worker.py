@@ -1,11 +1,13 @@
 """Code of Spark's Python workers: read photos, ask the model, return answers."""
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from eczema_tf.cli import start_tensorflow
 from eczema_tf.data.photo.files import find_photo
 from eczema_tf.data.photo.upright import read_upright
 from eczema_tf.errors import DataError, EczemaError
@@ -33,11 +35,11 @@ def load_scorer(
     Raises:
         EczemaError: If the model or the folder cannot be found on this machine.
     """
-    import tensorflow as tf
     from pyspark import TaskContext
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    # before its first operation, which comes next
+    os.environ |= dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), str(threads))
+    start_tensorflow(with_keras=False)
     root = Path(folder).resolve()
     if not root.is_dir():
         raise EczemaError(

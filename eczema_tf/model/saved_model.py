@@ -162,8 +162,9 @@ def _find_folder(handle: str) -> Path:
             ) from error
     if not (folder / "saved_model.pb").is_file():
         raise PresetError(
-            f"{KEY}: {handle!r} holds no saved_model.pb; give a folder that does, or a TensorFlow"
-            " Hub handle (https://tfhub.dev/...)"
+            f"{KEY}: {handle!r} (here {folder.resolve()}) holds no saved_model.pb; give a folder"
+            " that does, or a TensorFlow Hub handle (https://tfhub.dev/...); a run looks where it"
+            " was told to in training"
         )
     return folder
 

@@ -107,9 +107,11 @@ def _explain_rows(rows: Outputs, text: str, question: Question) -> Explanation:
     )
 
 
-def _read_heatmap(rows: Outputs, row: int, method: str) -> Heatmap:
+def _read_heatmap(rows: Outputs, row: int, method: str) -> Heatmap | None:
     known = bool(rows["known_image"][row])
     heatmap = rows["heatmap"][row] * known
+    if heatmap.size == 1:  # an encoder that gives one vector a photo has no places to show
+        return None
     peak = find_peak(heatmap)
     return Heatmap(
         method=method,

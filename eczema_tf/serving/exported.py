@@ -5,7 +5,8 @@ check of `export` all ask it through `ExportedModel`.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,7 @@ class ExportedModel:
         texts: Sequence[str],
         signature: str = SERVE,
         clinical: Sequence[str] | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> dict[str, np.ndarray]:
         """Answers some rows, at most `STEP_ROWS` at a time, with texts of like lengths.
 
@@ -152,6 +154,7 @@ class ExportedModel:
                 "clinical" or "explain_clinical", too.
             clinical: As long as `images`, such as "age=34; sex=female"; None for nothing. A
                 signature that takes none does not look at it.
+            is_wanted: Asked before each step whether anybody still waits for the answer.
 
         Returns:
             The signature's outputs by name, one row each; strings are bytes.
@@ -159,6 +162,7 @@ class ExportedModel:
         Raises:
             DataError: If there is no row, these are not equally long, or no such signature was
                 loaded.
+            CancelledError: If the answer is no longer wanted.
         """
         import tensorflow as tf
 
@@ -177,6 +181,8 @@ class ExportedModel:
         steps = list(plan_steps([*map(len, columns["text"])], STEP_ROWS[signature]))
         answers = []
         for rows in steps:
+            if not is_wanted():
+                raise CancelledError("nobody waits for the answer any more")
             outputs = self._signatures[signature](
                 **{
                     name: tf.constant([columns[name][row] for row in rows], dtype)

@@ -11,12 +11,13 @@ from pandas.api.types import is_list_like, is_scalar
 
 from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.photo.upright import read_case_photos
-from eczema_tf.errors import DataError, raise_if_any
+from eczema_tf.errors import DataError, raise_if_any, shorten
 
 # what may stand for photos and texts; NaN, as tables have it, and "" are None, too
 Photo = str | Path | bytes
 Photos = Photo | Sequence[Photo | None] | None
 Fields = Mapping[str, Any] | None
+_BYTES = bytes | bytearray | memoryview
 
 
 class Given(NamedTuple):
@@ -85,14 +86,18 @@ def read_photos(given: Photos) -> list[bytes]:
     Raises:
         DataError: For each that cannot be read.
     """
-    listed: list[Any] = list(given) if is_list_like(given) else [given]  # type: ignore[arg-type]
+    one = bytearray | memoryview | Mapping | set | frozenset  # has a length, but is no list
+    several = is_list_like(given) and not isinstance(given, one)
+    listed: list[Any] = list(given) if several else [given]  # type: ignore[arg-type]
     there = [photo for photo in listed if not _is_missing(photo)]
     for photo in there:
-        if not isinstance(photo, str | os.PathLike | bytes):
+        if not isinstance(photo, str | os.PathLike | _BYTES):
             raise DataError(
                 f"must be a photo's file or its bytes, or a list of these; received {_name(photo)}"
             )
-    return read_case_photos([photo if isinstance(photo, bytes) else Path(photo) for photo in there])
+    return read_case_photos(
+        [bytes(photo) if isinstance(photo, _BYTES) else Path(photo) for photo in there]
+    )
 
 
 def read_text(given: str | None) -> str:
@@ -116,8 +121,13 @@ def read_fields(given: Fields, known: Collection[str]) -> str:
     """
     if _is_missing(given):
         return ""
-    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+    if not isinstance(given, Mapping):
         raise DataError(f"must be a dictionary by name of the field; received {_name(given)}")
+    for name, value in given.items():
+        if not isinstance(name, str):
+            raise DataError(f"{shorten(repr(name))}: a field's name must be a string")
+        if not is_scalar(value):
+            raise DataError(f"{shorten(name)}: must be one value; received {_name(value)}")
     return join_fields(given, known)
 
 
@@ -142,6 +152,8 @@ def _find_index(given: Mapping[str, object]) -> pd.Index | None:
 
 def _list_entries(name: str, given: Any) -> list[Any]:
     if isinstance(given, pd.DataFrame) and name == "clinical":
+        if not given.columns.is_unique:
+            raise DataError("clinical: two columns of the table have one name")
         return given.to_dict("records")
     if not is_list_like(given) or isinstance(given, Mapping | set | frozenset | pd.DataFrame):
         raise DataError(f"{name}: must be a list, an entry for each case; received {_name(given)}")

@@ -201,8 +201,8 @@ def _unfreeze(
         key = f"train.fine_tune.{modality}_from"
         if modality not in encoders.pretrained:
             raise ConfigError(
-                f"{key}: the {modality} encoder is not pretrained, there is nothing to fine-tune;"
-                f" received {first!r}, set it to null"
+                f"{key}: the {modality} encoder has no pretrained weights here to fine-tune (it is"
+                f" {getattr(encoders, modality).source}); received {first!r}, set it to null"
             )
         encoder = model.get_layer(ENCODER_LAYERS[modality])
         unfreeze_from(encoder, first, key)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from eczema_tf.cli import say
 from eczema_tf.data.clinical.fields import encode_fields, list_values
 from eczema_tf.data.clinical.lines import join_columns, join_fields
 from eczema_tf.data.dataset import Dataset
@@ -82,6 +83,8 @@ def explain(
         write_text(aside / PAGE, render_explanation_page(answer, upright, text))
         heatmaps = answer.explanation.heatmaps if answer.explanation else ()
         full = find_full_colour(heatmaps)
+        if answer.image_used and not any(heatmaps):
+            say("note: the image encoder gives one vector a photo, which has no places to show")
         for number, (jpeg, heatmap) in enumerate(zip(upright, heatmaps, strict=False), 1):
             if heatmap is None or not heatmap.known:
                 continue

@@ -63,7 +63,8 @@ def check_encoders(config: Config) -> None:
     base = load_base(config)
     model = base.trained if base else _build_untrained(config, any_length, ["itchy"])
     names = {
-        "image": image.preset or image.saved_model or image.architecture,
+        # embeddings stand in for photos, whatever else is named
+        "image": config.data.embeddings or image.preset or image.saved_model or image.architecture,
         "text": text.preset or text.architecture,
     }
     for modality, name in names.items():

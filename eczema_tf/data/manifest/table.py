@@ -115,7 +115,10 @@ def load_manifest(
         table["image_path"] = _find_keys(table, embeddings)
         lost = int((named & (table["image_path"] == "")).sum())
         if lost and not any(table["image_path"]):
-            raise DataError(f"{path}: none of its photos has an embedding")
+            raise DataError(
+                f"{path}: none of its photos has an embedding in the file that was given for them"
+                " (data.embeddings); give one that has (evaluate: --embeddings FILE)"
+            )
     faults += find_faults(
         table,
         lines,

@@ -197,10 +197,10 @@ def _merge_equal(path: Path, keys: tuple[str, ...], matrix: np.ndarray) -> Embed
     first: dict[str, int] = {}
     for row, key in enumerate(keys):
         first.setdefault(key, row)
-    faults = [
-        f"{key!r}: key appears twice, with different embeddings"
+    different = {
+        key: f"{key!r}: key appears twice, with different embeddings"
         for row, key in enumerate(keys)
         if (matrix[row] != matrix[first[key]]).any()
-    ]
-    raise_if_any(f"{path} is not valid", faults)
+    }
+    raise_if_any(f"{path} is not valid", [*different.values()])
     return Embeddings(tuple(first), matrix[list(first.values())])

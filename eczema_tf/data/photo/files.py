@@ -91,8 +91,9 @@ def read_photo(file: Path) -> bytes:
     try:
         check_size(file.stat().st_size)  # before it is read
         return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"photo cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a name that holds a NUL is of the wrong value
+        cause = getattr(error, "strerror", error)
+        raise DataError(f"photo cannot be read: {cause}") from error
 
 
 def encode_image(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -274,7 +274,7 @@ async function tryExample({ photo: address, text: words }) {
   const { signal } = reading;
   const response = address ? await fetch(address, { signal }).catch(() => null) : null;
   if (signal.aborted) return;
-  if (response) choosePhotos([await response.blob()]);
+  if (response?.ok) choosePhotos([await response.blob()]);
   await ask();
 }
 

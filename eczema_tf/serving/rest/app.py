@@ -11,8 +11,9 @@ a row may be a list, of photos of one case |
 
 Every error is `{"error": "..."}`: 400 bad request, 404 no such model, version or path, 405 wrong
 method, 413 body too large, 415 body not JSON or compressed, 422 a photo or text that cannot be
-used, 500 the model failed, 503 busy (with Retry-After), 504 took too long. Only a request for a
-host that is not served is answered by Starlette, in plain text.
+used, 500 the model failed, 503 busy (with Retry-After), 504 took too long. Only what comes before
+all this is answered in plain text: a request for a host that is not served, by Starlette; what is
+no HTTP, and more connections than the server takes, by uvicorn.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import NamedTuple, Self
 
 from eczema_tf.errors import EczemaError
@@ -19,8 +19,8 @@ from eczema_tf.serving.rest.contract import ModelFault
 from eczema_tf.serving.rest.limits import STOPPING, Limits
 from eczema_tf.serving.rest.metrics import Metrics
 
-# images, texts, signature, clinical fields
-Run = Callable[[Sequence[bytes], Sequence[str], str, Sequence[str]], Outputs]
+# images, texts, signature, clinical fields, whether the answer is still wanted
+Run = Callable[[Sequence[bytes], Sequence[str], str, Sequence[str], Callable[[], bool]], Outputs]
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +39,9 @@ class _Request(NamedTuple):
 class Batcher:
     """Runs requests through a model, several at once, between entering and leaving its context.
 
-    Every signature has a queue and a task of its own, and a thread for its batches: an explanation
-    does not hold up a prediction.
+    A batch that nobody waits for any more ends after the step under way. Every signature has a
+    queue and a task of its own, and a thread for its batches: an explanation does not hold up a
+    prediction.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Batcher:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a batch is running, which nothing can interrupt: also when this has stopped."""
+        """Whether a batch is running, whose step nothing can interrupt: also when this stopped."""
         return any(batch.running() for batch in self._batches.values())
 
     async def __aenter__(self) -> Self:
@@ -162,10 +163,16 @@ class Batcher:
         texts = [text for request in batch for text in request.texts]
         told = [line for request in batch for line in request.clinical]
         answers: list[Outputs | EczemaError] = []
+
+        def is_wanted() -> bool:
+            return not all(request.answer.done() for request in batch)
+
         try:
-            outputs = self._run(images, texts, signature, told)
+            outputs = self._run(images, texts, signature, told, is_wanted)
             if any(len(values) != len(images) for values in outputs.values()):
                 raise ModelFault("not one row for each that was asked")
+        except CancelledError:
+            return [Busy("nobody waits for the answer") for _ in batch]
         except Exception as error:  # whatever the model raises must reach those who asked
             if len(batch) > 1:
                 return [answer for one in batch for answer in self._answer([one], signature)]

@@ -115,7 +115,8 @@ def _read_document(body: bytes) -> dict[str, Any]:
     if sum(body.count(mark) for mark in b"[{,") > MAX_MARKS:
         raise BadRequest(f"more than {MAX_MARKS} brackets and commas")
     try:
-        document = json.loads(body.decode("utf-8"))
+        # no input is a number, and Python reads long ones in quadratic time, or not at all
+        document = json.loads(body.decode("utf-8"), parse_int=float)
     except RecursionError as error:
         raise BadRequest("the JSON is nested too deeply") from error
     except ValueError as error:  # of json and of UTF-8; they name a position, not the content
