@@ -452,6 +452,20 @@ def test_photos_in_parquet_files_are_unpacked(tmp_path: Path):
         prepare_folder(tmp_path / "set", folder=tmp_path / "set" / "data", overwrite=True)
 
 
+def test_a_group_in_a_parquet_file_keeps_its_photos_together(tmp_path: Path):
+    rows = [(f"{name}.png", number % 2, "") for number, name in enumerate("abcd")]
+    write_parquet(tmp_path / "train.parquet", rows, ["eczema", "tinea"])
+    table = parquet.read_table(tmp_path / "train.parquet")
+    parquet.write_table(table.append_column("group_id", [[7, 8, 7, 9]]), tmp_path / "train.parquet")
+    summary = prepare_folder(tmp_path / "out", folder=tmp_path)
+    assert load_manifest(summary.manifest).table["group_id"].tolist() == ["7", "8", "7", "9"]
+    parquet.write_table(
+        table.append_column("Patient ID", [[7, 8, 7, 9]]), tmp_path / "train.parquet"
+    )
+    with pytest.raises(DataError, match="'Patient ID': looks like 'group_id'; rename it"):
+        prepare_folder(tmp_path / "out2", folder=tmp_path)
+
+
 def test_parquet_files_that_are_there_twice_are_an_error(tmp_path: Path):
     (tmp_path / "data").mkdir()
     for name in ("train.parquet", "data/train.parquet", "test.parquet"):

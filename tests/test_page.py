@@ -393,6 +393,18 @@ def test_a_camera_that_comes_after_its_dialog_was_opened_again_is_off_in_the_end
     assert page.evaluate(states) == ["ended", "ended"]
 
 
+def test_a_photo_that_is_taken_away_is_not_answered_about(visit, photo: Path):
+    page = visit()
+    page.locator("#file").set_input_files(photo)
+    wait_for_photo(page)
+    held = hold(page, "**/page/answer?*")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    wait_for_held(page, held, 1)
+    page.get_by_role("button", name="Remove the photo").click()
+    assert page.locator("#result").get_attribute("aria-busy") == "false"
+    assert page.locator("#status").inner_text() == ""
+
+
 def test_going_back_shows_no_words_of_before(visit):
     page = visit()
     write(page, TEXT)

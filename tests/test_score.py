@@ -521,6 +521,13 @@ def job(tmp_path: Path) -> Job:
     return job
 
 
+def test_a_job_that_was_killed_before_it_had_begun_is_begun(tmp_path: Path, job: Job):
+    (tmp_path / "new" / ".writing-_job.json-abc").mkdir(parents=True)
+    survey = Survey(5, False, "abc", [])
+    paths = tmp_path / "new", tmp_path / "model", tmp_path / "m.csv"
+    assert open_job(*paths, survey, chunk_rows=2, keep_text=False).find_missing() == [0, 1, 2]
+
+
 def test_a_job_is_finished_when_each_row_is_there_once(job: Job):
     assert job.find_missing() == []
     assert job.find_summary() is None

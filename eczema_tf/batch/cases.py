@@ -69,8 +69,8 @@ def write_cases(job: Job, file: Path, undecided: Undecided | None) -> int:
     }
     cases = parts["case_id"].to_numpy()
     pooled = pool_rows(outputs, cases, undecided)
-    counts = pd.Series(cases).value_counts(sort=False)
-    photos = pd.Series(rows["image_used"], dtype=int).groupby(cases, sort=False).sum()
+    photos = pd.Series(rows["image_used"], dtype=int).groupby(cases, sort=False)
+    counts = photos.size()
     told = arrange_answers(pooled, [""] * len(counts))
     said = {name: pooled[name] for name in ("consistency", "decision", "status", *FLAGS)}
     table = {
@@ -78,7 +78,7 @@ def write_cases(job: Job, file: Path, undecided: Undecided | None) -> int:
         "rows": counts.to_numpy(),
         "decision": told["decision"],
         "reason": [
-            give_reason(plain_row(said, number), shown) for number, shown in enumerate(photos)
+            give_reason(plain_row(said, number), shown) for number, shown in enumerate(photos.sum())
         ],
         **{name: pa.array(told[name], from_pandas=True) for name in PROBABILITIES},
         **{flag: pooled[flag] for flag in FLAGS},

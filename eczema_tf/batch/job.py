@@ -20,7 +20,7 @@ from eczema_tf import __version__
 from eczema_tf.data.checksums import digest_folder
 from eczema_tf.data.manifest.stream import Survey
 from eczema_tf.errors import EczemaError, RunError, join_faults, raise_if_any
-from eczema_tf.files import Record, replacing_file
+from eczema_tf.files import ASIDE, Record, replacing_file
 from eczema_tf.schema import NOTICE
 
 # what the decoder stumbled over differs from photo to photo, as do names and sizes
@@ -197,7 +197,10 @@ def open_job(
         ]
         title = f"{folder}: holds a job with other inputs; give another --out, or the same inputs"
         raise_if_any(title, faults, EczemaError)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (
+        # what a killed process was writing is nothing
+        not folder.is_dir() or not all(path.name.startswith(ASIDE) for path in folder.iterdir())
+    ):
         raise EczemaError(f"{folder}: exists, and holds no scoring job; choose another folder")
     else:
         facts.write(folder / JOB)

@@ -31,7 +31,7 @@ def load_config(
     path = SHIPPED.get(str(path), path)
     values = read_yaml(Path(path)) if path is not None else {}
     if isinstance(overrides, Mapping):
-        settings = [(key, value, key) for key, value in overrides.items()]
+        settings = [(str(key), value, str(key)) for key, value in overrides.items()]
     else:
         one = [overrides] if isinstance(overrides, str) else overrides
         settings = [_read_setting(override) for override in one]

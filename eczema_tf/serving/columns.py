@@ -38,12 +38,11 @@ def arrange_answers(outputs: Mapping[str, np.ndarray], faults: Sequence[str]) ->
         (outputs["consistency"], text),
         (outputs["severity"], image | text),
     ]
-    table = np.column_stack(
-        [np.where(used, values.T, np.nan).T.astype("float32") for values, used in figures]
-    )  # (batch, probabilities)
+    # (probabilities, batch)
+    table = np.vstack([np.where(used, values.T, np.nan) for values, used in figures])
     statuses = join_statuses(outputs["status"], faults)
     return {
-        **dict(zip(PROBABILITIES, table.T, strict=True)),
+        **dict(zip(PROBABILITIES, table.astype("float32"), strict=True)),
         # not bool, which `predict_batch_udf` does not take
         **{name: outputs[name].astype("int8") for name in FLAGS},
         "status": np.array([status.decode() for status in statuses], object),

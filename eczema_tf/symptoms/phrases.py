@@ -34,7 +34,9 @@ _WORD = re.compile(
     re.IGNORECASE,
 )
 # other writings of marks, one character for one; phones make "…" of three dots
-_MARKS = str.maketrans("…。，！？；：）•\u2028\u2029\x0b\x0c\x85", "..,!?;:)\n\n\n\n\n\n")
+_MARKS = str.maketrans("…。，！？；：）", "..,!?;:)") | dict.fromkeys(
+    map(ord, "•●▪→|\u2028\u2029\x0b\x0c\x85"), "\n"
+)
 _SILENT = re.compile(f"[\u0300-\u036f\u00ad\u200b-\u200d{_APOSTROPHES}]")
 _WOULD = re.compile(rf"(?<=[^\W\d_])[{_APOSTROPHES}][dD]\Z")  # "she'd" is "she", not "shed"
 _DRAWN_OUT = re.compile(r"(.)\1{2,}")  # "itchyyyy"

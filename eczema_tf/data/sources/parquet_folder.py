@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import pyarrow as pa
 from pyarrow import parquet
 
+from eczema_tf.data.manifest.reading import find_meant
 from eczema_tf.data.sources.source import PHOTO_SUFFIXES
 from eczema_tf.errors import DataError, raise_if_any, shorten
 
@@ -33,7 +34,7 @@ NAMES = (
     " val) and test"
 )
 BATCH_PHOTOS = 64  # decoded together
-ROW_KEYS = ("image", "label", "text")
+ROW_KEYS = ("image", "label", "text", "group_id")
 
 
 def list_parts(folder: Path) -> dict[Path, str]:
@@ -96,7 +97,8 @@ def unpack_photos(parts: Mapping[Path, str], folder: Path) -> None:
 
     Args:
         parts: From `list_parts`. Column `image` holds bytes, or a structure of `bytes` and `path`;
-            `label`, a name or a number, whose name the file may give; `text` may be missing.
+            `label`, a name or a number, whose name the file may give; `text` and `group_id` may be
+            missing.
         folder: To write into. Each photo has a folder of its own, and its own name as far as it
             has one: it may tell whose it is.
 
@@ -122,8 +124,8 @@ def _unpack_part(part: Path, target: Path, metadata: TextIO) -> None:
         place = f"{part.stem}-{number}/{name if is_photo else f'{name}.jpg'}"
         (target / place).parent.mkdir()
         (target / place).write_bytes(data)
-        told = {"file_name": place, "label": row.get("label"), "text": row.get("text")}
-        metadata.write(json.dumps(told) + "\n")
+        told = {"file_name": place, **{name: row.get(name) for name in ROW_KEYS[1:]}}
+        metadata.write(json.dumps(told, default=str) + "\n")
 
 
 def _read_rows(part: Path) -> Iterator[dict[str, Any]]:
@@ -135,6 +137,9 @@ def _read_rows(part: Path) -> Iterator[dict[str, Any]]:
         for name in ("image", "label"):
             if name not in there:
                 raise DataError(f"{part}: has no column {name}; it has {shorten(', '.join(there))}")
+        for name in there:
+            if find_meant(name, there) == "group_id" and name != "group_id":
+                raise DataError(f"{part}: {shorten(name)!r}: looks like 'group_id'; rename it")
         labels = read_label_names(file.schema_arrow.metadata or {})
         wanted = [name for name in ROW_KEYS if name in there]
         for batch in file.iter_batches(BATCH_PHOTOS, columns=wanted):

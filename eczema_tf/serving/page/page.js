@@ -122,6 +122,8 @@ function forgetFaults() {
 
 /** @param {number} number of the photo that goes, from 0 */
 function removePhoto(number) {
+  asking.abort(); // about the photo that goes
+  [status.textContent, result.ariaBusy] = ["", "false"];
   setPhotos(photos.filter((_, place) => place !== number));
   forgetFaults();
   (photos.length ? slots[0].remove : drop).focus();
