@@ -111,14 +111,9 @@ def load_manifest(
         table["image_file"], path_faults = _find_photos(list(table["image_path"]), path.parent)
         faults += path_faults
     else:
-        named, table["image_file"] = table["image_path"] != "", ""
-        table["image_path"] = _find_keys(table, embeddings)
-        lost = int((named & (table["image_path"] == "")).sum())
-        if lost and not any(table["image_path"]):
-            raise DataError(
-                f"{path}: none of its photos has an embedding in the file that was given for them"
-                " (data.embeddings); give one that has (evaluate: --embeddings FILE)"
-            )
+        keys = _find_keys(table, embeddings, path)
+        lost = int(((table["image_path"] != "") & (keys == "")).sum())
+        table["image_path"], table["image_file"] = keys, ""
     faults += find_faults(
         table,
         lines,
@@ -153,10 +148,16 @@ def reject_bad_photos(
     return _reject(manifest, faults, skip_bad_rows)
 
 
-def _find_keys(table: pd.DataFrame, embeddings: Collection[str]) -> list[str]:
+def _find_keys(table: pd.DataFrame, embeddings: Collection[str], path: Path) -> pd.Series:
     """Of each row's embedding; "" where there is none."""
     pairs = zip(table["image_path"], table["example_id"], strict=True)
-    return [next((key for key in pair if key and key in embeddings), "") for pair in pairs]
+    keys = [next((key for key in pair if key and key in embeddings), "") for pair in pairs]
+    if any(table["image_path"]) and not any(keys):
+        raise DataError(
+            f"{path}: none of its photos has an embedding in the file that was given for them"
+            " (data.embeddings); give one that has (evaluate: --embeddings FILE)"
+        )
+    return pd.Series(keys, table.index, dtype=object)
 
 
 def _find_photos(image_paths: list[str], folder: Path) -> tuple[list[str], list[Fault]]:
