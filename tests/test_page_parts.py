@@ -262,13 +262,21 @@ def build_client(
     model: ExportedModel,
     answer: Callable[[bytes, str, str], Awaitable[Answer]],
     limits: Limits = LIMITS,
+    **said: Any,
 ) -> TestClient:
     """The page over a function that stands for the model."""
-    return TestClient(
-        build_app(
-            model, limits, mount=partial(mount_page, answer=answer, limits=limits, said=Said())
-        )
-    )
+    mount = partial(mount_page, answer=answer, limits=limits, said=Said(**said))
+    return TestClient(build_app(model, limits, mount=mount))
+
+
+@pytest.mark.parametrize(
+    ("uses", "hidden", "examples"),
+    [(("image", "text"), [], 3), (("text",), ["photo"], 1), (("image",), ["symptoms"], 1)],
+)
+def test_what_a_model_cannot_use_is_not_asked_for(model, uses, hidden: list[str], examples: int):
+    page = build_client(model, None, uses=uses).get("/").text
+    assert re.findall(r'<div id="(\w+)"[^>]* hidden>', page) == hidden
+    assert page.count("data-photo=") == examples
 
 
 def test_only_some_photos_are_decoded_at_once(

@@ -146,6 +146,8 @@ def test_a_comparison_is_not_put_among_a_runs_own_results(cases, tmp_path, capsy
     assert evaluate.main(["--compare", str(one), str(other), "--out", out]) == 1
     assert "is a file; give a folder" in capsys.readouterr().err
     assert not list(one.glob("comparison.*"))
+    assert evaluate.main(["--compare", str(one), str(one)]) == 1
+    assert "names one run twice" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

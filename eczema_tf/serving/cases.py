@@ -40,12 +40,14 @@ class Said(NamedTuple):
         notice: Likewise.
         clinical: Likewise, but empty for a model that is told no fields, and None where it is not
             known whether it is.
+        uses: Likewise, but both where it is not known.
     """
 
     thresholds: dict[str, float] | None = None
     undecided: Undecided | None = None
     notice: str = NOTICE
     clinical: Mapping[str, Sequence[str]] | None = None
+    uses: Sequence[str] = MODALITIES
 
 
 LEFT_OUT = "left out, since it is unlike all that the model was trained on, and another is not"

@@ -23,6 +23,7 @@ from eczema_tf.errors import DataError, EczemaError, shorten
 from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.files import is_version, write_json
 from eczema_tf.reporting.decisions import give_reason
+from eczema_tf.schema import MODALITIES
 from eczema_tf.serving.cases import Said, plain_row, pool_rows
 from eczema_tf.serving.columns import arrange_answers
 from eczema_tf.serving.given import Fields, Photos, read_cases
@@ -59,6 +60,7 @@ class ExportMetadata(BaseModel):
         labels: In the order of the outputs, by "consistency" and "severity".
         clinical: Of the clinical fields that the model is told, what each may be; none for a
             number. None where it is told none.
+        uses: What it makes anything of, of "image" and "text". None in older exports.
         environment: Versions of Python and of the packages that trained the model, and its devices.
     """
 
@@ -70,6 +72,7 @@ class ExportMetadata(BaseModel):
     undecided: dict[str, tuple[float, float]] | None = None
     labels: dict[str, tuple[str, ...]]
     clinical: dict[str, tuple[str, ...]] | None = None
+    uses: tuple[str, ...] | None = None
     environment: dict[str, object]
 
     @property
@@ -80,7 +83,8 @@ class ExportMetadata(BaseModel):
     @property
     def said(self) -> Said:
         """What answers are read by."""
-        return Said(self.thresholds, self.undecided, self.notice, self.clinical or {})
+        clinical, uses = self.clinical or {}, self.uses or MODALITIES
+        return Said(self.thresholds, self.undecided, self.notice, clinical, uses)
 
     @classmethod
     def read(cls, folder: Path) -> "ExportMetadata":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eczema_tf.errors import DataError, raise_if_any
+from eczema_tf.errors import DataError, RunError, raise_if_any
 from eczema_tf.evaluation.paired_runs import PairedHead, pair_runs
 from eczema_tf.evaluation.predictions import load_predictions
 from eczema_tf.evaluation.records import Metrics
@@ -45,11 +45,13 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
         By name of the run and head.
 
     Raises:
-        RunError: If a folder holds no results, or `out` is a run's.
+        RunError: If a folder holds no results or is named twice, or `out` is a run's.
         DataError: If the runs have no case in common, or do not agree on what is eczema.
     """
     if out is not None:
         run_folder.refuse_run(out)
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise RunError(f"--compare {' '.join(map(str, runs))}: names one run twice")
     names = [run.resolve().name for run in runs]
     unique = names if len({*names}) == len(names) else list(map(str, runs))
     first, *others = map(Evaluated.load, unique, runs)

@@ -66,6 +66,7 @@ def export_model(trained: run_folder.TrainedModel, run_dir: Path, out: Path) -> 
         undecided=read_undecided(trained.model),
         labels={"consistency": CONSISTENCY, "severity": SEVERITY},
         clinical=list_values(fields) or None,
+        uses=trained.uses,
         environment=Environment.read(run_dir / run_folder.ENVIRONMENT).model_dump(),
     )
     with adding_version(out) as version:

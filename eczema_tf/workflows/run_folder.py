@@ -36,6 +36,7 @@ from eczema_tf.files import (
 )
 from eczema_tf.model.multimodal import Encoders, build_model
 from eczema_tf.reporting.facts import Environment, RunData, RunFacts
+from eczema_tf.schema import MODALITIES
 from eczema_tf.workflows.audit import AUDIT
 
 CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
@@ -89,6 +90,12 @@ class TrainedModel:
     tokenizer: TextTokenizer
     model: keras.Model
     learned_from: frozenset[str]
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """What it makes anything of, of photos and texts: of photos not if embeddings stood in."""
+        blind = {"image"} if self.encoders.image.kind == "precomputed" else set()
+        return tuple(name for name in MODALITIES if name in self.learned_from - blind)
 
     def with_cache(self, folder: str) -> "TrainedModel":
         """Makes the same model, which keeps what it computes in another folder."""

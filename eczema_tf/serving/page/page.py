@@ -25,6 +25,7 @@ from eczema_tf.errors import DataError
 from eczema_tf.reporting.answer import Answer
 from eczema_tf.reporting.answer_html import STYLE_SHEET, render_answer
 from eczema_tf.reporting.html import TEMPLATES
+from eczema_tf.schema import MODALITIES
 from eczema_tf.serving.cases import Said
 from eczema_tf.serving.graph.signature import list_signatures
 from eczema_tf.serving.reading import PhotoReader
@@ -94,7 +95,8 @@ class _Page:
         self._html = TEMPLATES.from_string(PAGE_TEMPLATE.read_text(encoding="utf-8")).render(
             notice=said.notice,
             fields=said.clinical,
-            examples=PAGE_EXAMPLES,
+            uses=said.uses,
+            examples=[example for example in PAGE_EXAMPLES if example.needs <= {*said.uses}],
             max_characters=MAX_CHARACTERS,
             max_photos=MAX_PHOTOS,
             max_photo_bytes=self._max_photo_bytes,
@@ -200,6 +202,12 @@ class Example(NamedTuple):
     name: str
     has_photo: bool
     text: str
+
+    @property
+    def needs(self) -> set[str]:
+        """What a model must make something of, to be asked about this."""
+        given = {"image": self.has_photo, "text": bool(self.text)}
+        return {name for name in MODALITIES if given[name]}
 
 
 PAGE_EXAMPLES = (
