@@ -77,6 +77,7 @@ METADATA = ExportMetadata(
     thresholds={"image": 0.4, "text": 0.5, "fusion": 0.6},
     undecided={"image": (0.3, 0.5), "text": (0.4, 0.6), "fusion": (0.5, 0.7)},
     labels={"consistency": CONSISTENCY, "severity": SEVERITY},
+    uses=("image", "text"),
     environment={"python": "3.11.7"},
 )
 
