@@ -103,9 +103,8 @@ def join_by_cross_attention(evidence: Evidence, config: ModelConfig) -> Any:
     units, channels = config.embedding_units, evidence.image_features.shape[-1]
     regions = keras.layers.Reshape((-1, channels), name=REGIONS)(evidence.image_features)
     regions = keras.layers.LayerNormalization(dtype="float32", name="fusion_region_norm")(regions)
-    regions = keras.layers.Dense(units, activation="relu", dtype="float32", name="fusion_region")(
-        regions
-    )  # (batch, height * width, units)
+    project = keras.layers.Dense(units, activation="relu", dtype="float32", name="fusion_region")
+    regions = project(regions)  # (batch, height * width, units)
     query = keras.layers.Reshape((1, -1), name="fusion_query")(evidence.text)  # (batch, 1, units)
     found = keras.layers.MultiHeadAttention(
         ATTENTION_HEADS,
@@ -130,10 +129,9 @@ def _mix(parts: list[Any], config: ModelConfig) -> Any:
     So the joint term can weigh one part anew, or by another. Returns (batch, (parts + 1) * units).
     """
     together = keras.layers.Concatenate(name="fusion_concat")(parts)  # (batch, parts * units)
-    mixed = keras.layers.Dense(config.embedding_units, activation="relu", name="fusion_hidden")(
-        together
-    )
-    mixed = keras.layers.Dropout(config.dropout, name="fusion_dropout")(mixed)  # (batch, units)
+    hidden = keras.layers.Dense(config.embedding_units, activation="relu", name="fusion_hidden")
+    mixed = hidden(together)  # (batch, units)
+    mixed = keras.layers.Dropout(config.dropout, name="fusion_dropout")(mixed)
     return keras.layers.Concatenate(name="fusion_embedding")([together, mixed])
 
 

@@ -17,9 +17,8 @@ from eczema_tf.reporting.html import render_template
 from eczema_tf.schema import NOTICE
 
 TEXT_COLUMNS = 100
-_NUMERIC_CELL = re.compile(
-    r"(< )?[-+]?\d[\d.,]*%?( \[.*\])?|-"
-)  # perhaps with its interval, a bound, or undefined
+# perhaps with its interval, a bound, or undefined
+_NUMERIC_CELL = re.compile(r"(< )?[-+]?\d[\d.,]*%?( \[.*\])?|-")
 
 
 @dataclass(frozen=True)

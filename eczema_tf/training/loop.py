@@ -121,10 +121,9 @@ class LayerwiseAdamW(keras.optimizers.AdamW):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Changes a variable at its own rate."""
-        path = self._trainable_variables[
-            self._get_variable_index(variable)
-        ].path  # TensorFlow's own
-        super().update_step(gradient, variable, learning_rate * self.rates.get(path, 1.0))
+        # `variable` is TensorFlow's own, which has no path
+        known = self._trainable_variables[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * self.rates.get(known.path, 1.0))
 
 
 def compile_for_training(

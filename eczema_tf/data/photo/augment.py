@@ -45,13 +45,11 @@ def _warp(photos: tf.Tensor, seed: tf.Tensor, config: AugmentConfig) -> tf.Tenso
     seeds = tf.unstack(tf.random.split(seed, 4))
     radians = config.rotation_deg * math.pi / 180
     angle = _uniform((batch,), seeds[0], -radians, radians)
-    kept = 1 - _uniform(
-        (batch,), seeds[1], 0.0, config.crop
-    )  # share of the side that stays in view
-    shift = _uniform((batch, 2), seeds[2], -0.5, 0.5) * (1 - kept)[:, None]  # share of the side
-    signs = (
-        tf.sign(_uniform((batch, 2), seeds[3], -0.5, 0.5)) if config.flip else tf.ones((batch, 2))
-    )
+    # shares of the side: how much stays in view, and where
+    kept = 1 - _uniform((batch,), seeds[1], 0.0, config.crop)
+    shift = _uniform((batch, 2), seeds[2], -0.5, 0.5) * (1 - kept)[:, None]
+    sides = _uniform((batch, 2), seeds[3], -0.5, 0.5)
+    signs = tf.sign(sides) if config.flip else tf.ones((batch, 2))
     center_x, center_y = (tf.cast(width, tf.float32) - 1) / 2, (tf.cast(height, tf.float32) - 1) / 2
     a0, a1 = signs[:, 0] * kept * tf.cos(angle), -signs[:, 1] * kept * tf.sin(angle)
     b0, b1 = signs[:, 0] * kept * tf.sin(angle), signs[:, 1] * kept * tf.cos(angle)

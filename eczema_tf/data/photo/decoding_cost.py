@@ -15,21 +15,11 @@ from typing import Any
 # start of a scan (ITU-T T.81, B.2.3) with the high byte of its length, which is always 0
 SCAN = b"\xff\xda\x00"
 MAX_SCANS = 100  # a progressive photo has about 10; no more are counted
-COMPRESSED_CHUNKS = (
-    b"zTXt",
-    b"iTXt",
-    b"iCCP",
-)  # PNG specification 11.3: notes and profiles that are inflated while the header is read
+# PNG specification 11.3: notes and profiles that are inflated while the header is read
+COMPRESSED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
 MAX_COMPRESSED_CHUNKS = 30  # no more are counted; that many cost too much already
-PNG_CHANNELS = (
-    1,
-    0,
-    3,
-    1,
-    2,
-    0,
-    4,
-)  # by colour type (PNG specification, table 11.1); 0: no such type
+# by colour type (PNG specification, table 11.1); 0: no such type
+PNG_CHANNELS = (1, 0, 3, 1, 2, 0, 4)
 
 
 def estimate_jpeg_ns(length: Any, pixels: Any, scans: Any) -> Any:

@@ -158,17 +158,13 @@ def _read_one_each(
         raise DataError(
             f"{path}: has `{lost[0]}` but no array `embedding`; received: {', '.join(arrays)}"
         )
-    shapes = Counter(
-        row.squeeze().shape for row in arrays.values()
-    )  # (dimension,) or (1, dimension)
+    # each is (dimension,) or (1, dimension)
+    shapes = Counter(row.squeeze().shape for row in arrays.values())
     if len(shapes) != 1 or any(len(shape) != 1 for shape in shapes):
-        received = (
-            ", ".join(f"{shape} {count} times" for shape, count in shapes.most_common(5))
-            or "no array at all"
-        )
+        received = [f"{shape} {count} times" for shape, count in shapes.most_common(5)]
         raise DataError(
             f"{path}: allowed: one array of one dimension for each image path, all of one length;"
-            f" received: {received}"
+            f" received: {', '.join(received) or 'no array at all'}"
         )
     keys = tuple(key.replace("\\", "/") for key in arrays)
     return keys, np.stack([row.squeeze() for row in arrays.values()])
@@ -180,9 +176,8 @@ def _check_matrix(path: Path, keys: tuple[str, ...], matrix: np.ndarray) -> np.n
             f"{path}: embeddings must be numbers, at least one row of them; received {matrix.dtype}"
             f" {matrix.shape}"
         )
-    with np.errstate(
-        over="ignore"
-    ):  # what does not fit float32 becomes infinite, and is reported below
+    # what does not fit float32 becomes infinite, and is reported below
+    with np.errstate(over="ignore"):
         matrix = np.ascontiguousarray(matrix, "float32")
     faults = [
         f"{keys[row]}: holds NaN or infinity"

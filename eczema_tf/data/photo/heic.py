@@ -8,18 +8,8 @@ from eczema_tf.errors import DataError
 if TYPE_CHECKING:
     from pillow_heif import HeifImage
 
-BRANDS = (
-    b"heic",
-    b"heix",
-    b"heim",
-    b"heis",
-    b"hevc",
-    b"hevx",
-    b"hevm",
-    b"hevs",
-    b"mif1",
-    b"msf1",
-)  # ISO/IEC 23008-12, annex B
+# ISO/IEC 23008-12, annex B
+BRANDS = b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split()
 HOW_TO_READ = (
     "install what reads it (pip install -r requirements-heic.txt), or save the photo as JPEG"
 )

@@ -8,19 +8,16 @@ from eczema_tf.data.photo.bare import EXIF
 from eczema_tf.data.photo.limits import MAX_SEGMENTS
 from eczema_tf.errors import DataError
 
-JFIF = bytes.fromhex(
-    "ffe0 0010 4a46494600 0101 00 0001 0001 0000"
-)  # ITU-T T.871, 10.1: version 1.1, square pixels, no thumbnail
-ADOBE_BYTES = (
-    16  # of an APP14 segment that tells the colour transform (T.872, 6.5.3) and nothing more
-)
+# ITU-T T.871, 10.1: version 1.1, square pixels, no thumbnail
+JFIF = bytes.fromhex("ffe0 0010 4a46494600 0101 00 0001 0001 0000")
+# of an APP14 segment that tells the colour transform (T.872, 6.5.3) and nothing more
+ADOBE_BYTES = 16
 BASELINE_FRAMES = (0xC0, 0xC1)
 TABLES = (0xC4, 0xDB, 0xDD)  # Huffman tables, quantization tables, restart interval
 APP0, APP1, APP14, COMMENT, START_OF_SCAN = 0xE0, 0xE1, 0xEE, 0xFE, 0xDA
 METADATA = (*range(APP0, 0xF0), COMMENT)
-_NEXT_MARKER = re.compile(
-    rb"\xff[^\x00\xd0-\xd7]"
-)  # after a scan's data; in it, FF00 is a stuffed byte and FFD0 to FFD7 are restarts
+# after a scan's data; in it, FF00 is a stuffed byte and FFD0 to FFD7 are restarts
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 
 
 def bare_jpeg(data: bytes) -> tuple[bytes, bytes]:
@@ -83,10 +80,8 @@ def walk_header(data: bytes) -> Iterator[tuple[int, bytes, int]]:
     """
     start = 2
     while start + 4 <= len(data) and data[start] == 0xFF:
-        marker, end = (
-            data[start + 1],
-            start + 2 + int.from_bytes(data[start + 2 : start + 4], "big"),
-        )
+        marker = data[start + 1]
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
         if marker < 0xC0 or 0xD0 <= marker <= 0xD9 or end < start + 4 or end > len(data):
             return
         yield marker, data[start:end], end

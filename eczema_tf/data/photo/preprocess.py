@@ -33,9 +33,8 @@ def preprocess_photo(data: tf.Tensor, size_px: int, config: PreprocessConfig) ->
     Raises:
         tf.errors.InvalidArgumentError: When the data cannot be decoded.
     """
-    photo = decode_photo(
-        data, size_px
-    )  # resized as bytes: as floats, a PNG of 25 megapixels would take 300 MB
+    # resized as bytes: as floats, a PNG of 25 megapixels would take 300 MB
+    photo = decode_photo(data, size_px)
     photo = tf.image.resize(photo, (size_px, size_px), method="bilinear", antialias=True)  # float32
     if config.color_constancy.enabled:
         photo = shades_of_gray(photo, config.color_constancy.norm)
@@ -95,11 +94,8 @@ def shades_of_gray(photo: tf.Tensor, norm: float) -> tf.Tensor:
     """
     powers = tf.constant((np.arange(256) / 255.0) ** norm)
     levels = tf.cast(tf.clip_by_value(tf.round(photo), 0.0, 255.0), tf.int32)
-    illuminant = tf.reduce_mean(tf.gather(powers, levels), axis=(0, 1)) ** (
-        1.0 / norm
-    )  # (3,), float64
+    mean = tf.reduce_mean(tf.gather(powers, levels), axis=(0, 1))  # (3,), float64
+    illuminant = mean ** (1.0 / norm)
     gray = tf.sqrt(tf.reduce_mean(illuminant**2))
-    scale = tf.where(
-        illuminant > 1e-6, gray / tf.maximum(illuminant, 1e-6), tf.ones_like(illuminant)
-    )
+    scale = tf.where(illuminant > 1e-6, gray / tf.maximum(illuminant, 1e-6), 1.0)
     return photo * tf.cast(scale, tf.float32)

@@ -15,9 +15,8 @@ from eczema_tf.errors import PresetError, RunError
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # BERT's
 VOCABULARY_FILE, SETTINGS_FILE = "vocabulary.txt", "tokenizer.json"
 MARKUP = r"</?[A-Za-z!][^<>]{0,200}>"  # but not "a < b"
-MAX_TEXT_BYTES = (
-    20_000  # far beyond any tokens kept; bounds the work that one hostile text can cause
-)
+# far beyond any tokens kept; bounds the work that one hostile text can cause
+MAX_TEXT_BYTES = 20_000
 MOSTLY = 0.5
 # one and a half, which NFKC would make eleven halves
 FRACTIONS = "\u00bc-\u00be\u2150-\u215e"
