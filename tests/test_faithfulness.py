@@ -157,7 +157,7 @@ def test_area_by_hand():
 
 def test_deletion_by_hand():
     """The lesion is 48 of 400 pixels: a perfect map deletes 40 in the first of ten steps."""
-    area = compute_deletion(PHOTO, PERFECT, undecided(), redness_of_the_lesion, steps=10)
+    area = compute_deletion(PHOTO, PERFECT, undecided(), redness_of_the_lesion)
     assert area == pytest.approx((0.5 + 8 / 48) / 10)
 
 

@@ -47,6 +47,10 @@ class CaseCounts(Record):
     severity: dict[str, int]
 
 
+# of `DatasetFacts`: what differs where the data are others
+FINGERPRINTS = ("manifest_fingerprint", "photos_fingerprint", "embeddings_fingerprint")
+
+
 class DatasetFacts(Record):
     """What is kept of a data set in a run folder."""
 

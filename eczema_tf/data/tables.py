@@ -245,8 +245,8 @@ def _open_parquet(path: Path, columns: Collection[str] | None) -> Table:
     try:
         fields = list(parquet.read_schema(path))
         # a text that is there a million times is held once
-        texts = [field.name for field in fields if field.type in (pa.string(), pa.large_string())]
-        file = parquet.ParquetFile(path, read_dictionary=texts)
+        named = [field.name for field in fields if field.type in (pa.string(), pa.large_string())]
+        file = parquet.ParquetFile(path, read_dictionary=named)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise damage(error) from error
     wanted = [
@@ -261,7 +261,8 @@ def _open_parquet(path: Path, columns: Collection[str] | None) -> Table:
             for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
                 for name, cells in zip(wanted, batch, strict=True):
                     _check_lengths(path, number, name, cells)
-                for values in zip(*map(_read_cells, batch), strict=True):
+                texts = [cells.cast(pa.string()).fill_null("").to_pylist() for cells in batch]
+                for values in zip(*texts, strict=True):
                     number += 1
                     yield TableRow(number, values, "")
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -287,11 +288,6 @@ def _check_lengths(path: Path, before: int, column: str, cells: pa.Array) -> Non
             f"{path}: row {before + place + 1}: {shorten(column)}: a cell of"
             f" {lengths[place].as_py():,} bytes; allowed: {limit:,}"
         )
-
-
-def _read_cells(cells: pa.Array) -> list[str]:
-    """Returns the cells of a column as text."""
-    return cells.cast(pa.string()).fill_null("").to_pylist()
 
 
 def _is_plain(kind: pa.DataType) -> bool:

@@ -16,12 +16,10 @@ from eczema_tf.evaluation.intervals import (
     MIN_GROUPS,
     Difference,
     Estimate,
-    count_rarer_class,
     estimate_mean,
     estimate_share,
 )
 from eczema_tf.evaluation.metrics import Statistic, measure_mean
-from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
 from eczema_tf.evaluation.sample import Sample
 from eczema_tf.files import Record
 
@@ -165,9 +163,9 @@ def _describe_subgroup(part: Sample) -> Subgroup:
     positive, sampling = part.positive(), part.sampling
     reason = f"too few: under {MIN_GROUPS} groups with a case of each class"
     auroc = sensitivity = specificity = error = Statistic(np.nan, np.zeros(len(positive)))
-    if count_rarer_class(positive, sampling) >= MIN_GROUPS:
+    if part.count_rarer_class() >= MIN_GROUPS:
         called = part.called("fusion")
-        auroc = part.measure_auroc(PROBABILITY_COLUMNS["fusion"])
+        auroc = part.measure_auroc("fusion")
         sensitivity = measure_mean(called, positive)
         specificity = measure_mean(~called, ~positive)
         error = measure_mean(part.probability("fusion") - part.labels())

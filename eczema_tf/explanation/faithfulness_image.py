@@ -17,7 +17,7 @@ from eczema_tf.explanation.mu_fidelity import SHARE, SUBSETS
 ScorePhotos = Callable[[np.ndarray], np.ndarray]
 
 TOLERANCE = 0.03  # of a photo's side: Zhang et al. 2016 allow 15 pixels on photos of 500
-ERASURE_STEPS = 10  # of deletion and insertion
+ERASURE_STEPS = 10  # in which deletion and insertion replace all pixels
 GAUSSIAN_SIGMA = 0.25  # of a side
 RANDOM_SIGMA = 1.0  # cells
 CELLS = 9  # a side, that mu-fidelity erases: as Xplique does (Fel et al. 2022)
@@ -104,11 +104,7 @@ def compute_energy_inside(heatmap: np.ndarray, mask: np.ndarray) -> float:
 
 
 def compute_deletion(
-    photo: np.ndarray,
-    heatmap: np.ndarray,
-    undecided: np.ndarray,
-    score: ScorePhotos,
-    steps: int = ERASURE_STEPS,
+    photo: np.ndarray, heatmap: np.ndarray, undecided: np.ndarray, score: ScorePhotos
 ) -> float:
     """Computes how the answer fares as the photo is deleted, the highest pixels first.
 
@@ -122,22 +118,17 @@ def compute_deletion(
             random map, what the heatmap leaves open is chance, and a map of zeros is no better or
             worse than a random one.
         score: The model.
-        steps: In which all pixels go.
 
     Returns:
         Area under the probability of the answer over the share deleted, in [0, 1]; lower is better.
     """
     blank = np.broadcast_to(photo.mean(axis=(0, 1)), photo.shape)
     ranks = rank_pixels(heatmap, undecided)
-    return compute_area(score(replace_step_by_step(photo, blank, ranks, steps)))
+    return compute_area(score(replace_step_by_step(photo, blank, ranks, ERASURE_STEPS)))
 
 
 def compute_insertion(
-    photo: np.ndarray,
-    heatmap: np.ndarray,
-    undecided: np.ndarray,
-    score: ScorePhotos,
-    steps: int = ERASURE_STEPS,
+    photo: np.ndarray, heatmap: np.ndarray, undecided: np.ndarray, score: ScorePhotos
 ) -> float:
     """Computes how the answer fares as a blurred photo becomes sharp, the highest pixels first.
 
@@ -146,7 +137,7 @@ def compute_insertion(
     sigma = BLUR_SIGMA * min(photo.shape[:2])
     blurred = gaussian_filter(photo, (sigma, sigma, 0), mode="nearest")
     ranks = rank_pixels(heatmap, undecided)
-    return compute_area(score(replace_step_by_step(blurred, photo, ranks, steps)))
+    return compute_area(score(replace_step_by_step(blurred, photo, ranks, ERASURE_STEPS)))
 
 
 def draw_erased_cells(height: int, width: int, rng: np.random.Generator) -> np.ndarray:

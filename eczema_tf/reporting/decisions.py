@@ -1,6 +1,6 @@
 """Why the model decides, or says that it cannot tell, in a sentence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,9 +42,6 @@ def give_reason(outputs: Mapping[str, Any], photos: int = 1) -> str:
         unlike[0]: outputs["image_used"] and not outputs["known_image"],
         next(of_text, unlike[1]): outputs["text_used"] and not outputs["known_text"],
     }
-    reasons[UNCLEAR] = not outputs["image_used"] and _is_unclear(outputs["consistency"])
+    if not outputs["image_used"]:  # then there is a text, and what it suggests
+        reasons[UNCLEAR] = CONSISTENCY[int(np.argmax(outputs["consistency"]))] == "unclear"
     return "; ".join(reason for reason, holds in reasons.items() if holds) or NOT_SURE
-
-
-def _is_unclear(consistency: Sequence[float]) -> bool:
-    return CONSISTENCY[int(np.argmax(consistency))] == "unclear"

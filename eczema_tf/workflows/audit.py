@@ -14,7 +14,7 @@ from eczema_tf.cli import say
 from eczema_tf.config import DataConfig
 from eczema_tf.data.audit.audit import Audit, audit_dataset, check_splits
 from eczema_tf.data.audit.overlap import Seen, find_overlap
-from eczema_tf.data.dataset import Dataset, DatasetFacts, load_dataset
+from eczema_tf.data.dataset import FINGERPRINTS, Dataset, DatasetFacts, load_dataset
 from eczema_tf.errors import raise_if_any
 from eczema_tf.evaluation.records import Leaks
 from eczema_tf.files import write_json
@@ -116,10 +116,7 @@ def load_as_trained(config: DataConfig, trained_on: DatasetFacts) -> Dataset:
     """
     dataset = load_dataset(config, trained_on.manifest)
     now, joined = dataset.describe(), trained_on.joined_groups
-    unchanged = all(
-        getattr(now, name) == getattr(trained_on, name)
-        for name in ("manifest_fingerprint", "photos_fingerprint", "embeddings_fingerprint")
-    )
+    unchanged = all(getattr(now, name) == getattr(trained_on, name) for name in FINGERPRINTS)
     if joined is not None and unchanged:
         return dataset.join_groups(joined)
     if not unchanged:

@@ -70,7 +70,7 @@ def evaluate(
             on.
     """
     own = manifest is None and split == "test"
-    out = _check_out(out or _choose_folder(run_dir, manifest, split), run_dir if own else None)
+    out = _choose_folder(out, run_dir, manifest, split)
     trained, data = run_folder.load_model(run_dir), RunData.read(run_dir / run_folder.DATA)
     config = _aim_at(sensitivities, trained.config, run_dir)
     if manifest is None:
@@ -123,21 +123,18 @@ def _aim_at(sensitivities: Sequence[float], config: Config, run_dir: Path) -> Co
     return change_config(config, {"evaluate.sensitivities": list(sensitivities)})
 
 
-def _choose_folder(run_dir: Path, manifest: Path | None, split: str) -> Path:
-    """Results of the run's own test split are the run's, others stand in a folder of their own."""
-    if manifest is None and split == "test":
-        return run_dir
+def _choose_folder(out: Path | None, run_dir: Path, manifest: Path | None, split: str) -> Path:
+    """Results of the run's own test split are the run's, others stand in a folder of their own.
+
+    The folder of a run is refused but for its own results, however it is spelt.
+    """
+    if manifest is None and split == "test" and (out or run_dir).resolve() == run_dir.resolve():
+        return run_dir  # so that its model card is written, too
     data = "own"
     if manifest is not None:  # `prepare` calls every one manifest.csv: its folder tells them apart
         folder, stem = manifest.resolve().parent.name, manifest.stem
         data = folder if stem == "manifest" else f"{folder}-{stem}"
-    return run_dir / "evaluations" / f"{data}-{split}"
-
-
-def _check_out(out: Path, own: Path | None) -> Path:
-    """Refuses the folder of a run, but for its own results, however it is spelt."""
-    if own and out.resolve() == own.resolve():
-        return own  # so that its model card is written, too
+    out = out or run_dir / "evaluations" / f"{data}-{split}"
     run_folder.refuse_run(out)
     return out
 

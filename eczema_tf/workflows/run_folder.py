@@ -22,6 +22,7 @@ import tensorflow as tf
 from eczema_tf.config import Config, dump_config, load_config
 from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.data.checksums import CHECKSUMS, check_checksums, write_checksums
+from eczema_tf.data.dataset import FINGERPRINTS
 from eczema_tf.data.text.tokenizer import TextTokenizer, read_tokenizer
 from eczema_tf.errors import RunError, shorten
 from eczema_tf.evaluation.thresholds import Thresholds
@@ -42,8 +43,6 @@ from eczema_tf.workflows.audit import AUDIT
 CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
 ENCODERS, WEIGHTS, TOKENIZER = "encoders.json", "model.weights.h5", "tokenizer"
 THRESHOLDS, METRICS, PREDICTIONS = "thresholds.json", "metrics.json", "predictions.csv"
-# of `DATA`
-SAME_DATA = ("manifest_fingerprint", "photos_fingerprint", "embeddings_fingerprint", "splits")
 VALIDATION = "validation.csv"  # the predictions that thresholds are chosen by
 NEUTRAL_TEXT = "neutral_text.npy"  # float32 (channels,), where the scores of words start from
 WEIGHT_BYTES, HDF5_BYTES = 4, 2 << 20  # HDF5 needs some itself: 0.8 MB were seen
@@ -171,7 +170,8 @@ def check_data(run_dir: Path, data: RunData) -> None:
     if not all((run_dir / name).exists() for name in (DATA, "checkpoints")):
         return
     begun = RunData.read(run_dir / DATA)
-    changed = [what for what in SAME_DATA if getattr(begun, what) != getattr(data, what)]
+    same = (*FINGERPRINTS, "splits")
+    changed = [what for what in same if getattr(begun, what) != getattr(data, what)]
     if changed:
         raise RunError(
             f"{run_dir}: was started with other data (changed: {', '.join(changed)}); resume with"

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from tensorboard.plugins.hparams import api as hparams
 
 from eczema_tf.config import Config, Section, change_config, dump_config, read_yaml
-from eczema_tf.data.dataset import Dataset
+from eczema_tf.data.dataset import FINGERPRINTS, Dataset
 from eczema_tf.errors import ConfigError, raise_if_any, shorten
 from eczema_tf.files import refusing, write_csv, write_text
 from eczema_tf.workflows import run_folder
@@ -33,7 +33,6 @@ from eczema_tf.workflows.train import find_manifest, split_dataset
 OBJECTIVE = "val_auroc_fusion"
 # a trial trains on what is loaded and split once, and judges by validation alone
 VARIED = ("model", "train", "preprocess", "seed")
-DIGESTS = {"manifest_fingerprint", "photos_fingerprint", "embeddings_fingerprint"}  # of the data
 CORNERS = 1000  # combinations of a space that are checked before the first trial, at most
 JOURNAL, TRIALS, BEST = "study.log", "trials.csv", "best.yaml"
 SHOWN_TRIALS = 10
@@ -85,7 +84,7 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
     _check_study(started_with, folder)
     check_encoders(config)
     dataset, splits = load_without_test(config)
-    data = dataset.describe().model_dump(include=DIGESTS)
+    data = dataset.describe().model_dump(include={*FINGERPRINTS})
     started_with["data.yaml"] = yaml.safe_dump(data)
     _check_study(started_with, folder)
     for name, text in started_with.items():  # now: what is wrong above can be mended

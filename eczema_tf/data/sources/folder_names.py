@@ -1,7 +1,6 @@
 """What names in a folder of class folders mean: which classes are eczema, whose a photo is."""
 
 import re
-import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -72,7 +71,7 @@ def choose_eczema_classes(
 
 def fold_name(name: str) -> str:
     """Normalises a class's name for comparison."""
-    return unicodedata.normalize("NFC", name).strip().casefold()
+    return compose(name).strip().casefold()
 
 
 def find_split(folder: str) -> str:

@@ -45,7 +45,8 @@ def list_parts(folder: Path) -> dict[Path, str]:
             there, as the names of the others tell.
     """
     files = list_parquet(folder)
-    parts = {name: match for name in files if (match := _read_name(name))}
+    read = {name: PART.fullmatch(name) or CONVERTED.fullmatch(name) for name in files}
+    parts = {name: match for name, match in read.items() if match}
     if parts:
         faults = _find_faults(parts, [name for name in files if name not in parts])
         raise_if_any(f"{folder}: its Parquet files are not one whole set", faults)
@@ -56,10 +57,6 @@ def list_parquet(folder: Path) -> list[str]:
     """Lists the relative paths of all Parquet files in a folder but for hidden ones."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")]
     return sorted(name for name in names if not re.search(r"(^|/)\.", name))
-
-
-def _read_name(name: str) -> re.Match[str] | None:
-    return PART.fullmatch(name) or CONVERTED.fullmatch(name)
 
 
 def _find_faults(parts: Mapping[str, re.Match[str]], others: list[str]) -> Iterator[str]:

@@ -130,7 +130,7 @@ def draw_area(
         {"sharp": 0.45, "blurred": 1.6}[border] * radius_px,
     )
     area = np.clip(0.5 + inside_px / edge_px, 0, 1)
-    return area * area * (3 - 2 * area) * _draw_frame(shape, 10 * unit)
+    return area * area * (3 - 2 * area) * _draw_frame(shape)
 
 
 def _draw_centres(
@@ -155,8 +155,9 @@ def _draw_centres(
     return np.array(centres)
 
 
-def _draw_frame(shape: tuple[int, ...], ramp_px: float) -> np.ndarray:
-    """0 within `FRAME_PX` of the edge, rising to 1."""
+def _draw_frame(shape: tuple[int, ...]) -> np.ndarray:
+    """0 within `FRAME_PX` of the edge, rising to 1 over ten units."""
+    ramp_px = 10 * (min(shape) / 192)
     ramps = [
         np.clip((np.minimum(np.arange(side), np.arange(side)[::-1]) - FRAME_PX) / ramp_px, 0, 1)
         for side in shape
@@ -219,7 +220,7 @@ def _paint_elements(
         x, y, radius = float(xs[centre]), float(ys[centre]), rng.uniform(2.2, 4.8) * unit
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
     domes = gaussian_filter(np.asarray(layer, "float32") / 255, 1.1 * unit)
-    domes = domes * _draw_frame(area.shape, 10 * unit)
+    domes = domes * _draw_frame(area.shape)
     if elements == "papules":
         return blend(image, 0.8 * domes, np.float32(0.75) * colour), 6 * domes
     halo = np.clip(gaussian_filter(domes, 3 * unit) * 2, 0, 1)
@@ -260,7 +261,7 @@ def _draw_lines(
         width = max(1, round(width_units * unit))
         pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=255, width=width)
     lines = gaussian_filter(np.asarray(layer, "float32") / 255, 0.4 * unit)
-    return lines * _draw_frame(area.shape, 10 * unit)
+    return lines * _draw_frame(area.shape)
 
 
 def _draw_skin_lines(shape: tuple[int, ...], unit: float, rng: np.random.Generator) -> np.ndarray:
