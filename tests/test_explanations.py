@@ -15,7 +15,7 @@ from eczema_tf.config import ImageConfig, TextConfig, load_config
 from eczema_tf.data.checksums import CHECKSUMS
 from eczema_tf.data.clinical.fields import Field
 from eczema_tf.errors import RunError
-from eczema_tf.evaluation.explanation_results import Cascade, ComparisonSummary, ModalityResults
+from eczema_tf.evaluation.explanation_results import Cascade, Comparison, ModalityResults
 from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
 from eczema_tf.model.multimodal import Encoders, build_model
@@ -246,8 +246,8 @@ def test_words_that_hardly_add_up_are_said_and_those_that_do_not_are_not_exporte
 def test_trust_is_put_into_words_by_intervals():
     sure, unsure = Estimate(value=0.1, low=0.05, high=0.15), Estimate(value=0.1, low=-0.1, high=0.3)
     worse = Estimate(value=-0.1, low=-0.2, high=-0.05)
-    pointing = ComparisonSummary(9, "higher", {}, {"edges": unsure, "random": sure})
-    deletion = ComparisonSummary(9, "lower", {}, {"centred_gaussian": worse})
+    pointing = Comparison(9, "higher", {}, {"edges": unsure, "random": sure})
+    deletion = Comparison(9, "lower", {}, {"centred_gaussian": worse})
     results = ModalityResults(
         method="evidence",
         counts={},

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from eczema_tf.evaluation.explanation_results import Comparison, bootstrap_mean
+from eczema_tf.evaluation.explanation_results import bootstrap_mean, compare
 from eczema_tf.evaluation.intervals import draw_weights
 from eczema_tf.explanation.faithfulness_image import (
     build_centred_gaussian,
@@ -362,12 +362,12 @@ def test_a_gain_is_paired_and_above_zero_where_the_explanation_is_better():
     rival = np.where(np.arange(60) == 3, np.nan, difficulty)
     values = {"map": difficulty - 0.1, "random": rival}
     weights = draw_weights(np.arange(60), replicates=200, seed=0)
-    lower = Comparison(values, "lower", "none").summarise(weights)
+    lower = compare(values, "lower", weights, "none")
     assert lower.cases == 60
     assert lower.gain_over["random"].value == pytest.approx(0.1)
     assert lower.gain_over["random"].low == pytest.approx(0.1)  # paired: difficulty cancels
     assert lower.estimates["map"].high - lower.estimates["map"].low > 0.2
-    higher = Comparison(values, "higher", "none").summarise(weights)
+    higher = compare(values, "higher", weights, "none")
     assert higher.gain_over["random"].value == pytest.approx(-0.1)
 
 

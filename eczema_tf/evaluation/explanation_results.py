@@ -15,7 +15,7 @@ Estimates = dict[str, Estimate]
 
 
 @dataclass(frozen=True)
-class ComparisonSummary:
+class Comparison:
     """A figure averaged over cases.
 
     Attributes:
@@ -77,7 +77,7 @@ class ModalityResults:
 
     method: str
     counts: dict[str, int]
-    comparisons: dict[str, ComparisonSummary]
+    comparisons: dict[str, Comparison]
     changes: dict[str, Estimates]
     randomised: Cascade
     sums: Estimates = field(default_factory=dict)
@@ -139,58 +139,53 @@ class ExplanationResults:
         }
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One figure.
+def compare(
+    values: Mapping[str, np.ndarray], better: str, weights: np.ndarray, reason: str
+) -> Comparison:
+    """Averages a figure over cases.
 
-    Attributes:
+    Args:
         values: By name, the figure of each case, float64 (cases,), NaN where it is undefined. The
             first is the explanation, the others are its baselines.
         better: "higher" or "lower".
+        weights: From `draw_weights`.
         reason: Why the figure is undefined, if it is for all cases.
     """
-
-    values: Mapping[str, np.ndarray]
-    better: str
-    reason: str
-
-    def summarise(self, weights: np.ndarray) -> ComparisonSummary:
-        """Averages over cases, with weights from `draw_weights`."""
-        explained, *baselines = self.values
-        sign = {"higher": 1, "lower": -1}[self.better]
-        gains = {name: sign * (self.values[explained] - self.values[name]) for name in baselines}
-        return ComparisonSummary(
-            cases=int(np.isfinite(self.values[explained]).sum()),
-            better=self.better,
-            estimates=bootstrap_means(self.values, weights, self.reason),
-            gain_over=bootstrap_means(gains, weights, self.reason),
-        )
+    explained, *baselines = values
+    sign = {"higher": 1, "lower": -1}[better]
+    gains = {name: sign * (values[explained] - values[name]) for name in baselines}
+    return Comparison(
+        cases=int(np.isfinite(values[explained]).sum()),
+        better=better,
+        estimates=bootstrap_means(values, weights, reason),
+        gain_over=bootstrap_means(gains, weights, reason),
+    )
 
 
 def compare_cases(
     figures: Mapping[str, tuple[str, str]],
     measured: Mapping[int, Mapping[str, Mapping[str, float]]],
     names: Sequence[str],
-    cases: int,
+    weights: np.ndarray,
 ) -> dict[str, Comparison]:
-    """Collects what was measured case by case.
+    """Averages what was measured case by case.
 
     Args:
         figures: By name, what is better ("higher" or "lower"), and why the figure may be undefined.
         measured: By case, figure and name; what is left out is undefined.
         names: Of the explanation and its baselines.
-        cases: How many.
+        weights: From `draw_weights`, float64 (1 + replicates, cases).
 
     Returns:
         By figure.
     """
 
     def collect(figure: str, name: str) -> np.ndarray:
-        found = (measured.get(case, {}).get(figure, {}) for case in range(cases))
+        found = (measured.get(case, {}).get(figure, {}) for case in range(weights.shape[1]))
         return np.array([by_name.get(name, np.nan) for by_name in found], "float64")
 
     return {
-        figure: Comparison({name: collect(figure, name) for name in names}, better, reason)
+        figure: compare({name: collect(figure, name) for name in names}, better, weights, reason)
         for figure, (better, reason) in figures.items()
     }
 

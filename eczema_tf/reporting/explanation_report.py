@@ -2,11 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from eczema_tf.evaluation.explanation_results import (
-    ComparisonSummary,
-    ExplanationResults,
-    ModalityResults,
-)
+from eczema_tf.evaluation.explanation_results import Comparison, ExplanationResults, ModalityResults
 from eczema_tf.explanation.spans import INCOMPLETE
 from eczema_tf.reporting.document import Block, Bullets, Section, format_text
 from eczema_tf.reporting.formats import build_table, format_estimate
@@ -99,9 +95,7 @@ def _build_modality(name: str, things: str, results: ModalityResults | str) -> l
     return [*blocks, "How far to trust them:", Bullets([*unknown, *describe_trust(results)])]
 
 
-def _list_figures(
-    things: str, comparisons: Mapping[str, ComparisonSummary]
-) -> Iterator[list[object]]:
+def _list_figures(things: str, comparisons: Mapping[str, Comparison]) -> Iterator[list[object]]:
     """Yields the row of each figure, and below it those of its baselines."""
     for figure, summary in comparisons.items():
         explained = next(iter(summary.estimates.values()))

@@ -95,7 +95,7 @@ def evaluate_photos(cases: ExplainedCases) -> ModalityResults | str:
     return ModalityResults(
         method=HEATMAP_METHOD,
         counts={"photos": len(read), "without_evidence": weak, "not_known": hidden - weak},
-        comparisons={name: one.summarise(cases.weights) for name, one in comparisons.items()},
+        comparisons=comparisons,
         changes={"noise": bootstrap_means(noise, seen.weights)},
         randomised=summarise_cascade(randomised, few.weights),
     )
@@ -120,7 +120,7 @@ def evaluate_texts(cases: ExplainedCases) -> ModalityResults | str:
     return ModalityResults(
         method=TOKEN_METHOD,
         counts={"texts": len(read)},
-        comparisons={name: one.summarise(cases.weights) for name, one in comparisons.items()},
+        comparisons=comparisons,
         changes={
             name: bootstrap_means(stability.compare_explanations(shown, after), seen.weights)
             for name, after in changed.items()
