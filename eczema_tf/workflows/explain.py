@@ -22,18 +22,16 @@ from eczema_tf.explanation.heatmaps import compute_heatmaps
 from eczema_tf.explanation.maps import HEATMAP_METHOD
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.files import replacing_file, replacing_folder, write_json, write_text
-from eczema_tf.model.decision import compute_decision
-from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.reporting.answer import format_answer
 from eczema_tf.reporting.answer_html import find_full_colour, render_explanation_page
 from eczema_tf.reporting.examples import ShownCase
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.reporting.pictures import draw_overlay, shrink_photo
-from eczema_tf.schema import DECISIONS, PRESENT, STATUS_OK, TEXT_PRESENT
+from eczema_tf.schema import PRESENT, STATUS_OK, TEXT_PRESENT
 from eczema_tf.serving.answering import Question, answer_case
 from eczema_tf.serving.cases import Outputs, Said
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.inference import build_client_inputs, read_undecided
+from eczema_tf.workflows.inference import build_client_inputs, read_answers, read_undecided
 
 OVERLAY, ANSWER, PAGE = "heatmap.png", "explanation.json", "explanation.html"
 
@@ -215,19 +213,12 @@ class RunBackend:
         image_used, text_used = (inputs[name] > 0.5 for name in PRESENT.values())
         written = tf.constant([text.encode("utf-8", "replace")] * len(image_used))
         reading = self._describe_reading(written, clean_text(written))
-        decided = {
-            name: np.asarray(value)
-            for name, value in compute_decision(logits, inputs, is_read(reading)).items()
-        }
-        named = np.array([one.encode() for one in DECISIONS], object)
         status = tf.where(text_used, reading, STATUS_OK)
         if fields := self._trained.encoders.clinical:
             line = tf.constant([clinical.encode("utf-8", "replace")] * len(image_used))
             status = join_statuses(status, encode_fields(line, fields)[1])
         return {
-            **{name: np.asarray(value) for name, value in compute_probabilities(logits).items()},
-            **decided,
-            "decision": named[decided["decision"]],
+            **read_answers(logits, inputs, is_read(reading)),
             "image_used": image_used,
             "text_used": text_used,
             "status": status.numpy(),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,9 +33,11 @@ from eczema_tf.model.features import (
     frozen_encoders,
     open_cache,
 )
+from eczema_tf.model.losses import compute_probabilities
 from eczema_tf.model.multimodal import heads_of
 from eczema_tf.schema import (
     CLINICAL,
+    DECISIONS,
     DISTANCES,
     ECZEMA_HEADS,
     GRADE_COLUMNS,
@@ -224,6 +227,15 @@ def compute_row_logits(
 @lru_cache(maxsize=1)  # stress tests ask one model many times, and a graph is slow to build
 def _predictor_of(model: keras.Model, cached: frozenset[str]) -> Predictor:
     return build_predictor(heads_of(model, cached))
+
+
+def read_answers(outputs: Any, inputs: Any, text_read: Any) -> dict[str, np.ndarray]:
+    """Turns the model's outputs into what signatures answer; arguments as in `compute_decision`."""
+    decided = compute_decision(outputs, inputs, text_read)
+    found = {**compute_probabilities(outputs), **decided}
+    answers = {name: np.asarray(value) for name, value in found.items()}
+    named = np.array([one.encode() for one in DECISIONS], object)
+    return answers | {"decision": named[answers["decision"]]}
 
 
 def read_undecided(model: keras.Model) -> dict[str, tuple[float, float]]:

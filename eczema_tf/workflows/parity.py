@@ -25,23 +25,13 @@ from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.spans import INCOMPLETE
 from eczema_tf.explanation.submodels import Submodels
 from eczema_tf.explanation.token_scores import NODES
-from eczema_tf.model.decision import compute_decision
 from eczema_tf.model.features import build_predictor
-from eczema_tf.model.losses import compute_probabilities
-from eczema_tf.schema import (
-    CLINICAL,
-    DECISIONS,
-    IMAGE,
-    IMAGE_PRESENT,
-    PADDING_MASK,
-    TEXT_PRESENT,
-    TOKEN_IDS,
-)
+from eczema_tf.schema import CLINICAL, IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 from eczema_tf.serving.exported import ExportedModel
 from eczema_tf.serving.graph.served_model import ServedModel
 from eczema_tf.serving.graph.signature import SIGNATURES, WITH_CLINICAL
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.inference import build_client_inputs
+from eczema_tf.workflows.inference import build_client_inputs, read_answers
 
 PARITY_ROWS = 24
 # gradients through both encoders of all rows at once would take gigabytes
@@ -163,13 +153,9 @@ def answer_in_keras(
     for rows in PARITY_BATCHES:
         batch = {name: value[rows] for name, value in inputs.items()}
         why = explain(to_model_inputs(batch))
-        outputs = predict([batch])
-        decided = compute_decision(outputs, batch, text_read[rows])
         answers.append(
             {
-                **compute_probabilities(outputs),
-                **{name: np.asarray(value) for name, value in decided.items()},
-                "decision": np.array(DECISIONS, "S")[np.asarray(decided["decision"])],
+                **read_answers(predict([batch]), batch, text_read[rows]),
                 "heatmap": why.heatmap.numpy(),
                 "token_score": why.token_scores.numpy(),
                 "contribution": why.contributions.numpy(),
@@ -267,7 +253,7 @@ def compute_differences(answer: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """
     answer, expected = np.asarray(answer), np.asarray(expected)
     if answer.dtype == object:
-        return (answer != expected.astype(object)).astype("float64")
+        return (answer != expected).astype("float64")
     widest = [max(sizes) for sizes in zip(answer.shape, expected.shape, strict=True)]
     sides = [
         np.pad(
