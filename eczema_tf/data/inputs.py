@@ -19,8 +19,7 @@ from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.clinical.fields import Field, encode_fields
 from eczema_tf.data.clinical.lines import join_columns
 from eczema_tf.data.dataset import Dataset
-from eczema_tf.data.photo.preprocess import VERSION as PREPROCESS_VERSION
-from eczema_tf.data.photo.preprocess import preprocess_photo
+from eczema_tf.data.photo.preprocess import PIXELS_VERSION, preprocess_photo
 from eczema_tf.data.photo.upright import read_upright
 from eczema_tf.data.text.reading import TextReader
 from eczema_tf.data.text.tokenizer import TextTokenizer, clean_text
@@ -252,7 +251,7 @@ def _load_pixels(
     digests = dict(zip(photos.index, photos["sha256"], strict=True))
     distinct, index = _distinct([digests.get(file, "") for file in table["image_file"]])
     by_digest = photos.reset_index().drop_duplicates("sha256").set_index("sha256").loc[distinct]
-    made_by = [size_px, preprocess.color_constancy.model_dump(), PREPROCESS_VERSION]
+    made_by = [size_px, preprocess.color_constancy.model_dump(), PIXELS_VERSION]
     key = fingerprint(distinct, *made_by, tf.__version__, PIL.__version__)
 
     def read_file(file: bytes) -> bytes:

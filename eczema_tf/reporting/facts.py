@@ -5,7 +5,6 @@ The report page and the model card say it with the same words.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from eczema_tf import __version__
 from eczema_tf.config import Config, FineTuneConfig, TrainConfig
@@ -45,10 +44,6 @@ class RunData(DatasetFacts):
     # of training rows, by input; None in runs from before they were kept
     inputs: dict[str, Distribution] | None = None
     base: "RunData | None" = None  # of the run whose model was kept and added to
-
-    def as_base(self) -> Self:
-        """Leaves out which row was where."""
-        return self.model_copy(update={"splits": None, "folds": None})
 
     @property
     def learned_from(self) -> frozenset[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from eczema_tf.cli import say
 from eczema_tf.config import Config, change_config
+from eczema_tf.data.clinical.lines import note_absent
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.distributions import describe_inputs
 from eczema_tf.data.inputs import Inputs
@@ -158,8 +159,7 @@ def _load_other(
             f" {expected}: give those of the same network"
         )
     fields = [field.name for field in trained.encoders.clinical]
-    if absent := [name for name in fields if name not in dataset.table]:
-        say(f"note: {manifest.name} has no column {', '.join(absent)}: unknown for every row")
+    note_absent(fields, dataset.table.columns, manifest.name)
     asked = dataset.positive_class
     if asked != data.positive_class:
         raise DataError(

@@ -20,7 +20,7 @@ from eczema_tf.data.inputs import Inputs, to_model_inputs
 from eczema_tf.data.text.findings import choose_findings
 from eczema_tf.data.text.reading import choose_unknown_limit
 from eczema_tf.data.text.tokenizer import learn_tokenizer, load_tokenizer
-from eczema_tf.evaluation.thresholds import Bounds, Thresholds, choose_bounds, choose_thresholds
+from eczema_tf.evaluation.thresholds import Thresholds, choose_bounds, choose_thresholds
 from eczema_tf.explanation.neutral_text import find_neutral_text
 from eczema_tf.explanation.photo_evidence import measure_scale
 from eczema_tf.explanation.submodels import Submodels, Tensors
@@ -107,11 +107,18 @@ def fit_run(
         first_dir = run_dir / run_folder.BEFORE_REFIT
         run_folder.write_start(first_dir, config)
     trained, inputs, history = train_run(config, dataset, splits, first_dir)
-    thresholds, bounds = _judge(trained, dataset, inputs, splits, run_dir)
+    cases = predict_cases(trained, dataset, inputs, np.flatnonzero(splits == "val"))
+    thresholds = choose_thresholds(cases, config.data.label_threshold)
+    bounds = choose_bounds(cases, thresholds, config.data.label_threshold)
+    write_json(run_dir / run_folder.THRESHOLDS, thresholds)
+    write_csv(run_dir / run_folder.VALIDATION, cases)
     if refit:
         both = splits.replace("val", "train")
         trained, inputs, _ = train_run(config, dataset, both, run_dir, history.judged)
-    _decide_by(bounds, trained, run_dir)
+    layer = trained.model.get_layer(SIDE)
+    layer.low.assign([bounds[kind][0] for kind in KINDS])
+    layer.high.assign([bounds[kind][1] for kind in KINDS])
+    run_folder.save_model(run_dir, trained)
     return trained, inputs, thresholds
 
 
@@ -206,7 +213,8 @@ def train_run(
         "trained_on": trained_on,
         "inputs": describe_inputs(dataset, inputs, np.flatnonzero(splits == "train")),
         "seen": note_seen(dataset, splits.isin(["train", "val"]).to_numpy()),
-        "base": base.data.as_base() if base else None,
+        # without which row was where
+        "base": base.data.model_copy(update={"splits": None, "folds": None}) if base else None,
     }
     run_data.model_copy(update=learned).write(run_dir / run_folder.DATA)
     data = build_training_data(config, table, inputs, splits, findings)
@@ -272,27 +280,3 @@ def _build_untrained(
     if text.preset is not None:
         load_preset_weights(model.get_layer(ENCODER_LAYERS["text"]), text.preset)
     return run_folder.TrainedModel(config, encoders, tokenizer, model, frozenset())
-
-
-def _judge(
-    trained: run_folder.TrainedModel,
-    dataset: Dataset,
-    inputs: Inputs,
-    splits: pd.Series,
-    run_dir: Path,
-) -> tuple[Thresholds, Bounds]:
-    """Chooses on the validation split what answers are compared with, and writes both."""
-    cases = predict_cases(trained, dataset, inputs, np.flatnonzero(splits == "val"))
-    label_threshold = trained.config.data.label_threshold
-    thresholds = choose_thresholds(cases, label_threshold)
-    write_json(run_dir / run_folder.THRESHOLDS, thresholds)
-    write_csv(run_dir / run_folder.VALIDATION, cases)
-    return thresholds, choose_bounds(cases, thresholds, label_threshold)
-
-
-def _decide_by(bounds: Bounds, trained: run_folder.TrainedModel, run_dir: Path) -> None:
-    """Puts the bounds into a model and saves it anew."""
-    layer = trained.model.get_layer(SIDE)
-    layer.low.assign([bounds[kind][0] for kind in KINDS])
-    layer.high.assign([bounds[kind][1] for kind in KINDS])
-    run_folder.save_model(run_dir, trained)

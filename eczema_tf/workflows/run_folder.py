@@ -192,15 +192,11 @@ def save_encoders(run_dir: Path, encoders: Encoders, tokenizer: TextTokenizer) -
 def save_model(run_dir: Path, trained: TrainedModel) -> None:
     """Writes encoders, tokenizer and, last, weights, whose presence means a whole model."""
     save_encoders(run_dir, trained.encoders, trained.tokenizer)
+    needed = HDF5_BYTES + WEIGHT_BYTES * trained.model.count_params()
     with replacing_file(run_dir / WEIGHTS) as aside:
-        _check_room(run_dir, trained.model.count_params())
+        if shutil.disk_usage(run_dir).free < needed:  # HDF5 would bring the process down
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         trained.model.save_weights(aside)
-
-
-def _check_room(folder: Path, weights: int) -> None:
-    """Raises as a full disk does, on which HDF5 would bring the process down."""
-    if shutil.disk_usage(folder).free < HDF5_BYTES + WEIGHT_BYTES * weights:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def load_model(run_dir: Path) -> TrainedModel:

@@ -13,7 +13,7 @@ import numpy as np
 from eczema_tf.batch.cases import check_cases_file, write_cases
 from eczema_tf.batch.job import Job, JobSummary, open_job
 from eczema_tf.batch.spark import build_udf, check_spark, open_session, score_chunk, tabulate_chunk
-from eczema_tf.cli import say
+from eczema_tf.data.clinical.lines import note_absent
 from eczema_tf.data.manifest.stream import Row, stream_rows, survey_manifest
 from eczema_tf.data.progress import track
 from eczema_tf.serving.exported import ExportMetadata, find_version
@@ -58,8 +58,7 @@ def score(
     # first: a folder that is no export of ours fails before Spark starts
     said = ExportMetadata.read(version).said
     survey, fields = survey_manifest(manifest), said.clinical or ()
-    if absent := [name for name in fields if name not in survey.columns]:
-        say(f"note: {manifest.name} has no column {', '.join(absent)}: unknown for every row")
+    note_absent(fields, survey.columns, manifest.name)
     if cases:
         check_cases_file(cases, manifest, survey, out)
     open_here = partial(open_job, out, version, manifest, survey, notice=said.notice)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from eczema_tf.cli import say
 from eczema_tf.data.cache import fingerprint
-from eczema_tf.data.corruption import Corruption, Thing
+from eczema_tf.data.corruption import Corruption
 from eczema_tf.data.corruption.photo import PHOTO_CORRUPTIONS, shrink
 from eczema_tf.data.corruption.text import TEXT_CORRUPTIONS
 from eczema_tf.data.dataset import Dataset
@@ -108,7 +108,7 @@ def _predict_corruptions(
     trained: TrainedModel, dataset: Dataset, inputs: Inputs, modality: str
 ) -> Stressed:
     """Answers rows as they are, and with each kind of corruption at each strength."""
-    things, what = list(dataset.table["text"]), "texts"
+    things, what, seed = list(dataset.table["text"]), "texts", trained.config.seed
     kinds: Mapping[str, Corruption[Any]] = TEXT_CORRUPTIONS
     put: Callable[[TrainedModel, Sequence[Any], Inputs], Inputs] = _put_texts
     if modality == "image":  # as clients send them, before preprocessing
@@ -118,7 +118,11 @@ def _predict_corruptions(
     kinds = {AS_IS: Corruption(lambda thing, *_: thing, (0.0,)), **kinds}
     answers: dict[str, dict[float, pd.DataFrame]] = {}
     for name, corruption in track(kinds.items(), f"corrupted {what}", len(kinds), slow=True):
-        corrupted = _corrupt_all(name, corruption, things, trained.config.seed)
+        corrupted = [
+            corruption.apply(thing, strength, np.random.default_rng([seed, place, *name.encode()]))
+            for strength in corruption.strengths
+            for place, thing in enumerate(things)
+        ]
         again = np.arange(len(corrupted)) % len(inputs)
         versions = put(trained, corrupted, inputs.pair(again, again, again))
         predicted = predict_versions(trained, dataset, versions, len(corruption.strengths))
@@ -144,14 +148,3 @@ def _put_texts(trained: TrainedModel, texts: Sequence[str], inputs: Inputs) -> I
     """Puts texts, one a row, in the place of those that rows have."""
     read = read_texts(texts, trained.tokenizer)
     return replace(read, columns={**inputs.columns, **read.columns})
-
-
-def _corrupt_all(
-    name: str, corruption: Corruption[Thing], things: Sequence[Thing], seed: int
-) -> list[Thing]:
-    """Corrupts things: all of them at each strength."""
-    return [
-        corruption.apply(thing, strength, np.random.default_rng([seed, place, *name.encode()]))
-        for strength in corruption.strengths
-        for place, thing in enumerate(things)
-    ]

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 
 import pandas as pd
 
+from eczema_tf.cli import say
 from eczema_tf.errors import DataError, shorten
 
 
@@ -29,6 +30,12 @@ def join_fields(values: Mapping[str, object], known: Collection[str] | None = No
         f"{name}={value}" for name, value in values.items() if not pd.isna(value) and value != ""
     ]
     return "; ".join(field.replace(";", ",") for field in told)  # no value names another field
+
+
+def note_absent(names: Collection[str], columns: Collection[str], manifest: str) -> None:
+    """Says which fields a manifest, of that name, has no column for."""
+    if absent := [name for name in names if name not in columns]:
+        say(f"note: {manifest} has no column {', '.join(absent)}: unknown for every row")
 
 
 def join_columns(table: pd.DataFrame, names: Collection[str]) -> list[str]:

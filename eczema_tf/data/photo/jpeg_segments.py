@@ -59,8 +59,9 @@ def keep_baseline(bare: bytes) -> bytes | None:
     components = 0
     for marker, segment, end in walk_header(bare):
         if marker == START_OF_SCAN:
-            scan = _only_scan(bare, end) if segment[4] == components else None
-            return bare[:end] + scan if scan else None
+            last = _NEXT_MARKER.search(bare, end)  # the end of the image, if there is one scan
+            is_whole = segment[4] == components and last and last.group() == b"\xff\xd9"
+            return bare[: last.end()] if last and is_whole else None
         if marker in BASELINE_FRAMES:
             components = segment[9]
         elif marker not in TABLES and marker not in METADATA:
@@ -97,9 +98,3 @@ def _bare_application(marker: int, segment: bytes) -> bytes:
     if marker == APP14 and segment[4:9] == b"Adobe" and len(segment) >= ADOBE_BYTES:
         return segment[:2] + (ADOBE_BYTES - 2).to_bytes(2, "big") + segment[4:ADOBE_BYTES]
     return b""
-
-
-def _only_scan(data: bytes, start: int) -> bytes | None:
-    """The scan's data and the end of the image, if nothing lies between them."""
-    marker = _NEXT_MARKER.search(data, start)
-    return data[start : marker.end()] if marker and marker.group() == b"\xff\xd9" else None

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from eczema_tf.config import PreprocessConfig
 
-VERSION = 3  # one more whenever the pixels of a photo change, so that cached ones are made anew
+# one more whenever the pixels of a photo change, so that cached ones are made anew
+PIXELS_VERSION = 3
 REDUCTIONS = (8, 4, 2)  # libjpeg decodes straight to 1/2, 1/4 or 1/8 of the size
 
 

@@ -244,8 +244,7 @@ def save_served(served: ServedModel, folder: Path) -> None:
     Where there are clinical fields, the signatures without them ask those with them, and know none:
     each network is there once.
     """
-    if told := served.clinical_signatures():
-        frozen = {WITH_CLINICAL[name]: function for name, function in told.items()}
-        save_frozen(frozen, folder, {name: WITH_CLINICAL[name] for name in told}, SPECS)
-    else:
-        save_frozen(served.signatures(), folder)
+    told = served.clinical_signatures()
+    longer = {WITH_CLINICAL[name]: function for name, function in told.items()}
+    shorter = {name: WITH_CLINICAL[name] for name in told}
+    save_frozen(longer or served.signatures(), folder, shorter, SPECS)

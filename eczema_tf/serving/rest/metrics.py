@@ -40,7 +40,6 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         counter = partial(Counter, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry)
-        gauge = partial(Gauge, registry=self.registry)
         self.requests = counter("eczema_requests", "HTTP requests", ["route", "code"])
         self.seconds = histogram(
             "eczema_request_seconds", "First byte to answer", ["route"], buckets=SECONDS
@@ -51,7 +50,9 @@ class Metrics:
         self.batch_seconds = histogram(
             "eczema_batch_seconds", "Model time of a batch", ["signature"], buckets=SECONDS
         )
-        self.waiting_rows = gauge("eczema_waiting_rows", "Rows that wait for the model")
+        self.waiting_rows = Gauge(
+            "eczema_waiting_rows", "Rows that wait for the model", registry=self.registry
+        )
         self._rows = counter(
             "eczema_rows", "Rows answered, by what their status is about", ["signature", "status"]
         )
