@@ -20,7 +20,7 @@ from eczema_tf.data.audit.audit import (
 )
 from eczema_tf.data.audit.diagnoses import find_named_diagnoses, mask_diagnoses, name_diagnoses
 from eczema_tf.data.audit.duplicates import Duplicates, find_duplicates, merge_groups
-from eczema_tf.data.audit.near_photos import Signatures, compute_signatures, find_near_photos
+from eczema_tf.data.audit.near_photos import find_near_photos
 from eczema_tf.data.audit.near_texts import split_words
 from eczema_tf.data.dataset import Dataset, DatasetFacts, load_dataset
 from eczema_tf.data.photo.inspection import inspect_photos
@@ -81,8 +81,8 @@ def draw_photo(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
-def signatures_of(files: list[Path]) -> Signatures:
-    return compute_signatures(np.stack(inspect_photos(map(str, files))["gray"]))
+def shrink(files: list[Path]) -> np.ndarray:
+    return np.stack(inspect_photos(map(str, files))["gray"])
 
 
 def found(duplicates: Duplicates, kind: str) -> list[list[str]]:
@@ -296,8 +296,8 @@ def test_a_photo_encoded_anew_is_near(
     copy.resize((int(image.width * scale), int(image.height * scale))).save(
         tmp_path / "b.jpg", quality=quality
     )
-    signatures = signatures_of([tmp_path / name for name in ("a.png", "b.jpg")])
-    assert find_near_photos(signatures).tolist() == [[0, 1]]
+    gray = shrink([tmp_path / name for name in ("a.png", "b.jpg")])
+    assert find_near_photos(gray).tolist() == [[0, 1]]
 
 
 def test_a_photo_in_another_kind_of_pixels_is_near(tmp_path: Path):
@@ -307,16 +307,16 @@ def test_a_photo_in_another_kind_of_pixels_is_near(tmp_path: Path):
     Image.fromarray(np.asarray(image.convert("L")).astype("uint16") * 257).save(
         tmp_path / "16bit.png"
     )
-    signatures = signatures_of([tmp_path / name for name in ("rgb.jpg", "alpha.png", "16bit.png")])
-    assert find_near_photos(signatures).tolist() == [[0, 1], [0, 2], [1, 2]]
+    gray = shrink([tmp_path / name for name in ("rgb.jpg", "alpha.png", "16bit.png")])
+    assert find_near_photos(gray).tolist() == [[0, 1], [0, 2], [1, 2]]
 
 
 def test_different_photos_are_not_near_across_blocks(tmp_path: Path):
     for seed in range(300):
         draw_photo(seed, (96, 64)).save(tmp_path / f"{seed}.jpg")
     draw_photo(12, (96, 64)).transpose(Image.Transpose.ROTATE_180).save(tmp_path / "300.jpg")
-    signatures = signatures_of([tmp_path / f"{seed}.jpg" for seed in range(301)])
-    assert find_near_photos(signatures).tolist() == [[12, 300]]
+    gray = shrink([tmp_path / f"{seed}.jpg" for seed in range(301)])
+    assert find_near_photos(gray).tolist() == [[12, 300]]
 
 
 def draw_spot(seed: int) -> Image.Image:
@@ -335,12 +335,10 @@ def test_spots_on_different_skin_are_not_near_but_their_copies_are(
     for seed in range(60):
         draw_spot(seed).save(tmp_path / f"{seed}.png")
     draw_spot(7).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "60.jpg", quality=85)
-    signatures = signatures_of(
-        [tmp_path / f"{seed}.png" for seed in range(60)] + [tmp_path / "60.jpg"]
-    )
-    assert find_near_photos(signatures).tolist() == [[7, 60]]
+    gray = shrink([tmp_path / f"{seed}.png" for seed in range(60)] + [tmp_path / "60.jpg"])
+    assert find_near_photos(gray).tolist() == [[7, 60]]
     monkeypatch.setattr(near_photos, "MIN_TILE_CORRELATION", -1)
-    assert len(find_near_photos(signatures)) > 20  # without a look at the skin around the spot
+    assert len(find_near_photos(gray)) > 20  # without a look at the skin around the spot
 
 
 def test_the_same_light_on_different_skin_is_not_near(tmp_path: Path):
@@ -349,12 +347,12 @@ def test_the_same_light_on_different_skin_is_not_near(tmp_path: Path):
     for seed in range(40):
         noise = np.random.default_rng(seed).normal(0, 12, (256, 256))
         Image.fromarray((light + noise).clip(0, 255).astype("uint8")).save(tmp_path / f"{seed}.png")
-    signatures = signatures_of([tmp_path / f"{seed}.png" for seed in range(40)])
-    small = signatures.gray.reshape(40, -1)
+    gray = shrink([tmp_path / f"{seed}.png" for seed in range(40)])
+    small = gray.reshape(40, -1)
     assert (
         np.corrcoef(small).min() > near_photos.MIN_CORRELATION
     )  # the correlation alone would take them for one
-    assert len(find_near_photos(signatures)) == 0
+    assert len(find_near_photos(gray)) == 0
 
 
 def test_plain_photos_are_like_no_other(tmp_path: Path):

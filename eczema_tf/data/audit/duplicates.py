@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from eczema_tf.data.audit.near_photos import compute_signatures, find_near_photos
+from eczema_tf.data.audit.near_photos import find_near_photos, find_plain_photos
 from eczema_tf.data.audit.near_texts import PhraseModel, Words, find_near_texts, split_words
 from eczema_tf.data.cache import fingerprint
 from eczema_tf.data.dataset import Dataset
@@ -98,14 +98,7 @@ def merge_groups(table: pd.DataFrame, duplicates: Duplicates) -> pd.Series:
 
 
 def identify_photos(dataset: Dataset) -> list[str]:
-    """Returns a digest of each row's photo file or embedding, the same for the same photo.
-
-    Args:
-        dataset: From `load_dataset`.
-
-    Returns:
-        "" for a row without a photo.
-    """
+    """Returns a digest of each row's photo file or embedding, "" for a row without a photo."""
     if dataset.embeddings is None:
         digest_of = dict(zip(dataset.photos.index, dataset.photos["sha256"], strict=True))
         return [digest_of.get(file, "") for file in dataset.table["image_file"]]
@@ -137,11 +130,10 @@ def _key_photos(dataset: Dataset) -> tuple[Keys, int]:
         return {"identical_photo": digests}, 0
     distinct = sorted(set(digests) - {""})
     gray_of = dict(zip(dataset.photos["sha256"], dataset.photos["gray"], strict=True))
-    gray = np.array([gray_of[digest] for digest in distinct], "uint8")
-    signatures = compute_signatures(gray.reshape(-1, GRAY_PX, GRAY_PX))
-    near = _name_clusters(distinct, find_near_photos(signatures).tolist())
+    gray = np.array([gray_of[digest] for digest in distinct], "uint8").reshape(-1, GRAY_PX, GRAY_PX)
+    near = _name_clusters(distinct, find_near_photos(gray).tolist())
     keys = {"identical_photo": digests, "near_photo": [near.get(digest, "") for digest in digests]}
-    return keys, int(signatures.plain.sum())
+    return keys, int(find_plain_photos(gray).sum())
 
 
 def _key_texts(table: pd.DataFrame) -> tuple[Keys, int]:
@@ -181,4 +173,4 @@ def find_leaders(count: int, first: Iterable[int], second: Iterable[int]) -> np.
     links = coo_array((np.ones(len(first), "int8"), (first, second)), shape=(count, count))
     component = connected_components(links, directed=False)[1] if count else np.zeros(0, "int64")
     _, leaders = np.unique(component, return_index=True)
-    return leaders[component] if count else component
+    return leaders[component]

@@ -11,7 +11,6 @@ side is still found in four of five).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import imagehash
 import numpy as np
@@ -37,49 +36,23 @@ MIN_CONTRAST = 1.0
 BLOCK_PHOTOS, BLOCK_PAIRS = 256, 4096
 
 
-@dataclass(frozen=True)
-class Signatures:
-    """What photos are compared by.
-
-    Attributes:
-        gray: uint8 (photos, 64, 64), the photo stretched to a square.
-        hashes: uint64 (photos, 8, 4), 256 bits for each orientation; the first is the photo as
-            stored.
-    """
-
-    gray: np.ndarray
-    hashes: np.ndarray
-
-    @property
-    def plain(self) -> np.ndarray:
-        """Which are too plain to be told apart: bool (photos,)."""
-        return _shrink(self.gray).std(axis=1) < MIN_CONTRAST
+def find_plain_photos(gray: np.ndarray) -> np.ndarray:
+    """Finds the photos that are too plain to be told apart: bool (photos,)."""
+    return _shrink(gray).std(axis=1) < MIN_CONTRAST
 
 
-def compute_signatures(gray: np.ndarray) -> Signatures:
-    """Hashes photos in their eight orientations.
+def find_near_photos(gray: np.ndarray) -> np.ndarray:
+    """Compares all photos with each other; plain ones are left out.
 
     Args:
         gray: uint8 (photos, 64, 64), from `inspect_photos`.
-    """
-    hashes = [
-        np.packbits(imagehash.phash(Image.fromarray(turned), hash_size=HASH_SIDE).hash)
-        for pixels in track(gray, "near-duplicates", len(gray))
-        for turned in map(np.ascontiguousarray, _orientations(pixels))
-    ]
-    words = np.array(hashes, "uint8").reshape(-1, ORIENTATIONS, HASH_SIDE * HASH_SIDE // 8)
-    return Signatures(gray, words.view("uint64"))
-
-
-def find_near_photos(signatures: Signatures) -> np.ndarray:
-    """Compares all photos with each other; plain ones are left out.
 
     Returns:
         The near-duplicates: int64 (pairs, 2), the smaller index first, sorted.
     """
-    usable = np.flatnonzero(~signatures.plain)
-    gray, hashes = signatures.gray[usable], signatures.hashes[usable]
-    features = _shrink(gray)
+    usable = np.flatnonzero(~find_plain_photos(gray))
+    gray = gray[usable]
+    features, hashes = _shrink(gray), _compute_hashes(gray)
     pairs: set[tuple[int, int]] = set()
     for start in range(0, len(gray), BLOCK_PHOTOS):
         block = slice(start, start + BLOCK_PHOTOS)
@@ -88,6 +61,17 @@ def find_near_photos(signatures: Signatures) -> np.ndarray:
             found = _compare_block(turned, bits, features[start:], hashes[start:, 0])
             pairs.update((start + row, start + column) for row, column in found)
     return usable[np.array(sorted(pairs), "int64").reshape(-1, 2)]
+
+
+def _compute_hashes(gray: np.ndarray) -> np.ndarray:
+    """256 bits for each orientation of a photo, as stored first: uint64 (photos, 8, 4)."""
+    hashes = [
+        np.packbits(imagehash.phash(Image.fromarray(turned), hash_size=HASH_SIDE).hash)
+        for pixels in track(gray, "near-duplicates", len(gray))
+        for turned in map(np.ascontiguousarray, _orientations(pixels))
+    ]
+    words = np.array(hashes, "uint8").reshape(-1, ORIENTATIONS, HASH_SIDE * HASH_SIDE // 8)
+    return words.view("uint64")
 
 
 def _compare_block(
