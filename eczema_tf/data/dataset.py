@@ -163,11 +163,7 @@ def load_dataset(config: DataConfig, manifest_path: Path | str) -> Dataset:
 
 
 def count_cases(table: pd.DataFrame) -> CaseCounts:
-    """Counts rows, cases, groups, modalities and labels.
-
-    Args:
-        table: Of a manifest.
-    """
+    """Counts rows, cases, groups, modalities and labels of a manifest's table."""
     has_image, has_text = table["image_path"] != "", table["text"] != ""
     labels = table["eczema"].dropna()
     counts = {

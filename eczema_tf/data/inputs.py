@@ -122,7 +122,8 @@ class Inputs:
     def keep(self, modalities: Collection[str]) -> "Inputs":
         """Makes the same rows, without photos or texts unless "image" or "text" is kept."""
         rows = np.arange(len(self))
-        photos, texts = (rows if name in modalities else rows * 0 - 1 for name in MODALITIES)
+        none = np.full(len(self), -1)
+        photos, texts = (rows if name in modalities else none for name in MODALITIES)
         return self.pair(photos, texts, rows)
 
     def with_features(

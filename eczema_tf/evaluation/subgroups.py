@@ -137,11 +137,7 @@ def judge_subgroups(sample: Sample) -> Subgroups | None:
 
 
 def find_factors(cases: pd.DataFrame) -> dict[str, pd.Series]:
-    """Finds the subgroup of each case by each factor, "" where it is not known.
-
-    Args:
-        cases: From `average_rows_by_case`.
-    """
+    """Finds the subgroup of each case by each factor, "" where it is not known."""
     found = {name: cases[name] for name in FACTORS if name in cases}
     for name, merged in (("skin_tone", _TYPES), ("monk_skin_tone", _SHADES)):
         if name in found:

@@ -154,9 +154,7 @@ def rank_pixels(heatmap: np.ndarray, undecided: np.ndarray) -> np.ndarray:
         int64 (height, width).
     """
     order = np.lexsort((-undecided.ravel(), -heatmap.ravel()))
-    ranks = np.empty(order.size, "int64")
-    ranks[order] = np.arange(order.size)
-    return ranks.reshape(heatmap.shape)
+    return np.argsort(order).reshape(heatmap.shape)
 
 
 def replace_step_by_step(

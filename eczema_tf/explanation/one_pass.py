@@ -79,12 +79,7 @@ def map_evidence(
 ) -> Mapped:
     """Makes the heatmaps of a batch, the photos' half of `explain_in_one_pass`.
 
-    Args:
-        submodels: Of the model.
-        text_features: (batch, tokens, channels), from `Submodels.encode_text`.
-        inputs: As in `explain_in_one_pass`.
-        target: Likewise.
-        against: Likewise.
+    Arguments are as there; `text_features` are from `Submodels.encode_text`.
     """
     evidence = locate_evidence(submodels, text_features, inputs, target, against=against)
     logits = submodels.compute_logits(evidence.features, text_features, inputs)

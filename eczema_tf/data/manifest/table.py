@@ -48,14 +48,7 @@ class Manifest:
 
 
 def find_templates(table: pd.DataFrame) -> np.ndarray:
-    """Finds the texts that a program wrote from flags or answers, whatever the source is called.
-
-    Args:
-        table: Of a manifest.
-
-    Returns:
-        bool (rows,).
-    """
+    """Finds the texts that a program wrote from flags or answers: bool (rows,)."""
     written = table["source"] == TEMPLATE
     if TEXT_KIND in table:
         written |= table[TEXT_KIND] == TEMPLATE

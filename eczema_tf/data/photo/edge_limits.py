@@ -113,15 +113,7 @@ def read_png_bits(data: bytes) -> int:
 
 
 def compute_reduction(width: int, height: int) -> int:
-    """The smallest whole number that, dividing the sides, brings a photo into what may be sent.
-
-    Args:
-        width: In pixels.
-        height: In pixels.
-
-    Returns:
-        1 for a photo that is small enough.
-    """
+    """The smallest whole number that, dividing the sides, brings a photo into what may be sent."""
     return max(
         math.ceil(math.sqrt(width * height / SENT_MAX_PIXELS)),
         math.ceil(max(width, height) / SERVED_MAX_SIDE_PX),

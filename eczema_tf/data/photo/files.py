@@ -120,15 +120,10 @@ def check_size(count: int) -> None:
 
 
 def describe_error(error: BaseException) -> str:
-    """Says what is wrong with a photo, whatever Pillow raised.
-
-    Args:
-        error: Raised on opening or decoding.
-    """
+    """Says what is wrong with a photo, whatever Pillow raised on opening or decoding it."""
     if isinstance(error, Image.DecompressionBombError):
-        return (
-            f"photo has too many pixels; allowed: at most {MAX_JPEG_PIXELS // 1_000_000} megapixels"
-        )
+        most = MAX_JPEG_PIXELS // 1_000_000
+        return f"photo has too many pixels; allowed: at most {most} megapixels"
     if isinstance(error, UnidentifiedImageError):
         return "photo cannot be read: truncated or damaged (its header)"
     if isinstance(error, OSError) and error.strerror:

@@ -68,14 +68,7 @@ def build_request(
 
 
 def draw_rows(count: int) -> tuple[list[bytes], list[str]]:
-    """Rows with both, without text and without photo, in turn.
-
-    Args:
-        count: How many.
-
-    Returns:
-        Photos and texts.
-    """
+    """Photos and texts of rows with both, without text and without photo, in turn."""
     # a reddish gradient: nothing that was ever in front of a camera
     across, down = np.meshgrid(np.linspace(0, 1, PHOTO_PX[0]), np.linspace(0, 1, PHOTO_PX[1]))
     pixels = np.stack([200 + 40 * across, 140 + 30 * down, 120 + 20 * across * down], axis=-1)
