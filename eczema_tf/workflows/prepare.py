@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from eczema_tf.cli import say
 from eczema_tf.data.sources.dermavqa import prepare_dermavqa
@@ -51,9 +52,7 @@ def prepare_scin_files(
     cases: Path | None,
     labels: Path | None,
     images: Path | None,
-    embeddings: Path | None,
-    label: str,
-    overwrite: bool,
+    **options: Any,
 ) -> Summary:
     """Downloads SCIN if `download` says where to; what is given besides goes before that.
 
@@ -65,9 +64,7 @@ def prepare_scin_files(
         cases: As of `prepare_scin`, like all that follow.
         labels: The dermatologists' votes.
         images: A folder with photos.
-        embeddings: Of photos.
-        label: How the label is made.
-        overwrite: Whether a folder already there may be replaced.
+        **options: Further ones.
     """
     if download is not None:
         try:
@@ -81,15 +78,7 @@ def prepare_scin_files(
         images = images or download
     if cases is None or labels is None:
         raise ValueError("cases and labels are needed without a download")
-    return prepare_scin(
-        out,
-        cases=cases,
-        labels=labels,
-        images=images,
-        embeddings=embeddings,
-        label=label,
-        overwrite=overwrite,
-    )
+    return prepare_scin(out, cases=cases, labels=labels, images=images, **options)
 
 
 DATA_SETS: dict[str, Callable[..., Summary]] = {

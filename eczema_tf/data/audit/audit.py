@@ -217,13 +217,12 @@ def _count_diagnoses(table: pd.DataFrame, label_threshold: float) -> dict[str, D
             round(float(rows[among].mean()), 4) if among.any() else None
             for among in (written, positive, negative)
         ]
-        conditions = named["condition"].value_counts().sort_index()
         counts[whose] = DiagnosisCounts(
             texts=int(rows.sum()),
             share=shares[0],
             share_of_positive=shares[1],
             share_of_negative=shares[2],
-            conditions={str(name): int(count) for name, count in conditions.items()},
+            conditions=named["condition"].value_counts().sort_index().to_dict(),
             examples=list(table.loc[rows, "example_id"].sort_values()[:SHOWN_CLUSTERS]),
         )
     return counts

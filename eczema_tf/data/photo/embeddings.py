@@ -13,7 +13,6 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +35,11 @@ class Embeddings(Collection):
     """Embeddings by key. As a collection, it is the collection of its keys.
 
     Attributes:
-        keys: Image paths or example ids.
+        places: Rows of `matrix` by key, an image path or example id, in order.
         matrix: float32 (keys, dimension), finite.
     """
 
-    keys: tuple[str, ...]
+    places: dict[str, int]
     matrix: np.ndarray
 
     @property
@@ -48,18 +47,14 @@ class Embeddings(Collection):
         """Length of one embedding."""
         return self.matrix.shape[1]
 
-    @cached_property
-    def _place(self) -> dict[str, int]:
-        return {key: place for place, key in enumerate(self.keys)}
-
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.places)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.keys)
+        return iter(self.places)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._place
+        return key in self.places
 
     def rows_of(self, keys: Iterable[str]) -> np.ndarray:
         """Returns the embeddings of some keys, float32 (keys, dimension), in their order.
@@ -69,7 +64,7 @@ class Embeddings(Collection):
         """
         keys = list(keys)
         raise_if_any("photos without an embedding", (key for key in keys if key not in self))
-        return self.matrix[np.array([self._place[key] for key in keys], "int64")]
+        return self.matrix[np.array([self.places[key] for key in keys], "int64")]
 
     def keys_of_rows(self, table: pd.DataFrame) -> list[str]:
         """Returns the key of each row's embedding, "" where it has none.
@@ -198,4 +193,5 @@ def _merge_equal(path: Path, keys: tuple[str, ...], matrix: np.ndarray) -> Embed
         if (matrix[row] != matrix[first[key]]).any()
     }
     raise_if_any(f"{path} is not valid", [*different.values()])
-    return Embeddings(tuple(first), matrix[list(first.values())])
+    places = {key: place for place, key in enumerate(first)}
+    return Embeddings(places, matrix[list(first.values())])
