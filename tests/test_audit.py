@@ -656,6 +656,7 @@ def test_near_copies_are_those_that_all_pairs_would_show(monkeypatch: pytest.Mon
         changed = [*text[: rng.integers(9, 14)]]
         changed[int(rng.integers(2, 9))] = "other"
         texts.add(tuple(changed))
+    texts |= {(*text, *rng.choice(words, 20)) for text in sorted(texts)[:10]}  # goes on and on
     model = near_texts.PhraseModel(dict.fromkeys(texts, 1))
     monkeypatch.setattr(model, "is_near_copy", lambda *_: True)
 

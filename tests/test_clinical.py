@@ -140,6 +140,9 @@ def test_lines_round_trip_in_any_order_and_case():
     assert join_fields({"age": 0, "site": None}) == "age=0"  # an infant's
     assert join_fields({"age": float("nan"), "site": pd.NA}) == ""  # as a table's row has them
     assert join_fields({"site": "arm; age=5"}) == "site=arm, age=5"  # a value says no other field
+    for other in ("Age", " age "):
+        with pytest.raises(DataError, match="one is given twice"):
+            join_fields({"age": 50, other: 34})
     picked = pick_field(tf.constant([line, "AGE=5;site=x;age=7", "sites=y"]), "age")
     assert picked.numpy().tolist() == [b"", b"7", b""]
 

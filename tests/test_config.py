@@ -99,6 +99,13 @@ def test_a_setting_has_no_comments(value: str, path: str | None):
     assert load_config(overrides=[f" data.manifest = {value}"]).data.manifest == path
 
 
+def test_no_label_is_above_a_threshold_of_one():
+    """All cases would be negative."""
+    with pytest.raises(ConfigError, match=r"data\.label_threshold"):
+        load_config(overrides=["data.label_threshold=1.0"])
+    assert load_config(overrides=["data.label_threshold=0.0"]).data.label_threshold == 0
+
+
 def test_split_shares_must_sum_to_one():
     with pytest.raises(ConfigError, match="train \\+ val \\+ test must be 1"):
         load_config(overrides=["split.train=0.9"])

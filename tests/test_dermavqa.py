@@ -255,3 +255,12 @@ def test_what_says_nothing_is_no_text_and_a_byte_order_mark_none(tmp_path: Path)
     file.write_text(json.dumps([{**question, "query_content_en": "nan"}]))
     with pytest.raises(DataError, match="query_en: is empty"):
         prepare_dermavqa(tmp_path / "out", encounters=file)
+
+
+@pytest.mark.parametrize("column", ["encounter_id", "author_id", "query_en"])
+def test_a_cell_of_the_table_that_says_nothing_is_empty(
+    encounters: Path, tmp_path: Path, column: str
+):
+    change(encounters, "Q2", **{column: "N/A"})
+    with pytest.raises(DataError, match=rf"encounters\.csv:3: {column}: is empty"):
+        prepare_dermavqa(tmp_path / "out", encounters=encounters)

@@ -183,6 +183,8 @@ def test_which_classes_are_eczema():
         "eczema-free",
         "EczemaFree",
         "eczema_negative",
+        "eczema_neg",
+        "eczema absent",
     ],
 )
 def test_a_class_without_eczema_is_not_eczema(other: str):
@@ -207,12 +209,13 @@ def test_captions_become_texts(folder: Path, tmp_path: Path):
     assert summary.counts["captions"] == 1
 
 
-def test_names_are_alike_however_their_accents_are_coded(tmp_path: Path):
-    fill(tmp_path / "atlas", "Eczema/gro\u0308\u00dfe.jpg", "Tinea/1.jpg")  # as macOS unpacks it
-    captions = tmp_path / "captions.csv"
-    captions.write_text("image_path,text\nEczema/gr\u00f6\u00dfe.jpg,itchy\n")
+@pytest.mark.parametrize(("there", "told"), [("NFD", "NFC"), ("NFC", "NFD")])  # macOS: NFD
+def test_names_are_alike_however_their_accents_are_coded(tmp_path: Path, there: str, told: str):
+    fill(tmp_path / "atlas", unicodedata.normalize(there, "Eczema/größe.jpg"), "Tinea/1.jpg")
+    captions, name = tmp_path / "captions.csv", unicodedata.normalize(told, "Eczema/größe.jpg")
+    captions.write_text(f"image_path,text\n{name},itchy\n")
     (tmp_path / "atlas" / "metadata.csv").write_text(
-        "file_name,label\nEczema/gr\u00f6\u00dfe.jpg,Eczema\nTinea/1.jpg,Tinea\n"
+        f"file_name,label\n{name},Eczema\nTinea/1.jpg,Tinea\n"
     )
     summary = prepare_folder(tmp_path / "out", folder=tmp_path / "atlas", captions=captions)
     table = load_manifest(summary.manifest).table
@@ -229,7 +232,7 @@ def test_captions_without_a_photo_are_all_named(folder: Path, tmp_path: Path):
         prepare_folder(tmp_path / "out", folder=folder, captions=captions)
     assert "3 faults" in str(error.value)
     for fault in (
-        "captions.csv:2: no such photo",
+        "captions.csv:2: no such photo in the folder; received '../x.jpg'",
         "captions.csv:4: the photo has a caption already",
         "captions.csv:5: no such photo",
     ):
@@ -583,6 +586,48 @@ def test_a_patient_in_the_metadata_stays_in_one_split(tmp_path: Path, capsys):
         prepare_folder(tmp_path / "other", folder=atlas)
 
 
+def test_a_patients_number_is_the_same_with_a_decimal_point(tmp_path: Path):
+    """As pandas writes a column of numbers in which one cell is empty."""
+    atlas = fill(tmp_path / "atlas", "train/x.jpg", "test/y.jpg")
+    for split, line in (("train", "x.jpg,eczema,7"), ("test", "y.jpg,other,7.0")):
+        (atlas / split / "metadata.csv").write_text(f"file_name,label,group_id\n{line}\n")
+    summary = prepare_folder(tmp_path / "out", folder=atlas)
+    assert set(load_manifest(summary.manifest).table["group_id"]) == {"7"}
+    assert (summary.counts["groups"], summary.counts["moved"]) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["Subset", "fold"])
+def test_a_split_by_another_name_is_said_to_be_passed_over(tmp_path: Path, name: str, capsys):
+    atlas = fill(tmp_path / "atlas", "Eczema/1.jpg", "Tinea/2.jpg")
+    (atlas / "metadata.csv").write_text(f"file_name,{name}\nEczema/1.jpg,val\n")
+    prepare_folder(tmp_path / "out", folder=atlas)
+    assert f"{name!r} is not read: splits are folders at the top" in capsys.readouterr().err
+
+
+def test_a_photo_beside_the_folders_of_splits_is_in_none_of_them(tmp_path: Path):
+    atlas = fill(tmp_path / "atlas", "train/Eczema/1.jpg", "test/Tinea/2.jpg", "3.jpg")
+    (atlas / "metadata.csv").write_text("file_name,label\n3.jpg,Eczema\n")
+    table = load_manifest(prepare_folder(tmp_path / "out", folder=atlas).manifest).table
+    assert table.set_index("image_path")["split"].to_dict() == {
+        "train/Eczema/1.jpg": "train",
+        "test/Tinea/2.jpg": "test",
+        "3.jpg": "",
+    }
+
+
+def test_of_photos_whose_endings_alone_differ_each_has_its_own_caption(tmp_path: Path):
+    atlas = fill(tmp_path / "atlas", "Eczema/1.JPG", "Eczema/1.jpg", "Tinea/2.jpg")
+    captions = tmp_path / "captions.csv"
+    captions.write_text("image_path,text\nEczema/1.jpg,small\nEczema/1.JPG,capital\n")
+    summary = prepare_folder(tmp_path / "out", folder=atlas, captions=captions)
+    table = load_manifest(summary.manifest).table.set_index("image_path")
+    assert table["text"].to_dict() == {
+        "Eczema/1.JPG": "capital",
+        "Eczema/1.jpg": "small",
+        "Tinea/2.jpg": "",
+    }
+
+
 def test_counts_of_one_split_are_no_part_of_a_class(tmp_path: Path):
     atlas = fill(
         tmp_path / "atlas",
@@ -602,8 +647,8 @@ def test_accents_coded_otherwise_are_one_class_and_one_group(tmp_path: Path):
     names = [unicodedata.normalize(form, "Ekzéma") for form in ("NFC", "NFD")]
     atlas = fill(
         tmp_path / "atlas",
-        f"train/{names[0]}/knee-1.jpg",
-        f"test/{names[1]}/knee-2.jpg",
+        f"train/{names[0]}/{names[0]}-1.jpg",
+        f"test/{names[1]}/{names[1]}-2.jpg",
         "train/tinea/arm.jpg",
     )
     summary = prepare_folder(tmp_path / "out", folder=atlas, eczema=[names[1]])

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,10 @@ from eczema_tf import evaluate, train
 from eczema_tf.config import Config, DataConfig, change_config, load_config
 from eczema_tf.data.audit.overlap import Seen, find_overlap, note_seen
 from eczema_tf.data.dataset import Dataset, load_dataset
-from eczema_tf.errors import DataError, EczemaError
+from eczema_tf.errors import DataError, EczemaError, RunError
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.model_card import GAP
+from eczema_tf.workflows import results, run_folder
 from eczema_tf.workflows import train as training
 from eczema_tf.workflows.audit import check_overlap
 from eczema_tf.workflows.results import write_card
@@ -316,3 +318,69 @@ def test_a_card_that_its_author_has_filled_in_stays(tmp_path: Path, capsys):
     card.write_bytes("Université".encode("latin-1"))
     write_card(card, f"fourth. {GAP}")
     assert card.read_bytes() == b"Universit\xe9"
+
+
+@pytest.mark.parametrize(
+    "trained", ["", "checkpoints", "model.weights.h5", "folds", "before_refit/checkpoints"]
+)
+def test_a_full_disk_leaves_the_run_folder_free_unless_something_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: str
+):
+    def fail(_: Config, folder: Path) -> None:
+        (folder / trained).mkdir(parents=True, exist_ok=True)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "_train", fail)
+    with pytest.raises(OSError, match="No space left"):
+        training.train(Config(), tmp_path / "run")
+    assert (tmp_path / "run" / "config.yaml").exists() == bool(trained)
+
+
+def test_a_run_is_sealed_once_all_of_it_is_written(monkeypatch: pytest.MonkeyPatch):
+    """A checksum file is what says that a run is finished."""
+    order = MagicMock()
+    order.write_board.side_effect = OSError(28, "No space left on device")
+    order.fit_run.return_value = [MagicMock()] * 3
+    for name in (
+        *("split_dataset", "list_seen_by_base", "fit_run", "note_neutral_text"),
+        *("note_evidence_scale", "predict_cases", "predict_missing", "write_results"),
+        "write_board",
+    ):
+        monkeypatch.setattr(training, name, getattr(order, name))
+    monkeypatch.setattr(run_folder, "seal", order.seal)
+    with pytest.raises(OSError, match="No space left"):
+        training._fit_and_judge(Config(), MagicMock(), Path("run"))
+    order.write_results.assert_called_once()
+    order.seal.assert_not_called()
+    order.write_board.side_effect = None
+    training._fit_and_judge(Config(), MagicMock(), Path("run"))
+    order.seal.assert_called_once()
+
+
+def test_results_that_could_not_all_be_written_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Figures of before would stand beside plots and predictions of other cases."""
+    for name in ("compute_metrics", "_choose_run_points", "write_csv"):
+        monkeypatch.setattr(results, name, MagicMock())
+    for name in ("read_run_facts", "read_thresholds"):
+        monkeypatch.setattr(run_folder, name, MagicMock())
+    full = MagicMock(side_effect=OSError(28, "No space left on device"))
+    monkeypatch.setattr(results, "write_plots", full)
+    (tmp_path / "metrics.json").write_text("of before")
+    with pytest.raises(OSError, match="No space left"):
+        results.write_results(tmp_path, pd.DataFrame(), Config(), split="test")
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_run_goes_on_with_the_data_that_it_has_learned_from(tmp_path: Path):
+    data = load(save_data(tmp_path / "data", range(8))).describe()
+    begun = run_folder.RunData(**dict(data), splits={"train": ["e0"], "test": ["e1"]})
+    begun.write(tmp_path / "data.json")
+    other = begun.model_copy(update={"splits": {"train": ["e1"], "test": ["e0"]}})
+    run_folder.check_data(tmp_path, other)  # nothing was learned
+    (tmp_path / "checkpoints").mkdir()
+    run_folder.check_data(tmp_path, begun)
+    for changed in (other, begun.model_copy(update={"embeddings_fingerprint": "x"})):
+        with pytest.raises(RunError, match="was started with other data"):
+            run_folder.check_data(tmp_path, changed)

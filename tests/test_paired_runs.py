@@ -4,6 +4,7 @@ import json
 import shutil
 import statistics
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from sklearn.metrics import brier_score_loss, f1_score, recall_score, roc_auc_sc
 from test_evaluation_results import simulate_cases
 
 from eczema_tf import evaluate
-from eczema_tf.config import Config, TrainConfig, dump_config, load_config
+from eczema_tf.config import Config, TrainConfig, change_config, dump_config, load_config
 from eczema_tf.errors import RunError
 from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.paired_runs import measure_spread, pair_runs
@@ -226,3 +227,16 @@ def test_repeats_have_other_seeds_and_go_on_where_they_were_killed(
     assert load_config(folder / "seeds.yaml") == config
     assert "AUROC, both (fusion)" in (folder / "seeds.md").read_text()
     assert "3 runs, seeds 7 to 9" in capsys.readouterr().out
+
+
+def test_a_cross_validation_that_is_finished_is_not_repeated(
+    of_seeds: list[Metrics], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Though it keeps no model, and so no checksums."""
+    config = load_config(overrides=["split.folds=3"])
+    of_fold = change_config(config, {"export.enabled": False})
+    write_text(tmp_path / "seed-0" / "config.yaml", dump_config(of_fold))
+    of_seeds[0].write(tmp_path / "seed-0" / "metrics.json")
+    monkeypatch.setattr(training, "train", Mock(side_effect=KeyboardInterrupt))
+    found = training.train_seeds(config, 1, tmp_path, resume=True)
+    assert found["auroc_fusion"].values == [of_seeds[0].heads["fusion"].auroc.value]

@@ -392,8 +392,9 @@ def test_a_file_that_holds_no_cases_is_not_written_over(
     earlier.to_parquet(tmp_path / "cases.parquet")
     survey = survey_manifest(manifest)
     check_cases_file(tmp_path / "cases.parquet", manifest, survey, tmp_path / "out")
-    with pytest.raises(EczemaError, match="are read as rows; name a file elsewhere"):
-        check_cases_file(tmp_path / "out" / "cases.parquet", manifest, survey, tmp_path / "out")
+    for within in ("cases.parquet", "below/cases.parquet"):
+        with pytest.raises(EczemaError, match="are read as rows; name a file elsewhere"):
+            check_cases_file(tmp_path / "out" / within, manifest, survey, tmp_path / "out")
 
 
 def test_a_job_with_another_manifest_model_or_setting_is_refused(
