@@ -338,11 +338,19 @@ def test_a_denial_reaches_to_the_end_of_its_list_and_no_further(text, statuses):
         ("We changed the soap and it made no difference.", [NEGATED]),
         ("The cream made no difference.", []),
         ("The redness went but not the scaling.", [NEGATED, PRESENT]),
+        ("The redness went, but not the scaling.", [NEGATED, PRESENT]),
+        ("The redness has gone but not the scaling.", [NEGATED, PRESENT]),
+        ("The redness is gone, but not the scaling.", [NEGATED, PRESENT]),
         ("I saw three doctors about the itching and none could help.", [PRESENT]),
         ("I asked three doctors about the itching, none could help.", [PRESENT]),
         ("No oozing → dry skin", [NEGATED, PRESENT]),
         ("no itch | dry skin", [NEGATED, PRESENT]),
+        ("I saw three doctors about the itching and none of them could help.", [PRESENT]),
+        ("I saw three doctors about the itching, none of whom could help.", [PRESENT]),
+        ("The itching is bad and nobody could help.", [PRESENT]),
         ("They asked about hay fever in the family; nobody has.", [NEGATED]),
+        ("They asked about hay fever in the family; no one does.", [NEGATED]),
+        ("They asked about hay fever in the family. Nobody has.", [NEGATED]),
         ("wet wraps", []),
     ],
 )
@@ -542,6 +550,8 @@ def count_instructions(text: str) -> int:
         ("from the age of 5 months", "infancy"),
         ("since I was 12, weeks after school", "later"),
         ("he was about six months old when it first came up", "infancy"),
+        ("he was six months old when it broke out", "infancy"),
+        ("he was about six when it first showed up", "later"),
     ],
 )
 def test_an_onset_is_below_two_years_or_later(text: str, kind: str):

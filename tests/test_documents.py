@@ -137,6 +137,12 @@ def test_underscores_of_a_name_are_no_emphasis(name: str):
     assert not re.search(r"(?<!\\)_(?![a-z0-9])|(?<![a-z0-9\\])_", escaped)
 
 
+def test_markdown_emphasizes_and_strikes_out_nothing():
+    said = Bullets(["_first_ of a_b", "~~two~~"])
+    lines = format_markdown("A title", [Section("One", [said])]).splitlines()
+    assert {r"- \_first\_ of a_b", r"- \~\~two\~\~"} <= set(lines)
+
+
 def test_a_terminal_gets_the_same_in_aligned_columns(sections):
     lines = format_text(sections).splitlines()
     head = next(line for line in lines if line.startswith("what"))

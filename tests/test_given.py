@@ -30,6 +30,7 @@ def test_all_that_stands_for_nothing_in_tables_is_nothing():
     nothing = [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, ""]
     given = read(nothing, nothing, [*nothing[:-1], {}])
     assert given.photos == [[]] * 6
+    assert read([b"", [b"", None]]).photos == [[], []]
     assert given.texts == given.clinical == [""] * 6
 
 
@@ -61,7 +62,9 @@ def test_answers_are_of_the_rows_of_the_table_that_was_given():
 
 
 @pytest.mark.parametrize("kind", ["photos", "texts", "clinical"])
-@pytest.mark.parametrize("given", ["itch", b"itch", Path("a.jpg"), 3, {"age": 3}, {"a", "b"}])
+@pytest.mark.parametrize(
+    "given", ["itch", b"itch", Path("a.jpg"), 3, {"age": 3}, {"a", "b"}, frozenset("a")]
+)
 def test_one_that_is_no_list_is_refused(kind: str, given: object):
     with pytest.raises(DataError, match=f"^{kind}: must be a list, an entry for each case"):
         read(**{kind: given})

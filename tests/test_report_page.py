@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from test_documents import Page
 from test_evaluation_results import THRESHOLDS, simulate_cases
 
@@ -15,6 +16,7 @@ from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.evaluation.records import FusionGain, Leaks, Metrics
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.stress import StressTest
+from eczema_tf.reporting import plots as plots_of_results
 from eczema_tf.reporting.checklists import (
     AUTHOR,
     MET,
@@ -26,7 +28,7 @@ from eczema_tf.reporting.checklists import (
 from eczema_tf.reporting.facts import Environment, RunData, RunFacts
 from eczema_tf.reporting.formats import HEAD_NAMES, format_estimate
 from eczema_tf.reporting.model_card import format_model_card
-from eczema_tf.reporting.plots import write_plots
+from eczema_tf.reporting.plots import write_figure, write_plots
 from eczema_tf.reporting.report import format_report, say_plainly
 from eczema_tf.schema import NEVER_SEEN_SKIN
 
@@ -314,6 +316,48 @@ def test_a_report_is_of_the_data_that_are_judged(metrics, plots):
         assert "cases that the run has not seen" in text
         unknown = " ".join(Page(format_report(metrics, facts, plots)).text)
         assert "cases that the run has not seen" not in unknown
+
+
+def test_a_checklist_says_what_was_done_and_no_more(metrics):
+    plain = list_figures(metrics, facts_of())
+    assert plain["preparation"].startswith("one reader for all photos; 0 bad rows left out; dupl")
+    assert plain["initial"] == "the rest drawn with seed 0"
+    given = {"embeddings": "e.npz", "merge_duplicates": False}
+    other = list_figures(metrics, facts_of({"data": given, "train": {"base_run": "runs/first"}}))
+    assert other["preparation"] == "embeddings in place of photos; 0 bad rows left out"
+    assert other["initial"] == "all from the run that it builds on"
+
+
+def test_how_parts_are_apart_is_said_where_it_is_known(metrics):
+    leaky = metrics.model_copy(update={"leaks": Leaks(leaks=1, examples=["a and b"])})
+    facts = facts_of()
+    assert list_figures(metrics, facts)["splits"] == "cases: 8 train, 8 test"
+    folds = facts_of({"split": {"folds": 3}}, split_counts=None)
+    assert list_figures(metrics, folds)["splits"] == "8 cases in 3 folds"
+    assert "disjoint" in list_figures(metrics, folds)
+    for result, known in ((leaky, facts), (leaky, folds), (metrics, facts_of(split_counts=None))):
+        assert not {"splits", "disjoint"} & list_figures(result, known).keys()
+
+
+def test_whatever_a_source_is_called_can_be_drawn(tmp_path: Path):
+    figure = Figure()
+    figure.suptitle(r"$\frac{$ and AU$")
+    write_figure(tmp_path / "a.png", figure)
+    assert (tmp_path / "a.png").stat().st_size > 0
+
+
+def test_dots_of_curves_are_the_figures_of_the_tables(metrics, monkeypatch):
+    """Of fusion, too, which decides a photo alone or a text alone by the threshold of its head."""
+    dots = []
+    monkeypatch.setattr(plots_of_results, "_draw_dot", lambda _, x, y, colour: dots.append((x, y)))
+    plots_of_results._draw_curves(simulate_cases(), metrics)
+    heads = metrics.heads.values()
+    assert len(dots) == 2 * len(heads)
+    for head, (false_alarms, sensitivity), (recall, _) in zip(
+        heads, dots[::2], dots[1::2], strict=True
+    ):
+        assert false_alarms == pytest.approx(1 - head.specificity.value)
+        assert sensitivity == recall == pytest.approx(head.sensitivity.value)
 
 
 def test_stress_tests_are_an_analysis_of_robustness(metrics):
