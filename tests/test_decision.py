@@ -242,6 +242,15 @@ def test_accuracy_and_coverage_by_hand():
     )
 
 
+def test_an_answer_is_right_by_the_bounds_of_the_model_that_gave_it():
+    """Of a cross-validation, the mean of whose thresholds decides nothing."""
+    cases = make_cases(40).assign(**dict(zip(BOUNDS, (-0.5, 0.5), strict=True)))
+    cases = cases.assign(decision=np.where(cases["eczema"] > 0.5, "eczema", "not eczema"))
+    thresholds = {"image": 0.5, "text": 0.5, "fusion": 0.5}
+    surest = find_surest(Sample.draw(cases, thresholds, 0.5, replicates=0, seed=0), 40)
+    assert (len(surest["right"]), len(surest["wrong"])) == (40, 0)
+
+
 # What is said.
 
 

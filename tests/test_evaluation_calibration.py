@@ -166,6 +166,16 @@ def test_brier_splits_exactly_and_by_hand():
     assert by_hand == pytest.approx((1 / 16, 1 / 4, 1 / 4))
 
 
+def test_intervals_end_where_errors_do():
+    """Student's interval of nine cases that are wholly wrong and one that is right would go on."""
+    probabilities = np.array([0.0] * 9 + [1.0])
+    for label, large, score in ((1, (-1, -0.68), (0.68, 1)), (0, (-0.12, 0.32), (0, 0.32))):
+        labels = np.full(10, float(label))
+        found = judge_calibration(probabilities, labels, labels > 0, Sampling(np.arange(10)), "")
+        for estimate, ends in ((found.in_the_large, large), (found.brier.score, score)):
+            assert (estimate.low, estimate.high) == pytest.approx(ends, abs=0.02)
+
+
 def test_no_cases_are_undefined():
     nothing = np.zeros(0)
     found = judge_calibration(nothing, nothing, nothing > 0, Sampling(np.zeros(0, int)), "no case")
@@ -204,6 +214,7 @@ def test_a_test_that_calls_nobody_has_no_positive_value_but_a_reason():
     nobody = Estimate(value=0.0, low=0.0, high=0.1)
     found = compute_predictive_values(nobody, Estimate(value=1.0, low=0.9, high=1.0), 0.2)
     assert (found.ppv.value, found.ppv.reason) == (None, "no case is called so")
+    assert (found.ppv.low, found.ppv.high) == (None, None)
     assert found.npv.value == pytest.approx(0.8)
 
 

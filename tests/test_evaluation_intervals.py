@@ -11,6 +11,7 @@ from scipy.stats import binomtest, brunnermunzel, norm, t, ttest_1samp
 from eczema_tf.evaluation.intervals import (
     Estimate,
     Sampling,
+    clip_ends,
     compute_wilson,
     draw_weights,
     estimate_auroc,
@@ -165,6 +166,23 @@ def test_a_few_undefined_resamples_are_left_out_but_many_leave_no_interval():
     assert estimate == Estimate(
         value=0.5, low=None, high=None, reason="no interval: undefined in 6% of the resamples"
     )
+
+
+def test_a_metric_that_no_resample_changes_has_no_interval_but_a_reason():
+    for resampled, said in (
+        (np.full(100, 1.0), "the same in all resamples"),
+        ([], "too few groups"),
+    ):
+        estimate = summarise(np.r_[1.0, resampled])
+        assert (estimate.value, estimate.low, estimate.high) == (1.0, None, None)
+        assert said in estimate.reason
+
+
+def test_an_interval_is_clipped_at_both_ends_if_there_is_one():
+    wide = Estimate(value=0.5, low=-0.2, high=1.3)
+    assert clip_ends(wide, 0, 1) == Estimate(value=0.5, low=0.0, high=1.0)
+    nothing = Estimate(value=None, low=None, high=None, reason="no case")
+    assert clip_ends(nothing, 0, 1) == nothing
 
 
 def test_an_undefined_metric_keeps_its_reason():

@@ -485,6 +485,30 @@ def test_areas_drawn_are_those_reported_and_dots_are_at_the_thresholds(
         assert dot.get_data() == ([found], [pytest.approx(right)])
 
 
+def test_dots_are_the_figures_of_the_tables_where_thresholds_differ(monkeypatch):
+    """Fusion decides a photo alone or a text alone by the threshold of its head."""
+    cases, dots = simulate_cases(300), []
+    metrics = compute_json(cases, {"image": 0.2, "text": 0.8, "fusion": 0.5}, replicates=20)
+    monkeypatch.setattr(plots, "_draw_dot", lambda _, x, y, colour: dots.append((x, y)))
+    plots._draw_curves(cases, Metrics.model_validate(metrics))
+    assert len(dots) == 6
+    for head, roc, (recall, _) in zip(HEADS, dots[::2], dots[1::2], strict=True):
+        of = {name: metrics["heads"][head][name]["value"] for name in FIGURES}
+        assert roc == (pytest.approx(1 - of["specificity"]), of["sensitivity"])
+        assert recall == of["sensitivity"]
+
+
+def test_a_metric_of_few_cases_has_no_interval(cases):
+    few = np.arange(len(cases)) < 9
+    told = {name: cases[name].where(few, "") for name in ("consistency", "severity")}
+    metrics = compute_json(cases.assign(eczema=1.0, **told), THRESHOLDS, replicates=20)
+    severity = metrics["severity"]
+    for figure in (metrics["consistency"]["macro_f1"], severity["kappa"], severity["mae"]):
+        assert figure["value"] is not None
+        assert (figure["low"], figure["high"]) == (None, None)
+        assert figure["reason"] == "no interval: nothing was resampled, or too few groups"
+
+
 def test_a_case_with_one_modality_is_judged_by_its_own_threshold():
     cases = simulate_cases(300, seed=5)
     alone = cases["image_used"] & ~cases["text_used"]

@@ -16,7 +16,6 @@ from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.evaluation.records import FusionGain, Leaks, Metrics
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.stress import StressTest
-from eczema_tf.reporting import plots as plots_of_results
 from eczema_tf.reporting.checklists import (
     AUTHOR,
     MET,
@@ -344,20 +343,6 @@ def test_whatever_a_source_is_called_can_be_drawn(tmp_path: Path):
     figure.suptitle(r"$\frac{$ and AU$")
     write_figure(tmp_path / "a.png", figure)
     assert (tmp_path / "a.png").stat().st_size > 0
-
-
-def test_dots_of_curves_are_the_figures_of_the_tables(metrics, monkeypatch):
-    """Of fusion, too, which decides a photo alone or a text alone by the threshold of its head."""
-    dots = []
-    monkeypatch.setattr(plots_of_results, "_draw_dot", lambda _, x, y, colour: dots.append((x, y)))
-    plots_of_results._draw_curves(simulate_cases(), metrics)
-    heads = metrics.heads.values()
-    assert len(dots) == 2 * len(heads)
-    for head, (false_alarms, sensitivity), (recall, _) in zip(
-        heads, dots[::2], dots[1::2], strict=True
-    ):
-        assert false_alarms == pytest.approx(1 - head.specificity.value)
-        assert sensitivity == recall == pytest.approx(head.sensitivity.value)
 
 
 def test_stress_tests_are_an_analysis_of_robustness(metrics):

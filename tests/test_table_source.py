@@ -440,6 +440,10 @@ def test_a_diagnosis_that_says_nothing_is_none(files: dict, tmp_path: Path):
     files["map_path"].write_text(text.replace("[Eczema]", "[Eczema], negative: [acne, none]"))
     kept = load_manifest(prepare_table(tmp_path / "other", **files).manifest).table
     assert kept["condition"].tolist() == ["eczema", "acne", "None"]
+    files["map_path"].write_text(text.replace("[Eczema]", "[Eczema, Unknown]"))
+    kept = load_manifest(prepare_table(tmp_path / "third", **files).manifest).table
+    assert kept["condition"].tolist() == ["eczema", "acne", "unknown"]
+    assert kept["eczema"].tolist() == [1, 0, 1]
 
 
 def test_cells_mean_what_they_mean_in_a_manifest(files: dict, tmp_path: Path):
@@ -485,7 +489,13 @@ def test_a_field_of_a_map_that_no_column_tells_is_said(files: dict, tmp_path: Pa
     assert "note: the field age is left out: there is no agee" in capsys.readouterr().err
 
 
-def test_a_path_to_a_map_is_not_the_name_of_one(files: dict, tmp_path: Path):
+def test_a_path_to_a_map_is_not_the_name_of_one(
+    files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     assert load_map("ddi").name == "ddi"
-    with pytest.raises(ConfigError, match=r"maps/ddi: no such map"):
-        load_map(f"{tmp_path}/maps/ddi")
+    monkeypatch.chdir(tmp_path)
+    for path in (f"{tmp_path}/maps/ddi", "./ddi", "../maps/ddi"):
+        with pytest.raises(ConfigError, match=r"/ddi: no such map"):
+            load_map(path)
+    (tmp_path / "ddi").write_text(MAP)
+    assert load_map("ddi") == load_map(files["map_path"])
