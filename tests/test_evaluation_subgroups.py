@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from test_evaluation_results import THRESHOLDS, simulate_cases
 
 from eczema_tf.evaluation import subgroups
-from eczema_tf.evaluation.intervals import Sampling, estimate_mean
+from eczema_tf.evaluation.intervals import Estimate, Sampling, estimate_mean
 from eczema_tf.evaluation.metrics import measure_mean
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.evaluation.results import compute_metrics
@@ -66,6 +66,7 @@ def test_each_subgroup_is_judged_by_its_own_cases():
     assert found.auroc.value == pytest.approx(roc_auc_score(dark["eczema"], dark["p_fusion"]))
     called = dark["p_fusion"] >= 0.5
     assert found.sensitivity.value == pytest.approx(called[dark["eczema"] == 1].mean())
+    assert found.specificity.value == pytest.approx((~called[dark["eczema"] == 0]).mean())
     assert found.in_the_large.value == pytest.approx((dark["p_fusion"] - dark["eczema"]).mean())
 
 
@@ -89,6 +90,26 @@ def test_gaps_are_corrected_for_all_pairs_and_for_looking_at_others():
     assert quarter.p == pytest.approx(min(4 * gap.difference.p, 1))
     assert quarter.high > gap.difference.high
     assert (gap.difference.low > 0) == gap.found
+
+
+def test_a_gap_is_as_unsure_as_the_ends_that_face_each_other_and_the_clearest_is_told():
+    ends = {"a": (0.9, 0.8, 0.95), "b": (0.5, 0.45, 0.7), "few": (0.2, 0.0, 0.9)}
+    measured = {
+        name: Mock(mean=Estimate(value=value, low=low, high=high))
+        for name, (value, low, high) in ends.items()
+    }
+    two = {name: measured[name] for name in ("b", "a")}
+    gap = subgroups._find_gap(two, "mean", share=1)
+    below = np.hypot(0.9 - 0.8, 0.7 - 0.5)
+    assert (gap.high, gap.low) == ("a", "b")
+    assert gap.difference.low == pytest.approx(0.4 - below)
+    assert gap.difference.high == pytest.approx(0.4 + np.hypot(0.95 - 0.9, 0.5 - 0.45))
+    assert gap.difference.p == pytest.approx(2 * norm.sf(norm.ppf(0.975) * 0.4 / below))
+    of_three = subgroups._find_gap(measured, "mean", share=1)
+    assert (of_three.high, of_three.low) == ("a", "b")  # from "a" to "few" it is further
+    assert of_three.difference.p == pytest.approx(3 * gap.difference.p)
+    same = dict.fromkeys(("b", "c"), measured["b"])
+    assert subgroups._find_gap(same, "mean", share=1 / 4).difference.p == 1
 
 
 def test_a_small_subgroup_without_a_mistake_shows_no_gap():
@@ -122,6 +143,16 @@ def test_subgroups_with_too_few_cases_are_named_but_not_judged():
     assert few.auroc.reason == "too few: under 10 groups with a case of each class"
     shown = build_subgroups(judge(cases), "eczema")
     assert any("too few" in row for block in shown if hasattr(block, "rows") for row in block.rows)
+
+
+@pytest.mark.parametrize(("of_each", "enough"), [(9, False), (10, True)])
+def test_ten_groups_of_each_class_are_enough(of_each: int, enough: bool):
+    cases = plant_gap(300, 0, 0).assign(group_id=np.arange(300).astype(str))
+    few = cases.groupby("eczema").head(of_each).index
+    cases["age_group"] = np.where(cases.index.isin(few), "60+", "18-59")
+    found = judge(cases).factors["age_group"]
+    assert found.subgroups["60+"].cases == 2 * of_each
+    assert (found.subgroups["60+"].sensitivity.low is not None, bool(found.gaps)) == (enough,) * 2
 
 
 def test_factors_by_hand():
