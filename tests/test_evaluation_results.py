@@ -498,15 +498,20 @@ def test_dots_are_the_figures_of_the_tables_where_thresholds_differ(monkeypatch)
         assert recall == of["sensitivity"]
 
 
-def test_a_metric_of_few_cases_has_no_interval(cases):
-    few = np.arange(len(cases)) < 9
+@pytest.mark.parametrize(("count", "enough"), [(9, False), (10, True)])
+def test_a_metric_of_few_cases_has_no_interval(cases, count: int, enough: bool):
+    asked = cases["text_used"] & (cases["severity_predicted"] != "")
+    few = asked & (asked.cumsum() <= count)
     told = {name: cases[name].where(few, "") for name in ("consistency", "severity")}
-    metrics = compute_json(cases.assign(eczema=1.0, **told), THRESHOLDS, replicates=20)
-    severity = metrics["severity"]
-    for figure in (metrics["consistency"]["macro_f1"], severity["kappa"], severity["mae"]):
+    given = cases.assign(eczema=1.0, group_id=cases["case_id"], **told)
+    metrics = compute_json(given, THRESHOLDS, replicates=100)
+    consistency, severity = metrics["consistency"], metrics["severity"]
+    assert consistency["cases"] == severity["cases"] == count
+    too_few = "no interval: nothing was resampled, or too few groups"
+    for figure in (consistency["macro_f1"], severity["kappa"], severity["mae"]):
         assert figure["value"] is not None
-        assert (figure["low"], figure["high"]) == (None, None)
-        assert figure["reason"] == "no interval: nothing was resampled, or too few groups"
+        assert (figure.get("reason") == too_few) == (not enough)
+        assert enough or (figure["low"], figure["high"]) == (None, None)
 
 
 def test_a_case_with_one_modality_is_judged_by_its_own_threshold():

@@ -137,6 +137,7 @@ def test_subgroups_with_too_few_cases_are_named_but_not_judged():
     cases = plant_gap(300, 0, 0)
     cases["age_group"] = np.where(cases.index < 8, "60+", "18-59")
     found = judge(cases).factors["age_group"]
+    assert judge(cases).comparisons == 2 * len(subgroups.SUBGROUP_METRICS)  # of tone and sex
     assert list(found.subgroups) == ["18-59", "60+"]
     few = found.subgroups["60+"]
     assert (few.cases, few.auroc.value, found.gaps) == (8, None, {})

@@ -48,6 +48,8 @@ def test_photos_are_files_or_their_bytes_one_or_several(photo: Path):
     assert read_photos(str(photo)) == read_photos(data) == read_photos([None, data]) == upright
     assert read_photos((photo, data, np.nan)) == upright * 2
     assert read(pd.Series([photo, [photo, photo]])).photos == [upright, upright * 2]
+    with pytest.raises(DataError, match="or its bytes, or a list of these; received list"):
+        read_photos([photo, [photo]])
 
 
 def test_answers_are_of_the_rows_of_the_table_that_was_given():

@@ -26,7 +26,7 @@ from eczema_tf.reporting.checklists import (
 )
 from eczema_tf.reporting.facts import Environment, RunData, RunFacts
 from eczema_tf.reporting.formats import HEAD_NAMES, format_estimate
-from eczema_tf.reporting.model_card import format_model_card
+from eczema_tf.reporting.model_card import GAP, format_model_card
 from eczema_tf.reporting.plots import write_figure, write_plots
 from eczema_tf.reporting.report import format_report, say_plainly
 from eczema_tf.schema import NEVER_SEEN_SKIN
@@ -338,9 +338,14 @@ def test_how_parts_are_apart_is_said_where_it_is_known(metrics):
         assert not {"splits", "disjoint"} & list_figures(result, known).keys()
 
 
+def test_a_card_that_nobody_has_filled_in_has_a_gap(metrics):
+    """Which is how it is told from one that its author has filled in."""
+    assert GAP in format_model_card(metrics, facts_of())
+
+
 def test_whatever_a_source_is_called_can_be_drawn(tmp_path: Path):
     figure = Figure()
-    figure.suptitle(r"$\frac{$ and AU$")
+    figure.suptitle(r"US$ and \none AU$")  # as a formula it were an error
     write_figure(tmp_path / "a.png", figure)
     assert (tmp_path / "a.png").stat().st_size > 0
 
