@@ -237,6 +237,6 @@ def test_a_cross_validation_that_is_finished_is_not_repeated(
     of_fold = change_config(config, {"export.enabled": False})
     write_text(tmp_path / "seed-0" / "config.yaml", dump_config(of_fold))
     of_seeds[0].write(tmp_path / "seed-0" / "metrics.json")
-    monkeypatch.setattr(training, "train", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(training, "train", Mock(side_effect=AssertionError("trained again")))
     found = training.train_seeds(config, 1, tmp_path, resume=True)
     assert found["auroc_fusion"].values == [of_seeds[0].heads["fusion"].auroc.value]
