@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from test_evaluation_results import THRESHOLDS, simulate_cases
 
 from eczema_tf.evaluation import subgroups
-from eczema_tf.evaluation.intervals import Estimate, Sampling, estimate_mean
+from eczema_tf.evaluation.intervals import Estimate, Sampling, compute_wilson, estimate_mean
 from eczema_tf.evaluation.metrics import measure_mean
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.evaluation.results import compute_metrics
@@ -154,6 +154,16 @@ def test_ten_groups_of_each_class_are_enough(of_each: int, enough: bool):
     found = judge(cases).factors["age_group"]
     assert found.subgroups["60+"].cases == 2 * of_each
     assert (found.subgroups["60+"].sensitivity.low is not None, bool(found.gaps)) == (enough,) * 2
+
+
+def test_shares_of_a_subgroup_are_as_sure_as_their_own_class_is_large():
+    cases = plant_gap(300, 0, 0).assign(group_id=np.arange(300).astype(str))
+    positive = cases["eczema"] > 0.5
+    few = [*cases[positive].index[:12], *cases[~positive].index[:30]]
+    cases["age_group"] = np.where(cases.index.isin(few), "60+", "18-59")
+    found = judge(cases).factors["age_group"].subgroups["60+"]
+    for share, count in ((found.sensitivity, 12), (found.specificity, 30)):
+        assert (share.low, share.high) == pytest.approx(compute_wilson(share.value, count))
 
 
 def test_factors_by_hand():
