@@ -255,6 +255,17 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path: Path):
     assert train(make_model(config), data, config, tmp_path) == history  # not one epoch more
 
 
+def test_the_best_weights_are_put_back_when_training_ends(tmp_path: Path):
+    model, keeper = make_model(config_of()), KeepBest(tmp_path / "kept.npz", patience=2)
+    keeper.set_model(model)
+    keeper.start_from({})
+    best = copy_weights(model)
+    model.set_weights([weight + 1 for weight in best])
+    keeper.on_train_end()
+    for now, then in zip(copy_weights(model), best, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
 def test_validation_auroc_is_by_case():
     logits, labels = np.array([1.0, 3.0, 1.5, 0.0]), np.array([False, False, True, False])
     cases = np.array(["a", "a", "b", "c"])  # means 2.0, 1.5, 0.0
