@@ -58,14 +58,14 @@ def export_model(trained: run_folder.TrainedModel, run_dir: Path, out: Path) -> 
     """
     release_maps()
     give_memory_back()  # of training
-    served, fields = build_served(trained, run_dir), trained.encoders.clinical
+    served, fields = build_served(trained, run_dir), list_values(trained.encoders.clinical)
     metadata = ExportMetadata(
         notice=RunData.read(run_dir / run_folder.DATA).notice,
         eczema_tf=__version__,
         thresholds=run_folder.read_thresholds(run_dir),
         undecided=read_undecided(trained.model),
         labels={"consistency": CONSISTENCY, "severity": SEVERITY},
-        clinical=list_values(fields) or None,
+        clinical=fields or None,
         uses=trained.uses,
         environment=Environment.read(run_dir / run_folder.ENVIRONMENT).model_dump(),
     )

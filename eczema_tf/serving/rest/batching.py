@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from itertools import accumulate, pairwise
 from typing import NamedTuple, Self
 
 from eczema_tf.errors import EczemaError
@@ -162,7 +163,6 @@ class Batcher:
         images = [image for request in batch for image in request.images]
         texts = [text for request in batch for text in request.texts]
         told = [line for request in batch for line in request.clinical]
-        answers: list[Outputs | EczemaError] = []
 
         def is_wanted() -> bool:
             return not all(request.answer.done() for request in batch)
@@ -179,11 +179,11 @@ class Batcher:
             # only its type, since the message may hold what was asked
             _log.error("the model failed on a request: %s", type(error).__name__)
             return [ModelFault("the model failed on this request")]
-        start = 0
-        for request in batch:
-            rows = slice(start, start := start + len(request.images))
-            answers.append({name: values[rows] for name, values in outputs.items()})
-        return answers
+        ends = [0, *accumulate(len(request.images) for request in batch)]
+        return [
+            {name: values[start:end] for name, values in outputs.items()}
+            for start, end in pairwise(ends)
+        ]
 
 
 def _settle(request: _Request, answer: Outputs | EczemaError) -> None:
