@@ -573,5 +573,7 @@ def test_tables_with_empty_cells_are_answered_and_a_bad_photo_is_named(
     empty = model.predict([None, float("nan"), pd.NA], [None, float("nan"), pd.NA])
     assert not empty[["image_used", "text_used"]].to_numpy().any()
     assert set(empty["reason"]) == {"nothing could be used"}
+    of_each = model.predict(texts=["itchy", None])["reason"].tolist()
+    assert [reason == "nothing could be used" for reason in of_each] == [False, True]
     with pytest.raises(DataError, match=r"photos\[1\]: .*none\.jpg: cannot be read: No such"):
         model.predict([None, tmp_path / "none.jpg"], ["a", "b"])
