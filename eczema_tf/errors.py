@@ -38,11 +38,13 @@ def cut_lines(text: str) -> str:
 
     That of an OSError holds the whole path, and a name in a file may hold what a terminal obeys.
     """
-    lines = [
-        "".join(letter if letter.isprintable() or letter == "\t" else "\ufffd" for letter in line)
-        for line in text.split("\n")
-    ]
+    lines = mask_controls(text).split("\n")
     return "\n".join(line if len(line) <= LINE else f"{line[: LINE - 3]}..." for line in lines)
+
+
+def mask_controls(text: str) -> str:
+    """Replaces what a terminal obeys, but for ends of lines and tabs."""
+    return "".join(one if one.isprintable() or one in "\n\t" else "\ufffd" for one in text)
 
 
 def join_faults(title: str, faults: Iterable[str], limit: int = 50) -> str:

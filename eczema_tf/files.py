@@ -74,8 +74,12 @@ def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[P
         EczemaError: If `path` exists and is not empty without `overwrite`, or the disk refuses.
     """
     path = Path(path)
+    if path.is_symlink():  # what it leads to is filled, and it stays
+        path = path.resolve()
     if path.exists() and not path.is_dir():
         raise EczemaError(f"{path}: is a file; choose another name for the folder")
+    if path.is_mount():
+        raise EczemaError(f"{path}: is a mount point, which stays; name a folder in it")
     if path.exists() and any(path.iterdir()) and not overwrite:
         raise EczemaError(f"{path}: exists and is not empty; delete it or choose another folder")
     with refusing(path), _folder_aside(path.parent, path.name) as folder:
@@ -199,6 +203,12 @@ def _is_written(error: OSError, path: Path) -> bool:
     file, target = (Path(os.path.realpath(os.fsdecode(one))) for one in (error.filename, path))
     aside = any(part.startswith(ASIDE) for part in file.parts)
     return aside or file.is_relative_to(target) or target.is_relative_to(file)
+
+
+def remove_file(path: Path) -> None:
+    """Removes a file, if it is there; what the disk refuses is one line."""
+    with refusing(path):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -79,7 +79,8 @@ SCIN = (
         "--download",
         type=Path,
         metavar="DIR",
-        help="folder to download to; replaces --cases, --labels and --images",
+        help="folder to download to; stands in for those of --cases, --labels and --images that are"
+        " not given",
     ),
     argument(
         "--limit",

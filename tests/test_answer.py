@@ -25,6 +25,7 @@ from test_serving import METADATA, photo
 from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.errors import DataError
 from eczema_tf.explanation.contributions import Contributions
+from eczema_tf.explanation.spans import join_words
 from eczema_tf.reporting.answer import Answer, Heatmap
 from eczema_tf.reporting.answer_html import (
     STRENGTHS,
@@ -227,6 +228,14 @@ def test_no_evidence_is_a_sentence_and_not_a_map(model: ExportedModel):
     page = render(answer, image, "")
     assert "No evidence against severity: moderate worth showing was found in the photo." in page
     assert not any(part in page for part in ('class="map"', 'class="legend"', "slider"))
+
+
+def test_characters_that_become_several_tokens_are_one_word_of_the_text():
+    text = "½ red é"
+    tokens = [(0, 1, 0.1, False), (0, 1, -0.3, False), (2, 5, 0.2, False), (6, 7, 0.1, False)]
+    words = join_words(text, [*tokens, (6, 7, 0.2, False)])
+    assert [word.text for word in words] == ["½", "red", "é"]
+    assert [word.score for word in words] == pytest.approx([-0.2, 0.2, 0.3])
 
 
 def test_an_encoder_of_one_vector_a_photo_has_no_heatmap_to_say_anything_about(

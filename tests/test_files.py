@@ -66,6 +66,21 @@ def test_a_file_that_cannot_be_written_is_named_where_it_would_have_been(tmp_pat
         raise full
 
 
+def test_a_link_to_a_folder_stays_one_and_what_it_leads_to_is_filled(tmp_path: Path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    for text in ("first", "second"):
+        with replacing_folder(tmp_path / "link", overwrite=True) as aside:
+            (aside / "a").write_text(text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "disk" / "a").read_text() == text
+    with (
+        pytest.raises(EczemaError, match="is a mount point, which stays; name a folder in it"),
+        replacing_folder("/proc", overwrite=True),
+    ):
+        pass
+
+
 def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path):
     path = tmp_path / "set"
     with replacing_folder(path) as aside:

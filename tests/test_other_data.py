@@ -1,6 +1,7 @@
 """A run judged on other data: embeddings of its own, and nothing that it was trained on."""
 
 import json
+import shutil
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -161,6 +162,35 @@ def test_its_own_test_split_is_judged_as_before(run: Path):
     before = json.loads((run / "metrics.json").read_text())
     assert evaluate.main(["--run-dir", str(run)]) == 0
     assert json.loads((run / "metrics.json").read_text()) == before
+
+
+def test_its_own_manifest_has_its_own_test_split_wherever_it_lies(run: Path, tmp_path: Path):
+    shutil.copy(run.parent / "a" / "m.csv", tmp_path / "moved.csv")
+    arguments = ["--run-dir", str(run), "--manifest", str(tmp_path / "moved.csv")]
+    assert evaluate.main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    before, after = (Metrics.read(place / "metrics.json") for place in (run, tmp_path / "out"))
+    assert (after.cases, after.heads["fusion"].auroc) == (
+        before.cases,
+        before.heads["fusion"].auroc,
+    )
+    assert after.leaks.leaks == 0
+
+
+def test_a_test_case_that_became_one_of_training_since_is_refused(
+    run: Path, capsys: pytest.CaptureFixture
+):
+    manifest, splits = run.parent / "a" / "m.csv", run_folder.RunData.read(run / "data.json").splits
+    whole = manifest.read_text()
+    table = pd.read_csv(manifest, dtype=str).set_index("example_id", drop=False)
+    table.loc[splits["test"][0], "text"] = table.loc[splits["train"][0], "text"]
+    try:
+        table.to_csv(manifest, index=False)
+        assert evaluate.main(["--run-dir", str(run)]) == 1
+    finally:
+        manifest.write_text(whole)
+    said = capsys.readouterr().err
+    assert "have changed since training" in said
+    assert "the run has seen what it is to be judged on" in said
 
 
 def test_embeddings_that_do_not_fit_are_named(

@@ -13,6 +13,7 @@ from test_evaluation_results import THRESHOLDS, simulate_cases
 
 from eczema_tf.config import Config
 from eczema_tf.data.audit.audit import AuditReport
+from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.records import FusionGain, Leaks, Metrics
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.stress import StressTest
@@ -24,7 +25,8 @@ from eczema_tf.reporting.checklists import (
     list_figures,
     load_checklists,
 )
-from eczema_tf.reporting.facts import Environment, RunData, RunFacts
+from eczema_tf.reporting.document import Bullets, Section, format_text
+from eczema_tf.reporting.facts import Environment, RunData, RunFacts, list_caveats
 from eczema_tf.reporting.formats import HEAD_NAMES, format_estimate
 from eczema_tf.reporting.model_card import GAP, format_model_card
 from eczema_tf.reporting.plots import write_figure, write_plots
@@ -365,6 +367,10 @@ def test_leaks_that_were_allowed_stand_in_both(metrics, plots):
     page, card = text_of(leaky, facts_of(), plots)
     assert ("identical photo in a (train)" in page, "identical photo in a" in card) == (True, False)
     assert "were kept apart" not in text
+    assert "what follows is too good" in page
+    assert "items, " in page
+    assert all("(too good: leaks)" in line for line in page.split("<caption>") if "items, " in line)
+    assert "results: []" in card  # of the front matter, which has no room for a warning
     clean = metrics.model_copy(update={"leaks": Leaks(leaks=0, examples=[])})
     for text in text_of(clean, facts_of(), plots):
         assert "leaks between" not in text
@@ -380,6 +386,38 @@ def test_few_cases_missing_modalities_and_undefined_figures_are_said(tmp_path: P
         assert "No photo was looked at" in text
         assert "of the cases are eczema, so the intervals are wide" in text
         assert "no labelled case has a photo" in text
+
+
+def test_the_rarer_class_is_what_makes_intervals_wide(metrics):
+    fusion = metrics.heads["fusion"]
+    for positives, said in (
+        (fusion.cases - 5, "Only 5 of the cases are not eczema, so the intervals are wide."),
+        (fusion.cases, "No case is not eczema: how well the two are told apart is not known."),
+    ):
+        heads = {**metrics.heads, "fusion": fusion.model_copy(update={"positives": positives})}
+        assert said in list_caveats(facts_of(), metrics.model_copy(update={"heads": heads}))
+
+
+def test_a_model_of_texts_alone_is_not_said_to_look_at_photos(metrics):
+    facts = facts_of()
+    data = facts.data.model_copy(update={"trained_on": ["text"]})
+    figures = list_figures(metrics, replace(facts, data=data))
+    assert figures["image_encoder"] == "none: no photo in training"
+    assert figures["predictors"] == "a description in words"
+
+
+def test_figures_that_do_not_exist_meet_no_item(metrics):
+    none = Estimate(value=None, low=None, high=None, reason="one class only")
+    fusion = metrics.heads["fusion"].model_copy(update={"auroc": none})
+    alone = metrics.model_copy(update={"heads": {**metrics.heads, "fusion": fusion}})
+    assert {"measures", "intervals"} <= list_figures(metrics, facts_of()).keys()
+    assert not {"measures", "intervals", "aurocs"} & list_figures(alone, facts_of()).keys()
+
+
+def test_names_from_a_manifest_drive_no_terminal():
+    said = format_text([Section("One", [Bullets(["\x1b[2J clinic"])])])
+    assert "\x1b" not in said
+    assert "clinic" in said
 
 
 def test_a_run_without_an_audit_still_has_a_report(metrics, plots):

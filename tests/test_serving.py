@@ -593,7 +593,8 @@ def test_what_was_not_given_is_not_answered():
     assert "overall" in text
     assert "note: photo: cannot be decoded" in text
     assert answer.find_threshold("fusion") is None
-    lone = read_answer({**ROW, "image_used": False}, {"image": 0.6, "text": 0.95, "fusion": 0.5})
+    unsure = {**ROW, "image_used": False, "decision": "cannot tell"}
+    lone = read_answer(unsure, {"image": 0.6, "text": 0.95, "fusion": 0.5})
     assert lone.compare_with_threshold("fusion") == "below"  # the text's
     assert "severity, if eczema" in format_answer(lone)
     nothing = read_answer({**ROW, "image_used": False, "text_used": False}, None)

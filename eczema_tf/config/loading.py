@@ -37,7 +37,8 @@ def load_config(
         settings = [_read_setting(override) for override in one]
     for key, value, where in settings:
         set_key(values, key, value, where=where)
-    return Config.parse(values, where=str(path) if path is not None else "configuration")
+    where = f"{path}{' with what was set' * bool(settings)}"
+    return Config.parse(values, where=where if path is not None else "configuration")
 
 
 def _read_setting(override: str) -> tuple[str, object, str]:

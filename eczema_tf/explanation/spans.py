@@ -6,7 +6,7 @@ from dataclasses import dataclass
 TOKEN_METHOD = "integrated_gradients"  # how tokens are scored: `token_scores`
 INCOMPLETE = 0.02  # share of what a text moves that its words' scores may miss
 PHRASE_SHARE = 0.1  # a word belongs to a phrase if its score is at least this share of the highest
-SENTENCE_ENDS = frozenset(".!?;")
+SENTENCE_ENDS = frozenset(".!?;…")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def join_words(text: str, tokens: Iterable[tuple[int, int, float, bool]]) -> lis
     for start, end, score, continues in tokens:
         if start == end:
             continue
-        if continues and words:
+        # one character may become several tokens, as "½" does, which have its place together
+        if words and (continues or start < words[-1].end):
             before = words.pop()
             start, end, score = before.start, max(end, before.end), before.score + float(score)
         words.append(Span(int(start), int(end), text[start:end], float(score)))

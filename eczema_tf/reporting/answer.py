@@ -12,7 +12,7 @@ from eczema_tf.evaluation.thresholds import choose_kind
 from eczema_tf.explanation.contributions import Contributions
 from eczema_tf.explanation.spans import TOKEN_METHOD, Span
 from eczema_tf.reporting.decisions import give_reason
-from eczema_tf.schema import CONSISTENCY, ECZEMA_HEADS, NOTICE, SEVERITY
+from eczema_tf.schema import CONSISTENCY, DECISIONS, ECZEMA_HEADS, NOTICE, SEVERITY
 from eczema_tf.symptoms.cues import CRITERIA_NOTICE, Criterion, Cue, describe_category
 
 Probabilities = dict[str, float]
@@ -261,7 +261,14 @@ def _rank(probabilities: Probabilities) -> str:
     if len({*probabilities.values()}) == 1:
         return "not known"  # of a model that was never told
     ranked = sorted(probabilities.items(), key=lambda item: -item[1])
-    return ", ".join(f"{label} {value:.2f}" for label, value in ranked)
+    return ", ".join(f"{label} {_say(value)}" for label, value in ranked)
+
+
+def _say(probability: float) -> str:
+    """Says a probability, never the certainty of 0 or 1."""
+    if probability < 0.01:
+        return "under 0.01"
+    return "over 0.99" if probability > 0.99 else f"{probability:.2f}"
 
 
 def format_answer(answer: Answer) -> str:
@@ -271,15 +278,16 @@ def format_answer(answer: Answer) -> str:
     lines = [f"{answer.decision.capitalize()}: {answer.reason}.", ""]
     for modality, name in {"image": photos, "text": "from the text", "fusion": both}.items():
         value, side = answer.eczema[modality], answer.compare_with_threshold(modality)
-        said = "not given" if value is None else f"{value:.2f}"
+        said = "not given" if value is None else _say(value)
         if side is not None:
-            said += f"  ({side} the validation threshold {answer.find_threshold(modality):.2f})"
+            threshold = _say(answer.find_threshold(modality) or 0)
+            said += f"  ({side} the validation threshold{f' {threshold}' * (threshold != said)})"
         lines.append(f"P(eczema) {name:<15} {said}")
     if answer.consistency:
         lines.append(f"{'the text suggests':<25} {_rank(answer.consistency)}")
     if answer.severity:
-        doubted = answer.compare_with_threshold("fusion") == "below"
-        name = "severity, if eczema" if doubted else "severity of the eczema"
+        is_eczema = answer.decision == DECISIONS[2]
+        name = "severity of the eczema" if is_eczema else "severity, if eczema"
         said = f"{answer.grade}  ({_rank(answer.severity)})" if answer.grade else "not known"
         lines.append(f"{name:<25} {said}")
     if answer.status != "ok":

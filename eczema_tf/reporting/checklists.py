@@ -13,11 +13,12 @@ from eczema_tf.config import read_yaml
 from eczema_tf.evaluation.records import External, Metrics
 from eczema_tf.evaluation.subgroups import FACTORS
 from eczema_tf.reporting.document import Block, Table
-from eczema_tf.reporting.facts import RunFacts, list_caveats, tabulate_settings
+from eczema_tf.reporting.facts import RunFacts, find_looked_at, list_caveats, tabulate_settings
 from eczema_tf.reporting.formats import HEAD_NAMES, format_estimate, format_number
 
 MET, NOT_APPLICABLE, AUTHOR = "met by this run", "not applicable", "for the author to fill"
 _BALANCED = "balanced by weights in training; then the biases were moved back to the prevalence"
+_PREDICTORS = {"image": "a photo of the skin", "text": "a description in words"}
 _MEASURES = (
     "AUROC, sensitivity, specificity, F1, predictive values, ECE, calibration slope, Brier score,"
     " net benefit; ROC, precision-recall, reliability and decision curves"
@@ -79,14 +80,19 @@ def _describe_data(facts: RunFacts) -> dict[str, str]:
     """Describes the data of which the results are, which may be others than the run's own."""
     data, config = facts.judged or facts.data, facts.config
     counts = data.counts
-    read = (
-        "embeddings in place of photos" if config.data.embeddings else "one reader for all photos"
-    )
+    read = "one reader for all photos" if counts.image_only + counts.both else "no photos"
+    if config.data.embeddings:
+        read = "embeddings in place of photos"
+    looked_at = [_PREDICTORS[name] for name in find_looked_at(facts)]
     joined = "; duplicates joined into groups" if config.data.merge_duplicates else ""
     left = "; ".join(f"{count} {reason}" for reason, count in data.not_kept.items())
     said = {
         **data.provenance,
         "sources": data.name_sources(),
+        "predictors": ", ".join(looked_at) + ", or both" * (len(looked_at) > 1),
+        "predicted": "train, on folds left out of training"
+        if config.split.folds
+        else "evaluate, from the run folder",
         "missing": f"rows with a photo alone {counts.image_only}, with a text alone"
         f" {counts.text_only}",
         "preparation": f"{read}; {data.rejected_rows} bad rows left out{joined}",
@@ -108,8 +114,10 @@ def _describe_parts(metrics: Metrics, facts: RunFacts) -> dict[str, str]:
         return {}
     by_split = [f"{one.cases} {split}" for split, one in (facts.data.split_counts or {}).items()]
     splits = f"cases: {', '.join(by_split)}"
-    if folds := facts.config.split.folds:
-        splits = f"{facts.data.counts.cases} cases in {folds} folds"
+    split = facts.config.split
+    if folds := split.folds:
+        again = f", divided {split.repeats} times" if split.repeats > 1 else ""
+        splits = f"{facts.data.counts.cases} cases in {folds} folds{again}"
     if facts.judged is not None:
         splits = f"{facts.judged.counts.cases} cases that the run has not seen"
     disjoint = "group (patient, author, or case where no more is known)"
@@ -123,9 +131,6 @@ def _describe_results(metrics: Metrics) -> dict[str, str]:
     said = {
         "cases": f"{fusion.cases} labelled cases, {fusion.positives} of them"
         f" {metrics.positive_class}",
-        "measures": _MEASURES,
-        "intervals": f"{bootstrap.level:.0%} intervals over {bootstrap.groups} groups; paired"
-        " p-values",
         "thresholds": ", ".join(f"{name} {head.threshold:.3f}" for name, head in heads.items()),
         **_describe_factors(metrics),
         **(
@@ -143,11 +148,14 @@ def _describe_results(metrics: Metrics) -> dict[str, str]:
             f" ({unanswered:.0%} of these cases)"
         )
     if fusion.auroc.value is not None:
-        said["aurocs"] = "; ".join(aurocs)
+        said["measures"], said["aurocs"] = _MEASURES, "; ".join(aurocs)
         said["decisions"] = (
             f"sensitivity {format_estimate(fusion.sensitivity)}, specificity"
             f" {format_estimate(fusion.specificity)}"
         )
+    if fusion.auroc.low is not None:
+        level, groups = bootstrap.level, bootstrap.groups
+        said["intervals"] = f"{level:.0%} intervals over {groups} groups; paired p-values"
     return said
 
 
@@ -155,10 +163,10 @@ def _describe_factors(metrics: Metrics) -> dict[str, str]:
     factors = metrics.subgroups.factors if metrics.subgroups else {}
     found = sum(gap.found for factor in factors.values() for gap in factor.gaps.values())
     compared = ", ".join(FACTORS[name] for name, factor in factors.items() if factor.gaps)
-    said = {"subgroups": f"compared by {compared or 'nothing: too few'}; gaps shown: {found}"}
-    if "source" in factors:
+    said = {"subgroups": f"compared by {compared}; gaps shown: {found}"} if compared else {}
+    if "source" in factors and factors["source"].gaps:
         said["by_source"] = f"{len(factors['source'].subgroups)} sources, in the subgroups above"
-    return said if factors else {}
+    return said
 
 
 def _describe_external(external: External) -> dict[str, str]:

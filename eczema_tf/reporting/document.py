@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from eczema_tf.errors import mask_controls
 from eczema_tf.reporting.html import render_template
 from eczema_tf.schema import NOTICE
 
@@ -150,7 +151,7 @@ def format_text(sections: Iterable[Section], notice: str = NOTICE) -> str:
                     parts.append(_wrap(f"WARNING: {block.text}"))
                 case str():
                     parts.append(_wrap(block))
-    return "\n\n".join([*parts, *([_wrap(notice)] if notice else [])])
+    return mask_controls("\n\n".join([*parts, *([_wrap(notice)] if notice else [])]))
 
 
 def _wrap(text: str, bullet: str = "") -> str:

@@ -39,7 +39,11 @@ def format_explanations(results: ExplanationResults) -> str:
 def build_explanations(results: ExplanationResults) -> Section:
     """Builds tables of what was measured, and says how far explanations can be trusted."""
     moved = results.contributions
-    parts = {"photo": "image", "text": "text", "the photo's share of the two": "image_share"}
+    parts = {
+        "photo": "image",
+        "text": "text",
+        "the photo's share of the two, 0 to 1": "image_share",
+    }
     return Section(
         "Explanations",
         [

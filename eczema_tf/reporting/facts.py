@@ -15,7 +15,14 @@ from eczema_tf.data.distributions import Distribution
 from eczema_tf.evaluation.records import Metrics
 from eczema_tf.files import Record
 from eczema_tf.reporting.document import Table
-from eczema_tf.schema import ECZEMA, NEVER_SEEN_PHOTOS, NEVER_SEEN_SKIN, NOTICE, TEMPLATE
+from eczema_tf.schema import (
+    ECZEMA,
+    MODALITIES,
+    NEVER_SEEN_PHOTOS,
+    NEVER_SEEN_SKIN,
+    NOTICE,
+    TEMPLATE,
+)
 
 FEW_POSITIVES = 100
 _BUILT_IN = "synthetic"
@@ -101,16 +108,20 @@ class RunFacts:
         return {*(self.judged or self.data).sources} == {_BUILT_IN}
 
 
+def find_looked_at(facts: RunFacts) -> list[str]:
+    """Finds which of photos and texts a model has learned from; both where a run does not say."""
+    return [name for name in MODALITIES if name in (facts.data.learned_from or MODALITIES)]
+
+
 def tabulate_settings(facts: RunFacts) -> Table:
     """Lists the settings of a model. Local paths are cut to their last part."""
     model, train, packages = facts.config.model, facts.config.train, facts.environment.packages
-    image = _name_encoder(model.image.preset or model.image.saved_model, model.image.architecture)
-    embedded, units = facts.config.data.embeddings, model.embedding_units
+    encoders, units = _name_encoders(facts), model.embedding_units
     software = [f"{name} {packages[name]}" for name in ("tensorflow", "keras")]
     fields = [f"{name} ({kind})" for name, kind in facts.config.data.clinical.items()]
     settings = {
-        "image encoder": "precomputed embeddings instead of photos" if embedded else image,
-        "text encoder": _name_encoder(model.text.preset, model.text.architecture),
+        "image encoder": encoders["image"],
+        "text encoder": encoders["text"],
         "clinical fields": ", ".join(fields) or "none",
         "fusion": model.fusion,
         "embedding": f"{units} units each" if units else "none: linear heads",
@@ -141,6 +152,18 @@ def _describe_tuning(tuning: FineTuneConfig) -> str:
     return ", ".join([how, *parts])
 
 
+def _name_encoders(facts: RunFacts) -> dict[str, str]:
+    image, text = facts.config.model.image, facts.config.model.text
+    encoders = {
+        "image": _name_encoder(image.preset or image.saved_model, image.architecture),
+        "text": _name_encoder(text.preset, text.architecture),
+    }
+    if facts.config.data.embeddings:
+        encoders["image"] = "precomputed embeddings instead of photos"
+    absent = {"image": "none: no photo in training", "text": "none: no text in training"}
+    return {name: (encoders if name in find_looked_at(facts) else absent)[name] for name in absent}
+
+
 def _name_encoder(pretrained: str | None, architecture: str) -> str:
     return f"{Path(pretrained).name}, pretrained" if pretrained else f"{architecture}, from scratch"
 
@@ -164,7 +187,7 @@ def describe_source(data: DatasetFacts) -> list[str]:
     """Says where data come from, under which terms, and what was left out of them."""
     said = [f"Sources of the rows: {data.name_sources()}."]
     known = [name for name in ("attribution", "licence", "label") if name in data.provenance]
-    said += [f"{name.capitalize()}: {data.provenance[name]}." for name in known]
+    said += [f"{name.capitalize()}: {data.provenance[name].removesuffix('.')}." for name in known]
     if left := {reason: count for reason, count in data.not_kept.items() if count}:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in left.items())
         said.append(
@@ -209,7 +232,10 @@ def _describe_audit(audit: AuditReport) -> list[str]:
 def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
     """Says what the results do not say."""
     split, name = facts.config.split, metrics.positive_class
-    positives, unknown = metrics.heads["fusion"].positives, ", ".join(list_uncompared(metrics))
+    fusion, unknown = metrics.heads["fusion"], ", ".join(list_uncompared(metrics))
+    others = fusion.cases - fusion.positives
+    rarer = min(fusion.positives, others)
+    kind = name if rarer == fusion.positives else f"not {name}"
     judged = facts.judged or facts.data
     caveats = {
         f"A stand-in task, {name} or not: it shows what this way of training makes of such"
@@ -227,9 +253,10 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
         " training and validation cases together.": facts.config.train.refit,
         "No photo was looked at: nothing is known of photos.": not metrics.heads["image"].cases,
         "No text was looked at: nothing is known of texts.": not metrics.heads["text"].cases,
-        f"Only {positives} of the cases are {name}, so the intervals are wide.": (
-            positives < FEW_POSITIVES
+        f"Only {rarer} of the cases are {kind}, so the intervals are wide.": (
+            0 < rarer < FEW_POSITIVES
         ),
+        f"No case is {kind}: how well the two are told apart is not known.": not rarer,
         f"No comparison by {unknown} was possible: do not assume that the model is as good for"
         " everybody.": unknown,
         "Only data like these are covered: another camera, country, skin tone mix or way of"

@@ -100,6 +100,8 @@ def _describe_to_hub(metrics: Metrics, facts: RunFacts) -> dict[str, object]:
         )
         if found.value is not None
     ]
+    if warn_of_leaks(metrics):  # a list of figures has no room for a warning
+        measured = []
     licence = {"license": "apache-2.0"}
     if not data.built_in:  # what may be done with weights is for the data's licence to say
         terms = data.provenance.get("licence", "for the author to fill")

@@ -169,7 +169,8 @@ def _draw_decisions(cases: pd.DataFrame, metrics: Metrics) -> Figure:
             everybody = compute_net_benefit(np.ones(len(scores)), positive, thresholds)
             axes.plot(thresholds, everybody, "-", color="black", linewidth=1, label="treat all")
     axes.set(aspect="auto", ylim=(-0.3 * top, 1.1 * top))
-    _finish(figure, axes, "upper right")
+    caption = "each on the cases that it answers; treat all: all cases"
+    _finish(figure, axes, "upper right", caption=caption)
     return figure
 
 

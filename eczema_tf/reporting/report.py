@@ -102,7 +102,7 @@ def format_report(
         Section("Data", [tabulate_data(facts), Bullets(describe_data(facts))]),
         Section("Model", [tabulate_settings(facts)]),
         Section("What these results do not say", [Bullets(list_caveats(facts, metrics))]),
-        Section("Reporting guidelines", tabulate_checklists(metrics, facts)),
+        Section("Reporting guidelines", mark_leaks(metrics, tabulate_checklists(metrics, facts))),
     ]
     title = f"Results, {metrics.positive_class} or not: {metrics.split}"
     return format_page(title, sections, facts.data.notice)
@@ -111,7 +111,7 @@ def format_report(
 def _list_pictures(metrics: Metrics, plots: Path) -> dict[str, list[Picture]]:
     """Lists the plots that stand above the tables of a section, by its title."""
     names = {METRIC_NAMES.get(metric, metric): file for metric, file in FORESTS.items()}
-    shows = "{} of each subgroup with its interval; the tables below have the figures"
+    shows = "{}, for each subgroup with its interval; the tables below have the figures"
     panels = {
         file: Picture(
             plots / file,
@@ -123,7 +123,7 @@ def _list_pictures(metrics: Metrics, plots: Path) -> dict[str, list[Picture]]:
     }
     return {
         SUBGROUPS: [
-            Picture(plots / file, shows.format(name), f"{name} by subgroup")
+            Picture(plots / file, shows.format(name), f"{name[0].upper()}{name[1:]}, by subgroup")
             for name, file in names.items()
         ],
         MISSING: [panels[file] for file in (MISSING_PLOT,) if file in panels],
@@ -184,15 +184,16 @@ def say_plainly(metrics: Metrics) -> list[str]:
         )
     if metrics.abstention and (decided := metrics.abstention.groups["all"]).cases:
         silent = decided.unknown + decided.undecided
-        said.append(
-            f"It says that it cannot tell in {silent} of {decided.cases} cases; of 100 answers that"
-            f" it does give, about {_of_hundred(decided.accuracy)} are right."
-        )
+        right = f"; of 100 answers that it gives, about {_of_hundred(decided.accuracy)} are right"
+        answers = "" if decided.accuracy.value is None else right
+        said.append(f"It says that it cannot tell in {silent} of {decided.cases} cases{answers}.")
     if gain.low is not None and gain.high is not None:
         unsure = "as far as these cases show, no better and no worse than"
         verdict = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else unsure
         said.append(f"Photo and text together are {verdict} the better one of them alone.")
-    if metrics.external:
+    if warn_of_leaks(metrics):
+        said.insert(0, "The model has seen some of these cases: what follows is too good.")
+    elif metrics.external:
         said.append("These cases come from other data than the model was trained on.")
     return said
 
@@ -200,6 +201,9 @@ def say_plainly(metrics: Metrics) -> list[str]:
 def _of_hundred(share: Estimate) -> str:
     if share.value is None:
         return "an unknown number"
-    if share.low is None or share.high is None:
-        return f"{100 * share.value:.0f}"
-    return f"{100 * share.value:.0f} ({100 * share.low:.0f} to {100 * share.high:.0f})"
+    value, *ends = (
+        f"{100 * one:.0f}" if one in (0, 1) or 0.01 <= one <= 0.99 else f"{100 * one:.1f}"
+        for one in (share.value, share.low, share.high)
+        if one is not None
+    )
+    return f"{value} ({' to '.join(ends)})" if ends else value

@@ -112,10 +112,12 @@ def _describe_cases(tests: Mapping[str, StressTest]) -> str:
     of = " and ".join(f"{things[name]} of {count} cases" for name, count in counts.items())
     highest = {CORRUPTIONS[name][0]: test.points[-1].change.high for name, test in tests.items()}
     fallen = ", ".join(name for name, high in highest.items() if high is not None and high < 0)
+    said = f"AUROC falls beyond doubt with {fallen or 'none of them'}"
+    if not any(high is not None for high in highest.values()):
+        said = "cases are too few to say by how much AUROC falls"
     return (
         f"{of[0].upper()}{of[1:]}, drawn at random, were corrupted as clients send them, in five"
-        f" strengths. At the strongest, AUROC falls beyond doubt with {fallen or 'none of them'}."
-        " Where it falls, the model"
+        f" strengths. At the strongest, {said}. Where it falls, the model"
         " should say more often that it cannot tell: if it does not, it answers about what it can"
         " no longer make out."
     )

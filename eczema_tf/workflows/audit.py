@@ -115,13 +115,18 @@ def load_as_trained(config: DataConfig, trained_on: DatasetFacts) -> Dataset:
         trained_on: What the run keeps of its data set.
     """
     dataset = load_dataset(config, trained_on.manifest)
-    now, joined = dataset.describe(), trained_on.joined_groups
-    unchanged = all(getattr(now, name) == getattr(trained_on, name) for name in FINGERPRINTS)
+    joined, unchanged = trained_on.joined_groups, is_alike(dataset, trained_on)
     if joined is not None and unchanged:
         return dataset.join_groups(joined)
     if not unchanged:
         say(f"note: {trained_on.manifest} or its photos have changed since training")
     return _audit(config, dataset).dataset
+
+
+def is_alike(dataset: Dataset, facts: DatasetFacts, names: Sequence[str] = FINGERPRINTS) -> bool:
+    """Says whether a data set has the fingerprints that a run keeps, or those of them named."""
+    now = dataset.describe()
+    return all(getattr(now, name) == getattr(facts, name) for name in names)
 
 
 def audit_prepared(folder: Path, *, allow_leaks: bool = False) -> None:

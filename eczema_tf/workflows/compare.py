@@ -13,6 +13,7 @@ from eczema_tf.evaluation.records import Metrics
 from eczema_tf.files import write_json, write_text
 from eczema_tf.reporting.comparison_tables import build_comparison
 from eczema_tf.reporting.document import format_markdown, format_page, format_text
+from eczema_tf.reporting.tables import mark_leaks, warn_of_leaks
 from eczema_tf.workflows import run_folder
 
 PAGE_TITLE = "Eczema assistant: runs compared"
@@ -74,7 +75,12 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
         f"{first.metrics.split.capitalize()}: the {common['case_id'].nunique()} cases that are in"
         f" all of them; they have {counts}."
     )
-    sections = [build_comparison(first.name, paired, described, first.metrics.positive_class)]
+    section = build_comparison(first.name, paired, described, first.metrics.positive_class)
+    for run in (first, *others):
+        if warned := warn_of_leaks(run.metrics, named=False):
+            section = replace(section, blocks=[*warned, *mark_leaks(run.metrics, section.blocks)])
+            break
+    sections = [section]
     print(format_text(sections))
     if out is not None:
         write_text(out / "comparison.html", format_page(PAGE_TITLE, sections))

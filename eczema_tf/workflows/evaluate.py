@@ -10,7 +10,7 @@ import pandas as pd
 from eczema_tf.cli import say
 from eczema_tf.config import Config, change_config
 from eczema_tf.data.clinical.lines import note_absent
-from eczema_tf.data.dataset import Dataset
+from eczema_tf.data.dataset import FINGERPRINTS, Dataset
 from eczema_tf.data.distributions import describe_inputs
 from eczema_tf.data.inputs import Inputs
 from eczema_tf.errors import DataError, RunError
@@ -19,7 +19,7 @@ from eczema_tf.evaluation.records import Metrics
 from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.audit import check_overlap, load_as_trained, load_audited
+from eczema_tf.workflows.audit import check_overlap, is_alike, load_as_trained, load_audited
 from eczema_tf.workflows.base_run import list_seen
 from eczema_tf.workflows.compare import compare
 from eczema_tf.workflows.explain import explain_cases
@@ -78,11 +78,14 @@ def evaluate(
         dataset = load_as_trained(config.data, data)
     else:
         dataset = _load_other(trained, data, manifest, embeddings, allow_leaks)
-    rows = _choose_rows(dataset.table, split, data.splits if manifest is None else None)
-    if own:
+    # the run's own, wherever its manifest lies now
+    divided = manifest is None or is_alike(dataset, data, FINGERPRINTS[:1])
+    rows = _choose_rows(dataset.table, split, data.splits if divided else None)
+    if own and is_alike(dataset, data):
         leaks = Metrics.read(run_dir / run_folder.METRICS).leaks
     else:
-        allowed = allow_leaks or manifest is None  # whoever asks for the run's own training rows
+        # whoever asks for the run's own training rows
+        allowed = allow_leaks or (manifest is None and not own)
         leaks = check_overlap(list_seen(data), dataset, rows, allow_leaks=allowed)
     inputs = load_model_inputs(trained, dataset)
     stressed = _stress(trained, dataset, inputs, rows, robustness)

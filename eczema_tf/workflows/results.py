@@ -16,7 +16,7 @@ from eczema_tf.evaluation.predictions import load_predictions
 from eczema_tf.evaluation.records import Leaks, Metrics, Shift
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.thresholds import Thresholds, choose_points
-from eczema_tf.files import write_csv, write_text
+from eczema_tf.files import remove_file, write_csv, write_text
 from eczema_tf.reporting.document import Section, format_text
 from eczema_tf.reporting.examples import SHOWN, ShownCase, build_examples
 from eczema_tf.reporting.facts import RunFacts
@@ -82,7 +82,7 @@ def write_results(
     )
     if other is not None and run_dir is not None:
         metrics, facts = _add_other(metrics, facts, cases, other, run_dir)
-    (out / run_folder.METRICS).unlink(missing_ok=True)  # those of before, until all is done
+    remove_file(out / run_folder.METRICS)  # those of before, until all is done
     write_csv(out / run_folder.PREDICTIONS, cases)
     write_plots(out, cases, metrics)
     write_stress_plots(out, metrics)
