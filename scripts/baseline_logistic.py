@@ -53,7 +53,11 @@ def main() -> None:
         help="folder of a run with split.folds and pooling: mean or mean_max",
     )
     run_dir = parser.parse_args().run_dir
+    if not (run_dir / "folds").is_dir():
+        parser.error(f"{run_dir}: is no cross-validation")
     trained = run_folder.load_model(run_dir / "folds" / "0-0")
+    if trained.config.model.text.pooling == "max":
+        parser.error(f"{run_dir}: pools by the maximum; allowed: mean or mean_max")
     data = RunData.read(run_dir / run_folder.DATA)
     dataset = load_dataset(trained.config.data, data.manifest)
     inputs = compute_features(

@@ -53,13 +53,16 @@ def score_fold(folder: Path, dataset: Dataset) -> pd.DataFrame:
 
 def compare(rows: pd.DataFrame, head: str) -> None:
     """Prints both shares, and their difference."""
-    cases = rows.groupby("case_id").agg(
-        positive=("eczema", "first"),
-        fold=("fold", "first"),
-        group=("group", "first"),
-        scores=(head, list),
+    # a case of several repeats is one in each of them
+    cases = (
+        rows[rows[head].notna()]
+        .groupby(["case_id", "fold"], as_index=False)
+        .agg(positive=("eczema", "first"), group=("group", "first"), scores=(head, list))
     )
     pairs, groups = rank_pairs(cases), pd.Index(cases["group"].unique())
+    if pairs.empty:
+        print(f"{head}: no pair of cases in which one has several photos")
+        return
     first, second = groups.get_indexer(pairs["first"]), groups.get_indexer(pairs["second"])
     gain, rng = (pairs["pooled"] - pairs["single"]).to_numpy(), np.random.default_rng(0)
     draws = []

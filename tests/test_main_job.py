@@ -341,6 +341,7 @@ def test_a_second_export_is_a_second_version_and_a_folder_to_share(
     monkeypatch.setattr(exporting, "check_parity", lambda *_: "that of the first version")
     run, out, shared = (workplace / name for name in ("run", "export", "shared"))
     arguments = ["--run-dir", str(run), "--out", str(out), "--hub-folder", str(shared)]
+    assert export.main([*arguments[:-1], str(out / "hub")]) == 1
     assert export.main(arguments) == 0
     assert {child.name for child in out.iterdir()} == {"1", "2"}
 

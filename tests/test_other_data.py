@@ -351,12 +351,13 @@ def test_a_card_that_its_author_has_filled_in_stays(tmp_path: Path, capsys):
 
 
 @pytest.mark.parametrize(
-    "trained", ["", "checkpoints", "model.weights.h5", "folds", "before_refit/checkpoints"]
+    "trained", ["", "checkpoints/one", "model.weights.h5", "folds", "before_refit/checkpoints/one"]
 )
 def test_a_full_disk_leaves_the_run_folder_free_unless_something_was_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: str
 ):
     def fail(_: Config, folder: Path) -> None:
+        (folder / "checkpoints").mkdir()  # into which nothing could be written
         (folder / trained).mkdir(parents=True, exist_ok=True)
         raise OSError(28, "No space left on device")
 

@@ -9,6 +9,7 @@ from eczema_tf.data.cache import release_maps
 from eczema_tf.data.checksums import write_checksums
 from eczema_tf.data.clinical.fields import list_values
 from eczema_tf.data.memory import give_memory_back
+from eczema_tf.errors import RunError
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.files import adding_version, replacing_folder
 from eczema_tf.reporting.facts import Environment, RunData
@@ -30,7 +31,12 @@ def export(run_dir: Path, out: Path, hub_folder: Path | None = None) -> Path:
         run_dir: Of the run.
         out: Folder of all versions.
         hub_folder: A new folder for all that belongs to the model, to be shared; None for none.
+
+    Raises:
+        RunError: If that is, or lies in, the folder of all versions.
     """
+    if hub_folder and hub_folder.resolve().is_relative_to(out.resolve()):
+        raise RunError(f"--hub-folder {hub_folder}: {out} is for versions alone; give another")
     trained = run_folder.load_model(run_dir)
     with replacing_folder(hub_folder) if hub_folder else nullcontext() as folder:
         version = export_model(trained, run_dir, out)

@@ -153,8 +153,8 @@ def write_start(run_dir: Path, config: Config) -> None:
 
 def take_back_start(run_dir: Path) -> None:
     """Removes what `write_start` wrote, unless something was trained since."""
-    places, trained = (run_dir, run_dir / BEFORE_REFIT), ("checkpoints", WEIGHTS, FOLDS)
-    if not any((place / name).exists() for place in places for name in trained):
+    places, trained = (run_dir, run_dir / BEFORE_REFIT), ("checkpoints/*", WEIGHTS, FOLDS)
+    if not any([*place.glob(name)] for place in places for name in trained):
         for place in places:
             for name in (CONFIG, ENVIRONMENT):
                 (place / name).unlink(missing_ok=True)
@@ -251,7 +251,8 @@ def take_apart(run_dir: Path, trained: TrainedModel) -> Submodels:
         neutral_text = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise RunError(
-            f"{path}: missing or damaged; explanations start from it: train again"
+            f"{path}: missing or damaged; explanations start from it: finish the run (train"
+            " --resume), or train again"
         ) from error
     return Submodels(trained.model, neutral_text, read_json(run_dir / EVIDENCE, EvidenceScale))
 
