@@ -226,7 +226,7 @@ def test_what_the_run_was_trained_on_is_refused_or_marks_every_table(
     for text in (printed, report):
         marked = [line for line in text.splitlines() if "(too good: leaks)" in line]
         assert all(any(table in line for line in marked) for table in tables)
-        assert "Leaks between training and these cases were allowed" in " ".join(text.split())
+        assert "photos, texts or groups were in training or validation" in " ".join(text.split())
     leaks = Metrics.read(run / "leaky" / "metrics.json").leaks
     assert leaks is not None
     assert leaks.leaks > 80  # photos and texts of about 68 rows

@@ -363,7 +363,7 @@ def test_leaks_that_were_allowed_stand_in_both(metrics, plots):
     leaks = Leaks(leaks=2, examples=["identical photo in a (train) and b (test)"])
     leaky = metrics.model_copy(update={"leaks": leaks})
     for text in text_of(leaky, facts_of(), plots):
-        assert "Leaks between training and these cases were allowed (2)" in text
+        assert "were in training or validation, too (2 found); these results are too good" in text
     page, card = text_of(leaky, facts_of(), plots)
     assert ("identical photo in a (train)" in page, "identical photo in a" in card) == (True, False)
     assert "were kept apart" not in text
@@ -373,7 +373,7 @@ def test_leaks_that_were_allowed_stand_in_both(metrics, plots):
     assert "results: []" in card  # of the front matter, which has no room for a warning
     clean = metrics.model_copy(update={"leaks": Leaks(leaks=0, examples=[])})
     for text in text_of(clean, facts_of(), plots):
-        assert "leaks between" not in text
+        assert "too good" not in text
     assert "were kept apart" in text
 
 

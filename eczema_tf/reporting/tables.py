@@ -38,7 +38,7 @@ _MARKS = {
 
 
 def warn_of_leaks(metrics: Metrics, *, named: bool = True) -> list[Block]:
-    """Warns if the model has seen some of the cases, and that was allowed.
+    """Warns if the model has seen some of the cases, which was allowed, or asked for.
 
     Args:
         metrics: Of the cases.
@@ -47,8 +47,8 @@ def warn_of_leaks(metrics: Metrics, *, named: bool = True) -> list[Block]:
     if (leaks := metrics.leaks) is None or not leaks.leaks:
         return []
     said = (
-        f"Leaks between training and these cases were allowed ({leaks.leaks}): these results are"
-        " too good."
+        f"Leaks: some of these cases, photos, texts or groups were in training or validation, too"
+        f" ({leaks.leaks} found); these results are too good."
     )
     return [Warned(f"{said} For instance: {'; '.join(leaks.examples[:3])}." if named else said)]
 
