@@ -301,38 +301,17 @@ def test_an_operating_point_can_be_asked_for(workplace: Path, capsys: pytest.Cap
     assert "--sensitivity: must lie between 0 and 1; received '1.5'" in capsys.readouterr().err
 
 
-def test_another_manifest_can_be_scored_without_splits(workplace: Path):
-    manifest, out = workplace / "synthetic" / "manifest.csv", workplace / "results"
-    assert (
-        evaluate.main(
-            [
-                "--run-dir",
-                str(workplace / "run"),
-                "--manifest",
-                str(manifest),
-                "--split",
-                "all",
-                "--allow-leaks",
-                "--out",
-                str(out),
-            ]
-        )
-        == 0
-    )
-    assert json.loads((out / "metrics.json").read_text())["cases"] == 160
-    assert (
-        evaluate.main(
-            [
-                "--run-dir",
-                str(workplace / "run"),
-                "--manifest",
-                str(manifest),
-                "--out",
-                str(out / "more"),
-            ]
-        )
-        == 1
-    )
+def test_another_manifest_can_be_scored_without_splits(
+    workplace: Path, capsys: pytest.CaptureFixture
+):
+    other, out = workplace / "synthetic" / "other.csv", workplace / "results"
+    pd.read_csv(workplace / "synthetic" / "manifest.csv", dtype=str)[1:].to_csv(other, index=False)
+    arguments = ["--run-dir", str(workplace / "run"), "--manifest", str(other)]
+    options = ["--split", "all", "--allow-leaks", "--out", str(out)]
+    assert evaluate.main([*arguments, *options]) == 0
+    assert json.loads((out / "metrics.json").read_text())["cases"] == 160  # one lost a photo
+    assert evaluate.main([*arguments, "--out", str(out / "more")]) == 1
+    assert "there are no such rows; give --split all" in capsys.readouterr().err
 
 
 def test_a_second_export_is_a_second_version_and_a_folder_to_share(
