@@ -37,8 +37,8 @@ def load_config(
         settings = [_read_setting(override) for override in one]
     for key, value, where in settings:
         set_key(values, key, value, where=where)
-    where = f"{path}{' with what was set' * bool(settings)}"
-    return Config.parse(values, where=where if path is not None else "configuration")
+    named = str(path) if path is not None else "configuration"
+    return Config.parse(values, where=f"{named} with what was set" if settings else named)
 
 
 def _read_setting(override: str) -> tuple[str, object, str]:

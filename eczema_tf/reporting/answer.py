@@ -281,7 +281,8 @@ def format_answer(answer: Answer) -> str:
         said = "not given" if value is None else _say(value)
         if side is not None:
             threshold = _say(answer.find_threshold(modality) or 0)
-            said += f"  ({side} the validation threshold{f' {threshold}' * (threshold != said)})"
+            figure = "" if threshold == said else f" {threshold}"
+            said += f"  ({side} the validation threshold{figure})"
         lines.append(f"P(eczema) {name:<15} {said}")
     if answer.consistency:
         lines.append(f"{'the text suggests':<25} {_rank(answer.consistency)}")

@@ -143,7 +143,7 @@ def find_cues(text: str) -> list[Cue]:
         start, end = words[mention.start].start, words[mention.end - 1].end
         cue = _make_cue(mention, effects, start, text[start:end])
         if mention.meaning.kind == _AGE:  # of which the unit may follow: "at the age of 6 | weeks"
-            *_, last = words[: mention.end + 1]
+            last = words[min(mention.end, len(words) - 1)]
             cue = replace(cue, kind=_read_age(text[start : last.end]))
         if (cue.status, cue.subject) == (NEGATED, PATIENT):
             ended.add(cue.category)

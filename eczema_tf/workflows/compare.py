@@ -76,10 +76,9 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
         f" all of them; they have {counts}."
     )
     section = build_comparison(first.name, paired, described, first.metrics.positive_class)
-    for run in (first, *others):
-        if warned := warn_of_leaks(run.metrics, named=False):
-            section = replace(section, blocks=[*warned, *mark_leaks(run.metrics, section.blocks)])
-            break
+    if leaky := [run.metrics for run in (first, *others) if warn_of_leaks(run.metrics)]:
+        warned = warn_of_leaks(leaky[0], named=False)
+        section = replace(section, blocks=[*warned, *mark_leaks(leaky[0], section.blocks)])
     sections = [section]
     print(format_text(sections))
     if out is not None:

@@ -122,8 +122,7 @@ function forgetFaults() {
 
 /** @param {number} number of the photo that goes, from 0 */
 function removePhoto(number) {
-  asking.abort(); // about the photo that goes
-  [status.textContent, result.ariaBusy] = ["", "false"];
+  stopAsking(); // about the photo that goes
   setPhotos(photos.filter((_, place) => place !== number));
   forgetFaults();
   (photos.length ? slots[0].remove : drop).focus();
@@ -259,13 +258,18 @@ function joinFields(form) {
   return known.map(([name, value]) => `${name}=${value}`).join("; ");
 }
 
-function startOver() {
+function stopAsking() {
   asking.abort();
+  status.textContent = "";
+  result.ariaBusy = "false";
+}
+
+function startOver() {
+  stopAsking();
   removePhotos();
   fields?.reset();
   text.value = "";
   result.innerHTML = nothingYet;
-  result.ariaBusy = "false";
 }
 
 /** @param {DOMStringMap} example `photo` is an address, or "" for none */

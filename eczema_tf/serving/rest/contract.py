@@ -103,9 +103,10 @@ def parse_request(
         for number, image in enumerate(given):
             asked.images.append(_read_value(image, f"{where}[{number}]" if listed[row] else where))
         for name, value, to in (("text", text, asked.texts), ("clinical", line, asked.clinical)):
-            words = _read_value(value, told := place.format(row=row, name=name))
+            where = place.format(row=row, name=name)
+            words = _read_value(value, where)
             if len(words) > MAX_TOLD_BYTES:
-                raise BadRequest(f"{told}: {len(words):,} bytes; allowed: {MAX_TOLD_BYTES:,}")
+                raise BadRequest(f"{where}: {len(words):,} bytes; allowed: {MAX_TOLD_BYTES:,}")
             to.extend([words.decode("utf-8", "replace")] * len(given))
         asked.cases.extend([row] * len(given))
     return asked
