@@ -106,12 +106,20 @@ def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:
         once = bool(commas) and denials.isdisjoint(range(commas[0], end))
         closing = _LIST_ENDS | {"and"} if once else _LIST_ENDS
         heads = start > 0 and tuple(forms[start - 1 : start + 1]) in _LIST_HEADS
-        if heads or tuple(forms[end : end + 2]) in _LIST_TAILS:
+        heads |= "denies" in forms[start + 1 : start + 3]
+        bare = once and all(_is_bare(forms, comma) for comma in commas)
+        if heads or bare or tuple(forms[end : end + 2]) in _LIST_TAILS:
             listed.update(commas)
         for comma in reversed(commas):
             if _is_in_list(forms, comma, closing, listed):
                 listed.add(comma)
     return listed
+
+
+def _is_bare(forms: Sequence[str], comma: int) -> bool:
+    """Whether a noun alone follows, as in "no redness, weeping": not "no itching, red and dry"."""
+    item, end = [*forms[comma + 1 : comma + 3], "."][:2]
+    return item.endswith(("ness", "ing")) and (end == "," or end in CLAUSE_ENDS)
 
 
 def _is_in_list(forms: Sequence[str], comma: int, closing: Set[str], listed: Set[int]) -> bool:
