@@ -171,6 +171,17 @@ def holding(folder: Path) -> Iterator[None]:
 FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 
 
+def check_writable(folder: Path) -> None:
+    """Refuses a folder that cannot be written to, or not be made, before any work is done.
+
+    Raises:
+        EczemaError: If it cannot.
+    """
+    there = next(path for path in [folder, *folder.resolve().parents] if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):  # also of a read-only disk
+        raise EczemaError(f"{folder}: cannot be written: {there} allows no file in it")
+
+
 @contextlib.contextmanager
 def refusing(path: Path) -> Iterator[None]:
     """Turns what the disk refuses into one clear line.

@@ -594,6 +594,13 @@ def test_data_that_changed_since_are_audited_again(kept, monkeypatch: pytest.Mon
         load_as_trained(DataConfig(), facts)
 
 
+def test_a_run_whose_data_have_moved_says_how_to_name_them(kept):
+    _, facts = kept
+    moved = facts.model_copy(update={"manifest": f"{facts.manifest}.moved"})
+    with pytest.raises(DataError, match=r"moved: the run was trained on it.*--manifest FILE"):
+        load_as_trained(DataConfig(), moved)
+
+
 def test_a_run_from_before_groups_were_kept_is_audited_again(kept):
     audited, facts = kept
     old = DatasetFacts(**{**dict(facts), "joined_groups": None})

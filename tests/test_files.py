@@ -25,6 +25,7 @@ from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.errors import EczemaError, RunError
 from eczema_tf.files import (
     adding_version,
+    check_writable,
     escape_formula,
     holding,
     refusing,
@@ -473,3 +474,14 @@ def test_files_that_are_not_as_written_are_named(tmp_path: Path, damage, said: s
     damage(tmp_path)
     with pytest.raises(RunError, match=said):
         check_checksums(tmp_path, ["words", "weights"])
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch):
+    check_writable(tmp_path / "new" / "deep")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(EczemaError, match=r"deep: cannot be written: .*file allows no file in it"):
+        check_writable(tmp_path / "file" / "deep")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(EczemaError, match="new: cannot be written"):
+        check_writable(tmp_path / "new")

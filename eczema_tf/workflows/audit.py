@@ -15,7 +15,7 @@ from eczema_tf.config import DataConfig
 from eczema_tf.data.audit.audit import Audit, audit_dataset, check_splits
 from eczema_tf.data.audit.overlap import Seen, find_overlap
 from eczema_tf.data.dataset import FINGERPRINTS, Dataset, DatasetFacts, load_dataset
-from eczema_tf.errors import raise_if_any
+from eczema_tf.errors import DataError, raise_if_any
 from eczema_tf.evaluation.records import Leaks
 from eczema_tf.files import write_json
 
@@ -113,7 +113,15 @@ def load_as_trained(config: DataConfig, trained_on: DatasetFacts) -> Dataset:
     Args:
         config: Of the data.
         trained_on: What the run keeps of its data set.
+
+    Raises:
+        DataError: If the manifest is no longer where it was.
     """
+    if not Path(trained_on.manifest).is_file():
+        raise DataError(
+            f"{trained_on.manifest}: the run was trained on it, and it is not there, seen from"
+            f" {Path.cwd()}; say where it lies now: --manifest FILE"
+        )
     dataset = load_dataset(config, trained_on.manifest)
     joined, unchanged = trained_on.joined_groups, is_alike(dataset, trained_on)
     if joined is not None and unchanged:

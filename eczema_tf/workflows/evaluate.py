@@ -16,6 +16,7 @@ from eczema_tf.data.inputs import Inputs
 from eczema_tf.errors import DataError, RunError
 from eczema_tf.evaluation.external import compare_inputs
 from eczema_tf.evaluation.records import Metrics
+from eczema_tf.files import check_writable
 from eczema_tf.reporting.explanation_report import format_explanations
 from eczema_tf.reporting.facts import RunData
 from eczema_tf.workflows import run_folder
@@ -72,6 +73,7 @@ def evaluate(
     """
     own = manifest is None and split == "test"
     out = _choose_folder(out, run_dir, manifest, split)
+    check_writable(out)
     trained, data = run_folder.load_model(run_dir), RunData.read(run_dir / run_folder.DATA)
     config = _aim_at(sensitivities, trained.config, run_dir)
     if manifest is None:
