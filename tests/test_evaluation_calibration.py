@@ -141,6 +141,17 @@ def test_slope_and_intercept_are_those_of_an_unpenalised_regression():
     assert judged.intercept.low < 0.4 < judged.intercept.high
 
 
+def test_a_slope_is_found_however_overconfident_or_off_a_model_is():
+    """From a slope of 1 on, Newton's method leaves for infinity on all of these."""
+    logits = np.random.default_rng(0).normal(0, 2.5, 300)
+    for slope, intercept in ((0.2, 0), (-0.5, 0), (1, -4)):
+        labels = np.random.default_rng(1).random(300) < expit(slope * logits + intercept)
+        theirs = LogisticRegression(C=np.inf, tol=1e-10).fit(logits[:, None], labels)
+        found = fit_logistic(expit(logits), labels.astype(float))
+        assert found[0].value == pytest.approx(theirs.coef_[0, 0], abs=1e-4)
+        assert found[1].value == pytest.approx(theirs.intercept_[0], abs=1e-4)
+
+
 def test_the_slopes_error_is_that_of_a_sandwich_by_resampling():
     probabilities, labels = draw(400, slope=0.8)
     slope, rng = fit_logistic(probabilities, labels)[0], np.random.default_rng(0)

@@ -125,6 +125,9 @@ def test_a_paired_difference_has_a_narrower_interval_than_an_unpaired_one():
     assert (paired.p < 0.05) == (paired.low > 0)
     same = estimate_difference(one - one, sampling, "")
     assert (same.value, same.low, same.p) == (0, None, None)
+    for weight in (0.05, 0.1, 0.3):  # of which rounding makes more than nothing, or nothing
+        alike = estimate_difference(measure_mean(np.full(12, -weight)), Sampling(np.arange(12)), "")
+        assert alike.reason == "no interval: no case differs from the others"
 
 
 def test_a_mean_has_students_interval_and_p_value_by_group():

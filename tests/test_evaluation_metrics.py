@@ -196,3 +196,5 @@ def test_the_best_kappa_is_that_of_the_best_of_all_rules():
         )
         assert metrics.compute_best_kappa(expected, grades) == pytest.approx(best)
     assert np.isnan(metrics.compute_best_kappa(np.ones(3), np.ones(3, int)))
+    graded = np.repeat([1, 2], 3)  # nobody is mild
+    assert metrics.compute_best_kappa(graded.astype(float), graded) == pytest.approx(1)

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from eczema_tf.evaluation.explanation_results import bootstrap_mean, compare
-from eczema_tf.evaluation.intervals import draw_weights
+from eczema_tf.evaluation.explanation_results import compare, estimate_figure
+from eczema_tf.evaluation.intervals import Sampling
 from eczema_tf.explanation.faithfulness_image import (
     build_centred_gaussian,
     compute_area,
@@ -361,21 +361,35 @@ def test_a_gain_is_paired_and_above_zero_where_the_explanation_is_better():
     difficulty = rng.normal(size=60)
     rival = np.where(np.arange(60) == 3, np.nan, difficulty)
     values = {"map": difficulty - 0.1, "random": rival}
-    weights = draw_weights(np.arange(60), replicates=200, seed=0)
-    lower = compare(values, "lower", weights, "none")
+    sampling = Sampling(np.arange(60))
+    lower = compare(values, "lower", sampling, "none")
     assert lower.cases == 60
     assert lower.gain_over["random"].value == pytest.approx(0.1)
-    assert lower.gain_over["random"].low == pytest.approx(0.1)  # paired: difficulty cancels
+    paired = lower.gain_over["random"]
+    assert (paired.low, paired.reason) == (None, "no interval: no case differs from the others")
     assert lower.estimates["map"].high - lower.estimates["map"].low > 0.2
-    higher = compare(values, "higher", weights, "none")
+    higher = compare(values, "higher", sampling, "none")
     assert higher.gain_over["random"].value == pytest.approx(-0.1)
 
 
 def test_the_mean_is_over_the_cases_where_a_figure_is_defined():
-    weights = np.array([[1.0, 1, 1, 1], [2, 2, 0, 0], [0, 0, 2, 2]])
-    estimate = bootstrap_mean(np.array([1.0, np.nan, 3.0, np.nan]), weights, "nothing")
-    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((2, 1.05, 2.95))
-    assert bootstrap_mean(np.full(4, np.nan), weights, "nothing").reason == "nothing"
+    values = np.where(np.arange(40) % 2, np.nan, np.arange(40) / 2)  # 0, 1, ..., 19
+    sampling = Sampling(np.arange(40))
+    estimate = estimate_figure(values, sampling, "nothing")
+    reach = 2.0930240544 * np.sqrt(np.sum((np.arange(20) - 9.5) ** 2)) / 20  # Student's, 19 free
+    expected = (9.5, 9.5 - reach, 9.5 + reach)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx(expected)
+    assert estimate_figure(np.full(40, np.nan), sampling, "nothing").reason == "nothing"
+
+
+def test_figures_of_few_groups_have_no_interval_and_hits_have_a_share_s():
+    values = np.where(np.arange(40) < 9, np.arange(40.0), np.nan)
+    few = estimate_figure(values, Sampling(np.arange(40)), "nothing")
+    assert (few.low, few.reason) == (None, "no interval: 9 groups, 10 are needed")
+    pairs = estimate_figure(np.arange(18.0), Sampling(np.arange(18) // 2), "nothing")
+    assert pairs.reason == "no interval: 9 groups, 10 are needed"
+    hits = estimate_figure(np.ones(20), Sampling(np.arange(20)), "nothing")
+    assert (hits.low, hits.high) == pytest.approx((1 / (1 + 1.959964**2 / 20), 1))  # Wilson's
 
 
 def test_mu_fidelity_is_one_where_falls_are_sums_of_scores():

@@ -128,7 +128,9 @@ def judge_calibration(
 
 
 def fit_logistic(probabilities: np.ndarray, labels: np.ndarray) -> tuple[Statistic, Statistic]:
-    """Fits logit P(label) = slope * logit(probability) + intercept (Cox 1958), by Newton's method.
+    """Fits logit P(label) = slope * logit(probability) + intercept (Cox 1958).
+
+    By Newton's method, from a slope of 0 on; a step that makes it worse is halved.
 
     Args:
         probabilities: float64 (cases,) in [0, 1].
@@ -137,20 +139,28 @@ def fit_logistic(probabilities: np.ndarray, labels: np.ndarray) -> tuple[Statist
     Returns:
         Slope and intercept; NaN with one class only, or where a threshold parts the classes.
     """
+    undefined = Statistic(np.nan, np.zeros(len(labels)))
+    if not len(labels) or not 0 < labels.mean() < 1:
+        return undefined, undefined
     logits = np.clip(logit(probabilities), -_LARGEST_LOGIT, _LARGEST_LOGIT)
     design = np.stack([logits, np.ones(len(logits))], axis=1)  # (cases, 2)
-    found = np.array([1.0, 0.0])
+
+    def compute_loss(weights: np.ndarray) -> float:
+        return float((np.logaddexp(0, design @ weights) - labels * (design @ weights)).sum())
+
+    found = np.array([0.0, logit(labels.mean())])
     for _ in range(50):
         fitted = expit(design @ found)
         information = design.T @ (design * (fitted * (1 - fitted))[:, None])
         if np.linalg.cond(information) > 1e10 or np.abs(found).max() > 1e3:
             break
         step = np.linalg.solve(information, design.T @ (labels - fitted))
+        while compute_loss(found + step) > compute_loss(found) and np.abs(step).max() > 1e-9:
+            step /= 2
         found += step
         if np.abs(step).max() < 1e-9:
             influence = (design * (labels - fitted)[:, None]) @ np.linalg.inv(information)
             return Statistic(found[0], influence[:, 0]), Statistic(found[1], influence[:, 1])
-    undefined = Statistic(np.nan, np.zeros(len(labels)))
     return undefined, undefined
 
 

@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from eczema_tf.evaluation.intervals import LEVEL, Estimate, summarise
+from eczema_tf.evaluation.intervals import (
+    LEVEL,
+    Estimate,
+    Sampling,
+    estimate_difference,
+    estimate_mean,
+    estimate_share,
+)
+from eczema_tf.evaluation.metrics import measure_mean
 
 Estimates = dict[str, Estimate]
 
@@ -106,8 +114,7 @@ class ExplanationResults:
         text: Of words' scores, or the reason likewise.
         with_both: How many cases have both a photo and a text.
         contributions: How far photo and text move the answer of these.
-        replicates: How many resamples the intervals come from.
-        groups: Of how many groups of cases.
+        groups: How many groups the cases are of.
     """
 
     split: str
@@ -117,7 +124,6 @@ class ExplanationResults:
     text: ModalityResults | str
     with_both: int
     contributions: Estimates
-    replicates: int
     groups: int
 
     def to_json(self) -> dict[str, Any]:
@@ -135,12 +141,12 @@ class ExplanationResults:
             "photo": describe(self.photo),
             "text": describe(self.text),
             "contributions": {"cases": self.with_both, **self.contributions},
-            "bootstrap": {"replicates": self.replicates, "groups": self.groups, "level": LEVEL},
+            "intervals": {"groups": self.groups, "level": LEVEL},
         }
 
 
 def compare(
-    values: Mapping[str, np.ndarray], better: str, weights: np.ndarray, reason: str
+    values: Mapping[str, np.ndarray], better: str, sampling: Sampling, reason: str
 ) -> Comparison:
     """Averages a figure over cases.
 
@@ -148,7 +154,7 @@ def compare(
         values: By name, the figure of each case, float64 (cases,), NaN where it is undefined. The
             first is the explanation, the others are its baselines.
         better: "higher" or "lower".
-        weights: From `draw_weights`.
+        sampling: Of the cases.
         reason: Why the figure is undefined, if it is for all cases.
     """
     explained, *baselines = values
@@ -157,8 +163,8 @@ def compare(
     return Comparison(
         cases=int(np.isfinite(values[explained]).sum()),
         better=better,
-        estimates=bootstrap_means(values, weights, reason),
-        gain_over=bootstrap_means(gains, weights, reason),
+        estimates=estimate_figures(values, sampling, reason),
+        gain_over={name: _estimate_gain(gain, sampling, reason) for name, gain in gains.items()},
     )
 
 
@@ -166,7 +172,7 @@ def compare_cases(
     figures: Mapping[str, tuple[str, str]],
     measured: Mapping[int, Mapping[str, Mapping[str, float]]],
     names: Sequence[str],
-    weights: np.ndarray,
+    sampling: Sampling,
 ) -> dict[str, Comparison]:
     """Averages what was measured case by case.
 
@@ -174,40 +180,44 @@ def compare_cases(
         figures: By name, what is better ("higher" or "lower"), and why the figure may be undefined.
         measured: By case, figure and name; what is left out is undefined.
         names: Of the explanation and its baselines.
-        weights: From `draw_weights`, float64 (1 + replicates, cases).
+        sampling: Of the cases.
 
     Returns:
         By figure.
     """
 
     def collect(figure: str, name: str) -> np.ndarray:
-        found = (measured.get(case, {}).get(figure, {}) for case in range(weights.shape[1]))
+        found = (measured.get(case, {}).get(figure, {}) for case in range(len(sampling.groups)))
         return np.array([by_name.get(name, np.nan) for by_name in found], "float64")
 
     return {
-        figure: compare({name: collect(figure, name) for name in names}, better, weights, reason)
+        figure: compare({name: collect(figure, name) for name in names}, better, sampling, reason)
         for figure, (better, reason) in figures.items()
     }
 
 
-def bootstrap_means(
-    values: Mapping[str, np.ndarray], weights: np.ndarray, reason: str = "nothing to compare"
-) -> dict[str, Estimate]:
-    """Estimates the mean of each figure; see `bootstrap_mean`."""
-    return {name: bootstrap_mean(figure, weights, reason) for name, figure in values.items()}
+def estimate_figures(
+    values: Mapping[str, np.ndarray], sampling: Sampling, reason: str = "nothing to compare"
+) -> Estimates:
+    """Estimates the mean of each figure; see `estimate_figure`."""
+    return {name: estimate_figure(figure, sampling, reason) for name, figure in values.items()}
 
 
-def bootstrap_mean(values: np.ndarray, weights: np.ndarray, reason: str) -> Estimate:
-    """Estimates the mean over the cases where a figure is defined.
+def estimate_figure(values: np.ndarray, sampling: Sampling, reason: str) -> Estimate:
+    """Estimates the mean over the cases where a figure is defined; of hits and misses, a share.
 
     Args:
         values: float64 (cases,), NaN where undefined.
-        weights: From `draw_weights`, float64 (1 + replicates, cases).
+        sampling: Of the cases.
         reason: Why there is no mean, if there is none.
     """
     known = np.isfinite(values)
-    total = weights[:, known].sum(axis=1)
-    means = np.divide(
-        weights[:, known] @ values[known], total, out=np.full(len(weights), np.nan), where=total > 0
-    )
-    return summarise(means, reason)
+    mean, drawn = measure_mean(values[known]), sampling.where(known)
+    if known.any() and np.isin(values[known], (0, 1)).all():
+        return estimate_share(mean, known[known], drawn, reason)
+    return estimate_mean(mean, drawn, reason)
+
+
+def _estimate_gain(gains: np.ndarray, sampling: Sampling, reason: str) -> Estimate:
+    known = np.isfinite(gains)
+    return estimate_difference(measure_mean(gains[known]), sampling.where(known), reason)

@@ -23,6 +23,8 @@ LEVEL = 0.95
 MAX_UNDEFINED = 0.05
 # groups with a case of each class; with fewer, no interval of AUROC holds what it says
 MIN_GROUPS = 10
+_RARER = " have a case of the rarer class"
+_DUST = 1e-12  # of rounding, where all cases are alike
 
 
 class Estimate(Record):
@@ -201,9 +203,9 @@ def count_rarer_class(positive: np.ndarray, sampling: Sampling) -> int:
     return min(sampling.count(positive), sampling.count(~positive))
 
 
-def explain_too_few(groups: int) -> str:
+def explain_too_few(groups: int, having: str = _RARER) -> str:
     """Says why there is no interval."""
-    return f"no interval: {groups} groups have a case of the rarer class, {MIN_GROUPS} are needed"
+    return f"no interval: {groups} groups{having}, {MIN_GROUPS} are needed"
 
 
 def estimate_mean(
@@ -211,21 +213,28 @@ def estimate_mean(
 ) -> Estimate:
     """Gives a mean or a coefficient Student's interval.
 
+    There is none with fewer than `MIN_GROUPS` groups, nor where no case differs from the others: of
+    twelve that agree one more may differ.
+
     Args:
         mean: The statistic.
         sampling: Of the cases.
         reason: Why it is undefined, if it is.
-        groups: How many the degrees of freedom come from, if not from all; with fewer than
-            `MIN_GROUPS` there is no interval.
+        groups: How many have a case of the rarer class, where both classes are needed: they give
+            the degrees of freedom. None for all groups.
     """
     if np.isnan(mean.value):
         return Estimate(value=None, low=None, high=None, reason=reason)
-    groups = sampling.count() if groups is None else groups
-    if groups < MIN_GROUPS:
-        return Estimate(value=mean.value, low=None, high=None, reason=explain_too_few(groups))
+    count, having = (sampling.count(), "") if groups is None else (groups, _RARER)
     error = np.sqrt(sampling.compute_variance(mean.influence))
-    reach = float(t.ppf((1 + LEVEL) / 2, groups - 1) * error)
-    return Estimate(value=mean.value, low=mean.value - reach, high=mean.value + reach)
+    if count < MIN_GROUPS:
+        reason = explain_too_few(count, having)
+    elif error <= _DUST * max(abs(mean.value), 1):
+        reason = "no interval: no case differs from the others"
+    else:
+        reach = float(t.ppf((1 + LEVEL) / 2, count - 1) * error)
+        return Estimate(value=mean.value, low=mean.value - reach, high=mean.value + reach)
+    return Estimate(value=mean.value, low=None, high=None, reason=reason)
 
 
 def clip_ends(estimate: Estimate, lowest: float, highest: float) -> Estimate:
@@ -247,9 +256,6 @@ def estimate_difference(
     if found["low"] is None:
         return Difference(**found)
     error = np.sqrt(sampling.compute_variance(difference.influence))
-    if error == 0:  # of twelve cases that agree one more may differ
-        reason = "no interval: no case differs from the others"
-        return Difference(value=difference.value, low=None, high=None, reason=reason)
     freedom = (sampling.count() if groups is None else groups) - 1
     p = 2 * t.sf(abs(difference.value) / error, freedom)
     return Difference(**found, p=float(p))

@@ -182,7 +182,7 @@ def compute_best_kappa(expected: np.ndarray, grades: np.ndarray) -> float:
     """
     if len(np.unique(grades)) < 2:
         return np.nan
-    cuts, best = np.percentile(expected, np.arange(101)), 0.0
+    cuts, best = np.array([-np.inf, *np.percentile(expected, np.arange(101))]), 0.0
     true = np.eye(3)[grades]  # (cases, grades)
     for low in cuts:
         predicted = (expected > low).astype(int) + (expected > cuts[cuts >= low, None])

@@ -12,7 +12,7 @@ import tensorflow as tf
 from eczema_tf.data.dataset import Dataset
 from eczema_tf.data.inputs import Inputs, to_model_inputs
 from eczema_tf.data.synthetic.ground_truth import GroundTruth, load_ground_truth
-from eczema_tf.evaluation.intervals import draw_weights
+from eczema_tf.evaluation.intervals import Sampling, number_groups
 from eczema_tf.explanation.one_pass import explain_in_one_pass
 from eczema_tf.explanation.submodels import Submodels, select_logit
 from eczema_tf.explanation.token_scores import TokenScores, score_tokens
@@ -83,7 +83,7 @@ class ExplainedCases:
         inputs: Of the whole data set.
         rows: int64 (cases,), the cases' rows in `inputs`.
         ground_truth: What is known of them.
-        weights: float64 (1 + replicates, cases), from `draw_weights`.
+        sampling: Of the cases.
     """
 
     trained: TrainedModel
@@ -92,7 +92,7 @@ class ExplainedCases:
     inputs: Inputs
     rows: np.ndarray
     ground_truth: GroundTruth
-    weights: np.ndarray
+    sampling: Sampling
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -123,7 +123,7 @@ class ExplainedCases:
             self,
             table=self.table.iloc[chosen].reset_index(drop=True),
             rows=self.rows[chosen],
-            weights=self.weights[:, chosen],
+            sampling=Sampling(self.sampling.groups[chosen]),
         )
 
     def gather(self, chosen: int | np.ndarray) -> dict[str, np.ndarray]:
@@ -186,8 +186,7 @@ def choose_cases(
         rows: int64, to choose from.
         cases: How many at most.
     """
-    config = trained.config
-    drawn = draw_cases(dataset, rows, cases, config.seed)
+    drawn = draw_cases(dataset, rows, cases, trained.config.seed)
     table = dataset.table.iloc[drawn].reset_index(drop=True)
     return ExplainedCases(
         trained=trained,
@@ -196,5 +195,5 @@ def choose_cases(
         inputs=inputs,
         rows=drawn,
         ground_truth=load_ground_truth(dataset.manifest.path),
-        weights=draw_weights(table["group_id"], config.evaluate.bootstrap_replicates, config.seed),
+        sampling=Sampling(number_groups(table["group_id"])),
     )

@@ -11,8 +11,9 @@ from eczema_tf.evaluation.explanation_results import (
     Estimates,
     ExplanationResults,
     ModalityResults,
-    bootstrap_means,
+    estimate_figures,
 )
+from eczema_tf.evaluation.intervals import Sampling
 from eczema_tf.explanation.maps import HEATMAP_METHOD
 from eczema_tf.explanation.spans import TOKEN_METHOD
 from eczema_tf.explanation.submodels import Submodels
@@ -70,7 +71,6 @@ def evaluate_explanations(
         text=evaluate_texts(chosen),
         with_both=int(both.sum()),
         contributions=evaluate_contributions(chosen, both),
-        replicates=trained.config.evaluate.bootstrap_replicates,
         groups=chosen.table["group_id"].nunique(),
     )
     write_json(out / EXPLANATIONS, results.to_json())
@@ -96,8 +96,8 @@ def evaluate_photos(cases: ExplainedCases) -> ModalityResults | str:
         method=HEATMAP_METHOD,
         counts={"photos": len(read), "without_evidence": weak, "not_known": hidden - weak},
         comparisons=comparisons,
-        changes={"noise": bootstrap_means(noise, seen.weights)},
-        randomised=summarise_cascade(randomised, few.weights),
+        changes={"noise": estimate_figures(noise, seen.sampling)},
+        randomised=summarise_cascade(randomised, few.sampling),
     )
 
 
@@ -122,11 +122,11 @@ def evaluate_texts(cases: ExplainedCases) -> ModalityResults | str:
         counts={"texts": len(read)},
         comparisons=comparisons,
         changes={
-            name: bootstrap_means(stability.compare_explanations(shown, after), seen.weights)
+            name: estimate_figures(stability.compare_explanations(shown, after), seen.sampling)
             for name, after in changed.items()
         },
-        randomised=summarise_cascade(randomised, few.weights),
-        sums=bootstrap_means(add_up(seen, shown), seen.weights, "no such text"),
+        randomised=summarise_cascade(randomised, few.sampling),
+        sums=estimate_figures(add_up(seen, shown), seen.sampling, "no such text"),
     )
 
 
@@ -146,13 +146,13 @@ def evaluate_contributions(cases: ExplainedCases, both: np.ndarray) -> Estimates
     image, text = (np.where(both, np.abs(cases.contributions[:, by]), np.nan) for by in (1, 2))
     share = np.divide(image, image + text, out=np.full(len(image), np.nan), where=image + text > 0)
     results = {"image": image, "text": text, "image_share": share}
-    return bootstrap_means(results, cases.weights, "no case has both a photo and a text")
+    return estimate_figures(results, cases.sampling, "no case has both a photo and a text")
 
 
-def summarise_cascade(depths: dict[str, dict[str, np.ndarray]], weights: np.ndarray) -> Cascade:
+def summarise_cascade(depths: dict[str, dict[str, np.ndarray]], sampling: Sampling) -> Cascade:
     """Averages the correlations of each depth over cases."""
     return Cascade(
-        cases=weights.shape[1],
+        cases=len(sampling.groups),
         draws=stability.DRAWS,
-        depths={name: bootstrap_means(figures, weights) for name, figures in depths.items()},
+        depths={name: estimate_figures(figures, sampling) for name, figures in depths.items()},
     )

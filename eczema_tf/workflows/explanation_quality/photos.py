@@ -80,7 +80,7 @@ def compare_heatmaps(cases: ExplainedCases, heatmaps: np.ndarray) -> dict[str, C
     shown = np.flatnonzero(heatmaps.any(axis=(1, 2))).tolist()
     photos = track(shown, "heatmaps", len(shown), slow=True)
     measured = {case: measure_heatmap(cases, case, heatmaps[case], rng) for case in photos}
-    return compare_cases(_HEATMAP_FIGURES, measured, MAP_NAMES, cases.weights)
+    return compare_cases(_HEATMAP_FIGURES, measured, MAP_NAMES, cases.sampling)
 
 
 def measure_heatmap(

@@ -171,7 +171,7 @@ def compare_words(
             }
             for figure in found[RANDOM][0]
         }
-    return compare_cases(_WORD_FIGURES, measured, [TOKEN_METHOD, RANDOM], cases.weights)
+    return compare_cases(_WORD_FIGURES, measured, [TOKEN_METHOD, RANDOM], cases.sampling)
 
 
 def predict_kept(
