@@ -131,14 +131,25 @@ def test_a_paired_difference_has_a_narrower_interval_than_an_unpaired_one():
 
 
 def test_a_mean_has_students_interval_and_p_value_by_group():
-    rng = np.random.default_rng(2)
-    values = rng.normal(0.1, 1, 2000)
+    values = np.random.default_rng(2).normal(0.4, 1, 12)
     theirs = ttest_1samp(values, 0)
-    ours = estimate_difference(measure_mean(values), Sampling(np.arange(2000)), "")
-    assert ours.p == pytest.approx(theirs.pvalue, rel=0.01)
-    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval()), abs=1e-4)
-    copied = estimate_difference(measure_mean(values.repeat(3)), Sampling(np.arange(6000) // 3), "")
+    ours = estimate_difference(measure_mean(values), Sampling(np.arange(12)), "")
+    assert ours.p == pytest.approx(theirs.pvalue)
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval()))
+    copied = estimate_difference(measure_mean(values.repeat(3)), Sampling(np.arange(36) // 3), "")
     assert copied.p == pytest.approx(ours.p)
+
+
+def test_a_group_that_holds_most_cases_is_not_taken_for_many():
+    """Of 21 groups one has half of the cases, all of the same luck."""
+    groups = np.repeat(np.arange(21), [40] + [2] * 20)
+    rng, held = np.random.default_rng(0), []
+    for _ in range(400):
+        values = rng.normal(size=21)[groups] * 0.5 + rng.normal(size=80)
+        found = estimate_difference(measure_mean(values), Sampling(groups), "")
+        held.append(found.low <= 0 <= found.high)
+        assert (found.p >= 0.05) == held[-1]
+    assert np.mean(held) > 0.93
 
 
 def test_training_sets_widen_a_cross_validation_by_nadeau_and_bengio():

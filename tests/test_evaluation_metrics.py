@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from eczema_tf.evaluation import metrics
+from eczema_tf.evaluation.intervals import Sampling
 
 
 def auroc(scores, positive, models=None):
@@ -51,7 +52,7 @@ def test_models_count_by_their_pairs():
     assert auroc(scores, positive, np.array([0, 0, 1, 1, 1])) == 2 / 3
 
 
-def test_the_squared_influences_are_the_variance_of_delong():
+def test_the_error_of_an_auroc_is_delongs():
     """By their definition: the variances of the shares of pairs that each case wins."""
     rng = np.random.default_rng(5)
     positive, scores = rng.random(50) < 0.3, rng.integers(0, 9, 50).astype(float)
@@ -60,7 +61,9 @@ def test_the_squared_influences_are_the_variance_of_delong():
         wins.mean(axis=0).var(ddof=1) / wins.shape[1]
     )
     found = metrics.measure_auroc(scores, positive)
-    assert (found.influence**2).sum() == pytest.approx(expected)
+    classes = positive, ~positive
+    error = Sampling(np.arange(50)).measure_error(found.influence, classes)[0]
+    assert error**2 == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("measure", ["auroc", "mean", "f1"])
@@ -80,8 +83,7 @@ def test_an_influence_is_what_a_case_more_would_change(measure):
     copies = np.full(12, 1000)
     for case in range(12):
         slope = (compute(copies + (np.arange(12) == case)).value - compute(copies).value) * 1000
-        scale = np.sqrt([4 / 3, 8 / 7])[int(not positive[case])] if measure == "auroc" else 1
-        found = compute(np.ones(12, int)).influence[case] / scale
+        found = compute(np.ones(12, int)).influence[case]
         assert found == pytest.approx(slope, rel=0.01, abs=1e-4)
 
 

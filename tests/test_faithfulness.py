@@ -376,7 +376,7 @@ def test_the_mean_is_over_the_cases_where_a_figure_is_defined():
     values = np.where(np.arange(40) % 2, np.nan, np.arange(40) / 2)  # 0, 1, ..., 19
     sampling = Sampling(np.arange(40))
     estimate = estimate_figure(values, sampling, "nothing")
-    reach = 2.0930240544 * np.sqrt(np.sum((np.arange(20) - 9.5) ** 2)) / 20  # Student's, 19 free
+    reach = 2.0930240544 * np.arange(20).std(ddof=1) / np.sqrt(20)  # Student's, 19 free
     expected = (9.5, 9.5 - reach, 9.5 + reach)
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx(expected)
     assert estimate_figure(np.full(40, np.nan), sampling, "nothing").reason == "nothing"

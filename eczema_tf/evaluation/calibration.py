@@ -103,9 +103,8 @@ def judge_calibration(
         sampling: Of the cases.
         reason: Why something is undefined, if it is.
     """
-    rarer = count_rarer_class(positive, sampling)
     slope, intercept = (
-        estimate_mean(one, sampling, _UNFITTED, groups=rarer)
+        estimate_mean(one, sampling, _UNFITTED, (positive, ~positive))
         for one in fit_logistic(probabilities, labels)
     )
     miscalibration, discrimination, uncertainty = decompose_brier(probabilities, labels)

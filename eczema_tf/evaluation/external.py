@@ -62,8 +62,9 @@ def judge_external(
     heads, recalibration = {}, {}
     for head in ECZEMA_HEADS:
         part = sample.of_kind(head)
-        offset, groups = fit_offset(part.probability(head), part.labels()), part.count_rarer_class()
-        recalibration[head] = estimate_mean(offset, part.sampling, _ONE_CLASS, groups=groups)
+        offset = fit_offset(part.probability(head), part.labels())
+        classes = part.positive(), ~part.positive()
+        recalibration[head] = estimate_mean(offset, part.sampling, _ONE_CLASS, classes)
         own, others = _list_metrics(internal.heads[head]), _list_metrics(here.heads[head])
         heads[head] = {
             name: Beside(internal=own[name], here=one, difference=estimate_unpaired(one, own[name]))

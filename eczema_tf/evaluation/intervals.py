@@ -7,6 +7,7 @@ the middle 95 % of a bootstrap over groups.
 `scripts/measure_coverage.py` measures how often the intervals hold the truth.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,26 @@ class Sampling:
     def compute_variance(self, influence: np.ndarray) -> float:
         """Computes the variance of a statistic between groups (linearised; Binder 1983)."""
         return self.inflation * float((np.bincount(self.groups, influence) ** 2).sum())
+
+    def measure_error(
+        self, influence: np.ndarray, kinds: Sequence[np.ndarray]
+    ) -> tuple[float, list[float]]:
+        """Measures the standard error of a statistic, as a sample shows it.
+
+        Args:
+            influence: float64 (cases,).
+            kinds: bool (cases,) each, without overlap: the kinds of cases that it takes. One less
+                is free to vary than a kind's cases are worth as copies, so that few groups, or very
+                unequal ones, tell less.
+
+        Returns:
+            The error, and the degrees of freedom of each kind, above 0.
+        """
+        free = [max(self.count_copies(own) - 1, 1e-3) for own in kinds]
+        widened = influence.copy()
+        for own, freedom in zip(kinds, free, strict=True):
+            widened[own] *= np.sqrt((freedom + 1) / freedom)
+        return float(np.sqrt(self.compute_variance(widened))), free
 
 
 def number_groups(groups: np.ndarray | pd.Series) -> np.ndarray:
@@ -185,15 +206,13 @@ def estimate_auroc(
     if not 0 < value < 1:
         low, high = compute_wilson(value, rarer / sampling.inflation)
         return Estimate(value=value, low=low, high=high)
-    influence, parts, unsure = auroc.influence.copy(), 0.0, 0.0
-    for own in (positive, ~positive):
-        copies = sampling.count_copies(own)
-        influence[own] *= np.sqrt((1 - 1 / own.sum()) / (1 - 1 / copies))  # as for a share
-        variance = sampling.compute_variance(np.where(own, influence, 0))
-        parts, unsure = parts + variance, unsure + variance**2 / (copies - 1)
-    error = np.sqrt(sampling.compute_variance(influence)) / (value * (1 - value))
+    classes, parts, unsure = (positive, ~positive), 0.0, 0.0
+    error, free = sampling.measure_error(auroc.influence, classes)
+    for own, freedom in zip(classes, free, strict=True):
+        variance = sampling.measure_error(np.where(own, auroc.influence, 0), [own])[0] ** 2
+        parts, unsure = parts + variance, unsure + variance**2 / freedom
     freedom = max(parts**2 / max(unsure, 1e-300), 1)
-    reach = t.ppf((1 + LEVEL) / 2, freedom) * error
+    reach = t.ppf((1 + LEVEL) / 2, freedom) * error / (value * (1 - value))
     low, high = expit(logit(value) - reach), expit(logit(value) + reach)
     return Estimate(value=value, low=float(low), high=float(high))
 
@@ -209,7 +228,7 @@ def explain_too_few(groups: int, having: str = _RARER) -> str:
 
 
 def estimate_mean(
-    mean: Statistic, sampling: Sampling, reason: str, *, groups: int | None = None
+    mean: Statistic, sampling: Sampling, reason: str, kinds: Sequence[np.ndarray] = ()
 ) -> Estimate:
     """Gives a mean or a coefficient Student's interval.
 
@@ -220,21 +239,30 @@ def estimate_mean(
         mean: The statistic.
         sampling: Of the cases.
         reason: Why it is undefined, if it is.
-        groups: How many have a case of the rarer class, where both classes are needed: they give
-            the degrees of freedom. None for all groups.
+        kinds: bool (cases,) each: the kinds of cases that it takes, such as both classes; the rarer
+            one gives the degrees of freedom. None: it takes all cases as one.
     """
+    return _estimate_mean(mean, sampling, reason, kinds)[0]
+
+
+def _estimate_mean(
+    mean: Statistic, sampling: Sampling, reason: str, kinds: Sequence[np.ndarray]
+) -> tuple[Estimate, float]:
+    """Returns a p-value besides, of the mean being 0; NaN without an interval."""
     if np.isnan(mean.value):
-        return Estimate(value=None, low=None, high=None, reason=reason)
-    count, having = (sampling.count(), "") if groups is None else (groups, _RARER)
-    error = np.sqrt(sampling.compute_variance(mean.influence))
-    if count < MIN_GROUPS:
-        reason = explain_too_few(count, having)
-    elif error <= _DUST * max(abs(mean.value), 1):
+        return Estimate(value=None, low=None, high=None, reason=reason), np.nan
+    kinds = kinds or [np.ones(len(sampling.groups), bool)]
+    groups = min(sampling.count(own) for own in kinds)
+    if groups < MIN_GROUPS:
+        reason = explain_too_few(groups, _RARER if len(kinds) > 1 else "")
+        return Estimate(value=mean.value, low=None, high=None, reason=reason), np.nan
+    error, free = sampling.measure_error(mean.influence, kinds)
+    if error <= _DUST * max(abs(mean.value), 1):
         reason = "no interval: no case differs from the others"
-    else:
-        reach = float(t.ppf((1 + LEVEL) / 2, count - 1) * error)
-        return Estimate(value=mean.value, low=mean.value - reach, high=mean.value + reach)
-    return Estimate(value=mean.value, low=None, high=None, reason=reason)
+        return Estimate(value=mean.value, low=None, high=None, reason=reason), np.nan
+    reach = float(t.ppf((1 + LEVEL) / 2, min(free)) * error)
+    p = float(2 * t.sf(abs(mean.value) / error, min(free)))
+    return Estimate(value=mean.value, low=mean.value - reach, high=mean.value + reach), p
 
 
 def clip_ends(estimate: Estimate, lowest: float, highest: float) -> Estimate:
@@ -247,18 +275,12 @@ def clip_ends(estimate: Estimate, lowest: float, highest: float) -> Estimate:
 
 
 def estimate_difference(
-    difference: Statistic, sampling: Sampling, reason: str, *, groups: int | None = None
+    difference: Statistic, sampling: Sampling, reason: str, kinds: Sequence[np.ndarray] = ()
 ) -> Difference:
     """Gives a paired difference Student's interval and p-value; arguments as `estimate_mean`."""
-    found = estimate_mean(difference, sampling, reason, groups=groups).model_dump(
-        exclude_unset=True
-    )
-    if found["low"] is None:
-        return Difference(**found)
-    error = np.sqrt(sampling.compute_variance(difference.influence))
-    freedom = (sampling.count() if groups is None else groups) - 1
-    p = 2 * t.sf(abs(difference.value) / error, freedom)
-    return Difference(**found, p=float(p))
+    estimate, p = _estimate_mean(difference, sampling, reason, kinds)
+    found = estimate.model_dump(exclude_unset=True)
+    return Difference(**found) if np.isnan(p) else Difference(**found, p=p)
 
 
 def estimate_unpaired(one: Estimate, other: Estimate) -> Difference:

@@ -90,7 +90,7 @@ def measure_auroc(
     Returns:
         NaN without a pair. The influences are the structural components of DeLong, DeLong and
         Clarke-Pearson 1988, found by ranks (Sun and Xu 2014); where each case is a group of its own
-        and there is one model, the squares add up to their variance.
+        and there is one model, `Sampling.measure_error` of both classes is theirs.
     """
     won, pairs = np.zeros(len(scores)), np.zeros(len(scores))  # of each case, in its own model
     models = np.zeros(len(scores)) if models is None else models
@@ -106,9 +106,7 @@ def measure_auroc(
         return Statistic(np.nan, np.zeros(len(scores)))
     total = pairs[positive].sum()
     auroc = float(won[positive].sum() / total)
-    count = np.where(positive, positive.sum(), (~positive).sum())
-    unbiased = np.sqrt(count / np.maximum(count - 1, 1))  # a variance divides by count - 1
-    return Statistic(auroc, unbiased * (won - auroc * pairs) / total)
+    return Statistic(auroc, (won - auroc * pairs) / total)
 
 
 def compute_confusion(

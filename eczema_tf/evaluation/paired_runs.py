@@ -56,12 +56,15 @@ def _pair_head(first: Sample, second: Sample, modality: str) -> PairedHead:
     positive, sampling = first.positive(), first.sampling
     of_second, metrics = _measure_head(second, modality), {}
     reason = first.explain_undefined("an answer of both runs")
-    counted = {"sensitivity": positive, "specificity": ~positive}  # all, of the others
+    # all together, of the others
+    kinds = {
+        "auroc": (positive, ~positive),
+        "sensitivity": (positive,),
+        "specificity": (~positive,),
+    }
     for name, one in _measure_head(first, modality).items():
-        other, groups = of_second[name], sampling.count(counted.get(name))
-        if name == "auroc":
-            groups = first.count_rarer_class()
-        difference = estimate_difference(other - one, sampling, reason, groups=groups)
+        other = of_second[name]
+        difference = estimate_difference(other - one, sampling, reason, kinds.get(name, ()))
         values = (None, None) if difference.value is None else (one.value, other.value)
         metrics[name] = PairedMetric(first=values[0], second=values[1], difference=difference)
     positives = first.where(positive).count()

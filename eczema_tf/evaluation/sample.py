@@ -156,8 +156,8 @@ class Sample:
         self, one: Statistic, other: Statistic, reason: str
     ) -> Difference:
         """Estimates one AUROC minus another, paired (DeLong's test, for groups)."""
-        groups = self.count_rarer_class()
-        return estimate_difference(one - other, self.sampling, reason, groups=groups)
+        classes = self.positive(), ~self.positive()
+        return estimate_difference(one - other, self.sampling, reason, classes)
 
     def summarise(
         self, values: np.ndarray, reason: str, *, bounds: tuple[float, float]
