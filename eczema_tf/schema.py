@@ -66,6 +66,9 @@ FINDINGS, NO_FINDINGS = "findings", "none"
 # texts mean equal flags; "" or anything else where somebody did. `source` may say it, too.
 TEXT_KIND, TEMPLATE = "text_kind", "template"
 
+# Further columns whose cells are read as those of the manifest are.
+OPTIONAL_COLUMNS = (FINDINGS, TEXT_KIND, "monk_skin_tone")
+
 # Built-in data only: the expected grade, 0 (mild) to 2 (severe), if it is eczema. The best kappa
 # that cut points on it can reach is the limit.
 GRADE_COLUMNS = {

@@ -233,9 +233,10 @@ def test_ids_are_else_as_they_are_written(tmp_path: Path):
 
 
 def test_ids_that_a_spreadsheet_has_rounded_are_refused(tmp_path: Path):
-    rows = "r1,dry,1.23457E+11\nr2,red,1.23457E+11\n1e+17,red,\n"
-    message = message_of(load_manifest, write(tmp_path, f"example_id,text,group_id\n{rows}"))
-    assert message.count("is a rounded number; save it again with the column as text") == 3
+    rows = 'r1,dry,1.23457E+11\nr2,red,-1.0006E+18\n1e+17,red,\nr4,sore,"1,23457E+11"\n'
+    for reader in READERS:
+        message = message_of(reader, write(tmp_path, f"example_id,text,case_id\n{rows}"))
+        assert message.count("is a rounded number; save it again with the column as text") == 4
 
 
 def test_diagnoses_as_labels_are_told_what_makes_labels_of_them(tmp_path: Path):
@@ -337,3 +338,12 @@ def test_whole_and_streamed_say_the_same(
         assert row.text == loaded["text"]
         if row.image_path:
             assert row.image_path == loaded["image_path"]
+
+
+def test_further_columns_are_cleaned_as_those_of_the_manifest(tmp_path: Path):
+    rows = "r1,dry,NA,Template ,n/a\nr2,red,None,,4\nr3,sore, itch ,,unknown\n"
+    path = write(tmp_path, f"example_id,text,findings,text_kind,monk_skin_tone\n{rows}")
+    table = load_manifest(path).table
+    assert table["findings"].tolist() == ["", "none", "itch"]  # said to say nothing, not unknown
+    assert table["text_kind"].tolist() == ["template", "", ""]
+    assert table["monk_skin_tone"].tolist() == ["", "4", ""]

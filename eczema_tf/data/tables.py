@@ -9,6 +9,7 @@ import codecs
 import csv
 import json
 import re
+import shlex
 from collections.abc import Collection, Iterator
 from functools import lru_cache, partial
 from itertools import chain
@@ -193,7 +194,7 @@ def _check_line(path: Path, number: int, line: str) -> None:
         raise DataError(
             f"{place}: is not UTF-8; received the byte 0x{ord(bad[0]) - 0xDC00:02x} after"
             f" {bad.start()} characters; save it as 'CSV UTF-8' or convert it, for instance: iconv"
-            f" -f WINDOWS-1252 -t UTF-8 {path.name} > new.csv"
+            f" -f WINDOWS-1252 -t UTF-8 {shlex.quote(str(path))} > new.csv"
         )
     if "\0" in line:
         raise DataError(

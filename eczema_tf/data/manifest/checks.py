@@ -18,10 +18,11 @@ _WORDS = {
     **dict.fromkeys(("no", "n", "false", "f", "negative", "neg"), 0.0),
 }
 # 1.23E+11 and 1e+17: another program has cut the digits of a long number, and so joins patients
-_ROUNDED = r"\d(\.\d+)?[eE]\+\d+"
+_ROUNDED = re.compile(r"[-+]?\d([.,]\d+)?[eE]\+\d+")
 _ALLOWED = {"consistency": CONSISTENCY, "severity": SEVERITY, "split": SPLITS}
 # of an example_id, said here and where a manifest is only streamed
 EMPTY_ID = "is empty; allowed: an id of its own for every row"
+ROUNDED_ID = "is a rounded number; save it again with the column as text; received {!r}"
 REPEATED_ID = "appears twice; allowed: an id of its own; received {!r}, as on line {}"
 
 
@@ -99,12 +100,16 @@ def _find_bad_ids(table: pd.DataFrame, lines: np.ndarray) -> Iterator[Fault]:
             yield Fault(row, "example_id", message)
         else:
             first_line[example_id] = lines[row]
-    for column in ("example_id", "case_id", "group_id"):
-        rounded = table[column].str.fullmatch(_ROUNDED).to_numpy(bool)
+    for column, default in (("example_id", ""), ("case_id", "example_id"), ("group_id", "case_id")):
+        rounded = table[column].map(is_rounded).to_numpy(bool)
         for row in np.flatnonzero(rounded).tolist():
-            if column == "example_id" or table[column][row] != table["example_id"][row]:
-                message = "is a rounded number; save it again with the column as text"
-                yield Fault(row, column, f"{message}; received {shorten(table[column][row])!r}")
+            if not default or table[column][row] != table[default][row]:
+                yield Fault(row, column, ROUNDED_ID.format(shorten(table[column][row])))
+
+
+def is_rounded(name: str) -> bool:
+    """Says whether an id has lost digits: -1.23E+11, or 1,23E+11 as a German Excel writes it."""
+    return _ROUNDED.fullmatch(name) is not None
 
 
 def _find_unreadable_fields(table: pd.DataFrame, clinical: Mapping[str, str]) -> Iterator[Fault]:

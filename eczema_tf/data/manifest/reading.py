@@ -12,7 +12,18 @@ from pathlib import Path
 
 from eczema_tf.data.tables import Table, TableRow, open_table
 from eczema_tf.errors import DataError, raise_if_any, shorten
-from eczema_tf.schema import CONSISTENCY, MANIFEST_COLUMNS, REQUIRED_COLUMNS, SEVERITY, SPLITS
+from eczema_tf.schema import (
+    CONSISTENCY,
+    FINDINGS,
+    MANIFEST_COLUMNS,
+    NO_FINDINGS,
+    OPTIONAL_COLUMNS,
+    REQUIRED_COLUMNS,
+    SEVERITY,
+    SPLITS,
+    TEMPLATE,
+    TEXT_KIND,
+)
 
 # What other tables call these columns: in small letters without accents, without what is no letter
 # or digit, and without `_ADDED` around it.
@@ -82,6 +93,8 @@ _MEANT = {
     "split": SPLIT_NAMES,
     "consistency": dict(zip(CONSISTENCY, CONSISTENCY, strict=True)),
     "severity": dict(zip(SEVERITY, SEVERITY, strict=True)),
+    TEXT_KIND: {TEMPLATE: TEMPLATE},
+    FINDINGS: {NO_FINDINGS: NO_FINDINGS},
 }
 
 
@@ -115,7 +128,7 @@ def open_manifest(
         if column in asked and column not in table.columns
     ]
     raise_if_any(f"{path}: the header is not valid", faults)
-    used = {*MANIFEST_COLUMNS, *further}
+    used = {*MANIFEST_COLUMNS, *OPTIONAL_COLUMNS, *further}
     ours = [column if column in used else "" for column in table.columns]
 
     def rows() -> Iterator[TableRow]:
@@ -140,7 +153,7 @@ def clean_cell(column: str, cell: str) -> str:
         bare = unicodedata.normalize("NFC", bare.replace("\u00a0", " "))
     if column == "example_id":
         return bare
-    if bare.casefold() in _NOTHING:
+    if bare.casefold() in _NOTHING and (column, bare.casefold()) != (FINDINGS, NO_FINDINGS):
         return ""
     if column == "text":
         return cell

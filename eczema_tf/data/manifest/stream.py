@@ -15,7 +15,7 @@ import numpy as np
 
 from eczema_tf.data.checksums import digest_file
 from eczema_tf.data.clinical.lines import join_fields
-from eczema_tf.data.manifest.checks import EMPTY_ID, REPEATED_ID
+from eczema_tf.data.manifest.checks import EMPTY_ID, REPEATED_ID, ROUNDED_ID, is_rounded
 from eczema_tf.data.manifest.reading import open_manifest
 from eczema_tf.errors import DataError, raise_if_any, shorten
 
@@ -42,6 +42,7 @@ class Survey(NamedTuple):
 
 
 COLUMNS = ("example_id", "case_id", "image_path", "text")
+_NAMED = 20  # most rounded ids that a message names
 
 
 def stream_rows(path: Path, fields: Collection[str] = ()) -> Iterator[Row]:
@@ -68,13 +69,18 @@ def survey_manifest(path: Path) -> Survey:
     """Reads a manifest once through. Takes 8 bytes of memory a row, whatever the ids and texts.
 
     Raises:
-        DataError: If the file cannot be read, has no rows, or an `example_id` is empty or there
-            twice; all are named.
+        DataError: If the file cannot be read, has no rows, an `example_id` is empty or there twice
+            (all are named), or an id is a rounded number.
     """
-    hashes, has_cases = array("q"), False
+    hashes, has_cases, faults = array("q"), False, list[str]()
     for row in stream_rows(path):
         hashes.append(hash(row.example_id))
         has_cases |= row.case_id != ""
+        for column in ("example_id", "case_id"):
+            if len(faults) < _NAMED and is_rounded(name := getattr(row, column)):
+                place = f"{path.name}:{row.line}: {column}"
+                faults.append(f"{place}: {ROUNDED_ID.format(shorten(name))}")
+    raise_if_any(f"{path} is not valid", faults)
     if not hashes:
         raise DataError(f"{path}: has a header but no rows")
     values, counts = np.unique(np.array(hashes), return_counts=True)
