@@ -1,7 +1,7 @@
 """The leakage audit: planted leaks are found, a clean set raises nothing, groups are joined."""
 
 import json
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -665,7 +665,6 @@ def test_near_copies_are_those_that_all_pairs_would_show(monkeypatch: pytest.Mon
         texts.add(tuple(changed))
     texts |= {(*text, *rng.choice(words, 20)) for text in sorted(texts)[:10]}  # goes on and on
     model = near_texts.PhraseModel(dict.fromkeys(texts, 1))
-    monkeypatch.setattr(model, "is_near_copy", lambda *_: True)
 
     def pairs(text: tuple[str, ...]) -> set[tuple[str, ...]]:
         return {*near_texts._phrases(text, 2)}
@@ -676,4 +675,26 @@ def test_near_copies_are_those_that_all_pairs_would_show(monkeypatch: pytest.Mon
         if len(pairs(one) & pairs(other)) >= max(len(pairs(one)), len(pairs(other))) / 2
     ]
     assert len(expected) >= 20
+    copied = [pair for pair in expected if model.is_near_copy(*pair)]
+    assert 3 <= len(copied) < len(expected)
+    assert near_texts.find_near_texts(model) == copied
+    monkeypatch.setattr(model, "is_near_copy", lambda *_: True)
+    monkeypatch.setattr(model, "chance_bits", 0.0)
     assert near_texts.find_near_texts(model) == expected
+
+
+def test_a_text_carries_at_most_its_bound_whatever_other_is_left_out():
+    rng = np.random.default_rng(1)
+    texts = {tuple(rng.choice(["a", "b", "c", "d"], 9)): int(rng.integers(1, 4)) for _ in range(30)}
+    model = near_texts.PhraseModel(texts)
+    for one in texts:
+        bound = model.bound_bits(one) + 1e-9
+        assert all((model.bits(one, [one, other]) <= bound).all() for other in texts)
+
+
+def test_a_form_that_many_filled_in_is_not_compared_in_pairs(monkeypatch: pytest.MonkeyPatch):
+    asked = "patient presents with a rash on the {} for {} days treated with {} so far no fever"
+    filled = {tuple(asked.format(*answers).split()) for answers in product("abcde", "123", "xyz")}
+    model = near_texts.PhraseModel(dict.fromkeys(filled, 2))
+    monkeypatch.setattr(model, "is_near_copy", fail)
+    assert near_texts.find_near_texts(model) == []

@@ -64,6 +64,7 @@ class PhraseModel:
     def __init__(self, copies: Mapping[Words, int]):
         self.copies = copies
         self._counts = _count_phrases(copies)
+        self._most = _find_most(copies)
         # with one place for words never seen
         self._vocabulary = sum(len(phrase) == 1 for phrase in self._counts)
         texts = sum(copies.values())
@@ -77,11 +78,14 @@ class PhraseModel:
             left_out: Texts that count as never seen.
         """
         own = _count_phrases({text: self.copies[text] for text in left_out})
-        bits = []
-        for phrases in zip(*(_phrases(words, length) for length in (1, 2, 3)), strict=True):
-            in_place, alone = self._probability(phrases, own), self._probability(phrases[:1], own)
-            bits.append(min(-math.log2(in_place), -math.log2(alone) + NOVELTY_BITS))
-        return np.array(bits)
+        return self._measure(words, own, own)
+
+    def bound_bits(self, words: Words) -> np.ndarray:
+        """Returns what the words of a text carry at most if any other text is left out as well."""
+        own = _count_phrases({words: self.copies[words]})
+        return self._measure(
+            words, {phrase: own[phrase] + self._most[phrase] for phrase in own}, own
+        )
 
     def is_copy(self, words: Words) -> bool:
         """Whether groups that have this text would hardly have it by chance."""
@@ -104,12 +108,30 @@ class PhraseModel:
         shared = sum(bits[block.a : block.a + block.size].sum() for block in blocks)
         return bool(shared - CHANGE_BITS * changed >= self.chance_bits)
 
-    def _probability(self, phrases: Sequence[Words], own: Mapping[Words, int]) -> float:
+    def _measure(
+        self, words: Words, unseen: Mapping[Words, int], unseen_before: Mapping[Words, int]
+    ) -> np.ndarray:
+        """Measures the information of words; of what they follow, less may count as never seen."""
+        bits = []
+        for phrases in zip(*(_phrases(words, length) for length in (1, 2, 3)), strict=True):
+            in_place, alone = (
+                self._probability(some, unseen, unseen_before) for some in (phrases, phrases[:1])
+            )
+            bits.append(min(-math.log2(in_place), -math.log2(alone) + NOVELTY_BITS))
+        return np.array(bits)
+
+    def _probability(
+        self,
+        phrases: Sequence[Words],
+        unseen: Mapping[Words, int],
+        unseen_before: Mapping[Words, int],
+    ) -> float:
         """Computes a word's probability from phrases of one to three words, Dirichlet-smoothed."""
         probability = 1 / self._vocabulary
         for phrase in phrases:
             context = (*phrase[:-1], _ANY)
-            seen, before = (self._counts[key] - own[key] for key in (phrase, context))
+            seen = max(self._counts[phrase] - unseen[phrase], 0)
+            before = self._counts[context] - unseen_before[context]
             probability = (seen + BACK_OFF * probability) / (before + BACK_OFF)
         return probability
 
@@ -119,7 +141,8 @@ def find_near_texts(model: PhraseModel) -> list[tuple[Words, Words]]:
 
     Those that share at least half of their word pairs are looked at, exactly: whoever shares half
     of the pairs shares one of the rarest half (prefix filter; Bayardo, Ma and Srikant 2007,
-    doi 10.1145/1242572.1242591), so that how everybody begins costs nothing.
+    doi 10.1145/1242572.1242591), so that how everybody begins costs nothing. Nor do texts of one
+    form: the words that they share carry too little, whatever their order.
 
     Returns:
         Pairs, sorted.
@@ -129,6 +152,8 @@ def find_near_texts(model: PhraseModel) -> list[tuple[Words, Words]]:
         for words, copies in model.copies.items()
         if len(words) >= MIN_COPIED_WORDS and copies <= MAX_COPIES
     )
+    bounds = [model.bound_bits(words) for words in texts]
+    words_of = [frozenset(words) for words in texts]
     pairs_of = [{*_phrases(words, 2)} for words in texts]
     seen = Counter(pair for pairs in pairs_of for pair in pairs)
     holders: dict[Words, list[int]] = defaultdict(list)
@@ -138,11 +163,16 @@ def find_near_texts(model: PhraseModel) -> list[tuple[Words, Words]]:
         rarest = sorted(pairs, key=lambda pair: (seen[pair], pair))[: len(pairs) - shared + 1]
         for other in {other for pair in rarest for other in holders[pair]}:
             least = MIN_SHARED_PAIRS * max(len(pairs), len(pairs_of[other]))
-            alike = texts[other], texts[place]
-            if len(pairs & pairs_of[other]) >= least and model.is_near_copy(*alike):
-                found.append(alike)
-        for pair in rarest:
-            holders[pair].append(place)
+            if len(pairs & pairs_of[other]) < least:
+                continue
+            shared_words = [word in words_of[place] for word in texts[other]]
+            if bounds[other][shared_words].sum() < model.chance_bits:
+                continue
+            if model.is_near_copy(texts[other], texts[place]):
+                found.append((texts[other], texts[place]))
+        if bounds[place].sum() >= model.chance_bits:
+            for pair in rarest:
+                holders[pair].append(place)
     return sorted(found)
 
 
@@ -155,6 +185,15 @@ def _count_phrases(copies: Mapping[Words, int]) -> Counter[Words]:
                 counts[phrase] += number
                 counts[(*phrase[:-1], _ANY)] += number
     return counts
+
+
+def _find_most(copies: Mapping[Words, int]) -> Counter[Words]:
+    """Finds how often the text that has a phrase most often has it, copies counted."""
+    most: Counter[Words] = Counter()
+    for words, number in copies.items():
+        for phrase, count in _count_phrases({words: number}).items():
+            most[phrase] = max(most[phrase], count)
+    return most
 
 
 def _phrases(words: Words, length: int) -> list[Words]:
