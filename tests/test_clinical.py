@@ -81,7 +81,11 @@ def test_numbers_out_of_all_bounds_count_as_far_ones():
 
 
 @pytest.mark.parametrize(
-    "line", ["age=old", "sex=x", "page=3", "age", "age=nan", "age=40 years", "age=50; nothing"]
+    "line",
+    [
+        *("age=old", "sex=x", "page=3", "age", "age=nan", "age=40 years", "age=50; nothing"),
+        *("age=1,200", "age=-12,000"),  # thousands, or a decimal?
+    ],
 )
 def test_what_cannot_be_read_is_not_known_and_said(line: str):
     figures, good = encode(line, "age=50; sex=female")
@@ -171,6 +175,12 @@ def test_bad_cells_are_faults_of_their_lines(tmp_path: Path):
     for fault in ("manifest.csv:3: age: is not a number", "3: sex: is not", "4: site: is not"):
         assert fault in str(caught.value)
     assert "manifest.csv:4: age" not in str(caught.value)
+    path.write_text('example_id,text,age\nr1,dry,"1,200"\nr2,dry,1e39\nr3,dry,"0,125"\n')
+    with pytest.raises(DataError) as caught:
+        load_manifest(path, clinical={"age": "number"})
+    for fault in ("csv:2: age: may be thousands or a decimal", "csv:3: age: is not a number"):
+        assert fault in str(caught.value)
+    assert "csv:4" not in str(caught.value)
     assert len(load_manifest(path).table) == 3  # nobody asked
 
 

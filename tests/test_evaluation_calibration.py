@@ -65,6 +65,14 @@ def test_an_interval_holds_its_error_however_small():
     assert found.error.low <= found.error.value <= found.error.high
 
 
+def test_an_error_of_nothing_has_the_interval_of_chance():
+    """Three of ten in each bin, and 0.3 for all: no bin is off, by luck."""
+    found = judge_error(np.full(100, 0.3), np.tile([1.0] * 3 + [0] * 7, 10))
+    assert found.error.value < 1e-12
+    assert 0 <= found.error.low < 1e-12
+    assert found.error.high > found.perfect_mean
+
+
 def test_a_model_that_is_too_bold_is_found_out():
     probabilities, labels = draw(2000, slope=0.5)
     found = judge_error(probabilities, labels)

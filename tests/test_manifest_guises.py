@@ -239,6 +239,13 @@ def test_ids_that_a_spreadsheet_has_rounded_are_refused(tmp_path: Path):
         assert message.count("is a rounded number; save it again with the column as text") == 4
 
 
+def test_an_id_that_is_a_book_is_refused(tmp_path: Path):
+    """Tables of ids have as many places for each: of 5,000 rows one took all the memory."""
+    rows = f"r1,dry,{'x' * 501}\nr2,red,{'y' * 500}\n"
+    message = message_of(load_manifest, write(tmp_path, f"example_id,text,case_id\n{rows}"))
+    assert message.count("is too long; allowed: 500 characters; received 501") == 1
+
+
 def test_diagnoses_as_labels_are_told_what_makes_labels_of_them(tmp_path: Path):
     path = write(tmp_path, "example_id,text,eczema\nr1,dry,atopic dermatitis\n")
     assert "`prepare table` makes it of diagnoses" in message_of(load_manifest, path)

@@ -14,7 +14,15 @@ from sklearn.metrics import brier_score_loss, f1_score, recall_score, roc_auc_sc
 from test_evaluation_results import simulate_cases
 
 from eczema_tf import evaluate
-from eczema_tf.config import Config, TrainConfig, change_config, dump_config, load_config
+from eczema_tf.config import (
+    Config,
+    DataConfig,
+    TrainConfig,
+    change_config,
+    dump_config,
+    load_config,
+)
+from eczema_tf.data.dataset import load_dataset
 from eczema_tf.errors import RunError
 from eczema_tf.evaluation.intervals import Estimate
 from eczema_tf.evaluation.paired_runs import measure_spread, pair_runs
@@ -205,6 +213,7 @@ def test_repeats_have_other_seeds_and_go_on_where_they_were_killed(
         return of_seeds[config.seed - 7]
 
     monkeypatch.setattr(training, "train", train_or_die)
+    monkeypatch.setattr(training, "_check_finished", lambda *_: None)  # they have no data
     config, folder = Config(seed=7), tmp_path / "runs"
     with pytest.raises(KeyboardInterrupt):
         training.train_seeds(config, 3, folder)
@@ -238,5 +247,25 @@ def test_a_cross_validation_that_is_finished_is_not_repeated(
     write_text(tmp_path / "seed-0" / "config.yaml", dump_config(of_fold))
     of_seeds[0].write(tmp_path / "seed-0" / "metrics.json")
     monkeypatch.setattr(training, "train", Mock(side_effect=AssertionError("trained again")))
+    monkeypatch.setattr(training, "_check_finished", lambda *_: None)
     found = training.train_seeds(config, 1, tmp_path, resume=True)
     assert found["auroc_fusion"].values == [of_seeds[0].heads["fusion"].auroc.value]
+
+
+def test_runs_of_other_data_are_no_seeds_of_the_same_run(
+    of_seeds: list[Metrics], toy_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    manifest = tmp_path / "manifest.csv"
+    shutil.copytree(toy_manifest.parent, tmp_path, dirs_exist_ok=True)
+    config = Config(data=DataConfig(manifest=str(manifest)))
+    finished = tmp_path / "runs" / "seed-0"
+    one = change_config(config, {"export.enabled": False})
+    write_text(finished / "config.yaml", dump_config(one))
+    load_dataset(config.data, manifest).describe().write(finished / "data.json")
+    of_seeds[0].write(finished / "metrics.json")
+    write_text(finished / "SHA256SUMS", "")
+    monkeypatch.setattr(training, "train", lambda *_, **__: of_seeds[1])
+    assert training.train_seeds(config, 2, tmp_path / "runs", resume=True)
+    manifest.write_text(manifest.read_text().replace("itchy", "sore"))
+    with pytest.raises(RunError, match="seed-0: was trained on other data"):
+        training.train_seeds(config, 2, tmp_path / "runs", resume=True)

@@ -15,6 +15,7 @@ from eczema_tf.data.cache import ArrayCache, fingerprint, release_maps
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.data.pipeline import build_evaluation_dataset
 from eczema_tf.model.branches import TEXT_FEATURES, TEXT_WINDOWS, WINDOW_TOKENS
+from eczema_tf.model.layers import LAYERS_VERSION
 from eczema_tf.model.multimodal import ENCODED_INPUTS, Encoders, encoder_of, feature_name
 from eczema_tf.schema import IMAGE, PADDING_MASK
 
@@ -64,7 +65,7 @@ def compute_features(
             shape[1] = -(-source.values.shape[1] // tokens)
         # a grid or a sequence is 30 to 60 times as much as a vector
         dtype = "float32" if len(shape) == 2 else "float16"
-        made_by = [name, dtype, keras.version(), keras_hub.version()]
+        made_by = [name, dtype, LAYERS_VERSION, keras.version(), keras_hub.version()]
         key = fingerprint(source.digest, weights_digest(encoder), *made_by)
         features = cache.load_or_compute(
             f"{modality}_features", key, shape, dtype, partial(_encode, encoder, arrays, shape[1])

@@ -10,6 +10,10 @@ import keras
 import numpy as np
 from keras import ops
 
+# Of what these and other layers of the package compute; raised when it changes, since features of
+# frozen encoders are kept.
+LAYERS_VERSION = 1
+
 
 @keras.saving.register_keras_serializable("eczema_tf")
 class MissingModality(keras.layers.Layer):

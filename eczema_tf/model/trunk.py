@@ -20,6 +20,7 @@ from eczema_tf.errors import ConfigError
 from eczema_tf.model.branches import IMAGE_FEATURES, NORMALIZATION, SUMMARY, pooling_of
 from eczema_tf.model.features import ENCODE_ROWS, weights_digest
 from eczema_tf.model.inner_map import find_inner_maps
+from eczema_tf.model.layers import LAYERS_VERSION
 from eczema_tf.model.multimodal import ENCODER_LAYERS, feature_name, heads_of
 from eczema_tf.schema import IMAGE
 
@@ -113,7 +114,7 @@ def encode_views(
     """
     source = inputs.columns[IMAGE]
     photos, times = len(source.values), 1 + views
-    made_by = [augment.model_dump(), views, seed, keras.version()]
+    made_by = [augment.model_dump(), views, seed, LAYERS_VERSION, keras.version()]
     key = fingerprint(source.digest, weights_digest(trunk), *made_by)
     values = cache.load_or_compute(
         "image_views",

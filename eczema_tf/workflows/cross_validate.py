@@ -27,8 +27,8 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
     """Trains a model for each fold and judges every case by the model that has not seen it.
 
     With `split.repeats`, the cases are divided anew that many times; metrics are over all these
-    predictions, and their intervals still resample groups, so that repeats make a metric steadier
-    but never make it look surer than its cases allow.
+    predictions, and their intervals are still of groups: repeats average out what training varies,
+    but not which cases there are.
 
     Args:
         config: With `split.folds`.

@@ -73,7 +73,6 @@ def evaluate(
     """
     own = manifest is None and split == "test"
     out = _choose_folder(out, run_dir, manifest, split)
-    check_writable(out)
     trained, data = run_folder.load_model(run_dir), RunData.read(run_dir / run_folder.DATA)
     config = _aim_at(sensitivities, trained.config, run_dir)
     if manifest is None:
@@ -135,6 +134,7 @@ def _choose_folder(out: Path | None, run_dir: Path, manifest: Path | None, split
     The folder of a run is refused but for its own results, however it is spelt.
     """
     if manifest is None and split == "test" and (out or run_dir).resolve() == run_dir.resolve():
+        check_writable(run_dir)
         return run_dir  # so that its model card is written, too
     data = "own"
     if manifest is not None:  # `prepare` calls every one manifest.csv: its folder tells them apart
@@ -142,6 +142,7 @@ def _choose_folder(out: Path | None, run_dir: Path, manifest: Path | None, split
         data = folder if stem == "manifest" else f"{folder}-{stem}"
     out = out or run_dir / "evaluations" / f"{data}-{split}"
     run_folder.refuse_run(out)
+    check_writable(out)
     return out
 
 

@@ -1,5 +1,6 @@
 """A whole run: data, training, thresholds, evaluation, export."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 from eczema_tf.cli import say
 from eczema_tf.config import Config, change_config, dump_config, load_config
 from eczema_tf.data.checksums import CHECKSUMS
-from eczema_tf.data.dataset import Dataset
+from eczema_tf.data.dataset import Dataset, load_dataset
 from eczema_tf.data.sources.synthetic import GENERATOR_VERSION, prepare_synthetic
 from eczema_tf.data.splits import assign_splits, find_missing
 from eczema_tf.errors import EczemaError, RunError, raise_if_any
@@ -17,9 +18,10 @@ from eczema_tf.evaluation.records import Metrics
 from eczema_tf.files import write_json, write_text
 from eczema_tf.reporting.comparison_tables import build_spread
 from eczema_tf.reporting.document import format_markdown, format_text
+from eczema_tf.reporting.facts import RunData
 from eczema_tf.schema import SPLITS
 from eczema_tf.workflows import run_folder
-from eczema_tf.workflows.audit import AUDIT, AuditedDataset, load_audited
+from eczema_tf.workflows.audit import AUDIT, AuditedDataset, is_alike, load_audited
 from eczema_tf.workflows.base_run import list_seen_by_base
 from eczema_tf.workflows.board import write_board
 from eczema_tf.workflows.cross_validate import cross_validate
@@ -84,22 +86,24 @@ def train_seeds(
         By figure.
 
     Raises:
-        RunError: If `folder` holds such runs already, or of another configuration: before anything
-            is trained.
+        RunError: If `folder` holds such runs already, of another configuration, or trained on other
+            data: before anything is trained.
     """
     seeds, runs = range(config.seed, config.seed + count), list[Metrics]()
-    planned = []
+    # a cross-validation keeps no model to be sealed
+    needed = [run_folder.METRICS, *([] if config.split.folds else [CHECKSUMS])]
+    planned, finished = [], []
     for seed in seeds:
         one = change_config(config, {"seed": seed, "export.enabled": False})
         run_dir = folder / f"seed-{seed}"
         started = resume and (run_dir / run_folder.CONFIG).is_file()
         check_run_dir(run_dir, one, resume=started)
         planned.append((seed, one, run_dir, started))
+        finished += [run_dir] if all((run_dir / name).is_file() for name in needed) else []
+    _check_finished(config, finished)
     write_text(folder / SEEDS, dump_config(config))
     for seed, one, run_dir, started in planned:
-        # a cross-validation keeps no model to be sealed
-        needed = [run_folder.METRICS, *([] if config.split.folds else [CHECKSUMS])]
-        if all((run_dir / name).is_file() for name in needed):
+        if run_dir in finished:
             say(f"seed {seed}: finished before")
             runs.append(Metrics.read(run_dir / run_folder.METRICS))
         else:
@@ -110,6 +114,19 @@ def train_seeds(
     write_text(folder / SPREAD_PAGE, format_markdown("The same run with other seeds", sections))
     print(f"\n{format_text(sections)}")
     return spreads
+
+
+def _check_finished(config: Config, run_dirs: Sequence[Path]) -> None:
+    """Checks that finished runs learned from the data that are there now, like those to come."""
+    if not run_dirs:
+        return
+    dataset = load_dataset(config.data, find_manifest(config))
+    for run_dir in run_dirs:
+        if not is_alike(dataset, RunData.read(run_dir / run_folder.DATA)):
+            raise RunError(
+                f"{run_dir}: was trained on other data; give another --run-dir, or delete it to"
+                " have it trained anew"
+            )
 
 
 def _train(config: Config, run_dir: Path) -> Metrics:

@@ -19,6 +19,8 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
+from eczema_tf.data.text.tokenizer import MAX_TEXT_BYTES
+
 Words = tuple[str, ...]
 
 MIN_COPIED_WORDS = 8  # shorter texts are never copies
@@ -50,7 +52,7 @@ def split_words(text: str) -> Words:
 
 def show_letters(text: str) -> str:
     """Writes letters in one coding (NFKC), as the model reads them: without soft hyphens."""
-    letters = unicodedata.normalize("NFKC", text)
+    letters = unicodedata.normalize("NFKC", text[:MAX_TEXT_BYTES])  # quadratic in marks
     return "".join(letter for letter in letters if unicodedata.category(letter) != "Cf")
 
 

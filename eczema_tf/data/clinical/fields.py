@@ -14,7 +14,7 @@ import pandas as pd
 import tensorflow as tf
 
 from eczema_tf.data.clinical.lines import join_columns
-from eczema_tf.data.manifest.checks import NUMBER_PATTERN
+from eczema_tf.data.manifest.checks import GROUPED_PATTERN, NUMBER_PATTERN
 from eczema_tf.errors import DataError, shorten
 from eczema_tf.files import Record
 from eczema_tf.schema import NUMBER, POSITIVE_CLASS, STATUS_OK
@@ -75,13 +75,15 @@ class Field(Record):
 def pick_field(lines: tf.Tensor, name: str) -> tf.Tensor:
     """Picks a field's values, string (batch,), from rows' lines; "" where it is not named.
 
-    In small letters and without blanks around; a decimal comma is a point.
+    In small letters and without blanks around; a decimal comma is a point, but one that may stand
+    for thousands is left.
     """
     lines = tf.strings.lower(lines, encoding="utf-8")
     pattern = rf"(?s)(?:.*;)?\s*{name.lower()}\s*=([^;]*)(?:;.*)?"
     value = tf.strings.strip(tf.strings.regex_replace(lines, f"^{pattern}$", r"\1"))
     value = tf.where(tf.strings.regex_full_match(lines, pattern), value, "")
-    return tf.strings.regex_replace(value, r"^([-+]?\d*),(\d*(?:e[-+]?\d+)?)$", r"\1.\2")
+    decimal = tf.strings.regex_replace(value, r"^([-+]?\d*),(\d*(?:e[-+]?\d+)?)$", r"\1.\2")
+    return tf.where(tf.strings.regex_full_match(value, GROUPED_PATTERN), value, decimal)
 
 
 def learn_fields(table: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[Field, ...]:

@@ -11,6 +11,8 @@ from eczema_tf.errors import shorten
 from eczema_tf.schema import CONSISTENCY, NUMBER, POSITIVE_CLASS, SEVERITY, SPLITS
 
 NUMBER_PATTERN = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"  # RE2 reads it as well
+GROUPED_PATTERN = r"[-+]?[1-9]\d{0,2},\d{3}"  # 1,200: thousands to some, a decimal to others
+_GROUPED = re.compile(GROUPED_PATTERN, re.ASCII)
 _NUMBER = re.compile(NUMBER_PATTERN, re.ASCII | re.IGNORECASE)
 CLASS_NAME = re.compile(r"[\w ,/-]{1,40}")
 _WORDS = {
@@ -19,6 +21,7 @@ _WORDS = {
 }
 # 1.23E+11 and 1e+17: another program has cut the digits of a long number, and so joins patients
 _ROUNDED = re.compile(r"[-+]?\d([.,]\d+)?[eE]\+\d+")
+_LONGEST_ID = 500  # characters; tables of ids have as many places for each
 _ALLOWED = {"consistency": CONSISTENCY, "severity": SEVERITY, "split": SPLITS}
 # of an example_id, said here and where a manifest is only streamed
 EMPTY_ID = "is empty; allowed: an id of its own for every row"
@@ -101,10 +104,12 @@ def _find_bad_ids(table: pd.DataFrame, lines: np.ndarray) -> Iterator[Fault]:
         else:
             first_line[example_id] = lines[row]
     for column, default in (("example_id", ""), ("case_id", "example_id"), ("group_id", "case_id")):
-        rounded = table[column].map(is_rounded).to_numpy(bool)
-        for row in np.flatnonzero(rounded).tolist():
-            if not default or table[column][row] != table[default][row]:
-                yield Fault(row, column, ROUNDED_ID.format(shorten(table[column][row])))
+        own = table[column] != table[default] if default else np.ones(len(table), bool)
+        for row in np.flatnonzero(table[column].map(is_rounded).to_numpy(bool) & own).tolist():
+            yield Fault(row, column, ROUNDED_ID.format(shorten(table[column][row])))
+        for row in np.flatnonzero((table[column].str.len() > _LONGEST_ID) & own).tolist():
+            message = f"is too long; allowed: {_LONGEST_ID} characters"
+            yield Fault(row, column, f"{message}; received {len(table[column][row]):,}")
 
 
 def is_rounded(name: str) -> bool:
@@ -116,10 +121,18 @@ def _find_unreadable_fields(table: pd.DataFrame, clinical: Mapping[str, str]) ->
     for column, kind in clinical.items():
         wanted = "a number" if kind == NUMBER else "a name without semicolons"
         for row, value in enumerate(table.get(column, [])):
-            unread = value.endswith("%") or not np.isfinite(_parse_number(value))
-            if value and (unread if kind == NUMBER else ";" in value):
-                message = f"is not {wanted}; allowed: that, or empty where it is not known"
-                yield Fault(row, column, f"{message}; received {shorten(value)!r}")
+            message = f"is not {wanted}; allowed: that, or empty where it is not known"
+            if kind == NUMBER and _GROUPED.fullmatch(value):
+                message = "may be thousands or a decimal; allowed: 1200 or 1.2 for 1,200"
+            elif not value or not (_is_unread(value) if kind == NUMBER else ";" in value):
+                continue
+            yield Fault(row, column, f"{message}; received {shorten(value)!r}")
+
+
+def _is_unread(value: str) -> bool:
+    """Whether a clinical number is none, or none that the model can hold."""
+    number = _parse_number(value)
+    return value.endswith("%") or not abs(number) <= float(np.finfo("float32").max)
 
 
 def _find_disagreements(

