@@ -17,6 +17,7 @@ from eczema_tf.evaluation.intervals import (
     estimate_auroc,
     estimate_difference,
     estimate_f1,
+    estimate_mean,
     estimate_share,
     inflate_for_training,
     summarise,
@@ -150,6 +151,11 @@ def test_a_group_that_holds_most_cases_is_not_taken_for_many():
         held.append(found.low <= 0 <= found.high)
         assert (found.p >= 0.05) == held[-1]
     assert np.mean(held) > 0.93
+    most = np.repeat(np.arange(21), [360] + [2] * 20)
+    found = estimate_mean(
+        measure_mean(np.random.default_rng(0).normal(size=400)), Sampling(most), ""
+    )
+    assert (found.low, found.reason) == (None, "no interval: one group has most of the cases")
 
 
 def test_training_sets_widen_a_cross_validation_by_nadeau_and_bengio():

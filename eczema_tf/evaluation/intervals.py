@@ -26,6 +26,7 @@ MAX_UNDEFINED = 0.05
 MIN_GROUPS = 10
 _RARER = " have a case of the rarer class"
 _DUST = 1e-12  # of rounding, where all cases are alike
+_FEWEST_COPIES, _ONE_GROUP = 2, "one group has most of the cases"
 
 
 class Estimate(Record):
@@ -84,9 +85,9 @@ class Sampling:
                 unequal ones, tell less.
 
         Returns:
-            The error, and the degrees of freedom of each kind, above 0.
+            The error, and the degrees of freedom of each kind, at least 1.
         """
-        free = [max(self.count_copies(own) - 1, 1e-3) for own in kinds]
+        free = [max(self.count_copies(own) - 1, 1) for own in kinds]
         widened = influence.copy()
         for own, freedom in zip(kinds, free, strict=True):
             widened[own] *= np.sqrt((freedom + 1) / freedom)
@@ -232,8 +233,8 @@ def estimate_mean(
 ) -> Estimate:
     """Gives a mean or a coefficient Student's interval.
 
-    There is none with fewer than `MIN_GROUPS` groups, nor where no case differs from the others: of
-    twelve that agree one more may differ.
+    There is none with fewer than `MIN_GROUPS` groups or where one has most of the cases, nor where
+    no case differs from the others: of twelve that agree one more may differ.
 
     Args:
         mean: The statistic.
@@ -257,8 +258,9 @@ def _estimate_mean(
         reason = explain_too_few(groups, _RARER if len(kinds) > 1 else "")
         return Estimate(value=mean.value, low=None, high=None, reason=reason), np.nan
     error, free = sampling.measure_error(mean.influence, kinds)
-    if error <= _DUST * max(abs(mean.value), 1):
-        reason = "no interval: no case differs from the others"
+    alike = error <= _DUST * max(abs(mean.value), 1)
+    if alike or min(sampling.count_copies(own) for own in kinds) < _FEWEST_COPIES:
+        reason = f"no interval: {'no case differs from the others' if alike else _ONE_GROUP}"
         return Estimate(value=mean.value, low=None, high=None, reason=reason), np.nan
     reach = float(t.ppf((1 + LEVEL) / 2, min(free)) * error)
     p = float(2 * t.sf(abs(mean.value) / error, min(free)))

@@ -117,9 +117,10 @@ def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:
 
 
 def _is_bare(forms: Sequence[str], comma: int) -> bool:
-    """Whether a noun alone follows, as in "no redness, weeping": not "no itching, red and dry"."""
+    """Whether a noun alone follows one, as in "no redness, weeping": not "no itching, red"."""
     item, end = [*forms[comma + 1 : comma + 3], "."][:2]
-    return item.endswith(("ness", "ing")) and (end == "," or end in CLAUSE_ENDS)
+    both = all(noun.endswith(("ness", "ing")) for noun in (forms[comma - 1], item))
+    return both and (end == "," or end in CLAUSE_ENDS)
 
 
 def _is_in_list(forms: Sequence[str], comma: int, closing: Set[str], listed: Set[int]) -> bool:
