@@ -249,9 +249,9 @@ def estimate_calibration_error(
         wider = t.ppf((1 + LEVEL) / 2, rarer - 1) / norm.ppf((1 + LEVEL) / 2)  # as for a mean
         simulate = partial(_simulate_errors, probabilities, off, bin_of_case, wider * scatter)
         low, high = _invert(simulate, seen, largest=seen + 3 * limit)
-        high = max(high, seen)  # chance makes most errors seen too large, and some by all of it
-        if seen < np.quantile(perfect, (1 - LEVEL) / 2):  # no truth has such samples: a lucky one
-            high = max(high, limit)
+        # chance makes most errors seen too large, and some by all of it; no truth has such samples
+        # as are luckier than a perfect model's
+        high = max(high or limit, seen)
     error = Estimate(value=seen, low=low, high=high, **({"reason": too_few} if low is None else {}))
     bins = [
         Bin(
