@@ -209,9 +209,9 @@ def estimate_auroc(
         return Estimate(value=value, low=low, high=high)
     classes, parts, unsure = (positive, ~positive), 0.0, 0.0
     error, free = sampling.measure_error(auroc.influence, classes)
-    for own, freedom in zip(classes, free, strict=True):
+    for own, of_class in zip(classes, free, strict=True):
         variance = sampling.measure_error(np.where(own, auroc.influence, 0), [own])[0] ** 2
-        parts, unsure = parts + variance, unsure + variance**2 / freedom
+        parts, unsure = parts + variance, unsure + variance**2 / of_class
     freedom = max(parts**2 / max(unsure, 1e-300), 1)
     reach = t.ppf((1 + LEVEL) / 2, freedom) * error / (value * (1 - value))
     low, high = expit(logit(value) - reach), expit(logit(value) + reach)

@@ -40,21 +40,8 @@ _PRECEDING, _ADJACENT, _SENTENCE, _INSIDE = "preceding", "adjacent", "sentence",
 _LIMITED = (NEGATED, UNCERTAIN, PAST, GONE, _REVERSED, _EARLIER, _MADE, _MAKE)  # to its reach
 # what a question for yes or no begins with
 _AUXILIARIES = frozenset(
-    {
-        "is",
-        "are",
-        "can",
-        "could",
-        "does",
-        "do",
-        "would",
-        "will",
-        "should",
-        "might",
-        "may",
-        "shouldnt",
-    }
-)
+    {"is", "are", "can", "could", "does", "do", "would", "will", "should", "might", "may"}
+) | {"shouldnt"}
 # a request, or a question about what is there for certain
 _ASKS_ELSE = frozenset(
     {"you", "anyone", "anybody", "everyone", "someone", "somebody", "doctor", "normal", "why"}
