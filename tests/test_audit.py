@@ -27,6 +27,7 @@ from eczema_tf.data.photo.inspection import inspect_photos
 from eczema_tf.data.sources.scin import PHOTO_COLUMNS, prepare_scin
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_folds, assign_splits
+from eczema_tf.data.text.tokenizer import MAX_TEXT_BYTES
 from eczema_tf.errors import DataError
 from eczema_tf.workflows.audit import AuditedDataset, load_as_trained, load_audited
 
@@ -649,12 +650,6 @@ def test_a_dataset_json_of_somebody_else_is_a_clear_error(tmp_path: Path, conten
         dataset.describe()
 
 
-def test_marks_upon_marks_do_not_keep_the_audit():
-    """Putting 80,000 of them in order took 14 s: what the model does not read is left out."""
-    text = "dry" + "\u0301\u0323" * 40_000
-    assert len(split_words(text)[0]) < 30_000
-
-
 def test_letters_that_nobody_sees_hide_no_diagnosis():
     assert name_diagnoses("the doctor says ec\u00adzema") == {("eczema", "own")}
     assert mask_diagnoses("is it atopic\u2011dermatitis?") == "is it this?"
@@ -702,5 +697,29 @@ def test_a_form_that_many_filled_in_is_not_compared_in_pairs(monkeypatch: pytest
     asked = "patient presents with a rash on the {} for {} days treated with {} so far no fever"
     filled = {tuple(asked.format(*answers).split()) for answers in product("abcde", "123", "xyz")}
     model = near_texts.PhraseModel(dict.fromkeys(filled, 2))
+    monkeypatch.setattr(model, "is_near_copy", fail)
+    assert near_texts.find_near_texts(model) == []
+
+
+def test_what_the_model_does_not_read_is_not_put_in_order():
+    assert len(near_texts.show_letters("e" * (MAX_TEXT_BYTES + 5))) == MAX_TEXT_BYTES
+
+
+def test_a_near_copy_that_carries_just_enough_is_found():
+    rng = np.random.default_rng(0)
+    words = [f"w{number}" for number in range(16)]
+    texts = {tuple(map(str, rng.choice(words, 10))) for _ in range(40)}
+    pair = sorted((*(one := sorted(texts)[0])[:9], last) for last in ("w0", "w1"))
+    model = near_texts.PhraseModel(dict.fromkeys([*(texts - {one}), *map(tuple, pair)], 1))
+    assert model.bound_bits(tuple(pair[0])).sum() < 2 * model.chance_bits
+    assert near_texts.find_near_texts(model) == [tuple(pair)]
+
+
+def test_rich_answers_in_a_form_are_not_compared_in_pairs(monkeypatch):
+    asked = "patient presents with a rash on the left arm for some days"
+    told = [" ".join(f"own{place}{number}" for number in range(10)) for place in range(60)]
+    texts = {tuple(f"{asked} {own}".split()) for own in told}
+    model = near_texts.PhraseModel(dict.fromkeys(texts, 2))
+    assert min(model.bound_bits(text).sum() for text in texts) > model.chance_bits
     monkeypatch.setattr(model, "is_near_copy", fail)
     assert near_texts.find_near_texts(model) == []

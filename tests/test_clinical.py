@@ -546,3 +546,27 @@ def test_under_stress_a_case_keeps_its_own_fields(monkeypatch: pytest.MonkeyPatc
     own = data.inputs.columns[CLINICAL].gather(asked["rows"])
     for figures in asked["figures"]:
         np.testing.assert_array_equal(figures, own)
+
+
+def test_thousands_are_asked_about_in_numbers_alone(tmp_path: Path):
+    path = tmp_path / "manifest.csv"
+    rows = ['"120,500"', '"1,20"', '"-3,000"', '"0,125"']
+    lines = "".join(f'r{place},dry,{cell},"1,200"\n' for place, cell in enumerate(rows))
+    path.write_text(f"example_id,text,steps,ward\n{lines}")
+    with pytest.raises(DataError) as caught:
+        load_manifest(path, clinical={"steps": "number", "ward": "category"})
+    said = str(caught.value)
+    assert said.count("may be thousands or a decimal") == 2
+    for place in ("csv:2: steps", "csv:4: steps"):
+        assert place in said
+    assert "ward" not in said
+
+
+def test_shares_and_what_no_model_holds_are_no_numbers(tmp_path: Path):
+    path = tmp_path / "manifest.csv"
+    path.write_text("example_id,text,age\nr1,dry,40%\nr2,dry,-1e39\nr3,dry,-5\n")
+    with pytest.raises(DataError) as caught:
+        load_manifest(path, clinical={"age": "number"})
+    for place in (2, 3):
+        assert f"csv:{place}: age: is not a number" in str(caught.value)
+    assert "csv:4" not in str(caught.value)

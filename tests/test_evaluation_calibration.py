@@ -273,3 +273,29 @@ def test_the_order_of_cases_with_one_answer_changes_nothing(answers: int):
         assert sum(one.cases for one in found.bins) == 400
     assert errors == pytest.approx([errors[0]] * 3)
     assert errors[0] < 0.08
+
+
+def test_a_slope_and_its_error_are_of_the_rarer_class():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, 400)
+    labels = np.zeros(400)
+    labels[rng.choice(400, 12, replace=False)] = 1
+    positive, sampling = labels > 0.5, Sampling(np.arange(400))
+    slope = judge_calibration(expit(logits), labels, positive, sampling, "").slope
+    fitted = fit_logistic(expit(logits), labels)[0]
+    error = sampling.measure_error(fitted.influence, (positive, ~positive))[0]
+    assert slope.high - slope.value == pytest.approx(2.2009851601 * error)  # Student's, 11 free
+    labels[np.flatnonzero(positive)[:3]] = 0
+    few = judge_calibration(expit(logits), labels, labels > 0.5, sampling, "").slope
+    assert few.reason == "no interval: 9 groups have a case of the rarer class, 10 are needed"
+
+
+def test_a_step_that_goes_too_far_is_halved():
+    """One sure and right, the others unsure: Newton's method alone leaves for infinity."""
+    below = [-1, -1, -0.9, -0.8, -0.6, -0.6, -0.2]
+    logits = np.array([-8, *below, *[0.1] * 3, *[0.2] * 3, 0.3, 0.4, 0.5, 0.5, 0.6, 0.9])
+    labels = np.ones(20)
+    labels[[0, 13]] = 0
+    theirs = LogisticRegression(C=np.inf, tol=1e-10).fit(logits[:, None], labels)
+    found = fit_logistic(expit(logits), labels)
+    assert found[0].value == pytest.approx(theirs.coef_[0, 0], abs=1e-4)

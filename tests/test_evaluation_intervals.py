@@ -288,3 +288,26 @@ def test_a_perfect_auroc_of_a_cross_validation_is_less_sure():
     positive = np.arange(60) < 12
     once, widened = (judge_auroc(positive * 1.0, positive, None, by) for by in (1.0, 2.25))
     assert widened.low == compute_wilson(1.0, 12 / 2.25)[0] < once.low
+
+
+def test_a_small_spread_is_one_and_what_rounding_makes_is_none():
+    near = measure_mean(np.linspace(0.5, 0.501, 20))
+    small = estimate_difference(near, Sampling(np.arange(20)), "")
+    assert 0.5 < small.low < small.high < 0.501
+    dust = np.where(np.arange(12) % 2, 0.1 + 0.2 - 0.3, 0)
+    large = np.full(12, 1e7 / 3) + dust * 1e9
+    for alike in (dust, large):
+        found = estimate_difference(measure_mean(alike), Sampling(np.arange(12)), "")
+        assert found.reason == "no interval: no case differs from the others"
+
+
+def test_the_rarer_kind_gives_the_degrees_of_freedom_and_is_named():
+    positive, values = np.arange(60) < 12, np.random.default_rng(0).normal(0.3, 1, 60)
+    classes, mean, sampling = (positive, ~positive), measure_mean(values), Sampling(np.arange(60))
+    found = estimate_difference(mean, sampling, "", classes)
+    error = sampling.measure_error(mean.influence, classes)[0]
+    assert found.high - found.value == pytest.approx(t.ppf(0.975, 11) * error)
+    assert found.p == pytest.approx(2 * t.sf(found.value / error, 11))
+    nine = np.arange(60) < 9
+    few = estimate_difference(mean, sampling, "", (nine, ~nine))
+    assert few.reason == "no interval: 9 groups have a case of the rarer class, 10 are needed"

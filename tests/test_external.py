@@ -17,7 +17,9 @@ from eczema_tf.data.manifest.table import Manifest
 from eczema_tf.evaluation.calibration import fit_logistic, fit_offset
 from eczema_tf.evaluation.external import compare_inputs, judge_external
 from eczema_tf.evaluation.intervals import Estimate, compute_wilson, estimate_unpaired
+from eczema_tf.evaluation.metrics import measure_auroc
 from eczema_tf.evaluation.results import compute_metrics
+from eczema_tf.evaluation.sample import Sample
 from eczema_tf.reporting.comparison_tables import build_external
 from eczema_tf.reporting.document import Section, format_text
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, TEXT_PRESENT
@@ -169,3 +171,26 @@ def test_results_stand_beside_the_internal_ones():
     assert "P(malignant) from" in shown
     assert "eczema" not in shown
     assert f"{found.recalibration['fusion'].value:.3f} [" in shown
+
+
+def few_positives():
+    cases = simulate_cases(400).assign(group_id=[f"g{place}" for place in range(400)])
+    scored = cases["p_fusion"].notna() & cases["eczema"].notna()
+    beyond = cases.index[scored & (cases["eczema"] > 0.5)][9:]
+    return cases.drop(index=beyond).reset_index(drop=True)
+
+
+def test_a_difference_of_aurocs_counts_the_rarer_class():
+    sample = Sample.draw(few_positives(), THRESHOLDS, 0.5, replicates=0, seed=0).of_kind("fusion")
+    positive = sample.positive()
+    one = measure_auroc(sample.probability("fusion"), positive)
+    other = measure_auroc(np.random.default_rng(0).random(len(positive)), positive)
+    found = sample.estimate_auroc_difference(one, other, "")
+    assert found.reason.endswith("groups have a case of the rarer class, 10 are needed")
+
+
+def test_a_recalibration_counts_the_rarer_class():
+    cases = few_positives()
+    here = compute_metrics(cases, THRESHOLDS, label_threshold=0.5, seed=0, replicates=20)
+    found = judge_external(cases, here, here, {}).recalibration["fusion"]
+    assert found.reason.endswith("groups have a case of the rarer class, 10 are needed")

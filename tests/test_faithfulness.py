@@ -408,3 +408,22 @@ def test_cells_that_are_erased_are_whole_and_a_fifth_of_the_photo():
     assert erased.mean() == pytest.approx(0.2, abs=0.04)
     assert (np.diff(erased, axis=1).any(axis=(0, 2)).nonzero()[0] % 5 == 4).all()
     assert np.diff(erased, axis=2).any(axis=(0, 1)).sum() == 8  # the borders of nine cells
+
+
+def test_gains_of_one_are_no_share_and_groups_stay_with_their_gains():
+    sampling = Sampling(np.arange(40) // 2)
+    ones = compare({"map": np.ones(40), "random": np.zeros(40)}, "higher", sampling, "none")
+    assert ones.gain_over["random"].reason == "no interval: no case differs from the others"
+    rng = np.random.default_rng(0)
+    values = {"map": rng.normal(size=20).repeat(2), "random": np.zeros(40)}
+    once = {name: of_name[::2] for name, of_name in values.items()}
+    found = compare(values, "higher", sampling, "none").gain_over["random"]
+    expected = compare(once, "higher", Sampling(np.arange(20)), "none").gain_over["random"]
+    assert (found.low, found.p) == pytest.approx((expected.low, expected.p))
+
+
+def test_hits_are_counted_in_their_groups_where_they_are_known():
+    hits = np.where(np.arange(60) < 40, np.arange(60) % 4 > 0, np.nan)
+    found = estimate_figure(hits, Sampling(np.arange(60)), "nothing")
+    expected = estimate_figure(hits[:40], Sampling(np.arange(40)), "nothing")
+    assert (found.low, found.high) == (expected.low, expected.high)

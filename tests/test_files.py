@@ -485,3 +485,16 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path, mo
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     with pytest.raises(EczemaError, match="new: cannot be written"):
         check_writable(tmp_path / "new")
+
+
+def test_a_program_is_no_folder_and_a_folder_is_asked_about_itself(tmp_path: Path, monkeypatch):
+    program = tmp_path / "program"
+    program.touch(mode=0o777)
+    with pytest.raises(EczemaError, match="program allows no file in it"):
+        check_writable(program / "deep")
+    asked = []
+    monkeypatch.setattr(os, "access", lambda path, mode: asked.append((path, mode)))
+    (tmp_path / "there").mkdir()
+    with pytest.raises(EczemaError, match="there allows no file in it"):
+        check_writable(tmp_path / "there")
+    assert asked == [(tmp_path / "there", os.W_OK | os.X_OK)]

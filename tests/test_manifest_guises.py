@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eczema_tf.data.manifest.checks import is_rounded
 from eczema_tf.data.manifest.reading import SYNONYMS
 from eczema_tf.data.manifest.stream import COLUMNS, stream_rows, survey_manifest
 from eczema_tf.data.manifest.table import load_manifest
@@ -354,3 +355,7 @@ def test_further_columns_are_cleaned_as_those_of_the_manifest(tmp_path: Path):
     assert table["findings"].tolist() == ["", "none", "itch"]  # said to say nothing, not unknown
     assert table["text_kind"].tolist() == ["template", "", ""]
     assert table["monk_skin_tone"].tolist() == ["", "4", ""]
+
+
+def test_an_id_that_begins_like_a_rounded_number_is_one():
+    assert [is_rounded(name) for name in ("1e+17", "1e+17b", "x1e+17")] == [True, False, False]

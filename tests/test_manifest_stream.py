@@ -170,3 +170,13 @@ def test_a_photo_is_found_inside_the_folder_only(tmp_path: Path):
         with pytest.raises(DataError, match=says):
             find_photo(image_path, root)
     assert Row._fields[1:5] == COLUMNS
+
+
+def test_rounded_ids_are_named_by_line_and_column_the_first_twenty(tmp_path: Path):
+    path = tmp_path / "manifest.csv"
+    rows = "".join(f"r{number},dry,{number % 9}E+11\n" for number in range(30))
+    path.write_text(f"example_id,text,case_id\n{rows}")
+    with pytest.raises(DataError) as caught:
+        survey_manifest(path)
+    assert "manifest.csv:2: case_id: is a rounded number" in str(caught.value)
+    assert str(caught.value).count("is a rounded number") == 20

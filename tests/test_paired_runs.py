@@ -269,3 +269,15 @@ def test_runs_of_other_data_are_no_seeds_of_the_same_run(
     manifest.write_text(manifest.read_text().replace("itchy", "sore"))
     with pytest.raises(RunError, match="seed-0: was trained on other data"):
         training.train_seeds(config, 2, tmp_path / "runs", resume=True)
+
+
+def test_figures_of_few_positives_have_their_degrees_of_freedom():
+    cases = simulate_cases(400).assign(group_id=[f"g{place}" for place in range(400)])
+    scored = cases["p_image"].notna() & cases["eczema"].notna()
+    sick = cases.index[scored & (cases["eczema"] > 0.5)][9:]
+    cases = cases.drop(index=sick).reset_index(drop=True)  # nine are left
+    found = pair_runs(draw(cases), draw(worsen(cases, 2.0)))["image"].metrics
+    few = "no interval: 9 groups"
+    assert found["auroc"].difference.reason.startswith(f"{few} have a case of the rarer class")
+    assert found["sensitivity"].difference.reason.startswith(f"{few}, 10 are needed")
+    assert found["specificity"].difference.low is not None

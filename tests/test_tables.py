@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from eczema_tf.data.manifest.table import load_manifest
 from eczema_tf.data.tables import TableRow, open_table
 from eczema_tf.errors import DataError
 
@@ -121,3 +122,12 @@ def test_blank_lines_above_the_header_do_not_choose_the_separator(tmp_path: Path
     (tmp_path / "t.csv").write_text("\n\n")
     with pytest.raises(DataError, match="is empty"):
         open_table(tmp_path / "t.csv")
+
+
+def test_the_advised_command_names_the_file_where_it_lies(tmp_path: Path):
+    path = tmp_path / "my cases" / "manifest.csv"
+    path.parent.mkdir()
+    path.write_bytes("example_id,text\nr1,très sec\n".encode("cp1252"))
+    with pytest.raises(DataError) as caught:
+        load_manifest(path)
+    assert f"-t UTF-8 '{path}' > new.csv" in str(caught.value)
