@@ -92,6 +92,10 @@ STATUS_OK = "ok"  # of a served row with nothing to be said about it
 READ_TO = "text: read to word "  # "... 64 of 180"
 MOSTLY_UNKNOWN = "text: mostly words this model does not know"
 
+# Of a text that are read, far beyond any tokens kept; bounds the work that one hostile text can
+# cause.
+MAX_TEXT_BYTES = 20_000
+
 # One row of model input.
 # float32 (height, width, 3) in [0, 255], or float32 (dimension,) for embeddings
 IMAGE = "image"

@@ -27,8 +27,8 @@ from eczema_tf.data.photo.inspection import inspect_photos
 from eczema_tf.data.sources.scin import PHOTO_COLUMNS, prepare_scin
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.splits import assign_folds, assign_splits
-from eczema_tf.data.text.tokenizer import MAX_TEXT_BYTES
 from eczema_tf.errors import DataError
+from eczema_tf.schema import MAX_TEXT_BYTES
 from eczema_tf.workflows.audit import AuditedDataset, load_as_trained, load_audited
 
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}

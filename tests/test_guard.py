@@ -13,7 +13,8 @@ from PIL import Image
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.photo import decoding_cost as cost
 from eczema_tf.data.photo.preprocess import preprocess_photo
-from eczema_tf.data.text.tokenizer import MAX_TEXT_BYTES, clean_text
+from eczema_tf.data.text.tokenizer import clean_text
+from eczema_tf.schema import MAX_TEXT_BYTES
 from eczema_tf.serving.graph import guard
 from eczema_tf.serving.graph.guard import PHOTO_STATUS, check_photo, decode_guarded
 

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eczema_tf.data.text.tokenizer import (
-    MAX_TEXT_BYTES,
     clean_text,
     learn_tokenizer,
     load_tokenizer,
     read_tokenizer,
 )
 from eczema_tf.errors import PresetError, RunError
+from eczema_tf.schema import MAX_TEXT_BYTES
 
 TEXTS = ["my skin is itchy and dry", "the rash is red, no blisters", "itchy at night"] * 10
 

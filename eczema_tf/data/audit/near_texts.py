@@ -19,7 +19,7 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
-from eczema_tf.data.text.tokenizer import MAX_TEXT_BYTES
+from eczema_tf.schema import MAX_TEXT_BYTES
 
 Words = tuple[str, ...]
 

@@ -4,7 +4,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from eczema_tf.data.text.tokenizer import MARKUP, MAX_TEXT_BYTES, MIXED_NUMBER
+from eczema_tf.data.text.tokenizer import MARKUP, MIXED_NUMBER
+from eczema_tf.schema import MAX_TEXT_BYTES
 
 _MARKUP, _MIXED_NUMBER = re.compile(MARKUP), re.compile(MIXED_NUMBER)
 _FORMAT, _BLANK = "Cf", {"Cc", "Zl", "Zp", "Zs"}  # Unicode categories

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from eczema_tf.data.text.offsets import CJK, Pieces, TokenLocator
-from eczema_tf.data.text.tokenizer import MAX_TEXT_BYTES, MOSTLY, TextTokenizer, clean_text
-from eczema_tf.schema import MOSTLY_UNKNOWN, READ_TO, STATUS_OK
+from eczema_tf.data.text.tokenizer import MOSTLY, TextTokenizer, clean_text
+from eczema_tf.schema import MAX_TEXT_BYTES, MOSTLY_UNKNOWN, READ_TO, STATUS_OK
 
 FALSE_ALARMS = 0.05  # largest share of the training texts that are called mostly unknown
 # known letters that every text is given beforehand: "psoriasis", in pieces to most vocabularies,

@@ -11,12 +11,11 @@ import tensorflow_text as tf_text  # registers the ops that a SavedModel with a 
 from keras_hub.tokenizers import compute_word_piece_vocabulary
 
 from eczema_tf.errors import PresetError, RunError
+from eczema_tf.schema import MAX_TEXT_BYTES
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # BERT's
 VOCABULARY_FILE, SETTINGS_FILE = "vocabulary.txt", "tokenizer.json"
 MARKUP = r"</?[A-Za-z!][^<>]{0,200}>"  # but not "a < b"
-# far beyond any tokens kept; bounds the work that one hostile text can cause
-MAX_TEXT_BYTES = 20_000
 MOSTLY = 0.5
 # one and a half, which NFKC would make eleven halves
 FRACTIONS = "\u00bc-\u00be\u2150-\u215e"
