@@ -8,19 +8,18 @@ import pytest
 from scipy.special import expit, logit
 from scipy.stats import binomtest, brunnermunzel, norm, t, ttest_1samp
 
+from eczema_tf.evaluation.bootstrap import draw_weights, summarise
 from eczema_tf.evaluation.intervals import (
     Estimate,
     Sampling,
     clip_ends,
     compute_wilson,
-    draw_weights,
     estimate_auroc,
     estimate_difference,
     estimate_f1,
     estimate_mean,
     estimate_share,
     inflate_for_training,
-    summarise,
 )
 from eczema_tf.evaluation.metrics import Statistic, measure_auroc, measure_f1, measure_mean
 

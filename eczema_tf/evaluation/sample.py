@@ -6,19 +6,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from eczema_tf.evaluation.bootstrap import draw_weights, summarise
 from eczema_tf.evaluation.intervals import (
     MIN_GROUPS,
     Difference,
     Estimate,
     Sampling,
     count_rarer_class,
-    draw_weights,
     estimate_auroc,
     estimate_difference,
     estimate_share,
     inflate_for_training,
     number_groups,
-    summarise,
 )
 from eczema_tf.evaluation.metrics import Statistic, measure_auroc, measure_mean
 from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS, identify_models, is_scored
@@ -162,7 +161,7 @@ class Sample:
     def summarise(
         self, values: np.ndarray, reason: str, *, bounds: tuple[float, float]
     ) -> Estimate:
-        """Summarises what was computed with the weights; see `intervals.summarise`."""
+        """Summarises what was computed with the weights; see `bootstrap.summarise`."""
         if self.sampling.count() < MIN_GROUPS:
             values = values[:1]  # of so few, resamples tell nothing
         return summarise(values, reason, inflation=self.sampling.inflation, bounds=bounds)

@@ -123,7 +123,7 @@ class ExplainedCases:
             self,
             table=self.table.iloc[chosen].reset_index(drop=True),
             rows=self.rows[chosen],
-            sampling=Sampling(self.sampling.groups[chosen]),
+            sampling=self.sampling.where(chosen),
         )
 
     def gather(self, chosen: int | np.ndarray) -> dict[str, np.ndarray]:
