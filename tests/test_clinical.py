@@ -184,6 +184,19 @@ def test_bad_cells_are_faults_of_their_lines(tmp_path: Path):
     assert len(load_manifest(path).table) == 3  # nobody asked
 
 
+def test_codes_are_the_same_however_a_table_writes_them(capsys):
+    kinds = {"age": "number", "site": "category"}
+    whole = pd.DataFrame({"site": ["1", "2", "", "1"], "age": ["3", "4", "5.5", ""]})
+    floats = pd.DataFrame({"site": ["1.0", "2.0", "", "1"], "age": ["3.0", "4", "5.50", ""]})
+    fields = learn_fields(floats, kinds)
+    assert fields == learn_fields(whole, kinds)
+    assert list(fields[1].shares) == ["1", "2"]
+    earlier = Field(name="site", shares={"1.0": 0.6, "2.0": 0.4})  # as runs of before have it
+    lines = tf.constant([f"{earlier.name}={code}" for code in ("1", "1.0", "1.5")])
+    figures, _ = encode_fields(lines, (earlier,))
+    np.testing.assert_allclose(figures, [[0.4, -0.4], [0.4, -0.4], [0, 0]], atol=1e-7)
+
+
 def test_a_field_that_gives_the_label_away_by_being_known_is_found():
     table = pd.DataFrame({"sex": ["female"] * 4 + [""] * 4, "age": ["3"] * 8})
     positive = np.array([True, True, True, False] + [False] * 4)

@@ -21,6 +21,7 @@ from eczema_tf.data.pipeline import SmallTalk, build_evaluation_dataset, build_t
 from eczema_tf.data.text.tokenizer import learn_tokenizer
 from eczema_tf.errors import DataError, RunError
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.workflows.audit import load_audited
 
 SIZE_PX = 24
 
@@ -329,7 +330,7 @@ def test_a_changed_photo_is_never_served_from_the_cache(toy_manifest: Path, tmp_
     np.testing.assert_array_equal(after[0], after[1])
 
 
-def test_a_truncated_photo_is_reported_with_its_line(toy_manifest: Path, tmp_path: Path):
+def test_a_truncated_photo_is_reported_with_its_line(toy_manifest: Path, tmp_path: Path, capsys):
     (tmp_path / "photos").mkdir()
     (tmp_path / "manifest.csv").write_text(
         "example_id,image_path,text,eczema\na,photos/0.png,,1\nb,,itchy,0\n"
@@ -339,6 +340,8 @@ def test_a_truncated_photo_is_reported_with_its_line(toy_manifest: Path, tmp_pat
     )
     with pytest.raises(DataError, match=r"manifest\.csv:2: image_path"):
         load_dataset(DataConfig(), tmp_path / "manifest.csv")
-    dataset = load_dataset(DataConfig(skip_bad_rows=True), tmp_path / "manifest.csv")
+    dataset = load_audited(DataConfig(skip_bad_rows=True), tmp_path / "manifest.csv").dataset
+    assert "note: bad rows left out: 1; why" in (printed := capsys.readouterr().err)
+    assert str(tmp_path / "manifest.rejected.csv") in printed
     assert list(dataset.table["example_id"]) == ["b"]
     assert dataset.describe().rejected_rows == 1

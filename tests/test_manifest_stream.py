@@ -172,11 +172,16 @@ def test_a_photo_is_found_inside_the_folder_only(tmp_path: Path):
     assert Row._fields[1:5] == COLUMNS
 
 
-def test_rounded_ids_are_named_by_line_and_column_the_first_twenty(tmp_path: Path):
+def test_all_bad_ids_are_named_together(tmp_path: Path):
     path = tmp_path / "manifest.csv"
     rows = "".join(f"r{number},dry,{number % 9}E+11\n" for number in range(30))
     path.write_text(f"example_id,text,case_id\n{rows}")
     with pytest.raises(DataError) as caught:
         survey_manifest(path)
     assert "manifest.csv:2: case_id: is a rounded number" in str(caught.value)
-    assert str(caught.value).count("is a rounded number") == 20
+    assert str(caught.value).count("is a rounded number") == 30
+    path.write_text("example_id,text,case_id\nr1,dry,1E+11\nr1,dry,\n,dry,\n")
+    with pytest.raises(DataError) as caught:
+        survey_manifest(path)
+    for fault in ("(3 faults)", "2: case_id", "3: example_id", "4: example_id"):
+        assert fault in str(caught.value)

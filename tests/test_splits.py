@@ -141,6 +141,9 @@ def test_splits_given_to_some_rows_only_are_an_error():
     table.loc[1, "split"] = "test"
     with pytest.raises(DataError, match=r"1 rows have one and 2 have none \(the first is 'r0'\)"):
         assign_splits(table, seed=0)
+    table.loc[[0, 1], "split"], table.loc[[0, 1], "group_id"] = ["train", "test"], "one"
+    with pytest.raises(DataError, match="2 rows have one and 1 have none"):
+        assign_splits(table, seed=0)  # a test row is none for training, whoever it belongs to
 
 
 def test_too_few_groups_are_an_error():

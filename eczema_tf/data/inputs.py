@@ -14,6 +14,7 @@ import pandas as pd
 import PIL
 import tensorflow as tf
 
+from eczema_tf.cli import say
 from eczema_tf.config import PreprocessConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint
 from eczema_tf.data.clinical.fields import Field, encode_fields
@@ -188,8 +189,10 @@ def load_inputs(
 
 def _read_fields(table: pd.DataFrame, fields: Sequence[Field]) -> Column:
     lines, index = _distinct(join_columns(table, [field.name for field in fields]))
-    figures = encode_fields(tf.constant(lines, tf.string), fields)[0].numpy()
-    return Column(figures, index, fingerprint(figures))
+    encoded, told = (each.numpy() for each in encode_fields(tf.constant(lines, tf.string), fields))
+    if unread := sorted(set(told) - {STATUS_OK.encode()}):
+        say(f"note: {(told != STATUS_OK.encode())[index].sum()} rows: {unread[0].decode()}")
+    return Column(encoded, index, fingerprint(encoded))
 
 
 def read_texts(texts: Sequence[str], tokenizer: TextTokenizer) -> Inputs:

@@ -49,13 +49,13 @@ def assign_splits(
             cut = {"train": 1 - share, "val": share}
             own[train] = _assign(table[train], cut, f"{seed}:val", label_threshold)
         return own
-    meant = table["group_id"].isin(table["group_id"][table["split"] == "train"])
-    if given.any() and not meant[given].all():
+    if set(table["split"][given]) - {"train"}:
         raise DataError(
             f"split: {given.sum()} rows have one and {(~given).sum()} have none (the first is"
             f" {table['example_id'][~given].iloc[0]!r}); allowed: all rows, or none (then they are"
             " split by group), or 'train' alone (then the others are)"
         )
+    meant = table["group_id"].isin(table["group_id"][given])  # all of it for training
     others = _assign(table[~meant], fractions, f"{seed}:split", label_threshold)
     return others.reindex(table.index, fill_value="train")
 

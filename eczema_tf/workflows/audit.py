@@ -167,6 +167,8 @@ def _audit(config: DataConfig, dataset: Dataset) -> AuditedDataset:
         dataset, label_threshold=config.label_threshold, join=config.merge_duplicates
     )
     say(audit.report.describe())
+    if bad := len(dataset.manifest.rejected):
+        say(f"note: bad rows left out: {bad}; why stands in {dataset.manifest.rejected_file}")
     if lost := dataset.manifest.without_embedding:
         say(f"note: {lost} rows name a photo that has no embedding; their text alone is used")
     moved = audit.group_id != dataset.table["group_id"]

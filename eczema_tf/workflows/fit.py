@@ -202,7 +202,7 @@ def train_run(
         check_base(base, dataset)
         trained = build_on(base, config, texts, clinical)
     else:
-        findings = choose_findings(training.drop_duplicates("case_id").get(FINDINGS, []))
+        findings = choose_findings(training.drop_duplicates(["case_id", "text"]).get(FINDINGS, []))
         trained = _build_untrained(config, dimension, texts, findings, clinical)
     run_folder.unseal(run_dir)
     run_folder.save_encoders(run_dir, trained.encoders, trained.tokenizer)

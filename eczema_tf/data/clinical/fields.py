@@ -7,6 +7,7 @@ often gives the answer away (of skin lesions, only those that were cut out had t
 measured), which says nothing about skin.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ from eczema_tf.schema import NUMBER, POSITIVE_CLASS, STATUS_OK
 MOST_VALUES = 50  # of a category
 # columns that say what is to be found out
 LABELS = ("eczema", "consistency", "severity", POSITIVE_CLASS, "condition")
+WHOLE_PATTERN = r"^(\d+)\.0+$"
 FARTHEST = 3.0  # deviations from the mean; a number beyond counts as one there
 TELLING = 0.2  # a larger difference between the shares known gives the label away
 
@@ -66,7 +68,9 @@ class Field(Record):
             scaled = tf.clip_by_value((number - self.mean) / self.deviation, -FARTHEST, FARTHEST)
             figures = tf.stack([scaled, tf.square(scaled) - self.spread], axis=1)
         else:
-            named = tf.equal(values[:, None], tf.constant(list(self.shares)))  # (batch, width)
+            # earlier runs may have learned "1.0"
+            names = [re.sub(WHOLE_PATTERN, r"\1", value) for value in self.shares]
+            named = tf.equal(values[:, None], tf.constant(names))  # (batch, width)
             known = tf.reduce_any(named, axis=1)
             figures = tf.cast(named, tf.float32) - tf.constant([*self.shares.values()], tf.float32)
         return tf.where(known[:, None], figures, 0.0), known | tf.equal(values, "")
@@ -76,12 +80,13 @@ def pick_field(lines: tf.Tensor, name: str) -> tf.Tensor:
     """Picks a field's values, string (batch,), from rows' lines; "" where it is not named.
 
     In small letters and without blanks around; a decimal comma is a point, but one that may stand
-    for thousands is left.
+    for thousands is left. 7.0 is 7, as codes become where other rows have none.
     """
     lines = tf.strings.lower(lines, encoding="utf-8")
     pattern = rf"(?s)(?:.*;)?\s*{name.lower()}\s*=([^;]*)(?:;.*)?"
     value = tf.strings.strip(tf.strings.regex_replace(lines, f"^{pattern}$", r"\1"))
     value = tf.where(tf.strings.regex_full_match(lines, pattern), value, "")
+    value = tf.strings.regex_replace(value, WHOLE_PATTERN, r"\1")
     decimal = tf.strings.regex_replace(value, r"^([-+]?\d*),(\d*(?:e[-+]?\d+)?)$", r"\1.\2")
     return tf.where(tf.strings.regex_full_match(value, GROUPED_PATTERN), value, decimal)
 

@@ -157,7 +157,7 @@ def clean_cell(column: str, cell: str) -> str:
         return ""
     if column == "text":
         return cell
-    if column in ("case_id", "group_id") and (whole := _WHOLE.fullmatch(bare)):
+    if column in ("case_id", "group_id", "monk_skin_tone") and (whole := _WHOLE.fullmatch(bare)):
         return whole[1]
     if column == "image_path":
         return cell.strip().replace("\\", "/")

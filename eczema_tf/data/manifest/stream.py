@@ -42,7 +42,6 @@ class Survey(NamedTuple):
 
 
 COLUMNS = ("example_id", "case_id", "image_path", "text")
-_NAMED = 20  # most rounded ids that a message names
 
 
 def stream_rows(path: Path, fields: Collection[str] = ()) -> Iterator[Row]:
@@ -77,29 +76,28 @@ def survey_manifest(path: Path) -> Survey:
         hashes.append(hash(row.example_id))
         has_cases |= row.case_id != ""
         for column in ("example_id", "case_id"):
-            if len(faults) < _NAMED and is_rounded(name := getattr(row, column)):
+            if is_rounded(name := getattr(row, column)):
                 place = f"{path.name}:{row.line}: {column}"
                 faults.append(f"{place}: {ROUNDED_ID.format(shorten(name))}")
-    raise_if_any(f"{path} is not valid", faults)
     if not hashes:
         raise DataError(f"{path}: has a header but no rows")
     values, counts = np.unique(np.array(hashes), return_counts=True)
     suspects = {hash(""), *values[counts > 1].tolist()}
     if np.isin(list(suspects), values).any():
-        _refuse_repeated_ids(path, suspects)
+        faults += _find_repeated_ids(path, suspects)
+    raise_if_any(f"{path} is not valid", faults)
     return Survey(len(hashes), has_cases, digest_file(path), open_manifest(path, ()).header)
 
 
-def _refuse_repeated_ids(path: Path, suspects: set[int]) -> None:
+def _find_repeated_ids(path: Path, suspects: set[int]) -> list[str]:
     """Looks up again the ids that share a hash, and compares them themselves."""
     lines = defaultdict(list)
     for row in stream_rows(path):
         if hash(row.example_id) in suspects:
             lines[row.example_id].append(row.line)
     faults = [f"{path.name}:{line}: example_id: {EMPTY_ID}" for line in lines.pop("", [])]
-    faults += [
+    return faults + [
         f"{path.name}:{line}: example_id: {REPEATED_ID.format(shorten(example_id), first)}"
         for example_id, (first, *again) in lines.items()
         for line in again
     ]
-    raise_if_any(f"{path} is not valid", faults)

@@ -46,6 +46,11 @@ class Manifest:
     without_embedding: int = 0
     rejected: pd.DataFrame = field(default_factory=pd.DataFrame)
 
+    @property
+    def rejected_file(self) -> Path:
+        """Where the rows that are left out are written, with the reasons."""
+        return self.path.with_name(f"{self.path.stem}.rejected.csv")
+
 
 def find_templates(table: pd.DataFrame) -> np.ndarray:
     """Finds the texts that a program wrote from flags or answers: bool (rows,)."""
@@ -190,7 +195,7 @@ def _reject(manifest: Manifest, faults: list[Fault], skip_bad_rows: bool) -> Man
         rejected_line=lines[bad], rejected_reason=["; ".join(reasons[row]) for row in bad]
     )
     rejected = pd.concat([manifest.rejected, newly], ignore_index=True)
-    write_csv(path.with_name(f"{path.stem}.rejected.csv"), rejected)
+    write_csv(manifest.rejected_file, rejected)
     return replace(
         manifest,
         table=manifest.table.drop(index=bad).reset_index(drop=True),
