@@ -136,6 +136,13 @@ def test_a_patient_in_two_splits_goes_to_the_earlier_one(tmp_path: Path):
     assert summary.counts["moved"] == 3
 
 
+def test_photos_that_are_all_for_training_are_divided_by_it(tmp_path: Path, capsys):
+    folder = fill(tmp_path / "hub", "train/Eczema/a.jpg", "train/Acne/b.jpg")
+    rows = load_manifest(prepare_folder(tmp_path / "out", folder=folder).manifest).table
+    assert list(rows["split"]) == ["", ""]
+    assert "note: all photos are in `train`: no split is written" in capsys.readouterr().err
+
+
 def test_splits_beside_classes_are_an_error(tmp_path: Path):
     folder = fill(tmp_path / "dermnet", "train/Eczema/a.jpg", "Acne/b.jpg")
     with pytest.raises(

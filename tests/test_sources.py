@@ -1,6 +1,7 @@
 """What every source must do: a valid manifest, the same bytes again, nothing outside its folder."""
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -320,6 +321,14 @@ def test_the_case_of_an_ending_is_ignored_where_one_file_fits(tmp_path: Path):
     assert find_photos(folder, names) == {
         "deep/a.jpg": (folder / "deep" / "a.JPG").resolve(),
         "e.jpg": (folder / "e.jpg").resolve(),
+    }
+
+
+def test_an_ending_and_the_coding_of_an_accent_may_both_differ(tmp_path: Path):
+    apart, whole = (unicodedata.normalize(form, "Hände/Ärm") for form in ("NFD", "NFC"))
+    draw(tmp_path / f"{apart}.JPG", 90)
+    assert find_photos(tmp_path, [f"{whole}.jpg", f"{whole.lower()}.jpg"]) == {
+        f"{whole}.jpg": (tmp_path / f"{apart}.JPG").resolve()
     }
 
 

@@ -198,7 +198,11 @@ def split_dataset(config: Config, dataset: Dataset) -> pd.Series:
         say(f"splits: the manifest has no val; {cut} rows of its train become val, by group")
     kinds = {"train": 2, "val": 1 if config.train.base_run else 2, "test": 1}
     faults = find_missing(dataset.table, splits, label_threshold, kinds)
-    raise_if_any("these splits cannot train and judge a model", faults)
+    raise_if_any(
+        "these splits cannot train and judge a model (where the manifest's column split is empty,"
+        " they are made by group)",
+        faults,
+    )
     return splits
 
 

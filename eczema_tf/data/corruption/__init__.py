@@ -1,7 +1,8 @@
 """Corrupted photos and texts, in five strengths each, to test how robust a model is.
 
 A corruption is data: a function of a photo or text, a strength and a random generator. The same
-generator corrupts the same places at every strength, so that a stronger one holds the weaker.
+generator corrupts the same places at every strength, so that a stronger one holds the weaker (but
+for small talk, of which each strength has its own).
 """
 
 from collections.abc import Callable

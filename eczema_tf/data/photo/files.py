@@ -41,21 +41,23 @@ def find_photo(image_path: str, root: Path) -> Path:
         if file.is_file():
             return file
         is_there = file.exists()
-        near = "" if is_there else _find_alike(image_path, root)
+        near = "" if is_there else find_alike(image_path, root)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}") from error
     if is_there:
         raise DataError("is not a file; allowed: a photo file")
+    if (root / near).is_dir():
+        near = ""
     if near and compose(near) == compose(image_path):
         return find_photo(near, root)
     hint = f"; did you mean {near!r}?" if near else ""
     raise DataError(f"no such photo; allowed: a photo file that is there{hint}")
 
 
-def _find_alike(image_path: str, root: Path) -> str:
-    """Finds a file whose path differs in accents' coding, case, blanks or ending; "" for none."""
+def find_alike(path: str, root: Path) -> str:
+    """Finds what differs from a path in accents' coding, case, blanks or ending; "" for nothing."""
     near = PurePosixPath()
-    for name in PurePosixPath(image_path).parts:
+    for name in PurePosixPath(path).parts:
         folder = root / near
         if not (folder / name).exists():
             there = _list_alike((folder, folder.stat().st_mtime_ns)) if folder.is_dir() else {}
@@ -63,7 +65,7 @@ def _find_alike(image_path: str, root: Path) -> str:
             if not name:
                 return ""
         near /= name
-    return near.as_posix() if (root / near).is_file() else ""
+    return near.as_posix()
 
 
 @lru_cache(maxsize=64)

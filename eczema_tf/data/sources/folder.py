@@ -60,8 +60,8 @@ COLUMNS = {
     "eczema": "1 if the class folder is one of `eczema_classes`, 0 for the other classes",
     "split": (
         "the folder train, val (valid, validation, dev) or test at the top, if all photos are in"
-        " one; a group in several of them is put wholly into the earliest (train, val, test),"
-        " so that the test photos are of others"
+        " one, and not all in train; a group in several of them is put wholly into the earliest"
+        " (train, val, test), so that the test photos are of others"
     ),
     "text": "from the captions; empty where there is none",
     "condition": "the name of the class folder; without number and count, if all have one",
@@ -249,7 +249,9 @@ def _read_paths(
     ]
     raise_if_any(f"{folder}: not all photos have a class", homeless)
     classes = {path: labels[path] or names[0] for path, names in parts.items()}
-    by_top = {top: {classes[path] for path in paths if tops[path] == top} for top in tops.values()}
+    by_top: dict[str, set[str]] = {top: set() for top in tops.values()}
+    for path, top in tops.items():
+        by_top[top].add(classes[path])
     bare = strip_numbers(by_top)
     conditions = {path: compose(bare[top][classes[path]]) for path, top in tops.items()}
     rows = pd.DataFrame(
@@ -265,6 +267,9 @@ def _read_paths(
         }
         for path, names in parts.items()
     )
+    if set(rows["split"]) == {"train"}:  # as many data sets of the Hub come
+        say("note: all photos are in `train`: no split is written, training makes its own by group")
+        rows["split"] = ""
     order = ["", *SPLITS]
     split = rows["split"].map(order.index)
     earliest = split.groupby(rows["group_id"]).transform("min")

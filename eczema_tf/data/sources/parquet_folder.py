@@ -116,7 +116,7 @@ def _unpack_part(part: Path, target: Path, metadata: TextIO) -> None:
         data = held.get("bytes")
         if not data or not isinstance(data, bytes):
             raise DataError(f"{part}:{number}: image: has no bytes; are the photos elsewhere?")
-        name = re.sub(r"[^\w.-]", "_", Path(held.get("path") or "photo").name)[-100:].lstrip(".")
+        name = re.sub(r"[^\w.-]", "_", Path(held.get("path") or "photo").name)[-60:].lstrip(".")
         is_photo = Path(name).suffix.lower() in PHOTO_SUFFIXES
         place = f"{part.stem}-{number}/{name if is_photo else f'{name}.jpg'}"
         (target / place).parent.mkdir()

@@ -95,7 +95,7 @@ DESCRIPTION = """\
 {cases} cases: {kept} kept, {ungradable} left out as ungradable, {unlabelled} as unlabelled, \
 {between} as neither eczema nor free of dermatitis, {empty} with neither photo nor text
 label, {label}
-{eczema} of the kept cases ({share:.1%}) have a vote for eczema
+{eczema} of the kept cases ({share:.1%}) have a label above 0
 {photo_rows} rows with a photo, {text_rows} with text alone; {missing_photos} photos are missing; \
 {sharing} cases share a photo with another
 texts are templates, not the patients' own words"""
@@ -171,7 +171,7 @@ def _count_cases(table: pd.DataFrame, kept: pd.DataFrame) -> dict[str, int]:
         **{fate: fates[fate] for fate in ("ungradable", "unlabelled", "between")},
         "empty": fates["labelled"] - len(kept),  # nothing reported, and no photo is here
         "kept": len(kept),
-        "eczema": int((kept["eczema"] > 0).sum()),  # a dermatologist named it
+        "eczema": int((kept["eczema"] > 0).sum()),
         "sharing": int(kept["group_id"].duplicated(keep=False).sum()),
     }
 

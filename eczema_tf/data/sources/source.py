@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
 
-from eczema_tf.data.photo.files import find_photo
+from eczema_tf.data.photo.files import compose, find_alike, find_photo
 from eczema_tf.data.tables import open_table
 from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.files import replacing_folder, write_csv, write_json
@@ -200,15 +200,17 @@ def find_photos(
 
 
 def _find_photo(name: str, folder: Path) -> Path:
-    """Finds a photo, or the one whose ending differs in the case of its letters alone."""
+    """Finds a photo, or the only one whose ending differs in the case of its letters."""
     try:
         return find_photo(name, folder)
     except DataError:
-        parent = (folder / name).parent
+        parent, asked = PurePosixPath(name).parent.as_posix(), compose(PurePosixPath(name).name)
         with contextlib.suppress(OSError, ValueError):  # no such folder, or no path at all
-            there = _list_endings((parent, parent.stat().st_mtime_ns))
-            (spelt,) = there.get(lower_ending(PurePosixPath(name).name), [])
-            return find_photo(str(PurePosixPath(name).with_name(spelt)), folder)
+            near = find_alike(parent, folder)
+            there = _list_endings((folder / near, (folder / near).stat().st_mtime_ns))
+            (spelt,) = there.get(lower_ending(asked), [])
+            if compose(near) == compose(parent):
+                return find_photo(f"{near}/{spelt}", folder)
         raise
 
 
@@ -217,7 +219,7 @@ def _list_endings(state: tuple[Path, int]) -> dict[str, list[str]]:
     """Names in a folder by `lower_ending`; the folder, and when it changed (ns)."""
     names: dict[str, list[str]] = {}
     for path in state[0].iterdir():
-        names.setdefault(lower_ending(path.name), []).append(path.name)
+        names.setdefault(lower_ending(compose(path.name)), []).append(path.name)
     return names
 
 
