@@ -193,7 +193,8 @@ def test_a_path_may_wander_inside_the_folder(folder: Path):
         (b"example_id,text,text\nr1,a,b\n", "text: column appears 2 times"),
         (b"example_id,text,Text\nr1,a,b\n", "'Text': looks like 'text'"),
         (b"example_id,Image Path\nr1,a\n", "'Image Path': looks like 'image_path'"),
-        (b"example_id,text,\nr1,a,b\n", "column 3 has no name"),
+        (b"example_id,,text\nr1,a,b\n", "column 2 has no name"),
+        (b"example_id,text,\nr1,a,b\n", "does a column have no name?"),
         (b"example_id,eczema\nr1,1\n", "at least one of the two columns"),
     ],
 )

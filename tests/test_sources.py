@@ -16,7 +16,7 @@ from eczema_tf.data.sources.dermavqa import prepare_dermavqa
 from eczema_tf.data.sources.folder import prepare_folder
 from eczema_tf.data.sources.scin import prepare_scin
 from eczema_tf.data.sources.scin_text import FLAG_COLUMNS
-from eczema_tf.data.sources.source import find_photos
+from eczema_tf.data.sources.source import find_photos, write_source
 from eczema_tf.data.sources.synthetic import prepare_synthetic
 from eczema_tf.data.sources.table import prepare_table
 from eczema_tf.data.sources.table_map import list_shipped
@@ -322,6 +322,14 @@ def test_the_case_of_an_ending_is_ignored_where_one_file_fits(tmp_path: Path):
         "deep/a.jpg": (folder / "deep" / "a.JPG").resolve(),
         "e.jpg": (folder / "e.jpg").resolve(),
     }
+
+
+@pytest.mark.parametrize("text", ["dry\0skin", "dry " * 40_000])
+def test_what_no_csv_file_can_hold_is_refused_by_name(tmp_path: Path, text: str):
+    rows = pd.DataFrame({"example_id": ["r1", "r2"], "text": ["dry", text]})
+    with pytest.raises(DataError, match=r"cannot be written \(1 fault\):\n  r2: text: .* of them"):
+        write_source(tmp_path / "out", name="x", rows=rows, counts={}, description="", facts={})
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_ending_and_the_coding_of_an_accent_may_both_differ(tmp_path: Path):

@@ -55,6 +55,20 @@ def test_a_row_of_another_length_is_padded_or_cut_and_says_so(tmp_path: Path):
     assert long.fault.startswith("has 3 fields; allowed: 2")
 
 
+def test_the_empty_columns_of_a_spreadsheet_are_none(tmp_path: Path):
+    path = tmp_path / "t.csv"
+    path.write_text("a;b; ;\n1;2;;\n3;;;;;\n4;5;6;\n7\n")
+    header, columns, rows = open_table(path)
+    assert header == columns == ["a", "b"]
+    full, empty, more, short = rows
+    assert (full.values, full.fault) == (("1", "2"), "")
+    assert (empty.values, empty.fault) == (("3", ""), "")
+    assert more.fault.startswith("has 4 fields; allowed: 2, as in the header; does a column have")
+    assert short.fault.startswith("has 1 fields")
+    path.write_text("a;;b\n")
+    assert open_table(path).header == ["a", "", "b"]  # whoever asks for names says what is wrong
+
+
 def test_a_header_alone_is_a_table_without_rows(path: Path):
     (path.parent / "bare.csv").write_text("a,b\n")
     table, faults = open_table(path.parent / "bare.csv").collect()

@@ -107,6 +107,9 @@ def _open_csv(path: Path, columns: Collection[str] | None, escaped: bool) -> Tab
     records = _read_records(path, escaped)
     _, names = next(records, (0, []))
     header = [name.strip() for name in names]
+    while len(header) > 1 and not header[-1]:  # a spreadsheet's empty columns
+        header.pop()
+    width = len(header)
     if not any(header):
         allowed = f"with the columns {', '.join(columns)}" if columns else "with a header"
         raise DataError(f"{path}: is empty; allowed: a CSV file {allowed} in its first line")
@@ -115,20 +118,21 @@ def _open_csv(path: Path, columns: Collection[str] | None, escaped: bool) -> Tab
     def rows() -> Iterator[TableRow]:
         for line, record in records:
             fault = ""
-            if len(record) != len(header):
-                fault = _describe_misfit(len(record), len(header))
-                record += [""] * (len(header) - len(record))
+            if not any(map(str.strip, record[width:])):
+                record = record[:width]
+            if len(record) != width:
+                nameless = width < len(record) <= len(names)
+                fault = _describe_misfit(len(record), width, nameless)
+                record += [""] * (width - len(record))
             yield TableRow(line, tuple(record[place] for place in wanted), fault)
 
     return Table(header, [header[place] for place in wanted], rows())
 
 
 @lru_cache(maxsize=64)  # a million short rows share one text
-def _describe_misfit(fields: int, allowed: int) -> str:
-    return (
-        f"has {fields} fields; allowed: {allowed}, as in the header; is a comma inside a text not"
-        " quoted?"
-    )
+def _describe_misfit(fields: int, allowed: int, nameless: bool) -> str:
+    hint = "does a column have no name?" if nameless else "is a separator in a text not quoted?"
+    return f"has {fields} fields; allowed: {allowed}, as in the header; {hint}"
 
 
 def _read_records(path: Path, escaped: bool) -> Iterator[tuple[int, list[str]]]:

@@ -6,6 +6,7 @@ only inside the folder written.
 """
 
 import contextlib
+import csv
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ PHOTOS = "photos"  # subfolder of a manifest's folder
 JPEG_SUFFIXES, HEIC_SUFFIXES = (".jpg", ".jpeg", ".jfif"), (".heic", ".heif")
 PHOTO_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *HEIC_SUFFIXES)
 FEW = 3  # missing photos that are named
+NUL = "\0"
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,15 @@ def write_source(
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
-        DataError: If `out` holds one of the inputs: with `overwrite` it would be lost.
+        DataError: If `out` holds one of the inputs (with `overwrite` it would be lost), or a cell
+            cannot stand in a CSV file.
         EczemaError: If `out` exists and is not empty without `overwrite`, or cannot be written.
     """
     out = Path(out)
     check_kept(out, inputs)
     further = [column for column in rows if column not in MANIFEST_COLUMNS]
     table = rows.reindex(columns=[*MANIFEST_COLUMNS, *further], fill_value="")
+    _check_cells(table, out)
     not_kept = {reason: counts[fate] for fate, reason in (left_out or {}).items()}
     about = {"source": name, "counts": counts, "not_kept": not_kept, **facts}
     with replacing_folder(out, overwrite=overwrite) as aside:
@@ -99,6 +103,21 @@ def write_source(
         if make_files is not None:
             make_files(aside)
     return Summary(out / "manifest.csv", counts, description)
+
+
+def _check_cells(table: pd.DataFrame, out: Path) -> None:
+    """Raises for cells, of JSON lines or Parquet, that a CSV file cannot hold."""
+    limit = csv.field_size_limit()
+    raise_if_any(
+        f"{out}: cannot be written",
+        (
+            f"{shorten(example_id)}: {column}: {len(cell):,} characters, {cell.count(NUL)} of them"
+            f" NUL; allowed: {limit:,}, none of them NUL"
+            for column in table
+            for example_id, cell in zip(table["example_id"], table[column].map(str), strict=True)
+            if len(cell) > limit or NUL in cell
+        ),
+    )
 
 
 def check_kept(out: Path, inputs: Iterable[Path | str | None]) -> None:
