@@ -14,6 +14,7 @@ from eczema_tf.config import Config, ImageConfig, ModelConfig, TextConfig
 from eczema_tf.data.inputs import Column, Inputs
 from eczema_tf.data.text.findings import (
     FEWEST_TEXTS,
+    MOST_FINDINGS,
     choose_findings,
     encode_findings,
     join_findings,
@@ -39,6 +40,8 @@ def test_cells_round_trip():
 def test_only_what_is_said_often_is_learned():
     often, seldom = ["itchy;dry"] * FEWEST_TEXTS, ["scaly"] * (FEWEST_TEXTS - 1)
     assert choose_findings([*often, *seldom, "none", ""]) == ("dry", "itchy")
+    many = [f"f{number:03}" for number in range(MOST_FINDINGS + 88)]  # of equals, the first
+    assert choose_findings([join_findings(many)] * FEWEST_TEXTS) == tuple(many[:MOST_FINDINGS])
 
 
 def test_encoding_names_columns_in_their_order():

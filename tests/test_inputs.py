@@ -221,6 +221,13 @@ def test_an_array_that_is_not_kept_is_whole_and_leaves_nothing(tmp_path: Path):
     assert not list(tmp_path.iterdir())
     np.testing.assert_array_equal(found, wanted)
 
+    def keep_meanwhile() -> list[np.ndarray]:  # as another run in the same folder may
+        ArrayCache(tmp_path).load_or_compute("a", "key", (4, 3), "float32", lambda: [wanted])
+        return [wanted]
+
+    cache.load_or_compute("a", "key", (4, 3), "float32", keep_meanwhile)
+    assert [path.name for path in tmp_path.iterdir()] == ["a-key.npy"]
+
 
 def measure_mapped_kb() -> int:
     return int(re.search(r"RssFile:\s+(\d+)", Path("/proc/self/status").read_text())[1])

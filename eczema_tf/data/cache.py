@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import mmap
+import secrets
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -110,6 +111,8 @@ class ArrayCache:
             found = map_array(path)
             if found.shape == shape and found.dtype == np.dtype(dtype):
                 return found
+        if not self.keep:  # nobody else's: a kept one may come to be there meanwhile
+            path = path.with_stem(f"{path.stem}-{secrets.token_hex(8)}")
         with (
             replacing_file(path) as aside,
             # not mapped: a full disk would be a bus error

@@ -29,7 +29,7 @@ def choose_findings(cells: Iterable[str]) -> tuple[str, ...]:
     Args:
         cells: Of distinct training texts.
     """
-    counts = Counter(name for cell in cells for name in split_findings(cell))
+    counts = Counter(name for cell in cells for name in sorted(split_findings(cell)))
     often = [name for name, count in counts.most_common(MOST_FINDINGS) if count >= FEWEST_TEXTS]
     return tuple(sorted(often))
 
