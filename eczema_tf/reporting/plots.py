@@ -83,7 +83,7 @@ def _draw_curves(cases: pd.DataFrame, metrics: Metrics) -> dict[str, Figure]:
     roc.plot([0, 1], [0, 1], ":", color=_GREY, linewidth=1, label="chance")
     if (fusion := metrics.heads["fusion"]).cases:
         prevalence = fusion.positives / fusion.cases
-        label = f"chance (prevalence {prevalence:.2f})"
+        label = f"chance, of fusion's cases (prevalence {prevalence:.2f})"
         pr.axhline(prevalence, color=_GREY, linewidth=1, linestyle=":", label=label)
     judged = metrics.take(cases)
     for modality, head in metrics.heads.items():
