@@ -329,6 +329,13 @@ def test_only_savers_save_and_nothing_else_calls_them(tmp_path: Path):
     assert find_harmful(saved) == [saver]
 
 
+@pytest.mark.parametrize("operation", ["GenerateVocabRemapping", "PyFuncStateless", "ReadFile"])
+def test_what_has_no_state_and_reads_files_is_refused(operation: str):
+    saved = SavedModel()
+    saved.meta_graphs.add().graph_def.node.add(name="x", op=operation)
+    assert find_harmful(saved) == [operation]
+
+
 def add_function(graph: GraphDef, node: NodeDef) -> None:
     """Puts a function of one node into a graph, which nothing there calls."""
     function = FunctionDef(signature=OpDef(name="spy"), node_def=[node])

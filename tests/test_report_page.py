@@ -45,6 +45,7 @@ COUNTS = {
     "consistency": {},
     "severity": {},
 }
+TOLD = {"clinical": ["age", "site"]}
 NOTHING = {"clusters": 0, "across_groups": 0, "rows": 0, "cases": 0, "examples": []}
 DUPLICATES = {
     "identical_photo": {**NOTHING, "clusters": 2},
@@ -132,6 +133,10 @@ def test_both_say_which_clinical_fields_the_model_is_told(metrics, plots):
         assert f"clinical fields {said} \n fusion" in page
         assert f"clinical fields: {said}" in page  # TRIPOD+AI, how predictors enter
         assert f"| clinical fields | {said} |" in card
+    says = "Both is told age, site as well, photo and text alone are not."
+    for metrics_of, count in ((metrics, 0), (metrics.model_copy(update=TOLD), 1)):
+        page, card = text_of(metrics_of, facts_of(told), plots)
+        assert (says in page, card.count(says)) == (count == 1, count)
 
 
 def test_both_hold_the_figures_with_intervals(metrics, plots):

@@ -243,6 +243,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Pa
         train(make_model(config), replace(data, targets=targets), config, tmp_path)
 
 
+def test_a_last_step_that_spoils_the_weights_is_said_as_well(tmp_path: Path):
+    config = config_of(epochs=2, batch_size=ROWS, learning_rate=1e30)  # one step an epoch
+    with pytest.raises(RunError, match=r"validation loss is nan; lower train\.learning_rate"):
+        train(make_model(config), make_data(), config, tmp_path)
+
+
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path: Path):
     best_kept = config_of(epochs=20, patience=2, learning_rate=0.01, keep="best")
     config, data = best_kept, make_data()

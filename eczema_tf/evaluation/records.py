@@ -164,6 +164,7 @@ class Metrics(Record):
 
     split: str
     positive_class: str = ECZEMA  # what positive cases are called
+    clinical: list[str] | None = None  # fields that fusion is told besides photo and text
     cases: int
     labelled: int
     heads: dict[str, HeadMetrics]

@@ -1,6 +1,6 @@
 """All metrics of a set of cases, as they stand in `metrics.json`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -60,6 +60,7 @@ def compute_metrics(
     split: str = "test",
     leaks: Leaks | None = None,
     positive_class: str = ECZEMA,
+    clinical: Collection[str] = (),
     soft_labels: bool = True,
     stressed: Mapping[str, StressedCases] | None = None,
 ) -> Metrics:
@@ -80,6 +81,7 @@ def compute_metrics(
         split: What the cases are, for the record.
         leaks: For the record; None if nobody looked.
         positive_class: What positive cases are called.
+        clinical: Fields that fusion is told besides photo and text.
         soft_labels: Whether probabilities are to be the labels themselves, which may be shares of
             votes, and not that of being positive.
         stressed: By name, cases that were changed; None for none.
@@ -106,7 +108,9 @@ def compute_metrics(
         "bootstrap": _describe_sampling(sample, replicates, seed),
         **_judge_what_is_there(sample, stressed or {}),
     }
-    return Metrics.model_validate(found if leaks is None else {**found, "leaks": leaks})
+    given = {"leaks": leaks, "clinical": list(clinical) or None}
+    found |= {name: value for name, value in given.items() if value is not None}
+    return Metrics.model_validate(found)
 
 
 def _judge_what_is_there(

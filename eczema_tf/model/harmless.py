@@ -35,6 +35,7 @@ _HARMFUL = """
     SnapshotDataset SnapshotDatasetV2 SnapshotDatasetReader SnapshotNestedDatasetReader
     SnapshotChunkDataset DatasetFromGraph RegisterDataset RegisterDatasetV2 DebugIdentity
     DebugNanCount DebugNumericSummary CopyHost Copy ReaderRead ReaderReadUpTo
+    GenerateVocabRemapping
 """
 HARMLESS, HARMFUL = frozenset(_HARMLESS.split()), frozenset(_HARMFUL.split())
 # by these alone weights are read, in functions that nothing else calls

@@ -19,6 +19,7 @@ from eczema_tf.reporting.facts import (
 from eczema_tf.reporting.formats import HEAD_NAMES
 from eczema_tf.reporting.probability_tables import tabulate_calibration, tabulate_points
 from eczema_tf.reporting.tables import (
+    describe_clinical,
     describe_gain,
     describe_labels,
     describe_sample,
@@ -49,7 +50,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
         tabulate_decisions(metrics),
         *tabulate_points(metrics),
         *tabulate_calibration(metrics),
-        Bullets([describe_gain(metrics), *describe_labels(metrics)]),
+        Bullets([describe_gain(metrics), *describe_clinical(metrics), *describe_labels(metrics)]),
         *list_undefined(metrics),
         tabulate_subsets(metrics),
         *tabulate_wordings(metrics),

@@ -34,6 +34,7 @@ from eczema_tf.reporting.stress import (
     select_plots,
 )
 from eczema_tf.reporting.tables import (
+    describe_clinical,
     describe_gain,
     describe_labels,
     describe_sample,
@@ -140,6 +141,7 @@ def build_results(metrics: Metrics) -> list[Section]:
         tabulate_aurocs(metrics),
         tabulate_decisions(metrics),
         describe_gain(metrics),
+        *describe_clinical(metrics),
         *list_undefined(metrics),
     ]
     if metrics.bayes_auroc:

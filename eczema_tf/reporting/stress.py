@@ -13,6 +13,7 @@ from eczema_tf.evaluation.stress import StressTest
 from eczema_tf.reporting.document import Block, Bullets, Section, Table
 from eczema_tf.reporting.formats import HEAD_NAMES, build_table, format_difference, format_estimate
 from eczema_tf.reporting.plots import STYLES, take_ends, write_figure
+from eczema_tf.reporting.tables import describe_clinical
 
 MISSING = "Missing and mismatched photos and texts"
 CORRUPTED = "Robustness: corrupted photos and texts"
@@ -75,7 +76,7 @@ def build_stress(metrics: Metrics) -> list[Section]:
     strongest = "At the strongest of five strengths"
     sections: dict[str, list[Block]] = {
         MISSING: [
-            *(answered if missing else []),
+            *([*answered, *describe_clinical(metrics)] if missing else []),
             *([_describe_metadata(metrics.metadata)] if metrics.metadata else []),
         ],
         CORRUPTED: [_describe_cases(corrupted), _EXPLAINED, _tabulate(strongest, corrupted, -1)]

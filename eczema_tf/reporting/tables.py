@@ -123,6 +123,17 @@ def describe_gain(metrics: Metrics) -> str:
     )
 
 
+def describe_clinical(metrics: Metrics) -> list[str]:
+    """Says that fusion knows more than photo and text, where it does."""
+    if not metrics.clinical:
+        return []
+    return [
+        f"Both is told {', '.join(metrics.clinical)} as well, photo and text alone are not. What it"
+        " gains over them, and what is left without them, is due to these fields, too; a run"
+        " without `data.clinical` shows what photo and text give each other."
+    ]
+
+
 def tabulate_subsets(metrics: Metrics) -> Table:
     """Lists the AUROC of each head where fusion has most, or nothing, to do."""
     rows = [

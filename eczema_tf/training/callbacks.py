@@ -20,6 +20,7 @@ from eczema_tf.training.checkpoints import Progress, copy_weights, load_state, s
 from eczema_tf.training.data import TrainingData
 
 MONITOR = "val_auroc_fusion"
+_ADVICE = "lower train.learning_rate or train.clip_norm, or set train.mixed_precision to off"
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
@@ -39,10 +40,8 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         """
         loss = (logs or {}).get("loss", 0.0)
         if not np.isfinite(loss):
-            raise RunError(
-                f"training loss is {loss} at step {batch + 1} of epoch {self.epoch + 1}; "
-                "lower train.learning_rate or train.clip_norm, or set train.mixed_precision to off"
-            )
+            place = f"step {batch + 1} of epoch {self.epoch + 1}"
+            raise RunError(f"training loss is {loss} at {place}; {_ADVICE}")
 
 
 class Validate(keras.callbacks.Callback):
@@ -69,6 +68,9 @@ class Validate(keras.callbacks.Callback):
 
         It is not defined with one class only. A head is scored on the rows where its weight is not
         0.
+
+        Raises:
+            RunError: If the loss is not finite, as after a last step that has spoilt the weights.
         """
         data, rows = self.data, self.data.val_rows
         logits = self.predict(self.batches)
@@ -78,6 +80,8 @@ class Validate(keras.callbacks.Callback):
         }
         metrics = {"val_loss": sum(self.loss_weights[head] * losses[head] for head in losses)}
         metrics |= {f"val_{head}_loss": loss for head, loss in losses.items()}
+        if not np.isfinite(metrics["val_loss"]):
+            raise RunError(f"validation loss is {metrics['val_loss']}; {_ADVICE}")
         for modality, head in ECZEMA_HEADS.items():
             scored = data.weights[head][rows] > 0
             if modality == "fusion":

@@ -78,6 +78,7 @@ def write_results(
         split=split,
         leaks=leaks,
         positive_class=facts.data.positive_class,
+        clinical=config.data.clinical,
         stressed=stressed,
     )
     if other is not None and run_dir is not None:
