@@ -46,6 +46,16 @@ def test_a_planted_gap_of_0_10_is_found(seed):
     assert gap.difference.low < 0.10 < gap.difference.high
 
 
+def test_a_group_that_has_most_cases_leaves_the_other_gaps():
+    cases = plant_gap(700, 0, 0).assign(group_id=[*["clinic"] * 600, *map(str, range(100))])
+    factor = judge(cases).factors["sex"]
+    assert {found.in_the_large.low for found in factor.subgroups.values()} == {None}
+    assert set(factor.gaps) == {"auroc", "sensitivity", "specificity"}
+    metrics = compute_metrics(cases, THRESHOLDS, label_threshold=0.5, replicates=9, seed=0)
+    assert "NaN" not in metrics.model_dump_json()
+    assert "nan" not in str(build_subgroups(metrics.subgroups, "eczema"))
+
+
 def test_a_planted_absence_is_called_a_gap_at_most_once_in_20_evaluations():
     found = [
         any(

@@ -336,6 +336,13 @@ def test_features_of_other_weights_are_never_used(tmp_path):
     assert np.abs(before - after).max() > 1e-3
 
 
+def test_features_that_training_kept_are_found_by_a_loaded_model():
+    encoder = build_model(SMALL, pretrained_encoders()).get_layer("image_encoder")
+    loaded = weights_digest(encoder)
+    encoder.trainable = False
+    assert weights_digest(encoder) == loaded
+
+
 def test_features_of_another_pooling_are_never_used(tmp_path):
     widths = []
     for pooling in ("mean", "mean_max"):

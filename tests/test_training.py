@@ -656,7 +656,7 @@ def test_scales_move_the_single_heads_and_the_sum_by_hand():
         np.testing.assert_allclose(model(rows)[name], expected, atol=1e-5)
 
 
-def test_no_gradient_of_the_fusion_reaches_the_single_heads(tmp_path: Path):
+def test_no_gradient_of_the_fusion_reaches_the_heads_of_cases_with_both(tmp_path: Path):
     data, config = make_data(), config_of(epochs=1)
     weights = {head: np.full(ROWS, float(head == "eczema"), "float32") for head in HEADS}
     model = make_model(config)

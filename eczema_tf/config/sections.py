@@ -173,7 +173,8 @@ class TextConfig(EncoderConfig):
     # longer texts are cut, and their rows say so
     max_tokens: Annotated[int, Field(ge=8, le=MAX_TOKENS)] = MAX_TOKENS
     vocabulary_size: Annotated[int, Field(ge=50)] = 2000  # from scratch only
-    # mean: of the encoder's tokens (sentence embedding); mean_max: with their maximum beside it;
+    # mean: of the encoder's tokens (sentence embedding; where findings are learned, of windows of
+    # four tokens); mean_max: with their maximum beside it;
     # max: of trained phrase detectors
     pooling: Literal["mean", "mean_max", "max"] = "mean"
 

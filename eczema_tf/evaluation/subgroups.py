@@ -115,18 +115,15 @@ def judge_subgroups(sample: Sample) -> Subgroups | None:
         for name, values in find_factors(sample.cases).items()
     }
     by_factor = {name: subgroups for name, subgroups in by_factor.items() if len(subgroups) > 1}
-    enough = {
-        name: {value: found for value, found in subgroups.items() if found.auroc.low is not None}
-        for name, subgroups in by_factor.items()
-    }
+    enough = {name: _keep_known(subgroups, "auroc") for name, subgroups in by_factor.items()}
     compared = sum(len(subgroups) > 1 for subgroups in enough.values())
     factors = {
         name: Factor(
             subgroups=subgroups,
             gaps={
-                metric: _find_gap(enough[name], metric, share / compared)
+                metric: _find_gap(known, metric, share / compared)
                 for metric, share in SUBGROUP_METRICS.items()
-                if len(enough[name]) > 1
+                if len(known := _keep_known(enough[name], metric)) > 1
             },
         )
         for name, subgroups in by_factor.items()
@@ -134,6 +131,13 @@ def judge_subgroups(sample: Sample) -> Subgroups | None:
     comparisons = len(SUBGROUP_METRICS) * compared
     found = Subgroups(minimum=MIN_GROUPS, comparisons=comparisons, factors=factors)
     return found if factors else None
+
+
+def _keep_known(subgroups: Mapping[str, Subgroup], metric: str) -> dict[str, Subgroup]:
+    """Keeps the subgroups of which a metric has an interval, which one large group leaves none."""
+    return {
+        value: one for value, one in subgroups.items() if getattr(one, metric).low is not None
+    }
 
 
 def find_factors(cases: pd.DataFrame) -> dict[str, pd.Series]:

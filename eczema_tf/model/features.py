@@ -59,7 +59,8 @@ def compute_features(
         old = ENCODED_INPUTS[modality]
         source = inputs.columns[old]
         # a vector, a grid of them (fusion by regions), or one for each token or window of tokens
-        shape = [len(source.values), *encoder.output.shape[1:]]
+        rows = 0 if modality in inputs.absent else len(source.values)  # nobody looks at them
+        shape = [rows, *encoder.output.shape[1:]]
         tokens = {TEXT_FEATURES: 1, TEXT_WINDOWS: WINDOW_TOKENS}.get(name)
         if tokens:
             shape[1] = -(-source.values.shape[1] // tokens)
@@ -83,7 +84,8 @@ def compute_features(
 def weights_digest(model: keras.Model) -> str:
     """Hashes a model's weights and its layers' settings.
 
-    Not their names, which Keras counts up within a process.
+    Not their names, which Keras counts up within a process, nor whether they are trained: training
+    freezes what a loaded model does not, and features are those of inference.
     """
     settings = json.dumps(_list_settings(model), sort_keys=True, default=str)
     return fingerprint(settings, *[weight.numpy() for weight in model.weights])
@@ -93,7 +95,8 @@ def _list_settings(layer: keras.layers.Layer) -> list:
     """Lists the settings of a layer, and of all that a model holds."""
     if isinstance(layer, keras.Model):
         return [_list_settings(inner) for inner in layer.layers]
-    return [{key: value for key, value in layer.get_config().items() if key != "name"}]
+    not_hashed = ("name", "trainable")
+    return [{key: value for key, value in layer.get_config().items() if key not in not_hashed}]
 
 
 def _encode(

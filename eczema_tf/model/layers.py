@@ -188,7 +188,8 @@ class AddedEvidence(keras.layers.Layer):
     No weight is trained by gradients: heads are surest on what they were trained with, so that
     how far to trust them is only seen on other cases (stacking, Wolpert 1992). And no gradient of
     training goes through to the modalities' own log-odds: they learn from their own losses, or they
-    would be calibrated for the sum and not for themselves.
+    would be calibrated for the sum and not for themselves. (Where one is alone, `OneOrBoth` passes
+    its answer on, and fusion's loss with it.)
     """
 
     def build(self, input_shape: Any) -> None:
@@ -219,6 +220,9 @@ class AddedEvidence(keras.layers.Layer):
 @keras.saving.register_keras_serializable("eczema_tf")
 class OneOrBoth(keras.layers.Layer):
     """Answers as the only modality that is there does; where it is not alone, as both do.
+
+    In training the loss of fusion so counts for a modality that is alone, beside its own loss:
+    without that nothing measurable changes (docs/log.md).
 
     Call with `[image (batch, n), text (batch, n), both (batch, n), image_present (batch,),
     text_present (batch,)]`; returns (batch, n).
