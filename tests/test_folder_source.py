@@ -143,6 +143,12 @@ def test_photos_that_are_all_for_training_are_divided_by_it(tmp_path: Path, caps
     assert "note: all photos are in `train`: no split is written" in capsys.readouterr().err
 
 
+def test_a_split_that_loses_all_its_photos_is_named(tmp_path: Path, capsys):
+    folder = fill(tmp_path / "set", "train/Eczema/a-1.jpg", "test/Eczema/a-2.jpg", "val/B/b.jpg")
+    prepare_folder(tmp_path / "out", folder=folder)
+    assert "note: no photo is left in test, since each has others" in capsys.readouterr().err
+
+
 def test_splits_beside_classes_are_an_error(tmp_path: Path):
     folder = fill(tmp_path / "dermnet", "train/Eczema/a.jpg", "Acne/b.jpg")
     with pytest.raises(

@@ -340,7 +340,7 @@ def test_a_changed_photo_is_never_served_from_the_cache(toy_manifest: Path, tmp_
 def test_a_truncated_photo_is_reported_with_its_line(toy_manifest: Path, tmp_path: Path, capsys):
     (tmp_path / "photos").mkdir()
     (tmp_path / "manifest.csv").write_text(
-        "example_id,image_path,text,eczema\na,photos/0.png,,1\nb,,itchy,0\n"
+        "example_id,image_path,text,eczema,Ort\na,photos/0.png,,1,\nb,,itchy,0,arm\n"
     )
     (tmp_path / "photos" / "0.png").write_bytes(
         (toy_manifest.parent / "photos" / "0.png").read_bytes()[:900]
@@ -350,5 +350,6 @@ def test_a_truncated_photo_is_reported_with_its_line(toy_manifest: Path, tmp_pat
     dataset = load_audited(DataConfig(skip_bad_rows=True), tmp_path / "manifest.csv").dataset
     assert "note: bad rows left out: 1; why" in (printed := capsys.readouterr().err)
     assert str(tmp_path / "manifest.rejected.csv") in printed
+    assert "note: columns that are not used: Ort\n" in printed
     assert list(dataset.table["example_id"]) == ["b"]
     assert dataset.describe().rejected_rows == 1

@@ -102,6 +102,11 @@ class Dataset:
         """What the label `eczema` says of a case."""
         return self.table.get(POSITIVE_CLASS, [ECZEMA])[0]
 
+    @property
+    def is_prepared(self) -> bool:
+        """Whether `prepare` wrote the manifest, and so knows its columns."""
+        return self.manifest.path.with_name("dataset.json").is_file()
+
     def take(self, rows: np.ndarray) -> "Dataset":
         """Makes a data set of some rows, int64 (new rows,); a row may come more than once."""
         table = self.table.iloc[rows].reset_index(drop=True)

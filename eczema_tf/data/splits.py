@@ -138,7 +138,8 @@ def find_missing(
     for split, needed in kinds.items():
         positive = table["eczema"][splits == split].dropna() > label_threshold
         if positive.empty:
-            faults.append(f"{split}: no row with an eczema label")
+            label = " with an eczema label" if (splits == split).any() else ""
+            faults.append(f"{split}: no row{label}")
         elif needed > positive.nunique():
             only = "eczema" if positive.all() else "not eczema"
             faults.append(

@@ -135,9 +135,7 @@ def judge_subgroups(sample: Sample) -> Subgroups | None:
 
 def _keep_known(subgroups: Mapping[str, Subgroup], metric: str) -> dict[str, Subgroup]:
     """Keeps the subgroups of which a metric has an interval, which one large group leaves none."""
-    return {
-        value: one for value, one in subgroups.items() if getattr(one, metric).low is not None
-    }
+    return {value: one for value, one in subgroups.items() if getattr(one, metric).low is not None}
 
 
 def find_factors(cases: pd.DataFrame) -> dict[str, pd.Series]:

@@ -15,9 +15,10 @@ from eczema_tf.config import DataConfig
 from eczema_tf.data.audit.audit import Audit, audit_dataset, check_splits
 from eczema_tf.data.audit.overlap import Seen, find_overlap
 from eczema_tf.data.dataset import FINGERPRINTS, Dataset, DatasetFacts, load_dataset
-from eczema_tf.errors import DataError, raise_if_any
+from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.evaluation.records import Leaks
 from eczema_tf.files import write_json
+from eczema_tf.schema import MANIFEST_COLUMNS, OPTIONAL_COLUMNS, POSITIVE_CLASS
 
 AUDIT = "audit.json"
 NAMED_LEAKS = 20  # of leaks that a report names
@@ -167,6 +168,9 @@ def _audit(config: DataConfig, dataset: Dataset) -> AuditedDataset:
         dataset, label_threshold=config.label_threshold, join=config.merge_duplicates
     )
     say(audit.report.describe())
+    used = {*MANIFEST_COLUMNS, *OPTIONAL_COLUMNS, *config.clinical, POSITIVE_CLASS, "image_file"}
+    if (unused := set(dataset.table) - used) and not dataset.is_prepared:
+        say(f"note: columns that are not used: {shorten(', '.join(sorted(unused)))}")
     if bad := len(dataset.manifest.rejected):
         say(f"note: bad rows left out: {bad}; why stands in {dataset.manifest.rejected_file}")
     if lost := dataset.manifest.without_embedding:

@@ -158,7 +158,10 @@ def note_evidence_scale(
     eczema = validation["eczema"] > trained.config.data.label_threshold
     rows = validation.index[eczema & (validation["image_path"] != "")]
     if len(rows) < MIN_PHOTOS:
-        say(f"heatmaps: {len(rows)} photos of eczema to validate on, too few for a floor")
+        say(
+            f"heatmaps: {len(rows)} photos of positive validation cases, too few to choose how much"
+            f" evidence a map needs ({MIN_PHOTOS} are enough)"
+        )
         rows = rows[:0]
     batches = _draw_batches(trained, inputs, rows, SCALE_PHOTOS, SCALE_BATCH)
     scale = measure_scale(Submodels(trained.model), batches)

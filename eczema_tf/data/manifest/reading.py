@@ -29,7 +29,7 @@ from eczema_tf.schema import (
 # or digit, and without `_ADDED` around it.
 SYNONYMS = {
     "example_id": "id rowid sampleid recordid instanceid uid uuid",
-    "case_id": "case visit encounter study exam",
+    "case_id": "case visit encounter study exam fall besuch",
     "group_id": (
         "group groups patient patients pat pt patienten paciente paziente pid mrn subject subj sub"
         " person participant proband individual client donor author user owner lesion family"
@@ -43,7 +43,7 @@ SYNONYMS = {
     "text": (
         "texts texto caption captions description descriptions complaint complaints chiefcomplaint"
         " symptom symptoms history anamnesis query question report note notes comment comments"
-        " narrative prompt sentence transcript beschreibung symptome anamnese"
+        " narrative prompt sentence transcript beschreibung symptome anamnese befund befundtext"
     ),
     "eczema": (
         "label labels target targets class classes category diagnosis diagnoses diagnose"
@@ -51,14 +51,14 @@ SYNONYMS = {
         " ekzem eccema dermatitis atopicdermatitis atopiceczema neurodermitis"
     ),
     "consistency": "textlabel textconsistency",
-    "severity": "severitylevel severitygrade severitylabel severityscore grade",
+    "severity": "severitylevel severitygrade severitylabel severityscore grade schweregrad",
     "split": "splits fold folds set subset partition phase datasplit datasetsplit splitname",
     "skin_tone": (
         "skintype skincolor skincolour fitzpatrick fitzpatrickscale fitzpatricktype fitspatrick"
-        " fitzpatrickskintype fst phototype"
+        " fitzpatrickskintype fst phototype hauttyp"
     ),
     "age_group": "agerange ageband agebracket agecategory",
-    "sex": "gender",
+    "sex": "gender geschlecht sexo",
     "source": "dataset datasource origin",
 }
 _COLUMN_OF = {

@@ -273,6 +273,11 @@ def _read_paths(
     order = ["", *SPLITS]
     split = rows["split"].map(order.index)
     earliest = split.groupby(rows["group_id"]).transform("min")
+    if lost := set(rows["split"]) - {order[index] for index in earliest}:
+        say(
+            f"note: no photo is left in {', '.join(sorted(lost))}, since each has others of its"
+            " group in an earlier split; --group-by says what groups them"
+        )
     return rows.assign(split=[order[index] for index in earliest], moved=split != earliest)
 
 
