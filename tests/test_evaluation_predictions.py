@@ -187,10 +187,13 @@ def test_consistency_is_a_softmax_and_absent_without_text():
         ),
         row("b", consistency_logit_0=NAN, consistency_logit_1=NAN, consistency_logit_2=NAN),
         row("c", consistency_logit_0=900.0, consistency_logit_1=-900.0),
+        row("d", consistency_logit_0=0.2, consistency_logit_1=0.2, consistency_logit_2=0.2),
     )
     columns = ["consistency_eczema", "consistency_other", "consistency_unclear"]
-    np.testing.assert_allclose(cases[columns], [[0.2, 0.5, 0.3], [NAN] * 3, [1, 0, 0]], atol=1e-15)
-    assert list(cases["consistency_predicted"]) == ["other", "", "eczema"]
+    np.testing.assert_allclose(
+        cases[columns], [[0.2, 0.5, 0.3], [NAN] * 3, [1, 0, 0], [1 / 3] * 3], atol=1e-15
+    )
+    assert list(cases["consistency_predicted"]) == ["other", "", "eczema", ""]  # d: never told
 
 
 def test_severity_comes_from_cumulative_logits():

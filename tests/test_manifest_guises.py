@@ -60,6 +60,8 @@ def message_of(read: Callable[[Path], object], path: Path) -> str:
         ("fitzpatrick_scale", "skin_tone"),
         ("id_patient", "group_id"),
         ("Patienten-ID", "group_id"),
+        ("Fall-ID", "case_id"),
+        ("Geschlecht", "sex"),
         ("anon_patient_no", "group_id"),
         ("image_1", "image_path"),
         ("Fotografía", "image_path"),
@@ -99,6 +101,19 @@ def test_beside_the_column_itself_a_synonym_is_kept_and_ignored(tmp_path: Path):
     assert table.loc[0, ["text", "eczema", "group_id"]].tolist() == ["dry", 1, "g"]
     assert table.loc[0, ["caption", "diagnosis", "patient_id"]].tolist() == ["c", "d", "p"]
     assert survey_manifest(path).rows == 1
+
+
+def test_skin_types_and_sexes_as_people_write_them(tmp_path: Path):
+    cells = ("3,f", "3.0,Female", "iii,w", "Type III,weiblich", "FST3,F", "III,female")
+    rows = "".join(f"r{number},dry,{cell},10.0\n" for number, cell in enumerate(cells))
+    path = write(
+        tmp_path, f"example_id,text,skin_tone,sex,monk_skin_tone\n{rows}r9,red,VII,divers,3\n"
+    )
+    columns = ["skin_tone", "sex", "monk_skin_tone"]
+    table = load_manifest(path).table[columns].drop_duplicates()
+    assert table.to_numpy().tolist() == [["III", "female", "10"], ["VII", "divers", "3"]]
+    told = load_manifest(path, clinical={"sex": "category"}).table["sex"]
+    assert list(told[:2]) == ["f", "Female"]  # clients say what the table says
 
 
 def test_patients_beside_groups_that_are_all_empty_stop(tmp_path: Path):

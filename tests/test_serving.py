@@ -585,6 +585,12 @@ def test_answers_are_readable_and_always_carry_the_notice():
     assert NOTICE in text
 
 
+def test_what_a_model_was_never_told_is_not_said():
+    answer = read_answer({**ROW, "consistency": [1 / 3] * 3}, None)
+    assert answer.consistency is None
+    assert "the text suggests" not in format_answer(answer)
+
+
 def test_what_was_not_given_is_not_answered():
     answer = read_answer({**ROW, "image_used": False, "status": "photo: cannot be decoded"}, None)
     assert answer.eczema == {"image": None, "text": 0.9, "fusion": 0.75}

@@ -27,6 +27,14 @@ def compute_grade_probabilities(logits: np.ndarray) -> np.ndarray:
     return steps / steps.sum(axis=1, keepdims=True)
 
 
+def has_learned(probabilities: np.ndarray) -> np.ndarray:
+    """Finds where one of several labels is likelier than the others, bool (cases,).
+
+    A head that had no label to learn from finds all alike. Probabilities are float (cases, labels).
+    """
+    return probabilities.max(axis=1) > 1 / probabilities.shape[1] + 1e-3
+
+
 def name_grades(probabilities: np.ndarray, silent: np.ndarray) -> np.ndarray:
     """Names the grade that is shown and scored: the median of its distribution.
 
@@ -44,5 +52,5 @@ def name_grades(probabilities: np.ndarray, silent: np.ndarray) -> np.ndarray:
         (what a head says that had no grade to learn from).
     """
     median = (probabilities.cumsum(axis=1)[:, :-1] < 0.5).sum(axis=1)
-    known = (probabilities.max(axis=1) > 1 / probabilities.shape[1] + 1e-3) & ~silent
+    known = has_learned(probabilities) & ~silent
     return np.where(known, np.array(SEVERITY, dtype=object)[median], "")

@@ -10,7 +10,12 @@ import pandas as pd
 from scipy.special import softmax
 
 from eczema_tf.errors import DataError, raise_if_any
-from eczema_tf.evaluation.grades import compute_grade_probabilities, compute_sigmoid, name_grades
+from eczema_tf.evaluation.grades import (
+    compute_grade_probabilities,
+    compute_sigmoid,
+    has_learned,
+    name_grades,
+)
 from eczema_tf.files import unescape_formula
 from eczema_tf.model.pooling import find_speaking_rows
 from eczema_tf.schema import (
@@ -153,7 +158,7 @@ def add_probabilities(cases: pd.DataFrame) -> pd.DataFrame:
     by_label = np.hstack([consistency, grades["severity"]]).T  # (labels, cases)
     added |= dict(zip(labels, by_label, strict=True))
     suggested = np.array(CONSISTENCY, dtype=object)[np.nan_to_num(consistency).argmax(axis=1)]
-    suggested[np.isnan(consistency).any(axis=1)] = ""
+    suggested[~has_learned(consistency)] = ""  # of NaN nothing is true
     added["consistency_predicted"] = suggested
     unclear, photo = suggested == "unclear", cases["image_used"].to_numpy(bool)
     silent = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eczema_tf.evaluation.grades import name_grades
+from eczema_tf.evaluation.grades import has_learned, name_grades
 from eczema_tf.evaluation.predictions import FLAGS
 from eczema_tf.evaluation.thresholds import choose_kind
 from eczema_tf.explanation.contributions import Contributions
@@ -152,7 +152,7 @@ class Answer:
         eczema: Probability from "image", "text" and "fusion"; None where nothing was used.
         thresholds: Of the same three, chosen on validation data; None if they are not known. With a
             photo or a text alone, P(eczema) is compared with that one's (`find_threshold`).
-        consistency: Probability by label; None without a text.
+        consistency: Probability by label; None without a text, or if the model was never told.
         severity: Probability by grade, if it is eczema; None if nothing was used.
         grade: The median grade, at or below which half of the probability lies; "" where it is not
             known.
@@ -244,7 +244,7 @@ def read_answer(
             for modality, head in ECZEMA_HEADS.items()
         },
         thresholds=thresholds,
-        consistency=consistency,
+        consistency=consistency if has_learned(np.array([outputs["consistency"]])) else None,
         severity=_label(SEVERITY, outputs["severity"]) if used["fusion"] else None,
         grade=str(grade[0]),
         **{name: outputs[name] for name in (*FLAGS, "status")},
@@ -258,8 +258,6 @@ def _label(labels: tuple[str, ...], probabilities: list[float]) -> Probabilities
 
 
 def _rank(probabilities: Probabilities) -> str:
-    if len({*probabilities.values()}) == 1:
-        return "not known"  # of a model that was never told
     ranked = sorted(probabilities.items(), key=lambda item: -item[1])
     return ", ".join(f"{label} {_say(value)}" for label, value in ranked)
 

@@ -89,7 +89,20 @@ SPLIT_NAMES = {
     "dev": "val",
     "testing": "test",
 }
+# Fitzpatrick's types, by number too; "3.0" is what a table of numbers makes of 3
+_SKIN_TYPES = {
+    f"{before}{name}": roman
+    for number, roman in enumerate(("I", "II", "III", "IV", "V", "VI"), 1)
+    for before in ("", "type ", "fitzpatrick ", "fst")
+    for name in (roman.casefold(), str(number), f"{number}.0")
+}
+_SEXES = {
+    **dict.fromkeys(("f", "female", "woman", "w", "weiblich"), "female"),
+    **dict.fromkeys(("m", "male", "man", "männlich"), "male"),
+}
 _MEANT = {
+    "skin_tone": _SKIN_TYPES,
+    "sex": _SEXES,
     "split": SPLIT_NAMES,
     "consistency": dict(zip(CONSISTENCY, CONSISTENCY, strict=True)),
     "severity": dict(zip(SEVERITY, SEVERITY, strict=True)),
@@ -129,7 +142,9 @@ def open_manifest(
     ]
     raise_if_any(f"{path}: the header is not valid", faults)
     used = {*MANIFEST_COLUMNS, *OPTIONAL_COLUMNS, *further}
-    ours = [column if column in used else "" for column in table.columns]
+    # what a client says of a clinical field is compared with its cells as they are
+    names = {name: name for name in used} | dict.fromkeys(further, "clinical")
+    ours = [names.get(column, "") for column in table.columns]
 
     def rows() -> Iterator[TableRow]:
         for row in table.rows:
