@@ -1,6 +1,7 @@
 """Figures of explanations, by hand: perfect, inverted and empty maps; weights that come back."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +35,8 @@ from eczema_tf.explanation.sanity import (
     randomise_in_cascade,
     restoring,
 )
+from eczema_tf.schema import IMAGE
+from eczema_tf.workflows.explanation_quality.photos import ask_again
 
 SIDE = 20
 LESION = np.zeros((SIDE, SIDE), bool)
@@ -427,3 +430,22 @@ def test_hits_are_counted_in_their_groups_where_they_are_known():
     found = estimate_figure(hits, Sampling(np.arange(60)), "nothing")
     expected = estimate_figure(hits[:40], Sampling(np.arange(40)), "nothing")
     assert (found.low, found.high) == (expected.low, expected.high)
+
+
+def test_what_a_model_is_asked_again_tells_a_true_map_from_a_false_one():
+    rng = np.random.default_rng(0)
+    photo = rng.uniform(0, 60, (32, 32, 3)).astype("float32")
+    photo[4:12, 4:12] = 255  # all that the model looks at
+
+    def predict_variants(case: int, changed: dict[str, np.ndarray]) -> np.ndarray:
+        return (changed[IMAGE][:, 4:12, 4:12].mean(axis=(1, 2, 3)) - 150) / 30
+
+    last_map = SimpleNamespace(output=SimpleNamespace(shape=(None, 8, 8, 16)))
+    explainer = SimpleNamespace(submodels=SimpleNamespace(to_last_map=last_map))
+    cases = SimpleNamespace(explainer=explainer, predict_variants=predict_variants)
+    measures = ask_again(cases, 0, photo, rng)
+    true, false = np.zeros((8, 8)), np.zeros((8, 8))
+    true[1:3, 1:3] = false[5:7, 5:7] = 1
+    assert measures["deletion"](true) < measures["deletion"](false) - 0.2
+    assert measures["insertion"](true) > measures["insertion"](false) + 0.2
+    assert measures["mu_fidelity"](true) > 0.7 > measures["mu_fidelity"](false)

@@ -446,6 +446,29 @@ def test_views_are_cut_where_fine_tuning_begins_and_taken_in_turn(tmp_path: Path
             np.testing.assert_array_equal(seen, views[1 + (epoch + row) % 2][row])
 
 
+def test_fine_tuning_by_views_moves_what_lies_above_the_cut(tmp_path: Path):
+    tuning = {"epochs": 1, "learning_rate": 0.01, "image_from": "stage3", "views": 2}
+    cache = str(tmp_path / "cache")
+    config, data = config_of(epochs=1, fine_tune=tuning, cache_folder=cache), make_data()
+    model = make_model(config)
+    image = specify_image_encoder(config.model.image).model_copy(update={"pretrained": True})
+    encoders = Encoders(image, specify_text_encoder(config.model.text, 50))
+    before = {layer: read_kernels(model, layer) for layer in ("stage1", "stage2", "stage3")}
+    history = train_model(model, encoders, data, config, tmp_path)
+    assert (len(history.heads), len(history.fine_tune)) == (1, 1)
+    moved = {
+        layer: not np.array_equal(read_kernels(model, layer), kernels)
+        for layer, kernels in before.items()
+    }
+    assert moved == {"stage1": False, "stage2": False, "stage3": True}
+    (kept,) = (tmp_path / "cache").glob("image_views*")  # for the next run
+    assert np.load(kept).shape[0] == 3 * ROWS  # as they are, and in two views
+
+
+def read_kernels(model: keras.Model, layer: str) -> np.ndarray:
+    return np.array(model.get_layer("image_encoder").get_layer(f"{layer}_conv1").kernel)
+
+
 def make_pretrained(fusion: str, size_px: int = SIZE_PX) -> keras.Model:
     settings = {**efficientnet("v1").get_config(), "name": "image_encoder"}
     image = EncoderSpec(

@@ -143,10 +143,12 @@ def test_sets_of_phone_photos_alone_or_of_texts_alone_train_and_export(
     manifest, export = write_manifest(tmp_path, photos=photos), tmp_path / "export"
     sets = [f"data.manifest={manifest}", "train.epochs=1", "export.enabled=false"]
     sets += [f"train.cache_folder={tmp_path / 'cache'}", "evaluate.bootstrap_replicates=100"]
-    sets += [] if photos else ["data.clinical={age: number}"]
+    told = ["data.clinical={age: number}", "train.refit=true", "train.keep=last"]
+    sets += [] if photos else told
     arguments = [argument for setting in sets for argument in ("--set", setting)]
     run = ["--config", str(SMOKE), *arguments, "--run-dir", str(tmp_path / "run")]
     assert train.main(run) == 0
+    assert (tmp_path / "run" / "before_refit").is_dir() == (not photos)
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     manifest.unlink()  # a run exports anywhere, without its data
     again = ["--run-dir", str(tmp_path / "run"), "--out", str(export)]
