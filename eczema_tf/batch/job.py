@@ -23,9 +23,10 @@ from eczema_tf.errors import EczemaError, RunError, join_faults, raise_if_any
 from eczema_tf.files import ASIDE, Record, replacing_file
 from eczema_tf.schema import NOTICE
 
-# what the decoder stumbled over differs from photo to photo, as do names and sizes
-_DETAILS = re.compile(r" \([^;()]*\)|; did you mean (['\"]).*?\1\?|(?<= has )\d+ (?=bytes)")
-_PLACE = re.compile(r"(?<= word )\d+ of \d+")  # how far a text was read differs from text to text
+# what the decoder stumbled over differs from photo to photo, as do names
+_DETAILS = re.compile(r" \([^;()]*\)|; did you mean (['\"]).*?\1\?")
+# so do sizes, and how far a text was read
+_NUMBERS = re.compile(r"(?<= has )\d+(?= bytes)|(?<= word )\d+|(?<=\d of )\d+")
 # readers of Parquet folders (Arrow, Spark) pass over names that begin with an underscore
 JOB = "_job.json"
 
@@ -120,7 +121,7 @@ class Job(NamedTuple):
         faults = []
         for part in self.parts:
             table = _read_part(part)
-            statuses = (_PLACE.sub("N of M", said) for said in table["status"].to_pylist())
+            statuses = (_NUMBERS.sub("N", said) for said in table["status"].to_pylist())
             reasons.update(_DETAILS.sub("", status) for status in statuses)
             if table["example_id"].to_pylist() != list(islice(ids, self.facts.chunk_rows)):
                 faults.append(

@@ -77,7 +77,7 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
         master: As Spark names it: `local[2]`, `spark://host:7077`, `yarn`, `k8s://...`. A local
             master gets Spark's number of failures that a task is forgiven on a cluster, so that a
             Python worker that dies costs no more than its task.
-        debug: Whether Spark may log; what ends a job is raised in any case.
+        debug: Whether a local Spark may log; what ends a job is raised in any case.
 
     Raises:
         RunError: If Spark cannot be started, or a job fails in the `with` block.
@@ -91,7 +91,8 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
     settings = {
         # where the package runs from a clone, not installed
         "spark.executorEnv.PYTHONPATH": str(Path(eczema_tf.__file__).parents[1]),
-        "spark.log.level": "WARN" if debug else "OFF",
+        # a cluster's warnings tell that no worker is free, or that no master answers
+        "spark.log.level": "WARN" if debug or not _LOCAL_MASTER.fullmatch(master) else "OFF",
         "spark.ui.enabled": "false",  # no port is opened, no progress bar drawn over ours
         "spark.ui.showConsoleProgress": "false",
         "spark.io.encryption.enabled": "true",  # texts pass through files between tasks
@@ -113,7 +114,8 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
             with builder.config(map=settings).getOrCreate() as spark:
                 yield spark
         except (PySparkException, Py4JError) as error:
-            raise RunError(f"Spark: {_describe_failure(error)}; --debug shows more") from error
+            told = _describe_failure(error)
+            raise RunError(f"Spark ({master}): {told}; --debug shows more") from error
         except ConnectionError as error:
             raise RunError(
                 "Spark's Java process has ended (too little memory?); the same command goes on"
