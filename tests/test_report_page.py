@@ -168,7 +168,7 @@ def test_the_page_begins_with_plain_words(metrics, plots):
     assert "Photo and text together are better than the better one of them alone." in page
     gain = FusionGain(over="image", cases=9, value=0.0, low=-0.1, high=0.1)
     said_of_nothing = " ".join(say_plainly(metrics.model_copy(update={"fusion_gain": gain})))
-    assert "no better and no worse than" in said_of_nothing
+    assert "no better and no worse, as far as these" in said_of_nothing
 
 
 def test_the_card_has_the_headings_of_the_hub(metrics):

@@ -52,11 +52,13 @@ def build_examples(
     columns = ("case", "label", "photos", "words", *HEAD_NAMES.values())
     for name, cases in surest.items():
         rows = [_describe_case(case, positive) for case in cases.to_dict("records")]
-        blocks.append(Table(f"Confidently {name}: P({positive}) from", columns, rows))
+        title = f"Confidently {name}"
+        table = Table(f"{title}: P({positive}) from", columns, rows)
+        blocks.append(table if rows else f"{title}: none.")
         told = zip(rows, map(format_percent, cases["p_fusion"]), strict=True)
         blocks += [
             _render_case(
-                f"Confidently {name}: {case_id}, {label}, P({positive}) {probability}",
+                f"{title}: {case_id}, {label}, P({positive}) {probability}",
                 positive,
                 shown[case_id],
                 full,

@@ -190,7 +190,7 @@ def say_plainly(metrics: Metrics) -> list[str]:
         answers = "" if decided.accuracy.value is None else right
         said.append(f"It says that it cannot tell in {silent} of {decided.cases} cases{answers}.")
     if gain.low is not None and gain.high is not None:
-        unsure = "as far as these cases show, no better and no worse than"
+        unsure = "no better and no worse, as far as these cases show, than"
         verdict = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else unsure
         said.append(f"Photo and text together are {verdict} the better one of them alone.")
     if warn_of_leaks(metrics):
@@ -204,7 +204,7 @@ def _of_hundred(share: Estimate) -> str:
     if share.value is None:
         return "an unknown number"
     value, *ends = (
-        f"{100 * one:.0f}" if one in (0, 1) or 0.01 <= one <= 0.99 else f"{100 * one:.1f}"
+        f"{100 * one:.{0 if 0.01 <= one <= 0.99 else 1}f}".removesuffix(".0")
         for one in (share.value, share.low, share.high)
         if one is not None
     )
