@@ -1,8 +1,8 @@
 """Low-rank adaptation (LoRA: Hu et al. 2022): few weights of an encoder learn, beside its own.
 
-A kernel of attention gets the product of two thin matrices added to it. They and the
-biases there are all that is trained, and they are added to the kernel for good afterwards, so that
-the model keeps its form.
+A kernel of attention gets the product of two thin matrices added to it. They alone are trained, and
+the biases there, and they are added to the kernel for good afterwards, so that the model keeps its
+form.
 """
 
 import keras
