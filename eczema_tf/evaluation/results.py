@@ -108,9 +108,8 @@ def compute_metrics(
         "bootstrap": _describe_sampling(sample, replicates, seed),
         **_judge_what_is_there(sample, stressed or {}),
     }
-    given = {"leaks": leaks, "clinical": list(clinical) or None}
-    found |= {name: value for name, value in given.items() if value is not None}
-    return Metrics.model_validate(found)
+    told = {"leaks": leaks, "clinical": list(clinical) or None}
+    return Metrics.model_validate(found | {name: one for name, one in told.items() if one})
 
 
 def _judge_what_is_there(

@@ -85,15 +85,22 @@ def write_results(
         metrics, facts = _add_other(metrics, facts, cases, other, run_dir)
     remove_file(out / run_folder.METRICS)  # those of before, until all is done
     write_csv(out / run_folder.PREDICTIONS, cases)
-    write_plots(out, cases, metrics)
-    write_stress_plots(out, metrics)
-    examples = _show_surest(cases, metrics, show)
-    write_text(out / run_folder.REPORT, format_report(metrics, facts, out, [examples]))
+    _write_report(out, cases, metrics, facts, show)
     if run_dir in (None, out):
         write_card(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))
     metrics.write(out / run_folder.METRICS)  # last, so that its presence means that all is done
     print(format_text(build_results(metrics), facts.data.notice))
     return metrics
+
+
+def _write_report(
+    out: Path, cases: pd.DataFrame, metrics: Metrics, facts: RunFacts, show: ShowCases | None
+) -> None:
+    """Writes the report and its plots."""
+    write_plots(out, cases, metrics)
+    write_stress_plots(out, metrics)
+    examples = _show_surest(cases, metrics, show)
+    write_text(out / run_folder.REPORT, format_report(metrics, facts, out, [examples]))
 
 
 def write_card(file: Path, card: str) -> None:

@@ -30,6 +30,7 @@ from eczema_tf.data.sources.folder_names import (
     find_split,
     find_tops,
     fold_name,
+    keep_together,
     name_group,
     strip_numbers,
 )
@@ -45,7 +46,6 @@ from eczema_tf.data.sources.source import (
 )
 from eczema_tf.data.tables import open_table
 from eczema_tf.errors import DataError, raise_if_any, shorten
-from eczema_tf.schema import SPLITS
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl")
 # what is read of them, by what the manifest calls it
@@ -238,7 +238,6 @@ def _read_paths(
     """Makes the rows of the manifest, as far as paths tell.
 
     Besides, `class` is as it was given, and `moved` says what came into the split of its group.
-    A group goes wholly into the earliest of the splits that its photos are in.
     """
     tops = find_tops(folder, paths)
     parts = {path: PurePosixPath(path.removeprefix(f"{top}/")).parts for path, top in tops.items()}
@@ -267,18 +266,7 @@ def _read_paths(
         }
         for path, names in parts.items()
     )
-    if set(rows["split"]) == {"train"}:  # as many data sets of the Hub come
-        say("note: all photos are in `train`: no split is written, training makes its own by group")
-        rows["split"] = ""
-    order = ["", *SPLITS]
-    split = rows["split"].map(order.index)
-    earliest = split.groupby(rows["group_id"]).transform("min")
-    if lost := set(rows["split"]) - {order[index] for index in earliest}:
-        say(
-            f"note: no photo is left in {', '.join(sorted(lost))}, since each has others of its"
-            " group in an earlier split; --group-by says what groups them"
-        )
-    return rows.assign(split=[order[index] for index in earliest], moved=split != earliest)
+    return keep_together(rows)
 
 
 def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> pd.DataFrame:

@@ -4,9 +4,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+import pandas as pd
+
+from eczema_tf.cli import say
 from eczema_tf.data.manifest.reading import SPLIT_NAMES
 from eczema_tf.data.photo.files import compose
 from eczema_tf.errors import DataError, raise_if_any, shorten
+from eczema_tf.schema import SPLITS
 
 # a class is eczema if its name has one of these, unless the classes are named
 ECZEMA_WORDS = ("eczema", "atopic")
@@ -147,3 +151,26 @@ def name_group(condition: str, name: str) -> str:
     """Names the group of a photo: `eczema/knee` for `Knee-12.jpg` in the class `Eczema`."""
     stem = re.sub(r"([-_]+\d+|\s*\(\d+\))$", "", PurePosixPath(name).stem)
     return compose(f"{condition}/{stem}".lower())
+
+
+def keep_together(rows: pd.DataFrame) -> pd.DataFrame:
+    """Puts each group wholly into the earliest of its splits, so that test photos are of others.
+
+    Args:
+        rows: Of the manifest, with `group_id` and `split`.
+
+    Returns:
+        The same with `moved`, whether a row was; without splits where there is `train` alone.
+    """
+    if set(rows["split"]) == {"train"}:  # as many data sets of the Hub come
+        say("note: all photos are in `train`: no split is written, training makes its own by group")
+        rows = rows.assign(split="")
+    order = ["", *SPLITS]
+    split = rows["split"].map(order.index)
+    earliest = split.groupby(rows["group_id"]).transform("min")
+    if lost := set(rows["split"]) - {order[index] for index in earliest}:
+        say(
+            f"note: no photo is left in {', '.join(sorted(lost))}, since each has others of its"
+            " group in an earlier split; --group-by says what groups them"
+        )
+    return rows.assign(split=[order[index] for index in earliest], moved=split != earliest)
