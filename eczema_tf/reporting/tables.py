@@ -104,7 +104,7 @@ def tabulate_aurocs(metrics: Metrics) -> Table:
 def tabulate_decisions(metrics: Metrics) -> Table:
     """Lists how well each head decides at its threshold."""
     return build_table(
-        "At the thresholds chosen on validation (both: a case of one input alone at that one's)",
+        "At the thresholds chosen on validation (one input alone: at its own)",
         (f"P({metrics.positive_class}) from", "threshold", "sensitivity", "specificity", "F1"),
         [
             [HEAD_NAMES[modality], head.threshold, head.sensitivity, head.specificity, head.f1]
