@@ -67,6 +67,7 @@ FINDINGS, NO_FINDINGS = "findings", "none"
 TEXT_KIND, TEMPLATE = "text_kind", "template"
 
 # Further columns whose cells are read as those of the manifest are.
+PREPARED = "dataset.json"  # beside a manifest that `prepare` wrote: what of, and how
 OPTIONAL_COLUMNS = (FINDINGS, TEXT_KIND, "monk_skin_tone")
 
 # Built-in data only: the expected grade, 0 (mild) to 2 (severe), if it is eczema. The best kappa

@@ -343,6 +343,15 @@ def test_features_that_training_kept_are_found_by_a_loaded_model():
     assert weights_digest(encoder) == loaded
 
 
+def test_what_no_model_looks_at_is_not_encoded(tmp_path):
+    model, nobody = build_model(SMALL, pretrained_encoders()), np.zeros(5, "float32")
+    inputs = inputs_of({**batch(), IMAGE_PRESENT: nobody})
+    features = compute_features(model, inputs, {"image"}, ArrayCache(tmp_path))
+    assert len(features.columns["image_summary"].values) == 0
+    assert not features.gather(np.arange(5))["image_summary"].any()
+    assert not list(tmp_path.iterdir())
+
+
 def test_features_of_another_pooling_are_never_used(tmp_path):
     widths = []
     for pooling in ("mean", "mean_max"):

@@ -23,10 +23,12 @@ from eczema_tf.errors import EczemaError, RunError, join_faults, raise_if_any
 from eczema_tf.files import ASIDE, Record, replacing_file
 from eczema_tf.schema import NOTICE
 
-# what the decoder stumbled over differs from photo to photo, as do names
-_DETAILS = re.compile(r" \([^;()]*\)|; did you mean (['\"]).*?\1\?")
-# so do sizes, and how far a text was read
-_NUMBERS = re.compile(r"(?<= has )\d+(?= bytes)|(?<= word )\d+|(?<=\d of )\d+")
+# what differs from row to row: what the decoder stumbled over, names, sizes, how far it was read
+_DETAILS = {
+    re.compile(r" \([^;()]*\)|; did you mean (['\"]).*?\1\?"): "",
+    re.compile(r"(?<= has )\d+(?= bytes)"): "N",
+    re.compile(r"(?<= word )\d+ of \d+"): "N of M",
+}
 # readers of Parquet folders (Arrow, Spark) pass over names that begin with an underscore
 JOB = "_job.json"
 
@@ -121,8 +123,7 @@ class Job(NamedTuple):
         faults = []
         for part in self.parts:
             table = _read_part(part)
-            statuses = (_NUMBERS.sub("N", said) for said in table["status"].to_pylist())
-            reasons.update(_DETAILS.sub("", status) for status in statuses)
+            reasons.update(map(_leave_out_details, table["status"].to_pylist()))
             if table["example_id"].to_pylist() != list(islice(ids, self.facts.chunk_rows)):
                 faults.append(
                     f"{part.name}: its rows are not those of the manifest; delete it and run the"
@@ -221,3 +222,9 @@ def read_facts(folder: Path) -> JobFacts:
     except (OSError, ValueError, TypeError) as error:
         first = str(error).splitlines()[0]
         raise EczemaError(f"{folder / JOB}: damaged ({first}); choose another folder") from error
+
+
+def _leave_out_details(status: str) -> str:
+    for detail, sign in _DETAILS.items():
+        status = detail.sub(sign, status)
+    return status

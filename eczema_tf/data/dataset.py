@@ -19,7 +19,7 @@ from eczema_tf.data.photo.embeddings import Embeddings, load_embeddings
 from eczema_tf.data.photo.inspection import inspect_photos
 from eczema_tf.errors import DataError, RunError
 from eczema_tf.files import Record
-from eczema_tf.schema import ECZEMA, POSITIVE_CLASS
+from eczema_tf.schema import ECZEMA, POSITIVE_CLASS, PREPARED
 
 
 class Prepared(Record):
@@ -105,7 +105,7 @@ class Dataset:
     @property
     def is_prepared(self) -> bool:
         """Whether `prepare` wrote the manifest, and so knows its columns."""
-        return self.manifest.path.with_name("dataset.json").is_file()
+        return self.manifest.path.with_name(PREPARED).is_file()
 
     def take(self, rows: np.ndarray) -> "Dataset":
         """Makes a data set of some rows, int64 (new rows,); a row may come more than once."""
@@ -127,7 +127,7 @@ class Dataset:
         """Returns fingerprints and counts, for the run folder."""
         matrix = self.embeddings.matrix if self.embeddings is not None else None
         path = self.manifest.path
-        prepared = _read_prepared(path.with_name("dataset.json"))
+        prepared = _read_prepared(path.with_name(PREPARED))
         return DatasetFacts(
             manifest=str(path),
             manifest_fingerprint=fingerprint(path.read_bytes()),

@@ -15,7 +15,7 @@ import pandas as pd
 import tensorflow as tf
 
 from eczema_tf.data.clinical.lines import join_columns
-from eczema_tf.data.manifest.checks import GROUPED_PATTERN, NUMBER_PATTERN
+from eczema_tf.data.manifest.checks import GROUPED_PATTERN, NUMBER_PATTERN, WHOLE_PATTERN
 from eczema_tf.errors import DataError, shorten
 from eczema_tf.files import Record
 from eczema_tf.schema import NUMBER, POSITIVE_CLASS, STATUS_OK
@@ -23,7 +23,7 @@ from eczema_tf.schema import NUMBER, POSITIVE_CLASS, STATUS_OK
 MOST_VALUES = 50  # of a category
 # columns that say what is to be found out
 LABELS = ("eczema", "consistency", "severity", POSITIVE_CLASS, "condition")
-WHOLE_PATTERN = r"^(\d+)\.0+$"
+_WHOLE = f"^{WHOLE_PATTERN}$"
 FARTHEST = 3.0  # deviations from the mean; a number beyond counts as one there
 TELLING = 0.2  # a larger difference between the shares known gives the label away
 
@@ -69,7 +69,7 @@ class Field(Record):
             figures = tf.stack([scaled, tf.square(scaled) - self.spread], axis=1)
         else:
             # earlier runs may have learned "1.0"
-            names = [re.sub(WHOLE_PATTERN, r"\1", value) for value in self.shares]
+            names = [re.sub(_WHOLE, r"\1", value) for value in self.shares]
             named = tf.equal(values[:, None], tf.constant(names))  # (batch, width)
             known = tf.reduce_any(named, axis=1)
             figures = tf.cast(named, tf.float32) - tf.constant([*self.shares.values()], tf.float32)
@@ -86,7 +86,7 @@ def pick_field(lines: tf.Tensor, name: str) -> tf.Tensor:
     pattern = rf"(?s)(?:.*;)?\s*{name.lower()}\s*=([^;]*)(?:;.*)?"
     value = tf.strings.strip(tf.strings.regex_replace(lines, f"^{pattern}$", r"\1"))
     value = tf.where(tf.strings.regex_full_match(lines, pattern), value, "")
-    value = tf.strings.regex_replace(value, WHOLE_PATTERN, r"\1")
+    value = tf.strings.regex_replace(value, _WHOLE, r"\1")
     decimal = tf.strings.regex_replace(value, r"^([-+]?\d*),(\d*(?:e[-+]?\d+)?)$", r"\1.\2")
     return tf.where(tf.strings.regex_full_match(value, GROUPED_PATTERN), value, decimal)
 

@@ -11,6 +11,7 @@ from eczema_tf.errors import shorten
 from eczema_tf.schema import CONSISTENCY, NUMBER, POSITIVE_CLASS, SEVERITY, SPLITS
 
 NUMBER_PATTERN = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"  # RE2 reads it as well
+WHOLE_PATTERN = r"(-?\d+)\.0+"  # what a table of numbers makes of 7 where other cells are empty
 GROUPED_PATTERN = r"[-+]?[1-9]\d{0,2},\d{3}"  # 1,200: thousands to some, a decimal to others
 _GROUPED = re.compile(GROUPED_PATTERN, re.ASCII)
 _NUMBER = re.compile(NUMBER_PATTERN, re.ASCII | re.IGNORECASE)

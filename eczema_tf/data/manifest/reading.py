@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from eczema_tf.data.manifest.checks import WHOLE_PATTERN
 from eczema_tf.data.tables import Table, TableRow, open_table
 from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.schema import (
@@ -80,7 +81,7 @@ _NOTHING = {
 }
 # zero-width and bidirectional marks, soft hyphens, byte order marks (of a file joined to another)
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
-_WHOLE = re.compile(r"(\d+)\.0+")  # what a table of numbers makes of 7 where other cells are empty
+_WHOLE = re.compile(WHOLE_PATTERN)
 SPLIT_NAMES = {
     **dict(zip(SPLITS, SPLITS, strict=True)),
     "training": "train",

@@ -20,7 +20,7 @@ from eczema_tf.data.photo.files import compose, find_alike, find_photo
 from eczema_tf.data.tables import open_table
 from eczema_tf.errors import DataError, raise_if_any, shorten
 from eczema_tf.files import replacing_folder, write_csv, write_json
-from eczema_tf.schema import MANIFEST_COLUMNS
+from eczema_tf.schema import MANIFEST_COLUMNS, PREPARED
 
 PHOTOS = "photos"  # subfolder of a manifest's folder
 # what a manifest may hold (`data.photo.upright`)
@@ -90,7 +90,7 @@ def write_source(
     about = {"source": name, "counts": counts, "not_kept": not_kept, **facts}
     with replacing_folder(out, overwrite=overwrite) as aside:
         write_csv(aside / "manifest.csv", table)
-        write_json(aside / "dataset.json", about)
+        write_json(aside / PREPARED, about)
         for path, file in (files or {}).items():
             target = aside / path
             target.parent.mkdir(parents=True, exist_ok=True)

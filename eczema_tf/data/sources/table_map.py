@@ -27,7 +27,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from eczema_tf.cli import say
 from eczema_tf.config import ColumnName, Section, read_yaml
-from eczema_tf.data.manifest.checks import CLASS_NAME
+from eczema_tf.data.manifest.checks import CLASS_NAME, WHOLE_PATTERN
 from eczema_tf.data.manifest.reading import clean_cell
 from eczema_tf.errors import ConfigError, shorten
 from eczema_tf.schema import MANIFEST_COLUMNS, TEXT_KIND
@@ -39,7 +39,7 @@ RULED_COLUMNS = (
     TEXT_KIND,
 )
 _FIELD = re.compile(r"\{([^{}]*)\}")
-_WHOLE = re.compile(r"^(-?\d+)\.0+$")  # what a table of numbers makes of 3 where cells are empty
+_WHOLE = re.compile(f"^{WHOLE_PATTERN}$")
 
 
 def _as_text(value: object) -> object:
