@@ -79,14 +79,14 @@ def parts(text: str) -> list[tuple[str, str, str]]:
         ("negation_sentences.csv", 100, 100, 0),
         ("negation_sentences_held_out.csv", 40, 38, 0),
         ("negation_sentences_later.csv", 60, 59, 0),
-        ("symptom_sentences.csv", 486, 457, 0),
+        ("symptom_sentences.csv", 537, 508, 0),
         ("symptom_sentences_constructions.csv", 300, 300, 0),
         ("symptom_sentences_kept_aside.csv", 135, 131, 0),
         ("symptom_sentences_usual.csv", 120, 106, 0),
         ("symptom_sentences_hard.csv", 60, 18, 31),
-        ("symptom_sentences_voices.csv", 3030, 2741, 26),
-        ("symptom_sentences_unseen.csv", 197, 180, 1),
-        ("symptom_sentences_varied.csv", 240, 174, 10),
+        ("symptom_sentences_voices.csv", 3030, 2743, 26),
+        ("symptom_sentences_unseen.csv", 197, 181, 1),
+        ("symptom_sentences_varied.csv", 240, 175, 10),
     ],
 )
 def test_sentences_are_read_as_people_read_them(table, sentences, at_least, at_most):
