@@ -85,13 +85,40 @@ def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[P
     with refusing(path), _folder_aside(path.parent, path.name) as folder:
         aside = folder / path.name
         aside.mkdir()
-        try:
+        with _naming(path, aside):
             yield aside
-        except EczemaError as error:  # of a file in it, which will not be there
-            raise type(error)(str(error).replace(str(aside), str(path))) from error
         if overwrite and path.exists():  # renamed first, so that it is never half-deleted
             path.replace(folder / f"old-{path.name}")
         aside.rename(path)  # fails if somebody else has put something there meanwhile
+
+
+@contextlib.contextmanager
+def replacing_files(folder: Path, last: str) -> Iterator[Path]:
+    """Yields a temporary folder, whose files move to `folder` only if the block ends well.
+
+    What is there under other names stays.
+
+    Args:
+        folder: Where the finished files go.
+        last: The file whose presence means that all of them are there.
+
+    Raises:
+        EczemaError: If the disk refuses.
+    """
+    with refusing(folder), _folder_aside(folder, "files") as aside:
+        with _naming(folder, aside):
+            yield aside
+        for file in sorted(aside.iterdir(), key=lambda file: file.name == last):
+            file.replace(folder / file.name)
+
+
+@contextlib.contextmanager
+def _naming(path: Path, aside: Path) -> Iterator[None]:
+    """Has errors of files aside, which will not be there, name where these were to go."""
+    try:
+        yield
+    except EczemaError as error:
+        raise type(error)(str(error).replace(str(aside), str(path))) from error
 
 
 def is_version(name: str) -> bool:
@@ -214,12 +241,6 @@ def _is_written(error: OSError, path: Path) -> bool:
     file, target = (Path(os.path.realpath(os.fsdecode(one))) for one in (error.filename, path))
     aside = any(part.startswith(ASIDE) for part in file.parts)
     return aside or file.is_relative_to(target) or target.is_relative_to(file)
-
-
-def remove_file(path: Path) -> None:
-    """Removes a file, if it is there; what the disk refuses is one line."""
-    with refusing(path):
-        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:

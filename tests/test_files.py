@@ -30,6 +30,7 @@ from eczema_tf.files import (
     holding,
     refusing,
     replacing_file,
+    replacing_files,
     replacing_folder,
     unescape_formula,
     write_csv,
@@ -90,6 +91,37 @@ def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path):
         fail_after_writing(aside / "a")
     assert (path / "a").read_text() == "old"
     assert not leftovers(tmp_path)
+
+
+def test_files_of_a_folder_are_replaced_together_or_not_at_all(tmp_path: Path):
+    for name in ("a", "metrics", "other"):
+        write_text(tmp_path / name, "old")
+
+    def replace(fail: bool) -> None:
+        with replacing_files(tmp_path, last="metrics") as aside:
+            write_text(aside / "a", "new")
+            write_text(aside / "a" / "b" if fail else aside / "metrics", "new")
+
+    with pytest.raises(EczemaError, match=rf"^{tmp_path}/a/b: cannot be written: "):
+        replace(fail=True)
+    assert {file.read_text() for file in tmp_path.iterdir()} == {"old"}
+    replace(fail=False)
+    assert [(tmp_path / name).read_text() for name in ("a", "metrics")] == ["new", "new"]
+    assert (tmp_path / "other").read_text() == "old"
+    assert not leftovers(tmp_path)
+
+
+def test_the_last_file_moves_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    moved = []
+    replace = Path.replace
+    with replacing_files(tmp_path, last="a") as aside:
+        for name in ("c", "a", "b"):
+            write_text(aside / name, "")
+        monkeypatch.setattr(
+            Path, "replace", lambda file, to: [moved.append(file.name), replace(file, to)]
+        )
+    assert sorted(moved[:-1]) == ["b", "c"]
+    assert moved[-1] == "a"
 
 
 def test_a_folder_that_somebody_else_filled_meanwhile_is_kept_and_said(tmp_path: Path):

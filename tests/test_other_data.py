@@ -388,20 +388,22 @@ def test_a_run_is_sealed_once_all_of_it_is_written(monkeypatch: pytest.MonkeyPat
     order.seal.assert_called_once()
 
 
-def test_results_that_could_not_all_be_written_are_none(
+def test_results_that_could_not_all_be_written_leave_those_of_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Figures of before would stand beside plots and predictions of other cases."""
-    for name in ("compute_metrics", "_choose_run_points", "write_csv"):
+    """A run without its metrics would count as unfinished, and could not be evaluated again."""
+    for name in ("compute_metrics", "_choose_run_points"):
         monkeypatch.setattr(results, name, MagicMock())
     for name in ("read_run_facts", "read_thresholds"):
         monkeypatch.setattr(run_folder, name, MagicMock())
     full = MagicMock(side_effect=OSError(28, "No space left on device"))
     monkeypatch.setattr(results, "write_plots", full)
-    (tmp_path / "metrics.json").write_text("of before")
-    with pytest.raises(OSError, match="No space left"):
-        results.write_results(tmp_path, pd.DataFrame(), Config(), split="test")
-    assert not (tmp_path / "metrics.json").exists()
+    for name in ("metrics.json", "predictions.csv"):
+        (tmp_path / name).write_text("of before")
+    with pytest.raises(EczemaError, match="No space left"):
+        results.write_results(tmp_path, pd.DataFrame({"a": [1]}), Config(), split="test")
+    for name in ("metrics.json", "predictions.csv"):
+        assert (tmp_path / name).read_text() == "of before"
 
 
 def test_a_run_goes_on_with_the_data_that_it_has_learned_from(tmp_path: Path):

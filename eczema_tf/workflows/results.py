@@ -16,7 +16,7 @@ from eczema_tf.evaluation.predictions import load_predictions
 from eczema_tf.evaluation.records import Leaks, Metrics, Shift
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.thresholds import Thresholds, choose_points
-from eczema_tf.files import remove_file, write_csv, write_text
+from eczema_tf.files import replacing_files, write_csv, write_text
 from eczema_tf.reporting.document import Section, format_text
 from eczema_tf.reporting.examples import SHOWN, ShownCase, build_examples
 from eczema_tf.reporting.facts import RunFacts
@@ -83,12 +83,12 @@ def write_results(
     )
     if other is not None and run_dir is not None:
         metrics, facts = _add_other(metrics, facts, cases, other, run_dir)
-    remove_file(out / run_folder.METRICS)  # those of before, until all is done
-    write_csv(out / run_folder.PREDICTIONS, cases)
-    _write_report(out, cases, metrics, facts, show)
-    if run_dir in (None, out):
-        write_card(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))
-    metrics.write(out / run_folder.METRICS)  # last, so that its presence means that all is done
+    with replacing_files(out, last=run_folder.METRICS) as aside:
+        write_csv(aside / run_folder.PREDICTIONS, cases)
+        _write_report(aside, cases, metrics, facts, show)
+        metrics.write(aside / run_folder.METRICS)
+        if run_dir in (None, out):
+            write_card(out / run_folder.MODEL_CARD, format_model_card(metrics, facts))
     print(format_text(build_results(metrics), facts.data.notice))
     return metrics
 
