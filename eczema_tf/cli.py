@@ -131,8 +131,14 @@ def share(text: str) -> float:
     return number
 
 
+def utf8(text: str) -> str:
+    """Reads an argument's bytes as UTF-8, whatever the locale says (an argument's `type`)."""
+    return os.fsencode(text).decode("utf-8", "replace")
+
+
 def clinical_field(text: str) -> tuple[str, str]:
     """Reads `age=34` (an argument's `type`)."""
+    text = utf8(text)
     name, separator, value = (part.strip() for part in text.partition("="))
     if not separator or not name or ";" in text:
         raise argparse.ArgumentTypeError(f"must look like age=34; received {text!r}")
@@ -153,6 +159,7 @@ CONFIG = argument(
 SETTINGS = argument(
     "--set",
     action="append",
+    type=utf8,
     default=[],
     metavar="a.b=c",
     help="change one setting; may be given several times",
@@ -181,7 +188,9 @@ CLINICAL = argument(
     help="what is known besides, if the model is told clinical fields, such as age=34; may be given"
     " several times",
 )
-TEXT = argument("--text", action=StoreOnce, default="", help="a description of the symptoms")
+TEXT = argument(
+    "--text", action=StoreOnce, type=utf8, default="", help="a description of the symptoms"
+)
 
 
 def read_clinical_arguments(fields: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -290,6 +299,7 @@ def run_command(
         0 if all went well, 1 for bad data or a failed run. (argparse itself exits with 2 for bad
         usage.)
     """
+    _open_streams()
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever ~/.keras says
     arguments = parser.parse_args(argv)
     os.environ.setdefault(TENSORFLOW_LOG, "0" if arguments.debug else "2")  # 2: errors alone
@@ -312,3 +322,18 @@ def run_command(
         print(f"interrupted{stopped}", file=sys.stderr)
         return 1
     return 0
+
+
+def _open_streams() -> None:
+    """Opens streams that were closed before the start (`2>&-`), to nowhere.
+
+    Else the next file opened would take the place of one, and get what is printed there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))

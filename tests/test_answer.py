@@ -206,7 +206,7 @@ def test_any_backend_is_explained_in_the_same_way(model: ExportedModel):
     assert told["contributions"] == {"neither": -0.5, "image": 1.5, "text": 0.0, "logit": 1.0}
     page = render(answer, image, "")
     assert "The evidence against severity: moderate is strongest at the top right (88%" in page
-    assert "All places together take 3.12 from the log-odds." in page
+    assert "All places that speak so together take 3.12 from the log-odds." in page
     assert "of a photo's area takes away, beside a typical photo" in " ".join(page.split())
     assert "what speaks for it is not shown" in page
     assert "<span>0.25</span>" in page

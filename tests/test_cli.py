@@ -106,6 +106,54 @@ def test_a_failed_command_is_one_line_and_status_1(
             run_command(parser, fail, ["--debug"])
 
 
+ECHO = """
+import sys
+from eczema_tf.cli import CLINICAL, SETTINGS, TEXT, build_parser, run_command
+
+def echo(arguments):
+    print("said", file=sys.stderr)
+    with open(sys.argv[1], "wb") as file:
+        told = [arguments.text, *arguments.set, *map("=".join, arguments.clinical)]
+        file.write("|".join(told).encode())
+    print("answer")
+
+sys.exit(run_command(build_parser("predict", TEXT, CLINICAL, SETTINGS), echo, sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("closed", ["", "<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_is_printed_to_a_closed_stream_goes_nowhere(tmp_path: Path, closed: str):
+    (tmp_path / "echo.py").write_text(ECHO)
+    line = f'"{sys.executable}" "{tmp_path}/echo.py" "{tmp_path}/told" --text dry {closed}'
+    path = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    ended = subprocess.run(line, shell=True, env=path, capture_output=True, text=True)
+    assert ended.returncode == 0
+    assert (tmp_path / "told").read_text() == "dry"
+    streams = (ended.stdout, ended.stderr)
+    assert streams == (
+        "" if ">&-" in closed.split() else "answer\n",
+        "" if "2>" in closed else "said\n",
+    )
+
+
+def test_arguments_are_utf8_whatever_the_locale(tmp_path: Path):
+    (tmp_path / "echo.py").write_text(ECHO)
+    told = [
+        *("--text", "tr\u00e8s s\u00e8che"),
+        *("--set", "a=\u00e4"),
+        *("--clinical", "site=\u00fc"),
+    ]
+    ascii_alone = {
+        **os.environ,
+        "LC_ALL": "POSIX",
+        "PYTHONUTF8": "0",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    command = [sys.executable, tmp_path / "echo.py", tmp_path / "told", *told]
+    subprocess.run([str(one).encode() for one in command], env=ascii_alone, check=True)
+    assert (tmp_path / "told").read_text("utf-8") == "tr\u00e8s s\u00e8che|a=\u00e4|site=\u00fc"
+
+
 def test_a_message_of_megabytes_is_cut(capsys: pytest.CaptureFixture):
     def fail(_: argparse.Namespace) -> None:
         Path("x" * 3_000_000).read_bytes()

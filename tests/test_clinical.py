@@ -27,9 +27,9 @@ from eczema_tf.data.clinical.fields import (
     pick_field,
 )
 from eczema_tf.data.clinical.lines import join_columns, join_fields
-from eczema_tf.data.inputs import Column, Inputs, to_model_inputs
+from eczema_tf.data.inputs import Column, Inputs, _read_fields, to_model_inputs
 from eczema_tf.data.manifest.table import load_manifest
-from eczema_tf.data.text.reading import TextReader
+from eczema_tf.data.text.reading import TextReader, is_read
 from eczema_tf.data.text.tokenizer import learn_tokenizer
 from eczema_tf.errors import ConfigError, DataError, EczemaError
 from eczema_tf.model.encoders import specify_image_encoder, specify_text_encoder
@@ -41,7 +41,7 @@ from eczema_tf.serving import client
 from eczema_tf.serving.answering import ExportBackend, answer_case
 from eczema_tf.serving.cases import Said
 from eczema_tf.serving.exported import ExportedModel
-from eczema_tf.serving.graph.served_model import save_served
+from eczema_tf.serving.graph.served_model import EMPTY_TEXT, save_served
 from eczema_tf.serving.reading import join_statuses
 from eczema_tf.serving.rest.app import build_app
 from eczema_tf.serving.rest.contract import BadRequest, parse_request
@@ -195,6 +195,25 @@ def test_codes_are_the_same_however_a_table_writes_them(capsys):
     lines = tf.constant([f"{earlier.name}={code}" for code in ("1", "1.0", "1.5")])
     figures, _ = encode_fields(lines, (earlier,))
     np.testing.assert_allclose(figures, [[0.4, -0.4], [0.4, -0.4], [0, 0]], atol=1e-7)
+
+
+def test_a_value_is_the_same_in_one_line_and_in_two():
+    table = pd.DataFrame({"site": ["arm", "leg\n(left)", "leg  (left)"]})
+    (field,) = learn_fields(table, {"site": "category"})
+    assert list(field.shares) == ["arm", "leg (left)"]
+    earlier = Field(name="site", shares={"arm": 0.4, "leg\n(left)": 0.6})
+    lines = tf.constant(["site=leg (left)", "site=leg\r\n(left)", "site=foot"])
+    for one in (field, earlier):
+        figures, told = encode_fields(lines, (one,))
+        assert figures[0].numpy().tolist() == figures[1].numpy().tolist() != [0, 0]
+        assert [status == b"ok" for status in told.numpy()] == [True, True, False]
+        assert is_read(told).numpy().all()  # of texts nothing is said
+
+
+def test_rows_that_say_nothing_are_not_among_those_that_cannot_be_read(capsys):
+    table = pd.DataFrame({"age": ["", "", "", "30", "41", "about forty or so"]})
+    _read_fields(table, FIELDS[:1])
+    assert capsys.readouterr().err.startswith("note: 1 rows: clinical: not all of it can be used")
 
 
 def test_a_field_that_gives_the_label_away_by_being_known_is_found():
@@ -413,6 +432,8 @@ def test_each_photo_of_a_case_says_which_fields_cannot_be_used():
     for line, said in (("sex=7", [True, True]), ("sex=male", [False, False])):
         answer = asyncio.run(backend.answer([photo(), photo(seed=1)], "itchy & dry", line))
         assert [b"clinical: " in status for status in answer["status"]] == said
+    (status,) = asyncio.run(backend.answer([photo()], "\0\x01", ""))["status"]
+    assert status == EMPTY_TEXT.encode()  # as servers say
 
 
 def test_python_names_fields_and_unknown_ones_are_errors(exported: ExportedModel):

@@ -4,6 +4,7 @@ import html
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -253,7 +254,11 @@ def test_trust_is_put_into_words_by_intervals():
         counts={},
         comparisons={"pointing": pointing, "deletion": deletion},
         changes={"noise": {"correlation": Estimate(value=0.5, low=0.4, high=0.6)}},
-        randomised=Cascade(9, 1, {"top": {"correlation": sure}, "all": {"correlation": sure}}),
+        randomised=Cascade(
+            9,
+            1,
+            {"top": {"correlation": sure}, "all": {"correlation": sure, "absolute_values": sure}},
+        ),
         sums={"moved": Estimate(value=2.0, low=None, high=None), "missed": sure, "unclear": unsure},
     )
     assert list(describe_trust(results)) == [
@@ -261,8 +266,20 @@ def test_trust_is_put_into_words_by_intervals():
         "deletion: worse than Gaussian",
         "after a little noise: somewhat steady",
         "sums of scores: not complete, 5.0% of what texts move is missing",
-        "with all weights random: nothing is left of them",
+        "with all weights random: next to nothing is left of them",
     ]
+    turned = Cascade(
+        9,
+        1,
+        {
+            "all": {
+                "correlation": unsure,
+                "absolute_values": Estimate(value=0.9, low=0.8, high=0.95),
+            }
+        },
+    )
+    *_, said = describe_trust(replace(results, randomised=turned))
+    assert said == "with all weights random: they stay: do not trust them"
 
 
 def test_photos_and_texts_are_taken_away_exchanged_and_corrupted(

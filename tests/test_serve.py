@@ -211,6 +211,10 @@ BAD_BODIES = {
     "base64 beyond ASCII": (body_of(({"b64": "ééé="}, "")), "b64 is not base64"),
     "base64 of a number": (body_of(({"b64": 3}, "")), "not an object"),
     "base64 and more": (body_of(({"b64": "", "x": ""}, "")), "not an object"),
+    "a name twice": (
+        b'{"instances": [{"image": "", "text": "dry", "text": "round"}]}',
+        "'text' is given twice in one object",
+    ),
     "half a surrogate pair": (
         rb'{"instances": [{"image": "", "text": "\ud800"}]}',
         r"instances\[0\].text: holds half a surrogate pair",
@@ -1277,6 +1281,7 @@ def test_predict_speaks_to_the_server(
     for image, text in (
         (photo(), "my skin is itchy"),
         (b"", "the rash is red"),
+        (b"", "the rash is r\udce9d"),  # a byte of the shell's that is no UTF-8
         (photo("PNG"), ""),
     ):
         upright = upright_jpeg(image) if image else b""

@@ -68,6 +68,7 @@ from eczema_tf.serving.graph.served_model import (
 from eczema_tf.serving.graph.signature import SERVE, SIGNATURES
 from eczema_tf.serving.graph.subset import keep_signatures
 from eczema_tf.serving.graph.warmup import write_warmup
+from eczema_tf.workflows import predict as predicting
 from eczema_tf.workflows.predict import predict
 
 SIZE_PX = 32
@@ -380,6 +381,20 @@ def test_an_export_that_may_do_more_than_compute_is_refused(small_export: Path, 
     for signatures in (None, ["serving_default"]):
         with pytest.raises(EczemaError, match=r"more than compute.*: WriteFile"):
             ExportedModel(folder, signatures)
+
+
+def test_a_version_that_comes_while_predict_starts_is_not_mixed_with_the_one_before(
+    export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "1").symlink_to(export)
+
+    def export_meanwhile(*_: object) -> str:
+        (tmp_path / "2").mkdir()
+        (tmp_path / "2" / "saved_model.pb").write_text("another graph")
+        return ""
+
+    monkeypatch.setattr(predicting, "join_fields", export_meanwhile)
+    assert predicting.predict([], "itchy", model=tmp_path).thresholds == METADATA.thresholds
 
 
 def test_local_prediction_takes_the_newest_version(export: Path, tmp_path: Path):

@@ -110,6 +110,8 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
         warnings.filterwarnings(
             "ignore", message="PySpark does not yet fully support pandas", category=FutureWarning
         )
+        # after Ctrl-C, which Java gets as well
+        warnings.filterwarnings("ignore", message="Unable to cleanly shutdown Spark JVM process")
         try:
             with builder.config(map=settings).getOrCreate() as spark:
                 yield spark

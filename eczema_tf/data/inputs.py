@@ -190,8 +190,10 @@ def load_inputs(
 def _read_fields(table: pd.DataFrame, fields: Sequence[Field]) -> Column:
     lines, index = _distinct(join_columns(table, [field.name for field in fields]))
     encoded, told = (each.numpy() for each in encode_fields(tf.constant(lines, tf.string), fields))
-    if unread := sorted(set(told) - {STATUS_OK.encode()}):
-        say(f"note: {(told != STATUS_OK.encode())[index].sum()} rows: {unread[0].decode()}")
+    unread = told != STATUS_OK.encode()
+    if unread.any():
+        rows = unread[index[index >= 0]].sum()  # -1: says nothing of any field
+        say(f"note: {rows} rows: {told[unread][0].decode()}")
     return Column(encoded, index, fingerprint(encoded))
 
 

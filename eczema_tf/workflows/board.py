@@ -69,6 +69,7 @@ def write_board(
             for name, picture in draw_heatmaps(run_dir, trained, dataset, splits):
                 _write_picture(f"heatmaps/{name}", picture)
             card = (run_dir / run_folder.MODEL_CARD).read_text(encoding="utf-8")
+            *_, card = card.split("\n---\n", 1)  # without what is for the Hub alone
             tf.summary.text("configuration", f"```yaml\n{dump_config(trained.config)}```")
             tf.summary.text("model_card", card)
             taken = trained.model.input.items()

@@ -30,6 +30,7 @@ from eczema_tf.reporting.pictures import draw_overlay, shrink_photo
 from eczema_tf.schema import PRESENT, STATUS_OK, TEXT_PRESENT
 from eczema_tf.serving.answering import Question, answer_case
 from eczema_tf.serving.cases import Outputs, Said
+from eczema_tf.serving.graph.served_model import EMPTY_TEXT
 from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import build_client_inputs, read_answers, read_undecided
 
@@ -213,7 +214,7 @@ class RunBackend:
         image_used, text_used = (inputs[name] > 0.5 for name in PRESENT.values())
         written = tf.constant([text.encode("utf-8", "replace")] * len(image_used))
         reading = self._describe_reading(written, clean_text(written))
-        status = tf.where(text_used, reading, STATUS_OK)
+        status = tf.where(text_used, reading, EMPTY_TEXT if text else STATUS_OK)
         if fields := self._trained.encoders.clinical:
             line = tf.constant([clinical.encode("utf-8", "replace")] * len(image_used))
             status = join_statuses(status, encode_fields(line, fields)[1])

@@ -10,7 +10,7 @@ from eczema_tf.data.photo.upright import read_case_photos
 from eczema_tf.reporting.answer import Answer, format_answer
 from eczema_tf.serving.cases import read_case
 from eczema_tf.serving.client import fetch_metadata, predict_remotely
-from eczema_tf.serving.exported import ExportedModel, ExportMetadata
+from eczema_tf.serving.exported import ExportedModel, ExportMetadata, find_version
 from eczema_tf.serving.graph.signature import SERVE, WITH_CLINICAL
 
 
@@ -54,6 +54,7 @@ def predict(
             clinical fields.
     """
     upright = read_case_photos(photos) or [b""]
+    model = model and find_version(model)  # once: another may be exported meanwhile
     said = fetch_metadata(url or "") if model is None else ExportMetadata.read(model).said
     told = join_fields(clinical or {}, said.clinical)
     if model is None:

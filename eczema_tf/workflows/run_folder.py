@@ -30,6 +30,7 @@ from eczema_tf.explanation.submodels import EvidenceScale, Submodels
 from eczema_tf.files import (
     holding,
     read_json,
+    refusing,
     replacing_file,
     replacing_folder,
     write_json,
@@ -111,7 +112,8 @@ def in_use(run_dir: Path) -> Iterator[None]:
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise RunError(f"{run_dir}: is a file; give a folder as --run-dir")
-    run_dir.mkdir(parents=True, exist_ok=True)
+    with refusing(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
     try:
         with holding(run_dir):
             yield

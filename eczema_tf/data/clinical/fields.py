@@ -68,8 +68,8 @@ class Field(Record):
             scaled = tf.clip_by_value((number - self.mean) / self.deviation, -FARTHEST, FARTHEST)
             figures = tf.stack([scaled, tf.square(scaled) - self.spread], axis=1)
         else:
-            # earlier runs may have learned "1.0"
-            names = [re.sub(_WHOLE, r"\1", value) for value in self.shares]
+            # earlier runs may have learned "1.0", or more than a blank between words
+            names = [re.sub(_WHOLE, r"\1", " ".join(value.split())) for value in self.shares]
             named = tf.equal(values[:, None], tf.constant(names))  # (batch, width)
             known = tf.reduce_any(named, axis=1)
             figures = tf.cast(named, tf.float32) - tf.constant([*self.shares.values()], tf.float32)
@@ -80,12 +80,14 @@ def pick_field(lines: tf.Tensor, name: str) -> tf.Tensor:
     """Picks a field's values, string (batch,), from rows' lines; "" where it is not named.
 
     In small letters and without blanks around; a decimal comma is a point, but one that may stand
-    for thousands is left. 7.0 is 7, as codes become where other rows have none.
+    for thousands is left. 7.0 is 7, as codes become where other rows have none; blanks and line
+    breaks within are one blank, as a page shows them.
     """
     lines = tf.strings.lower(lines, encoding="utf-8")
     pattern = rf"(?s)(?:.*;)?\s*{name.lower()}\s*=([^;]*)(?:;.*)?"
     value = tf.strings.strip(tf.strings.regex_replace(lines, f"^{pattern}$", r"\1"))
     value = tf.where(tf.strings.regex_full_match(lines, pattern), value, "")
+    value = tf.strings.regex_replace(value, r"\s+", " ")
     value = tf.strings.regex_replace(value, _WHOLE, r"\1")
     decimal = tf.strings.regex_replace(value, r"^([-+]?\d*),(\d*(?:e[-+]?\d+)?)$", r"\1.\2")
     return tf.where(tf.strings.regex_full_match(value, GROUPED_PATTERN), value, decimal)

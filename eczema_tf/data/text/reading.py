@@ -88,12 +88,12 @@ def is_read(statuses: tf.Tensor) -> tf.Tensor:
         bool (batch,): false for mostly unknown words, and where less than half was read.
     """
     # a group that does not match is empty
-    pattern = rf"^(?:.*{READ_TO}(\d+) of (\d+).*|.*)$"
+    pattern = rf"(?s)^(?:.*{READ_TO}(\d+) of (\d+).*|.*)$"
     read, given = (
         tf.strings.to_number(tf.strings.regex_replace(statuses, pattern, rf"0\{part}"))
         for part in (1, 2)
     )  # (batch,)
-    unknown = tf.strings.regex_full_match(statuses, f".*{MOSTLY_UNKNOWN}.*")
+    unknown = tf.strings.regex_full_match(statuses, f"(?s).*{MOSTLY_UNKNOWN}.*")
     return (read >= MOSTLY * given) & ~unknown
 
 

@@ -2,13 +2,15 @@
 
 No web framework here. Source: https://www.tensorflow.org/tfx/serving/api_rest, and for what is
 refused TensorFlow Serving's `json_tensor.cc` and `http_rest_api_util.cc`. Where this differs, it is
-stricter: invalid UTF-8, batches of no rows, and unknown inputs in column format are refused too.
+stricter: invalid UTF-8, batches of no rows, names that come twice in an object, and unknown inputs
+in column format are refused too.
 Messages name the place of a mistake and never repeat what stood there, since that may be a
 patient's words.
 """
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,13 +119,24 @@ def _read_document(body: bytes) -> dict[str, Any]:
         raise BadRequest(f"more than {MAX_MARKS} brackets and commas")
     try:
         # no input is a number, and Python reads long ones in quadratic time, or not at all
-        document = json.loads(body.decode("utf-8"), parse_int=float)
+        document = json.loads(
+            body.decode("utf-8"), parse_int=float, object_pairs_hook=_refuse_second
+        )
     except RecursionError as error:
         raise BadRequest("the JSON is nested too deeply") from error
     except ValueError as error:  # of json and of UTF-8; they name a position, not the content
         raise BadRequest(f"the body is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise BadRequest(f"the body must be a JSON object, not {_name_type(document)}")
+    return document
+
+
+def _refuse_second(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of its members; of two of one name, either might be meant."""
+    document = dict(members)
+    if len(document) < len(members):
+        (twice, _), *_ = Counter(name for name, _ in members).most_common(1)
+        raise BadRequest(f"{_shorten(twice)} is given twice in one object")
     return document
 
 
