@@ -522,3 +522,17 @@ def test_a_case_with_one_modality_is_judged_by_its_own_threshold():
         subset = compute_json(cases, thresholds, replicates=20)["subsets"]["text_missing"]
         assert subset["cases"] == alone.sum()
         assert subset["heads"]["fusion"]["sensitivity"]["value"] == found
+
+
+def test_the_fields_that_fusion_is_told_are_recorded_where_there_are_any():
+    for clinical, told in ((("age",), ["age"]), ((), None)):
+        metrics = compute_metrics(
+            simulate_cases(100),
+            THRESHOLDS,
+            label_threshold=0.5,
+            seed=0,
+            replicates=9,
+            clinical=clinical,
+        )
+        assert metrics.clinical == told
+        assert ("clinical" in metrics.model_dump(exclude_unset=True)) == bool(told)

@@ -141,6 +141,9 @@ def test_photos_that_are_all_for_training_are_divided_by_it(tmp_path: Path, caps
     rows = load_manifest(prepare_folder(tmp_path / "out", folder=folder).manifest).table
     assert list(rows["split"]) == ["", ""]
     assert "note: all photos are in `train`: no split is written" in capsys.readouterr().err
+    plain = fill(tmp_path / "plain", "Eczema/a.jpg", "Acne/b.jpg")
+    prepare_folder(tmp_path / "plain_out", folder=plain)
+    assert "note:" not in capsys.readouterr().err
 
 
 def test_a_split_that_loses_all_its_photos_is_named(tmp_path: Path, capsys):
@@ -466,6 +469,14 @@ def test_photos_in_parquet_files_are_unpacked(tmp_path: Path):
     ]
     with pytest.raises(DataError, match="would be lost"):
         prepare_folder(tmp_path / "set", folder=tmp_path / "set" / "data", overwrite=True)
+
+
+def test_a_name_too_long_for_a_file_is_cut_before_its_ending(tmp_path: Path):
+    rows = [("\u6e7f" * 100 + ".png", 0, ""), ("a.png", 1, "")]  # three bytes a character
+    (tmp_path / "set").mkdir()
+    write_parquet(tmp_path / "set" / "train.parquet", rows, ["eczema", "tinea"])
+    table = load_manifest(prepare_folder(tmp_path / "out", folder=tmp_path / "set").manifest).table
+    assert sum(path.endswith("\u6e7f.png") for path in table["image_path"]) == 1
 
 
 def test_a_group_in_a_parquet_file_keeps_its_photos_together(tmp_path: Path):

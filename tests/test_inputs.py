@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from eczema_tf.config import AugmentConfig, DataConfig, PreprocessConfig
 from eczema_tf.data.cache import ArrayCache, fingerprint, map_array, release_maps
+from eczema_tf.data.clinical.fields import Field
 from eczema_tf.data.dataset import load_dataset
 from eczema_tf.data.inputs import Column, Inputs, load_inputs
 from eczema_tf.data.photo.preprocess import preprocess_photo
@@ -20,7 +21,14 @@ from eczema_tf.data.photo.upright import upright_jpeg
 from eczema_tf.data.pipeline import SmallTalk, build_evaluation_dataset, build_training_dataset
 from eczema_tf.data.text.tokenizer import learn_tokenizer
 from eczema_tf.errors import DataError, RunError
-from eczema_tf.schema import IMAGE, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
+from eczema_tf.schema import (
+    IMAGE,
+    IMAGE_PRESENT,
+    PADDING_MASK,
+    POSITIVE_CLASS,
+    TEXT_PRESENT,
+    TOKEN_IDS,
+)
 from eczema_tf.workflows.audit import load_audited
 
 SIZE_PX = 24
@@ -353,3 +361,31 @@ def test_a_truncated_photo_is_reported_with_its_line(toy_manifest: Path, tmp_pat
     assert "note: columns that are not used: Ort\n" in printed
     assert list(dataset.table["example_id"]) == ["b"]
     assert dataset.describe().rejected_rows == 1
+
+
+def test_only_columns_that_nobody_reads_are_noted(tmp_path: Path, capsys):
+    path, config = tmp_path / "m.csv", DataConfig(clinical={"age": "number"})
+    columns = f"example_id,text,eczema,age,findings,{POSITIVE_CLASS},Ort"
+    path.write_text(f"{columns}\na,dry,1,3,none,acne,arm\nb,red,0,4,none,acne,leg\n")
+    load_audited(config, path)
+    assert "columns that are not used: Ort\n" in (printed := capsys.readouterr().err)
+    assert "left out" not in printed
+    (tmp_path / "dataset.json").write_text("{}")  # `prepare` knows its columns
+    load_audited(config, path)
+    assert "not used" not in capsys.readouterr().err
+
+
+def test_rows_whose_fields_cannot_be_used_are_counted_and_no_empty_ones(tmp_path: Path, capsys):
+    path, site = tmp_path / "m.csv", Field(name="site", shares={"arm": 1.0})
+    path.write_text(
+        "example_id,text,eczema,site\na,dry,1,leg\nb,red,0,leg\nc,red,0,arm\nd,red,0,\n"
+    )
+    load_inputs(
+        load_dataset(DataConfig(clinical={"site": "category"}), path),
+        tokenizer=learn_tokenizer(["dry", "red"], 100, 16),
+        size_px=SIZE_PX,
+        preprocess=PreprocessConfig(),
+        cache=ArrayCache(tmp_path / "cache"),
+        clinical=(site,),
+    )
+    assert "note: 2 rows: clinical: not all of it can be used, only" in capsys.readouterr().err

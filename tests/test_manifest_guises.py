@@ -61,7 +61,10 @@ def message_of(read: Callable[[Path], object], path: Path) -> str:
         ("id_patient", "group_id"),
         ("Patienten-ID", "group_id"),
         ("Fall-ID", "case_id"),
+        ("Besuch", "case_id"),
         ("Geschlecht", "sex"),
+        ("Schweregrad", "severity"),
+        ("Hauttyp", "skin_tone"),
         ("anon_patient_no", "group_id"),
         ("image_1", "image_path"),
         ("Fotografía", "image_path"),
@@ -80,7 +83,7 @@ def test_a_usual_synonym_of_a_missing_column_stops(
 
 
 @pytest.mark.parametrize("read", READERS)
-@pytest.mark.parametrize("name", ["caption", "description", "texte"])
+@pytest.mark.parametrize("name", ["caption", "description", "texte", "Befund", "Befundtext"])
 def test_a_text_by_another_name_stops(tmp_path: Path, read: Callable, name: str):
     message = message_of(read, write(tmp_path, f"example_id,image_path,{name}\nr1,a.png,x\n"))
     assert f"{name!r}: looks like 'text'" in message
@@ -105,15 +108,24 @@ def test_beside_the_column_itself_a_synonym_is_kept_and_ignored(tmp_path: Path):
 
 def test_skin_types_and_sexes_as_people_write_them(tmp_path: Path):
     cells = ("3,f", "3.0,Female", "iii,w", "Type III,weiblich", "FST3,F", "III,female")
+    cells += ("Fitzpatrick 3,woman",)
     rows = "".join(f"r{number},dry,{cell},10.0\n" for number, cell in enumerate(cells))
+    rows += "".join(f"{cell},dry,6,{cell},9\n" for cell in ("m", "Male", "man", "männlich"))
     path = write(
         tmp_path, f"example_id,text,skin_tone,sex,monk_skin_tone\n{rows}r9,red,VII,divers,3\n"
     )
     columns = ["skin_tone", "sex", "monk_skin_tone"]
     table = load_manifest(path).table[columns].drop_duplicates()
-    assert table.to_numpy().tolist() == [["III", "female", "10"], ["VII", "divers", "3"]]
+    assert table.to_numpy().tolist() == [
+        ["III", "female", "10"],
+        ["VI", "male", "9"],
+        ["VII", "divers", "3"],
+    ]
     told = load_manifest(path, clinical={"sex": "category"}).table["sex"]
     assert list(told[:2]) == ["f", "Female"]  # clients say what the table says
+    path.write_text("example_id,text,site\nr1,dry, arm \nr2,red,unknown\n")
+    told = load_manifest(path, clinical={"site": "category"}).table["site"]
+    assert list(told) == ["arm", ""]
 
 
 def test_patients_beside_groups_that_are_all_empty_stop(tmp_path: Path):
@@ -281,6 +293,13 @@ def test_a_photo_of_almost_that_name_is_named(tmp_path: Path, given: str):
     (tmp_path / "p" / "a b.png").touch()
     path = write(tmp_path, f"example_id,image_path\nr1,{given}\n")
     assert "did you mean 'p/a b.png'?" in message_of(load_manifest, path)
+
+
+def test_a_folder_is_not_named_as_a_photo(tmp_path: Path):
+    (tmp_path / "knee").mkdir()
+    message = message_of(load_manifest, write(tmp_path, "example_id,image_path\nr1,knee.png\n"))
+    assert "no such photo" in message
+    assert "did you mean" not in message
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".ndjson"])

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from test_documents import Page
@@ -14,6 +15,7 @@ from test_evaluation_results import THRESHOLDS, simulate_cases
 from eczema_tf.config import Config
 from eczema_tf.data.audit.audit import AuditReport
 from eczema_tf.evaluation.intervals import Estimate
+from eczema_tf.evaluation.predictions import PROBABILITY_COLUMNS
 from eczema_tf.evaluation.records import FusionGain, Leaks, Metrics
 from eczema_tf.evaluation.results import compute_metrics
 from eczema_tf.evaluation.stress import StressTest
@@ -26,6 +28,7 @@ from eczema_tf.reporting.checklists import (
     load_checklists,
 )
 from eczema_tf.reporting.document import Bullets, Section, format_text
+from eczema_tf.reporting.examples import build_examples
 from eczema_tf.reporting.facts import Environment, RunData, RunFacts, list_caveats
 from eczema_tf.reporting.formats import HEAD_NAMES, format_estimate
 from eczema_tf.reporting.model_card import GAP, format_model_card
@@ -162,13 +165,27 @@ def test_the_page_begins_with_plain_words(metrics, plots):
     page = " ".join(Page(format_report(metrics, facts_of(), plots)).text)
     fusion = metrics.heads["fusion"]
     found, wrong = fusion.sensitivity, 1 - fusion.specificity.value
-    said = f"about {100 * found.value:.0f} ({100 * found.low:.0f} to {100 * found.high:.0f}) are"
+    said = f"about {100 * found.value:.0f} ({100 * found.low:.0f} to {100 * found.high:.0f}) would"
     assert page.index("In plain words") < page.index(said) < page.index("P(eczema) from")
     assert f"of 100 others, about {100 * wrong:.0f} (" in page
+    assert "If it had to answer each case, of 100 such" in page  # it does not
     assert "Photo and text together are better than the better one of them alone." in page
     gain = FusionGain(over="image", cases=9, value=0.0, low=-0.1, high=0.1)
     said_of_nothing = " ".join(say_plainly(metrics.model_copy(update={"fusion_gain": gain})))
     assert "no better and no worse, as far as these" in said_of_nothing
+    almost = metrics.heads["fusion"].model_copy(
+        update={"sensitivity": Estimate(value=0.994, low=0.95, high=0.9999)}
+    )
+    (first, *_) = say_plainly(metrics.model_copy(update={"heads": {"fusion": almost}}))
+    assert "about 99.4 (95 to 100) would" in first
+
+
+def test_where_nothing_is_as_surely_wrong_there_is_no_table(metrics):
+    none = pd.DataFrame({"p_fusion": []})
+    case = {"case_id": "a", "positive": True, "photos": 1, "text_used": False}
+    some = pd.DataFrame([{**case, **dict.fromkeys(PROBABILITY_COLUMNS.values(), 0.9)}])
+    right, wrong = build_examples({"right": some, "wrong": none}, metrics, {}).blocks[-2:]
+    assert (len(right.rows), wrong) == (1, "Confidently wrong: none.")
 
 
 def test_the_card_has_the_headings_of_the_hub(metrics):

@@ -601,7 +601,7 @@ def test_answers_are_readable_and_always_carry_the_notice():
 
 
 def test_what_a_model_was_never_told_is_not_said():
-    answer = read_answer({**ROW, "consistency": [1 / 3] * 3}, None)
+    answer = read_answer({**ROW, "consistency": [float(np.float32(1 / 3))] * 3}, None)
     assert answer.consistency is None
     assert "the text suggests" not in format_answer(answer)
 

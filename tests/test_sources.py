@@ -1,5 +1,6 @@
 """What every source must do: a valid manifest, the same bytes again, nothing outside its folder."""
 
+import csv
 import json
 import unicodedata
 from collections.abc import Callable
@@ -324,10 +325,15 @@ def test_the_case_of_an_ending_is_ignored_where_one_file_fits(tmp_path: Path):
     }
 
 
-@pytest.mark.parametrize("text", ["dry\0skin", "dry " * 40_000])
-def test_what_no_csv_file_can_hold_is_refused_by_name(tmp_path: Path, text: str):
-    rows = pd.DataFrame({"example_id": ["r1", "r2"], "text": ["dry", text]})
-    with pytest.raises(DataError, match=r"cannot be written \(1 fault\):\n  r2: text: .* of them"):
+LIMIT = csv.field_size_limit()
+
+
+@pytest.mark.parametrize("column", ["text", "site"])
+@pytest.mark.parametrize("cell", ["dry\0skin", "d" * (LIMIT + 1)])
+def test_what_no_csv_file_can_hold_is_refused_by_name(tmp_path: Path, column: str, cell: str):
+    rows = pd.DataFrame({"example_id": ["r1", "r2"], column: ["d" * LIMIT, cell]})
+    said = rf"cannot be written \(1 fault\):\n  r2: {column}: .* of them"
+    with pytest.raises(DataError, match=said):
         write_source(tmp_path / "out", name="x", rows=rows, counts={}, description="", facts={})
     assert not (tmp_path / "out").exists()
 
@@ -335,9 +341,12 @@ def test_what_no_csv_file_can_hold_is_refused_by_name(tmp_path: Path, text: str)
 def test_an_ending_and_the_coding_of_an_accent_may_both_differ(tmp_path: Path):
     apart, whole = (unicodedata.normalize(form, "Hände/Ärm") for form in ("NFD", "NFC"))
     draw(tmp_path / f"{apart}.JPG", 90)
-    assert find_photos(tmp_path, [f"{whole}.jpg", f"{whole.lower()}.jpg"]) == {
-        f"{whole}.jpg": (tmp_path / f"{apart}.JPG").resolve()
-    }
+    for name in (whole, apart):  # on a disk that keeps what it is given, either way round
+        assert find_photos(tmp_path, [f"{name}.jpg", f"{whole.lower()}.jpg"]) == {
+            f"{name}.jpg": (tmp_path / f"{apart}.JPG").resolve()
+        }
+    with pytest.raises(DataError, match="none of the data set's photos is there"):
+        find_photos(tmp_path, [f"h{whole[1:]}.jpg"])  # another folder
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

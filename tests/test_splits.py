@@ -221,7 +221,7 @@ def test_a_manifest_with_train_and_test_alone_gets_its_val_from_train_by_group()
         (
             [1.0, np.nan, 1.0, 0.0, np.nan],
             ["train", "train", "val", "val", "test"],
-            ["are eczema", "test: no row"],
+            ["are eczema", "test: no row with an eczema label"],
         ),
         ([0.0, 1.0, 1.0, 0.0, 1.0], ["train", "train", "val", "val", "test"], []),
     ],
@@ -232,3 +232,4 @@ def test_what_cannot_be_trained_or_judged_is_said_before(labels, split, said):
     assert len(faults) == len(said)
     for fault, words in zip(faults, said, strict=True):
         assert words in fault
+        assert ("with an eczema label" in fault) == ("with an eczema label" in words)

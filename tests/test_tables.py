@@ -57,14 +57,16 @@ def test_a_row_of_another_length_is_padded_or_cut_and_says_so(tmp_path: Path):
 
 def test_the_empty_columns_of_a_spreadsheet_are_none(tmp_path: Path):
     path = tmp_path / "t.csv"
-    path.write_text("a;b; ;\n1;2;;\n3;;;;;\n4;5;6;\n7\n")
+    path.write_text("a;b;;\n1;2;;\n3;; ;;;\n4;5;6;\n7\n1;2;3;4;5\n")
     header, columns, rows = open_table(path)
     assert header == columns == ["a", "b"]
-    full, empty, more, short = rows
+    full, empty, more, short, long = rows
     assert (full.values, full.fault) == (("1", "2"), "")
     assert (empty.values, empty.fault) == (("3", ""), "")
     assert more.fault.startswith("has 4 fields; allowed: 2, as in the header; does a column have")
     assert short.fault.startswith("has 1 fields")
+    for row in (short, long):
+        assert row.fault.endswith("is a separator in a text not quoted?")
     path.write_text("a;;b\n")
     assert open_table(path).header == ["a", "", "b"]  # whoever asks for names says what is wrong
 

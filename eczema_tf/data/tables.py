@@ -107,7 +107,7 @@ def _open_csv(path: Path, columns: Collection[str] | None, escaped: bool) -> Tab
     records = _read_records(path, escaped)
     _, names = next(records, (0, []))
     header = [name.strip() for name in names]
-    while len(header) > 1 and not header[-1]:  # a spreadsheet's empty columns
+    while header and not header[-1]:  # a spreadsheet's empty columns
         header.pop()
     width = len(header)
     if not any(header):

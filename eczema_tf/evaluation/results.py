@@ -108,7 +108,7 @@ def compute_metrics(
         "bootstrap": _describe_sampling(sample, replicates, seed),
         **_judge_what_is_there(sample, stressed or {}),
     }
-    told = {"leaks": leaks, "clinical": list(clinical) or None}
+    told = {"leaks": leaks, "clinical": list(clinical)}
     return Metrics.model_validate(found | {name: one for name, one in told.items() if one})
 
 

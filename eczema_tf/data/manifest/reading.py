@@ -59,7 +59,7 @@ SYNONYMS = {
         " fitzpatrickskintype fst phototype hauttyp"
     ),
     "age_group": "agerange ageband agebracket agecategory",
-    "sex": "gender geschlecht sexo",
+    "sex": "gender geschlecht",
     "source": "dataset datasource origin",
 }
 _COLUMN_OF = {
