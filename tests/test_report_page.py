@@ -4,6 +4,7 @@ import re
 import string
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -28,7 +29,7 @@ from eczema_tf.reporting.checklists import (
     load_checklists,
 )
 from eczema_tf.reporting.document import Bullets, Section, format_text
-from eczema_tf.reporting.examples import build_examples
+from eczema_tf.reporting.examples import ShownCase, build_examples
 from eczema_tf.reporting.facts import Environment, RunData, RunFacts, list_caveats
 from eczema_tf.reporting.formats import HEAD_NAMES, format_estimate
 from eczema_tf.reporting.model_card import GAP, format_model_card
@@ -186,6 +187,16 @@ def test_where_nothing_is_as_surely_wrong_there_is_no_table(metrics):
     some = pd.DataFrame([{**case, **dict.fromkeys(PROBABILITY_COLUMNS.values(), 0.9)}])
     right, wrong = build_examples({"right": some, "wrong": none}, metrics, {}).blocks[-2:]
     assert (len(right.rows), wrong) == (1, "Confidently wrong: none.")
+
+
+def test_of_a_case_with_several_texts_the_first_is_shown_and_said_to_be(metrics):
+    case = {"case_id": "a", "positive": True, "photos": 0, "text_used": True}
+    cases = pd.DataFrame([{**case, **dict.fromkeys(PROBABILITY_COLUMNS.values(), 0.9)}])
+    why = SimpleNamespace(heatmaps=(), text=None)
+    for texts, said in ((1, "90%</"), (2, "90%, with the first of its 2 texts</")):
+        shown = {"a": ShownCase(why, [], "dry skin", texts)}
+        *_, example = build_examples({"right": cases}, metrics, shown).blocks
+        assert said in example.html
 
 
 def test_the_card_has_the_headings_of_the_hub(metrics):

@@ -27,11 +27,19 @@ _WITH = (
 
 
 class ShownCase(NamedTuple):
-    """A case that may be shown: why it was answered so, upright JPEGs, and its text ("": none)."""
+    """A case that may be shown.
+
+    Attributes:
+        why: Why it was answered so.
+        photos: Upright JPEGs.
+        text: Its text, "" for none.
+        texts: How many different ones its rows have, of which it is the first.
+    """
 
     why: Explanation
     photos: Sequence[bytes]
     text: str
+    texts: int = 1
 
 
 def build_examples(
@@ -71,6 +79,8 @@ def build_examples(
 
 def _render_case(title: str, positive: str, case: ShownCase, full: float | None) -> Rendered:
     phrases = case.why.text.phrases[:_SHOWN_PHRASES] if case.why.text else ()
+    if case.text and case.texts > 1:
+        title += f", with the first of its {case.texts} texts"
     return Rendered(
         render_template(
             "example",

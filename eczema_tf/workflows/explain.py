@@ -127,7 +127,7 @@ def explain_cases(
         if photos or text:
             answer = asyncio.run(answer_case(backend, photos, text, clinical))
             if answer.explanation is not None:
-                shown[case_id] = ShownCase(answer.explanation, photos, text)
+                shown[case_id] = ShownCase(answer.explanation, photos, text, len({*readable}))
     return shown
 
 
