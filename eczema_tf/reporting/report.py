@@ -181,8 +181,8 @@ def say_plainly(metrics: Metrics) -> list[str]:
         value, low, high = (None if end is None else 1 - end for end in ends)
         wrong = _of_hundred(Estimate(value=value, low=low, high=high))
         said.append(
-            f"If it had to answer each case, of 100 such that are {metrics.positive_class}, about"
-            f" {_of_hundred(found)} would be called so; of 100 others, about {wrong} wrongly."
+            f"If it had to answer each case, of 100 such cases that are {metrics.positive_class},"
+            f" about {_of_hundred(found)} would be called so; of 100 others, about {wrong} wrongly."
         )
     if metrics.abstention and (decided := metrics.abstention.groups["all"]).cases:
         silent = decided.unknown + decided.undecided
