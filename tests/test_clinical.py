@@ -198,6 +198,24 @@ def test_codes_are_the_same_however_a_table_writes_them(capsys):
     np.testing.assert_allclose(figures, [[0.4, -0.4], [0.4, -0.4], [0, 0]], atol=1e-7)
 
 
+def test_sexes_and_skin_types_are_what_they_are_in_a_manifest_however_spelt(tmp_path: Path):
+    path = tmp_path / "m.csv"
+    path.write_text("example_id,text,sex,skin_tone\na,dry,f,3\nb,dry,Female,III\nc,dry,m,fst3\n")
+    kinds = {"sex": "category", "skin_tone": "category"}
+    fields = learn_fields(load_manifest(path, clinical=kinds).table, kinds)
+    assert [list(field.shares) for field in fields] == [["female", "male"], ["iii"]]
+    asked = ["sex=f; skin_tone=type III", "sex=WOMAN;skin_tone=3.0", "sex=female;skin_tone=iii"]
+    figures, told = encode_fields(tf.constant(asked), fields)
+    assert set(told.numpy()) == {b"ok"}
+    assert len({*map(tuple, figures.numpy().tolist())}) == 1
+    earlier = (Field(name="sex", shares={"f": 0.75, "m": 0.25}),)  # as its table had them
+    assert encode_fields(tf.constant(["sex=f"]), earlier)[0].numpy().tolist() == [[0.25, -0.25]]
+    number = {"skin_tone": "number"}
+    path.write_text("example_id,text,skin_tone\na,dry,3\nb,dry,5\n")
+    (shade,) = learn_fields(load_manifest(path, clinical=number).table, number)
+    assert (shade.mean, shade.deviation) == (4, 1)
+
+
 def test_a_value_is_the_same_in_one_line_and_in_two():
     table = pd.DataFrame({"site": ["arm", "leg\n(left)", "leg  (left)"]})
     (field,) = learn_fields(table, {"site": "category"})

@@ -122,7 +122,7 @@ def test_skin_types_and_sexes_as_people_write_them(tmp_path: Path):
         ["VII", "divers", "3"],
     ]
     told = load_manifest(path, clinical={"sex": "category"}).table["sex"]
-    assert list(told[:2]) == ["f", "Female"]  # clients say what the table says
+    assert list(told[:2]) == ["female", "female"]
     path.write_text("example_id,text,site\nr1,dry, arm \nr2,red,unknown\n")
     told = load_manifest(path, clinical={"site": "category"}).table["site"]
     assert list(told) == ["arm", ""]

@@ -7,7 +7,6 @@ often gives the answer away (of skin lesions, only those that were cut out had t
 measured), which says nothing about skin.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ import tensorflow as tf
 
 from eczema_tf.data.clinical.lines import join_columns
 from eczema_tf.data.manifest.checks import GROUPED_PATTERN, NUMBER_PATTERN, WHOLE_PATTERN
+from eczema_tf.data.manifest.reading import SPELLINGS
 from eczema_tf.errors import DataError, shorten
 from eczema_tf.files import Record
 from eczema_tf.schema import NUMBER, POSITIVE_CLASS, STATUS_OK
@@ -68,9 +68,10 @@ class Field(Record):
             scaled = tf.clip_by_value((number - self.mean) / self.deviation, -FARTHEST, FARTHEST)
             figures = tf.stack([scaled, tf.square(scaled) - self.spread], axis=1)
         else:
-            # earlier runs may have learned "1.0", or more than a blank between words
-            names = [re.sub(_WHOLE, r"\1", " ".join(value.split())) for value in self.shares]
-            named = tf.equal(values[:, None], tf.constant(names))  # (batch, width)
+            # earlier runs may have learned them as they were written
+            lines = tf.constant([f"{self.name}={value}" for value in self.shares])
+            names = spell(pick_field(lines, self.name), self.name)
+            named = tf.equal(spell(values, self.name)[:, None], names)  # (batch, width)
             known = tf.reduce_any(named, axis=1)
             figures = tf.cast(named, tf.float32) - tf.constant([*self.shares.values()], tf.float32)
         return tf.where(known[:, None], figures, 0.0), known | tf.equal(values, "")
@@ -93,6 +94,20 @@ def pick_field(lines: tf.Tensor, name: str) -> tf.Tensor:
     return tf.where(tf.strings.regex_full_match(value, GROUPED_PATTERN), value, decimal)
 
 
+def spell(values: tf.Tensor, name: str) -> tf.Tensor:
+    """Spells a category's values, string (batch,), as a manifest does that was read: "f" is female.
+
+    Those of sexes and skin types; any others stay as they are.
+    """
+    spellings = SPELLINGS.get(name.lower())
+    if not spellings:
+        return values
+    found = tf.equal(values[:, None], tf.constant([*spellings]))  # (batch, spellings)
+    meant = tf.constant([one.lower() for one in spellings.values()])
+    spelt = tf.gather(meant, tf.argmax(tf.cast(found, tf.int32), axis=1))
+    return tf.where(tf.reduce_any(found, axis=1), spelt, values)
+
+
 def learn_fields(table: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[Field, ...]:
     """Learns what the fields of training rows are like.
 
@@ -113,7 +128,9 @@ def learn_fields(table: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[Field, 
     fields = []
     for name, kind in kinds.items():
         lines = tf.constant(join_columns(table, [name]), tf.string)
-        values = pd.Series(value.decode() for value in pick_field(lines, name).numpy() if value)
+        picked = pick_field(lines, name)
+        picked = picked if kind == NUMBER else spell(picked, name)
+        values = pd.Series(value.decode() for value in picked.numpy() if value)
         if values.empty:
             raise DataError(f"data.clinical: {name}: is empty in all training rows; leave it out")
         if kind == NUMBER:

@@ -101,9 +101,9 @@ _SEXES = {
     **dict.fromkeys(("f", "female", "woman", "w", "weiblich"), "female"),
     **dict.fromkeys(("m", "male", "man", "männlich"), "male"),
 }
+SPELLINGS = {"skin_tone": _SKIN_TYPES, "sex": _SEXES}
 _MEANT = {
-    "skin_tone": _SKIN_TYPES,
-    "sex": _SEXES,
+    **SPELLINGS,
     "split": SPLIT_NAMES,
     "consistency": dict(zip(CONSISTENCY, CONSISTENCY, strict=True)),
     "severity": dict(zip(SEVERITY, SEVERITY, strict=True)),
@@ -113,7 +113,10 @@ _MEANT = {
 
 
 def open_manifest(
-    path: Path, columns: Collection[str] | None = None, further: Collection[str] = ()
+    path: Path,
+    columns: Collection[str] | None = None,
+    further: Collection[str] = (),
+    numbers: Collection[str] = (),
 ) -> Table:
     """Opens a manifest file and checks its header.
 
@@ -121,6 +124,7 @@ def open_manifest(
         path: CSV, with the apostrophes that `write_csv` puts before formulas, or Parquet.
         columns: Those wanted; None for all.
         further: Columns that are used besides the manifest's.
+        numbers: Those of them that hold numbers, or may: of a skin type, 3 stays 3.
 
     Returns:
         The table; cells of columns that are used went through `clean_cell`.
@@ -143,8 +147,7 @@ def open_manifest(
     ]
     raise_if_any(f"{path}: the header is not valid", faults)
     used = {*MANIFEST_COLUMNS, *OPTIONAL_COLUMNS, *further}
-    # what a client says of a clinical field is compared with its cells as they are
-    names = {name: name for name in used} | dict.fromkeys(further, "clinical")
+    names = {name: name for name in used} | dict.fromkeys(numbers, "a number")
     ours = [names.get(column, "") for column in table.columns]
 
     def rows() -> Iterator[TableRow]:

@@ -54,7 +54,7 @@ def stream_rows(path: Path, fields: Collection[str] = ()) -> Iterator[Row]:
     Raises:
         DataError: If the file as a whole cannot be read, as for `load_manifest`.
     """
-    table = open_manifest(path, {*COLUMNS, *fields}, fields)
+    table = open_manifest(path, {*COLUMNS, *fields}, fields, numbers=fields)
     for line, values, fault in table.rows:
         cells = dict(zip(table.columns, values, strict=True))
         known = join_fields({name: cells.get(name, "") for name in fields})

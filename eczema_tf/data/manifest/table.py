@@ -16,7 +16,7 @@ from eczema_tf.data.manifest.reading import find_header_faults, open_manifest
 from eczema_tf.data.photo.files import find_photo
 from eczema_tf.errors import DataError, join_faults, raise_if_any, shorten
 from eczema_tf.files import write_csv
-from eczema_tf.schema import MANIFEST_COLUMNS, TEMPLATE, TEXT_KIND
+from eczema_tf.schema import MANIFEST_COLUMNS, NUMBER, TEMPLATE, TEXT_KIND
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ def load_manifest(
         DataError: With every fault and its line, or when no good row is left.
     """
     path = Path(path)
-    read, row_faults = open_manifest(path, further=clinical or ()).collect()
+    kinds = clinical or {}
+    numbers = [name for name, kind in kinds.items() if kind == NUMBER]
+    read, row_faults = open_manifest(path, further=kinds, numbers=numbers).collect()
     if read.empty:
         raise DataError(f"{path}: has a header but no rows")
     lines, read, lost = read.index.to_numpy(), read.reset_index(drop=True), 0
