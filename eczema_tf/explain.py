@@ -26,8 +26,9 @@ EXAMPLES = """examples:
   python -m eczema_tf.explain --run-dir runs/mine --image arm.jpg --image knee.jpg --out why
 
 Several photos are one case: their evidence is averaged, and each has a heatmap.
-It writes heatmap.png (the photo with its heatmap), explanation.json and explanation.html (one page
-with everything). They contain the photo and the text, so handle them with the same care."""
+It writes heatmap.png (the photo with its heatmap, where the model knows its kind),
+explanation.json and explanation.html (one page with everything). They contain the photo and the
+text, so handle them with the same care."""
 
 
 def _explain(arguments: argparse.Namespace) -> None:

@@ -54,7 +54,8 @@ examples:
 LABEL_RULES = ("share", "any", "majority", "against-no-dermatitis")  # of `sources.scin`
 MAPS = sorted(path.stem for path in Path(__file__).parent.glob("data/sources/maps/*.yaml"))
 TABLE_HELP = f"""\
-Any table, CSV or Parquet, with a map that says how its columns become those of the manifest.
+Any table, CSV, Parquet or JSON lines, with a map that says how its columns become those of the
+manifest.
 
 Maps that come with the program: {", ".join(MAPS)}.
 Each is a YAML file in eczema_tf/data/sources/maps/ that says where to get the data set and what to

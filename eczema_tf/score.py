@@ -40,7 +40,7 @@ main = command(
         type=Path,
         required=True,
         metavar="FILE",
-        help="CSV or Parquet, as for train; labels and splits are ignored",
+        help="CSV, Parquet or JSON lines, as for train; labels and splits are ignored",
     ),
     argument(
         "--out",

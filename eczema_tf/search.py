@@ -31,7 +31,8 @@ main = command(
         type=Path,
         required=True,
         metavar="FILE",
-        help="YAML file that says which settings to vary, and how",
+        help="YAML file that says which settings to vary, and how: model.dropout: [0.1, 0.3], or"
+        " train.learning_rate: {low: 0.0002, high: 0.002, log: true}",
     ),
     number("--trials", 20, "total number of trials, those of earlier calls included"),
     argument(
@@ -39,7 +40,8 @@ main = command(
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder of the study: trials, study.log, best.yaml, trials.csv",
+        help="folder of the study: a folder for each trial, trials.csv, best.yaml, study.log (by"
+        " which it continues), and what it began with",
     ),
     examples=EXAMPLES,
 )

@@ -23,8 +23,8 @@ from eczema_tf.schema import MANIFEST_COLUMNS, OPTIONAL_COLUMNS, POSITIVE_CLASS
 AUDIT = "audit.json"
 NAMED_LEAKS = 20  # of leaks that a report names
 SPLITS_LEAK = (
-    "the splits leak; empty the manifest's column `split`, so that splits keep together what"
-    " belongs together (with data.merge_duplicates), or allow it with --allow-leaks"
+    "the splits leak; empty the manifest's column `split`, with data.merge_duplicates: true, so"
+    " that splits keep together what belongs together, or allow it with --allow-leaks"
 )
 
 

@@ -38,7 +38,7 @@ def score(
         model: Folder of an export: a version, or of all versions (the newest is taken). Like the
             manifest's folder with the photos, it must be found under the same path by all
             executors.
-        manifest: CSV or Parquet.
+        manifest: CSV, Parquet or JSON lines.
         out: Folder for the Parquet files and `_job.json`.
         master: As Spark names it.
         batch_size: Rows through the network at once.

@@ -1,7 +1,7 @@
 """The manifest: the one table that every data set becomes (docs/manifest.md explains its columns).
 
-`load_manifest` reads a CSV or Parquet file, fills in defaults, resolves photo paths and reports
-every bad row at once.
+`load_manifest` reads a CSV, Parquet or JSON lines file, fills in defaults, resolves photo paths and
+reports every bad row at once.
 """
 
 from collections.abc import Collection, Mapping

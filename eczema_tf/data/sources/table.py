@@ -1,8 +1,8 @@
 """Any table with a map (`table_map`) as a manifest: PAD-UFES-20, Fitzpatrick17k, or one's own.
 
-In go the table (CSV or Parquet), the map and the photos, where there are any. Out comes a folder
-with `manifest.csv` (with the diagnosis as a further column, `condition`), `dataset.json` (counts,
-where the data set is from, the map) and the photos.
+In go the table (CSV, Parquet or JSON lines), the map and the photos, where there are any. Out comes
+a folder with `manifest.csv` (with the diagnosis as a further column, `condition`), `dataset.json`
+(counts, where the data set is from, the map) and the photos.
 """
 
 from collections import Counter
@@ -52,7 +52,7 @@ def prepare_table(
 
     Args:
         out: The folder.
-        table: CSV or Parquet.
+        table: CSV, Parquet or JSON lines.
         map_path: A YAML file, or the name of a map that comes with the program.
         images: A folder with photos, named as the map's `image_path` says; those found are linked
             (or copied) into `out`.
