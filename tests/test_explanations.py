@@ -247,6 +247,7 @@ def test_words_that_hardly_add_up_are_said_and_those_that_do_not_are_not_exporte
 def test_trust_is_put_into_words_by_intervals():
     sure, unsure = Estimate(value=0.1, low=0.05, high=0.15), Estimate(value=0.1, low=-0.1, high=0.3)
     worse = Estimate(value=-0.1, low=-0.2, high=-0.05)
+    left = {"correlation": sure, "absolute_values": sure}
     pointing = Comparison(9, "higher", {}, {"edges": unsure, "random": sure})
     deletion = Comparison(9, "lower", {}, {"centred_gaussian": worse})
     results = ModalityResults(
@@ -254,11 +255,7 @@ def test_trust_is_put_into_words_by_intervals():
         counts={},
         comparisons={"pointing": pointing, "deletion": deletion},
         changes={"noise": {"correlation": Estimate(value=0.5, low=0.4, high=0.6)}},
-        randomised=Cascade(
-            9,
-            1,
-            {"top": {"correlation": sure}, "all": {"correlation": sure, "absolute_values": sure}},
-        ),
+        randomised=Cascade(9, 1, {"top": {"correlation": sure}, "all": left}),
         sums={"moved": Estimate(value=2.0, low=None, high=None), "missed": sure, "unclear": unsure},
     )
     assert list(describe_trust(results)) == [
@@ -268,16 +265,8 @@ def test_trust_is_put_into_words_by_intervals():
         "sums of scores: not complete, 5.0% of what texts move is missing",
         "with all weights random: next to nothing is left of them",
     ]
-    turned = Cascade(
-        9,
-        1,
-        {
-            "all": {
-                "correlation": unsure,
-                "absolute_values": Estimate(value=0.9, low=0.8, high=0.95),
-            }
-        },
-    )
+    strong = Estimate(value=0.9, low=0.8, high=0.95)
+    turned = Cascade(9, 1, {"all": {"correlation": unsure, "absolute_values": strong}})
     *_, said = describe_trust(replace(results, randomised=turned))
     assert said == "with all weights random: they stay: do not trust them"
 

@@ -167,9 +167,8 @@ def test_tensorboard_reads_back_what_a_run_has_written(workplace: Path):
     assert tags["pr_curves"] == {f"test/{head}/pr_curves" for head in metrics["heads"]}
     assert tags["text"] == {"configuration", "model_card"}
     (card,) = board.Tensors("model_card")
-    assert (
-        tf.make_ndarray(card.tensor_proto).item().startswith(b"\n# ")
-    )  # not by what the Hub reads
+    shown = tf.make_ndarray(card.tensor_proto).item()
+    assert shown.startswith(b"\n# ")  # not with what the Hub reads
     assert {"plots/roc", "plots/reliability"} <= tags["images"]
     assert len([tag for tag in tags["images"] if tag.startswith("heatmaps/")]) == HEATMAPS
 

@@ -1281,7 +1281,7 @@ def test_predict_speaks_to_the_server(
     for image, text in (
         (photo(), "my skin is itchy"),
         (b"", "the rash is red"),
-        (b"", "the rash is r\udce9d"),  # a byte of the shell's that is no UTF-8
+        (b"", "the rash is r\udce9d"),  # half a surrogate pair
         (photo("PNG"), ""),
     ):
         upright = upright_jpeg(image) if image else b""

@@ -54,7 +54,7 @@ def predict_remotely(
         example = "http://127.0.0.1:8501/v1/models/eczema"
         raise EczemaError(f"--url {url}: must be a model's address, such as {example}")
     encoded = [base64.b64encode(image).decode() for image in images]
-    text = text.encode("utf-8", "replace").decode()  # bytes of the shell that are no UTF-8: "?"
+    text = text.encode("utf-8", "replace").decode()  # JSON has no half surrogate pairs
     told = {"clinical": clinical} if clinical else {}
     rows = [{"image": {"b64": image}, "text": text, **told} for image in encoded]
     named = {"signature_name": WITH_CLINICAL[SERVE]} if clinical else {}

@@ -73,7 +73,7 @@ def explain(
     """
     question = Question(target, direction, image_method)
     upright = read_case_photos(photos)
-    text = text.encode("utf-8", "replace").decode()  # bytes of the shell that are no UTF-8: "?"
+    text = text.encode("utf-8", "replace").decode()  # as tokenizers see half a surrogate pair
     backend = RunBackend(run_dir, question)
     told = join_fields(clinical or {}, backend.said.clinical)
     answer = asyncio.run(answer_case(backend, upright, text, told))
