@@ -55,7 +55,7 @@ HEADERS = {
     "X-DNS-Prefetch-Control": "off",
 }
 MAX_PHOTOS = 3  # of one case
-MAX_CHARACTERS = 5_000  # of a text; the model reads 512 tokens, some 350 words
+MAX_CHARACTERS = 5_000  # of a text; the model reads 512 tokens, some 400 words
 # Photos come back as base64, 4/3 of their size, with the text: so much of a request may they be.
 BASE64_ROOM = 0.7
 
