@@ -624,7 +624,7 @@ def test_where_nothing_is_joined_nothing_is_said_to_be(
     groups = audited.audit.report.groups
     assert (groups.before, groups.after, groups.merged) == (5, 5, 0)
     assert load_audited(DataConfig(), tmp_path / "manifest.csv").audit.report.groups.merged == 2
-    assert "joined, 5 groups become 4" in capsys.readouterr().err
+    assert "joined: 5 groups become 4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_equal_numbers_are_the_average_and_others_are_not_thrown_to_the_edge():
 
 
 def test_names_that_differ_in_capital_letters_alone_are_refused():
-    with pytest.raises(ConfigError, match="clinical: names that differ in capital letters alone"):
+    with pytest.raises(ConfigError, match="clinical: names that differ only in capital letters"):
         load_config(None, ["data.clinical={Age: number, age: number}"])
 
 
@@ -456,7 +456,7 @@ def test_python_names_fields_and_unknown_ones_are_errors(exported: ExportedModel
     assert known["eczema"][0] > unknown["eczema"][0]
     with pytest.raises(DataError, match="clinical field 'shoe': allowed: age, sex"):
         exported.predict([None], ["itchy"], [{"shoe": "42"}])
-    with pytest.raises(DataError, match="none, this model is told no clinical field"):
+    with pytest.raises(DataError, match="none, this model uses no clinical field"):
         join_fields({"age": "50"}, METADATA.said.clinical)
     with pytest.raises(DataError, match=r"must be equally long; received \[2, 2, 1\]"):
         exported.predict([None] * 2, ["itchy"] * 2, [{"age": "50"}])
@@ -537,7 +537,7 @@ def test_the_page_asks_for_the_fields_of_its_model(exported: ExportedModel):
     assert options == ["not known", "female", "male"]
     share = re.search(r'(?s)The clinical fields</th>.*?class="number">(.*?)<', told)
     assert share[1] == "+1.00"
-    assert "this answer is from the text and the clinical fields" in told
+    assert "this answer comes from the text and the clinical fields" in told
     assert ">Overall<" in told
     assert "Clinical: not all of it can be used, only age (a number)" in wrong
     assert "the text alone" in silent.text

@@ -219,7 +219,7 @@ def test_the_authors_file_becomes_the_same_table(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ("[]", "holds no questions"),
+        ("[]", "contains no questions"),
         ("{", "Invalid JSON"),
         ("[" * 100_000, "Invalid JSON"),
         ('[{"encounter_id": 3}]', "questions.0.author_id: Field required"),

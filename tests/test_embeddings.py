@@ -73,10 +73,13 @@ def test_a_key_may_be_there_twice_only_with_one_embedding(tmp_path: Path):
         ({"image_path": ["a", "b", "c"], "embedding": np.ones(3)}, "must be"),
         ({"embedding": MATRIX}, "no array image_path or example_id"),
         ({"image_path": ["a", "b"]}, "no array `embedding`"),
-        ({"image_path": ["a", "b"], "embedding": np.array([[1, np.nan], [1, 2]])}, "a: holds NaN"),
+        (
+            {"image_path": ["a", "b"], "embedding": np.array([[1, np.nan], [1, 2]])},
+            "a: contains NaN",
+        ),
         (
             {"image_path": ["a", "b"], "embedding": np.array([[1, 1e300], [1, 2]])},
-            "a: holds NaN or infinity",
+            "a: contains NaN or infinity",
         ),
         ({"image_path": ["a", "b"], "embedding": np.array([["x"], ["y"]])}, "must be numbers"),
         ({"image_path": np.array([], str), "embedding": np.ones((0, 3))}, "at least one row"),

@@ -259,10 +259,10 @@ def test_photos_that_do_not_fit_a_module_are_one_clear_line(
 def test_a_damaged_module_is_one_clear_line(tmp_path: Path):
     handle = save_module(tmp_path / "module", "from_pixels")
     (tmp_path / "module" / "variables" / "variables.index").unlink()
-    with pytest.raises(PresetError, match="damaged or not whole"):
+    with pytest.raises(PresetError, match="damaged or incomplete"):
         SavedModelEncoder(handle)
     (tmp_path / "module" / "saved_model.pb").write_bytes(b"\xff")
-    with pytest.raises(PresetError, match="damaged or not whole"):
+    with pytest.raises(PresetError, match="damaged or incomplete"):
         SavedModelEncoder(handle)
 
 

@@ -185,7 +185,7 @@ def test_which_classes_are_eczema():
         DataError, match=r"every class is eczema.*the classes are: Eczema, Hand eczema"
     ):
         choose_eczema_classes({"Eczema", "Hand eczema"})
-    with pytest.raises(DataError, match="if that holds the classes, give set/archive"):
+    with pytest.raises(DataError, match="if that folder contains the classes, give set/archive"):
         choose_eczema_classes({"archive"}, folder="set")
 
 
@@ -531,7 +531,7 @@ def test_parquet_files_without_photos_are_an_error(tmp_path: Path):
 
 def test_parquet_files_that_are_not_there_are_missed(tmp_path: Path):
     write_parquet(tmp_path / "train-00000-of-00002.parquet", [(None, 0, "")], ["eczema", "tinea"])
-    with pytest.raises(DataError, match=r"train-00001-of-00002\.parquet: is not there"):
+    with pytest.raises(DataError, match=r"train-00001-of-00002\.parquet: is missing"):
         prepare_folder(tmp_path / "out", folder=tmp_path)
 
 
@@ -560,12 +560,12 @@ def test_parquet_files_have_a_hash_in_their_names_or_lie_in_folders_of_splits(tm
     [
         (["odd.parquet", "a/dev.parquet"], "no photos; .*train.parquet.*received a/dev.*, odd.par"),
         (["train.parquet", "data/new.parquet"], r"not understood; .*; received data/new\.parquet$"),
-        (["train/0001.parquet"], r"\n  train/0000\.parquet: is not there"),
+        (["train/0001.parquet"], r"\n  train/0000\.parquet: is missing"),
         (
             ["a/train/0000.parquet", "b/test/0000.parquet"],
-            r"0000\.parquet: are of several data sets",
+            r"0000\.parquet: belong to several data sets",
         ),
-        (["data/train.parquet", "b/train/0000.parquet"], r"\.parquet: are of several data sets"),
+        (["data/train.parquet", "b/train/0000.parquet"], r"\.parquet: belong to several data sets"),
         (
             [f"train-00000-of-00001-{letter * 16}.parquet" for letter in "ab"],
             r"a{16}\.parquet, train-.*b{16}\.parquet: are the same part",

@@ -221,6 +221,6 @@ def test_embeddings_can_stand_in_for_photos(fusion: str):
 
 def test_nothing_can_attend_to_regions_of_an_embedding():
     others = ", ".join(name for name in FUSIONS if name != "cross_attention")  # in their order
-    said = f"one embedding a photo has no regions; allowed: {others}"
+    said = f"one embedding per photo has no regions; allowed: {others}"
     with pytest.raises(ConfigError, match=said):
         build_with_embeddings("cross_attention")

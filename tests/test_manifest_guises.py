@@ -264,7 +264,9 @@ def test_ids_that_a_spreadsheet_has_rounded_are_refused(tmp_path: Path):
     rows = 'r1,dry,1.23457E+11\nr2,red,-1.0006E+18\n1e+17,red,\nr4,sore,"1,23457E+11"\n'
     for reader in READERS:
         message = message_of(reader, write(tmp_path, f"example_id,text,case_id\n{rows}"))
-        assert message.count("is a rounded number; save it again with the column as text") == 4
+        assert (
+            message.count("is a rounded number; save the table again with this column as text") == 4
+        )
 
 
 def test_an_id_that_is_a_book_is_refused(tmp_path: Path):
@@ -276,7 +278,7 @@ def test_an_id_that_is_a_book_is_refused(tmp_path: Path):
 
 def test_diagnoses_as_labels_are_told_what_makes_labels_of_them(tmp_path: Path):
     path = write(tmp_path, "example_id,text,eczema\nr1,dry,atopic dermatitis\n")
-    assert "`prepare table` makes it of diagnoses" in message_of(load_manifest, path)
+    assert "`prepare table` makes it from diagnoses" in message_of(load_manifest, path)
 
 
 def test_a_photo_is_found_however_accents_are_coded(tmp_path: Path):
@@ -312,7 +314,7 @@ def test_a_line_of_json_may_leave_out_what_others_have(tmp_path: Path, ending: s
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"example_id": 1, "text": ["dry"]}', "text: holds lists"),
+        ('{"example_id": 1, "text": ["dry"]}', "text: contains lists"),
         ('{"example_id": 1, "text": "\\ud800"}', "surrogates not allowed"),
     ],
 )
@@ -323,7 +325,7 @@ def test_json_that_no_table_can_hold_is_refused(tmp_path: Path, line: str, says:
 @pytest.mark.parametrize("ending", [".xlsx", ".csv.gz", ".json", ".zip"])
 def test_other_kinds_of_files_are_told_what_to_become(tmp_path: Path, ending: str):
     message = message_of(load_manifest, write(tmp_path, b"PK\3\4", f"m{ending}"))
-    assert "is not read; allowed: CSV, Parquet (.parquet) and JSON lines (.jsonl)" in message
+    assert "files are not read; allowed: CSV, Parquet (.parquet) and JSON lines (.jsonl)" in message
 
 
 def test_a_windows_path_is_confined_like_any_other(tmp_path: Path):

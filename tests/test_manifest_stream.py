@@ -127,7 +127,7 @@ def test_ids_that_only_share_a_hash_are_no_fault(tmp_path: Path, monkeypatch: py
         (b"", "is empty"),
         (b"example_id,text\n", "no rows"),
         (b"example_id,text\nr1,caf\xe9\n", "manifest.csv:2: is not UTF-8; received the byte 0xe9"),
-        (b"example_id,text\nr1,a\0b\n", "manifest.csv:2: holds a NUL byte"),
+        (b"example_id,text\nr1,a\0b\n", "manifest.csv:2: contains a NUL byte"),
         (b'example_id,text\nr1,"never closed\n', "manifest.csv:2: is not valid CSV"),
         (b"id,text\nr1,ok\n", "example_id: required column is missing"),
     ],

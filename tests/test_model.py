@@ -452,7 +452,7 @@ def test_a_keras_that_is_set_up_otherwise_is_refused(tmp_path, keras_json):
     root = Path(__file__).parents[1]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "mend ~/.keras/keras.json" in done.stderr.splitlines()[-1]
+    assert "correct ~/.keras/keras.json" in done.stderr.splitlines()[-1]
 
 
 def test_another_backend_is_refused_before_anything_is_loaded():

@@ -132,10 +132,10 @@ class Encoder:
 @pytest.mark.parametrize(
     ("encode", "message"),
     [
-        (lambda photos: photos - photos.mean(), "does not encode each row of a batch for itself"),
-        (lambda photos: photos[::-1], "does not encode each row of a batch for itself"),
-        (lambda photos: photos * np.nan, "cannot encode: it gives nan for all"),
-        (lambda photos: photos * 0, "cannot encode: it gives 0 for all"),
+        (lambda photos: photos - photos.mean(), "does not encode each row of a batch by itself"),
+        (lambda photos: photos[::-1], "does not encode each row of a batch by itself"),
+        (lambda photos: photos * np.nan, "cannot encode: it returns nan for all"),
+        (lambda photos: photos * 0, "cannot encode: it returns 0 for all"),
         (lambda photos: photos.reshape(1, -1), "cannot encode|does not encode"),
         (lambda photos: photos @ np.ones((5, 2)), "cannot encode: .*matmul"),
     ],
@@ -166,7 +166,7 @@ def test_both_encoders_are_tried_and_named_before_there_are_any_data(
     assert "preprocess.augment" not in said
     augmented = {**values, "preprocess": {"augment": {"rotation_deg": 90.0}}}
     check_encoders(Config.parse(augmented))
-    assert "preprocess.augment changes nothing" in capsys.readouterr().err
+    assert "preprocess.augment has no effect" in capsys.readouterr().err
     tuned = {"train": {"fine_tune": {"epochs": 1, "image_from": "vit"}}}
     check_encoders(Config.parse({**augmented, **tuned}))
     assert "preprocess.augment" not in capsys.readouterr().err

@@ -240,7 +240,7 @@ def test_everything_comes_and_a_second_run_fetches_nothing(bucket: Bucket, tmp_p
     second = download_scin(tmp_path / "d")
     assert (second.wanted, second.downloaded, second.bytes, second.missing) == (8, 0, 0, {})
     assert bucket.fetched() == sorted(EVERYTHING)
-    assert "8 were there, 0 downloaded (0.0 MB), 0 missing" in second.describe()
+    assert "8 were already there, 0 downloaded (0.0 MB), 0 missing" in second.describe()
 
 
 @pytest.mark.parametrize("fault", PASSING)
@@ -470,7 +470,7 @@ def test_the_command_downloads_and_prepares(
 ):
     options = ["--download", tmp_path / "d", "--limit", 2, "--jobs", 2, "--out", tmp_path / "out"]
     assert run(*options) == 0
-    assert "5 files wanted: 0 were there, 5 downloaded" in capsys.readouterr().out
+    assert "5 files wanted: 0 were already there, 5 downloaded" in capsys.readouterr().out
     table = load_manifest(tmp_path / "out" / "manifest.csv").table
     rows = table.groupby("case_id")["image_path"].apply(list).to_dict()
     assert rows == {

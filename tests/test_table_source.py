@@ -121,7 +121,7 @@ def test_what_became_of_each_diagnosis_is_counted_and_a_name_that_no_row_has_is_
     for side, label in (("positive", 1), ("other", 0)):
         expected = table["condition"][table["eczema"] == label].value_counts()
         assert counted[side] == expected.to_dict() != {}
-    assert "note: disease: no row that is kept is atopic dermatitis\n" in capsys.readouterr().err
+    assert "note: disease: no kept row is atopic dermatitis\n" in capsys.readouterr().err
 
 
 def test_without_photos_the_texts_remain(files: dict, tmp_path: Path):
@@ -321,11 +321,11 @@ def test_every_fault_of_a_map_is_named(files: dict):
         (
             'example_id: {template: "{id}"}',
             'case_id: {template: "{id}"}',
-            "example_id and one of image_path and text must have a rule",
+            "example_id and at least one of image_path and text must have a rule",
         ),
         ('{template: "{id}"}', "{values: {1: x}}", "either template or parts"),
-        ('{template: "{id}"}', '{template: "{id"}', "a brace has no partner"),
-        ('{template: "{id}"}', '{template: "id}"}', "a brace has no partner"),
+        ('{template: "{id}"}', '{template: "{id"}', "a brace is unmatched"),
+        ('{template: "{id}"}', '{template: "id}"}', "a brace is unmatched"),
         ('{template: "{id}"}', '{template: "{id}", parts: []}', "either template or parts"),
         ('{template: "{id}"}', "{parts: [], values: {1: x}}", "values belong to a template"),
         ("negative: [acne, tinea]", "negative: [ECZEMA]", "positive and negative at once: eczema"),
@@ -478,7 +478,7 @@ def test_a_column_that_a_map_rules_is_written(files: dict, tmp_path: Path):
 
 def test_a_positive_class_without_a_name_for_reports_is_refused_once(files: dict, tmp_path: Path):
     files["table"].write_text((HEADER + ROWS).replace("Acne", "acne (severe)"))
-    with pytest.raises(ConfigError, match=r"--positive: is no name for reports: .*stand_ins"):
+    with pytest.raises(ConfigError, match=r"--positive: is not a name for reports: .*stand_ins"):
         prepare_table(tmp_path / "out", **files, positive=["acne (severe)"])
 
 

@@ -103,7 +103,7 @@ def test_a_saved_tokenizer_reads_back_the_same(tmp_path: Path):
 
 
 def test_a_damaged_tokenizer_is_a_clear_error(tmp_path: Path):
-    with pytest.raises(RunError, match="holds no readable tokenizer"):
+    with pytest.raises(RunError, match="contains no readable tokenizer"):
         read_tokenizer(tmp_path)
 
 

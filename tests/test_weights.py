@@ -83,7 +83,7 @@ def test_tensors_are_laid_out_by_their_strides(tmp_path: Path):
     ],
 )
 def test_a_tensor_outside_its_storage_is_refused(tmp_path: Path, offset, shape, strides):
-    with pytest.raises(PresetError, match="not read as a checkpoint"):
+    with pytest.raises(PresetError, match="not readable as a checkpoint"):
         read_tensors(checkpoint(tmp_path / "a.pth", tensor(offset, shape, strides)))
 
 
@@ -111,7 +111,7 @@ def test_a_pickle_that_asks_for_more_than_tensors_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: bytes
 ):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(PresetError, match="not read as a checkpoint"):
+    with pytest.raises(PresetError, match="not readable as a checkpoint"):
         read_tensors(checkpoint(tmp_path / "a.pth", program))
     assert not (tmp_path / "ran").exists()
 
@@ -121,7 +121,7 @@ def test_a_checkpoint_cut_short_anywhere_is_refused(tmp_path: Path):
     cut = tmp_path / "cut.pth"
     for length in range(len(whole)):
         cut.write_bytes(whole[:length])
-        with pytest.raises(PresetError, match="not read as a checkpoint"):
+        with pytest.raises(PresetError, match="not readable as a checkpoint"):
             read_tensors(cut)
 
 

@@ -1,8 +1,8 @@
 """Arrays computed once and kept on disk: preprocessed pixels and the features of frozen encoders.
 
 An array's name is the hash of everything it depends on (contents of the photos or texts,
-preprocessing, weights, versions), so that a stale one is never found, and it is renamed into place
-only when whole.
+preprocessing, weights, versions), so a stale one is never found. The file is renamed into place
+only when it is complete.
 """
 
 import contextlib
@@ -41,17 +41,17 @@ def fingerprint(*parts: Any) -> str:
 
 
 def map_array(path: Path) -> np.ndarray:
-    """Maps a `.npy` file, once for all steps of a process: every mapping has memory of its own.
+    """Maps a `.npy` file into memory, once per process: every mapping uses memory of its own.
 
     Args:
-        path: Of the file. If it has changed since, it is mapped anew.
+        path: Path of the file. A file that has changed since is mapped again.
 
     Returns:
         The array, read-only.
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError, EOFError: If it is not whole.
+        FileNotFoundError: If there is no such file.
+        ValueError, EOFError: If the file is incomplete.
     """
     status = path.stat()
     version = path, status.st_ino, status.st_size, status.st_mtime_ns
@@ -62,7 +62,7 @@ def map_array(path: Path) -> np.ndarray:
 
 
 def release_maps() -> None:
-    """Lets go of the memory that mapped arrays have filled; it is read again where it is needed."""
+    """Releases the memory that mapped arrays have filled; they are read again when needed."""
     for array in list(_mapped.values()):
         array.base.madvise(mmap.MADV_DONTNEED)  # type: ignore[union-attr]  # an mmap
 
@@ -71,9 +71,9 @@ class ArrayCache:
     """A folder of arrays by fingerprint.
 
     Args:
-        folder: Where they are.
-        keep: Whether they stay there, for others. If not, one that is made has no name any more
-            once it is whole, so that its place is free when the process ends, however it ends.
+        folder: Where the arrays are.
+        keep: Whether arrays stay there for later use. If not, the file of a new array is unlinked
+            as soon as it is complete, so its space is freed when the process ends, however it ends.
     """
 
     def __init__(self, folder: Path | str, *, keep: bool = True):
@@ -87,35 +87,35 @@ class ArrayCache:
         dtype: str,
         compute: Callable[[], Iterable[np.ndarray]],
     ) -> np.ndarray:
-        """Returns an array, computing it if it is not there.
+        """Returns an array, computing it if the folder lacks it.
 
         Args:
-            name: What it is, for the file name and the progress bar.
+            name: What the array is, for the file name and the progress bar.
             key: `fingerprint` of everything it depends on.
-            shape: Of the whole array; rows first.
-            dtype: Of the whole array.
-            compute: Gives the rows in order, in blocks of any length.
+            shape: Shape of the whole array; rows first.
+            dtype: Type of the whole array.
+            compute: Yields the rows in order, in blocks of any length.
 
         Returns:
             The array, memory-mapped and read-only.
 
         Raises:
-            RunError: If `compute` gives more or fewer rows than `shape` says.
+            RunError: If `compute` yields more or fewer rows than `shape` says.
         """
         shape = tuple(int(length) for length in shape)
         if shape[0] == 0:
             return np.zeros(shape, dtype)
         path = self.folder / f"{name}-{key}.npy"
-        # a file that is no whole array (a disk fault) counts as absent
+        # an incomplete file (a disk fault) counts as absent
         with contextlib.suppress(FileNotFoundError, ValueError, EOFError):
             found = map_array(path)
             if found.shape == shape and found.dtype == np.dtype(dtype):
                 return found
-        if not self.keep:  # nobody else's: a kept one may come to be there meanwhile
+        if not self.keep:  # private to this process: another may write a kept one meanwhile
             path = path.with_stem(f"{path.stem}-{secrets.token_hex(8)}")
         with (
             replacing_file(path) as aside,
-            # not mapped: a full disk would be a bus error
+            # not mapped: on a full disk, a map would raise a bus error
             aside.open("wb") as file,
             track(None, name.replace("_", " "), shape[0]) as progress,
         ):

@@ -1,4 +1,4 @@
-"""What files and folders hold, as SHA-256: to tell them apart, and to see that nothing changed."""
+"""SHA-256 of the contents of files and folders, to tell them apart and to detect changes."""
 
 import hashlib
 import json
@@ -21,8 +21,8 @@ def digest_folder(folder: Path, *, ignored: Collection[str] = ()) -> str:
     """Returns a SHA-256 over the names and contents of all files in a folder, 64 hex digits.
 
     Args:
-        folder: With whatever is below it.
-        ignored: Names of files that are left out, wherever they are.
+        folder: The folder, with everything below it.
+        ignored: Names of files to leave out, wherever they are.
     """
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -37,20 +37,20 @@ def digest_folder(folder: Path, *, ignored: Collection[str] = ()) -> str:
 
 
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
-    """Writes `SHA256SUMS` of files in a folder, as `sha256sum` does; a folder means its files."""
+    """Writes `SHA256SUMS` for files in a folder, as `sha256sum` does; folders mean their files."""
     lines = [f"{digest_file(folder / name)}  {name}\n" for name in _list_files(folder, names)]
     write_text(folder / CHECKSUMS, "".join(lines))
 
 
 def check_checksums(folder: Path, names: Iterable[str]) -> None:
-    """Compares a folder with its `SHA256SUMS`; one without (made by an older version) is believed.
+    """Compares a folder with its `SHA256SUMS`; a folder without one (older versions) passes.
 
     Args:
-        folder: To be looked at.
-        names: What must be listed there, as for `write_checksums`.
+        folder: The folder to check.
+        names: What must be listed, as for `write_checksums`.
 
     Raises:
-        RunError: With every file that is missing, or not as it was written.
+        RunError: Listing every file that is missing or has changed.
     """
     sums = folder / CHECKSUMS
     if not sums.is_file():
@@ -64,12 +64,12 @@ def check_checksums(folder: Path, names: Iterable[str]) -> None:
         elif digest_file(folder / name) != digest:
             faults.append(f"{shorten(name)}: damaged, or changed after it was written")
     raise_if_any(
-        f"{folder}: not used, since its files are not those of its {CHECKSUMS}", faults, RunError
+        f"{folder}: not used, since its files do not match its {CHECKSUMS}", faults, RunError
     )
 
 
 def _list_files(folder: Path, names: Iterable[str]) -> list[str]:
-    """The files among names, and below those that are folders, as paths relative to a folder."""
+    """Lists the named files, and those below named folders, as paths relative to a folder."""
     found = [
         path for name in names for path in sorted([folder / name, *(folder / name).rglob("*")])
     ]

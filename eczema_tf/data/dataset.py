@@ -23,7 +23,7 @@ from eczema_tf.schema import ECZEMA, POSITIVE_CLASS, PREPARED
 
 
 class Prepared(Record):
-    """What is read of `dataset.json`: sentences, and by reason how many cases were left out."""
+    """What is read from `dataset.json`: sentences, and by reason how many cases were left out."""
 
     source: str | None = None
     attribution: str | None = None
@@ -33,7 +33,7 @@ class Prepared(Record):
 
 
 class CaseCounts(Record):
-    """What a set of rows holds."""
+    """Counts of a set of rows."""
 
     rows: int
     cases: int
@@ -47,43 +47,43 @@ class CaseCounts(Record):
     severity: dict[str, int]
 
 
-# of `DatasetFacts`: what differs where the data are others
+# the fields of `DatasetFacts` that differ if the data differ
 FINGERPRINTS = ("manifest_fingerprint", "photos_fingerprint", "embeddings_fingerprint")
 
 
 class DatasetFacts(Record):
-    """What is kept of a data set in a run folder."""
+    """What a run folder records about its data set."""
 
     manifest: str
     manifest_fingerprint: str
     photos_fingerprint: str
     embeddings_fingerprint: str | None
     rejected_rows: int
-    positive_class: str = ECZEMA  # what the label `eczema` says of a case
-    # whom to name, under which terms, and by which rule the label was made
+    positive_class: str = ECZEMA  # what the label `eczema` stands for
+    # attribution, licence, and the rule by which the label was made
     provenance: dict[str, str]
-    # by reason, how many cases `prepare` left out
+    # how many cases `prepare` left out, by reason
     not_kept: dict[str, int] = Field(default_factory=dict)
     template_texts: int = 0  # rows whose text a program wrote
     counts: CaseCounts
     sources: dict[str, int]
-    # by example id: the group of the rows whose group was joined with another for a duplicate;
-    # None in runs from before this was kept
+    # by example id: the new group of rows whose group was joined with another because of a
+    # duplicate; None in older runs, which did not record it
     joined_groups: dict[str, str] | None = None
 
     def name_sources(self) -> str:
-        """Names the sources of the rows, with how many come from each."""
+        """Names the sources of the rows, with the number of rows from each."""
         return ", ".join(f"{name or 'not said'} ({rows})" for name, rows in self.sources.items())
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What `load_dataset` gives.
+    """What `load_dataset` returns.
 
     Attributes:
-        manifest: With the groups that splits must keep together.
-        photos: By file: sha256, gray, error (see `inspect_photos`); those without an error.
-        embeddings: Stand in for the photos, if given.
+        manifest: The manifest, with the groups that splits must keep together.
+        photos: By file: sha256, gray, error (see `inspect_photos`); only photos without an error.
+        embeddings: They stand in for the photos, if given.
         joined_groups: By example id: the group of the rows that `join_groups` moved.
     """
 
@@ -99,7 +99,7 @@ class Dataset:
 
     @property
     def positive_class(self) -> str:
-        """What the label `eczema` says of a case."""
+        """What the label `eczema` stands for."""
         return self.table.get(POSITIVE_CLASS, [ECZEMA])[0]
 
     @property
@@ -108,7 +108,7 @@ class Dataset:
         return self.manifest.path.with_name(PREPARED).is_file()
 
     def take(self, rows: np.ndarray) -> "Dataset":
-        """Makes a data set of some rows, int64 (new rows,); a row may come more than once."""
+        """Makes a data set of some rows, int64 (new rows,); a row may occur more than once."""
         table = self.table.iloc[rows].reset_index(drop=True)
         return replace(self, manifest=replace(self.manifest, table=table))
 
@@ -116,7 +116,7 @@ class Dataset:
         """Moves rows to other groups.
 
         Args:
-            group_of: By example id; rows that are not in it stay where they are.
+            group_of: The new group by example id; rows that are not in it keep theirs.
         """
         own = zip(self.table["example_id"], self.table["group_id"], strict=True)
         groups = [group_of.get(example_id, group) for example_id, group in own]
@@ -148,11 +148,11 @@ def load_dataset(config: DataConfig, manifest_path: Path | str) -> Dataset:
     """Reads and checks a manifest and everything it points to.
 
     Args:
-        config: Embeddings, and whether bad rows are skipped.
+        config: Embeddings, and whether to skip bad rows.
         manifest_path: The manifest.
 
     Raises:
-        DataError: With every bad row, unless they are to be skipped.
+        DataError: Listing every bad row, unless bad rows are skipped.
     """
     embeddings = load_embeddings(config.embeddings) if config.embeddings else None
     manifest = load_manifest(
@@ -190,10 +190,10 @@ def count_cases(table: pd.DataFrame) -> CaseCounts:
 
 
 def _read_prepared(path: Path) -> Prepared:
-    """Reads what `prepare` wrote beside the manifest; nothing for a manifest of one's own.
+    """Reads what `prepare` wrote next to the manifest; empty if something else wrote the manifest.
 
     Raises:
-        DataError: If the file is another.
+        DataError: If `prepare` did not write the file.
     """
     if not path.is_file():
         return Prepared()
@@ -201,5 +201,5 @@ def _read_prepared(path: Path) -> Prepared:
         return Prepared.read(path)
     except RunError as error:
         raise DataError(
-            f"{error}; prepare the data set again, or move the file away if it is another's"
+            f"{error}; prepare the data set again, or move the file away if something else wrote it"
         ) from error

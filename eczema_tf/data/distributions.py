@@ -1,4 +1,4 @@
-"""How the inputs of rows are distributed: kept of a run's training rows, to compare others with."""
+"""How inputs are distributed. A run keeps this of its training rows, to compare other rows with."""
 
 import numpy as np
 import pandas as pd
@@ -8,36 +8,37 @@ from eczema_tf.data.inputs import BLOCK_ROWS, Column, Inputs
 from eczema_tf.files import Record
 from eczema_tf.schema import IMAGE
 
-MOST_PHOTOS = 2000  # that are measured; more would tell little more
+MOST_PHOTOS = 2000  # that are measured; more would add little
 NAMED = ("skin_tone", "monk_skin_tone", "age_group", "sex")
 _LUMA = np.array([0.299, 0.587, 0.114], "float32")  # ITU-R BT.601
 
 
 class Distribution(Record):
-    """One input: of numbers the mean, deviation and quantiles, of names their shares."""
+    """One input: mean, deviation and quantiles of numbers, or shares of names."""
 
     count: int
     mean: float | None = None
     deviation: float | None = None
-    low: float | None = None  # a twentieth lies below
+    low: float | None = None  # 5 % lie below
     median: float | None = None
-    high: float | None = None  # a twentieth lies above
+    high: float | None = None  # 5 % lie above
     shares: dict[str, float] | None = None
 
 
 def describe_inputs(dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> dict[str, Distribution]:
-    """Describes what some rows hold, each text and person once a case, each photo by itself.
+    """Describes the inputs of some rows: texts and people once per case, every photo by itself.
 
     Args:
-        dataset: The rows come from.
-        inputs: Of the whole data set; photos are described by the pixels that the model sees.
-        rows: int64, which. Of many photos, `MOST_PHOTOS` are drawn.
+        dataset: The data set of the rows.
+        inputs: Inputs of the whole data set; photos are described by the pixels that the model
+            sees.
+        rows: int64, the rows. If they have many photos, `MOST_PHOTOS` of them are drawn.
 
     Returns:
-        By name; what is not given, or known of no row, is left out.
+        By name; an input that no row has is left out.
     """
     table = dataset.table.iloc[rows]
-    # of a case, what is known of any of its rows
+    # for each case, what is known from any of its rows
     first = table.where(table != "").groupby("case_id", sort=False).first()
     image, text = (
         pd.Series(inputs.present(modality)[rows], table.index).groupby(table["case_id"]).any()

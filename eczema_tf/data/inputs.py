@@ -1,7 +1,7 @@
-"""Manifest rows to model inputs, as arrays that batches are gathered from.
+"""Turns manifest rows into model inputs, as arrays that batches are gathered from.
 
 Each distinct photo and text is preprocessed once. `Inputs.gather` is the only place where rows
-become arrays, for training and for evaluation, from pixels and from cached features alike.
+become arrays: in training and in evaluation, from pixels and from cached features.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -42,11 +42,11 @@ BLOCK_ROWS = 64
 
 @dataclass(frozen=True)
 class Column:
-    """One model input: distinct values and, for each row, which of them it is (-1: none)."""
+    """One model input: its distinct values and, for each row, the index of its value (-1: none)."""
 
     values: np.ndarray  # (distinct, ...)
     index: np.ndarray  # int64 (rows,)
-    digest: str  # of what the values were made from and how
+    digest: str  # hash of what the values were made from, and how
 
     def gather(self, rows: np.ndarray, length: int | None = None) -> np.ndarray:
         """Returns the values of some rows, zeros for -1, cut to `length` along the second axis."""
@@ -65,8 +65,8 @@ class Inputs:
 
     columns: dict[str, Column]  # by input name
     token_counts: np.ndarray  # int64 (rows,)
-    text_notices: np.ndarray  # object (rows,): what of a text is not read or known, "" for nothing
-    # how many tokens a step along these is: they are cut to the longest text of the batch
+    text_notices: np.ndarray  # object (rows,): what is not read or known of a text, or ""
+    # tokens per step along these columns, which are cut to the longest text of the batch
     token_columns: Mapping[str, int] = field(
         default_factory=lambda: {TOKEN_IDS: 1, PADDING_MASK: 1}
     )
@@ -94,18 +94,18 @@ class Inputs:
         }
 
     def pair(self, photos: np.ndarray, texts: np.ndarray, fields: np.ndarray) -> "Inputs":
-        """Makes rows of the photo of one row and the text of another.
+        """Makes new rows from the photo of one row and the text of another.
 
         Args:
             photos: int64 (new rows,), the rows whose photos are taken; -1: none.
-            texts: Likewise, as many.
-            fields: Likewise, of clinical fields; a row without photo and text has none, as in the
-                served graph.
+            texts: int64 (new rows,), the rows whose texts are taken; -1: none.
+            fields: int64 (new rows,), the rows whose clinical fields are taken; -1: none. A new row
+                without photo and text gets none, as in the served graph.
         """
         shown, told = self.present("image")[photos], self.present("text")[texts]
         is_asked = (shown & (photos >= 0)) | (told & (texts >= 0))
         sources = {IMAGE: photos, IMAGE_PRESENT: photos, CLINICAL: np.where(is_asked, fields, -1)}
-        # what says that something is not there, so that the other columns are not looked at
+        # these columns mark inputs as absent, so the other columns are then not used
         nothing, columns = {IMAGE_PRESENT: 0, TEXT_PRESENT: 0, CLINICAL: -1}, {}
         for name, column in self.columns.items():
             rows = sources.get(name, texts)
@@ -121,7 +121,7 @@ class Inputs:
         )
 
     def keep(self, modalities: Collection[str]) -> "Inputs":
-        """Makes the same rows, without photos or texts unless "image" or "text" is kept."""
+        """Returns the same rows, without photos or texts unless "image" or "text" is kept."""
         rows = np.arange(len(self))
         none = np.full(len(self), -1)
         photos, texts = (rows if name in modalities else none for name in MODALITIES)
@@ -130,13 +130,13 @@ class Inputs:
     def with_features(
         self, old: str, new: str, column: Column, tokens: int | None = None
     ) -> "Inputs":
-        """Replaces an input by the features of its frozen encoder.
+        """Replaces an input with the features of its frozen encoder.
 
         Args:
             old: Name of the input.
-            new: Of the features.
+            new: Name of the features.
             column: The features.
-            tokens: How many tokens each is for, where they are cut like tokens.
+            tokens: How many tokens each step of the features covers, if they are cut like tokens.
         """
         columns = {name: kept for name, kept in self.columns.items() if name != old}
         steps = {**self.token_columns, new: tokens} if tokens else self.token_columns
@@ -165,12 +165,12 @@ def load_inputs(
     """Preprocesses every photo and text of a data set.
 
     Args:
-        dataset: From `load_dataset`; its embeddings stand in for the photos, if it has any.
-        tokenizer: For the texts.
-        size_px: Side of the pixels.
-        preprocess: Of the photos.
-        cache: Where pixels are kept.
-        clinical: Fields that the model is told.
+        dataset: From `load_dataset`; its embeddings, if any, stand in for the photos.
+        tokenizer: The tokenizer for the texts.
+        size_px: Side of the square photos.
+        preprocess: How photos are preprocessed.
+        cache: Where pixels are cached.
+        clinical: Clinical fields that the model uses.
     """
     table, embeddings = dataset.table, dataset.embeddings
     if embeddings is not None:
@@ -192,17 +192,17 @@ def _read_fields(table: pd.DataFrame, fields: Sequence[Field]) -> Column:
     encoded, told = (each.numpy() for each in encode_fields(tf.constant(lines, tf.string), fields))
     unread = told != STATUS_OK.encode()
     if unread.any():
-        rows = unread[index[index >= 0]].sum()  # -1: says nothing of any field
+        rows = unread[index[index >= 0]].sum()  # -1: no field is known
         say(f"note: {rows} rows: {told[unread][0].decode()}")
     return Column(encoded, index, fingerprint(encoded))
 
 
 def read_texts(texts: Sequence[str], tokenizer: TextTokenizer) -> Inputs:
-    """Tokenizes texts: the inputs of rows, without those of photos.
+    """Tokenizes texts; returns the inputs of their rows, without those of photos.
 
     Args:
-        texts: One a row, as written; "" for none.
-        tokenizer: For them.
+        texts: One per row, as written; "" for none.
+        tokenizer: The tokenizer for them.
     """
     describe = TextReader(tokenizer)
 
@@ -217,8 +217,8 @@ def read_texts(texts: Sequence[str], tokenizer: TextTokenizer) -> Inputs:
         for column in zip(*blocks.as_numpy_iterator(), strict=True)
     )
     distinct, index = _distinct(cleaned)
-    # Absent texts get the tokens of the empty text, so that no row is without a token. In a graph,
-    # KerasHub's tokenizer is fifty times faster than eagerly.
+    # Absent texts get the tokens of the empty text, so that every row has a token. KerasHub's
+    # tokenizer is fifty times faster in a graph than eagerly.
     tokenized = tf.data.Dataset.from_tensors(tf.constant(["", *distinct])).map(tokenizer)
     ids, mask = next(tokenized.as_numpy_iterator())  # (texts, tokens) each
     digest, token_index = fingerprint(ids, mask, tokenizer.vocabulary), index + 1
@@ -236,10 +236,10 @@ def _presence(index: np.ndarray) -> Column:
 
 
 def _distinct(keys: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Lists the distinct non-empty keys, short ones first (like length needs little padding).
+    """Lists the distinct non-empty keys, short ones first (similar lengths need little padding).
 
     Returns:
-        The keys, and int64 (rows,), which of them each row has (-1: empty).
+        The keys, and the index of each row's key, int64 (rows,) (-1: empty).
     """
     distinct = sorted({key for key in keys if key}, key=lambda key: (len(key), key))
     index = {key: number for number, key in enumerate(distinct)}
@@ -253,7 +253,7 @@ def _load_pixels(
     preprocess: PreprocessConfig,
     cache: ArrayCache,
 ) -> Column:
-    """Of the upright JPEGs that clients send, decoded by TensorFlow as in the served graph."""
+    """Loads the upright JPEGs that clients send, decoded by TensorFlow as in the served graph."""
     digests = dict(zip(photos.index, photos["sha256"], strict=True))
     distinct, index = _distinct([digests.get(file, "") for file in table["image_file"]])
     by_digest = photos.reset_index().drop_duplicates("sha256").set_index("sha256").loc[distinct]

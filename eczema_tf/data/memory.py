@@ -1,4 +1,4 @@
-"""Memory that was freed, given back to the system."""
+"""Gives freed memory back to the system."""
 
 import ctypes
 import gc
@@ -6,10 +6,10 @@ from contextlib import suppress
 
 
 def give_memory_back() -> None:
-    """Gives back what has been freed but is kept for later, where the C library can (glibc).
+    """Gives back memory that was freed but that the C library keeps, where it can do so (glibc).
 
-    It keeps large pieces for each thread, which adds up where a step needs gigabytes for a moment.
+    glibc keeps large pieces for each thread, which adds up when a step briefly needs gigabytes.
     """
     gc.collect()
-    with suppress(AttributeError, TypeError):  # elsewhere there is no such function
+    with suppress(AttributeError, TypeError):  # other C libraries lack it
         ctypes.CDLL(None).malloc_trim(0)

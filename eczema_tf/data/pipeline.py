@@ -1,7 +1,7 @@
 """tf.data pipelines over `Inputs`, for training and for evaluation.
 
-Training rows are shuffled and augmented; a batch depends only on (seed, epoch, place in the epoch),
-so that a resumed run sees what an unbroken one would have seen. Evaluation gives every row exactly
+Training rows are shuffled and augmented. A batch depends only on (seed, epoch, place in the epoch),
+so a resumed run sees what an uninterrupted one would have seen. Evaluation yields every row exactly
 once, in order.
 """
 
@@ -23,13 +23,13 @@ Tensors = dict[str, tf.Tensor]
 
 @dataclass(frozen=True)
 class SmallTalk:
-    """Texts that say nothing, put behind others, so that a finding is still heard in a long text.
+    """Texts that say nothing, appended to others so that findings are still detected in long texts.
 
     Attributes:
-        column: The input that holds windows of texts, (rows, windows, channels), zeros where a text
-            has ended.
-        rows: int64, whose texts say nothing.
-        share: In [0, 1], of the texts that one of them is put behind, drawn anew in each epoch.
+        column: The input with windows of texts, (rows, windows, channels), zeros after a text's
+            end.
+        rows: int64, the rows whose texts say nothing.
+        share: Share of texts that get one appended, in [0, 1]; drawn again in each epoch.
     """
 
     column: str
@@ -37,7 +37,7 @@ class SmallTalk:
     share: float
 
     def build(self, inputs: Inputs) -> Callable[[Tensors, tf.Tensor], Tensors]:
-        """Makes an op that takes a batch and a key, and returns it with longer windows."""
+        """Makes an op that takes a batch and a key, and returns the batch with more windows."""
         gather = _build_gather(replace(inputs, columns={self.column: inputs.columns[self.column]}))
 
         def follow(batch: Tensors, key: tf.Tensor) -> Tensors:
@@ -68,17 +68,17 @@ def build_training_dataset(
     """Builds the training pipeline.
 
     Args:
-        inputs: Of all rows of the manifest.
+        inputs: Inputs of all rows of the manifest.
         targets: By head, (rows of the manifest, ...).
         weights: By head, (rows of the manifest,); 0 where the row does not train the head.
         rows: int64, the training rows.
-        batch_size: Rows a batch; the last batch of an epoch may be smaller.
+        batch_size: Rows per batch; the last batch of an epoch may be smaller.
         epochs: Which epochs to run, one after the other; a resumed run starts later.
-        seed: Of order and augmentation.
+        seed: Seed of order and augmentation.
         augment: Changes to the photos, if there are pixels; None for none.
-        views: How often `inputs` has the rows again, with other views of their photos, from which
-            each row is taken in turn (`model.trunk.encode_views`).
-        small_talk: What is put behind texts; None for nothing.
+        views: How many times `inputs` repeats the rows with other views of their photos; epochs
+            take the views of a row in turn (`model.trunk.encode_views`).
+        small_talk: What is appended to texts; None for nothing.
 
     Returns:
         Batches of (inputs, targets, weights), dictionaries by name, for all `epochs`.
@@ -131,7 +131,7 @@ def _build_gather(inputs: Inputs) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
     def gather_arrays(chosen: np.ndarray) -> list[np.ndarray]:
         batch = inputs.gather(chosen)
-        release_maps()  # or all features would be in memory after an epoch
+        release_maps()  # otherwise all features would be in memory after an epoch
         return [
             batch[name].astype(dtype.as_numpy_dtype, copy=False) for name, dtype in types.items()
         ]

@@ -19,15 +19,16 @@ def assign_splits(
 ) -> pd.Series:
     """Returns the split of each row: the manifest's own, or a seeded, stratified one by group.
 
-    Own splits without "val" (train and test alone, as some data sets come) get it cut from "train".
-    Of splits that are made here, each gets its fraction of the groups to within one, and its share
-    of each class. Where there are so few groups of a class that this would leave a split without
-    it, the first ones are given out one to a split (train, val, test), even if a small split
-    becomes larger than its fraction. Groups of which a row is meant for training, where others have
-    no split, are left out of all that.
+    If the manifest's splits lack "val" (some data sets have only train and test), it is cut from
+    "train". Of splits that are made here, each gets its fraction of the groups to within one, and
+    its share of each class. If a class has so few groups that a split would be left without it, the
+    first groups go one to each split (train, val, test), even if a small split then exceeds its
+    fraction. If some rows are marked "train" and the others have no split, the groups of the marked
+    rows stay in "train" and only the others are split.
 
     Args:
-        table: Of a `Manifest`; columns `group_id`, `split`, `eczema`, `image_path`, `text`.
+        table: Table of a `Manifest`; uses the columns `group_id`, `split`, `eczema`, `image_path`,
+            `text`.
         fractions: Share of the groups in each of `schema.SPLITS`; they sum to 1, and 0 leaves a
             split empty.
         seed: Any integer.
@@ -37,8 +38,8 @@ def assign_splits(
         "train", "val" or "test" for each row, with the table's index.
 
     Raises:
-        DataError: If only some rows have a split, other than "train", or there are fewer groups
-            than splits.
+        DataError: If only some rows have a split and not all of these are "train", or there are
+            fewer groups than splits.
     """
     given = table["split"] != ""
     if given.all() and len(table):
@@ -52,10 +53,10 @@ def assign_splits(
     if set(table["split"][given]) - {"train"}:
         raise DataError(
             f"split: {given.sum()} rows have one and {(~given).sum()} have none (the first is"
-            f" {table['example_id'][~given].iloc[0]!r}); allowed: all rows, or none (then they are"
-            " split by group), or 'train' alone (then the others are)"
+            f" {table['example_id'][~given].iloc[0]!r}); allowed: all rows, or none (rows are then"
+            " split by group), or only 'train' (the other rows are then split by group)"
         )
-    meant = table["group_id"].isin(table["group_id"][given])  # all of it for training
+    meant = table["group_id"].isin(table["group_id"][given])  # whole groups
     others = _assign(table[~meant], fractions, f"{seed}:split", label_threshold)
     return others.reindex(table.index, fill_value="train")
 
@@ -65,10 +66,10 @@ def assign_folds(
 ) -> pd.Series:
     """Returns the fold of each row, by group and stratified, for cross-validation.
 
-    The manifest's own splits play no part.
+    The manifest's own splits are ignored.
 
     Args:
-        table: Of a `Manifest`.
+        table: Table of a `Manifest`.
         folds: How many, at least 2.
         seed: Any integer.
         repeat: Which of several independent divisions with the same seed.
@@ -101,14 +102,14 @@ def fold_splits(
     seed: int,
     label_threshold: float,
 ) -> pd.Series:
-    """Returns the split of each row when one fold is the test.
+    """Returns the split of each row when one fold is the test split.
 
-    A stratified share of the other groups is val, the rest train.
+    A stratified share of the other groups becomes val, the rest train.
 
     Args:
         folds: From `assign_folds`.
-        test_fold: Which fold is the test.
-        table: Of a `Manifest`, with the index of `folds`.
+        test_fold: Which fold is the test split.
+        table: Table of a `Manifest`, with the index of `folds`.
         val_fraction: Share of the other groups that are val.
         seed: Any integer.
         label_threshold: A group counts as positive if a label in it is greater.
@@ -125,14 +126,13 @@ def fold_splits(
 def find_missing(
     table: pd.DataFrame, splits: pd.Series, label_threshold: float, kinds: Mapping[str, int]
 ) -> list[str]:
-    """Says what keeps a model from being trained and judged on these splits, one line each.
+    """Lists what prevents training and evaluation on these splits, one line each.
 
     Args:
-        table: Of the manifest.
-        splits: Of each row.
+        table: Table of the manifest.
+        splits: Split of each row.
         label_threshold: A row counts as positive if its label is greater.
-        kinds: By split, whether labelled rows are needed (1), or some with and some without
-            eczema (2).
+        kinds: By split, 1 if labelled rows are needed, 2 if rows with and rows without eczema are.
     """
     faults = []
     for split, needed in kinds.items():
@@ -197,7 +197,7 @@ def _stratify_groups(table: pd.DataFrame, label_threshold: float) -> dict[str, s
 
 
 def _sort_groups(strata: Mapping[str, str], salt: str) -> list[str]:
-    """Unlabelled, positive, negative: the rare class before the common one."""
+    """Sorts unlabelled, positive, negative groups: the rare class before the common one."""
 
     def rank(group: str) -> tuple[str, bytes]:
         return strata[group], hashlib.sha256(f"{salt}:{group}".encode()).digest()

@@ -1,7 +1,7 @@
 """CSV, Parquet and JSON lines as rows of text: the one reader of other people's tables.
 
-Rows come one at a time, with the line that each begins on, so that a table need not fit into
-memory; `Table.collect` gathers them. Everything is read as text, so that ids such as `NA` or
+Rows come one at a time, with the line that each begins on, so a table need not fit into memory;
+`Table.collect` gathers them. Everything is read as text, so that ids such as `NA` or
 `-1000600354148496558` survive.
 """
 
@@ -28,7 +28,7 @@ _MAX_LINE = 1 << 24  # characters, so that a file without line ends is not read 
 _BATCH_ROWS = 1024  # of Parquet, decoded together
 _PARQUET, _JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 _NOT_READ = (".xls", ".xlsx", ".ods", ".json", ".feather", ".arrow", ".zip", ".gz", ".bz2", ".xz")
-# Excel's own first line where commas are decimal: which separator follows
+# Excel's own first line where commas are decimal: it names the separator
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?,*\r?\n', re.IGNORECASE)
 # what "surrogateescape" makes of a byte that is not UTF-8 (PEP 383)
 _UNDECODED = re.compile("[\udc80-\udcff]")
@@ -37,7 +37,7 @@ _UNDECODED = re.compile("[\udc80-\udcff]")
 class TableRow(NamedTuple):
     """One row of a table."""
 
-    line: int  # that it begins on; in Parquet the number of the row, from 1
+    line: int  # line that it begins on; in Parquet the number of the row, from 1
     values: tuple[str, ...]  # one for each column asked for; "" where there is none
     fault: str  # what is wrong with the number of its fields, "" if nothing
 
@@ -67,17 +67,16 @@ def open_table(
     """Opens a CSV file or, by its ending, Parquet (`.pq` too) or JSON lines (`.jsonl`, `.ndjson`).
 
     Args:
-        path: The file. A CSV file is UTF-8 or UTF-16, with a byte order mark or without; its fields
-            are separated by what a first line `sep=;` says, or by whichever of comma, semicolon,
-            tab and bar its first line has most of; lines of blanks are passed over. Of JSON lines
-            each is an object. Columns with lists and structures in Parquet and JSON are passed
-            over.
-        columns: Those wanted, as far as the file has them; None for all.
+        path: The file. A CSV file is UTF-8 or UTF-16, with or without a byte order mark. Its
+            separator is what a first line `sep=;` says, or else whichever of comma, semicolon, tab
+            and bar is most frequent in its first line; blank lines are skipped. In JSON lines, each
+            line is an object. Columns with lists or structures in Parquet and JSON are skipped.
+        columns: The columns wanted, as far as the file has them; None for all.
         escaped: Whether the cells of a CSV file went through `escape_formula`, as ours do.
 
     Raises:
-        DataError: If there is no such file, it is of another kind or empty, has more than
-            `MAX_COLUMNS` columns, or its header cannot be read.
+        DataError: If there is no such file, if it is of another kind or empty, if it has more than
+            `MAX_COLUMNS` columns, or if its header cannot be read.
     """
     if not path.is_file():
         there = "is a pipe or a device; give a file" if path.exists() else "no such file"
@@ -86,8 +85,8 @@ def open_table(
     kind = path.suffix.lower()
     if kind in _NOT_READ:
         raise DataError(
-            f"{path}: {kind} is not read; allowed: CSV, Parquet (.parquet) and JSON lines (.jsonl);"
-            " save it as 'CSV UTF-8'"
+            f"{path}: {kind} files are not read; allowed: CSV, Parquet (.parquet) and JSON lines"
+            " (.jsonl); save it as 'CSV UTF-8'"
         )
     if kind in _PARQUET:
         opened = _open_parquet(path, columns)
@@ -98,7 +97,7 @@ def open_table(
     if len(opened.header) > MAX_COLUMNS:
         raise DataError(
             f"{path}: has {len(opened.header):,} columns; allowed: {MAX_COLUMNS:,}; are rows and"
-            " columns exchanged?"
+            " columns swapped?"
         )
     return opened
 
@@ -136,7 +135,7 @@ def _describe_misfit(fields: int, allowed: int, nameless: bool) -> str:
 
 
 def _read_records(path: Path, escaped: bool) -> Iterator[tuple[int, list[str]]]:
-    """Yields the line that a record begins on and its fields; blank lines are passed over."""
+    """Yields the line that a record begins on and its fields; blank lines are skipped."""
     lines = _check_lines(path)
     first, above = next(lines, ""), 0
     while first.isspace():
@@ -147,7 +146,7 @@ def _read_records(path: Path, escaped: bool) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(
         chain([first], lines),
         delimiter=told[1] if told else max(",;\t|", key=bare.count),
-        # who writes `a, "b"` means no blank, and no quote in the middle of a field
+        # `a, "b"` means no blank, and no quote in the middle of a field
         skipinitialspace=re.search(r"[,;|] ", bare) is not None,
         strict=True,
     )
@@ -185,7 +184,7 @@ def _check_lines(path: Path) -> Iterator[str]:
                 yield line
     except UnicodeError as error:
         place = f"{path}:{number + 1}"
-        raise DataError(f"{place}: is not UTF-16, as its first bytes say: {error}") from error
+        raise DataError(f"{place}: is not UTF-16, though it begins so: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -193,7 +192,7 @@ def _check_lines(path: Path) -> Iterator[str]:
 def _check_line(path: Path, number: int, line: str) -> None:
     place = f"{path}:{number}"
     if len(line) == _MAX_LINE:
-        raise DataError(f"{place}: is a line of {_MAX_LINE:,} characters or more")
+        raise DataError(f"{place}: the line has {_MAX_LINE:,} characters or more")
     if not line.isascii() and (bad := _UNDECODED.search(line)):
         raise DataError(
             f"{place}: is not UTF-8; received the byte 0x{ord(bad[0]) - 0xDC00:02x} after"
@@ -202,7 +201,7 @@ def _check_line(path: Path, number: int, line: str) -> None:
         )
     if "\0" in line:
         raise DataError(
-            f"{place}: holds a NUL byte; allowed: UTF-8 text; is it a spreadsheet or a damaged"
+            f"{place}: contains a NUL byte; allowed: UTF-8 text; is it a spreadsheet or a damaged"
             " file?"
         )
 
@@ -213,7 +212,7 @@ def _open_json_lines(path: Path, columns: Collection[str] | None) -> Table:
             if line.strip():
                 yield number, _read_object(line, f"{path}:{number}")
 
-    # a line may leave out a column that others have, so that all have to be looked at
+    # a line may lack a column that others have, so all lines are read first
     plain: dict[str, bool] = {}
     for _, record in records():
         for name, value in record.items():
@@ -234,7 +233,7 @@ def _read_object(line: str, place: str) -> dict[str, object]:
     """Returns a JSON object, without the blanks around its names."""
     try:
         record = json.loads(line)
-        if "\\u" in line:  # half a surrogate pair is no character and cannot be written again
+        if "\\u" in line:  # half a surrogate pair is not a character and cannot be written
             json.dumps(record, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: is not JSON: {shorten(str(error))}") from error
@@ -249,7 +248,7 @@ def _open_parquet(path: Path, columns: Collection[str] | None) -> Table:
 
     try:
         fields = list(parquet.read_schema(path))
-        # a text that is there a million times is held once
+        # a text that occurs a million times is stored once
         named = [field.name for field in fields if field.type in (pa.string(), pa.large_string())]
         file = parquet.ParquetFile(path, read_dictionary=named)
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -279,9 +278,9 @@ def _open_parquet(path: Path, columns: Collection[str] | None) -> Table:
 
 
 def _check_lengths(path: Path, before: int, column: str, cells: pa.Array) -> None:
-    """Checks that no cell is longer than one of a CSV file may be, before any is written out.
+    """Checks that no cell is longer than a CSV cell may be, before any is expanded.
 
-    A dictionary of cells holds one that is there a million times once.
+    A dictionary of cells stores one that occurs a million times only once.
     """
     limit, repeats = csv.field_size_limit(), isinstance(cells, pa.DictionaryArray)
     held = cells.dictionary if repeats else cells

@@ -1,1 +1,1 @@
-"""Numbers only: cases, metrics with intervals, thresholds, and what `metrics.json` holds."""
+"""Numbers only: cases, metrics with intervals, thresholds, and what `metrics.json` contains."""

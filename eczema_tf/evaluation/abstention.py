@@ -15,11 +15,11 @@ _NO_CASES = "no such case"
 
 
 class Decided(Record):
-    """What is decided of some cases, and how well.
+    """The decisions on some cases, and how good they are.
 
-    `unknown` are unlike training or not read, `undecided` the others that get no answer.
-    `coverage` is the share whose label is in its prediction set (`choose_bounds`), which has
-    nothing to do with whether a case is known.
+    `unknown` cases are unlike training or not read, `undecided` ones are the others that get no
+    answer. `coverage` is the share whose label is in its prediction set (`choose_bounds`), whether
+    or not a case is known.
     """
 
     cases: int
@@ -62,7 +62,7 @@ def judge_abstention(sample: Sample) -> Abstention | None:
 
 
 def find_known(sample: Sample) -> np.ndarray:
-    """Finds the cases of which all that was used is known: bool (cases,)."""
+    """Finds the cases in which everything that was used is known: bool (cases,)."""
     cases = sample.cases
     return np.all([cases[f"{name}_used"] == cases[f"known_{name}"] for name in MODALITIES], axis=0)
 
@@ -71,14 +71,14 @@ def find_surest(sample: Sample, count: int) -> dict[str, pd.DataFrame]:
     """Finds the answers furthest from their threshold, in log-odds, the surest first.
 
     Args:
-        sample: Of labelled and unlabelled cases; where the model cannot tell is no answer.
+        sample: Labelled and unlabelled cases; those on which the model cannot tell have no answer.
         count: How many at most.
 
     Returns:
         Cases by "right" and "wrong", with whether they are `positive` (bool).
     """
     sample = sample.of_head("fusion")
-    if "decision" in sample.cases:  # by the bounds of each model, also of a cross-validation
+    if "decision" in sample.cases:  # by each model's bounds, also in a cross-validation
         sample = sample.where((sample.cases["decision"] != DECISIONS[1]).to_numpy(bool))
         called = (sample.cases["decision"] == DECISIONS[2]).to_numpy(bool)
     else:
@@ -88,7 +88,7 @@ def find_surest(sample: Sample, count: int) -> dict[str, pd.DataFrame]:
     order = np.argsort(-_measure_distance(sample), kind="stable")
     cases = sample.cases.assign(positive=positive)
     return {
-        # of repeats of a cross-validation, the surest
+        # from repeats of a cross-validation, the surest
         name: cases.iloc[order[chosen[order]]].drop_duplicates("case_id").head(count)
         for name, chosen in (("right", right), ("wrong", ~right))
     }
@@ -118,9 +118,9 @@ def _judge_group(sample: Sample) -> Decided:
 
 
 def _trace_risk(sample: Sample) -> list[RiskPoint]:
-    """Answers the surest cases first: known ones before others, then far from their threshold.
+    """Answers the surest cases first: known ones before others, then those far from the threshold.
 
-    Equal ones in random order, whatever that of the manifest.
+    Ties are in random order, whatever the order of the manifest.
     """
     chance = np.random.default_rng(0).permutation(len(sample.cases))
     drawn = chance[sample.cases["case_id"].argsort().argsort()]

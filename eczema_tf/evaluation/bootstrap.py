@@ -1,4 +1,4 @@
-"""Intervals of what has no closed form: the middle 95 % of a bootstrap over groups."""
+"""Intervals of metrics without a closed form: the middle 95 % of a bootstrap over groups."""
 
 import numpy as np
 import pandas as pd
@@ -56,7 +56,7 @@ def summarise(
             undefined.
         reason: Why the metric is undefined, if it is.
         inflation: What the variance of the resampled values is multiplied by.
-        bounds: Of the metric.
+        bounds: Bounds of the metric.
 
     Returns:
         With a `reason` if the value or its interval is None.

@@ -1,7 +1,7 @@
 """Whether probabilities mean what they say.
 
-Of cases that are given 0.3, three in ten should be eczema. A label may be a share of votes: what is
-predicted is its mean.
+Of the cases that get 0.3, three in ten should be eczema. A label may be a share of votes: its mean
+is then predicted.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ class Bin(Record):
 class CalibrationError(Record):
     """Expected calibration error (Naeini, Cooper and Hauskrecht 2015) over bins of equal counts.
 
-    A perfect model has an error, too, as few cases scatter: `perfect_mean` on average, and above
+    Even a perfect model has an error, since few cases scatter: `perfect_mean` on average, and above
     `perfect_limit` in one of 20 samples of this size.
     """
 
@@ -61,9 +61,9 @@ class CalibrationError(Record):
 class Brier(Record):
     """Mean squared error = miscalibration - discrimination + uncertainty.
 
-    Miscalibration is what the best monotone recalibration would save, discrimination what that is
-    better than the prevalence, uncertainty the score of the prevalence (CORP decomposition;
-    Dimitriadis, Gneiting and Jordan 2021): exact, and without bins.
+    Miscalibration is what the best monotone recalibration would save, discrimination how much
+    better that is than the prevalence, and uncertainty the score of the prevalence (CORP
+    decomposition; Dimitriadis, Gneiting and Jordan 2021). It is exact and needs no bins.
     """
 
     score: Estimate
@@ -75,9 +75,9 @@ class Brier(Record):
 class Calibration(Record):
     """How well the probabilities of one head are calibrated.
 
-    `in_the_large` is the mean probability minus the share of eczema. `slope` (1 is right, below it
-    answers are too bold) and `intercept` are those of a logistic regression of the label on the
-    logit (Cox 1958).
+    `in_the_large` is the mean probability minus the share of eczema. `slope` (1 is right, below 1
+    answers are overconfident) and `intercept` are those of a logistic regression of the label on
+    the logit (Cox 1958).
     """
 
     brier: Brier
@@ -100,7 +100,7 @@ def judge_calibration(
         probabilities: float64 (cases,) in [0, 1].
         labels: float64 (cases,) in [0, 1].
         positive: bool (cases,), by label.
-        sampling: Of the cases.
+        sampling: How the cases were drawn.
         reason: Why something is undefined, if it is.
     """
     slope, intercept = (
@@ -129,14 +129,14 @@ def judge_calibration(
 def fit_logistic(probabilities: np.ndarray, labels: np.ndarray) -> tuple[Statistic, Statistic]:
     """Fits logit P(label) = slope * logit(probability) + intercept (Cox 1958).
 
-    By Newton's method, from a slope of 0 on; a step that makes it worse is halved.
+    Uses Newton's method, starting from a slope of 0; a step that makes it worse is halved.
 
     Args:
         probabilities: float64 (cases,) in [0, 1].
         labels: float64 (cases,) in [0, 1]; scikit-learn's regression takes no shares.
 
     Returns:
-        Slope and intercept; NaN with one class only, or where a threshold parts the classes.
+        Slope and intercept; NaN with one class only, or where a threshold separates the classes.
     """
     undefined = Statistic(np.nan, np.zeros(len(labels)))
     if not len(labels) or not 0 < labels.mean() < 1:
@@ -164,7 +164,7 @@ def fit_logistic(probabilities: np.ndarray, labels: np.ndarray) -> tuple[Statist
 
 
 def fit_offset(probabilities: np.ndarray, labels: np.ndarray) -> Statistic:
-    """Fits what added to the log-odds makes the mean probability the mean label.
+    """Fits the number that, added to the log-odds, makes the mean probability the mean label.
 
     That is the intercept of `fit_logistic` where the slope is held at 1.
 
@@ -197,12 +197,12 @@ def decompose_brier(
 
 
 def count_bins(cases: int) -> int:
-    """Says how many bins of equal counts cases are put into: 2 to 10, of about 20 cases each."""
+    """Returns how many bins of equal counts to use: 2 to 10, of about 20 cases each."""
     return int(np.clip(cases // CASES_A_BIN, 2, MOST_BINS))
 
 
 def assign_bins(probabilities: np.ndarray, bins: int) -> np.ndarray:
-    """Numbers the bin of each case by rising probability, equal ones alike: int64 (cases,)."""
+    """Numbers each case's bin by rising probability, ties in the same bin: int64 (cases,)."""
     rank = rankdata(probabilities) - 1  # equal ones have their mean rank
     bin_of_case = (rank * bins // max(len(rank), 1)).astype("int64")
     return np.unique(bin_of_case, return_inverse=True)[1]  # some may be empty, of many equal ones
@@ -217,16 +217,16 @@ def estimate_calibration_error(
 ) -> CalibrationError:
     """Estimates the expected calibration error and its interval.
 
-    A bootstrap would not do, since scatter adds to the error instead of cancelling. So truths are
-    tried: probabilities that are off by more or less. The interval is of those whose samples have
-    an error as large, and as small, as the one seen in at least 2.5 % (test inversion; Casella and
-    Berger 2002, section 9.2).
+    A bootstrap would not work, since scatter adds to the error instead of cancelling. So possible
+    truths are tried, in which probabilities are off by more or less. The interval contains those
+    whose samples have an error as large as the observed one, and as small, in at least 2.5 % each
+    (test inversion; Casella and Berger 2002, section 9.2).
 
     Args:
         probabilities: float64 (cases,) in [0, 1].
         labels: float64 (cases,) in [0, 1].
         positive: bool (cases,), by label.
-        sampling: Of the cases.
+        sampling: How the cases were drawn.
         reason: Why there is no error, if there is none.
     """
     if not len(labels):
@@ -236,8 +236,8 @@ def estimate_calibration_error(
     errors = labels - probabilities
     gaps = np.bincount(bin_of_case, errors) / np.bincount(bin_of_case)  # (bins,)
     seen = float(np.abs(gaps[bin_of_case]).mean())
-    # of a bin's gap half is what was seen there, half is the mean over bins: what is seen is partly
-    # chance, and bins that look right by chance would pass for right
+    # half of a bin's gap is the one observed there, half is the mean over bins: what is observed is
+    # partly chance, and bins that look right by chance would pass for right
     direction = np.where(gaps < 0, -1, 1) * (np.abs(gaps) + seen) / max(2 * seen, 1e-12)
     off = direction[bin_of_case]
     rest = errors - gaps[bin_of_case]
@@ -249,8 +249,8 @@ def estimate_calibration_error(
         wider = t.ppf((1 + LEVEL) / 2, rarer - 1) / norm.ppf((1 + LEVEL) / 2)  # as for a mean
         simulate = partial(_simulate_errors, probabilities, off, bin_of_case, wider * scatter)
         low, high = _invert(simulate, seen, largest=seen + 3 * limit)
-        # chance makes most errors seen too large, and some by all of it; no truth has such samples
-        # as are luckier than a perfect model's
+        # chance makes most observed errors too large, and some of them entirely; no truth has
+        # samples that are luckier than a perfect model's
         high = max(high or limit, seen)
     error = Estimate(value=seen, low=low, high=high, **({"reason": too_few} if low is None else {}))
     bins = [
@@ -267,15 +267,16 @@ def estimate_calibration_error(
 
 
 def _compute_scatter(errors: np.ndarray, bin_of_case: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """Computes what makes noise of independent cases that of these: float64 (bins, bins).
+    """Computes what turns noise of independent cases into that of these: float64 (bins, bins).
 
-    The cases of a group are alike within a bin, and tie bins together: a square root of the
-    bins' correlation between groups (Liang and Zeger 1986), times that of the mean design effect.
+    The cases of a group are alike within a bin, and tie bins together. The result is a square root
+    of the bins' correlation between groups (Liang and Zeger 1986), times that of the mean design
+    effect.
 
     Args:
         errors: float64 (cases,), with a mean of 0 in each bin.
         bin_of_case: int (cases,).
-        sampling: Of the cases.
+        sampling: How the cases were drawn.
     """
     sums = np.zeros((sampling.groups.max() + 1, bin_of_case.max() + 1))
     np.add.at(sums, (sampling.groups, bin_of_case), errors)
@@ -290,7 +291,7 @@ def _compute_scatter(errors: np.ndarray, bin_of_case: np.ndarray, sampling: Samp
 
 
 def _measure_noise(labels: np.ndarray, errors: np.ndarray) -> float:
-    """Measures the noise of labels beside that of a yes or no: shares of votes have less."""
+    """Measures the noise of labels relative to yes or no: shares of votes have less."""
     if np.isin(labels, (0, 1)).all():
         return 1.0
     chances = np.clip(labels - errors, 0, 1)
@@ -304,16 +305,16 @@ def _simulate_errors(
     scatter: np.ndarray,
     size: float,
 ) -> tuple[float, np.ndarray]:
-    """The error of a truth that is off by `size`, and those of samples of it, float64 (draws,).
+    """Returns the error of a truth off by `size`, and those of samples of it, float64 (draws,).
 
-    Noise is that of cases that are not alike, times `scatter`.
+    Noise is that of cases that differ, times `scatter`.
     """
     truth = np.clip(probabilities + size * direction, 0, 1)
     counts = np.bincount(bin_of_case)
     share = np.clip(np.bincount(bin_of_case, truth) / counts, 0, 1)  # of eczema, by bin
     drawn = np.random.default_rng(0).binomial(counts, share, (_DRAWS, len(counts))) / counts
     noise = (share - drawn) / np.sqrt(np.maximum(share * (1 - share), 1e-12) / counts)
-    # cases of one bin differ, so that they scatter less than equal ones would
+    # cases of one bin differ, so they scatter less than equal ones would
     spread = np.sqrt(np.bincount(bin_of_case, truth * (1 - truth))) / counts
     off = np.bincount(bin_of_case, probabilities - truth) / counts
     weight = counts / counts.sum()
@@ -324,15 +325,15 @@ def _simulate_errors(
 def _invert(
     simulate: Callable[[float], tuple[float, np.ndarray]], seen: float, largest: float
 ) -> tuple[float, float]:
-    """Finds the errors of the smallest and of the largest truth that the one seen fits."""
+    """Finds the errors of the smallest and of the largest truth that fits the observed one."""
 
     def excess(size: float, side: int) -> float:
-        """Samples with an error beyond the one seen (1 above, -1 below), less the tail's share."""
+        """Measures samples beyond the observed error (1 above, -1 below), less the tail's share."""
         return float((side * (simulate(size)[1] - seen) >= 0).mean()) - (1 - LEVEL) / 2
 
     def find_end(side: int) -> float:
         if side * excess(0, side) >= 0:
-            return 0.0  # a perfect model looks so, too, or rarely looks so good
+            return 0.0  # a perfect model looks like this too, or rarely this good
         if side * excess(largest, side) <= 0:
             return simulate(largest)[0]
         return simulate(bisect(excess, 0, largest, (side,), xtol=1e-4))[0]

@@ -21,7 +21,7 @@ DECISION_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
 
 
 class PredictiveValues(Record):
-    """The share of eczema among cases called so (`ppv`), and of the rest among the rest (`npv`)."""
+    """The share of eczema among cases called so (`ppv`), and of others among the rest (`npv`)."""
 
     prevalence: float
     ppv: Estimate
@@ -33,10 +33,11 @@ class OperatingPoint(Record):
 
     Attributes:
         aim: What it was chosen for.
-        kind: "image": by the photo, of every case with one, as if it had come alone (its answer
-            would be the same to the bit); "text" likewise; "fusion": of cases with both.
-        cases: Labelled ones of the kind.
-        threshold: From it on a probability is called eczema.
+        kind: "image": by the photo, for every case with one, as if it had come alone (its answer
+            would be the same, bit for bit); "text": the same by the text; "fusion": for cases with
+            both.
+        cases: Number of labelled cases of the kind.
+        threshold: A probability at or above it is called eczema.
         sensitivity: Share of eczema that is called so.
         specificity: Share of the rest that is not.
         predictive_values: At the prevalence of the cases first, then at stated ones.
@@ -56,8 +57,8 @@ class OperatingPoint(Record):
 class NetBenefit(Record):
     """True positives less the weighted false positives, per case (Vickers and Elkin 2006).
 
-    Who treats from a probability of `threshold` on values one false positive at threshold /
-    (1 - threshold) true ones. `gain` is over the better of treating all and none, paired.
+    Someone who treats from a probability of `threshold` on values one false positive at threshold /
+    (1 - threshold) true ones. `gain` is over the better of treating all and treating none, paired.
     """
 
     threshold: float
@@ -74,7 +75,8 @@ def judge_points(
     Args:
         sample: The cases.
         points: By aim and kind, the thresholds.
-        prevalences: At which predictive values are given beside that of the cases, in (0, 1).
+        prevalences: Prevalences, besides that of the cases, at which to give predictive values, in
+            (0, 1).
     """
     return [
         _judge_operating_point(sample.of_kind(kind), aim, kind, thresholds[kind], prevalences)
@@ -114,11 +116,11 @@ def compute_predictive_values(
     """Computes predictive values at a prevalence, by Bayes' theorem.
 
     Both rise with sensitivity and with specificity, so their intervals reach from where both are
-    low to where both are high: they hold the truth more often than they say.
+    low to where both are high: they contain the truth more often than they claim.
 
     Args:
         sensitivity: At a threshold.
-        specificity: At the same.
+        specificity: At the same threshold.
         prevalence: In (0, 1), taken as known.
     """
     ill, well = prevalence, 1 - prevalence
@@ -130,7 +132,7 @@ def compute_predictive_values(
 
 
 def _apply_bayes(found: Estimate, spared: Estimate, share: float, rest: float) -> Estimate:
-    """Estimates what part of those called a class are of it: it is `share` of all, `rest` is not.
+    """Estimates what part of cases called a class is of it: `share` of all is, `rest` is not.
 
     `found` of the class are called so, and `spared` of the rest are not.
     """
@@ -158,7 +160,7 @@ def judge_net_benefit(
     Args:
         probabilities: float64 (cases,).
         positive: bool (cases,).
-        sampling: Of the cases.
+        sampling: How the cases were drawn.
         reason: Why it is undefined, if it is.
     """
 

@@ -1,6 +1,6 @@
 """Results of measuring a model's explanations: the contents of `explanations.json`, typed.
 
-A figure of an explanation stands beside that of its baselines, on the same cases, with intervals.
+Each figure of an explanation comes with those of its baselines, on the same cases, with intervals.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,8 +30,8 @@ class Comparison:
         cases: How many count.
         better: "higher" or "lower".
         estimates: By name; the first is the explanation, the others are its baselines.
-        gain_over: By baseline, the mean difference of the pairs, turned so that above 0 the
-            explanation is better.
+        gain_over: By baseline, the mean difference of the pairs, with its sign set so that above 0
+            the explanation is better.
     """
 
     cases: int
@@ -74,13 +74,14 @@ class ModalityResults:
     """Results for photos, or for texts.
 
     Attributes:
-        method: Of explaining.
+        method: Method of explaining.
         counts: How many there are, and how many of these have some property.
-        comparisons: By figure, beside its baselines.
+        comparisons: By figure, with its baselines.
         changes: By change of photo, text or method: what it does to explanations.
         randomised: What randomised weights do to them.
-        sums: In logits: how far texts `moved` the answer, what the scores of their words `missed`
-            of it, both without sign; and the sums of texts labelled `unclear`. None of photos.
+        sums: In logits: how far texts `moved` the answer, and how much of it the scores of their
+            words `missed`, both without sign; and the sums of texts labelled `unclear`. Empty for
+            photos.
     """
 
     method: str
@@ -110,8 +111,8 @@ class ExplanationResults:
         split: What the cases are.
         cases: How many.
         target: Whose logit was explained.
-        photo: Of heatmaps, or the reason why there are none.
-        text: Of words' scores, or the reason likewise.
+        photo: Results of heatmaps, or the reason why there are none.
+        text: Results of words' scores, or the reason why there are none.
         with_both: How many cases have both a photo and a text.
         contributions: How far photo and text move the answer of these.
         groups: How many groups the cases are of.
@@ -154,7 +155,7 @@ def compare(
         values: By name, the figure of each case, float64 (cases,), NaN where it is undefined. The
             first is the explanation, the others are its baselines.
         better: "higher" or "lower".
-        sampling: Of the cases.
+        sampling: How the cases were drawn.
         reason: Why the figure is undefined, if it is for all cases.
     """
     explained, *baselines = values
@@ -177,10 +178,11 @@ def compare_cases(
     """Averages what was measured case by case.
 
     Args:
-        figures: By name, what is better ("higher" or "lower"), and why the figure may be undefined.
+        figures: By name, which is better ("higher" or "lower"), and why the figure may be
+            undefined.
         measured: By case, figure and name; what is left out is undefined.
-        names: Of the explanation and its baselines.
-        sampling: Of the cases.
+        names: Names of the explanation and its baselines.
+        sampling: How the cases were drawn.
 
     Returns:
         By figure.
@@ -204,11 +206,11 @@ def estimate_figures(
 
 
 def estimate_figure(values: np.ndarray, sampling: Sampling, reason: str) -> Estimate:
-    """Estimates the mean over the cases where a figure is defined; of hits and misses, a share.
+    """Estimates the mean over cases where a figure is defined; for hits and misses, a share.
 
     Args:
         values: float64 (cases,), NaN where undefined.
-        sampling: Of the cases.
+        sampling: How the cases were drawn.
         reason: Why there is no mean, if there is none.
     """
     known = np.isfinite(values)

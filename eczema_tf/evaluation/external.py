@@ -19,13 +19,13 @@ def compare_inputs(
 ) -> dict[str, Shift]:
     """Compares how inputs are distributed.
 
-    Of numbers the difference is of the means, in standard deviations (of the mean of both
-    variances; Austin 2009); None where both are constant and differ. Of names it is the total
-    variation distance, the share of cases that would have to bear another name.
+    For numbers, the difference is between the means, in standard deviations (of the mean of both
+    variances; Austin 2009); None if both are constant and differ. For names, it is the total
+    variation distance: the share of cases that would need another name.
 
     Args:
-        training: From `describe_inputs`, of training rows.
-        here: Likewise, of others.
+        training: From `describe_inputs`, for training rows.
+        here: From `describe_inputs`, for other rows.
 
     Returns:
         By name, of the inputs that both have.
@@ -50,12 +50,12 @@ def _measure_shift(one: Distribution, other: Distribution) -> float | None:
 def judge_external(
     cases: pd.DataFrame, here: Metrics, internal: Metrics, shift: Mapping[str, Shift]
 ) -> External:
-    """Puts results on other data beside those of the run's own test cases.
+    """Compares results on other data with those on the run's own test cases.
 
     Args:
         cases: The other data, from `average_rows_by_case`.
         here: Their metrics.
-        internal: Of the run's own test cases.
+        internal: Metrics of the run's own test cases.
         shift: From `compare_inputs`.
     """
     sample = here.take(cases)

@@ -1,4 +1,4 @@
-"""Grades of severity from cumulative logits: their probabilities, and the one that is named."""
+"""Grades of severity from cumulative logits: their probabilities, and the grade that is named."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from eczema_tf.schema import SEVERITY
 
 
 def compute_sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Not SciPy's `expit`, whose last bit differs from what earlier runs have written."""
+    """Unlike SciPy's `expit`, gives the same last bit as earlier runs have written."""
     small = np.exp(-np.abs(logits))  # no overflow, however large the logit
     return np.where(logits >= 0, 1, small) / (1 + small)
 
@@ -30,7 +30,8 @@ def compute_grade_probabilities(logits: np.ndarray) -> np.ndarray:
 def has_learned(probabilities: np.ndarray) -> np.ndarray:
     """Finds where one of several labels is likelier than the others, bool (cases,).
 
-    A head that had no label to learn from finds all alike. Probabilities are float (cases, labels).
+    A head that had no label to learn from finds all equally likely. Probabilities are float (cases,
+    labels).
     """
     return probabilities.max(axis=1) > 1 / probabilities.shape[1] + 1e-3
 
@@ -44,7 +45,7 @@ def name_grades(probabilities: np.ndarray, silent: np.ndarray) -> np.ndarray:
 
     Args:
         probabilities: float (cases, grades), rows sum to 1, or are NaN.
-        silent: bool (cases,), where what the model saw says nothing: a text alone that is unclear.
+        silent: bool (cases,), where what the model saw says nothing: only an unclear text.
 
     Returns:
         object (cases,): the grade; "" where it is not known, which is where there is no

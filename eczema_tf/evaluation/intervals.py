@@ -1,10 +1,10 @@
 """95 % intervals and p-values that know which cases belong together.
 
-Photos of one patient are alike, so a group counts as one draw, not its cases. Shares have Wilson's
-interval at the number of independent cases that would vary as much (design effect); AUROC has
-DeLong's on the logit scale; means and paired differences have Student's. What is none of these has
-a bootstrap's (`bootstrap.py`).
-`scripts/measure_coverage.py` measures how often the intervals hold the truth.
+Photos of one patient are alike, so a group counts as one draw, not each of its cases. Shares have
+Wilson's interval at the number of independent cases that would vary as much (design effect); AUROC
+has DeLong's on the logit scale; means and paired differences have Student's. Everything else has a
+bootstrap's (`bootstrap.py`). `scripts/measure_coverage.py` measures how often the intervals contain
+the truth.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from eczema_tf.evaluation.metrics import Statistic, measure_mean
 from eczema_tf.files import Record
 
 LEVEL = 0.95
-# groups with a case of each class; with fewer, no interval of AUROC holds what it says
+# groups with a case of each class; with fewer, no interval of AUROC keeps its coverage
 MIN_GROUPS = 10
 _RARER = " have a case of the rarer class"
 _DUST = 1e-12  # of rounding, where all cases are alike
@@ -36,7 +36,7 @@ class Estimate(Record):
 
 
 class Difference(Estimate):
-    """A paired difference; `p` is two-sided, of there being none."""
+    """A paired difference; `p` is two-sided, for the hypothesis that there is none."""
 
     p: float | None = None
 
@@ -54,7 +54,7 @@ class Sampling:
     inflation: float = 1.0
 
     def where(self, mask: np.ndarray) -> "Sampling":
-        """Of some cases: `mask` is bool (cases,), or their numbers."""
+        """Selects some cases: `mask` is bool (cases,), or their indices."""
         return Sampling(self.groups[mask], self.inflation)
 
     def count(self, mask: np.ndarray | None = None) -> int:
@@ -77,9 +77,9 @@ class Sampling:
 
         Args:
             influence: float64 (cases,).
-            kinds: bool (cases,) each, without overlap: the kinds of cases that it takes. One less
-                is free to vary than a kind's cases are worth as copies, so that few groups, or very
-                unequal ones, tell less.
+            kinds: bool (cases,) each, without overlap: the kinds of cases that it uses. A kind has
+                one degree of freedom less than its cases are worth as copies, so few groups, or
+                very unequal ones, tell less.
 
         Returns:
             The error, and the degrees of freedom of each kind, at least 1.
@@ -99,9 +99,9 @@ def number_groups(groups: np.ndarray | pd.Series) -> np.ndarray:
 def inflate_for_training(folds: int) -> float:
     """Computes what a cross-validation's variances are multiplied by.
 
-    Its models have learned from the same cases, so that cases alone vary less than the whole:
-    the variance of a mean over k folds is S^2 / k from the cases, and S^2 / (k - 1) more, the ratio
-    of judged to learned cases, for other training sets (Nadeau and Bengio 2003).
+    Its models have learned from the same cases, so the cases alone vary less than the whole: the
+    variance of a mean over k folds is S^2 / k from the cases, plus S^2 / (k - 1), by the ratio of
+    judged to learned cases, for other training sets (Nadeau and Bengio 2003).
 
     Args:
         folds: How many, at least 2.
@@ -114,16 +114,16 @@ def estimate_share(
 ) -> Estimate:
     """Gives a share Wilson's interval (1927), with the effective number of cases for their number.
 
-    That is how many independent cases would vary as much: at most all, and at least what they are
-    worth as copies (Kish 1965). It is fewer where few groups tell how much that is (Korn and
-    Graubard 1998), with Satterthwaite's degrees of freedom (1946): of the variance of copies, what
-    independent cases would have is known from all cases, the rest from groups. A share of 0 or 1
-    shows no variation; there cases count as copies.
+    The effective number is how many independent cases would vary as much: at most all, and at least
+    what they are worth as copies (Kish 1965). It is smaller if few groups tell how much that is
+    (Korn and Graubard 1998), with Satterthwaite's degrees of freedom (1946): the part of the
+    variance of copies that independent cases would have is known from all cases, the rest from
+    groups. A share of 0 or 1 shows no variation; its cases count as copies.
 
     Args:
         share: From `measure_mean`, of values in [0, 1].
         counted: bool (cases,), the cases it is a share of.
-        sampling: Of all cases.
+        sampling: How all cases were drawn.
         reason: Why it is undefined, if it is.
     """
     if np.isnan(share.value):
@@ -145,14 +145,14 @@ def estimate_share(
 def estimate_f1(
     positive: np.ndarray, called: np.ndarray, sampling: Sampling, reason: str
 ) -> Estimate:
-    """Gives F1 the interval of the share J of cases that are both, of those that are either.
+    """Gives F1 the interval of J, the share of cases that are both among those that are either.
 
     F1 = 2 J / (1 + J) rises with J, Jaccard's index (1912).
 
     Args:
         positive: bool (cases,).
         called: bool (cases,), which are called positive.
-        sampling: Of the cases.
+        sampling: How the cases were drawn.
         reason: Why it is undefined, if it is.
     """
     varied = positive.any() and not positive.all()
@@ -193,7 +193,7 @@ def estimate_auroc(
     Args:
         auroc: From `measure_auroc`.
         positive: bool (cases,).
-        sampling: Of the cases.
+        sampling: How the cases were drawn.
         reason: Why it is undefined, if it is.
     """
     if np.isnan(auroc.value):
@@ -230,15 +230,15 @@ def estimate_mean(
 ) -> Estimate:
     """Gives a mean or a coefficient Student's interval.
 
-    There is none with fewer than `MIN_GROUPS` groups or where one has most of the cases, nor where
-    no case differs from the others: of twelve that agree one more may differ.
+    There is none with fewer than `MIN_GROUPS` groups, or if one group has most of the cases, or if
+    no case differs from the others: after twelve that agree, one more may differ.
 
     Args:
         mean: The statistic.
-        sampling: Of the cases.
+        sampling: How the cases were drawn.
         reason: Why it is undefined, if it is.
-        kinds: bool (cases,) each: the kinds of cases that it takes, such as both classes; the rarer
-            one gives the degrees of freedom. None: it takes all cases as one.
+        kinds: bool (cases,) each: the kinds of cases that it uses, such as both classes; the rarer
+            one gives the degrees of freedom. Empty: all cases are of one kind.
     """
     return _estimate_mean(mean, sampling, reason, kinds)[0]
 
@@ -246,7 +246,7 @@ def estimate_mean(
 def _estimate_mean(
     mean: Statistic, sampling: Sampling, reason: str, kinds: Sequence[np.ndarray]
 ) -> tuple[Estimate, float]:
-    """Returns a p-value besides, of the mean being 0; NaN without an interval."""
+    """Also returns a p-value, for a mean of 0; NaN without an interval."""
     if np.isnan(mean.value):
         return Estimate(value=None, low=None, high=None, reason=reason), np.nan
     kinds = kinds or [np.ones(len(sampling.groups), bool)]
@@ -265,7 +265,7 @@ def _estimate_mean(
 
 
 def clip_ends(estimate: Estimate, lowest: float, highest: float) -> Estimate:
-    """Ends an interval where the metric does."""
+    """Clips an interval to the range of the metric."""
     ends = {"low": estimate.low, "high": estimate.high}
     clipped = {
         name: min(max(end, lowest), highest) for name, end in ends.items() if end is not None
@@ -283,10 +283,10 @@ def estimate_difference(
 
 
 def estimate_unpaired(one: Estimate, other: Estimate) -> Difference:
-    """Gives one estimate minus another, of other cases, the interval that follows from theirs.
+    """Gives the difference of two estimates, on different cases, an interval from theirs.
 
-    (Newcombe 1998, method 10, for shares; Zou and Donner 2008 for any.) Undefined, or without an
-    interval, where one of the two is.
+    (Newcombe 1998, method 10, for shares; Zou and Donner 2008 for any.) It is undefined, or without
+    an interval, if one of the two is.
     """
     if one.value is None or other.value is None:
         reason = one.reason or other.reason

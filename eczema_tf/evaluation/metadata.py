@@ -47,7 +47,7 @@ class MetadataBaseline(Record):
 
 
 def judge_metadata(sample: Sample) -> MetadataBaseline | None:
-    """Judges the baseline; None where nothing differs between cases, or too few are of a class."""
+    """Judges the baseline; None if nothing differs between cases, or a class has too few."""
     sample = sample.of_head("fusion")
     sample = sample.where(~sample.cases.duplicated("case_id").to_numpy(bool))
     positive = sample.positive()

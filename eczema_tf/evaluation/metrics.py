@@ -1,11 +1,11 @@
 """Metrics of a sample.
 
-AUROC, shares and means are `Statistic`s: the value and how each case pulls at it, from which
+AUROC, shares and means are `Statistic`s: the value and how each case influences it, from which
 `intervals` derives intervals and paired differences in closed form. What is computed from a
-confusion matrix and is no share has no such form: there a bootstrap resample is a row of weights
-(how often each case was drawn), `weights` is float (..., cases), confusion matrices are
-(..., true, predicted), results are float64 (...), and all resamples are computed at once. NaN
-means undefined, for example with one class only.
+confusion matrix and is not a share has no such form: there, a bootstrap resample is a row of
+weights (how often each case was drawn), `weights` is float (..., cases), confusion matrices are
+(..., true, predicted), results are float64 (...), and all resamples are computed at once. NaN means
+undefined, for example with one class only.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Statistic:
     influence: np.ndarray
 
     def __sub__(self, other: "Statistic") -> "Statistic":
-        """Of the same cases: their difference, paired."""
+        """Returns the paired difference of statistics on the same cases."""
         return Statistic(self.value - other.value, self.influence - other.influence)
 
 
@@ -147,7 +147,7 @@ def compute_macro_f1(confusion: np.ndarray) -> np.ndarray:
 def compute_quadratic_kappa(confusion: np.ndarray) -> np.ndarray:
     """Computes the agreement of ordered grades beyond chance (Cohen 1968).
 
-    A miss weighs the square of its distance.
+    A miss is weighted by the square of its distance.
 
     Args:
         confusion: (..., grades, grades).
@@ -168,8 +168,8 @@ def compute_best_kappa(expected: np.ndarray, grades: np.ndarray) -> float:
     """Computes the largest quadratic kappa that any rule on the same evidence can reach.
 
     For given shares of predicted grades, kappa only grows with their covariance with the expected
-    grade, so that the best rule cuts the expected grade in two places. All pairs of its percentiles
-    are tried.
+    grade, so the best rule cuts the expected grade in two places. All pairs of its percentiles are
+    tried.
 
     Args:
         expected: float (cases,), the exact E[grade | evidence].
@@ -203,7 +203,7 @@ def compute_grade_error(confusion: np.ndarray) -> np.ndarray:
 
 
 def _where_varied(confusion: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """NaN where all cases are of one true class."""
+    """Returns NaN where all cases are of one true class."""
     return np.where((confusion.sum(axis=-1) > 0).sum(axis=-1) > 1, values, np.nan)
 
 

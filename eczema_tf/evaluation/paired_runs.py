@@ -1,4 +1,4 @@
-"""Two runs on the same cases: what one does better, paired, so that hard cases count for both."""
+"""Compares two runs on the same cases, paired, so that hard cases count for both."""
 
 from collections.abc import Mapping, Sequence
 
@@ -31,8 +31,8 @@ class PairedHead(Record):
 def pair_runs(first: Sample, second: Sample) -> dict[str, PairedHead]:
     """Compares two runs, each at its own thresholds.
 
-    AUROC by DeLong's test for groups, the others by Student's interval of the mean difference
-    between groups. The p-values do not allow for looking at several metrics.
+    AUROC uses DeLong's test for groups, the others Student's interval of the mean difference
+    between groups. The p-values do not correct for looking at several metrics.
 
     Args:
         first: The cases of one run.
@@ -56,7 +56,7 @@ def _pair_head(first: Sample, second: Sample, modality: str) -> PairedHead:
     positive, sampling = first.positive(), first.sampling
     of_second, metrics = _measure_head(second, modality), {}
     reason = first.explain_undefined("an answer of both runs")
-    # all together, of the others
+    # for the other metrics, all cases together
     kinds = {
         "auroc": (positive, ~positive),
         "sensitivity": (positive,),
@@ -86,7 +86,8 @@ class Spread(Record):
     """A figure of several runs.
 
     `sd` is the sample's standard deviation (divided by n - 1). A run in which the figure is
-    undefined has null in `values` and is left out of the rest; under two, there is no rest.
+    undefined has null in `values` and is left out of the rest; with fewer than two runs, there is
+    no rest.
     """
 
     values: list[float | None]

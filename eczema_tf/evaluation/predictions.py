@@ -1,6 +1,6 @@
-"""From rows with logits to cases: logits averaged by case, then probabilities.
+"""From rows with logits to cases: averages logits by case, then computes probabilities.
 
-`predictions.csv` holds the cases.
+`predictions.csv` contains the cases.
 """
 
 from pathlib import Path
@@ -49,7 +49,7 @@ LABEL_COLUMNS = (
     "source",
     WORDINGS,
 )
-_FIRST_COLUMNS = (*LABEL_COLUMNS, "text_notice")  # of a case, the first that is given
+_FIRST_COLUMNS = (*LABEL_COLUMNS, "text_notice")  # the first of a case that is given
 FLAGS = ("image_used", "text_used", "known_image", "known_text")
 BOUNDS = ("undecided_from", "undecided_to")  # log-odds
 AVERAGED = {  # what is averaged over the rows that speak for a modality, or for both
@@ -80,27 +80,28 @@ _WRITTEN_TEXT_COLUMNS = (
 def average_rows_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     """Averages the rows of each case and turns logits into probabilities.
 
-    Logits are averaged over the rows that speak for them (`pooling.find_speaking_rows`), so that a
-    photo that is missing from one row, or unlike all training, takes nothing from the others.
-    Labels should agree within a case; where they do not, `eczema` is the mean and the other labels
-    are the first that is given.
+    Logits are averaged over the rows that speak for them (`pooling.find_speaking_rows`), so a photo
+    that is missing from one row, or unlike all training, takes nothing from the others. Labels
+    should agree within a case; where they do not, `eczema` is the mean and the other labels are the
+    first that is given.
 
     Args:
-        rows: One row a manifest row: `case_id`, `group_id`, labels, `image_used` and `text_used`
+        rows: One row per manifest row: `case_id`, `group_id`, labels, `image_used` and `text_used`
             (bool), `text_notice` ("" for none), and logits `eczema_image_logit`,
-            `eczema_text_logit`, `eczema_logit`,
-            `consistency_logit_0..2`, `severity_logit_0..1` and those of the photo's and the text's
-            own grade, `severity_image_logit_0..1`, `severity_text_logit_0..1` (float, NaN where the
-            modality is absent). Of a model that decides: `known_image` and `known_text` (bool),
-            `image_distance` and `text_distance` (as the logits) and `BOUNDS`.
+            `eczema_text_logit`, `eczema_logit`, `consistency_logit_0..2`, `severity_logit_0..1` and
+            those of the photo's and the text's own grade, `severity_image_logit_0..1`,
+            `severity_text_logit_0..1` (float, NaN where the modality is absent). For a model that
+            decides: `known_image` and `known_text` (bool), `image_distance` and `text_distance` (as
+            the logits) and `BOUNDS`.
 
     Returns:
-        One row a case, in order of first appearance: the same columns without `example_id`; `rows`
-        (int, how many were averaged); `photos` (int, how many there are); `p_image`, `p_text`,
-        `p_fusion` (P(eczema), NaN where missing); `consistency_<label>` and `severity_<label>`
-        (probabilities); `consistency_predicted`, `severity_predicted`, `severity_image_predicted`
-        and `severity_text_predicted` ("" where not known). Of a model that decides: `decision` (one
-        of `DECISIONS`); what is known of any row is known of its case.
+        One row per case, in order of first appearance: the same columns without `example_id`;
+        `rows` (int, how many were averaged); `photos` (int, how many there are); `p_image`,
+        `p_text`, `p_fusion` (P(eczema), NaN where missing); `consistency_<label>` and
+        `severity_<label>` (probabilities); `consistency_predicted`, `severity_predicted`,
+        `severity_image_predicted` and `severity_text_predicted` ("" where not known). For a model
+        that decides: `decision` (one of `DECISIONS`); what is known in any row is known in its
+        case.
 
     Raises:
         DataError: If the rows of a case are in different groups.
@@ -158,7 +159,7 @@ def add_probabilities(cases: pd.DataFrame) -> pd.DataFrame:
     by_label = np.hstack([consistency, grades["severity"]]).T  # (labels, cases)
     added |= dict(zip(labels, by_label, strict=True))
     suggested = np.array(CONSISTENCY, dtype=object)[np.nan_to_num(consistency).argmax(axis=1)]
-    suggested[~has_learned(consistency)] = ""  # of NaN nothing is true
+    suggested[~has_learned(consistency)] = ""  # NaN compares as false
     added["consistency_predicted"] = suggested
     unclear, photo = suggested == "unclear", cases["image_used"].to_numpy(bool)
     silent = {
@@ -231,7 +232,7 @@ def load_predictions(path: Path | str) -> pd.DataFrame:
     """Reads the cases that `files.write_csv` wrote, value for value.
 
     Args:
-        path: Of the CSV file.
+        path: Path of the CSV file.
 
     Returns:
         Cases as from `average_rows_by_case`.

@@ -26,7 +26,7 @@ class HeadMetrics(Record):
     f1: Estimate
     sensitivity: Estimate
     specificity: Estimate
-    # of all cases, not of subsets
+    # for all cases, not for subsets
     net_benefit: list[NetBenefit] | None = None
     calibration: Calibration | None = None
 
@@ -60,17 +60,17 @@ class ConsistencyMetrics(Record):
 class GradeMetrics(Record):
     """How well a severity head does: quadratic kappa and the mean absolute error in grades."""
 
-    cases: int  # of eczema, whose grade is known and was told
+    cases: int  # of eczema, whose grade is known and was predicted
     kappa: Estimate
     mae: Estimate
     confusion: Confusion
-    # built-in data only: the best kappa of the exact posterior, which no model can pass but by
+    # built-in data only: the best kappa of the exact posterior, which no model can pass except by
     # chance
     best_kappa: float | None = Field(default=None, alias="limit")
 
 
 class SeverityMetrics(GradeMetrics):
-    """The same from all that a case has, and from the photo or the text `alone`."""
+    """The same for all that a case has, and for the photo or the text `alone`."""
 
     alone: dict[str, GradeMetrics] = Field(default_factory=dict)
 
@@ -89,14 +89,14 @@ class Bootstrap(Record):
 
 
 class Leaks(Record):
-    """What a model has seen of the cases it is judged on, and was allowed to."""
+    """What a model has already seen of the cases that it is judged on, if that was allowed."""
 
     leaks: int
     examples: list[str]
 
 
 class TextCounts(Record):
-    """Of how many cases a text is not read to its end, or is mostly unknown words."""
+    """How many cases have a text that is not read to its end, or is mostly unknown words."""
 
     texts: int
     cut: int
@@ -111,8 +111,8 @@ class Subset(Record):
     labelled: int
     heads: dict[str, HeadMetrics]
     fusion_gain: FusionGain
-    # built-in data only: the AUROC of the exact posterior, which no model can pass but by chance,
-    # and what is missing to it, paired
+    # built-in data only: the AUROC of the exact posterior, which no model can pass except by
+    # chance, and how far the model is from it, paired
     bayes_auroc: dict[str, float | None] | None = Field(default=None, alias="limit")
     bayes_gap: dict[str, Difference] | None = Field(default=None, alias="gap_to_limit")
 
@@ -134,13 +134,13 @@ class Beside(Record):
 
 
 class External(Record):
-    """Results on other data beside those on the run's own.
+    """Results on other data, with those on the run's own.
 
     Attributes:
         shift: By input; empty for a run that has kept no distributions.
         heads: By head and metric.
-        recalibration: By kind of case, what added to the log-odds makes the mean probability the
-            share of eczema (recalibration in the large; Janssen et al. 2008).
+        recalibration: By kind of case, what must be added to the log-odds to make the mean
+            probability the share of eczema (recalibration in the large; Janssen et al. 2008).
     """
 
     shift: dict[str, Shift]
@@ -154,17 +154,17 @@ class Metrics(Record):
     Attributes:
         heads: By "image", "text" and "fusion": `auroc`, `f1`, `sensitivity` and `specificity`, each
             with `value`, `low` and `high`, `threshold`, `cases`, `positives`, `calibration`.
-        fusion_gain: AUROC of both less that of the better single head, on cases with both.
+        fusion_gain: AUROC of both minus that of the better single head, on cases with both.
         bayes_auroc: What is possible on built-in data, by head; in the file `limit`.
         bayes_gap: How far the model is from it; in the file `gap_to_limit`.
         severity: Agreement on grades.
-        abstention: How many are answered, and how many of these rightly.
+        abstention: How many are answered, and how many of these correctly.
         label_threshold: A case is positive if its label is above it; in the file `positive_above`.
     """
 
     split: str
     positive_class: str = ECZEMA  # what positive cases are called
-    clinical: list[str] | None = None  # fields that fusion is told besides photo and text
+    clinical: list[str] | None = None  # fields that fusion uses besides photo and text
     cases: int
     labelled: int
     heads: dict[str, HeadMetrics]
@@ -186,7 +186,7 @@ class Metrics(Record):
     abstention: Abstention | None = None
     external: External | None = None  # of other data than the run's own
     metadata: MetadataBaseline | None = None
-    # by what was done to photos or texts; those of `evaluate --robustness` only where asked for
+    # by what was done to photos or texts; those of `evaluate --robustness` only if asked for
     stress_tests: dict[str, StressTest] | None = None
     leaks: Leaks | None = None
 

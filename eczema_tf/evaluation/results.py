@@ -1,4 +1,4 @@
-"""All metrics of a set of cases, as they stand in `metrics.json`."""
+"""All metrics of a set of cases, as they are in `metrics.json`."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -41,9 +41,9 @@ from eczema_tf.schema import (
     WORDINGS,
 )
 
-# of the exact posterior: the label is at least one in five to be the other way
+# of the exact posterior: the label is the other way with a chance of at least one in five
 KNOWN_AMBIGUOUS = (0.2, 0.8)
-GUESSED_AMBIGUOUS = (0.25, 0.75)  # of the model's own probability, where the posterior is not known
+GUESSED_AMBIGUOUS = (0.25, 0.75)  # of the model's own probability, if the posterior is not known
 YOUDEN = "Youden"  # what `thresholds` were chosen for: the highest sensitivity + specificity
 _NEEDS = {"image": "a photo", "text": "a text", "fusion": "a prediction"}
 
@@ -75,15 +75,16 @@ def compute_metrics(
             called eczema.
         label_threshold: A case is positive when its `eczema` label is greater than this.
         replicates: Resamples of the bootstrap.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
         points: Further operating points: by aim, thresholds for each kind of case.
-        prevalences: At which predictive values are given beside that of the cases, in (0, 1).
+        prevalences: Prevalences, besides that of the cases, at which to give predictive values, in
+            (0, 1).
         split: What the cases are, for the record.
-        leaks: For the record; None if nobody looked.
+        leaks: For the record; None if they were not looked for.
         positive_class: What positive cases are called.
-        clinical: Fields that fusion is told besides photo and text.
-        soft_labels: Whether probabilities are to be the labels themselves, which may be shares of
-            votes, and not that of being positive.
+        clinical: Fields that fusion uses besides photo and text.
+        soft_labels: Whether probabilities are to match the labels themselves, which may be shares
+            of votes, and not whether a case is positive.
         stressed: By name, cases that were changed; None for none.
     """
     sample = Sample.draw(
@@ -115,7 +116,7 @@ def compute_metrics(
 def _judge_what_is_there(
     sample: Sample, stressed: Mapping[str, StressedCases]
 ) -> dict[str, object]:
-    """The fields of `Metrics` that not all cases allow for."""
+    """Computes the fields of `Metrics` that not all cases allow for."""
     found: dict[str, object] = {
         "wordings": {
             name: {"defined_by": f"{name} wordings", **_judge_heads(sample.where(mask))}
@@ -175,7 +176,7 @@ def find_subsets(cases: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
 def find_wordings(cases: pd.DataFrame) -> dict[str, np.ndarray]:
     """Finds the texts in known and in new wordings: bool (cases,) by name.
 
-    None unless there are both. In a cross-validation none is new: the folds have learned from all.
+    Empty unless there are both. In a cross-validation none is new: the folds have learned from all.
     """
     wordings = cases[WORDINGS] if WORDINGS in cases else pd.Series("", cases.index)
     masks = {name: (wordings == name).to_numpy(bool) for name in ("known", NEW_WORDINGS)}
@@ -184,7 +185,7 @@ def find_wordings(cases: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def _judge_heads(sample: Sample) -> dict[str, object]:
-    """The fields that `Metrics` and `Subset` share."""
+    """Computes the fields that `Metrics` and `Subset` share."""
     known = {
         modality: _compare_with_posterior(sample, modality)
         for modality, column in POSTERIOR_COLUMNS.items()
@@ -219,7 +220,7 @@ def _judge_head(sample: Sample, modality: str) -> HeadMetrics:
 
 
 def _judge_probabilities(sample: Sample, modality: str) -> HeadMetrics:
-    """Judges a head whole: also whether its probabilities are right, and of what use they are."""
+    """Judges all of a head: also whether its probabilities are right, and how useful they are."""
     head, sample = _judge_head(sample, modality), sample.of_head(modality)
     reason = sample.explain_undefined(_NEEDS[modality])
     probability, sampling = sample.probability(modality), sample.sampling
@@ -230,7 +231,7 @@ def _judge_probabilities(sample: Sample, modality: str) -> HeadMetrics:
 
 
 def _compute_fusion_gain(sample: Sample) -> FusionGain:
-    """On the cases with photo and text, paired."""
+    """Computes the gain on the cases with photo and text, paired."""
     both = sample.of_head("image").of_head("text")
     aurocs = {modality: both.measure_auroc(modality) for modality in ECZEMA_HEADS}
     better = max(MODALITIES, key=lambda modality: aurocs[modality].value)
@@ -245,7 +246,7 @@ def _compute_fusion_gain(sample: Sample) -> FusionGain:
 
 
 def _compare_with_posterior(sample: Sample, modality: str) -> tuple[float | None, Difference]:
-    """AUROC of the exact posterior on the head's cases, and how much the head's is below it."""
+    """Returns the exact posterior's AUROC on the head's cases, and how far the head is below it."""
     column, sample = POSTERIOR_COLUMNS[modality], sample.of_head(modality)
     known = sample.where(sample.cases[column].notna().to_numpy(bool))
     limit, auroc = known.measure_auroc(column), known.measure_auroc(modality)
@@ -267,14 +268,14 @@ def _judge_consistency(sample: Sample) -> ConsistencyMetrics:
 
 
 def _judge_severity(sample: Sample) -> SeverityMetrics:
-    """On cases of eczema: its severity is what is learned and shown."""
+    """Judges severity on cases of eczema: only theirs is learned and shown."""
     sample = sample.where(sample.positive() | sample.cases["eczema"].isna().to_numpy(bool))
     alone = {modality: _judge_grades(sample, modality) for modality in MODALITIES}
     return SeverityMetrics.model_validate({**_judge_grades(sample, "fusion"), "alone": alone})
 
 
 def _judge_grades(sample: Sample, modality: str) -> dict[str, object]:
-    """The fields of `GradeMetrics`."""
+    """Computes the fields of `GradeMetrics`."""
     predicted = f"{SEVERITY_HEADS[modality]}_predicted"
     confusion, counted, reason = _confuse(sample, "severity", SEVERITY, predicted)
     kappa, mae = metrics.compute_quadratic_kappa(confusion), metrics.compute_grade_error(confusion)
@@ -296,7 +297,10 @@ def _judge_grades(sample: Sample, modality: str) -> dict[str, object]:
 def _confuse(
     sample: Sample, name: str, labels: tuple[str, ...], predicted_column: str = ""
 ) -> tuple[np.ndarray, Sample, str]:
-    """Confusion matrices (1 + replicates, labels, labels), of what, and why they may not do."""
+    """Returns confusion matrices (1 + replicates, labels, labels) and their cases.
+
+    The last value says why a metric of these may be undefined.
+    """
     columns = (name, predicted_column or f"{name}_predicted")
     known = np.all([sample.cases[column].isin(labels) for column in columns], axis=0)
     sample = sample.where(known)
@@ -309,6 +313,6 @@ def _confuse(
 
 
 def _count_confusion(confusion: np.ndarray, sample: Sample, labels: tuple[str, ...]) -> Confusion:
-    """Counts cases; of repeats of a cross-validation their mean."""
+    """Counts cases; over repeats of a cross-validation, takes the mean."""
     counts = np.rint(confusion[0] * sample.count() / max(len(sample.cases), 1))
     return Confusion(labels=[*labels], rows="true", counts=counts.astype(int).tolist())

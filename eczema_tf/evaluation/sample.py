@@ -30,12 +30,12 @@ class Sample:
 
     Attributes:
         cases: From `average_rows_by_case`.
-        sampling: Of the cases.
+        sampling: How the cases were drawn.
         weights: From `draw_weights`, float64 (1 + replicates, cases).
         thresholds: By "image", "text" and "fusion".
         label_threshold: A label greater than this is positive.
-        soft_labels: Whether probabilities are to be the label itself, a share of votes, and not
-            that of being positive.
+        soft_labels: Whether probabilities are to match the label itself, a share of votes, and not
+            whether a case is positive.
     """
 
     cases: pd.DataFrame
@@ -74,7 +74,7 @@ class Sample:
         return self.draw(cases, *rules, replicates=0, seed=0)
 
     def where(self, mask: np.ndarray) -> "Sample":
-        """Leaves some cases: `mask` is bool (cases,)."""
+        """Keeps some cases: `mask` is bool (cases,)."""
         return replace(
             self,
             cases=self.cases[mask].reset_index(drop=True),
@@ -83,11 +83,11 @@ class Sample:
         )
 
     def of_head(self, modality: str) -> "Sample":
-        """Leaves the cases that a head is judged on."""
+        """Keeps the cases that a head is judged on."""
         return self.where(is_scored(self.cases, modality))
 
     def of_kind(self, kind: str) -> "Sample":
-        """Leaves the cases that one kind of answer is for: as `of_head`, but "fusion" has both."""
+        """Keeps the cases that one kind of answer is for: as `of_head`, but "fusion" needs both."""
         heads = ("image", "text", "fusion") if kind == "fusion" else (kind,)
         return self.where(np.all([is_scored(self.cases, head) for head in heads], axis=0))
 
@@ -115,14 +115,14 @@ class Sample:
     def called(self, modality: str) -> np.ndarray:
         """Returns which cases a head calls eczema: bool (cases,).
 
-        Fusion's answer on a photo or text alone is decided by the threshold of that.
+        If there is only a photo or only a text, its threshold decides on fusion's answer.
         """
         if modality == "fusion":
             return self.probability(modality) >= self.deciding_thresholds()
         return self.probability(modality) >= self.thresholds[modality]
 
     def labels(self) -> np.ndarray:
-        """Returns what probabilities of labelled cases are to be: float64 (cases,) in [0, 1]."""
+        """Returns what probabilities of labelled cases are to match: float64 (cases,) in [0, 1]."""
         if not self.soft_labels:
             return self.positive().astype("float64")
         return self.cases["eczema"].to_numpy("float64")
@@ -139,7 +139,7 @@ class Sample:
     def estimate_share(
         self, found: np.ndarray, reason: str, where: np.ndarray | None = None
     ) -> Estimate:
-        """Estimates the share of cases with a property: bool (cases,) both; None: of all cases."""
+        """Estimates the share of cases with a property: bool (cases,) both; None: of all."""
         counted = np.ones(len(found), bool) if where is None else where
         return estimate_share(measure_mean(found, counted), counted, self.sampling, reason)
 
@@ -163,7 +163,7 @@ class Sample:
     ) -> Estimate:
         """Summarises what was computed with the weights; see `bootstrap.summarise`."""
         if self.sampling.count() < MIN_GROUPS:
-            values = values[:1]  # of so few, resamples tell nothing
+            values = values[:1]  # with so few, resamples tell nothing
         return summarise(values, reason, inflation=self.sampling.inflation, bounds=bounds)
 
     def explain_undefined(self, needed: str) -> str:

@@ -1,4 +1,4 @@
-"""How good answers still are when photo or text are missing, exchanged or corrupted.
+"""How good answers still are when photos or texts are missing, swapped or corrupted.
 
 The same cases are answered again, changed more and more, and compared with the unchanged ones
 (stress tests; Young et al. 2021, npj Digital Medicine 4:10, for photos of skin).
@@ -35,12 +35,12 @@ class StressedCases:
 
 
 class StressPoint(Record):
-    """What is left at one strength.
+    """Results at one strength.
 
-    `auroc`, `ece` (expected calibration error) and `cannot_tell` are of fusion. `change` is its
-    AUROC minus that of the unchanged cases, and `gain` minus that of the head that sees only what
-    was not changed, on cases with both; paired. `alone` is the AUROC of the head that sees only
-    what was changed.
+    `auroc`, `ece` (expected calibration error) and `cannot_tell` are of fusion. `change` is
+    fusion's AUROC minus that of the unchanged cases. `gain` is fusion's AUROC minus that of the
+    head that sees only what was not changed, on cases with both. Both are paired. `alone` is the
+    AUROC of the head that sees only what was changed.
     """
 
     strength: float
@@ -63,12 +63,12 @@ class StressTest(Record):
 def remove_some(
     whole: pd.DataFrame, without: pd.DataFrame, seed: int
 ) -> Mapping[float, pd.DataFrame]:
-    """Takes a modality from more and more cases at random, those of the lower shares among them.
+    """Takes a modality from more and more cases at random; each share includes the lower ones.
 
     Args:
         whole: Cases as from `average_rows_by_case`.
-        without: The same, all without the modality.
-        seed: Says which cases lose it first.
+        without: The same cases, all without the modality.
+        seed: Decides which cases lose it first.
 
     Returns:
         By share, 0 and `REMOVED_SHARES`.
@@ -82,7 +82,7 @@ def remove_some(
 
 
 def judge_stress(stressed: StressedCases, judged: Sample) -> StressTest:
-    """Judges changed cases beside the unchanged, by the thresholds and labels of a sample."""
+    """Compares changed cases with the unchanged, by the thresholds and labels of a sample."""
     samples = {
         strength: judged.like(cases).of_head("fusion")
         for strength, cases in stressed.answers.items()

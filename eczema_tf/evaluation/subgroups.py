@@ -1,7 +1,7 @@
 """Whether the fused answer is equally good in all subgroups.
 
 Subgroups by one factor are compared with each other. Among many gaps some are large by chance, so
-their intervals and p-values allow for all pairs of subgroups, factors and metrics (Bonferroni).
+their intervals and p-values account for all pairs of subgroups, factors and metrics (Bonferroni).
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ FACTORS = {
     "photos": "number of photos",
     "text_words": "words of text",
 }
-# Fitzpatrick types by twos, as in Daneshjou et al. 2022; Monk's ten shades (2019) in three parts
+# Fitzpatrick types in pairs, as in Daneshjou et al. 2022; Monk's ten shades (2019) in three parts
 _TYPES = {"I": "I-II", "II": "I-II", "III": "III-IV", "IV": "III-IV", "V": "V-VI", "VI": "V-VI"}
 _SHADES = {
     str(shade): "1-3" if shade < 4 else "4-6" if shade < 7 else "7-10" for shade in range(1, 11)
@@ -42,7 +42,7 @@ _COUNTS = {
     "photos": ((0, 1, 2, np.inf), ("1", "2", "3 or more")),
     "text_words": ((0, 10, 25, 50, np.inf), ("1-10", "11-25", "26-50", "51 or more")),
 }
-# what each metric may use up of the chance of a false alarm: half is for AUROC (weighted
+# share of the chance of a false alarm that each metric may use: half is for AUROC (weighted
 # Bonferroni; Wiens 2003)
 SUBGROUP_METRICS = {
     "auroc": 1 / 2,
@@ -64,9 +64,10 @@ class Subgroup(Record):
 
 
 class Gap(Record):
-    """The clearest gap between two subgroups: the largest beside its standard error.
+    """The clearest gap between two subgroups: the largest relative to its standard error.
 
-    `difference` is `high` minus `low`; its interval and p-value allow for looking often.
+    `difference` is `high` minus `low`; its interval and p-value are corrected for multiple
+    comparisons.
     """
 
     high: str
@@ -75,7 +76,7 @@ class Gap(Record):
 
     @property
     def found(self) -> bool:
-        """Whether chance does not explain it."""
+        """Whether the gap is statistically significant."""
         return self.difference.p is not None and self.difference.p < 1 - LEVEL
 
 
@@ -90,7 +91,7 @@ class Subgroups(Record):
     """All factors.
 
     Attributes:
-        minimum: Groups with a case of each class that a subgroup must have, or it has too few.
+        minimum: How many groups with a case of each class a subgroup must have.
         comparisons: How many gaps were looked at.
         factors: By name.
     """
@@ -104,7 +105,7 @@ def judge_subgroups(sample: Sample) -> Subgroups | None:
     """Judges the subgroups of the labelled cases.
 
     Returns:
-        None where no factor tells the cases apart.
+        None if no factor tells the cases apart.
     """
     sample = sample.of_head("fusion")
     by_factor = {
@@ -134,7 +135,7 @@ def judge_subgroups(sample: Sample) -> Subgroups | None:
 
 
 def _keep_known(subgroups: Mapping[str, Subgroup], metric: str) -> dict[str, Subgroup]:
-    """Keeps the subgroups of which a metric has an interval, which one large group leaves none."""
+    """Keeps subgroups whose metric has an interval, which one large group can prevent."""
     return {value: one for value, one in subgroups.items() if getattr(one, metric).low is not None}
 
 
@@ -151,7 +152,7 @@ def find_factors(cases: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _sort_key(value: str) -> tuple[float, str]:
-    """By the number that a value begins with, if any."""
+    """Sorts by the number that a value begins with, if any."""
     number = value.split("-")[0].split(" ")[0].rstrip("+")
     return (float(number) if number.isdecimal() else np.inf), value
 
@@ -180,13 +181,13 @@ def _describe_subgroup(part: Sample) -> Subgroup:
 def _find_gap(subgroups: Mapping[str, Subgroup], metric: str, share: float) -> Gap:
     """Finds the clearest gap of a metric, by the subgroups' own intervals (Zou and Donner 2008).
 
-    A standard error from the sample would know no chance in 12 of 12. Groups that are in several
-    subgroups make the intervals wider than need be.
+    A standard error from the sample would show no chance in 12 of 12. Groups that are in several
+    subgroups make the intervals wider than necessary.
 
     Args:
-        subgroups: With intervals.
-        metric: Of them.
-        share: Of the chance of a false alarm that this may use up.
+        subgroups: Subgroups with intervals.
+        metric: Name of one of their metrics.
+        share: Share of the chance of a false alarm that this may use.
     """
     ends = {
         value: np.array([own.value, own.low, own.high], float)
@@ -194,7 +195,7 @@ def _find_gap(subgroups: Mapping[str, Subgroup], metric: str, share: float) -> G
     }
 
     def compare(pair: tuple[str, str]) -> np.ndarray:
-        """The difference, and how far its interval reaches below and above it."""
+        """Returns the difference, and how far its interval reaches below and above it."""
         (high, high_from, high_to), (low, low_from, low_to) = (ends[value] for value in pair)
         return np.array(
             [
@@ -207,7 +208,7 @@ def _find_gap(subgroups: Mapping[str, Subgroup], metric: str, share: float) -> G
     pairs = {pair: compare(pair) for pair in permutations(subgroups, 2)}
     high, low = max(pairs, key=lambda pair: pairs[pair][0] / max(pairs[pair][1], 1e-12))
     value, below, above = map(float, pairs[high, low])
-    looks = len(pairs) / 2 / share  # each pair stands there both ways
+    looks = len(pairs) / 2 / share  # each pair is there both ways
     standard = float(norm.ppf((1 + LEVEL) / 2))  # errors from a value to an end of its interval
     stretch = float(norm.isf((1 - LEVEL) / 2 / looks)) / standard
     p = 2 * float(norm.sf(standard * value / max(below, 1e-12))) * looks

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 def choose_kind(image_used: bool, text_used: bool) -> str:
-    """Returns whose threshold applies to a case: of its only modality, or "fusion" with both."""
+    """Returns whose threshold applies to a case: its only modality, or "fusion" with both."""
     if image_used == text_used:
         return "fusion"
     return "image" if image_used else "text"
@@ -29,10 +29,12 @@ def choose_kind(image_used: bool, text_used: bool) -> str:
 def choose_thresholds(cases: pd.DataFrame, label_threshold: float) -> Thresholds:
     """Chooses a threshold for each head; a probability at or above it is called eczema.
 
-    That of fusion is for cases with photo and text, and chosen on them; without any, on all. A case
-    with only one of them is answered by its head, and decided by its threshold.
+    Fusion's threshold is for cases with photo and text, and is chosen on them, or on all cases if
+    there are none. A case with only one modality is answered by that modality's head, and decided
+    by its threshold.
 
-    Where a head's threshold is undefined (one class only, say), it is 0.5 and a warning is logged.
+    If a head's threshold is undefined (with one class only, say), it is 0.5 and a warning is
+    logged.
 
     Args:
         cases: From `average_rows_by_case`, of the validation split.
@@ -53,18 +55,19 @@ def choose_points(
     sensitivities: Sequence[float],
     specificities: Sequence[float],
 ) -> dict[str, Thresholds]:
-    """Chooses thresholds at which a share of eczema is found, or of the rest is left alone.
+    """Chooses thresholds at which a share of eczema is found, or a share of the rest left alone.
 
-    Of all that reach the share on validation, it is the one that errs least on the other side.
+    Of all thresholds that reach the share on validation, it takes the one that errs least on the
+    other side.
 
     Args:
-        cases: As of `choose_thresholds`.
+        cases: As in `choose_thresholds`.
         label_threshold: A label greater than this is positive.
-        sensitivities: To be reached, each in (0, 1).
-        specificities: Likewise.
+        sensitivities: Sensitivities to reach, each in (0, 1).
+        specificities: Specificities to reach, each in (0, 1).
 
     Returns:
-        By what is aimed at, such as "sensitivity 0.9"; without the heads that have one class only.
+        Thresholds by aim, such as "sensitivity 0.9"; without the heads that have one class only.
     """
     points: dict[str, Thresholds] = {}
     for modality, probabilities, positive in _divide_by_head(cases, label_threshold):
@@ -118,7 +121,7 @@ def maximise_youden(probabilities: np.ndarray, positive: np.ndarray) -> tuple[fl
 def _measure_cuts(
     probabilities: np.ndarray, positive: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Measures sensitivity and specificity at all thresholds that differ, (cuts,) each, rising.
+    """Measures sensitivity and specificity at all distinct thresholds, (cuts,) each, rising.
 
     They lie halfway between neighbouring probabilities; the first calls all cases, the last none.
     """
@@ -138,10 +141,10 @@ def _measure_cuts(
 def choose_bounds(cases: pd.DataFrame, thresholds: Thresholds, label_threshold: float) -> Bounds:
     """Chooses the bounds of each kind of case; the threshold is always between them.
 
-    A case with one modality is answered by its head, so that all cases that have it are looked at.
-    Class-conditional split conformal prediction (Vovk 2012; Sadinle, Lei and Wasserman 2019): of
-    each kind and class one new case in ten at most is left out in the long run, if cases come as
-    those of validation did.
+    A case with one modality is answered by its head, so all cases that have the modality are used.
+    This is class-conditional split conformal prediction (Vovk 2012; Sadinle, Lei and Wasserman
+    2019): in the long run, at most one new case in ten of each kind and class is left out, if cases
+    come as those of validation did.
 
     Args:
         cases: From `average_rows_by_case`, of the validation split.
@@ -149,8 +152,8 @@ def choose_bounds(cases: pd.DataFrame, thresholds: Thresholds, label_threshold: 
         label_threshold: A label greater than this is positive.
 
     Returns:
-        Below the first of two the case is not eczema, above the second it is; infinite where a kind
-        has fewer than nine validation cases of a class.
+        Two bounds by kind: below the first the case is not eczema, above the second it is; infinite
+        if a kind has fewer than nine validation cases of a class.
     """
     bounds = {}
     for kind, threshold in thresholds.items():
@@ -172,7 +175,8 @@ def find_lowest(scores: np.ndarray) -> float:
         scores: float (cases,) of the class, exchangeable with those to come.
 
     Returns:
-        A score that at most one in ten of those to come is below; minus infinity for too few.
+        A score that at most one in ten of those to come is below; minus infinity if there are too
+        few.
     """
     rank = math.floor((1 - COVERAGE) * (len(scores) + 1) + 1e-9)
     return float(np.sort(scores)[rank - 1]) if rank else -math.inf

@@ -1,4 +1,4 @@
-"""From a photo, and from a text, to an embedding each: the halves of the model before they meet.
+"""The halves of the model before they meet: a photo to an embedding, a text to an embedding.
 
              +---------> inner maps -> textures ----+
 image -> image_encoder -> image_features -> pooling -> summary -> projection ----> embedding
@@ -19,13 +19,13 @@ from eczema_tf.model.inner_map import Texture, find_inner_maps
 from eczema_tf.model.layers import AnyWindow, HeldWindows, MaskedPooling, PatchGrid, WindowMean
 from eczema_tf.schema import FINDINGS, PADDING_MASK, TOKEN_IDS
 
-# names of layers, and what they give
+# names of layers, and what they return
 NORMALIZATION = "image_normalization"
 IMAGE_FEATURES = "image_features"  # (batch, height, width, channels), embeddings: (batch, channels)
 TEXT_FEATURES = "text_features"  # (batch, tokens, channels)
 POOLED_IMAGE = "image_pooling"  # (batch, channels)
-# (batch, 2 * channels), followed by a number from 0, the fine map's, on; only of pretrained
-# encoders with inner maps
+# (batch, 2 * channels); a number follows, 0 for the finest map; only with pretrained encoders that
+# have inner maps
 TEXTURE = "image_texture_"
 SUMMARY = "image_summary"  # (batch, channels), of a photo: pooled features, then textures
 POOLED_TEXT = "text_pooling"  # (batch, channels); only where the pooling has no weights
@@ -39,9 +39,9 @@ class PhotoFeatures(NamedTuple):
 
     Attributes:
         features: (batch, height, width, channels), outside the nested encoder, where Grad-CAM can
-            reach it; of embeddings (batch, channels).
+            reach it; for embeddings (batch, channels).
         summary: (batch, channels), the features' average and then textures, side by side.
-        ends: The number of channels up to the end of each of these.
+        ends: The number of channels up to the end of each part of `summary`.
     """
 
     features: Any
@@ -54,16 +54,16 @@ def encode_image(image: Any, spec: EncoderSpec, textures: int | None) -> PhotoFe
 
     Args:
         image: The photos.
-        spec: Of the encoder.
-        textures: Of how many inner maps to measure the texture, the fine one first, where the
-            encoder is pretrained and has any; None for all.
+        spec: Spec of the encoder.
+        textures: How many inner maps to measure the texture of, the finest first, if the encoder is
+            pretrained and has any; None for all.
     """
     if spec.kind != "precomputed":
         image = keras.layers.Rescaling(spec.scale, spec.offset, name=NORMALIZATION)(image)
     encoder = build_encoder(spec)
     inner = find_inner_maps(encoder, image)[:textures] if spec.pretrained else []
     if inner:
-        # not the maps themselves, for a model's outputs cannot be its input, where it is cut
+        # not the maps themselves: where the model is cut, an output cannot be its input
         taps = [
             keras.layers.Identity(name=f"inner_map_{number}")(tensor)
             for number, tensor in enumerate(inner)
@@ -94,7 +94,7 @@ def encode_image(image: Any, spec: EncoderSpec, textures: int | None) -> PhotoFe
 
 
 def pooling_of(model: keras.Model) -> keras.Model:
-    """Takes the part from what the image encoder gives, a list of maps, to `SUMMARY`."""
+    """Takes the part from the image encoder's outputs, a list of maps, to `SUMMARY`."""
     textures = sorted(layer.name for layer in model.layers if layer.name.startswith(TEXTURE))
     maps = [
         model.get_layer(IMAGE_FEATURES).output,
@@ -106,20 +106,21 @@ def pooling_of(model: keras.Model) -> keras.Model:
 def embed_text(
     inputs: dict[str, Any], spec: EncoderSpec, findings: int, config: ModelConfig
 ) -> tuple[Any, Any, Any]:
-    """Turns tokens into pooled features, the embedding and the findings that are detected.
+    """Turns tokens into pooled features, the embedding and the detected findings.
 
     Args:
-        inputs: Of the model; tokens and their mask, int32 (batch, tokens), are looked at.
-        spec: Of the encoder.
-        findings: How many are detected; with none the embedding is made of pooled features alone.
+        inputs: Inputs of the model; tokens and their mask, int32 (batch, tokens), are used.
+        spec: Spec of the encoder.
+        findings: How many findings are detected; with none, the embedding is made of pooled
+            features only.
         config: Widths, dropout, pooling.
 
     Returns:
         Of shapes (batch, channels), (batch, units) and (batch, findings), the last a probability;
-        None where there are no findings.
+        None if there are no findings.
     """
     tokens, mask, units = inputs[TOKEN_IDS], inputs[PADDING_MASK], config.embedding_units
-    one_text = keras.ops.zeros_like(tokens)  # and not a pair of them
+    one_text = keras.ops.zeros_like(tokens)  # and not a pair of texts
     given = {"token_ids": tokens, "padding_mask": mask, "segment_ids": one_text}
     features = build_encoder(spec)(given)["sequence_output"]  # (batch, tokens, channels)
     features = keras.layers.Activation("linear", name=TEXT_FEATURES)(features)
@@ -127,13 +128,13 @@ def embed_text(
         pooled = _pool_text(features, mask, config)
         return pooled, project(pooled, "text", config, units), None
     windows = WindowMean(WINDOW_TOKENS, name=TEXT_WINDOWS)([features, mask])
-    # in training whole windows are left out, as if they had not been said
+    # in training, whole windows are left out, as if they had not been written
     windows = keras.layers.Dropout(
         config.window_dropout, noise_shape=(None, None, 1), name="left_out_windows"
     )(windows)
     held = HeldWindows(name="held_windows")(windows)  # (batch, windows)
     pooled = _pool_text(windows, held, config)
-    embedding = project(pooled, "text", config, units // 2)  # the other half is the findings'
+    embedding = project(pooled, "text", config, units // 2)  # the other half is for the findings
     said = _detect(windows, held, findings, config)
     projected = _project_findings(said, config, units - units // 2)
     embedding = keras.layers.Concatenate(name="text_and_findings")([embedding, projected])
@@ -152,15 +153,15 @@ def _pool_text(features: Any, mask: Any, config: ModelConfig) -> Any:
 
 
 def take_last_layer(pooled: Any, spec: EncoderSpec, config: ModelConfig) -> Any:
-    """Takes the mean of the last layer from pooled text, where several are side by side.
+    """Takes the mean of the last layer from pooled text, if several layers are side by side.
 
-    What sentence encoders are trained to put there is what a few hundred cases can learn from: a
+    A few hundred cases suffice to learn from what sentence encoders are trained to put there; a
     logistic regression on three layers is worse (docs/log.md).
 
     Args:
         pooled: (batch, channels), from `embed_text`.
-        spec: Of the encoder.
-        config: The pooling; a maximum has no layers any more, and is taken whole.
+        spec: Spec of the encoder.
+        config: The pooling; a maximum no longer has layers, and is taken whole.
     """
     if config.text.pooling == "max":
         return pooled
@@ -172,11 +173,12 @@ def take_last_layer(pooled: Any, spec: EncoderSpec, config: ModelConfig) -> Any:
 def _detect(windows: Any, mask: Any, findings: int, config: ModelConfig) -> Any:
     """Detects findings in windows of tokens (batch, windows, channels).
 
-    They are learned by labels of their own, a hundred times as many as there are diagnoses, and
-    hold however much else is said: a concept bottleneck (Koh et al. 2020) with a way around it.
+    They are learned from labels of their own, a hundred times as many as there are diagnoses, and
+    do not depend on how much else is said: a concept bottleneck (Koh et al. 2020) with a way around
+    it.
 
     Returns:
-        Probabilities (batch, findings); the layer `FINDINGS` gives their logits.
+        Probabilities (batch, findings); the layer `FINDINGS` returns their logits.
     """
     x = keras.layers.LayerNormalization(
         center=False, scale=False, dtype="float32", name="window_norm"
@@ -203,9 +205,9 @@ def _project_findings(said: Any, config: ModelConfig, units: int) -> Any:
 def project(pooled: Any, modality: str, config: ModelConfig, units: int) -> Any:
     """Puts both modalities on the same scale: (batch, channels) to (batch, units).
 
-    In float32 whatever the policy. Without units, the normalised features themselves, for linear
-    heads: dropout is then a ridge penalty, stronger on common features (Wager, Wang and Liang
-    2013).
+    It computes in float32, whatever the policy. Without units, it returns the normalised features
+    themselves, for linear heads: dropout is then a ridge penalty, stronger on common features
+    (Wager, Wang and Liang 2013).
     """
     x = keras.layers.LayerNormalization(dtype="float32", name=f"{modality}_norm")(pooled)
     x = keras.layers.Dropout(config.dropout, dtype="float32", name=f"{modality}_dropout")(x)

@@ -1,6 +1,6 @@
-"""When the model says "I cannot tell": at what it does not know, and where it is not sure.
+"""When the model says "I cannot tell": on inputs that it does not know, and where it is not sure.
 
-Both layers hold figures that training fills in afterwards, on other cases; they are saved, exported
+Both layers have values that are filled in after training, on other cases; they are saved, exported
 and compared with Keras like all other weights.
 """
 
@@ -13,15 +13,15 @@ from keras import ops
 
 from eczema_tf.schema import CONSISTENCY, DISTANCES, IMAGE_PRESENT, MODALITIES, SIDE, TEXT_PRESENT
 
-DIRECTIONS = 512  # in which the features of training may vary freely
+DIRECTIONS = 512  # in which training features may vary freely
 FARTHEST = 4.0  # squared distance of two vectors of length 1
-KINDS = (*MODALITIES, "fusion")  # of a case: what it has; "fusion": both
+KINDS = (*MODALITIES, "fusion")  # kinds of cases, by what they have; "fusion": both
 
 
 def add_constant(
     layer: keras.layers.Layer, name: str, shape: tuple[int, ...], value: float
 ) -> keras.Variable:
-    """Adds a weight that training does not change, all of it `value` until it is filled in."""
+    """Adds a weight that training does not change; all of it is `value` until it is filled in."""
     start = keras.initializers.Constant(value)
     return layer.add_weight(shape=shape, initializer=start, trainable=False, name=name)
 
@@ -30,9 +30,9 @@ def add_constant(
 class ScaledFeatures(keras.layers.Layer):
     """Signed square roots of pooled features, scaled to length 1.
 
-    So what fires seldom and strongly does not outshout the rest (Hellinger), and bright or long
-    inputs are not strange for that (Sun et al. 2022). Call with (batch, channels); returns the same
-    shape.
+    Features that fire rarely but strongly thus do not drown out the rest (Hellinger), and bright or
+    long inputs do not look unfamiliar just for that (Sun et al. 2022). Call with (batch, channels);
+    returns the same shape.
     """
 
     def call(self, features: Any) -> Any:
@@ -43,24 +43,24 @@ class ScaledFeatures(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("eczema_tf")
 class TypicalFeatures(keras.layers.Layer):
-    """Lets features through, and remembers what is typical of those of training.
+    """Passes features through, and stores what is typical of training features.
 
-    From there explanations of photos start (`training.familiarity.find_typical`). Call with (batch,
+    Explanations of photos start from there (`training.familiarity.find_typical`). Call with (batch,
     channels).
     """
 
     def build(self, input_shape: Any) -> None:
-        """Makes what is typical."""
+        """Makes the typical features."""
         self.typical = add_constant(self, "typical", (input_shape[-1],), 0.0)
 
     def call(self, features: Any) -> Any:
-        """Lets through."""
+        """Returns the features unchanged."""
         return features
 
 
 @keras.saving.register_keras_serializable("eczema_tf")
 class DistanceFromTraining(keras.layers.Layer):
-    """How unlike the training rows a row's features are; known is what is at most 1.
+    """How unlike the training rows a row's features are; up to 1, they count as known.
 
     A squared Mahalanobis distance (Lee et al. 2018), where the covariance is that of training in
     `DIRECTIONS` main directions and equal in all others. Call with scaled features (batch,
@@ -68,7 +68,7 @@ class DistanceFromTraining(keras.layers.Layer):
     """
 
     def build(self, input_shape: Any) -> None:
-        """Makes the centre, the main directions, shrunk by how freely training varies, and 1."""
+        """Makes the centre, directions shrunk by how freely training varies, and the limit."""
         channels = input_shape[-1]
         shape = (channels, min(DIRECTIONS, channels))
         self.centre = add_constant(self, "centre", (channels,), 0.0)
@@ -76,7 +76,7 @@ class DistanceFromTraining(keras.layers.Layer):
         self.limit = add_constant(self, "limit", (), FARTHEST)
 
     def call(self, features: Any) -> Any:
-        """Measures what is left of the way from the centre without the main directions."""
+        """Measures the distance from the centre that is left without the main directions."""
         away = features - self.centre  # (batch, channels)
         along = ops.matmul(away, self.directions)  # (batch, directions)
         left = ops.sum(ops.square(away), axis=-1) - ops.sum(ops.square(along), axis=-1)
@@ -85,7 +85,7 @@ class DistanceFromTraining(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("eczema_tf")
 class SureSide(keras.layers.Layer):
-    """On which side of what is undecided a case of its kind lies.
+    """On which side of the undecided range of its kind a case lies.
 
     Call with `[logit (batch, 1), image_present (batch,), text_present (batch,)]`; returns (batch,):
     1 for eczema, -1 for not, 0 between. Until it is fitted, everything is undecided.
@@ -113,15 +113,15 @@ def measure_decision(
     """Adds the layers to the model.
 
     Args:
-        image: Features of the photo, (batch, channels) each, scaled each for itself: pooled ones,
+        image: Features of the photo, (batch, channels) each, scaled separately: the pooled ones,
             and their encoder's texture if there is one.
         text: Pooled features of the text.
-        logit: Of eczema, (batch, 1).
+        logit: Logit of eczema, (batch, 1).
         image_present: (batch,) 0 or 1.
-        text_present: Likewise.
+        text_present: (batch,) 0 or 1.
 
     Returns:
-        By `schema.OUTPUTS`, those that are no heads; (batch,) each.
+        By name, those of `schema.OUTPUTS` that are not heads; (batch,) each.
     """
     outputs = {SIDE: SureSide(dtype="float32", name=SIDE)([logit, image_present, text_present])}
     for modality, parts in (("image", image), ("text", [text])):
@@ -142,17 +142,17 @@ def _scale(parts: Sequence[Any], name: str) -> Any:
 
 
 def compute_decision(outputs: Any, inputs: Any, text_read: Any) -> dict[str, Any]:
-    """Decides, by ops that work on NumPy, in graphs and in the served model.
+    """Decides, with ops that work on NumPy, in graphs and in the served model.
 
     Args:
-        outputs: Of the model.
-        inputs: Of the model: what is present.
+        outputs: Outputs of the model.
+        inputs: Inputs of the model, which say what is present.
         text_read: bool (batch,), from `data.text.reading.is_read`.
 
     Returns:
         `known_image` and `known_text` bool (batch,), false where there is none; `decision` int32
         (batch,), which of `schema.DECISIONS`: neither label if anything that was used is not known,
-        or if there is nothing but a text that speaks for neither.
+        or if there is only a text that supports neither.
     """
     image, text = inputs[IMAGE_PRESENT] > 0.5, inputs[TEXT_PRESENT] > 0.5  # (batch,)
     known_image = ops.logical_and(image, outputs[DISTANCES["image"]] <= 1)

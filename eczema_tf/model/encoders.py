@@ -1,8 +1,8 @@
 """Image and text encoders: KerasHub backbones, networks from scratch, SavedModels, embeddings.
 
-An `EncoderSpec` says in plain JSON what an encoder is. `specify_*` makes one from the configuration
-(reading the preset), `build_encoder` makes the Keras model from it alone: so a run folder needs no
-preset, and nothing executable is ever loaded.
+An `EncoderSpec` describes an encoder in plain JSON. `specify_*` makes one from the configuration
+(reading the preset); `build_encoder` makes the Keras model from the spec alone. So a run folder
+needs no preset, and nothing executable is ever loaded.
 """
 
 import json
@@ -43,22 +43,22 @@ class EncoderSpec(BaseModel):
     scale: float | list[float] = 1.0
     offset: float | list[float] = 0.0
     dimension: int = 0  # precomputed, saved_model: length of an embedding
-    last_layers: int = 1  # BERT: the outputs of so many last layers, side by side
+    last_layers: int = 1  # BERT: how many last layers, whose outputs are side by side
 
 
 def specify_image_encoder(
     config: ImageConfig, embedding_dimension: int | None = None
 ) -> EncoderSpec:
-    """Says what the image encoder is.
+    """Describes the image encoder.
 
     Args:
         config: The preset and the size of the photo.
-        embedding_dimension: Length of the precomputed embeddings that stand in for photos, if they
-            do.
+        embedding_dimension: Length of the precomputed embeddings that stand in for photos, if any.
 
     Raises:
         PresetError: If the preset is not available, or is not an image encoder.
-        ConfigError: If the size of the photo does not fit it, or a SavedModel takes no such photos.
+        ConfigError: If the size of the photo does not fit it, or a SavedModel does not take such
+            photos.
     """
     if embedding_dimension is not None:
         return EncoderSpec(
@@ -138,7 +138,7 @@ def _specify_image_preset(preset: str, size_px: int | None) -> EncoderSpec:
 
 
 def _describe(backbone: keras_hub.models.Backbone, name: str) -> dict[str, Any]:
-    """A backbone's settings but for the precision of this process, which may be training's."""
+    """Returns a backbone's settings, except this process's precision, which may be training's."""
     settings = {**backbone.get_config(), "name": name}
     del settings["dtype"]
     return settings
@@ -163,7 +163,7 @@ def _read_image_processor(preset: str, key: str) -> keras_hub.layers.ImageConver
 
 
 def specify_text_encoder(config: TextConfig, vocabulary_size: int) -> EncoderSpec:
-    """Says what the text encoder is.
+    """Describes the text encoder.
 
     Args:
         config: The preset.
@@ -195,8 +195,8 @@ def specify_text_encoder(config: TextConfig, vocabulary_size: int) -> EncoderSpe
     if config.layers is not None:
         if config.layers > settings["num_layers"]:
             raise ConfigError(
-                f"model.text.layers: {config.preset!r} has {settings['num_layers']}, received"
-                f" {config.layers}"
+                f"model.text.layers: {config.preset!r} has {settings['num_layers']} layers,"
+                f" received {config.layers}"
             )
         settings["num_layers"] = config.layers
     source = find_preset(config.preset).source
@@ -213,7 +213,7 @@ def build_encoder(spec: EncoderSpec) -> keras.Model:
     """Builds an encoder with untrained weights.
 
     Raises:
-        RunError: If the kind is none that this project builds.
+        RunError: If the kind is not one that this project builds.
     """
     match spec.kind:
         case "small_image_network":
@@ -222,7 +222,9 @@ def build_encoder(spec: EncoderSpec) -> keras.Model:
             return scratch.build_small_text_network(**spec.settings)
         case "saved_model":
             if spec.settings.get("digest") is None:
-                raise RunError("encoder saved_model: settings.digest is missing: which one is it?")
+                raise RunError(
+                    "encoder saved_model: settings.digest is missing; it identifies the module"
+                )
             inputs = keras.Input((spec.size_px, spec.size_px, 3), name="pixels")
             layer = SavedModelEncoder(**spec.settings, dimension=spec.dimension, name="saved_model")
         case "precomputed":
@@ -242,10 +244,10 @@ def build_encoder(spec: EncoderSpec) -> keras.Model:
 
 
 def _join_last_layers(bert: keras_hub.models.BertBackbone, spec: EncoderSpec) -> keras.Model:
-    """Gives the last layers' outputs, side by side, as a BERT's `sequence_output`.
+    """Returns the last layers' outputs, side by side, as a BERT's `sequence_output`.
 
-    The last layer alone is bent towards its pretraining; several hold more for other tasks (Peters
-    et al. 2018; Devlin et al. 2019, table 7, where this did best).
+    The last layer alone is biased towards its pretraining; several layers contain more for other
+    tasks (Peters et al. 2018; Devlin et al. 2019, table 7, where this did best).
     """
     layers = spec.settings["num_layers"]
     outputs = [
@@ -257,9 +259,10 @@ def _join_last_layers(bert: keras_hub.models.BertBackbone, spec: EncoderSpec) ->
 
 
 def _see_with(backbone: keras_hub.models.Backbone) -> keras.Model:
-    """Gives an image backbone as a model of one tensor, whatever its own input is called.
+    """Returns an image backbone as a model of one tensor, whatever its input is called.
 
-    SigLIP (Zhai et al. 2023) gives its patches, not the vector pooled of them, for heatmaps.
+    SigLIP (Zhai et al. 2023) returns its patches, for heatmaps, and not the vector pooled from
+    them.
     """
     if len(backbone.inputs) > 1 or not isinstance(backbone.input, dict):
         return backbone
@@ -282,13 +285,13 @@ def load_preset_weights(encoder: keras.Model, preset: str) -> None:
 
 
 def _read_backbone(preset: str, key: str, **options: Any) -> keras_hub.models.Backbone:
-    """Reads a backbone; of one that matches photos with texts, the half that sees."""
+    """Reads a backbone; if it matches photos with texts, the half that sees."""
     backbone = _read_preset(keras_hub.models.Backbone, preset, key, **options)
     return getattr(backbone, "vision_encoder", backbone)
 
 
 def _read_preset(reader: Any, preset: str, key: str, **options: Any) -> Any:
-    """Calls `from_preset`, and says in one error how a preset can be provided."""
+    """Calls `from_preset`; a single error says how a preset can be provided."""
     if preset.startswith((".", "/", "~")) and not Path(preset).expanduser().is_dir():
         raise PresetError(f"{key}: {preset}: no such folder; {WAYS_TO_PROVIDE}")
     location = find_preset(preset).location

@@ -1,4 +1,4 @@
-"""Features of encoders that stay as they are, computed once, and logits of all rows."""
+"""Features of frozen encoders, computed once, and logits of all rows."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -27,7 +27,7 @@ SORTED_ROWS = 512  # texts that are sorted by length before they are encoded
 
 
 def frozen_encoders(train: TrainConfig, encoders: Encoders) -> frozenset[str]:
-    """Says which of "image" and "text" all of training leaves as they are."""
+    """Returns which of "image" and "text" stay frozen throughout training."""
     tuning = train.fine_tune
     first_layers = {"image": tuning.image_from, "text": tuning.text_from}
     tuned = {name for name, first in first_layers.items() if tuning.epochs and first is not None}
@@ -35,14 +35,14 @@ def frozen_encoders(train: TrainConfig, encoders: Encoders) -> frozenset[str]:
 
 
 def open_cache(train: TrainConfig) -> ArrayCache:
-    """Opens where pixels and features are kept, or not."""
+    """Opens the cache of pixels and features, which may be kept or not."""
     return ArrayCache(train.cache_folder, keep=train.cache_features)
 
 
 def compute_features(
     model: keras.Model, inputs: Inputs, cached: Collection[str], cache: ArrayCache
 ) -> Inputs:
-    """Replaces inputs by their encoders' features, each distinct photo and text encoded once.
+    """Replaces inputs with their encoders' features; encodes each distinct photo and text once.
 
     Args:
         model: With the encoders' weights loaded.
@@ -59,7 +59,7 @@ def compute_features(
         old = ENCODED_INPUTS[modality]
         source = inputs.columns[old]
         # a vector, a grid of them (fusion by regions), or one for each token or window of tokens
-        rows = 0 if modality in inputs.absent else len(source.values)  # nobody looks at them
+        rows = 0 if modality in inputs.absent else len(source.values)  # they are not used
         shape = [rows, *encoder.output.shape[1:]]
         tokens = {TEXT_FEATURES: 1, TEXT_WINDOWS: WINDOW_TOKENS}.get(name)
         if tokens:
@@ -84,15 +84,15 @@ def compute_features(
 def weights_digest(model: keras.Model) -> str:
     """Hashes a model's weights and its layers' settings.
 
-    Not their names, which Keras counts up within a process, nor whether they are trained: training
-    freezes what a loaded model does not, and features are those of inference.
+    Leaves out the layers' names, which Keras numbers within a process, and whether they are
+    trainable: training freezes what a loaded model does not, and features are those of inference.
     """
     settings = json.dumps(_list_settings(model), sort_keys=True, default=str)
     return fingerprint(settings, *[weight.numpy() for weight in model.weights])
 
 
 def _list_settings(layer: keras.layers.Layer) -> list:
-    """Lists the settings of a layer, and of all that a model holds."""
+    """Lists the settings of a layer, or of all layers in a model."""
     if isinstance(layer, keras.Model):
         return [_list_settings(inner) for inner in layer.layers]
     not_hashed = ("name", "trainable")
@@ -102,9 +102,9 @@ def _list_settings(layer: keras.layers.Layer) -> list:
 def _encode(
     encoder: keras.Model, arrays: dict[str, np.ndarray], length: int
 ) -> Iterator[np.ndarray]:
-    """Encodes in chunks, texts of like length together, since padding costs as much as words.
+    """Encodes in chunks, texts of similar length together, since padding costs as much as words.
 
-    What has a row for each token, or window of tokens, is filled up with zeros to `length`.
+    Features with a row for each token, or window of tokens, are padded with zeros to `length`.
     """
     for start in range(0, len(next(iter(arrays.values()))), SORTED_ROWS):
         chunk = {name: array[start : start + SORTED_ROWS] for name, array in arrays.items()}
@@ -119,7 +119,7 @@ def _encode(
 
 
 def _encode_block(encoder: keras.Model, block: dict[str, np.ndarray], length: int) -> np.ndarray:
-    """Encodes rows at once, texts cut to the longest of them."""
+    """Encodes rows together, with texts cut to the longest of them."""
     if IMAGE in block:
         return encoder.predict_on_batch({IMAGE: block[IMAGE].astype("float32")})
     longest = int(block[PADDING_MASK].sum(axis=1).max())
@@ -140,13 +140,14 @@ def predict_rows(model: keras.Model, inputs: Inputs, rows: np.ndarray) -> dict[s
 
 
 def build_predictor(model: keras.Model) -> Predictor:
-    """Builds what runs a model over an evaluation dataset.
+    """Builds a function that runs a model over an evaluation dataset.
 
-    By one graph for all numbers of rows and tokens. Keras's own is made for the shapes that were
-    seen before, and what was seen before would decide about the last bits.
+    It uses one graph for all numbers of rows and tokens. Keras's own graph depends on the shapes
+    seen before, which would decide about the last bits.
 
     Returns:
-        A function to float32 (rows, ...) by output of the model, in the order of the dataset.
+        A function that returns float32 (rows, ...) by output of the model, in the order of the
+        dataset.
     """
     specs = {name: tf.TensorSpec(taken.shape, taken.dtype) for name, taken in model.input.items()}
     run = tf.function(

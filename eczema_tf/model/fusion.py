@@ -1,11 +1,11 @@
-"""Fusion of the photo's and the text's evidence, in a form that cannot do worse by much.
+"""Fusion of the photo's and the text's evidence, in a form that cannot do much worse.
 
     log-odds = prior + the photo's evidence + the text's evidence + what only both tell together
 
-Evidence is a single head's log-odds less the prior: what is independent given the answer simply
-adds up (naive Bayes). The last term alone is learned from both, by one of the small functions
-named by `model.fusion`; it starts at nothing. Where only one modality is there, the answer is the
-single head's, to the bit.
+Evidence is a single head's log-odds minus the prior: evidence that is independent given the answer
+adds up (naive Bayes). Only the last term is learned from both, by one of the small functions named
+by `model.fusion`; it starts at zero. If only one modality is there, the answer is the single
+head's, bit for bit.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,9 @@ class Evidence:
         image: (batch, units); the learned vector where there is no photo.
         text: (batch, units); the learned vector where there is no text.
         image_present: (batch,) 0 or 1; in training some are dropped.
-        text_present: Likewise.
+        text_present: The same for texts.
         image_features: (batch, height, width, channels), or (batch, channels) for embeddings;
-            without meaning where there is no photo.
+            meaningless where there is no photo.
     """
 
     image: Any
@@ -49,18 +49,18 @@ def fuse(name: str, image_score: Any, text_score: Any, joint: Any, evidence: Evi
     """Adds up what both modalities say, each (batch, 1), and what only both tell together.
 
     Args:
-        name: Of the question, for the layers' names.
+        name: Name of the question, for the layers' names.
         image_score: From the photo alone.
         text_score: From the text alone.
-        joint: (batch, units), from one of `FUSIONS`; None where there is nothing but the sum.
-        evidence: For what is present.
+        joint: (batch, units), from one of `FUSIONS`; None if there is nothing but the sum.
+        evidence: Says what is present.
 
     Returns:
         (batch, 1).
     """
     parts = [image_score, text_score, evidence.image_present, evidence.text_present]
     if joint is not None:
-        # from nothing on, so that it has to prove itself
+        # starts at zero, so that it has to prove itself
         together = keras.layers.Dense(
             1, kernel_initializer="zeros", use_bias=False, dtype="float32", name=f"{name}_joint"
         )
@@ -97,7 +97,7 @@ def join_by_cross_attention(evidence: Evidence, config: ModelConfig) -> Any:
     """
     if len(evidence.image_features.shape) != 4:
         raise ConfigError(
-            "model.fusion: cross_attention: one embedding a photo has no regions; allowed:"
+            "model.fusion: cross_attention: one embedding per photo has no regions; allowed:"
             f" {', '.join(name for name in FUSIONS if name != 'cross_attention')}"
         )
     units, channels = config.embedding_units, evidence.image_features.shape[-1]
@@ -124,9 +124,10 @@ def join_nothing(evidence: Evidence, config: ModelConfig) -> None:
 
 
 def _mix(parts: list[Any], config: ModelConfig) -> Any:
-    """The parts, each (batch, units), and a hidden layer over them.
+    """Joins the parts, each (batch, units), and a hidden layer over them.
 
-    So the joint term can weigh one part anew, or by another. Returns (batch, (parts + 1) * units).
+    The joint term can thus reweight one part, or weight it by another. Returns (batch, (parts + 1)
+    * units).
     """
     together = keras.layers.Concatenate(name="fusion_concat")(parts)  # (batch, parts * units)
     hidden = keras.layers.Dense(config.embedding_units, activation="relu", name="fusion_hidden")

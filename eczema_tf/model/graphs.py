@@ -1,6 +1,6 @@
-"""What stands in a TensorFlow graph, as it is written: its nodes, and its functions.
+"""The contents of a TensorFlow graph as written: its nodes and its functions.
 
-No Keras here: `predict` has none.
+Keras is not used here, because `predict` does without it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 
 def list_nodes(graph: GraphDef) -> Iterator[tuple[str, list[NodeDef]]]:
-    """Lists nodes with the name of the function that they stand in, called or not.
+    """Lists nodes with the name of the function that contains them, called or not.
 
     Those of the graph itself have "". Two functions of one name are both listed.
     """
@@ -22,7 +22,7 @@ def list_nodes(graph: GraphDef) -> Iterator[tuple[str, list[NodeDef]]]:
 
 
 def list_functions(graph: GraphDef) -> list[FunctionDef]:
-    """Lists the functions that a graph holds, called or not."""
+    """Lists the functions that a graph contains, called or not."""
     return list(attrgetter("library")(graph).function)
 
 

@@ -1,10 +1,10 @@
-"""Whether a SavedModel does no more than compute: it is a program, and may come from anybody.
+"""Whether a SavedModel does no more than compute: it is a program, and may come from anyone.
 
-TensorFlow says of each operation whether it has a state, as everything has that reads or writes
-files, opens connections or calls Python, but for a few. So what has a state is refused, unless it
-is known to be harmless (TensorFlow, Using TensorFlow Securely: a model is code).
+TensorFlow declares for each operation whether it is stateful. With few exceptions, everything that
+reads or writes files, opens connections or calls Python is. So stateful operations are refused,
+unless they are known to be harmless (TensorFlow, Using TensorFlow Securely: a model is code).
 
-No Keras here: `predict` has none.
+Keras is not used here, because `predict` does without it.
 """
 
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -29,7 +29,7 @@ _HARMLESS = """
     StatefulUniformInt StatefulStandardNormalV2 StatefulTruncatedNormal StatelessRandomGetAlg
     SampleDistortedBoundingBox SampleDistortedBoundingBoxV2 RandomCrop XlaCallModule XlaLaunch
 """
-# touch files or call Python, or run what stands in a string, though TensorFlow sees no state
+# touch files, call Python, or run code in a string, although TensorFlow declares no state
 _HARMFUL = """
     ReadFile MatchingFiles ImmutableConst InitializeTableFromTextFile PyFuncStateless CacheDataset
     SnapshotDataset SnapshotDatasetV2 SnapshotDatasetReader SnapshotNestedDatasetReader
@@ -38,13 +38,13 @@ _HARMFUL = """
     GenerateVocabRemapping
 """
 HARMLESS, HARMFUL = frozenset(_HARMLESS.split()), frozenset(_HARMFUL.split())
-# by these alone weights are read, in functions that nothing else calls
+# only these read weights, in functions that nothing else calls
 SAVING = frozenset({"SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename"})
 SAVERS = ("__inference__traced_save", "__inference__traced_restore")
 
 
 def find_harmful(saved: SavedModel) -> list[str]:
-    """Lists the operations by which a SavedModel may do more than compute; none if it does not."""
+    """Lists the operations by which a SavedModel may do more than compute; empty if it has none."""
     found: set[str] = set()
     for meta in saved.meta_graphs:
         own = {function.signature.name for function in list_functions(meta.graph_def)}

@@ -1,29 +1,30 @@
-"""A finer map inside of an image encoder: heatmaps say by it where, and distances what is strange.
+"""Finer maps inside an image encoder, for heatmaps and for distances from training.
 
-The features that answers are made of see a lesion in few cells, and know little of its texture.
+The features that answers are made from show a lesion in few cells, and little of its texture.
 """
 
 from typing import Any
 
 import keras
 
-FINE_CELLS = 12  # a side: coarser maps miss small lesions, finer ones follow edges (docs/log.md)
+FINE_CELLS = 12  # per side: coarser maps miss small lesions, finer ones follow edges (docs/log.md)
 SMALLEST_VARIANCE = 1e-12
 
 
 def find_inner_maps(encoder: keras.Model, photo: Any) -> list[Any]:
-    """Finds the last inner map of each resolution that all else flows through, the fine one first.
+    """Finds the last inner map of each resolution that everything flows through, finest first.
 
-    Where residual blocks meet, if there are any: all else is half a step. A vision transformer has
-    one resolution throughout, and none.
+    Maps are taken where residual blocks meet, if there are any: everything else is half a step. A
+    vision transformer has one resolution throughout, and no inner maps.
 
     Args:
-        encoder: Of photos.
+        encoder: Encoder of photos.
         photo: What it is called with, (batch, size, size, 3).
 
     Returns:
-        Tensors of the encoder, (batch, height, width, channels): of the least resolution of at
-        least `FINE_CELLS` cells a side, then of coarser ones; none without the first.
+        Tensors of the encoder, (batch, height, width, channels): first that of the lowest
+        resolution with at least `FINE_CELLS` cells per side, then coarser ones; empty without the
+        first.
     """
     if len(encoder.outputs[0].shape) != 4:
         return []
@@ -44,7 +45,7 @@ def carries_all(tensor: Any, encoder: keras.Model) -> bool:
     """Says whether nothing flows around one of an encoder's tensors."""
     try:
         keras.Model(tensor, encoder.outputs[0])
-    except ValueError:  # Keras' way to say that something does
+    except ValueError:  # Keras' way of saying that something does
         return False
     return True
 
@@ -53,9 +54,9 @@ def carries_all(tensor: Any, encoder: keras.Model) -> bool:
 class Texture(keras.layers.Layer):
     """Mean and standard deviation of each channel over a map.
 
-    The diagonal of its Gram matrix, which tells texture (Gatys, Ecker and Bethge 2015), and
-    unfamiliar photos by it (Sastry and Oore 2020). Call with (batch, height, width, channels);
-    returns (batch, 2 * channels).
+    They give the diagonal of its Gram matrix, which characterises texture (Gatys, Ecker and Bethge
+    2015) and thereby reveals unfamiliar photos (Sastry and Oore 2020). Call with (batch, height,
+    width, channels); returns (batch, 2 * channels).
     """
 
     def call(self, features: Any) -> Any:

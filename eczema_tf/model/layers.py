@@ -10,14 +10,14 @@ import keras
 import numpy as np
 from keras import ops
 
-# Of what these and other layers of the package compute; raised when it changes, since features of
-# frozen encoders are kept.
+# Version of what these and other layers of the package compute; raised when that changes, since
+# features of frozen encoders are cached.
 LAYERS_VERSION = 1
 
 
 @keras.saving.register_keras_serializable("eczema_tf")
 class MissingModality(keras.layers.Layer):
-    """Replaces the embedding of an absent modality by a learned vector, in training and after it.
+    """Replaces the embedding of an absent modality with a learned vector, in training and after it.
 
     Call with `[embedding (batch, units), present (batch,) 0 or 1]`; returns (batch, units).
     """
@@ -33,7 +33,7 @@ class MissingModality(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Chooses row by row.
 
-        By `where`, not by a product, so that whatever an absent photo was filled with cannot come
+        Uses `where`, not a product, so that whatever an absent photo was filled with cannot come
         through.
         """
         embedding, present = inputs
@@ -96,10 +96,10 @@ class MaskedPooling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("eczema_tf")
 class WindowMean(keras.layers.Layer):
-    """Means of the real tokens of every `width` in a row: what phrases say, in less room.
+    """Means of the real tokens among every `width` in a row: what phrases say, in less space.
 
     Call with `[tokens (batch, tokens, units), mask (batch, tokens) 0 or 1]`; returns (batch,
-    windows, units), zeros where a window holds no token. Windows begin at the first token, so that
+    windows, units), zeros where a window has no token. Windows begin at the first token, so that
     padding changes none of them.
     """
 
@@ -108,7 +108,7 @@ class WindowMean(keras.layers.Layer):
         self.width = width
 
     def call(self, inputs: Any) -> Any:
-        """Adds up each window and divides by how many tokens it holds."""
+        """Adds up each window and divides by the number of its tokens."""
         tokens, mask = inputs
         mask = ops.expand_dims(ops.cast(mask, tokens.dtype), -1)  # (batch, tokens, 1)
         return self._add_up(tokens * mask) / ops.maximum(self._add_up(mask), 1.0)
@@ -125,7 +125,7 @@ class HeldWindows(keras.layers.Layer):
     """The mask of `WindowMean`'s windows: (batch, windows, units) to (batch, windows), 0 or 1."""
 
     def call(self, windows: Any) -> Any:
-        """Finds the windows that hold tokens: the others are zeros throughout."""
+        """Finds the windows that have tokens: the others are zeros throughout."""
         return ops.cast(ops.any(windows != 0, axis=-1), windows.dtype)
 
 
@@ -158,7 +158,7 @@ class CumulativeLogits(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Makes the first cut point and the (positive) steps to the next."""
-        # all grades equally likely: what a head says that has no grade to learn from
+        # all grades equally likely: the answer of a head that has no grade to learn from
         cuts = np.log([k / (self.grades - k) for k in range(1, self.grades)])
         self.first = self.add_weight(
             shape=(1,), initializer=keras.initializers.Constant(cuts[0]), name="first_cut"
@@ -178,18 +178,18 @@ class CumulativeLogits(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("eczema_tf")
 class AddedEvidence(keras.layers.Layer):
-    """Adds up two modalities' evidence and a joint term, less or more of each as `slopes` say.
+    """Adds up two modalities' evidence and a joint term, each weighted by its slope.
 
     Call with `[image (batch, 1), text (batch, 1), image_present (batch,), text_present (batch,)]`
-    and perhaps `joint (batch, 1)`, all log-odds; returns (batch, 1). Evidence is what a modality's
-    log-odds are above the `prior`; what is absent has none. Only where both are there, a joint term
-    and a `shift` are added.
+    and perhaps `joint (batch, 1)`, all log-odds; returns (batch, 1). Evidence is a modality's
+    log-odds minus the `prior`; an absent modality has none. A joint term and a `shift` are added
+    only if both are there.
 
-    No weight is trained by gradients: heads are surest on what they were trained with, so that
-    how far to trust them is only seen on other cases (stacking, Wolpert 1992). And no gradient of
-    training goes through to the modalities' own log-odds: they learn from their own losses, or they
-    would be calibrated for the sum and not for themselves. (Where one is alone, `OneOrBoth` passes
-    its answer on, and fusion's loss with it.)
+    No weight is trained by gradients: heads are surest on the cases they were trained on, so only
+    other cases show how far to trust them (stacking, Wolpert 1992). Nor does any gradient in
+    training reach the modalities' own log-odds: they learn from their own losses; otherwise they
+    would be calibrated for the sum and not for themselves. (If there is only one, `OneOrBoth`
+    passes its answer on, and fusion's loss with it.)
     """
 
     def build(self, input_shape: Any) -> None:
@@ -204,7 +204,7 @@ class AddedEvidence(keras.layers.Layer):
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Adds.
 
-        By `where`, so that the score of an absent photo cannot come through even if it is NaN.
+        Uses `where`, so that the score of an absent photo cannot come through even if it is NaN.
         """
         image, text, image_present, text_present, *joint = inputs
         if training:
@@ -219,17 +219,17 @@ class AddedEvidence(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("eczema_tf")
 class OneOrBoth(keras.layers.Layer):
-    """Answers as the only modality that is there does; where it is not alone, as both do.
+    """Returns the answer of the only modality that is there, or that of both.
 
-    In training the loss of fusion so counts for a modality that is alone, beside its own loss:
-    without that nothing measurable changes (docs/log.md).
+    In training, fusion's loss thus also counts for a modality that is alone, besides its own loss:
+    without this, nothing measurable changes (docs/log.md).
 
     Call with `[image (batch, n), text (batch, n), both (batch, n), image_present (batch,),
     text_present (batch,)]`; returns (batch, n).
     """
 
     def call(self, inputs: Any) -> Any:
-        """Chooses, so that the single answer comes through to the bit."""
+        """Chooses, so that a single answer comes through bit for bit."""
         image, text, both, image_present, text_present = inputs
         has_image = ops.expand_dims(image_present > 0.5, -1)  # (batch, 1)
         has_text = ops.expand_dims(text_present > 0.5, -1)
@@ -241,7 +241,7 @@ class OneOrBoth(keras.layers.Layer):
 class PatchGrid(keras.layers.Layer):
     """Lays a vision transformer's patch tokens out as a feature map.
 
-    Without the class (and other) tokens that come first. Call with (batch, tokens, channels);
+    Leaves out the class (and other) tokens that come first. Call with (batch, tokens, channels);
     returns (batch, side, side, channels).
     """
 
@@ -252,7 +252,8 @@ class PatchGrid(keras.layers.Layer):
     def call(self, tokens: Any) -> Any:
         """Takes the last side * side tokens, which are the patches row by row.
 
-        Of those that there are: KerasHub announces one too many for SigLIP.
+        It counts from the end of the tokens that are there: KerasHub announces one too many for
+        SigLIP.
         """
         patches = tokens[:, -(self.side**2) :]  # (batch, side * side, channels)
         grid = (ops.shape(tokens)[0], self.side, self.side, tokens.shape[-1])

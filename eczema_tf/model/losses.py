@@ -1,6 +1,6 @@
 """Losses, targets and probabilities of the heads.
 
-Heads give logits; this is the one place that says what the logits mean.
+Heads return logits; this is the one place that says what the logits mean.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,15 +21,15 @@ class FindingsCrossentropy(keras.losses.Loss):
     """
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """One loss a row."""
+        """Returns one loss per row."""
         y_true = ops.cast(y_true, y_pred.dtype)
         return ops.sum(ops.binary_crossentropy(y_true, y_pred, from_logits=True), axis=-1)
 
 
 def build_losses(heads: Iterable[str] = HEADS) -> dict[str, keras.losses.Loss]:
-    """Makes one loss a head, each taking logits and soft labels."""
-    # of grades, every "worse than grade k" (Frank and Hall 2001; CORAL, Cao et al. 2020): a miss by
-    # two grades costs more than a miss by one
+    """Makes one loss per head, each taking logits and soft labels."""
+    # for grades, every "worse than grade k" (Frank and Hall 2001; CORAL, Cao et al. 2020): a miss
+    # by two grades costs more than a miss by one
     losses: dict[str, keras.losses.Loss] = {
         head: keras.losses.BinaryCrossentropy(from_logits=True)
         for head in (*ECZEMA_HEADS.values(), *SEVERITY_HEADS.values())
@@ -42,7 +42,7 @@ def build_losses(heads: Iterable[str] = HEADS) -> dict[str, keras.losses.Loss]:
 def compute_targets(
     eczema: np.ndarray, consistency: np.ndarray, severity: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Turns labels into what the losses take. Missing labels give zeros, to be weighted by 0.
+    """Turns labels into what the losses take. Missing labels become zeros, to be weighted by 0.
 
     Args:
         eczema: float (rows,) in [0, 1], NaN for none.
@@ -69,7 +69,7 @@ def compute_targets(
 def compute_probabilities(logits: Mapping[str, Any]) -> dict[str, Any]:
     """Turns the heads' logits into probabilities.
 
-    By ops that work on NumPy, in graphs and in the served model.
+    Uses ops that work on NumPy, in graphs and in the served model.
 
     Args:
         logits: By head: (rows, 1) eczema heads, (rows, 3) consistency, (rows, 2) cumulative

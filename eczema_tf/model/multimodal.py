@@ -8,9 +8,9 @@
                                    |                           |           consistency,
                                    +-> windows -> findings ----+---------> severity_text
 
-    clinical fields, if the model is told any ------------------------> added to eczema
+    clinical fields, if the model uses any ---------------------------> added to eczema
 
-Findings are detected where the training data say what their texts say. An absent modality is a
+Findings are detected if the training data list what their texts say. An absent modality becomes a
 learned vector. Every input, layer of interest and output is named. The half after the encoders can
 be taken as a model of its own that shares the layers (`heads_of`), to be trained on cached
 features.
@@ -59,11 +59,11 @@ from eczema_tf.schema import (
     TOKEN_IDS,
 )
 
-# names of layers, and what they give
-CLINICAL_EVIDENCE = "clinical_evidence"  # (batch, 1), log-odds; only where fields are told
+# names of layers, and what they return
+CLINICAL_EVIDENCE = "clinical_evidence"  # (batch, 1), log-odds; only with clinical fields
 TYPICAL_PHOTO = "typical_photo"  # (batch, channels), the photo's summary
 SEVERITY_TEXT_SCORE = "severity_text_score"  # (batch, 1)
-# by modality, (batch, channels), pooled features; only where heads are widened
+# by modality, (batch, channels), pooled features; only if heads are widened
 WIDE_FEATURES = {"image": "wide_image", "text": "wide_text"}
 ENCODER_LAYERS = {"image": "image_encoder", "text": "text_encoder"}
 # by modality, the input that cached features stand in for
@@ -72,16 +72,16 @@ ENCODED_INPUTS = {"image": IMAGE, "text": TOKEN_IDS}
 
 @dataclass(frozen=True)
 class Encoders:
-    """Both encoders' specs, what is detected in texts, and what else the model is told.
+    """Both encoders' specs, what is detected in texts, and the clinical fields.
 
-    With the configuration's `model` section and the weights, they are all that makes a model.
+    Together with the configuration's `model` section and the weights, they define a model.
     """
 
     image: EncoderSpec
     text: EncoderSpec
-    findings: tuple[str, ...] = ()  # what is detected in texts; none where nothing is known of them
+    findings: tuple[str, ...] = ()  # detected in texts; empty if no text's findings are known
     clinical: tuple[Field, ...] = ()
-    # whether the heads of eczema that see one modality look at its pooled features, too: more data
+    # whether the eczema heads of one modality also look at its pooled features, because more data
     # have added to what the model said (`training.own_evidence`)
     widened: bool = False
 
@@ -92,7 +92,7 @@ class Encoders:
 
     @property
     def pretrained(self) -> frozenset[str]:
-        """Which of "image" and "text" the first stage of training leaves as they are."""
+        """Which of "image" and "text" the first stage of training leaves unchanged."""
         specs = {"image": self.image, "text": self.text}
         return frozenset(
             name for name, spec in specs.items() if spec.pretrained and spec.kind != "precomputed"
@@ -114,8 +114,8 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
         `decision.measure_decision` gives.
 
     Raises:
-        RunError: If Keras is set up in a way that these layers are not written for.
-        ConfigError: If heads shall be told textures that there are not.
+        RunError: If Keras is set up in a way that these layers do not support.
+        ConfigError: If heads are to use textures that the encoder does not have.
     """
     _check_keras()
 
@@ -132,7 +132,7 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
 
     # === Encoders ===
     textured = config.image.textures
-    # features that are kept as a map have no room beside them for texture
+    # features that are kept as a map leave no room for textures
     regions = config.fusion == "cross_attention"
     photo = encode_image(inputs[IMAGE], spec, 0 if regions else None if textured else 1)
     summary = TypicalFeatures(dtype="float32", name=TYPICAL_PHOTO)(photo.summary)
@@ -140,10 +140,10 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
     if textured and len(parts) == 1:
         raise ConfigError(
             "model.image.textures: true needs a pretrained image encoder with inner maps, and"
-            " another fusion than cross_attention; set it to false"
+            " a fusion other than cross_attention; set it to false"
         )
-    # normalised together: textures, whose figures are several times as large, then count most, and
-    # pooled features, which are many and soon learned by heart, least (docs/log.md)
+    # normalised together: textures, whose values are several times as large, then count most, and
+    # pooled features, which are many and soon memorised, count least (docs/log.md)
     seen = summary if textured else parts[0]
     image = project(seen, "image", config, config.embedding_units)  # (batch, units)
     pooled_text, text, said = embed_text(inputs, encoders.text, len(encoders.findings), config)
@@ -158,7 +158,7 @@ def build_model(config: ModelConfig, encoders: Encoders) -> keras.Model:
 
     # === Whether to decide ===
     present = inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]
-    # of textures the fine map's alone: coarser ones were not tried
+    # of textures, only that of the fine map: coarser ones were not tried
     outputs |= measure_decision(parts[:2], pooled_text, outputs["eczema"], *present)
     return keras.Model(inputs, {name: outputs[name] for name in OUTPUTS}, name="eczema_assistant")
 
@@ -172,10 +172,10 @@ def _answer(
     inputs: dict[str, Any],
     config: ModelConfig,
 ) -> dict[str, Any]:
-    """From both embeddings, (batch, units), and findings to the logits of every head."""
+    """Computes every head's logits from both embeddings, (batch, units), and findings."""
     outputs, scores = _answer_alone(image, text, said, wide, inputs)
 
-    # what is absent is so in truth or by dropout
+    # an absent modality is truly absent, or dropped
     present = inputs[IMAGE_PRESENT], inputs[TEXT_PRESENT]
     dropped = ModalityDropout(config.modality_dropout, name="modality_dropout")([*present])
     evidence = Evidence(
@@ -203,16 +203,16 @@ def _answer(
 def _answer_alone(
     image: Any, text: Any, said: Any, wide: dict[str, Any], inputs: dict[str, Any]
 ) -> tuple[dict[str, Any], tuple[Any, Any]]:
-    """The heads of one modality: what is absent is so in truth.
+    """Builds the heads of one modality; here, only what is truly absent is absent.
 
     Returns:
         Logits by head, and the photo's and the text's score of severity, each (batch, 1).
     """
     image = MissingModality(name="image_known_or_missing")([image, inputs[IMAGE_PRESENT]])
     text = MissingModality(name="text_known_or_missing")([text, inputs[TEXT_PRESENT]])
-    # what tells grades apart says nothing of eczema: the embedding has few units for it
+    # what tells grades apart says nothing about eczema, so the embedding has few units for it
     graded = text if said is None else keras.layers.Concatenate(name="graded")([text, said])
-    # from zeros, so that heads say nothing where there is no label to learn from
+    # from zeros, so that heads say nothing if there is no label to learn from
     scores = (
         _head("severity_image_score", image, 1, "zeros"),
         _head(SEVERITY_TEXT_SCORE, graded, 1, "zeros"),
@@ -230,7 +230,7 @@ def _answer_alone(
 def _widen(
     embeddings: dict[str, Any], wide: dict[str, Any], inputs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Puts pooled features beside embeddings, by modality, each (batch, channels)."""
+    """Appends pooled features to embeddings, by modality, each (batch, channels)."""
     seen = dict(embeddings)
     for name, pooled in wide.items():
         present = inputs[PRESENT[name]]
@@ -240,11 +240,12 @@ def _widen(
 
 
 def _add_clinical(logit: Any, clinical: Any) -> Any:
-    """Adds what clinical fields tell to whatever photo and text told, each (batch, 1).
+    """Adds the evidence of clinical fields to that of photo and text, each (batch, 1).
 
-    Linear, so that each field has its share and what is not known, 0, has none: then the answer is
-    that without fields, to the bit. The weights are not trained with the others, which therefore
-    are what they would be without fields, but fitted in the end (`training.clinical`).
+    It is linear, so that each field has its share and an unknown one, 0, has none: if none is
+    known, the answer is that without fields, bit for bit. The weights are not trained with the
+    others, which are therefore what they would be without fields; they are fitted at the end
+    (`training.clinical`).
     """
     evidence = keras.layers.Dense(
         1,
@@ -272,7 +273,7 @@ def _check_keras() -> None:
     if settings != ("channels_last", "float32"):
         raise RunError(
             f"Keras is set to {' and '.join(settings)}; only channels_last and float32 are"
-            " supported: mend ~/.keras/keras.json"
+            " supported: correct ~/.keras/keras.json"
         )
 
 
@@ -297,12 +298,12 @@ def heads_of(
         inputs[name].name = name  # Keras wants inputs to be called what their keys are
         del inputs[ENCODED_INPUTS[modality]]
     if inputs.keys() & {POOLED_TEXT, TEXT_WINDOWS}:
-        del inputs[PADDING_MASK]  # was used up
+        del inputs[PADDING_MASK]  # no longer needed
     given = {name: model.get_layer(name).output for name in outputs}
     return keras.Model(inputs, given, name="eczema_heads")
 
 
-@lru_cache(maxsize=2)  # Keras traces every model that it is given anew
+@lru_cache(maxsize=2)  # Keras traces every new model again
 def encoder_of(model: keras.Model, modality: str) -> keras.Model:
     """Takes the part that turns one modality's inputs into the features that `heads_of` takes."""
     names = [IMAGE] if modality == "image" else [TOKEN_IDS, PADDING_MASK]
@@ -313,7 +314,7 @@ def encoder_of(model: keras.Model, modality: str) -> keras.Model:
 
 
 def is_textured(model: keras.Model) -> bool:
-    """Says whether heads are told textures, which flow around the encoder's last map."""
+    """Says whether heads use textures, which bypass the encoder's last map."""
     pooled = model.get_layer(POOLED_IMAGE).output.shape[-1]
     return model.get_layer("image_norm").gamma.shape[-1] > pooled
 
@@ -321,8 +322,8 @@ def is_textured(model: keras.Model) -> bool:
 def feature_name(model: keras.Model, modality: str) -> str:
     """Names the last layer of a modality before anything trainable.
 
-    That is a pooled vector, but where the fusion looks at regions, and where a text's pooling has
-    weights or findings are detected.
+    That is a pooled vector, unless the fusion looks at regions, a text's pooling has weights, or
+    findings are detected.
     """
     names = {layer.name for layer in model.layers}
     if modality == "image":

@@ -1,4 +1,4 @@
-"""Dummies through an encoder before anything is spent on data: what cannot work is said at once."""
+"""Runs dummies through an encoder before any work on data, so that failures show at once."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from eczema_tf.model.multimodal import encoder_of
 from eczema_tf.schema import IMAGE, PADDING_MASK, TOKEN_IDS
 
 DUMMY_TOKENS = 8
-RELATIVE_TOLERANCE = 1e-3  # of rounding, which differs between one row and two
+RELATIVE_TOLERANCE = 1e-3  # for rounding, which differs between one row and two
 
 
 def probe_encoder(model: keras.Model, modality: str, name: str) -> None:
@@ -17,10 +17,10 @@ def probe_encoder(model: keras.Model, modality: str, name: str) -> None:
     Args:
         model: From `build_model`.
         modality: "image" or "text".
-        name: Of the encoder, for the error.
+        name: Name of the encoder, for the error.
 
     Raises:
-        ConfigError: If that fails, gives values that are not finite, or if the rows of a batch
+        ConfigError: If that fails or returns values that are not finite, or if the rows of a batch
             depend on each other.
     """
     encoder, rng = encoder_of(model, modality), np.random.default_rng(0)
@@ -35,15 +35,15 @@ def probe_encoder(model: keras.Model, modality: str, name: str) -> None:
         together = np.asarray(encoder(dummies, training=False))
         alone = np.concatenate([np.asarray(encoder(row, training=False)) for row in each])
         largest, apart = np.abs(together).max(), np.abs(together - alone).max()
-    except Exception as error:  # whatever the layers of somebody else raise
+    except Exception as error:  # third-party layers raise whatever they like
         raise ConfigError(
             f"model.{modality}: {name} cannot encode: {shorten(str(error))}"
         ) from error
     if not 0 < largest < np.inf:
-        raise ConfigError(f"model.{modality}: {name} cannot encode: it gives {largest:g} for all")
+        raise ConfigError(f"model.{modality}: {name} cannot encode: it returns {largest:g} for all")
     difference = apart / largest
     if not difference <= RELATIVE_TOLERANCE:
         raise ConfigError(
-            f"model.{modality}: {name} does not encode each row of a batch for itself: alone it"
+            f"model.{modality}: {name} does not encode each row of a batch by itself: alone, a row"
             f" differs by {difference:.1e} of the largest value"
         )

@@ -1,7 +1,7 @@
 """A SavedModel or TensorFlow Hub module as a frozen image encoder: photos in, embeddings out.
 
-Derm Foundation (Google Health, 2024) is one: it takes serialised `tf.train.Example`s that hold a
-PNG, and gives 6144 values. What such a module takes is one of
+Derm Foundation (Google Health, 2024) is one: it takes serialised `tf.train.Example`s that contain a
+PNG, and returns 6144 values. Such a module takes one of
 
     pixels   float32 (batch, size, size, 3) in [0, 1], TensorFlow Hub's common signature for images
     bytes    string (batch,), a PNG each
@@ -31,7 +31,7 @@ DEFAULT_SIZE_PX = 448  # what Derm Foundation asks for
 
 @keras.saving.register_keras_serializable("eczema_tf")
 class SavedModelEncoder(keras.layers.Layer):
-    """Embeds photos by a SavedModel, which is never trained.
+    """Embeds photos with a SavedModel, which is never trained.
 
     Call with photos, float32 (batch, size, size, 3) in [0, 255]; returns float32 (batch,
     dimension).
@@ -39,18 +39,18 @@ class SavedModelEncoder(keras.layers.Layer):
     Args:
         handle: A folder, or a TensorFlow Hub handle.
         input_kind: "pixels", "bytes" or "example"; None to tell from the signature.
-        digest: Of the module's files when the run was started; None if it starts now.
+        digest: Digest of the module's files when the run was started; None if it starts now.
         dimension: Length of an embedding, where it is known.
-        **options: Of a Keras layer.
+        **options: Options of a Keras layer.
 
     Attributes:
         input_kind: As above, never None.
-        digest: Likewise; with the handle and the input kind it is what rebuilds the layer.
-        size_px: Side of the photos that the module takes; None where its signature tells none.
+        digest: As above, never None; with the handle and the input kind, it rebuilds the layer.
+        size_px: Side of the photos that the module takes; None if its signature does not say.
 
     Raises:
-        PresetError: If the module is not available, not safe, or another one than it was.
-        ConfigError: If it does not take what `input_kind` says, or none of what is allowed.
+        PresetError: If the module is not available, not safe, or not the one it was.
+        ConfigError: If it does not take what `input_kind` says, or nothing that is allowed.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class SavedModelEncoder(keras.layers.Layer):
         """Embeds two dummies to see how long an embedding is.
 
         Args:
-            size_px: Of the photos.
+            size_px: Side of the photos.
 
         Raises:
             ConfigError: If the module takes photos of another size, or does not embed these.
@@ -106,7 +106,7 @@ class SavedModelEncoder(keras.layers.Layer):
             )
         try:
             return self.call(np.zeros((2, size_px, size_px, 3), "float32")).shape[-1]
-        except Exception as error:  # whatever operations of somebody else raise
+        except Exception as error:  # third-party operations raise whatever they like
             raise ConfigError(
                 f"{KEY}: the module does not embed photos of {size_px} px as {self.input_kind};"
                 f" set model.image.size_px and {KEY}_input to what it was made for; it says:"
@@ -115,7 +115,7 @@ class SavedModelEncoder(keras.layers.Layer):
 
 
 def _choose_kind(taken: tf.TensorSpec, asked: str | None) -> str:
-    """Returns what to give a module, as it is asked for or, of pixels, as its input tells."""
+    """Returns the kind of input to give a module: as asked or, for pixels, as its input says."""
     side = _find_side(taken.shape)
     if taken.dtype == tf.string and taken.shape.is_compatible_with((2,)):
         allowed, what = ["bytes", "example"], "strings"
@@ -162,9 +162,9 @@ def _find_folder(handle: str) -> Path:
             ) from error
     if not (folder / "saved_model.pb").is_file():
         raise PresetError(
-            f"{KEY}: {handle!r} (here {folder.resolve()}) holds no saved_model.pb; give a folder"
-            " that does, or a TensorFlow Hub handle (https://tfhub.dev/...); a run looks where it"
-            " was told to in training"
+            f"{KEY}: {handle!r} (here {folder.resolve()}) contains no saved_model.pb; give a"
+            " folder that does, or a TensorFlow Hub handle (https://tfhub.dev/...); a run looks"
+            " where it did in training"
         )
     return folder
 
@@ -176,13 +176,13 @@ def _load(folder: Path) -> Any:
         module = None if harmful else tf.saved_model.load(str(folder))
     except Exception as error:  # whatever a damaged one raises
         raise PresetError(
-            f"{KEY}: {folder}: is damaged or not whole, put all of its files there again:"
+            f"{KEY}: {folder}: is damaged or incomplete; put all of its files there again:"
             f" {shorten(str(error))}"
         ) from error
     if module is None:
         raise PresetError(
-            f"{KEY}: {folder}: has operations that may do more than compute, such as touch files:"
-            f" {shorten(', '.join(harmful))}"
+            f"{KEY}: {folder}: has operations that may do more than compute, such as touching"
+            f" files: {shorten(', '.join(harmful))}"
         )
     taken = {
         name: sorted(of.structured_input_signature[1]) for name, of in module.signatures.items()
@@ -191,7 +191,7 @@ def _load(folder: Path) -> Any:
         has = ", ".join(f"{name} of {' and '.join(inputs)}" for name, inputs in taken.items())
         raise ConfigError(
             f"{KEY}: {folder}: needs a signature {SIGNATURE!r} of one input, the photo; has"
-            f" {has or 'none'}; export it with such a one"
+            f" {has or 'none'}; export it with such a signature"
         )
     return module
 
@@ -199,7 +199,7 @@ def _load(folder: Path) -> Any:
 def _encode_examples(png: tf.Tensor) -> tf.Tensor:
     """Serialises `Example(features={"image/encoded": png})`, string (batch,) to string (batch,).
 
-    By ops, so that an export can do it without Python, and from the inside out.
+    It uses ops, so that an export can do it without Python, and works from the inside out.
     """
     protos = FileDescriptorSet()
     for message in (tf.train.Feature, tf.train.Example):

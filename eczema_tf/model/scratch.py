@@ -57,7 +57,7 @@ IMAGE_ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-# likewise, by `model.text.architecture`; the size of the vocabulary is still to come
+# the same by `model.text.architecture`; the size of the vocabulary is added later
 TEXT_ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "small": ("small_text_network", {"units": 96}),
     "bert": (
@@ -75,7 +75,7 @@ TEXT_ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def build_small_image_network(filters: Sequence[int]) -> keras.Model:
-    """Stages of two 3 x 3 convolutions (the first: one), each stage at half the size.
+    """Builds stages of two 3 x 3 convolutions (the first: one), each stage at half the size.
 
     Args:
         filters: Channels of each stage.

@@ -1,7 +1,7 @@
-"""The image encoder cut where fine-tuning begins: what lies below is computed once.
+"""Cuts the image encoder where fine-tuning begins: what lies below is computed once.
 
-Augmentation changes what the lower layers see, so that they are computed for a number of augmented
-views of each photo, and every epoch learns from another view.
+Augmentation changes what the lower layers see, so they are computed for a number of augmented views
+of each photo, and every epoch learns from another view.
 """
 
 from collections.abc import Collection, Iterator
@@ -24,7 +24,7 @@ from eczema_tf.model.layers import LAYERS_VERSION
 from eczema_tf.model.multimodal import ENCODER_LAYERS, feature_name, heads_of
 from eczema_tf.schema import IMAGE
 
-TRUNK = "image_trunk"  # what the lower layers give: (batch, height, width, channels)
+TRUNK = "image_trunk"  # what the lower layers return: (batch, height, width, channels)
 
 
 def split_at(model: keras.Model, first: str) -> tuple[keras.Model, keras.Model]:
@@ -35,8 +35,8 @@ def split_at(model: keras.Model, first: str) -> tuple[keras.Model, keras.Model]:
         first: Name of the layer, or how it begins.
 
     Returns:
-        From photos (batch, size, size, 3) in [0, 255] to what the layer takes, or to the fine map
-        if that comes earlier, and from there to the encoder's outputs.
+        A model from photos (batch, size, size, 3) in [0, 255] to what the layer takes, or to the
+        fine map if that comes earlier; and a model from there to the encoder's outputs.
 
     Raises:
         ConfigError: If something flows around that place, or the encoder has no such layer.
@@ -44,7 +44,7 @@ def split_at(model: keras.Model, first: str) -> tuple[keras.Model, keras.Model]:
     encoder = model.get_layer(ENCODER_LAYERS["image"])
     photos = model.get_layer(NORMALIZATION).output
     found = [layer for layer in encoder.layers if layer.name.startswith(first)][:1]
-    # what needs an inner map cannot do with a place above it: the fine one lies below all others
+    # what needs an inner map cannot use a place above it: the fine one lies below all others
     fine = find_inner_maps(encoder, photos)[:1] if encoder.outputs[1:] else []
     single = [layer.input for layer in found if not isinstance(layer.input, list)]
     for place in [*single, *fine]:
@@ -72,8 +72,8 @@ def top_of(
 
     Args:
         model: From `build_model`.
-        trunk: Of `split_at`.
-        upper: Likewise.
+        trunk: From `split_at`.
+        upper: From `split_at`.
         cached: Whether "text" enters as features; "image" is not among them.
         outputs: Names of the layers whose outputs the part has.
 
@@ -98,14 +98,14 @@ def encode_views(
     seed: int,
     cache: ArrayCache,
 ) -> Inputs:
-    """Replaces photos by what the lower layers make of them and of augmented views of them.
+    """Replaces photos with what the lower layers make of them and of augmented views of them.
 
     Args:
-        trunk: Of `split_at`.
+        trunk: From `split_at`.
         inputs: With pixels.
-        views: Of each photo, besides the photo itself.
+        views: Number of views of each photo, besides the photo itself.
         augment: How a view differs.
-        seed: Of the views.
+        seed: Seed of the views.
         cache: Where they are kept, by weights, preprocessing and contents.
 
     Returns:

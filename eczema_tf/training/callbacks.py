@@ -66,8 +66,8 @@ class Validate(keras.callbacks.Callback):
     def compute_metrics(self) -> dict[str, float]:
         """Computes `val_loss`, `val_<head>_loss`, and `val_auroc_<modality>` where it is defined.
 
-        It is not defined with one class only. A head is scored on the rows where its weight is not
-        0.
+        The AUROC is not defined with one class only. A head is scored on the rows where its weight
+        is not 0.
 
         Raises:
             RunError: If the loss is not finite, as after a last step that has spoilt the weights.
@@ -118,13 +118,13 @@ def compute_case_auroc(logits: np.ndarray, positive: np.ndarray, cases: np.ndarr
 class KeepBest(keras.callbacks.Callback):
     """Keeps the weights of the best epoch, stops in time, and can be resumed.
 
-    Training stops when no epoch was better for `patience` epochs. After every epoch all that
+    Training stops when no epoch was better for `patience` epochs. After every epoch, all that
     changes is written to `path`: weights, the state of the dropout generators, the optimizer, the
-    best weights (if they may be others than the last) and how long ago they were. The file is
-    replaced whole or not at all, so a kill at any moment loses at most one epoch.
+    best weights (if they may differ from the last) and how long ago they were. The file is replaced
+    whole or not at all, so a kill at any moment loses at most one epoch.
 
     Args:
-        path: Of the checkpoint.
+        path: Path of the checkpoint.
         patience: Epochs without a better score.
         last: Whether every epoch counts as better than the one before: all epochs are run and the
             last one is kept. No score is needed then.
@@ -188,11 +188,12 @@ class KeepBest(keras.callbacks.Callback):
 class WriteScalars(keras.callbacks.Callback):
     """Writes the metrics of every epoch, and the learning rate, for TensorBoard.
 
-    Training and validation are two curves of one name. Keras' own callback also prepares metrics at
-    every step, whether they are written or not: a fifth of a step on cached features.
+    Training and validation are two curves with one name. Keras' own callback also prepares metrics
+    at every step, whether they are written or not, which takes a fifth of a step on cached
+    features.
 
     Args:
-        folder: Of the stage's logs.
+        folder: Folder of the stage's logs.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -84,7 +84,7 @@ def copy_weights(model: keras.Model) -> list[np.ndarray]:
 def _changing_variables(model: keras.Model) -> list[keras.Variable]:
     """Weights, seed generators and optimizer slots, in a fixed order.
 
-    Metrics are not among them: they start anew each epoch.
+    Metrics are not among them: they start again each epoch.
     """
     metrics = {id(variable) for variable in model.metrics_variables}
     return [*(v for v in model.variables if id(v) not in metrics), *model.optimizer.variables]

@@ -1,7 +1,8 @@
-"""What clinical fields add to photo and text: fitted in the end, when both are trained.
+"""What clinical fields add to photo and text: fitted at the end, when both are trained.
 
-The fields' weights are found on training rows, as if they were all there is, and then how far to
-trust them beside photo and text on other cases: a complaint may say what the fields say again.
+The fields' weights are fitted on training rows, as if there were nothing else. How far to trust
+them alongside photo and text is then fitted on other cases, because a complaint may repeat what the
+fields say.
 """
 
 import keras
@@ -13,7 +14,7 @@ from eczema_tf.schema import CLINICAL
 from eczema_tf.training.data import TrainingData
 from eczema_tf.training.stacking import PENALTY, fit_log_odds
 
-# Of the weights' squared length. On 378 cases of development data 1 to 10 are as good
+# Penalty on the weights' squared length. On 378 cases of development data, 1 to 10 are equally good
 # (docs/log.md); with more cases it matters less.
 RIDGE = 3.0
 
@@ -26,11 +27,11 @@ def fit_clinical(
     Args:
         model: Trained and scaled, the layer's weights still 0; takes what `data.inputs` gives.
         data: With validation rows, unless `trust` is given.
-        prior: Log-odds of its fusion.
+        prior: Prior log-odds of its fusion.
         trust: How far the fields are trusted, from another model; None to find it.
 
     Returns:
-        How far: a factor, at least 0; 1 where there is nothing to find it by.
+        That trust: a factor, at least 0; 1 if there is nothing to find it by.
     """
     train, val = (rows[data.labelled[rows]] for rows in (data.train_rows, data.val_rows))
     figures, targets = data.inputs.columns[CLINICAL], data.targets["eczema"][:, 0]

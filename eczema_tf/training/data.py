@@ -18,9 +18,9 @@ class TrainingData:
     """All rows of a manifest, and which of them are learned from.
 
     Attributes:
-        inputs: Of all rows.
+        inputs: Inputs of all rows.
         targets: float32 (rows, ...) by head.
-        weights: float32 (rows,) by head; 0 where a row has no label for the head, or not what the
+        weights: float32 (rows,) by head; 0 where a row has no label for the head, or lacks what the
             head looks at.
         positive: bool (rows,), for the validation AUROC.
         labelled: bool (rows,), whether there is an eczema label.
@@ -60,10 +60,10 @@ def build_training_data(
 
     Args:
         config: Label threshold, soft labels, balancing.
-        table: Of the manifest.
-        inputs: Of all rows.
-        splits: Of each row; "train" is learned from, "val" decides when to stop.
-        findings: That the model detects in texts.
+        table: Table of the manifest.
+        inputs: Inputs of all rows.
+        splits: Split of each row; "train" is learned from, "val" decides when to stop.
+        findings: Findings that the model detects in texts.
     """
     train_rows, val_rows = (np.flatnonzero(splits == split) for split in ("train", "val"))
     eczema = table["eczema"].to_numpy("float64")
@@ -79,7 +79,7 @@ def build_training_data(
     seen = {"image": has_image, "text": has_text, "fusion": np.ones(len(table), bool)}
     weights = {head: eczema_weight * seen[modality] for modality, head in ECZEMA_HEADS.items()}
     weights["consistency"] = (table["consistency"] != "").to_numpy() * has_text
-    graded = (table["severity"] != "").to_numpy() & (positive | ~labelled)  # of eczema alone
+    graded = (table["severity"] != "").to_numpy() & (positive | ~labelled)  # only of eczema
     weights |= {head: graded * seen[modality] for modality, head in SEVERITY_HEADS.items()}
     targets = compute_targets(eczema, table["consistency"].to_numpy(), table["severity"].to_numpy())
     if findings:
@@ -106,7 +106,7 @@ def balance_labels(eczema: np.ndarray, prevalence: float) -> tuple[np.ndarray, n
     A label y stands for two rows: y of one with eczema, which weighs a = 0.5 / prevalence, and
     1 - y of one without, which weighs b = 0.5 / (1 - prevalence). The cross-entropy with target
     a y / (a y + b (1 - y)) and weight a y + b (1 - y) is the sum of theirs. So its minimum has the
-    log-odds of E[y | x] less logit(prevalence), whether labels are votes or yes and no; weighing
+    log-odds of E[y | x] minus logit(prevalence), whether labels are votes or yes and no; weighting
     the cross-entropy with y itself would not shift a soft label at all.
 
     Args:

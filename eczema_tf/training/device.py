@@ -14,7 +14,7 @@ def prepare_device(config: TrainConfig, seed: int) -> None:
 
 
 def leave_mixed_precision() -> bool:
-    """Goes back to float32, in which models are judged and exported; whether that is a change.
+    """Goes back to float32, to judge and export models; returns whether that is a change.
 
     The policy is global: whatever is built after training would be float16, too.
     """

@@ -12,13 +12,13 @@ from eczema_tf.schema import DISTANCES
 from eczema_tf.training.data import TrainingData
 
 FALSE_ALARMS = 0.05  # largest share of the validation rows that are not known
-# Of the variance in the main direction, added to all: more makes the distance depend on fewer
-# directions. Chosen on development data (docs/log.md)
+# Share of the variance in the main direction that is added to all directions: with more, the
+# distance depends on fewer directions. Chosen on development data (docs/log.md)
 RIDGES = {"image": 0.03, "text": 3e-4}
-# where all features are alike: what float32 leaves of the distance of equal vectors of length 1
+# if all features are alike: what float32 leaves of the distance of equal vectors of length 1
 SMALLEST_LIMIT = 1e-6
 MOST_EXACT = 2048  # channels, up to which the covariance itself is decomposed in a second or two
-MOST_ROWS = 10_000  # that are looked at; more change little
+MOST_ROWS = 10_000  # at most; more change little
 
 
 def fit_distances(
@@ -31,10 +31,10 @@ def fit_distances(
 
     Args:
         model: Trained.
-        cached: Which of "image" and "text" `data.inputs` gives as features.
-        data: With training rows, and validation rows to set the limit on; without, training rows
-            have to do.
-        limits: By modality, where they were found with another model; None to find them.
+        cached: Which of "image" and "text" `data.inputs` has as features.
+        data: With training rows, and validation rows to set the limit on; without these, training
+            rows are used.
+        limits: Limits by modality, if they were found with another model; None to find them.
 
     Returns:
         The limits.
@@ -72,22 +72,22 @@ def fit_distances(
 def find_typical(features: np.ndarray) -> np.ndarray:
     """Averages features (rows, channels) by their signed square roots.
 
-    What fires seldom and strongly is not typical. Maps that start from the plain mean change more
-    with the noise of a camera (docs/log.md).
+    What fires rarely but strongly is not typical. Heatmaps that start from the plain mean change
+    more with the noise of a camera (docs/log.md).
     """
     roots = np.mean(np.sign(features) * np.sqrt(np.abs(features)), axis=0)
     return np.sign(roots) * roots**2
 
 
 def find_directions(away: np.ndarray, count: int, ridge: float) -> np.ndarray:
-    """Finds the main directions of features, each as long as the share of it that is let pass.
+    """Finds the main directions of features, each as long as the share of it that may vary freely.
 
-    Of a Gaussian whose variance v in each direction has a ridge r added, (x / sqrt(v + r))^2 is
-    (1 - v / (v + r)) x^2 / r: the squared distance less that along a direction of length
-    sqrt(v / (v + r)), but for the scale.
+    For a Gaussian whose variance v in each direction has a ridge r added, (x / sqrt(v + r))^2 is (1
+    - v / (v + r)) x^2 / r. Apart from the scale, that is the squared distance minus that along a
+    direction of length sqrt(v / (v + r)).
 
     Args:
-        away: float (rows, channels), scaled features less their mean.
+        away: float (rows, channels), scaled features minus their mean.
         count: How many directions.
         ridge: As a share of the largest variance.
 
@@ -96,7 +96,7 @@ def find_directions(away: np.ndarray, count: int, ridge: float) -> np.ndarray:
     """
     directions = np.zeros((away.shape[1], count), "float32")
     if np.abs(away).max() <= np.finfo("float32").eps:
-        return directions  # all features are alike, but for rounding
+        return directions  # all features are alike, apart from rounding
     found = min(count, *away.shape)
     solver = "covariance_eigh" if away.shape[1] <= MOST_EXACT else "randomized"
     principal = PCA(found, svd_solver=solver, random_state=0).fit(away)

@@ -23,13 +23,13 @@ class Stage:
     """What differs from one stage to the next.
 
     Attributes:
-        name: For its checkpoint and TensorBoard folder. A checkpoint of that name is resumed.
-        epochs: At most.
-        learning_rate: The peak.
-        augment: Changes to the photos, if the inputs hold pixels that are trained on.
+        name: Name of its checkpoint and TensorBoard folder. A checkpoint of that name is resumed.
+        epochs: Maximum number of epochs.
+        learning_rate: The peak learning rate.
+        augment: Changes to the photos, if the inputs contain pixels that are trained on.
         keep_start: Whether the weights before the first epoch may win (fine-tuning), or are random
             and must not be chosen by luck.
-        views: How many views of their photos the inputs hold besides the photos themselves.
+        views: How many views of their photos the inputs contain besides the photos themselves.
         rates: By path of a variable, the share of the learning rate that it gets; 1 for others.
     """
 
@@ -52,7 +52,7 @@ def train_stage(
         data: Rows, targets and weights.
         stage: Epochs, learning rate, augmentation.
         config: Seed, batch size, schedule, patience.
-        run_dir: Of the run.
+        run_dir: The run folder.
 
     Returns:
         The metrics of each epoch.
@@ -72,7 +72,7 @@ def train_stage(
     tensorboard = run_dir / "tensorboard" / stage.name
     callbacks = [StopOnNonFiniteLoss(), keep_best, WriteScalars(tensorboard)]
     if validated:
-        callbacks.insert(0, validate := Validate(model, data, train))  # `keep_best` looks at it
+        callbacks.insert(0, validate := Validate(model, data, train))  # for `keep_best`
         if first_epoch == 0 and stage.keep_start:
             keep_best.start_from(validate.compute_metrics())
     batches = build_training_dataset(
@@ -94,13 +94,13 @@ def train_stage(
         steps_per_epoch=data.count_steps(train.batch_size),
         callbacks=callbacks,
         shuffle=False,
-        verbose=1 if sys.stdout.isatty() else 2,  # progress bars, or a line an epoch
+        verbose=1 if sys.stdout.isatty() else 2,  # progress bars, or a line per epoch
     )
     return keep_best.progress.history
 
 
 def _choose_small_talk(data: TrainingData, share: float) -> SmallTalk | None:
-    """Returns what is put behind texts, where their windows are at hand and some say nothing."""
+    """Returns what is appended to texts, if their windows are at hand and some say nothing."""
     if share and len(data.talk_rows) and TEXT_WINDOWS in data.inputs.columns:
         return SmallTalk(TEXT_WINDOWS, data.talk_rows, share)
     return None
@@ -109,7 +109,7 @@ def _choose_small_talk(data: TrainingData, share: float) -> SmallTalk | None:
 class LayerwiseAdamW(keras.optimizers.AdamW):
     """AdamW (Loshchilov and Hutter 2019) with a learning rate of its own for each variable.
 
-    Weights decay by the common rate.
+    Weight decay uses the common rate.
 
     Args:
         rates: By path of a variable, the share of the learning rate that it gets; 1 for others.
@@ -131,7 +131,7 @@ def compile_for_training(
 ) -> None:
     """Compiles with AdamW, linear warm-up, cosine decay to 0 and clipped gradients.
 
-    All variables are made, so that a checkpoint can be read.
+    It makes all variables, so that a checkpoint can be read.
     """
     epoch_steps = data.count_steps(train.batch_size)
     total_steps = stage.epochs * epoch_steps
@@ -154,8 +154,8 @@ def compile_for_training(
         jit_compile=is_on(train.xla),  # on a CPU it makes these networks six times slower
     )
     model.optimizer.build(model.trainable_variables)
-    # A loss is computed once, so that its running means get their variables now: made within the
-    # first step, they would have it traced twice. Logits have the shapes of the targets.
+    # Computing a loss once makes the variables of its running means now: made within the first
+    # step, they would cause it to be traced twice. Logits have the shapes of the targets.
     row = data.train_rows[:1]
     targets = {head: values[row] for head, values in data.targets.items()}
     weights = {head: values[row] for head, values in data.weights.items()}

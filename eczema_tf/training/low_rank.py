@@ -1,8 +1,7 @@
-"""Low-rank adaptation (LoRA: Hu et al. 2022): few weights of an encoder learn, beside its own.
+"""Low-rank adaptation (LoRA: Hu et al. 2022): trains a few weights added to an encoder's own.
 
-A kernel of attention gets the product of two thin matrices added to it. They alone are trained, and
-the biases there, and they are added to the kernel for good afterwards, so that the model keeps its
-form.
+The product of two thin matrices is added to a kernel of attention. Only they, and the biases there,
+are trained. Afterwards they are added to the kernel for good, so that the model keeps its form.
 """
 
 import keras
@@ -13,17 +12,17 @@ ADAPTED = ("query", "value", "query_dense", "value_dense")  # as KerasHub's `Bac
 
 
 def add_low_rank(encoder: keras.Model, rank: int) -> list[keras.layers.Layer]:
-    """Lets queries and values of what is trainable learn by additions of low rank, all else not.
+    """Lets trainable queries and values learn by low-rank additions; freezes everything else.
 
     Args:
         encoder: Trainable from some layer on.
-        rank: Of the additions, at least 1.
+        rank: Rank of the additions, at least 1.
 
     Returns:
         The adapted layers, for `merge_low_rank`.
 
     Raises:
-        ConfigError: If there is no attention among what is trainable.
+        ConfigError: If none of the trainable layers has attention.
     """
     leaves = [layer for layer in encoder._flatten_layers() if layer.weights and not layer._layers]
     adapted = [layer for layer in leaves if layer.trainable and layer.name in ADAPTED]

@@ -1,7 +1,7 @@
-"""What one's own data add to a model that was trained on others.
+"""What your own data add to a model that was trained on other data.
 
 The model's heads are kept, and a logistic regression on pooled features is added to what each says.
-Few cases teach that much; heads that learn on from them forget as much as they learn
+A few cases can teach that much; heads that go on learning from them forget as much as they learn
 (docs/log.md).
 """
 
@@ -20,9 +20,10 @@ from eczema_tf.schema import ECZEMA_HEADS, MODALITIES
 from eczema_tf.training.data import TrainingData
 from eczema_tf.training.stacking import fit_log_odds, fit_scale
 
-# Of the weights' squared length, features scaled to a deviation of 1; which one is chosen anew
+# Penalties on the weights' squared length, with features scaled to a deviation of 1; one is chosen
+# for each fit
 RIDGES = (30.0, 100.0, 300.0, 1000.0, 3000.0)
-UNHELD = 1e-6  # ridge of what shall be free: no more than to have one solution
+UNHELD = 1e-6  # ridge of what is to be free: only enough for a unique solution
 FOLDS = 5  # by which own evidence is judged on cases that it was not fitted to
 FEWEST = 10  # groups with the label and without, to learn anything from
 
@@ -32,7 +33,7 @@ def take_over(model: keras.Model, base: keras.Model) -> None:
 
     Args:
         model: From `build_model`, of the same configuration.
-        base: Trained. Its clinical fields are left out: they are fitted anew.
+        base: A trained model. Its clinical fields are left out: they are fitted again.
     """
     for source in (layer for layer in base.layers if layer.weights):
         if source.name == CLINICAL_EVIDENCE:
@@ -46,7 +47,7 @@ def take_over(model: keras.Model, base: keras.Model) -> None:
         if name not in {layer.name for layer in base.layers}:
             missing = model.get_layer(name).missing
             missing.assign(np.zeros(missing.shape))
-    # how far the fusion trusts its parts is found anew, but what only both tell together stays
+    # how far the fusion trusts its parts is fitted again, but what only both tell together stays
     total = model.get_layer(ECZEMA_SUM)
     if ECZEMA_JOINT in {layer.name for layer in model.layers}:
         joint = model.get_layer(ECZEMA_JOINT).kernel
@@ -65,9 +66,9 @@ def add_own_evidence(
 
     Args:
         model: From `take_over`, its heads at log-odds `prior` where they see nothing.
-        cached: Which of "image" and "text" `data.inputs` gives as features.
-        data: Of its training rows those with a label and the modality are learned from.
-        prior: Log-odds.
+        cached: Which of "image" and "text" `data.inputs` has as features.
+        data: Its training rows with a label and the modality are learned from.
+        prior: Prior log-odds.
     """
     labelled = data.train_rows[data.labelled[data.train_rows]]
     for modality in MODALITIES:
@@ -75,7 +76,10 @@ def add_own_evidence(
         kinds = [len(set(data.groups[rows][data.positive[rows] == kind])) for kind in (True, False)]
         if min(kinds) < FEWEST:
             if len(rows):
-                say(f"{modality}: {kinds[0]} positive and {kinds[1]} other groups add nothing")
+                say(
+                    f"{modality}: {kinds[0]} positive and {kinds[1]} other groups are too few to"
+                    " add anything"
+                )
             continue
         head, wide = ECZEMA_HEADS[modality], WIDE_FEATURES[modality]
         part = heads_of(model, cached, [head, wide])
@@ -96,11 +100,11 @@ def _widen(
 
     Args:
         model: As above.
-        modality: Of the head.
+        modality: Modality of the head.
         said: float32 (rows,), the head's log-odds so far.
         features: float32 (rows, channels).
         data: As above.
-        rows: That `said` and `features` are of.
+        rows: The rows of `said` and `features`.
         prior: As above.
     """
     centre, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
@@ -110,7 +114,7 @@ def _widen(
     folds = list(splitter.split(sample.features, data.positive[rows], data.groups[rows]))
     ridge, (kept, added, shift) = choose_ridge(sample, folds)
     *kernel, bias = added * fit_evidence(sample, ridge)
-    kernel = np.array(kernel) / deviation  # of features as they are
+    kernel = np.array(kernel) / deviation  # for features as they are
     head = model.get_layer(ECZEMA_HEADS[modality])
     _add_to(head, kept, kernel, shift + bias - centre @ kernel, prior)
     model.get_layer(WIDE_FEATURES[modality]).missing.assign(centre)
@@ -144,7 +148,7 @@ class Sample(NamedTuple):
     prior: float
 
     def take(self, rows: np.ndarray) -> "Sample":
-        """Some of the rows, by index."""
+        """Returns some of the rows, by index."""
         features, said, targets, weights = (part[rows] for part in self[:-1])
         return Sample(features, said, targets, weights, self.prior)
 
@@ -156,11 +160,11 @@ def choose_ridge(
 
     Args:
         sample: All rows.
-        folds: Of each the rows to fit to, and the rest.
+        folds: For each, the rows to fit to, and the rest.
 
     Returns:
-        The ridge with the lowest cross-entropy of both sums, and the scale of what was said, of
-        what is added and a shift, as from `stacking.fit_scale`.
+        The ridge with the lowest cross-entropy of the sum of both; and the slopes of what was said
+        and of what is added, and a shift, as from `stacking.fit_scale`.
     """
     targets, weights, prior = sample.targets, sample.weights, sample.prior
     tried = []

@@ -1,7 +1,7 @@
-"""How far each head, and the fusion each part of it, is to be trusted: seen on other cases.
+"""How far to trust each head, and each part of the fusion, as other cases show.
 
-A head that has learned few photos by heart is surest on those, and wrong on others. On other cases
-its evidence has the slope that it deserves, for each kind of case: a photo, a text, and both.
+A head that has memorised a few photos is surest on those, and wrong on others. Other cases show the
+slope that its evidence deserves, for each kind of case: a photo, a text, and both.
 """
 
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ from eczema_tf.model.fusion import ECZEMA_SUM
 from eczema_tf.schema import ECZEMA_HEADS, MODALITIES
 from eczema_tf.training.data import TrainingData
 
-# Of the slopes' squared distance from 1 and the shift's from 0, where evidence is as strong as it
-# says and independent. Four undecided cases with evidence of 1 weigh as much. Chosen on development
-# data (docs/log.md).
+# Penalty on the slopes' squared distance from 1 and the shift's from 0, which is where evidence is
+# independent and as strong as it says. Four undecided cases with evidence of 1 weigh as much.
+# Chosen on development data (docs/log.md).
 PENALTY = 1.0
 FLATTEST = 0.05  # slope: evidence keeps its order
-# Slopes of the evidence's parts, then a shift, all on log-odds: by "image" and "text" of that head
-# alone, by "fusion" of the photo's, the text's and the joint evidence of cases with both
+# Slopes of the evidence's parts, then a shift, all on log-odds: by "image" and "text", for that
+# head only; by "fusion", for the photo's, the text's and the joint evidence of cases with both
 Scales = dict[str, np.ndarray]
 
 
 def find_scales(model: keras.Model, data: TrainingData, prior: float) -> Scales:
-    """Finds on the validation rows what makes log-odds mean what they say.
+    """Finds, on the validation rows, the scales that make log-odds mean what they say.
 
-    Of a single head that is Platt scaling (Platt 1999; Guo et al. 2017), of the fusion stacking
-    (Wolpert 1992), its parts being what the scaled heads say and the joint term.
+    For a single head, that is Platt scaling (Platt 1999; Guo et al. 2017); for the fusion, it is
+    stacking (Wolpert 1992) of what the scaled heads say and the joint term.
 
     Args:
-        model: Just trained, its scales as they are built; takes what `data.inputs` gives.
+        model: Just trained, with the scales it was built with; takes what `data.inputs` gives.
         data: With validation rows; a kind of case without any keeps its scale.
-        prior: Log-odds of its fusion.
+        prior: Prior log-odds of its fusion.
     """
     scales = {
         **{name: np.array([1.0, 0]) for name in MODALITIES},
@@ -97,10 +97,10 @@ def fit_log_odds(
         design: float (rows, coefficients).
         offset: float (rows,), or one for all.
         targets: As in `fit_scale`.
-        weights: Likewise.
-        start: float (coefficients,), where nothing is known.
-        penalty: Of the squared distance from there, of each coefficient or of all.
-        bounds: Of each coefficient; None for none.
+        weights: As in `fit_scale`.
+        start: float (coefficients,), the result if nothing is known.
+        penalty: On the squared distance from there, of each coefficient or of all.
+        bounds: Bounds of each coefficient; None for none.
 
     Returns:
         float64 (coefficients,).
@@ -120,8 +120,8 @@ def scale_log_odds(model: keras.Model, scales: Scales, prior: float) -> None:
 
     Args:
         model: As `find_scales` took it.
-        scales: From there.
-        prior: As there.
+        scales: From `find_scales`.
+        prior: As in `find_scales`.
     """
     for name in MODALITIES:
         head, (slope, shift) = model.get_layer(ECZEMA_HEADS[name]), scales[name]

@@ -27,15 +27,15 @@ from eczema_tf.training.low_rank import add_low_rank, merge_low_rank
 from eczema_tf.training.own_evidence import add_own_evidence
 from eczema_tf.training.stacking import Scales, find_scales, scale_log_odds
 
-# Times the learning rate, where findings are detected. Few texts have a grade, and the score starts
-# at nothing: at a rate of 1 it orders texts, but dares so little that all are called moderate
-# (docs/log.md).
+# Factor on the learning rate, if findings are detected. Few texts have a grade, and the score
+# starts at zero: with a factor of 1 it orders texts, but varies so little that all are called
+# moderate (docs/log.md).
 SEVERITY_RATE = 10.0
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What other cases than those trained on say of a model.
+    """What cases that a model was not trained on say about it.
 
     Attributes:
         scales: From `find_scales`.
@@ -50,7 +50,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class History:
-    """The metrics of each epoch, by stage, and in the end what other cases say of the model."""
+    """The metrics of each epoch, by stage, and finally what other cases say about the model."""
 
     heads: list[EpochMetrics]
     fine_tune: list[EpochMetrics] = field(default_factory=list)
@@ -74,23 +74,23 @@ def train_model(
 
     Args:
         model: With preset weights loaded.
-        encoders: Its specs.
+        encoders: Its encoders' specs.
         data: With pixels (or embeddings) and tokens as inputs.
-        config: Of the run.
-        run_dir: Of the run.
-        judged: On validation rows of another model, where this one has none left; None to judge it
-            on its own.
+        config: The run's configuration.
+        run_dir: The run folder.
+        judged: What another model's validation rows say, if this one has none left; None to judge
+            it on its own.
     """
     train, absent = config.train, data.inputs.absent
 
-    # === From nothing: every answer is how common eczema is among what is trained on. What another
+    # === At the start, every answer is how common eczema is in the training data. What another
     # model says moves by as much as eczema is rarer here, or more common ===
     log_odds = float(logit(data.prevalence))
     learned = 0.0 if train.balance_classes else log_odds
     shift_log_odds(model, learned - float(model.get_layer(ECZEMA_SUM).prior))
 
-    # === Heads, and encoders from scratch. What a pretrained encoder gives is computed once: it is
-    # called as in inference, its dropout off, and every epoch after that costs next to nothing ===
+    # === Heads, and encoders from scratch. A pretrained encoder's output is computed once: it is
+    # called as in inference, with dropout off, and every epoch after that costs next to nothing ===
     for modality in encoders.pretrained:
         model.get_layer(ENCODER_LAYERS[modality]).trainable = False
     cache = open_cache(train)
@@ -142,10 +142,10 @@ def _fine_tune(
     run_dir: Path,
     cache: ArrayCache,
 ) -> list[EpochMetrics]:
-    """Trains pretrained encoders from the layers named on, with the heads.
+    """Trains pretrained encoders, from the named layers on, together with the heads.
 
-    Encoders that stay as they are enter as features, and so does, in a number of views, what lies
-    below the first layer of the image encoder that is trained.
+    Frozen encoders enter as features. So does, in a number of views, what lies below the first
+    trained layer of the image encoder.
     """
     tuning, augment = config.train.fine_tune, config.preprocess.augment
     rates, adapted = _unfreeze(model, encoders, tuning)
@@ -172,10 +172,10 @@ def _fine_tune(
 
 
 def try_fine_tuning(model: keras.Model, encoders: Encoders, tuning: FineTuneConfig) -> None:
-    """Does to a model, which is to be thrown away, what fine-tuning does before it learns.
+    """Does to a model that is thrown away afterwards what fine-tuning does before it learns.
 
     Raises:
-        ConfigError: If fine-tuning could not begin so.
+        ConfigError: If fine-tuning could not begin.
     """
     _unfreeze(model, encoders, tuning)
     if tuning.views and tuning.image_from:
@@ -185,13 +185,13 @@ def try_fine_tuning(model: keras.Model, encoders: Encoders, tuning: FineTuneConf
 def _unfreeze(
     model: keras.Model, encoders: Encoders, tuning: FineTuneConfig
 ) -> tuple[dict[str, float], list[keras.layers.Layer]]:
-    """Makes encoders trainable from the layers named on.
+    """Makes encoders trainable from the named layers on.
 
     Returns:
-        The shares of the rate, and the layers that learn by additions of low rank.
+        The shares of the rate, and the layers that learn by low-rank additions.
 
     Raises:
-        ConfigError: If an encoder has no such layer, or no weights of before to tune.
+        ConfigError: If an encoder has no such layer, or no pretrained weights to tune.
     """
     rates: dict[str, float] = {}
     adapted: list[keras.layers.Layer] = []
@@ -221,7 +221,7 @@ def share_rates(encoder: keras.Model, lowest: float) -> dict[str, float]:
             them it rises from layer to layer by a constant factor.
 
     Returns:
-        By path of a variable.
+        The shares, by path of a variable.
     """
     layers = [layer for layer in _list_blocks(encoder) if layer.trainable_variables]
     return {
@@ -251,14 +251,14 @@ def unfreeze_from(encoder: keras.Model, first: str, key: str) -> None:
         key: Name of the setting, for the error.
 
     Raises:
-        ConfigError: If no layer is called so, or none has weights.
+        ConfigError: If no layer has such a name, or none has weights.
     """
     blocks = _list_blocks(encoder)
     matches = [index for index, block in enumerate(blocks) if block.name.startswith(first)]
     allowed = ", ".join(block.name for block in blocks if block.weights)
     if not allowed:
         raise ConfigError(
-            f"{key}: a SavedModel or precomputed embeddings cannot be fine-tuned, they have no"
+            f"{key}: a SavedModel or precomputed embeddings cannot be fine-tuned: they have no"
             f" layers to train; received {first!r}, set it to null"
         )
     if not matches:
@@ -278,7 +278,7 @@ def shift_log_odds(model: keras.Model, shift: float) -> None:
     logit(prevalence) (King and Zeng 2001, prior correction).
 
     Args:
-        model: Its heads and the prior of its fusion.
+        model: The model whose heads and fusion's prior are moved.
         shift: Log-odds.
     """
     singles = [model.get_layer(ECZEMA_HEADS[modality]).bias for modality in MODALITIES]

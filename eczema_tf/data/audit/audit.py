@@ -1,8 +1,8 @@
-"""The leakage audit: what could let a model be tested on its training data, or read the answer.
+"""The leakage audit: what could let a model be tested on training data, or read off the answer.
 
-`audit_dataset` looks at the data as a whole; its `group_id` joins what belongs together, so that
-splits made from it cannot leak. `check_splits` then says what straddles splits, as it may where a
-manifest brings its own. No report holds the content of a photo or text.
+`audit_dataset` looks at the data as a whole; its `group_id` joins what belongs together, so splits
+made from it cannot leak. `check_splits` then lists what straddles splits, which can happen if a
+manifest brings its own. No report contains the content of a photo or text.
 """
 
 from dataclasses import dataclass
@@ -51,16 +51,16 @@ class DuplicateCounts(Record):
 
 
 class GroupCounts(Record):
-    """What became of the manifest's groups when those that share a duplicate were joined."""
+    """The manifest's groups before and after those that share a duplicate were joined."""
 
     before: int
     after: int
-    merged: int  # of those before
+    merged: int  # groups that were joined with another
     largest_cases: int  # cases in the largest group after
 
 
 class DiagnosisCounts(Record):
-    """Texts that name a diagnosis; a share of nothing is None."""
+    """Texts that name a diagnosis; a share is None if there are no such texts."""
 
     texts: int
     share: float | None  # of all texts
@@ -79,7 +79,7 @@ class DiagnosisCounts(Record):
 
 
 class NotCompared(Record):
-    """What the audit did not compare, or took for chance."""
+    """What the audit did not compare, or attributed to chance."""
 
     plain_photos: int
     chance_texts: int
@@ -103,8 +103,8 @@ class AuditReport(Record):
         ]
         if self.groups.merged:
             lines.append(
-                f"{self.groups.merged} groups share one of these: joined, {self.groups.before}"
-                f" groups become {self.groups.after}"
+                f"{self.groups.merged} groups share one of these and are joined:"
+                f" {self.groups.before} groups become {self.groups.after}"
             )
         lines += [
             f"{named.texts} texts name a {_NAMED[whose].format(named.describe_shares())}"
@@ -120,10 +120,10 @@ class Audit:
     """What `audit_dataset` found.
 
     Attributes:
-        table: Of the manifest, with its own groups.
-        duplicates: Photos and texts that stand in several cases.
-        group_id: The group of each row once groups that share a duplicate are one; with the table's
-            index.
+        table: The manifest's table, with its own groups.
+        duplicates: Photos and texts that occur in several cases.
+        group_id: The group of each row after groups that share a duplicate were joined; with the
+            table's index.
         report: Counts and some ids.
     """
 
@@ -139,7 +139,7 @@ def audit_dataset(dataset: Dataset, *, label_threshold: float, join: bool) -> Au
     Args:
         dataset: From `load_dataset`.
         label_threshold: A row counts as positive if its label is greater.
-        join: Whether groups that share a duplicate become one.
+        join: Whether groups that share a duplicate are joined.
     """
     table = dataset.table
     duplicates = find_duplicates(dataset)
@@ -165,18 +165,18 @@ def audit_dataset(dataset: Dataset, *, label_threshold: float, join: bool) -> Au
 
 
 def check_splits(table: pd.DataFrame, splits: pd.Series, duplicates: Duplicates) -> list[str]:
-    """Finds what straddles splits: groups, and duplicates of any kind, near ones too.
+    """Finds what straddles splits: groups, and duplicates of any kind, including near-duplicates.
 
-    Splits made from `Audit.group_id` have none of it. A manifest's own splits may, and then the
-    test is no test.
+    Splits made from `Audit.group_id` have none of this. A manifest's own splits may, and then the
+    test split is no test.
 
     Args:
-        table: Of a `Manifest`, with its own groups.
+        table: Table of a `Manifest`, with its own groups.
         splits: Split (or fold) of each row, with the table's index.
-        duplicates: Found in it.
+        duplicates: Duplicates found in it.
 
     Returns:
-        One line a finding, with ids and no content; empty if there is no leak.
+        One line per finding, with ids and no content; empty if there is no leak.
     """
     rows = table[["example_id", "group_id"]].assign(split=splits.astype(str))
     located = duplicates.members.merge(rows, on="example_id")
@@ -234,7 +234,7 @@ def _straddling(rows: pd.DataFrame, keys: list[str], column: str) -> DataFrameGr
 
 
 def _describe_rows(rows: pd.DataFrame) -> str:
-    """Says which splits, and one row of each."""
+    """Names the splits, with the number of their rows and one row of each."""
     first = rows.sort_values("example_id").groupby("split")["example_id"].agg(["first", "size"])
     return ", ".join(
         f"{split} has {size} of its rows ({example!r})"

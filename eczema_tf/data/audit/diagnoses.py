@@ -1,8 +1,8 @@
 """Texts that name a diagnosis: a model can read the answer off them instead of the symptoms.
 
-In go texts, out come the conditions that each names, the writer's own apart from the family's ("my
-father has psoriasis"). A name counts even if it is denied or doubted ("could it be eczema?"): it
-was somebody's guess, and often the doctor's. The names are in `diagnoses.yaml`.
+Takes texts and returns the conditions that each names, separating the writer's own from the
+family's ("my father has psoriasis"). A name counts even if it is denied or doubted ("could it be
+eczema?"): it was somebody's guess, and often the doctor's. The names are in `diagnoses.yaml`.
 """
 
 import re
@@ -28,7 +28,7 @@ def find_named_diagnoses(texts: pd.Series) -> pd.DataFrame:
     """Finds the diagnoses that texts name.
 
     Args:
-        texts: By example id.
+        texts: Texts by example id.
 
     Returns:
         One row for each text and finding, sorted: `example_id`, `condition` (as in
@@ -54,7 +54,7 @@ def name_diagnoses(text: str) -> set[tuple[str, str]]:
 
 
 def mask_diagnoses(text: str) -> str:
-    """Puts "this" in the place of every name of a diagnosis."""
+    """Replaces every name of a diagnosis with "this"."""
     masked, names = _compile_names()[0].subn("this", _simplify(text))
     return masked if names else text
 
@@ -66,19 +66,19 @@ def _simplify(text: str) -> str:
 
 @cache
 def _compile_names() -> tuple[re.Pattern[str], list[str], re.Pattern[str]]:
-    """Returns the names, a group each; the condition of each group; the words for the family."""
+    """Returns the names, one group each; the condition of each group; the words for the family."""
     source = yaml.safe_load(Path(__file__).with_name("diagnoses.yaml").read_text(encoding="utf-8"))
     condition_of = {
         name: condition for condition, names in source["conditions"].items() for name in names
     }
-    # the first that fits is taken: the longest
+    # the first match wins, so the longest names come first
     names = sorted(condition_of, key=lambda name: (-len(name), name))
     family = {spelling for word in source["family"] for spelling in _spell(word)}
     return _compile(names), [condition_of[name] for name in names], _compile(sorted(family))
 
 
 def _spell(word: str) -> set[str]:
-    """A word, and if it is long with a letter doubled or two exchanged, as in haste: "fathher"."""
+    """Returns a word and, if it is long, its slips: a letter doubled ("fathher") or two swapped."""
     letters = range(len(word) if len(word) > 4 else 0)
     doubled = {word[:at] + word[at] + word[at:] for at in letters}
     exchanged = {word[:at] + word[at : at + 2][::-1] + word[at + 2 :] for at in letters}
@@ -86,6 +86,6 @@ def _spell(word: str) -> set[str]:
 
 
 def _compile(names: Iterable[str]) -> re.Pattern[str]:
-    """Whole words, a plural allowed, and a hyphen or several spaces for a space."""
+    """Matches whole words; allows a plural, and a hyphen or several spaces for a space."""
     words = "|".join("(" + r"[\s-]+".join(map(re.escape, name.split())) + ")" for name in names)
     return re.compile(rf"\b(?:{words})(?:e?s)?\b", re.IGNORECASE)

@@ -1,8 +1,8 @@
 """Duplicates: photos and texts that occur in several cases, exactly or nearly, and their groups.
 
-`find_duplicates` looks for them in a data set, `merge_groups` makes one group of all groups that
-share one, so that no split can separate them. What counts as the same photo is in `near_photos`,
-what counts as the same text in `near_texts`.
+`find_duplicates` finds them in a data set; `merge_groups` joins all groups that share one, so that
+no split can separate them. `near_photos` decides what counts as the same photo, `near_texts` what
+counts as the same text.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ from eczema_tf.data.photo.inspection import GRAY_PX
 MEMBERS = ("kind", "cluster", "example_id")
 DUPLICATE_KINDS = ("identical_photo", "near_photo", "identical_text", "near_text")
 
-# kind to the key of each row: rows with the same key are the same, "" is none
+# by kind, the key of each row: rows with the same key are duplicates, "" is no key
 Keys = dict[str, list[str]]
 
 
@@ -35,11 +35,12 @@ class Duplicates:
     Attributes:
         members: One row for each row of the manifest in a cluster of duplicates, sorted: `kind` (of
             `DUPLICATE_KINDS`), `cluster` (the smallest `example_id` in it) and `example_id`. Every
-            cluster spans at least two cases; near ones hold different photos or texts.
-        kinds: What was looked for: no near photos with embeddings.
+            cluster spans at least two cases; clusters of near-duplicates contain different photos
+            or texts.
+        kinds: What was looked for; with embeddings, near-duplicate photos are not.
         plain_photos: Photos too plain to be compared, except for identical files.
-        chance_texts: Distinct texts of several groups that are taken for chance: short, stock
-            phrases.
+        chance_texts: Distinct texts that several groups share, but perhaps by chance: short ones
+            and stock phrases.
     """
 
     members: pd.DataFrame
@@ -52,14 +53,14 @@ def find_duplicates(dataset: Dataset) -> Duplicates:
     """Compares all photos and all texts of a data set with each other.
 
     Photos: identical files (SHA-256) and near-duplicates; with embeddings, identical embeddings (so
-    also one image path in several cases). Texts: identical ones (but for case, punctuation and
+    also one image path in several cases). Texts: identical ones (apart from case, punctuation and
     spacing) and nearly identical ones. Templates are left out.
 
     Args:
         dataset: From `load_dataset`.
 
     Returns:
-        The same whatever the order of the rows.
+        The duplicates, whatever the order of the rows.
     """
     table = dataset.table
     photos, plain = _key_photos(dataset)
@@ -77,15 +78,15 @@ def find_duplicates(dataset: Dataset) -> Duplicates:
 
 
 def merge_groups(table: pd.DataFrame, duplicates: Duplicates) -> pd.Series:
-    """Makes one group of groups that share a duplicate, directly or through others.
+    """Joins groups that share a duplicate, directly or through others.
 
     Args:
-        table: Of a `Manifest`.
-        duplicates: Found in it.
+        table: Table of a `Manifest`.
+        duplicates: Duplicates found in it.
 
     Returns:
-        The group of each row, with the table's index; a merged group has the first of its groups'
-        names in alphabetical order.
+        The group of each row, with the table's index; a merged group takes the alphabetically first
+        name of its groups.
     """
     names, codes = np.unique(table["group_id"].to_numpy(str), return_inverse=True)
     code_of = dict(zip(table["example_id"], codes.tolist(), strict=True))
@@ -119,7 +120,7 @@ def list_words(table: pd.DataFrame) -> list[Words]:
 
 
 def build_phrase_model(table: pd.DataFrame, words: Sequence[Words]) -> PhraseModel:
-    """Learns from all texts of a manifest (`words`, of its rows) how much their phrases tell."""
+    """Learns from all texts of a manifest (`words` of its rows) how much their phrases tell."""
     return PhraseModel(_count_values(words, table["group_id"]))
 
 

@@ -1,13 +1,13 @@
 """Near-duplicate photos: the same photo at another size, quality or brightness, mirrored or turned.
 
-In go small gray versions of photos; out come pairs of them. A perceptual hash of 256 bits
+Takes small gray versions of photos and returns pairs of them. A perceptual hash of 256 bits
 (ImageHash's pHash: signs of the low frequencies of the cosine transform) proposes pairs, and the
 correlation of the gray versions confirms them: different photos of smooth skin come close in one of
-the two, hardly in both. One spot on plain skin can come close in both; so small tiles of the gray
-versions have to agree on average as well, unless both are nearly empty: a copy has the same skin
-around the spot. Every photo is compared in its eight orientations, so that neither EXIF
-orientation nor a mirrored copy hides anything. Cropped copies are not looked for (2 % cut off each
-side is still found in four of five).
+the two, but hardly in both. A single spot on plain skin can come close in both. So small tiles of
+the gray versions must also agree on average, leaving out those that are nearly empty in both: a
+copy has the same skin around the spot. Every photo is compared in its eight orientations, so that
+neither EXIF orientation nor mirroring hides a copy. Cropped copies are not looked for (with 2 % cut
+off each side, four of five are still found).
 """
 
 from collections.abc import Iterator
@@ -24,11 +24,12 @@ CORRELATION_PX = 32
 ORIENTATIONS = 8  # four quarter turns, plain and mirrored
 # Measured on the photos of 10,550 built-in cases of two seeds (docs/leaks.md). Different photos in
 # any orientation: no correlation above 0.92 where up to 64 bits differ. 400 of them and their
-# copies at half size and JPEG quality 75: at most 42 bits, at least 0.95.
+# copies at half size and JPEG quality 75: at most 42 bits differ, and the correlation is at least
+# 0.95.
 MAX_BITS = 64
 MIN_CORRELATION = 0.94
-# Of tiles of 4 x 4 of the 32 x 32 pixels, on average. Photos of a drawn spot that pass all
-# else: 0.37 at most; real and built-in photos saved anew as in docs/leaks.md: 0.61 at least.
+# Mean over tiles of 4 x 4 of the 32 x 32 pixels. Photos of a drawn spot that pass all else have at
+# most 0.37; real and built-in photos saved again as in docs/leaks.md have at least 0.61.
 TILE_PX = 4
 MIN_TILE_CORRELATION = 0.5
 # gray levels (standard deviation): a black or blank photo is like every other one
@@ -64,7 +65,7 @@ def find_near_photos(gray: np.ndarray) -> np.ndarray:
 
 
 def _compute_hashes(gray: np.ndarray) -> np.ndarray:
-    """256 bits for each orientation of a photo, as stored first: uint64 (photos, 8, 4)."""
+    """Returns 256 bits per orientation of a photo, the stored one first: uint64 (photos, 8, 4)."""
     hashes = [
         np.packbits(imagehash.phash(Image.fromarray(turned), hash_size=HASH_SIDE).hash)
         for pixels in track(gray, "near-duplicates", len(gray))
@@ -98,9 +99,9 @@ def _compare_block(
 
 
 def _correlate_tiles(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The mean correlation of the tiles of pairs, float32 (pairs,).
+    """Returns the mean correlation of the tiles of pairs, float32 (pairs,).
 
-    Tiles with next to nothing in them on both sides tell nothing and are left out.
+    Tiles that are nearly empty in both photos tell nothing and are left out.
 
     Args:
         one: float32 (pairs, 1024), from `_shrink`.
@@ -116,19 +117,19 @@ def _correlate_tiles(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _orientations(pixels: np.ndarray) -> list[np.ndarray]:
-    """The eight orientations of (..., side, side), as stored first."""
+    """Returns the eight orientations of (..., side, side), the stored one first."""
     turns = [np.rot90(pixels, turn, (-2, -1)) for turn in range(4)]
     return [*turns, *(turned[..., ::-1] for turned in turns)]
 
 
 def _shrink(gray: np.ndarray) -> np.ndarray:
-    """float32 (photos, 1024): means of 2 x 2 pixels."""
+    """Returns means of 2 x 2 pixels: float32 (photos, 1024)."""
     step = GRAY_PX // CORRELATION_PX
     blocks = gray.reshape(-1, CORRELATION_PX, step, CORRELATION_PX, step)
     return blocks.mean(axis=(2, 4), dtype="float32").reshape(-1, CORRELATION_PX**2)
 
 
 def _standardise(features: np.ndarray) -> np.ndarray:
-    """Rows of mean 0 and length 1, so that a product is a correlation."""
+    """Returns rows of mean 0 and length 1, so that a product is a correlation."""
     centred = features - features.mean(axis=1, keepdims=True)
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)

@@ -1,13 +1,13 @@
-"""Copied texts: the same words, or nearly, where two people would hardly write them by chance.
+"""Copied texts: the same words, or nearly, that two people would hardly write by chance.
 
 People write "what could this be?" independently, and whole complaints of stock phrases coincide in
 a large data set. So a text counts as copied only if the words that two texts share carry more
 information than the best of all pairs would share by chance: log2 of the number of pairs in bits,
-and `MARGIN_BITS` on top. How many bits a word carries is learned from the other texts (trigrams,
-backing off to pairs and single words): a phrase that many groups use carries next to none.
+plus `MARGIN_BITS`. How many bits a word carries is learned from the other texts (trigrams, backing
+off to pairs and single words): a phrase that many groups use carries next to none.
 
-A ratio of edits alone cannot tell copies from stock phrases: rapidfuzz's joins 105 pairs of
-different complaints among 6,273 where it finds 73 % of planted copies (docs/log.md).
+An edit ratio alone cannot tell copies from stock phrases: at the setting where rapidfuzz's finds
+73 % of planted copies, it also joins 105 pairs of different complaints among 6,273 (docs/log.md).
 """
 
 import math
@@ -25,22 +25,22 @@ Words = tuple[str, ...]
 
 MIN_COPIED_WORDS = 8  # shorter texts are never copies
 MIN_SHARED = 0.8  # of the words of the longer text: "nearly the same"
-# of the longer text's word pairs: what is looked at more closely; a changed word breaks two pairs
+# of the longer text's word pairs: enough for a closer look; a changed word breaks two pairs
 MIN_SHARED_PAIRS = 0.5
-MAX_COPIES = 20  # groups; a text that more of them have is taken for a form or a template
+MAX_COPIES = 20  # groups; a text that more groups have counts as a form or a template
 # Measured on 8 sets of 5,000 built-in cases, which are written from stock phrases (docs/leaks.md):
-# chance comes to 13.
+# chance reaches 13.
 MARGIN_BITS = 14.0
-CHANGE_BITS = 4.0  # each changed word: where it stands (about 5 bits in 30 words)
-# weight of the shorter context, in texts: a phrase of one other text is still news, one of ten is
-# not
+CHANGE_BITS = 4.0  # for each changed word: its position (about 5 bits in 30 words)
+# weight of the shorter context, in texts: a phrase of one other text still tells something, one of
+# ten does not
 BACK_OFF = 4.0
-# a word in an unusual place carries as much as it does alone, and this; or each new sentence would
-# look original
+# a word in an unusual place carries at most this much more than on its own; otherwise each new
+# sentence would look original
 NOVELTY_BITS = 1.0
 # Japanese and Chinese, written without spaces: each character is a word
 _SCRIPTS = "\u3040-\u30ff\u3400-\u9fff"
-_ANY = ""  # stands for any word: the count of ("dry", "") is that of "dry" followed by whatever
+_ANY = ""  # stands for any word: the count of ("dry", "") is that of "dry" followed by anything
 _BEFORE = " "  # before the first word; no word is a space
 _WORD = re.compile(f"[{_SCRIPTS}]|[^\\W{_SCRIPTS}]+")
 
@@ -51,7 +51,7 @@ def split_words(text: str) -> Words:
 
 
 def show_letters(text: str) -> str:
-    """Writes letters in one coding (NFKC), as the model reads them: without soft hyphens."""
+    """Normalises letters (NFKC) as the model reads them, without soft hyphens."""
     letters = unicodedata.normalize("NFKC", text[:MAX_TEXT_BYTES])  # quadratic in marks
     return "".join(letter for letter in letters if unicodedata.category(letter) != "Cf")
 
@@ -67,30 +67,30 @@ class PhraseModel:
         self.copies = copies
         self._counts = _count_phrases(copies)
         self._most = _find_most(copies)
-        # with one place for words never seen
+        # one entry stands for words never seen
         self._vocabulary = sum(len(phrase) == 1 for phrase in self._counts)
         texts = sum(copies.values())
         self.chance_bits = math.log2(max(texts * (texts - 1) / 2, 1)) + MARGIN_BITS
 
     def bits(self, words: Words, left_out: Iterable[Words]) -> np.ndarray:
-        """Returns the information of each word, float64 (words,), given all texts but some.
+        """Returns the information of each word, float64 (words,), given all texts except some.
 
         Args:
-            words: Of the text.
+            words: Words of the text.
             left_out: Texts that count as never seen.
         """
         own = _count_phrases({text: self.copies[text] for text in left_out})
         return self._measure(words, own, own)
 
     def bound_bits(self, words: Words) -> np.ndarray:
-        """Returns what the words of a text carry at most if any other text is left out as well."""
+        """Returns the most that a text's words can carry when any other text is left out too."""
         own = _count_phrases({words: self.copies[words]})
         return self._measure(
             words, {phrase: own[phrase] + self._most[phrase] for phrase in own}, own
         )
 
     def is_copy(self, words: Words) -> bool:
-        """Whether groups that have this text would hardly have it by chance."""
+        """Whether several groups would hardly have this text by chance."""
         return (
             len(words) >= MIN_COPIED_WORDS
             and self.copies[words] <= MAX_COPIES
@@ -98,7 +98,7 @@ class PhraseModel:
         )
 
     def is_near_copy(self, first: Words, second: Words) -> bool:
-        """Whether two texts share more than chance would give them, with few words changed."""
+        """Whether two texts share more than chance explains, with few words changed."""
         longest = max(len(first), len(second))
         if min(len(first), len(second)) < MIN_SHARED * longest:
             return False
@@ -113,7 +113,7 @@ class PhraseModel:
     def _measure(
         self, words: Words, unseen: Mapping[Words, int], unseen_before: Mapping[Words, int]
     ) -> np.ndarray:
-        """Measures the information of words; of what they follow, less may count as never seen."""
+        """Measures the words' information, less `unseen` phrases and `unseen_before` contexts."""
         bits = []
         for phrases in zip(*(_phrases(words, length) for length in (1, 2, 3)), strict=True):
             in_place, alone = (
@@ -139,12 +139,12 @@ class PhraseModel:
 
 
 def find_near_texts(model: PhraseModel) -> list[tuple[Words, Words]]:
-    """Finds the different texts that are nearly the same and would hardly be so by chance.
+    """Finds different texts that are nearly the same and would hardly be so by chance.
 
-    Those that share at least half of their word pairs are looked at, exactly: whoever shares half
-    of the pairs shares one of the rarest half (prefix filter; Bayardo, Ma and Srikant 2007,
-    doi 10.1145/1242572.1242591), so that how everybody begins costs nothing. Nor do texts of one
-    form: the words that they share carry too little, whatever their order.
+    Exactly the texts that share at least half of their word pairs are compared: texts that share
+    half of their pairs share one of the rarest half (prefix filter; Bayardo, Ma and Srikant 2007,
+    doi 10.1145/1242572.1242591). Common openings therefore cost nothing. Nor do texts of the same
+    form: the words that they share carry too little information, whatever their order.
 
     Returns:
         Pairs, sorted.
@@ -190,7 +190,7 @@ def _count_phrases(copies: Mapping[Words, int]) -> Counter[Words]:
 
 
 def _find_most(copies: Mapping[Words, int]) -> Counter[Words]:
-    """Finds how often the text that has a phrase most often has it, copies counted."""
+    """Finds the largest count of each phrase in any one text, with its copies."""
     most: Counter[Words] = Counter()
     for words, number in copies.items():
         for phrase, count in _count_phrases({words: number}).items():
@@ -199,6 +199,6 @@ def _find_most(copies: Mapping[Words, int]) -> Counter[Words]:
 
 
 def _phrases(words: Words, length: int) -> list[Words]:
-    """Every word with the words before it: as many phrases as words."""
+    """Returns every word with the words before it: as many phrases as words."""
     padded = (_BEFORE,) * (length - 1) + words
     return [padded[start : start + length] for start in range(len(words))]

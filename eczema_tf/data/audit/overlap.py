@@ -1,8 +1,8 @@
-"""What a run has seen, as salted hashes, so that `evaluate` notices what it is tested on again.
+"""What a run has seen, as salted hashes, so that `evaluate` notices if it is tested on that again.
 
-No photo and no text can be read out of the hashes; whoever holds them can find out whether a photo
-or a text that he has himself is among them. The salt, another one in each run, keeps the hashes of
-two runs from being compared with each other, or with a list made beforehand.
+No photo or text can be recovered from the hashes, but anyone who has the hashes can find out
+whether a photo or text of their own is among them. Each run has its own salt, so its hashes cannot
+be compared with those of another run, or with a list made beforehand.
 """
 
 import secrets
@@ -21,7 +21,7 @@ class Seen(Record):
     """The photos and texts of training and validation: BLAKE2b keyed with the salt, sorted.
 
     A photo is its file (SHA-256) or its embedding; a text is its words, whatever their case,
-    punctuation and spacing. Only texts that two people would hardly write by chance are there.
+    punctuation and spacing. Only texts that two people would hardly write by chance are included.
     """
 
     salt: str
@@ -33,8 +33,8 @@ def note_seen(dataset: Dataset, rows: np.ndarray) -> Seen:
     """Hashes the photos and texts of some rows.
 
     Args:
-        dataset: The rows come from.
-        rows: bool (rows,), which.
+        dataset: The data set of the rows.
+        rows: bool (rows,), which rows.
     """
     salt = secrets.token_hex(16)
     photos, words = identify_photos(dataset), list_words(dataset.table)
@@ -53,12 +53,12 @@ def find_overlap(seen: Seen, dataset: Dataset, rows: np.ndarray) -> list[str]:
     """Finds the rows whose photo or text a run has seen.
 
     Args:
-        seen: By the run.
-        dataset: The rows come from.
-        rows: int64, which.
+        seen: What the run has seen.
+        dataset: The data set of the rows.
+        rows: int64, which rows.
 
     Returns:
-        One line a finding, with the row's id and no content.
+        One line per finding, with the row's id and no content.
     """
     words = list_words(dataset.table)
     keys = {"photo": identify_photos(dataset), "text": [" ".join(text) for text in words]}

@@ -1,1 +1,1 @@
-"""Clinical fields: what is known of a case beside photo and text, such as age, sex and site."""
+"""Clinical fields: what is known of a case besides photo and text, such as age, sex and site."""

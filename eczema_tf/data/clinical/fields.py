@@ -1,10 +1,10 @@
-"""Clinical fields as figures: what training rows have, and the model's input.
+"""Clinical fields as numbers: what training rows have, and the model's input.
 
-Lines (`data.clinical.lines`) are read by the same graph operations in training and serving. Figures
-are centred on the average of the training rows in which the field is known, so that 0 stands for
-both the average and an unknown value. Unknown has no value of its own: whether a field is known
-often gives the answer away (of skin lesions, only those that were cut out had their diameter
-measured), which says nothing about skin.
+Lines (`data.clinical.lines`) are read by the same graph operations in training and serving. Numbers
+are centred on the average of the training rows in which the field is known, so 0 stands for both
+the average and an unknown value. Unknown has no value of its own: whether a field is known often
+gives the answer away, but says nothing about skin (the diameter of skin lesions was measured only
+for those that were cut out).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -20,23 +20,23 @@ from eczema_tf.errors import DataError, shorten
 from eczema_tf.files import Record
 from eczema_tf.schema import NUMBER, POSITIVE_CLASS, STATUS_OK
 
-MOST_VALUES = 50  # of a category
-# columns that say what is to be found out
+MOST_VALUES = 50  # that a category may have
+# columns that give the answer
 LABELS = ("eczema", "consistency", "severity", POSITIVE_CLASS, "condition")
 _WHOLE = f"^{WHOLE_PATTERN}$"
-FARTHEST = 3.0  # deviations from the mean; a number beyond counts as one there
-TELLING = 0.2  # a larger difference between the shares known gives the label away
+FARTHEST = 3.0  # deviations from the mean; a number beyond is clipped to this
+TELLING = 0.2  # a larger difference between the shares of known values gives the label away
 
 
 class Field(Record):
-    """A clinical field, as training rows have it where it is known.
+    """A clinical field, as in the training rows where it is known.
 
     Attributes:
-        name: Of the column.
-        mean: Of a number.
-        deviation: Likewise, more than 0.
-        spread: Of a number, the mean squared distance from the mean, in deviations.
-        shares: Of a category, how many have each value; None for a number.
+        name: Name of the column.
+        mean: Mean of a number.
+        deviation: Standard deviation of a number, more than 0.
+        spread: For a number, the mean squared distance from the mean, in deviations.
+        shares: For a category, the share of each value; None for a number.
     """
 
     name: str
@@ -47,20 +47,20 @@ class Field(Record):
 
     @property
     def width(self) -> int:
-        """How many figures it becomes: of a number itself and its square."""
+        """How many inputs it becomes: two for a number, itself and its square."""
         return 2 if self.shares is None else len(self.shares)
 
     @property
     def allowed(self) -> str:
-        """What it may be, in words."""
+        """The allowed values, in words."""
         return "a number" if self.shares is None else ", ".join(self.shares)
 
     def encode(self, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Turns values, string (batch,), into figures.
+        """Turns values, string (batch,), into numbers.
 
         Returns:
-            float32 (batch, width), zeros where nothing is known; and whether a value can be used
-            or there is none, bool (batch,).
+            float32 (batch, width), zeros where nothing is known; and whether a value is usable or
+            absent, bool (batch,).
         """
         if self.shares is None:
             known = tf.strings.regex_full_match(values, NUMBER_PATTERN)
@@ -68,7 +68,7 @@ class Field(Record):
             scaled = tf.clip_by_value((number - self.mean) / self.deviation, -FARTHEST, FARTHEST)
             figures = tf.stack([scaled, tf.square(scaled) - self.spread], axis=1)
         else:
-            # earlier runs may have learned them as they were written
+            # earlier runs may have stored values as they were written
             lines = tf.constant([f"{self.name}={value}" for value in self.shares])
             names = spell(pick_field(lines, self.name), self.name)
             named = tf.equal(spell(values, self.name)[:, None], names)  # (batch, width)
@@ -80,9 +80,9 @@ class Field(Record):
 def pick_field(lines: tf.Tensor, name: str) -> tf.Tensor:
     """Picks a field's values, string (batch,), from rows' lines; "" where it is not named.
 
-    In small letters and without blanks around; a decimal comma is a point, but one that may stand
-    for thousands is left. 7.0 is 7, as codes become where other rows have none; blanks and line
-    breaks within are one blank, as a page shows them.
+    Values are put in lower case and stripped. A decimal comma becomes a point, unless it may
+    separate thousands. 7.0 becomes 7, since tables write codes like that if other rows have none.
+    Blanks and line breaks within a value become one blank, as a page shows them.
     """
     lines = tf.strings.lower(lines, encoding="utf-8")
     pattern = rf"(?s)(?:.*;)?\s*{name.lower()}\s*=([^;]*)(?:;.*)?"
@@ -95,9 +95,9 @@ def pick_field(lines: tf.Tensor, name: str) -> tf.Tensor:
 
 
 def spell(values: tf.Tensor, name: str) -> tf.Tensor:
-    """Spells a category's values, string (batch,), as a manifest does that was read: "f" is female.
+    """Spells a category's values, string (batch,), as reading a manifest does: "f" is female.
 
-    Those of sexes and skin types; any others stay as they are.
+    This covers sexes and skin types; any others stay as they are.
     """
     spellings = SPELLINGS.get(name.lower())
     if not spellings:
@@ -113,7 +113,7 @@ def learn_fields(table: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[Field, 
 
     Args:
         table: The training rows.
-        kinds: What each holds, as in `config.DataConfig`.
+        kinds: The kind of each, as in `config.DataConfig`.
 
     Raises:
         DataError: If a column is a label, is missing or empty, or a category has too many values.
@@ -139,7 +139,7 @@ def learn_fields(table: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[Field, 
         shares = values.value_counts(normalize=True).sort_index()
         if len(shares) > MOST_VALUES:
             raise DataError(
-                f"data.clinical: {name}: has {len(shares)} values; allowed: {MOST_VALUES} of a"
+                f"data.clinical: {name}: has {len(shares)} values; allowed: {MOST_VALUES} for a"
                 " category; is it a number?"
             )
         fields.append(Field(name=name, shares=shares.to_dict()))
@@ -148,7 +148,7 @@ def learn_fields(table: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[Field, 
 
 def _learn_number(name: str, values: np.ndarray) -> Field:
     mean, deviation = float(values.mean()), float(values.std())
-    if deviation <= 1e-9 * abs(mean):  # equal numbers, but for rounding
+    if deviation <= 1e-9 * abs(mean):  # equal numbers, apart from rounding
         deviation = 1.0
     scaled = np.clip((values - mean) / deviation, -FARTHEST, FARTHEST)
     return Field(name=name, mean=mean, deviation=deviation, spread=float(np.mean(scaled**2)))
@@ -163,7 +163,7 @@ def encode_fields(lines: tf.Tensor, fields: Sequence[Field]) -> tuple[tf.Tensor,
 
     Returns:
         float32 (batch, width of all fields), and the status of each row, string (batch,): "ok", or
-        that not all of it can be used.
+        a note that not all of it can be used.
     """
     names = "|".join(field.name.lower() for field in fields)
     lower = tf.strings.lower(lines, encoding="utf-8")
@@ -179,14 +179,14 @@ def encode_fields(lines: tf.Tensor, fields: Sequence[Field]) -> tuple[tf.Tensor,
 
 
 def list_values(fields: Sequence[Field]) -> dict[str, tuple[str, ...]]:
-    """Lists what each field may be, by its name; none for a number, which may be any."""
+    """Lists the allowed values of each field, by name; empty for a number, which may be any."""
     return {field.name: tuple(field.shares or ()) for field in fields}
 
 
 def find_telling(
     table: pd.DataFrame, kinds: Collection[str], positive: np.ndarray, labelled: np.ndarray
 ) -> dict[str, tuple[float, float]]:
-    """Finds the fields that give the label away by being known.
+    """Finds the fields whose presence alone gives the label away.
 
     Args:
         table: The training rows.
@@ -195,7 +195,7 @@ def find_telling(
         labelled: bool (rows,).
 
     Returns:
-        By name, of which share of the positive and of the other rows it is known.
+        By name, the shares of the positive and of the other rows in which it is known.
     """
     known = {name: (table[name] != "").to_numpy() for name in kinds}
     shares = {

@@ -1,4 +1,4 @@
-"""A row's clinical fields as one line, "age=34; sex=female"; what is not named is not known."""
+"""A row's clinical fields as one line, "age=34; sex=female"; fields not named are unknown."""
 
 from collections.abc import Collection, Mapping
 
@@ -9,14 +9,14 @@ from eczema_tf.errors import DataError, shorten
 
 
 def join_fields(values: Mapping[str, object], known: Collection[str] | None = None) -> str:
-    """Writes a row's fields as one line; those that are empty are left out.
+    """Writes a row's fields as one line; empty ones are left out.
 
     Args:
-        values: By name of the field; from Python a number will do, too.
-        known: The fields that a model is told; None not to check.
+        values: Values by name of the field; from Python, numbers are allowed too.
+        known: The fields that the model uses; None to skip the check.
 
     Raises:
-        DataError: If it is not told such a field, or one is given twice.
+        DataError: If the model does not use such a field, or one is given twice.
     """
     names = {name.casefold() for name in known or ()}
     given = [name.strip().casefold() for name in values]
@@ -24,7 +24,7 @@ def join_fields(values: Mapping[str, object], known: Collection[str] | None = No
         raise DataError(f"clinical fields: {shorten(', '.join(values))}: one is given twice")
     unknown = [name for name in values if name.strip().casefold() not in names]
     if unknown and known is not None:
-        allowed = ", ".join(known) or "none, this model is told no clinical field"
+        allowed = ", ".join(known) or "none, this model uses no clinical field"
         raise DataError(f"clinical field {shorten(unknown[0])!r}: allowed: {allowed}")
     told = [
         f"{name}={value}" for name, value in values.items() if not pd.isna(value) and value != ""
@@ -33,12 +33,12 @@ def join_fields(values: Mapping[str, object], known: Collection[str] | None = No
 
 
 def note_absent(names: Collection[str], columns: Collection[str], manifest: str) -> None:
-    """Says which fields a manifest, of that name, has no column for."""
+    """Notes which fields the manifest of that name has no column for."""
     if absent := [name for name in names if name not in columns]:
         say(f"note: {manifest} has no column {', '.join(absent)}: unknown for every row")
 
 
 def join_columns(table: pd.DataFrame, names: Collection[str]) -> list[str]:
-    """Writes the fields of each row of a manifest; a column that is not there is not known."""
+    """Writes the fields of each row of a manifest; a missing column counts as unknown."""
     there = [name for name in names if name in table]
     return [join_fields(row) for row in table[there].to_dict("records")]

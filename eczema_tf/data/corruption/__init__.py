@@ -1,8 +1,8 @@
 """Corrupted photos and texts, in five strengths each, to test how robust a model is.
 
 A corruption is data: a function of a photo or text, a strength and a random generator. The same
-generator corrupts the same places at every strength, so that a stronger one holds the weaker (but
-for small talk, of which each strength has its own).
+generator corrupts the same places at every strength, so a stronger corruption includes the weaker
+ones (except for small talk, which each strength draws for itself).
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class Corruption(Generic[Thing]):
     """One way to corrupt a photo or a text.
 
     Attributes:
-        apply: Of the thing, a strength and a random generator.
+        apply: Takes the thing, a strength and a random generator.
         strengths: From weak to strong.
     """
 

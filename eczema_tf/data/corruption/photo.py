@@ -1,9 +1,9 @@
-"""Photos corrupted: blurred, too bright or dark, turned, covered.
+"""Corrupted photos: blurred, too bright or dark, turned, covered.
 
 Strengths are those of ImageNet-C (Hendrycks and Dietterich 2019, "Benchmarking Neural Network
-Robustness to Common Corruptions and Perturbations", ICLR) where it has the kind; they are meant for
-photos as `shrink` makes them. The idea of a wrong white balance is Afifi and Brown's (2019, ICCV),
-its strengths, and those of turning and covering, are our own.
+Robustness to Common Corruptions and Perturbations", ICLR) where it has the same kind; they are
+meant for photos as `shrink` makes them. The wrong white balance is an idea of Afifi and Brown
+(2019, ICCV); its strengths, and those of turning and covering, are our own.
 """
 
 import io
@@ -28,7 +28,7 @@ def shrink(photo: Image.Image) -> Image.Image:
 
 
 def _light(photo: Image.Image, shift: float, rng: np.random.Generator) -> Image.Image:
-    """Adds to HSV's value, as ImageNet-C does, or takes away: photos are too dark as well."""
+    """Raises HSV's value, as ImageNet-C does, or lowers it: photos can be too dark as well."""
     hue, saturation, value = photo.convert("HSV").split()
     levels = 255 * shift * rng.choice((-1, 1))
     value = _to_image(np.asarray(value, "float64") + levels)
@@ -51,7 +51,7 @@ def _compress(photo: Image.Image, quality: float, _: np.random.Generator) -> Ima
 
 
 def _turn(photo: Image.Image, degrees: float, rng: np.random.Generator) -> Image.Image:
-    """Turns to either side; the corners mirror the photo, for black ones would be another fault."""
+    """Turns to either side; corners mirror the photo, since black ones would be another fault."""
     angle = degrees * rng.choice((-1, 1))
     turned = rotate(np.asarray(photo), angle, reshape=False, order=1, mode="reflect")
     return Image.fromarray(turned)

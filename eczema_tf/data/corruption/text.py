@@ -1,8 +1,8 @@
-"""Texts corrupted: mistyped, shortened, shuffled, put in other words, among small talk, foreign.
+"""Corrupted texts: mistyped, cut, shuffled, in other words, amid small talk, in other languages.
 
 Shares of words are those of Wei and Zou 2019 ("EDA: Easy Data Augmentation Techniques", EMNLP:
-synonyms, swaps and deletions, 0.1 to 0.5); that mistakes are swapped, lost and doubled letters is
-Belinkov and Bisk's (2018, ICLR). Small talk and foreign sentences are the built-in data's, of the
+synonyms, swaps and deletions, 0.1 to 0.5). Typing errors are swapped, lost and doubled letters, as
+in Belinkov and Bisk (2018, ICLR). Small talk and foreign sentences come from the built-in data, in
 wordings that none of its training texts has; the synonyms are in `synonyms.yaml`.
 """
 
@@ -77,7 +77,7 @@ def _chat(text: str, sentences: float, rng: np.random.Generator) -> str:
 
 
 def _go_foreign(text: str, share: float, rng: np.random.Generator) -> str:
-    """Replaces the end of a text by foreign sentences of about the same length."""
+    """Replaces the end of a text with foreign sentences of about the same length."""
     words = text.split()
     kept = words[: round((1 - share) * len(words))]
     length, foreign = len(text), " ".join(kept)

@@ -11,7 +11,7 @@ from eczema_tf.errors import shorten
 from eczema_tf.schema import CONSISTENCY, NUMBER, POSITIVE_CLASS, SEVERITY, SPLITS
 
 NUMBER_PATTERN = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"  # RE2 reads it as well
-WHOLE_PATTERN = r"(-?\d+)\.0+"  # what a table of numbers makes of 7 where other cells are empty
+WHOLE_PATTERN = r"(-?\d+)\.0+"  # how a table of numbers writes 7 if other cells are empty
 GROUPED_PATTERN = r"[-+]?[1-9]\d{0,2},\d{3}"  # 1,200: thousands to some, a decimal to others
 _GROUPED = re.compile(GROUPED_PATTERN, re.ASCII)
 _NUMBER = re.compile(NUMBER_PATTERN, re.ASCII | re.IGNORECASE)
@@ -20,14 +20,14 @@ _WORDS = {
     **dict.fromkeys(("yes", "y", "true", "t", "positive", "pos"), 1.0),
     **dict.fromkeys(("no", "n", "false", "f", "negative", "neg"), 0.0),
 }
-# 1.23E+11 and 1e+17: another program has cut the digits of a long number, and so joins patients
+# 1.23E+11 and 1e+17: another program has cut digits of a long number, which merges patients
 _ROUNDED = re.compile(r"[-+]?\d([.,]\d+)?[eE]\+\d+")
-_LONGEST_ID = 500  # characters; tables of ids have as many places for each
+_LONGEST_ID = 500  # characters; tables of ids reserve as many for each
 _ALLOWED = {"consistency": CONSISTENCY, "severity": SEVERITY, "split": SPLITS}
-# of an example_id, said here and where a manifest is only streamed
-EMPTY_ID = "is empty; allowed: an id of its own for every row"
-ROUNDED_ID = "is a rounded number; save it again with the column as text; received {!r}"
-REPEATED_ID = "appears twice; allowed: an id of its own; received {!r}, as on line {}"
+# messages about an example_id, used here and where a manifest is only streamed
+EMPTY_ID = "is empty; allowed: a unique id for every row"
+ROUNDED_ID = "is a rounded number; save the table again with this column as text; received {!r}"
+REPEATED_ID = "appears twice; allowed: a unique id; received {!r}, as on line {}"
 
 
 class Fault(NamedTuple):
@@ -46,14 +46,14 @@ def find_faults(
     allow_leaks: bool = False,
     clinical: Mapping[str, str] | None = None,
 ) -> Iterator[Fault]:
-    """Yields every fault of every row, those of its photo's file aside.
+    """Yields every fault of every row, except those of its photo file.
 
     Args:
         table: Rows of strings with all manifest columns, index 0..n-1.
         lines: int64 (rows,), the line of each row, to point at other rows.
         with_embeddings: Whether `image_path` is the key of an embedding and no path.
         allow_leaks: Whether a group may straddle splits.
-        clinical: What the clinical fields hold, as in `config.DataConfig`.
+        clinical: The kinds of the clinical fields, as in `config.DataConfig`.
     """
     yield from _find_bad_ids(table, lines)
     for column, allowed in _ALLOWED.items():
@@ -69,7 +69,7 @@ def find_faults(
         if value and np.isnan(parse_label(value)):
             what = "is not a number" if np.isnan(_parse_number(value)) else "is out of range"
             message = f"{what}; allowed: 0 to 1, 0% to 100%, yes or no, or empty for no label"
-            hint = "; `prepare table` makes it of diagnoses" if value[-1].isalpha() else ""
+            hint = "; `prepare table` makes it from diagnoses" if value[-1].isalpha() else ""
             yield Fault(row, "eczema", f"{message}{hint}; received {shorten(value)!r}")
     photo = "embedding for the photo" if with_embeddings else "photo"
     message = f"neither {photo} nor text; allowed: at least one of them; received both empty"
@@ -87,7 +87,7 @@ def parse_label(value: str) -> float:
 
 
 def _parse_number(value: str) -> float:
-    """A decimal comma is a point: there is no other sense to it in a number up to 1."""
+    """Reads a decimal comma as a point: in a number up to 1, it can mean nothing else."""
     number = value.replace(",", ".").removesuffix("%").rstrip()
     if not _NUMBER.fullmatch(number):
         return np.nan
@@ -122,7 +122,7 @@ def _find_unreadable_fields(table: pd.DataFrame, clinical: Mapping[str, str]) ->
     for column, kind in clinical.items():
         wanted = "a number" if kind == NUMBER else "a name without semicolons"
         for row, value in enumerate(table.get(column, [])):
-            message = f"is not {wanted}; allowed: that, or empty where it is not known"
+            message = f"is not {wanted}; allowed: that, or empty if it is not known"
             if kind == NUMBER and _GROUPED.fullmatch(value):
                 message = "may be thousands or a decimal; allowed: 1200 or 1.2 for 1,200"
             elif not value or not (_is_unread(value) if kind == NUMBER else ";" in value):
@@ -131,7 +131,7 @@ def _find_unreadable_fields(table: pd.DataFrame, clinical: Mapping[str, str]) ->
 
 
 def _is_unread(value: str) -> bool:
-    """Whether a clinical number is none, or none that the model can hold."""
+    """Whether a clinical number is not a number, or too large for the model."""
     number = _parse_number(value)
     return value.endswith("%") or not abs(number) <= float(np.finfo("float32").max)
 
@@ -150,7 +150,7 @@ def _find_disagreements(
         ("case_id", "split", "all rows of a case are in one split"),
     ]
     if not allow_leaks:
-        reason = "all rows of a group are in one split, or the figures are too good"
+        reason = "all rows of a group are in one split, or results are too good"
         rules.append(("group_id", "split", reason))
     torn = set()  # rows whose case is in several splits; so is their group, and once is enough
     for within, column, allowed in rules:

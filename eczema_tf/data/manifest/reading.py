@@ -1,6 +1,6 @@
-"""A manifest file, opened: its header is that of a manifest, its cells say what they mean.
+"""Opens a manifest file: checks its header and normalises its cells.
 
-These rules are those of `load_manifest` and of `stream_rows` alike.
+`load_manifest` and `stream_rows` follow the same rules.
 """
 
 import difflib
@@ -26,8 +26,8 @@ from eczema_tf.schema import (
     TEXT_KIND,
 )
 
-# What other tables call these columns: in small letters without accents, without what is no letter
-# or digit, and without `_ADDED` around it.
+# What other tables call these columns: in lower case, without accents, with letters and digits
+# only, and without `_ADDED` at either end.
 SYNONYMS = {
     "example_id": "id rowid sampleid recordid instanceid uid uuid",
     "case_id": "case visit encounter study exam fall besuch",
@@ -68,10 +68,10 @@ _COLUMN_OF = {
     for name in (column.replace("_", ""), *names.split())
 }
 _ADDED = "(?:ids?|no|nr|num|number|code|uid|key|names?|is|has|true|anon|\\d+)+"
-_CLOSE = 0.85  # share of letters in common (difflib's ratio) from which a name is a misspelt one
+_CLOSE = 0.85  # share of letters in common (difflib's ratio) from which a name counts as misspelt
 _ADVICE = {
-    "group_id": " (who may not straddle splits: a patient)",
-    "eczema": " (0 to 1; `python -m eczema_tf.prepare table` makes it of diagnoses)",
+    "group_id": " (what must stay in one split: a patient)",
+    "eczema": " (0 to 1; `python -m eczema_tf.prepare table` makes it from diagnoses)",
     "split": f" ({', '.join(SPLITS)})",
 }
 
@@ -90,7 +90,7 @@ SPLIT_NAMES = {
     "dev": "val",
     "testing": "test",
 }
-# Fitzpatrick's types, by number too; "3.0" is what a table of numbers makes of 3
+# Fitzpatrick's types, by number too; "3.0" is how a table of numbers writes 3
 _SKIN_TYPES = {
     f"{before}{name}": roman
     for number, roman in enumerate(("I", "II", "III", "IV", "V", "VI"), 1)
@@ -122,16 +122,18 @@ def open_manifest(
 
     Args:
         path: CSV, with the apostrophes that `write_csv` puts before formulas, or Parquet.
-        columns: Those wanted; None for all.
+        columns: The columns wanted; None for all.
         further: Columns that are used besides the manifest's.
-        numbers: Those of them that hold numbers, or may: of a skin type, 3 stays 3.
+        numbers: Those of `further` that contain, or may contain, numbers: a skin type of 3 then
+            stays 3.
 
     Returns:
-        The table; cells of columns that are used went through `clean_cell`.
+        The table; cells of columns that are used have been through `clean_cell`.
 
     Raises:
-        DataError: If the file as a whole cannot be used: absent, empty, not text, not the header
-            of a manifest (every missing, nameless, repeated or misspelt column is named).
+        DataError: If the file as a whole cannot be used: it is absent, empty or not text, or its
+            header is not that of a manifest (every missing, nameless, repeated or misspelt column
+            is named).
     """
     if not path.exists():
         raise DataError(
@@ -141,7 +143,7 @@ def open_manifest(
     faults = find_header_faults(table.header)
     asked = set(MANIFEST_COLUMNS if columns is None else columns).union(further)
     faults += [
-        f"{column}: holds lists, structures or bytes; allowed: text or numbers"
+        f"{column}: contains lists, structures or bytes; allowed: text or numbers"
         for column in table.header
         if column in asked and column not in table.columns
     ]
@@ -160,12 +162,13 @@ def open_manifest(
 
 
 def clean_cell(column: str, cell: str) -> str:
-    """Returns what a cell means: blanks around it, Windows' paths and what says "nothing" aside.
+    """Normalises a cell: strips blanks, converts Windows' paths, and empties what says "nothing".
 
     Args:
-        column: Of the manifest.
-        cell: As in the file. A text is kept as it is written, since explanations point into it, and
-            an id of a row may be `NA`. Ids that look alike are alike, and 7.0 is patient 7.
+        column: The manifest's column.
+        cell: The cell as in the file. A text is kept as written, since explanations point into it,
+            and the id of a row may be `NA`. Ids that look the same become the same, and 7.0 becomes
+            patient 7.
     """
     bare = cell.strip() if cell.isascii() else _INVISIBLE.sub("", cell).strip()
     if column.endswith("_id") and not bare.isascii():
@@ -199,7 +202,7 @@ def find_header_faults(header: Collection[str]) -> list[str]:
             meant.add(column)
             faults.append(
                 f"{shorten(name)!r}: looks like {column!r}{_ADVICE.get(column, '')}; did you mean"
-                " that? rename it, or give it quite another name to have it ignored"
+                " that? rename it, or give it quite another name if it is to be ignored"
             )
     received = shorten(", ".join(map(repr, counts)))
     faults += [
@@ -213,7 +216,7 @@ def find_header_faults(header: Collection[str]) -> list[str]:
 
 
 def find_meant(name: str, header: Collection[str]) -> str:
-    """The manifest's column that a name stands for: its own, misspelt, or one that is missing."""
+    """Returns the missing manifest column that a name seems to stand for, or the name itself."""
     plain = unicodedata.normalize("NFKD", name.lower())
     letters = re.sub(r"[^a-z0-9]", "", plain)
     bare = re.sub(f"^{_ADDED}|{_ADDED}$", "", letters)

@@ -1,8 +1,7 @@
-"""A manifest row by row, for tables that need not fit into memory: what batch inference reads.
+"""Reads a manifest row by row, for batch inference: a table need not fit into memory.
 
-Only ids, photo, text and clinical fields are looked at. Rows are read by the same rules as by
-`load_manifest`, but a bad row is handed on with its fault, since here each row gets an answer of
-its own.
+Only ids, photo, text and clinical fields are read, by the same rules as in `load_manifest`. But a
+bad row is passed on with its fault, since here each row gets an answer of its own.
 """
 
 from array import array
@@ -21,14 +20,14 @@ from eczema_tf.errors import DataError, raise_if_any, shorten
 
 
 class Row(NamedTuple):
-    """One row of a manifest; "" stands for what is not there."""
+    """One row of a manifest; "" stands for what is absent."""
 
     line: int  # in the file; for Parquet the number of the row, from 1
     example_id: str = ""
     case_id: str = ""
     image_path: str = ""
     text: str = ""
-    fault: str = ""  # what keeps the row from being read: then only its ids are there
+    fault: str = ""  # why the row cannot be read; it then has only its ids
     clinical: str = ""  # as from `join_fields`
 
 
@@ -45,11 +44,11 @@ COLUMNS = ("example_id", "case_id", "image_path", "text")
 
 
 def stream_rows(path: Path, fields: Collection[str] = ()) -> Iterator[Row]:
-    """Yields the rows in the order of the file, holding few at a time.
+    """Yields the rows in the order of the file, with few in memory at a time.
 
     Args:
         path: CSV or, if it ends in `.parquet`, Parquet.
-        fields: Columns of clinical fields; one that is not there is not known.
+        fields: Columns of clinical fields; a missing one counts as unknown.
 
     Raises:
         DataError: If the file as a whole cannot be read, as for `load_manifest`.
@@ -59,17 +58,17 @@ def stream_rows(path: Path, fields: Collection[str] = ()) -> Iterator[Row]:
         cells = dict(zip(table.columns, values, strict=True))
         known = join_fields({name: cells.get(name, "") for name in fields})
         row = Row(line, **{name: cells.get(name, "") for name in COLUMNS}, clinical=known)
-        if fault:  # which field is which is not sure
+        if fault:  # it is not certain which cell belongs to which column
             row = row._replace(image_path="", text="", clinical="", fault=f"row: {fault}")
         yield row
 
 
 def survey_manifest(path: Path) -> Survey:
-    """Reads a manifest once through. Takes 8 bytes of memory a row, whatever the ids and texts.
+    """Reads a manifest once, using 8 bytes of memory per row, whatever the ids and texts.
 
     Raises:
-        DataError: If the file cannot be read, has no rows, an `example_id` is empty or there twice
-            (all are named), or an id is a rounded number.
+        DataError: If the file cannot be read or has no rows, if an `example_id` is empty or appears
+            twice (all are named), or if an id is a rounded number.
     """
     hashes, has_cases, faults = array("q"), False, list[str]()
     for row in stream_rows(path):
@@ -90,7 +89,7 @@ def survey_manifest(path: Path) -> Survey:
 
 
 def _find_repeated_ids(path: Path, suspects: set[int]) -> list[str]:
-    """Looks up again the ids that share a hash, and compares them themselves."""
+    """Reads the ids that share a hash again and compares the ids themselves."""
     lines = defaultdict(list)
     for row in stream_rows(path):
         if hash(row.example_id) in suspects:

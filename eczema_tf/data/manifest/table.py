@@ -25,16 +25,16 @@ class Manifest:
 
     Attributes:
         path: The file it came from.
-        table: One row a photo, or a row without a photo; index 0..n-1. All of
+        table: One row per photo, or a row without a photo; index 0..n-1. All of
             `schema.MANIFEST_COLUMNS` (text columns are strings, "" for empty; `eczema` is float64,
             NaN for empty), every other column as it was read (from CSV: strings), and `image_file`,
             the absolute path of the photo or "". With embeddings, `image_path` is the key of the
             row's embedding or "".
         lines: int64 (rows,), the line of each row in the file (for Parquet: the row's number, from
             1).
-        read: The same rows as the file has them, before defaults are filled in.
-        without_embedding: How many rows name a photo that has none, where embeddings stand in for
-            photos; they keep their text alone.
+        read: The same rows as they are in the file, before defaults are filled in.
+        without_embedding: How many rows name a photo without an embedding, if embeddings stand in
+            for photos; these rows keep only their text.
         rejected: The rows left out because of `skip_bad_rows`, with `rejected_line` and
             `rejected_reason`.
     """
@@ -72,21 +72,21 @@ def load_manifest(
 
     Args:
         path: UTF-8 CSV (a byte order mark is allowed) or, if it ends in `.parquet`, Parquet.
-        skip_bad_rows: Leave bad rows out and write them, with the reasons, beside the manifest as
+        skip_bad_rows: Leave bad rows out and write them, with the reasons, next to the manifest as
             `<name>.rejected.csv`, instead of raising. Faults of the file as a whole (its encoding,
             its header) are raised all the same.
         embeddings: Keys of the embeddings that stand in for photos, if any; `image_path` or else
             `example_id` is looked up among them and no photo file is needed. A row whose photo has
-            no embedding keeps its text alone.
+            no embedding keeps only its text.
         allow_leaks: Whether a group may straddle the manifest's own splits.
-        clinical: What the clinical fields hold, as in `config.DataConfig`.
+        clinical: The kinds of the clinical fields, as in `config.DataConfig`.
 
     Returns:
-        The good rows, in the order of the file. Each photo is there; whether it can be decoded is
-        for `inspect_photos` to find out.
+        The good rows, in the order of the file. Each photo file exists; `inspect_photos` finds out
+        whether it can be decoded.
 
     Raises:
-        DataError: With every fault and its line, or when no good row is left.
+        DataError: Listing every fault with its line, or when no good row is left.
     """
     path = Path(path)
     kinds = clinical or {}
@@ -136,7 +136,7 @@ def reject_bad_photos(
         skip_bad_rows: As for `load_manifest`; the rows are added to those rejected before.
 
     Raises:
-        DataError: With every bad photo and its line, or when no good row is left.
+        DataError: Listing every bad photo with its line, or when no good row is left.
     """
     table = manifest.table
     errors = photos["error"].reindex(table["image_file"]).fillna("")
@@ -149,19 +149,19 @@ def reject_bad_photos(
 
 
 def _find_keys(table: pd.DataFrame, embeddings: Collection[str], path: Path) -> pd.Series:
-    """Of each row's embedding; "" where there is none."""
+    """Returns the key of each row's embedding; "" where there is none."""
     pairs = zip(table["image_path"], table["example_id"], strict=True)
     keys = [next((key for key in pair if key and key in embeddings), "") for pair in pairs]
     if any(table["image_path"]) and not any(keys):
         raise DataError(
             f"{path}: none of its photos has an embedding in the file that was given for them"
-            " (data.embeddings); give one that has (evaluate: --embeddings FILE)"
+            " (data.embeddings); give a file that has them (evaluate: --embeddings FILE)"
         )
     return pd.Series(keys, table.index, dtype=object)
 
 
 def _find_photos(image_paths: list[str], folder: Path) -> tuple[list[str], list[Fault]]:
-    """Absolute paths, "" for none and for what is not a photo in the folder, which is a fault."""
+    """Returns absolute paths, "" for none and for faults: what is not a photo in the folder."""
     root, found, wrong = folder.resolve(), {"": ""}, {}
     for image_path in set(image_paths) - {""}:
         try:
@@ -177,7 +177,7 @@ def _find_photos(image_paths: list[str], folder: Path) -> tuple[list[str], list[
 
 
 def _reject(manifest: Manifest, faults: list[Fault], skip_bad_rows: bool) -> Manifest:
-    """Raises all faults together, or takes their rows out and writes these to a file."""
+    """Raises all faults together, or removes their rows and writes them to a file."""
     if not faults:
         return manifest
     path, lines = manifest.path, manifest.lines

@@ -1,9 +1,9 @@
-"""Random changes to training photos, in batches, each decided by a stateless seed.
+"""Random changes to batches of training photos, decided by stateless seeds.
 
-So a run can be repeated and resumed.
+A run can therefore be repeated and resumed.
 
-In: float32 (batch, height, width, 3) in [0, 255]. Out: the same. Rotation, crop and flip are one
-affine map, so that pixels are interpolated once.
+Photos go in and come out as float32 (batch, height, width, 3) in [0, 255]. Rotation, crop and flip
+are one affine map, so that pixels are interpolated once.
 """
 
 import math
@@ -19,7 +19,7 @@ def augment_photos(photos: tf.Tensor, seed: tf.Tensor, config: AugmentConfig) ->
     Args:
         photos: float32 (batch, height, width, 3) in [0, 255].
         seed: int32 (2,); the same seed gives the same changes.
-        config: Which changes, how strong.
+        config: Which changes to make, and how strong they are.
 
     Returns:
         float32 (batch, height, width, 3) in [0, 255].
@@ -86,7 +86,7 @@ def _blur_some(photos: tf.Tensor, seed: tf.Tensor, share: float) -> tf.Tensor:
 
 
 def _cut_out(photos: tf.Tensor, seed: tf.Tensor, side: float) -> tf.Tensor:
-    """Replaces a square of each photo by its mean colour (DeVries and Taylor 2017, 1708.04552)."""
+    """Fills a square of each photo with its mean colour (DeVries and Taylor 2017, 1708.04552)."""
     center = _uniform((2, tf.shape(photos)[0], 1, 1, 1), seed, 0.0, 1.0)
     rows = tf.linspace(0.0, 1.0, tf.shape(photos)[1])[None, :, None, None]
     columns = tf.linspace(0.0, 1.0, tf.shape(photos)[2])[None, None, :, None]

@@ -1,9 +1,9 @@
-"""PNG, GIF and TIFF files cut down to what their pixels need, before anything decodes them.
+"""Reduces PNG, GIF and TIFF files to what their pixels need, before anything decodes them.
 
-Metadata can cost more than pixels: Pillow reads them in Python, a GIF's comment in quadratic time,
-the entries of EXIF and TIFF as often as they point to the same megabytes, and a PNG's notes
-inflated. So each file is walked in bounded steps and only what decoding needs is handed on. Of what
-is cut only EXIF is looked at, for how the camera was held. (JPEG: `jpeg_segments.py`.)
+Metadata can cost more than pixels. Pillow reads them in Python: a GIF's comment in quadratic time,
+the entries of EXIF and TIFF as often as they point to the same megabytes, and a PNG's notes after
+inflating them. So each file is walked in bounded steps, and only what decoding needs is passed on.
+Of what is removed, only EXIF is read, to find how the camera was held. (JPEG: `jpeg_segments.py`.)
 """
 
 import struct
@@ -31,7 +31,7 @@ def find_orientation(exif: bytes) -> int:
         exif: EXIF with or without its first six bytes, or a TIFF file.
 
     Returns:
-        1 to 8 (1: upright); broken EXIF counts as none, so that it is 1.
+        1 to 8 (1: upright); 1 for broken EXIF too, which counts as none.
     """
     exif = exif.removeprefix(EXIF)
     try:
@@ -46,7 +46,7 @@ def find_orientation(exif: bytes) -> int:
 
 
 def _walk_entries(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Tag, type, number of values and place of each entry of the first directory (TIFF 6.0)."""
+    """Yields tag, type, number of values and place of the first directory's entries (TIFF 6.0)."""
     order = BYTE_ORDERS[data[:4]]
     (start,) = struct.unpack_from(order + "L", data, 4)
     (count,) = struct.unpack_from(order + "H", data, start)
@@ -55,13 +55,13 @@ def _walk_entries(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def bare_tiff(data: bytes) -> tuple[bytes, bytes]:
-    """Gives a TIFF a directory of what its pixels need, and no other.
+    """Gives a TIFF one directory, with only what its pixels need.
 
     Args:
-        data: A TIFF file, of the kind whose places are 32 bits.
+        data: A TIFF file, of the kind with 32-bit offsets.
 
     Returns:
-        The bare file, and its EXIF, which is the directory that it had.
+        The bare file, and its EXIF, which is the original file with its directory.
 
     Raises:
         DataError: If its pixels are in too many pieces.
@@ -73,7 +73,7 @@ def bare_tiff(data: bytes) -> tuple[bytes, bytes]:
             if values > MAX_TIFF_VALUES:
                 raise DataError(
                     f"photo cannot be read: a TIFF of more than {MAX_TIFF_VALUES} pieces; save it"
-                    " anew"
+                    " again"
                 )
             entries[tag] = data[place : place + 12]
     order = BYTE_ORDERS[data[:4]]
@@ -82,7 +82,7 @@ def bare_tiff(data: bytes) -> tuple[bytes, bytes]:
 
 
 def bare_png(data: bytes) -> tuple[bytes, bytes]:
-    """Leaves of a PNG its pixels, palette and transparency, and checks the checksums.
+    """Reduces a PNG to its pixels, palette and transparency, and verifies the checksums.
 
     Args:
         data: A PNG file.
@@ -96,10 +96,10 @@ def bare_png(data: bytes) -> tuple[bytes, bytes]:
     kept, exif, start = [data[:8]], b"", 8
     for _ in range(MAX_CHUNKS):
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")
-        chunk = data[start:end]  # length, name, what it holds, checksum
+        chunk = data[start:end]  # length, name, content, checksum
         name, is_whole = chunk[4:8], end <= len(data)
         is_whole &= zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
-        if not is_whole or (start == 8) != (name == b"IHDR"):  # one header, and that first
+        if not is_whole or (start == 8) != (name == b"IHDR"):  # one header, at the start
             raise DataError("photo cannot be read: truncated or damaged (a PNG's chunks)")
         if name in PNG_KEPT:
             kept.append(chunk)
@@ -108,7 +108,7 @@ def bare_png(data: bytes) -> tuple[bytes, bytes]:
         if name == b"IEND":
             return b"".join(kept), exif
         start = end
-    raise DataError(f"photo cannot be read: a PNG of more than {MAX_CHUNKS} chunks; save it anew")
+    raise DataError(f"photo cannot be read: a PNG of more than {MAX_CHUNKS} chunks; save it again")
 
 
 def bare_gif(data: bytes) -> tuple[bytes, bytes]:

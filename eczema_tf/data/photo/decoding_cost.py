@@ -1,13 +1,13 @@
-"""How long a photo takes to decode, from what its bytes say before anything is decoded.
+"""Estimates how long a photo takes to decode, from its bytes, before anything is decoded.
 
-Megapixels and megabytes alone bound neither time nor memory: a JPEG of 150 KB may hold thousands of
-progressive scans over 25 megapixels, and a PNG of 7 MB a thousand compressed notes that libpng
-inflates to 8 MB each (35 s). So both are charged for here. The prices are in nanoseconds on one
-core of a server of 2020, from the worst files that `scripts/hostile_photos.py` draws
-(`scripts/benchmark_guard.py` measures them); ordinary photos cost less than they are charged.
+Megapixels and megabytes alone bound neither time nor memory: a JPEG of 150 KB may contain thousands
+of progressive scans over 25 megapixels, and a PNG of 7 MB a thousand compressed notes that libpng
+inflates to 8 MB each (35 s). So the estimates charge for both. Costs are in nanoseconds on one core
+of a server from 2020, for the worst files that `scripts/hostile_photos.py` draws
+(`scripts/benchmark_guard.py` measures them); ordinary photos cost less than estimated.
 
-The functions are plain arithmetic, for integers and for int64 tensors alike: the served graph and
-the edge share them.
+The functions are plain arithmetic, for integers as well as int64 tensors: the served graph and the
+edge share them.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ def estimate_jpeg_ns(length: Any, pixels: Any, scans: Any) -> Any:
     """Estimates the time to decode and resize a JPEG.
 
     Args:
-        length: Of the file in bytes.
+        length: Length of the file in bytes.
         pixels: Width times height.
         scans: Passes over the picture; 1 in a baseline JPEG.
 
@@ -47,7 +47,7 @@ def estimate_png_ns(
     """Estimates the time to decode and resize a PNG.
 
     Args:
-        length: Of the file in bytes; the worst are millions of empty deflate blocks.
+        length: Length of the file in bytes; the worst files are millions of empty deflate blocks.
         pixels: Width times height.
         bits_per_pixel: 1 to 64.
         interlaced: 1 if it is (Adam7), else 0.
@@ -70,7 +70,7 @@ def estimate_png_ns(
 
 
 def estimate_pixel_ns(bits_per_pixel: int, is_converted: bool) -> float:
-    """Estimates how long Pillow takes for a pixel of a PNG, its rows filtered the slowest way.
+    """Estimates how long Pillow takes for one pixel of a PNG with the slowest row filter.
 
     Args:
         bits_per_pixel: 1 to 64.
@@ -78,7 +78,7 @@ def estimate_pixel_ns(bits_per_pixel: int, is_converted: bool) -> float:
             or 16 bits of grey, which Pillow would clip.
 
     Returns:
-        Nanoseconds, the JPEG that it becomes included.
+        Nanoseconds, including the JPEG that it becomes.
     """
     return 5 * bits_per_pixel / 8 + (19 if is_converted else 7)
 

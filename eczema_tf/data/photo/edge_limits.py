@@ -23,7 +23,7 @@ from eczema_tf.data.photo.limits import (
 )
 from eczema_tf.errors import DataError
 
-# of TIFF: the others hold a whole other format (JPEG, WebP), or ask for as much memory as they like
+# of TIFF: the others contain a different format (JPEG, WebP), or ask for any amount of memory
 TIFF_COMPRESSIONS = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate")
 PIECE_BYTES = (TiffImagePlugin.STRIPBYTECOUNTS, TiffImagePlugin.TILEBYTECOUNTS)
 TILE_SIDES = (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
@@ -32,7 +32,7 @@ MAX_LAYERS = 4  # how often a TIFF's strips may cover it: once for each channel
 
 
 def check_pixels(kind: str, size: tuple[int, int], most: int) -> None:
-    """Refuses a photo of too many pixels.
+    """Refuses a photo with too many pixels.
 
     Args:
         kind: A key of `EDGE_MAX_PIXELS`.
@@ -50,10 +50,10 @@ def check_pixels(kind: str, size: tuple[int, int], most: int) -> None:
 
 
 def check_estimate(estimate_ns: float) -> None:
-    """Refuses a photo by what `decoding_cost` estimates.
+    """Refuses a photo that `decoding_cost` estimates to take too long.
 
     Raises:
-        DataError: If it is more than `EDGE_MAX_DECODE_NS`.
+        DataError: If the estimate is more than `EDGE_MAX_DECODE_NS`.
     """
     if estimate_ns > EDGE_MAX_DECODE_NS:
         raise DataError("photo would take too long to decode; save it as a plain (baseline) JPEG")
@@ -63,12 +63,12 @@ def check_decoding(image: ImageFile.ImageFile, data: bytes) -> None:
     """Refuses a photo that would take too much time or memory.
 
     Args:
-        image: Opened, not yet decoded.
+        image: The photo, opened but not yet decoded.
         data: Its file, without metadata.
 
     Raises:
-        DataError: If there are too many pixels or passes over them, or they are stored in a way
-            that takes long to read.
+        DataError: If there are too many pixels or passes over them, or if they are stored in a way
+            that is slow to read.
     """
     kind, pixels = image.format or "", image.width * image.height
     scans = max(data.count(SCAN), 1) if kind == "JPEG" else 1
@@ -77,7 +77,7 @@ def check_decoding(image: ImageFile.ImageFile, data: bytes) -> None:
         most = min(most, count_png_pixels(image, data))
     check_pixels(kind, image.size, most)
     estimate_ns: float = 0
-    if scans > 1:  # one is soon done, at a fraction of the size
+    if scans > 1:  # a single scan is fast, at a fraction of the size
         few = scans <= MAX_SCANS
         estimate_ns = estimate_jpeg_ns(len(data), pixels, scans) if few else math.inf
     elif kind == "PNG":
@@ -85,24 +85,24 @@ def check_decoding(image: ImageFile.ImageFile, data: bytes) -> None:
     elif kind == "TIFF" and "deflate" in image.info["compression"]:  # the same as in PNG
         estimate_ns = estimate_png_ns(len(data), pixels, 32, 0, 0, 0)
     check_estimate(estimate_ns)
-    # of numbers of 32 bits nobody knows how many of them are light
+    # for 32-bit values, it is not known which are bright
     unusual = image.mode in ("F", "I") or any(tile.codec_name == "bmp_rle" for tile in image.tile)
     boxes = [tile.extents for tile in image.tile if tile.extents]
     areas = [(right - left) * (low - high) for left, high, right, low in boxes]
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         unusual |= image.info["compression"] not in TIFF_COMPRESSIONS
         areas += [math.prod(image.tag_v2.get(tag, 0) for tag in TILE_SIDES) - MIN_TILE_PIXELS]
-        # pieces that lie on each other in the file could be decoded over and over
+        # pieces that overlap in the file could be decoded over and over
         unusual |= any(sum(image.tag_v2.get(tag, ())) > len(data) for tag in PIECE_BYTES)
     if unusual or sum(areas) > MAX_LAYERS * pixels:
         raise DataError(
-            f"photo is a {kind} of an unusual kind (by its compression, tiles or values of 32 bits)"
+            f"photo is a {kind} of an unusual kind (its compression, tiles or 32-bit values)"
             " that may take too long to decode; save it as a plain JPEG or PNG"
         )
 
 
 def count_png_pixels(image: ImageFile.ImageFile, data: bytes) -> int:
-    """Counts the pixels that a PNG may have, by what each of them takes."""
+    """Computes how many pixels a PNG may have, given the time that each takes."""
     is_converted = image.has_transparency_data or image.mode.startswith("I")
     return int(EDGE_MAX_PNG_NS // estimate_pixel_ns(read_png_bits(data), is_converted))
 
@@ -113,7 +113,7 @@ def read_png_bits(data: bytes) -> int:
 
 
 def compute_reduction(width: int, height: int) -> int:
-    """The smallest whole number that, dividing the sides, brings a photo into what may be sent."""
+    """Computes the smallest whole factor that reduces a photo to a size that may be sent."""
     return max(
         math.ceil(math.sqrt(width * height / SENT_MAX_PIXELS)),
         math.ceil(max(width, height) / SERVED_MAX_SIDE_PX),

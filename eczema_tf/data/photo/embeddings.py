@@ -1,4 +1,4 @@
-"""Precomputed photo embeddings (`.npz`), which stand in for the photos as an image encoder.
+"""Precomputed photo embeddings (`.npz`), which stand in for photos and their encoder.
 
 Two layouts: arrays `image_path` (or `example_id`) and `embedding`, or one array for each image
 path, as Google publishes for SCIN (`scin_dataset_precomputed_embeddings.npz`). Nothing pickled is
@@ -23,7 +23,7 @@ from eczema_tf.errors import DataError, raise_if_any, shorten
 KEY_ARRAYS = ("image_path", "example_id")
 MAX_BYTES = 1 << 32  # unpacked: 4 GiB, 170,000 embeddings of 6144 values
 _MAX_RATIO = 100  # unpacked to packed; floating-point numbers do not shrink to a tenth
-_SMALL_BYTES = 1 << 26  # up to which no ratio matters
+_SMALL_BYTES = 1 << 26  # below which the ratio does not matter
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -32,7 +32,7 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Embeddings(Collection):
-    """Embeddings by key. As a collection, it is the collection of its keys.
+    """Embeddings by key; as a collection, this is the collection of its keys.
 
     Attributes:
         places: Rows of `matrix` by key, an image path or example id, in order.
@@ -70,7 +70,8 @@ class Embeddings(Collection):
         """Returns the key of each row's embedding, "" where it has none.
 
         Args:
-            table: Of a manifest loaded with these embeddings: its `image_path` holds the keys.
+            table: Table of a manifest loaded with these embeddings: its `image_path` contains the
+                keys.
         """
         return [key if key in self else "" for key in table["image_path"]]
 
@@ -79,8 +80,8 @@ def load_embeddings(path: Path | str) -> Embeddings:
     """Reads an embedding file of either layout.
 
     Raises:
-        DataError: If it is not an `.npz`, holds pickled objects, lacks an array, or the arrays do
-            not fit together.
+        DataError: If it is not an `.npz`, contains pickled objects, lacks an array, or the arrays
+            do not fit together.
     """
     path = Path(path)
     if not path.is_file():
@@ -101,7 +102,7 @@ def load_embeddings(path: Path | str) -> Embeddings:
 
 
 def _read_arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    """Reads all arrays, none before its header agrees with the bytes that there are."""
+    """Reads all arrays, each only after its header agrees with its number of bytes."""
     members = archive.infolist()
     size = sum(member.file_size for member in members)
     if size > min(MAX_BYTES, max(_SMALL_BYTES, _MAX_RATIO * path.stat().st_size)):
@@ -119,7 +120,7 @@ def _read_arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
             promised, there = math.prod(shape) * kind.itemsize, member.file_size - file.tell()
             if promised != there and not kind.hasobject:
                 raise DataError(
-                    f"{path}: array {shorten(name)!r} says that it is {kind} {shape}, which takes"
+                    f"{path}: array {shorten(name)!r} claims to be {kind} {shape}, which takes"
                     f" {promised:,} bytes; received {there:,}"
                 )
             file.seek(0)
@@ -175,7 +176,7 @@ def _check_matrix(path: Path, keys: tuple[str, ...], matrix: np.ndarray) -> np.n
     with np.errstate(over="ignore"):
         matrix = np.ascontiguousarray(matrix, "float32")
     faults = [
-        f"{keys[row]}: holds NaN or infinity"
+        f"{keys[row]}: contains NaN or infinity"
         for row in np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     ]
     raise_if_any(f"{path} is not valid", faults)
@@ -183,7 +184,7 @@ def _check_matrix(path: Path, keys: tuple[str, ...], matrix: np.ndarray) -> np.n
 
 
 def _merge_equal(path: Path, keys: tuple[str, ...], matrix: np.ndarray) -> Embeddings:
-    """A key may appear twice if both embeddings are equal, as when two cases share a photo."""
+    """Merges equal embeddings of the same key, as when two cases share a photo."""
     first: dict[str, int] = {}
     for row, key in enumerate(keys):
         first.setdefault(key, row)

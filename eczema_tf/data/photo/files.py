@@ -1,4 +1,4 @@
-"""Photo files: where a manifest's photo is, the one reader of its bytes, what Pillow says of it."""
+"""Photo files: finding a manifest's photo, the one reader of its bytes, and Pillow's errors."""
 
 import io
 import unicodedata
@@ -19,8 +19,8 @@ def find_photo(image_path: str, root: Path) -> Path:
         root: The manifest's folder, resolved, which photos must not leave.
 
     Returns:
-        The file, absolute, with symbolic links followed. An accent may be coded as a character or
-        as a mark of its own, which macOS and archives change unasked.
+        The file, absolute, with symbolic links followed. An accent may be part of a character or a
+        mark of its own; macOS and archives change one into the other.
 
     Raises:
         DataError: If it is not there, or not a path inside the folder.
@@ -51,11 +51,11 @@ def find_photo(image_path: str, root: Path) -> Path:
     if near and compose(near) == compose(image_path):
         return find_photo(near, root)
     hint = f"; did you mean {near!r}?" if near else ""
-    raise DataError(f"no such photo; allowed: a photo file that is there{hint}")
+    raise DataError(f"no such photo; allowed: a photo file that exists{hint}")
 
 
 def find_alike(path: str, root: Path) -> str:
-    """Finds what differs from a path in accents' coding, case, blanks or ending; "" for nothing."""
+    """Finds a path that differs in accents' coding, case, blanks or ending only; "" for none."""
     near = PurePosixPath()
     for name in PurePosixPath(path).parts:
         folder = root / near
@@ -70,7 +70,7 @@ def find_alike(path: str, root: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _list_alike(state: tuple[Path, int]) -> dict[str, str]:
-    """Names in a folder by what they are like; the folder, and when it changed (ns)."""
+    """Lists normalised names in a folder; `state` is the folder and its time of change (ns)."""
     names = sorted(path.name for path in state[0].iterdir())
     return {_simplify(name): name for name in names} | {compose(name): name for name in names}
 
@@ -85,15 +85,15 @@ def _simplify(name: str) -> str:
 
 
 def read_photo(file: Path) -> bytes:
-    """Reads a photo file, unless it is too small to be one or too large to be looked at.
+    """Reads a photo file, unless it is too small to be one or too large.
 
     Raises:
-        DataError: If it cannot be read, or has less than 32 bytes or more than 50 MB.
+        DataError: If it cannot be read, or has fewer than 32 bytes or more than 50 MB.
     """
     try:
         check_size(file.stat().st_size)  # before it is read
         return file.read_bytes()
-    except (OSError, ValueError) as error:  # a name that holds a NUL is of the wrong value
+    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
         cause = getattr(error, "strerror", error)
         raise DataError(f"photo cannot be read: {cause}") from error
 
@@ -102,9 +102,9 @@ def encode_image(image: Image.Image, kind: str, **options: object) -> bytes:
     """Returns an image as the bytes of a file.
 
     Args:
-        image: Of a mode that the format has.
+        image: An image in a mode that the format supports.
         kind: Pillow's name of the format, such as "JPEG".
-        **options: Of its writer.
+        **options: Options of its writer.
     """
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
@@ -115,7 +115,7 @@ def check_size(count: int) -> None:
     """Refuses a photo file by its number of bytes.
 
     Raises:
-        DataError: If it has less than `MIN_FILE_BYTES` or more than `MAX_FILE_BYTES`.
+        DataError: If it has fewer than `MIN_FILE_BYTES` or more than `MAX_FILE_BYTES`.
     """
     if not MIN_FILE_BYTES <= count <= MAX_FILE_BYTES:
         raise DataError(f"photo has {count} bytes; allowed: {MIN_FILE_BYTES} to {MAX_FILE_BYTES}")

@@ -10,9 +10,7 @@ if TYPE_CHECKING:
 
 # ISO/IEC 23008-12, annex B
 BRANDS = b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split()
-HOW_TO_READ = (
-    "install what reads it (pip install -r requirements-heic.txt), or save the photo as JPEG"
-)
+HOW_TO_READ = "install its reader (pip install -r requirements-heic.txt), or save the photo as JPEG"
 
 
 def is_heic(data: bytes) -> bool:
@@ -21,16 +19,16 @@ def is_heic(data: bytes) -> bool:
 
 
 def open_heic(data: bytes) -> "HeifImage":
-    """Opens a HEIC photo; its pixels are decoded when `data` is asked for, upright already.
+    """Opens a HEIC photo; its pixels are decoded upright when `data` is accessed.
 
-    Nothing is registered with Pillow, so that other code of the process reads no more formats than
-    before, and EXIF is not looked at: libheif turns the photo as the file says.
+    Nothing is registered with Pillow, so other code in the process reads no more formats than
+    before. EXIF is not read: libheif turns the photo as the file says.
 
     Args:
         data: The file.
 
     Returns:
-        The primary image, of 8 bits a channel.
+        The primary image, with 8 bits per channel.
 
     Raises:
         DataError: If pillow-heif is missing.

@@ -1,6 +1,6 @@
-"""Inspection before training: every photo is decoded once, and kept in small for the audit.
+"""Inspection before training: decodes every photo once and keeps a small version for the audit.
 
-A photo that cannot be answered is found before training and not in the middle of it.
+A photo that cannot be used is thus found before training and not in the middle of it.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from eczema_tf.data.progress import track
 from eczema_tf.errors import DataError
 
 GRAY_PX = 64  # side of the gray version: ImageHash's own size for 16 x 16 frequencies
-WORKERS = 2  # threads; each holds a whole photo
+WORKERS = 2  # threads; each has a whole photo in memory
 
 
 class _Photo(NamedTuple):
@@ -30,16 +30,16 @@ class _Photo(NamedTuple):
 
 
 def inspect_photos(files: Iterable[str]) -> pd.DataFrame:
-    """Decodes every distinct photo file once, says what is wrong with it and keeps it in small.
+    """Decodes every distinct photo file once, reports faults and keeps a small version.
 
-    What is kept is what duplicates are found by. (The encoder's pixels are not made here: they must
-    be to the bit those of the served graph, and so have to be decoded by TensorFlow.)
+    The small version serves to find duplicates. (The encoder's pixels are not made here: they must
+    equal those of the served graph bit for bit, so TensorFlow has to decode them.)
 
     Args:
-        files: Paths; "" (no photo) is passed over.
+        files: Paths; "" (no photo) is skipped.
 
     Returns:
-        One row a distinct file, indexed by `file`: `sha256` of its bytes, `gray` (uint8 (64, 64),
+        One row per distinct file, indexed by `file`: `sha256` of its bytes, `gray` (uint8 (64, 64),
         upright, stretched to a square), `error` ("" if the photo is good).
     """
     distinct = list(dict.fromkeys(file for file in files if file))

@@ -1,4 +1,4 @@
-"""JPEG files as marker segments (ITU-T T.81, annex B): metadata go, and every pixel stays."""
+"""JPEG files as marker segments (ITU-T T.81, annex B): removes metadata and keeps every pixel."""
 
 import itertools
 import re
@@ -10,7 +10,7 @@ from eczema_tf.errors import DataError
 
 # ITU-T T.871, 10.1: version 1.1, square pixels, no thumbnail
 JFIF = bytes.fromhex("ffe0 0010 4a46494600 0101 00 0001 0001 0000")
-# of an APP14 segment that tells the colour transform (T.872, 6.5.3) and nothing more
+# length of an APP14 segment with the colour transform (T.872, 6.5.3) and nothing more
 ADOBE_BYTES = 16
 BASELINE_FRAMES = (0xC0, 0xC1)
 TABLES = (0xC4, 0xDB, 0xDD)  # Huffman tables, quantization tables, restart interval
@@ -21,9 +21,9 @@ _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 
 
 def bare_jpeg(data: bytes) -> tuple[bytes, bytes]:
-    """Cuts out of a JPEG's header what decoding does not need.
+    """Removes from a JPEG's header what decoding does not need.
 
-    EXIF, XMP, profile, comments and thumbnail, so that no later reader has to understand them.
+    That is EXIF, XMP, profile, comments and thumbnail: no later reader then has to parse them.
 
     Args:
         data: A JPEG file.
@@ -32,7 +32,7 @@ def bare_jpeg(data: bytes) -> tuple[bytes, bytes]:
         The bare file, and its EXIF (b"" for none).
 
     Raises:
-        DataError: If the header has too many segments, or is not of the ordinary kind.
+        DataError: If the header has too many segments, or is unusual.
     """
     kept, exif = [b"\xff\xd8"], b""
     for marker, segment, end in itertools.islice(walk_header(data), MAX_SEGMENTS):
@@ -42,18 +42,19 @@ def bare_jpeg(data: bytes) -> tuple[bytes, bytes]:
         if marker == START_OF_SCAN:
             return b"".join(kept) + data[end:], exif
     raise DataError(
-        "photo cannot be read: truncated or damaged, or a JPEG with an unusual header; save it anew"
+        "photo cannot be read: truncated or damaged, or a JPEG with an unusual header; save it"
+        " again"
     )
 
 
 def keep_baseline(bare: bytes) -> bytes | None:
-    """Cuts off what lies behind the pixels of a baseline JPEG.
+    """Cuts off what follows the pixels of a baseline JPEG.
 
     Args:
         bare: From `bare_jpeg`.
 
     Returns:
-        The file with the very same pixels and nothing else; None if it is not baseline with all
+        The file with exactly the same pixels and nothing else; None if it is not baseline with all
         components in one scan.
     """
     components = 0
@@ -70,14 +71,14 @@ def keep_baseline(bare: bytes) -> bytes | None:
 
 
 def walk_header(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Goes from segment to segment of a header.
+    """Walks the segments of a header.
 
     Args:
         data: A JPEG file.
 
     Yields:
-        Marker, whole segment and where it ends, up to the first scan's header; fewer where the file
-        is odd.
+        Marker, whole segment and where it ends, up to the first scan's header; fewer if the file is
+        malformed.
     """
     start = 2
     while start + 4 <= len(data) and data[start] == 0xFF:
@@ -92,7 +93,7 @@ def walk_header(data: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 
 def _bare_application(marker: int, segment: bytes) -> bytes:
-    """What decoding needs of an APP or COM segment: how the colours are coded, if it says so."""
+    """Returns what decoding needs of an APP or COM segment: how the colours are coded, if given."""
     if marker == APP0 and segment[4:9] == b"JFIF\0":
         return JFIF
     if marker == APP14 and segment[4:9] == b"Adobe" and len(segment) >= ADOBE_BYTES:

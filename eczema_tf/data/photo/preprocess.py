@@ -1,8 +1,8 @@
 """Photo bytes to pixels: decoding, resizing and colour constancy, as TensorFlow ops.
 
-The training pipeline and the serving graph both call `preprocess_photo`, so that the two cannot
-drift apart. Pixels leave as uint8, so that what is cached on disk for training is to the bit what
-the serving graph computes. The encoder's own normalisation is a layer of the model
+The training pipeline and the serving graph both call `preprocess_photo`, so the two cannot drift
+apart. Pixels are returned as uint8, so what is cached on disk for training equals what the serving
+graph computes, bit for bit. The encoder's own normalisation is a layer of the model
 (`model/branches.py`).
 """
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from eczema_tf.config import PreprocessConfig
 
-# one more whenever the pixels of a photo change, so that cached ones are made anew
+# raised whenever the pixels of a photo change, so that cached ones are computed again
 PIXELS_VERSION = 3
 REDUCTIONS = (8, 4, 2)  # libjpeg decodes straight to 1/2, 1/4 or 1/8 of the size
 
@@ -22,8 +22,8 @@ def preprocess_photo(data: tf.Tensor, size_px: int, config: PreprocessConfig) ->
     """Turns a photo file into the encoder's pixels.
 
     Args:
-        data: string (), a JPEG or PNG file, upright; training and all clients of this project give
-            what `upright_jpeg` made.
+        data: string (), a JPEG or PNG file, upright; training and all clients of this project pass
+            what `upright_jpeg` makes.
         size_px: Side of the square result; the photo is stretched to it, so that no part of the
             skin is cut off.
         config: Colour constancy on or off, and its norm.
@@ -81,10 +81,10 @@ def shades_of_gray(photo: tf.Tensor, norm: float) -> tf.Tensor:
     (Finlayson and Trezzi, "Shades of gray and colour constancy", CIC 2004.)
 
     The illuminant is the Minkowski norm of each channel; channels are scaled so that it becomes
-    grey, total intensity kept. Powers come from a table of the 256 levels and are added up in
-    float64: sums of float32 depend on how many threads share them, and the last bit of a scale
-    decides here and there how a pixel is rounded, so that training and serving would not see the
-    very same pixels.
+    grey while the total intensity is kept. Powers come from a table of the 256 levels and are added
+    up in float64. Sums in float32 depend on the number of threads, and the last bit of a scale
+    sometimes decides how a pixel is rounded, so training and serving would not see exactly the same
+    pixels.
 
     Args:
         photo: float32 (height, width, 3) in [0, 255].

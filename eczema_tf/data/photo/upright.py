@@ -1,8 +1,8 @@
-"""The one reader of photos: any file that a person hands in becomes an upright RGB JPEG.
+"""The one reader of photos: turns any file that a person hands in into an upright RGB JPEG.
 
-Training, `predict`, `score`, the server and its page all read photos here, so that what is trained
-on is answered, and from the same pixels. What leaves has no metadata (EXIF holds the place where it
-was taken) and is small enough for the served graph's guard.
+Training, `predict`, `score`, the server and its page all read photos here, so any photo that can be
+trained on also gets an answer, from the same pixels. The result has no metadata (EXIF can give the
+place where a photo was taken) and is small enough for the served graph's guard.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ from eczema_tf.data.photo.jpeg_segments import bare_jpeg, keep_baseline
 from eczema_tf.data.photo.limits import EDGE_ALONE_PIXELS, EDGE_MAX_PIXELS, SERVED_MAX_BYTES
 from eczema_tf.errors import DataError
 
-# by first bytes: Pillow's name, and what cuts the file down to its pixels (WebP's and BMP's
-# metadata are not read before). Pillow's other plugins stay shut: PostScript runs programs
+# by first bytes: Pillow's name, and what reduces the file to its pixels (WebP's and BMP's metadata
+# are not read before). Pillow's other plugins stay disabled: PostScript runs programs
 FORMATS = {
     b"\xff\xd8\xff": ("JPEG", bare_jpeg),
     b"\x89PNG\r\n\x1a\n": ("PNG", bare_png),
@@ -62,7 +62,7 @@ class _Photo(NamedTuple):
     """A photo whose header has been read and found harmless.
 
     Attributes:
-        image: Opened by Pillow, its pixels not yet decoded.
+        image: Opened by Pillow, with its pixels not yet decoded.
         data: The file, without metadata.
         orientation: EXIF, 1 to 8 (1: upright).
     """
@@ -75,11 +75,11 @@ class _Photo(NamedTuple):
 def upright_jpeg(data: bytes) -> bytes:
     """Turns a photo into an upright RGB JPEG without metadata.
 
-    Of a baseline RGB JPEG that is upright already the metadata are cut out and the pixels kept bit
-    by bit; anything else is written anew at quality 95 without chroma subsampling. Photos above
-    12.5 megapixels are reduced by a whole factor. Alpha is laid on white, as browsers do; the first
-    frame stands for an animation; of 16 bits the upper 8 are kept. Colour profiles are dropped and
-    not applied.
+    A baseline RGB JPEG that is already upright loses its metadata and keeps its pixels bit for bit;
+    anything else is encoded again at quality 95 without chroma subsampling. Photos above 12.5
+    megapixels are reduced by a whole factor. Transparency is laid on white, as browsers do; an
+    animation keeps its first frame; 16-bit values keep their upper 8 bits. Colour profiles are
+    dropped and not applied.
 
     Args:
         data: The photo file: JPEG, PNG, WebP, GIF, BMP or TIFF; HEIC if pillow-heif is installed.
@@ -101,19 +101,19 @@ def upright_jpeg(data: bytes) -> bytes:
 
 
 def read_upright(file: Path) -> bytes:
-    """Reads a photo file as `upright_jpeg` does, unless it is too large to be looked at.
+    """Reads a photo file as `upright_jpeg` does, unless it is too large.
 
     Raises:
-        DataError: If it cannot be read, or `upright_jpeg` refuses what it holds.
+        DataError: If it cannot be read, or `upright_jpeg` refuses its content.
     """
     return upright_jpeg(read_photo(file))
 
 
 def read_case_photos(photos: Sequence[Path | bytes]) -> list[bytes]:
-    """Reads the photos of a case, files as `read_upright` does, their bytes as `upright_jpeg`.
+    """Reads the photos of a case: files as `read_upright` does, bytes as `upright_jpeg` does.
 
     Raises:
-        DataError: For every photo that cannot be used, by its file's name or its number.
+        DataError: Listing every photo that cannot be used, by its file's name or its number.
     """
     upright, faults = [], []
     for number, photo in enumerate(photos, 1):
@@ -128,11 +128,11 @@ def read_case_photos(photos: Sequence[Path | bytes]) -> list[bytes]:
 
 
 def shrink_upright(data: bytes, side_px: int) -> np.ndarray:
-    """Reads a photo as `upright_jpeg` does, but only to look at it in small.
+    """Reads a photo as `upright_jpeg` does, but only as a small gray version.
 
     Args:
         data: As for `upright_jpeg`.
-        side_px: Of the result, which the photo is stretched to.
+        side_px: Side of the result; the photo is stretched to it.
 
     Returns:
         Gray levels, uint8 (side_px, side_px), upright.
@@ -183,10 +183,10 @@ def _decode_heic(data: bytes) -> Image.Image:
 
 
 def _decode(photo: _Photo, least_px: tuple[int, int], mode: str = "RGB") -> Image.Image:
-    """Decodes the pixels, upright, RGB (or L, if that is asked for and comes without RGB).
+    """Decodes the pixels, upright, as RGB (or as L, if asked for and decoded without RGB).
 
     Args:
-        photo: Opened.
+        photo: The opened photo.
         least_px: A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, but not below these sides.
         mode: RGB or L.
     """
@@ -195,7 +195,7 @@ def _decode(photo: _Photo, least_px: tuple[int, int], mode: str = "RGB") -> Imag
     large = image.width * image.height > EDGE_ALONE_PIXELS
     with _ALONE if large else contextlib.nullcontext():
         image.load()
-        if image.mode.startswith("I"):  # 16 bits, of which Pillow would clip what is above 255
+        if image.mode.startswith("I"):  # 16 bits; Pillow would clip values above 255
             values, clear = np.array(image), image.info.get("transparency")
             solid = None if clear is None else Image.fromarray(values != clear).convert("L")
             values >>= 8
@@ -220,7 +220,7 @@ def _decode(photo: _Photo, least_px: tuple[int, int], mode: str = "RGB") -> Imag
 
 
 def _encode(image: Image.Image) -> bytes:
-    image.info.clear()  # or Pillow writes comment and profile again
+    image.info.clear()  # otherwise Pillow writes comment and profile again
     while True:
         jpeg = encode_image(image, "JPEG", quality=95, subsampling=0)
         if len(jpeg) <= SERVED_MAX_BYTES:

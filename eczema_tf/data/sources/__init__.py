@@ -1,1 +1,1 @@
-"""Data sets of others, one module each, turned into manifests."""
+"""Turns data sets into manifests, one module each."""

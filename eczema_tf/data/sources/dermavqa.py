@@ -1,8 +1,8 @@
 """DermaVQA, the iiyi part, as a manifest: real clinical questions, in the askers' own words.
 
-Yim et al., MICCAI 2024. In go the authors' `train.json`, or `encounters.csv`, one question a row,
-with how many of the replies name eczema; and the photos, where there are any. Out comes a folder
-with `manifest.csv`, `dataset.json` (counts and how each column was made) and the photos.
+Yim et al., MICCAI 2024. Takes the authors' `train.json`, or `encounters.csv` (one question per row,
+with the number of replies that name eczema), and the photos, if there are any. Writes a folder with
+`manifest.csv`, `dataset.json` (counts and how each column was made) and the photos.
 
 The label is what most of those who replied thought, not a diagnosis, and only clear votes are kept.
 Questions that name a diagnosis themselves are left out: the text would give the label away.
@@ -31,7 +31,7 @@ from eczema_tf.errors import DataError, raise_if_any, shorten
 COUNT_COLUMNS = ("n_resp", "resp_eczema", "resp_dermatitis_family", "query_names_diagnosis")
 QUESTION_COLUMNS = ("encounter_id", "author_id", "query_en", "image_ids", *COUNT_COLUMNS)
 _COUNT = re.compile("[0-9]{1,9}")
-# What the texts of the authors' JSON files are searched for: the counts are then those of
+# Searched for in the texts of the authors' JSON files; the counts then equal those of
 # `encounters.csv` for all of its 842 questions.
 NAMES_ECZEMA = re.compile("eczema|atopic", re.IGNORECASE)
 NAMES_DERMATITIS = re.compile(
@@ -56,20 +56,20 @@ PROVENANCE = {
         "eczema": (
             f"1 where at least {POSITIVE_FROM:.0%} of the replies name eczema or atopic dermatitis,"
             " 0 where no reply names any dermatitis; a noisy label, given by those who replied to"
-            " the question; a reply that denies eczema names it, too"
+            " the question; a reply that denies eczema names it too"
         ),
         "group_id": "author_id: all questions of one asker stay together",
         "image_path": (
-            "the photos of the question that are there, one row each; one row of text where there"
-            " is none"
+            "the photos of the question that are available, one row each; one row with only text"
+            " if there are none"
         ),
     },
 }
 DESCRIPTION = """\
 {questions} questions: {kept} kept, of {authors} authors; left out: {without_reply} without a \
 reply, {names_diagnosis} that name a diagnosis, {unclear} with unclear replies
-{eczema} of the kept questions ({share:.1%}) are labelled eczema, by the replies: a noisy label
-{photo_rows} rows with a photo, {text_rows} with text alone; {missing_photos} photos are missing"""
+{eczema} of the kept questions ({share:.1%}) are labelled eczema, from the replies: a noisy label
+{photo_rows} rows with a photo, {text_rows} with only text; {missing_photos} photos are missing"""
 
 
 def prepare_dermavqa(
@@ -89,8 +89,8 @@ def prepare_dermavqa(
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
-        DataError: With every column that is missing, or every row that cannot be right; when no
-            question can be labelled, or no photo is found; or when `out` holds one of the inputs.
+        DataError: Listing every missing column, or every row that is not valid; if no question can
+            be labelled, or no photo is found; or if `out` contains one of the inputs.
         EczemaError: If `out` cannot be written.
     """
     table = _read_questions(Path(encounters))
@@ -207,7 +207,7 @@ class Encounter(BaseModel):
     responses: list[Reply] = []
 
     def to_row(self) -> dict[str, object]:
-        """The question as a row of the table."""
+        """Returns the question as a row of the table."""
         parts = self.query_title_en, self.query_content_en
         text = ". ".join(part for part in parts if clean_cell("text", part).strip())
         replies = [reply.content_en for reply in self.responses]
@@ -235,8 +235,8 @@ def read_encounters(path: Path) -> pd.DataFrame:
         Strings, the columns of `QUESTION_COLUMNS`. The index is the number of the question, from 1.
 
     Raises:
-        DataError: If the file cannot be read, or is no such list, or an empty one; every
-            fault is named.
+        DataError: If the file cannot be read, is not such a list or is empty; every fault is
+            listed.
     """
     try:
         encounters = TypeAdapter(list[Encounter]).validate_json(
@@ -251,6 +251,6 @@ def read_encounters(path: Path) -> pd.DataFrame:
         ]
         raise_if_any(f"{path} is not a list of DermaVQA's questions", faults)
     if not encounters:
-        raise DataError(f"{path}: holds no questions")
+        raise DataError(f"{path}: contains no questions")
     table = pd.DataFrame([encounter.to_row() for encounter in encounters], dtype=str)
     return table.set_axis(range(1, len(table) + 1))

@@ -1,14 +1,14 @@
 """A folder of class folders (such as `train/Atopic Dermatitis Photos/x.jpg`) as a manifest.
 
-Copies of DermNet look like this. In goes the folder and, if there are any, captions. Out comes a
-folder with `manifest.csv`, `dataset.json` (counts and how each column was made) and the photos
-under the same relative paths.
+Copies of DermNet look like this. Takes the folder and, if there are any, captions. Writes a folder
+with `manifest.csv`, `dataset.json` (counts and how each column was made) and the photos under the
+same relative paths.
 
-Atlases often hold several shots of one patient as `name-1.jpg`, `name-2.jpg`. They are one group,
-so that no split tears them apart, unless another rule is given. Classes that are numbered and
-counted (`3. Atopic Dermatitis - 1.25k`, as on Kaggle) lose that in their names. Where
-`metadata.csv` or `metadata.jsonl` lies beside photos, as in Hugging Face's ImageFolder, a `label`
-in it goes before the class folder, and `text` is a caption.
+Atlases often contain several shots of one patient as `name-1.jpg`, `name-2.jpg`. These form one
+group, so that no split separates them, unless another rule is given. Numbers and counts in class
+names (`3. Atopic Dermatitis - 1.25k`, as on Kaggle) are removed. If `metadata.csv` or
+`metadata.jsonl` is next to photos, as in Hugging Face's ImageFolder, its `label` takes precedence
+over the class folder, and its `text` is a caption.
 """
 
 import os
@@ -48,29 +48,27 @@ from eczema_tf.data.tables import open_table
 from eczema_tf.errors import DataError, raise_if_any, shorten
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl")
-# what is read of them, by what the manifest calls it
+# the columns that are read, by their names in the manifest
 METADATA_COLUMNS = {"eczema": "label", "text": "text", "group_id": "group_id"}
 PROVENANCE = {
-    "attribution": (
-        "not known to this program: give it as the place where the folder came from asks"
-    ),
-    "licence": "not known to this program: see the place where the folder came from",
+    "attribution": "not known to this program: give it as the source of the folder asks",
+    "licence": "not known to this program: see the source of the folder",
 }
 COLUMNS = {
     "eczema": "1 if the class folder is one of `eczema_classes`, 0 for the other classes",
     "split": (
         "the folder train, val (valid, validation, dev) or test at the top, if all photos are in"
         " one, and not all in train; a group in several of them is put wholly into the earliest"
-        " (train, val, test), so that the test photos are of others"
+        " (train, val, test), so that the test photos are of other groups"
     ),
-    "text": "from the captions; empty where there is none",
-    "condition": "the name of the class folder; without number and count, if all have one",
+    "text": "from the captions; empty if there is none",
+    "condition": "the name of the class folder; without number and count, if all names have one",
 }
 DESCRIPTION = """\
 {photos} photos in {classes} classes; {eczema} ({share:.1%}) are eczema: {eczema_classes}
-{captions} have a caption; passed over: {hidden} hidden files, {not_photos} that are no photos
+{captions} have a caption; skipped: {hidden} hidden files, {not_photos} files that are not photos
 {groups} groups, the largest of {largest_group} photos (shots of one patient, or mere numbering? \
---group-by says what groups them); {moved} photos moved to the split of their group"""
+--group-by sets the rule); {moved} photos moved to the split of their group"""
 
 
 def prepare_folder(
@@ -87,20 +85,20 @@ def prepare_folder(
     Args:
         out: The folder to write.
         folder: Class folders, or `train`, `val` and `test` with class folders in them. Photos may
-            lie deeper than that. Or Parquet files with the photos in them (`parquet_folder`).
+            be deeper than that. Or Parquet files with the photos in them (`parquet_folder`).
         captions: A CSV with the columns `image_path`, relative to `folder`, and `text`; others are
             ignored.
-        eczema: Names of the classes that are eczema, whatever the case of the letters; none: those
-            that name eczema or atopic.
-        group_by: What photos of one patient have in common: `BY_NAME`, as `name_group` has it;
-            `BY_PHOTO`, nothing that is known; or a regular expression whose one group is found in
-            the path of each photo.
+        eczema: Names of the classes that are eczema, whatever the case of the letters; if empty,
+            those whose name contains eczema or atopic.
+        group_by: What photos of one patient have in common: `BY_NAME`, what `name_group` returns;
+            `BY_PHOTO`, nothing that is known; or a regular expression whose single group is found
+            in the path of each photo.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
-        DataError: With every photo outside a class, every link, or every caption without a photo;
-            if no class is eczema, or all are; if the expression is none, or some photo has nothing
-            that it finds.
+        DataError: Listing every photo outside a class, every bad link, or every caption without a
+            photo; if no class is eczema, or all are; or if the expression is not valid or does not
+            match every photo.
         EczemaError: If `out` cannot be written.
     """
     out, folder = Path(out), check_folder(folder)
@@ -119,7 +117,7 @@ def prepare_folder(
         unpack_photos(parts, Path(unpacked))
         try:
             return prepare(Path(unpacked))
-        except DataError as error:  # of the folder that was given
+        except DataError as error:  # name the folder that was given
             raise DataError(str(error).replace(unpacked, str(folder))) from error
 
 
@@ -163,7 +161,7 @@ def _prepare_photos(
 
 
 def _choose_classes(rows: pd.DataFrame, eczema: Collection[str], folder: Path) -> list[str]:
-    """Chooses the classes that are eczema, which may be named as they are called in the folder."""
+    """Chooses the classes that are eczema, which may be given by their names in the folder."""
     given = rows.pop("class").map(fold_name)
     names = dict(zip(given, rows["condition"], strict=True))
     named = [names.get(fold_name(name), name) for name in eczema]
@@ -182,9 +180,9 @@ def _count_photos(rows: pd.DataFrame) -> dict[str, int]:
 
 
 def _list_photos(folder: Path) -> tuple[list[str], list[str], dict[str, int]]:
-    """Returns the relative paths of all photos and of tables of metadata, sorted, and the counts.
+    """Returns the relative paths of all photos and of metadata tables, sorted, and counts.
 
-    Counted is what was passed over.
+    The counts are of what was skipped.
     """
     paths, tables, faults, counts = [], [], [], {"hidden": 0, "not_photos": 0}
     for parent, folders, files in os.walk(folder, onerror=_fail):
@@ -213,7 +211,7 @@ def _list_photos(folder: Path) -> tuple[list[str], list[str], dict[str, int]]:
 
 
 def _fail(error: OSError) -> None:
-    """Lets nothing be passed over that cannot be looked into."""
+    """Raises, so that no unreadable folder is skipped."""
     raise error
 
 
@@ -235,9 +233,9 @@ def _describe_fault(path: Path, folder: Path) -> str:
 def _read_paths(
     folder: Path, paths: Sequence[str], groups: Mapping[str, str], labels: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Makes the rows of the manifest, as far as paths tell.
+    """Makes the rows of the manifest, as far as paths determine them.
 
-    Besides, `class` is as it was given, and `moved` says what came into the split of its group.
+    Adds `class`, as it was given, and `moved`, whether a photo was moved to the split of its group.
     """
     tops = find_tops(folder, paths)
     parts = {path: PurePosixPath(path.removeprefix(f"{top}/")).parts for path, top in tops.items()}
@@ -270,20 +268,20 @@ def _read_paths(
 
 
 def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> pd.DataFrame:
-    """Reads what tables beside photos say of them.
+    """Reads what tables next to photos say about them.
 
     Args:
-        folder: That all is in.
-        tables: Relative paths of the tables; `file_name` in one is relative to where it lies, and
-            `label`, `text` and `group_id` are read (Hugging Face, Create an image dataset:
-            ImageFolder).
-        paths: Of all photos.
+        folder: The folder that all is in.
+        tables: Relative paths of the tables; `file_name` in a table is relative to the table's
+            folder, and `label`, `text` and `group_id` are read (Hugging Face, Create an image
+            dataset: ImageFolder).
+        paths: Relative paths of all photos.
 
     Returns:
         `label`, `text` and `group_id` of each photo, by its path; "" where there is none.
 
     Raises:
-        DataError: For every name that is no photo, or appears twice.
+        DataError: Listing every name that is not a photo, or appears twice.
     """
     found: dict[str, dict[str, str]] = {}
     columns, known, faults = [*METADATA_COLUMNS.values()], _index_names(paths), []
@@ -307,13 +305,13 @@ def read_metadata(folder: Path, tables: Sequence[str], paths: Sequence[str]) -> 
                 name: clean_cell("group_id" if name == "group_id" else "text", value).strip()
                 for name, value in row.items()
             }
-    raise_if_any(f"{folder}: metadata are not of its photos", faults)
+    raise_if_any(f"{folder}: metadata do not match its photos", faults)
     told = {name: [found.get(path, {}).get(name, "") for path in paths] for name in columns}
     return pd.DataFrame(told, paths, dtype=str)
 
 
 def _index_names(paths: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Photos by their paths, together with those that differ in the case of the ending alone."""
+    """Indexes photos by path, together with those that differ only in the case of the ending."""
     known: dict[str, dict[str, str]] = {}
     for path in paths:
         composed = compose(path)
@@ -332,7 +330,7 @@ def _find_name(name: str, known: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def _read_captions(captions: Path, paths: Sequence[str]) -> pd.Series:
-    """Reads the text of each photo, "" for none: str, one a path."""
+    """Reads the text of each photo, "" for none: str, one per path."""
     table = read_table(captions, ("image_path", "text"))
     names = table["image_path"].map(lambda path: str(PurePosixPath(clean_cell("image_path", path))))
     known = _index_names(paths)

@@ -1,4 +1,4 @@
-"""What names in a folder of class folders mean: which classes are eczema, whose a photo is."""
+"""Names in a folder of class folders: which classes are eczema, which group a photo is in."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -22,14 +22,14 @@ DENIED = re.compile(
 BY_NAME, BY_PHOTO = "name", "photo"  # rules of grouping; any other is a regular expression
 GROUPED = {
     BY_NAME: (
-        "`group_id` of the metadata; else class and file name in lower case, without a number at"
+        "`group_id` from the metadata; else class and file name in lower case, without a number at"
         " the end after '-' or '_' or in brackets: several shots of one patient are often called"
         " name-1.jpg, name-2.jpg or name (1).jpg. Photos that are only numbered (IMG_1.jpg,"
         " IMG_2.jpg) are one group"
     ),
     BY_PHOTO: (
-        "the photo: nothing is known of patients, so that one may be in several splits; only the"
-        " audit's duplicates and near-duplicates are joined"
+        "the photo: nothing is known of patients, so one patient may be in several splits; only"
+        " the audit's duplicates and near-duplicates are joined"
     ),
 }
 
@@ -40,15 +40,15 @@ def choose_eczema_classes(
     """Returns the classes that count as eczema: those named, or else those of `ECZEMA_WORDS`.
 
     The case of letters, blanks around a name and the coding of accents do not matter; "no eczema"
-    is none.
+    does not count.
 
     Raises:
-        DataError: If a name is no class, no class is eczema, or all are; with the classes that
-            there are.
+        DataError: If a name is not a class, no class is eczema, or all are; the message lists the
+            classes.
     """
     there = f"; the classes are: {', '.join(sorted(classes))}"
     if len(classes) == 1:
-        there += f"; if that holds the classes, give {Path(folder, *classes)}"
+        there += f"; if that folder contains the classes, give {Path(folder, *classes)}"
     folded = {name: fold_name(name) for name in classes}
     wanted = {fold_name(name): name for name in names}
     if unknown := [name for fold, name in wanted.items() if fold not in folded.values()]:
@@ -62,13 +62,13 @@ def choose_eczema_classes(
         }
     if not chosen:
         raise DataError(
-            f"{folder}: no class names {' or '.join(ECZEMA_WORDS)}; say with --eczema NAME which"
+            f"{folder}: no class names {' or '.join(ECZEMA_WORDS)}; use --eczema NAME to say which"
             f" are eczema{there}"
         )
     if chosen == set(classes):
         raise DataError(
-            f"{folder}: every class is eczema; at least one must be something else: say with"
-            f" --eczema NAME which are eczema{there}"
+            f"{folder}: every class is eczema; at least one must be something else: use"
+            f" --eczema NAME to say which are eczema{there}"
         )
     return chosen
 
@@ -79,12 +79,12 @@ def fold_name(name: str) -> str:
 
 
 def find_split(folder: str) -> str:
-    """The split that a folder's name stands for (`Training`, `test_set`), "" for none."""
+    """Returns the split that a folder's name stands for (`Training`, `test_set`), "" for none."""
     return SPLIT_NAMES.get(re.sub(r"[\W_]*(set|data)?$", "", folder.casefold()), "")
 
 
 def find_tops(folder: Path, paths: Sequence[str]) -> dict[str, str]:
-    """Finds the top folder of each photo if all of them are called like splits, else "".
+    """Finds the top folder of each photo if all of them are named like splits, else "".
 
     Raises:
         DataError: If some are, and some are not.
@@ -96,20 +96,20 @@ def find_tops(folder: Path, paths: Sequence[str]) -> dict[str, str]:
         raise DataError(
             f"{folder}: some top folders are splits ({', '.join(sorted(splits))}) and some are not"
             f" ({', '.join(sorted(tops - splits))}); allowed: {', '.join(SPLIT_NAMES)} for all of"
-            " them, or class folders alone"
+            " them, or only class folders"
         )
     return {path: top if splits else "" for path, top in own.items()}
 
 
 def strip_numbers(classes: Mapping[str, Collection[str]]) -> dict[str, dict[str, str]]:
-    """Takes numbers off class names: "3. Atopic Dermatitis - 1.25k" is "Atopic Dermatitis".
+    """Removes numbers from class names: "3. Atopic Dermatitis - 1.25k" is "Atopic Dermatitis".
 
-    Only what all of a split begin or end with: then it counts classes or photos, of which each
-    split has its own, and is no part of a name. Where names of a split would no longer differ, all
-    are left alone.
+    A number is removed only if all names of a split begin or end with one: it then counts classes
+    or photos, is different in each split and is not part of a name. If names of a split would no
+    longer differ, all are left alone.
 
     Args:
-        classes: By split.
+        classes: Class names by split.
 
     Returns:
         By split: name -> what is left of it.
@@ -129,10 +129,12 @@ def _strip(names: Collection[str]) -> dict[str, str]:
 
 
 def find_groups(paths: Sequence[str], group_by: str) -> dict[str, str]:
-    """Finds the group of each photo, but for `BY_NAME`, which needs its class; see `group_by`."""
+    """Finds the group of each photo, except by `BY_NAME`, which needs its class; see `group_by`."""
     if group_by in GROUPED:
         return {path: path for path in paths} if group_by == BY_PHOTO else {}
-    title = f"--group-by {shorten(group_by)}: allowed: {BY_NAME}, {BY_PHOTO}, or an expression"
+    title = (
+        f"--group-by {shorten(group_by)}: allowed: {BY_NAME}, {BY_PHOTO}, or a regular expression"
+    )
     try:
         pattern = re.compile(group_by)
     except re.error as error:
@@ -140,9 +142,7 @@ def find_groups(paths: Sequence[str], group_by: str) -> dict[str, str]:
     if pattern.groups != 1:
         raise DataError(f"{title} with one group in parentheses; received {pattern.groups}")
     found = {path: pattern.search(path) for path in paths}
-    faults = [
-        f"{path}: has no such part" for path, match in found.items() if not (match and match[1])
-    ]
+    faults = [f"{path}: has no match" for path, match in found.items() if not (match and match[1])]
     raise_if_any(f"--group-by {shorten(group_by)}: does not find every photo's group", faults)
     return {path: match[1] for path, match in found.items() if match}
 
@@ -157,13 +157,14 @@ def keep_together(rows: pd.DataFrame) -> pd.DataFrame:
     """Puts each group wholly into the earliest of its splits, so that test photos are of others.
 
     Args:
-        rows: Of the manifest, with `group_id` and `split`.
+        rows: Rows of the manifest, with `group_id` and `split`.
 
     Returns:
-        The same with `moved`, whether a row was; without splits where there is `train` alone.
+        The same rows with `moved`, whether a row was moved; without splits if there is only
+        `train`.
     """
-    if set(rows["split"]) == {"train"}:  # as many data sets of the Hub come
-        say("note: all photos are in `train`: no split is written, training makes its own by group")
+    if set(rows["split"]) == {"train"}:  # as in many data sets of the Hub
+        say("note: all photos are in `train`: no split is written, training splits them by group")
         rows = rows.assign(split="")
     order = ["", *SPLITS]
     split = rows["split"].map(order.index)
@@ -171,6 +172,6 @@ def keep_together(rows: pd.DataFrame) -> pd.DataFrame:
     if lost := set(rows["split"]) - {order[index] for index in earliest}:
         say(
             f"note: no photo is left in {', '.join(sorted(lost))}, since each has others of its"
-            " group in an earlier split; --group-by says what groups them"
+            " group in an earlier split; --group-by sets the rule for groups"
         )
     return rows.assign(split=[order[index] for index in earliest], moved=split != earliest)

@@ -1,7 +1,7 @@
-"""Parquet files that hold photos, as Hugging Face publishes image data sets, to a folder of photos.
+"""Unpacks Parquet files of photos, as Hugging Face publishes image data sets, into a folder.
 
-In go `train-00000-of-00002.parquet` and its like (`NAMES`); out come `train`, `val` and `test` with
-the photos and, beside them, `metadata.jsonl` with their labels and texts.
+Takes files such as `train-00000-of-00002.parquet` (`NAMES`). Writes `train`, `val` and `test` with
+the photos and, next to them, `metadata.jsonl` with their labels and texts.
 """
 
 import json
@@ -30,31 +30,31 @@ CONVERTED = re.compile(
 )
 NAMES = (
     "Parquet files called train.parquet or train-00000-of-00002.parquet, here or in data, or"
-    " train/0000.parquet, here or in the folder of a configuration; likewise validation (valid,"
-    " val) and test"
+    " train/0000.parquet, here or in the folder of a configuration; the same with validation"
+    " (valid, val) and test"
 )
 BATCH_PHOTOS = 64  # decoded together
 ROW_KEYS = ("image", "label", "text", "group_id")
 
 
 def list_parts(folder: Path) -> dict[Path, str]:
-    """Lists the Parquet files of a data set, with the split of each; none if none is understood.
+    """Lists the Parquet files of a data set, with the split of each; none if no name is understood.
 
     Raises:
-        DataError: If some of them are understood, but are not one whole set: there twice, or not
-            there, as the names of the others tell.
+        DataError: If some names are understood, but the files are not one complete set: parts are
+            there twice, or missing according to the names of the others.
     """
     files = list_parquet(folder)
     read = {name: PART.fullmatch(name) or CONVERTED.fullmatch(name) for name in files}
     parts = {name: match for name, match in read.items() if match}
     if parts:
         faults = _find_faults(parts, [name for name in files if name not in parts])
-        raise_if_any(f"{folder}: its Parquet files are not one whole set", faults)
+        raise_if_any(f"{folder}: its Parquet files are not one complete set", faults)
     return {folder / name: match["split"] for name, match in parts.items()}
 
 
 def list_parquet(folder: Path) -> list[str]:
-    """Lists the relative paths of all Parquet files in a folder but for hidden ones."""
+    """Lists the relative paths of all Parquet files in a folder, except hidden ones."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")]
     return sorted(name for name in names if not re.search(r"(^|/)\.", name))
 
@@ -67,18 +67,18 @@ def _find_faults(parts: Mapping[str, re.Match[str]], others: list[str]) -> Itera
         counted |= all_of_it
     sets = {(match.re, match.groupdict().get("config")): name for name, match in parts.items()}
     if len(sets) > 1:
-        yield f"{', '.join(sets.values())}: are of several data sets; give the folder of one"
+        yield f"{', '.join(sets.values())}: belong to several data sets; give the folder of one"
     for names in there.values():
         if len(names) > 1:
             yield f"{', '.join(names)}: are the same part; keep one of them"
     for name in sorted(counted - there.keys()):
-        yield f"{name}.parquet: is not there, but counted with"
+        yield f"{name}.parquet: is missing; the names of the others count it"
     if others:
         yield f"not understood; allowed: {NAMES}; received {shorten(', '.join(others))}"
 
 
 def _count_parts(match: re.Match[str]) -> tuple[str, set[str]]:
-    """Returns which part a file is, and those that must be there as its name tells."""
+    """Returns which part a file is, and the parts that must exist according to its name."""
     split, number = match["split"], match["number"]
     if match.re is CONVERTED:
         return f"{split}/{number}", {f"{split}/{place:04}" for place in range(int(number))}
@@ -93,11 +93,11 @@ def unpack_photos(parts: Mapping[Path, str], folder: Path) -> None:
     """Writes the photos of Parquet files, and `metadata.jsonl` for each split.
 
     Args:
-        parts: From `list_parts`. Column `image` holds bytes, or a structure of `bytes` and `path`;
-            `label`, a name or a number, whose name the file may give; `text` and `group_id` may be
-            missing.
-        folder: To write into. Each photo has a folder of its own, and its own name as far as it
-            has one: it may tell whose it is.
+        parts: From `list_parts`. Column `image` contains bytes, or a structure of `bytes` and
+            `path`; `label`, a name or a number, whose name the file may give; `text` and `group_id`
+            may be missing.
+        folder: To write into. Each photo gets a folder of its own and keeps its name, if it has
+            one: the name may tell whose it is.
 
     Raises:
         DataError: If a file is not readable as Parquet, or has no photos.
@@ -126,7 +126,7 @@ def _unpack_part(part: Path, target: Path, metadata: TextIO) -> None:
 
 
 def _read_rows(part: Path) -> Iterator[dict[str, Any]]:
-    """Yields rows with those of `ROW_KEYS` that there are, and the names of labels for numbers."""
+    """Yields rows with the available `ROW_KEYS`, and with names in place of label numbers."""
     number = 0
     try:
         file = parquet.ParquetFile(part)

@@ -1,13 +1,13 @@
 """SCIN, the Skin Condition Image Network, as a manifest.
 
-Google Research and Stanford Medicine, 2024; arXiv 2402.18545. In go the official `scin_cases.csv`
-and `scin_labels.csv` and, where there are any, photos or precomputed photo embeddings. Out comes a
-folder with `manifest.csv`, `dataset.json` (counts and how each column was made) and the photos or
+Google Research and Stanford Medicine, 2024; arXiv 2402.18545. Takes the official `scin_cases.csv`
+and `scin_labels.csv` and, if there are any, photos or precomputed photo embeddings. Writes a folder
+with `manifest.csv`, `dataset.json` (counts and how each column was made) and the photos or
 embeddings.
 
-The label is the weight of "Eczema" in the dermatologists' vote, 0 where they voted for other
-conditions alone, or a yes or no made of it: the same model looks better or worse by the rule
-(`LABEL_RULES`), so it is written down. SCIN has no free text: `scin_text.describe_case` writes a
+The label is the weight of "Eczema" in the dermatologists' vote, 0 where they voted only for other
+conditions, or a yes or no made from it. The same model looks better or worse depending on the rule
+(`LABEL_RULES`), so the rule is recorded. SCIN has no free text: `scin_text.describe_case` writes a
 template, and the columns `source` and `text_kind` say so.
 """
 
@@ -51,7 +51,7 @@ LABEL_RULES = {
     "majority": "1 where more than half of the vote is for eczema, else 0",
     "against-no-dermatitis": (
         "1 where more than half of the vote is for eczema, 0 where none of it is for a dermatitis;"
-        " what lies between is left out, so that figures are better than among all who ask"
+        " cases in between are left out, so results are better than among all who ask"
     ),
 }
 FITZPATRICK = {"FST1": "I", "FST2": "II", "FST3": "III", "FST4": "IV", "FST5": "V", "FST6": "VI"}
@@ -71,14 +71,14 @@ PROVENANCE = {
     "columns": {
         "eczema": (
             f'weight of "{CONDITION}" in {VOTE}, 0 where only other conditions are named; or a yes'
-            " or no made of it, as `label` says"
+            " or no made from it, as `label` says"
         ),
         "text": (
             "template from the self-reported flags, not free text; a blank flag is never read as a"
             " no; empty where nothing is reported"
         ),
         "skin_tone": "median of the dermatologists' Fitzpatrick labels (the lower one of two)",
-        "monk_skin_tone": "the lower one of the Monk labels from the US and from India",
+        "monk_skin_tone": "the lower of the Monk labels from the US and from India",
         "group_id": (
             "cases that share a photo, directly or through others, are one group; there is no"
             " patient id"
@@ -88,15 +88,15 @@ PROVENANCE = {
 LEFT_OUT = {
     "ungradable": "no dermatologist could grade the photos",
     "unlabelled": "no condition was named",
-    "between": "between eczema by most of the vote and no dermatitis at all",
-    "empty": "nothing was reported, and no photo is here",
+    "between": "the vote was between eczema by a majority and no dermatitis at all",
+    "empty": "nothing was reported, and no photo is available",
 }
 DESCRIPTION = """\
 {cases} cases: {kept} kept, {ungradable} left out as ungradable, {unlabelled} as unlabelled, \
 {between} as neither eczema nor free of dermatitis, {empty} with neither photo nor text
 label, {label}
 {eczema} of the kept cases ({share:.1%}) have a label above 0
-{photo_rows} rows with a photo, {text_rows} with text alone; {missing_photos} photos are missing; \
+{photo_rows} rows with a photo, {text_rows} with only text; {missing_photos} photos are missing; \
 {sharing} cases share a photo with another
 texts are templates, not the patients' own words"""
 
@@ -120,14 +120,14 @@ def prepare_scin(
         images: A folder with photos, as `<name>` or `dataset/images/<name>`; those found are linked
             (or copied) into `out`.
         embeddings: An `.npz` of photo embeddings by image path, linked (or copied) into `out`.
-            Without `images`, the photos that have one become rows.
+            Without `images`, the photos that have an embedding become rows.
         label: One of `LABEL_RULES`.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
         DataError: If there is no such rule, a file lacks columns, a label cannot be read, no case
-            is labelled, none of the photos or embeddings belongs to one, or `out` holds one of the
-            inputs.
+            is labelled, no photo or embedding belongs to a labelled case, or `out` contains one of
+            the inputs.
         EczemaError: If `out` cannot be written.
     """
     if label not in LABEL_RULES:
@@ -135,7 +135,7 @@ def prepare_scin(
     table = _read_cases(Path(cases), Path(labels), label)
     labelled = table[table["fate"] == "labelled"]
     paths = labelled[[*PHOTO_COLUMNS]].to_numpy().ravel()
-    # under their official path, which stays the key of their embedding, too
+    # under their official path, which is also the key of their embedding
     photos = find_photos(images, paths, side_by_side=True)
     known: Collection[str] = photos if images or not embeddings else load_embeddings(embeddings)
     rows = _map_cases(labelled, known).assign(label_rule=label)
@@ -164,12 +164,12 @@ def prepare_scin(
 
 
 def _count_cases(table: pd.DataFrame, kept: pd.DataFrame) -> dict[str, int]:
-    """Counts what became of the cases; of those kept there is one row each."""
+    """Counts what became of the cases; `kept` has one row per case."""
     fates = {fate: int((table["fate"] == fate).sum()) for fate in ("labelled", *LEFT_OUT)}
     return {
         "cases": len(table),
         **{fate: fates[fate] for fate in ("ungradable", "unlabelled", "between")},
-        "empty": fates["labelled"] - len(kept),  # nothing reported, and no photo is here
+        "empty": fates["labelled"] - len(kept),  # nothing reported, and no photo is available
         "kept": len(kept),
         "eczema": int((kept["eczema"] > 0).sum()),
         "sharing": int(kept["group_id"].duplicated(keep=False).sum()),
@@ -179,7 +179,7 @@ def _count_cases(table: pd.DataFrame, kept: pd.DataFrame) -> dict[str, int]:
 def compute_label(vote: Mapping[str, float], rule: str = "share") -> float:
     """Computes the label of a case from its vote, in [0, 1]; NaN where the rule leaves it out.
 
-    Weights are given to two decimals, so that their sum may pass 1 a little.
+    Weights are given to two decimals, so their sum may slightly exceed 1.
 
     Args:
         vote: Weight by condition.
@@ -202,9 +202,9 @@ def compute_label(vote: Mapping[str, float], rule: str = "share") -> float:
 def _read_cases(cases: Path, labels: Path, rule: str) -> pd.DataFrame:
     """Reads both files; adds `group_id`, `eczema` and `fate`.
 
-    A case is `labelled`, or else `ungradable`, if a dermatologist said so and none could grade it,
-    or `unlabelled`: not in the labels file, or gradable and no condition was named, or `between`,
-    which the rule of the label leaves out.
+    A case is `labelled`; `ungradable`, if a dermatologist said so and none could grade it;
+    `unlabelled`, if it is not in the labels file, or is gradable and no condition was named; or
+    `between`, if the rule of the label leaves it out.
     """
     given = _read_unique(cases, CASE_COLUMNS)
     voted = _read_unique(labels, VOTE_COLUMNS, MONK_COLUMNS)  # these are not in every release
@@ -238,7 +238,7 @@ def _read_unique(
 
 
 def _parse_vote(text: str) -> dict[str, float] | None:
-    """Returns the weight of each condition; None for what is no vote."""
+    """Returns the weight of each condition; None if it is not a vote."""
     try:
         vote = ast.literal_eval(text) if text else {}
         return vote if all(0 <= weight <= 1.05 for weight in vote.values()) else None
@@ -247,7 +247,7 @@ def _parse_vote(text: str) -> dict[str, float] | None:
 
 
 def _parse_shade(text: str) -> str | None:
-    """Returns a tone of Monk's scale, "" for none; None for what is no tone."""
+    """Returns a tone of Monk's scale, "" for none; None if it is not a tone."""
     shade = fold(clean_cell("monk_skin_tone", text))  # a column with gaps may hold 4.0
     return shade if shade in MONK_TONES else None
 

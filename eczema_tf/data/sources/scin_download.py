@@ -1,10 +1,9 @@
-"""The SCIN files from their public bucket, onto the disk under their official paths.
+"""Downloads the SCIN files from their public bucket, under their official paths.
 
-In goes a folder. Out come `dataset/scin_cases.csv`, `dataset/scin_labels.csv` and
-`dataset/images/*.png` below it, for `scin.prepare_scin` to read; and, if the bucket lacks
-something, `missing.csv` (path, reason). Running it again fetches what is missing or differs from
-the bucket, and nothing else. This module needs google-cloud-storage (`requirements-scin.txt`),
-which also tries again what may pass.
+Writes `dataset/scin_cases.csv`, `dataset/scin_labels.csv` and `dataset/images/*.png` into a folder,
+for `scin.prepare_scin` to read; and, if the bucket lacks something, `missing.csv` (path, reason).
+Running it again fetches what is missing or differs from the bucket, and nothing else. This module
+needs google-cloud-storage (`requirements-scin.txt`), which also retries what may be temporary.
 """
 
 import base64
@@ -33,10 +32,10 @@ from eczema_tf.files import replacing_file, write_csv
 BUCKET = "dx-scin-public-data"  # https://github.com/google-research-datasets/scin
 CASES_PATH = "dataset/scin_cases.csv"
 LABELS_PATH = "dataset/scin_labels.csv"
-# all others are refused: a table must not say where to write
+# all others are refused: a table must not decide where to write
 PHOTO_PATH = re.compile(r"dataset/images/[A-Za-z0-9_-]+\.(png|jpe?g)")
 CORRUPT = "came with a wrong checksum; run the same command again"
-RETRY = DEFAULT_RETRY.with_timeout(120)  # seconds to try again what may pass, with growing pauses
+RETRY = DEFAULT_RETRY.with_timeout(120)  # seconds to retry what may pass, at growing intervals
 
 
 class Download(NamedTuple):
@@ -46,8 +45,8 @@ class Download(NamedTuple):
         folder: Where they are.
         wanted: The two tables and the photos of the cases asked for.
         downloaded: In this run.
-        bytes: Of the files downloaded.
-        missing: Path -> why the bucket does not give it.
+        bytes: Size of the files downloaded.
+        missing: Path -> why the bucket does not provide it.
     """
 
     folder: Path
@@ -61,12 +60,12 @@ class Download(NamedTuple):
         before = self.wanted - self.downloaded - len(self.missing)
         where = f" ({self.folder / 'missing.csv'} says why)" if self.missing else ""
         return (
-            f"{self.wanted} files wanted: {before} were there, {self.downloaded} downloaded"
+            f"{self.wanted} files wanted: {before} were already there, {self.downloaded} downloaded"
             f" ({self.bytes / 1e6:.1f} MB), {len(self.missing)} missing{where}"
         )
 
 
-# what became of a file: bytes that were fetched, 0 if it was there; or why the bucket gives none
+# what became of a file: bytes fetched, 0 if it was already there; or why the bucket lacks it
 Fetched = int | str
 
 
@@ -75,13 +74,13 @@ def download_scin(folder: Path | str, *, limit: int | None = None, jobs: int = 8
 
     Args:
         folder: Where everything goes.
-        limit: Photos of so many labelled cases only, the first in the order of the cases file;
-            default all. Cases without a label are passed over: `prepare_scin` leaves them out.
-        jobs: Files to fetch at a time.
+        limit: How many labelled cases to fetch photos of, the first in the order of the cases file;
+            default all. Cases without a label are skipped: `prepare_scin` leaves them out.
+        jobs: How many files to fetch at a time.
 
     Raises:
         DataError: If the bucket lacks a table, or a table is not SCIN's.
-        EczemaError: If the bucket cannot be reached, or the disk is full or otherwise refuses.
+        EczemaError: If the bucket cannot be reached, or the disk is full or refuses to write.
             Running it again continues from there.
     """
     folder = Path(folder)
@@ -109,7 +108,7 @@ def list_photos(cases: Path, labels: Path, limit: int | None = None) -> list[str
     Args:
         cases: `scin_cases.csv`.
         labels: `scin_labels.csv`.
-        limit: So many labelled cases only.
+        limit: How many labelled cases; None for all.
 
     Raises:
         DataError: If a file cannot be read or lacks columns.
@@ -154,8 +153,8 @@ def _fetch_file(bucket: Bucket, folder: Path, path: str) -> Fetched:
         return f"{error.code:d} {HTTPStatus(error.code).phrase}"
     except DataCorruption:
         return CORRUPT
-    # The client does not check what came in two parts, after a cut. The checksum of a file that is
-    # stored packed is that of its packed form.
+    # The client does not check a download that was interrupted and came in two parts. The checksum
+    # of a file that is stored compressed is that of its compressed form.
     if blob.content_encoding != "gzip" and _compute_crc32c(content) != blob.crc32c:
         return CORRUPT
     with replacing_file(target) as aside:
@@ -164,5 +163,5 @@ def _fetch_file(bucket: Bucket, folder: Path, path: str) -> Fetched:
 
 
 def _compute_crc32c(content: bytes) -> str:
-    """Computes Google's checksum, in base64 as the bucket tells it."""
+    """Computes Google's checksum, in base64 as the bucket gives it."""
     return base64.b64encode(Checksum(content).digest()).decode()

@@ -79,8 +79,7 @@ def describe_case(case: Mapping[str, str]) -> str:
 
     Returns:
         For instance: "I have a rash for one day. It is flat. It is on my arm. It itches. Otherwise
-        I feel well." It is "" where nothing was reported: there is no text then, and none is made
-        up.
+        I feel well." It is "" if nothing was reported: no text is made up.
     """
     category = CATEGORIES.get(case["related_category"])
     duration = DURATIONS.get(case["condition_duration"])
@@ -98,7 +97,7 @@ def describe_case(case: Mapping[str, str]) -> str:
 
 
 def _list_ticked(opening: str, phrases: Mapping[str, str], case: Mapping[str, str]) -> str:
-    """`It itches, burns and hurts`; "" where no flag is ticked."""
+    """Returns for instance `It itches, burns and hurts`; "" if no flag is ticked."""
     ticked = [phrase for column, phrase in phrases.items() if case[column] == "YES"]
     listed = " and ".join(filter(None, [", ".join(ticked[:-1]), *ticked[-1:]]))
     return f"{opening} {listed}" if listed else ""

@@ -1,8 +1,8 @@
 """What the sources share: readers of tables and photos, and the one writer of a manifest's folder.
 
-Each other module here reads one data set and maps its rows. Names that come out of a data
-set are never trusted: a photo is taken only from inside the folder that the user gave, and lands
-only inside the folder written.
+Each other module here reads one data set and maps its rows. Names from a data set are never
+trusted: a photo is read only from inside the folder that the user gave, and written only inside the
+output folder.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ PHOTOS = "photos"  # subfolder of a manifest's folder
 # what a manifest may hold (`data.photo.upright`)
 JPEG_SUFFIXES, HEIC_SUFFIXES = (".jpg", ".jpeg", ".jfif"), (".heic", ".heif")
 PHOTO_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *HEIC_SUFFIXES)
-FEW = 3  # missing photos that are named
+FEW = 3  # how many missing photos are named
 NUL = "\0"
 
 
@@ -36,7 +36,7 @@ class Summary:
 
     Attributes:
         manifest: The file written.
-        counts: By name.
+        counts: Counts by name.
         description: The counts as a few lines for people.
     """
 
@@ -63,22 +63,22 @@ def write_source(
 
     Args:
         out: The folder.
-        name: Of the data set.
-        rows: Of the manifest. Its columns that are not here stay empty; further ones follow them.
+        name: Name of the data set.
+        rows: Rows of the manifest. Missing columns stay empty; further ones follow the others.
         counts: What became of the data set, by name.
         description: The counts as a few lines for people.
         facts: For `dataset.json`, after name and counts: attribution, licence, how the columns
             were made.
         left_out: By name of a count, why these cases were left out, for reports.
-        inputs: Files and folders that were read, and must not be written over.
+        inputs: Files and folders that were read, and must not be overwritten.
         files: Path in the folder (of a photo: its `image_path` in the manifest) -> the file, which
             is linked there, or copied.
-        make_files: Makes further files in the folder, which it is given.
+        make_files: Called with the folder, to write further files into it.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
-        DataError: If `out` holds one of the inputs (with `overwrite` it would be lost), or a cell
-            cannot stand in a CSV file.
+        DataError: If `out` contains one of the inputs (with `overwrite` it would be lost), or a
+            cell cannot be written to a CSV file.
         EczemaError: If `out` exists and is not empty without `overwrite`, or cannot be written.
     """
     out = Path(out)
@@ -106,7 +106,7 @@ def write_source(
 
 
 def _check_cells(table: pd.DataFrame, out: Path) -> None:
-    """Raises for cells, of JSON lines or Parquet, that a CSV file cannot hold."""
+    """Raises for cells (of JSON lines or Parquet) that a CSV file cannot contain."""
     limit = csv.field_size_limit()
     raise_if_any(
         f"{out}: cannot be written",
@@ -125,7 +125,7 @@ def check_kept(out: Path, inputs: Iterable[Path | str | None]) -> None:
     for given in inputs:
         if given and Path(given).resolve().is_relative_to(out.resolve()):
             raise DataError(
-                f"{out}: holds {given}, which would be lost; choose another folder to write"
+                f"{out}: contains {given}, which would be lost; choose another output folder"
             )
 
 
@@ -136,8 +136,8 @@ def read_table(
 
     Args:
         path: UTF-8 CSV (a byte order mark is allowed) or Parquet.
-        columns: Those needed; others are left out.
-        optional: Those that are kept if they are there.
+        columns: Required columns; others are left out.
+        optional: Columns that are kept if they are there.
 
     Returns:
         Strings, "" for empty. The index, `line`, is the line that each row begins on (Parquet: the
@@ -168,7 +168,7 @@ def check_folder(folder: Path | str) -> Path:
     """Returns the folder as a path.
 
     Raises:
-        DataError: If there is none.
+        DataError: If there is no such folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -194,15 +194,16 @@ def find_photos(
 
     Args:
         images: The folder, None for no photos at all.
-        names: Of photos; "" for none.
-        side_by_side: Whether photos may also lie in the folder itself, without those of their path.
+        names: Names of photos; "" for none.
+        side_by_side: Whether photos may also be in the folder itself, without the folders of their
+            path.
 
     Returns:
-        Name -> file, of those that exist and lie inside the folder. The ending of a file may differ
-        in the case of its letters, if no other file does.
+        Name -> file, for photos that exist inside the folder. The ending of a file may differ in
+        the case of its letters, if no other file does.
 
     Raises:
-        DataError: If there is no such folder, or none of the photos in it.
+        DataError: If there is no such folder, or it has none of the photos.
     """
     found: dict[str, Path] = {}
     if images is None:
@@ -224,7 +225,7 @@ def _find_photo(name: str, folder: Path) -> Path:
         return find_photo(name, folder)
     except DataError:
         parent, asked = PurePosixPath(name).parent.as_posix(), compose(PurePosixPath(name).name)
-        with contextlib.suppress(OSError, ValueError):  # no such folder, or no path at all
+        with contextlib.suppress(OSError, ValueError):  # no such folder, or not a path
             near = find_alike(parent, folder)
             there = _list_endings((folder / near, (folder / near).stat().st_mtime_ns))
             (spelt,) = there.get(lower_ending(asked), [])
@@ -235,7 +236,7 @@ def _find_photo(name: str, folder: Path) -> Path:
 
 @lru_cache(maxsize=64)
 def _list_endings(state: tuple[Path, int]) -> dict[str, list[str]]:
-    """Names in a folder by `lower_ending`; the folder, and when it changed (ns)."""
+    """Lists names in a folder by `lower_ending`; `state` is the folder and its change time (ns)."""
     names: dict[str, list[str]] = {}
     for path in state[0].iterdir():
         names.setdefault(lower_ending(compose(path.name)), []).append(path.name)
@@ -249,23 +250,23 @@ def lower_ending(name: str) -> str:
 
 
 def describe_missing(names: Iterable[str]) -> str:
-    """Names the first few photos that are missing, to follow how many there are; "" for none."""
+    """Names the first few missing photos, to follow their number; "" for none."""
     first = [repr(name) for name in dict.fromkeys(names)][:FEW]
     return f", such as {shorten(', '.join(first))}" if first else ""
 
 
 def count_photos(rows: pd.DataFrame) -> dict[str, int]:
-    """Counts rows of the manifest: `photo_rows` with a photo, `text_rows` with text alone."""
+    """Counts rows of the manifest: `photo_rows` with a photo, `text_rows` with only text."""
     photo_rows = int((rows["image_path"] != "").sum())
     return {"photo_rows": photo_rows, "text_rows": len(rows) - photo_rows}
 
 
 def build_rows(case: Mapping[str, object], image_paths: Sequence[str]) -> list[dict[str, object]]:
-    """Makes the rows of a case: one a photo, or one of text alone, or none if it has neither.
+    """Makes the rows of a case: one per photo, or one with only text, or none if it has neither.
 
     Args:
-        case: What all of its rows share, `case_id` and `text` among it.
-        image_paths: Of its photos.
+        case: What all of its rows share, including `case_id` and `text`.
+        image_paths: Paths of its photos.
     """
     paths = image_paths or ([""] if case["text"] else [])
     return [

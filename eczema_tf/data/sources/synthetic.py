@@ -1,9 +1,9 @@
 """Built-in data with known truth, as a manifest: rendered photos and written complaints.
 
-Out comes a folder with `manifest.csv` (with the exact posterior of each case), `photos/`, `masks/`
-(where each lesion is), `truth.jsonl` (all that was drawn for each row, and where each symptom
-stands in the text) and `dataset.json` (counts, and the limits: the AUROC of the exact posteriors).
-Same number of cases and seed, same bytes, on any number of processes.
+Writes a folder with `manifest.csv` (with the exact posterior of each case), `photos/`, `masks/`
+(where each lesion is), `truth.jsonl` (all that was drawn for each row, and where each symptom is in
+the text) and `dataset.json` (counts, and the limits: the AUROC of the exact posteriors). The same
+number of cases and seed give the same bytes, with any number of processes.
 """
 
 import multiprocessing
@@ -25,12 +25,12 @@ from eczema_tf.data.text.findings import join_findings
 from eczema_tf.errors import DataError
 from eczema_tf.schema import ECZEMA, FINDINGS, GRADE_COLUMNS, POSTERIOR_COLUMNS, WORDINGS
 
-# raise it when the same seed no longer gives the same bytes (since 7 a "None", which no manifest
-# could hold as a text, has become "None.")
+# raise it when the same seed no longer gives the same bytes (in 7, a text "None", which a manifest
+# would read as empty, became "None.")
 GENERATOR_VERSION = 7
 PROVENANCE = {
-    "attribution": "nobody to name: rendered photos and written complaints, made by eczema_tf",
-    "licence": "Apache-2.0, as the program",
+    "attribution": "none needed: rendered photos and written complaints, made by eczema_tf",
+    "licence": "Apache-2.0, like the program",
     "columns": {
         "eczema": "1 where the drawn condition is eczema, else 0: the truth, not an opinion",
         "consistency": (
@@ -38,13 +38,14 @@ PROVENANCE = {
             " symptom"
         ),
         "severity": "as drawn; empty for healthy skin",
-        "age_group": "as the text says; empty where it does not",
-        "wordings": "known, or new: words that no known text uses, for the test split alone",
+        "age_group": "as stated in the text; empty if it is not",
+        "wordings": "known, or new: words that no known text uses, for the test split only",
         "posterior_image, posterior_text, posterior_fusion": (
             "the exact P(eczema) given what was drawn, which no model can beat"
         ),
         "posterior_grade_image, posterior_grade_text, posterior_grade_fusion": (
-            "likewise, the expected grade (0 mild, 1 moderate, 2 severe) if it is eczema"
+            "the expected grade (0 mild, 1 moderate, 2 severe) given what was drawn, if it is"
+            " eczema"
         ),
     },
 }
@@ -57,23 +58,23 @@ def prepare_synthetic(
 ) -> Summary:
     """Makes the built-in data.
 
-    Works in two spawned processes from 200 cases on: a script that calls this needs the usual `if
-    __name__ == "__main__":`, since they import it.
+    From 200 cases on, it works in two spawned processes. They import the script that calls this,
+    which therefore needs the usual `if __name__ == "__main__":`.
 
     Args:
         out: The folder.
         cases: How many cases, at least 1. A case has up to three photos, one row each.
-        texts: How many further cases, of a text alone, for training alone.
-        seed: Of all that is drawn, at least 0.
+        texts: How many further cases, with only a text and only for training.
+        seed: Seed of all that is drawn, at least 0.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
-        DataError: If `cases`, `texts` or `seed` is none of these, or the processes were ended.
+        DataError: If `cases`, `texts` or `seed` is out of range, or the processes were killed.
         EczemaError: If `out` exists and is not empty without `overwrite`, or cannot be written.
     """
     if cases < 1 or texts < 0 or seed < 0:
         raise DataError(
-            "built-in data: allowed: 1 case or more, no texts or more, a seed of 0 or more;"
+            "built-in data: allowed: 1 case or more, 0 texts or more, a seed of 0 or more;"
             f" received {cases}, {texts} and {seed}"
         )
     drawn = [draw_case(seed, index, text_alone=index >= cases) for index in range(cases + texts)]
@@ -142,7 +143,7 @@ def _map_drawn(cases: Iterable[Case]) -> pd.DataFrame:
 
 
 def _compute_limit(cases: Iterable[Case], kind: str) -> float | None:
-    """AUROC of the exact posterior, over the cases that have one; None for a single class."""
+    """Computes the exact posterior's AUROC, over cases that have one; None for a single class."""
     known = [case for case in cases if kind in case.posterior]
     labels = [case.condition == ECZEMA for case in known]
     if len(set(labels)) < 2:
@@ -166,6 +167,6 @@ def _make_files(cases: Sequence[Case], seed: int, folder: Path) -> None:
             deque(progress(pool.map(render, range(len(cases)), cases, chunksize=20)), maxlen=0)
         except BrokenProcessPool as error:
             raise DataError(
-                "built-in data: the processes that draw photos ended before their time: killed, or"
-                ' started by a script without `if __name__ == "__main__":` around what it does'
+                "built-in data: the processes that draw photos ended early: they were killed, or"
+                ' started by a script without `if __name__ == "__main__":` around its code'
             ) from error

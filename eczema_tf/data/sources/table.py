@@ -1,7 +1,7 @@
-"""Any table with a map (`table_map`) as a manifest: PAD-UFES-20, Fitzpatrick17k, or one's own.
+"""Any table with a map (`table_map`) as a manifest: PAD-UFES-20, Fitzpatrick17k, or your own.
 
-In go the table (CSV, Parquet or JSON lines), the map and the photos, where there are any. Out comes
-a folder with `manifest.csv` (with the diagnosis as a further column, `condition`), `dataset.json`
+Takes the table (CSV, Parquet or JSON lines), the map and the photos, if there are any. Writes a
+folder with `manifest.csv` (with the diagnosis as a further column, `condition`), `dataset.json`
 (counts, where the data set is from, the map) and the photos.
 """
 
@@ -30,13 +30,13 @@ from eczema_tf.schema import ECZEMA, MANIFEST_COLUMNS, POSITIVE_CLASS
 LEFT_OUT = {
     "left_out": "left out by the map",
     "unlabelled": "without a diagnosis",
-    "empty": "with neither a text nor a photo that is here",
+    "empty": "with neither a text nor an available photo",
 }
 DESCRIPTION = """\
 {name}: {rows} rows: {kept} kept, in {groups} groups; left out: {left_out} by the map, \
 {unlabelled} without a diagnosis, {empty} with neither photo nor text
 {eczema} of the kept rows ({share:.1%}) are {positive_class}
-{photo_rows} rows with a photo, {text_rows} with text alone; {missing_photos} photos are missing"""
+{photo_rows} rows with a photo, {text_rows} with only text; {missing_photos} photos are missing"""
 
 
 def prepare_table(
@@ -56,16 +56,16 @@ def prepare_table(
         map_path: A YAML file, or the name of a map that comes with the program.
         images: A folder with photos, named as the map's `image_path` says; those found are linked
             (or copied) into `out`.
-        positive: Diagnoses that are told from all others in place of eczema; none for the map's
-            eczema. The manifest has what they are called in a further column, `positive_class`.
+        positive: Diagnoses to tell from all others in place of eczema; empty for the map's eczema.
+            Their name is in a further column of the manifest, `positive_class`.
         overwrite: Whether a folder already there may be replaced.
 
     Raises:
-        ConfigError: If the map is not there or not valid, with every fault, or the positive values
-            need a name.
-        DataError: With every column that is missing, every value that the map does not know, or
-            every row that cannot be right; when no row is left, none is eczema though the map says
-            which are, or no photo is found; or when `out` holds one of the inputs.
+        ConfigError: If there is no such map, it is not valid (every fault is listed), or the
+            positive values need a name.
+        DataError: Listing every missing column, every value that the map does not know, or every
+            row that is not valid; if no row is left, none is eczema although the map says which
+            are, or no photo is found; or if `out` contains one of the inputs.
         EczemaError: If `out` cannot be written.
     """
     mapping = load_map(map_path)
@@ -101,7 +101,7 @@ def prepare_table(
 
 
 def _check_asked(positive: Collection[str], diagnoses: pd.Series, path: Path | str) -> None:
-    """Raises if a value that is asked for is nowhere: its cases would count as the other class."""
+    """Raises if a requested value does not occur: its cases would count as the other class."""
     there = set(diagnoses.map(fold))
     if absent := [value for value in positive if fold(value) not in there]:
         seen = ", ".join(name for name, _ in Counter(diagnoses.str.strip()).most_common(20))
@@ -142,7 +142,8 @@ def _map_rows(given: pd.DataFrame, mapping: TableMap, path: Path | str) -> pd.Da
     """Makes the rows of the manifest.
 
     Raises:
-        DataError: For every distinct value that the map does not know: how often, and where first.
+        DataError: Listing every distinct value that the map does not know, with its count and first
+            line.
     """
     rows, unknown = [], dict[str, list[int]]()
     for line, row in zip(given.index, given.to_dict("records"), strict=True):
@@ -191,7 +192,7 @@ def _check_rows(
         )
     there = set(rows["condition"].map(fold))
     if absent := [value for value in mapping.eczema.positive if fold(value) not in there]:
-        say(f"note: {mapping.eczema.column}: no row that is kept is {shorten(', '.join(absent))}")
+        say(f"note: {mapping.eczema.column}: no kept row is {shorten(', '.join(absent))}")
     checked = rows.assign(eczema=rows["eczema"].astype(str)).reset_index(drop=True)
     faults = [
         f"{Path(path).name}:{rows.index[fault.row]}: {fault.column}: {fault.message}"

@@ -1,6 +1,6 @@
 """A map: a YAML file that says how the columns of a table become those of the manifest.
 
-It is data, and strictly checked. A map holds
+It is data, and strictly checked. A map contains
 
 - `name` (becomes `source`), `where` (how to obtain the data set), `licence`, `attribution`, `notes`
   (what to know before using it);
@@ -8,13 +8,13 @@ It is data, and strictly checked. A map holds
   without braces it is a constant), or `parts`, rules whose results are joined by spaces. A template
   is blank if any of its columns is. `values` says what each result becomes; a result not among them
   becomes the `default`, or is an error if there is none;
-- `clinical`: likewise, for further columns, by names of your own: what a model may be told besides;
+- `clinical`: rules for further columns, with names of your own, that a model may use as well;
 - `eczema`: the `column` with the diagnosis, the `positive` values, and the `negative` ones (every
   other value, if they are not given);
-- `stand_ins`: what values may be told from the rest in place of eczema, by what they are called;
+- `stand_ins`: by name, the values that may be told from the rest in place of eczema;
 - `leave_out`: column -> the values of rows that are left out.
 
-Values are compared whatever the case of their letters. 3.0 is 3, in them and in templates.
+Values are compared whatever the case of their letters. In values and templates, 3.0 is 3.
 """
 
 import re
@@ -43,7 +43,7 @@ _WHOLE = re.compile(f"^{WHOLE_PATTERN}$")
 
 
 def _as_text(value: object) -> object:
-    """YAML reads `3` and `True` as a number and a boolean; in a table they are text."""
+    """Turns numbers and booleans of YAML (`3`, `True`) into text, as they are in a table."""
     return str(value) if isinstance(value, bool | int | float) else value
 
 
@@ -64,7 +64,7 @@ class Rule(Section):
         if self.parts is not None and self.values is not None:
             yield "values belong to a template, not to parts"
         if {"{", "}"} & {*_FIELD.sub("", self.template or "")}:
-            yield f"{self.template!r}: a brace has no partner; write {{column}}"
+            yield f"{self.template!r}: a brace is unmatched; write {{column}}"
 
     def list_columns(self) -> list[str]:
         """Returns the columns that the rule reads."""
@@ -111,7 +111,7 @@ class LabelRule(Section):
             yield f"positive and negative at once: {', '.join(sorted(both))}"
 
     def tells(self, value: str) -> bool:
-        """Whether a value is a diagnosis: listed, or not what says "nothing" (`NaN`, `unknown`)."""
+        """Whether a value is a diagnosis: listed, or does not say "nothing" (`NaN`, `unknown`)."""
         listed = map(fold, [*self.positive, *(self.negative or ())])
         return fold(value) in listed or clean_cell(self.column, value) != ""
 
@@ -145,7 +145,7 @@ class TableMap(Section):
                 f" {', '.join(RULED_COLUMNS)}"
             )
         if "example_id" not in columns or not {"image_path", "text"} & set(columns):
-            raise ValueError("example_id and one of image_path and text must have a rule")
+            raise ValueError("example_id and at least one of image_path and text must have a rule")
         return columns
 
     @field_validator("clinical")
@@ -157,7 +157,7 @@ class TableMap(Section):
 
     @property
     def rules(self) -> dict[str, Rule]:
-        """Of all columns that are made by one."""
+        """The rules of all columns that have one."""
         return {**self.columns, **self.clinical}
 
     def stand_in(self, positive: Collection[str]) -> tuple[str, "TableMap"]:
@@ -167,15 +167,16 @@ class TableMap(Section):
             positive: Values of the diagnosis; every other value is negative.
 
         Raises:
-            ConfigError: If the map has no name for them, and they make none for reports.
+            ConfigError: If the map has no name for them, and they are not a name for reports
+                themselves.
         """
         chosen = set(map(fold, positive))
         names = [name for name, of in self.stand_ins.items() if chosen == set(map(fold, of))]
         name = next(iter(names), ", ".join(positive))
         if not CLASS_NAME.fullmatch(name):
             raise ConfigError(
-                f"--positive: is no name for reports: {shorten(name)!r}; allowed: 1 to 40 letters,"
-                " digits, blanks and , / -; name these values in the map's stand_ins"
+                f"--positive: is not a name for reports: {shorten(name)!r}; allowed: 1 to 40"
+                " letters, digits, blanks and , / -; name these values in the map's stand_ins"
             )
         label = LabelRule(column=self.eczema.column, positive=[*positive])
         return name, self.model_copy(update={"eczema": label})
@@ -186,11 +187,11 @@ class TableMap(Section):
         return list(dict.fromkeys([*ruled, self.eczema.column, *self.leave_out]))
 
     def list_clinical_columns(self) -> list[str]:
-        """Returns the columns that clinical fields are made of, if the table has them."""
+        """Returns the columns that clinical fields are made from, if the table has them."""
         return [column for rule in self.clinical.values() for column in rule.list_columns()]
 
     def keep_fields(self, columns: Collection[str]) -> "TableMap":
-        """Returns the map with the clinical fields that a table with these columns tells."""
+        """Returns the map with the clinical fields that a table with these columns provides."""
         told = {}
         for name, rule in self.clinical.items():
             if absent := set(rule.list_columns()).difference(columns):
@@ -207,8 +208,8 @@ def load_map(map_path: Path | str) -> TableMap:
         map_path: A YAML file, or the name of one that comes with the program (`fitzpatrick17k`).
 
     Raises:
-        ConfigError: With every unknown key, missing key and wrong value, if there is any; or with
-            the names there are.
+        ConfigError: Listing every unknown key, missing key and wrong value; or, if there is no such
+            map, the names of those that come with the program.
     """
     path = Path(map_path)
     if not path.is_file() and path.name == str(map_path):

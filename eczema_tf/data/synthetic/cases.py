@@ -1,6 +1,6 @@
 """One made-up case: its hidden state, what its photos show, what its text says, the posteriors.
 
-Case `i` of a seed is always the same, however many cases there are and whoever makes it.
+Case `i` of a seed is always the same, however many cases there are and whichever process makes it.
 """
 
 from dataclasses import dataclass
@@ -49,13 +49,12 @@ class Case:
         condition: The truth.
         severity: "mild", "moderate" or "severe"; "" where healthy.
         attributes: Value of each attribute drawn, also where there is no photo.
-        facts: Value of each fact that the text says.
+        facts: Value of each fact that the text states.
         text: The complaint, "" for none.
-        phrases: Where each fact stands in the text.
-        wordings: Which words it is written in; "" if there is no text.
-        split: "train" if it must not be in another; else "".
-        posterior: Given the "image" and the "text", as far as they are there, and all of it
-            ("fusion").
+        phrases: Where each fact is in the text.
+        wordings: Which wordings it is written in; "" if there is no text.
+        split: "train" if it must be in that split; else "".
+        posterior: Given the "image", given the "text" (each if present) and given both ("fusion").
         age_group: One of `AGE_GROUPS`, if the text says the age; else "".
         skin_tone: Fitzpatrick type; like all that follows, independent of the condition.
         sex: One of `SEXES`.
@@ -84,9 +83,9 @@ def draw_case(seed: int, index: int, *, text_alone: bool = False) -> Case:
     """Draws a case and writes its text; it does not render its photos.
 
     Args:
-        seed: Of the data set.
-        index: Of the case.
-        text_alone: Whether it has no photo in any case, and its text only wordings for training.
+        seed: Seed of the data set.
+        index: Index of the case.
+        text_alone: Whether it never has a photo, and its text has only wordings for training.
     """
     rng, tables = Random(f"{seed} {index} draw"), load_tables()
     state = draw_state(tables, rng)
@@ -100,7 +99,7 @@ def draw_case(seed: int, index: int, *, text_alone: bool = False) -> Case:
     wordings: Wordings = "new" if rng.random() < NEW and not text_alone else "known"
     if has_text:
         text, phrases = write_complaint(facts, sex, Random(f"{seed} {index} write"), wordings)
-        text += "" if clean_cell("text", text) else "."  # "None" alone would be no text
+        text += "" if clean_cell("text", text) else "."  # "None" would be read as empty
     image = compute_log_likelihood(tables.attributes, attributes if has_photo else {})
     said = compute_log_likelihood(tables.facts, facts)
     condition, severity = tables.states[state]
@@ -133,8 +132,8 @@ def render_case(folder: Path, seed: int, index: int, case: Case) -> None:
 
     Args:
         folder: Has the folders `PHOTO_FOLDER` and `MASK_FOLDER`.
-        seed: Of the data set.
-        index: Of the case.
+        seed: Seed of the data set.
+        index: Index of the case.
         case: As drawn by `draw_case(seed, index)`.
     """
     for photo, example_id in enumerate(case.example_ids[: case.photos]):

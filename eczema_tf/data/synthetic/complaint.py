@@ -1,8 +1,8 @@
-"""People's accounts of findings: what is said becomes a text; where each finding stands is known.
+"""Writes people's accounts of findings, and records where each finding is in the text.
 
-The wording comes from `grammar`: a finding is a clause of its own or a noun phrase in a frame, in
-one of several registers, by the person, a relative or a clinician, among small talk. None of this
-depends on the condition: the text says what its findings say.
+The wording comes from `grammar`. A finding is a clause of its own or a noun phrase in a frame, in
+one of several registers, by the person, a relative or a clinician, amid small talk. None of this
+depends on the condition: the text tells no more than its findings.
 """
 
 import re
@@ -15,7 +15,7 @@ from eczema_tf.data.synthetic.grammar import Grammar, Register, Sex, Wordings, l
 from eczema_tf.data.synthetic.tables import AGE
 
 LEAST_WORDS = 3
-# what may go on with what is seen: "red bumps on my arms for three days"
+# what may directly continue what is seen:"red bumps on my arms for three days"
 TIGHT = (
     ("site", "look"),
     ("site_2", "look_2"),
@@ -26,7 +26,7 @@ TIGHT = (
 RAMBLING = 0.04  # share of texts with much small talk
 SHORTHAND = 0.15  # share of a note's findings in shorthand: "pruritus ++"
 UNCLEAR_KINDS = {"empty": 0.4, "offtopic": 0.25, "foreign": 0.2, "nonsense": 0.15}
-_LETTERS = "aeioubcdfghklmnprstvwxyz"  # of nonsense
+_LETTERS = "aeioubcdfghklmnprstvwxyz"  # letters of nonsense words
 _ALTERNATIVES = re.compile(r"\(([^()]*)\)")
 _MARK = re.compile(r"<(\w+)>")
 _WORD = re.compile(r"\w+")
@@ -39,7 +39,7 @@ _SENTENCE_END = re.compile(r"[.?!]\s*$")
 
 @dataclass(frozen=True)
 class Phrase:
-    """Where a finding stands in a text.
+    """Where a finding is in a text.
 
     Attributes:
         start: Character offset of the phrase in the text.
@@ -62,8 +62,8 @@ class _Piece:
 
     Attributes:
         wording: As it will be written, except for the first letter's case.
-        fact: Category, value and negated, if it says a finding.
-        tight: Whether it goes on with the piece before it.
+        fact: Category, value and negated, if it states a finding.
+        tight: Whether it continues the piece before it.
     """
 
     wording: str
@@ -77,9 +77,9 @@ def write_complaint(
     """Writes a text of 3 to 200 words.
 
     Args:
-        facts: Value of each slot that is said, from `tables.draw_facts`; or none, for a text that
+        facts: Value of each slot that is mentioned, from `tables.draw_facts`; empty for a text that
             says nothing useful (of any length).
-        sex: Of the patient.
+        sex: Sex of the patient.
         rng: Where randomness comes from.
         wordings: Which side of the split.
 
@@ -146,7 +146,7 @@ class _Writer:
     def write_fact(self, finding: str, value: str, tight: bool) -> _Piece:
         """Writes a finding as a clause of its own or as a noun phrase in a frame.
 
-        `tight`: it is a site or a duration and goes on with what was said before.
+        `tight`: it is a site or a duration and continues what was said before.
         """
         rng, frame = self.rng, self.grammar.findings[finding].frame
         saying = self.grammar.findings[finding].values[value]
@@ -219,7 +219,7 @@ def _write_unclear(grammar: Grammar, rng: Random) -> str:
 def _join_pieces(
     pieces: Sequence[_Piece], register: Register, rng: Random
 ) -> tuple[str, list[Phrase]]:
-    """Sets the pieces one after the other; notes where the facts stand."""
+    """Joins the pieces and records where the facts are."""
     text, phrases = "", []
     for piece in pieces:
         if text:
@@ -237,7 +237,7 @@ def _join_pieces(
 
 
 def _set_case(wording: str, starts: bool, register: Register) -> str:
-    """Begins a sentence with a capital, unless this is not done here."""
+    """Begins a sentence with a capital, unless the register is in lower case."""
     if register.lower:
         return wording.lower()
     # after a comma "My" becomes "my"; "I" and "M" stay

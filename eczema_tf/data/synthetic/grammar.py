@@ -1,7 +1,7 @@
-"""What people say and how: `phrases.yaml` and `style.yaml` read, and split like patients.
+"""What people say and how: reads `phrases.yaml` and `style.yaml`, and splits them like patients.
 
-Of every list of wordings a fixed 30 %, and some registers whole, are "new": they are what
-`load_grammar("new")` holds, and "known" never does.
+A fixed 30 % of every list of wordings, and some whole registers, are "new": `load_grammar("new")`
+contains them, and `load_grammar("known")` never does.
 """
 
 from functools import cache
@@ -17,7 +17,7 @@ from eczema_tf.config import Section
 Wordings = Literal["known", "new"]
 Sex = Literal["female", "male"]
 NEW_SHARE = 0.3
-# lists in style.yaml that are no wordings of their own: not split
+# lists in style.yaml that are not wordings and are not split
 WHOLE = ("range", "joins", "leads", "it", "misspellings")
 
 
@@ -31,14 +31,14 @@ class Saying(Section):
 
 
 class Finding(Section):
-    """How people say a finding: in which frame its noun phrases stand, and its values."""
+    """How people say a finding: the frame of its noun phrases, and its values."""
 
     frame: str
     values: dict[str, Saying]
 
 
 class Age(Section):
-    """How people say an age: from what number to what, who speaks (by weight), and their words."""
+    """How people say an age: its range, who speaks (by weight), and their words."""
 
     range: list[int]
     speakers: dict[str, float]
@@ -81,7 +81,7 @@ class Grammar(Section):
 
 @cache
 def load_grammar(wordings: Wordings) -> Grammar:
-    """Reads `phrases.yaml` and `style.yaml`, once: the lists hold one side's wordings alone."""
+    """Reads `phrases.yaml` and `style.yaml`, once: the lists contain one side's wordings only."""
     phrases, style = (
         yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
         for name in ("phrases.yaml", "style.yaml")
@@ -90,7 +90,7 @@ def load_grammar(wordings: Wordings) -> Grammar:
 
 
 def _take_side(node: Any, wordings: Wordings) -> Any:
-    """Leaves what belongs to a side: of each list 30 % are new, those with the smallest hashes."""
+    """Keeps what belongs to a side: the 30 % of each list with the smallest hashes are new."""
     if isinstance(node, dict):
         return {
             key: part if key in WHOLE else _take_side(part, wordings)

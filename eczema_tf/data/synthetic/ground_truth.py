@@ -1,6 +1,6 @@
-"""What is known of built-in cases beyond their labels: lesions in photos, symptoms in texts.
+"""What is known of built-in cases beyond labels: where lesions and symptoms are.
 
-`truth.jsonl` and `masks/` beside a manifest hold it. Other data sets have no such thing.
+It is in `truth.jsonl` and `masks/` next to a manifest. Other data sets have no such ground truth.
 """
 
 import json
@@ -24,7 +24,7 @@ class KnownRow(NamedTuple):
 
     Attributes:
         phrases: Character offsets (start, end) of the symptoms in its text.
-        mask_path: Of the lesion's mask, relative to the manifest's folder; "" without a photo.
+        mask_path: Path of the lesion's mask, relative to the manifest's folder; "" without a photo.
     """
 
     phrases: list[tuple[int, int]]
@@ -37,17 +37,17 @@ class GroundTruth:
 
     Attributes:
         folder: Where the manifest is.
-        rows: By `example_id`; none where nothing is known.
+        rows: By `example_id`; rows of which nothing is known are left out.
     """
 
     folder: Path
     rows: dict[str, KnownRow] = field(default_factory=dict)
 
     def load_mask(self, example_id: str, size_px: int) -> np.ndarray | None:
-        """Loads where the lesion lies, stretched to a square as photos are.
+        """Loads the mask of the lesion, stretched to a square as photos are.
 
         Args:
-            example_id: Of the row.
+            example_id: Id of the row.
             size_px: Side of the square.
 
         Returns:
@@ -70,16 +70,16 @@ class GroundTruth:
             ) from error
 
     def find_phrases(self, example_id: str) -> list[tuple[int, int]] | None:
-        """Returns where the symptoms stand in a row's text, None where it is not known.
+        """Returns where the symptoms are in a row's text; None if that is not known.
 
-        They are given by their character offsets (start, end).
+        They are given as character offsets (start, end).
         """
         row = self.rows.get(example_id)
         return None if row is None else row.phrases
 
 
 def write_ground_truth(folder: Path, cases: Iterable[Case]) -> None:
-    """Writes all that was drawn for cases, a line for each row of their manifest, by its id."""
+    """Writes all that was drawn for cases: a line per row of their manifest, sorted by id."""
     lines = {
         example_id: json.dumps(
             {
@@ -101,7 +101,7 @@ def write_ground_truth(folder: Path, cases: Iterable[Case]) -> None:
 
 
 def load_ground_truth(manifest_path: Path) -> GroundTruth:
-    """Loads the ground truth beside a manifest; without its file, nothing is known.
+    """Loads the ground truth next to a manifest; without its file, nothing is known.
 
     Raises:
         DataError: If the file is not what `prepare synthetic` writes.
@@ -119,7 +119,7 @@ def load_ground_truth(manifest_path: Path) -> GroundTruth:
         }
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: not the truth of built-in data ({error!r}); prepare the data again, or take"
-            " the file away"
+            f"{path}: not the ground truth of built-in data ({error!r}); prepare the data again,"
+            " or remove the file"
         ) from error
     return GroundTruth(manifest_path.parent, rows)

@@ -1,4 +1,4 @@
-"""A lesion painted on skin, from its drawn attributes (`tables.yaml`) and nothing else.
+"""Paints a lesion on skin, from its drawn attributes (`tables.yaml`) and nothing else.
 
 Shapes and conventions as in `skin`; `area` is how much of a pixel belongs to the lesion, in 0..1.
 """
@@ -10,7 +10,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from eczema_tf.data.synthetic.skin import TONES, blend, draw_noise, start_drawing
 
-FRAME_PX = 6  # nothing of a lesion lies this close to the edge of the skin that is seen
+FRAME_PX = 6  # no part of a lesion is this close to the edge of the visible skin
 # fewest and most spots, and the radius of one as a share of the shorter side
 _ARRANGEMENTS = {
     "single": (1, 1, 0.24),
@@ -23,11 +23,11 @@ _ARRANGEMENTS = {
     "diffuse": (1, 1, 0.36),
 }
 _GROW = {"small": 0.75, "medium": 1.0, "large": 1.30}
-# over how much an edge fades, in units: crisp to a little soft, and lost in the skin around
+# the width over which an edge fades, in units: crisp to a little soft, or lost in the skin around
 _EDGE_UNITS = {"sharp": (2, 14), "blurred": (25, 50)}
 _STRENGTH = {"faint": 0.5, "marked": 0.76, "intense": 1.05}
-# What inflammation multiplies skin with: pink to red on light skin, violaceous to grey-brown on
-# dark skin (tones I to VI).
+# What inflammation multiplies skin by: pink to red on light skin, violaceous to grey-brown on dark
+# skin (tones I to VI).
 _INFLAMED = np.array(
     [
         [0.93, 0.55, 0.54],
@@ -39,7 +39,7 @@ _INFLAMED = np.array(
     ],
     "float32",
 )
-# what other colours multiply skin with
+# what other colours multiply skin by
 _TINTS = {
     "brown": np.array([0.46, 0.34, 0.30], "float32"),
     "violet": np.array([0.60, 0.36, 0.52], "float32"),
@@ -70,7 +70,7 @@ def paint_lesion(
     """Paints colour, surface, spots, skin lines and scratches.
 
     Args:
-        image: Skin all over.
+        image: The skin, which fills it.
         relief: Its heights in pixels.
         attributes: All of `tables.yaml`, by name.
         tone: Fitzpatrick type.
@@ -103,10 +103,10 @@ def paint_lesion(
 def draw_area(
     shape: tuple[int, ...], arrangement: str, extent: str, border: str, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draws where the lesion is: spots around centres, whose outlines noise makes irregular.
+    """Draws where the lesion is: spots around centres, with outlines that noise makes irregular.
 
     Args:
-        shape: (height, width) of the skin that is seen.
+        shape: (height, width) of the visible skin.
         arrangement: One of `tables.yaml`.
         extent: "small", "medium" or "large".
         border: "sharp" or "blurred".
@@ -148,7 +148,7 @@ def _draw_centres(
         scattered = middle + side * (offsets + rng.normal(0, spread, (count, 2)))
         return np.clip(scattered, low, high)
     centres = [rng.uniform(low, high)]
-    while len(centres) < count:  # each the farthest from those before of a few tries
+    while len(centres) < count:  # of a few tries, the farthest from those before
         tries = rng.uniform(low, high, (6, 2))
         gaps = np.linalg.norm(tries[:, None] - np.array(centres), axis=2).min(axis=1)
         centres.append(tries[gaps.argmax()])
@@ -156,7 +156,7 @@ def _draw_centres(
 
 
 def _draw_frame(shape: tuple[int, ...]) -> np.ndarray:
-    """0 within `FRAME_PX` of the edge, rising to 1 over ten units."""
+    """Returns 0 within `FRAME_PX` of the edge, rising to 1 over ten units."""
     ramp_px = 10 * (min(shape) / 192)
     ramps = [
         np.clip((np.minimum(np.arange(side), np.arange(side)[::-1]) - FRAME_PX) / ramp_px, 0, 1)
@@ -166,7 +166,7 @@ def _draw_frame(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _tint(image: np.ndarray, colour: str, tone: str) -> np.ndarray:
-    """Returns skin as it looks all over the lesion."""
+    """Returns the skin as it looks in the lesion."""
     if colour == "pale":
         return 0.3 * image + 0.7 * _RGB["pale"]
     return image * (_INFLAMED[TONES.index(tone)] if colour == "red" else _TINTS[colour])

@@ -22,7 +22,7 @@ def render_photo(
     """Renders a photo.
 
     Args:
-        attributes: Value of each attribute; `lesion` alone where it is "none".
+        attributes: Value of each attribute; only `lesion` if that is "none".
         tone: Fitzpatrick type, "I" to "VI".
         site: One of `skin.SITES`.
         rng: Where randomness comes from.
@@ -52,7 +52,7 @@ def encode_photo(pixels: np.ndarray, rng: np.random.Generator) -> bytes:
         rng: Where randomness comes from.
 
     Returns:
-        A JPEG without metadata but for a comment that pads it.
+        A JPEG without metadata, except for a comment that pads it.
     """
     image = Image.fromarray(pixels)
     quality, wanted = int(rng.integers(60, 93)), int(rng.integers(*FILE_BYTES))

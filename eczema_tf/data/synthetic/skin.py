@@ -1,4 +1,4 @@
-"""Skin, what surrounds it, and the camera: all of a photo that the condition has no part in.
+"""Skin, what surrounds it, and the camera: all of a photo that the condition does not affect.
 
 All images are float32 (height, width, 3) in [0, 1], all maps float32 (height, width). `unit` is
 1/192 of a shorter side in pixels, so that things look the same at every resolution.
@@ -25,7 +25,7 @@ _SKIN_RGB = np.array(
     ],
     "float32",
 ) / np.float32(255)
-_MELANIN = np.array([0.72, 0.58, 0.48], "float32")  # what a freckle multiplies skin with
+_MELANIN = np.array([0.72, 0.58, 0.48], "float32")  # what a freckle multiplies skin by
 _BLOOD = np.array([0.10, 0.35, 0.30], "float32")  # what skin full of blood takes away
 _HAIR_RGB = np.array([[30, 22, 18], [70, 48, 32], [150, 118, 80], [190, 188, 184]]) / 255
 _HAIRY = {"arm": 0.5, "leg": 0.6, "trunk": 0.3, "neck": 0.2, "hand": 0.2, "foot": 0.1}
@@ -88,7 +88,7 @@ def blend(image: np.ndarray, opacity: np.ndarray, colour: np.ndarray) -> np.ndar
 
 
 def draw_scene(tone: str, site: str, rng: np.random.Generator) -> Scene:
-    """Draws a limb before a background, or skin from so near that nothing else is seen."""
+    """Draws a limb in front of a background, or skin so close that nothing else is visible."""
     height, width = shape = tuple(rng.integers(*SIZES_PX, 2, endpoint=True).tolist())
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype("float32")
     breadth = math.exp(rng.uniform(*np.log(_BREADTH[site]))) * (1 + rng.normal(0, 0.06) * y)
@@ -96,7 +96,7 @@ def draw_scene(tone: str, site: str, rng: np.random.Generator) -> Scene:
     # -1 at one side of the limb, 1 at the other
     across = (x - rng.uniform(-0.25, 0.25) - bend * y - bulge * y**2) / breadth
     body = np.clip((1 - np.abs(across)) * (breadth * width / 3), 0, 1)
-    sleeve = rng.uniform(0.6, 1) if rng.random() < 0.25 else 2.0  # from where on, along the limb
+    sleeve = rng.uniform(0.6, 1) if rng.random() < 0.25 else 2.0  # where it begins along the limb
     body = body * (y < sleeve + 0.03 * np.sin(x * rng.uniform(1, 6)))
     columns = np.flatnonzero((np.abs(across) < 0.93).all(axis=0))
     rows = np.flatnonzero(y[:, 0] < sleeve - 0.06)

@@ -1,11 +1,11 @@
-"""What cases are drawn from: `tables.yaml` read, attributes and facts drawn, the exact P(eczema).
+"""Reads `tables.yaml`, draws attributes and facts from it, and computes the exact P(eczema).
 
 A *state* is a condition with a severity ("none" for healthy skin). Given the state, all slots
-(attributes of the photo, findings of the text) are independent, and whether a finding is spoken of
-does not depend on the state (only, for some, on an age that is itself said). So Bayes' rule is a
-plain product: P(state | attributes, facts) is proportional to P(state) * prod P(attribute | state)
-* prod P(fact | state). Wording and light do not depend on the state, so they cancel. No model that
-sees photo and text can rank cases better.
+(attributes of the photo, findings of the text) are independent, and whether a finding is mentioned
+does not depend on the state (for some, only on an age that is itself mentioned). So Bayes' rule is
+a plain product: P(state | attributes, facts) is proportional to P(state) * prod P(attribute |
+state) * prod P(fact | state). Wording and light do not depend on the state, so they cancel. No
+model that sees photo and text can rank cases better.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from eczema_tf.schema import ECZEMA, SEVERITY
 HEALTHY, NO_SEVERITY = "healthy", "none"
 LESION, VISIBLE, AGE = "lesion", "visible", "age"
 # How many facts a text says besides the age: one or two if terse, else 1 + gamma, 7.8 on average,
-# as the questions that people send to doctors (median 45 words).
+# as in the questions that people send to doctors (median 45 words).
 TERSE, FACTS_SHAPE, FACTS_SCALE, MAX_FACTS = 0.05, 3.5, 2.1, 15
 
 _Row = dict[str, float | dict[str, float]]  # by value; or by severity, then by value
@@ -51,14 +51,14 @@ class _Source(Section):
 
 @dataclass(frozen=True)
 class Slot:
-    """One attribute, or one finding that a text may speak of.
+    """One attribute, or one finding that a text may mention.
 
     Attributes:
         log_likelihood: By value, log P(value | state), float64 (states,).
         cumulative: For each state, the running sums of its probabilities.
-        weight: How eagerly people speak of it, whatever the state; of the age, how often.
-        not_with: Ages beside which it is never said.
-        only_with: If there are any, ages without which it is never said.
+        weight: How readily people mention it, whatever the state; for the age, how often.
+        not_with: Ages with which it is never mentioned.
+        only_with: If there are any, the only ages with which it is mentioned.
     """
 
     log_likelihood: Mapping[str, np.ndarray]
@@ -72,7 +72,7 @@ class Slot:
         return rng.choices([*self.log_likelihood], cum_weights=self.cumulative[state])[0]
 
     def fits(self, age: str) -> bool:
-        """Whether it can be said beside an age, "" for none."""
+        """Whether it can be mentioned with an age, "" for none."""
         return age not in self.not_with and (not self.only_with or age in self.only_with)
 
 
@@ -85,7 +85,7 @@ class Tables:
         prior: float64 (states,), sums to 1.
         attributes: Slots of the photo, by name. Where the lesion is not visible, the others are
             not drawn.
-        facts: Slots of the text; of a finding that is drawn twice, the second is `<name>_2`.
+        facts: Slots of the text; the second slot of a finding that is drawn twice is `<name>_2`.
     """
 
     states: tuple[tuple[str, str], ...]
@@ -96,7 +96,7 @@ class Tables:
 
 @cache
 def load_tables() -> Tables:
-    """Reads `tables.yaml`, once. That its rows are distributions is tested."""
+    """Reads `tables.yaml`, once. Tests check that its rows are distributions."""
     text = Path(__file__).with_name("tables.yaml").read_text(encoding="utf-8")
     source = _Source.parse(yaml.safe_load(text), "tables.yaml")
     weights: dict[tuple[str, str], float] = {}
@@ -121,14 +121,14 @@ def _read_slots(
     for finding, entry in entries.items():
         rows = [_complete_row(entry, *state) for state in states]
         probability = np.array([[*row.values()] for row in rows])  # (states, values)
-        # who misreports says what anybody might
+        # a misreport says what anybody might say
         part = misreport if entry.misreport is None else entry.misreport
         probability = (1 - part) * probability + part * prior @ probability
         for draw in range(entry.draws):
             slots[f"{finding}_{draw + 1}" if draw else finding] = Slot(
                 log_likelihood=dict(zip(rows[0], np.log(probability.T), strict=True)),
                 cumulative=probability.cumsum(axis=1).tolist(),
-                weight=entry.weight / (1 + draw),  # a second one is named half as often
+                weight=entry.weight / (1 + draw),  # a second one is mentioned half as often
                 not_with=entry.not_with,
                 only_with=entry.only_with,
             )
@@ -136,7 +136,7 @@ def _read_slots(
 
 
 def _complete_row(entry: _Entry, condition: str, severity: str) -> dict[str, float]:
-    """Returns P(value | state): what a row leaves out shares the rest as in `default`."""
+    """Returns P(value | state); values that a row leaves out share the rest as in `default`."""
     default = _choose_severity(entry.default, severity)
     row = _choose_severity(entry.rows.get(condition, {}), severity)
     rest, unnamed = 1 - sum(row.values()), [value for value in default if value not in row]
@@ -145,7 +145,7 @@ def _complete_row(entry: _Entry, condition: str, severity: str) -> dict[str, flo
 
 
 def _choose_severity(row: _Row, severity: str) -> dict[str, float]:
-    """A row may differ by severity."""
+    """Chooses the values of a severity, if a row differs by severity."""
     chosen = {}
     for key, part in row.items():
         if not isinstance(part, dict):
@@ -161,13 +161,13 @@ def draw_state(tables: Tables, rng: Random) -> int:
 
 
 def draw_attributes(tables: Tables, state: int, rng: Random) -> dict[str, str]:
-    """Draws what a photo shows: the value of each attribute; no lesion, no others."""
+    """Draws what a photo shows: the value of each attribute; without a lesion, no others."""
     drawn = {name: slot.draw(state, rng) for name, slot in tables.attributes.items()}
     return drawn if drawn[LESION] == VISIBLE else {LESION: drawn[LESION]}
 
 
 def draw_facts(tables: Tables, state: int, rng: Random) -> dict[str, str]:
-    """Draws what a text says: the value of each slot that is spoken of, at least one."""
+    """Draws what a text says: the value of each slot that is mentioned, at least one."""
     age = tables.facts[AGE]
     facts = {AGE: age.draw(state, rng)} if rng.random() < age.weight else {}
     # weighted draws without replacement (Efraimidis and Spirakis 2006)
@@ -191,7 +191,7 @@ def compute_log_likelihood(slots: Mapping[str, Slot], drawn: Mapping[str, str]) 
 
 
 class Posterior(NamedTuple):
-    """What evidence says of a case.
+    """What evidence says about a case.
 
     Attributes:
         eczema: P(eczema | evidence).
@@ -207,7 +207,7 @@ def compute_posterior(tables: Tables, *log_likelihoods: np.ndarray) -> Posterior
 
     Args:
         tables: From `load_tables`.
-        *log_likelihoods: Of independent pieces of evidence, float64 (states,) each.
+        *log_likelihoods: Log-likelihoods of independent pieces of evidence, float64 (states,) each.
     """
     log_joint = np.log(tables.prior) + sum(log_likelihoods)
     joint = np.exp(log_joint - log_joint.max())

@@ -1,1 +1,1 @@
-"""Texts: cleaning, tokens, and where each token stands in what the user wrote."""
+"""Texts: cleaning, tokens, and where each token is in what the user wrote."""

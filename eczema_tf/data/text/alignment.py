@@ -1,4 +1,4 @@
-"""From the cleaned text back to the user's own characters, so that highlights lie on them."""
+"""Maps a cleaned text back to the user's own characters, so that highlights fall on them."""
 
 import re
 import unicodedata
@@ -16,10 +16,10 @@ class AlignedText:
     """A cleaned text and where its characters come from.
 
     Attributes:
-        cleaned: What `clean_text` gives.
+        cleaned: What `clean_text` returns.
         starts: For each character of `cleaned`, the offset of the characters of the original that
             it was made from.
-        ends: Likewise, the offset after them.
+        ends: For each character of `cleaned`, the offset after these characters.
     """
 
     cleaned: str
@@ -62,14 +62,14 @@ def align_text(original: str) -> AlignedText:
 
 
 def _cut(text: str) -> str:
-    """As long as `clean_text` looks at; a character that is cut in two is dropped there, too."""
+    """Cuts a text where `clean_text` does; both drop a character that is cut in two."""
     return text.encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode("utf-8", "replace")
 
 
 def _normalize(text: str) -> list[tuple[str, int, int]]:
-    """NFKC without format characters, by stretches that do not interact.
+    """Applies NFKC without format characters, in stretches that do not interact.
 
-    Each begins with a character that composes with none before it.
+    Each stretch begins with a character that composes with none before it.
     """
     places = [at for at, letter in enumerate(text) if unicodedata.category(letter) != _FORMAT]
     shown = "".join(text[at] for at in places)
@@ -89,7 +89,7 @@ def _normalize(text: str) -> list[tuple[str, int, int]]:
 def _is_boundary(before: str, character: str) -> bool:
     if character.isascii():
         return True
-    if unicodedata.combining(character):  # without a look at the thousands that may stand before it
+    if unicodedata.combining(character):  # without a look at the thousands that may precede it
         return False
     together = unicodedata.normalize("NFKC", before + character)
     apart = [unicodedata.normalize("NFKC", part) for part in (before, character)]
@@ -97,7 +97,7 @@ def _is_boundary(before: str, character: str) -> bool:
 
 
 def _unmark(pieces: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
-    """Markup becomes a space."""
+    """Replaces markup with spaces."""
     text, result, done = "".join(character for character, _, _ in pieces), [], 0
     for match in _MARKUP.finditer(text):
         result += [

@@ -8,7 +8,7 @@ import numpy as np
 from eczema_tf.schema import NO_FINDINGS
 
 SEPARATOR = ";"
-FEWEST_TEXTS = 20  # that a finding must be said in to be learned
+FEWEST_TEXTS = 20  # that must mention a finding for it to be learned
 MOST_FINDINGS = 512  # learned at most: the most frequent ones
 
 
@@ -24,10 +24,10 @@ def split_findings(cell: str) -> set[str]:
 
 
 def choose_findings(cells: Iterable[str]) -> tuple[str, ...]:
-    """Lists the findings that are said often enough to be learned, in the order of the alphabet.
+    """Lists the findings that are mentioned often enough to be learned, in alphabetical order.
 
     Args:
-        cells: Of distinct training texts.
+        cells: The cells of distinct training texts.
     """
     counts = Counter(name for cell in cells for name in sorted(split_findings(cell)))
     often = [name for name, count in counts.most_common(MOST_FINDINGS) if count >= FEWEST_TEXTS]
@@ -38,8 +38,8 @@ def encode_findings(cells: Sequence[str], findings: Sequence[str]) -> np.ndarray
     """Says which findings each text names.
 
     Args:
-        cells: Of the manifest, one a row.
-        findings: The names, one a column.
+        cells: Cells of the manifest, one per row.
+        findings: The names, one per column.
 
     Returns:
         float32 (rows, findings), 0 or 1; zeros where nothing is known.

@@ -1,4 +1,4 @@
-"""Where tokens stand: byte offsets into the cleaned text, as TensorFlow ops."""
+"""Where tokens are: byte offsets into the cleaned text, as TensorFlow ops."""
 
 from typing import NamedTuple
 
@@ -22,10 +22,10 @@ class Pieces(NamedTuple):
     """A batch of texts as words, and each word as the tokenizer's pieces.
 
     Attributes:
-        words: string (batch, words), ragged, punctuation and CJK characters among them.
+        words: string (batch, words), ragged, including punctuation and CJK characters.
         ids: int32 (words of all texts, pieces), ragged.
-        starts: int64, likewise: byte offset of each piece into its text.
-        ends: int64, likewise: the offset after it.
+        starts: int64, same shape: byte offset of each piece into its text.
+        ends: int64, same shape: the offset after it.
     """
 
     words: tf.RaggedTensor
@@ -35,7 +35,7 @@ class Pieces(NamedTuple):
 
 
 class TokenLocator:
-    """Finds the tokens that a `TextTokenizer` gives."""
+    """Finds the tokens that a `TextTokenizer` returns."""
 
     def __init__(self, tokenizer: TextTokenizer):
         """Takes the tokenizer whose tokens are to be found."""
@@ -64,9 +64,9 @@ class TokenLocator:
     def split(self, cleaned: tf.Tensor) -> Pieces:
         """Splits texts into words and pieces inside a graph, however long they are.
 
-        A text is split into words as the tokenizer does it, but before letters are folded, which
-        may change their length; then each word into pieces. Where folding changes a word's length,
-        each of its pieces gets the whole word.
+        A text is split into words as the tokenizer does, but before letters are folded, which may
+        change their length. Each word is then split into pieces. If folding changes a word's
+        length, each of its pieces gets the offsets of the whole word.
 
         Args:
             cleaned: string (batch,), from `clean_text`.
@@ -81,7 +81,7 @@ class TokenLocator:
             folded = tf_text.case_fold_utf8(folded)
         ids, starts, ends = self._word_piece.tokenize_with_offsets(folded)
         word = starts.value_rowids()  # of each piece
-        # in bytes alone, a sharp s is as long as the two letters that it is folded to
+        # by bytes only, a sharp s is as long as the two letters that it is folded to
         lengths = ([tf.strings.length(of, unit) for of in (folded, words)] for unit in _UNITS)
         exact = tf.gather(tf.reduce_all([long == as_long for long, as_long in lengths], 0), word)
         first, last = (tf.gather(of.flat_values, word) for of in (word_starts, word_ends))
@@ -93,7 +93,7 @@ class TokenLocator:
         )
 
     def _lay_out(self, words: tf.RaggedTensor, offsets: tf.RaggedTensor) -> tf.Tensor:
-        """(words, pieces) to int32 (batch, longest), with 0 for the special tokens at both ends."""
+        """Lays out (words, pieces) as int32 (batch, longest), 0 for special tokens at both ends."""
         by_text = words.with_flat_values(offsets).merge_dims(1, 2)[:, : self._pieces_kept]
         edge = tf.zeros((words.nrows(), 1), by_text.dtype)
         return tf.cast(tf.concat([edge, by_text, edge], axis=1).to_tensor(0), tf.int32)

@@ -1,6 +1,6 @@
-"""What a model does not read of a text: words beyond its reach, and words that it does not know.
+"""What a model does not read of a text: words beyond its reach and words that it does not know.
 
-One function for the served graph and offline alike: nothing of a text is dropped in silence.
+The served graph and offline code share one function: no part of a text is dropped silently.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from eczema_tf.data.text.tokenizer import MOSTLY, TextTokenizer, clean_text
 from eczema_tf.schema import MAX_TEXT_BYTES, MOSTLY_UNKNOWN, READ_TO, STATUS_OK
 
 FALSE_ALARMS = 0.05  # largest share of the training texts that are called mostly unknown
-# known letters that every text is given beforehand: "psoriasis", in pieces to most vocabularies,
-# is not a text of unknown words yet
+# bytes of known words that every text is credited with, so that "psoriasis" by itself, which most
+# vocabularies split, is not yet a text of unknown words
 _GIVEN_BYTES = 9
 _WORD = r"[\p{L}\p{M}\p{N}\p{So}].*"  # not punctuation
 
 
 class TextReader:
-    """Says of each text how far it is read, and whether it is mostly unknown words."""
+    """Says how far each text is read, and whether it is mostly unknown words."""
 
     def __init__(self, tokenizer: TextTokenizer):
         """Takes the tokenizer of the model that reads."""
@@ -54,14 +54,14 @@ class TextReader:
         return join_statuses(reach, tf.where(unknown, MOSTLY_UNKNOWN, STATUS_OK))
 
     def measure_unknown(self, pieces: Pieces) -> tf.Tensor:
-        """Measures how much of texts is words that the vocabulary does not hold whole.
+        """Measures how much of each text is words that the vocabulary does not have whole.
 
-        The proportion of continued words (Rust et al. 2021, "How Good is Your Tokenizer?", section
-        4.1), by bytes, so that short words, which languages share, count less. What has no piece
-        at all counts twice: among Chinese characters BERT knows every second one.
+        This is the proportion of continued words (Rust et al. 2021, "How Good is Your Tokenizer?",
+        section 4.1), by bytes, so that short words, which languages share, count less. A word
+        without any piece counts twice, because BERT knows every second Chinese character.
 
         Args:
-            pieces: Of texts, from `TokenLocator.split`.
+            pieces: Pieces of texts, from `TokenLocator.split`.
 
         Returns:
             float32 (batch,) in [0, 1).
@@ -79,7 +79,7 @@ class TextReader:
 
 
 def is_read(statuses: tf.Tensor) -> tf.Tensor:
-    """Tells whether a model has read enough of texts to have an opinion on them.
+    """Tells whether a model has read enough of each text to have an opinion on it.
 
     Args:
         statuses: string (batch,), as from `TextReader`, or with more in them.
@@ -98,16 +98,16 @@ def is_read(statuses: tf.Tensor) -> tf.Tensor:
 
 
 def join_statuses(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-    """Joins what is said of rows, string (batch,) each: "a; b", or the one that is not "ok"."""
+    """Joins two statuses of rows, string (batch,) each: "a; b", or the one that is not "ok"."""
     both = tf.where(second == STATUS_OK, first, tf.strings.join([first, second], separator="; "))
     return tf.where(first == STATUS_OK, second, both)
 
 
 def count_words(texts: tf.Tensor) -> tf.Tensor:
-    """Counts what stands between spaces; each Chinese character is a word.
+    """Counts the words between spaces; each Chinese character is a word.
 
     Args:
-        texts: string (batch,); bytes that are no UTF-8 count as nothing.
+        texts: string (batch,); bytes that are not UTF-8 are ignored.
 
     Returns:
         int32 (batch,).
@@ -118,13 +118,13 @@ def count_words(texts: tf.Tensor) -> tf.Tensor:
 
 
 def choose_unknown_limit(tokenizer: TextTokenizer, texts: Sequence[str]) -> float:
-    """Chooses from which share of unknown words on a text is called mostly unknown.
+    """Chooses the share of unknown words above which a text is called mostly unknown.
 
-    More than half, and more than all but `FALSE_ALARMS` of the training texts have.
+    It is at least one half, and at least what all but `FALSE_ALARMS` of the training texts have.
 
     Args:
-        tokenizer: Of the model.
-        texts: Of the training split; "" for none.
+        tokenizer: The model's tokenizer.
+        texts: Texts of the training split; "" for none.
     """
     reader = TextReader(tokenizer)
     written = tf.constant([text for text in texts if text] or [""])

