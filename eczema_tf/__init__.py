@@ -1,7 +1,7 @@
 """A multimodal assistant for eczema assessment, for education and research, not for diagnosis.
 
-The names below are the Python API. They are looked up when they are first used, so that importing
-the package loads neither TensorFlow nor pandas.
+The names below are the Python API. Each is looked up on first use, so importing the package loads
+neither TensorFlow nor pandas.
 """
 
 from importlib import import_module

@@ -1,6 +1,6 @@
 """`python -m eczema_tf` lists the commands; `python -m eczema_tf train ...` runs one of them.
 
-Where the package is installed, `eczema-tf` is the same.
+Where the package is installed, `eczema-tf` does the same.
 """
 
 import importlib
@@ -20,8 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in ("-h", "--help"):
         print(f"error: {name}: no such command; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    print("usage: python -m eczema_tf COMMAND ...   (COMMAND --help tells more)")
-    print("       eczema-tf COMMAND ...             (where the package is installed)\n")
+    print("usage: python -m eczema_tf COMMAND ...   (for details: COMMAND --help)")
+    print("       eczema-tf COMMAND ...             (if the package is installed)\n")
     for command, purpose in COMMANDS.items():
         print(f"  {command:<10}{purpose}")
     print(f"\n{NOTICE}")

@@ -1,4 +1,4 @@
-"""What all commands share: names, readers of arguments, exit statuses, errors as one line."""
+"""What all commands share: names, argument types, exit statuses and one-line errors."""
 
 import argparse
 import gc
@@ -21,16 +21,16 @@ from eczema_tf.schema import NOTICE
 
 Argument = Callable[[argparse.ArgumentParser], object]
 TENSORFLOW_LOG = "TF_CPP_MIN_LOG_LEVEL"
-# New objects before Python looks for garbage (700, 10, 10). TensorFlow makes millions that stay
-# when it builds graphs, and looking through them again and again took a tenth of a small training.
+# When Python collects garbage (its own thresholds: 700, 10, 10). TensorFlow creates millions of
+# lasting objects when it builds graphs; scanning them repeatedly took a tenth of a small training.
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
-# What each command does: the first line of its `--help`, and of the list that `python -m eczema_tf`
-# prints.
+# What each command does: the first line of its `--help`, and its line in the list that
+# `python -m eczema_tf` prints.
 COMMANDS = {
     "prepare": "Turn a data set into a manifest, the one table that training and evaluation read.",
     "train": "Train, evaluate and export a model; without arguments, on built-in data.",
-    "evaluate": "Evaluate a trained run by case, with 95 % intervals over groups.",
-    "explain": "Show where in the photo and in the text the evidence for an answer lies.",
+    "evaluate": "Evaluate a trained run per case, with 95 % confidence intervals over groups.",
+    "explain": "Show where the evidence for an answer lies in the photo and in the text.",
     "search": "Search for better settings by validation AUROC; the test split is never read.",
     "export": "Export a trained run as a SavedModel: photo bytes and text in, probabilities out.",
     "predict": "Assess a photo of the skin, a description of symptoms, or both.",
@@ -40,7 +40,7 @@ COMMANDS = {
 
 
 def argument(*names: str, **options: object) -> Argument:
-    """Returns an argument of a command, to be added to its parser: what `add_argument` takes."""
+    """Returns a command's argument, to be added to its parser; takes what `add_argument` takes."""
     return methodcaller("add_argument", *names, **options)
 
 
@@ -52,7 +52,7 @@ def number(
     most: int | None = None,
     **options: object,
 ) -> Argument:
-    """Returns an argument that takes a whole number from `least` on, up to `most`."""
+    """Returns an argument that takes a whole number from `least` to `most` (None: no limit)."""
     return argument(
         name,
         type=whole_number(least, most),
@@ -69,10 +69,10 @@ def build_parser(
     """Builds a command's argument parser, with `--debug`, examples and the notice in its help.
 
     Args:
-        name: Of the command.
-        *arguments: That it takes; each is called with the parser.
-        description: What it does; None for a command of `COMMANDS`.
-        examples: Of its use.
+        name: Name of the command.
+        *arguments: The arguments that it takes; each is called with the parser.
+        description: What the command does; None for a command of `COMMANDS`.
+        examples: Examples of its use.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m eczema_tf.{name}",
@@ -81,7 +81,7 @@ def build_parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--debug", action="store_true", help="show tracebacks, and all that TensorFlow says"
+        "--debug", action="store_true", help="show tracebacks and all of TensorFlow's messages"
     )
     for add_to in arguments:
         add_to(parser)
@@ -89,7 +89,7 @@ def build_parser(
 
 
 class StoreOnce(argparse.Action):
-    """Stores what a case has one of, and refuses a second one instead of forgetting the first."""
+    """Stores what a case has only one of; refuses a second one instead of dropping the first."""
 
     _is_given = False
 
@@ -108,7 +108,7 @@ class StoreOnce(argparse.Action):
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Returns a reader (an argument's `type`) of whole numbers from `least` on, up to `most`."""
+    """Returns a reader (an argument's `type`) of whole numbers from `least` to `most`, if given."""
     allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
 
     def read(text: str) -> int:
@@ -121,7 +121,7 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def share(text: str) -> float:
-    """Reads a number between 0 and 1, neither of them (an argument's `type`)."""
+    """Reads a number strictly between 0 and 1 (an argument's `type`)."""
     try:
         number = float(text)
     except ValueError:
@@ -148,7 +148,7 @@ def clinical_field(text: str) -> tuple[str, str]:
     return name, value
 
 
-# what several commands take; `config.load_config` takes the first two
+# arguments that several commands share; the first two are for `config.load_config`
 CONFIG = argument(
     "--config",
     type=Path,
@@ -167,7 +167,7 @@ SETTINGS = argument(
 RUN_DIR = argument(
     "--run-dir", type=Path, required=True, metavar="DIR", help="folder of a finished run"
 )
-MODEL_HELP = "an exported model: saved_models/eczema (newest version) or one version's folder"
+MODEL_HELP = "an exported model: saved_models/eczema (the newest version) or one version's folder"
 MODEL = argument("--model", type=Path, required=True, metavar="DIR", help=MODEL_HELP)
 IMAGE = argument(
     "--image",
@@ -176,8 +176,8 @@ IMAGE = argument(
     type=Path,
     default=[],
     metavar="FILE",
-    help="a photo, or several of one case; they are turned upright and their metadata are removed"
-    " before they are used",
+    help="a photo, or several photos of one case; each is turned upright and its metadata are"
+    " removed before it is used",
 )
 CLINICAL = argument(
     "--clinical",
@@ -185,7 +185,7 @@ CLINICAL = argument(
     type=clinical_field,
     default=[],
     metavar="FIELD=VALUE",
-    help="what is known besides, if the model is told clinical fields, such as age=34; may be given"
+    help="a clinical field, such as age=34, if the model takes clinical fields; may be given"
     " several times",
 )
 TEXT = argument(
@@ -194,7 +194,7 @@ TEXT = argument(
 
 
 def read_clinical_arguments(fields: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Reads what `--clinical` says, by name of the field.
+    """Returns the values given with `--clinical`, by name of the field.
 
     Raises:
         DataError: If a field is given twice.
@@ -206,15 +206,15 @@ def read_clinical_arguments(fields: Sequence[tuple[str, str]]) -> dict[str, str]
 
 
 def say(line: str) -> None:
-    """Tells people how it goes: on standard error, apart from results."""
+    """Prints a message for people on standard error, apart from the results."""
     print(line, file=sys.stderr, flush=True)
 
 
 def check_photo_arguments(paths: Sequence[Path]) -> None:
-    """Refuses what `--image` names and is not there, before TensorFlow takes its time to start.
+    """Refuses `--image` files that do not exist, before TensorFlow takes its time to start.
 
     Raises:
-        DataError: If some are no files; all are named.
+        DataError: If any are missing; the message names all of them.
     """
     missing = [f"--image {path}: no such file" for path in paths if not path.is_file()]
     if missing:
@@ -222,21 +222,21 @@ def check_photo_arguments(paths: Sequence[Path]) -> None:
 
 
 def start_tensorflow(*, with_keras: bool = True) -> None:
-    """Imports TensorFlow and runs a first operation, without a word unless something fails.
+    """Imports TensorFlow and runs a first operation, silently unless something fails.
 
-    What it says before its logging is set up goes to file descriptor 2 whatever the log level, and
-    so do the "errors" that there is no graphics card, and no oneDNN for whole numbers of 64 bits.
-    So that one is turned away meanwhile, and no longer.
+    Whatever the log level, TensorFlow writes to file descriptor 2 until its logging is set up, and
+    so do the "errors" that there is no graphics card and no oneDNN for 64-bit integers. That
+    descriptor is therefore redirected until TensorFlow has started.
 
     Args:
-        with_keras: False where an exported model is all that is asked, which needs no Keras.
+        with_keras: False where only an exported model is used, which needs no Keras.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as said:
         if os.environ.get(TENSORFLOW_LOG) != "0":
             os.dup2(said.fileno(), 2)
-            # hints to its programmers, such as how often a function was traced
+            # hints to programmers, such as how often a function was traced
             logging.getLogger("tensorflow").setLevel(logging.ERROR)
         try:
             with nullcontext() if with_keras else _leaving_keras_out():
@@ -257,7 +257,8 @@ def start_tensorflow(*, with_keras: bool = True) -> None:
 def _leaving_keras_out() -> Iterator[None]:
     """Lets TensorFlow, and later TensorFlow Text, start without Keras, in half the time.
 
-    Both import it unasked, with scikit-learn and Matplotlib; TensorFlow goes on if it cannot.
+    Both import Keras unasked, and with it scikit-learn and Matplotlib; TensorFlow carries on if the
+    import fails.
     """
     if not {"keras", "tensorflow"} & sys.modules.keys():
         layers_of_text = ModuleType("tensorflow_text.python.keras")
@@ -273,13 +274,13 @@ def _leaving_keras_out() -> Iterator[None]:
 def command(
     name: str, run: Callable[[argparse.Namespace], None], *arguments: Argument, examples: str
 ) -> Callable[..., int]:
-    """Returns a command's `main`, which takes what was typed (None: by `sys.argv`); see `--help`.
+    """Returns a command's `main`, which takes the words typed (None: `sys.argv`); see `--help`.
 
     Args:
-        name: Of `COMMANDS`.
+        name: A key of `COMMANDS`.
         run: What the command does.
-        *arguments: That it takes, as of `argument`.
-        examples: Of its use.
+        *arguments: The arguments that it takes, as from `argument`.
+        examples: Examples of its use.
     """
 
     def main(argv: Sequence[str] | None = None) -> int:
@@ -302,14 +303,14 @@ def run_command(
     _open_streams()
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever ~/.keras says
     arguments = parser.parse_args(argv)
-    os.environ.setdefault(TENSORFLOW_LOG, "0" if arguments.debug else "2")  # 2: errors alone
+    os.environ.setdefault(TENSORFLOW_LOG, "0" if arguments.debug else "2")  # 2: errors only
     if backend != "tensorflow":
         parser.error(f"KERAS_BACKEND is {backend!r}; only 'tensorflow' is supported: unset it")
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
-                signal.signal(number, signal.default_int_handler)  # as Ctrl-C
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may have letters that a terminal has not
+                signal.signal(number, signal.default_int_handler)  # like Ctrl-C
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack letters that a path has
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         run(arguments)
@@ -325,9 +326,9 @@ def run_command(
 
 
 def _open_streams() -> None:
-    """Opens streams that were closed before the start (`2>&-`), to nowhere.
+    """Connects streams that were closed before the start (`2>&-`) to the null device.
 
-    Else the next file opened would take the place of one, and get what is printed there.
+    Otherwise the next file opened would take a stream's place and receive what is printed there.
     """
     for number in range(3):
         try:

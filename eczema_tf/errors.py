@@ -1,14 +1,14 @@
-"""Errors that a user can mend: one clear line each, no traceback unless asked for."""
+"""Errors that a user can fix: one clear line each, and no traceback unless asked for."""
 
 from collections.abc import Iterable
 from itertools import islice
 
-ECHOED = 200  # characters of what came, in a message
-LINE = 2_000  # characters of a message's line on a terminal
+ECHOED = 200  # most characters of the input that a message repeats
+LINE = 2_000  # most characters of one line of a message on a terminal
 
 
 class EczemaError(Exception):
-    """Anything a user can mend. Commands print it on standard error and exit with status 1."""
+    """Anything a user can fix. Commands print it on standard error and exit with status 1."""
 
 
 class ConfigError(EczemaError):
@@ -28,7 +28,7 @@ class RunError(EczemaError):
 
 
 def shorten(text: str) -> str:
-    """Cuts what a message echoes of its input, on one line, to `ECHOED` characters."""
+    """Puts what a message repeats of its input on one line of at most `ECHOED` characters."""
     line = " ".join(text.split())
     return line if len(line) <= ECHOED else f"{line[: ECHOED - 3]}..."
 
@@ -36,27 +36,28 @@ def shorten(text: str) -> str:
 def cut_lines(text: str) -> str:
     """Makes a message fit for a terminal: no line over `LINE` characters, no control characters.
 
-    That of an OSError holds the whole path, and a name in a file may hold what a terminal obeys.
+    The message of an OSError contains the whole path, and a name in a file may contain sequences
+    that a terminal obeys.
     """
     lines = mask_controls(text).split("\n")
     return "\n".join(line if len(line) <= LINE else f"{line[: LINE - 3]}..." for line in lines)
 
 
 def mask_controls(text: str) -> str:
-    """Replaces what a terminal obeys, but for ends of lines and tabs."""
+    """Replaces characters that a terminal may obey, except line ends and tabs."""
     return "".join(one if one.isprintable() or one in "\n\t" else "\ufffd" for one in text)
 
 
 def join_faults(title: str, faults: Iterable[str], limit: int = 50) -> str:
-    """Formats many faults as one message, so that all can be mended in one go.
+    """Formats many faults as one message, so that all can be fixed in one go.
 
     Args:
         title: What is wrong as a whole, without a final colon.
-        faults: One line a fault.
+        faults: One line per fault.
         limit: How many faults to spell out; the rest are counted.
 
     Returns:
-        The title and an indented line for each fault.
+        The title and one indented line per fault.
     """
     rest = iter(faults)
     lines = [f"  {fault}" for fault in islice(rest, limit)]

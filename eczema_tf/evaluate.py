@@ -1,4 +1,4 @@
-"""`python -m eczema_tf.evaluate`: metrics of a trained run, on its test split or other data."""
+"""`python -m eczema_tf.evaluate`: metrics of a trained run on its test split or on other data."""
 
 import argparse
 import sys
@@ -16,24 +16,24 @@ EXAMPLES = """examples:
   python -m eczema_tf.evaluate --run-dir runs/mine --explanations --robustness
   python -m eczema_tf.evaluate --compare runs/one runs/other --out comparison
 
---explanations also measures whether heatmaps and the scores of words can be trusted,
---robustness what is left of the answers when photos are blurred, dark or covered, texts mistyped,
-shortened or foreign."""
+--explanations also measures whether heatmaps and word scores can be trusted. --robustness measures
+how the answers hold up when photos are blurred, dark or covered, and when texts are mistyped,
+shortened or in another language."""
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     parser: argparse.ArgumentParser = arguments.parser
     if arguments.embeddings is not None and arguments.manifest is None:
-        raise DataError("--embeddings: needs the --manifest whose photos they are of")
+        raise DataError("--embeddings: needs --manifest, the manifest of the embedded photos")
     if arguments.compare is None and arguments.run_dir is None:
-        parser.error("give --run-dir, or --compare with two runs or more")
+        parser.error("give --run-dir, or --compare with two or more runs")
     if arguments.compare is not None:
         others = vars(arguments).keys() - {"compare", "out", "debug", "parser"}
         given = [name for name in others if getattr(arguments, name) != parser.get_default(name)]
         if len(arguments.compare) < 2 or given:
-            parser.error("--compare needs two runs or more, and takes nothing but --out besides")
+            parser.error("--compare needs two or more runs, and allows no other option but --out")
     start_tensorflow()
-    # here, so that --help does not wait for it
+    # imported here, so that --help does not wait for it
     from eczema_tf.workflows.evaluate import compare, evaluate
 
     if arguments.compare is not None:
@@ -62,8 +62,9 @@ main = command(
         type=Path,
         nargs="+",
         metavar="RUN",
-        help="instead: compare the first of several evaluated runs (or folders of --out) with the"
-        " others on the same cases, paired; with --out, also as a page, Markdown and JSON",
+        help="instead of evaluating, compare the first of several evaluated runs (or --out folders)"
+        " with the others, paired on the same cases; with --out, also write the comparison as a"
+        " page, Markdown and JSON",
     ),
     argument(
         "--manifest",
@@ -75,19 +76,20 @@ main = command(
         "--embeddings",
         type=Path,
         metavar="FILE",
-        help=".npz of embeddings of the manifest's photos, for a run trained on embeddings",
+        help=".npz file with embeddings of the manifest's photos, for a run trained on embeddings",
     ),
     argument(
         "--split",
         choices=[*SPLITS, "all"],
         default="test",
-        help="cases to evaluate on (default: test); all: for a manifest without splits",
+        help="cases to evaluate on (default: test); use all for a manifest without splits",
     ),
     argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder for the results (default, for the run's own test split: the run's folder)",
+        help="folder for the results (default: the run's folder for its own test split, otherwise a"
+        " folder in it)",
     ),
     argument(
         "--sensitivity",
@@ -95,8 +97,8 @@ main = command(
         default=[],
         type=share,
         metavar="S",
-        help="operating point that finds this share of eczema on validation; may be given several"
-        " times (default: evaluate.sensitivities of the run)",
+        help="choose an operating point that reaches this sensitivity on validation; may be given"
+        " several times (default: the run's evaluate.sensitivities)",
     ),
     argument(
         "--explanations",
@@ -104,7 +106,7 @@ main = command(
         nargs="?",
         const=EXPLAINED_CASES,
         metavar="N",
-        help=f"also evaluate the explanations of N cases (default: {EXPLAINED_CASES}, some"
+        help=f"also evaluate the explanations of N cases (default: {EXPLAINED_CASES}, about"
         " twenty minutes); writes explanations.json",
     ),
     argument(
@@ -113,19 +115,19 @@ main = command(
         nargs="?",
         const=CORRUPTED_CASES,
         metavar="N",
-        help="also answer N cases again with corrupted photos and texts (default:"
+        help="also answer N cases again with corrupted photos and with corrupted texts (default:"
         f" {CORRUPTED_CASES}, about five minutes)",
     ),
     argument(
         "--with-photos",
         action="store_true",
-        help="show photos, heatmaps and texts of the surest right and wrong answers in report.html,"
-        " which is then not to be shared",
+        help="show the photos, heatmaps and texts of the surest right and wrong answers in"
+        " report.html; such a report must not be shared",
     ),
     argument(
         "--allow-leaks",
         action="store_true",
-        help="evaluate even on what the run was trained on; every table says so",
+        help="evaluate even on data that the run was trained on; every table then says so",
     ),
     lambda parser: parser.set_defaults(parser=parser),
     examples=EXAMPLES,

@@ -1,4 +1,4 @@
-"""`python -m eczema_tf.explain`: why a run answers as it does, for photos, a text, or both."""
+"""`python -m eczema_tf.explain`: why a run answers as it does to photos, a text, or both."""
 
 import argparse
 import sys
@@ -25,8 +25,9 @@ EXAMPLES = """examples:
   python -m eczema_tf.explain --run-dir runs/mine --image arm.jpg --against --out why
   python -m eczema_tf.explain --run-dir runs/mine --image arm.jpg --image knee.jpg --out why
 
-Several photos are one case: their evidence is averaged, and each has a heatmap.
-It writes heatmap.png (the photo with its heatmap, where the model knows its kind),
+Several photos count as one case: their evidence is averaged, and each gets its own heatmap.
+
+The command writes heatmap.png (the photo with its heatmap, if the model knows this kind of photo),
 explanation.json and explanation.html (one page with everything). They contain the photo and the
 text, so handle them with the same care."""
 
@@ -34,7 +35,7 @@ text, so handle them with the same care."""
 def _explain(arguments: argparse.Namespace) -> None:
     check_photo_arguments(arguments.image)
     start_tensorflow()
-    from eczema_tf.workflows.explain import explain  # here, so that --help is fast
+    from eczema_tf.workflows.explain import explain  # imported here, so that --help is fast
 
     answer = explain(
         arguments.run_dir,
@@ -60,17 +61,19 @@ main = command(
     argument(
         "--target",
         default="eczema",
-        help="a head, or head:label such as severity:severe, to explain (default: %(default)s)",
+        help="what to explain: a head, or head:label, such as severity:severe (default:"
+        " %(default)s)",
     ),
     argument(
         "--image-method",
         default="evidence",
         choices=HEATMAP_METHODS,
         metavar="METHOD",
-        help=f"{', '.join(HEATMAP_METHODS)} (the last is slow; default: %(default)s)",
+        help=f"how the heatmap is made: {', '.join(HEATMAP_METHODS)} (the last is slow; default:"
+        " %(default)s)",
     ),
     argument(
-        "--against", action="store_true", help="show evidence against the target in the heatmap"
+        "--against", action="store_true", help="show the evidence against the target in the heatmap"
     ),
     examples=EXAMPLES,
 )

@@ -1,4 +1,4 @@
-"""`python -m eczema_tf.export`: a trained run to a SavedModel for TensorFlow Serving."""
+"""`python -m eczema_tf.export`: exports a trained run as a SavedModel for TensorFlow Serving."""
 
 import argparse
 import sys
@@ -28,14 +28,14 @@ main = command(
         type=Path,
         default=Path("saved_models/eczema"),
         metavar="DIR",
-        help="folder of the model's versions (default: %(default)s)",
+        help="folder for the model's versions (default: %(default)s)",
     ),
     argument(
         "--hub-folder",
         type=Path,
         metavar="DIR",
-        help="a new folder to share the model by: card, configuration, weights as safetensors,"
-        " SavedModel, thresholds, checksums",
+        help="also fill this new folder with all it takes to share the model: model card,"
+        " configuration, weights as safetensors, SavedModel, thresholds and checksums",
     ),
     examples=EXAMPLES,
 )

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # A spreadsheet runs a cell that begins with one of these (OWASP, "CSV Injection"; NUL: OWASP ASVS
-# 5.0, 1.2.10), and an apostrophe before it makes it text. A cell that begins so already gets one
-# more, so that taking one away always gives back what was written.
+# 5.0, 1.2.10); an apostrophe before it makes the cell text. A cell that already begins with
+# apostrophes and one of these gets one more, so removing one always restores what was written.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\0]")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r\n\0]")
-ASIDE = ".writing-"  # how folders of what is being written begin
+ASIDE = ".writing-"  # how the names of temporary folders begin
 SETTLED_S = 60.0  # younger leftovers may belong to a writer that has not locked them yet
-# numbers, and ids such as -1000600354148496558-1: arithmetic at worst, and others look them up
+# numbers, and ids such as -1000600354148496558-1: at worst arithmetic, and other programs look
+# them up
 _HARMLESS = re.compile(r"[-+.0-9]+")
 Kind = TypeVar("Kind")
 
@@ -42,14 +43,14 @@ Kind = TypeVar("Kind")
 def replacing_file(path: Path | str) -> Iterator[Path]:
     """Yields a temporary path to write to, renamed to `path` only if the block ends well.
 
-    The path aside ends like `path` does, for writers that look at the suffix (`.weights.h5`,
+    The temporary path ends as `path` does, for writers that look at the suffix (`.weights.h5`,
     `.npz`).
 
     Args:
-        path: Where the finished file goes. Its folder is made if need be.
+        path: Where the finished file goes. Its folder is created if necessary.
 
     Raises:
-        EczemaError: If the disk is full, read-only or otherwise refuses. What stood at `path` is
+        EczemaError: If the disk is full, read-only or otherwise refuses. Whatever was at `path` is
             untouched.
     """
     path = Path(path)
@@ -68,18 +69,19 @@ def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[P
 
     Args:
         path: Where the finished folder goes.
-        overwrite: Whether a folder already there may be replaced (after the new one is whole).
+        overwrite: Whether a folder that is already there may be replaced (once the new one is
+            complete).
 
     Raises:
         EczemaError: If `path` exists and is not empty without `overwrite`, or the disk refuses.
     """
     path = Path(path)
-    if path.is_symlink():  # what it leads to is filled, and it stays
+    if path.is_symlink():  # the link stays, and the folder that it points to is filled
         path = path.resolve()
     if path.exists() and not path.is_dir():
         raise EczemaError(f"{path}: is a file; choose another name for the folder")
     if path.is_mount():
-        raise EczemaError(f"{path}: is a mount point, which stays; name a folder in it")
+        raise EczemaError(f"{path}: is a mount point and cannot be replaced; name a folder in it")
     if path.exists() and any(path.iterdir()) and not overwrite:
         raise EczemaError(f"{path}: exists and is not empty; delete it or choose another folder")
     with refusing(path), _folder_aside(path.parent, path.name) as folder:
@@ -96,7 +98,7 @@ def replacing_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[P
 def replacing_files(folder: Path, last: str) -> Iterator[Path]:
     """Yields a temporary folder, whose files move to `folder` only if the block ends well.
 
-    What is there under other names stays.
+    Files there with other names stay.
 
     Args:
         folder: Where the finished files go.
@@ -114,7 +116,7 @@ def replacing_files(folder: Path, last: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _naming(path: Path, aside: Path) -> Iterator[None]:
-    """Has errors of files aside, which will not be there, name where these were to go."""
+    """Makes errors about temporary files, which will be gone, name their destination instead."""
     try:
         yield
     except EczemaError as error:
@@ -128,7 +130,7 @@ def is_version(name: str) -> bool:
 
 @dataclass
 class Version:
-    """A folder that is being filled, and the number it gets in the end."""
+    """A folder that is being filled, and the number that it gets in the end."""
 
     folder: Path
     number: int = 0
@@ -138,9 +140,9 @@ class Version:
 def adding_version(parent: Path) -> Iterator[Version]:
     """Yields a temporary folder to fill, renamed to the next number under `parent` at the end.
 
-    Two that end at once get a number each, and neither replaces anything: a rename claims a number,
-    and fails where another one is. So a number is whole from the start, and no reader finds it
-    empty.
+    Two that finish at once get a number each, and neither replaces anything: a rename claims a
+    number, and fails if it is taken. A version is therefore complete from the start, and no reader
+    finds it empty.
 
     Raises:
         EczemaError: If the disk refuses.
@@ -156,14 +158,14 @@ def adding_version(parent: Path) -> Iterator[Version]:
                 version.folder.rename(parent / str(version.number))
                 break
             except OSError as error:
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # what Linux and others say
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # taken: Linux and others
                     raise
             version.number += 1
 
 
 @contextlib.contextmanager
 def _folder_aside(parent: Path, name: str) -> Iterator[Path]:
-    """A locked folder for what is being written; those of writers that died are swept first."""
+    """Yields a locked temporary folder; first removes those of writers that died."""
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(f"{ASIDE}*"):
         with contextlib.suppress(OSError):  # held by its writer, or gone meanwhile
@@ -181,10 +183,10 @@ def _folder_aside(parent: Path, name: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def holding(folder: Path) -> Iterator[None]:
-    """Locks a folder until the block ends, or the process does, however it ends.
+    """Locks a folder until the block ends, or until the process does, however it ends.
 
     Raises:
-        BlockingIOError: If another process holds it.
+        BlockingIOError: If another process has locked it.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -194,35 +196,35 @@ def holding(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-# what the system says where there is no room: on the disk, for this user, or in one file
+# the system's messages when there is no room: on the disk, for this user, or in one file
 FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 
 
 def check_writable(folder: Path) -> None:
-    """Refuses a folder that cannot be written to, or not be made, before any work is done.
+    """Refuses a folder that cannot be created or written to, before any work is done.
 
     Raises:
-        EczemaError: If it cannot.
+        EczemaError: If it cannot be.
     """
     there = next(path for path in [folder, *folder.resolve().parents] if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):  # also of a read-only disk
-        raise EczemaError(f"{folder}: cannot be written: {there} allows no file in it")
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):  # or the disk is read-only
+        raise EczemaError(f"{folder}: cannot be written: no file can be created in {there}")
 
 
 @contextlib.contextmanager
 def refusing(path: Path) -> Iterator[None]:
-    """Turns what the disk refuses into one clear line.
+    """Turns errors of the disk into one clear line.
 
     Raises:
-        EczemaError: If it is full, read-only, or otherwise refuses what the block writes; or if
-            another file cannot be opened, which is named then.
+        EczemaError: If the disk is full, read-only, or otherwise refuses what the block writes; or
+            if another file cannot be opened, which the message then names.
     """
     try:
         yield
     except EczemaError:
         raise
     except Exception as error:
-        # TensorFlow and Arrow say in words of their own that a disk is full
+        # TensorFlow and Arrow report a full disk in their own words
         cause = next((full for full in FULL if full in str(error)), "")
         if isinstance(error, OSError):
             cause = error.strerror or cause or str(error)
@@ -235,7 +237,7 @@ def refusing(path: Path) -> Iterator[None]:
 
 
 def _is_written(error: OSError, path: Path) -> bool:
-    """Whether what an error names is what is written, or a folder above, or one aside."""
+    """Whether an error names what is being written, a folder above it, or a temporary file."""
     if not isinstance(error.filename, str | bytes):
         return True  # names nothing
     file, target = (Path(os.path.realpath(os.fsdecode(one))) for one in (error.filename, path))
@@ -244,13 +246,13 @@ def _is_written(error: OSError, path: Path) -> bool:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes UTF-8 text whole or not at all."""
+    """Writes UTF-8 text, whole or not at all."""
     with replacing_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path | str, value: object) -> None:
-    """Writes JSON whole or not at all. NaN and infinity are refused: they are not JSON.
+    """Writes JSON, whole or not at all. NaN and infinity are refused: they are not JSON.
 
     Records among the values are written as `Record.write` does.
     """
@@ -267,7 +269,7 @@ def read_json(path: Path, kind: type[Kind]) -> Kind:
     """Reads a JSON file of a run as a value of a kind that pydantic knows.
 
     Raises:
-        RunError: If the file is missing or holds something else.
+        RunError: If the file is missing or contains something else.
     """
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())
@@ -281,7 +283,7 @@ def read_json(path: Path, kind: type[Kind]) -> Kind:
 
 
 class Record(BaseModel):
-    """A typed value that is kept as JSON; optional fields that were never set are left out."""
+    """A typed value that is stored as JSON; optional fields that were never set are left out."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
@@ -290,7 +292,7 @@ class Record(BaseModel):
         """Reads what `write` wrote.
 
         Raises:
-            RunError: If the file is missing or holds something else.
+            RunError: If the file is missing or contains something else.
         """
         return read_json(path, cls)
 
@@ -300,14 +302,14 @@ class Record(BaseModel):
 
 
 def write_csv(path: Path | str, table: "pd.DataFrame") -> None:
-    """Writes a table as UTF-8 CSV, whole or not at all, and so that no spreadsheet runs its cells.
+    """Writes a table as UTF-8 CSV, whole or not at all, such that no spreadsheet runs its cells.
 
-    Cells and column names that are text go through `escape_formula`; numbers are written as they
-    are, to the last bit.
+    Cells and column names that are text go through `escape_formula`; numbers are written exactly,
+    to the last bit.
 
     Args:
-        path: Of the CSV file.
-        table: Its index is not written.
+        path: Path of the CSV file.
+        table: The table; its index is not written.
     """
     safe = table.rename(columns=_escape_text)
     for column in safe.select_dtypes(exclude=["number", "bool"]):

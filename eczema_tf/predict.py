@@ -1,4 +1,4 @@
-"""`python -m eczema_tf.predict`: photos of a case, a text, or both, to a readable answer."""
+"""`python -m eczema_tf.predict`: a readable answer to photos of a case, a text, or both."""
 
 import argparse
 import gc
@@ -25,14 +25,14 @@ EXAMPLES = """examples:
   python -m eczema_tf.predict --model saved_models/eczema --image arm.jpg --clinical age=34
   python -m eczema_tf.predict --url http://127.0.0.1:8501/v1/models/eczema --image arm.jpg
 
-Several photos are one case: their evidence is averaged."""
+Several photos count as one case: their evidence is averaged."""
 
 
 def _take_model_or_url(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--model", type=Path, metavar="DIR", help=MODEL_HELP)
     where.add_argument(
-        "--url", help="a server's model address, such as http://127.0.0.1:8501/v1/models/eczema"
+        "--url", help="address of a served model, such as http://127.0.0.1:8501/v1/models/eczema"
     )
 
 
@@ -40,7 +40,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     if not arguments.image and not arguments.text.strip():
         raise DataError("give --image, --text or both")
     check_photo_arguments(arguments.image)
-    gc.disable()  # a tenth of the wait would go into looking for garbage
+    gc.disable()  # garbage collection would take a tenth of the wait
     try:
         if arguments.model:
             start_tensorflow(with_keras=False)

@@ -1,4 +1,4 @@
-"""`python -m eczema_tf.prepare DATA_SET ... --out DIR`: a data set to DIR/manifest.csv."""
+"""`python -m eczema_tf.prepare DATA_SET ... --out DIR`: turns a data set into DIR/manifest.csv."""
 
 import argparse
 import sys
@@ -17,35 +17,35 @@ EXAMPLES = """examples:
       --images photos/ --out data/fitzpatrick17k
   python -m eczema_tf.train --set data.manifest=data/scin/manifest.csv
 
-Each writes DIR/manifest.csv, with one row for each photo, or one row of text for a case without
-photos. docs/manifest.md explains its columns. A table of your own with these columns needs no
-preparing."""
+Each of them writes DIR/manifest.csv, with one row per photo, or one row of text for a case without
+photos. docs/manifest.md explains its columns. A table of your own that has these columns needs no
+preparation."""
 SYNTHETIC_HELP = """\
-Built-in data: photos drawn from known tables and complaints written from known facts, so that the
-best possible AUROC is known, too. The same number and seed give the same bytes."""
+Built-in data: photos are drawn from known tables and complaints are written from known facts, so
+the best possible AUROC is known, too. The same number and seed give the same bytes."""
 SCIN_HELP = """\
 The Skin Condition Image Network (arXiv 2402.18545): real cases with self-reported symptoms, photos
 and dermatologists' votes.
 
---download fetches the tables and photos from gs://dx-scin-public-data into a folder that is kept;
-after an interruption, the same command fetches only what is missing. It needs one more package:
-pip install -r requirements-scin.txt. Or give files that you already have with --cases, --labels
-and, if you like, --images."""
+--download fetches the tables and photos from gs://dx-scin-public-data into a folder, which is kept.
+After an interruption, the same command fetches only what is missing. --download needs one more
+package: pip install -r requirements-scin.txt
+
+If you already have the files, give them with --cases, --labels and, optionally, --images."""
 DERMAVQA_HELP = """\
 DermaVQA, iiyi part (Yim et al., MICCAI 2024, CC BY 4.0): real clinical questions in the askers' own
 words (translated), and how many of the replies name eczema. The label is what most of those who
-replied thought, so it is a noisy one.
+replied thought, so it is noisy.
 
 example:
   python -m eczema_tf.prepare dermavqa --encounters encounters.csv --images images/ \\
       --out data/dermavqa"""
-FOLDER_HELP = """A folder of class folders, such as copies of DermNet:
+FOLDER_HELP = """A folder with one folder per class, such as copies of DermNet:
 
   dermnet/train/Atopic Dermatitis Photos/x-1.jpg    or, without splits:  photos/eczema/x-1.jpg
   dermnet/test/Psoriasis pictures/y.jpg                                  photos/other/y.jpg
 
-x-1.jpg and x-2.jpg in the same class are taken for photos of the same patient and stay in one
-split.
+x-1.jpg and x-2.jpg in the same class count as photos of the same patient and stay in one split.
 
 examples:
   python -m eczema_tf.prepare folder dermnet/ --out data/dermnet
@@ -54,12 +54,12 @@ examples:
 LABEL_RULES = ("share", "any", "majority", "against-no-dermatitis")  # of `sources.scin`
 MAPS = sorted(path.stem for path in Path(__file__).parent.glob("data/sources/maps/*.yaml"))
 TABLE_HELP = f"""\
-Any table, CSV, Parquet or JSON lines, with a map that says how its columns become those of the
-manifest.
+Any table (CSV, Parquet or JSON lines), with a map that says how its columns become the columns of
+the manifest.
 
-Maps that come with the program: {", ".join(MAPS)}.
-Each is a YAML file in eczema_tf/data/sources/maps/ that says where to get the data set and what to
-watch out for; write a map of your own after their example.
+Maps that ship with the package: {", ".join(MAPS)}.
+Each is a YAML file in eczema_tf/data/sources/maps/, which also says where to get the data set and
+what to watch out for. Follow their example to write a map of your own.
 
 example:
   python -m eczema_tf.prepare table metadata.csv --map pad_ufes_20 --positive BCC,SCC,MEL \\
@@ -69,26 +69,26 @@ IMAGES = argument(
     "--images",
     type=Path,
     metavar="DIR",
-    help="folder with the photos; cases without one keep their text alone",
+    help="folder with the photos; cases without a photo keep only their text",
 )
 SYNTHETIC = (
     number("--n", 2000, "number of cases", dest="cases"),
-    number("--seed", 0, "of all random draws", 0),
+    number("--seed", 0, "seed of all random draws", 0),
 )
 SCIN = (
     argument(
         "--download",
         type=Path,
         metavar="DIR",
-        help="folder to download to; stands in for those of --cases, --labels and --images that are"
+        help="folder to download to; used in place of --cases, --labels and --images where they are"
         " not given",
     ),
     argument(
         "--limit",
         type=whole_number(1),
         metavar="N",
-        help="download photos for the first N labelled cases only; the others keep their text alone"
-        " (default: all)",
+        help="download the photos of the first N labelled cases only; the other cases keep only"
+        " their text (default: all)",
     ),
     argument(
         "--jobs",
@@ -107,16 +107,17 @@ SCIN = (
         "--label",
         choices=LABEL_RULES,
         default="share",
-        help="what the label is made of: the share of the vote for eczema (default; then"
-        " data.label_threshold says what counts as eczema), any vote, most of the vote, or most of"
-        " the vote against cases without any dermatitis; written into dataset.json, reports and"
+        help="rule for the label. share (default): the share of the vote for eczema"
+        " (data.label_threshold then says what counts as eczema); any: whether any of the vote is"
+        " for eczema; majority: whether most of it is; against-no-dermatitis: cases with most of it"
+        " for eczema against cases without any dermatitis. Recorded in dataset.json, reports and"
         " model card",
     ),
     argument(
         "--embeddings",
         type=Path,
         metavar="NPZ",
-        help="precomputed photo embeddings; train with data.embeddings=DIR/embeddings.npz",
+        help="precomputed photo embeddings; train on them with data.embeddings=DIR/embeddings.npz",
     ),
 )
 DERMAVQA = (
@@ -134,8 +135,8 @@ FOLDER = (
         "folder",
         type=Path,
         metavar="FOLDER",
-        help="class folders, or train, val and test with class folders in them, or Parquet files"
-        " of Hugging Face (train-00000-of-00001.parquet)",
+        help="a folder that contains class folders, or the folders train, val and test with class"
+        " folders in them, or Hugging Face's Parquet files (train-00000-of-00001.parquet)",
     ),
     argument(
         "--captions",
@@ -148,17 +149,17 @@ FOLDER = (
         action="append",
         default=[],
         metavar="NAME",
-        help="a class that is eczema; may be given several times (default: those with 'eczema' or"
-        " 'atopic' in their name)",
+        help="a class that counts as eczema; may be given several times (default: the classes with"
+        " 'eczema' or 'atopic' in their name)",
     ),
     argument(
         "--group-by",
         default="name",
         metavar="RULE",
-        help="what photos of one patient have in common: 'name' (the file's, without the number at"
-        " its end), 'photo' (nothing is known: each stands alone), or a regular expression whose"
-        " group finds the patient in the photo's path, such as '(p[0-9]+)_' (default:"
-        " %(default)s)",
+        help="how to tell that photos are of one patient: by 'name' (the file name without the"
+        " number at its end), by 'photo' (not known: each photo is a group of its own), or by a"
+        " regular expression whose group finds the patient in the photo's path, such as"
+        " '(p[0-9]+)_' (default: %(default)s)",
     ),
 )
 
@@ -167,7 +168,7 @@ def _read_values(text: str) -> list[str]:
     """Reads `BCC,SCC` (an argument's `type`)."""
     values = [value.strip() for value in text.split(",") if value.strip()]
     if not values:
-        raise argparse.ArgumentTypeError(f"must name a value or more; received {text!r}")
+        raise argparse.ArgumentTypeError(f"must name at least one value; received {text!r}")
     return values
 
 
@@ -178,19 +179,19 @@ TABLE = (
         dest="map_path",
         required=True,
         metavar="MAP",
-        help="name of a map that comes with the program, or a YAML file",
+        help="name of a map that ships with the package, or a YAML file",
     ),
     argument(
         "--positive",
         type=_read_values,
         default=(),
         metavar="VALUE,...",
-        help="diagnoses to tell from all others in place of eczema: a stand-in task, whose reports"
-        " say so",
+        help="diagnoses to tell from all others instead of eczema; reports say that this is a"
+        " stand-in task",
     ),
     IMAGES,
 )
-# name -> purpose in a few words, description, and what it takes
+# name -> purpose in a few words, description, and arguments
 DATA_SETS = {
     "synthetic": ("built-in data with known truth", SYNTHETIC_HELP, SYNTHETIC),
     "scin": ("real cases from the official SCIN files", SCIN_HELP, SCIN),
@@ -247,16 +248,16 @@ def _prepare(arguments: argparse.Namespace) -> None:
         if not (arguments.cases and arguments.labels):
             refuse("the following arguments are required: --cases and --labels, or --download")
         if arguments.limit or arguments.jobs:
-            refuse("--limit and --jobs go with --download")
+            refuse("--limit and --jobs need --download")
     elif arguments.data_set == "scin":
         folder, out = arguments.download.resolve(), arguments.out.resolve()
         if out == folder or out in folder.parents:
             refuse(
-                f"--out must not hold the download; received --out {arguments.out} --download"
+                f"--out must not contain the download; received --out {arguments.out} --download"
                 f" {arguments.download}"
             )
     start_tensorflow()
-    from eczema_tf.workflows.prepare import prepare  # here, so that --help does not wait for it
+    from eczema_tf.workflows.prepare import prepare  # --help does not wait for it
 
     prepare(**options)
 

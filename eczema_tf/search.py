@@ -10,7 +10,7 @@ from eczema_tf.config import load_config
 EXAMPLES = """examples:
   python -m eczema_tf.search --space configs/search/heads.yaml --trials 20 --out runs/search
   python -m eczema_tf.search ... --trials 40 --out runs/search    # continues the study
-  tensorboard --logdir runs/search                                # HPARAMS compares the trials"""
+  tensorboard --logdir runs/search                                # compare trials under HPARAMS"""
 
 
 def _search(arguments: argparse.Namespace) -> None:
@@ -31,17 +31,17 @@ main = command(
         type=Path,
         required=True,
         metavar="FILE",
-        help="YAML file that says which settings to vary, and how: model.dropout: [0.1, 0.3], or"
-        " train.learning_rate: {low: 0.0002, high: 0.002, log: true}",
+        help="YAML file that says which settings to vary and how, for instance model.dropout: [0.1,"
+        " 0.3] or train.learning_rate: {low: 0.0002, high: 0.002, log: true}",
     ),
-    number("--trials", 20, "total number of trials, those of earlier calls included"),
+    number("--trials", 20, "total number of trials, including those of earlier calls"),
     argument(
         "--out",
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder of the study: a folder for each trial, trials.csv, best.yaml, study.log (by"
-        " which it continues), and what it began with",
+        help="folder of the study: a folder for each trial, trials.csv, best.yaml, study.log (from"
+        " which the study continues), and a record of what it started with",
     ),
     examples=EXAMPLES,
 )

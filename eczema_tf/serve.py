@@ -15,11 +15,11 @@ EXAMPLES = """examples:
   curl http://127.0.0.1:8501/v1/models/eczema/metadata      (signatures, labels, thresholds)
   curl http://127.0.0.1:8501/metrics                        (also /healthz and /readyz)
 
-Requests and answers are those of TensorFlow Serving
-(https://www.tensorflow.org/tfx/serving/api_rest): a photo is {"b64": "..."} or "" for none, and
-"signature_name": "explain" adds the heatmap and the scores of words. Requests that come together
-are answered together. Nothing that is sent is stored or logged. Ctrl+C or SIGTERM stops the server
-once it has answered what is under way."""
+Requests and answers have the format of TensorFlow Serving
+(https://www.tensorflow.org/tfx/serving/api_rest): a photo is {"b64": "..."}, or "" for none, and
+"signature_name": "explain" adds the heatmap and the word scores. Requests that arrive together are
+answered together. Nothing that is sent is stored or logged. Ctrl+C or SIGTERM stops the server once
+it has answered the requests under way."""
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -51,10 +51,10 @@ main = command(
     argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; any but the default may let other machines in",
+        help="address to listen on; any other than the default may let other machines in",
     ),
-    number("--port", 8501, "port to listen on; 0: any free one", 0, 65_535),
-    number("--batch-rows", 16, "rows from which a batch of the model is full", 1, 256),
+    number("--port", 8501, "port to listen on; 0 for any free one", 0, 65_535),
+    number("--batch-rows", 16, "number of rows at which a batch of the model is full", 1, 256),
     number("--max-rows", 64, "maximum rows per request", 1, 1024),
     number("--max-waiting-rows", 256, "maximum rows waiting; further requests get 503", 3, 99_999),
     number("--max-body-mb", 20, "maximum size of a request in MB, base64 included", 1, 1000),
@@ -62,7 +62,7 @@ main = command(
     argument(
         "--no-page",
         action="store_true",
-        help="serve a plain page without a form at /, which lets the server start sooner",
+        help="serve only a plain page without a form at /; the server then starts sooner",
     ),
     examples=EXAMPLES,
 )

@@ -14,13 +14,13 @@ EXAMPLES = """examples:
   python -m eczema_tf.train                                     # on built-in data: ten minutes
   python -m eczema_tf.train --set model.image.preset=null       # small networks from scratch
   python -m eczema_tf.train --set data.manifest=my/manifest.csv --set train.epochs=20
-  python -m eczema_tf.train --seeds 5                           # how far do its figures move?
+  python -m eczema_tf.train --seeds 5                           # how much do results vary?
   tensorboard --logdir runs                                     # follow the training"""
 
 
 def _train(arguments: argparse.Namespace) -> None:
     config_file, run_dir = arguments.config, arguments.run_dir
-    if arguments.resume and not config_file and not arguments.set:  # it has its configuration
+    if arguments.resume and not config_file and not arguments.set:  # the run has one
         if run_dir is None:
             raise ConfigError("--resume: give the interrupted run's folder as --run-dir")
         config_file = run_dir / ("seeds.yaml" if arguments.seeds else "config.yaml")
@@ -30,7 +30,7 @@ def _train(arguments: argparse.Namespace) -> None:
         name = config_file.stem if config_file else "quickstart"
         run_dir = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     start_tensorflow()
-    # now: mistakes above show before TensorFlow loads
+    # imported now, so that mistakes above show before TensorFlow loads
     from eczema_tf.workflows.train import train, train_seeds
 
     again = f" --seeds {arguments.seeds}" if arguments.seeds else ""
@@ -60,15 +60,15 @@ main = command(
         "--allow-leaks",
         action="store_true",
         help="train even if the manifest's own splits share groups, photos or texts; all"
-        " reports will say so",
+        " reports then say so",
     ),
     argument("--resume", action="store_true", help="continue the interrupted run in --run-dir"),
     argument(
         "--seeds",
         type=whole_number(2),
         metavar="N",
-        help="train N runs, with `seed` and those that follow, and print the spread of their"
-        " figures; nothing is exported",
+        help="train N runs, with `seed` and the seeds after it, and print the spread of their"
+        " results; nothing is exported",
     ),
     examples=EXAMPLES,
 )

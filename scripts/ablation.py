@@ -1,10 +1,10 @@
-"""Trains one configuration with one key varied, and writes one table with intervals.
+"""Trains one configuration with several values of one key, and writes one table with intervals.
 
     python scripts/ablation.py --config configs/ablation.yaml --out runs/ablation
     python scripts/ablation.py --vary model.modality_dropout=0.0,0.2,0.4 --out runs/dropout
 
-All runs have the same splits and features, and each has its own folder in --out; a finished one is
-not run again. Differences are to the first value, paired over the same cases.
+All runs have the same splits and features. Each has its own folder in --out; a finished run is not
+repeated. Differences are from the run with the first value, paired on the same cases.
 """
 
 import argparse
@@ -42,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--vary",
         default=FUSIONS,
         metavar="a.b=c,d,e",
-        help=f"the key and its values (default: {FUSIONS})",
+        help=f"the key to vary and its values (default: {FUSIONS})",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the runs and of ablation.md"
+        "--out", type=Path, required=True, help="folder for the runs and ablation.md"
     )
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     return run_command(parser, _ablate, argv)
@@ -59,7 +59,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
             f"--vary {arguments.vary}: must look like section.key=value,value, with at least two"
             " different values"
         )
-    # all mistakes before any work
+    # finds all mistakes before any work is done
     configs = {
         value: load_config(arguments.config, [*arguments.set, f"{key}={value}"]) for value in values
     }
@@ -78,18 +78,18 @@ def _ablate(arguments: argparse.Namespace) -> None:
 
 
 def name_folder(value: str) -> str:
-    """Names the folder of a value's run: a path stays below --out, whatever it is."""
+    """Names the folder of a value's run, which stays below --out even if the value is a path."""
     return re.sub(r"[^\w.=-]+", "_", value).strip("._") or "_"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run beside the others.
+    """One run in the comparison.
 
     Attributes:
         name: The value of the key that varies.
-        aurocs: By head.
-        difference: AUROC of fusion minus that of the first run; None for the first run itself.
+        aurocs: AUROC by head.
+        difference: AUROC of the fusion minus the first run's; None for the first run itself.
     """
 
     name: str
@@ -98,12 +98,12 @@ class Run:
 
 
 def compare_runs(run_dirs: dict[str, Path], config: Config) -> list[Run]:
-    """Computes the AUROC of each run and head, and fusion minus the first run's fusion.
+    """Computes the AUROC of each run and head, and the difference of its fusion from the first's.
 
     Args:
         run_dirs: Finished runs on the same splits, by name; the first is what the others are
             compared with.
-        config: For `label_threshold`.
+        config: Configuration, for its `label_threshold`.
 
     Raises:
         ConfigError: If the runs did not predict the same cases.

@@ -1,12 +1,12 @@
-"""A plain logistic regression on frozen text features: the baseline to beat.
+"""Fits a plain logistic regression on frozen text features: the baseline to beat.
 
-It uses the very folds of a cross-validated run.
+It uses exactly the folds of a cross-validated run.
 
     python scripts/baseline_logistic.py --run-dir runs/scin
 
-Features: the mean over the tokens of the run's frozen text encoder, and, with `pooling: mean_max`,
-the maximum beside it. The strength of the penalty is chosen within the training folds. Prints the
-out-of-fold AUROC with its 95 % interval, beside the run's own.
+The features are the mean over the tokens of the run's frozen text encoder and, with
+`pooling: mean_max`, also their maximum. The strength of the penalty is chosen within the training
+folds. The script prints the out-of-fold AUROC with its 95 % interval, next to the run's own.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
     )
     run_dir = parser.parse_args().run_dir
     if not (run_dir / "folds").is_dir():
-        parser.error(f"{run_dir}: is no cross-validation")
+        parser.error(f"{run_dir}: is not a cross-validation")
     trained = run_folder.load_model(run_dir / "folds" / "0-0")
     if trained.config.model.text.pooling == "max":
         parser.error(f"{run_dir}: pools by the maximum; allowed: mean or mean_max")
@@ -104,7 +104,7 @@ def main() -> None:
 def predict_out_of_fold(
     features: np.ndarray, positive: np.ndarray, folds: np.ndarray
 ) -> np.ndarray:
-    """Predicts each case by a model that was fitted without its fold."""
+    """Predicts each case with a model that was fitted without its fold."""
     scores = np.zeros(len(positive))
     for fold in np.unique(folds):
         train = folds != fold

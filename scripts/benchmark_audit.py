@@ -1,10 +1,10 @@
-"""How long the leakage audit takes: on drawn photos, or on those of a manifest.
+"""Measures how long the leakage audit takes, on drawn photos or on those of a manifest.
 
     python scripts/benchmark_audit.py --photos 10000
     python scripts/benchmark_audit.py --manifest data/scin/manifest.csv
 
-The drawn photos are 512 x 384 JPEGs of smooth noise, each with a text of its own words. Photos of
-12 megapixels take longer to decode (about 40 ms each), so time your own.
+The drawn photos are JPEGs of smooth noise with 512 x 384 pixels, each with a text of its own words.
+Photos of 12 megapixels take longer to decode (about 40 ms each), so measure with your own.
 """
 
 import argparse
@@ -37,9 +37,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--photos", type=int, default=10_000, help="how many to draw (default: 10000)"
+        "--photos", type=int, default=10_000, help="how many photos to draw (default: 10000)"
     )
-    parser.add_argument("--manifest", type=Path, help="audit this one instead")
+    parser.add_argument("--manifest", type=Path, help="audit this manifest instead")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         time_audit(arguments.manifest or write_photos(Path(folder), arguments.photos))

@@ -1,15 +1,16 @@
-"""What hostile files can do to the served graph, to the one reader of photos, and to inspection.
+"""Measures what hostile files can do to the served graph, the reader of photos, and inspection.
 
-The slowest, the hungriest, and whether any ends the process.
+It shows the slowest files, those that take the most memory, and whether any ends the process.
 
     python scripts/benchmark_guard.py --model saved_models/eczema
     python scripts/benchmark_guard.py --model saved_models/eczema --damaged 3000 --csv guard.csv
 
-Each file is handed to a process of its own kind, one at a time: `graph` (the signature
-`serving_default`), `edge` (`upright_jpeg`) or `inspection` (`inspect_photos`, as before training).
-None may hold more than 8 GB. Time is given by the clock and by the processors: only the second can
-be trusted on a busy machine. Memory is the highest resident set while the file is read, over what
-the process held before. A process that dies or takes too long is counted and started anew.
+Each file goes, one at a time, to three kinds of process: `graph` (the signature `serving_default`),
+`edge` (`upright_jpeg`) and `inspection` (`inspect_photos`, as before training). No process may use
+more than 8 GB. Time is given by the clock and in processor time; only the latter can be trusted on
+a busy machine. Memory is the highest resident set while the file is read, minus what the process
+used before. A process that dies or takes too long is counted and started again.
+
 Linux only: the high-water mark is reset through /proc.
 """
 
@@ -29,18 +30,18 @@ from pathlib import Path
 
 sys.path.insert(
     0, str(Path(__file__).parents[1])
-)  # so that it runs from a clone that is not installed
+)  # so that it runs from a clone, without being installed
 
 MAX_SECONDS, MAX_MB = 1.0, 500.0  # what a hostile file may cost
-MAX_DATA_BYTES = 8 << 30  # then a worker's allocations fail
-DEADLINE_S = 60.0  # then it is taken for hung
+MAX_DATA_BYTES = 8 << 30  # beyond this, a worker's allocations fail
+DEADLINE_S = 60.0  # after this, a worker counts as hung
 FIGURES = ("seconds", "cpu_seconds", "mb")
 SHOWN = 6  # files in each table
 Result = dict[str, str | float]
 
 
 def main() -> None:
-    """Measures all and prints a table."""
+    """Measures all files and prints a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -56,9 +57,9 @@ def main() -> None:
         default=1000,
         help="how many damaged files besides the crafted ones (default: 1000)",
     )
-    parser.add_argument("--csv", type=Path, help="write every measurement there")
+    parser.add_argument("--csv", type=Path, help="file for every single measurement")
     parser.add_argument(
-        "--surface", choices=WORKERS, action="append", help="only that one (default: all)"
+        "--surface", choices=WORKERS, action="append", help="measure only this one (default: all)"
     )
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -75,7 +76,7 @@ def main() -> None:
 
 
 def draw_all(damaged: int) -> Iterator[tuple[str, bytes]]:
-    """Crafted and damaged files."""
+    """Draws crafted and damaged files."""
     from hostile_photos import draw_crafted, draw_damaged
 
     yield from draw_crafted()
@@ -86,12 +87,12 @@ def measure(kind: str, model: Path, files: Iterator[tuple[str, bytes]]) -> Itera
     """Hands files to a worker, one by one.
 
     Args:
-        kind: Of worker: `graph`, `edge` or `inspection`.
+        kind: Kind of worker: `graph`, `edge` or `inspection`.
         model: The export that `graph` loads.
-        files: Names and contents.
+        files: Names and contents of the files.
 
     Yields:
-        `name`, `bytes`, `seconds`, `cpu_seconds`, `mb` (highest memory over that before) and
+        `name`, `bytes`, `seconds`, `cpu_seconds`, `mb` (highest memory minus that before) and
         `answer`: the row's status, the error, or how the process ended.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +138,7 @@ def stop_worker(worker: subprocess.Popen) -> int:
 
 
 def ask_worker(worker: subprocess.Popen, path: Path) -> Result | None:
-    """One answer; None if the process died or is late."""
+    """Returns one answer; None if the process died or is late."""
     print(path, file=worker.stdin, flush=True)
     if not select.select([worker.stdout], [], [], DEADLINE_S)[0]:
         return None
@@ -158,7 +159,7 @@ def run_worker(kind: str, model: Path) -> None:
 
 def measure_one(read: Callable[[bytes], str], data: bytes) -> Result:
     """Reads one file and measures it."""
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again (man 5 proc)
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM (man 5 proc)
     before_mb, start, cpu_start = read_memory("VmRSS"), time.perf_counter(), time.process_time()
     answer = read(data)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
@@ -171,7 +172,7 @@ def measure_one(read: Callable[[bytes], str], data: bytes) -> Result:
 
 
 def read_memory(field: str) -> float:
-    """A field of /proc/self/status in megabytes."""
+    """Reads a field of /proc/self/status, in megabytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
@@ -227,7 +228,7 @@ WORKERS = {"graph": build_graph_reader, "edge": build_edge_reader, "inspection":
 
 
 def breaks_limit(result: Result) -> bool:
-    """Whether a file took too long, too much memory or the process with it."""
+    """Whether a file took too long or too much memory, or ended the process."""
     return (
         result["seconds"] > MAX_SECONDS
         or result["mb"] > MAX_MB
@@ -236,7 +237,7 @@ def breaks_limit(result: Result) -> bool:
 
 
 def describe(kind: str, results: list[Result]) -> str:
-    """A table of the worst."""
+    """Formats a table of the worst files."""
     answers = Counter(str(result["answer"])[:60] for result in results)
     broken = sum(breaks_limit(result) for result in results)
     ended = sum(str(result["answer"]).startswith("process ended") for result in results)
@@ -251,7 +252,7 @@ def describe(kind: str, results: list[Result]) -> str:
         worst = {figure: max(float(r[figure]) for r in group) for figure in FIGURES}
         lines.append(
             f"  {name:10} {len(group):4} files, at most {worst['seconds']:5.2f} s,"
-            f" {worst['cpu_seconds']:5.2f} s of processors, {worst['mb']:4.0f} MB"
+            f" {worst['cpu_seconds']:5.2f} s of CPU time, {worst['mb']:4.0f} MB"
         )
     for figure in FIGURES:
         worst = sorted(results, key=lambda result, figure=figure: -float(result[figure]))[:SHOWN]
@@ -262,9 +263,9 @@ def describe(kind: str, results: list[Result]) -> str:
 
 
 def describe_one(result: Result) -> str:
-    """One line of the table."""
+    """Formats one line of the table."""
     figures = (
-        f"{result['seconds']:6.2f} s {result['cpu_seconds']:6.2f} s of processors"
+        f"{result['seconds']:6.2f} s {result['cpu_seconds']:6.2f} s of CPU time"
         f" {result['mb']:5.0f} MB"
     )
     return f"    {figures} {result['bytes']:>9} bytes  {result['name']}: {result['answer']}"

@@ -1,15 +1,15 @@
-r"""How fast the served network is against ONNX Runtime, by turns in one run.
+r"""Compares the speed of the served network with ONNX Runtime; both take turns in one run.
 
-The same network and weights, float32, the same threads.
+Both run the same network with the same weights, in float32, on the same number of threads.
 
     pip install -r requirements-onnx.txt
     python scripts/benchmark_onnx.py --image-preset efficientnet_lite0_imagenet \
         --text-preset all_minilm_l6_v2_en
 
-Network alone, from pixels and token ids to probabilities: ONNX Runtime cannot decode photos.
-TensorFlow runs the graph that is served (frozen and rewritten, `serving/freeze.py`), ONNX Runtime
-what tf2onnx makes of the plain model. Their answers are compared first. Times are medians [fastest,
-slowest] by the clock; on a busy machine only the ratios mean something.
+Only the network is timed, from pixels and token ids to probabilities, since ONNX Runtime cannot
+decode photos. TensorFlow runs the graph that is served (frozen and rewritten, `serving/freeze.py`),
+ONNX Runtime runs what tf2onnx makes of the plain model. Their answers are compared first. Times are
+medians [fastest, slowest] by the clock; on a busy machine, only the ratios mean something.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from turns import Contender, describe, ratio, take_turns
 
 MAX_RATIO = 1.2  # at the largest batch
 MAX_DIFFERENCE = 1e-4  # of a probability
-TOKENS = 40  # of a text of 29 words, the median of the built-in complaints
+TOKENS = 40  # for a text of 29 words, the median of the built-in complaints
 OURS, ONNX = "as served", "ONNX Runtime"
 FILES = {OURS: "network", ONNX: "network.onnx"}
 
@@ -37,9 +37,9 @@ def main() -> None:
     )
     parser.add_argument("--image-preset", required=True, help="KerasHub name or folder")
     parser.add_argument("--text-preset", required=True, help="KerasHub name or folder")
-    parser.add_argument("--layers", type=int, help="of the text preset (default: all)")
-    parser.add_argument("--rounds", type=int, default=30, help="turns each (default: 30)")
-    parser.add_argument("--threads", type=int, default=2, help="within an operation (default: 2)")
+    parser.add_argument("--layers", type=int, help="layers of the text preset (default: all)")
+    parser.add_argument("--rounds", type=int, default=30, help="turns of each (default: 30)")
+    parser.add_argument("--threads", type=int, default=2, help="threads per operation (default: 2)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         export = Contender(
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> None:
-    """Times both and prints what came, beside the bar."""
+    """Times both and prints the results, with the bar that they should meet."""
     builds = {OURS: build_tensorflow, ONNX: build_onnx}
     contenders = {
         name: Contender(name, build, [folder / FILES[name], arguments.threads], {})
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def draw_inputs(batch: int) -> dict[str, np.ndarray]:
-    """What the network takes: random pixels of the export's size, ids of ordinary pieces."""
+    """Draws what the network takes besides pixels: ids of ordinary pieces, and masks."""
     rng = np.random.default_rng(0)
     return {
         "token_ids": rng.integers(2000, 20000, (batch, TOKENS)).astype("int32"),
@@ -84,12 +84,12 @@ def draw_inputs(batch: int) -> dict[str, np.ndarray]:
 
 
 def draw_photos(batch: int, size_px: int) -> np.ndarray:
-    """Pixels at random: float32 (batch, size_px, size_px, 3)."""
+    """Draws random pixels: float32 (batch, size_px, size_px, 3)."""
     return np.random.default_rng(1).integers(0, 256, (batch, size_px, size_px, 3)).astype("float32")
 
 
 def build_networks(settings: dict, folder: Path) -> Mapping[str, Callable[[], object]]:
-    """Writes both networks and checks that they answer alike; runs in a process of its own.
+    """Writes both networks and checks that they answer alike; runs in its own process.
 
     Raises:
         SystemExit: If a probability differs by more than `MAX_DIFFERENCE`.
@@ -142,7 +142,7 @@ def build_tensorflow(folder: Path, threads: int) -> Mapping[str, Callable[[], ob
 
 
 def load_tensorflow(folder: Path) -> Mapping[str, Callable[[], object]]:
-    """The frozen network's work by batch size."""
+    """Returns the frozen network's work by batch size."""
     import tensorflow as tf
 
     model = tf.saved_model.load(str(folder))
@@ -158,7 +158,7 @@ def load_tensorflow(folder: Path) -> Mapping[str, Callable[[], object]]:
         work[str(batch)] = partial(
             answer, inputs | {"image": tf.constant(draw_photos(batch, size_px))}
         )
-    return {**work, "model": lambda: model}  # which lives as long as its work
+    return {**work, "model": lambda: model}  # keeps the model alive as long as its work
 
 
 def build_onnx(file: Path, threads: int) -> Mapping[str, Callable[[], object]]:

@@ -1,12 +1,13 @@
-"""How fast the served model answers: the export as Keras alone gives it against ours, by turns.
+"""Measures how fast the served model answers: a plain Keras export against ours, taking turns.
 
     python scripts/benchmark_serving.py --image-preset efficientnet_lite0_imagenet --text-preset
     all_minilm_l6_v2_en
 
-The heads are untrained: that changes no time. "As is" decodes whole photos, pads texts to a fixed
-length and keeps variables; ours is what `python -m eczema_tf.export` writes. TensorFlow itself
-turns oneDNN's kernels on only for processors with AVX-512; `--onednn` says who gets them. Times are
-medians [fastest, slowest] by the clock; on a busy machine only the ratios mean something.
+The heads are untrained, which does not change the times. The plain export, "as is", decodes whole
+photos, pads texts to a fixed length and keeps variables; ours is what `python -m eczema_tf.export`
+writes. TensorFlow itself turns on oneDNN's kernels only for processors with AVX-512; `--onednn`
+says which export gets them. Times are medians [fastest, slowest] by the clock; on a busy machine,
+only the ratios mean something.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from turns import Contender, describe, ratio, take_turns
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parents[1])
-)  # so that it runs from a clone that is not installed
+)  # so that it runs from a clone, without being installed
 
 SMALL_PX, LARGE_PX = (640, 480), (4000, 3000)  # 0.3 and 12 megapixels
 TEXT = (  # 29 words, the median of the built-in complaints
@@ -33,7 +34,7 @@ TEXT = (  # 29 words, the median of the built-in complaints
 )
 BATCHES = (1, 16)
 AS_IS, OURS = "as is", "ours"
-MAX_MS = {1: 16.0, 16: 11.0}  # a sample, on a quiet machine
+MAX_MS = {1: 16.0, 16: 11.0}  # per sample, on a quiet machine
 MIN_GAIN, MAX_LARGE, MAX_EXPLAIN = 1.6, 3.0, 2.5
 
 
@@ -44,23 +45,23 @@ def main() -> None:
     )
     parser.add_argument("--image-preset", required=True, help="KerasHub name or folder")
     parser.add_argument("--text-preset", required=True, help="KerasHub name or folder")
-    parser.add_argument("--layers", type=int, help="of the text preset (default: all)")
+    parser.add_argument("--layers", type=int, help="layers of the text preset (default: all)")
     parser.add_argument("--tokens", type=int, default=64, help="where texts are cut (default: 64)")
     parser.add_argument(
         "--padded-tokens",
         type=int,
         default=128,
-        help="what texts are padded to as is (default: 128)",
+        help="length to which the plain export pads texts (default: 128)",
     )
     parser.add_argument(
         "--onednn",
         choices=("both", "ours", "none"),
         default="both",
-        help="who gets oneDNN's kernels (default: both)",
+        help="which exports get oneDNN's kernels (default: both)",
     )
-    parser.add_argument("--rounds", type=int, default=30, help="turns each (default: 30)")
+    parser.add_argument("--rounds", type=int, default=30, help="turns of each (default: 30)")
     parser.add_argument(
-        "--threads", type=int, default=2, help="within and between operations (default: 2)"
+        "--threads", type=int, default=2, help="threads within and between operations (default: 2)"
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -69,14 +70,14 @@ def main() -> None:
 
 
 def write_exports(arguments: argparse.Namespace, folder: Path) -> None:
-    """Writes both exports, in a process of its own so that this one stays small."""
+    """Writes both exports, in another process so that this one stays small."""
     export = Contender("export", build_exports, [vars(arguments), folder], {})
     export.time("done")
     export.close()
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> None:
-    """Times both exports and prints what came, beside the bars."""
+    """Times both exports and prints the results, with the bars that they should meet."""
     has_onednn = {AS_IS: arguments.onednn == "both", OURS: arguments.onednn != "none"}
     contenders = {
         name: Contender(
@@ -88,7 +89,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
         for name in (AS_IS, OURS)
     }
     print(
-        f"oneDNN: {', '.join(name for name in has_onednn if has_onednn[name]) or 'nobody'}; load"
+        f"oneDNN: {', '.join(name for name in has_onednn if has_onednn[name]) or 'neither'}; load"
         f" average {os.getloadavg()[0]:.1f}"
     )
     for batch in BATCHES:
@@ -159,9 +160,9 @@ def build_work(folder: Path, threads: int) -> Mapping[str, Callable[[], object]]
 
 
 def draw_photo(size_px: tuple[int, int], seed: int) -> bytes:
-    """A JPEG of smooth colours with the grain of a phone's camera.
+    """Draws a JPEG of smooth colours with the grain of a phone's camera.
 
-    75 KB for 0.3 megapixels, 2.6 MB for 12.
+    It has 75 KB for 0.3 megapixels, and 2.6 MB for 12.
     """
     width, height = size_px
     rng = np.random.default_rng(seed)
@@ -181,7 +182,7 @@ def _enlarge(pixels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
 
 
 def build_exports(settings: dict, folder: Path) -> Mapping[str, Callable[[], object]]:
-    """Builds the model and writes both exports; runs in a process of its own."""
+    """Builds the model and writes both exports; runs in its own process."""
     import tensorflow as tf
 
     from eczema_tf.config import PreprocessConfig
@@ -204,7 +205,7 @@ def build_exports(settings: dict, folder: Path) -> Mapping[str, Callable[[], obj
 
 
 def build_assistant_of_presets(settings: dict):
-    """The model (only its heads are untrained), the image encoder's spec and the tokenizer."""
+    """Returns the model (only its heads are untrained), image encoder's spec and tokenizer."""
     import keras
 
     from eczema_tf.config import ImageConfig, ModelConfig, TextConfig
@@ -233,7 +234,7 @@ def build_assistant_of_presets(settings: dict):
 
 
 def serve_as_is(model, image, tokenizer, tokens: int):
-    """The plain export: photos decoded whole, one by one; texts of a fixed length; variables."""
+    """Makes the plain export: whole photos, one by one; texts of a fixed length; variables."""
     import tensorflow as tf
 
     from eczema_tf.model.losses import compute_probabilities

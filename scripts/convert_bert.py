@@ -4,7 +4,7 @@
     python scripts/convert_bert.py emilyalsentzer/Bio_ClinicalBERT --out presets/clinicalbert
     python -m eczema_tf.train --set model.text.preset=presets/clinicalbert
 
-transformers reads the source, KerasHub reads what transformers saves, and the preset is written
+transformers reads the source, and KerasHub reads what transformers saves. The preset is written
 only if both compute the same.
 """
 
@@ -50,34 +50,34 @@ COMPUTED: dict[str, tuple[Any, ...]] = {
     "position_embedding_type": ("absolute",),
     "type_vocab_size": (2,),
 }
-# of masked-word prediction, classification and question answering: not BERT itself
+# heads for masked-word prediction, classification and question answering: not BERT itself
 HEADS = ("cls.", "classifier.", "qa_outputs.")
 POOLER = {"pooler.dense.weight", "pooler.dense.bias"}
-# some embedding tables are padded to a round size; a vocabulary shorter than that was cut
+# some embedding tables are padded to a round size; a vocabulary that lacks more rows was cut
 MAX_PADDING_ROWS = 127
 TEXTS = [
     "Itchy, red patches on both ELBOWS since 3 weeks; they weep & crust at night (no fever).",
     "Dr. Müller's cream didn't help: café-au-lait spots, naïve skin, 0.1% at 5°C.",
     "dry",
 ]
-# of hidden states of about 1 to 10: rounding is 2e-6 to 5e-6, two swapped tensors are 0.1 and more
+# hidden states are about 1 to 10: rounding makes 2e-6 to 5e-6, two swapped tensors 0.1 and more
 TOLERANCE = 1e-3
 
 
 def convert(source: str, out: Path, cased: bool | None = None) -> dict[str, Any]:
-    """Converts a BERT; the preset appears at `out` when it is whole and agrees with transformers.
+    """Converts a BERT; the preset appears at `out` if it is complete and agrees with transformers.
 
     Args:
-        source: A folder, or a Hugging Face name that is downloaded.
-        out: Where the preset goes; must not exist or be empty.
+        source: A folder, or a Hugging Face name, which is downloaded.
+        out: Where the preset goes; must be empty or not exist.
         cased: Overrides what the files say about casing.
 
     Returns:
         What `conversion.json` in the preset says.
 
     Raises:
-        PresetError: If the source cannot be read, is not a BERT that KerasHub computes, or the
-            result differs from it.
+        PresetError: If the source cannot be read or is not a BERT that KerasHub can compute, or if
+            the result differs from it.
         EczemaError: If `out` is occupied or the disk refuses.
     """
     with replacing_folder(out) as aside, tempfile.TemporaryDirectory(dir=aside) as clean:
@@ -105,12 +105,12 @@ def load_bert(source: str) -> tuple[transformers.BertModel, dict[str, Any]]:
     """Loads the weights in float32, and checks that all of BERT is there and nothing else.
 
     Nothing in a file can run. A source without a pooler (masked-word models have none) gets zeros
-    for it, so that `pooled_output` is plainly 0; this project reads `sequence_output` only.
+    for it, so `pooled_output` is plainly 0; this project reads only `sequence_output`.
     """
     try:
         config, _ = transformers.BertConfig.get_config_dict(source)
         if "vocab_size" not in config:  # BertModel would take its defaults
-            raise ValueError("config.json is missing or says no vocab_size")
+            raise ValueError("config.json is missing or has no vocab_size")
         bert, report = transformers.BertModel.from_pretrained(
             source,
             dtype=torch.float32,
@@ -121,8 +121,8 @@ def load_bert(source: str) -> tuple[transformers.BertModel, dict[str, Any]]:
     except pickle.UnpicklingError as error:
         # torch's own advice is to load the file without protection: not repeated here
         raise PresetError(
-            f"{source}: pytorch_model.bin is damaged or holds more than tensors; refused, nothing"
-            " in it was run; fetch it again from its publisher"
+            f"{source}: pytorch_model.bin is damaged or contains more than tensors; it was refused,"
+            " and nothing in it was run; fetch it again from its publisher"
         ) from error
     except Exception as error:  # transformers, safetensors and the Hub raise whatever they like
         raise PresetError(f"{source}: cannot be read ({_reason(error)}); {SOURCES}") from error
@@ -139,12 +139,12 @@ def load_bert(source: str) -> tuple[transformers.BertModel, dict[str, Any]]:
         for name, received, needed in sorted(report["mismatched_keys"])
     ]
     faults += [
-        f"{name}: holds NaN or infinity"
+        f"{name}: contains NaN or infinity"
         for name, tensor in bert.state_dict().items()
         if not tensor.isfinite().all()
     ]
     if faults:
-        raise PresetError(join_faults(f"{source}: is not a BERT that KerasHub computes", faults))
+        raise PresetError(join_faults(f"{source}: is not a BERT that KerasHub can compute", faults))
     has_pooler = not report["missing_keys"]
     if not has_pooler:
         torch.nn.init.zeros_(bert.pooler.dense.weight)
@@ -158,7 +158,7 @@ def load_bert(source: str) -> tuple[transformers.BertModel, dict[str, Any]]:
 
 
 def load_vocabulary(source: str, vocab_size: int) -> tuple[list[str], dict[str, Any]]:
-    """Loads the word pieces in the order of their ids, and `tokenizer_config.json` or nothing."""
+    """Loads the word pieces in the order of their ids, and `tokenizer_config.json`, if any."""
     find = transformers.utils.cached_file
     try:
         lines = Path(find(source, "vocab.txt")).read_text(encoding="utf-8").split("\n")
@@ -172,7 +172,7 @@ def load_vocabulary(source: str, vocab_size: int) -> tuple[list[str], dict[str, 
         raise PresetError(
             f"{source}: vocab.txt: has {len(vocabulary)} word pieces where config.json says"
             f" vocab_size {vocab_size}, and lacks {', '.join(missing) or 'no special token'}; take"
-            " both from one place"
+            " both from the same place"
         )
     return vocabulary, settings
 
@@ -182,9 +182,8 @@ def decide_casing(
 ) -> tuple[bool, str]:
     """Decides whether text keeps its capitals, and says why.
 
-    transformers lower-cases where nothing is said, and so reads Bio_ClinicalBERT and BioBERT
-    wrongly (github.com/EmilyAlsentzer/clinicalBERT/issues/26): here the vocabulary is asked
-    instead.
+    If the files say nothing, transformers lower-cases, and so reads Bio_ClinicalBERT and BioBERT
+    wrongly (github.com/EmilyAlsentzer/clinicalBERT/issues/26). Here the vocabulary decides instead.
     """
     # not isupper: "double-struck R" has no lower case
     capitals = sum(piece != piece.lower() and piece not in SPECIAL_TOKENS for piece in vocabulary)
@@ -206,9 +205,9 @@ def compare(
     """Compares token ids and hidden states with transformers; leaves `bert` with the tanh GELU.
 
     Returns:
-        The largest difference of a hidden state by activation in transformers: the model's own,
-        which tells what KerasHub's approximation of GELU costs, and the same approximation, where
-        nothing but rounding may differ.
+        The largest difference of a hidden state by activation in transformers: with the model's
+        own, which shows what KerasHub's approximation of GELU costs, and with the same
+        approximation, where only rounding may differ.
 
     Raises:
         PresetError: If token ids differ, or hidden states by more than `TOLERANCE` with the same
@@ -243,7 +242,7 @@ def _reason(error: Exception) -> str:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Converts and says what was done."""
+    """Converts, and prints what was done."""
     transformers.utils.logging.set_verbosity(transformers.utils.logging.CRITICAL)
     transformers.utils.logging.disable_progress_bar()
     record = convert(arguments.source.removeprefix("hf://"), arguments.out, arguments.cased)
@@ -261,9 +260,9 @@ def main() -> int:
     parser = build_parser("convert_bert", description=__doc__)
     parser.prog = "python scripts/convert_bert.py"
     parser.add_argument("source", help="folder or Hugging Face name of a BERT")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument("--out", type=Path, required=True, help="folder to create")
     casing = parser.add_mutually_exclusive_group()
-    casing.add_argument("--cased", action="store_true", default=None, help="keep capitals")
+    casing.add_argument("--cased", action="store_true", default=None, help="keep capital letters")
     casing.add_argument(
         "--uncased", action="store_false", dest="cased", default=None, help="fold case"
     )

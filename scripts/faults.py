@@ -1,18 +1,20 @@
-"""What happens when things break: killed runs, exports at the same time, full disks, damaged files.
+"""Tests what happens when things break: killed runs, parallel exports, full disks, damaged files.
 
     python scripts/faults.py --work faults                       # all of it, about 25 minutes
     python scripts/faults.py --work faults --only damage --seed 1
 
-Everything is done with `configs/smoke.yaml` by the commands themselves. Each line of the table
-counts the trials that ended as they should; the others are written out, and the exit status is 1.
+Everything is done by the commands themselves, with `configs/smoke.yaml`. Each line of the table
+counts the trials that ended as they should; if any did not, they are printed and the exit status is
+1.
 
 - kills: `train` gets SIGKILL or SIGTERM at a random moment, and is continued as its message says,
-  until it ends: the metrics must be those of a run that nobody killed, and the export must answer.
-- pairs: two `export`s of one run start at once: both must keep their model.
-- disks: run, cache, data or export folder are on a disk that is too small: one clear line, and with
-  more room the same command ends well. The small disks are tmpfs mounts, which take root.
-- damage: a file of a run or an export is cut, emptied, replaced, or has a bit flipped: the file is
-  named, and nothing is answered.
+  until it ends. The metrics must be those of a run that was not killed, and the export must answer.
+- pairs: two `export`s of one run start at once. Both must keep their model.
+- disks: the run, cache, data or export folder is on a disk that is too small. The command must end
+  with one clear line, and succeed once there is more room. The small disks are tmpfs mounts, which
+  need root.
+- damage: a file of a run or an export is cut, emptied, replaced, or has a bit flipped. The error
+  must name the file, and nothing may be answered.
 """
 
 import argparse
@@ -33,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 CONFIG = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
-# of the small disks, by what is on them: too small for all of it, at different moments
+# sizes of the small disks, by what is on them: too small for all of it, at different moments
 DISK_KB = {"run": (60, 8000), "cache": (60, 600), "data": (60, 600), "export": (200, 5400)}
 DAMAGED = 60
 RUN_FILES = (
@@ -55,13 +57,13 @@ EXPORT_FILES = (
 
 
 class Bench:
-    """A folder with a run that nobody disturbed, to compare with.
+    """A folder with an undisturbed run, to compare with.
 
     Attributes:
         work: The folder.
-        random: Where chance comes from.
+        random: The source of randomness.
         seconds: How long an undisturbed `train` takes.
-        metrics: What it ends with.
+        metrics: The metrics that it ends with.
     """
 
     def __init__(self, work: Path, seed: int):
@@ -80,12 +82,12 @@ PIPES = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
 
 
 def command(verb: str, *arguments: object) -> list[str]:
-    """A command of the package, for a process."""
+    """Returns a command of the package, for a process."""
     return [sys.executable, "-m", f"eczema_tf.{verb}", *map(str, arguments)]
 
 
 def train_command(folder: Path, **elsewhere: Path) -> list[str]:
-    """The whole main job, with all that it writes in one folder, or some of it elsewhere."""
+    """Returns the whole main job, which writes to one folder, except what goes elsewhere."""
     places = {name: folder / name for name in DISK_KB} | elsewhere
     settings = {
         "data.synthetic.folder": places["data"],
@@ -97,7 +99,7 @@ def train_command(folder: Path, **elsewhere: Path) -> list[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """Waits for a process that must end well; returns what it said on standard error."""
+    """Waits for a process that must succeed; returns what it printed on standard error."""
     _, said = process.communicate()
     if process.returncode != 0:
         raise Disappointment(f"status {process.returncode}: {said.strip()[-300:]}")
@@ -109,13 +111,13 @@ class Disappointment(Exception):
 
 
 def expect(is_so: object, otherwise: str) -> None:
-    """Raises `Disappointment` unless something is so."""
+    """Raises `Disappointment` unless something is true."""
     if not is_so:
         raise Disappointment(otherwise)
 
 
 def find_error(said: str) -> str:
-    """The one message that a command ends with (one line, or one more for each fault)."""
+    """Returns the one message that a command ends with (one line, and one more per fault)."""
     _, found, message = said.rpartition("error: ")
     expect(found and said.count("\nerror: ") + said.startswith("error: ") == 1, f"{said[-300:]!r}")
     expect("Traceback" not in said and len(message) < 2000, f"{said[-300:]!r}")
@@ -123,7 +125,7 @@ def find_error(said: str) -> str:
 
 
 def read_metrics(folder: Path) -> object:
-    """The metrics of a run, once its export has answered."""
+    """Reads the metrics of a run, once its export has answered."""
     finish(
         subprocess.Popen(command("predict", "--model", folder / "export", "--text", "dry"), **PIPES)
     )
@@ -142,13 +144,13 @@ def try_kill(bench: Bench, trial: int) -> str:
     _, said = process.communicate()
     name = f"{sent.name} after {moment:.1f} s"
     if process.returncode != 0 and sent == signal.SIGTERM and process.returncode > 0:
-        expect("interrupted" in said and "Traceback" not in said, f"{name}: it said {said[-200:]}")
+        expect("interrupted" in said and "Traceback" not in said, f"{name}: printed {said[-200:]}")
     started = (folder / "run" / "config.yaml").is_file()
     again = train_command(folder)
     if started:
         again = command("train", "--resume", "--run-dir", folder / "run")
     finish(subprocess.Popen(again, **PIPES))
-    expect(read_metrics(folder) == bench.metrics, f"{name}: other metrics")
+    expect(read_metrics(folder) == bench.metrics, f"{name}: different metrics")
     shutil.rmtree(folder)
     return name
 
@@ -187,14 +189,14 @@ def try_disk(bench: Bench, name: str, size_kb: int) -> str:
         finish(subprocess.Popen([*train, *(["--resume"] if started else [])], **PIPES))
         moved = folder / name
         shutil.copytree(disk / name, moved, dirs_exist_ok=True)
-        expect(read_metrics(folder) == bench.metrics, f"{name}, {size_kb} kB: other metrics")
+        expect(read_metrics(folder) == bench.metrics, f"{name}, {size_kb} kB: different metrics")
     shutil.rmtree(folder)
     return f"{name}, {size_kb} kB: {message}"
 
 
 @contextlib.contextmanager
 def mounted(disk: Path, size_kb: int) -> Iterator[None]:
-    """A small disk."""
+    """Mounts a small disk."""
     disk.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_kb}k", "tmpfs", disk], check=True)
     try:
@@ -204,12 +206,12 @@ def mounted(disk: Path, size_kb: int) -> Iterator[None]:
 
 
 def cut(data: bytes, chance: random.Random) -> bytes:
-    """Ends anywhere before its end."""
+    """Cuts data anywhere before their end."""
     return data[: chance.randrange(len(data))]
 
 
 def flip(data: bytes, chance: random.Random) -> bytes:
-    """One bit is another."""
+    """Flips one bit."""
     place = chance.randrange(len(data))
     return data[:place] + bytes([data[place] ^ 1 << chance.randrange(8)]) + data[place + 1 :]
 
@@ -245,7 +247,7 @@ def try_damage(bench: Bench, trial: int) -> str:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
             status = ask()
         expect(status == 1 and not out.getvalue(), f"{name}: status {status}, {out.getvalue()}")
-        expect(file in find_error(said.getvalue()), f"{name}: it said {said.getvalue()[-300:]}")
+        expect(file in find_error(said.getvalue()), f"{name}: printed {said.getvalue()[-300:]}")
         said.seek(said.truncate(0))
     return name
 
@@ -253,7 +255,7 @@ def try_damage(bench: Bench, trial: int) -> str:
 def main() -> int:
     """Runs the trials and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True, help="a folder for all of it")
+    parser.add_argument("--work", type=Path, required=True, help="a folder for all files")
     parser.add_argument("--only", choices=("kills", "pairs", "disks", "damage"))
     parser.add_argument("--trials", type=int, help="of kills and pairs (default: 20 and 10)")
     parser.add_argument("--first", type=int, default=0, help="number of the first trial")
@@ -286,8 +288,8 @@ def main() -> int:
                 print(f"  {attempt()}", flush=True)
                 good += 1
             except Disappointment as error:
-                print(f"  NOT AS IT SHOULD BE: {error}", flush=True)
-        print(f"{name:<8}{good:>4} of {len(attempts)} as they should")
+                print(f"  FAILED: {error}", flush=True)
+        print(f"{name:<8}{good:>4} of {len(attempts)} ended as they should")
         failed += len(attempts) - good
     return int(failed > 0)
 

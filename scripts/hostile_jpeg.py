@@ -1,8 +1,8 @@
-"""JPEG files that mean harm: bombs, and files that lie about themselves.
+"""Makes hostile JPEG files: bombs, and files that lie about themselves.
 
-A bomb is a small file that takes long to decode, or much memory.
+A bomb is a small file that takes a long time, or much memory, to decode.
 
-All by hand, from ITU-T T.81. `hostile_photos.py` puts them together with others.
+All files are made by hand, according to ITU-T T.81. `hostile_photos.py` combines them with others.
 """
 
 import io
@@ -18,12 +18,12 @@ STRIP_PX = (16_384, 1525)
 BIG_BYTES = 9_500_000
 QUANTIZATION = b"\xff\xdb\x00\x43\x00" + b"\x01" * 64
 RUN_TO_THE_END = (
-    0xE0  # Huffman symbol EOB14: this band is zero in the next 16384 + 14 bits' worth of blocks
+    0xE0  # Huffman symbol EOB14: this band is zero in the next 16384 + (a 14-bit number) blocks
 )
 
 
 def segment(marker: int, body: bytes = b"") -> bytes:
-    """A JPEG marker segment."""
+    """Makes a JPEG marker segment."""
     return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
 
 
@@ -34,7 +34,7 @@ def frame(
     sampling: int = 0x11,
     precision: int = 8,
 ) -> bytes:
-    """A JPEG frame header, sampling given for the first component."""
+    """Makes a JPEG frame header; `sampling` is that of the first component."""
     parts = b"".join(
         bytes([place + 1, sampling if place == 0 else 0x11, 0]) for place in range(components)
     )
@@ -46,7 +46,7 @@ def frame(
 def scan(
     components: int | list[int], first: int = 0, last: int = 63, approximation: int = 0
 ) -> bytes:
-    """A JPEG scan header."""
+    """Makes a JPEG scan header."""
     chosen = list(range(1, components + 1)) if isinstance(components, int) else components
     return segment(
         0xDA,
@@ -57,7 +57,7 @@ def scan(
 
 
 def huffman(symbols: list[int], kind: int) -> bytes:
-    """A Huffman table, kind 0 for DC and 1 for AC, with the codes 0, 10, 110, ..."""
+    """Makes a Huffman table with the codes 0, 10, 110, ...; kind 0 is for DC and 1 for AC."""
     return segment(
         0xC4,
         bytes([kind << 4]) + bytes([1] * len(symbols) + [0] * (16 - len(symbols))) + bytes(symbols),
@@ -65,7 +65,7 @@ def huffman(symbols: list[int], kind: int) -> bytes:
 
 
 def pack_bits(bits: str, times: int = 1) -> bytes:
-    """Bits as entropy-coded bytes."""
+    """Packs bits as entropy-coded bytes."""
     repeated = np.tile(np.frombuffer(bits.encode(), np.uint8) - ord("0"), times)
     return (
         np.packbits(np.pad(repeated, (0, -len(repeated) % 8), constant_values=1))
@@ -75,14 +75,14 @@ def pack_bits(bits: str, times: int = 1) -> bytes:
 
 
 def count_blocks(size_px: tuple[int, int]) -> int:
-    """Blocks of 8 x 8 pixels."""
+    """Counts blocks of 8 x 8 pixels."""
     return -(-size_px[0] // 8) * -(-size_px[1] // 8)
 
 
 def flat_jpeg(
     size_px: tuple[int, int], marker: int = 0xC0, components: int = 3, **options: int
 ) -> bytes:
-    """As few bytes as a baseline JPEG of that size can have: two bits a block."""
+    """Makes a baseline JPEG of that size in as few bytes as possible: two bits per block."""
     tables = (
         QUANTIZATION
         + frame(size_px, marker, components, **options)
@@ -101,9 +101,9 @@ def flat_jpeg(
 def scan_bomb(
     size_px: tuple[int, int], scans: int, *, components: int = 3, dense: bool = False
 ) -> bytes:
-    """A progressive JPEG whose scans refine nothing over and over.
+    """Makes a progressive JPEG whose scans refine nothing over and over.
 
-    In a few bytes each or, if dense, in five bits a block.
+    Each takes a few bytes or, if dense, five bits per block.
     """
     runs = -(-count_blocks(size_px) // 32_767)
     data = pack_bits("00010", count_blocks(size_px)) if dense else pack_bits("0" + "1" * 14, runs)
@@ -120,7 +120,7 @@ def scan_bomb(
 
 
 def arithmetic_jpeg(size_px: tuple[int, int], marker: int, byte: int) -> bytes:
-    """A JPEG with arithmetic coding, one byte over and over as its data."""
+    """Makes a JPEG with arithmetic coding, whose data are one byte over and over."""
     scans = (
         [scan(3)]
         if marker == 0xC9
@@ -137,7 +137,7 @@ def arithmetic_jpeg(size_px: tuple[int, int], marker: int, byte: int) -> bytes:
 
 
 def noisy_jpeg(size_px: tuple[int, int], quality: int, **options: bool | str) -> bytes:
-    """A JPEG full of detail."""
+    """Makes a JPEG full of detail."""
     pixels = (
         np.random.default_rng(0)
         .integers(0, 256, (size_px[1] // 2, size_px[0] // 2, 3))
@@ -149,7 +149,7 @@ def noisy_jpeg(size_px: tuple[int, int], quality: int, **options: bool | str) ->
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
-    """An image as a file."""
+    """Encodes an image as a file."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -171,7 +171,7 @@ FLOODS = {
 
 
 def draw_jpegs() -> Iterator[tuple[str, bytes]]:
-    """Names and files, in a fixed order."""
+    """Yields names and files, in a fixed order."""
     yield from _draw_bombs()
     yield from _draw_floods()
     yield from draw_small_jpegs()
@@ -213,7 +213,7 @@ def _draw_bombs() -> Iterator[tuple[str, bytes]]:
 
 
 def draw_small_jpegs() -> Iterator[tuple[str, bytes]]:
-    """Names and files that are quickly made: structures that no encoder writes."""
+    """Yields names and files that are quickly made: structures that no encoder writes."""
     good = flat_jpeg((64, 64))
     for components in (0, 1, 2, 4, 5, 10, 255):
         yield (

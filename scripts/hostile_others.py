@@ -1,7 +1,7 @@
-"""GIF, WebP, BMP and TIFF files that mean harm, and EXIF that does.
+"""Makes hostile GIF, WebP, BMP and TIFF files, and hostile EXIF.
 
-By hand where no encoder writes such a thing (GIF89a; TIFF 6.0; Exif 2.3; WebP container
-specification). `hostile_photos.py` puts them together with others.
+They are made by hand where no encoder writes such a thing (GIF89a; TIFF 6.0; Exif 2.3; WebP
+container specification). `hostile_photos.py` combines them with others.
 """
 
 import itertools
@@ -23,7 +23,7 @@ SIZES = ((64, 64), (5000, 5000), (7000, 7000), (65_535, 763), (60_000, 60_000), 
 
 
 def draw_others() -> Iterator[Named]:
-    """Names and files, in a fixed order."""
+    """Yields names and files, in a fixed order."""
     yield from _draw_gifs()
     yield from _draw_webps()
     yield from _draw_bmps()
@@ -37,14 +37,14 @@ def draw_others() -> Iterator[Named]:
 
 
 def gif(before: bytes = b"", size_px: tuple[int, int] = (64, 64)) -> bytes:
-    """A GIF with something before its first frame."""
+    """Makes a GIF with something before its first frame."""
     plain = encode(Image.new("L", size_px), "GIF")
     at = 13 + (3 << (plain[10] & 7) + 1)
     return plain[:at] + before + plain[at:]
 
 
 def blocks(count: int, size: int = 255) -> bytes:
-    """Sub-blocks of an extension, with their end."""
+    """Makes sub-blocks of an extension, with their end."""
     return (bytes([size]) + b"a" * size) * count + b"\0"
 
 
@@ -99,7 +99,7 @@ def _draw_webps() -> Iterator[Named]:
 
 
 def bmp(size_px: tuple[int, int], bits: int, compression: int, body: bytes) -> bytes:
-    """A BMP with a header of 40 bytes and, up to 8 bits, a palette."""
+    """Makes a BMP with a header of 40 bytes and, up to 8 bits, a palette."""
     palette = bytes(range(256)) * 4 if bits <= 8 else b""
     start = 54 + len(palette)
     header = struct.pack("<IIIIiiHHIIiiII", start + len(body), 0, start, 40, *size_px, 1, bits,
@@ -131,7 +131,7 @@ def _draw_bmps() -> Iterator[Named]:
 
 
 def tiff(entries: list[Entry], body: bytes = b"", order: str = "<", following: int = 0) -> bytes:
-    """A TIFF with one directory behind its data, which begin at byte 8."""
+    """Makes a TIFF with one directory after its data, which begin at byte 8."""
     start = 8 + len(body)
     directory = b"".join(struct.pack(order + "HHLL", *entry) for entry in entries)
     return (
@@ -145,7 +145,7 @@ def tiff(entries: list[Entry], body: bytes = b"", order: str = "<", following: i
 
 
 def plain_entries(size_px: tuple[int, int], compression: int = 1, **changed: int) -> list[Entry]:
-    """A gray picture of one strip at byte 8; `changed`: tag names in lower case."""
+    """Describes a grey picture of one strip at byte 8; `changed` has tag names in lower case."""
     values = {"bits": 8, "photometric": 1, "offsets": 8, "samples": 1, "rows": size_px[1]}
     values |= {"counts": 9000} | changed
     names = {"bits": BITS, "photometric": PHOTOMETRIC, "offsets": OFFSETS, "samples": SAMPLES}
@@ -171,7 +171,7 @@ def _draw_tiffs() -> Iterator[Named]:
         yield f"tiff flat {mode} {kind}", encode(flat, "TIFF", compression=kind)
     large = Image.new("RGB", (7000, 7000))
     yield "tiff flat of 49 megapixels", encode(large, "TIFF", compression="tiff_lzw")
-    for name in ("jpeg", "zstd", "lzma", "group4"):  # what asks for other decoders
+    for name in ("jpeg", "zstd", "lzma", "group4"):  # these need other decoders
         mode = "1" if name == "group4" else "RGB"
         yield f"tiff with {name}", encode(Image.new(mode, (900, 900)), "TIFF", compression=name)
     good = plain_entries((64, 64))
@@ -195,7 +195,7 @@ def _draw_tiffs() -> Iterator[Named]:
         tiff([*large, (OFFSETS, LONG, 90_000, 8)], bytes(25_000_000))[:26_000_000],
     )
     stream = b"\x78\x9c" + empty_deflate(3000) + zlib.compress(bytes(9))[2:]
-    for strips in (1000, 60_000):  # of one row each, all at the same place
+    for strips in (1000, 60_000):  # one row each, all at the same place
         places = struct.pack("<L", 8) * strips
         sizes = struct.pack("<L", len(stream)) * strips
         entries = plain_entries((1, strips), 8, rows=1)[:3] + plain_entries((1, strips))[3:5]
@@ -236,7 +236,7 @@ def _draw_tiffs() -> Iterator[Named]:
 
 
 def exif_bomb(count: int, size: int = 60_000) -> bytes:
-    """EXIF whose entries all point to the same bytes."""
+    """Makes EXIF whose entries all point to the same bytes."""
     entries = [(0x0112, SHORT, 1, 6)] + [(tag, BYTES, size, 8) for tag in range(1000, 1000 + count)]
     return (
         b"Exif\0\0"

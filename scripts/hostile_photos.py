@@ -1,4 +1,4 @@
-"""Files that someone might hand in as a photo to do harm, for tests and for `benchmark_guard.py`.
+"""Makes files that someone might submit as photos to do harm, for tests and `benchmark_guard.py`.
 
 for name, data in draw_crafted(): ...           # 700 bombs and lies, some of 10 MB
 for name, data in draw_damaged(1000, seed=0): ...  # good files, damaged at random
@@ -19,7 +19,7 @@ Named = tuple[str, bytes]
 
 
 def draw_crafted() -> Iterator[Named]:
-    """Bombs and lies, in a fixed order."""
+    """Yields bombs and lies, in a fixed order."""
     yield from draw_jpegs()
     yield from draw_pngs()
     yield from draw_others()
@@ -58,7 +58,7 @@ def _draw_strangers() -> Iterator[Named]:
 
 
 def draw_damaged(count: int, seed: int = 0) -> Iterator[Named]:
-    """Good files of many kinds, damaged at random: bytes changed, cut, repeated, spliced."""
+    """Yields good files of many kinds, damaged at random: changed, cut, repeated, spliced."""
     rng = random.Random(seed)
     good = list(_draw_good())
     for number in range(count):

@@ -1,9 +1,9 @@
-"""PNG files that mean harm: bombs, and files that lie about themselves.
+"""Makes hostile PNG files: bombs, and files that lie about themselves.
 
-A bomb is a small file that takes long to decode, or much memory.
+A bomb is a small file that takes a long time, or much memory, to decode.
 
-All by hand, from the PNG specification, third edition. `hostile_photos.py` puts them together with
-others.
+All files are made by hand, according to the PNG specification, third edition. `hostile_photos.py`
+combines them with others.
 """
 
 import itertools
@@ -18,14 +18,14 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def chunk(name: bytes, body: bytes = b"") -> bytes:
-    """A PNG chunk."""
+    """Makes a PNG chunk."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def png_header(
     size_px: tuple[int, int], depth: int = 8, color: int = 2, interlace: int = 0
 ) -> bytes:
-    """A PNG's signature and first chunk."""
+    """Makes a PNG's signature and first chunk."""
     return SIGNATURE + chunk(
         b"IHDR", struct.pack(">IIBBBBB", *size_px, depth, color, 0, 0, interlace)
     )
@@ -41,7 +41,7 @@ def flat_png(
     extra: bytes = b"",
     empty_blocks: int = 0,
 ) -> bytes:
-    """A PNG of one value, with chunks before its pixels and empty deflate blocks in them."""
+    """Makes a PNG of one value, with chunks before its pixels and empty deflate blocks in them."""
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
     passes = [
         (0, 0, 8, 8),
@@ -76,7 +76,7 @@ def flat_png(
 
 
 def surplus_png(size_px: tuple[int, int], megabytes: int) -> bytes:
-    """A PNG in whose stream zeros follow the pixels.
+    """Makes a PNG in whose stream zeros follow the pixels.
 
     libpng inflates them to the end, a megabyte for each kilobyte of the file.
     """
@@ -90,9 +90,9 @@ def surplus_png(size_px: tuple[int, int], megabytes: int) -> bytes:
 
 
 def empty_deflate(blocks: int) -> bytes:
-    """Deflate blocks that hold nothing, each with Huffman tables to be built (RFC 1951, 3.2.7).
+    """Makes empty deflate blocks, each with Huffman tables to be built (RFC 1951, 3.2.7).
 
-    Rounded down to whole bytes.
+    Their number is rounded down so that they fill whole bytes.
     """
     fields = [(0, 1), (2, 2), (0, 5), (0, 5), (14, 4)]
     fields += [
@@ -115,7 +115,7 @@ def empty_deflate(blocks: int) -> bytes:
 
 
 def draw_pngs() -> Iterator[tuple[str, bytes]]:
-    """Names and files, in a fixed order."""
+    """Yields names and files, in a fixed order."""
     yield from _draw_bombs()
     yield from _draw_tails()
     yield from _draw_lies()
@@ -128,7 +128,7 @@ def _draw_bombs() -> Iterator[tuple[str, bytes]]:
                 f"png {size_px} {depth} bits, type {color}, interlace {interlace}",
                 flat_png(size_px, depth, color, interlace, filtered=4),
             )
-    for size_px, depth, color in (  # as many pixels as the edge lets through, and more
+    for size_px, depth, color in (  # as many pixels as the edge allows, and more
         ((8000, 6000), 8, 2),
         ((8333, 6000), 8, 6),
         ((6000, 6000), 16, 0),

@@ -1,8 +1,8 @@
-"""Texts that someone might send to do harm, or by accident: for `load_test.py`.
+"""Makes texts that someone might send to do harm, or by accident, for `load_test.py`.
 
-As they stand in the JSON of a request.
+They are written as in the JSON of a request.
 
-for name, literal in draw_texts(500, seed=0): ...   # literal: bytes between and with the quotes
+for name, literal in draw_texts(500, seed=0): ...   # literal: bytes, including the quotes
 """
 
 import json
@@ -60,11 +60,11 @@ LITERALS = {  # not strings at all, for a strict reader
 
 
 def draw_texts(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """The named ones first, then random ones.
+    """Yields the named texts first, then random ones.
 
     Args:
-        count: How many.
-        seed: Of the random ones.
+        count: How many texts.
+        seed: Seed of the random ones.
     """
     rng = random.Random(seed)
     named = [
@@ -78,7 +78,7 @@ def draw_texts(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
 
 
 def _draw_random(rng: random.Random) -> str:
-    """Characters from all of Unicode but the surrogates, or pieces of the named texts, shuffled."""
+    """Draws characters from all of Unicode except surrogates, or pieces of the named texts."""
     if rng.random() < 0.5:
         codes = (
             rng.choice(

@@ -1,4 +1,4 @@
-"""Bodies of predict requests for `load_test.py`: ordinary ones, and ones that mean harm."""
+"""Makes bodies of predict requests for `load_test.py`, both ordinary and hostile."""
 
 import base64
 import io
@@ -32,7 +32,7 @@ WORDS = (
 
 
 def draw_valid(signature: str) -> Iterator[bytes]:
-    """Bodies of one row: photo and text, a photo, a text; by row and by column."""
+    """Yields bodies of one row (photo and text, a photo, a text), by row and by column."""
     rng = np.random.default_rng(0)
     for number in range(DISTINCT):
         photo, text = draw_photo(rng), " ".join(rng.choice(WORDS, rng.integers(5, 40)))
@@ -49,7 +49,7 @@ def draw_valid(signature: str) -> Iterator[bytes]:
 
 
 def draw_photo(rng: np.random.Generator) -> bytes:
-    """A JPEG of smooth noise."""
+    """Draws a JPEG of smooth noise."""
     coarse = Image.fromarray(rng.integers(90, 220, (12, 16, 3)).astype("uint8"))
     buffer = io.BytesIO()
     coarse.resize(SIZE_PX, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
@@ -57,9 +57,9 @@ def draw_photo(rng: np.random.Generator) -> bytes:
 
 
 def draw_hostile(photos: int, texts: int) -> Iterator[tuple[str, bytes]]:
-    """Names and bodies, photos and texts mixed.
+    """Yields names and bodies, with photos and texts mixed.
 
-    Three of four photos are crafted, the rest damaged at random.
+    Three in four photos are crafted, the rest are damaged at random.
     """
     crafted = list(draw_crafted())
     count = min(len(crafted), photos * 3 // 4)

@@ -1,14 +1,14 @@
-"""Many clients at once against a running server, with hostile requests mixed in.
+"""Tests a running server with many clients at once, and hostile requests mixed in.
 
-Throughput, latency, errors and memory.
+It measures throughput, latency, errors and memory.
 
     python -m eczema_tf.serve --model saved_models/eczema &
     python scripts/load_test.py --url http://127.0.0.1:8501/v1/models/eczema
 
-After some warming up, one client asks one row at a time; then `--clients` of them do for
-`--seconds`, while one more sends hostile photos and texts, spread over that time. Every answer is
-compared with the one that the same row got alone. Exits with 1 if a request failed, an answer
-differed, something hostile got neither 4xx nor a status, or a bar was missed.
+After a warm-up, one client sends one row at a time. Then `--clients` of them do so for `--seconds`,
+while one more sends hostile photos and texts, spread over that time. Every answer is compared with
+the one that the same row got alone. The script exits with 1 if a request failed, an answer
+differed, a hostile request got neither 4xx nor a status, or a bar was missed.
 """
 
 import argparse
@@ -37,11 +37,11 @@ from eczema_tf.cli import build_parser, run_command
 from eczema_tf.errors import EczemaError, join_faults
 from eczema_tf.schema import ECZEMA_HEADS
 
-MIN_GAIN = 1.5  # throughput of the crowd over one row at a time
-MAX_WAIT_S = 3.0  # of a valid request, whatever is asked beside it
+MIN_GAIN = 1.5  # throughput of the crowd over that of one row at a time
+MAX_WAIT_S = 3.0  # for a valid request, whatever else is asked at the same time
 MAX_GROWTH = 0.1  # of the server's resident memory
-WARM_UP_S = 10  # of the whole crowd, after which the server has the memory that large batches need
-MAX_DIFFERENCE = 1e-4  # of a probability, in a batch and alone
+WARM_UP_S = 10  # of the whole crowd; the server then has the memory that large batches need
+MAX_DIFFERENCE = 1e-4  # of a probability in a batch from that of the row alone
 PROCESS = re.compile(rb"^process_(resident_memory_bytes|cpu_seconds_total) (\S+)$", re.MULTILINE)
 
 
@@ -50,7 +50,7 @@ class Reply(NamedTuple):
 
     Attributes:
         code: HTTP status; 0 if none came.
-        body: Of the answer, or the error's name.
+        body: Body of the answer, or the error's name.
         seconds: How long it took.
     """
 
@@ -63,15 +63,15 @@ class Process(NamedTuple):
     """The server's process.
 
     Attributes:
-        memory_bytes: Resident.
-        cpu_s: User and system time of all threads since it began.
+        memory_bytes: Resident memory.
+        cpu_s: User and system time of all threads since the process began.
     """
 
     memory_bytes: int
     cpu_s: float
 
 
-Answered = list[tuple[int, Reply]]  # place of the request among those that are sent, and what came
+Answered = list[tuple[int, Reply]]  # place of the request among those sent, and what came back
 
 
 class Client:
@@ -124,20 +124,20 @@ def main() -> int:
         help="the model's address (default: %(default)s)",
     )
     parser.add_argument(
-        "--clients", type=int, default=16, help="how many at once (default: %(default)s)"
+        "--clients", type=int, default=16, help="clients at once (default: %(default)s)"
     )
-    parser.add_argument("--seconds", type=float, default=60, help="how long (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60, help="duration (default: %(default)s)")
     parser.add_argument(
         "--alone-seconds",
         type=float,
         default=15,
-        help="how long one client asks alone, before (default: %(default)s)",
+        help="how long one client asks alone before that (default: %(default)s)",
     )
     parser.add_argument(
-        "--photos", type=int, default=200, help="hostile photos (default: %(default)s)"
+        "--photos", type=int, default=200, help="number of hostile photos (default: %(default)s)"
     )
     parser.add_argument(
-        "--texts", type=int, default=500, help="hostile texts (default: %(default)s)"
+        "--texts", type=int, default=500, help="number of hostile texts (default: %(default)s)"
     )
     parser.add_argument(
         "--signature", default="serving_default", help="or explain (default: %(default)s)"
@@ -146,10 +146,10 @@ def main() -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Runs both parts and prints what came.
+    """Runs both parts and prints the results.
 
     Raises:
-        EczemaError: If anything went wrong or a bar was missed; after the figures.
+        EczemaError: If anything went wrong or a bar was missed; the results are printed first.
     """
     valid = list(draw_valid(arguments.signature))
     hostile = list(draw_hostile(arguments.photos, arguments.texts))
@@ -231,7 +231,7 @@ def ask_evenly(url: str, bodies: Sequence[bytes], seconds: float) -> Answered:
 def ask_at_once(
     url: str, valid: Sequence[bytes], hostile: Sequence[bytes], clients: int, seconds: float
 ) -> tuple[Answered, Answered]:
-    """Many clients with valid requests, each starting elsewhere, and one with hostile requests."""
+    """Runs many clients with valid requests, each starting elsewhere, and one with hostile ones."""
     with ThreadPoolExecutor(clients + 1) as pool:
         crowd = [
             pool.submit(ask_in_turn, url, valid, seconds, number * len(valid) // clients)
@@ -242,22 +242,22 @@ def ask_at_once(
 
 
 def read_process(url: str) -> Process:
-    """What the server says of its process."""
+    """Reads what the server says about its process."""
     found = {
         name.decode(): float(value) for name, value in PROCESS.findall(Client(url).get("/metrics"))
     }
     if len(found) < 2:
-        raise EczemaError("/metrics does not tell of the process; the server must run on Linux")
+        raise EczemaError("/metrics does not describe the process; the server must run on Linux")
     return Process(int(found["resident_memory_bytes"]), found["cpu_seconds_total"])
 
 
 def per_request(before: Process, after: Process, answered: Answered) -> str:
-    """CPU time of the server for each request: hardly depends on what else the machine does."""
-    return f"{1000 * (after.cpu_s - before.cpu_s) / len(answered):.0f} ms a request"
+    """Formats the server's CPU time per request, which hardly depends on the machine's load."""
+    return f"{1000 * (after.cpu_s - before.cpu_s) / len(answered):.0f} ms per request"
 
 
 def describe(answered: Answered, seconds: float) -> str:
-    """Throughput and percentiles of the time to the answer."""
+    """Formats the throughput, and percentiles of the time to the answer."""
     milliseconds = [1000 * reply.seconds for _, reply in answered]
     p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99])
     return (
@@ -267,7 +267,7 @@ def describe(answered: Answered, seconds: float) -> str:
 
 
 def find_faults(answered: Answered, expected: Sequence[Reply]) -> Iterator[str]:
-    """What is wrong with answers: none, not a 200, or not the answer that the row got alone."""
+    """Yields what is wrong with answers: none, not a 200, or not what the row got alone."""
     for place, reply in answered:
         if reply.code != 200:
             yield f"{reply.code}: {reply.body[:200].decode(errors='replace')}"
@@ -282,7 +282,7 @@ def find_faults(answered: Answered, expected: Sequence[Reply]) -> Iterator[str]:
 
 
 def find_unanswered(hostile: Sequence[tuple[str, bytes]], answered: Answered) -> Iterator[str]:
-    """Hostile requests that got neither 4xx nor 200 with a status and finite probabilities."""
+    """Yields hostile requests with neither 4xx nor 200 with a status and finite probabilities."""
     for place, reply in answered:
         row = read_row(reply) if reply.code == 200 else None
         good = (
@@ -295,7 +295,7 @@ def find_unanswered(hostile: Sequence[tuple[str, bytes]], answered: Answered) ->
 
 
 def read_row(reply: Reply) -> dict[str, Any]:
-    """The only row of an answer, whether by row or by column."""
+    """Reads the only row of an answer, whether by row or by column."""
     answer = json.loads(reply.body)
     return (
         answer["predictions"][0]
@@ -305,7 +305,7 @@ def read_row(reply: Reply) -> dict[str, Any]:
 
 
 def describe_hostile(answered: Answered) -> str:
-    """How many got which code or status, whatever numbers are in it."""
+    """Counts the answers by code or status, whatever numbers are in it."""
     kinds = (
         re.sub(r"\d+", "N", read_row(reply)["status"]) if reply.code == 200 else str(reply.code)
         for _, reply in answered

@@ -2,7 +2,7 @@
 
     python scripts/make_pictures.py --model saved_models/eczema --photo data/.../photos/1.jpg
 
-Needs requirements-browser.txt and Chromium. Only built-in photos belong into docs/.
+It needs requirements-browser.txt and Chromium. Only built-in photos belong in docs/.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def wait_until_served(url: str) -> None:
 
 
 def photograph_page(url: str, photo: Path, text: str, out: Path) -> None:
-    """Asks the page about a photo and a text, and takes a picture of its answer."""
+    """Asks the page about a photo and a text, and takes a screenshot of its answer."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
         page = browser.new_page(viewport={"width": WIDTH_PX, "height": HEIGHT_PX})
@@ -58,16 +58,18 @@ def photograph_page(url: str, photo: Path, text: str, out: Path) -> None:
         page.click("#ask")
         # the page moves the focus to the answer when it is there
         page.wait_for_selector("#answer-title:focus", timeout=ANSWER_MS)
-        page.mouse.wheel(0, -100_000)  # the focus scrolled
+        page.mouse.wheel(0, -100_000)  # the focus scrolled the page
         page.screenshot(path=out, quality=80)
         browser.close()
 
 
 def main() -> None:
-    """Serves a model for as long as the pictures take."""
+    """Serves a model while the pictures are taken."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="an export")
-    parser.add_argument("--photo", type=Path, required=True, metavar="FILE", help="a built-in one")
+    parser.add_argument(
+        "--photo", type=Path, required=True, metavar="FILE", help="a built-in photo"
+    )
     parser.add_argument("--text", default=TEXT, help="the description (default: a parent's)")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), metavar="DIR")
     arguments = parser.parse_args()

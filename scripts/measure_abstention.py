@@ -1,13 +1,14 @@
-"""How often an export says that it does not know what it is shown, and that it cannot tell.
+"""Measures how often an export says that it does not know an input, and that it cannot tell.
 
     pip install --no-deps --target samples scikit-image spacy
     PYTHONPATH=samples python scripts/measure_abstention.py --model saved_models/eczema [--skin DIR]
 
-Photographs without skin: the sample images of scikit-image (in its wheel) and scikit-learn, noise
-and plain colours, pages of text. Texts without symptoms: the first sentences of Python's own
-modules, spaCy's example sentences in other languages, and nonsense. Of both packages nothing is
-imported, and nothing that they need is needed. `--skin`: photos of skin that is not of the
-training's kinds. Prints a table in Markdown; in brackets: Wilson's 95 % intervals.
+The photos without skin are the sample images of scikit-image (in its wheel) and scikit-learn, noise
+and plain colours, and pages of text. The texts without symptoms are the first sentences of Python's
+own modules, spaCy's example sentences in other languages, and nonsense. Nothing is imported from
+the two packages, so their dependencies are not needed. `--skin` adds photos of skin of kinds that
+training did not have. The script prints a table in Markdown, with Wilson's 95 % intervals in
+brackets.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, required=True, help="folder of an export")
-    parser.add_argument("--skin", type=Path, help="folder of photos of skin of other kinds")
+    parser.add_argument("--skin", type=Path, help="folder with photos of other kinds of skin")
     arguments = parser.parse_args()
     model, rng = ExportedModel(arguments.model, [SERVE]), np.random.default_rng(0)
     docstrings = list(read_docstrings())
@@ -69,7 +70,7 @@ def main() -> None:
 def print_row(
     name: str, model: ExportedModel, photos: Sequence[bytes], texts: Sequence[str]
 ) -> None:
-    """Asks about photos or texts alone, and prints what was answered."""
+    """Asks about photos without texts, or texts without photos, and prints the answers."""
     answers = model.run(photos, texts)
     not_known = ~(answers["known_image"] | answers["known_text"])
     decisions = answers["decision"].astype(str)
@@ -92,7 +93,7 @@ def find_package(name: str) -> Path:
 
 
 def read_samples() -> Iterator[bytes]:
-    """Reads the sample images of both packages that are no icons."""
+    """Reads the sample images of both packages, except icons."""
     folders = (find_package("skimage") / "data", find_package("sklearn") / "datasets" / "images")
     for path in (path for folder in folders for path in sorted(folder.iterdir())):
         if path.suffix in (".png", ".jpg"):
@@ -130,7 +131,7 @@ def encode(image: Image.Image) -> bytes:
 
 
 def read_docstrings() -> Iterator[str]:
-    """Reads the first sentence of each of Python's own modules that has one of five words."""
+    """Reads the first sentence of each of Python's own modules, if it has five words or more."""
     for path in sorted(Path(ast.__file__).parent.glob("*.py")):
         docstring = ast.get_docstring(ast.parse(path.read_bytes())) or ""
         sentence = " ".join(docstring.split("\n\n")[0].split())
@@ -139,7 +140,7 @@ def read_docstrings() -> Iterator[str]:
 
 
 def read_foreign() -> Iterator[str]:
-    """Reads spaCy's example sentences in all languages but English."""
+    """Reads spaCy's example sentences in all languages except English."""
     for path in sorted((find_package("spacy") / "lang").glob("*/examples.py")):
         if path.parent.name != "en":
             listed = ast.parse(path.read_text(encoding="utf-8")).body[-1]
@@ -158,7 +159,7 @@ def write_nonsense(rng: np.random.Generator, sentences: Sequence[str], kind: int
 
 
 def draw(rng: np.random.Generator, sentences: Sequence[str]) -> list[str]:
-    """Draws `TEXTS` sentences, or takes all if there are no more."""
+    """Draws `TEXTS` sentences, or all of them if there are fewer."""
     return [sentences[place] for place in rng.permutation(len(sentences))[:TEXTS]]
 
 

@@ -1,9 +1,9 @@
-"""Counts what can be counted of the package's code: statements, lengths, helpers, imports.
+"""Counts what can be counted in the package's code: statements, lengths, helpers, modules.
 
     python scripts/measure_code.py
 
-Statements are those of `ast`, docstrings aside; lines of a function are those with code on them;
-a private helper is named once if its module names it in one place besides its definition.
+Statements are those of `ast`, except docstrings. Lines of a function are those with code on them. A
+private helper is named once if its module names it in only one place besides its definition.
 """
 
 import ast
@@ -31,7 +31,7 @@ def is_docstring(node: ast.stmt) -> bool:
 
 
 def count_code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef, code: set[int]) -> int:
-    """Counts lines of a function, its signature included, its docstring not."""
+    """Counts the code lines of a function, with its signature but without its docstring."""
     lines = code & set(range(function.lineno, function.end_lineno + 1))
     first = function.body[0]
     if is_docstring(first):

@@ -1,16 +1,16 @@
-"""How often the 95 % intervals hold the truth, on simulated test sets whose truth is known.
+"""Measures how often the 95 % intervals contain the truth, on simulated test sets.
 
     python scripts/measure_coverage.py [--sets 500] [--seed 0]
 
-A case has a score of skin and words, normal, one unit and a half higher with eczema; the photos of
-a patient are one group, whose scores are more or less alike. The model's probability is the exact
-posterior, made too bold (its logit times 1.5) and too high (plus 0.3). The truth of
-sensitivity and AUROC follows from the normal distribution, that of the calibration error from a
-million cases. The threshold is drawn for each set (true sensitivity 0.5 to 0.93), since for a
-share of few cases the coverage jumps with the truth (Brown, Cai and DasGupta 2001).
+Each case has a score of skin and words, which is normally distributed and one and a half units
+higher with eczema. The photos of a patient are one group, whose scores are more or less alike. The
+model's probability is the exact posterior, made too bold (its logit times 1.5) and too high (plus
+0.3). The true sensitivity and AUROC follow from the normal distribution, the true calibration error
+from a million cases. The threshold is drawn for each set (true sensitivity 0.5 to 0.93), since the
+coverage of a share of few cases jumps with the truth (Brown, Cai and DasGupta 2001).
 
-Cross-validated: logistic regressions on five such scores and 20 of noise, five folds; the truth is
-the mean AUROC of 400 models that learned from other such cases.
+For cross-validation, logistic regressions are fitted on five such scores and 20 of noise, in five
+folds. The truth is the mean AUROC of 400 models that learned from other such cases.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from eczema_tf.evaluation.intervals import (
 from eczema_tf.evaluation.metrics import measure_auroc, measure_mean
 
 SHIFT, BOLDNESS, OFFSET = 1.5, 1.5, 0.3
-# how many cases a group has, each as often, and how their scores correlate
+# how many cases a group has (each size equally often), and how their scores correlate
 GROUPS = {
     "1": ([1], 0.0),
     "2, not alike": ([2], 0.0),
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sets", type=int, default=500, help="test sets of each kind")
+    parser.add_argument("--sets", type=int, default=500, help="number of test sets of each kind")
     parser.add_argument("--seed", type=int, default=0)
     sets, seed = vars(parser.parse_args()).values()
     print("| cases | groups of | AUROC | sensitivity | ECE |\n|---|---|---|---|---|")
@@ -72,7 +72,7 @@ def main() -> None:
 def draw_cases(
     rng: np.random.Generator, cases: int, prevalence: float, sizes: list[int], alike: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws scores, labels and groups. Of few groups, exactly the prevalence is positive."""
+    """Draws scores, labels and groups; the share of positive groups is exactly the prevalence."""
     groups = np.repeat(np.arange(cases), rng.choice(sizes, cases))[:cases]
     count = groups[-1] + 1
     positive = rng.permutation(np.arange(count) < round(prevalence * count))[groups]
@@ -147,14 +147,14 @@ def cross_validate(cases: int, sets: int, seed: int) -> tuple[str, str]:
 
 
 def holds(estimate: Estimate, truth: float) -> bool | None:
-    """Says whether an interval holds the truth; None if there is none."""
+    """Says whether an interval contains the truth; None if there is no interval."""
     if estimate.low is None or estimate.high is None:
         return None
     return bool(estimate.low <= truth <= estimate.high)
 
 
 def format_coverage(held: list[bool | None]) -> str:
-    """Formats the share of intervals that hold the truth."""
+    """Formats the share of intervals that contain the truth."""
     given = [one for one in held if one is not None]
     return f"{np.mean(given):.1%}" if given else "no interval is given"
 

@@ -1,9 +1,9 @@
-"""Whether several photos of a case say more than one: on a cross-validated run, out of fold.
+"""Measures whether several photos of a case say more than one, on a cross-validated run.
 
-Of all pairs of a positive and another case of one fold, in which a case with several photos takes
-part, the share that is ranked rightly (an AUROC of these pairs): by the mean log-odds of each
-case's photos, and by one photo of each, on average over all choices. 95 % intervals of the
-difference are bootstrapped over groups.
+It forms all pairs of a positive and another case of the same fold in which at least one case has
+several photos. It then measures the share of pairs that are ranked correctly out of fold (an AUROC
+of these pairs), both by the mean log-odds of each case's photos and by one photo of each, averaged
+over all choices. The 95 % interval of the difference is bootstrapped over groups.
 
     python scripts/measure_several_photos.py runs/pad_ufes_20_fine_tuned
 """
@@ -53,7 +53,7 @@ def score_fold(folder: Path, dataset: Dataset) -> pd.DataFrame:
 
 def compare(rows: pd.DataFrame, head: str) -> None:
     """Prints both shares, and their difference."""
-    # a case of several repeats is one in each of them
+    # a case that is in several repeats counts as one case in each of them
     cases = (
         rows[rows[head].notna()]
         .groupby(["case_id", "fold"], as_index=False)
@@ -79,7 +79,7 @@ def compare(rows: pd.DataFrame, head: str) -> None:
 
 
 def rank_pairs(cases: pd.DataFrame) -> pd.DataFrame:
-    """Ranks the pairs of a fold in which a case with several photos takes part."""
+    """Ranks the pairs of a fold in which at least one case has several photos."""
     positive, other = cases[cases["positive"] > 0.5], cases[cases["positive"] <= 0.5]
     return pd.DataFrame(
         {

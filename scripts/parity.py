@@ -1,8 +1,8 @@
-"""How far exports and Keras differ when the processor computes differently.
+"""Shows how far exports and Keras differ when the processor computes differently.
 
-oneDNN on and off, with one thread and two, stand for other processors: each setting is a process of
-its own that exports a run and then compares every export made so far, its own and the others', with
-Keras as it is there. `export` itself refuses what differs too much; here the differences are shown.
+oneDNN on and off, with one thread and two, stand for other processors. Each setting is a separate
+process, which exports a run and then compares every export made so far, its own and the others',
+with Keras in that setting. `export` itself refuses large differences; here they are shown.
 
     python scripts/parity.py --run-dir runs/pretrained
 """
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def export_and_compare(run_dir: Path, exports: Path) -> None:
-    """Does one setting's share: exports to `exports`, and compares all that is there."""
+    """Does one setting's share: exports to `exports`, and compares all exports there."""
     from eczema_tf.serving.exported import list_versions
     from eczema_tf.workflows import run_folder
     from eczema_tf.workflows.export import build_served, export_model

@@ -1,6 +1,6 @@
-"""Fair timing: contenders in processes of their own take turns.
+"""Times contenders fairly: they run in separate processes and take turns.
 
-So whatever else the machine does meets them all alike.
+So whatever else the machine does affects them all alike.
 """
 
 import multiprocessing
@@ -13,14 +13,14 @@ from typing import Any
 
 Work = Callable[[], object]
 Build = Callable[..., Mapping[str, Work]]
-PAUSE_S = 0.01  # between turns: thread pools go on spinning for a moment after they are done
+PAUSE_S = 0.01  # between turns: thread pools keep spinning for a moment after they are done
 
 
 class Contender:
     """A process that does named pieces of work on demand and times them.
 
     Attributes:
-        name: As it is shown.
+        name: Name to show.
     """
 
     def __init__(
@@ -29,11 +29,11 @@ class Contender:
         """Starts the process.
 
         Args:
-            name: As it is shown.
-            build: Called in the process, gives the work by name. Must be importable, and import
-                TensorFlow itself.
-            arguments: For `build`.
-            environment: Variables that it shall see besides the present ones.
+            name: Name to show.
+            build: Called in the process, returns the work by name. It must be importable, and
+                import TensorFlow itself.
+            arguments: Arguments of `build`.
+            environment: Environment variables for the process besides the present ones.
         """
         self.name = name
         context = multiprocessing.get_context("spawn")
@@ -46,7 +46,7 @@ class Contender:
         theirs.close()
 
     def time(self, work: str) -> float:
-        """Seconds that one piece of work takes, by the clock."""
+        """Returns the seconds that one piece of work takes, by the clock."""
         self._connection.send(work)
         seconds = self._connection.recv()
         time.sleep(PAUSE_S)
@@ -61,7 +61,7 @@ class Contender:
 def take_turns(
     turns: Mapping[str, tuple[Contender, str]], rounds: int, warmup: int = 3
 ) -> dict[str, list[float]]:
-    """Times each piece of work `rounds` times, by turns; returns seconds by name of the turn."""
+    """Times each piece of work `rounds` times, in turn; returns seconds by name of the turn."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for round_number in range(-warmup, rounds):
         for name, (contender, work) in turns.items():
@@ -72,19 +72,19 @@ def take_turns(
 
 
 def describe(seconds: Mapping[str, list[float]], samples: int = 1) -> str:
-    """A line for each: median, fastest and slowest in ms a sample."""
+    """Formats a line for each: median, fastest and slowest in ms per sample."""
     width = max(map(len, seconds))
     lines = []
     for name, taken in seconds.items():
         median, low, high = (
             1000 * value / samples for value in (statistics.median(taken), min(taken), max(taken))
         )
-        lines.append(f"  {name:{width}}  {median:7.1f} ms a sample  [{low:.1f}, {high:.1f}]")
+        lines.append(f"  {name:{width}}  {median:7.1f} ms per sample  [{low:.1f}, {high:.1f}]")
     return "\n".join(lines)
 
 
 def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> float:
-    """How many times longer one takes than the other, by medians."""
+    """Returns how many times as long one takes as the other, by medians."""
     return statistics.median(seconds[slow]) / statistics.median(seconds[fast])
 
 

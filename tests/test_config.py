@@ -114,7 +114,7 @@ def test_split_shares_must_sum_to_one():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["split.repeats=3"], "repeats: 3 are of a cross-validation, which needs split.folds"),
+        (["split.repeats=3"], "repeats: 3 needs a cross-validation: set split.folds"),
         (
             ["split.folds=3", "split.val=0", "split.train=0.85"],
             "val: must be above 0 with split.folds",
@@ -137,7 +137,7 @@ def test_a_change_is_what_a_setting_is():
 
 
 def test_what_a_saved_model_takes_is_of_a_saved_model():
-    with pytest.raises(ConfigError, match="saved_model_input: bytes is of a saved_model"):
+    with pytest.raises(ConfigError, match="saved_model_input: bytes needs a saved_model"):
         load_config(overrides=["model.image.saved_model_input=bytes"])
 
 

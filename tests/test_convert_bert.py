@@ -300,7 +300,7 @@ def test_code_in_a_pytorch_file_is_refused_and_not_run(
 
     write_source(tmp_path)
     torch.save({"bert.pooler.dense.bias": Payload()}, tmp_path / "pytorch_model.bin")
-    message = assert_refused(tmp_path, tmp_path / "preset", "refused, nothing in it was run")
+    message = assert_refused(tmp_path, tmp_path / "preset", "refused, and nothing in it was run")
     # torch's advice to switch the protection off is not passed on
     assert "weights_only" not in message
     assert not trace.exists()
@@ -340,7 +340,7 @@ def test_every_wrong_tensor_is_listed_at_once(assert_refused: Callable[..., str]
         "  encoder.layer.1.output.dense.bias: missing",
         "  encoder.layer.2.output.dense.bias: unexpected",
         "  pooler.dense.bias: shape must be (16,), received (3,)",
-        "  embeddings.token_type_embeddings.weight: holds NaN or infinity",
+        "  embeddings.token_type_embeddings.weight: contains NaN or infinity",
     ]
 
 
@@ -413,7 +413,7 @@ def test_a_vocabulary_of_another_model_is_refused(
         ("vocab.txt", b"the\n", ["lacks [PAD], [UNK], [CLS], [SEP], [MASK]"]),
         ("config.json", None, ["config.json is missing"]),
         ("config.json", b"{", ["config.json", "not a valid JSON file"]),
-        ("config.json", b"{}", ["config.json is missing or says no vocab_size"]),
+        ("config.json", b"{}", ["config.json is missing or has no vocab_size"]),
         ("tokenizer_config.json", b"{", ["JSONDecodeError"]),
         ("model.safetensors", None, ["model.safetensors, or pytorch_model.bin"]),
     ],

@@ -77,7 +77,7 @@ def test_a_link_to_a_folder_stays_one_and_what_it_leads_to_is_filled(tmp_path: P
         assert (tmp_path / "link").is_symlink()
         assert (tmp_path / "disk" / "a").read_text() == text
     with (
-        pytest.raises(EczemaError, match="is a mount point, which stays; name a folder in it"),
+        pytest.raises(EczemaError, match="is a mount point and cannot be replaced; name a folder"),
         replacing_folder("/proc", overwrite=True),
     ):
         pass
@@ -512,7 +512,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path, mo
     check_writable(tmp_path / "new" / "deep")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    with pytest.raises(EczemaError, match=r"deep: cannot be written: .*file allows no file in it"):
+    with pytest.raises(EczemaError, match=r"deep: cannot be written: no file .* in .*file$"):
         check_writable(tmp_path / "file" / "deep")
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     with pytest.raises(EczemaError, match="new: cannot be written"):
@@ -522,11 +522,11 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path, mo
 def test_a_program_is_no_folder_and_a_folder_is_asked_about_itself(tmp_path: Path, monkeypatch):
     program = tmp_path / "program"
     program.touch(mode=0o777)
-    with pytest.raises(EczemaError, match="program allows no file in it"):
+    with pytest.raises(EczemaError, match=r"no file can be created in .*program$"):
         check_writable(program / "deep")
     asked = []
     monkeypatch.setattr(os, "access", lambda path, mode: asked.append((path, mode)))
     (tmp_path / "there").mkdir()
-    with pytest.raises(EczemaError, match="there allows no file in it"):
+    with pytest.raises(EczemaError, match=r"no file can be created in .*there$"):
         check_writable(tmp_path / "there")
     assert asked == [(tmp_path / "there", os.W_OK | os.X_OK)]

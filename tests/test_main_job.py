@@ -435,7 +435,7 @@ def test_encoders_that_cannot_be_built_are_one_clear_error(workplace: Path, tmp_
     told = json.loads((run / run_folder.ENCODERS).read_text())
     told["text"]["settings"] = {"unheard_of": 1}
     (run / run_folder.ENCODERS).write_text(json.dumps(told))
-    with pytest.raises(RunError, match=r"encoders\.json: no encoders can be built .*unheard_of"):
+    with pytest.raises(RunError, match=r"encoders\.json: encoders cannot be built .*unheard_of"):
         run_folder.load_model(run)
 
 
@@ -541,9 +541,9 @@ def test_an_answer_comes_without_a_word_of_tensorflow(workplace: Path):
         (train, ["--set", "train.learning_rte=1"], "did you mean 'learning_rate'?"),
         (train, ["--config", str(SMOKE), "--set", "data.manifest=no/such.csv"], "no/such.csv"),
         (train, ["--resume"], "--run-dir"),
-        (evaluate, ["--run-dir", "no/such/run"], "holds no trained model"),
-        (export, ["--run-dir", "no/such/run"], "holds no trained model"),
-        (predict, ["--model", "no/such/model", "--text", "itchy"], "holds no SavedModel"),
+        (evaluate, ["--run-dir", "no/such/run"], "contains no trained model"),
+        (export, ["--run-dir", "no/such/run"], "contains no trained model"),
+        (predict, ["--model", "no/such/model", "--text", "itchy"], "contains no SavedModel"),
         (predict, ["--model", "no/such/model"], "give --image, --text or both"),
         (predict, ["--model", "no/such/model", "--image", "no/such.jpg"], "no such file"),
     ],
@@ -569,7 +569,7 @@ def test_a_finished_run_folder_is_not_overwritten(workplace: Path, capsys: pytes
         )
         == 1
     )
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already contains a run" in capsys.readouterr().err
 
 
 def test_a_finished_run_resumes_to_the_same_metrics(

@@ -114,7 +114,7 @@ def test_overlap_is_refused_unless_allowed(tmp_path: Path, capsys: pytest.Captur
     assert before is not None
     assert before.leaks == 120
     assert check_overlap([None], dataset, rows, allow_leaks=False) is None
-    assert "train it anew" in capsys.readouterr().err
+    assert "to have it compared, train again" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_a_test_case_that_became_one_of_training_since_is_refused(
         manifest.write_text(whole)
     said = capsys.readouterr().err
     assert "have changed since training" in said
-    assert "the run has seen what it is to be judged on" in said
+    assert "the run has already seen rows that it would be evaluated on" in said
 
 
 def test_embeddings_that_do_not_fit_are_named(
@@ -209,7 +209,7 @@ def test_embeddings_that_do_not_fit_are_named(
     assert "1 rows name a photo that has no embedding" in capsys.readouterr().err
     arguments = ["--run-dir", str(run), "--embeddings", str(other / "e.npz")]
     assert evaluate.main(arguments) == 1
-    assert "--embeddings: needs the --manifest" in capsys.readouterr().err
+    assert "--embeddings: needs --manifest" in capsys.readouterr().err
 
 
 def test_what_the_run_was_trained_on_is_refused_or_marks_every_table(
@@ -217,16 +217,17 @@ def test_what_the_run_was_trained_on_is_refused_or_marks_every_table(
 ):
     own = run.parent / "a"
     assert judge(run, own, out="refused") == 1
-    assert "the run has seen what it is to be judged on" in capsys.readouterr().err
+    assert "the run has already seen rows that it would be evaluated on" in capsys.readouterr().err
     assert not (run / "refused").exists()
     assert judge(run, own, "--allow-leaks", out="leaky") == 0
     printed = capsys.readouterr().out
-    tables = ("Without a threshold", "At the thresholds chosen on validation", "AUROC where")
+    tables = ("Without a threshold", "At the thresholds chosen on validation", "AUROC by subset")
     report = (run / "leaky" / "report.html").read_text()
     for text in (printed, report):
         marked = [line for line in text.splitlines() if "(too good: leaks)" in line]
         assert all(any(table in line for line in marked) for table in tables)
-        assert "photos, texts or groups were in training or validation" in " ".join(text.split())
+        found = "photos, texts or groups were also in training or validation"
+        assert found in " ".join(text.split())
     leaks = Metrics.read(run / "leaky" / "metrics.json").leaks
     assert leaks is not None
     assert leaks.leaks > 80  # photos and texts of about 68 rows
@@ -301,14 +302,15 @@ def test_a_refused_manifest_or_preset_leaves_the_run_folder_free(
     table.to_csv(data / "m.csv", index=False)
     assert train.main(arguments) == 0
     assert train.main(arguments) == 1
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already contains a run" in capsys.readouterr().err
 
 
 def test_a_folder_of_results_or_a_file_is_no_run_folder(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     assert judge(run, run.parent / "b") == 0
-    for folder, fault in ((run / "judged", "holds results of"), (tmp_path / "file", "is a file")):
+    faults = ((run / "judged", "contains results of"), (tmp_path / "file", "is a file"))
+    for folder, fault in faults:
         (tmp_path / "file").touch()
         assert train.main(["--config", str(SMOKE), "--run-dir", str(folder)]) == 1
         assert fault in capsys.readouterr().err
@@ -344,7 +346,7 @@ def test_a_card_that_its_author_has_filled_in_stays(tmp_path: Path, capsys):
     write_card(card, f"third. {GAP}")
     assert card.read_text() == "second. Ask the clinic."
     assert (tmp_path / "model_card_new.md").read_text() == f"third. {GAP}"
-    assert "model_card.md was filled in and stays" in capsys.readouterr().err
+    assert "model_card.md was filled in and is kept" in capsys.readouterr().err
     card.write_bytes("Université".encode("latin-1"))
     write_card(card, f"fourth. {GAP}")
     assert card.read_bytes() == b"Universit\xe9"

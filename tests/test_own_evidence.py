@@ -234,7 +234,8 @@ def test_a_run_stands_on_another_and_says_so(base: Path, capsys: pytest.CaptureF
     assert data.base.splits is None
     assert data.learned_from == {"image", "text"}
     assert "added to the model of base" in (run / "model_card.md").read_text()
-    assert "trained on others, of 80 cases (synthetic (80))" in (run / "model_card.md").read_text()
+    said = "trained on other data, of 80 cases (synthetic (80))"
+    assert said in (run / "model_card.md").read_text()
     # what the base has seen, this run has seen
     given = ["--run-dir", str(run), "--manifest", str(base.parent / "a" / "m.csv")]
     given += ["--embeddings", str(base.parent / "a" / "e.npz"), "--split", "all"]
@@ -251,7 +252,7 @@ def test_what_a_base_has_not_learned_from_is_left_out(base: Path, capsys: pytest
     assert not capsys.readouterr().err
     told = whole._replace(trained=replace(whole.trained, learned_from=frozenset({"text"})))
     assert list_modalities(rows, told) == ["text"]
-    assert "has learned nothing from the image" in capsys.readouterr().err
+    assert "has not learned from the image" in capsys.readouterr().err
 
 
 def test_a_base_that_has_seen_what_is_judged_is_refused(base: Path, capsys: pytest.CaptureFixture):
@@ -268,14 +269,14 @@ def test_a_base_that_has_seen_what_is_judged_is_refused(base: Path, capsys: pyte
 def test_a_base_of_another_model_or_question_is_refused(base: Path, capsys: pytest.CaptureFixture):
     assert add(base, "other", **{"model.fusion": "late", "model.embedding_units": 5}) == 1
     error = capsys.readouterr().err
-    assert "model.fusion: is 'late', and 'concat' there" in error
+    assert "model.fusion: is 'late' here and 'concat' there" in error
     assert "model.embedding_units: is 5" in error
     assert add(base, "none", **{"train.base_run": base.parent / "nowhere"}) == 1
-    assert "holds no trained model" in capsys.readouterr().err
+    assert "contains no trained model" in capsys.readouterr().err
     asked = save_data(base.parent / "q", range(2000, 2080), positive_class=["malignant"] * 80)
     files = {"data.manifest": asked / "m.csv", "data.embeddings": asked / "e.npz"}
     assert add(base, "question", **files) == 1
-    assert "they ask for malignant, and train.base_run for eczema" in capsys.readouterr().err
+    assert "they ask for malignant, but train.base_run for eczema" in capsys.readouterr().err
 
 
 def test_texts_alone_leave_a_model_that_has_never_seen_skin(base: Path):

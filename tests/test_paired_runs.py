@@ -118,7 +118,8 @@ def test_the_command_compares_the_cases_that_both_have(cases, tmp_path, capsys):
     out = tmp_path / "out"
     assert evaluate.main(["--compare", str(one), str(other), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "the 300 cases that are in all of them; they have 400, 300" in " ".join(printed.split())
+    told = "the 300 cases that all runs have in common; the runs have 400, 300"
+    assert told in " ".join(printed.split())
     assert "other compared with one" in printed
     found = json.loads((out / "comparison.json").read_text())["others"]["other"]["image"]["metrics"]
     difference = found["auroc"]["difference"]
@@ -131,11 +132,11 @@ def test_the_command_compares_the_cases_that_both_have(cases, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [
-        ({"eczema": 0.0}, {}, "cases have other labels in one than in the other"),
+        ({"eczema": 0.0}, {}, "the same cases have different labels in the two runs"),
         ({"case_id": "x"}, {}, "no case is in all of them"),
         ({"repeat": 0}, {}, "one is a cross-validation"),
-        ({}, {"label_threshold": 0.3}, "a label above 0.5 in one and above 0.3 in the other"),
-        ({}, {"positive_class": "malignant"}, "one tells eczema and the other malignant"),
+        ({}, {"label_threshold": 0.3}, "positive above 0.5 in one run and above 0.3 in the other"),
+        ({}, {"positive_class": "malignant"}, "one detects eczema and the other malignant"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused(cases, tmp_path, capsys, change, options, said):
@@ -156,7 +157,7 @@ def test_a_comparison_is_not_put_among_a_runs_own_results(cases, tmp_path, capsy
     assert "is a file; give a folder" in capsys.readouterr().err
     assert not list(one.glob("comparison.*"))
     assert evaluate.main(["--compare", str(one), str(one)]) == 1
-    assert "names one run twice" in capsys.readouterr().err
+    assert "names the same run twice" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_repeats_have_other_seeds_and_go_on_where_they_were_killed(
     config, folder = Config(seed=7), tmp_path / "runs"
     with pytest.raises(KeyboardInterrupt):
         training.train_seeds(config, 3, folder)
-    with pytest.raises(RunError, match="holds a run already"):
+    with pytest.raises(RunError, match="already contains a run"):
         training.train_seeds(config, 3, folder)
     with pytest.raises(RunError, match="another configuration"):
         training.train_seeds(Config(seed=7, train=TrainConfig(epochs=3)), 3, folder, resume=True)

@@ -285,7 +285,7 @@ def test_a_finished_job_is_left_alone(
         "eczema_tf.workflows.score.check_spark", lambda: pytest.fail("Spark is not needed")
     )
     assert main(scored.arguments) == 0
-    assert "2000 rows were scored already" in capsys.readouterr().out
+    assert "2000 rows were already scored" in capsys.readouterr().out
 
 
 def test_cases_are_pooled_from_the_rows_that_were_scored(scored: Scored, tmp_path: Path):
@@ -386,7 +386,7 @@ def test_a_file_that_holds_no_cases_is_not_written_over(
     for file in (manifest, tmp_path / "other.parquet"):
         before = file.read_bytes()
         assert main(["--model", str(export), *small, "--cases", str(file)]) == 1
-        assert "is there and holds no answers of cases" in capsys.readouterr().err
+        assert "exists and contains no answers on cases" in capsys.readouterr().err
         assert file.read_bytes() == before
     earlier = pd.DataFrame({name: ["c"] for name in ("case_id", "rows", "decision", "reason")})
     earlier.to_parquet(tmp_path / "cases.parquet")
@@ -497,7 +497,7 @@ def test_what_is_no_job_is_not_written_into(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.docx").touch()
     assert main(["--model", str(export), *small]) == 1
-    assert "holds no scoring job" in capsys.readouterr().err
+    assert "contains no scoring job" in capsys.readouterr().err
     (tmp_path / "out" / JOB).write_text("[1]")
     assert main(["--model", str(export), *small]) == 1
     assert "_job.json: damaged" in capsys.readouterr().err

@@ -180,10 +180,10 @@ def test_a_study_goes_on_where_it_stopped_and_refuses_another_space(
     known = yaml.safe_load((out / "data.yaml").read_text())
     (out / "data.yaml").write_text(yaml.safe_dump({**known, "manifest_fingerprint": "of others"}))
     assert search.main([*arguments, "--trials", "3"]) == 1
-    assert "holds a study with another data.yaml" in capsys.readouterr().err
+    assert "contains a study with another data.yaml" in capsys.readouterr().err
     space.write_text("model.embedding_units: [8, 16]\n")
     assert search.main([*arguments, "--trials", "3"]) == 1
-    assert "holds a study with another space.yaml" in capsys.readouterr().err
+    assert "contains a study with another space.yaml" in capsys.readouterr().err
 
 
 def test_an_ablation_compares_runs_on_the_same_cases(
@@ -233,7 +233,7 @@ def test_runs_of_an_ablation_stay_in_its_folder_and_are_of_its_configuration(
     assert len(started) == 2
 
     assert train.main(["--config", str(SMOKE), "--run-dir", str(preset)]) == 1
-    assert "holds weights (model.weights.h5) that are no run's" in capsys.readouterr().err
+    assert "contains weights (model.weights.h5) that belong to no run" in capsys.readouterr().err
     assert (preset / "model.weights.h5").read_text() == "precious"
 
 

@@ -1,4 +1,4 @@
-"""From scored rows to cases: several photos of a case become one row, pooled as in `evaluate`."""
+"""Turns scored rows into cases: a case's photos become one row, pooled as in `evaluate`."""
 
 import contextlib
 from pathlib import Path
@@ -22,11 +22,12 @@ PART_COLUMNS = ("case_id", "decision", "status", *PROBABILITIES, *FLAGS)
 
 
 def check_cases_file(file: Path, manifest: Path, survey: Survey, job: Path) -> None:
-    """Checks that a manifest names cases, and a file is not there or of an earlier `write_cases`.
+    """Checks that a manifest names cases, and that a file is new or from an earlier `write_cases`.
 
     Raises:
-        DataError: If it names none.
-        EczemaError: If the file would be lost, or lie among the rows in the folder of the job.
+        DataError: If the manifest names no cases.
+        EczemaError: If another file would be lost, or the file would be among the rows in the job's
+            folder.
     """
     if not survey.has_cases:
         raise DataError(f"--cases: {manifest} names no cases; give its rows a case_id")
@@ -40,17 +41,18 @@ def check_cases_file(file: Path, manifest: Path, survey: Survey, job: Path) -> N
         if {"case_id", "rows", "decision", "reason"} <= {*parquet.read_schema(file).names}:
             return
     raise EczemaError(
-        f"--cases {file}: is there and holds no answers of cases; name a new file to write"
+        f"--cases {file}: exists and contains no answers on cases; name a new file to write"
     )
 
 
 def write_cases(job: Job, file: Path, undecided: Undecided | None) -> int:
-    """Pools the parts of a finished job by case; all of them are held in memory.
+    """Pools the parts of a finished job by case; all of them are in memory at once.
 
     Args:
-        job: Of a manifest that names cases.
-        file: Parquet, whole or not there: a row for each case, in order of first appearance.
-        undecided: Of the export.
+        job: A job on a manifest that names cases.
+        file: Parquet file, written whole or not at all: one row per case, in order of first
+            appearance.
+        undecided: Bounds of the export.
 
     Returns:
         How many cases there are.

@@ -1,8 +1,8 @@
 """The folder of a batch scoring job: Parquet parts, whole or absent, and `_job.json`.
 
-A part holds the same rows, in the same order, as its chunk of the manifest; `_job.json` says which
-manifest and model they are of. A part that exists is done: so a killed job continues with those
-that are missing, and two that run into one folder at once only do the work twice.
+A part has the same rows, in the same order, as its chunk of the manifest; `_job.json` says which
+manifest and model they are from. A part that exists is done. So a killed job continues with the
+missing parts, and two jobs that write to one folder at once only do the work twice.
 """
 
 import json
@@ -23,25 +23,25 @@ from eczema_tf.errors import EczemaError, RunError, join_faults, raise_if_any
 from eczema_tf.files import ASIDE, Record, replacing_file
 from eczema_tf.schema import NOTICE
 
-# what differs from row to row: what the decoder stumbled over, names, sizes, how far it was read
+# what differs from row to row: the decoder's errors, names, sizes, how far a text was read
 _DETAILS = {
     re.compile(r" \([^;()]*\)|; did you mean (['\"]).*?\1\?"): "",
     re.compile(r"(?<= has )\d+(?= bytes)"): "N",
     re.compile(r"(?<= word )\d+ of \d+"): "N of M",
 }
-# readers of Parquet folders (Arrow, Spark) pass over names that begin with an underscore
+# readers of Parquet folders (Arrow, Spark) skip names that begin with an underscore
 JOB = "_job.json"
 
 
 class ModelFacts(Record):
-    """Which export: its version, and the digest of its folder."""
+    """Identifies the export: its version, and the digest of its folder."""
 
     version: str
     sha256: str
 
 
 class ManifestFacts(Record):
-    """Which manifest: name and digest of its file, and how many rows it has."""
+    """Identifies the manifest: name and digest of its file, and how many rows it has."""
 
     name: str
     sha256: str
@@ -52,10 +52,10 @@ class JobFacts(Record):
     """The contents of `_job.json` while a job runs: its inputs and settings.
 
     Attributes:
-        model: What scores.
-        manifest: What is scored.
-        chunk_rows: Rows of a part; the last may have fewer.
-        keep_text: Whether the parts hold the texts.
+        model: The export that scores.
+        manifest: The manifest that is scored.
+        chunk_rows: Rows per part; the last may have fewer.
+        keep_text: Whether the parts contain the texts.
         eczema_tf: Version of this package.
         notice: What everyone must read before an answer.
     """
@@ -72,9 +72,9 @@ class JobSummary(JobFacts):
     """The contents of `_job.json` once a job is finished.
 
     Attributes:
-        rows: That were scored.
-        statuses: How many rows have which status (without details).
-        rows_retried: How many Spark had to score again, since the job was last started.
+        rows: How many rows were scored.
+        statuses: How many rows have each status (without details).
+        rows_retried: How many rows Spark had to score again since the job was last started.
     """
 
     rows: int
@@ -112,11 +112,11 @@ class Job(NamedTuple):
         """Checks every part against the manifest, and writes the counts.
 
         Args:
-            example_ids: Of the manifest, which holds each once, in its order.
+            example_ids: Ids of the manifest, each once, in its order.
             rows_retried: As in `JobSummary`.
 
         Raises:
-            RunError: If the parts do not hold each row of the manifest exactly once.
+            RunError: If the parts do not contain each row of the manifest exactly once.
         """
         ids = iter(example_ids)
         reasons: Counter[str] = Counter()
@@ -130,12 +130,12 @@ class Job(NamedTuple):
                     " command again"
                 )
         faults += [
-            f"{part.name}: is no part of this job; move it away"
+            f"{part.name}: is not part of this job; move it away"
             for part in set(self.folder.glob("[!._]*.parquet")) - set(self.parts)
         ]
         rows, expected = reasons.total(), self.facts.manifest.rows
         if faults or rows != expected:
-            title = f"{self.folder}: {rows} rows for {expected} of the manifest"
+            title = f"{self.folder}: {rows} rows for the {expected} of the manifest"
             raise RunError(join_faults(title, faults))
         summary = JobSummary(
             **dict(self.facts),
@@ -170,17 +170,17 @@ def open_job(
     """Starts a job, or resumes the one in the folder.
 
     Args:
-        folder: Of the job; made if need be.
-        model: The version's folder.
-        manifest: The file.
-        survey: Of the manifest.
-        chunk_rows: Rows of a part.
-        keep_text: Whether the parts hold the texts.
-        notice: Of the export.
+        folder: Folder of the job; created if necessary.
+        model: Folder of the model's version.
+        manifest: The manifest's file.
+        survey: Survey of the manifest.
+        chunk_rows: Rows per part.
+        keep_text: Whether the parts contain the texts.
+        notice: Notice of the export.
 
     Raises:
-        EczemaError: If the folder holds something else, or the job of another model or manifest, or
-            one with other settings.
+        EczemaError: If the folder contains something else, or a job with another model, manifest or
+            settings.
     """
     facts = JobFacts(
         model=ModelFacts(version=model.name, sha256=digest_folder(model)),
@@ -197,13 +197,13 @@ def open_job(
             for name, value in facts.model_dump().items()
             if begun[name] != value
         ]
-        title = f"{folder}: holds a job with other inputs; give another --out, or the same inputs"
+        title = f"{folder}: contains a job with other inputs; give another --out or the same inputs"
         raise_if_any(title, faults, EczemaError)
     elif folder.exists() and (
-        # what a killed process was writing is nothing
+        # what a killed process was writing does not count
         not folder.is_dir() or not all(path.name.startswith(ASIDE) for path in folder.iterdir())
     ):
-        raise EczemaError(f"{folder}: exists, and holds no scoring job; choose another folder")
+        raise EczemaError(f"{folder}: exists and contains no scoring job; choose another folder")
     else:
         facts.write(folder / JOB)
     return Job(folder, facts)

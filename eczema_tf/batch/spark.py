@@ -1,7 +1,7 @@
-"""Batch scoring on Spark: a session, and chunks of a manifest to answers, one row for each row.
+"""Batch scoring on Spark: a session, and answers to chunks of a manifest, one per row.
 
-The driver sends paths, texts and clinical fields; the executors read the photos, ask the model and
-send back probabilities (`worker.py`); the driver puts them beside the ids, which never leave it.
+The driver sends paths, texts and clinical fields. The executors read the photos, run the model and
+send back probabilities (`worker.py`). The driver adds the ids, which never leave it.
 """
 
 import contextlib
@@ -33,10 +33,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 MIN_JAVA = 17  # Spark 4.0 dropped 8 and 11 (its migration guide)
-# how many failures of one task end the job: Spark's own default on a cluster; a local master's is 1
+# how many failures of one task end the job: Spark's default on a cluster; a local master's is 1
 TASK_FAILURES = 4
-# a task takes some seconds: long beside what Spark adds (tens of ms), short if it has to be done
-# again
+# a task takes some seconds: long compared with Spark's overhead (tens of ms), but quickly repeated
 TASK_ROWS = 128
 _LOCAL_MASTER = re.compile(r"local(?:\[(\d+|\*)(?:,(\d+))?\])?")
 _EXCEPTION = re.compile(r"[\w.$]+(?:Error|Exception): ")
@@ -46,16 +45,16 @@ def check_spark() -> None:
     """Checks that Spark can run on this machine.
 
     Raises:
-        EczemaError: If pyspark or Java is missing or too old, with the way to install it.
+        EczemaError: If pyspark or Java is missing or too old; the message says how to install it.
     """
     if importlib.util.find_spec("pyspark") is None:
         raise EczemaError(
             "batch scoring needs pyspark, which is not installed; install it: pip install -r"
             " requirements-spark.txt"
         )
-    home = os.environ.get("JAVA_HOME")  # goes before the PATH, as in Spark's own scripts
+    home = os.environ.get("JAVA_HOME")  # precedes the PATH, as in Spark's own scripts
     java = shutil.which("java", path=str(Path(home) / "bin") if home else None)
-    version = 0  # if there is none, or it does not say
+    version = 0  # if there is no Java, or it does not say
     if java:
         done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
         if number := re.search(r'version "(?:1\.)?(\d+)', done.stderr):  # Java 8 calls itself 1.8
@@ -64,8 +63,8 @@ def check_spark() -> None:
         nowhere = f"none in {f'JAVA_HOME ({home})' if home else 'the PATH'}"
         raise EczemaError(
             f"batch scoring needs Java {MIN_JAVA} or newer; found:"
-            f" {f'Java {version} at {java}' if java else nowhere}; install it, for instance on"
-            " Debian: apt-get install openjdk-17-jre-headless; or set JAVA_HOME to where it is"
+            f" {f'Java {version} at {java}' if java else nowhere}; install it (for instance on"
+            " Debian: apt-get install openjdk-17-jre-headless), or set JAVA_HOME to where it is"
         )
 
 
@@ -74,9 +73,9 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
     """Starts Spark and stops it again.
 
     Args:
-        master: As Spark names it: `local[2]`, `spark://host:7077`, `yarn`, `k8s://...`. A local
-            master gets Spark's number of failures that a task is forgiven on a cluster, so that a
-            Python worker that dies costs no more than its task.
+        master: Spark's master, as Spark names it: `local[2]`, `spark://host:7077`, `yarn`,
+            `k8s://...`. A local master allows a task as many failures as a cluster does by default,
+            so a Python worker that dies costs no more than its task.
         debug: Whether a local Spark may log; what ends a job is raised in any case.
 
     Raises:
@@ -86,27 +85,27 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
-    # or workers run whatever python3 is first in the PATH
+    # otherwise workers run whatever python3 is first in the PATH
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     settings = {
-        # where the package runs from a clone, not installed
+        # for a package that runs from a clone, without being installed
         "spark.executorEnv.PYTHONPATH": str(Path(eczema_tf.__file__).parents[1]),
-        # a cluster's warnings tell that no worker is free, or that no master answers
+        # a cluster's warnings say that no worker is free, or that no master answers
         "spark.log.level": "WARN" if debug or not _LOCAL_MASTER.fullmatch(master) else "OFF",
-        "spark.ui.enabled": "false",  # no port is opened, no progress bar drawn over ours
+        "spark.ui.enabled": "false",  # opens no port, draws no progress bar over ours
         "spark.ui.showConsoleProgress": "false",
         "spark.io.encryption.enabled": "true",  # texts pass through files between tasks
     }
     builder = SparkSession.builder.appName("eczema_tf.score").master(forgive_failures(master))
-    # for its files, since Java may die without tidying up; a cluster has places of its own
+    # for Spark's files, since Java may die without tidying up; a cluster has its own places
     own = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     with own as folder, warnings.catch_warnings():
-        if _LOCAL_MASTER.fullmatch(master):  # nobody else is to connect
+        if _LOCAL_MASTER.fullmatch(master):  # nobody else should connect
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
             loopback = dict.fromkeys(("spark.driver.host", "spark.driver.bindAddress"), "127.0.0.1")
             settings |= {**loopback, "spark.local.dir": folder}
-        # Strings and float32 cross over, and nothing else: tests/test_score.py covers them with the
-        # pandas that is installed.
+        # Only strings and float32 cross over; tests/test_score.py covers them with the pandas that
+        # is installed.
         warnings.filterwarnings(
             "ignore", message="PySpark does not yet fully support pandas", category=FutureWarning
         )
@@ -120,7 +119,7 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
             raise RunError(f"Spark ({master}): {told}; --debug shows more") from error
         except ConnectionError as error:
             raise RunError(
-                "Spark's Java process has ended (too little memory?); the same command goes on"
+                "Spark's Java process has ended (too little memory?); the same command continues"
                 " where it stopped"
             ) from error
 
@@ -128,28 +127,29 @@ def open_session(master: str, *, debug: bool) -> Iterator["SparkSession"]:
 def forgive_failures(master: str) -> str:
     """Returns `local[2]` as `local[2,4]`, and any other master as it is.
 
-    Two threads, and four failures until a task ends the job. `local[2,8]` says how many itself.
+    That is two threads, and four failures of a task until the job ends. `local[2,8]` already says
+    how many.
     """
     local = _LOCAL_MASTER.fullmatch(master)
     return f"local[{local[1] or 1},{local[2] or TASK_FAILURES}]" if local else master
 
 
 def _describe_failure(error: Exception) -> str:
-    """The last line of a Python worker's traceback, or what Java calls its exception."""
+    """Returns the last line of a Python worker's traceback, or Java's name for its exception."""
     lines = [line.lstrip(": ") for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if _EXCEPTION.match(line)] or lines[:1]
     return telling[-1].removeprefix("eczema_tf.errors.") if telling else type(error).__name__
 
 
 def build_udf(version: Path, folder: Path, *, threads: int, batch_size: int) -> Any:
-    """Builds the Spark function that asks the model.
+    """Builds the Spark function that runs the model.
 
     Args:
-        version: Folder of the export, and that of the manifest with the photos: every executor must
-            find both under the same path.
-        folder: Likewise.
-        threads: Of TensorFlow in each Python worker; Spark runs one for each core of its master.
-        batch_size: Rows through the network at once.
+        version: Folder of the export; every executor must find it under the same path.
+        folder: The manifest's folder with the photos; every executor must find it, too.
+        threads: TensorFlow's threads in each Python worker; Spark runs one worker per core of its
+            master.
+        batch_size: Rows that go through the network at once.
     """
     from pyspark.ml.functions import predict_batch_udf
     from pyspark.sql.types import ByteType, FloatType, StringType, StructField, StructType
@@ -171,10 +171,10 @@ def score_chunk(spark: "SparkSession", udf: Any, rows: Sequence[Row]) -> pa.Tabl
     Args:
         spark: The session.
         udf: From `build_udf`.
-        rows: Of a manifest.
+        rows: Rows of a manifest.
 
     Returns:
-        What `worker.load_scorer` describes: a row for each row, in their order.
+        What `worker.load_scorer` describes: one answer per row, in the same order.
 
     Raises:
         RunError: If Spark lost or repeated a row.
@@ -192,8 +192,8 @@ def score_chunk(spark: "SparkSession", udf: Any, rows: Sequence[Row]) -> pa.Tabl
     answers = scored.select("number", "answer.*").toArrow().sort_by("number")
     if not answers["number"].combine_chunks().equals(numbers):
         raise RunError(
-            f"Spark gave back {answers.num_rows} rows for {len(rows)}, or not each of them once;"
-            " nothing of them was written"
+            f"Spark returned {answers.num_rows} rows for {len(rows)}, or not each of them exactly"
+            " once; none of them was written"
         )
     return answers
 
@@ -204,11 +204,11 @@ def tabulate_chunk(
     """Puts ids and answers side by side, in the order of the manifest.
 
     Args:
-        rows: Of a manifest.
+        rows: Rows of a manifest.
         answers: From `score_chunk`.
         has_cases: Whether the manifest names cases.
-        keep_text: Whether texts are written out beside the answers.
-        notice: Of the export.
+        keep_text: Whether texts are written along with the answers.
+        notice: Notice of the export.
     """
     flags = {name: answers[name].cast(pa.bool_()) for name in FLAGS}
     said = pa.table({name: answers[name] for name in ("decision", "status")} | flags)

@@ -1,4 +1,4 @@
-"""Code of Spark's Python workers: read photos, ask the model, return answers."""
+"""Code of Spark's Python workers: reads photos, runs the model, returns answers."""
 
 import os
 import socket
@@ -23,13 +23,13 @@ def load_scorer(
     """Loads the model; `predict_batch_udf` calls it once in each worker.
 
     Args:
-        model: The version's folder.
-        folder: The manifest's, which photo paths are relative to.
-        threads: Of TensorFlow.
+        model: Folder of the model's version.
+        folder: The manifest's folder, which photo paths are relative to.
+        threads: How many threads TensorFlow gets.
 
     Returns:
         A function from paths, texts and clinical fields, each object (batch,), "" for none, to the
-        columns of `serving.columns.arrange_answers`, and `attempt` int8 (batch,), 0 unless Spark
+        columns of `serving.columns.arrange_answers`, and `attempt`, int8 (batch,), 0 unless Spark
         had to try again.
 
     Raises:
@@ -64,7 +64,7 @@ def prepare_photo(image_path: str, root: Path) -> tuple[bytes, str]:
 
     Args:
         image_path: As in the manifest; "" for none.
-        root: The manifest's folder, resolved, which the path must not leave.
+        root: The manifest's folder, resolved; the path must not leave it.
 
     Returns:
         JPEG bytes and "", or b"" and what was wrong.

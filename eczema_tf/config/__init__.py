@@ -1,8 +1,8 @@
 """What a run is: one strict, typed, frozen configuration.
 
-It comes from YAML files and `--set a.b=c` overrides. The defaults are the quickstart;
-`configs/quickstart.yaml` spells them out, every other file says only what differs. Unknown keys and
-wrong types are errors, all of them reported at once.
+It comes from YAML files and `--set a.b=c` overrides. The defaults are those of the quickstart:
+`configs/quickstart.yaml` spells them out, and every other file says only what differs. Unknown keys
+and wrong types are errors, which are all reported at once.
 """
 
 from eczema_tf.config.loading import change_config, dump_config, load_config

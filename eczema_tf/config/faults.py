@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in words that say how to mend it."""
+"""What pydantic found wrong, in words that say how to fix it."""
 
 import difflib
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from eczema_tf.errors import shorten
 
 
 def describe_faults(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Says what pydantic found wrong, one line a fault: where, what is allowed, what came.
+    """Says what pydantic found wrong, one line per fault: where, allowed values, received value.
 
     Args:
-        error: As raised.
-        model: What the values were checked against.
+        error: The error that pydantic raised.
+        model: The model that the values were checked against.
     """
     lines = []
     for fault in error.errors():

@@ -1,4 +1,4 @@
-"""A configuration from YAML files and `--set a.b=c` overrides, and back."""
+"""Reads a configuration from YAML files and `--set a.b=c` overrides, and turns it into YAML."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,14 +19,15 @@ def load_config(
     Args:
         path: A YAML file that says what differs from the defaults, or the name of one in `SHIPPED`,
             such as `smoke`; None for the defaults themselves.
-        overrides: `section.key=value` settings, applied last; values are YAML, but a # in an
-            unquoted string begins no comment. Or their values by `section.key`.
+        overrides: `section.key=value` settings, applied last; values are YAML, except that a # in
+            an unquoted string does not begin a comment. Or a mapping from `section.key` to values.
 
     Returns:
         The whole configuration.
 
     Raises:
-        ConfigError: With every unknown key, wrong type and value out of range, if there is any.
+        ConfigError: If there are unknown keys, wrong types or values out of range; the message
+            lists all of them.
     """
     path = SHIPPED.get(str(path), path)
     values = read_yaml(Path(path)) if path is not None else {}
@@ -38,7 +39,7 @@ def load_config(
     for key, value, where in settings:
         set_key(values, key, value, where=where)
     named = str(path) if path is not None else "configuration"
-    return Config.parse(values, where=f"{named} with what was set" if settings else named)
+    return Config.parse(values, where=f"{named} with overrides" if settings else named)
 
 
 def _read_setting(override: str) -> tuple[str, object, str]:
@@ -49,14 +50,14 @@ def _read_setting(override: str) -> tuple[str, object, str]:
     """
     where = f"--set {shorten(override)}"
     key, _, text = map(str.strip, override.partition("="))
-    if not text or not all(key.split(".")):  # a variable of the shell may not be set
+    if not text or not all(key.split(".")):  # a shell variable may be unset
         raise ConfigError(
-            f"{where}: must look like section.key=value, for instance train.epochs=5; write"
-            " null for none"
+            f"{where}: must look like section.key=value, for instance train.epochs=5; for no value,"
+            " write null"
         )
     value = parse_yaml(text, where)
     if " #" in f" {text}" and isinstance(value, str | None) and text[0] not in "\"'":
-        value = text  # a path, of which YAML would take the rest for a comment
+        value = text  # a path; YAML would take everything after the # for a comment
     return key, value, where
 
 
@@ -79,9 +80,9 @@ def change_config(config: Config, changes: Mapping[str, object]) -> Config:
     """Returns a configuration with other values of some keys, such as `{"train.epochs": 5}`.
 
     Raises:
-        ConfigError: With every fault, if there is any.
+        ConfigError: If the result is not valid; the message lists every fault.
     """
-    values = config.model_dump(exclude_unset=True)  # what was not said follows from what is
+    values = config.model_dump(exclude_unset=True)  # unset keys follow from those that are set
     for key, value in changes.items():
         set_key(values, key, value)
     return Config.parse(values)

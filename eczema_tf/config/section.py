@@ -19,7 +19,7 @@ class Section(BaseModel):
         """Checks plain values, such as those of a YAML file.
 
         Raises:
-            ConfigError: With every fault, if there is any.
+            ConfigError: If any are not valid; the message lists every fault.
         """
         try:
             return cls.model_validate(values)
@@ -28,7 +28,7 @@ class Section(BaseModel):
             raise ConfigError(join_faults(f"{where} is not valid", faults)) from error
 
     def _find_faults(self) -> Iterable[str]:
-        """Yields what is wrong with values that are each allowed, but not together."""
+        """Yields what is wrong with values that are each allowed, but not in combination."""
         return ()
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""YAML 1.2 as people write it, read without aliases, repeated keys or objects."""
+"""Reads YAML 1.2 as people write it, without aliases, repeated keys or objects."""
 
 import re
 from pathlib import Path
@@ -16,8 +16,8 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2 scalars: `1e-4` is a number and `no` a string.
 
     PyYAML reads YAML 1.1, which has both the other way round, and in which `1:30` is 90 and `010`
-    is 8. A key that comes twice is an error, and so are tags, at which PyYAML's constructors fail
-    in ways of their own, and aliases, a few lines of which can stand for gigabytes.
+    is 8. Repeated keys are errors. So are tags, on which PyYAML's constructors fail in various
+    ways, and aliases, since a few lines of them can stand for gigabytes.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -62,10 +62,10 @@ for _kind, _pattern, _first in (
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML 1.2 file of `key: ...` lines; an empty one gives no keys.
+    """Reads a YAML 1.2 file of `key: ...` lines; an empty file gives no keys.
 
     Raises:
-        ConfigError: If it is not there, not YAML, or holds something else.
+        ConfigError: If the file is missing, is not YAML, or contains something else.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -79,7 +79,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     values = parse_yaml(text, str(path))
     if not isinstance(values, dict | None):
         raise ConfigError(
-            f"{path}: must hold `section: ...` lines, received {type(values).__name__}"
+            f"{path}: must contain `section: ...` lines, received {type(values).__name__}"
         )
     return values or {}
 
@@ -89,7 +89,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
     Args:
         text: YAML.
-        where: It stands, for the error.
+        where: Where the text is, for the error message.
 
     Raises:
         ConfigError: If it is not YAML.
@@ -98,7 +98,7 @@ def parse_yaml(text: str, where: str) -> Any:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader, see above)
     except RecursionError as error:
         raise ConfigError(f"{where}: not readable as YAML: nested too deeply") from error
-    except (yaml.YAMLError, ValueError) as error:  # of a number with too many digits
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number with too many digits
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}: " if mark is not None else ""
         problem = shorten(getattr(error, "problem", None) or str(error))

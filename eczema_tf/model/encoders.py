@@ -2,7 +2,7 @@
 
 An `EncoderSpec` describes an encoder in plain JSON. `specify_*` makes one from the configuration
 (reading the preset); `build_encoder` makes the Keras model from the spec alone. So a run folder
-needs no preset, and nothing executable is ever loaded.
+needs no preset. Only a SavedModel is a program; `harmless` checks it before it is loaded.
 """
 
 import json

@@ -1,6 +1,6 @@
 """The leakage audit where data enters.
 
-`prepare` and `train` look at the data set, join what belongs together, and refuse what leaks.
+`prepare` and `train` inspect the data set, join what belongs together, and refuse what leaks.
 """
 
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ from eczema_tf.files import write_json
 from eczema_tf.schema import MANIFEST_COLUMNS, OPTIONAL_COLUMNS, POSITIVE_CLASS
 
 AUDIT = "audit.json"
-NAMED_LEAKS = 20  # of leaks that a report names
+NAMED_LEAKS = 20  # how many leaks a report names
 SPLITS_LEAK = (
-    "the splits leak; empty the manifest's column `split`, with data.merge_duplicates: true, so"
-    " that splits keep together what belongs together, or allow it with --allow-leaks"
+    "the splits leak; empty the manifest's column `split` and set data.merge_duplicates: true, and"
+    " new splits will keep together what belongs together, or allow leaks with --allow-leaks"
 )
 
 
 @dataclass(frozen=True)
 class AuditedDataset:
-    """A data set whose groups hold all that belongs together, and what the audit found."""
+    """A data set whose groups keep together what belongs together, and what the audit found."""
 
     dataset: Dataset
     audit: Audit
@@ -40,14 +40,14 @@ class AuditedDataset:
         """Looks for groups and duplicates that straddle splits, and for judged rows that were seen.
 
         Args:
-            splits: Of each row.
-            seen: By runs whose model is added to: what is judged must not be among it.
+            splits: The split of each row.
+            seen: What the runs whose model is extended have seen; no judged row may be among it.
 
         Returns:
-            For every report of the run.
+            What was found, for every report of the run.
 
         Raises:
-            DataError: If anything does, unless leaks are allowed.
+            DataError: If anything is found, unless leaks are allowed.
         """
         findings = check_splits(self.audit.table, splits, self.audit.duplicates)
         leaks = _record_leaks(SPLITS_LEAK, findings, self.allow_leaks)
@@ -60,7 +60,7 @@ def load_audited(config: DataConfig, manifest_path: Path | str) -> AuditedDatase
     """Loads a data set, audits it and joins groups that share a duplicate.
 
     Args:
-        config: Of the data; `merge_duplicates` says whether groups are joined.
+        config: Configuration of the data; `merge_duplicates` says whether groups are joined.
         manifest_path: The manifest.
     """
     return _audit(config, load_dataset(config, manifest_path))
@@ -72,23 +72,24 @@ def check_overlap(
     """Looks for rows whose photo or text a run was trained or validated on.
 
     Args:
-        seen: By the run, and by those whose model it kept; None by one that does not say.
-        dataset: The rows come from.
-        rows: int64, those to be evaluated.
+        seen: What the run has seen, and what the runs whose model it kept have seen; None for a run
+            that does not say.
+        dataset: The data set that the rows come from.
+        rows: int64, the rows to be evaluated.
         allow_leaks: Whether such rows are recorded instead of refused.
 
     Returns:
-        For every report; None if one does not say what it has seen.
+        What was found, for every report; None if a run does not say what it has seen.
 
     Raises:
         DataError: If there are any, unless they are allowed.
     """
     if None in seen:
-        say("audit: the run does not say what it was trained on; train it anew to have it compared")
+        say("audit: the run does not say what it was trained on; to have it compared, train again")
         return None
     title = (
-        "the run has seen what it is to be judged on; leave these rows out, or allow it with"
-        " --allow-leaks"
+        "the run has already seen rows that it would be evaluated on; leave these rows out, or"
+        " allow them with --allow-leaks"
     )
     found = [line for one in seen if one for line in find_overlap(one, dataset, rows)]
     return _record_leaks(title, found, allow_leaks)
@@ -109,19 +110,19 @@ def _record_leaks(title: str, findings: list[str], allow_leaks: bool) -> Leaks:
 def load_as_trained(config: DataConfig, trained_on: DatasetFacts) -> Dataset:
     """Loads a run's own data set, with the groups that training joined.
 
-    It is audited again only if it changed since, or if the run does not say what it joined.
+    It is audited again only if it has changed since, or if the run does not say what it joined.
 
     Args:
-        config: Of the data.
-        trained_on: What the run keeps of its data set.
+        config: Configuration of the data.
+        trained_on: What the run recorded about its data set.
 
     Raises:
         DataError: If the manifest is no longer where it was.
     """
     if not Path(trained_on.manifest).is_file():
         raise DataError(
-            f"{trained_on.manifest}: the run was trained on it, and it is not there, seen from"
-            f" {Path.cwd()}; say where it lies now: --manifest FILE"
+            f"{trained_on.manifest}: the run was trained on it, but it is not there, seen from"
+            f" {Path.cwd()}; say where it is now: --manifest FILE"
         )
     dataset = load_dataset(config, trained_on.manifest)
     joined, unchanged = trained_on.joined_groups, is_alike(dataset, trained_on)
@@ -133,7 +134,7 @@ def load_as_trained(config: DataConfig, trained_on: DatasetFacts) -> Dataset:
 
 
 def is_alike(dataset: Dataset, facts: DatasetFacts, names: Sequence[str] = FINGERPRINTS) -> bool:
-    """Says whether a data set has the fingerprints that a run keeps, or those of them named."""
+    """Says whether a data set has the fingerprints that a run recorded, or the named ones."""
     now = dataset.describe()
     return all(getattr(now, name) == getattr(facts, name) for name in names)
 
@@ -142,7 +143,7 @@ def audit_prepared(folder: Path, *, allow_leaks: bool = False) -> None:
     """Audits a manifest folder that `prepare` has just written, and writes `audit.json` into it.
 
     Args:
-        folder: With `manifest.csv`, and `embeddings.npz` if embeddings stand in for photos.
+        folder: Contains `manifest.csv`, and `embeddings.npz` if embeddings replace the photos.
         allow_leaks: Whether leaks between the manifest's own splits are recorded instead of
             refused.
 
@@ -172,9 +173,9 @@ def _audit(config: DataConfig, dataset: Dataset) -> AuditedDataset:
     if (unused := set(dataset.table) - used) and not dataset.is_prepared:
         say(f"note: columns that are not used: {shorten(', '.join(sorted(unused)))}")
     if bad := len(dataset.manifest.rejected):
-        say(f"note: bad rows left out: {bad}; why stands in {dataset.manifest.rejected_file}")
+        say(f"note: bad rows left out: {bad}; for the reasons see {dataset.manifest.rejected_file}")
     if lost := dataset.manifest.without_embedding:
-        say(f"note: {lost} rows name a photo that has no embedding; their text alone is used")
+        say(f"note: {lost} rows name a photo that has no embedding; only their text is used")
     moved = audit.group_id != dataset.table["group_id"]
     ids = dataset.table["example_id"]
     dataset = dataset.join_groups(dict(zip(ids[moved], audit.group_id[moved], strict=True)))

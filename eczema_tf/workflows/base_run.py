@@ -1,4 +1,4 @@
-"""A finished run whose model is kept, and added to by other data: `train.base_run`."""
+"""A finished run whose model is kept and extended with other data: `train.base_run`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,20 +28,20 @@ def load_base(config: Config) -> BaseRun | None:
     """Loads the run that `train.base_run` names, if it names one.
 
     Raises:
-        RunError: If that is no finished run.
-        ConfigError: If its model is another one than the configuration's, or sees other photos.
+        RunError: If it is not a finished run.
+        ConfigError: If its model is not the configuration's, or sees other photos.
     """
     if config.train.base_run is None:
         return None
     folder = Path(config.train.base_run)
     trained, data = run_folder.load_model(folder), RunData.read(folder / run_folder.DATA)
     faults = _compare(config, trained.config)
-    raise_if_any(f"train.base_run: {folder} is kept as it is, and differs", faults, ConfigError)
+    raise_if_any(f"train.base_run: {folder} is kept as it is, but differs", faults, ConfigError)
     return BaseRun(trained, data)
 
 
 def _compare(config: Config, kept: Config) -> list[str]:
-    """Lists the settings that must be those of the run, and are not."""
+    """Lists the settings that must be the same as the run's but are not."""
     sections = {
         "model": (config.model.model_dump(), kept.model.model_dump()),
         "preprocess": (
@@ -50,15 +50,15 @@ def _compare(config: Config, kept: Config) -> list[str]:
         ),
     }
     faults = [
-        f"{section}.{key}: is {value!r}, and {before[key]!r} there"
+        f"{section}.{key}: is {value!r} here and {before[key]!r} there"
         for section, (values, before) in sections.items()
         for key, value in values.items()
         if before[key] != value
     ]
     if bool(kept.data.embeddings) != bool(config.data.embeddings):
         faults.append(
-            "data.embeddings: one of the two uses embeddings and the other does not: here"
-            f" {config.data.embeddings!r}"
+            "data.embeddings: one of the two runs uses embeddings and the other does not; here it"
+            f" is {config.data.embeddings!r}"
         )
     return faults
 
@@ -66,11 +66,11 @@ def _compare(config: Config, kept: Config) -> list[str]:
 def build_on(
     base: BaseRun, config: Config, texts: list[str], clinical: tuple[Field, ...]
 ) -> run_folder.TrainedModel:
-    """Builds a model that says what the base's says, until something is added to it."""
+    """Builds a model that answers as the base's does until something is added to it."""
     told = {field.name for field in clinical}
     if left_out := [f.name for f in base.trained.encoders.clinical if f.name not in told]:
         say(
-            f"note: train.base_run: {', '.join(left_out)} counts there and no longer here, since"
+            f"note: train.base_run: {', '.join(left_out)} is used there but not here, since"
             " data.clinical does not name it"
         )
     encoders = replace(base.trained.encoders, widened=True, clinical=clinical)
@@ -81,24 +81,24 @@ def build_on(
 
 
 def check_base(base: BaseRun, dataset: Dataset) -> None:
-    """Checks that a base answers the same question.
+    """Checks that a base run answers the same question as these data.
 
     Raises:
-        DataError: Otherwise.
+        DataError: If it does not.
     """
     asked, known = dataset.positive_class, base.data.positive_class
     raise_if_any(
-        "these data cannot add to this base",
-        [f"they ask for {asked}, and train.base_run for {known}"] if asked != known else [],
+        "these data cannot extend this base run",
+        [f"they ask for {asked}, but train.base_run for {known}"] if asked != known else [],
     )
 
 
 def list_seen_by_base(config: Config) -> list[Seen | None]:
-    """Lists what the run has seen that `train.base_run` names; nothing if it names none."""
+    """Lists what the run named by `train.base_run` has seen; nothing if none is named."""
     folder = config.train.base_run
     return list_seen(RunData.read(Path(folder) / run_folder.DATA)) if folder else []
 
 
 def list_seen(data: RunData | None) -> list[Seen | None]:
-    """Lists what a run has seen, and what the runs that it stands on have."""
+    """Lists what a run has seen, and what the runs that it builds on have seen."""
     return [data.seen, *list_seen(data.base)] if data else []

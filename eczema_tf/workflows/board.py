@@ -1,7 +1,7 @@
-"""A finished run for TensorBoard, beside the curves that training writes.
+"""A finished run for TensorBoard, in addition to the curves that training writes.
 
-HParams with the final figures, precision-recall curves, plots, heatmaps, the model's graph, its
-configuration and card, and the features that photo and text are fused from, for the projector.
+It gets HParams with the final results, precision-recall curves, plots, heatmaps, the model's graph,
+its configuration and card, and, for the projector, the features that photo and text are fused from.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ from eczema_tf.workflows.inference import build_client_inputs
 from eczema_tf.workflows.run_folder import TrainedModel
 
 BOARD = Path("tensorboard") / "results"
-# layers that give what the heads read; a fusion gets the same
+# layers whose outputs the heads read; a fusion gets the same
 FUSED = ("image_known_or_missing", "text_known_or_missing")
 PR_THRESHOLDS = 201
 HEATMAPS = 6  # photos of validation
@@ -52,13 +52,13 @@ def write_board(
     """Writes `tensorboard/results`, whole or not at all.
 
     Args:
-        run_dir: Of the run, with its plots and card.
+        run_dir: Folder of the run, with its plots and card.
         trained: The model.
         dataset: All rows.
-        inputs: Likewise.
-        splits: Of each row.
-        cases: Of the test split, from `average_rows_by_case`.
-        metrics: Of these cases.
+        inputs: The inputs of all rows.
+        splits: The split of each row.
+        cases: The cases of the test split, from `average_rows_by_case`.
+        metrics: The metrics of these cases.
     """
     with replacing_folder(run_dir / BOARD, overwrite=True) as folder:
         with tf.summary.create_file_writer(str(folder)).as_default(step=0):
@@ -69,7 +69,7 @@ def write_board(
             for name, picture in draw_heatmaps(run_dir, trained, dataset, splits):
                 _write_picture(f"heatmaps/{name}", picture)
             card = (run_dir / run_folder.MODEL_CARD).read_text(encoding="utf-8")
-            *_, card = card.split("\n---\n", 1)  # without what is for the Hub alone
+            *_, card = card.split("\n---\n", 1)  # without what is only for the Hub
             tf.summary.text("configuration", f"```yaml\n{dump_config(trained.config)}```")
             tf.summary.text("model_card", card)
             taken = trained.model.input.items()
@@ -80,7 +80,7 @@ def write_board(
 
 
 def flatten(config: Config) -> dict[str, bool | int | float | str]:
-    """Returns a configuration as `section.key` and value, as HParams has it; null is "null"."""
+    """Returns a configuration as `section.key` and value, as HParams takes it; null is "null"."""
     flat = pd.json_normalize(config.model_dump()).iloc[0].to_dict()
     return {
         key: value
@@ -93,7 +93,7 @@ def flatten(config: Config) -> dict[str, bool | int | float | str]:
 
 
 def list_figures(metrics: Metrics) -> dict[str, float]:
-    """Lists what runs are compared by, as `<metric>_<head>`, where it is defined."""
+    """Lists the metrics that runs are compared by, as `<metric>_<head>`, where they are defined."""
     figures = {
         f"{name}_{modality}": getattr(head, name).value
         for modality, head in metrics.heads.items()
@@ -121,10 +121,11 @@ def _write_picture(name: str, png: bytes) -> None:
 def draw_heatmaps(
     run_dir: Path, trained: TrainedModel, dataset: Dataset, splits: pd.Series
 ) -> Iterator[tuple[str, bytes]]:
-    """Draws heatmaps of validation photos, if no patient is in them.
+    """Draws heatmaps of validation photos, if they show no patients.
 
     Yields:
-        The row's id and a PNG; nothing unless all photos are built-in and the model sees places.
+        The row's id and a PNG; nothing unless all photos are built-in and the model has a feature
+        map.
     """
     table = dataset.table
     chosen = table[(splits == "val") & (table["image_file"] != "")].head(HEATMAPS)
@@ -144,7 +145,7 @@ def draw_heatmaps(
 def _write_projector(
     folder: Path, trained: TrainedModel, dataset: Dataset, inputs: Inputs, splits: pd.Series
 ) -> None:
-    """Writes the features of validation and test rows, and what they are, as tables."""
+    """Writes the features of validation and test rows, and their labels, as tables."""
     train = trained.config.train
     cached = frozen_encoders(train, trained.encoders) | inputs.absent
     features = compute_features(trained.model, inputs, cached, open_cache(train))

@@ -1,4 +1,4 @@
-"""Evaluated runs compared on the same cases: what `evaluate --compare` runs."""
+"""Compares evaluated runs on the same cases: what `evaluate --compare` runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ PAGE_TITLE = "Eczema assistant: runs compared"
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The results in a folder, with one row a case (and repeat of a cross-validation)."""
+    """The results in a folder, with one row per case (and repeat of a cross-validation)."""
 
     name: str
     metrics: Metrics
@@ -38,21 +38,21 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
     """Compares the first of several runs with each of the others, and prints the table.
 
     Args:
-        runs: Folders with `predictions.csv` and `metrics.json`: of runs, or of results of
-            `evaluate`. At least two.
+        runs: At least two folders with `predictions.csv` and `metrics.json`, of runs or of results
+            of `evaluate`.
         out: Folder for the table as a page, as Markdown and as JSON; None to print it only.
 
     Returns:
-        By name of the run and head.
+        The comparisons, by name of the run and head.
 
     Raises:
-        RunError: If a folder holds no results or is named twice, or `out` is a run's.
+        RunError: If a folder contains no results or is named twice, or `out` is a run's folder.
         DataError: If the runs have no case in common, or do not agree on what is eczema.
     """
     if out is not None:
         run_folder.refuse_run(out)
     if len({run.resolve() for run in runs}) < len(runs):
-        raise RunError(f"--compare {' '.join(map(str, runs))}: names one run twice")
+        raise RunError(f"--compare {' '.join(map(str, runs))}: names the same run twice")
     names = [run.resolve().name for run in runs]
     unique = names if len({*names}) == len(names) else list(map(str, runs))
     first, *others = map(Evaluated.load, unique, runs)
@@ -67,13 +67,13 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> dict[str, dict[str
     paired = {}
     for other in others:
         taken = other.metrics.take(common.merge(other.cases, on=keys))
-        # both by what the first is to predict: errors from one label
+        # both by what the first should predict: errors from one label
         taken = replace(taken, soft_labels=reference.soft_labels)
         paired[other.name] = pair_runs(reference, taken)
     counts = ", ".join(str(run.cases["case_id"].nunique()) for run in (first, *others))
     described = (
-        f"{first.metrics.split.capitalize()}: the {common['case_id'].nunique()} cases that are in"
-        f" all of them; they have {counts}."
+        f"{first.metrics.split.capitalize()}: the {common['case_id'].nunique()} cases that all runs"
+        f" have in common; the runs have {counts}, in the order given."
     )
     section = build_comparison(first.name, paired, described, first.metrics.positive_class)
     if leaky := [run.metrics for run in (first, *others) if warn_of_leaks(run.metrics)]:
@@ -95,17 +95,17 @@ def _check_alike(first: Evaluated, other: Evaluated, keys: list[str]) -> None:
         raise DataError(f"{title}: one is a cross-validation; compare two, or none")
     if one.positive_class != two.positive_class:
         raise DataError(
-            f"{title}: one tells {one.positive_class} and the other {two.positive_class}"
+            f"{title}: one detects {one.positive_class} and the other {two.positive_class}"
         )
     if one.label_threshold != two.label_threshold:
         raise DataError(
-            f"{title}: positive is a label above {one.label_threshold:g} in one and above"
+            f"{title}: a label is positive above {one.label_threshold:g} in one run and above"
             f" {two.label_threshold:g} in the other; evaluate both with the same"
             " data.label_threshold"
         )
     both = first.cases.merge(other.cases, on=keys, suffixes=("", "_other"))
     differ = both[both["eczema"].fillna(-1) != both["eczema_other"].fillna(-1)]
     raise_if_any(
-        f"{title}: cases have other labels in one than in the other",
+        f"{title}: the same cases have different labels in the two runs",
         [f"case {case!r}" for case in differ["case_id"]],
     )

@@ -24,14 +24,14 @@ from eczema_tf.workflows.results import write_results
 
 
 def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Metrics:
-    """Trains a model for each fold and judges every case by the model that has not seen it.
+    """Trains a model for each fold, and evaluates every case with the model that has not seen it.
 
-    With `split.repeats`, the cases are divided anew that many times; metrics are over all these
-    predictions, and their intervals are still of groups: repeats average out what training varies,
-    but not which cases there are.
+    With `split.repeats`, the cases are divided again that many times. The metrics are over all
+    these predictions, and their intervals are still over groups: repeats average out what varies
+    in training, but not which cases there are.
 
     Args:
-        config: With `split.folds`.
+        config: Configuration with `split.folds`.
         audited: All rows.
         run_dir: Gets `folds/<repeat>-<fold>/` and the results, at the mean of the models'
             thresholds.
@@ -63,7 +63,7 @@ def cross_validate(config: Config, audited: AuditedDataset, run_dir: Path) -> Me
         cases.append(by_case.assign(repeat=repeat))
     mean = {head: float(np.mean([one[head] for one in thresholds])) for head in thresholds[0]}
     write_json(run_dir / run_folder.THRESHOLDS, mean)
-    first = run_dir / run_folder.FOLDS / f"0-{next(iter(divisions))}"  # all stand on the same
+    first = run_dir / run_folder.FOLDS / f"0-{next(iter(divisions))}"  # all have the same base
     shared = RunData.read(first / run_folder.DATA).model_dump(include={"base", "trained_on"})
     RunData(**dict(dataset.describe()), folds=folds, **shared).write(run_dir / run_folder.DATA)
     times = f", {split.repeats} times" if split.repeats > 1 else ""
@@ -80,7 +80,7 @@ def _divide(config: Config, table: pd.DataFrame, fold_of_row: pd.Series) -> dict
     """Returns the splits of each fold's model.
 
     Raises:
-        DataError: If any cannot be trained: said before the first is.
+        DataError: If any of them cannot be trained; raised before the first is trained.
     """
     threshold, kinds = config.data.label_threshold, {"train": 2, "val": 2}
     divisions = {

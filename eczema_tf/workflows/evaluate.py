@@ -1,4 +1,4 @@
-"""A trained run judged again, on its own cases or on another manifest: what `evaluate` runs."""
+"""Evaluates a trained run again, on its own cases or on another manifest: what `evaluate` runs."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -46,20 +46,21 @@ def evaluate(
     with_photos: bool = False,
     allow_leaks: bool = False,
 ) -> Metrics:
-    """Judges a trained run, prints the results and writes them.
+    """Evaluates a trained run, prints the results and writes them.
 
     Args:
-        run_dir: Of a finished run.
+        run_dir: Folder of a finished run.
         manifest: Another manifest; None for the run's own.
-        embeddings: Of the photos of that manifest, for a run that was trained on embeddings; None
-            for the file that it was trained with.
+        embeddings: Embeddings of that manifest's photos, for a run that was trained on embeddings;
+            None for the file that it was trained with.
         split: One of `schema.SPLITS`, or "all".
         out: Folder of the results; None for the run folder itself (own test split) or a folder in
             it.
-        sensitivities: That operating points are to reach on validation, in (0, 1); none for those
-            of the configuration.
-        explanations: Of how many cases the explanations are measured, too; None for none.
-        robustness: How many cases are answered again, photos and texts corrupted; None for none.
+        sensitivities: Sensitivities that operating points should reach on validation, in (0, 1);
+            none for those of the configuration.
+        explanations: For how many cases the explanations are measured, too; None for none.
+        robustness: How many cases are answered again with corrupted photos and texts; None for
+            none.
         with_photos: Whether the report shows photos and texts of the surest answers.
         allow_leaks: Whether rows of another manifest that the run was trained or validated on are
             recorded instead of refused.
@@ -68,8 +69,8 @@ def evaluate(
         RunError: If the run is not finished, has kept no validation cases to reach `sensitivities`
             on, or if `out` is a run's folder, whose own results would be lost.
         DataError: If the manifest has no labelled row in the split or asks another question, its
-            photos have no embeddings that fit the run, or the run has seen what it is to be judged
-            on.
+            photos have no embeddings that fit the run, or the run has already seen rows that it
+            would be evaluated on.
     """
     own = manifest is None and split == "test"
     out = _choose_folder(out, run_dir, manifest, split)
@@ -79,13 +80,13 @@ def evaluate(
         dataset = load_as_trained(config.data, data)
     else:
         dataset = _load_other(trained, data, manifest, embeddings, allow_leaks)
-    # the run's own, wherever its manifest lies now
+    # the run's own data, wherever their manifest is now
     divided = manifest is None or is_alike(dataset, data, FINGERPRINTS[:1])
     rows = _choose_rows(dataset.table, split, data.splits if divided else None)
     if own and is_alike(dataset, data):
         leaks = Metrics.read(run_dir / run_folder.METRICS).leaks
     else:
-        # whoever asks for the run's own training rows
+        # asking for the run's own training rows is deliberate
         allowed = allow_leaks or (manifest is None and not own)
         leaks = check_overlap(list_seen(data), dataset, rows, allow_leaks=allowed)
     inputs = load_model_inputs(trained, dataset)
@@ -112,32 +113,32 @@ def _stress(
 
 
 def _describe_other(data: RunData, dataset: Dataset, inputs: Inputs, rows: np.ndarray) -> OtherData:
-    """Describes data that are not the run's own, and how far they are from its training."""
+    """Describes data that are not the run's own, and how far they are from its training data."""
     shift = compare_inputs(data.inputs or {}, describe_inputs(dataset, inputs, rows))
     return OtherData(dataset.take(rows).describe(), shift)
 
 
 def _aim_at(sensitivities: Sequence[float], config: Config, run_dir: Path) -> Config:
-    """Has operating points reach other sensitivities than the configuration's, if there are any."""
+    """Replaces the sensitivities that operating points should reach, if any are given."""
     if not sensitivities:
         return config
     if not (run_dir / run_folder.VALIDATION).is_file():
         raise RunError(
-            f"{run_dir}: has no {run_folder.VALIDATION} to choose --sensitivity on; train anew"
+            f"{run_dir}: has no {run_folder.VALIDATION} to choose --sensitivity on; train again"
         )
     return change_config(config, {"evaluate.sensitivities": list(sensitivities)})
 
 
 def _choose_folder(out: Path | None, run_dir: Path, manifest: Path | None, split: str) -> Path:
-    """Results of the run's own test split are the run's, others stand in a folder of their own.
+    """Chooses the run's folder for results on its own test split, and another one for all others.
 
-    The folder of a run is refused but for its own results, however it is spelt.
+    The folder of a run is refused for results other than its own, however it is spelt.
     """
     if manifest is None and split == "test" and (out or run_dir).resolve() == run_dir.resolve():
         check_writable(run_dir)
         return run_dir  # so that its model card is written, too
     data = "own"
-    if manifest is not None:  # `prepare` calls every one manifest.csv: its folder tells them apart
+    if manifest is not None:  # `prepare` calls each manifest.csv: the folder tells them apart
         folder, stem = manifest.resolve().parent.name, manifest.stem
         data = folder if stem == "manifest" else f"{folder}-{stem}"
     out = out or run_dir / "evaluations" / f"{data}-{split}"
@@ -149,7 +150,7 @@ def _choose_folder(out: Path | None, run_dir: Path, manifest: Path | None, split
 def _load_other(
     trained: TrainedModel, data: RunData, manifest: Path, embeddings: Path | None, allow_leaks: bool
 ) -> Dataset:
-    """Loads another manifest, with embeddings as the run was trained on, or photos likewise."""
+    """Loads another manifest, with embeddings or photos, whichever the run was trained on."""
     config = trained.config.data
     if embeddings is not None and config.embeddings is None:
         raise DataError(
@@ -161,16 +162,16 @@ def _load_other(
     found, expected = dataset.embeddings, trained.encoders.image.dimension
     if found is not None and found.dimension != expected:
         raise DataError(
-            f"{source}: holds embeddings of {found.dimension} values; this run was trained on"
-            f" {expected}: give those of the same network"
+            f"{source}: contains embeddings of {found.dimension} values; this run was trained on"
+            f" {expected}: give embeddings from the same network"
         )
     fields = [field.name for field in trained.encoders.clinical]
     note_absent(fields, dataset.table.columns, manifest.name)
     asked = dataset.positive_class
     if asked != data.positive_class:
         raise DataError(
-            f"{manifest}: asks for {asked}, which its positive_class says; this run was trained to"
-            f" tell {data.positive_class}"
+            f"{manifest}: asks for {asked} (its positive_class); this run was trained to detect"
+            f" {data.positive_class}"
         )
     return dataset
 
@@ -186,7 +187,7 @@ def _choose_rows(
     else:
         chosen = table["example_id"].isin(own_splits[split])
         if gone := len(own_splits[split]) - int(chosen.sum()):
-            say(f"note: {gone} of {len(own_splits[split])} rows of {split} are no longer there")
+            say(f"note: {gone} of the {len(own_splits[split])} {split} rows are no longer there")
     if not chosen.any():
         raise DataError(
             f"--split {split}: there are no such rows; give --split all to evaluate a manifest"
@@ -195,6 +196,6 @@ def _choose_rows(
     if table.loc[chosen, "eczema"].isna().all():
         raise DataError(
             f"--split {split}: none of its {chosen.sum()} rows has a label in the column eczema to"
-            " compare answers with; `predict` and `score` answer rows without one"
+            " compare answers with; `predict` and `score` answer rows without labels"
         )
     return np.flatnonzero(chosen)

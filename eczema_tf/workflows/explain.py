@@ -1,4 +1,4 @@
-"""What `explain` does: one case through a trained run, and why it answers so."""
+"""What `explain` does: runs one case through a trained run, and explains the answer."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -50,30 +50,30 @@ def explain(
 ) -> str:
     """Explains one case, and writes `heatmap.png`, `explanation.json` and `explanation.html`.
 
-    Of several photos, each has a heatmap: `heatmap.png`, `heatmap-2.png` and so on; but for those
-    that are unlike all of training.
+    Each of several photos gets its own heatmap (`heatmap.png`, `heatmap-2.png` and so on), except
+    those that are unlike all training photos.
 
     Args:
-        run_dir: Of a finished `train`.
+        run_dir: Folder of a finished `train`.
         photos: Files of the case, in any format that `upright_jpeg` reads.
-        text: As the user wrote it; "" for none.
-        clinical: What is known besides, by name of the field.
-        out: A new folder. It will hold the photo and the text.
-        target: As in `Question`, and so are the others.
+        text: The text as the user wrote it; "" for none.
+        clinical: Values of clinical fields, by name of the field.
+        out: A new folder. It will contain the photo and the text.
+        target: As in `Question`, like the next two.
         direction: "for" or "against".
-        image_method: Of the heatmap.
+        image_method: How the heatmap is made.
 
     Returns:
         The answer as lines for a terminal.
 
     Raises:
-        RunError: If the folder holds no finished run.
+        RunError: If the folder contains no finished run.
         DataError: If there is nothing to explain, or something that this model cannot use.
         EczemaError: If `out` exists and is not empty, or the disk refuses.
     """
     question = Question(target, direction, image_method)
     upright = read_case_photos(photos)
-    text = text.encode("utf-8", "replace").decode()  # as tokenizers see half a surrogate pair
+    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair, as tokenizers see it
     backend = RunBackend(run_dir, question)
     told = join_fields(clinical or {}, backend.said.clinical)
     answer = asyncio.run(answer_case(backend, upright, text, told))
@@ -83,13 +83,13 @@ def explain(
         heatmaps = answer.explanation.heatmaps if answer.explanation else ()
         full = find_full_colour(heatmaps)
         if answer.image_used and not any(heatmaps):
-            say("note: the image encoder gives one vector a photo, which has no places to show")
+            say("note: the image encoder gives one vector per photo, which has no places to show")
         for number, (jpeg, heatmap) in enumerate(zip(upright, heatmaps, strict=False), 1):
             if heatmap is None or not heatmap.known:
                 continue
             label, ends = f"evidence {direction} {target}", ("none", "most")
             if full:
-                label += ", log-odds of each hundredth"
+                label += ", log-odds per hundredth"
                 ends = "0", f"{full:.2f}"
             shown = np.asarray(shrink_photo(jpeg))
             picture = draw_overlay(shown, heatmap.on_scale(full), label, ends)
@@ -105,13 +105,14 @@ def explain_cases(
     """Explains cases of a data set, for pages that show them.
 
     Args:
-        run_dir: Of a finished `train`.
+        run_dir: Folder of a finished `train`.
         trained: Its model.
-        dataset: Has the cases.
-        case_ids: Of those to explain.
+        dataset: The data set with the cases.
+        case_ids: Ids of the cases to explain.
 
     Returns:
-        By case id; none of which the model can see nothing, such as photos that are embeddings.
+        The shown cases by case id, without those of which the model can see nothing, such as photos
+        that are embeddings.
     """
     backend, shown = RunBackend(run_dir, Question(), trained), {}
     sees_photos = "image" in trained.learned_from and dataset.embeddings is None
@@ -140,12 +141,12 @@ class RunBackend:
         """Loads a run.
 
         Args:
-            run_dir: Of a finished `train`.
+            run_dir: Folder of a finished `train`.
             question: What is explained, and how.
-            trained: The run's model, where it is loaded already.
+            trained: The run's model, if it is already loaded.
 
         Raises:
-            RunError: If the folder holds no finished run.
+            RunError: If the folder contains no finished run.
         """
         self.question = question
         self._trained = trained or run_folder.load_model(run_dir)
@@ -192,9 +193,9 @@ class RunBackend:
         }
 
     async def answer(self, photos: Sequence[bytes], text: str, clinical: str = "") -> Outputs:
-        """Answers, and does not explain."""
+        """Answers without an explanation."""
         inputs = self._build_inputs(photos, text, clinical)
-        # called and not compiled: compiling takes ten times as long as answering
+        # called without compiling, which takes ten times as long as answering
         logits = self._trained.model(to_model_inputs(inputs), training=False)
         return self._read(inputs, text, clinical, logits)
 

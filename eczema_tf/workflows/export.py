@@ -1,4 +1,4 @@
-"""A trained model to a SavedModel, compared with Keras before it is put in place."""
+"""Exports a trained model as a SavedModel, compared with Keras before it is put in place."""
 
 from contextlib import nullcontext
 from functools import partial
@@ -25,45 +25,45 @@ from eczema_tf.workflows.parity import check_parity
 
 
 def export(run_dir: Path, out: Path, hub_folder: Path | None = None) -> Path:
-    """Exports a finished run, which needs nothing but its folder; see `export_model`.
+    """Exports a finished run, which needs only its folder; see `export_model`.
 
     Args:
-        run_dir: Of the run.
+        run_dir: Folder of the run.
         out: Folder of all versions.
-        hub_folder: A new folder for all that belongs to the model, to be shared; None for none.
+        hub_folder: A new folder, for sharing, with all that belongs to the model; None for none.
 
     Raises:
-        RunError: If that is, or lies in, the folder of all versions.
+        RunError: If `hub_folder` is, or is inside, the folder of all versions.
     """
     if hub_folder and hub_folder.resolve().is_relative_to(out.resolve()):
-        raise RunError(f"--hub-folder {hub_folder}: {out} is for versions alone; give another")
+        raise RunError(f"--hub-folder {hub_folder}: {out} is only for versions; give another")
     trained = run_folder.load_model(run_dir)
     with replacing_folder(hub_folder) if hub_folder else nullcontext() as folder:
         version = export_model(trained, run_dir, out)
         if folder:
             fill_hub_folder(folder, trained, run_dir, version)
     if hub_folder:
-        print(f"to be shared: {hub_folder}")
+        print(f"ready to be shared: {hub_folder}")
     print(RunData.read(run_dir / run_folder.DATA).notice)
     return version
 
 
 def export_model(trained: run_folder.TrainedModel, run_dir: Path, out: Path) -> Path:
-    """Exports a model as the next version under `out`, and prints how near it is to Keras.
+    """Exports a model as the next version under `out`, and prints how close it is to Keras.
 
     Args:
         trained: The model.
-        run_dir: Of the model.
+        run_dir: The model's run folder.
         out: Folder of all versions; the new one is `out/<integer>`.
 
     Returns:
         The version's folder.
 
     Raises:
-        RunError: If the SavedModel and Keras differ; nothing is left behind then.
+        RunError: If the SavedModel and Keras differ; then nothing is left behind.
     """
     release_maps()
-    give_memory_back()  # of training
+    give_memory_back()  # what training took
     served, fields = build_served(trained, run_dir), list_values(trained.encoders.clinical)
     metadata = ExportMetadata(
         notice=RunData.read(run_dir / run_folder.DATA).notice,

@@ -1,6 +1,6 @@
-"""One model from data and splits: encoders and tokenizer, training, thresholds.
+"""Makes one model from data and splits: encoders and tokenizer, training, thresholds.
 
-All of it lands in a run folder.
+All of it goes into a run folder.
 """
 
 from collections.abc import Iterator
@@ -44,10 +44,11 @@ from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.base_run import BaseRun, build_on, check_base, load_base
 from eczema_tf.workflows.inference import load_model_inputs, predict_cases
 
-# texts that are averaged for one that says nothing: how many at most, at once, and how few
-# labelled unclear are too few
+# texts that are averaged into a text that says nothing: how many at most, how many at once, and
+# how many labelled unclear are enough
 NEUTRAL_TEXTS, NEUTRAL_BATCH, MIN_UNCLEAR = 512, 32, 20
-# photos of eczema that say how much evidence is usual: how many at most, at once, and too few
+# photos of eczema that show how much evidence is usual: how many at most, how many at once, and
+# how many are enough
 SCALE_PHOTOS, SCALE_BATCH, MIN_PHOTOS = 96, 8, 20
 
 
@@ -63,7 +64,7 @@ def check_encoders(config: Config) -> None:
     base = load_base(config)
     model = base.trained if base else _build_untrained(config, any_length, ["itchy"])
     names = {
-        # embeddings stand in for photos, whatever else is named
+        # embeddings replace photos, whatever else is named
         "image": config.data.embeddings or image.preset or image.saved_model or image.architecture,
         "text": text.preset or text.architecture,
     }
@@ -79,8 +80,8 @@ def check_encoders(config: Config) -> None:
     frozen = "image" in frozen_encoders(config.train, model.encoders)
     if frozen and config.preprocess.augment != AugmentConfig():
         say(
-            "note: preprocess.augment changes nothing, since the image encoder stays as it is; to"
-            " train it, too, set train.fine_tune.epochs and train.fine_tune.image_from"
+            "note: preprocess.augment has no effect, since the image encoder stays frozen; to train"
+            " it, too, set train.fine_tune.epochs and train.fine_tune.image_from"
         )
 
 
@@ -89,14 +90,14 @@ def fit_run(
 ) -> tuple[run_folder.TrainedModel, Inputs, Thresholds]:
     """Trains one model and chooses its thresholds, which makes it a whole run.
 
-    With `train.refit`, validation chooses the thresholds of a first model and how far its fusion
-    trusts photo and text, and the run's own is then trained anew, as long, on training and
-    validation rows together (Goodfellow, Bengio and Courville 2016, algorithm 7.2).
+    With `train.refit`, a first model's thresholds, and how far its fusion trusts photo and text,
+    are chosen on validation. The run's own model is then trained again, for as long, on training
+    and validation rows together (Goodfellow, Bengio and Courville 2016, algorithm 7.2).
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         dataset: All rows.
-        splits: Of each row.
+        splits: The split of each row.
         run_dir: Gets the model and its thresholds.
 
     Returns:
@@ -125,20 +126,23 @@ def fit_run(
 def note_neutral_text(
     trained: run_folder.TrainedModel, training: pd.DataFrame, inputs: Inputs, run_dir: Path
 ) -> None:
-    """Finds where the scores of words start from, and writes it into the run folder.
+    """Finds the baseline from which word scores start, and writes it into the run folder.
 
     Args:
         trained: The model.
         training: Rows of the data set that it learned from. Those labelled unclear are averaged; if
-            there are fewer than `MIN_UNCLEAR`, all.
-        inputs: Of the whole data set.
-        run_dir: Of the model.
+            there are fewer than `MIN_UNCLEAR`, all of them are.
+        inputs: Inputs of the whole data set.
+        run_dir: The model's run folder.
     """
     told = training[training["text"] != ""]
     unclear = told[told["consistency"] == "unclear"]
     enough = len(unclear) >= MIN_UNCLEAR
     if not enough and len(told) >= MIN_UNCLEAR:
-        say(f"words are scored against an average text: {len(unclear)} texts are labelled unclear")
+        say(
+            f"words are scored against an average text, since only {len(unclear)} texts are"
+            " labelled unclear"
+        )
     rows = (unclear if enough else told).index
     batches = _draw_batches(trained, inputs, rows, NEUTRAL_TEXTS, NEUTRAL_BATCH)
     run_folder.save_neutral_text(run_dir, find_neutral_text(Submodels(trained.model), batches))
@@ -147,20 +151,20 @@ def note_neutral_text(
 def note_evidence_scale(
     trained: run_folder.TrainedModel, validation: pd.DataFrame, inputs: Inputs, run_dir: Path
 ) -> None:
-    """Measures how much evidence heatmaps of eczema hold, and writes it into the run folder.
+    """Measures how much evidence heatmaps of eczema show, and writes it into the run folder.
 
     Args:
         trained: The model.
-        validation: Rows of the data set that it has not learned from (but for `train.refit`).
-        inputs: Of the whole data set.
-        run_dir: Of the model.
+        validation: Rows of the data set that it has not learned from (except with `train.refit`).
+        inputs: Inputs of the whole data set.
+        run_dir: The model's run folder.
     """
     eczema = validation["eczema"] > trained.config.data.label_threshold
     rows = validation.index[eczema & (validation["image_path"] != "")]
     if len(rows) < MIN_PHOTOS:
         say(
-            f"heatmaps: {len(rows)} photos of positive validation cases, too few to choose how much"
-            f" evidence a map needs ({MIN_PHOTOS} are enough)"
+            f"heatmaps: {len(rows)} photos of positive validation cases are too few to choose how"
+            f" much evidence a heatmap needs ({MIN_PHOTOS} are enough)"
         )
         rows = rows[:0]
     batches = _draw_batches(trained, inputs, rows, SCALE_PHOTOS, SCALE_BATCH)
@@ -171,7 +175,7 @@ def note_evidence_scale(
 def _draw_batches(
     trained: run_folder.TrainedModel, inputs: Inputs, rows: pd.Index, most: int, size: int
 ) -> Iterator[Tensors]:
-    """Draws rows by the run's seed, and gives them to its model in batches of a size."""
+    """Draws rows with the run's seed, and yields the model's inputs of them in batches."""
     drawn = np.random.default_rng(trained.config.seed).permutation(np.array(rows))[:most]
     for start in range(0, len(drawn), size):
         yield to_model_inputs(inputs.gather(drawn[start : start + size]))
@@ -183,15 +187,15 @@ def train_run(
     """Trains one model and saves it.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         dataset: All rows.
-        splits: Of each row; "train" is learned from, "val" decides when to stop.
+        splits: The split of each row; "train" is learned from, "val" decides when to stop.
         run_dir: Gets the model, the checkpoints and the TensorBoard logs.
         judged: As in `train_model`.
 
     Returns:
-        The model with its best weights, the inputs of all rows, and what training and validation
-        say of it.
+        The model with its best weights, the inputs of all rows, and its history on training and
+        validation.
     """
     table, run_data = dataset.table, _describe_splits(dataset, splits)
     run_folder.check_data(run_dir, run_data)
@@ -216,7 +220,7 @@ def train_run(
         "trained_on": trained_on,
         "inputs": describe_inputs(dataset, inputs, np.flatnonzero(splits == "train")),
         "seen": note_seen(dataset, splits.isin(["train", "val"]).to_numpy()),
-        # without which row was where
+        # without recording which row was in which split
         "base": base.data.model_copy(update={"splits": None, "folds": None}) if base else None,
     }
     run_data.model_copy(update=learned).write(run_dir / run_folder.DATA)
@@ -229,12 +233,12 @@ def train_run(
 
 
 def list_modalities(training: pd.DataFrame, base: BaseRun | None) -> list[str]:
-    """Lists what can be learned from; what a base has not learned from cannot be added to it."""
+    """Lists the modalities to learn from; a base run gets none that it has not learned from."""
     given = {"image": training["image_path"], "text": training["text"]}
     there = [modality for modality, values in given.items() if (values != "").any()]
     known = [name for name in there if base is None or name in base.trained.learned_from]
     for name in {*there} - {*known}:
-        say(f"note: train.base_run has learned nothing from the {name}, which is left out")
+        say(f"note: train.base_run has not learned from the {name}, which is left out")
     return known
 
 
@@ -248,13 +252,13 @@ def _describe_splits(dataset: Dataset, splits: pd.Series) -> RunData:
 
 
 def note_telling(config: Config, training: pd.DataFrame) -> None:
-    """Says which clinical fields give the label away by being known at all."""
+    """Says which clinical fields give the label away by whether they are known."""
     label = training["eczema"]
     positive = (label > config.data.label_threshold).to_numpy()
     telling = find_telling(training, config.data.clinical, positive, label.notna().to_numpy())
     for name, (with_label, without) in telling.items():
         say(
-            f"note: data.clinical: {name} is known of {with_label:.0%} of the positive training"
+            f"note: data.clinical: {name} is known for {with_label:.0%} of the positive training"
             f" rows and {without:.0%} of the others; cases in use may differ from both"
         )
 
@@ -270,7 +274,7 @@ def _build_untrained(
     image, text = config.model.image, config.model.text
     image_encoder = specify_image_encoder(image, embedding_dimension)
     if text.preset is not None:
-        text_encoder = specify_text_encoder(text, 0)  # first: it says how to provide a preset
+        text_encoder = specify_text_encoder(text, 0)  # first: says how to provide a preset
         tokenizer = load_tokenizer(find_preset(text.preset).location, text.max_tokens)
     else:
         tokenizer = learn_tokenizer(training_texts, text.vocabulary_size, text.max_tokens)

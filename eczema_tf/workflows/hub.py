@@ -1,4 +1,4 @@
-"""A model as a folder to be shared, as model hubs lay it out: card, weights, SavedModel, sums."""
+"""A model as a folder to share, laid out as on model hubs: card, weights, SavedModel, checksums."""
 
 import shutil
 from dataclasses import replace
@@ -23,16 +23,16 @@ FROM_RUN = (run_folder.THRESHOLDS, run_folder.NEUTRAL_TEXT, run_folder.EVIDENCE)
 def fill_hub_folder(folder: Path, trained: TrainedModel, run_dir: Path, version: Path) -> None:
     """Fills an empty folder with a model; `ExportedModel` reads it, as it does a version's.
 
-    It holds no photo, text or id of a training case.
+    It contains no photo, text or id of a training case.
 
     Args:
-        folder: To fill.
+        folder: The folder to fill.
         trained: The model.
-        run_dir: Of the model, with its card.
+        run_dir: The model's run folder, with its card.
         version: Folder of its export.
 
     Raises:
-        RunError: If two weights have one name.
+        RunError: If two weights have the same name.
     """
     for root, names in ((version, FILES), (run_dir, FROM_RUN)):
         for name in names:
@@ -42,10 +42,10 @@ def fill_hub_folder(folder: Path, trained: TrainedModel, run_dir: Path, version:
     run_folder.save_encoders(folder, forget_handle(trained.encoders), trained.tokenizer)
     weights = {weight.path: np.asarray(weight.numpy()) for weight in trained.model.weights}
     if len(weights) != len(trained.model.weights):
-        raise RunError(f"{SAFETENSORS}: two weights have one name; nothing was written")
+        raise RunError(f"{SAFETENSORS}: two weights have the same name; nothing was written")
     safetensors.numpy.save_file(weights, folder / SAFETENSORS, metadata={"format": "keras"})
     shutil.copyfile(run_dir / run_folder.MODEL_CARD, folder / CARD)
-    # not of the card, whose gaps are for the author to fill
+    # except the card, whose gaps are for the author to fill
     write_checksums(folder, sorted({path.name for path in folder.iterdir()} - {CARD}))
 
 
@@ -74,7 +74,7 @@ def forget_places(config: Config) -> Config:
     local = {
         key: Path(place)
         for key, place in places.items()
-        # a hub's: hf://owner/name
+        # not those of a hub: hf://owner/name
         if place
         and "://" not in place
         and (not key.endswith("preset") or Path(place).is_absolute() or Path(place).exists())

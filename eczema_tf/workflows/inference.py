@@ -1,4 +1,4 @@
-"""Manifest rows through a model to logits and cases: the one way for all workflows."""
+"""Runs manifest rows through a model, to logits and cases: the one way for all workflows."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -77,13 +77,13 @@ def build_client_inputs(
     texts: Sequence[str],
     clinical: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Preprocesses rows as clients send them, by the functions that training uses.
+    """Preprocesses rows as clients send them, with the functions that training uses.
 
     Args:
         trained: The model.
         photos: Upright JPEGs; b"" for none.
-        texts: As many, as written; "" for none.
-        clinical: As many, from `data.clinical.lines.join_fields`; None for nothing.
+        texts: As many texts, as written; "" for none.
+        clinical: As many lines, from `data.clinical.lines.join_fields`; None for nothing.
 
     Returns:
         The model's inputs by name, (rows, ...).
@@ -112,7 +112,7 @@ def build_client_inputs(
 
 
 def load_model_inputs(trained: TrainedModel, dataset: Dataset) -> Inputs:
-    """Preprocesses a data set for a model; as in the served graph, without what it never saw."""
+    """Preprocesses a data set like the served graph, without the modalities it never saw."""
     inputs = load_inputs(
         dataset,
         tokenizer=trained.tokenizer,
@@ -130,7 +130,7 @@ def predict_cases(
     """Predicts the cases of some rows; arguments as in `compute_row_logits`.
 
     Returns:
-        One row a case, as from `average_rows_by_case`.
+        One row per case, as from `average_rows_by_case`.
     """
     return average_rows_by_case(compute_row_logits(trained, dataset, inputs, rows))
 
@@ -142,12 +142,12 @@ def predict_versions(
 
     Args:
         trained: The model.
-        dataset: The rows, of one version.
-        inputs: Of all versions, one below the other.
-        versions: How many.
+        dataset: The rows of one version.
+        inputs: The inputs of all versions, one below the other.
+        versions: How many versions there are.
 
     Returns:
-        The cases of each, as from `average_rows_by_case`, in the same order.
+        The cases of each version, as from `average_rows_by_case`, in the same order.
     """
     rows = np.arange(len(inputs))
     below = dataset.take(rows % len(dataset.table))
@@ -159,10 +159,10 @@ def draw_cases(dataset: Dataset, rows: np.ndarray, cases: int, seed: int) -> np.
     """Draws cases at random, and takes the first row of each.
 
     Args:
-        dataset: The rows are of.
-        rows: int64, to choose from.
-        cases: How many at most.
-        seed: Says which.
+        dataset: The data set that the rows come from.
+        rows: int64, the rows to choose from.
+        cases: How many cases at most.
+        seed: Seed of the draw.
 
     Returns:
         int64 (cases,), in order.
@@ -179,13 +179,13 @@ def compute_row_logits(
 
     Args:
         trained: The model.
-        dataset: The rows come from.
+        dataset: The data set that the rows come from.
         inputs: From `load_model_inputs`, of the whole data set.
         rows: int64, which rows.
 
     Returns:
-        One row each: ids, labels, what was used, and logits by head; NaN where the modality that a
-        head reads is absent. Beside them, what is decided by: distances and bounds.
+        One row each: ids, labels, what was used, and logits by head (NaN where the modality that a
+        head reads is absent); also what decisions depend on: distances and bounds.
     """
     train = trained.config.train
     frozen = frozen_encoders(train, trained.encoders) if train.cache_features else frozenset()
@@ -224,13 +224,13 @@ def compute_row_logits(
     )
 
 
-@lru_cache(maxsize=1)  # stress tests ask one model many times, and a graph is slow to build
+@lru_cache(maxsize=1)  # stress tests run one model many times, and a graph is slow to build
 def _predictor_of(model: keras.Model, cached: frozenset[str]) -> Predictor:
     return build_predictor(heads_of(model, cached))
 
 
 def read_answers(outputs: Any, inputs: Any, text_read: Any) -> dict[str, np.ndarray]:
-    """Turns the model's outputs into what signatures answer; arguments as in `compute_decision`."""
+    """Turns the model's outputs into signatures' answers; arguments as in `compute_decision`."""
     decided = compute_decision(outputs, inputs, text_read)
     found = {**compute_probabilities(outputs), **decided}
     answers = {name: np.asarray(value) for name, value in found.items()}
@@ -239,14 +239,14 @@ def read_answers(outputs: Any, inputs: Any, text_read: Any) -> dict[str, np.ndar
 
 
 def read_undecided(model: keras.Model) -> dict[str, tuple[float, float]]:
-    """Returns the probabilities between which a case is undecided, by its kind."""
+    """Returns the probabilities between which a case is undecided, by kind of case."""
     layer = model.get_layer(SIDE)
     ends = compute_sigmoid(np.stack([layer.low.numpy(), layer.high.numpy()], 1).astype("float64"))
     return {kind: (float(low), float(high)) for kind, (low, high) in zip(KINDS, ends, strict=True)}
 
 
 def read_bounds(model: keras.Model, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Returns between which log-odds each row is undecided, for its kind: `BOUNDS`, (rows,)."""
+    """Returns the log-odds between which each row is undecided, for its kind: `BOUNDS`, (rows,)."""
     layer, used = model.get_layer(SIDE), rows[["image_used", "text_used"]].to_numpy(bool)
     kind = [KINDS.index(choose_kind(image, text)) for image, text in used]
     return {

@@ -1,4 +1,4 @@
-"""Whether an exported model answers as Keras does, from what clients send to explanations."""
+"""Checks that an exported model answers as Keras does, from clients' rows to explanations."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -34,22 +34,23 @@ from eczema_tf.workflows import run_folder
 from eczema_tf.workflows.inference import build_client_inputs, read_answers
 
 PARITY_ROWS = 24
-# gradients through both encoders of all rows at once would take gigabytes
+# for all rows at once, gradients through both encoders would take gigabytes
 PARITY_BATCHES = [slice(first, first + 4) for first in range(0, PARITY_ROWS, 4)]
 PARITY_SEED = 2026
-TOLERANCE = 1e-4  # of what `Parity` measures
+TOLERANCE = 1e-4  # for what `Parity` measures
 # Explanations are gradients, and those of a ReLU or a maximum jump where rounding decides on which
-# side a unit stands. So a few rows may differ by what one unit of a head can make out.
+# side a unit is. So a few rows may differ by as much as one unit of a head can change.
 KINK_ROWS, KINK_TOLERANCE = 6, 5e-2
-# Below so many logits a text, what the scores of words miss is ignored whatever its share: a model
-# that hardly moves misses that much at its kinks. Beyond it and `INCOMPLETE` there is a warning.
-# A path integral computed correctly never misses a tenth (or a tenth of a logit a text): an error.
+# If word scores miss fewer logits per text than NEGLIGIBLE, that is ignored, whatever their share:
+# a model that hardly moves misses that much at its kinks. Beyond that and `INCOMPLETE`, there is a
+# warning. A correctly computed path integral never misses a tenth (or a tenth of a logit per text):
+# that is an error.
 NEGLIGIBLE, WRONG = 0.01, 0.1
 STAGES = {  # what computes a model's input, or an output of the SavedModel
     IMAGE: "decoding and preprocessing of the photo",
     IMAGE_PRESENT: "decoding of the photo",
-    TOKEN_IDS: "cleaning and tokens of the text",
-    PADDING_MASK: "cleaning and tokens of the text",
+    TOKEN_IDS: "cleaning and tokenisation of the text",
+    PADDING_MASK: "cleaning and tokenisation of the text",
     TEXT_PRESENT: "cleaning of the text",
     CLINICAL: "clinical fields",
     "eczema_image": "features of the photo, or their head",
@@ -60,7 +61,7 @@ STAGES = {  # what computes a model's input, or an output of the SavedModel
     "known_image": "distance of the photo from training",
     "known_text": "distance of the text from training",
     "decision": "bounds of the decision",
-    "contribution": "what photo and text moved",
+    "contribution": "contributions of photo and text",
     "token_score": "gradient to the words",
     "heatmap": "gradient to the map of the photo",
     "heatmap_scale": "evidence in the photo",
@@ -72,9 +73,10 @@ class Parity(NamedTuple):
     """The largest differences between a SavedModel and Keras.
 
     Attributes:
-        probability: Of a probability, or of anything else that is not a heatmap or a word's score.
-        heatmap: Of a place of a heatmap, as a share of its scale.
-        token_score: Of a token's score, in logits.
+        probability: Difference of a probability, or of anything else that is neither a heatmap nor
+            a word's score.
+        heatmap: Difference of one place of a heatmap, as a share of its scale.
+        token_score: Difference of a token's score, in logits.
     """
 
     probability: float
@@ -91,19 +93,19 @@ class Parity(NamedTuple):
 def check_parity(
     folder: Path, served: ServedModel, trained: run_folder.TrainedModel, run_dir: Path
 ) -> Parity:
-    """Compares a SavedModel with Keras, in the order of computing.
+    """Compares a SavedModel with Keras, in the order of computation.
 
-    The rows are drawn here, no patient's, and go the way that clients' rows go.
+    The rows are drawn here, are no patient's, and take the same way as clients' rows.
 
     Args:
-        folder: The SavedModel's.
+        folder: The SavedModel's folder.
         served: What it was made of.
         trained: The model in Keras.
-        run_dir: Of the model.
+        run_dir: The model's run folder.
 
     Raises:
-        RunError: If they differ, with the first output that does, the row and the stage; or if the
-            scores of words do not add up to what their texts moved.
+        RunError: If they differ; the message names the first output that does, the row and the
+            stage. Also if word scores do not add up to what their texts moved.
     """
     photos, texts = draw_rows(PARITY_ROWS)
     clinical = draw_fields(trained.encoders.clinical, PARITY_ROWS)
@@ -145,7 +147,7 @@ def answer_in_keras(
     inputs: Mapping[str, np.ndarray],
     text_read: np.ndarray,
 ) -> list[dict[str, np.ndarray]]:
-    """What the SavedModel has to give, by `PARITY_BATCHES`."""
+    """Returns what the SavedModel has to answer, by `PARITY_BATCHES`."""
     predict, answers = build_predictor(trained.model), []
     explain = tf.function(
         partial(explain_in_one_pass, submodels), reduce_retracing=True, autograph=False
@@ -166,10 +168,10 @@ def answer_in_keras(
 
 
 def check_completeness(answers: Sequence[Mapping[str, np.ndarray]]) -> None:
-    """Holds the sums of words' scores to what the texts moved, and says if they miss some of it.
+    """Compares the sums of word scores with what the texts moved; warns if they miss some of it.
 
     Raises:
-        RunError: If they miss more than `WRONG` of it, and of a logit a text.
+        RunError: If they miss more than `WRONG` of it, and more than `WRONG` logits per text.
     """
     moved = np.concatenate([answer["contribution"][:, 2] for answer in answers])
     sums = np.concatenate([answer["token_score"].sum(axis=1) for answer in answers])
@@ -177,12 +179,12 @@ def check_completeness(answers: Sequence[Mapping[str, np.ndarray]]) -> None:
     if missed <= max(INCOMPLETE * whole, NEGLIGIBLE * len(moved)):
         return
     fault = (
-        f"the scores of words miss {missed:.3f} of the {whole:.3f} logits that {len(moved)} texts"
+        f"the word scores miss {missed:.3f} of the {whole:.3f} logits that {len(moved)} texts"
         f" moved, with {NODES} nodes"
     )
     if not missed <= WRONG * max(whole, len(moved)):
         raise RunError(f"{fault}, more than {WRONG:.0%}: nothing was exported")
-    say(f"{fault}, more than {INCOMPLETE:.0%}: trust them that much less")
+    say(f"{fault}, more than {INCOMPLETE:.0%}: trust them accordingly less")
 
 
 def compare_answers(
@@ -192,9 +194,10 @@ def compare_answers(
     answers: Sequence[dict[str, np.ndarray]],
     clinical: Sequence[str] | None,
 ) -> dict[str, np.ndarray]:
-    """The largest difference of each row by the name of the output; see `Parity`.
+    """Returns the largest difference of each row, by name of the output; see `Parity`.
 
-    Of a model that is told clinical fields, the signatures with them: the others ask these.
+    For a model with clinical fields, only the signatures with them are compared: the others call
+    these.
     """
     differences = defaultdict(list)
     for rows, expected in zip(PARITY_BATCHES, answers, strict=True):
@@ -211,11 +214,11 @@ def compare_answers(
     return merged
 
 
-@cache  # of several exports in a process; three seconds each
+@cache  # for several exports in one process; drawing takes three seconds
 def draw_rows(count: int) -> tuple[list[bytes], list[str]]:
     """Draws built-in cases as clients send them, the first photo as large as a phone's.
 
-    Every third row has no photo, every fourth of the others no text.
+    Every third row has no photo, and every fourth of the others has no text.
     """
     photos, texts = [], []
     for index in range(count):
@@ -247,7 +250,7 @@ def draw_fields(fields: Sequence[Field], rows: int) -> list[str] | None:
 
 
 def compute_differences(answer: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """The largest difference of each row; the shorter side's tokens are padded with zeros.
+    """Returns the largest difference of each row; the shorter side's tokens are zero-padded.
 
     Strings differ by 1 or not at all.
     """

@@ -1,4 +1,4 @@
-"""One case through an exported model or a server: what `predict` prints."""
+"""Runs one case through an exported model or a server: what `predict` prints."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,17 +41,17 @@ def predict(
     Args:
         photos: Files of one case, in any format that `upright_jpeg` reads.
         text: A description; "" for none.
-        clinical: What is known besides, by name of the field.
+        clinical: Values of clinical fields, by name of the field.
         model: Folder of an export; or None and `url`.
-        url: Of a server's model.
+        url: Address of a model on a server.
 
     Returns:
-        The answer. If TensorFlow Serving was asked, which knows neither, without thresholds; and
-        several photos are decided on only where they agree.
+        The answer. TensorFlow Serving knows no thresholds and no bounds: its answer has no
+        thresholds, and several photos are decided on only where they agree.
 
     Raises:
-        EczemaError: If a photo cannot be read, or the model cannot be asked, or not about these
-            clinical fields.
+        EczemaError: If a photo cannot be read, the model cannot be reached, or it does not take
+            these clinical fields.
     """
     upright = read_case_photos(photos) or [b""]
     model = model and find_version(model)  # once: another may be exported meanwhile
@@ -69,9 +69,9 @@ def predict(
 
 @contextmanager
 def _leaving_the_graph_as_it_is() -> Iterator[None]:
-    """Runs new graphs without TensorFlow's optimizer, whose half second one answer does not earn.
+    """Runs new graphs without TensorFlow's optimizer: one answer is not worth its half second.
 
-    Probabilities differ from an optimized graph's by rounding, some 1e-7.
+    Probabilities differ from an optimized graph's by rounding, about 1e-7.
     """
     import tensorflow as tf
 

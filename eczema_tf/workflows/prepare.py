@@ -1,4 +1,4 @@
-"""Preparing a data set: download it if that is asked, write its manifest folder, audit that."""
+"""Prepares a data set: downloads it if asked to, writes its manifest folder and audits that."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,18 +18,18 @@ from eczema_tf.workflows.audit import audit_prepared
 def prepare(
     data_set: str, out: Path, *, overwrite: bool, allow_leaks: bool, **options: object
 ) -> None:
-    """Writes the manifest folder of a data set, says what became of it, and audits it.
+    """Writes the manifest folder of a data set, summarises it, and audits it.
 
     Args:
         data_set: One of `DATA_SETS`.
         out: The folder.
-        overwrite: Whether a folder already there may be replaced.
-        allow_leaks: Whether splits of the data set's own may share groups, photos or texts.
-        **options: Those of the data set's function in `DATA_SETS`.
+        overwrite: Whether a folder that is already there may be replaced.
+        allow_leaks: Whether the data set's own splits may share groups, photos or texts.
+        **options: Options of the data set's function in `DATA_SETS`.
 
     Raises:
         EczemaError: If the data set is wrong, or the folder cannot be written.
-        DataError: If the folder is there now, but training would refuse it.
+        DataError: If the folder was written, but training would refuse it.
     """
     summary = DATA_SETS[data_set](out, overwrite=overwrite, **options)
     print(f"{summary.description}\nwritten to {summary.manifest}")
@@ -37,7 +37,7 @@ def prepare(
         audit_prepared(out, allow_leaks=allow_leaks)
     except DataError:
         say(
-            f"note: {out} is there, but would not be trained on: mend what the error names, and"
+            f"note: {out} was written, but training would refuse it: fix what the error names, and"
             " prepare it again with --overwrite"
         )
         raise
@@ -54,17 +54,17 @@ def prepare_scin_files(
     images: Path | None,
     **options: Any,
 ) -> Summary:
-    """Downloads SCIN if `download` says where to; what is given besides goes before that.
+    """Downloads SCIN if `download` says where to; files that are given take precedence.
 
     Args:
         out: The folder to write.
         download: The folder to download to; None where `cases` and `labels` are given.
-        limit: As of `download_scin`.
-        jobs: As of `download_scin`; None for its default.
-        cases: As of `prepare_scin`, like all that follow.
+        limit: As in `download_scin`.
+        jobs: As in `download_scin`; None for its default.
+        cases: As in `prepare_scin`, like all that follow.
         labels: The dermatologists' votes.
         images: A folder with photos.
-        **options: Further ones.
+        **options: Further options.
     """
     if download is not None:
         try:

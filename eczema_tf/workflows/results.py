@@ -50,20 +50,20 @@ def write_results(
     stressed: Stressed | None = None,
     show: ShowCases | None = None,
 ) -> Metrics:
-    """Judges cases, writes predictions, metrics, plots and the report, and prints the results.
+    """Evaluates cases, writes predictions, metrics, plots and the report, and prints the results.
 
     Args:
-        out: Where to.
+        out: Folder to write to.
         cases: From `average_rows_by_case`.
-        config: Of the run.
+        config: Configuration of the run.
         split: What the cases are, for the record.
-        leaks: What straddled the splits the model was trained with; None if nobody looked.
+        leaks: What straddled the splits that the model was trained with; None if nobody looked.
         run_dir: The run's folder, which says what was trained on what; None if it is `out`, which
             then gets the model card, too.
-        other: What the cases are of, if they are not the run's own.
-        stressed: The same cases, or some, answered again under stress; None if they were not.
+        other: The data that the cases are from, if they are not the run's own.
+        stressed: All or some of the cases, answered again under stress; None if they were not.
         show: Looks up and explains cases by id, so that the report shows the photos and texts of
-            the surest; None for figures alone.
+            the surest; None for a report without them.
     """
     facts = run_folder.read_run_facts(run_dir or out, config)
     metrics = compute_metrics(
@@ -104,17 +104,17 @@ def _write_report(
 
 
 def write_card(file: Path, card: str) -> None:
-    """Writes a model card, beside one that its author has filled in."""
+    """Writes a model card, next to one that its author has filled in."""
     if file.is_file() and GAP not in file.read_text(encoding="utf-8", errors="replace"):
         filled, file = file, file.with_stem(f"{file.stem}_new")
-        say(f"note: {filled} was filled in and stays; the card of these results is {file.name}")
+        say(f"note: {filled} was filled in and is kept; the card of these results is {file.name}")
     write_text(file, card)
 
 
 def _add_other(
     metrics: Metrics, facts: RunFacts, cases: pd.DataFrame, other: OtherData, run_dir: Path
 ) -> tuple[Metrics, RunFacts]:
-    """Says what the cases are of, and how they compare with the run's own."""
+    """Adds which data the cases are from, and how they compare with the run's own."""
     own = Metrics.read(run_dir / run_folder.METRICS)
     external = judge_external(cases, metrics, own, other.shift)
     return metrics.model_copy(update={"external": external}), replace(facts, judged=other.facts)
@@ -127,10 +127,10 @@ def _show_surest(cases: pd.DataFrame, metrics: Metrics, show: ShowCases | None) 
 
 
 def _choose_run_points(run_dir: Path, config: Config) -> dict[str, Thresholds]:
-    """Chooses a run's operating points on its validation cases, as `choose_points`.
+    """Chooses a run's operating points on its validation cases, as `choose_points` does.
 
-    Those of a cross-validation are the means of its models'. A run from before validation cases
-    were kept has none.
+    Those of a cross-validation are the means of its models' points. A run from before validation
+    cases were kept has none.
     """
     files = [run_dir / run_folder.VALIDATION]
     if not files[0].is_file():

@@ -1,4 +1,4 @@
-"""A run as an object, for Python: trained or loaded, then asked, judged and exported."""
+"""A run as a Python object: trained or loaded, then queried, evaluated and exported."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: That holds it.
+        folder: The folder of the run.
         trained: Its configuration, encoders, tokenizer and Keras model.
     """
 
@@ -31,10 +31,10 @@ class Run:
         """Loads a run.
 
         Args:
-            folder: Of a finished `train`.
+            folder: Folder of a finished `train`.
 
         Raises:
-            RunError: If it holds no finished run, or a file is damaged.
+            RunError: If it contains no finished run, or a file is damaged.
         """
         self.folder = Path(folder)
         self.trained = run_folder.load_model(self.folder)
@@ -45,12 +45,12 @@ class Run:
         return Metrics.read(self.folder / run_folder.METRICS)
 
     def explain(self, *photos: Photo, text: str | None = None, clinical: Fields = None) -> Answer:
-        """Answers one case, and says why.
+        """Answers one case, and explains the answer.
 
         Args:
-            photos: Files or their bytes, in any format that `predict` takes; of one case.
-            text: None for none.
-            clinical: What is known besides, by name of the field.
+            photos: Photos of one case, as files or their bytes, in any format that `predict` takes.
+            text: A description of the symptoms; None for none.
+            clinical: Values of clinical fields, by name of the field.
 
         Returns:
             The answer, with its `explanation`.
@@ -68,15 +68,15 @@ class Run:
         return RunBackend(self.folder, Question(), self.trained)
 
     def evaluate(self, manifest: str | Path | None = None, split: str = "test") -> Metrics:
-        """Judges the run, prints the results and writes them into its folder.
+        """Evaluates the run, prints the results and writes them into its folder.
 
         Args:
-            manifest: Of other data; None for the run's own.
+            manifest: Manifest of other data; None for the run's own.
             split: "train", "val", "test" or "all".
 
         Raises:
-            DataError: If there is no such split, nothing in it to judge, or the run was trained on
-                that manifest.
+            DataError: If there is no such split, it has nothing to evaluate, or the run was trained
+                on that manifest.
         """
         if split not in (*SPLITS, "all"):
             raise DataError(f"split: allowed: {', '.join(SPLITS)}, all; received {split!r}")
@@ -86,7 +86,7 @@ class Run:
         """Exports the model as the next version under `out`; returns the version's folder.
 
         Raises:
-            RunError: If the SavedModel and Keras differ; nothing is left behind then.
+            RunError: If the SavedModel and Keras differ; then nothing is left behind.
         """
         return export_model(self.trained, self.folder, Path(out))
 
@@ -94,11 +94,11 @@ class Run:
 def train_run(config: Config, folder: str | Path, *, resume: bool = False) -> Run:
     """Prepares the data, trains, evaluates, and exports if `export.enabled`; prints the results.
 
-    A script that lets it make built-in data needs the usual `if __name__ == "__main__":`.
+    A script in which it makes built-in data needs the usual `if __name__ == "__main__":`.
 
     Args:
         config: From `load_config`.
-        folder: A new one, or with `resume` that of an interrupted run with this configuration.
+        folder: A new folder, or with `resume` that of an interrupted run with this configuration.
         resume: Whether to continue with what is in the folder.
 
     Raises:

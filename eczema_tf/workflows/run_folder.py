@@ -44,9 +44,9 @@ from eczema_tf.workflows.audit import AUDIT
 CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
 ENCODERS, WEIGHTS, TOKENIZER = "encoders.json", "model.weights.h5", "tokenizer"
 THRESHOLDS, METRICS, PREDICTIONS = "thresholds.json", "metrics.json", "predictions.csv"
-VALIDATION = "validation.csv"  # the predictions that thresholds are chosen by
-NEUTRAL_TEXT = "neutral_text.npy"  # float32 (channels,), where the scores of words start from
-WEIGHT_BYTES, HDF5_BYTES = 4, 2 << 20  # HDF5 needs some itself: 0.8 MB were seen
+VALIDATION = "validation.csv"  # the predictions that thresholds are chosen on
+NEUTRAL_TEXT = "neutral_text.npy"  # float32 (channels,), the baseline of word scores
+WEIGHT_BYTES, HDF5_BYTES = 4, 2 << 20  # HDF5 needs some space itself: 0.8 MB were seen
 EVIDENCE = "evidence.json"  # what a heatmap's colours stand for
 MODEL_FILES = (
     CONFIG,
@@ -59,8 +59,8 @@ MODEL_FILES = (
     NEUTRAL_TEXT,
     EVIDENCE,
 )
-FOLDS = "folds"  # of a cross-validation, a folder for each model
-# the model that validation judged, where the run's own was trained on validation, too
+FOLDS = "folds"  # of a cross-validation: contains a folder for each model
+# the model that was judged on validation, where the run's own was trained on validation, too
 BEFORE_REFIT = "before_refit"
 REPORT, MODEL_CARD = "report.html", "model_card.md"
 PACKAGES = (
@@ -81,8 +81,8 @@ class TrainedModel:
     """Everything that turns photos and texts into logits.
 
     Attributes:
-        learned_from: Modalities that it was trained on. Of others it sees nothing: what they would
-            go through still has the weights that it began with.
+        learned_from: Modalities that it was trained on. It sees nothing of others, since the layers
+            that they would go through still have their initial weights.
     """
 
     config: Config
@@ -93,22 +93,22 @@ class TrainedModel:
 
     @property
     def uses(self) -> tuple[str, ...]:
-        """What it makes anything of, of photos and texts: of photos not if embeddings stood in."""
+        """The modalities that it uses; not photos if it was trained on embeddings instead."""
         blind = {"image"} if self.encoders.image.kind == "precomputed" else set()
         return tuple(name for name in MODALITIES if name in self.learned_from - blind)
 
     def with_cache(self, folder: str) -> "TrainedModel":
-        """Makes the same model, which keeps what it computes in another folder."""
+        """Makes the same model, which caches what it computes in another folder."""
         train = self.config.train.model_copy(update={"cache_folder": folder})
         return replace(self, config=self.config.model_copy(update={"train": train}))
 
 
 @contextlib.contextmanager
 def in_use(run_dir: Path) -> Iterator[None]:
-    """Locks a run folder, made if need be, while the block works in it.
+    """Locks a run folder, which is created if necessary, while the block works in it.
 
     Raises:
-        RunError: If another process does.
+        RunError: If another process is working in it.
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise RunError(f"{run_dir}: is a file; give a folder as --run-dir")
@@ -125,7 +125,7 @@ def refuse_run(out: Path) -> None:
     """Refuses the folder of a run as a place for other results.
 
     Raises:
-        RunError: If it is one, or a file.
+        RunError: If `out` is the folder of a run, or a file.
     """
     if out.is_file():
         raise RunError(f"--out {out}: is a file; give a folder")
@@ -138,9 +138,9 @@ def refuse_run(out: Path) -> None:
 def write_start(run_dir: Path, config: Config) -> None:
     """Writes what is known before training: the configuration and the versions of everything.
 
-    Neither says anything about the user or the machine's name.
+    Neither reveals the user or the machine's name.
     """
-    # not all of them are installed: this package is none in a clone
+    # not all of them are installed: in a clone, this package is not
     installed = [name for name in PACKAGES if any(metadata.distributions(name=name))]
     environment = Environment(
         python=sys.version.split()[0],
@@ -154,7 +154,7 @@ def write_start(run_dir: Path, config: Config) -> None:
 
 
 def take_back_start(run_dir: Path) -> None:
-    """Removes what `write_start` wrote, unless something was trained since."""
+    """Removes what `write_start` wrote, unless something has been trained since."""
     places, trained = (run_dir, run_dir / BEFORE_REFIT), ("checkpoints/*", WEIGHTS, FOLDS)
     if not any([*place.glob(name)] for place in places for name in trained):
         for place in places:
@@ -163,11 +163,11 @@ def take_back_start(run_dir: Path) -> None:
 
 
 def check_data(run_dir: Path, data: RunData) -> None:
-    """Checks that a run goes on with what its checkpoints have learned from.
+    """Checks that a run continues with the data that its checkpoints have learned from.
 
     Raises:
-        RunError: If rows, labels, photos or splits are others: what is judged may have been learned
-            from.
+        RunError: If rows, labels, photos or splits differ: it may have learned from what it would
+            be evaluated on.
     """
     if not all((run_dir / name).exists() for name in (DATA, "checkpoints")):
         return
@@ -182,7 +182,7 @@ def check_data(run_dir: Path, data: RunData) -> None:
 
 
 def save_encoders(run_dir: Path, encoders: Encoders, tokenizer: TextTokenizer) -> None:
-    """Writes what encoders, clinical fields and tokenizer are."""
+    """Writes the specifications of encoders and clinical fields, and the tokenizer."""
     specs = {"image": encoders.image.model_dump(), "text": encoders.text.model_dump()}
     told: dict[str, object] = {"clinical": encoders.clinical} if encoders.clinical else {}
     told |= {"widened": True} if encoders.widened else {}
@@ -192,11 +192,11 @@ def save_encoders(run_dir: Path, encoders: Encoders, tokenizer: TextTokenizer) -
 
 
 def save_model(run_dir: Path, trained: TrainedModel) -> None:
-    """Writes encoders, tokenizer and, last, weights, whose presence means a whole model."""
+    """Writes encoders, tokenizer and, last, weights, whose presence means a complete model."""
     save_encoders(run_dir, trained.encoders, trained.tokenizer)
     needed = HDF5_BYTES + WEIGHT_BYTES * trained.model.count_params()
     with replacing_file(run_dir / WEIGHTS) as aside:
-        if shutil.disk_usage(run_dir).free < needed:  # HDF5 would bring the process down
+        if shutil.disk_usage(run_dir).free < needed:  # HDF5 would crash the process
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         trained.model.save_weights(aside)
 
@@ -205,15 +205,15 @@ def load_model(run_dir: Path) -> TrainedModel:
     """Rebuilds a trained model.
 
     Raises:
-        RunError: If the folder holds no finished model.
+        RunError: If the folder contains no finished model.
     """
     if (run_dir / FOLDS).is_dir():
-        keep = "set split.folds to null to train one to keep"
+        keep = "set split.folds to null to train one that is kept"
         raise RunError(f"{run_dir}: is a cross-validation, which keeps no model; {keep}")
     if not (run_dir / WEIGHTS).is_file():
         raise RunError(
-            f"{run_dir}: holds no trained model ({WEIGHTS} is missing); give the folder that"
-            " `train` printed as --run-dir"
+            f"{run_dir}: contains no trained model ({WEIGHTS} is missing); as --run-dir, give the"
+            " folder that `train` printed"
         )
     check_checksums(run_dir, MODEL_FILES)
     config, encoders = load_config(run_dir / CONFIG), load_encoders(run_dir)
@@ -221,32 +221,32 @@ def load_model(run_dir: Path) -> TrainedModel:
         model = build_model(config.model, encoders)
     except (ValueError, TypeError, KeyError) as error:  # Keras' and KerasHub's
         raise RunError(
-            f"{run_dir / ENCODERS}: no encoders can be built from it ({shorten(str(error))})"
+            f"{run_dir / ENCODERS}: encoders cannot be built from it ({shorten(str(error))})"
         ) from error
     try:
         model.load_weights(run_dir / WEIGHTS)
     except (ValueError, OSError) as error:
         cause = str(error).splitlines()[0]
         raise RunError(
-            f"{run_dir / WEIGHTS}: does not fit {CONFIG} and {ENCODERS}, or is of another version:"
-            f" train again ({cause})"
+            f"{run_dir / WEIGHTS}: does not fit {CONFIG} and {ENCODERS}, or is from another"
+            f" version: train again ({cause})"
         ) from error
     tokenizer, data = read_tokenizer(run_dir / TOKENIZER), RunData.read(run_dir / DATA)
     return TrainedModel(config, encoders, tokenizer, model, data.learned_from)
 
 
 def save_neutral_text(run_dir: Path, neutral_text: np.ndarray) -> None:
-    """Writes what stands for a token of a text that says nothing."""
+    """Writes the features that stand for a token of a text that says nothing."""
     with replacing_file(run_dir / NEUTRAL_TEXT) as aside, aside.open("wb") as file:
         np.save(file, neutral_text, allow_pickle=False)
 
 
 def take_apart(run_dir: Path, trained: TrainedModel) -> Submodels:
-    """Takes a run's model apart, to be explained.
+    """Takes a run's model apart, so that it can be explained.
 
     Raises:
-        RunError: If the run does not say what a text that says nothing is, or how much evidence is
-            usual.
+        RunError: If the run does not record what a text that says nothing looks like, or how much
+            evidence is usual.
     """
     path = run_dir / NEUTRAL_TEXT
     try:
@@ -260,18 +260,18 @@ def take_apart(run_dir: Path, trained: TrainedModel) -> Submodels:
 
 
 def seal(run_dir: Path) -> None:
-    """Writes the checksums of all that a finished run's model is rebuilt from."""
+    """Writes the checksums of all files that a finished run's model is rebuilt from."""
     write_checksums(run_dir, MODEL_FILES)
 
 
 def unseal(run_dir: Path) -> None:
-    """Takes checksums and results away from a run that goes on, whose files will change."""
+    """Removes checksums and results from a run that continues, since its files will change."""
     for name in (CHECKSUMS, METRICS):
         (run_dir / name).unlink(missing_ok=True)
 
 
 def load_encoders(run_dir: Path) -> Encoders:
-    """Reads the encoders' specs, and what is detected in texts."""
+    """Reads the encoders' specifications, and the findings that are detected in texts."""
     return read_json(run_dir / ENCODERS, Encoders)
 
 
@@ -281,7 +281,7 @@ def read_thresholds(run_dir: Path) -> Thresholds:
 
 
 def read_run_facts(run_dir: Path, config: Config) -> RunFacts:
-    """Reads what a run folder says beside its results.
+    """Reads what a run folder says apart from its results.
 
     Raises:
         RunError: If a file of the run is missing.

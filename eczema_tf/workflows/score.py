@@ -1,6 +1,7 @@
-"""A manifest of any size through an exported model on Spark, to Parquet: what `score` runs.
+"""Scores a manifest of any size with an exported model on Spark, to Parquet: what `score` runs.
 
-The driver reads the manifest in chunks; each is scored by one Spark job and committed as one file.
+The driver reads the manifest in chunks; one Spark job scores each chunk, which is committed as one
+file.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,27 +36,27 @@ def score(
     """Scores every row of a manifest, or those that a stopped job left, and prints the counts.
 
     Args:
-        model: Folder of an export: a version, or of all versions (the newest is taken). Like the
-            manifest's folder with the photos, it must be found under the same path by all
-            executors.
+        model: Folder of an export: a version's, or that of all versions (the newest is taken). Like
+            the manifest's folder with the photos, all executors must find it under the same path.
         manifest: CSV, Parquet or JSON lines.
         out: Folder for the Parquet files and `_job.json`.
-        master: As Spark names it.
-        batch_size: Rows through the network at once.
+        master: Spark's master, as Spark names it.
+        batch_size: Rows that go through the network at once.
         chunk_rows: Rows of one Parquet file, which is committed when all of them are scored.
-        threads: Of TensorFlow in each Python worker; Spark runs one for each core of its master.
-        keep_text: Whether texts are written out beside the answers.
-        cases: Parquet file for an answer to each case; None for none.
+        threads: TensorFlow's threads in each Python worker; Spark runs one worker per core of its
+            master.
+        keep_text: Whether texts are written along with the answers.
+        cases: Parquet file for one answer per case; None for none.
         debug: Whether Spark logs.
 
     Raises:
         DataError: If the manifest as a whole cannot be used, or an id is empty or repeated. A bad
-            row is no error: its status says so.
-        EczemaError: If there is no model, Spark or Java, or `out` holds something else.
+            row is not an error: its status says what is wrong.
+        EczemaError: If there is no model, Spark or Java, or `out` contains something else.
         RunError: If Spark fails, or the rows that came out are not those that went in.
     """
     version = find_version(model).resolve()
-    # first: a folder that is no export of ours fails before Spark starts
+    # first: a folder that is not one of our exports fails before Spark starts
     said = ExportMetadata.read(version).said
     survey, fields = survey_manifest(manifest), said.clinical or ()
     note_absent(fields, survey.columns, manifest.name)
@@ -66,7 +67,7 @@ def score(
     tabulate = partial(
         tabulate_chunk, has_cases=survey.has_cases, keep_text=keep_text, notice=said.notice
     )
-    summary, done = job.find_summary(), "were scored already"
+    summary, done = job.find_summary(), "were already scored"
     if summary is None:
         rows_retried, done = 0, "scored"
         if job.find_missing():
@@ -102,4 +103,4 @@ def _print_counts(summary: JobSummary, done: str) -> None:
     for status, count in summary.statuses.items():
         print(f"{count:>10}  {status}")
     if summary.rows_retried:
-        print(f"{summary.rows_retried:>10}  scored again, because a process that scored them died")
+        print(f"{summary.rows_retried:>10}  scored again because a process that scored them died")

@@ -1,9 +1,9 @@
 """Hyperparameter search over a declared space: what `search` runs.
 
-Optuna proposes, a trial trains on the training split and is judged on validation. Everything of a
-study is in one folder: `study.log` (Optuna's journal, which makes a study resumable), a run folder
-for each trial with its HParams for TensorBoard, `trials.csv` and `best.yaml`. The test split is
-dropped from the data set before the first trial.
+Optuna proposes settings; a trial trains with them on the training split and is judged on
+validation. All files of a study are in one folder: `study.log` (Optuna's journal, which makes a
+study resumable), a run folder for each trial with its HParams for TensorBoard, `trials.csv` and
+`best.yaml`. The test split is dropped from the data set before the first trial.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -31,9 +31,9 @@ from eczema_tf.workflows.fit import check_encoders, train_run
 from eczema_tf.workflows.train import find_manifest, split_dataset
 
 OBJECTIVE = "val_auroc_fusion"
-# a trial trains on what is loaded and split once, and judges by validation alone
+# all trials train on data that are loaded and split once, and are judged only on validation
 VARIED = ("model", "train", "preprocess", "seed")
-CORNERS = 1000  # combinations of a space that are checked before the first trial, at most
+CORNERS = 1000  # how many combinations of a space are checked before the first trial, at most
 JOURNAL, TRIALS, BEST = "study.log", "trials.csv", "best.yaml"
 SHOWN_TRIALS = 10
 
@@ -54,28 +54,28 @@ class Range(Section):
             yield f"log: true needs a low above 0, received {self.low}"
 
 
-Space = dict[str, Range | list[Setting]]  # by dotted key of the configuration; a list holds choices
+Space = dict[str, Range | list[Setting]]  # by dotted key of the configuration; a list gives choices
 
 
 def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
-    """Runs trials until enough of a study are finished, and prints the best of them.
+    """Runs trials until a study has enough finished ones, and prints the best of them.
 
     Args:
         config: What all trials share.
         space_file: For `load_space`.
-        trials: Finished trials to reach, those of earlier calls included.
-        folder: Of the study.
+        trials: How many finished trials to reach, including those of earlier calls.
+        folder: Folder of the study.
 
     Raises:
-        ConfigError: If the space is wrong, if there are no epochs to compare trials by, or the
-            folder holds a study of another space, configuration or data: such trials cannot be
-            compared.
+        ConfigError: If the space is wrong, if there are no epochs to compare trials by, or if the
+            folder contains a study with another space, configuration or data, whose trials cannot
+            be compared.
     """
     space = load_space(space_file, config)
     if config.train.base_run is not None or "train.base_run" in space:
         raise ConfigError(
-            "train.base_run: a model that is kept has no epochs to compare trials by; leave it out"
-            " of a search"
+            "train.base_run: a model that is kept has no epochs to compare trials by; leave the key"
+            " out of a search"
         )
     started_with = {
         "config.yaml": dump_config(config),
@@ -87,7 +87,7 @@ def search(config: Config, space_file: Path, trials: int, folder: Path) -> None:
     data = dataset.describe().model_dump(include={*FINGERPRINTS})
     started_with["data.yaml"] = yaml.safe_dump(data)
     _check_study(started_with, folder)
-    for name, text in started_with.items():  # now: what is wrong above can be mended
+    for name, text in started_with.items():  # only now: what is wrong above can still be fixed
         write_text(folder / name, text)
     journal = JournalFileBackend(str(folder / JOURNAL))
     study = optuna.create_study(
@@ -120,8 +120,8 @@ def _write_best(config: Config, finished: list[optuna.trial.FrozenTrial], folder
     write_text(folder / BEST, dump_config(change_config(config, ranked[0].params)))
     print(table.head(SHOWN_TRIALS).to_string(index=False, float_format="{:.4g}".format))
     print(
-        f"best configuration: {folder / BEST} (validation chooses, it does not prove: train it"
-        " and see its test split)"
+        f"best configuration: {folder / BEST} (chosen on validation, which is no proof: train it"
+        " and see its results on the test split)"
     )
 
 
@@ -131,8 +131,8 @@ def _check_study(started_with: Mapping[str, str], folder: Path) -> None:
         file = folder / name
         if file.is_file() and file.read_text(encoding="utf-8") != text:
             raise ConfigError(
-                f"{folder}: holds a study with another {name}; give another --out, or continue with"
-                " that one"
+                f"{folder}: contains a study with another {name}; give another --out, or continue"
+                " with that one"
             )
 
 
@@ -141,13 +141,13 @@ def load_space(path: Path, config: Config) -> Space:
 
     Args:
         path: YAML lines `section.key: [choices]` or `section.key: {low, high, log}`.
-        config: What all trials share: every combination has to be valid beside it.
+        config: What all trials share: every combination has to be valid together with it.
 
     Raises:
-        ConfigError: With every fault, if there is any.
+        ConfigError: If the space is not valid; the message lists every fault.
     """
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file; it says which settings to vary")
+        raise ConfigError(f"{path}: no such file; give one that says which settings to vary")
     space: Space = {}
     faults = []
     for key, allowed in read_yaml(path).items():
@@ -157,8 +157,8 @@ def load_space(path: Path, config: Config) -> Space:
             faults.append(f"{key}: {_describe_fault(error, allowed)}")
         if key.partition(".")[0] not in VARIED:
             faults.append(
-                f"{key}: is the same for all trials; give it with --set. What may vary begins with"
-                f" {', '.join(VARIED)}"
+                f"{key}: is the same for all trials; give it with --set. Keys that may vary begin"
+                f" with {', '.join(VARIED)}"
             )
     if not faults:
         faults = [*_find_faults(config, space)] if space else ["it names no setting to vary"]
@@ -167,7 +167,7 @@ def load_space(path: Path, config: Config) -> Space:
 
 
 def _describe_fault(error: ValidationError, allowed: object) -> str:
-    """What is wrong with the bounds of a range, or what else would be one."""
+    """Says what is wrong with the bounds of a range, or what is allowed instead."""
     for each in error.errors():
         if each["type"] == "value_error":
             return each["msg"].removeprefix("Value error, ")
@@ -178,13 +178,13 @@ def _describe_fault(error: ValidationError, allowed: object) -> str:
 
 
 def _find_faults(config: Config, space: Space) -> Iterator[str]:
-    """What is wrong with combinations of choices and of both ends of ranges, each once."""
+    """Yields what is wrong with combinations of choices and ends of ranges, each fault once."""
     ends = [
         varied if isinstance(varied, list) else [varied.low, varied.high]
         for varied in space.values()
     ]
     first, faults = [values[0] for values in ends], set()
-    # every value, however many combinations there are, and as many of these as can be checked
+    # every value once, however many combinations there are, then at most CORNERS combinations
     alone = (
         [*first[:at], value, *first[at + 1 :]] for at, values in enumerate(ends) for value in values
     )

@@ -1,4 +1,4 @@
-"""An exported model behind HTTP on this machine, with a page for people: what `serve` runs."""
+"""Serves an exported model over HTTP on this machine, with a web page: what `serve` runs."""
 
 import ipaddress
 import logging
@@ -35,18 +35,18 @@ def serve(
     """Serves until SIGINT or SIGTERM.
 
     Args:
-        folder: Of an export: a version, or all versions (the newest is taken).
-        host: Where to listen. A warning says so if other machines can reach it.
-        port: 0 for any free one.
-        batch_rows: As in `Limits`, and so are the next two.
-        max_rows: Of one request.
-        max_waiting_rows: Of all requests.
-        max_body_mb: Of one request, in MB; all together may have ten times as much.
-        stop_timeout_s: How long unfinished requests have at the end.
+        folder: Folder of an export: a version's, or that of all versions (the newest is taken).
+        host: Address to listen on. A warning is printed if other machines can reach it.
+        port: Port to listen on; 0 for any free one.
+        batch_rows: As in `Limits`, like the next two.
+        max_rows: Limit for one request.
+        max_waiting_rows: Limit for all requests.
+        max_body_mb: Limit for one request, in MB; ten times as much for all together.
+        stop_timeout_s: How long unfinished requests have when the server stops.
         with_page: Whether there is a web page at `/`.
 
     Raises:
-        EczemaError: If the address cannot be listened on, or there is no model in the folder.
+        EczemaError: If it cannot listen on the address, or there is no model in the folder.
     """
     logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
     if max_waiting_rows < max_rows:
@@ -68,18 +68,18 @@ def serve(
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         ready = (
             f"version {model.version} is at {address}/ and {address}/v1/models/{MODEL_NAME}"
-            f" (Ctrl+C stops)\n{model.metadata.notice}"
+            f" (press Ctrl+C to stop)\n{model.metadata.notice}"
         )
         app = build_app(model, limits, mount=mount, hosts=hosts)
         run_app(app, listener, lambda: print(ready, flush=True), stop_timeout_s)
     print("stopped", flush=True)
-    if app.state.batcher.is_at_work:  # Python would wait for it, minutes maybe, and nobody else
+    if app.state.batcher.is_at_work:  # Python would wait for it, maybe for minutes, and nobody else
         sys.stderr.flush()
         os._exit(0)
 
 
 def name_hosts(host: str) -> list[str] | None:
-    """Lists what a client may call the server: any name if other machines can reach it.
+    """Lists the names by which clients may call the server; None if other machines can reach it.
 
     Args:
         host: The address that it listens on; a warning is printed if it is not this machine's own.
@@ -88,25 +88,25 @@ def name_hosts(host: str) -> list[str] | None:
         return [host, *LOOPBACK]
     print(
         f"warning: {host} can be reached from other machines, and this server has no login"
-        " and no encryption; put a proxy with both before it, or keep to 127.0.0.1",
+        " and no encryption; put a proxy with both in front of it, or use 127.0.0.1",
         file=sys.stderr,
     )
     return None
 
 
 def mount_answers(model: ExportedModel, limits: Limits, app: FastAPI) -> None:
-    """Mounts the web page, which asks the model in the same batches and under the same limits.
+    """Mounts the web page, which uses the model in the same batches and under the same limits.
 
     Args:
         model: What answers.
         limits: As given to the application.
         app: From `build_app`.
     """
-    # here, since the server starts sooner without the page
+    # imported here, since the server starts sooner without the page
     from eczema_tf.serving.answering import ExportBackend, answer_case
     from eczema_tf.serving.page.page import mount_page
     from eczema_tf.symptoms.cues import find_cues
 
-    find_cues("")  # reads its rules now, not at the expense of the first who asks
+    find_cues("")  # loads its rules now, so that the first user need not wait for it
     backend = ExportBackend(app.state.batcher.ask, model.metadata.said)
     mount_page(app, partial(answer_case, backend), limits, backend.said)

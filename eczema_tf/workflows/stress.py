@@ -1,4 +1,4 @@
-"""Cases answered again without photo or text, with another's, and with corrupted ones."""
+"""Answers cases again: without photo or text, with another case's, and with corrupted ones."""
 
 import io
 import tempfile
@@ -30,24 +30,24 @@ from eczema_tf.workflows.inference import draw_cases, load_model_inputs, predict
 from eczema_tf.workflows.run_folder import TrainedModel
 
 Stressed = Mapping[str, StressedCases]  # by the name of the test
-AS_IS = "as is"  # among the corruptions, what they are judged beside
+AS_IS = "as is"  # among the corruptions, the reference that they are compared with
 
 
 def predict_missing(
     trained: TrainedModel, dataset: Dataset, inputs: Inputs, rows: np.ndarray
 ) -> Stressed:
-    """Answers cases with photo and text without either, and with another case's.
+    """Answers cases that have a photo and a text without either, and with another case's.
 
-    Cached features serve for all of it.
+    All of this uses cached features.
 
     Args:
         trained: The model.
-        dataset: The rows are of.
+        dataset: The data set that the rows come from.
         inputs: From `load_model_inputs`, of the whole data set.
-        rows: int64, to choose from.
+        rows: int64, the rows to choose from.
 
     Returns:
-        Nothing if fewer than two cases have both.
+        The answers by name of the test; none if fewer than two cases have both.
     """
     case_ids, seed = dataset.table["case_id"].to_numpy(str), trained.config.seed
     having = {name: rows[inputs.present(name)[rows]] for name in MODALITIES}
@@ -56,7 +56,7 @@ def predict_missing(
         return {}
     rows = rows[np.isin(case_ids[rows], both)]
     order = np.random.default_rng(seed).permutation(both)
-    another = dict(zip(order, np.roll(order, 1), strict=True))  # nobody is their own
+    another = dict(zip(order, np.roll(order, 1), strict=True))  # no case gets its own
 
     def take_another(modality: str) -> np.ndarray:
         first = dict(zip(case_ids[having[modality]][::-1], having[modality][::-1], strict=True))
@@ -82,9 +82,10 @@ def predict_corrupted(
     """Answers cases with corrupted photos, and with corrupted texts; nothing of it stays on disk.
 
     Args:
-        trained: The model; its configuration's seed says which cases, and how each is corrupted.
-        dataset: The rows are of.
-        rows: int64, to choose from; of a case with several, the first is taken.
+        trained: The model; its configuration's seed decides which cases are drawn, and how each is
+            corrupted.
+        dataset: The data set that the rows come from.
+        rows: int64, the rows to choose from; of a case with several, the first is taken.
         cases: How many labelled cases at most.
     """
     labelled = rows[dataset.table["eczema"].notna().to_numpy()[rows]]
@@ -97,7 +98,7 @@ def predict_corrupted(
         found: dict[str, StressedCases] = {}
         for modality in MODALITIES:
             if modality == "image" and chosen.embeddings is not None:
-                say("robustness: photos are given as embeddings, so only texts are corrupted")
+                say("robustness: the photos are given as embeddings, so only texts are corrupted")
             elif (having := np.flatnonzero(inputs.present(modality))).size:
                 own = chosen.take(having), inputs.pair(having, having, having)
                 found |= _predict_corruptions(aside, *own, modality)
@@ -107,7 +108,7 @@ def predict_corrupted(
 def _predict_corruptions(
     trained: TrainedModel, dataset: Dataset, inputs: Inputs, modality: str
 ) -> Stressed:
-    """Answers rows as they are, and with each kind of corruption at each strength."""
+    """Answers rows as they are, and with each kind of corruption at each of its strengths."""
     things, what, seed = list(dataset.table["text"]), "texts", trained.config.seed
     kinds: Mapping[str, Corruption[Any]] = TEXT_CORRUPTIONS
     put: Callable[[TrainedModel, Sequence[Any], Inputs], Inputs] = _put_texts
@@ -132,7 +133,7 @@ def _predict_corruptions(
 
 
 def _put_photos(trained: TrainedModel, photos: Sequence[Image.Image], inputs: Inputs) -> Inputs:
-    """Puts photos, one a row, in the place of those that rows have."""
+    """Replaces the photos of rows with others, one per row."""
     config, size_px = trained.config.preprocess, trained.encoders.image.size_px
     files = [encode_image(photo, "PNG", compress_level=1) for photo in photos]
     read = tf.data.Dataset.from_tensor_slices(files).map(
@@ -145,6 +146,6 @@ def _put_photos(trained: TrainedModel, photos: Sequence[Image.Image], inputs: In
 
 
 def _put_texts(trained: TrainedModel, texts: Sequence[str], inputs: Inputs) -> Inputs:
-    """Puts texts, one a row, in the place of those that rows have."""
+    """Replaces the texts of rows with others, one per row."""
     read = read_texts(texts, trained.tokenizer)
     return replace(read, columns={**inputs.columns, **read.columns})

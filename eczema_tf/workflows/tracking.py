@@ -1,7 +1,7 @@
 """A finished run as an entry of MLflow's tracking store, to be compared with others.
 
-It is made of what the run folder holds. The store is a SQLite file beside the run folders, which
-MLflow 3.7 made its default; it has since given up the store of plain files, and refuses it.
+The entry is made from the contents of the run folder. The store is a SQLite file next to the run
+folders, which MLflow 3.7 made its default; it has since given up plain files and refuses them.
 """
 
 import importlib.util
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 STORE = "mlflow"  # in the folder of run folders
 EXPERIMENT = "eczema"
-DESCRIPTION = "mlflow.note.content"  # the tag that MLflow shows above all else
+DESCRIPTION = "mlflow.note.content"  # the tag that MLflow shows at the very top
 
 
 def check_mlflow() -> None:
-    """Looks whether MLflow is installed, without importing it.
+    """Checks whether MLflow is installed, without importing it.
 
     Raises:
-        ConfigError: If it is not, with the way to install it.
+        ConfigError: If it is not installed; the message says how to install it.
     """
     if importlib.util.find_spec("mlflow") is None:
         raise ConfigError(
@@ -43,20 +43,20 @@ def check_mlflow() -> None:
 
 
 def log_run(run_dir: Path) -> None:
-    """Writes a finished run, in the place of an earlier entry of its name.
+    """Writes a finished run, replacing an earlier entry of the same name.
 
     The configuration becomes parameters; epochs and results become metrics; report, card,
     thresholds and checksums are copied. Nothing leaves this machine.
 
     Args:
-        run_dir: Of the run; the store lies beside it.
+        run_dir: Folder of the run; the store is next to it.
 
     Raises:
-        RunError: If MLflow refuses; the run itself is whole then.
+        RunError: If MLflow refuses; the run itself is complete then.
     """
     # set before the import, which would ask a host of MLflow's what to send there
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # how it makes its tables is not asked
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # hides how it makes its tables
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -75,8 +75,8 @@ def log_run(run_dir: Path) -> None:
         _write_entry(client, experiment, run_dir)
     except MlflowException as error:
         raise RunError(
-            f"{store}: MLflow refuses: {shorten(str(error))}; the run is whole, and train --resume"
-            " logs it again"
+            f"{store}: MLflow refuses: {shorten(str(error))}; the run itself is complete, and train"
+            " --resume logs it again"
         ) from error
 
 
@@ -93,15 +93,15 @@ def _write_entry(client: "MlflowClient", experiment: str, run_dir: Path) -> None
         now_ms = int(time.time() * 1000)
         batch = [Metric(name, value, now_ms, step) for name, value in metrics.items()]
         client.log_batch(run, batch)
-    # none of these holds a photo or a text
+    # none of these contains a photo or a text
     for name in (run_folder.REPORT, run_folder.MODEL_CARD, run_folder.THRESHOLDS, CHECKSUMS):
-        if (run_dir / name).is_file():  # a cross-validation has no checksums: it is no one model
+        if (run_dir / name).is_file():  # a cross-validation is not one model: it has no checksums
             client.log_artifact(run, run_dir / name)
     client.set_terminated(run)
 
 
 def _read_epochs(run_dir: Path) -> Iterator[tuple[int, EpochMetrics]]:
-    """Each epoch's number and metrics, also of folds and of what came before a refit."""
+    """Yields each epoch's number and metrics, also of folds and of the model before a refit."""
     for path in sorted(run_dir.rglob("checkpoints/*.npz")):
         stage = (path.parent.parent / path.stem).relative_to(run_dir).as_posix()
         for epoch in read_progress(path).history:

@@ -32,7 +32,7 @@ from eczema_tf.workflows.results import write_results
 from eczema_tf.workflows.stress import predict_missing
 from eczema_tf.workflows.tracking import check_mlflow, log_run
 
-# in the folder of repeated runs: what they share, and how far their figures spread
+# in the folder of repeated runs: what they share, and how far their results spread
 SEEDS, SPREAD, SPREAD_PAGE = "seeds.yaml", "seeds.json", "seeds.md"
 
 
@@ -40,7 +40,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
     """Prepares the data, trains, evaluates and exports; prints the results.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         run_dir: A new folder, or with `resume` that of an interrupted run with the same
             configuration.
         resume: Whether to continue with what is in `run_dir`.
@@ -50,7 +50,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
 
     Raises:
         RunError: If `run_dir` is taken, or does not fit the configuration.
-        ConfigError: If the configuration asks for what is not installed.
+        ConfigError: If the configuration needs something that is not installed.
     """
     with run_folder.in_use(run_dir):
         check_run_dir(run_dir, config, resume=resume)
@@ -61,7 +61,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
         try:
             metrics = _train(config, run_dir)
         except (EczemaError, OSError):
-            run_folder.take_back_start(run_dir)  # the same command works once they are mended
+            run_folder.take_back_start(run_dir)  # the same command works once they are fixed
             raise
         if config.train.mlflow:
             log_run(run_dir)
@@ -71,26 +71,26 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Metrics:
 def train_seeds(
     config: Config, count: int, folder: Path, *, resume: bool = False
 ) -> dict[str, Spread]:
-    """Trains a run for each of several seeds, and prints the spread of their figures.
+    """Trains a run for each of several seeds, and prints the spread of their results.
 
-    Nothing is exported, for none of them is the model.
+    Nothing is exported, since none of them is the model.
 
     Args:
-        config: Of the first run; the others have the seeds that follow.
-        count: How many runs.
-        folder: Gets `seed-<n>/`, whole run folders, `seeds.json`, `seeds.md`, and `seeds.yaml`,
-            what the runs share.
-        resume: Whether runs in `folder` are kept where they are finished, and continued where not.
+        config: Configuration of the first run; the others have the seeds that follow.
+        count: How many runs to train.
+        folder: Gets complete run folders (`seed-<n>/`), `seeds.json`, `seeds.md`, and `seeds.yaml`
+            with what the runs share.
+        resume: Whether finished runs in `folder` are kept, and unfinished ones continued.
 
     Returns:
-        By figure.
+        The spread of each metric.
 
     Raises:
-        RunError: If `folder` holds such runs already, of another configuration, or trained on other
-            data: before anything is trained.
+        RunError: If `folder` already contains such runs with another configuration, or trained on
+            other data; raised before anything is trained.
     """
     seeds, runs = range(config.seed, config.seed + count), list[Metrics]()
-    # a cross-validation keeps no model to be sealed
+    # a cross-validation keeps no model to seal
     needed = [run_folder.METRICS, *([] if config.split.folds else [CHECKSUMS])]
     planned, finished = [], []
     for seed in seeds:
@@ -104,7 +104,7 @@ def train_seeds(
     write_text(folder / SEEDS, dump_config(config))
     for seed, one, run_dir, started in planned:
         if run_dir in finished:
-            say(f"seed {seed}: finished before")
+            say(f"seed {seed}: already finished")
             runs.append(Metrics.read(run_dir / run_folder.METRICS))
         else:
             runs.append(train(one, run_dir, resume=started))
@@ -117,7 +117,7 @@ def train_seeds(
 
 
 def _check_finished(config: Config, run_dirs: Sequence[Path]) -> None:
-    """Checks that finished runs learned from the data that are there now, like those to come."""
+    """Checks that finished runs learned from the same data as the runs to come."""
     if not run_dirs:
         return
     dataset = load_dataset(config.data, find_manifest(config))
@@ -125,7 +125,7 @@ def _check_finished(config: Config, run_dirs: Sequence[Path]) -> None:
         if not is_alike(dataset, RunData.read(run_dir / run_folder.DATA)):
             raise RunError(
                 f"{run_dir}: was trained on other data; give another --run-dir, or delete it to"
-                " have it trained anew"
+                " have it trained again"
             )
 
 
@@ -160,22 +160,22 @@ def _fit_and_judge(
 
 
 def find_manifest(config: Config) -> Path:
-    """Returns the configured manifest, or that of the built-in data, made unless it is there."""
+    """Returns the configured manifest, or that of the built-in data, which are made if missing."""
     if config.data.manifest:
         return Path(config.data.manifest)
     synthetic = config.data.synthetic
     asked = f"{synthetic.cases}-{synthetic.texts}-{synthetic.seed}"
     folder = Path(synthetic.folder) / f"synthetic-{asked}-v{GENERATOR_VERSION}"
     manifest = folder / "manifest.csv"
-    if manifest.is_file():  # the folder is renamed into place when whole
-        say(f"built-in data: {folder} (made before)")
+    if manifest.is_file():  # the folder is renamed into place once it is complete
+        say(f"built-in data: {folder} (already made)")
         return manifest
     cases, texts = synthetic.cases, synthetic.texts
-    say(f"built-in data: making {cases} cases and {texts} texts alone in {folder}")
+    say(f"built-in data: making {cases} cases and {texts} text-only cases in {folder}")
     try:
         return prepare_synthetic(folder, cases=cases, texts=texts, seed=synthetic.seed).manifest
     except EczemaError:
-        if not manifest.is_file():  # else another process has made the same meanwhile
+        if not manifest.is_file():  # otherwise another process has made the same data meanwhile
             raise
         return manifest
 
@@ -184,7 +184,7 @@ def split_dataset(config: Config, dataset: Dataset) -> pd.Series:
     """Returns the split of each row: the manifest's own, or one by group, stratified and seeded.
 
     Raises:
-        DataError: If nothing can be trained or judged on them: said before anything is spent.
+        DataError: If no model can be trained and evaluated on them; raised before any work is done.
     """
     label_threshold = config.data.label_threshold
     splits = assign_splits(
@@ -195,36 +195,36 @@ def split_dataset(config: Config, dataset: Dataset) -> pd.Series:
     )
     cut = int(((splits == "val") & (dataset.table["split"] == "train")).sum())
     if cut:
-        say(f"splits: the manifest has no val; {cut} rows of its train become val, by group")
+        say(f"splits: the manifest has no val; {cut} of its train rows become val, by group")
     kinds = {"train": 2, "val": 1 if config.train.base_run else 2, "test": 1}
     faults = find_missing(dataset.table, splits, label_threshold, kinds)
     raise_if_any(
-        "these splits cannot train and judge a model (where the manifest's column split is empty,"
-        " they are made by group)",
+        "a model cannot be trained and evaluated on these splits (where the manifest's column split"
+        " is empty, they are made by group)",
         faults,
     )
     return splits
 
 
 def check_run_dir(run_dir: Path, config: Config, *, resume: bool) -> None:
-    """Checks that a run can start in a folder, or go on there.
+    """Checks that a run can start, or continue, in a folder.
 
     Raises:
-        RunError: If the folder holds something else: another run, results, a preset.
+        RunError: If the folder contains something else: another run, results, a preset.
     """
     started = (run_dir / run_folder.CONFIG).is_file()
     for name, what in (
         (run_folder.METRICS, "results of `evaluate`"),
-        (run_folder.WEIGHTS, f"weights ({run_folder.WEIGHTS}) that are no run's"),
+        (run_folder.WEIGHTS, f"weights ({run_folder.WEIGHTS}) that belong to no run"),
     ):
         if not started and (run_dir / name).is_file():
-            raise RunError(f"{run_dir}: holds {what}; give another --run-dir")
+            raise RunError(f"{run_dir}: contains {what}; give another --run-dir")
     if started and not resume:
         raise RunError(
-            f"{run_dir}: holds a run already; give another --run-dir, or --resume to continue it"
+            f"{run_dir}: already contains a run; give another --run-dir, or --resume to continue it"
         )
     if resume and not started:
-        raise RunError(f"{run_dir}: holds no run to continue; leave --resume out")
+        raise RunError(f"{run_dir}: contains no run to continue; leave --resume out")
     if resume and load_config(run_dir / run_folder.CONFIG) != config:
         raise RunError(
             f"{run_dir}: was started with another configuration ({run_folder.CONFIG}); resume with"

@@ -1,7 +1,7 @@
 """Unpacks Parquet files of photos, as Hugging Face publishes image data sets, into a folder.
 
-Takes files such as `train-00000-of-00002.parquet` (`NAMES`). Writes `train`, `val` and `test` with
-the photos and, next to them, `metadata.jsonl` with their labels and texts.
+Takes files such as `train-00000-of-00002.parquet` (`NAMES`). Writes one folder per split, named as
+in the file names, with the photos and, next to them, `metadata.jsonl` with labels and texts.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Cases and the model that answers them, one row a case: what explanations are measured on."""
+"""Cases and the model that answers them, one row per case: what explanations are measured on."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,19 +21,19 @@ from eczema_tf.workflows.inference import draw_cases
 from eczema_tf.workflows.run_folder import TrainedModel
 
 TARGET = "eczema"  # what is explained: the logit of the answer from photo and text together
-# tf-keras-vis remembers the whole image encoder for its gradients, some 100 MB a photo
+# tf-keras-vis keeps the whole image encoder in memory for its gradients, about 100 MB per photo
 BATCH_ROWS = 8
 
 
 class Explainer:
-    """Explains and answers by graphs that take any number of rows and tokens: each is built once.
+    """Explains and answers with graphs for any number of rows and tokens, each built once.
 
     Attributes:
-        submodels: Of the model.
-        encode_image: Photos, float32 (rows, size, size, 3), to their features.
-        explain_photos: Inputs to what the served model shows of photos, and the evidence that it
-            has.
-        answer: Features of photos, and the other inputs, to the logit of `TARGET`.
+        submodels: The parts of the model.
+        encode_image: Turns photos, float32 (rows, size, size, 3), into their features.
+        explain_photos: Turns inputs into the heatmaps that the served model shows, and the evidence
+            behind them.
+        answer: Turns features of photos, and the other inputs, into the logit of `TARGET`.
     """
 
     def __init__(self, submodels: Submodels) -> None:
@@ -74,16 +74,16 @@ def _build_graph(function: Callable[..., Any], *specs: Any) -> Callable[..., Any
 
 @dataclass(frozen=True)
 class ExplainedCases:
-    """Chosen cases and their model. Figures of them are float64 (cases,) arrays in this order.
+    """Chosen cases and their model. Figures for them are float64 (cases,) arrays in this order.
 
     Attributes:
-        trained: Trained.
-        explainer: Of its model; those that are taken from them share it.
-        table: The cases' rows of the manifest, one a case; index 0..n-1.
-        inputs: Of the whole data set.
+        trained: The trained model.
+        explainer: Explains its answers; subsets of the cases share it.
+        table: The cases' rows of the manifest, one per case; index 0..n-1.
+        inputs: Inputs of the whole data set.
         rows: int64 (cases,), the cases' rows in `inputs`.
-        ground_truth: What is known of them.
-        sampling: Of the cases.
+        ground_truth: What is known of the cases.
+        sampling: Sampling of the cases.
     """
 
     trained: TrainedModel
@@ -127,21 +127,21 @@ class ExplainedCases:
         )
 
     def gather(self, chosen: int | np.ndarray) -> dict[str, np.ndarray]:
-        """The model's inputs of one case or of some, with a batch axis."""
+        """Returns the model's inputs for one case or several, with a batch axis."""
         return self.inputs.gather(self.rows[np.atleast_1d(chosen)])
 
     def in_batches(self) -> list[np.ndarray]:
-        """All cases, int64, `BATCH_ROWS` at a time."""
+        """Returns the numbers of all cases, int64, `BATCH_ROWS` at a time."""
         return np.split(np.arange(len(self)), range(BATCH_ROWS, len(self), BATCH_ROWS))
 
     def predict_variants(self, case: int, changed: Mapping[str, np.ndarray]) -> np.ndarray:
         """Computes the logits of variants of one case.
 
-        Its photo is encoded once, unless it is what varies.
+        Its photo is encoded once, unless the photo is what varies.
 
         Args:
-            case: Which.
-            changed: Inputs (variants, ...) instead of the case's own.
+            case: Number of the case.
+            changed: Inputs (variants, ...) that replace the case's own.
 
         Returns:
             float64 (variants,).
@@ -179,12 +179,12 @@ def choose_cases(
     """Draws cases, and takes the first row of each.
 
     Args:
-        trained: Trained; its configuration's seed says which cases.
-        submodels: Of its model.
-        dataset: With what is known of its cases beside its manifest, or without.
-        inputs: Of the whole data set.
-        rows: int64, to choose from.
-        cases: How many at most.
+        trained: The trained model; its configuration's seed decides which cases are drawn.
+        submodels: The parts of its model.
+        dataset: The data set, with or without ground truth next to its manifest.
+        inputs: Inputs of the whole data set.
+        rows: int64, the rows to choose from.
+        cases: How many cases at most.
     """
     drawn = draw_cases(dataset, rows, cases, trained.config.seed)
     table = dataset.table.iloc[drawn].reset_index(drop=True)

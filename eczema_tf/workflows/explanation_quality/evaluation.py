@@ -30,11 +30,11 @@ from eczema_tf.workflows.explanation_quality.texts import (
 from eczema_tf.workflows.run_folder import TrainedModel
 
 EXPLANATIONS = "explanations.json"
-CASCADE_CASES = 40  # for the randomised weights, which explain each case 30 times
+CASCADE_CASES = 40  # for the randomised weights, where each case is explained 30 times
 FINE_NODES = 256  # of a path integral that is as good as exact
 CAMERA_NOISE = 4.0  # grey levels of 255, the noise of a phone's camera indoors
-CLOSING = " Thank you."  # says nothing about the skin, and stands after all that does
-NO_MAP = "this model's image encoder gives one vector a photo, which has no places to show"
+CLOSING = " Thank you."  # says nothing about the skin, and follows everything that does
+NO_MAP = "this model's image encoder gives one vector per photo, which has no places to show"
 
 
 def evaluate_explanations(
@@ -51,15 +51,15 @@ def evaluate_explanations(
     """Measures a model's explanations and writes `explanations.json`.
 
     Args:
-        trained: Trained.
-        submodels: Of its model.
-        dataset: With `truth.jsonl` and `masks/` beside its manifest, or without: then what needs
-            them is null, with the reason.
-        inputs: Of the whole data set.
-        rows: int64, to choose from; of a case with several rows, the first is taken.
+        trained: The trained model.
+        submodels: The parts of its model.
+        dataset: The data set. Without `truth.jsonl` and `masks/` next to its manifest, results that
+            need them are null, with the reason.
+        inputs: Inputs of the whole data set.
+        rows: int64, the rows to choose from; of a case with several rows, the first is taken.
         out: Folder to write to.
         split: What the rows are, for the record.
-        cases: How many cases at most; which, depends on the configuration's seed.
+        cases: How many cases at most; the configuration's seed decides which.
     """
     chosen = choose_cases(trained, submodels, dataset, inputs, rows, cases)
     both = chosen.has_photo & chosen.has_text
@@ -102,7 +102,7 @@ def evaluate_photos(cases: ExplainedCases) -> ModalityResults | str:
 
 
 def evaluate_texts(cases: ExplainedCases) -> ModalityResults | str:
-    """Measures words' scores, or says why there are none."""
+    """Measures word scores, or says why there are none."""
     if not cases.has_text.any():
         return "no case has a text"
     words = locate_words(cases)
@@ -131,7 +131,7 @@ def evaluate_texts(cases: ExplainedCases) -> ModalityResults | str:
 
 
 def add_up(cases: ExplainedCases, scores: Scores) -> dict[str, np.ndarray]:
-    """Compares the sums of words' scores with what the texts moved, which they should be."""
+    """Compares the sums of word scores with what the texts moved, which they should equal."""
     sums, moved = np.array([each.sum() for each in scores]), cases.contributions[:, 2]
     unclear = cases.table["consistency"].to_numpy(str) == "unclear"
     return {
@@ -142,7 +142,7 @@ def add_up(cases: ExplainedCases, scores: Scores) -> dict[str, np.ndarray]:
 
 
 def evaluate_contributions(cases: ExplainedCases, both: np.ndarray) -> Estimates:
-    """Measures how far photo and text move the answer, for or against, where there are both."""
+    """Measures how far photo and text move the answer, in either direction, where both exist."""
     image, text = (np.where(both, np.abs(cases.contributions[:, by]), np.nan) for by in (1, 2))
     share = np.divide(image, image + text, out=np.full(len(image), np.nan), where=image + text > 0)
     results = {"image": image, "text": text, "image_share": share}
@@ -150,7 +150,7 @@ def evaluate_contributions(cases: ExplainedCases, both: np.ndarray) -> Estimates
 
 
 def summarise_cascade(depths: dict[str, dict[str, np.ndarray]], sampling: Sampling) -> Cascade:
-    """Averages the correlations of each depth over cases."""
+    """Averages the correlations at each depth over cases."""
     return Cascade(
         cases=len(sampling.groups),
         draws=stability.DRAWS,

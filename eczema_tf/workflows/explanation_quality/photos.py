@@ -1,4 +1,4 @@
-"""Figures of heatmaps: whether they lie on the lesion, and whether the answer depends on them."""
+"""Measures heatmaps: whether they are on the lesion, and whether the answer depends on them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +18,7 @@ from eczema_tf.workflows.explanation_quality.cases import ExplainedCases
 
 # the explanation and its baselines
 MAP_NAMES = ("heatmap", "centred_gaussian", "edges", "random")
-RANDOM_MAPS = 3  # maps, whose figures are averaged
+RANDOM_MAPS = 3  # how many random maps, whose figures are averaged
 _NO_LESION = (
     "no photo of eczema with a heatmap and a known lesion; only the built-in data says where"
     " lesions lie"
@@ -41,8 +41,9 @@ class PhotoMaps(NamedTuple):
 
     Attributes:
         shown: float32 (cases, rows, columns) in [0, 1], the heatmaps that the served model gives;
-            zeros for photos that it does not know, and for no evidence.
-        evidence: The same shape, in logits for each hundredth of a photo: what they would show.
+            zeros for photos of a kind that it does not know, and where there is no evidence.
+        evidence: The same shape, in logits for each hundredth of a photo: what the heatmaps would
+            show.
     """
 
     shown: np.ndarray
@@ -50,11 +51,12 @@ class PhotoMaps(NamedTuple):
 
 
 def explain_photos(cases: ExplainedCases, noise_sigma: float = 0.0) -> PhotoMaps:
-    """Computes heatmaps of the evidence for eczema, by the pass that is served.
+    """Computes heatmaps of the evidence for eczema, in the same pass as the served model.
 
     Args:
-        cases: With photos or without.
-        noise_sigma: Of Gaussian noise that is added to the photos, in grey levels of 255.
+        cases: Cases with or without photos.
+        noise_sigma: Standard deviation of Gaussian noise that is added to the photos, in grey
+            levels of 255.
     """
     rng = np.random.default_rng(cases.seed)
     maps = []
@@ -67,14 +69,14 @@ def explain_photos(cases: ExplainedCases, noise_sigma: float = 0.0) -> PhotoMaps
 
 
 def compare_heatmaps(cases: ExplainedCases, heatmaps: np.ndarray) -> dict[str, Comparison]:
-    """Measures heatmaps beside maps that know nothing of the model, all of one resolution.
+    """Compares heatmaps with maps that know nothing of the model, at the same resolution.
 
     Args:
-        cases: With photos or without.
+        cases: Cases with or without photos.
         heatmaps: `PhotoMaps.shown`; where nothing is shown, there is nothing to measure.
 
     Returns:
-        By the name of the figure.
+        The comparisons by name of the figure.
     """
     rng = np.random.default_rng(cases.seed)
     shown = np.flatnonzero(heatmaps.any(axis=(1, 2))).tolist()
@@ -88,12 +90,12 @@ def measure_heatmap(
 ) -> dict[str, dict[str, float]]:
     """Measures one heatmap and its baselines.
 
-    Pointing and energy are of photos with a lesion in cases that are eczema: there lies evidence
-    for it. Deletion, insertion and mu-fidelity are of photos in cases that the model calls eczema,
-    right or wrong: that answer has to depend on them.
+    Pointing and energy are measured on photos with a lesion in cases of eczema, since that is where
+    evidence for it is. Deletion, insertion and mu-fidelity are measured on photos in cases that the
+    model calls eczema, rightly or wrongly, since that answer has to depend on them.
 
     Returns:
-        By figure and map; figures that do not apply are left out.
+        Values by figure and map; figures that do not apply are left out.
     """
     photo = cases.gather(case)[IMAGE][0].astype("float32")  # (height, width, 3)
     height, width, _ = photo.shape
@@ -128,7 +130,7 @@ def measure_heatmap(
 def ask_again(
     cases: ExplainedCases, case: int, photo: np.ndarray, rng: np.random.Generator
 ) -> dict[str, Measure]:
-    """Ways to ask a model whether its answer depends on what a map shows of a photo."""
+    """Returns measures of how far the answer depends on what a map shows of a photo."""
     height, width, _ = photo.shape
     rows, columns, _ = cases.explainer.submodels.to_last_map.output.shape[1:]
     undecided = upsample_heatmap(faithful.draw_random_map(rows, columns, rng), height, width)

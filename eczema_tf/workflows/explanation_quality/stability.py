@@ -1,4 +1,4 @@
-"""Whether explanations depend on what a model has learned, and survive small changes."""
+"""Measures whether explanations depend on what a model has learned, and survive small changes."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,10 +18,10 @@ from eczema_tf.model.multimodal import CLINICAL_EVIDENCE
 from eczema_tf.schema import ECZEMA_HEADS
 from eczema_tf.workflows.explanation_quality.cases import TARGET, ExplainedCases
 
-DRAWS = 3  # of random weights: all cases of one draw share its luck
+DRAWS = 3  # draws of random weights: all cases of one draw share its luck
 ENCODER_STAGES = 5  # the encoder's layers are randomised in groups, from its end to its beginning
 
-# A map, or the scores of a text's words, for each case.
+# For each case, a map or the scores of a text's words.
 Explanations = np.ndarray | Sequence[np.ndarray]
 
 
@@ -33,9 +33,9 @@ def list_depths(model: keras.Model, modality: str) -> list[Depth]:
         modality: "image" or "text".
 
     Returns:
-        Each layer with weights outside the encoder, then the encoder's in `ENCODER_STAGES` groups.
-        The other modality's are left out, and so is what knows neither: clinical fields, and what
-        stands in for what is missing or typical.
+        Each layer with weights outside the encoder, then the encoder's layers in `ENCODER_STAGES`
+        groups. The other modality's layers are left out, and so are layers that see neither
+        modality: clinical fields, and stand-ins for what is missing or typical.
     """
     other, encoder = {"image": "text", "text": "image"}[modality], f"{modality}_encoder"
     path = keras.Model(model.inputs, model.get_layer(TARGET).output).layers[::-1]
@@ -68,14 +68,14 @@ def randomise(
     Weights are randomised layer by layer from the top, `DRAWS` times.
 
     Args:
-        cases: That are explained.
-        modality: "image" or "text", of which every case has one.
-        explain: Explains all cases with the model as it is.
+        cases: The cases to explain.
+        modality: "image" or "text"; every case must have it.
+        explain: Explains all cases with the model in its current state.
 
     Returns:
-        By depth, float64 (cases,) averages over the draws: the `correlation` with the original,
-        that of `absolute_values`, and the `absolute_correlation`, since a map turned inside out
-        still shows what the map showed.
+        By depth, float64 (cases,) averages over the draws: the `correlation` with the original
+        explanation, the correlation of their `absolute_values`, and the `absolute_correlation`,
+        since an inverted map still shows what the map showed.
     """
     depths, original = list_depths(cases.trained.model, modality), explain()
     found: dict[str, list[dict[str, np.ndarray]]] = {depth.name: [] for depth in depths}
@@ -110,7 +110,7 @@ def compare_explanations(before: Explanations, after: Explanations) -> dict[str,
 
 
 def correlate(before: Explanations, after: Explanations) -> np.ndarray:
-    """Rank correlation of two explanations of each case.
+    """Computes the rank correlation of two explanations of each case.
 
     Returns:
         float64 (cases,), NaN where one of them has no order.
@@ -120,7 +120,7 @@ def correlate(before: Explanations, after: Explanations) -> np.ndarray:
 
 
 def average(draws: Sequence[np.ndarray]) -> np.ndarray:
-    """Means over the draws where a figure is defined; NaN where it never is."""
+    """Averages over the draws in which a figure is defined; NaN where it never is."""
     known = np.isfinite(draws).sum(axis=0)
     unknown = np.full(known.shape, np.nan)
     return np.divide(np.nansum(draws, axis=0), known, out=unknown, where=known > 0)

@@ -1,4 +1,4 @@
-"""Figures of words' scores: whether they lie on the symptoms, and the answer depends on them."""
+"""Measures word scores: whether they mark the symptoms, and whether the answer depends on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from eczema_tf.schema import PADDING_MASK, TOKEN_IDS
 from eczema_tf.workflows.explanation_quality.cases import ExplainedCases
 
 RANDOM = "random"  # the baseline
-RANDOM_SCORES = 5  # scores, whose figures are averaged
-_NO_PHRASES = "no text with known phrases; only the built-in data says where symptoms stand"
+RANDOM_SCORES = 5  # how many random scores, whose figures are averaged
+_NO_PHRASES = "no text with known phrases; only the built-in data says where symptoms are named"
 _WORD_FIGURES = {
     "average_precision": ("higher", _NO_PHRASES),
     "precision": ("higher", _NO_PHRASES),
@@ -33,7 +33,7 @@ _WORD_FIGURES = {
 }
 
 
-Scores = list[np.ndarray]  # of the words of each case
+Scores = list[np.ndarray]  # for each case, the scores of its words
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TextWords:
     spans: np.ndarray
 
     def add_up(self, scores: np.ndarray) -> np.ndarray:
-        """Sums the scores of a text's tokens by word; scores of padding may follow.
+        """Sums the scores of a text's tokens by word; scores of padding may follow them.
 
         Returns:
             float64 (words,).
@@ -66,7 +66,7 @@ class TextWords:
         return np.logical_or.reduce(overlaps, axis=1)
 
     def keep(self, token_ids: np.ndarray, kept: np.ndarray) -> dict[str, np.ndarray]:
-        """Takes words out of a text; those that stay close ranks, and special tokens always stay.
+        """Removes words from a text and closes the gaps; special tokens always stay.
 
         Args:
             token_ids: int32 (tokens,).
@@ -105,16 +105,16 @@ def locate_words(cases: ExplainedCases) -> list[TextWords]:
 def explain_words(
     cases: ExplainedCases, words: Sequence[TextWords], *, nodes: int = NODES, closing: str = ""
 ) -> Scores:
-    """Scores words for eczema, by the function that is served.
+    """Scores words for eczema, with the function that is served.
 
     Args:
-        cases: With texts or without.
+        cases: Cases with or without texts.
         words: From `locate_words`.
-        nodes: Of integrated gradients.
+        nodes: Number of nodes of integrated gradients.
         closing: Sentence that is added to every text; its own words get no score.
 
     Returns:
-        For each case float64 (words,), signed, in logits.
+        For each case, float64 (words,), signed, in logits.
     """
     closed = {}
     if closing:
@@ -136,15 +136,15 @@ def explain_words(
 def compare_words(
     cases: ExplainedCases, words: Sequence[TextWords], scores: Scores
 ) -> dict[str, Comparison]:
-    """Measures words' scores beside random ones.
+    """Compares word scores with random ones.
 
     Args:
-        cases: With texts or without.
+        cases: Cases with or without texts.
         words: From `locate_words`.
         scores: From `explain_words`.
 
     Returns:
-        By the name of the figure.
+        The comparisons by name of the figure.
     """
     rng = np.random.default_rng(cases.seed)
     measured: dict[int, dict[str, dict[str, float]]] = {}
@@ -177,7 +177,7 @@ def compare_words(
 def predict_kept(
     cases: ExplainedCases, case: int, words: TextWords, kept: np.ndarray
 ) -> np.ndarray:
-    """The logits of a case with some words of its text, bool (variants, words): (variants,)."""
+    """Returns a case's logits (variants,) with some words of its text, bool (variants, words)."""
     token_ids = cases.gather(case)[TOKEN_IDS][0]
     return cases.predict_variants(case, words.keep(token_ids, kept))
 
@@ -187,12 +187,12 @@ def measure_scores(
 ) -> dict[str, float]:
     """Measures the scores of one text's words.
 
-    Average precision, precision and recall are of texts in which symptoms are known to stand,
-    whatever their sign: what is denied is evidence, too. Erasure is of every text, and of the
-    answer that the model gives, eczema or not.
+    Average precision, precision and recall are measured on texts in which phrases on symptoms are
+    known, whatever the sign of the scores, since a denied symptom is evidence, too. Erasure is
+    measured on every text, and on the answer that the model gives, eczema or not.
 
     Returns:
-        By figure; figures that do not apply are left out.
+        Values by figure; figures that do not apply are left out.
     """
     sign = 1 if cases.logits[case] > 0 else -1
 
