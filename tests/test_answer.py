@@ -206,9 +206,9 @@ def test_any_backend_is_explained_in_the_same_way(model: ExportedModel):
     assert told["contributions"] == {"neither": -0.5, "image": 1.5, "text": 0.0, "logit": 1.0}
     page = render(answer, image, "")
     assert "The evidence against severity: moderate is strongest at the top right (88%" in page
-    assert "All places that speak so together take 3.12 from the log-odds." in page
-    assert "of a photo's area takes away, beside a typical photo" in " ".join(page.split())
-    assert "what speaks for it is not shown" in page
+    assert "Together, all places with such evidence take 3.12 from the log-odds." in page
+    assert "of a photo's area takes away, compared with a typical" in " ".join(page.split())
+    assert "Evidence for severity: moderate is not shown" in page
     assert "<span>0.25</span>" in page
     assert page.count('class="map"') == page.count('class="legend"') == page.count("slider") == 1
 
@@ -259,7 +259,7 @@ def test_a_photo_unlike_all_of_training_gets_a_sentence_and_no_map(model: Export
 
     image = upright_jpeg(photo())
     page = render(asyncio.run(answer_case(Unknown(model, 1.0), [image], "")), image, "")
-    assert "This photo is unlike all that the model was trained on" in page
+    assert "This photo is unlike anything the model was trained on" in page
     assert not any(part in page for part in ('class="map"', 'class="legend"', "slider"))
 
 
@@ -286,7 +286,7 @@ def test_every_photo_has_a_heatmap_and_all_of_them_one_slider(model: ExportedMod
     assert page.count('class="map"') == page.count('class="legend"') == page.count("slider") == 1
     assert "Photo 1: The evidence against severity: moderate is strongest at the top right" in page
     assert "Photo 2: No evidence against severity: moderate worth showing was found" in page
-    assert "this answer is from the photos alone" in page
+    assert "this answer comes from the photos alone" in page
 
 
 def test_the_answer_to_photos_is_their_mean_and_so_is_what_moved_it(model: ExportedModel):
@@ -402,12 +402,12 @@ def test_every_answer_has_the_notice_and_says_what_was_missing(model: ExportedMo
     assert NOTICE in both
     assert "alone" not in both
     assert "from the photo alone" in render(explain(model, image, ""), image, "")
-    assert "There was no photo: this answer is from the text alone" in render(
+    assert "There was no photo, so this answer comes from the text alone" in render(
         explain(model, b"", TEXT), b"", TEXT
     )
     refused = render(explain(model, b"", TEXT), b"", TEXT, faults=["photo cannot be read"])
     assert "Photo cannot be read." in refused
-    assert "The photo could not be used: this answer is from the text alone" in refused
+    assert "The photo could not be used, so this answer comes from the text alone" in refused
 
 
 def test_a_status_of_the_model_is_said(model: ExportedModel):
@@ -420,7 +420,7 @@ def test_a_notice_about_the_text_says_nothing_of_the_photo(model: ExportedModel)
     page = render(replace(explain(model, b"", TEXT), status=notice), b"", TEXT)
     assert "Text: read to word 8 of 90." in page
     assert "Text: mostly words this model does not know." in page
-    assert "There was no photo: this answer is from the text alone" in page
+    assert "There was no photo, so this answer comes from the text alone" in page
 
 
 def test_a_threshold_is_named_with_its_side(model: ExportedModel):
@@ -571,7 +571,7 @@ def test_tables_with_empty_cells_are_answered_and_a_bad_photo_is_named(
     model: ExportedModel, tmp_path: Path
 ):
     for rows in (([b""], ["a", "b"]), ([], [])):
-        with pytest.raises(DataError, match="images, texts, clinical: allowed: as many"):
+        with pytest.raises(DataError, match="images, texts, clinical: must be equally long"):
             model.run(*rows)
     with pytest.raises(DataError, match="allowed: serving_default, explain; received 'foo'"):
         model.run([b""], ["a"], "foo")

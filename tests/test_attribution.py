@@ -775,7 +775,7 @@ def test_a_page_without_photo_and_text_parts_says_so(run: Path, tmp_path: Path):
     )
     answer = json.loads((tmp_path / "why" / "explanation.json").read_text())
     page = (tmp_path / "why" / "explanation.html").read_text()
-    assert "There was no photo: this answer is from the text alone." in page
+    assert "There was no photo, so this answer comes from the text alone." in page
     assert 'id="heatmap-title"' not in page
     assert "heatmap" not in answer
     assert not (tmp_path / "why" / "heatmap.png").exists()

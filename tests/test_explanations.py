@@ -259,7 +259,7 @@ def test_trust_is_put_into_words_by_intervals():
         sums={"moved": Estimate(value=2.0, low=None, high=None), "missed": sure, "unclear": unsure},
     )
     assert list(describe_trust(results)) == [
-        "pointing game: better than random; not surely better than edges",
+        "pointing game: better than random; not clearly better than edges",
         "deletion: worse than Gaussian",
         "after a little noise: somewhat steady",
         "sums of scores: not complete, 5.0% of what texts move is missing",
@@ -268,7 +268,7 @@ def test_trust_is_put_into_words_by_intervals():
     strong = Estimate(value=0.9, low=0.8, high=0.95)
     turned = Cascade(9, 1, {"all": {"correlation": unsure, "absolute_values": strong}})
     *_, said = describe_trust(replace(results, randomised=turned))
-    assert said == "with all weights random: they stay: do not trust them"
+    assert said == "with all weights random: they remain: do not trust them"
 
 
 def test_photos_and_texts_are_taken_away_exchanged_and_corrupted(

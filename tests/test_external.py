@@ -167,7 +167,7 @@ def test_results_stand_beside_the_internal_ones():
     assert fusion.high < 0
     assert found.recalibration["fusion"].high < 0  # its probabilities are too high
     shown = " ".join(format_text([Section("x", build_external(found, "malignant"))]).split())
-    assert "train it anew" in shown
+    assert "train it again" in shown
     assert "P(malignant) from" in shown
     assert "eczema" not in shown
     assert f"{found.recalibration['fusion'].value:.3f} [" in shown

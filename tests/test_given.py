@@ -68,7 +68,7 @@ def test_answers_are_of_the_rows_of_the_table_that_was_given():
     "given", ["itch", b"itch", Path("a.jpg"), 3, {"age": 3}, {"a", "b"}, frozenset("a")]
 )
 def test_one_that_is_no_list_is_refused(kind: str, given: object):
-    with pytest.raises(DataError, match=f"^{kind}: must be a list, an entry for each case"):
+    with pytest.raises(DataError, match=f"^{kind}: must be a list, one entry per case"):
         read(**{kind: given})
 
 
@@ -95,7 +95,7 @@ def test_all_that_cannot_be_read_is_said_at_once(photo: Path, tmp_path: Path):
             ["age=3", {1: 2}, {"shoe": 42}, None],
         )
     lines = str(error.value).splitlines()
-    assert lines[0] == "what is given cannot be answered (9 faults):"
+    assert lines[0] == "these cases cannot be answered (9 faults):"
     for line, said in zip(
         lines[1:],
         [
@@ -105,7 +105,7 @@ def test_all_that_cannot_be_read_is_said_at_once(photo: Path, tmp_path: Path):
             "texts[0]: must be a string, or None for none; received bytes",
             "texts[1]: must be a string, or None for none; received int",
             "texts[2]: must be a string, or None for none; received list",
-            "clinical[0]: must be a dictionary by name of the field; received str",
+            "clinical[0]: must be a dictionary by field name; received str",
             "clinical[1]: 1: a field's name must be a string",
             "clinical[2]: clinical field 'shoe': allowed: age, sex",
         ],
@@ -131,7 +131,7 @@ def test_a_photo_may_be_any_kind_of_bytes_and_a_dictionary_is_no_list(photo: Pat
     [
         ([{"age": [1, 2]}], r"clinical\[0\]: age: must be one value; received list"),
         ([{3: "x"}], r"clinical\[0\]: 3: a field's name must be a string"),
-        (pd.DataFrame([[1, 2]], columns=["age", "age"]), "two columns of the table have one name"),
+        (pd.DataFrame([[1, 2]], columns=["age", "age"]), "of the table have the same name"),
     ],
 )
 def test_fields_that_cannot_be_told_are_faults(given: object, fault: str):

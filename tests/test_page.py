@@ -231,7 +231,7 @@ def test_photo_and_text_are_answered_and_explained(
         "moderate",
         "severe",
         "unclear",
-        "Knowing neither",
+        "Starting point",
         "The photo",
         "The text",
         "Together",
@@ -292,7 +292,7 @@ def test_the_text_alone(visit):
     page = visit(PHONE)
     write(page, TEXT)
     answer = ask(page)
-    assert "There was no photo: this answer is from the text alone" in answer.inner_text()
+    assert "There was no photo, so this answer comes from the text alone" in answer.inner_text()
     assert shown_percents(answer)[0] == "none used"
     assert answer.locator(".heat").count() == 0
     assert answer.locator(".told mark").count() > 0
@@ -307,7 +307,8 @@ def test_a_bad_file_is_named_and_the_text_is_answered_still(visit, photo: Path, 
     assert page.locator("#status").text_content() == ""  # not still reading
     write(page, TEXT)
     answer = ask(page)
-    assert "The photo could not be used: this answer is from the text alone" in answer.inner_text()
+    refused = "The photo could not be used, so this answer comes from the text alone"
+    assert refused in answer.inner_text()
     assert answer.locator(".told mark").count() > 0
     choose(page, photo)  # a good one takes the message away
     assert page.locator("#fault .fault").count() == 0
@@ -510,7 +511,7 @@ def test_three_photos_are_one_case_and_each_has_a_heatmap(
     assert page.get_by_role("button", name="Upload").is_disabled()
     encoded = base64.b64encode(photo.read_bytes()).decode()
     page.evaluate(DROP, ["footer", encoded])
-    page.locator("#fault [role=alert]", has_text="A case may have 3 photos").wait_for()
+    page.locator("#fault [role=alert]", has_text="At most 3 photos are allowed").wait_for()
     page.get_by_role("button", name="Remove the third photo").click()
     page.locator("#preview-3").wait_for(state="hidden")
     assert page.locator("#fault").inner_text() == ""

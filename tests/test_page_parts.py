@@ -251,11 +251,11 @@ def test_a_bad_photo_is_named_and_the_text_is_answered_still(client: TestClient)
     several = client.post("/page/answer", json=body)
     assert "Photo 1: cannot be read" in several.text
     assert "hoto 2: cannot be read" in several.text
-    refused = "The photo could not be used: this answer is from the text alone"
+    refused = "The photo could not be used, so this answer comes from the text alone"
     assert refused in answer.text
     assert refused in ask(client, text="itchy", params={"photo_refused": "true"}).text
     without = ask(client, text="itchy", params={"photo_refused": "false"}).text
-    assert "There was no photo: this answer is from the text alone" in without
+    assert "There was no photo, so this answer comes from the text alone" in without
 
 
 def build_client(
@@ -388,7 +388,7 @@ def test_pages_of_other_sites_may_not_ask(
     answer = client.post(path, content=b"", headers={"Host": HOST, **kind, **headers})
     if headers in REFUSED:
         assert answer.status_code == 403
-        assert answer.json() == {"error": "only the page of this server may ask here"}
+        assert answer.json() == {"error": "only this server's own page may send this request"}
     else:
         assert answer.status_code in (400, 422)
     assert not [name for name in answer.headers if name.startswith("access-control")]

@@ -137,7 +137,7 @@ def test_both_say_which_clinical_fields_the_model_is_told(metrics, plots):
         assert f"clinical fields {said} \n fusion" in page
         assert f"clinical fields: {said}" in page  # TRIPOD+AI, how predictors enter
         assert f"| clinical fields | {said} |" in card
-    says = "Both is told age, site as well, photo and text alone are not."
+    says = "Fusion also uses age, site; photo alone and text alone do not."
     for metrics_of, count in ((metrics, 0), (metrics.model_copy(update=TOLD), 1)):
         page, card = text_of(metrics_of, facts_of(told), plots)
         assert (says in page, card.count(says)) == (count == 1, count)
@@ -166,11 +166,11 @@ def test_the_page_begins_with_plain_words(metrics, plots):
     page = " ".join(Page(format_report(metrics, facts_of(), plots)).text)
     fusion = metrics.heads["fusion"]
     found, wrong = fusion.sensitivity, 1 - fusion.specificity.value
-    said = f"about {100 * found.value:.0f} ({100 * found.low:.0f} to {100 * found.high:.0f}) would"
+    said = f"about {100 * found.value:.0f} ({100 * found.low:.0f} to {100 * found.high:.0f}); of"
     assert page.index("In plain words") < page.index(said) < page.index("P(eczema) from")
-    assert f"of 100 others, about {100 * wrong:.0f} (" in page
-    assert "If it had to answer each case, of 100 such" in page  # it does not
-    assert "Photo and text together are better than the better one of them alone." in page
+    assert f"of 100 others, it would get about {100 * wrong:.0f} (" in page
+    assert "If the model had to answer every case: of 100 such" in page  # it does not
+    assert "Photo and text together are better than the better of the two alone." in page
     gain = FusionGain(over="image", cases=9, value=0.0, low=-0.1, high=0.1)
     said_of_nothing = " ".join(say_plainly(metrics.model_copy(update={"fusion_gain": gain})))
     assert "no better and no worse, as far as these" in said_of_nothing
@@ -178,7 +178,7 @@ def test_the_page_begins_with_plain_words(metrics, plots):
         update={"sensitivity": Estimate(value=0.994, low=0.95, high=0.9999)}
     )
     (first, *_) = say_plainly(metrics.model_copy(update={"heads": {"fusion": almost}}))
-    assert "about 99.4 (95 to 100) would" in first
+    assert "would recognise about 99.4 (95 to 100);" in first
 
 
 def test_where_nothing_is_as_surely_wrong_there_is_no_table(metrics):
@@ -267,7 +267,7 @@ def test_what_the_data_are_and_their_terms_are_named(metrics, plots):
         assert "The clinic" in text
         assert "CC BY 4.0" in text
         assert "0123abcd" in text
-        assert "identical photo: 2; groups joined for them: 3" in text
+        assert "identical photo: 2; groups joined because of them: 3" in text
         assert "12.5%" in text
         assert "test" in text
 
@@ -292,7 +292,7 @@ def test_no_local_path_is_told(metrics, plots):
             {"split_counts": None},
             "by 10 models, none of which is the model",
         ),
-        ({"train": {"refit": True, "keep": "last"}}, {}, "trained anew"),
+        ({"train": {"refit": True, "keep": "last"}}, {}, "trained again"),
         (
             {"model": {"embedding_units": 0, "fusion": "late", "text": {"pooling": "mean"}}},
             {},
@@ -303,7 +303,7 @@ def test_no_local_path_is_told(metrics, plots):
         (
             {},
             {"not_kept": {"nobody replied": 0, "it was unclear": 7, "it names it": 2}},
-            "9 cases of the source were left out, and nothing here is about them (7: it was",
+            "9 cases of the source were left out; nothing here is about them (7: it was",
         ),
         ({}, {"provenance": {"label": "majority: most of the vote"}}, "Label: majority: most of"),
         ({}, {"rejected_rows": 4}, "4 bad rows were left out"),
@@ -333,7 +333,7 @@ def test_a_stand_in_task_is_called_by_its_own_name(tmp_path: Path):
 
 def test_a_report_is_of_the_data_that_are_judged(metrics, plots):
     """Whoever learned from built-in data may be judged on people, and the other way round."""
-    about_nobody, not_asked = "These results say nothing about patients", "no real person is in"
+    about_nobody, not_asked = "These results say nothing about patients", "without any real person"
     for learned, judged, nobody in (
         ("synthetic", "clinic", False),
         ("clinic", "synthetic", True),
@@ -396,11 +396,11 @@ def test_leaks_that_were_allowed_stand_in_both(metrics, plots):
     leaks = Leaks(leaks=2, examples=["identical photo in a (train) and b (test)"])
     leaky = metrics.model_copy(update={"leaks": leaks})
     for text in text_of(leaky, facts_of(), plots):
-        assert "were in training or validation, too (2 found); these results are too good" in text
+        assert "were also in training or validation (2 found), so these results are too" in text
     page, card = text_of(leaky, facts_of(), plots)
     assert ("identical photo in a (train)" in page, "identical photo in a" in card) == (True, False)
     assert "were kept apart" not in text
-    assert "what follows is too good" in page
+    assert "some of these cases, so these results are too good" in page
     assert "items, " in page
     assert all("(too good: leaks)" in line for line in page.split("<caption>") if "items, " in line)
     assert "results: []" in card  # of the front matter, which has no room for a warning

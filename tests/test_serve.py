@@ -168,7 +168,7 @@ BAD_BODIES = {
         "'train' is unknown; there are serving_default, explain",
     ),
     "no rows": (b'{"instances": []}', "0 rows"),
-    "too many rows": (body_of(*[("", "")] * 4), "4 rows; a request may have 1 to 3"),
+    "too many rows": (body_of(*[("", "")] * 4), "4 rows; allowed: 1 to 3"),
     "bare values": (
         b'{"instances": ["it itches"]}',
         r"instances\[0\]: must be an object .* not a string",
@@ -187,7 +187,7 @@ BAD_BODIES = {
         json.dumps({"instances": [{**GOOD_ROW, "age": 3}]}).encode(),
         "'age' is not an input",
     ),
-    "too many photos": (body_of(([""] * 41, "")), "41 rows; .*, and each photo is one"),
+    "too many photos": (body_of(([""] * 41, "")), "41 rows; .* each photo counts as one"),
     "a photo of several is a list": (
         body_of((["", [""]], "")),
         r"instances\[0\].image\[1\]: must be a string .* not a list",
@@ -217,12 +217,12 @@ BAD_BODIES = {
     ),
     "half a surrogate pair": (
         rb'{"instances": [{"image": "", "text": "\ud800"}]}',
-        r"instances\[0\].text: holds half a surrogate pair",
+        r"instances\[0\].text: contains half a surrogate pair",
     ),
     "inputs are a list": (b'{"inputs": ["x"]}', "inputs: must be an object .* not a list"),
     "a column is a value": (
         b'{"inputs": {"image": "", "text": ["x"]}}',
-        "inputs.image: must be a list, one value a row, not a string",
+        "inputs.image: must be a list, one value per row, not a string",
     ),
     "a column is missing": (b'{"inputs": {"image": [""]}}', "inputs: has no text"),
     "an unknown column": (
@@ -840,7 +840,7 @@ def test_a_model_that_answers_nan_is_a_500_for_its_row_only(model: ExportedModel
         )
         answer = client.post(PREDICT, content=body_of(("", "bad")))
     assert answer.status_code == 500
-    assert answer.json() == {"error": "the model answered a value that is not finite"}
+    assert answer.json() == {"error": "the model returned a value that is not finite"}
 
 
 def test_logs_and_metrics_hold_nothing_that_was_asked(
@@ -1343,7 +1343,7 @@ def test_lies_and_excesses_on_the_wire(server, head: str, body: bytes, code: int
 
 
 def test_a_question_that_is_too_large_is_said_to_be(server):
-    with pytest.raises(EczemaError, match=r"hung up on a question of 20\.0 MB.*-max-body-mb, 20"):
+    with pytest.raises(EczemaError, match=r"hung up on a request of 20\.0 MB.*-max-body-mb, 20"):
         predict_remotely(server[1], [bytes(15_000_000)], "itchy")
     assert Limits().max_body_bytes == MAX_BODY_MB * 1_000_000
 
@@ -1389,7 +1389,7 @@ def test_an_open_address_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixt
     error = capsys.readouterr().err
     assert "warning: 0.0.0.0 can be reached from other machines" in error
     assert "no login" in error
-    assert "holds no SavedModel" in error
+    assert "contains no SavedModel" in error
 
 
 def test_the_command_ends_well(server):  # the last one: it stops the module's server

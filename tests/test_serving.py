@@ -436,7 +436,7 @@ def test_damaged_metadata_are_a_clear_error(tmp_path: Path, content: str):
 
 
 def test_a_folder_without_a_model_is_a_clear_error(tmp_path: Path):
-    with pytest.raises(EczemaError, match="holds no SavedModel"):
+    with pytest.raises(EczemaError, match="contains no SavedModel"):
         predict([], "itchy", model=tmp_path)
 
 

@@ -110,9 +110,9 @@ def test_sections_and_plots_show_what_was_measured(whole, without, tmp_path):
     ]
     text = format_text([missing, corrupted])
     assert max(map(len, text.splitlines())) <= 100
-    assert "falls beyond doubt with noise." in " ".join(text.split())
+    assert "of the change in AUROC is below 0 with noise." in " ".join(text.split())
     told = format_text(build_stress(metrics.model_copy(update={"clinical": ["age"]})))
-    assert "Both is told age as well" in " ".join(told.split())
+    assert "Fusion also uses age; photo alone" in " ".join(told.split())
     write_stress_plots(tmp_path, metrics)
     assert {path.name for path in tmp_path.iterdir()} == {"missing.png", "corrupted_photos.png"}
     assert set(select_plots(metrics)) == {"missing.png", "corrupted_photos.png"}

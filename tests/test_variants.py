@@ -220,7 +220,7 @@ def test_an_allowed_leak_stands_in_every_report(
 ):
     run, sets = workplace / "allowed", [f"data.manifest={leaky}", "export.enabled=false"]
     assert run_smoke(workplace, run, *sets, options=["--allow-leaks"]) == 0
-    warning = "WARNING: Leaks: some of these cases, photos, texts or groups were in"
+    warning = "WARNING: Leaks: some of these cases, photos, texts or groups were also in"
     assert warning in capsys.readouterr().out
     assert json.loads((run / "metrics.json").read_text())["leaks"]["leaks"] == 1
     assert evaluate.main(["--run-dir", str(run)]) == 0

@@ -1,1 +1,1 @@
-"""Explanations: where in the photo and in the text the evidence lies, and whether that is true."""
+"""Explanations: where in photo and text the evidence lies, and whether the explanation is true."""

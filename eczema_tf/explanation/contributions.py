@@ -1,4 +1,4 @@
-"""How much the photo, the text and clinical fields each moved an answer."""
+"""How far the photo, the text and clinical fields each moved an answer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +9,10 @@ class Contributions:
     """What moved the answer to one case, in logits.
 
     Attributes:
-        neither: The logit without a photo, and of a text that says nothing: the starting point.
-        image: The photo's Shapley value; 0 where there is none.
-        text: The text's, to which the scores of its words add up; 0 where there is none.
-        clinical: What clinical fields add, 0 if none is known; None of models without them.
+        neither: The logit without a photo, for a text that says nothing: the starting point.
+        image: The photo's Shapley value; 0 without a photo.
+        text: The text's Shapley value, the sum of its words' scores; 0 without a text.
+        clinical: What clinical fields add; 0 if none is known, None for models without them.
     """
 
     neither: float
@@ -22,14 +22,14 @@ class Contributions:
 
     @property
     def logit(self) -> float:
-        """Of the case as it is."""
+        """The logit of the case as it is."""
         return self.neither + self.image + self.text + (self.clinical or 0.0)
 
 
 def split_evidence(both: Any, image_only: Any, text_only: Any, neither: Any) -> tuple[Any, ...]:
-    """Splits a logit among photo and text; all are numbers, arrays or tensors of one shape.
+    """Splits a logit between photo and text; all are numbers, arrays or tensors of one shape.
 
-    Shapley values (Shapley 1953): the mean over both orders in which the two can be added.
+    These are Shapley values (Shapley 1953): means over both orders in which the two can be added.
 
     Args:
         both: The logit of the case as it is.
@@ -38,7 +38,7 @@ def split_evidence(both: Any, image_only: Any, text_only: Any, neither: Any) -> 
         neither: Without the photo, and with a text that says nothing.
 
     Returns:
-        `neither` and what photo and text move, which add up to `both`.
+        `neither` and how far photo and text move the logit; the three add up to `both`.
     """
     image = ((image_only - neither) + (both - text_only)) / 2
     text = ((text_only - neither) + (both - image_only)) / 2

@@ -1,6 +1,6 @@
-"""Whether words' scores are true: do they lie on the symptoms, and does the answer depend on them?
+"""Whether word scores are true: are the symptoms scored high, and does the answer depend on them?
 
-Scores are float (words,). Erasure asks a model, as a callable from the words that are kept to
+Scores are float (words,). Erasure calls a model, given as a callable from kept words to
 probabilities; everything else is NumPy.
 """
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-# Kept words bool (n, words) to probabilities (n,) of the answer that is explained.
+# From kept words bool (n, words) to probabilities (n,) of the answer that is explained.
 ScoreKept = Callable[[np.ndarray], np.ndarray]
 
-# Of the words, erased or kept; DeYoung et al. 2020 also take 1 and 5 %, less than a word of our
-# texts.
+# Shares of the words to erase or keep; DeYoung et al. 2020 also use 1 and 5 %, which is less than
+# one word of our texts.
 SHARES = (0.1, 0.2, 0.5)
 
 
@@ -23,7 +23,7 @@ def compute_erasure(
 ) -> tuple[float, float]:
     """Computes comprehensiveness and sufficiency.
 
-    DeYoung et al. 2020 (ERASER), with the areas over several shares of section 4.
+    Source: DeYoung et al. 2020 (ERASER), with the areas over several shares from section 4.
 
     Args:
         scores: float (words,), at least one; higher means that a word supports the answer more.
@@ -31,10 +31,10 @@ def compute_erasure(
         shares: Of the words, each in (0, 1]; rounded up to whole words.
 
     Returns:
-        Comprehensiveness: the mean fall of the answer's probability when the highest words are
+        Comprehensiveness: the mean drop in the answer's probability when the highest words are
             erased; higher is better.
-        Sufficiency: its mean fall when they alone are kept; lower is better, and below 0 the words
-            left out spoke against the answer.
+        Sufficiency: the mean drop when only these words are kept; lower is better, and below 0 the
+            other words counted against the answer.
     """
     rank = np.argsort(np.argsort(-scores, kind="stable"), kind="stable")
     highest = np.stack([rank < math.ceil(round(share * len(scores), 9)) for share in shares])
@@ -47,15 +47,15 @@ def compute_erasure(
 def compute_ranking_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
     """Computes the average precision with which the strongest scores find the relevant words.
 
-    Strength, not sign: what is denied matters, too. DeYoung et al. 2020 call it AUPRC and take it
-    of soft token scores in the same way.
+    Strength counts, not sign: a denied symptom matters, too. DeYoung et al. 2020 call this AUPRC
+    and compute it from soft token scores in the same way.
 
     Args:
         scores: float (words,).
         relevant: bool (words,), the words of true phrases.
 
     Returns:
-        In (0, 1]; NaN if all words are relevant, or none is.
+        A value in (0, 1]; NaN if all words are relevant, or none is.
     """
     if relevant.all() or not relevant.any():
         return float("nan")

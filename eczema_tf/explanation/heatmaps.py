@@ -1,8 +1,8 @@
 """Heatmaps: where in the photo the evidence lies.
 
-As the served model gives it (`one_pass`), or at the resolution of the last map that all of the
-answer flows through by class activation maps, which are those of tf-keras-vis.
-`maps.upsample_heatmap` lays a map over the photo.
+They are either computed as in the served model (`one_pass`), or are class activation maps from
+tf-keras-vis, at the resolution of the last map that the whole answer flows through.
+`maps.upsample_heatmap` stretches a map over the photo.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
 from eczema_tf.model.branches import IMAGE_FEATURES
 from eczema_tf.schema import HEATMAP_METHODS, IMAGE, IMAGE_PRESENT
 
-# those of the highest variance ("Faster Score-CAM" of tf-keras-vis); each costs a run of the
+# those with the highest variance ("Faster Score-CAM" in tf-keras-vis); each costs one run of the
 # encoder
 SCORECAM_CHANNELS = 64
 SETTINGS = {  # of tf-keras-vis
@@ -58,7 +58,7 @@ def compute_heatmaps(
         raise ConfigError(f"method {method!r}: allowed: {', '.join(HEATMAP_METHODS)}")
     if not submodels.has_feature_map:
         raise ConfigError(
-            "heatmap: this model's image encoder gives one vector a photo"
+            "heatmap: this model's image encoder gives one vector per photo"
             f" {submodels.to_last_map.output.shape[1:]}, which has no places to show"
         )
     inputs = to_model_inputs(inputs)
@@ -79,14 +79,14 @@ def compute_heatmaps(
 def _compute_gradient_cam(
     submodels: Submodels, inputs: Tensors, target: str, sign: float, method: str
 ) -> np.ndarray:
-    # tf-keras-vis is heavy, and needed by nothing that is served
+    # tf-keras-vis is heavy, and nothing that is served needs it
     from tf_keras_vis.gradcam import Gradcam
     from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
     from tf_keras_vis.layercam import Layercam
 
     methods = {"gradcam": Gradcam, "gradcam++": GradcamPlusPlus, "layercam": Layercam}
     model = build_visual_model(submodels, target)
-    # the mask as float, too: tf-keras-vis takes gradients to every input
+    # the mask is float, too: tf-keras-vis takes gradients with respect to every input
     context = [tf.cast(inputs[name], tf.float32) for name in submodels.context]
     return methods[method](model, clone=False)(
         lambda output: sign * output[:, 0],
@@ -99,7 +99,7 @@ def _compute_gradient_cam(
 def _compute_scorecam(
     submodels: Submodels, inputs: Tensors, target: str, sign: float
 ) -> np.ndarray:
-    """It masks every input of a model, so each row gets a model that takes the photo alone."""
+    """Score-CAM masks every input, so each row gets a model whose only input is the photo."""
     from tf_keras_vis.scorecam import Scorecam
 
     text = submodels.encode_text(inputs)
@@ -121,15 +121,15 @@ def _compute_scorecam(
 def build_visual_model(
     submodels: Submodels, target: str, held: list[tf.Tensor] | None = None
 ) -> keras.Model:
-    """Builds a model in the shape that tf-keras-vis takes.
+    """Builds a model in the form that tf-keras-vis needs.
 
-    The map is a layer of its own, and the one output is the target's logit.
+    The map is its own layer, and the only output is the target's logit.
 
     Args:
         submodels: Of the model.
-        target: To be explained.
-        held: The other inputs of `submodels.heads` after the photo's, of one row; None to make them
-            inputs.
+        target: The target to explain.
+        held: Fixed values, from one row, for the inputs of `submodels.heads` other than the
+            photo's; None to make them inputs.
     """
     photo = keras.Input(submodels.to_last_map.input.shape[1:], name=IMAGE)
     last_map = keras.layers.Activation("linear", name=IMAGE_FEATURES)(submodels.to_last_map(photo))
@@ -152,7 +152,7 @@ class HeldInputs(keras.layers.Layer):
 
 
 class TargetLogit(keras.layers.Layer):
-    """The logit to be explained, (batch, 1)."""
+    """The logit to explain, (batch, 1)."""
 
     def __init__(self, target: str):
         super().__init__(dtype="float32")

@@ -1,7 +1,7 @@
-"""What can be done with a heatmap, whoever made it: find its peak, and stretch it over the photo.
+"""Tools for any heatmap: find its peak, and stretch it over the photo.
 
-Photos are stretched to the encoder's square (`data/photo/preprocess.py`), so stretching the map
-back to the photo's own shape undoes it.
+Photos are stretched to the encoder's square (`data/photo/preprocess.py`); stretching the map to the
+photo's own shape undoes this.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ def find_peak(heatmap: np.ndarray) -> tuple[float, float] | None:
         heatmap: float (rows, columns), at least 0.
 
     Returns:
-        The middle of the highest cell (of several, their mean) as shares of height and width; None
+        The centre of the highest cell (or the mean of several) as shares of height and width; None
         if the map is all zero.
     """
     if not heatmap.max() > 0:
@@ -33,7 +33,7 @@ def upsample_heatmap(heatmap: np.ndarray, height_px: int, width_px: int) -> np.n
     Args:
         heatmap: float (rows, columns) in [0, 1].
         height_px: Of the photo, upright.
-        width_px: Likewise.
+        width_px: Of the photo, upright.
 
     Returns:
         float32 (height_px, width_px) in [0, 1], bilinear.

@@ -1,6 +1,6 @@
-"""Mu-fidelity (Bhatt et al. 2020): are scores in proportion to what the answer loses without them?
+"""Mu-fidelity (Bhatt et al. 2020): are scores proportional to what the answer loses without them?
 
-Unlike deletion of the highest, it asks of all scores, of words and of places alike.
+Unlike deletion of the highest, it tests all scores, of both words and places.
 """
 
 import numpy as np
@@ -9,15 +9,15 @@ SUBSETS, SHARE = 16, 0.2  # drawn at random, and the share of words or cells tha
 
 
 def compute_mu_fidelity(scores: np.ndarray, erased: np.ndarray, falls: np.ndarray) -> float:
-    """Correlates what is scored together with how far the answer falls without it.
+    """Correlates the total score of erased parts with how far the answer falls without them.
 
     Args:
         scores: float (parts,), of words or pixels.
         erased: bool (subsets, parts).
-        falls: float (subsets,), of the answer's probability without these parts.
+        falls: float (subsets,), drops in the answer's probability without these parts.
 
     Returns:
-        Pearson's correlation, in [-1, 1]; NaN where nothing differs.
+        Pearson's correlation, in [-1, 1]; NaN if nothing differs.
     """
     sums = erased @ scores
     if not (np.ptp(sums) and np.ptp(falls)):

@@ -1,4 +1,4 @@
-"""A text that says nothing, as a model encodes it: where the scores of words start from."""
+"""A text that says nothing, as a model encodes it: the starting point for word scores."""
 
 from collections.abc import Iterable
 
@@ -8,24 +8,24 @@ import tensorflow as tf
 from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
 from eczema_tf.schema import CLINICAL, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT, TOKEN_IDS
 
-STEPS = 20  # of Newton's method; of a head of straight pieces, a few are enough
-TOKENS = 32  # of the text that is tried out, about as many as people write
+STEPS = 20  # of Newton's method; for a piecewise linear head, a few are enough
+TOKENS = 32  # in the trial text, about as many as people write
 
 
 def find_neutral_text(submodels: Submodels, batches: Iterable[Tensors]) -> np.ndarray:
-    """Finds what to put in the place of every token for a text that says nothing.
+    """Finds the encoded token that stands for every token of a text that says nothing.
 
-    That is the mean token of texts that say nothing, moved as little as possible until the model's
+    This is the mean token of texts that say nothing, moved as little as possible until the model's
     answer to it is its mean answer to these texts, in logits of P(eczema) from the text alone.
-    Starting words' scores from an expected answer is after Erion et al. (2021); that it is one
-    vector, and an average, keeps anybody's text out of the run folder.
+    Starting word scores from an expected answer follows Erion et al. (2021). Because the result is
+    one vector, and an average, nobody's text is kept in the run folder.
 
     Args:
         submodels: Of the trained model.
-        batches: Its inputs for these texts; photos do not count.
+        batches: Its inputs for these texts; photos are ignored.
 
     Returns:
-        float32 (channels,); zeros where there are no texts.
+        float32 (channels,); zeros if there are no texts.
     """
     encode = tf.function(submodels.encode_text, reduce_retracing=True, autograph=False)
     total, count, answers = tf.zeros(submodels.text_channels), 0.0, []
@@ -49,7 +49,7 @@ def find_neutral_text(submodels: Submodels, batches: Iterable[Tensors]) -> np.nd
 
 
 def _answer(submodels: Submodels, text_features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """The logit of P(eczema) from texts alone, (batch,)."""
+    """Computes the logit of P(eczema) from texts alone, (batch,)."""
     rows = tf.shape(mask)[0]
     inputs = {PADDING_MASK: mask, IMAGE_PRESENT: tf.zeros([rows]), TEXT_PRESENT: tf.ones([rows])}
     if CLINICAL in submodels.context:

@@ -1,7 +1,7 @@
-"""Heatmap and words' scores, with each encoder run once: the served `explain`.
+"""Heatmap and word scores, with each encoder run once: the served `explain`.
 
-Graph operations, which the offline methods use, too; `export` checks that the served graph gives
-the same figures.
+These are graph operations that the offline methods use, too; `export` checks that the served graph
+gives the same values.
 """
 
 from typing import NamedTuple
@@ -18,10 +18,10 @@ class Mapped(NamedTuple):
     """Logits, and where in the photos the evidence lies.
 
     Attributes:
-        logits: By head, as the model gives them.
+        logits: By head, as the model returns them.
         heatmap: float32 (batch, height, width) in [0, 1], from `show_evidence`.
-        heatmap_scale: float32 (batch,), likewise.
-        evidence: In the photos, shown or not.
+        heatmap_scale: float32 (batch,), from `show_evidence`.
+        evidence: In the photos, whether it is shown or not.
     """
 
     logits: dict[str, tf.Tensor]
@@ -35,10 +35,10 @@ class Explained(NamedTuple):
 
     Attributes:
         logits: As in `Mapped`.
-        heatmap: Likewise.
-        heatmap_scale: Likewise.
+        heatmap: As in `Mapped`.
+        heatmap_scale: As in `Mapped`.
         token_scores: As in `token_scores.TokenScores`.
-        contributions: Likewise.
+        contributions: As in `token_scores.TokenScores`.
         evidence: As in `Mapped`.
     """
 
@@ -77,9 +77,9 @@ def map_evidence(
     *,
     against: bool = False,
 ) -> Mapped:
-    """Makes the heatmaps of a batch, the photos' half of `explain_in_one_pass`.
+    """Makes the heatmaps of a batch, which are the photo part of `explain_in_one_pass`.
 
-    Arguments are as there; `text_features` are from `Submodels.encode_text`.
+    The arguments are the same; `text_features` are from `Submodels.encode_text`.
     """
     evidence = locate_evidence(submodels, text_features, inputs, target, against=against)
     logits = submodels.compute_logits(evidence.features, text_features, inputs)
@@ -95,13 +95,13 @@ def show_evidence(
 
     Args:
         evidence: From `locate_evidence`.
-        known: bool (batch,), whether the model knows such photos; of others it shows nothing.
+        known: bool (batch,), whether the model knows such photos; for others nothing is shown.
         usual: What is usual in photos of eczema.
 
     Returns:
         Heatmaps float32 (batch, rows, columns) in [0, 1], zeros where nothing is shown; and what 1
-        stands for, float32 (batch,), in logits for each hundredth of the photo's area: what is full
-        in photos of eczema, or the map's highest place if that is more.
+        stands for, float32 (batch,), in logits for each hundredth of the photo's area: `usual.full`
+        or the map's highest place, whichever is higher.
     """
     scale = tf.maximum(tf.reduce_max(evidence.density, axis=(1, 2)), usual.full)
     shown = known & (evidence.total >= usual.floor)

@@ -1,4 +1,4 @@
-"""Integrated gradients (Sundararajan et al. 2017), for words and photos alike."""
+"""Integrated gradients (Sundararajan et al. 2017), for both words and photos."""
 
 from collections.abc import Callable
 
@@ -15,17 +15,18 @@ def integrate_gradients(
     nodes: int,
     group: int = GROUP,
 ) -> tf.Tensor:
-    """Averages gradients on the straight way from one point to another.
+    """Averages gradients on the straight path from one point to another.
 
-    By Gauss-Legendre quadrature. Times `end - start` they add up to what the answer changes by.
+    It uses Gauss-Legendre quadrature. Multiplied by `end - start`, the gradients add up to the
+    change in the answer.
 
     Args:
-        answer: From points, `group` times the batch, as `repeat_rows` lays them out, to logits
-            (group * batch,).
+        answer: Computes logits (group * batch,) from points, `group` times the batch, in the layout
+            of `repeat_rows`.
         start: (batch, ...).
         end: The same shape.
         nodes: Of the quadrature, a multiple of `group`.
-        group: How many nodes are answered at once.
+        group: How many nodes are computed at once.
 
     Returns:
         The shape of `end`.
@@ -52,5 +53,5 @@ def integrate_gradients(
 
 
 def repeat_rows(rows: tf.Tensor, times: int) -> tf.Tensor:
-    """(batch, ...) to (times * batch, ...), the whole batch again and again."""
+    """Turns (batch, ...) into (times * batch, ...) by repeating the whole batch."""
     return tf.tile(rows, [times, *[1] * (len(rows.shape) - 1)])

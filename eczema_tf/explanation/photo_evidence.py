@@ -1,10 +1,10 @@
-"""What each place of a photo adds to the log-odds: the heatmap, served and offline alike.
+"""What each place of a photo adds to the log-odds: the heatmap, both served and offline.
 
-Two maps are multiplied. The encoder's last one says how much, exactly but coarsely: the heads read
-its mean, so that its cells' integrated gradients add up to what sets the answer apart from that to
-a typical photo. What they read of textures has no place, and is shared out among all cells. A finer
-map inside the encoder, by Layer-CAM, says where. Alone, the first misses small lesions, and the
-second follows every edge (docs/log.md).
+The heatmap is the product of two maps. The encoder's last map says how much, exactly but coarsely:
+the heads read its mean, so the integrated gradients of its cells add up to the difference between
+this answer and that to a typical photo. What the heads read of textures has no place, so it is
+divided among all cells. A finer map inside the encoder, by Layer-CAM, says where. On its own, the
+first map misses small lesions, and the second follows every edge (docs/log.md).
 """
 
 from collections.abc import Iterable
@@ -17,15 +17,15 @@ from eczema_tf.explanation.path_integral import GROUP, integrate_gradients, repe
 from eczema_tf.explanation.submodels import EvidenceScale, Submodels, Tensors, select_logit
 from eczema_tf.schema import IMAGE, IMAGE_PRESENT
 
-NODES = 32  # of the path from a typical photo, which the heads alone see
+NODES = 32  # on the path from a typical photo; only the heads are run at each
 # Noisy copies of a photo whose maps are averaged with its own (SmoothGrad, Smilkov et al. 2017).
 # Chosen on validation photos, like the noise's sigma in grey levels of 255: docs/log.md.
 NOISY_COPIES, NOISE_SIGMA, NOISE_SEED = 1, 8.0, (2026, 11)
-# No evidence worth showing: what this share of photos of eczema does not reach, and in any case
-# what moves an even chance by less than five points. In 21 validation photos with less than that,
-# maps pointed no better than an edge filter (docs/log.md).
+# Evidence is not worth showing below what all but this share of photos of eczema reach, and in any
+# case if it moves an even chance by less than five points. In 21 validation photos with less than
+# that, maps pointed no better than an edge filter (docs/log.md).
 MISSED, LEAST = 0.05, 0.2
-ZOOM = 2  # cells of the heatmap for each of the fine map, a side
+ZOOM = 2  # cells of the heatmap per cell of the fine map, along each side
 
 
 class PhotoEvidence(NamedTuple):
@@ -33,11 +33,11 @@ class PhotoEvidence(NamedTuple):
 
     Attributes:
         features: From `submodels.encode_image`, of the photos themselves.
-        cells: float32 (batch, height, width) of the last map: what each adds, signed, in logits;
-            together what sets the answer apart from that to a typical photo.
-        density: float32 (batch, rows, columns), at least 0: what speaks for the target, in logits
-            for each hundredth of the photo's area; zeros without a photo.
-        total: float32 (batch,), what it adds up to: all cells that speak for the target.
+        cells: float32 (batch, height, width) of the last map: what each cell adds, signed, in
+            logits. Together they are the difference to the answer to a typical photo.
+        density: float32 (batch, rows, columns), at least 0: evidence for the target, in logits for
+            each hundredth of the photo's area; zeros without a photo.
+        total: float32 (batch,), the sum of the density: of all cells that support the target.
     """
 
     features: tf.Tensor
@@ -54,14 +54,14 @@ def locate_evidence(
     *,
     against: bool = False,
 ) -> PhotoEvidence:
-    """Finds what speaks for the target in photos; of a model of embeddings, nothing.
+    """Finds the evidence for the target in photos; there is none in a model of embeddings.
 
     Args:
         submodels: Of the model.
         text_features: From `submodels.encode_text`.
         inputs: As the model takes them.
         target: As in `submodels.select_logit`.
-        against: Whether to find what speaks against it instead.
+        against: Whether to find the evidence against it instead.
     """
     present = inputs[IMAGE_PRESENT]
     if not submodels.has_feature_map:
@@ -80,10 +80,10 @@ def locate_evidence(
     typical = repeat_rows(typical, copies)
     to_fine, to_last = tape.gradient(all_features, [fine_map, last_map], output_gradients=weights)
     channels = last_map.shape[-1]
-    usual = tf.reshape(typical[..., :channels], [-1, 1, 1, channels])  # in each cell
+    usual = tf.reshape(typical[..., :channels], [-1, 1, 1, channels])  # the same in each cell
     cells = tf.reduce_sum(to_last * (last_map - usual), axis=-1)
     moved = weights * (all_features - typical)
-    # (copies, batch, height, width): of the photos themselves first, which add up to the answer
+    # (copies, batch, height, width): the photos' own cells come first and add up to the answer
     cells = split_copies(fill_up(cells, tf.reduce_sum(moved, axis=range(1, moved.shape.rank))))
     steady = tf.nn.relu(tf.reduce_mean(cells, axis=0))
     shape = tf.reduce_mean(split_copies(compute_layercam(fine_map, to_fine)), axis=0)
@@ -101,7 +101,7 @@ def weigh_features(
     inputs: Tensors,
     target: str,
 ) -> tf.Tensor:
-    """Says what each feature of photos counts on the way from typical ones, in their shape."""
+    """Computes how much each feature of photos counts on the path from typical ones."""
     texts = repeat_rows(text_features, GROUP)
     context = {name: repeat_rows(inputs[name], GROUP) for name in submodels.context}
     return integrate_gradients(
@@ -113,15 +113,15 @@ def weigh_features(
 
 
 def fill_up(cells: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-    """Shares out among cells (batch, height, width) what they lack of their total (batch,)."""
+    """Divides what cells (batch, height, width) lack of their total (batch,) among them equally."""
     missing = total - tf.reduce_sum(cells, axis=(1, 2))
     return cells + (missing / (cells.shape[1] * cells.shape[2]))[:, None, None]
 
 
 def add_noisy_copies(photos: Any) -> tf.Tensor:
-    """(batch, height, width, 3) to ((`NOISY_COPIES` + 1) * batch, ...), the photos first.
+    """Turns (batch, height, width, 3) into ((`NOISY_COPIES` + 1) * batch, ...), photos first.
 
-    The noise is the same for every photo and every time.
+    The noise is always the same, for every photo.
     """
     shape = [NOISY_COPIES, 1, *photos.shape[1:]]
     noise = NOISE_SIGMA * tf.random.stateless_normal(shape, NOISE_SEED)
@@ -130,16 +130,16 @@ def add_noisy_copies(photos: Any) -> tf.Tensor:
 
 
 def split_copies(maps: tf.Tensor) -> tf.Tensor:
-    """(copies * batch, height, width) to float32 (copies, batch, height, width)."""
+    """Turns (copies * batch, height, width) into float32 (copies, batch, height, width)."""
     return tf.cast(tf.reshape(maps, [NOISY_COPIES + 1, -1, *maps.shape[1:]]), tf.float32)
 
 
 def compute_layercam(features: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-    """Weighs each channel at each place by its own gradient where that is positive.
+    """Weighs each channel at each place by its own gradient there, if positive.
 
-    Jiang et al. 2021, equations 4 to 6. Grad-CAM gives a channel one weight everywhere, which says
-    little before the last layers, where a channel is an edge or a colour that supports the target
-    in one place and nothing in another.
+    Source: Jiang et al. 2021, equations 4 to 6. Grad-CAM gives a channel the same weight
+    everywhere. Before the last layers this says little, since a channel there is an edge or a
+    colour that supports the target in one place and means nothing in another.
 
     Args:
         features: (batch, height, width, channels).
@@ -153,7 +153,7 @@ def compute_layercam(features: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
 
 
 def spread_evidence(total: tf.Tensor, cells: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """Spreads evidence over the product of a coarse map and a fine one, whose scales do not count.
+    """Spreads evidence over the product of a coarse and a fine map, whatever their scales.
 
     Args:
         total: float32 (batch,), in logits.
@@ -168,20 +168,20 @@ def spread_evidence(total: tf.Tensor, cells: tf.Tensor, shape: tf.Tensor) -> tf.
         tf.image.resize(values[..., None], (rows, columns))[..., 0] for values in (cells, shape)
     )
     product = coarse * fine  # (batch, rows, columns)
-    hundredths = 100 * tf.reduce_mean(product, axis=(1, 2))  # their sum
+    hundredths = 100 * tf.reduce_mean(product, axis=(1, 2))  # their sum over the photo
     return product * tf.math.divide_no_nan(total, hundredths)[:, None, None]
 
 
 def measure_scale(submodels: Submodels, batches: Iterable[Tensors]) -> EvidenceScale:
-    """Measures how much evidence photos of eczema hold.
+    """Measures how much evidence there usually is in photos of eczema.
 
     Args:
         submodels: Of the model.
         batches: Its inputs for cases of eczema with a photo.
 
     Returns:
-        The floor that a share of `MISSED` does not reach, at least `LEAST`, and what is full in
-        half of them; the default where there are no photos, or no places in them.
+        As the floor, what a share of `MISSED` does not reach, but at least `LEAST`; as full colour,
+        the strongest place's median. The default if there are no photos, or no places in them.
     """
 
     def measure(inputs: Tensors) -> tuple[tf.Tensor, tf.Tensor]:

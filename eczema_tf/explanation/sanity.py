@@ -1,7 +1,7 @@
-"""Whether explanations depend on what the model has learned, and whether they hold still.
+"""Whether explanations depend on what the model has learned, and whether they are stable.
 
 Both are measured by rank correlations of maps and scores. Explanations are float (cases, ...): one
-map, or one list of scores, a case.
+map, or one list of scores, per case.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ AnyExplanations = TypeVar("AnyExplanations")
 
 @dataclass(frozen=True)
 class Depth:
-    """Some layers of a model, from where it answers to where it looks.
+    """Some layers of a model, counted from its output to its input.
 
     Attributes:
         name: For the report.
@@ -36,7 +36,7 @@ def correlate_ranks(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         second: The same shape.
 
     Returns:
-        float64 (cases,) in [-1, 1]; NaN where one of the two is constant, for it has no order.
+        float64 (cases,) in [-1, 1]; NaN where one of the two is constant and so has no order.
     """
     ranks = [rankdata(values.reshape(len(values), -1), axis=1) for values in (first, second)]
     first_ranks, second_ranks = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
@@ -72,17 +72,17 @@ def randomise_in_cascade(
 ) -> list[AnyExplanations]:
     """Destroys what a model has learned from the top down, and explains at each depth.
 
-    Adebayo et al. 2018, section 3.1. The values of each weight are shuffled: it keeps its
-    distribution, so that signals keep their size through any depth and frozen statistics stay
-    possible, and loses all else. Whatever happens, the weights are as before afterwards.
+    Source: Adebayo et al. 2018, section 3.1. The values of each weight are shuffled. The weight
+    keeps only its distribution: signals keep their size through any depth, and frozen statistics
+    stay possible. Whatever happens, the weights are restored afterwards.
 
     Args:
-        depths: From the output down; those before a depth stay shuffled.
-        explain: Explains the same cases with the model as it is.
-        rng: Where randomness comes from.
+        depths: From the output down; layers stay shuffled when the next depth follows.
+        explain: Explains the same cases with the model in its current state.
+        rng: Source of randomness.
 
     Returns:
-        What `explain` gave after each depth.
+        What `explain` returned after each depth.
     """
     explanations = []
     with restoring([weight for depth in depths for weight in depth.weights]):
@@ -96,7 +96,7 @@ def randomise_in_cascade(
 
 @contextlib.contextmanager
 def restoring(weights: Sequence[Any]) -> Iterator[None]:
-    """Gives weights their values back when the block ends, well or not."""
+    """Restores the values of weights when the block ends, even with an exception."""
     saved = [np.array(weight.numpy()) for weight in weights]
     try:
         yield

@@ -1,10 +1,10 @@
-"""Scores of tokens as people read a text: word pieces added up to words, and words to phrases."""
+"""Token scores as people read a text: word pieces are added up to words, and words to phrases."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 TOKEN_METHOD = "integrated_gradients"  # how tokens are scored: `token_scores`
-INCOMPLETE = 0.02  # share of what a text moves that its words' scores may miss
+INCOMPLETE = 0.02  # the share of a text's effect that its words' scores may miss
 PHRASE_SHARE = 0.1  # a word belongs to a phrase if its score is at least this share of the highest
 SENTENCE_ENDS = frozenset(".!?;…")
 
@@ -17,7 +17,7 @@ class Span:
         start: Character offset in the text.
         end: Offset after its last character.
         text: The characters themselves.
-        score: What it moved, signed, in logits.
+        score: How far it moved the answer, signed, in logits.
     """
 
     start: int
@@ -30,10 +30,10 @@ def join_words(text: str, tokens: Iterable[tuple[int, int, float, bool]]) -> lis
     """Adds the scores of word pieces up to words.
 
     Args:
-        text: That the tokens stand in.
+        text: The text that the tokens are from.
         tokens: Start and end (character offsets), score, and whether the token continues the word
             of the token before it ("##" pieces). Those with `start == end` (special, padding) are
-            passed over.
+            skipped.
 
     Returns:
         The words in order.
@@ -42,7 +42,7 @@ def join_words(text: str, tokens: Iterable[tuple[int, int, float, bool]]) -> lis
     for start, end, score, continues in tokens:
         if start == end:
             continue
-        # one character may become several tokens, as "½" does, which have its place together
+        # one character, such as "½", may become several tokens, which all have its place
         if words and (continues or start < words[-1].end):
             before = words.pop()
             start, end, score = before.start, max(end, before.end), before.score + float(score)
@@ -51,10 +51,10 @@ def join_words(text: str, tokens: Iterable[tuple[int, int, float, bool]]) -> lis
 
 
 def join_phrases(text: str, words: Sequence[Span]) -> list[Span]:
-    """Joins neighbouring words of one sign that matter; a sentence's end parts them.
+    """Joins neighbouring words of the same sign that matter, but not across a sentence's end.
 
     Args:
-        text: That the words stand in.
+        text: The text that the words are from.
         words: From `join_words`.
 
     Returns:
@@ -62,7 +62,7 @@ def join_phrases(text: str, words: Sequence[Span]) -> list[Span]:
     """
     least = PHRASE_SHARE * max((abs(word.score) for word in words), default=0.0)
     phrases: list[Span] = []
-    before = None  # the word before, if it is the end of the last phrase
+    before = None  # the previous word, if it ends the last phrase
     for word in words:
         matters = (
             abs(word.score) >= least and word.score != 0 and not SENTENCE_ENDS & set(word.text)

@@ -1,4 +1,4 @@
-"""A model taken apart at the tensors that explanations take gradients to.
+"""A model split at the tensors that explanations take gradients with respect to.
 
     photo --to_fine_map--> fine map --from_fine_map--> last map, features --+
                                                                             +--heads--> logits
@@ -32,8 +32,8 @@ from eczema_tf.schema import (
 )
 
 Tensors = Mapping[str, Any]
-RAMP = 0.03  # half the width of the ramp that a ReLU's gradient rises over, in units of its input
-CONTEXT = (PADDING_MASK, IMAGE_PRESENT, TEXT_PRESENT)  # what the heads take besides features
+RAMP = 0.03  # half the width of the ramp on which a ReLU's gradient rises, in units of its input
+CONTEXT = (PADDING_MASK, IMAGE_PRESENT, TEXT_PRESENT)  # the heads' inputs besides features
 TARGETS = (
     "eczema",
     "eczema_image",
@@ -47,8 +47,8 @@ class EvidenceScale(NamedTuple):
     """What is usual in validation photos of eczema that a model has not learned from, in logits.
 
     Attributes:
-        floor: Of the whole photo: less is no evidence.
-        full: For each hundredth of the photo, at its strongest place: as much gets full colour.
+        floor: For the whole photo; less counts as no evidence.
+        full: For each hundredth of the photo's area, at its strongest place; shown in full colour.
     """
 
     floor: float = 0.0
@@ -59,17 +59,17 @@ class Submodels:
     """The parts of a model.
 
     Attributes:
-        model: The whole.
-        features_shape: Of a photo's features: (channels,), or where the fusion looks at regions
-            (height, width, channels).
+        model: The whole model.
+        features_shape: Of a photo's features: (channels,), or (height, width, channels) if the
+            fusion looks at regions.
         to_fine_map: From pixels to the fine map, the first of `inner_map.find_inner_maps`; to the
-            encoder's last where there is none.
-        to_last_map: From pixels to the last map that all of the answer flows through, where class
-            activation maps look; of embeddings, to these.
-        context: `CONTEXT`, and clinical fields if the model is told any.
+            encoder's last map if there is none.
+        to_last_map: From pixels to the last map that the whole answer flows through, which class
+            activation maps use; for a model of embeddings, to the embeddings.
+        context: `CONTEXT`, and clinical fields if the model takes any.
         heads: From a list of features, encoded text and `context` to the model's outputs by name.
         text_channels: Of an encoded token.
-        neutral_text: float32 (channels,), what stands for every token of a text that says nothing.
+        neutral_text: float32 (channels,), stands for every token of a text that says nothing.
         evidence_scale: Of heatmaps.
     """
 
@@ -79,13 +79,13 @@ class Submodels:
         neutral_text: np.ndarray | None = None,
         evidence_scale: EvidenceScale | None = None,
     ):
-        """Takes a model apart.
+        """Splits a model.
 
         Args:
             model: From `build_model`, trained.
             neutral_text: From `neutral_text.find_neutral_text`; None for zeros.
-            evidence_scale: None where it is not known: then all evidence is shown, and each map
-                has full colour at its strongest place.
+            evidence_scale: None if it is not known: then all evidence is shown, and each map has
+                full colour at its strongest place.
         """
         self.model = model
         self.evidence_scale = evidence_scale or EvidenceScale()
@@ -118,7 +118,7 @@ class Submodels:
         )
 
     def find_typical(self, features: tf.Tensor) -> tf.Tensor:
-        """Finds what is typical of photos of training, pooled features as long as each photo's own.
+        """Finds the typical training photo, its pooled features scaled to the norm of each photo's.
 
         Args:
             features: (batch, channels), or (batch, height, width, channels).
@@ -134,33 +134,33 @@ class Submodels:
         return tf.concat([pooled, tf.ones_like(own) * textures], axis=-1)
 
     def from_fine_map(self, fine_map: Any) -> tuple[Any, Any]:
-        """From the fine map to the encoder's last map, and to features."""
+        """Computes the encoder's last map, and features, from the fine map."""
         maps = keras.tree.flatten(self._from_fine_map(fine_map, training=False))
         return maps[0], maps[0] if self._sees_regions else self._pool(maps)
 
     def from_last_map(self, last_map: Any) -> Any:
-        """From what `to_last_map` gives to features."""
+        """Computes features from the output of `to_last_map`."""
         if self.to_last_map is self.to_fine_map:
             return self.from_fine_map(last_map)[1]
         if self._sees_regions:
             return last_map
         pooled = keras.ops.mean(last_map, axis=range(1, len(last_map.shape) - 1))
-        # of textures these heads are told nothing
+        # these heads get no textures
         return keras.ops.pad(pooled, [(0, 0), (0, self.features_shape[0] - pooled.shape[-1])])
 
     def encode_image(self, image: Any) -> tf.Tensor:
-        """Photos float32 (batch, size, size, 3) to their features."""
+        """Computes features from photos float32 (batch, size, size, 3)."""
         return self._to_features(image, training=False)
 
     def encode_text(self, inputs: Tensors) -> tf.Tensor:
-        """Tokens and their mask, (batch, tokens), to encoded tokens (batch, tokens, channels)."""
+        """Encodes tokens with their mask, (batch, tokens), as (batch, tokens, channels)."""
         tokens = [inputs[TOKEN_IDS], inputs[PADDING_MASK]]
         return self._to_text_features(tokens, training=False)
 
     def compute_logits(
         self, image_features: Any, text_features: Any, inputs: Tensors
     ) -> dict[str, tf.Tensor]:
-        """Computes the logits from what lies in the middle of the model.
+        """Computes the logits from the encoders' outputs.
 
         Args:
             image_features: From `encode_image`.
@@ -174,7 +174,7 @@ class Submodels:
         return self.heads([image_features, text_features, *context], training=False)
 
     def weigh_clinical(self, inputs: Tensors, target: str) -> tf.Tensor:
-        """What clinical fields add to the target's logit, (batch,): nothing but to `eczema`."""
+        """Computes what clinical fields add to the target's logit, (batch,): 0 except `eczema`."""
         evidence = self.model.get_layer(CLINICAL_EVIDENCE)(inputs[CLINICAL])[:, 0]
         return evidence if target == "eczema" else tf.zeros_like(evidence)
 
@@ -183,8 +183,8 @@ def split_image_encoder(model: keras.Model) -> tuple[keras.Model, keras.Model] |
     """Splits the image encoder at its fine map.
 
     Returns:
-        From photos to that map, and from there to the encoder's outputs; None if the encoder has no
-        such map, or the model no encoder.
+        Models from photos to that map, and from there to the encoder's outputs; None if the encoder
+        has no such map, or the model has no encoder.
     """
     layers = {layer.name: layer for layer in model.layers}
     encoder = layers.get("image_encoder")
@@ -202,11 +202,11 @@ def split_image_encoder(model: keras.Model) -> tuple[keras.Model, keras.Model] |
 
 
 def smooth_gradient(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """Gives a layer that is a ReLU a gradient without a jump; others are returned as they are.
+    """Gives a ReLU layer a gradient without a jump; other layers are returned unchanged.
 
-    A ReLU's gradient is a step, and float32 rounding decides on which side of it a unit stands that
-    is nearly at it: maps of one photo differed by a hundredth of their height between processors,
-    while probabilities agreed to 1e-6. Dombrowski et al. (2019) smooth ReLUs for explanations, too.
+    A ReLU's gradient is a step. If a unit is close to the step, float32 rounding decides on which
+    side it is: maps of one photo differed by a hundredth of their height between processors, while
+    probabilities agreed to 1e-6. Dombrowski et al. (2019) also smooth ReLUs for explanations.
     """
     highest = {keras.activations.relu: None, keras.activations.relu6: 6.0}
     activation = getattr(layer, "activation", None)
@@ -223,7 +223,7 @@ class RampedReLU(keras.layers.Layer):
         self._highest = highest
 
     def call(self, inputs: Any) -> Any:
-        """Values as a ReLU gives them."""
+        """Returns the values of a ReLU."""
 
         @tf.custom_gradient
         def ramped(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
@@ -237,7 +237,7 @@ class RampedReLU(keras.layers.Layer):
 
 
 def select_logit(logits: Tensors, target: str) -> tf.Tensor:
-    """Picks the logit that is to be explained; a saturated probability would have no gradient.
+    """Selects the logit to explain; a saturated probability would have no gradient.
 
     Args:
         logits: By head.

@@ -1,8 +1,8 @@
-"""How much each token of a text moved a logit, by integrated gradients; served and offline alike.
+"""How far each token of a text moved a logit, by integrated gradients; both served and offline.
 
-The path runs through what the text encoder makes of each token in its sentence, and not through
-the embeddings before it, where 48 points of a path are not enough (docs/log.md): the encoder is run
-once, and as many points as the sum needs cost next to nothing.
+The path runs through the text encoder's output for each token in its sentence, and not through the
+embeddings before the encoder, where 48 points on a path are not enough (docs/log.md). The encoder
+therefore runs once, and as many points as the sum needs cost next to nothing.
 """
 
 from typing import NamedTuple
@@ -15,18 +15,18 @@ from eczema_tf.explanation.path_integral import GROUP, integrate_gradients, repe
 from eczema_tf.explanation.submodels import Submodels, Tensors, select_logit
 from eczema_tf.schema import CLINICAL, IMAGE_PRESENT, PADDING_MASK, TEXT_PRESENT
 
-NODES = 64  # of the quadrature; `evaluate --explanations` says how far they are from 256
+NODES = 64  # of the quadrature; `evaluate --explanations` says how close this comes to 256
 
 
 class TokenScores(NamedTuple):
-    """What moved a logit, of a batch.
+    """What moved a logit, for each row of a batch.
 
     Attributes:
         scores: float32 (batch, tokens), signed, in logits; zeros for special tokens and padding,
             and where there is no text.
-        contributions: float32 (batch, 3), in logits: where photo and text start from, and what each
-            moves (`contributions.split_evidence`). The scores add up to the text's. Of models that
-            are told clinical fields float32 (batch, 4), the last what these add.
+        contributions: float32 (batch, 3), in logits: the starting point, and how far photo and text
+            each move it (`contributions.split_evidence`). The scores add up to the text's part. For
+            models that take clinical fields: float32 (batch, 4), the last being what these add.
     """
 
     scores: tf.Tensor
@@ -43,8 +43,8 @@ def score_tokens(
 ) -> TokenScores:
     """Integrates gradients from a text that says nothing to the text.
 
-    Of the mean of two logits, with the photo and without it, whose difference between both ends of
-    the path is the text's Shapley value.
+    They are gradients of the mean of two logits, with the photo and without it. This mean differs
+    between the two ends of the path by the text's Shapley value.
 
     Args:
         submodels: Of the model.
@@ -59,7 +59,7 @@ def score_tokens(
     photos = repeat_rows(image_features, group)
     context = {name: repeat_rows(inputs[name], group) for name in submodels.context}
     mean = integrate_gradients(
-        # both weigh a half
+        # each counts a half
         lambda rows: sum(_answer_both_ways(submodels, photos, rows, context, target)) / 2,
         neutral,
         text_features,
@@ -73,7 +73,7 @@ def score_tokens(
     )
     (both, text_only), (image_only, neither) = ends
     start, *moved = split_evidence(both, image_only, text_only, neither)
-    if CLINICAL in submodels.context:  # they are added to whatever photo and text tell
+    if CLINICAL in submodels.context:  # they are added to whatever photo and text say
         added = submodels.weigh_clinical(inputs, target)
         start, moved = start - added, [*moved, added]
     return TokenScores(
@@ -84,9 +84,9 @@ def score_tokens(
 
 
 def choose_group(text_features: tf.Tensor, nodes: int) -> int:
-    """Chooses how many nodes are answered at once: all, for a short text outside of a graph.
+    """Chooses how many nodes to compute at once: all, for a short text outside of a graph.
 
-    There each batch costs its layers' Python; in a graph the number of tokens is not known.
+    Outside, each batch costs the Python of its layers; in a graph, the token count is not known.
     """
     rows, tokens = text_features.shape[:2]
     is_small = None not in (rows, tokens) and nodes * rows * tokens <= GROUP * MAX_TOKENS
@@ -100,7 +100,7 @@ def _answer_both_ways(
     inputs: Tensors,
     target: str,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The target's logit with the photo, if there is one, and without it, each (batch,)."""
+    """Computes the target's logit with the photo, if any, and without it, each (batch,)."""
     absent = {**inputs, IMAGE_PRESENT: tf.zeros_like(inputs[IMAGE_PRESENT])}
     with_photo, without = (
         select_logit(submodels.compute_logits(image_features, text_features, given), target)
@@ -110,9 +110,9 @@ def _answer_both_ways(
 
 
 def _share_special(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Shares out what [CLS] and [SEP] moved among the tokens between them, in equal parts.
+    """Divides what [CLS] and [SEP] moved equally among the tokens between them.
 
-    What they are encoded as stands for the whole text. Both arguments are (batch, tokens).
+    Their encodings stand for the whole text. Both arguments are (batch, tokens).
     """
     between = tf.pad(mask[:, 2:], [[0, 0], [1, 1]])  # 1 for tokens after [CLS] and before [SEP]
     special = tf.reduce_sum(scores * (mask - between), axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The answer about one case and its explanation, as JSON and as lines for people."""
+"""The answer about one case and its explanation, as JSON and as lines of text for people."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,10 +27,10 @@ class Heatmap:
         peak: The strongest place, x and y as shares of the photo's width and height; None if no
             evidence was found, or none is shown.
         grid: Rows of values in [0, 1], stretched over the whole photo.
-        scale: What 1 stands for, in logits for each hundredth of the photo's area; None where the
-            method does not tell, and the strongest place has 1.
-        known: Whether the photo is like those that the model was trained on; of others no evidence
-            is shown, whatever the method.
+        scale: What 1 stands for, in logits for each hundredth of the photo's area. None if the
+            method has no such scale; then the strongest place has 1.
+        known: Whether the photo is like those that the model was trained on. For other photos, no
+            evidence is shown, whatever the method.
     """
 
     method: str
@@ -41,14 +41,14 @@ class Heatmap:
 
     @property
     def total(self) -> float | None:
-        """What all places add to the target's logit, or take from it; None if it is not told."""
+        """What all places add to the target's logit, or take from it; None without a scale."""
         return None if self.scale is None else 100 * self.scale * float(np.mean(self.grid))
 
     def on_scale(self, full: float | None) -> np.ndarray:
-        """Returns the grid where 1 stands for `full`, so that heatmaps can be compared.
+        """Returns the grid rescaled so that 1 stands for `full`, to make heatmaps comparable.
 
         Args:
-            full: In logits as `scale` is; None where the method does not tell.
+            full: In the unit of `scale`; None if the method has no scale.
         """
         return np.array(self.grid) * ((self.scale or 1) / (full or 1))
 
@@ -71,9 +71,9 @@ class TextReading:
 
     Attributes:
         words: In order, with their scores in logits.
-        phrases: Neighbouring words of one sign, the strongest first.
-        cues: Symptoms mentioned or denied, found by rules, with what they moved.
-        criteria: Of the UK Working Party, as far as the text tells.
+        phrases: Neighbouring words of the same sign, the strongest phrase first.
+        cues: Symptoms mentioned or denied, found by rules, with how far they moved the answer.
+        criteria: Those of the UK Working Party, as far as the text tells.
     """
 
     words: tuple[Span, ...]
@@ -111,8 +111,8 @@ class CounterCheck:
 
     Attributes:
         without: "phrase", "photo" or "text".
-        words: The phrase; "" for the others.
-        eczema: Its probability then; None if nothing is left to go by.
+        words: The phrase; "" for a photo or text.
+        eczema: The probability of eczema then; None if nothing is left to go by.
     """
 
     without: str
@@ -127,10 +127,10 @@ class Explanation:
     Attributes:
         target: What the heatmap and the words explain, as in `explanation.submodels.select_logit`.
         direction: "for" or "against": what the heatmap shows.
-        contributions: What photo, text and clinical fields each moved the target's logit.
-        heatmaps: Of each photo; None for one that was not used.
+        contributions: How far photo, text and clinical fields each moved the target's logit.
+        heatmaps: One for each photo; None for a photo that was not used.
         text: None if no text was used.
-        checks: Of the overall answer: without the strongest phrase; where there are both, without
+        checks: The overall answer without the strongest phrase and, where there are both, without
             the photo and without the text.
     """
 
@@ -148,22 +148,23 @@ class Answer:
 
     Attributes:
         decision: One of `schema.DECISIONS`.
-        reason: Of the decision, a sentence.
+        reason: Why it was decided so, in one sentence.
         eczema: Probability from "image", "text" and "fusion"; None where nothing was used.
-        thresholds: Of the same three, chosen on validation data; None if they are not known. With a
-            photo or a text alone, P(eczema) is compared with that one's (`find_threshold`).
-        consistency: Probability by label; None without a text, or if the model was never told.
+        thresholds: For the same three, chosen on validation data; None if they are not known. With
+            only a photo or only a text, P(eczema) is compared with that input's threshold
+            (`find_threshold`).
+        consistency: Probability by label; None without a text, or if the model never learned it.
         severity: Probability by grade, if it is eczema; None if nothing was used.
         grade: The median grade, at or below which half of the probability lies; "" where it is not
             known.
-        image_used: Whether the photo could be used, or one of several.
-        text_used: Whether the text could.
-        known_image: Whether it, or one of several, was used and is like those that the model was
-            trained on.
+        image_used: Whether the photo, or one of several, could be used.
+        text_used: Whether the text could be used.
+        known_image: Whether the photo, or one of several, was used and is like those that the model
+            was trained on.
         known_text: Whether the text was used, is like training texts and was mostly read.
-        status: "ok", or what is to be said of photo and text, several things separated by "; ".
-        photos: How many were given.
-        explanation: None unless asked for.
+        status: "ok", or remarks on photo and text, separated by "; ".
+        photos: How many photos were given.
+        explanation: None unless one was asked for.
         notice: To be shown with the answer.
     """
 
@@ -184,7 +185,7 @@ class Answer:
     notice: str = NOTICE
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what `predict --json` prints and, once explained, `explanation.json` holds."""
+        """Returns what `predict --json` prints and, with an explanation, `explanation.json` has."""
         answer = {**vars(self), "grade": self.grade or None}
         if (why := answer.pop("explanation")) is None:
             return answer
@@ -203,13 +204,13 @@ class Answer:
         return answer
 
     def find_threshold(self, modality: str) -> float | None:
-        """Returns what the probability is compared with; None where it is not known."""
+        """Returns the threshold for the probability; None if it is not known."""
         if modality == "fusion":
             modality = choose_kind(self.image_used, self.text_used)
         return None if self.thresholds is None else self.thresholds[modality]
 
     def compare_with_threshold(self, modality: str) -> str | None:
-        """Returns "above" or "below" the threshold; None where either is unknown."""
+        """Says on which side of the threshold: "above" or "below"; None where either is unknown."""
         probability, threshold = self.eczema[modality], self.find_threshold(modality)
         if probability is None or threshold is None:
             return None
@@ -228,8 +229,8 @@ def read_answer(
     Args:
         outputs: By name, as plain Python values (design: the table of signatures).
         thresholds: By modality, from the export's metadata.
-        notice: Likewise.
-        photos: How many were given.
+        notice: From the export's metadata.
+        photos: How many photos were given.
     """
     used = {"image": outputs["image_used"], "text": outputs["text_used"]}
     used["fusion"] = any(used.values())
@@ -263,7 +264,7 @@ def _rank(probabilities: Probabilities) -> str:
 
 
 def _say(probability: float) -> str:
-    """Says a probability, never the certainty of 0 or 1."""
+    """Writes a probability, but never the certainty of 0 or 1."""
     if probability < 0.01:
         return "under 0.01"
     return "over 0.99" if probability > 0.99 else f"{probability:.2f}"

@@ -1,7 +1,7 @@
-"""An answer as HTML, for the web page and for `explanation.html` alike.
+"""An answer as HTML, for both the web page and `explanation.html`.
 
-Colours of evidence are orange and blue of Okabe and Ito (2008), which colour-blind readers can tell
-apart; signs, line styles and tables say the same.
+Evidence is shown in the orange and blue of Okabe and Ito (2008), which colour-blind readers can
+tell apart; signs, line styles and tables repeat the information.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ STRENGTHS = 10  # shades of a phrase's colour, as many as answer.css has
 
 
 class Piece(NamedTuple):
-    """A stretch of a text: a phrase that moved the answer, or what stands between two."""
+    """A stretch of a text: a phrase that moved the answer, or the words between two phrases."""
 
     text: str
     sign: str = ""
@@ -32,14 +32,14 @@ class Piece(NamedTuple):
 
 
 class ShownPhoto(NamedTuple):
-    """A photo that was used, and its heatmap, as data addresses.
+    """A photo that was used, and its heatmap, as data URLs.
 
     Attributes:
         number: Of the photo, from 1.
-        heatmap: What is shown.
-        where: The heatmap is strongest; "" for no evidence.
-        photo_url: Of the photo.
-        heatmap_url: Of the heatmap, to be stretched over it.
+        heatmap: The heatmap that is shown.
+        where: Where the heatmap is strongest; "" for no evidence.
+        photo_url: The photo.
+        heatmap_url: The heatmap, to be stretched over the photo.
     """
 
     number: int
@@ -64,13 +64,13 @@ def render_answer(
         answer: With its explanation.
         photos: The upright JPEGs that were asked about; b"" for one that could not be shown.
         text: As the user wrote it.
-        faults: What was wrong before the model was asked.
-        photo_refused: Whether a photo was given, but is not among what was asked about.
-        interactive: Whether a script moves the heatmap's slider. Without, there is none, and all
-            phrases and every symptom's score are listed.
+        faults: Problems found before the model was asked.
+        photo_refused: Whether a photo was given that is not among those the model was asked about.
+        interactive: Whether a script moves the heatmap's slider. If not, there is no slider, and
+            all phrases and every symptom's score are listed.
 
     Returns:
-        An HTML fragment. Whatever the text holds is shown, not run.
+        An HTML fragment. Whatever the text contains is shown, never run.
     """
     if (why := answer.explanation) is None:
         raise ValueError("an answer without an explanation has no page")
@@ -102,7 +102,7 @@ def render_answer(
 
 
 def find_full_colour(heatmaps: Iterable[Heatmap | None]) -> float | None:
-    """Finds what full colour stands for in all heatmaps that show anything, as `Heatmap.scale`."""
+    """Finds what full colour stands for in all heatmaps that show evidence, as `Heatmap.scale`."""
     shown = [heatmap for heatmap in heatmaps if heatmap and heatmap.peak]
     return max((heatmap.scale for heatmap in shown if heatmap.scale), default=None)
 
@@ -110,11 +110,11 @@ def find_full_colour(heatmaps: Iterable[Heatmap | None]) -> float | None:
 def draw_pictures(
     photos: Sequence[bytes], heatmaps: Sequence[Heatmap | None], full: float | None
 ) -> list[ShownPhoto]:
-    """Draws the photos that have a heatmap, with it.
+    """Draws the photos that have a heatmap, together with it.
 
     Args:
         photos: As in `render_answer`.
-        heatmaps: Of each.
+        heatmaps: One for each photo.
         full: From `find_full_colour`.
     """
     return [
@@ -136,7 +136,7 @@ def render_explanation_page(answer: Answer, photos: Sequence[bytes], text: str) 
     Args:
         answer: With its explanation.
         photos: As in `render_answer`.
-        text: Likewise.
+        text: As in `render_answer`.
     """
     fragment = render_answer(answer, photos, text, interactive=False)
     style = STYLE_SHEET.read_text(encoding="utf-8")
@@ -144,7 +144,7 @@ def render_explanation_page(answer: Answer, photos: Sequence[bytes], text: str) 
 
 
 def rank_shares(answer: Answer, explanation: Explanation) -> list[tuple[str, float]]:
-    """Ranks what was used, photo, text or clinical fields, by how far it moved the answer."""
+    """Ranks photo, text and clinical fields, if used, by how far each moved the answer."""
     photo, moved = "the photos" if answer.photos > 1 else "the photo", explanation.contributions
     shares = [(photo, moved.image)] if answer.image_used else []
     shares += [("the text", moved.text)] if answer.text_used else []
@@ -178,7 +178,7 @@ def split_at_phrases(text: str, phrases: Sequence[Span]) -> list[Piece]:
 
 
 def group_mentions(cues: Iterable[Cue]) -> list[tuple[str, dict[Mention, float]]]:
-    """Groups what is mentioned by symptom, with what it moved; the same mention counts once."""
+    """Groups mentions by symptom, with how far they moved the answer; repeats count once."""
     symptoms: dict[str, dict[Mention, float]] = {}
     for cue in cues:
         mentions = symptoms.setdefault(describe_category(cue.category), {})

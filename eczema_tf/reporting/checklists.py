@@ -1,6 +1,6 @@
-"""Reporting guidelines filled in from a run: what it answers, and what its author has to.
+"""Reporting guidelines filled in from a run: what the run answers, and what its author has to.
 
-The items stand in `checklists.yaml`. An item is met only if every figure it names is known.
+The items are in `checklists.yaml`. An item is met only if every figure it names is known.
 """
 
 from collections import Counter
@@ -35,13 +35,13 @@ class Item(StrictSection):
     gives: str = ""
 
     def fill(self, figures: dict[str, str]) -> tuple[str, str]:
-        """Says whether the run meets the item, and what it has to say to it."""
+        """Returns whether the run meets the item, and what it says about it."""
         templates = {MET: self.met, NOT_APPLICABLE: self.not_applicable, AUTHOR: self.gives}
         for state, template in templates.items():
             try:
                 if said := template.format_map(figures):
                     return state, said
-            except KeyError:  # a figure that is not known
+            except KeyError:  # a figure is not known
                 continue
         return AUTHOR, "-"
 
@@ -53,7 +53,7 @@ def load_checklists() -> dict[str, list[Item]]:
 
 
 def tabulate_checklists(metrics: Metrics, facts: RunFacts) -> list[Block]:
-    """Fills in both guidelines, with a sentence on how far the run goes."""
+    """Fills in both guidelines, each with a count of how many items the run meets."""
     figures, blocks = list_figures(metrics, facts), list[Block]()
     for name, items in load_checklists().items():
         rows = [[f"{item.item}", item.asks, *item.fill(figures)] for item in items]
@@ -65,7 +65,7 @@ def tabulate_checklists(metrics: Metrics, facts: RunFacts) -> list[Block]:
 
 
 def list_figures(metrics: Metrics, facts: RunFacts) -> dict[str, str]:
-    """Lists what is known of a run and its results, in words, by name."""
+    """Lists what is known about a run and its results, in words, by name."""
     settings = tabulate_settings(facts).rows
     return {
         **{name.replace(" ", "_").replace("-", "_"): value for name, value in settings},
@@ -77,7 +77,7 @@ def list_figures(metrics: Metrics, facts: RunFacts) -> dict[str, str]:
 
 
 def _describe_data(facts: RunFacts) -> dict[str, str]:
-    """Describes the data of which the results are, which may be others than the run's own."""
+    """Describes the data that the results are about, which may not be the run's own."""
     data, config = facts.judged or facts.data, facts.config
     counts = data.counts
     read = "one reader for all photos" if counts.image_only + counts.both else "no photos"
@@ -93,7 +93,7 @@ def _describe_data(facts: RunFacts) -> dict[str, str]:
         "predicted": "train, on folds left out of training"
         if config.split.folds
         else "evaluate, from the run folder",
-        "missing": f"rows with a photo alone {counts.image_only}, with a text alone"
+        "missing": f"rows with only a photo: {counts.image_only}, with only a text:"
         f" {counts.text_only}",
         "preparation": f"{read}; {data.rejected_rows} bad rows left out{joined}",
         "initial": "all from the run that it builds on"
@@ -101,14 +101,14 @@ def _describe_data(facts: RunFacts) -> dict[str, str]:
         else f"the rest drawn with seed {config.seed}",
         "imbalance": _BALANCED if config.train.balance_classes else "nothing was done about it",
         "built_in": facts.nobody_is_judged
-        and "built-in data: made by a program, no real person is in them",
+        and "built-in data: made by a program, without any real person",
         "flow": left and f"{counts.cases} cases kept; left out: {left}",
     }
     return {name: words for name, words in said.items() if words}
 
 
 def _describe_parts(metrics: Metrics, facts: RunFacts) -> dict[str, str]:
-    """Describes how training and judged cases are apart; nothing where some are not, or may be."""
+    """Describes how training and evaluated cases are kept apart; nothing if some may not be."""
     leaks = metrics.leaks
     if (leaks is None and facts.judged) or (leaks is not None and leaks.leaks):
         return {}
@@ -144,7 +144,7 @@ def _describe_results(metrics: Metrics) -> dict[str, str]:
     if metrics.abstention:
         unanswered = 1 - (metrics.abstention.groups["all"].answered.value or 0)
         said["cannot_tell"] = (
-            "what is unlike training, not read or undecided gets the answer 'cannot tell'"
+            "inputs unlike training, not read or undecided get the answer 'cannot tell'"
             f" ({unanswered:.0%} of these cases)"
         )
     if fusion.auroc.value is not None:
@@ -174,7 +174,7 @@ def _describe_external(external: External) -> dict[str, str]:
     offset, shift = external.recalibration["fusion"], external.shift.items()
     if shift:
         most = ", ".join(f"{name} {format_number(one.difference)}" for name, one in shift)
-        said["shift"] = f"difference from training, in deviations or shares: {most}"
+        said["shift"] = f"difference from training, in standard deviations or shares: {most}"
     if offset.value is not None:
         said["recalibration"] = (
             f"in the large, offered and not used: {format_estimate(offset)} to the log-odds"

@@ -1,4 +1,4 @@
-"""Tables of what is compared: subgroups, other data with the run's own, runs, and seeds."""
+"""Tables of comparisons: between subgroups, other data and the run's own, runs, and seeds."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,16 +10,16 @@ from eczema_tf.reporting.document import Block, Bullets, Section, Table
 from eczema_tf.reporting.formats import HEAD_NAMES, KIND_NAMES, METRIC_NAMES, build_table, format_p
 
 _NOTES = (
-    "Each run at its own thresholds. Of the Brier score (mean squared error) less is better, of the"
-    " others more.",
-    "In brackets 95 % intervals of the paired difference; the cases of one group count as drawn"
-    " together. They are of these cases: that another training of the same settings would come out"
-    " otherwise is not in them.",
-    "The p-values do not allow for looking at several metrics and runs.",
+    "Each run is evaluated at its own thresholds. For the Brier score (mean squared error), lower"
+    " is better; for the others, higher.",
+    "In brackets: 95 % intervals of the paired difference, in which the cases of one group count as"
+    " drawn together. They are for these cases: how results vary when training is repeated with the"
+    " same settings is not in them.",
+    "The p-values are not corrected for looking at several metrics and runs.",
 )
 _SUBGROUPS_EXPLAINED = (
-    "The answer from all that a case has. Too high by: the mean probability minus the share of"
-    " positive cases. Too few: under {} groups with a case of each class."
+    "The answers use everything that a case has. Too high by: the mean probability minus the share"
+    " of positive cases. Too few: fewer than {} groups with a case of each class."
 )
 _SPREAD_NAMES = {f"auroc_{head}": f"AUROC, {name}" for head, name in HEAD_NAMES.items()}
 _SPREAD_NAMES |= {
@@ -28,15 +28,15 @@ _SPREAD_NAMES |= {
     "severity_kappa": "kappa, severity",
 }
 _SPREAD_NOTES = (
-    "A seed decides about initial weights, the order of training, and who is in which split,"
-    " where the manifest does not say so itself.",
-    "Sensitivity, specificity, F1, ECE and the share answered are of fusion. SD: between runs;"
-    " the intervals of each run are of its test cases.",
+    "A seed decides the initial weights, the order of training and, unless the manifest says so,"
+    " who is in which split.",
+    "Sensitivity, specificity, F1, ECE and the share answered are those of fusion. SD: between"
+    " runs; the intervals of each run are over its test cases.",
 )
 
 
 def build_subgroups(subgroups: Subgroups, positive_class: str) -> list[Block]:
-    """Builds what is said of the subgroups: a table for each factor, and the gaps between them."""
+    """Builds the tables of subgroups: one for each factor, and one of the gaps between them."""
     metrics = {metric: METRIC_NAMES.get(metric, metric) for metric in SUBGROUP_METRICS}
     tables = [
         build_table(
@@ -62,9 +62,9 @@ def build_subgroups(subgroups: Subgroups, positive_class: str) -> list[Block]:
 
 def _tabulate_gaps(subgroups: Subgroups) -> Table:
     return build_table(
-        "The clearest gap between two subgroups. Intervals and p-values allow for having looked"
-        f" at all pairs and at {subgroups.comparisons} gaps. One that is not shown may exist:"
-        " the interval says how large it may be.",
+        "The clearest gap between two subgroups. Intervals and p-values are corrected for looking"
+        f" at all pairs and at {subgroups.comparisons} gaps. A gap that is not shown may still"
+        " exist: the interval says how large it may be.",
         ("by", "of", "between", "difference", "p", "a gap?"),
         [
             [
@@ -82,7 +82,7 @@ def _tabulate_gaps(subgroups: Subgroups) -> Table:
 
 
 def build_external(external: External, positive_class: str) -> list[Block]:
-    """Builds the shift of inputs, metrics beside the internal ones, and recalibration."""
+    """Builds the shift of inputs, the metrics next to the internal ones, and recalibration."""
     metrics = [
         [HEAD_NAMES[head], METRIC_NAMES.get(metric, metric), one.internal, one.here, one.difference]
         for head, by_metric in external.heads.items()
@@ -92,13 +92,14 @@ def build_external(external: External, positive_class: str) -> list[Block]:
     return [
         *_tabulate_shift(external),
         build_table(
-            "Beside the run's own test cases; the difference is not paired",
+            "Compared with the run's own test cases; the difference is not paired",
             (f"P({positive_class}) from", "of", "own", "here", "difference"),
             metrics,
         ),
         build_table(
-            "Recalibration in the large: what added to the log-odds makes the mean probability here"
-            f" the share that is {positive_class}. It is offered, not used: no result above has it",
+            "Recalibration in the large: what to add to the log-odds to make the mean probability"
+            f" here equal the share that is {positive_class}. It is offered, not used: no result"
+            " above includes it",
             ("case", "add to the log-odds"),
             [[KIND_NAMES[kind], offset] for kind, offset in external.recalibration.items()],
         ),
@@ -107,18 +108,18 @@ def build_external(external: External, positive_class: str) -> list[Block]:
 
 def _tabulate_shift(external: External) -> list[Block]:
     if not external.shift:
-        return ["The run has not kept how its training inputs are distributed: train it anew."]
+        return ["The run did not record how its training inputs are distributed: train it again."]
     return [
         build_table(
-            "What these cases hold, beside training: median and the middle 90 %, or shares",
+            "Inputs of these cases and of training: median and the middle 90 %, or shares",
             ("input", "training", "here", "difference"),
             [
                 [name, _format_inputs(one.training), _format_inputs(one.here), one.difference]
                 for name, one in external.shift.items()
             ],
         ),
-        "Difference: of the means in standard deviations, where 0.1 is small and 0.8 large; of"
-        " shares, how many cases would have to bear another name.",
+        "Difference: for numbers, between the means, in standard deviations (0.1 is small, 0.8"
+        " large); for shares, the share of cases that would have to change category.",
     ]
 
 
@@ -131,11 +132,11 @@ def _format_inputs(found: Distribution) -> str:
 def build_comparison(
     first: str, others: Mapping[str, Mapping[str, PairedHead]], described: str, positive_class: str
 ) -> Section:
-    """Builds one table a comparison.
+    """Builds one table per comparison.
 
     Args:
         first: Name of the run that the others are compared with.
-        others: By name of a run, what `pair_runs` found by head.
+        others: By name of a run, what `pair_runs` found for each head.
         described: Which cases they are compared on.
         positive_class: What positive cases are called.
     """
@@ -160,10 +161,10 @@ def build_comparison(
 
 
 def build_spread(spreads: Mapping[str, Spread], seeds: Sequence[int]) -> Section:
-    """Builds the table of what repeating a run with other seeds does to its figures.
+    """Builds the table of how a run's metrics vary when it is repeated with other seeds.
 
     Args:
-        spreads: By figure, from `measure_spread`.
+        spreads: By metric, from `measure_spread`.
         seeds: Of the runs.
     """
     table = build_table(

@@ -1,4 +1,4 @@
-"""Why the model decides, or says that it cannot tell, in a sentence."""
+"""One sentence on why the model decides as it does, or says that it cannot tell."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,29 +8,29 @@ import numpy as np
 from eczema_tf.schema import CONSISTENCY, DECISIONS, MOSTLY_UNKNOWN, READ_TO
 
 NOT_SURE = (
-    "the probability lies where eczema and other conditions are too often mixed up on validation"
-    " cases"
+    "the probability lies in a range where eczema and other conditions are too often mixed up on"
+    " validation cases"
 )
 SURE = {
-    "eczema": "at most one in ten validation cases without eczema had so high a probability",
-    "not eczema": "at most one in ten validation cases of eczema had so low a probability",
+    "eczema": "at most one in ten validation cases without eczema had a probability this high",
+    "not eczema": "at most one in ten validation cases of eczema had a probability this low",
 }
-OF_TEXT = {  # by the notice in the status, the first that is there
+OF_TEXT = {  # by the notice in the status; the first one found there applies
     MOSTLY_UNKNOWN: "the text is mostly words that the model does not know",
-    READ_TO: "too much of the text is not read, or it is unlike training texts",
+    READ_TO: "too much of the text is not read, or it is unlike the training texts",
 }
-UNCLEAR = "the text speaks for nothing in particular, and there is no photo"
-UNLIKE = "the {} is unlike all that the model was trained on"
+UNCLEAR = "the text points to nothing in particular, and there is no photo"
+UNLIKE = "the {} is unlike anything the model was trained on"
 NONE_LIKE = "no photo is like those that the model was trained on"
 
 
 def give_reason(outputs: Mapping[str, Any], photos: int = 1) -> str:
-    """Gives the reason of a decision.
+    """Gives the reason for a decision.
 
     Args:
-        outputs: One row of a signature's: `consistency`, `decision`, `image_used`, `text_used`,
-            `known_image`, `known_text` and `status`.
-        photos: How many there are.
+        outputs: One row of a signature's outputs: `consistency`, `decision`, `image_used`,
+            `text_used`, `known_image`, `known_text` and `status`.
+        photos: How many photos there are.
     """
     if outputs["decision"] != DECISIONS[1]:
         return SURE[outputs["decision"]]

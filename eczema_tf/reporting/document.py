@@ -1,8 +1,8 @@
 """Documents of sections, as a web page, as Markdown or as plain text for the terminal.
 
-What a report says is written once, as sections; how it looks stands here. Everything given is plain
-text: whatever it holds is shown, never run. The page needs nothing else: no script, no style sheet
-and no picture from elsewhere.
+What a report says is written once, as sections; how it looks is decided here. All content is plain
+text: whatever it contains is shown, never run. The page needs nothing else: no script, style sheet
+or picture from elsewhere.
 """
 
 import base64
@@ -18,7 +18,7 @@ from eczema_tf.reporting.html import render_template
 from eczema_tf.schema import NOTICE
 
 TEXT_COLUMNS = 100
-# perhaps with its interval, a bound, or undefined
+# a number, perhaps with its interval; a bound; or "-" for undefined
 _NUMERIC_CELL = re.compile(r"(< )?[-+]?\d[\d.,]*%?( \[.*\])?|-")
 
 
@@ -32,10 +32,10 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers alone, and so are set right.
+        """Which columns contain only numbers, and so are aligned right.
 
         Raises:
-            ValueError: If a row has another length than the header.
+            ValueError: If a row is not as long as the header.
         """
         cells = zip(*self.rows, strict=True) if self.rows else [()] * len(self.columns)
         return [
@@ -81,7 +81,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class Rendered:
-    """What a template of ours has rendered, for pages alone."""
+    """HTML that one of our templates rendered, for pages only."""
 
     html: str
 
@@ -91,7 +91,7 @@ Block = str | Table | Bullets | Pictures | Warned | Rendered  # a string is a pa
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, of level 2 or of one below, and what stands under it."""
+    """A heading, of level 2 or below, and the content under it."""
 
     title: str
     blocks: Sequence[Block]
@@ -105,7 +105,7 @@ def format_page(title: str, sections: Sequence[Section], notice: str = NOTICE) -
 
 
 def format_markdown(title: str, sections: Sequence[Section], notice: str = NOTICE) -> str:
-    """Formats a document as GitHub-flavoured Markdown; pictures are named relative to it."""
+    """Formats a document as GitHub-flavoured Markdown; picture paths are relative to it."""
     parts = [f"# {_escape(title)}", f"> {_escape(notice)}"]
     for section in sections:
         parts.append(f"{'#' * section.level} {_escape(section.title)}")
@@ -128,7 +128,7 @@ def format_markdown(title: str, sections: Sequence[Section], notice: str = NOTIC
 
 
 def _escape(text: str) -> str:
-    """One line in which nothing is HTML, emphasis, code or a link."""
+    """Escapes a text to one line without HTML, emphasis, code or links."""
     shown = escape(" ".join(text.split()), quote=False)
     marks = r"([\\`*~]|\b_|_\b|_(?=_)|(?<=_)_)"
     return re.sub(marks, r"\\\1", shown).replace("](", "]\\(")
@@ -137,7 +137,7 @@ def _escape(text: str) -> str:
 def format_text(sections: Iterable[Section], notice: str = NOTICE) -> str:
     """Formats sections as plain text of at most `TEXT_COLUMNS` columns, with the notice at the end.
 
-    Tables that are wider stay whole; headings and pictures are left out. "" is for no notice.
+    Wider tables stay whole; headings and pictures are left out. A notice of "" means none.
     """
     parts = []
     for section in sections:
@@ -160,7 +160,7 @@ def _wrap(text: str, bullet: str = "") -> str:
 
 
 def _align(table: Table) -> str:
-    """Columns as wide as their widest cell; numbers without an interval are set right."""
+    """Makes columns as wide as their widest cell; aligns numbers without an interval right."""
     rows = [table.columns, *table.rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     right = [

@@ -1,4 +1,4 @@
-"""The surest answers, right and wrong: which cases, and if asked for what was seen and read."""
+"""The surest answers, right and wrong: which cases, and on request their photos and texts."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,12 +17,12 @@ from eczema_tf.reporting.tables import mark_leaks
 TITLE, SHOWN = "The surest answers, right and wrong", 5
 _SHOWN_PHRASES = 5  # of a text, those that moved the answer most
 _WITHOUT = (
-    "By distance from the threshold, in log-odds, without those of which it cannot tell. A"
-    " confidently wrong answer may also be a wrong label: look at the case."
+    "Ordered by distance from the threshold, in log-odds, without cases where the model cannot"
+    " tell. A confidently wrong answer may also be a wrong label: look at the case."
 )
 _WITH = (
-    "Photos and texts of patients follow: this page is not to be shared. Colours show what in a"
-    " photo speaks for {}"
+    "Photos and texts of patients follow: do not share this page. Colours show what in a photo"
+    " counts for {}"
 )
 
 
@@ -33,7 +33,7 @@ class ShownCase(NamedTuple):
         why: Why it was answered so.
         photos: Upright JPEGs.
         text: Its text, "" for none.
-        texts: How many different ones its rows have, of which it is the first.
+        texts: How many different texts its rows have; `text` is the first of them.
     """
 
     why: Explanation
@@ -50,7 +50,7 @@ def build_examples(
     Args:
         surest: From `find_surest`.
         metrics: Of the evaluation.
-        shown: By case id, those whose photos and texts are shown; the others have figures alone.
+        shown: By case id, the cases whose photos and texts are shown; the others have only numbers.
     """
     positive, blocks = metrics.positive_class, list[Block]([_WITHOUT])
     full = find_full_colour(heatmap for case in shown.values() for heatmap in case.why.heatmaps)

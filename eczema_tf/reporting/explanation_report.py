@@ -1,4 +1,4 @@
-"""What `evaluate --explanations` prints: tables of the results, and how far to trust them."""
+"""What `evaluate --explanations` prints: tables of results, and how far to trust explanations."""
 
 from collections.abc import Iterator, Mapping
 
@@ -20,19 +20,19 @@ NAMES = {
     "mu_fidelity": "mu-fidelity",
 }
 BASELINES = {"centred_gaussian": "Gaussian", "edges": "edges", "random": "random"}
-VERDICTS = ("better than", "not surely better than", "worse than")  # interval above, over, below 0
+VERDICTS = ("better than", "not clearly better than", "worse than")  # interval above, over, below 0
 SUMS = ("moved", "missed", "unclear")
-# rank correlations after a change that should not matter, and after destroying what was learned
+# rank correlations after a change that should not matter, and after all learning is destroyed
 STEADY, SOMEWHAT_STEADY, VANISHED = 0.7, 0.4, 0.2
 CHANGES = {
-    "fine": "with 256 points of the path",
+    "fine": "with 256 points on the path",
     "noise": "after a little noise",
     "closing": "after a polite closing sentence",
 }
 
 
 def format_explanations(results: ExplanationResults) -> str:
-    """Formats the results as plain text; "-" stands for an undefined figure."""
+    """Formats the results as plain text; "-" stands for an undefined value."""
     return format_text([build_explanations(results)], notice="")
 
 
@@ -52,7 +52,7 @@ def build_explanations(results: ExplanationResults) -> Section:
             *_build_modality("Photo", "heatmaps", results.photo),
             *_build_modality("Text", "words", results.text),
             build_table(
-                "How far they move the answer, in logits, where there are both"
+                "How far photo and text move the answer, in logits, in cases with both"
                 f" ({results.with_both} cases).",
                 ("of", "moved"),
                 [[name, moved[part]] for name, part in parts.items()],
@@ -69,12 +69,13 @@ def _build_modality(name: str, things: str, results: ModalityResults | str) -> l
     blocks: list[Block] = [
         build_table(
             f"{name}: {things} by {results.method}, {', '.join(counts)}.",
-            ("figure, and which is better", "of", "value", "gain", "cases"),
+            ("metric (what is better)", "of", "value", "gain", "cases"),
             _list_figures(things, results.comparisons),
         ),
         build_table(
-            "Rank correlation of explanations before and after a change. Random: weights, from the"
-            f" top of the model down to a layer ({cascade.cases} cases, {cascade.draws} draws).",
+            "Rank correlation of explanations before and after a change. Random: weights are random"
+            " from the top of the model down to a layer"
+            f" ({cascade.cases} cases, {cascade.draws} draws).",
             ("change", "correlation", "of absolute values"),
             [
                 *([CHANGES[one], kept["correlation"], ""] for one, kept in results.changes.items()),
@@ -88,8 +89,8 @@ def _build_modality(name: str, things: str, results: ModalityResults | str) -> l
     if sums := results.sums:
         moved, missed, unclear = (format_estimate(sums[name]) for name in SUMS)
         blocks.append(
-            f"Logits that a text moves: {moved}, of which its words miss {missed}. Sum of the"
-            f" scores of texts labelled unclear: {unclear}."
+            f"A text moves the logit by {moved}; the scores of its words miss {missed} of that."
+            f" Sum of the scores of texts labelled unclear: {unclear}."
         )
     explained = {
         figure: next(iter(summary.estimates.values()))
@@ -100,7 +101,7 @@ def _build_modality(name: str, things: str, results: ModalityResults | str) -> l
 
 
 def _list_figures(things: str, comparisons: Mapping[str, Comparison]) -> Iterator[list[object]]:
-    """Yields the row of each figure, and below it those of its baselines."""
+    """Yields the row of each metric, followed by those of its baselines."""
     for figure, summary in comparisons.items():
         explained = next(iter(summary.estimates.values()))
         yield [f"{NAMES[figure]} ({summary.better})", things, explained, "", summary.cases]
@@ -109,7 +110,7 @@ def _list_figures(things: str, comparisons: Mapping[str, Comparison]) -> Iterato
 
 
 def describe_trust(results: ModalityResults) -> Iterator[str]:
-    """Says in words what the figures allow to believe; surely is where the interval is."""
+    """Says in words what the results support; a verdict is clear if its interval excludes 0."""
     for figure, summary in results.comparisons.items():
         said: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
         for name, gain in summary.gain_over.items():
@@ -128,8 +129,8 @@ def describe_trust(results: ModalityResults) -> Iterator[str]:
         yield f"sums of scores: {complete}, {missed / moved:.1%} of what texts move is missing"
     *_, last = results.randomised.depths.values()
     if (left := last["correlation"].value) is not None:
-        # maps of which half are turned inside out have a mean of 0, and still show what they did
+        # if half of the maps are inverted, the mean is 0 although they show the same as before
         stressed = last["absolute_values"].value or 0.0
         stays = abs(left) >= VANISHED or stressed >= SOMEWHAT_STEADY
-        rest = "they stay: do not trust them" if stays else "next to nothing is left of them"
+        rest = "they remain: do not trust them" if stays else "next to nothing is left of them"
         yield f"with all weights random: {rest}"

@@ -1,6 +1,6 @@
-"""What is known about a run beside its results: settings, data, and what the results do not say.
+"""What is known about a run besides its results: settings, data, and what the results do not say.
 
-The report page and the model card say it with the same words.
+The report page and the model card use the same words for it.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ _COUNTS = {
 
 
 class RunData(DatasetFacts):
-    """The contents of `data.json`: which cases a run saw, and how they were divided.
+    """The contents of `data.json`: which cases a run saw, and how they were split.
 
     A run has `split_counts`, `splits` and `trained_on`; a cross-validation has `folds`.
     """
@@ -46,11 +46,11 @@ class RunData(DatasetFacts):
     split_counts: dict[str, CaseCounts] | None = None
     splits: dict[str, list[str]] | None = None  # example ids
     trained_on: list[str] | None = None  # modalities
-    seen: Seen | None = None  # of training and validation; None in runs from before it was kept
+    seen: Seen | None = None  # in training and validation; None in runs that predate it
     folds: dict[str, dict[str, int]] | None = None  # by repeat and example id
-    # of training rows, by input; None in runs from before they were kept
+    # of training rows, by input; None in runs that predate it
     inputs: dict[str, Distribution] | None = None
-    base: "RunData | None" = None  # of the run whose model was kept and added to
+    base: "RunData | None" = None  # of the run whose model this run keeps and adds to
 
     @property
     def learned_from(self) -> frozenset[str]:
@@ -60,7 +60,7 @@ class RunData(DatasetFacts):
 
     @property
     def built_in(self) -> bool:
-        """Whether all data are built-in."""
+        """Whether all data are built-in data."""
         return set(self.sources) == {_BUILT_IN} and (self.base is None or self.base.built_in)
 
     @property
@@ -80,7 +80,7 @@ class RunData(DatasetFacts):
 
 
 class Environment(Record):
-    """The contents of `environment.json`: what a model was trained with."""
+    """The contents of `environment.json`: the software and hardware a model was trained with."""
 
     python: str
     system: str
@@ -91,9 +91,9 @@ class Environment(Record):
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run folder says; no audit where the run has none.
+    """What a run folder says; `audit` is None where the run has none.
 
-    `judged` are the data that the run is judged on, where they are not its own.
+    `judged` describes the data that the run is evaluated on, where they are not its own.
     """
 
     config: Config
@@ -104,12 +104,12 @@ class RunFacts:
 
     @property
     def nobody_is_judged(self) -> bool:
-        """Whether no real person is in what the run is judged on."""
+        """Whether the data that the run is evaluated on contain no real person."""
         return {*(self.judged or self.data).sources} == {_BUILT_IN}
 
 
 def find_looked_at(facts: RunFacts) -> list[str]:
-    """Finds which of photos and texts a model has learned from; both where a run does not say."""
+    """Finds whether a model learned from photos, texts or both; both if the run does not say."""
     return [name for name in MODALITIES if name in (facts.data.learned_from or MODALITIES)]
 
 
@@ -147,7 +147,7 @@ def _describe_tuning(tuning: FineTuneConfig) -> str:
         return "none"
     first = {"photo": tuning.image_from, "text": tuning.text_from}
     parts = [f"{modality} from {layer}" for modality, layer in first.items() if layer]
-    parts += [f"additions of rank {tuning.lora_rank}"] if tuning.lora_rank else []
+    parts += [f"LoRA of rank {tuning.lora_rank}"] if tuning.lora_rank else []
     how = f"at most {tuning.epochs} epochs, learning rate {tuning.learning_rate:g}"
     return ", ".join([how, *parts])
 
@@ -169,7 +169,7 @@ def _name_encoder(pretrained: str | None, architecture: str) -> str:
 
 
 def tabulate_data(facts: RunFacts) -> Table:
-    """Counts what the model was trained, validated and tested with, or cross-validated on."""
+    """Counts the rows for training, validation and test, or for cross-validation."""
     by_split = facts.data.split_counts or {"all": facts.data.counts}
     rows = [
         [
@@ -180,22 +180,22 @@ def tabulate_data(facts: RunFacts) -> Table:
         for split, counts in by_split.items()
     ]
     columns = ("split", *_COUNTS.values(), "mean label")
-    return Table("Rows (one a photo) and what they hold", columns, rows)
+    return Table("Rows (one per photo) and what they contain", columns, rows)
 
 
 def describe_source(data: DatasetFacts) -> list[str]:
-    """Says where data come from, under which terms, and what was left out of them."""
+    """Says where data come from, under which terms, and what was left out."""
     said = [f"Sources of the rows: {data.name_sources()}."]
     known = [name for name in ("attribution", "licence", "label") if name in data.provenance]
     said += [f"{name.capitalize()}: {data.provenance[name].removesuffix('.')}." for name in known]
     if left := {reason: count for reason, count in data.not_kept.items() if count}:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in left.items())
         said.append(
-            f"{sum(left.values())} cases of the source were left out, and nothing here is about"
-            f" them ({reasons})."
+            f"{sum(left.values())} cases of the source were left out; nothing here is about them"
+            f" ({reasons})."
         )
     if data.template_texts:
-        said.append(f"{data.template_texts} texts are templates, written by a program.")
+        said.append(f"{data.template_texts} texts are templates written by a program.")
     return said
 
 
@@ -205,8 +205,8 @@ def describe_data(facts: RunFacts) -> list[str]:
     said = [*describe_source(data), f"Fingerprint of the manifest: {data.manifest_fingerprint}."]
     if base := data.base:
         said.append(
-            f"What these data say is added to a model that was trained on others, of"
-            f" {base.counts.cases} cases ({base.name_sources()}), and that is kept."
+            f"The run keeps a model that was trained on other data, of {base.counts.cases} cases"
+            f" ({base.name_sources()}), and adds what these data say to it."
         )
     if data.rejected_rows:
         said.append(f"{data.rejected_rows} bad rows were left out.")
@@ -217,14 +217,14 @@ def _describe_audit(audit: AuditReport) -> list[str]:
     clusters = {kind: what.clusters for kind, what in audit.duplicates.items() if what.clusters}
     found = [f"{kind.replace('_', ' ')}: {count}" for kind, count in clusters.items()]
     said = [
-        f"Clusters of duplicates found by the audit: {', '.join(found) or 'none'}; groups joined"
-        f" for them: {audit.groups.merged}."
+        f"Clusters of duplicates that the audit found: {', '.join(found) or 'none'}; groups joined"
+        f" because of them: {audit.groups.merged}."
     ]
     if (own := audit.named_diagnoses["own"]).texts:
         positive, negative = own.share_of_positive or 0.0, own.share_of_negative or 0.0
         said.append(
-            f"{own.texts} texts name a skin diagnosis ({positive:.1%} of those of positive"
-            f" cases, {negative:.1%} of negative ones): the answer may be read off them."
+            f"{own.texts} texts name a skin diagnosis ({positive:.1%} of the texts of positive"
+            f" cases, {negative:.1%} of negative ones): the model may read the answer off them."
         )
     return said
 
@@ -239,28 +239,28 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
     judged = facts.judged or facts.data
     caveats = {
         f"A stand-in task, {name} or not: it shows what this way of training makes of such"
-        " photos and texts, and nothing about the condition that the program is made for.": (
+        " photos and texts, but nothing about the condition that the program is made for.": (
             name != ECZEMA
         ),
-        "Built-in data: rendered photos and written complaints. These results say nothing about"
-        " patients.": _BUILT_IN in judged.sources,
+        "The data are built-in: rendered photos and written complaints. These results say nothing"
+        " about patients.": _BUILT_IN in judged.sources,
         "Texts are templates made from answers to a questionnaire, not the patients' own words.": (
             judged.template_texts or TEMPLATE in judged.sources
         ),
-        "Results of a cross-validation: they judge a way of training by"
+        "These are results of a cross-validation: they judge a way of training by"
         f" {(split.folds or 0) * split.repeats} models, none of which is the model.": split.folds,
-        "Thresholds were chosen on validation cases; then the model was trained anew on"
+        "Thresholds were chosen on validation cases; then the model was trained again on"
         " training and validation cases together.": facts.config.train.refit,
-        "No photo was looked at: nothing is known of photos.": not metrics.heads["image"].cases,
-        "No text was looked at: nothing is known of texts.": not metrics.heads["text"].cases,
+        "No photo was looked at: nothing is known about photos.": not metrics.heads["image"].cases,
+        "No text was looked at: nothing is known about texts.": not metrics.heads["text"].cases,
         f"Only {rarer} of the cases are {kind}, so the intervals are wide.": (
             0 < rarer < FEW_POSITIVES
         ),
         f"No case is {kind}: how well the two are told apart is not known.": not rarer,
-        f"No comparison by {unknown} was possible: do not assume that the model is as good for"
-        " everybody.": unknown,
-        "Only data like these are covered: another camera, country, skin tone mix or way of"
-        " asking can make the results worse.": True,
+        f"No comparison by {unknown} was possible: do not assume that the model is equally good"
+        " for everybody.": unknown,
+        "The results cover only data like these: another camera, country, skin tone mix or way"
+        " of asking can make them worse.": True,
     }
     return [caveat for caveat, holds in caveats.items() if holds]
 

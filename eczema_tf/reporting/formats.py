@@ -1,4 +1,4 @@
-"""How figures and their names are written, in the terminal, on pages and in plots."""
+"""How numbers and their names are written in the terminal, on pages and in plots."""
 
 from collections.abc import Iterable, Sequence
 
@@ -50,7 +50,7 @@ def format_number(value: float | None, digits: int = 3) -> str:
 def build_table(
     caption: str, columns: tuple[str, ...], rows: Iterable[Sequence[object]], digits: int = 3
 ) -> Table:
-    """Builds a table; estimates get their intervals, and `digits` decimals; "-" is for None."""
+    """Builds a table; estimates get their intervals and `digits` decimals; None becomes "-"."""
     return Table(caption, columns, [[_format_cell(cell, digits) for cell in row] for row in rows])
 
 

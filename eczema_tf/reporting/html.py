@@ -1,7 +1,7 @@
-"""Jinja2 templates of `reporting/templates/`, and how probabilities and scores are written in them.
+"""The Jinja2 templates in `reporting/templates/`, and how they write probabilities and scores.
 
-Whatever a user wrote is escaped, since autoescaping is on. No template holds a script, an inline
-event handler or a `style` attribute, so that a strict Content-Security-Policy can forbid all three.
+Whatever a user wrote is escaped, since autoescaping is on. No template contains a script, an inline
+event handler or a `style` attribute, so a strict Content-Security-Policy can forbid all three.
 """
 
 from typing import Any
@@ -10,20 +10,20 @@ import jinja2
 
 
 def format_percent(probability: float) -> str:
-    """Returns whole percents; never the certainty of 0% or 100%."""
+    """Returns a whole percentage, but never the certainty of 0% or 100%."""
     if probability > 0.99:
         return "over 99%"
     return "under 1%" if probability < 0.01 else f"{probability:.0%}"
 
 
 def format_signed(score: float) -> str:
-    """Returns a score with a sign and two decimals; a real minus, and no sign for 0.00."""
+    """Returns a score with a sign and two decimals; a true minus sign, and no sign for 0.00."""
     text = f"{score:+.2f}"
     return "0.00" if text[1:] == "0.00" else text.replace("-", "\N{MINUS SIGN}")
 
 
 def format_sign(score: float) -> str:
-    """Returns "for" or "against", which is also the class in the style sheet."""
+    """Returns "for" or "against", which is also the style sheet's class."""
     return "for" if score > 0 else "against"
 
 

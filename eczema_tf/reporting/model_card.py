@@ -1,7 +1,7 @@
 """`model_card.md`: what the model is, what it is for, how good it is and where care is needed.
 
-After Mitchell et al. 2019, "Model Cards for Model Reporting", in the form of the Hugging Face Hub:
-front matter in YAML, then the headings of its template.
+Follows Mitchell et al. 2019, "Model Cards for Model Reporting", in the Hugging Face Hub's format:
+YAML front matter, then the headings of the Hub's template.
 """
 
 import yaml
@@ -38,11 +38,11 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
     """Formats the model card.
 
     Args:
-        metrics: Of the cases kept for the final judgement.
+        metrics: Of the cases kept for the final evaluation.
         facts: Of the run.
 
     Returns:
-        Markdown after a front matter in YAML.
+        YAML front matter, then Markdown.
     """
     name = metrics.positive_class
     results: list[Block] = [
@@ -56,7 +56,7 @@ def format_model_card(metrics: Metrics, facts: RunFacts) -> str:
         *tabulate_wordings(metrics),
         *(build_subgroups(metrics.subgroups, name) if metrics.subgroups else ()),
     ]
-    # whose ids are nobody's business
+    # the ids of leaked cases may be patients', so the card does not name them
     apart = warn_of_leaks(metrics, named=False) or [_SAME_DATA]
     judged_on = [*apart, describe_sample(metrics), *describe_texts(metrics)]
     sections = [
@@ -101,10 +101,10 @@ def _describe_to_hub(metrics: Metrics, facts: RunFacts) -> dict[str, object]:
         )
         if found.value is not None
     ]
-    if warn_of_leaks(metrics):  # a list of figures has no room for a warning
+    if warn_of_leaks(metrics):  # a list of numbers has no room for a warning
         measured = []
     licence = {"license": "apache-2.0"}
-    if not data.built_in:  # what may be done with weights is for the data's licence to say
+    if not data.built_in:  # the data's licence decides what may be done with the weights
         terms = data.provenance.get("licence", "for the author to fill")
         licence = {"license": "other", "license_name": terms}
     result = {
@@ -124,52 +124,53 @@ def _describe_to_hub(metrics: Metrics, facts: RunFacts) -> dict[str, object]:
 
 
 _MODEL_DETAILS = (
-    "A network that takes a photo of skin, a description of symptoms, or both, and gives the"
-    " probability that it is {0} from the photo, from the text and from both. Where the training"
-    " data tell, also what the text suggests ({0}, other, unclear) and the severity (mild,"
-    " moderate, severe)."
+    "A neural network that takes a photo of skin, a description of symptoms, or both. It gives the"
+    " probability that the case is {0} from the photo, from the text and from both. Where the"
+    " training data have labels for them, it also gives what the text suggests ({0}, other,"
+    " unclear) and the severity (mild, moderate, severe)."
 )
 _DIRECT_USE = (
-    "Meant for teaching and for research on models that join photos and text, by people who read"
-    " this card."
+    "The model is meant for teaching and for research on models that combine photos and text, by"
+    " people who read this card."
 )
 _OUT_OF_SCOPE = (
     (
-        "Not meant for patients, for triage, for a diagnosis or for choosing a treatment, with or"
-        " without a doctor in between."
+        "The model is not meant for patients, for triage, for a diagnosis or for choosing a"
+        " treatment, with or without a doctor in between."
     ),
     (
-        "Not meant for other skin conditions: whatever is not {} is one class, dangerous ones among"
-        " it."
+        "It is not meant for other skin conditions: everything that is not {} is one class, which"
+        " includes dangerous conditions."
     ),
 )
 GAP = "For the author to fill."
 _FACTORS = (
     (
-        "May matter: skin tone, age, sex, body site, stage of the disease, light, camera, language,"
-        " and how people describe symptoms."
+        "Factors that may matter: skin tone, age, sex, body site, stage of the disease, light,"
+        " camera, language, and how people describe symptoms."
     ),
     (
-        "Evaluated: whether photo and text are there, and how ambiguous each is; of skin tone, age,"
-        " sex, source, number of photos and length of the text, what the data tell."
+        "Factors that were evaluated: whether photo and text are present, and how ambiguous each"
+        " is; and, as far as the data record them, skin tone, age, sex, source, number of photos"
+        " and length of the text."
     ),
 )
 _METRICS = (
     (
-        "AUROC: how often a positive case gets a higher probability than a negative one, of cases"
-        " scored by one model; no threshold needed."
+        "AUROC: how often a positive case gets a higher probability than a negative case scored by"
+        " the same model. It needs no threshold."
     ),
     (
-        "Sensitivity, specificity and F1 at one threshold a head, chosen on validation cases"
+        "Sensitivity, specificity and F1: at one threshold per head, chosen on validation cases"
         " (highest sensitivity + specificity)."
     ),
     (
-        "In brackets the interval over groups (patients, authors), since cases of one"
-        " group are alike."
+        "In brackets: the interval over groups (patients, authors), since cases of one group are"
+        " alike."
     ),
 )
 _SAME_DATA = (
-    "The cases come from the same source as the training data, in groups that were kept apart"
+    "The cases come from the same source as the training data, but from groups that were kept apart"
     " from it."
 )
 _RISKS = (
@@ -178,20 +179,20 @@ _RISKS = (
         " of the reports or of the logs."
     ),
     (
-        "A wrong 'no' may keep somebody from seeing a doctor, a wrong 'yes' may have the wrong"
-        " thing treated."
+        "A wrong 'no' may keep somebody from seeing a doctor; a wrong 'yes' may get the wrong"
+        " condition treated."
     ),
     (
-        "Public collections of skin photos hold few dark skin tones; a good value over all cases"
+        "Public collections of skin photos contain few dark skin tones; a good value over all cases"
         " can hide a bad one for some people."
     ),
 )
 _RECOMMENDATION = (
-    "Before any use on other people, evaluate on labelled cases of theirs: python -m"
+    "Before any use on other people, evaluate the model on labelled cases from them: python -m"
     " eczema_tf.evaluate --manifest."
 )
 _GET_STARTED = (
-    "Ask: python -m eczema_tf.predict --model DIR --image FILE --text TEXT",
-    "Ask by a web page: python -m eczema_tf.serve --model DIR",
-    "In Python: eczema_tf.load_export(DIR).predict(photos, texts) gives a DataFrame.",
+    "On the command line: python -m eczema_tf.predict --model DIR --image FILE --text TEXT",
+    "On a web page: python -m eczema_tf.serve --model DIR",
+    "In Python: eczema_tf.load_export(DIR).predict(photos, texts) returns a DataFrame.",
 )

@@ -1,4 +1,4 @@
-"""Photo and heatmap as pictures: one over the other in one PNG, or apart for a page."""
+"""Photo and heatmap as pictures: overlaid in one PNG, or separate for a page."""
 
 import base64
 import io
@@ -12,9 +12,9 @@ from eczema_tf.data.photo.files import encode_image
 from eczema_tf.explanation.maps import upsample_heatmap
 
 # readable with every common colour blindness and in grey (Nunez, Anderton and Renslow 2018, PLOS
-# ONE); answer.css names its colours, too
+# ONE); answer.css lists its colours, too
 COLOURS = "viridis"
-OPACITY = 0.55  # of the strongest evidence; the weakest is clear, so that the skin stays visible
+OPACITY = 0.55  # of the strongest evidence; the weakest is transparent, to keep the skin visible
 LONGEST_SIDE_INCHES, DOTS_PER_INCH = 5.0, 192
 LONGEST_SIDE_PX = 1024  # of a photo, about what a screen shows
 HEATMAP_SIDE_PX = 256  # on a page, where the browser stretches it over the photo
@@ -27,10 +27,10 @@ def draw_overlay(
 
     Args:
         photo: uint8 (height, width, 3), upright.
-        heatmap: float (rows, columns) in [0, 1]; all zero for no evidence, which is written on the
-            picture.
+        heatmap: float (rows, columns) in [0, 1]; all zero for no evidence, which the picture then
+            says.
         label: Of the colour bar.
-        ends: What stands at its ends.
+        ends: Labels of its two ends.
 
     Returns:
         A PNG file.
@@ -56,7 +56,7 @@ def draw_overlay(
 
 
 def shrink_photo(jpeg: bytes) -> Image.Image:
-    """Decodes an upright JPEG, no larger than a screen shows it, as RGB."""
+    """Decodes an upright JPEG as RGB, no larger than a screen shows it."""
     with Image.open(io.BytesIO(jpeg)) as photo:
         photo.draft("RGB", (LONGEST_SIDE_PX, LONGEST_SIDE_PX))  # decodes large ones at a fraction
         small = photo.convert("RGB")
@@ -65,7 +65,7 @@ def shrink_photo(jpeg: bytes) -> Image.Image:
 
 
 def paint_heatmap(heatmap: np.ndarray) -> Image.Image:
-    """Paints a heatmap, the stronger the evidence, the more opaque: RGBA, `HEATMAP_SIDE_PX` square.
+    """Paints a heatmap as RGBA, `HEATMAP_SIDE_PX` square: the stronger, the more opaque.
 
     Args:
         heatmap: float (rows, columns) in [0, 1].

@@ -1,8 +1,8 @@
 """Curves of the three heads, their reliability, net benefit and subgroups as PNG.
 
-Drawn with Matplotlib's own objects, without pyplot: no window, no global state, safe in threads.
-Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart; line styles
-differ too.
+They are drawn with Matplotlib's own objects, without pyplot: no window, no global state, safe in
+threads. Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart; line
+styles differ too.
 """
 
 from collections.abc import Iterable
@@ -37,11 +37,11 @@ _Corner = Literal["lower right", "lower left", "upper right", "upper left"]
 def write_plots(folder: Path, cases: pd.DataFrame, metrics: Metrics) -> None:
     """Writes `roc.png`, `pr.png`, `reliability.png`, `decision.png` and others where they apply.
 
-    AUROC with its interval, or average precision, is in the legend; a dot is at each head's
+    The legend gives AUROC with its interval, or average precision; a dot marks each head's
     threshold.
 
     Args:
-        folder: Where to.
+        folder: Where to write.
         cases: From `average_rows_by_case`.
         metrics: From `compute_metrics` of the same cases.
 
@@ -53,7 +53,7 @@ def write_plots(folder: Path, cases: pd.DataFrame, metrics: Metrics) -> None:
     if metrics.abstention:
         figures[RISK] = _draw_risk(metrics.abstention, metrics.split)
     if metrics.subgroups:
-        # subgroups lie around the value of all cases; a difference should be 0
+        # subgroups should lie around the value for all cases; a difference should be 0
         for metric, file in FORESTS.items():
             whole = getattr(metrics.heads["fusion"], metric, None)
             figures[file] = _draw_forest(metrics.subgroups, metric, whole.value if whole else 0.0)
@@ -70,7 +70,7 @@ def write_figure(path: Path, figure: Figure) -> None:
 
 
 def take_ends(estimates: Iterable[Estimate]) -> np.ndarray:
-    """Returns values, lower and upper ends: float64 (3, estimates), NaN where there is none."""
+    """Returns values, lower and upper ends: float64 (3, estimates), NaN where undefined."""
     ends = [(one.value, one.low, one.high) for one in estimates]
     return np.array(ends, "float64").reshape(-1, 3).T
 
@@ -97,8 +97,8 @@ def _draw_curves(cases: pd.DataFrame, metrics: Metrics) -> dict[str, Figure]:
             label = f"{HEAD_NAMES[modality]}: no curve without cases of both classes"
             axes.plot([], [], linestyle="none", label=label)
     limits = {name: one for name, one in (metrics.bayes_auroc or {}).items() if one is not None}
-    caption = f"{metrics.labelled} labelled cases; dots: at the thresholds chosen on validation,"
-    caption += "\nfusion decides one input alone by that one's, so its dot may lie off the curve"
+    caption = f"{metrics.labelled} labelled cases; dots: at the thresholds chosen on validation;"
+    caption += "\nwith one input, fusion uses that input's threshold: its dot may lie off the curve"
     if limits:
         said = [f"{HEAD_NAMES[modality]} {auroc:.2f}" for modality, auroc in limits.items()]
         caption += f"\nlimit, the AUROC of the exact posterior: {', '.join(said)}"
@@ -155,7 +155,7 @@ def _draw_reliability(metrics: Metrics) -> Figure:
 def _draw_decisions(cases: pd.DataFrame, metrics: Metrics) -> Figure:
     """Draws the net benefit of each head, of treating all and of treating none."""
     title = f"Decision curve, {metrics.split}"
-    figure, axes = _build_axes("threshold of treatment", "net benefit", title)
+    figure, axes = _build_axes("treatment threshold", "net benefit", title)
     thresholds, top = np.linspace(0.01, 0.99, 99), 0.1
     axes.axhline(0, color=_GREY, linewidth=1, linestyle=":", label="treat none")
     for modality in metrics.heads:
@@ -169,13 +169,13 @@ def _draw_decisions(cases: pd.DataFrame, metrics: Metrics) -> Figure:
             everybody = compute_net_benefit(np.ones(len(scores)), positive, thresholds)
             axes.plot(thresholds, everybody, "-", color="black", linewidth=1, label="treat all")
     axes.set(aspect="auto", ylim=(-0.3 * top, 1.1 * top))
-    caption = "each on the cases that it answers; treat all: all cases"
+    caption = "each head on the cases that it answers; treat all: all cases"
     _finish(figure, axes, "upper right", caption=caption)
     return figure
 
 
 def _draw_risk(abstention: Abstention, split: str) -> Figure:
-    """Draws the accuracy of the surest cases against their share."""
+    """Draws the accuracy on the surest cases against their share."""
     figure, axes = _build_axes("share answered", "accuracy", f"Risk and coverage, {split}")
     answered = [point.answered for point in abstention.risk_coverage]
     value, low, high = take_ends(point.accuracy for point in abstention.risk_coverage)
@@ -188,7 +188,7 @@ def _draw_risk(abstention: Abstention, split: str) -> Figure:
 
 
 def _draw_forest(subgroups: Subgroups, metric: str, middle: float | None) -> Figure:
-    """Draws a metric of every subgroup as a dot in its interval, one below the other."""
+    """Draws a metric of every subgroup as a dot in its interval, one subgroup below the other."""
     rows: list[tuple[str, Estimate | None]] = []  # a factor's name, then its subgroups
     for name, factor in subgroups.factors.items():
         rows.append((FACTORS[name], None))

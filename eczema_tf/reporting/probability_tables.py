@@ -1,4 +1,4 @@
-"""Tables of what answers are worth: calibration, predictive values, net benefit, abstention."""
+"""Tables on what answers are worth: calibration, predictive values, net benefit, abstention."""
 
 from eczema_tf.evaluation.abstention import Abstention
 from eczema_tf.evaluation.records import Metrics
@@ -20,8 +20,8 @@ def tabulate_calibration(metrics: Metrics) -> list[Block]:
     first = f"P({metrics.positive_class}) from"
     return [
         build_table(
-            "Expected calibration error (ECE) over bins of equal counts, beside that of a perfect"
-            " model on as many cases: on average, and what 19 of 20 samples are below",
+            "Expected calibration error (ECE) over bins of equal counts, next to that of a perfect"
+            " model on as many cases: its mean, and the value that 19 of 20 samples stay below",
             (first, "bins", "ECE", "perfect: mean", "perfect: below"),
             [
                 [name, len(ece.bins), ece.error, ece.perfect_mean, ece.perfect_limit]
@@ -29,8 +29,8 @@ def tabulate_calibration(metrics: Metrics) -> list[Block]:
             ],
         ),
         build_table(
-            "Too high by: mean probability minus share of positive cases. Slope (below 1: too bold)"
-            " and intercept (right: 0): of a logistic regression on the logit",
+            "Too high by: mean probability minus share of positive cases. Slope (below 1:"
+            " overconfident) and intercept (ideal: 0): of a logistic regression on the logit",
             (first, "too high by", "slope", "intercept"),
             [[name, one.in_the_large, one.slope, one.intercept] for name, one, _, _ in judged],
         ),
@@ -47,23 +47,24 @@ def tabulate_points(metrics: Metrics) -> list[Block]:
     name = metrics.positive_class
     points = [([KIND_NAMES[one.kind], one.aim], one) for one in metrics.operating_points or ()]
     return [
-        "Operating points are chosen on validation cases, for each kind of case, and judged here:"
-        " Youden has the highest sum of sensitivity and specificity; the others err least of all"
-        " that reach what is aimed at. A photo's answer is judged on every case with a photo, as if"
-        " it had come without its text; a text's likewise.",
+        "Operating points are chosen on validation cases, for each kind of case, and evaluated"
+        " here. Youden has the highest sum of sensitivity and specificity. Each of the others"
+        " reaches the sensitivity or specificity aimed at with the fewest errors of the other kind."
+        " A photo's answer is evaluated on every case with a photo, as if the case had come without"
+        " its text; a text's answer in the same way.",
         build_table(
             "Operating points",
             ("case", "aim", "threshold", "sensitivity", "specificity"),
             [[*first, one.threshold, one.sensitivity, one.specificity] for first, one in points],
         ),
         build_table(
-            f"Cases that are {name} and others, by what they are called at the operating points",
+            f"Cases that are {name}, and others, by how the operating points classify them",
             ("case", "aim", f"{name}: found", "missed", f"others: called {name}", "left alone"),
             [[*first, *one.confusion[0], *one.confusion[1]] for first, one in points],
         ),
         build_table(
-            f"Predictive values, first at the prevalence of these cases: the share of {name} among"
-            " those called so (PPV), of the rest among the rest (NPV)",
+            f"Predictive values, first at the prevalence of these cases. PPV: share of {name} among"
+            " the cases called so; NPV: share of other cases among the rest",
             ("case", "aim", "prevalence", "PPV", "NPV"),
             [
                 [*first, worth.prevalence, worth.ppv, worth.npv]
@@ -75,11 +76,11 @@ def tabulate_points(metrics: Metrics) -> list[Block]:
 
 
 def tabulate_net_benefit(metrics: Metrics) -> Table:
-    """Lists the net benefit of acting on the answer from all that a case has."""
+    """Lists the net benefit of acting on the answer that uses everything a case has."""
     return build_table(
-        "Net benefit of treating from a probability on, fusion: the share rightly treated less that"
-        " wrongly treated, which counts threshold / (1 - threshold) each; treating none has 0."
-        " Gain: over the better of treating all and none",
+        "Net benefit of treating at or above a threshold (fusion): the share of cases rightly"
+        " treated minus the share wrongly treated, each of which counts threshold / (1 -"
+        " threshold). Treating none has 0. Gain: over the better of treating all and treating none",
         ("threshold", "net benefit", "treat all", "gain", "p"),
         [
             [f"{one.threshold:.2f}", one.model, one.treat_all, one.gain, format_p(one.gain.p)]
@@ -89,13 +90,13 @@ def tabulate_net_benefit(metrics: Metrics) -> Table:
 
 
 def tabulate_abstention(abstention: Abstention) -> list[Block]:
-    """Lists decisions by kind of case, and accuracy against the share of cases answered."""
+    """Lists decisions by kind of case, and accuracy by the share of cases answered."""
     return [
         build_table(
-            "Where the model says that it cannot tell: for inputs unlike its training data or not"
-            " read (unknown), and where it is not sure, or has a text alone that says nothing clear"
-            " (undecided). Covered: the share whose label is in the prediction set, 0.90 by design"
-            " in each kind of case",
+            "Where the model says that it cannot tell. Unknown: inputs are unlike its training data"
+            " or not read. Undecided: the model is not sure, or has only a text that says nothing"
+            " clear. Covered: share of cases whose label is in the prediction set, 0.90 by design"
+            " for each kind of case",
             ("cases of", "cases", "unknown", "undecided", "answered", "accuracy", "covered"),
             [
                 [_GROUP_NAMES.get(name, name), *vars(group).values()]

@@ -1,4 +1,4 @@
-"""The results of an evaluation on the terminal and, with their caveats, as `report.html`."""
+"""The results of an evaluation, on the terminal and, with their caveats, as `report.html`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -50,17 +50,17 @@ from eczema_tf.reporting.tables import (
 )
 
 SUBGROUPS = "Is it as good for everybody?"
-# by file: caption, and what it shows, for those who cannot see it
+# by file: the caption, and the text for those who cannot see the picture
 _CURVES = {
     PR: (
         "Precision and recall",
-        "Precision-recall curves of the heads, with their average precision; the table above has"
+        "Precision-recall curves of the heads, with their average precision; the table above lists"
         " the metrics at the thresholds",
     ),
     RELIABILITY: ("Reliability", "Share of positives against mean probability"),
-    DECISION: ("Decision curve", "Net benefit against threshold of treatment"),
+    DECISION: ("Decision curve", "Net benefit against treatment threshold"),
 }
-_RISK_CURVE = {RISK: ("Risk", "Accuracy of the surest cases by share")}
+_RISK_CURVE = {RISK: ("Risk", "Accuracy on the surest cases against the share answered")}
 
 
 def format_report(
@@ -75,8 +75,8 @@ def format_report(
         examples: From `build_examples`.
 
     Returns:
-        A whole HTML page. It holds metrics, counts and ids of cases; a photo or a text only if
-        there is one in `examples`.
+        A whole HTML page. It contains metrics, counts and case ids; it contains photos or texts
+        only if `examples` does.
     """
     areas = [
         f"{HEAD_NAMES[modality]} {format_estimate(head.auroc)}"
@@ -110,14 +110,14 @@ def format_report(
 
 
 def _list_pictures(metrics: Metrics, plots: Path) -> dict[str, list[Picture]]:
-    """Lists the plots that stand above the tables of a section, by its title."""
+    """Lists the plots that go above the tables of a section, by the section's title."""
     names = {METRIC_NAMES.get(metric, metric): file for metric, file in FORESTS.items()}
-    shows = "{}, for each subgroup with its interval; the tables below have the figures"
+    shows = "{} for each subgroup, with its interval; the tables below list the values"
     panels = {
         file: Picture(
             plots / file,
-            f"Panels of {', '.join(tests).replace('_', ' ')}: what is left; the table has the"
-            " figures",
+            f"Panels for {', '.join(tests).replace('_', ' ')}: AUROC, calibration error and"
+            " abstention; the table lists the values",
             Path(file).stem.replace("_", " ").capitalize(),
         )
         for file, tests in select_plots(metrics).items()
@@ -133,7 +133,7 @@ def _list_pictures(metrics: Metrics, plots: Path) -> dict[str, list[Picture]]:
 
 
 def build_results(metrics: Metrics) -> list[Section]:
-    """Builds what every format shows of the results."""
+    """Builds the sections with results that every format shows."""
     heads: list[Block] = [
         *warn_of_leaks(metrics),
         describe_sample(metrics),
@@ -146,14 +146,15 @@ def build_results(metrics: Metrics) -> list[Section]:
     ]
     if metrics.bayes_auroc:
         heads.append(
-            "Limit: the AUROC (of severity, the best kappa) of the exact posterior on the same"
-            " cases, which no model can pass but by chance; gap: what is missing, paired."
+            "Limit: the AUROC of the exact posterior on the same cases (for severity, the best"
+            " kappa), which no model can exceed except by chance. Gap: the limit minus the model's"
+            " value, paired."
         )
     name, sentences = metrics.positive_class, describe_labels(metrics)
     external, abstention, subgroups = metrics.external, metrics.abstention, metrics.subgroups
     worth = [*tabulate_points(metrics), tabulate_net_benefit(metrics)]
     tests = {section.title: section.blocks for section in build_stress(metrics)}
-    sections: dict[str, Sequence[Block]] = {  # without blocks, none
+    sections: dict[str, Sequence[Block]] = {  # one without blocks is left out
         f"P({name})": heads,
         "Other data than the run's own": build_external(external, name) if external else (),
         "Are the probabilities right?": tabulate_calibration(metrics),
@@ -181,22 +182,25 @@ def say_plainly(metrics: Metrics) -> list[str]:
         value, low, high = (None if end is None else 1 - end for end in ends)
         wrong = _of_hundred(Estimate(value=value, low=low, high=high))
         said.append(
-            f"If it had to answer each case, of 100 such cases that are {metrics.positive_class},"
-            f" about {_of_hundred(found)} would be called so; of 100 others, about {wrong} wrongly."
+            f"If the model had to answer every case: of 100 such cases that are"
+            f" {metrics.positive_class}, it would recognise about {_of_hundred(found)}; of 100"
+            f" others, it would get about {wrong} wrong."
         )
     if metrics.abstention and (decided := metrics.abstention.groups["all"]).cases:
         silent = decided.unknown + decided.undecided
         right = f"; of 100 answers that it gives, about {_of_hundred(decided.accuracy)} are right"
         answers = "" if decided.accuracy.value is None else right
-        said.append(f"It says that it cannot tell in {silent} of {decided.cases} cases{answers}.")
+        said.append(
+            f"The model says that it cannot tell in {silent} of {decided.cases} cases{answers}."
+        )
     if gain.low is not None and gain.high is not None:
         unsure = "no better and no worse, as far as these cases show, than"
         verdict = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else unsure
-        said.append(f"Photo and text together are {verdict} the better one of them alone.")
+        said.append(f"Photo and text together are {verdict} the better of the two alone.")
     if warn_of_leaks(metrics):
-        said.insert(0, "The model has seen some of these cases: what follows is too good.")
+        said.insert(0, "The model has seen some of these cases, so these results are too good.")
     elif metrics.external:
-        said.append("These cases come from other data than the model was trained on.")
+        said.append("These cases do not come from the data that the model was trained on.")
     return said
 
 

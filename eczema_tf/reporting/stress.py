@@ -1,4 +1,4 @@
-"""Tables and plots of the answers to missing, exchanged and corrupted photos and texts."""
+"""Tables and plots of how the model does with missing, swapped and corrupted photos and texts."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ MISSING_TESTS = {
     "photo_of_another": ("another case's photo", "share of cases"),
     "text_of_another": ("another case's text", "share of cases"),
     "border_only": ("border only", "share of the side"),
-    "diagnoses_masked": ("diagnoses masked", "share of them"),
+    "diagnoses_masked": ("diagnoses masked", "share of diagnoses"),
 }
 CORRUPTIONS = {
     "blur": ("blur", "sigma in px of 256"),
@@ -39,36 +39,39 @@ CORRUPTIONS = {
     "resolution": ("resolution", "share of the side"),
     "typing_errors": ("typing errors", "share of words"),
     "dropped_words": ("dropped words", "share of words"),
-    "word_order": ("word order", "swaps a word"),
-    "synonyms": ("synonyms", "share of those known"),
+    "word_order": ("word order", "swaps per word"),
+    "synonyms": ("synonyms", "share of known words"),
     "capitals": ("capitals", "share of words"),
     "small_talk": ("small talk", "sentences"),
     "other_language": ("other language", "share of the text"),
 }
 _MEANINGS = {
-    "photo_missing": "The fewer photos, the nearer fusion comes to the text alone; it must not fall"
-    " below.",
-    "text_missing": "The fewer texts, the nearer fusion comes to the photo alone; it must not fall"
-    " below.",
-    "photo_of_another": "With wrong photos fusion must fall: if it does not, it does not look at"
-    " them.",
-    "text_of_another": "With wrong texts fusion must fall: if it does not, it does not read them.",
-    "border_only": "From a frame around its own mean colour the photo alone should tell little (0.5"
-    " is nothing); if it tells as much as before, the model looks at the surroundings.",
-    "diagnoses_masked": 'With "this" for every diagnosis that a text names, fusion should be as'
-    " good; if it falls, the answer was read off the names.",
+    "photo_missing": "The fewer photos there are, the closer fusion comes to the text alone; it"
+    " must not fall below it.",
+    "text_missing": "The fewer texts there are, the closer fusion comes to the photo alone; it must"
+    " not fall below it.",
+    "photo_of_another": "With wrong photos, fusion must get worse. If it does not, it does not look"
+    " at the photos.",
+    "text_of_another": "With wrong texts, fusion must get worse. If it does not, it does not read"
+    " the texts.",
+    "border_only": "With only its border left, around the border's mean colour, the photo alone"
+    " should tell little (an AUROC of 0.5 is nothing). If it tells as much as before, the model"
+    " looks at the surroundings.",
+    "diagnoses_masked": 'With every diagnosis in a text replaced by "this", fusion should be as'
+    " good as before. If it gets worse, it read the answer off the names.",
 }
 _COLUMNS = ("AUROC", "change", "over the other alone", "alone", "ECE", "cannot tell")
 _EXPLAINED = (
-    "AUROC, expected calibration error (ECE) and share of cases that it cannot tell: of fusion."
-    " Change: of its AUROC, from the same cases as they are, paired. Over the other alone: its"
-    " AUROC minus that of the head that sees only what was not touched; below 0, the answer would"
-    " have been better without. Alone: AUROC of the head that sees only what was touched."
+    "AUROC, expected calibration error (ECE) and share of cases where it cannot tell are those of"
+    " fusion. Change: of its AUROC, compared with the same cases unchanged, paired. Over the other"
+    " alone: its AUROC minus that of the head that sees only the untouched input; below 0, the"
+    " answer would have been better without the other input. Alone: AUROC of the head that sees"
+    " only the altered input."
 )
 
 
 def build_stress(metrics: Metrics) -> list[Section]:
-    """Builds the sections of stress tests and metadata, none where there is nothing."""
+    """Builds the sections on stress tests and metadata; a section without content is left out."""
     missing, corrupted = (select_tests(metrics, names) for names in (MISSING_TESTS, CORRUPTIONS))
     title = "Cases answered again without photo or text, or with another case's"
     meanings = Bullets([_MEANINGS[name] for name in missing])
@@ -87,13 +90,13 @@ def build_stress(metrics: Metrics) -> list[Section]:
 
 
 def select_tests(metrics: Metrics, names: Iterable[str]) -> dict[str, StressTest]:
-    """Selects stress tests by name, those that were made."""
+    """Selects the named stress tests that were run."""
     tests = metrics.stress_tests or {}
     return {name: tests[name] for name in names if name in tests}
 
 
 def _tabulate(title: str, tests: Mapping[str, StressTest], first: int) -> Table:
-    """Lists the points of tests from the first that is wanted on."""
+    """Lists the points of each test, starting with point number `first`."""
     rows = [
         [
             f"{what}: {point.strength:g}" if len(test.points) > 2 else what,
@@ -113,13 +116,13 @@ def _describe_cases(tests: Mapping[str, StressTest]) -> str:
     of = " and ".join(f"{things[name]} of {count} cases" for name, count in counts.items())
     highest = {CORRUPTIONS[name][0]: test.points[-1].change.high for name, test in tests.items()}
     fallen = ", ".join(name for name, high in highest.items() if high is not None and high < 0)
-    said = f"AUROC falls beyond doubt with {fallen or 'none of them'}"
+    said = f"the whole interval of the change in AUROC is below 0 with {fallen or 'none of them'}"
     if not any(high is not None for high in highest.values()):
-        said = "cases are too few to say by how much AUROC falls"
+        said = "there are too few cases to say by how much AUROC falls"
     return (
-        f"{of[0].upper()}{of[1:]}, drawn at random, were corrupted as clients send them, in five"
-        f" strengths. At the strongest, {said}. Where it falls, the model"
-        " should say more often that it cannot tell: if it does not, it answers about what it can"
+        f"{of[0].upper()}{of[1:]}, drawn at random, were corrupted in the form in which clients"
+        f" send them, at five strengths. At the strongest, {said}. Where AUROC falls, the model"
+        " should say more often that it cannot tell. If it does not, it answers about what it can"
         " no longer make out."
     )
 
@@ -129,13 +132,14 @@ def _describe_metadata(baseline: MetadataBaseline) -> str:
     return (
         f"From {columns} alone (logistic regression, cross-validated on these {baseline.cases}"
         f" cases): AUROC {format_estimate(baseline.auroc)}; fusion is better by"
-        f" {format_difference(baseline.fusion_gain)}. At 0.5 nothing can be guessed from them; near"
-        " fusion, the model may have learned no more than they tell."
+        f" {format_difference(baseline.fusion_gain)}. An AUROC of 0.5 means that nothing can be"
+        " guessed from these fields alone. If it is near fusion's, the model may have learned no"
+        " more than these fields tell."
     )
 
 
 def select_plots(metrics: Metrics) -> dict[str, dict[str, StressTest]]:
-    """Selects what is drawn: by file, the tests that have several strengths."""
+    """Selects what to draw: by file, the tests with several strengths."""
     missing, corrupted = (select_tests(metrics, names) for names in (MISSING_TESTS, CORRUPTIONS))
     plots = {MISSING_PLOT: {name: one for name, one in missing.items() if len(one.points) > 2}}
     plots |= {
@@ -164,7 +168,7 @@ def _draw_panels(tests: Mapping[str, StressTest]) -> Figure:
         _draw_test(axes, test, *(MISSING_TESTS | CORRUPTIONS)[name])
     for axes in panels[len(tests) :]:
         axes.set_axis_off()
-    # by label, so that each stands in the legend once
+    # by label, so that each appears in the legend once
     curves = {curve.get_label(): curve for axes in panels for curve in axes.lines}
     figure.legend(curves.values(), curves.keys(), loc="outside lower center", ncols=2, fontsize=9)
     return figure

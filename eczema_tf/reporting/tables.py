@@ -27,7 +27,7 @@ SUBSET_NAMES = {
     "text_missing": "text missing",
     "both_present": "both present",
 }
-# by what defines a subset: its mark, and the note that explains it
+# by what defines a subset: its mark, and the note that explains the mark
 _MARKS = {
     "known posterior": ("*", "by the known posterior, {} to {}".format(*KNOWN_AMBIGUOUS)),
     "model probability": (
@@ -38,23 +38,23 @@ _MARKS = {
 
 
 def warn_of_leaks(metrics: Metrics, *, named: bool = True) -> list[Block]:
-    """Warns if the model has seen some of the cases, which was allowed, or asked for.
+    """Warns if the model has seen some of the cases, which the user allowed or asked for.
 
     Args:
         metrics: Of the cases.
-        named: Whether a few are named, by ids that may be patients'.
+        named: Whether to name a few of the cases, by ids that may be patients'.
     """
     if (leaks := metrics.leaks) is None or not leaks.leaks:
         return []
     said = (
-        f"Leaks: some of these cases, photos, texts or groups were in training or validation, too"
-        f" ({leaks.leaks} found); these results are too good."
+        f"Leaks: some of these cases, photos, texts or groups were also in training or validation"
+        f" ({leaks.leaks} found), so these results are too good."
     )
-    return [Warned(f"{said} For instance: {'; '.join(leaks.examples[:3])}." if named else said)]
+    return [Warned(f"{said} For example: {'; '.join(leaks.examples[:3])}." if named else said)]
 
 
 def mark_leaks(metrics: Metrics, blocks: Sequence[Block]) -> list[Block]:
-    """Marks every table, which may be copied out of its report, if there were leaks."""
+    """Marks every table if there were leaks, since a table may be copied out of its report."""
     if not warn_of_leaks(metrics):
         return [*blocks]
     return [
@@ -66,26 +66,26 @@ def mark_leaks(metrics: Metrics, blocks: Sequence[Block]) -> list[Block]:
 
 
 def describe_sample(metrics: Metrics) -> str:
-    """Says which cases the metrics are of, and how their intervals were made."""
+    """Says which cases the metrics describe, and how their intervals were made."""
     bootstrap, positives = metrics.bootstrap, metrics.heads["fusion"].positives
     factor = bootstrap.widened
-    widened = factor and f", and they are {factor:.2f} times as wide for the variance of training"
+    widened = factor and f". They are {factor:.2f} times as wide to cover the variance of training"
     return (
         f"{metrics.split.capitalize()}: {metrics.cases} cases, {metrics.labelled} with a label:"
-        f" {metrics.positive_class} (above {metrics.label_threshold:g}) in {positives}."
-        f" In brackets: {bootstrap.level:.0%} intervals; the cases of each of the"
+        f" {metrics.positive_class} (label above {metrics.label_threshold:g}) in {positives}."
+        f" In brackets: {bootstrap.level:.0%} intervals, in which the cases of each of the"
         f" {bootstrap.groups} groups count as drawn together{widened or ''}."
     )
 
 
 def describe_texts(metrics: Metrics) -> list[Block]:
-    """Says how many texts are not read to their end, or are mostly unknown words."""
+    """Says how many texts are not read to the end, or consist mostly of unknown words."""
     if (found := metrics.texts) is None or not found.texts:
         return []
     cut, unknown = (f"{count} ({count / found.texts:.1%})" for count in (found.cut, found.unknown))
     return [
-        f"Texts: {found.texts}; longer than what the model reads (model.text.max_tokens): {cut};"
-        f" mostly words that it does not know: {unknown}."
+        f"Texts: {found.texts}; longer than the model reads (model.text.max_tokens): {cut};"
+        f" mostly words that the model does not know: {unknown}."
     ]
 
 
@@ -104,7 +104,7 @@ def tabulate_aurocs(metrics: Metrics) -> Table:
 def tabulate_decisions(metrics: Metrics) -> Table:
     """Lists how well each head decides at its threshold."""
     return build_table(
-        "At the thresholds chosen on validation (one input alone: at its own)",
+        "At the thresholds chosen on validation cases (only one input: its own threshold)",
         (f"P({metrics.positive_class}) from", "threshold", "sensitivity", "specificity", "F1"),
         [
             [HEAD_NAMES[modality], head.threshold, head.sensitivity, head.specificity, head.f1]
@@ -118,19 +118,19 @@ def describe_gain(metrics: Metrics) -> str:
     gain = metrics.fusion_gain
     over = f"{HEAD_NAMES[gain.over]} alone" if gain.over else "the better single head"
     return (
-        f"AUROC of fusion minus {over}, paired, {gain.cases} cases with photo and text:"
+        f"AUROC of fusion minus {over}, paired, on {gain.cases} cases with photo and text:"
         f" {format_difference(gain)}."
     )
 
 
 def describe_clinical(metrics: Metrics) -> list[str]:
-    """Says that fusion knows more than photo and text, where it does."""
+    """Says that fusion also uses clinical fields, where it does."""
     if not metrics.clinical:
         return []
     return [
-        f"Both is told {', '.join(metrics.clinical)} as well, photo and text alone are not. What it"
-        " gains over them, and what is left without them, is due to these fields, too; a run"
-        " without `data.clinical` shows what photo and text give each other."
+        f"Fusion also uses {', '.join(metrics.clinical)}; photo alone and text alone do not. Its"
+        " gain over them, and its results without a photo or a text, are therefore also due to"
+        " these fields. A run without `data.clinical` shows what photo and text add to each other."
     ]
 
 
@@ -147,11 +147,11 @@ def tabulate_subsets(metrics: Metrics) -> Table:
     used = {subset.defined_by for subset in metrics.subsets.values()}
     notes = [f"{mark} {note}" for basis, (mark, note) in _MARKS.items() if basis in used]
     columns = ("cases where", "cases", *HEAD_NAMES.values())
-    return build_table("; ".join(["AUROC where", *notes]), columns, rows)
+    return build_table("; ".join(["AUROC by subset", *notes]), columns, rows)
 
 
 def tabulate_wordings(metrics: Metrics) -> list[Table]:
-    """Lists the AUROC of each head on texts in known and in new words, and their limits, if any."""
+    """Lists the AUROC of each head on texts in known and in new wordings, with any limits."""
     if not metrics.wordings:
         return []
     rows = [
@@ -180,7 +180,7 @@ def describe_labels(metrics: Metrics) -> list[str]:
         for source, grades in metrics.severity.alone.items()
     }
     return ([said] if consistency.cases else []) + [
-        f"{name}, of {grades.cases} graded cases: quadratic kappa {format_estimate(grades.kappa)}"
+        f"{name}, on {grades.cases} graded cases: quadratic kappa {format_estimate(grades.kappa)}"
         f"{'' if grades.best_kappa is None else f' (limit {format_number(grades.best_kappa)})'},"
         f" mean error {format_estimate(grades.mae)} grades."
         for name, grades in severities.items()
@@ -211,7 +211,7 @@ def tabulate_labels(metrics: Metrics) -> list[Table]:
 
 
 def list_undefined(metrics: Metrics) -> list[Block]:
-    """Says why metrics of the main tables are undefined; of the subsets, `metrics.json` says it."""
+    """Says why metrics of the main tables are undefined; `metrics.json` does so for subsets."""
     judged = {HEAD_NAMES[modality]: vars(head) for modality, head in metrics.heads.items()}
     judged |= {"fusion gain": {"auroc": metrics.fusion_gain}}
     judged |= {"consistency": vars(metrics.consistency), "severity": vars(metrics.severity)}

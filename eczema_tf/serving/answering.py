@@ -1,7 +1,7 @@
-"""Photos and text of one case to an explained answer, for `explain` and for the web page alike.
+"""From photos and text of one case to an explained answer, for both `explain` and the web page.
 
-A backend (a trained run, or an export's signatures) is asked for figures, a row for each photo;
-what they mean is found here.
+A backend (a trained run, or an export's signatures) computes the numbers, one row for each photo;
+this module interprets them.
 """
 
 from asyncio import to_thread
@@ -22,11 +22,11 @@ AskSignature = Callable[..., Awaitable[Outputs]]  # as `ExportedModel.run`
 
 
 class Question(NamedTuple):
-    """What is explained, and how.
+    """What to explain, and how.
 
     Attributes:
         target: As in `explanation.submodels.select_logit`.
-        direction: "for" or "against": what the heatmap shows.
+        direction: "for" or "against": which evidence the heatmap shows.
         image_method: One of `schema.HEATMAP_METHODS`.
     """
 
@@ -36,23 +36,23 @@ class Question(NamedTuple):
 
 
 class Backend(Protocol):
-    """A model that can be asked about rows of one text and a photo each."""
+    """A model that answers rows, each with one photo, that share one text."""
 
     question: Question
     said: Said
 
     async def ask(self, photos: Sequence[bytes], text: str, clinical: str = "") -> Outputs:
-        """Answers upright JPEGs (b"" for none), and explains.
+        """Answers upright JPEGs (b"" for none), and explains the answers.
 
         Clinical fields are as from `data.clinical.lines.join_fields`; "" where nothing is known.
 
         Returns:
-            What the signature `explain` gives (`serving.graph.served_model`); what it explains is
-            the backend's question.
+            What the signature `explain` returns (`serving.graph.served_model`); the backend's
+            `question` says what is explained.
         """
 
     async def answer(self, photos: Sequence[bytes], text: str, clinical: str = "") -> Outputs:
-        """Answers, and does not explain; returns what the signature `serving_default` gives."""
+        """Answers without explaining; returns what the signature `serving_default` returns."""
 
 
 async def answer_case(
@@ -84,7 +84,7 @@ async def answer_case(
         # where one modality is missing, the answer is that of the other's head (model/fusion.py)
         for missing, left in (("photo", "text"), ("text", "image")):
             alone = answer.eczema[left]
-            if clinical:  # which is added to that
+            if clinical:  # which adds to that answer
                 given = ([b""], text) if missing == "photo" else (shown, "")
                 rest = await backend.answer(*given, clinical)
                 alone = read_case(rest, backend.said, len(given[0])).eczema["fusion"]
@@ -110,7 +110,7 @@ def _explain_rows(rows: Outputs, text: str, question: Question) -> Explanation:
 def _read_heatmap(rows: Outputs, row: int, method: str) -> Heatmap | None:
     known = bool(rows["known_image"][row])
     heatmap = rows["heatmap"][row] * known
-    if heatmap.size == 1:  # an encoder that gives one vector a photo has no places to show
+    if heatmap.size == 1:  # an encoder that gives one vector per photo has no places to show
         return None
     peak = find_peak(heatmap)
     return Heatmap(
@@ -123,7 +123,7 @@ def _read_heatmap(rows: Outputs, row: int, method: str) -> Heatmap | None:
 
 
 def _read_text(text: str, row: Mapping[str, Any]) -> TextReading:
-    """Takes the scores back to the user's own words, and to the symptoms among them."""
+    """Maps the scores back to the user's own words, and to the symptoms among them."""
     starts, ends = row["token_start"].tolist(), row["token_end"].tolist()
     aligned = align_text(text)
     places = [
@@ -143,25 +143,25 @@ def _read_text(text: str, row: Mapping[str, Any]) -> TextReading:
 
 
 class ExportBackend:
-    """An export's signatures, asked through the server's batches or directly."""
+    """An export's signatures, run through the server's batches or directly."""
 
     question = Question()
 
     def __init__(self, ask: AskSignature, said: Said):
-        """Takes what answers, and what is said of the model.
+        """Creates the backend.
 
         Args:
             ask: Runs rows through a signature, as `serving.rest.batching.Batcher.ask` does.
-            said: From the export's metadata.
+            said: What is known about the model, from the export's metadata.
         """
         self._ask, self.said = ask, said
 
     async def ask(self, photos: Sequence[bytes], text: str, clinical: str = "") -> Outputs:
-        """Asks the signature `explain`."""
+        """Runs the signature `explain`."""
         return await self._run(EXPLAIN, photos, text, clinical)
 
     async def answer(self, photos: Sequence[bytes], text: str, clinical: str = "") -> Outputs:
-        """Asks the signature that does not explain."""
+        """Runs the signature that does not explain."""
         return await self._run(SERVE, photos, text, clinical)
 
     async def _run(
@@ -172,9 +172,9 @@ class ExportBackend:
 
 
 def find_continuing(cleaned: bytes, starts: Sequence[int], ends: Sequence[int]) -> list[bool]:
-    """Finds the tokens that continue the word before them, from their offsets alone.
+    """Finds the tokens that continue the word before them, using only their offsets.
 
-    Pieces of a word touch, and between words BERT splits only at spaces and punctuation.
+    Pieces of one word touch, and BERT splits words only at spaces and punctuation.
 
     Args:
         cleaned: The cleaned text, UTF-8.
@@ -183,7 +183,7 @@ def find_continuing(cleaned: bytes, starts: Sequence[int], ends: Sequence[int]) 
     """
     continues, before = [], 0
     for start, end in zip(starts, ends, strict=True):
-        # the last four bytes hold the whole last character
+        # the last four bytes contain the whole last character
         last = cleaned[max(start - 4, 0) : start].decode(errors="ignore")[-1:]
         first = cleaned[start:end].decode(errors="ignore")[:1]
         continues.append(0 < start == before and last.isalnum() and first.isalnum())

@@ -1,8 +1,8 @@
-"""Rows of a signature to cases: several photos of one case are answered as `evaluate` scores them.
+"""From a signature's rows to cases: a case's photos are answered as `evaluate` scores them.
 
-A signature takes one photo a row. Of a case with several, each is asked about with the same text,
-and the answers are pooled here: for the server, for `predict` (also of TensorFlow Serving), for
-`explain`, the page and `score`.
+A signature takes one photo per row. If a case has several, the model is asked about each with the
+same text, and the answers are pooled here. The server, `predict` (also from TensorFlow Serving),
+`explain`, the page and `score` all use this.
 """
 
 import re
@@ -32,15 +32,15 @@ Undecided = Mapping[str, tuple[float, float]]
 
 
 class Said(NamedTuple):
-    """What is said of a model beside its graph; not by TensorFlow Serving, which has that alone.
+    """What is known about a model besides its graph; TensorFlow Serving has only the graph.
 
     Attributes:
-        thresholds: As in `serving.exported.ExportMetadata`, and so are the others.
-        undecided: Likewise.
-        notice: Likewise.
-        clinical: Likewise, but empty for a model that is told no fields, and None where it is not
-            known whether it is.
-        uses: Likewise, but both where it is not known.
+        thresholds: As in `serving.exported.ExportMetadata`, like all others.
+        undecided: As there.
+        notice: As there.
+        clinical: As there, but empty for a model that takes no fields, and None if it is not known
+            whether the model takes any.
+        uses: As there, but both modalities if it is not known.
     """
 
     thresholds: dict[str, float] | None = None
@@ -50,11 +50,13 @@ class Said(NamedTuple):
     uses: Sequence[str] = MODALITIES
 
 
-LEFT_OUT = "left out, since it is unlike all that the model was trained on, and another is not"
-OF_ALL_ROWS = re.compile("; (?=text: |clinical: )")  # what is said of a case's rows alike
-SMALLEST = 2.0**-24  # float32 knows nothing between 1 less this and 1, log-odds of 17
-# What a row's decision tells of log-odds between which it would be undecided. Averaged, all lie
-# beyond them where all rows are decided alike, and else none: so the photos must agree.
+LEFT_OUT = (
+    "left out, since it is unlike anything the model was trained on, and another photo is not"
+)
+OF_ALL_ROWS = re.compile("; (?=text: |clinical: )")  # before remarks that are on all rows of a case
+SMALLEST = 2.0**-24  # float32 has no value between 1 minus this and 1; log-odds of 17
+# Bounds of the undecided log-odds that a row's decision implies. Averaged over a case, they leave
+# the log-odds outside if all rows are decided alike, and inside otherwise: the photos must agree.
 IMPLIED = {
     b"not eczema": (100.0, np.inf),
     b"cannot tell": (-np.inf, np.inf),
@@ -77,7 +79,7 @@ def read_case(outputs: Outputs, said: Said, photos: int) -> Answer:
 
 
 def plain_row(outputs: Outputs, row: int = 0) -> dict[str, Any]:
-    """Returns one row of a signature's outputs as plain Python values, as JSON would hold it."""
+    """Returns one row of a signature's outputs as plain Python values, as JSON would have it."""
     values = ((name, column[row]) for name, column in outputs.items())
     return {
         name: value.decode() if isinstance(value, bytes) else value.tolist()
@@ -92,13 +94,13 @@ def pool_rows(
 
     Args:
         outputs: Of a signature, whether it explains or not.
-        cases: As many as rows, equal for those of one case.
+        cases: One for each row, equal for the rows of one case.
         undecided: From the export's metadata; None if they are not known. Then a case is decided
-            only if all its rows that speak for it are, and agree.
+            only if all its rows that count are decided, and agree.
 
     Returns:
-        The same outputs, a row for each case, in order of first appearance; all but `OF_PHOTOS`. In
-        `status`, what is said of a photo has its number.
+        The same outputs except `OF_PHOTOS`, one row for each case, in order of first appearance. In
+        `status`, remarks on a photo have its number.
     """
     case, _ = pd.factorize(np.asarray(cases))  # (rows,)
     _, first, counts = np.unique(case, return_index=True, return_counts=True)
@@ -109,7 +111,7 @@ def pool_rows(
     pooled = _pool_several(
         {name: values[rows] for name, values in outputs.items()}, case[rows], undecided
     )
-    for name, values in pooled.items():  # NaN where no row has what a figure is of
+    for name, values in pooled.items():  # NaN where no row has the input that a value is about
         answers[name][several] = np.where(pd.isna(values), answers[name][several], values)
     return answers
 
@@ -117,7 +119,7 @@ def pool_rows(
 def _pool_several(
     outputs: Outputs, cases: np.ndarray, undecided: Undecided | None
 ) -> dict[str, np.ndarray]:
-    """What of the answers differs from that of a case's first row, for cases in ascending order."""
+    """Computes the outputs that differ from those of a case's first row, by ascending case."""
     pooled = average_rows_by_case(tabulate_evidence(outputs, cases, undecided))
     found = {
         head: pooled[PROBABILITY_COLUMNS[name]].to_numpy() for name, head in ECZEMA_HEADS.items()
@@ -145,14 +147,14 @@ def _pool_several(
 def tabulate_evidence(
     outputs: Outputs, cases: np.ndarray, undecided: Undecided | None
 ) -> pd.DataFrame:
-    """Takes probabilities back to the log-odds that `average_rows_by_case` averages."""
+    """Converts probabilities back to the log-odds that `average_rows_by_case` averages."""
     rows = {"case_id": cases, "group_id": cases, **{flag: outputs[flag] for flag in FLAGS}}
     severity = np.asarray(outputs["severity"], "float64")  # (rows, grades)
     worse = severity[:, ::-1].cumsum(axis=1)[:, -2::-1]  # (rows, grades - 1)
     rows |= {f"{head}_logit": _to_log_odds(outputs[head]) for head in ECZEMA_HEADS.values()}
     shares = np.log(np.clip(outputs["consistency"], SMALLEST, 1))
     rows |= dict(zip(CONSISTENCY_LOGITS, shares.T, strict=True))
-    for head, columns in SEVERITY_LOGITS.items():  # a signature gives the joint one alone
+    for head, columns in SEVERITY_LOGITS.items():  # a signature returns only the joint one
         grades = _to_log_odds(worse) if head == "severity" else np.full_like(worse, np.nan)
         rows |= dict(zip(columns, grades.T, strict=True))
     if undecided is None:
@@ -164,7 +166,7 @@ def tabulate_evidence(
 
 
 def join_row_statuses(statuses: Sequence[bytes], silenced: Sequence[bool]) -> bytes:
-    """Joins what is said of a case's rows: of photos and rows by their number, the rest once."""
+    """Joins remarks on a case's rows: those on photos and rows with their number, others once."""
     photos, others = [], []
     for number, (status, left_out) in enumerate(zip(statuses, silenced, strict=True), 1):
         photo, *of_all = OF_ALL_ROWS.split(f"; {status.decode()}", maxsplit=1)

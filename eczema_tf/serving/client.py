@@ -1,4 +1,4 @@
-"""Asking a server that speaks TensorFlow Serving's REST protocol, as ours does."""
+"""A client for servers that speak TensorFlow Serving's REST protocol, as ours does."""
 
 import base64
 import http.client
@@ -18,12 +18,12 @@ from eczema_tf.serving.cases import Said
 from eczema_tf.serving.graph.signature import SERVE, WITH_CLINICAL
 
 TIMEOUT_S = 30.0
-MAX_BODY_MB = 20  # of a question that a server takes which is told nothing else
-SMALL_BYTES = 1_000_000  # of one that any server takes
+MAX_BODY_MB = 20  # the largest request that a server accepts by default
+SMALL_BYTES = 1_000_000  # a request that any server accepts
 HUNG_UP = (BrokenPipeError, ConnectionResetError)
-# of reading what is no answer of such a model
+# raised by reading something that is not an answer of such a model
 NONSENSE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-# what a row of an answer holds: probabilities, by the shape of each name; flags; strings
+# what a row of an answer contains: probabilities, here with their shapes; flags; strings
 SHAPES: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(ECZEMA_HEADS.values(), ()),
     "consistency": (len(CONSISTENCY),),
@@ -36,13 +36,13 @@ ROUNDING = 1e-6  # of float32
 def predict_remotely(
     url: str, images: Sequence[bytes], text: str, clinical: str = ""
 ) -> dict[str, np.ndarray]:
-    """Asks for a row for each photo.
+    """Asks a server about photos, one row for each.
 
     Args:
         url: Of the model, for instance `http://127.0.0.1:8501/v1/models/eczema`.
         images: Upright JPEGs or PNGs; b"" for none.
         text: Of all rows; "" for none.
-        clinical: Likewise, from `data.clinical.lines.join_fields`, for models that are told any.
+        clinical: Of all rows, from `data.clinical.lines.join_fields`, for models that take any.
 
     Returns:
         The outputs of the signature; strings are bytes.
@@ -72,14 +72,14 @@ def predict_remotely(
 
 
 def fetch_metadata(url: str) -> Said:
-    """Asks for what the export was given beside its graph.
+    """Asks a server for the export's metadata.
 
     Args:
         url: Of the model.
 
     Returns:
         From the server of `python -m eczema_tf.serve`, what the export says; from TensorFlow
-        Serving, which knows the graph alone, only the general notice.
+        Serving, which knows only the graph, only the general notice.
 
     Raises:
         EczemaError: If the server cannot be reached, or answers with nonsense.
@@ -96,14 +96,14 @@ def fetch_metadata(url: str) -> Said:
 
 @contextmanager
 def _blaming(url: str) -> Iterator[None]:
-    """Turns what goes wrong with asking, and with reading nonsense, into one line."""
+    """Turns errors of asking, and of reading nonsense, into one line."""
     try:
         yield
     except (OSError, http.client.HTTPException) as error:
         raise EczemaError(f"{url}: no usable answer: {error}; is the server running?") from error
     except NONSENSE as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else shorten(str(error))
-        advice = "is it the address of such a model, and of this version?"
+        advice = "is this the address of a model of eczema_tf, and of this version?"
         raise EczemaError(f"{url}: no usable answer: {what}; {advice}") from error
 
 
@@ -128,7 +128,7 @@ def _read_probability(given: object) -> float:
 
 
 def _read_column(name: str, values: Sequence[Any]) -> np.ndarray:
-    """Reads a value of each row, and checks that it is what a model answers under this name."""
+    """Reads one value per row, and checks that a model may return it under this name."""
     if name in STRINGS:
         return _read_strings(name, values)
     column = np.array(values)
@@ -160,12 +160,12 @@ def _fetch(url: str, question: object = None) -> Any:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             return json.load(response)
     except OSError as error:
-        # one that refuses a question for its size does not read it
+        # a server that refuses a request for its size does not read it
         is_hung_up = isinstance(getattr(error, "reason", error), HUNG_UP)
         if body and len(body) > SMALL_BYTES and is_hung_up:
             raise EczemaError(
-                f"{url}: the server hung up on a question of {len(body) / 1e6:.1f} MB; allowed: its"
-                f" --max-body-mb, {MAX_BODY_MB} unless told otherwise; send fewer or smaller"
-                " photos, or raise it"
+                f"{url}: the server hung up on a request of {len(body) / 1e6:.1f} MB; allowed: its"
+                f" --max-body-mb, {MAX_BODY_MB} by default; send fewer or smaller photos, or raise"
+                " the limit"
             ) from error
         raise

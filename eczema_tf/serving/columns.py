@@ -1,4 +1,4 @@
-"""Answers as columns of a table, for whom more than one row is asked about."""
+"""Answers as columns of a table, for callers that ask about more than one row."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,7 +24,7 @@ def arrange_answers(outputs: Mapping[str, np.ndarray], faults: Sequence[str]) ->
 
     Args:
         outputs: Of the signature `serving_default`.
-        faults: Of the photos that the model was not shown, "" for none.
+        faults: What was wrong with photos that the model was not shown, "" for none.
 
     Returns:
         `PROBABILITIES` float32 (batch,), NaN where their modality was not used, `FLAGS` int8
@@ -43,7 +43,7 @@ def arrange_answers(outputs: Mapping[str, np.ndarray], faults: Sequence[str]) ->
     statuses = join_statuses(outputs["status"], faults)
     return {
         **dict(zip(PROBABILITIES, table.astype("float32"), strict=True)),
-        # not bool, which `predict_batch_udf` does not take
+        # not bool, which `predict_batch_udf` does not accept
         **{name: outputs[name].astype("int8") for name in FLAGS},
         "status": np.array([status.decode() for status in statuses], object),
         "decision": np.array([decision.decode() for decision in outputs["decision"]], object),

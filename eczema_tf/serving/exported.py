@@ -1,7 +1,7 @@
 """An exported model: its folder, its metadata, and the SavedModel in this process.
 
-The only place that loads a SavedModel of this project: `predict`, `serve`, `score` and the parity
-check of `export` all ask it through `ExportedModel`.
+This is the only module that loads a SavedModel of this project: `predict`, `serve`, `score` and the
+parity check of `export` all use `ExportedModel`.
 """
 
 import tempfile
@@ -39,9 +39,9 @@ METADATA_FILE = Path("assets.extra") / "eczema.json"
 GRAPH_FILE = "saved_model.pb"
 FILES = (GRAPH_FILE, "fingerprint.pb", "variables", "assets", "assets.extra")
 
-# so many rows are run at once, and their texts, each padded to the longest, have so many bytes:
-# attention is quadratic, and with MiniLM a text of 512 tokens takes 25 MB, as would each short one
-# beside it; to explain one takes longer
+# The most rows to run at once, and the most bytes that their texts may have, each padded to the
+# longest: attention is quadratic, and with MiniLM a text of 512 tokens takes 25 MB, as would each
+# short one in the same step. Explaining a row takes longer.
 STEP_ROWS = {SERVE: 16, EXPLAIN: 4}
 STEP_ROWS |= {told: STEP_ROWS[name] for name, told in WITH_CLINICAL.items()}
 STEP_BYTES = 4096
@@ -49,18 +49,18 @@ DECODED_AT_ONCE = 2  # photos, in the graph
 
 
 class ExportMetadata(BaseModel):
-    """What an export says of its model, beside the graph.
+    """What an export says about its model, in addition to the graph.
 
     Attributes:
         notice: What everyone must read before an answer.
         eczema_tf: Version of this package.
         thresholds: In (0, 1], by "image", "text" and "fusion"; from validation cases.
-        undecided: Probabilities between which a case is undecided, likewise; for cases with several
-            photos, since the graph decides on rows. None in older exports.
+        undecided: Probabilities between which a case is undecided, by the same three. They are for
+            cases with several photos, since the graph decides on rows. None in older exports.
         labels: In the order of the outputs, by "consistency" and "severity".
-        clinical: Of the clinical fields that the model is told, what each may be; none for a
-            number. None where it is told none.
-        uses: What it makes anything of, of "image" and "text". None in older exports.
+        clinical: The values that each clinical field of the model may have; none for a number. None
+            if the model takes no clinical fields.
+        uses: Which of "image" and "text" the model uses. None in older exports.
         environment: Versions of Python and of the packages that trained the model, and its devices.
     """
 
@@ -82,7 +82,7 @@ class ExportMetadata(BaseModel):
 
     @property
     def said(self) -> Said:
-        """What answers are read by."""
+        """What is needed to read the model's answers."""
         clinical, uses = self.clinical or {}, self.uses or MODALITIES
         return Said(self.thresholds, self.undecided, self.notice, clinical, uses)
 
@@ -108,11 +108,11 @@ class ExportMetadata(BaseModel):
 
 
 class ExportedModel:
-    """A SavedModel in this process, ready to be asked.
+    """A SavedModel in this process, ready to answer.
 
     Attributes:
         folder: Of the version that was loaded.
-        version: Its number; 0 if the folder is not named by one.
+        version: Its number; 0 if the folder's name is not a version number.
         metadata: Thresholds, labels, notice and versions, as written at export.
     """
 
@@ -121,10 +121,10 @@ class ExportedModel:
 
         Args:
             folder: A version's folder, or the folder of all versions (the newest is taken).
-            signatures: Those that will be asked; None for all.
+            signatures: Those that will be used; None for all.
 
         Raises:
-            EczemaError: If the folder holds no SavedModel of this project, or it lacks a signature.
+            EczemaError: If the folder has no SavedModel of this project, or it lacks a signature.
         """
         import tensorflow_text  # noqa: F401  (registers the tokenizer's ops)
 
@@ -149,30 +149,32 @@ class ExportedModel:
         clinical: Sequence[str] | None = None,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> dict[str, np.ndarray]:
-        """Answers some rows, at most `STEP_ROWS` at a time, with texts of like lengths.
+        """Answers some rows, at most `STEP_ROWS` at a time, with texts of similar lengths.
 
         Args:
             images: Upright JPEG or PNG bytes; b"" for none.
             texts: As long as `images`; "" for none.
-            signature: "serving_default" or "explain"; where the model is told clinical fields,
-                "clinical" or "explain_clinical", too.
+            signature: "serving_default" or "explain"; if the model takes clinical fields, also
+                "clinical" or "explain_clinical".
             clinical: As long as `images`, such as "age=34; sex=female"; None for nothing. A
-                signature that takes none does not look at it.
-            is_wanted: Asked before each step whether anybody still waits for the answer.
+                signature without clinical fields ignores it.
+            is_wanted: Called before each step; says whether anybody still waits for the answer.
 
         Returns:
             The signature's outputs by name, one row each; strings are bytes.
 
         Raises:
-            DataError: If there is no row, these are not equally long, or no such signature was
-                loaded.
+            DataError: If there is no row, if images, texts and clinical are not equally long, or if
+                no such signature was loaded.
             CancelledError: If the answer is no longer wanted.
         """
         import tensorflow as tf
 
         lengths = [len(images), len(texts), len(clinical or texts)]
         if len({*lengths}) > 1 or not lengths[0]:
-            raise DataError(f"images, texts, clinical: allowed: as many, one or more; {lengths}")
+            raise DataError(
+                f"images, texts, clinical: must be equally long, one or more; received {lengths}"
+            )
         if signature not in self._signatures:
             there = ", ".join(self._signatures)
             raise DataError(f"signature: allowed: {there}; received {signature!r}")
@@ -186,7 +188,7 @@ class ExportedModel:
         answers = []
         for rows in steps:
             if not is_wanted():
-                raise CancelledError("nobody waits for the answer any more")
+                raise CancelledError("nobody is waiting for the answer any more")
             outputs = self._signatures[signature](
                 **{
                     name: tf.constant([columns[name][row] for row in rows], dtype)
@@ -203,14 +205,14 @@ class ExportedModel:
         texts: Sequence[str | None] | None = None,
         clinical: Sequence[Fields] | pd.DataFrame | None = None,
     ) -> pd.DataFrame:
-        """Answers cases, a row each.
+        """Answers cases, one row for each.
 
         Args:
-            photos: Of each case a file or its bytes, or several; None for none.
-            texts: Of each case; None for none.
-            clinical: Of each case, what is known by name of the field; None for nothing. Any of the
-                three may be a column of a table (`clinical` a table), and left out where no case
-                has any.
+            photos: For each case a file or its bytes, or several; None for none.
+            texts: One for each case; None for none.
+            clinical: For each case, the known values by name of the field; None for nothing. Any of
+                the three may be a column of a table (`clinical` a table), and may be left out if no
+                case has any.
 
         Returns:
             Probabilities `eczema`, `eczema_image`, `eczema_text`, `consistency_<what>` and
@@ -219,11 +221,12 @@ class ExportedModel:
             or "cannot tell", and its `reason`. The index is that of the table that was given.
 
         Raises:
-            DataError: With every photo that cannot be read, and what else is wrong: what is given
-                is not equally long, is no text, or is a field that the model is not told.
+            DataError: Lists every photo that cannot be read and everything else that is wrong:
+                arguments of different lengths, a text that is not a string, or a field that the
+                model does not take.
         """
         given = read_cases(photos, texts, clinical, self.metadata.clinical or ())
-        # of no case, too: the columns are those of one, whose row is left out
+        # without any case, one empty case gives the columns, and its row is left out
         asked = list(zip(*given[:3], strict=True)) or [([], "", "")]
         rows = [
             (case, photo, text, told)
@@ -242,16 +245,16 @@ class ExportedModel:
         return table.set_axis(given.index)
 
     def warm_up(self) -> None:
-        """Runs every signature, on long texts and photos as costly as any of `upright_jpeg`.
+        """Runs every signature, on long texts and the costliest photos that `upright_jpeg` makes.
 
-        The first run of a graph takes seconds, which should not be at the first client's expense.
-        And TensorFlow keeps what memory it once had for tensors (with oneDNN: a pool that only
-        grows): so the process has its full size from the start, and a lack of memory shows now and
-        not under load.
+        The first run of a graph takes seconds, which the first client should not have to wait. And
+        TensorFlow keeps the memory that it once used for tensors (with oneDNN: a pool that only
+        grows). The process therefore has its full size from the start, and a lack of memory shows
+        now and not under load.
         """
         from eczema_tf.data.photo.limits import SENT_MAX_PIXELS, SERVED_MAX_SIDE_PX
 
-        # a narrow one, which is not decoded at a fraction of its size
+        # a narrow photo, which is not decoded at a fraction of its size
         narrow_px = SERVED_MAX_SIDE_PX, SENT_MAX_PIXELS // SERVED_MAX_SIDE_PX
         photos = [encode_image(Image.new("RGB", narrow_px), "JPEG")] * DECODED_AT_ONCE
         for signature in self._signatures:
@@ -263,10 +266,10 @@ def plan_steps(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
 
     Args:
         lengths: Of the rows' texts, in bytes.
-        most: Rows in a step.
+        most: The most rows in a step.
 
     Yields:
-        Places of rows, the shortest text first; once, and none, if there are no rows.
+        Indices of rows, the shortest text first; one empty list if there are no rows.
     """
     step: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -278,7 +281,7 @@ def plan_steps(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
 
 
 def _load(folder: Path, signatures: Sequence[str] | None) -> Any:
-    """Loads a SavedModel, or a copy of its graph without the signatures that are not asked."""
+    """Loads a SavedModel, or a copy of its graph without the signatures that are not needed."""
     import tensorflow as tf
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
@@ -288,8 +291,8 @@ def _load(folder: Path, signatures: Sequence[str] | None) -> Any:
     saved = SavedModel.FromString((folder / GRAPH_FILE).read_bytes())
     if harmful := find_harmful(saved):
         raise EczemaError(
-            f"{folder}: is no export of this project: has operations that may do more than compute,"
-            f" such as touch files: {shorten(', '.join(harmful))}"
+            f"{folder}: not an export of this project: it has operations that may do more than"
+            f" compute, such as access files: {shorten(', '.join(harmful))}"
         )
     if signatures is None:
         return tf.saved_model.load(str(folder))
@@ -302,7 +305,7 @@ def _load(folder: Path, signatures: Sequence[str] | None) -> Any:
 
 
 def _join(values: list[np.ndarray]) -> np.ndarray:
-    """Puts the rows of all steps together; what is there for each token is padded with zeros."""
+    """Joins the rows of all steps; values that exist for each token are padded with zeros."""
     if len(values) == 1:
         return values[0]
     if values[0].ndim == 2:
@@ -325,7 +328,7 @@ def find_version(folder: Path) -> Path:
     if versions := list_versions(folder):
         return versions[-1]
     raise EczemaError(
-        f"{folder}: holds no SavedModel and no numbered versions; make one with `python -m"
+        f"{folder}: contains no SavedModel and no numbered versions; make one with `python -m"
         " eczema_tf.export`"
     )
 
@@ -333,6 +336,6 @@ def find_version(folder: Path) -> Path:
 def list_versions(folder: Path) -> list[Path]:
     """Returns the folders of all versions, the newest last; none if there is no such folder."""
     children = folder.iterdir() if folder.is_dir() else ()
-    # one without a graph is being copied
+    # a version without a graph is still being copied
     whole = (child for child in children if (child / GRAPH_FILE).is_file())
     return sorted((child for child in whole if is_version(child.name)), key=lambda v: int(v.name))

@@ -1,4 +1,4 @@
-"""Cases as Python code gives them, in lists or in columns of a table, checked and in one form."""
+"""Checks cases that come from Python code, in lists or columns of a table, and unifies them."""
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,7 +13,7 @@ from eczema_tf.data.clinical.lines import join_fields
 from eczema_tf.data.photo.upright import read_case_photos
 from eczema_tf.errors import DataError, raise_if_any, shorten
 
-# what may stand for photos and texts; NaN, as tables have it, and "" are None, too
+# types that may stand for photos and texts; NaN, as tables have it, and "" count as None
 Photo = str | Path | bytes
 Photos = Photo | Sequence[Photo | None] | None
 Fields = Mapping[str, Any] | None
@@ -21,13 +21,13 @@ _BYTES = bytes | bytearray | memoryview
 
 
 class Given(NamedTuple):
-    """What is known of some cases, all lists as long as `index`.
+    """What is known about some cases; all lists are as long as `index`.
 
     Attributes:
-        photos: Upright, as of `upright_jpeg`; an empty list for none.
+        photos: Upright, as from `upright_jpeg`; an empty list for none.
         texts: "" for none.
         clinical: From `join_fields`; "" for nothing.
-        index: Of the tables or columns that were given; else 0, 1, 2 ...
+        index: Of the tables or columns that were given; otherwise 0, 1, 2 ...
     """
 
     photos: list[list[bytes]]
@@ -42,17 +42,17 @@ def read_cases(
     clinical: Sequence[Fields] | pd.DataFrame | None,
     fields: Collection[str],
 ) -> Given:
-    """Reads cases, a list of each kind or None where no case has any.
+    """Reads cases: a list of each kind, or None if no case has any.
 
     Args:
-        photos: Of each case a file or its bytes, or several.
-        texts: Of each case.
-        clinical: Of each case, by name of the field.
-        fields: Names of those that a model is told.
+        photos: For each case a file or its bytes, or several.
+        texts: One for each case.
+        clinical: For each case, values by name of the field.
+        fields: Names of the fields that the model takes.
 
     Raises:
-        DataError: If the lists are not equally long, or columns of tables that do not belong
-            together; else with every entry that is something else or cannot be read.
+        DataError: If the lists are not equally long, or are columns of tables that do not belong
+            together; otherwise lists every entry that has the wrong type or cannot be read.
     """
     given = {"photos": photos, "texts": texts, "clinical": clinical}
     index = _find_index(given)
@@ -76,7 +76,7 @@ def read_cases(
         read("texts", read_text),
         read("clinical", partial(read_fields, known=fields)),
     )
-    raise_if_any("what is given cannot be answered", faults)
+    raise_if_any("these cases cannot be answered", faults)
     return Given(*cases, pd.RangeIndex(count) if index is None else index)
 
 
@@ -84,9 +84,9 @@ def read_photos(given: Photos) -> list[bytes]:
     """Reads the photos of a case.
 
     Raises:
-        DataError: For each that cannot be read.
+        DataError: For each photo that cannot be read.
     """
-    one = bytearray | memoryview | Mapping | set | frozenset  # has a length, but is no list
+    one = bytearray | memoryview | Mapping | set | frozenset  # has a length, but is not a list
     several = is_list_like(given) and not isinstance(given, one)
     listed: list[Any] = list(given) if several else [given]  # type: ignore[arg-type]
     there = [photo for photo in listed if not _is_missing(photo)]
@@ -104,7 +104,7 @@ def read_text(given: str | None) -> str:
     """Reads a text; "" for none.
 
     Raises:
-        DataError: If it is something else.
+        DataError: If it is not a string.
     """
     if _is_missing(given):
         return ""
@@ -114,15 +114,15 @@ def read_text(given: str | None) -> str:
 
 
 def read_fields(given: Fields, known: Collection[str]) -> str:
-    """Reads clinical fields, as `join_fields` writes them.
+    """Reads clinical fields, and returns them as `join_fields` writes them.
 
     Raises:
-        DataError: If it is something else, or a field that is not known.
+        DataError: If they are not a dictionary, or a field is not known.
     """
     if _is_missing(given):
         return ""
     if not isinstance(given, Mapping):
-        raise DataError(f"must be a dictionary by name of the field; received {_name(given)}")
+        raise DataError(f"must be a dictionary by field name; received {_name(given)}")
     for name, value in given.items():
         if not isinstance(name, str):
             raise DataError(f"{shorten(repr(name))}: a field's name must be a string")
@@ -132,12 +132,12 @@ def read_fields(given: Fields, known: Collection[str]) -> str:
 
 
 def _is_missing(given: object) -> bool:
-    """Whether there is nothing: None, "", or what a table has in an empty cell."""
+    """Whether there is nothing: None, "", or the value of an empty cell in a table."""
     return is_scalar(given) and (bool(pd.isna(given)) or given in ("", b""))
 
 
 def _find_index(given: Mapping[str, object]) -> pd.Index | None:
-    """Finds the labels of the rows that columns of tables are of."""
+    """Finds the row labels that the given columns of tables share."""
     tables = {
         name: own.index for name, own in given.items() if isinstance(own, pd.Series | pd.DataFrame)
     }
@@ -153,10 +153,10 @@ def _find_index(given: Mapping[str, object]) -> pd.Index | None:
 def _list_entries(name: str, given: Any) -> list[Any]:
     if isinstance(given, pd.DataFrame) and name == "clinical":
         if not given.columns.is_unique:
-            raise DataError("clinical: two columns of the table have one name")
+            raise DataError("clinical: two columns of the table have the same name")
         return given.to_dict("records")
     if not is_list_like(given) or isinstance(given, Mapping | set | frozenset | pd.DataFrame):
-        raise DataError(f"{name}: must be a list, an entry for each case; received {_name(given)}")
+        raise DataError(f"{name}: must be a list, one entry per case; received {_name(given)}")
     return [*given]
 
 

@@ -1,1 +1,1 @@
-"""What a text says: symptom phrases, negation, whose they are, and the criteria they speak to."""
+"""What a text says: symptom phrases, negation, whose symptoms they are, and related criteria."""

@@ -1,4 +1,4 @@
-"""Where clauses begin and end: how far what is said of one symptom reaches."""
+"""Where clauses begin and end: how far a statement about a symptom reaches."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
 from itertools import accumulate, chain, pairwise
@@ -8,17 +8,17 @@ from eczema_tf.symptoms.rules import ContextRule, means
 
 CLAUSE_ENDS = frozenset({".", ";", ":", "!", "?", ")", DASH, NEW_LINE})
 DETERMINERS = frozenset({"the", "my", "his", "her", "their", "our", "some", "a", "this", "these"})
-_LIST_ENDS = frozenset({"or", "nor", "plus", "etc"})  # and "and", with care
+_LIST_ENDS = frozenset({"or", "nor", "plus", "etc"})  # and sometimes "and"
 _LIST_HEADS = frozenset({("neg", ":"), ("negative", ":"), ("denies", ":"), ("absent", ":")})
 _LIST_TAILS = frozenset(
     (":", form) for form in ("no", "none", "nil", "neg", "negative", "absent", "all", "both")
 )
-_RELATIVE_WORDS = frozenset({"which", "both", "present"})  # that begin an aside
-# after a comma: what is said of the same person goes on
+_RELATIVE_WORDS = frozenset({"which", "both", "present"})  # these begin an aside
+# after a comma, these continue what is said about the same person
 _SAME_OWNER = frozenset(
     {"no", "not", "never", "dont", "doesnt", "didnt", "isnt", "arent", "wasnt", "hasnt", "havent"}
 )
-_ITEM_WORDS = 4  # most words of an item of a list: "itching, very dry skin or crusts"
+_ITEM_WORDS = 4  # the most words in a list item: "itching, very dry skin or crusts"
 
 
 def number_clauses(
@@ -30,8 +30,8 @@ def number_clauses(
 ) -> list[int]:
     """Gives each word the number of its clause; what ends a clause belongs to the next one.
 
-    Those of relative clauses are negative. With `joins_lists` a comma between symptoms ends none:
-    "her dry, cracked hands", "sister: no asthma, no eczema".
+    Relative clauses have negative numbers. With `joins_lists`, a comma between symptoms ends no
+    clause: "her dry, cracked hands", "sister: no asthma, no eczema".
     """
 
     def find_starts(effects: Sequence[str]) -> set[int]:
@@ -44,7 +44,7 @@ def number_clauses(
     asides = [
         range(phrase.start, phrase.end)
         for phrase in around
-        if means(phrase, ("none", "reversed"))  # ", but not the itch" goes on with what was done
+        if means(phrase, ("none", "reversed"))  # ", but not the itch" continues what was said
     ]
     commas = {index for index, form in enumerate(forms) if form == ","}.difference(*asides)
     if joins_lists:
@@ -69,7 +69,7 @@ def number_clauses(
 
 
 def _find_relative_clauses(forms: Sequence[str]) -> Iterator[range]:
-    """Yields what stands between commas after a noun: "the itch, which was bad, has gone"."""
+    """Yields the words between commas after a noun: "the itch, which was bad, has gone"."""
     commas = [index for index, form in enumerate(forms) if form == ","]
     for start, end in pairwise(commas):
         within = forms[start + 1 : end]
@@ -78,9 +78,9 @@ def _find_relative_clauses(forms: Sequence[str]) -> Iterator[range]:
 
 
 def _adds_item(forms: Sequence[str], phrase: Found[ContextRule], inside: Container[int]) -> bool:
-    """Whether a symptom with its article ends a list, so that "and the" begins no new clause.
+    """Whether a symptom with its article ends a list, so "and the" does not begin a new clause.
 
-    So it does before the end of the clause, and after a symptom that begins one: "The itch and the
+    It does so before the end of the clause, and after a symptom that begins one: "The itch and the
     redness disappeared".
     """
     *_, link, article = "", *forms[phrase.start : phrase.end]
@@ -96,8 +96,8 @@ def _adds_item(forms: Sequence[str], phrase: Found[ContextRule], inside: Contain
 def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:
     """Finds commas of a list that is denied as a whole ("no redness, scaling or oozing").
 
-    A negation reaches past these. "And" closes such a list only where the sentence denies once, at
-    its head; in "no scale, no blisters, dry and red" each item speaks for itself.
+    A negation reaches past these. "And" closes such a list only if the sentence denies once, at its
+    beginning; in "no scale, no blisters, dry and red" each item stands by itself.
     """
     marks = [index for index, form in enumerate(forms) if form in CLAUSE_ENDS]
     listed: set[int] = set()
@@ -117,14 +117,14 @@ def _find_list_commas(forms: Sequence[str], denials: Set[int]) -> set[int]:
 
 
 def _is_bare(forms: Sequence[str], comma: int) -> bool:
-    """Whether a noun alone follows one, as in "no redness, weeping": not "no itching, red"."""
+    """Whether a single noun follows a noun: "no redness, weeping", but not "no itching, red"."""
     item, end = [*forms[comma + 1 : comma + 3], "."][:2]
     both = all(noun.endswith(("ness", "ing")) for noun in (forms[comma - 1], item))
     return both and (end == "," or end in CLAUSE_ENDS)
 
 
 def _is_in_list(forms: Sequence[str], comma: int, closing: Set[str], listed: Set[int]) -> bool:
-    """Whether the next item leads to a closing word or to a comma of a list, the first to come."""
+    """Whether the next item ends with a closing word or a comma of a list, whichever is first."""
     before = forms[max(comma - 1 - _ITEM_WORDS, 0) : comma]
     after = forms[comma + 1 : comma + 2 + _ITEM_WORDS]
     ends = _LIST_ENDS | {",", "and"}

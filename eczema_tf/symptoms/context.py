@@ -1,10 +1,10 @@
-"""What the words around a symptom make of it: denied, over, doubted, or somebody else's.
+"""What the words around a symptom say about it: denied, over, doubted, or somebody else's.
 
-Rules after NegEx (Chapman et al. 2001, doi 10.1006/jbin.2001.1029) and ConText (Harkema et al.
+The rules follow NegEx (Chapman et al. 2001, doi 10.1006/jbin.2001.1029) and ConText (Harkema et al.
 2009, doi 10.1016/j.jbi.2009.05.002): a phrase such as "no" or "is absent" reaches forwards or
 backwards over a number of words, but never past the end of its clause. Phrases act in the order of
-the text, so that a later one can undo an earlier: "no cream" denies the itch, "stops the itch"
-takes that back. The phrases are in `context.yaml`.
+the text, so a later one can undo an earlier one: "no cream" denies the itch, "stops the itch" takes
+that back. The phrases are in `context.yaml`.
 """
 
 from collections import defaultdict
@@ -16,17 +16,17 @@ from eczema_tf.symptoms.clauses import CLAUSE_ENDS, DETERMINERS, number_clauses
 from eczema_tf.symptoms.phrases import MINUS, Found
 from eczema_tf.symptoms.rules import ContextRule, load_rules, means
 
-# effects on symptoms; more may be in the file, which explains them
+# effects on symptoms; the file explains these, and may have more
 NEGATED, UNCERTAIN, FAMILY = "negated", "uncertain", "family"
 PAST, GONE = "past", "gone"
-WAS = "was"  # so before; over, where the text denies it later
+WAS = "was"  # was so before; over, if the text denies it later
 _RELATIVE = "relative"
 _LIFTED, _REVERSED = "lifted", "reversed"
 _EARLIER, _BEGUN, _NOW = "earlier", "begun", "now"
 _MADE, _MAKE, _AWAY = "made", "make", "away"
 _QUESTIONED, _REFUTED, _AFFIRMED = "questioned", "refuted", "affirmed"
 _CONFIRMED = "confirmed"  # no longer doubted
-# what two halves say together
+# what two effects mean together
 _JOINT = {
     (_EARLIER, _NOW): PAST,
     (_MADE, _AWAY): _REVERSED,
@@ -35,20 +35,21 @@ _JOINT = {
     (_QUESTIONED, _REFUTED): NEGATED,
     (UNCERTAIN, _AFFIRMED): _CONFIRMED,
 }
-_TURN, _CAUSE, _END = ("turn", "cause", "end")  # of clauses alone
+_TURN, _CAUSE, _END = ("turn", "cause", "end")  # these only affect clauses
 _PRECEDING, _ADJACENT, _SENTENCE, _INSIDE = "preceding", "adjacent", "sentence", "inside"
-_LIMITED = (NEGATED, UNCERTAIN, PAST, GONE, _REVERSED, _EARLIER, _MADE, _MAKE)  # to its reach
-# what a question for yes or no begins with
+# limited to the symptom's reach
+_LIMITED = (NEGATED, UNCERTAIN, PAST, GONE, _REVERSED, _EARLIER, _MADE, _MAKE)
+# words that begin a yes-or-no question
 _AUXILIARIES = frozenset(
     {"is", "are", "can", "could", "does", "do", "would", "will", "should", "might", "may"}
 ) | {"shouldnt"}
-# a request, or a question about what is there for certain
+# words of a request, or of a question about something that is certainly there
 _ASKS_ELSE = frozenset(
     {"you", "anyone", "anybody", "everyone", "someone", "somebody", "doctor", "normal", "why"}
 )
-_PLACES = frozenset({"to", "in", "on", "behind"})  # before the article of what is asked about, too
-_SYMPTOM = "symptom"  # what rules read in the place of its words
-_SELF = frozenset({"i", "im", "ive", "my"})  # who writes
+_PLACES = frozenset({"to", "in", "on", "behind"})  # after these, an article does not mean "known"
+_SYMPTOM = "symptom"  # stands for a symptom's words when rules are applied
+_SELF = frozenset({"i", "im", "ive", "my"})  # the writer
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class SymptomSpan:
     Attributes:
         start: Index of its first word.
         end: Index after its last.
-        reach: How many words may stand between it and what denies or doubts it; None: as many as
-            the rule says.
+        reach: How many words may be between it and what denies or doubts it; None for as many as
+            the rule allows.
     """
 
     start: int
@@ -75,7 +76,7 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
         symptoms: By position, without overlap.
 
     Returns:
-        The effects on each symptom: "negated", "past", "uncertain", "family", and whatever more
+        The effects on each symptom: "negated", "past", "uncertain", "family", and any others that
             `context.yaml` names.
     """
     inside = {
@@ -95,7 +96,7 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
     asked = set(_find_asked(forms, symptoms))
     effects = [{UNCERTAIN} if number in asked else set() for number in range(len(symptoms))]
     for phrase in around:
-        # each once, though several lists may have it
+        # each effect once, even if several lists have it
         for effect, number in dict.fromkeys(_reach(phrase, forms, scopes, symptoms, inside)):
             of_other = effect == _RELATIVE and phrase is not subject
             _apply(FAMILY if of_other else effect, effects[number])
@@ -105,9 +106,9 @@ def read_context(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> list[
 def _number_by_scope(
     forms: Sequence[str], around: Sequence[Found[ContextRule]], inside: Mapping[int, int]
 ) -> defaultdict[str, list[int]]:
-    """The number of each word's clause, by effect or by what a rule covers."""
+    """Numbers each word's clause, by effect or by what a rule covers."""
     said = number_clauses(forms, around, inside, (_TURN, _CAUSE, _END))
-    timed = number_clauses(forms, around, inside, (_TURN, _END))  # what causes lasts as long
+    timed = number_clauses(forms, around, inside, (_TURN, _END))  # a cause lasts as long
     owned = number_clauses(forms, around, inside, (_END,), joins_lists=True)
     sentences = list(accumulate(int(form in CLAUSE_ENDS) for form in forms))
     scopes = {FAMILY: owned, _RELATIVE: owned}
@@ -123,7 +124,7 @@ def _reach(
     symptoms: Sequence[SymptomSpan],
     inside: Mapping[int, int],
 ) -> Iterator[tuple[str, int]]:
-    """Yields the effects of a phrase, and the numbers of the symptoms that they are on."""
+    """Yields the effects of a phrase, with the number of the symptom that each is on."""
     for rule in phrase.meanings:
         if rule.covers == _ADJACENT and _ends_other(forms, phrase, inside):
             continue
@@ -141,7 +142,7 @@ def _reach(
 def _find_asked(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> Iterator[int]:
     """Yields the numbers of symptoms that a question is about: "Can stress cause itching?".
 
-    Those with an article are known: "Will my itch go?", but for places: "in the creases".
+    Symptoms with an article are known ("Will my itch go?"), except places: "in the creases".
     """
     asked = set(chain.from_iterable(_find_questions(forms)))
     for number, symptom in enumerate(symptoms):
@@ -151,7 +152,7 @@ def _find_asked(forms: Sequence[str], symptoms: Sequence[SymptomSpan]) -> Iterat
 
 
 def _find_questions(forms: Sequence[str]) -> Iterator[range]:
-    """Yields the sentences that ask for yes or no: "Can stress cause itching?"."""
+    """Yields the sentences that are yes-or-no questions: "Can stress cause itching?"."""
     start = 0
     for index, form in enumerate(forms):
         if (
@@ -167,7 +168,7 @@ def _find_questions(forms: Sequence[str]) -> Iterator[range]:
 def _find_subject(
     forms: Sequence[str], around: Sequence[Found[ContextRule]]
 ) -> Found[ContextRule] | None:
-    """Finds the relative of whom a text of several sentences tells before the writer's own skin."""
+    """Finds the relative that a text of several sentences is about before the writer's own skin."""
     own = (phrase for phrase in around if phrase.start and forms[phrase.start - 1] == "my")
     first = next((phrase for phrase in own if means(phrase, (_RELATIVE,))), None)
     if not first or {".", "!", "?"}.isdisjoint(forms[first.end : -2]):
@@ -177,7 +178,7 @@ def _find_subject(
 
 
 def _apply(effect: str, effects: set[str]) -> None:
-    """Adds an effect to those that the words before had on a symptom, or undoes some of them."""
+    """Adds an effect to those that earlier words had on a symptom, or undoes some of them."""
     denied = not effects.isdisjoint({NEGATED, _LIFTED})
     for before in () if _BEGUN in effects else sorted(effects):
         effect = _JOINT.get((before, effect), effect)
@@ -192,7 +193,7 @@ def _apply(effect: str, effects: set[str]) -> None:
 
 
 def _ends_other(forms: Sequence[str], phrase: Found[ContextRule], inside: Container[int]) -> bool:
-    """Whether a minus stands after a word that is no symptom: "oedema - / itch +"."""
+    """Whether a minus follows a word that is not a symptom: "oedema - / itch +"."""
     before = phrase.start - 1
     signed = before >= 0 and forms[phrase.start] == MINUS
     return signed and before not in inside and forms[before].isalpha()
@@ -201,7 +202,7 @@ def _ends_other(forms: Sequence[str], phrase: Found[ContextRule], inside: Contai
 def _find_covered(
     phrase: Found[ContextRule], rule: ContextRule, clauses: Sequence[int], inside: Mapping[int, int]
 ) -> Iterator[tuple[int, int]]:
-    """Yields the symptoms that a phrase reaches in its clause, and how many words stand between."""
+    """Yields the symptoms that a phrase reaches in its clause, and the number of words between."""
     beside = rule.covers == _ADJACENT and phrase.start - 1 in inside
     preceding = beside or rule.covers in (_PRECEDING, _SENTENCE)
     anchor, step = (phrase.start, -1) if preceding else (phrase.end - 1, 1)

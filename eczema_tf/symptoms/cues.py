@@ -1,8 +1,8 @@
 """Cues: the symptom phrases that a text mentions, denies or doubts, and whose they are.
 
-A text goes in, `Cue`s with character offsets come out. The vocabulary is in `cues.yaml`, what
-surrounds it in `context.yaml`; both are lists of phrases, so that what was found can always be
-shown, and no model is asked.
+A text goes in, `Cue`s with character offsets come out. The vocabulary is in `cues.yaml`, the
+phrases around it are in `context.yaml`. Both are lists of phrases, so what was found can always be
+shown; no model is involved.
 """
 
 import re
@@ -30,13 +30,13 @@ PRESENT, PATIENT = "present", "patient"
 MENTIONED, DENIED, OPEN = "mentioned", "denied", "open"
 CRITERIA_NOTICE = (
     "What the text says about the UK Working Party's criteria for atopic dermatitis (Williams et"
-    " al. 1994). A reading of the text by fixed rules, not a diagnosis."
+    " al. 1994). Fixed rules read the text; this is not a diagnosis."
 )
-_NEAR = 12  # words between a phrase and what it needs beside it, at most
+_NEAR = 12  # the most words between a phrase and the symptom that it needs nearby
 _AGE, _INFANCY, _LATER = "age", "infancy", "later"  # kinds of onset
-# by unit, as written; else it is years
+# by unit, as written; otherwise the unit is years
 _TWO_YEARS = {r"\bday|/7\b": 730, r"\bweek|/52\b": 104, r"\bmonth|/12\b": 24}
-# those of the slot <digit>
+# the words in the slot <digit>
 _NUMBERS = {
     "zero": 0,
     "one": 1,
@@ -77,12 +77,12 @@ class Cue:
         text: The words themselves.
         category: For example "itch", as in `cues.yaml`.
         status: "present", "negated" (denied, or no longer so) or "uncertain" (doubted, asked about,
-            feared, or a condition).
-        subject: Whose: "patient" or "family".
-        attribution: How much it moved the answer, signed, in the unit of the scores given; None
-            where no model was asked.
-        kind: Finer than the category, for example "asthma"; "" for a phrase that is a denial by
-            itself.
+            feared, or conditional).
+        subject: Whose symptom it is: "patient" or "family".
+        attribution: How far it moved the answer, signed, in the unit of the given scores; None
+            if no model was asked.
+        kind: Finer than the category, for example "asthma"; "" for a phrase that is itself a
+            denial.
     """
 
     start: int
@@ -101,9 +101,9 @@ class Criterion:
 
     Attributes:
         name: As in `cues.yaml`.
-        words: The criterion for people.
+        words: The criterion, in words for people.
         status: "mentioned", "denied" or "open".
-        cues: The cues that speak to it, by position, whether or not they settle it.
+        cues: The cues that bear on it, by position, whether or not they settle it.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Criterion:
 
 
 class _Mention(NamedTuple):
-    """A phrase in a text by its words, and its category."""
+    """A phrase in a text, as a range of words, and its category."""
 
     start: int
     end: int
@@ -125,10 +125,10 @@ def find_cues(text: str) -> list[Cue]:
     """Finds the symptom phrases of a text.
 
     Args:
-        text: Any text; long or hostile ones cost time in proportion to their length.
+        text: Any text; even for hostile ones, the time is proportional to the length.
 
     Returns:
-        By position, without overlap.
+        The cues by position, without overlap.
     """
     vocabulary = load_vocabulary()
     words = split_words(text, vocabulary.mended)
@@ -142,7 +142,7 @@ def find_cues(text: str) -> list[Cue]:
     mentions = _find_mentions(forms)
     spans = [SymptomSpan(each.start, each.end, each.category.reach) for each in mentions]
     cues: list[Cue] = []
-    ended = set[str]()  # what the words after deny
+    ended = set[str]()  # categories that later words deny
     for mention, effects in zip(mentions[::-1], read_context(forms, spans)[::-1], strict=True):
         if mention.category.dropped_by in effects:
             continue
@@ -150,7 +150,7 @@ def find_cues(text: str) -> list[Cue]:
             effects |= {PAST}
         start, end = words[mention.start].start, words[mention.end - 1].end
         cue = _make_cue(mention, effects, start, text[start:end])
-        if mention.meaning.kind == _AGE:  # of which the unit may follow: "at the age of 6 | weeks"
+        if mention.meaning.kind == _AGE:  # its unit may follow: "at the age of 6 | weeks"
             last = words[min(mention.end, len(words) - 1)]
             cue = replace(cue, kind=_read_age(text[start : last.end]))
         if (cue.status, cue.subject) == (NEGATED, PATIENT):
@@ -160,7 +160,7 @@ def find_cues(text: str) -> list[Cue]:
 
 
 def _find_mentions(forms: Sequence[str]) -> list[_Mention]:
-    """Finds the phrases that mean something where they stand, by position."""
+    """Finds the phrases that mean something in their place, by position."""
     vocabulary = load_vocabulary()
     mentions = [
         _Mention(found.start, found.end, meaning, vocabulary.categories[meaning.category])
@@ -178,7 +178,7 @@ def _find_mentions(forms: Sequence[str]) -> list[_Mention]:
 
 
 def _leads(mention: _Mention, before: Sequence[_Mention], after: Sequence[_Mention]) -> bool:
-    """Whether a symptom stands near a phrase that means something beside one alone."""
+    """Whether a phrase that means something only near a symptom has one nearby."""
     beside = mention.category.beside.get(mention.meaning.kind)
     within = mention.category.before.get(mention.meaning.kind, beside)
     return within is None or any(
@@ -188,7 +188,7 @@ def _leads(mention: _Mention, before: Sequence[_Mention], after: Sequence[_Menti
 
 
 def _find_ellipses(forms: Sequence[str], mentions: Sequence[_Mention]) -> Iterator[_Mention]:
-    """Yields ends of clauses that say again what was named shortly before, of somebody."""
+    """Yields ends of clauses that repeat, about somebody, what was named shortly before."""
     inside = {index for each in mentions for index in range(each.start, each.end)}
     named = {each.end - 1: each for each in mentions if each.category.repeats}
     ends = {",", *CLAUSE_ENDS}
@@ -202,7 +202,7 @@ def _find_ellipses(forms: Sequence[str], mentions: Sequence[_Mention]) -> Iterat
 
 
 def _make_cue(mention: _Mention, effects: Container[str], start: int, words: str) -> Cue:
-    """Makes a cue of words that begin at a character."""
+    """Makes a cue from words that begin at the character offset `start`."""
     meaning, category = mention.meaning, mention.category
     ended = {PAST, GONE}.difference(category.history)
     denied = meaning.denies or any(effect in effects for effect in {NEGATED, *ended})
@@ -240,16 +240,16 @@ def _read_age(words: str) -> str:
 
 
 def attribute_cues(cues: Iterable[Cue], spans: Sequence[tuple[int, int, float]]) -> list[Cue]:
-    """Adds up for each cue the scores of the words or tokens that it consists of.
+    """Adds up, for each cue, the scores of its words or tokens.
 
     Args:
         cues: Found in a text.
         spans: Start and end (character offsets into the same text) and signed score of each word or
-            token. One that a cue covers in part gives that share of its score; empty ones, such as
+            token. One that a cue covers partly gives that share of its score; empty ones, such as
             padding, give nothing.
 
     Returns:
-        The same cues with their attribution; 0.0 where no span overlaps, such as past the end of
+        The same cues with their attribution; 0.0 if no span overlaps, for example past the end of
         what the model read.
     """
     starts, ends, scores = np.array(spans, "float64").reshape(-1, 3).T
@@ -269,11 +269,11 @@ def read_criteria(cues: Iterable[Cue]) -> list[Criterion]:
     Dermatitis", British Journal of Dermatology 131, doi 10.1111/j.1365-2133.1994.tb08530.x.
 
     Only the patient's own symptoms settle a criterion. One that is both mentioned and denied ("not
-    in the elbows, but behind the knees") counts as mentioned; a doubted one stays open, as does
-    what only an examination can tell.
+    in the elbows, but behind the knees") counts as mentioned. A doubted one stays open, as does
+    one that only an examination can settle.
 
     Returns:
-        All criteria, in the order of the source. To be shown with `CRITERIA_NOTICE`.
+        All criteria, in the order of the source. Show them with `CRITERIA_NOTICE`.
     """
     cues = list(cues)
     criteria = []
@@ -301,7 +301,7 @@ def read_criteria(cues: Iterable[Cue]) -> list[Criterion]:
 
 
 def describe_category(category: str) -> str:
-    """Returns words for people.
+    """Returns a category in words for people.
 
     Raises:
         KeyError: If there is no such category.

@@ -1,7 +1,7 @@
-"""Words of a text, and phrases found among them, in a time that depends on its length alone.
+"""Splits a text into words and finds phrases, in a time that depends only on the text's length.
 
 The regular expressions repeat single characters of disjoint classes, so none can backtrack; phrases
-are walked word by word in a tree.
+are looked up word by word in a tree.
 """
 
 import re
@@ -33,7 +33,7 @@ _WORD = re.compile(
     r"|(?P<mark>[,.;:!?)\n])",
     re.IGNORECASE,
 )
-# other writings of marks, one character for one; phones make "…" of three dots
+# other forms of marks, one character for one; phones turn three dots into "…"
 _MARKS = str.maketrans("…。，！？；：）", "..,!?;:)") | dict.fromkeys(
     map(ord, "•●▪→|\u2028\u2029\x0b\x0c\x85"), "\n"
 )
@@ -52,7 +52,7 @@ _FORMS = {
     "plus": _PLUS,
     "minus": MINUS,
     "hyphen": _HYPHEN,
-    "query": "query",  # as the word itself
+    "query": "query",  # the same as the word itself
     "zero": "zero",
 }
 
@@ -64,9 +64,9 @@ class Word:
     Attributes:
         start: Character offset.
         end: Offset after its last character.
-        form: What it is looked up by: lower case, without accents and apostrophes; "#" for any
-            number but "zero", "#/52" for a period such as "6/12", "(+)", "(-)" and "(+/-)" for
-            signs, "query" for a mark before a word.
+        form: The form for look-ups: lower case, without accents and apostrophes; "#" for any number
+            except "zero", "#/52" for a period such as "6/12", "(+)", "(-)" and "(+/-)" for signs,
+            "query" for a question mark before a word.
     """
 
     start: int
@@ -81,14 +81,14 @@ def split_words(text: str, mended: Mapping[str, str] | None = None) -> list[Word
 
     Args:
         text: Any text.
-        mended: Form to take instead of another: misspellings.
+        mended: Forms that replace others, such as misspellings.
     """
     words = []
     for match in _WORD.finditer(text.translate(_MARKS)):
         kind, form = match.lastgroup, match.group()
         if kind == "word":
             form = _WOULD.sub("", form)
-            # marks that are taken off first need not be put in order, which takes their square
+            # removes marks first: normalising would order them, in time quadratic in their number
             bare = unicodedata.normalize("NFKD", _SILENT.sub("", form))
             form = _SILENT.sub("", bare.casefold())
         form = _FORMS.get(kind or "", _DRAWN_OUT.sub(r"\1", form.casefold()))
@@ -101,8 +101,8 @@ def split_words(text: str, mended: Mapping[str, str] | None = None) -> list[Word
 def _read_dashes(line: Sequence[Word]) -> list[Word]:
     """Reads dashes as minus signs in notes: "- itch, + scale", "itch + scale - oozing +".
 
-    A line or sentence that holds a plus is one if a sign ends an item, then signs stand after
-    their words, or begins it. A dash before the first of them is a bullet, or follows a heading.
+    A line or sentence with a plus is such a note if a sign ends an item (then signs follow their
+    words) or begins the line. A dash before the first sign is a bullet, or follows a heading.
     """
     forms = [word.form for word in line]
     signs = [at for at, form in enumerate(forms) if form in {_PLUS, MINUS}]
@@ -125,7 +125,7 @@ class Part(BaseModel):
 
 
 class PhraseFile(Part):
-    """Such a file: phrases, and the slots in them."""
+    """A YAML file with phrases, and the slots in them."""
 
     slots: dict[str, list[str]]
 
@@ -145,7 +145,7 @@ Meaning = TypeVar("Meaning", bound=Hashable)
 
 @dataclass
 class _Node(Generic[Meaning]):
-    """What may follow a beginning of phrases, and what that means if it is a phrase itself."""
+    """What may follow the beginning of a phrase, and what the beginning means if it is a phrase."""
 
     words: dict[str, "_Node[Meaning]"] = field(default_factory=dict)
     slots: dict[str, "_Node[Meaning]"] = field(default_factory=dict)
@@ -171,13 +171,13 @@ class PhraseTable(Generic[Meaning]):
     """Phrases, and what each means.
 
     Args:
-        phrases: Pairs of phrase and value; a phrase may come again with another value. A phrase is
-            words as in a text, "#" for any number in digits, and `<slot>`s.
-        slots: Phrases that each slot stands for; they may hold slots named before. An empty one
-            lets the slot be left out.
+        phrases: Pairs of phrase and value; a phrase may occur again with another value. A phrase
+            consists of words as in a text, "#" for any number in digits, and `<slot>`s.
+        slots: Phrases that each slot stands for; they may contain slots named before. An empty
+            phrase makes the slot optional.
 
     Raises:
-        ValueError: If a phrase is no string, could be nothing, or holds an unknown slot.
+        ValueError: If a phrase is not a string, could be empty, or contains an unknown slot.
     """
 
     def __init__(self, phrases: Iterable[tuple[str, Meaning]], slots: Mapping[str, Sequence[str]]):
@@ -194,7 +194,7 @@ class PhraseTable(Generic[Meaning]):
     def find(self, forms: Sequence[str]) -> list[Found[Meaning]]:
         """Finds the phrases in a list of words.
 
-        The first, of those that start there the longest, and on from its end.
+        It takes the first phrase, the longest of those that start there, and continues at its end.
         """
         found, start = [], 0
         while start < len(forms):
@@ -255,7 +255,7 @@ class PhraseTable(Generic[Meaning]):
         )
 
     def _find_firsts(self, node: _Node[Any]) -> frozenset[str]:
-        """The words that something from here on may begin with."""
+        """Finds the words that a continuation from this node may begin with."""
         firsts = set(node.words)
         for name, child in node.slots.items():
             firsts |= self._find_firsts(self._slots[name])

@@ -7,7 +7,7 @@ from typing import Literal
 
 from eczema_tf.symptoms.phrases import Found, Part, PhraseFile, PhraseTable
 
-# what each does is said in the file
+# the file explains what each does
 Effect = Literal[
     "activity",
     "affirmed",

@@ -12,9 +12,9 @@ Subject = Literal["patient", "family"]
 
 
 class CueMeaning(NamedTuple):
-    """What a phrase of the vocabulary means; no category: nothing.
+    """What a phrase of the vocabulary means; without a category, it means nothing.
 
-    `said_again`: status and subject of what was named before, by words that do not name it.
+    `said_again` is the status and subject of something named before, for words that do not name it.
     """
 
     category: str
@@ -42,7 +42,7 @@ class Category(Part):
 
 
 class CriterionRule(Part):
-    """Which cues speak to a criterion; without a category only an examination can tell."""
+    """Which cues bear on a criterion; without a category, only an examination can settle it."""
 
     words: str
     category: str | None
@@ -63,7 +63,7 @@ class Vocabulary(PhraseFile):
 
     @cached_property
     def phrases(self) -> PhraseTable[CueMeaning]:
-        """Phrases of all categories, and those that only look like one."""
+        """Phrases of all categories, and phrases that only look like one."""
         phrases = [(phrase, CueMeaning("")) for phrase in self.ignored]
         for name, category in self.categories.items():
             for kind, group in category.phrases.items():
@@ -73,7 +73,7 @@ class Vocabulary(PhraseFile):
 
     @cached_property
     def said_again(self) -> PhraseTable[tuple[Status, Subject]]:
-        """Ends of clauses that say again what was named before: with what status, of whom."""
+        """Ends of clauses that repeat what was named before: with what status, and about whom."""
         phrases = [
             (phrase, (status, subject))
             for status, subjects in self.ellipses.items()
@@ -84,7 +84,7 @@ class Vocabulary(PhraseFile):
 
     @cached_property
     def mended(self) -> dict[str, str]:
-        """By misspelling, the right form."""
+        """The right form of each misspelling."""
         return {wrong: right for right, group in self.misspellings.items() for wrong in group}
 
 

@@ -1,1 +1,1 @@
-"""What is inside the SavedModel: the guarded, frozen graph of all signatures."""
+"""The contents of the SavedModel: the guarded, frozen graph of all signatures."""

@@ -1,9 +1,10 @@
 """Freezing: functions of variables become functions of constants and are saved as signatures.
 
-Large matrices become variables again, one for all signatures: a SavedModel of constants alone was
+Large matrices become variables again, shared by all signatures: a SavedModel of only constants was
 nearly twice as large, and took over twice as long to load and to answer first, as TensorFlow copies
-constants whenever it works on a graph. All else stays, so that kernels of convolutions are folded,
-prepared once, and fused with what follows: answers take no longer (docs/results_before.md).
+constants whenever it works on a graph. Everything else stays constant: kernels of convolutions are
+therefore folded, prepared once, and fused with what follows, and answers take no longer
+(docs/results_before.md).
 """
 
 import hashlib
@@ -24,26 +25,26 @@ from eczema_tf.data.memory import give_memory_back
 from eczema_tf.errors import EczemaError
 from eczema_tf.serving.graph.rewrites import fold_convolutions, keep_data_flow
 
-MAX_BYTES = 2_000_000_000  # protocol buffers end at 2 GiB, and a frozen graph is a single one
+MAX_BYTES = 2_000_000_000  # a frozen graph is one protocol buffer, limited to 2 GiB
 LARGE_BYTES = 500_000  # a matrix of BERT's attention at 384 units has 590 KB
 KERNEL_RANK = 4  # of a convolution: height, width, channels in, channels out
 
 
 class Weights(tf.Module):
-    """Variables by digest of what they hold, so that signatures share them."""
+    """Variables by digest of their contents, so that signatures share them."""
 
     def __init__(self) -> None:
         super().__init__(name="weights")
         self._by_digest: dict[str, tf.Variable] = {}
 
     def take_out(self, graph: GraphDef) -> dict[str, tf.Variable]:
-        """Replaces large constants, but for kernels of convolutions, by placeholders.
+        """Replaces large constants, except kernels of convolutions, by placeholders.
 
         Args:
-            graph: Is changed.
+            graph: Changed in place.
 
         Returns:
-            What is to be fed, by name of the placeholder.
+            The variables to feed, by name of the placeholder.
         """
         taken = {}
         for node in graph.node:
@@ -76,12 +77,11 @@ def save_frozen(
     """Writes a SavedModel whose only variables are `Weights`.
 
     Args:
-        functions: `tf.function`s with input signatures, by the name they are served under. Tensors
-            by position in, a dict of tensors out.
-        folder: To be written.
-        shorter: Of further signatures, by name: which of the functions they are, with "" for its
-            last input.
-        specs: Their inputs.
+        functions: `tf.function`s with input signatures, by the name they are served under. They
+            take tensors by position and return a dict of tensors.
+        folder: Where to write.
+        shorter: Further signatures, by name: each is the named function with "" as its last input.
+        specs: The inputs of these further signatures.
 
     Raises:
         EczemaError: If a function cannot be frozen, or is too large.
@@ -120,11 +120,11 @@ def freeze(function: Any, weights: Weights) -> Any:
     size = sum(variable.numpy().nbytes for variable in function.variables)
     if size > MAX_BYTES:
         raise EczemaError(
-            f"the weights make {size:,} bytes; a frozen graph can hold {MAX_BYTES:,}; choose"
+            f"the weights take {size:,} bytes; a frozen graph may have {MAX_BYTES:,}; choose"
             " smaller encoders (model.image.preset, model.text.preset, model.text.layers)"
         )
-    # `convert_variables_to_constants_v2` would go on and make a function of the graph, for which
-    # it copies the weights again and again
+    # `convert_variables_to_constants_v2` would also make a function of the graph, and copy the
+    # weights again and again for it
     data = _FunctionConverterDataInEager(
         function, lower_control_flow=False, aggressive_inlining=False
     )

@@ -1,14 +1,15 @@
-"""What stands between a stranger's bytes and the decoder, inside the served graph.
+"""The guard between a stranger's bytes and the decoder, inside the served graph.
 
-Each row has its own status: a bad photo never fails its neighbours. Cheap checks (size, magic
-bytes, pixels by header, what decoding would cost) come before any decoding; what the decoder itself
-refuses is caught by running it inside a tf.data pipeline that drops errors, and noticing who is
-gone. `scripts/benchmark_guard.py` measures what hostile files can still do.
+Each row has its own status: a bad photo never makes other rows fail. Cheap checks (size, magic
+bytes, pixels according to the header, cost of decoding) come before any decoding. To catch what the
+decoder itself refuses, it runs inside a tf.data pipeline that drops errors; the rows that are
+missing afterwards failed. `scripts/benchmark_guard.py` measures what hostile files can still do.
 
-Two kinds of PNG are refused that `data.photo.upright` reads, since clients that send what it made
-never send them: those with transparency, which it lays on white and TensorFlow's decoder would
-drop; and those of more than some 0.45 MB, whose compressed stream may go on behind the last pixel
-(a megabyte for each kilobyte) and would be inflated to its end.
+Two kinds of PNG that `data.photo.upright` reads are refused here, since clients that send its
+output never send them. The first are PNGs with transparency, which `upright` puts on white and
+TensorFlow's decoder would drop. The second are those of more than some 0.45 MB: their compressed
+stream may continue after the last pixel (a megabyte for each kilobyte) and would be inflated to its
+end.
 """
 
 from collections.abc import Callable
@@ -51,7 +52,7 @@ PHOTO_STATUS = (
 def decode_guarded(
     photos: tf.Tensor, decode: Callable[[tf.Tensor], tf.Tensor], size_px: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes a batch of photos, whatever they hold.
+    """Decodes a batch of photos, whatever they contain.
 
     Args:
         photos: string (batch,); "" for none, which counts as ok and gives zeros.
@@ -88,7 +89,7 @@ def decode_guarded(
 
 
 def check_photo(data: tf.Tensor) -> tf.Tensor:
-    """Checks one photo's length, magic bytes, size by header and cost of decoding.
+    """Checks one photo's length, magic bytes, size in the header and cost of decoding.
 
     Args:
         data: string ().
@@ -140,7 +141,7 @@ def _check_size(size: tf.Tensor, estimate_ns: Callable[[tf.Tensor], tf.Tensor]) 
 
 
 def _jpeg_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Estimated ns, int64 (); beyond `SERVED_MAX_DECODE_NS` for what must not be decoded."""
+    """Estimates ns, int64 (); above `SERVED_MAX_DECODE_NS` for what must not be decoded."""
     first_scan, progressive, marker = _walk_to_scan(data)
     components = tf.io.decode_raw(tf.strings.substr(data, first_scan + 4, 1), tf.uint8)[0]
     has_more = progressive | (tf.cast(components, tf.int32) < tf.io.extract_jpeg_shape(data)[2])
@@ -154,11 +155,11 @@ def _jpeg_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
 
 
 def _walk_to_scan(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Steps from segment to segment of a JPEG's header, the way the decoder goes.
+    """Steps from segment to segment of a JPEG's header, as the decoder does.
 
     Returns:
         Where it stopped, int32 (); whether the frame is progressive, bool (); and the marker there,
-        int32 (): `START_OF_SCAN`, or the first that is not of an ordinary header (arithmetic
+        int32 (): `START_OF_SCAN`, or the first that an ordinary header does not have (arithmetic
         coding, markers without a length).
     """
 
@@ -187,14 +188,14 @@ def _walk_to_scan(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 def _has_transparency(data: tf.Tensor) -> tf.Tensor:
-    """Whether a PNG has an alpha channel or, before its pixels, a colour that is clear; bool ()."""
+    """Whether a PNG has an alpha channel or, before its pixels, a transparent colour; bool ()."""
     color_type = tf.io.decode_raw(tf.strings.substr(data, 25, 1), tf.uint8)[0]
     header = tf.raw_ops.StringSplitV2(input=data[None], sep=b"IDAT", maxsplit=1).values[0]
     return tf.reduce_any(tf.equal(color_type, [4, 6])) | (_count(header, b"tRNS", 1) > 0)
 
 
 def _png_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Estimated nanoseconds, int64 ()."""
+    """Estimates nanoseconds, int64 ()."""
     # depth, colour type, two zeros, interlacing
     header = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 24, 5), tf.uint8), tf.int64)
     channels = tf.gather(tf.constant(cost.PNG_CHANNELS, tf.int64), tf.minimum(header[1], 6))
@@ -209,16 +210,16 @@ def _png_ns(data: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
 
 
 def _count(data: tf.Tensor, pattern: bytes, most: int) -> tf.Tensor:
-    """How often the bytes occur, int32 (), counted up to `most`."""
-    # `tf.strings.split` is ten ops more
+    """Counts how often the bytes occur, int32 (), up to `most`."""
+    # `tf.strings.split` takes ten more ops
     pieces = tf.raw_ops.StringSplitV2(input=data[None], sep=pattern, maxsplit=most)
     return tf.cast(pieces.shape[1], tf.int32) - 1
 
 
 def _png_size(data: tf.Tensor) -> tf.Tensor:
-    """Width and height, int64 (2,), from the IHDR chunk (PNG specification, 11.2.2).
+    """Reads width and height, int64 (2,), from the IHDR chunk (PNG specification, 11.2.2).
 
-    At most 2^31 - 1, as the standard has it.
+    They are at most 2^31 - 1, as the standard requires.
     """
     numbers = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
     return tf.where(numbers > 0, tf.cast(numbers, tf.int64), tf.cast(2**31 - 1, tf.int64))

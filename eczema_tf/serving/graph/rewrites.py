@@ -1,8 +1,8 @@
-"""Rewrites of a frozen graph: the same answers but for rounding, for less work.
+"""Rewrites of a frozen graph: the same answers, except for rounding, with less work.
 
 TensorFlow's own optimizer (Grappler) does none of these, but builds on all of them: it fuses a
-convolution, its bias and its activation into one operation once they stand side by side. What each
-brings: docs/results.md.
+convolution, its bias and its activation into one operation once they are adjacent. docs/results.md
+says what each rewrite saves.
 """
 
 from collections.abc import Iterable
@@ -20,17 +20,19 @@ DEPTHWISE = "DepthwiseConv2dNative"
 
 
 def keep_data_flow(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
-    """Keeps what the outputs are computed from, and of the edges only those that carry data.
+    """Keeps only the nodes that the outputs are computed from, and only edges that carry data.
 
-    Names of custom gradients go, too: nobody differentiates what is served, and loading warns.
+    It also removes names of custom gradients: what is served is never differentiated, and loading
+    would warn.
 
     Control edges are for side effects, and nothing that is served has any. They made the text wait
-    for the photo, by way of assertions in library code (on ragged tensors that are valid by
-    construction), which depend on control edges alone and so are not run any more. Functions that
-    nothing calls any more go with them: they were two thirds, and loading imports each.
+    for the photo, through assertions in library code (on ragged tensors that are valid by
+    construction). These assertions depend only on control edges, so they no longer run. Functions
+    that nothing calls any more are also removed: they were two thirds of all, and loading imports
+    each.
 
     Args:
-        graph: Stays as it is.
+        graph: Not changed.
         outputs: Names of tensors.
     """
     nodes = {}
@@ -54,14 +56,14 @@ def keep_data_flow(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
 
 
 def fold_convolutions(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
-    """Folds what stands around convolutions into them.
+    """Folds batch norms and paddings next to convolutions into them.
 
     Args:
-        graph: From `keep_data_flow`; is changed.
-        outputs: Names of the tensors that are wanted.
+        graph: From `keep_data_flow`; changed in place.
+        outputs: Names of the tensors to keep.
 
     Returns:
-        Without what is not needed any more.
+        The graph without what is no longer needed.
     """
     fold_batch_norms(graph)
     fold_paddings(graph)
@@ -69,7 +71,7 @@ def fold_convolutions(graph: GraphDef, outputs: Iterable[str]) -> GraphDef:
 
 
 def fold_batch_norms(graph: GraphDef) -> None:
-    """Multiplies a kernel by the scale of the batch norm that follows, whose shift becomes a bias.
+    """Multiplies a kernel by the following batch norm's scale; its shift becomes a bias.
 
     Source: Jacob et al. 2018, section 3.2.
     """
@@ -104,9 +106,9 @@ def fold_batch_norms(graph: GraphDef) -> None:
 
 
 def fold_paddings(graph: GraphDef) -> None:
-    """Takes out zero padding before a convolution whose own "SAME" pads by as much.
+    """Removes zero padding before a convolution if its own "SAME" padding is the same.
 
-    Whether it does depends on the photo's size. ("EXPLICIT" would do for any size, but in
+    Whether it is the same depends on the photo's size. ("EXPLICIT" would work for any size, but in
     TensorFlow 2.21 with oneDNN it aborts the process before a depthwise convolution.)
     """
     imported, nodes = _import(graph), {node.name: node for node in graph.node}
@@ -138,16 +140,16 @@ def _import(graph: GraphDef) -> tf.Graph:
 
 
 def _find_constants(imported: tf.Graph) -> set[tf.Operation]:
-    """The operations that give the same whatever goes into the graph."""
+    """Finds the operations whose result does not depend on the graph's inputs."""
     constant: set[tf.Operation] = set()
-    for op in imported.get_operations():  # each stands after those that feed it
+    for op in imported.get_operations():  # each comes after those that feed it
         if op.type == "Const" or (op.inputs and all(fed.op in constant for fed in op.inputs)):
             constant.add(op)
     return constant
 
 
 def _find_convolutions(imported: tf.Graph, constant: set[tf.Operation]) -> list[tf.Operation]:
-    """The convolutions whose kernel is constant."""
+    """Finds the convolutions whose kernel is constant."""
     return [
         op
         for op in imported.get_operations()

@@ -1,6 +1,6 @@
 """The served graph: photo bytes and text in, probabilities and explanations out.
 
-Each row has a status of its own. No Python is left in the graph.
+Each row has its own status. No Python is left in the graph.
 """
 
 from collections.abc import Callable, Sequence
@@ -64,19 +64,20 @@ class ServedModel(tf.Module):
         explainer: Explainer | None = None,
         clinical: Sequence[Field] = (),
     ):
-        """Takes the parts.
+        """Puts the parts together.
 
         Args:
             model: Trained.
-            image_encoder: Its size of photo. A model of precomputed embeddings ignores photos,
-                since their embeddings cannot be computed here.
+            image_encoder: Says how large photos are. A model of precomputed embeddings ignores
+                photos, since their embeddings cannot be computed here.
             tokenizer: For the texts.
-            preprocess: Of the photos.
+            preprocess: For the photos.
             trained_on: Modalities that the training rows had; others are ignored and the row's
                 status says so.
-            explainer: Turns the model's inputs into logits and explanations; None to leave the
-                signature `explain` out.
-            clinical: Fields that the model is told; then there are signatures with them, too.
+            explainer: Turns the model's inputs into logits and explanations; None to leave out the
+                signature `explain`.
+            clinical: Fields that the model takes; if there are any, there are also signatures with
+                them.
         """
         super().__init__(name="eczema")
         self.model = model
@@ -101,9 +102,9 @@ class ServedModel(tf.Module):
         Returns:
             `eczema`, `eczema_image`, `eczema_text` float32 (batch,); `consistency`, `severity`
             float32 (batch, 3); `image_used`, `text_used` bool (batch,); `status` string (batch,),
-            "ok" or what is to be said of the row: what could not be used of it, and what of a text
-            that was used is not read or not known; `known_image`, `known_text` bool (batch,),
-            whether it is like what the model was trained on; `decision` string (batch,), one of
+            "ok" or remarks on the row: what could not be used, and what of a used text is not read
+            or not known; `known_image`, `known_text` bool (batch,), whether photo and text are like
+            those that the model was trained on; `decision` string (batch,), one of
             `schema.DECISIONS`.
         """
         return self.serve_clinical(image, text)
@@ -111,13 +112,13 @@ class ServedModel(tf.Module):
     def serve_clinical(
         self, image: tf.Tensor, text: tf.Tensor, clinical: tf.Tensor | None = None
     ) -> Tensors:
-        """The signature `clinical`: as `serve`, of a model that is told clinical fields.
+        """The signature `clinical`: as `serve`, for a model that takes clinical fields.
 
         Args:
             image: As in `serve`.
             text: As in `serve`.
-            clinical: string (batch,), "age=34; sex=female"; what is not named is not known. None
-                for nothing.
+            clinical: string (batch,), "age=34; sex=female"; a field that is not named is not known.
+                None if no field is known.
         """
         inputs, report, _ = self.read(image, text, clinical)
         return self._answer(self.model(inputs, training=False), inputs, report)
@@ -131,15 +132,15 @@ class ServedModel(tf.Module):
             text: As in `serve`.
 
         Returns:
-            What `serve` gives; `heatmap` float32 (batch, height, width) in [0, 1], zeros for no
+            What `serve` returns; `heatmap` float32 (batch, height, width) in [0, 1], zeros for no
             evidence and for photos that are not known; `heatmap_scale` float32 (batch,), what 1
             stands for, in logits for each hundredth of the photo's area; `token_start`, `token_end`
             int32 (batch, tokens), byte offsets into `clean_text` (both 0 for special tokens and
             padding); `token_score` float32 (batch, tokens), signed, in logits; `contribution`
-            float32 (batch, 3), in logits: where photo and text start from, and what each moves,
-            which add up to the logit of `eczema` as `token_score` does to the text's (of models
-            that are told clinical fields float32 (batch, 4), the last what these add); `clean_text`
-            string (batch,).
+            float32 (batch, 3), in logits: the starting point, and how far photo and text each move
+            it; the three add up to the logit of `eczema`, and the `token_score`s add up to the
+            text's part (models that take clinical fields: float32 (batch, 4), the last being what
+            these add); `clean_text` string (batch,).
 
         Raises:
             ValueError: If there is no explainer.
@@ -149,7 +150,7 @@ class ServedModel(tf.Module):
     def explain_clinical(
         self, image: tf.Tensor, text: tf.Tensor, clinical: tf.Tensor | None = None
     ) -> Tensors:
-        """The signature `explain_clinical`: as `explain`, with what `serve_clinical` takes."""
+        """The signature `explain_clinical`: as `explain`, with the inputs of `serve_clinical`."""
         if self._explain is None:
             raise ValueError("explainer: needed for the signature `explain`")
         inputs, report, cleaned = self.read(image, text, clinical)
@@ -167,17 +168,17 @@ class ServedModel(tf.Module):
         }
 
     def _answer(self, outputs: Tensors, inputs: Tensors, report: Tensors) -> Tensors:
-        """What every signature gives, from the model's outputs."""
+        """Makes the outputs that every signature returns from the model's outputs."""
         decided = compute_decision(outputs, inputs, is_read(report["status"]))
         named = tf.gather(tf.constant(DECISIONS), decided.pop("decision"))
         return {**compute_probabilities(outputs), **report, **decided, "decision": named}
 
     def signatures(self) -> dict[str, Any]:
-        """The functions to be served, by name."""
+        """Returns the functions to serve, by name."""
         return {SERVE: self.serve} | ({} if self._explain is None else {EXPLAIN: self.explain})
 
     def clinical_signatures(self) -> dict[str, Any]:
-        """The same, with clinical fields, by the names of `signatures`; none without fields."""
+        """Returns the same with clinical fields, by the names in `signatures`; none without any."""
         if not self._clinical:
             return {}
         functions = {SERVE: self.serve_clinical, EXPLAIN: self.explain_clinical}
@@ -187,7 +188,7 @@ class ServedModel(tf.Module):
         }
 
     def _read_photos(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Pixels, (batch, height, width, 3), whether they can be used, and their statuses."""
+        """Returns pixels, (batch, height, width, 3), whether they are usable, and statuses."""
         image_given = tf.strings.length(image) > 0  # (batch,)
         if self.uses_photos:
             pixels, codes = decode_guarded(
@@ -206,7 +207,7 @@ class ServedModel(tf.Module):
     def read(
         self, image: tf.Tensor, text: tf.Tensor, clinical: tf.Tensor | None = None
     ) -> tuple[Tensors, Tensors, tf.Tensor]:
-        """The model's inputs, what the answer says of them, and the cleaned texts."""
+        """Returns the model's inputs, what the answer says about them, and the cleaned texts."""
         pixels, image_used, image_status = self._read_photos(image)
         text_given = tf.strings.length(text) > 0  # (batch,)
         if self.uses_texts:
@@ -239,10 +240,10 @@ class ServedModel(tf.Module):
 
 
 def save_served(served: ServedModel, folder: Path) -> None:
-    """Writes a SavedModel, frozen, with every signature of the served model.
+    """Writes a frozen SavedModel with every signature of the served model.
 
-    Where there are clinical fields, the signatures without them ask those with them, and know none:
-    each network is there once.
+    Where there are clinical fields, the signatures without them call those with them and leave all
+    fields unknown, so each network is stored once.
     """
     told = served.clinical_signatures()
     longer = {WITH_CLINICAL[name]: function for name, function in told.items()}

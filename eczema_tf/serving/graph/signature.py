@@ -1,6 +1,6 @@
-"""What the served signatures are called and take, for those who build, ask and check them.
+"""Names and inputs of the served signatures, for the code that builds, calls and checks them.
 
-No TensorFlow here: the web server reads requests by this table before a model is loaded.
+This module does not import TensorFlow: the web server needs this table before a model is loaded.
 """
 
 MODEL_NAME = "eczema"
@@ -8,8 +8,8 @@ SERVE, EXPLAIN = "serving_default", "explain"
 SIGNATURES = (SERVE, EXPLAIN)
 # name -> TensorFlow dtype; each has shape (batch,), and "" stands for none
 INPUTS = {"image": "string", "text": "string"}
-# The same with a further input, of models that are told clinical fields. A signature of its own,
-# since TensorFlow Serving's REST interface wants every input of a signature in every row.
+# The same with one more input, for models that take clinical fields. These are separate signatures,
+# since TensorFlow Serving's REST interface requires every input of a signature in every row.
 WITH_CLINICAL = {SERVE: "clinical", EXPLAIN: "explain_clinical"}
 CLINICAL_INPUTS = {**INPUTS, "clinical": "string"}
 
@@ -20,5 +20,5 @@ def list_inputs(signature: str) -> dict[str, str]:
 
 
 def list_signatures(clinical: bool) -> tuple[str, ...]:
-    """Lists the signatures of a model that is told clinical fields, or of one that is not."""
+    """Lists the signatures of a model, which depend on whether it takes clinical fields."""
     return (*SIGNATURES, *WITH_CLINICAL.values()) if clinical else SIGNATURES

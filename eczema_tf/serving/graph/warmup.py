@@ -1,9 +1,9 @@
 """Requests that TensorFlow Serving replays when it loads a version.
 
-So the first person does not wait for what is built lazily. Written as the server wants them:
-`assets.extra/tf_serving_warmup_requests`, a TFRecord file of
-`PredictionLog`s (https://www.tensorflow.org/tfx/serving/saved_model_warmup). The photos are drawn:
-no patient is in them.
+The first person then does not wait for what is built lazily. The requests are in the format that
+the server expects: `assets.extra/tf_serving_warmup_requests`, a TFRecord file of `PredictionLog`s
+(https://www.tensorflow.org/tfx/serving/saved_model_warmup). The photos are drawn by this module and
+show no patient.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from eczema_tf.serving.graph.signature import MODEL_NAME, list_inputs
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-# one person, and batches as `scripts/tf_serving/batching.config` forms them; the server takes at
+# one person, and batches as `scripts/tf_serving/batching.config` forms them; the server accepts at
 # most 1000 records
 BATCH_SIZES = (1, 4, 16)
 # large enough to be decoded at a fraction of its size, as phones' photos are
@@ -30,7 +30,7 @@ TEXTS = (
 
 
 def write_warmup(folder: Path, signatures: Iterable[str]) -> None:
-    """Writes requests for every signature and of all `BATCH_SIZES` beside a SavedModel.
+    """Writes requests for every signature, of all `BATCH_SIZES`, next to a SavedModel.
 
     Args:
         folder: Of the SavedModel.
@@ -47,7 +47,7 @@ def write_warmup(folder: Path, signatures: Iterable[str]) -> None:
 def build_request(
     signature: str, photos: list[bytes], texts: list[str]
 ) -> predict_pb2.PredictRequest:
-    """A request as clients send it by gRPC.
+    """Builds a request as clients send it by gRPC.
 
     Args:
         signature: Name of the signature.
@@ -68,8 +68,8 @@ def build_request(
 
 
 def draw_rows(count: int) -> tuple[list[bytes], list[str]]:
-    """Photos and texts of rows with both, without text and without photo, in turn."""
-    # a reddish gradient: nothing that was ever in front of a camera
+    """Draws photos and texts: rows with both, without a text and without a photo, in turn."""
+    # a reddish gradient that was never in front of a camera
     across, down = np.meshgrid(np.linspace(0, 1, PHOTO_PX[0]), np.linspace(0, 1, PHOTO_PX[1]))
     pixels = np.stack([200 + 40 * across, 140 + 30 * down, 120 + 20 * across * down], axis=-1)
     photo = tf.io.encode_jpeg(tf.constant(pixels.astype("uint8")), quality=90).numpy()

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * What the page does. Photos and text stay here; they go to the server when a photo is to be shown
- * as the model will see it (page/preview) and when an answer is asked for (page/answer).
+ * What the page does. Photos and text stay here. They go to the server only to show a photo as the
+ * model will see it (page/preview) and to get an answer (page/answer).
  */
 
 /**
@@ -27,7 +27,7 @@ const file = find("file", HTMLInputElement);
 const phoneCamera = find("phone-camera", HTMLInputElement);
 const fault = find("fault", HTMLElement);
 const text = find("text", HTMLTextAreaElement);
-const fields = document.forms.namedItem("fields"); // null if the model is told none
+const fields = document.forms.namedItem("fields"); // null if the model takes no clinical fields
 const status = find("status", HTMLElement);
 const result = find("result", HTMLElement);
 const dialog = find("camera-dialog", HTMLDialogElement);
@@ -94,7 +94,7 @@ function toBase64(blob) {
 
 // The photos.
 
-/** @param {Blob[]} kept what is asked about and shown */
+/** @param {Blob[]} kept the photos to show and to ask about */
 function setPhotos(kept) {
   photos = kept;
   for (const [number, { slot, preview }] of slots.entries()) {
@@ -106,7 +106,7 @@ function setPhotos(kept) {
   for (const source of sources) source.disabled = photos.length >= slots.length;
 }
 
-/** Takes all photos away, and whatever was said of them or is under way. */
+/** Removes all photos, any messages about them, and whatever is still being read. */
 function removePhotos() {
   reading.abort();
   reading = new AbortController();
@@ -120,9 +120,9 @@ function forgetFaults() {
   status.textContent = "";
 }
 
-/** @param {number} number of the photo that goes, from 0 */
+/** @param {number} number of the photo to remove, from 0 */
 function removePhoto(number) {
-  stopAsking(); // about the photo that goes
+  stopAsking(); // the question included this photo
   setPhotos(photos.filter((_, place) => place !== number));
   forgetFaults();
   (photos.length ? slots[0].remove : drop).focus();
@@ -136,7 +136,7 @@ function choosePhotos(chosen) {
   photosRead = Promise.all([photosRead, readPhotos(files)]);
 }
 
-/** @param {Blob[]} files one after another, so that they stand as they were chosen */
+/** @param {Blob[]} files read one after another, to keep the order in which they were chosen */
 async function readPhotos(files) {
   for (const file of files) await readPhoto(file);
 }
@@ -166,25 +166,25 @@ async function readPhoto(chosen) {
 /** @param {Blob} jpeg */
 function addPhoto(jpeg) {
   if (photos.length >= slots.length) {
-    throw new Error(`a case may have ${slots.length} photos: remove one first`);
+    throw new Error(`at most ${slots.length} photos are allowed: remove one first`);
   }
   const bytes = photos.reduce((sum, { size }) => sum + size, jpeg.size);
   if (bytes > maxPhotoBytes) {
-    throw new Error(`photos are larger than ${maxPhotoBytes / 1e6} MB together: leave one out`);
+    throw new Error(`together, photos are larger than ${maxPhotoBytes / 1e6} MB: leave one out`);
   }
   setPhotos([...photos, jpeg]);
 }
 
-/** Opens a phone's own camera, or that of any other machine in a dialog. */
+/** Opens a phone's own camera app; on any other machine, shows the camera in a dialog. */
 async function openCamera() {
   const isPhone = matchMedia("(hover: none) and (pointer: coarse)").matches;
   if (isPhone || !navigator.mediaDevices) return phoneCamera.click();
   dialog.showModal();
   try {
     const stream = await navigator.mediaDevices.getUserMedia({ video: true });
-    stopCamera(); // of a dialog that was closed before the browser had asked
+    stopCamera(); // one left over from a dialog that was closed before the browser had asked
     video.srcObject = stream;
-    if (!dialog.open) stopCamera(); // closed while the browser asked whether it may be used
+    if (!dialog.open) stopCamera(); // closed while the browser asked for permission
   } catch {
     dialog.close();
     const message = "the camera cannot be used: allow it in the browser, or choose a photo instead";
@@ -207,7 +207,7 @@ function stopCamera() {
   video.srcObject = null;
 }
 
-/** Pastes by the button, which the browser asks about; Ctrl+V works without asking. */
+/** Pastes when the button is clicked: the browser asks for permission. Ctrl+V needs none. */
 async function pastePhoto() {
   try {
     for (const item of await navigator.clipboard.read()) {
@@ -216,16 +216,16 @@ async function pastePhoto() {
     }
     throw new Error("there is no photo on the clipboard");
   } catch {
-    const message = "no photo could be pasted: copy one, allow it in the browser, or press Ctrl+V";
+    const message = "no photo could be pasted: copy one, allow pasting here, or press Ctrl+V";
     fault.replaceChildren(explainFault("fault-parts", message));
   }
 }
 
 // Question and answer.
 
-/** Asks about photos and text, shows the answer or why there is none, and moves the focus there. */
+/** Sends photos and text, shows the answer or why there is none, and moves the focus there. */
 async function ask() {
-  if (fields?.reportValidity() === false) return; // the browser says which is no number
+  if (fields?.reportValidity() === false) return; // the browser says which field is not a number
   asking.abort();
   asking = new AbortController();
   const { signal } = asking;
@@ -251,7 +251,7 @@ async function ask() {
 
 /**
  * @param {HTMLFormElement} form
- * @returns {string} what is known, as the signature takes it: "age=34; sex=female"
+ * @returns {string} the filled-in fields, as the signature takes them: "age=34; sex=female"
  */
 function joinFields(form) {
   const known = [...new FormData(form)].filter(([, value]) => value);
@@ -284,7 +284,7 @@ async function tryExample({ photo: address, text: words }) {
   await ask();
 }
 
-/** Moves the heatmaps' opacity with their slider; the answer is written anew each time. */
+/** Sets the heatmaps' opacity from the slider, which every new answer replaces. */
 function fadeHeatmap(/** @type {Event} */ { target: slider }) {
   if (!(slider instanceof HTMLInputElement) || slider.id !== "opacity") return;
   for (const heatmap of result.querySelectorAll(".heat .map")) {
@@ -342,7 +342,7 @@ document.addEventListener("paste", ({ clipboardData }) => {
 for (const name of /** @type {const} */ (["dragover", "drop"])) {
   document.addEventListener(name, (event) => {
     if (!event.dataTransfer?.types.includes("Files")) return;
-    event.preventDefault(); // else the browser leaves the page and opens the file
+    event.preventDefault(); // otherwise the browser leaves the page and opens the file
     if (name === "drop") choosePhotos(event.dataTransfer.files);
   });
 }

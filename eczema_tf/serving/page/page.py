@@ -5,10 +5,10 @@
 | GET `/` | the page (`templates/page.html.j2`) |
 | GET `/page/page.js`, `page.css`, `answer.css`, `example.jpg` | what it loads |
 | POST `/page/preview` | a photo's bytes in, the photo as the model will see it out |
-| POST `/page/answer` | one row in, as the REST interface has it, the answer as HTML out |
+| POST `/page/answer` | one row in, as in the REST interface; the answer as HTML out |
 
-Errors are those of the REST interface; what is wrong with a photo or a text is a 422. Photo and
-text are held in memory while a request is answered, and nowhere else.
+Errors are those of the REST interface; a photo or text that cannot be used is a 422. Photo and text
+are kept only in memory, and only while a request is answered.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ PAGE_FILES = {
     "page.css": (HERE / "page.css", "text/css"),
     "answer.css": (STYLE_SHEET, "text/css"),
 }
-# The page may load and ask nothing elsewhere, and runs and shows nothing but its own files.
+# The page may not contact any other server, and runs and shows only its own files.
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -56,7 +56,8 @@ HEADERS = {
 }
 MAX_PHOTOS = 3  # of one case
 MAX_CHARACTERS = 5_000  # of a text; the model reads 512 tokens, some 400 words
-# Photos come back as base64, 4/3 of their size, with the text: so much of a request may they be.
+# The largest share of a request that photos may take: they are sent as base64, 4/3 of their size,
+# with the text.
 BASE64_ROOM = 0.7
 
 Ask = Callable[[Sequence[bytes], str, str], Coroutine[Any, Any, Answer]]
@@ -70,7 +71,7 @@ def mount_page(app: FastAPI, answer: Ask, limits: Limits, said: Said) -> None:
         answer: Answers upright JPEGs, a text and clinical fields ("" for none), as
             `answering.answer_case` does.
         limits: Of the server.
-        said: What is said of the model.
+        said: What is known about the model.
     """
     page, own = _Page(answer, app.state.reader, limits, said), Depends(check_same_origin)
     app.add_api_route("/", page.show, methods=["GET", "HEAD"])
@@ -80,11 +81,11 @@ def mount_page(app: FastAPI, answer: Ask, limits: Limits, said: Said) -> None:
     ):
         app.add_api_route(path, endpoint, methods=["POST"], dependencies=[own, accept_only(kind)])
     app.add_api_route("/page/example.jpg", get_example)
-    app.add_api_route("/page/{name}", get_file)  # after the others: it would answer for them
+    app.add_api_route("/page/{name}", get_file)  # after the others, whose paths it matches, too
 
 
 class _Page:
-    """What depends on the model and on the server's limits."""
+    """The endpoints that depend on the model and on the server's limits."""
 
     def __init__(self, answer: Ask, reader: PhotoReader, limits: Limits, said: Said):
         self._signatures = list_signatures(bool(said.clinical))
@@ -115,7 +116,7 @@ class _Page:
     async def answer_question(self, request: Request) -> Response:
         question = parse_request(await request.body(), MAX_PHOTOS, self._signatures)
         if len(question.listed) > 1:
-            raise BadRequest(f"{len(question.listed)} rows; a question is one, of one case")
+            raise BadRequest(f"{len(question.listed)} rows; a question must be one row: one case")
         text = question.texts[0]
         if len(text) > MAX_CHARACTERS:
             raise DataError(
@@ -154,21 +155,21 @@ async def get_file(name: str) -> Response:
 
 
 def check_same_origin(request: Request) -> None:
-    """Lets through what this page asks and what no browser asks, but no other site's page.
+    """Accepts requests from this page and from programs, but not from another site's page.
 
-    The rule of Go's `http.CrossOriginProtection`: `Sec-Fetch-Site` if the browser sends it (it does
-    over HTTPS and to its own machine), else `Origin`.
+    This is the rule of Go's `http.CrossOriginProtection`: `Sec-Fetch-Site` if the browser sends it
+    (it does over HTTPS and to its own machine), else `Origin`.
 
     Raises:
         HTTPException: 403.
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is None and origin is not None:
-        # a browser's has no path; one that is malformed is nobody's
+        # a browser's `Origin` has no path; one that is malformed matches no server
         is_same = origin.partition("://")[2] == request.headers.get("host")
         site = "same-origin" if is_same else "cross-site"
     if site not in (None, "same-origin", "none"):
-        raise HTTPException(403, "only the page of this server may ask here")
+        raise HTTPException(403, "only this server's own page may send this request")
 
 
 def _respond(content: bytes | str, media_type: str) -> Response:
@@ -191,11 +192,11 @@ SEED = 7
 
 
 class Example(NamedTuple):
-    """What a button fills in.
+    """What an example's button fills in.
 
     Attributes:
-        name: On the button.
-        has_photo: Whether it comes with the rendered photo.
+        name: The button's label.
+        has_photo: Whether the example includes the rendered photo.
         text: "" for none.
     """
 
@@ -205,7 +206,7 @@ class Example(NamedTuple):
 
     @property
     def needs(self) -> set[str]:
-        """What a model must make something of, to be asked about this."""
+        """The modalities that a model must use for this example to make sense."""
         given = {"image": self.has_photo, "text": bool(self.text)}
         return {name for name in MODALITIES if given[name]}
 

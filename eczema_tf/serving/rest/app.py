@@ -3,17 +3,17 @@
 | address | what |
 |---|---|
 | POST `/v1/models/eczema[/versions/N]:predict` | rows in, answers out (`contract.py`); the image of
-a row may be a list, of photos of one case |
+a row may be a list: photos of one case |
 | GET `/v1/models/eczema[/versions/N]` | which version is served |
 | GET `/v1/models/eczema[/versions/N]/metadata` | signatures; labels, thresholds and notice |
-| GET or HEAD `/healthz`, `/readyz` | the process lives; it takes requests |
+| GET or HEAD `/healthz`, `/readyz` | the process is alive; it accepts requests |
 | GET `/metrics` | for Prometheus |
 
 Every error is `{"error": "..."}`: 400 bad request, 404 no such model, version or path, 405 wrong
 method, 413 body too large, 415 body not JSON or compressed, 422 a photo or text that cannot be
-used, 500 the model failed, 503 busy (with Retry-After), 504 took too long. Only what comes before
-all this is answered in plain text: a request for a host that is not served, by Starlette; what is
-no HTTP, and more connections than the server takes, by uvicorn.
+used, 500 the model failed, 503 busy (with Retry-After), 504 took too long. Only errors before all
+this are answered in plain text: Starlette answers a request for a host that is not served; uvicorn
+answers what is not HTTP, and more connections than the server accepts.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ from eczema_tf.serving.rest.limits import RETRY_AFTER, BodyLimits, Limits
 from eczema_tf.serving.rest.metrics import Measured, Metrics
 
 JSON = "application/json"
-PROBED = ["GET", "HEAD"]  # load balancers ask either way
+PROBED = ["GET", "HEAD"]  # load balancers use either
 MODEL_PATH = f"/models/{MODEL_NAME}"
 CODES = {BadRequest: 400, DataError: 422, ModelFault: 500, Busy: 503, TimeoutError: 504}
 PLAIN_PAGE = """<!DOCTYPE html>
@@ -85,17 +85,17 @@ def build_app(
     """Builds the application.
 
     Args:
-        model: What answers.
+        model: The model that answers.
         limits: The defaults if None.
-        mount: Puts a page at `/`, after all other routes; a plain page that says what this is if
-            None. `app.state.batcher` is what it asks the model with, under the same limits, and
-            `app.state.reader` what it reads photos with.
-        hosts: What `Host` may say; None for anything. At a loopback address no other name may stand
-            for the server: a site could make one of its own do so (DNS rebinding), and its page
-            could then read what is answered.
+        mount: Puts a page at `/`, after all other routes. If None, that is a plain page that says
+            what this server is. A page asks the model through `app.state.batcher`, under the same
+            limits, and reads photos through `app.state.reader`.
+        hosts: Values that the `Host` header may have; None for any. At a loopback address, no other
+            name may stand for the server: a site could point its own name there (DNS rebinding),
+            and its page could then read the answers.
 
     Returns:
-        An ASGI application; the model is asked between its lifespan's start and end.
+        An ASGI application; the model can be asked between its lifespan's start and end.
     """
     limits, metrics = limits or Limits(), Metrics()
     batcher, reader = Batcher(model.run, limits, metrics, model.metadata.signatures), PhotoReader()
@@ -109,7 +109,7 @@ def build_app(
         lifespan=run_batcher,
         openapi_url=None,  # and so no /docs
         redirect_slashes=False,
-        # whatever the environment says
+        # whatever the environment variables say
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.batcher, app.state.reader = batcher, reader
@@ -134,14 +134,14 @@ def build_app(
         text = generate_latest(metrics.registry)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    # mounted: a page at / must not swallow its 404 and 405
+    # mounted, so that a page at / does not hide its 404 and 405
     app.mount("/v1", _build_model_routes(model, batcher, reader, limits, metrics))
     (mount or partial(mount_plain_page, model))(app)
     return app
 
 
 def mount_plain_page(model: ExportedModel, app: FastAPI) -> None:
-    """Puts a page at `/` that says what this is, for those who do not want the real one."""
+    """Puts a page at `/` that says what this server is, for those who do not want the real page."""
     notice = html.escape(model.metadata.notice)
     page = PLAIN_PAGE.format(version=model.version, notice=notice, path=f"/v1{MODEL_PATH}")
 
@@ -160,16 +160,16 @@ async def _answer_error(_: Request, error: Exception) -> Response:
 def _build_model_routes(
     model: ExportedModel, batcher: Batcher, reader: PhotoReader, limits: Limits, metrics: Metrics
 ) -> APIRouter:
-    """What is under `/v1`."""
+    """Builds the routes under `/v1`."""
     own, status = str(model.version), describe_status(model.version)
     metadata = describe_metadata(model.folder, model.version, model.metadata)
 
     async def check_version(request: Request) -> None:
         version = request.path_params.get("version", own)
-        if version.endswith(":predict"):  # of another method, which matches the path of a version
+        if version.endswith(":predict"):  # with another method, it matches the path of a version
             raise HTTPException(405, "Method Not Allowed", {"Allow": "POST"})
         if version != own:
-            raise HTTPException(404, f"no such version of {MODEL_NAME}; there is {own}")
+            raise HTTPException(404, f"no such version of {MODEL_NAME}; available: {own}")
 
     async def answer(asked: PredictRequest) -> Outputs:
         photos, faults = await reader.read_rows(asked.images)
@@ -180,7 +180,7 @@ def _build_model_routes(
 
     async def predict(request: Request) -> Response:
         if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise HTTPException(415, "compressed bodies are not taken")
+            raise HTTPException(415, "compressed bodies are not accepted")
         body = await request.body()
         asked = parse_request(body, limits.max_rows, model.metadata.signatures)
         outputs = await await_unless_gone(request, answer(asked), limits.answer_timeout_s)
@@ -205,10 +205,10 @@ def _build_model_routes(
 
 
 def accept_only(media_type: str) -> Any:
-    """Makes a dependency that answers 415 to bodies that say they are of another type.
+    """Makes a dependency that answers 415 to bodies whose Content-Type is not `media_type`.
 
-    No page of another site can send this type without asking first, as it could `text/plain` (Fetch
-    standard, CORS-safelisted request headers), and this server allows nobody.
+    Another site's page could send `text/plain` without asking first, but not this type (Fetch
+    standard, CORS-safelisted request headers), and this server allows no site to send it.
     """
 
     async def check_type(request: Request) -> None:
@@ -222,19 +222,19 @@ def accept_only(media_type: str) -> Any:
 async def await_unless_gone(
     request: Request, asking: Coroutine[Any, Any, _T], timeout_s: float
 ) -> _T:
-    """Awaits an answer, unless the client goes away: then its rows are not worth the model's time.
+    """Awaits an answer, unless the client disconnects: then the model need not spend time on it.
 
     Args:
         request: Its body has been read.
-        asking: What answers.
-        timeout_s: How long it may take.
+        asking: Computes the answer.
+        timeout_s: How long the answer may take.
 
     Raises:
-        ClientDisconnect: If the client has gone.
-        TimeoutError: If it takes too long.
+        ClientDisconnect: If the client has disconnected.
+        TimeoutError: If the answer takes too long.
     """
     answer = asyncio.ensure_future(asking)
-    gone = asyncio.ensure_future(request.receive())  # the next message can only be of its going
+    gone = asyncio.ensure_future(request.receive())  # the next message can only be a disconnect
     try:
         await asyncio.wait((answer, gone), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():

@@ -1,8 +1,8 @@
-"""Micro-batching: rows of requests that come at the same time are answered together.
+"""Micro-batching: rows of requests that arrive at the same time are answered together.
 
-No clock is involved: while the model works on one batch the next one gathers, so that a lone
-request never waits and a crowd makes large batches by itself (what the literature calls adaptive or
-continuous batching: Crankshaw et al. 2017, Clipper, section 4.3).
+No clock is involved: while the model works on one batch, the next one gathers. A lone request
+therefore never waits, and many requests form large batches by themselves (the literature calls this
+adaptive or continuous batching: Crankshaw et al. 2017, Clipper, section 4.3).
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class Busy(EczemaError):
-    """More rows are waiting than the server takes on; try again later."""
+    """More rows are waiting than the server accepts; try again later."""
 
 
 class _Request(NamedTuple):
@@ -40,19 +40,19 @@ class _Request(NamedTuple):
 class Batcher:
     """Runs requests through a model, several at once, between entering and leaving its context.
 
-    A batch that nobody waits for any more ends after the step under way. Every signature has a
-    queue and a task of its own, and a thread for its batches: an explanation does not hold up a
+    A batch that nobody is waiting for ends after the current step. Every signature has its own
+    queue, its own task and a thread for its batches, so an explanation does not hold up a
     prediction.
     """
 
     def __init__(
         self, run: Run, limits: Limits, metrics: Metrics, signatures: Sequence[str] = SIGNATURES
     ):
-        """Takes the model.
+        """Creates a batcher for a model.
 
         Args:
-            run: `ExportedModel.run`, or a function like it; called in a thread, by no more than one
-                for each signature.
+            run: `ExportedModel.run`, or a function like it; called in at most one thread per
+                signature.
             limits: `batch_rows` and `max_waiting_rows`.
             metrics: Where batches are counted.
             signatures: Of the model.
@@ -74,7 +74,7 @@ class Batcher:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a batch is running, whose step nothing can interrupt: also when this stopped."""
+        """Whether a batch is running, even after a stop: nothing can interrupt its current step."""
         return any(batch.running() for batch in self._batches.values())
 
     async def __aenter__(self) -> Self:
@@ -84,7 +84,7 @@ class Batcher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stops; whoever still waits is told, in the batch under way, too."""
+        """Stops; requests that still wait, including those in the current batch, get `Busy`."""
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -104,8 +104,8 @@ class Batcher:
         """Waits for the answer to some rows.
 
         Args:
-            images: Of each row, b"" for none.
-            texts: As many, "" for none.
+            images: One for each row, b"" for none.
+            texts: As many; "" for none.
             signature: Which one to run.
             clinical: As many, if the signature takes them.
 
@@ -123,7 +123,7 @@ class Batcher:
         request = _Request(images, texts, clinical, asyncio.get_running_loop().create_future())
         self._count_waiting(len(images))
         self._queues[signature].put_nowait(request)
-        # if whoever asked is cancelled, so is the future, and `_work` passes the request over
+        # if the caller is cancelled, so is the future, and `_work` skips the request
         return await request.answer
 
     def _count_waiting(self, rows: int) -> None:
@@ -131,20 +131,20 @@ class Batcher:
         self._metrics.waiting_rows.set(self._waiting_rows)
 
     async def _work(self, signature: str) -> None:
-        """Answers a signature's requests for ever, one batch after another."""
+        """Answers a signature's requests forever, one batch after another."""
         queue = self._queues[signature]
         while True:
-            # what waits, at least one request; requests stay whole, so the last may exceed the rows
+            # all that wait, at least one; requests stay whole, so the last may exceed `batch_rows`
             batch: list[_Request] = []
             rows = 0
             while not batch or (rows < self._limits.batch_rows and not queue.empty()):
                 request = await queue.get()
                 self._count_waiting(-len(request.images))
-                if not request.answer.done():  # else it was cancelled
+                if not request.answer.done():  # otherwise it was cancelled
                     batch.append(request)
                     rows += len(request.images)
             self._metrics.batch_rows.labels(signature).observe(rows)
-            # what they are told if the server stops meanwhile, which cancels this
+            # the answers if the server stops in the meantime, which cancels this task
             answers: Sequence[Outputs | EczemaError] = [Busy(STOPPING) for _ in batch]
             try:
                 with self._metrics.batch_seconds.labels(signature).time():
@@ -170,13 +170,13 @@ class Batcher:
         try:
             outputs = self._run(images, texts, signature, told, is_wanted)
             if any(len(values) != len(images) for values in outputs.values()):
-                raise ModelFault("not one row for each that was asked")
+                raise ModelFault("the model did not return one row for each row asked about")
         except CancelledError:
-            return [Busy("nobody waits for the answer") for _ in batch]
-        except Exception as error:  # whatever the model raises must reach those who asked
+            return [Busy("nobody is waiting for the answer") for _ in batch]
+        except Exception as error:  # whatever the model raises must reach the callers
             if len(batch) > 1:
                 return [answer for one in batch for answer in self._answer([one], signature)]
-            # only its type, since the message may hold what was asked
+            # only its type, since the message may contain what was asked
             _log.error("the model failed on a request: %s", type(error).__name__)
             return [ModelFault("the model failed on this request")]
         ends = [0, *accumulate(len(request.images) for request in batch)]
@@ -187,7 +187,7 @@ class Batcher:
 
 
 def _settle(request: _Request, answer: Outputs | EczemaError) -> None:
-    with contextlib.suppress(asyncio.InvalidStateError):  # cancelled meanwhile: nobody waits for it
+    with contextlib.suppress(asyncio.InvalidStateError):  # cancelled in the meantime
         if isinstance(answer, EczemaError):
             request.answer.set_exception(answer)
         else:

@@ -1,11 +1,10 @@
 """TensorFlow Serving's REST contract as plain functions: bytes to rows, rows to bytes.
 
-No web framework here. Source: https://www.tensorflow.org/tfx/serving/api_rest, and for what is
-refused TensorFlow Serving's `json_tensor.cc` and `http_rest_api_util.cc`. Where this differs, it is
-stricter: invalid UTF-8, batches of no rows, names that come twice in an object, and unknown inputs
-in column format are refused too.
-Messages name the place of a mistake and never repeat what stood there, since that may be a
-patient's words.
+This module uses no web framework. It follows https://www.tensorflow.org/tfx/serving/api_rest, and
+TensorFlow Serving's `json_tensor.cc` and `http_rest_api_util.cc` for what is refused. Where it
+differs, it is stricter: it also refuses invalid UTF-8, batches without rows, duplicate names in an
+object, and unknown inputs in column format.
+Messages name the place of a mistake and never repeat its content, which may be a patient's words.
 """
 
 import base64
@@ -22,9 +21,9 @@ from eczema_tf.serving.cases import OF_PHOTOS, Outputs, Undecided, pool_rows
 from eczema_tf.serving.exported import ExportMetadata
 from eczema_tf.serving.graph.signature import MODEL_NAME, SERVE, SIGNATURES, list_inputs
 
-# of "[", "{" and "," in a body: each may become an object of 50 to 200 bytes; texts hold some too
+# "[", "{" and "," in a body: each may become an object of 50 to 200 bytes; texts contain some, too
 MAX_MARKS = 200_000
-# of a text, or of fields: the model reads 20,000, but counts the words of all, once for each photo
+# of a text, or of fields: the model reads 20,000, but counts all words, once for each photo
 MAX_TOLD_BYTES = 100_000
 SHOWN_NAME_CHARACTERS = 40  # of an unknown name, in a message
 
@@ -34,7 +33,7 @@ class BadRequest(EczemaError):
 
 
 class ModelFault(EczemaError):
-    """The model failed, or answered what may not leave the server."""
+    """The model failed, or returned something that must not leave the server."""
 
 
 class PredictRequest(NamedTuple):
@@ -44,10 +43,10 @@ class PredictRequest(NamedTuple):
         images: Bytes of each photo, b"" for none.
         texts: As long as `images`; "" for none.
         signature: Of the model.
-        by_row: Whether the answer goes out by row ("predictions") or by column ("outputs").
-        cases: As long as `images`, which row of the request each belongs to.
-        listed: Of each row of the request, whether its image is a list: several photos of one case.
-        clinical: As long as `images`, as `data.clinical.lines` has it.
+        by_row: Whether the answer is sent by row ("predictions") or by column ("outputs").
+        cases: As long as `images`: the row of the request that each belongs to.
+        listed: For each row of the request, whether its image is a list: several photos of a case.
+        clinical: As long as `images`, in the format of `data.clinical.lines`.
     """
 
     images: list[bytes]
@@ -67,9 +66,9 @@ def parse_request(
     Args:
         body: JSON: `{"signature_name": ..., "instances": [{"image": ..., "text": ...}, ...]}`, or
             `{"inputs": {"image": [...], "text": [...]}}`. A value is a string or `{"b64": "..."}`;
-            an image may be a list of them, which TensorFlow Serving does not take. Other keys are
-            ignored, as it does.
-        max_rows: How many rows a request may have, one for each photo.
+            an image may be a list of them, which TensorFlow Serving does not accept. Like
+            TensorFlow Serving, it ignores other keys.
+        max_rows: How many rows a request may have; each photo counts as one.
         signatures: Of the model.
 
     Raises:
@@ -97,7 +96,7 @@ def parse_request(
     photos = [(image or [""]) if is_list else [image] for image, is_list in images]
     rows = sum(map(len, photos))
     if not 0 < rows <= max_rows:
-        raise BadRequest(f"{rows} rows; a request may have 1 to {max_rows}, and each photo is one")
+        raise BadRequest(f"{rows} rows; allowed: 1 to {max_rows}, where each photo counts as one")
     asked = PredictRequest([], [], signature, by_row, [], listed, [])
     lines = columns.get("clinical", [""] * len(listed))
     for row, (given, text, line) in enumerate(zip(photos, columns["text"], lines, strict=True)):
@@ -118,13 +117,13 @@ def _read_document(body: bytes) -> dict[str, Any]:
     if sum(body.count(mark) for mark in b"[{,") > MAX_MARKS:
         raise BadRequest(f"more than {MAX_MARKS} brackets and commas")
     try:
-        # no input is a number, and Python reads long ones in quadratic time, or not at all
+        # no input is a number, and Python reads long integers in quadratic time, or not at all
         document = json.loads(
             body.decode("utf-8"), parse_int=float, object_pairs_hook=_refuse_second
         )
     except RecursionError as error:
         raise BadRequest("the JSON is nested too deeply") from error
-    except ValueError as error:  # of json and of UTF-8; they name a position, not the content
+    except ValueError as error:  # from json and from UTF-8; these name a position, not the content
         raise BadRequest(f"the body is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise BadRequest(f"the body must be a JSON object, not {_name_type(document)}")
@@ -132,7 +131,7 @@ def _read_document(body: bytes) -> dict[str, Any]:
 
 
 def _refuse_second(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Makes an object of its members; of two of one name, either might be meant."""
+    """Makes an object from its members; refuses two of the same name, as either may be meant."""
     document = dict(members)
     if len(document) < len(members):
         (twice, _), *_ = Counter(name for name, _ in members).most_common(1)
@@ -155,7 +154,7 @@ def _read_inputs(columns: Any, inputs: Sequence[str]) -> dict[str, list[Any]]:
     for name, values in columns.items():
         if not isinstance(values, list):
             raise BadRequest(
-                f"inputs.{name}: must be a list, one value a row, not {_name_type(values)}"
+                f"inputs.{name}: must be a list, one value per row, not {_name_type(values)}"
             )
     lengths = {name: len(columns[name]) for name in inputs}
     if len(set(lengths.values())) > 1:
@@ -176,7 +175,7 @@ def _check_names(values: Any, where: str, inputs: Sequence[str]) -> None:
 
 
 def _read_value(value: Any, where: str) -> bytes:
-    """A string's UTF-8, or what `{"b64": ...}` stands for."""
+    """Returns a string's UTF-8, or the bytes that `{"b64": ...}` stands for."""
     try:
         if isinstance(value, str):
             return value.encode("utf-8")
@@ -184,11 +183,13 @@ def _read_value(value: Any, where: str) -> bytes:
             encoded = value["b64"]
             try:
                 return base64.b64decode(encoded, validate=True)
-            except ValueError:  # `absl::Base64Unescape` takes white space, and needs no padding
+            except ValueError:  # `absl::Base64Unescape` accepts white space and missing padding
                 bare = "".join(encoded.split())
                 return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
     except UnicodeEncodeError as error:
-        raise BadRequest(f"{where}: holds half a surrogate pair, which is no character") from error
+        raise BadRequest(
+            f"{where}: contains half a surrogate pair, which is not a character"
+        ) from error
     except ValueError as error:
         raise BadRequest(f"{where}: b64 is not base64 (RFC 4648, section 4)") from error
     raise BadRequest(f'{where}: must be a string or {{"b64": "..."}}, not {_name_type(value)}')
@@ -211,15 +212,15 @@ def _shorten(name: str) -> str:
 
 
 def pool_photos(asked: PredictRequest, outputs: Outputs, undecided: Undecided | None) -> Outputs:
-    """Turns rows of the model into rows of the request: of a list of photos, one answer.
+    """Turns the model's rows into the request's rows: one answer for each list of photos.
 
     Args:
         asked: The request.
-        outputs: Of its signature, a row for each photo.
+        outputs: Of its signature, one row for each photo.
         undecided: As for `serving.cases.pool_rows`.
 
     Returns:
-        The outputs; of a row with a list, `cases.OF_PHOTOS` hold one for each photo.
+        The outputs. In a row with a list, the `cases.OF_PHOTOS` outputs have one value per photo.
     """
     if not any(asked.listed):
         return outputs
@@ -236,12 +237,12 @@ def encode_answer(outputs: Outputs, by_row: bool) -> bytes:
     """Writes the answer to a predict request.
 
     Args:
-        outputs: Arrays by name, the first axis being the row; strings are bytes, UTF-8, one a row.
+        outputs: Arrays by name; the first axis is the row. Strings are UTF-8 bytes, one per row.
         by_row: As in the `PredictRequest`.
 
     Returns:
         JSON: `{"predictions": [{name: value, ...}, ...]}` or `{"outputs": {name: [...], ...}}`.
-        Float32 values are written so that they are read back exactly.
+        Float32 values survive the round trip exactly.
 
     Raises:
         ModelFault: If a value is not finite. (TensorFlow Serving would write `NaN`, which is not
@@ -259,7 +260,7 @@ def encode_answer(outputs: Outputs, by_row: bool) -> bytes:
     try:
         return json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
     except ValueError as error:
-        raise ModelFault("the model answered a value that is not finite") from error
+        raise ModelFault("the model returned a value that is not finite") from error
 
 
 def describe_status(version: int) -> dict[str, object]:
@@ -275,10 +276,10 @@ def describe_status(version: int) -> dict[str, object]:
 def describe_metadata(folder: Path, version: int, metadata: ExportMetadata) -> dict[str, object]:
     """Builds the answer of the model metadata API: `GetModelMetadataResponse` as JSON.
 
-    Its `metadata` is a map made to be extended: beside TensorFlow Serving's `signature_def` it has
-    `eczema_tf` here: notice, labels, thresholds, where it is undecided and which clinical fields it
-    is told, so that a client need not have the export. (Not the versions of the packages: no one
-    else's business.)
+    Its `metadata` is a map meant to be extended. Besides TensorFlow Serving's `signature_def`, it
+    has `eczema_tf` here: notice, labels, thresholds, where the model is undecided and which
+    clinical fields it takes. A client therefore does not need the export. (The package versions
+    are left out: they concern no client.)
 
     Args:
         folder: Of the SavedModel.

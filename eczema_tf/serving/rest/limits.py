@@ -1,4 +1,4 @@
-"""What one client may ask for, and all together may hold: checked before any work is done."""
+"""Limits on one request, and on all requests together, checked before any work is done."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,13 @@ class Limits:
     """Limits of the server.
 
     Attributes:
-        max_body_bytes: Of one request. A photo of the largest size that the model takes (10 MB) is
+        max_body_bytes: Per request. A photo of the largest size that the model takes (10 MB) is
             13.4 MB of base64.
-        max_held_bytes: Of the bodies of all requests that are being read or answered; more are
-            refused with 503.
-        max_rows: Of one request.
-        max_waiting_rows: Of all requests, not yet given to the model; more are refused with 503.
+        max_held_bytes: For the bodies of all requests that are being read or answered; beyond it,
+            requests are refused with 503.
+        max_rows: Per request.
+        max_waiting_rows: For all requests that the model has not started on; beyond it, requests
+            are refused with 503.
         batch_rows: How many rows of several requests are given to the model at once.
         answer_timeout_s: How long a request may wait for its answer (TensorFlow Serving's default).
     """
@@ -44,13 +45,13 @@ class BodyLimits:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request.
 
-        Whoever reads too much of its body gets an HTTPException: 413, or 503 if all together hold
-        too much.
+        Reading too much of its body raises an HTTPException: 413, or 503 if all requests together
+        are too large.
         """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # the HTTP parser has made sure that it is a number
+        # the HTTP parser has checked that it is a number
         declared_bytes = int(Headers(scope=scope).get("content-length", 0))
         taken_bytes = 0
 
@@ -61,7 +62,7 @@ class BodyLimits:
             chunk_bytes = len(message.get("body", b""))
             taken_bytes += chunk_bytes
             self._held_bytes += chunk_bytes
-            if chunk_bytes:  # not when a client goes away, which is no fault of its own
+            if chunk_bytes:  # not when a client disconnects, which is not an error
                 self._check(taken_bytes, self._held_bytes)
             return message
 

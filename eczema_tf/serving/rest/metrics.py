@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus; nothing of what was asked."""
+"""What the server counts for Prometheus: nothing that was sent in a request."""
 
 import asyncio
 import logging
@@ -26,16 +26,16 @@ class Metrics:
     """The server's metrics, in a registry of their own.
 
     Attributes:
-        registry: Holds those of the process, too: memory, CPU time, open files.
+        registry: Also contains the metrics of the process: memory, CPU time, open files.
         requests: By the route's pattern (never a path that a client made up) and the HTTP code.
         seconds: From the first byte to the answer, by route.
-        batch_rows: Given to the model at once, by signature.
-        batch_seconds: That the model took, by signature.
-        waiting_rows: For the model.
+        batch_rows: Rows given to the model at once, by signature.
+        batch_seconds: Time that the model took for a batch, by signature.
+        waiting_rows: Rows that wait for the model.
     """
 
     def __init__(self) -> None:
-        """Registers them."""
+        """Registers the metrics."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         counter = partial(Counter, registry=self.registry)
@@ -54,7 +54,7 @@ class Metrics:
             "eczema_waiting_rows", "Rows that wait for the model", registry=self.registry
         )
         self._rows = counter(
-            "eczema_rows", "Rows answered, by what their status is about", ["signature", "status"]
+            "eczema_rows", "Rows answered, by the kind of their status", ["signature", "status"]
         )
 
     def count_rows(self, signature: str, statuses: Iterable[bytes]) -> None:
@@ -72,11 +72,12 @@ def name_status(status: str) -> str:
 
 
 class Measured:
-    """ASGI middleware, the outermost: counts requests, and turns unforeseen errors into a 500.
+    """The outermost ASGI middleware: counts requests, and turns unexpected errors into a 500.
 
-    Whoever still waits when the server has stopped for long enough, and cancels, gets a 503.
+    A request that is still waiting when the stopping server cancels it gets a 503.
 
-    The log gets the error's type and place; its message may hold what was asked, so it is left out.
+    The log gets the error's type and place. Its message may contain what was asked, so it is left
+    out.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics):
@@ -100,7 +101,7 @@ class Measured:
             await self._app(scope, receive, send_noted)
         except ClientDisconnect:
             pass
-        except asyncio.CancelledError:  # handed on, it would be a traceback in uvicorn's log
+        except asyncio.CancelledError:  # if raised again, it would be a traceback in uvicorn's log
             if code == CLIENT_GONE:
                 stopping = JSONResponse({"error": STOPPING}, 503, RETRY_AFTER)
                 await stopping(scope, receive, send_noted)
