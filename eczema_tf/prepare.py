@@ -17,9 +17,9 @@ EXAMPLES = """examples:
       --images photos/ --out data/fitzpatrick17k
   python -m eczema_tf.train --set data.manifest=data/scin/manifest.csv
 
-Each of them writes DIR/manifest.csv, with one row per photo, or one row of text for a case without
-photos. docs/manifest.md explains its columns. A table of your own that has these columns needs no
-preparation."""
+Each command but the last writes DIR/manifest.csv, with one row per photo, or one row of text for a
+case without photos. docs/manifest.md explains its columns. A table of your own that has these
+columns needs no preparation."""
 SYNTHETIC_HELP = """\
 Built-in data: photos are drawn from known tables and complaints are written from known facts, so
 the best possible AUROC is known, too. The same number and seed give the same bytes."""

@@ -184,7 +184,7 @@ def _check_lines(path: Path) -> Iterator[str]:
                 yield line
     except UnicodeError as error:
         place = f"{path}:{number + 1}"
-        raise DataError(f"{place}: is not UTF-16, though it begins so: {error}") from error
+        raise DataError(f"{place}: is not UTF-16, as its first bytes claim: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -1,4 +1,4 @@
-"""Fusion of the photo's and the text's evidence, in a form that hardly harms.
+"""Fusion of the photo's and the text's evidence, in a form that cannot do much worse.
 
     log-odds = prior + the photo's evidence + the text's evidence + what only both tell together
 

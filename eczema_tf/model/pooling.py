@@ -14,8 +14,8 @@ def find_speaking_rows(
 
     Several photos of a case are averaged as evidence of one kind, since each is noisy. But an input
     that is unlike all training data is only noise: a photo (or text) that is not known says nothing
-    about its case if another one is known. For photo and text together, the rows with the most
-    evidence speak. A row without a photo has no opinion on the photos of other rows and must not
+    about its case if another one is known. For photo and text together, the rows with the most to
+    go on speak. A row without a photo has no opinion on the photos of other rows and must not
     dilute theirs, and a row with an input that says nothing is worth less than one without it.
 
     Args:

@@ -85,7 +85,7 @@ def _describe_data(facts: RunFacts) -> dict[str, str]:
         read = "embeddings in place of photos"
     looked_at = [_PREDICTORS[name] for name in find_looked_at(facts)]
     joined = "; duplicates joined into groups" if config.data.merge_duplicates else ""
-    left = "; ".join(f"{count} {reason}" for reason, count in data.not_kept.items())
+    left = "; ".join(f"{count}: {reason}" for reason, count in data.not_kept.items())
     said = {
         **data.provenance,
         "sources": data.name_sources(),
@@ -144,7 +144,7 @@ def _describe_results(metrics: Metrics) -> dict[str, str]:
     if metrics.abstention:
         unanswered = 1 - (metrics.abstention.groups["all"].answered.value or 0)
         said["cannot_tell"] = (
-            "inputs unlike training, not read or undecided get the answer 'cannot tell'"
+            "cases that are unlike training, not read or undecided get the answer 'cannot tell'"
             f" ({unanswered:.0%} of these cases)"
         )
     if fusion.auroc.value is not None:

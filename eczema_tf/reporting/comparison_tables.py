@@ -13,8 +13,8 @@ _NOTES = (
     "Each run is evaluated at its own thresholds. For the Brier score (mean squared error), lower"
     " is better; for the others, higher.",
     "In brackets: 95 % intervals of the paired difference, in which the cases of one group count as"
-    " drawn together. They are for these cases: how results vary when training is repeated with the"
-    " same settings is not in them.",
+    " drawn together. They hold for these cases only: they do not include how results vary when"
+    " training is repeated with the same settings.",
     "The p-values are not corrected for looking at several metrics and runs.",
 )
 _SUBGROUPS_EXPLAINED = (
@@ -28,8 +28,8 @@ _SPREAD_NAMES |= {
     "severity_kappa": "kappa, severity",
 }
 _SPREAD_NOTES = (
-    "A seed decides the initial weights, the order of training and, unless the manifest says so,"
-    " who is in which split.",
+    "A seed decides the initial weights, the order of training and, unless the manifest gives the"
+    " splits, who is in which split.",
     "Sensitivity, specificity, F1, ECE and the share answered are those of fusion. SD: between"
     " runs; the intervals of each run are over its test cases.",
 )
@@ -63,8 +63,8 @@ def build_subgroups(subgroups: Subgroups, positive_class: str) -> list[Block]:
 def _tabulate_gaps(subgroups: Subgroups) -> Table:
     return build_table(
         "The clearest gap between two subgroups. Intervals and p-values are corrected for looking"
-        f" at all pairs and at {subgroups.comparisons} gaps. A gap that is not shown may still"
-        " exist: the interval says how large it may be.",
+        f" at all pairs and at {subgroups.comparisons} gaps. A gap marked 'not shown' may still"
+        " exist: its interval says how large it may be.",
         ("by", "of", "between", "difference", "p", "a gap?"),
         [
             [
@@ -169,7 +169,7 @@ def build_spread(spreads: Mapping[str, Spread], seeds: Sequence[int]) -> Section
     """
     table = build_table(
         f"{len(seeds)} runs, seeds {seeds[0]} to {seeds[-1]}",
-        ("figure", "mean", "SD", "lowest", "highest"),
+        ("metric", "mean", "SD", "lowest", "highest"),
         [
             [
                 _SPREAD_NAMES.get(name, METRIC_NAMES.get(name, name.replace("_", " "))),

@@ -89,8 +89,8 @@ def _build_modality(name: str, things: str, results: ModalityResults | str) -> l
     if sums := results.sums:
         moved, missed, unclear = (format_estimate(sums[name]) for name in SUMS)
         blocks.append(
-            f"A text moves the logit by {moved}; the scores of its words miss {missed} of that."
-            f" Sum of the scores of texts labelled unclear: {unclear}."
+            f"On average, a text moves the logit by {moved}; the scores of its words miss {missed}"
+            f" of that. Sum of the scores of texts labelled unclear: {unclear}."
         )
     explained = {
         figure: next(iter(summary.estimates.values()))

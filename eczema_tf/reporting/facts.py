@@ -242,7 +242,7 @@ def list_caveats(facts: RunFacts, metrics: Metrics) -> list[str]:
         " photos and texts, but nothing about the condition that the program is made for.": (
             name != ECZEMA
         ),
-        "The data are built-in: rendered photos and written complaints. These results say nothing"
+        "Built-in data are rendered photos and written complaints. These results say nothing"
         " about patients.": _BUILT_IN in judged.sources,
         "Texts are templates made from answers to a questionnaire, not the patients' own words.": (
             judged.template_texts or TEMPLATE in judged.sources

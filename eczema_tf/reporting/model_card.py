@@ -176,7 +176,7 @@ _SAME_DATA = (
 _RISKS = (
     (
         "Photos of skin and words about symptoms are health data: they are not part of this card"
-        " or of the logs, and of a report only where `evaluate --with-photos` put them there."
+        " or of the logs; a report has them only if `evaluate --with-photos` put them there."
     ),
     (
         "A wrong 'no' may keep somebody from seeing a doctor; a wrong 'yes' may get the wrong"

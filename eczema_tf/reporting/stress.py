@@ -40,7 +40,7 @@ CORRUPTIONS = {
     "typing_errors": ("typing errors", "share of words"),
     "dropped_words": ("dropped words", "share of words"),
     "word_order": ("word order", "swaps per word"),
-    "synonyms": ("synonyms", "share of known words"),
+    "synonyms": ("synonyms", "share of words with synonyms"),
     "capitals": ("capitals", "share of words"),
     "small_talk": ("small talk", "sentences"),
     "other_language": ("other language", "share of the text"),
@@ -54,9 +54,9 @@ _MEANINGS = {
     " at the photos.",
     "text_of_another": "With wrong texts, fusion must get worse. If it does not, it does not read"
     " the texts.",
-    "border_only": "With only its border left, around the border's mean colour, the photo alone"
-    " should tell little (an AUROC of 0.5 is nothing). If it tells as much as before, the model"
-    " looks at the surroundings.",
+    "border_only": "With everything but its border replaced by the border's mean colour, the photo"
+    " alone should tell little (an AUROC of 0.5 is nothing). If it tells as much as before, the"
+    " model looks at the surroundings.",
     "diagnoses_masked": 'With every diagnosis in a text replaced by "this", fusion should be as'
     " good as before. If it gets worse, it read the answer off the names.",
 }
@@ -65,7 +65,7 @@ _EXPLAINED = (
     "AUROC, expected calibration error (ECE) and share of cases where it cannot tell are those of"
     " fusion. Change: of its AUROC, compared with the same cases unchanged, paired. Over the other"
     " alone: its AUROC minus that of the head that sees only the untouched input; below 0, the"
-    " answer would have been better without the other input. Alone: AUROC of the head that sees"
+    " answer would have been better without the altered input. Alone: AUROC of the head that sees"
     " only the altered input."
 )
 
@@ -133,8 +133,8 @@ def _describe_metadata(baseline: MetadataBaseline) -> str:
         f"From {columns} alone (logistic regression, cross-validated on these {baseline.cases}"
         f" cases): AUROC {format_estimate(baseline.auroc)}; fusion is better by"
         f" {format_difference(baseline.fusion_gain)}. An AUROC of 0.5 means that nothing can be"
-        " guessed from these fields alone. If it is near fusion's, the model may have learned no"
-        " more than these fields tell."
+        " guessed from these fields alone. If the AUROC here is near fusion's, the model may have"
+        " learned no more than these fields tell."
     )
 
 

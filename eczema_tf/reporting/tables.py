@@ -69,7 +69,10 @@ def describe_sample(metrics: Metrics) -> str:
     """Says which cases the metrics describe, and how their intervals were made."""
     bootstrap, positives = metrics.bootstrap, metrics.heads["fusion"].positives
     factor = bootstrap.widened
-    widened = factor and f". They are {factor:.2f} times as wide to cover the variance of training"
+    widened = (
+        factor
+        and f". The intervals are {factor:.2f} times as wide to cover the variance of training"
+    )
     return (
         f"{metrics.split.capitalize()}: {metrics.cases} cases, {metrics.labelled} with a label:"
         f" {metrics.positive_class} (label above {metrics.label_threshold:g}) in {positives}."

@@ -174,7 +174,7 @@ class ExportBackend:
 def find_continuing(cleaned: bytes, starts: Sequence[int], ends: Sequence[int]) -> list[bool]:
     """Finds the tokens that continue the word before them, using only their offsets.
 
-    Pieces of one word touch, and BERT splits words only at spaces and punctuation.
+    Pieces of one word touch, and BERT separates words only at spaces and punctuation.
 
     Args:
         cleaned: The cleaned text, UTF-8.

@@ -173,7 +173,7 @@ class ExportedModel:
         lengths = [len(images), len(texts), len(clinical or texts)]
         if len({*lengths}) > 1 or not lengths[0]:
             raise DataError(
-                f"images, texts, clinical: must be equally long, one or more; received {lengths}"
+                f"images, texts, clinical: must be equally long and not empty; received {lengths}"
             )
         if signature not in self._signatures:
             there = ", ".join(self._signatures)

@@ -28,8 +28,8 @@ def add_low_rank(encoder: keras.Model, rank: int) -> list[keras.layers.Layer]:
     adapted = [layer for layer in leaves if layer.trainable and layer.name in ADAPTED]
     if not adapted:
         raise ConfigError(
-            f"train.fine_tune.lora_rank: {encoder.name} has no attention to adapt from the layer"
-            f" named on; allowed: 0, received {rank}"
+            f"train.fine_tune.lora_rank: {encoder.name} has no attention to adapt from the named"
+            f" layer on; allowed: 0, received {rank}"
         )
     for layer in leaves:
         layer.trainable = any(layer is one for one in adapted)

@@ -112,7 +112,7 @@ def build_client_inputs(
 
 
 def load_model_inputs(trained: TrainedModel, dataset: Dataset) -> Inputs:
-    """Preprocesses a data set like the served graph, without the modalities it never saw."""
+    """Preprocesses a data set as the served graph does, without what the model never saw."""
     inputs = load_inputs(
         dataset,
         tokenizer=trained.tokenizer,

@@ -60,7 +60,7 @@ class GroupCounts(Record):
 
 
 class DiagnosisCounts(Record):
-    """Texts that name a diagnosis; a share is None if there are no such texts."""
+    """Texts that name a diagnosis; a share of no texts is None."""
 
     texts: int
     share: float | None  # of all texts

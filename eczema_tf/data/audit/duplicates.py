@@ -39,7 +39,7 @@ class Duplicates:
             or texts.
         kinds: What was looked for; with embeddings, near-duplicate photos are not.
         plain_photos: Photos too plain to be compared, except for identical files.
-        chance_texts: Distinct texts that several groups share, but perhaps by chance: short ones
+        chance_texts: Distinct texts that several groups share, which counts as chance: short ones
             and stock phrases.
     """
 

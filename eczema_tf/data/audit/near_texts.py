@@ -113,7 +113,7 @@ class PhraseModel:
     def _measure(
         self, words: Words, unseen: Mapping[Words, int], unseen_before: Mapping[Words, int]
     ) -> np.ndarray:
-        """Measures the words' information, less `unseen` phrases and `unseen_before` contexts."""
+        """Measures the words' information without `unseen` phrases and `unseen_before` contexts."""
         bits = []
         for phrases in zip(*(_phrases(words, length) for length in (1, 2, 3)), strict=True):
             in_place, alone = (

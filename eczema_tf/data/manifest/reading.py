@@ -216,7 +216,7 @@ def find_header_faults(header: Collection[str]) -> list[str]:
 
 
 def find_meant(name: str, header: Collection[str]) -> str:
-    """Returns the missing manifest column that a name seems to stand for, or the name itself."""
+    """Returns the manifest column that a name means (its own or a missing one), or the name."""
     plain = unicodedata.normalize("NFKD", name.lower())
     letters = re.sub(r"[^a-z0-9]", "", plain)
     bare = re.sub(f"^{_ADDED}|{_ADDED}$", "", letters)

@@ -15,7 +15,7 @@ from eczema_tf.data.synthetic.grammar import Grammar, Register, Sex, Wordings, l
 from eczema_tf.data.synthetic.tables import AGE
 
 LEAST_WORDS = 3
-# what may directly continue what is seen:"red bumps on my arms for three days"
+# what may directly continue what is seen: "red bumps on my arms for three days"
 TIGHT = (
     ("site", "look"),
     ("site_2", "look_2"),

@@ -170,7 +170,7 @@ function addPhoto(jpeg) {
   }
   const bytes = photos.reduce((sum, { size }) => sum + size, jpeg.size);
   if (bytes > maxPhotoBytes) {
-    throw new Error(`together, photos are larger than ${maxPhotoBytes / 1e6} MB: leave one out`);
+    throw new Error(`together, the photos are larger than ${maxPhotoBytes / 1e6} MB: leave one out`);
   }
   setPhotos([...photos, jpeg]);
 }
@@ -216,7 +216,7 @@ async function pastePhoto() {
     }
     throw new Error("there is no photo on the clipboard");
   } catch {
-    const message = "no photo could be pasted: copy one, allow pasting here, or press Ctrl+V";
+    const message = "no photo could be pasted: copy one, allow it in the browser, or press Ctrl+V";
     fault.replaceChildren(explainFault("fault-parts", message));
   }
 }
