@@ -428,7 +428,7 @@ def test_more_layers_than_a_bert_has_are_refused(
     tiny = build_tiny_bert(layers=3)
     tiny.save_to_preset(str(tmp_path))
     config = TextConfig(preset=str(tmp_path), max_tokens=16, layers=4)
-    with pytest.raises(ConfigError, match=r"layers: .* has 3, rec"):
+    with pytest.raises(ConfigError, match=r"layers: .* has 3 layers, rec"):
         specify_text_encoder(config, 0)
 
 

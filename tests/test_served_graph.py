@@ -241,7 +241,7 @@ def test_too_many_weights_are_an_error_before_anything_is_written(
     function = tf.function(
         lambda x: {"out": x * variable}, input_signature=[tf.TensorSpec([3], tf.float32, name="x")]
     )
-    with pytest.raises(EczemaError, match="make 12 bytes"):
+    with pytest.raises(EczemaError, match="take 12 bytes"):
         freeze.save_frozen({"serving_default": function}, tmp_path / "1")
     assert not (tmp_path / "1").exists()
 
