@@ -18,7 +18,7 @@ def find_neutral_text(submodels: Submodels, batches: Iterable[Tensors]) -> np.nd
     This is the mean token of texts that say nothing, moved as little as possible until the model's
     answer to it is its mean answer to these texts, in logits of P(eczema) from the text alone.
     Starting word scores from an expected answer follows Erion et al. (2021). Because the result is
-    one vector, and an average, nobody's text is kept in the run folder.
+    one vector, and an average, the run folder contains no one's text.
 
     Args:
         submodels: Of the trained model.
