@@ -189,6 +189,19 @@ def wait_for_answer(page: Any) -> Any:
     return page.locator(".answer")
 
 
+def wait_until(page: Any, expression: str) -> None:
+    """Waits until a JavaScript expression is true (`wait_for_function` needs `unsafe-eval`)."""
+    for _ in range(PATIENCE_S * 20):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"not true within {PATIENCE_S} s: {expression}")
+
+
+# A dialog's "close" event, which turns the camera off, comes after the focus has moved.
+CAMERA_IS_OFF = "document.querySelector('video').srcObject === null"
+
+
 def has_no_overflow(page: Any) -> bool:
     return page.evaluate(
         "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
@@ -353,7 +366,7 @@ def test_the_camera_of_a_desktop(visit):
     dialog.get_by_role("button", name="Take photo").click()  # waits until the camera is on
     wait_for_photo(page)
     assert dialog.count() == 0
-    assert page.locator("video").evaluate("e => e.srcObject") is None  # and off again
+    wait_until(page, CAMERA_IS_OFF)
     assert "from the photo alone" in ask(page).inner_text()
 
 
@@ -363,7 +376,7 @@ def test_the_camera_can_be_closed_without_a_photo(visit):
     page.locator("#shoot:focus").wait_for()
     page.keyboard.press("Escape")
     page.locator("#camera:focus").wait_for()
-    assert page.locator("video").evaluate("e => e.srcObject") is None
+    wait_until(page, CAMERA_IS_OFF)
     assert page.locator("#preview").is_hidden()
 
 
@@ -386,16 +399,11 @@ def test_a_camera_that_comes_after_its_dialog_was_opened_again_is_off_in_the_end
     page.get_by_role("button", name="Camera").click()
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Camera").click()
-    while page.evaluate("streams.length") < 2:
-        page.wait_for_timeout(50)
+    wait_until(page, "streams.length === 2")
     page.keyboard.press("Escape")
     page.locator("#camera:focus").wait_for()
-    states = "streams.flatMap((stream) => stream.getTracks().map((track) => track.readyState))"
-    for _ in range(PATIENCE_S * 20):  # the dialog says that it was closed after the focus has moved
-        if page.evaluate(states) == ["ended", "ended"]:
-            return
-        page.wait_for_timeout(50)
-    pytest.fail("a camera is on")
+    tracks = "streams.flatMap((stream) => stream.getTracks())"
+    wait_until(page, f"{tracks}.filter((track) => track.readyState === 'ended').length === 2")
 
 
 def test_a_photo_that_is_taken_away_is_not_answered_about(visit, photo: Path):
